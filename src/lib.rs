@@ -1,0 +1,20 @@
+//! Seawall: an origin shield for HLS and DASH.
+//!
+//! The life of a request, in the order of the modules below:
+//!
+//! 1. [`edge`] accepts a connection, keeps it within its limits and parses a request.
+//! 2. [`shield`] takes it through the journey: [`policy`] says whether it may enter, which
+//!    route it takes and under which key; [`cache`] says what is held for that key.
+//! 3. Fresh: it is answered at once. Stale: it is answered and refreshed behind the viewer.
+//!    Nothing held: it joins the one fill for its key, or starts it.
+//! 4. A fill asks [`origin`], lets [`media`] read a manifest, lets [`policy`] decide its lifetime,
+//!    and hands every chunk to every viewer who waits.
+//! 5. [`telemetry`] tells what happened, once.
+//!
+//! [`config`] turns a person's TOML into the settings each room owns, and [`server`] puts the
+//! rooms together.
+
+pub mod media;
+
+pub mod policy;
+

@@ -1,0 +1,343 @@
+//! Which kind of object does a request or an answer carry? Knows names and content types, not
+//! caching.
+
+/// The kinds of content a media shield treats differently. Also a metric label and a log word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An HLS playlist, multivariant or media.
+    Hls,
+    /// A DASH MPD.
+    Dash,
+    /// A media segment, part or chunk (also subtitles, trick play, thumbnails).
+    Segment,
+    /// An initialisation segment.
+    Init,
+    /// A decryption key or a licence: never stored unless a route says so.
+    Key,
+    /// A time endpoint (DASH `UTCTiming`): never stored.
+    Clock,
+    /// Anything else: stored only when the origin says for how long.
+    Other,
+}
+
+impl Kind {
+    /// Every kind, in the order of [`Kind::index`].
+    pub const ALL: [Kind; 7] = [
+        Kind::Hls,
+        Kind::Dash,
+        Kind::Segment,
+        Kind::Init,
+        Kind::Key,
+        Kind::Clock,
+        Kind::Other,
+    ];
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Hls => "hls",
+            Kind::Dash => "dash",
+            Kind::Segment => "segment",
+            Kind::Init => "init",
+            Kind::Key => "key",
+            Kind::Clock => "clock",
+            Kind::Other => "other",
+        }
+    }
+
+    /// Manifests are held whole, read, and given a lifetime of seconds.
+    pub fn is_manifest(self) -> bool {
+        matches!(self, Kind::Hls | Kind::Dash)
+    }
+
+    /// What the path alone suggests, before anything is known of the answer.
+    ///
+    /// The extension of a path that two servers may read differently (`/account;x.ts`,
+    /// `/account%23x.m3u8`) says nothing.
+    pub fn of_path(path: &str) -> Kind {
+        // Keys and clocks first, and tricks or not: to call one so is always the safe side.
+        if is_key(path) {
+            return Kind::Key;
+        }
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if bare(name).eq_ignore_ascii_case("time") {
+            return Kind::Clock;
+        }
+        if is_ambiguous(path) {
+            return Kind::Other;
+        }
+        let Some((stem, extension)) = name.rsplit_once('.') else {
+            return Kind::Other;
+        };
+        let is = |known: &&str| extension.eq_ignore_ascii_case(known);
+        if is(&"m3u8") {
+            Kind::Hls
+        } else if is(&"mpd") {
+            Kind::Dash
+        } else if !SEGMENT_EXTENSIONS.iter().any(is) {
+            Kind::Other
+        } else if has_init(stem) {
+            Kind::Init
+        } else {
+            Kind::Segment
+        }
+    }
+
+    /// What the answer really carries: the content type has the last word over the extension.
+    /// An extension alone never makes an object storable: `/account/x.ts` served as
+    /// `text/html` is [`Kind::Other`].
+    ///
+    /// Two things keep their kind whatever they are served as. Keys and clocks, because no content
+    /// type makes them storable. And manifests, because servers label them badly (a playlist taken
+    /// for a segment would live for a day) and because their text is read next: a page in place of
+    /// a playlist must be seen there as a failed fetch.
+    #[must_use]
+    pub fn refined(self, content_type: Option<&str>) -> Kind {
+        if matches!(self, Kind::Key | Kind::Clock) {
+            return self;
+        }
+        let content_type = content_type.unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        let is = |known: &&str| essence.eq_ignore_ascii_case(known);
+        if HLS_TYPES.iter().any(is) {
+            Kind::Hls
+        } else if DASH_TYPES.iter().any(is) {
+            Kind::Dash
+        } else if self.is_manifest() || essence.is_empty() || UNTOLD_TYPES.iter().any(is) {
+            self
+        } else if !is_media(essence) {
+            Kind::Other
+        } else if self == Kind::Init {
+            Kind::Init
+        } else {
+            Kind::Segment
+        }
+    }
+}
+
+const SEGMENT_EXTENSIONS: [&str; 17] = [
+    "ts", "m4s", "mp4", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "vtt", "webvtt", "m4a", "m4v",
+    "m4f", "mp3", "jpg", "jpeg",
+];
+
+const HLS_TYPES: [&str; 4] = [
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegurl",
+    "audio/mpegurl",
+    "audio/x-mpegurl",
+];
+
+const DASH_TYPES: [&str; 2] = ["application/dash+xml", "video/vnd.mpeg.dash.mpd"];
+
+/// Types that say no more than "bytes".
+const UNTOLD_TYPES: [&str; 2] = ["application/octet-stream", "binary/octet-stream"];
+
+/// Types of segments outside `video/` and `audio/`. Of images those that thumbnails and trick play
+/// use; SVG is a document.
+const SEGMENT_TYPES: [&str; 8] = [
+    "application/mp4",
+    "application/ttml+xml",
+    "text/vtt",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/avif",
+    "image/gif",
+];
+
+fn is_media(essence: &str) -> bool {
+    let Some((family, _)) = essence.split_once('/') else {
+        return false;
+    };
+    family.eq_ignore_ascii_case("video")
+        || family.eq_ignore_ascii_case("audio")
+        || SEGMENT_TYPES
+            .iter()
+            .any(|known| essence.eq_ignore_ascii_case(known))
+}
+
+/// A `.key` file, or a path through something called licence.
+fn is_key(path: &str) -> bool {
+    path.split('/').map(bare).any(|part| {
+        part.eq_ignore_ascii_case("license")
+            || part.eq_ignore_ascii_case("licence")
+            || part
+                .rsplit_once('.')
+                .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("key"))
+    })
+}
+
+/// A path segment without parameters, as some servers read it.
+fn bare(part: &str) -> &str {
+    part.split(';').next().unwrap_or_default()
+}
+
+/// Has the path a byte at which one server may end a name where another reads on: parameters, a
+/// backslash, or an encoded delimiter or control character?
+fn is_ambiguous(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    bytes.iter().enumerate().any(|(at, &byte)| match byte {
+        b';' | b'\\' | b'?' | b'#' => true,
+        b'%' => encoded(bytes.get(at + 1..at + 3))
+            .is_none_or(|byte| byte.is_ascii_control() || b"#%/;?\\".contains(&byte)),
+        _ => false,
+    })
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn encoded(digits: Option<&[u8]>) -> Option<u8> {
+    digits?.iter().try_fold(0_u8, |byte, &digit| {
+        let value = char::from(digit).to_digit(16)?;
+        Some(byte << 4 | u8::try_from(value).ok()?)
+    })
+}
+
+/// Is one of the words of a file name `init`, perhaps with a number (`init`, `video_init-1`,
+/// `init0`)?
+fn has_init(stem: &str) -> bool {
+    stem.split(|letter: char| !letter.is_ascii_alphanumeric())
+        .any(|word| {
+            word.split_at_checked("init".len())
+                .is_some_and(|(word, number)| {
+                    word.eq_ignore_ascii_case("init")
+                        && number.bytes().all(|byte| byte.is_ascii_digit())
+                })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_by_extension() {
+        for (path, kind) in [
+            ("/live/main.m3u8", Kind::Hls),
+            ("/live/MAIN.M3U8", Kind::Hls),
+            ("/live/a.mpd", Kind::Dash),
+            ("/live/seg-1.ts", Kind::Segment),
+            ("/live/seg%20one.M4S", Kind::Segment),
+            ("/live/subs.webvtt", Kind::Segment),
+            ("/live/thumb.jpg", Kind::Segment),
+            ("/live/init.mp4", Kind::Init),
+            ("/live/video_1_INIT.cmfv", Kind::Init),
+            ("/live/init-stream0.m4s", Kind::Init),
+            ("/live/init0.mp4", Kind::Init),
+            ("/live/initial.mp4", Kind::Segment),
+            ("/live/init", Kind::Other),
+            ("/live/x.ts/", Kind::Other),
+            ("/live/x.ts.html", Kind::Other),
+            ("/live/ts", Kind::Other),
+            ("/", Kind::Other),
+            ("", Kind::Other),
+        ] {
+            assert_eq!(Kind::of_path(path), kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn keys_and_clocks_are_seen_through_disguise() {
+        for path in [
+            "/a/1.key",
+            "/LICENSE",
+            "/licence/widevine",
+            "/license;x.ts",
+            "/a/1.KEY;x.ts",
+        ] {
+            assert_eq!(Kind::of_path(path), Kind::Key, "{path}");
+        }
+        assert_eq!(Kind::of_path("/time"), Kind::Clock);
+        assert_eq!(Kind::of_path("/live/Time"), Kind::Clock);
+        assert_eq!(Kind::of_path("/time/seg.ts"), Kind::Segment);
+        assert_eq!(Kind::Key.refined(Some("video/mp4")), Kind::Key);
+        assert_eq!(Kind::Clock.refined(Some("video/mp4")), Kind::Clock);
+    }
+
+    // Fault list, line 25: what one server takes for the end of a name, another reads past.
+    #[test]
+    fn ambiguous_paths_are_not_known_by_extension() {
+        for path in [
+            "/account;x.ts",
+            "/account/;x.ts",
+            "/account%3Bx.ts",
+            "/account%23x.m3u8",
+            "/account%3fx.ts",
+            "/account%2fx.ts",
+            "/account%5Cx.ts",
+            "/account\\x.ts",
+            "/account%00x.ts",
+            "/account%0ax.ts",
+            "/account%2523x.ts",
+            "/account%x.ts",
+            "/account/x.ts%",
+        ] {
+            assert_eq!(Kind::of_path(path), Kind::Other, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_content_type_has_the_last_word() {
+        for (kind, content_type, refined) in [
+            (Kind::Other, "application/vnd.apple.mpegurl", Kind::Hls),
+            (
+                Kind::Segment,
+                "Application/X-mpegURL; charset=utf-8",
+                Kind::Hls,
+            ),
+            (Kind::Other, "audio/mpegurl", Kind::Hls),
+            (Kind::Hls, "application/dash+xml", Kind::Dash),
+            (Kind::Other, "video/MP2T", Kind::Segment),
+            (Kind::Other, "text/vtt;charset=utf-8", Kind::Segment),
+            (Kind::Other, "image/jpeg", Kind::Segment),
+            (Kind::Other, "image/svg+xml", Kind::Other),
+            (Kind::Init, "video/mp4", Kind::Init),
+            (Kind::Init, "application/octet-stream", Kind::Init),
+            (Kind::Segment, "binary/octet-stream", Kind::Segment),
+            (Kind::Segment, "", Kind::Segment),
+            (Kind::Segment, "text/html", Kind::Other),
+            (Kind::Segment, "text/html, video/mp4", Kind::Other),
+            (Kind::Init, "application/json", Kind::Other),
+            (Kind::Segment, "text/plain", Kind::Other),
+            (Kind::Segment, "video", Kind::Other),
+            (Kind::Other, "application/octet-stream", Kind::Other),
+            (Kind::Hls, "text/plain", Kind::Hls),
+            (Kind::Hls, "text/html", Kind::Hls),
+            (Kind::Hls, "video/mp2t", Kind::Hls),
+            (Kind::Dash, "application/xml", Kind::Dash),
+        ] {
+            let label = format!("{kind:?} {content_type}");
+            assert_eq!(kind.refined(Some(content_type)), refined, "{label}");
+        }
+        for kind in Kind::ALL {
+            assert_eq!(kind.refined(None), kind);
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_own_place() {
+        for (place, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), place);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(path in "\\PC{0,60}", content_type in "\\PC{0,30}") {
+            let _ = Kind::of_path(&path).refined(Some(&content_type));
+        }
+
+        #[test]
+        fn a_trick_before_the_name_hides_it(
+            path in "/[a-z/]{0,20}", trick in "(;|%23|%3[fF]|%2[fF])",
+        ) {
+            let kind = Kind::of_path(&format!("{path}{trick}x.ts"));
+            prop_assert!(!matches!(kind, Kind::Segment | Kind::Init | Kind::Hls | Kind::Dash));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What should be done with a request or an answer? Pure rules of HTTP and of the routes.
+//! The clock is an argument; nothing here waits, sends or stores.
+
+pub mod access;
+pub mod conditional;
+pub mod directives;
+pub mod encoding;
+mod fields;
+pub mod freshness;
+pub mod headers;
+pub mod key;
+pub mod lifetime;
+pub mod moment;
+pub mod range;
+pub mod route;
+pub mod vary;
+
+pub use access::{Access, Entry, Refusal};
+pub use freshness::{Freshness, freshness};
+pub use key::Key;
+pub use lifetime::{Lifetime, Storage};
+pub use moment::Moment;
+pub use route::{Route, Rules};

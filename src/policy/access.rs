@@ -1,0 +1,279 @@
+//! May this request enter, by which route, for what, and under which key?
+//!
+//! The host is brought to one form; the path is never rewritten: what is keyed is what is forwarded.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::{Key, Route, Rules};
+use crate::media::Kind;
+
+/// What a request may do.
+#[derive(Debug)]
+pub enum Access {
+    /// GET or HEAD: the cache's business.
+    Enter(Entry),
+    /// OPTIONS: answered by the shield.
+    Preflight(Arc<Route>),
+    /// Another method, on a route that passes it to the origin.
+    Pass(Entry),
+    /// Not this one.
+    Refuse(Refusal),
+}
+
+/// What is asked for, in canonical form.
+#[derive(Debug)]
+pub struct Entry {
+    /// The route that takes it.
+    pub route: Arc<Route>,
+    /// What the path suggests.
+    pub kind: Kind,
+    /// What to ask the origin for.
+    pub target: PathAndQuery,
+    /// The host to send, where the route forwards it.
+    pub host: Option<HeaderValue>,
+    /// Made of exactly these.
+    pub key: Key,
+}
+
+/// Why a request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What to answer.
+    pub status: StatusCode,
+    /// In a word, for the log and the body.
+    pub why: &'static str,
+}
+
+const fn bad(why: &'static str) -> Refusal {
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        why,
+    }
+}
+
+/// Judges a parsed request.
+pub fn access(
+    rules: &Rules,
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Access {
+    match enter(rules, method, uri, version, headers) {
+        Ok(access) => access,
+        Err(refusal) => Access::Refuse(refusal),
+    }
+}
+
+fn enter(
+    rules: &Rules,
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Access, Refusal> {
+    let host = canonical_host(uri, version, headers)?;
+    let path = uri.path();
+    if !path.starts_with('/') {
+        return Err(bad("request target is not a path"));
+    }
+    let route = rules.route(&host, path).ok_or(Refusal {
+        status: StatusCode::MISDIRECTED_REQUEST,
+        why: "no route serves this host and path",
+    })?;
+    stays_inside(&path[route.path_prefix.trim_end_matches('/').len()..])?;
+    if *method == Method::OPTIONS {
+        return Ok(Access::Preflight(Arc::clone(route)));
+    }
+    let entry = entry(route, &host, uri)?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(Access::Enter(entry)),
+        Method::CONNECT | Method::TRACE => Err(not_allowed()),
+        _ if route.pass_methods => Ok(Access::Pass(entry)),
+        _ => Err(not_allowed()),
+    }
+}
+
+fn not_allowed() -> Refusal {
+    Refusal {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        why: "method not allowed here",
+    }
+}
+
+fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
+    let target = target(route, uri)?;
+    let forwarded = if route.forward_host { host } else { "" };
+    let key = Key::of(&[
+        route.origin.as_bytes(),
+        forwarded.as_bytes(),
+        target.as_str().as_bytes(),
+    ]);
+    let host = if route.forward_host {
+        Some(HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?)
+    } else {
+        None
+    };
+    Ok(Entry {
+        kind: Kind::of_path(uri.path()),
+        route: Arc::clone(route),
+        target,
+        host,
+        key,
+    })
+}
+
+fn target(route: &Route, uri: &Uri) -> Result<PathAndQuery, Refusal> {
+    let whole = || {
+        uri.path_and_query()
+            .cloned()
+            .ok_or(bad("request target has no path"))
+    };
+    let Some(query) = uri.query() else {
+        return whole();
+    };
+    let kept = match route.query.keep(query) {
+        Some(Cow::Borrowed(kept)) if kept.len() == query.len() => return whole(),
+        Some(kept) => format!("{}?{kept}", uri.path()),
+        None => uri.path().to_owned(),
+    };
+    PathAndQuery::try_from(kept).map_err(|_| bad("request target cannot be read"))
+}
+
+/// One form of the host for matching, key and upstream: lower case, no port, no trailing dot.
+fn canonical_host<'r>(
+    uri: &'r Uri,
+    version: Version,
+    headers: &'r HeaderMap,
+) -> Result<Cow<'r, str>, Refusal> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(bad("more than one Host"));
+    }
+    let field = field
+        .map(|host| host.to_str().map_err(|_| bad("Host is not text")))
+        .transpose()?;
+    let named = match (uri.authority(), field) {
+        (Some(authority), None) => authority.as_str(),
+        (Some(authority), Some(field)) => {
+            if !authority.as_str().eq_ignore_ascii_case(field) {
+                return Err(bad("Host differs from the request target"));
+            }
+            field
+        }
+        (None, Some(field)) => field,
+        // HTTP/1.0 viewers may leave it out; they get the routes that take every host.
+        (None, None) if version <= Version::HTTP_10 => "",
+        (None, None) => return Err(bad("Host is missing")),
+    };
+    if named.is_empty() {
+        return if version <= Version::HTTP_10 {
+            Ok(Cow::Borrowed(""))
+        } else {
+            Err(bad("Host is empty"))
+        };
+    }
+    let name = without_port(named)?;
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Ok(Cow::Owned(name.to_ascii_lowercase()));
+    }
+    Ok(Cow::Borrowed(name))
+}
+
+fn without_port(named: &str) -> Result<&str, Refusal> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let name = match named.split_once(':') {
+        None => named,
+        Some((name, port)) if !name.starts_with('[') => {
+            if port.parse::<u16>().is_err() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(bad("Host has a port that is no number"));
+            }
+            name
+        }
+        Some(_) => return ipv6_without_port(named),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(bad("Host is not a name or an address"));
+    }
+    Ok(name)
+}
+
+fn ipv6_without_port(named: &str) -> Result<&str, Refusal> {
+    let unreadable = bad("Host is not an address");
+    let end = named.find(']').ok_or(unreadable)?;
+    let port = named[end + 1..].strip_prefix(':');
+    let port_is_good = match port {
+        None => named.len() == end + 1,
+        Some(port) => port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()),
+    };
+    if !port_is_good || named[1..end].parse::<Ipv6Addr>().is_err() {
+        return Err(unreadable);
+    }
+    Ok(&named[..=end])
+}
+
+/// Refuses paths (below a route's prefix) that an origin could read as leaving it, or as ending early,
+/// however the dots and slashes are written.
+fn stays_inside(path: &str) -> Result<(), Refusal> {
+    // The common case costs one scan: nothing encoded, no dot segments, no backslashes.
+    let mut previous = b'/';
+    let plain = path.bytes().all(|byte| {
+        let dot_segment = byte == b'.' && previous == b'/';
+        previous = byte;
+        !dot_segment && byte != b'%' && byte != b'\\'
+    });
+    if plain {
+        return Ok(());
+    }
+    let decoded = percent_decoded(path.as_bytes());
+    if decoded.contains(&0) {
+        return Err(bad("path contains a NUL byte"));
+    }
+    let mut depth = 0_i32;
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        match segment {
+            b"" | b"." => {}
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return Err(bad("path leaves its route"));
+        }
+    }
+    Ok(())
+}
+
+fn percent_decoded(path: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| match byte.copied()? {
+        byte @ b'0'..=b'9' => Some(byte - b'0'),
+        byte @ b'a'..=b'f' => Some(byte - b'a' + 10),
+        byte @ b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    };
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while at < path.len() {
+        let pair = (digit(path.get(at + 1)), digit(path.get(at + 2)));
+        match (path[at], pair) {
+            (b'%', (Some(high), Some(low))) => {
+                decoded.push(high * 16 + low);
+                at += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests;

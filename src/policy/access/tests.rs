@@ -1,0 +1,157 @@
+//! Hosts in one form, paths untouched, and nothing dangerous let in.
+
+use super::*;
+use crate::policy::route::QueryPolicy;
+
+fn route(hosts: &[&str], prefix: &str) -> Route {
+    Route {
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        path_prefix: prefix.to_owned(),
+        forward_host: true,
+        query: QueryPolicy::Except(vec!["utm".into()]),
+        ..Route::everything("o")
+    }
+}
+
+fn rules(hosts: &[&str]) -> Rules {
+    Rules {
+        routes: vec![Arc::new(route(hosts, "/"))],
+        name: "seawall".into(),
+    }
+}
+
+fn ask(target: &str, host: Option<&str>) -> Access {
+    ask_at(&rules(&[]), target, host)
+}
+
+fn ask_at(rules: &Rules, target: &str, host: Option<&str>) -> Access {
+    let mut headers = HeaderMap::new();
+    if let Some(host) = host {
+        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+    }
+    let uri: Uri = target.parse().unwrap();
+    access(rules, &Method::GET, &uri, Version::HTTP_11, &headers)
+}
+
+fn entered(access: Access) -> Entry {
+    match access {
+        Access::Enter(entry) => entry,
+        other => panic!("expected to enter, got {other:?}"),
+    }
+}
+
+fn status(access: Access) -> u16 {
+    match access {
+        Access::Refuse(refusal) => refusal.status.as_u16(),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[test]
+fn host_case_port_and_trailing_dot_are_one_host() {
+    let one = entered(ask("/a", Some("live.example")));
+    for other in [
+        "LIVE.example",
+        "live.example:80",
+        "live.example.",
+        "Live.Example.:8080",
+    ] {
+        assert_eq!(entered(ask("/a", Some(other))).key, one.key, "{other}");
+    }
+    assert_eq!(entered(ask("http://live.example/a", None)).key, one.key);
+    assert_eq!(one.host.unwrap(), "live.example");
+}
+
+#[test]
+fn hosts_that_cannot_be_read_are_refused() {
+    for host in [
+        "a,b",
+        "user@host",
+        "host:port",
+        "host:+80",
+        "host:",
+        "a b",
+        "",
+        ":80",
+        ".",
+        "[::1]:junk",
+        "[::1]@x",
+        "[::1",
+        "[x]",
+    ] {
+        assert_eq!(status(ask("/a", Some(host))), 400, "{host:?}");
+    }
+    assert_eq!(status(ask("/a", None)), 400);
+    assert_eq!(
+        status(ask("http://one.example/a", Some("other.example"))),
+        400
+    );
+}
+
+#[test]
+fn an_ipv6_host_is_understood() {
+    let one = entered(ask("/a", Some("[::1]:8080")));
+    assert_eq!(one.host.unwrap(), "[::1]");
+}
+
+#[test]
+fn an_unknown_host_is_misdirected() {
+    assert_eq!(
+        status(ask_at(&rules(&["live.example"]), "/a", Some("x.example"))),
+        421
+    );
+}
+
+#[test]
+fn paths_that_leave_the_root_are_refused_however_written() {
+    for path in [
+        "/..",
+        "/a/../..",
+        "/%2e%2e/x",
+        "/a/..%2f..%2f",
+        "/a%5c..%5c..",
+        "/.%2E/x",
+        "/x%00",
+    ] {
+        assert_eq!(status(ask(path, Some("h"))), 400, "{path}");
+    }
+}
+
+#[test]
+fn paths_are_forwarded_byte_for_byte() {
+    for path in [
+        "/a/../b", "//a", "/a/./b", "/a%2Fb", "/a%2fb", "/%7Ea", "/a;x.ts",
+    ] {
+        assert_eq!(entered(ask(path, Some("h"))).target.as_str(), path);
+    }
+}
+
+#[test]
+fn what_is_dropped_from_the_key_is_dropped_upstream() {
+    let plain = entered(ask("/a?x=1", Some("h")));
+    let tracked = entered(ask("/a?utm=9&x=1", Some("h")));
+    assert_eq!(plain.key, tracked.key);
+    assert_eq!(tracked.target.as_str(), "/a?x=1");
+}
+
+#[test]
+fn a_prefix_ends_at_a_slash() {
+    let rules = Rules {
+        routes: vec![Arc::new(route(&[], "/live"))],
+        name: "seawall".into(),
+    };
+    entered(ask_at(&rules, "/live/a", Some("h")));
+    entered(ask_at(&rules, "/live", Some("h")));
+    assert_eq!(status(ask_at(&rules, "/lively", Some("h"))), 421);
+    for elsewhere in [
+        "/live/../admin/x",
+        "/live/%2e%2e/admin/x",
+        "/live/a/../../x",
+    ] {
+        assert_eq!(
+            status(ask_at(&rules, elsewhere, Some("h"))),
+            400,
+            "{elsewhere}"
+        );
+    }
+}

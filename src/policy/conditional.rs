@@ -1,0 +1,161 @@
+//! Does the viewer already have it? `If-None-Match`, `If-Modified-Since`, `If-Match`,
+//! `If-Unmodified-Since` against what is held (RFC 9110 §13), and what to send upstream to
+//! revalidate.
+
+pub(super) mod etag;
+#[cfg(test)]
+mod tests;
+
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
+    CONTENT_TYPE, DATE, ETAG, EXPIRES, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, SET_COOKIE, VARY, VIA,
+};
+use http::{HeaderMap, HeaderName};
+
+use self::etag::EntityTag;
+use super::{fields, headers};
+
+/// What preconditions come to, in the order of RFC 9110 §13.2.2 (`If-Range` is the range's
+/// business).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// No precondition, or all hold: answer in full.
+    Proceed,
+    /// 304.
+    NotModified,
+    /// 412.
+    Failed,
+}
+
+/// Judges a GET's or HEAD's preconditions against a stored 200's headers.
+pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> Condition {
+    if request.contains_key(IF_MATCH) {
+        if !names_stored(request, IF_MATCH, stored, |tag, held| {
+            tag.matches_strongly(held)
+        }) {
+            return Condition::Failed;
+        }
+    } else if let Some(since) = fields::date(request, IF_UNMODIFIED_SINCE)
+        // §13.1.4: ignored when the resource has no modification date.
+        && fields::date(stored, LAST_MODIFIED).is_some_and(|modified| modified > since)
+    {
+        return Condition::Failed;
+    }
+
+    // §13.1.3: `If-Modified-Since` is ignored beside `If-None-Match`, whatever that one says.
+    let not_modified = if request.contains_key(IF_NONE_MATCH) {
+        names_stored(request, IF_NONE_MATCH, stored, |tag, held| {
+            tag.matches_weakly(held)
+        })
+    } else if let Some(since) = fields::date(request, IF_MODIFIED_SINCE) {
+        // RFC 9111 §4.3.2: where no modification date is stored, its `Date` stands in.
+        fields::date(stored, LAST_MODIFIED)
+            .or_else(|| fields::date(stored, DATE))
+            .is_some_and(|modified| modified <= since)
+    } else {
+        false
+    };
+    if not_modified {
+        Condition::NotModified
+    } else {
+        Condition::Proceed
+    }
+}
+
+/// The validators to send upstream for a stored object (`If-None-Match`, `If-Modified-Since`);
+/// nothing when it has none. True when there was one.
+pub fn validators(stored: &HeaderMap, upstream: &mut HeaderMap) -> bool {
+    // A tag that is not well-formed goes back as it came: the origin knows what it means.
+    let tag = fields::single(stored, ETAG).filter(|tag| !tag.is_empty());
+    if let Some(tag) = tag {
+        upstream.insert(IF_NONE_MATCH, tag.clone());
+    }
+    let modified = stored
+        .get(LAST_MODIFIED)
+        .filter(|_| fields::date(stored, LAST_MODIFIED).is_some());
+    if let Some(modified) = modified {
+        upstream.insert(IF_MODIFIED_SINCE, modified.clone());
+    }
+    tag.is_some() || modified.is_some()
+}
+
+/// Headers for a 304 made from a stored object's headers: those RFC 9110 §15.4.5 names, and those
+/// a viewer or a cache behind needs (`Age` and `Cache-Status` are added by the caller).
+pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(stored.len());
+    for (name, value) in stored {
+        if belongs_on_not_modified(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers
+}
+
+/// Stored headers after a 304 (or a HEAD that matches): each field of `update` replaces the stored
+/// one, except those that describe the stored body (`Content-Length`, `Content-Encoding`,
+/// `Content-Range`, `Content-Type`, `Transfer-Encoding`, …; RFC 9111 §3.2), those of the
+/// connection, and `Set-Cookie`, which is for one viewer and would reach all.
+///
+/// `update` is what [`headers::downstream`] left of the answer.
+pub fn updated(stored: &HeaderMap, update: &HeaderMap) -> HeaderMap {
+    let mut headers = stored.clone();
+    for name in update.keys().filter(|name| !keeps_its_value(name)) {
+        headers.remove(name);
+        for value in update.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers
+}
+
+/// Does the field name the stored entity tag, by `*` or as one that is the `same`?
+fn names_stored(
+    request: &HeaderMap,
+    field: HeaderName,
+    stored: &HeaderMap,
+    same: impl Fn(EntityTag<'_>, EntityTag<'_>) -> bool,
+) -> bool {
+    let held = stored
+        .get(ETAG)
+        .and_then(|value| EntityTag::of(value.as_bytes()));
+    request.get_all(field).into_iter().any(|line| {
+        let line = line.as_bytes().trim_ascii();
+        // `*` stands for any representation, and there is one (RFC 9110 §13.1.1, §13.1.2).
+        line == b"*" || held.is_some_and(|held| EntityTag::list(line).any(|tag| same(tag, held)))
+    })
+}
+
+fn belongs_on_not_modified(name: &HeaderName) -> bool {
+    const NAMED: [HeaderName; 8] = [
+        CACHE_CONTROL,
+        CONTENT_LOCATION,
+        DATE,
+        ETAG,
+        EXPIRES,
+        LAST_MODIFIED,
+        VARY,
+        VIA,
+    ];
+    // A browser judges a 304 by the 304's own cross-origin fields.
+    NAMED.contains(name)
+        || name.as_str().starts_with("access-control-")
+        || matches!(
+            name.as_str(),
+            "timing-allow-origin" | "cross-origin-resource-policy" | "cache-status" | "cmsd-static"
+        )
+}
+
+fn keeps_its_value(name: &HeaderName) -> bool {
+    const KEPT: [HeaderName; 6] = [
+        AGE,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        SET_COOKIE,
+    ];
+    KEPT.contains(name)
+        || matches!(name.as_str(), "content-md5" | "content-digest")
+        || headers::is_hop_by_hop(name)
+}

@@ -1,0 +1,109 @@
+//! How does a field's value come apart into elements (RFC 9110 §5.6)? Knows lists, quotes and dates,
+//! not what any field means.
+
+use std::time::SystemTime;
+
+use http::header::AsHeaderName;
+use http::{HeaderMap, HeaderValue};
+
+/// The elements of a comma-separated field, over all of its lines: trimmed, none empty. A comma
+/// inside a quoted string separates nothing.
+pub(super) fn elements(
+    headers: &HeaderMap,
+    name: impl AsHeaderName,
+) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| split(line.as_bytes(), b','))
+}
+
+/// The one value of a field that may occur once; `None` when it is absent or repeated.
+pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(name).into_iter();
+    let only = lines.next()?;
+    lines.next().is_none().then_some(only)
+}
+
+/// The date in a field that may occur once; `None` when it is absent, repeated or no date.
+pub(super) fn date(headers: &HeaderMap, name: impl AsHeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()
+}
+
+/// Splits at a delimiter outside quoted strings; elements are trimmed and never empty. An open
+/// quote reaches to the end.
+pub(super) fn split(value: &[u8], delimiter: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        loop {
+            let bytes = rest?;
+            let end = unquoted(bytes, delimiter);
+            rest = bytes.get(end + 1..);
+            let element = bytes[..end].trim_ascii();
+            if !element.is_empty() {
+                return Some(element);
+            }
+        }
+    })
+}
+
+/// Where the first delimiter outside a quoted string is, or the length.
+fn unquoted(bytes: &[u8], delimiter: u8) -> usize {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if escaped {
+            escaped = false;
+        } else if quoted && byte == b'\\' {
+            escaped = true;
+        } else if byte == b'"' {
+            quoted = !quoted;
+        } else if byte == delimiter && !quoted {
+            return at;
+        }
+    }
+    bytes.len()
+}
+
+/// An element's name and what follows its first `=`, if anything does. The name is trimmed, so
+/// that a misplaced space cannot hide a restriction; the value is not, so that it stays malformed.
+pub(super) fn name_and_value(element: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match element.iter().position(|&byte| byte == b'=') {
+        Some(at) => (element[..at].trim_ascii(), Some(&element[at + 1..])),
+        None => (element, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(value: &[u8]) -> Vec<&str> {
+        split(value, b',')
+            .filter_map(|part| std::str::from_utf8(part).ok())
+            .collect()
+    }
+
+    // RFC 9110 §5.6.1.2: a recipient ignores a reasonable number of empty list elements.
+    #[test]
+    fn empty_elements_are_skipped() {
+        assert_eq!(parts(b", a ,, b,\t,"), ["a", "b"]);
+        assert!(parts(b" , ,").is_empty());
+    }
+
+    // RFC 9110 §5.6.4: within a quoted string commas are text and `\` quotes one character.
+    #[test]
+    fn quoted_commas_are_text() {
+        assert_eq!(parts(br#"a="x, \", y", b"#), [r#"a="x, \", y""#, "b"]);
+        assert_eq!(parts(br#"a, b="open, c"#), ["a", r#"b="open, c"#]);
+    }
+
+    #[test]
+    fn lines_are_one_list() {
+        let mut headers = HeaderMap::new();
+        headers.append("x", HeaderValue::from_static("a, b"));
+        headers.append("x", HeaderValue::from_static("c"));
+        assert_eq!(elements(&headers, "x").count(), 3);
+        assert!(single(&headers, "x").is_none());
+    }
+}

@@ -1,0 +1,257 @@
+//! Which headers travel? From viewer to origin an allow-list, from origin to viewer all but the
+//! hop-by-hop.
+
+#[cfg(test)]
+mod tests;
+
+use http::header::{
+    ACCEPT_ENCODING, AGE, CDN_CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VIA,
+    WARNING,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Route, encoding, fields};
+
+static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+
+/// Longest `Via` or `CDN-Loop` that is carried on.
+const CHAIN_BYTES_MAX: usize = 1024;
+
+/// Removes hop-by-hop fields, those that `Connection` names included (never `Host`,
+/// `Authorization`, `Cache-Control`, `Content-*`, `Set-Cookie`, `Vary`, `ETag` and others whose
+/// loss would change meaning).
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+    let connection: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name))
+        .cloned()
+        .collect();
+    for name in connection {
+        headers.remove(name);
+    }
+}
+
+/// The headers of an upstream request: the route's allow-list out of the viewer's headers,
+/// canonical `Accept-Encoding`, `Via` and `CDN-Loop` with this shield's name added.
+///
+/// Cookies, `Authorization` and forwarding headers travel only where the route names them. Some
+/// never do, named or not: hop-by-hop fields; `Range` and conditionals, because an upstream
+/// request is for everybody and asks for the whole; `Host`, which the route decides; and `Origin`,
+/// on whose absence [`super::vary::Vary::of`] relies.
+pub fn upstream(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
+    let mut sent = HeaderMap::with_capacity(route.forward_headers.len() + 3);
+    let nominated = nominated(viewer);
+    for field in &route.forward_headers {
+        let travels = !is_ours(field) && !is_hop_by_hop(field) && !nominated.contains(field);
+        if travels && !sent.contains_key(field) {
+            copy(viewer, field, &mut sent);
+        }
+    }
+    if let Some(coding) = encoding::canonical(viewer) {
+        sent.insert(ACCEPT_ENCODING, coding);
+    }
+    // The protocol version is that of the hop before; 1.1 stands for all of them, as the rules do
+    // not know the connection and nobody downstream acts on it.
+    if let Some(via) = chained(viewer, &VIA, &format!("1.1 {name}")) {
+        sent.insert(VIA, via);
+    }
+    if let Some(cdn_loop) = chained(viewer, &CDN_LOOP, name) {
+        sent.insert(CDN_LOOP.clone(), cdn_loop);
+    }
+    sent
+}
+
+/// The headers of a request that is passed on for one viewer alone (a `POST`, a `PUT`): as
+/// [`upstream`], and what describes its body, and its preconditions. The body's length is framed
+/// anew by who sends it.
+pub fn passed(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
+    let mut sent = upstream(viewer, route, name);
+    for field in viewer.keys() {
+        let of_the_body = field.as_str().starts_with("content-") && field != CONTENT_LENGTH;
+        if (of_the_body || is_precondition(field)) && !sent.contains_key(field) {
+            copy(viewer, field, &mut sent);
+        }
+    }
+    sent
+}
+
+/// Has this request passed through this shield already? (`CDN-Loop`, RFC 8586.) A chain too long
+/// to be carried on counts as a loop: dropping it would hide one.
+pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
+    let lines = viewer.get_all(&CDN_LOOP);
+    if lines.iter().map(HeaderValue::len).sum::<usize>() > CHAIN_BYTES_MAX {
+        return true;
+    }
+    fields::elements(viewer, &CDN_LOOP).any(|element| {
+        // `cdn-info = cdn-id *( OWS ";" OWS parameter )`
+        fields::split(element, b';')
+            .next()
+            .is_some_and(|id| id.eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+/// An origin's response headers as they will be stored and sent: hop-by-hop stripped, `Via` added,
+/// targeted cache control (`CDN-Cache-Control`, `Surrogate-Control`) removed, `Age` removed (it is
+/// recomputed), `Content-Length` removed (the body knows), `Warning` removed (obsolete, RFC 9111
+/// §5.5).
+pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
+    strip_hop_by_hop(&mut origin);
+    for field in [CDN_CACHE_CONTROL, AGE, CONTENT_LENGTH, WARNING] {
+        origin.remove(field);
+    }
+    origin.remove(&SURROGATE_CONTROL);
+    if let Some(via) = chained(&origin, &VIA, &format!("1.1 {name}")) {
+        origin.insert(VIA, via);
+    }
+    origin
+}
+
+/// The cache-control fields of an origin's answer that are meant for caches like this one alone.
+pub fn targeted(origin: &HeaderMap) -> Option<Box<HeaderMap>> {
+    let fields = [&CDN_CACHE_CONTROL, &SURROGATE_CONTROL];
+    let lines = fields.into_iter().flat_map(|field| {
+        let values = origin.get_all(field).iter();
+        values.map(move |value| (field.clone(), value.clone()))
+    });
+    let targeted: HeaderMap = lines.collect();
+    (!targeted.is_empty()).then(|| Box::new(targeted))
+}
+
+/// The age an answer came with, as a field of its own.
+pub fn age(origin: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
+    origin.get(AGE).map(|age| (AGE, age.clone()))
+}
+
+/// Fields that are about one connection (RFC 9110 §7.6.1), whatever `Connection` says.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// The fields that `Connection` names and that may go. Empty, and free, for the usual
+/// `close` and `keep-alive`.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    fields::elements(headers, CONNECTION)
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .filter(|name| headers.contains_key(name) && !is_end_to_end(name))
+        .collect()
+}
+
+/// Fields for all recipients. `Connection` must not name them (RFC 9110 §7.6.1), and who does it
+/// all the same wants a cache or an origin to overlook something.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "accept-encoding"
+            | "age"
+            | "authorization"
+            | "cache-control"
+            | "cdn-cache-control"
+            | "cdn-loop"
+            | "cookie"
+            | "date"
+            | "etag"
+            | "expires"
+            | "host"
+            | "last-modified"
+            | "location"
+            | "origin"
+            | "pragma"
+            | "range"
+            | "set-cookie"
+            | "surrogate-control"
+            | "vary"
+            | "via"
+            | "www-authenticate"
+    ) || name.starts_with("content-")
+        || name.starts_with("if-")
+        || name.starts_with("access-control-")
+}
+
+/// Fields of an upstream request that the shield decides, so that no allow-list can let a viewer's
+/// through.
+fn is_ours(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 8] = [
+        ACCEPT_ENCODING,
+        CONTENT_LENGTH,
+        EXPECT,
+        HOST,
+        IF_RANGE,
+        ORIGIN,
+        RANGE,
+        VIA,
+    ];
+    OURS.contains(name) || *name == CDN_LOOP || is_precondition(name)
+}
+
+fn is_precondition(name: &HeaderName) -> bool {
+    const PRECONDITIONS: [HeaderName; 4] = [
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_UNMODIFIED_SINCE,
+    ];
+    PRECONDITIONS.contains(name)
+}
+
+/// Copies all lines of a field. HTTP/2 splits `Cookie` into crumbs, which HTTP/1.1 wants in one
+/// line (RFC 9113 §8.2.3).
+fn copy(from: &HeaderMap, field: &HeaderName, to: &mut HeaderMap) {
+    if field == COOKIE
+        && let Some(whole) = joined(from, field, b"; ")
+    {
+        to.insert(COOKIE, whole);
+        return;
+    }
+    for value in from.get_all(field) {
+        to.append(field, value.clone());
+    }
+}
+
+/// A list field with one more entry. `None` only when the entry itself is no field value.
+fn chained(headers: &HeaderMap, field: &HeaderName, entry: &str) -> Option<HeaderValue> {
+    let earlier = joined(headers, field, b", ").filter(|earlier| {
+        !earlier.is_empty() && earlier.len() + 2 + entry.len() <= CHAIN_BYTES_MAX
+    });
+    let Some(earlier) = earlier else {
+        return HeaderValue::from_str(entry).ok();
+    };
+    let chain = [earlier.as_bytes(), b", ", entry.as_bytes()].concat();
+    HeaderValue::try_from(chain).ok()
+}
+
+/// All lines of a field as one value; `None` when there are none.
+fn joined(headers: &HeaderMap, field: &HeaderName, separator: &[u8]) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(field).into_iter();
+    let first = lines.next()?;
+    let mut whole = first.as_bytes().to_vec();
+    let mut more = false;
+    for line in lines {
+        more = true;
+        whole.extend_from_slice(separator);
+        whole.extend_from_slice(line.as_bytes());
+    }
+    if more {
+        HeaderValue::try_from(whole).ok()
+    } else {
+        Some(first.clone())
+    }
+}

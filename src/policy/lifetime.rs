@@ -1,0 +1,417 @@
+//! May this answer be stored, and for how long is it good?
+//!
+//! The order of authority: what forbids storing; then the route's override; then the origin's own
+//! words; then the table of kinds. Live manifests are never kept longer than their text allows.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::directives::{ResponseDirectives, Targeted, seconds};
+use super::route::Lifetimes;
+use super::vary::Vary;
+use super::{Moment, Route};
+use crate::media::{Facts, Kind, Liveness};
+
+/// For how long an object is good: its freshness counts from the moment the origin made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When it arrived.
+    pub received: Instant,
+    /// How old it was then (RFC 9111 §4.2.3 `corrected_initial_age`).
+    pub age_received: Duration,
+    /// Fresh until its age is so much.
+    pub fresh_for: Duration,
+    /// May be served stale for so long after that, while it is refreshed.
+    pub stale_while_revalidate: Duration,
+    /// May be served stale for so long after that, when the origin fails.
+    pub stale_if_error: Duration,
+}
+
+impl Lifetime {
+    /// Good for nothing: for answers that are passed on and never held.
+    pub fn none(now: Moment) -> Lifetime {
+        Lifetime {
+            received: now.mono,
+            age_received: Duration::ZERO,
+            fresh_for: Duration::ZERO,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+        }
+    }
+
+    /// RFC 9111 §4.2.3 `current_age`.
+    pub fn age(&self, now: Moment) -> Duration {
+        let resident = now.mono.saturating_duration_since(self.received);
+        self.age_received.saturating_add(resident)
+    }
+
+    /// Freshness that is left.
+    pub fn fresh_left(&self, now: Moment) -> Duration {
+        self.fresh_for.saturating_sub(self.age(now))
+    }
+
+    /// From birth to the end of the last window in which it may be served.
+    pub fn usable_for(&self) -> Duration {
+        self.fresh_for
+            .saturating_add(self.stale_while_revalidate.max(self.stale_if_error))
+    }
+}
+
+/// What is to be done with an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Store it.
+    Store(Lifetime),
+    /// The origin failed: everyone who waits is told so, what is held stays, nothing is stored.
+    Failure {
+        /// How long the origin wants to be left alone, where it says so.
+        wait: Option<Duration>,
+        /// Its own words may be shown to all; else only its status.
+        open: bool,
+    },
+    /// The object is gone (404, 410), by an answer that may not be stored but is everybody's.
+    Gone,
+    /// The origin refused this very request: only requests that are the same to it share that.
+    Refused,
+    /// Neither store nor share it.
+    Pass(Reason),
+}
+
+/// Why an answer is neither stored nor shared. A word in `Cache-Status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// `no-store`.
+    NoStore,
+    /// `private`.
+    Private,
+    /// `Set-Cookie`.
+    SetCookie,
+    /// The request carried `Authorization` and the answer does not say that it may be shared.
+    Authorized,
+    /// `Vary: *`.
+    VaryAll,
+    /// A key or licence, or a clock.
+    Kind,
+    /// The end of the body is the end of the connection: it cannot be proven whole.
+    EndUnproven,
+    /// A part that nobody asked for.
+    Partial,
+    /// Nothing says for how long it is good.
+    NoLifetime,
+    /// It fits neither the store nor what fills may hold.
+    TooLarge,
+}
+
+impl Reason {
+    /// The word used in `Cache-Status` and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::NoStore => "no-store",
+            Reason::Private => "private",
+            Reason::SetCookie => "set-cookie",
+            Reason::Authorized => "authorized",
+            Reason::VaryAll => "vary-all",
+            Reason::Kind => "kind",
+            Reason::EndUnproven => "end-unproven",
+            Reason::Partial => "partial",
+            Reason::NoLifetime => "no-lifetime",
+            Reason::TooLarge => "too-large",
+        }
+    }
+}
+
+/// An answer to a plain GET, as far as storing is concerned.
+pub struct Answered<'a> {
+    /// Status.
+    pub status: StatusCode,
+    /// As the origin sent them.
+    pub headers: &'a HeaderMap,
+    /// What it really carries.
+    pub kind: Kind,
+    /// What a manifest says about itself.
+    pub facts: Option<&'a Facts>,
+    /// The end of the body can be told from a failure.
+    pub end_is_proven: bool,
+    /// The request carried `Authorization` to the origin.
+    pub authorized: bool,
+    /// How long the origin took to answer.
+    pub delay: Duration,
+}
+
+/// Decides.
+pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
+    let (directives, targeted) = ResponseDirectives::of(answer.headers);
+    let secret = secret(answer, &directives);
+    let shareable = matches!(secret, None | Some(Reason::NoStore));
+    if is_failure(answer.status) {
+        let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
+            || Vary::of(answer.headers) != Vary::Nothing;
+        return Storage::Failure {
+            wait: retry_after(answer.headers, now),
+            open: shareable && !chosen,
+        };
+    }
+    if is_negative(answer.status) && secret == Some(Reason::NoStore) {
+        return Storage::Gone;
+    }
+    if !answer.status.is_success()
+        && shareable
+        && !may_be_stored(answer, (&directives, targeted), now)
+    {
+        return Storage::Refused;
+    }
+    if let Some(reason) = secret.or_else(|| unfit(answer, route)) {
+        return Storage::Pass(reason);
+    }
+    let explicit = explicit_freshness(answer.headers, &directives, targeted, now);
+    let Some(fresh_for) = fresh_for(answer, route, explicit, now) else {
+        return Storage::Pass(Reason::NoLifetime);
+    };
+    let fresh_for = if directives.no_cache {
+        Duration::ZERO
+    } else {
+        fresh_for
+    };
+    let (stale_while_revalidate, stale_if_error) =
+        stale_windows(answer, &directives, &route.lifetimes, fresh_for);
+    Storage::Store(Lifetime {
+        received: now.mono,
+        age_received: age_received(answer, now),
+        fresh_for,
+        stale_while_revalidate,
+        stale_if_error,
+    })
+}
+
+/// What forbids that two viewers see the same answer.
+fn secret(answer: &Answered<'_>, directives: &ResponseDirectives) -> Option<Reason> {
+    // RFC 9111 §3.5: an answer to an authorized request is shared only where it says so.
+    let may_share =
+        directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
+    if directives.private {
+        Some(Reason::Private)
+    } else if answer.headers.contains_key(header::SET_COOKIE) {
+        Some(Reason::SetCookie)
+    } else if answer.authorized && !may_share {
+        Some(Reason::Authorized)
+    } else if Vary::of(answer.headers) == Vary::Everything {
+        Some(Reason::VaryAll)
+    } else if directives.no_store {
+        Some(Reason::NoStore)
+    } else {
+        None
+    }
+}
+
+fn unfit(answer: &Answered<'_>, route: &Route) -> Option<Reason> {
+    if answer.status == StatusCode::PARTIAL_CONTENT {
+        Some(Reason::Partial)
+    } else if answer.kind == Kind::Clock || (answer.kind == Kind::Key && !route.store_keys) {
+        Some(Reason::Kind)
+    } else if !answer.end_is_proven {
+        Some(Reason::EndUnproven)
+    } else {
+        None
+    }
+}
+
+/// Answers that say something about the origin and nothing about the object.
+fn is_failure(status: StatusCode) -> bool {
+    let of_the_request = matches!(
+        status,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::LOOP_DETECTED
+    );
+    (status.is_server_error() && !of_the_request)
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+}
+
+/// Answers that say that the object is not there (yet).
+fn is_negative(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+/// RFC 9111 §4.2.1, in its order: `s-maxage`, `max-age`, `Expires` less `Date`.
+fn explicit_freshness(
+    headers: &HeaderMap,
+    directives: &ResponseDirectives,
+    targeted: Targeted,
+    now: Moment,
+) -> Option<Duration> {
+    let told = directives.s_maxage.or(directives.max_age);
+    if told.is_some() || targeted == Targeted::Yes {
+        return told;
+    }
+    let expires = headers.get(header::EXPIRES)?;
+    // RFC 9111 §5.3: an invalid date, "0" above all, means already expired.
+    let Some(expires) = expires.to_str().ok().and_then(date) else {
+        return Some(Duration::ZERO);
+    };
+    let made = dated(headers, header::DATE).unwrap_or(now.wall);
+    Some(expires.duration_since(made).unwrap_or(Duration::ZERO))
+}
+
+fn date(text: &str) -> Option<std::time::SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}
+
+fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::SystemTime> {
+    headers.get(name)?.to_str().ok().and_then(date)
+}
+
+/// The table of kinds (facts before defaults, the origin's word where it is stricter).
+fn fresh_for(
+    answer: &Answered<'_>,
+    route: &Route,
+    explicit: Option<Duration>,
+    now: Moment,
+) -> Option<Duration> {
+    let lifetimes = &route.lifetimes;
+    if is_negative(answer.status) {
+        let told = explicit.unwrap_or(lifetimes.negative_max);
+        return Some(told.min(lifetimes.negative_max));
+    }
+    if answer.status != StatusCode::OK {
+        let bound = if answer.status.is_client_error() || answer.status.is_server_error() {
+            lifetimes.negative_max
+        } else {
+            Duration::MAX
+        };
+        return explicit.map(|told| told.min(bound));
+    }
+    if let Some(fixed) = lifetimes.override_ttl {
+        return Some(fixed);
+    }
+    let heuristic =
+        || heuristic_freshness(answer.headers, now).filter(|_| route.heuristic_freshness);
+    match answer.kind {
+        Kind::Hls | Kind::Dash => Some(manifest_freshness(answer, lifetimes, explicit)),
+        Kind::Segment | Kind::Init => {
+            let told = explicit.or_else(heuristic);
+            Some(segment_freshness(told, lifetimes))
+        }
+        Kind::Key | Kind::Clock | Kind::Other => explicit.or_else(heuristic),
+    }
+}
+
+/// The origin's zero stays zero: a floor must not keep what expires at once.
+fn segment_freshness(told: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
+    match told {
+        Some(Duration::ZERO) => Duration::ZERO,
+        told => told
+            .unwrap_or(lifetimes.segment_default)
+            .max(lifetimes.segment_min)
+            .min(lifetimes.segment_max),
+    }
+}
+
+/// Is it an answer other than 200 that RFC 9110 §15.1 lets a cache store, and that says for how long?
+fn may_be_stored(
+    answer: &Answered<'_>,
+    (directives, targeted): (&ResponseDirectives, Targeted),
+    now: Moment,
+) -> bool {
+    let known = matches!(
+        answer.status.as_u16(),
+        300 | 301 | 302 | 307 | 308 | 405 | 414 | 501
+    );
+    let told = || explicit_freshness(answer.headers, directives, targeted, now).is_some();
+    is_negative(answer.status) || (known && told())
+}
+
+/// RFC 9111 §4.2.2: a tenth of the time since it last changed; at most a day.
+fn heuristic_freshness(headers: &HeaderMap, now: Moment) -> Option<Duration> {
+    const DAY: Duration = Duration::from_hours(24);
+    let made = dated(headers, header::DATE).unwrap_or(now.wall);
+    let changed = dated(headers, header::LAST_MODIFIED)?;
+    let since = made.duration_since(changed).ok()?;
+    Some((since / 10).min(DAY))
+}
+
+fn manifest_freshness(
+    answer: &Answered<'_>,
+    lifetimes: &Lifetimes,
+    explicit: Option<Duration>,
+) -> Duration {
+    /// A multivariant playlist of a live stream changes when renditions come and go.
+    const MULTIVARIANT_MAX: Duration = Duration::from_secs(6);
+    const UPDATE_PERIOD_MIN: Duration = Duration::from_secs(1);
+    let Some(facts) = answer.facts else {
+        return explicit
+            .unwrap_or(lifetimes.manifest_default)
+            .min(lifetimes.manifest_max);
+    };
+    if facts.liveness == Liveness::Ended {
+        return explicit.unwrap_or(lifetimes.ended_default);
+    }
+    let by_text = match (facts.multivariant, facts.target_duration, answer.kind) {
+        (true, _, _) => MULTIVARIANT_MAX,
+        (_, Some(period), Kind::Dash) => period.max(UPDATE_PERIOD_MIN),
+        (_, Some(target), _) => target / 2,
+        (_, None, _) => lifetimes.manifest_default,
+    };
+    explicit
+        .unwrap_or(if facts.multivariant {
+            by_text
+        } else {
+            by_text.min(lifetimes.manifest_default)
+        })
+        .min(by_text)
+        .min(lifetimes.manifest_max)
+}
+
+fn stale_windows(
+    answer: &Answered<'_>,
+    directives: &ResponseDirectives,
+    lifetimes: &Lifetimes,
+    fresh_for: Duration,
+) -> (Duration, Duration) {
+    const DAY: Duration = Duration::from_hours(24);
+    let nothing = (Duration::ZERO, Duration::ZERO);
+    let ended = |facts: &Facts| facts.liveness == Liveness::Ended;
+    let (while_revalidate, if_error) = match answer.kind {
+        _ if answer.status != StatusCode::OK => nothing,
+        Kind::Hls | Kind::Dash if answer.facts.is_some_and(ended) => (fresh_for, DAY),
+        Kind::Hls | Kind::Dash => (
+            fresh_for.mul_f64(lifetimes.manifest_stale_share),
+            lifetimes.manifest_stale_if_error,
+        ),
+        Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
+        Kind::Key | Kind::Clock | Kind::Other => nothing,
+    };
+    (
+        directives.stale_while_revalidate_or(while_revalidate),
+        directives.stale_if_error_or(if_error),
+    )
+}
+
+/// RFC 9111 §4.2.3, with one difference: the apparent age (our clock less `Date`) counts only where
+/// another cache stood between. Straight from the origin it measures nothing but the difference of two
+/// clocks, and would make a playlist of two seconds stale on arrival.
+fn age_received(answer: &Answered<'_>, now: Moment) -> Duration {
+    let told = answer.headers.get(header::AGE);
+    let relayed = told.is_some() || answer.headers.contains_key(header::VIA);
+    let apparent = dated(answer.headers, header::DATE)
+        .filter(|_| relayed)
+        .and_then(|made| now.wall.duration_since(made).ok())
+        .unwrap_or(Duration::ZERO);
+    let told = told.and_then(|age| seconds(age.as_bytes().trim_ascii()));
+    let corrected = told.unwrap_or(Duration::ZERO).saturating_add(answer.delay);
+    corrected.max(apparent)
+}
+
+/// How long a failing origin asks to be left alone; bounded, since one wrong header must not take
+/// a key off the air.
+fn retry_after(headers: &HeaderMap, now: Moment) -> Option<Duration> {
+    const WAIT_MAX: Duration = Duration::from_secs(10);
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => date(value)?.duration_since(now.wall).ok()?,
+    };
+    Some(wait.min(WAIT_MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Which bytes did the viewer ask for? `Range` and `If-Range` (RFC 9110 §14), bounded.
+
+mod multipart;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use http::header::{DATE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::{HeaderMap, HeaderValue};
+
+pub use self::multipart::{Multipart, multipart};
+use super::conditional::etag::EntityTag;
+use super::fields;
+
+/// What a `Range` header asks for, before the length is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// No range, an unknown unit, malformed, or too many: the whole object.
+    Whole,
+    /// One or more byte ranges, in the order asked.
+    Ranges(Vec<Spec>),
+}
+
+/// One range as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// `a-b`, both inclusive.
+    Closed(u64, u64),
+    /// `a-`.
+    From(u64),
+    /// `-n`: the last n bytes.
+    Suffix(u64),
+}
+
+/// One satisfiable range: half-open, never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+/// Ranges against a known length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// 200 with everything.
+    Whole,
+    /// 206 with one span.
+    One(Span),
+    /// 206 `multipart/byteranges`.
+    Many(Vec<Span>),
+    /// 416 with `Content-Range: bytes */length`.
+    Unsatisfiable,
+}
+
+/// Reads `Range` (only on GET). More than `ranges_max`, or malformed: [`Asked::Whole`].
+pub fn asked(request: &HeaderMap, ranges_max: usize) -> Asked {
+    if !request.contains_key(RANGE) {
+        return Asked::Whole;
+    }
+    fields::single(request, RANGE)
+        .and_then(|value| specs(value.as_bytes(), ranges_max))
+        .map_or(Asked::Whole, Asked::Ranges)
+}
+
+/// Does `If-Range` (if any) hold against a stored object's headers? Strong comparison only.
+pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    if !request.contains_key(IF_RANGE) {
+        return true;
+    }
+    let Some(value) = fields::single(request, IF_RANGE) else {
+        return false;
+    };
+    if let Some(tag) = EntityTag::of(value.as_bytes()) {
+        return stored
+            .get(ETAG)
+            .and_then(|held| EntityTag::of(held.as_bytes()))
+            .is_some_and(|held| tag.matches_strongly(held));
+    }
+    date_holds(request, stored)
+}
+
+/// Resolves against a length. Overlapping or wasteful sets (sum larger than the object) become
+/// [`Resolved::Whole`].
+pub fn resolve(asked: &Asked, length: u64) -> Resolved {
+    let Asked::Ranges(specs) = asked else {
+        return Resolved::Whole;
+    };
+    match specs.as_slice() {
+        [] => Resolved::Whole,
+        [only] => match only.span(length) {
+            Some(span) => Resolved::One(span),
+            None => only.unsatisfied_at(length),
+        },
+        several => resolve_several(several, length),
+    }
+}
+
+/// `bytes a-b/length`.
+pub fn content_range(span: Span, length: u64) -> HeaderValue {
+    let last = span.end.saturating_sub(1);
+    printed(format!("bytes {}-{last}/{length}", span.start))
+}
+
+/// `Content-Range` of a span of a body whose length is not known yet.
+pub fn content_range_so_far(span: Span) -> HeaderValue {
+    let last = span.end.saturating_sub(1);
+    printed(format!("bytes {}-{last}/*", span.start))
+}
+
+/// `bytes */length`.
+pub fn unsatisfied(length: u64) -> HeaderValue {
+    printed(format!("bytes */{length}"))
+}
+
+/// Reads an origin's `Content-Range: bytes a-b/total`; `None` when malformed or of unknown total.
+pub fn read_content_range(value: &HeaderValue) -> Option<(Span, u64)> {
+    let value = value.as_bytes();
+    let (unit, rest) = value.split_at_checked(b"bytes ".len())?;
+    if !unit.eq_ignore_ascii_case(b"bytes ") {
+        return None;
+    }
+    let (range, total) = cut(rest, b'/')?;
+    let (first, last) = cut(range, b'-')?;
+    let (first, last) = (number(first)?, number(last)?);
+    let total = number(total)?;
+    // RFC 9110 §14.4: invalid when it ends before it starts, or past the length.
+    let sound = first <= last && last < total;
+    sound.then_some((
+        Span {
+            start: first,
+            end: last + 1,
+        },
+        total,
+    ))
+}
+
+impl Span {
+    /// How many bytes it holds.
+    pub fn length(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+impl Spec {
+    /// `int-range / suffix-range`; a position that no object can have is as far off as any.
+    fn of(text: &[u8]) -> Option<Spec> {
+        let (first, last) = cut(text, b'-')?;
+        match (first, last) {
+            (b"", last) => Some(Spec::Suffix(saturated(last)?)),
+            (first, b"") => Some(Spec::From(saturated(first)?)),
+            (first, last) => {
+                let (first, last) = (saturated(first)?, saturated(last)?);
+                // RFC 9110 §14.1.1: invalid when the last position is less than the first.
+                (first <= last).then_some(Spec::Closed(first, last))
+            }
+        }
+    }
+
+    /// RFC 9110 §14.1.2: satisfiable when it starts before the end, or is a suffix of some bytes.
+    fn span(self, length: u64) -> Option<Span> {
+        let (start, end) = match self {
+            Spec::Closed(first, last) => (first, last.saturating_add(1).min(length)),
+            Spec::From(first) => (first, length),
+            Spec::Suffix(count) => (length.saturating_sub(count), length),
+        };
+        (start < end).then_some(Span { start, end })
+    }
+
+    /// A suffix of an empty object is satisfiable by the RFC, but no `Content-Range` can say so.
+    fn unsatisfied_at(self, length: u64) -> Resolved {
+        match self {
+            Spec::Suffix(count) if count > 0 && length == 0 => Resolved::Whole,
+            _ => Resolved::Unsatisfiable,
+        }
+    }
+}
+
+/// A set that repeats bytes is a way to be sent more than the object: it gets the object
+/// (RFC 9110 §14.2 allows a server to ignore the field). Without overlap the sum cannot exceed it.
+fn resolve_several(specs: &[Spec], length: u64) -> Resolved {
+    let spans: Vec<Span> = specs.iter().filter_map(|spec| spec.span(length)).collect();
+    match spans.as_slice() {
+        [] => specs
+            .first()
+            .map_or(Resolved::Whole, |first| first.unsatisfied_at(length)),
+        [only] => Resolved::One(*only),
+        _ => {
+            let mut sorted = spans.clone();
+            sorted.sort_unstable_by_key(|span| span.start);
+            let overlap = sorted.windows(2).any(|pair| pair[1].start < pair[0].end);
+            if overlap {
+                Resolved::Whole
+            } else {
+                Resolved::Many(spans)
+            }
+        }
+    }
+}
+
+/// `bytes=` and a list of ranges; `None` when any part of it is malformed, or they are too many.
+fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<Spec>> {
+    let (unit, set) = cut(value, b'=')?;
+    if !unit.eq_ignore_ascii_case(b"bytes") {
+        return None;
+    }
+    let mut specs = Vec::new();
+    for text in set.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        // RFC 9110 §5.6.1.2: empty elements are ignored.
+        if text.is_empty() {
+            continue;
+        }
+        if specs.len() == ranges_max {
+            return None;
+        }
+        specs.push(Spec::of(text)?);
+    }
+    (!specs.is_empty()).then_some(specs)
+}
+
+/// RFC 9110 §13.1.5: a date holds when it is exactly the stored `Last-Modified` and that one is
+/// strong, which §8.8.2.2 lets a cache conclude when its `Date` is at least one second later.
+fn date_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let (Some(asked), Some(modified), Some(date)) = (
+        fields::date(request, IF_RANGE),
+        fields::date(stored, LAST_MODIFIED),
+        fields::date(stored, DATE),
+    ) else {
+        return false;
+    };
+    asked == modified
+        && date
+            .duration_since(modified)
+            .is_ok_and(|apart| apart >= Duration::from_secs(1))
+}
+
+/// The two sides of the first `separator`.
+fn cut(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|&byte| byte == separator)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// `1*DIGIT` that fits.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
+}
+
+/// `1*DIGIT`, or the largest number when it does not fit.
+fn saturated(digits: &[u8]) -> Option<u64> {
+    let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    all_digits.then(|| number(digits).unwrap_or(u64::MAX))
+}
+
+#[expect(clippy::expect_used, reason = "callers print ASCII letters and digits")]
+fn printed(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("visible ASCII is a field value")
+}

@@ -1,0 +1,59 @@
+//! How are several spans sent in one body (RFC 9110 §14.6)? Lays out the text between them; the
+//! spans' own bytes are somebody else's.
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::{Span, printed};
+
+/// The framing of a `multipart/byteranges` body.
+pub struct Multipart {
+    /// For the response's `Content-Type`.
+    pub content_type: HeaderValue,
+    /// What goes before each span's bytes, in order; then the closing delimiter as the last
+    /// element.
+    pub delimiters: Vec<Bytes>,
+    /// Length of the whole body.
+    pub length: u64,
+}
+
+/// Frames spans; `boundary` must not be guessable from content (the caller draws it at random),
+/// and consists of 1 to 70 letters and digits (RFC 2046 §5.1.1).
+pub fn multipart(
+    spans: &[Span],
+    length: u64,
+    part_type: Option<&HeaderValue>,
+    boundary: &str,
+) -> Multipart {
+    let mut delimiters = Vec::with_capacity(spans.len() + 1);
+    for (place, span) in spans.iter().enumerate() {
+        let mut head = Vec::with_capacity(160);
+        // The line break before a boundary belongs to the boundary; the first has nothing before
+        // it.
+        if place > 0 {
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
+        if let Some(part_type) = part_type {
+            head.extend_from_slice(b"Content-Type: ");
+            head.extend_from_slice(part_type.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        let last = span.end.saturating_sub(1);
+        let range = format!(
+            "Content-Range: bytes {}-{last}/{length}\r\n\r\n",
+            span.start
+        );
+        head.extend_from_slice(range.as_bytes());
+        delimiters.push(Bytes::from(head));
+    }
+    delimiters.push(Bytes::from(format!("\r\n--{boundary}--\r\n")));
+
+    let framing = delimiters.iter().map(|text| text.len() as u64).sum::<u64>();
+    let content: u64 = spans.iter().map(|span| span.length()).sum();
+    Multipart {
+        content_type: printed(format!("multipart/byteranges; boundary={boundary}")),
+        delimiters,
+        length: framing + content,
+    }
+}

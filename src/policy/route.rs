@@ -1,0 +1,246 @@
+//! Which requests belong together, and what is decided for them? Hosts and path prefixes to an origin group.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+/// One route: what it matches and what holds for everything on it. Built by `config`.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, each a key of its own in the file"
+)]
+pub struct Route {
+    /// Named in logs and metrics.
+    pub name: Arc<str>,
+    /// Index into the metric tables: the route's place in [`Rules::routes`].
+    pub index: usize,
+    /// Canonical host names (lower case, no port, no trailing dot) this route serves;
+    /// `*.example.com` matches one or more labels. Empty: every host.
+    pub hosts: Vec<String>,
+    /// Path prefix, ends at a segment boundary: `/live` matches `/live` and `/live/x`, not `/lively`.
+    pub path_prefix: String,
+    /// Name of the origin group that answers.
+    pub origin: Arc<str>,
+    /// The origin group's place among the groups.
+    pub origin_index: usize,
+    /// Send the viewer's (canonical) host to the origin; it is then part of the key.
+    pub forward_host: bool,
+    /// Query parameters that matter.
+    pub query: QueryPolicy,
+    /// Viewer headers that the origin needs, beyond those the shield sets itself.
+    pub forward_headers: Vec<HeaderName>,
+    /// Pass other methods than GET, HEAD and OPTIONS to the origin, uncached.
+    pub pass_methods: bool,
+    /// Honour viewers' `no-cache`, `max-age`, ... A shield ignores them by default.
+    pub honour_request_directives: bool,
+    /// Use heuristic freshness from `Last-Modified` where the origin gives no lifetime.
+    pub heuristic_freshness: bool,
+    /// Store keys and licences (default: never).
+    pub store_keys: bool,
+    /// Lifetimes by kind.
+    pub lifetimes: Lifetimes,
+    /// CORS answered by the shield.
+    pub cors: Cors,
+    /// Add `X-Cache: HIT|MISS|…` besides `Cache-Status`.
+    pub x_cache: bool,
+    /// Name the key in `Cache-Status`.
+    pub show_key: bool,
+}
+
+/// Which query parameters are kept, in the key and upstream alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryPolicy {
+    /// Keep the query exactly as it came.
+    All,
+    /// Keep nothing.
+    None,
+    /// Keep these names (their order in the request is kept).
+    Only(Vec<String>),
+    /// Keep all but these names.
+    Except(Vec<String>),
+}
+
+/// Lifetimes that a route sets by kind.
+#[derive(Clone, Debug)]
+pub struct Lifetimes {
+    /// Longest freshness of a live manifest, whatever the origin says.
+    pub manifest_max: Duration,
+    /// Freshness of a live manifest when neither origin nor text says more.
+    pub manifest_default: Duration,
+    /// Freshness of an ended or VOD manifest where the origin sends none.
+    pub ended_default: Duration,
+    /// Freshness of segments and init segments where the origin sends none.
+    pub segment_default: Duration,
+    /// Longest and shortest freshness of segments, whatever the origin says.
+    pub segment_max: Duration,
+    /// See `segment_max`.
+    pub segment_min: Duration,
+    /// Longest freshness of a 404, 410 and other negative answers.
+    pub negative_max: Duration,
+    /// Serve stale while refreshing, for this share of a manifest's freshness (1.0: as long again).
+    pub manifest_stale_share: f64,
+    /// Serve stale when the origin fails: manifests.
+    pub manifest_stale_if_error: Duration,
+    /// Serve stale when the origin fails: segments.
+    pub segment_stale_if_error: Duration,
+    /// Replace the origin's lifetime for this route altogether (never its `no-store` or `private`).
+    pub override_ttl: Option<Duration>,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_hours(1);
+        const DAY: Duration = Duration::from_hours(24);
+        Lifetimes {
+            manifest_max: HOUR,
+            manifest_default: Duration::from_secs(2),
+            ended_default: HOUR,
+            segment_default: DAY,
+            segment_max: 14 * DAY,
+            segment_min: Duration::ZERO,
+            negative_max: Duration::from_secs(1),
+            manifest_stale_share: 1.0,
+            manifest_stale_if_error: Duration::from_mins(1),
+            segment_stale_if_error: DAY,
+            override_ttl: None,
+        }
+    }
+}
+
+/// How the shield answers browsers that ask across origins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cors {
+    /// `Access-Control-Allow-Origin: *`, preflights answered, `Age` and friends exposed.
+    Any,
+    /// Only these origins.
+    Only(Vec<String>),
+    /// The origin server's own headers pass through; preflights get 204 with `Allow`.
+    Off,
+}
+
+/// All routes, in order of specificity, and what holds for every request.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Most specific first: exact host before wildcard before any; then longest prefix.
+    pub routes: Vec<Arc<Route>>,
+    /// The name this shield uses in `Via`, `CDN-Loop` and `Cache-Status`.
+    pub name: Arc<str>,
+}
+
+impl Rules {
+    /// Finds the route for a canonical host and a path.
+    pub fn route(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        self.routes
+            .iter()
+            .find(|route| route.takes_host(host) && route.takes_path(path))
+    }
+}
+
+impl Route {
+    /// A route for everything to this origin (the first group), with every setting at its default:
+    /// what is safe with any origin (the whole query counts) and what browsers' players need (CORS).
+    pub fn everything(origin: impl Into<Arc<str>>) -> Route {
+        Route {
+            name: "default".into(),
+            index: 0,
+            hosts: Vec::new(),
+            path_prefix: "/".to_owned(),
+            origin: origin.into(),
+            origin_index: 0,
+            forward_host: false,
+            query: QueryPolicy::All,
+            forward_headers: Vec::new(),
+            pass_methods: false,
+            honour_request_directives: false,
+            heuristic_freshness: false,
+            store_keys: false,
+            lifetimes: Lifetimes::default(),
+            cors: Cors::Any,
+            x_cache: false,
+            show_key: false,
+        }
+    }
+
+    fn takes_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| host_matches(pattern, host))
+    }
+
+    fn takes_path(&self, path: &str) -> bool {
+        let prefix = self.path_prefix.trim_end_matches('/');
+        path.strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+fn host_matches(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        None => pattern == host,
+        Some(parent) => host
+            .strip_suffix(parent)
+            .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.')),
+    }
+}
+
+impl QueryPolicy {
+    /// The part of a query that is kept, in its own order; a repeated name counts once, so that two
+    /// readers of the query cannot disagree about it. `None`: nothing is left.
+    pub fn keep<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
+        let wanted = |name: &str| match self {
+            QueryPolicy::All => true,
+            QueryPolicy::None => false,
+            QueryPolicy::Only(names) => names.iter().any(|kept| kept == name),
+            QueryPolicy::Except(names) => names.iter().all(|dropped| dropped != name),
+        };
+        match self {
+            QueryPolicy::None => return None,
+            QueryPolicy::All => return Some(Cow::Borrowed(query)).filter(|q| !q.is_empty()),
+            QueryPolicy::Only(_) | QueryPolicy::Except(_) => {}
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        let mut kept = String::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split('=').next().unwrap_or(pair);
+            if wanted(name) && !seen.contains(&name) {
+                seen.push(name);
+                if !kept.is_empty() {
+                    kept.push('&');
+                }
+                kept.push_str(pair);
+            }
+        }
+        if kept.is_empty() {
+            None
+        } else {
+            Some(Cow::Owned(kept))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_takes_labels_but_not_the_parent() {
+        assert!(host_matches("*.example.com", "a.example.com"));
+        assert!(host_matches("*.example.com", "a.b.example.com"));
+        assert!(!host_matches("*.example.com", "example.com"));
+        assert!(!host_matches("*.example.com", ".example.com"));
+        assert!(!host_matches("*.example.com", "badexample.com"));
+        assert!(host_matches("example.com", "example.com"));
+    }
+
+    #[test]
+    fn kept_parameters_keep_their_order_and_count_once() {
+        let only = QueryPolicy::Only(vec!["a".into(), "b".into()]);
+        assert_eq!(only.keep("b=1&utm=x&a=2&b=3").as_deref(), Some("b=1&a=2"));
+        assert_eq!(only.keep("utm=x"), None);
+        let except = QueryPolicy::Except(vec!["utm".into()]);
+        assert_eq!(except.keep("utm=x&a").as_deref(), Some("a"));
+        assert_eq!(QueryPolicy::All.keep("x=1&x=2").as_deref(), Some("x=1&x=2"));
+        assert_eq!(QueryPolicy::None.keep("x=1"), None);
+    }
+}

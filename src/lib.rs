@@ -18,3 +18,5 @@ pub mod media;
 
 pub mod policy;
 
+pub mod cache;
+

@@ -1,0 +1,174 @@
+//! What is remembered, and what is being fetched right now?
+//!
+//! Four calls: [`Cache::lookup`], [`Cache::join`] (and [`Cache::lead`]), [`Cache::purge`],
+//! [`Cache::stats`]. Knows nothing of origins, viewers' sockets or clocks: a fill is fed from
+//! outside, and whether an object is fresh is judged by `policy`.
+
+mod budget;
+mod fill;
+mod flight;
+mod follower;
+mod notes;
+mod object;
+mod registry;
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::HeaderMap;
+
+pub use fill::{Fill, Flow};
+pub use flight::Verdict;
+pub use follower::{Cut, Follower, Landing, Reach};
+pub use notes::{Known, Note, Series};
+pub use object::{Head, Object};
+pub use registry::Joined;
+pub use store::{Found, Stored};
+
+use crate::media::Kind;
+use crate::policy::{Key, Moment};
+
+/// Bounds of the memory store and of fills.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of finished objects, overhead included.
+    pub memory_bytes: u64,
+    /// The largest object that is stored; larger ones stream through.
+    pub object_bytes_max: u64,
+    /// Bytes held by fills still under way, apart from `memory_bytes`.
+    pub fill_bytes_max: u64,
+    /// Viewers waiting on one key at most.
+    pub waiters_max: usize,
+    /// Variants (`Vary`) of one key at most.
+    pub variants_max: usize,
+    /// Kinds that get a store of their own, with its bytes (taken out of `memory_bytes`).
+    pub kind_bytes_max: Vec<(Kind, u64)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            memory_bytes: 1 << 30,
+            object_bytes_max: 64 << 20,
+            fill_bytes_max: 256 << 20,
+            waiters_max: 100_000,
+            variants_max: 16,
+            kind_bytes_max: Vec::new(),
+        }
+    }
+}
+
+/// The memory of one shield. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    settings: Settings,
+    store: store::Store,
+    registry: registry::Registry,
+    notes: notes::Notes,
+    budget: Arc<budget::Budget>,
+}
+
+/// What the cache holds and does, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Objects (and variant markers) stored.
+    pub objects: u64,
+    /// Bytes stored, overhead included.
+    pub bytes: u64,
+    /// The bound of `bytes`.
+    pub bytes_max: u64,
+    /// Objects dropped to make room, since start.
+    pub evictions: u64,
+    /// Objects stored, since start.
+    pub insertions: u64,
+    /// Fills under way.
+    pub fills: u64,
+    /// Viewers following a fill.
+    pub followers: u64,
+    /// Bytes held by fills under way.
+    pub fill_bytes: u64,
+    /// The bound of `fill_bytes`.
+    pub fill_bytes_max: u64,
+    /// Viewers turned away because a key had too many waiting, since start.
+    pub crowded: u64,
+    /// Fills that streamed through a window because they were too large to hold, since start.
+    pub windowed: u64,
+}
+
+impl Cache {
+    /// An empty memory.
+    pub fn new(settings: Settings) -> Cache {
+        let store = store::Store::new(&settings);
+        let budget = Arc::new(budget::Budget::new(settings.fill_bytes_max));
+        Cache {
+            inner: Arc::new(Inner {
+                settings,
+                store,
+                registry: registry::Registry::default(),
+                notes: notes::Notes::default(),
+                budget,
+            }),
+        }
+    }
+
+    /// What is held for a key. `upstream` gives the request headers as they would be sent to the
+    /// origin; it is only called when the key has variants.
+    pub fn lookup(&self, key: &Key, kind: Kind, upstream: impl FnOnce() -> HeaderMap) -> Found {
+        self.inner.store.lookup(key, kind, upstream)
+    }
+
+    /// Joins the fill for what was looked up, or becomes its leader.
+    /// `upstream`: the request's headers as they would be sent to the origin.
+    pub fn join(&self, found: &Found, upstream: &HeaderMap) -> Joined {
+        registry::join(&self.inner, found, upstream)
+    }
+
+    /// Becomes the leader of a fill that no viewer waits for; `None` when one is under way.
+    pub fn lead(&self, found: &Found, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
+        registry::lead(&self.inner, found, upstream)
+    }
+
+    /// What is known about a slot that holds no fresh object.
+    pub fn noted(&self, slot: &Key, now: Moment) -> Option<Known> {
+        let note = self.inner.notes.read(slot)?;
+        (note.until > now.mono).then_some(note.what)
+    }
+
+    /// Remembers something about what was looked up, if it has no object.
+    pub fn note(&self, found: &Found, note: Note) {
+        self.inner.notes.write(&found.slot, note);
+    }
+
+    /// Forgets a key with all its variants; a fill under way for it will not be stored, nor joined.
+    pub fn purge(&self, key: &Key, kind: Kind) {
+        registry::purge(&self.inner, key, kind);
+    }
+
+    /// A snapshot for metrics.
+    pub fn stats(&self) -> Stats {
+        let inner = &self.inner;
+        inner.store.settle();
+        let counts = &inner.registry.counts;
+        Stats {
+            objects: inner.store.objects(),
+            bytes: inner.store.bytes(),
+            bytes_max: inner.settings.memory_bytes,
+            evictions: inner.store.evictions(),
+            insertions: inner.store.insertions(),
+            fills: counts.fills.load(Ordering::Relaxed),
+            followers: counts.followers.load(Ordering::Relaxed),
+            fill_bytes: inner.budget.used(),
+            fill_bytes_max: inner.settings.fill_bytes_max,
+            crowded: counts.crowded.load(Ordering::Relaxed),
+            windowed: counts.windowed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! How does the one fill of a key feed those who wait? The producing side of a flight.
+//!
+//! A body is held whole while it arrives, within the budget of all fills. One that outgrows what may be
+//! held goes on through a window: it keeps pace with its fastest reader and forgets what it need not keep.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::flight::{Chunk, Flight, Growing, Stage, State, Verdict};
+use super::{Found, Head, Inner, Note, Object, Stored, registry};
+use crate::policy::vary::Vary;
+
+/// Should the producer go on?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Somebody reads, or the result will be stored.
+    On,
+    /// Nobody reads and nothing can be stored.
+    Deserted,
+}
+
+/// In windowed mode the producer stays at most so far ahead of the fastest follower …
+const AHEAD_BYTES_MAX: u64 = 1 << 20;
+/// … and a follower who falls so far behind is cut.
+const BEHIND_BYTES_MAX: u64 = 4 << 20;
+
+/// The producing side of a flight. Dropped without an end, it cuts its followers and lets the key go.
+pub struct Fill {
+    inner: Arc<Inner>,
+    flight: Arc<Flight>,
+    ended: bool,
+}
+
+impl Fill {
+    pub(super) fn new(inner: Arc<Inner>, flight: Arc<Flight>) -> Fill {
+        Fill {
+            inner,
+            flight,
+            ended: false,
+        }
+    }
+
+    pub(super) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
+    }
+
+    /// What was looked up before this fill was started.
+    pub fn found(&self) -> &Found {
+        &self.flight.found
+    }
+
+    /// The request headers this fill was started with.
+    pub fn upstream(&self) -> &HeaderMap {
+        &self.flight.upstream
+    }
+
+    /// Tells which request headers chose the answer, before it is published. An answer that names none
+    /// under a key that has variants is one more variant: an origin that codes only for some, and
+    /// forgets to say so, must not make the plain answer everybody's.
+    pub fn varies(&self, vary: Vary) {
+        let vary = match (vary, self.flight.found.variant_names()) {
+            (Vary::Nothing, Some(names)) => Vary::On(names.to_vec()),
+            (vary, _) => vary,
+        };
+        if let Vary::On(names) = &vary {
+            registry::vary(&self.inner, &self.flight, names);
+        }
+        self.flight.state().vary = vary;
+    }
+
+    /// Could a body of this length be stored?
+    pub fn fits(&self, length: u64) -> bool {
+        length <= self.inner.settings.object_bytes_max
+    }
+
+    /// Reserves memory for so many bytes more; false when fills hold too much already.
+    pub fn reserve(&self, length: u64) -> bool {
+        if !self.inner.budget.take(length) {
+            return false;
+        }
+        self.flight.state().budgeted += length;
+        true
+    }
+
+    /// Publishes the head of a body that will arrive in pieces.
+    pub fn begin(&self, head: Arc<Head>) {
+        let mut state = self.flight.state();
+        state.stage = Stage::Growing(Growing {
+            head,
+            chunks: VecDeque::new(),
+            end: 0,
+            complete: false,
+            windowed: false,
+        });
+        Flight::wake(state);
+    }
+
+    /// Hands on the next piece. Waits only in windowed mode, for the fastest reader.
+    pub async fn push(&self, bytes: Bytes) -> Flow {
+        if bytes.is_empty() {
+            return Flow::On;
+        }
+        if self.append(bytes) {
+            registry::detach(&self.inner, &self.flight);
+            return self.follow_fastest().await;
+        }
+        Flow::On
+    }
+
+    /// Appends a piece; true in windowed mode.
+    fn append(&self, bytes: Bytes) -> bool {
+        let mut state = self.flight.state();
+        let State {
+            stage,
+            seats,
+            budgeted,
+            ..
+        } = &mut *state;
+        let Stage::Growing(growing) = stage else {
+            return false;
+        };
+        let start = growing.end;
+        growing.end += bytes.len() as u64;
+        growing.chunks.push_back(Chunk { start, bytes });
+        let end = growing.end;
+        let short = end.saturating_sub(*budgeted);
+        if !growing.windowed {
+            let held = self.fits(end) && self.inner.budget.take(short);
+            growing.windowed = !held;
+            self.inner.registry.counts.add_windowed(u64::from(!held));
+        }
+        let windowed = growing.windowed;
+        if windowed {
+            let slowest = seats.iter().flatten().min().copied();
+            growing.forget_before(slowest.unwrap_or(end));
+            growing.forget_before(end.saturating_sub(BEHIND_BYTES_MAX));
+        } else {
+            *budgeted = end.max(*budgeted);
+        }
+        Flight::wake(state);
+        windowed
+    }
+
+    async fn follow_fastest(&self) -> Flow {
+        loop {
+            let moved = self.flight.producer.notified();
+            {
+                let state = self.flight.state();
+                let Stage::Growing(growing) = &state.stage else {
+                    return Flow::Deserted;
+                };
+                match state.fastest() {
+                    None => return Flow::Deserted,
+                    Some(at) if growing.end.saturating_sub(at) < AHEAD_BYTES_MAX => {
+                        return Flow::On;
+                    }
+                    Some(_) => {}
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Resolves when no viewer follows any more.
+    pub async fn deserted(&self) {
+        loop {
+            let moved = self.flight.producer.notified();
+            if self.flight.state().seated() == 0 {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Remembers something about this fill's key, unless it was purged meanwhile.
+    pub fn note(&self, note: Note) {
+        registry::note(&self.inner, &self.flight, note);
+    }
+
+    /// What was held before is no longer true, and nothing storable takes its place.
+    pub fn displace(&self) {
+        registry::displace(&self.inner, &self.flight);
+    }
+
+    /// The body is whole: compacts and stores it, unless it was too large to hold or was purged.
+    pub fn finish(mut self) {
+        if let Some((head, pieces)) = self.pieces() {
+            // Copied outside the lock: followers go on reading the pieces meanwhile.
+            let object = Arc::new(Object::new(Head::clone(&head), compact(&pieces)));
+            self.store(&object);
+            self.publish(Stage::Settled(Verdict::Object(object)));
+        }
+        self.end();
+    }
+
+    /// What has arrived, unless only a window of it is held: that one is marked complete.
+    fn pieces(&self) -> Option<(Arc<Head>, Vec<Bytes>)> {
+        let mut state = self.flight.state();
+        let Stage::Growing(growing) = &mut state.stage else {
+            return None;
+        };
+        if growing.windowed {
+            growing.complete = true;
+            Flight::wake(state);
+            return None;
+        }
+        let pieces = growing.chunks.iter().map(|chunk| chunk.bytes.clone());
+        Some((Arc::clone(&growing.head), pieces.collect()))
+    }
+
+    /// Stores a whole answer and hands it to all who wait, with `verdict` as its wrapping.
+    pub fn keep(mut self, object: &Arc<Object>, verdict: Verdict) -> Stored {
+        let stored = self.store(object);
+        self.publish(Stage::Settled(verdict));
+        self.end();
+        stored
+    }
+
+    /// Ends the fill without storing anything.
+    pub fn settle(mut self, verdict: Verdict) {
+        self.publish(Stage::Settled(verdict));
+        self.end();
+    }
+
+    /// The body broke: followers are cut, nothing is stored.
+    pub fn cut(self) {
+        drop(self);
+    }
+
+    fn store(&self, object: &Arc<Object>) -> Stored {
+        registry::store(&self.inner, &self.flight, object)
+    }
+
+    fn publish(&self, stage: Stage) {
+        let mut state = self.flight.state();
+        state.stage = stage;
+        Flight::wake(state);
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        registry::detach(&self.inner, &self.flight);
+        self.inner.registry.counts.fill_ended();
+        let budgeted = std::mem::take(&mut self.flight.state().budgeted);
+        self.inner.budget.give_back(budgeted);
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // First: whoever comes now shall lead a fill of their own, not join a broken one.
+        registry::detach(&self.inner, &self.flight);
+        let mut state = self.flight.state();
+        state.stage = match state.stage {
+            Stage::Waiting => Stage::Settled(Verdict::Lost),
+            _ => Stage::Cut,
+        };
+        Flight::wake(state);
+        self.end();
+    }
+}
+
+/// One allocation for the whole body, so that hits write one buffer. Also for a single piece: it may be
+/// a slice of a larger read buffer, and a copy holds exactly what it needs.
+fn compact(pieces: &[Bytes]) -> Bytes {
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    for piece in pieces {
+        whole.extend_from_slice(piece);
+    }
+    whole.freeze()
+}

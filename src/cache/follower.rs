@@ -1,0 +1,175 @@
+//! How does one viewer read a fill? At its own pace, from its own offset, woken when something comes.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::Head;
+use super::flight::{Flight, Stage, Verdict};
+use super::registry::Counts;
+use crate::policy::vary::Vary;
+
+/// The body broke before its end: whoever reads it must be cut off, never ended cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("body cut off")]
+pub struct Cut;
+
+/// What a follower finds once there is something to answer with.
+#[derive(Clone, Debug)]
+pub enum Landing {
+    /// A head; the body is arriving.
+    Growing(Arc<Head>),
+    /// The fill is over.
+    Settled(Verdict),
+}
+
+/// One viewer's place at a fill. Dropping it leaves.
+pub struct Follower {
+    flight: Arc<Flight>,
+    counts: Arc<Counts>,
+    seat: usize,
+    at: u64,
+    end: u64,
+    filed: Option<(u64, usize)>,
+}
+
+impl Follower {
+    pub(super) fn new(flight: Arc<Flight>, counts: Arc<Counts>) -> Follower {
+        let seat = flight.sit(0);
+        counts.follower_came();
+        Follower {
+            flight,
+            counts,
+            seat,
+            at: 0,
+            end: u64::MAX,
+            filed: None,
+        }
+    }
+
+    /// Waits for a head or an end.
+    pub async fn landing(&mut self) -> Landing {
+        poll_fn(|cx| self.poll_landing(cx)).await
+    }
+
+    fn poll_landing(&mut self, cx: &Context<'_>) -> Poll<Landing> {
+        let mut state = self.flight.state();
+        match &state.stage {
+            Stage::Growing(growing) => Poll::Ready(Landing::Growing(Arc::clone(&growing.head))),
+            Stage::Settled(verdict) => Poll::Ready(Landing::Settled(verdict.clone())),
+            // A body that broke before this viewer's head went out is a failed fill to it.
+            Stage::Cut => Poll::Ready(Landing::Settled(Verdict::Lost)),
+            Stage::Waiting => {
+                state.wait(cx, &mut self.filed);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// May a request with these upstream headers share what this fill brings?
+    pub fn shares(&self, upstream: &HeaderMap) -> bool {
+        match &self.flight.state().vary {
+            Vary::Nothing => true,
+            Vary::Everything => false,
+            Vary::On(names) => {
+                Vary::values(names, upstream) == Vary::values(names, &self.flight.upstream)
+            }
+        }
+    }
+
+    /// Is a request with these upstream headers the very request that was sent?
+    pub fn same_request(&self, upstream: &HeaderMap) -> bool {
+        self.flight.upstream == *upstream
+    }
+
+    /// Reads only `start..end` from here on.
+    pub fn narrow(&mut self, start: u64, end: u64) {
+        (self.at, self.end) = (start, end);
+        let mut state = self.flight.state();
+        self.flight.moved(&mut state, self.seat, start);
+    }
+
+    /// Waits until the body has grown to `offset`, or until it is settled: then its length is told.
+    pub async fn reach(&mut self, offset: u64) -> Result<Reach, Cut> {
+        poll_fn(|cx| {
+            let mut state = self.flight.state();
+            match &state.stage {
+                Stage::Growing(growing) if growing.complete => {
+                    Poll::Ready(Ok(Reach::Whole(growing.end)))
+                }
+                Stage::Growing(growing) if growing.end >= offset => Poll::Ready(Ok(Reach::There)),
+                // It goes no further until somebody reads.
+                Stage::Growing(growing) if growing.windowed => Poll::Ready(Ok(Reach::Passing)),
+                Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                    Poll::Ready(Ok(Reach::Whole(object.body.len() as u64)))
+                }
+                Stage::Settled(_) | Stage::Cut => Poll::Ready(Err(Cut)),
+                Stage::Growing(_) | Stage::Waiting => {
+                    state.wait(cx, &mut self.filed);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// The next bytes; `None` is the proven end (of the body, or of the narrowed part).
+    pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        if self.at >= self.end {
+            return Poll::Ready(None);
+        }
+        let mut state = self.flight.state();
+        let bytes = match &state.stage {
+            Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                let end = self.end.min(object.body.len() as u64);
+                if self.at >= end {
+                    return Poll::Ready(None);
+                }
+                object.body.slice(to_usize(self.at)..to_usize(end))
+            }
+            Stage::Growing(growing) => match growing.read(self.at, self.end) {
+                Err(cut) => return Poll::Ready(Some(Err(cut))),
+                Ok(Some(bytes)) => bytes,
+                Ok(None) if growing.complete => return Poll::Ready(None),
+                Ok(None) => {
+                    state.wait(cx, &mut self.filed);
+                    return Poll::Pending;
+                }
+            },
+            Stage::Waiting => {
+                state.wait(cx, &mut self.filed);
+                return Poll::Pending;
+            }
+            Stage::Settled(_) | Stage::Cut => return Poll::Ready(Some(Err(Cut))),
+        };
+        self.at += bytes.len() as u64;
+        self.flight.moved(&mut state, self.seat, self.at);
+        Poll::Ready(Some(Ok(bytes)))
+    }
+}
+
+/// Offsets within a body that is in memory fit.
+fn to_usize(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+/// How far a body has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// As far as was asked for.
+    There,
+    /// It will not be held so far: it must be read as it passes.
+    Passing,
+    /// It is whole, and so long.
+    Whole(u64),
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.flight.leave(self.seat, self.filed);
+        self.counts.follower_left();
+    }
+}

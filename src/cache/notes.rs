@@ -1,0 +1,109 @@
+//! What is worth remembering about a key that has no object? That it is uncacheable, that its
+//! origin just failed, or how it must be fetched. Bounded by bytes, each gone when its time is over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use moka::Expiry;
+use moka::sync::Cache as Map;
+
+use super::{Head, Object};
+use crate::policy::Key;
+
+/// Something remembered about a key, until a moment.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Until when it holds.
+    pub until: Instant,
+    /// What.
+    pub what: Known,
+}
+
+/// What can be known of a key.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// Answers to this key are not cacheable: go straight to the origin.
+    Pass,
+    /// The origin just failed on this key: do not ask again yet, and answer this where nothing stale is
+    /// held.
+    Failed(Arc<Object>),
+    /// The object is too large for one fetch: it is fetched in slices.
+    Sliced(Arc<Series>),
+    /// It is too large for one fetch, and its origin sends no parts: it streams through.
+    Unsliceable,
+}
+
+/// What the slices of one object have in common.
+#[derive(Debug)]
+pub struct Series {
+    /// Its head.
+    pub head: Head,
+    /// Its whole length.
+    pub length: u64,
+    /// All slices carry this strong `ETag`.
+    pub etag: HeaderValue,
+    /// Tells its slices from those of a series that was purged.
+    pub number: u64,
+}
+
+/// All notes together.
+const BYTES_MAX: u64 = 16 << 20;
+/// A note without its key and body.
+const NOTE_BYTES: usize = 512;
+
+pub(crate) struct Notes {
+    map: Map<Key, Note, ahash::RandomState>,
+}
+
+struct Until;
+
+impl Expiry<Key, Note> for Until {
+    fn expire_after_create(&self, _: &Key, note: &Note, now: Instant) -> Option<Duration> {
+        Some(note.until.saturating_duration_since(now))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        note: &Note,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(note.until.saturating_duration_since(now))
+    }
+}
+
+fn weigh(key: &Key, note: &Note) -> u32 {
+    let body = match &note.what {
+        Known::Failed(answer) => answer.body.len(),
+        Known::Pass | Known::Sliced(_) | Known::Unsliceable => 0,
+    };
+    u32::try_from(key.bytes().len() + body + NOTE_BYTES).unwrap_or(u32::MAX)
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Notes {
+            map: Map::builder()
+                .max_capacity(BYTES_MAX)
+                .weigher(weigh)
+                .expire_after(Until)
+                .build_with_hasher(ahash::RandomState::new()),
+        }
+    }
+}
+
+impl Notes {
+    pub(crate) fn write(&self, key: &Key, note: Note) {
+        self.map.insert(key.clone(), note);
+    }
+
+    pub(crate) fn read(&self, key: &Key) -> Option<Note> {
+        self.map.get(key)
+    }
+
+    pub(crate) fn erase(&self, key: &Key) {
+        self.map.invalidate(key);
+    }
+}

@@ -1,0 +1,76 @@
+//! What is an answer made of? A head, whose lifetime is decided, and a body in one piece.
+
+use std::mem::size_of;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::media::{Facts, Kind};
+use crate::policy::Lifetime;
+
+/// The head of an answer, shared by all who get it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Status.
+    pub status: StatusCode,
+    /// As sent to viewers: hop-by-hop and targeted fields gone, `Age` and `Content-Length` left out.
+    pub headers: HeaderMap,
+    /// The cache-control fields meant for caches like this one alone (RFC 9213): not sent on, but a 304
+    /// that does not repeat them leaves them in force.
+    pub targeted: Option<Box<HeaderMap>>,
+    /// What it really carries.
+    pub kind: Kind,
+    /// For how long it is good.
+    pub lifetime: Lifetime,
+    /// What a manifest says about itself.
+    pub facts: Option<Facts>,
+    /// Body length, where it is known already.
+    pub length: Option<u64>,
+    /// It is to be stored, as far as is known when it goes out.
+    pub stored: bool,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Its head; `length` is known.
+    pub head: Head,
+    /// Its body, in one allocation.
+    pub body: Bytes,
+}
+
+/// Answers add so many fields to a copy of the stored ones: a map that has room for them in its index
+/// saves every hit a rebuilding.
+const FIELDS_ADDED: usize = 10;
+
+/// A rough price of what surrounds each object: the allocations of its map entries and headers.
+const OVERHEAD_BYTES: usize = 1400;
+const HEADER_OVERHEAD_BYTES: usize = 80;
+
+impl Object {
+    /// Puts a whole answer together.
+    pub fn new(mut head: Head, body: Bytes) -> Object {
+        head.length = Some(body.len() as u64);
+        head.headers.reserve(FIELDS_ADDED);
+        Object { head, body }
+    }
+
+    /// Bytes of memory this object takes, filed under a key of `key_bytes`.
+    pub fn weight_bytes(&self, key_bytes: usize) -> usize {
+        let headers: usize = self
+            .head
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
+            .sum();
+        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + headers + self.body.len()
+    }
+
+    /// How long after its making an object is of any use: while it may be served at all and, since
+    /// a 304 revives it cheaply, for a while after.
+    pub fn kept_for(&self) -> Duration {
+        const REVIVABLE: Duration = Duration::from_mins(10);
+        self.head.lifetime.usable_for() + REVIVABLE
+    }
+}

@@ -1,0 +1,216 @@
+//! Which keys are being filled? At most one fill a key, whatever the number of viewers.
+//!
+//! Sharded by key. The shard's lock orders what must not cross: a purge and the storing of what was
+//! fetched before it; the end of one fill and the start of the next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderMap, HeaderName};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::flight::Flight;
+use super::store::Newer;
+use super::{Fill, Follower, Found, Inner, Note, Object, Stored};
+use crate::media::Kind;
+use crate::policy::Key;
+
+const SHARDS: usize = 64;
+
+type Shard = HashMap<Key, Arc<Flight>, ahash::RandomState>;
+
+pub(crate) struct Registry {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: ahash::RandomState,
+    pub(super) counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(super) fills: AtomicU64,
+    pub(super) followers: AtomicU64,
+    pub(super) crowded: AtomicU64,
+    pub(super) windowed: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn add_windowed(&self, fills: u64) {
+        self.windowed.fetch_add(fills, Ordering::Relaxed);
+    }
+
+    pub(super) fn fill_ended(&self) {
+        self.fills.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn follower_came(&self) {
+        self.followers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn follower_left(&self) {
+        self.followers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What came of wanting to join.
+pub enum Joined {
+    /// No fill was under way: this caller must feed the new one, and follows it too.
+    Lead(Fill, Follower),
+    /// Someone else's fill.
+    Follow(Follower),
+    /// Meanwhile an object was stored.
+    Held(Arc<Object>),
+    /// Meanwhile the key turned out to have variants: look up again.
+    Again,
+    /// Too many wait for this key already.
+    Crowded,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Registry {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: ahash::RandomState::new(),
+            counts: Arc::default(),
+        }
+    }
+}
+
+impl Registry {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        // The low byte alone chooses: there are fewer shards than that tells apart.
+        let [low, ..] = self.hasher.hash_one(key).to_le_bytes();
+        self.shards[usize::from(low) % SHARDS].lock()
+    }
+
+    fn open(inner: &Arc<Inner>, shard: &mut Shard, found: &Found, upstream: &HeaderMap) -> Fill {
+        let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
+        shard.insert(found.slot.clone(), Arc::clone(&flight));
+        inner.registry.counts.fills.fetch_add(1, Ordering::Relaxed);
+        Fill::new(Arc::clone(inner), flight)
+    }
+}
+
+pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> Joined {
+    let counts = &inner.registry.counts;
+    let mut shard = inner.registry.shard(&found.slot);
+    if let Some(flight) = shard.get(&found.slot) {
+        if flight.state().seated() >= inner.settings.waiters_max {
+            counts.crowded.fetch_add(1, Ordering::Relaxed);
+            return Joined::Crowded;
+        }
+        return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
+    }
+    // A fill may have ended between the caller's lookup and this lock.
+    match inner.store.newer(found) {
+        Some(Newer::Object(object)) => return Joined::Held(object),
+        Some(Newer::Marker) => return Joined::Again,
+        None => {}
+    }
+    let fill = Registry::open(inner, &mut shard, found, upstream);
+    let follower = Follower::new(fill.flight(), Arc::clone(counts));
+    Joined::Lead(fill, follower)
+}
+
+pub(super) fn lead(
+    inner: &Arc<Inner>,
+    found: &Found,
+    upstream: impl FnOnce() -> HeaderMap,
+) -> Option<Fill> {
+    let mut shard = inner.registry.shard(&found.slot);
+    if shard.contains_key(&found.slot) || inner.store.newer(found).is_some() {
+        return None;
+    }
+    Some(Registry::open(inner, &mut shard, found, &upstream()))
+}
+
+/// Learns which request headers chose a flight's answer: lists the flight under its variant's slot, then
+/// files the marker, so that whoever sees the marker finds the flight too. A flight that was purged
+/// meanwhile is neither listed nor marked: it answers only those who were there before.
+pub(super) fn vary(inner: &Inner, flight: &Arc<Flight>, names: &[HeaderName]) {
+    let found = &flight.found;
+    let place = {
+        let _shard = inner.registry.shard(&found.key);
+        if is_doomed(inner, flight) {
+            return;
+        }
+        inner.store.place(found, names, &flight.upstream)
+    };
+    let slot = place.slot.clone();
+    if slot != found.slot {
+        // Reachable only through the marker that is filed next, or that the flight was found with.
+        let mut shard = inner.registry.shard(&slot);
+        shard.entry(slot).or_insert_with(|| Arc::clone(flight));
+    }
+    let _shard = inner.registry.shard(&found.key);
+    if !is_doomed(inner, flight) {
+        inner.store.mark(found, &place);
+    }
+    flight.state().place = Some(place);
+}
+
+/// Was the key purged since this flight began? The caller holds the lock of the key's shard.
+fn is_doomed(inner: &Inner, flight: &Arc<Flight>) -> bool {
+    let found = &flight.found;
+    let mut state = flight.state();
+    // The marker this flight was looked up with is gone, or another.
+    state.doomed |= found.has_variants() && !inner.store.same_variants(found);
+    state.doomed
+}
+
+/// Remembers something about a flight's key, unless it was purged since.
+pub(super) fn note(inner: &Inner, flight: &Arc<Flight>, note: Note) {
+    let _shard = inner.registry.shard(&flight.found.key);
+    if !is_doomed(inner, flight) {
+        inner.notes.write(&flight.found.slot, note);
+    }
+}
+
+/// Forgets what was held when a flight began.
+pub(super) fn displace(inner: &Inner, flight: &Arc<Flight>) {
+    let found = &flight.found;
+    let _shard = inner.registry.shard(&found.key);
+    if !is_doomed(inner, flight) {
+        inner.store.remove(&found.slot, found.kind);
+    }
+}
+
+/// Stores what a flight brought, unless a purge came first.
+pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -> Stored {
+    let found = &flight.found;
+    // A purge takes the lock of the key itself, whatever slot the flight belongs to.
+    let _shard = inner.registry.shard(&found.key);
+    let state = flight.state();
+    match &state.place {
+        _ if state.doomed => Stored::Purged,
+        None => inner.store.insert(found, object),
+        Some(place) => inner.store.insert_variant(found, place, object),
+    }
+}
+
+/// Lets new viewers of this key start a flight of their own.
+pub(super) fn detach(inner: &Inner, flight: &Arc<Flight>) {
+    let place = flight
+        .state()
+        .place
+        .as_ref()
+        .map(|place| place.slot.clone());
+    for slot in std::iter::once(&flight.found.slot).chain(&place) {
+        let mut shard = inner.registry.shard(slot);
+        if shard
+            .get(slot)
+            .is_some_and(|current| Arc::ptr_eq(current, flight))
+        {
+            shard.remove(slot);
+        }
+    }
+}
+
+pub(super) fn purge(inner: &Inner, key: &Key, kind: Kind) {
+    let mut shard = inner.registry.shard(key);
+    if let Some(flight) = shard.remove(key) {
+        flight.state().doomed = true;
+    }
+    inner.notes.erase(key);
+    inner.store.remove(key, kind);
+}

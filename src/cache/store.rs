@@ -1,0 +1,344 @@
+//! What finished objects are in memory? Bounded by bytes, admitted and evicted by moka's `TinyLFU`.
+//!
+//! An object whose answer varies is filed in two steps: under the key lies a marker that names the
+//! request headers that matter, and under a second key, made of the first, the marker's generation
+//! and those headers' values, the object. A new marker is a new generation, so that dropping a
+//! marker drops all its variants in one step.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+use moka::Expiry;
+use moka::notification::RemovalCause;
+use moka::sync::Cache as Map;
+use parking_lot::Mutex;
+
+use super::{Object, Settings};
+use crate::media::Kind;
+use crate::policy::Key;
+use crate::policy::vary::Vary;
+
+/// moka weighs in `u32`: this many bytes are one unit, so that objects up to 256 GiB can be weighed.
+const UNIT_BYTES: usize = 64;
+const MARKER_BYTES: usize = 512;
+const MARKER_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// What a lookup found.
+#[derive(Clone)]
+pub struct Found {
+    /// The key asked for.
+    pub key: Key,
+    /// Which store it belongs to.
+    pub kind: Kind,
+    /// Where this request's object lies or would lie, as far as is known.
+    pub slot: Key,
+    /// The object, fresh or not.
+    pub object: Option<Arc<Object>>,
+    /// The marker, when the key has variants.
+    pub(crate) variants: Option<Arc<Variants>>,
+}
+
+impl Found {
+    /// Is something held for this key, if perhaps for other request headers?
+    pub fn has_variants(&self) -> bool {
+        self.variants.is_some()
+    }
+
+    /// The request headers that tell this key's variants apart, where it has any.
+    pub(crate) fn variant_names(&self) -> Option<&[HeaderName]> {
+        self.variants
+            .as_ref()
+            .map(|variants| variants.names.as_slice())
+    }
+}
+
+/// What became of an object that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in memory.
+    Yes,
+    /// The key has too many variants already.
+    TooVaried,
+    /// The key was purged while it was fetched.
+    Purged,
+}
+
+pub(crate) struct Variants {
+    names: Vec<HeaderName>,
+    generation: u64,
+    known: Mutex<HashSet<Key, ahash::RandomState>>,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Object(Arc<Object>),
+    Variants(Arc<Variants>),
+}
+
+type Partition = Map<Key, Entry, ahash::RandomState>;
+
+pub(crate) struct Store {
+    /// The first is everybody's; the others belong to kinds with a bound of their own.
+    partitions: Vec<Partition>,
+    by_kind: [usize; Kind::ALL.len()],
+    variants_max: usize,
+    generations: AtomicU64,
+    evictions: Arc<AtomicU64>,
+    insertions: AtomicU64,
+}
+
+struct KeptFor;
+
+impl Expiry<Key, Entry> for KeptFor {
+    fn expire_after_create(&self, _: &Key, entry: &Entry, now: Instant) -> Option<Duration> {
+        Some(match entry {
+            Entry::Object(object) => {
+                let resident = now.saturating_duration_since(object.head.lifetime.received);
+                object.kept_for().saturating_sub(resident)
+            }
+            Entry::Variants(_) => MARKER_KEPT,
+        })
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, entry, now)
+    }
+}
+
+fn weigh(key: &Key, entry: &Entry) -> u32 {
+    let key_bytes = key.bytes().len();
+    let bytes = match entry {
+        Entry::Object(object) => object.weight_bytes(key_bytes),
+        Entry::Variants(_) => MARKER_BYTES + key_bytes,
+    };
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn partition(bytes_max: u64, evictions: &Arc<AtomicU64>) -> Partition {
+    let evictions = Arc::clone(evictions);
+    Map::builder()
+        .max_capacity(bytes_max / UNIT_BYTES as u64)
+        .weigher(weigh)
+        .expire_after(KeptFor)
+        .eviction_listener(move |_, _, cause| {
+            if cause == RemovalCause::Size {
+                evictions.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .build_with_hasher(ahash::RandomState::new())
+}
+
+impl Store {
+    pub(crate) fn new(settings: &Settings) -> Store {
+        let evictions = Arc::new(AtomicU64::new(0));
+        let apart: u64 = settings.kind_bytes_max.iter().map(|(_, bytes)| bytes).sum();
+        let shared = settings.memory_bytes.saturating_sub(apart);
+        let mut partitions = vec![partition(shared, &evictions)];
+        let mut by_kind = [0; Kind::ALL.len()];
+        for (kind, bytes) in &settings.kind_bytes_max {
+            by_kind[kind.index()] = partitions.len();
+            partitions.push(partition(*bytes, &evictions));
+        }
+        Store {
+            partitions,
+            by_kind,
+            variants_max: settings.variants_max,
+            generations: AtomicU64::new(0),
+            evictions,
+            insertions: AtomicU64::new(0),
+        }
+    }
+
+    fn of(&self, kind: Kind) -> &Partition {
+        &self.partitions[self.by_kind[kind.index()]]
+    }
+
+    pub(crate) fn lookup(
+        &self,
+        key: &Key,
+        kind: Kind,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Found {
+        let mut found = Found {
+            key: key.clone(),
+            kind,
+            slot: key.clone(),
+            object: None,
+            variants: None,
+        };
+        match self.of(kind).get(key) {
+            None => {}
+            Some(Entry::Object(object)) => found.object = Some(object),
+            Some(Entry::Variants(variants)) => {
+                found.slot = variants.slot(key, &upstream());
+                found.object = self.object(kind, &found.slot);
+                found.variants = Some(variants);
+            }
+        }
+        found
+    }
+
+    fn object(&self, kind: Kind, slot: &Key) -> Option<Arc<Object>> {
+        match self.of(kind).get(slot) {
+            Some(Entry::Object(object)) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// Has anything been stored for this lookup since it was made?
+    pub(crate) fn newer(&self, found: &Found) -> Option<Newer> {
+        match (self.of(found.kind).get(&found.key), &found.variants) {
+            (Some(Entry::Variants(now)), Some(then)) if Arc::ptr_eq(&now, then) => {
+                let object = self.object(found.kind, &found.slot)?;
+                Newer::unless_same(object, found)
+            }
+            (Some(Entry::Object(object)), _) => Newer::unless_same(object, found),
+            (Some(Entry::Variants(_)), _) => Some(Newer::Marker),
+            (None, _) => None,
+        }
+    }
+
+    /// The place of an answer that varies: the marker in force, or a new one that is not yet filed.
+    pub(crate) fn place(&self, found: &Found, names: &[HeaderName], upstream: &HeaderMap) -> Place {
+        let variants = match self.of(found.kind).get(&found.key) {
+            Some(Entry::Variants(variants)) if variants.names == *names => variants,
+            _ => Arc::new(Variants {
+                names: names.to_vec(),
+                generation: self.generations.fetch_add(1, Ordering::Relaxed),
+                known: Mutex::default(),
+            }),
+        };
+        let slot = variants.slot(&found.key, upstream);
+        Place { variants, slot }
+    }
+
+    /// Files a place's marker, so that others find the variants.
+    pub(crate) fn mark(&self, found: &Found, place: &Place) {
+        let marker = Entry::Variants(Arc::clone(&place.variants));
+        self.of(found.kind).insert(found.key.clone(), marker);
+    }
+
+    /// Files an object that is the same for everyone.
+    pub(crate) fn insert(&self, found: &Found, object: &Arc<Object>) -> Stored {
+        self.file(self.of(found.kind), found.key.clone(), object);
+        Stored::Yes
+    }
+
+    /// Files a variant in its place, as long as its marker is in force.
+    pub(crate) fn insert_variant(
+        &self,
+        found: &Found,
+        place: &Place,
+        object: &Arc<Object>,
+    ) -> Stored {
+        let partition = self.of(found.kind);
+        match partition.get(&found.key) {
+            Some(Entry::Variants(now)) if Arc::ptr_eq(&now, &place.variants) => {}
+            _ => return Stored::Purged,
+        }
+        let held = |slot: &Key| partition.contains_key(slot);
+        if !place.variants.admit(&place.slot, self.variants_max, held) {
+            return Stored::TooVaried;
+        }
+        self.file(partition, place.slot.clone(), object);
+        Stored::Yes
+    }
+
+    /// moka puts evictions off until dozens of writes have come, whatever their size; with objects of
+    /// megabytes that would be far beyond the bound. A fill costs an origin's answer: it can afford it.
+    fn file(&self, partition: &Partition, slot: Key, object: &Arc<Object>) {
+        partition.insert(slot, Entry::Object(Arc::clone(object)));
+        partition.run_pending_tasks();
+        self.insertions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Is the marker that this lookup saw still the one in force?
+    pub(crate) fn same_variants(&self, found: &Found) -> bool {
+        match (&found.variants, self.of(found.kind).get(&found.key)) {
+            (Some(then), Some(Entry::Variants(now))) => Arc::ptr_eq(then, &now),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn remove(&self, key: &Key, kind: Kind) {
+        self.of(kind).invalidate(key);
+    }
+
+    /// Lets moka catch up with what it put off, so that its counts are true.
+    pub(crate) fn settle(&self) {
+        self.partitions.iter().for_each(Map::run_pending_tasks);
+    }
+
+    pub(crate) fn objects(&self) -> u64 {
+        self.partitions.iter().map(Map::entry_count).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        let units: u64 = self.partitions.iter().map(Map::weighted_size).sum();
+        units * UNIT_BYTES as u64
+    }
+
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn insertions(&self) -> u64 {
+        self.insertions.load(Ordering::Relaxed)
+    }
+}
+
+/// Where an answer that varies is filed.
+#[derive(Clone)]
+pub(crate) struct Place {
+    variants: Arc<Variants>,
+    pub(crate) slot: Key,
+}
+
+/// What has been stored since a lookup.
+pub(crate) enum Newer {
+    Object(Arc<Object>),
+    /// A marker: the lookup must be made again.
+    Marker,
+}
+
+impl Newer {
+    fn unless_same(object: Arc<Object>, found: &Found) -> Option<Newer> {
+        match &found.object {
+            Some(seen) if Arc::ptr_eq(seen, &object) => None,
+            _ => Some(Newer::Object(object)),
+        }
+    }
+}
+
+impl Variants {
+    fn slot(&self, key: &Key, upstream: &HeaderMap) -> Key {
+        let values = Vary::values(&self.names, upstream);
+        Key::of(&[
+            b"variant",
+            key.bytes(),
+            &self.generation.to_be_bytes(),
+            &values,
+        ])
+    }
+
+    /// Counts a variant in, unless as many are held as may be.
+    fn admit(&self, slot: &Key, variants_max: usize, held: impl Fn(&Key) -> bool) -> bool {
+        let mut known = self.known.lock();
+        if known.contains(slot) {
+            return true;
+        }
+        if known.len() >= variants_max {
+            known.retain(held);
+        }
+        known.len() < variants_max && known.insert(slot.clone())
+    }
+}

@@ -1,0 +1,344 @@
+//! What is remembered is true, and what was purged stays away: the promises one by one.
+
+mod orders;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::*;
+use crate::policy::vary::Vary;
+use crate::policy::{Lifetime, Moment};
+
+fn key() -> Key {
+    Key::of(&[b"origin", b"", b"/seg.ts"])
+}
+
+fn head() -> Head {
+    Head {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        kind: Kind::Segment,
+        lifetime: Lifetime {
+            fresh_for: Duration::from_mins(1),
+            ..Lifetime::none(Moment::now())
+        },
+        targeted: None,
+        facts: None,
+        length: None,
+        stored: true,
+    }
+}
+
+fn object(text: &'static str) -> Arc<Object> {
+    Arc::new(Object::new(head(), Bytes::from_static(text.as_bytes())))
+}
+
+fn look(cache: &Cache) -> Found {
+    look_with(cache, &HeaderMap::new())
+}
+
+fn look_with(cache: &Cache, upstream: &HeaderMap) -> Found {
+    cache.lookup(&key(), Kind::Segment, || upstream.clone())
+}
+
+fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
+    match cache.join(&look_with(cache, upstream), upstream) {
+        Joined::Lead(fill, follower) => (fill, follower),
+        _ => panic!("expected to lead"),
+    }
+}
+
+fn accepting(coding: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(coding))])
+}
+
+#[derive(Default)]
+struct Bell(AtomicU64);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A viewer that reads when told to, and remembers whether it has been promised a wake-up.
+struct Reader {
+    follower: Follower,
+    bell: Arc<Bell>,
+    asleep_since: Option<u64>,
+    read: Vec<u8>,
+    end: Option<Result<(), Cut>>,
+}
+
+impl Reader {
+    fn new(follower: Follower) -> Reader {
+        Reader {
+            follower,
+            bell: Arc::default(),
+            asleep_since: None,
+            read: Vec::new(),
+            end: None,
+        }
+    }
+
+    fn rung(&self) -> u64 {
+        self.bell.0.load(Ordering::Relaxed)
+    }
+
+    fn read(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let cx = Context::from_waker(&waker);
+        while self.end.is_none() {
+            match self.follower.poll_bytes(&cx) {
+                Poll::Pending => {
+                    self.asleep_since = Some(self.rung());
+                    return;
+                }
+                Poll::Ready(Some(Ok(bytes))) => self.read.extend_from_slice(&bytes),
+                Poll::Ready(Some(Err(cut))) => self.end = Some(Err(cut)),
+                Poll::Ready(None) => self.end = Some(Ok(())),
+            }
+        }
+        self.asleep_since = None;
+    }
+
+    fn was_woken(&self) -> bool {
+        self.asleep_since.is_none_or(|rung| self.rung() > rung)
+    }
+}
+
+#[test]
+fn a_purge_during_a_fill_keeps_its_answer_out() {
+    let cache = Cache::new(Settings::default());
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    cache.purge(&key(), Kind::Segment);
+    let (next, _waiting) = lead(&cache, &HeaderMap::new());
+    let old = object("old");
+    assert_eq!(
+        fill.keep(&old, Verdict::Object(Arc::clone(&old))),
+        Stored::Purged
+    );
+    let new = object("new");
+    assert_eq!(
+        next.keep(&new, Verdict::Object(Arc::clone(&new))),
+        Stored::Yes
+    );
+    assert_eq!(look(&cache).object.unwrap().body, "new");
+}
+
+#[test]
+fn variants_never_cross_and_a_purge_takes_them_all() {
+    let cache = Cache::new(Settings::default());
+    let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
+    for (coding, text) in [("gzip", "coded"), ("identity", "plain")] {
+        let (fill, _follower) = lead(&cache, &accepting(coding));
+        fill.varies(vary.clone());
+        let variant = object(text);
+        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)));
+    }
+    let body = |coding| {
+        look_with(&cache, &accepting(coding))
+            .object
+            .map(|o| o.body.clone())
+    };
+    assert_eq!(body("gzip").unwrap(), "coded");
+    assert_eq!(body("identity").unwrap(), "plain");
+    assert_eq!(body("br"), None);
+    cache.purge(&key(), Kind::Segment);
+    assert_eq!((body("gzip"), body("identity")), (None, None));
+}
+
+#[test]
+fn a_purge_during_a_variants_refresh_is_not_undone() {
+    let cache = Cache::new(Settings::default());
+    let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
+    let gzip = accepting("gzip");
+    let (fill, _follower) = lead(&cache, &gzip);
+    fill.varies(vary.clone());
+    let held = object("held");
+    fill.keep(&held, Verdict::Object(Arc::clone(&held)));
+    let refresh = cache
+        .lead(&look_with(&cache, &gzip), || gzip.clone())
+        .unwrap();
+    cache.purge(&key(), Kind::Segment);
+    refresh.varies(vary);
+    let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
+    assert_eq!(stored, Stored::Purged);
+    assert!(look_with(&cache, &gzip).object.is_none());
+}
+
+#[test]
+fn variants_are_capped() {
+    let cache = Cache::new(Settings {
+        variants_max: 1,
+        ..Settings::default()
+    });
+    let keep = |coding| {
+        let (fill, _follower) = lead(&cache, &accepting(coding));
+        fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
+        let variant = object("x");
+        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
+    };
+    assert_eq!(keep("gzip"), Stored::Yes);
+    assert_eq!(keep("br"), Stored::TooVaried);
+}
+
+#[test]
+fn who_shares_a_variant_finds_its_flight_while_it_grows() {
+    let cache = Cache::new(Settings::default());
+    let gzip = accepting("gzip");
+    let (fill, _follower) = lead(&cache, &gzip);
+    fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
+    fill.begin(Arc::new(head()));
+    let found = look_with(&cache, &gzip);
+    assert!(matches!(cache.join(&found, &gzip), Joined::Follow(_)));
+    let other = accepting("identity");
+    let found = look_with(&cache, &other);
+    assert!(matches!(cache.join(&found, &other), Joined::Lead(..)));
+}
+
+#[test]
+fn a_body_too_large_to_hold_goes_through_a_window() {
+    let cache = Cache::new(Settings {
+        object_bytes_max: 1000,
+        ..Settings::default()
+    });
+    let (fill, follower) = lead(&cache, &HeaderMap::new());
+    let mut reader = Reader::new(follower);
+    fill.begin(Arc::new(head()));
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 500])));
+        assert!(push.as_mut().poll(&mut cx).is_ready());
+        reader.read();
+    }
+    assert!(cache.stats().fill_bytes <= 1000);
+    fill.finish();
+    reader.read();
+    assert_eq!((reader.read.len(), reader.end), (50_000, Some(Ok(()))));
+    assert!(look(&cache).object.is_none());
+}
+
+#[test]
+fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
+    let cache = Cache::new(Settings {
+        object_bytes_max: 10,
+        ..Settings::default()
+    });
+    let (fill, follower) = lead(&cache, &HeaderMap::new());
+    fill.begin(Arc::new(head()));
+    drop(follower);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 500])));
+    assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(Flow::Deserted));
+}
+
+#[test]
+fn a_key_takes_only_so_many_waiting() {
+    let cache = Cache::new(Settings {
+        waiters_max: 1,
+        ..Settings::default()
+    });
+    let (_fill, _follower) = lead(&cache, &HeaderMap::new());
+    let joined = cache.join(&look(&cache), &HeaderMap::new());
+    assert!(matches!(joined, Joined::Crowded));
+    assert_eq!(cache.stats().crowded, 1);
+}
+
+#[test]
+fn a_budget_that_ran_out_midway_is_given_back_whole() {
+    let cache = Cache::new(Settings {
+        fill_bytes_max: 1000,
+        ..Settings::default()
+    });
+    let (fill, follower) = lead(&cache, &HeaderMap::new());
+    let mut reader = Reader::new(follower);
+    fill.begin(Arc::new(head()));
+    assert!(cache.inner.budget.take(900));
+    let mut cx = Context::from_waker(Waker::noop());
+    for piece in 0..10 {
+        let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 60])));
+        assert!(push.as_mut().poll(&mut cx).is_ready());
+        reader.read();
+        if piece == 3 {
+            cache.inner.budget.give_back(900);
+        }
+    }
+    fill.finish();
+    assert_eq!(cache.stats().fill_bytes, 0);
+}
+
+#[test]
+fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
+    let cache = Cache::new(Settings::default());
+    let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
+    let (gzip, plain) = (accepting("gzip"), accepting("identity"));
+    let keep = |fill: Fill| {
+        fill.varies(vary.clone());
+        let variant = object("x");
+        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)));
+    };
+    keep(lead(&cache, &plain).0);
+    let (before, _waiting) = lead(&cache, &gzip);
+    cache.purge(&key(), Kind::Segment);
+    keep(lead(&cache, &plain).0);
+    before.varies(vary.clone());
+    before.begin(Arc::new(head()));
+    let found = look_with(&cache, &gzip);
+    assert!(matches!(cache.join(&found, &gzip), Joined::Lead(..)));
+}
+
+#[test]
+fn variants_that_were_evicted_make_room_for_others() {
+    let cache = Cache::new(Settings {
+        variants_max: 1,
+        ..Settings::default()
+    });
+    let keep = |coding| {
+        let (fill, _follower) = lead(&cache, &accepting(coding));
+        fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
+        let variant = object("x");
+        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
+    };
+    assert_eq!(keep("gzip"), Stored::Yes);
+    let found = look_with(&cache, &accepting("gzip"));
+    cache.inner.store.remove(&found.slot, Kind::Segment);
+    assert_eq!(keep("br"), Stored::Yes);
+}
+
+#[test]
+fn who_comes_after_a_broken_fill_leads_a_new_one() {
+    let cache = Cache::new(Settings::default());
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    drop(fill);
+    lead(&cache, &HeaderMap::new());
+}
+
+#[test]
+fn a_note_about_what_was_purged_is_not_written() {
+    let cache = Cache::new(Settings::default());
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    cache.purge(&key(), Kind::Segment);
+    let now = Moment::now();
+    fill.note(Note {
+        until: now.mono + Duration::from_mins(1),
+        what: Known::Pass,
+    });
+    assert!(cache.noted(&key(), now).is_none());
+}
+
+#[test]
+fn a_viewer_who_leaves_takes_his_waker_along() {
+    let cache = Cache::new(Settings::default());
+    let (_fill, follower) = lead(&cache, &HeaderMap::new());
+    let mut reader = Reader::new(follower);
+    reader.read();
+    let bell = Arc::downgrade(&reader.bell);
+    drop(reader);
+    assert!(bell.upgrade().is_none());
+}

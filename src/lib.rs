@@ -19,4 +19,5 @@ pub mod media;
 pub mod policy;
 
 pub mod cache;
+pub mod origin;
 

@@ -1,0 +1,271 @@
+//! How is an origin reached? By an open connection where there is one, else by a new one to the
+//! first address that answers. Knows addresses and TLS; nothing of requests.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::v2::Connector;
+use pingora_core::protocols::ALPN;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::http::v1::client::HttpSession as H1Session;
+use pingora_core::upstreams::peer::HttpPeer;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::line::{Line, Session};
+use super::resolve::{Names, Place, share};
+use super::{Endpoint, Failure, Protocol, Settings, SetupError};
+
+/// Idle connections kept at most.
+const IDLE_MAX: usize = 1024;
+/// Streams on one HTTP/2 connection at most (pingora's own default is one).
+const STREAMS_MAX: usize = 100;
+/// What one stream, and one connection, may send before it is read.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// How often a quiet HTTP/2 connection is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// Taking a connection out of the pool needs the task that watches it to let go: it runs at once,
+/// unless its runtime has stopped turning.
+const POOL_PATIENCE: Duration = Duration::from_millis(100);
+/// How long an address that could not be connected to is tried last.
+const SHUN: Duration = Duration::from_secs(5);
+const SHUNNED_MAX: usize = 64;
+/// Trusted by groups that speak no TLS: nobody. Spares them reading the system's certificates.
+const NO_AUTHORITIES: &str = "/dev/null";
+
+/// The ways to one group.
+pub(super) struct Dial {
+    connector: Connector,
+    endpoints: Vec<Endpoint>,
+    sni: Option<String>,
+    verify: bool,
+    protocol: Protocol,
+    patience: Duration,
+    names: Arc<Names>,
+    shunned: Mutex<Vec<(SocketAddr, Instant)>>,
+    /// Held, by endpoint, while an HTTP/2 connection is made that others will share.
+    opening: Vec<tokio::sync::Mutex<()>>,
+    /// HTTP/2 was offered and declined: connections are not shared, nobody need wait for another's.
+    declined: AtomicBool,
+}
+
+/// Why no connection was made, in a word and in full.
+type Refusal = (Failure, String);
+
+impl Dial {
+    pub(super) fn new(settings: &Settings, names: Arc<Names>) -> Result<Dial, SetupError> {
+        let mut options = ConnectorOptions::new(settings.concurrency_max.clamp(1, IDLE_MAX));
+        options.ca_file = if settings.endpoints.iter().any(|endpoint| endpoint.tls) {
+            settings.ca_file.as_deref().map(authorities).transpose()?
+        } else {
+            Some(NO_AUTHORITIES.to_owned())
+        };
+        // pingora panics where certificates cannot be loaded.
+        let connector = catch_unwind(AssertUnwindSafe(|| Connector::new(Some(options))))
+            .map_err(|_| SetupError::Authorities)?;
+        Ok(Dial {
+            connector,
+            endpoints: settings.endpoints.clone(),
+            sni: settings.sni.clone().filter(|name| !name.is_empty()),
+            verify: settings.verify,
+            protocol: settings.protocol,
+            patience: settings.deadlines.connect,
+            names,
+            shunned: Mutex::default(),
+            opening: settings
+                .endpoints
+                .iter()
+                .map(|_| tokio::sync::Mutex::default())
+                .collect(),
+            declined: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Gets a line to the first address that can be reached. With `fresh`, its connection is new.
+    pub(super) async fn line(self: &Arc<Self>, fresh: bool) -> Result<Line, Failure> {
+        self.names.tend();
+        let until = Instant::now() + self.patience;
+        let mut places = self.names.places(until).await;
+        self.put_shunned_last(&mut places);
+        let mut failure = Failure::Resolve;
+        let mut left = places.len();
+        for place in places {
+            let peer = self.peer(place);
+            if !fresh && let Some(session) = self.pooled(&peer).await {
+                return Ok(Line::new(session, peer, place.endpoint, true, self));
+            }
+            let patience = share(until, left);
+            let connecting = self.connect_or_join(&peer, place.endpoint, fresh, patience);
+            let late = |_| Err((Failure::Connect, "not in time".to_owned()));
+            match timeout_at(patience, connecting).await.unwrap_or_else(late) {
+                Ok((session, reused)) => {
+                    self.unshun(place.address);
+                    return Ok(Line::new(session, peer, place.endpoint, reused, self));
+                }
+                Err((refusal, reason)) => {
+                    self.shun(place.address, &reason);
+                    if failure != Failure::Tls {
+                        failure = refusal;
+                    }
+                }
+            }
+            left -= 1;
+        }
+        Err(failure)
+    }
+
+    async fn pooled(&self, peer: &HttpPeer) -> Option<Session> {
+        let taking = async {
+            if self.speaks_h2(peer)
+                && let Ok(Some(session)) = self.connector.reused_http_session(peer).await
+            {
+                return Some(Session::H2(Box::new(session)));
+            }
+            if self.speaks_h1() {
+                let stream = self.connector.transport().reused_stream(peer).await?;
+                let session = H1Session::new_with_options(stream, peer);
+                return Some(Session::H1(Box::new(session)));
+            }
+            None
+        };
+        timeout(POOL_PATIENCE, taking).await.ok().flatten()
+    }
+
+    /// Connects; but where an HTTP/2 connection is being made already, waits for that one, for half
+    /// of the time there is: a crowd arriving at once needs one connection, not one each.
+    async fn connect_or_join(
+        &self,
+        peer: &HttpPeer,
+        endpoint: usize,
+        fresh: bool,
+        until: Instant,
+    ) -> Result<(Session, bool), Refusal> {
+        let shared = || self.speaks_h2(peer) && !self.declined.load(Ordering::Relaxed);
+        let mut _turn = None;
+        if !fresh && shared() {
+            let turn = self.opening[endpoint].lock();
+            _turn = timeout_at(share(until, 2), turn).await.ok();
+            if let Some(session) = self.pooled(peer).await {
+                return Ok((session, true));
+            }
+            _turn = _turn.filter(|_| shared());
+        }
+        self.connect(peer).await.map(|session| (session, false))
+    }
+
+    async fn connect(&self, peer: &HttpPeer) -> Result<Session, Refusal> {
+        let session = if self.speaks_h2(peer) {
+            self.connector.new_http_session::<HttpPeer, ()>(peer).await
+        } else {
+            let stream = self.connector.transport().new_stream(peer).await;
+            stream.map(|stream| HttpSession::H1(H1Session::new_with_options(stream, peer)))
+        };
+        let session =
+            session.map_err(|error| (Failure::of_connecting(&error), error.to_string()))?;
+        let h2 = matches!(session, HttpSession::H2(_));
+        self.declined.store(!h2, Ordering::Relaxed);
+        match session {
+            HttpSession::H2(session) => Ok(Session::H2(Box::new(session))),
+            HttpSession::H1(session) if self.speaks_h1() => Ok(Session::H1(Box::new(session))),
+            HttpSession::H1(_) | HttpSession::Custom(()) => {
+                Err((Failure::Protocol, "HTTP/2 declined".to_owned()))
+            }
+        }
+    }
+
+    fn speaks_h1(&self) -> bool {
+        self.protocol != Protocol::H2
+    }
+
+    fn speaks_h2(&self, peer: &HttpPeer) -> bool {
+        match self.protocol {
+            Protocol::H1 => false,
+            Protocol::H2 => true,
+            Protocol::Auto => peer.is_tls(),
+        }
+    }
+
+    /// pingora's description of an address. It is never given a name: it would look it up itself,
+    /// wait for that, and panic where it fails.
+    fn peer(&self, place: Place) -> HttpPeer {
+        let endpoint = &self.endpoints[place.endpoint];
+        // An empty name would switch certificate checks off.
+        let own = endpoint.host.trim_end_matches('.');
+        let sni = self.sni.as_deref().unwrap_or(own).to_owned();
+        #[expect(clippy::disallowed_methods, reason = "given an address, never a name")]
+        let mut peer = HttpPeer::new(place.address, endpoint.tls, sni);
+        let options = &mut peer.options;
+        options.verify_cert = self.verify;
+        options.verify_hostname = self.verify;
+        options.alpn = match self.protocol {
+            Protocol::H1 => ALPN::H1,
+            Protocol::H2 => ALPN::H2,
+            Protocol::Auto => ALPN::H2H1,
+        };
+        options.max_h2_streams = STREAMS_MAX;
+        options.h2_stream_window_size = Some(STREAM_WINDOW);
+        options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+        options.h2_ping_interval = Some(PING_EVERY);
+        peer
+    }
+
+    fn put_shunned_last(&self, places: &mut [Place]) {
+        let mut shunned = self.shunned.lock();
+        if !shunned.is_empty() {
+            let now = Instant::now();
+            shunned.retain(|&(_, until)| until > now);
+            places.sort_by_key(|place| shunned.iter().any(|&(other, _)| other == place.address));
+        }
+    }
+
+    /// Tells of an address when it becomes one to shun, not each time it proves it.
+    fn shun(&self, address: SocketAddr, reason: &str) {
+        let mut shunned = self.shunned.lock();
+        let known = shunned.iter().any(|&(other, _)| other == address);
+        shunned.retain(|&(other, _)| other != address);
+        if shunned.len() == SHUNNED_MAX {
+            shunned.remove(0);
+        }
+        shunned.push((address, Instant::now() + SHUN));
+        drop(shunned);
+        if !known {
+            tracing::warn!(%address, reason, "origin not reached");
+        }
+    }
+
+    fn unshun(&self, address: SocketAddr) {
+        self.shunned.lock().retain(|&(other, _)| other != address);
+    }
+}
+
+/// Checks that a file holds certificates, and names it as pingora wants it.
+fn authorities(path: &Path) -> Result<String, SetupError> {
+    let check = || {
+        let text = std::fs::read(path)?;
+        let invalid = |why: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+        let mut certificates = CertificateDer::pem_slice_iter(&text);
+        match certificates.next() {
+            None => return Err(invalid("no certificate in it")),
+            Some(Err(_)) => return Err(invalid("not in PEM form")),
+            Some(Ok(_)) => {}
+        }
+        let path = path.to_str().ok_or_else(|| invalid("not a UTF-8 path"))?;
+        Ok(path.to_owned())
+    };
+    check().map_err(|source| SetupError::CaFile {
+        path: path.to_owned(),
+        source,
+    })
+}

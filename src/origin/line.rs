@@ -1,0 +1,199 @@
+//! How is one request carried? A connection (HTTP/1.1) or a stream of one (HTTP/2) under one face.
+//!
+//! A line that is dropped is closed (or its stream reset); only [`Line::release`] after a proven
+//! end lets it be used again. Knows nothing of deadlines, permits or counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use pingora_core::protocols::http::v1::client::HttpSession as H1Session;
+use pingora_core::protocols::http::v2::client::Http2Session as H2Session;
+use pingora_core::upstreams::peer::{HttpPeer, Peer};
+
+use super::Failure;
+use super::dial::Dial;
+use super::head::{self, Head};
+use super::request::{Additions, Request};
+
+/// Answers of the kind 1xx before the real one, at most.
+const INTERIM_MAX: usize = 16;
+/// How long a HTTP/2 connection without streams is kept after one of them was broken off.
+const IDLE_AFTER_BREAK: Duration = Duration::from_secs(10);
+
+type Result<T> = std::result::Result<T, Box<pingora_error::Error>>;
+
+/// What a line speaks.
+pub(super) enum Session {
+    /// A connection of its own.
+    H1(Box<H1Session>),
+    /// A stream among others.
+    H2(Box<H2Session>),
+}
+
+/// A way to an endpoint, for one request.
+pub(super) struct Line {
+    /// Taken out when the line ends.
+    session: Option<Session>,
+    peer: HttpPeer,
+    endpoint: usize,
+    reused: bool,
+    condemned: bool,
+    dial: Arc<Dial>,
+}
+
+impl Line {
+    pub(super) fn new(
+        session: Session,
+        peer: HttpPeer,
+        endpoint: usize,
+        reused: bool,
+        dial: &Arc<Dial>,
+    ) -> Line {
+        Line {
+            session: Some(session),
+            peer,
+            endpoint,
+            reused,
+            condemned: false,
+            dial: Arc::clone(dial),
+        }
+    }
+
+    /// Others used its connection before.
+    pub(super) fn reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Its connection is not to be used by anybody any more. Streams under way may finish.
+    pub(super) fn condemn(&mut self) {
+        self.condemned = true;
+    }
+
+    /// Sends the head; a body follows unless the request has none.
+    pub(super) async fn send(
+        &mut self,
+        request: &Request,
+        add: &Additions,
+    ) -> std::result::Result<(), Failure> {
+        let (endpoint, tls) = (self.endpoint, self.peer.is_tls());
+        let sent = match self.session() {
+            Session::H1(session) => {
+                let head = request.h1(endpoint, add)?;
+                session.write_request_header(head).await.map(drop)
+            }
+            Session::H2(session) => {
+                let head = request.h2(endpoint, tls, add)?;
+                session.write_request_header(head, request.payload.is_empty())
+            }
+        };
+        sent.map_err(|error| Failure::of_asking(&error))
+    }
+
+    /// Sends a piece of the body.
+    pub(super) async fn send_piece(&mut self, piece: Bytes) -> Result<()> {
+        match self.session() {
+            Session::H1(session) => session.write_body(&piece).await.map(drop),
+            Session::H2(session) => session.write_request_body(piece, false).await,
+        }
+    }
+
+    /// Ends the body.
+    pub(super) async fn end_body(&mut self) -> Result<()> {
+        match self.session() {
+            Session::H1(session) => session.finish_body().await.map(drop),
+            Session::H2(session) => session.finish_request_body(),
+        }
+    }
+
+    /// Reads up to the end of the answer's head, past interim answers.
+    pub(super) async fn read_head(
+        &mut self,
+        method: &Method,
+    ) -> std::result::Result<Head, Failure> {
+        let asking = |error: Box<pingora_error::Error>| Failure::of_asking(&error);
+        match self.session() {
+            Session::H1(session) => {
+                for _ in 0..INTERIM_MAX {
+                    session.read_response().await.map_err(asking)?;
+                    let head = session.resp_header().ok_or(Failure::Protocol)?;
+                    if !head.status.is_informational() || head.status.as_u16() == 101 {
+                        let parts = (head.status, head.headers.clone());
+                        let raw = session.get_headers_raw_bytes();
+                        return head::h1(method, head.version, parts, &raw);
+                    }
+                }
+                Err(Failure::Protocol)
+            }
+            Session::H2(session) => {
+                session.read_response_header().await.map_err(asking)?;
+                let head = session.response_header().ok_or(Failure::Protocol)?;
+                head::h2(method, head.status, head.headers.clone())
+            }
+        }
+    }
+
+    /// The next bytes of the answer's body (an empty piece is not its end); `None` is the end as
+    /// the connection tells it.
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
+        match self.session() {
+            Session::H1(session) => session.read_body_bytes().await,
+            Session::H2(session) => session.read_response_body().await,
+        }
+    }
+
+    /// Whether the end of the body is already known to have come, after a successful read.
+    pub(super) fn ended(&mut self) -> bool {
+        match self.session() {
+            Session::H1(session) => session.is_body_done(),
+            Session::H2(session) => session.check_response_end_or_error().unwrap_or(false),
+        }
+    }
+
+    /// Gives the connection back for others to use: only after a proven end. One that must not be
+    /// used again (the origin says so, or sent more than it promised) is closed instead.
+    pub(super) fn release(mut self, idle: Duration) {
+        match self.session.take() {
+            Some(Session::H1(mut session)) => {
+                session.respect_keepalive();
+                if session.will_keepalive() && !self.condemned {
+                    let transport = self.dial.connector().transport();
+                    let hash = self.peer.reuse_hash();
+                    transport.release_stream(session.into_inner(), hash, Some(idle));
+                }
+            }
+            Some(Session::H2(session)) => self.part(session, idle),
+            None => {}
+        }
+    }
+
+    /// Ends a stream and leaves its connection to the others. pingora keeps a connection whose
+    /// streams were merely dropped for ever, so every stream comes by here.
+    fn part(&self, session: Box<H2Session>, idle: Duration) {
+        if self.condemned {
+            session.conn.mark_shutdown();
+        }
+        // pingora starts a task to watch the idle connection, which needs a runtime to run in.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let connector = self.dial.connector();
+            connector.release_http_session(*session, &self.peer, Some(idle));
+        }
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "only `release` and `drop` take it, and both end the line"
+    )]
+    fn session(&mut self) -> &mut Session {
+        self.session.as_mut().expect("a line in use has a session")
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(Session::H2(session)) = self.session.take() {
+            self.part(session, IDLE_AFTER_BREAK);
+        }
+    }
+}

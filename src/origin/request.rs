@@ -1,0 +1,206 @@
+//! What is sent? An errand as a request head, the same for HTTP/1.1 and HTTP/2 but for its address.
+//!
+//! Framing and connection headers are this room's own: whatever an errand or the settings say of
+//! them is left out.
+
+use http::header::{self, HeaderName};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use pingora_http::RequestHeader;
+
+use super::{Failure, RequestBody};
+
+/// Everything of an errand but its body.
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) path_and_query: PathAndQuery,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+}
+
+/// How much body follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// None, and the method means none.
+    Nothing,
+    /// So many bytes.
+    Bytes(u64),
+    /// Nobody knows.
+    Chunks,
+}
+
+/// What a group adds to every request.
+pub(super) struct Additions {
+    /// `Host` by endpoint, where an errand brings none.
+    pub(super) hosts: Vec<HeaderValue>,
+    /// Set after everything else.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Payload {
+    pub(super) fn of(method: &Method, body: Option<&RequestBody>) -> Payload {
+        use http_body::Body;
+        match body {
+            Some(body) if !body.is_end_stream() => body
+                .size_hint()
+                .exact()
+                .map_or(Payload::Chunks, Payload::Bytes),
+            _ if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => Payload::Bytes(0),
+            _ => Payload::Nothing,
+        }
+    }
+
+    /// Whether nothing follows the head.
+    pub(super) fn is_empty(self) -> bool {
+        matches!(self, Payload::Nothing | Payload::Bytes(0))
+    }
+}
+
+impl Request {
+    /// May be sent twice without harm, and can be: nothing of it is used up by sending it.
+    pub(super) fn repeatable(&self) -> bool {
+        self.method.is_idempotent() && self.payload.is_empty()
+    }
+
+    /// The head for an HTTP/1.1 connection to an endpoint.
+    pub(super) fn h1(&self, to: usize, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
+        let uri = Uri::from(self.path_and_query.clone());
+        let mut head = self.head(uri, add)?;
+        append(&mut head, header::HOST, self.host(to, add))?;
+        match self.payload {
+            Payload::Nothing => {}
+            Payload::Bytes(length) => append(&mut head, header::CONTENT_LENGTH, &length.into())?,
+            Payload::Chunks => {
+                let chunked = HeaderValue::from_static("chunked");
+                append(&mut head, header::TRANSFER_ENCODING, &chunked)?;
+            }
+        }
+        Ok(head)
+    }
+
+    /// The head for an HTTP/2 connection: the host is the `:authority`.
+    pub(super) fn h2(
+        &self,
+        to: usize,
+        tls: bool,
+        add: &Additions,
+    ) -> Result<Box<RequestHeader>, Failure> {
+        let uri = Uri::builder()
+            .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
+            .authority(self.host(to, add).as_bytes())
+            .path_and_query(self.path_and_query.clone())
+            .build()
+            .map_err(|_| Failure::Protocol)?;
+        let mut head = self.head(uri, add)?;
+        if let Payload::Bytes(length) = self.payload {
+            append(&mut head, header::CONTENT_LENGTH, &length.into())?;
+        }
+        Ok(head)
+    }
+
+    fn head(&self, uri: Uri, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
+        let size = self.headers.len() + add.headers.len() + 2;
+        let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
+            .map_err(|_| Failure::Protocol)?;
+        head.set_uri(uri);
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_ours(name)) {
+            append(&mut head, name.clone(), value)?;
+        }
+        let added = || add.headers.iter().filter(|(name, _)| !is_ours(name));
+        for (name, _) in added() {
+            head.remove_header(name);
+        }
+        for (name, value) in added() {
+            append(&mut head, name.clone(), value)?;
+        }
+        Ok(Box::new(head))
+    }
+
+    fn host<'a>(&'a self, to: usize, add: &'a Additions) -> &'a HeaderValue {
+        self.host.as_ref().unwrap_or(&add.hosts[to])
+    }
+}
+
+fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Result<(), Failure> {
+    head.append_header(name, value.clone())
+        .map(drop)
+        .map_err(|_| Failure::Protocol)
+}
+
+/// Belongs to the connection or to the body's framing, or is `Host`, which has settings of its own.
+/// `Expect` is among them because nobody here waits for a 100.
+fn is_ours(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 8] = [
+        header::HOST,
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        header::EXPECT,
+    ];
+    OURS.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(path: &str) -> Request {
+        Request {
+            method: Method::GET,
+            path_and_query: path.parse().unwrap(),
+            host: None,
+            headers: HeaderMap::new(),
+            payload: Payload::Nothing,
+        }
+    }
+
+    fn additions() -> Additions {
+        Additions {
+            hosts: vec![HeaderValue::from_static("o.example")],
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn path_and_query_keep_every_byte() {
+        let path = "//a/../%2e%2E/b;x|y\"?q=%20&q=&&a={é}";
+        let request = request(path);
+        let h1 = request.h1(0, &additions()).unwrap();
+        assert_eq!(h1.raw_path(), path.as_bytes());
+        let h2 = request.h2(0, true, &additions()).unwrap();
+        assert_eq!(h2.raw_path(), path.as_bytes());
+        assert_eq!(h2.uri.authority().unwrap(), "o.example");
+        assert!(h2.headers.get("host").is_none());
+    }
+
+    #[test]
+    fn added_headers_replace_and_framing_is_ours() {
+        let mut request = request("/x");
+        request.host = Some(HeaderValue::from_static("viewer.example"));
+        request.headers.append("x-auth", "theirs".parse().unwrap());
+        request
+            .headers
+            .append("content-length", "9".parse().unwrap());
+        request.headers.append("host", "evil".parse().unwrap());
+        let mut add = additions();
+        for (name, value) in [("x-auth", "1"), ("x-auth", "2"), ("connection", "close")] {
+            let name = HeaderName::from_static(name);
+            add.headers.push((name, HeaderValue::from_static(value)));
+        }
+        let head = request.h1(0, &add).unwrap();
+        let auth: Vec<_> = head.headers.get_all("x-auth").iter().collect();
+        assert_eq!(auth, ["1", "2"]);
+        assert_eq!(head.headers.get("host").unwrap(), "viewer.example");
+        assert_eq!(head.headers.len(), 3);
+    }
+
+    #[test]
+    fn a_post_without_a_body_says_so() {
+        assert_eq!(Payload::of(&Method::POST, None), Payload::Bytes(0));
+        assert_eq!(Payload::of(&Method::GET, None), Payload::Nothing);
+    }
+}

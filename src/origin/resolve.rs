@@ -1,0 +1,216 @@
+//! Which addresses does a name have? The last good ones, looked up again behind the requests.
+//!
+//! Names are looked up on tokio's blocking pool, at most once at a time each, and nobody who asks
+//! waits longer than told. Knows nothing of connections.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Endpoint, Lookup};
+
+/// Addresses of one name at most; a name that claims more is not believed.
+const ADDRESSES_MAX: usize = 32;
+
+/// The names of a group's endpoints.
+pub(super) struct Names {
+    hosts: Vec<Host>,
+    lookup: Lookup,
+    every: Duration,
+    tended: AtomicBool,
+}
+
+/// One endpoint's name and what is known of it.
+struct Host {
+    name: String,
+    port: u16,
+    literal: bool,
+    known: RwLock<Arc<[SocketAddr]>>,
+    /// A look-up is under way.
+    looking: AtomicBool,
+    /// The last look-up gave nothing, or was not waited for to its end.
+    doubted: AtomicBool,
+    /// Look-ups ended.
+    rounds: watch::Sender<u64>,
+}
+
+/// An address, and the place of the endpoint it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) endpoint: usize,
+    pub(super) address: SocketAddr,
+}
+
+impl Names {
+    pub(super) fn new(endpoints: &[Endpoint], lookup: Lookup, every: Duration) -> Arc<Names> {
+        Arc::new(Names {
+            hosts: endpoints.iter().map(Host::new).collect(),
+            lookup,
+            every: every.max(Duration::from_millis(1)),
+            tended: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts looking names up again from time to time, unless that goes on already. Must be
+    /// called inside a tokio runtime; when that one ends, the next call starts anew.
+    pub(super) fn tend(self: &Arc<Self>) {
+        if self.hosts.iter().all(|host| host.literal) || self.tended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let tending = Tending(Arc::downgrade(self));
+        let every = self.every;
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let Some(names) = tending.0.upgrade() else {
+                    return;
+                };
+                (0..names.hosts.len()).for_each(|at| names.look(at));
+            }
+        });
+    }
+
+    /// All known addresses, in the order of the endpoints. Waits only for names of which nothing
+    /// is known yet; for one that failed before, only when there is nothing else.
+    pub(super) async fn places(self: &Arc<Self>, until: Instant) -> Vec<Place> {
+        let found = self.known();
+        let unknown = || (0..self.hosts.len()).filter(|&at| self.hosts[at].known().is_empty());
+        let mut awaited: Vec<usize> = unknown().filter(|&at| !self.hosts[at].doubted()).collect();
+        if found.is_empty() && awaited.is_empty() {
+            awaited = unknown().collect();
+        }
+        if awaited.is_empty() {
+            return found;
+        }
+        let rounds: Vec<_> = awaited
+            .into_iter()
+            .map(|at| (at, self.hosts[at].rounds.subscribe()))
+            .inspect(|&(at, _)| self.look(at))
+            .collect();
+        let mut left = rounds.len();
+        for (at, mut round) in rounds {
+            if timeout_at(share(until, left), round.changed())
+                .await
+                .is_err()
+            {
+                self.hosts[at].doubted.store(true, Ordering::Relaxed);
+            }
+            left -= 1;
+        }
+        self.known()
+    }
+
+    fn known(&self) -> Vec<Place> {
+        let mut places = Vec::new();
+        for (endpoint, host) in self.hosts.iter().enumerate() {
+            places.extend(
+                host.known()
+                    .iter()
+                    .map(|&address| Place { endpoint, address }),
+            );
+        }
+        places
+    }
+
+    /// Looks a name up, unless it is being looked up already.
+    fn look(self: &Arc<Self>, at: usize) {
+        let host = &self.hosts[at];
+        if host.literal || host.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let round = Round {
+            names: Arc::clone(self),
+            at,
+        };
+        drop(tokio::task::spawn_blocking(move || round.run()));
+    }
+}
+
+/// The instant up to which the next of `left` tries may go on: half of the time there is, and all
+/// of it for the last.
+pub(super) fn share(until: Instant, left: usize) -> Instant {
+    if left <= 1 {
+        return until;
+    }
+    let now = Instant::now();
+    now + until.saturating_duration_since(now) / 2
+}
+
+impl Host {
+    fn new(endpoint: &Endpoint) -> Host {
+        let literal = endpoint.host.parse::<IpAddr>().ok();
+        let known = literal.map(|ip| SocketAddr::new(ip, endpoint.port));
+        Host {
+            name: endpoint.host.clone(),
+            port: endpoint.port,
+            literal: literal.is_some(),
+            known: RwLock::new(known.into_iter().collect()),
+            looking: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            rounds: watch::Sender::new(0),
+        }
+    }
+
+    fn known(&self) -> Arc<[SocketAddr]> {
+        Arc::clone(&self.known.read())
+    }
+
+    fn doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
+    /// Takes an answer in. No answer, or an empty one, changes nothing but trust.
+    fn learn(&self, answer: std::io::Result<Vec<SocketAddr>>) {
+        let trouble = match answer {
+            Ok(addresses) if !addresses.is_empty() => {
+                let addresses = addresses.into_iter().take(ADDRESSES_MAX).collect();
+                *self.known.write() = addresses;
+                self.doubted.store(false, Ordering::Relaxed);
+                return;
+            }
+            Ok(_) => "no addresses".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if !self.doubted.swap(true, Ordering::Relaxed) {
+            let kept = self.known().len();
+            tracing::warn!(host = self.name, trouble, kept, "origin name not resolved");
+        }
+    }
+}
+
+/// One look-up. However it ends, even unrun in a runtime that stops, the next may begin.
+struct Round {
+    names: Arc<Names>,
+    at: usize,
+}
+
+impl Round {
+    fn run(self) {
+        let host = &self.names.hosts[self.at];
+        host.learn((self.names.lookup)(&host.name, host.port));
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        let host = &self.names.hosts[self.at];
+        host.looking.store(false, Ordering::Release);
+        host.rounds.send_modify(|round| *round += 1);
+    }
+}
+
+/// Held by the task that tends the names; gone with it.
+struct Tending(Weak<Names>);
+
+impl Drop for Tending {
+    fn drop(&mut self) {
+        if let Some(names) = self.0.upgrade() {
+            names.tended.store(false, Ordering::Release);
+        }
+    }
+}

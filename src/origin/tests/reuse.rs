@@ -1,0 +1,132 @@
+//! When is a connection used again, and what if the origin has closed it meanwhile?
+
+use std::sync::Arc;
+
+use http::Method;
+use tokio::sync::Barrier;
+
+use super::scripted::Scripted;
+use super::{errand, get, origin, settings, whole};
+use crate::origin::{Failure, Origin};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let script = Scripted::always(OK).await;
+    let origin = origin(settings(script.address));
+    for _ in 0..5 {
+        assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
+    }
+    assert_eq!(script.accepted(), 1);
+    let stats = origin.stats();
+    assert_eq!((stats.connections_new, stats.connections_reused), (1, 4));
+}
+
+#[tokio::test]
+async fn not_where_the_origin_says_close() {
+    let script =
+        Scripted::always("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+    let origin = origin(settings(script.address));
+    for _ in 0..2 {
+        assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
+    }
+    assert_eq!(script.accepted(), 2);
+}
+
+/// Answers the first request of the first `dead` connections, and closes them at the second one:
+/// what an origin does that times out its idle connections.
+async fn closes_when_asked_again(dead: usize) -> Scripted {
+    let meeting = Arc::new(Barrier::new(dead));
+    Scripted::play(move |mut wire| {
+        let meeting = meeting.clone();
+        async move {
+            if wire.number < dead {
+                wire.request().await;
+                // All are open at once, so that the pool holds so many.
+                meeting.wait().await;
+                wire.say(OK).await;
+                wire.request().await;
+                return;
+            }
+            while wire.request().await.is_some() {
+                wire.say(OK).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn fill_pool(origin: &Arc<Origin>, connections: usize) {
+    let asking = (0..connections).map(|_| {
+        let origin = Arc::clone(origin);
+        tokio::spawn(async move { whole(&origin, get("/fill")).await.unwrap() })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        asked.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reset_of_a_reused_connection_is_retried_on_a_fresh_one() {
+    let script = closes_when_asked_again(3).await;
+    let origin = origin(settings(script.address));
+    fill_pool(&origin, 3).await;
+    assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
+    assert_eq!(script.accepted(), 4);
+    let stats = origin.stats();
+    assert_eq!((stats.retries, stats.success), (1, 4));
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_repeated_takes_a_fresh_one_at_once() {
+    let script = closes_when_asked_again(1).await;
+    let origin = origin(settings(script.address));
+    fill_pool(&origin, 1).await;
+    let answer = whole(&origin, errand(Method::POST, "/x")).await;
+    assert_eq!(answer.unwrap().1, "ok");
+    assert_eq!(script.accepted(), 2);
+    assert_eq!(origin.stats().retries, 0);
+}
+
+#[tokio::test]
+async fn a_reset_of_a_fresh_connection_is_not_retried() {
+    let script = Scripted::once("").await;
+    let origin = origin(settings(script.address));
+    let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
+    assert_eq!(failure, Failure::Reset);
+    assert_eq!(script.accepted(), 1);
+}
+
+#[test]
+fn one_origin_serves_several_runtimes() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let home = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let script = home.block_on(Scripted::always(OK));
+    let origin = origin(settings(script.address));
+    for _ in 0..3 {
+        // Each runtime ends before the next begins: connections left behind must not be waited for.
+        let asked = runtime().block_on(whole(&origin, get("/x")));
+        assert_eq!(asked.unwrap().1, "ok");
+    }
+    let idle = runtime();
+    assert_eq!(
+        idle.block_on(whole(&origin, get("/x"))).unwrap().1,
+        "ok",
+        "a runtime that stands still afterwards"
+    );
+    let asked = runtime().block_on(whole(&origin, get("/x")));
+    assert_eq!(asked.unwrap().1, "ok");
+    assert_eq!(origin.stats().success, 5);
+    drop(idle);
+}

@@ -20,4 +20,5 @@ pub mod policy;
 
 pub mod cache;
 pub mod origin;
+pub mod telemetry;
 

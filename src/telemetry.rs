@@ -1,0 +1,156 @@
+//! What happened? One outcome per request, told once: to the metrics and to the access log.
+//!
+//! Knows words and numbers. Knows nothing of sockets, stores or origins: the other rooms keep
+//! their own counts, and whoever serves `/metrics` writes them with an [`Exposition`].
+
+mod access_log;
+mod exposition;
+mod metrics;
+mod outcome;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use access_log::{AccessLog, AccessLogSettings};
+pub use exposition::{Exposition, Value};
+pub use metrics::Metrics;
+pub use outcome::{LogLine, Outcome, Tale};
+
+/// The content type of what [`Telemetry::render`] and [`Exposition`] write.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Settings of everything that tells.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// One JSON line per request.
+    pub access_log: AccessLogSettings,
+}
+
+/// Why telemetry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A metric was refused; its name or labels are wrong.
+    #[error("metric refused")]
+    Metric(#[from] prometheus::Error),
+    /// The access log's file cannot be opened for appending.
+    #[error("cannot open access log {path}: {source}")]
+    LogFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The access log's thread could not be started.
+    #[error("cannot start the access log's thread: {0}")]
+    LogThread(std::io::Error),
+}
+
+/// Where tales go.
+pub struct Telemetry {
+    /// Prometheus metrics.
+    pub metrics: Metrics,
+    /// The access log.
+    pub access_log: AccessLog,
+}
+
+impl Telemetry {
+    /// Prepares counters for these routes, in the order of their indexes, and opens the log.
+    pub fn new(settings: &Settings, route_names: &[Arc<str>]) -> Result<Telemetry, SetupError> {
+        Ok(Telemetry {
+            metrics: Metrics::new(route_names)?,
+            access_log: AccessLog::open(&settings.access_log)?,
+        })
+    }
+
+    /// Tells one finished request.
+    pub fn tell(&self, tale: &Tale) {
+        self.metrics.count(tale);
+        self.access_log.write(tale);
+    }
+
+    /// Writes what the access log still holds. To be called before a program ends without running
+    /// destructors; dropping does the same.
+    pub fn close(&self) {
+        self.access_log.close();
+    }
+
+    /// Everything counted here, as Prometheus text (format 0.0.4). Counts of other rooms may be
+    /// appended with an [`Exposition`] of their own; names must not occur in both.
+    pub fn render(&self) -> String {
+        let mut page = Exposition::default();
+        page.gauge(
+            "seawall_build_info",
+            "The version that is running; the value is always 1.",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+            1_u64,
+        );
+        self.access_log.describe(&mut page);
+        let mut text = self.metrics.render();
+        text.push_str(&page.to_string());
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::media::Kind;
+
+    pub(super) fn tale(outcome: Outcome, kind: Kind, status: u16) -> Tale {
+        Tale {
+            arrived: Instant::now(),
+            outcome,
+            kind,
+            route: None,
+            key_hash: 0,
+            status: StatusCode::from_u16(status).unwrap(),
+            origin_time: None,
+            head_time: Duration::from_micros(80),
+            total_time: Duration::from_millis(3),
+            bytes: 0,
+            aborted: false,
+            line: None,
+        }
+    }
+
+    #[test]
+    fn outcomes_and_kinds_index_their_own_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), place, "{outcome:?}");
+        }
+        for (place, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), place, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_thread_may_tell() {
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<Telemetry>();
+    }
+
+    #[test]
+    fn a_page_names_each_metric_once() {
+        let telemetry = Telemetry::new(&Settings::default(), &["live".into()]).unwrap();
+        telemetry.tell(&tale(Outcome::Hit, Kind::Hls, 200));
+        let page = telemetry.render();
+        let mut names: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let told = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), told);
+        assert!(
+            names.iter().all(|name| name.starts_with("seawall_")),
+            "{names:?}"
+        );
+        assert!(page.ends_with('\n'));
+    }
+}

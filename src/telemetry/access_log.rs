@@ -1,0 +1,327 @@
+//! Which requests get a JSON line, and how does it leave without anyone waiting for it?
+//!
+//! A tale is copied into a bounded queue; a thread of its own turns it into text. When the reader
+//! of the log is slow the queue fills, and lines are dropped and counted, never waited for.
+//! Knows nothing of how a request was served beyond what its tale says.
+
+mod file;
+mod line;
+mod writer;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, Thread};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+
+use self::file::LogFile;
+use self::line::Entry;
+use self::writer::{Counts, Writer};
+use super::{Exposition, SetupError, Tale};
+
+/// Lines that may wait for the writer. With the bounds on an entry's texts this is 32 MiB at the
+/// very worst, and some 2 MiB with paths as they usually are.
+const QUEUE_LINES_MAX: usize = 8192;
+
+/// A stopping program waits so long for the last lines to be written.
+const FINISH_MAX: Duration = Duration::from_secs(2);
+
+/// Whether, how much and where to log.
+#[derive(Clone, Debug, Default)]
+pub struct AccessLogSettings {
+    /// Log at all.
+    pub enabled: bool,
+    /// Log one in so many (0 and 1: every one). Errors (5xx, aborted) are always logged.
+    pub sample: u32,
+    /// Append to this file; reopened within a second when it was moved away. `None`: stdout.
+    pub path: Option<PathBuf>,
+}
+
+/// The access log.
+pub struct AccessLog {
+    /// `None`: not enabled.
+    queue: Option<Queue>,
+    /// One in so many; at least 1.
+    sample: u32,
+}
+
+impl AccessLog {
+    /// Opens the log where the settings say.
+    pub fn open(settings: &AccessLogSettings) -> Result<AccessLog, SetupError> {
+        let sample = settings.sample.max(1);
+        let queue = match &settings.path {
+            _ if !settings.enabled => None,
+            None => Some(Queue::to(io::stdout(), QUEUE_LINES_MAX)?),
+            Some(path) => {
+                let file = LogFile::open(path).map_err(|source| SetupError::LogFile {
+                    path: path.clone(),
+                    source,
+                })?;
+                Some(Queue::to(file, QUEUE_LINES_MAX)?)
+            }
+        };
+        Ok(AccessLog { queue, sample })
+    }
+
+    /// Should this request carry a [`super::LogLine`]? True whenever the log is enabled, sampled
+    /// or not: whether a request ends in an error, which is always logged, shows only at its end.
+    pub fn wants(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Writes one line, if this tale is among those to be logged. Never blocks.
+    pub fn write(&self, tale: &Tale) {
+        let Some(queue) = &self.queue else { return };
+        let weight = if tale.aborted || tale.status.is_server_error() {
+            1
+        } else {
+            self.sample
+        };
+        if weight == 1 || fastrand::u32(..weight) == 0 {
+            queue.push(Box::new(Entry::of(tale, weight, SystemTime::now())));
+        }
+    }
+
+    /// Writes what is queued and takes no more; waits for that, within a bound. Dropping the log
+    /// does the same: this is for programs that end without running destructors.
+    pub fn close(&self) {
+        if let Some(queue) = &self.queue {
+            queue.close();
+        }
+    }
+
+    /// Writes what became of the lines.
+    pub(super) fn describe(&self, page: &mut Exposition) {
+        let (written, dropped, errors) = self
+            .queue
+            .as_ref()
+            .map_or((0, 0, 0), |queue| queue.counts.read());
+        for (fate, lines) in [("written", written), ("dropped", dropped)] {
+            page.counter(
+                "seawall_access_log_lines_total",
+                "Access log lines, by what became of them.",
+                &[("fate", fate)],
+                lines,
+            );
+        }
+        page.counter(
+            "seawall_access_log_write_errors_total",
+            "Failed writes to the access log's file or pipe.",
+            &[],
+            errors,
+        );
+    }
+}
+
+/// The way to the writer's thread.
+struct Queue {
+    /// Empty once the log is closed; that is also how the writer learns of it.
+    entries: ArcSwapOption<SyncSender<Box<Entry>>>,
+    counts: Arc<Counts>,
+    writer: Thread,
+    /// Hung up by the writer when it has finished; nothing is ever sent.
+    finished: Mutex<Receiver<()>>,
+}
+
+impl Queue {
+    fn to(sink: impl Write + Send + 'static, lines_max: usize) -> Result<Queue, SetupError> {
+        let (entries, incoming) = sync_channel(lines_max);
+        let (finishing, finished) = sync_channel(0);
+        let counts = Arc::new(Counts::default());
+        let writer = Writer::new(sink, Arc::clone(&counts));
+        let run = move || {
+            writer.run(&incoming);
+            drop(finishing);
+        };
+        let thread = thread::Builder::new().name("access-log".into()).spawn(run);
+        Ok(Queue {
+            entries: ArcSwapOption::from_pointee(entries),
+            counts,
+            writer: thread.map_err(SetupError::LogThread)?.thread().clone(),
+            finished: Mutex::new(finished),
+        })
+    }
+
+    fn push(&self, entry: Box<Entry>) {
+        let entries = self.entries.load();
+        let sent = entries.as_ref().map(|queue| queue.try_send(entry));
+        if !matches!(sent, Some(Ok(()))) {
+            self.counts.drop_line();
+        }
+    }
+
+    fn close(&self) {
+        drop(self.entries.swap(None));
+        self.writer.unpark();
+        // A reader of the log that never reads must not keep the program from stopping.
+        let _ = self.finished.lock().recv_timeout(FINISH_MAX);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Outcome, tests::tale};
+    use super::*;
+    use crate::media::Kind;
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Paper {
+        fn lines(&self) -> Vec<serde_json::Value> {
+            let text = String::from_utf8(self.0.lock().clone()).unwrap();
+            text.lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
+        }
+    }
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes no byte until the other end is dropped.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(sink: impl Write + Send + 'static, sample: u32, lines_max: usize) -> AccessLog {
+        AccessLog {
+            queue: Some(Queue::to(sink, lines_max).unwrap()),
+            sample,
+        }
+    }
+
+    #[test]
+    fn every_line_is_there_once_the_log_is_dropped() {
+        let paper = Paper::default();
+        let log = log(paper.clone(), 1, 1000);
+        for _ in 0..1000 {
+            log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+        }
+        drop(log);
+        assert_eq!(paper.lines().len(), 1000);
+    }
+
+    #[test]
+    fn a_closed_log_has_written_everything_and_takes_no_more() {
+        let paper = Paper::default();
+        let log = log(paper.clone(), 1, 100);
+        log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+        log.close();
+        assert_eq!(paper.lines().len(), 1);
+        log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+        log.close();
+        assert_eq!(log.queue.as_ref().unwrap().counts.read(), (1, 1, 0));
+    }
+
+    #[test]
+    fn errors_are_logged_whatever_the_sample() {
+        let paper = Paper::default();
+        let log = log(paper.clone(), u32::MAX, 100);
+        log.write(&tale(Outcome::Failed, Kind::Hls, 502));
+        log.write(&Tale {
+            aborted: true,
+            ..tale(Outcome::Hit, Kind::Hls, 200)
+        });
+        log.write(&tale(Outcome::Hit, Kind::Hls, 200));
+        drop(log);
+        let statuses: Vec<_> = paper
+            .lines()
+            .iter()
+            .map(|line| line["status"].clone())
+            .collect();
+        assert_eq!(statuses, [502, 200]);
+    }
+
+    #[test]
+    fn sampled_lines_say_for_how_many_they_stand() {
+        let paper = Paper::default();
+        let log = log(paper.clone(), 4, 10_000);
+        for _ in 0..10_000 {
+            log.write(&tale(Outcome::Hit, Kind::Hls, 200));
+        }
+        drop(log);
+        let lines = paper.lines();
+        // 2,500 expected; nine standard deviations to either side.
+        assert!((2100..2900).contains(&lines.len()), "{}", lines.len());
+        assert!(lines.iter().all(|line| line["weight"] == 4));
+    }
+
+    #[test]
+    fn a_stuck_reader_costs_lines_and_holds_nobody_up() {
+        let (release, stuck) = sync_channel(0);
+        let log = log(Stuck(stuck), 1, 4);
+        // Big enough for the writer to leave its buffer and get stuck itself.
+        for _ in 0..1000 {
+            log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+        }
+        let mut page = Exposition::default();
+        log.describe(&mut page);
+        let counts = Arc::clone(&log.queue.as_ref().unwrap().counts);
+        drop(release);
+        drop(log);
+        let (written, dropped, errors) = counts.read();
+        assert!(dropped > 0, "{page}");
+        assert_eq!((written + dropped, errors), (1000, 0));
+    }
+
+    #[test]
+    fn a_log_that_is_off_wants_nothing() {
+        let log = AccessLog::open(&AccessLogSettings::default()).unwrap();
+        assert!(!log.wants());
+        log.write(&tale(Outcome::Failed, Kind::Hls, 502));
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_one_that_cannot_be_opened_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        std::fs::write(&path, "before\n").unwrap();
+        let settings = AccessLogSettings {
+            enabled: true,
+            sample: 0,
+            path: Some(path.clone()),
+        };
+        let log = AccessLog::open(&settings).unwrap();
+        assert!(log.wants());
+        log.write(&tale(Outcome::Hit, Kind::Hls, 200));
+        drop(log);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("before\n{") && text.ends_with("}\n"),
+            "{text}"
+        );
+
+        let missing = directory.path().join("no/such/access.log");
+        let settings = AccessLogSettings {
+            path: Some(missing),
+            ..settings
+        };
+        let error = AccessLog::open(&settings).err().unwrap().to_string();
+        assert!(error.contains("no/such/access.log"), "{error}");
+    }
+}

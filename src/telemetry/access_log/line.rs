@@ -1,0 +1,323 @@
+//! What does a line of the access log say? The tale as flat JSON: always the same fields, `null`
+//! where there is nothing to say, times in milliseconds. Refuses queries, credentials and control
+//! characters.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+use super::super::{LogLine, Tale};
+
+/// The longest path, host, method and request id that are logged; what is longer is cut.
+const PATH_BYTES_MAX: usize = 2048;
+const HOST_BYTES_MAX: usize = 255;
+const WORD_BYTES_MAX: usize = 128;
+
+/// A tale on its way to the writer.
+pub(super) struct Entry {
+    tale: Tale,
+    /// For how many requests this line stands.
+    weight: u32,
+    /// When the tale was told.
+    ended: SystemTime,
+}
+
+impl Entry {
+    /// Copies what the line needs, within bounds.
+    pub(super) fn of(tale: &Tale, weight: u32, ended: SystemTime) -> Entry {
+        let route = tale.route.clone();
+        let line = tale.line.as_deref().map(|line| Box::new(bounded(line)));
+        Entry {
+            tale: Tale {
+                route,
+                line,
+                ..*tale
+            },
+            weight,
+            ended,
+        }
+    }
+
+    /// Appends the line and its newline.
+    pub(super) fn write_line(&self, into: &mut Vec<u8>) {
+        // Neither a `Vec` nor these fields can fail to be written.
+        let _ = serde_json::to_writer(&mut *into, &Fields::of(self));
+        into.push(b'\n');
+    }
+}
+
+fn bounded(line: &LogLine) -> LogLine {
+    let word = |text: &str, bytes_max| text[..text.floor_char_boundary(bytes_max)].to_owned();
+    let method = line.method.as_str();
+    LogLine {
+        // A piece of a method is a method, so the default is never used.
+        method: word(method, WORD_BYTES_MAX).parse().unwrap_or_default(),
+        path: word(&line.path, PATH_BYTES_MAX),
+        host: word(&line.host, HOST_BYTES_MAX),
+        peer: line.peer,
+        protocol: line.protocol,
+        request_id: word(&line.request_id, WORD_BYTES_MAX),
+    }
+}
+
+/// The line's fields, in the order in which they are written.
+#[derive(Serialize)]
+struct Fields<'a> {
+    ts: Text<Timestamp>,
+    method: Option<&'a str>,
+    host: Option<Cow<'a, str>>,
+    path: Option<Cow<'a, str>>,
+    status: u16,
+    outcome: &'static str,
+    kind: &'static str,
+    route: Option<&'a str>,
+    key: Option<Text<KeyHash>>,
+    bytes: u64,
+    response_time_ms: f64,
+    head_time_ms: f64,
+    origin_time_ms: Option<f64>,
+    aborted: bool,
+    peer: Option<IpAddr>,
+    protocol: Option<&'static str>,
+    request_id: Option<Cow<'a, str>>,
+    weight: u32,
+}
+
+impl<'a> Fields<'a> {
+    fn of(entry: &'a Entry) -> Fields<'a> {
+        let tale = &entry.tale;
+        let line = tale.line.as_deref();
+        // A clock set back below the epoch is no reason to fail.
+        let arrived = entry
+            .ended
+            .checked_sub(tale.total_time)
+            .unwrap_or(UNIX_EPOCH);
+        Fields {
+            ts: Text(Timestamp(arrived)),
+            method: line.map(|line| line.method.as_str()),
+            host: line.map(|line| printable(without_credentials(&line.host))),
+            path: line.map(|line| printable(without_query(&line.path))),
+            status: tale.status.as_u16(),
+            outcome: tale.outcome.as_str(),
+            kind: tale.kind.as_str(),
+            route: tale.route.as_ref().map(|(name, _)| &**name),
+            key: (tale.key_hash != 0).then_some(Text(KeyHash(tale.key_hash))),
+            bytes: tale.bytes,
+            response_time_ms: milliseconds(tale.total_time),
+            head_time_ms: milliseconds(tale.head_time),
+            origin_time_ms: tale.origin_time.map(milliseconds),
+            aborted: tale.aborted,
+            peer: line.and_then(|line| line.peer),
+            protocol: line.map(|line| line.protocol),
+            request_id: line.map(|line| printable(&line.request_id)),
+            weight: entry.weight,
+        }
+    }
+}
+
+/// To the microsecond: what is finer is noise.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// JSON escapes what a terminal obeys only up to U+001F; the rest (DEL, C1) is replaced here.
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.replace(char::is_control, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// An authority may carry `user:password@`.
+fn without_credentials(host: &str) -> &str {
+    host.rsplit('@').next().unwrap_or(host)
+}
+
+/// The tale promises a path without its query; a token in a log is worth a second look.
+fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or(path)
+}
+
+/// Written as it displays, without a string in between.
+struct Text<T>(T);
+
+impl<T: Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+struct KeyHash(u64);
+
+impl Display for KeyHash {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+struct Timestamp(SystemTime);
+
+impl Display for Timestamp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = since.as_secs();
+        let (year, month, day) = date(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let millis = since.subsec_millis();
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+        )
+    }
+}
+
+/// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar.
+///
+/// Years are counted from 1 March, so that the leap day is a year's last day and needs no rule of
+/// its own, and in eras of 400 years, after which the calendar repeats.
+fn date(days: u64) -> (u64, u64, u64) {
+    const ERA: u64 = 146_097;
+    const TO_MARCH_OF_YEAR_0: u64 = 719_468;
+    let days = days + TO_MARCH_OF_YEAR_0;
+    let (era, of_era) = (days / ERA, days % ERA);
+    // Take out the leap days passed so far: one every 4 years, none every 100, one every 400.
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / (ERA - 1)) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // From March on, five months have 153 days, however the months are cut.
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+
+    use super::super::super::{Outcome, tests::tale};
+    use super::*;
+    use crate::media::Kind;
+
+    const ENDED: Duration = Duration::from_millis(1_709_210_096_789);
+
+    fn line() -> LogLine {
+        LogLine {
+            method: Method::GET,
+            path: "/live/a.m3u8".into(),
+            host: "tv.example".into(),
+            peer: Some("2001:db8::1".parse().unwrap()),
+            protocol: "HTTP/1.1",
+            request_id: "r-1".into(),
+        }
+    }
+
+    fn written(tale: &Tale) -> String {
+        let mut bytes = Vec::new();
+        Entry::of(tale, 1, UNIX_EPOCH + ENDED).write_line(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_says_everything_in_a_fixed_order() {
+        let told = Tale {
+            route: Some(("live".into(), 0)),
+            key_hash: 0xbeef,
+            status: StatusCode::PARTIAL_CONTENT,
+            origin_time: Some(Duration::from_micros(12_345)),
+            bytes: 4096,
+            line: Some(Box::new(line())),
+            ..tale(Outcome::Miss, Kind::Hls, 200)
+        };
+        let expected = concat!(
+            r#"{"ts":"2024-02-29T12:34:56.786Z","method":"GET","host":"tv.example","#,
+            r#""path":"/live/a.m3u8","status":206,"outcome":"miss","kind":"hls","#,
+            r#""route":"live","key":"000000000000beef","bytes":4096,"response_time_ms":3.0,"#,
+            r#""head_time_ms":0.08,"origin_time_ms":12.345,"aborted":false,"#,
+            r#""peer":"2001:db8::1","protocol":"HTTP/1.1","request_id":"r-1","weight":1}"#,
+            "\n",
+        );
+        assert_eq!(written(&told), expected);
+    }
+
+    #[test]
+    fn what_is_unknown_is_null() {
+        let text = written(&tale(Outcome::Refused, Kind::Other, 400));
+        let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for name in [
+            "method",
+            "path",
+            "host",
+            "route",
+            "key",
+            "origin_time_ms",
+            "peer",
+        ] {
+            assert!(
+                fields[name].is_null() && text.contains(name),
+                "{name}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn secrets_and_control_characters_stay_out() {
+        let line = LogLine {
+            path: "/a\u{1b}[2J\u{9b}\"\n/b.ts?token=secret".into(),
+            host: "user:secret@tv.example".into(),
+            request_id: "\u{7f}".into(),
+            ..line()
+        };
+        let told = Tale {
+            line: Some(Box::new(line)),
+            ..tale(Outcome::Hit, Kind::Segment, 200)
+        };
+        let text = written(&told);
+        assert!(!text.contains("secret"), "{text}");
+        assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
+        let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(fields["path"], "/a\u{fffd}[2J\u{fffd}\"\u{fffd}/b.ts");
+        assert_eq!(fields["host"], "tv.example");
+    }
+
+    #[test]
+    fn texts_are_cut_to_their_bounds_between_characters() {
+        let path = format!("/{}", "ü".repeat(PATH_BYTES_MAX));
+        let line = LogLine { path, ..line() };
+        let told = Tale {
+            line: Some(Box::new(line)),
+            ..tale(Outcome::Hit, Kind::Segment, 200)
+        };
+        let fields: serde_json::Value = serde_json::from_str(&written(&told)).unwrap();
+        assert_eq!(fields["path"].as_str().unwrap().len(), PATH_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        let dates = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (1_735_689_600, "2025-01-01T00:00:00.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ];
+        for (seconds, text) in dates {
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(Timestamp(time).to_string(), text);
+        }
+        assert_eq!(
+            Timestamp(UNIX_EPOCH - Duration::from_secs(1)).to_string(),
+            dates[0].1
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! How are numbers written for Prometheus? The text format 0.0.4: each name's help and type once,
+//! its samples together, labels escaped. Knows no metric by name.
+
+use std::fmt::{self, Display, Formatter, Write};
+use std::time::Duration;
+
+/// A page of samples, written in any order and shown grouped by name, as the format demands.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    families: Vec<Family>,
+}
+
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    shape: Shape,
+    samples: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Counter,
+    Gauge,
+}
+
+impl Exposition {
+    /// Adds one sample of something that only grows. Names end in `_total`.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&str, &str)],
+        value: impl Into<Value>,
+    ) {
+        debug_assert!(name.ends_with("_total"), "{name} is a counter");
+        self.sample(Shape::Counter, name, help, labels, value.into());
+    }
+
+    /// Adds one sample of something that goes up and down.
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&str, &str)],
+        value: impl Into<Value>,
+    ) {
+        self.sample(Shape::Gauge, name, help, labels, value.into());
+    }
+
+    fn sample(
+        &mut self,
+        shape: Shape,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&str, &str)],
+        value: Value,
+    ) {
+        debug_assert!(is_name(name), "{name} is no metric name of ours");
+        let family = self.family(shape, name, help);
+        debug_assert_eq!(family.shape, shape, "{name} is written as two types");
+        family.samples.push_str(name);
+        for (place, (label, text)) in labels.iter().enumerate() {
+            family.samples.push(if place == 0 { '{' } else { ',' });
+            family.samples.push_str(label);
+            family.samples.push_str("=\"");
+            escape(&mut family.samples, text, true);
+            family.samples.push('"');
+        }
+        if !labels.is_empty() {
+            family.samples.push('}');
+        }
+        // Writing into a `String` cannot fail.
+        let _ = writeln!(family.samples, " {value}");
+    }
+
+    fn family(&mut self, shape: Shape, name: &'static str, help: &'static str) -> &mut Family {
+        // Callers write a metric's samples one after another, so the search begins at the end.
+        let place = self.families.iter().rposition(|family| family.name == name);
+        let place = place.unwrap_or_else(|| {
+            self.families.push(Family {
+                name,
+                help,
+                shape,
+                samples: String::new(),
+            });
+            self.families.len() - 1
+        });
+        &mut self.families[place]
+    }
+}
+
+impl Display for Exposition {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for Family {
+            name,
+            help,
+            shape,
+            samples,
+        } in &self.families
+        {
+            let mut line = String::with_capacity(help.len());
+            escape(&mut line, help, false);
+            let shape = match shape {
+                Shape::Counter => "counter",
+                Shape::Gauge => "gauge",
+            };
+            write!(f, "# HELP {name} {line}\n# TYPE {name} {shape}\n{samples}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A sample's value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A count, written exactly.
+    Whole(u64),
+    /// A measure.
+    Real(f64),
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Value::Whole(value) => write!(f, "{value}"),
+            Value::Real(value) if value == f64::INFINITY => f.write_str("+Inf"),
+            Value::Real(value) if value == f64::NEG_INFINITY => f.write_str("-Inf"),
+            Value::Real(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Value {
+        Value::Whole(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Value {
+        Value::Whole(value.into())
+    }
+}
+
+impl From<usize> for Value {
+    fn from(value: usize) -> Value {
+        Value::Whole(value as u64)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Whole(value.into())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Value {
+        Value::Real(value)
+    }
+}
+
+/// Prometheus counts time in seconds.
+impl From<Duration> for Value {
+    fn from(value: Duration) -> Value {
+        Value::Real(value.as_secs_f64())
+    }
+}
+
+fn escape(into: &mut String, text: &str, quotes: bool) {
+    for letter in text.chars() {
+        match letter {
+            '\\' => into.push_str("\\\\"),
+            '\n' => into.push_str("\\n"),
+            '"' if quotes => into.push_str("\\\""),
+            _ => into.push(letter),
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with("seawall_")
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_written_crosswise_are_grouped_under_one_header() {
+        let mut page = Exposition::default();
+        for origin in ["a", "b"] {
+            let labels = [("origin", origin)];
+            page.counter("seawall_x_total", "How many x.", &labels, 7_u64);
+            page.gauge("seawall_y_bytes", "How much y.", &labels, 2_usize);
+        }
+        let expected = "# HELP seawall_x_total How many x.\n\
+                        # TYPE seawall_x_total counter\n\
+                        seawall_x_total{origin=\"a\"} 7\n\
+                        seawall_x_total{origin=\"b\"} 7\n\
+                        # HELP seawall_y_bytes How much y.\n\
+                        # TYPE seawall_y_bytes gauge\n\
+                        seawall_y_bytes{origin=\"a\"} 2\n\
+                        seawall_y_bytes{origin=\"b\"} 2\n";
+        assert_eq!(page.to_string(), expected);
+    }
+
+    #[test]
+    fn labels_and_help_are_escaped() {
+        let mut page = Exposition::default();
+        let labels = [("a", "q\"b\\s\nn"), ("b", "ü")];
+        page.gauge("seawall_z", "One\\two\n\"three\".", &labels, true);
+        let expected = "# HELP seawall_z One\\\\two\\n\"three\".\n\
+                        # TYPE seawall_z gauge\n\
+                        seawall_z{a=\"q\\\"b\\\\s\\nn\",b=\"ü\"} 1\n";
+        assert_eq!(page.to_string(), expected);
+    }
+
+    #[test]
+    fn values_are_written_as_prometheus_reads_them() {
+        let written = [
+            (Value::from(u64::MAX), "18446744073709551615"),
+            (Value::from(3_u32), "3"),
+            (Value::from(0.25), "0.25"),
+            (Value::from(f64::INFINITY), "+Inf"),
+            (Value::from(f64::NEG_INFINITY), "-Inf"),
+            (Value::from(f64::NAN), "NaN"),
+            (Value::from(Duration::from_millis(1500)), "1.5"),
+        ];
+        for (value, text) in written {
+            assert_eq!(value.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! How many, how much, how long? Prometheus metrics of requests, with every series resolved once
+//! at start, so that counting a request costs a handful of relaxed atomic adds and no look-up.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+};
+
+use super::{Outcome, Tale};
+use crate::media::Kind;
+
+/// The route label of requests that no route took.
+const NO_ROUTE: &str = "none";
+
+/// From a hit out of memory to the longest a viewer is let wait.
+const HEAD_SECONDS: [f64; 15] = [
+    0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    15.0,
+];
+
+/// From an origin in the same rack to one that is about to be given up.
+const ORIGIN_SECONDS: [f64; 12] = [
+    0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
+];
+
+/// Whose speed does a head's time show? The outcome says.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Held in memory: nobody was waited for.
+    Memory,
+    /// The origin was waited for, in vain or not.
+    Origin,
+    /// The shield's own word: refusals, CORS.
+    Shield,
+}
+
+impl Source {
+    const ALL: [Source; 3] = [Source::Memory, Source::Origin, Source::Shield];
+
+    fn of(outcome: Outcome) -> Source {
+        match outcome {
+            Outcome::Hit | Outcome::Stale | Outcome::Negative => Source::Memory,
+            Outcome::Local | Outcome::Refused => Source::Shield,
+            Outcome::Miss
+            | Outcome::Coalesced
+            | Outcome::Revalidated
+            | Outcome::Pass
+            | Outcome::StaleError
+            | Outcome::Overload
+            | Outcome::Failed => Source::Origin,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Source::Memory => "memory",
+            Source::Origin => "origin",
+            Source::Shield => "shield",
+        }
+    }
+}
+
+/// Status classes; what HTTP does not define counts as `other`.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+
+fn class_index(status: StatusCode) -> usize {
+    let hundreds = usize::from(status.as_u16() / 100);
+    hundreds.saturating_sub(1).min(CLASSES.len() - 1)
+}
+
+/// The metrics. Tables are dense: a series' place is computed from the indexes of its labels.
+pub struct Metrics {
+    registry: Registry,
+    /// Routes, the one for "none" not counted: its index is the last.
+    routes: usize,
+    /// Route × kind × outcome.
+    requests: Vec<IntCounter>,
+    /// Route × status class.
+    responses: Vec<IntCounter>,
+    /// Kind.
+    sent_bytes: Vec<IntCounter>,
+    /// Kind.
+    aborted: Vec<IntCounter>,
+    /// Kind × source.
+    head_seconds: Vec<Histogram>,
+    /// Route.
+    origin_seconds: Vec<Histogram>,
+}
+
+impl Metrics {
+    /// Resolves every series for these routes, whose places are their indexes in tales.
+    pub fn new(route_names: &[Arc<str>]) -> Result<Metrics, prometheus::Error> {
+        let registry = Registry::new();
+        let routes: Vec<&str> = route_names
+            .iter()
+            .map(|name| &**name)
+            .chain([NO_ROUTE])
+            .collect();
+        let kinds = Kind::ALL.map(Kind::as_str);
+        let outcomes = Outcome::ALL.map(Outcome::as_str);
+        let sources = Source::ALL.map(Source::as_str);
+        let counters = |name, help, labels: &[(&str, &[&str])]| {
+            let family = IntCounterVec::new(Opts::new(name, help), &names_of(labels))?;
+            register(&registry, &family)?;
+            resolve(labels, |values| family.get_metric_with_label_values(values))
+        };
+        let histograms = |name, help, bounds: &[f64], labels: &[(&str, &[&str])]| {
+            let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
+            let family = HistogramVec::new(options, &names_of(labels))?;
+            register(&registry, &family)?;
+            resolve(labels, |values| family.get_metric_with_label_values(values))
+        };
+        Ok(Metrics {
+            requests: counters(
+                "seawall_requests_total",
+                "Viewers' requests, by how they were served.",
+                &[("route", &routes), ("kind", &kinds), ("outcome", &outcomes)],
+            )?,
+            responses: counters(
+                "seawall_responses_total",
+                "Answers to viewers, by status class.",
+                &[("route", &routes), ("class", &CLASSES)],
+            )?,
+            sent_bytes: counters(
+                "seawall_sent_bytes_total",
+                "Body bytes sent to viewers.",
+                &[("kind", &kinds)],
+            )?,
+            aborted: counters(
+                "seawall_responses_aborted_total",
+                "Answers whose body was cut: the origin failed midway, or the viewer left.",
+                &[("kind", &kinds)],
+            )?,
+            head_seconds: histograms(
+                "seawall_response_head_seconds",
+                "From a request's arrival to its answer's head, by whom that depended on.",
+                &HEAD_SECONDS,
+                &[("kind", &kinds), ("source", &sources)],
+            )?,
+            origin_seconds: histograms(
+                "seawall_origin_head_seconds",
+                "How long the origin took to its answer's head, where a request asked it.",
+                &ORIGIN_SECONDS,
+                &[("route", &routes)],
+            )?,
+            routes: route_names.len(),
+            registry,
+        })
+    }
+
+    /// Counts one finished request.
+    pub fn count(&self, tale: &Tale) {
+        // An index beyond the table can only come from rules newer than it: count it as "none".
+        let route = tale.route.as_ref().map_or(self.routes, |(_, index)| *index);
+        let route = route.min(self.routes);
+        let kind = tale.kind.index();
+        let outcome = tale.outcome.index();
+        self.requests[(route * Kind::ALL.len() + kind) * Outcome::ALL.len() + outcome].inc();
+        self.responses[route * CLASSES.len() + class_index(tale.status)].inc();
+        self.sent_bytes[kind].inc_by(tale.bytes);
+        if tale.aborted {
+            self.aborted[kind].inc();
+        }
+        let source = Source::of(tale.outcome) as usize;
+        self.head_seconds[kind * Source::ALL.len() + source].observe(tale.head_time.as_secs_f64());
+        if let Some(waited) = tale.origin_time {
+            self.origin_seconds[route].observe(waited.as_secs_f64());
+        }
+    }
+
+    /// Everything counted, as Prometheus text.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "metrics could not be written");
+                String::new()
+            })
+    }
+}
+
+fn register<F>(registry: &Registry, family: &F) -> Result<(), prometheus::Error>
+where
+    F: Collector + Clone + 'static,
+{
+    registry.register(Box::new(family.clone()))
+}
+
+fn names_of<'a>(labels: &[(&'a str, &[&str])]) -> Vec<&'a str> {
+    labels.iter().map(|(name, _)| *name).collect()
+}
+
+/// Looks up the series of every combination of label values, the last label turning fastest.
+fn resolve<S, E>(
+    labels: &[(&str, &[&str])],
+    series: impl Fn(&[&str]) -> Result<S, E>,
+) -> Result<Vec<S>, E> {
+    let combinations =
+        labels
+            .iter()
+            .fold(vec![Vec::new()], |begun: Vec<Vec<&str>>, (_, values)| {
+                begun
+                    .iter()
+                    .flat_map(|head| values.iter().map(|value| [&head[..], &[*value]].concat()))
+                    .collect()
+            });
+    combinations.iter().map(|values| series(values)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::tale;
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(&["live".into(), "vod \"x\"".into()]).unwrap()
+    }
+
+    fn has(metrics: &Metrics, sample: &str) {
+        let page = metrics.render();
+        let name = sample.split('{').next().unwrap();
+        let near: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with(name) && !line.ends_with(" 0"))
+            .collect();
+        assert!(
+            page.lines().any(|line| line == sample),
+            "no {sample} in {near:#?}"
+        );
+    }
+
+    #[test]
+    fn every_combination_has_a_series_from_the_start() {
+        let page = metrics().render();
+        let series = page
+            .lines()
+            .filter(|line| line.starts_with("seawall_requests_total{"));
+        assert_eq!(series.count(), 3 * Kind::ALL.len() * Outcome::ALL.len());
+    }
+
+    #[test]
+    fn each_index_reaches_the_series_of_its_name() {
+        let metrics = metrics();
+        for kind in Kind::ALL {
+            for outcome in Outcome::ALL {
+                metrics.count(&Tale {
+                    route: Some(("vod \"x\"".into(), 1)),
+                    bytes: 10,
+                    ..tale(outcome, kind, 206)
+                });
+                let (kind, outcome) = (kind.as_str(), outcome.as_str());
+                let labels = format!(r#"kind="{kind}",outcome="{outcome}",route="vod \"x\"""#);
+                has(&metrics, &format!("seawall_requests_total{{{labels}}} 1"));
+            }
+        }
+        has(
+            &metrics,
+            r#"seawall_responses_total{class="2xx",route="vod \"x\""} 84"#,
+        );
+        has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 120"#);
+    }
+
+    #[test]
+    fn requests_without_a_route_or_with_one_too_new_count_as_none() {
+        let metrics = metrics();
+        metrics.count(&tale(Outcome::Refused, Kind::Other, 421));
+        let newer = Some(("newer".into(), 9));
+        metrics.count(&Tale {
+            route: newer,
+            ..tale(Outcome::Refused, Kind::Other, 403)
+        });
+        let labels = r#"kind="other",outcome="refused",route="none""#;
+        has(&metrics, &format!("seawall_requests_total{{{labels}}} 2"));
+        has(
+            &metrics,
+            r#"seawall_responses_total{class="4xx",route="none"} 2"#,
+        );
+    }
+
+    #[test]
+    fn cut_bodies_and_times_are_counted_where_they_belong() {
+        let metrics = metrics();
+        metrics.count(&Tale {
+            route: Some(("live".into(), 0)),
+            aborted: true,
+            origin_time: Some(Duration::from_millis(20)),
+            head_time: Duration::from_millis(30),
+            ..tale(Outcome::Miss, Kind::Segment, 200)
+        });
+        metrics.count(&tale(Outcome::Hit, Kind::Segment, 200));
+        has(
+            &metrics,
+            r#"seawall_responses_aborted_total{kind="segment"} 1"#,
+        );
+        has(
+            &metrics,
+            r#"seawall_origin_head_seconds_sum{route="live"} 0.02"#,
+        );
+        let missed = r#"kind="segment",source="origin""#;
+        has(
+            &metrics,
+            &format!("seawall_response_head_seconds_count{{{missed}}} 1"),
+        );
+        let hit = r#"kind="segment",source="memory",le="0.0001""#;
+        has(
+            &metrics,
+            &format!("seawall_response_head_seconds_bucket{{{hit}}} 1"),
+        );
+    }
+
+    #[test]
+    fn statuses_fall_into_their_class() {
+        let classes = [
+            (100, "1xx"),
+            (200, "2xx"),
+            (304, "3xx"),
+            (499, "4xx"),
+            (504, "5xx"),
+        ];
+        for (status, class) in classes.into_iter().chain([(999, "other")]) {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(CLASSES[class_index(status)], class);
+        }
+    }
+}

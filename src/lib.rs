@@ -22,3 +22,5 @@ pub mod cache;
 pub mod origin;
 pub mod telemetry;
 
+pub mod shield;
+

@@ -1,0 +1,122 @@
+//! A request's journey, one short function per step: admit, look up, answer, or join the one fill.
+
+mod arrival;
+mod ask;
+mod body;
+mod cors;
+mod fill;
+mod journey;
+mod manifest;
+mod pass;
+mod refuse;
+mod respond;
+mod slices;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use arrival::{Answer, Arrival};
+pub use body::Body;
+pub use pass::Passing;
+pub use slices::Sliced;
+
+pub use crate::cache::Cut;
+use crate::cache::{self, Cache};
+use crate::origin::Origin;
+use crate::policy::Rules;
+use crate::telemetry::Telemetry;
+
+/// How long viewers wait, and for what.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A viewer waits so long for the head of an answer; then stale, else 504.
+    pub wait_max: Duration,
+    /// With a stale copy at hand (stale-if-error), a viewer waits only so long for a fresh one.
+    pub stale_wait_max: Duration,
+    /// After a failed fetch, the same key is not asked for again for so long.
+    pub failure_backoff: Duration,
+    /// An uncacheable key is remembered so long: its viewers do not queue behind one another.
+    pub pass_memory: Duration,
+    /// Objects larger than this are fetched in slices, where the origin can send parts of them.
+    pub whole_fetch_max: u64,
+    /// Slice size for larger objects.
+    pub slice_bytes: u64,
+    /// When every viewer of a fill has left: finish it (true) or cancel it.
+    pub finish_abandoned: bool,
+    /// Ranges in one request at most; more are answered with the whole object.
+    pub ranges_max: usize,
+    /// A manifest larger than this is a failed fetch.
+    pub manifest_bytes_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            wait_max: Duration::from_secs(15),
+            stale_wait_max: Duration::from_millis(200),
+            failure_backoff: Duration::from_secs(1),
+            pass_memory: Duration::from_secs(10),
+            whole_fetch_max: 64 << 20,
+            slice_bytes: 4 << 20,
+            finish_abandoned: true,
+            ranges_max: 16,
+            manifest_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// The shield: one per process (and per test).
+pub struct Shield {
+    rules: Rules,
+    cache: Cache,
+    settings: Settings,
+    origins: Vec<Arc<Origin>>,
+    telemetry: Arc<Telemetry>,
+}
+
+/// What a shield is made of.
+pub struct Parts {
+    /// Routes.
+    pub rules: Rules,
+    /// Bounds of memory.
+    pub cache: cache::Settings,
+    /// Waits.
+    pub settings: Settings,
+    /// Origin groups, in the order routes refer to them.
+    pub origins: Vec<Arc<Origin>>,
+    /// Where outcomes go.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl Shield {
+    /// Puts a shield together.
+    pub fn new(parts: Parts) -> Arc<Shield> {
+        let mut settings = parts.settings;
+        // A slice is stored like any object.
+        settings.slice_bytes = settings.slice_bytes.min(parts.cache.object_bytes_max);
+        settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
+        Arc::new(Shield {
+            rules: parts.rules,
+            cache: Cache::new(parts.cache),
+            settings,
+            origins: parts.origins,
+            telemetry: parts.telemetry,
+        })
+    }
+
+    /// Where outcomes go.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// What is remembered, for metrics.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The origin groups, for metrics.
+    pub fn origins(&self) -> &[Arc<Origin>] {
+        &self.origins
+    }
+}

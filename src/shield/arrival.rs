@@ -1,0 +1,51 @@
+//! What comes in from a viewer and what goes back, free of any HTTP library's machinery.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
+
+use super::Body;
+use crate::origin::RequestBody;
+use crate::telemetry::Tale;
+
+/// A parsed request.
+pub struct Arrival {
+    /// Method.
+    pub method: Method,
+    /// As parsed: origin-form with `Host`, or absolute (HTTP/2 always).
+    pub uri: Uri,
+    /// Version spoken.
+    pub version: Version,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The viewer's address; `None` on Unix sockets.
+    pub peer: Option<IpAddr>,
+    /// Came over TLS.
+    pub tls: bool,
+    /// When its head was complete.
+    pub arrived: Instant,
+    /// Its body. Dropped unread unless a route passes the method on.
+    pub body: Option<RequestBody>,
+}
+
+impl Arrival {
+    /// The host as the viewer named it.
+    pub(super) fn host(&self) -> &str {
+        let field = self.headers.get(header::HOST);
+        let named = field.and_then(|host| host.to_str().ok());
+        self.uri.host().or(named).unwrap_or_default()
+    }
+}
+
+/// An answer; its body may still be growing.
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Complete but for `Date` and framing, which the edge's HTTP library adds.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// To be finished and told by the edge when the body is through.
+    pub tale: Tale,
+}

@@ -1,0 +1,189 @@
+//! What is one viewer asking for, and what is known of the asking so far?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::status::Forward;
+use super::{Answer, Arrival, Body};
+use crate::cache::Object;
+use crate::media::Kind;
+use crate::policy::Moment;
+use crate::policy::access::Entry;
+use crate::policy::directives::RequestDirectives;
+use crate::policy::freshness::{Freshness, freshness, freshness_for};
+use crate::telemetry::{LogLine, Outcome, Tale};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// One request that has entered.
+pub(super) struct Ask {
+    pub(super) entry: Entry,
+    /// What this shield calls itself.
+    pub(super) shield: Arc<str>,
+    /// HEAD: everything but the body.
+    pub(super) head_only: bool,
+    /// The viewer's headers.
+    pub(super) headers: HeaderMap,
+    /// The viewer's cache directives, where the route honours them.
+    pub(super) directives: Option<RequestDirectives>,
+    pub(super) now: Moment,
+    /// Why the cache could not answer by itself.
+    pub(super) forward: Forward,
+    /// Joined a fill that another request caused.
+    pub(super) collapsed: bool,
+    /// How long the origin took, when it was asked for this request alone.
+    pub(super) origin_time: Option<Duration>,
+    tale: Tale,
+}
+
+impl Ask {
+    /// Takes the arrival's headers out of it.
+    pub(super) fn new(
+        arrival: &mut Arrival,
+        entry: Entry,
+        now: Moment,
+        shield: &Arc<str>,
+        line: bool,
+    ) -> Ask {
+        let route = &entry.route;
+        let directives = route
+            .honour_request_directives
+            .then(|| RequestDirectives::of(&arrival.headers));
+        let mut tale = blank_tale(arrival, line);
+        tale.kind = entry.kind;
+        tale.route = Some((Arc::clone(&route.name), route.index));
+        if line {
+            tale.key_hash = entry.key.fingerprint();
+        }
+        Ask {
+            head_only: arrival.method == Method::HEAD,
+            entry,
+            shield: Arc::clone(shield),
+            headers: std::mem::take(&mut arrival.headers),
+            directives,
+            now,
+            forward: Forward::Nothing,
+            collapsed: false,
+            origin_time: None,
+            tale,
+        }
+    }
+
+    pub(super) fn freshness(&self, object: &Object) -> Freshness {
+        let lifetime = &object.head.lifetime;
+        match &self.directives {
+            None => freshness(lifetime, self.now),
+            Some(directives) => freshness_for(lifetime, directives, self.now),
+        }
+    }
+
+    pub(super) fn only_if_cached(&self) -> bool {
+        self.directives
+            .as_ref()
+            .is_some_and(|directives| directives.only_if_cached)
+    }
+
+    /// Ends the asking. A HEAD gets no body, whatever there is.
+    pub(super) fn answer(
+        self,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: Body,
+        outcome: Outcome,
+    ) -> Answer {
+        let mut tale = self.tale;
+        tale.outcome = outcome;
+        tale.origin_time = self.origin_time;
+        stamp(&mut headers, &self.headers, &mut tale);
+        let body = if self.head_only { Body::Empty } else { body };
+        finish(status, headers, body, tale)
+    }
+
+    /// What the answer really carries.
+    pub(super) fn kind(&mut self, kind: Kind) {
+        self.tale.kind = kind;
+    }
+}
+
+/// An answer to a request that did not enter.
+pub(super) fn answer_outside(
+    arrival: &Arrival,
+    line: bool,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    body: Body,
+    outcome: Outcome,
+) -> Answer {
+    let mut tale = blank_tale(arrival, line);
+    tale.outcome = outcome;
+    stamp(&mut headers, &arrival.headers, &mut tale);
+    finish(status, headers, body, tale)
+}
+
+fn finish(status: StatusCode, headers: HeaderMap, body: Body, mut tale: Tale) -> Answer {
+    tale.status = status;
+    Answer {
+        status,
+        headers,
+        body,
+        tale,
+    }
+}
+
+/// Puts the request's id on the answer and on the log line: the viewer's own, if it sent one that
+/// is fit to be repeated.
+fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, tale: &mut Tale) {
+    let given = viewer.get(X_REQUEST_ID).filter(|id| {
+        id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    let id = given.cloned().unwrap_or_else(fresh_request_id);
+    if let Some(line) = &mut tale.line {
+        id.to_str()
+            .unwrap_or_default()
+            .clone_into(&mut line.request_id);
+    }
+    answer.insert(X_REQUEST_ID, id);
+}
+
+fn fresh_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u64(..);
+    let text: [u8; 16] =
+        std::array::from_fn(|place| DIGITS[(random >> (place * 4) & 0xf) as usize]);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn blank_tale(arrival: &Arrival, line: bool) -> Tale {
+    Tale {
+        arrived: arrival.arrived,
+        outcome: Outcome::Refused,
+        kind: Kind::Other,
+        route: None,
+        key_hash: 0,
+        status: StatusCode::OK,
+        origin_time: None,
+        head_time: Duration::ZERO,
+        total_time: Duration::ZERO,
+        bytes: 0,
+        aborted: false,
+        line: line.then(|| Box::new(log_line(arrival))),
+    }
+}
+
+fn log_line(arrival: &Arrival) -> LogLine {
+    LogLine {
+        method: arrival.method.clone(),
+        path: arrival.uri.path().to_owned(),
+        host: arrival.host().to_owned(),
+        peer: arrival.peer,
+        protocol: match arrival.version {
+            http::Version::HTTP_10 => "HTTP/1.0",
+            http::Version::HTTP_2 => "HTTP/2.0",
+            _ => "HTTP/1.1",
+        },
+        request_id: String::new(),
+    }
+}

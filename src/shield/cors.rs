@@ -1,0 +1,65 @@
+//! May a page from elsewhere read this? The shield answers for the origin, so that one stored answer
+//! serves every page.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::policy::Route;
+use crate::policy::route::Cors;
+
+/// What a player reads besides the body: `Age` tunes low-latency players in.
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Age, Cache-Status, Content-Length, Content-Range, Date, X-Request-Id",
+);
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const PASSED_METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE");
+const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("86400");
+const ANY: HeaderValue = HeaderValue::from_static("*");
+const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
+
+/// Dresses an answer for pages from elsewhere.
+pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
+    match &route.cors {
+        Cors::Off => {}
+        Cors::Any => {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+            answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+        Cors::Only(origins) => {
+            answer.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            answer.append(header::VARY, ORIGIN);
+            let page = viewer.get(header::ORIGIN);
+            let known = page.filter(|page| origins.iter().any(|known| *page == known.as_str()));
+            if let Some(page) = known {
+                answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
+                answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            }
+        }
+    }
+}
+
+/// Answers a preflight.
+pub(super) fn preflight(viewer: &HeaderMap, route: &Route) -> HeaderMap {
+    let mut answer = HeaderMap::new();
+    let methods = if route.pass_methods {
+        PASSED_METHODS
+    } else {
+        METHODS
+    };
+    answer.insert(header::ALLOW, methods.clone());
+    allow(&mut answer, viewer, route);
+    if answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        copy_asked(viewer, &mut answer);
+        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        answer.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
+    }
+    answer
+}
+
+/// Whatever headers a page wants to send are dropped before the origin: it may send them.
+fn copy_asked(viewer: &HeaderMap, answer: &mut HeaderMap) {
+    const ASKED: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
+    if let Some(asked) = viewer.get(ASKED) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+}

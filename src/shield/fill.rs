@@ -1,0 +1,196 @@
+//! The one fill of a key: a detached task that asks the origin, lets the answer be judged, and feeds
+//! all who wait. It belongs to no viewer.
+
+mod arriving;
+mod refusing;
+mod reviving;
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::oneshot;
+
+use super::Shield;
+use super::pass::Passed;
+use crate::cache::{Fill, Head, Object};
+use crate::media::{Facts, Kind};
+use crate::origin::{Errand, Failure, Framing, Reply};
+use crate::policy::access::Entry;
+use crate::policy::lifetime::{Answered, Storage, storage};
+use crate::policy::{Lifetime, Moment, Route, conditional, headers};
+
+/// Who waits for a fill besides its followers.
+pub(super) enum Viewer {
+    /// The one who caused it, and who gets the answer itself if it may not be shared.
+    Waits(oneshot::Sender<Passed>),
+    /// A refresh behind a viewer who has been served already.
+    Nobody,
+}
+
+/// One fill's work.
+pub(super) struct Job {
+    shield: Arc<Shield>,
+    fill: Fill,
+    viewer: Viewer,
+    route: Arc<Route>,
+    kind: Kind,
+    target: PathAndQuery,
+    host: Option<HeaderValue>,
+}
+
+/// An answer's head, judged.
+struct Judged {
+    kind: Kind,
+    storage: Storage,
+}
+
+/// What the origin said, and to which question.
+struct Told {
+    reply: Reply,
+    /// It was asked whether the held object still holds.
+    conditional: bool,
+}
+
+impl Job {
+    pub(super) fn new(shield: Arc<Shield>, entry: &Entry, fill: Fill, viewer: Viewer) -> Job {
+        Job {
+            shield,
+            fill,
+            viewer,
+            route: Arc::clone(&entry.route),
+            kind: entry.kind,
+            target: entry.target.clone(),
+            host: entry.host.clone(),
+        }
+    }
+
+    pub(super) async fn run(self) {
+        let seen = self.fill.found().object.clone();
+        let mut told = self.ask(seen.as_deref()).await;
+        if let Some(Ok(answer)) = &told
+            && answer.reply.status == StatusCode::NOT_MODIFIED
+            && !(answer.conditional && same_object(&answer.reply, seen.as_deref()))
+        {
+            // Nobody offered a validator, or it names another object: this answers another question.
+            told = self.ask(None).await;
+        }
+        match (told, seen) {
+            // All viewers have left; dropped, the fill lets its key go.
+            (None, _) => {}
+            (Some(Err(failure)), _) => self.failed(failure),
+            (Some(Ok(Told { reply, conditional })), Some(seen))
+                if conditional && reply.status == StatusCode::NOT_MODIFIED =>
+            {
+                self.revived(&reply, &seen);
+            }
+            (Some(Ok(Told { reply, .. })), _) if reply.status == StatusCode::NOT_MODIFIED => {
+                self.failed(Failure::Protocol);
+            }
+            (Some(Ok(Told { reply, .. })), _) => self.landed(reply).await,
+        }
+    }
+
+    /// Asks the origin, for a whole object or whether the one that is held still holds. `None`: all
+    /// viewers have left, and the fill is to be given up then.
+    async fn ask(&self, seen: Option<&Object>) -> Option<Result<Told, Failure>> {
+        let mut headers = self.fill.upstream().clone();
+        let held = seen.filter(|seen| seen.head.status == StatusCode::OK);
+        let conditional =
+            held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
+        let errand = Errand::get(self.target.clone(), self.host.clone(), headers);
+        let origin = &self.shield.origins[self.route.origin_index];
+        tokio::select! {
+            reply = origin.fetch(errand) => Some(reply.map(|reply| Told { reply, conditional })),
+            () = self.given_up() => None,
+        }
+    }
+
+    /// Resolves when the fill is of no use to anyone. A refresh of what is held always is of use: the
+    /// viewer who caused it has been served the old one and left.
+    async fn given_up(&self) {
+        let of_use = self.shield.settings.finish_abandoned || self.fill.found().object.is_some();
+        match self.viewer {
+            Viewer::Waits(_) if !of_use => self.fill.deserted().await,
+            Viewer::Waits(_) | Viewer::Nobody => std::future::pending().await,
+        }
+    }
+
+    fn judge(&self, reply: &Reply, facts: Option<&Facts>) -> Judged {
+        let content_type = reply
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let kind = self.kind.refined(content_type);
+        let answered = Answered {
+            status: reply.status,
+            headers: &reply.headers,
+            kind,
+            facts,
+            end_is_proven: reply.framing != Framing::UntilClose,
+            authorized: self.authorized(),
+            delay: reply.waited,
+        };
+        Judged {
+            kind,
+            storage: storage(&answered, &self.route, Moment::now()),
+        }
+    }
+
+    fn authorized(&self) -> bool {
+        self.fill.upstream().contains_key(header::AUTHORIZATION)
+    }
+
+    async fn landed(self, reply: Reply) {
+        let judged = self.judge(&reply, None);
+        match judged.storage {
+            Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
+            Storage::Gone => self.gone(reply).await,
+            Storage::Refused => self.refused(reply).await,
+            _ if reply.status == StatusCode::OK && judged.kind.is_manifest() => {
+                self.manifest(reply).await;
+            }
+            Storage::Pass(reason) => self.pass(reply, reason),
+            Storage::Store(lifetime) => self.stream(reply, judged.kind, lifetime).await,
+        }
+    }
+
+    /// The head under which an answer is stored and sent.
+    fn head(
+        &self,
+        status: StatusCode,
+        origin: HeaderMap,
+        kind: Kind,
+        lifetime: Lifetime,
+        stored: bool,
+    ) -> Head {
+        let targeted = headers::targeted(&origin);
+        let mut headers = headers::downstream(origin, &self.shield.rules.name);
+        if status == StatusCode::OK {
+            headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        Head {
+            status,
+            headers,
+            targeted,
+            kind,
+            lifetime,
+            facts: None,
+            length: None,
+            stored,
+        }
+    }
+}
+
+/// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
+fn same_object(reply: &Reply, seen: Option<&Object>) -> bool {
+    let weak = |tag: &HeaderValue| {
+        let tag = tag.as_bytes();
+        tag.strip_prefix(b"W/").unwrap_or(tag).to_vec()
+    };
+    let held = seen.and_then(|seen| seen.head.headers.get(header::ETAG));
+    match (reply.headers.get(header::ETAG), held) {
+        (Some(told), Some(held)) => weak(told) == weak(held),
+        _ => true,
+    }
+}

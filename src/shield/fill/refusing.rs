@@ -1,0 +1,110 @@
+//! The origin gave nothing to store: it failed, refused, or answered for one viewer alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+
+use super::{Job, Viewer};
+use crate::cache::{Known, Note, Object, Verdict};
+use crate::origin::{Failure, Reply};
+use crate::policy::lifetime::Reason;
+use crate::policy::{Lifetime, Moment};
+use crate::shield::pass::Passed;
+use crate::shield::{manifest, refuse};
+
+/// An origin's error page is handed on up to this size.
+const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;
+
+impl Job {
+    /// The origin said that it cannot: all who wait are told, what is held stays, and the origin is
+    /// left alone for a while.
+    pub(super) async fn failing(self, reply: Reply, wait: Option<Duration>, open: bool) {
+        let answer = if open {
+            self.in_its_words(reply).await
+        } else {
+            let retry_after = reply.headers.get(header::RETRY_AFTER).cloned();
+            refuse::own_answer(reply.status, retry_after)
+        };
+        let answer = Arc::new(answer);
+        self.back_off(wait, &answer);
+        self.fill.settle(Verdict::Failed(answer));
+    }
+
+    /// The object is no more: what is held goes, and everyone who waits is told.
+    pub(super) async fn gone(self, reply: Reply) {
+        let answer = Arc::new(self.in_its_words(reply).await);
+        self.fill.displace();
+        self.fill.settle(Verdict::Object(answer));
+    }
+
+    /// The origin refused this request; what it says to others is not known.
+    pub(super) async fn refused(self, reply: Reply) {
+        let answer = Arc::new(self.in_its_words(reply).await);
+        self.fill.settle(Verdict::Refused(answer));
+    }
+
+    /// The origin could not be heard.
+    pub(super) fn failed(self, failure: Failure) {
+        let held = self.fill.found().object.is_some();
+        let answer = Arc::new(refuse::failure_object(failure, held));
+        match failure {
+            // Our own cap, not the origin's fault: the next viewer may try.
+            Failure::Busy => {}
+            // It was answering: who has nothing else may try at once.
+            Failure::Truncated if !held => {}
+            _ => self.back_off(None, &answer),
+        }
+        self.fill.settle(Verdict::Failed(answer));
+    }
+
+    fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
+        let wait = wait.unwrap_or(self.shield.settings.failure_backoff);
+        if !wait.is_zero() {
+            self.fill.note(Note {
+                until: Moment::now().mono + wait,
+                what: Known::Failed(Arc::clone(answer)),
+            });
+        }
+    }
+
+    /// A small answer, read whole, good for this moment only.
+    async fn in_its_words(&self, mut reply: Reply) -> Object {
+        let body = manifest::whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
+        let lifetime = Lifetime::none(Moment::now());
+        let head = self.head(reply.status, reply.headers, self.kind, lifetime, false);
+        Object::new(head, body.unwrap_or_default())
+    }
+
+    /// One viewer's own, or nobody's: not stored, not shared.
+    pub(super) fn pass(self, reply: Reply, reason: Reason) {
+        let name = &self.shield.rules.name;
+        let passed = Passed::of(reply, Some(reason), false, name);
+        self.hand_over(passed, reason);
+    }
+
+    /// The leader gets the answer itself. That a resource is uncacheable is remembered, so that its
+    /// viewers do not queue behind one another; what one odd request brought is not.
+    pub(super) fn hand_over(self, passed: Passed, reason: Reason) {
+        if passed.status == StatusCode::OK && reason != Reason::Partial {
+            self.fill.displace();
+            self.fill.note(Note {
+                until: Moment::now().mono + self.shield.settings.pass_memory,
+                what: Known::Pass,
+            });
+        }
+        if let Viewer::Waits(viewer) = self.viewer {
+            // A viewer who has left takes the answer, and the connection, with it.
+            let _ = viewer.send(passed);
+        }
+        self.fill.settle(Verdict::Pass);
+    }
+
+    /// The same for an answer whose body has been read already.
+    pub(super) fn hand_over_whole(self, reply: Reply, body: Bytes, reason: Reason) {
+        let name = &self.shield.rules.name;
+        let passed = Passed::whole(reply.status, reply.headers, body, reason, name);
+        self.hand_over(passed, reason);
+    }
+}

@@ -1,0 +1,57 @@
+//! The origin confirmed what is held: the same body under updated headers and a new lifetime.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Job;
+use crate::cache::{Head, Object, Verdict};
+use crate::origin::Reply;
+use crate::policy::lifetime::{Answered, Storage, storage};
+use crate::policy::vary::Vary;
+use crate::policy::{Lifetime, Moment, conditional, headers};
+
+impl Job {
+    /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
+    pub(super) fn revived(self, reply: &Reply, seen: &Arc<Object>) {
+        let now = Moment::now();
+        let name = &self.shield.rules.name;
+        let update = headers::downstream(reply.headers.clone(), name);
+        let updated = conditional::updated(&seen.head.headers, &update);
+        let targeted = headers::targeted(&reply.headers).or_else(|| seen.head.targeted.clone());
+
+        let mut judged = updated.clone();
+        judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
+        judged.remove(http::header::AGE);
+        judged.extend(headers::age(&reply.headers));
+        let answered = Answered {
+            status: seen.head.status,
+            headers: &judged,
+            kind: seen.head.kind,
+            facts: seen.head.facts.as_ref(),
+            end_is_proven: true,
+            authorized: self.authorized(),
+            delay: reply.waited,
+        };
+        let (lifetime, stored) = match storage(&answered, &self.route, now) {
+            Storage::Store(lifetime) => (lifetime, true),
+            _ => (Lifetime::none(now), false),
+        };
+        let head = Head {
+            headers: updated,
+            targeted,
+            lifetime,
+            stored,
+            ..seen.head.clone()
+        };
+        let object = Arc::new(Object::new(head, Bytes::clone(&seen.body)));
+        let verdict = Verdict::Revalidated(Arc::clone(&object));
+        if stored {
+            self.fill.varies(Vary::of(&object.head.headers));
+            self.fill.keep(&object, verdict);
+        } else {
+            self.fill.displace();
+            self.fill.settle(verdict);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The journey of one request: each function is one step and says where it leads.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, Method, Uri, Version};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::ask::Ask;
+use super::fill::{Job, Viewer};
+use super::pass::Passed;
+use super::status::Forward;
+use super::{Answer, Arrival, Shield, refuse, respond};
+use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
+use crate::policy::access::{Access, Entry, access};
+use crate::policy::freshness::{Freshness, freshness};
+use crate::policy::{Moment, headers};
+use crate::telemetry::Outcome;
+
+/// A lookup is made again when a fill ended, or the key turned out to have variants, meanwhile. So often
+/// at most: then the request goes to the origin by itself.
+const LOOKUPS_MAX: usize = 5;
+
+/// What a look at memory comes to.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
+enum Look {
+    /// Answered from memory.
+    Served(Answer),
+    /// Nothing that may be served as it is.
+    Wanting(Ask, Found),
+}
+
+/// Where a step leads.
+pub(super) enum Step {
+    /// Done.
+    Answer(Answer),
+    /// Look up again.
+    Again(Ask),
+}
+
+impl Shield {
+    /// Answers one request. Never fails: whatever happens has a status. Hits do not wait.
+    pub async fn answer(self: &Arc<Self>, mut arrival: Arrival) -> Answer {
+        let now = Moment {
+            mono: arrival.arrived,
+            wall: SystemTime::now(),
+        };
+        let verdict = access(
+            &self.rules,
+            &arrival.method,
+            &arrival.uri,
+            arrival.version,
+            &arrival.headers,
+        );
+        let line = self.telemetry.access_log.wants();
+        match verdict {
+            Access::Refuse(refusal) => refuse::refused(&arrival, refusal, line),
+            Access::Preflight(route) => refuse::preflight(&arrival, &route, line),
+            Access::Pass(entry) => {
+                let host = arrival.host().to_owned();
+                let ask = Ask::new(&mut arrival, entry, now, &self.rules.name, line);
+                // Boxed, as all that waits: a connection keeps room for the largest future it may run.
+                Box::pin(self.pass_method(ask, &host, arrival.method, arrival.body)).await
+            }
+            Access::Enter(entry) => {
+                let ask = Ask::new(&mut arrival, entry, now, &self.rules.name, line);
+                if headers::loops(&ask.headers, &self.rules.name) {
+                    return refuse::looped(ask);
+                }
+                match self.at_hand(ask) {
+                    Look::Served(answer) => answer,
+                    Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
+                }
+            }
+        }
+    }
+
+    /// Looks the key up and serves what may be served without a wait.
+    fn at_hand(self: &Arc<Self>, mut ask: Ask) -> Look {
+        let found = self
+            .cache
+            .lookup(&ask.entry.key, ask.entry.kind, || self.upstream(&ask));
+        if let Some(object) = &found.object {
+            match ask.freshness(object) {
+                Freshness::Fresh => return Look::Served(self.hit(ask, object)),
+                Freshness::Stale => return Look::Served(self.stale(ask, &found, object)),
+                Freshness::IfError | Freshness::Dead => {}
+            }
+        }
+        ask.forward = Forward::because(&found);
+        if ask.only_if_cached() {
+            return Look::Served(refuse::not_held(ask));
+        }
+        Look::Wanting(ask, found)
+    }
+
+    /// Fetches, and looks again where that is what it led to.
+    async fn journey(self: &Arc<Self>, mut ask: Ask, mut found: Found) -> Answer {
+        for _ in 0..LOOKUPS_MAX {
+            ask = match self.fetch(ask, &found).await {
+                Step::Answer(answer) => return answer,
+                Step::Again(ask) => ask,
+            };
+            ask.now = Moment::now();
+            (ask, found) = match self.at_hand(ask) {
+                Look::Served(answer) => return answer,
+                Look::Wanting(ask, found) => (ask, found),
+            };
+        }
+        Box::pin(self.pass(ask)).await
+    }
+
+    fn hit(&self, ask: Ask, object: &Arc<Object>) -> Answer {
+        let outcome = if object.head.status.is_client_error() {
+            Outcome::Negative
+        } else {
+            Outcome::Hit
+        };
+        respond::object(ask, object, outcome, &self.settings)
+    }
+
+    /// Serves what is stale and refreshes it behind the viewer.
+    fn stale(self: &Arc<Self>, ask: Ask, found: &Found, object: &Arc<Object>) -> Answer {
+        if !self.failed_lately(found, ask.now)
+            && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
+        {
+            self.launch(&ask.entry, fill, Viewer::Nobody);
+        }
+        respond::object(ask, object, Outcome::Stale, &self.settings)
+    }
+
+    fn failed_lately(&self, found: &Found, now: Moment) -> bool {
+        let noted = self.cache.noted(&found.slot, now);
+        matches!(noted, Some(Known::Failed(_)))
+    }
+
+    /// Nothing fresh is held: what is known of the key decides, then the one fill.
+    async fn fetch(self: &Arc<Self>, mut ask: Ask, found: &Found) -> Step {
+        match self.cache.noted(&found.slot, ask.now) {
+            Some(Known::Failed(answer)) => {
+                return self.stale_or(ask, found, |ask| {
+                    refuse::failure_answer(ask, &answer, Outcome::Negative)
+                });
+            }
+            Some(Known::Pass) => return Step::Answer(Box::pin(self.pass(ask)).await),
+            Some(Known::Sliced(series)) => return self.sliced(ask, found, series).await,
+            Some(Known::Unsliceable) | None => {}
+        }
+        let upstream = self.upstream(&ask);
+        match self.cache.join(found, &upstream) {
+            Joined::Held(_) | Joined::Again => Step::Again(ask),
+            Joined::Crowded => self.stale_or(ask, found, refuse::crowded),
+            Joined::Lead(fill, follower) => {
+                let (passing, passed) = oneshot::channel();
+                self.launch(&ask.entry, fill, Viewer::Waits(passing));
+                self.follow(ask, found, &upstream, follower, Some(passed))
+                    .await
+            }
+            Joined::Follow(follower) => {
+                ask.collapsed = true;
+                self.follow(ask, found, &upstream, follower, None).await
+            }
+        }
+    }
+
+    /// Waits at a fill, within the viewer's deadline.
+    async fn follow(
+        self: &Arc<Self>,
+        mut ask: Ask,
+        found: &Found,
+        upstream: &HeaderMap,
+        mut follower: Follower,
+        passed: Option<oneshot::Receiver<Passed>>,
+    ) -> Step {
+        // A viewer who insists on a fresh answer, and may, waits for it.
+        let settles_for_less = ask.directives.is_none() && servable_on_error(&ask, found).is_some();
+        let patience = if settles_for_less {
+            self.settings.stale_wait_max
+        } else {
+            self.settings.wait_max
+        };
+        let Ok(landing) = timeout(patience, follower.landing()).await else {
+            return self.stale_or(ask, found, refuse::timed_out);
+        };
+        ask.now = Moment::now();
+        let leads = passed.is_some();
+        if !leads && !follower.shares(upstream) {
+            ask.collapsed = false;
+            return Step::Again(ask);
+        }
+        let outcome = if leads {
+            Outcome::Miss
+        } else {
+            Outcome::Coalesced
+        };
+        match landing {
+            Landing::Growing(head) => {
+                Step::Answer(respond::growing(ask, &head, follower, outcome, &self.settings).await)
+            }
+            Landing::Settled(Verdict::Refused(_)) if !follower.same_request(upstream) => {
+                ask.collapsed = false;
+                Step::Again(ask)
+            }
+            Landing::Settled(verdict) => {
+                drop(follower);
+                self.settled(ask, found, verdict, outcome, passed).await
+            }
+        }
+    }
+
+    async fn settled(
+        self: &Arc<Self>,
+        ask: Ask,
+        found: &Found,
+        verdict: Verdict,
+        outcome: Outcome,
+        passed: Option<oneshot::Receiver<Passed>>,
+    ) -> Step {
+        let settings = &self.settings;
+        match verdict {
+            Verdict::Object(object) | Verdict::Refused(object) => {
+                Step::Answer(respond::object(ask, &object, outcome, settings))
+            }
+            Verdict::Revalidated(object) => {
+                let outcome = match outcome {
+                    Outcome::Miss => Outcome::Revalidated,
+                    coalesced => coalesced,
+                };
+                Step::Answer(respond::object(ask, &object, outcome, settings))
+            }
+            Verdict::Failed(answer) => self.stale_or(ask, found, |ask| {
+                refuse::failure_answer(ask, &answer, Outcome::Failed)
+            }),
+            Verdict::Lost => self.stale_or(ask, found, refuse::lost),
+            Verdict::Sliced => Step::Again(ask),
+            Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {
+                Some(passed) => Step::Answer(respond::passing(ask, passed)),
+                None => Step::Answer(Box::pin(self.pass(ask)).await),
+            },
+        }
+    }
+
+    /// Serves stale because of a failure; without a servable copy, what `otherwise` says.
+    fn stale_or(&self, ask: Ask, found: &Found, otherwise: impl FnOnce(Ask) -> Answer) -> Step {
+        Step::Answer(match servable_on_error(&ask, found) {
+            Some(object) => respond::object(ask, object, Outcome::StaleError, &self.settings),
+            None => otherwise(ask),
+        })
+    }
+
+    /// Starts a fill that belongs to nobody.
+    pub(super) fn launch(self: &Arc<Self>, entry: &Entry, fill: Fill, viewer: Viewer) {
+        tokio::spawn(Job::new(Arc::clone(self), entry, fill, viewer).run());
+    }
+
+    /// The request's headers as they go to the origin.
+    pub(super) fn upstream(&self, ask: &Ask) -> HeaderMap {
+        headers::upstream(&ask.headers, &ask.entry.route, &self.rules.name)
+    }
+
+    /// Drops every stored variant of a URL and dooms the fill under way for it.
+    /// `url` is absolute (`http://host/path?query`) as a viewer would ask for it; true if a route
+    /// serves it.
+    pub fn purge(&self, url: &Uri) -> bool {
+        let headers = HeaderMap::new();
+        match access(&self.rules, &Method::GET, url, Version::HTTP_11, &headers) {
+            Access::Enter(entry) => {
+                self.cache.purge(&entry.key, entry.kind);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A method that changes something succeeded: what is held for its URI, and for the resources on
+    /// the same host that the answer names, is no longer true (RFC 9111 §4.4).
+    pub(super) fn invalidate(&self, entry: &Entry, host: &str, response: &HeaderMap) {
+        self.cache.purge(&entry.key, entry.kind);
+        for field in [LOCATION, CONTENT_LOCATION] {
+            let named = response.get(field).and_then(|value| value.to_str().ok());
+            let path = named.filter(|path| path.starts_with('/') && !path.starts_with("//"));
+            if let Some(url) = path.and_then(|path| format!("http://{host}{path}").parse().ok()) {
+                self.purge(&url);
+            }
+        }
+    }
+}
+
+/// The held object, when the origin's failure makes it servable.
+fn servable_on_error<'f>(ask: &Ask, found: &'f Found) -> Option<&'f Arc<Object>> {
+    found
+        .object
+        .as_ref()
+        .filter(|object| freshness(&object.head.lifetime, ask.now) != Freshness::Dead)
+}

@@ -1,0 +1,211 @@
+//! What may not be shared: straight from the origin to one viewer, at that viewer's pace.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+
+use super::ask::Ask;
+use super::body::checked;
+use super::status::Forward;
+use super::{Answer, Body, Shield, refuse, respond};
+use crate::cache::Cut;
+use crate::origin::{Errand, Failure, Framing, Inflow, Reply, RequestBody};
+use crate::policy::headers;
+use crate::policy::lifetime::Reason;
+
+/// What an uncached request needs beyond the route's allow-list to mean the same to the origin.
+const OF_A_PASSED_READ: [HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+/// An origin's answer that goes to one viewer.
+pub(super) struct Passed {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: PassedBody,
+    pub(super) reason: Option<Reason>,
+}
+
+/// A manifest has been read already when it turns out to be one viewer's own.
+pub(super) enum PassedBody {
+    Flowing(Inflow, Framing),
+    Whole(Bytes),
+}
+
+impl Passed {
+    /// `bodiless`: it answers a HEAD, whose length is the origin's to tell.
+    pub(super) fn of(reply: Reply, reason: Option<Reason>, bodiless: bool, name: &str) -> Passed {
+        let length = reply.headers.get(header::CONTENT_LENGTH).cloned();
+        let mut headers = passed_headers(reply.headers, name);
+        headers.extend(
+            length
+                .filter(|_| bodiless)
+                .map(|length| (header::CONTENT_LENGTH, length)),
+        );
+        Passed {
+            status: reply.status,
+            headers,
+            body: PassedBody::Flowing(reply.body, reply.framing),
+            reason,
+        }
+    }
+
+    pub(super) fn whole(
+        status: StatusCode,
+        origin: HeaderMap,
+        body: Bytes,
+        reason: Reason,
+        name: &str,
+    ) -> Passed {
+        Passed {
+            status,
+            headers: passed_headers(origin, name),
+            body: PassedBody::Whole(body),
+            reason: Some(reason),
+        }
+    }
+}
+
+/// Nothing is held here that could age: the age it came with goes on.
+fn passed_headers(origin: HeaderMap, name: &str) -> HeaderMap {
+    let age = headers::age(&origin);
+    let mut headers = headers::downstream(origin, name);
+    headers.extend(age);
+    headers
+}
+
+impl PassedBody {
+    pub(super) fn into_body(self) -> Body {
+        match self {
+            PassedBody::Whole(bytes) => Body::whole(bytes),
+            PassedBody::Flowing(_, Framing::Length(0)) => Body::Empty,
+            PassedBody::Flowing(inflow, framing) => {
+                Body::Passing(Box::new(Passing::new(inflow, framing)))
+            }
+        }
+    }
+}
+
+impl Shield {
+    /// GET or HEAD, for this viewer alone.
+    pub(super) async fn pass(self: &Arc<Self>, mut ask: Ask) -> Answer {
+        ask.forward = Forward::Bypass;
+        let mut headers = self.upstream(&ask);
+        for name in OF_A_PASSED_READ {
+            if let Some(value) = ask.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        let head_only = ask.head_only;
+        let method = if head_only { Method::HEAD } else { Method::GET };
+        match self.ask_origin(&mut ask, method, headers, None).await {
+            Ok(reply) => {
+                respond::passing(ask, Passed::of(reply, None, head_only, &self.rules.name))
+            }
+            Err(failure) => refuse::failed(ask, failure),
+        }
+    }
+
+    /// Another method, on a route that passes it. Success makes what is held for the URI untrue.
+    /// `host`: as the viewer named it.
+    pub(super) async fn pass_method(
+        self: &Arc<Self>,
+        mut ask: Ask,
+        host: &str,
+        method: Method,
+        body: Option<RequestBody>,
+    ) -> Answer {
+        ask.forward = Forward::Method;
+        if headers::loops(&ask.headers, &self.rules.name) {
+            return refuse::looped(ask);
+        }
+        let headers = headers::passed(&ask.headers, &ask.entry.route, &self.rules.name);
+        let reply = match self
+            .ask_origin(&mut ask, method.clone(), headers, body)
+            .await
+        {
+            Ok(reply) => reply,
+            Err(failure) => return refuse::failed(ask, failure),
+        };
+        if !method.is_safe() && (reply.status.is_success() || reply.status.is_redirection()) {
+            self.invalidate(&ask.entry, host, &reply.headers);
+        }
+        respond::passing(ask, Passed::of(reply, None, false, &self.rules.name))
+    }
+
+    async fn ask_origin(
+        &self,
+        ask: &mut Ask,
+        method: Method,
+        headers: HeaderMap,
+        body: Option<RequestBody>,
+    ) -> Result<Reply, Failure> {
+        let entry = &ask.entry;
+        let errand = Errand {
+            method,
+            path_and_query: entry.target.clone(),
+            host: entry.host.clone(),
+            headers,
+            body,
+        };
+        let reply = self.origins[entry.route.origin_index].fetch(errand).await?;
+        ask.origin_time = Some(reply.waited);
+        Ok(reply)
+    }
+}
+
+type Step = Pin<Box<dyn Future<Output = (Inflow, Option<Result<Bytes, Failure>>)> + Send>>;
+
+/// An origin's body, read as fast as one viewer takes it.
+pub struct Passing {
+    step: Step,
+    left: Option<u64>,
+    over: bool,
+}
+
+impl Passing {
+    fn new(inflow: Inflow, framing: Framing) -> Passing {
+        Passing {
+            step: step(inflow),
+            left: match framing {
+                Framing::Length(length) => Some(length),
+                Framing::Delimited | Framing::UntilClose => None,
+            },
+            over: false,
+        }
+    }
+
+    pub(super) fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let (inflow, next) = ready!(self.step.as_mut().poll(cx));
+        if let Some(Ok(_)) = &next {
+            self.step = step(inflow);
+        } else {
+            self.over = true;
+        }
+        let next = next.map(|bytes| bytes.map_err(|_| Cut));
+        Poll::Ready(checked(next, &mut self.left))
+    }
+}
+
+fn step(mut inflow: Inflow) -> Step {
+    Box::pin(async move {
+        let next = inflow.next().await;
+        (inflow, next)
+    })
+}

@@ -1,0 +1,161 @@
+//! How does the shield say no in its own words: refusals, failures, and too many at once?
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::ask::{Ask, answer_outside};
+use super::status::{Story, tell};
+use super::{Answer, Arrival, Body, cors};
+use crate::cache::{Head, Object};
+use crate::media::Kind;
+use crate::origin::Failure;
+use crate::policy::access::Refusal;
+use crate::policy::{Lifetime, Moment, Route};
+use crate::telemetry::Outcome;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const SOON: HeaderValue = HeaderValue::from_static("1");
+
+/// The request itself is at fault.
+pub(super) fn refused(arrival: &Arrival, refusal: Refusal, line: bool) -> Answer {
+    let (mut headers, body) = words(refusal.why);
+    if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, OPTIONS"),
+        );
+    }
+    answer_outside(
+        arrival,
+        line,
+        refusal.status,
+        headers,
+        body,
+        Outcome::Refused,
+    )
+}
+
+/// A CORS preflight, or an OPTIONS of any other intent.
+pub(super) fn preflight(arrival: &Arrival, route: &Route, line: bool) -> Answer {
+    let headers = cors::preflight(&arrival.headers, route);
+    let status = StatusCode::NO_CONTENT;
+    answer_outside(arrival, line, status, headers, Body::Empty, Outcome::Local)
+}
+
+/// The request has been here before.
+pub(super) fn looped(ask: Ask) -> Answer {
+    let why = "this request has passed through this shield already";
+    say(ask, StatusCode::LOOP_DETECTED, why, Outcome::Refused)
+}
+
+/// `only-if-cached`, and it is not.
+pub(super) fn not_held(ask: Ask) -> Answer {
+    say(
+        ask,
+        StatusCode::GATEWAY_TIMEOUT,
+        "not held",
+        Outcome::Failed,
+    )
+}
+
+/// Too many viewers wait for this key already.
+pub(super) fn crowded(ask: Ask) -> Answer {
+    let why = "too many are waiting for this already";
+    say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
+}
+
+/// The viewer's patience is at its end.
+pub(super) fn timed_out(ask: Ask) -> Answer {
+    let why = "the origin did not answer in time";
+    say(ask, StatusCode::GATEWAY_TIMEOUT, why, Outcome::Overload)
+}
+
+/// The fill broke before there was anything to answer with.
+pub(super) fn lost(ask: Ask) -> Answer {
+    say(
+        ask,
+        StatusCode::BAD_GATEWAY,
+        "the origin's answer was lost",
+        Outcome::Failed,
+    )
+}
+
+/// The origin failed on this request alone.
+pub(super) fn failed(ask: Ask, failure: Failure) -> Answer {
+    let object = failure_object(failure, false);
+    failure_answer(ask, &object, Outcome::Failed)
+}
+
+/// The origin failed, for all who wait.
+pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Answer {
+    let mut headers = object.head.headers.clone();
+    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    let status = object.head.status;
+    let retry = status == StatusCode::SERVICE_UNAVAILABLE;
+    if retry && !headers.contains_key(header::RETRY_AFTER) {
+        headers.insert(header::RETRY_AFTER, SOON);
+    }
+    let story = Story {
+        detail: (outcome == Outcome::Negative).then_some("back-off"),
+        ..Story::default()
+    };
+    tell(&mut headers, &ask, outcome, story);
+    let body = Body::whole(object.body.clone());
+    ask.answer(status, headers, body, outcome)
+}
+
+/// The answer that a failure comes to. With a copy held that may not be served, the fault is told as
+/// RFC 9111 §5.2.2.2 wants it: 504.
+pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
+    let status = match failure {
+        Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        _ if held => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    own_object(status, own_headers(), &failure.to_string())
+}
+
+/// The origin's status in the shield's words, where its own are not for everybody.
+pub(super) fn own_answer(status: StatusCode, retry_after: Option<HeaderValue>) -> Object {
+    let mut headers = own_headers();
+    headers.extend(retry_after.map(|wait| (header::RETRY_AFTER, wait)));
+    own_object(status, headers, "the origin failed")
+}
+
+fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
+    let head = Head {
+        status,
+        headers,
+        targeted: None,
+        stored: false,
+        kind: Kind::Other,
+        lifetime: Lifetime::none(Moment::now()),
+        facts: None,
+        length: None,
+    };
+    Object::new(head, Bytes::from(format!("{why}\n")))
+}
+
+fn say(ask: Ask, status: StatusCode, why: &str, outcome: Outcome) -> Answer {
+    let (mut headers, body) = words(why);
+    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, SOON);
+    }
+    tell(&mut headers, &ask, outcome, Story::default());
+    ask.answer(status, headers, body, outcome)
+}
+
+fn words(why: &str) -> (HeaderMap, Body) {
+    (own_headers(), Body::whole(Bytes::from(format!("{why}\n"))))
+}
+
+/// What the shield says itself is about this moment: never stored, wherever it goes.
+fn own_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, TEXT);
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers
+}

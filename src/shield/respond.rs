@@ -1,0 +1,326 @@
+//! How does an answer look when there is something to answer with: held, or arriving?
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::timeout;
+
+use super::ask::Ask;
+use super::pass::Passed;
+use super::status::{Story, tell};
+use super::{Answer, Body, Settings, cors, refuse};
+use crate::cache::{Follower, Head, Object, Reach};
+use crate::policy::conditional::{self, Condition};
+use crate::policy::lifetime::Reason;
+use crate::policy::range::{self, Asked, Resolved, Span, Spec};
+use crate::telemetry::Outcome;
+
+/// From an object in memory.
+pub(super) fn object(
+    ask: Ask,
+    object: &Arc<Object>,
+    outcome: Outcome,
+    settings: &Settings,
+) -> Answer {
+    let body = &object.body;
+    let length = body.len() as u64;
+    let part = |span: Span| body.slice(to_usize(span.start)..to_usize(span.end));
+    sized(
+        ask,
+        &object.head,
+        length,
+        outcome,
+        settings.ranges_max,
+        |spans| match spans {
+            [span] => Body::whole(part(*span)),
+            _ => Body::Pieces(spans.iter().copied().map(part).collect()),
+        },
+    )
+}
+
+/// What an answer adds to the stored fields, here and on its way out.
+const FIELDS_ADDED: usize = 10;
+
+/// Offsets within a body that is in memory fit.
+pub(super) fn to_usize(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+/// From anything of known length; `body` makes the bytes of the spans.
+pub(super) fn sized(
+    mut ask: Ask,
+    head: &Head,
+    length: u64,
+    outcome: Outcome,
+    ranges_max: usize,
+    body: impl FnOnce(&[Span]) -> Body,
+) -> Answer {
+    ask.kind(head.kind);
+    if let Some(answer) = precondition(&ask, head, outcome) {
+        return finish(ask, answer, Body::Empty, outcome);
+    }
+    let mut headers = dressed(&ask, head, outcome);
+    if ask.head_only {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        return finish(ask, (head.status, headers), Body::Empty, outcome);
+    }
+    let resolved = match asked(&ask, head, ranges_max) {
+        Asked::Whole => Resolved::Whole,
+        asked @ Asked::Ranges(_) => range::resolve(&asked, length),
+    };
+    match resolved {
+        Resolved::Whole => {
+            let whole = Span {
+                start: 0,
+                end: length,
+            };
+            finish(ask, (head.status, headers), body(&[whole]), outcome)
+        }
+        Resolved::One(span) => {
+            let told = range::content_range(span, length);
+            partial(ask, headers, told, body(&[span]), outcome)
+        }
+        Resolved::Many(spans) => multipart(ask, headers, &spans, length, body(&spans), outcome),
+        Resolved::Unsatisfiable => unsatisfiable(ask, head, length, outcome),
+    }
+}
+
+/// Where a body of known length will be read first.
+pub(super) fn first_byte(ask: &Ask, head: &Head, length: u64) -> u64 {
+    match range::resolve(&asked(ask, head, 1), length) {
+        Resolved::One(span) => span.start,
+        Resolved::Whole | Resolved::Many(_) | Resolved::Unsatisfiable => 0,
+    }
+}
+
+/// From a body that is still arriving: a part of it starts as soon as its bytes are there.
+pub(super) async fn growing(
+    mut ask: Ask,
+    head: &Head,
+    mut follower: Follower,
+    outcome: Outcome,
+    settings: &Settings,
+) -> Answer {
+    if let Some(length) = head.length {
+        return sized(ask, head, length, outcome, 1, |spans| {
+            let (start, end) = spans
+                .first()
+                .map_or((0, length), |span| (span.start, span.end));
+            follower.narrow(start, end);
+            Body::Growing {
+                follower,
+                left: Some(end - start),
+            }
+        });
+    }
+    ask.kind(head.kind);
+    if let Some(answer) = precondition(&ask, head, outcome) {
+        return finish(ask, answer, Body::Empty, outcome);
+    }
+    let headers = dressed(&ask, head, outcome);
+    if ask.head_only {
+        return finish(ask, (head.status, headers), Body::Empty, outcome);
+    }
+    let Some((first, last)) = near_range(&ask, head) else {
+        let body = Body::Growing {
+            follower,
+            left: None,
+        };
+        return finish(ask, (head.status, headers), body, outcome);
+    };
+    let reached = timeout(settings.wait_max, follower.reach(last + 1)).await;
+    let whole = |follower, left| Body::Growing { follower, left };
+    match reached {
+        Err(_) => refuse::timed_out(ask),
+        Ok(Err(_)) => refuse::lost(ask),
+        Ok(Ok(Reach::There)) => {
+            let span = Span {
+                start: first,
+                end: last + 1,
+            };
+            let told = range::content_range_so_far(span);
+            part(ask, headers, told, span, follower, outcome)
+        }
+        Ok(Ok(Reach::Passing)) => {
+            finish(ask, (head.status, headers), whole(follower, None), outcome)
+        }
+        Ok(Ok(Reach::Whole(length))) => {
+            let spec = Asked::Ranges(vec![Spec::Closed(first, last)]);
+            match range::resolve(&spec, length) {
+                Resolved::One(span) => {
+                    let told = range::content_range(span, length);
+                    part(ask, headers, told, span, follower, outcome)
+                }
+                Resolved::Unsatisfiable => unsatisfiable(ask, head, length, outcome),
+                Resolved::Whole | Resolved::Many(_) => {
+                    let body = whole(follower, Some(length));
+                    finish(ask, (head.status, headers), body, outcome)
+                }
+            }
+        }
+    }
+}
+
+/// While the length is not known, a closed range can be told as soon as its bytes are there. One that
+/// is open, or far, would wait for the end of the body: it is ignored (RFC 9110 §14.2 lets a server).
+fn near_range(ask: &Ask, head: &Head) -> Option<(u64, u64)> {
+    const LAST_MAX: u64 = 8 << 20;
+    match asked(ask, head, 1) {
+        Asked::Ranges(specs) => match specs[..] {
+            [Spec::Closed(first, last)] if last < LAST_MAX => Some((first, last)),
+            _ => None,
+        },
+        Asked::Whole => None,
+    }
+}
+
+fn part(
+    ask: Ask,
+    headers: HeaderMap,
+    told: HeaderValue,
+    span: Span,
+    mut follower: Follower,
+    outcome: Outcome,
+) -> Answer {
+    follower.narrow(span.start, span.end);
+    let body = Body::Growing {
+        follower,
+        left: Some(span.length()),
+    };
+    partial(ask, headers, told, body, outcome)
+}
+
+/// What may not be shared, for this viewer alone.
+pub(super) fn passing(ask: Ask, passed: Passed) -> Answer {
+    let Passed {
+        status,
+        mut headers,
+        body,
+        reason,
+    } = passed;
+    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    let story = Story {
+        origin_status: Some(status.as_u16()),
+        detail: reason.map(Reason::as_str),
+        ..Story::default()
+    };
+    tell(&mut headers, &ask, Outcome::Pass, story);
+    ask.answer(status, headers, body.into_body(), Outcome::Pass)
+}
+
+/// The head's own headers, and what is true only now.
+fn dressed(ask: &Ask, head: &Head, outcome: Outcome) -> HeaderMap {
+    dress(ask, head, head.headers.clone(), outcome)
+}
+
+fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> HeaderMap {
+    headers.reserve(FIELDS_ADDED);
+    let lifetime = &head.lifetime;
+    headers.insert(
+        header::AGE,
+        HeaderValue::from(lifetime.age(ask.now).as_secs()),
+    );
+    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    let filled = matches!(
+        outcome,
+        Outcome::Miss | Outcome::Coalesced | Outcome::Revalidated
+    );
+    let story = Story {
+        lifetime: Some(lifetime),
+        origin_status: match outcome {
+            Outcome::Miss => Some(head.status.as_u16()),
+            Outcome::Revalidated => Some(StatusCode::NOT_MODIFIED.as_u16()),
+            _ => None,
+        },
+        stored: filled && head.stored,
+        detail: None,
+    };
+    tell(&mut headers, ask, outcome, story);
+    headers
+}
+
+/// 304 or 412, where the viewer's preconditions ask for it.
+fn precondition(ask: &Ask, head: &Head, outcome: Outcome) -> Option<(StatusCode, HeaderMap)> {
+    if head.status != StatusCode::OK {
+        return None;
+    }
+    match conditional::judge(&ask.headers, &head.headers) {
+        Condition::Proceed => None,
+        Condition::NotModified => {
+            let headers = conditional::not_modified_headers(&head.headers);
+            Some((StatusCode::NOT_MODIFIED, dress(ask, head, headers, outcome)))
+        }
+        Condition::Failed => {
+            let headers = dress(ask, head, HeaderMap::new(), outcome);
+            Some((StatusCode::PRECONDITION_FAILED, headers))
+        }
+    }
+}
+
+fn asked(ask: &Ask, head: &Head, ranges_max: usize) -> Asked {
+    if head.status != StatusCode::OK || !ask.headers.contains_key(header::RANGE) {
+        return Asked::Whole;
+    }
+    if range::if_range_holds(&ask.headers, &head.headers) {
+        range::asked(&ask.headers, ranges_max)
+    } else {
+        Asked::Whole
+    }
+}
+
+fn partial(
+    ask: Ask,
+    mut headers: HeaderMap,
+    told: HeaderValue,
+    body: Body,
+    outcome: Outcome,
+) -> Answer {
+    headers.insert(header::CONTENT_RANGE, told);
+    finish(ask, (StatusCode::PARTIAL_CONTENT, headers), body, outcome)
+}
+
+/// About this request alone: nothing of the object's own headers, above all none that would let a
+/// cache behind keep it.
+fn unsatisfiable(ask: Ask, head: &Head, length: u64, outcome: Outcome) -> Answer {
+    let mut headers = dress(&ask, head, HeaderMap::new(), outcome);
+    headers.insert(header::CONTENT_RANGE, range::unsatisfied(length));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.remove(header::AGE);
+    let status = StatusCode::RANGE_NOT_SATISFIABLE;
+    finish(ask, (status, headers), Body::Empty, outcome)
+}
+
+fn multipart(
+    ask: Ask,
+    mut headers: HeaderMap,
+    spans: &[Span],
+    length: u64,
+    parts: Body,
+    outcome: Outcome,
+) -> Answer {
+    let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let part_type = headers.get(header::CONTENT_TYPE);
+    let framed = range::multipart(spans, length, part_type, &boundary);
+    headers.insert(header::CONTENT_TYPE, framed.content_type);
+    let mut parts = match parts {
+        Body::Pieces(parts) => parts,
+        _ => VecDeque::new(),
+    };
+    let mut pieces = VecDeque::new();
+    for delimiter in framed.delimiters {
+        pieces.push_back(delimiter);
+        pieces.extend(parts.pop_front());
+    }
+    let answer = (StatusCode::PARTIAL_CONTENT, headers);
+    finish(ask, answer, Body::Pieces(pieces), outcome)
+}
+
+fn finish(
+    ask: Ask,
+    (status, headers): (StatusCode, HeaderMap),
+    body: Body,
+    outcome: Outcome,
+) -> Answer {
+    ask.answer(status, headers, body, outcome)
+}

@@ -24,3 +24,6 @@ pub mod telemetry;
 
 pub mod shield;
 
+pub mod admin;
+pub mod edge;
+

@@ -1,0 +1,30 @@
+//! What may operators ask? `/metrics`, `/healthz`, `/readyz`, `POST /purge?url=…`.
+//!
+//! Knows no room of the server: it shows the pages it was given and passes purges on.
+
+mod office;
+pub mod pages;
+
+use std::net::SocketAddr;
+
+pub use office::serve;
+
+/// Where operators come in.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Its own address, never a viewer's listener. `None`: no admin server.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Something that appends its metrics to a page in the Prometheus text format.
+pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
+
+/// What is behind the counter.
+pub struct Desk {
+    /// What `/metrics` shows, in this order.
+    pub pages: Vec<Page>,
+    /// Whether viewers are being let in.
+    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Drops what is stored for an absolute URL; `false`: no route serves it.
+    pub purge: Box<dyn Fn(&http::Uri) -> bool + Send + Sync>,
+}

@@ -1,0 +1,282 @@
+//! How are operators received? A small HTTP/1.1 server with deadlines and bounds of its own.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Desk;
+use crate::telemetry;
+
+/// Operators at once; more wait in the listener.
+const CONNECTIONS_MAX: usize = 64;
+
+/// For a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For a whole visit. A visit is one request: scrapers come back with a new connection.
+const VISIT_MAX: Duration = Duration::from_secs(30);
+
+/// A head of more bytes is refused.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// After a failure to accept.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Receives operators until it is dropped, and their connections with it.
+pub async fn serve(socket: TcpListener, desk: Arc<Desk>) -> io::Result<()> {
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut visits = JoinSet::new();
+    loop {
+        while visits.try_join_next().is_some() {}
+        let Ok(seat) = seats.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        let Ok((wire, _)) = socket.accept().await else {
+            sleep(BACKOFF).await;
+            continue;
+        };
+        let desk = desk.clone();
+        visits.spawn(async move {
+            let _seat = seat;
+            let service = service_fn(move |request| {
+                let response = reply(&desk, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let visit = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_header_size(HEAD_BYTES_MAX)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(wire), service);
+            // An operator who leaves or dawdles is nobody's loss.
+            let _ = timeout(VISIT_MAX, visit).await;
+        });
+    }
+}
+
+fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        "/metrics" if read => metrics(desk),
+        "/healthz" if read => text(StatusCode::OK, "ok\n"),
+        "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
+        "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/purge" if request.method() == Method::POST => purge(desk, request.uri()),
+        "/metrics" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
+        "/purge" => wrong_method("POST"),
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+fn metrics(desk: &Desk) -> Response<Text> {
+    let mut page = String::new();
+    for write in &desk.pages {
+        write(&mut page);
+    }
+    typed(StatusCode::OK, page, telemetry::CONTENT_TYPE)
+}
+
+fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
+    let Some(url) = asked_url(uri) else {
+        let told = serde_json::json!({ "error": "url must be an absolute http or https URL" });
+        return json(StatusCode::BAD_REQUEST, &told);
+    };
+    let purged = (desk.purge)(&url);
+    let status = if purged {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    };
+    json(
+        status,
+        &serde_json::json!({ "purged": purged, "url": url.to_string() }),
+    )
+}
+
+/// The `url` parameter, decoded; it must be absolute.
+fn asked_url(uri: &Uri) -> Option<Uri> {
+    let mut parameters = uri.query()?.split('&');
+    let encoded = parameters.find_map(|one| one.strip_prefix("url="))?;
+    let url = Uri::try_from(percent_decoded(encoded)?).ok()?;
+    let http = matches!(url.scheme_str(), Some("http" | "https"));
+    (http && url.authority().is_some()).then_some(url)
+}
+
+fn percent_decoded(encoded: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+            b'+' => b' ',
+            plain => plain,
+        });
+    }
+    Some(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    // A base-16 digit fits.
+    #[expect(clippy::cast_possible_truncation)]
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Text> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Text> {
+    typed(status, format!("{value}\n"), "application/json")
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Text> {
+    typed(status, body, "text/plain; charset=utf-8")
+}
+
+fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Response<Text> {
+    let mut response = Response::new(Text(Some(body.into())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A body at hand.
+struct Text(Option<Bytes>);
+
+impl Body for Text {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn desk(ready: bool) -> Desk {
+        Desk {
+            pages: vec![
+                Box::new(|page| page.push_str("one 1\n")),
+                Box::new(|page| page.push_str("two 2\n")),
+            ],
+            ready: Box::new(move || ready),
+            purge: Box::new(|url| url.host() == Some("known.example")),
+        }
+    }
+
+    fn asked(method: &str, target: &str, ready: bool) -> (u16, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .body(())
+            .unwrap();
+        let response = reply(&desk(ready), &request);
+        let status = response.status().as_u16();
+        let body = response.into_body().0.unwrap_or_default();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn metrics_are_every_page_in_order() {
+        assert_eq!(
+            asked("GET", "/metrics", true),
+            (200, "one 1\ntwo 2\n".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_draining_server_is_healthy_but_not_ready() {
+        assert_eq!(asked("GET", "/healthz", false).0, 200);
+        assert_eq!(asked("GET", "/readyz", true).0, 200);
+        assert_eq!(asked("GET", "/readyz", false).0, 503);
+    }
+
+    #[test]
+    fn a_purge_decodes_its_url() {
+        let (status, body) = asked(
+            "POST",
+            "/purge?a=b&url=https%3A%2F%2Fknown.example%2Fa%3Fb%3Dc",
+            true,
+        );
+        assert_eq!(status, 200);
+        assert!(body.contains("https://known.example/a?b=c"), "{body}");
+        assert_eq!(
+            asked("POST", "/purge?url=http://other.example/", true).0,
+            404
+        );
+    }
+
+    #[test]
+    fn a_purge_of_nothing_sensible_is_refused() {
+        for target in [
+            "/purge",
+            "/purge?url=",
+            "/purge?url=/a",
+            "/purge?url=%zz",
+            "/purge?url=%4",
+        ] {
+            assert_eq!(asked("POST", target, true).0, 400, "{target}");
+        }
+    }
+
+    #[test]
+    fn other_methods_and_paths_are_refused() {
+        assert_eq!(asked("POST", "/metrics", true).0, 405);
+        assert_eq!(
+            asked("GET", "/purge?url=http://known.example/", true).0,
+            405
+        );
+        assert_eq!(asked("GET", "/", true).0, 404);
+    }
+
+    #[tokio::test]
+    async fn it_speaks_http_and_closes() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(serve(socket, Arc::new(desk(true))));
+        let mut wire = tokio::net::TcpStream::connect(address).await.unwrap();
+        wire.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut told = String::new();
+        wire.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\nok\n"), "{told}");
+    }
+}

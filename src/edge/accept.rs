@@ -1,0 +1,223 @@
+//! Who is let in? Accepts, counts, limits, and lives through a shortage of descriptors.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Duration, sleep};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{House, Origin, serve_plain, serve_tls};
+use super::listen::{Door, Listening};
+use super::roll::Roll;
+use super::stats::{Event, Stats};
+use super::{CertificateError, Limits, Teller, tls};
+use crate::shield::{Answer, Arrival};
+
+/// With no descriptor or memory left, the next attempt waits so long, and twice as long each time.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// The viewers' side of a server: everything its workers share.
+pub struct Edge {
+    limits: Arc<Limits>,
+    roll: Arc<Roll>,
+    tickets: Arc<dyn rustls::server::ProducesTickets>,
+}
+
+impl Edge {
+    /// An edge nobody is connected to yet.
+    pub fn new(limits: Limits) -> Result<Edge, CertificateError> {
+        let roll = Roll::new(&limits);
+        Ok(Edge {
+            limits: Arc::new(limits),
+            roll,
+            tickets: tls::tickets()?,
+        })
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        self.roll.stats()
+    }
+
+    /// Whether the edge has been told to stop.
+    pub fn draining(&self) -> bool {
+        self.roll.closing()
+    }
+
+    /// Stops accepting, has every connection finish, and returns when the last is gone.
+    pub async fn drain(&self) {
+        self.roll.close();
+        self.roll.vacant().await;
+    }
+
+    /// Stops accepting and drops every connection.
+    pub fn abort(&self) {
+        self.roll.close();
+        self.roll.abort();
+    }
+
+    /// Serves viewers at one door on the current thread's runtime, until the edge is drained.
+    /// Every finished request is told to `teller`.
+    pub async fn serve<A, F>(&self, door: Door, answer: A, teller: Teller) -> io::Result<()>
+    where
+        A: Fn(Arrival) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let acceptor = match &door.certificates {
+            None => None,
+            Some(certificates) => {
+                let made = tls::acceptor(certificates, &self.tickets);
+                Some(made.map_err(io::Error::other)?)
+            }
+        };
+        let entrance = Entrance {
+            socket: Registered::new(door.socket)?,
+            acceptor,
+            house: House::new(answer, teller, self.limits.clone(), self.roll.clone()),
+        };
+        entrance.run().await;
+        Ok(())
+    }
+}
+
+/// A door registered with the current runtime.
+struct Entrance<A> {
+    socket: Registered,
+    acceptor: Option<TlsAcceptor>,
+    house: Arc<House<A>>,
+}
+
+enum Registered {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Newcomer {
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
+}
+
+impl Registered {
+    fn new(socket: Listening) -> io::Result<Registered> {
+        match socket {
+            Listening::Tcp(socket) => TcpListener::from_std(socket).map(Registered::Tcp),
+            Listening::Unix(socket) => UnixListener::from_std(socket).map(Registered::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Newcomer> {
+        match self {
+            Registered::Tcp(socket) => {
+                let (wire, peer) = socket.accept().await?;
+                Ok(Newcomer::Tcp(wire, peer.ip().to_canonical()))
+            }
+            Registered::Unix(socket) => Ok(Newcomer::Unix(socket.accept().await?.0)),
+        }
+    }
+}
+
+impl<A, F> Entrance<A>
+where
+    A: Fn(Arrival) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    async fn run(self) {
+        let mut stage = self.house.roll.stage();
+        let accepting = async {
+            let mut backoff = BACKOFF_MIN;
+            loop {
+                match self.socket.accept().await {
+                    Ok(newcomer) => {
+                        self.admit(newcomer);
+                        backoff = BACKOFF_MIN;
+                    }
+                    Err(error) if is_shortage(&error) => {
+                        self.house.roll.tally.count(Event::AcceptFailed);
+                        tracing::warn!(%error, "cannot accept connections for now");
+                        sleep(backoff).await;
+                        backoff = (backoff * 2).min(BACKOFF_MAX);
+                    }
+                    // The newcomer was gone before it was let in.
+                    Err(_) => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            _ = stage.wait_for(Option::is_some) => {}
+        }
+        self.last_sweep().await;
+    }
+
+    /// Lets in whoever is waiting already: closing the socket would reset them.
+    async fn last_sweep(&self) {
+        loop {
+            tokio::select! {
+                biased;
+                accepted = self.socket.accept() => match accepted {
+                    Ok(newcomer) => self.admit(newcomer),
+                    Err(_) => return,
+                },
+                () = std::future::ready(()) => return,
+            }
+        }
+    }
+
+    fn admit(&self, newcomer: Newcomer) {
+        match newcomer {
+            Newcomer::Tcp(wire, peer) => {
+                let origin = Origin {
+                    peer: Some(peer),
+                    socket: Some(wire.as_raw_fd()),
+                };
+                self.seat(wire, origin);
+            }
+            Newcomer::Unix(wire) => self.seat(
+                wire,
+                Origin {
+                    peer: None,
+                    socket: None,
+                },
+            ),
+        }
+    }
+
+    fn seat<W: super::line::Wire>(&self, wire: W, origin: Origin) {
+        let seat = match self.house.roll.admit(origin.peer) {
+            Ok(seat) => seat,
+            Err(refused) => return self.house.roll.tally.count(refused),
+        };
+        let gauge = origin.gauge(&self.house.teller, self.acceptor.is_some());
+        seat.enrol(&gauge);
+        let (house, noted) = (self.house.clone(), gauge.clone());
+        let task = if let Some(acceptor) = &self.acceptor {
+            let serving = serve_tls(house, wire, gauge, acceptor.clone());
+            tokio::spawn(async move {
+                let _seat = seat;
+                serving.await;
+            })
+        } else {
+            tokio::spawn(async move {
+                let _seat = seat;
+                serve_plain(house, wire, gauge).await;
+            })
+        };
+        noted.runs_in(task.abort_handle());
+    }
+}
+
+/// Errors that will come again at once if nothing is done about them (Linux's numbers).
+fn is_shortage(error: &io::Error) -> bool {
+    const NO_MEMORY: i32 = 12;
+    const SYSTEM_FILES: i32 = 23;
+    const PROCESS_FILES: i32 = 24;
+    const NO_BUFFERS: i32 = 105;
+    matches!(
+        error.raw_os_error(),
+        Some(NO_MEMORY | SYSTEM_FILES | PROCESS_FILES | NO_BUFFERS)
+    )
+}

@@ -1,0 +1,273 @@
+//! How does one connection live? Handshake, protocol, requests, end: one task, on one thread.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::{Duration, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::exchange::{connection, exchange, stream};
+use super::gauge::Gauge;
+use super::hold::Hold;
+use super::line::{Line, Wire};
+use super::roll::Roll;
+use super::stats::Event;
+use super::streams::Streams;
+use super::watch::{Look, Protocol, Watch};
+use super::{Limits, Teller};
+use crate::shield::{Answer, Arrival};
+
+/// How long the rest of a request is waited for after its answer went out and the connection was
+/// shut. Closing with unread bytes would reset it, and the viewer could lose the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a viewer may upload before it is read: the windows of HTTP/2 bound memory per connection,
+/// and players send no bodies. What they download is governed by their windows, not by these.
+const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
+const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// Per stream, bytes hyper may queue ahead of the socket: one slice and the next.
+const SEND_QUEUE_BYTES: usize = 64 << 10;
+
+/// Streams reset by the viewer before they were looked at, and by us for its errors, before the
+/// connection is closed as abusive.
+const RESET_STREAMS_MAX: usize = 32;
+
+/// The fewest bytes hyper's buffers can be limited to.
+const BUFFER_BYTES_MIN: usize = 8 << 10;
+
+/// hyper parses up to so many fields without allocating.
+const FIELDS_INLINE: usize = 100;
+
+/// What the connections of one worker share.
+pub(super) struct House<A> {
+    pub(super) answer: A,
+    pub(super) teller: Teller,
+    pub(super) limits: Arc<Limits>,
+    pub(super) roll: Arc<Roll>,
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
+}
+
+impl<A> House<A> {
+    pub(super) fn new(
+        answer: A,
+        teller: Teller,
+        limits: Arc<Limits>,
+        roll: Arc<Roll>,
+    ) -> Arc<House<A>> {
+        let http1 = http1_builder(&limits);
+        let http2 = http2_builder(&limits, Streams::new(limits.clone(), roll.clone()));
+        Arc::new(House {
+            answer,
+            teller,
+            limits,
+            roll,
+            http1,
+            http2,
+        })
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
+        .max_header_size(limits.head_bytes_max)
+        // The watch does this, without a timer per request and without counting idle time.
+        .header_read_timeout(None);
+    if limits.fields_max > FIELDS_INLINE {
+        builder.max_headers(limits.fields_max);
+    }
+    builder
+}
+
+fn http2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(UPLOAD_STREAM_WINDOW)
+        .initial_connection_window_size(UPLOAD_CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(RESET_STREAMS_MAX)
+        .max_send_buf_size(SEND_QUEUE_BYTES);
+    builder
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) peer: Option<IpAddr>,
+    pub(super) socket: Option<RawFd>,
+}
+
+impl Origin {
+    pub(super) fn gauge(self, teller: &Teller, tls: bool) -> Arc<Gauge> {
+        Arc::new(Gauge::new(teller.clone(), self.peer, tls, self.socket))
+    }
+}
+
+/// Serves a connection whose first bytes tell its protocol.
+pub(super) async fn serve_plain<A, F, W>(house: Arc<House<A>>, wire: W, gauge: Arc<Gauge>)
+where
+    A: Fn(Arrival) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+    W: Wire,
+{
+    let line = Line::open(wire, gauge.clone());
+    if let Some(line) = speak_http1(&house, line, &gauge).await {
+        // Boxed, so that HTTP/1 connections do not carry the size of HTTP/2 ones.
+        Box::pin(speak_http2(&house, line, &gauge)).await;
+    }
+}
+
+/// Serves a connection after its TLS handshake.
+pub(super) async fn serve_tls<A, F, W>(
+    house: Arc<House<A>>,
+    wire: W,
+    gauge: Arc<Gauge>,
+    acceptor: TlsAcceptor,
+) where
+    A: Fn(Arrival) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+    W: Wire,
+{
+    let handshake = Box::pin(acceptor.accept(wire));
+    let wire = match timeout(house.limits.handshake_timeout, handshake).await {
+        Ok(Ok(wire)) => wire,
+        Ok(Err(_)) => return house.roll.tally.count(Event::HandshakeFailed),
+        Err(_) => return house.roll.tally.count(Event::HandshakeTimeout),
+    };
+    if wire.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let line = Line::http2(wire, gauge.clone());
+        Box::pin(speak_http2(&house, line, &gauge)).await;
+    } else {
+        let line = Line::http1(wire, gauge.clone());
+        speak_http1(&house, line, &gauge).await;
+    }
+}
+
+/// Speaks HTTP/1 to the end, or until it turns out to be HTTP/2: then the line is handed back.
+async fn speak_http1<A, F, W>(
+    house: &Arc<House<A>>,
+    line: Line<W>,
+    gauge: &Arc<Gauge>,
+) -> Option<Line<W>>
+where
+    A: Fn(Arrival) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+    W: Wire,
+{
+    let service = service_fn(|request| exchange(house.clone(), connection(gauge), request));
+    let mut hyper = house.http1.serve_connection(TokioIo::new(line), service);
+    let mut watch = house.watch(Protocol::Http1, gauge);
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = std::pin::Pin::new(&mut hyper).poll(cx) {
+                return Poll::Ready(Ok(ended));
+            }
+            match watch.look(cx) {
+                Look::Wait => return Poll::Pending,
+                Look::Finish => std::pin::Pin::new(&mut hyper).graceful_shutdown(),
+                Look::Cut(event) => return Poll::Ready(Err(event)),
+            }
+        }
+    })
+    .await;
+    let line = match hyper.into_parts().io.into_inner().recognised() {
+        Ok(line) => return Some(line),
+        Err(line) => line,
+    };
+    match ended {
+        Err(event) => house.cut(event, gauge),
+        Ok(Err(error)) if error.is_parse() => {
+            house.roll.tally.count(Event::HeadRefused);
+            linger(line, &house.limits).await;
+        }
+        Ok(_) if gauge.left_unread() && !gauge.severed() => linger(line, &house.limits).await,
+        Ok(_) => {}
+    }
+    None
+}
+
+/// Speaks HTTP/2 to the end.
+async fn speak_http2<A, F, W>(house: &Arc<House<A>>, line: Line<W>, gauge: &Arc<Gauge>)
+where
+    A: Fn(Arrival) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+    W: Wire,
+{
+    let service = {
+        let (house, gauge) = (house.clone(), gauge.clone());
+        service_fn(move |request| exchange(house.clone(), stream(&gauge), request))
+    };
+    gauge.rested(tokio::time::Instant::now());
+    let line = Hold::new(line);
+    let io = TokioIo::new(line.clone());
+    let mut hyper = pin!(house.http2.serve_connection(io, service));
+    let mut watch = house.watch(Protocol::Http2, gauge);
+    poll_fn(|cx| {
+        loop {
+            let ended = hyper.as_mut().poll(cx).is_ready();
+            // A full socket wakes this task again; meanwhile the watch counts the time.
+            let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
+            if ended || lost {
+                return Poll::Ready(());
+            }
+            match watch.look(cx) {
+                Look::Wait => return Poll::Pending,
+                Look::Finish => hyper.as_mut().graceful_shutdown(),
+                Look::Cut(event) => {
+                    house.cut(event, gauge);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    })
+    .await;
+}
+
+impl<A> House<A> {
+    fn watch(&self, protocol: Protocol, gauge: &Arc<Gauge>) -> Watch {
+        Watch::new(
+            protocol,
+            self.limits.clone(),
+            self.roll.clone(),
+            gauge.clone(),
+        )
+    }
+
+    fn cut(&self, event: Event, gauge: &Gauge) {
+        self.roll.tally.count(event);
+        if event == Event::SlowViewer {
+            // Frees what the kernel still holds for it.
+            gauge.sever();
+        }
+    }
+}
+
+/// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
+async fn linger<W: Wire>(mut line: Line<W>, limits: &Limits) {
+    let reading = async {
+        let _ = poll_fn(|cx| std::pin::Pin::new(&mut line).poll_shutdown(cx)).await;
+        let mut left = limits.drain_bytes_max;
+        let mut bytes = [0; 1024];
+        while let Ok(count @ 1..) = line.read(&mut bytes).await {
+            match left.checked_sub(count as u64) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // Whatever is still to come is not worth more time.
+    let _ = timeout(LINGER, reading).await;
+}

@@ -1,0 +1,294 @@
+//! How does a request become an answer? Checks the head against the limits, hands it in, and
+//! dresses what comes back for hyper.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::connection::House;
+use super::gauge::Gauge;
+use super::stats::{Event, Tally};
+use super::streams::StreamSeat;
+use super::told::{Carrier, Told};
+use super::upload::{Upload, discard};
+use super::{Limits, roll::Roll};
+use crate::media::Kind;
+use crate::origin::RequestBody;
+use crate::shield::{Answer, Arrival, Body};
+use crate::telemetry::{Outcome, Tale};
+
+/// What an answer needs to know of the request it answers.
+struct Asked {
+    arrived: Instant,
+    version: Version,
+    bodiless: bool,
+}
+
+/// Answers one request.
+pub(super) async fn exchange<A, F>(
+    house: Arc<House<A>>,
+    carrier: Carrier,
+    request: Request<Incoming>,
+) -> Result<Response<Told>, Infallible>
+where
+    A: Fn(Arrival) -> F,
+    F: Future<Output = Answer>,
+{
+    let (head, body) = request.into_parts();
+    let asked = Asked {
+        arrived: Instant::now(),
+        version: head.version,
+        bodiless: head.method == Method::HEAD,
+    };
+    if let Some(status) = refusal(&head, &house.limits) {
+        house.roll.tally.count(Event::HeadRefused);
+        carrier.gauge().leave_unread();
+        drop(body);
+        let mut response = dress(refused(status, asked.arrived), &asked, carrier, &house.roll);
+        mark_last(&mut response, &asked);
+        return Ok(response);
+    }
+    let (body, all_read) = take_body(&head, body, carrier.gauge(), &house).await;
+    let arrival = Arrival {
+        method: head.method,
+        uri: head.uri,
+        version: head.version,
+        headers: head.headers,
+        peer: carrier.gauge().peer,
+        tls: carrier.gauge().tls,
+        arrived: asked.arrived.into_std(),
+        body,
+    };
+    let waiting = Waiting {
+        tally: &house.roll.tally,
+    };
+    let answer = (house.answer)(arrival).await;
+    std::mem::forget(waiting);
+    let mut response = dress(answer, &asked, carrier, &house.roll);
+    if !all_read {
+        mark_last(&mut response, &asked);
+    }
+    Ok(response)
+}
+
+/// Counts a viewer who leaves before there is an answer.
+struct Waiting<'a> {
+    tally: &'a Tally,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.tally.count(Event::Abandoned);
+        }
+    }
+}
+
+/// What is wrong with a head, if anything is. hyper has already refused what it could not parse.
+fn refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len())
+        + head
+            .uri
+            .authority()
+            .map_or(0, |authority| authority.as_str().len());
+    if target > limits.uri_bytes_max {
+        return Some(StatusCode::URI_TOO_LONG);
+    }
+    if head.headers.len() > limits.fields_max {
+        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    let too_large = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() > limits.field_bytes_max
+    };
+    if head.headers.iter().any(too_large) {
+        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    framing_refusal(&head.headers, limits)
+}
+
+/// hyper takes any list of transfer codings that ends in `chunked`, and lines of them; a list that
+/// two parties may read differently is not taken here.
+fn framing_refusal(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+    {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    let length = headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse::<u64>()
+        .ok()?;
+    (length > limits.request_body_bytes_max).then_some(StatusCode::PAYLOAD_TOO_LARGE)
+}
+
+/// The body where the method has one; else it is read and dropped, and the second value says
+/// whether that was all of it.
+async fn take_body<A>(
+    head: &http::request::Parts,
+    body: Incoming,
+    gauge: &Arc<Gauge>,
+    house: &House<A>,
+) -> (Option<RequestBody>, bool) {
+    if matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        if body.is_end_stream() {
+            return (None, true);
+        }
+        // Whoever waits for `100 Continue` gets the answer instead.
+        let all_read = !head.headers.contains_key(EXPECT) && discard(body, &house.limits).await;
+        if all_read {
+            gauge.body_read();
+        } else {
+            gauge.leave_unread();
+        }
+        return (None, all_read);
+    }
+    if body.is_end_stream() {
+        return (None, true);
+    }
+    let upload = Upload::new(
+        body,
+        house.limits.clone(),
+        house.roll.clone(),
+        gauge.clone(),
+    );
+    (Some(Box::pin(upload)), true)
+}
+
+/// Puts an answer into hyper's form.
+fn dress(answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Response<Told> {
+    let Answer {
+        status,
+        headers,
+        body,
+        mut tale,
+    } = answer;
+    tale.head_time = asked.arrived.elapsed();
+    let bodiless =
+        asked.bodiless || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let body = if bodiless { Body::Empty } else { body };
+    let mut response = Response::new(Told::new(body, tale, carrier));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    if roll.closing() {
+        mark_last(&mut response, asked);
+    }
+    response
+}
+
+/// No further request is taken on this connection (HTTP/2 says so by itself).
+fn mark_last(response: &mut Response<Told>, asked: &Asked) {
+    if asked.version < Version::HTTP_2 {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+fn refused(status: StatusCode, arrived: Instant) -> Answer {
+    let tale = Tale {
+        arrived: arrived.into_std(),
+        outcome: Outcome::Refused,
+        kind: Kind::Other,
+        route: None,
+        key_hash: 0,
+        status,
+        origin_time: None,
+        head_time: std::time::Duration::ZERO,
+        total_time: std::time::Duration::ZERO,
+        bytes: 0,
+        aborted: false,
+        line: None,
+    };
+    Answer {
+        status,
+        headers: HeaderMap::new(),
+        body: Body::Empty,
+        tale,
+    }
+}
+
+/// What an HTTP/1 request travels on.
+pub(super) fn connection(gauge: &Arc<Gauge>) -> Carrier {
+    gauge.serving();
+    Carrier::Connection(gauge.clone())
+}
+
+/// What an HTTP/2 request travels on.
+pub(super) fn stream(gauge: &Arc<Gauge>) -> Carrier {
+    Carrier::Stream(StreamSeat::new(gauge.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(request: http::request::Builder) -> http::request::Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            field_bytes_max: 30,
+            fields_max: 2,
+            uri_bytes_max: 10,
+            request_body_bytes_max: 99,
+            ..Limits::default()
+        }
+    }
+
+    fn verdict(request: http::request::Builder) -> Option<u16> {
+        refusal(&head(request), &limits()).map(|status| status.as_u16())
+    }
+
+    #[test]
+    fn heads_at_their_limits_pass() {
+        let request = Request::get("/345678901".trim_end_matches('1'));
+        assert_eq!(verdict(request), None);
+        let request = Request::get("/")
+            .header("a", "1")
+            .header("b", "x".repeat(29));
+        assert_eq!(verdict(request), None);
+    }
+
+    #[test]
+    fn heads_over_their_limits_are_refused() {
+        assert_eq!(verdict(Request::get("/2345678901")), Some(414));
+        let fields = Request::get("/")
+            .header("a", "1")
+            .header("b", "2")
+            .header("c", "3");
+        assert_eq!(verdict(fields), Some(431));
+        assert_eq!(
+            verdict(Request::get("/").header("b", "x".repeat(30))),
+            Some(431)
+        );
+        assert_eq!(
+            verdict(Request::post("/").header("content-length", "100")),
+            Some(413)
+        );
+    }
+
+    #[test]
+    fn only_one_plain_chunked_is_taken() {
+        let coded = |value: &str| verdict(Request::post("/").header("transfer-encoding", value));
+        assert_eq!(coded("Chunked"), None);
+        for odd in [",chunked", "gzip", "x,chunked"] {
+            assert_eq!(coded(odd), Some(400), "{odd}");
+        }
+        let twice = Request::post("/")
+            .header("transfer-encoding", "chunked")
+            .header("transfer-encoding", "chunked");
+        assert_eq!(verdict(twice), Some(400));
+    }
+}

@@ -1,0 +1,252 @@
+//! How does a connection stand right now? A few numbers that its parts note and its watch reads.
+//!
+//! hyper owns the socket, the service and the bodies of a connection, so what the watch needs to
+//! know is left here by each of them. All of them run on one thread; the atomics are for the
+//! compiler's peace and cost a plain load or store.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant};
+
+use super::Teller;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waits for a request.
+    Quiet,
+    /// The first byte of a request has come, its head is not complete.
+    Head,
+    /// A request is being answered.
+    Serving,
+}
+
+/// Notes on one connection.
+pub(super) struct Gauge {
+    /// Where the tales of this connection go.
+    pub(super) teller: Teller,
+    /// The viewer's address; `None` on Unix sockets.
+    pub(super) peer: Option<IpAddr>,
+    /// Came over TLS.
+    pub(super) tls: bool,
+    /// The TCP socket, for asking the kernel about it while the connection owns it.
+    socket: Option<RawFd>,
+    born: Instant,
+    phase: AtomicU8,
+    since_ms: AtomicU64,
+    /// Bytes of the next request came while this one was being answered.
+    early: AtomicBool,
+    /// HTTP/2: requests being answered. Stays 0 for HTTP/1.
+    streams: AtomicU32,
+    written: AtomicU64,
+    blocked: AtomicBool,
+    severed: AtomicBool,
+    leftover: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+    task: OnceLock<AbortHandle>,
+}
+
+impl Gauge {
+    pub(super) fn new(
+        teller: Teller,
+        peer: Option<IpAddr>,
+        tls: bool,
+        socket: Option<RawFd>,
+    ) -> Gauge {
+        Gauge {
+            teller,
+            peer,
+            tls,
+            socket,
+            born: Instant::now(),
+            phase: AtomicU8::new(Phase::Quiet as u8),
+            since_ms: AtomicU64::new(0),
+            early: AtomicBool::new(false),
+            streams: AtomicU32::new(0),
+            written: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            severed: AtomicBool::new(false),
+            leftover: AtomicBool::new(false),
+            waker: Mutex::new(None),
+            task: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Quiet,
+            1 => Phase::Head,
+            _ => Phase::Serving,
+        }
+    }
+
+    /// When the phase began.
+    pub(super) fn since(&self) -> Instant {
+        self.born + Duration::from_millis(self.since_ms.load(Ordering::Relaxed))
+    }
+
+    fn turn(&self, phase: Phase, now: Instant) {
+        // Half a billion years of milliseconds.
+        #[expect(clippy::cast_possible_truncation)]
+        let since_ms = now.saturating_duration_since(self.born).as_millis() as u64;
+        self.since_ms.store(since_ms, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Bytes of a request came in (HTTP/1).
+    pub(super) fn heard(&self) {
+        match self.phase() {
+            Phase::Quiet => self.turn(Phase::Head, Instant::now()),
+            Phase::Head => {}
+            Phase::Serving => self.early.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// A head is complete (HTTP/1).
+    pub(super) fn serving(&self) {
+        self.early.store(false, Ordering::Relaxed);
+        self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
+    }
+
+    /// What came in since the head belonged to the request's own body.
+    pub(super) fn body_read(&self) {
+        self.early.store(false, Ordering::Relaxed);
+    }
+
+    /// An answer is through (HTTP/1).
+    pub(super) fn rested(&self, now: Instant) {
+        let early = self.early.swap(false, Ordering::Relaxed);
+        self.turn(if early { Phase::Head } else { Phase::Quiet }, now);
+    }
+
+    /// A request has come in (HTTP/2).
+    pub(super) fn stream_opened(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
+    }
+
+    /// An answer is through (HTTP/2).
+    pub(super) fn stream_closed(&self, now: Instant) {
+        if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.turn(Phase::Quiet, now);
+        }
+    }
+
+    /// So many bytes were handed to the socket.
+    pub(super) fn wrote(&self, bytes: usize) {
+        let written = self.written.load(Ordering::Relaxed);
+        self.written
+            .store(written + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The socket takes no more (`true`), or has taken everything (`false`).
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Bytes are ready that the socket does not take.
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Bytes the viewer has taken: acknowledged ones where the kernel tells, for its own buffer may
+    /// hold megabytes and then reports nothing for minutes; else those that left our hands.
+    pub(super) fn taken(&self) -> u64 {
+        self.socket
+            .and_then(|socket| pingora_core::protocols::l4::ext::get_tcp_info(socket).ok())
+            .map(|info| info.tcpi_bytes_acked)
+            .filter(|acked| *acked > 0)
+            .unwrap_or_else(|| self.written.load(Ordering::Relaxed))
+    }
+
+    /// From now on the end of this connection must not look like a proper one.
+    pub(super) fn sever(&self) {
+        self.severed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn severed(&self) -> bool {
+        self.severed.load(Ordering::Relaxed)
+    }
+
+    /// Part of a request body was left unread.
+    pub(super) fn leave_unread(&self) {
+        self.leftover.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn left_unread(&self) -> bool {
+        self.leftover.load(Ordering::Relaxed)
+    }
+
+    /// Whom to wake when everyone is to finish.
+    pub(super) fn attend(&self, waker: &Waker) {
+        *self.waker.lock() = Some(waker.clone());
+    }
+
+    /// Has the connection look at its roll again.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The connection's task, for throwing it out.
+    pub(super) fn runs_in(&self, task: AbortHandle) {
+        // Set once, right after the task was made.
+        let _ = self.task.set(task);
+    }
+
+    pub(super) fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn gauge() -> Gauge {
+        Gauge::new(Arc::new(|_| {}), None, false, None)
+    }
+
+    #[test]
+    fn a_request_goes_through_its_phases() {
+        let gauge = gauge();
+        assert_eq!(gauge.phase(), Phase::Quiet);
+        gauge.heard();
+        assert_eq!(gauge.phase(), Phase::Head);
+        gauge.serving();
+        assert_eq!(gauge.phase(), Phase::Serving);
+        gauge.rested(Instant::now());
+        assert_eq!(gauge.phase(), Phase::Quiet);
+    }
+
+    #[test]
+    fn a_pipelined_head_does_not_count_as_quiet() {
+        let gauge = gauge();
+        gauge.heard();
+        gauge.serving();
+        gauge.heard();
+        gauge.rested(Instant::now());
+        assert_eq!(gauge.phase(), Phase::Head);
+    }
+
+    #[test]
+    fn only_the_last_stream_makes_it_quiet() {
+        let gauge = gauge();
+        gauge.stream_opened();
+        gauge.stream_opened();
+        gauge.stream_closed(Instant::now());
+        assert_eq!(gauge.phase(), Phase::Serving);
+        gauge.stream_closed(Instant::now());
+        assert_eq!(gauge.phase(), Phase::Quiet);
+    }
+}

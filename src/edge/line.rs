@@ -1,0 +1,327 @@
+//! What goes over the socket? A wrapper that notes what the watch must know, and tells HTTP/2 by
+//! its preface.
+//!
+//! It decides nothing about time and costs no timer and no extra system call.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::gauge::Gauge;
+
+/// What an HTTP/2 connection by prior knowledge begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Something a viewer can be on the other end of.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Sees to it that closing it is a reset: what is unsent is dropped, and the viewer cannot
+    /// take the end for a proper one.
+    fn sever(&self) {}
+}
+
+impl Wire for TcpStream {
+    fn sever(&self) {
+        // A socket that is already dead needs no reset.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Wire for UnixStream {}
+
+impl<W: Wire> Wire for TlsStream<W> {
+    fn sever(&self) {
+        self.get_ref().0.sever();
+    }
+}
+
+#[cfg(test)]
+impl Wire for tokio::io::DuplexStream {}
+
+/// A connection's socket.
+pub(super) struct Line<W: Wire> {
+    wire: W,
+    gauge: Arc<Gauge>,
+    opening: Opening,
+}
+
+/// What is known of the protocol.
+enum Opening {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2; what was read while finding out is still to be handed on.
+    Http2(Vec<u8>),
+    /// Not known yet; so far everything looked like the preface.
+    Unknown(Vec<u8>),
+    /// The preface has come, and with it what is here; whoever spoke HTTP/1 is to let go.
+    Recognised(Vec<u8>),
+}
+
+impl<W: Wire> Line<W> {
+    /// The protocol is agreed (ALPN) to be HTTP/1.
+    pub(super) fn http1(wire: W, gauge: Arc<Gauge>) -> Line<W> {
+        Line {
+            wire,
+            gauge,
+            opening: Opening::Http1,
+        }
+    }
+
+    /// The protocol is agreed (ALPN) to be HTTP/2.
+    pub(super) fn http2(wire: W, gauge: Arc<Gauge>) -> Line<W> {
+        Line {
+            wire,
+            gauge,
+            opening: Opening::Http2(Vec::new()),
+        }
+    }
+
+    /// The first bytes tell. Reading fails once they are HTTP/2's, see [`Line::recognised`].
+    pub(super) fn open(wire: W, gauge: Arc<Gauge>) -> Line<W> {
+        Line {
+            wire,
+            gauge,
+            opening: Opening::Unknown(Vec::new()),
+        }
+    }
+
+    /// The same line for HTTP/2, if the viewer began with its preface.
+    pub(super) fn recognised(mut self) -> Result<Line<W>, Line<W>> {
+        if let Opening::Recognised(held) = &mut self.opening {
+            self.opening = Opening::Http2(std::mem::take(held));
+            return Ok(self);
+        }
+        Err(self)
+    }
+
+    /// Reads into hyper's own buffer and looks at what came. An HTTP/1 connection is recognised by
+    /// its first byte and pays nothing but this comparison.
+    fn poll_opening(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Opening::Unknown(held) = &mut self.opening else {
+            return Poll::Ready(Ok(()));
+        };
+        let start = buf.filled().len();
+        loop {
+            buf.put_slice(held);
+            let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
+            let came = &buf.filled()[start..];
+            if came.len() > held.len() {
+                self.gauge.heard();
+            }
+            let ended = matches!(polled, Poll::Ready(_)) && came.len() == held.len();
+            if came.len() >= PREFACE.len() && came.starts_with(PREFACE) {
+                self.opening = Opening::Recognised(came.to_vec());
+                buf.set_filled(start);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            if ended || !PREFACE.starts_with(came) {
+                self.opening = Opening::Http1;
+                return match polled {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => Poll::Ready(Ok(())),
+                };
+            }
+            *held = came.to_vec();
+            buf.set_filled(start);
+            if polled.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<W: Wire> Drop for Line<W> {
+    fn drop(&mut self) {
+        if self.gauge.severed() {
+            self.wire.sever();
+        }
+    }
+}
+
+impl<W: Wire> AsyncRead for Line<W> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.opening {
+            Opening::Http1 => {
+                let before = buf.filled().len();
+                let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
+                if buf.filled().len() > before {
+                    this.gauge.heard();
+                }
+                polled
+            }
+            Opening::Http2(held) if held.is_empty() => Pin::new(&mut this.wire).poll_read(cx, buf),
+            Opening::Http2(held) => {
+                let count = held.len().min(buf.remaining());
+                buf.put_slice(&held[..count]);
+                held.drain(..count);
+                Poll::Ready(Ok(()))
+            }
+            Opening::Unknown(_) => this.poll_opening(cx, buf),
+            Opening::Recognised(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        }
+    }
+}
+
+impl<W: Wire> Line<W> {
+    fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Ready(Ok(count)) => self.gauge.wrote(*count),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.gauge.set_blocked(true),
+        }
+        polled
+    }
+}
+
+impl<W: Wire> AsyncWrite for Line<W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.wire).poll_write(cx, bytes);
+        this.note(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.wire).poll_write_vectored(cx, bytes);
+        this.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.wire).poll_flush(cx);
+        this.gauge.set_blocked(polled.is_pending());
+        polled
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if matches!(this.opening, Opening::Recognised(_)) {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = Pin::new(&mut this.wire).poll_shutdown(cx);
+        this.gauge.set_blocked(polled.is_pending());
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    fn pair() -> (DuplexStream, Line<DuplexStream>) {
+        let (viewer, wire) = duplex(1024);
+        let gauge = Arc::new(Gauge::new(Arc::new(|_| {}), None, false, None));
+        (viewer, Line::open(wire, gauge))
+    }
+
+    async fn read(line: &mut Line<DuplexStream>) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 1024];
+        let count = line.read(&mut bytes).await?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn http1_is_handed_on_at_once() {
+        let (mut viewer, mut line) = pair();
+        viewer.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        assert_eq!(read(&mut line).await.unwrap(), b"GET / HTTP/1.1\r\n");
+        assert!(line.recognised().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_preface_is_replayed_with_what_followed() {
+        let (mut viewer, mut line) = pair();
+        viewer.write_all(PREFACE).await.unwrap();
+        viewer.write_all(b"settings").await.unwrap();
+        assert!(read(&mut line).await.is_err());
+        let mut line = line.recognised().ok().unwrap();
+        let mut replayed = vec![0; PREFACE.len() + 8];
+        line.read_exact(&mut replayed).await.unwrap();
+        assert_eq!(replayed, [PREFACE, b"settings"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_preface_may_come_in_pieces() {
+        let (mut viewer, mut line) = pair();
+        let reading = tokio::spawn(async move {
+            let failed = read(&mut line).await.is_err();
+            (failed, line.recognised().is_ok())
+        });
+        for byte in PREFACE {
+            viewer.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reading.await.unwrap(), (true, true));
+    }
+
+    #[tokio::test]
+    async fn a_post_in_pieces_is_not_mistaken_for_a_preface() {
+        let (mut viewer, mut line) = pair();
+        let reading = tokio::spawn(async move {
+            let bytes = read(&mut line).await.unwrap();
+            (bytes, line.recognised().is_ok())
+        });
+        viewer.write_all(b"P").await.unwrap();
+        tokio::task::yield_now().await;
+        viewer.write_all(b"OST /").await.unwrap();
+        assert_eq!(reading.await.unwrap(), (b"POST /".to_vec(), false));
+    }
+
+    #[tokio::test]
+    async fn an_end_within_the_preface_is_handed_on() {
+        let (mut viewer, mut line) = pair();
+        viewer.write_all(b"PRI").await.unwrap();
+        drop(viewer);
+        assert_eq!(read(&mut line).await.unwrap(), b"PRI");
+        assert_eq!(read(&mut line).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_is_noted_until_it_is_flushed() {
+        let (mut viewer, mut line) = pair();
+        let gauge = line.gauge.clone();
+        let bytes = [7; 2000];
+        let mut writing = Box::pin(async {
+            line.write_all(&bytes).await.unwrap();
+            line.flush().await.unwrap();
+        });
+        let once = futures_poll(&mut writing).await;
+        assert!(once.is_pending() && gauge.blocked());
+        let mut sink = vec![0; 2000];
+        let ((), count) = tokio::join!(writing, viewer.read_exact(&mut sink));
+        assert_eq!(count.unwrap(), 2000);
+        assert!(!gauge.blocked());
+        assert_eq!(gauge.taken(), 2000);
+    }
+
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
+    }
+}

@@ -1,0 +1,112 @@
+//! Stopping: answers under way are finished, nobody is kept, and the last one out is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::edge::Limits;
+use crate::edge::scene::{Scene, Viewer, answer, until};
+use crate::shield::Body;
+
+fn hello() -> Body {
+    Body::Whole(Some(Bytes::from_static(b"hello")))
+}
+
+async fn drained(scene: &Scene) {
+    timeout(Duration::from_secs(10), scene.edge.drain())
+        .await
+        .expect("somebody was kept");
+}
+
+#[tokio::test]
+async fn an_empty_edge_is_gone_at_once() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    drained(&scene).await;
+    until("the door is shut", || {
+        std::net::TcpStream::connect(scene.address).is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn quiet_viewers_are_not_waited_for() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    let mut used = Viewer::meet(&scene).await;
+    used.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    used.hear_until("hello").await;
+    let mut fresh = Viewer::meet(&scene).await;
+    until("both are in", || scene.edge.stats().open == 2).await;
+    drained(&scene).await;
+    assert!(
+        used.hear_out().await.1 && fresh.hear_out().await.1,
+        "proper ends"
+    );
+}
+
+#[tokio::test]
+async fn answers_under_way_are_finished_and_are_the_last() {
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = gate.clone();
+    let scene = Scene::start(Limits::default(), None, move |arrival| {
+        let gate = waiting.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            answer(&arrival, hello())
+        }
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the viewer is in", || scene.edge.stats().open == 1).await;
+    let edge = scene.edge.clone();
+    let draining = tokio::spawn(async move { edge.drain().await });
+    until("draining", || scene.edge.draining()).await;
+    gate.add_permits(1);
+    let (heard, proper) = viewer.hear_out().await;
+    assert!(
+        heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
+        "{heard}"
+    );
+    assert!(proper);
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_was_on_its_way_is_still_answered() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    viewer.hear_until("hello").await;
+    let edge = scene.edge.clone();
+    let draining = tokio::spawn(async move { edge.drain().await });
+    until("draining", || scene.edge.draining()).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let (heard, _) = viewer.hear_out().await;
+    assert!(
+        heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
+        "{heard}"
+    );
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn aborting_throws_everyone_out() {
+    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+        std::future::pending::<()>().await;
+        answer(&arrival, Body::Empty)
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the viewer is in", || scene.edge.stats().open == 1).await;
+    scene.edge.abort();
+    assert_eq!(viewer.hear_out().await.0, "");
+    until("nobody is left", || scene.edge.stats().open == 0).await;
+}

@@ -1,0 +1,170 @@
+//! Limits and deadlines: each refuses what is beyond it, and each is counted.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+
+use crate::edge::scene::{Scene, Viewer, answer, until};
+use crate::edge::{Event, Limits};
+use crate::shield::Body;
+
+fn hello() -> Body {
+    Body::Whole(Some(Bytes::from_static(b"hello")))
+}
+
+const SOON: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    let scene = Scene::with_body(
+        Limits {
+            connections_max: 1,
+            ..Limits::default()
+        },
+        hello,
+    );
+    let mut first = Viewer::meet(&scene).await;
+    first.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    first.hear_until("hello").await;
+    let mut second = Viewer::meet(&scene).await;
+    assert_eq!(second.hear_out().await.0, "");
+    assert_eq!(scene.edge.stats().of(Event::RefusedFull), 1);
+    drop(first);
+    until("the seat is free", || scene.edge.stats().open == 0).await;
+    let mut third = Viewer::meet(&scene).await;
+    third.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    third.hear_until("hello").await;
+}
+
+#[tokio::test]
+async fn one_address_has_its_own_limit() {
+    let limits = Limits {
+        connections_per_client_max: 1,
+        ..Limits::default()
+    };
+    let scene = Scene::with_body(limits, hello);
+    let mut first = Viewer::meet(&scene).await;
+    first.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    first.hear_until("hello").await;
+    assert_eq!(Viewer::meet(&scene).await.hear_out().await.0, "");
+    assert_eq!(scene.edge.stats().of(Event::RefusedClient), 1);
+}
+
+#[tokio::test]
+async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    let field = "x".repeat(9000);
+    let cases = [
+        (format!("GET /{field} HTTP/1.1\r\nhost: a\r\n\r\n"), "414"),
+        (
+            format!("GET / HTTP/1.1\r\nhost: a\r\nb: {field}\r\n\r\n"),
+            "431",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101)),
+            "431",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nb: {}", "x".repeat(80 << 10)),
+            "431",
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\n".to_owned(),
+            "400",
+        ),
+        (
+            "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 2000000\r\n\r\n".to_owned(),
+            "413",
+        ),
+    ];
+    for (request, status) in cases {
+        let mut viewer = Viewer::meet(&scene).await;
+        // The connection may end before all of it is sent.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut viewer.0, request.as_bytes()).await;
+        let (heard, _) = viewer.hear_out().await;
+        assert!(
+            heard.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{status}: {heard}"
+        );
+        assert!(heard.contains("\r\nconnection: close\r\n"), "{heard}");
+    }
+    assert_eq!(scene.edge.stats().of(Event::HeadRefused), 6);
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_is_cut() {
+    let scene = Scene::with_body(
+        Limits {
+            head_timeout: SOON,
+            ..Limits::default()
+        },
+        hello,
+    );
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HT").await;
+    viewer.hear_out().await;
+    assert_eq!(scene.edge.stats().of(Event::HeadTimeout), 1);
+}
+
+#[tokio::test]
+async fn a_kept_alive_connection_has_the_idle_time_and_not_the_heads() {
+    let limits = Limits {
+        head_timeout: SOON,
+        idle_timeout: SOON * 5,
+        ..Limits::default()
+    };
+    let scene = Scene::with_body(limits, hello);
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    viewer.hear_until("hello").await;
+    assert_eq!(viewer.hear_out().await.0, "");
+    assert_eq!(scene.edge.stats().of(Event::IdleTimeout), 1);
+    assert_eq!(scene.edge.stats().of(Event::HeadTimeout), 0);
+}
+
+#[tokio::test]
+async fn a_viewer_who_takes_nothing_is_cut() {
+    let limits = Limits {
+        send_rate_window: SOON,
+        ..Limits::default()
+    };
+    let scene = Scene::with_body(limits, || Body::Whole(Some(Bytes::from(vec![0; 64 << 20]))));
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("cut", || scene.edge.stats().of(Event::SlowViewer) == 1).await;
+    until("told", || scene.tales.count() == 1).await;
+    let tale = scene.tales.take().remove(0);
+    assert!(tale.aborted && tale.bytes < 64 << 20);
+    assert!(!viewer.hear_out().await.1, "a reset, not an end");
+}
+
+#[tokio::test]
+async fn an_upload_reaches_the_answer() {
+    let scene = Scene::start(Limits::default(), None, |mut arrival| async move {
+        assert_eq!(arrival.method, Method::PUT);
+        let mut body = arrival.body.take().unwrap();
+        let mut came = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            came.extend_from_slice(&frame.unwrap().into_data().unwrap());
+        }
+        answer(&arrival, Body::Whole(Some(Bytes::from(came))))
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer
+        .say("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nthere")
+        .await;
+    viewer.hear_until("\r\n\r\nthere").await;
+}
+
+#[tokio::test]
+async fn a_viewer_who_leaves_before_the_answer_is_counted() {
+    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+        std::future::pending::<()>().await;
+        answer(&arrival, Body::Empty)
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    drop(viewer);
+    until("counted", || scene.edge.stats().of(Event::Abandoned) == 1).await;
+}

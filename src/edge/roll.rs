@@ -1,0 +1,259 @@
+//! Who is connected? Seats are given within limits, and everyone can be told to finish.
+//!
+//! Touched when a connection comes and goes and when the server stops, never by a request.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::Limits;
+use super::gauge::Gauge;
+use super::stats::{Event, Stats, Tally};
+
+/// Clients are counted in so many independently locked maps.
+const SHARDS: usize = 16;
+
+/// Everyone who is connected.
+pub(super) struct Roll {
+    pub(super) tally: Tally,
+    connections_max: usize,
+    connections_per_client_max: usize,
+    open: AtomicUsize,
+    clients: [Mutex<HashMap<IpAddr, usize, ahash::RandomState>>; SHARDS],
+    members: Mutex<HashMap<u64, Arc<Gauge>, ahash::RandomState>>,
+    next_member: AtomicU64,
+    hasher: ahash::RandomState,
+    /// The cheap copy of `stage` that connections look at.
+    closing: AtomicBool,
+    stage: watch::Sender<Option<Instant>>,
+    vacated: Notify,
+}
+
+impl Roll {
+    pub(super) fn new(limits: &Limits) -> Arc<Roll> {
+        Arc::new(Roll {
+            tally: Tally::default(),
+            connections_max: limits.connections_max,
+            connections_per_client_max: limits.connections_per_client_max,
+            open: AtomicUsize::new(0),
+            clients: Default::default(),
+            members: Mutex::default(),
+            next_member: AtomicU64::new(0),
+            hasher: ahash::RandomState::new(),
+            closing: AtomicBool::new(false),
+            stage: watch::Sender::new(None),
+            vacated: Notify::new(),
+        })
+    }
+
+    /// A seat for a newcomer, or the limit that leaves none.
+    pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Seat, Event> {
+        if self.open.fetch_add(1, Ordering::AcqRel) >= self.connections_max {
+            self.leave();
+            return Err(Event::RefusedFull);
+        }
+        let client = peer.map(client_of);
+        if let Some(client) = client
+            && !self.enter(client)
+        {
+            self.leave();
+            return Err(Event::RefusedClient);
+        }
+        self.tally.count(Event::Accepted);
+        let member = self.next_member.fetch_add(1, Ordering::Relaxed);
+        Ok(Seat {
+            roll: self.clone(),
+            client,
+            member,
+        })
+    }
+
+    fn enter(&self, client: IpAddr) -> bool {
+        let mut counts = self.shard(client).lock();
+        let count = counts.entry(client).or_insert(0);
+        let room = *count < self.connections_per_client_max;
+        *count += usize::from(room);
+        if *count == 0 {
+            counts.remove(&client);
+        }
+        room
+    }
+
+    fn leave(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.vacated.notify_one();
+        }
+    }
+
+    fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, usize, ahash::RandomState>> {
+        // Less than SHARDS, so it fits.
+        #[expect(clippy::cast_possible_truncation)]
+        let place = self.hasher.hash_one(client) as usize % SHARDS;
+        &self.clients[place]
+    }
+
+    /// Whether everyone has been told to finish.
+    pub(super) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// When everyone was told to finish; changes once.
+    pub(super) fn stage(&self) -> watch::Receiver<Option<Instant>> {
+        self.stage.subscribe()
+    }
+
+    /// When everyone was told to finish.
+    pub(super) fn closing_since(&self) -> Option<Instant> {
+        *self.stage.borrow()
+    }
+
+    /// Tells everyone to finish: no new connections, no new requests on old ones.
+    pub(super) fn close(&self) {
+        if self.closing() {
+            return;
+        }
+        self.stage.send_replace(Some(Instant::now()));
+        self.closing.store(true, Ordering::Release);
+        for gauge in self.members.lock().values() {
+            gauge.wake();
+        }
+    }
+
+    /// Returns when nobody is left.
+    pub(super) async fn vacant(&self) {
+        while self.open.load(Ordering::Acquire) > 0 {
+            self.vacated.notified().await;
+        }
+    }
+
+    /// Throws everyone out.
+    pub(super) fn abort(&self) {
+        for gauge in self.members.lock().values() {
+            gauge.abort();
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.tally.snapshot(self.open.load(Ordering::Relaxed))
+    }
+}
+
+/// One connection's place; dropping it gives the place back.
+pub(super) struct Seat {
+    roll: Arc<Roll>,
+    client: Option<IpAddr>,
+    member: u64,
+}
+
+impl Seat {
+    /// Makes the connection one that is woken on closing.
+    pub(super) fn enrol(&self, gauge: &Arc<Gauge>) {
+        self.roll.members.lock().insert(self.member, gauge.clone());
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.roll.members.lock().remove(&self.member);
+        if let Some(client) = self.client {
+            let mut counts = self.roll.shard(client).lock();
+            if let Some(count) = counts.get_mut(&client) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&client);
+                }
+            }
+        }
+        self.roll.leave();
+    }
+}
+
+/// Who an address is for the limit per client. An IPv6 client is its /64: a household owns at
+/// least one of those whole, so counting single addresses would limit nobody.
+fn client_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roll(connections_max: usize, connections_per_client_max: usize) -> Arc<Roll> {
+        Roll::new(&Limits {
+            connections_max,
+            connections_per_client_max,
+            ..Limits::default()
+        })
+    }
+
+    fn peer(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_full_roll_refuses_until_someone_leaves() {
+        let roll = roll(2, 9);
+        let first = roll.admit(Some(peer("192.0.2.1"))).unwrap();
+        let _second = roll.admit(None).unwrap();
+        assert_eq!(
+            roll.admit(Some(peer("192.0.2.3"))).err(),
+            Some(Event::RefusedFull)
+        );
+        drop(first);
+        assert!(roll.admit(Some(peer("192.0.2.3"))).is_ok());
+        assert_eq!(roll.stats().of(Event::Accepted), 3);
+    }
+
+    #[test]
+    fn one_client_cannot_take_every_seat() {
+        let roll = roll(9, 1);
+        let _first = roll.admit(Some(peer("2001:db8::1"))).unwrap();
+        assert_eq!(
+            roll.admit(Some(peer("2001:db8::2"))).err(),
+            Some(Event::RefusedClient)
+        );
+        assert!(
+            roll.admit(Some(peer("2001:db8:0:1::2"))).is_ok(),
+            "another network"
+        );
+        assert_eq!(
+            roll.stats().open,
+            1,
+            "refused and gone connections hold no seat"
+        );
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_same_client() {
+        assert_eq!(
+            client_of("::ffff:192.0.2.1".parse().unwrap()),
+            peer("192.0.2.1")
+        );
+    }
+
+    #[tokio::test]
+    async fn vacant_waits_for_the_last() {
+        let roll = roll(9, 9);
+        let seat = roll.admit(None).unwrap();
+        roll.close();
+        let waiting = tokio::spawn({
+            let roll = roll.clone();
+            async move { roll.vacant().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(seat);
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! What the edge's tests play with: tales that are kept, certificates, and a server with a scripted
+//! answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Address, CertificateFiles, Door, Edge, Limits, Listener, Teller, Tls};
+use crate::media::Kind;
+use crate::shield::{Answer, Arrival, Body};
+use crate::telemetry::{Outcome, Tale};
+
+/// Tales told so far.
+#[derive(Clone, Default)]
+pub(super) struct Tales(Arc<Mutex<Vec<Tale>>>);
+
+impl Tales {
+    pub(super) fn teller(&self) -> Teller {
+        let tales = self.0.clone();
+        Arc::new(move |tale| tales.lock().push(tale.clone()))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub(super) fn take(&self) -> Vec<Tale> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+pub(super) fn tale(arrived: Instant) -> Tale {
+    Tale {
+        arrived,
+        outcome: Outcome::Hit,
+        kind: Kind::Segment,
+        route: None,
+        key_hash: 0,
+        status: StatusCode::OK,
+        origin_time: None,
+        head_time: Duration::ZERO,
+        total_time: Duration::ZERO,
+        bytes: 0,
+        aborted: false,
+        line: None,
+    }
+}
+
+pub(super) fn answer(arrival: &Arrival, body: Body) -> Answer {
+    let tale = tale(arrival.arrived);
+    Answer {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body,
+        tale,
+    }
+}
+
+/// Certificates in a directory of their own.
+pub(super) struct Purse(tempfile::TempDir);
+
+impl Purse {
+    pub(super) fn new() -> Purse {
+        Purse(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn make(&self, file: &str, names: &[&str]) -> CertificateFiles {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let files = self.files(file);
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        files
+    }
+
+    pub(super) fn certificate(&self, file: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(self.files(file).certificate).unwrap()
+    }
+
+    fn files(&self, file: &str) -> CertificateFiles {
+        CertificateFiles {
+            certificate: self.0.path().join(format!("{file}.pem")),
+            key: self.0.path().join(format!("{file}.key")),
+        }
+    }
+}
+
+/// A running edge.
+pub(super) struct Scene {
+    pub(super) edge: Arc<Edge>,
+    pub(super) tales: Tales,
+    pub(super) address: std::net::SocketAddr,
+}
+
+impl Scene {
+    pub(super) fn start<A, F>(limits: Limits, tls: Option<Tls>, answer: A) -> Scene
+    where
+        A: Fn(Arrival) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let address = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let door = Door::bind(&Listener { address, tls }).unwrap();
+        let Address::Tcp(address) = *door.address() else {
+            unreachable!()
+        };
+        let edge = Arc::new(Edge::new(limits).unwrap());
+        let tales = Tales::default();
+        let (serving, teller) = (edge.clone(), tales.teller());
+        tokio::spawn(async move { serving.serve(door, answer, teller).await.unwrap() });
+        Scene {
+            edge,
+            tales,
+            address,
+        }
+    }
+
+    /// A scene whose answers have this body.
+    pub(super) fn with_body(limits: Limits, body: fn() -> Body) -> Scene {
+        Scene::start(limits, None, move |arrival| async move {
+            answer(&arrival, body())
+        })
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.edge.abort();
+    }
+}
+
+/// Nothing that works takes so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until something holds; the test fails if it never does.
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect(what);
+}
+
+/// A viewer who speaks bytes.
+pub(super) struct Viewer(pub(super) TcpStream);
+
+impl Viewer {
+    pub(super) async fn meet(scene: &Scene) -> Viewer {
+        Viewer(TcpStream::connect(scene.address).await.unwrap())
+    }
+
+    pub(super) async fn say(&mut self, words: &str) {
+        self.0.write_all(words.as_bytes()).await.unwrap();
+    }
+
+    /// Everything up to and with these words.
+    pub(super) async fn hear_until(&mut self, words: &str) -> String {
+        let mut heard = Vec::new();
+        let hearing = async {
+            while !heard.ends_with(words.as_bytes()) {
+                match self.0.read_u8().await {
+                    Ok(byte) => heard.push(byte),
+                    Err(_) => break,
+                }
+            }
+        };
+        timeout(PATIENCE, hearing)
+            .await
+            .expect("the answer never came");
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+
+    /// Everything up to the end, and whether the end was a proper one.
+    pub(super) async fn hear_out(&mut self) -> (String, bool) {
+        let mut heard = Vec::new();
+        let end = timeout(PATIENCE, self.0.read_to_end(&mut heard))
+            .await
+            .expect("no end");
+        (String::from_utf8_lossy(&heard).into_owned(), end.is_ok())
+    }
+}

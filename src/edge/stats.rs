@@ -1,0 +1,151 @@
+//! What happened to connections, in numbers? Counts; knows nothing of requests.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What can happen to a connection. Also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Taken in.
+    Accepted,
+    /// Closed at once: as many are open as may be.
+    RefusedFull,
+    /// Closed at once: its client has as many open as it may have.
+    RefusedClient,
+    /// The system had no descriptor or memory for it.
+    AcceptFailed,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// A request head took too long.
+    HeadTimeout,
+    /// No request for too long.
+    IdleTimeout,
+    /// A request body took too long.
+    BodyTimeout,
+    /// The viewer took its answer too slowly.
+    SlowViewer,
+    /// A request was refused before anything was looked up (400, 413, 414, 431).
+    HeadRefused,
+    /// The viewer left before there was anything to answer.
+    Abandoned,
+}
+
+impl Event {
+    /// Every event, in the order of their counters.
+    pub const ALL: [Event; 12] = [
+        Event::Accepted,
+        Event::RefusedFull,
+        Event::RefusedClient,
+        Event::AcceptFailed,
+        Event::HandshakeFailed,
+        Event::HandshakeTimeout,
+        Event::HeadTimeout,
+        Event::IdleTimeout,
+        Event::BodyTimeout,
+        Event::SlowViewer,
+        Event::HeadRefused,
+        Event::Abandoned,
+    ];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Event::Accepted => "accepted",
+            Event::RefusedFull => "refused_full",
+            Event::RefusedClient => "refused_client",
+            Event::AcceptFailed => "accept_failed",
+            Event::HandshakeFailed => "handshake_failed",
+            Event::HandshakeTimeout => "handshake_timeout",
+            Event::HeadTimeout => "head_timeout",
+            Event::IdleTimeout => "idle_timeout",
+            Event::BodyTimeout => "body_timeout",
+            Event::SlowViewer => "slow_viewer",
+            Event::HeadRefused => "head_refused",
+            Event::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// The counters themselves.
+#[derive(Default)]
+pub(super) struct Tally {
+    counts: [AtomicU64; Event::ALL.len()],
+}
+
+impl Tally {
+    pub(super) fn count(&self, event: Event) {
+        self.counts[event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self, open: usize) -> Stats {
+        let mut counts = [0; Event::ALL.len()];
+        for (count, counter) in counts.iter_mut().zip(&self.counts) {
+            *count = counter.load(Ordering::Relaxed);
+        }
+        Stats { open, counts }
+    }
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections open now.
+    pub open: usize,
+    counts: [u64; Event::ALL.len()],
+}
+
+impl Stats {
+    /// How often something has happened.
+    pub fn of(&self, event: Event) -> u64 {
+        self.counts[event as usize]
+    }
+
+    /// Appends the counters in the Prometheus text format.
+    pub fn render(&self, page: &mut String) {
+        page.push_str(concat!(
+            "# HELP seawall_edge_connections_open Viewer connections open now.\n",
+            "# TYPE seawall_edge_connections_open gauge\n",
+        ));
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "seawall_edge_connections_open {}", self.open);
+        page.push_str(concat!(
+            "# HELP seawall_edge_events_total What happened to viewer connections.\n",
+            "# TYPE seawall_edge_events_total counter\n",
+        ));
+        for event in Event::ALL {
+            let (word, count) = (event.as_str(), self.of(event));
+            let _ = writeln!(
+                page,
+                "seawall_edge_events_total{{event=\"{word}\"}} {count}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_its_own_counter() {
+        let tally = Tally::default();
+        for (place, event) in Event::ALL.into_iter().enumerate() {
+            assert_eq!(place, event as usize);
+            tally.count(event);
+        }
+        let stats = tally.snapshot(3);
+        assert!(Event::ALL.into_iter().all(|event| stats.of(event) == 1));
+    }
+
+    #[test]
+    fn the_page_names_every_event() {
+        let mut page = String::new();
+        Tally::default().snapshot(7).render(&mut page);
+        assert!(page.contains("seawall_edge_connections_open 7\n"));
+        for event in Event::ALL {
+            assert!(page.contains(&format!("{{event=\"{}\"}} 0\n", event.as_str())));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! How does an answer's body leave, and who hears of its end? Hands it out in slices, tells once.
+//!
+//! Slices, because hyper takes a frame at a time and drops a body as soon as its last frame is
+//! queued: whole objects would be told before a byte was sent, and never as aborted. Slicing shares
+//! the bytes, it copies nothing. What is told is at most one slice ahead of the socket.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::gauge::Gauge;
+use super::streams::StreamSeat;
+use crate::shield::{Body, Cut};
+use crate::telemetry::Tale;
+
+/// One writev each, and a quarter of what the kernel's send buffer grows to.
+const SLICE_HTTP1: usize = 256 << 10;
+
+/// A slice of a stream is taken or not taken as a whole, and each has its own deadline: small
+/// enough that the slowest permitted viewer needs about a minute for it.
+const SLICE_HTTP2: usize = 32 << 10;
+
+/// What an answer travels on.
+pub(super) enum Carrier {
+    /// A whole connection (HTTP/1).
+    Connection(Arc<Gauge>),
+    /// One of a connection's streams (HTTP/2).
+    Stream(StreamSeat),
+}
+
+impl Carrier {
+    pub(super) fn gauge(&self) -> &Arc<Gauge> {
+        match self {
+            Carrier::Connection(gauge) => gauge,
+            Carrier::Stream(seat) => seat.gauge(),
+        }
+    }
+}
+
+/// A body that tells its tale when it ends, however it ends.
+pub(super) struct Told<B: http_body::Body = Body> {
+    body: B,
+    rest: Bytes,
+    ended: bool,
+    failed: bool,
+    tale: Tale,
+    carrier: Carrier,
+}
+
+impl<B: http_body::Body> Told<B> {
+    pub(super) fn new(body: B, tale: Tale, carrier: Carrier) -> Told<B> {
+        Told {
+            body,
+            rest: Bytes::new(),
+            ended: false,
+            failed: false,
+            tale,
+            carrier,
+        }
+    }
+
+    fn slice(&mut self) -> Bytes {
+        let max = match &self.carrier {
+            Carrier::Connection(_) => SLICE_HTTP1,
+            Carrier::Stream(_) => SLICE_HTTP2,
+        };
+        let slice = if self.rest.len() > max {
+            self.rest.split_to(max)
+        } else {
+            std::mem::take(&mut self.rest)
+        };
+        self.tale.bytes += slice.len() as u64;
+        if let Carrier::Stream(StreamSeat { pace, .. }) = &self.carrier {
+            pace.hand(slice.len());
+        }
+        slice
+    }
+
+    fn through(&self) -> bool {
+        self.ended || (self.rest.is_empty() && self.body.is_end_stream())
+    }
+
+    fn cut(&mut self, cut: Cut) -> Cut {
+        self.failed = true;
+        if let Carrier::Connection(gauge) = &self.carrier {
+            // hyper closes the connection; a plain close would be a proper end for a body that is
+            // delimited by it.
+            gauge.sever();
+        }
+        cut
+    }
+}
+
+impl<B> http_body::Body for Told<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Cut> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        if let Carrier::Stream(StreamSeat { pace, .. }) = &this.carrier {
+            pace.asked();
+        }
+        while this.rest.is_empty() {
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
+                Poll::Ready(None) => {
+                    this.ended = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(this.slice()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.through()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let inner = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+impl<B: http_body::Body> Drop for Told<B> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.tale.total_time = now.into_std().saturating_duration_since(self.tale.arrived);
+        self.tale.aborted = self.failed || !self.through();
+        if let Carrier::Connection(gauge) = &self.carrier {
+            gauge.rested(now);
+        }
+        (self.carrier.gauge().teller)(&self.tale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::scene::{self, Tales};
+    use http_body::Body as _;
+
+    fn told(body: Body) -> (Told, Tales) {
+        let tales = Tales::default();
+        let gauge = Arc::new(Gauge::new(tales.teller(), None, false, None));
+        let tale = scene::tale(std::time::Instant::now());
+        (Told::new(body, tale, Carrier::Connection(gauge)), tales)
+    }
+
+    async fn next(told: &mut Told) -> Option<usize> {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *told).poll_frame(cx)).await;
+        frame.map(|frame| frame.unwrap().into_data().unwrap().len())
+    }
+
+    #[tokio::test]
+    async fn a_large_object_leaves_in_slices_and_is_told_whole() {
+        let size = SLICE_HTTP1 * 2 + 5;
+        let (mut told, tales) = told(Body::Whole(Some(Bytes::from(vec![0; size]))));
+        assert_eq!(told.size_hint().exact(), Some(size as u64));
+        assert_eq!(next(&mut told).await, Some(SLICE_HTTP1));
+        assert!(!told.is_end_stream());
+        assert_eq!(next(&mut told).await, Some(SLICE_HTTP1));
+        assert_eq!(next(&mut told).await, Some(5));
+        assert!(told.is_end_stream());
+        assert!(tales.take().is_empty(), "not told before its end");
+        drop(told);
+        let told = tales.take();
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].bytes, told[0].aborted), (size as u64, false));
+    }
+
+    #[tokio::test]
+    async fn a_body_dropped_early_is_told_as_aborted() {
+        let (mut told, tales) = told(Body::Whole(Some(Bytes::from(vec![0; SLICE_HTTP1 + 1]))));
+        next(&mut told).await;
+        drop(told);
+        assert!(tales.take()[0].aborted);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_as_nothing() {
+        let (told, tales) = told(Body::Empty);
+        assert!(told.is_end_stream());
+        drop(told);
+        let tale = tales.take().remove(0);
+        assert_eq!((tale.bytes, tale.aborted), (0, false));
+    }
+}

@@ -1,0 +1,367 @@
+//! Has a connection run out of time? The one timer of a connection, and the word to finish.
+//!
+//! The timer is lazy: it is set to the earliest moment at which something could be overdue, and
+//! only when it rings is the clock looked at. A request on a kept-alive connection moves no timer.
+//! Waiting for an origin is never the viewer's fault: only bytes that are ready and not taken count
+//! against it.
+//!
+//! This is why hyper's own deadline for heads is not used: it costs a timer per request, and it
+//! runs between requests too, so that a kept-alive connection could not be idle for longer than a
+//! head may take.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
+
+use super::Limits;
+use super::gauge::{Gauge, Phase};
+use super::roll::Roll;
+use super::stats::Event;
+
+/// When the server stops, a viewer's next request may be on its way: a quiet HTTP/1 connection is
+/// closed only after this, and a request that comes meanwhile is answered with `Connection: close`.
+const LAST_CALL: Duration = Duration::from_millis(300);
+
+/// Which protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What is to be done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing; its task will be woken.
+    Wait,
+    /// Finish what is under way and take nothing new. Said once.
+    Finish,
+    /// Close it now.
+    Cut(Event),
+}
+
+/// A stretch of time in which the viewer had bytes to take.
+struct Stall {
+    since: Instant,
+    taken: u64,
+}
+
+/// The watch over one connection.
+pub(super) struct Watch {
+    protocol: Protocol,
+    limits: Arc<Limits>,
+    roll: Arc<Roll>,
+    gauge: Arc<Gauge>,
+    alarm: Pin<Box<Sleep>>,
+    stall: Option<Stall>,
+    /// Told to finish, and then.
+    finishing: Option<Instant>,
+    attended: bool,
+}
+
+impl Watch {
+    pub(super) fn new(
+        protocol: Protocol,
+        limits: Arc<Limits>,
+        roll: Arc<Roll>,
+        gauge: Arc<Gauge>,
+    ) -> Watch {
+        let alarm = Box::pin(sleep_until(Instant::now() + limits.idle_timeout));
+        Watch {
+            protocol,
+            limits,
+            roll,
+            gauge,
+            alarm,
+            stall: None,
+            finishing: None,
+            attended: false,
+        }
+    }
+
+    /// Looks at the connection, after it was polled and has nothing more to do for now.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Look {
+        if !self.attended {
+            self.attended = true;
+            self.gauge.attend(cx.waker());
+        }
+        if self.finishing.is_none() && self.roll.closing() && self.may_finish() {
+            self.finishing = Some(Instant::now());
+            return Look::Finish;
+        }
+        self.follow_stall();
+        loop {
+            if let Some((due, _)) = self.due()
+                && due < self.alarm.deadline()
+            {
+                self.alarm.as_mut().reset(due);
+            }
+            if self.alarm.as_mut().poll(cx).is_pending() {
+                return Look::Wait;
+            }
+            let now = Instant::now();
+            match self.due() {
+                Some((due, overdue)) if due <= now => {
+                    if let Some(look) = self.judge(overdue, now) {
+                        return look;
+                    }
+                }
+                Some((due, _)) => self.alarm.as_mut().reset(due),
+                None => self.alarm.as_mut().reset(now + self.limits.idle_timeout),
+            }
+        }
+    }
+
+    /// An answer under way can be marked as the last one; a quiet viewer gets the last call.
+    fn may_finish(&self) -> bool {
+        self.protocol == Protocol::Http2
+            || self.gauge.phase() == Phase::Serving
+            || self
+                .last_call()
+                .is_some_and(|moment| moment <= Instant::now())
+    }
+
+    fn last_call(&self) -> Option<Instant> {
+        self.roll.closing_since().map(|since| since + LAST_CALL)
+    }
+
+    fn follow_stall(&mut self) {
+        match (self.gauge.blocked(), &self.stall) {
+            (true, None) => {
+                self.stall = Some(Stall {
+                    since: Instant::now(),
+                    taken: self.gauge.taken(),
+                });
+            }
+            (false, Some(_)) => self.stall = None,
+            _ => {}
+        }
+    }
+
+    /// The earliest thing that will be overdue, and when.
+    fn due(&self) -> Option<(Instant, Overdue)> {
+        let since = self.gauge.since();
+        let phase = match (self.gauge.phase(), self.finishing) {
+            (Phase::Serving, _) => None,
+            (Phase::Quiet | Phase::Head, Some(since)) => {
+                Some((since + self.limits.send_rate_window, Overdue::Farewell))
+            }
+            (Phase::Quiet, None) => Some((since + self.limits.idle_timeout, Overdue::Request)),
+            (Phase::Head, None) => Some((since + self.limits.head_timeout, Overdue::Head)),
+        };
+        let stall = self
+            .stall
+            .as_ref()
+            .map(|stall| (stall.since + self.limits.send_rate_window, Overdue::Bytes));
+        let call = (self.finishing.is_none() && self.roll.closing())
+            .then(|| self.last_call().map(|moment| (moment, Overdue::LastCall)))
+            .flatten();
+        [phase, stall, call]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(moment, _)| *moment)
+    }
+
+    /// Something is overdue: what follows? `None`: it was forgiven.
+    fn judge(&mut self, overdue: Overdue, now: Instant) -> Option<Look> {
+        match overdue {
+            Overdue::Head => Some(Look::Cut(Event::HeadTimeout)),
+            Overdue::Farewell => Some(Look::Cut(Event::IdleTimeout)),
+            Overdue::Request if self.protocol == Protocol::Http1 => {
+                Some(Look::Cut(Event::IdleTimeout))
+            }
+            Overdue::Request | Overdue::LastCall => {
+                self.finishing = Some(now);
+                Some(Look::Finish)
+            }
+            Overdue::Bytes => {
+                let taken = self.gauge.taken();
+                let stall = self.stall.as_mut()?;
+                if taken.saturating_sub(stall.taken) < self.limits.send_min_bytes() {
+                    return Some(Look::Cut(Event::SlowViewer));
+                }
+                *stall = Stall { since: now, taken };
+                None
+            }
+        }
+    }
+}
+
+/// What can be overdue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overdue {
+    /// The next request.
+    Request,
+    /// The rest of a head.
+    Head,
+    /// Bytes taken by the viewer.
+    Bytes,
+    /// The end of a connection told to finish.
+    Farewell,
+    /// Telling a quiet connection to finish.
+    LastCall,
+}
+
+impl Limits {
+    /// What a viewer must take within one window.
+    pub(super) fn send_min_bytes(&self) -> u64 {
+        let window_ms = u64::try_from(self.send_rate_window.as_millis()).unwrap_or(u64::MAX);
+        // Taking nothing at all is too slow even where the rate is 0.
+        (self
+            .send_rate_min_bytes_per_second
+            .saturating_mul(window_ms)
+            / 1000)
+            .max(1)
+    }
+}
+
+/// Polls an alarm that is made only when it is first needed.
+pub(super) fn ring(
+    alarm: &mut Option<Pin<Box<Sleep>>>,
+    due: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+    if alarm.deadline() != due {
+        alarm.as_mut().reset(due);
+    }
+    alarm.as_mut().poll(cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    fn limits() -> Limits {
+        Limits {
+            idle_timeout: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            send_rate_window: Duration::from_secs(20),
+            send_rate_min_bytes_per_second: 500,
+            ..Limits::default()
+        }
+    }
+
+    fn watch(protocol: Protocol) -> Watch {
+        let limits = Arc::new(limits());
+        let gauge = Arc::new(Gauge::new(Arc::new(|_| {}), None, false, None));
+        Watch::new(protocol, limits.clone(), Roll::new(&limits), gauge)
+    }
+
+    /// Looks until there is something to do, and says after how many seconds that was.
+    async fn verdict(watch: &mut Watch) -> (Look, u64) {
+        let start = Instant::now();
+        let look = poll_fn(|cx| match watch.look(cx) {
+            Look::Wait => Poll::Pending,
+            look => Poll::Ready(look),
+        });
+        let look = look.await;
+        (look, start.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_viewer_has_the_idle_time() {
+        let mut watch = watch(Protocol::Http1);
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::IdleTimeout), 75)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_own_shorter_time_from_its_first_byte() {
+        let mut watch = watch(Protocol::Http1);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        watch.gauge.heard();
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::HeadTimeout), 10)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_bytes_do_not_extend_the_head_time() {
+        let mut watch = watch(Protocol::Http1);
+        watch.gauge.heard();
+        tokio::time::advance(Duration::from_secs(6)).await;
+        watch.gauge.heard();
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::HeadTimeout), 4)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_the_origin_is_not_the_viewers_fault() {
+        let mut watch = watch(Protocol::Http1);
+        watch.gauge.heard();
+        watch.gauge.serving();
+        let patience = Duration::from_hours(1);
+        assert!(
+            tokio::time::timeout(patience, verdict(&mut watch))
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_takes_nothing_is_cut_after_the_window() {
+        let mut watch = watch(Protocol::Http1);
+        watch.gauge.serving();
+        watch.gauge.set_blocked(true);
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::SlowViewer), 20)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
+        let mut watch = watch(Protocol::Http1);
+        watch.gauge.serving();
+        watch.gauge.set_blocked(true);
+        let gauge = watch.gauge.clone();
+        let taking = async move {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(19)).await;
+                gauge.wrote(10_000);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            gauge.wrote(9_999);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = taking => {}
+            verdict = verdict(&mut watch) => {
+                assert_eq!(verdict, (Look::Cut(Event::SlowViewer), 80));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_http2_connection_is_asked_to_finish_before_it_is_cut() {
+        let mut watch = watch(Protocol::Http2);
+        assert_eq!(verdict(&mut watch).await, (Look::Finish, 75));
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::IdleTimeout), 20)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_finishes_answers_at_once_and_quiet_viewers_after_the_last_call() {
+        let mut busy = watch(Protocol::Http1);
+        busy.gauge.serving();
+        busy.roll.close();
+        assert_eq!(verdict(&mut busy).await, (Look::Finish, 0));
+
+        let mut quiet = watch(Protocol::Http1);
+        quiet.roll.close();
+        let start = Instant::now();
+        assert_eq!(verdict(&mut quiet).await.0, Look::Finish);
+        assert!(start.elapsed() >= LAST_CALL);
+    }
+}

@@ -27,3 +27,6 @@ pub mod shield;
 pub mod admin;
 pub mod edge;
 
+pub mod cli;
+pub mod config;
+pub mod server;

@@ -1,0 +1,101 @@
+//! What may a person type? `serve`, `check`, and `health` (for container health checks).
+//!
+//! Exit codes: 0 when all is well, 1 when something is wrong with what was asked for, 2 when the
+//! command line itself is not understood.
+
+mod check;
+mod health;
+mod logging;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Where operators come in when a health check is not told.
+const ADMIN: &str = "127.0.0.1:9090";
+
+/// An origin shield for HLS and DASH.
+#[derive(Debug, Parser)]
+#[command(name = "seawall", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer viewers, until told to stop
+    Serve(serve::Serve),
+    /// Say everything that is wrong with configuration files
+    Check(check::Check),
+    /// Ask a running server whether it is well
+    Health(health::Health),
+}
+
+/// Runs the program on these words.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            let _ = refusal.print();
+            return ExitCode::from(if refusal.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
+        Command::Health(health) => health.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells what went wrong, once and plainly.
+fn complain(why: &anyhow::Error) {
+    match why.downcast_ref::<crate::config::Problems>() {
+        Some(problems) => eprintln!("{}", problems.render(wants_colour())),
+        None => eprintln!("error: {why:#}"),
+    }
+}
+
+/// Colour is for terminals whose owners did not decline it.
+fn wants_colour() -> bool {
+    let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !declined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let refused = |line: &str| Cli::try_parse_from(line.split(' ')).is_err();
+        assert!(refused("seawall serve"));
+        assert!(refused("seawall serve --origin origin.example"));
+        assert!(refused(
+            "seawall serve --config a.toml --origin https://origin.example"
+        ));
+        assert!(refused(
+            "seawall serve --origin https://origin.example --listen 8080"
+        ));
+        assert!(refused("seawall check"));
+        assert!(!refused("seawall check --offline a.toml b.toml"));
+        assert!(!refused("seawall serve --config a.toml --log json"));
+        assert!(!refused("seawall health"));
+    }
+}

@@ -1,0 +1,117 @@
+//! `seawall health`: one question to a running server, answered by the exit code.
+//!
+//! Plain sockets, so that a container needs no other tool and the check starts nothing.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::config;
+
+/// For everything: connecting, asking and hearing.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// `HTTP/1.1 200`: as much of the answer as it takes.
+const STATUS_BYTES: usize = 12;
+
+/// Ask a running server whether it is well.
+#[derive(Debug, Args)]
+pub(super) struct Health {
+    /// Where its operators come in
+    #[arg(long, value_name = "ADDRESS", default_value = super::ADMIN)]
+    #[arg(value_parser = config::socket)]
+    admin: SocketAddr,
+}
+
+impl Health {
+    /// Fails unless the server says that it is well.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let admin = self.admin;
+        let status = ask(admin, Instant::now() + ANSWER_MAX).with_context(|| {
+            format!("no answer from {admin} (is it the server's admin address?)")
+        })?;
+        anyhow::ensure!(status == 200, "{admin} is not well: status {status}");
+        Ok(())
+    }
+}
+
+fn ask(admin: SocketAddr, deadline: Instant) -> io::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&admin, left(deadline)?)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    let question = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes())?;
+    let mut head = Vec::with_capacity(STATUS_BYTES);
+    while head.len() < STATUS_BYTES {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        let mut piece = [0; STATUS_BYTES];
+        match stream.read(&mut piece[..STATUS_BYTES - head.len()])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => head.extend_from_slice(&piece[..count]),
+        }
+    }
+    status(&head).ok_or_else(|| io::Error::other("this is not an HTTP server"))
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    let text = std::str::from_utf8(head).ok()?;
+    let (version, status) = text.split_once(' ')?;
+    version
+        .starts_with("HTTP/1.")
+        .then(|| status.parse().ok())?
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    fn asked(answer: &'static [u8], patience: Duration) -> io::Result<u16> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut question = [0; 1024];
+            let count = stream.read(&mut question).unwrap();
+            assert!(question[..count].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            stream.write_all(answer).unwrap();
+            if answer.is_empty() {
+                // Says nothing until the other side gives up.
+                let _ = stream.read(&mut question);
+            }
+        });
+        let heard = ask(admin, Instant::now() + patience);
+        server.join().unwrap();
+        heard
+    }
+
+    #[test]
+    fn the_status_is_heard() {
+        let patience = Duration::from_secs(10);
+        assert_eq!(asked(b"HTTP/1.1 200 OK\r\n\r\n", patience).unwrap(), 200);
+        assert_eq!(asked(b"HTTP/1.1 503 No\r\n\r\n", patience).unwrap(), 503);
+        assert!(asked(b"SSH-2.0-OpenSSH_9\r\n", patience).is_err());
+        assert!(asked(b"HTTP", patience).is_err());
+    }
+
+    #[test]
+    fn silence_is_not_health() {
+        assert!(asked(b"", Duration::from_millis(50)).is_err());
+        let unused = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(Health { admin: unused }.run().is_err());
+    }
+}

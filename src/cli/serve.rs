@@ -1,0 +1,79 @@
+//! `seawall serve`: from a file or from flags to a running server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::logging::{self, LogFormat};
+use crate::config::{self, Config, Flags};
+use crate::edge::Address;
+use crate::origin::Endpoint;
+
+/// Answer viewers, until told to stop.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Read everything from this file; no other setting can be given then
+    #[arg(long, value_name = "FILE", required_unless_present = "origins")]
+    config: Option<PathBuf>,
+
+    #[arg(
+        help = "Where content comes from, such as https://origin.example; again for more, \
+                to be tried when it cannot be reached",
+        long = "origin",
+        value_name = "URL",
+        value_parser = config::endpoint,
+        conflicts_with = "config"
+    )]
+    origins: Vec<Endpoint>,
+
+    #[arg(
+        help = "Where viewers come in: IP:PORT or unix:/PATH; again for more [default: 0.0.0.0:8080]",
+        long,
+        value_name = "ADDRESS",
+        value_parser = config::listen,
+        conflicts_with = "config"
+    )]
+    listen: Vec<Address>,
+
+    /// Where operators come in for metrics, health and purges, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDRESS", value_parser = config::socket, conflicts_with = "config")]
+    admin: Option<SocketAddr>,
+
+    /// Memory for finished objects, such as 1GiB
+    #[arg(long, value_name = "SIZE", value_parser = config::memory, conflicts_with = "config")]
+    memory: Option<u64>,
+
+    /// Worker threads; 0: one per core
+    #[arg(long, value_name = "N", value_parser = config::threads, conflicts_with = "config")]
+    threads: Option<usize>,
+
+    /// Log every request
+    #[arg(long, conflicts_with = "config")]
+    access_log: bool,
+
+    /// How to write the log [default: text on a terminal, else json]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log: Option<LogFormat>,
+}
+
+impl Serve {
+    /// Runs until the server is told to stop.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::from_flags(Flags {
+                origins: self.origins,
+                listen: self.listen,
+                admin: self.admin,
+                memory: self.memory,
+                threads: self.threads,
+                access_log: self.access_log,
+            })?,
+        };
+        logging::start(self.log)?;
+        // Before anything speaks TLS; were another provider installed already, it would do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::server::run(config)
+    }
+}

@@ -1,0 +1,250 @@
+//! How are sockets, origins, hosts and paths written by people? Pure text in, values out.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+
+use super::fault::Fault;
+use crate::edge::Address;
+use crate::origin::Endpoint;
+
+const SOCKET: &str = "an address and port such as \"127.0.0.1:9090\" or \"[::]:8080\"";
+const LISTEN: &str = "an address and port such as \"0.0.0.0:8080\" or \"[::]:8080\", \
+                      or \"unix:/run/seawall.sock\"";
+const ENDPOINT: &str = "an origin such as \"https://origin.example\" or \"http://10.0.0.5:8080\"";
+const HOST: &str = "a host name such as \"live.example.com\" or \"*.example.com\"";
+const PATH: &str = "a path such as \"/live\"";
+const WEB_ORIGIN: &str = "a web origin such as \"https://player.example\"";
+const NAME: &str = "a name such as \"live-1\" (letters, digits and -_.:/*)";
+
+/// Longest name of an origin or a route: it travels in every metric and log line.
+const NAME_CHARS_MAX: usize = 128;
+
+/// Reads an address with its port.
+pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let fault = |why| Fault::new(SOCKET, why);
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Err(fault("the port is missing").instead(SocketAddr::new(ip, 8080).to_string()));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    match (host, port.parse::<u16>()) {
+        ("" | "*", Ok(port)) => {
+            Err(fault("the address is missing").instead(format!("0.0.0.0:{port}")))
+        }
+        ("localhost", Ok(port)) => {
+            Err(fault("a name is not an address").instead(format!("127.0.0.1:{port}")))
+        }
+        _ => Err(fault("not an address")),
+    }
+}
+
+/// Reads where a listener listens.
+pub(crate) fn listen(text: &str) -> Result<Address, Fault> {
+    match text.strip_prefix("unix:") {
+        Some(path) if path.starts_with('/') => Ok(Address::Unix(path.into())),
+        Some(_) => Err(Fault::new(
+            LISTEN,
+            "the path of a Unix socket starts with /",
+        )),
+        None if text.starts_with('/') => {
+            Err(Fault::new(LISTEN, "a path needs unix: before it").instead(format!("unix:{text}")))
+        }
+        None => match socket(text) {
+            Ok(address) => Ok(Address::Tcp(address)),
+            Err(fault) => Err(Fault {
+                wanted: LISTEN,
+                ..fault
+            }),
+        },
+    }
+}
+
+/// Reads the URL of an origin: scheme, host and perhaps a port; nothing after that.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
+    let fault = |why| Fault::new(ENDPOINT, why);
+    if !text.contains("://") {
+        let instead = format!("https://{text}");
+        return Err(fault("the scheme is missing").instead(instead));
+    }
+    let uri: Uri = text.parse().map_err(|_| fault("not a URL"))?;
+    let tls = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTPS => true,
+        Some(scheme) if *scheme == Scheme::HTTP => false,
+        _ => return Err(fault("the scheme must be http or https")),
+    };
+    let authority = uri.authority().ok_or(fault("the host is missing"))?;
+    if authority.as_str().contains('@') {
+        return Err(fault("no user or password here: set a header instead"));
+    }
+    if uri.query().is_some() || uri.path() != "/" {
+        let plain = format!("{}://{authority}", if tls { "https" } else { "http" });
+        return Err(fault("a path or query has no place here").instead(plain));
+    }
+    let host = upstream_host(authority.host()).ok_or(fault("not a host name or address"))?;
+    Ok(Endpoint {
+        tls,
+        host,
+        port: port(authority, tls).ok_or(fault("not a port"))?,
+    })
+}
+
+fn port(authority: &Authority, tls: bool) -> Option<u16> {
+    let explicit = authority
+        .as_str()
+        .strip_prefix(authority.host())
+        .unwrap_or_default();
+    match explicit.strip_prefix(':') {
+        Some(digits) => digits.parse().ok().filter(|port| *port != 0),
+        None => Some(if tls { 443 } else { 80 }),
+    }
+}
+
+/// A name or an address without brackets, canonical.
+fn upstream_host(host: &str) -> Option<String> {
+    if let Some(inside) = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        return inside.parse::<IpAddr>().ok().map(|ip| ip.to_string());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    is_name(&name).then_some(name)
+}
+
+/// Reads a name to be asked for in TLS.
+pub(crate) fn server_name(text: &str) -> Result<String, Fault> {
+    let wanted = "a host name such as \"origin.example\"";
+    upstream_host(text).ok_or(Fault::new(wanted, "not a host name"))
+}
+
+/// Reads what is sent as `Host`: a name or address, perhaps with a port.
+pub(crate) fn authority(text: &str) -> Result<String, Fault> {
+    let fault = Fault::new(
+        "a host such as \"origin.example\" or \"origin.example:8080\"",
+        "not a host",
+    );
+    match text.parse::<Authority>() {
+        Ok(authority) if !text.contains('@') => Ok(authority.as_str().to_ascii_lowercase()),
+        _ => Err(fault),
+    }
+}
+
+/// Reads a host a route serves, and makes it canonical: lower case, no trailing dot.
+pub(crate) fn host(text: &str) -> Result<String, Fault> {
+    let fault = |why| Fault::new(HOST, why);
+    let canonical = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if let Some(bare) = canonical
+        .split_once("://")
+        .map(|(_, rest)| rest.trim_end_matches('/'))
+    {
+        return Err(fault("a host, not a URL").instead(bare));
+    }
+    if canonical == "*" {
+        return Err(fault("leave `hosts` out to serve every host"));
+    }
+    if canonical.starts_with('[') && canonical.ends_with(']') {
+        let ip = upstream_host(&canonical).ok_or(fault("not an address"))?;
+        return Ok(format!("[{ip}]"));
+    }
+    if let Some((name, _)) = canonical.rsplit_once(':') {
+        return Err(fault("hosts are named without a port").instead(name));
+    }
+    let name = canonical.strip_prefix("*.").unwrap_or(&canonical);
+    if name.contains('*') {
+        return Err(fault(
+            "a wildcard stands for the first labels only, as in \"*.example.com\"",
+        ));
+    }
+    if !name.is_ascii() {
+        return Err(fault("write international names in their xn-- form"));
+    }
+    if is_name(name) {
+        Ok(canonical)
+    } else {
+        Err(fault("not a host name"))
+    }
+}
+
+/// Reads a path prefix; a slash at its end means nothing, because prefixes end at segments.
+pub(crate) fn path_prefix(text: &str) -> Result<String, Fault> {
+    let fault = |why| Fault::new(PATH, why);
+    if !text.starts_with('/') {
+        return Err(fault("a path starts with /").instead(format!("/{text}")));
+    }
+    if let Some(bare) = text.trim_end_matches('/').strip_suffix("/*") {
+        let instead = if bare.is_empty() { "/" } else { bare };
+        return Err(fault("everything below a path belongs to it anyway").instead(instead));
+    }
+    if text.contains(['?', '#', '*']) {
+        return Err(fault("a prefix has no query, fragment or wildcard"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(fault(
+            "write special characters as %XX, as players send them",
+        ));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains("//") {
+        return Err(fault("no empty, . or .. segments"));
+    }
+    let trimmed = text.trim_end_matches('/');
+    Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+}
+
+/// Reads a web origin as browsers send it in `Origin`.
+pub(crate) fn web_origin(text: &str) -> Result<String, Fault> {
+    let fault = |why| Fault::new(WEB_ORIGIN, why);
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(fault("the scheme is missing").instead(format!("https://{text}")));
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.len() < rest.len() {
+        let instead = format!("{scheme}://{host}");
+        return Err(fault("a web origin has no path").instead(instead));
+    }
+    match rest.parse::<Authority>() {
+        Ok(_) if !rest.contains('@') => Ok(text.to_ascii_lowercase()),
+        _ => Err(fault("not a host")),
+    }
+}
+
+/// Reads a name that will be a metric label and a log word.
+pub(crate) fn name(text: &str) -> Result<String, Fault> {
+    let fault = |why| Fault::new(NAME, why);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/*[]%".contains(c);
+    match text {
+        "" => Err(fault("this is empty")),
+        _ if text.len() > NAME_CHARS_MAX => Err(fault("at most 128 characters")),
+        _ if !text.chars().all(fits) => Err(fault("a character that does not belong in a name")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// Reads the name this shield goes by in `Via` and `CDN-Loop`: one token.
+pub(crate) fn pseudonym(text: &str) -> Result<String, Fault> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        "a name such as \"seawall\"",
+        "1 to 64 letters, digits, dots and dashes",
+    ))
+}
+
+/// Letters, digits, dashes and underscores in dot-separated labels.
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests;

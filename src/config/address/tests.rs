@@ -1,0 +1,139 @@
+//! How are sockets, origins, hosts and paths written by people? Examples, right and wrong.
+
+use super::*;
+
+fn instead<T: std::fmt::Debug>(result: Result<T, Fault>) -> Option<String> {
+    result.expect_err("should be refused").instead
+}
+
+#[test]
+fn listeners_are_read() {
+    assert_eq!(
+        listen("0.0.0.0:8080"),
+        Ok(Address::Tcp(([0, 0, 0, 0], 8080).into()))
+    );
+    assert_eq!(
+        listen("[::1]:0"),
+        Ok(Address::Tcp("[::1]:0".parse().expect("an address")))
+    );
+    assert_eq!(
+        listen("unix:/run/s.sock"),
+        Ok(Address::Unix("/run/s.sock".into()))
+    );
+}
+
+#[test]
+fn wrong_listeners_are_refused_with_what_was_meant() {
+    assert_eq!(instead(listen(":8080")).as_deref(), Some("0.0.0.0:8080"));
+    assert_eq!(instead(listen("8080")).as_deref(), Some("0.0.0.0:8080"));
+    assert_eq!(
+        instead(listen("localhost:80")).as_deref(),
+        Some("127.0.0.1:80")
+    );
+    assert_eq!(
+        instead(listen("10.0.0.1")).as_deref(),
+        Some("10.0.0.1:8080")
+    );
+    assert_eq!(instead(listen("::")).as_deref(), Some("[::]:8080"));
+    assert_eq!(
+        instead(listen("/run/s.sock")).as_deref(),
+        Some("unix:/run/s.sock")
+    );
+    assert_eq!(instead(listen("unix:run")), None);
+    assert_eq!(instead(listen("0.0.0.0:99999")), None);
+}
+
+#[test]
+fn endpoints_are_read() {
+    let read = |text| endpoint(text).map(|at| (at.tls, at.host, at.port));
+    let host = |name: &str| name.to_owned();
+    assert_eq!(
+        read("https://Origin.Example"),
+        Ok((true, host("origin.example"), 443))
+    );
+    assert_eq!(
+        read("http://origin.example./"),
+        Ok((false, host("origin.example"), 80))
+    );
+    assert_eq!(
+        read("http://10.0.0.5:8080"),
+        Ok((false, host("10.0.0.5"), 8080))
+    );
+    assert_eq!(
+        read("https://[2001:DB8::1]:8443"),
+        Ok((true, host("2001:db8::1"), 8443))
+    );
+}
+
+#[test]
+fn wrong_endpoints_are_refused_with_what_was_meant() {
+    let plain = Some("https://origin.example");
+    assert_eq!(instead(endpoint("origin.example")).as_deref(), plain);
+    assert_eq!(
+        instead(endpoint("https://origin.example/live?x=1")).as_deref(),
+        plain
+    );
+    for text in [
+        "ftp://a",
+        "https://",
+        "https://a b",
+        "https://u:p@a",
+        "http://a:0",
+        "http://a:",
+        "",
+    ] {
+        assert!(endpoint(text).is_err(), "{text}");
+    }
+    let fault = endpoint("https://user:pass@origin.example/x").expect_err("userinfo");
+    assert!(!fault.to_string().contains("pass@"), "{fault}");
+}
+
+#[test]
+fn hosts_become_canonical() {
+    assert_eq!(host("Live.Example.COM."), Ok("live.example.com".to_owned()));
+    assert_eq!(host("*.Example.com"), Ok("*.example.com".to_owned()));
+    assert_eq!(host("[2001:DB8:0::1]"), Ok("[2001:db8::1]".to_owned()));
+    assert_eq!(
+        instead(host("https://a.example/")).as_deref(),
+        Some("a.example")
+    );
+    assert_eq!(
+        instead(host("a.example:8080")).as_deref(),
+        Some("a.example")
+    );
+    for text in ["*", "a.*.example", "", "a..b", "bücher.example", "a b"] {
+        assert!(host(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn paths_become_canonical() {
+    assert_eq!(path_prefix("/"), Ok("/".to_owned()));
+    assert_eq!(path_prefix("/live/"), Ok("/live".to_owned()));
+    assert_eq!(instead(path_prefix("live")).as_deref(), Some("/live"));
+    assert_eq!(instead(path_prefix("/live/*")).as_deref(), Some("/live"));
+    for text in ["", "/a?b", "/a/../b", "/a//b", "/a b", "/ü"] {
+        assert!(path_prefix(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn web_origins_have_no_path() {
+    assert_eq!(
+        web_origin("https://Player.example"),
+        Ok("https://player.example".to_owned())
+    );
+    let plain = Some("https://player.example");
+    assert_eq!(
+        instead(web_origin("https://player.example/")).as_deref(),
+        plain
+    );
+    assert_eq!(instead(web_origin("player.example")).as_deref(), plain);
+}
+
+#[test]
+fn names_fit_labels() {
+    assert!(name("live-1").is_ok() && name("*.example.com/live").is_ok());
+    assert!(name("").is_err() && name("a b").is_err() && name(&"x".repeat(129)).is_err());
+    assert!(pseudonym("seawall").is_ok() && pseudonym("sea wall").is_err());
+}

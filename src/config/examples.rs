@@ -1,0 +1,179 @@
+//! Do the annotated examples and the reference say what the code does?
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::{Config, file, secret};
+
+thread_local! {
+    static KEYS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Remembers the keys a table knows, for the tests below.
+pub(super) fn remember(title: &str, keys: &[&str]) {
+    KEYS.with_borrow_mut(|known| known.extend(keys.iter().map(|key| format!("{title} {key}"))));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn examples() -> Vec<PathBuf> {
+    let folder = std::fs::read_dir(root().join("config")).unwrap();
+    let paths = folder.map(|entry| entry.unwrap().path());
+    let examples: Vec<_> = paths
+        .filter(|path| path.extension().unwrap() == "toml")
+        .collect();
+    assert!(examples.len() >= 4, "{examples:?}");
+    examples
+}
+
+/// Takes the `#` off lines that show defaults, and `#e.g. ` off lines that show examples.
+fn uncommented(text: &str, with_examples: bool) -> String {
+    let line = |line: &str| {
+        if let Some(example) = line.strip_prefix("#e.g. ") {
+            return if with_examples {
+                example.to_owned()
+            } else {
+                String::new()
+            };
+        }
+        let shown = line
+            .strip_prefix('#')
+            .filter(|shown| shown.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
+        shown.unwrap_or(line).to_owned()
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn read(text: &str, path: &Path) -> Config {
+    let environment: &secret::Environment<'_> = &|name| Some(format!("value-of-{name}"));
+    file::read(text, path, environment)
+        .finish()
+        .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// A place where every file that the examples name exists.
+fn furnished() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["live.example".to_owned()]).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("live.pem", &pair.cert.pem());
+    write("live.key", &pair.signing_key.serialize_pem());
+    write("authority.pem", &pair.cert.pem());
+    let path = folder.path().join("seawall.toml");
+    (folder, path)
+}
+
+/// `table.key` to the value shown in the annotated file; only keys that have a default.
+fn shown_defaults() -> BTreeMap<String, String> {
+    let mut table = String::new();
+    let mut shown = BTreeMap::new();
+    for line in text("config/seawall.toml").lines() {
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        if bare.starts_with('[') {
+            table = bare.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, value)) = bare.split_once(" = ")
+            && bare != line
+            && bare.starts_with(|c: char| c.is_ascii_lowercase())
+            && !bare.starts_with("e.g.")
+        {
+            shown.insert(format!("{table}.{key}"), value.to_owned());
+        }
+    }
+    shown
+}
+
+/// `table.key` to the default in the reference.
+fn documented_defaults() -> BTreeMap<String, String> {
+    let mut table = String::new();
+    let mut documented = BTreeMap::new();
+    for line in text("docs/configuration.md").lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            table = heading.trim_matches(['`', '[', ']']).to_owned();
+        }
+        let cells: Vec<_> = line.split(" | ").collect();
+        if let [key, _, default, _] = cells[..]
+            && let Some(key) = key.strip_prefix("| `")
+        {
+            documented.insert(
+                format!("{table}.{}", key.trim_end_matches('`')),
+                default.to_owned(),
+            );
+        }
+    }
+    documented
+}
+
+#[test]
+fn every_example_is_good_as_it_stands() {
+    for path in examples() {
+        Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    }
+}
+
+#[test]
+fn every_example_is_good_with_its_comments_taken_off() {
+    let (_folder, place) = furnished();
+    for path in examples() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        read(&uncommented(&text, true), &place);
+    }
+}
+
+#[test]
+fn the_defaults_shown_are_the_defaults() {
+    let text = text("config/seawall.toml");
+    let place = Path::new("seawall.toml");
+    let (untouched, shown) = (read(&text, place), read(&uncommented(&text, false), place));
+    assert_eq!(format!("{untouched:#?}"), format!("{shown:#?}"));
+}
+
+#[test]
+fn every_key_is_shown_and_documented() {
+    let (_folder, place) = furnished();
+    let annotated = uncommented(&text("config/seawall.toml"), true);
+    let reference = text("docs/configuration.md");
+    read(&annotated, &place);
+    let known = KEYS.take();
+    assert!(known.len() > 70, "{known:?}");
+    let mut missing = Vec::new();
+    for named in &known {
+        let (_, key) = named.rsplit_once(' ').unwrap();
+        let shown = [format!("{key} ="), format!("[{key}]"), format!(".{key}]")];
+        if !shown.iter().any(|form| annotated.contains(form)) {
+            missing.push(format!("seawall.toml: {named}"));
+        }
+        let written = [
+            format!("`{key}`"),
+            format!("[{key}]"),
+            format!(".{key}]"),
+            format!("{key} ="),
+        ];
+        if !written.iter().any(|form| reference.contains(form)) {
+            missing.push(format!("configuration.md: {named}"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn the_reference_has_the_same_defaults() {
+    let (shown, documented) = (shown_defaults(), documented_defaults());
+    assert!(shown.len() > 55, "{shown:?}");
+    for (key, value) in shown {
+        let said = documented
+            .get(&key)
+            .unwrap_or_else(|| panic!("{key} is not documented"));
+        let derived = ["route.name", "route.origin"].contains(&key.as_str());
+        assert!(
+            derived || *said == format!("`{value}`"),
+            "{key}: {said}, shown {value}"
+        );
+    }
+}

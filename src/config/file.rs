@@ -1,0 +1,256 @@
+//! What did a person type? Reads the TOML, table by table, and notes everything wrong with it.
+//!
+//! Knows the names of the keys and which setting each one is. The settings' meaning, and their
+//! defaults, are the rooms' own.
+
+mod caching;
+mod doors;
+mod origins;
+mod routes;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::order::{self, Placed};
+use super::page::{Page, Table, Value};
+use super::problem::{Problem, Problems, Span};
+use super::secret::Environment;
+use super::{Config, Fault, THREADS, THREADS_MAX, address, read};
+use crate::origin::Endpoint;
+use crate::policy::{Route, Rules};
+use crate::telemetry;
+
+pub(super) use doors::{Place, Use, conflicts};
+
+/// A configuration together with everything wrong with it.
+pub(super) struct Draft {
+    config: Config,
+    /// Where it listens.
+    pub(super) places: Vec<Place>,
+    /// Where its origins are, and where that is said.
+    pub(super) endpoints: Vec<(Endpoint, Span)>,
+    /// Everything wrong.
+    pub(super) problems: Problems,
+}
+
+impl Draft {
+    /// The configuration, if nothing is wrong with it.
+    pub(super) fn finish(self) -> Result<Config, Problems> {
+        if self.problems.is_empty() {
+            Ok(self.config)
+        } else {
+            Err(self.problems)
+        }
+    }
+}
+
+/// Reads a file's text. `path` is where it came from: relative paths start there.
+pub(super) fn read(source: &str, path: &Path, environment: &Environment<'_>) -> Draft {
+    let (toml, errors) = DeTable::parse_recoverable(source);
+    let page = Page::new(source, path, environment);
+    let reading = Table::root(&page, toml.get_ref(), sections);
+    let (mut found, mut hidden) = page.findings();
+    if !errors.is_empty() {
+        // What could be read of broken text would only give problems that are not there.
+        found = syntax(source, &errors);
+        hidden.extend(
+            errors
+                .iter()
+                .filter_map(|error| doubtful(source, error.span()?)),
+        );
+    }
+    let mut problems = Problems::new(path, source.to_owned(), &hidden);
+    for problem in found {
+        problems.push(problem);
+    }
+    Draft {
+        config: reading.config,
+        places: reading.places,
+        endpoints: reading.endpoints,
+        problems,
+    }
+}
+
+/// The first thing wrong with each line: what follows it is mostly its consequence.
+fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let line = |span: &Span| source[..span.start].matches('\n').count();
+    let mut lines = HashSet::new();
+    let first = errors
+        .iter()
+        .filter(|error| lines.insert(error.span().as_ref().map(line)));
+    let problem = |error: &toml::de::Error| {
+        let problem = Problem::new("this is not TOML");
+        match error.span() {
+            Some(span) => problem.at(span, error.message()),
+            None => problem.help(error.message()),
+        }
+    };
+    first.map(problem).collect()
+}
+
+/// What may be a secret on a broken line: everything from its first string on. Which strings are
+/// secrets is known of a line only when it can be read.
+fn doubtful(source: &str, error: Span) -> Option<Span> {
+    let start = source[..error.start]
+        .rfind('\n')
+        .map_or(0, |newline| newline + 1);
+    let end = source[start..]
+        .find('\n')
+        .map_or(source.len(), |length| start + length);
+    let quote = source[start..end].find(['"', '\''])?;
+    Some(start + quote..end)
+}
+
+/// What the sections make together.
+struct Reading {
+    config: Config,
+    places: Vec<Place>,
+    endpoints: Vec<(Endpoint, Span)>,
+}
+
+fn sections(root: &mut Table<'_>) -> Reading {
+    let mut config = Config::of(Vec::new(), Vec::new());
+    section(root, "server", "[server]", |table| {
+        server(table, &mut config);
+    });
+    let mut places = doors::listeners(root, &mut config.edge.listeners);
+    section(root, "limits", "[limits]", |table| {
+        doors::limits(table, &mut config.edge.limits);
+        table.put("ranges_max", &mut config.shield.ranges_max, read::count);
+    });
+    section(root, "admin", "[admin]", |table| {
+        places.extend(doors::admin(table, &mut config.admin));
+    });
+    section(root, "cache", "[cache]", |table| {
+        caching::cache(table, &mut config.cache);
+        table.put(
+            "uncacheable_memory",
+            &mut config.shield.pass_memory,
+            read::duration,
+        );
+    });
+    section(root, "fill", "[fill]", |table| {
+        caching::fill(table, &mut config.cache, &mut config.shield);
+    });
+    section(root, "access_log", "[access_log]", |table| {
+        table.put(
+            "enabled",
+            &mut config.telemetry.access_log.enabled,
+            read::flag,
+        );
+        table.put(
+            "sample",
+            &mut config.telemetry.access_log.sample,
+            read::count,
+        );
+        table.put_some("path", &mut config.telemetry.access_log.path, |value| {
+            value.path()
+        });
+    });
+    for problem in conflicts(&places) {
+        root.page().note(problem);
+    }
+    let groups = origins::groups(root);
+    config.rules.routes = order::arrange(routes(root, &groups));
+    let endpoints = groups
+        .iter()
+        .flat_map(|group| group.endpoints.clone())
+        .collect();
+    config.origins = groups.into_iter().map(|group| group.settings).collect();
+    Reading {
+        config,
+        places,
+        endpoints,
+    }
+}
+
+fn server(table: &mut Table<'_>, config: &mut Config) {
+    table.put(
+        "threads",
+        &mut config.threads,
+        |value| match read::count_or_zero::<usize>(value)? {
+            many if many > THREADS_MAX => Err(value.problem(Fault::new(THREADS, "at most 1024"))),
+            threads => Ok(threads),
+        },
+    );
+    table.put("drain_max", &mut config.drain_max, read::duration);
+    let Rules { name, .. } = &mut config.rules;
+    let pseudonym = read::parsed(address::pseudonym, "a name");
+    table.put("name", name, |value| Ok(pseudonym(value)?.into()));
+}
+
+/// Routes as typed; or the one that goes without saying, where there is one origin.
+fn routes(root: &mut Table<'_>, groups: &[origins::Group]) -> Vec<Route> {
+    let typed = routes::routes(root, groups);
+    for problem in order::duplicates(&typed) {
+        root.page().note(problem);
+    }
+    match (typed.is_empty(), groups) {
+        (false, _) => typed
+            .into_iter()
+            .map(|Placed { route, .. }| route)
+            .collect(),
+        (true, []) => {
+            if root.value("origin").is_none() {
+                root.page().note(no_origin());
+            }
+            Vec::new()
+        }
+        (true, [group]) => vec![Route::everything(group.settings.name.clone())],
+        (true, [_, second, ..]) => {
+            let problem = Problem::new("no route says which origin answers what")
+                .at(second.span.clone(), "there are several origins");
+            root.page()
+                .note(problem.help("add a [[route]] with `origin` for each of them"));
+            Vec::new()
+        }
+    }
+}
+
+/// The problem of a configuration with nothing to fetch from.
+pub(super) fn no_origin() -> Problem {
+    Problem::new("no origin is named")
+        .help("add [[origin]] with endpoints = [\"https://origin.example\"]")
+}
+
+/// Log settings as they are when nobody says otherwise; a sample of none would mean nothing.
+pub(super) fn telemetry() -> telemetry::Settings {
+    let mut settings = telemetry::Settings::default();
+    settings.access_log.sample = settings.access_log.sample.max(1);
+    settings
+}
+
+/// Reads a table that is there at most once.
+fn section<'a>(
+    root: &mut Table<'a>,
+    key: &'static str,
+    title: &'static str,
+    read: impl FnOnce(&mut Table<'a>),
+) {
+    root.get(key, |value| value.table(title, read));
+}
+
+/// Reads tables that are there any number of times.
+fn tables<'a, T>(
+    root: &mut Table<'a>,
+    key: &'static str,
+    title: &'static str,
+    mut read: impl FnMut(&mut Table<'a>) -> T,
+) -> Vec<T> {
+    let Some(value) = root.value(key) else {
+        return Vec::new();
+    };
+    let items = value.items("a list of tables").map_err(|problem| {
+        problem.help(format!(
+            "write {title} with double brackets: there may be several"
+        ))
+    });
+    let items = value.page().keep(items).into_iter().flatten();
+    let read_one = |item: Value<'a>| item.page().keep(item.table(title, &mut read));
+    items.filter_map(read_one).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! `[cache]`, `[fill]`: what is remembered, and how is it fetched?
+
+use crate::cache;
+use crate::config::page::{Read, Table, Value};
+use crate::config::problem::Problem;
+use crate::config::spelling::nearest;
+use crate::config::{Fault, read};
+use crate::media::Kind;
+use crate::shield;
+
+/// Reads `[cache]`, except for those that are the shield's.
+pub(super) fn cache(table: &mut Table<'_>, cache: &mut cache::Settings) {
+    table.put("memory", &mut cache.memory_bytes, read::size);
+    let object = table.value("object_max");
+    table.put("object_max", &mut cache.object_bytes_max, read::size);
+    table.put("variants_max", &mut cache.variants_max, read::count);
+    table.put("kind_max", &mut cache.kind_bytes_max, kinds);
+    if cache.object_bytes_max > cache.memory_bytes {
+        if let Some(object) = object {
+            let wanted = "at most `memory`, which holds all objects";
+            table
+                .page()
+                .note(object.problem(Fault::new(wanted, "larger than `memory`")));
+        }
+        cache.object_bytes_max = cache.memory_bytes;
+    }
+}
+
+fn kinds(value: Value<'_>) -> Read<Vec<(Kind, u64)>> {
+    let mut limits = Vec::new();
+    for entry in value.entries("a table such as { hls = \"64MiB\" }")? {
+        let size = value.page().keep(read::size(entry.value));
+        let words = Kind::ALL.map(Kind::as_str);
+        let Some(kind) = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == entry.key)
+        else {
+            let problem = Problem::new(format!("there is no kind of content `{}`", entry.key));
+            value.page().note(match nearest(entry.key, words) {
+                Some(word) => problem.at(entry.span, format!("did you mean `{word}`?")),
+                None => problem
+                    .at(entry.span, "not a kind")
+                    .help(format!("the kinds are {}", words.join(", "))),
+            });
+            continue;
+        };
+        limits.extend(size.map(|size| (kind, size)));
+    }
+    limits.sort_by_key(|(kind, _)| kind.index());
+    Ok(limits)
+}
+
+/// Reads `[fill]`.
+pub(super) fn fill(
+    table: &mut Table<'_>,
+    cache: &mut cache::Settings,
+    shield: &mut shield::Settings,
+) {
+    table.put("memory", &mut cache.fill_bytes_max, read::size);
+    table.put("waiters_max", &mut cache.waiters_max, read::count);
+    table.put("wait_max", &mut shield.wait_max, read::deadline);
+    table.put("stale_wait_max", &mut shield.stale_wait_max, read::duration);
+    table.put(
+        "failure_backoff",
+        &mut shield.failure_backoff,
+        read::duration,
+    );
+    table.put("finish_abandoned", &mut shield.finish_abandoned, read::flag);
+    table.put("whole_max", &mut shield.whole_fetch_max, read::size_or_zero);
+    table.put("slice", &mut shield.slice_bytes, read::size);
+    table.put("manifest_max", &mut shield.manifest_bytes_max, read::size);
+}

@@ -1,0 +1,236 @@
+//! `[[listener]]`, `[limits]`, `[admin]`: where do people come in, and what may they do?
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::tables;
+use crate::admin;
+use crate::config::page::{Read, Table, Value};
+use crate::config::pem::{self, PemFault};
+use crate::config::problem::{Problem, Span};
+use crate::config::{Fault, LISTEN, address, read};
+use crate::edge::{Address, CertificateFiles, Limits, Listener, Tls};
+
+/// What an address is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Use {
+    /// Viewers.
+    Listener,
+    /// Operators.
+    Admin,
+}
+
+/// An address something listens on, and where that is said.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Place {
+    /// The address.
+    pub(in crate::config) address: Address,
+    /// What for.
+    pub(in crate::config) used_as: Use,
+    /// Where; `None` when a flag says so.
+    pub(in crate::config) span: Option<Span>,
+}
+
+impl Place {
+    /// For viewers.
+    pub(in crate::config) fn listener(address: Address) -> Place {
+        Place {
+            address,
+            used_as: Use::Listener,
+            span: None,
+        }
+    }
+
+    /// For operators.
+    pub(in crate::config) fn admin(address: SocketAddr) -> Place {
+        Place {
+            address: Address::Tcp(address),
+            used_as: Use::Admin,
+            span: None,
+        }
+    }
+}
+
+/// Reads every `[[listener]]`; none means the default one.
+pub(super) fn listeners(root: &mut Table<'_>, listeners: &mut Vec<Listener>) -> Vec<Place> {
+    let read = tables(root, "listener", "[[listener]]", listener);
+    let (made, places): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    listeners.extend(made);
+    if root.value("listener").is_none() {
+        listeners.push(Listener {
+            address: LISTEN,
+            tls: None,
+        });
+        return vec![Place::listener(LISTEN)];
+    }
+    places
+}
+
+fn listener(table: &mut Table<'_>) -> Option<(Listener, Place)> {
+    let mut tls = None;
+    let at = table.value("listen");
+    if at.is_none() {
+        table.note_missing("listen", "listen = \"0.0.0.0:8080\"");
+    }
+    table.put_some("tls", &mut tls, tls_settings);
+    let at = at?;
+    let address = at
+        .page()
+        .keep(read::parsed(address::listen, "an address")(at))?;
+    let place = Place {
+        span: Some(at.span()),
+        ..Place::listener(address.clone())
+    };
+    Some((Listener { address, tls }, place))
+}
+
+fn tls_settings(value: Value<'_>) -> Read<Tls> {
+    let tls = value.table("tls", |table| {
+        let mut tls = Tls {
+            certificates: Vec::new(),
+            tls12: true,
+        };
+        if table.value("certificates").is_none() {
+            let example = "certificates = [{ certificate = \"live.pem\", key = \"live.key\" }]";
+            table.note_missing("certificates", example);
+        }
+        let pairs = read::some_of(certificate, "a list of certificates with their keys");
+        table.put("certificates", &mut tls.certificates, |value| {
+            Ok(pairs(value)?.into_iter().flatten().collect())
+        });
+        table.put("tls12", &mut tls.tls12, read::flag);
+        tls
+    })?;
+    Ok(tls)
+}
+
+fn certificate(value: Value<'_>) -> Read<Option<CertificateFiles>> {
+    value.table("certificates", |table| {
+        let certificate = file(table, "certificate", "certificate = \"live.pem\"");
+        let key = file(table, "key", "key = \"live.key\"");
+        let ((at_certificate, certificate), (at_key, key)) = (certificate?, key?);
+        for fault in pem::check_pair(&certificate, &key) {
+            table.page().note(match fault {
+                PemFault::Certificate(why) => read::file_problem(at_certificate, &certificate, why),
+                PemFault::Key(why) => read::file_problem(at_key, &key, why),
+                PemFault::Mismatch => Problem::new("this key does not belong to its certificate")
+                    .at(at_key.span(), "the key of another certificate")
+                    .other(at_certificate.span(), "its certificate"),
+            });
+        }
+        Some(CertificateFiles { certificate, key })
+    })
+}
+
+fn file<'a>(
+    table: &mut Table<'a>,
+    key: &'static str,
+    example: &str,
+) -> Option<(Value<'a>, PathBuf)> {
+    let Some(value) = table.value(key) else {
+        table.note_missing(key, example);
+        return None;
+    };
+    let path = table.page().keep(value.path())?;
+    Some((value, path))
+}
+
+/// Reads `[limits]`, except for those that are the shield's.
+pub(super) fn limits(table: &mut Table<'_>, limits: &mut Limits) {
+    table.put("connections_max", &mut limits.connections_max, read::count);
+    let per_client = &mut limits.connections_per_client_max;
+    table.put("connections_per_client_max", per_client, read::count);
+    table.put("streams_max", &mut limits.streams_max, read::count);
+    table.put("head_max", &mut limits.head_bytes_max, read::size);
+    let header = table.value("header_max");
+    table.put("header_max", &mut limits.field_bytes_max, read::size);
+    table.put("headers_max", &mut limits.fields_max, read::count);
+    table.put("uri_max", &mut limits.uri_bytes_max, read::size);
+    table.put(
+        "handshake_timeout",
+        &mut limits.handshake_timeout,
+        read::deadline,
+    );
+    table.put("head_timeout", &mut limits.head_timeout, read::deadline);
+    table.put("idle_timeout", &mut limits.idle_timeout, read::deadline);
+    let rate = &mut limits.send_rate_min_bytes_per_second;
+    table.put("send_rate_min", rate, read::size_or_zero);
+    table.put(
+        "send_rate_window",
+        &mut limits.send_rate_window,
+        read::deadline,
+    );
+    table.put(
+        "unwanted_body_max",
+        &mut limits.drain_bytes_max,
+        read::size_or_zero,
+    );
+    table.put(
+        "request_body_max",
+        &mut limits.request_body_bytes_max,
+        read::size_or_zero,
+    );
+    if let Some(header) = header.filter(|_| limits.field_bytes_max > limits.head_bytes_max) {
+        let wanted = "at most `head_max`, which all headers share";
+        table
+            .page()
+            .note(header.problem(Fault::new(wanted, "larger than `head_max`")));
+    }
+}
+
+/// Reads `[admin]`.
+pub(super) fn admin(table: &mut Table<'_>, admin: &mut admin::Settings) -> Option<Place> {
+    let value = table.value("listen")?;
+    let address = value
+        .page()
+        .keep(read::parsed(address::socket, "an address")(value))?;
+    admin.listen = Some(address);
+    Some(Place {
+        span: Some(value.span()),
+        ..Place::admin(address)
+    })
+}
+
+/// Problems with addresses that two would listen on.
+pub(in crate::config) fn conflicts(places: &[Place]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (at, later) in places.iter().enumerate() {
+        if let Some(earlier) = places[..at].iter().find(|earlier| clash(earlier, later)) {
+            problems.push(conflict(earlier, later));
+        }
+    }
+    problems
+}
+
+fn clash(one: &Place, other: &Place) -> bool {
+    match (&one.address, &other.address) {
+        (Address::Unix(one), Address::Unix(other)) => one == other,
+        (Address::Tcp(one), Address::Tcp(other)) => {
+            let same = one.port() == other.port() && one.port() != 0;
+            same && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+        }
+        _ => false,
+    }
+}
+
+fn covers(one: IpAddr, other: IpAddr) -> bool {
+    one == other || (one.is_unspecified() && one.is_ipv4() == other.is_ipv4())
+}
+
+fn conflict(earlier: &Place, later: &Place) -> Problem {
+    let address = match &later.address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    };
+    let what = match later.used_as {
+        Use::Listener => format!("two listeners share the address {address}"),
+        Use::Admin => format!("admin shares the address {address} with a listener"),
+    };
+    match (&earlier.span, &later.span) {
+        (Some(first), Some(second)) => Problem::new(what)
+            .at(second.clone(), "taken already")
+            .other(first.clone(), "taken by this one"),
+        (None, Some(span)) => Problem::new(what).at(span.clone(), "taken by the default listener"),
+        _ => Problem::new(what).help("give each its own address or port"),
+    }
+}

@@ -1,0 +1,217 @@
+//! `[[route]]`: which requests belong together, and what holds for them?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::origins::{Group, is_reserved};
+use super::tables;
+use crate::config::order::Placed;
+use crate::config::page::{Read, Table, Value};
+use crate::config::problem::Problem;
+use crate::config::spelling::nearest;
+use crate::config::{Fault, address, read};
+use crate::policy::Route;
+use crate::policy::route::{Cors, Lifetimes, QueryPolicy};
+
+const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
+const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
+const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }";
+const NAMES: &str = "a list of names";
+
+/// Reads every `[[route]]`, in the order of the file.
+pub(super) fn routes(root: &mut Table<'_>, groups: &[Group]) -> Vec<Placed> {
+    let routes = tables(root, "route", "[[route]]", |table| route(table, groups));
+    for (at, (later, named)) in routes.iter().enumerate() {
+        let name = &later.route.name;
+        let same = |(earlier, _): &&(Placed, bool)| earlier.route.name == *name;
+        if let Some((earlier, _)) = routes[..at].iter().find(same).filter(|_| *named) {
+            let problem = Problem::new(format!("two routes are called `{name}`"))
+                .at(later.span.clone(), "the name again")
+                .other(earlier.span.clone(), "the name first");
+            root.page()
+                .note(problem.help("metrics and logs tell routes apart by `name`"));
+        }
+    }
+    routes.into_iter().map(|(placed, _)| placed).collect()
+}
+
+/// Reads one; also whether it names itself.
+fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
+    let span = table.span();
+    let (origin, origin_index) = origin(table, groups);
+    let mut route = Route {
+        origin_index,
+        ..Route::everything(origin)
+    };
+    let host = read::parsed(address::host, "a host");
+    table.put("hosts", &mut route.hosts, read::some_of(host, HOSTS));
+    route.hosts.dedup();
+    let path = read::parsed(address::path_prefix, "a path such as \"/live\"");
+    table.put("path", &mut route.path_prefix, path);
+    let name = table.get("name", read::parsed(address::name, "a name"));
+    let named = name.is_some();
+    route.name = name.unwrap_or_else(|| place_name(&route)).into();
+    table.put("forward_host", &mut route.forward_host, read::flag);
+    table.put("query", &mut route.query, query);
+    table.put(
+        "forward_headers",
+        &mut route.forward_headers,
+        read::list(forwarded, NAMES),
+    );
+    table.put("pass_methods", &mut route.pass_methods, read::flag);
+    table.put(
+        "honour_request_directives",
+        &mut route.honour_request_directives,
+        read::flag,
+    );
+    table.put(
+        "heuristic_freshness",
+        &mut route.heuristic_freshness,
+        read::flag,
+    );
+    table.put("store_keys", &mut route.store_keys, read::flag);
+    table.put("cors", &mut route.cors, cors);
+    table.put("x_cache", &mut route.x_cache, read::flag);
+    table.put("show_key", &mut route.show_key, read::flag);
+    let lifetimes = &mut route.lifetimes;
+    table.get("lifetimes", |value| {
+        value.table("lifetimes", |table| read_lifetimes(table, lifetimes))
+    });
+    (Placed { route, span }, named)
+}
+
+/// What a route is called that has no name: the place it serves.
+fn place_name(route: &Route) -> String {
+    match (route.hosts.first(), route.path_prefix.as_str()) {
+        (None, "/") => "default".to_owned(),
+        (None, path) => path.to_owned(),
+        (Some(host), "/") => host.clone(),
+        (Some(host), path) => format!("{host}{path}"),
+    }
+}
+
+/// The origin a route names, or the only one there is.
+fn origin(table: &mut Table<'_>, groups: &[Group]) -> (Arc<str>, usize) {
+    let names = groups.iter().map(|group| &*group.settings.name);
+    let Some(value) = table.value("origin") else {
+        if let [only] = groups {
+            return (Arc::clone(&only.settings.name), 0);
+        }
+        let example = names.clone().next().unwrap_or("main");
+        table.note_missing("origin", &format!("origin = \"{example}\""));
+        return ("".into(), 0);
+    };
+    let typed = table
+        .page()
+        .keep(value.text("the name of an origin"))
+        .unwrap_or_default();
+    if let Some(index) = names.clone().position(|name| name == typed) {
+        return (Arc::clone(&groups[index].settings.name), index);
+    }
+    if !typed.is_empty() {
+        let problem = Problem::new("this route names an origin that is not there");
+        table
+            .page()
+            .note(match (nearest(&typed, names.clone()), groups) {
+                (Some(name), _) => problem.at(value.span(), format!("did you mean \"{name}\"?")),
+                (None, []) => problem.at(value.span(), "there is no [[origin]]"),
+                (None, _) => {
+                    let all: Vec<_> = names.collect();
+                    let help = format!("the origins are {}", all.join(", "));
+                    problem
+                        .at(value.span(), "no [[origin]] has this name")
+                        .help(help)
+                }
+            });
+    }
+    ("".into(), 0)
+}
+
+fn query(value: Value<'_>) -> Read<QueryPolicy> {
+    if !value.toml().is_table() {
+        let words = [("all", QueryPolicy::All), ("none", QueryPolicy::None)];
+        return read::word(&words, QUERY)(value);
+    }
+    let name = |value: Value<'_>| value.text("the name of a query parameter");
+    let (only, except) = value.table("query", |table| {
+        let only = table.get("only", read::list(name, NAMES));
+        (only, table.get("except", read::list(name, NAMES)))
+    })?;
+    match (only, except) {
+        (Some(only), None) => Ok(QueryPolicy::Only(only)),
+        (None, Some(except)) => Ok(QueryPolicy::Except(except)),
+        _ => Err(value.problem(Fault::new(QUERY, "one of `only` and `except`"))),
+    }
+}
+
+fn cors(value: Value<'_>) -> Read<Cors> {
+    if !value.toml().is_table() {
+        return read::word(&[("any", Cors::Any), ("off", Cors::Off)], CORS)(value);
+    }
+    let origin = read::parsed(address::web_origin, "a web origin");
+    let only = value.table("cors", |table| {
+        table.get("only", read::some_of(origin, CORS))
+    })?;
+    only.map(Cors::Only)
+        .ok_or_else(|| value.problem(Fault::new(CORS, "`only` is missing")))
+}
+
+fn forwarded(value: Value<'_>) -> Read<HeaderName> {
+    let name = read::header_name(value)?;
+    if name == http::header::HOST {
+        let problem = Problem::new("`Host` is not forwarded among the headers");
+        return Err(problem
+            .at(value.span(), "not here")
+            .help("write forward_host = true"));
+    }
+    if is_reserved(&name) {
+        let what = "headers that may be forwarded";
+        return Err(value.problem(Fault::new(what, "the shield sets this one itself")));
+    }
+    Ok(name)
+}
+
+fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
+    table.put("manifest_max", &mut lifetimes.manifest_max, read::duration);
+    table.put(
+        "manifest_default",
+        &mut lifetimes.manifest_default,
+        read::duration,
+    );
+    table.put(
+        "ended_default",
+        &mut lifetimes.ended_default,
+        read::duration,
+    );
+    table.put(
+        "segment_default",
+        &mut lifetimes.segment_default,
+        read::duration,
+    );
+    let (least, most) = (table.value("segment_min"), table.value("segment_max"));
+    table.put("segment_min", &mut lifetimes.segment_min, read::duration);
+    table.put("segment_max", &mut lifetimes.segment_max, read::duration);
+    table.put("negative_max", &mut lifetimes.negative_max, read::duration);
+    table.put(
+        "manifest_stale_share",
+        &mut lifetimes.manifest_stale_share,
+        read::share,
+    );
+    let manifest_error: &mut Duration = &mut lifetimes.manifest_stale_if_error;
+    table.put("manifest_stale_if_error", manifest_error, read::duration);
+    let segment_error: &mut Duration = &mut lifetimes.segment_stale_if_error;
+    table.put("segment_stale_if_error", segment_error, read::duration);
+    table.put_some("override_ttl", &mut lifetimes.override_ttl, read::duration);
+    if let Some(typed) = least
+        .or(most)
+        .filter(|_| lifetimes.segment_min > lifetimes.segment_max)
+    {
+        let fault = Fault::new(
+            "in step: `segment_min` at most `segment_max`",
+            "out of step",
+        );
+        table.page().note(typed.problem(fault));
+    }
+}

@@ -1,0 +1,210 @@
+//! Does what is typed arrive, and does everything that is wrong come at once?
+
+mod mistakes;
+mod secrets;
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::edge::Address;
+use crate::media::Kind;
+use crate::origin::Protocol;
+use crate::policy::route::{Cors, QueryPolicy};
+
+const ORIGIN: &str = "[[origin]]\nname = \"main\"\nendpoints = [\"https://origin.example\"]\n";
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "TOKEN" => Some("s3cret-token".to_owned()),
+        "BROKEN" => Some("s3cret\nline".to_owned()),
+        "SLOW" => Some("s3cret".to_owned()),
+        _ => None,
+    }
+}
+
+fn draft(source: &str) -> Draft {
+    read(source, Path::new("seawall.toml"), &environment)
+}
+
+fn config(source: &str) -> Config {
+    draft(source)
+        .finish()
+        .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// What is said about a text, after checking that it is `count` problems.
+fn complaint(count: usize, source: &str) -> String {
+    let problems = draft(source).finish().expect_err("something wrong");
+    assert_eq!(problems.len(), count, "{problems}");
+    problems.to_string()
+}
+
+/// One problem at `line:column`, underlining `text`, and saying each of `words`.
+fn one(source: &str, place: &str, text: &str, words: &[&str]) {
+    let said = complaint(1, source);
+    assert!(
+        said.contains(&format!("seawall.toml:{place}\n")),
+        "{place} in:\n{said}"
+    );
+    let underlined = said.lines().any(|line| {
+        let marks = line.chars().filter(|c| *c == '^').count();
+        marks == text.chars().count()
+    });
+    assert!(
+        underlined && said.contains(text),
+        "{text} underlined in:\n{said}"
+    );
+    for word in words {
+        assert!(said.contains(word), "{word} in:\n{said}");
+    }
+}
+
+/// A text whose first line is wrong, with an origin behind it.
+fn first_line(line: &str, column: usize, text: &str, words: &[&str]) {
+    one(
+        &format!("{line}\n{ORIGIN}"),
+        &format!("1:{column}"),
+        text,
+        words,
+    );
+}
+
+/// An origin with one more line, the fourth, which is wrong.
+fn in_origin(line: &str, column: usize, text: &str, words: &[&str]) {
+    one(
+        &format!("{ORIGIN}{line}\n"),
+        &format!("4:{column}"),
+        text,
+        words,
+    );
+}
+
+/// A route with one line, the fifth, which is wrong.
+fn in_route(line: &str, column: usize, text: &str, words: &[&str]) {
+    one(
+        &format!("{ORIGIN}[[route]]\n{line}\n"),
+        &format!("5:{column}"),
+        text,
+        words,
+    );
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let said = complaint(
+        6,
+        "[limits]\nidle_timeout = 5\nconections_max = 1\n[cache]\nmemory = \"64M\"\n\
+         [[origin]]\nendpoints = [\"a.example\", 7]\n[[route]]\nquery = 1\n",
+    );
+    for place in ["2:16", "3:1", "5:10", "7:14", "7:27", "9:9"] {
+        assert!(
+            said.contains(&format!("seawall.toml:{place}\n")),
+            "{place} in:\n{said}"
+        );
+    }
+}
+
+#[test]
+fn broken_toml_is_shown_where_it_breaks() {
+    let said = complaint(2, "[limits\nidle_timeout = \"5s\"\n[cache]\nmemory = = 5\n");
+    assert!(
+        said.contains("this is not TOML") && said.contains("seawall.toml:4:10"),
+        "{said}"
+    );
+    let twice = complaint(1, "[cache]\nmemory = 5\nmemory = 6\n");
+    assert!(
+        twice.contains("duplicate key") && twice.contains("seawall.toml:3:1"),
+        "{twice}"
+    );
+}
+
+fn typed() -> Config {
+    config(
+        "[server]\nthreads = 3\ndrain_max = \"1m\"\nname = \"shield-1\"\n\
+         [[listener]]\nlisten = \"unix:/run/seawall.sock\"\n\
+         [limits]\nhead_max = \"16KiB\"\nheaders_max = 50\nranges_max = 4\n\
+         [admin]\nlisten = \"[::1]:9090\"\n\
+         [cache]\nmemory = \"2GiB\"\nkind_max = { segment = \"1GiB\", hls = 1024 }\n\
+         [fill]\nmemory = \"512MiB\"\nwait_max = \"5s\"\nslice = \"1MiB\"\n\
+         [access_log]\nenabled = true\nsample = 10\n\
+         [[origin]]\nname = \"b\"\nendpoints = [\"http://b.example\"]\nprotocol = \"h2\"\n\
+         deadlines = { total = \"9s\" }\n\
+         [[origin]]\nname = \"a\"\nendpoints = [\"https://a.example\"]\n\
+         [[route]]\norigin = \"a\"\n\
+         [[route]]\nhosts = [\"Live.Example.\"]\npath = \"/live/\"\norigin = \"b\"\n\
+         query = { only = [\"start\"] }\ncors = { only = [\"https://p.example\"] }\n\
+         lifetimes = { override_ttl = \"1h\" }\n",
+    )
+}
+
+#[test]
+fn everything_typed_arrives() {
+    let config = typed();
+    assert_eq!(
+        (config.threads, config.drain_max),
+        (3, Duration::from_mins(1))
+    );
+    assert_eq!(&*config.rules.name, "shield-1");
+    assert_eq!(
+        config.edge.listeners[0].address,
+        Address::Unix("/run/seawall.sock".into())
+    );
+    let limits = &config.edge.limits;
+    assert_eq!((limits.head_bytes_max, limits.fields_max), (16 << 10, 50));
+    assert_eq!(config.shield.ranges_max, 4);
+    assert_eq!(config.admin.listen, Some("[::1]:9090".parse().unwrap()));
+    assert_eq!(
+        config.cache.kind_bytes_max,
+        [(Kind::Hls, 1024), (Kind::Segment, 1 << 30)]
+    );
+    assert_eq!(config.cache.fill_bytes_max, 512 << 20);
+    assert_eq!(config.shield.wait_max, Duration::from_secs(5));
+    assert_eq!(
+        (
+            config.telemetry.access_log.enabled,
+            config.telemetry.access_log.sample
+        ),
+        (true, 10)
+    );
+    assert_eq!(config.origins[0].protocol, Protocol::H2);
+    assert_eq!(config.origins[0].deadlines.total, Duration::from_secs(9));
+    let [live, rest] = &config.rules.routes[..] else {
+        panic!("two routes")
+    };
+    assert_eq!(
+        (
+            &*live.name,
+            live.hosts.join(","),
+            &*live.path_prefix,
+            live.origin_index
+        ),
+        ("live.example/live", "live.example".to_owned(), "/live", 0)
+    );
+    assert_eq!(live.query, QueryPolicy::Only(vec!["start".to_owned()]));
+    assert_eq!(live.cors, Cors::Only(vec!["https://p.example".to_owned()]));
+    assert_eq!(live.lifetimes.override_ttl, Some(Duration::from_hours(1)));
+    assert_eq!(
+        (&*rest.name, &*rest.origin, rest.origin_index),
+        ("default", "a", 1)
+    );
+}
+
+#[test]
+fn no_text_is_too_broken_to_be_told() {
+    let whole = format!(
+        "[limits]\nidle_timeout = 5 # ü\n[[listener]]\nlisten = \"[::]:1\"\n{ORIGIN}\
+         headers = {{ X-Token = \"a${{TOKEN}}ü\", Y = '''\nb\n''' }}\n[[route]]\r\nquery = {{ }}\n"
+    );
+    for (place, character) in whole.char_indices() {
+        let after = &whole[place + character.len_utf8()..];
+        for text in [
+            &whole[..place],
+            after,
+            &format!("{}{after}", &whole[..place]),
+        ] {
+            let problems = draft(text).problems;
+            assert_eq!(problems.to_string().is_empty(), problems.is_empty());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What do the program's flags make? The same `Config` as a file would, without one.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::file::{self, Place};
+use super::problem::Problems;
+use super::{Config, LISTEN};
+use crate::edge::{Address, Listener};
+use crate::origin::{self, Endpoint};
+
+/// What can be said without a file. Whatever is left out is at its default.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// Where the one origin group is; the first that can be reached answers.
+    pub origins: Vec<Endpoint>,
+    /// Where viewers come in.
+    pub listen: Vec<Address>,
+    /// Where operators come in.
+    pub admin: Option<SocketAddr>,
+    /// Bytes of memory for finished objects.
+    pub memory: Option<u64>,
+    /// Worker threads.
+    pub threads: Option<usize>,
+    /// Log every request.
+    pub access_log: bool,
+}
+
+/// Makes the configuration; the only things that can be wrong are addresses used twice.
+pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
+    let mut problems = Problems::new(Path::new(""), String::new(), &[]);
+    let listen = if flags.listen.is_empty() {
+        vec![LISTEN]
+    } else {
+        flags.listen
+    };
+    let mut places: Vec<Place> = listen.iter().cloned().map(Place::listener).collect();
+    places.extend(flags.admin.map(Place::admin));
+    for problem in file::conflicts(&places) {
+        problems.push(problem);
+    }
+    let mut endpoints = flags.origins.into_iter();
+    let Some(first) = endpoints.next() else {
+        problems.push(file::no_origin());
+        return Err(problems);
+    };
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    // Named after its first endpoint, as in a file.
+    let mut group = origin::Settings::single(&first.host.clone(), first);
+    group.endpoints.extend(endpoints);
+    let listeners = listen
+        .into_iter()
+        .map(|address| Listener { address, tls: None });
+    let mut config = Config::of(vec![group], listeners.collect());
+    config.admin.listen = flags.admin;
+    config.threads = flags.threads.unwrap_or(config.threads);
+    config.telemetry.access_log.enabled |= flags.access_log;
+    if let Some(memory) = flags.memory {
+        config.cache.memory_bytes = memory;
+        config.cache.object_bytes_max = config.cache.object_bytes_max.min(memory);
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{endpoint, listen, socket};
+    use super::*;
+
+    fn flags(listeners: &[&str], admin: &str) -> Flags {
+        Flags {
+            origins: vec![endpoint("https://origin.example").unwrap()],
+            listen: listeners.iter().map(|text| listen(text).unwrap()).collect(),
+            admin: Some(socket(admin).unwrap()),
+            ..Flags::default()
+        }
+    }
+
+    #[test]
+    fn flags_make_one_route_to_one_origin() {
+        let config = Config::from_flags(Flags {
+            memory: Some(1 << 20),
+            threads: Some(2),
+            access_log: true,
+            ..flags(
+                &["127.0.0.1:8080", "unix:/run/seawall.sock"],
+                "127.0.0.1:9090",
+            )
+        })
+        .unwrap();
+        assert_eq!(config.edge.listeners.len(), 2);
+        assert_eq!(config.rules.routes.len(), 1);
+        assert_eq!(&*config.rules.routes[0].origin, "origin.example");
+        assert_eq!(&*config.origins[0].name, "origin.example");
+        assert_eq!(
+            (config.cache.memory_bytes, config.cache.object_bytes_max),
+            (1 << 20, 1 << 20)
+        );
+        assert_eq!(config.threads, 2);
+        assert!(config.telemetry.access_log.enabled);
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        let origins = vec![endpoint("http://10.0.0.5").unwrap()];
+        let config = Config::from_flags(Flags {
+            origins,
+            ..Flags::default()
+        })
+        .unwrap();
+        assert_eq!(
+            config.edge.listeners,
+            [Listener {
+                address: LISTEN,
+                tls: None
+            }]
+        );
+        assert_eq!(config.admin.listen, None);
+    }
+
+    #[test]
+    fn an_address_used_twice_is_a_problem() {
+        let twice = Config::from_flags(flags(&["127.0.0.1:8080", "127.0.0.1:8080"], "127.0.0.1:1"));
+        assert!(twice.unwrap_err().to_string().contains("127.0.0.1:8080"));
+        let admin = Config::from_flags(flags(&["0.0.0.0:8080"], "127.0.0.1:8080"));
+        assert!(admin.unwrap_err().to_string().contains("admin"));
+        assert!(Config::from_flags(Flags::default()).is_err());
+    }
+
+    #[test]
+    fn one_line_makes_a_configuration_for_tests() {
+        let config = Config::single("http://127.0.0.1:1234", Vec::new()).unwrap();
+        assert_eq!(config.origins[0].endpoints[0].port, 1234);
+        assert!(Config::single("127.0.0.1:1234", Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! Which route is asked first? The most specific one; and no two may say the same.
+//!
+//! The first route in the list that matches is taken, so the order is the whole rule: an exact
+//! host before a wildcard before any host; of two wildcards the longer; then the longer path.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::problem::{Problem, Span};
+use crate::policy::Route;
+
+/// How specific a host is; smaller is more specific.
+type Rank = Reverse<usize>;
+
+const ANY: Rank = Reverse(0);
+const EXACT: Rank = Reverse(usize::MAX);
+
+fn rank(host: &str) -> Rank {
+    match host.strip_prefix("*.") {
+        Some(domain) => Reverse(domain.split('.').count()),
+        None => EXACT,
+    }
+}
+
+/// Sorts routes and numbers them. A route whose hosts differ in rank (`example.com` and
+/// `*.example.com`) takes several places, under one name.
+pub(super) fn arrange(routes: Vec<Route>) -> Vec<Arc<Route>> {
+    let mut placed: Vec<(Rank, Route)> = routes.into_iter().flat_map(by_rank).collect();
+    placed.sort_by_key(|(rank, route)| (*rank, Reverse(route.path_prefix.len())));
+    let numbered = placed.into_iter().enumerate();
+    numbered
+        .map(|(index, (_, route))| Arc::new(Route { index, ..route }))
+        .collect()
+}
+
+fn by_rank(mut route: Route) -> Vec<(Rank, Route)> {
+    let mut hosts = std::mem::take(&mut route.hosts);
+    if hosts.is_empty() {
+        return vec![(ANY, route)];
+    }
+    hosts.sort_by_key(|host| rank(host));
+    let same_rank = hosts.chunk_by(|one, other| rank(one) == rank(other));
+    same_rank
+        .map(|hosts| {
+            (
+                rank(&hosts[0]),
+                Route {
+                    hosts: hosts.to_vec(),
+                    ..route.clone()
+                },
+            )
+        })
+        .collect()
+}
+
+/// A route and where its table is in the file.
+pub(super) struct Placed {
+    /// The route.
+    pub(super) route: Route,
+    /// Its table's header.
+    pub(super) span: Span,
+}
+
+/// Problems with routes that can never be taken, because an earlier one says the same.
+pub(super) fn duplicates(routes: &[Placed]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (at, later) in routes.iter().enumerate() {
+        for earlier in &routes[..at] {
+            if let Some(host) = shared_host(&earlier.route, &later.route) {
+                problems.push(unreachable(earlier, later, &host));
+                break;
+            }
+        }
+    }
+    problems
+}
+
+fn shared_host(earlier: &Route, later: &Route) -> Option<String> {
+    if earlier.path_prefix != later.path_prefix {
+        return None;
+    }
+    if earlier.hosts.is_empty() && later.hosts.is_empty() {
+        return Some("every host".to_owned());
+    }
+    let shared = later
+        .hosts
+        .iter()
+        .find(|host| earlier.hosts.contains(host))?;
+    Some(format!("host `{shared}`"))
+}
+
+fn unreachable(earlier: &Placed, later: &Placed, host: &str) -> Problem {
+    let path = &later.route.path_prefix;
+    Problem::new(format!(
+        "this route is never taken for {host} and path `{path}`"
+    ))
+    .at(later.span.clone(), "the same host and path again")
+    .other(earlier.span.clone(), "taken by this route")
+    .help("change `hosts` or `path` of one of them, or remove one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(name: &str, hosts: &[&str], path: &str) -> Route {
+        Route {
+            name: name.into(),
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+            path_prefix: path.to_owned(),
+            ..Route::everything("origin")
+        }
+    }
+
+    fn names(routes: Vec<Route>) -> Vec<String> {
+        arrange(routes)
+            .iter()
+            .map(|route| route.name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_most_specific_route_comes_first() {
+        let order = names(vec![
+            route("any", &[], "/"),
+            route("any-live", &[], "/live"),
+            route("wide", &["*.example"], "/very/long/path"),
+            route("wild", &["*.a.example"], "/"),
+            route("exact", &["a.example"], "/"),
+            route("exact-live", &["a.example"], "/live"),
+        ]);
+        assert_eq!(
+            order,
+            ["exact-live", "exact", "wild", "wide", "any-live", "any"]
+        );
+    }
+
+    #[test]
+    fn a_route_with_hosts_of_different_rank_takes_several_places() {
+        let routes = arrange(vec![
+            route("mixed", &["*.example", "b.example"], "/"),
+            route("exact", &["a.example"], "/live"),
+        ]);
+        let hosts: Vec<_> = routes.iter().map(|route| route.hosts.join(",")).collect();
+        assert_eq!(hosts, ["a.example", "b.example", "*.example"]);
+        let indices: Vec<_> = routes.iter().map(|route| route.index).collect();
+        assert_eq!(indices, [0, 1, 2]);
+    }
+
+    #[test]
+    fn only_the_same_host_and_path_is_a_duplicate() {
+        let place = |route, at| Placed {
+            route,
+            span: at..at + 1,
+        };
+        let found = duplicates(&[
+            place(route("one", &["a.example", "b.example"], "/live"), 0),
+            place(route("two", &["b.example"], "/live"), 1),
+            place(route("three", &["b.example"], "/"), 2),
+            place(route("four", &["*.example"], "/live"), 3),
+            place(route("five", &[], "/live"), 4),
+            place(route("six", &[], "/live"), 5),
+        ]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(format!("{found:?}").contains("b.example"));
+    }
+}

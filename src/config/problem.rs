@@ -1,0 +1,216 @@
+//! What is wrong with a configuration, where, and how is it mended?
+//!
+//! Knows text and spans; knows nothing of what the keys mean. Never holds an expanded secret.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+/// A stretch of the file's text, in bytes.
+pub(crate) type Span = Range<usize>;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    what: String,
+    label: String,
+    span: Option<Span>,
+    help: Option<String>,
+    other: Option<Box<(Span, &'static str)>>,
+}
+
+impl Problem {
+    /// A problem, said in one line.
+    pub(crate) fn new(what: impl Into<String>) -> Problem {
+        Problem {
+            what: what.into(),
+            label: String::new(),
+            span: None,
+            help: None,
+            other: None,
+        }
+    }
+
+    /// Where it is, and a few words to put under the offending text.
+    pub(crate) fn at(mut self, span: Span, label: impl Into<String>) -> Problem {
+        self.span = Some(span);
+        self.label = label.into();
+        self
+    }
+
+    /// How it is mended.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Another place that has to do with it.
+    pub(crate) fn other(mut self, span: Span, label: &'static str) -> Problem {
+        self.other = Some(Box::new((span, label)));
+        self
+    }
+
+    fn render(&self, path: &str, source: &str, renderer: &Renderer) -> String {
+        let mut group: Group<'_> =
+            Group::with_title(Level::ERROR.primary_title(self.what.as_str()));
+        if let Some(span) = &self.span {
+            let mark = AnnotationKind::Primary.span(span.clone());
+            let mut snippet =
+                Snippet::source(source)
+                    .path(path)
+                    .annotation(if self.label.is_empty() {
+                        mark
+                    } else {
+                        mark.label(self.label.as_str())
+                    });
+            if let Some(other) = &self.other {
+                let mark = AnnotationKind::Context.span(other.0.clone()).label(other.1);
+                snippet = snippet.annotation(mark);
+            }
+            group = group.element(snippet);
+        } else if !path.is_empty() {
+            group = group.element(Origin::path(path));
+        }
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        renderer.render(&[group])
+    }
+}
+
+/// Everything that is wrong with one configuration, in the order of its text.
+///
+/// Its text is kept with literal secrets blotted out, so that neither `Display` nor `Debug`
+/// can show one.
+#[derive(Clone)]
+pub struct Problems {
+    path: PathBuf,
+    source: String,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    /// Nothing wrong so far with `source`, read from `path`; `hidden` stretches are blotted out.
+    pub(crate) fn new(path: &Path, source: String, hidden: &[Span]) -> Problems {
+        let source = blot(source, hidden);
+        Problems {
+            path: path.to_owned(),
+            source,
+            list: Vec::new(),
+        }
+    }
+
+    /// Adds one, in its place.
+    pub(crate) fn push(&mut self, problem: Problem) {
+        let start = |problem: &Problem| problem.span.as_ref().map(|span| span.start);
+        let place = self
+            .list
+            .partition_point(|earlier| start(earlier) <= start(&problem));
+        self.list.insert(place, problem);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All of it as text for people; `colour` for terminals.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let path = self.path.display().to_string();
+        let mut texts = Vec::with_capacity(self.list.len());
+        for problem in &self.list {
+            texts.push(problem.render(&path, &self.source, &renderer));
+        }
+        texts.join("\n\n")
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl fmt::Debug for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Replaces what is in the hidden stretches by asterisks, byte for byte, so that spans stay true.
+/// Quotes stay, so that one sees a string; `${NAME}` stays, because it is a name and no secret.
+fn blot(source: String, hidden: &[Span]) -> String {
+    let mut bytes = source.into_bytes();
+    for span in hidden {
+        let mut in_name = false;
+        for at in span.clone() {
+            if bytes[at..].starts_with(b"${") {
+                in_name = bytes[at..span.end].contains(&b'}');
+            }
+            if !in_name && !matches!(bytes[at], b'"' | b'\'' | b'\n' | b'\r') {
+                bytes[at] = b'*';
+            }
+            in_name &= bytes[at] != b'}';
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(source: &str, hidden: &[Span]) -> Problems {
+        Problems::new(Path::new("seawall.toml"), source.to_owned(), hidden)
+    }
+
+    #[test]
+    fn a_problem_names_the_place_and_underlines_the_text() {
+        let mut found = problems("a = 1\nbb = \"5\"\n", &[]);
+        let five = Problem::new("`bb` must be a duration").at(11..14, "the unit is missing");
+        found.push(five.help("write \"5s\""));
+        let text = found.to_string();
+        assert!(text.contains("error: `bb` must be a duration"), "{text}");
+        assert!(text.contains("seawall.toml:2:6"), "{text}");
+        assert!(text.contains("^^^ the unit is missing"), "{text}");
+        assert!(text.contains("help: write \"5s\""), "{text}");
+    }
+
+    #[test]
+    fn problems_come_in_the_order_of_the_text() {
+        let mut found = problems("a = 1\nb = 2\n", &[]);
+        found.push(Problem::new("second").at(6..7, ""));
+        found.push(Problem::new("first").at(0..1, ""));
+        found.push(Problem::new("nowhere"));
+        let text = found.to_string();
+        let place = |word| text.find(word).expect("said");
+        assert!(
+            place("nowhere") < place("first") && place("first") < place("second"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn hidden_text_is_blotted_out_but_names_of_variables_are_not() {
+        let source = "k = \"pässword ${NAME}x\" # ok";
+        let value = 4..source.len() - 5;
+        let found = problems(source, std::slice::from_ref(&value));
+        assert_eq!(found.source, "k = \"**********${NAME}*\" # ok");
+        assert_eq!(found.source.len(), source.len());
+        assert!(!format!("{found:?}{found}").contains("word"));
+    }
+}

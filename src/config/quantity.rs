@@ -1,0 +1,164 @@
+//! How are durations and sizes written by people? Pure text in, numbers out.
+
+use std::time::Duration;
+
+use super::fault::Fault;
+
+/// Nothing here waits longer; it also keeps sums of instants and durations in range.
+const DURATION_MAX: Duration = Duration::from_hours(366 * 24);
+
+/// Beyond any machine's memory; it keeps sums of sizes in range.
+const SIZE_MAX: u64 = 1 << 50;
+
+const DURATION: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h\"";
+const SIZE: &str = "a size such as \"64MiB\", \"1GB\" or \"512KiB\"";
+
+/// Reads `2s`, `500ms`, `24h`, `1m30s`, `14d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Fault::new(DURATION, "the unit is missing").instead(format!("{text}s")));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    let mut unit_before = u64::MAX;
+    while !rest.is_empty() {
+        let (count, unit);
+        (count, unit, rest) = amount(rest).ok_or(Fault::new(DURATION, "not a duration"))?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 3600 * 1000,
+            "d" => 24 * 3600 * 1000,
+            _ => return Err(Fault::new(DURATION, "the units are ms, s, m, h and d")),
+        };
+        if millis >= unit_before {
+            return Err(Fault::new(DURATION, "larger units come first, each once"));
+        }
+        unit_before = millis;
+        let part = count.checked_mul(millis).map(Duration::from_millis);
+        total = part
+            .and_then(|part| total.checked_add(part))
+            .unwrap_or(Duration::MAX);
+    }
+    if text.is_empty() || total > DURATION_MAX {
+        let why = if text.is_empty() {
+            "this is empty"
+        } else {
+            "at most 366d"
+        };
+        return Err(Fault::new(DURATION, why));
+    }
+    Ok(total)
+}
+
+/// Reads `64MiB`, `1GB`, `512KiB`, `500B`; a bare number counts bytes.
+pub(crate) fn size(text: &str) -> Result<u64, Fault> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = (&text[..digits], text[digits..].trim_start());
+    let count: u64 = number.parse().map_err(|_| Fault::new(SIZE, "not a size"))?;
+    let bytes: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        short @ ("k" | "m" | "g" | "t") => {
+            let instead = format!("{number}{}iB", short.to_ascii_uppercase());
+            return Err(Fault::new(SIZE, "is this 1000s or 1024s?").instead(instead));
+        }
+        _ => {
+            return Err(Fault::new(
+                SIZE,
+                "the units are B, KiB, MiB, GiB, kB, MB and GB",
+            ));
+        }
+    };
+    match count.checked_mul(bytes) {
+        Some(size) if size <= SIZE_MAX => Ok(size),
+        _ => Err(Fault::new(SIZE, "at most 1024TiB")),
+    }
+}
+
+/// One number and its unit off the front of `text`.
+fn amount(text: &str) -> Option<(u64, &str, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let count = text[..digits].parse().ok()?;
+    let tail = &text[digits..];
+    let letters = tail
+        .find(|c: char| !c.is_ascii_alphabetic())
+        .unwrap_or(tail.len());
+    Some((count, &tail[..letters], &tail[letters..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        let cases = [
+            ("2s", 2_000),
+            ("500ms", 500),
+            ("24h", 86_400_000),
+            ("1m30s", 90_000),
+            ("14d", 1_209_600_000),
+            ("0s", 0),
+            ("366d", 31_622_400_000),
+        ];
+        for (text, millis) in cases {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_durations_are_refused() {
+        let huge = "99999999999999999999s";
+        for text in [
+            "", "s", "2", "2 s", "-2s", "1.5s", "2x", "30s1m", "1s1s", "367d", huge, "1s2",
+        ] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+        let fault = duration("5").expect_err("no unit");
+        assert_eq!(fault.instead.as_deref(), Some("5s"));
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        let cases = [
+            ("64MiB", 64 << 20),
+            ("1GB", 1_000_000_000),
+            ("512KiB", 512 << 10),
+            ("500B", 500),
+            ("4096", 4096),
+            ("1 gib", 1 << 30),
+            ("0", 0),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        for text in [
+            "",
+            "MiB",
+            "-1",
+            "1.5GiB",
+            "64 potatoes",
+            "9999999TiB",
+            "99999999999999999999",
+        ] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
+        let fault = size("64m").expect_err("ambiguous");
+        assert_eq!(fault.instead.as_deref(), Some("64MiB"));
+    }
+}

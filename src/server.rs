@@ -1,0 +1,157 @@
+//! How do the rooms become a running server? The composition root: start, stop, drain.
+//!
+//! In production pingora's `Server` hosts the process: it gives every worker a thread with a
+//! runtime of its own, on which the edge's accept loops run ([`crate::edge`] says why those are
+//! ours).
+//! How the process stops is ours too: pingora's graceful stop always sleeps out its grace period,
+//! so the drain happens while the signal is being waited for, and pingora then stops at once.
+
+mod assembly;
+mod descriptors;
+mod keeper;
+mod signals;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server};
+use tokio::task::JoinSet;
+
+use self::assembly::Assembly;
+use self::signals::Signals;
+use self::workers::{Office, Worker};
+use crate::config::Config;
+use crate::edge::{Address, Door, Edge};
+use crate::origin::Lookup;
+use crate::shield::Shield;
+
+/// A server started inside a tokio runtime the caller owns: what tests and benches use.
+/// Dropping it stops it at once.
+pub struct Running {
+    /// Bound viewer addresses, in the order of the listeners (Unix sockets left out).
+    pub viewers: Vec<SocketAddr>,
+    /// Bound admin address.
+    pub admin: Option<SocketAddr>,
+    /// The shield itself.
+    pub shield: Arc<Shield>,
+    /// The viewers' side.
+    pub edge: Arc<Edge>,
+    /// Dropping it ends the tasks.
+    _tasks: JoinSet<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.edge.abort();
+    }
+}
+
+/// Starts everything on the current tokio runtime. Port 0 binds a free port.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "its only owner may give it up"
+)]
+pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
+    let Assembly {
+        front,
+        doors,
+        office,
+        ..
+    } = Assembly::bind(config)?.furnish(&lookup)?;
+    let viewers = doors.iter().filter_map(tcp_address).collect();
+    let admin = office.as_ref().and_then(Office::address);
+    let (edge, shield) = (front.edge.clone(), front.shield.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper::watch_certificates(&doors));
+    front.open(doors, &mut tasks);
+    if let Some(office) = office {
+        tasks.spawn(office.work());
+    }
+    Ok(Running {
+        viewers,
+        admin,
+        shield,
+        edge,
+        _tasks: tasks,
+    })
+}
+
+/// Runs a server until a signal stops it.
+pub fn run(mut config: Config) -> anyhow::Result<()> {
+    descriptors::raise(&mut config.edge.limits);
+    let (threads, drain_max) = (config.threads, config.drain_max);
+    let bound = Assembly::bind(config)?;
+
+    // The workers' runtimes do not exist yet; whatever the rooms do in the background lives here.
+    let keeper = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("seawall keeper")
+        .enable_all()
+        .build()
+        .context("cannot start the keeper's thread")?;
+    let guard = keeper.enter();
+    let assembly = bound.furnish(&assembly::system_lookup())?;
+    keeper.spawn(keeper::watch_certificates(&assembly.doors));
+    drop(guard);
+
+    let Assembly {
+        front,
+        doors,
+        office,
+        telemetry,
+    } = assembly;
+    let signals = Signals {
+        edge: front.edge.clone(),
+        drain_max,
+    };
+    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    for number in 0..workers(threads) {
+        let doors = doors.iter().map(Door::try_clone).collect::<Result<_, _>>();
+        let doors = doors.context("cannot share a listener among workers")?;
+        server.add_service(Worker::new(number, front.clone(), doors));
+    }
+    for door in &doors {
+        let tls = door.certificates().is_some();
+        tracing::info!(address = %door.address(), tls, "listening on {}", door.address());
+    }
+    // The workers have their own: the socket closes with the last of them.
+    drop(doors);
+    if let Some(office) = office {
+        server.add_service(office);
+    }
+    drop(front);
+    server.bootstrap();
+    server.run(RunArgs {
+        shutdown_signal: Box::new(signals),
+    });
+    keeper.shutdown_background();
+    telemetry.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn workers(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+fn server_conf() -> ServerConf {
+    ServerConf {
+        threads: 1,
+        work_stealing: false,
+        ..ServerConf::default()
+    }
+}
+
+fn tcp_address(door: &Door) -> Option<SocketAddr> {
+    match door.address() {
+        Address::Tcp(address) => Some(*address),
+        Address::Unix(_) => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! In which order are the rooms put together? Sockets first: nothing starts that cannot be reached.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::workers::{Front, Office};
+use crate::admin::{Desk, pages};
+use crate::config::Config;
+use crate::edge::{Door, Edge};
+use crate::origin::{Lookup, Origin};
+use crate::shield::{Parts, Shield};
+use crate::telemetry::Telemetry;
+
+/// A server whose sockets are bound and whose rooms are still empty.
+pub(super) struct Bound {
+    config: Config,
+    doors: Vec<Door>,
+    admin: Option<TcpListener>,
+}
+
+/// A server ready to open.
+pub(super) struct Assembly {
+    pub(super) front: Front,
+    pub(super) doors: Vec<Door>,
+    pub(super) office: Option<Office>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
+impl Assembly {
+    /// Binds every socket, or says which cannot be.
+    pub(super) fn bind(config: Config) -> anyhow::Result<Bound> {
+        let doors = config.edge.listeners.iter().map(Door::bind);
+        let doors = doors.collect::<Result<Vec<_>, _>>()?;
+        let admin = match config.admin.listen {
+            None => None,
+            Some(address) => Some(
+                bind_admin(address)
+                    .with_context(|| format!("cannot listen on {address} for operators"))?,
+            ),
+        };
+        Ok(Bound {
+            config,
+            doors,
+            admin,
+        })
+    }
+}
+
+impl Bound {
+    /// Furnishes the rooms. Called inside a tokio runtime, where they may work in the background.
+    pub(super) fn furnish(self, lookup: &Lookup) -> anyhow::Result<Assembly> {
+        let Bound {
+            config,
+            doors,
+            admin,
+        } = self;
+        let origins = config.origins.into_iter().map(|settings| {
+            let name = settings.name.clone();
+            let origin = Origin::new(settings, lookup.clone());
+            origin
+                .map(Arc::new)
+                .with_context(|| format!("cannot prepare origin {name}"))
+        });
+        let origins = origins.collect::<anyhow::Result<Vec<_>>>()?;
+        let routes: Vec<Arc<str>> = config
+            .rules
+            .routes
+            .iter()
+            .map(|route| route.name.clone())
+            .collect();
+        let telemetry = Arc::new(Telemetry::new(&config.telemetry, &routes)?);
+        let shield = Shield::new(Parts {
+            rules: config.rules,
+            cache: config.cache,
+            settings: config.shield,
+            origins,
+            telemetry: telemetry.clone(),
+        });
+        let edge = Arc::new(Edge::new(config.edge.limits)?);
+        let office = admin.map(|socket| Office::new(socket, desk(&shield, &telemetry, &edge)));
+        let front = Front { edge, shield };
+        Ok(Assembly {
+            front,
+            doors,
+            office,
+            telemetry,
+        })
+    }
+}
+
+/// What operators see and may do.
+fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> Desk {
+    let (purging, counted) = (shield.clone(), edge.clone());
+    let (telemetry, open) = (telemetry.clone(), edge.clone());
+    let (cache, origins) = (shield.cache().clone(), shield.origins().to_vec());
+    Desk {
+        pages: vec![
+            Box::new(move |page| page.push_str(&telemetry.render())),
+            Box::new(move |page| counted.stats().render(page)),
+            Box::new(move |page| page.push_str(&pages::memory(&cache.stats()))),
+            Box::new(move |page| {
+                let stats: Vec<_> = origins.iter().map(|origin| origin.stats()).collect();
+                page.push_str(&pages::origins(&stats));
+            }),
+        ],
+        ready: Box::new(move || !open.draining()),
+        purge: Box::new(move |url| purging.purge(url)),
+    }
+}
+
+fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// The system's resolver.
+pub(super) fn system_lookup() -> Lookup {
+    Arc::new(|host: &str, port| Ok((host, port).to_socket_addrs()?.collect()))
+}

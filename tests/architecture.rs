@@ -1,0 +1,391 @@
+//! Does the code still keep to its layers? Reads the sources as tokens and fails, naming file, line
+//! and remedy, where a rule of ARCHITECTURE.md is broken. Knows nothing of what the code does.
+//! A test binary of its own, apart from the scenarios in `tests/it/`: it needs no server.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the sources has failed"
+)]
+
+#[path = "architecture/source.rs"]
+mod source;
+#[path = "architecture/tokens.rs"]
+mod tokens;
+
+use std::path::Path;
+
+use self::source::Source;
+use self::tokens::Token;
+
+/// Which rooms a room may import. Itself always; `ALL` means it composes the others.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("media", &[]),
+    ("policy", &["media"]),
+    ("cache", &["media", "policy"]),
+    ("origin", &["media", "policy"]),
+    ("telemetry", &["media", "policy"]),
+    (
+        "shield",
+        &["media", "policy", "cache", "origin", "telemetry"],
+    ),
+    (
+        "edge",
+        &["media", "policy", "cache", "origin", "telemetry", "shield"],
+    ),
+    (
+        "admin",
+        &["media", "policy", "cache", "origin", "telemetry", "shield"],
+    ),
+    ("demo", &["media"]),
+    ("config", ALL),
+    ("server", ALL),
+    ("cli", ALL),
+];
+
+const ALL: &[&str] = &["*"];
+
+/// Crates that stay in some rooms: how their names begin, where, and what to use elsewhere.
+const CONFINED: &[(&str, &[&str], &str)] = &[
+    (
+        "pingora",
+        &["server", "edge", "origin"],
+        "ask for it through a face of edge or origin",
+    ),
+    (
+        "hyper",
+        &["edge", "admin", "demo"],
+        "speak in `http` types and `http_body::Body`",
+    ),
+];
+
+/// Rooms without a clock and without async; and the one file that reads the clocks for them.
+const PURE: &[&str] = &["media", "policy"];
+const CLOCKS: &str = "src/policy/moment.rs";
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: &[&str] = &[
+    "utils", "util", "helpers", "helper", "common", "types", "manager", "prelude", "misc", "mod",
+];
+
+const LINES_MAX: usize = 450;
+
+#[test]
+fn rooms_import_only_what_lies_below_them() {
+    check("src", imports);
+}
+
+#[test]
+fn pingora_and_hyper_stay_in_their_rooms() {
+    check("src", confined);
+}
+
+#[test]
+fn media_and_policy_have_no_clock_and_no_async() {
+    check("src", pure);
+}
+
+#[test]
+fn files_say_what_they_are_for_and_are_short() {
+    for directory in ["src", "tests", "benches"] {
+        check(directory, shape);
+    }
+}
+
+#[test]
+fn files_are_named_for_what_they_hold() {
+    for directory in ["src", "tests", "benches"] {
+        check(directory, named);
+    }
+}
+
+/// Runs a rule over every file and fails with everything it found.
+fn check(directory: &str, rule: fn(&Source) -> Vec<Fault>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = source::read_all(root, directory);
+    let faults: Vec<_> = sources.iter().flat_map(rule).collect();
+    let told: Vec<_> = faults.iter().map(|Fault(line)| line.as_str()).collect();
+    assert!(
+        faults.is_empty(),
+        "{} fault(s):\n\n{}\n",
+        faults.len(),
+        told.join("\n\n")
+    );
+}
+
+/// What is wrong, where, and how to mend it.
+struct Fault(String);
+
+impl Fault {
+    fn at(source: &Source, line: usize, what: &str, remedy: &str) -> Fault {
+        Fault(format!(
+            "{}:{line}: {what}\n    mend: {remedy}",
+            source.path
+        ))
+    }
+}
+
+fn imports(source: &Source) -> Vec<Fault> {
+    let Some(room) = source.room() else {
+        return Vec::new();
+    };
+    let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == room) else {
+        let remedy =
+            "give the room a row in IMPORTS of tests/architecture.rs and in ARCHITECTURE.md";
+        return vec![Fault::at(
+            source,
+            1,
+            &format!("`{room}` is in no layer"),
+            remedy,
+        )];
+    };
+    let is_room = |name: &str| IMPORTS.iter().any(|(room, _)| *room == name);
+    let forbidden =
+        |name: &str| is_room(name) && name != room && *allowed != ALL && !allowed.contains(&name);
+    let remedy = match *allowed {
+        [] => format!("`{room}` imports no other room; take the value as an argument"),
+        _ => format!(
+            "`{room}` may import {}; turn the dependency round",
+            allowed.join(", ")
+        ),
+    };
+    rooms_named(source)
+        .into_iter()
+        .filter(|(_, name)| forbidden(name))
+        .map(|(line, name)| Fault::at(source, line, &format!("`{room}` imports `{name}`"), &remedy))
+        .collect()
+}
+
+fn confined(source: &Source) -> Vec<Fault> {
+    let room = source.room().unwrap_or_default();
+    let rules = CONFINED
+        .iter()
+        .filter(|(_, rooms, _)| !rooms.contains(&room));
+    rules
+        .flat_map(|(prefix, rooms, remedy)| {
+            let words = source
+                .tokens
+                .iter()
+                .filter(move |token| token.word.starts_with(prefix));
+            let what = format!("`{prefix}` outside {}", rooms.join(", "));
+            words.map(move |token| Fault::at(source, token.line, &what, remedy))
+        })
+        .collect()
+}
+
+fn pure(source: &Source) -> Vec<Fault> {
+    if !source.room().is_some_and(|room| PURE.contains(&room)) {
+        return Vec::new();
+    }
+    let reads_clock = |tokens: &[Token]| match tokens {
+        [clock, colons, now, ..] => {
+            ["Instant", "SystemTime"].contains(&clock.word.as_str())
+                && (colons.word.as_str(), now.word.as_str()) == ("::", "now")
+        }
+        _ => false,
+    };
+    let mut faults = Vec::new();
+    for (place, token) in source.tokens.iter().enumerate() {
+        if token.word.starts_with("tokio") {
+            let remedy = "waiting and tasks belong to shield, cache and origin";
+            faults.push(Fault::at(
+                source,
+                token.line,
+                "`tokio` in a pure room",
+                remedy,
+            ));
+        } else if source.path != CLOCKS && reads_clock(&source.tokens[place..]) {
+            let remedy = "take the time as an argument (`policy::Moment`)";
+            faults.push(Fault::at(
+                source,
+                token.line,
+                "a clock is read in a pure room",
+                remedy,
+            ));
+        }
+    }
+    faults
+}
+
+fn shape(source: &Source) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if !source.text.starts_with("//! ") {
+        let remedy = "say which question it answers and what it refuses to know";
+        faults.push(Fault::at(
+            source,
+            1,
+            "the file does not open with `//!`",
+            remedy,
+        ));
+    }
+    let lines = source.text.lines().count();
+    if lines > LINES_MAX {
+        let what = format!("{lines} lines; {LINES_MAX} at most");
+        faults.push(Fault::at(
+            source,
+            lines,
+            &what,
+            "split it by meaning, not by size",
+        ));
+    }
+    faults
+}
+
+fn named(source: &Source) -> Vec<Fault> {
+    let names = source.path.trim_end_matches(".rs").split('/').skip(1);
+    let empty = names.filter(|name| EMPTY_NAMES.contains(name));
+    let remedy = "name it for what it holds (a module's own file is `room.rs`, not `room/mod.rs`)";
+    empty
+        .map(|name| Fault::at(source, 1, &format!("`{name}` names nothing"), remedy))
+        .collect()
+}
+
+/// Every room that a path names (`crate::room`, in a group, or by way of `super`), with its line.
+fn rooms_named(source: &Source) -> Vec<(usize, &str)> {
+    let words: Vec<&str> = source
+        .tokens
+        .iter()
+        .map(|token| token.word.as_str())
+        .collect();
+    let mut found = Vec::new();
+    for start in 0..words.len() {
+        let begins = start == 0 || words[start - 1] != "::";
+        if !begins || !["crate", "super"].contains(&words[start]) {
+            continue;
+        }
+        let mut at = start;
+        let mut climbed = 0;
+        while ["crate", "super", "self"].contains(&words[at]) && words.get(at + 1) == Some(&"::") {
+            climbed += usize::from(words[at] == "super");
+            at += 2;
+        }
+        let at_root = words[start] == "crate" || climbed >= source.depth();
+        if at_root && at > start {
+            let heads = heads(&words, at).into_iter();
+            found.extend(heads.map(|head| (source.tokens[head].line, words[head])));
+        }
+    }
+    found
+}
+
+/// The places of the first names of a use tree: one name, or those of a group.
+fn heads(words: &[&str], at: usize) -> Vec<usize> {
+    if words.get(at) != Some(&"{") {
+        return vec![at];
+    }
+    let mut depth = 0;
+    let mut heads = Vec::new();
+    for (place, word) in words.iter().enumerate().skip(at) {
+        match *word {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        if depth == 1 && ["{", ","].contains(word) {
+            heads.push(place + 1);
+        }
+    }
+    heads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<String> {
+        rule(&Source::new(path, text).0)
+            .into_iter()
+            .map(|Fault(told)| told)
+            .collect()
+    }
+
+    fn lines(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<usize> {
+        let line = |told: String| {
+            told[path.len() + 1..]
+                .split(':')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        faults(rule, path, text).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_way_to_import_a_room_is_seen() {
+        let text = "use crate::shield::Shield;\n\
+                    use crate::{\n  media::Kind,\n  edge::{Limits, Listener},\n  config,\n};\n\
+                    fn f(x: crate::admin::Settings) {}\n\
+                    use super::super::cli;\n\
+                    use super::server;\n\
+                    pub(crate) use self::inner::edge;";
+        assert_eq!(lines(imports, "src/cache/flight.rs", text), [1, 4, 5, 7, 8]);
+        assert_eq!(lines(imports, "src/cache.rs", text), [1, 4, 5, 7, 8, 9]);
+        assert_eq!(lines(imports, "src/server.rs", text), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_no_import_is_not_seen() {
+        let text = "// crate::edge\n/* /* crate::edge */ crate::edge */\n\
+                    const A: &str = \"crate::edge\"; const B: &str = r#\"\"crate::edge\"#;\n\
+                    fn f<'a>(c: &'a str) { g('\"', b'\\'', \"\\\"\"); crate::media::h() }\n\
+                    use other::edge; use crate::policy::Key; mod edge {}";
+        assert_eq!(faults(imports, "src/cache.rs", text), [""; 0]);
+    }
+
+    #[test]
+    fn test_code_may_import_anything() {
+        let text = "#[cfg(test)]\nmod tests { fn f() { { crate::edge::x() } } }\n\
+                    #[cfg(test)] use crate::edge::{A, B};\n\
+                    #[cfg(all(test, unix))]\n#[allow(x)]\nfn f() { crate::edge::x() }\n\
+                    #[cfg(test)]\nmod scenarios;\n\
+                    use crate::edge;";
+        assert_eq!(lines(imports, "src/cache.rs", text), [9]);
+        let (_, test_files) = Source::new("src/cache/flight.rs", text);
+        assert_eq!(test_files, ["src/cache/flight/scenarios"]);
+    }
+
+    #[test]
+    fn a_fault_says_what_where_and_how_to_mend_it() {
+        let told = faults(imports, "src/policy/key.rs", "\nuse crate::cache::Store;");
+        let expected = "src/policy/key.rs:2: `policy` imports `cache`\n    \
+                        mend: `policy` may import media; turn the dependency round";
+        assert_eq!(told, [expected]);
+    }
+
+    #[test]
+    fn a_room_without_a_row_is_a_fault() {
+        assert_eq!(lines(imports, "src/lobby/desk.rs", ""), [1]);
+        assert_eq!(lines(imports, "src/lib.rs", "use crate::edge;"), [0; 0]);
+    }
+
+    #[test]
+    fn confined_crates_are_seen_under_all_their_names() {
+        let text =
+            "use pingora_core::server::Server;\nuse hyper_util::rt::TokioIo;\nuse hyper::Uri;";
+        assert_eq!(lines(confined, "src/policy.rs", text), [1, 2, 3]);
+        assert_eq!(lines(confined, "src/origin/fetch.rs", text), [2, 3]);
+        assert_eq!(lines(confined, "src/edge.rs", text), [0; 0]);
+        assert_eq!(lines(confined, "src/lib.rs", text), [1, 2, 3]);
+    }
+
+    #[test]
+    fn clocks_and_async_are_seen_in_pure_rooms_only() {
+        let text = "fn f() { std::time::Instant::now(); }\ntokio::spawn(x);\nfn g(now: Instant) {}";
+        assert_eq!(lines(pure, "src/media/hls.rs", text), [1, 2]);
+        assert_eq!(lines(pure, "src/policy/moment.rs", text), [2]);
+        assert_eq!(lines(pure, "src/shield.rs", text), [0; 0]);
+    }
+
+    #[test]
+    fn empty_names_long_files_and_silent_files_are_seen() {
+        assert_eq!(faults(named, "src/cache/utils/lru.rs", "").len(), 1);
+        assert_eq!(faults(named, "src/cache/mod.rs", "").len(), 1);
+        assert_eq!(faults(named, "src/cache/lru.rs", "").len(), 0);
+        assert_eq!(lines(shape, "src/a.rs", "use x;"), [1]);
+        let long = format!("//! Why?\n{}", "\n".repeat(LINES_MAX));
+        assert_eq!(lines(shape, "src/a.rs", &long), [LINES_MAX + 1]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Every answer says how it came about: `Cache-Status`, `Age`, `Via`, a request id.
+
+use std::collections::HashSet;
+
+use crate::support::metrics::{FILLS, WAITERS};
+use crate::support::shield::NAME;
+use crate::support::viewer::CacheStatus;
+use crate::support::{Gate, Origin, Shield, get, noise, segment, status};
+
+const PATH: &str = "/live/seg1.ts";
+
+/// Nothing was held for the URI, or nothing for this variant of it (RFC 9211 has a word for each).
+fn is_miss(status: &CacheStatus) -> bool {
+    matches!(status.value("fwd"), Some("miss" | "uri-miss" | "vary-miss"))
+}
+
+/// A miss says that it was forwarded and stored; a hit says for how long it is still good.
+#[tokio::test]
+async fn a_miss_and_a_hit() {
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("x").cache_control("max-age=100"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let missed = shield.get(PATH).await.cache_status();
+    assert_eq!(missed.cache(), NAME);
+    assert!(is_miss(&missed), "{missed:?}");
+    assert!(
+        !missed.says("hit") && !missed.says("collapsed"),
+        "{missed:?}"
+    );
+    let answer = shield.get(PATH).await;
+    let hit = answer.cache_status();
+    assert_eq!(hit.cache(), NAME);
+    assert!(hit.says("hit") && !hit.says("fwd"), "{hit:?}");
+    assert!(hit.value("ttl").is_some(), "{hit:?}");
+    assert!(answer.age() < 100);
+}
+
+/// Who joined another's fill is told so.
+#[tokio::test]
+async fn a_collapsed_request() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("x").hold_head(&gate));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let crowd = shield.crowd(10, get(PATH)).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 10).await;
+    gate.open();
+    let answers = crowd.answers().await;
+    let collapsed = answers
+        .iter()
+        .filter(|answer| answer.cache_status().says("collapsed"));
+    assert_eq!(collapsed.count(), 9);
+    assert!(answers.iter().all(|answer| is_miss(&answer.cache_status())));
+}
+
+/// `X-Cache` is there for those who read it, where the route says so.
+#[tokio::test]
+async fn x_cache_where_wanted() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).route(|route| route.x_cache = true);
+    let shield = shield.start().await;
+    let words = [shield.get(PATH).await, shield.get(PATH).await];
+    let words = words.map(|answer| answer.header("x-cache").unwrap_or("none").to_owned());
+    assert_eq!(words, ["MISS", "HIT"]);
+    let shield = Shield::in_front_of(&origin).route(|route| route.x_cache = false);
+    assert_eq!(shield.start().await.get(PATH).await.header("x-cache"), None);
+}
+
+/// The key is named only where the route says so.
+#[tokio::test]
+async fn the_key_where_wanted() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    for wanted in [false, true] {
+        let shield = Shield::in_front_of(&origin).route(|route| route.show_key = wanted);
+        let status = shield.start().await.get(PATH).await.cache_status();
+        assert_eq!(status.says("key"), wanted, "{status:?}");
+    }
+}
+
+/// Every answer has a request id of its own.
+#[tokio::test]
+async fn request_ids_differ() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut ids = HashSet::new();
+    for _ in 0..10 {
+        let answer = shield.get(PATH).await;
+        ids.insert(
+            answer
+                .header("x-request-id")
+                .expect("a request id")
+                .to_owned(),
+        );
+    }
+    assert_eq!(ids.len(), 10);
+}
+
+/// Fields between the origin and us stay there; the rest arrives, with our `Via`.
+#[tokio::test]
+async fn hop_by_hop_fields_stay_behind() {
+    let object = segment("x")
+        .header("Connection", "X-Between-Us")
+        .header("X-Between-Us", "secret")
+        .header("Keep-Alive", "timeout=5")
+        .header("Surrogate-Control", "max-age=60")
+        .header("X-For-All", "kept");
+    let origin = Origin::start().await.on(PATH, object);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for answer in [shield.get(PATH).await, shield.get(PATH).await] {
+        for name in ["x-between-us", "keep-alive", "surrogate-control", "warning"] {
+            assert_eq!(answer.header(name), None, "{name}");
+        }
+        assert_eq!(answer.header("x-for-all"), Some("kept"));
+        assert_eq!(answer.header("content-type"), Some("video/mp2t"));
+        assert!(
+            answer.header("via").is_some_and(|via| via.contains(NAME)),
+            "{answer:?}"
+        );
+        assert_eq!(answer.fields.all("date").len(), 1);
+    }
+}
+
+/// `Connection` cannot name fields whose loss would change what the answer means.
+#[tokio::test]
+async fn connection_cannot_strip_meaning() {
+    let object = segment("x")
+        .header("Connection", "Cache-Control, ETag, Content-Type")
+        .header("ETag", "\"1\"")
+        .cache_control("no-store");
+    let origin = Origin::start().await.on(PATH, object);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for fetch in 1..=2 {
+        let answer = shield.get(PATH).await;
+        assert_eq!(
+            answer.is_whole("x").header("content-type"),
+            Some("video/mp2t")
+        );
+        assert_eq!(origin.hits(PATH), fetch, "no-store was read");
+    }
+}
+
+/// It goes by the name it was given.
+#[tokio::test]
+async fn the_name_it_was_given() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.rules.name = "shield-7".into())
+        .start()
+        .await;
+    for target in [PATH, PATH, "/nowhere.ts"] {
+        let status = shield.get(target).await.cache_status();
+        assert_eq!(status.cache(), "shield-7", "{target}: {status:?}");
+    }
+}
+
+/// "stored" is said of what is kept and of nothing else: not of what the origin has just forbidden
+/// to keep, and not of what is too large.
+#[tokio::test]
+async fn stored_means_kept() {
+    let once = segment("x")
+        .cache_control("no-cache")
+        .header("ETag", "\"1\"");
+    let forbidden = status(304)
+        .cache_control("no-store")
+        .header("ETag", "\"1\"");
+    let large = noise(1, 2 << 20);
+    let origin = Origin::start()
+        .await
+        .on(PATH, once.then(forbidden))
+        .on("/large.ts", segment(large.clone()));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.object_bytes_max = 1 << 20)
+        .start()
+        .await;
+    let first = shield.get(PATH).await;
+    assert!(first.is_whole("x").cache_status().says("stored"));
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    let second = shield.get(PATH).await;
+    let status = second.is_whole("x").cache_status();
+    assert!(!status.says("stored"), "{status:?}");
+    let too_large = shield.get("/large.ts").await;
+    let status = too_large.is_whole(&large).cache_status();
+    assert!(!status.says("stored"), "{status:?}");
+}
+
+/// What is passed on is as old as the origin says, first and last.
+#[tokio::test]
+async fn passed_answers_keep_their_age() {
+    let aged = segment("x").cache_control("private, max-age=60").age(55);
+    let origin = Origin::start().await.on(PATH, aged);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..2 {
+        let answer = shield.get(PATH).await;
+        assert!(
+            (55..=65).contains(&answer.is_whole("x").age()),
+            "{answer:?}"
+        );
+        assert_eq!(answer.fields.all("age").len(), 1);
+    }
+}

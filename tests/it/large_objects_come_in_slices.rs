@@ -1,0 +1,186 @@
+//! An object too large for one fetch is served slice by slice, and is whole whatever the origin does.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use crate::support::metrics::FILLS;
+use crate::support::origin::Reply;
+use crate::support::{End, Origin, Response, Shield, answering, get, noise, segment, status};
+
+const PATH: &str = "/vod/seg1.ts";
+const LENGTH: usize = 1 << 20;
+
+/// The size from which objects are fetched in slices in here, and the size of these.
+const WHOLE_MAX: usize = 256 << 10;
+const SLICE: usize = 64 << 10;
+
+async fn slicing(origin: &Origin) -> Shield {
+    let builder = Shield::in_front_of(origin).waits(|waits| {
+        waits.whole_fetch_max = WHOLE_MAX as u64;
+        waits.slice_bytes = SLICE as u64;
+    });
+    builder.start().await
+}
+
+/// A large object that can be had in parts, tied together by its `ETag`.
+fn version(body: &Bytes, etag: &str) -> Reply {
+    segment(Bytes::new())
+        .validated_by(etag)
+        .ranged(body.clone())
+}
+
+#[track_caller]
+fn is_part(answer: &Response, body: &Bytes, start: usize, end: usize) {
+    answer.is(206, &body[start..end]);
+    let range = format!("bytes {start}-{}/{}", end - 1, body.len());
+    assert_eq!(answer.header("content-range"), Some(&*range));
+}
+
+/// The ranges that the origin was asked for, none of them larger than a slice.
+fn slices(origin: &Origin, length: usize) -> Vec<(usize, usize)> {
+    let asked = origin.requests(PATH);
+    let ranges: Vec<_> = asked
+        .iter()
+        .filter_map(|request| request.range(length))
+        .collect();
+    for (start, end) in &ranges {
+        assert!(end - start <= SLICE, "{start}..{end}");
+    }
+    ranges
+}
+
+/// A range of a large object fetches the slices it touches and no others, once.
+#[tokio::test]
+async fn a_large_object_comes_in_slices() {
+    let body = noise(1, LENGTH);
+    let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
+    let shield = slicing(&origin).await;
+    let ask = || get(PATH).range("100000-199999");
+    is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
+    let fetched = slices(&origin, body.len());
+    assert!((3..=4).contains(&fetched.len()), "{fetched:?}");
+    let before = origin.hits(PATH);
+    is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
+    assert_eq!(origin.hits(PATH), before, "all of it was held");
+}
+
+/// Slices are single-flighted too.
+#[tokio::test]
+async fn a_crowd_fetches_each_slice_once() {
+    let body = noise(1, LENGTH);
+    let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
+    let shield = slicing(&origin).await;
+    let crowd = shield.crowd(20, get(PATH).range("300000-499999")).await;
+    for answer in crowd.answers().await {
+        is_part(&answer, &body, 300_000, 500_000);
+    }
+    let fetched = slices(&origin, body.len());
+    let different: HashSet<_> = fetched.iter().collect();
+    assert_eq!(fetched.len(), different.len(), "{fetched:?}");
+}
+
+/// Slices of two versions of an object are never put together.
+#[tokio::test]
+async fn slices_of_different_objects_do_not_mix() {
+    let (old, new) = (noise(1, LENGTH), noise(2, LENGTH));
+    let origin = Origin::start().await.on(PATH, version(&old, "\"1\""));
+    let shield = slicing(&origin).await;
+    is_part(
+        &shield.ask(get(PATH).range("0-99999")).await,
+        &old,
+        0,
+        100_000,
+    );
+    origin.now(PATH, version(&new, "\"2\""));
+    let across = shield.ask(get(PATH).range("0-199999")).await;
+    let honest = [&old, &new]
+        .iter()
+        .any(|body| across.body == body[..200_000]);
+    assert!(honest || across.end != End::Whole, "{across:?}");
+    let after = shield.ask(get(PATH).range("0-199999")).await;
+    is_part(&after, &new, 0, 200_000);
+}
+
+/// An origin that promises parts and then sends the whole all the same: the viewer has the object
+/// from the second request on at the latest.
+#[tokio::test]
+async fn promised_parts_that_do_not_come() {
+    let body = noise(1, LENGTH);
+    let boaster = segment(body.clone())
+        .header("Accept-Ranges", "bytes")
+        .header("ETag", "\"1\"");
+    let origin = Origin::start().await.on(PATH, boaster);
+    let shield = slicing(&origin).await;
+    shield.get(PATH).await;
+    for _ in 0..2 {
+        shield.get(PATH).await.is_whole(&body);
+    }
+    is_part(
+        &shield.ask(get(PATH).range("100000-199999")).await,
+        &body,
+        100_000,
+        200_000,
+    );
+}
+
+/// One slice that fails once does not take the object off the air.
+#[tokio::test]
+async fn a_slice_that_fails_once() {
+    let (body, parts) = (noise(1, LENGTH), AtomicUsize::new(0));
+    let object = version(&body, "\"1\"");
+    let script = answering(move |request| match request.header("range") {
+        Some(_) if parts.fetch_add(1, Ordering::Relaxed) == 2 => status(503),
+        _ => object.clone(),
+    });
+    let origin = Origin::start().await.on(PATH, script);
+    let shield = slicing(&origin).await;
+    let first = shield.get(PATH).await;
+    assert!(first.end != End::Whole || first.body == body, "{first:?}");
+    shield.get(PATH).await.is_whole(&body);
+}
+
+/// What must be confirmed each time is not asked for slice by slice each time.
+#[tokio::test]
+async fn what_is_never_fresh_costs_two_requests_at_most() {
+    for directive in ["no-cache", "max-age=0"] {
+        let body = noise(1, LENGTH);
+        let object = version(&body, "\"1\"").cache_control(directive);
+        let origin = Origin::start().await.on(PATH, object);
+        let shield = slicing(&origin).await;
+        for turn in 1..=3 {
+            shield.get(PATH).await.is_whole(&body);
+            let asked = origin.hits(PATH);
+            assert!(asked <= 2 * turn, "{directive}: {asked} in {turn} turns");
+        }
+    }
+}
+
+/// What has been under way for longer than it is good is not fresh because it comes in slices.
+#[tokio::test]
+async fn slices_are_as_old_as_they_say() {
+    let body = noise(1, LENGTH);
+    let aged = version(&body, "\"1\"").cache_control("max-age=60").age(100);
+    let origin = Origin::start().await.on(PATH, aged);
+    let shield = slicing(&origin).await;
+    let ask = || get(PATH).range("0-99");
+    is_part(&shield.ask(ask()).await, &body, 0, 100);
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    let before = origin.hits(PATH);
+    is_part(&shield.ask(ask()).await, &body, 0, 100);
+    assert!(origin.hits(PATH) > before, "the origin was not asked again");
+}
+
+/// A purge drops the slices too, even if the origin has not changed the name of what it changed.
+#[tokio::test]
+async fn purged_with_its_slices() {
+    let (old, new) = (noise(1, LENGTH), noise(2, LENGTH));
+    let origin = Origin::start().await.on(PATH, version(&old, "\"1\""));
+    let shield = slicing(&origin).await;
+    let ask = || get(PATH).range("100000-199999");
+    is_part(&shield.ask(ask()).await, &old, 100_000, 200_000);
+    origin.now(PATH, version(&new, "\"1\""));
+    shield.purge(PATH).await;
+    is_part(&shield.ask(ask()).await, &new, 100_000, 200_000);
+}

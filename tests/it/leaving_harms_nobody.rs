@@ -1,0 +1,170 @@
+//! A fill belongs to nobody: whoever caused it may leave, and a slow reader slows only himself.
+
+use std::time::Duration;
+
+use crate::support::metrics::{FILL_BYTES, FILLS, WAITERS};
+use crate::support::viewer::Viewer;
+use crate::support::{End, Fingerprint, Gate, Origin, Shield, get, noise, reply, segment};
+
+const PATH: &str = "/live/seg1.ts";
+
+/// Collapse 12: the first viewer leaves at 10 %. The others complete, and the object is stored.
+#[tokio::test]
+async fn the_first_viewer_leaves() {
+    let (gate, body) = (Gate::new(), noise(1, 10_000));
+    let tenth = segment(body.slice(..1000))
+        .hold(&gate)
+        .send(body.slice(1000..));
+    let origin = Origin::start().await.on(PATH, tenth);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut first = shield.begin(get(PATH)).await;
+    first.read(1000).await;
+    let mut second = shield.begin(get(PATH)).await;
+    let mut third = shield.h2_viewer().await.begin(get(PATH)).await;
+    second.read(1000).await;
+    third.read(1000).await;
+    drop(first);
+    gate.open();
+    second.finish().await.is_whole(&body);
+    third.finish().await.is_whole(&body);
+    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// Collapse 12, before there is even a head.
+#[tokio::test]
+async fn the_first_viewer_leaves_before_the_head() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("whole").hold_head(&gate));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let first = shield.crowd(1, get(PATH)).await;
+    origin.wait_hits(PATH, 1).await;
+    let others = shield.crowd(10, get(PATH)).await;
+    drop(first);
+    gate.open();
+    for answer in others.answers().await {
+        answer.is_whole("whole");
+    }
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// Collapse 13: all leave, and the policy is to finish. The fill ends by itself and is stored.
+#[tokio::test]
+async fn all_leave_and_the_fill_is_finished() {
+    let (gate, body) = (Gate::new(), noise(1, 10_000));
+    let half = segment(body.slice(..5000))
+        .hold(&gate)
+        .send(body.slice(5000..));
+    let origin = Origin::start().await.on(PATH, half);
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.finish_abandoned = true)
+        .start()
+        .await;
+    all_leave(&shield).await;
+    gate.open();
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    shield.wait_gauge(WAITERS, |waiters| waiters == 0).await;
+    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// Collapse 13: all leave, and the policy is to cancel. The origin's connection is closed.
+#[tokio::test]
+async fn all_leave_and_the_fill_is_cancelled() {
+    let (gate, body) = (Gate::new(), noise(1, 10_000));
+    let half = segment(body.slice(..5000))
+        .hold(&gate)
+        .send(body.slice(5000..));
+    let origin = Origin::start()
+        .await
+        .on(PATH, half.then(segment(body.clone())));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.finish_abandoned = false)
+        .start()
+        .await;
+    all_leave(&shield).await;
+    origin.wait_abandoned(1).await;
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
+    shield.get(PATH).await.is_whole(&body);
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+async fn all_leave(shield: &Shield) {
+    let mut viewers = shield.crowd(10, get(PATH)).await.arriving().await;
+    for viewer in &mut viewers {
+        viewer.read(5000).await;
+    }
+}
+
+/// Collapse 14: one of a hundred reads next to nothing. The others get everything at full speed
+/// meanwhile, and memory stays within its bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_slows_nobody() {
+    const FILL_BYTES_MAX: u64 = 16 << 20;
+    let (gate, body) = (Gate::new(), noise(1, 4 << 20));
+    let rest = body.slice(1000..);
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment(body.slice(..1000)).hold(&gate).send(rest));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.fill_bytes_max = FILL_BYTES_MAX;
+            // It reads nothing at all while the others are looked at.
+            config.edge.limits.send_rate_window = Duration::from_mins(10);
+        })
+        .start()
+        .await;
+    let thin = Viewer::connect_thin(shield.address()).await;
+    let mut slow = thin.begin(get(PATH)).await;
+    slow.read(1000).await;
+    let others = shield.crowd(99, get(PATH)).await.arriving().await;
+    gate.open();
+    for other in others {
+        assert_eq!(
+            other.fingerprint().await,
+            (Fingerprint::of(&body), End::Whole)
+        );
+        assert!(shield.gauge(FILL_BYTES).await <= FILL_BYTES_MAX);
+    }
+    assert_eq!(
+        slow.fingerprint().await,
+        (Fingerprint::of(&body), End::Whole)
+    );
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// Collapse 14, where the object is too large to be held: who falls behind may be cut, but is never
+/// waited for, and never gets other bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_of_a_passing_object_slows_nobody() {
+    let (gate, body) = (Gate::new(), noise(1, 24 << 20));
+    let large = reply().content_type("video/mp2t").send(body.slice(..1000));
+    let origin = Origin::start()
+        .await
+        .on(PATH, large.hold(&gate).send(body.slice(1000..)));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.object_bytes_max = 1 << 20;
+            config.cache.fill_bytes_max = 2 << 20;
+            config.edge.limits.send_rate_window = Duration::from_mins(1);
+        })
+        .start()
+        .await;
+    let thin = Viewer::connect_thin(shield.address()).await;
+    let mut slow = thin.begin(get(PATH)).await;
+    slow.read(1000).await;
+    let other = shield.begin(get(PATH)).await;
+    gate.open();
+    assert_eq!(
+        other.fingerprint().await,
+        (Fingerprint::of(&body), End::Whole)
+    );
+    let (got, end) = slow.fingerprint().await;
+    assert!(
+        end != End::Whole || got == Fingerprint::of(&body),
+        "{got:?}"
+    );
+}

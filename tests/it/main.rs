@@ -1,0 +1,35 @@
+//! Does Seawall keep its promises? Each file is one of them, told over real sockets: a scripted
+//! origin, the shield in front of it, and viewers who look closely.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a scenario fails by panicking"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "the support module is the public face of this binary"
+)]
+
+mod support;
+
+mod a_broken_manifest_is_a_failed_fetch;
+mod answers_say_how;
+mod heads_and_conditions;
+mod large_objects_come_in_slices;
+mod leaving_harms_nobody;
+mod many_ways_in;
+mod memory_has_a_bound;
+mod nothing_odd_reaches_the_origin;
+mod one_fetch_for_many_viewers;
+mod one_viewers_trouble_is_his_own;
+mod only_what_the_origin_needs;
+mod only_whole_answers_are_kept;
+mod operators_can_see;
+mod origin_decides_how_long;
+mod other_methods;
+mod parts_of_an_object;
+mod purged_is_gone;
+mod stale_beats_an_error;
+mod truncated_is_never_complete;
+mod variants_never_cross;
+mod viewers_see_what_is_sent;

@@ -1,0 +1,240 @@
+//! However much passes through, the shield keeps no more than it was allowed to.
+
+use bytes::Bytes;
+
+use crate::support::content::Press;
+use crate::support::metrics::{FILL_BYTES, FILLS, STORED_BYTES, WAITERS};
+use crate::support::origin::Reply;
+use crate::support::program::Program;
+use crate::support::{
+    Arriving, End, Fingerprint, Gate, Origin, Shield, get, noise, reply, segment,
+};
+
+const MIB: usize = 1 << 20;
+
+/// A path of its own for each of many objects.
+fn path(number: usize) -> String {
+    format!("/vod/{number}.ts")
+}
+
+/// Everyone reads to the end and finds exactly this.
+async fn all_exact(readers: Vec<Arriving>, body: &Bytes) {
+    for reader in readers {
+        assert_eq!(
+            reader.fingerprint().await,
+            (Fingerprint::of(body), End::Whole)
+        );
+    }
+}
+
+/// Store 31: evicted while 100 stream it out of memory. Every reader gets every byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evicted_under_its_readers() {
+    let body = noise(0, 4 * MIB);
+    let mut origin = Origin::start().await.on(&path(0), segment(body.clone()));
+    for number in 1..=12 {
+        origin = origin.on(&path(number), segment(noise(number as u64, 2 * MIB)));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.memory_bytes = 8 * MIB as u64)
+        .start()
+        .await;
+    shield.get(&path(0)).await.is_whole(&body);
+    let readers = shield.crowd(100, get(&path(0))).await.arriving().await;
+    for _round in 0..4 {
+        for number in 1..=12 {
+            assert_eq!(shield.get(&path(number)).await.status, 200);
+        }
+    }
+    shield.purge(&path(0)).await;
+    all_exact(readers, &body).await;
+}
+
+/// Store 31: evicted while 100 stream it out of the fill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purged_under_the_readers_of_its_fill() {
+    let (gate, body) = (Gate::new(), noise(0, 2 * MIB));
+    let half = segment(body.slice(..MIB))
+        .hold(&gate)
+        .send(body.slice(MIB..));
+    let origin = Origin::start().await.on(&path(0), half);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut readers = shield.crowd(100, get(&path(0))).await.arriving().await;
+    for reader in &mut readers {
+        reader.read(1000).await;
+    }
+    shield.purge(&path(0)).await;
+    gate.open();
+    all_exact(readers, &body).await;
+    assert_eq!(origin.hits(&path(0)), 1);
+}
+
+/// The store keeps within its bytes, overhead included.
+#[tokio::test]
+async fn the_store_keeps_within_its_bytes() {
+    const MEMORY: u64 = 4 << 20;
+    let mut origin = Origin::start().await;
+    for number in 0..40 {
+        origin = origin.on(&path(number), segment(noise(number as u64, MIB / 4)));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.memory_bytes = MEMORY)
+        .start()
+        .await;
+    let mut viewer = shield.viewer().await;
+    for number in 0..40 {
+        assert_eq!(viewer.get(&path(number)).await.status, 200);
+    }
+    shield
+        .wait_gauge(STORED_BYTES, |bytes| bytes > 0 && bytes <= MEMORY)
+        .await;
+}
+
+/// Store 32: an object larger than may be stored is streamed, every time.
+#[tokio::test]
+async fn too_large_to_store() {
+    let body = noise(0, 3 * MIB);
+    let origin = Origin::start().await.on(&path(0), segment(body.clone()));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.object_bytes_max = MIB as u64;
+            config.cache.memory_bytes = 2 * MIB as u64;
+        })
+        .start()
+        .await;
+    for fetch in 1..=2 {
+        shield.get(&path(0)).await.is_whole(&body);
+        assert_eq!(origin.hits(&path(0)), fetch);
+    }
+}
+
+/// Store 32, where the origin does not say how large it is.
+#[tokio::test]
+async fn too_large_to_store_and_of_unknown_length() {
+    let body = noise(0, 3 * MIB);
+    let chunked = reply().content_type("video/mp2t").chunked();
+    let chunked = body
+        .chunks(MIB / 8)
+        .fold(chunked, |reply, chunk| reply.send(chunk.to_vec()));
+    let origin = Origin::start().await.on(&path(0), chunked);
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.object_bytes_max = MIB as u64)
+        .start()
+        .await;
+    for fetch in 1..=2 {
+        shield.get(&path(0)).await.is_whole(&body);
+        assert_eq!(origin.hits(&path(0)), fetch);
+    }
+}
+
+/// A fill that found no room, and went on while another gave its room back, owes nothing at its end.
+#[tokio::test]
+async fn what_was_held_is_given_back() {
+    const PIECE: usize = MIB / 8;
+    let (room, rest) = (Gate::new(), Gate::new());
+    let (known, unknown) = (noise(1, MIB - PIECE), noise(2, 2 * MIB));
+    let neighbour = segment(known.slice(..1000)).hold(&room);
+    let start = reply().content_type("video/mp2t").chunked();
+    let start = start.send(unknown.slice(..PIECE));
+    let outgrown = start.send(unknown.slice(PIECE..2 * PIECE)).hold(&rest);
+    let pieces = unknown[2 * PIECE..].chunks(PIECE).map(<[u8]>::to_vec);
+    let outgrown = pieces.fold(outgrown, Reply::send);
+    let origin = Origin::start()
+        .await
+        .on(&path(1), neighbour.send(known.slice(1000..)))
+        .on(&path(2), outgrown);
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.fill_bytes_max = MIB as u64;
+            config.cache.object_bytes_max = MIB as u64;
+        })
+        .start()
+        .await;
+    let mut neighbour = shield.begin(get(&path(1))).await;
+    neighbour.read(1000).await;
+    let mut reader = shield.begin(get(&path(2))).await;
+    reader.read(2 * PIECE).await;
+    room.open();
+    neighbour.finish().await.is_whole(&known);
+    shield.wait_gauge(FILLS, |fills| fills == 1).await;
+    rest.open();
+    reader.finish().await.is_whole(&unknown);
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
+}
+
+/// An object that may be stored but finds no room while it arrives is fetched once all the same,
+/// for all who wait, and is nobody's private affair afterwards.
+#[tokio::test]
+async fn too_large_to_hold_but_one_request() {
+    let (gate, body) = (Gate::new(), noise(0, 3 * MIB));
+    let object = segment(body.clone()).hold_head(&gate);
+    let origin = Origin::start().await.on(&path(0), object);
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.fill_bytes_max = MIB as u64;
+            config.cache.object_bytes_max = 64 * MIB as u64;
+        })
+        .start()
+        .await;
+    let crowd = shield.crowd(20, get(&path(0))).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 20).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        answer.is_whole(&body);
+    }
+    assert_eq!(origin.hits(&path(0)), 1);
+    let next = shield.get(&path(0)).await;
+    let status = next.is_whole(&body).cache_status();
+    assert_ne!(status.value("fwd"), Some("bypass"), "{status:?}");
+}
+
+/// What the real program may hold in here: finished objects, and fills under way.
+const BOUNDS: &str =
+    "[cache]\nmemory = \"64MiB\"\nobject_max = \"4MiB\"\n[fill]\nmemory = \"16MiB\"\n";
+const BOUND: u64 = (64 + 16) << 20;
+
+/// What the program takes once it has answered anything at all.
+async fn idle_bytes(program: &Program) -> u64 {
+    assert_eq!(program.viewer().await.get("/none.ts").await.status, 404);
+    program.resident_bytes()
+}
+
+/// Fails unless the program has never grown beyond its bounds and a tenth since it was idle.
+#[track_caller]
+fn kept_within_bounds(program: &Program, idle: u64) {
+    let grown = program.resident_bytes_max() - idle;
+    assert!(grown <= BOUND + BOUND / 10, "grew by {} MiB", grown >> 20);
+}
+
+/// Store 32: an object ten times larger than the cache goes through the real program.
+#[tokio::test]
+async fn the_process_streams_what_it_cannot_hold() {
+    let piece = noise(0, 4 * MIB);
+    let (mut huge, mut press) = (segment(Bytes::new()), Press::default());
+    for _ in 0..160 {
+        huge = huge.send(piece.clone());
+        press.feed(&piece);
+    }
+    let origin = Origin::start().await.on("/huge.ts", huge);
+    let program = Program::serve(&origin, BOUNDS).await;
+    let idle = idle_bytes(&program).await;
+    let arriving = program.viewer().await.begin(get("/huge.ts")).await;
+    assert_eq!(arriving.fingerprint().await, (press.finish(), End::Whole));
+    kept_within_bounds(&program, idle);
+}
+
+/// Store 32, of many objects: the real program's cache is filled three times over in one breath.
+#[tokio::test]
+async fn the_process_forgets_in_time() {
+    let (mut origin, body) = (Origin::start().await, noise(0, 3 * MIB));
+    for number in 0..64 {
+        origin = origin.on(&path(number), segment(body.clone()));
+    }
+    let program = Program::serve(&origin, BOUNDS).await;
+    let (idle, mut viewer) = (idle_bytes(&program).await, program.viewer().await);
+    for number in 0..64 {
+        viewer.get(&path(number)).await.is_whole(&body);
+    }
+    kept_within_bounds(&program, idle);
+}

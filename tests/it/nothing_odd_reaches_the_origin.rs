@@ -1,0 +1,57 @@
+//! A request that the shield and an origin could read differently goes no further.
+
+use crate::support::{Origin, Shield, get, segment};
+
+/// Out of what a route serves, however the dots are written: 400, and the origin hears nothing.
+#[tokio::test]
+async fn a_path_does_not_leave_its_route() {
+    let ways_out = [
+        "/live/../admin/x",
+        "/live/%2e%2e/admin/x",
+        "/live/.%2E/admin/x",
+        "/live/a/../../admin/x",
+    ];
+    let origin = Origin::start().await;
+    for target in ways_out.into_iter().chain(["/admin/x"]) {
+        origin.now(target, segment("secret"));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.path_prefix = "/live".to_owned())
+        .start()
+        .await;
+    for target in ways_out {
+        assert_eq!(shield.get(target).await.status, 400, "{target}");
+        assert_eq!(origin.hits(target), 0, "{target}");
+    }
+    assert_eq!(origin.hits("/admin/x"), 0);
+}
+
+/// What stays inside is none of our business: it is forwarded byte for byte.
+#[tokio::test]
+async fn a_path_that_stays_inside_is_left_alone() {
+    let targets = ["/live/a/../b.ts", "/live/a/%2e%2e/b.ts", "/live/./b.ts"];
+    let origin = Origin::start().await;
+    for target in targets {
+        origin.now(target, segment(target));
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    for target in targets {
+        shield.get(target).await.is_whole(target);
+        assert_eq!(origin.hits(target), 1, "{target}");
+    }
+}
+
+/// What follows an address in brackets is a port, or nothing.
+#[tokio::test]
+async fn an_address_is_followed_by_a_port() {
+    let origin = Origin::start().await.on("/live/seg1.ts", segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let ask = |host| get("/live/seg1.ts").host(host);
+    for host in ["[::1]:junk", "[::1]@x", "[::1]x", "[::1]:99999", "[::1"] {
+        assert_eq!(shield.ask(ask(host)).await.status, 400, "{host}");
+    }
+    assert_eq!(origin.hits("/live/seg1.ts"), 0);
+    for host in ["[::1]", "[::1]:80", "127.0.0.1:80"] {
+        shield.ask(ask(host)).await.is_whole("x");
+    }
+}

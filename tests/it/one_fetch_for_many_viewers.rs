@@ -1,0 +1,272 @@
+//! A key has at most one fill in flight, whatever the number of viewers and whatever its answer.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::support::metrics::WAITERS;
+use crate::support::{
+    Gate, Origin, Shield, answering, get, manifest, noise, playlist, reply, segment, status,
+};
+
+const SEGMENT: &str = "/live/seg1.ts";
+const PLAYLIST: &str = "/live/index.m3u8";
+
+/// Waits until everyone is there, the one who leads the fill included.
+async fn wait_for_waiters(shield: &Shield, crowd: u64) {
+    let there = |waiting| waiting >= crowd;
+    shield.wait_gauge(WAITERS, there).await;
+}
+
+/// Collapse 11: 1000 simultaneous misses are one GET, and everyone gets the same bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_misses_are_one_request() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let (gate, body) = (Gate::new(), noise(1, 64 << 10));
+    let held = segment(body.clone()).hold_head(&gate);
+    let origin = Origin::start().await.on(SEGMENT, held);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let crowd = shield.crowd(1000, get(SEGMENT)).await;
+    wait_for_waiters(&shield, 1000).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        answer.is_whole(&body);
+    }
+    assert_eq!(origin.hits(SEGMENT), 1);
+}
+
+/// Collapse 11, for a manifest, which is held whole before anyone gets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_viewers_share_one_playlist() {
+    let gate = Gate::new();
+    let held = manifest(playlist(1))
+        .cache_control("max-age=60")
+        .hold_head(&gate);
+    let origin = Origin::start().await.on(PLAYLIST, held);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let crowd = shield.crowd(100, get(PLAYLIST)).await;
+    wait_for_waiters(&shield, 100).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    assert_eq!(origin.hits(PLAYLIST), 1);
+}
+
+/// Different keys do not wait for each other.
+#[tokio::test]
+async fn other_keys_go_on() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on("/held.ts", segment("held").hold_head(&gate))
+        .on("/free.ts", segment("free"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let held = shield.crowd(10, get("/held.ts")).await;
+    origin.wait_hits("/held.ts", 1).await;
+    shield.get("/free.ts").await.is_whole("free");
+    gate.open();
+    assert_eq!(held.answers().await.len(), 10);
+}
+
+/// Collapse 15: the fill gets 503. At most two GETs, and nobody held anything: 503 for all.
+#[tokio::test]
+async fn a_failure_is_shared() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(SEGMENT, status(503).hold_head(&gate));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let crowd = shield.crowd(50, get(SEGMENT)).await;
+    wait_for_waiters(&shield, 50).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    assert!(
+        origin.hits(SEGMENT) <= 2,
+        "{} requests",
+        origin.hits(SEGMENT)
+    );
+}
+
+/// Collapse 15: the fill gets 503 and a stale copy is at hand: everyone gets that.
+#[tokio::test]
+async fn a_failure_is_covered_by_the_stale_copy() {
+    let gate = Gate::new();
+    let stale = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    let script = stale.then(status(503).hold_head(&gate));
+    let origin = Origin::start().await.on(PLAYLIST, script);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    let crowd = shield.crowd(50, get(PLAYLIST)).await;
+    origin.wait_hits(PLAYLIST, 2).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    assert!(
+        origin.hits(PLAYLIST) <= 3,
+        "{} requests",
+        origin.hits(PLAYLIST)
+    );
+}
+
+/// Collapse 15, of a 404: safe to share, so one GET.
+#[tokio::test]
+async fn not_found_is_shared() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(SEGMENT, status(404).hold_head(&gate));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let crowd = shield.crowd(50, get(SEGMENT)).await;
+    wait_for_waiters(&shield, 50).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        assert_eq!(answer.status, 404, "{answer:?}");
+    }
+    assert_eq!(origin.hits(SEGMENT), 1);
+}
+
+/// Collapse 16: `no-store` under collapse. No body reaches two viewers, and the origin sees no
+/// more requests at once than it allows.
+#[tokio::test]
+async fn private_bodies_are_not_shared() {
+    for directive in ["no-store", "private"] {
+        let (gate, count) = (Gate::new(), AtomicUsize::new(0));
+        let held = gate.clone();
+        let personal = answering(move |_| {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            let body = format!("for viewer {number} only");
+            reply().cache_control(directive).body(body).hold_head(&held)
+        });
+        let origin = Origin::start().await.on("/account", personal);
+        let shield = Shield::in_front_of(&origin)
+            .origin(|group| group.concurrency_max = 3)
+            .start()
+            .await;
+        let crowd = shield.crowd(20, get("/account")).await;
+        wait_for_waiters(&shield, 20).await;
+        gate.open();
+        let answers = crowd.answers().await;
+        let bodies: HashSet<&str> = answers.iter().map(|answer| answer.is_200_text()).collect();
+        assert_eq!(bodies.len(), 20, "each body once");
+        assert!(
+            origin.concurrent_max() <= 3,
+            "{} at once",
+            origin.concurrent_max()
+        );
+    }
+}
+
+/// Collapse 21: a 1 s playlist at 500 requests a second. At most one GET a second, and no answer
+/// older than its lifetime and stale window, nor than an answer before it.
+#[tokio::test]
+async fn a_busy_playlist_is_one_request_a_second() {
+    const STEP: Duration = Duration::from_millis(2);
+    const ROUNDS: u32 = 1250;
+    let version = AtomicUsize::new(0);
+    let live = answering(move |_| {
+        let first = version.fetch_add(1, Ordering::Relaxed);
+        manifest(playlist(first as u64)).cache_control("max-age=1")
+    });
+    let origin = Origin::start().await.on(PLAYLIST, live);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut viewer = shield.viewer().await;
+    let (mut ticks, mut newest) = (interval(STEP), 0);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let started = Instant::now();
+    for _ in 0..ROUNDS {
+        ticks.tick().await;
+        let answer = viewer.get(PLAYLIST).await;
+        assert!(answer.age() <= 2, "a second and as much again: {answer:?}");
+        let first = sequence(answer.is_200_text());
+        assert!(first >= newest, "{first} after {newest}");
+        newest = first;
+    }
+    let (seconds, asked) = (started.elapsed().as_secs(), origin.hits(PLAYLIST) as u64);
+    assert!(asked <= seconds + 2, "{asked} requests in {seconds} s");
+    assert!(asked >= 2, "it was refreshed");
+}
+
+fn sequence(playlist: &str) -> u64 {
+    let line = playlist
+        .lines()
+        .find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:"));
+    line.unwrap().parse().unwrap()
+}
+
+/// Past the most viewers that may wait on one key: 503 with Retry-After, at once.
+#[tokio::test]
+async fn too_many_waiting_are_turned_away() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(SEGMENT, segment("whole").hold_head(&gate));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.waiters_max = 1)
+        .start()
+        .await;
+    let mut answers = shield.crowd(5, get(SEGMENT)).await.answering();
+    let turned_away = answers.join_next().await.unwrap().unwrap();
+    assert_eq!(
+        turned_away.status, 503,
+        "before the gate is open: {turned_away:?}"
+    );
+    assert!(
+        turned_away.header("retry-after").is_some(),
+        "{turned_away:?}"
+    );
+    gate.open();
+    let others = answers.join_all().await;
+    assert!(
+        others.iter().any(|answer| answer.status == 200),
+        "{others:?}"
+    );
+    assert_eq!(origin.hits(SEGMENT), 1);
+}
+
+/// Past the most viewers that may wait on one key, with a stale copy at hand: that.
+#[tokio::test]
+async fn too_many_waiting_get_the_stale_copy() {
+    let gate = Gate::new();
+    let stale = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    let script = stale.then(manifest(playlist(2)).hold_head(&gate));
+    let origin = Origin::start().await.on(PLAYLIST, script);
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.waiters_max = 1)
+        .waits(|waits| waits.stale_wait_max = Duration::from_mins(1))
+        .start()
+        .await;
+    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    let mut answers = shield.crowd(5, get(PLAYLIST)).await.answering();
+    let turned_away = answers.join_next().await.unwrap().unwrap();
+    turned_away.is_whole(playlist(1));
+    gate.open();
+    answers.join_all().await;
+}
+
+/// Nobody waits for ever: past the deadline for a head, 504.
+#[tokio::test]
+async fn waiting_has_an_end() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(SEGMENT, segment("whole").hold_head(&gate));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.wait_max = Duration::from_millis(100))
+        .start()
+        .await;
+    for answer in shield.crowd(5, get(SEGMENT)).await.answers().await {
+        assert_eq!(answer.status, 504, "{answer:?}");
+    }
+    gate.open();
+    assert_eq!(origin.hits(SEGMENT), 1);
+}

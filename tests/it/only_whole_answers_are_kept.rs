@@ -1,0 +1,126 @@
+//! What is odd about an answer is not remembered, and never passed off as something better.
+
+use std::time::Duration;
+
+use crate::support::{Origin, Shield, get, hang_up, noise, reply, segment, status};
+
+const PATH: &str = "/live/seg1.ts";
+
+/// Integrity 6: more than promised. The object is exact and the connection is not used again.
+#[tokio::test]
+async fn more_than_promised() {
+    let (body, rest) = (noise(1, 100), "HTTP/1.1 200 OK\r\n\r\n");
+    let too_much = [&body[..], rest.as_bytes()].concat();
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment(too_much).content_length(100))
+        .on("/next.ts", segment("next"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(&body);
+    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    shield.get("/next.ts").await.is_whole("next");
+    let connections = [PATH, "/next.ts"].map(|path| origin.latest(path).connection);
+    assert_ne!(connections[0], connections[1]);
+}
+
+/// Integrity 7: a body that ends with the connection is passed on and not stored.
+#[tokio::test]
+async fn ended_by_close() {
+    let body = noise(1, 100_000);
+    let endless = reply()
+        .content_type("video/mp2t")
+        .cache_control("max-age=60")
+        .until_close();
+    let origin = Origin::start().await.on(PATH, endless.send(body.clone()));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for fetch in 1..=3 {
+        shield.get(PATH).await.is_whole(&body);
+        assert_eq!(origin.hits(PATH), fetch);
+    }
+}
+
+/// Integrity 8: 206 to a plain GET is not stored, and not sold as the whole.
+#[tokio::test]
+async fn a_part_nobody_asked_for() {
+    let body = noise(1, 1000);
+    let part = status(206)
+        .content_type("video/mp2t")
+        .cache_control("max-age=60")
+        .header("Content-Range", "bytes 0-99/1000")
+        .body(body.slice(..100));
+    let origin = Origin::start()
+        .await
+        .on(PATH, part.then(segment(body.clone())));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .start()
+        .await;
+    assert_ne!(shield.get(PATH).await.status, 200);
+    shield.get(PATH).await.is_whole(&body);
+    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+}
+
+/// Integrity 9: 304 to a request without validators is fetched again.
+#[tokio::test]
+async fn not_modified_since_never() {
+    let confused = status(304).header("ETag", "\"1\"");
+    let origin = Origin::start()
+        .await
+        .on(PATH, confused.then(segment("whole")));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("whole");
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// Integrity 10: a reset on a reused connection is retried once, and the viewer sees 200.
+#[tokio::test]
+async fn reset_on_a_reused_connection() {
+    let origin = Origin::start()
+        .await
+        .on("/first.ts", segment("first"))
+        .on(PATH, hang_up().then(segment("whole")));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/first.ts").await.is_whole("first");
+    shield.get(PATH).await.is_whole("whole");
+    let tries = origin.requests(PATH);
+    assert_eq!(tries.len(), 2);
+    assert_eq!(
+        tries[0].connection,
+        origin.latest("/first.ts").connection,
+        "reused"
+    );
+    assert_ne!(
+        tries[0].connection, tries[1].connection,
+        "a fresh one for the retry"
+    );
+}
+
+/// Integrity 10: one retry, not more.
+#[tokio::test]
+async fn reset_again_on_a_fresh_connection() {
+    let origin = Origin::start()
+        .await
+        .on("/first.ts", segment("first"))
+        .on(PATH, hang_up());
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/first.ts").await.is_whole("first");
+    assert_eq!(shield.get(PATH).await.status, 502);
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// An answer that a viewer's broken request caused says nothing about the object.
+#[tokio::test]
+async fn failures_of_the_origin_are_not_kept() {
+    for code in [500, 502, 503, 504, 408, 429] {
+        let failure = status(code).cache_control("max-age=60").body("sorry");
+        let origin = Origin::start()
+            .await
+            .on(PATH, failure.then(segment("whole")));
+        let shield = Shield::in_front_of(&origin)
+            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .start()
+            .await;
+        assert_eq!(shield.ask(get(PATH)).await.status, code);
+        shield.get(PATH).await.is_whole("whole");
+    }
+}

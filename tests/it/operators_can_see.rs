@@ -1,0 +1,130 @@
+//! What happened is counted once, and operators have an address of their own to ask.
+
+use crate::support::metrics::{FILLS, REQUESTS, STORED, WAITERS};
+use crate::support::{
+    Gate, Origin, Shield, ask, ended_playlist, eventually, get, manifest, playlist, segment,
+};
+
+const PATH: &str = "/live/seg1.ts";
+
+/// Waits until so many requests have ended like this, and fails if there are more.
+async fn are_counted(shield: &Shield, outcome: &str, expected: u64) {
+    eventually(format!("{expected} counted as {outcome}"), async || {
+        let counted = shield.counted(REQUESTS, &[("outcome", outcome)]).await;
+        assert!(counted <= expected, "{counted} counted as {outcome}");
+        counted >= expected
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn outcomes_are_counted() {
+    let gate = Gate::new();
+    let stale = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("x"))
+        .on("/held.ts", segment("x").hold_head(&gate))
+        .on("/private.ts", segment("x").cache_control("no-store"))
+        .on("/live/index.m3u8", stale);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..3 {
+        shield.get(PATH).await.is_whole("x");
+    }
+    are_counted(&shield, "miss", 1).await;
+    are_counted(&shield, "hit", 2).await;
+    let crowd = shield.crowd(5, get("/held.ts")).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
+    assert_eq!(shield.gauge(FILLS).await, 1);
+    gate.open();
+    crowd.answers().await;
+    are_counted(&shield, "coalesced", 4).await;
+    are_counted(&shield, "miss", 2).await;
+    shield.ask(ask("DELETE", PATH)).await;
+    are_counted(&shield, "refused", 1).await;
+    shield.ask(ask("OPTIONS", PATH)).await;
+    are_counted(&shield, "local", 1).await;
+    shield.get("/live/index.m3u8").await.is_whole(playlist(1));
+    origin.stop().await;
+    shield.get("/live/index.m3u8").await.is_whole(playlist(1));
+    are_counted(&shield, "stale_error", 1).await;
+    assert_eq!(shield.get("/nowhere.ts").await.status / 100, 5);
+    are_counted(&shield, "failed", 1).await;
+}
+
+/// By kind as well, and the store's size besides.
+#[tokio::test]
+async fn kinds_are_told_apart() {
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("x"))
+        .on("/live/index.m3u8", manifest(ended_playlist(1)));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("x");
+    let ended = shield.get("/live/index.m3u8").await;
+    ended.is_whole(ended_playlist(1));
+    for kind in ["hls", "segment"] {
+        let labels = [("kind", kind), ("outcome", "miss")];
+        eventually(format!("a miss of {kind}"), async || {
+            shield.counted(REQUESTS, &labels).await > 0
+        })
+        .await;
+    }
+    shield.wait_gauge(STORED, |objects| objects >= 2).await;
+}
+
+/// Alive and ready.
+#[tokio::test]
+async fn health_is_told() {
+    let origin = Origin::start().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(shield.admin(get(path)).await.status, 200, "{path}");
+    }
+    assert_eq!(shield.admin(get("/elsewhere")).await.status, 404);
+    assert_eq!(
+        shield
+            .admin(get("/purge?url=http%3A%2F%2Fa%2F"))
+            .await
+            .status,
+        405
+    );
+}
+
+/// The operators' paths mean nothing on a viewers' listener.
+#[tokio::test]
+async fn viewers_cannot_operate() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("x");
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(shield.get(path).await.status, 404, "{path} is the origin's");
+        assert_eq!(origin.hits(path), 1);
+    }
+    let purge = ask(
+        "POST",
+        "/purge?url=http%3A%2F%2Fmedia.test%2Flive%2Fseg1.ts",
+    );
+    assert_eq!(shield.ask(purge).await.status, 405);
+    assert!(shield.get(PATH).await.is_hit());
+}
+
+/// The answers on the operators' page are for Prometheus.
+#[tokio::test]
+async fn metrics_are_readable() {
+    let origin = Origin::start().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    let page = shield.admin(get("/metrics")).await;
+    let media_type = page.header("content-type").unwrap_or_default();
+    assert!(media_type.starts_with("text/plain"), "{media_type}");
+    for line in page
+        .is_200_text()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        let (_series, value) = line.rsplit_once(' ').expect("a series and a value");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}

@@ -1,0 +1,173 @@
+//! Viewers read. Other methods are refused, answered here, or passed on where a route says so.
+
+use crate::support::{End, Origin, Shield, ask, get, reply, segment, status};
+
+const PATH: &str = "/live/seg1.ts";
+const SITE: &str = "https://player.test";
+
+/// By default: 405 with what is allowed, and nothing reaches the origin.
+#[tokio::test]
+async fn refused_by_default() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "PURGE", "TRACE"] {
+        let answer = shield.ask(ask(method, PATH)).await;
+        assert_eq!(answer.status, 405, "{method}: {answer:?}");
+        let allowed = answer.header("allow").expect("Allow");
+        assert!(
+            allowed.contains("GET") && !allowed.contains(method),
+            "{allowed}"
+        );
+    }
+    assert_eq!(origin.hits(PATH), 0);
+}
+
+/// A refused body does not disturb the next request on the connection.
+#[tokio::test]
+async fn a_refused_body_is_out_of_the_way() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut viewer = shield.viewer().await;
+    let refused = viewer
+        .ask(ask("POST", PATH).body(b"GET /other HTTP/1.1\r\n\r\n"))
+        .await;
+    assert_eq!(refused.status, 405);
+    if refused.header("connection") != Some("close") {
+        viewer.get(PATH).await.is_whole("x");
+    }
+    assert_eq!(origin.hits("/other"), 0);
+}
+
+/// Where the route passes them: to the origin and back, body and all, never stored.
+#[tokio::test]
+async fn passed_where_the_route_says_so() {
+    let accepted = status(201).cache_control("max-age=60").body("made");
+    let origin = Origin::start().await.on("/api", accepted);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.pass_methods = true)
+        .start()
+        .await;
+    for fetch in 1..=2 {
+        let answer = shield.ask(ask("POST", "/api").body(b"please")).await;
+        answer.is(201, "made");
+        assert_eq!(origin.hits("/api"), fetch);
+    }
+    let asked = origin.latest("/api");
+    assert_eq!(
+        (asked.method.as_str(), &asked.body[..]),
+        ("POST", &b"please"[..])
+    );
+}
+
+/// A write that succeeded makes what is held for its URI invalid; one that failed does not.
+#[tokio::test]
+async fn writes_invalidate() {
+    for (code, fetches) in [(204, 2), (200, 2), (303, 2), (403, 1), (500, 1)] {
+        for method in ["POST", "PUT", "DELETE"] {
+            let origin = Origin::start().await.on(
+                PATH,
+                crate::support::answering(move |request| match request.method.as_str() {
+                    "GET" => segment("x"),
+                    _ => status(code),
+                }),
+            );
+            let shield = Shield::in_front_of(&origin)
+                .route(|route| route.pass_methods = true)
+                .start()
+                .await;
+            shield.get(PATH).await.is_whole("x");
+            assert_eq!(shield.ask(ask(method, PATH)).await.status, code);
+            shield.get(PATH).await.is_whole("x");
+            let gets = origin
+                .requests(PATH)
+                .into_iter()
+                .filter(|asked| asked.method == "GET");
+            assert_eq!(gets.count(), fetches, "{method} answered {code}");
+        }
+    }
+}
+
+/// A CORS preflight is answered here.
+#[tokio::test]
+async fn preflights_are_answered_here() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let preflight = ask("OPTIONS", PATH)
+        .header("Origin", SITE)
+        .header("Access-Control-Request-Method", "GET")
+        .header("Access-Control-Request-Headers", "Range");
+    let answer = shield.ask(preflight).await;
+    assert_eq!((answer.status, answer.end), (204, End::Whole), "{answer:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    let methods = answer
+        .header("access-control-allow-methods")
+        .expect("methods");
+    assert!(
+        methods.contains("GET") && methods.contains("HEAD"),
+        "{methods}"
+    );
+    let fields = answer
+        .header("access-control-allow-headers")
+        .expect("headers");
+    assert!(
+        fields == "*" || fields.to_ascii_lowercase().contains("range"),
+        "{fields}"
+    );
+    assert_eq!(origin.hits(PATH), 0);
+}
+
+/// Browsers may read what players need to tune in, on misses and on hits.
+#[tokio::test]
+async fn browsers_may_read_age() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..2 {
+        let answer = shield.ask(get(PATH).header("Origin", SITE)).await;
+        assert_eq!(
+            answer.is_whole("x").header("access-control-allow-origin"),
+            Some("*")
+        );
+        let exposed = answer
+            .header("access-control-expose-headers")
+            .expect("exposed fields");
+        assert!(
+            exposed == "*" || exposed.to_ascii_lowercase().contains("age"),
+            "{exposed}"
+        );
+    }
+}
+
+/// Only the sites that a route names, where it names any.
+#[tokio::test]
+async fn only_named_sites() {
+    use seawall::policy::route::Cors;
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.cors = Cors::Only(vec![SITE.to_owned()]))
+        .start()
+        .await;
+    let friend = shield.ask(get(PATH).header("Origin", SITE)).await;
+    assert_eq!(friend.header("access-control-allow-origin"), Some(SITE));
+    let stranger = shield
+        .ask(get(PATH).header("Origin", "https://other.test"))
+        .await;
+    assert_eq!(
+        stranger.is_whole("x").header("access-control-allow-origin"),
+        None
+    );
+    assert_eq!(origin.hits(PATH), 1, "one object for both");
+}
+
+/// Off: the origin's own fields pass through.
+#[tokio::test]
+async fn cors_left_to_the_origin() {
+    use seawall::policy::route::Cors;
+    let own = reply()
+        .content_type("video/mp2t")
+        .header("Access-Control-Allow-Origin", SITE)
+        .body("x");
+    let origin = Origin::start().await.on(PATH, own);
+    let shield = Shield::in_front_of(&origin).route(|route| route.cors = Cors::Off);
+    let answer = shield.start().await.get(PATH).await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some(SITE));
+}

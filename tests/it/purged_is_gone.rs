@@ -1,0 +1,120 @@
+//! What an operator has purged is not served any more, whatever was under way for it.
+
+use crate::support::{Gate, Origin, Shield, ask, get, manifest, noise, playlist, segment, status};
+
+const PATH: &str = "/vod/seg1.ts";
+
+#[tokio::test]
+async fn purged_objects_are_fetched_again() {
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("old").then(segment("new")));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("old");
+    assert!(shield.get(PATH).await.is_whole("old").is_hit());
+    shield.purge(PATH).await;
+    shield.get(PATH).await.is_whole("new");
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// A purge drops every variant, and nothing else.
+#[tokio::test]
+async fn purged_with_all_variants_and_nothing_else() {
+    let varied = || segment("old").header("Vary", "Accept-Encoding");
+    let script = varied().then(varied()).then(segment("new"));
+    let origin = Origin::start()
+        .await
+        .on(PATH, script)
+        .on("/vod/seg2.ts", segment("two"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let modern = || get(PATH).header("Accept-Encoding", "gzip");
+    shield.get(PATH).await.is_whole("old");
+    shield.ask(modern()).await.is_whole("old");
+    shield.get("/vod/seg2.ts").await.is_whole("two");
+    shield.purge(PATH).await;
+    shield.get(PATH).await.is_whole("new");
+    shield.ask(modern()).await.is_whole("new");
+    assert!(shield.get("/vod/seg2.ts").await.is_hit());
+}
+
+/// Store 29: purge during a fill. Who reads it gets it whole; who asks afterwards gets the new.
+#[tokio::test]
+async fn purged_during_a_fill() {
+    let (gate, old) = (Gate::new(), noise(1, 1000));
+    let half = segment(old.slice(..500)).hold(&gate).send(old.slice(500..));
+    let origin = Origin::start().await.on(PATH, half.then(segment("new")));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut before = shield.begin(get(PATH)).await;
+    before.read(500).await;
+    shield.purge(PATH).await;
+    shield.get(PATH).await.is_whole("new");
+    gate.open();
+    before.finish().await.is_whole(&old);
+    assert!(
+        shield.get(PATH).await.is_whole("new").is_hit(),
+        "the old fill did not come back"
+    );
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// Store 29, of a manifest whose head is not even here.
+#[tokio::test]
+async fn purged_before_the_head() {
+    const PLAYLIST: &str = "/live/index.m3u8";
+    let gate = Gate::new();
+    let old = manifest(playlist(1))
+        .cache_control("max-age=60")
+        .hold_head(&gate);
+    let new = manifest(playlist(2)).cache_control("max-age=60");
+    let origin = Origin::start().await.on(PLAYLIST, old.then(new));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let before = shield.crowd(3, get(PLAYLIST)).await;
+    origin.wait_hits(PLAYLIST, 1).await;
+    shield.purge(PLAYLIST).await;
+    shield.get(PLAYLIST).await.is_whole(playlist(2));
+    gate.open();
+    assert_eq!(before.answers().await.len(), 3);
+    shield.get(PLAYLIST).await.is_whole(playlist(2));
+}
+
+/// Store 30: purge during a revalidation. The 304 does not bring the object back.
+#[tokio::test]
+async fn purged_during_a_revalidation() {
+    const PLAYLIST: &str = "/live/index.m3u8";
+    let gate = Gate::new();
+    let stale = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10)
+        .header("ETag", "\"1\"");
+    let confirmed = status(304).cache_control("max-age=60").hold_head(&gate);
+    let new = manifest(playlist(2)).cache_control("max-age=60");
+    let origin = Origin::start()
+        .await
+        .on(PLAYLIST, stale.then(confirmed).then(new));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    let during = shield.crowd(1, get(PLAYLIST)).await;
+    origin.wait_hits(PLAYLIST, 2).await;
+    assert!(origin.latest(PLAYLIST).header("if-none-match").is_some());
+    shield.purge(PLAYLIST).await;
+    gate.open();
+    during.answers().await;
+    shield.get(PLAYLIST).await.is_whole(playlist(2));
+    assert_eq!(origin.latest(PLAYLIST).header("if-none-match"), None);
+    shield.get(PLAYLIST).await.is_whole(playlist(2));
+}
+
+/// A purge of what is not held, and of what no route serves, is answered too.
+#[tokio::test]
+async fn purging_nothing() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.hosts = vec!["media.test".to_owned()])
+        .start()
+        .await;
+    shield.purge("/never/asked.ts").await;
+    let elsewhere = ask("POST", "/purge?url=http%3A%2F%2Felsewhere.test%2Fx.ts");
+    assert!(shield.admin(elsewhere).await.status >= 400);
+    assert!(shield.admin(ask("POST", "/purge")).await.status >= 400);
+    shield.get(PATH).await.is_whole("whole");
+}

@@ -1,0 +1,272 @@
+//! While there is something to show, a failing origin is the operator's trouble, not the viewer's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::metrics::FILLS;
+use crate::support::origin::Reply;
+use crate::support::shield::endpoint;
+use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, segment, status};
+
+const PATH: &str = "/live/index.m3u8";
+
+/// A playlist that arrives past its freshness and any use while it is refreshed, but may be served
+/// for a minute if the origin fails.
+fn overdue() -> Reply {
+    manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10)
+}
+
+/// Stale 22: the origin is down within the window: 200 with the right Age, and no error.
+#[tokio::test]
+async fn a_dead_origin_is_covered() {
+    let origin = Origin::start().await.on(PATH, overdue());
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    origin.stop().await;
+    for _ in 0..10 {
+        let answer = shield.get(PATH).await;
+        answer.is_whole(playlist(1));
+        assert!((10..30).contains(&answer.age()), "{answer:?}");
+    }
+}
+
+/// Stale 22: at once, not after the origin's timeout: the head never comes and no deadline of the
+/// origin's passes in here, yet the viewer is answered.
+#[tokio::test]
+async fn a_silent_origin_is_covered_at_once() {
+    let silence = Gate::new();
+    let script = overdue().then(manifest(playlist(2)).hold_head(&silence));
+    let origin = Origin::start().await.on(PATH, script);
+    let shield = Shield::in_front_of(&origin)
+        .origin(|group| {
+            group.deadlines.first_byte = Duration::from_hours(1);
+            group.deadlines.total = Duration::from_hours(1);
+        })
+        .waits(|waits| waits.wait_max = Duration::from_hours(1))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    for answer in shield.crowd(20, get(PATH)).await.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// Stale 22: past the window there is nothing to show: 504.
+#[tokio::test]
+async fn past_the_window_it_is_an_error() {
+    let past = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=1")
+        .age(10);
+    let origin = Origin::start().await.on(PATH, past);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.lifetimes.manifest_stale_if_error = Duration::from_secs(1))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    origin.stop().await;
+    assert_eq!(shield.get(PATH).await.status, 504);
+}
+
+/// Stale 23: must-revalidate: 504, whatever else was allowed.
+#[tokio::test]
+async fn must_revalidate_is_obeyed() {
+    for strict in ["must-revalidate", "proxy-revalidate"] {
+        let directives = format!("max-age=1, stale-if-error=60, {strict}");
+        let overdue = manifest(playlist(1)).cache_control(&directives).age(10);
+        let origin = Origin::start().await.on(PATH, overdue);
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        origin.stop().await;
+        assert_eq!(shield.get(PATH).await.status, 504, "{strict}");
+    }
+}
+
+/// Stale 24: 5xx on revalidation: the old object is kept, and the origin is left in peace for the
+/// back-off.
+#[tokio::test]
+async fn a_failed_revalidation_keeps_the_old() {
+    let origin = Origin::start().await.on(PATH, overdue().then(status(503)));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .start()
+        .await;
+    for _ in 0..20 {
+        shield.get(PATH).await.is_whole(playlist(1));
+        shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    }
+    assert_eq!(origin.hits(PATH), 2, "one retry in the whole back-off");
+}
+
+/// Stale 24, with nothing held: the failure itself is remembered for the back-off.
+#[tokio::test]
+async fn a_failed_miss_is_not_hammered() {
+    let origin = Origin::start().await.on(PATH, status(503));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .start()
+        .await;
+    for _ in 0..20 {
+        assert_eq!(shield.get(PATH).await.status, 503);
+    }
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// Stale 25: the origin returns: fresh within one probe, and no herd.
+#[tokio::test]
+async fn a_returning_origin_is_noticed() {
+    let fresh = manifest(playlist(2)).cache_control("max-age=60");
+    let origin = Origin::start().await.on(PATH, overdue().then(fresh));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.failure_backoff = Duration::from_millis(50))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    origin.stop().await;
+    for answer in shield.crowd(50, get(PATH)).await.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    origin.resume();
+    eventually("the new playlist", async || {
+        let answers = shield.crowd(50, get(PATH)).await.answers().await;
+        answers
+            .iter()
+            .all(|answer| answer.is_200_text() == playlist(2))
+    })
+    .await;
+    assert_eq!(origin.hits(PATH), 2, "one request brought it back");
+}
+
+/// Stale while it is refreshed: nobody waits, and one request renews it for all.
+#[tokio::test]
+async fn refreshed_behind_the_viewer() {
+    let gate = Gate::new();
+    let stale = segment("old")
+        .cache_control("max-age=1, stale-while-revalidate=60")
+        .age(10);
+    let new = segment("new").cache_control("max-age=60").hold_head(&gate);
+    let origin = Origin::start().await.on("/live/seg.ts", stale.then(new));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .start()
+        .await;
+    shield.get("/live/seg.ts").await.is_whole("old");
+    for answer in shield.crowd(20, get("/live/seg.ts")).await.answers().await {
+        answer.is_whole("old");
+    }
+    gate.open();
+    let renewed = shield.until(get("/live/seg.ts"), |answer| answer.text() == "new");
+    assert!(renewed.await.is_hit());
+    assert_eq!(origin.hits("/live/seg.ts"), 2);
+}
+
+/// A redundant endpoint answers when the first refuses.
+#[tokio::test]
+async fn a_second_endpoint_steps_in() {
+    let primary = Origin::start().await;
+    let secondary = Origin::start().await.on(PATH, overdue());
+    let shield = Shield::in_front_of(&primary)
+        .origin(|group| group.endpoints.push(endpoint(&secondary)))
+        .start()
+        .await;
+    primary.stop().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+}
+
+/// Stale 28: names that stop resolving keep their last good addresses.
+#[tokio::test]
+async fn a_lost_name_keeps_its_addresses() {
+    let origin = Origin::start()
+        .await
+        .on("/a.ts", segment("a"))
+        .on("/b.ts", segment("b"));
+    let (asked, address) = (Arc::new(AtomicUsize::new(0)), origin.address());
+    let count = asked.clone();
+    let shield = Shield::in_front_of(&origin)
+        .origin(|group| {
+            group.endpoints[0].host = "origin.test".to_owned();
+            group.resolve_every = Duration::from_millis(10);
+        })
+        .resolving(Arc::new(move |_, _| {
+            match count.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(vec![address]),
+                _ => Err(std::io::Error::other("no such name")),
+            }
+        }))
+        .start()
+        .await;
+    shield.get("/a.ts").await.is_whole("a");
+    eventually("more lookups", async || asked.load(Ordering::Relaxed) >= 3).await;
+    shield.get("/b.ts").await.is_whole("b");
+}
+
+/// An error that is meant for one viewer, or brings a cookie, is an error all the same: the copy
+/// covers it, and the origin is left in peace for the back-off.
+#[tokio::test]
+async fn a_private_error_is_covered_too() {
+    let errors = [
+        status(503).cache_control("private").body("dear viewer"),
+        status(503).header("Set-Cookie", "id=1").body("dear viewer"),
+    ];
+    for error in errors {
+        let old = manifest(playlist(1))
+            .cache_control("max-age=1, stale-if-error=600")
+            .age(10);
+        let origin = Origin::start().await.on(PATH, old.then(error));
+        let shield = Shield::in_front_of(&origin)
+            .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+            .start()
+            .await;
+        for _ in 0..10 {
+            let answer = shield.get(PATH).await;
+            assert_eq!(answer.is_whole(playlist(1)).header("set-cookie"), None);
+            shield.wait_gauge(FILLS, |fills| fills == 0).await;
+        }
+        assert_eq!(origin.hits(PATH), 2);
+    }
+}
+
+/// That the object is gone is no error: it is believed, and the copy is dropped.
+#[tokio::test]
+async fn gone_is_gone() {
+    for code in [404, 410] {
+        let gone = status(code).cache_control("no-store").body("gone");
+        let script = overdue().then(gone).then(status(503));
+        let origin = Origin::start().await.on(PATH, script);
+        let shield = Shield::in_front_of(&origin)
+            .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+            .start()
+            .await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        assert_eq!(shield.get(PATH).await.status, code);
+        assert_eq!(shield.get(PATH).await.status, 503, "after {code}");
+    }
+}
+
+/// A slow refresh is of use even when the viewer who caused it was served the copy and is gone, and
+/// even where a fill that all viewers have left is given up.
+#[tokio::test]
+async fn a_refresh_outlives_its_viewer() {
+    let gate = Gate::new();
+    let new = manifest(playlist(2))
+        .cache_control("max-age=60")
+        .hold_head(&gate);
+    let origin = Origin::start().await.on(PATH, overdue().then(new));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| {
+            waits.finish_abandoned = false;
+            waits.stale_wait_max = Duration::from_millis(50);
+        })
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.is_whole(playlist(1));
+    origin.wait_hits(PATH, 2).await;
+    gate.open();
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    assert!(shield.get(PATH).await.is_whole(playlist(2)).is_hit());
+    assert_eq!(origin.hits(PATH), 2);
+}

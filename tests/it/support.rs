@@ -1,0 +1,19 @@
+//! What scenarios are told with: a scripted origin, the shield in front of it, and viewers.
+
+pub mod content;
+pub mod crowd;
+pub mod gate;
+pub mod metrics;
+pub mod origin;
+pub mod patience;
+pub mod program;
+pub mod shield;
+pub mod viewer;
+mod wire;
+
+pub use content::{Fingerprint, ended_playlist, noise, playlist};
+pub use gate::Gate;
+pub use origin::{Origin, answering, hang_up, manifest, reply, segment, status};
+pub use patience::eventually;
+pub use shield::Shield;
+pub use viewer::{Arriving, End, Response, ask, get, head};

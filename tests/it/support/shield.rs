@@ -1,0 +1,291 @@
+//! The shield of a scenario: the real one, on free ports, in front of a scripted origin.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use seawall::config::Config;
+use seawall::edge::{self, Address, CertificateFiles, Limits, Listener, Tls};
+use seawall::origin::{Endpoint, Lookup};
+use seawall::policy::{Route, Rules};
+use seawall::server::{self, Running};
+use seawall::{admin, cache, origin, shield, telemetry};
+use tokio::net::TcpStream;
+
+use super::crowd::Crowd;
+use super::origin::Origin;
+use super::patience::{eventually, within};
+use super::viewer::{Arriving, Ask, H2Viewer, Identity, Response, Viewer, ask, get};
+
+/// The name this shield gives itself in `Via`, `CDN-Loop` and `Cache-Status`.
+pub const NAME: &str = "seawall";
+
+/// The name of the one origin group and of the one route.
+const ONLY: &str = "only";
+
+/// A shield about to start.
+pub struct Builder {
+    config: Config,
+    lookup: Lookup,
+}
+
+/// A running shield. It stops when dropped.
+pub struct Shield {
+    running: Running,
+}
+
+impl Shield {
+    /// One listener, one route for everything, one origin group with one endpoint, default bounds.
+    pub fn in_front_of(origin: &Origin) -> Builder {
+        Builder {
+            config: config(origin),
+            lookup: Arc::new(|host, port| {
+                use std::net::ToSocketAddrs;
+                Ok((host, port).to_socket_addrs()?.collect())
+            }),
+        }
+    }
+
+    /// Where viewers come in.
+    pub fn address(&self) -> SocketAddr {
+        self.running.viewers[0]
+    }
+
+    /// A new HTTP/1.1 connection.
+    pub async fn viewer(&self) -> Viewer {
+        Viewer::connect(self.address()).await
+    }
+
+    /// A new HTTP/2 connection by prior knowledge.
+    pub async fn h2_viewer(&self) -> H2Viewer {
+        let stream = within("a connection", TcpStream::connect(self.address())).await;
+        H2Viewer::over(stream.expect("the shield accepts viewers"), "http").await
+    }
+
+    /// GET on a new connection.
+    pub async fn get(&self, target: &str) -> Response {
+        self.ask(get(target)).await
+    }
+
+    /// A request on a new connection.
+    pub async fn ask(&self, ask: Ask) -> Response {
+        self.viewer().await.ask(ask).await
+    }
+
+    /// The head of an answer on a new connection.
+    pub async fn begin(&self, ask: Ask) -> Arriving {
+        self.viewer().await.begin(ask).await
+    }
+
+    /// Asks until an answer is as it should become: for what happens behind the viewers.
+    pub async fn until(&self, ask: Ask, reached: impl Fn(&Response) -> bool) -> Response {
+        let mut last = None;
+        eventually(format!("another answer to {ask}"), async || {
+            let answer = self.ask(ask.clone()).await;
+            let done = reached(&answer);
+            last = Some(answer);
+            done
+        })
+        .await;
+        last.expect("asked at least once")
+    }
+
+    /// So many viewers, each on a new connection, who have all asked the same.
+    pub async fn crowd(&self, count: usize, ask: Ask) -> Crowd {
+        Crowd::asking(self, count, ask).await
+    }
+
+    /// A request to the operators' address.
+    pub async fn admin(&self, ask: Ask) -> Response {
+        let address = self.running.admin.expect("an admin listener");
+        Viewer::connect(address).await.ask(ask).await
+    }
+
+    /// Purges a target as viewers know it, and fails unless the shield agrees.
+    pub async fn purge(&self, target: &str) {
+        let url = format!("http://{}{target}", super::viewer::HOST);
+        let encoded = percent_encoded(&url);
+        let answer = self
+            .admin(ask("POST", &format!("/purge?url={encoded}")))
+            .await;
+        assert!(
+            (200..300).contains(&answer.status),
+            "purge of {url}: {answer:?}"
+        );
+    }
+
+    /// The metrics as Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        let answer = self.admin(get("/metrics")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.text().to_owned()
+    }
+
+    /// The sum of a counter over all series that have these labels; 0 before it first counts.
+    pub async fn counted(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        series(&self.metrics().await, name, labels).sum()
+    }
+
+    /// A gauge, which is always there.
+    pub async fn gauge(&self, name: &str) -> u64 {
+        let text = self.metrics().await;
+        let values: Vec<u64> = series(&text, name, &[]).collect();
+        assert!(!values.is_empty(), "no {name} in:\n{text}");
+        values.iter().sum()
+    }
+
+    /// Waits until a gauge has come to a value.
+    pub async fn wait_gauge(&self, name: &str, reached: impl Fn(u64) -> bool) {
+        let what = format!("{name} to come to what it should be");
+        eventually(what, async || reached(self.gauge(name).await)).await;
+    }
+}
+
+/// The values of a metric (whole numbers) in every series that has these labels.
+fn series<'a>(
+    text: &'a str,
+    name: &'a str,
+    labels: &'a [(&str, &str)],
+) -> impl Iterator<Item = u64> + 'a {
+    let wanted = move |(series, _): &(&str, &str)| {
+        let (given, rest) = series.split_once('{').unwrap_or((series, ""));
+        let has = |(label, value): &(&str, &str)| rest.contains(&format!("{label}=\"{value}\""));
+        given == name && labels.iter().all(has)
+    };
+    let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+    let whole = |value: &str| value.split('.').next()?.parse().ok();
+    samples
+        .filter(wanted)
+        .filter_map(move |(_, value)| whole(value))
+}
+
+impl Builder {
+    /// Changes anything in the configuration.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Config)) -> Builder {
+        change(&mut self.config);
+        self
+    }
+
+    /// Changes the one route.
+    #[must_use]
+    pub fn route(self, change: impl FnOnce(&mut Route)) -> Builder {
+        self.with(|config| change(Arc::make_mut(&mut config.rules.routes[0])))
+    }
+
+    /// Changes the one origin group.
+    #[must_use]
+    pub fn origin(self, change: impl FnOnce(&mut origin::Settings)) -> Builder {
+        self.with(|config| change(&mut config.origins[0]))
+    }
+
+    /// Changes how long viewers wait, and for what.
+    #[must_use]
+    pub fn waits(self, change: impl FnOnce(&mut shield::Settings)) -> Builder {
+        self.with(|config| change(&mut config.shield))
+    }
+
+    /// Resolves names by this script instead of the system.
+    #[must_use]
+    pub fn resolving(mut self, lookup: Lookup) -> Builder {
+        self.lookup = lookup;
+        self
+    }
+
+    /// Listens on a Unix socket besides.
+    #[must_use]
+    pub fn on_unix(self, path: PathBuf) -> Builder {
+        let listener = Listener {
+            address: Address::Unix(path),
+            tls: None,
+        };
+        self.with(|config| config.edge.listeners.push(listener))
+    }
+
+    /// Speaks TLS on the one listener; the first identity answers viewers who name no host.
+    #[must_use]
+    pub fn with_tls(self, identities: &[&Identity]) -> Builder {
+        let files = |identity: &&Identity| CertificateFiles {
+            certificate: identity.certificate_file.clone(),
+            key: identity.key_file.clone(),
+        };
+        let tls = Tls {
+            certificates: identities.iter().map(files).collect(),
+            tls12: true,
+        };
+        self.with(|config| config.edge.listeners[0].tls = Some(tls))
+    }
+
+    /// Starts it on free ports.
+    pub async fn start(self) -> Shield {
+        let running = server::start(self.config, self.lookup).expect("a sound configuration");
+        // One turn of the runtime: what was spawned has begun.
+        tokio::task::yield_now().await;
+        Shield { running }
+    }
+}
+
+fn free_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn config(origin: &Origin) -> Config {
+    let listener = Listener {
+        address: Address::Tcp(free_port()),
+        tls: None,
+    };
+    let rules = Rules {
+        routes: vec![Arc::new(route())],
+        name: NAME.into(),
+    };
+    Config {
+        edge: edge::Settings {
+            listeners: vec![listener],
+            limits: Limits::default(),
+        },
+        admin: admin::Settings {
+            listen: Some(free_port()),
+        },
+        rules,
+        origins: vec![group(origin)],
+        cache: cache::Settings::default(),
+        shield: shield::Settings::default(),
+        telemetry: telemetry::Settings::default(),
+        threads: 1,
+        drain_max: super::patience::PATIENCE,
+    }
+}
+
+/// A group of the one origin.
+fn group(origin: &Origin) -> origin::Settings {
+    let mut group = origin::Settings::single(ONLY, endpoint(origin));
+    group.protocol = origin.protocol();
+    group
+}
+
+/// Where an origin listens, as the configuration says it.
+pub fn endpoint(origin: &Origin) -> Endpoint {
+    Endpoint {
+        tls: false,
+        host: origin.address().ip().to_string(),
+        port: origin.address().port(),
+    }
+}
+
+/// The one route, for every host and path.
+fn route() -> Route {
+    Route {
+        name: ONLY.into(),
+        ..Route::everything(ONLY)
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}

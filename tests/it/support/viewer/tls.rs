@@ -1,0 +1,102 @@
+//! How does a viewer speak TLS? With a certificate authority of the scenario's own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{H2Viewer, Viewer};
+use crate::support::patience::within;
+
+/// A certificate for one name, its key, and the files they are in.
+pub struct Identity {
+    name: String,
+    certificate: CertificateDer<'static>,
+    /// The chain as PEM.
+    pub certificate_file: PathBuf,
+    /// The key as PEM.
+    pub key_file: PathBuf,
+}
+
+impl Identity {
+    /// Makes a self-signed certificate for `name` and writes it to `folder`.
+    pub fn new(name: &str, folder: &Path) -> Identity {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let certificate_file = folder.join(format!("{name}.crt"));
+        let key_file = folder.join(format!("{name}.key"));
+        std::fs::write(&certificate_file, made.cert.pem()).expect("a writable folder");
+        std::fs::write(&key_file, made.signing_key.serialize_pem()).expect("a writable folder");
+        Identity {
+            name: name.to_owned(),
+            certificate: made.cert.der().clone(),
+            certificate_file,
+            key_file,
+        }
+    }
+}
+
+/// A viewer about to connect over TLS who trusts exactly one certificate.
+pub struct TlsViewer<'a> {
+    address: SocketAddr,
+    identity: &'a Identity,
+    versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+impl<'a> TlsViewer<'a> {
+    /// Will ask for the certificate's name and accept that certificate only.
+    pub fn trusting(address: SocketAddr, identity: &'a Identity) -> TlsViewer<'a> {
+        TlsViewer {
+            address,
+            identity,
+            versions: rustls::ALL_VERSIONS.to_vec(),
+        }
+    }
+
+    /// Speaks only this version.
+    #[must_use]
+    pub fn speaking(mut self, version: &'static SupportedProtocolVersion) -> TlsViewer<'a> {
+        self.versions = vec![version];
+        self
+    }
+
+    /// Connects and offers only HTTP/1.1.
+    pub async fn h1(&self) -> Viewer {
+        let (stream, _) = self.connect(&[b"http/1.1"]).await;
+        Viewer::over(stream)
+    }
+
+    /// Connects, offers both, and speaks HTTP/2, which the shield must have chosen.
+    pub async fn h2(&self) -> H2Viewer {
+        let (stream, chosen) = self.connect(&[b"h2", b"http/1.1"]).await;
+        assert_eq!(chosen.as_deref(), Some(&b"h2"[..]), "ALPN");
+        H2Viewer::over(stream, "https").await
+    }
+
+    async fn connect(&self, offered: &[&[u8]]) -> (TlsStream<TcpStream>, Option<Vec<u8>>) {
+        let mut trusted = RootCertStore::empty();
+        trusted
+            .add(self.identity.certificate.clone())
+            .expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .expect("known versions")
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let stream = within("a connection", TcpStream::connect(self.address)).await;
+        let stream = stream.expect("the shield accepts viewers");
+        let name = ServerName::try_from(self.identity.name.clone()).expect("a host name");
+        let hands = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        let stream = within("a TLS handshake", hands)
+            .await
+            .expect("a trusted certificate");
+        let chosen = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        (stream, chosen)
+    }
+}

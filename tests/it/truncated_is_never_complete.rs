@@ -1,0 +1,165 @@
+//! A body that did not arrive whole is never stored and never ends cleanly, for any of its viewers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::support::origin::Reply;
+use crate::support::{Arriving, End, Gate, Origin, Response, Shield, get, noise, reply, segment};
+
+const PATH: &str = "/live/seg1.ts";
+
+/// How long the shield waits between two reads of a body in here.
+const STALL: Duration = Duration::from_millis(150);
+
+/// The body that should have come.
+fn whole() -> Bytes {
+    noise(1, 1000)
+}
+
+/// Its first half, behind which each fault happens once the gate opens.
+fn half(gate: &Gate) -> Reply {
+    reply()
+        .content_type("video/mp2t")
+        .send(whole().slice(..500))
+        .hold(gate)
+}
+
+/// A shield that gives up on a stalled body soon and asks again at once after a failure.
+async fn shield(origin: &Origin) -> Shield {
+    let builder = Shield::in_front_of(origin)
+        .origin(|group| group.deadlines.between_bytes = STALL)
+        .waits(|waits| waits.failure_backoff = Duration::ZERO);
+    builder.start().await
+}
+
+/// Three viewers on HTTP/1.1 and one on HTTP/2, all of whom have the first half.
+async fn followers(shield: &Shield) -> Vec<Arriving> {
+    let mut followers = Vec::new();
+    for _ in 0..3 {
+        followers.push(shield.begin(get(PATH)).await);
+    }
+    followers.push(shield.h2_viewer().await.begin(get(PATH)).await);
+    for follower in &mut followers {
+        assert_eq!(follower.read(500).await, whole().slice(..500));
+    }
+    followers
+}
+
+/// Every follower of the one broken fill sees that it broke, and the next viewer gets a new one.
+async fn breaks_for_everyone(origin: Origin, gate: Gate) {
+    let shield = shield(&origin).await;
+    let followers = followers(&shield).await;
+    gate.open();
+    let [a, b, c, over_h2] = finished(followers).await;
+    for response in [&a, &b, &c, &over_h2] {
+        response.is_cut(whole());
+        assert!(response.body.len() <= 500, "{response:?}");
+    }
+    assert!(matches!(over_h2.end, End::Reset(_)), "{over_h2:?}");
+    assert_eq!(origin.hits(PATH), 1, "one fill for all of them");
+    shield.get(PATH).await.is_whole(whole());
+    assert_eq!(origin.hits(PATH), 2, "nothing of the broken body was kept");
+}
+
+async fn finished(followers: Vec<Arriving>) -> [Response; 4] {
+    let mut responses = Vec::new();
+    for follower in followers {
+        responses.push(follower.finish().await);
+    }
+    responses.try_into().expect("four followers")
+}
+
+/// Integrity 1: `Content-Length` 1000 and the origin closes at 500.
+#[tokio::test]
+async fn closed_short_of_its_length() {
+    let gate = Gate::new();
+    let broken = half(&gate).content_length(1000).close();
+    let origin = Origin::start()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// Integrity 1, with a reset instead of a close.
+#[tokio::test]
+async fn reset_short_of_its_length() {
+    let gate = Gate::new();
+    let broken = half(&gate).content_length(1000).reset();
+    let origin = Origin::start()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// Integrity 2: no last chunk.
+#[tokio::test]
+async fn closed_without_its_last_chunk() {
+    let gate = Gate::new();
+    let broken = half(&gate).chunked().close();
+    let origin = Origin::start()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// Integrity 3: a broken chunk.
+#[tokio::test]
+async fn a_chunk_that_is_none() {
+    let gate = Gate::new();
+    let broken = half(&gate).chunked().raw("zz\r\nnot a chunk\r\n");
+    let origin = Origin::start()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// Integrity 4: an HTTP/2 origin resets the stream.
+#[tokio::test]
+async fn an_http2_stream_reset() {
+    let gate = Gate::new();
+    let broken = half(&gate).chunked().reset();
+    let origin = Origin::start_h2()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// Integrity 4: an HTTP/2 origin ends the stream before the length it promised.
+#[tokio::test]
+async fn an_http2_stream_short_of_its_length() {
+    let gate = Gate::new();
+    let broken = half(&gate).content_length(1000);
+    let origin = Origin::start_h2()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// Integrity 4: an HTTP/2 origin sends more than the length it promised.
+#[tokio::test]
+async fn an_http2_stream_beyond_its_length() {
+    let gate = Gate::new();
+    let broken = half(&gate).content_length(600).send(whole().slice(500..));
+    let origin = Origin::start_h2()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    let shield = shield(&origin).await;
+    let followers = followers(&shield).await;
+    gate.open();
+    for response in finished(followers).await {
+        response.is_cut(whole());
+    }
+    shield.get(PATH).await.is_whole(whole());
+}
+
+/// Integrity 5: the origin stalls past the read deadline.
+#[tokio::test]
+async fn a_stall_past_the_deadline() {
+    let gate = Gate::new();
+    let broken = half(&gate).content_length(1000).stall();
+    let origin = Origin::start()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}

@@ -1,0 +1,161 @@
+//! Who cannot read a coding never gets it, and variants do not multiply without end.
+
+use crate::support::origin::{Request, Script};
+use crate::support::{Gate, Origin, Response, Shield, answering, get, reply, segment};
+
+const PATH: &str = "/vod/seg1.vtt";
+
+/// Gives `gzip` (in name only) to those who ask for it.
+fn coded_or_not(request: &Request) -> crate::support::origin::Reply {
+    let plain = reply()
+        .content_type("text/vtt")
+        .cache_control("max-age=60")
+        .header("Vary", "Accept-Encoding");
+    if request
+        .header("accept-encoding")
+        .is_some_and(|codings| codings.contains("gzip"))
+    {
+        plain.header("Content-Encoding", "gzip").body("coded")
+    } else {
+        plain.body("plain")
+    }
+}
+
+fn coded() -> Script {
+    answering(coded_or_not)
+}
+
+#[track_caller]
+fn is_coded(answer: &Response) {
+    assert_eq!(
+        answer.is_whole("coded").header("content-encoding"),
+        Some("gzip")
+    );
+}
+
+#[track_caller]
+fn is_plain(answer: &Response) {
+    assert_eq!(answer.is_whole("plain").header("content-encoding"), None);
+}
+
+/// Collapse 20: `Vary: Accept-Encoding` never crosses, whatever the viewers' spelling.
+#[tokio::test]
+async fn each_gets_a_coding_he_can_read() {
+    let origin = Origin::start().await.on(PATH, coded());
+    let shield = Shield::in_front_of(&origin).start().await;
+    for codings in ["gzip", "GZIP", "gzip, br", "br;q=1.0, gzip;q=0.5", "*"] {
+        is_coded(
+            &shield
+                .ask(get(PATH).header("Accept-Encoding", codings))
+                .await,
+        );
+    }
+    for codings in ["", "identity", "br", "gzip;q=0", "gzip;q=0.0, *"] {
+        is_plain(
+            &shield
+                .ask(get(PATH).header("Accept-Encoding", codings))
+                .await,
+        );
+    }
+    is_plain(&shield.get(PATH).await);
+    assert_eq!(
+        origin.hits(PATH),
+        2,
+        "two variants, however they are asked for"
+    );
+}
+
+/// Collapse 20, for those who wait for one fill.
+#[tokio::test]
+async fn a_fill_is_shared_only_by_those_who_can_read_it() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let script = answering(move |request| coded_or_not(request).hold_head(&held));
+    let origin = Origin::start().await.on(PATH, script);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let modern = shield
+        .crowd(5, get(PATH).header("Accept-Encoding", "gzip"))
+        .await;
+    origin.wait_hits(PATH, 1).await;
+    let plain = shield.crowd(5, get(PATH)).await;
+    gate.open();
+    modern.answers().await.iter().for_each(is_coded);
+    plain.answers().await.iter().for_each(is_plain);
+    assert!(origin.hits(PATH) <= 6, "{} requests", origin.hits(PATH));
+}
+
+/// Collapse 20, from an origin that codes without saying `Vary`.
+#[tokio::test]
+async fn a_coding_counts_as_vary() {
+    let forgetful = answering(|request| match request.header("accept-encoding") {
+        Some(_) => segment("coded").header("Content-Encoding", "gzip"),
+        None => segment("plain"),
+    });
+    let origin = Origin::start().await.on(PATH, forgetful);
+    let shield = Shield::in_front_of(&origin).start().await;
+    is_coded(
+        &shield
+            .ask(get(PATH).header("Accept-Encoding", "gzip"))
+            .await,
+    );
+    for _ in 0..3 {
+        is_plain(&shield.get(PATH).await);
+    }
+}
+
+/// Collapse 20: `Vary: *` is not stored.
+#[tokio::test]
+async fn vary_on_everything_is_not_stored() {
+    let object = segment("whole")
+        .cache_control("max-age=60")
+        .header("Vary", "*");
+    let origin = Origin::start().await.on(PATH, object);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for fetch in 1..=3 {
+        shield.get(PATH).await.is_whole("whole");
+        assert_eq!(origin.hits(PATH), fetch);
+    }
+}
+
+/// Collapse 20: variants of one key are capped.
+#[tokio::test]
+async fn variants_are_capped() {
+    let flavoured = answering(|request| {
+        let flavour = request.header("x-flavour").unwrap_or("none").to_owned();
+        segment(flavour).header("Vary", "X-Flavour")
+    });
+    let origin = Origin::start().await.on(PATH, flavoured);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.forward_headers = vec!["x-flavour".parse().unwrap()])
+        .with(|config| config.cache.variants_max = 4)
+        .start()
+        .await;
+    let mut viewer = shield.viewer().await;
+    for _round in 1..=2 {
+        for flavour in 0..20 {
+            let flavour = flavour.to_string();
+            let answer = viewer.ask(get(PATH).header("X-Flavour", &flavour)).await;
+            answer.is_whole(&flavour);
+        }
+    }
+    assert!(
+        origin.hits(PATH) >= 20 + 16,
+        "at most four of twenty were held"
+    );
+}
+
+/// `Vary: Origin` names a field that the shield never forwards: one variant.
+#[tokio::test]
+async fn vary_on_origin_is_one_variant() {
+    let object = segment("whole").header("Vary", "Origin");
+    let origin = Origin::start().await.on(PATH, object);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for site in ["https://a.test", "https://b.test"] {
+        shield
+            .ask(get(PATH).header("Origin", site))
+            .await
+            .is_whole("whole");
+    }
+    assert_eq!(origin.hits(PATH), 1);
+    assert_eq!(origin.latest(PATH).header("origin"), None);
+}

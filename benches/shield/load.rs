@@ -1,0 +1,139 @@
+//! Who asks, as fast as answers come? `wrk` and `h2load` where they are installed, because their
+//! own cost is known and small; for plain HTTP/1.1 otherwise a generator of our own.
+
+mod h2load;
+mod own;
+mod wrk;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::machine;
+
+/// One load on one server.
+pub struct Load {
+    /// Where to.
+    pub address: SocketAddr,
+    /// How.
+    pub protocol: Protocol,
+    /// What for.
+    pub paths: Paths,
+    /// Connections, kept.
+    pub connections: usize,
+}
+
+/// How requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, one request a connection at a time.
+    Http1,
+    /// The same over TLS.
+    Http1Tls,
+    /// HTTP/2 over TLS.
+    Http2Tls {
+        /// Requests under way on each connection.
+        streams: usize,
+    },
+}
+
+/// What is asked for.
+#[derive(Clone)]
+pub enum Paths {
+    /// Always the same.
+    Same(String),
+    /// Never the same: a number stands between the two.
+    Each {
+        /// Before the number.
+        prefix: String,
+        /// After it.
+        suffix: &'static str,
+    },
+}
+
+/// What a load brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Yield {
+    /// Whole answers.
+    pub requests: u64,
+    /// Answers that were errors, and those that did not come.
+    pub failed: u64,
+    /// A second.
+    pub rate: f64,
+}
+
+/// What is installed.
+pub struct Generators {
+    wrk: Option<PathBuf>,
+    h2load: Option<PathBuf>,
+}
+
+impl Generators {
+    /// Looks for them.
+    pub fn find() -> Generators {
+        Generators {
+            wrk: machine::program("wrk"),
+            h2load: machine::program("h2load"),
+        }
+    }
+
+    /// What to tell the person about them.
+    pub fn told(&self) -> &'static str {
+        match (&self.wrk, &self.h2load) {
+            (Some(_), Some(_)) => "load by wrk and h2load",
+            (Some(_), None) => "load by wrk; no HTTP/2: h2load (nghttp2-client) is not installed",
+            (None, Some(_)) => "load by this bench and h2load; no HTTP/1.1 over TLS without wrk",
+            (None, None) => "load by this bench; nothing over TLS: no wrk, no h2load",
+        }
+    }
+
+    /// Runs a load; `None` where what it needs is not installed.
+    pub async fn run(
+        &self,
+        load: &Load,
+        lasting: Duration,
+        folder: &Path,
+    ) -> anyhow::Result<Option<Yield>> {
+        let told = match (load.protocol, &self.wrk, &self.h2load) {
+            (Protocol::Http1 | Protocol::Http1Tls, Some(wrk), _) => {
+                wrk::run(wrk, load, lasting, folder).await?
+            }
+            (Protocol::Http2Tls { streams }, _, Some(h2load)) => {
+                h2load::run(h2load, load, streams, lasting, folder).await?
+            }
+            (Protocol::Http1, None, _) => own::run(load, lasting).await,
+            _ => return Ok(None),
+        };
+        Ok(Some(told))
+    }
+}
+
+impl Load {
+    /// The one address, or the first of many.
+    fn url(&self) -> String {
+        let scheme = match self.protocol {
+            Protocol::Http1 => "http",
+            Protocol::Http1Tls | Protocol::Http2Tls { .. } => "https",
+        };
+        format!("{scheme}://{}{}", self.address, self.paths.at(0))
+    }
+}
+
+impl Paths {
+    /// The path of a request by its number.
+    fn at(&self, number: u64) -> String {
+        match self {
+            Paths::Same(path) => path.clone(),
+            Paths::Each { prefix, suffix } => format!("{prefix}{number}{suffix}"),
+        }
+    }
+}
+
+/// The number that stands before `mark` in a report.
+fn number_before(report: &str, mark: &str) -> Option<f64> {
+    let before = &report[..report.find(mark)?];
+    let number = before
+        .rsplit(|c: char| !c.is_ascii_digit() && c != '.')
+        .next()?;
+    number.parse().ok()
+}

@@ -1,0 +1,42 @@
+//! How is `h2load` asked, and what does it answer?
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::{Load, Yield, number_before};
+use crate::process::Program;
+
+/// Beyond the load itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(
+    h2load: &Path,
+    load: &Load,
+    streams: usize,
+    lasting: Duration,
+    folder: &Path,
+) -> anyhow::Result<Yield> {
+    let mut command = Command::new(h2load);
+    command.arg(format!("-c{}", load.connections));
+    command.arg(format!("-m{streams}"));
+    command.arg(format!("-D{}", lasting.as_secs()));
+    command.arg(load.url());
+    let report = Program::start("h2load", command, folder)?
+        .finish(lasting + PATIENCE)
+        .await?;
+    read(&report).with_context(|| format!("cannot read what h2load says:\n{report}"))
+}
+
+fn read(report: &str) -> Option<Yield> {
+    // Its first line of figures goes: "finished in 2.00s, 47000.50 req/s, 130.05MB/s".
+    let summary = &report[report.find("requests: ")?..];
+    let failed = number_before(summary, " failed,")? + number_before(summary, " errored,")?;
+    Some(Yield {
+        requests: number_before(summary, " succeeded,")? as u64,
+        failed: failed as u64,
+        rate: number_before(report, " req/s")?,
+    })
+}

@@ -1,0 +1,237 @@
+//! What does the shield cost, end to end, and how does it fare beside nginx?
+//!
+//! The real program in a process of its own, real sockets on the loopback interface, the server on
+//! one core and everything else on another. What counts is the server's processor time for a
+//! request: it hardly depends on what else the machine does, unlike rates. Nothing is asserted.
+//!
+//! `cargo bench --bench shield -- --help` says what can be asked.
+#![allow(unreachable_pub, reason = "the modules are this binary's own")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people to read"
+)]
+
+mod arguments;
+mod crowd;
+mod load;
+mod machine;
+mod origin;
+mod process;
+mod results;
+mod scenario;
+mod server;
+mod table;
+mod viewer;
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::Arguments;
+use crate::crowd::Crowd;
+use crate::load::Generators;
+use crate::machine::Cores;
+use crate::origin::Origin;
+use crate::results::{Results, Sample};
+use crate::scenario::{PLAYLIST, SEGMENT, Scenario};
+use crate::server::{Identity, Server, Setting};
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if words.is_empty() {
+        // Not cargo's bench, which says so, but perhaps its test of every target: it has no minutes.
+        print!("{}", arguments::help());
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match arguments::read(words.into_iter()) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            print!("{}", arguments::help());
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    match measure(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let cores = Cores::claim();
+    // A thousand viewers and the origin's side of a thousand connections, in this one process.
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
+    ensure!(
+        descriptors > 4000,
+        "only {descriptors} open files are allowed (ulimit -n)"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        let mut terminated = signal(SignalKind::terminate())?;
+        // Leaving by any of these ways drops, and so ends, whatever was started.
+        tokio::select! {
+            done = run(arguments, &cores) => done,
+            _ = interrupted.recv() => bail!("interrupted"),
+            _ = terminated.recv() => bail!("told to stop"),
+        }
+    })
+}
+
+/// Everything that stands while scenarios are played.
+struct Stage {
+    servers: Vec<Server>,
+    generators: Generators,
+    origin: Origin,
+    folder: TempDir,
+}
+
+async fn run(arguments: &Arguments, cores: &Cores) -> anyhow::Result<()> {
+    let busy = machine::busy_share().await;
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_seawall"));
+    let stage = Stage::set(cores, arguments.program.as_ref().unwrap_or(&built)).await?;
+    println!("{}; {}", cores.told, stage.generators.told());
+    if let Some(busy) = busy.filter(|busy| *busy > 0.1) {
+        println!(
+            "the machine was {:.0} % busy before this began: expect noise",
+            busy * 100.0
+        );
+    }
+    if stage.servers.len() < 2 {
+        println!("nginx is not installed: nothing to compare with");
+    }
+    let mut results = Results::default();
+    for round in 1..=arguments.rounds {
+        println!("\nround {round} of {}", arguments.rounds);
+        for &scenario in &arguments.scenarios {
+            match scenario {
+                Scenario::Stampede => {
+                    stage.stampede(&mut results, round, arguments.viewers).await;
+                }
+                Scenario::Herd if round > 1 => {}
+                Scenario::Herd => stage.herd(&mut results).await,
+                _ => {
+                    let lasting = Duration::from_secs(arguments.seconds);
+                    stage
+                        .saturate(&mut results, scenario, round, lasting)
+                        .await?;
+                }
+            }
+        }
+    }
+    println!("{}", results.text());
+    Ok(())
+}
+
+/// Where everything is written that servers and generators need. In memory where there is room for
+/// what nginx holds: no disk is measured then, and none is waited for.
+fn folder() -> std::io::Result<TempDir> {
+    const MEMORY: &str = "/dev/shm";
+    const ROOM_KIBIBYTES: u64 = 2 << 20;
+    let mut builder = tempfile::Builder::new();
+    // Those who start nginx as root get a worker that is not.
+    builder
+        .prefix("seawall-bench-")
+        .permissions(Permissions::from_mode(0o755));
+    if machine::free_kibibytes(MEMORY).is_some_and(|free| free >= ROOM_KIBIBYTES) {
+        builder.tempdir_in(MEMORY)
+    } else {
+        builder.tempdir()
+    }
+}
+
+impl Stage {
+    async fn set(cores: &Cores, program: &Path) -> anyhow::Result<Stage> {
+        let folder = folder().context("no folder for temporary files")?;
+        let origin = Origin::start().await?;
+        let setting = Setting {
+            folder: folder.path(),
+            origin: origin.address,
+            identity: &Identity::new(folder.path())?,
+            cores,
+        };
+        let mut servers = vec![Server::seawall(&setting, program).await?];
+        servers.extend(Server::nginx(&setting).await?);
+        Ok(Stage {
+            servers,
+            generators: Generators::find(),
+            origin,
+            folder,
+        })
+    }
+
+    /// The servers, each round another one first.
+    fn in_turn(&self, round: usize) -> impl Iterator<Item = &Server> {
+        let count = self.servers.len();
+        (0..count).map(move |place| &self.servers[(place + round - 1) % count])
+    }
+
+    async fn saturate(
+        &self,
+        results: &mut Results,
+        scenario: Scenario,
+        round: usize,
+        lasting: Duration,
+    ) -> anyhow::Result<()> {
+        for server in self.in_turn(round) {
+            for held in [PLAYLIST, SEGMENT] {
+                let visit = viewer::visit(server.plain, held).await;
+                ensure!(visit.whole, "{} does not serve {held}", server.name);
+            }
+            let Some(load) = scenario.load(server, round) else {
+                continue;
+            };
+            let before = server.program.cpu_seconds();
+            let folder = self.folder.path();
+            let Some(brought) = self.generators.run(&load, lasting, folder).await? else {
+                println!("{:13} skipped: no generator for it", scenario.name());
+                return Ok(());
+            };
+            let sample = Sample {
+                brought,
+                cpu_seconds: server.program.cpu_seconds() - before,
+                resident_mebibytes: server.program.resident_mebibytes(),
+            };
+            println!("{}", results.note(scenario, server.name, sample));
+        }
+        Ok(())
+    }
+
+    async fn stampede(&self, results: &mut Results, round: usize, viewers: usize) {
+        let name = format!("stampede-{round}");
+        for server in self.in_turn(round) {
+            // The second time it is held: what so many viewers cost on this machine anyway.
+            for crowd in [Crowd::Stampede, Crowd::Held] {
+                let outcome = crowd::stampede(server.plain, &self.origin, &name, viewers).await;
+                println!("{}", results.note_crowd(crowd, server.name, outcome));
+            }
+        }
+    }
+
+    async fn herd(&self, results: &mut Results) {
+        for server in &self.servers {
+            let (all, later) = crowd::herd(server.plain, &self.origin, "herd").await;
+            println!("{}", results.note_crowd(Crowd::Herd, server.name, all));
+            println!(
+                "{}",
+                results.note_crowd(Crowd::LaterHerd, server.name, later)
+            );
+        }
+    }
+}

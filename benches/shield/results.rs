@@ -1,0 +1,222 @@
+//! What came of it all? Every sample as it is taken, and one table in the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::crowd::{Crowd, DELAY, Outcome};
+use crate::load::Yield;
+use crate::scenario::Scenario;
+use crate::table::{Table, grouped};
+
+/// The server the others are compared with.
+const YARDSTICK: &str = "nginx";
+
+/// One load on one server.
+#[derive(Clone, Copy)]
+pub struct Sample {
+    /// What it brought.
+    pub brought: Yield,
+    /// Processor time of the server, of user and system.
+    pub cpu_seconds: f64,
+    /// Memory of the server afterwards.
+    pub resident_mebibytes: u64,
+}
+
+impl Sample {
+    fn cpu_micros(&self) -> f64 {
+        // A request that failed cost something, too.
+        let requests = self.brought.requests.max(1);
+        self.cpu_seconds * 1e6 / requests as f64
+    }
+}
+
+/// Everything so far.
+#[derive(Default)]
+pub struct Results {
+    samples: Vec<(Scenario, &'static str, Sample)>,
+    crowds: BTreeMap<(Crowd, &'static str), Outcome>,
+}
+
+impl Results {
+    /// Takes note of a sample, and gives it as a line.
+    pub fn note(&mut self, scenario: Scenario, server: &'static str, sample: Sample) -> String {
+        self.samples.push((scenario, server, sample));
+        let (rate, micros) = (grouped(sample.brought.rate), sample.cpu_micros());
+        format!(
+            "{:17} {server:8} {rate:>9}/s {micros:8.2} µs",
+            scenario.name()
+        )
+    }
+
+    /// Takes note of what became of a crowd, and gives it as a line.
+    pub fn note_crowd(&mut self, crowd: Crowd, server: &'static str, outcome: Outcome) -> String {
+        let (asked, p99) = (asked(&outcome), millis(outcome.percentile(99)));
+        self.crowds.entry((crowd, server)).or_default().add(outcome);
+        let name = crowd.name();
+        format!("{name:17} {server:8} {asked} at the origin, p99 {p99} ms")
+    }
+
+    /// The tables.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let (loads, crowds) = (self.loads(), self.crowds());
+        if !loads.is_empty() {
+            let _ = writeln!(
+                text,
+                "\nMedians. CPU is the server's processor time for a request, of user and system; \
+                 × {YARDSTICK}: as a share of {YARDSTICK}'s.\nRSS is from the first round; what \
+                 {YARDSTICK} holds is in files, and not in there.\n\n{}",
+                loads.text()
+            );
+        }
+        if !crowds.is_empty() {
+            let delay = DELAY.as_millis();
+            let _ = writeln!(
+                text,
+                "\nThe origin answers after {delay} ms; nobody can be faster than that who waits \
+                 for it. p99 over: what p99 is beyond it.\n\n{}",
+                crowds.text()
+            );
+        }
+        text
+    }
+
+    fn loads(&self) -> Table {
+        let mut table = Table::new(&[
+            "scenario",
+            "server",
+            "requests/s",
+            "GB/s",
+            "× nginx",
+            "CPU µs",
+            "least…most",
+            "× nginx",
+            "RSS MiB",
+            "failed",
+        ]);
+        for scenario in Scenario::ALL {
+            let mut servers: Vec<_> = self
+                .samples
+                .iter()
+                .filter(|(of, ..)| *of == scenario)
+                .map(|(_, server, _)| *server)
+                .collect();
+            servers.sort_unstable_by_key(|server| *server == YARDSTICK);
+            servers.dedup();
+            let yardstick = self.digest(scenario, YARDSTICK);
+            for server in servers {
+                if let Some(digest) = self.digest(scenario, server) {
+                    let compared = yardstick.as_ref().filter(|_| server != YARDSTICK);
+                    table.row(digest.cells(scenario, server, compared));
+                }
+            }
+        }
+        table
+    }
+
+    fn digest(&self, scenario: Scenario, server: &str) -> Option<Digest> {
+        let samples: Vec<_> = self
+            .samples
+            .iter()
+            .filter(|(of, by, _)| *of == scenario && *by == server)
+            .map(|(.., sample)| *sample)
+            .collect();
+        let sorted = |figure: fn(&Sample) -> f64| {
+            let mut figures: Vec<_> = samples.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures
+        };
+        let cpu_micros = sorted(Sample::cpu_micros);
+        let rates = sorted(|sample| sample.brought.rate);
+        Some(Digest {
+            rate: median(&rates)?,
+            cpu_micros: median(&cpu_micros)?,
+            cpu_micros_least: *cpu_micros.first()?,
+            cpu_micros_most: *cpu_micros.last()?,
+            resident_mebibytes: samples.first()?.resident_mebibytes,
+            failed: samples.iter().map(|sample| sample.brought.failed).sum(),
+        })
+    }
+
+    fn crowds(&self) -> Table {
+        let mut table = Table::new(&[
+            "crowd",
+            "server",
+            "viewers",
+            "failed",
+            "origin requests",
+            "p50 ms",
+            "p99 ms",
+            "p99 over",
+            "max ms",
+        ]);
+        let mut crowds: Vec<_> = self.crowds.iter().collect();
+        crowds.sort_by_key(|((crowd, server), _)| (*crowd, *server == YARDSTICK));
+        for ((crowd, server), outcome) in crowds {
+            let p99 = outcome.percentile(99);
+            table.row(vec![
+                crowd.name().to_owned(),
+                (*server).to_owned(),
+                outcome.viewers.to_string(),
+                outcome.failed.to_string(),
+                asked(outcome),
+                millis(outcome.percentile(50)),
+                millis(p99),
+                p99.checked_sub(DELAY).map(millis).unwrap_or_default(),
+                millis(outcome.percentile(100)),
+            ]);
+        }
+        table
+    }
+}
+
+/// How often the origin was asked, each time; once where it was always the same.
+fn asked(outcome: &Outcome) -> String {
+    let mut each = outcome.origin_requests.clone();
+    each.dedup();
+    let each: Vec<_> = each.iter().map(u64::to_string).collect();
+    each.join(", ")
+}
+
+/// All samples of one scenario on one server.
+struct Digest {
+    rate: f64,
+    cpu_micros: f64,
+    cpu_micros_least: f64,
+    cpu_micros_most: f64,
+    resident_mebibytes: u64,
+    failed: u64,
+}
+
+impl Digest {
+    fn cells(&self, scenario: Scenario, server: &str, yardstick: Option<&Digest>) -> Vec<String> {
+        let ratio = |figure: fn(&Digest) -> f64| {
+            let ratio = yardstick.map(|yardstick| figure(self) / figure(yardstick));
+            ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default()
+        };
+        let gigabytes = scenario.gigabytes(self.rate);
+        vec![
+            scenario.name().to_owned(),
+            server.to_owned(),
+            grouped(self.rate),
+            gigabytes
+                .map(|rate| format!("{rate:.2}"))
+                .unwrap_or_default(),
+            ratio(|digest| digest.rate),
+            format!("{:.2}", self.cpu_micros),
+            format!("{:.2}…{:.2}", self.cpu_micros_least, self.cpu_micros_most),
+            ratio(|digest| digest.cpu_micros),
+            self.resident_mebibytes.to_string(),
+            self.failed.to_string(),
+        ]
+    }
+}
+
+fn median(sorted: &[f64]) -> Option<f64> {
+    sorted.get(sorted.len() / 2).copied()
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,118 @@
+//! What is measured, and with which load?
+
+use crate::load::{Load, Paths, Protocol};
+use crate::server::Server;
+
+/// Bytes of a segment.
+const SEGMENT_BYTES: f64 = 1_048_576.0;
+
+/// A playlist that has ended, so that only the origin's `max-age` bounds its freshness.
+pub const PLAYLIST: &str = "/vod/a.m3u8?max-age=3600";
+/// One MiB, good for a day.
+pub const SEGMENT: &str = "/seg/a.ts";
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// A small hit.
+    Playlist,
+    /// A large hit.
+    Segment,
+    /// Every request is for something else.
+    Miss,
+    /// A small hit over TLS.
+    TlsPlaylist,
+    /// A large hit over TLS.
+    TlsSegment,
+    /// A small hit over HTTP/2.
+    H2Playlist,
+    /// Everyone wants the same thing that nobody has.
+    Stampede,
+    /// A live playlist expires again and again under steady polling.
+    Herd,
+}
+
+impl Scenario {
+    /// Every scenario, in the order of a whole run: misses fill the memory, so they come after hits.
+    pub const ALL: [Scenario; 8] = [
+        Scenario::Playlist,
+        Scenario::Segment,
+        Scenario::TlsPlaylist,
+        Scenario::TlsSegment,
+        Scenario::H2Playlist,
+        Scenario::Miss,
+        Scenario::Stampede,
+        Scenario::Herd,
+    ];
+
+    /// As typed on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Playlist => "playlist",
+            Scenario::Segment => "segment",
+            Scenario::Miss => "miss",
+            Scenario::TlsPlaylist => "tls-playlist",
+            Scenario::TlsSegment => "tls-segment",
+            Scenario::H2Playlist => "h2-playlist",
+            Scenario::Stampede => "stampede",
+            Scenario::Herd => "herd",
+        }
+    }
+
+    /// In a few words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Scenario::Playlist => "2.7 KB playlist hit, HTTP/1.1, 64 connections",
+            Scenario::Segment => "1 MiB segment hit, HTTP/1.1, 16 connections",
+            Scenario::Miss => "2.7 KB playlist miss, each its own URL, 64 connections",
+            Scenario::TlsPlaylist => "2.7 KB playlist hit, TLS, HTTP/1.1, 64 connections",
+            Scenario::TlsSegment => "1 MiB segment hit, TLS, HTTP/1.1, 16 connections",
+            Scenario::H2Playlist => "2.7 KB playlist hit, TLS, HTTP/2, 16 connections × 32 streams",
+            Scenario::Stampede => "many viewers ask at once for one object that nobody has",
+            Scenario::Herd => "a 2 s live playlist is polled 50 times a second for 8 s",
+        }
+    }
+
+    /// The load that saturates a server with this; `None` for those about a crowd.
+    /// `round` keeps the paths of two rounds apart.
+    pub fn load(self, server: &Server, round: usize) -> Option<Load> {
+        let same = |path: &str| Paths::Same(path.to_owned());
+        let (protocol, paths, connections) = match self {
+            Scenario::Playlist => (Protocol::Http1, same(PLAYLIST), 64),
+            Scenario::Segment => (Protocol::Http1, same(SEGMENT), 16),
+            Scenario::Miss => {
+                let prefix = format!("/vod/miss-{round}-");
+                (
+                    Protocol::Http1,
+                    Paths::Each {
+                        prefix,
+                        suffix: ".m3u8?max-age=3600",
+                    },
+                    64,
+                )
+            }
+            Scenario::TlsPlaylist => (Protocol::Http1Tls, same(PLAYLIST), 64),
+            Scenario::TlsSegment => (Protocol::Http1Tls, same(SEGMENT), 16),
+            Scenario::H2Playlist => (Protocol::Http2Tls { streams: 32 }, same(PLAYLIST), 16),
+            Scenario::Stampede | Scenario::Herd => return None,
+        };
+        let address = match protocol {
+            Protocol::Http1 => server.plain,
+            Protocol::Http1Tls | Protocol::Http2Tls { .. } => server.tls,
+        };
+        Some(Load {
+            address,
+            protocol,
+            paths,
+            connections,
+        })
+    }
+
+    /// Gigabytes a second, where that says more than requests a second.
+    pub fn gigabytes(self, rate: f64) -> Option<f64> {
+        match self {
+            Scenario::Segment | Scenario::TlsSegment => Some(rate * SEGMENT_BYTES / 1e9),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How does one viewer fare? A connection of its own, one request, and what it waited for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::origin::head_end;
+
+/// Nobody waits longer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit {
+    /// When it set out to connect.
+    pub began: Instant,
+    /// From there to the last byte.
+    pub took: Duration,
+    /// Was it a 200, and did all of it arrive?
+    pub whole: bool,
+}
+
+/// Connects, asks, and reads to the end.
+pub async fn visit(address: SocketAddr, path: &str) -> Visit {
+    let began = Instant::now();
+    let asked = timeout(PATIENCE, ask(address, path)).await;
+    Visit {
+        began,
+        took: began.elapsed(),
+        whole: matches!(asked, Ok(Ok(true))),
+    }
+}
+
+async fn ask(address: SocketAddr, path: &str) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+
+    let mut read = Vec::with_capacity(16 << 10);
+    let body_starts = loop {
+        if let Some(end) = head_end(&read) {
+            break end;
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok(false);
+        }
+    };
+    let head = Head::read(&read[..body_starts]);
+    let mut body = read.split_off(body_starts);
+    let mut length = body.len() as u64;
+    loop {
+        // Chunked: the last chunk tells that it is whole.
+        let tail = body.len().saturating_sub(8);
+        body.drain(..tail);
+        match stream.read_buf(&mut body).await? {
+            0 => break,
+            more => length += more as u64,
+        }
+    }
+    Ok(head.ok
+        && match head.length {
+            Some(promised) => length == promised,
+            None => body.ends_with(b"\r\n0\r\n\r\n"),
+        })
+}
+
+/// What matters of an answer's head.
+pub struct Head {
+    /// Status 200.
+    pub ok: bool,
+    /// `Content-Length`, if there is one.
+    pub length: Option<u64>,
+}
+
+impl Head {
+    /// Reads it.
+    pub fn read(head: &[u8]) -> Head {
+        let text = String::from_utf8_lossy(head);
+        let length = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let named = name.eq_ignore_ascii_case("content-length");
+            named.then(|| value.trim().parse().ok())?
+        });
+        Head {
+            ok: text.starts_with("HTTP/1.1 200"),
+            length,
+        }
+    }
+}

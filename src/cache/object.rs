@@ -42,7 +42,7 @@ pub struct Object {
 
 /// Answers add so many fields to a copy of the stored ones: a map that has room for them in its index
 /// saves every hit a rebuilding.
-const FIELDS_ADDED: usize = 10;
+pub const FIELDS_ADDED: usize = 10;
 
 /// A rough price of what surrounds each object: the allocations of its map entries and headers.
 const OVERHEAD_BYTES: usize = 1400;
@@ -71,6 +71,6 @@ impl Object {
     /// a 304 revives it cheaply, for a while after.
     pub fn kept_for(&self) -> Duration {
         const REVIVABLE: Duration = Duration::from_mins(10);
-        self.head.lifetime.usable_for() + REVIVABLE
+        self.head.lifetime.usable_for().saturating_add(REVIVABLE)
     }
 }

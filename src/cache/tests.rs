@@ -53,6 +53,12 @@ fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
     }
 }
 
+fn keep_variant(fill: Fill, text: &'static str) -> Stored {
+    fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
+    let variant = object(text);
+    fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
+}
+
 fn accepting(coding: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(coding))])
 }
@@ -134,12 +140,8 @@ fn a_purge_during_a_fill_keeps_its_answer_out() {
 #[test]
 fn variants_never_cross_and_a_purge_takes_them_all() {
     let cache = Cache::new(Settings::default());
-    let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
     for (coding, text) in [("gzip", "coded"), ("identity", "plain")] {
-        let (fill, _follower) = lead(&cache, &accepting(coding));
-        fill.varies(vary.clone());
-        let variant = object(text);
-        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)));
+        keep_variant(lead(&cache, &accepting(coding)).0, text);
     }
     let body = |coding| {
         look_with(&cache, &accepting(coding))
@@ -178,12 +180,7 @@ fn variants_are_capped() {
         variants_max: 1,
         ..Settings::default()
     });
-    let keep = |coding| {
-        let (fill, _follower) = lead(&cache, &accepting(coding));
-        fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
-        let variant = object("x");
-        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
-    };
+    let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
     assert_eq!(keep("gzip"), Stored::Yes);
     assert_eq!(keep("br"), Stored::TooVaried);
 }
@@ -278,15 +275,10 @@ fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
     let cache = Cache::new(Settings::default());
     let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
     let (gzip, plain) = (accepting("gzip"), accepting("identity"));
-    let keep = |fill: Fill| {
-        fill.varies(vary.clone());
-        let variant = object("x");
-        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)));
-    };
-    keep(lead(&cache, &plain).0);
+    keep_variant(lead(&cache, &plain).0, "x");
     let (before, _waiting) = lead(&cache, &gzip);
     cache.purge(&key(), Kind::Segment);
-    keep(lead(&cache, &plain).0);
+    keep_variant(lead(&cache, &plain).0, "x");
     before.varies(vary.clone());
     before.begin(Arc::new(head()));
     let found = look_with(&cache, &gzip);
@@ -299,12 +291,7 @@ fn variants_that_were_evicted_make_room_for_others() {
         variants_max: 1,
         ..Settings::default()
     });
-    let keep = |coding| {
-        let (fill, _follower) = lead(&cache, &accepting(coding));
-        fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
-        let variant = object("x");
-        fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
-    };
+    let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
     assert_eq!(keep("gzip"), Stored::Yes);
     let found = look_with(&cache, &accepting("gzip"));
     cache.inner.store.remove(&found.slot, Kind::Segment);

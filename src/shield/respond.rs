@@ -10,7 +10,7 @@ use super::ask::Ask;
 use super::pass::Passed;
 use super::status::{Story, tell};
 use super::{Answer, Body, Settings, cors, refuse};
-use crate::cache::{Follower, Head, Object, Reach};
+use crate::cache::{FIELDS_ADDED, Follower, Head, Object, Reach};
 use crate::policy::conditional::{self, Condition};
 use crate::policy::lifetime::Reason;
 use crate::policy::range::{self, Asked, Resolved, Span, Spec};
@@ -38,9 +38,6 @@ pub(super) fn object(
         },
     )
 }
-
-/// What an answer adds to the stored fields, here and on its way out.
-const FIELDS_ADDED: usize = 10;
 
 /// Offsets within a body that is in memory fit.
 pub(super) fn to_usize(offset: u64) -> usize {

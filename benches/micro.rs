@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -110,14 +110,14 @@ fn look_up(criterion: &mut Criterion) {
 }
 
 fn judge_freshness(criterion: &mut Criterion) {
-    let now = Moment::now();
+    let now = Instant::now();
     let lifetime = Lifetime {
         fresh_for: Duration::from_secs(2),
         stale_while_revalidate: Duration::from_secs(2),
         stale_if_error: Duration::from_mins(1),
         ..Lifetime::none(now)
     };
-    let later = now.plus(Duration::from_secs(3));
+    let later = now + Duration::from_secs(3);
     let directives = RequestDirectives::default();
     let mut group = criterion.benchmark_group("freshness");
     group.bench_function("fresh", |bencher| {
@@ -238,7 +238,7 @@ fn store(cache: &Cache, key: &Key) {
         kind: Kind::Segment,
         lifetime: Lifetime {
             fresh_for: Duration::from_hours(1),
-            ..Lifetime::none(Moment::now())
+            ..Lifetime::none(Instant::now())
         },
         targeted: None,
         facts: None,

@@ -15,6 +15,7 @@ mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use http::HeaderMap;
 
@@ -27,7 +28,7 @@ pub use registry::Joined;
 pub use store::{Found, Stored};
 
 use crate::media::Kind;
-use crate::policy::{Key, Moment};
+use crate::policy::Key;
 
 /// Bounds of the memory store and of fills.
 #[derive(Clone, Debug)]
@@ -134,9 +135,9 @@ impl Cache {
     }
 
     /// What is known about a slot that holds no fresh object.
-    pub fn noted(&self, slot: &Key, now: Moment) -> Option<Known> {
+    pub fn noted(&self, slot: &Key, now: Instant) -> Option<Known> {
         let note = self.inner.notes.read(slot)?;
-        (note.until > now.mono).then_some(note.what)
+        (note.until > now).then_some(note.what)
     }
 
     /// Remembers something about what was looked up, if it has no object.

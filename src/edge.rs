@@ -19,6 +19,7 @@ mod accept;
 mod certificates;
 mod connection;
 mod exchange;
+mod express;
 mod gauge;
 mod hold;
 mod line;
@@ -41,6 +42,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::shield::{Answer, Arrival, Shield};
+
 pub use accept::Edge;
 pub use certificates::{CertificateError, Certificates};
 pub use listen::{BindError, Door};
@@ -48,6 +51,26 @@ pub use stats::{Event, Stats};
 
 /// Where finished tales go.
 pub type Teller = Arc<dyn Fn(&crate::telemetry::Tale) + Send + Sync>;
+
+/// Who answers what viewers ask.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers from what is at hand, in no time, or not at all: then the same request may be asked
+    /// again. The body's length is known.
+    fn at_once(&self, arrival: Arrival) -> Option<Answer>;
+
+    /// Answers whatever is asked.
+    fn answer(&self, arrival: Arrival) -> impl Future<Output = Answer> + Send;
+}
+
+impl Answers for Arc<Shield> {
+    fn at_once(&self, arrival: Arrival) -> Option<Answer> {
+        Shield::at_once(self, arrival)
+    }
+
+    async fn answer(&self, arrival: Arrival) -> Answer {
+        Shield::answer(self, arrival).await
+    }
+}
 
 /// What the edge listens on and what it allows.
 #[derive(Clone, Debug)]

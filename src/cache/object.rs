@@ -4,7 +4,7 @@ use std::mem::size_of;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use crate::media::{Facts, Kind};
 use crate::policy::Lifetime;
@@ -38,7 +38,19 @@ pub struct Object {
     pub head: Head,
     /// Its body, in one allocation.
     pub body: Bytes,
+    /// The head's fields as HTTP/1 writes them, so that hits need not write them again. `None` where an
+    /// answer would replace one of them.
+    pub lines: Option<Box<[u8]>>,
 }
+
+/// What an answer says anew, whatever the origin said.
+static REPLACED: [HeaderName; 5] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("x-cache"),
+    HeaderName::from_static("x-request-id"),
+];
 
 /// Answers add so many fields to a copy of the stored ones: a map that has room for them in its index
 /// saves every hit a rebuilding.
@@ -53,7 +65,8 @@ impl Object {
     pub fn new(mut head: Head, body: Bytes) -> Object {
         head.length = Some(body.len() as u64);
         head.headers.reserve(FIELDS_ADDED);
-        Object { head, body }
+        let lines = lines(&head.headers);
+        Object { head, body, lines }
     }
 
     /// Bytes of memory this object takes, filed under a key of `key_bytes`.
@@ -64,7 +77,8 @@ impl Object {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
             .sum();
-        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + headers + self.body.len()
+        let lines = self.lines.as_ref().map_or(0, |lines| lines.len());
+        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + headers + lines + self.body.len()
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since
@@ -73,4 +87,17 @@ impl Object {
         const REVIVABLE: Duration = Duration::from_mins(10);
         self.head.lifetime.usable_for().saturating_add(REVIVABLE)
     }
+}
+
+fn lines(headers: &HeaderMap) -> Option<Box<[u8]>> {
+    if REPLACED.iter().any(|name| headers.contains_key(name)) {
+        return None;
+    }
+    let mut lines = Vec::new();
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    Some(lines.into())
 }

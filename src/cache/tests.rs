@@ -5,14 +5,14 @@ mod orders;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::*;
+use crate::policy::Lifetime;
 use crate::policy::vary::Vary;
-use crate::policy::{Lifetime, Moment};
 
 fn key() -> Key {
     Key::of(&[b"origin", b"", b"/seg.ts"])
@@ -25,7 +25,7 @@ fn head() -> Head {
         kind: Kind::Segment,
         lifetime: Lifetime {
             fresh_for: Duration::from_mins(1),
-            ..Lifetime::none(Moment::now())
+            ..Lifetime::none(Instant::now())
         },
         targeted: None,
         facts: None,
@@ -311,9 +311,9 @@ fn a_note_about_what_was_purged_is_not_written() {
     let cache = Cache::new(Settings::default());
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     cache.purge(&key(), Kind::Segment);
-    let now = Moment::now();
+    let now = Instant::now();
     fill.note(Note {
-        until: now.mono + Duration::from_mins(1),
+        until: now + Duration::from_mins(1),
         what: Known::Pass,
     });
     assert!(cache.noted(&key(), now).is_none());
@@ -328,4 +328,17 @@ fn a_viewer_who_leaves_takes_his_waker_along() {
     let bell = Arc::downgrade(&reader.bell);
     drop(reader);
     assert!(bell.upgrade().is_none());
+}
+
+#[test]
+fn an_object_has_its_fields_ready_unless_an_answer_replaces_one() {
+    let mut head = head();
+    head.headers.clear();
+    head.headers.append("a", HeaderValue::from_static("1"));
+    head.headers.append("a", HeaderValue::from_static("2"));
+    let ready = Object::new(head.clone(), Bytes::new()).lines;
+    assert_eq!(ready.as_deref(), Some(&b"a: 1\r\na: 2\r\n"[..]));
+    head.headers
+        .insert("x-cache", HeaderValue::from_static("theirs"));
+    assert!(Object::new(head, Bytes::new()).lines.is_none());
 }

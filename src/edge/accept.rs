@@ -13,8 +13,7 @@ use super::connection::{House, Origin, serve_plain, serve_tls};
 use super::listen::{Door, Listening};
 use super::roll::Roll;
 use super::stats::{Event, Stats};
-use super::{CertificateError, Limits, Teller, tls};
-use crate::shield::{Answer, Arrival};
+use super::{Answers, CertificateError, Limits, Teller, tls};
 
 /// With no descriptor or memory left, the next attempt waits so long, and twice as long each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -62,11 +61,12 @@ impl Edge {
 
     /// Serves viewers at one door on the current thread's runtime, until the edge is drained.
     /// Every finished request is told to `teller`.
-    pub async fn serve<A, F>(&self, door: Door, answer: A, teller: Teller) -> io::Result<()>
-    where
-        A: Fn(Arrival) -> F + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
-    {
+    pub async fn serve<A: Answers>(
+        &self,
+        door: Door,
+        answers: A,
+        teller: Teller,
+    ) -> io::Result<()> {
         let acceptor = match &door.certificates {
             None => None,
             Some(certificates) => {
@@ -77,7 +77,7 @@ impl Edge {
         let entrance = Entrance {
             socket: Registered::new(door.socket)?,
             acceptor,
-            house: House::new(answer, teller, self.limits.clone(), self.roll.clone()),
+            house: House::new(answers, teller, self.limits.clone(), self.roll.clone()),
         };
         entrance.run().await;
         Ok(())
@@ -120,11 +120,7 @@ impl Registered {
     }
 }
 
-impl<A, F> Entrance<A>
-where
-    A: Fn(Arrival) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
-{
+impl<A: Answers> Entrance<A> {
     async fn run(self) {
         let mut stage = self.house.roll.stage();
         let accepting = async {

@@ -15,6 +15,7 @@ use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{connection, exchange, stream};
+use super::express::Express;
 use super::gauge::Gauge;
 use super::hold::Hold;
 use super::line::{Line, Wire};
@@ -22,8 +23,7 @@ use super::roll::Roll;
 use super::stats::Event;
 use super::streams::Streams;
 use super::watch::{Look, Protocol, Watch};
-use super::{Limits, Teller};
-use crate::shield::{Answer, Arrival};
+use super::{Answers, Limits, Teller};
 
 /// How long the rest of a request is waited for after its answer went out and the connection was
 /// shut. Closing with unread bytes would reset it, and the viewer could lose the answer.
@@ -49,7 +49,7 @@ const FIELDS_INLINE: usize = 100;
 
 /// What the connections of one worker share.
 pub(super) struct House<A> {
-    pub(super) answer: A,
+    pub(super) answers: A,
     pub(super) teller: Teller,
     pub(super) limits: Arc<Limits>,
     pub(super) roll: Arc<Roll>,
@@ -59,7 +59,7 @@ pub(super) struct House<A> {
 
 impl<A> House<A> {
     pub(super) fn new(
-        answer: A,
+        answers: A,
         teller: Teller,
         limits: Arc<Limits>,
         roll: Arc<Roll>,
@@ -67,7 +67,7 @@ impl<A> House<A> {
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(&limits, Streams::new(limits.clone(), roll.clone()));
         Arc::new(House {
-            answer,
+            answers,
             teller,
             limits,
             roll,
@@ -117,10 +117,9 @@ impl Origin {
 }
 
 /// Serves a connection whose first bytes tell its protocol.
-pub(super) async fn serve_plain<A, F, W>(house: Arc<House<A>>, wire: W, gauge: Arc<Gauge>)
+pub(super) async fn serve_plain<A, W>(house: Arc<House<A>>, wire: W, gauge: Arc<Gauge>)
 where
-    A: Fn(Arrival) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    A: Answers,
     W: Wire,
 {
     let line = Line::open(wire, gauge.clone());
@@ -131,14 +130,13 @@ where
 }
 
 /// Serves a connection after its TLS handshake.
-pub(super) async fn serve_tls<A, F, W>(
+pub(super) async fn serve_tls<A, W>(
     house: Arc<House<A>>,
     wire: W,
     gauge: Arc<Gauge>,
     acceptor: TlsAcceptor,
 ) where
-    A: Fn(Arrival) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    A: Answers,
     W: Wire,
 {
     let handshake = Box::pin(acceptor.accept(wire));
@@ -157,18 +155,18 @@ pub(super) async fn serve_tls<A, F, W>(
 }
 
 /// Speaks HTTP/1 to the end, or until it turns out to be HTTP/2: then the line is handed back.
-async fn speak_http1<A, F, W>(
+async fn speak_http1<A, W>(
     house: &Arc<House<A>>,
     line: Line<W>,
     gauge: &Arc<Gauge>,
 ) -> Option<Line<W>>
 where
-    A: Fn(Arrival) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    A: Answers,
     W: Wire,
 {
     let service = service_fn(|request| exchange(house.clone(), connection(gauge), request));
-    let mut hyper = house.http1.serve_connection(TokioIo::new(line), service);
+    let express = Express::new(line, house.clone(), gauge.clone());
+    let mut hyper = house.http1.serve_connection(TokioIo::new(express), service);
     let mut watch = house.watch(Protocol::Http1, gauge);
     let ended = poll_fn(|cx| {
         loop {
@@ -183,7 +181,7 @@ where
         }
     })
     .await;
-    let line = match hyper.into_parts().io.into_inner().recognised() {
+    let line = match hyper.into_parts().io.into_inner().into_line().recognised() {
         Ok(line) => return Some(line),
         Err(line) => line,
     };
@@ -200,10 +198,9 @@ where
 }
 
 /// Speaks HTTP/2 to the end.
-async fn speak_http2<A, F, W>(house: &Arc<House<A>>, line: Line<W>, gauge: &Arc<Gauge>)
+async fn speak_http2<A, W>(house: &Arc<House<A>>, line: Line<W>, gauge: &Arc<Gauge>)
 where
-    A: Fn(Arrival) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    A: Answers,
     W: Wire,
 {
     let service = {

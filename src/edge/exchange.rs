@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use super::stats::{Event, Tally};
 use super::streams::StreamSeat;
 use super::told::{Carrier, Told};
 use super::upload::{Upload, discard};
-use super::{Limits, roll::Roll};
+use super::{Answers, Limits, roll::Roll};
 use crate::media::Kind;
 use crate::origin::RequestBody;
 use crate::shield::{Answer, Arrival, Body};
@@ -30,22 +30,18 @@ struct Asked {
 }
 
 /// Answers one request.
-pub(super) async fn exchange<A, F>(
+pub(super) async fn exchange<A: Answers>(
     house: Arc<House<A>>,
     carrier: Carrier,
     request: Request<Incoming>,
-) -> Result<Response<Told>, Infallible>
-where
-    A: Fn(Arrival) -> F,
-    F: Future<Output = Answer>,
-{
+) -> Result<Response<Told>, Infallible> {
     let (head, body) = request.into_parts();
     let asked = Asked {
         arrived: Instant::now(),
         version: head.version,
         bodiless: head.method == Method::HEAD,
     };
-    if let Some(status) = refusal(&head, &house.limits) {
+    if let Some(status) = refusal(&head.uri, &head.headers, &house.limits) {
         house.roll.tally.count(Event::HeadRefused);
         carrier.gauge().leave_unread();
         drop(body);
@@ -67,7 +63,7 @@ where
     let waiting = Waiting {
         tally: &house.roll.tally,
     };
-    let answer = (house.answer)(arrival).await;
+    let answer = house.answers.answer(arrival).await;
     std::mem::forget(waiting);
     let mut response = dress(answer, &asked, carrier, &house.roll);
     if !all_read {
@@ -90,28 +86,31 @@ impl Drop for Waiting<'_> {
 }
 
 /// What is wrong with a head, if anything is. hyper has already refused what it could not parse.
-fn refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
-    let target = head
-        .uri
+fn refusal(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
+    over_limit(uri, headers, limits).or_else(|| framing_refusal(headers, limits))
+}
+
+/// The refusal of a head that is larger than one may be.
+pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
+    let target = uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len())
-        + head
-            .uri
+        + uri
             .authority()
             .map_or(0, |authority| authority.as_str().len());
     if target > limits.uri_bytes_max {
         return Some(StatusCode::URI_TOO_LONG);
     }
-    if head.headers.len() > limits.fields_max {
+    if headers.len() > limits.fields_max {
         return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
     let too_large = |(name, value): (&http::HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() > limits.field_bytes_max
     };
-    if head.headers.iter().any(too_large) {
+    if headers.iter().any(too_large) {
         return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
-    framing_refusal(&head.headers, limits)
+    None
 }
 
 /// hyper takes any list of transfer codings that ends in `chunked`, and lines of them; a list that
@@ -166,12 +165,13 @@ async fn take_body<A>(
 }
 
 /// Puts an answer into hyper's form.
-fn dress(answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Response<Told> {
+fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Response<Told> {
+    let headers = answer.take_headers();
     let Answer {
         status,
-        headers,
         body,
         mut tale,
+        ..
     } = answer;
     tale.head_time = asked.arrived.elapsed();
     let bodiless =
@@ -213,6 +213,7 @@ fn refused(status: StatusCode, arrived: Instant) -> Answer {
     Answer {
         status,
         headers: HeaderMap::new(),
+        held: None,
         body: Body::Empty,
         tale,
     }
@@ -248,7 +249,8 @@ mod tests {
     }
 
     fn verdict(request: http::request::Builder) -> Option<u16> {
-        refusal(&head(request), &limits()).map(|status| status.as_u16())
+        let head = head(request);
+        refusal(&head.uri, &head.headers, &limits()).map(|status| status.as_u16())
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) struct Gauge {
     socket: Option<RawFd>,
     born: Instant,
     phase: AtomicU8,
-    since_ms: AtomicU64,
+    since_ns: AtomicU64,
     /// Bytes of the next request came while this one was being answered.
     early: AtomicBool,
     /// HTTP/2: requests being answered. Stays 0 for HTTP/1.
@@ -66,7 +66,7 @@ impl Gauge {
             socket,
             born: Instant::now(),
             phase: AtomicU8::new(Phase::Quiet as u8),
-            since_ms: AtomicU64::new(0),
+            since_ns: AtomicU64::new(0),
             early: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             written: AtomicU64::new(0),
@@ -88,14 +88,14 @@ impl Gauge {
 
     /// When the phase began.
     pub(super) fn since(&self) -> Instant {
-        self.born + Duration::from_millis(self.since_ms.load(Ordering::Relaxed))
+        self.born + Duration::from_nanos(self.since_ns.load(Ordering::Relaxed))
     }
 
     fn turn(&self, phase: Phase, now: Instant) {
-        // Half a billion years of milliseconds.
+        // Five hundred years of nanoseconds.
         #[expect(clippy::cast_possible_truncation)]
-        let since_ms = now.saturating_duration_since(self.born).as_millis() as u64;
-        self.since_ms.store(since_ms, Ordering::Relaxed);
+        let since_ns = now.saturating_duration_since(self.born).as_nanos() as u64;
+        self.since_ns.store(since_ns, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 

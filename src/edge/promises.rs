@@ -1,6 +1,7 @@
 //! Does the edge keep its promises over real sockets? One file per kind of promise.
 
 mod closing;
+mod express;
 mod http1;
 mod http2;
 mod limits;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Address, CertificateFiles, Door, Edge, Limits, Listener, Teller, Tls};
+use super::{Address, Answers, CertificateFiles, Door, Edge, Limits, Listener, Teller, Tls};
 use crate::media::Kind;
 use crate::shield::{Answer, Arrival, Body};
 use crate::telemetry::{Outcome, Tale};
@@ -58,6 +58,7 @@ pub(super) fn answer(arrival: &Arrival, body: Body) -> Answer {
     Answer {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
+        held: None,
         body,
         tale,
     }
@@ -92,6 +93,43 @@ impl Purse {
     }
 }
 
+/// Answers that are never at hand.
+struct Script<A>(A);
+
+impl<A, F> Answers for Script<A>
+where
+    A: Fn(Arrival) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    fn at_once(&self, _: Arrival) -> Option<Answer> {
+        None
+    }
+
+    fn answer(&self, arrival: Arrival) -> impl Future<Output = Answer> + Send {
+        (self.0)(arrival)
+    }
+}
+
+/// Answers that are at hand where the script has a body for them; the others are hyper's, and empty.
+pub(super) struct AtHand<A>(pub(super) A);
+
+impl<A> Answers for AtHand<A>
+where
+    A: Fn(&Arrival) -> Option<Body> + Send + Sync + 'static,
+{
+    fn at_once(&self, arrival: Arrival) -> Option<Answer> {
+        let mut answer = answer(&arrival, (self.0)(&arrival)?);
+        let name = HeaderName::from_static("at-hand");
+        answer.headers.insert(name, HeaderValue::from(1));
+        Some(answer)
+    }
+
+    async fn answer(&self, arrival: Arrival) -> Answer {
+        let body = (self.0)(&arrival).unwrap_or(Body::Empty);
+        answer(&arrival, body)
+    }
+}
+
 /// A running edge.
 pub(super) struct Scene {
     pub(super) edge: Arc<Edge>,
@@ -105,6 +143,10 @@ impl Scene {
         A: Fn(Arrival) -> F + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
+        Scene::serve(limits, tls, Script(answer))
+    }
+
+    pub(super) fn serve<A: Answers>(limits: Limits, tls: Option<Tls>, answers: A) -> Scene {
         let address = Address::Tcp("127.0.0.1:0".parse().unwrap());
         let door = Door::bind(&Listener { address, tls }).unwrap();
         let Address::Tcp(address) = *door.address() else {
@@ -113,12 +155,20 @@ impl Scene {
         let edge = Arc::new(Edge::new(limits).unwrap());
         let tales = Tales::default();
         let (serving, teller) = (edge.clone(), tales.teller());
-        tokio::spawn(async move { serving.serve(door, answer, teller).await.unwrap() });
+        tokio::spawn(async move { serving.serve(door, answers, teller).await.unwrap() });
         Scene {
             edge,
             tales,
             address,
         }
+    }
+
+    /// The same promise where hyper answers and where the answer is at hand.
+    pub(super) fn in_both_lanes(limits: Limits, body: fn() -> Body) -> [Scene; 2] {
+        [
+            Scene::with_body(limits.clone(), body),
+            Scene::serve(limits, None, AtHand(move |_: &Arrival| Some(body()))),
+        ]
     }
 
     /// A scene whose answers have this body.

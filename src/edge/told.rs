@@ -80,6 +80,12 @@ impl<B: http_body::Body> Told<B> {
         slice
     }
 
+    /// So many of the last bytes handed out never left.
+    pub(super) fn left_behind(&mut self, bytes: usize) {
+        self.failed |= bytes > 0;
+        self.tale.bytes = self.tale.bytes.saturating_sub(bytes as u64);
+    }
+
     fn through(&self) -> bool {
         self.ended || (self.rest.is_empty() && self.body.is_end_stream())
     }
@@ -146,7 +152,12 @@ where
 impl<B: http_body::Body> Drop for Told<B> {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.tale.total_time = now.into_std().saturating_duration_since(self.tale.arrived);
+        let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
+        self.tale.total_time = total_time;
+        // Nobody read the clock for an answer that was at hand.
+        if self.tale.head_time.is_zero() {
+            self.tale.head_time = total_time;
+        }
         self.tale.aborted = self.failed || !self.through();
         if let Carrier::Connection(gauge) = &self.carrier {
             gauge.rested(now);

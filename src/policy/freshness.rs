@@ -1,9 +1,9 @@
 //! Is a held object fresh, stale but usable, or past use? RFC 9111 §4.2 as pure arithmetic.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Lifetime;
 use super::directives::RequestDirectives;
-use super::{Lifetime, Moment};
 
 /// What may be done with a held object now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Freshness {
 }
 
 /// Judges a lifetime at a moment.
-pub fn freshness(lifetime: &Lifetime, now: Moment) -> Freshness {
+pub fn freshness(lifetime: &Lifetime, now: Instant) -> Freshness {
     let Some(staleness) = lifetime.age(now).checked_sub(lifetime.fresh_for) else {
         return Freshness::Fresh;
     };
@@ -37,7 +37,7 @@ pub fn freshness(lifetime: &Lifetime, now: Moment) -> Freshness {
 pub fn freshness_for(
     lifetime: &Lifetime,
     directives: &RequestDirectives,
-    now: Moment,
+    now: Instant,
 ) -> Freshness {
     let plain = freshness(lifetime, now);
     let age = lifetime.age(now);
@@ -66,7 +66,7 @@ pub fn freshness_for(
 }
 
 /// Seconds of freshness left; negative once stale. For `Cache-Status`.
-pub fn ttl_seconds(lifetime: &Lifetime, now: Moment) -> i64 {
+pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     let age = lifetime.age(now);
     match lifetime.fresh_for.checked_sub(age) {
@@ -79,9 +79,9 @@ pub fn ttl_seconds(lifetime: &Lifetime, now: Moment) -> i64 {
 mod tests {
     use super::*;
 
-    fn lifetime(now: Moment) -> Lifetime {
+    fn lifetime(now: Instant) -> Lifetime {
         Lifetime {
-            received: now.mono,
+            received: now,
             age_received: Duration::ZERO,
             fresh_for: Duration::from_secs(2),
             stale_while_revalidate: Duration::from_secs(2),
@@ -90,8 +90,8 @@ mod tests {
     }
 
     fn after(seconds: u64) -> Freshness {
-        let now = Moment::now();
-        freshness(&lifetime(now), now.plus(Duration::from_secs(seconds)))
+        let now = Instant::now();
+        freshness(&lifetime(now), now + Duration::from_secs(seconds))
     }
 
     #[test]
@@ -110,17 +110,17 @@ mod tests {
 
     #[test]
     fn ttl_turns_negative() {
-        let now = Moment::now();
+        let now = Instant::now();
         let held = lifetime(now);
         assert_eq!(ttl_seconds(&held, now), 2);
-        assert_eq!(ttl_seconds(&held, now.plus(Duration::from_secs(5))), -3);
+        assert_eq!(ttl_seconds(&held, now + Duration::from_secs(5)), -3);
     }
 
     #[test]
     fn a_viewer_may_ask_for_newer_and_settle_for_older() {
-        let now = Moment::now();
+        let now = Instant::now();
         let held = lifetime(now);
-        let at = |seconds| now.plus(Duration::from_secs(seconds));
+        let at = |seconds| now + Duration::from_secs(seconds);
         let fresh_only = RequestDirectives {
             no_cache: true,
             ..RequestDirectives::default()

@@ -30,9 +30,9 @@ pub struct Lifetime {
 
 impl Lifetime {
     /// Good for nothing: for answers that are passed on and never held.
-    pub fn none(now: Moment) -> Lifetime {
+    pub fn none(now: Instant) -> Lifetime {
         Lifetime {
-            received: now.mono,
+            received: now,
             age_received: Duration::ZERO,
             fresh_for: Duration::ZERO,
             stale_while_revalidate: Duration::ZERO,
@@ -41,13 +41,13 @@ impl Lifetime {
     }
 
     /// RFC 9111 §4.2.3 `current_age`.
-    pub fn age(&self, now: Moment) -> Duration {
-        let resident = now.mono.saturating_duration_since(self.received);
+    pub fn age(&self, now: Instant) -> Duration {
+        let resident = now.saturating_duration_since(self.received);
         self.age_received.saturating_add(resident)
     }
 
     /// Freshness that is left.
-    pub fn fresh_left(&self, now: Moment) -> Duration {
+    pub fn fresh_left(&self, now: Instant) -> Duration {
         self.fresh_for.saturating_sub(self.age(now))
     }
 

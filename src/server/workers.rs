@@ -23,20 +23,13 @@ pub(super) struct Front {
 impl Front {
     /// Opens doors on the current runtime; the tasks end when the edge is drained.
     pub(super) fn open(&self, doors: Vec<Door>, tasks: &mut JoinSet<()>) {
-        // A reference of this worker's own: requests count it up and down, and workers would
-        // otherwise fight over one cache line.
-        let local = Arc::new(self.shield.clone());
         let telemetry = self.shield.telemetry().clone();
         let teller: Teller = Arc::new(move |tale| telemetry.tell(tale));
         for door in doors {
-            let (local, teller, edge) = (local.clone(), teller.clone(), self.edge.clone());
-            let answer = move |arrival| {
-                let shield = local.clone();
-                async move { shield.answer(arrival).await }
-            };
+            let (shield, teller, edge) = (self.shield.clone(), teller.clone(), self.edge.clone());
             tasks.spawn(async move {
                 let address = door.address().clone();
-                if let Err(error) = edge.serve(door, answer, teller).await {
+                if let Err(error) = edge.serve(door, shield, teller).await {
                     tracing::error!(%address, %error, "cannot serve {address}: {error}");
                 }
             });

@@ -1,11 +1,13 @@
 //! What comes in from a viewer and what goes back, free of any HTTP library's machinery.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::Body;
+use crate::cache::Object;
 use crate::origin::RequestBody;
 use crate::telemetry::Tale;
 
@@ -42,10 +44,27 @@ impl Arrival {
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
-    /// Complete but for `Date` and framing, which the edge's HTTP library adds.
+    /// Complete but for `Date` and framing, which the edge adds, and for the fields of `held`.
     pub headers: HeaderMap,
+    /// An object whose fields are the answer's too, as they are: shared, not copied.
+    pub held: Option<Arc<Object>>,
     /// The body.
     pub body: Body,
     /// To be finished and told by the edge when the body is through.
     pub tale: Tale,
+}
+
+impl Answer {
+    /// All its fields in one map.
+    pub fn take_headers(&mut self) -> HeaderMap {
+        let added = std::mem::take(&mut self.headers);
+        let Some(object) = self.held.take() else {
+            return added;
+        };
+        let mut headers = object.head.headers.clone();
+        for (name, value) in &added {
+            headers.append(name, value.clone());
+        }
+        headers
+    }
 }

@@ -1,7 +1,7 @@
 //! What is one viewer asking for, and what is known of the asking so far?
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -9,13 +9,12 @@ use super::status::Forward;
 use super::{Answer, Arrival, Body};
 use crate::cache::Object;
 use crate::media::Kind;
-use crate::policy::Moment;
 use crate::policy::access::Entry;
 use crate::policy::directives::RequestDirectives;
 use crate::policy::freshness::{Freshness, freshness, freshness_for};
 use crate::telemetry::{LogLine, Outcome, Tale};
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// One request that has entered.
@@ -29,7 +28,7 @@ pub(super) struct Ask {
     pub(super) headers: HeaderMap,
     /// The viewer's cache directives, where the route honours them.
     pub(super) directives: Option<RequestDirectives>,
-    pub(super) now: Moment,
+    pub(super) now: Instant,
     /// Why the cache could not answer by itself.
     pub(super) forward: Forward,
     /// Joined a fill that another request caused.
@@ -41,13 +40,7 @@ pub(super) struct Ask {
 
 impl Ask {
     /// Takes the arrival's headers out of it.
-    pub(super) fn new(
-        arrival: &mut Arrival,
-        entry: Entry,
-        now: Moment,
-        shield: &Arc<str>,
-        line: bool,
-    ) -> Ask {
+    pub(super) fn new(arrival: &mut Arrival, entry: Entry, shield: &Arc<str>, line: bool) -> Ask {
         let route = &entry.route;
         let directives = route
             .honour_request_directives
@@ -64,7 +57,7 @@ impl Ask {
             shield: Arc::clone(shield),
             headers: std::mem::take(&mut arrival.headers),
             directives,
-            now,
+            now: arrival.arrived,
             forward: Forward::Nothing,
             collapsed: false,
             origin_time: None,
@@ -102,6 +95,19 @@ impl Ask {
         finish(status, headers, body, tale)
     }
 
+    /// The same, with a held object's head and body as they are.
+    pub(super) fn answer_held(
+        self,
+        object: &Arc<Object>,
+        added: HeaderMap,
+        outcome: Outcome,
+    ) -> Answer {
+        let body = Body::whole(object.body.clone());
+        let mut answer = self.answer(object.head.status, added, body, outcome);
+        answer.held = Some(Arc::clone(object));
+        answer
+    }
+
     /// What the answer really carries.
     pub(super) fn kind(&mut self, kind: Kind) {
         self.tale.kind = kind;
@@ -128,6 +134,7 @@ fn finish(status: StatusCode, headers: HeaderMap, body: Body, mut tale: Tale) ->
     Answer {
         status,
         headers,
+        held: None,
         body,
         tale,
     }

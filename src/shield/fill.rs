@@ -11,8 +11,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::oneshot;
 
-use super::Shield;
+use super::ask::X_REQUEST_ID;
 use super::pass::Passed;
+use super::{Shield, cors};
 use crate::cache::{Fill, Head, Object};
 use crate::media::{Facts, Kind};
 use crate::origin::{Errand, Failure, Framing, Reply};
@@ -165,7 +166,7 @@ impl Job {
         stored: bool,
     ) -> Head {
         let targeted = headers::targeted(&origin);
-        let mut headers = headers::downstream(origin, &self.shield.rules.name);
+        let mut headers = self.downstream(origin);
         if status == StatusCode::OK {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
@@ -179,6 +180,15 @@ impl Job {
             length: None,
             stored,
         }
+    }
+
+    /// An origin's fields as they are stored: without those that every answer says anew, so that hits
+    /// need not copy them to replace one.
+    fn downstream(&self, origin: HeaderMap) -> HeaderMap {
+        let mut headers = headers::downstream(origin, &self.shield.rules.name);
+        headers.remove(X_REQUEST_ID);
+        cors::forget(&mut headers, &self.route);
+        headers
     }
 }
 

@@ -1,7 +1,7 @@
 //! The journey of one request: each function is one step and says where it leads.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, Uri, Version};
@@ -16,7 +16,7 @@ use super::{Answer, Arrival, Shield, refuse, respond};
 use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::freshness::{Freshness, freshness};
-use crate::policy::{Moment, headers};
+use crate::policy::headers;
 use crate::telemetry::Outcome;
 
 /// A lookup is made again when a fill ended, or the key turned out to have variants, meanwhile. So often
@@ -24,7 +24,6 @@ use crate::telemetry::Outcome;
 const LOOKUPS_MAX: usize = 5;
 
 /// What a look at memory comes to.
-#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 enum Look {
     /// Answered from memory.
     Served(Answer),
@@ -41,31 +40,51 @@ pub(super) enum Step {
 }
 
 impl Shield {
-    /// Answers one request. Never fails: whatever happens has a status. Hits do not wait.
-    pub async fn answer(self: &Arc<Self>, mut arrival: Arrival) -> Answer {
-        let now = Moment {
-            mono: arrival.arrived,
-            wall: SystemTime::now(),
+    /// Answers a GET that waits for nothing, from what is in memory. Whatever needs more than that is
+    /// nothing here, and has left no trace: the request may be asked again.
+    pub fn at_once(self: &Arc<Self>, mut arrival: Arrival) -> Option<Answer> {
+        let Access::Enter(entry) = self.judge(&arrival) else {
+            return None;
         };
-        let verdict = access(
+        let ask = self.ask(&mut arrival, entry);
+        if headers::loops(&ask.headers, &self.rules.name) {
+            return None;
+        }
+        match self.at_hand(ask) {
+            Look::Served(answer) => Some(answer),
+            Look::Wanting(..) => None,
+        }
+    }
+
+    fn judge(&self, arrival: &Arrival) -> Access {
+        access(
             &self.rules,
             &arrival.method,
             &arrival.uri,
             arrival.version,
             &arrival.headers,
-        );
+        )
+    }
+
+    fn ask(&self, arrival: &mut Arrival, entry: Entry) -> Ask {
         let line = self.telemetry.access_log.wants();
-        match verdict {
+        Ask::new(arrival, entry, &self.rules.name, line)
+    }
+
+    /// Answers one request. Never fails: whatever happens has a status. Hits do not wait.
+    pub async fn answer(self: &Arc<Self>, mut arrival: Arrival) -> Answer {
+        let line = self.telemetry.access_log.wants();
+        match self.judge(&arrival) {
             Access::Refuse(refusal) => refuse::refused(&arrival, refusal, line),
             Access::Preflight(route) => refuse::preflight(&arrival, &route, line),
             Access::Pass(entry) => {
                 let host = arrival.host().to_owned();
-                let ask = Ask::new(&mut arrival, entry, now, &self.rules.name, line);
+                let ask = self.ask(&mut arrival, entry);
                 // Boxed, as all that waits: a connection keeps room for the largest future it may run.
                 Box::pin(self.pass_method(ask, &host, arrival.method, arrival.body)).await
             }
             Access::Enter(entry) => {
-                let ask = Ask::new(&mut arrival, entry, now, &self.rules.name, line);
+                let ask = self.ask(&mut arrival, entry);
                 if headers::loops(&ask.headers, &self.rules.name) {
                     return refuse::looped(ask);
                 }
@@ -103,7 +122,7 @@ impl Shield {
                 Step::Answer(answer) => return answer,
                 Step::Again(ask) => ask,
             };
-            ask.now = Moment::now();
+            ask.now = Instant::now();
             (ask, found) = match self.at_hand(ask) {
                 Look::Served(answer) => return answer,
                 Look::Wanting(ask, found) => (ask, found),
@@ -131,7 +150,7 @@ impl Shield {
         respond::object(ask, object, Outcome::Stale, &self.settings)
     }
 
-    fn failed_lately(&self, found: &Found, now: Moment) -> bool {
+    fn failed_lately(&self, found: &Found, now: Instant) -> bool {
         let noted = self.cache.noted(&found.slot, now);
         matches!(noted, Some(Known::Failed(_)))
     }
@@ -184,7 +203,7 @@ impl Shield {
         let Ok(landing) = timeout(patience, follower.landing()).await else {
             return self.stale_or(ask, found, refuse::timed_out);
         };
-        ask.now = Moment::now();
+        ask.now = Instant::now();
         let leads = passed.is_some();
         if !leads && !follower.shares(upstream) {
             ask.collapsed = false;

@@ -1,5 +1,7 @@
 //! How does the shield say no in its own words: refusals, failures, and too many at once?
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -10,7 +12,7 @@ use crate::cache::{Head, Object};
 use crate::media::Kind;
 use crate::origin::Failure;
 use crate::policy::access::Refusal;
-use crate::policy::{Lifetime, Moment, Route};
+use crate::policy::{Lifetime, Route};
 use crate::telemetry::Outcome;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -131,7 +133,7 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
         targeted: None,
         stored: false,
         kind: Kind::Other,
-        lifetime: Lifetime::none(Moment::now()),
+        lifetime: Lifetime::none(Instant::now()),
         facts: None,
         length: None,
     };

@@ -18,11 +18,17 @@ use crate::telemetry::Outcome;
 
 /// From an object in memory.
 pub(super) fn object(
-    ask: Ask,
+    mut ask: Ask,
     object: &Arc<Object>,
     outcome: Outcome,
     settings: &Settings,
 ) -> Answer {
+    if object.lines.is_some() && wants_whole(&ask, &object.head) {
+        ask.kind(object.head.kind);
+        let headers = HeaderMap::with_capacity(FIELDS_ADDED);
+        let added = dress(&ask, &object.head, headers, outcome);
+        return ask.answer_held(object, added, outcome);
+    }
     let body = &object.body;
     let length = body.len() as u64;
     let part = |span: Span| body.slice(to_usize(span.start)..to_usize(span.end));
@@ -37,6 +43,14 @@ pub(super) fn object(
             _ => Body::Pieces(spans.iter().copied().map(part).collect()),
         },
     )
+}
+
+/// Nothing was asked for but the object as it is.
+fn wants_whole(ask: &Ask, head: &Head) -> bool {
+    let conditional = || conditional::judge(&ask.headers, &head.headers) != Condition::Proceed;
+    !ask.head_only
+        && (head.status != StatusCode::OK
+            || !ask.headers.contains_key(header::RANGE) && !conditional())
 }
 
 /// Offsets within a body that is in memory fit.

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -22,7 +22,7 @@ use super::{Body, Shield, respond};
 use crate::cache::{Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Verdict};
 use crate::origin::{Errand, Reply};
 use crate::policy::range::{Span, read_content_range};
-use crate::policy::{Key, Lifetime, Moment, Route};
+use crate::policy::{Key, Lifetime, Route};
 use crate::telemetry::Outcome;
 
 /// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
@@ -224,7 +224,7 @@ impl Source {
             Fault::NoParts => cache.note(
                 &self.found,
                 Note {
-                    until: Moment::now().mono + UNSLICEABLE_MEMORY,
+                    until: Instant::now() + UNSLICEABLE_MEMORY,
                     what: Known::Unsliceable,
                 },
             ),
@@ -282,7 +282,7 @@ impl Source {
             targeted: None,
             lifetime: Lifetime {
                 fresh_for: SLICE_KEPT,
-                ..Lifetime::none(Moment::now())
+                ..Lifetime::none(Instant::now())
             },
             ..self.series.head.clone()
         }

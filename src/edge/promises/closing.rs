@@ -33,17 +33,18 @@ async fn an_empty_edge_is_gone_at_once() {
 
 #[tokio::test]
 async fn quiet_viewers_are_not_waited_for() {
-    let scene = Scene::with_body(Limits::default(), hello);
-    let mut used = Viewer::meet(&scene).await;
-    used.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    used.hear_until("hello").await;
-    let mut fresh = Viewer::meet(&scene).await;
-    until("both are in", || scene.edge.stats().open == 2).await;
-    drained(&scene).await;
-    assert!(
-        used.hear_out().await.1 && fresh.hear_out().await.1,
-        "proper ends"
-    );
+    for scene in Scene::in_both_lanes(Limits::default(), hello) {
+        let mut used = Viewer::meet(&scene).await;
+        used.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        used.hear_until("hello").await;
+        let mut fresh = Viewer::meet(&scene).await;
+        until("both are in", || scene.edge.stats().open == 2).await;
+        drained(&scene).await;
+        assert!(
+            used.hear_out().await.1 && fresh.hear_out().await.1,
+            "proper ends"
+        );
+    }
 }
 
 #[tokio::test]
@@ -78,23 +79,24 @@ async fn answers_under_way_are_finished_and_are_the_last() {
 
 #[tokio::test]
 async fn a_request_that_was_on_its_way_is_still_answered() {
-    let scene = Scene::with_body(Limits::default(), hello);
-    let mut viewer = Viewer::meet(&scene).await;
-    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    viewer.hear_until("hello").await;
-    let edge = scene.edge.clone();
-    let draining = tokio::spawn(async move { edge.drain().await });
-    until("draining", || scene.edge.draining()).await;
-    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    let (heard, _) = viewer.hear_out().await;
-    assert!(
-        heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
-        "{heard}"
-    );
-    timeout(Duration::from_secs(10), draining)
-        .await
-        .unwrap()
-        .unwrap();
+    for scene in Scene::in_both_lanes(Limits::default(), hello) {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.hear_until("hello").await;
+        let edge = scene.edge.clone();
+        let draining = tokio::spawn(async move { edge.drain().await });
+        until("draining", || scene.edge.draining()).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let (heard, _) = viewer.hear_out().await;
+        assert!(
+            heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
+            "{heard}"
+        );
+        timeout(Duration::from_secs(10), draining)
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }
 
 #[tokio::test]

@@ -94,17 +94,18 @@ async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
 
 #[tokio::test]
 async fn a_head_that_does_not_end_is_cut() {
-    let scene = Scene::with_body(
+    for scene in Scene::in_both_lanes(
         Limits {
             head_timeout: SOON,
             ..Limits::default()
         },
         hello,
-    );
-    let mut viewer = Viewer::meet(&scene).await;
-    viewer.say("GET / HT").await;
-    viewer.hear_out().await;
-    assert_eq!(scene.edge.stats().of(Event::HeadTimeout), 1);
+    ) {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HT").await;
+        viewer.hear_out().await;
+        assert_eq!(scene.edge.stats().of(Event::HeadTimeout), 1);
+    }
 }
 
 #[tokio::test]
@@ -114,13 +115,14 @@ async fn a_kept_alive_connection_has_the_idle_time_and_not_the_heads() {
         idle_timeout: SOON * 5,
         ..Limits::default()
     };
-    let scene = Scene::with_body(limits, hello);
-    let mut viewer = Viewer::meet(&scene).await;
-    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    viewer.hear_until("hello").await;
-    assert_eq!(viewer.hear_out().await.0, "");
-    assert_eq!(scene.edge.stats().of(Event::IdleTimeout), 1);
-    assert_eq!(scene.edge.stats().of(Event::HeadTimeout), 0);
+    for scene in Scene::in_both_lanes(limits, hello) {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.hear_until("hello").await;
+        assert_eq!(viewer.hear_out().await.0, "");
+        assert_eq!(scene.edge.stats().of(Event::IdleTimeout), 1);
+        assert_eq!(scene.edge.stats().of(Event::HeadTimeout), 0);
+    }
 }
 
 #[tokio::test]
@@ -129,14 +131,16 @@ async fn a_viewer_who_takes_nothing_is_cut() {
         send_rate_window: SOON,
         ..Limits::default()
     };
-    let scene = Scene::with_body(limits, || Body::Whole(Some(Bytes::from(vec![0; 64 << 20]))));
-    let mut viewer = Viewer::meet(&scene).await;
-    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    until("cut", || scene.edge.stats().of(Event::SlowViewer) == 1).await;
-    until("told", || scene.tales.count() == 1).await;
-    let tale = scene.tales.take().remove(0);
-    assert!(tale.aborted && tale.bytes < 64 << 20);
-    assert!(!viewer.hear_out().await.1, "a reset, not an end");
+    for scene in Scene::in_both_lanes(limits, || Body::Whole(Some(Bytes::from(vec![0; 64 << 20]))))
+    {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        until("cut", || scene.edge.stats().of(Event::SlowViewer) == 1).await;
+        until("told", || scene.tales.count() == 1).await;
+        let tale = scene.tales.take().remove(0);
+        assert!(tale.aborted && tale.bytes < 64 << 20);
+        assert!(!viewer.hear_out().await.1, "a reset, not an end");
+    }
 }
 
 #[tokio::test]

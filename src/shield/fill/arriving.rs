@@ -2,7 +2,7 @@
 //! chunk, and what is too large for one fetch is left to slices.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -10,9 +10,9 @@ use super::Job;
 use crate::cache::{Flow, Known, Note, Object, Series, Verdict};
 use crate::media::Kind;
 use crate::origin::{Failure, Framing, Reply};
+use crate::policy::Lifetime;
 use crate::policy::lifetime::{Reason, Storage};
 use crate::policy::vary::Vary;
-use crate::policy::{Lifetime, Moment};
 use crate::shield::manifest::{self, Unfit};
 
 /// That an object is too large for one fetch is remembered for so long at most.
@@ -101,7 +101,7 @@ impl Job {
     /// Slices need parts, a strong validator to tie them together, and time to be of use; variants are
     /// never sliced, nor is what could not be sliced a moment ago.
     fn sliceable(&self, reply: &Reply, lifetime: &Lifetime) -> Option<HeaderValue> {
-        let now = Moment::now();
+        let now = Instant::now();
         let found = self.fill.found();
         let known = self.shield.cache.noted(&found.slot, now);
         let ranges = reply.headers.get(header::ACCEPT_RANGES)?;
@@ -118,7 +118,7 @@ impl Job {
 
     /// Too large for one fetch: this one is given up, and slices take over.
     fn slice(self, reply: Reply, kind: Kind, lifetime: Lifetime, length: u64, etag: HeaderValue) {
-        let now = Moment::now();
+        let now = Instant::now();
         let memory = lifetime.fresh_left(now).min(LARGE_MEMORY_MAX);
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
         head.length = Some(length);
@@ -130,7 +130,7 @@ impl Job {
         };
         self.fill.displace();
         self.fill.note(Note {
-            until: now.mono + memory,
+            until: now + memory,
             what: Known::Sliced(Arc::new(series)),
         });
         self.fill.settle(Verdict::Sliced);

@@ -1,7 +1,7 @@
 //! The origin gave nothing to store: it failed, refused, or answered for one viewer alone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -9,8 +9,8 @@ use http::{StatusCode, header};
 use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
 use crate::origin::{Failure, Reply};
+use crate::policy::Lifetime;
 use crate::policy::lifetime::Reason;
-use crate::policy::{Lifetime, Moment};
 use crate::shield::pass::Passed;
 use crate::shield::{manifest, refuse};
 
@@ -63,7 +63,7 @@ impl Job {
         let wait = wait.unwrap_or(self.shield.settings.failure_backoff);
         if !wait.is_zero() {
             self.fill.note(Note {
-                until: Moment::now().mono + wait,
+                until: Instant::now() + wait,
                 what: Known::Failed(Arc::clone(answer)),
             });
         }
@@ -72,7 +72,7 @@ impl Job {
     /// A small answer, read whole, good for this moment only.
     async fn in_its_words(&self, mut reply: Reply) -> Object {
         let body = manifest::whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
-        let lifetime = Lifetime::none(Moment::now());
+        let lifetime = Lifetime::none(Instant::now());
         let head = self.head(reply.status, reply.headers, self.kind, lifetime, false);
         Object::new(head, body.unwrap_or_default())
     }
@@ -90,7 +90,7 @@ impl Job {
         if passed.status == StatusCode::OK && reason != Reason::Partial {
             self.fill.displace();
             self.fill.note(Note {
-                until: Moment::now().mono + self.shield.settings.pass_memory,
+                until: Instant::now() + self.shield.settings.pass_memory,
                 what: Known::Pass,
             });
         }

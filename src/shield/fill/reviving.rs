@@ -15,8 +15,7 @@ impl Job {
     /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
     pub(super) fn revived(self, reply: &Reply, seen: &Arc<Object>) {
         let now = Moment::now();
-        let name = &self.shield.rules.name;
-        let update = headers::downstream(reply.headers.clone(), name);
+        let update = self.downstream(reply.headers.clone());
         let updated = conditional::updated(&seen.head.headers, &update);
         let targeted = headers::targeted(&reply.headers).or_else(|| seen.head.targeted.clone());
 
@@ -35,7 +34,7 @@ impl Job {
         };
         let (lifetime, stored) = match storage(&answered, &self.route, now) {
             Storage::Store(lifetime) => (lifetime, true),
-            _ => (Lifetime::none(now), false),
+            _ => (Lifetime::none(now.mono), false),
         };
         let head = Head {
             headers: updated,

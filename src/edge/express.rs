@@ -1,0 +1,265 @@
+//! Can a request be answered before hyper sees it? Plain GETs of what is at hand are, on the spot.
+//!
+//! Most of what a shield is asked for lies in memory, and then the way through hyper costs more than
+//! the answer: its dispatcher, a service future, two header maps. This wrapper sits between hyper and
+//! the line. It looks at what hyper would have read, and where that is exactly one plain request that
+//! can be answered at once, it writes the answer and reads on; hyper never learns of it. A playlist
+//! costs a quarter less of our own time so; what the kernel does for it stays the same.
+//!
+//! Two readers of one connection must never disagree on where a request begins. So this one speaks
+//! only while it is certain that hyper holds no byte and owes none: each request that was left to hyper
+//! was read whole here, by the parser hyper uses, and its answer was flushed. The first bytes that are
+//! anything else (half a head, two heads, a body) make the connection hyper's for good.
+
+mod request;
+mod response;
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::{Method, StatusCode, Version};
+use http_body::{Body as _, Frame};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use self::request::Said;
+use super::Answers;
+use super::connection::House;
+use super::exchange::{connection, over_limit};
+use super::gauge::{Gauge, Phase};
+use super::line::{Line, Wire};
+use super::told::Told;
+use crate::shield::{Answer, Arrival, Body};
+
+/// Whose turn it is to read requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Ours: hyper holds nothing and owes nothing.
+    Ours,
+    /// hyper answers one request that was whole.
+    Lent,
+    /// hyper's for good.
+    Given,
+}
+
+/// A line whose easy requests are answered on the way.
+pub(super) struct Express<A, W: Wire> {
+    line: Line<W>,
+    house: Arc<House<A>>,
+    gauge: Arc<Gauge>,
+    turn: Turn,
+    /// Small, for it is idle most of the time.
+    leaving: Option<Box<Leaving>>,
+}
+
+/// A small body is copied behind its head: one buffer costs the kernel less than a list of two.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// An answer on its way out.
+struct Leaving {
+    /// The head, and a small body with it.
+    head: Vec<u8>,
+    head_sent: usize,
+    /// What comes next of a larger body.
+    piece: Bytes,
+    told: Told,
+}
+
+impl<A: Answers, W: Wire> Express<A, W> {
+    pub(super) fn new(line: Line<W>, house: Arc<House<A>>, gauge: Arc<Gauge>) -> Express<A, W> {
+        Express {
+            line,
+            house,
+            gauge,
+            turn: Turn::Ours,
+            leaving: None,
+        }
+    }
+
+    pub(super) fn into_line(self) -> Line<W> {
+        self.line
+    }
+
+    /// Looks at what was read. True where it is dealt with, so that hyper need not see it.
+    fn take(&mut self, came: &[u8]) -> bool {
+        if came.is_empty() {
+            return false;
+        }
+        let said = match self.turn {
+            Turn::Ours if came.len() <= self.house.limits.head_bytes_max => request::read(came),
+            _ => Said::Other,
+        };
+        self.turn = match said {
+            Said::Other => Turn::Given,
+            Said::Get { .. } | Said::Whole => Turn::Lent,
+        };
+        let Said::Get { uri, headers } = said else {
+            return false;
+        };
+        // hyper marks the last answer of a connection, and refuses what is over a limit.
+        if self.house.roll.closing() || over_limit(&uri, &headers, &self.house.limits).is_some() {
+            return false;
+        }
+        let arrival = Arrival {
+            method: Method::GET,
+            uri,
+            version: Version::HTTP_11,
+            headers,
+            peer: self.gauge.peer,
+            tls: self.gauge.tls,
+            // These bytes opened the phase that the connection is in.
+            arrived: self.gauge.since().into_std(),
+            body: None,
+        };
+        let Some(answer) = self.house.answers.at_once(arrival) else {
+            return false;
+        };
+        self.leaving = Leaving::of(answer, &self.gauge);
+        if self.leaving.is_some() {
+            self.turn = Turn::Ours;
+        }
+        self.leaving.is_some()
+    }
+
+    /// Sends what is on its way out.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(leaving) = &mut self.leaving else {
+            return Poll::Ready(Ok(()));
+        };
+        let sent = ready!(leaving.poll_send(&mut self.line, cx));
+        self.leaving = None;
+        Poll::Ready(sent)
+    }
+}
+
+impl Leaving {
+    /// Puts an answer into the form it leaves in. One whose length is not known needs hyper's framing.
+    fn of(answer: Answer, gauge: &Arc<Gauge>) -> Option<Box<Leaving>> {
+        let bodiless = matches!(
+            answer.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        let length = answer.body.size_hint().exact()?;
+        let head = response::head(&answer, (!bodiless).then_some(length));
+        let body = if bodiless { Body::Empty } else { answer.body };
+        Some(Box::new(Leaving {
+            head,
+            head_sent: 0,
+            piece: Bytes::new(),
+            told: Told::new(body, answer.tale, connection(gauge)),
+        }))
+    }
+
+    fn poll_send<W: Wire>(
+        &mut self,
+        line: &mut Line<W>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !ready!(self.poll_load(cx))? {
+            let head = &self.head[self.head_sent..];
+            let count = if self.piece.is_empty() {
+                ready!(Pin::new(&mut *line).poll_write(cx, head))?
+            } else {
+                let slices = [IoSlice::new(head), IoSlice::new(&self.piece)];
+                ready!(Pin::new(&mut *line).poll_write_vectored(cx, &slices))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = count.min(head.len());
+            self.head_sent += of_head;
+            self.piece.advance(count - of_head);
+        }
+        Pin::new(line).poll_flush(cx)
+    }
+
+    /// Sees to it that there is something to send. True when everything was.
+    fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !self.piece.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.told).poll_frame(cx)) else {
+            return Poll::Ready(Ok(self.head_sent == self.head.len()));
+        };
+        let Ok(Ok(piece)) = frame.map(Frame::into_data) else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
+        if self.head_sent == 0 && piece.len() <= COPIED_BYTES_MAX {
+            self.head.extend_from_slice(&piece);
+        } else {
+            self.piece = piece;
+        }
+        Poll::Ready(Ok(false))
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.told
+            .left_behind(self.head.len() - self.head_sent + self.piece.len());
+    }
+}
+
+impl<A: Answers, W: Wire> AsyncRead for Express<A, W> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            ready!(this.poll_leave(cx))?;
+            let start = buf.filled().len();
+            ready!(Pin::new(&mut this.line).poll_read(cx, buf))?;
+            if !this.take(&buf.filled()[start..]) {
+                return Poll::Ready(Ok(()));
+            }
+            buf.set_filled(start);
+        }
+    }
+}
+
+impl<A: Answers, W: Wire> AsyncWrite for Express<A, W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_leave(cx))?;
+        Pin::new(&mut this.line).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_leave(cx))?;
+        Pin::new(&mut this.line).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.line.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_leave(cx))?;
+        ready!(Pin::new(&mut this.line).poll_flush(cx))?;
+        // The answer hyper was lent a request for is through, to its last byte.
+        if this.turn == Turn::Lent && this.gauge.phase() == Phase::Quiet {
+            this.turn = Turn::Ours;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_leave(cx))?;
+        Pin::new(&mut this.line).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,156 @@
+//! What is at hand is answered before hyper sees the request, and nobody can tell from the bytes.
+
+use bytes::Bytes;
+
+use crate::edge::Limits;
+use crate::edge::scene::{AtHand, Scene, Viewer, until};
+use crate::shield::{Arrival, Body};
+
+/// `/here…` is at hand and says its path; the rest is hyper's, and empty.
+fn scene() -> Scene {
+    let here = |arrival: &Arrival| {
+        let path = arrival.uri.path().to_owned();
+        let here = path.starts_with("/here");
+        here.then(|| Body::Whole(Some(Bytes::from(path + "."))))
+    };
+    Scene::serve(Limits::default(), None, AtHand(here))
+}
+
+async fn get(viewer: &mut Viewer, path: &str) -> String {
+    viewer
+        .say(&format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))
+        .await;
+    let end = if path.starts_with("/here") {
+        format!("{path}.")
+    } else {
+        "\r\n\r\n".to_owned()
+    };
+    viewer.hear_until(&end).await
+}
+
+fn at_hand(heard: &str) -> bool {
+    heard.contains("\r\nat-hand: 1\r\n")
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_told_like_any_answer() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    for _ in 0..3 {
+        let heard = get(&mut viewer, "/here").await;
+        assert!(at_hand(&heard), "{heard}");
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard}");
+        assert!(heard.contains("\r\ncontent-length: 6\r\n"), "{heard}");
+        assert!(heard.contains("\r\ndate: "), "{heard}");
+    }
+    until("told", || scene.tales.count() == 3).await;
+    for tale in scene.tales.take() {
+        assert!(tale.bytes == 6 && !tale.aborted);
+        assert!(!tale.head_time.is_zero() && tale.head_time <= tale.total_time);
+    }
+}
+
+#[tokio::test]
+async fn after_an_answer_of_hypers_the_next_may_be_at_hand_again() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    for _ in 0..3 {
+        assert!(!at_hand(&get(&mut viewer, "/away").await));
+        assert!(at_hand(&get(&mut viewer, "/here").await));
+    }
+}
+
+#[tokio::test]
+async fn half_a_head_makes_the_connection_hypers_for_good() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    let first = "GET /here/1 HTTP/1.1\r\nhost: a\r\n\r\n";
+    viewer.say(&format!("{first}GET /here/2 HT")).await;
+    viewer.hear_until("/here/1.").await;
+    viewer.say("TP/1.1\r\nhost: a\r\n\r\n").await;
+    viewer.hear_until("/here/2.").await;
+    assert!(!at_hand(&get(&mut viewer, "/here/3").await));
+}
+
+/// Were a request looked for in the middle of another one's head, a viewer could have answers sent
+/// that a proxy in front would take for the answers to somebody else.
+#[tokio::test]
+async fn a_request_inside_another_ones_head_is_none() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    let first = "GET /here/1 HTTP/1.1\r\nhost: a\r\n\r\n";
+    viewer
+        .say(&format!("{first}GET /here/2 HTTP/1.1\r\nhost: a\r\nx: "))
+        .await;
+    viewer.hear_until("/here/1.").await;
+    viewer.say("GET /here/3 HTTP/1.1\r\nb: c\r\n\r\n").await;
+    let heard = viewer.hear_until("/here/2.").await;
+    assert!(!heard.contains("/here/3"), "{heard}");
+}
+
+#[tokio::test]
+async fn a_request_behind_a_body_is_answered_after_it() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    let body = "GET /here/no HTTP/1.1\r\nhost: a\r\n\r\n";
+    let length = body.len();
+    viewer
+        .say(&format!(
+            "GET /away HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n"
+        ))
+        .await;
+    viewer.say(body).await;
+    viewer.hear_until("\r\n\r\n").await;
+    let heard = get(&mut viewer, "/here/yes").await;
+    assert!(heard.starts_with("HTTP/1.1 200 OK"), "{heard}");
+    assert!(!heard.contains("/here/no"), "{heard}");
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_order() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    let paths = ["/here/1", "/away", "/here/2", "/away", "/here/3"];
+    for path in paths {
+        viewer
+            .say(&format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))
+            .await;
+    }
+    for end in ["/here/1.", "/here/2.", "/here/3."] {
+        viewer.hear_until(end).await;
+    }
+    until("told", || scene.tales.count() == paths.len()).await;
+}
+
+#[tokio::test]
+async fn a_large_answer_leaves_whole_before_the_next() {
+    const LENGTH: usize = 9 << 20;
+    let large = |arrival: &Arrival| match arrival.uri.path() {
+        "/large" => Some(Body::Whole(Some(Bytes::from(vec![b'x'; LENGTH])))),
+        _ => None,
+    };
+    let scene = Scene::serve(Limits::default(), None, AtHand(large));
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    viewer
+        .say("GET /away HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await;
+    let (heard, proper) = viewer.hear_out().await;
+    let body = heard.find("\r\n\r\n").unwrap() + 4;
+    let rest = heard[body..].trim_start_matches('x');
+    assert_eq!(heard.len() - body - rest.len(), LENGTH);
+    assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && proper, "{rest}");
+    let tales = scene.tales.take();
+    assert_eq!((tales[0].bytes, tales[0].aborted), (LENGTH as u64, false));
+}
+
+#[tokio::test]
+async fn a_head_over_a_limit_is_refused_though_its_answer_is_at_hand() {
+    let scene = scene();
+    let mut viewer = Viewer::meet(&scene).await;
+    let field = "x".repeat(9000);
+    viewer
+        .say(&format!("GET /here/{field} HTTP/1.1\r\nhost: a\r\n\r\n"))
+        .await;
+    assert!(viewer.hear_out().await.0.starts_with("HTTP/1.1 414 "));
+}

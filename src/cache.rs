@@ -87,6 +87,8 @@ pub struct Stats {
     pub evictions: u64,
     /// Objects stored, since start.
     pub insertions: u64,
+    /// Variants not stored because their key had too many, since start.
+    pub too_varied: u64,
     /// Fills under way.
     pub fills: u64,
     /// Viewers following a fill.
@@ -161,6 +163,7 @@ impl Cache {
             bytes_max: inner.settings.memory_bytes,
             evictions: inner.store.evictions(),
             insertions: inner.store.insertions(),
+            too_varied: inner.store.too_varied(),
             fills: counts.fills.load(Ordering::Relaxed),
             followers: counts.followers.load(Ordering::Relaxed),
             fill_bytes: inner.budget.used(),

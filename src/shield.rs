@@ -12,6 +12,7 @@ mod refuse;
 mod respond;
 mod slices;
 mod status;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;

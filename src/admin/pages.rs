@@ -4,10 +4,23 @@ use crate::cache;
 use crate::origin;
 use crate::telemetry::Exposition;
 
+/// A metric's name, what it says, and what it stands at.
+type Line = (&'static str, &'static str, u64);
+
 /// What is remembered and what is being fetched.
 pub fn memory(stats: &cache::Stats) -> String {
     let mut page = Exposition::default();
-    let gauges = [
+    for (name, help, value) in levels(stats) {
+        page.gauge(name, help, &[], value);
+    }
+    for (name, help, value) in totals(stats) {
+        page.counter(name, help, &[], value);
+    }
+    page.to_string()
+}
+
+fn levels(stats: &cache::Stats) -> [Line; 7] {
+    [
         ("seawall_store_objects", "Objects stored.", stats.objects),
         (
             "seawall_store_bytes",
@@ -35,11 +48,11 @@ pub fn memory(stats: &cache::Stats) -> String {
             "The bound of bytes held by fills.",
             stats.fill_bytes_max,
         ),
-    ];
-    for (name, help, value) in gauges {
-        page.gauge(name, help, &[], value);
-    }
-    let counters = [
+    ]
+}
+
+fn totals(stats: &cache::Stats) -> [Line; 5] {
+    [
         (
             "seawall_store_insertions_total",
             "Objects stored since start.",
@@ -51,6 +64,11 @@ pub fn memory(stats: &cache::Stats) -> String {
             stats.evictions,
         ),
         (
+            "seawall_variants_refused_total",
+            "Variants not stored because their URL had too many.",
+            stats.too_varied,
+        ),
+        (
             "seawall_waiters_refused_total",
             "Viewers turned away because too many waited for the same key.",
             stats.crowded,
@@ -60,11 +78,7 @@ pub fn memory(stats: &cache::Stats) -> String {
             "Fills too large to hold, streamed through a window.",
             stats.windowed,
         ),
-    ];
-    for (name, help, value) in counters {
-        page.counter(name, help, &[], value);
-    }
-    page.to_string()
+    ]
 }
 
 /// What came of asking the origins.

@@ -88,6 +88,7 @@ pub(crate) struct Store {
     generations: AtomicU64,
     evictions: Arc<AtomicU64>,
     insertions: AtomicU64,
+    too_varied: AtomicU64,
 }
 
 struct KeptFor;
@@ -155,6 +156,7 @@ impl Store {
             generations: AtomicU64::new(0),
             evictions,
             insertions: AtomicU64::new(0),
+            too_varied: AtomicU64::new(0),
         }
     }
 
@@ -247,6 +249,7 @@ impl Store {
         }
         let held = |slot: &Key| partition.contains_key(slot);
         if !place.variants.admit(&place.slot, self.variants_max, held) {
+            self.too_varied.fetch_add(1, Ordering::Relaxed);
             return Stored::TooVaried;
         }
         self.file(partition, place.slot.clone(), object);
@@ -289,6 +292,10 @@ impl Store {
 
     pub(crate) fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn too_varied(&self) -> u64 {
+        self.too_varied.load(Ordering::Relaxed)
     }
 
     pub(crate) fn insertions(&self) -> u64 {

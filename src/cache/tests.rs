@@ -183,6 +183,7 @@ fn variants_are_capped() {
     let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
     assert_eq!(keep("gzip"), Stored::Yes);
     assert_eq!(keep("br"), Stored::TooVaried);
+    assert_eq!(cache.stats().too_varied, 1);
 }
 
 #[test]

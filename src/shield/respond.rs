@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
@@ -129,47 +130,78 @@ pub(super) async fn growing(
     if let Some(answer) = precondition(&ask, head, outcome) {
         return finish(ask, answer, Body::Empty, outcome);
     }
-    let headers = dressed(&ask, head, outcome);
-    if ask.head_only {
-        return finish(ask, (head.status, headers), Body::Empty, outcome);
-    }
-    let Some((first, last)) = near_range(&ask, head) else {
-        let body = Body::Growing {
-            follower,
-            left: None,
-        };
-        return finish(ask, (head.status, headers), body, outcome);
+    let near = near_range(&ask, head);
+    let arriving = Arriving {
+        headers: dressed(&ask, head, outcome),
+        ask,
+        head,
+        follower,
+        outcome,
     };
-    let reached = timeout(settings.wait_max, follower.reach(last + 1)).await;
-    let whole = |follower, left| Body::Growing { follower, left };
-    match reached {
-        Err(_) => refuse::timed_out(ask),
-        Ok(Err(_)) => refuse::lost(ask),
-        Ok(Ok(Reach::There)) => {
-            let span = Span {
-                start: first,
-                end: last + 1,
-            };
-            let told = range::content_range_so_far(span);
-            part(ask, headers, told, span, follower, outcome)
-        }
-        Ok(Ok(Reach::Passing)) => {
-            finish(ask, (head.status, headers), whole(follower, None), outcome)
-        }
-        Ok(Ok(Reach::Whole(length))) => {
-            let spec = Asked::Ranges(vec![Spec::Closed(first, last)]);
-            match range::resolve(&spec, length) {
-                Resolved::One(span) => {
-                    let told = range::content_range(span, length);
-                    part(ask, headers, told, span, follower, outcome)
-                }
-                Resolved::Unsatisfiable => unsatisfiable(ask, head, length, outcome),
-                Resolved::Whole | Resolved::Many(_) => {
-                    let body = whole(follower, Some(length));
-                    finish(ask, (head.status, headers), body, outcome)
+    match near {
+        _ if arriving.ask.head_only => arriving.without_body(),
+        None => arriving.whole(None),
+        Some(range) => arriving.range(range, settings.wait_max).await,
+    }
+}
+
+/// An answer whose body arrives, of unknown length.
+struct Arriving<'h> {
+    ask: Ask,
+    head: &'h Head,
+    headers: HeaderMap,
+    follower: Follower,
+    outcome: Outcome,
+}
+
+impl Arriving<'_> {
+    fn without_body(self) -> Answer {
+        let answer = (self.head.status, self.headers);
+        finish(self.ask, answer, Body::Empty, self.outcome)
+    }
+
+    fn whole(self, left: Option<u64>) -> Answer {
+        let body = Body::Growing {
+            follower: self.follower,
+            left,
+        };
+        let answer = (self.head.status, self.headers);
+        finish(self.ask, answer, body, self.outcome)
+    }
+
+    /// A closed range, as soon as its last byte is there.
+    async fn range(mut self, (first, last): (u64, u64), patience: Duration) -> Answer {
+        match timeout(patience, self.follower.reach(last + 1)).await {
+            Err(_) => refuse::timed_out(self.ask),
+            Ok(Err(_)) => refuse::lost(self.ask),
+            Ok(Ok(Reach::There)) => {
+                let span = Span {
+                    start: first,
+                    end: last + 1,
+                };
+                self.part(range::content_range_so_far(span), span)
+            }
+            Ok(Ok(Reach::Passing)) => self.whole(None),
+            Ok(Ok(Reach::Whole(length))) => {
+                let spec = Asked::Ranges(vec![Spec::Closed(first, last)]);
+                match range::resolve(&spec, length) {
+                    Resolved::One(span) => self.part(range::content_range(span, length), span),
+                    Resolved::Unsatisfiable => {
+                        unsatisfiable(self.ask, self.head, length, self.outcome)
+                    }
+                    Resolved::Whole | Resolved::Many(_) => self.whole(Some(length)),
                 }
             }
         }
+    }
+
+    fn part(mut self, told: HeaderValue, span: Span) -> Answer {
+        self.follower.narrow(span.start, span.end);
+        let body = Body::Growing {
+            follower: self.follower,
+            left: Some(span.length()),
+        };
+        partial(self.ask, self.headers, told, body, self.outcome)
     }
 }
 
@@ -184,22 +216,6 @@ fn near_range(ask: &Ask, head: &Head) -> Option<(u64, u64)> {
         },
         Asked::Whole => None,
     }
-}
-
-fn part(
-    ask: Ask,
-    headers: HeaderMap,
-    told: HeaderValue,
-    span: Span,
-    mut follower: Follower,
-    outcome: Outcome,
-) -> Answer {
-    follower.narrow(span.start, span.end);
-    let body = Body::Growing {
-        follower,
-        left: Some(span.length()),
-    };
-    partial(ask, headers, told, body, outcome)
 }
 
 /// What may not be shared, for this viewer alone.

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use super::ask::Ask;
 use super::journey::Step;
-use super::manifest;
 use super::respond::to_usize;
 use super::status::Forward;
+use super::whole::whole;
 use super::{Body, Shield, respond};
 use crate::cache::{Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Verdict};
 use crate::origin::{Errand, Reply};
@@ -242,7 +242,7 @@ impl Source {
         let mut reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;
         self.examine(&reply, span)?;
         let reserve = |bytes| fill.reserve(bytes);
-        let read = manifest::whole(&mut reply.body, span.length(), reserve).await;
+        let read = whole(&mut reply.body, span.length(), reserve).await;
         let body = read.map_err(|_| Fault::Failed)?;
         if body.len() as u64 != span.length() {
             return Err(Fault::Failed);

@@ -14,6 +14,7 @@ use crate::policy::Lifetime;
 use crate::policy::lifetime::{Reason, Storage};
 use crate::policy::vary::Vary;
 use crate::shield::manifest::{self, Unfit};
+use crate::shield::whole::{Unread, whole};
 
 /// That an object is too large for one fetch is remembered for so long at most.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
@@ -23,17 +24,17 @@ impl Job {
     pub(super) async fn manifest(self, mut reply: Reply) {
         let bytes_max = self.shield.settings.manifest_bytes_max;
         let reserve = |bytes| self.fill.reserve(bytes);
-        let read = match manifest::whole(&mut reply.body, bytes_max, reserve).await {
+        let read = match whole(&mut reply.body, bytes_max, reserve).await {
             Ok(body) => {
                 let kind = self.judge(&reply, None).kind;
                 manifest::facts(kind, &reply.headers, &body, bytes_max).map(|facts| (body, facts))
             }
-            Err(unfit) => Err(unfit),
+            Err(unread) => Err(unread.into()),
         };
         let (body, facts) = match read {
             Ok(read) => read,
-            Err(Unfit::Origin(failure)) => return self.failed(failure),
-            Err(Unfit::NoRoom) => return self.failed(Failure::Busy),
+            Err(Unfit::Body(Unread::Origin(failure))) => return self.failed(failure),
+            Err(Unfit::Body(Unread::NoRoom)) => return self.failed(Failure::Busy),
             Err(unfit) => {
                 tracing::warn!(path = self.target.path(), "manifest refused: {unfit}");
                 return self.failed(Failure::Protocol);

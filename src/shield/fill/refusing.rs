@@ -12,7 +12,8 @@ use crate::origin::{Failure, Reply};
 use crate::policy::Lifetime;
 use crate::policy::lifetime::Reason;
 use crate::shield::pass::Passed;
-use crate::shield::{manifest, refuse};
+use crate::shield::refuse;
+use crate::shield::whole::whole;
 
 /// An origin's error page is handed on up to this size.
 const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;
@@ -71,7 +72,7 @@ impl Job {
 
     /// A small answer, read whole, good for this moment only.
     async fn in_its_words(&self, mut reply: Reply) -> Object {
-        let body = manifest::whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
+        let body = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
         let lifetime = Lifetime::none(Instant::now());
         let head = self.head(reply.status, reply.headers, self.kind, lifetime, false);
         Object::new(head, body.unwrap_or_default())

@@ -1,0 +1,36 @@
+//! A body that is no use in pieces: read to its proven end, within bounds.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::origin::{Failure, Inflow};
+
+/// Why there is no whole body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unread {
+    #[error(transparent)]
+    Origin(#[from] Failure),
+    #[error("it is larger than the limit")]
+    TooLarge,
+    #[error("fills hold too much already")]
+    NoRoom,
+}
+
+/// Reads a body up to a bound, and as long as `reserve` finds room for it.
+pub(super) async fn whole(
+    inflow: &mut Inflow,
+    bytes_max: u64,
+    reserve: impl Fn(u64) -> bool,
+) -> Result<Bytes, Unread> {
+    let mut whole = BytesMut::new();
+    while let Some(bytes) = inflow.next().await {
+        let bytes = bytes?;
+        if (whole.len() + bytes.len()) as u64 > bytes_max {
+            return Err(Unread::TooLarge);
+        }
+        if !reserve(bytes.len() as u64) {
+            return Err(Unread::NoRoom);
+        }
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(whole.freeze())
+}

@@ -23,7 +23,7 @@ pub use fill::{Fill, Flow};
 pub use flight::Verdict;
 pub use follower::{Cut, Follower, Landing, Reach};
 pub use notes::{Known, Note, Series};
-pub use object::{FIELDS_ADDED, Head, Object};
+pub use object::{FIELDS_ADDED, Head, Object, SAID_ANEW, write_field};
 pub use registry::Joined;
 pub use store::{Found, Stored};
 

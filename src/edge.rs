@@ -11,9 +11,10 @@
 //!
 //! The way of a connection: `listen` binds, `accept` takes it in and gives it a seat in the `roll`,
 //! `tls` shakes hands, `connection` lets hyper speak HTTP/1.1 or, where `line` found its preface,
-//! HTTP/2; `exchange` turns each request into an answer, `told` sends the body and tells the tale.
-//! Beside it sits the `watch`, the one timer of a connection, which reads what `line` and `told`
-//! noted in the `gauge`; `streams` does the same for the streams of HTTP/2.
+//! HTTP/2; `express` answers what is at hand before hyper sees it, `exchange` turns every other
+//! request into an answer, `told` sends the body and tells the tale. Beside it sits the `watch`, the
+//! one timer of a connection, which reads what `line` and `told` noted in the `gauge`; `streams` does
+//! the same for the streams of HTTP/2.
 
 mod accept;
 mod certificates;

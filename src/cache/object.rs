@@ -4,7 +4,7 @@ use std::mem::size_of;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::media::{Facts, Kind};
 use crate::policy::Lifetime;
@@ -38,17 +38,14 @@ pub struct Object {
     pub head: Head,
     /// Its body, in one allocation.
     pub body: Bytes,
-    /// The head's fields as HTTP/1 writes them, so that hits need not write them again. `None` where an
-    /// answer would replace one of them.
-    pub lines: Option<Box<[u8]>>,
+    /// The head's fields as HTTP/1 writes them, but for [`SAID_ANEW`]: written once, not with every hit.
+    pub lines: Box<[u8]>,
 }
 
-/// What an answer says anew, whatever the origin said.
-static REPLACED: [HeaderName; 5] = [
+/// What an answer says anew, or leaves out, whatever the origin said.
+pub static SAID_ANEW: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
-    header::CONTENT_LENGTH,
-    HeaderName::from_static("x-cache"),
     HeaderName::from_static("x-request-id"),
 ];
 
@@ -77,8 +74,8 @@ impl Object {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
             .sum();
-        let lines = self.lines.as_ref().map_or(0, |lines| lines.len());
-        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + headers + lines + self.body.len()
+        let texts = headers + self.lines.len();
+        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len()
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since
@@ -89,15 +86,20 @@ impl Object {
     }
 }
 
-fn lines(headers: &HeaderMap) -> Option<Box<[u8]>> {
-    if REPLACED.iter().any(|name| headers.contains_key(name)) {
-        return None;
-    }
+fn lines(headers: &HeaderMap) -> Box<[u8]> {
     let mut lines = Vec::new();
     for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.extend_from_slice(part);
+        if !SAID_ANEW.contains(name) {
+            write_field(&mut lines, name, value);
         }
     }
-    Some(lines.into())
+    lines.into()
+}
+
+/// One field as HTTP/1 writes it.
+pub fn write_field(lines: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    lines.extend_from_slice(name.as_str().as_bytes());
+    lines.extend_from_slice(b": ");
+    lines.extend_from_slice(value.as_bytes());
+    lines.extend_from_slice(b"\r\n");
 }

@@ -174,8 +174,7 @@ fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Re
         ..
     } = answer;
     tale.head_time = asked.arrived.elapsed();
-    let bodiless =
-        asked.bodiless || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let bodiless = asked.bodiless || is_bodiless(status);
     let body = if bodiless { Body::Empty } else { body };
     let mut response = Response::new(Told::new(body, tale, carrier));
     *response.status_mut() = status;
@@ -184,6 +183,11 @@ fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Re
         mark_last(&mut response, asked);
     }
     response
+}
+
+/// Answers with these statuses end with their head.
+pub(super) fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// No further request is taken on this connection (HTTP/2 says so by itself).

@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, Uri, Version};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::request::Said;
 use super::Answers;
 use super::connection::House;
-use super::exchange::{connection, over_limit};
+use super::exchange::{connection, is_bodiless, over_limit};
 use super::gauge::{Gauge, Phase};
 use super::line::{Line, Wire};
 use super::told::Told;
@@ -54,12 +54,14 @@ pub(super) struct Express<A, W: Wire> {
     leaving: Option<Box<Leaving>>,
 }
 
-/// A small body is copied behind its head: one buffer costs the kernel less than a list of two.
+/// A small body, or a small piece of one, is copied behind its head: one buffer costs the kernel less than
+/// a list of two, and many pieces leave in one go.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+const GATHERED_BYTES_MAX: usize = 64 << 10;
 
 /// An answer on its way out.
 struct Leaving {
-    /// The head, and a small body with it.
+    /// The head, and small pieces of the body with it.
     head: Vec<u8>,
     head_sent: usize,
     /// What comes next of a larger body.
@@ -93,14 +95,24 @@ impl<A: Answers, W: Wire> Express<A, W> {
         };
         self.turn = match said {
             Said::Other => Turn::Given,
-            Said::Get { .. } | Said::Whole => Turn::Lent,
+            Said::Bodiless => Turn::Lent,
+            Said::Get { uri, headers } => {
+                self.leaving = self.answer(uri, headers);
+                if self.leaving.is_some() {
+                    Turn::Ours
+                } else {
+                    Turn::Lent
+                }
+            }
         };
-        let Said::Get { uri, headers } = said else {
-            return false;
-        };
-        // hyper marks the last answer of a connection, and refuses what is over a limit.
+        self.leaving.is_some()
+    }
+
+    /// What is at hand for a GET. hyper marks the last answer of a connection, and refuses what is over a
+    /// limit.
+    fn answer(&self, uri: Uri, headers: HeaderMap) -> Option<Box<Leaving>> {
         if self.house.roll.closing() || over_limit(&uri, &headers, &self.house.limits).is_some() {
-            return false;
+            return None;
         }
         let arrival = Arrival {
             method: Method::GET,
@@ -113,14 +125,7 @@ impl<A: Answers, W: Wire> Express<A, W> {
             arrived: self.gauge.since().into_std(),
             body: None,
         };
-        let Some(answer) = self.house.answers.at_once(arrival) else {
-            return false;
-        };
-        self.leaving = Leaving::of(answer, &self.gauge);
-        if self.leaving.is_some() {
-            self.turn = Turn::Ours;
-        }
-        self.leaving.is_some()
+        Leaving::of(self.house.answers.at_once(arrival)?, &self.gauge)
     }
 
     /// Sends what is on its way out.
@@ -128,27 +133,33 @@ impl<A: Answers, W: Wire> Express<A, W> {
         let Some(leaving) = &mut self.leaving else {
             return Poll::Ready(Ok(()));
         };
-        let sent = ready!(leaving.poll_send(&mut self.line, cx));
-        self.leaving = None;
-        Poll::Ready(sent)
+        let sent = leaving.poll_send(&mut self.line, cx);
+        match sent {
+            Poll::Pending => leaving.told.head_ready(),
+            Poll::Ready(_) => self.leaving = None,
+        }
+        sent
     }
 }
 
 impl Leaving {
     /// Puts an answer into the form it leaves in. One whose length is not known needs hyper's framing.
     fn of(answer: Answer, gauge: &Arc<Gauge>) -> Option<Box<Leaving>> {
-        let bodiless = matches!(
-            answer.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        );
+        let bodiless = is_bodiless(answer.status);
         let length = answer.body.size_hint().exact()?;
         let head = response::head(&answer, (!bodiless).then_some(length));
         let body = if bodiless { Body::Empty } else { answer.body };
+        let mut told = Told::new(body, answer.tale, connection(gauge));
+        gauge.sending();
+        // A small answer leaves in one go: one look at the clock, at its end, is enough.
+        if length > COPIED_BYTES_MAX as u64 {
+            told.head_ready();
+        }
         Some(Box::new(Leaving {
             head,
             head_sent: 0,
             piece: Bytes::new(),
-            told: Told::new(body, answer.tale, connection(gauge)),
+            told,
         }))
     }
 
@@ -175,21 +186,24 @@ impl Leaving {
         Pin::new(line).poll_flush(cx)
     }
 
-    /// Sees to it that there is something to send. True when everything was.
+    /// Sees to it that there is something to send, small pieces together. True when everything was.
     fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if !self.piece.is_empty() {
-            return Poll::Ready(Ok(false));
-        }
-        let Some(frame) = ready!(Pin::new(&mut self.told).poll_frame(cx)) else {
-            return Poll::Ready(Ok(self.head_sent == self.head.len()));
-        };
-        let Ok(Ok(piece)) = frame.map(Frame::into_data) else {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        };
-        if self.head_sent == 0 && piece.len() <= COPIED_BYTES_MAX {
-            self.head.extend_from_slice(&piece);
-        } else {
-            self.piece = piece;
+        while self.piece.is_empty() {
+            let unsent = self.head.len() - self.head_sent;
+            let frame = match Pin::new(&mut self.told).poll_frame(cx) {
+                Poll::Ready(Some(frame)) => frame.map(Frame::into_data),
+                Poll::Ready(None) => return Poll::Ready(Ok(unsent == 0)),
+                Poll::Pending if unsent > 0 => break,
+                Poll::Pending => return Poll::Pending,
+            };
+            let Ok(Ok(piece)) = frame else {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            };
+            if piece.len() <= COPIED_BYTES_MAX && self.head.len() < GATHERED_BYTES_MAX {
+                self.head.extend_from_slice(&piece);
+            } else {
+                self.piece = piece;
+            }
         }
         Poll::Ready(Ok(false))
     }
@@ -210,6 +224,8 @@ impl<A: Answers, W: Wire> AsyncRead for Express<A, W> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
+            // hyper takes a wait in here for a wait for bytes, though it may be one for room to write: the
+            // task is woken either way, and comes by here again.
             ready!(this.poll_leave(cx))?;
             let start = buf.filled().len();
             ready!(Pin::new(&mut this.line).poll_read(cx, buf))?;
@@ -228,7 +244,10 @@ impl<A: Answers, W: Wire> AsyncWrite for Express<A, W> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_leave(cx))?;
+        debug_assert!(
+            this.leaving.is_none(),
+            "hyper owes nothing while an answer leaves"
+        );
         Pin::new(&mut this.line).poll_write(cx, bytes)
     }
 
@@ -238,7 +257,10 @@ impl<A: Answers, W: Wire> AsyncWrite for Express<A, W> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_leave(cx))?;
+        debug_assert!(
+            this.leaving.is_none(),
+            "hyper owes nothing while an answer leaves"
+        );
         Pin::new(&mut this.line).poll_write_vectored(cx, slices)
     }
 

@@ -25,6 +25,8 @@ pub(super) enum Phase {
     Head,
     /// A request is being answered.
     Serving,
+    /// Its answer's head is out, without hyper: nothing can be said of the connection any more.
+    Sending,
 }
 
 /// Notes on one connection.
@@ -82,7 +84,8 @@ impl Gauge {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Quiet,
             1 => Phase::Head,
-            _ => Phase::Serving,
+            2 => Phase::Serving,
+            _ => Phase::Sending,
         }
     }
 
@@ -104,7 +107,7 @@ impl Gauge {
         match self.phase() {
             Phase::Quiet => self.turn(Phase::Head, Instant::now()),
             Phase::Head => {}
-            Phase::Serving => self.early.store(true, Ordering::Relaxed),
+            Phase::Serving | Phase::Sending => self.early.store(true, Ordering::Relaxed),
         }
     }
 
@@ -112,6 +115,11 @@ impl Gauge {
     pub(super) fn serving(&self) {
         self.early.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
+    }
+
+    /// An answer leaves without hyper (HTTP/1).
+    pub(super) fn sending(&self) {
+        self.phase.store(Phase::Sending as u8, Ordering::Relaxed);
     }
 
     /// What came in since the head belonged to the request's own body.

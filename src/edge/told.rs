@@ -80,6 +80,13 @@ impl<B: http_body::Body> Told<B> {
         slice
     }
 
+    /// The head is ready now, whenever the rest follows.
+    pub(super) fn head_ready(&mut self) {
+        if self.tale.head_time.is_zero() {
+            self.tale.head_time = self.tale.arrived.elapsed();
+        }
+    }
+
     /// So many of the last bytes handed out never left.
     pub(super) fn left_behind(&mut self, bytes: usize) {
         self.failed |= bytes > 0;
@@ -154,7 +161,7 @@ impl<B: http_body::Body> Drop for Told<B> {
         let now = Instant::now();
         let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
         self.tale.total_time = total_time;
-        // Nobody read the clock for an answer that was at hand.
+        // Nobody read the clock for an answer that left in one go.
         if self.tale.head_time.is_zero() {
             self.tale.head_time = total_time;
         }

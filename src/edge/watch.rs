@@ -114,13 +114,19 @@ impl Watch {
         }
     }
 
-    /// An answer under way can be marked as the last one; a quiet viewer gets the last call.
+    /// An answer under way can be marked as the last one, unless its head is out already; a quiet viewer
+    /// gets the last call.
     fn may_finish(&self) -> bool {
-        self.protocol == Protocol::Http2
-            || self.gauge.phase() == Phase::Serving
-            || self
-                .last_call()
+        let called = || {
+            self.last_call()
                 .is_some_and(|moment| moment <= Instant::now())
+        };
+        match self.gauge.phase() {
+            _ if self.protocol == Protocol::Http2 => true,
+            Phase::Serving => true,
+            Phase::Sending => false,
+            Phase::Quiet | Phase::Head => called(),
+        }
     }
 
     fn last_call(&self) -> Option<Instant> {
@@ -144,7 +150,7 @@ impl Watch {
     fn due(&self) -> Option<(Instant, Overdue)> {
         let since = self.gauge.since();
         let phase = match (self.gauge.phase(), self.finishing) {
-            (Phase::Serving, _) => None,
+            (Phase::Serving | Phase::Sending, _) => None,
             (Phase::Quiet | Phase::Head, Some(since)) => {
                 Some((since + self.limits.send_rate_window, Overdue::Farewell))
             }
@@ -155,7 +161,8 @@ impl Watch {
             .stall
             .as_ref()
             .map(|stall| (stall.since + self.limits.send_rate_window, Overdue::Bytes));
-        let call = (self.finishing.is_none() && self.roll.closing())
+        let sending = self.gauge.phase() == Phase::Sending;
+        let call = (self.finishing.is_none() && !sending && self.roll.closing())
             .then(|| self.last_call().map(|moment| (moment, Overdue::LastCall)))
             .flatten();
         [phase, stall, call]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::Body;
-use crate::cache::Object;
+use crate::cache::{Object, SAID_ANEW};
 use crate::origin::RequestBody;
 use crate::telemetry::Tale;
 
@@ -46,7 +46,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// Complete but for `Date` and framing, which the edge adds, and for the fields of `held`.
     pub headers: HeaderMap,
-    /// An object whose fields are the answer's too, as they are: shared, not copied.
+    /// An object whose fields are the answer's too, but for [`SAID_ANEW`]: shared, not copied.
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: Body,
@@ -62,7 +62,16 @@ impl Answer {
             return added;
         };
         let mut headers = object.head.headers.clone();
+        for name in &SAID_ANEW {
+            headers.remove(name);
+        }
         for (name, value) in &added {
+            debug_assert!(
+                *name == header::VARY
+                    || name.as_str() == "cache-status"
+                    || !headers.contains_key(name),
+                "{name} would be said twice"
+            );
             headers.append(name, value.clone());
         }
         headers

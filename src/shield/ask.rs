@@ -14,7 +14,7 @@ use crate::policy::directives::RequestDirectives;
 use crate::policy::freshness::{Freshness, freshness, freshness_for};
 use crate::telemetry::{LogLine, Outcome, Tale};
 
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// One request that has entered.

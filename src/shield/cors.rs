@@ -26,7 +26,8 @@ pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
         Cors::Only(origins) => {
-            forget(answer, route);
+            answer.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            answer.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
             answer.append(header::VARY, ORIGIN);
             let page = viewer.get(header::ORIGIN);
             let known = page.filter(|page| origins.iter().any(|known| *page == known.as_str()));
@@ -35,14 +36,6 @@ pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
                 answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
             }
         }
-    }
-}
-
-/// Takes out what [`allow`] says anew whatever the origin said.
-pub(super) fn forget(stored: &mut HeaderMap, route: &Route) {
-    if !matches!(route.cors, Cors::Off) {
-        stored.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
-        stored.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
     }
 }
 

@@ -11,9 +11,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::oneshot;
 
-use super::ask::X_REQUEST_ID;
+use super::Shield;
 use super::pass::Passed;
-use super::{Shield, cors};
 use crate::cache::{Fill, Head, Object};
 use crate::media::{Facts, Kind};
 use crate::origin::{Errand, Failure, Framing, Reply};
@@ -166,7 +165,7 @@ impl Job {
         stored: bool,
     ) -> Head {
         let targeted = headers::targeted(&origin);
-        let mut headers = self.downstream(origin);
+        let mut headers = headers::downstream(origin, &self.shield.rules.name);
         if status == StatusCode::OK {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
@@ -180,15 +179,6 @@ impl Job {
             length: None,
             stored,
         }
-    }
-
-    /// An origin's fields as they are stored: without those that every answer says anew, so that hits
-    /// need not copy them to replace one.
-    fn downstream(&self, origin: HeaderMap) -> HeaderMap {
-        let mut headers = headers::downstream(origin, &self.shield.rules.name);
-        headers.remove(X_REQUEST_ID);
-        cors::forget(&mut headers, &self.route);
-        headers
     }
 }
 

@@ -46,11 +46,7 @@ impl Shield {
         let Access::Enter(entry) = self.judge(&arrival) else {
             return None;
         };
-        let ask = self.ask(&mut arrival, entry);
-        if headers::loops(&ask.headers, &self.rules.name) {
-            return None;
-        }
-        match self.at_hand(ask) {
+        match self.enter(&mut arrival, entry) {
             Look::Served(answer) => Some(answer),
             Look::Wanting(..) => None,
         }
@@ -83,17 +79,19 @@ impl Shield {
                 // Boxed, as all that waits: a connection keeps room for the largest future it may run.
                 Box::pin(self.pass_method(ask, &host, arrival.method, arrival.body)).await
             }
-            Access::Enter(entry) => {
-                let ask = self.ask(&mut arrival, entry);
-                if headers::loops(&ask.headers, &self.rules.name) {
-                    return refuse::looped(ask);
-                }
-                match self.at_hand(ask) {
-                    Look::Served(answer) => answer,
-                    Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
-                }
-            }
+            Access::Enter(entry) => match self.enter(&mut arrival, entry) {
+                Look::Served(answer) => answer,
+                Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
+            },
         }
+    }
+
+    fn enter(self: &Arc<Self>, arrival: &mut Arrival, entry: Entry) -> Look {
+        let ask = self.ask(arrival, entry);
+        if headers::loops(&ask.headers, &self.rules.name) {
+            return Look::Served(refuse::looped(ask));
+        }
+        self.at_hand(ask)
     }
 
     /// Looks the key up and serves what may be served without a wait.

@@ -9,12 +9,13 @@ use tokio::time::timeout;
 
 use super::ask::Ask;
 use super::pass::Passed;
-use super::status::{Story, tell};
+use super::status::{Story, X_CACHE, tell};
 use super::{Answer, Body, Settings, cors, refuse};
 use crate::cache::{FIELDS_ADDED, Follower, Head, Object, Reach};
 use crate::policy::conditional::{self, Condition};
 use crate::policy::lifetime::Reason;
 use crate::policy::range::{self, Asked, Resolved, Span, Spec};
+use crate::policy::route::Cors;
 use crate::telemetry::Outcome;
 
 /// From an object in memory.
@@ -24,7 +25,7 @@ pub(super) fn object(
     outcome: Outcome,
     settings: &Settings,
 ) -> Answer {
-    if object.lines.is_some() && wants_whole(&ask, &object.head) {
+    if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
         let headers = HeaderMap::with_capacity(FIELDS_ADDED);
         let added = dress(&ask, &object.head, headers, outcome);
@@ -44,6 +45,17 @@ pub(super) fn object(
             _ => Body::Pieces(spans.iter().copied().map(part).collect()),
         },
     )
+}
+
+/// The answer only adds to the stored fields: none of them, but those that are always said anew, is
+/// replaced.
+fn may_share(ask: &Ask, stored: &HeaderMap) -> bool {
+    let route = &ask.entry.route;
+    let stays = |name| !stored.contains_key(name);
+    let cors = !matches!(route.cors, Cors::Off)
+        || stays(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+            && stays(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+    cors && (!route.x_cache || stays(X_CACHE))
 }
 
 /// Nothing was asked for but the object as it is.
@@ -130,7 +142,6 @@ pub(super) async fn growing(
     if let Some(answer) = precondition(&ask, head, outcome) {
         return finish(ask, answer, Body::Empty, outcome);
     }
-    let near = near_range(&ask, head);
     let arriving = Arriving {
         headers: dressed(&ask, head, outcome),
         ask,
@@ -138,8 +149,10 @@ pub(super) async fn growing(
         follower,
         outcome,
     };
-    match near {
-        _ if arriving.ask.head_only => arriving.without_body(),
+    if arriving.ask.head_only {
+        return arriving.whole(None);
+    }
+    match near_range(&arriving.ask, head) {
         None => arriving.whole(None),
         Some(range) => arriving.range(range, settings.wait_max).await,
     }
@@ -155,11 +168,6 @@ struct Arriving<'h> {
 }
 
 impl Arriving<'_> {
-    fn without_body(self) -> Answer {
-        let answer = (self.head.status, self.headers);
-        finish(self.ask, answer, Body::Empty, self.outcome)
-    }
-
     fn whole(self, left: Option<u64>) -> Answer {
         let body = Body::Growing {
             follower: self.follower,

@@ -11,7 +11,7 @@ use crate::policy::freshness::ttl_seconds;
 use crate::telemetry::Outcome;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+pub(super) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// Why a request had to be forwarded: RFC 9211 §2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

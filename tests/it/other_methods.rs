@@ -171,3 +171,40 @@ async fn cors_left_to_the_origin() {
     let answer = shield.start().await.get(PATH).await;
     assert_eq!(answer.header("access-control-allow-origin"), Some(SITE));
 }
+
+/// Two routes share an object, and each has its own way with it, whoever asked first.
+#[tokio::test]
+async fn one_routes_cors_is_not_anothers() {
+    use seawall::policy::route::Cors;
+    const HOSTS: [(&str, &str); 2] = [("any.test", "*"), ("off.test", SITE)];
+    let own = || {
+        reply()
+            .content_type("video/mp2t")
+            .header("Access-Control-Allow-Origin", SITE)
+            .body("x")
+    };
+    for first in [0, 1] {
+        let origin = Origin::start().await.on(PATH, own());
+        let shield = Shield::in_front_of(&origin)
+            .with(|config| {
+                let mut route = (*config.rules.routes[0]).clone();
+                route.hosts = vec![HOSTS[0].0.to_owned()];
+                let mut off = route.clone();
+                off.hosts = vec![HOSTS[1].0.to_owned()];
+                off.cors = Cors::Off;
+                config.rules.routes = vec![route.into(), off.into()];
+            })
+            .start()
+            .await;
+        for turn in [first, 1 - first, first] {
+            let (host, allowed) = HOSTS[turn];
+            let answer = shield.ask(get(PATH).host(host)).await;
+            let fields: Vec<_> = answer
+                .is_whole("x")
+                .fields
+                .all("access-control-allow-origin");
+            assert_eq!(fields, [allowed], "{host} after {}", HOSTS[first].0);
+        }
+        assert_eq!(origin.hits(PATH), 1);
+    }
+}

@@ -22,7 +22,7 @@ pub(super) enum Said {
     /// One whole GET, after which the connection stays open.
     Get { uri: Uri, headers: HeaderMap },
     /// Another whole request without a body.
-    Whole,
+    Bodiless,
     /// Less, or more, or something else.
     Other,
 }
@@ -47,11 +47,11 @@ pub(super) fn read(came: &[u8]) -> Said {
         return Said::Other;
     };
     if method != "GET" || !target.starts_with('/') || target.contains('#') || !stays(&headers) {
-        return Said::Whole;
+        return Said::Bodiless;
     }
     match Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())) {
         Ok(uri) => Said::Get { uri, headers },
-        Err(_) => Said::Whole,
+        Err(_) => Said::Bodiless,
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     fn said(came: &str) -> &'static str {
         match read(came.as_bytes()) {
             Said::Get { .. } => "get",
-            Said::Whole => "whole",
+            Said::Bodiless => "bodiless",
             Said::Other => "other",
         }
     }
@@ -109,7 +109,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-b\r\n\r\n",
         ] {
-            assert_eq!(said(came), "whole", "{came}");
+            assert_eq!(said(came), "bodiless", "{came}");
         }
     }
 

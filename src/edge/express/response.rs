@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, header};
 
+use crate::cache::write_field;
 use crate::shield::Answer;
 
 /// Fits most heads with a playlist behind them, so that they are written without growing.
@@ -40,40 +41,27 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
     head.push(b' ');
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
-    match held.map(|object| (&object.lines, &object.head.headers)) {
-        Some((Some(lines), _)) => head.extend_from_slice(lines),
-        Some((None, headers)) => fields(&mut head, headers),
-        None => {}
+    if let Some(object) = held {
+        head.extend_from_slice(&object.lines);
     }
-    fields(&mut head, headers);
-    let has = |name| {
-        headers.contains_key(&name) || held.is_some_and(|held| held.head.headers.contains_key(name))
-    };
+    for (name, value) in headers {
+        write_field(&mut head, name, value);
+    }
     if let Some(length) = length
-        && !has(header::CONTENT_LENGTH)
+        && !headers.contains_key(header::CONTENT_LENGTH)
     {
         // Writing to a vector cannot fail.
         let _ = write!(head, "content-length: {length}\r\n");
     }
-    if !has(header::DATE) {
+    let dated = |headers: &HeaderMap| headers.contains_key(header::DATE);
+    if !dated(headers) && !held.is_some_and(|object| dated(&object.head.headers)) {
         // It was at hand: the moment it was asked for is the moment it was made.
-        field(&mut head, b"date", &date(tale.arrived));
+        head.extend_from_slice(b"date: ");
+        head.extend_from_slice(&date(tale.arrived));
+        head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
     head
-}
-
-fn fields(head: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        field(head, name.as_str().as_bytes(), value.as_bytes());
-    }
-}
-
-fn field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    head.extend_from_slice(name);
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value);
-    head.extend_from_slice(b"\r\n");
 }
 
 fn date(now: Instant) -> [u8; DATE_BYTES] {

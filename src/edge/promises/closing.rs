@@ -112,3 +112,28 @@ async fn aborting_throws_everyone_out() {
     assert_eq!(viewer.hear_out().await.0, "");
     until("nobody is left", || scene.edge.stats().open == 0).await;
 }
+
+/// Whoever asks again while a large answer is on its way must not lose the rest of it.
+#[tokio::test]
+async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
+    const LENGTH: usize = 12 << 20;
+    for scene in Scene::in_both_lanes(Limits::default(), || {
+        Body::Whole(Some(Bytes::from(vec![b'x'; LENGTH])))
+    }) {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.hear_until("\r\n\r\n").await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let edge = scene.edge.clone();
+        let draining = tokio::spawn(async move { edge.drain().await });
+        until("draining", || scene.edge.draining()).await;
+        let (heard, proper) = viewer.hear_out().await;
+        let first = heard.bytes().take_while(|&byte| byte == b'x').count();
+        assert_eq!((first, proper), (LENGTH, true));
+        assert!(!scene.tales.take()[0].aborted);
+        timeout(Duration::from_secs(10), draining)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}

@@ -15,7 +15,8 @@ impl Job {
     /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
     pub(super) fn revived(self, reply: &Reply, seen: &Arc<Object>) {
         let now = Moment::now();
-        let update = self.downstream(reply.headers.clone());
+        let name = &self.shield.rules.name;
+        let update = headers::downstream(reply.headers.clone(), name);
         let updated = conditional::updated(&seen.head.headers, &update);
         let targeted = headers::targeted(&reply.headers).or_else(|| seen.head.targeted.clone());
 

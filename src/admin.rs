@@ -1,8 +1,9 @@
-//! What may operators ask? `/metrics`, `/healthz`, `/readyz`, `POST /purge?url=…`.
+//! What may operators ask? `/metrics`, `/status`, `/healthz`, `/readyz`, `POST /purge?url=…`.
 //!
 //! Knows no room of the server: it shows the pages it was given and passes purges on.
 
 mod office;
+pub mod origins;
 pub mod pages;
 
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
 pub struct Desk {
     /// What `/metrics` shows, in this order.
     pub pages: Vec<Page>,
+    /// What `/status` shows.
+    pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Whether viewers are being let in.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Drops what is stored for an absolute URL; `false`: no route serves it.

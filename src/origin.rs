@@ -3,16 +3,26 @@
 //! Knows addresses, connections, deadlines and retries. Knows nothing of keys, viewers or storage.
 //! pingora stays in here; nothing of it shows in this face.
 
+mod attempt;
+mod check;
+mod choose;
 mod dial;
 mod failure;
 mod fetch;
+pub mod guard;
 mod head;
+mod hedge;
 mod inflow;
+mod latency;
 mod limit;
 mod line;
+mod rank;
 mod request;
 mod resolve;
+mod review;
 mod settings;
+pub mod sign;
+mod site;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -20,22 +30,35 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
 
+pub use choose::Balance;
 pub use failure::Failure;
 pub use inflow::Inflow;
-pub use settings::{Deadlines, Endpoint, Protocol, Settings, SetupError};
-pub use stats::Stats;
+pub use latency::Latency;
+pub use limit::Rejection;
+pub use rank::Rank;
+pub use settings::{
+    Check, CheckKind, Deadlines, Endpoint, Guards, Protocol, Retry, Settings, SetupError,
+};
+pub use stats::{Checked, Condition, Counts, EndpointStats, Stats};
 
+use check::Checkups;
+use choose::Wheel;
 use dial::Dial;
 use fetch::Desk;
-use limit::Gate;
+use guard::budget::Budget;
+use limit::{Gate, Limits};
 use request::Additions;
 use resolve::Names;
+use review::Review;
+use sign::Signer;
+use site::Site;
 
 /// One request to an origin.
 pub struct Errand {
@@ -49,17 +72,28 @@ pub struct Errand {
     pub headers: HeaderMap,
     /// A body, for methods that have one.
     pub body: Option<RequestBody>,
+    /// It was there a moment ago: one endpoint's "not found" is not believed while another can be asked.
+    pub held: bool,
+    /// Its place when not all can go at once.
+    pub rank: Rank,
 }
 
 impl Errand {
     /// A GET, which has no body.
-    pub fn get(target: PathAndQuery, host: Option<HeaderValue>, headers: HeaderMap) -> Errand {
+    pub fn get(
+        target: PathAndQuery,
+        host: Option<HeaderValue>,
+        headers: HeaderMap,
+        rank: Rank,
+    ) -> Errand {
         Errand {
             method: Method::GET,
             path_and_query: target,
             host,
             headers,
             body: None,
+            held: false,
+            rank,
         }
     }
 }
@@ -97,7 +131,7 @@ pub struct Reply {
 /// An origin group, ready to be asked.
 pub struct Origin {
     name: Arc<str>,
-    desk: Desk,
+    desk: Arc<Desk>,
 }
 
 /// Resolves a host and port to addresses; may block (it runs on the blocking pool).
@@ -107,6 +141,7 @@ impl Origin {
     /// Prepares a group. Names are resolved in the background: this never blocks.
     /// `lookup` is the system's resolver in production and a script in tests.
     pub fn new(settings: Settings, lookup: Lookup) -> Result<Origin, SetupError> {
+        let signer = Signer::new(&settings, &lookup)?;
         let names = Names::new(&settings.endpoints, lookup, settings.resolve_every);
         let dial = Arc::new(Dial::new(&settings, names)?);
         let hosts = settings.endpoints.iter().map(|endpoint| {
@@ -117,18 +152,30 @@ impl Origin {
             value.ok_or(SetupError::Host { host })
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
+        let sites = (0..settings.endpoints.len())
+            .map(|place| Site::new(place, &settings).into())
+            .collect();
+        let limits = Limits {
+            concurrency_max: settings.concurrency_max,
+            queue_max: settings.queue_max,
+            requests_per_second_max: settings.requests_per_second_max,
+        };
         Ok(Origin {
             name: settings.name,
-            desk: Desk {
-                gate: Gate::new(settings.concurrency_max, settings.queue_max),
+            desk: Arc::new(Desk {
+                gate: Gate::new(&limits),
                 dial,
-                ledger: Arc::default(),
-                additions: Additions {
-                    hosts,
-                    headers: settings.headers,
-                },
+                sites,
+                checkups: settings.health.map(Checkups::new),
+                balance: settings.balance,
+                wheel: Mutex::new(Wheel::default()),
+                budget: Mutex::new(Budget::new(settings.retry.budget, Instant::now())),
+                review: Review::new(settings.guards.ejection.judged_every, Instant::now()),
+                retry: settings.retry,
+                additions: Additions { hosts },
+                signer,
                 deadlines: settings.deadlines,
-            },
+            }),
         })
     }
 
@@ -137,17 +184,42 @@ impl Origin {
         &self.name
     }
 
-    /// Asks the origin, within the group's cap and deadlines. A reset of a reused connection before
-    /// the head is retried once on a fresh one, for idempotent methods without a body. Dropping the
-    /// future gives its permit back and closes its connection.
+    /// Asks the origin, within the group's cap and deadlines: one endpoint, and others where that one cannot
+    /// be reached or, as far as [`Retry`] goes, does not answer as it should. Dropping the future gives its
+    /// permit back and closes its connection.
     pub async fn fetch(&self, errand: Errand) -> Result<Reply, Failure> {
+        self.desk.attend();
         self.desk.fetch(errand).await
+    }
+
+    /// Starts checking the endpoints, where that is set, before anybody asks for anything. Must be called
+    /// inside a tokio runtime; should that one end, the next fetch starts anew.
+    pub fn attend(&self) {
+        self.desk.attend();
     }
 
     /// What came of asking, so far.
     pub fn stats(&self) -> Stats {
-        let Desk { gate, ledger, .. } = &self.desk;
-        ledger.read(Arc::clone(&self.name), gate.in_flight(), gate.queued())
+        let Desk {
+            gate, dial, sites, ..
+        } = &*self.desk;
+        let census = gate.census();
+        let endpoints: Vec<_> = sites.iter().map(|site| site.read(dial)).collect();
+        let mut total = Counts::default();
+        for endpoint in &endpoints {
+            total += &endpoint.counts;
+        }
+        Stats {
+            name: Arc::clone(&self.name),
+            total,
+            endpoints,
+            in_flight: census.in_flight,
+            queued: census.queued.iter().sum(),
+            surge_queue: Rank::ALL.map(|rank| (rank, census.queued[rank.index()])),
+            spillover: census.rejected(Rejection::QueueFull)
+                + census.rejected(Rejection::Displaced),
+            rejected: Rejection::ALL.map(|reason| (reason, census.rejected(reason))),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod fill;
 mod journey;
 mod manifest;
 mod pass;
+mod rank;
 mod refuse;
 mod respond;
 mod slices;

@@ -72,11 +72,12 @@ fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/metrics" if read => metrics(desk),
+        "/status" if read => json(StatusCode::OK, &(desk.status)()),
         "/healthz" if read => text(StatusCode::OK, "ok\n"),
         "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
         "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/purge" if request.method() == Method::POST => purge(desk, request.uri()),
-        "/metrics" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
+        "/metrics" | "/status" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
         "/purge" => wrong_method("POST"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
@@ -190,6 +191,7 @@ mod tests {
 
     fn desk(ready: bool) -> Desk {
         Desk {
+            status: Box::new(|| serde_json::json!({})),
             pages: vec![
                 Box::new(|page| page.push_str("one 1\n")),
                 Box::new(|page| page.push_str("two 2\n")),

@@ -1,7 +1,6 @@
-//! What do the rooms count? Their snapshots, written as metrics.
+//! What does the memory count? Its snapshot, written as metrics.
 
 use crate::cache;
-use crate::origin;
 use crate::telemetry::Exposition;
 
 /// A metric's name, what it says, and what it stands at.
@@ -79,70 +78,4 @@ fn totals(stats: &cache::Stats) -> [Line; 5] {
             stats.windowed,
         ),
     ]
-}
-
-/// What came of asking the origins.
-pub fn origins(groups: &[origin::Stats]) -> String {
-    let mut page = Exposition::default();
-    requests(&mut page, groups);
-    for stats in groups {
-        let name = [("origin", &*stats.name)];
-        page.counter(
-            "seawall_origin_bytes_total",
-            "Body bytes received from origins.",
-            &name,
-            stats.bytes_received,
-        );
-        for (state, value) in [
-            ("new", stats.connections_new),
-            ("reused", stats.connections_reused),
-        ] {
-            page.counter(
-                "seawall_origin_connections_total",
-                "Connections to origins, made or used again.",
-                &[name[0], ("state", state)],
-                value,
-            );
-        }
-        page.counter(
-            "seawall_origin_retries_total",
-            "Requests sent again because a reused connection had been closed.",
-            &name,
-            stats.retries,
-        );
-        page.gauge(
-            "seawall_origin_in_flight",
-            "Requests to origins under way.",
-            &name,
-            stats.in_flight as u64,
-        );
-        page.gauge(
-            "seawall_origin_queued",
-            "Requests waiting for a permit to ask an origin.",
-            &name,
-            stats.queued as u64,
-        );
-    }
-    page.to_string()
-}
-
-fn requests(page: &mut Exposition, groups: &[origin::Stats]) {
-    const NAME: &str = "seawall_origin_requests_total";
-    const HELP: &str = "Requests to origins, by what came of them.";
-    for stats in groups {
-        let classes = [
-            ("2xx", stats.success),
-            ("3xx", stats.redirect),
-            ("4xx", stats.client_error),
-            ("5xx", stats.server_error),
-            ("abandoned", stats.abandoned),
-        ];
-        let failures = stats
-            .failures
-            .map(|(failure, count)| (failure.as_str(), count));
-        for (result, count) in classes.into_iter().chain(failures) {
-            let labels = [("origin", &*stats.name), ("result", result)];
-            page.counter(NAME, HELP, &labels, count);
-        }
-    }
 }

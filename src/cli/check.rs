@@ -109,6 +109,10 @@ fn origin_line(origin: &origin::Settings, used: bool) -> String {
     if !origin.verify {
         text.push_str(" (certificates are NOT checked)");
     }
+    if let Some(sigv4) = &origin.sigv4 {
+        let (service, region) = (sigv4.service.as_str(), &sigv4.region);
+        let _ = write!(text, " (signed for {service} in {region})");
+    }
     if !used {
         text.push_str(" (no route uses it)");
     }
@@ -158,7 +162,8 @@ mod tests {
         let file = folder.path().join("seawall.toml");
         let source = "[admin]\nlisten = \"127.0.0.1:9090\"\n[[origin]]\nname = \"main\"\n\
                       endpoints = [\"https://[2001:db8::1]\"]\nverify = false\n\
-                      headers = { X-Token = \"s3cret\" }\n";
+                      headers = { X-Token = \"s3cret\" }\n\
+                      sigv4 = { region = \"eu-west-1\", service = \"s3\" }\n";
         std::fs::write(&file, source).unwrap();
         let text = summary(&file, &Config::load(&file).unwrap());
         assert!(text.contains("0.0.0.0:8080"), "{text}");
@@ -168,6 +173,7 @@ mod tests {
             text.contains("https://[2001:db8::1]:443 (certificates are NOT"),
             "{text}"
         );
+        assert!(text.contains("(signed for s3 in eu-west-1)"), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
 }

@@ -85,11 +85,8 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
         return Err(fault("a path or query has no place here").instead(plain));
     }
     let host = upstream_host(authority.host()).ok_or(fault("not a host name or address"))?;
-    Ok(Endpoint {
-        tls,
-        host,
-        port: port(authority, tls).ok_or(fault("not a port"))?,
-    })
+    let port = port(authority, tls).ok_or(fault("not a port"))?;
+    Ok(Endpoint::new(tls, host, port))
 }
 
 fn port(authority: &Authority, tls: bool) -> Option<u16> {
@@ -221,6 +218,18 @@ pub(crate) fn name(text: &str) -> Result<String, Fault> {
         _ if !text.chars().all(fits) => Err(fault("a character that does not belong in a name")),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// Reads the name of a region as signatures spell it.
+pub(crate) fn region(text: &str) -> Result<String, Fault> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        "a region such as \"eu-west-1\"",
+        "not a region's name",
+    ))
 }
 
 /// Reads the name this shield goes by in `Via` and `CDN-Loop`: one token.

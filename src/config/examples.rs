@@ -52,7 +52,9 @@ fn uncommented(text: &str, with_examples: bool) -> String {
 }
 
 fn read(text: &str, path: &Path) -> Config {
-    let environment: &secret::Environment<'_> = &|name| Some(format!("value-of-{name}"));
+    // What AWS's variables say is looked at more closely than what files fill in.
+    let environment: &secret::Environment<'_> =
+        &|name| (!name.starts_with("AWS_")).then(|| format!("value-of-{name}"));
     file::read(text, path, environment)
         .finish()
         .unwrap_or_else(|problems| panic!("{problems}"))
@@ -66,6 +68,11 @@ fn furnished() -> (tempfile::TempDir, PathBuf) {
     write("live.pem", &pair.cert.pem());
     write("live.key", &pair.signing_key.serialize_pem());
     write("authority.pem", &pair.cert.pem());
+    write("shield.pem", &pair.cert.pem());
+    write("shield.key", &pair.signing_key.serialize_pem());
+    write("cdn-code", "a-code\n");
+    let key = "aws_access_key_id = A\naws_secret_access_key = B\n";
+    write("aws-credentials", &format!("[shield]\n{key}"));
     let path = folder.path().join("seawall.toml");
     (folder, path)
 }

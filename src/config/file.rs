@@ -5,7 +5,12 @@
 
 mod caching;
 mod doors;
+mod endpoints;
+mod health;
+mod identity;
 mod origins;
+mod pair;
+mod resilience;
 mod routes;
 
 use std::collections::HashSet;

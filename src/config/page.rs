@@ -39,6 +39,11 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Where variables come from.
+    pub(super) fn environment(&self) -> &'a Environment<'a> {
+        self.environment
+    }
+
     /// Notes a problem.
     pub(super) fn note(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);

@@ -20,7 +20,8 @@ use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::line::{Line, Session};
-use super::resolve::{Names, Place, share};
+use super::resolve::{Names, share};
+use super::sign::ClientCertificate;
 use super::{Endpoint, Failure, Protocol, Settings, SetupError};
 
 /// Idle connections kept at most.
@@ -35,8 +36,8 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// Taking a connection out of the pool needs the task that watches it to let go: it runs at once,
 /// unless its runtime has stopped turning.
 const POOL_PATIENCE: Duration = Duration::from_millis(100);
-/// How long an address that could not be connected to is tried last.
-const SHUN: Duration = Duration::from_secs(5);
+/// After so long an address that could not be connected to is tried again, behind the requests.
+const SHUN: Duration = Duration::from_secs(1);
 const SHUNNED_MAX: usize = 64;
 /// Trusted by groups that speak no TLS: nobody. Spares them reading the system's certificates.
 const NO_AUTHORITIES: &str = "/dev/null";
@@ -50,11 +51,18 @@ pub(super) struct Dial {
     protocol: Protocol,
     patience: Duration,
     names: Arc<Names>,
-    shunned: Mutex<Vec<(SocketAddr, Instant)>>,
+    shunned: Mutex<Vec<Shunned>>,
     /// Held, by endpoint, while an HTTP/2 connection is made that others will share.
     opening: Vec<tokio::sync::Mutex<()>>,
     /// HTTP/2 was offered and declined: connections are not shared, nobody need wait for another's.
     declined: AtomicBool,
+}
+
+/// An address that could not be connected to: tried last, until a connection proves it good.
+struct Shunned {
+    endpoint: usize,
+    address: SocketAddr,
+    retry_at: Instant,
 }
 
 /// Why no connection was made, in a word and in full.
@@ -68,6 +76,8 @@ impl Dial {
         } else {
             Some(NO_AUTHORITIES.to_owned())
         };
+        let shown = settings.client_certificate.as_ref();
+        options.cert_key_file = shown.map(ClientCertificate::files).transpose()?;
         // pingora panics where certificates cannot be loaded.
         let connector = catch_unwind(AssertUnwindSafe(|| Connector::new(Some(options))))
             .map_err(|_| SetupError::Authorities)?;
@@ -93,29 +103,34 @@ impl Dial {
         &self.connector
     }
 
-    /// Gets a line to the first address that can be reached. With `fresh`, its connection is new.
-    pub(super) async fn line(self: &Arc<Self>, fresh: bool) -> Result<Line, Failure> {
+    /// Gets a line to the first address of an endpoint that can be reached in time. With `fresh`, its
+    /// connection is new.
+    pub(super) async fn line(
+        self: &Arc<Self>,
+        endpoint: usize,
+        fresh: bool,
+        until: Instant,
+    ) -> Result<Line, Failure> {
         self.names.tend();
-        let until = Instant::now() + self.patience;
-        let mut places = self.names.places(until).await;
-        self.put_shunned_last(&mut places);
+        let mut addresses = self.names.addresses(endpoint, until).await;
+        self.put_shunned_last(&mut addresses);
         let mut failure = Failure::Resolve;
-        let mut left = places.len();
-        for place in places {
-            let peer = self.peer(place);
+        let mut left = addresses.len();
+        for address in addresses {
+            let peer = self.peer(endpoint, address);
             if !fresh && let Some(session) = self.pooled(&peer).await {
-                return Ok(Line::new(session, peer, place.endpoint, true, self));
+                return Ok(Line::new(session, peer, endpoint, true, self));
             }
             let patience = share(until, left);
-            let connecting = self.connect_or_join(&peer, place.endpoint, fresh, patience);
+            let connecting = self.connect_or_join(&peer, endpoint, fresh, patience);
             let late = |_| Err((Failure::Connect, "not in time".to_owned()));
             match timeout_at(patience, connecting).await.unwrap_or_else(late) {
                 Ok((session, reused)) => {
-                    self.unshun(place.address);
-                    return Ok(Line::new(session, peer, place.endpoint, reused, self));
+                    self.unshun(address);
+                    return Ok(Line::new(session, peer, endpoint, reused, self));
                 }
                 Err((refusal, reason)) => {
-                    self.shun(place.address, &reason);
+                    self.shun(endpoint, address, &reason);
                     if failure != Failure::Tls {
                         failure = refusal;
                     }
@@ -124,6 +139,42 @@ impl Dial {
             left -= 1;
         }
         Err(failure)
+    }
+
+    /// May an endpoint be reached, as far as is known? One that could not be is tried again behind the
+    /// requests, so that no viewer waits for it to come back.
+    pub(super) fn reachable(self: &Arc<Self>, endpoint: usize) -> bool {
+        let Some(known) = self.names.known(endpoint) else {
+            return true;
+        };
+        let mut shunned = self.shunned.lock();
+        let now = Instant::now();
+        let mut due = None;
+        for shun in shunned.iter_mut().filter(|shun| shun.endpoint == endpoint) {
+            if shun.retry_at <= now && known.contains(&shun.address) {
+                shun.retry_at = now + SHUN;
+                due = Some(shun.address);
+            }
+        }
+        let good = |address: &SocketAddr| shunned.iter().all(|shun| shun.address != *address);
+        let reachable = known.iter().any(good);
+        drop(shunned);
+        if let Some(address) = due {
+            self.try_again(endpoint, address);
+        }
+        reachable
+    }
+
+    fn try_again(self: &Arc<Self>, endpoint: usize, address: SocketAddr) {
+        let dial = Arc::clone(self);
+        tokio::spawn(async move {
+            let peer = dial.peer(endpoint, address);
+            let connecting = dial.connect(&peer);
+            if let Ok(Ok(session)) = timeout(dial.patience, connecting).await {
+                dial.unshun(address);
+                drop(Line::new(session, peer, endpoint, false, &dial));
+            }
+        });
     }
 
     async fn pooled(&self, peer: &HttpPeer) -> Option<Session> {
@@ -199,13 +250,13 @@ impl Dial {
 
     /// pingora's description of an address. It is never given a name: it would look it up itself,
     /// wait for that, and panic where it fails.
-    fn peer(&self, place: Place) -> HttpPeer {
-        let endpoint = &self.endpoints[place.endpoint];
+    fn peer(&self, endpoint: usize, address: SocketAddr) -> HttpPeer {
+        let endpoint = &self.endpoints[endpoint];
         // An empty name would switch certificate checks off.
         let own = endpoint.host.trim_end_matches('.');
         let sni = self.sni.as_deref().unwrap_or(own).to_owned();
         #[expect(clippy::disallowed_methods, reason = "given an address, never a name")]
-        let mut peer = HttpPeer::new(place.address, endpoint.tls, sni);
+        let mut peer = HttpPeer::new(address, endpoint.tls, sni);
         let options = &mut peer.options;
         options.verify_cert = self.verify;
         options.verify_hostname = self.verify;
@@ -221,24 +272,24 @@ impl Dial {
         peer
     }
 
-    fn put_shunned_last(&self, places: &mut [Place]) {
-        let mut shunned = self.shunned.lock();
-        if !shunned.is_empty() {
-            let now = Instant::now();
-            shunned.retain(|&(_, until)| until > now);
-            places.sort_by_key(|place| shunned.iter().any(|&(other, _)| other == place.address));
-        }
+    fn put_shunned_last(&self, addresses: &mut [SocketAddr]) {
+        let shunned = self.shunned.lock();
+        addresses.sort_by_key(|address| shunned.iter().any(|shun| shun.address == *address));
     }
 
     /// Tells of an address when it becomes one to shun, not each time it proves it.
-    fn shun(&self, address: SocketAddr, reason: &str) {
+    fn shun(&self, endpoint: usize, address: SocketAddr, reason: &str) {
         let mut shunned = self.shunned.lock();
-        let known = shunned.iter().any(|&(other, _)| other == address);
-        shunned.retain(|&(other, _)| other != address);
+        let known = shunned.iter().any(|shun| shun.address == address);
+        shunned.retain(|shun| shun.address != address);
         if shunned.len() == SHUNNED_MAX {
             shunned.remove(0);
         }
-        shunned.push((address, Instant::now() + SHUN));
+        shunned.push(Shunned {
+            endpoint,
+            address,
+            retry_at: Instant::now() + SHUN,
+        });
         drop(shunned);
         if !known {
             tracing::warn!(%address, reason, "origin not reached");
@@ -246,7 +297,7 @@ impl Dial {
     }
 
     fn unshun(&self, address: SocketAddr) {
-        self.shunned.lock().retain(|&(other, _)| other != address);
+        self.shunned.lock().retain(|shun| shun.address != address);
     }
 }
 

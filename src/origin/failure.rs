@@ -8,6 +8,9 @@ pub enum Failure {
     /// Too many are waiting already, or the wait for a permit was too long.
     #[error("origin busy")]
     Busy,
+    /// It failed too often: it is left alone until a probe succeeds.
+    #[error("origin left alone")]
+    Open,
     /// No address is known for its name.
     #[error("origin name not resolved")]
     Resolve,
@@ -29,12 +32,16 @@ pub enum Failure {
     /// The body ended early, lacked its last chunk, or stalled.
     #[error("origin body cut off")]
     Truncated,
+    /// Nothing to sign the request with.
+    #[error("no credentials for the origin")]
+    Credentials,
 }
 
 impl Failure {
     /// Every failure, in the order of [`Failure::index`].
-    pub const ALL: [Failure; 8] = [
+    pub const ALL: [Failure; 10] = [
         Failure::Busy,
+        Failure::Open,
         Failure::Resolve,
         Failure::Connect,
         Failure::Tls,
@@ -42,6 +49,7 @@ impl Failure {
         Failure::Reset,
         Failure::Protocol,
         Failure::Truncated,
+        Failure::Credentials,
     ];
 
     /// A dense index for tables of counters.
@@ -53,6 +61,7 @@ impl Failure {
     pub fn as_str(self) -> &'static str {
         match self {
             Failure::Busy => "busy",
+            Failure::Open => "open",
             Failure::Resolve => "resolve",
             Failure::Connect => "connect",
             Failure::Tls => "tls",
@@ -60,6 +69,7 @@ impl Failure {
             Failure::Reset => "reset",
             Failure::Protocol => "protocol",
             Failure::Truncated => "truncated",
+            Failure::Credentials => "credentials",
         }
     }
 

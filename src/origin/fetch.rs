@@ -1,50 +1,74 @@
-//! How is an origin asked? Permit, line, request, head; once more on a fresh line if a reused one
-//! had been closed meanwhile. Every step has its deadline.
+//! How is an origin asked? A permit, then one endpoint after another until one answers as it should.
+//!
+//! An endpoint that could not even be connected to costs nothing but the time: the next is asked at once. Any
+//! further attempt is a retry, for requests that may be sent twice and as long as the budget lasts. The same
+//! endpoint is asked again only after quick failures, where nothing is held that could be served instead: whoever
+//! waited for a timeout does not wait for another.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
 
+use super::attempt::Answer;
+use super::check::Checkups;
+use super::choose::{Standing, Wheel, order};
 use super::dial::Dial;
+use super::guard::budget::Budget;
 use super::head::Head;
 use super::inflow::{Course, Inflow};
-use super::limit::{Gate, Permit};
-use super::line::Line;
-use super::request::{Additions, Payload, Request};
-use super::stats::{Entry, Ledger};
-use super::{Deadlines, Errand, Failure, Reply, RequestBody};
+use super::limit::Gate;
+use super::request::{Additions, Request};
+use super::resolve::share;
+use super::review::Review;
+use super::sign::Signer;
+use super::site::{Entry, Site};
+use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
 
 /// What asking takes.
 pub(super) struct Desk {
     pub(super) gate: Gate,
     pub(super) dial: Arc<Dial>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) sites: Vec<Arc<Site>>,
+    pub(super) checkups: Option<Checkups>,
+    pub(super) balance: Balance,
+    pub(super) wheel: Mutex<Wheel>,
+    pub(super) retry: Retry,
+    pub(super) budget: Mutex<Budget>,
+    pub(super) review: Review,
     pub(super) additions: Additions,
+    pub(super) signer: Arc<Signer>,
     pub(super) deadlines: Deadlines,
 }
 
-/// An answer whose head has arrived.
-struct Answer {
-    permit: Permit,
-    line: Line,
-    head: Head,
+/// Whom one request goes to, and how far it has come.
+pub(super) struct Tour {
+    /// Places of endpoints, the first to be asked first.
+    pub(super) order: Vec<usize>,
+    /// How many of them had their turn; it goes round.
+    pub(super) turns: usize,
+    /// It was there a moment ago.
+    pub(super) held: bool,
+    /// Another endpoint is asked as well when one is late.
+    pub(super) hedged: bool,
+    /// For everything.
+    until: Instant,
+}
+
+impl Tour {
+    /// How many have not been asked yet.
+    fn left(&self) -> usize {
+        self.order.len().saturating_sub(self.turns)
+    }
 }
 
 impl Desk {
-    pub(super) async fn fetch(&self, errand: Errand) -> Result<Reply, Failure> {
+    pub(super) async fn fetch(self: &Arc<Self>, errand: Errand) -> Result<Reply, Failure> {
         let asked = Instant::now();
         let until = asked + self.deadlines.total;
-        let entry = Entry::open(&self.ledger);
-        let answer = timeout_at(until, self.ask(errand)).await;
-        let Answer { permit, line, head } = match answer.unwrap_or(Err(Failure::Timeout)) {
-            Ok(answer) => answer,
-            Err(failure) => {
-                entry.failed(failure);
-                return Err(failure);
-            }
-        };
+        let permit = self.gate.enter(errand.rank, self.deadlines.queue).await?;
+        let Answer { line, head, entry } = self.ask(errand, until).await?;
         let idle = head.idle();
         let Head {
             status,
@@ -71,117 +95,144 @@ impl Desk {
         })
     }
 
-    async fn ask(&self, errand: Errand) -> Result<Answer, Failure> {
-        let Errand { body, .. } = errand;
-        let payload = Payload::of(&errand.method, body.as_ref());
-        let request = Request {
-            method: errand.method,
-            path_and_query: errand.path_and_query,
-            host: errand.host,
-            headers: errand.headers,
-            payload,
+    async fn ask(self: &Arc<Self>, errand: Errand, until: Instant) -> Result<Answer, Failure> {
+        let (held, rank) = (errand.held, errand.rank);
+        let seal = self.signer.seal().await;
+        // Nobody was asked; it is told where it would have been.
+        let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        let (request, mut body) = Request::of(errand, seal);
+        self.budget.lock().request(now());
+        let mut tour = Tour {
+            order: self.order(&request),
+            turns: 0,
+            held,
+            hedged: self.retry.hedges(rank, &request),
+            until,
         };
-        let permit = self.gate.enter(self.deadlines.queue).await?;
-        // What cannot be sent again takes no chance with a connection that may be closing.
-        let line = self.line(!request.repeatable()).await?;
-        let reused = line.reused();
-        let (line, head) = match self.converse(line, &request, body).await {
-            // An idle connection is closed without warning: that says nothing about the origin.
-            // A head that broke off half-way counts as none: nothing of it was used.
-            Err(Failure::Reset) if reused => {
-                self.ledger.retried();
-                let line = self.line(true).await?;
-                self.converse(line, &request, None).await?
+        let mut retries = 0;
+        // An answer as good as none, for when there will be no other.
+        let mut poor = None;
+        let mut failure = Failure::Open;
+        while let Some(entry) = self.next(&mut tour) {
+            let site = Arc::clone(entry.site());
+            let mut wait = None;
+            let mut quick = true;
+            let outcome = self.race(entry, &request, &mut body, &mut tour).await;
+            let left = tour.left();
+            match outcome {
+                Ok(answer) => {
+                    if !self.is_poor(answer.head.status, held && left > 0) {
+                        return Ok(answer);
+                    }
+                    wait = answer.head.retry_after();
+                    poor = Some(answer);
+                }
+                Err(trouble) => {
+                    failure = trouble.failure;
+                    quick = failure == Failure::Reset && !trouble.resent;
+                    // Who was not reached was not asked: the next one costs no retry.
+                    if !trouble.sent && left > 0 {
+                        continue;
+                    }
+                }
             }
-            other => other?,
+            let soon = !held && quick;
+            let worth = left > 0 || soon;
+            let again = worth && request.repeatable() && retries < self.retry.attempts_max;
+            if !again || !self.budget.lock().try_spend(now()) {
+                break;
+            }
+            site.ledger.retried();
+            if left == 0 {
+                let Some(pause) = self.retry.backoff.wait(retries, fastrand::f64(), wait) else {
+                    break;
+                };
+                sleep(pause).await;
+            }
+            retries += 1;
+        }
+        poor.ok_or(failure)
+    }
+
+    /// Opens an entry with the next endpoint that takes requests.
+    fn next(&self, tour: &mut Tour) -> Option<Entry> {
+        for _ in 0..tour.order.len() {
+            let site = &self.sites[tour.order[tour.turns % tour.order.len()]];
+            tour.turns += 1;
+            if let Some(entry) = Entry::open(site, now()) {
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// Until when there must be a connection to the endpoint whose turn it is, and until when
+    /// everything.
+    pub(super) fn limits(&self, tour: &Tour) -> (Instant, Instant) {
+        let connect_until = share(Instant::now() + self.deadlines.connect, tour.left() + 1);
+        (connect_until.min(tour.until), tour.until)
+    }
+
+    /// Nothing speaks against asking this endpoint first.
+    pub(super) fn stands(&self, site: &Site, now: std::time::Instant) -> bool {
+        site.in_good_standing(now) && self.dial.reachable(site.place)
+    }
+
+    /// As good as no answer while there may be another. For something that was there a moment ago,
+    /// one endpoint's word is not enough.
+    pub(super) fn is_poor(&self, status: StatusCode, held: bool) -> bool {
+        (held && is_missing(status)) || self.retry.statuses.contains(&status)
+    }
+
+    /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless
+    /// nobody else can answer it.
+    fn order(self: &Arc<Self>, request: &Request) -> Vec<usize> {
+        let now = now();
+        let stands = |site: &Site| self.stands(site, now);
+        self.review.hold(&self.sites, now, stands);
+        let standings: Vec<Standing> = self
+            .sites
+            .iter()
+            .map(|site| Standing {
+                priority: site.priority,
+                weight: site.weight,
+                in_flight: site.ledger.in_flight(),
+                good: stands(site),
+            })
+            .collect();
+        if standings.iter().any(|standing| standing.good) {
+            let due = self.sites.iter().filter(|site| site.wants_probe(now));
+            due.for_each(|site| self.probe(site, request));
+        }
+        let seed = request.seed();
+        order(&standings, self.balance, seed, &mut self.wheel.lock())
+    }
+
+    /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.
+    fn probe(self: &Arc<Self>, site: &Arc<Site>, request: &Request) {
+        let Some(entry) = Entry::open(site, now()) else {
+            return;
         };
-        Ok(Answer { permit, line, head })
-    }
-
-    async fn line(&self, fresh: bool) -> Result<Line, Failure> {
-        let line = self.dial.line(fresh).await?;
-        self.ledger.connected(line.reused());
-        Ok(line)
-    }
-
-    /// Sends a request on a line and reads the answer's head. A line that fails is used no more.
-    async fn converse(
-        &self,
-        mut line: Line,
-        request: &Request,
-        body: Option<RequestBody>,
-    ) -> Result<(Line, Head), Failure> {
-        match self.exchange(&mut line, request, body).await {
-            Ok(head) => Ok((line, head)),
-            Err(failure) => {
-                line.condemn();
-                Err(failure)
+        let (desk, request) = (Arc::clone(self), request.head_only());
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let connect_until = start + desk.deadlines.connect;
+            let limits = (connect_until, connect_until + desk.deadlines.first_byte);
+            if let Ok(answer) = desk.attempt(entry, &request, &mut None, limits).await {
+                answer.entry.whole(answer.head.status);
             }
-        }
-    }
-
-    async fn exchange(
-        &self,
-        line: &mut Line,
-        request: &Request,
-        body: Option<RequestBody>,
-    ) -> Result<Head, Failure> {
-        let patience = self.deadlines.first_byte;
-        within(patience, line.send(request, &self.additions)).await?;
-        if let Some(body) = body.filter(|_| !request.payload.is_empty()) {
-            self.send_body(line, request.payload, body).await?;
-        }
-        within(patience, line.read_head(&request.method)).await
-    }
-
-    /// Passes a body on. An origin that stops reading it may still have answered (413, say): then
-    /// the line is good for that answer and for nothing else.
-    async fn send_body(
-        &self,
-        line: &mut Line,
-        payload: Payload,
-        mut body: RequestBody,
-    ) -> Result<(), Failure> {
-        let patience = self.deadlines.between_bytes;
-        let mut sent = 0;
-        while let Some(frame) = within(patience, async {
-            let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
-            frame.transpose().map_err(|_| Failure::Reset)
-        })
-        .await?
-        {
-            // Trailers end here; and an empty piece would be written as the last chunk.
-            let Some(piece) = frame.into_data().ok().filter(|piece| !piece.is_empty()) else {
-                continue;
-            };
-            sent += piece.len() as u64;
-            let Ok(written) = timeout(patience, line.send_piece(piece)).await else {
-                return Err(Failure::Timeout);
-            };
-            if written.is_err() {
-                line.condemn();
-                return Ok(());
-            }
-        }
-        if matches!(payload, Payload::Bytes(promised) if promised != sent) {
-            return Err(Failure::Reset);
-        }
-        match timeout(patience, line.end_body()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => {
-                line.condemn();
-                Ok(())
-            }
-            Err(_) => Err(Failure::Timeout),
-        }
+        });
     }
 }
 
-async fn within<T>(
-    patience: Duration,
-    step: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout(patience, step)
-        .await
-        .unwrap_or(Err(Failure::Timeout))
+fn is_missing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN
+    )
+}
+
+/// The guards' clock.
+pub(super) fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::{Failure, Framing};
@@ -20,6 +20,14 @@ pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) framing: Framing,
+}
+
+impl Head {
+    /// How long the origin wants to be left alone, where it says so in seconds.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let said = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        said.trim().parse().ok().map(Duration::from_secs)
+    }
 }
 
 /// Reads an HTTP/1 head. `raw` is the head as received: pingora has dropped a `Content-Length` that
@@ -76,6 +84,14 @@ pub(super) fn h2(method: &Method, status: StatusCode, headers: HeaderMap) -> Res
 }
 
 impl Head {
+    /// Whether the origin does not believe who is asking.
+    pub(super) fn refuses(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        )
+    }
+
     /// How long the connection may be kept idle: a little less than the origin will keep it.
     pub(super) fn idle(&self) -> Duration {
         let told = self.headers.get("keep-alive").and_then(|value| {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::limit::Permit;
 use super::line::Line;
-use super::stats::Entry;
+use super::site::Entry;
 use super::{Failure, Framing};
 
 /// A body on its way from an origin. Dropping it before its end closes the connection.
@@ -97,7 +97,7 @@ impl Course {
                 Ok(Some(piece)) if piece.is_empty() => {}
                 Ok(Some(piece)) => {
                     self.received += piece.len() as u64;
-                    self.entry.ledger().received(piece.len());
+                    self.entry.received(piece.len());
                     return match self.framing {
                         Framing::Length(length) if self.received > length => {
                             Err(Failure::Truncated)

@@ -1,127 +1,198 @@
-//! How many may ask an origin at once? Permits, and a short queue for them.
+//! How many may ask at once, how many a second, and who goes first? Permits, a pace, and a short
+//! queue for both, in order of rank.
 //!
-//! Knows nothing of requests.
+//! Knows nothing of requests, nor whether it stands before a group or before one endpoint.
 
+mod bucket;
+#[cfg(test)]
+mod orders;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod turnstile;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Failure;
+use super::{Failure, Rank};
+use queue::Ticket;
+use turnstile::{Calls, Entrance, Outlook, Turnstile};
+
+/// What a gate is set to.
+#[expect(
+    clippy::struct_field_names,
+    reason = "they are called what the settings call them"
+)]
+pub(super) struct Limits {
+    /// Permits out at most.
+    pub(super) concurrency_max: usize,
+    /// Waiting for one at most.
+    pub(super) queue_max: usize,
+    /// Permits given out a second at most.
+    pub(super) requests_per_second_max: Option<u32>,
+}
+
+/// Why a gate turned someone away. Also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// The queue was full of those who go first.
+    QueueFull,
+    /// Made room in a full queue for one who goes first.
+    Displaced,
+    /// Waited as long as it may.
+    Deadline,
+}
+
+impl Rejection {
+    /// Every reason, in declared order.
+    pub const ALL: [Rejection; 3] = [
+        Rejection::QueueFull,
+        Rejection::Displaced,
+        Rejection::Deadline,
+    ];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rejection::QueueFull => "queue_full",
+            Rejection::Displaced => "displaced",
+            Rejection::Deadline => "deadline",
+        }
+    }
+}
+
+/// Who is at a gate, and how many it has turned away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Census {
+    /// Permits out.
+    pub(super) in_flight: usize,
+    /// Waiting, by rank.
+    pub(super) queued: [usize; Rank::COUNT],
+    /// Turned away, by reason.
+    pub(super) rejected: [u64; Rejection::ALL.len()],
+}
+
+impl Census {
+    pub(super) fn rejected(&self, reason: Rejection) -> u64 {
+        self.rejected[reason as usize]
+    }
+}
 
 /// The gate before an origin.
 pub(super) struct Gate {
-    permits: Arc<Semaphore>,
-    permits_max: usize,
-    waiting: AtomicUsize,
-    waiting_max: usize,
+    turnstile: Arc<Mutex<Turnstile>>,
 }
 
-/// Leave to ask; given back when dropped.
+/// Leave to ask; goes to the next when dropped.
 pub(super) struct Permit {
-    _permit: OwnedSemaphorePermit,
+    turnstile: Arc<Mutex<Turnstile>>,
 }
 
 impl Gate {
-    pub(super) fn new(concurrency_max: usize, queue_max: usize) -> Gate {
-        let permits_max = concurrency_max.clamp(1, Semaphore::MAX_PERMITS);
+    pub(super) fn new(limits: &Limits) -> Gate {
         Gate {
-            permits: Arc::new(Semaphore::new(permits_max)),
-            permits_max,
-            waiting: AtomicUsize::new(0),
-            waiting_max: queue_max,
+            turnstile: Arc::new(Mutex::new(Turnstile::new(limits))),
         }
     }
 
-    /// Waits for a permit, but neither in a full queue nor longer than `patience`.
-    pub(super) async fn enter(&self, patience: Duration) -> Result<Permit, Failure> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(Permit { _permit: permit });
-        }
-        let _place = Place::take(self)?;
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        match tokio::time::timeout(patience, permit).await {
-            Ok(Ok(permit)) => Ok(Permit { _permit: permit }),
-            _ => Err(Failure::Busy),
+    /// Waits for a permit: behind those of its rank and before those of later ranks, but neither in
+    /// a queue full of them nor longer than `patience`. Dropping the future leaves the queue.
+    pub(super) async fn enter(&self, rank: Rank, patience: Duration) -> Result<Permit, Failure> {
+        let until = Instant::now() + patience;
+        match self.step(|turnstile, now, calls| turnstile.enter(rank, now, calls)) {
+            Entrance::Open => Ok(self.permit()),
+            Entrance::Closed => Err(Failure::Busy),
+            Entrance::Queued(ticket) => {
+                let mut place = Place {
+                    gate: self,
+                    ticket: Some(ticket),
+                    until,
+                };
+                let mut alarm = pin!(sleep_until(until));
+                poll_fn(|cx| place.poll(alarm.as_mut(), cx)).await
+            }
         }
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.permits_max - self.permits.available_permits()
+    pub(super) fn census(&self) -> Census {
+        self.turnstile.lock().census()
     }
 
-    pub(super) fn queued(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+    fn permit(&self) -> Permit {
+        let turnstile = Arc::clone(&self.turnstile);
+        Permit { turnstile }
+    }
+
+    fn step<T>(&self, step: impl FnOnce(&mut Turnstile, Instant, &mut Calls) -> T) -> T {
+        stepping(&self.turnstile, step)
     }
 }
 
-/// A place in the queue; left when dropped, so that a caller who gives up frees it.
-struct Place<'a>(&'a Gate);
+/// Takes one step, and wakes whom it concerns when the lock is free again.
+fn stepping<T>(
+    turnstile: &Mutex<Turnstile>,
+    step: impl FnOnce(&mut Turnstile, Instant, &mut Calls) -> T,
+) -> T {
+    let mut calls = Calls::new();
+    let outcome = step(&mut turnstile.lock(), Instant::now(), &mut calls);
+    calls.into_iter().for_each(std::task::Waker::wake);
+    outcome
+}
 
-impl<'a> Place<'a> {
-    fn take(gate: &'a Gate) -> Result<Place<'a>, Failure> {
-        let place = Place(gate);
-        if gate.waiting.fetch_add(1, Ordering::AcqRel) < gate.waiting_max {
-            Ok(place)
-        } else {
-            Err(Failure::Busy)
+impl Drop for Permit {
+    fn drop(&mut self) {
+        stepping(&self.turnstile, Turnstile::leave);
+    }
+}
+
+/// A seat in the queue; given up when dropped.
+struct Place<'a> {
+    gate: &'a Gate,
+    /// `None`: the wait is over.
+    ticket: Option<Ticket>,
+    until: Instant,
+}
+
+impl Place<'_> {
+    /// One timer serves both ends: the deadline, and the next token where this one keeps time.
+    fn poll(
+        &mut self,
+        mut alarm: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Permit, Failure>> {
+        while let Some(ticket) = self.ticket {
+            let outlook = self.gate.step(|turnstile, now, calls| {
+                turnstile.look(ticket, self.until, cx.waker(), now, calls)
+            });
+            match outlook {
+                Outlook::Admitted => {
+                    self.ticket = None;
+                    return Poll::Ready(Ok(self.gate.permit()));
+                }
+                Outlook::Rejected => self.ticket = None,
+                Outlook::Waits(again) => {
+                    if alarm.deadline() != again {
+                        alarm.as_mut().reset(again);
+                    }
+                    ready!(alarm.as_mut().poll(cx));
+                }
+            }
         }
+        Poll::Ready(Err(Failure::Busy))
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(30);
-    const SHORT: Duration = Duration::from_millis(20);
-
-    #[tokio::test]
-    async fn a_permit_is_waited_for_and_handed_on() {
-        let gate = Arc::new(Gate::new(1, 1));
-        let first = gate.enter(LONG).await.ok().unwrap();
-        assert_eq!(gate.in_flight(), 1);
-        let waiting = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter(LONG).await.map(drop) }
-        });
-        while gate.queued() == 0 {
-            tokio::task::yield_now().await;
+        if let Some(ticket) = self.ticket {
+            self.gate
+                .step(|turnstile, now, calls| turnstile.give_up(ticket, now, calls));
         }
-        assert_eq!(gate.enter(LONG).await.err(), Some(Failure::Busy));
-        drop(first);
-        assert_eq!(waiting.await.unwrap(), Ok(()));
-        assert_eq!((gate.in_flight(), gate.queued()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn waiting_ends_in_time() {
-        let gate = Gate::new(1, 8);
-        let _first = gate.enter(LONG).await.ok().unwrap();
-        assert_eq!(gate.enter(SHORT).await.err(), Some(Failure::Busy));
-        assert_eq!(gate.queued(), 0);
-    }
-
-    #[tokio::test]
-    async fn who_gives_up_leaves_the_queue() {
-        let gate = Arc::new(Gate::new(1, 1));
-        let _first = gate.enter(LONG).await.ok().unwrap();
-        let waiting = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter(LONG).await.map(drop) }
-        });
-        while gate.queued() == 0 {
-            tokio::task::yield_now().await;
-        }
-        waiting.abort();
-        assert!(waiting.await.unwrap_err().is_cancelled());
-        assert_eq!(gate.queued(), 0);
     }
 }

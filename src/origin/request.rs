@@ -8,7 +8,8 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 
-use super::{Failure, RequestBody};
+use super::sign::{FIELDS, Message, Seal};
+use super::{Errand, Failure, RequestBody};
 
 /// Everything of an errand but its body.
 pub(super) struct Request {
@@ -17,6 +18,8 @@ pub(super) struct Request {
     pub(super) host: Option<HeaderValue>,
     pub(super) headers: HeaderMap,
     pub(super) payload: Payload,
+    /// What shows the origin who is asking.
+    pub(super) seal: Seal,
 }
 
 /// How much body follows.
@@ -34,8 +37,6 @@ pub(super) enum Payload {
 pub(super) struct Additions {
     /// `Host` by endpoint, where an errand brings none.
     pub(super) hosts: Vec<HeaderValue>,
-    /// Set after everything else.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Payload {
@@ -58,15 +59,62 @@ impl Payload {
 }
 
 impl Request {
+    /// An errand's request, and the body to send with it.
+    pub(super) fn of(errand: Errand, seal: Seal) -> (Request, Option<RequestBody>) {
+        let payload = Payload::of(&errand.method, errand.body.as_ref());
+        let request = Request {
+            method: errand.method,
+            path_and_query: errand.path_and_query,
+            host: errand.host,
+            headers: errand.headers,
+            payload,
+            seal,
+        };
+        (request, errand.body)
+    }
+
+    /// The same request for a head alone.
+    pub(super) fn head_only(&self) -> Request {
+        Request {
+            method: Method::HEAD,
+            payload: Payload::Nothing,
+            ..self.sealed(self.seal.clone())
+        }
+    }
+
+    /// The same request, shown to be whose it is in another way.
+    pub(super) fn sealed(&self, seal: Seal) -> Request {
+        Request {
+            method: self.method.clone(),
+            path_and_query: self.path_and_query.clone(),
+            host: self.host.clone(),
+            headers: self.headers.clone(),
+            payload: self.payload,
+            seal,
+        }
+    }
+
+    /// A number that is the same for what is the same to an origin.
+    pub(super) fn seed(&self) -> u64 {
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        hasher.hash_one((self.path_and_query.as_str(), self.host.as_ref()))
+    }
+
     /// May be sent twice without harm, and can be: nothing of it is used up by sending it.
     pub(super) fn repeatable(&self) -> bool {
         self.method.is_idempotent() && self.payload.is_empty()
     }
 
+    /// An LL-HLS player's request for what is not there yet: the origin answers when it is.
+    pub(super) fn blocks(&self) -> bool {
+        let query = self.path_and_query.query().unwrap_or_default();
+        query.split('&').any(|pair| pair.starts_with("_HLS_msn="))
+    }
+
     /// The head for an HTTP/1.1 connection to an endpoint.
     pub(super) fn h1(&self, to: usize, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
-        let uri = Uri::from(self.path_and_query.clone());
-        let mut head = self.head(uri, add)?;
+        let target = self.seal.target(&self.path_and_query)?;
+        let mut head = self.head(Uri::from(target.clone()), &target, self.host(to, add))?;
         append(&mut head, header::HOST, self.host(to, add))?;
         match self.payload {
             Payload::Nothing => {}
@@ -86,33 +134,47 @@ impl Request {
         tls: bool,
         add: &Additions,
     ) -> Result<Box<RequestHeader>, Failure> {
+        let target = self.seal.target(&self.path_and_query)?;
         let uri = Uri::builder()
             .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
             .authority(self.host(to, add).as_bytes())
-            .path_and_query(self.path_and_query.clone())
+            .path_and_query(target.clone())
             .build()
             .map_err(|_| Failure::Protocol)?;
-        let mut head = self.head(uri, add)?;
+        let mut head = self.head(uri, &target, self.host(to, add))?;
         if let Payload::Bytes(length) = self.payload {
             append(&mut head, header::CONTENT_LENGTH, &length.into())?;
         }
         Ok(head)
     }
 
-    fn head(&self, uri: Uri, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
-        let size = self.headers.len() + add.headers.len() + 2;
+    /// Everything but what says how long the body is, and `Host`: that is only signed here.
+    fn head(
+        &self,
+        uri: Uri,
+        target: &PathAndQuery,
+        host: &HeaderValue,
+    ) -> Result<Box<RequestHeader>, Failure> {
+        let size = self.headers.len() + self.seal.headers().len() + 2;
         let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
             .map_err(|_| Failure::Protocol)?;
         head.set_uri(uri);
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_ours(name)) {
             append(&mut head, name.clone(), value)?;
         }
-        let added = || add.headers.iter().filter(|(name, _)| !is_ours(name));
-        for (name, _) in added() {
-            head.remove_header(name);
-        }
-        for (name, value) in added() {
-            append(&mut head, name.clone(), value)?;
+        set(&mut head, self.seal.headers())?;
+        let message = Message {
+            method: &self.method,
+            host,
+            target,
+            headers: &head.headers,
+            bodiless: self.payload.is_empty(),
+        };
+        if let Some(signature) = self.seal.signature(&message)? {
+            for name in &FIELDS {
+                head.remove_header(name);
+            }
+            set(&mut head, &signature)?;
         }
         Ok(Box::new(head))
     }
@@ -120,6 +182,18 @@ impl Request {
     fn host<'a>(&'a self, to: usize, add: &'a Additions) -> &'a HeaderValue {
         self.host.as_ref().unwrap_or(&add.hosts[to])
     }
+}
+
+/// Puts fields in place of any others of their names.
+fn set(head: &mut RequestHeader, fields: &[(HeaderName, HeaderValue)]) -> Result<(), Failure> {
+    let fields = || fields.iter().filter(|(name, _)| !is_ours(name));
+    for (name, _) in fields() {
+        head.remove_header(name);
+    }
+    for (name, value) in fields() {
+        append(head, name.clone(), value)?;
+    }
+    Ok(())
 }
 
 fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Result<(), Failure> {
@@ -148,8 +222,13 @@ fn is_ours(name: &HeaderName) -> bool {
 mod tests {
     use super::*;
 
-    fn request(path: &str) -> Request {
+    fn request(path: &str, set: &[(&'static str, &'static str)]) -> Request {
+        let header = |(name, value): &(&'static str, &'static str)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        };
         Request {
+            seal: Seal::of(set.iter().map(header).collect()),
             method: Method::GET,
             path_and_query: path.parse().unwrap(),
             host: None,
@@ -161,14 +240,13 @@ mod tests {
     fn additions() -> Additions {
         Additions {
             hosts: vec![HeaderValue::from_static("o.example")],
-            headers: Vec::new(),
         }
     }
 
     #[test]
     fn path_and_query_keep_every_byte() {
         let path = "//a/../%2e%2E/b;x|y\"?q=%20&q=&&a={é}";
-        let request = request(path);
+        let request = request(path, &[]);
         let h1 = request.h1(0, &additions()).unwrap();
         assert_eq!(h1.raw_path(), path.as_bytes());
         let h2 = request.h2(0, true, &additions()).unwrap();
@@ -179,23 +257,28 @@ mod tests {
 
     #[test]
     fn added_headers_replace_and_framing_is_ours() {
-        let mut request = request("/x");
+        let mut request = request(
+            "/x",
+            &[("x-auth", "1"), ("x-auth", "2"), ("connection", "close")],
+        );
         request.host = Some(HeaderValue::from_static("viewer.example"));
         request.headers.append("x-auth", "theirs".parse().unwrap());
         request
             .headers
             .append("content-length", "9".parse().unwrap());
         request.headers.append("host", "evil".parse().unwrap());
-        let mut add = additions();
-        for (name, value) in [("x-auth", "1"), ("x-auth", "2"), ("connection", "close")] {
-            let name = HeaderName::from_static(name);
-            add.headers.push((name, HeaderValue::from_static(value)));
-        }
-        let head = request.h1(0, &add).unwrap();
+        let head = request.h1(0, &additions()).unwrap();
         let auth: Vec<_> = head.headers.get_all("x-auth").iter().collect();
         assert_eq!(auth, ["1", "2"]);
         assert_eq!(head.headers.get("host").unwrap(), "viewer.example");
         assert_eq!(head.headers.len(), 3);
+    }
+
+    #[test]
+    fn a_request_for_what_is_to_come_is_known_by_its_query() {
+        assert!(request("/x.m3u8?a=1&_HLS_msn=7&_HLS_part=2", &[]).blocks());
+        assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).blocks());
+        assert!(!request("/_HLS_msn=7", &[]).blocks());
     }
 
     #[test]

@@ -39,13 +39,6 @@ struct Host {
     rounds: watch::Sender<u64>,
 }
 
-/// An address, and the place of the endpoint it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) endpoint: usize,
-    pub(super) address: SocketAddr,
-}
-
 impl Names {
     pub(super) fn new(endpoints: &[Endpoint], lookup: Lookup, every: Duration) -> Arc<Names> {
         Arc::new(Names {
@@ -75,46 +68,25 @@ impl Names {
         });
     }
 
-    /// All known addresses, in the order of the endpoints. Waits only for names of which nothing
-    /// is known yet; for one that failed before, only when there is nothing else.
-    pub(super) async fn places(self: &Arc<Self>, until: Instant) -> Vec<Place> {
-        let found = self.known();
-        let unknown = || (0..self.hosts.len()).filter(|&at| self.hosts[at].known().is_empty());
-        let mut awaited: Vec<usize> = unknown().filter(|&at| !self.hosts[at].doubted()).collect();
-        if found.is_empty() && awaited.is_empty() {
-            awaited = unknown().collect();
-        }
-        if awaited.is_empty() {
-            return found;
-        }
-        let rounds: Vec<_> = awaited
-            .into_iter()
-            .map(|at| (at, self.hosts[at].rounds.subscribe()))
-            .inspect(|&(at, _)| self.look(at))
-            .collect();
-        let mut left = rounds.len();
-        for (at, mut round) in rounds {
-            if timeout_at(share(until, left), round.changed())
-                .await
-                .is_err()
-            {
-                self.hosts[at].doubted.store(true, Ordering::Relaxed);
+    /// The addresses of one endpoint. Waits only where none is known yet.
+    pub(super) async fn addresses(self: &Arc<Self>, at: usize, until: Instant) -> Vec<SocketAddr> {
+        let host = &self.hosts[at];
+        if host.known().is_empty() {
+            let mut round = host.rounds.subscribe();
+            self.look(at);
+            if timeout_at(until, round.changed()).await.is_err() {
+                host.doubted.store(true, Ordering::Relaxed);
             }
-            left -= 1;
         }
-        self.known()
+        host.known().to_vec()
     }
 
-    fn known(&self) -> Vec<Place> {
-        let mut places = Vec::new();
-        for (endpoint, host) in self.hosts.iter().enumerate() {
-            places.extend(
-                host.known()
-                    .iter()
-                    .map(|&address| Place { endpoint, address }),
-            );
-        }
-        places
+    /// The addresses of one endpoint that are known already; `None` while nothing speaks against it
+    /// having some.
+    pub(super) fn known(&self, at: usize) -> Option<Arc<[SocketAddr]>> {
+        let host = &self.hosts[at];
+        let known = host.known();
+        (!known.is_empty() || host.doubted()).then_some(known)
     }
 
     /// Looks a name up, unless it is being looked up already.

@@ -7,15 +7,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::Balance;
+use super::guard::{backoff, breaker, budget, ejection, health, pace};
+use super::sign::{ClientCertificate, Sigv4};
 
 /// Settings of one origin group.
 #[derive(Clone)]
 pub struct Settings {
     /// Named in logs, metrics and routes.
     pub name: Arc<str>,
-    /// Where it is. The first that can be reached answers; the others are tried in turn.
+    /// Where it is: one place or several with the same content.
     pub endpoints: Vec<Endpoint>,
+    /// How requests are spread over endpoints of one priority.
+    pub balance: Balance,
+    /// When a request is sent again.
+    pub retry: Retry,
+    /// When an endpoint is not asked.
+    pub guards: Guards,
+    /// How endpoints are checked while nobody asks for anything; default: not at all.
+    pub health: Option<Check>,
     /// `Host` sent upstream when a route does not forward the viewer's; default: the endpoint's.
     pub host: Option<String>,
     /// Name asked for in TLS and checked in the certificate; default: the endpoint's own.
@@ -27,13 +40,22 @@ pub struct Settings {
     /// Which protocol to speak.
     pub protocol: Protocol,
     /// Headers set on every request, after everything else.
-    pub headers: Vec<(http::HeaderName, HeaderValue)>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The same, from files that hold a value each and are read again when they change.
+    pub header_files: Vec<(HeaderName, PathBuf)>,
+    /// Sign requests for AWS.
+    pub sigv4: Option<Sigv4>,
+    /// Shown to origins that ask who is there.
+    pub client_certificate: Option<ClientCertificate>,
     /// Deadlines.
     pub deadlines: Deadlines,
     /// Requests in flight at most; more wait.
     pub concurrency_max: usize,
-    /// Requests waiting for a permit at most; more fail as [`super::Failure::Busy`].
+    /// Requests waiting for a permit at most. Beyond that the last rank's fail as
+    /// [`super::Failure::Busy`].
     pub queue_max: usize,
+    /// Requests a second at most, after a burst of a tenth of that; more wait, as for a permit.
+    pub requests_per_second_max: Option<u32>,
     /// How often names are resolved again.
     pub resolve_every: Duration,
 }
@@ -47,6 +69,10 @@ pub struct Endpoint {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Lower is asked first; the others only when none of those can answer.
+    pub priority: u8,
+    /// Its share of the requests among endpoints of its priority.
+    pub weight: u32,
 }
 
 /// What to speak to an origin.
@@ -63,7 +89,7 @@ pub enum Protocol {
 /// Every wait has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// For a permit.
+    /// For a permit, and for a turn where there is a rate cap.
     pub queue: Duration,
     /// TCP, and TLS where it is spoken.
     pub connect: Duration,
@@ -73,6 +99,87 @@ pub struct Deadlines {
     pub between_bytes: Duration,
     /// For everything.
     pub total: Duration,
+}
+
+/// When a request is sent again: before the first byte of its answer's body, where sending it twice does no
+/// harm, and as long as the group's budget for it lasts.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Further attempts at most. Endpoints not tried yet come first.
+    pub attempts_max: u32,
+    /// Statuses that are as good as no answer.
+    pub statuses: Vec<StatusCode>,
+    /// How long tries at the same endpoint are apart.
+    pub backoff: backoff::Settings,
+    /// How many retries and hedges a group may make.
+    pub budget: budget::Settings,
+    /// Whether another endpoint is asked for a manifest that is late.
+    pub hedge: bool,
+}
+
+/// What keeps an endpoint from being asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guards {
+    /// Too large a share of failures.
+    pub breaker: breaker::Settings,
+    /// Failures in a row, or answers much slower than the others'.
+    pub ejection: ejection::Settings,
+    /// How response times are estimated.
+    pub pace: pace::Settings,
+}
+
+/// How an endpoint is checked while nobody asks for anything.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What is tried.
+    pub kind: CheckKind,
+    /// For all of a check.
+    pub timeout: Duration,
+    /// How often, and how many checks it takes to believe them.
+    pub pace: health::Settings,
+}
+
+/// What a check tries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A GET.
+    Http {
+        /// Of this.
+        path: PathAndQuery,
+        /// The statuses that are good; none listed: any 2xx and 3xx.
+        expect: Vec<StatusCode>,
+    },
+    /// Connecting (with TLS where it is spoken) is enough.
+    Tcp,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Check {
+            kind: CheckKind::Http {
+                path: PathAndQuery::from_static("/"),
+                expect: Vec::new(),
+            },
+            timeout: Duration::from_secs(5),
+            pace: health::Settings::default(),
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry {
+            attempts_max: 1,
+            statuses: vec![
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ],
+            backoff: backoff::Settings::default(),
+            budget: budget::Settings::default(),
+            hedge: true,
+        }
+    }
 }
 
 /// Why a group could not be prepared.
@@ -89,6 +196,22 @@ pub enum SetupError {
     /// The system's certificate authorities, or some of the file's, cannot be used.
     #[error("cannot load the certificate authorities to trust")]
     Authorities,
+    /// A header's file holds no value.
+    #[error("cannot use {path} for a header: {why}")]
+    HeaderFile {
+        /// Which.
+        path: PathBuf,
+        /// Why; quotes nothing of it.
+        why: String,
+    },
+    /// The certificate to show, or its key, cannot be used.
+    #[error("cannot use the client certificate {path}: {why}")]
+    ClientCertificate {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// This cannot be sent as `Host`.
     #[error("{host:?} cannot be sent as Host")]
     Host {
@@ -115,21 +238,46 @@ impl Settings {
         Settings {
             name: name.into(),
             endpoints: vec![endpoint],
+            balance: Balance::Failover,
+            retry: Retry::default(),
+            guards: Guards::default(),
+            health: None,
             host: None,
             sni: None,
             ca_file: None,
             verify: true,
             protocol: Protocol::Auto,
             headers: Vec::new(),
+            header_files: Vec::new(),
+            sigv4: None,
+            client_certificate: None,
             deadlines: Deadlines::default(),
             concurrency_max: 256,
             queue_max: 4096,
+            requests_per_second_max: None,
             resolve_every: Duration::from_secs(10),
         }
     }
 }
 
 impl Endpoint {
+    /// An endpoint like any other.
+    pub fn new(tls: bool, host: impl Into<String>, port: u16) -> Endpoint {
+        Endpoint {
+            tls,
+            host: host.into(),
+            port,
+            priority: 0,
+            weight: 1,
+        }
+    }
+
+    /// As it is typed.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+
     /// What `Host` says of it: the port only where it is not the scheme's own.
     pub(super) fn authority(&self) -> String {
         let bracketed = self.host.contains(':');
@@ -150,15 +298,23 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("name", &self.name)
             .field("endpoints", &self.endpoints)
+            .field("balance", &self.balance)
+            .field("retry", &self.retry)
+            .field("guards", &self.guards)
+            .field("health", &self.health)
             .field("host", &self.host)
             .field("sni", &self.sni)
             .field("ca_file", &self.ca_file)
             .field("verify", &self.verify)
             .field("protocol", &self.protocol)
             .field("header_names", &header_names)
+            .field("header_files", &self.header_files)
+            .field("sigv4", &self.sigv4)
+            .field("client_certificate", &self.client_certificate)
             .field("deadlines", &self.deadlines)
             .field("concurrency_max", &self.concurrency_max)
             .field("queue_max", &self.queue_max)
+            .field("requests_per_second_max", &self.requests_per_second_max)
             .field("resolve_every", &self.resolve_every)
             .finish()
     }
@@ -169,8 +325,7 @@ mod tests {
     use super::*;
 
     fn endpoint(tls: bool, host: &str, port: u16) -> Endpoint {
-        let host = host.to_owned();
-        Endpoint { tls, host, port }
+        Endpoint::new(tls, host, port)
     }
 
     #[test]

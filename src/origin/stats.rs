@@ -1,17 +1,82 @@
-//! What came of asking an origin? Counters, each request counted once, at its end.
+//! What came of asking an origin? Counters by endpoint: each attempt counted once, at its end.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::StatusCode;
 
-use super::Failure;
+use super::guard::pace;
+use super::latency::Clocked;
+use super::{Failure, Latency, Rank, Rejection};
 
 /// A reading of one group's counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
     /// The group.
     pub name: Arc<str>,
+    /// All its endpoints together.
+    pub total: Counts,
+    /// Each by itself.
+    pub endpoints: Vec<EndpointStats>,
+    /// Requests that hold a permit now.
+    pub in_flight: usize,
+    /// Waiting for a permit now.
+    pub queued: usize,
+    /// The same by rank: load balancers call it the surge queue.
+    pub surge_queue: [(Rank, usize); Rank::COUNT],
+    /// Turned away because the queue was full: newcomers, and those they displaced.
+    pub spillover: u64,
+    /// Turned away by the group's own limits, by reason.
+    pub rejected: [(Rejection, u64); Rejection::ALL.len()],
+}
+
+/// A reading of one endpoint's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointStats {
+    /// Its URL.
+    pub endpoint: Arc<str>,
+    /// What came of asking it.
+    pub counts: Counts,
+    /// How it stands.
+    pub condition: Condition,
+    /// How fast it answers lately; none while there are too few answers to tell.
+    pub pace: Option<pace::Reading>,
+    /// How fast it answered since the start.
+    pub latency: Latency,
+}
+
+/// How an endpoint stands now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// An address of it can be connected to, as far as is known.
+    pub reachable: bool,
+    /// It failed too often in a row, or was too slow, and is asked after all others for a while.
+    pub ejected: bool,
+    /// How often that was so.
+    pub ejections: u64,
+    /// `closed`, `open` or `probing`.
+    pub breaker: &'static str,
+    /// How often it opened.
+    pub breaker_opened: u64,
+    /// What its checks say; `None` where there are none.
+    pub health: Option<Checked>,
+}
+
+/// What an endpoint's checks say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// It is well; if not, it is asked after all others.
+    pub healthy: bool,
+    /// Checks that went well.
+    pub passed: u64,
+    /// Checks that did not.
+    pub failed: u64,
+}
+
+/// What came of asking, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
     /// Whole answers, 2xx.
     pub success: u64,
     /// Whole answers, 3xx (304 among them).
@@ -22,23 +87,55 @@ pub struct Stats {
     pub server_error: u64,
     /// Given up by the asker before their end.
     pub abandoned: u64,
-    /// Without a whole answer, by reason.
-    pub failures: [(Failure, u64); Failure::ALL.len()],
+    /// Without a whole answer, by reason, in the order of [`Failure::ALL`].
+    pub failures: [u64; Failure::ALL.len()],
     /// Body bytes received.
     pub bytes_received: u64,
     /// Connections made (and HTTP/2 connections, not streams).
     pub connections_new: u64,
     /// Times an open connection was used again (HTTP/2: a further stream).
     pub connections_reused: u64,
-    /// Requests sent a second time because a reused connection had been closed.
+    /// Requests sent again because a reused connection had been closed, or a header's new value refused.
+    pub resent: u64,
+    /// Requests retried after this endpoint did not answer as it should.
     pub retries: u64,
+    /// Requests sent here because another endpoint was late.
+    pub hedges: u64,
+    /// Those of them that were answered well, and first.
+    pub hedges_won: u64,
     /// Under way now.
     pub in_flight: usize,
-    /// Waiting for a permit now.
-    pub queued: usize,
 }
 
-/// The counters behind [`Stats`].
+impl Counts {
+    /// Attempts without a whole answer, for this reason.
+    pub fn failed(&self, failure: Failure) -> u64 {
+        self.failures[failure.index()]
+    }
+}
+
+impl AddAssign<&Counts> for Counts {
+    fn add_assign(&mut self, other: &Counts) {
+        self.success += other.success;
+        self.redirect += other.redirect;
+        self.client_error += other.client_error;
+        self.server_error += other.server_error;
+        self.abandoned += other.abandoned;
+        for (sum, count) in self.failures.iter_mut().zip(other.failures) {
+            *sum += count;
+        }
+        self.bytes_received += other.bytes_received;
+        self.connections_new += other.connections_new;
+        self.connections_reused += other.connections_reused;
+        self.resent += other.resent;
+        self.retries += other.retries;
+        self.hedges += other.hedges;
+        self.hedges_won += other.hedges_won;
+        self.in_flight += other.in_flight;
+    }
+}
+
+/// The counters behind [`Counts`].
 #[derive(Default)]
 pub(super) struct Ledger {
     /// 2xx, 3xx, 4xx, 5xx.
@@ -48,10 +145,35 @@ pub(super) struct Ledger {
     bytes_received: AtomicU64,
     connections_new: AtomicU64,
     connections_reused: AtomicU64,
+    resent: AtomicU64,
     retries: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
+    pub(super) clocked: Clocked,
+    in_flight: AtomicUsize,
 }
 
 impl Ledger {
+    pub(super) fn begun(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A whole answer, a failure, or neither: given up.
+    pub(super) fn ended(&self, end: Option<Result<StatusCode, Failure>>) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let counter = match end {
+            Some(Ok(status)) => &self.classes[usize::from(status.as_u16() / 100).clamp(2, 5) - 2],
+            Some(Err(failure)) => &self.failures[failure.index()],
+            None => &self.abandoned,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt that was never made.
+    pub(super) fn missed(&self, failure: Failure) {
+        self.failures[failure.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn received(&self, bytes: usize) {
         self.bytes_received
             .fetch_add(bytes as u64, Ordering::Relaxed);
@@ -66,68 +188,44 @@ impl Ledger {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn resent(&self) {
+        self.resent.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self, name: Arc<str>, in_flight: usize, queued: usize) -> Stats {
+    pub(super) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let [success, redirect, client_error, server_error] = self.classes.each_ref().map(get);
-        Stats {
-            name,
+        Counts {
             success,
             redirect,
             client_error,
             server_error,
             abandoned: get(&self.abandoned),
-            failures: Failure::ALL.map(|failure| (failure, get(&self.failures[failure.index()]))),
+            failures: self.failures.each_ref().map(get),
             bytes_received: get(&self.bytes_received),
             connections_new: get(&self.connections_new),
             connections_reused: get(&self.connections_reused),
+            resent: get(&self.resent),
             retries: get(&self.retries),
-            in_flight,
-            queued,
-        }
-    }
-}
-
-/// One request's entry: counted as abandoned unless its end is told.
-pub(super) struct Entry {
-    ledger: Arc<Ledger>,
-    told: bool,
-}
-
-impl Entry {
-    pub(super) fn open(ledger: &Arc<Ledger>) -> Entry {
-        let ledger = Arc::clone(ledger);
-        Entry {
-            ledger,
-            told: false,
-        }
-    }
-
-    /// The answer arrived whole.
-    pub(super) fn whole(mut self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(2, 5) - 2;
-        self.ledger.classes[class].fetch_add(1, Ordering::Relaxed);
-        self.told = true;
-    }
-
-    /// It did not.
-    pub(super) fn failed(mut self, failure: Failure) {
-        self.ledger.failures[failure.index()].fetch_add(1, Ordering::Relaxed);
-        self.told = true;
-    }
-
-    pub(super) fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if !self.told {
-            self.ledger.abandoned.fetch_add(1, Ordering::Relaxed);
+            hedges: get(&self.hedges),
+            hedges_won: get(&self.hedges_won),
+            in_flight: self.in_flight(),
         }
     }
 }
@@ -137,18 +235,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_request_is_counted_once() {
-        let ledger = Arc::new(Ledger::default());
-        Entry::open(&ledger).whole(StatusCode::PARTIAL_CONTENT);
-        Entry::open(&ledger).whole(StatusCode::NOT_MODIFIED);
-        Entry::open(&ledger).whole(StatusCode::NOT_FOUND);
-        Entry::open(&ledger).whole(StatusCode::BAD_GATEWAY);
-        Entry::open(&ledger).failed(Failure::Truncated);
-        drop(Entry::open(&ledger));
-        let stats = ledger.read("main".into(), 0, 0);
-        let classes = (stats.success, stats.redirect, stats.client_error);
+    fn every_attempt_is_counted_once() {
+        let ledger = Ledger::default();
+        let ends = [
+            Some(Ok(StatusCode::PARTIAL_CONTENT)),
+            Some(Ok(StatusCode::NOT_MODIFIED)),
+            Some(Ok(StatusCode::NOT_FOUND)),
+            Some(Ok(StatusCode::BAD_GATEWAY)),
+            Some(Err(Failure::Truncated)),
+            None,
+        ];
+        for end in ends {
+            ledger.begun();
+            ledger.ended(end);
+        }
+        let counts = ledger.read();
+        let classes = (counts.success, counts.redirect, counts.client_error);
         assert_eq!(classes, (1, 1, 1));
-        assert_eq!((stats.server_error, stats.abandoned), (1, 1));
-        assert_eq!(stats.failures[7], (Failure::Truncated, 1));
+        assert_eq!((counts.server_error, counts.abandoned), (1, 1));
+        assert_eq!(counts.failures[Failure::Truncated.index()], 1);
+        assert_eq!(counts.in_flight, 0);
     }
 }

@@ -1,11 +1,15 @@
 //! Does the room keep its promises over real sockets? Scripted origins, one scenario a test.
 
+mod checks;
+mod client_certificate;
+mod credentials;
 mod deadlines;
 mod http2;
 mod integrity;
 mod names;
 mod request;
 mod reuse;
+mod rotation;
 mod scripted;
 mod tls;
 
@@ -16,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::{Endpoint, Errand, Failure, Lookup, Origin, Protocol, Reply, Settings};
+use super::{Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings};
 
 /// Far longer than anything should take: a test that meets it has failed.
 const LONG: Duration = Duration::from_secs(20);
@@ -31,11 +35,7 @@ fn settings(address: SocketAddr) -> Settings {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint {
-        tls: false,
-        host: address.ip().to_string(),
-        port: address.port(),
-    }
+    Endpoint::new(false, address.ip().to_string(), address.port())
 }
 
 fn origin(settings: Settings) -> Arc<Origin> {
@@ -53,11 +53,13 @@ fn get(path: &str) -> Errand {
 
 fn errand(method: Method, path: &str) -> Errand {
     Errand {
+        held: false,
         method,
         path_and_query: path.parse().unwrap(),
         host: None,
         headers: HeaderMap::new(),
         body: None,
+        rank: Rank::Segment,
     }
 }
 

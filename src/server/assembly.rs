@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::workers::{Front, Office};
-use crate::admin::{Desk, pages};
+use crate::admin::{Desk, origins, pages};
 use crate::config::Config;
 use crate::edge::{Door, Edge};
 use crate::origin::{Lookup, Origin};
@@ -60,9 +60,9 @@ impl Bound {
         let origins = config.origins.into_iter().map(|settings| {
             let name = settings.name.clone();
             let origin = Origin::new(settings, lookup.clone());
-            origin
-                .map(Arc::new)
-                .with_context(|| format!("cannot prepare origin {name}"))
+            let origin = origin.with_context(|| format!("cannot prepare origin {name}"))?;
+            origin.attend();
+            Ok(Arc::new(origin))
         });
         let origins = origins.collect::<anyhow::Result<Vec<_>>>()?;
         let routes: Vec<Arc<str>> = config
@@ -95,17 +95,18 @@ impl Bound {
 fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> Desk {
     let (purging, counted) = (shield.clone(), edge.clone());
     let (telemetry, open) = (telemetry.clone(), edge.clone());
-    let (cache, origins) = (shield.cache().clone(), shield.origins().to_vec());
+    let cache = shield.cache().clone();
+    let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
+    let read =
+        |groups: &[Arc<Origin>]| -> Vec<_> { groups.iter().map(|group| group.stats()).collect() };
     Desk {
         pages: vec![
             Box::new(move |page| page.push_str(&telemetry.render())),
             Box::new(move |page| counted.stats().render(page)),
             Box::new(move |page| page.push_str(&pages::memory(&cache.stats()))),
-            Box::new(move |page| {
-                let stats: Vec<_> = origins.iter().map(|origin| origin.stats()).collect();
-                page.push_str(&pages::origins(&stats));
-            }),
+            Box::new(move |page| page.push_str(&origins::metrics(&read(&asked)))),
         ],
+        status: Box::new(move || origins::status(&read(&standing))),
         ready: Box::new(move || !open.draining()),
         purge: Box::new(move |url| purging.purge(url)),
     }

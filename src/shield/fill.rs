@@ -11,11 +11,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::oneshot;
 
-use super::Shield;
 use super::pass::Passed;
+use super::{Shield, rank};
 use crate::cache::{Fill, Head, Object};
 use crate::media::{Facts, Kind};
-use crate::origin::{Errand, Failure, Framing, Reply};
+use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
 use crate::policy::lifetime::{Answered, Storage, storage};
 use crate::policy::{Lifetime, Moment, Route, conditional, headers};
@@ -98,11 +98,20 @@ impl Job {
         let held = seen.filter(|seen| seen.head.status == StatusCode::OK);
         let conditional =
             held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
-        let errand = Errand::get(self.target.clone(), self.host.clone(), headers);
+        let (target, host) = (self.target.clone(), self.host.clone());
+        let mut errand = Errand::get(target, host, headers, self.rank());
+        errand.held = seen.is_some();
         let origin = &self.shield.origins[self.route.origin_index];
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply.map(|reply| Told { reply, conditional })),
             () = self.given_up() => None,
+        }
+    }
+
+    fn rank(&self) -> Rank {
+        match self.viewer {
+            Viewer::Waits(_) => rank::waited_for(self.kind),
+            Viewer::Nobody => rank::behind(self.kind),
         }
     }
 

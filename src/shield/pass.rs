@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use super::ask::Ask;
 use super::body::checked;
 use super::status::Forward;
-use super::{Answer, Body, Shield, refuse, respond};
+use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
 use crate::origin::{Errand, Failure, Framing, Inflow, Reply, RequestBody};
 use crate::policy::headers;
@@ -151,11 +151,13 @@ impl Shield {
     ) -> Result<Reply, Failure> {
         let entry = &ask.entry;
         let errand = Errand {
+            held: false,
             method,
             path_and_query: entry.target.clone(),
             host: entry.host.clone(),
             headers,
             body,
+            rank: rank::waited_for(entry.kind),
         };
         let reply = self.origins[entry.route.origin_index].fetch(errand).await?;
         ask.origin_time = Some(reply.waited);

@@ -111,7 +111,7 @@ pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Ans
 /// RFC 9111 §5.2.2.2 wants it: 504.
 pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
     let status = match failure {
-        Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Busy | Failure::Open => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         _ if held => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,

@@ -18,7 +18,7 @@ use super::journey::Step;
 use super::respond::to_usize;
 use super::status::Forward;
 use super::whole::whole;
-use super::{Body, Shield, respond};
+use super::{Body, Shield, rank, respond};
 use crate::cache::{Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Verdict};
 use crate::origin::{Errand, Reply};
 use crate::policy::range::{Span, read_content_range};
@@ -237,7 +237,8 @@ impl Source {
         let range = HeaderValue::try_from(range).map_err(|_| Fault::Failed)?;
         headers.insert(header::RANGE, range);
         headers.insert(header::IF_MATCH, self.series.etag.clone());
-        let errand = Errand::get(self.target.clone(), self.host.clone(), headers);
+        let (target, host) = (self.target.clone(), self.host.clone());
+        let errand = Errand::get(target, host, headers, rank::waited_for(self.found.kind));
         let origin = &self.shield.origins[self.route.origin_index];
         let mut reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;
         self.examine(&reply, span)?;

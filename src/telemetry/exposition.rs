@@ -22,6 +22,7 @@ struct Family {
 enum Shape {
     Counter,
     Gauge,
+    Histogram,
 }
 
 impl Exposition {
@@ -48,6 +49,26 @@ impl Exposition {
         self.sample(Shape::Gauge, name, help, labels, value.into());
     }
 
+    /// Adds one series of measures by size: each bound with how many were no larger, then how many
+    /// there were and their sum.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&str, &str)],
+        within: impl IntoIterator<Item = (Value, u64)>,
+        (count, sum): (u64, Value),
+    ) {
+        let family = self.family(Shape::Histogram, name, help);
+        for (bound, counted) in within.into_iter().chain([(f64::INFINITY.into(), count)]) {
+            let bound = bound.to_string();
+            let labels = [labels, &[("le", &*bound)]].concat();
+            family.write("_bucket", &labels, counted.into());
+        }
+        family.write("_sum", labels, sum);
+        family.write("_count", labels, count.into());
+    }
+
     fn sample(
         &mut self,
         shape: Shape,
@@ -56,25 +77,11 @@ impl Exposition {
         labels: &[(&str, &str)],
         value: Value,
     ) {
-        debug_assert!(is_name(name), "{name} is no metric name of ours");
-        let family = self.family(shape, name, help);
-        debug_assert_eq!(family.shape, shape, "{name} is written as two types");
-        family.samples.push_str(name);
-        for (place, (label, text)) in labels.iter().enumerate() {
-            family.samples.push(if place == 0 { '{' } else { ',' });
-            family.samples.push_str(label);
-            family.samples.push_str("=\"");
-            escape(&mut family.samples, text, true);
-            family.samples.push('"');
-        }
-        if !labels.is_empty() {
-            family.samples.push('}');
-        }
-        // Writing into a `String` cannot fail.
-        let _ = writeln!(family.samples, " {value}");
+        self.family(shape, name, help).write("", labels, value);
     }
 
     fn family(&mut self, shape: Shape, name: &'static str, help: &'static str) -> &mut Family {
+        debug_assert!(is_name(name), "{name} is no metric name of ours");
         // Callers write a metric's samples one after another, so the search begins at the end.
         let place = self.families.iter().rposition(|family| family.name == name);
         let place = place.unwrap_or_else(|| {
@@ -86,7 +93,30 @@ impl Exposition {
             });
             self.families.len() - 1
         });
-        &mut self.families[place]
+        let family = &mut self.families[place];
+        debug_assert_eq!(family.shape, shape, "{name} is written as two types");
+        family
+    }
+}
+
+impl Family {
+    /// Writes a sample; `suffix` says which of a histogram's it is.
+    fn write(&mut self, suffix: &str, labels: &[(&str, &str)], value: Value) {
+        let samples = &mut self.samples;
+        samples.push_str(self.name);
+        samples.push_str(suffix);
+        for (place, (label, text)) in labels.iter().enumerate() {
+            samples.push(if place == 0 { '{' } else { ',' });
+            samples.push_str(label);
+            samples.push_str("=\"");
+            escape(samples, text, true);
+            samples.push('"');
+        }
+        if !labels.is_empty() {
+            samples.push('}');
+        }
+        // Writing into a `String` cannot fail.
+        let _ = writeln!(samples, " {value}");
     }
 }
 
@@ -104,6 +134,7 @@ impl Display for Exposition {
             let shape = match shape {
                 Shape::Counter => "counter",
                 Shape::Gauge => "gauge",
+                Shape::Histogram => "histogram",
             };
             write!(f, "# HELP {name} {line}\n# TYPE {name} {shape}\n{samples}")?;
         }
@@ -206,6 +237,22 @@ mod tests {
                         # TYPE seawall_y_bytes gauge\n\
                         seawall_y_bytes{origin=\"a\"} 2\n\
                         seawall_y_bytes{origin=\"b\"} 2\n";
+        assert_eq!(page.to_string(), expected);
+    }
+
+    #[test]
+    fn a_histogram_ends_with_all_there_were() {
+        let mut page = Exposition::default();
+        let within = [(Value::from(0.5), 2), (Value::from(1.0), 3)];
+        let labels = [("a", "b")];
+        page.histogram("seawall_h", "H.", &labels, within, (4, 7.5.into()));
+        let expected = "# HELP seawall_h H.\n\
+                        # TYPE seawall_h histogram\n\
+                        seawall_h_bucket{a=\"b\",le=\"0.5\"} 2\n\
+                        seawall_h_bucket{a=\"b\",le=\"1\"} 3\n\
+                        seawall_h_bucket{a=\"b\",le=\"+Inf\"} 4\n\
+                        seawall_h_sum{a=\"b\"} 7.5\n\
+                        seawall_h_count{a=\"b\"} 4\n";
         assert_eq!(page.to_string(), expected);
     }
 

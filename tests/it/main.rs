@@ -13,6 +13,10 @@
 mod support;
 
 mod a_broken_manifest_is_a_failed_fetch;
+mod a_failing_origin_is_left_alone;
+mod a_sick_endpoint_is_asked_last;
+mod a_slow_endpoint_holds_nobody_up;
+mod another_endpoint_answers;
 mod answers_say_how;
 mod heads_and_conditions;
 mod large_objects_come_in_slices;
@@ -29,7 +33,9 @@ mod origin_decides_how_long;
 mod other_methods;
 mod parts_of_an_object;
 mod purged_is_gone;
+mod s3_takes_our_signatures;
 mod stale_beats_an_error;
+mod the_origin_is_never_flooded;
 mod truncated_is_never_complete;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;

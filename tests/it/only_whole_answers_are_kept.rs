@@ -118,6 +118,7 @@ async fn failures_of_the_origin_are_not_kept() {
             .on(PATH, failure.then(segment("whole")));
         let shield = Shield::in_front_of(&origin)
             .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .origin(|group| group.retry.attempts_max = 0)
             .start()
             .await;
         assert_eq!(shield.ask(get(PATH)).await.status, code);

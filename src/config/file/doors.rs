@@ -1,12 +1,10 @@
 //! `[[listener]]`, `[limits]`, `[admin]`: where do people come in, and what may they do?
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
-use super::tables;
+use super::{pair, tables};
 use crate::admin;
 use crate::config::page::{Read, Table, Value};
-use crate::config::pem::{self, PemFault};
 use crate::config::problem::{Problem, Span};
 use crate::config::{Fault, LISTEN, address, read};
 use crate::edge::{Address, CertificateFiles, Limits, Listener, Tls};
@@ -106,33 +104,13 @@ fn tls_settings(value: Value<'_>) -> Read<Tls> {
 
 fn certificate(value: Value<'_>) -> Read<Option<CertificateFiles>> {
     value.table("certificates", |table| {
-        let certificate = file(table, "certificate", "certificate = \"live.pem\"");
-        let key = file(table, "key", "key = \"live.key\"");
-        let ((at_certificate, certificate), (at_key, key)) = (certificate?, key?);
-        for fault in pem::check_pair(&certificate, &key) {
-            table.page().note(match fault {
-                PemFault::Certificate(why) => read::file_problem(at_certificate, &certificate, why),
-                PemFault::Key(why) => read::file_problem(at_key, &key, why),
-                PemFault::Mismatch => Problem::new("this key does not belong to its certificate")
-                    .at(at_key.span(), "the key of another certificate")
-                    .other(at_certificate.span(), "its certificate"),
-            });
-        }
+        let wanted = [
+            ("certificate", "certificate = \"live.pem\""),
+            ("key", "key = \"live.key\""),
+        ];
+        let (certificate, key) = pair::certificate(table, wanted)?;
         Some(CertificateFiles { certificate, key })
     })
-}
-
-fn file<'a>(
-    table: &mut Table<'a>,
-    key: &'static str,
-    example: &str,
-) -> Option<(Value<'a>, PathBuf)> {
-    let Some(value) = table.value(key) else {
-        table.note_missing(key, example);
-        return None;
-    };
-    let path = table.page().keep(value.path())?;
-    Some((value, path))
 }
 
 /// Reads `[limits]`, except for those that are the shield's.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::origins::{Group, is_reserved};
+use super::identity::is_reserved;
+use super::origins::Group;
 use super::tables;
 use crate::config::order::Placed;
 use crate::config::page::{Read, Table, Value};

@@ -1,5 +1,7 @@
 //! Does what is typed arrive, and does everything that is wrong come at once?
 
+mod health;
+mod identity;
 mod mistakes;
 mod secrets;
 

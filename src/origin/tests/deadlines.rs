@@ -15,7 +15,7 @@ async fn no_head_in_time() {
     let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
     assert_eq!(failure, Failure::Timeout);
     let stats = origin.stats();
-    assert_eq!(stats.failures[failure.index()], (failure, 1));
+    assert_eq!(stats.total.failed(failure), 1);
     assert_eq!(stats.in_flight, 0);
 }
 
@@ -94,7 +94,7 @@ async fn a_fetch_given_up_frees_its_permit_and_closes() {
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
     let stats = origin.stats();
-    assert_eq!((stats.in_flight, stats.abandoned), (0, 1));
+    assert_eq!((stats.in_flight, stats.total.abandoned), (0, 1));
 }
 
 /// A port that was listened on a moment ago, and is not now.

@@ -119,7 +119,7 @@ async fn requests_share_a_connection() {
         assert_eq!(body.await.unwrap().unwrap().1, "hello");
     }
     assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
-    assert_eq!(origin.stats().connections_reused, 10);
+    assert_eq!(origin.stats().total.connections_reused, 10);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn a_crowd_makes_one_connection() {
         assert_eq!(asked.await.unwrap().unwrap().1, "hello");
     }
     assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
-    assert_eq!(origin.stats().connections_new, 1);
+    assert_eq!(origin.stats().total.connections_new, 1);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn the_end_is_told_without_a_length() {
     let reply = origin.fetch(get("/x")).await.ok().unwrap();
     assert_eq!(reply.framing, Framing::Delimited);
     assert_eq!(super::body(reply).await.unwrap(), "hello");
-    assert_eq!(origin.stats().success, 1);
+    assert_eq!(origin.stats().total.success, 1);
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_stream_refused_on_a_shared_connection_is_tried_on_a_fresh_one() {
         assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "hello");
     }
     assert_eq!(script.accepted.load(Ordering::SeqCst), 2);
-    assert_eq!(origin.stats().retries, 1);
+    assert_eq!(origin.stats().total.resent, 1);
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ async fn a_body_ended_by_the_close_says_so() {
     let reply = origin.fetch(get("/x")).await.ok().unwrap();
     assert_eq!(reply.framing, Framing::UntilClose);
     assert_eq!(super::body(reply).await.unwrap(), "hello");
-    assert_eq!(origin.stats().success, 1);
+    assert_eq!(origin.stats().total.success, 1);
     let _ = whole(&origin, get("/x")).await.unwrap();
     assert_eq!(script.accepted(), 2);
 }
@@ -113,7 +113,7 @@ async fn answers_without_a_body_leave_the_connection_usable() {
         assert_eq!(super::body(reply).await.unwrap(), "");
     }
     assert_eq!(script.accepted(), 1);
-    assert_eq!(origin.stats().connections_reused, 2);
+    assert_eq!(origin.stats().total.connections_reused, 2);
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn a_body_given_up_closes_its_connection_and_frees_its_permit() {
     drop(reply);
     until("the connection closed", || seen.load(Ordering::SeqCst) == 1).await;
     let stats = origin.stats();
-    assert_eq!((stats.in_flight, stats.abandoned), (0, 1));
+    assert_eq!((stats.in_flight, stats.total.abandoned), (0, 1));
 }
 
 #[tokio::test]
@@ -205,5 +205,5 @@ async fn a_large_body_arrives_byte_for_byte() {
             .into_iter()
             .all(|(n, piece)| piece == format!("{n:07},").as_bytes())
     );
-    assert_eq!(origin.stats().bytes_received, 1_600_000);
+    assert_eq!(origin.stats().total.bytes_received, 1_600_000);
 }

@@ -59,18 +59,13 @@ fn fails(_: &str) -> Answer {
 fn names(hosts: &[&str], lookup: Lookup, every: Duration) -> Arc<Names> {
     let endpoints: Vec<_> = hosts
         .iter()
-        .map(|&host| Endpoint {
-            tls: false,
-            host: host.to_owned(),
-            port: 80,
-        })
+        .map(|&host| Endpoint::new(false, host.to_owned(), 80))
         .collect();
     Names::new(&endpoints, lookup, every)
 }
 
-async fn known(names: &Arc<Names>, patience: Duration) -> Vec<SocketAddr> {
-    let places = names.places(Instant::now() + patience).await;
-    places.iter().map(|place| place.address).collect()
+async fn known(names: &Arc<Names>, at: usize, patience: Duration) -> Vec<SocketAddr> {
+    names.addresses(at, Instant::now() + patience).await
 }
 
 #[tokio::test]
@@ -78,19 +73,19 @@ async fn an_address_needs_no_look_up() {
     let names = names(&["192.0.2.7", "::1"], no_lookup(), LONG);
     names.tend();
     let loopback = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80));
-    assert_eq!(known(&names, LONG).await, [address(7), loopback]);
+    assert_eq!(known(&names, 0, LONG).await, [address(7)]);
+    assert_eq!(known(&names, 1, LONG).await, [loopback]);
 }
 
 #[tokio::test]
-async fn all_addresses_are_known_in_the_order_of_the_endpoints() {
+async fn all_addresses_of_an_endpoint_are_known() {
     let dns = Dns::new(|host| match host {
         "one" => Ok(vec![address(1), address(2)]),
         _ => Ok(vec![address(3)]),
     });
     let names = names(&["one", "two"], dns.lookup(), LONG);
-    assert_eq!(known(&names, LONG).await, [1, 2, 3].map(address));
-    let two = names.places(Instant::now()).await[2];
-    assert_eq!(two.endpoint, 1);
+    assert_eq!(known(&names, 0, LONG).await, [1, 2].map(address));
+    assert_eq!(known(&names, 1, LONG).await, [address(3)]);
     assert_eq!(dns.asked(), 2);
 }
 
@@ -98,7 +93,7 @@ async fn all_addresses_are_known_in_the_order_of_the_endpoints() {
 async fn last_good_addresses_outlive_failing_dns() {
     let dns = Dns::new(|_| Ok(vec![address(1)]));
     let names = names(&["one"], dns.lookup(), Duration::from_millis(5));
-    assert_eq!(known(&names, LONG).await, [address(1)]);
+    assert_eq!(known(&names, 0, LONG).await, [address(1)]);
     names.tend();
     dns.now(fails);
     let before = dns.asked();
@@ -106,11 +101,11 @@ async fn last_good_addresses_outlive_failing_dns() {
     dns.now(|_| Ok(Vec::new()));
     let before = dns.asked();
     until("DNS answered nothing", || dns.asked() > before + 1).await;
-    assert_eq!(known(&names, LONG).await, [address(1)]);
+    assert_eq!(known(&names, 0, LONG).await, [address(1)]);
     dns.now(|_| Ok(vec![address(2)]));
     let before = dns.asked();
     until("DNS answered anew", || dns.asked() > before + 1).await;
-    assert_eq!(known(&names, LONG).await, [address(2)]);
+    assert_eq!(known(&names, 0, LONG).await, [address(2)]);
 }
 
 #[tokio::test]
@@ -135,15 +130,14 @@ async fn a_hanging_name_is_waited_for_once() {
         _ => Ok(vec![address(1)]),
     });
     let names = names(&["hangs", "two"], lookup, LONG);
-    assert_eq!(known(&names, SHORT).await, [address(1)]);
-    // Now that it is doubted, not even an hour's patience is used up.
-    assert_eq!(known(&names, LONG * 180).await, [address(1)]);
+    let said = |at| names.known(at).map(|known| known.to_vec());
+    assert_eq!(said(0), None, "nothing speaks against it yet");
+    assert_eq!(known(&names, 0, SHORT).await, []);
+    assert_eq!(said(0), Some(Vec::new()), "now it is doubted");
+    assert_eq!(known(&names, 1, LONG).await, [address(1)]);
     release.send(()).unwrap();
-    let deadline = Instant::now() + LONG;
-    while known(&names, LONG).await.len() < 2 {
-        assert!(Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(known(&names, 0, LONG).await, [address(9)]);
+    assert_eq!(said(0), Some(vec![address(9)]));
 }
 
 #[tokio::test]

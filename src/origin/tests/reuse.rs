@@ -20,7 +20,10 @@ async fn a_connection_is_used_again() {
     }
     assert_eq!(script.accepted(), 1);
     let stats = origin.stats();
-    assert_eq!((stats.connections_new, stats.connections_reused), (1, 4));
+    assert_eq!(
+        (stats.total.connections_new, stats.total.connections_reused),
+        (1, 4)
+    );
 }
 
 #[tokio::test]
@@ -76,7 +79,7 @@ async fn a_reset_of_a_reused_connection_is_retried_on_a_fresh_one() {
     assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
     assert_eq!(script.accepted(), 4);
     let stats = origin.stats();
-    assert_eq!((stats.retries, stats.success), (1, 4));
+    assert_eq!((stats.total.resent, stats.total.success), (1, 4));
 }
 
 #[tokio::test]
@@ -87,13 +90,15 @@ async fn a_request_that_cannot_be_repeated_takes_a_fresh_one_at_once() {
     let answer = whole(&origin, errand(Method::POST, "/x")).await;
     assert_eq!(answer.unwrap().1, "ok");
     assert_eq!(script.accepted(), 2);
-    assert_eq!(origin.stats().retries, 0);
+    assert_eq!(origin.stats().total.resent, 0);
 }
 
 #[tokio::test]
-async fn a_reset_of_a_fresh_connection_is_not_retried() {
+async fn a_reset_of_a_fresh_connection_is_no_free_retry() {
     let script = Scripted::once("").await;
-    let origin = origin(settings(script.address));
+    let mut settings = settings(script.address);
+    settings.retry.attempts_max = 0;
+    let origin = origin(settings);
     let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
     assert_eq!(failure, Failure::Reset);
     assert_eq!(script.accepted(), 1);
@@ -127,6 +132,6 @@ fn one_origin_serves_several_runtimes() {
     );
     let asked = runtime().block_on(whole(&origin, get("/x")));
     assert_eq!(asked.unwrap().1, "ok");
-    assert_eq!(origin.stats().success, 5);
+    assert_eq!(origin.stats().total.success, 5);
     drop(idle);
 }

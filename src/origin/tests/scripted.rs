@@ -58,6 +58,22 @@ impl Scripted {
         .await
     }
 
+    /// Answers every request with what is made of its head.
+    pub(super) async fn answering(
+        answer: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Scripted {
+        let answer = Arc::new(answer);
+        Scripted::play(move |mut wire| {
+            let answer = answer.clone();
+            async move {
+                while let Some(head) = wire.request().await {
+                    wire.say(&answer(&head)).await;
+                }
+            }
+        })
+        .await
+    }
+
     /// Answers one request on every connection, and closes it.
     pub(super) async fn once(answer: &'static str) -> Scripted {
         Scripted::play(move |mut wire| async move {

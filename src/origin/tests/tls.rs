@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -16,13 +18,13 @@ use super::{get, origin, settings, whole};
 use crate::origin::{Failure, Origin, Protocol, Settings, SetupError};
 
 /// An origin with a certificate for `media.example`, and the authority that signed it.
-struct Secured {
+pub(super) struct Secured {
     address: SocketAddr,
     authority: NamedTempFile,
     _tasks: JoinSet<()>,
 }
 
-fn authority() -> (Issuer<'static, KeyPair>, NamedTempFile) {
+pub(super) fn authority() -> (Issuer<'static, KeyPair>, NamedTempFile) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -34,6 +36,11 @@ fn authority() -> (Issuer<'static, KeyPair>, NamedTempFile) {
 
 /// Answers with the protocol that was agreed on.
 async fn secured(offers: &[&str]) -> Secured {
+    secured_for(WebPkiClientVerifier::no_client_auth(), offers).await
+}
+
+/// The same, for clients that pass.
+pub(super) async fn secured_for(clients: Arc<dyn ClientCertVerifier>, offers: &[&str]) -> Secured {
     let (issuer, authority) = authority();
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["media.example".to_owned()]).unwrap();
@@ -42,7 +49,7 @@ async fn secured(offers: &[&str]) -> Secured {
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(
             vec![certificate.der().clone()],
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
@@ -95,7 +102,7 @@ async fn answer(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStrea
     }
 }
 
-fn trusting(secured: &Secured) -> Settings {
+pub(super) fn trusting(secured: &Secured) -> Settings {
     let mut settings = settings(secured.address);
     settings.endpoints[0].tls = true;
     settings.protocol = Protocol::Auto;
@@ -104,7 +111,7 @@ fn trusting(secured: &Secured) -> Settings {
     settings
 }
 
-async fn answered(origin: &Origin) -> Result<bytes::Bytes, Failure> {
+pub(super) async fn answered(origin: &Origin) -> Result<bytes::Bytes, Failure> {
     let answer = whole(origin, get("/x")).await;
     answer.map(|(_, body)| body).map_err(|(failure, _)| failure)
 }
@@ -116,7 +123,7 @@ async fn http2_is_spoken_where_it_is_offered() {
     for _ in 0..2 {
         assert_eq!(answered(&auto).await.unwrap(), "two");
     }
-    assert_eq!(auto.stats().connections_reused, 1);
+    assert_eq!(auto.stats().total.connections_reused, 1);
     let mut settings = trusting(&secured);
     settings.protocol = Protocol::H1;
     assert_eq!(answered(&origin(settings)).await.unwrap(), "one");
@@ -129,7 +136,7 @@ async fn http1_is_spoken_where_nothing_is_offered() {
     for _ in 0..2 {
         assert_eq!(answered(&auto).await.unwrap(), "one");
     }
-    assert_eq!(auto.stats().connections_reused, 1);
+    assert_eq!(auto.stats().total.connections_reused, 1);
     let mut settings = trusting(&secured);
     settings.protocol = Protocol::H2;
     assert_eq!(answered(&origin(settings)).await, Err(Failure::Protocol));

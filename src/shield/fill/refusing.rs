@@ -51,8 +51,8 @@ impl Job {
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(refuse::failure_object(failure, held));
         match failure {
-            // Our own cap, not the origin's fault: the next viewer may try.
-            Failure::Busy => {}
+            // Our own doing, not the origin's: the next viewer may try.
+            Failure::Busy | Failure::Open => {}
             // It was answering: who has nothing else may try at once.
             Failure::Truncated if !held => {}
             _ => self.back_off(None, &answer),

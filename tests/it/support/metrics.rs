@@ -12,3 +12,25 @@ pub const WAITERS: &str = "seawall_waiters";
 pub const STORED: &str = "seawall_store_objects";
 /// Bytes of objects stored.
 pub const STORED_BYTES: &str = "seawall_store_bytes";
+/// Requests waiting to ask the origin, by `rank`.
+pub const SURGE_QUEUE: &str = "seawall_origin_surge_queue_length";
+/// Requests turned away because the queue for the origin was full.
+pub const SPILLOVER: &str = "seawall_origin_spillover_total";
+/// Requests turned away before they reached the origin, by `reason`.
+pub const REJECTED: &str = "seawall_origin_rejected_total";
+/// Requests to the origin that viewers caused, by `endpoint` and `result`.
+pub const ORIGIN_REQUESTS: &str = "seawall_origin_requests_total";
+/// 1 while an `endpoint`'s checks go well; not there without checks.
+pub const HEALTHY: &str = "seawall_origin_healthy";
+/// Checks, by `endpoint` and `result`.
+pub const HEALTH_CHECKS: &str = "seawall_origin_health_checks_total";
+/// 1 for the `state` that an `endpoint`'s breaker is in.
+pub const BREAKER: &str = "seawall_origin_breaker";
+/// Times an `endpoint`'s breaker opened.
+pub const BREAKER_OPENED: &str = "seawall_origin_breaker_opened_total";
+/// Requests sent to an endpoint because another one was late, by `endpoint`.
+pub const HEDGES: &str = "seawall_origin_hedges_total";
+/// Those of them that were answered well, and first.
+pub const HEDGES_WON: &str = "seawall_origin_hedges_won_total";
+/// Endpoints that are left alone for now.
+pub const EJECTED: &str = "seawall_origin_ejected";

@@ -265,11 +265,11 @@ fn group(origin: &Origin) -> origin::Settings {
 
 /// Where an origin listens, as the configuration says it.
 pub fn endpoint(origin: &Origin) -> Endpoint {
-    Endpoint {
-        tls: false,
-        host: origin.address().ip().to_string(),
-        port: origin.address().port(),
-    }
+    Endpoint::new(
+        false,
+        origin.address().ip().to_string(),
+        origin.address().port(),
+    )
 }
 
 /// The one route, for every host and path.

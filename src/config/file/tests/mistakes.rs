@@ -70,6 +70,7 @@ fn wrong_types_are_named() {
         &["must not be negative"],
     );
     first_line("limits.streams_max = 0", 22, "0", &["at least 1"]);
+    in_origin("requests_per_second_max = 0", 27, "0", &["at least 1"]);
     one(
         "[origin]\nendpoints = [\"https://origin.example\"]\n",
         "1:1",

@@ -64,7 +64,12 @@ fn secrets_come_from_files_beside_the_configuration() {
     let path = folder.path().join("seawall.toml");
     let read_line = |line: &str| read(&format!("{ORIGIN}{line}\n"), &path, &environment).finish();
     let good = read_line("headers = { X-Token = { file = \"token\" } }").unwrap();
-    assert_eq!(good.origins[0].headers[0].1, "s3cret");
+    let (name, file) = &good.origins[0].header_files[0];
+    assert_eq!(
+        (name.as_str(), file),
+        ("x-token", &folder.path().join("token"))
+    );
+    assert!(good.origins[0].headers.is_empty());
     assert!(!format!("{good:?}").contains("s3cret"));
     let empty = read_line("headers = { X-Token = { file = \"empty\" } }").unwrap_err();
     assert!(empty.to_string().contains("this file is empty"), "{empty}");

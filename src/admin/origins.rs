@@ -1,0 +1,282 @@
+//! How are the origins, and what came of asking them? Their snapshots, as metrics and as a status page.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::origin::{Counts, EndpointStats, Failure, Latency, Stats};
+use crate::telemetry::Exposition;
+
+/// Breakers' words, for a gauge by state.
+const BREAKER_STATES: [&str; 3] = ["closed", "open", "probing"];
+
+/// All groups and their endpoints, as metrics.
+pub fn metrics(groups: &[Stats]) -> String {
+    let mut page = Exposition::default();
+    for stats in groups {
+        gate(&mut page, stats);
+        for endpoint in &stats.endpoints {
+            requests(&mut page, stats, endpoint);
+            traffic(&mut page, stats, endpoint);
+            speed(&mut page, stats, endpoint);
+            condition(&mut page, stats, endpoint);
+            health(&mut page, stats, endpoint);
+        }
+    }
+    page.to_string()
+}
+
+/// Those who hold a permit, who wait, and who were turned away, in the load balancers' words.
+fn gate(page: &mut Exposition, stats: &Stats) {
+    let name = ("origin", &*stats.name);
+    page.gauge(
+        "seawall_origin_in_flight",
+        "Requests to origins under way.",
+        &[name],
+        stats.in_flight as u64,
+    );
+    page.gauge(
+        "seawall_origin_queued",
+        "Requests waiting for a permit to ask an origin.",
+        &[name],
+        stats.queued as u64,
+    );
+    for (rank, waiting) in stats.surge_queue {
+        page.gauge(
+            "seawall_origin_surge_queue_length",
+            "Requests waiting to ask an origin, by rank.",
+            &[name, ("rank", rank.as_str())],
+            waiting as u64,
+        );
+    }
+    page.counter(
+        "seawall_origin_spillover_total",
+        "Requests rejected because the queue was full: newcomers, and those they displaced.",
+        &[name],
+        stats.spillover,
+    );
+    for (reason, count) in stats.rejected {
+        page.counter(
+            "seawall_origin_rejected_total",
+            "Requests rejected before they reached an origin, by reason.",
+            &[name, ("reason", reason.as_str())],
+            count,
+        );
+    }
+}
+
+fn requests(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    let counts = &endpoint.counts;
+    let classes = [
+        ("2xx", counts.success),
+        ("3xx", counts.redirect),
+        ("4xx", counts.client_error),
+        ("5xx", counts.server_error),
+        ("abandoned", counts.abandoned),
+    ];
+    let failures = Failure::ALL.map(|failure| (failure.as_str(), counts.failed(failure)));
+    for (result, count) in classes.into_iter().chain(failures) {
+        page.counter(
+            "seawall_origin_requests_total",
+            "Requests to origins, by what came of them.",
+            &labels(stats, endpoint, ("result", result)),
+            count,
+        );
+    }
+}
+
+fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    let counts = &endpoint.counts;
+    let both = &labels(stats, endpoint, ("", ""))[..2];
+    page.counter(
+        "seawall_origin_bytes_total",
+        "Body bytes received from origins.",
+        both,
+        counts.bytes_received,
+    );
+    for (state, value) in [
+        ("new", counts.connections_new),
+        ("reused", counts.connections_reused),
+    ] {
+        page.counter(
+            "seawall_origin_connections_total",
+            "Connections to origins, made or used again.",
+            &labels(stats, endpoint, ("state", state)),
+            value,
+        );
+    }
+    page.counter(
+        "seawall_origin_resent_total",
+        "Requests sent again because a reused connection had been closed.",
+        both,
+        counts.resent,
+    );
+    page.counter(
+        "seawall_origin_retries_total",
+        "Requests tried again after this endpoint did not answer as it should.",
+        both,
+        counts.retries,
+    );
+    page.counter(
+        "seawall_origin_hedges_total",
+        "Requests sent to this endpoint because another one was late.",
+        both,
+        counts.hedges,
+    );
+    page.counter(
+        "seawall_origin_hedges_won_total",
+        "Those of them that were answered well, and first.",
+        both,
+        counts.hedges_won,
+    );
+    page.gauge(
+        "seawall_origin_active",
+        "Requests under way, by endpoint.",
+        both,
+        counts.in_flight as u64,
+    );
+}
+
+/// From sending a request to the answer's head: lately, and since the start.
+fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    if let Some(pace) = endpoint.pace {
+        for (quantile, time) in [("0.5", pace.p50), ("0.95", pace.p95)] {
+            page.gauge(
+                "seawall_origin_response_seconds",
+                "Time to the answer's head over the last seconds, by quantile.",
+                &labels(stats, endpoint, ("quantile", quantile)),
+                time,
+            );
+        }
+    }
+    let latency = &endpoint.latency;
+    let bounds = Latency::BOUNDS.map(Into::into);
+    page.histogram(
+        "seawall_origin_target_response_seconds",
+        "Time to the answer's head: the load balancers' target response time.",
+        &labels(stats, endpoint, ("", ""))[..2],
+        bounds.into_iter().zip(latency.within),
+        (latency.count, latency.sum.into()),
+    );
+}
+
+fn condition(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    let both = &labels(stats, endpoint, ("", ""))[..2];
+    let condition = &endpoint.condition;
+    page.gauge(
+        "seawall_origin_reachable",
+        "Whether connecting to the endpoint works, as far as is known.",
+        both,
+        u64::from(condition.reachable),
+    );
+    page.gauge(
+        "seawall_origin_ejected",
+        "Whether the endpoint failed too often in a row, or was too slow, and is asked last.",
+        both,
+        u64::from(condition.ejected),
+    );
+    page.counter(
+        "seawall_origin_ejections_total",
+        "Times the endpoint was ejected.",
+        both,
+        condition.ejections,
+    );
+    for state in BREAKER_STATES {
+        page.gauge(
+            "seawall_origin_breaker",
+            "The state of the endpoint's breaker: 1 for the one it is in.",
+            &labels(stats, endpoint, ("state", state)),
+            u64::from(condition.breaker == state),
+        );
+    }
+    page.counter(
+        "seawall_origin_breaker_opened_total",
+        "Times the endpoint's breaker opened.",
+        both,
+        condition.breaker_opened,
+    );
+}
+
+/// Nothing of endpoints that are not checked: nobody knows.
+fn health(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    let Some(checked) = &endpoint.condition.health else {
+        return;
+    };
+    page.gauge(
+        "seawall_origin_healthy",
+        "Whether the endpoint's health checks go well; if not, it is asked last.",
+        &labels(stats, endpoint, ("", ""))[..2],
+        u64::from(checked.healthy),
+    );
+    for (result, count) in [("passed", checked.passed), ("failed", checked.failed)] {
+        page.counter(
+            "seawall_origin_health_checks_total",
+            "Health checks of the endpoint, by result.",
+            &labels(stats, endpoint, ("result", result)),
+            count,
+        );
+    }
+}
+
+fn labels<'a>(
+    stats: &'a Stats,
+    endpoint: &'a EndpointStats,
+    more: (&'a str, &'a str),
+) -> [(&'a str, &'a str); 3] {
+    [
+        ("origin", &*stats.name),
+        ("endpoint", &*endpoint.endpoint),
+        more,
+    ]
+}
+
+/// All groups and their endpoints, as one page for people and scripts.
+pub fn status(groups: &[Stats]) -> Value {
+    let groups = groups.iter().map(|stats| {
+        json!({
+            "name": &*stats.name,
+            "in_flight": stats.in_flight,
+            "queued": stats.queued,
+            "spillover": stats.spillover,
+            "endpoints": stats.endpoints.iter().map(endpoint_status).collect::<Vec<_>>(),
+        })
+    });
+    json!({ "origins": groups.collect::<Vec<_>>() })
+}
+
+fn endpoint_status(endpoint: &EndpointStats) -> Value {
+    let condition = &endpoint.condition;
+    json!({
+        "url": &*endpoint.endpoint,
+        "reachable": condition.reachable,
+        "healthy": condition.health.as_ref().map(|checked| checked.healthy),
+        "ejected": condition.ejected,
+        "breaker": condition.breaker,
+        "in_flight": endpoint.counts.in_flight,
+        "requests": requests_status(&endpoint.counts),
+        "retries": endpoint.counts.retries,
+        "hedges": endpoint.counts.hedges,
+        "hedges_won": endpoint.counts.hedges_won,
+        "response_ms": endpoint.pace.map(|pace| json!({
+            "p50": millis(pace.p50),
+            "p95": millis(pace.p95),
+        })),
+        "bytes_received": endpoint.counts.bytes_received,
+    })
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn requests_status(counts: &Counts) -> Value {
+    let failed: u64 = counts.failures.iter().sum();
+    json!({
+        "2xx": counts.success,
+        "3xx": counts.redirect,
+        "4xx": counts.client_error,
+        "5xx": counts.server_error,
+        "abandoned": counts.abandoned,
+        "failed": failed,
+    })
+}

@@ -1,0 +1,57 @@
+//! `endpoints` in `[[origin]]`: a URL, or a table with a URL, a priority and a weight.
+
+use std::collections::HashSet;
+
+use crate::config::page::{Read, Table, Value};
+use crate::config::problem::{Problem, Span};
+use crate::config::{address, read};
+use crate::origin::Endpoint;
+
+const URL: &str = "an origin such as \"https://origin.example\"";
+
+/// Reads the list, which has at least one and none twice.
+pub(super) fn endpoints(table: &mut Table<'_>) -> Vec<(Endpoint, Span)> {
+    const WANTED: &str = "a list of origins such as [\"https://origin.example\"]";
+    if table.value("endpoints").is_none() {
+        table.note_missing("endpoints", "endpoints = [\"https://origin.example\"]");
+    }
+    let listed = table
+        .get("endpoints", read::some_of(endpoint, WANTED))
+        .unwrap_or_default();
+    let mut seen = HashSet::new();
+    for (endpoint, span) in &listed {
+        if !seen.insert((endpoint.host.as_str(), endpoint.port)) {
+            let what = "this endpoint is in the list already";
+            table
+                .page()
+                .note(Problem::new(what).at(span.clone(), "the same host and port again"));
+        }
+    }
+    listed
+}
+
+fn endpoint(value: Value<'_>) -> Read<(Endpoint, Span)> {
+    if !value.toml().is_table() {
+        return Ok((url(value)?, value.span()));
+    }
+    let endpoint = value.table("the endpoint", |table| {
+        if table.value("url").is_none() {
+            table.note_missing("url", "url = \"https://origin.example\"");
+        }
+        // One that is no URL is a problem noted already; it still has other keys to read.
+        let nowhere = || Endpoint::new(false, String::new(), 0);
+        let mut endpoint = table.get("url", url).unwrap_or_else(nowhere);
+        table.put("priority", &mut endpoint.priority, read::count_or_zero);
+        table.put("weight", &mut endpoint.weight, read::count);
+        endpoint
+    })?;
+    Ok((endpoint, value.span()))
+}
+
+fn url(value: Value<'_>) -> Read<Endpoint> {
+    // A password typed into a URL is refused, and must not be shown while that is said.
+    if value.toml().as_str().is_some_and(|text| text.contains('@')) {
+        value.page().hide(value.span());
+    }
+    read::parsed(address::endpoint, URL)(value)
+}

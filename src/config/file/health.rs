@@ -1,0 +1,64 @@
+//! `[origin.health]`: how are endpoints checked while nobody asks for anything?
+
+use http::StatusCode;
+use http::uri::PathAndQuery;
+
+use crate::config::page::{Read, Table, Value};
+use crate::config::problem::Problem;
+use crate::config::{Fault, read};
+use crate::origin::{Check, CheckKind};
+
+const PATH: &str = "a path such as \"/health\"";
+const STATUSES: &str = "a list of statuses such as [200]";
+
+/// Reads the table. That it is there switches checks on.
+pub(super) fn check(table: &mut Table<'_>) -> Check {
+    let mut check = Check::default();
+    let http = read::word(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
+    let asks = table.get("kind", http).unwrap_or(true);
+    let asked: Vec<_> = ["path", "expect"]
+        .iter()
+        .filter_map(|key| table.value(key))
+        .collect();
+    let path = table.get("path", read::parsed(path, PATH));
+    let expected = table.get("expect", read::some_of(status, STATUSES));
+    if let CheckKind::Http { path: to, expect } = &mut check.kind {
+        *to = path.unwrap_or_else(|| to.clone());
+        *expect = expected.unwrap_or_default();
+    }
+    if !asks {
+        check.kind = CheckKind::Tcp;
+        for value in asked {
+            let what = format!("`{}` means nothing to a check by \"tcp\"", value.name());
+            let problem = Problem::new(what).at(value.span(), "nothing is asked for");
+            table
+                .page()
+                .note(problem.help("leave it out, or write kind = \"http\""));
+        }
+    }
+    table.put("every", &mut check.pace.every, read::deadline);
+    table.put("timeout", &mut check.timeout, read::deadline);
+    table.put("successes", &mut check.pace.successes, read::count);
+    table.put("failures", &mut check.pace.failures, read::count);
+    check
+}
+
+/// A path to ask for, perhaps with a query.
+fn path(text: &str) -> Result<PathAndQuery, Fault> {
+    if !text.starts_with('/') {
+        return Err(Fault::new(PATH, "a path starts with /").instead(format!("/{text}")));
+    }
+    let path = text.parse::<PathAndQuery>().ok();
+    // What follows a `#` would be dropped in silence.
+    path.filter(|path| path.as_str() == text)
+        .ok_or(Fault::new(PATH, "characters that a path cannot have"))
+}
+
+fn status(value: Value<'_>) -> Read<StatusCode> {
+    const WANTED: &str = "a status from 200 to 599";
+    let number: u16 = read::count(value)?;
+    let status = StatusCode::from_u16(number).ok();
+    status
+        .filter(|_| (200..600).contains(&number))
+        .ok_or_else(|| value.problem(Fault::new(WANTED, "out of range")))
+}

@@ -1,0 +1,278 @@
+//! How does an origin know who is asking? An `[[origin]]`'s headers, signature and certificate.
+
+use std::path::PathBuf;
+
+use http::{HeaderName, HeaderValue};
+
+use super::pair;
+use crate::config::page::{Entry, Read, Table, Value};
+use crate::config::problem::Problem;
+use crate::config::{Fault, address, read};
+use crate::origin::Settings;
+use crate::origin::sign::{self, ClientCertificate, Service, Sigv4, Source};
+
+/// Fields that say how a message is framed or where it goes: the shield's own business.
+const RESERVED: [&str; 10] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Reads what an origin is shown.
+pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
+    let headers = table.value("headers");
+    let read = table.get("headers", read_headers).unwrap_or_default();
+    (settings.headers, settings.header_files) = (read.values, read.files);
+    let signature = table.value("sigv4");
+    settings.sigv4 = table.get("sigv4", sigv4).flatten();
+    if let (Some(headers), Some(signature)) = (headers, signature) {
+        note_signed_twice(headers, signature);
+    }
+    client_certificate(table, settings);
+}
+
+/// Whether the shield alone decides over this field.
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    RESERVED.contains(&name.as_str())
+}
+
+/// Headers by where their values come from.
+#[derive(Default)]
+struct Headers {
+    values: Vec<(HeaderName, HeaderValue)>,
+    files: Vec<(HeaderName, PathBuf)>,
+}
+
+/// Where a header's value comes from.
+enum Content {
+    Value(HeaderValue),
+    File(PathBuf),
+}
+
+fn read_headers(value: Value<'_>) -> Read<Headers> {
+    let page = value.page();
+    let mut headers = Headers::default();
+    let mut seen: Vec<HeaderName> = Vec::new();
+    for entry in value.entries("a table such as { X-Name = \"value\" }")? {
+        let (name, content) = (header_name(&entry), header_content(entry.value));
+        let (name, content) = (page.keep(name), page.keep(content).flatten());
+        let (Some(name), Some(content)) = (name, content) else {
+            continue;
+        };
+        if seen.contains(&name) {
+            let what = format!("the header `{name}` is set twice");
+            page.note(Problem::new(what).at(entry.span, "names differ in case only"));
+            continue;
+        }
+        seen.push(name.clone());
+        match content {
+            Content::Value(value) => headers.values.push((name, value)),
+            Content::File(path) => headers.files.push((name, path)),
+        }
+    }
+    Ok(headers)
+}
+
+fn header_name(entry: &Entry<'_>) -> Read<HeaderName> {
+    let problem = |what: String, why| Problem::new(what).at(entry.span.clone(), why);
+    let Ok(name) = HeaderName::from_bytes(entry.key.as_bytes()) else {
+        return Err(problem(
+            format!("`{}` cannot be a header", entry.key),
+            "not a header's name",
+        ));
+    };
+    if name == http::header::HOST {
+        let refused = problem("`Host` is not set among the headers".to_owned(), "not here");
+        return Err(refused.help("write host = \"…\" in [[origin]]"));
+    }
+    if is_reserved(&name) {
+        return Err(problem(
+            format!("the shield sets `{name}` itself"),
+            "not settable",
+        ));
+    }
+    Ok(name)
+}
+
+/// A header's value, always treated as a secret: typed, from the environment, or from a file.
+/// `None` where the table that names the file has problems, noted already.
+fn header_content(value: Value<'_>) -> Read<Option<Content>> {
+    const WANTED: &str = "a string, or { file = \"path\" }";
+    if value.toml().is_table() {
+        return value.table("the header's value", header_file);
+    }
+    value.page().hide(value.span());
+    let text = value.text(WANTED)?;
+    let fault = |why| value.problem(Fault::new(WANTED, why));
+    if text.is_empty() {
+        return Err(fault("this is empty"));
+    }
+    let content = HeaderValue::from_str(&text);
+    let mut content = content.map_err(|_| fault("characters that a header cannot carry"))?;
+    content.set_sensitive(true);
+    Ok(Some(Content::Value(content)))
+}
+
+/// The file named by `file`, which must have a value in it already.
+fn header_file(table: &mut Table<'_>) -> Option<Content> {
+    let Some(value) = table.value("file") else {
+        table.note_missing("file", "file = \"/run/secrets/token\"");
+        return None;
+    };
+    let path = table.page().keep(value.path())?;
+    let good = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why));
+    table.page().keep(good)?;
+    Some(Content::File(path))
+}
+
+/// Notes headers that the signature is made of.
+fn note_signed_twice(headers: Value<'_>, signature: Value<'_>) {
+    let entries = headers.entries("").into_iter().flatten();
+    for entry in entries.filter(|entry| sign::is_of_signature(entry.key)) {
+        let what = format!("`{}` is set by the signature", entry.key);
+        let problem = Problem::new(what).at(entry.span, "set here too");
+        let problem = problem.other(signature.span(), "the signature");
+        headers.page().note(problem);
+    }
+}
+
+/// `None` where something is missing, noted already.
+fn sigv4(value: Value<'_>) -> Read<Option<Sigv4>> {
+    value.table("sigv4", |table| {
+        for (key, example) in [
+            ("region", "region = \"eu-west-1\""),
+            ("service", "service = \"mediapackagev2\""),
+        ] {
+            if table.value(key).is_none() {
+                table.note_missing(key, example);
+            }
+        }
+        let region = table.get("region", read::parsed(address::region, "a region"));
+        let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
+        let service = read::word(&services, "\"mediapackagev2\" or \"s3\"");
+        let service = table.get("service", service);
+        let sources = sources(table);
+        Some(Sigv4 {
+            region: region?,
+            service: service?,
+            sources: sources?,
+        })
+    })
+}
+
+/// Where a person wants credentials to come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Supply {
+    /// The first place that has some.
+    Auto,
+    Environment,
+    File,
+    Container,
+    Instance,
+}
+
+const SUPPLIES: [(&str, Supply); 5] = [
+    ("auto", Supply::Auto),
+    ("environment", Supply::Environment),
+    ("file", Supply::File),
+    ("container", Supply::Container),
+    ("instance", Supply::Instance),
+];
+
+fn sources(table: &mut Table<'_>) -> Option<Vec<Source>> {
+    const WORDS: &str = "\"auto\", \"environment\", \"file\", \"container\" or \"instance\"";
+    let typed = table.value("credentials");
+    let of_file = table.value("credentials_file");
+    let of_file = of_file.or(table.value("profile"));
+    let path = table.get("credentials_file", |value| value.path());
+    let profile = table.get("profile", |value| value.text("the name of a profile"));
+    let supply = match (typed, of_file) {
+        (Some(_), _) => table.get("credentials", read::word(&SUPPLIES, WORDS))?,
+        (None, Some(_)) => Supply::File,
+        (None, None) => Supply::Auto,
+    };
+    let page = table.page();
+    if let Some(value) = of_file.filter(|_| supply != Supply::File) {
+        let what = format!("`{}` is about a file that is not looked at", value.name());
+        let problem = Problem::new(what).at(value.span(), "never used");
+        page.note(problem.help("leave `credentials` out, or write credentials = \"file\""));
+    }
+    let span = of_file.or(typed).map_or(table.span(), |value| value.span());
+    let problem = |what: String, why: String| Problem::new(what).at(span.clone(), why);
+    let sources = found(page.environment(), supply, path, profile);
+    let sources = sources.map_err(|why| problem("no credentials can be found".to_owned(), why));
+    let sources = page.keep(sources)?;
+    if let (Supply::File, [Source::File { path, profile }]) = (supply, &sources[..])
+        && let Err(why) = sign::look_for_profile(path, profile)
+    {
+        let problem = problem("this file has no such credentials".to_owned(), why);
+        let filled_in = of_file.is_some_and(|value| value.is_filled_in());
+        page.note(if filled_in {
+            problem
+        } else {
+            problem.help(format!("the file looked for is {}", path.display()))
+        });
+    }
+    Some(sources)
+}
+
+/// The places to try, or why there are none.
+fn found(
+    environment: &sign::Environment<'_>,
+    supply: Supply,
+    path: Option<PathBuf>,
+    profile: Option<String>,
+) -> Result<Vec<Source>, String> {
+    let bad = |bad: sign::BadVariable| bad.to_string();
+    let (source, missing) = match supply {
+        Supply::Auto => return Source::chain(environment).map_err(bad),
+        Supply::Environment => (
+            Source::given(environment).map_err(bad)?,
+            "AWS_ACCESS_KEY_ID is not set",
+        ),
+        Supply::File => (
+            Source::file(environment, path, profile),
+            "no `credentials_file`, and HOME is not set",
+        ),
+        Supply::Container => (
+            Source::container(environment).map_err(bad)?,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI is not set",
+        ),
+        Supply::Instance => (
+            Source::instance(environment).map_err(bad)?,
+            "AWS_EC2_METADATA_DISABLED is set",
+        ),
+    };
+    source
+        .map(|source| vec![source])
+        .ok_or_else(|| missing.to_owned())
+}
+
+/// What is shown in a TLS handshake: both of the files, or none.
+fn client_certificate(table: &mut Table<'_>, settings: &mut Settings) {
+    let wanted = [
+        ("client_certificate", "client_certificate = \"shield.pem\""),
+        ("client_key", "client_key = \"shield.key\""),
+    ];
+    let [certificate, key] = wanted.map(|(name, _)| table.value(name));
+    let Some(either) = certificate.or(key) else {
+        return;
+    };
+    if !settings.endpoints.iter().any(|endpoint| endpoint.tls) {
+        let what = format!("`{}` is shown to nobody", either.name());
+        let problem = Problem::new(what).at(either.span(), "no endpoint speaks TLS");
+        table
+            .page()
+            .note(problem.help("write https:// in `endpoints`"));
+    }
+    let pair = pair::certificate(table, wanted);
+    settings.client_certificate =
+        pair.map(|(certificate, key)| ClientCertificate { certificate, key });
+}

@@ -1,0 +1,39 @@
+//! A certificate and its key, whoever shows them: two files that must belong together.
+
+use std::path::PathBuf;
+
+use crate::config::page::{Table, Value};
+use crate::config::pem::{self, PemFault};
+use crate::config::problem::Problem;
+use crate::config::read;
+
+/// A key of a table, and an example of it.
+type Wanted = (&'static str, &'static str);
+
+/// Reads the paths of a certificate and of its key, and checks what is in the files.
+pub(super) fn certificate(
+    table: &mut Table<'_>,
+    [certificate, key]: [Wanted; 2],
+) -> Option<(PathBuf, PathBuf)> {
+    let (certificate, key) = (file(table, certificate), file(table, key));
+    let ((at_certificate, certificate), (at_key, key)) = (certificate?, key?);
+    for fault in pem::check_pair(&certificate, &key) {
+        table.page().note(match fault {
+            PemFault::Certificate(why) => read::file_problem(at_certificate, &certificate, why),
+            PemFault::Key(why) => read::file_problem(at_key, &key, why),
+            PemFault::Mismatch => Problem::new("this key does not belong to its certificate")
+                .at(at_key.span(), "the key of another certificate")
+                .other(at_certificate.span(), "its certificate"),
+        });
+    }
+    Some((certificate, key))
+}
+
+fn file<'a>(table: &mut Table<'a>, (key, example): Wanted) -> Option<(Value<'a>, PathBuf)> {
+    let Some(value) = table.value(key) else {
+        table.note_missing(key, example);
+        return None;
+    };
+    let path = table.page().keep(value.path())?;
+    Some((value, path))
+}

@@ -1,0 +1,70 @@
+//! `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]`: what follows when an origin does not answer as it
+//! should.
+
+use http::StatusCode;
+
+use crate::config::page::{Read, Table, Value};
+use crate::config::{Fault, read};
+use crate::origin::Settings;
+
+/// More attempts would only add to the load of an origin that is down.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Reads the tables.
+pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
+    let retry = &mut settings.retry;
+    table.get("retry", |value| {
+        value.table("retry", |table| {
+            table.put("attempts", &mut retry.attempts_max, attempts);
+            let statuses = read::list(status, "a list of statuses such as [502, 503, 504]");
+            table.put("statuses", &mut retry.statuses, statuses);
+            table.put("budget", &mut retry.budget.share, fraction);
+        })
+    });
+    let breaker = &mut settings.guards.breaker;
+    table.get("breaker", |value| {
+        value.table("breaker", |table| {
+            table.put("error_share", &mut breaker.error_share, fraction);
+            table.put("window", &mut breaker.window, read::deadline);
+            table.put("requests_min", &mut breaker.requests_min, read::count);
+        })
+    });
+    let ejection = &mut settings.guards.ejection;
+    table.get("ejection", |value| {
+        value.table("ejection", |table| {
+            table.put("failures", &mut ejection.failures, read::count);
+            table.put("first", &mut ejection.base, read::deadline);
+            table.put("longest", &mut ejection.max, read::deadline);
+        })
+    });
+}
+
+fn attempts(value: Value<'_>) -> Read<u32> {
+    const WANTED: &str = "a whole number from 0 to 3";
+    match read::count_or_zero(value)? {
+        attempts if attempts <= ATTEMPTS_MAX => Ok(attempts),
+        _ => Err(value.problem(Fault::new(
+            WANTED,
+            "so many retries would add to the trouble",
+        ))),
+    }
+}
+
+fn fraction(value: Value<'_>) -> Read<f64> {
+    match read::share(value)? {
+        share if share <= 1.0 => Ok(share),
+        _ => Err(value.problem(Fault::new(
+            "a number from 0 to 1 such as 0.1",
+            "more than all",
+        ))),
+    }
+}
+
+fn status(value: Value<'_>) -> Read<StatusCode> {
+    const WANTED: &str = "a status from 400 to 599";
+    let number = read::count::<u16>(value)?;
+    StatusCode::from_u16(number)
+        .ok()
+        .filter(|status| status.is_client_error() || status.is_server_error())
+        .ok_or_else(|| value.problem(Fault::new(WANTED, "not a status of an error")))
+}

@@ -1,0 +1,197 @@
+//! Does what an origin is shown arrive, and is every mistake in it found?
+
+use super::*;
+use crate::origin::sign::{Service, Source};
+
+const SIGNED: &str = "region = \"eu-west-1\", service = \"s3\"";
+
+/// Reads an origin with more lines, in an environment, with files beside the configuration.
+fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let environment = |wanted: &str| {
+        let found = set.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let path = folder.path().join("seawall.toml");
+    let read = read(&format!("{ORIGIN}{lines}\n"), &path, &environment).finish();
+    read.map_err(|problems| problems.to_string())
+}
+
+/// The places that credentials come from, each in a word.
+fn places(line: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+    let config = read_with(&format!("sigv4 = {{ {SIGNED}{line} }}"), set, files)?;
+    let sources = config.origins[0].sigv4.clone().unwrap().sources;
+    let word = |source: Source| match source {
+        Source::Given(_) => "environment".to_owned(),
+        Source::File { path, profile } => {
+            format!("{} {profile}", path.file_name().unwrap().display())
+        }
+        Source::Container { .. } => "container".to_owned(),
+        Source::Instance { .. } => "instance".to_owned(),
+    };
+    Ok(sources.into_iter().map(word).collect())
+}
+
+const KEYS: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "AKID"),
+    ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+    ("HOME", "/home/me"),
+];
+const FILE: (&str, &str) = (
+    "aws",
+    "[live]\naws_access_key_id = A\naws_secret_access_key = s3cret\n",
+);
+
+#[test]
+fn a_signature_is_described() {
+    let config = read_with(&format!("sigv4 = {{ {SIGNED} }}"), &KEYS, &[]).unwrap();
+    let sigv4 = config.origins[0].sigv4.as_ref().unwrap();
+    assert_eq!((&*sigv4.region, sigv4.service), ("eu-west-1", Service::S3));
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert!(
+        read_with("", &KEYS, &[]).unwrap().origins[0]
+            .sigv4
+            .is_none()
+    );
+}
+
+#[test]
+fn credentials_come_from_where_it_is_said() {
+    let all = ["environment", "credentials default", "instance"];
+    assert_eq!(places("", &KEYS, &[]).unwrap(), all);
+    assert_eq!(places(", credentials = \"auto\"", &KEYS, &[]).unwrap(), all);
+    let environment = ", credentials = \"environment\"";
+    assert_eq!(places(environment, &KEYS, &[]).unwrap(), ["environment"]);
+    let instance = ", credentials = \"instance\"";
+    assert_eq!(places(instance, &KEYS, &[]).unwrap(), ["instance"]);
+    let file = ", credentials_file = \"aws\", profile = \"live\"";
+    assert_eq!(places(file, &KEYS, &[FILE]).unwrap(), ["aws live"]);
+    let container = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x")];
+    let said = places(", credentials = \"container\"", &container, &[]);
+    assert_eq!(said.unwrap(), ["container"]);
+}
+
+#[test]
+fn credentials_that_cannot_come_are_missed_at_once() {
+    let said = |line, set: &[_]| places(line, set, &[FILE]).unwrap_err();
+    let environment = ", credentials = \"environment\"";
+    let missing = said(environment, &[]);
+    assert!(
+        missing.contains("AWS_ACCESS_KEY_ID is not set"),
+        "{missing}"
+    );
+    let half = said(environment, &KEYS[1..]);
+    assert!(
+        half.contains("AWS_SECRET_ACCESS_KEY: the other half"),
+        "{half}"
+    );
+    let container = said(", credentials = \"container\"", &KEYS);
+    assert!(
+        container.contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        "{container}"
+    );
+    let off = said(
+        ", credentials = \"instance\"",
+        &[("AWS_EC2_METADATA_DISABLED", "true")],
+    );
+    assert!(off.contains("AWS_EC2_METADATA_DISABLED"), "{off}");
+    let homeless = said(", profile = \"live\"", &[]);
+    assert!(homeless.contains("HOME is not set"), "{homeless}");
+    let other = said(", credentials_file = \"aws\", profile = \"other\"", &[]);
+    assert!(other.contains("no such profile"), "{other}");
+    assert!(other.contains("seawall.toml:4:68"), "{other}");
+    let gone = said(", credentials_file = \"gone\"", &[]);
+    assert!(
+        gone.contains("No such file") && gone.contains("looked for is /"),
+        "{gone}"
+    );
+    let unused = said(", credentials = \"auto\", profile = \"live\"", &KEYS);
+    assert!(unused.contains("`profile` is about a file"), "{unused}");
+    let url = [(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "http://s3cret.example/",
+    )];
+    let plain = said("", &url);
+    assert!(
+        plain.contains("without TLS") && !plain.contains("s3cret"),
+        "{plain}"
+    );
+}
+
+#[test]
+fn settings_of_signatures_are_checked() {
+    let words = ["has no `service`", "add service ="];
+    in_origin(
+        "sigv4 = { region = \"a\" }",
+        9,
+        "{ region = \"a\" }",
+        &words,
+    );
+    let words = ["has no `region`", "add region ="];
+    in_origin(
+        "sigv4 = { service = \"s3\" }",
+        9,
+        "{ service = \"s3\" }",
+        &words,
+    );
+    in_origin(
+        "sigv4 = { region = \"EU West\", service = \"s3\" }",
+        20,
+        "\"EU West\"",
+        &["a region such as \"eu-west-1\""],
+    );
+    in_origin(
+        "sigv4 = { region = \"eu-west-1\", service = \"mediapackage\" }",
+        43,
+        "\"mediapackage\"",
+        &["did you mean \"mediapackagev2\"?"],
+    );
+    in_origin(
+        &format!("sigv4 = {{ {SIGNED}, credentials = \"files\" }}"),
+        63,
+        "\"files\"",
+        &["did you mean \"file\"?"],
+    );
+    in_origin(
+        &format!("headers = {{ X-Amz-Date = \"a\" }}\nsigv4 = {{ {SIGNED} }}"),
+        13,
+        "X-Amz-Date",
+        &["is set by the signature"],
+    );
+}
+
+#[test]
+fn a_certificate_is_shown_with_its_key_and_over_tls() {
+    let pair = |host: &str| rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    let (one, two) = (pair("one.example"), pair("two.example"));
+    let (pem, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+    let other = two.signing_key.serialize_pem();
+    let files = [("one.pem", &*pem), ("one.key", &*key), ("two.key", &*other)];
+    let shown = |lines: &str| read_with(lines, &[], &files);
+    let good = shown("client_certificate = \"one.pem\"\nclient_key = \"one.key\"").unwrap();
+    let certificate = good.origins[0].client_certificate.as_ref().unwrap();
+    assert!(certificate.key.ends_with("one.key"));
+    let half = shown("client_certificate = \"one.pem\"").unwrap_err();
+    assert!(half.contains("has no `client_key`"), "{half}");
+    let half = shown("client_key = \"one.key\"").unwrap_err();
+    assert!(half.contains("has no `client_certificate`"), "{half}");
+    let mixed = shown("client_certificate = \"one.pem\"\nclient_key = \"two.key\"").unwrap_err();
+    assert!(
+        mixed.contains("does not belong to its certificate"),
+        "{mixed}"
+    );
+    let gone = shown("client_certificate = \"gone.pem\"\nclient_key = \"one.key\"").unwrap_err();
+    assert!(gone.contains("No such file"), "{gone}");
+    let plain = shown(
+        "client_certificate = \"one.pem\"\nclient_key = \"one.key\"\n\
+         [[origin]]\nendpoints = [\"http://b.example\"]\n\
+         client_certificate = \"one.pem\"\nclient_key = \"one.key\"\n\
+         [[route]]\norigin = \"main\"",
+    )
+    .unwrap_err();
+    assert!(plain.contains("shown to nobody"), "{plain}");
+    assert!(plain.contains("seawall.toml:8:22"), "{plain}");
+}

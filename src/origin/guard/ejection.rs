@@ -1,0 +1,180 @@
+//! Should an endpoint be left alone for a while, going by the requests it was sent? It is ejected
+//! after failures in a row, or when it is much slower than its peers, for longer each time.
+//!
+//! Knows one endpoint; of its peers only what it is told.
+
+use std::time::{Duration, Instant};
+
+/// What gets an endpoint ejected, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Failures in a row. One is enough for an endpoint that has not succeeded since its return.
+    pub failures: u32,
+    /// Slow is when the median is more than so many times the peers' median ...
+    pub slow_factor: f64,
+    /// ... and more than this.
+    pub slow_floor: Duration,
+    /// Judgements in a row that it is slow.
+    pub slow_judgements: u32,
+    /// How far apart judgements are, at least; whoever asks for them keeps to it.
+    pub judged_every: Duration,
+    /// For how long the first time. Times the number of ejections in a row; the number goes down
+    /// by one with a success after each such time without ejection.
+    pub base: Duration,
+    /// For how long at most.
+    pub max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            failures: 5,
+            slow_factor: 4.0,
+            slow_floor: Duration::from_millis(500),
+            slow_judgements: 3,
+            judged_every: Duration::from_secs(1),
+            base: Duration::from_secs(5),
+            max: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Whether an endpoint may be ejected while so many others stand: the last one may not, for one that
+/// may fail is better than none.
+///
+/// Two that are judged in the same instant may each count the other. Whoever owns them judges one at
+/// a time, or falls back on the ejected where nobody stands.
+pub(in crate::origin) fn may_eject(others_standing: usize) -> bool {
+    others_standing > 0
+}
+
+/// The middle one of some times, the shorter of two.
+pub(in crate::origin) fn median(times: &mut [Duration]) -> Option<Duration> {
+    times.sort_unstable();
+    let middle = times.len().checked_sub(1)? / 2;
+    times.get(middle).copied()
+}
+
+/// Judges one endpoint. What it hears of requests sent before the endpoint's last return is of the
+/// time before, and changes nothing.
+#[derive(Debug)]
+pub(in crate::origin) struct Ejection {
+    settings: Settings,
+    /// Failures in a row.
+    failures: u32,
+    /// Judgements in a row that it is slow.
+    slow: u32,
+    /// Ejections in a row.
+    ejections: u32,
+    /// No success since the last return.
+    on_trial: bool,
+    /// When it returns, or returned, from the last ejection.
+    back: Option<Instant>,
+    /// When the number of ejections in a row goes down next, if there is a success; none while it
+    /// is zero.
+    eased_from: Option<Instant>,
+    ejected_total: u64,
+}
+
+impl Ejection {
+    pub(in crate::origin) fn new(settings: Settings) -> Ejection {
+        Ejection {
+            settings,
+            failures: 0,
+            slow: 0,
+            ejections: 0,
+            on_trial: false,
+            back: None,
+            eased_from: None,
+            ejected_total: 0,
+        }
+    }
+
+    /// Until when it is ejected, if it is.
+    pub(in crate::origin) fn until(&self, now: Instant) -> Option<Instant> {
+        self.back.filter(|&back| now < back)
+    }
+
+    /// How often it was ejected.
+    pub(in crate::origin) fn ejected_total(&self) -> u64 {
+        self.ejected_total
+    }
+
+    /// A request that was sent at `asked` succeeded.
+    pub(in crate::origin) fn succeeded(&mut self, now: Instant, asked: Instant) {
+        if self.is_past(asked) {
+            return;
+        }
+        self.failures = 0;
+        self.on_trial = false;
+        if self.eased_from.is_some_and(|from| now >= from) {
+            self.ejections -= 1;
+            self.eased_from = (self.ejections > 0).then(|| now + self.settings.base);
+        }
+    }
+
+    /// A request that was sent at `asked` failed, and so many other endpoints stand. Says until
+    /// when the endpoint is ejected for that.
+    pub(in crate::origin) fn failed(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        others_standing: usize,
+    ) -> Option<Instant> {
+        if self.is_past(asked) {
+            return None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let enough = self.on_trial || self.failures >= self.settings.failures;
+        (enough && may_eject(others_standing)).then(|| self.eject(now))
+    }
+
+    /// The median of its response times is compared with its peers': now and then, not for each
+    /// request. Says until when the endpoint is ejected for that; its old response times are then
+    /// best forgotten.
+    pub(in crate::origin) fn judged(
+        &mut self,
+        now: Instant,
+        own: Duration,
+        peers: Duration,
+        others_standing: usize,
+    ) -> Option<Instant> {
+        if self.until(now).is_some() {
+            return None;
+        }
+        let Settings {
+            slow_factor,
+            slow_floor,
+            slow_judgements,
+            ..
+        } = self.settings;
+        let out_of_line = own.as_secs_f64() > peers.as_secs_f64() * slow_factor;
+        self.slow = if out_of_line && own > slow_floor {
+            self.slow.saturating_add(1)
+        } else {
+            0
+        };
+        let enough = self.slow > 0 && self.slow >= slow_judgements;
+        (enough && may_eject(others_standing)).then(|| self.eject(now))
+    }
+
+    fn is_past(&self, asked: Instant) -> bool {
+        self.back.is_some_and(|back| asked < back)
+    }
+
+    fn eject(&mut self, now: Instant) -> Instant {
+        self.failures = 0;
+        self.slow = 0;
+        self.on_trial = true;
+        self.ejections = self.ejections.saturating_add(1);
+        self.ejected_total += 1;
+        let Settings { base, max, .. } = self.settings;
+        let back = now + base.saturating_mul(self.ejections).min(max);
+        self.back = Some(back);
+        self.eased_from = Some(back + base);
+        back
+    }
+}
+
+#[cfg(test)]
+mod tests;

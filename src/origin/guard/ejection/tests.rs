@@ -1,0 +1,183 @@
+//! Is an endpoint ejected when it should be, for as long as it should be, and never the last one?
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BASE: Duration = Duration::from_secs(5);
+
+fn ejection() -> Ejection {
+    Ejection::new(Settings::default())
+}
+
+/// Fails until ejected; says how often that was and for how long it is out.
+fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
+    for failures in 1..100 {
+        if let Some(until) = ejection.failed(now, now, 1) {
+            assert_eq!(ejection.until(now), Some(until));
+            return (failures, until - now);
+        }
+    }
+    panic!("never ejected");
+}
+
+#[test]
+fn failures_in_a_row_eject() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    (0..4).for_each(|_| assert_eq!(ejection.failed(now, now, 1), None));
+    ejection.succeeded(now, now);
+    assert_eq!(fail(&mut ejection, now), (5, BASE));
+    assert_eq!(ejection.until(now + BASE), None);
+    assert_eq!(ejection.ejected_total(), 1);
+}
+
+#[test]
+fn the_last_one_stays_and_goes_when_another_is_back() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    (0..20).for_each(|_| assert_eq!(ejection.failed(now, now, 0), None));
+    assert_eq!(fail(&mut ejection, now), (1, BASE));
+}
+
+#[test]
+fn a_failure_on_return_ejects_for_longer_up_to_the_bound() {
+    let mut now = Instant::now();
+    let mut ejection = ejection();
+    now += fail(&mut ejection, now).1;
+    let mut times = Vec::new();
+    for _ in 0..13 {
+        let (failures, time) = fail(&mut ejection, now);
+        assert_eq!(failures, 1);
+        times.push(time.as_secs());
+        now += time;
+    }
+    assert_eq!(times[..3], [10, 15, 20]);
+    assert_eq!(times[10..], [60, 60, 60]);
+}
+
+#[test]
+fn standing_with_success_makes_the_next_ejection_shorter() {
+    let mut now = Instant::now();
+    let mut ejection = ejection();
+    now += fail(&mut ejection, now).1;
+    now += fail(&mut ejection, now).1;
+    (0..100).for_each(|_| ejection.succeeded(now, now));
+    assert_eq!(fail(&mut ejection, now), (5, BASE * 3));
+    now += BASE * 3;
+    for _ in 0..9 {
+        now += BASE;
+        ejection.succeeded(now, now);
+    }
+    assert_eq!(fail(&mut ejection, now), (5, BASE));
+}
+
+#[test]
+fn what_was_sent_before_the_return_says_nothing() {
+    let sent = Instant::now();
+    let mut ejection = ejection();
+    let back = sent + fail(&mut ejection, sent).1;
+    assert_eq!(ejection.failed(back, sent, 1), None);
+    ejection.succeeded(back, sent);
+    assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
+}
+
+#[test]
+fn much_slower_than_its_peers_for_a_while_ejects() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    let (quick, slow) = (Duration::from_millis(200), Duration::from_millis(900));
+    let mut judged = |own, peers| ejection.judged(now, own, peers, 1).is_some();
+    assert_eq!([judged(slow, quick), judged(slow, quick)], [false, false]);
+    assert!(!judged(quick, quick));
+    assert_eq!([judged(slow, quick), judged(slow, quick)], [false, false]);
+    assert!(judged(slow, quick));
+    assert!(!judged(slow, quick), "it is out already");
+}
+
+#[test]
+fn slow_like_its_peers_or_quick_enough_is_not_slow() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    let millis = Duration::from_millis;
+    for _ in 0..10 {
+        assert_eq!(ejection.judged(now, millis(2_000), millis(500), 1), None);
+        assert_eq!(ejection.judged(now, millis(500), millis(1), 1), None);
+    }
+}
+
+#[test]
+fn needing_no_judgement_is_needing_one() {
+    let now = Instant::now();
+    let settings = Settings {
+        slow_judgements: 0,
+        ..Settings::default()
+    };
+    let mut ejection = Ejection::new(settings);
+    let millis = Duration::from_millis;
+    assert_eq!(ejection.judged(now, millis(1), millis(1), 1), None);
+    let until = ejection.judged(now, millis(900), millis(1), 1);
+    assert_eq!(until, Some(now + BASE));
+}
+
+#[test]
+fn the_median_is_the_middle_one() {
+    let median = |times: &[u64]| {
+        let mut times: Vec<_> = times.iter().copied().map(Duration::from_secs).collect();
+        median(&mut times).map(|median| median.as_secs())
+    };
+    assert_eq!(median(&[]), None);
+    assert_eq!(median(&[3]), Some(3));
+    assert_eq!(median(&[9, 1]), Some(1));
+    assert_eq!(median(&[9, 1, 4]), Some(4));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Succeed,
+    Fail(usize),
+    Judge(u64, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0_u64..20_000).prop_map(Step::Wait),
+        Just(Step::Succeed),
+        (0_usize..3).prop_map(Step::Fail),
+        (0_u64..2_000, 0_usize..3).prop_map(|(own, others)| Step::Judge(own, others)),
+    ];
+    proptest::collection::vec(step, 0..300)
+}
+
+proptest! {
+    #[test]
+    fn never_the_last_never_for_longer_than_the_bound(steps in steps()) {
+        let settings = Settings { failures: 2, slow_judgements: 2, ..Settings::default() };
+        let mut now = Instant::now();
+        let mut ejection = Ejection::new(settings);
+        for step in steps {
+            let was_out = ejection.until(now).is_some();
+            let (ejected, others) = match step {
+                Step::Wait(millis) => {
+                    now += Duration::from_millis(millis);
+                    continue;
+                }
+                Step::Succeed => {
+                    ejection.succeeded(now, now);
+                    (None, 0)
+                }
+                Step::Fail(others) => (ejection.failed(now, now, others), others),
+                Step::Judge(own, others) => {
+                    let (own, peers) = (Duration::from_millis(own), Duration::from_millis(100));
+                    (ejection.judged(now, own, peers, others), others)
+                }
+            };
+            if let Some(until) = ejected {
+                prop_assert!(!was_out && others > 0);
+                prop_assert!((BASE..=settings.max).contains(&(until - now)));
+            }
+            prop_assert_eq!(ejection.until(now).is_some(), was_out || ejected.is_some());
+        }
+    }
+}

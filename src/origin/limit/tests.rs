@@ -1,0 +1,233 @@
+//! Does the gate keep its promises to those who wait? Time stands still unless a test moves it.
+
+use std::future::Future;
+use std::task::Waker;
+
+use tokio::time::advance;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(30);
+const MS: Duration = Duration::from_millis(1);
+
+fn gate(concurrency_max: usize, queue_max: usize) -> Gate {
+    Gate::new(&Limits {
+        concurrency_max,
+        queue_max,
+        requests_per_second_max: None,
+    })
+}
+
+fn paced(requests_per_second: u32) -> Gate {
+    Gate::new(&Limits {
+        concurrency_max: 100,
+        queue_max: 100,
+        requests_per_second_max: Some(requests_per_second),
+    })
+}
+
+/// Someone at a gate who looks up only when asked to.
+struct Guest<'a> {
+    entering: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
+}
+
+impl<'a> Guest<'a> {
+    /// Comes, and waits.
+    fn waiting(gate: &'a Gate, rank: Rank) -> Guest<'a> {
+        let mut guest = Guest {
+            entering: Box::pin(gate.enter(rank, LONG)),
+        };
+        assert!(guest.look().is_none(), "let in at once, or turned away");
+        guest
+    }
+
+    /// What has come of waiting.
+    fn look(&mut self) -> Option<Result<Permit, Failure>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.entering.as_mut().poll(&mut cx) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        }
+    }
+
+    #[track_caller]
+    fn enters(&mut self) -> Permit {
+        self.look().expect("still waiting").expect("let in")
+    }
+
+    #[track_caller]
+    fn is_turned_away(&mut self) {
+        assert_eq!(self.look().map(Result::err), Some(Some(Failure::Busy)));
+    }
+}
+
+fn queued(gate: &Gate) -> usize {
+    gate.census().queued.iter().sum()
+}
+
+fn rejected(gate: &Gate, reason: Rejection) -> u64 {
+    gate.census().rejected(reason)
+}
+
+async fn enter(gate: &Gate, rank: Rank) -> Permit {
+    gate.enter(rank, LONG).await.expect("a free permit")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_waited_for_and_handed_on() {
+    let gate = gate(1, 1);
+    let first = enter(&gate, Rank::Segment).await;
+    assert_eq!(gate.census().in_flight, 1);
+    let mut second = Guest::waiting(&gate, Rank::Segment);
+    assert_eq!(gate.census().queued[Rank::Segment.index()], 1);
+    drop(first);
+    assert_eq!((gate.census().in_flight, queued(&gate)), (1, 0));
+    drop(second.enters());
+    assert_eq!(gate.census(), Census::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn manifests_overtake_and_equals_keep_their_turn() {
+    let gate = gate(1, 8);
+    let mut permit = enter(&gate, Rank::Behind).await;
+    let mut behind = Guest::waiting(&gate, Rank::Behind);
+    let mut segments = [(); 2].map(|()| Guest::waiting(&gate, Rank::Segment));
+    let mut manifest = Guest::waiting(&gate, Rank::Manifest);
+    let [first, second] = &mut segments;
+    for next in [&mut manifest, first, second, &mut behind] {
+        drop(permit);
+        permit = next.enters();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_makes_room_for_a_higher_rank_only() {
+    let gate = gate(1, 3);
+    let _permit = enter(&gate, Rank::Segment).await;
+    let mut old = Guest::waiting(&gate, Rank::Behind);
+    let mut young = Guest::waiting(&gate, Rank::Behind);
+    let segment = Guest::waiting(&gate, Rank::Segment);
+    let same = gate.enter(Rank::Behind, LONG).await;
+    assert_eq!(same.err(), Some(Failure::Busy), "no higher than the last");
+    let manifest = Guest::waiting(&gate, Rank::Manifest);
+    young.is_turned_away();
+    assert!(old.look().is_none(), "only the youngest goes");
+    let second = Guest::waiting(&gate, Rank::Segment);
+    old.is_turned_away();
+    let third = gate.enter(Rank::Segment, LONG).await;
+    assert_eq!(third.err(), Some(Failure::Busy));
+    let census = gate.census();
+    assert_eq!((census.queued, census.rejected), ([1, 2, 0], [2, 2, 0]));
+    drop((segment, manifest, second));
+    assert_eq!(queued(&gate), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_in_time() {
+    let gate = gate(1, 8);
+    let permit = enter(&gate, Rank::Segment).await;
+    let late = gate.enter(Rank::Manifest, 20 * MS).await;
+    assert_eq!(late.err(), Some(Failure::Busy));
+    let unwilling = gate.enter(Rank::Manifest, Duration::ZERO).await;
+    assert_eq!(unwilling.err(), Some(Failure::Busy));
+    assert_eq!(
+        (queued(&gate), rejected(&gate, Rejection::Deadline)),
+        (0, 2)
+    );
+    drop(permit);
+    enter(&gate, Rank::Segment).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_came_in_time_is_taken_however_late_it_is_noticed() {
+    let gate = gate(1, 8);
+    let permit = enter(&gate, Rank::Segment).await;
+    let mut waiting = Guest::waiting(&gate, Rank::Segment);
+    drop(permit);
+    advance(LONG * 2).await;
+    drop(waiting.enters());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_leaves_the_queue() {
+    let gate = gate(1, 1);
+    let _permit = enter(&gate, Rank::Segment).await;
+    drop(Guest::waiting(&gate, Rank::Segment));
+    assert_eq!(queued(&gate), 0);
+    let census = gate.census();
+    assert_eq!(census.rejected, [0; 3], "nobody was turned away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_given_to_one_who_has_left_goes_to_the_next() {
+    let gate = gate(1, 8);
+    let permit = enter(&gate, Rank::Segment).await;
+    let first = Guest::waiting(&gate, Rank::Segment);
+    let mut second = Guest::waiting(&gate, Rank::Segment);
+    drop(permit);
+    assert!(second.look().is_none());
+    drop(first);
+    drop(second.enters());
+    assert_eq!(gate.census(), Census::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pace_is_kept_in_order_of_rank() {
+    let gate = paced(20);
+    let _burst = [
+        enter(&gate, Rank::Segment).await,
+        enter(&gate, Rank::Segment).await,
+    ];
+    let mut behind = Guest::waiting(&gate, Rank::Behind);
+    let mut segment = Guest::waiting(&gate, Rank::Segment);
+    let mut manifest = Guest::waiting(&gate, Rank::Manifest);
+    let mut permits = Vec::new();
+    for next in [&mut manifest, &mut segment, &mut behind] {
+        advance(49 * MS).await;
+        assert!(next.look().is_none());
+        advance(MS).await;
+        permits.push(next.enters());
+    }
+    assert_eq!(gate.census().in_flight, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_pace_ends_in_time_too() {
+    let gate = paced(1);
+    let _permit = enter(&gate, Rank::Segment).await;
+    let late = gate.enter(Rank::Manifest, 999 * MS).await;
+    assert_eq!(late.err(), Some(Failure::Busy));
+    assert_eq!(rejected(&gate, Rejection::Deadline), 1);
+    let _permit = gate.enter(Rank::Manifest, 2 * MS).await.ok().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
+    let gate = paced(1);
+    drop(enter(&gate, Rank::Segment).await);
+    let mut staying = Guest::waiting(&gate, Rank::Segment);
+    let leaving = Guest::waiting(&gate, Rank::Manifest);
+    advance(1000 * MS).await;
+    assert!(staying.look().is_none(), "the manifest is first");
+    assert_eq!((gate.census().in_flight, queued(&gate)), (1, 1));
+    drop(leaving);
+    drop(staying.enters());
+}
+
+/// A timekeeper that leaves is replaced: those who stay are woken at the next token all the same.
+#[tokio::test(start_paused = true)]
+async fn someone_always_keeps_time() {
+    let (gate, start) = (Arc::new(paced(1)), Instant::now());
+    drop(enter(&gate, Rank::Segment).await);
+    let staying = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { gate.enter(Rank::Manifest, LONG).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    let keeper = Guest::waiting(&gate, Rank::Behind);
+    drop(keeper);
+    let short = gate.enter(Rank::Behind, 10 * MS).await;
+    assert!(short.is_err());
+    assert_eq!(staying.await.unwrap(), Ok(()));
+    assert_eq!(start.elapsed(), 1000 * MS);
+}

@@ -1,0 +1,290 @@
+//! Who may ask now, who waits, and who is turned away? The gate's state, without a wait in it.
+//!
+//! The clock is an argument. Nobody is woken in here either: each step adds to `calls` whom to wake
+//! once the state is let go of.
+
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::bucket::Bucket;
+use super::queue::{Queue, Standing, Ticket};
+use super::{Census, Limits, Rejection};
+use crate::origin::Rank;
+
+/// Whom to wake.
+pub(super) type Calls = Vec<Waker>;
+
+/// Permits, the pace, and the queue for both.
+pub(super) struct Turnstile {
+    concurrency_max: usize,
+    queue_max: usize,
+    in_flight: usize,
+    pace: Option<Bucket>,
+    queue: Queue,
+    /// While there are permits but no tokens, one who waits keeps time for all: at the next token
+    /// it looks again, and so hands it to whoever is first then.
+    timekeeper: Option<Ticket>,
+    rejected: [u64; Rejection::ALL.len()],
+}
+
+/// What a newcomer meets.
+pub(super) enum Entrance {
+    /// A permit, at once.
+    Open,
+    /// A seat in the queue.
+    Queued(Ticket),
+    /// A full queue.
+    Closed,
+}
+
+/// What one who waits sees.
+pub(super) enum Outlook {
+    /// A permit. The seat is given up.
+    Admitted,
+    /// It has waited in vain. The seat is given up.
+    Rejected,
+    /// Nothing new. It is to look again when it is called, and at this time.
+    Waits(Instant),
+}
+
+impl Turnstile {
+    pub(super) fn new(limits: &Limits) -> Turnstile {
+        Turnstile {
+            concurrency_max: limits.concurrency_max.max(1),
+            queue_max: limits.queue_max,
+            in_flight: 0,
+            pace: limits.requests_per_second_max.map(Bucket::new),
+            queue: Queue::new(),
+            timekeeper: None,
+            rejected: [0; Rejection::ALL.len()],
+        }
+    }
+
+    /// Someone comes. A seat in a full queue is found at the cost of the youngest waiter of the
+    /// last rank, if that comes after the newcomer's.
+    pub(super) fn enter(&mut self, rank: Rank, now: Instant, calls: &mut Calls) -> Entrance {
+        self.settle(now, calls);
+        // What is left now nobody waits for.
+        if self.has_permit() && self.take_token(now) {
+            self.in_flight += 1;
+            return Entrance::Open;
+        }
+        if self.queue.len() >= self.queue_max {
+            match self.queue.last() {
+                Some((last, ticket)) if rank < last => {
+                    self.reject(Rejection::Displaced);
+                    self.call(ticket, Standing::Displaced, calls);
+                }
+                _ => {
+                    self.reject(Rejection::QueueFull);
+                    return Entrance::Closed;
+                }
+            }
+        }
+        Entrance::Queued(self.queue.join(rank))
+    }
+
+    /// One who waits looks how it stands, and will be woken when that changes.
+    pub(super) fn look(
+        &mut self,
+        ticket: Ticket,
+        until: Instant,
+        waker: &Waker,
+        now: Instant,
+        calls: &mut Calls,
+    ) -> Outlook {
+        self.settle(now, calls);
+        match self.queue.standing(ticket) {
+            Standing::Admitted => {
+                self.queue.vacate(ticket);
+                Outlook::Admitted
+            }
+            Standing::Displaced => {
+                self.queue.vacate(ticket);
+                Outlook::Rejected
+            }
+            Standing::Waits if now >= until => {
+                self.reject(Rejection::Deadline);
+                self.give_up(ticket, now, calls);
+                Outlook::Rejected
+            }
+            Standing::Waits => {
+                *self.queue.waker(ticket) = Some(waker.clone());
+                let token_at = self.pace.as_ref().map(|pace| now + pace.wait(now));
+                match token_at.filter(|_| self.timekeeper == Some(ticket)) {
+                    Some(token_at) => Outlook::Waits(token_at.min(until)),
+                    None => Outlook::Waits(until),
+                }
+            }
+        }
+    }
+
+    /// One who waits will look no more. What it was given and has not taken goes to the next.
+    pub(super) fn give_up(&mut self, ticket: Ticket, now: Instant, calls: &mut Calls) {
+        self.resign(ticket);
+        if self.queue.vacate(ticket) == Standing::Admitted {
+            self.in_flight -= 1;
+            if let Some(pace) = &mut self.pace {
+                pace.put_back();
+            }
+        }
+        self.settle(now, calls);
+    }
+
+    /// A permit comes back.
+    pub(super) fn leave(&mut self, now: Instant, calls: &mut Calls) {
+        self.in_flight -= 1;
+        self.settle(now, calls);
+    }
+
+    pub(super) fn census(&self) -> Census {
+        Census {
+            in_flight: self.in_flight,
+            queued: self.queue.lengths(),
+            rejected: self.rejected,
+        }
+    }
+
+    /// Hands out what there is, to those who are first. Afterwards, where someone waits, there is
+    /// no permit, or there is no token and someone keeps time for the next.
+    fn settle(&mut self, now: Instant, calls: &mut Calls) {
+        while self.has_permit()
+            && let Some(first) = self.queue.first()
+        {
+            if !self.take_token(now) {
+                return self.appoint(calls);
+            }
+            self.in_flight += 1;
+            self.call(first, Standing::Admitted, calls);
+        }
+        self.timekeeper = None;
+    }
+
+    /// The one who will wait longest keeps time: it has to be replaced least often.
+    fn appoint(&mut self, calls: &mut Calls) {
+        if self.timekeeper.is_none()
+            && let Some((_, last)) = self.queue.last()
+        {
+            self.timekeeper = Some(last);
+            calls.extend(self.queue.waker(last).take());
+        }
+    }
+
+    fn call(&mut self, ticket: Ticket, news: Standing, calls: &mut Calls) {
+        self.resign(ticket);
+        calls.extend(self.queue.call(ticket, news));
+    }
+
+    fn resign(&mut self, ticket: Ticket) {
+        self.timekeeper = self.timekeeper.filter(|keeper| *keeper != ticket);
+    }
+
+    fn has_permit(&self) -> bool {
+        self.in_flight < self.concurrency_max
+    }
+
+    fn take_token(&mut self, now: Instant) -> bool {
+        self.pace.as_mut().is_none_or(|pace| pace.take(now))
+    }
+
+    fn reject(&mut self, reason: Rejection) {
+        self.rejected[reason as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A turnstile with its clock beside it. Nobody is really woken.
+    struct Scene {
+        turnstile: Turnstile,
+        now: Instant,
+        until: Instant,
+    }
+
+    impl Scene {
+        /// Ten a second, one at once.
+        fn paced(concurrency_max: usize, queue_max: usize) -> Scene {
+            let now = Instant::now();
+            Scene {
+                turnstile: Turnstile::new(&Limits {
+                    concurrency_max,
+                    queue_max,
+                    requests_per_second_max: Some(10),
+                }),
+                now,
+                until: now + LONG,
+            }
+        }
+
+        fn enters(&mut self, rank: Rank) -> bool {
+            let entrance = self.turnstile.enter(rank, self.now, &mut Calls::new());
+            matches!(entrance, Entrance::Open)
+        }
+
+        fn queues(&mut self, rank: Rank) -> Ticket {
+            let entrance = self.turnstile.enter(rank, self.now, &mut Calls::new());
+            let Entrance::Queued(ticket) = entrance else {
+                panic!("let in at once, or turned away");
+            };
+            ticket
+        }
+
+        /// When to look again; `None`: the wait is over.
+        fn look(&mut self, ticket: Ticket) -> Option<Instant> {
+            let (waker, mut calls) = (Waker::noop(), Calls::new());
+            let (until, now) = (self.until, self.now);
+            match self.turnstile.look(ticket, until, waker, now, &mut calls) {
+                Outlook::Waits(again) => Some(again),
+                Outlook::Admitted | Outlook::Rejected => None,
+            }
+        }
+    }
+
+    #[test]
+    fn one_keeps_time_for_all_and_only_while_there_are_permits() {
+        let mut scene = Scene::paced(2, 8);
+        assert!(scene.enters(Rank::Segment));
+        let behind = scene.queues(Rank::Behind);
+        let token_at = scene.now + 100 * MS;
+        assert_eq!(scene.look(behind), Some(token_at), "it is the only one");
+        let segment = scene.queues(Rank::Segment);
+        assert_eq!(scene.look(segment), Some(scene.until));
+        scene.now = token_at;
+        assert_eq!(scene.look(behind), Some(scene.until), "no permit is left");
+        assert_eq!(scene.look(segment), None);
+        let mut calls = Calls::new();
+        scene.turnstile.leave(scene.now, &mut calls);
+        assert_eq!(calls.len(), 1, "the timekeeper is told");
+        assert_eq!(scene.look(behind), Some(token_at + 100 * MS));
+    }
+
+    #[test]
+    fn a_token_that_has_come_makes_room_before_a_newcomer_is_turned_away() {
+        let mut scene = Scene::paced(2, 1);
+        assert!(scene.enters(Rank::Segment));
+        let first = scene.queues(Rank::Segment);
+        scene.now += 100 * MS;
+        let second = scene.queues(Rank::Segment);
+        assert_eq!(scene.look(first), None);
+        assert_eq!(scene.look(second), Some(scene.until));
+        assert_eq!(scene.turnstile.census().rejected, [0; 3]);
+    }
+
+    #[test]
+    fn a_newcomer_does_not_take_what_others_wait_for() {
+        let mut scene = Scene::paced(2, 8);
+        assert!(scene.enters(Rank::Segment));
+        let first = scene.queues(Rank::Segment);
+        scene.now += 100 * MS;
+        assert!(!scene.enters(Rank::Segment));
+        assert_eq!(scene.look(first), None);
+    }
+}

@@ -1,0 +1,305 @@
+//! How does one endpoint stand, and what came of asking it? Its counters, and the guards that decide whether
+//! it is asked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use super::check::Complaint;
+use super::dial::Dial;
+use super::guard::breaker::{Admit, Breaker, Outlook, Pass};
+use super::guard::ejection::{Ejection, may_eject};
+use super::guard::health::Health;
+use super::guard::pace::{self, Pace};
+use super::stats::{Checked, Condition, EndpointStats, Ledger};
+use super::{Failure, Settings};
+
+/// One endpoint of a group.
+pub(super) struct Site {
+    /// As metrics and logs name it.
+    label: Arc<str>,
+    /// Its place in the group's list.
+    pub(super) place: usize,
+    pub(super) priority: u8,
+    pub(super) weight: u32,
+    pub(super) ledger: Ledger,
+    /// How many others the group has.
+    others: usize,
+    watched: Mutex<Watched>,
+}
+
+/// What its past says of an endpoint.
+struct Watched {
+    breaker: Breaker,
+    ejection: Ejection,
+    /// Where it is checked.
+    health: Option<Health>,
+    pace: Pace,
+    /// Ejected for having been slow; its old response times are forgotten when it returns.
+    slow: bool,
+}
+
+impl Watched {
+    /// The pace, without what was before the last return.
+    fn pace(&mut self, now: Instant) -> &mut Pace {
+        if self.slow && self.ejection.until(now).is_none() {
+            self.slow = false;
+            self.pace.clear(now);
+        }
+        &mut self.pace
+    }
+}
+
+impl Site {
+    /// The endpoint at a place in a group.
+    pub(super) fn new(place: usize, group: &Settings) -> Site {
+        let (endpoint, guards) = (&group.endpoints[place], &group.guards);
+        let now = Instant::now();
+        Site {
+            label: endpoint.url().into(),
+            place,
+            priority: endpoint.priority,
+            weight: endpoint.weight,
+            ledger: Ledger::default(),
+            others: group.endpoints.len().saturating_sub(1),
+            watched: Mutex::new(Watched {
+                breaker: Breaker::new(guards.breaker, now),
+                ejection: Ejection::new(guards.ejection),
+                health: group.health.as_ref().map(|check| Health::new(check.pace)),
+                pace: Pace::new(guards.pace, now),
+                slow: false,
+            }),
+        }
+    }
+
+    /// Nothing speaks against asking it.
+    pub(super) fn in_good_standing(&self, now: Instant) -> bool {
+        let watched = self.watched.lock();
+        watched.breaker.outlook(now) == Outlook::Clear
+            && watched.ejection.until(now).is_none()
+            && watched.health.as_ref().is_none_or(Health::healthy)
+    }
+
+    /// Its breaker is open, and would let one request try.
+    pub(super) fn wants_probe(&self, now: Instant) -> bool {
+        self.watched.lock().breaker.outlook(now) == Outlook::ProbeDue
+    }
+
+    /// Leave for a check to stand in for the probe that its breaker wants, if it wants one.
+    pub(super) fn leave_to_probe(&self, now: Instant) -> Option<Pass> {
+        let mut watched = self.watched.lock();
+        if watched.breaker.outlook(now) != Outlook::ProbeDue {
+            return None;
+        }
+        match watched.breaker.admit(now) {
+            Admit::Yes(pass) | Admit::Probe(pass) => Some(pass),
+            Admit::No { .. } => None,
+        }
+    }
+
+    /// Hears what came of a check. A bad one is not held against it by its breaker: what viewers ask
+    /// for may be well.
+    pub(super) fn checked(&self, result: Result<(), Complaint>, leave: Option<Pass>) {
+        let now = Instant::now();
+        let mut watched = self.watched.lock();
+        match leave {
+            Some(pass) if result.is_ok() => watched.breaker.record(pass, now, true),
+            Some(pass) => watched.breaker.lost(pass, now),
+            None => {}
+        }
+        let health = watched.health.as_mut();
+        let turned = health.is_some_and(|health| health.record(result.is_ok()));
+        drop(watched);
+        let endpoint = &*self.label;
+        match result {
+            Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
+            Err(reason) if turned => {
+                tracing::warn!(endpoint, %reason, "origin endpoint unhealthy");
+            }
+            _ => {}
+        }
+    }
+
+    /// How fast it answers lately, as far as is known.
+    pub(super) fn pace(&self, now: Instant) -> Option<pace::Reading> {
+        self.watched.lock().pace(now).read(now)
+    }
+
+    /// An answer's head came so long after the request was sent, or did not come. It says something
+    /// of the endpoint's pace unless the endpoint took its time by intent.
+    pub(super) fn timed(&self, took: Duration, end: Result<(), Failure>, telling: bool) {
+        if end.is_ok() {
+            self.ledger.clocked.record(took);
+        }
+        if telling && matches!(end, Ok(()) | Err(Failure::Timeout)) {
+            self.outlasted(Instant::now(), took);
+        }
+    }
+
+    /// An answer took so long, or longer.
+    pub(super) fn outlasted(&self, now: Instant, waited: Duration) {
+        self.watched.lock().pace(now).record(now, waited);
+    }
+
+    /// Judges its pace by what is typical of so many others that stand.
+    pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
+        let mut watched = self.watched.lock();
+        let Some(own) = watched.pace(now).read(now) else {
+            return;
+        };
+        if let Some(until) = watched.ejection.judged(now, own.p50, typical, others) {
+            watched.slow = true;
+            drop(watched);
+            self.tell_ejected(until.saturating_duration_since(now), "slow");
+        }
+    }
+
+    fn tell_ejected(&self, span: Duration, reason: &str) {
+        let (endpoint, seconds) = (&*self.label, span.as_secs());
+        tracing::warn!(endpoint, seconds, reason, "origin endpoint ejected");
+    }
+
+    pub(super) fn read(&self, dial: &Arc<Dial>) -> EndpointStats {
+        let now = Instant::now();
+        let mut watched = self.watched.lock();
+        EndpointStats {
+            endpoint: Arc::clone(&self.label),
+            counts: self.ledger.read(),
+            condition: Condition {
+                reachable: dial.reachable(self.place),
+                ejected: watched.ejection.until(now).is_some(),
+                ejections: watched.ejection.ejected_total(),
+                breaker: watched.breaker.state().as_str(),
+                breaker_opened: watched.breaker.opened_total(),
+                health: watched.health.as_ref().map(|health| Checked {
+                    healthy: health.healthy(),
+                    passed: health.passed_total(),
+                    failed: health.failed_total(),
+                }),
+            },
+            pace: watched.pace(now).read(now),
+            latency: self.ledger.clocked.read(),
+        }
+    }
+}
+
+/// One attempt at an endpoint: counted, and judged, once, at its end. Counted as given up unless that is told.
+pub(super) struct Entry {
+    site: Arc<Site>,
+    asked: Instant,
+    pass: Option<Pass>,
+    end: Option<Result<StatusCode, Failure>>,
+}
+
+impl Entry {
+    /// `None` while the endpoint's breaker lets nobody pass.
+    pub(super) fn open(site: &Arc<Site>, now: Instant) -> Option<Entry> {
+        let pass = match site.watched.lock().breaker.admit(now) {
+            Admit::Yes(pass) | Admit::Probe(pass) => pass,
+            Admit::No { .. } => return None,
+        };
+        site.ledger.begun();
+        Some(Entry {
+            site: Arc::clone(site),
+            asked: now,
+            pass: Some(pass),
+            end: None,
+        })
+    }
+
+    pub(super) fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// The answer's head is there; a bad one is held against the endpoint at once.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        if is_bad(status) {
+            self.judge(false);
+        }
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.site.ledger.received(bytes);
+    }
+
+    /// The answer arrived whole.
+    pub(super) fn whole(mut self, status: StatusCode) {
+        self.judge(true);
+        self.end = Some(Ok(status));
+    }
+
+    /// It did not.
+    pub(super) fn failed(mut self, failure: Failure) {
+        self.judge(false);
+        self.end = Some(Err(failure));
+    }
+
+    fn judge(&mut self, good: bool) {
+        let Some(pass) = self.pass.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let mut watched = self.site.watched.lock();
+        watched.breaker.record(pass, now, good);
+        if good {
+            watched.ejection.succeeded(now, self.asked);
+        } else if may_eject(self.site.others)
+            && let Some(until) = watched.ejection.failed(now, self.asked, self.site.others)
+        {
+            drop(watched);
+            let span = until.saturating_duration_since(now);
+            self.site.tell_ejected(span, "failures");
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.site.watched.lock().breaker.lost(pass, Instant::now());
+        }
+        self.site.ledger.ended(self.end);
+    }
+}
+
+/// Says more about the endpoint than about what it was asked for.
+fn is_bad(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::guard::ejection;
+    use crate::origin::{Endpoint, Guards};
+
+    #[test]
+    fn who_returns_from_being_slow_starts_with_a_clean_sheet() {
+        let ejection = ejection::Settings {
+            slow_judgements: 2,
+            ..ejection::Settings::default()
+        };
+        let mut settings = Settings::single("main", Endpoint::new(false, "o.example", 80));
+        settings
+            .endpoints
+            .push(Endpoint::new(false, "p.example", 80));
+        settings.guards = Guards {
+            ejection,
+            ..Guards::default()
+        };
+        let site = Site::new(0, &settings);
+        let now = Instant::now();
+        (0..20).for_each(|_| site.outlasted(now, Duration::from_secs(2)));
+        let typical = Duration::from_millis(20);
+        site.compare(now, typical, 1);
+        assert!(site.in_good_standing(now));
+        site.compare(now, typical, 1);
+        assert!(!site.in_good_standing(now) && site.pace(now).is_some());
+        let back = now + ejection.base;
+        assert!(site.in_good_standing(back) && site.pace(back).is_none());
+        site.compare(back, typical, 1);
+        assert!(site.in_good_standing(back));
+    }
+}

@@ -1,0 +1,62 @@
+//! Do checks go on exactly as long as they should? With the group, in whichever runtime there is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::guard::health;
+use super::super::{Check, Origin};
+use super::scripted::Scripted;
+use super::{get, origin, settings, until, whole};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn checked(script: &Scripted) -> Arc<Origin> {
+    let mut settings = settings(script.address);
+    settings.health = Some(Check {
+        pace: health::Settings {
+            every: Duration::from_millis(5),
+            ..health::Settings::default()
+        },
+        ..Check::default()
+    });
+    origin(settings)
+}
+
+fn passed(origin: &Origin) -> u64 {
+    let health = origin.stats().endpoints[0].condition.health.clone();
+    health.expect("checks").passed
+}
+
+#[tokio::test]
+async fn they_end_with_the_group() {
+    let script = Scripted::always(OK).await;
+    let origin = checked(&script);
+    origin.attend();
+    until("checks", || passed(&origin) > 1).await;
+    let desk = Arc::downgrade(&origin.desk);
+    drop(origin);
+    until("nobody holds the group", || desk.strong_count() == 0).await;
+}
+
+#[test]
+fn they_go_on_in_another_runtime() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let home = runtime();
+    let script = home.block_on(Scripted::always(OK));
+    let origin = checked(&script);
+    for _ in 0..2 {
+        // Each runtime ends before the next begins, and the checks in it.
+        let before = passed(&origin);
+        runtime().block_on(async {
+            whole(&origin, get("/x")).await.unwrap();
+            until("checks", || passed(&origin) > before + 1).await;
+        });
+    }
+    assert_eq!(origin.stats().total.success, 2);
+}

@@ -1,0 +1,169 @@
+//! An origin that fails is not asked again and again: viewers get what is held, or a word, at once.
+
+use std::time::Duration;
+
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, segment, status};
+
+const PATH: &str = "/live/index.m3u8";
+
+/// Opens after three failures, and would try again only after an hour.
+fn touchy(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin)
+        .origin(|group| {
+            let breaker = &mut group.guards.breaker;
+            breaker.requests_min = 3;
+            breaker.probe_after = Duration::from_hours(1);
+            breaker.probe_after_max = Duration::from_hours(1);
+            group.retry.attempts_max = 0;
+        })
+        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+}
+
+async fn failing(paths: usize) -> Origin {
+    let mut origin = Origin::start().await;
+    for piece in 0..paths {
+        origin = origin.on(&format!("/{piece}.ts"), status(500));
+    }
+    origin
+}
+
+/// The breaker opens: nothing more reaches the origin, and viewers are told at once.
+#[tokio::test]
+async fn after_too_many_failures() {
+    let origin = failing(10).await;
+    let shield = touchy(&origin).start().await;
+    for piece in 0..3 {
+        assert_eq!(shield.get(&format!("/{piece}.ts")).await.status, 500);
+    }
+    for piece in 3..10 {
+        let path = format!("/{piece}.ts");
+        let answer = shield.get(&path).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        assert_eq!(origin.hits(&path), 0);
+    }
+    let open = [("state", "open")];
+    assert_eq!(shield.counted("seawall_origin_breaker", &open).await, 1);
+}
+
+/// With something held, it is served without a wait for the origin.
+#[tokio::test]
+async fn and_what_is_held_is_served_at_once() {
+    let silence = Gate::new();
+    let overdue = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    let origin = failing(3).await.on(
+        PATH,
+        overdue.then(manifest(playlist(2)).hold_head(&silence)),
+    );
+    let shield = touchy(&origin)
+        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    for piece in 0..3 {
+        shield.get(&format!("/{piece}.ts")).await;
+    }
+    let answer = shield.get(PATH).await;
+    answer.is_whole(playlist(1));
+    assert_eq!(origin.hits(PATH), 1, "nobody waited for the origin");
+}
+
+/// One request tries whether it is back; then all pass again.
+#[tokio::test]
+async fn until_one_probe_succeeds() {
+    let origin = failing(3).await.on("/back.ts", segment("whole"));
+    let shield = touchy(&origin)
+        .origin(|group| {
+            group.guards.breaker.probe_after = Duration::from_millis(1);
+            group.guards.breaker.probe_after_max = Duration::from_millis(1);
+        })
+        .start()
+        .await;
+    for piece in 0..3 {
+        shield.get(&format!("/{piece}.ts")).await;
+    }
+    let answered = |answer: &crate::support::Response| answer.status == 200;
+    shield.until(get("/back.ts"), answered).await;
+    let closed = [("state", "closed")];
+    assert_eq!(shield.counted("seawall_origin_breaker", &closed).await, 1);
+}
+
+/// While another endpoint answers, the probe is made behind the viewers: a head, for which none of them waits.
+#[tokio::test]
+async fn and_no_viewer_waits_for_the_probe() {
+    let silence = Gate::new();
+    let mut first = failing(3).await;
+    let mut second = Origin::start().await;
+    for piece in 0..3 {
+        second = second.on(&format!("/{piece}.ts"), status(500));
+    }
+    for piece in 3..10 {
+        let path = format!("/{piece}.ts");
+        first = first.on(&path, segment("first").hold_head(&silence));
+        second = second.on(&path, segment("second"));
+    }
+    let shield = touchy(&first)
+        .origin(|group| {
+            group.endpoints.push(endpoint(&second));
+            group.guards.breaker.probe_after = Duration::from_millis(1);
+            group.guards.breaker.probe_after_max = Duration::from_millis(1);
+        })
+        .start()
+        .await;
+    for piece in 0..3 {
+        assert_eq!(shield.get(&format!("/{piece}.ts")).await.status, 500);
+    }
+    let mut heads = 0;
+    for piece in 3..10 {
+        let path = format!("/{piece}.ts");
+        shield.get(&path).await.is_whole("second");
+        let asked = first.requests(&path);
+        assert!(asked.iter().all(|request| request.method == "HEAD"));
+        heads += asked.len();
+    }
+    silence.open();
+    let closed = [("endpoint", &*format!("http://{}", first.address()))];
+    eventually("the first endpoint is good again", async || {
+        let labels = [closed[0], ("state", "closed")];
+        shield.counted("seawall_origin_breaker", &labels).await == 1
+    })
+    .await;
+    assert!(heads <= 7, "{heads}");
+}
+
+/// An endpoint that fails in a row is asked after the others.
+#[tokio::test]
+async fn and_asked_last() {
+    let (mut first, mut second) = (Origin::start().await, Origin::start().await);
+    for piece in 0..10 {
+        let path = format!("/{piece}.ts");
+        first = first.on(&path, status(503));
+        second = second.on(&path, segment("second"));
+    }
+    let shield = Shield::in_front_of(&first)
+        .origin(|group| {
+            group.endpoints.push(endpoint(&second));
+            group.guards.ejection.failures = 2;
+            group.guards.ejection.base = Duration::from_hours(1);
+        })
+        .start()
+        .await;
+    for piece in 0..10 {
+        let path = format!("/{piece}.ts");
+        shield.get(&path).await.is_whole("second");
+    }
+    let asked: usize = (0..10)
+        .map(|piece| first.hits(&format!("/{piece}.ts")))
+        .sum();
+    assert_eq!(asked, 2);
+    let ejected = shield.counted("seawall_origin_ejected", &[]).await;
+    assert_eq!(ejected, 1);
+    let status = shield.admin(get("/status")).await;
+    let status: serde_json::Value = serde_json::from_str(status.text()).unwrap();
+    let endpoints = &status["origins"][0]["endpoints"];
+    assert_eq!(endpoints[0]["ejected"], true);
+    assert_eq!(endpoints[1]["requests"]["2xx"], 10);
+}

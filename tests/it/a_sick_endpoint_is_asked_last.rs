@@ -1,0 +1,202 @@
+//! An endpoint that does not pass its health checks is asked after all others, until it passes them
+//! again; and it is asked all the same where no other is left.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use seawall::origin::guard::health;
+use seawall::origin::{Check, CheckKind};
+
+use crate::support::metrics::{
+    BREAKER, BREAKER_OPENED, HEALTH_CHECKS, HEALTHY, ORIGIN_REQUESTS, REQUESTS,
+};
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Gate, Origin, Shield, eventually, get, segment, status};
+
+const HEALTH: &str = "/health";
+
+/// Often enough for a test, and with all the time in the world.
+fn often(kind: CheckKind) -> Check {
+    Check {
+        kind,
+        timeout: Duration::from_hours(1),
+        pace: health::Settings {
+            every: Duration::from_millis(10),
+            ..health::Settings::default()
+        },
+    }
+}
+
+fn asking() -> Check {
+    often(CheckKind::Http {
+        path: HEALTH.parse().unwrap(),
+        expect: vec![StatusCode::OK],
+    })
+}
+
+/// A shield that checks all its endpoints, the first of which is asked first.
+fn checked(check: Check, endpoints: &[&Origin]) -> Builder {
+    let (first, others) = endpoints.split_first().unwrap();
+    let others: Vec<_> = others.iter().map(|origin| endpoint(origin)).collect();
+    Shield::in_front_of(first).origin(|group| {
+        group.endpoints.extend(others);
+        group.health = Some(check);
+        group.deadlines.first_byte = Duration::from_hours(1);
+    })
+}
+
+/// An endpoint with content of its own, whose checks end like this.
+async fn serving(content: &'static str, health: u16) -> Origin {
+    Origin::start()
+        .await
+        .on("/a.ts", segment(content))
+        .on("/b.ts", segment(content))
+        .on(HEALTH, status(health).body("how it is"))
+}
+
+/// Waits until the checks of an endpoint say so.
+async fn is_healthy(shield: &Shield, origin: &Origin, healthy: bool) {
+    let url = format!("http://{}", origin.address());
+    eventually(format!("{url} healthy: {healthy}"), async || {
+        shield.counted(HEALTHY, &[("endpoint", &url)]).await == u64::from(healthy)
+    })
+    .await;
+}
+
+/// Viewers would be served by it, but what it says of itself is believed.
+#[tokio::test]
+async fn it_steps_back_until_two_checks_go_well() {
+    let (first, second) = (serving("first", 503).await, serving("second", 200).await);
+    let shield = checked(asking(), &[&first, &second]).start().await;
+    is_healthy(&shield, &first, false).await;
+    is_healthy(&shield, &second, true).await;
+    shield.get("/a.ts").await.is_whole("second");
+    assert_eq!(first.hits("/a.ts"), 0);
+
+    let gate = Gate::new();
+    first.now(HEALTH, status(200).then(status(200).hold_head(&gate)));
+    gate.wait_arrived(1).await;
+    is_healthy(&shield, &first, false).await;
+    gate.open();
+    is_healthy(&shield, &first, true).await;
+    shield.get("/b.ts").await.is_whole("first");
+    assert_eq!(second.hits("/b.ts"), 0);
+}
+
+/// Nobody else could answer: it is asked, and its answer is as good as any.
+#[tokio::test]
+async fn the_last_one_left_is_asked() {
+    let only = serving("only", 500).await;
+    let shield = checked(asking(), &[&only]).start().await;
+    is_healthy(&shield, &only, false).await;
+    shield.get("/a.ts").await.is_whole("only");
+
+    let (first, second) = (serving("first", 500).await, serving("second", 500).await);
+    let shield = checked(asking(), &[&first, &second]).start().await;
+    is_healthy(&shield, &first, false).await;
+    is_healthy(&shield, &second, false).await;
+    shield.get("/a.ts").await.is_whole("first");
+}
+
+/// Without an answer in time it is not well; nor is one whose answer breaks off.
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    let silent = Origin::start().await;
+    silent.now(HEALTH, status(200).hold_head(&Gate::new()));
+    let cut = Origin::start().await;
+    cut.now(HEALTH, status(200).content_length(100).send("x").close());
+    let stalled = Origin::start().await;
+    stalled.now(HEALTH, status(200).content_length(100).send("x").stall());
+    let check = Check {
+        timeout: Duration::from_millis(30),
+        ..asking()
+    };
+    for origin in [silent, cut, stalled] {
+        let shield = checked(check.clone(), &[&origin]).start().await;
+        is_healthy(&shield, &origin, false).await;
+    }
+}
+
+/// Where the checks only connect, what it answers is no matter.
+#[tokio::test]
+async fn connecting_may_be_enough() {
+    let (first, second) = (serving("first", 500).await, serving("second", 500).await);
+    let check = often(CheckKind::Tcp);
+    let shield = checked(check, &[&first, &second]).start().await;
+    is_healthy(&shield, &first, true).await;
+    first.stop().await;
+    is_healthy(&shield, &first, false).await;
+    is_healthy(&shield, &second, true).await;
+    first.resume();
+    is_healthy(&shield, &first, true).await;
+    shield.get("/a.ts").await.is_whole("first");
+    assert_eq!(first.hits(HEALTH), 0);
+}
+
+/// Checks are asked as viewers are, and are no viewers.
+#[tokio::test]
+async fn checks_are_counted_apart() {
+    let origin = serving("x", 200).await;
+    let shield = checked(asking(), &[&origin])
+        .origin(|group| {
+            group.host = Some("media.example".to_owned());
+            let token = HeaderName::from_static("x-token");
+            group.headers = vec![(token, HeaderValue::from_static("1"))];
+        })
+        .start()
+        .await;
+    eventually("five good checks", async || {
+        let passed = [("result", "passed")];
+        shield.counted(HEALTH_CHECKS, &passed).await >= 5
+    })
+    .await;
+    let check = origin.latest(HEALTH);
+    assert_eq!(check.header("host"), Some("media.example"));
+    assert_eq!(check.header("x-token"), Some("1"));
+    assert_eq!(shield.counted(ORIGIN_REQUESTS, &[]).await, 0);
+    assert_eq!(shield.counted(REQUESTS, &[]).await, 0);
+    shield.get("/a.ts").await.is_whole("x");
+    assert_eq!(shield.counted(ORIGIN_REQUESTS, &[]).await, 1);
+}
+
+/// Checks that fail open no breaker, and one that goes well closes it: nobody need ask in vain
+/// first.
+#[tokio::test]
+async fn a_good_check_closes_the_breaker() {
+    let origin = serving("x", 500).await.on("/broken.ts", status(500));
+    let shield = checked(asking(), &[&origin])
+        .origin(|group| {
+            group.guards.breaker.requests_min = 1;
+            group.guards.breaker.probe_after = Duration::from_millis(1);
+        })
+        .start()
+        .await;
+    is_healthy(&shield, &origin, false).await;
+    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
+    assert_eq!(shield.get("/broken.ts").await.status, 500);
+    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 1);
+    assert_eq!(shield.counted(BREAKER, &[("state", "closed")]).await, 0);
+    origin.now(HEALTH, status(200));
+    eventually("a closed breaker", async || {
+        shield.counted(BREAKER, &[("state", "closed")]).await == 1
+    })
+    .await;
+    assert_eq!(origin.hits("/broken.ts"), 1);
+}
+
+/// Over HTTP/2 as well, and operators see it on the page.
+#[tokio::test]
+async fn the_status_page_says_so() {
+    let origin = Origin::start_h2().await.on(HEALTH, status(503));
+    let shield = checked(asking(), &[&origin]).start().await;
+    eventually("an endpoint shown as not healthy", async || {
+        let page = shield.admin(get("/status")).await;
+        page.is_200_text().contains("\"healthy\":false")
+    })
+    .await;
+    origin.now(HEALTH, status(200));
+    is_healthy(&shield, &origin, true).await;
+    let unchecked = Shield::in_front_of(&origin).start().await;
+    let page = unchecked.admin(get("/status")).await;
+    assert!(page.is_200_text().contains("\"healthy\":null"), "{page:?}");
+}

@@ -1,0 +1,201 @@
+//! Where another endpoint can answer, a slow one is waited for by nobody: a late manifest is asked
+//! for twice, within a budget, and who is slow all the time is asked last.
+
+use std::time::Duration;
+
+use seawall::origin::{Balance, Settings};
+
+use crate::support::metrics::{EJECTED, HEDGES, HEDGES_WON};
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Gate, Origin, Shield, get, manifest, playlist, segment, status};
+
+const PATH: &str = "/live/index.m3u8";
+const SEGMENT: &str = "/live/seg1.ts";
+const BLOCKING: &str = "/live/index.m3u8?_HLS_msn=2";
+/// Asked for with many queries: many objects.
+const QUICK: &str = "/quick.ts";
+/// So many answers make an endpoint's pace known.
+const ENOUGH: usize = 20;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// An origin that answers at once, so far.
+async fn quick() -> Origin {
+    Origin::start().await.on(QUICK, segment("quick"))
+}
+
+/// In front of two endpoints, and in no hurry of its own.
+fn in_front_of_both(first: &Origin, second: &Origin) -> Builder {
+    Shield::in_front_of(first)
+        .origin(|group| {
+            group.endpoints.push(endpoint(second));
+            group.deadlines.first_byte = HOUR;
+            group.deadlines.total = HOUR;
+            group.guards.pace.window = HOUR;
+        })
+        .waits(|waits| waits.wait_max = HOUR)
+}
+
+/// Lets the shield see how quick the first endpoint is.
+async fn get_used_to_it(shield: &Shield) {
+    for number in 0..ENOUGH {
+        let answer = shield.get(&format!("{QUICK}?{number}")).await;
+        answer.is_whole("quick");
+    }
+}
+
+/// The second endpoint answers a manifest that the first never does; the first is let go, and not
+/// blamed.
+#[tokio::test]
+async fn a_late_manifest_comes_from_the_other() {
+    let never = Gate::new();
+    let first = quick()
+        .await
+        .on(PATH, manifest(playlist(1)).hold_head(&never));
+    let second = quick().await.on(PATH, manifest(playlist(1)));
+    let shield = in_front_of_both(&first, &second).start().await;
+    get_used_to_it(&shield).await;
+
+    shield.get(PATH).await.is_whole(playlist(1));
+    first.wait_abandoned(1).await;
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
+    assert_eq!(shield.counted(HEDGES, &[]).await, 1);
+    assert_eq!(shield.counted(HEDGES_WON, &[]).await, 1);
+    let given_up = [("result", "abandoned")];
+    let requests = "seawall_origin_requests_total";
+    assert_eq!(shield.counted(requests, &given_up).await, 1);
+    assert_eq!(shield.gauge(EJECTED).await, 0);
+}
+
+/// A bad answer of the second does not win over the first's, however late that is.
+#[tokio::test]
+async fn a_bad_answer_does_not_win() {
+    let gate = Gate::new();
+    let late = manifest(playlist(1)).hold_head(&gate);
+    let first = quick().await.on(PATH, late);
+    let second = quick().await.on(PATH, status(503));
+    let shield = in_front_of_both(&first, &second).start().await;
+    get_used_to_it(&shield).await;
+
+    let waiting = shield.crowd(1, get(PATH)).await;
+    second.wait_hits(PATH, 1).await;
+    gate.open();
+    for answer in waiting.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
+    assert_eq!(shield.counted(HEDGES, &[]).await, 1);
+    assert_eq!(shield.counted(HEDGES_WON, &[]).await, 0);
+}
+
+/// Segments are large, and a blocking playlist is late by intent: by the time a manifest that was
+/// asked for after them has come from the second endpoint, it has seen nothing of them.
+#[tokio::test]
+async fn segments_and_blocking_playlists_are_asked_for_once() {
+    let gate = Gate::new();
+    let first = quick()
+        .await
+        .on(SEGMENT, segment("first").hold_head(&gate))
+        .on(BLOCKING, manifest(playlist(2)).hold_head(&gate))
+        .on(PATH, manifest(playlist(1)).hold_head(&gate));
+    let second = quick()
+        .await
+        .on(SEGMENT, segment("second"))
+        .on(PATH, manifest(playlist(1)));
+    let shield = in_front_of_both(&first, &second).start().await;
+    get_used_to_it(&shield).await;
+
+    let segments = shield.crowd(1, get(SEGMENT)).await;
+    let blocked = shield.crowd(1, get(BLOCKING)).await;
+    gate.wait_arrived(2).await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    assert_eq!((second.hits(SEGMENT), second.hits(BLOCKING)), (0, 0));
+    gate.open();
+    segments.answers().await[0].is_whole("first");
+    blocked.answers().await[0].is_whole(playlist(2));
+}
+
+/// What the group may not spend is not sent: the manifest fails with the one endpoint that was
+/// asked.
+#[tokio::test]
+async fn hedges_keep_to_the_budget() {
+    without_hedges(|group| {
+        group.retry.budget.share = 0.0;
+        group.retry.budget.per_s_min = 0;
+    })
+    .await;
+}
+
+/// Switched off, nothing is asked for twice, whatever the budget.
+#[tokio::test]
+async fn hedges_can_be_switched_off() {
+    without_hedges(|group| {
+        group.retry.attempts_max = 0;
+        group.retry.hedge = false;
+    })
+    .await;
+}
+
+async fn without_hedges(change: impl FnOnce(&mut Settings)) {
+    let never = Gate::new();
+    let first = quick()
+        .await
+        .on(PATH, manifest(playlist(1)).hold_head(&never));
+    let second = quick().await.on(PATH, manifest(playlist(1)));
+    let shield = in_front_of_both(&first, &second)
+        .origin(|group| {
+            group.deadlines.first_byte = Duration::from_millis(400);
+            change(group);
+        })
+        .start()
+        .await;
+    get_used_to_it(&shield).await;
+    assert_eq!(shield.get(PATH).await.status, 504);
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 0));
+    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
+}
+
+/// While the second endpoint answers one request after another, the first has not answered any: it
+/// is much slower, whatever the machine. From then on it is asked only when the other is gone.
+#[tokio::test]
+async fn the_slow_one_is_asked_last() {
+    const PAIRS: usize = 2 * ENOUGH;
+    let gate = Gate::new();
+    let slow = Origin::start()
+        .await
+        .on(QUICK, segment("slow").hold_head(&gate));
+    let peer = quick().await;
+    let shield = in_front_of_both(&slow, &peer)
+        .origin(|group| {
+            group.balance = Balance::RoundRobin;
+            group.guards.pace.samples_min = u32::try_from(PAIRS).unwrap();
+            group.guards.ejection.slow_factor = 2.0;
+            group.guards.ejection.slow_floor = Duration::ZERO;
+            group.guards.ejection.slow_judgements = 1;
+            group.guards.ejection.judged_every = Duration::ZERO;
+            group.guards.ejection.base = HOUR;
+            group.guards.ejection.max = HOUR;
+        })
+        .start()
+        .await;
+    let mut crowds = Vec::new();
+    for number in 0..PAIRS {
+        crowds.push(shield.crowd(1, get(&format!("{QUICK}?{number}a"))).await);
+        gate.wait_arrived(number + 1).await;
+        let answer = shield.get(&format!("{QUICK}?{number}b")).await;
+        answer.is_whole("quick");
+    }
+    gate.open();
+    for crowd in crowds {
+        crowd.answers().await[0].is_whole("slow");
+    }
+
+    for number in 0..10 {
+        let answer = shield.get(&format!("{QUICK}?{number}c")).await;
+        answer.is_whole("quick");
+    }
+    assert_eq!(slow.hits(QUICK), PAIRS);
+    assert_eq!(shield.gauge(EJECTED).await, 1);
+    peer.stop().await;
+    shield.get(&format!("{QUICK}?last")).await.is_whole("slow");
+}

@@ -1,0 +1,138 @@
+//! One of several endpoints fails, and viewers do not notice: another answers.
+
+use seawall::origin::Balance;
+
+use crate::support::origin::Reply;
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Origin, Shield, get, hang_up, manifest, playlist, segment, status};
+
+const PATH: &str = "/live/index.m3u8";
+const PIECE: &str = "/live/seg1.ts";
+
+fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
+    Shield::in_front_of(first).origin(|group| group.endpoints.push(endpoint(second)))
+}
+
+async fn answering(reply: Reply) -> Origin {
+    Origin::start().await.on(PIECE, reply)
+}
+
+/// Whatever is as good as no answer: the other endpoint is asked at once.
+#[tokio::test]
+async fn when_one_does_not_answer_as_it_should() {
+    for bad in [status(502), status(503), status(504), hang_up()] {
+        let first = answering(bad).await;
+        let second = answering(segment("whole")).await;
+        let shield = in_front_of_two(&first, &second).start().await;
+        shield.get(PIECE).await.is_whole("whole");
+        assert_eq!((first.hits(PIECE), second.hits(PIECE)), (1, 1));
+    }
+}
+
+/// A refusal is an answer: it is passed on.
+#[tokio::test]
+async fn but_not_when_one_refuses() {
+    for code in [403, 404, 410, 500] {
+        let first = answering(status(code)).await;
+        let second = answering(segment("whole")).await;
+        let shield = in_front_of_two(&first, &second).start().await;
+        assert_eq!(shield.get(PIECE).await.status, code);
+        assert_eq!(second.hits(PIECE), 0);
+    }
+}
+
+/// A live manifest does not vanish: one endpoint that lost it is not believed.
+#[tokio::test]
+async fn when_one_lost_what_was_held_a_moment_ago() {
+    for code in [403, 404, 410] {
+        let overdue = manifest(playlist(1)).cache_control("max-age=1").age(10);
+        let first = Origin::start().await.on(PATH, overdue.then(status(code)));
+        let second = Origin::start().await.on(PATH, manifest(playlist(2)));
+        let shield = in_front_of_two(&first, &second).start().await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        let fresh = |answer: &crate::support::Response| answer.text() == playlist(2);
+        shield.until(get(PATH), fresh).await;
+        assert_eq!((first.hits(PATH), second.hits(PATH)), (2, 1));
+    }
+}
+
+/// When all fail, what the last one said is said.
+#[tokio::test]
+async fn unless_none_does() {
+    let first = answering(status(503)).await;
+    let second = answering(status(502)).await;
+    let shield = in_front_of_two(&first, &second)
+        .origin(|group| group.retry.attempts_max = 3)
+        .start()
+        .await;
+    let code = shield.get(PIECE).await.status;
+    assert!(code == 502 || code == 503, "{code}");
+    assert_eq!((first.hits(PIECE), second.hits(PIECE)), (2, 2));
+}
+
+/// Retries are a share of the requests: an origin in trouble is not asked twice as often.
+#[tokio::test]
+async fn as_far_as_the_budget_goes() {
+    const REQUESTS: usize = 40;
+    let (mut first, mut second) = (Origin::start().await, Origin::start().await);
+    for piece in 0..REQUESTS {
+        let path = format!("/{piece}.ts");
+        first = first.on(&path, status(503));
+        second = second.on(&path, segment("whole"));
+    }
+    let shield = in_front_of_two(&first, &second)
+        .origin(|group| {
+            group.retry.budget.share = 0.1;
+            group.retry.budget.per_s_min = 0;
+            // Neither of these is to take part.
+            group.guards.breaker.requests_min = 1000;
+            group.guards.ejection.failures = 1000;
+        })
+        .start()
+        .await;
+    let mut answered = 0;
+    for piece in 0..REQUESTS {
+        answered += usize::from(shield.get(&format!("/{piece}.ts")).await.status == 200);
+    }
+    assert!((1..=REQUESTS / 10).contains(&answered), "{answered}");
+}
+
+/// Requests are spread as the balance says.
+#[tokio::test]
+async fn in_turn() {
+    const REQUESTS: usize = 12;
+    let (mut first, mut second) = (Origin::start().await, Origin::start().await);
+    let paths: Vec<_> = (0..REQUESTS).map(|piece| format!("/{piece}.ts")).collect();
+    for path in &paths {
+        first = first.on(path, segment("whole"));
+        second = second.on(path, segment("whole"));
+    }
+    let shield = in_front_of_two(&first, &second)
+        .origin(|group| {
+            group.balance = Balance::RoundRobin;
+            group.endpoints[1].weight = 3;
+        })
+        .start()
+        .await;
+    for path in &paths {
+        shield.get(path).await.is_whole("whole");
+    }
+    let asked = |origin: &Origin| paths.iter().map(|path| origin.hits(path)).sum::<usize>();
+    assert_eq!((asked(&first), asked(&second)), (3, 9));
+}
+
+/// Another priority is asked only when the first cannot answer.
+#[tokio::test]
+async fn by_priority() {
+    let first = answering(segment("first")).await;
+    let second = answering(segment("second")).await;
+    let shield = in_front_of_two(&first, &second)
+        .origin(|group| {
+            group.balance = Balance::LeastInFlight;
+            group.endpoints[0].priority = 1;
+        })
+        .start()
+        .await;
+    shield.get(PIECE).await.is_whole("second");
+    assert_eq!(first.hits(PIECE), 0);
+}

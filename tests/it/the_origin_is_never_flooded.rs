@@ -1,0 +1,253 @@
+//! The origin sees no more at once, and no more a second, than it was said to bear; what matters
+//! most goes first, and what finds no place is told so at once.
+
+use std::time::{Duration, Instant};
+
+use crate::support::metrics::{FILLS, REJECTED, SPILLOVER, SURGE_QUEUE};
+use crate::support::shield::Builder;
+use crate::support::{
+    Gate, Origin, Response, Shield, eventually, get, manifest, playlist, segment,
+};
+
+const PLAYLIST: &str = "/live/index.m3u8";
+
+/// A shield whose viewers and queues have all the time in the world.
+fn patient(origin: &Origin, concurrency_max: usize) -> Builder {
+    let hour = Duration::from_hours(1);
+    Shield::in_front_of(origin)
+        .origin(|group| {
+            group.concurrency_max = concurrency_max;
+            group.deadlines.queue = hour;
+            group.deadlines.first_byte = hour;
+            group.deadlines.total = hour;
+        })
+        .waits(|waits| waits.wait_max = hour)
+}
+
+/// Waits until so many of a rank wait for the origin.
+async fn are_queued(shield: &Shield, rank: &str, expected: u64) {
+    eventually(format!("{expected} of rank {rank} queued"), async || {
+        shield.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
+    })
+    .await;
+}
+
+/// Past the cap and the queue: told so, and when to come again.
+#[track_caller]
+fn is_turned_away(answer: &Response) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+}
+
+fn path(number: usize) -> String {
+    format!("/live/seg{number}.ts")
+}
+
+/// Ten at once, a hundred objects, three hundred viewers: never an eleventh, the manifest that was
+/// asked for last is fetched next, and everyone is answered.
+#[tokio::test]
+async fn a_surge_waits_in_order() {
+    const OBJECTS: usize = 100;
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let [first, manifests, rest] = [(); 3].map(|()| Gate::new());
+    let origin = Origin::start()
+        .await
+        .on(&path(0), segment(path(0)).hold_head(&first))
+        .on(PLAYLIST, manifest(playlist(1)).hold_head(&manifests));
+    for number in 1..OBJECTS {
+        let held = segment(path(number)).hold_head(&rest);
+        origin.now(&path(number), held);
+    }
+    let shield = patient(&origin, 10).start().await;
+    let mut crowds = vec![shield.crowd(3, get(&path(0))).await];
+    first.wait_arrived(1).await;
+    for number in 1..OBJECTS {
+        crowds.push(shield.crowd(3, get(&path(number))).await);
+    }
+    rest.wait_arrived(9).await;
+    are_queued(&shield, "segment", 90).await;
+    let players = shield.crowd(3, get(PLAYLIST)).await;
+    are_queued(&shield, "manifest", 1).await;
+
+    first.open();
+    manifests.wait_arrived(1).await;
+    let asked = |number: usize| origin.hits(&path(number));
+    let segments: usize = (0..OBJECTS).map(asked).sum();
+    assert_eq!(segments, 10, "the manifest overtook the others");
+    are_queued(&shield, "segment", 90).await;
+    manifests.open();
+    rest.open();
+    for answer in players.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    for (number, crowd) in crowds.into_iter().enumerate() {
+        for answer in crowd.answers().await {
+            answer.is_whole(path(number));
+        }
+    }
+    assert_eq!(origin.concurrent_max(), 10);
+    assert!((0..OBJECTS).all(|number| asked(number) == 1));
+    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}
+
+/// A full queue turns the newcomer away at once, by the right name in the metrics; and who has
+/// something stale gets that.
+#[tokio::test]
+async fn past_the_queue_it_is_an_error_or_stale() {
+    let gate = Gate::new();
+    let stale = manifest(playlist(1))
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    let origin = Origin::start()
+        .await
+        .on("/held.ts", segment("held").hold_head(&gate))
+        .on("/queued.m3u8", manifest(playlist(7)))
+        .on(PLAYLIST, stale);
+    let shield = patient(&origin, 1)
+        .origin(|group| group.queue_max = 1)
+        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .start()
+        .await;
+    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    let held = shield.crowd(1, get("/held.ts")).await;
+    gate.wait_arrived(1).await;
+    let queued = shield.crowd(1, get("/queued.m3u8")).await;
+    are_queued(&shield, "manifest", 1).await;
+
+    is_turned_away(&shield.get("/late.ts").await);
+    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    assert_eq!(shield.counted(SPILLOVER, &[]).await, 2);
+    let full = [("reason", "queue_full")];
+    assert_eq!(shield.counted(REJECTED, &full).await, 2);
+    gate.open();
+    for answer in held.answers().await {
+        answer.is_whole("held");
+    }
+    for answer in queued.answers().await {
+        answer.is_whole(playlist(7));
+    }
+    assert_eq!(origin.hits("/late.ts"), 0);
+}
+
+/// A manifest finds a place in a queue full of segments, at the cost of the one that came last.
+#[tokio::test]
+async fn a_manifest_displaces_the_youngest_segment() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on("/held.ts", segment("held").hold_head(&gate))
+        .on("/old.ts", segment("old"))
+        .on(PLAYLIST, manifest(playlist(1)));
+    let shield = patient(&origin, 1)
+        .origin(|group| group.queue_max = 2)
+        .start()
+        .await;
+    let held = shield.crowd(1, get("/held.ts")).await;
+    gate.wait_arrived(1).await;
+    let old = shield.crowd(1, get("/old.ts")).await;
+    are_queued(&shield, "segment", 1).await;
+    let young = shield.crowd(1, get("/young.ts")).await;
+    are_queued(&shield, "segment", 2).await;
+    let player = shield.crowd(1, get(PLAYLIST)).await;
+    for answer in young.answers().await {
+        is_turned_away(&answer);
+    }
+    let displaced = [("reason", "displaced")];
+    assert_eq!(shield.counted(REJECTED, &displaced).await, 1);
+    assert_eq!(shield.counted(SPILLOVER, &[]).await, 1);
+    gate.open();
+    assert_eq!(origin.hits("/young.ts"), 0);
+    for (crowd, body) in [(held, "held"), (old, "old"), (player, &playlist(1))] {
+        for answer in crowd.answers().await {
+            answer.is_whole(body);
+        }
+    }
+}
+
+/// Who waits too long in the queue is told so, too.
+#[tokio::test]
+async fn the_queue_has_a_deadline() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on("/held.ts", segment("held").hold_head(&gate));
+    let shield = patient(&origin, 1)
+        .origin(|group| group.deadlines.queue = Duration::from_millis(50))
+        .start()
+        .await;
+    let held = shield.crowd(1, get("/held.ts")).await;
+    gate.wait_arrived(1).await;
+    is_turned_away(&shield.get("/late.ts").await);
+    let late = [("reason", "deadline")];
+    assert_eq!(shield.counted(REJECTED, &late).await, 1);
+    assert_eq!(shield.counted(SPILLOVER, &[]).await, 0);
+    gate.open();
+    held.answers().await;
+}
+
+/// A refresh that nobody waits for comes after what somebody does, whichever was first.
+#[tokio::test]
+async fn refreshes_stand_back() {
+    let [first, next] = [Gate::new(), Gate::new()];
+    let stale = segment("old")
+        .cache_control("max-age=1, stale-while-revalidate=60")
+        .age(10);
+    let origin = Origin::start()
+        .await
+        .on("/stale.ts", stale.then(segment("new")))
+        .on("/held.ts", segment("held").hold_head(&first))
+        .on("/wanted.ts", segment("wanted").hold_head(&next));
+    let shield = patient(&origin, 1).start().await;
+    shield.get("/stale.ts").await.is_whole("old");
+    let held = shield.crowd(1, get("/held.ts")).await;
+    first.wait_arrived(1).await;
+    shield.get("/stale.ts").await.is_whole("old");
+    are_queued(&shield, "behind", 1).await;
+    let wanted = shield.crowd(1, get("/wanted.ts")).await;
+    are_queued(&shield, "segment", 1).await;
+
+    first.open();
+    next.wait_arrived(1).await;
+    assert_eq!(origin.hits("/stale.ts"), 1, "not refreshed yet");
+    next.open();
+    for (crowd, body) in [(held, "held"), (wanted, "wanted")] {
+        for answer in crowd.answers().await {
+            answer.is_whole(body);
+        }
+    }
+    origin.wait_hits("/stale.ts", 2).await;
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+}
+
+/// With a quota, a burst of a tenth of a second and then the pace: whenever one looks, the origin
+/// has seen no more than that; and everyone is answered.
+#[tokio::test]
+async fn a_quota_spreads_requests() {
+    const INTERVAL_MS: u128 = 25;
+    const BURST: u128 = 4;
+    const OBJECTS: usize = 24;
+    let origin = Origin::start().await;
+    for number in 0..OBJECTS {
+        origin.now(&path(number), segment(path(number)));
+    }
+    let shield = patient(&origin, OBJECTS)
+        .origin(|group| group.requests_per_second_max = Some(40))
+        .start()
+        .await;
+    let start = Instant::now();
+    let asked = || (0..OBJECTS).filter(|number| origin.hits(&path(*number)) == 1);
+    let mut crowds = Vec::new();
+    for number in 0..OBJECTS {
+        crowds.push(shield.crowd(1, get(&path(number))).await);
+    }
+    for (number, crowd) in crowds.into_iter().enumerate() {
+        for answer in crowd.answers().await {
+            answer.is_whole(path(number));
+        }
+        let seen = asked().count() as u128;
+        let allowed = BURST + start.elapsed().as_millis() / INTERVAL_MS;
+        assert!(seen <= allowed, "{seen} of {allowed}");
+    }
+    assert_eq!(asked().count(), OBJECTS);
+    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}

@@ -192,6 +192,14 @@ impl Origin {
         self.desk.fetch(errand).await
     }
 
+    /// How long the head of an answer may take that the origin holds back by intent (LL-HLS), its
+    /// place in the queue and its connection included. `None`: nothing says that it will be held back.
+    pub fn holds_back(&self, target: &PathAndQuery) -> Option<Duration> {
+        let deadlines = &self.desk.deadlines;
+        let longest = deadlines.queue + deadlines.connect + deadlines.blocking;
+        request::blocks(target).then(|| longest.min(deadlines.total))
+    }
+
     /// Starts checking the endpoints, where that is set, before anybody asks for anything. Must be called
     /// inside a tokio runtime; should that one end, the next fetch starts anew.
     pub fn attend(&self) {

@@ -1,6 +1,7 @@
 //! What should be done with a request or an answer? Pure rules of HTTP and of the routes.
 //! The clock is an argument; nothing here waits, sends or stores.
 
+pub mod absence;
 pub mod access;
 pub mod conditional;
 pub mod directives;

@@ -155,7 +155,7 @@ impl Desk {
         request: &Request,
         body: Option<RequestBody>,
     ) -> Result<Head, Failure> {
-        let patience = self.deadlines.first_byte;
+        let patience = request.patience(&self.deadlines);
         within(patience, line.send(request, &self.additions)).await?;
         if let Some(body) = body.filter(|_| !request.payload.is_empty()) {
             self.send_body(line, request.payload, body).await?;

@@ -20,7 +20,7 @@ use super::line::Line;
 use super::request::{Payload, Request};
 use super::sign::Seal;
 use super::site::Site;
-use super::{Check, CheckKind, Failure, Framing};
+use super::{Check, CheckKind, Failure, Framing, Rank};
 
 /// An answer is read so far; of a longer one, the status must do.
 const BODY_BYTES_MAX: u64 = 64 << 10;
@@ -121,6 +121,7 @@ fn request(path: &PathAndQuery, seal: Seal) -> Request {
         host: None,
         headers: HeaderMap::from_iter([(USER_AGENT, NAME)]),
         payload: Payload::Nothing,
+        rank: Rank::Behind,
         seal,
     }
 }

@@ -25,6 +25,7 @@ use super::review::Review;
 use super::sign::Signer;
 use super::site::{Entry, Site};
 use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
+use crate::policy::absence::is_absence;
 
 /// What asking takes.
 pub(super) struct Desk {
@@ -181,7 +182,7 @@ impl Desk {
     /// As good as no answer while there may be another. For something that was there a moment ago,
     /// one endpoint's word is not enough.
     pub(super) fn is_poor(&self, status: StatusCode, held: bool) -> bool {
-        (held && is_missing(status)) || self.retry.statuses.contains(&status)
+        (held && is_absence(status)) || self.retry.statuses.contains(&status)
     }
 
     /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless
@@ -217,19 +218,15 @@ impl Desk {
         tokio::spawn(async move {
             let start = Instant::now();
             let connect_until = start + desk.deadlines.connect;
-            let limits = (connect_until, connect_until + desk.deadlines.first_byte);
-            if let Ok(answer) = desk.attempt(entry, &request, &mut None, limits).await {
+            let until = connect_until + request.patience(&desk.deadlines);
+            if let Ok(answer) = desk
+                .attempt(entry, &request, &mut None, (connect_until, until))
+                .await
+            {
                 answer.entry.whole(answer.head.status);
             }
         });
     }
-}
-
-fn is_missing(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN
-    )
 }
 
 /// The guards' clock.

@@ -3,13 +3,15 @@
 //! Framing and connection headers are this room's own: whatever an errand or the settings say of
 //! them is left out.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderName};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 
 use super::sign::{FIELDS, Message, Seal};
-use super::{Errand, Failure, RequestBody};
+use super::{Deadlines, Errand, Failure, Rank, RequestBody};
 
 /// Everything of an errand but its body.
 pub(super) struct Request {
@@ -18,6 +20,7 @@ pub(super) struct Request {
     pub(super) host: Option<HeaderValue>,
     pub(super) headers: HeaderMap,
     pub(super) payload: Payload,
+    pub(super) rank: Rank,
     /// What shows the origin who is asking.
     pub(super) seal: Seal,
 }
@@ -68,6 +71,7 @@ impl Request {
             host: errand.host,
             headers: errand.headers,
             payload,
+            rank: errand.rank,
             seal,
         };
         (request, errand.body)
@@ -90,6 +94,7 @@ impl Request {
             host: self.host.clone(),
             headers: self.headers.clone(),
             payload: self.payload,
+            rank: self.rank,
             seal,
         }
     }
@@ -105,10 +110,18 @@ impl Request {
         self.method.is_idempotent() && self.payload.is_empty()
     }
 
-    /// An LL-HLS player's request for what is not there yet: the origin answers when it is.
+    /// The origin answers when there is something new to say.
     pub(super) fn blocks(&self) -> bool {
-        let query = self.path_and_query.query().unwrap_or_default();
-        query.split('&').any(|pair| pair.starts_with("_HLS_msn="))
+        blocks(&self.path_and_query)
+    }
+
+    /// How long an endpoint may take to the end of its answer's head.
+    pub(super) fn patience(&self, deadlines: &Deadlines) -> Duration {
+        match self.rank {
+            _ if self.blocks() => deadlines.blocking,
+            Rank::Manifest => deadlines.manifest,
+            Rank::Segment | Rank::Behind => deadlines.first_byte,
+        }
     }
 
     /// The head for an HTTP/1.1 connection to an endpoint.
@@ -202,6 +215,12 @@ fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Re
         .map_err(|_| Failure::Protocol)
 }
 
+/// Is it an LL-HLS player's request for what is not there yet?
+pub(super) fn blocks(target: &PathAndQuery) -> bool {
+    let query = target.query().unwrap_or_default();
+    query.split('&').any(|pair| pair.starts_with("_HLS_msn="))
+}
+
 /// Belongs to the connection or to the body's framing, or is `Host`, which has settings of its own.
 /// `Expect` is among them because nobody here waits for a 100.
 fn is_ours(name: &HeaderName) -> bool {
@@ -234,6 +253,7 @@ mod tests {
             host: None,
             headers: HeaderMap::new(),
             payload: Payload::Nothing,
+            rank: Rank::Manifest,
         }
     }
 
@@ -279,6 +299,25 @@ mod tests {
         assert!(request("/x.m3u8?a=1&_HLS_msn=7&_HLS_part=2", &[]).blocks());
         assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).blocks());
         assert!(!request("/_HLS_msn=7", &[]).blocks());
+    }
+
+    #[test]
+    fn how_long_an_answer_may_take_depends_on_what_is_asked_for() {
+        let deadlines = Deadlines::default();
+        let patience = |path: &str, rank| {
+            Request {
+                rank,
+                ..request(path, &[])
+            }
+            .patience(&deadlines)
+        };
+        assert_eq!(patience("/x.m3u8", Rank::Manifest), deadlines.manifest);
+        assert_eq!(patience("/x.ts", Rank::Segment), deadlines.first_byte);
+        assert_eq!(patience("/x.ts", Rank::Behind), deadlines.first_byte);
+        assert_eq!(
+            patience("/x.m3u8?_HLS_msn=7", Rank::Manifest),
+            deadlines.blocking
+        );
     }
 
     #[test]

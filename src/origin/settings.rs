@@ -93,8 +93,13 @@ pub struct Deadlines {
     pub queue: Duration,
     /// TCP, and TLS where it is spoken.
     pub connect: Duration,
-    /// From the request's last byte to the end of the response's head.
+    /// From the request's last byte to the end of the response's head: manifests.
+    pub manifest: Duration,
+    /// The same for everything else.
     pub first_byte: Duration,
+    /// The same for what the origin holds back by intent, until there is something new to say
+    /// (LL-HLS).
+    pub blocking: Duration,
     /// Between two reads of the body.
     pub between_bytes: Duration,
     /// For everything.
@@ -225,7 +230,9 @@ impl Default for Deadlines {
         Deadlines {
             queue: Duration::from_secs(5),
             connect: Duration::from_secs(2),
+            manifest: Duration::from_secs(5),
             first_byte: Duration::from_secs(10),
+            blocking: Duration::from_secs(20),
             between_bytes: Duration::from_secs(10),
             total: Duration::from_mins(1),
         }

@@ -84,6 +84,9 @@ pub struct Lifetimes {
     pub manifest_stale_share: f64,
     /// Serve stale when the origin fails: manifests.
     pub manifest_stale_if_error: Duration,
+    /// Serve stale when the origin says that a manifest is not there (403, 404, 410): for so long
+    /// past its freshness; nothing: the origin is believed at once.
+    pub manifest_stale_if_missing: Duration,
     /// Serve stale when the origin fails: segments.
     pub segment_stale_if_error: Duration,
     /// Replace the origin's lifetime for this route altogether (never its `no-store` or `private`).
@@ -104,6 +107,7 @@ impl Default for Lifetimes {
             negative_max: Duration::from_secs(1),
             manifest_stale_share: 1.0,
             manifest_stale_if_error: Duration::from_mins(1),
+            manifest_stale_if_missing: Duration::ZERO,
             segment_stale_if_error: DAY,
             override_ttl: None,
         }

@@ -151,6 +151,9 @@ impl Job {
     }
 
     async fn landed(self, reply: Reply) {
+        if let Some(left) = self.doubted(reply.status) {
+            return self.missing(reply, left).await;
+        }
         let judged = self.judge(&reply, None);
         match judged.storage {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,

@@ -1,7 +1,7 @@
 //! The journey of one request: each function is one step and says where it leads.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, Uri, Version};
@@ -14,6 +14,7 @@ use super::pass::Passed;
 use super::status::Forward;
 use super::{Answer, Arrival, Shield, refuse, respond};
 use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
+use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::headers;
@@ -157,7 +158,7 @@ impl Shield {
     async fn fetch(self: &Arc<Self>, mut ask: Ask, found: &Found) -> Step {
         match self.cache.noted(&found.slot, ask.now) {
             Some(Known::Failed(answer)) => {
-                return self.stale_or(ask, found, |ask| {
+                return self.covered_or(ask, found, &answer, |ask| {
                     refuse::failure_answer(ask, &answer, Outcome::Negative)
                 });
             }
@@ -196,7 +197,7 @@ impl Shield {
         let patience = if settles_for_less {
             self.settings.stale_wait_max
         } else {
-            self.settings.wait_max
+            self.patience(&ask.entry)
         };
         let Ok(landing) = timeout(patience, follower.landing()).await else {
             return self.stale_or(ask, found, refuse::timed_out);
@@ -227,6 +228,14 @@ impl Shield {
         }
     }
 
+    /// How long viewers wait where nothing else is at hand: who asks for what the origin holds back
+    /// until it is there, as long as the origin may.
+    fn patience(&self, entry: &Entry) -> Duration {
+        let origin = &self.origins[entry.route.origin_index];
+        let held_back = origin.holds_back(&entry.target);
+        self.settings.wait_max.max(held_back.unwrap_or_default())
+    }
+
     async fn settled(
         self: &Arc<Self>,
         ask: Ask,
@@ -247,7 +256,7 @@ impl Shield {
                 };
                 Step::Answer(respond::object(ask, &object, outcome, settings))
             }
-            Verdict::Failed(answer) => self.stale_or(ask, found, |ask| {
+            Verdict::Failed(answer) => self.covered_or(ask, found, &answer, |ask| {
                 refuse::failure_answer(ask, &answer, Outcome::Failed)
             }),
             Verdict::Lost => self.stale_or(ask, found, refuse::lost),
@@ -261,8 +270,35 @@ impl Shield {
 
     /// Serves stale because of a failure; without a servable copy, what `otherwise` says.
     fn stale_or(&self, ask: Ask, found: &Found, otherwise: impl FnOnce(Ask) -> Answer) -> Step {
+        self.cover(ask, found, Outcome::StaleError, otherwise)
+    }
+
+    /// The same where the failure has an answer. One that says of something held that it is not there
+    /// counts as a failure only while it is doubted.
+    fn covered_or(
+        &self,
+        ask: Ask,
+        found: &Found,
+        failure: &Object,
+        otherwise: impl FnOnce(Ask) -> Answer,
+    ) -> Step {
+        let outcome = if is_absence(failure.head.status) {
+            Outcome::StaleMissing
+        } else {
+            Outcome::StaleError
+        };
+        self.cover(ask, found, outcome, otherwise)
+    }
+
+    fn cover(
+        &self,
+        ask: Ask,
+        found: &Found,
+        outcome: Outcome,
+        otherwise: impl FnOnce(Ask) -> Answer,
+    ) -> Step {
         Step::Answer(match servable_on_error(&ask, found) {
-            Some(object) => respond::object(ask, object, Outcome::StaleError, &self.settings),
+            Some(object) => respond::object(ask, object, outcome, &self.settings),
             None => otherwise(ask),
         })
     }

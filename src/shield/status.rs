@@ -75,7 +75,11 @@ pub(super) fn tell(headers: &mut HeaderMap, ask: &Ask, outcome: Outcome, story: 
     text.push_str(&ask.shield);
     let from_memory = matches!(
         outcome,
-        Outcome::Hit | Outcome::Stale | Outcome::StaleError | Outcome::Negative
+        Outcome::Hit
+            | Outcome::Stale
+            | Outcome::StaleError
+            | Outcome::StaleMissing
+            | Outcome::Negative
     );
     if from_memory {
         text.push_str("; hit");
@@ -116,6 +120,7 @@ fn detail_of(outcome: Outcome) -> Option<&'static str> {
     match outcome {
         Outcome::Stale => Some("refreshing"),
         Outcome::StaleError => Some("origin-failed"),
+        Outcome::StaleMissing => Some("origin-says-missing"),
         _ => None,
     }
 }
@@ -123,7 +128,7 @@ fn detail_of(outcome: Outcome) -> Option<&'static str> {
 fn x_cache(outcome: Outcome) -> HeaderValue {
     HeaderValue::from_static(match outcome {
         Outcome::Hit | Outcome::Negative => "HIT",
-        Outcome::Stale | Outcome::StaleError => "STALE",
+        Outcome::Stale | Outcome::StaleError | Outcome::StaleMissing => "STALE",
         Outcome::Revalidated => "REVALIDATED",
         Outcome::Pass => "PASS",
         _ => "MISS",

@@ -49,6 +49,7 @@ impl Source {
             | Outcome::Revalidated
             | Outcome::Pass
             | Outcome::StaleError
+            | Outcome::StaleMissing
             | Outcome::Overload
             | Outcome::Failed => Source::Origin,
         }
@@ -260,7 +261,7 @@ mod tests {
         }
         has(
             &metrics,
-            r#"seawall_responses_total{class="2xx",route="vod \"x\""} 84"#,
+            r#"seawall_responses_total{class="2xx",route="vod \"x\""} 91"#,
         );
         has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 120"#);
     }

@@ -17,6 +17,9 @@ pub enum Outcome {
     Stale,
     /// From memory, stale, because the origin failed.
     StaleError,
+    /// From memory, stale, because the origin says that it is not there, and that is not believed
+    /// yet.
+    StaleMissing,
     /// This request caused the fill.
     Miss,
     /// Joined a fill that another request caused.
@@ -39,10 +42,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 12] = [
+    pub const ALL: [Outcome; 13] = [
         Outcome::Hit,
         Outcome::Stale,
         Outcome::StaleError,
+        Outcome::StaleMissing,
         Outcome::Miss,
         Outcome::Coalesced,
         Outcome::Revalidated,
@@ -65,6 +69,7 @@ impl Outcome {
             Outcome::Hit => "hit",
             Outcome::Stale => "stale",
             Outcome::StaleError => "stale_error",
+            Outcome::StaleMissing => "stale_missing",
             Outcome::Miss => "miss",
             Outcome::Coalesced => "coalesced",
             Outcome::Revalidated => "revalidated",

@@ -29,6 +29,7 @@ fn in_front_of_both(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
         .origin(|group| {
             group.endpoints.push(endpoint(second));
+            group.deadlines.manifest = HOUR;
             group.deadlines.first_byte = HOUR;
             group.deadlines.total = HOUR;
             group.guards.pace.window = HOUR;
@@ -144,7 +145,7 @@ async fn without_hedges(change: impl FnOnce(&mut Settings)) {
     let second = quick().await.on(PATH, manifest(playlist(1)));
     let shield = in_front_of_both(&first, &second)
         .origin(|group| {
-            group.deadlines.first_byte = Duration::from_millis(400);
+            group.deadlines.manifest = Duration::from_millis(400);
             change(group);
         })
         .start()

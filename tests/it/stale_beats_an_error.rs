@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::metrics::FILLS;
 use crate::support::origin::Reply;
-use crate::support::shield::endpoint;
+use crate::support::shield::{Builder, endpoint};
 use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, segment, status};
 
 const PATH: &str = "/live/index.m3u8";
@@ -42,7 +42,7 @@ async fn a_silent_origin_is_covered_at_once() {
     let origin = Origin::start().await.on(PATH, script);
     let shield = Shield::in_front_of(&origin)
         .origin(|group| {
-            group.deadlines.first_byte = Duration::from_hours(1);
+            group.deadlines.manifest = Duration::from_hours(1);
             group.deadlines.total = Duration::from_hours(1);
         })
         .waits(|waits| waits.wait_max = Duration::from_hours(1))
@@ -244,6 +244,85 @@ async fn gone_is_gone() {
         assert_eq!(shield.get(PATH).await.status, code);
         assert_eq!(shield.get(PATH).await.status, 503, "after {code}");
     }
+}
+
+/// Where a route doubts it, a manifest that is suddenly not there is served on, and says why.
+#[tokio::test]
+async fn a_flap_is_not_believed_at_once() {
+    for code in [403, 404, 410] {
+        for directives in ["no-store", "max-age=60", "private"] {
+            let flap = status(code).cache_control(directives).body("not there");
+            let fresh = manifest(playlist(2)).cache_control("max-age=60");
+            let origin = Origin::start().await.on(PATH, overdue().then(flap));
+            let shield = doubting(&origin, 30).start().await;
+            shield.get(PATH).await.is_whole(playlist(1));
+            for _ in 0..3 {
+                let answer = shield.get(PATH).await;
+                answer.is_whole(playlist(1));
+                assert!((10..30).contains(&answer.age()), "{answer:?}");
+                let said = answer.header("cache-status").unwrap_or_default();
+                assert!(said.ends_with("; detail=origin-says-missing"), "{said}");
+            }
+            assert_eq!(origin.hits(PATH), 4, "{code} {directives}");
+            origin.now(PATH, fresh);
+            shield.get(PATH).await.is_whole(playlist(2));
+        }
+    }
+}
+
+/// While it is doubted the origin is left in peace for the back-off, like after any other failure.
+#[tokio::test]
+async fn a_flap_is_not_asked_about_again_and_again() {
+    let origin = Origin::start().await.on(PATH, overdue().then(status(404)));
+    let shield = doubting(&origin, 30)
+        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .start()
+        .await;
+    for _ in 0..10 {
+        shield.get(PATH).await.is_whole(playlist(1));
+    }
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// Past the route's window, without one, and where the origin wants nothing stale, it is believed.
+#[tokio::test]
+async fn then_it_is_believed() {
+    let strict = manifest(playlist(1))
+        .cache_control("max-age=1, must-revalidate")
+        .age(10);
+    for (held, window) in [(overdue(), 5), (overdue(), 0), (strict, 30)] {
+        for code in [403, 404, 410] {
+            let script = held.clone().then(status(code).body("not there"));
+            let origin = Origin::start().await.on(PATH, script);
+            let shield = doubting(&origin, window).start().await;
+            shield.get(PATH).await.is_whole(playlist(1));
+            let answer = shield.get(PATH).await;
+            assert_eq!((answer.status, answer.text()), (code, "not there"));
+        }
+    }
+}
+
+/// Only manifests are doubted about: a segment that is gone is past.
+#[tokio::test]
+async fn a_segment_is_not_there_at_once() {
+    let old = segment("old")
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    let origin = Origin::start().await.on("/a.ts", old.then(status(404)));
+    let shield = doubting(&origin, 30).start().await;
+    shield.get("/a.ts").await.is_whole("old");
+    assert_eq!(shield.get("/a.ts").await.status, 404);
+}
+
+/// Doubts for so many seconds that a manifest is not there, and asks each time.
+fn doubting(origin: &Origin, seconds: u64) -> Builder {
+    let window = Duration::from_secs(seconds);
+    Shield::in_front_of(origin)
+        .route(|route| route.lifetimes.manifest_stale_if_missing = window)
+        .waits(|waits| {
+            waits.failure_backoff = Duration::ZERO;
+            waits.stale_wait_max = Duration::from_hours(1);
+        })
 }
 
 /// A slow refresh is of use even when the viewer who caused it was served the copy and is gone, and

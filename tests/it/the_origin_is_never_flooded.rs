@@ -18,6 +18,7 @@ fn patient(origin: &Origin, concurrency_max: usize) -> Builder {
         .origin(|group| {
             group.concurrency_max = concurrency_max;
             group.deadlines.queue = hour;
+            group.deadlines.manifest = hour;
             group.deadlines.first_byte = hour;
             group.deadlines.total = hour;
         })

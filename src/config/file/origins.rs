@@ -128,7 +128,9 @@ fn ca_file(value: Value<'_>) -> Read<PathBuf> {
 fn read_deadlines(table: &mut Table<'_>, deadlines: &mut Deadlines) {
     table.put("queue", &mut deadlines.queue, read::deadline);
     table.put("connect", &mut deadlines.connect, read::deadline);
+    table.put("manifest", &mut deadlines.manifest, read::deadline);
     table.put("first_byte", &mut deadlines.first_byte, read::deadline);
+    table.put("blocking", &mut deadlines.blocking, read::deadline);
     table.put(
         "between_bytes",
         &mut deadlines.between_bytes,

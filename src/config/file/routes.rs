@@ -202,6 +202,15 @@ fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
     );
     let manifest_error: &mut Duration = &mut lifetimes.manifest_stale_if_error;
     table.put("manifest_stale_if_error", manifest_error, read::duration);
+    let if_missing = table.value("manifest_stale_if_missing");
+    let missing: &mut Duration = &mut lifetimes.manifest_stale_if_missing;
+    table.put("manifest_stale_if_missing", missing, read::duration);
+    let too_long = lifetimes.manifest_stale_if_missing > lifetimes.manifest_stale_if_error;
+    if let Some(typed) = if_missing.filter(|_| too_long) {
+        let wanted = "at most `manifest_stale_if_error`, beyond which nothing stale is served";
+        let fault = Fault::new(wanted, "longer than that");
+        table.page().note(typed.problem(fault));
+    }
     let segment_error: &mut Duration = &mut lifetimes.segment_stale_if_error;
     table.put("segment_stale_if_error", segment_error, read::duration);
     table.put_some("override_ttl", &mut lifetimes.override_ttl, read::duration);

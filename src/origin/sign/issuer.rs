@@ -20,7 +20,9 @@ use crate::origin::{Deadlines, Errand, Lookup, Origin, Protocol, Rank, Settings,
 const DEADLINES: Deadlines = Deadlines {
     queue: Duration::from_secs(1),
     connect: Duration::from_secs(1),
+    manifest: Duration::from_secs(2),
     first_byte: Duration::from_secs(2),
+    blocking: Duration::from_secs(2),
     between_bytes: Duration::from_secs(1),
     total: Duration::from_secs(3),
 };

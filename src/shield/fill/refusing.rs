@@ -10,6 +10,7 @@ use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
 use crate::origin::{Failure, Reply};
 use crate::policy::Lifetime;
+use crate::policy::absence::{doubted_for, is_absence};
 use crate::policy::lifetime::Reason;
 use crate::shield::pass::Passed;
 use crate::shield::refuse;
@@ -44,6 +45,27 @@ impl Job {
     pub(super) async fn refused(self, reply: Reply) {
         let answer = Arc::new(self.in_its_words(reply).await);
         self.fill.settle(Verdict::Refused(answer));
+    }
+
+    /// For how long an answer that a manifest is not there is doubted: one is held, and the route
+    /// wants it so. A 403 to a viewer's own credentials is about those.
+    pub(super) fn doubted(&self, status: StatusCode) -> Option<Duration> {
+        let own = status == StatusCode::FORBIDDEN && self.authorized();
+        let held = self.fill.found().object.as_ref();
+        let head = &held.filter(|_| is_absence(status) && !own)?.head;
+        let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
+        let window = self.route.lifetimes.manifest_stale_if_missing;
+        doubted_for(&head.lifetime, window, Instant::now()).filter(|_| manifest)
+    }
+
+    /// The origin says that a manifest is not there, and is not believed yet: a failure like others.
+    pub(super) async fn missing(self, mut reply: Reply, left: Duration) {
+        let answer = Arc::new(refuse::own_answer(reply.status, None));
+        let wait = self.shield.settings.failure_backoff.min(left);
+        self.back_off(Some(wait), &answer);
+        self.fill.settle(Verdict::Failed(answer));
+        // Nobody waits for the rest of it; read, its connection can be used again.
+        let _ = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
     }
 
     /// The origin could not be heard.

@@ -14,6 +14,10 @@ pub const STORED: &str = "seawall_store_objects";
 pub const STORED_BYTES: &str = "seawall_store_bytes";
 /// Requests waiting to ask the origin, by `rank`.
 pub const SURGE_QUEUE: &str = "seawall_origin_surge_queue_length";
+/// Requests to origins under way.
+pub const ORIGIN_IN_FLIGHT: &str = "seawall_origin_in_flight";
+/// The same by `endpoint`, probes included.
+pub const ORIGIN_ACTIVE: &str = "seawall_origin_active";
 /// Requests turned away because the queue for the origin was full.
 pub const SPILLOVER: &str = "seawall_origin_spillover_total";
 /// Requests turned away before they reached the origin, by `reason`.

@@ -124,6 +124,11 @@ impl Origin {
         within(what, self.book.wait(|record| record.abandoned >= count)).await;
     }
 
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.book.open()
+    }
+
     /// The most answers that were ever under way at the same time.
     pub fn concurrent_max(&self) -> usize {
         self.book.concurrent_max()

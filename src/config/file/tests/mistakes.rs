@@ -280,6 +280,12 @@ fn settings_of_routes_are_checked() {
     let lifetimes = "lifetimes = { segment_min = \"2h\", segment_max = \"1h\" }";
     in_route(lifetimes, 29, "\"2h\"", &["out of step"]);
     in_route(
+        "lifetimes = { manifest_stale_if_missing = \"61s\" }",
+        43,
+        "\"61s\"",
+        &["at most `manifest_stale_if_error`", "longer than that"],
+    );
+    in_route(
         "lifetimes = { manifest_stale_share = -0.5 }",
         38,
         "-0.5",

@@ -60,6 +60,10 @@ impl Book {
         self.record.borrow().under_way_max
     }
 
+    pub(super) fn open(&self) -> usize {
+        self.record.borrow().open
+    }
+
     /// Ends when `reached` holds.
     pub(super) async fn wait(&self, reached: impl Fn(&Record) -> bool) {
         let mut record = self.record.subscribe();

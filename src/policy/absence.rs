@@ -1,0 +1,63 @@
+//! Is it believed that a manifest which was there a moment ago is not there any more? Not at once,
+//! where a route says so.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use super::Lifetime;
+use super::freshness::{Freshness, freshness};
+
+/// Answers by which an origin says that something is not there, or not for anybody.
+pub fn is_absence(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN
+    )
+}
+
+/// For how long what is held goes on being served although the origin says that it is not there:
+/// `window` past its freshness, and never longer than in any other failure. `None`: not at all.
+pub fn doubted_for(held: &Lifetime, window: Duration, now: Instant) -> Option<Duration> {
+    let end = held.fresh_for.saturating_add(window);
+    let left = end.saturating_sub(held.age(now));
+    let doubted = !window.is_zero() && !left.is_zero();
+    (doubted && freshness(held, now) != Freshness::Dead).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// For how long a manifest of two seconds is held on to at an age, given this window.
+    fn left(age: u32, window: u32) -> Option<Duration> {
+        let now = Instant::now();
+        let held = Lifetime {
+            fresh_for: 2 * SECOND,
+            stale_if_error: 60 * SECOND,
+            ..Lifetime::none(now)
+        };
+        doubted_for(&held, window * SECOND, now + age * SECOND)
+    }
+
+    #[test]
+    fn without_a_window_everything_is_believed() {
+        assert_eq!(left(1, 0), None);
+        assert_eq!(left(3, 0), None);
+    }
+
+    #[test]
+    fn the_window_counts_from_the_end_of_freshness() {
+        assert_eq!(left(3, 10), Some(9 * SECOND));
+        assert_eq!(left(11, 10), Some(SECOND));
+        assert_eq!(left(12, 10), None);
+    }
+
+    #[test]
+    fn what_no_failure_may_show_is_not_shown() {
+        assert_eq!(left(61, 100), Some(41 * SECOND));
+        assert_eq!(left(62, 100), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! A manifest is there at once or late; what an origin holds back by intent is waited for.
+
+use std::time::Duration;
+
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Gate, Origin, Shield, get, manifest, playlist, segment};
+
+const PATH: &str = "/live/index.m3u8";
+const AHEAD: &str = "/live/index.m3u8?_HLS_msn=9";
+
+const HOUR: Duration = Duration::from_hours(1);
+const SHORT: Duration = Duration::from_millis(100);
+
+/// Only manifests are in a hurry.
+fn strict(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin).origin(|group| {
+        group.retry.hedge = false;
+        group.deadlines.manifest = SHORT;
+        group.deadlines.first_byte = HOUR;
+        group.deadlines.blocking = HOUR;
+        group.deadlines.total = HOUR;
+    })
+}
+
+/// A segment that takes longer than a manifest may is waited for all the same.
+#[tokio::test]
+async fn a_manifest_a_short_one() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on("/a.ts", segment("late").hold_head(&gate))
+        .on(PATH, manifest(playlist(1)).hold_head(&gate));
+    let shield = strict(&origin).start().await;
+    let waiting = shield.crowd(1, get("/a.ts")).await;
+    origin.wait_hits("/a.ts", 1).await;
+    assert_eq!(shield.get(PATH).await.status, 504);
+    gate.open();
+    waiting.answers().await[0].is_whole("late");
+}
+
+/// Where there is another endpoint, it is asked then.
+#[tokio::test]
+async fn and_then_another_endpoint_answers() {
+    let never = Gate::new();
+    let late = manifest(playlist(1)).hold_head(&never);
+    let first = Origin::start().await.on(PATH, late);
+    let second = Origin::start().await.on(PATH, manifest(playlist(2)));
+    let shield = strict(&first)
+        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(2));
+}
+
+/// Who asks ahead of time waits longer than manifests may take, and longer than viewers wait for
+/// anything else.
+#[tokio::test]
+async fn what_is_held_back_by_intent_its_own() {
+    let (gate, never) = (Gate::new(), Gate::new());
+    let origin = Origin::start()
+        .await
+        .on("/slow.ts", segment("slow").hold_head(&never))
+        .on(PATH, manifest(playlist(1)).hold_head(&never))
+        .on(AHEAD, manifest(playlist(9)).hold_head(&gate));
+    let shield = strict(&origin)
+        .waits(|waits| waits.wait_max = SHORT)
+        .start()
+        .await;
+    let waiting = shield.crowd(5, get(AHEAD)).await;
+    origin.wait_hits(AHEAD, 1).await;
+    assert_eq!(shield.get("/slow.ts").await.status, 504);
+    assert_eq!(shield.get(PATH).await.status, 504);
+    gate.open();
+    for answer in waiting.answers().await {
+        answer.is_whole(playlist(9));
+    }
+    assert_eq!(origin.hits(AHEAD), 1);
+}

@@ -1,0 +1,158 @@
+//! Stale 27: endpoints that come and go all the time leave nothing behind, and what is held is
+//! answered whatever they do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::support::metrics::{
+    FILL_BYTES, FILLS, ORIGIN_ACTIVE, ORIGIN_IN_FLIGHT, REQUESTS, SURGE_QUEUE, WAITERS,
+};
+use crate::support::origin::Reply;
+use crate::support::shield::endpoint;
+use crate::support::{Origin, Shield, eventually, get, manifest, playlist, segment};
+
+/// Playlists that are held, and past their time.
+const HELD: u64 = 8;
+const NEW: &str = "/new.ts";
+const VIEWERS: usize = 12;
+/// Each endpoint goes away so often: once a second for a minute.
+const FLAPS: usize = 30;
+/// Answers seen between two moves: enough for every viewer to have met the change.
+const BETWEEN: usize = 2 * VIEWERS;
+
+const PERMITS: usize = 6;
+/// A permit may stand for two requests to one endpoint for a moment (one given up that the endpoint
+/// has not noticed); a probe needs none.
+const BOUND: usize = 2 * PERMITS + 1;
+
+fn path(number: u64) -> String {
+    format!("/live/{number}.m3u8")
+}
+
+fn overdue(number: u64) -> Reply {
+    manifest(playlist(number))
+        .cache_control("max-age=1, stale-if-error=600")
+        .age(10)
+}
+
+async fn stocked() -> Origin {
+    let mut origin = Origin::start().await.on(NEW, segment("new"));
+    for number in 0..HELD {
+        origin = origin.on(&path(number), overdue(number));
+    }
+    origin
+}
+
+/// A crowd that keeps asking until it is told to stop.
+#[derive(Default)]
+struct Crowd {
+    answered: AtomicUsize,
+    enough: AtomicBool,
+}
+
+impl Crowd {
+    /// One viewer: what is held must be answered, what is new may fail, but with an answer.
+    async fn watch(self: Arc<Crowd>, shield: Arc<Shield>, seat: usize) {
+        let mut viewer = shield.viewer().await;
+        for round in 0.. {
+            for number in 0..HELD {
+                let answer = viewer.get(&path(number)).await;
+                assert!(answer.is_whole(playlist(number)).age() >= 10);
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                if self.enough.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            let status = shield.get(&format!("{NEW}?{seat}-{round}")).await.status;
+            assert!(matches!(status, 200 | 502..=504), "{status}");
+        }
+    }
+
+    /// Waits until some more viewers have been answered.
+    async fn go_on(&self) {
+        let goal = self.answered.load(Ordering::Relaxed) + BETWEEN;
+        eventually("more answers", async || {
+            self.answered.load(Ordering::Relaxed) >= goal
+        })
+        .await;
+    }
+}
+
+/// One away, both away, the other away, and so on.
+#[tokio::test]
+async fn and_viewers_do_not_notice() {
+    let (first, second) = (stocked().await, stocked().await);
+    let shield = Shield::in_front_of(&first)
+        .origin(|group| {
+            group.endpoints.push(endpoint(&second));
+            group.concurrency_max = PERMITS;
+            group.guards.breaker.probe_after = Duration::from_millis(1);
+            group.guards.breaker.probe_after_max = Duration::from_millis(10);
+        })
+        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .start()
+        .await;
+    let shield = Arc::new(shield);
+    for number in 0..HELD {
+        shield.get(&path(number)).await.is_whole(playlist(number));
+    }
+    let crowd = Arc::new(Crowd::default());
+    let viewers: JoinSet<()> = (0..VIEWERS)
+        .map(|seat| Arc::clone(&crowd).watch(Arc::clone(&shield), seat))
+        .collect();
+    for _ in 0..FLAPS {
+        first.stop().await;
+        crowd.go_on().await;
+        second.stop().await;
+        crowd.go_on().await;
+        first.resume();
+        crowd.go_on().await;
+        second.resume();
+        crowd.go_on().await;
+    }
+    crowd.enough.store(true, Ordering::Relaxed);
+    viewers.join_all().await;
+    let covered = shield
+        .counted(REQUESTS, &[("outcome", "stale_error")])
+        .await;
+    assert!(covered > 0, "the endpoints were never missed");
+    comes_to_rest(&shield, [&first, &second]).await;
+    is_fresh_again(&shield, [&first, &second]).await;
+}
+
+async fn comes_to_rest(shield: &Shield, origins: [&Origin; 2]) {
+    for gauge in [
+        FILLS,
+        FILL_BYTES,
+        WAITERS,
+        SURGE_QUEUE,
+        ORIGIN_IN_FLIGHT,
+        ORIGIN_ACTIVE,
+    ] {
+        shield.wait_gauge(gauge, |value| value == 0).await;
+    }
+    for origin in origins {
+        let most = origin.concurrent_max();
+        assert!(most <= BOUND, "{most} at once");
+        let few = async || origin.connections() <= BOUND;
+        eventually("few connections to be left", few).await;
+    }
+}
+
+async fn is_fresh_again(shield: &Shield, origins: [&Origin; 2]) {
+    for number in 0..HELD {
+        for origin in origins {
+            let fresh = manifest(playlist(number + 100)).cache_control("max-age=60");
+            origin.now(&path(number), fresh);
+        }
+        let fresh = playlist(number + 100);
+        shield
+            .until(get(&path(number)), |answer| answer.text() == fresh)
+            .await;
+    }
+    let answered = |answer: &crate::support::Response| answer.status == 200;
+    shield.until(get(&format!("{NEW}?after")), answered).await;
+}

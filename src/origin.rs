@@ -26,6 +26,7 @@ mod site;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tour;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -156,7 +157,7 @@ impl Origin {
             .map(|place| Site::new(place, &settings).into())
             .collect();
         let limits = Limits {
-            concurrency_max: settings.concurrency_max,
+            concurrency_max: concurrency_max(&settings),
             queue_max: settings.queue_max,
             requests_per_second_max: settings.requests_per_second_max,
         };
@@ -211,7 +212,11 @@ impl Origin {
         let Desk {
             gate, dial, sites, ..
         } = &*self.desk;
-        let census = gate.census();
+        // Who waits for one endpoint waits for the group: there is one queue to look at.
+        let mut census = gate.census();
+        for site in sites {
+            census.add_waits(&site.census());
+        }
         let endpoints: Vec<_> = sites.iter().map(|site| site.read(dial)).collect();
         let mut total = Counts::default();
         for endpoint in &endpoints {
@@ -229,6 +234,19 @@ impl Origin {
             rejected: Rejection::ALL.map(|reason| (reason, census.rejected(reason))),
         }
     }
+}
+
+/// What is more than all endpoints bear together waits in the group's queue, where ranks count among
+/// all.
+fn concurrency_max(settings: &Settings) -> usize {
+    let mut caps = settings
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.concurrency_max);
+    let together = caps.try_fold(0_usize, |sum, cap| Some(sum.saturating_add(cap?)));
+    together.map_or(settings.concurrency_max, |sum| {
+        sum.min(settings.concurrency_max)
+    })
 }
 
 impl fmt::Debug for Origin {

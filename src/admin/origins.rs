@@ -135,6 +135,14 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
         both,
         counts.in_flight as u64,
     );
+    if let Some(cap) = endpoint.concurrency_max {
+        page.gauge(
+            "seawall_origin_active_max",
+            "Requests under way at most, by endpoint, where it has a bound of its own.",
+            both,
+            cap as u64,
+        );
+    }
 }
 
 /// From sending a request to the answer's head: lately, and since the start.
@@ -253,6 +261,7 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         "ejected": condition.ejected,
         "breaker": condition.breaker,
         "in_flight": endpoint.counts.in_flight,
+        "concurrency_max": endpoint.concurrency_max,
         "requests": requests_status(&endpoint.counts),
         "retries": endpoint.counts.retries,
         "hedges": endpoint.counts.hedges,

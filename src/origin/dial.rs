@@ -1,11 +1,11 @@
 //! How is an origin reached? By an open connection where there is one, else by a new one to the
-//! first address that answers. Knows addresses and TLS; nothing of requests.
+//! first address that answers, beginning at another one each time. Knows addresses and TLS; nothing of requests.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ pub(super) struct Dial {
     patience: Duration,
     names: Arc<Names>,
     shunned: Mutex<Vec<Shunned>>,
+    /// New connections begun, by endpoint.
+    begun: Vec<AtomicUsize>,
     /// Held, by endpoint, while an HTTP/2 connection is made that others will share.
     opening: Vec<tokio::sync::Mutex<()>>,
     /// HTTP/2 was offered and declined: connections are not shared, nobody need wait for another's.
@@ -90,6 +92,11 @@ impl Dial {
             patience: settings.deadlines.connect,
             names,
             shunned: Mutex::default(),
+            begun: settings
+                .endpoints
+                .iter()
+                .map(|_| AtomicUsize::default())
+                .collect(),
             opening: settings
                 .endpoints
                 .iter()
@@ -103,8 +110,8 @@ impl Dial {
         &self.connector
     }
 
-    /// Gets a line to the first address of an endpoint that can be reached in time. With `fresh`, its
-    /// connection is new.
+    /// Gets a line to an endpoint: an open one to any of its good addresses, else a new one to the first
+    /// that can be reached in time. With `fresh`, its connection is new.
     pub(super) async fn line(
         self: &Arc<Self>,
         endpoint: usize,
@@ -113,7 +120,19 @@ impl Dial {
     ) -> Result<Line, Failure> {
         self.names.tend();
         let mut addresses = self.names.addresses(endpoint, until).await;
-        self.put_shunned_last(&mut addresses);
+        let good = self.put_shunned_last(&mut addresses);
+        let good = &mut addresses[..good];
+        if !fresh && good.len() > 1 {
+            // From anywhere: the connections to all of them are kept warm.
+            good.rotate_left(fastrand::usize(..good.len()));
+            for &mut address in &mut *good {
+                let peer = self.peer(endpoint, address);
+                if let Some(session) = self.pooled(&peer).await {
+                    return Ok(Line::new(session, peer, endpoint, true, self));
+                }
+            }
+        }
+        self.take_turns(endpoint, good);
         let mut failure = Failure::Resolve;
         let mut left = addresses.len();
         for address in addresses {
@@ -272,9 +291,22 @@ impl Dial {
         peer
     }
 
-    fn put_shunned_last(&self, addresses: &mut [SocketAddr]) {
+    /// Gives how many are not shunned.
+    fn put_shunned_last(&self, addresses: &mut [SocketAddr]) -> usize {
         let shunned = self.shunned.lock();
-        addresses.sort_by_key(|address| shunned.iter().any(|shun| shun.address == *address));
+        let is_shunned = |address: &SocketAddr| shunned.iter().any(|shun| shun.address == *address);
+        addresses.sort_by_key(is_shunned);
+        addresses.partition_point(|address| !is_shunned(address))
+    }
+
+    /// Each new connection begins at the next address. Sorted: a resolver that turns its answers round
+    /// does not undo it.
+    fn take_turns(&self, endpoint: usize, good: &mut [SocketAddr]) {
+        if good.len() > 1 {
+            good.sort_unstable();
+            let turn = self.begun[endpoint].fetch_add(1, Ordering::Relaxed);
+            good.rotate_left(turn % good.len());
+        }
     }
 
     /// Tells of an address when it becomes one to shun, not each time it proves it.

@@ -24,6 +24,7 @@ use super::resolve::share;
 use super::review::Review;
 use super::sign::Signer;
 use super::site::{Entry, Site};
+use super::tour::Tour;
 use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
 use crate::policy::absence::is_absence;
 
@@ -43,33 +44,13 @@ pub(super) struct Desk {
     pub(super) deadlines: Deadlines,
 }
 
-/// Whom one request goes to, and how far it has come.
-pub(super) struct Tour {
-    /// Places of endpoints, the first to be asked first.
-    pub(super) order: Vec<usize>,
-    /// How many of them had their turn; it goes round.
-    pub(super) turns: usize,
-    /// It was there a moment ago.
-    pub(super) held: bool,
-    /// Another endpoint is asked as well when one is late.
-    pub(super) hedged: bool,
-    /// For everything.
-    until: Instant,
-}
-
-impl Tour {
-    /// How many have not been asked yet.
-    fn left(&self) -> usize {
-        self.order.len().saturating_sub(self.turns)
-    }
-}
-
 impl Desk {
     pub(super) async fn fetch(self: &Arc<Self>, errand: Errand) -> Result<Reply, Failure> {
         let asked = Instant::now();
         let until = asked + self.deadlines.total;
+        let queue_until = until.min(asked + self.deadlines.queue);
         let permit = self.gate.enter(errand.rank, self.deadlines.queue).await?;
-        let Answer { line, head, entry } = self.ask(errand, until).await?;
+        let Answer { line, head, entry } = self.ask(errand, queue_until, until).await?;
         let idle = head.idle();
         let Head {
             status,
@@ -96,25 +77,36 @@ impl Desk {
         })
     }
 
-    async fn ask(self: &Arc<Self>, errand: Errand, until: Instant) -> Result<Answer, Failure> {
+    async fn ask(
+        self: &Arc<Self>,
+        errand: Errand,
+        queue_until: Instant,
+        until: Instant,
+    ) -> Result<Answer, Failure> {
         let (held, rank) = (errand.held, errand.rank);
         let seal = self.signer.seal().await;
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let (request, mut body) = Request::of(errand, seal);
         self.budget.lock().request(now());
+        let (order, good) = self.order(&request);
         let mut tour = Tour {
-            order: self.order(&request),
+            order,
+            good,
             turns: 0,
+            seen: false,
+            again: false,
+            rank,
             held,
             hedged: self.retry.hedges(rank, &request),
+            failure: Failure::Open,
+            queue_until,
             until,
         };
         let mut retries = 0;
         // An answer as good as none, for when there will be no other.
         let mut poor = None;
-        let mut failure = Failure::Open;
-        while let Some(entry) = self.next(&mut tour) {
+        while let Some(entry) = self.next(&mut tour).await {
             let site = Arc::clone(entry.site());
             let mut wait = None;
             let mut quick = true;
@@ -129,16 +121,17 @@ impl Desk {
                     poor = Some(answer);
                 }
                 Err(trouble) => {
-                    failure = trouble.failure;
-                    quick = failure == Failure::Reset && !trouble.resent;
+                    tour.failure = trouble.failure;
+                    quick = trouble.failure == Failure::Reset && !trouble.resent;
                     // Who was not reached was not asked: the next one costs no retry.
                     if !trouble.sent && left > 0 {
                         continue;
                     }
                 }
             }
-            let soon = !held && quick;
-            let worth = left > 0 || soon;
+            tour.seen = true;
+            tour.again = !held && quick;
+            let worth = left > 0 || tour.again;
             let again = worth && request.repeatable() && retries < self.retry.attempts_max;
             if !again || !self.budget.lock().try_spend(now()) {
                 break;
@@ -152,19 +145,7 @@ impl Desk {
             }
             retries += 1;
         }
-        poor.ok_or(failure)
-    }
-
-    /// Opens an entry with the next endpoint that takes requests.
-    fn next(&self, tour: &mut Tour) -> Option<Entry> {
-        for _ in 0..tour.order.len() {
-            let site = &self.sites[tour.order[tour.turns % tour.order.len()]];
-            tour.turns += 1;
-            if let Some(entry) = Entry::open(site, now()) {
-                return Some(entry);
-            }
-        }
-        None
+        poor.ok_or(tour.failure)
     }
 
     /// Until when there must be a connection to the endpoint whose turn it is, and until when
@@ -186,8 +167,8 @@ impl Desk {
     }
 
     /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless
-    /// nobody else can answer it.
-    fn order(self: &Arc<Self>, request: &Request) -> Vec<usize> {
+    /// nobody else can answer it. Also, how many are in good standing.
+    fn order(self: &Arc<Self>, request: &Request) -> (Vec<usize>, usize) {
         let now = now();
         let stands = |site: &Site| self.stands(site, now);
         self.review.hold(&self.sites, now, stands);
@@ -201,17 +182,20 @@ impl Desk {
                 good: stands(site),
             })
             .collect();
-        if standings.iter().any(|standing| standing.good) {
+        let good = standings.iter().filter(|standing| standing.good).count();
+        if good > 0 {
             let due = self.sites.iter().filter(|site| site.wants_probe(now));
             due.for_each(|site| self.probe(site, request));
         }
         let seed = request.seed();
-        order(&standings, self.balance, seed, &mut self.wheel.lock())
+        let order = order(&standings, self.balance, seed, &mut self.wheel.lock());
+        (order, good)
     }
 
     /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.
     fn probe(self: &Arc<Self>, site: &Arc<Site>, request: &Request) {
-        let Some(entry) = Entry::open(site, now()) else {
+        let entry = site.slot().and_then(|slot| Entry::open(site, slot, now()));
+        let Some(entry) = entry else {
             return;
         };
         let (desk, request) = (Arc::clone(self), request.head_only());

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::attempt::{Answer, Trouble};
-use super::fetch::{Desk, Tour, now};
+use super::fetch::{Desk, now};
 use super::request::Request;
 use super::site::Entry;
+use super::tour::Tour;
 use super::{Rank, RequestBody, Retry};
 
 /// Quick endpoints are given this long: below it a hedge costs more than it saves.
@@ -79,16 +80,20 @@ impl Desk {
         better(first.await, other)
     }
 
-    /// Opens an entry with the next endpoint, if it is a good one not asked yet and the budget
-    /// allows it.
+    /// Opens an entry with the next endpoint, if it is a good one not asked yet that has room, and the
+    /// budget allows it.
     fn hedge(&self, tour: &mut Tour) -> Option<Entry> {
         let site = &self.sites[*tour.order.get(tour.turns)?];
         let now = now();
-        if !self.stands(site, now) || !self.budget.lock().try_spend(now) {
+        if !self.stands(site, now) {
+            return None;
+        }
+        let slot = site.slot()?;
+        if !self.budget.lock().try_spend(now) {
             return None;
         }
         tour.turns += 1;
-        Entry::open(site, now)
+        Entry::open(site, slot, now)
     }
 
     fn is_good(&self, outcome: &Outcome, tour: &Tour) -> bool {

@@ -82,6 +82,16 @@ impl Census {
     pub(super) fn rejected(&self, reason: Rejection) -> u64 {
         self.rejected[reason as usize]
     }
+
+    /// Counts those as well who wait, or waited in vain, at a gate further in.
+    pub(super) fn add_waits(&mut self, inner: &Census) {
+        for (sum, queued) in self.queued.iter_mut().zip(inner.queued) {
+            *sum += queued;
+        }
+        for (sum, rejected) in self.rejected.iter_mut().zip(inner.rejected) {
+            *sum += rejected;
+        }
+    }
 }
 
 /// The gate before an origin.
@@ -118,6 +128,12 @@ impl Gate {
                 poll_fn(|cx| place.poll(alarm.as_mut(), cx)).await
             }
         }
+    }
+
+    /// A permit where one is to be had at once, and nobody waits for it. Who finds none has not been
+    /// turned away.
+    pub(super) fn try_enter(&self) -> Option<Permit> {
+        self.step(Turnstile::try_enter).then(|| self.permit())
     }
 
     pub(super) fn census(&self) -> Census {

@@ -73,6 +73,8 @@ pub struct Endpoint {
     pub priority: u8,
     /// Its share of the requests among endpoints of its priority.
     pub weight: u32,
+    /// Requests under way with it at most, beside the group's bound; beyond that it is passed over.
+    pub concurrency_max: Option<usize>,
 }
 
 /// What to speak to an origin.
@@ -276,6 +278,7 @@ impl Endpoint {
             port,
             priority: 0,
             weight: 1,
+            concurrency_max: None,
         }
     }
 

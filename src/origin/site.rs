@@ -13,8 +13,9 @@ use super::guard::breaker::{Admit, Breaker, Outlook, Pass};
 use super::guard::ejection::{Ejection, may_eject};
 use super::guard::health::Health;
 use super::guard::pace::{self, Pace};
+use super::limit::{Census, Gate, Limits, Permit};
 use super::stats::{Checked, Condition, EndpointStats, Ledger};
-use super::{Failure, Settings};
+use super::{Failure, Rank, Settings};
 
 /// One endpoint of a group.
 pub(super) struct Site {
@@ -27,7 +28,20 @@ pub(super) struct Site {
     pub(super) ledger: Ledger,
     /// How many others the group has.
     others: usize,
+    cap: Option<Cap>,
     watched: Mutex<Watched>,
+}
+
+/// A bound of its own.
+struct Cap {
+    concurrency_max: usize,
+    gate: Gate,
+}
+
+/// A place among the requests that an endpoint bears; free again when dropped.
+pub(super) struct Slot {
+    /// `None`: it bears any number.
+    _permit: Option<Permit>,
 }
 
 /// What its past says of an endpoint.
@@ -64,6 +78,14 @@ impl Site {
             weight: endpoint.weight,
             ledger: Ledger::default(),
             others: group.endpoints.len().saturating_sub(1),
+            cap: endpoint.concurrency_max.map(|concurrency_max| Cap {
+                concurrency_max,
+                gate: Gate::new(&Limits {
+                    concurrency_max,
+                    queue_max: group.queue_max,
+                    requests_per_second_max: None,
+                }),
+            }),
             watched: Mutex::new(Watched {
                 breaker: Breaker::new(guards.breaker, now),
                 ejection: Ejection::new(guards.ejection),
@@ -80,6 +102,42 @@ impl Site {
         watched.breaker.outlook(now) == Outlook::Clear
             && watched.ejection.until(now).is_none()
             && watched.health.as_ref().is_none_or(Health::healthy)
+    }
+
+    /// Its breaker lets nobody pass.
+    pub(super) fn refuses(&self, now: Instant) -> bool {
+        let outlook = self.watched.lock().breaker.outlook(now);
+        matches!(outlook, Outlook::Refused { .. })
+    }
+
+    /// A place, unless it is at its cap.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        let permit = self.cap.as_ref().map(|cap| cap.gate.try_enter());
+        match permit {
+            Some(None) => None,
+            permit => Some(Slot {
+                _permit: permit.flatten(),
+            }),
+        }
+    }
+
+    /// The same, with a wait in order of rank.
+    pub(super) async fn wait_for_slot(
+        &self,
+        rank: Rank,
+        patience: Duration,
+    ) -> Result<Slot, Failure> {
+        let permit = match &self.cap {
+            Some(cap) => Some(cap.gate.enter(rank, patience).await?),
+            None => None,
+        };
+        Ok(Slot { _permit: permit })
+    }
+
+    /// Who waits for it, and who did in vain.
+    pub(super) fn census(&self) -> Census {
+        let census = self.cap.as_ref().map(|cap| cap.gate.census());
+        census.unwrap_or_default()
     }
 
     /// Its breaker is open, and would let one request try.
@@ -167,6 +225,7 @@ impl Site {
         EndpointStats {
             endpoint: Arc::clone(&self.label),
             counts: self.ledger.read(),
+            concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
             condition: Condition {
                 reachable: dial.reachable(self.place),
                 ejected: watched.ejection.until(now).is_some(),
@@ -188,6 +247,7 @@ impl Site {
 /// One attempt at an endpoint: counted, and judged, once, at its end. Counted as given up unless that is told.
 pub(super) struct Entry {
     site: Arc<Site>,
+    _slot: Slot,
     asked: Instant,
     pass: Option<Pass>,
     end: Option<Result<StatusCode, Failure>>,
@@ -195,7 +255,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// `None` while the endpoint's breaker lets nobody pass.
-    pub(super) fn open(site: &Arc<Site>, now: Instant) -> Option<Entry> {
+    pub(super) fn open(site: &Arc<Site>, slot: Slot, now: Instant) -> Option<Entry> {
         let pass = match site.watched.lock().breaker.admit(now) {
             Admit::Yes(pass) | Admit::Probe(pass) => pass,
             Admit::No { .. } => return None,
@@ -203,6 +263,7 @@ impl Entry {
         site.ledger.begun();
         Some(Entry {
             site: Arc::clone(site),
+            _slot: slot,
             asked: now,
             pass: Some(pass),
             end: None,

@@ -38,6 +38,8 @@ pub struct EndpointStats {
     pub endpoint: Arc<str>,
     /// What came of asking it.
     pub counts: Counts,
+    /// Requests under way with it at most, where it has such a bound of its own.
+    pub concurrency_max: Option<usize>,
     /// How it stands.
     pub condition: Condition,
     /// How fast it answers lately; none while there are too few answers to tell.

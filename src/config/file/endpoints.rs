@@ -1,4 +1,4 @@
-//! `endpoints` in `[[origin]]`: a URL, or a table with a URL, a priority and a weight.
+//! `endpoints` in `[[origin]]`: a URL, or a table with a URL, a priority, a weight and a cap.
 
 use std::collections::HashSet;
 
@@ -43,6 +43,11 @@ fn endpoint(value: Value<'_>) -> Read<(Endpoint, Span)> {
         let mut endpoint = table.get("url", url).unwrap_or_else(nowhere);
         table.put("priority", &mut endpoint.priority, read::count_or_zero);
         table.put("weight", &mut endpoint.weight, read::count);
+        table.put_some(
+            "concurrency_max",
+            &mut endpoint.concurrency_max,
+            read::count,
+        );
         endpoint
     })?;
     Ok((endpoint, value.span()))

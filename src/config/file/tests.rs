@@ -210,3 +210,20 @@ fn no_text_is_too_broken_to_be_told() {
         }
     }
 }
+
+#[test]
+fn an_endpoint_may_have_a_cap_of_its_own() {
+    let config = config(
+        "[[origin]]\nname = \"main\"\nendpoints = [\"https://a.example\", \
+         { url = \"https://b.example\", priority = 1, weight = 2, concurrency_max = 64 }]\n",
+    );
+    let [first, second] = &config.origins[0].endpoints[..] else {
+        panic!("two endpoints");
+    };
+    assert_eq!((first.priority, first.weight), (0, 1));
+    assert_eq!((second.priority, second.weight), (1, 2));
+    let caps = (first.concurrency_max, second.concurrency_max);
+    assert_eq!(caps, (None, Some(64)));
+    let none = "[[origin]]\nendpoints = [{ url = \"https://a.example\", concurrency_max = 0 }]\n";
+    one(none, "2:61", "0", &["at least 1"]);
+}

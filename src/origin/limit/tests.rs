@@ -231,3 +231,16 @@ async fn someone_always_keeps_time() {
     assert_eq!(staying.await.unwrap(), Ok(()));
     assert_eq!(start.elapsed(), 1000 * MS);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_would_not_wait_takes_nothing_from_those_who_do() {
+    let gate = gate(1, 8);
+    let permit = gate.try_enter().expect("room");
+    assert!(gate.try_enter().is_none());
+    let mut guest = Guest::waiting(&gate, Rank::Behind);
+    drop(permit);
+    assert!(gate.try_enter().is_none(), "it is the guest's");
+    drop(guest.enters());
+    assert!(gate.try_enter().is_some());
+    assert_eq!(gate.census().rejected, [0; 3], "nobody was turned away");
+}

@@ -64,10 +64,7 @@ impl Turnstile {
     /// Someone comes. A seat in a full queue is found at the cost of the youngest waiter of the
     /// last rank, if that comes after the newcomer's.
     pub(super) fn enter(&mut self, rank: Rank, now: Instant, calls: &mut Calls) -> Entrance {
-        self.settle(now, calls);
-        // What is left now nobody waits for.
-        if self.has_permit() && self.take_token(now) {
-            self.in_flight += 1;
+        if self.try_enter(now, calls) {
             return Entrance::Open;
         }
         if self.queue.len() >= self.queue_max {
@@ -83,6 +80,15 @@ impl Turnstile {
             }
         }
         Entrance::Queued(self.queue.join(rank))
+    }
+
+    /// Someone comes who would not wait.
+    pub(super) fn try_enter(&mut self, now: Instant, calls: &mut Calls) -> bool {
+        self.settle(now, calls);
+        // What is left now nobody waits for.
+        let open = self.has_permit() && self.take_token(now);
+        self.in_flight += usize::from(open);
+        open
     }
 
     /// One who waits looks how it stands, and will be woken when that changes.

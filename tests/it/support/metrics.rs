@@ -38,3 +38,9 @@ pub const HEDGES: &str = "seawall_origin_hedges_total";
 pub const HEDGES_WON: &str = "seawall_origin_hedges_won_total";
 /// Endpoints that are left alone for now.
 pub const EJECTED: &str = "seawall_origin_ejected";
+/// Requests under way, by `endpoint`.
+pub const ACTIVE: &str = "seawall_origin_active";
+/// How many that may be, by `endpoint` with such a bound.
+pub const ACTIVE_MAX: &str = "seawall_origin_active_max";
+/// Connections to the origin, by `state`: new ones, and times one was used again.
+pub const CONNECTIONS: &str = "seawall_origin_connections_total";

@@ -1,0 +1,112 @@
+//! Whose turn is it? The endpoints that one request goes to, one after another.
+//!
+//! One at its cap is passed over, and keeps its turn: it may have room when the request is tried again. Only
+//! who has not been asked yet waits for room. Knows nothing of what is asked for.
+
+use tokio::time::Instant;
+
+use super::fetch::{Desk, now};
+use super::site::Entry;
+use super::{Failure, Rank};
+
+/// Whom one request goes to, and how far it has come.
+pub(super) struct Tour {
+    /// Places of endpoints, the first to be asked first.
+    pub(super) order: Vec<usize>,
+    /// So many of them, the first ones, are in good standing.
+    pub(super) good: usize,
+    /// How many of them had their turn.
+    pub(super) turns: usize,
+    /// An endpoint may have seen the request.
+    pub(super) seen: bool,
+    /// Those that had their turn may be asked again.
+    pub(super) again: bool,
+    pub(super) rank: Rank,
+    /// It was there a moment ago.
+    pub(super) held: bool,
+    /// Another endpoint is asked as well when one is late.
+    pub(super) hedged: bool,
+    /// Why there is no answer yet.
+    pub(super) failure: Failure,
+    /// For room somewhere.
+    pub(super) queue_until: Instant,
+    /// For everything.
+    pub(super) until: Instant,
+}
+
+impl Tour {
+    /// How many have not been asked yet.
+    pub(super) fn left(&self) -> usize {
+        self.order.len().saturating_sub(self.turns)
+    }
+
+    /// It is this one's turn; those it overtakes come after it.
+    fn take(&mut self, at: usize) {
+        self.order[self.turns..=at].rotate_right(1);
+        self.turns += 1;
+    }
+}
+
+impl Desk {
+    /// Opens an entry with the next endpoint that takes the request.
+    pub(super) async fn next(&self, tour: &mut Tour) -> Option<Entry> {
+        if !tour.seen {
+            return self.first(tour).await;
+        }
+        let entry = self.unasked(tour);
+        if entry.is_none() && tour.again {
+            return self.asked_before(tour);
+        }
+        entry
+    }
+
+    /// The first one to see the request. While those that could be asked are all at their caps, it waits
+    /// for the first of them.
+    async fn first(&self, tour: &mut Tour) -> Option<Entry> {
+        loop {
+            if let Some(entry) = self.unasked(tour) {
+                return Some(entry);
+            }
+            let site = &self.sites[*tour.order.get(tour.turns)?];
+            let patience = tour.queue_until.saturating_duration_since(Instant::now());
+            let waiting = site.wait_for_slot(tour.rank, patience);
+            let slot = waiting
+                .await
+                .inspect_err(|&failure| tour.failure = failure)
+                .ok()?;
+            tour.take(tour.turns);
+            if let Some(entry) = Entry::open(site, slot, now()) {
+                return Some(entry);
+            }
+        }
+    }
+
+    /// One that had no turn yet and has room. Those in doubt are not asked while others merely have none.
+    fn unasked(&self, tour: &mut Tour) -> Option<Entry> {
+        let now = now();
+        let mut at = tour.turns;
+        while at < tour.order.len() && !(at == tour.good && at > tour.turns) {
+            let site = &self.sites[tour.order[at]];
+            let slot = site.slot();
+            if slot.is_some() || site.refuses(now) {
+                tour.take(at);
+                let entry = slot.and_then(|slot| Entry::open(site, slot, now));
+                if entry.is_some() {
+                    return entry;
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// One that had its turn, the one that waited longest first.
+    fn asked_before(&self, tour: &mut Tour) -> Option<Entry> {
+        let now = now();
+        (0..tour.turns).find_map(|_| {
+            tour.order[..tour.turns].rotate_left(1);
+            let site = &self.sites[tour.order[tour.turns - 1]];
+            site.slot().and_then(|slot| Entry::open(site, slot, now))
+        })
+    }
+}

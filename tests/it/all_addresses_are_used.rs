@@ -1,0 +1,88 @@
+//! A name with several addresses is all of them: each gets its share of the connections, and one
+//! that is dead costs the others nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use seawall::origin::Endpoint;
+
+use crate::support::metrics::CONNECTIONS;
+use crate::support::shield::Builder;
+use crate::support::{Gate, Origin, Shield, get, segment};
+
+/// An endpoint by name; it has the addresses of these origins, always told in this order.
+fn named(origins: &[&Origin]) -> Builder {
+    let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
+    Shield::in_front_of(origins[0])
+        .origin(|group| group.endpoints = vec![Endpoint::new(false, "origin.example", 80)])
+        .resolving(Arc::new(move |_, _| Ok(addresses.clone())))
+}
+
+async fn holding(gate: &Gate) -> Origin {
+    let origin = Origin::start().await;
+    for path in paths() {
+        origin.now(&path, segment(path.clone()).hold_head(gate));
+    }
+    origin
+}
+
+fn paths() -> impl Iterator<Item = String> {
+    (0..6).map(|number| format!("/{number}.ts"))
+}
+
+fn asked(origin: &Origin) -> usize {
+    paths().map(|path| origin.hits(&path)).sum()
+}
+
+/// Six at once need six connections: two to each of three addresses. Later ones use those.
+#[tokio::test]
+async fn new_connections_are_spread() {
+    let gate = Gate::new();
+    let [one, two, three] = [
+        holding(&gate).await,
+        holding(&gate).await,
+        holding(&gate).await,
+    ];
+    let shield = named(&[&one, &two, &three]).start().await;
+    let mut crowds = Vec::new();
+    for (number, path) in (1..).zip(paths()) {
+        crowds.push(shield.crowd(1, get(&path)).await);
+        gate.wait_arrived(number).await;
+    }
+    assert_eq!((asked(&one), asked(&two), asked(&three)), (2, 2, 2));
+    gate.open();
+    for (path, crowd) in paths().zip(crowds) {
+        for answer in crowd.answers().await {
+            answer.is_whole(path.clone());
+        }
+    }
+    for number in 0..6 {
+        let path = format!("/later{number}.ts");
+        for origin in [&one, &two, &three] {
+            origin.now(&path, segment("later"));
+        }
+        shield.get(&path).await.is_whole("later");
+    }
+    assert_eq!(shield.counted(CONNECTIONS, &[("state", "new")]).await, 6);
+}
+
+/// A dead address is tried last, wherever the turn begins.
+#[tokio::test]
+async fn but_not_to_the_dead() {
+    let gate = Gate::new();
+    let (alive, dead) = (holding(&gate).await, holding(&gate).await);
+    dead.stop().await;
+    let shield = named(&[&dead, &alive]).start().await;
+    let mut crowds = Vec::new();
+    for (number, path) in (1..).zip(paths()) {
+        crowds.push(shield.crowd(1, get(&path)).await);
+        gate.wait_arrived(number).await;
+    }
+    gate.open();
+    for (path, crowd) in paths().zip(crowds) {
+        for answer in crowd.answers().await {
+            answer.is_whole(path.clone());
+        }
+    }
+    assert_eq!((asked(&alive), asked(&dead)), (6, 0));
+}

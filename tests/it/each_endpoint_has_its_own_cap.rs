@@ -1,0 +1,265 @@
+//! An endpoint sees no more at once than it was said to bear: others answer meanwhile, and where
+//! there is nobody else, what matters most goes first.
+
+use std::time::Duration;
+
+use crate::support::metrics::{ACTIVE, ACTIVE_MAX, BREAKER, REJECTED, SURGE_QUEUE};
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{
+    Gate, Origin, Shield, eventually, get, manifest, playlist, reply, segment, status,
+};
+
+const PLAYLIST: &str = "/live/index.m3u8";
+const HOUR: Duration = Duration::from_hours(1);
+
+/// The first endpoint is asked while it has room. Nobody's patience ends.
+fn capped(first: (&Origin, usize), others: &[(&Origin, Option<usize>)]) -> Builder {
+    Shield::in_front_of(first.0)
+        .origin(|group| {
+            group.endpoints[0].concurrency_max = Some(first.1);
+            for (other, cap) in others {
+                let mut endpoint = endpoint(other);
+                endpoint.concurrency_max = *cap;
+                group.endpoints.push(endpoint);
+            }
+            group.deadlines.queue = HOUR;
+            group.deadlines.first_byte = HOUR;
+            group.deadlines.between_bytes = HOUR;
+            group.deadlines.total = HOUR;
+        })
+        .waits(|waits| waits.wait_max = HOUR)
+}
+
+async fn are_queued(shield: &Shield, rank: &str, expected: u64) {
+    eventually(format!("{expected} of rank {rank} queued"), async || {
+        shield.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
+    })
+    .await;
+}
+
+/// The place is taken until the body has ended; whoever comes meanwhile goes to the other at once.
+#[tokio::test]
+async fn the_next_one_answers_meanwhile() {
+    let gate = Gate::new();
+    let half = reply().content_length(8).send("held").hold(&gate);
+    let first = Origin::start()
+        .await
+        .on("/held.ts", half.send("held"))
+        .on("/c.ts", segment("first"));
+    let second = Origin::start().await;
+    for path in ["/a.ts", "/b.ts"] {
+        second.now(path, segment("second"));
+    }
+    let shield = capped((&first, 1), &[(&second, None)]).start().await;
+    let held = shield.crowd(1, get("/held.ts")).await;
+    gate.wait_arrived(1).await;
+    shield.get("/a.ts").await.is_whole("second");
+    shield.get("/b.ts").await.is_whole("second");
+
+    let url = format!("http://{}", first.address());
+    let of_first = [("endpoint", &*url)];
+    assert_eq!(shield.counted(ACTIVE, &of_first).await, 1);
+    assert_eq!(
+        shield.counted(ACTIVE_MAX, &[]).await,
+        1,
+        "the second has none"
+    );
+    let page = shield.admin(get("/status")).await;
+    let page: serde_json::Value = serde_json::from_str(page.text()).unwrap();
+    let endpoints = &page["origins"][0]["endpoints"];
+    assert_eq!(endpoints[0]["concurrency_max"], 1);
+    assert!(endpoints[1]["concurrency_max"].is_null());
+
+    gate.open();
+    for answer in held.answers().await {
+        answer.is_whole("heldheld");
+    }
+    eventually("room at the first endpoint", async || {
+        shield.counted(ACTIVE, &of_first).await == 0
+    })
+    .await;
+    shield.get("/c.ts").await.is_whole("first");
+    assert_eq!(first.concurrent_max(), 1);
+}
+
+/// Two places in all, six objects: never a second one at the same endpoint, and the manifest that
+/// came last is next.
+#[tokio::test]
+async fn when_all_are_full_requests_wait_in_order() {
+    let [first_gate, rest] = [(); 2].map(|()| Gate::new());
+    let (first, second) = (Origin::start().await, Origin::start().await);
+    first.now("/0.ts", segment("0").hold_head(&first_gate));
+    for origin in [&first, &second] {
+        for number in 1..5 {
+            let path = format!("/{number}.ts");
+            origin.now(&path, segment(path.clone()).hold_head(&rest));
+        }
+        origin.now(PLAYLIST, manifest(playlist(1)));
+    }
+    let shield = capped((&first, 1), &[(&second, Some(1))]).start().await;
+    let zero = shield.crowd(1, get("/0.ts")).await;
+    first_gate.wait_arrived(1).await;
+    let one = shield.crowd(1, get("/1.ts")).await;
+    rest.wait_arrived(1).await;
+    let mut crowds = vec![one];
+    for number in 2..5 {
+        crowds.push(shield.crowd(1, get(&format!("/{number}.ts"))).await);
+    }
+    are_queued(&shield, "segment", 3).await;
+    let player = shield.crowd(1, get(PLAYLIST)).await;
+    are_queued(&shield, "manifest", 1).await;
+
+    first_gate.open();
+    for answer in zero.answers().await {
+        answer.is_whole("0");
+    }
+    for answer in player.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    rest.open();
+    for (number, crowd) in (1..).zip(crowds) {
+        for answer in crowd.answers().await {
+            answer.is_whole(format!("/{number}.ts"));
+        }
+    }
+    assert_eq!((first.concurrent_max(), second.concurrent_max()), (1, 1));
+    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}
+
+/// One that is merely busy is waited for, in order of rank; one in doubt is not asked instead.
+#[tokio::test]
+async fn busy_is_better_than_in_doubt() {
+    let [busy, next] = [(); 2].map(|()| Gate::new());
+    let doubtful = Origin::start().await.on("/bad.ts", status(500));
+    let sound = Origin::start()
+        .await
+        .on("/bad.ts", status(500))
+        .on("/held.ts", segment("held").hold_head(&busy))
+        .on("/a.ts", segment("a").hold_head(&next))
+        .on(PLAYLIST, manifest(playlist(1)));
+    let shield = capped((&doubtful, 9), &[(&sound, Some(1))])
+        .origin(|group| {
+            group.guards.ejection.failures = 1;
+            group.guards.ejection.base = HOUR;
+            group.guards.ejection.max = HOUR;
+        })
+        .start()
+        .await;
+    assert_eq!(shield.get("/bad.ts").await.status, 500);
+    let held = shield.crowd(1, get("/held.ts")).await;
+    busy.wait_arrived(1).await;
+    let segments = shield.crowd(1, get("/a.ts")).await;
+    are_queued(&shield, "segment", 1).await;
+    let player = shield.crowd(1, get(PLAYLIST)).await;
+    are_queued(&shield, "manifest", 1).await;
+    busy.open();
+    for answer in player.answers().await {
+        answer.is_whole(playlist(1));
+    }
+    next.open();
+    for (crowd, body) in [(held, "held"), (segments, "a")] {
+        for answer in crowd.answers().await {
+            answer.is_whole(body);
+        }
+    }
+    assert_eq!(sound.concurrent_max(), 1);
+    assert_eq!(doubtful.hits("/a.ts") + doubtful.hits(PLAYLIST), 0);
+}
+
+/// That wait has the queue's deadline, and is counted as one in the queue.
+#[tokio::test]
+async fn the_wait_for_one_has_an_end() {
+    let gate = Gate::new();
+    let doubtful = Origin::start().await.on("/bad.ts", status(500));
+    let sound = Origin::start()
+        .await
+        .on("/held.ts", segment("held").hold_head(&gate));
+    let shield = capped((&doubtful, 9), &[(&sound, Some(1))])
+        .origin(|group| {
+            group.deadlines.queue = Duration::from_millis(50);
+            group.guards.ejection.failures = 1;
+            group.guards.ejection.base = HOUR;
+            group.guards.ejection.max = HOUR;
+        })
+        .start()
+        .await;
+    assert_eq!(shield.get("/bad.ts").await.status, 500);
+    let held = shield.crowd(1, get("/held.ts")).await;
+    gate.wait_arrived(1).await;
+    let late = shield.get("/late.ts").await;
+    assert_eq!(late.status, 503, "{late:?}");
+    assert_eq!(late.header("retry-after"), Some("1"), "{late:?}");
+    let in_vain = [("reason", "deadline")];
+    assert_eq!(shield.counted(REJECTED, &in_vain).await, 1);
+    gate.open();
+    held.answers().await;
+    assert_eq!(sound.hits("/late.ts") + doubtful.hits("/late.ts"), 0);
+}
+
+/// A retry asks nobody for whom there is no room, and does not wait for it: what was said is said.
+#[tokio::test]
+async fn a_retry_does_not_wait() {
+    let gate = Gate::new();
+    let first = Origin::start().await.on("/a.ts", status(503));
+    let second = Origin::start()
+        .await
+        .on("/held.ts", segment("held").hold_head(&gate));
+    let shield = capped((&first, 1), &[(&second, Some(1))])
+        .origin(|group| group.endpoints.swap(0, 1))
+        .start()
+        .await;
+    let held = shield.crowd(1, get("/held.ts")).await;
+    gate.wait_arrived(1).await;
+    assert_eq!(shield.get("/a.ts").await.status, 503);
+    assert_eq!((first.hits("/a.ts"), second.hits("/a.ts")), (1, 0));
+    gate.open();
+    for answer in held.answers().await {
+        answer.is_whole("held");
+    }
+}
+
+/// All places of one are taken by answers that are errors already, and the other fails as well:
+/// with both breakers open nobody waits for room.
+#[tokio::test]
+async fn who_is_left_alone_is_not_waited_for() {
+    let gate = Gate::new();
+    let slow_error = |number: usize| {
+        let error = status(500).content_length(4).hold(&gate).send("late");
+        (format!("/{number}.ts"), error)
+    };
+    let (first, second) = (Origin::start().await, Origin::start().await);
+    for (path, error) in (0..3).map(slow_error) {
+        first.now(&path, error);
+    }
+    for number in 3..6 {
+        second.now(&format!("/{number}.ts"), status(500));
+    }
+    let shield = capped((&first, 3), &[(&second, Some(3))])
+        .origin(|group| {
+            group.guards.breaker.requests_min = 3;
+            group.guards.breaker.probe_after = HOUR;
+            group.guards.breaker.probe_after_max = HOUR;
+            group.retry.attempts_max = 0;
+        })
+        .start()
+        .await;
+    let mut crowds = Vec::new();
+    for number in 0..3 {
+        crowds.push(shield.crowd(1, get(&format!("/{number}.ts"))).await);
+        gate.wait_arrived(number + 1).await;
+    }
+    eventually("an open breaker", async || {
+        shield.counted(BREAKER, &[("state", "open")]).await == 1
+    })
+    .await;
+    for number in 3..6 {
+        assert_eq!(shield.get(&format!("/{number}.ts")).await.status, 500);
+    }
+    assert_eq!(shield.counted(BREAKER, &[("state", "open")]).await, 2);
+    assert_eq!(shield.get("/late.ts").await.status, 503);
+    assert_eq!(first.hits("/late.ts") + second.hits("/late.ts"), 0);
+    gate.open();
+    for crowd in crowds {
+        crowd.answers().await;
+    }
+}

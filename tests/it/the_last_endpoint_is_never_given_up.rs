@@ -1,0 +1,140 @@
+//! Whatever speaks against all endpoints of a group, somebody is still asked; and one good answer
+//! is passed on like any other.
+
+use std::time::Duration;
+
+use seawall::origin::guard::health;
+use seawall::origin::{Check, CheckKind};
+
+use crate::support::metrics::{BREAKER, EJECTED, HEALTHY};
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Origin, Shield, eventually, get, segment, status};
+
+const HOUR: Duration = Duration::from_hours(1);
+const HEALTH: &str = "/health";
+
+/// Two endpoints, the first asked first, where one failure is enough to be asked last for an hour.
+fn suspicious(first: &Origin, second: &Origin) -> Builder {
+    Shield::in_front_of(first)
+        .origin(|group| {
+            group.endpoints.push(endpoint(second));
+            group.guards.ejection.failures = 1;
+            group.guards.ejection.base = HOUR;
+            group.guards.ejection.max = HOUR;
+            group.retry.attempts_max = 1;
+            group.retry.budget.per_s_min = 100;
+        })
+        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+}
+
+fn checked(group: &mut seawall::origin::Settings) {
+    group.health = Some(Check {
+        kind: CheckKind::Http {
+            path: HEALTH.parse().unwrap(),
+            expect: Vec::new(),
+        },
+        timeout: HOUR,
+        pace: health::Settings {
+            every: Duration::from_millis(10),
+            ..health::Settings::default()
+        },
+    });
+}
+
+async fn none_is_healthy(shield: &Shield) {
+    eventually("both endpoints unhealthy", async || {
+        let page = shield.admin(get("/status")).await;
+        page.text().matches("\"healthy\":false").count() == 2
+    })
+    .await;
+    assert_eq!(shield.counted(HEALTHY, &[]).await, 0);
+}
+
+async fn sick() -> Origin {
+    let origin = Origin::start().await;
+    origin
+        .on(HEALTH, status(500))
+        .on("/bad.ts", status(503))
+        .on("/good.ts", segment("good"))
+}
+
+/// Both ejected.
+#[tokio::test]
+async fn when_all_are_ejected() {
+    let (first, second) = (sick().await, sick().await);
+    let shield = suspicious(&first, &second).start().await;
+    assert_eq!(shield.get("/bad.ts").await.status, 503);
+    assert_eq!(shield.counted(EJECTED, &[]).await, 2);
+    shield.get("/good.ts").await.is_whole("good");
+    assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (1, 0));
+}
+
+/// Both ejected and unhealthy, and neither can be connected to when it was last tried; back they
+/// are asked at once.
+#[tokio::test]
+async fn when_nothing_speaks_for_any() {
+    let (first, second) = (sick().await, sick().await);
+    let shield = suspicious(&first, &second).origin(checked).start().await;
+    assert_eq!(shield.get("/bad.ts").await.status, 503);
+    none_is_healthy(&shield).await;
+    assert_eq!(shield.counted(EJECTED, &[]).await, 2);
+    first.stop().await;
+    second.stop().await;
+    assert!(shield.get("/good.ts").await.status >= 502);
+    second.resume();
+    shield.get("/good.ts").await.is_whole("good");
+}
+
+/// The first has an open breaker besides: the second is asked, however little speaks for it.
+#[tokio::test]
+async fn when_the_others_breaker_is_open() {
+    let first = sick().await;
+    let second = sick().await.on("/bad.ts", status(500));
+    let shield = suspicious(&first, &second)
+        .origin(checked)
+        .origin(|group| {
+            group.guards.breaker.requests_min = 2;
+            group.guards.breaker.error_share = 0.6;
+            group.guards.breaker.probe_after = HOUR;
+            group.guards.breaker.probe_after_max = HOUR;
+        })
+        .start()
+        .await;
+    none_is_healthy(&shield).await;
+    // Three good answers keep the second's breaker closed when it fails.
+    first.stop().await;
+    for number in 0..3 {
+        let path = format!("/{number}.ts");
+        second.now(&path, segment("second"));
+        shield.get(&path).await.is_whole("second");
+    }
+    first.resume();
+    assert_eq!(shield.get("/bad.ts").await.status, 500);
+    assert_eq!(shield.counted(BREAKER, &[("state", "open")]).await, 1);
+    assert_eq!(shield.counted(EJECTED, &[]).await, 2);
+    shield.get("/good.ts").await.is_whole("good");
+    assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
+}
+
+/// All breakers open: nobody is asked until a probe is due; then a viewer's own request is the
+/// probe, and good for all.
+#[tokio::test]
+async fn when_all_breakers_are_open_one_request_tries() {
+    let (first, second) = (sick().await, sick().await);
+    let shield = suspicious(&first, &second)
+        .origin(checked)
+        .origin(|group| {
+            group.guards.breaker.requests_min = 1;
+            group.guards.breaker.probe_after = Duration::from_millis(1);
+            group.guards.breaker.probe_after_max = Duration::from_millis(1);
+        })
+        .start()
+        .await;
+    none_is_healthy(&shield).await;
+    assert_eq!(shield.get("/bad.ts").await.status, 503);
+    assert_eq!(shield.counted(BREAKER, &[("state", "closed")]).await, 0);
+    assert_eq!(shield.counted(EJECTED, &[]).await, 2);
+    let answered = |answer: &crate::support::Response| answer.status == 200;
+    shield.until(get("/good.ts"), answered).await;
+    assert_eq!(shield.counted(BREAKER, &[("state", "closed")]).await, 1);
+}

@@ -62,7 +62,13 @@ impl Desk {
                 Ok(Answer { line, head, entry })
             }
             Err(failure) => {
-                entry.failed(failure);
+                // A viewer's body may have broken off, and a held-back playlist is late by intent.
+                let ours = request.payload.is_empty();
+                if ours && !(failure == Failure::Timeout && request.blocks()) {
+                    entry.failed(failure);
+                } else {
+                    entry.broke_off(failure);
+                }
                 Err(Trouble {
                     failure,
                     sent: course.sent.is_some(),

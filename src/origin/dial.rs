@@ -168,17 +168,17 @@ impl Dial {
         };
         let mut shunned = self.shunned.lock();
         let now = Instant::now();
-        let mut due = None;
+        let mut due = Vec::new();
         for shun in shunned.iter_mut().filter(|shun| shun.endpoint == endpoint) {
             if shun.retry_at <= now && known.contains(&shun.address) {
                 shun.retry_at = now + SHUN;
-                due = Some(shun.address);
+                due.push(shun.address);
             }
         }
         let good = |address: &SocketAddr| shunned.iter().all(|shun| shun.address != *address);
         let reachable = known.iter().any(good);
         drop(shunned);
-        if let Some(address) = due {
+        for address in due {
             self.try_again(endpoint, address);
         }
         reachable

@@ -24,7 +24,7 @@ use super::resolve::share;
 use super::review::Review;
 use super::sign::Signer;
 use super::site::{Entry, Site};
-use super::tour::Tour;
+use super::tour::{Reach, Tour};
 use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
 use crate::policy::absence::is_absence;
 
@@ -49,6 +49,10 @@ impl Desk {
         let asked = Instant::now();
         let until = asked + self.deadlines.total;
         let queue_until = until.min(asked + self.deadlines.queue);
+        // Who would be refused after all neither waits nor uses up the rate.
+        if self.sites.iter().all(|site| site.refuses(now())) {
+            return Err(Failure::Open);
+        }
         let permit = self.gate.enter(errand.rank, self.deadlines.queue).await?;
         let Answer { line, head, entry } = self.ask(errand, queue_until, until).await?;
         let idle = head.idle();
@@ -67,6 +71,7 @@ impl Desk {
             patience: self.deadlines.between_bytes,
             until,
             received: 0,
+            ran_out: false,
         });
         Ok(Reply {
             status,
@@ -89,36 +94,30 @@ impl Desk {
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let (request, mut body) = Request::of(errand, seal);
         self.budget.lock().request(now());
-        let (order, good) = self.order(&request);
         let mut tour = Tour {
-            order,
-            good,
-            turns: 0,
-            seen: false,
-            again: false,
-            rank,
             held,
             hedged: self.retry.hedges(rank, &request),
-            failure: Failure::Open,
-            queue_until,
-            until,
+            ..Tour::new(self.order(&request), rank, queue_until, until)
         };
         let mut retries = 0;
-        // An answer as good as none, for when there will be no other.
+        // The latest answer: as good as none, but for when there will be no other.
         let mut poor = None;
         while let Some(entry) = self.next(&mut tour).await {
             let site = Arc::clone(entry.site());
             let mut wait = None;
             let mut quick = true;
             let outcome = self.race(entry, &request, &mut body, &mut tour).await;
-            let left = tour.left();
+            let left = self.left(&tour);
             match outcome {
                 Ok(answer) => {
-                    if !self.is_poor(answer.head.status, held && left > 0) {
-                        return Ok(answer);
-                    }
+                    let good = !self.is_poor(answer.head.status, held && left > 0);
                     wait = answer.head.retry_after();
-                    poor = Some(answer);
+                    if let Some(Answer { entry, head, .. }) = poor.replace(answer) {
+                        entry.whole(head.status);
+                    }
+                    if good {
+                        break;
+                    }
                 }
                 Err(trouble) => {
                     tour.failure = trouble.failure;
@@ -129,9 +128,9 @@ impl Desk {
                     }
                 }
             }
-            tour.seen = true;
-            tour.again = !held && quick;
-            let worth = left > 0 || tour.again;
+            let soon = !held && quick;
+            tour.reach = if soon { Reach::All } else { Reach::Others };
+            let worth = left > 0 || soon;
             let again = worth && request.repeatable() && retries < self.retry.attempts_max;
             if !again || !self.budget.lock().try_spend(now()) {
                 break;
@@ -151,8 +150,15 @@ impl Desk {
     /// Until when there must be a connection to the endpoint whose turn it is, and until when
     /// everything.
     pub(super) fn limits(&self, tour: &Tour) -> (Instant, Instant) {
-        let connect_until = share(Instant::now() + self.deadlines.connect, tour.left() + 1);
+        let connect_until = share(Instant::now() + self.deadlines.connect, self.left(tour) + 1);
         (connect_until.min(tour.until), tour.until)
+    }
+
+    /// How many endpoints have not been asked yet and may be.
+    pub(super) fn left(&self, tour: &Tour) -> usize {
+        let unasked = &tour.order[tour.turns..];
+        let open = |place: &&usize| !self.sites[**place].refuses(now());
+        unasked.iter().filter(open).count()
     }
 
     /// Nothing speaks against asking this endpoint first.
@@ -194,8 +200,9 @@ impl Desk {
 
     /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.
     fn probe(self: &Arc<Self>, site: &Arc<Site>, request: &Request) {
-        let entry = site.slot().and_then(|slot| Entry::open(site, slot, now()));
-        let Some(entry) = entry else {
+        let slot = self.gate.try_enter().zip(site.slot());
+        let slot = slot.map(|(permit, slot)| slot.with(permit));
+        let Some(entry) = slot.and_then(|slot| Entry::open(site, slot, now())) else {
             return;
         };
         let (desk, request) = (Arc::clone(self), request.head_only());

@@ -1,7 +1,7 @@
 //! What does a response's head promise? How its end will be known, and whether the head can be
 //! trusted at all. Pure functions; knows nothing of connections.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -23,10 +23,14 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// How long the origin wants to be left alone, where it says so in seconds.
+    /// How long the origin wants to be left alone, where it says so.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let said = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
-        said.trim().parse().ok().map(Duration::from_secs)
+        let seconds = said.trim().parse().ok().map(Duration::from_secs);
+        seconds.or_else(|| {
+            let date = httpdate::parse_http_date(said).ok()?;
+            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        })
     }
 }
 

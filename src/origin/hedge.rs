@@ -75,6 +75,7 @@ impl Desk {
             quick.ledger.hedge_won();
             // Its answer would have taken longer still.
             slow.outlasted(now(), began.elapsed());
+            slow.beaten(began.into_std());
             return other;
         }
         better(first.await, other)
@@ -88,7 +89,8 @@ impl Desk {
         if !self.stands(site, now) {
             return None;
         }
-        let slot = site.slot()?;
+        // It must fit beside the first one: a hedge never goes over a cap.
+        let slot = site.slot()?.with(self.gate.try_enter()?);
         if !self.budget.lock().try_spend(now) {
             return None;
         }

@@ -40,6 +40,8 @@ pub(super) struct Course {
     /// For the whole.
     pub(super) until: Instant,
     pub(super) received: u64,
+    /// The time for the whole ends before the origin's silence would be too long.
+    pub(super) ran_out: bool,
 }
 
 impl Inflow {
@@ -89,7 +91,10 @@ impl Inflow {
 impl Course {
     /// The next bytes, or `None` at the end if that is where the end was promised.
     async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        let until = self.until.min(Instant::now() + self.patience);
+        let silent_until = Instant::now() + self.patience;
+        let until = self.until.min(silent_until);
+        // The whole time may have been the reader's, who comes back late; a silence is the origin's.
+        self.ran_out = self.until < silent_until;
         // A piece may be empty; a flood of them must not outlast the deadline.
         while Instant::now() < until {
             let piece = timeout_at(until, self.line.read()).await;
@@ -137,7 +142,11 @@ impl Course {
     fn fail(mut self, failure: Failure) {
         self.line.condemn();
         drop(self.line);
-        self.entry.failed(failure);
+        if self.ran_out {
+            self.entry.broke_off(failure);
+        } else {
+            self.entry.failed(failure);
+        }
         drop(self.permit);
     }
 }

@@ -42,7 +42,22 @@ struct Cap {
 pub(super) struct Slot {
     /// `None`: it bears any number.
     _permit: Option<Permit>,
+    /// Its group's leave, where its asker does not hold it.
+    _leave: Option<Permit>,
 }
+
+impl Slot {
+    /// The same, with the group's leave for a request that nobody holds one for.
+    pub(super) fn with(self, leave: Permit) -> Slot {
+        Slot {
+            _leave: Some(leave),
+            ..self
+        }
+    }
+}
+
+/// How often one that is back from an ejection is tried behind the viewers.
+const TRIAL_EVERY: Duration = Duration::from_secs(1);
 
 /// What its past says of an endpoint.
 struct Watched {
@@ -53,6 +68,8 @@ struct Watched {
     pace: Pace,
     /// Ejected for having been slow; its old response times are forgotten when it returns.
     slow: bool,
+    /// Not tried again behind the viewers before.
+    trial_from: Option<Instant>,
 }
 
 impl Watched {
@@ -92,6 +109,7 @@ impl Site {
                 health: group.health.as_ref().map(|check| Health::new(check.pace)),
                 pace: Pace::new(guards.pace, now),
                 slow: false,
+                trial_from: None,
             }),
         }
     }
@@ -101,6 +119,7 @@ impl Site {
         let watched = self.watched.lock();
         watched.breaker.outlook(now) == Outlook::Clear
             && watched.ejection.until(now).is_none()
+            && !watched.ejection.on_trial()
             && watched.health.as_ref().is_none_or(Health::healthy)
     }
 
@@ -117,6 +136,7 @@ impl Site {
             Some(None) => None,
             permit => Some(Slot {
                 _permit: permit.flatten(),
+                _leave: None,
             }),
         }
     }
@@ -131,7 +151,10 @@ impl Site {
             Some(cap) => Some(cap.gate.enter(rank, patience).await?),
             None => None,
         };
-        Ok(Slot { _permit: permit })
+        Ok(Slot {
+            _permit: permit,
+            _leave: None,
+        })
     }
 
     /// Who waits for it, and who did in vain.
@@ -140,9 +163,29 @@ impl Site {
         census.unwrap_or_default()
     }
 
-    /// Its breaker is open, and would let one request try.
+    /// Its breaker would let one request try, or it is back from an ejection and has not proven itself:
+    /// then the asker is to see whether it answers, and nobody else is for a while.
     pub(super) fn wants_probe(&self, now: Instant) -> bool {
-        self.watched.lock().breaker.outlook(now) == Outlook::ProbeDue
+        let mut watched = self.watched.lock();
+        if watched.breaker.outlook(now) == Outlook::ProbeDue {
+            return true;
+        }
+        let back = watched.ejection.on_trial() && watched.ejection.until(now).is_none();
+        let due = back && watched.trial_from.is_none_or(|from| now >= from);
+        if due {
+            watched.trial_from = Some(now + TRIAL_EVERY);
+        }
+        due
+    }
+
+    /// Another endpoint was asked later and answered first. Once says nothing; time after time it means
+    /// that this one is asked in vain.
+    pub(super) fn beaten(&self, asked: Instant) {
+        let now = Instant::now();
+        let until = self.watched.lock().ejection.failed(now, asked, self.others);
+        if let Some(until) = until {
+            self.tell_ejected(until.saturating_duration_since(now), "late");
+        }
     }
 
     /// Leave for a check to stand in for the probe that its breaker wants, if it wants one.
@@ -291,9 +334,14 @@ impl Entry {
         self.end = Some(Ok(status));
     }
 
-    /// It did not.
+    /// It did not, and that is the endpoint's fault.
     pub(super) fn failed(mut self, failure: Failure) {
         self.judge(false);
+        self.end = Some(Err(failure));
+    }
+
+    /// It did not, and that may be somebody else's fault: counted, but not held against the endpoint.
+    pub(super) fn broke_off(mut self, failure: Failure) {
         self.end = Some(Err(failure));
     }
 
@@ -325,9 +373,10 @@ impl Drop for Entry {
     }
 }
 
-/// Says more about the endpoint than about what it was asked for.
+/// Says more about the endpoint than about what it was asked for, or how.
 fn is_bad(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+    let how = status == StatusCode::NOT_IMPLEMENTED;
+    (status.is_server_error() && !how) || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 #[cfg(test)]
@@ -359,8 +408,11 @@ mod tests {
         site.compare(now, typical, 1);
         assert!(!site.in_good_standing(now) && site.pace(now).is_some());
         let back = now + ejection.base;
-        assert!(site.in_good_standing(back) && site.pace(back).is_none());
-        site.compare(back, typical, 1);
-        assert!(site.in_good_standing(back));
+        assert!(site.pace(back).is_none());
+        assert!(!site.in_good_standing(back), "it has to prove itself first");
+        assert!(
+            site.wants_probe(back) && !site.wants_probe(back),
+            "to one asker"
+        );
     }
 }

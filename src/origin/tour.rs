@@ -17,10 +17,7 @@ pub(super) struct Tour {
     pub(super) good: usize,
     /// How many of them had their turn.
     pub(super) turns: usize,
-    /// An endpoint may have seen the request.
-    pub(super) seen: bool,
-    /// Those that had their turn may be asked again.
-    pub(super) again: bool,
+    pub(super) reach: Reach,
     pub(super) rank: Rank,
     /// It was there a moment ago.
     pub(super) held: bool,
@@ -34,10 +31,37 @@ pub(super) struct Tour {
     pub(super) until: Instant,
 }
 
+/// Which endpoints may be next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// No endpoint has seen the request: any that had no turn yet, after a wait if need be.
+    First,
+    /// One of those that had no turn yet.
+    Others,
+    /// One of those, else one that had.
+    All,
+}
+
 impl Tour {
-    /// How many have not been asked yet.
-    pub(super) fn left(&self) -> usize {
-        self.order.len().saturating_sub(self.turns)
+    /// The start of one, over endpoints of which the first so many are in good standing.
+    pub(super) fn new(
+        (order, good): (Vec<usize>, usize),
+        rank: Rank,
+        queue_until: Instant,
+        until: Instant,
+    ) -> Tour {
+        Tour {
+            order,
+            good,
+            turns: 0,
+            reach: Reach::First,
+            rank,
+            held: false,
+            hedged: false,
+            failure: Failure::Open,
+            queue_until,
+            until,
+        }
     }
 
     /// It is this one's turn; those it overtakes come after it.
@@ -50,14 +74,11 @@ impl Tour {
 impl Desk {
     /// Opens an entry with the next endpoint that takes the request.
     pub(super) async fn next(&self, tour: &mut Tour) -> Option<Entry> {
-        if !tour.seen {
-            return self.first(tour).await;
+        match tour.reach {
+            Reach::First => self.first(tour).await,
+            Reach::Others => self.unasked(tour),
+            Reach::All => self.unasked(tour).or_else(|| self.asked_before(tour)),
         }
-        let entry = self.unasked(tour);
-        if entry.is_none() && tour.again {
-            return self.asked_before(tour);
-        }
-        entry
     }
 
     /// The first one to see the request. While those that could be asked are all at their caps, it waits

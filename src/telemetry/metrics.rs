@@ -263,7 +263,7 @@ mod tests {
             &metrics,
             r#"seawall_responses_total{class="2xx",route="vod \"x\""} 91"#,
         );
-        has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 120"#);
+        has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 130"#);
     }
 
     #[test]

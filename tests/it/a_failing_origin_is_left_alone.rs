@@ -167,3 +167,51 @@ async fn and_asked_last() {
     assert_eq!(endpoints[0]["ejected"], true);
     assert_eq!(endpoints[1]["requests"]["2xx"], 10);
 }
+
+/// At once means before the queue: it is no use to wait for leave to be refused.
+#[tokio::test]
+async fn at_once_though_every_permit_is_taken() {
+    let silence = Gate::new();
+    let origin = failing(4)
+        .await
+        .on("/hangs.ts", segment("late").hold_head(&silence));
+    let shield = touchy(&origin)
+        .origin(|group| {
+            group.concurrency_max = 2;
+            group.deadlines.queue = Duration::from_hours(1);
+        })
+        .waits(|waits| waits.wait_max = Duration::from_hours(1))
+        .start()
+        .await;
+    let hanging = shield.crowd(1, get("/hangs.ts")).await;
+    origin.wait_hits("/hangs.ts", 1).await;
+    for piece in 0..3 {
+        shield.get(&format!("/{piece}.ts")).await;
+    }
+    let also = shield.get("/3.ts").await;
+    assert_eq!((also.status, origin.hits("/3.ts")), (503, 0));
+    silence.open();
+    hanging.answers().await[0].is_whole("late");
+}
+
+/// A viewer's own trouble says nothing about the origin: uploads that break off do not open its breaker.
+#[tokio::test]
+async fn but_not_for_what_viewers_break() {
+    let origin = Origin::start().await.on("/a.ts", segment("whole"));
+    let shield = touchy(&origin)
+        .route(|route| route.pass_methods = true)
+        .start()
+        .await;
+    for _ in 0..6 {
+        let mut viewer = shield.viewer().await;
+        let head = "PUT /up HTTP/1.1\r\nHost: media.test\r\nContent-Length: 10\r\n\r\nhalf";
+        viewer.send_raw(head.as_bytes()).await;
+        drop(viewer);
+    }
+    let broken = async || {
+        let failed = shield.counted("seawall_origin_requests_total", &[]).await;
+        failed >= 6
+    };
+    eventually("the origin's part of them ended", broken).await;
+    shield.get("/a.ts").await.is_whole("whole");
+}

@@ -2,6 +2,7 @@
 
 use seawall::origin::Balance;
 
+use crate::support::metrics::ORIGIN_REQUESTS;
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{Origin, Shield, get, hang_up, manifest, playlist, segment, status};
@@ -26,6 +27,8 @@ async fn when_one_does_not_answer_as_it_should() {
         let shield = in_front_of_two(&first, &second).start().await;
         shield.get(PIECE).await.is_whole("whole");
         assert_eq!((first.hits(PIECE), second.hits(PIECE)), (1, 1));
+        let asked = shield.counted(ORIGIN_REQUESTS, &[("result", "abandoned")]);
+        assert_eq!(asked.await, 0, "whatever it was, it is told");
     }
 }
 

@@ -77,6 +77,11 @@ pub(in crate::origin) struct Ejection {
 }
 
 impl Ejection {
+    /// It is back, and has not succeeded since.
+    pub(in crate::origin) fn on_trial(&self) -> bool {
+        self.on_trial
+    }
+
     pub(in crate::origin) fn new(settings: Settings) -> Ejection {
         Ejection {
             settings,

@@ -137,4 +137,21 @@ fn read_deadlines(table: &mut Table<'_>, deadlines: &mut Deadlines) {
         read::deadline,
     );
     table.put("total", &mut deadlines.total, read::deadline);
+    for (key, part) in [
+        ("connect", deadlines.connect),
+        ("manifest", deadlines.manifest),
+        ("first_byte", deadlines.first_byte),
+        ("blocking", deadlines.blocking),
+    ] {
+        // What was typed is meant; a default is cut short by `total` in silence.
+        if part > deadlines.total
+            && let Some(typed) = table.value(key)
+        {
+            let problem = Problem::new(format!("`{key}` is longer than `total`"));
+            let problem = problem.at(typed.span(), "longer than everything together");
+            table
+                .page()
+                .note(problem.help(format!("lower `{key}`, or raise `total`")));
+        }
+    }
 }

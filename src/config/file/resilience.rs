@@ -4,6 +4,7 @@
 use http::StatusCode;
 
 use crate::config::page::{Read, Table, Value};
+use crate::config::problem::Problem;
 use crate::config::{Fault, read};
 use crate::origin::Settings;
 
@@ -24,7 +25,7 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
     let breaker = &mut settings.guards.breaker;
     table.get("breaker", |value| {
         value.table("breaker", |table| {
-            table.put("error_share", &mut breaker.error_share, fraction);
+            table.put("error_share", &mut breaker.error_share, some_fraction);
             table.put("window", &mut breaker.window, read::deadline);
             table.put("requests_min", &mut breaker.requests_min, read::count);
         })
@@ -35,6 +36,13 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
             table.put("failures", &mut ejection.failures, read::count);
             table.put("first", &mut ejection.base, read::deadline);
             table.put("longest", &mut ejection.max, read::deadline);
+            if ejection.max < ejection.base {
+                let problem = Problem::new("`longest` is shorter than `first`");
+                let problem = problem.at(table.span(), "in here");
+                table
+                    .page()
+                    .note(problem.help("raise `longest`, or lower `first`"));
+            }
         })
     });
 }
@@ -56,6 +64,17 @@ fn fraction(value: Value<'_>) -> Read<f64> {
         _ => Err(value.problem(Fault::new(
             "a number from 0 to 1 such as 0.1",
             "more than all",
+        ))),
+    }
+}
+
+/// None at all would open a breaker at its first look.
+fn some_fraction(value: Value<'_>) -> Read<f64> {
+    match fraction(value)? {
+        share if share > 0.0 => Ok(share),
+        _ => Err(value.problem(Fault::new(
+            "a number above 0, at most 1, such as 0.1",
+            "no request would ever pass",
         ))),
     }
 }

@@ -3,6 +3,7 @@
 mod health;
 mod identity;
 mod mistakes;
+mod resilience;
 mod secrets;
 
 use std::path::Path;

@@ -6,8 +6,8 @@ use http::Method;
 use tokio::sync::Barrier;
 
 use super::scripted::Scripted;
-use super::{errand, get, origin, settings, whole};
-use crate::origin::{Failure, Origin};
+use super::{errand, get, origin, settings, until, whole};
+use crate::origin::{Endpoint, Failure, Lookup, Origin};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -134,4 +134,33 @@ fn one_origin_serves_several_runtimes() {
     assert_eq!(asked.unwrap().1, "ok");
     assert_eq!(origin.stats().total.success, 5);
     drop(idle);
+}
+
+/// One of a name's two addresses comes back, the other stays dead: the endpoint is found again, whichever
+/// of them the resolver names first.
+#[tokio::test]
+async fn one_address_that_comes_back_is_enough() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let other = Scripted::always(OK).await;
+    for order in [[1, 2], [2, 1]] {
+        let mut settings = settings(other.address);
+        settings
+            .endpoints
+            .insert(0, Endpoint::new(false, "two.example", port));
+        let lookup: Lookup = Arc::new(move |_, port| {
+            let address = |last| std::net::SocketAddr::from(([127, 0, 0, last], port));
+            Ok(order.map(address).to_vec())
+        });
+        let origin = Arc::new(Origin::new(settings, lookup).unwrap());
+        let reachable = || origin.stats().endpoints[0].condition.reachable;
+        let _ = whole(&origin, get("/x")).await;
+        assert!(!reachable());
+        let back = tokio::net::TcpListener::bind(("127.0.0.1", port))
+            .await
+            .unwrap();
+        until("it is found again", reachable).await;
+        drop(back);
+    }
 }

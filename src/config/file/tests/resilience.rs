@@ -1,0 +1,55 @@
+//! Are `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]` and the deadlines understood, and their
+//! contradictions told?
+
+use super::*;
+
+fn settings(lines: &str) -> crate::origin::Settings {
+    config(&format!("{ORIGIN}{lines}")).origins.remove(0)
+}
+
+fn said(lines: &str) -> String {
+    complaint(1, &format!("{ORIGIN}{lines}"))
+}
+
+#[test]
+fn the_tables_are_read() {
+    let settings = settings(
+        "retry = { attempts = 3, statuses = [503], budget = 0.5 }\n\
+         breaker = { error_share = 0.5, window = \"5s\", requests_min = 7 }\n\
+         ejection = { failures = 2, first = \"1s\", longest = \"2s\" }\n",
+    );
+    assert_eq!(settings.retry.attempts_max, 3);
+    assert_eq!(
+        settings.retry.statuses,
+        [http::StatusCode::SERVICE_UNAVAILABLE]
+    );
+    assert!((settings.retry.budget.share - 0.5).abs() < f64::EPSILON);
+    assert_eq!(settings.guards.breaker.requests_min, 7);
+    assert_eq!(settings.guards.breaker.window, Duration::from_secs(5));
+    assert_eq!(settings.guards.ejection.failures, 2);
+    assert_eq!(settings.guards.ejection.max, Duration::from_secs(2));
+}
+
+#[test]
+fn what_cannot_be_meant_is_told() {
+    for (lines, told) in [
+        ("retry = { attempts = 4 }\n", "from 0 to 3"),
+        ("retry = { budget = 1.5 }\n", "from 0 to 1"),
+        ("retry = { statuses = [200] }\n", "400 to 599"),
+        ("breaker = { error_share = 0 }\n", "above 0"),
+        ("ejection = { first = \"10m\" }\n", "shorter than `first`"),
+        (
+            "deadlines = { connect = \"9s\", total = \"5s\" }\n",
+            "longer than `total`",
+        ),
+    ] {
+        let said = said(lines);
+        assert!(said.contains(told), "{told} in:\n{said}");
+    }
+}
+
+#[test]
+fn a_short_total_cuts_the_other_deadlines_short() {
+    let settings = settings("deadlines = { total = \"3s\" }\n");
+    assert_eq!(settings.deadlines.total, Duration::from_secs(3));
+}

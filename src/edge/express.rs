@@ -4,7 +4,7 @@
 //! the answer: its dispatcher, a service future, two header maps. This wrapper sits between hyper and
 //! the line. It looks at what hyper would have read, and where that is exactly one plain request that
 //! can be answered at once, it writes the answer and reads on; hyper never learns of it. A playlist
-//! costs a quarter less of our own time so; what the kernel does for it stays the same.
+//! costs a fifth less of our own time so; what the kernel does for it stays the same.
 //!
 //! Two readers of one connection must never disagree on where a request begins. So this one speaks
 //! only while it is certain that hyper holds no byte and owes none: each request that was left to hyper

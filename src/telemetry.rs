@@ -102,18 +102,12 @@ mod tests {
 
     pub(super) fn tale(outcome: Outcome, kind: Kind, status: u16) -> Tale {
         Tale {
-            arrived: Instant::now(),
             outcome,
             kind,
-            route: None,
-            key_hash: 0,
             status: StatusCode::from_u16(status).unwrap(),
-            origin_time: None,
             head_time: Duration::from_micros(80),
             total_time: Duration::from_millis(3),
-            bytes: 0,
-            aborted: false,
-            line: None,
+            ..Tale::begun(Instant::now())
         }
     }
 

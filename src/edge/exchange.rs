@@ -17,10 +17,9 @@ use super::streams::StreamSeat;
 use super::told::{Carrier, Told};
 use super::upload::{Upload, discard};
 use super::{Answers, Limits, roll::Roll};
-use crate::media::Kind;
 use crate::origin::RequestBody;
 use crate::shield::{Answer, Arrival, Body};
-use crate::telemetry::{Outcome, Tale};
+use crate::telemetry::Tale;
 
 /// What an answer needs to know of the request it answers.
 struct Asked {
@@ -201,18 +200,8 @@ fn mark_last(response: &mut Response<Told>, asked: &Asked) {
 
 fn refused(status: StatusCode, arrived: Instant) -> Answer {
     let tale = Tale {
-        arrived: arrived.into_std(),
-        outcome: Outcome::Refused,
-        kind: Kind::Other,
-        route: None,
-        key_hash: 0,
         status,
-        origin_time: None,
-        head_time: std::time::Duration::ZERO,
-        total_time: std::time::Duration::ZERO,
-        bytes: 0,
-        aborted: false,
-        line: None,
+        ..Tale::begun(arrived.into_std())
     };
     Answer {
         status,

@@ -38,18 +38,9 @@ impl Tales {
 
 pub(super) fn tale(arrived: Instant) -> Tale {
     Tale {
-        arrived,
         outcome: Outcome::Hit,
         kind: Kind::Segment,
-        route: None,
-        key_hash: 0,
-        status: StatusCode::OK,
-        origin_time: None,
-        head_time: Duration::ZERO,
-        total_time: Duration::ZERO,
-        bytes: 0,
-        aborted: false,
-        line: None,
+        ..Tale::begun(arrived)
     }
 }
 

@@ -160,28 +160,27 @@ impl Dial {
         Err(failure)
     }
 
-    /// May an endpoint be reached, as far as is known? One that could not be is tried again behind the
-    /// requests, so that no viewer waits for it to come back.
-    pub(super) fn reachable(self: &Arc<Self>, endpoint: usize) -> bool {
+    /// May an endpoint be reached, as far as is known?
+    pub(super) fn reachable(&self, endpoint: usize) -> bool {
         let Some(known) = self.names.known(endpoint) else {
             return true;
         };
-        let mut shunned = self.shunned.lock();
+        let shunned = self.shunned.lock();
+        let good = |address: &SocketAddr| shunned.iter().all(|shun| shun.address != *address);
+        known.iter().any(good)
+    }
+
+    /// Tries those that could not be connected to again, behind the request that asks for it, so that no
+    /// viewer waits for one to come back.
+    pub(super) fn look_for_lost(self: &Arc<Self>) {
         let now = Instant::now();
-        let mut due = Vec::new();
-        for shun in shunned.iter_mut().filter(|shun| shun.endpoint == endpoint) {
-            if shun.retry_at <= now && known.contains(&shun.address) {
+        for shun in self.shunned.lock().iter_mut() {
+            let known = || self.names.known(shun.endpoint);
+            if shun.retry_at <= now && known().is_some_and(|known| known.contains(&shun.address)) {
                 shun.retry_at = now + SHUN;
-                due.push(shun.address);
+                self.try_again(shun.endpoint, shun.address);
             }
         }
-        let good = |address: &SocketAddr| shunned.iter().all(|shun| shun.address != *address);
-        let reachable = known.iter().any(good);
-        drop(shunned);
-        for address in due {
-            self.try_again(endpoint, address);
-        }
-        reachable
     }
 
     fn try_again(self: &Arc<Self>, endpoint: usize, address: SocketAddr) {

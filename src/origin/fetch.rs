@@ -176,6 +176,7 @@ impl Desk {
     /// nobody else can answer it. Also, how many are in good standing.
     fn order(self: &Arc<Self>, request: &Request) -> (Vec<usize>, usize) {
         let now = now();
+        self.dial.look_for_lost();
         let stands = |site: &Site| self.stands(site, now);
         self.review.hold(&self.sites, now, stands);
         let standings: Vec<Standing> = self

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::check::Complaint;
 use super::dial::Dial;
 use super::guard::breaker::{Admit, Breaker, Outlook, Pass};
-use super::guard::ejection::{Ejection, may_eject};
+use super::guard::ejection::Ejection;
 use super::guard::health::Health;
 use super::guard::pace::{self, Pace};
 use super::limit::{Census, Gate, Limits, Permit};
@@ -181,10 +181,15 @@ impl Site {
     /// Another endpoint was asked later and answered first. Once says nothing; time after time it means
     /// that this one is asked in vain.
     pub(super) fn beaten(&self, asked: Instant) {
+        self.failed(asked, "late");
+    }
+
+    /// It failed somebody, for a reason: it may be ejected for that.
+    fn failed(&self, asked: Instant, reason: &str) {
         let now = Instant::now();
         let until = self.watched.lock().ejection.failed(now, asked, self.others);
         if let Some(until) = until {
-            self.tell_ejected(until.saturating_duration_since(now), "late");
+            self.tell_ejected(until.saturating_duration_since(now), reason);
         }
     }
 
@@ -262,7 +267,7 @@ impl Site {
         tracing::warn!(endpoint, seconds, reason, "origin endpoint ejected");
     }
 
-    pub(super) fn read(&self, dial: &Arc<Dial>) -> EndpointStats {
+    pub(super) fn read(&self, dial: &Dial) -> EndpointStats {
         let now = Instant::now();
         let mut watched = self.watched.lock();
         EndpointStats {
@@ -354,12 +359,9 @@ impl Entry {
         watched.breaker.record(pass, now, good);
         if good {
             watched.ejection.succeeded(now, self.asked);
-        } else if may_eject(self.site.others)
-            && let Some(until) = watched.ejection.failed(now, self.asked, self.site.others)
-        {
+        } else {
             drop(watched);
-            let span = until.saturating_duration_since(now);
-            self.site.tell_ejected(span, "failures");
+            self.site.failed(self.asked, "failures");
         }
     }
 }

@@ -165,18 +165,8 @@ fn fresh_request_id() -> HeaderValue {
 
 fn blank_tale(arrival: &Arrival, line: bool) -> Tale {
     Tale {
-        arrived: arrival.arrived,
-        outcome: Outcome::Refused,
-        kind: Kind::Other,
-        route: None,
-        key_hash: 0,
-        status: StatusCode::OK,
-        origin_time: None,
-        head_time: Duration::ZERO,
-        total_time: Duration::ZERO,
-        bytes: 0,
-        aborted: false,
         line: line.then(|| Box::new(log_line(arrival))),
+        ..Tale::begun(arrival.arrived)
     }
 }
 

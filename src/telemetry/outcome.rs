@@ -112,6 +112,26 @@ pub struct Tale {
     pub line: Option<Box<LogLine>>,
 }
 
+impl Tale {
+    /// The beginning of one: nothing has happened yet.
+    pub fn begun(arrived: Instant) -> Tale {
+        Tale {
+            arrived,
+            outcome: Outcome::Refused,
+            kind: Kind::Other,
+            route: None,
+            key_hash: 0,
+            status: StatusCode::OK,
+            origin_time: None,
+            head_time: Duration::ZERO,
+            total_time: Duration::ZERO,
+            bytes: 0,
+            aborted: false,
+            line: None,
+        }
+    }
+}
+
 /// What only the access log needs.
 #[derive(Clone, Debug)]
 pub struct LogLine {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::metrics::{ACTIVE, ACTIVE_MAX, BREAKER, REJECTED, SURGE_QUEUE};
+use crate::support::metrics::{ACTIVE, ACTIVE_MAX, BREAKER, REJECTED};
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{
     Gate, Origin, Shield, eventually, get, manifest, playlist, reply, segment, status,
@@ -30,11 +30,13 @@ fn capped(first: (&Origin, usize), others: &[(&Origin, Option<usize>)]) -> Build
         .waits(|waits| waits.wait_max = HOUR)
 }
 
-async fn are_queued(shield: &Shield, rank: &str, expected: u64) {
-    eventually(format!("{expected} of rank {rank} queued"), async || {
-        shield.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
+/// The first endpoint is in doubt from its first failure on; the other has room for one request.
+fn doubting(doubtful: &Origin, sound: &Origin) -> Builder {
+    capped((doubtful, 9), &[(sound, Some(1))]).origin(|group| {
+        group.guards.ejection.failures = 1;
+        group.guards.ejection.base = HOUR;
+        group.guards.ejection.max = HOUR;
     })
-    .await;
 }
 
 /// The place is taken until the body has ended; whoever comes meanwhile goes to the other at once.
@@ -105,9 +107,9 @@ async fn when_all_are_full_requests_wait_in_order() {
     for number in 2..5 {
         crowds.push(shield.crowd(1, get(&format!("/{number}.ts"))).await);
     }
-    are_queued(&shield, "segment", 3).await;
+    shield.wait_queued("segment", 3).await;
     let player = shield.crowd(1, get(PLAYLIST)).await;
-    are_queued(&shield, "manifest", 1).await;
+    shield.wait_queued("manifest", 1).await;
 
     first_gate.open();
     for answer in zero.answers().await {
@@ -137,21 +139,14 @@ async fn busy_is_better_than_in_doubt() {
         .on("/held.ts", segment("held").hold_head(&busy))
         .on("/a.ts", segment("a").hold_head(&next))
         .on(PLAYLIST, manifest(playlist(1)));
-    let shield = capped((&doubtful, 9), &[(&sound, Some(1))])
-        .origin(|group| {
-            group.guards.ejection.failures = 1;
-            group.guards.ejection.base = HOUR;
-            group.guards.ejection.max = HOUR;
-        })
-        .start()
-        .await;
+    let shield = doubting(&doubtful, &sound).start().await;
     assert_eq!(shield.get("/bad.ts").await.status, 500);
     let held = shield.crowd(1, get("/held.ts")).await;
     busy.wait_arrived(1).await;
     let segments = shield.crowd(1, get("/a.ts")).await;
-    are_queued(&shield, "segment", 1).await;
+    shield.wait_queued("segment", 1).await;
     let player = shield.crowd(1, get(PLAYLIST)).await;
-    are_queued(&shield, "manifest", 1).await;
+    shield.wait_queued("manifest", 1).await;
     busy.open();
     for answer in player.answers().await {
         answer.is_whole(playlist(1));
@@ -174,13 +169,8 @@ async fn the_wait_for_one_has_an_end() {
     let sound = Origin::start()
         .await
         .on("/held.ts", segment("held").hold_head(&gate));
-    let shield = capped((&doubtful, 9), &[(&sound, Some(1))])
-        .origin(|group| {
-            group.deadlines.queue = Duration::from_millis(50);
-            group.guards.ejection.failures = 1;
-            group.guards.ejection.base = HOUR;
-            group.guards.ejection.max = HOUR;
-        })
+    let shield = doubting(&doubtful, &sound)
+        .origin(|group| group.deadlines.queue = Duration::from_millis(50))
         .start()
         .await;
     assert_eq!(shield.get("/bad.ts").await.status, 500);

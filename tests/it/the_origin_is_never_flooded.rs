@@ -3,11 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::metrics::{FILLS, REJECTED, SPILLOVER, SURGE_QUEUE};
+use crate::support::metrics::{FILLS, REJECTED, SPILLOVER};
 use crate::support::shield::Builder;
-use crate::support::{
-    Gate, Origin, Response, Shield, eventually, get, manifest, playlist, segment,
-};
+use crate::support::{Gate, Origin, Response, Shield, get, manifest, playlist, segment};
 
 const PLAYLIST: &str = "/live/index.m3u8";
 
@@ -23,14 +21,6 @@ fn patient(origin: &Origin, concurrency_max: usize) -> Builder {
             group.deadlines.total = hour;
         })
         .waits(|waits| waits.wait_max = hour)
-}
-
-/// Waits until so many of a rank wait for the origin.
-async fn are_queued(shield: &Shield, rank: &str, expected: u64) {
-    eventually(format!("{expected} of rank {rank} queued"), async || {
-        shield.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
-    })
-    .await;
 }
 
 /// Past the cap and the queue: told so, and when to come again.
@@ -66,16 +56,16 @@ async fn a_surge_waits_in_order() {
         crowds.push(shield.crowd(3, get(&path(number))).await);
     }
     rest.wait_arrived(9).await;
-    are_queued(&shield, "segment", 90).await;
+    shield.wait_queued("segment", 90).await;
     let players = shield.crowd(3, get(PLAYLIST)).await;
-    are_queued(&shield, "manifest", 1).await;
+    shield.wait_queued("manifest", 1).await;
 
     first.open();
     manifests.wait_arrived(1).await;
     let asked = |number: usize| origin.hits(&path(number));
     let segments: usize = (0..OBJECTS).map(asked).sum();
     assert_eq!(segments, 10, "the manifest overtook the others");
-    are_queued(&shield, "segment", 90).await;
+    shield.wait_queued("segment", 90).await;
     manifests.open();
     rest.open();
     for answer in players.answers().await {
@@ -113,7 +103,7 @@ async fn past_the_queue_it_is_an_error_or_stale() {
     let held = shield.crowd(1, get("/held.ts")).await;
     gate.wait_arrived(1).await;
     let queued = shield.crowd(1, get("/queued.m3u8")).await;
-    are_queued(&shield, "manifest", 1).await;
+    shield.wait_queued("manifest", 1).await;
 
     is_turned_away(&shield.get("/late.ts").await);
     shield.get(PLAYLIST).await.is_whole(playlist(1));
@@ -146,9 +136,9 @@ async fn a_manifest_displaces_the_youngest_segment() {
     let held = shield.crowd(1, get("/held.ts")).await;
     gate.wait_arrived(1).await;
     let old = shield.crowd(1, get("/old.ts")).await;
-    are_queued(&shield, "segment", 1).await;
+    shield.wait_queued("segment", 1).await;
     let young = shield.crowd(1, get("/young.ts")).await;
-    are_queued(&shield, "segment", 2).await;
+    shield.wait_queued("segment", 2).await;
     let player = shield.crowd(1, get(PLAYLIST)).await;
     for answer in young.answers().await {
         is_turned_away(&answer);
@@ -203,9 +193,9 @@ async fn refreshes_stand_back() {
     let held = shield.crowd(1, get("/held.ts")).await;
     first.wait_arrived(1).await;
     shield.get("/stale.ts").await.is_whole("old");
-    are_queued(&shield, "behind", 1).await;
+    shield.wait_queued("behind", 1).await;
     let wanted = shield.crowd(1, get("/wanted.ts")).await;
-    are_queued(&shield, "segment", 1).await;
+    shield.wait_queued("segment", 1).await;
 
     first.open();
     next.wait_arrived(1).await;

@@ -44,7 +44,7 @@ impl Default for Settings {
 ///
 /// Two that are judged in the same instant may each count the other. Whoever owns them judges one at
 /// a time, or falls back on the ejected where nobody stands.
-pub(in crate::origin) fn may_eject(others_standing: usize) -> bool {
+fn may_eject(others_standing: usize) -> bool {
     others_standing > 0
 }
 

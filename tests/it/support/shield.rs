@@ -13,6 +13,7 @@ use seawall::{admin, cache, origin, shield, telemetry};
 use tokio::net::TcpStream;
 
 use super::crowd::Crowd;
+use super::metrics::SURGE_QUEUE;
 use super::origin::Origin;
 use super::patience::{eventually, within};
 use super::viewer::{Arriving, Ask, H2Viewer, Identity, Response, Viewer, ask, get};
@@ -132,6 +133,14 @@ impl Shield {
         let values: Vec<u64> = series(&text, name, &[]).collect();
         assert!(!values.is_empty(), "no {name} in:\n{text}");
         values.iter().sum()
+    }
+
+    /// Waits until so many of a rank wait for the origin.
+    pub async fn wait_queued(&self, rank: &str, expected: u64) {
+        eventually(format!("{expected} of rank {rank} queued"), async || {
+            self.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
+        })
+        .await;
     }
 
     /// Waits until a gauge has come to a value.

@@ -24,6 +24,7 @@ mod settings;
 pub mod sign;
 mod site;
 mod stats;
+mod step;
 #[cfg(test)]
 mod tests;
 mod tour;

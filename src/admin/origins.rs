@@ -245,11 +245,20 @@ pub fn status(groups: &[Stats]) -> Value {
             "name": &*stats.name,
             "in_flight": stats.in_flight,
             "queued": stats.queued,
+            "surge_queue": counted(stats.surge_queue.map(|(rank, n)| (rank.as_str(), n as u64))),
             "spillover": stats.spillover,
+            "rejected": counted(stats.rejected.map(|(reason, n)| (reason.as_str(), n))),
             "endpoints": stats.endpoints.iter().map(endpoint_status).collect::<Vec<_>>(),
         })
     });
     json!({ "origins": groups.collect::<Vec<_>>() })
+}
+
+fn counted<const N: usize>(counts: [(&str, u64); N]) -> Value {
+    counts
+        .into_iter()
+        .map(|(word, count)| (word.to_owned(), json!(count)))
+        .collect()
 }
 
 fn endpoint_status(endpoint: &EndpointStats) -> Value {
@@ -259,7 +268,9 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         "reachable": condition.reachable,
         "healthy": condition.health.as_ref().map(|checked| checked.healthy),
         "ejected": condition.ejected,
+        "ejections": condition.ejections,
         "breaker": condition.breaker,
+        "breaker_opened": condition.breaker_opened,
         "in_flight": endpoint.counts.in_flight,
         "concurrency_max": endpoint.concurrency_max,
         "requests": requests_status(&endpoint.counts),

@@ -11,6 +11,7 @@ use super::head::Head;
 use super::line::Line;
 use super::request::{Payload, Request};
 use super::site::{Entry, Site};
+use super::step::Tried;
 use super::{Failure, RequestBody};
 
 /// An answer whose head has arrived.
@@ -27,6 +28,17 @@ pub(super) struct Trouble {
     pub(super) sent: bool,
     /// It was sent a second time already, on a fresh connection.
     pub(super) resent: bool,
+}
+
+impl Trouble {
+    pub(super) fn tried(&self) -> Tried {
+        if self.sent {
+            let quick = self.failure == Failure::Reset && !self.resent;
+            Tried::Failed { quick }
+        } else {
+            Tried::Unreached
+        }
+    }
 }
 
 /// How far an attempt came.

@@ -24,7 +24,8 @@ use super::resolve::share;
 use super::review::Review;
 use super::sign::Signer;
 use super::site::{Entry, Site};
-use super::tour::{Reach, Tour};
+use super::step::{Chances, Step, Tried, step};
+use super::tour::Tour;
 use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
 use crate::policy::absence::is_absence;
 
@@ -104,35 +105,30 @@ impl Desk {
         let mut poor = None;
         while let Some(entry) = self.next(&mut tour).await {
             let site = Arc::clone(entry.site());
-            let mut wait = None;
-            let mut quick = true;
             let outcome = self.race(entry, &request, &mut body, &mut tour).await;
             let left = self.left(&tour);
-            match outcome {
+            let (tried, wait) = match outcome {
                 Ok(answer) => {
-                    let good = !self.is_poor(answer.head.status, held && left > 0);
-                    wait = answer.head.retry_after();
+                    let is_poor = self.is_poor(answer.head.status, held && left > 0);
+                    let wait = answer.head.retry_after();
                     if let Some(Answer { entry, head, .. }) = poor.replace(answer) {
                         entry.whole(head.status);
                     }
-                    if good {
-                        break;
-                    }
+                    (if is_poor { Tried::Poor } else { Tried::Good }, wait)
                 }
                 Err(trouble) => {
                     tour.failure = trouble.failure;
-                    quick = trouble.failure == Failure::Reset && !trouble.resent;
-                    // Who was not reached was not asked: the next one costs no retry.
-                    if !trouble.sent && left > 0 {
-                        continue;
-                    }
+                    (trouble.tried(), None)
                 }
+            };
+            let again = request.repeatable() && retries < self.retry.attempts_max;
+            match step(tried, Chances { left, held, again }) {
+                Step::End => break,
+                Step::Next => continue,
+                Step::Retry(reach) => tour.reach = reach,
             }
-            let soon = !held && quick;
-            tour.reach = if soon { Reach::All } else { Reach::Others };
-            let worth = left > 0 || soon;
-            let again = worth && request.repeatable() && retries < self.retry.attempts_max;
-            if !again || !self.budget.lock().try_spend(now()) {
+            // A retry is one more request in the origin's eyes.
+            if !self.budget.lock().try_spend(now()) || !self.gate.try_turn() {
                 break;
             }
             site.ledger.retried();

@@ -136,6 +136,11 @@ impl Gate {
         self.step(Turnstile::try_enter).then(|| self.permit())
     }
 
+    /// One more turn for who has a permit already, where the pace allows it at once.
+    pub(super) fn try_turn(&self) -> bool {
+        self.step(Turnstile::try_turn)
+    }
+
     pub(super) fn census(&self) -> Census {
         self.turnstile.lock().census()
     }

@@ -128,3 +128,21 @@ async fn metrics_are_readable() {
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
 }
+
+/// The status page says who waits, who was turned away, and how each endpoint stands.
+#[tokio::test]
+async fn the_status_page_shows_queue_and_guards() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("x");
+    let page = shield.admin(get("/status")).await;
+    let page: serde_json::Value = serde_json::from_slice(&page.body).expect("JSON");
+    let group = &page["origins"][0];
+    assert_eq!(group["surge_queue"]["manifest"], 0, "{page}");
+    assert_eq!(group["rejected"]["deadline"], 0, "{page}");
+    let endpoint = &group["endpoints"][0];
+    assert_eq!(
+        (&endpoint["ejections"], &endpoint["requests"]["2xx"]),
+        (&0.into(), &1.into())
+    );
+}

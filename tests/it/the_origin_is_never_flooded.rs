@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::metrics::{FILLS, REJECTED, SPILLOVER};
 use crate::support::shield::Builder;
-use crate::support::{Gate, Origin, Response, Shield, get, manifest, playlist, segment};
+use crate::support::{Gate, Origin, Response, Shield, get, manifest, playlist, segment, status};
 
 const PLAYLIST: &str = "/live/index.m3u8";
 
@@ -241,4 +241,16 @@ async fn a_quota_spreads_requests() {
     }
     assert_eq!(asked().count(), OBJECTS);
     assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}
+
+/// A retry is one more request in the origin's eyes: where the quota has no room for it, it is not made.
+#[tokio::test]
+async fn a_retry_counts_against_the_quota() {
+    let origin = Origin::start().await.on("/a.ts", status(503));
+    let shield = Shield::in_front_of(&origin)
+        .origin(|group| group.requests_per_second_max = Some(1))
+        .start()
+        .await;
+    assert_eq!(shield.get("/a.ts").await.status, 503);
+    assert_eq!(origin.hits("/a.ts"), 1);
 }

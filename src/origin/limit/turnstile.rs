@@ -91,6 +91,12 @@ impl Turnstile {
         open
     }
 
+    /// Someone who is inside asks a second time. Those who wait for a turn go first.
+    pub(super) fn try_turn(&mut self, now: Instant, calls: &mut Calls) -> bool {
+        self.settle(now, calls);
+        self.take_token(now)
+    }
+
     /// One who waits looks how it stands, and will be woken when that changes.
     pub(super) fn look(
         &mut self,
@@ -282,6 +288,21 @@ mod tests {
         assert_eq!(scene.look(first), None);
         assert_eq!(scene.look(second), Some(scene.until));
         assert_eq!(scene.turnstile.census().rejected, [0; 3]);
+    }
+
+    #[test]
+    fn a_second_turn_takes_a_token_and_no_permit() {
+        let mut scene = Scene::paced(2, 8);
+        assert!(scene.enters(Rank::Manifest));
+        let mut calls = Calls::new();
+        assert!(!scene.turnstile.try_turn(scene.now, &mut calls));
+        scene.now += 100 * MS;
+        assert!(scene.turnstile.try_turn(scene.now, &mut calls));
+        let next = scene.queues(Rank::Manifest);
+        assert_eq!(scene.turnstile.census().in_flight, 1);
+        scene.now += 100 * MS;
+        assert!(!scene.turnstile.try_turn(scene.now, &mut calls), "{next:?}");
+        assert_eq!(scene.look(next), None);
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn sections(root: &mut Table<'_>) -> Reading {
     for problem in conflicts(&places) {
         root.page().note(problem);
     }
-    let groups = origins::groups(root);
+    let groups = origins::groups(root, config.shield.wait_max);
     config.rules.routes = order::arrange(routes(root, &groups));
     let endpoints = groups
         .iter()

@@ -1,8 +1,7 @@
 //! How is one endpoint asked once? Line, request, head; again on a fresh line if a reused one had been
-//! closed meanwhile. Every step has its deadline.
+//! lost meanwhile. Every step has its deadline.
 
-use std::future::{Future, poll_fn};
-use std::time::Duration;
+use std::future::poll_fn;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -12,7 +11,7 @@ use super::line::Line;
 use super::request::{Payload, Request};
 use super::site::{Entry, Site};
 use super::step::Tried;
-use super::{Failure, RequestBody};
+use super::{Failure, RequestBody, rest};
 
 /// An answer whose head has arrived.
 pub(super) struct Answer {
@@ -39,6 +38,13 @@ impl Trouble {
             Tried::Unreached
         }
     }
+}
+
+/// Why a line brought no head.
+pub(super) struct Broken {
+    pub(super) failure: Failure,
+    /// The connection was lost, or takes no more: that says nothing about the origin.
+    lost: bool,
 }
 
 /// How far an attempt came.
@@ -105,7 +111,7 @@ impl Desk {
         let first = match self.converse(line, request, body.take()).await {
             // An idle connection is closed without warning: that says nothing about the origin.
             // A head that broke off half-way counts as none: nothing of it was used.
-            Err(Failure::Reset) if reused => {
+            Err(broken) if broken.lost && reused => {
                 course.resent = true;
                 to.ledger.resent();
                 let until = Instant::now() + self.deadlines.connect;
@@ -115,7 +121,8 @@ impl Desk {
             }
             other => other,
         };
-        Ok(self.reconsider(to, request, first?).await)
+        let first = first.map_err(|broken| broken.failure)?;
+        Ok(self.reconsider(to, request, first).await)
     }
 
     /// Where the origin refuses a secret that has just changed, it may not have learnt of that yet: the
@@ -131,17 +138,22 @@ impl Desk {
         to.ledger.resent();
         let until = Instant::now() + self.deadlines.connect;
         let again = async {
-            let line = self.line(to, false, until).await?;
-            self.converse(line, &request, None).await
+            let line = self.line(to, false, until).await.ok()?;
+            self.converse(line, &request, None).await.ok()
         };
         match again.await {
-            Ok(second) if !second.1.refuses() => {
+            Some(second) if !second.1.refuses() => {
                 if !second.1.status.is_server_error() {
                     request.seal.prefer();
                 }
+                rest::leave(first.0, &first.1);
                 second
             }
-            _ => first,
+            Some((line, head)) => {
+                rest::leave(line, &head);
+                first
+            }
+            None => first,
         }
     }
 
@@ -151,19 +163,19 @@ impl Desk {
         Ok(line)
     }
 
-    /// Sends a request on a line and reads the answer's head. A line that fails is used no more.
+    /// Sends a request on a line and reads the answer's head.
     pub(super) async fn converse(
         &self,
         mut line: Line,
         request: &Request,
         body: Option<RequestBody>,
-    ) -> Result<(Line, Head), Failure> {
+    ) -> Result<(Line, Head), Broken> {
         match self.exchange(&mut line, request, body).await {
             Ok(head) => Ok((line, head)),
-            Err(failure) => {
-                line.condemn();
-                Err(failure)
-            }
+            Err(failure) => Err(Broken {
+                failure,
+                lost: line.was_lost(failure),
+            }),
         }
     }
 
@@ -174,11 +186,19 @@ impl Desk {
         body: Option<RequestBody>,
     ) -> Result<Head, Failure> {
         let patience = request.patience(&self.deadlines);
-        within(patience, line.send(request, &self.additions)).await?;
+        let Ok(sent) = timeout(patience, line.send(request, &self.additions)).await else {
+            line.stalled();
+            return Err(Failure::Timeout);
+        };
+        sent?;
         if let Some(body) = body.filter(|_| !request.payload.is_empty()) {
             self.send_body(line, request.payload, body).await?;
         }
-        within(patience, line.read_head(&request.method)).await
+        let Ok(head) = timeout(patience, line.read_head(&request.method)).await else {
+            line.stalled();
+            return Err(Failure::Timeout);
+        };
+        head
     }
 
     /// Passes a body on. An origin that stops reading it may still have answered (413, say): then
@@ -191,44 +211,33 @@ impl Desk {
     ) -> Result<(), Failure> {
         let patience = self.deadlines.between_bytes;
         let mut sent = 0;
-        while let Some(frame) = within(patience, async {
-            let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
-            frame.transpose().map_err(|_| Failure::Reset)
-        })
-        .await?
-        {
+        loop {
+            let frame = timeout(patience, poll_fn(|cx| body.as_mut().poll_frame(cx))).await;
+            let Some(frame) = frame.map_err(|_| Failure::Timeout)? else {
+                break;
+            };
+            let frame = frame.map_err(|_| Failure::Reset)?;
             // Trailers end here; and an empty piece would be written as the last chunk.
             let Some(piece) = frame.into_data().ok().filter(|piece| !piece.is_empty()) else {
                 continue;
             };
             sent += piece.len() as u64;
             let Ok(written) = timeout(patience, line.send_piece(piece)).await else {
+                line.stalled();
                 return Err(Failure::Timeout);
             };
             if written.is_err() {
-                line.condemn();
                 return Ok(());
             }
         }
         if matches!(payload, Payload::Bytes(promised) if promised != sent) {
             return Err(Failure::Reset);
         }
-        match timeout(patience, line.end_body()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => {
-                line.condemn();
-                Ok(())
-            }
-            Err(_) => Err(Failure::Timeout),
+        // An error: as above, it may still have answered.
+        if timeout(patience, line.end_body()).await.is_err() {
+            line.stalled();
+            return Err(Failure::Timeout);
         }
+        Ok(())
     }
-}
-
-async fn within<T>(
-    patience: Duration,
-    step: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout(patience, step)
-        .await
-        .unwrap_or(Err(Failure::Timeout))
 }

@@ -20,10 +20,8 @@ use super::line::Line;
 use super::request::{Payload, Request};
 use super::sign::Seal;
 use super::site::Site;
-use super::{Check, CheckKind, Failure, Framing, Rank};
+use super::{Check, CheckKind, Failure, Rank, rest};
 
-/// An answer is read so far; of a longer one, the status must do.
-const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Between two checks at least, whatever the settings say.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// What origins' logs tell checks by.
@@ -93,18 +91,22 @@ impl Desk {
         Ok(line)
     }
 
-    async fn check_asking(
+    pub(super) async fn check_asking(
         &self,
         site: &Site,
         path: &PathAndQuery,
         until: Instant,
     ) -> Result<StatusCode, Complaint> {
+        let ready = self.signer.ready(until).await;
+        ready.map_err(Complaint::Failure)?;
         let line = self.check_connecting(site, until).await?;
-        let seal = self.signer.seal().await.map_err(Complaint::Failure)?;
+        let seal = self.signer.seal().map_err(Complaint::Failure)?;
         let request = request(path, seal);
         let asking = async {
-            let (mut line, head) = self.converse(line, &request, None).await?;
-            read(&mut line, head.framing).await?;
+            let asked = self.converse(line, &request, None).await;
+            let (mut line, head) = asked.map_err(|broken| broken.failure)?;
+            // Of a long one, the status must do.
+            rest::read(&mut line, head.framing).await?;
             Ok(head.status)
         };
         let asked = timeout_at(until, asking).await;
@@ -133,24 +135,6 @@ fn judge(status: StatusCode, expect: &[StatusCode]) -> Result<(), Complaint> {
         expect.contains(&status)
     };
     good.then_some(()).ok_or(Complaint::Status(status))
-}
-
-/// Reads a body, as far as bodies of checks are read.
-async fn read(line: &mut Line, framing: Framing) -> Result<(), Failure> {
-    let mut received = 0;
-    while !line.ended() {
-        match line.read().await.map_err(|_| Failure::Truncated)? {
-            Some(piece) => received += piece.len() as u64,
-            None => break,
-        }
-        if received > BODY_BYTES_MAX {
-            return Ok(());
-        }
-    }
-    match framing {
-        Framing::Length(length) if length != received => Err(Failure::Truncated),
-        _ => Ok(()),
-    }
 }
 
 /// Held by the tasks that check; gone with the last of them.

@@ -20,7 +20,9 @@ use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::line::{Line, Session};
+use super::pulse::Pulses;
 use super::resolve::{Names, share};
+use super::rest::Rests;
 use super::sign::ClientCertificate;
 use super::{Endpoint, Failure, Protocol, Settings, SetupError};
 
@@ -45,6 +47,8 @@ const NO_AUTHORITIES: &str = "/dev/null";
 /// The ways to one group.
 pub(super) struct Dial {
     connector: Connector,
+    pulses: Pulses,
+    rests: Rests,
     endpoints: Vec<Endpoint>,
     sni: Option<String>,
     verify: bool,
@@ -85,6 +89,8 @@ impl Dial {
             .map_err(|_| SetupError::Authorities)?;
         Ok(Dial {
             connector,
+            pulses: Pulses::default(),
+            rests: Rests::default(),
             endpoints: settings.endpoints.clone(),
             sni: settings.sni.clone().filter(|name| !name.is_empty()),
             verify: settings.verify,
@@ -108,6 +114,14 @@ impl Dial {
 
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
+    }
+
+    pub(super) fn pulses(&self) -> &Pulses {
+        &self.pulses
+    }
+
+    pub(super) fn rests(&self) -> &Rests {
+        &self.rests
     }
 
     /// Gets a line to an endpoint: an open one to any of its good addresses, else a new one to the first

@@ -54,7 +54,11 @@ impl Desk {
         if self.sites.iter().all(|site| site.refuses(now())) {
             return Err(Failure::Open);
         }
-        let permit = self.gate.enter(errand.rank, self.deadlines.queue).await?;
+        // Who waits for credentials keeps nobody else waiting.
+        let ready = self.signer.ready(queue_until).await;
+        ready.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        let patience = queue_until.saturating_duration_since(Instant::now());
+        let permit = self.gate.enter(errand.rank, patience).await?;
         let Answer { line, head, entry } = self.ask(errand, queue_until, until).await?;
         let idle = head.idle();
         let Head {
@@ -90,7 +94,7 @@ impl Desk {
         until: Instant,
     ) -> Result<Answer, Failure> {
         let (held, rank) = (errand.held, errand.rank);
-        let seal = self.signer.seal().await;
+        let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let (request, mut body) = Request::of(errand, seal);
@@ -111,8 +115,8 @@ impl Desk {
                 Ok(answer) => {
                     let is_poor = self.is_poor(answer.head.status, held && left > 0);
                     let wait = answer.head.retry_after();
-                    if let Some(Answer { entry, head, .. }) = poor.replace(answer) {
-                        entry.whole(head.status);
+                    if let Some(former) = poor.replace(answer) {
+                        former.dismiss();
                     }
                     (if is_poor { Tried::Poor } else { Tried::Good }, wait)
                 }
@@ -211,7 +215,7 @@ impl Desk {
                 .attempt(entry, &request, &mut None, (connect_until, until))
                 .await
             {
-                answer.entry.whole(answer.head.status);
+                answer.dismiss();
             }
         });
     }

@@ -107,7 +107,11 @@ impl Desk {
 /// Of two that are not good: a poor answer is better than none.
 fn better(later: Outcome, earlier: Outcome) -> Outcome {
     match (later, earlier) {
-        (Ok(answer), _) | (Err(_), Ok(answer)) => Ok(answer),
+        (Ok(later), Ok(earlier)) => {
+            earlier.dismiss();
+            Ok(later)
+        }
+        (Ok(answer), Err(_)) | (Err(_), Ok(answer)) => Ok(answer),
         (Err(later), Err(earlier)) => Err(Trouble {
             sent: later.sent || earlier.sent,
             resent: later.resent || earlier.resent,

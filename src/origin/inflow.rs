@@ -97,8 +97,13 @@ impl Course {
         self.ran_out = self.until < silent_until;
         // A piece may be empty; a flood of them must not outlast the deadline.
         while Instant::now() < until {
-            let piece = timeout_at(until, self.line.read()).await;
-            match piece.map_err(|_| Failure::Truncated)? {
+            let Ok(piece) = timeout_at(until, self.line.read()).await else {
+                if !self.ran_out {
+                    self.line.stalled();
+                }
+                return Err(Failure::Truncated);
+            };
+            match piece {
                 Ok(Some(piece)) if piece.is_empty() => {}
                 Ok(Some(piece)) => {
                     self.received += piece.len() as u64;
@@ -139,8 +144,7 @@ impl Course {
         drop(self.permit);
     }
 
-    fn fail(mut self, failure: Failure) {
-        self.line.condemn();
+    fn fail(self, failure: Failure) {
         drop(self.line);
         if self.ran_out {
             self.entry.broke_off(failure);

@@ -15,7 +15,9 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use super::Failure;
 use super::dial::Dial;
 use super::head::{self, Head};
+use super::pulse::{Pulse, is_of_connection};
 use super::request::{Additions, Request};
+use super::rest::Rests;
 
 /// Answers of the kind 1xx before the real one, at most.
 const INTERIM_MAX: usize = 16;
@@ -36,6 +38,8 @@ pub(super) enum Session {
 pub(super) struct Line {
     /// Taken out when the line ends.
     session: Option<Session>,
+    /// Of its connection, where that is shared.
+    pulse: Option<Pulse>,
     peer: HttpPeer,
     endpoint: usize,
     reused: bool,
@@ -51,14 +55,23 @@ impl Line {
         reused: bool,
         dial: &Arc<Dial>,
     ) -> Line {
+        let pulse = match &session {
+            Session::H1(_) => None,
+            Session::H2(session) => Some(dial.pulses().of(session)),
+        };
         Line {
             session: Some(session),
+            pulse,
             peer,
             endpoint,
             reused,
             condemned: false,
             dial: Arc::clone(dial),
         }
+    }
+
+    pub(super) fn rests(&self) -> &Rests {
+        self.dial.rests()
     }
 
     /// Others used its connection before.
@@ -69,6 +82,21 @@ impl Line {
     /// Its connection is not to be used by anybody any more. Streams under way may finish.
     pub(super) fn condemn(&mut self) {
         self.condemned = true;
+    }
+
+    /// It was waited on in vain. A connection of its own is left, a shared one if it is silent to
+    /// all.
+    pub(super) fn stalled(&mut self) {
+        if self.pulse.as_ref().is_none_or(Pulse::is_still) {
+            self.condemn();
+        }
+    }
+
+    /// Whether a request that failed like this on it may well be answered on another connection:
+    /// one that was closed, or takes no more, says nothing about the origin.
+    pub(super) fn was_lost(&self, failure: Failure) -> bool {
+        // Every error of a connection of one's own is the connection's.
+        failure == Failure::Reset && (self.pulse.is_none() || self.condemned)
     }
 
     /// Sends the head; a body follows unless the request has none.
@@ -88,23 +116,26 @@ impl Line {
                 session.write_request_header(head, request.payload.is_empty())
             }
         };
-        sent.map_err(|error| Failure::of_asking(&error))
+        self.heed(sent).map_err(|error| Failure::of_asking(&error))
     }
 
     /// Sends a piece of the body.
     pub(super) async fn send_piece(&mut self, piece: Bytes) -> Result<()> {
-        match self.session() {
+        self.listen();
+        let sent = match self.session() {
             Session::H1(session) => session.write_body(&piece).await.map(drop),
             Session::H2(session) => session.write_request_body(piece, false).await,
-        }
+        };
+        self.heed(sent)
     }
 
     /// Ends the body.
     pub(super) async fn end_body(&mut self) -> Result<()> {
-        match self.session() {
+        let ended = match self.session() {
             Session::H1(session) => session.finish_body().await.map(drop),
             Session::H2(session) => session.finish_request_body(),
-        }
+        };
+        self.heed(ended)
     }
 
     /// Reads up to the end of the answer's head, past interim answers.
@@ -113,6 +144,7 @@ impl Line {
         method: &Method,
     ) -> std::result::Result<Head, Failure> {
         let asking = |error: Box<pingora_error::Error>| Failure::of_asking(&error);
+        self.listen();
         match self.session() {
             Session::H1(session) => {
                 for _ in 0..INTERIM_MAX {
@@ -127,9 +159,13 @@ impl Line {
                 Err(Failure::Protocol)
             }
             Session::H2(session) => {
-                session.read_response_header().await.map_err(asking)?;
-                let head = session.response_header().ok_or(Failure::Protocol)?;
-                head::h2(method, head.status, head.headers.clone())
+                let read = session.read_response_header().await;
+                let head = session.response_header();
+                let head = head.map(|head| (head.status, head.headers.clone()));
+                self.heed(read).map_err(asking)?;
+                self.beat();
+                let (status, headers) = head.ok_or(Failure::Protocol)?;
+                head::h2(method, status, headers)
             }
         }
     }
@@ -137,10 +173,15 @@ impl Line {
     /// The next bytes of the answer's body (an empty piece is not its end); `None` is the end as
     /// the connection tells it.
     pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
-        match self.session() {
+        self.listen();
+        let read = match self.session() {
             Session::H1(session) => session.read_body_bytes().await,
             Session::H2(session) => session.read_response_body().await,
+        };
+        if read.is_ok() {
+            self.beat();
         }
+        self.heed(read)
     }
 
     /// Whether the end of the body is already known to have come, after a successful read.
@@ -178,6 +219,28 @@ impl Line {
         if tokio::runtime::Handle::try_current().is_ok() {
             let connector = self.dial.connector();
             connector.release_http_session(*session, &self.peer, Some(idle));
+        }
+    }
+
+    /// After an error a connection of its own is used no more, a shared one if the error is not the
+    /// stream's.
+    fn heed<T>(&mut self, step: Result<T>) -> Result<T> {
+        step.inspect_err(|error| {
+            if self.pulse.is_none() || is_of_connection(error) {
+                self.condemned = true;
+            }
+        })
+    }
+
+    fn listen(&mut self) {
+        if let Some(pulse) = &mut self.pulse {
+            pulse.listen();
+        }
+    }
+
+    fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse.beat();
         }
     }
 

@@ -99,12 +99,19 @@ impl Signer {
         Ok(signer)
     }
 
-    /// What the next request is to be sent with. Waits only where there is nothing to sign with,
-    /// and not for long.
-    pub(super) async fn seal(self: &Arc<Self>) -> Result<Seal, Failure> {
+    /// Waits until there is something to sign with: only where there is nothing, and not for long.
+    pub(super) async fn ready(&self, until: Instant) -> Result<(), Failure> {
+        match &self.signing {
+            Some((_, keyring)) => keyring.ready(until).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the next request is to be sent with.
+    pub(super) fn seal(self: &Arc<Self>) -> Result<Seal, Failure> {
         self.tend();
         let signing = match &self.signing {
-            Some((scope, keyring)) => Some((Arc::clone(scope), keyring.credentials().await?)),
+            Some((scope, keyring)) => Some((Arc::clone(scope), keyring.credentials()?)),
             None => None,
         };
         let former = self.former_first.load(Ordering::Relaxed) && self.remembers(Instant::now());

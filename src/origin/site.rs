@@ -212,7 +212,7 @@ impl Site {
         let mut watched = self.watched.lock();
         match leave {
             Some(pass) if result.is_ok() => watched.breaker.record(pass, now, true),
-            Some(pass) => watched.breaker.lost(pass, now),
+            Some(pass) => watched.breaker.returned(pass, now),
             None => {}
         }
         let health = watched.health.as_mut();

@@ -1,9 +1,13 @@
 //! An origin that fails is not asked again and again: viewers get what is held, or a word, at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::support::metrics::{BREAKER_OPENED, ORIGIN_REQUESTS};
 use crate::support::shield::{Builder, endpoint};
-use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, segment, status};
+use crate::support::viewer::Viewer;
+use crate::support::{
+    Gate, Origin, Shield, eventually, get, manifest, noise, playlist, segment, status,
+};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -214,4 +218,64 @@ async fn but_not_for_what_viewers_break() {
     };
     eventually("the origin's part of them ended", broken).await;
     shield.get("/a.ts").await.is_whole("whole");
+}
+
+/// Nor does a viewer who is slow to send what he uploads, until nobody waits for the rest.
+#[tokio::test]
+async fn nor_for_uploads_that_stall() {
+    let origin = Origin::start().await.on("/a.ts", segment("whole"));
+    let shield = touchy(&origin)
+        .route(|route| route.pass_methods = true)
+        .origin(|group| group.deadlines.between_bytes = Duration::from_millis(200))
+        .start()
+        .await;
+    let mut stalling = Vec::new();
+    for _ in 0..6 {
+        let mut viewer = shield.viewer().await;
+        let head = "PUT /up HTTP/1.1\r\nHost: media.test\r\nContent-Length: 10\r\n\r\nhalf";
+        viewer.send_raw(head.as_bytes()).await;
+        stalling.push(viewer);
+    }
+    eventually("the origin's part of them ended", async || {
+        shield
+            .counted(ORIGIN_REQUESTS, &[("result", "timeout")])
+            .await
+            == 6
+    })
+    .await;
+    shield.get("/a.ts").await.is_whole("whole");
+    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
+}
+
+/// Nor do those who read so slowly what is passed on to them that the time for the whole is over.
+#[tokio::test]
+async fn nor_for_slow_readers() {
+    const TOTAL: Duration = Duration::from_millis(500);
+    let large = noise(0, 16 << 20);
+    let passed = segment(large.clone()).cache_control("no-store");
+    let origin = Origin::start()
+        .await
+        .on("/large.ts", passed)
+        .on("/a.ts", segment("whole"));
+    let shield = touchy(&origin)
+        .origin(|group| {
+            group.deadlines.total = TOTAL;
+            group.deadlines.between_bytes = Duration::from_hours(1);
+        })
+        .start()
+        .await;
+    let mut readers = Vec::new();
+    for _ in 0..6 {
+        let viewer = Viewer::connect_thin(shield.address()).await;
+        readers.push(viewer.begin(get("/large.ts")).await);
+    }
+    let began = Instant::now();
+    eventually("the time to be over", async || began.elapsed() > TOTAL).await;
+    for reader in readers {
+        reader.finish().await.is_cut(&large);
+    }
+    let truncated = [("result", "truncated")];
+    assert_eq!(shield.counted(ORIGIN_REQUESTS, &truncated).await, 6);
+    shield.get("/a.ts").await.is_whole("whole");
+    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
 }

@@ -1,13 +1,13 @@
 //! Where another endpoint can answer, a slow one is waited for by nobody: a late manifest is asked
 //! for twice, within a budget, and who is slow all the time is asked last.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seawall::origin::{Balance, Settings};
 
 use crate::support::metrics::{EJECTED, HEDGES, HEDGES_WON};
 use crate::support::shield::{Builder, endpoint};
-use crate::support::{Gate, Origin, Shield, get, manifest, playlist, segment, status};
+use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, segment, status};
 
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
@@ -18,6 +18,7 @@ const QUICK: &str = "/quick.ts";
 const ENOUGH: usize = 20;
 
 const HOUR: Duration = Duration::from_hours(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// An origin that answers at once, so far.
 async fn quick() -> Origin {
@@ -66,6 +67,83 @@ async fn a_late_manifest_comes_from_the_other() {
     let requests = "seawall_origin_requests_total";
     assert_eq!(shield.counted(requests, &given_up).await, 1);
     assert_eq!(shield.gauge(EJECTED).await, 0);
+}
+
+/// To be late once is nobody's fault. Time after time, the first is asked in vain: it is asked
+/// last.
+#[tokio::test]
+async fn who_is_beaten_time_after_time_is_asked_last() {
+    const LOSSES: u32 = 3;
+    let never = Gate::new();
+    let path = |number| format!("/live/{number}.m3u8");
+    let (mut first, mut second) = (quick().await, quick().await);
+    for number in 0..=LOSSES {
+        first = first.on(
+            &path(number),
+            manifest(playlist(number.into())).hold_head(&never),
+        );
+        second = second.on(&path(number), manifest(playlist(number.into())));
+    }
+    let shield = in_front_of_both(&first, &second)
+        .origin(|group| {
+            group.guards.ejection.failures = LOSSES;
+            group.guards.ejection.base = HOUR;
+            group.guards.ejection.max = HOUR;
+            group.guards.ejection.slow_judgements = u32::MAX;
+        })
+        .start()
+        .await;
+    get_used_to_it(&shield).await;
+    for number in 0..LOSSES {
+        assert_eq!(shield.gauge(EJECTED).await, 0, "after {number}");
+        let answer = shield.get(&path(number)).await;
+        answer.is_whole(playlist(number.into()));
+        assert_eq!(first.hits(&path(number)), 1);
+    }
+    assert_eq!(shield.gauge(EJECTED).await, 1);
+    let answer = shield.get(&path(LOSSES)).await;
+    answer.is_whole(playlist(LOSSES.into()));
+    assert_eq!(first.hits(&path(LOSSES)), 0);
+    let hedges = shield.counted(HEDGES, &[]).await;
+    assert_eq!(hedges, u64::from(LOSSES));
+}
+
+/// One that hangs is left for a moment, and then on trial: it is tried again and again behind the
+/// viewers, with heads, about once a second, and no viewer is sent to it.
+#[tokio::test]
+async fn one_that_hangs_is_tried_behind_the_viewers() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let never = Gate::new();
+    let hung = Origin::start()
+        .await
+        .on(QUICK, segment("hung").hold_head(&never));
+    let second = quick().await;
+    let shield = in_front_of_both(&hung, &second)
+        .origin(|group| {
+            group.deadlines.first_byte = Duration::from_millis(400);
+            group.guards.ejection.failures = 1;
+            group.guards.ejection.base = MOMENT;
+            group.guards.ejection.max = MOMENT;
+        })
+        .start()
+        .await;
+    shield.get(&format!("{QUICK}?0")).await.is_whole("quick");
+    let asked = |method| {
+        let asked = hung.requests(QUICK).into_iter();
+        asked.filter(|request| request.method == method).count()
+    };
+    assert_eq!((asked("GET"), asked("HEAD")), (1, 0));
+
+    let (began, mut number) = (Instant::now(), 0);
+    eventually("three probes", async || {
+        number += 1;
+        let answer = shield.get(&format!("{QUICK}?{number}")).await;
+        answer.is_whole("quick");
+        asked("HEAD") == 3
+    })
+    .await;
+    assert!(began.elapsed() >= 2 * SECOND, "one a second, not more");
+    assert_eq!(asked("GET"), 1, "of {number} viewers none was sent to it");
 }
 
 /// A bad answer of the second does not win over the first's, however late that is.

@@ -38,6 +38,17 @@ pub(super) fn check(table: &mut Table<'_>) -> Check {
     }
     table.put("every", &mut check.pace.every, read::deadline);
     table.put("timeout", &mut check.timeout, read::deadline);
+    if check.timeout > check.pace.every {
+        // What was typed is meant; the default is cut short in silence.
+        if let Some(typed) = table.value("timeout") {
+            let problem = Problem::new("`timeout` is longer than `every`");
+            let problem = problem.at(typed.span(), "the next check would be due before");
+            table
+                .page()
+                .note(problem.help("lower `timeout`, or raise `every`"));
+        }
+        check.timeout = check.pace.every;
+    }
     table.put("successes", &mut check.pace.successes, read::count);
     table.put("failures", &mut check.pace.failures, read::count);
     check

@@ -1,6 +1,7 @@
 //! `[[origin]]`: where does content come from, and how is it asked for?
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::endpoints::endpoints;
 use super::{health, identity, resilience, tables};
@@ -27,9 +28,9 @@ const BALANCES: [(&str, Balance); 4] = [
     ("hash", Balance::Hash),
 ];
 
-/// Reads every `[[origin]]`.
-pub(super) fn groups(root: &mut Table<'_>) -> Vec<Group> {
-    let groups = tables(root, "origin", "[[origin]]", group);
+/// Reads every `[[origin]]`. Viewers wait for `wait_max`.
+pub(super) fn groups(root: &mut Table<'_>, wait_max: Duration) -> Vec<Group> {
+    let groups = tables(root, "origin", "[[origin]]", |table| group(table, wait_max));
     for (at, later) in groups.iter().enumerate() {
         let name = &later.settings.name;
         let same = |earlier: &&Group| earlier.settings.name == *name && !name.is_empty();
@@ -44,7 +45,7 @@ pub(super) fn groups(root: &mut Table<'_>) -> Vec<Group> {
     groups
 }
 
-fn group(table: &mut Table<'_>) -> Group {
+fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
     let name = table.value("name");
     let span = name.map_or(table.span(), |name| name.span());
     let typed = table.get("name", read::parsed(address::name, "a name"));
@@ -87,7 +88,10 @@ fn group(table: &mut Table<'_>) -> Group {
     table.put("hedge", &mut settings.retry.hedge, read::flag);
     let deadlines = &mut settings.deadlines;
     table.get("deadlines", |value| {
-        value.table("deadlines", |table| read_deadlines(table, deadlines))
+        value.table("deadlines", |table| {
+            read_deadlines(table, deadlines);
+            outlasting(table, deadlines, wait_max);
+        })
     });
     table.put_some("health", &mut settings.health, |value| {
         value.table("health", health::check)
@@ -152,6 +156,25 @@ fn read_deadlines(table: &mut Table<'_>, deadlines: &mut Deadlines) {
             table
                 .page()
                 .note(problem.help(format!("lower `{key}`, or raise `total`")));
+        }
+    }
+}
+
+/// An answer that may begin when nobody waits for it any more is told to nobody as late.
+fn outlasting(table: &mut Table<'_>, deadlines: &Deadlines, wait_max: Duration) {
+    for (key, part) in [
+        ("manifest", deadlines.manifest),
+        ("first_byte", deadlines.first_byte),
+    ] {
+        if part > wait_max
+            && let Some(typed) = table.value(key)
+        {
+            let problem = Problem::new(format!("`{key}` outlasts `wait_max` of [fill]"));
+            let label = format!("viewers wait for an answer for {wait_max:?} at most");
+            let help = format!("lower `{key}`, or raise `wait_max` in [fill]");
+            table
+                .page()
+                .note(problem.at(typed.span(), label).help(help));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]`: what follows when an origin does not answer as it
 //! should.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::config::page::{Read, Table, Value};
@@ -10,6 +12,8 @@ use crate::origin::Settings;
 
 /// More attempts would only add to the load of an origin that is down.
 const ATTEMPTS_MAX: u32 = 3;
+/// Shorter windows would open breakers over single failures, or never.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
 
 /// Reads the tables.
 pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
@@ -26,7 +30,7 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
     table.get("breaker", |value| {
         value.table("breaker", |table| {
             table.put("error_share", &mut breaker.error_share, some_fraction);
-            table.put("window", &mut breaker.window, read::deadline);
+            table.put("window", &mut breaker.window, window);
             table.put("requests_min", &mut breaker.requests_min, read::count);
         })
     });
@@ -75,6 +79,17 @@ fn some_fraction(value: Value<'_>) -> Read<f64> {
         _ => Err(value.problem(Fault::new(
             "a number above 0, at most 1, such as 0.1",
             "no request would ever pass",
+        ))),
+    }
+}
+
+/// In a moment even the busiest origin answers too few to take a share of.
+fn window(value: Value<'_>) -> Read<Duration> {
+    match read::duration(value)? {
+        window if window >= WINDOW_MIN => Ok(window),
+        _ => Err(value.problem(Fault::new(
+            "a duration of at least 1s such as \"10s\"",
+            "too short to tell a bad moment from a failing origin",
         ))),
     }
 }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::window::Window;
 
+/// After a probe that came to nothing, the next goes no sooner.
+const LOST_WAIT_MIN: Duration = Duration::from_millis(100);
+
 /// When an endpoint is given up, and how soon it is tried again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
@@ -95,8 +98,9 @@ pub(in crate::origin) enum Admit {
     No { until: Instant },
 }
 
-/// Leave to ask, once. Ends in [`Breaker::record`] or [`Breaker::lost`]; what is heard of a pass
-/// from before the last opening or closing says nothing about the present, and changes nothing.
+/// Leave to ask, once. Ends in [`Breaker::record`], [`Breaker::lost`] or [`Breaker::returned`];
+/// what is heard of a pass from before the last opening or closing says nothing about the present,
+/// and changes nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::origin) struct Pass(u64);
@@ -170,11 +174,23 @@ impl Breaker {
         }
     }
 
-    /// A pass ended without a verdict: its asker left, or it was never used. If it was the probe,
-    /// another may go at once.
-    pub(in crate::origin) fn lost(&mut self, Pass(round): Pass, now: Instant) {
+    /// A pass ended without a verdict: its asker left. If it was the probe, the next waits as long
+    /// as this one had to: those who leave early are no reason to ask a sick endpoint at the pace
+    /// they come.
+    pub(in crate::origin) fn lost(&mut self, pass: Pass, now: Instant) {
+        let wait = self.wait.max(LOST_WAIT_MIN);
+        self.vacate(pass, now + wait);
+    }
+
+    /// A pass comes back as good as unused: it told nothing of what viewers ask for. If it was the
+    /// probe, one of theirs may go at once.
+    pub(in crate::origin) fn returned(&mut self, pass: Pass, now: Instant) {
+        self.vacate(pass, now);
+    }
+
+    fn vacate(&mut self, Pass(round): Pass, until: Instant) {
         if matches!(self.state, State::Probing { .. }) && round == self.round {
-            self.state = State::Open { until: now };
+            self.state = State::Open { until };
         }
     }
 

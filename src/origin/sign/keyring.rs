@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
@@ -20,6 +20,8 @@ use crate::origin::{Failure, Lookup, SetupError};
 
 /// How long a request waits where nothing good is held.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// And so many at once; the others are refused.
+const WAITING_MAX: usize = 4096;
 /// Renewed so long before they expire, and up to so much earlier: a fleet does not renew at once.
 const AHEAD: Duration = Duration::from_mins(5);
 const AHEAD_JITTER: Duration = Duration::from_mins(1);
@@ -42,6 +44,8 @@ pub(super) struct Keyring {
     wanted: Arc<Notify>,
     /// Rounds ended.
     rounds: watch::Sender<u64>,
+    /// Seats for those who wait.
+    waiting: Semaphore,
     told: Mutex<Option<Told>>,
 }
 
@@ -71,20 +75,28 @@ impl Keyring {
             renewal: Duty::default(),
             wanted: Arc::default(),
             rounds: watch::Sender::new(0),
+            waiting: Semaphore::new(WAITING_MAX),
             told: Mutex::default(),
         }))
     }
 
-    /// Good credentials: held ones at once, else those of the round that ends next.
-    pub(super) async fn credentials(self: &Arc<Self>) -> Result<Credentials, Failure> {
+    /// Waits until there are good credentials: held ones, else those of the round that ends next.
+    pub(super) async fn ready(self: &Arc<Self>, until: Instant) -> Result<(), Failure> {
         self.tend();
         let mut rounds = self.rounds.subscribe();
-        if let Some(held) = self.held() {
-            return Ok(held);
+        if self.held().is_none() {
+            let seat = self.waiting.try_acquire();
+            let _seat = seat.map_err(|_| Failure::Credentials)?;
+            self.wanted.notify_one();
+            // Late or not: what counts is whether there are any now.
+            let until = until.min(Instant::now() + PATIENCE);
+            let _ = timeout_at(until, rounds.changed()).await;
         }
-        self.wanted.notify_one();
-        // Late or not: what counts is whether there are any now.
-        let _ = timeout(PATIENCE, rounds.changed()).await;
+        self.credentials().map(drop)
+    }
+
+    /// Good credentials, as far as any are held.
+    pub(super) fn credentials(&self) -> Result<Credentials, Failure> {
         self.held().ok_or(Failure::Credentials)
     }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -11,9 +12,11 @@ use aws_smithy_types::date_time::Format;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::scripted::Scripted;
-use super::{Failure, LONG, get, origin, settings, until, whole};
+use super::{Failure, LONG, SHORT, get, origin, settings, until, whole};
+use crate::origin::check::Complaint;
 use crate::origin::sign::{Message, Scope, Service, Sigv4, Source};
 use crate::origin::{Origin, Protocol, Settings};
 
@@ -190,6 +193,50 @@ async fn a_profile_is_read_from_its_file() {
     assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "media");
     let signature = line(&heads.lock()[0], "authorization").to_owned();
     assert!(signature.contains("Credential=AKIALIVE/"), "{signature}");
+}
+
+/// Signs with credentials from a place that takes connections and never answers.
+async fn without_credentials() -> (TcpListener, Settings) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let settings = signed_settings(
+        silent.local_addr().unwrap(),
+        &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)],
+    );
+    (silent, settings)
+}
+
+#[tokio::test]
+async fn who_waits_for_credentials_holds_no_permit() {
+    let (_silent, settings) = without_credentials().await;
+    let origin = origin(settings);
+    let mut waiting = Box::pin(origin.fetch(get("/x")));
+    let begun = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
+    assert!(begun.await, "it waits");
+    assert_eq!(origin.stats().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_credentials_beyond_his_time() {
+    let (_silent, mut settings) = without_credentials().await;
+    settings.deadlines.queue = SHORT;
+    let origin = origin(settings);
+    let asked = Instant::now();
+    let failed = origin.fetch(get("/x")).await.map(drop);
+    assert_eq!(failed, Err(Failure::Credentials));
+    assert_eq!(asked.elapsed(), SHORT);
+    assert_eq!(origin.stats().total.failed(Failure::Credentials), 1);
+
+    let asked = Instant::now();
+    let path = "/".parse().unwrap();
+    let desk = &origin.desk;
+    let site = &desk.sites[0];
+    let failed = desk.check_asking(site, &path, asked + SHORT).await;
+    assert!(matches!(
+        failed,
+        Err(Complaint::Failure(Failure::Credentials))
+    ));
+    assert_eq!(asked.elapsed(), SHORT);
 }
 
 /// What was logged.

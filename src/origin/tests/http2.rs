@@ -1,5 +1,7 @@
 //! The same promises over HTTP/2, spoken by prior knowledge.
 
+mod shared;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;

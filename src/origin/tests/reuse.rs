@@ -1,12 +1,13 @@
 //! When is a connection used again, and what if the origin has closed it meanwhile?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
 use super::scripted::Scripted;
-use super::{LONG, errand, get, origin, settings, whole};
+use super::{LONG, endpoint, errand, get, origin, settings, whole};
 use crate::origin::{Endpoint, Failure, Lookup, Origin};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -102,6 +103,84 @@ async fn a_reset_of_a_fresh_connection_is_no_free_retry() {
     let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
     assert_eq!(failure, Failure::Reset);
     assert_eq!(script.accepted(), 1);
+}
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
+const BUSY_CHUNKED: &str = "HTTP/1.1 503 Service Unavailable\r\nTransfer-Encoding: chunked\r\n\r\n\
+                            4\r\nbusy\r\n0\r\n\r\n";
+
+/// The first endpoint refuses, the second answers; the first is never left alone for that.
+fn refused_then_answered(first: &Scripted, second: &Scripted) -> Arc<Origin> {
+    let mut settings = settings(first.address);
+    settings.endpoints.push(endpoint(second.address));
+    settings.guards.ejection.failures = u32::MAX;
+    settings.guards.breaker.requests_min = u32::MAX;
+    settings.retry.budget.share = 1.0;
+    origin(settings)
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_leaves_its_connection_to_the_next() {
+    for busy in [BUSY, BUSY_CHUNKED] {
+        let (first, second) = (Scripted::always(busy).await, Scripted::always(OK).await);
+        let origin = refused_then_answered(&first, &second);
+        for _ in 0..6 {
+            assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
+        }
+        assert_eq!((first.accepted(), second.accepted()), (1, 1));
+        let stats = origin.stats().endpoints;
+        assert_eq!(stats[0].counts.connections_reused, 5);
+    }
+}
+
+#[tokio::test]
+async fn unless_its_rest_is_long_or_does_not_come() {
+    let long = "HTTP/1.1 503 Busy\r\nContent-Length: 70000\r\n\r\nmuch";
+    let endless = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n";
+    let late = "HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nmuch";
+    for answer in [long, endless, late] {
+        let closed = Arc::new(Notify::new());
+        let first = Scripted::play({
+            let closed = closed.clone();
+            move |mut wire| {
+                let closed = closed.clone();
+                async move {
+                    wire.request().await;
+                    wire.say(answer).await;
+                    wire.closed().await;
+                    closed.notify_one();
+                }
+            }
+        })
+        .await;
+        let second = Scripted::always(OK).await;
+        let origin = refused_then_answered(&first, &second);
+        assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
+        let left = tokio::time::timeout(LONG, closed.notified()).await;
+        left.expect("the connection is closed");
+    }
+}
+
+#[tokio::test]
+async fn probes_use_one_connection() {
+    let failing = "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n";
+    let (first, second) = (Scripted::always(failing).await, Scripted::always(OK).await);
+    let mut settings = settings(first.address);
+    settings.endpoints.push(endpoint(second.address));
+    settings.guards.breaker.requests_min = 1;
+    settings.guards.breaker.probe_after = Duration::from_millis(1);
+    settings.guards.breaker.probe_after_max = Duration::from_millis(1);
+    let origin = origin(settings);
+    assert_eq!(whole(&origin, get("/x")).await.unwrap().0, 500);
+    let asked = || origin.stats().endpoints[0].counts.connections_reused;
+    let asking = async {
+        while asked() < 5 && first.accepted() == 1 {
+            assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "ok");
+        }
+    };
+    let probed = tokio::time::timeout(LONG, asking).await;
+    probed.expect("probes");
+    assert_eq!(first.accepted(), 1);
 }
 
 #[test]

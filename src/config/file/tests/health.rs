@@ -47,6 +47,15 @@ fn connecting_may_be_enough() {
 }
 
 #[test]
+fn a_check_is_over_when_the_next_is_due() {
+    let check = check("health = { every = \"2s\" }\n").unwrap();
+    assert_eq!(check.timeout, Duration::from_secs(2));
+    let typed = "health = { every = \"2s\", timeout = \"3s\" }\n";
+    let said = complaint(1, &format!("{ORIGIN}{typed}"));
+    assert!(said.contains("`timeout` is longer than `every`"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_checked_is_said() {
     in_origin(
         "health = { path = \"live\" }",

@@ -42,6 +42,16 @@ fn what_cannot_be_meant_is_told() {
             "deadlines = { connect = \"9s\", total = \"5s\" }\n",
             "longer than `total`",
         ),
+        ("breaker = { window = \"900ms\" }\n", "at least 1s"),
+        ("breaker = { window = 0 }\n", "at least 1s"),
+        (
+            "deadlines = { first_byte = \"20s\" }\n",
+            "`first_byte` outlasts `wait_max` of [fill]",
+        ),
+        (
+            "deadlines = { manifest = \"20s\" }\n",
+            "viewers wait for an answer for 15s at most",
+        ),
     ] {
         let said = said(lines);
         assert!(said.contains(told), "{told} in:\n{said}");
@@ -52,4 +62,22 @@ fn what_cannot_be_meant_is_told() {
 fn a_short_total_cuts_the_other_deadlines_short() {
     let settings = settings("deadlines = { total = \"3s\" }\n");
     assert_eq!(settings.deadlines.total, Duration::from_secs(3));
+}
+
+#[test]
+fn a_deadline_may_last_as_long_as_viewers_wait() {
+    let text = format!(
+        "[fill]\nwait_max = \"30s\"\n{ORIGIN}\
+         deadlines = {{ first_byte = \"30s\", blocking = \"50s\" }}\n"
+    );
+    assert_eq!(
+        config(&text).origins[0].deadlines.first_byte,
+        Duration::from_secs(30)
+    );
+    let short = format!("[fill]\nwait_max = \"5s\"\n{ORIGIN}");
+    let usual = config(&short).origins.remove(0).deadlines;
+    assert!(
+        usual.first_byte > Duration::from_secs(5),
+        "a default contradicts nobody"
+    );
 }

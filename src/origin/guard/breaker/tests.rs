@@ -169,11 +169,37 @@ fn an_origin_that_relapses_waits_longer_and_one_that_held_does_not() {
 }
 
 #[test]
-fn a_lost_probe_gives_its_place_to_the_next() {
+fn probes_that_are_lost_do_not_follow_back_to_back() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    for _ in 0..3 {
+        let probe = scene.probe();
+        scene.breaker.lost(probe, scene.now);
+        assert_eq!(scene.refused_for(), SETTINGS.probe_after, "and no longer");
+        scene.wait(SETTINGS.probe_after);
+    }
+    let probe = scene.probe();
+    scene.record(probe, true);
+    assert_eq!(scene.breaker.state(), State::Closed);
+}
+
+#[test]
+fn not_even_where_the_wait_for_a_probe_is_next_to_nothing() {
+    let mut scene = Scene::start();
+    scene.breaker.settings.probe_after = Duration::from_nanos(1);
+    scene.ask(20, false);
+    scene.wait(MS);
+    let probe = scene.probe();
+    scene.breaker.lost(probe, scene.now);
+    assert_eq!(scene.refused_for(), LOST_WAIT_MIN);
+}
+
+#[test]
+fn a_probe_that_is_returned_gives_its_place_to_the_next_at_once() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
-    scene.breaker.lost(probe, scene.now);
+    scene.breaker.returned(probe, scene.now);
     let probe = scene.probe();
     scene.record(probe, true);
     assert_eq!(scene.breaker.state(), State::Closed);
@@ -225,6 +251,7 @@ enum Step {
     Admit,
     Record(usize, bool),
     Lose(usize),
+    Return(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -234,6 +261,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0_usize..64, proptest::bool::weighted(0.3))
             .prop_map(|(which, ok)| Step::Record(which, ok)),
         1 => (0_usize..64).prop_map(Step::Lose),
+        1 => (0_usize..64).prop_map(Step::Return),
     ];
     proptest::collection::vec(step, 0..400)
 }
@@ -279,6 +307,12 @@ impl Bystander {
                 if let Some(pass) = self.take(which) {
                     self.probe = self.probe.filter(|&(probe, _)| probe != pass.0);
                     self.scene.breaker.lost(pass, self.scene.now);
+                }
+            }
+            Step::Return(which) => {
+                if let Some(pass) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.0);
+                    self.scene.breaker.returned(pass, self.scene.now);
                 }
             }
         }

@@ -7,6 +7,7 @@ mod attempt;
 mod check;
 mod choose;
 mod dial;
+mod entry;
 mod failure;
 mod fetch;
 pub mod guard;
@@ -34,6 +35,7 @@ mod tour;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -62,7 +64,7 @@ use request::Additions;
 use resolve::Names;
 use review::Review;
 use sign::Signer;
-use site::Site;
+use site::{Roll, Site};
 
 /// One request to an origin.
 pub struct Errand {
@@ -78,6 +80,8 @@ pub struct Errand {
     pub body: Option<RequestBody>,
     /// It was there a moment ago: one endpoint's "not found" is not believed while another can be asked.
     pub held: bool,
+    /// Something is served instead if there is no answer: no endpoint is asked twice for it.
+    pub covered: bool,
     /// Its place when not all can go at once.
     pub rank: Rank,
 }
@@ -97,6 +101,7 @@ impl Errand {
             headers,
             body: None,
             held: false,
+            covered: false,
             rank,
         }
     }
@@ -156,8 +161,10 @@ impl Origin {
             value.ok_or(SetupError::Host { host })
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
-        let sites = (0..settings.endpoints.len())
-            .map(|place| Site::new(place, &settings).into())
+        let places = 0..settings.endpoints.len();
+        let roll: Roll = places.clone().map(|_| AtomicBool::new(true)).collect();
+        let sites = places
+            .map(|place| Site::new(place, &settings, &roll).into())
             .collect();
         let limits = Limits {
             concurrency_max: concurrency_max(&settings),

@@ -5,11 +5,12 @@ use std::future::poll_fn;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::entry::Entry;
 use super::fetch::Desk;
 use super::head::Head;
 use super::line::Line;
 use super::request::{Payload, Request};
-use super::site::{Entry, Site};
+use super::site::Site;
 use super::step::Tried;
 use super::{Failure, RequestBody, rest};
 
@@ -80,9 +81,13 @@ impl Desk {
                 Ok(Answer { line, head, entry })
             }
             Err(failure) => {
-                // A viewer's body may have broken off, and a held-back playlist is late by intent.
+                // A viewer's body may have broken off, a held-back playlist is late by intent, and what the
+                // queue took of the time for everything the endpoint did not have.
                 let ours = request.payload.is_empty();
-                if ours && !(failure == Failure::Timeout && request.blocks()) {
+                let patience = request.patience(&self.deadlines);
+                let cut_short = course.sent.is_some_and(|sent| sent.elapsed() < patience);
+                let excused = request.blocks() || cut_short;
+                if ours && !(failure == Failure::Timeout && excused) {
                     entry.failed(failure);
                 } else {
                     entry.broke_off(failure);

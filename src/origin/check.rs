@@ -101,7 +101,7 @@ impl Desk {
         ready.map_err(Complaint::Failure)?;
         let line = self.check_connecting(site, until).await?;
         let seal = self.signer.seal().map_err(Complaint::Failure)?;
-        let request = request(path, seal);
+        let request = request(path, seal).map_err(Complaint::Failure)?;
         let asking = async {
             let asked = self.converse(line, &request, None).await;
             let (mut line, head) = asked.map_err(|broken| broken.failure)?;
@@ -116,16 +116,16 @@ impl Desk {
     }
 }
 
-fn request(path: &PathAndQuery, seal: Seal) -> Request {
-    Request {
+fn request(path: &PathAndQuery, seal: Seal) -> Result<Request, Failure> {
+    Ok(Request {
         method: Method::GET,
-        path_and_query: path.clone(),
+        target: seal.target(path)?,
         host: None,
         headers: HeaderMap::from_iter([(USER_AGENT, NAME)]),
         payload: Payload::Nothing,
         rank: Rank::Behind,
         seal,
-    }
+    })
 }
 
 fn judge(status: StatusCode, expect: &[StatusCode]) -> Result<(), Complaint> {

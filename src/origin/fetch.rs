@@ -2,10 +2,11 @@
 //!
 //! An endpoint that could not even be connected to costs nothing but the time: the next is asked at once. Any
 //! further attempt is a retry, for requests that may be sent twice and as long as the budget lasts. The same
-//! endpoint is asked again only after quick failures, where nothing is held that could be served instead: whoever
+//! endpoint is asked again only after quick failures, where nothing is served instead: whoever
 //! waited for a timeout does not wait for another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use super::attempt::Answer;
 use super::check::Checkups;
 use super::choose::{Standing, Wheel, order};
 use super::dial::Dial;
+use super::entry::Entry;
 use super::guard::budget::Budget;
 use super::head::Head;
 use super::inflow::{Course, Inflow};
@@ -23,9 +25,9 @@ use super::request::{Additions, Request};
 use super::resolve::share;
 use super::review::Review;
 use super::sign::Signer;
-use super::site::{Entry, Site};
+use super::site::Site;
 use super::step::{Chances, Step, Tried, step};
-use super::tour::Tour;
+use super::tour::{Reach, Tour};
 use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
 use crate::policy::absence::is_absence;
 
@@ -93,11 +95,12 @@ impl Desk {
         queue_until: Instant,
         until: Instant,
     ) -> Result<Answer, Failure> {
-        let (held, rank) = (errand.held, errand.rank);
+        let (held, covered, rank) = (errand.held, errand.covered, errand.rank);
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
-        let (request, mut body) = Request::of(errand, seal);
+        let (request, mut body) = Request::of(errand, seal)
+            .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         self.budget.lock().request(now());
         let mut tour = Tour {
             held,
@@ -112,7 +115,8 @@ impl Desk {
             let outcome = self.race(entry, &request, &mut body, &mut tour).await;
             let left = self.left(&tour);
             let (tried, wait) = match outcome {
-                Ok(answer) => {
+                Ok(mut answer) => {
+                    answer.entry.alone();
                     let is_poor = self.is_poor(answer.head.status, held && left > 0);
                     let wait = answer.head.retry_after();
                     if let Some(former) = poor.replace(answer) {
@@ -126,25 +130,50 @@ impl Desk {
                 }
             };
             let again = request.repeatable() && retries < self.retry.attempts_max;
-            match step(tried, Chances { left, held, again }) {
+            let chances = Chances {
+                left,
+                covered,
+                again,
+            };
+            match step(tried, chances) {
                 Step::End => break,
                 Step::Next => continue,
                 Step::Retry(reach) => tour.reach = reach,
             }
-            // A retry is one more request in the origin's eyes.
-            if !self.budget.lock().try_spend(now()) || !self.gate.try_turn() {
+            let pause = self.pause(&tour, retries, wait);
+            let Some(pause) = pause.filter(|_| self.may_retry()) else {
                 break;
-            }
+            };
             site.ledger.retried();
-            if left == 0 {
-                let Some(pause) = self.retry.backoff.wait(retries, fastrand::f64(), wait) else {
-                    break;
-                };
+            if !pause.is_zero() {
                 sleep(pause).await;
             }
             retries += 1;
         }
         poor.ok_or(tour.failure)
+    }
+
+    /// How long to wait before a retry: not at all where another endpoint has room for it. `None`:
+    /// nobody has, or nobody who wants to be asked again so soon.
+    fn pause(&self, tour: &Tour, retries: u32, wait: Option<Duration>) -> Option<Duration> {
+        if self.has_room(tour.unasked()) {
+            return Some(Duration::ZERO);
+        }
+        let again = tour.reach == Reach::All && self.has_room(tour.asked());
+        let backoff = &self.retry.backoff;
+        again.then(|| backoff.wait(retries, fastrand::f64(), wait))?
+    }
+
+    /// Takes leave for a retry, and a turn: in the origin's eyes it is one more request.
+    fn may_retry(&self) -> bool {
+        let mut budget = self.budget.lock();
+        budget.affords(now()) && self.gate.try_turn() && budget.try_spend(now())
+    }
+
+    fn has_room(&self, places: &[usize]) -> bool {
+        let now = now();
+        let mut sites = places.iter().map(|place| &self.sites[*place]);
+        sites.any(|site| !site.refuses(now) && site.slot().is_some())
     }
 
     /// Until when there must be a connection to the endpoint whose turn it is, and until when
@@ -189,6 +218,9 @@ impl Desk {
                 good: stands(site),
             })
             .collect();
+        for (site, standing) in self.sites.iter().zip(&standings) {
+            site.enrol(standing.good);
+        }
         let good = standings.iter().filter(|standing| standing.good).count();
         if good > 0 {
             let due = self.sites.iter().filter(|site| site.wants_probe(now));

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::attempt::{Answer, Trouble};
+use super::entry::Entry;
 use super::fetch::{Desk, now};
 use super::request::Request;
-use super::site::Entry;
 use super::tour::Tour;
 use super::{Rank, RequestBody, Retry};
 
@@ -89,11 +89,14 @@ impl Desk {
         if !self.stands(site, now) {
             return None;
         }
-        // It must fit beside the first one: a hedge never goes over a cap.
-        let slot = site.slot()?.with(self.gate.try_enter()?);
-        if !self.budget.lock().try_spend(now) {
+        let mut budget = self.budget.lock();
+        // Looked at first: a turn taken in vain is lost.
+        if !budget.affords(now) {
             return None;
         }
+        // It must fit beside the first one: a hedge never goes over a cap.
+        let slot = site.slot()?.with(self.gate.try_enter()?);
+        budget.try_spend(now);
         tour.turns += 1;
         Entry::open(site, slot, now)
     }

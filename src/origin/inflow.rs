@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
+use super::entry::Entry;
 use super::limit::Permit;
 use super::line::Line;
-use super::site::Entry;
 use super::{Failure, Framing};
 
 /// A body on its way from an origin. Dropping it before its end closes the connection.

@@ -16,7 +16,8 @@ use super::{Deadlines, Errand, Failure, Rank, RequestBody};
 /// Everything of an errand but its body.
 pub(super) struct Request {
     pub(super) method: Method,
-    pub(super) path_and_query: PathAndQuery,
+    /// As it is sent.
+    pub(super) target: PathAndQuery,
     pub(super) host: Option<HeaderValue>,
     pub(super) headers: HeaderMap,
     pub(super) payload: Payload,
@@ -62,19 +63,23 @@ impl Payload {
 }
 
 impl Request {
-    /// An errand's request, and the body to send with it.
-    pub(super) fn of(errand: Errand, seal: Seal) -> (Request, Option<RequestBody>) {
+    /// An errand's request, and the body to send with it. What cannot be sent to anybody fails here,
+    /// so that no endpoint is blamed for it.
+    pub(super) fn of(
+        errand: Errand,
+        seal: Seal,
+    ) -> Result<(Request, Option<RequestBody>), Failure> {
         let payload = Payload::of(&errand.method, errand.body.as_ref());
         let request = Request {
             method: errand.method,
-            path_and_query: errand.path_and_query,
+            target: seal.target(&errand.path_and_query)?,
             host: errand.host,
             headers: errand.headers,
             payload,
             rank: errand.rank,
             seal,
         };
-        (request, errand.body)
+        Ok((request, errand.body))
     }
 
     /// The same request for a head alone.
@@ -90,7 +95,7 @@ impl Request {
     pub(super) fn sealed(&self, seal: Seal) -> Request {
         Request {
             method: self.method.clone(),
-            path_and_query: self.path_and_query.clone(),
+            target: self.target.clone(),
             host: self.host.clone(),
             headers: self.headers.clone(),
             payload: self.payload,
@@ -102,7 +107,7 @@ impl Request {
     /// A number that is the same for what is the same to an origin.
     pub(super) fn seed(&self) -> u64 {
         let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        hasher.hash_one((self.path_and_query.as_str(), self.host.as_ref()))
+        hasher.hash_one((self.target.as_str(), self.host.as_ref()))
     }
 
     /// May be sent twice without harm, and can be: nothing of it is used up by sending it.
@@ -112,7 +117,7 @@ impl Request {
 
     /// The origin answers when there is something new to say.
     pub(super) fn blocks(&self) -> bool {
-        blocks(&self.path_and_query)
+        blocks(&self.target)
     }
 
     /// How long an endpoint may take to the end of its answer's head.
@@ -126,8 +131,7 @@ impl Request {
 
     /// The head for an HTTP/1.1 connection to an endpoint.
     pub(super) fn h1(&self, to: usize, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
-        let target = self.seal.target(&self.path_and_query)?;
-        let mut head = self.head(Uri::from(target.clone()), &target, self.host(to, add))?;
+        let mut head = self.head(Uri::from(self.target.clone()), self.host(to, add))?;
         append(&mut head, header::HOST, self.host(to, add))?;
         match self.payload {
             Payload::Nothing => {}
@@ -147,14 +151,13 @@ impl Request {
         tls: bool,
         add: &Additions,
     ) -> Result<Box<RequestHeader>, Failure> {
-        let target = self.seal.target(&self.path_and_query)?;
         let uri = Uri::builder()
             .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
             .authority(self.host(to, add).as_bytes())
-            .path_and_query(target.clone())
+            .path_and_query(self.target.clone())
             .build()
             .map_err(|_| Failure::Protocol)?;
-        let mut head = self.head(uri, &target, self.host(to, add))?;
+        let mut head = self.head(uri, self.host(to, add))?;
         if let Payload::Bytes(length) = self.payload {
             append(&mut head, header::CONTENT_LENGTH, &length.into())?;
         }
@@ -162,12 +165,7 @@ impl Request {
     }
 
     /// Everything but what says how long the body is, and `Host`: that is only signed here.
-    fn head(
-        &self,
-        uri: Uri,
-        target: &PathAndQuery,
-        host: &HeaderValue,
-    ) -> Result<Box<RequestHeader>, Failure> {
+    fn head(&self, uri: Uri, host: &HeaderValue) -> Result<Box<RequestHeader>, Failure> {
         let size = self.headers.len() + self.seal.headers().len() + 2;
         let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
             .map_err(|_| Failure::Protocol)?;
@@ -179,7 +177,7 @@ impl Request {
         let message = Message {
             method: &self.method,
             host,
-            target,
+            target: &self.target,
             headers: &head.headers,
             bodiless: self.payload.is_empty(),
         };
@@ -249,7 +247,7 @@ mod tests {
         Request {
             seal: Seal::of(set.iter().map(header).collect()),
             method: Method::GET,
-            path_and_query: path.parse().unwrap(),
+            target: path.parse().unwrap(),
             host: None,
             headers: HeaderMap::new(),
             payload: Payload::Nothing,

@@ -2,9 +2,9 @@
 //! it is asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::check::Complaint;
@@ -17,6 +17,9 @@ use super::limit::{Census, Gate, Limits, Permit};
 use super::stats::{Checked, Condition, EndpointStats, Ledger};
 use super::{Failure, Rank, Settings};
 
+/// Who stood when a request was last put in order, and was not ejected since.
+pub(super) type Roll = Arc<[AtomicBool]>;
+
 /// One endpoint of a group.
 pub(super) struct Site {
     /// As metrics and logs name it.
@@ -26,10 +29,10 @@ pub(super) struct Site {
     pub(super) priority: u8,
     pub(super) weight: u32,
     pub(super) ledger: Ledger,
-    /// How many others the group has.
-    others: usize,
+    /// Who in the group stands, by place.
+    roll: Roll,
     cap: Option<Cap>,
-    watched: Mutex<Watched>,
+    pub(super) watched: Mutex<Watched>,
 }
 
 /// A bound of its own.
@@ -42,15 +45,15 @@ struct Cap {
 pub(super) struct Slot {
     /// `None`: it bears any number.
     _permit: Option<Permit>,
-    /// Its group's leave, where its asker does not hold it.
-    _leave: Option<Permit>,
+    /// Its group's permit, where its asker does not hold one for it.
+    pub(super) of_group: Option<Permit>,
 }
 
 impl Slot {
-    /// The same, with the group's leave for a request that nobody holds one for.
-    pub(super) fn with(self, leave: Permit) -> Slot {
+    /// The same, with the group's permit for a request that nobody holds one for.
+    pub(super) fn with(self, permit: Permit) -> Slot {
         Slot {
-            _leave: Some(leave),
+            of_group: Some(permit),
             ..self
         }
     }
@@ -60,9 +63,9 @@ impl Slot {
 const TRIAL_EVERY: Duration = Duration::from_secs(1);
 
 /// What its past says of an endpoint.
-struct Watched {
-    breaker: Breaker,
-    ejection: Ejection,
+pub(super) struct Watched {
+    pub(super) breaker: Breaker,
+    pub(super) ejection: Ejection,
     /// Where it is checked.
     health: Option<Health>,
     pace: Pace,
@@ -85,7 +88,7 @@ impl Watched {
 
 impl Site {
     /// The endpoint at a place in a group.
-    pub(super) fn new(place: usize, group: &Settings) -> Site {
+    pub(super) fn new(place: usize, group: &Settings, roll: &Roll) -> Site {
         let (endpoint, guards) = (&group.endpoints[place], &group.guards);
         let now = Instant::now();
         Site {
@@ -94,7 +97,7 @@ impl Site {
             priority: endpoint.priority,
             weight: endpoint.weight,
             ledger: Ledger::default(),
-            others: group.endpoints.len().saturating_sub(1),
+            roll: Arc::clone(roll),
             cap: endpoint.concurrency_max.map(|concurrency_max| Cap {
                 concurrency_max,
                 gate: Gate::new(&Limits {
@@ -136,7 +139,7 @@ impl Site {
             Some(None) => None,
             permit => Some(Slot {
                 _permit: permit.flatten(),
-                _leave: None,
+                of_group: None,
             }),
         }
     }
@@ -153,7 +156,7 @@ impl Site {
         };
         Ok(Slot {
             _permit: permit,
-            _leave: None,
+            of_group: None,
         })
     }
 
@@ -185,12 +188,26 @@ impl Site {
     }
 
     /// It failed somebody, for a reason: it may be ejected for that.
-    fn failed(&self, asked: Instant, reason: &str) {
+    pub(super) fn failed(&self, asked: Instant, reason: &str) {
         let now = Instant::now();
-        let until = self.watched.lock().ejection.failed(now, asked, self.others);
+        let others = self.others_standing();
+        let until = self.watched.lock().ejection.failed(now, asked, others);
         if let Some(until) = until {
-            self.tell_ejected(until.saturating_duration_since(now), reason);
+            self.ejected(until.saturating_duration_since(now), reason);
         }
+    }
+
+    /// Says whether requests are sent to it first, for those that would be ejected.
+    pub(super) fn enrol(&self, stands: bool) {
+        self.roll[self.place].store(stands, Ordering::Relaxed);
+    }
+
+    fn others_standing(&self) -> usize {
+        let others = self.roll.iter().enumerate();
+        let others = others.filter(|(place, _)| *place != self.place);
+        others
+            .filter(|(_, stands)| stands.load(Ordering::Relaxed))
+            .count()
     }
 
     /// Leave for a check to stand in for the probe that its breaker wants, if it wants one.
@@ -258,11 +275,12 @@ impl Site {
         if let Some(until) = watched.ejection.judged(now, own.p50, typical, others) {
             watched.slow = true;
             drop(watched);
-            self.tell_ejected(until.saturating_duration_since(now), "slow");
+            self.ejected(until.saturating_duration_since(now), "slow");
         }
     }
 
-    fn tell_ejected(&self, span: Duration, reason: &str) {
+    fn ejected(&self, span: Duration, reason: &str) {
+        self.enrol(false);
         let (endpoint, seconds) = (&*self.label, span.as_secs());
         tracing::warn!(endpoint, seconds, reason, "origin endpoint ejected");
     }
@@ -292,95 +310,6 @@ impl Site {
     }
 }
 
-/// One attempt at an endpoint: counted, and judged, once, at its end. Counted as given up unless that is told.
-pub(super) struct Entry {
-    site: Arc<Site>,
-    _slot: Slot,
-    asked: Instant,
-    pass: Option<Pass>,
-    end: Option<Result<StatusCode, Failure>>,
-}
-
-impl Entry {
-    /// `None` while the endpoint's breaker lets nobody pass.
-    pub(super) fn open(site: &Arc<Site>, slot: Slot, now: Instant) -> Option<Entry> {
-        let pass = match site.watched.lock().breaker.admit(now) {
-            Admit::Yes(pass) | Admit::Probe(pass) => pass,
-            Admit::No { .. } => return None,
-        };
-        site.ledger.begun();
-        Some(Entry {
-            site: Arc::clone(site),
-            _slot: slot,
-            asked: now,
-            pass: Some(pass),
-            end: None,
-        })
-    }
-
-    pub(super) fn site(&self) -> &Arc<Site> {
-        &self.site
-    }
-
-    /// The answer's head is there; a bad one is held against the endpoint at once.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        if is_bad(status) {
-            self.judge(false);
-        }
-    }
-
-    pub(super) fn received(&self, bytes: usize) {
-        self.site.ledger.received(bytes);
-    }
-
-    /// The answer arrived whole.
-    pub(super) fn whole(mut self, status: StatusCode) {
-        self.judge(true);
-        self.end = Some(Ok(status));
-    }
-
-    /// It did not, and that is the endpoint's fault.
-    pub(super) fn failed(mut self, failure: Failure) {
-        self.judge(false);
-        self.end = Some(Err(failure));
-    }
-
-    /// It did not, and that may be somebody else's fault: counted, but not held against the endpoint.
-    pub(super) fn broke_off(mut self, failure: Failure) {
-        self.end = Some(Err(failure));
-    }
-
-    fn judge(&mut self, good: bool) {
-        let Some(pass) = self.pass.take() else {
-            return;
-        };
-        let now = Instant::now();
-        let mut watched = self.site.watched.lock();
-        watched.breaker.record(pass, now, good);
-        if good {
-            watched.ejection.succeeded(now, self.asked);
-        } else {
-            drop(watched);
-            self.site.failed(self.asked, "failures");
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            self.site.watched.lock().breaker.lost(pass, Instant::now());
-        }
-        self.site.ledger.ended(self.end);
-    }
-}
-
-/// Says more about the endpoint than about what it was asked for, or how.
-fn is_bad(status: StatusCode) -> bool {
-    let how = status == StatusCode::NOT_IMPLEMENTED;
-    (status.is_server_error() && !how) || status == StatusCode::TOO_MANY_REQUESTS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,7 +330,8 @@ mod tests {
             ejection,
             ..Guards::default()
         };
-        let site = Site::new(0, &settings);
+        let roll: Roll = [true, true].map(AtomicBool::new).into();
+        let site = Site::new(0, &settings, &roll);
         let now = Instant::now();
         (0..20).for_each(|_| site.outlasted(now, Duration::from_secs(2)));
         let typical = Duration::from_millis(20);

@@ -24,8 +24,8 @@ pub(super) enum Tried {
 pub(super) struct Chances {
     /// Endpoints that were not asked yet and may be.
     pub(super) left: usize,
-    /// Something is held that can be served instead.
-    pub(super) held: bool,
+    /// Something is served instead.
+    pub(super) covered: bool,
     /// It may be sent once more.
     pub(super) again: bool,
 }
@@ -42,7 +42,11 @@ pub(super) enum Step {
 }
 
 pub(super) fn step(tried: Tried, chances: Chances) -> Step {
-    let Chances { left, held, again } = chances;
+    let Chances {
+        left,
+        covered,
+        again,
+    } = chances;
     let quick = match tried {
         Tried::Good => return Step::End,
         Tried::Unreached if left > 0 => return Step::Next,
@@ -50,7 +54,7 @@ pub(super) fn step(tried: Tried, chances: Chances) -> Step {
         Tried::Poor => true,
         Tried::Failed { quick } => quick,
     };
-    let soon = quick && !held;
+    let soon = quick && !covered;
     if !again || (left == 0 && !soon) {
         Step::End
     } else if soon {
@@ -68,14 +72,21 @@ mod tests {
     const RESET: Tried = Tried::Failed { quick: true };
     const LATE: Tried = Tried::Failed { quick: false };
 
-    fn then(tried: Tried, left: usize, held: bool) -> Step {
+    fn then(tried: Tried, left: usize, covered: bool) -> Step {
         let again = true;
-        step(tried, Chances { left, held, again })
+        step(
+            tried,
+            Chances {
+                left,
+                covered,
+                again,
+            },
+        )
     }
 
     #[test]
-    fn others_are_asked_first_and_the_same_one_only_where_nothing_is_held() {
-        for (tried, left, held, expected) in [
+    fn others_are_asked_first_and_the_same_one_only_where_nothing_covers() {
+        for (tried, left, covered, expected) in [
             (Tried::Good, 1, false, Step::End),
             (POOR, 1, false, Step::Retry(Reach::All)),
             (POOR, 0, false, Step::Retry(Reach::All)),
@@ -84,7 +95,11 @@ mod tests {
             (RESET, 0, false, Step::Retry(Reach::All)),
             (RESET, 0, true, Step::End),
         ] {
-            assert_eq!(then(tried, left, held), expected, "{tried:?} {left} {held}");
+            assert_eq!(
+                then(tried, left, covered),
+                expected,
+                "{tried:?} {left} {covered}"
+            );
         }
     }
 
@@ -98,7 +113,7 @@ mod tests {
     fn who_was_not_reached_costs_no_retry() {
         let chances = |left| Chances {
             left,
-            held: false,
+            covered: false,
             again: false,
         };
         assert_eq!(step(Tried::Unreached, chances(1)), Step::Next);

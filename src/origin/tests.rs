@@ -8,6 +8,7 @@ mod http2;
 mod integrity;
 mod names;
 mod request;
+mod retries;
 mod reuse;
 mod rotation;
 mod scripted;
@@ -54,6 +55,7 @@ fn get(path: &str) -> Errand {
 fn errand(method: Method, path: &str) -> Errand {
     Errand {
         held: false,
+        covered: false,
         method,
         path_and_query: path.parse().unwrap(),
         host: None,

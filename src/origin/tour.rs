@@ -5,8 +5,8 @@
 
 use tokio::time::Instant;
 
+use super::entry::Entry;
 use super::fetch::{Desk, now};
-use super::site::Entry;
 use super::{Failure, Rank};
 
 /// Whom one request goes to, and how far it has come.
@@ -62,6 +62,21 @@ impl Tour {
             queue_until,
             until,
         }
+    }
+
+    /// Those that had their turn.
+    pub(super) fn asked(&self) -> &[usize] {
+        &self.order[..self.turns]
+    }
+
+    /// Those that may be next: the ones in doubt only where all others had their turn.
+    pub(super) fn unasked(&self) -> &[usize] {
+        let end = if self.turns < self.good {
+            self.good
+        } else {
+            self.order.len()
+        };
+        &self.order[self.turns..end]
     }
 
     /// It is this one's turn; those it overtakes come after it.

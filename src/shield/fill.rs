@@ -6,6 +6,7 @@ mod refusing;
 mod reviving;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,6 +18,7 @@ use crate::cache::{Fill, Head, Object};
 use crate::media::{Facts, Kind};
 use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
+use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::lifetime::{Answered, Storage, storage};
 use crate::policy::{Lifetime, Moment, Route, conditional, headers};
 
@@ -100,12 +102,20 @@ impl Job {
             held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
         let (target, host) = (self.target.clone(), self.host.clone());
         let mut errand = Errand::get(target, host, headers, self.rank());
-        errand.held = seen.is_some();
+        errand.held = held.is_some();
+        errand.covered = self.covered();
         let origin = &self.shield.origins[self.route.origin_index];
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply.map(|reply| Told { reply, conditional })),
             () = self.given_up() => None,
         }
+    }
+
+    /// Something is held that may be served if the origin fails.
+    fn covered(&self) -> bool {
+        let held = self.fill.found().object.as_ref();
+        let now = Instant::now();
+        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Dead)
     }
 
     fn rank(&self) -> Rank {

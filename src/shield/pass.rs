@@ -152,6 +152,7 @@ impl Shield {
         let entry = &ask.entry;
         let errand = Errand {
             held: false,
+            covered: false,
             method,
             path_and_query: entry.target.clone(),
             host: entry.host.clone(),

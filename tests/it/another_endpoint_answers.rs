@@ -139,3 +139,17 @@ async fn by_priority() {
     shield.get(PIECE).await.is_whole("second");
     assert_eq!(first.hits(PIECE), 0);
 }
+
+/// An answer that something is not there, held, is nothing that was there a moment ago: one
+/// endpoint's word is enough.
+#[tokio::test]
+async fn what_was_not_there_before_is_asked_for_once() {
+    let missing = status(404).cache_control("max-age=1").age(10);
+    let first = answering(missing.clone()).await;
+    let second = answering(missing).await;
+    let shield = in_front_of_two(&first, &second).start().await;
+    for _ in 0..2 {
+        assert_eq!(shield.get(PIECE).await.status, 404);
+    }
+    assert_eq!((first.hits(PIECE), second.hits(PIECE)), (2, 0));
+}

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::metrics::FILLS;
+use crate::support::metrics::{FILLS, ORIGIN_REQUESTS};
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
-use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, segment, status};
+use crate::support::{
+    Gate, Origin, Shield, eventually, get, hang_up, manifest, playlist, segment, status,
+};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -348,4 +350,46 @@ async fn a_refresh_outlives_its_viewer() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     assert!(shield.get(PATH).await.is_whole(playlist(2)).is_hit());
     assert_eq!(origin.hits(PATH), 2);
+}
+
+/// What is held and may not be served covers nothing: the origin is asked twice, as where nothing is
+/// held.
+#[tokio::test]
+async fn what_may_not_be_served_costs_no_retry() {
+    let strict = segment("old")
+        .cache_control("max-age=1, must-revalidate")
+        .age(10);
+    for trouble in [status(503), hang_up()] {
+        let script = strict.clone().then(trouble).then(segment("new"));
+        let origin = Origin::start().await.on("/a.ts", script);
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.get("/a.ts").await.is_whole("old");
+        shield.get("/a.ts").await.is_whole("new");
+    }
+}
+
+/// Stale 24, for answers that break off: a refresh that did is not made again at once, though every
+/// viewer is served something stale.
+#[tokio::test]
+async fn a_refresh_that_breaks_off_is_not_repeated_at_once() {
+    let stale = segment("whole")
+        .cache_control("max-age=1, stale-while-revalidate=60")
+        .age(10);
+    let half = segment("half").content_length(1000).close();
+    let origin = Origin::start().await.on("/a.ts", stale.then(half));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .start()
+        .await;
+    shield.get("/a.ts").await.is_whole("whole");
+    shield.get("/a.ts").await.is_whole("whole");
+    let truncated = [("result", "truncated")];
+    eventually("the refresh to break off", async || {
+        shield.counted(ORIGIN_REQUESTS, &truncated).await > 0
+    })
+    .await;
+    for _ in 0..20 {
+        shield.get("/a.ts").await.is_whole("whole");
+    }
+    assert_eq!(origin.hits("/a.ts"), 2);
 }

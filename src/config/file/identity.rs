@@ -12,9 +12,10 @@ use crate::origin::Settings;
 use crate::origin::sign::{self, ClientCertificate, Service, Sigv4, Source};
 
 /// Fields that say how a message is framed or where it goes: the shield's own business.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 11] = [
     "connection",
     "content-length",
+    "expect",
     "host",
     "keep-alive",
     "proxy-connection",

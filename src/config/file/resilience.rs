@@ -24,6 +24,17 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
             let statuses = read::list(status, "a list of statuses such as [502, 503, 504]");
             table.put("statuses", &mut retry.statuses, statuses);
             table.put("budget", &mut retry.budget.share, fraction);
+            let least = &mut retry.budget.per_s_min;
+            table.put("budget_per_s_min", least, read::count_or_zero);
+            let backoff = &mut retry.backoff;
+            table.put("wait", &mut backoff.base, read::duration);
+            table.put("wait_max", &mut backoff.max, read::duration);
+            table.put(
+                "retry_after_max",
+                &mut backoff.retry_after_max,
+                read::duration,
+            );
+            in_step(table, ("wait", backoff.base), ("wait_max", backoff.max));
         })
     });
     let breaker = &mut settings.guards.breaker;
@@ -32,6 +43,10 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
             table.put("error_share", &mut breaker.error_share, some_fraction);
             table.put("window", &mut breaker.window, window);
             table.put("requests_min", &mut breaker.requests_min, read::count);
+            let (first, last) = (&mut breaker.probe_after, &mut breaker.probe_after_max);
+            table.put("probe_after", first, read::deadline);
+            table.put("probe_after_max", last, read::deadline);
+            in_step(table, ("probe_after", *first), ("probe_after_max", *last));
         })
     });
     let ejection = &mut settings.guards.ejection;
@@ -40,15 +55,37 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
             table.put("failures", &mut ejection.failures, read::count);
             table.put("first", &mut ejection.base, read::deadline);
             table.put("longest", &mut ejection.max, read::deadline);
-            if ejection.max < ejection.base {
-                let problem = Problem::new("`longest` is shorter than `first`");
-                let problem = problem.at(table.span(), "in here");
-                table
-                    .page()
-                    .note(problem.help("raise `longest`, or lower `first`"));
-            }
+            in_step(table, ("first", ejection.base), ("longest", ejection.max));
+            table.put("slow_factor", &mut ejection.slow_factor, more_than_once);
+            table.put("slow_floor", &mut ejection.slow_floor, read::duration);
+            table.put(
+                "slow_judgements",
+                &mut ejection.slow_judgements,
+                read::count,
+            );
         })
     });
+}
+
+/// What begins with one duration grows to the other.
+fn in_step(table: &Table<'_>, (least, from): (&str, Duration), (most, to): (&str, Duration)) {
+    if to < from {
+        let problem = Problem::new(format!("`{most}` is shorter than `{least}`"));
+        let problem = problem.at(table.span(), "in here");
+        let help = format!("raise `{most}`, or lower `{least}`");
+        table.page().note(problem.help(help));
+    }
+}
+
+/// As slow as the others is not slow.
+fn more_than_once(value: Value<'_>) -> Read<f64> {
+    match read::share(value)? {
+        factor if factor > 1.0 => Ok(factor),
+        _ => Err(value.problem(Fault::new(
+            "a number above 1 such as 4.0",
+            "every endpoint would be slow",
+        ))),
+    }
 }
 
 fn attempts(value: Value<'_>) -> Read<u32> {

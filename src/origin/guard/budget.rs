@@ -53,12 +53,17 @@ impl Budget {
     /// Takes leave to send one again. Best asked last, when it is sure to be sent: there is no
     /// giving back.
     pub(in crate::origin) fn try_spend(&mut self, now: Instant) -> bool {
-        let affordable = self.left(now) >= 1.0;
+        let affordable = self.affords(now);
         if affordable {
             let slice = self.window.slice(now);
             slice.marked = slice.marked.saturating_add(1);
         }
         affordable
+    }
+
+    /// Whether there is one to take.
+    pub(in crate::origin) fn affords(&self, now: Instant) -> bool {
+        self.left(now) >= 1.0
     }
 
     /// How many could be spent now; less than nothing when what earned the spent ones is forgotten.

@@ -35,7 +35,7 @@ pub(in crate::origin) struct Message<'a> {
     pub(in crate::origin) method: &'a Method,
     /// As sent, be it as `Host` or as `:authority`.
     pub(in crate::origin) host: &'a HeaderValue,
-    /// As sent.
+    /// As sent: what [`Scope::target`] makes of what was asked for.
     pub(in crate::origin) target: &'a PathAndQuery,
     pub(in crate::origin) headers: &'a HeaderMap,
     /// No body follows.
@@ -57,12 +57,14 @@ impl Scope {
         }
     }
 
-    /// What to ask for, and to sign.
+    /// What to ask for, and to sign; a failure where that is too long.
     pub(in crate::origin) fn target(&self, asked: &PathAndQuery) -> Result<PathAndQuery, Failure> {
-        match self.service {
-            Service::S3 if asked.path().starts_with('/') => spelling(asked),
-            _ => Ok(asked.clone()),
-        }
+        let target = match self.service {
+            Service::S3 if asked.path().starts_with('/') => spelling(asked)?,
+            _ => asked.clone(),
+        };
+        let signable = target.as_str().len() <= TARGET_BYTES_MAX;
+        signable.then_some(target).ok_or(Failure::Protocol)
     }
 
     /// The fields to add to a request.
@@ -96,9 +98,6 @@ impl Place<'_> {
         now: SystemTime,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
         let unsignable = |_| Failure::Protocol;
-        if message.target.as_str().len() > TARGET_BYTES_MAX {
-            return Err(Failure::Protocol);
-        }
         let host = message.host.to_str().map_err(|_| Failure::Protocol)?;
         let fields = message.headers.iter().filter_map(|(name, value)| {
             let own = name.as_str().starts_with("x-amz-") && !FIELDS.contains(name);

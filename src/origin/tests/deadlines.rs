@@ -1,6 +1,7 @@
 //! Does every wait end?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::scripted::Scripted;
 use super::{LONG, SHORT, endpoint, get, origin, settings, until, whole};
@@ -130,4 +131,35 @@ async fn nobody_listening_is_said_so() {
     let origin = origin(settings(nobody_listens().await));
     let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
     assert_eq!(failure, Failure::Connect);
+}
+
+/// The queue took the time, not the endpoint.
+#[tokio::test]
+async fn what_the_queue_took_of_the_whole_time_is_not_the_endpoints() {
+    let slow = Scripted::play(|mut wire| async move {
+        while wire.request().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            wire.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
+        }
+    })
+    .await;
+    let mut settings = settings(slow.address);
+    settings.concurrency_max = 1;
+    settings.deadlines.queue = Duration::from_millis(500);
+    settings.deadlines.total = Duration::from_millis(500);
+    settings.deadlines.first_byte = Duration::from_millis(500);
+    settings.retry.attempts_max = 0;
+    settings.guards.breaker.requests_min = 1;
+    let origin = origin(settings);
+    let one = tokio::spawn({
+        let origin = Arc::clone(&origin);
+        async move { whole(&origin, get("/x")).await }
+    });
+    tokio::task::yield_now().await;
+    let two = whole(&origin, get("/y")).await;
+    assert_eq!(one.await.unwrap().unwrap().0, 200);
+    assert!(two.is_err());
+    let endpoint = &origin.stats().endpoints[0];
+    assert_eq!(endpoint.condition.breaker, "closed");
 }

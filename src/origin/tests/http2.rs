@@ -308,3 +308,48 @@ async fn a_connection_said_goodbye_on_is_replaced() {
         assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "hello");
     }
 }
+
+#[tokio::test]
+async fn interim_answers_are_passed_over() {
+    let script = play(usize::MAX, |mut stream| async move {
+        for status in [103, 103] {
+            let mut interim = Response::new(());
+            *interim.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            stream.respond.send_informational(interim).unwrap();
+            tokio::task::yield_now().await;
+        }
+        stream.whole("hello");
+    })
+    .await;
+    let origin = origin(&script);
+    for _ in 0..2 {
+        assert_eq!(
+            whole(&origin, get("/x")).await.unwrap(),
+            (200, "hello".into())
+        );
+    }
+    assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
+}
+
+/// A length that comes with an answer that has no body is about the body that another would have.
+#[tokio::test]
+async fn answers_without_a_body_may_tell_its_length() {
+    let script = play(usize::MAX, |mut stream| async move {
+        let mut head = Response::new(());
+        head.headers_mut().insert("content-length", 9.into());
+        if stream.request.method() == http::Method::GET {
+            *head.status_mut() = http::StatusCode::NOT_MODIFIED;
+        }
+        stream.respond.send_response(head, true).unwrap();
+    })
+    .await;
+    let origin = origin(&script);
+    for (method, status) in [(http::Method::HEAD, 200), (http::Method::GET, 304)] {
+        let errand = super::errand(method, "/x");
+        assert_eq!(
+            whole(&origin, errand).await.unwrap(),
+            (status, Bytes::new())
+        );
+    }
+    assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
+}

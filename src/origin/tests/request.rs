@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use http_body::{Frame, SizeHint};
@@ -13,6 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use super::scripted::Scripted;
 use super::{errand, get, origin, settings, whole};
+use crate::origin::sign::{Service, Sigv4, Source};
 use crate::origin::{Errand, Failure, Origin, Reply, RequestBody, SetupError};
 
 /// A body in pieces, with or without a promised length.
@@ -156,4 +158,29 @@ fn a_fetch_and_its_body_may_move_between_threads() {
     let fetch = origin.fetch(get("/x"));
     moves(&fetch);
     moves(&Ok::<Option<Reply>, Infallible>(None));
+}
+
+/// S3's spelling of a path may be three times as long: too long to sign, and no endpoint's fault.
+#[tokio::test]
+async fn what_cannot_be_signed_is_held_against_nobody() {
+    let script = Scripted::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let mut settings = settings(script.address);
+    settings.sigv4 = Some(Sigv4 {
+        region: "eu-west-1".to_owned(),
+        service: Service::S3,
+        sources: vec![Source::Given(Credentials::new(
+            "A", "s", None, None, "test",
+        ))],
+    });
+    settings.guards.breaker.requests_min = 1;
+    let origin = origin(settings);
+    let long = format!("/{}", "!".repeat(7000));
+    for _ in 0..3 {
+        let (failure, _) = whole(&origin, get(&long)).await.unwrap_err();
+        assert_eq!(failure, Failure::Protocol);
+        assert_eq!(whole(&origin, get("/x")).await.unwrap().0, 200);
+    }
+    let endpoint = &origin.stats().endpoints[0];
+    assert_eq!(endpoint.counts.failed(Failure::Protocol), 3);
+    assert_eq!(endpoint.condition.breaker, "closed");
 }

@@ -89,7 +89,7 @@ impl Job {
             };
             match next {
                 None => return self.fill.finish(),
-                Some(Err(_)) => return self.fill.cut(),
+                Some(Err(failure)) => return self.broke_off(failure),
                 Some(Ok(bytes)) => {
                     if self.fill.push(bytes).await == Flow::Deserted {
                         return self.fill.cut();

@@ -76,10 +76,19 @@ impl Job {
             // Our own doing, not the origin's: the next viewer may try.
             Failure::Busy | Failure::Open => {}
             // It was answering: who has nothing else may try at once.
-            Failure::Truncated if !held => {}
+            Failure::Truncated if !self.covered() => {}
             _ => self.back_off(None, &answer),
         }
         self.fill.settle(Verdict::Failed(answer));
+    }
+
+    /// The answer broke off on its way to all who wait. Who is served what is held need not have it
+    /// asked for again at once.
+    pub(super) fn broke_off(self, failure: Failure) {
+        if self.covered() {
+            self.back_off(None, &Arc::new(refuse::failure_object(failure, true)));
+        }
+        self.fill.cut();
     }
 
     fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {

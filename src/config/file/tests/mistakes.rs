@@ -317,6 +317,12 @@ fn settings_of_origins_are_checked() {
         &["sets `connection` itself"],
     );
     in_origin(
+        "headers = { Expect = \"a\" }",
+        13,
+        "Expect",
+        &["sets `expect` itself"],
+    );
+    in_origin(
         "deadlines = { total = 5 }",
         23,
         "5",

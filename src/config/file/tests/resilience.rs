@@ -31,6 +31,25 @@ fn the_tables_are_read() {
 }
 
 #[test]
+fn the_guards_can_be_tuned() {
+    let settings = settings(
+        "retry = { budget_per_s_min = 0, wait = \"10ms\", wait_max = \"3s\", retry_after_max = \"4s\" }\n\
+         breaker = { probe_after = \"1s\", probe_after_max = \"2s\" }\n\
+         ejection = { slow_factor = 2.5, slow_floor = \"90ms\", slow_judgements = 9 }\n",
+    );
+    let (retry, guards) = (settings.retry, settings.guards);
+    assert_eq!(retry.budget.per_s_min, 0);
+    assert_eq!(retry.backoff.base, Duration::from_millis(10));
+    assert_eq!(retry.backoff.max, Duration::from_secs(3));
+    assert_eq!(retry.backoff.retry_after_max, Duration::from_secs(4));
+    assert_eq!(guards.breaker.probe_after, Duration::from_secs(1));
+    assert_eq!(guards.breaker.probe_after_max, Duration::from_secs(2));
+    assert!((guards.ejection.slow_factor - 2.5).abs() < f64::EPSILON);
+    assert_eq!(guards.ejection.slow_floor, Duration::from_millis(90));
+    assert_eq!(guards.ejection.slow_judgements, 9);
+}
+
+#[test]
 fn what_cannot_be_meant_is_told() {
     for (lines, told) in [
         ("retry = { attempts = 4 }\n", "from 0 to 3"),
@@ -42,6 +61,15 @@ fn what_cannot_be_meant_is_told() {
             "deadlines = { connect = \"9s\", total = \"5s\" }\n",
             "longer than `total`",
         ),
+        (
+            "retry = { wait = \"2s\" }\n",
+            "`wait_max` is shorter than `wait`",
+        ),
+        (
+            "breaker = { probe_after = \"5s\" }\n",
+            "`probe_after_max` is shorter",
+        ),
+        ("ejection = { slow_factor = 1.0 }\n", "above 1"),
         ("breaker = { window = \"900ms\" }\n", "at least 1s"),
         ("breaker = { window = 0 }\n", "at least 1s"),
         (

@@ -30,7 +30,7 @@ fn asked(place: &Place<'_>, target: &str) -> Option<PathAndQuery> {
     let target: PathAndQuery = target.parse().ok()?;
     let asked = Scope { region, service }.target(&target);
     assert!(
-        asked.is_ok() || target.as_str().len() > TARGET_BYTES_MAX,
+        asked.is_ok() || target.as_str().len() > TARGET_BYTES_MAX / 3,
         "{target}"
     );
     asked.ok()
@@ -183,7 +183,7 @@ fn what_is_sent_is_what_is_signed_however_it_is_spelt() {
 fn sign_anything(target: &str) {
     for place in [&SUITE, &S3] {
         let Some(target) = asked(place, target) else {
-            return;
+            continue;
         };
         let message = Message {
             method: &Method::GET,
@@ -193,10 +193,7 @@ fn sign_anything(target: &str) {
             bodiless: true,
         };
         let fields = place.sign(&message, &credentials(None), UNIX_EPOCH + NOW);
-        assert!(
-            fields.is_ok() || target.as_str().len() > TARGET_BYTES_MAX,
-            "{target}"
-        );
+        assert!(fields.is_ok(), "{target}");
     }
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 
 use seawall::cache::{self, Cache, Head, Joined, Object, Verdict};
 use seawall::config::Config;
-use seawall::media::{Kind, read_manifest};
+use seawall::media::{Kind, low_latency, read_manifest};
 use seawall::policy::access::{Access, access};
 use seawall::policy::directives::{RequestDirectives, ResponseDirectives};
 use seawall::policy::freshness::{freshness, freshness_for};
@@ -31,6 +31,7 @@ fn main() {
     look_up(&mut criterion);
     judge_freshness(&mut criterion);
     read_manifests(&mut criterion);
+    write_delta_updates(&mut criterion);
     read_directives(&mut criterion);
     resolve_ranges(&mut criterion);
     criterion.final_summary();
@@ -137,6 +138,7 @@ fn read_manifests(criterion: &mut Criterion) {
     let manifests = [
         (Kind::Hls, playlist(32)),
         (Kind::Hls, playlist(360)),
+        (Kind::Hls, low_latency_playlist(210)),
         (Kind::Dash, MPD.to_owned()),
     ];
     let mut group = criterion.benchmark_group("manifest");
@@ -148,6 +150,23 @@ fn read_manifests(criterion: &mut Criterion) {
                 let facts = read_manifest(*kind, black_box(text.as_bytes()));
                 assert!(facts.is_ok());
                 facts
+            });
+        });
+    }
+    group.finish();
+}
+
+fn write_delta_updates(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("delta update");
+    for segments in [20, 210] {
+        let text = low_latency_playlist(segments);
+        let id = BenchmarkId::from_parameter(format!("{} bytes", text.len()));
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_with_input(id, &text, |bencher, text| {
+            bencher.iter(|| {
+                let update = low_latency::delta(black_box(text));
+                assert!(update.is_some());
+                update
             });
         });
     }
@@ -244,6 +263,8 @@ fn store(cache: &Cache, key: &Key) {
         facts: None,
         length: None,
         stored: true,
+        tie: None,
+        attention: None,
     };
     let object = Arc::new(Object::new(head, Bytes::from_static(b"a small segment")));
     fill.keep(&object, Verdict::Object(Arc::clone(&object)));
@@ -258,6 +279,30 @@ fn playlist(segments: usize) -> String {
         text.extend(["#EXTINF:6.000,\n", &name, "\n"]);
     }
     text
+}
+
+/// A live low-latency playlist with the parts of its last three segments; 210 segments make 30 KB.
+fn low_latency_playlist(segments: usize) -> String {
+    const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n\
+        #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=12.0,PART-HOLD-BACK=1.02\n\
+        #EXT-X-PART-INF:PART-TARGET=0.33334\n#EXT-X-MEDIA-SEQUENCE:4711\n\
+        #EXT-X-MAP:URI=\"video_1080p_6000k_init.mp4?session=8f2b41c7\"\n";
+    let segment = |number: usize| {
+        let (minute, second) = (number / 30, number * 2 % 60);
+        let mut lines = vec![format!(
+            "#EXT-X-PROGRAM-DATE-TIME:2026-11-21T10:{minute:02}:{second:02}.000Z"
+        )];
+        lines.extend((0..6).filter(|_| number + 3 >= segments).map(|part| {
+            let name = format!("video_1080p_6000k_{number:09}_{part}.m4s?session=8f2b41c7");
+            format!("#EXT-X-PART:DURATION=0.33334,URI=\"{name}\",INDEPENDENT=YES")
+        }));
+        lines.push("#EXTINF:2.00000,".to_owned());
+        lines.push(format!(
+            "video_1080p_6000k_{number:027}.m4s?session=8f2b41c7\n"
+        ));
+        lines.join("\n")
+    };
+    HEAD.to_owned() + &(0..segments).map(segment).collect::<String>()
 }
 
 const MPD: &str = r#"<?xml version="1.0" encoding="UTF-8"?>

@@ -5,6 +5,7 @@
 mod office;
 pub mod origins;
 pub mod pages;
+pub mod streams;
 
 use std::net::SocketAddr;
 

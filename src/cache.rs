@@ -4,7 +4,9 @@
 //! [`Cache::stats`]. Knows nothing of origins, viewers' sockets or clocks: a fill is fed from
 //! outside, and whether an object is fresh is judged by `policy`.
 
+mod attention;
 mod budget;
+mod epoch;
 mod fill;
 mod flight;
 mod follower;
@@ -19,6 +21,8 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+pub use attention::Attention;
+pub use epoch::Tie;
 pub use fill::{Fill, Flow};
 pub use flight::Verdict;
 pub use follower::{Cut, Follower, Landing, Reach};
@@ -72,6 +76,7 @@ pub(crate) struct Inner {
     registry: registry::Registry,
     notes: notes::Notes,
     budget: Arc<budget::Budget>,
+    epochs: epoch::Epochs,
 }
 
 /// What the cache holds and does, for metrics.
@@ -115,6 +120,7 @@ impl Cache {
                 registry: registry::Registry::default(),
                 notes: notes::Notes::default(),
                 budget,
+                epochs: epoch::Epochs::default(),
             }),
         }
     }
@@ -139,7 +145,11 @@ impl Cache {
     /// What is known about a slot that holds no fresh object.
     pub fn noted(&self, slot: &Key, now: Instant) -> Option<Known> {
         let note = self.inner.notes.read(slot)?;
-        (note.until > now).then_some(note.what)
+        let holds = match &note.what {
+            Known::Sliced(series) => series.head.holds(),
+            _ => true,
+        };
+        (holds && note.until > now).then_some(note.what)
     }
 
     /// Remembers something about what was looked up, if it has no object.
@@ -150,6 +160,16 @@ impl Cache {
     /// Forgets a key with all its variants; a fill under way for it will not be stored, nor joined.
     pub fn purge(&self, key: &Key, kind: Kind) {
         registry::purge(&self.inner, key, kind);
+    }
+
+    /// What is asked for now belongs to a place until the place's epoch ends.
+    pub fn tie(&self, place: &Key) -> Tie {
+        self.inner.epochs.tie(place)
+    }
+
+    /// Drops everything that belongs to a place, what is being fetched included, in one step.
+    pub fn end_epoch(&self, place: &Key) {
+        self.inner.epochs.end(place);
     }
 
     /// A snapshot for metrics.

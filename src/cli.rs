@@ -1,9 +1,10 @@
-//! What may a person type? `serve`, `check`, and `health` (for container health checks).
+//! What may a person type? `serve`, `demo`, `check`, and `health` (for container health checks).
 //!
 //! Exit codes: 0 when all is well, 1 when something is wrong with what was asked for, 2 when the
 //! command line itself is not understood.
 
 mod check;
+mod demo;
 mod health;
 mod logging;
 mod serve;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Answer viewers, until told to stop
     Serve(serve::Serve),
+    /// Show it on this machine: a live stream made by the program itself, the shield in front
+    Demo(demo::Demo),
     /// Say everything that is wrong with configuration files
     Check(check::Check),
     /// Ask a running server whether it is well
@@ -46,6 +49,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
         Command::Health(health) => health.run(),
     };
@@ -97,5 +101,12 @@ mod tests {
         assert!(!refused("seawall check --offline a.toml b.toml"));
         assert!(!refused("seawall serve --config a.toml --log json"));
         assert!(!refused("seawall health"));
+        assert!(!refused("seawall demo"));
+        assert!(!refused(
+            "seawall demo --listen 127.0.0.1:0 --segment 4 --speed 8"
+        ));
+        assert!(refused("seawall demo --segment 1"));
+        assert!(refused("seawall demo --segment 3"));
+        assert!(refused("seawall demo --speed 0"));
     }
 }

@@ -118,6 +118,12 @@ impl Config {
         draft.finish()
     }
 
+    /// As [`Config::load`], of a text that the program itself has written. `name` is what problems
+    /// call it.
+    pub fn read(source: &str, name: &Path) -> Result<Config, Problems> {
+        file::read(source, name, &secret::process_environment).finish()
+    }
+
     /// One origin, no file: what the program's flags say.
     pub fn from_flags(flags: Flags) -> Result<Config, Problems> {
         flags::config(flags)

@@ -12,7 +12,8 @@
 //! 5. [`telemetry`] tells what happened, once.
 //!
 //! [`config`] turns a person's TOML into the settings each room owns, and [`server`] puts the
-//! rooms together.
+//! rooms together. [`demo`] stands apart: an origin that is live out of nothing, for scenarios and
+//! for whoever wants to see the rest at work.
 
 pub mod media;
 
@@ -26,6 +27,8 @@ pub mod shield;
 
 pub mod admin;
 pub mod edge;
+
+pub mod demo;
 
 pub mod cli;
 pub mod config;

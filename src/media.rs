@@ -1,9 +1,19 @@
 //! What is this object, and what does its own text say? Pure: no clock, no I/O, no async.
 
+mod cmcd;
+mod cmsd;
 mod dash;
 mod facts;
+mod fingerprint;
 mod hls;
 mod kind;
+pub mod low_latency;
 
-pub use facts::{Facts, Liveness, ManifestError, read_manifest};
+pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
+pub use cmsd::CmsdDynamic;
+pub use dash::{Patch, Template};
+pub use facts::{
+    Control, Edge, Facts, LISTED_MAX, Listed, Listing, Liveness, Manifest, ManifestError,
+    NAMES_MAX, RENDITIONS_MAX, read_manifest,
+};
 pub use kind::Kind;

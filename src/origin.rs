@@ -84,6 +84,8 @@ pub struct Errand {
     pub covered: bool,
     /// Its place when not all can go at once.
     pub rank: Rank,
+    /// This endpoint gave something that could not be used: others are asked first.
+    pub avoided: Option<usize>,
 }
 
 impl Errand {
@@ -103,6 +105,7 @@ impl Errand {
             held: false,
             covered: false,
             rank,
+            avoided: None,
         }
     }
 }
@@ -135,6 +138,8 @@ pub struct Reply {
     pub body: Inflow,
     /// From asking for a permit to the head's last byte.
     pub waited: Duration,
+    /// The endpoint's place in its group.
+    pub endpoint: usize,
 }
 
 /// An origin group, ready to be asked.
@@ -201,6 +206,18 @@ impl Origin {
     pub async fn fetch(&self, errand: Errand) -> Result<Reply, Failure> {
         self.desk.attend();
         self.desk.fetch(errand).await
+    }
+
+    /// Nobody waits, and more than half of what may be under way is free: something that nobody needs yet
+    /// may be asked for.
+    pub fn has_room(&self) -> bool {
+        let stands = |site: &Arc<Site>| self.desk.stands(site, Instant::now());
+        self.desk.gate.has_room() && self.desk.sites.iter().any(stands)
+    }
+
+    /// There is another endpoint than one that gave something unfit.
+    pub fn has_others(&self) -> bool {
+        self.desk.sites.len() > 1
     }
 
     /// How long the head of an answer may take that the origin holds back by intent (LL-HLS), its

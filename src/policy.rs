@@ -3,6 +3,7 @@
 
 pub mod absence;
 pub mod access;
+pub mod cadence;
 pub mod conditional;
 pub mod directives;
 pub mod encoding;
@@ -12,8 +13,10 @@ pub mod headers;
 pub mod key;
 pub mod lifetime;
 pub mod moment;
+pub mod progress;
 pub mod range;
 pub mod route;
+mod sibling;
 pub mod vary;
 
 pub use access::{Access, Entry, Refusal};

@@ -81,7 +81,16 @@ pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
 }
 
 /// Runs a server until a signal stops it.
-pub fn run(mut config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config) -> anyhow::Result<()> {
+    run_announced(config, |_| {})
+}
+
+/// As [`run`]; what is announced are the viewers' bound addresses, once nothing can be in the way
+/// of listening there.
+pub fn run_announced(
+    mut config: Config,
+    announce: impl FnOnce(&[SocketAddr]),
+) -> anyhow::Result<()> {
     descriptors::raise(&mut config.edge.limits);
     let (threads, drain_max) = (config.threads, config.drain_max);
     let bound = Assembly::bind(config)?;
@@ -118,6 +127,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         let tls = door.certificates().is_some();
         tracing::info!(address = %door.address(), tls, "listening on {}", door.address());
     }
+    announce(&doors.iter().filter_map(tcp_address).collect::<Vec<_>>());
     // The workers have their own: the socket closes with the last of them.
     drop(doors);
     if let Some(office) = office {

@@ -13,15 +13,17 @@ mod refuse;
 mod respond;
 mod slices;
 mod status;
+mod streams;
 mod whole;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use arrival::{Answer, Arrival};
 pub use body::Body;
 pub use pass::Passing;
 pub use slices::Sliced;
+pub use streams::{Snapshot, StreamStats, Unfit};
 
 pub use crate::cache::Cut;
 use crate::cache::{self, Cache};
@@ -75,6 +77,7 @@ pub struct Shield {
     settings: Settings,
     origins: Vec<Arc<Origin>>,
     telemetry: Arc<Telemetry>,
+    streams: streams::Streams,
 }
 
 /// What a shield is made of.
@@ -104,6 +107,7 @@ impl Shield {
             settings,
             origins: parts.origins,
             telemetry: parts.telemetry,
+            streams: streams::Streams::default(),
         })
     }
 
@@ -115,6 +119,11 @@ impl Shield {
     /// What is remembered, for metrics.
     pub fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// The live streams that are watched, for metrics.
+    pub fn streams(&self) -> streams::Snapshot {
+        self.streams.read(Instant::now())
     }
 
     /// The origin groups, for metrics.

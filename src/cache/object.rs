@@ -1,11 +1,13 @@
 //! What is an answer made of? A head, whose lifetime is decided, and a body in one piece.
 
 use std::mem::size_of;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::{Attention, Tie};
 use crate::media::{Facts, Kind};
 use crate::policy::Lifetime;
 
@@ -29,6 +31,17 @@ pub struct Head {
     pub length: Option<u64>,
     /// It is to be stored, as far as is known when it goes out.
     pub stored: bool,
+    /// Held no longer than its place's epoch lasts.
+    pub tie: Option<Tie>,
+    /// Whoever is served it leaves a mark, where somebody looks after it or fetched it ahead.
+    pub attention: Option<Arc<Attention>>,
+}
+
+impl Head {
+    /// It belongs to no epoch that has ended.
+    pub fn holds(&self) -> bool {
+        self.tie.as_ref().is_none_or(Tie::holds)
+    }
 }
 
 /// A whole answer.
@@ -40,6 +53,8 @@ pub struct Object {
     pub body: Bytes,
     /// The head's fields as HTTP/1 writes them, but for [`SAID_ANEW`]: written once, not with every hit.
     pub lines: Box<[u8]>,
+    /// The same in gzip coding, for those who take that.
+    pub coded: Option<Arc<Object>>,
 }
 
 /// What an answer says anew, or leaves out, whatever the origin said.
@@ -63,7 +78,12 @@ impl Object {
         head.length = Some(body.len() as u64);
         head.headers.reserve(FIELDS_ADDED);
         let lines = lines(&head.headers);
-        Object { head, body, lines }
+        Object {
+            head,
+            body,
+            lines,
+            coded: None,
+        }
     }
 
     /// Bytes of memory this object takes, filed under a key of `key_bytes`.
@@ -75,7 +95,8 @@ impl Object {
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
             .sum();
         let texts = headers + self.lines.len();
-        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len()
+        let coded = self.coded.as_ref().map_or(0, |coded| coded.weight_bytes(0));
+        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len() + coded
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since

@@ -138,6 +138,11 @@ fn partition(bytes_max: u64, evictions: &Arc<AtomicU64>) -> Partition {
         .build_with_hasher(ahash::RandomState::new())
 }
 
+/// What belongs to an epoch that has ended is held no more.
+fn held(object: Arc<Object>) -> Option<Arc<Object>> {
+    Some(object).filter(|object| object.head.holds())
+}
+
 impl Store {
     pub(crate) fn new(settings: &Settings) -> Store {
         let evictions = Arc::new(AtomicU64::new(0));
@@ -179,7 +184,7 @@ impl Store {
         };
         match self.of(kind).get(key) {
             None => {}
-            Some(Entry::Object(object)) => found.object = Some(object),
+            Some(Entry::Object(object)) => found.object = held(object),
             Some(Entry::Variants(variants)) => {
                 found.slot = variants.slot(key, &upstream());
                 found.object = self.object(kind, &found.slot);
@@ -191,7 +196,7 @@ impl Store {
 
     fn object(&self, kind: Kind, slot: &Key) -> Option<Arc<Object>> {
         match self.of(kind).get(slot) {
-            Some(Entry::Object(object)) => Some(object),
+            Some(Entry::Object(object)) => held(object),
             _ => None,
         }
     }
@@ -203,7 +208,7 @@ impl Store {
                 let object = self.object(found.kind, &found.slot)?;
                 Newer::unless_same(object, found)
             }
-            (Some(Entry::Object(object)), _) => Newer::unless_same(object, found),
+            (Some(Entry::Object(object)), _) => Newer::unless_same(held(object)?, found),
             (Some(Entry::Variants(_)), _) => Some(Newer::Marker),
             (None, _) => None,
         }

@@ -31,6 +31,8 @@ fn head() -> Head {
         facts: None,
         length: None,
         stored: true,
+        tie: None,
+        attention: None,
     }
 }
 
@@ -340,4 +342,32 @@ fn an_object_has_its_fields_ready_but_for_those_said_anew() {
     }
     let lines = Object::new(head, Bytes::new()).lines;
     assert_eq!(&*lines, b"a: 1\r\na: 2\r\n");
+}
+
+#[test]
+fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
+    let cache = Cache::new(Settings::default());
+    let place = Key::of(&[b"place"]);
+    let file = |name: &str, tie: Option<Tie>| {
+        let found = cache.lookup(&Key::of(&[name.as_bytes()]), Kind::Segment, HeaderMap::new);
+        let fill = cache.lead(&found, HeaderMap::new).expect("nobody fills it");
+        let object = Arc::new(Object::new(
+            Head { tie, ..head() },
+            Bytes::from_static(b"x"),
+        ));
+        fill.keep(&object, Verdict::Object(Arc::clone(&object)));
+    };
+    let held = |name: &str| {
+        let found = cache.lookup(&Key::of(&[name.as_bytes()]), Kind::Segment, HeaderMap::new);
+        found.object.is_some()
+    };
+    file("old", Some(cache.tie(&place)));
+    file("free", None);
+    let on_its_way = cache.tie(&place);
+    assert!(held("old") && held("free"));
+    cache.end_epoch(&place);
+    file("late", Some(on_its_way));
+    assert!(!held("old") && !held("late") && held("free"));
+    file("old", Some(cache.tie(&place)));
+    assert!(held("old"));
 }

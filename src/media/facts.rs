@@ -1,7 +1,8 @@
-//! What does a manifest say about itself? Bytes in, [`Facts`] out; never panics.
+//! What does a manifest say about itself? Bytes in, a [`Manifest`] out; never panics.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::dash::{Patch, Template};
 use super::{Kind, dash, hls};
 
 /// Is the stream still being written?
@@ -13,7 +14,17 @@ pub enum Liveness {
     Ended,
 }
 
-/// What a manifest's own text says.
+/// A manifest, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// What stays known of it as long as it is held.
+    pub facts: Facts,
+    /// What it lists: looked at once, when a version arrives.
+    pub listing: Listing,
+}
+
+/// What a manifest's own text says. Partial: what it does not say, or says in a way that cannot be
+/// understood, is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Live or ended.
@@ -23,12 +34,103 @@ pub struct Facts {
     pub target_duration: Option<Duration>,
     /// HLS part target duration: present for low-latency playlists.
     pub part_target: Option<Duration>,
-    /// The number of the last segment listed (HLS media sequence + count - 1), those that a delta
-    /// update leaves out included.
-    pub last_sequence: Option<u64>,
+    /// How long the segments at the live edge are: how often a new one is to be expected. One that
+    /// an advertisement cut short does not change it.
+    pub segment: Option<Duration>,
     /// A multivariant playlist: lists renditions and no segments. Its text cannot say whether the
     /// stream has ended, so it counts as live.
     pub multivariant: bool,
+    /// How far it reaches, where it lists segments.
+    pub edge: Option<Edge>,
+    /// DASH `publishTime`, and when it says that the stream began (`availabilityStartTime`).
+    pub published: Option<SystemTime>,
+    /// See `published`.
+    pub began: Option<SystemTime>,
+    /// DASH: what it has to do with patches.
+    pub patch: Option<Patch>,
+    /// What a low-latency HLS server says it can do (`EXT-X-SERVER-CONTROL`).
+    pub control: Control,
+}
+
+/// How far a manifest reaches. Two versions of one manifest are compared by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Places are numbers of segments, which follow one another (HLS), and not times (DASH).
+    pub numbered: bool,
+    /// Where it begins. HLS: the media sequence number of the first segment (also of one that a
+    /// delta update leaves out). DASH: the first segment's start on the media timeline, in
+    /// milliseconds.
+    pub first: u64,
+    /// Where it ends. HLS: the number of the last whole segment (one less than `first` where only
+    /// parts are listed). DASH: the end of the last segment on the media timeline, in milliseconds.
+    pub last: u64,
+    /// HLS: how many parts of the segment `last` are listed: none, where it has none or they were
+    /// taken out already.
+    pub last_parts: u64,
+    /// HLS: how many parts of the segment after `last` are there already.
+    pub parts: u64,
+    /// HLS `EXT-X-DISCONTINUITY-SEQUENCE`, and the discontinuities listed since (a delta update
+    /// may have left some out).
+    pub discontinuity: u64,
+    /// Fingerprints of the last segments' names (their URIs as written, without query), the last
+    /// one at the end, at most [`NAMES_MAX`]: the same number under another name is another stream.
+    /// They are the same in every process and version.
+    pub names: Box<[u64]>,
+    /// When the media listed last ends, by the wall clock, where the manifest says so
+    /// (`EXT-X-PROGRAM-DATE-TIME`; DASH: its timeline).
+    pub ends: Option<SystemTime>,
+}
+
+/// As many segments' names are remembered with a playlist.
+pub const NAMES_MAX: usize = 16;
+
+/// `EXT-X-SERVER-CONTROL`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// `CAN-BLOCK-RELOAD`.
+    pub can_block: bool,
+    /// `CAN-SKIP-UNTIL`.
+    pub can_skip_until: Option<Duration>,
+}
+
+/// What a manifest lists, as far as anyone wants to fetch it: names as written, not yet resolved.
+/// Keys are left out (nobody may hold them), and so is what says itself that it is not there
+/// (`EXT-X-GAP`) or is named by a variable (`EXT-X-DEFINE`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Playlists of renditions (HLS multivariant), each once, at most [`RENDITIONS_MAX`].
+    pub renditions: Vec<String>,
+    /// Initialisation segments, each once, oldest first, the last [`LISTED_MAX`]. Their numbers are
+    /// those of the first segments they are for.
+    pub inits: Vec<Listed>,
+    /// The segments nearest the live edge, oldest first, at most [`LISTED_MAX`].
+    pub segments: Vec<Listed>,
+    /// The parts of the segment that is being written, oldest first, the last [`LISTED_MAX`].
+    pub parts: Vec<Listed>,
+    /// What is not there yet and may be asked for already (`EXT-X-PRELOAD-HINT`), at most
+    /// [`LISTED_MAX`].
+    pub coming: Vec<Listed>,
+    /// DASH: how segments are named that no list names (`SegmentTemplate`), by representation.
+    pub templates: Vec<Template>,
+    /// DASH: where the time is told (`UTCTiming`), as written. Nobody may store that.
+    pub clocks: Vec<String>,
+}
+
+/// So many segments are listed at most.
+pub const LISTED_MAX: usize = 64;
+
+/// So many renditions are listed at most.
+pub const RENDITIONS_MAX: usize = 256;
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// As in [`Edge::last`].
+    pub sequence: u64,
+    /// As written.
+    pub uri: String,
+    /// Only these bytes of it: offset and length; a hint may leave the length open.
+    pub range: Option<(u64, Option<u64>)>,
 }
 
 /// Why a body that claimed to be a manifest is a failed fetch.
@@ -46,7 +148,7 @@ pub enum ManifestError {
 }
 
 /// Reads a whole, uncompressed manifest. Every kind but [`Kind::Dash`] is read as HLS.
-pub fn read_manifest(kind: Kind, body: &[u8]) -> Result<Facts, ManifestError> {
+pub fn read_manifest(kind: Kind, body: &[u8]) -> Result<Manifest, ManifestError> {
     // A file that was allotted and not yet written is full of zeros, which UTF-8 permits.
     if body.contains(&0) {
         return Err(ManifestError::NotText);

@@ -63,6 +63,7 @@ impl Desk {
         let permit = self.gate.enter(errand.rank, patience).await?;
         let Answer { line, head, entry } = self.ask(errand, queue_until, until).await?;
         let idle = head.idle();
+        let endpoint = entry.site().place;
         let Head {
             status,
             headers,
@@ -86,6 +87,7 @@ impl Desk {
             framing,
             body,
             waited: asked.elapsed(),
+            endpoint,
         })
     }
 
@@ -96,6 +98,7 @@ impl Desk {
         until: Instant,
     ) -> Result<Answer, Failure> {
         let (held, covered, rank) = (errand.held, errand.covered, errand.rank);
+        let avoided = errand.avoided;
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
@@ -105,7 +108,7 @@ impl Desk {
         let mut tour = Tour {
             held,
             hedged: self.retry.hedges(rank, &request),
-            ..Tour::new(self.order(&request), rank, queue_until, until)
+            ..Tour::new(self.order(&request, avoided), rank, queue_until, until)
         };
         let mut retries = 0;
         // The latest answer: as good as none, but for when there will be no other.
@@ -203,7 +206,7 @@ impl Desk {
 
     /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless
     /// nobody else can answer it. Also, how many are in good standing.
-    fn order(self: &Arc<Self>, request: &Request) -> (Vec<usize>, usize) {
+    fn order(self: &Arc<Self>, request: &Request, avoided: Option<usize>) -> (Vec<usize>, usize) {
         let now = now();
         self.dial.look_for_lost();
         let stands = |site: &Site| self.stands(site, now);
@@ -215,11 +218,11 @@ impl Desk {
                 priority: site.priority,
                 weight: site.weight,
                 in_flight: site.ledger.in_flight(),
-                good: stands(site),
+                good: stands(site) && avoided != Some(site.place),
             })
             .collect();
-        for (site, standing) in self.sites.iter().zip(&standings) {
-            site.enrol(standing.good);
+        for site in &self.sites {
+            site.enrol(stands(site));
         }
         let good = standings.iter().filter(|standing| standing.good).count();
         if good > 0 {

@@ -141,6 +141,11 @@ impl Gate {
         self.step(Turnstile::try_turn)
     }
 
+    /// Nobody waits, and more than half of the permits are free.
+    pub(super) fn has_room(&self) -> bool {
+        self.turnstile.lock().has_room()
+    }
+
     pub(super) fn census(&self) -> Census {
         self.turnstile.lock().census()
     }

@@ -32,10 +32,14 @@ macro_rules! ranks {
 ranks! {
     /// A manifest: small, and players stop without it.
     Manifest = "manifest",
+    /// A segment at the live edge: many wait for it at once, and none has a buffer beyond it.
+    Edge = "edge",
     /// A segment, and everything else that a viewer waits for.
     Segment = "segment",
     /// What nobody waits for, such as a refresh behind a viewer who has been served.
     Behind = "behind",
+    /// What nobody has asked for yet, and somebody soon will.
+    Ahead = "ahead",
 }
 
 impl Rank {
@@ -51,7 +55,12 @@ mod tests {
 
     #[test]
     fn manifests_go_first_and_what_nobody_waits_for_last() {
-        assert!(Rank::Manifest < Rank::Segment && Rank::Segment < Rank::Behind);
+        assert!(Rank::Manifest < Rank::Edge && Rank::Edge < Rank::Segment);
+        assert!(
+            Rank::Manifest < Rank::Segment
+                && Rank::Segment < Rank::Behind
+                && Rank::Behind < Rank::Ahead
+        );
         assert!(Rank::ALL.is_sorted());
         for (at, rank) in Rank::ALL.into_iter().enumerate() {
             assert_eq!(rank.index(), at);

@@ -125,7 +125,7 @@ impl Request {
         match self.rank {
             _ if self.blocks() => deadlines.blocking,
             Rank::Manifest => deadlines.manifest,
-            Rank::Segment | Rank::Behind => deadlines.first_byte,
+            Rank::Edge | Rank::Segment | Rank::Behind | Rank::Ahead => deadlines.first_byte,
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Access {
 }
 
 /// What is asked for, in canonical form.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// The route that takes it.
     pub route: Arc<Route>,
@@ -106,7 +106,7 @@ fn not_allowed() -> Refusal {
     }
 }
 
-fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
+pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
     let target = target(route, uri)?;
     let forwarded = if route.forward_host { host } else { "" };
     let key = Key::of(&[
@@ -221,7 +221,7 @@ fn ipv6_without_port(named: &str) -> Result<&str, Refusal> {
 
 /// Refuses paths (below a route's prefix) that an origin could read as leaving it, or as ending early,
 /// however the dots and slashes are written.
-fn stays_inside(path: &str) -> Result<(), Refusal> {
+pub(super) fn stays_inside(path: &str) -> Result<(), Refusal> {
     // The common case costs one scan: nothing encoded, no dot segments, no backslashes.
     let mut previous = b'/';
     let plain = path.bytes().all(|byte| {

@@ -51,6 +51,18 @@ impl Lifetime {
         self.fresh_for.saturating_sub(self.age(now))
     }
 
+    /// How old it may be served while it is looked after: looks come when the next version is due, which
+    /// may be late. Where the origin wants it shorter than half a target duration, that stands.
+    pub fn tended_for(&self, facts: Option<&Facts>) -> Duration {
+        let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
+        let target = facts.and_then(|facts| facts.target_duration.max(facts.segment));
+        match target {
+            _ if self.stale_while_revalidate.is_zero() => Duration::ZERO,
+            Some(target) if self.fresh_for >= target / 2 => windows.max(target + target / 2),
+            _ => windows,
+        }
+    }
+
     /// From birth to the end of the last window in which it may be served.
     pub fn usable_for(&self) -> Duration {
         self.fresh_for

@@ -42,6 +42,8 @@ pub struct Route {
     pub store_keys: bool,
     /// Lifetimes by kind.
     pub lifetimes: Lifetimes,
+    /// What is done for live manifests ahead of viewers.
+    pub live: Live,
     /// CORS answered by the shield.
     pub cors: Cors,
     /// Add `X-Cache: HIT|MISS|…` besides `Cache-Status`.
@@ -114,6 +116,27 @@ impl Default for Lifetimes {
     }
 }
 
+/// What is done for a live stream that is watched, ahead of its viewers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Manifests are refreshed when they are due to change.
+    pub cadence: bool,
+    /// What a new version lists is fetched before anybody asks for it.
+    pub prefetch: bool,
+    /// When nobody has asked for a manifest for so long, and for three segments, nobody watches.
+    pub idle: Duration,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Live {
+            cadence: true,
+            prefetch: true,
+            idle: Duration::from_secs(6),
+        }
+    }
+}
+
 /// How the shield answers browsers that ask across origins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cors {
@@ -162,17 +185,27 @@ impl Route {
             heuristic_freshness: false,
             store_keys: false,
             lifetimes: Lifetimes::default(),
+            live: Live::default(),
             cors: Cors::Any,
             x_cache: false,
             show_key: false,
         }
     }
 
-    fn takes_host(&self, host: &str) -> bool {
+    pub(super) fn takes_host(&self, host: &str) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| host_matches(pattern, host))
     }
 
-    fn takes_path(&self, path: &str) -> bool {
+    /// May a host that another route serves be one of this route's?
+    pub(super) fn may_share_host(&self, other: &Route) -> bool {
+        let takes_any_of = |one: &Route, hosts: &[String]| hosts.iter().any(|h| one.takes_host(h));
+        other.hosts.is_empty()
+            || self.hosts.is_empty()
+            || takes_any_of(self, &other.hosts)
+            || takes_any_of(other, &self.hosts)
+    }
+
+    pub(super) fn takes_path(&self, path: &str) -> bool {
         let prefix = self.path_prefix.trim_end_matches('/');
         path.strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::workers::{Front, Office};
-use crate::admin::{Desk, origins, pages};
+use crate::admin::{Desk, origins, pages, streams};
 use crate::config::Config;
 use crate::edge::{Door, Edge};
 use crate::origin::{Lookup, Origin};
@@ -93,7 +93,7 @@ impl Bound {
 
 /// What operators see and may do.
 fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> Desk {
-    let (purging, counted) = (shield.clone(), edge.clone());
+    let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
     let (telemetry, open) = (telemetry.clone(), edge.clone());
     let cache = shield.cache().clone();
     let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
@@ -105,6 +105,7 @@ fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> D
             Box::new(move |page| counted.stats().render(page)),
             Box::new(move |page| page.push_str(&pages::memory(&cache.stats()))),
             Box::new(move |page| page.push_str(&origins::metrics(&read(&asked)))),
+            Box::new(move |page| page.push_str(&streams::metrics(&watching.streams()))),
         ],
         status: Box::new(move || origins::status(&read(&standing))),
         ready: Box::new(move || !open.draining()),

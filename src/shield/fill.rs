@@ -2,32 +2,37 @@
 //! all who wait. It belongs to no viewer.
 
 mod arriving;
+mod manifest;
 mod refusing;
 mod reviving;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::pass::Passed;
 use super::{Shield, rank};
-use crate::cache::{Fill, Head, Object};
+use crate::cache::{Attention, Fill, Head, Object, Tie};
 use crate::media::{Facts, Kind};
 use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::lifetime::{Answered, Storage, storage};
-use crate::policy::{Lifetime, Moment, Route, conditional, headers};
+use crate::policy::{Lifetime, Moment, conditional, headers};
 
 /// Who waits for a fill besides its followers.
 pub(super) enum Viewer {
     /// The one who caused it, and who gets the answer itself if it may not be shared.
     Waits(oneshot::Sender<Passed>),
-    /// A refresh behind a viewer who has been served already.
+    /// A refresh behind viewers who have been served, or will be.
     Nobody,
+    /// Those who will ask for it soon; it keeps its place among what is fetched ahead.
+    Coming {
+        attention: Arc<Attention>,
+        _place: OwnedSemaphorePermit,
+    },
 }
 
 /// One fill's work.
@@ -35,10 +40,9 @@ pub(super) struct Job {
     shield: Arc<Shield>,
     fill: Fill,
     viewer: Viewer,
-    route: Arc<Route>,
-    kind: Kind,
-    target: PathAndQuery,
-    host: Option<HeaderValue>,
+    entry: Entry,
+    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none.
+    tie: Option<Tie>,
 }
 
 /// An answer's head, judged.
@@ -56,14 +60,13 @@ struct Told {
 
 impl Job {
     pub(super) fn new(shield: Arc<Shield>, entry: &Entry, fill: Fill, viewer: Viewer) -> Job {
+        let tie = (!entry.kind.is_manifest()).then(|| shield.cache.tie(&entry.place()));
         Job {
             shield,
+            tie,
             fill,
             viewer,
-            route: Arc::clone(&entry.route),
-            kind: entry.kind,
-            target: entry.target.clone(),
-            host: entry.host.clone(),
+            entry: entry.clone(),
         }
     }
 
@@ -100,11 +103,13 @@ impl Job {
         let held = seen.filter(|seen| seen.head.status == StatusCode::OK);
         let conditional =
             held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
-        let (target, host) = (self.target.clone(), self.host.clone());
+        let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
         let mut errand = Errand::get(target, host, headers, self.rank());
         errand.held = held.is_some();
         errand.covered = self.covered();
-        let origin = &self.shield.origins[self.route.origin_index];
+        errand.avoided = self.avoided();
+        self.shield.streams.asked(&self.entry);
+        let origin = &self.shield.origins[self.entry.route.origin_index];
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply.map(|reply| Told { reply, conditional })),
             () = self.given_up() => None,
@@ -120,8 +125,12 @@ impl Job {
 
     fn rank(&self) -> Rank {
         match self.viewer {
-            Viewer::Waits(_) => rank::waited_for(self.kind),
-            Viewer::Nobody => rank::behind(self.kind),
+            Viewer::Waits(_) => {
+                let is_new = self.shield.streams.is_new(&self.entry.key, Instant::now());
+                rank::waited_for(self.entry.kind, is_new)
+            }
+            Viewer::Nobody => rank::behind(self.entry.kind),
+            Viewer::Coming { .. } => Rank::Ahead,
         }
     }
 
@@ -131,7 +140,7 @@ impl Job {
         let of_use = self.shield.settings.finish_abandoned || self.fill.found().object.is_some();
         match self.viewer {
             Viewer::Waits(_) if !of_use => self.fill.deserted().await,
-            Viewer::Waits(_) | Viewer::Nobody => std::future::pending().await,
+            _ => std::future::pending().await,
         }
     }
 
@@ -140,7 +149,7 @@ impl Job {
             .headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let kind = self.kind.refined(content_type);
+        let kind = self.entry.kind.refined(content_type);
         let answered = Answered {
             status: reply.status,
             headers: &reply.headers,
@@ -152,7 +161,7 @@ impl Job {
         };
         Judged {
             kind,
-            storage: storage(&answered, &self.route, Moment::now()),
+            storage: storage(&answered, &self.entry.route, Moment::now()),
         }
     }
 
@@ -200,6 +209,11 @@ impl Job {
             facts: None,
             length: None,
             stored,
+            tie: self.tie.clone().filter(|_| !kind.is_manifest()),
+            attention: match &self.viewer {
+                Viewer::Coming { attention, .. } => Some(Arc::clone(attention)),
+                _ => None,
+            },
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LOCATION, LOCATION};
+use http::header::{ACCEPT_ENCODING, CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, Uri, Version};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -13,7 +13,7 @@ use super::fill::{Job, Viewer};
 use super::pass::Passed;
 use super::status::Forward;
 use super::{Answer, Arrival, Shield, refuse, respond};
-use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
+use crate::cache::{Fill, Follower, Found, Head, Joined, Known, Landing, Object, Verdict};
 use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::freshness::{Freshness, freshness};
@@ -104,6 +104,9 @@ impl Shield {
             match ask.freshness(object) {
                 Freshness::Fresh => return Look::Served(self.hit(ask, object)),
                 Freshness::Stale => return Look::Served(self.stale(ask, &found, object)),
+                Freshness::IfError if ask.directives.is_none() && is_tended(object, ask.now) => {
+                    return Look::Served(self.stale(ask, &found, object));
+                }
                 Freshness::IfError | Freshness::Dead => {}
             }
         }
@@ -141,7 +144,10 @@ impl Shield {
 
     /// Serves what is stale and refreshes it behind the viewer.
     fn stale(self: &Arc<Self>, ask: Ask, found: &Found, object: &Arc<Object>) -> Answer {
-        if !self.failed_lately(found, ask.now)
+        let attention = object.head.attention.as_ref();
+        let tended = attention.is_some_and(|attention| attention.is_tended());
+        if !tended
+            && !self.failed_lately(found, ask.now)
             && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
         {
             self.launch(&ask.entry, fill, Viewer::Nobody);
@@ -310,7 +316,17 @@ impl Shield {
 
     /// The request's headers as they go to the origin.
     pub(super) fn upstream(&self, ask: &Ask) -> HeaderMap {
-        headers::upstream(&ask.headers, &ask.entry.route, &self.rules.name)
+        self.sent(&ask.headers, &ask.entry)
+    }
+
+    /// What is sent of a viewer's headers. Manifests are asked for in plain text, which is read here, and
+    /// compressed here for all who want it so.
+    pub(super) fn sent(&self, viewer: &HeaderMap, entry: &Entry) -> HeaderMap {
+        let mut sent = headers::upstream(viewer, &entry.route, &self.rules.name);
+        if entry.kind.is_manifest() {
+            sent.remove(ACCEPT_ENCODING);
+        }
+        sent
     }
 
     /// Drops every stored variant of a URL and dooms the fill under way for it.
@@ -339,6 +355,20 @@ impl Shield {
             }
         }
     }
+}
+
+/// A manifest that is looked after may be good for longer: it is looked at when it is due to change.
+fn is_tended(object: &Object, now: Instant) -> bool {
+    let Head {
+        lifetime,
+        attention,
+        facts,
+        ..
+    } = &object.head;
+    let tended = attention
+        .as_ref()
+        .is_some_and(|attention| attention.is_tended());
+    tended && lifetime.age(now) < lifetime.tended_for(facts.as_ref())
 }
 
 /// The held object, when the origin's failure makes it servable.

@@ -158,7 +158,8 @@ impl Shield {
             host: entry.host.clone(),
             headers,
             body,
-            rank: rank::waited_for(entry.kind),
+            rank: rank::waited_for(entry.kind, self.streams.is_new(&entry.key, ask.now)),
+            avoided: None,
         };
         let reply = self.origins[entry.route.origin_index].fetch(errand).await?;
         ask.origin_time = Some(reply.waited);

@@ -132,6 +132,8 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
         headers,
         targeted: None,
         stored: false,
+        tie: None,
+        attention: None,
         kind: Kind::Other,
         lifetime: Lifetime::none(Instant::now()),
         facts: None,

@@ -25,6 +25,11 @@ pub(super) fn object(
     outcome: Outcome,
     settings: &Settings,
 ) -> Answer {
+    if let Some(attention) = &object.head.attention {
+        attention.asks(ask.now);
+    }
+    let coded = object.coded.as_ref();
+    let object = coded.filter(|_| ask.takes_gzip()).unwrap_or(object);
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
         let headers = HeaderMap::with_capacity(FIELDS_ADDED);

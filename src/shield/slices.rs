@@ -238,7 +238,12 @@ impl Source {
         headers.insert(header::RANGE, range);
         headers.insert(header::IF_MATCH, self.series.etag.clone());
         let (target, host) = (self.target.clone(), self.host.clone());
-        let errand = Errand::get(target, host, headers, rank::waited_for(self.found.kind));
+        let errand = Errand::get(
+            target,
+            host,
+            headers,
+            rank::waited_for(self.found.kind, false),
+        );
         let origin = &self.shield.origins[self.route.origin_index];
         let mut reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;
         self.examine(&reply, span)?;

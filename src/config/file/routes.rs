@@ -76,6 +76,14 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     table.put("cors", &mut route.cors, cors);
     table.put("x_cache", &mut route.x_cache, read::flag);
     table.put("show_key", &mut route.show_key, read::flag);
+    let live = &mut route.live;
+    table.get("live", |value| {
+        value.table("live", |table| {
+            table.put("cadence", &mut live.cadence, read::flag);
+            table.put("prefetch", &mut live.prefetch, read::flag);
+            table.put("idle", &mut live.idle, read::duration);
+        })
+    });
     let lifetimes = &mut route.lifetimes;
     table.get("lifetimes", |value| {
         value.table("lifetimes", |table| read_lifetimes(table, lifetimes))

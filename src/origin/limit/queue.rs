@@ -157,7 +157,7 @@ mod tests {
         let behind = queue.join(Rank::Behind);
         let [first, second, third] = [(); 3].map(|()| queue.join(Rank::Segment));
         let manifest = queue.join(Rank::Manifest);
-        assert_eq!(queue.lengths(), [1, 3, 1]);
+        assert_eq!(queue.lengths(), [1, 0, 3, 1, 0]);
         assert_eq!(queue.last(), Some((Rank::Behind, behind)));
         assert_eq!(queue.vacate(second), Standing::Waits);
         for expected in [manifest, first, third, behind] {

@@ -150,6 +150,10 @@ impl Turnstile {
         self.settle(now, calls);
     }
 
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() == 0 && self.in_flight * 2 < self.concurrency_max
+    }
+
     pub(super) fn census(&self) -> Census {
         Census {
             in_flight: self.in_flight,

@@ -1,6 +1,7 @@
 //! Each row of the table of kinds, and each thing that forbids storing.
 
 use super::*;
+use crate::media::Control;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -52,8 +53,13 @@ fn live(target_seconds: u64) -> Facts {
         liveness: Liveness::Live,
         target_duration: Some(Duration::from_secs(target_seconds)),
         part_target: None,
-        last_sequence: Some(7),
+        segment: None,
         multivariant: false,
+        edge: None,
+        published: None,
+        began: None,
+        patch: None,
+        control: Control::default(),
     }
 }
 

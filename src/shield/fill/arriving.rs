@@ -1,4 +1,4 @@
-//! The origin sends something to store: a manifest is read first, a segment goes to everyone chunk by
+//! The origin sends something that viewers need not wait for the end of: it goes to everyone chunk by
 //! chunk, and what is too large for one fetch is left to slices.
 
 use std::sync::Arc;
@@ -7,59 +7,17 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, StatusCode, header};
 
 use super::Job;
-use crate::cache::{Flow, Known, Note, Object, Series, Verdict};
+use crate::cache::{Flow, Known, Note, Series, Verdict};
 use crate::media::Kind;
-use crate::origin::{Failure, Framing, Reply};
+use crate::origin::{Framing, Reply};
 use crate::policy::Lifetime;
-use crate::policy::lifetime::{Reason, Storage};
+use crate::policy::lifetime::Reason;
 use crate::policy::vary::Vary;
-use crate::shield::manifest::{self, Unfit};
-use crate::shield::whole::{Unread, whole};
 
 /// That an object is too large for one fetch is remembered for so long at most.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
 
 impl Job {
-    /// A manifest is held whole, read, and only then handed on.
-    pub(super) async fn manifest(self, mut reply: Reply) {
-        let bytes_max = self.shield.settings.manifest_bytes_max;
-        let reserve = |bytes| self.fill.reserve(bytes);
-        let read = match whole(&mut reply.body, bytes_max, reserve).await {
-            Ok(body) => {
-                let kind = self.judge(&reply, None).kind;
-                manifest::facts(kind, &reply.headers, &body, bytes_max).map(|facts| (body, facts))
-            }
-            Err(unread) => Err(unread.into()),
-        };
-        let (body, facts) = match read {
-            Ok(read) => read,
-            Err(Unfit::Body(Unread::Origin(failure))) => return self.failed(failure),
-            Err(Unfit::Body(Unread::NoRoom)) => return self.failed(Failure::Busy),
-            Err(unfit) => {
-                tracing::warn!(path = self.target.path(), "manifest refused: {unfit}");
-                return self.failed(Failure::Protocol);
-            }
-        };
-        let judged = self.judge(&reply, facts.as_ref());
-        match judged.storage {
-            Storage::Store(lifetime) => {
-                let vary = Vary::of(&reply.headers);
-                let (status, headers) = (reply.status, reply.headers);
-                let mut head = self.head(status, headers, judged.kind, lifetime, true);
-                head.facts = facts;
-                self.fill.varies(vary);
-                let object = Arc::new(Object::new(head, body));
-                let verdict = Verdict::Object(Arc::clone(&object));
-                self.fill.keep(&object, verdict);
-            }
-            Storage::Pass(reason) => self.hand_over_whole(reply, body, reason),
-            // Only other statuses come to these.
-            Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
-                self.failed(Failure::Protocol);
-            }
-        }
-    }
-
     /// Hands every chunk to everyone as it arrives, and stores the whole.
     pub(super) async fn stream(self, reply: Reply, kind: Kind, lifetime: Lifetime) {
         if let Framing::Length(length) = reply.framing {

@@ -54,7 +54,7 @@ impl Job {
         let held = self.fill.found().object.as_ref();
         let head = &held.filter(|_| is_absence(status) && !own)?.head;
         let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
-        let window = self.route.lifetimes.manifest_stale_if_missing;
+        let window = self.entry.route.lifetimes.manifest_stale_if_missing;
         doubted_for(&head.lifetime, window, Instant::now()).filter(|_| manifest)
     }
 
@@ -105,7 +105,13 @@ impl Job {
     async fn in_its_words(&self, mut reply: Reply) -> Object {
         let body = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
         let lifetime = Lifetime::none(Instant::now());
-        let head = self.head(reply.status, reply.headers, self.kind, lifetime, false);
+        let head = self.head(
+            reply.status,
+            reply.headers,
+            self.entry.kind,
+            lifetime,
+            false,
+        );
         Object::new(head, body.unwrap_or_default())
     }
 

@@ -10,6 +10,7 @@ use crate::origin::Reply;
 use crate::policy::lifetime::{Answered, Storage, storage};
 use crate::policy::vary::Vary;
 use crate::policy::{Lifetime, Moment, conditional, headers};
+use crate::shield::manifest;
 
 impl Job {
     /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
@@ -33,7 +34,7 @@ impl Job {
             authorized: self.authorized(),
             delay: reply.waited,
         };
-        let (lifetime, stored) = match storage(&answered, &self.route, now) {
+        let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
             Storage::Store(lifetime) => (lifetime, true),
             _ => (Lifetime::none(now.mono), false),
         };
@@ -44,7 +45,15 @@ impl Job {
             stored,
             ..seen.head.clone()
         };
-        let object = Arc::new(Object::new(head, Bytes::clone(&seen.body)));
+        let coded = seen.coded.as_ref().map(|coded| Bytes::clone(&coded.body));
+        let object = Object::new(head, Bytes::clone(&seen.body));
+        let object = Arc::new(match coded {
+            Some(coded) => manifest::with_coded(object, coded),
+            None => object,
+        });
+        if stored {
+            self.confirmed(reply, &object.head);
+        }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if stored {
             self.fill.varies(Vary::of(&object.head.headers));

@@ -1,0 +1,38 @@
+//! What is read from any playlist keeps to its bounds and its order.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use seawall::media::{
+    Kind, LISTED_MAX, Listed, Liveness, NAMES_MAX, RENDITIONS_MAX, read_manifest,
+};
+
+fuzz_target!(|body: &[u8]| {
+    let Ok(read) = read_manifest(Kind::Hls, body) else {
+        return;
+    };
+    let listing = &read.listing;
+    assert!(listing.renditions.len() <= RENDITIONS_MAX);
+    for list in [
+        &listing.inits,
+        &listing.segments,
+        &listing.parts,
+        &listing.coming,
+    ] {
+        assert!(list.len() <= LISTED_MAX);
+        assert!(list.is_sorted_by_key(|listed: &Listed| listed.sequence));
+        assert!(list.iter().all(|listed| !listed.uri.is_empty()));
+    }
+    if let Some(edge) = &read.facts.edge {
+        assert!(edge.names.len() <= NAMES_MAX);
+        assert!(edge.first <= edge.last.saturating_add(1));
+        let last = listing.segments.last();
+        assert!(last.is_none_or(|last| last.sequence <= edge.last));
+    }
+    // The first half of it, cut anywhere, has not ended unless it says so itself.
+    let half = &body[..body.len() / 2];
+    if let Ok(cut) = read_manifest(Kind::Hls, half) {
+        let says = |word: &[u8]| half.windows(word.len()).any(|window| window == word);
+        assert!(cut.facts.liveness == Liveness::Live || says(b"ENDLIST") || says(b"VOD"));
+    }
+});

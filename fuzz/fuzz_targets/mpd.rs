@@ -1,0 +1,33 @@
+//! Does any text that claims to be an MPD do harm? Reads it, and asks everything of what it says.
+
+#![no_main]
+
+use std::time::{Duration, SystemTime};
+
+use libfuzzer_sys::fuzz_target;
+use seawall::media::{Kind, LISTED_MAX, NAMES_MAX, read_manifest};
+
+fuzz_target!(|body: &[u8]| {
+    let Ok(manifest) = read_manifest(Kind::Dash, body) else {
+        return;
+    };
+    if let Some(edge) = &manifest.facts.edge {
+        assert!(edge.names.len() <= NAMES_MAX);
+    }
+    assert!(manifest.listing.segments.len() <= LISTED_MAX);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_704_067_200);
+    for template in &manifest.listing.templates {
+        let values = [
+            template.newest(now),
+            template.next(now),
+            Some(0),
+            Some(u64::MAX),
+        ];
+        for value in values.into_iter().flatten() {
+            let _ = (
+                template.available_at(value),
+                template.number_of(&template.name(value)),
+            );
+        }
+    }
+});

@@ -1,0 +1,209 @@
+//! `seawall demo`: a live stream out of nothing, and the shield in front of it, on this machine.
+//!
+//! The shield is the one that `serve` runs, on a configuration written here; only the origins are
+//! the program's own.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::logging::{self, LogFormat};
+use crate::config::{self, Config};
+use crate::demo::{Clock, Form, Origin, Plan, USAGE};
+
+/// Show it on this machine.
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Where viewers come in
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080",
+        value_parser = config::socket
+    )]
+    listen: SocketAddr,
+
+    /// Where operators come in for metrics, health and purges
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9090",
+        value_parser = config::socket
+    )]
+    admin: SocketAddr,
+
+    /// Where the first origin listens; port 0: any free one
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:0",
+        value_parser = config::socket
+    )]
+    origin: SocketAddr,
+
+    /// Length of segments in seconds: 2, 4, 6, 8, 10 or 12
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = segment_seconds)]
+    segment: u64,
+
+    /// Length of parts (LL-HLS) and chunks (LL-DASH) in thirds of a second: 1, 2 or 3
+    #[arg(
+        long,
+        value_name = "THIRDS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..=3)
+    )]
+    part: u64,
+
+    /// How many times as fast as the real time the stream is made, for tests of players
+    #[arg(long, value_name = "TIMES", default_value = "1", value_parser = speed)]
+    speed: f64,
+
+    /// How to write the log [default: text on a terminal, else json]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log: Option<LogFormat>,
+}
+
+/// How long the stream has been on the air when the demo begins: longer than any window.
+const ON_AIR: Duration = Duration::from_mins(5);
+
+/// Nobody's evening is spoilt when a demo ends.
+const DRAIN_MAX: Duration = Duration::from_millis(200);
+
+fn segment_seconds(text: &str) -> Result<u64, &'static str> {
+    let seconds = text.parse().ok();
+    seconds
+        .filter(|seconds: &u64| seconds.is_multiple_of(2) && (2..=12).contains(seconds))
+        .ok_or("2, 4, 6, 8, 10 or 12")
+}
+
+fn speed(text: &str) -> Result<f64, &'static str> {
+    let times = text.parse().ok();
+    times
+        .filter(|times| (0.1..=100.0).contains(times))
+        .ok_or("a number from 0.1 to 100")
+}
+
+impl Demo {
+    /// Runs until it is interrupted.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        logging::start(self.log)?;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("seawall demo")
+            .enable_all()
+            .build()
+            .context("cannot start the origins' thread")?;
+        let guard = runtime.enter();
+        let clock = Clock::times(self.speed);
+        let plan = Plan::from(clock.now().saturating_sub(ON_AIR))
+            .segment_seconds(self.segment)
+            .part_thirds(self.part);
+        let first = Origin::start_at(self.origin, plan, clock)
+            .with_context(|| format!("cannot listen on {} for the first origin", self.origin))?;
+        let second = first
+            .twin(0)
+            .context("cannot listen for the second origin")?;
+        drop(guard);
+        let config = self.config(&first, &second)?;
+        crate::server::run_announced(config, |viewers| {
+            let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let viewers = viewers.first().copied().unwrap_or(anywhere);
+            print!("{}", self.told(viewers, &first, &second));
+        })?;
+        runtime.shutdown_background();
+        Ok(())
+    }
+
+    fn config(&self, first: &Origin, second: &Origin) -> anyhow::Result<Config> {
+        let text = format!(
+            "[[listener]]\nlisten = \"{}\"\n\
+             [admin]\nlisten = \"{}\"\n\
+             [[origin]]\nname = \"demo\"\n\
+             endpoints = [\"{}\", {{ url = \"{}\", priority = 1 }}]\n\
+             [[route]]\nname = \"demo\"\norigin = \"demo\"\ncors = \"any\"\n",
+            self.listen,
+            self.admin,
+            first.url(),
+            second.url(),
+        );
+        let config = Config::read(&text, Path::new("(demo)"))?;
+        Ok(Config {
+            drain_max: DRAIN_MAX,
+            ..config
+        })
+    }
+
+    /// What to look at, and what to try.
+    fn told(&self, viewers: SocketAddr, first: &Origin, second: &Origin) -> String {
+        let shield = format!("http://{viewers}");
+        let mut text = String::from(
+            "\nA live stream is on the air, a clock of 24 seconds that repeats, and Seawall \
+             stands in front.\n\
+             Play one of these (VLC, mpv, ffplay, hls.js, dash.js):\n\n",
+        );
+        for (form, what) in [
+            (Form::Cmaf, "HLS, CMAF"),
+            (Form::Ts, "HLS, transport streams"),
+            (Form::LowLatency, "LL-HLS"),
+            (Form::LowLatencyRanges, "LL-HLS, byte ranges"),
+            (Form::Timeline, "DASH, timeline"),
+            (Form::Number, "DASH, numbers"),
+            (Form::Chunked, "DASH, low latency"),
+        ] {
+            let _ = writeln!(text, "  {what:24}{shield}{}", form.entry());
+        }
+        let playlist = "/live/cmaf/360p/index.m3u8";
+        let (one, other) = (first.url(), second.url());
+        let admin = self.admin;
+        let _ = write!(
+            text,
+            "\nAsk twice: a miss, then hits with their Age.\n\n  \
+             curl -sI {shield}{playlist} | grep -iE '^(age|cache-status)'\n\n\
+             What the shield has done, and how its origins are:\n\n  \
+             curl -s http://{admin}/metrics | grep seawall_requests_total\n  \
+             curl -s http://{admin}/status\n\n\
+             Spoil the first origin, and see what viewers notice; then spoil the second, too:\n\n  \
+             curl -X POST '{one}/control?refuse=100'\n  \
+             curl -X POST '{other}/control?refuse=100'\n  \
+             curl -X POST '{one}/control?heal'\n  \
+             curl -X POST '{other}/control?heal'\n\n\
+             Everything that can be spoilt: {USAGE}\n\n\
+             Ctrl-C ends it.\n\n"
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        demo: Demo,
+    }
+
+    #[tokio::test]
+    async fn the_shield_is_configured_and_every_form_is_told() {
+        let Line { demo } = Line::parse_from(["demo", "--listen", "127.0.0.1:8123"]);
+        let clock = Clock::real();
+        let first = Origin::start(Plan::from(clock.now()), clock).unwrap();
+        let second = first.twin(0).unwrap();
+        let config = demo.config(&first, &second).unwrap();
+        assert_eq!(config.origins[0].endpoints.len(), 2);
+        assert_eq!(config.drain_max, DRAIN_MAX);
+        let told = demo.told(demo.listen, &first, &second);
+        for form in Form::ALL {
+            let url = format!("http://127.0.0.1:8123{}\n", form.entry());
+            assert!(told.contains(&url), "{told}");
+        }
+        assert!(told.contains(&format!("{}/control?heal", second.url())));
+    }
+}

@@ -1,0 +1,142 @@
+//! How far does an MPD reach, and what does it list? The conclusions drawn from what is written.
+
+use std::time::{Duration, SystemTime};
+
+use super::super::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
+use super::super::fingerprint::fingerprint;
+use super::document::{Mpd, Period};
+use super::lane::Lane;
+use super::level::Medium;
+
+const TEMPLATES_MAX: usize = 128;
+const INITS_MAX: usize = 128;
+
+/// The representations of the periods that are kept, the last period first.
+pub(super) struct Lanes<'a> {
+    periods: Vec<Vec<Lane<'a>>>,
+    first: Option<Vec<Lane<'a>>>,
+}
+
+impl<'a> Lanes<'a> {
+    pub(super) fn of(mpd: &'a Mpd<'a>) -> Lanes<'a> {
+        let lanes = |period: &'a Period<'a>| {
+            let tracks = period.tracks.iter();
+            tracks.map(|track| Lane::new(period, track)).collect()
+        };
+        Lanes {
+            periods: mpd.periods.iter().rev().map(lanes).collect(),
+            first: mpd.first.as_ref().map(lanes),
+        }
+    }
+
+    /// How far it reaches; the presentation began at `began`.
+    ///
+    /// Video and audio decide, and of them the one that is behind: what ends there is all there.
+    /// Subtitles and thumbnails come when they come, and count only where there is nothing else.
+    pub(super) fn edge(&self, began: Option<SystemTime>) -> Option<Edge> {
+        let newest = self.newest()?;
+        let mut oldest = self.first.iter().chain(self.periods.iter().rev());
+        let first = oldest.find_map(|lanes| spans(lanes).map(|(first, _)| first).max())?;
+        let last = spans(newest).map(|(_, last)| last).min()?;
+        Some(Edge {
+            first,
+            last,
+            numbered: false,
+            last_parts: 0,
+            parts: 0,
+            discontinuity: 0,
+            names: names(newest),
+            ends: began.and_then(|began| began.checked_add(Duration::from_millis(last))),
+        })
+    }
+
+    /// How long the segments at the edge are: the video's, or else those of what comes first.
+    pub(super) fn segment(&self) -> Option<Duration> {
+        let lanes = || self.periods.iter().flatten();
+        let video = lanes().filter(|lane| lane.medium() == Medium::Video);
+        video.chain(lanes()).find_map(Lane::segment)
+    }
+
+    /// What can be fetched. Only a live presentation has templates: what it lists is not all.
+    pub(super) fn listing(&self, began: Option<SystemTime>, is_live: bool) -> Listing {
+        let lanes = || self.periods.iter().flatten();
+        let mut inits: Vec<Listed> = Vec::new();
+        for uri in lanes().filter_map(Lane::initialization) {
+            if inits.len() < INITS_MAX && inits.iter().all(|init| init.uri != uri) {
+                let (sequence, range) = (0, None);
+                inits.push(Listed {
+                    sequence,
+                    uri,
+                    range,
+                });
+            }
+        }
+        let templates = lanes()
+            .filter(|_| is_live)
+            .filter_map(|lane| lane.template(began));
+        Listing {
+            inits,
+            segments: self
+                .newest()
+                .map(|lanes| segments(lanes))
+                .unwrap_or_default(),
+            templates: templates.take(TEMPLATES_MAX).collect(),
+            ..Listing::default()
+        }
+    }
+
+    /// The last period that lists segments.
+    fn newest(&self) -> Option<&Vec<Lane<'a>>> {
+        let mut periods = self.periods.iter();
+        periods.find(|lanes| spans(lanes).next().is_some())
+    }
+}
+
+/// Where those lanes begin and end that decide.
+fn spans<'a>(lanes: &'a [Lane<'a>]) -> impl Iterator<Item = (u64, u64)> {
+    deciding(lanes).filter_map(Lane::span)
+}
+
+fn deciding<'a>(lanes: &'a [Lane<'a>]) -> impl Iterator<Item = &'a Lane<'a>> {
+    let plays = |lane: &Lane<'_>| lane.medium() != Medium::Other && lane.span().is_some();
+    let any_plays = lanes.iter().any(plays);
+    lanes.iter().filter(move |lane| !any_plays || plays(lane))
+}
+
+/// Fingerprints of the last segments of the first representation that lists any.
+fn names<'a>(lanes: &'a [Lane<'a>]) -> Box<[u64]> {
+    let Some(lane) = deciding(lanes).find(|lane| lane.span().is_some()) else {
+        return Box::default();
+    };
+    let Some(pattern) = lane.pattern() else {
+        return Box::default();
+    };
+    let latest = lane.latest().take(NAMES_MAX);
+    let mut names: Vec<u64> = latest
+        .map(|(_, place)| fingerprint(&pattern.bare_name(place)))
+        .collect();
+    names.reverse();
+    names.into()
+}
+
+/// The last segments of each representation, as many of each, the oldest first.
+fn segments(lanes: &[Lane<'_>]) -> Vec<Listed> {
+    let listing = || {
+        let lanes = lanes.iter().filter(|lane| lane.span().is_some());
+        lanes
+            .filter_map(|lane| Some((lane, lane.pattern()?)))
+            .take(LISTED_MAX)
+    };
+    let each = LISTED_MAX / listing().count().max(1);
+    let mut segments: Vec<Listed> = listing()
+        .flat_map(|(lane, pattern)| {
+            lane.latest().take(each).map(|(sequence, place)| Listed {
+                sequence,
+                uri: pattern.name(place),
+                range: None,
+            })
+        })
+        .collect();
+    segments.sort_by_key(|segment| segment.sequence);
+    segments
+}

@@ -1,0 +1,191 @@
+//! One representation in one period: where do its segments lie on the presentation's timeline, and
+//! what are they called?
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use super::document::{Period, Track};
+use super::level::Medium;
+use super::pattern::{Pattern, Place};
+use super::template::{HeadStart, Pace, Reach, Template};
+use super::timeline::{Segment, Timeline};
+
+const NANOS: u128 = 1_000_000_000;
+
+/// A representation with its numbers worked out.
+pub(super) struct Lane<'a> {
+    track: &'a Track<'a>,
+    start: Duration,
+    /// Ticks in a second; not zero.
+    scale: u64,
+    /// The time on its scale at which the period begins.
+    offset: u64,
+    /// The same for the period's end.
+    end: Option<u64>,
+    timeline: Option<Rc<Timeline>>,
+    /// How segments are named, where they have names of their own.
+    pattern: Option<Pattern>,
+}
+
+impl<'a> Lane<'a> {
+    pub(super) fn new(period: &Period<'_>, track: &'a Track<'a>) -> Lane<'a> {
+        let segments = &track.segments;
+        let scale = segments.timescale.filter(|&scale| scale > 0).unwrap_or(1);
+        let offset = segments.offset.unwrap_or(0);
+        let end = period.end.and_then(|end| {
+            let nanos = end.checked_sub(period.start)?.as_nanos();
+            let ticks = nanos.checked_mul(u128::from(scale))?.div_ceil(NANOS);
+            u64::try_from(ticks).ok()?.checked_add(offset)
+        });
+        let timeline = segments
+            .timeline
+            .clone()
+            .and_then(|timeline| timeline.until(end));
+        let pattern = segments
+            .media
+            .as_deref()
+            .and_then(|media| track.pattern(media));
+        Lane {
+            track,
+            start: period.start,
+            scale,
+            offset,
+            end,
+            timeline,
+            pattern: pattern.filter(|pattern| pattern.has_number() || pattern.has_time()),
+        }
+    }
+
+    pub(super) fn medium(&self) -> Medium {
+        self.track.medium
+    }
+
+    /// Where the listed segments begin and end in milliseconds, if it is known which they are.
+    pub(super) fn span(&self) -> Option<(u64, u64)> {
+        let timeline = self.listed()?;
+        Some((self.millis(timeline.first)?, self.millis(timeline.end)?))
+    }
+
+    /// The last segments listed, the very last one first: where each ends in milliseconds, and its
+    /// place.
+    pub(super) fn latest(&self) -> impl Iterator<Item = (u64, Place)> {
+        let latest = self.listed().into_iter().flat_map(Timeline::latest);
+        latest.map_while(|segment| Some((self.millis(segment.end())?, self.place(segment)?)))
+    }
+
+    pub(super) fn pattern(&self) -> Option<&Pattern> {
+        self.pattern.as_ref()
+    }
+
+    /// The name of the initialisation segment.
+    pub(super) fn initialization(&self) -> Option<String> {
+        let written = self.track.segments.initialization.as_deref()?;
+        let pattern = self.track.pattern(written)?;
+        let has_gaps = pattern.has_number() || pattern.has_time();
+        (!has_gaps).then(|| pattern.name(Place::default()))
+    }
+
+    /// How long the segments at its edge are.
+    pub(super) fn segment(&self) -> Option<Duration> {
+        let ticks = u128::from(self.step()?);
+        let nanos = ticks.checked_mul(NANOS)? / u128::from(self.scale);
+        Some(Duration::from_nanos(nanos.try_into().ok()?))
+    }
+
+    /// How its segments are named and when they are there; `began` is when the presentation did.
+    pub(super) fn template(&self, began: Option<SystemTime>) -> Option<Template> {
+        let step = self.step()?;
+        let segments = &self.track.segments;
+        let number = self.first_number();
+        let reach = match &self.timeline {
+            None => Reach::Clock(Place {
+                number,
+                time: self.offset,
+            }),
+            Some(timeline) => match timeline.open {
+                Some(open) => Reach::Clock(self.place(open)?),
+                None => Reach::Listed(Place {
+                    number: number.checked_add(timeline.count)?,
+                    time: timeline.end,
+                }),
+            },
+        };
+        let pattern = self.pattern.clone()?;
+        Some(Template {
+            last: self.last(&pattern, reach, step),
+            pattern,
+            reach,
+            pace: Pace {
+                scale: self.scale,
+                step,
+                offset: self.offset,
+            },
+            began: began.and_then(|began| began.checked_add(self.start)),
+            head_start: HeadStart::sum(self.track.base.head_start, segments.head_start),
+            is_chunked: segments.is_chunked.unwrap_or(false),
+        })
+    }
+
+    /// The value of the last segment before the period's end.
+    fn last(&self, pattern: &Pattern, reach: Reach, step: u64) -> Option<u64> {
+        let (Reach::Listed(from) | Reach::Clock(from)) = reach;
+        let by_time = !pattern.has_number();
+        let by_period = self.end.and_then(|end| {
+            let left = end.saturating_sub(from.time);
+            // Where a timeline ends, what is left may be no more than what was rounded off.
+            let count = match reach {
+                Reach::Listed(_) if left < step / 2 => 0,
+                _ => left.div_ceil(step),
+            };
+            if by_time {
+                from.time
+                    .checked_add(step.checked_mul(count)?)?
+                    .checked_sub(step)
+            } else {
+                from.number.checked_add(count)?.checked_sub(1)
+            }
+        });
+        let by_number = self.track.segments.end_number.filter(|_| !by_time);
+        by_period.into_iter().chain(by_number).min()
+    }
+
+    /// The timeline, unless it does not say where it ends.
+    fn listed(&self) -> Option<&Timeline> {
+        let timeline = self.timeline.as_deref()?;
+        timeline.open.is_none().then_some(timeline)
+    }
+
+    fn step(&self) -> Option<u64> {
+        let step = match &self.timeline {
+            Some(timeline) => timeline.open.or_else(|| timeline.latest().next())?.length,
+            None if self.track.segments.timeline.is_some() => return None,
+            None => self.track.segments.duration?,
+        };
+        (step > 0).then_some(step)
+    }
+
+    fn place(&self, segment: Segment) -> Option<Place> {
+        Some(Place {
+            number: self.first_number().checked_add(segment.index)?,
+            time: segment.start,
+        })
+    }
+
+    fn first_number(&self) -> u64 {
+        self.track.segments.start_number.unwrap_or(1)
+    }
+
+    /// A time of its own scale on the presentation's timeline.
+    fn millis(&self, ticks: u64) -> Option<u64> {
+        let into = i128::from(ticks) - i128::from(self.offset);
+        let into = (into * 1000).div_euclid(i128::from(self.scale));
+        let millis = i128::try_from(self.start.as_millis()).ok()? + into;
+        u64::try_from(millis.max(0)).ok()
+    }
+}
+
+impl Track<'_> {
+    fn pattern(&self, written: &str) -> Option<Pattern> {
+        Pattern::new(&self.base.url, written, &self.id, &self.bandwidth)
+    }
+}

@@ -1,0 +1,164 @@
+//! What may be said of segments at every level of an MPD, and what does one level inherit from the
+//! one above (ISO/IEC 23009-1 §5.3.9)?
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::super::facts::ManifestError;
+use super::reference;
+use super::template::HeadStart;
+use super::timeline::Timeline;
+use super::xml::{Tag, Xml};
+
+/// What a representation carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    Video,
+    Audio,
+    /// Subtitles, thumbnails, and what does not say.
+    Other,
+}
+
+/// `BaseURL`: the first of each level, joined.
+#[derive(Clone, Default)]
+pub(super) struct Base<'a> {
+    pub(super) url: Cow<'a, str>,
+    pub(super) head_start: Option<HeadStart>,
+}
+
+/// `SegmentTemplate`.
+#[derive(Clone, Default)]
+pub(super) struct Segments<'a> {
+    pub(super) media: Option<Cow<'a, str>>,
+    pub(super) initialization: Option<Cow<'a, str>>,
+    pub(super) timescale: Option<u64>,
+    pub(super) duration: Option<u64>,
+    pub(super) start_number: Option<u64>,
+    pub(super) end_number: Option<u64>,
+    pub(super) offset: Option<u64>,
+    pub(super) head_start: Option<HeadStart>,
+    pub(super) is_chunked: Option<bool>,
+    pub(super) timeline: Option<Rc<Timeline>>,
+}
+
+/// What a period, an adaptation set or a representation says for itself and what is below it.
+#[derive(Default)]
+pub(super) struct Level<'a> {
+    pub(super) base: Option<Base<'a>>,
+    pub(super) segments: Option<Segments<'a>>,
+    pub(super) medium: Option<Medium>,
+}
+
+impl Medium {
+    pub(super) fn of(tag: &Tag<'_>) -> Option<Medium> {
+        let stated = tag
+            .attribute("contentType")
+            .or_else(|| tag.attribute("mimeType"))?;
+        Some(match stated.split('/').next() {
+            Some("video") => Medium::Video,
+            Some("audio") => Medium::Audio,
+            _ => Medium::Other,
+        })
+    }
+}
+
+impl<'a> Level<'a> {
+    /// Takes in an element that any level may have.
+    pub(super) fn take(&mut self, xml: &mut Xml<'a>, tag: &Tag<'a>) -> Result<(), ManifestError> {
+        match tag.name {
+            // Those after the first are where else the same can be had.
+            "BaseURL" if self.base.is_none() => {
+                let head_start = tag.attribute("availabilityTimeOffset");
+                self.base = Some(Base {
+                    head_start: head_start.and_then(|value| HeadStart::of(&value)),
+                    url: xml.content()?.unwrap_or_default(),
+                });
+            }
+            "SegmentTemplate" => self.segments = Some(Segments::read(xml, tag)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// With what it inherits.
+    pub(super) fn below(self, above: &Level<'a>) -> Level<'a> {
+        Level {
+            base: match (self.base, &above.base) {
+                (Some(own), Some(above)) => Some(Base {
+                    url: reference::join(&above.url, &own.url).into(),
+                    head_start: own.head_start.or(above.head_start),
+                }),
+                (own, above) => own.or_else(|| above.clone()),
+            },
+            segments: match (self.segments, &above.segments) {
+                (Some(own), Some(above)) => Some(own.below(above)),
+                (own, above) => own.or_else(|| above.clone()),
+            },
+            medium: self.medium.or(above.medium),
+        }
+    }
+}
+
+impl<'a> Segments<'a> {
+    fn read(xml: &mut Xml<'a>, tag: &Tag<'a>) -> Result<Segments<'a>, ManifestError> {
+        let depth = xml.depth();
+        let mut segments = Segments::default();
+        for (name, value) in tag.attributes() {
+            let number = || value.parse().ok();
+            match name {
+                "media" => segments.media = Some(value),
+                "initialization" => segments.initialization = Some(value),
+                "timescale" => segments.timescale = number(),
+                "duration" => segments.duration = number(),
+                "startNumber" => segments.start_number = number(),
+                "endNumber" => segments.end_number = number(),
+                "presentationTimeOffset" => segments.offset = number(),
+                "availabilityTimeOffset" => segments.head_start = HeadStart::of(&value),
+                "availabilityTimeComplete" => segments.is_chunked = Some(value == "false"),
+                _ => {}
+            }
+        }
+        while let Some(tag) = xml.child(depth)? {
+            match tag.name {
+                "SegmentTimeline" => segments.timeline = Some(Rc::new(Timeline::read(xml)?)),
+                "Initialization" => {
+                    segments.initialization =
+                        tag.attribute("sourceURL").or(segments.initialization);
+                }
+                _ => {}
+            }
+        }
+        Ok(segments)
+    }
+
+    fn below(self, above: &Segments<'a>) -> Segments<'a> {
+        let both = above.clone();
+        Segments {
+            media: self.media.or(both.media),
+            initialization: self.initialization.or(both.initialization),
+            timescale: self.timescale.or(both.timescale),
+            duration: self.duration.or(both.duration),
+            start_number: self.start_number.or(both.start_number),
+            end_number: self.end_number.or(both.end_number),
+            offset: self.offset.or(both.offset),
+            head_start: self.head_start.or(both.head_start),
+            is_chunked: self.is_chunked.or(both.is_chunked),
+            timeline: self.timeline.or(both.timeline),
+        }
+    }
+}
+
+impl HeadStart {
+    fn of(text: &str) -> Option<HeadStart> {
+        if text == "INF" {
+            return Some(HeadStart::Always);
+        }
+        seconds(text).map(HeadStart::By)
+    }
+}
+
+/// `xs:double`, not negative.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}

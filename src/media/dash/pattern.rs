@@ -1,0 +1,319 @@
+//! How are segments named (ISO/IEC 23009-1 §5.3.9.4.4, `$Number%05d$`)? Writes and reads names.
+
+use super::reference;
+
+/// More pieces than any packager writes.
+const PIECES_MAX: usize = 16;
+/// More numbers in one name than any packager writes.
+const NUMBERS_MAX: usize = 3;
+/// The digits of a `u64`.
+const WIDTH_MAX: usize = 20;
+
+/// A name with gaps in it: only what differs between the segments of one representation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern {
+    pieces: Box<[Piece]>,
+    /// So many bytes at its start come from base URLs.
+    stem: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Gap(Gap, usize),
+}
+
+/// What goes into a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    Number,
+    Time,
+}
+
+/// Which segment is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) number: u64,
+    pub(super) time: u64,
+}
+
+/// What a name says: at least one of the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) number: Option<u64>,
+    pub(super) time: Option<u64>,
+}
+
+impl Pattern {
+    /// Fills in what is the same for all segments of a representation. `None` when there is a gap
+    /// that nothing is known to fill.
+    pub(super) fn new(base: &str, written: &str, id: &str, bandwidth: &str) -> Option<Pattern> {
+        let mut pieces = Vec::new();
+        let mut text = reference::stem(base, written);
+        let stem = text.len();
+        let mut rest = written;
+        while let Some((before, after)) = rest.split_once('$') {
+            let (gap, after) = after.split_once('$')?;
+            text.push_str(before);
+            rest = after;
+            let (name, width) = match gap.split_once('%') {
+                Some((name, format)) => (name, width(format)?),
+                None => (gap, 1),
+            };
+            let gap = match name {
+                "" if gap.is_empty() => {
+                    text.push('$');
+                    continue;
+                }
+                "RepresentationID" if gap == name => {
+                    text.push_str(id);
+                    continue;
+                }
+                "Bandwidth" => {
+                    text.extend(padding(bandwidth.len(), width));
+                    text.push_str(bandwidth);
+                    continue;
+                }
+                "Number" => Gap::Number,
+                "Time" => Gap::Time,
+                _ => return None,
+            };
+            pieces.push(Piece::Text(std::mem::take(&mut text)));
+            pieces.push(Piece::Gap(gap, width));
+            if pieces.len() > PIECES_MAX || pieces.len() > 2 * NUMBERS_MAX {
+                return None;
+            }
+        }
+        text.push_str(rest);
+        pieces.push(Piece::Text(text));
+        Some(Pattern {
+            pieces: pieces.into(),
+            stem,
+        })
+    }
+
+    /// Are segments told by number?
+    pub(super) fn has_number(&self) -> bool {
+        self.has(Gap::Number)
+    }
+
+    /// Are segments told by their start?
+    pub(super) fn has_time(&self) -> bool {
+        self.has(Gap::Time)
+    }
+
+    fn has(&self, wanted: Gap) -> bool {
+        let mut pieces = self.pieces.iter();
+        pieces.any(|piece| matches!(piece, Piece::Gap(gap, _) if *gap == wanted))
+    }
+
+    /// The name of a segment.
+    pub(super) fn name(&self, place: Place) -> String {
+        let mut name = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => name.push_str(text),
+                Piece::Gap(gap, width) => {
+                    let value = match gap {
+                        Gap::Number => place.number,
+                        Gap::Time => place.time,
+                    };
+                    let digits = value.to_string();
+                    name.extend(padding(digits.len(), *width));
+                    name.push_str(&digits);
+                }
+            }
+        }
+        name
+    }
+
+    /// The name as the manifest writes it: without base URL and query.
+    pub(super) fn bare_name(&self, place: Place) -> String {
+        let mut name = self.name(place);
+        name.drain(..self.stem);
+        name.truncate(name.find('?').unwrap_or(name.len()));
+        name
+    }
+
+    /// What a path says that ends as names do; it must say it exactly as [`Pattern::name`] does.
+    /// What their queries say does not matter.
+    pub(super) fn read(&self, path: &str) -> Option<Read> {
+        let mut pieces: Vec<(&str, Option<(Gap, usize)>)> = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => {
+                    let (text, query) = text
+                        .split_once('?')
+                        .map_or((text.as_str(), false), |it| (it.0, true));
+                    let text = if pieces.is_empty() {
+                        reference::local(text)
+                    } else {
+                        text
+                    };
+                    pieces.push((text, None));
+                    if query {
+                        break;
+                    }
+                }
+                Piece::Gap(gap, width) => pieces.push(("", Some((*gap, *width)))),
+            }
+        }
+        let path = path.split('?').next().unwrap_or_default();
+        let read = read_end(&pieces, path, Read::default())?;
+        (read != Read::default()).then_some(read)
+    }
+}
+
+/// Reads the pieces from the last one backwards. Bounded: a pattern has few gaps, a gap few digits.
+fn read_end(pieces: &[(&str, Option<(Gap, usize)>)], path: &str, seen: Read) -> Option<Read> {
+    let Some(((text, gap), before)) = pieces.split_last() else {
+        return (path.is_empty() || path.ends_with('/')).then_some(seen);
+    };
+    let Some((gap, width)) = gap else {
+        return read_end(before, path.strip_suffix(text)?, seen);
+    };
+    let digits = path.len() - path.trim_end_matches(|it: char| it.is_ascii_digit()).len();
+    (1..=digits.min(WIDTH_MAX)).rev().find_map(|count| {
+        let (path, digits) = path.split_at(path.len() - count);
+        let is_canonical = count == *width || (count > *width && !digits.starts_with('0'));
+        let value: u64 = digits.parse().ok().filter(|_| is_canonical)?;
+        let mut seen = seen;
+        let place = match gap {
+            Gap::Number => &mut seen.number,
+            Gap::Time => &mut seen.time,
+        };
+        let agrees = place.replace(value).is_none_or(|other| other == value);
+        agrees.then(|| read_end(before, path, seen))?
+    })
+}
+
+/// The zeros before so many digits.
+fn padding(digits: usize, width: usize) -> impl Iterator<Item = char> {
+    std::iter::repeat_n('0', width.saturating_sub(digits))
+}
+
+/// The width in `0[width]d`.
+fn width(format: &str) -> Option<usize> {
+    let digits = format.strip_prefix('0')?.strip_suffix('d')?;
+    let width = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())??;
+    (1..=WIDTH_MAX).contains(&width).then_some(width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern(written: &str) -> Option<Pattern> {
+        Pattern::new("", written, "v1", "128000")
+    }
+
+    fn name(written: &str) -> String {
+        pattern(written).unwrap().name(Place {
+            number: 7,
+            time: 90_000,
+        })
+    }
+
+    #[test]
+    fn names_are_written() {
+        assert_eq!(name("$RepresentationID$/$Number$.m4s"), "v1/7.m4s");
+        assert_eq!(name("$Bandwidth$-$Number%05d$.m4s"), "128000-00007.m4s");
+        assert_eq!(name("$Bandwidth%08d$-$Time$"), "00128000-90000");
+        assert_eq!(name("$Time%03d$$Number%01d$"), "900007");
+        assert_eq!(name("a$$b$Number$"), "a$b7");
+        assert_eq!(name("init.mp4"), "init.mp4");
+        let based = Pattern::new("https://h/p/x?y", "s/$Number$.ts?m=1", "", "").unwrap();
+        assert_eq!(
+            based.name(Place { number: 1, time: 0 }),
+            "https://h/p/s/1.ts?m=1"
+        );
+        assert_eq!(based.bare_name(Place { number: 1, time: 0 }), "s/1.ts");
+    }
+
+    #[test]
+    fn unknown_gaps_are_refused() {
+        for written in [
+            "$Number",
+            "$SubNumber$",
+            "$number$",
+            "$RepresentationID%05d$",
+            "$Number%5d$",
+            "$Number%05x$",
+            "$Number%0d$",
+            "$Number%00d$",
+            "$Number%021d$",
+            "$Number%0+1d$",
+            "$%05d$",
+            "$Number$$Number$$Number$$Number$",
+        ] {
+            assert_eq!(pattern(written), None, "{written}");
+        }
+    }
+
+    #[test]
+    fn names_are_read() {
+        let number = |written: &str, path: &str| pattern(written).unwrap().read(path)?.number;
+        assert_eq!(number("s_$Number$.m4s", "s_7.m4s"), Some(7));
+        assert_eq!(number("s_$Number$.m4s", "/out/v1/s_7.m4s"), Some(7));
+        assert_eq!(number("s_$Number$.m4s", "/out/v1/xs_7.m4s"), None);
+        assert_eq!(number("s_$Number$.m4s", "s_07.m4s"), None);
+        assert_eq!(number("s_$Number$.m4s", "s_.m4s"), None);
+        assert_eq!(number("s_$Number$.m4s", "s_99999999999999999999.m4s"), None);
+        assert_eq!(number("s_1$Number$.m4s", "s_17.m4s"), Some(7));
+        assert_eq!(number("$Number$1.m4s", "71.m4s"), Some(7));
+        assert_eq!(number("$Number$", "/a/7"), Some(7));
+        assert_eq!(
+            number(
+                "../$RepresentationID$/$Number%03d$.m4s?m=1",
+                "/a/v1/007.m4s"
+            ),
+            Some(7)
+        );
+        assert_eq!(
+            number("$RepresentationID$/$Number%03d$.m4s", "/a/v2/007.m4s"),
+            None
+        );
+        assert_eq!(number("$Number$-$Number$.m4s", "7-7.m4s"), Some(7));
+        assert_eq!(number("$Number$-$Number$.m4s", "7-8.m4s"), None);
+        assert_eq!(number("init.mp4", "init.mp4"), None);
+        let absolute = pattern("https://h/a/$Number$-$Time$.ts").unwrap();
+        let read = Read {
+            number: Some(7),
+            time: Some(9),
+        };
+        assert_eq!(absolute.read("/a/7-9.ts"), Some(read));
+    }
+
+    const FORMS: &[&str] = &["$Number%0Wd$.m4s", "a/$Number$-$Time%0Wd$", "9$Time%0Wd$"];
+
+    proptest! {
+        #[test]
+        fn what_is_written_can_be_read(
+            number: u64, time: u64, width in 1_usize..=20, base in "(\\.\\./)?[a-z]{0,3}/?",
+            form in prop::sample::select(FORMS),
+        ) {
+            let written = form.replace('W', &width.to_string());
+            let pattern = Pattern::new(&base, &written, "v", "1").unwrap();
+            let read = pattern.read(&pattern.name(Place { number, time })).unwrap();
+            prop_assert!(read.number.is_none_or(|it| it == number));
+            prop_assert!(read.time.is_none_or(|it| it == time));
+            prop_assert_eq!(read.number.is_some(), pattern.has_number());
+            prop_assert_eq!(read.time.is_some(), pattern.has_time());
+        }
+
+        #[test]
+        fn no_pattern_panics(
+            written in "(\\$|%|0|5|d|Number|Time|\\$Number\\$|[a/?.é]){0,12}",
+            path in "[0-9a/.é]{0,30}",
+        ) {
+            if let Some(pattern) = pattern(&written) {
+                let _ = pattern.read(&path);
+                let _ = pattern.bare_name(Place::default());
+            }
+        }
+    }
+}

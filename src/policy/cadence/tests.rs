@@ -1,0 +1,114 @@
+//! A manifest that changes at set times, looked at by a cadence: how many looks, and how late?
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A manifest that changes at set times, and what looking at it by a cadence comes to.
+struct Run {
+    /// Looks for each version, the first few versions left out.
+    looks: f64,
+    /// Seconds by which versions were found late, on average, as a share of the mean gap.
+    late: f64,
+}
+
+fn run(changes: &[Duration], told: Duration) -> Run {
+    const LEARNING: usize = 5;
+    let start = Instant::now();
+    let mut cadence = Cadence::new(told, start);
+    let (mut seen, mut looks, mut late) = (0, 0_u32, Duration::ZERO);
+    let version = |at: Instant| changes.partition_point(|change| start + *change <= at);
+    while seen + 1 < changes.len() {
+        let at = cadence.next();
+        assert!(at > cadence.looked, "a look must come after the last one");
+        let now = version(at);
+        let counts = seen >= LEARNING;
+        looks += u32::from(counts);
+        if now == seen {
+            cadence.unchanged(at);
+            continue;
+        }
+        if counts {
+            late += at - (start + changes[now - 1]);
+        }
+        cadence.changed(at, told);
+        seen = now;
+    }
+    let versions = f64::from(u32::try_from(seen - LEARNING).unwrap());
+    Run {
+        looks: f64::from(looks) / versions,
+        late: late.as_secs_f64() / versions / told.as_secs_f64(),
+    }
+}
+
+/// A hundred versions, one each `period`, from `phase` on, each as much too late as `jitter` says.
+fn changes(period: Duration, phase: Duration, jitter: impl Fn(u32) -> Duration) -> Vec<Duration> {
+    let at = |number| phase + period * number + jitter(number);
+    (0..100).map(at).collect()
+}
+
+#[test]
+fn a_steady_stream_takes_little_more_than_one_look_a_version() {
+    for (period, phase) in [
+        (4000, 10),
+        (4000, 1234),
+        (4000, 3990),
+        (2000, 700),
+        (6006, 5000),
+    ] {
+        let told = period * MS;
+        let run = run(&changes(told, phase * MS, |_| Duration::ZERO), told);
+        assert!(run.looks <= 1.2, "{period} {phase}: {} looks", run.looks);
+        assert!(run.late <= 0.03, "{period} {phase}: {} late", run.late);
+    }
+}
+
+#[test]
+fn a_packager_that_dawdles_is_followed() {
+    let told = 4000 * MS;
+    let jitter = |number: u32| (number * 37 % 90) * MS;
+    let run = run(&changes(told, 900 * MS, jitter), told);
+    assert!(run.looks <= 1.8, "{} looks", run.looks);
+    assert!(run.late <= 0.04, "{} late", run.late);
+}
+
+#[test]
+fn a_clock_that_drifts_is_followed_either_way() {
+    for period in [3994, 4006] {
+        let run = run(
+            &changes(period * MS, 500 * MS, |_| Duration::ZERO),
+            4000 * MS,
+        );
+        assert!(run.looks <= 1.6, "{period}: {} looks", run.looks);
+        assert!(run.late <= 0.03, "{period}: {} late", run.late);
+    }
+}
+
+#[test]
+fn a_change_that_stays_away_is_looked_for_ever_less_often() {
+    let start = Instant::now();
+    let mut cadence = Cadence::new(4000 * MS, start);
+    let mut gaps = Vec::new();
+    for _ in 0..20 {
+        let at = cadence.next();
+        gaps.push(at - cadence.looked);
+        cadence.unchanged(at);
+    }
+    assert!(gaps[3..].is_sorted(), "{gaps:?}");
+    assert_eq!(gaps.last(), Some(&(2000 * MS)));
+}
+
+#[test]
+fn after_a_gap_the_next_version_is_expected_in_time() {
+    let start = Instant::now();
+    let mut cadence = Cadence::new(2000 * MS, start);
+    let mut looked = start;
+    while looked < start + 10_000 * MS {
+        looked = cadence.next();
+        cadence.unchanged(looked);
+    }
+    let found = cadence.next();
+    cadence.changed(found, 2000 * MS);
+    let next = cadence.next();
+    assert!(next > found && next <= found + 2000 * MS);
+}

@@ -1,0 +1,242 @@
+//! A manifest is held whole, read, and compared with what viewers have seen; only then is it handed on.
+//! One that is broken, or lags behind, is a failed fetch, and another endpoint is asked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::Job;
+use crate::cache::{Head, Object, Verdict};
+use crate::media::{Facts, Manifest};
+use crate::origin::{Errand, Failure, Reply};
+use crate::policy::lifetime::{Reason, Storage};
+use crate::policy::progress::Progress;
+use crate::policy::vary::Vary;
+use crate::shield::manifest;
+use crate::shield::streams::{self, News, Watch};
+use crate::shield::whole::{Unread, whole};
+
+/// A manifest that may be shown.
+struct Text {
+    reply: Reply,
+    body: Bytes,
+    /// `None`: it is in a coding that nobody here reads.
+    manifest: Option<Manifest>,
+    watch: Option<Arc<Watch>>,
+    progress: Progress,
+    /// When the request for it was sent.
+    sent: Instant,
+}
+
+/// Why there is none.
+struct Refused {
+    failure: Failure,
+    /// What was sent is no use; another endpoint may have better.
+    unfit: Option<streams::Unfit>,
+}
+
+impl Refused {
+    fn heard_nothing(failure: Failure) -> Refused {
+        Refused {
+            failure,
+            unfit: None,
+        }
+    }
+
+    fn unfit(why: streams::Unfit) -> Refused {
+        Refused {
+            failure: Failure::Protocol,
+            unfit: Some(why),
+        }
+    }
+}
+
+impl Job {
+    pub(super) async fn manifest(self, reply: Reply) {
+        let first = reply.endpoint;
+        let mut text = self.read(reply).await;
+        if let Err(Refused { unfit: Some(_), .. }) = text
+            && let Some(other) = self.elsewhere(first).await
+        {
+            text = self.read(other).await;
+        }
+        match text {
+            Ok(text) => self.show(text),
+            Err(refused) => self.failed(refused.failure),
+        }
+    }
+
+    /// The endpoint that is asked last, since it gave something unfit.
+    pub(super) fn avoided(&self) -> Option<usize> {
+        let manifest = self.entry.kind.is_manifest();
+        let watch = manifest.then(|| self.shield.streams.watched(&self.entry.key));
+        watch.flatten()?.avoided(Instant::now())
+    }
+
+    /// What another endpoint than this one says.
+    async fn elsewhere(&self, than: usize) -> Option<Reply> {
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        if !origin.has_others() {
+            return None;
+        }
+        let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
+        let headers: HeaderMap = self.fill.upstream().clone();
+        let mut errand = Errand::get(target, host, headers, self.rank());
+        errand.held = self.fill.found().object.is_some();
+        errand.covered = self.covered();
+        errand.avoided = Some(than);
+        self.shield.streams.asked(&self.entry);
+        let reply = origin.fetch(errand).await.ok()?;
+        let fit = reply.status == StatusCode::OK && reply.endpoint != than;
+        fit.then_some(reply)
+    }
+
+    async fn read(&self, mut reply: Reply) -> Result<Text, Refused> {
+        let now = Instant::now();
+        let sent = now.checked_sub(reply.waited).unwrap_or(now);
+        let bytes_max = self.shield.settings.manifest_bytes_max;
+        let reserve = |bytes| self.fill.reserve(bytes);
+        let body = whole(&mut reply.body, bytes_max, reserve).await;
+        let body = body.map_err(|unread| match unread {
+            Unread::Origin(failure) => Refused::heard_nothing(failure),
+            Unread::NoRoom => Refused::heard_nothing(Failure::Busy),
+            Unread::TooLarge => Refused::unfit(streams::Unfit::Broken),
+        })?;
+        let kind = self.judge(&reply, None).kind;
+        let manifest = manifest::read(kind, &reply.headers, &body, bytes_max);
+        let endpoint = reply.endpoint;
+        let manifest = manifest.map_err(|why| {
+            let path = self.entry.target.path();
+            tracing::warn!(path, endpoint, "manifest refused: {why}");
+            let watch = self.shield.streams.watched(&self.entry.key);
+            self.refuse(watch, endpoint, streams::Unfit::Broken)
+        })?;
+        let facts = manifest.as_ref().map(|manifest| &manifest.facts);
+        let streams = &self.shield.streams;
+        let watch = facts.and_then(|facts| streams.watch(&self.entry, facts, sent));
+        let progress = match (&watch, facts) {
+            (Some(watch), Some(facts)) => watch.judge(facts, sent),
+            _ => Progress::Onward,
+        };
+        if progress == Progress::Behind {
+            let path = self.entry.target.path();
+            tracing::warn!(
+                path,
+                endpoint,
+                "manifest refused: behind what viewers have seen"
+            );
+            return Err(self.refuse(watch, endpoint, streams::Unfit::Behind));
+        }
+        Ok(Text {
+            reply,
+            body,
+            manifest,
+            watch,
+            progress,
+            sent,
+        })
+    }
+
+    fn refuse(&self, watch: Option<Arc<Watch>>, endpoint: usize, why: streams::Unfit) -> Refused {
+        self.shield.streams.unfit(why);
+        if let Some(watch) = watch {
+            watch.avoid(endpoint, Instant::now());
+        }
+        Refused::unfit(why)
+    }
+
+    fn show(self, text: Text) {
+        let facts: Option<&Facts> = text.manifest.as_ref().map(|manifest| &manifest.facts);
+        let judged = self.judge(&text.reply, facts);
+        let lifetime = match judged.storage {
+            Storage::Store(lifetime) => lifetime,
+            Storage::Pass(reason) => return self.not_kept(text, reason),
+            // Only other statuses come to these.
+            Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
+                return self.failed(Failure::Protocol);
+            }
+        };
+        let news = self.learn(&text);
+        let vary = Vary::of(&text.reply.headers);
+        let (status, headers) = (text.reply.status, text.reply.headers);
+        let mut head = self.head(status, headers, judged.kind, lifetime, true);
+        head.facts = text.manifest.map(|manifest| manifest.facts);
+        head.attention = text
+            .watch
+            .as_ref()
+            .map(|watch| Arc::clone(&watch.attention));
+        self.fill.varies(vary);
+        if let Some(watch) = &text.watch {
+            watch.good_for(left(&head, text.sent), text.sent);
+        }
+        let object = Arc::new(manifest::coded(Object::new(head, text.body)));
+        let shield = Arc::clone(&self.shield);
+        self.fill
+            .keep(&object, Verdict::Object(Arc::clone(&object)));
+        if let Some(news) = news {
+            shield.fetch_ahead(news.coming);
+        }
+        if let Some(watch) = &text.watch {
+            shield.tend(watch);
+        }
+    }
+
+    /// What a version says of its stream, before anybody sees it: whoever gets the new text must not get
+    /// objects of the generation before.
+    fn learn(&self, text: &Text) -> Option<News> {
+        let shield = &self.shield;
+        let manifest = text.manifest.as_ref()?;
+        if manifest.facts.multivariant {
+            shield
+                .streams
+                .joins(&shield.rules, &self.entry, manifest, text.sent);
+        }
+        let watch = text.watch.as_ref()?;
+        let news = watch.takes(&shield.rules, manifest, text.progress, text.sent);
+        shield.streams.lies_in(&news.places, watch);
+        shield.streams.lists_anew(&news);
+        for place in &news.left {
+            shield.cache.end_epoch(place);
+        }
+        if text.progress == Progress::Restarted {
+            let path = self.entry.target.path();
+            tracing::warn!(path, "stream began anew: what was held of it is dropped");
+        }
+        self.look_elsewhere_if_stalled(watch, text.reply.endpoint);
+        Some(news)
+    }
+
+    /// The origin confirmed the version that is held.
+    pub(super) fn confirmed(&self, reply: &Reply, head: &Head) {
+        let Some(watch) = self.shield.streams.watched(&self.entry.key) else {
+            return;
+        };
+        let now = Instant::now();
+        let sent = now.checked_sub(reply.waited).unwrap_or(now);
+        watch.unchanged(sent);
+        watch.good_for(left(head, sent), sent);
+        self.look_elsewhere_if_stalled(&watch, reply.endpoint);
+        self.shield.tend(&watch);
+    }
+
+    fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize) {
+        let now = Instant::now();
+        if watch.stalled(now) {
+            self.shield.streams.unfit(streams::Unfit::Stalled);
+            watch.avoid(endpoint, now);
+        }
+    }
+
+    fn not_kept(self, text: Text, reason: Reason) {
+        self.hand_over_whole(text.reply, text.body, reason);
+    }
+}
+
+/// For how long it may be served from a moment on while it is looked after.
+fn left(head: &Head, now: Instant) -> std::time::Duration {
+    let lifetime = &head.lifetime;
+    let tended = lifetime.tended_for(head.facts.as_ref());
+    tended.saturating_sub(lifetime.age(now))
+}

@@ -1,0 +1,235 @@
+//! Which live manifests do viewers watch, and what streams do they belong to? What is known of a manifest
+//! beyond the version that is held, whichever URL or origin told it.
+
+mod ahead;
+mod stream;
+mod tender;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use stream::Stream;
+pub use stream::StreamStats;
+pub(super) use watch::{News, Watch};
+
+use crate::media::{Facts, Liveness, Manifest};
+use crate::policy::access::Entry;
+use crate::policy::{Key, Rules};
+
+/// Manifests that are watched at once, at most; others are held and refreshed as any object is.
+const WATCHES_MAX: usize = 20_000;
+/// A manifest that nobody has asked for so long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
+/// Lists shorter than this are not worth sweeping.
+const SWEEP_MIN: usize = 256;
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Streams {
+    lists: Mutex<Lists>,
+    pub(super) ahead: ahead::Ahead,
+    unfit: [AtomicU64; Unfit::ALL.len()],
+}
+
+#[derive(Default)]
+struct Lists {
+    watches: HashMap<Key, Arc<Watch>, ahash::RandomState>,
+    /// Which stream a manifest that another one lists belongs to.
+    parents: HashMap<Key, (Arc<Stream>, Instant), ahash::RandomState>,
+    /// Segments that were listed a moment ago, and until when they count as new.
+    new: HashMap<Key, Instant, ahash::RandomState>,
+    /// Whose objects lie in a directory.
+    places: HashMap<Key, Weak<Stream>, ahash::RandomState>,
+    sweep_at: usize,
+}
+
+/// Why a manifest that an origin sent was not shown. A metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Empty, cut off, or no manifest.
+    Broken,
+    /// Behind what viewers have seen.
+    Behind,
+    /// Unchanged for long after it should have changed: shown, and another endpoint is asked.
+    Stalled,
+}
+
+impl Unfit {
+    /// Every reason.
+    pub const ALL: [Unfit; 3] = [Unfit::Broken, Unfit::Behind, Unfit::Stalled];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unfit::Broken => "broken",
+            Unfit::Behind => "behind",
+            Unfit::Stalled => "stalled",
+        }
+    }
+}
+
+/// Figures of all streams, for metrics.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// By stream.
+    pub streams: Vec<StreamStats>,
+    /// Manifests that are watched, and of these those that have stalled.
+    pub watched: u64,
+    /// See `watched`.
+    pub stalled: u64,
+    /// Manifests that were not fit to be shown, by reason.
+    pub unfit: [(Unfit, u64); Unfit::ALL.len()],
+    /// Objects fetched ahead of viewers, how many of them a viewer then asked for, and how many were not
+    /// fetched because there was no room.
+    pub ahead: ahead::AheadStats,
+}
+
+impl Streams {
+    /// The watch of a live manifest; begun with its first version.
+    pub(super) fn watch(&self, entry: &Entry, facts: &Facts, sent: Instant) -> Option<Arc<Watch>> {
+        if facts.multivariant {
+            return None;
+        }
+        let mut lists = self.lists.lock();
+        if let Some(watch) = lists.watches.get(&entry.key) {
+            return Some(Arc::clone(watch));
+        }
+        if facts.liveness == Liveness::Ended {
+            return None;
+        }
+        lists.sweep(sent);
+        if lists.watches.len() >= WATCHES_MAX {
+            return None;
+        }
+        let parent = lists
+            .parents
+            .get(&entry.key)
+            .map(|(stream, _)| Arc::clone(stream));
+        let stream = parent.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())));
+        let watch = Arc::new(Watch::new(entry.clone(), stream, facts, sent));
+        lists.watches.insert(entry.key.clone(), Arc::clone(&watch));
+        Some(watch)
+    }
+
+    pub(super) fn watched(&self, key: &Key) -> Option<Arc<Watch>> {
+        self.lists.lock().watches.get(key).cloned()
+    }
+
+    /// A manifest that lists others makes them one stream.
+    pub(super) fn joins(&self, rules: &Rules, entry: &Entry, manifest: &Manifest, now: Instant) {
+        let children: Vec<Key> = manifest
+            .listing
+            .renditions
+            .iter()
+            .filter_map(|name| entry.sibling(rules, name))
+            .map(|child| child.key)
+            .collect();
+        let mut lists = self.lists.lock();
+        let known = lists
+            .parents
+            .get(&entry.key)
+            .map(|(stream, _)| Arc::clone(stream));
+        let stream = known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())));
+        for key in children.into_iter().chain([entry.key.clone()]) {
+            lists.parents.insert(key, (Arc::clone(&stream), now));
+        }
+    }
+
+    /// A version has just listed these.
+    pub(super) fn lists_anew(&self, news: &News) {
+        let mut lists = self.lists.lock();
+        lists.sweep(news.found);
+        for entry in &news.coming {
+            lists.new.insert(entry.key.clone(), news.new_until);
+        }
+    }
+
+    /// Is it at the live edge of a stream?
+    pub(super) fn is_new(&self, key: &Key, now: Instant) -> bool {
+        let until = self.lists.lock().new.get(key).copied();
+        until.is_some_and(|until| now < until)
+    }
+
+    /// The stream's objects lie there.
+    pub(super) fn lies_in(&self, places: &[Key], watch: &Watch) {
+        let mut lists = self.lists.lock();
+        for place in places {
+            lists
+                .places
+                .insert(place.clone(), Arc::downgrade(&watch.stream));
+        }
+    }
+
+    /// The origin is asked for something, by its key and by the place where it lies.
+    pub(super) fn asked(&self, entry: &Entry) {
+        let lists = self.lists.lock();
+        let watched = lists
+            .watches
+            .get(&entry.key)
+            .map(|watch| Arc::clone(&watch.stream));
+        let stream = watched.or_else(|| lists.places.get(&entry.place())?.upgrade());
+        drop(lists);
+        if let Some(stream) = stream {
+            stream.ask();
+        }
+    }
+
+    pub(super) fn unfit(&self, why: Unfit) {
+        self.unfit[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self, now: Instant) -> Snapshot {
+        let watches: Vec<_> = self.lists.lock().watches.values().cloned().collect();
+        let stalled = watches.iter().filter(|watch| watch.stalled(now)).count();
+        let mut ends: HashMap<*const Stream, (Arc<Stream>, u64, u64)> = HashMap::new();
+        for watch in &watches {
+            let (_, low, high) = ends
+                .entry(Arc::as_ptr(&watch.stream))
+                .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
+            if let Some(reach) = watch.reach() {
+                *low = reach.min(*low);
+                *high = reach.max(*high);
+            }
+        }
+        let streams = ends.into_values();
+        let mut streams: Vec<_> = streams
+            .map(|(stream, low, high)| stream.read(high.saturating_sub(low)))
+            .collect();
+        streams.sort_by(|a, b| a.name.cmp(&b.name));
+        Snapshot {
+            streams,
+            watched: watches.len() as u64,
+            stalled: stalled as u64,
+            unfit: Unfit::ALL.map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
+            ahead: self.ahead.read(),
+        }
+    }
+}
+
+impl Lists {
+    fn sweep(&mut self, now: Instant) {
+        if self.len() < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        let unasked = |watch: &Watch| {
+            let since = now.saturating_duration_since(watch.attention.since());
+            watch.attention.unasked_for(now).unwrap_or(since)
+        };
+        self.watches
+            .retain(|_, watch| unasked(watch) < FORGOTTEN_AFTER);
+        self.parents
+            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < FORGOTTEN_AFTER);
+        self.places.retain(|_, stream| stream.strong_count() > 0);
+        self.new.retain(|_, until| now < *until);
+        self.sweep_at = 2 * self.len();
+    }
+
+    fn len(&self) -> usize {
+        self.watches.len() + self.parents.len() + self.places.len() + self.new.len()
+    }
+}

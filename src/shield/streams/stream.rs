@@ -1,0 +1,121 @@
+//! What has a stream cost its origin, measured against the least that it could cost? And how old were its
+//! manifests, as viewers got them?
+//!
+//! Every version of a manifest and every new segment has to be asked for once, whatever the audience: that is
+//! the floor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// One stream: a manifest that players begin with, and what hangs on it.
+pub(super) struct Stream {
+    name: Arc<str>,
+    asked: AtomicU64,
+    floor: AtomicU64,
+    restarts: AtomicU64,
+    course: Mutex<Course>,
+}
+
+#[derive(Default)]
+struct Course {
+    restarted: Option<Instant>,
+    /// Seconds during which versions were the latest, and seconds squared by which they were late.
+    watched: f64,
+    late: f64,
+}
+
+/// A stream's figures, for metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamStats {
+    /// The path of the manifest that players begin with.
+    pub name: Arc<str>,
+    /// Requests to the origin.
+    pub asked: u64,
+    /// Requests that no shield could do without.
+    pub floor: u64,
+    /// Times the packager began anew.
+    pub restarts: u64,
+    /// How old manifests were on average, as served, beyond what the origin itself had to offer.
+    pub staleness: Duration,
+    /// By how many segments the manifests of the stream that are watched differ at their ends.
+    pub skew: u64,
+}
+
+impl Stream {
+    pub(super) fn new(name: &str) -> Stream {
+        Stream {
+            name: name.into(),
+            asked: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            course: Mutex::default(),
+        }
+    }
+
+    /// The origin is asked for something of it.
+    pub(super) fn ask(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many things are there that were not there before.
+    pub(super) fn grew(&self, by: u64) {
+        self.floor.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// A version was shown for so long, and out of date for the last part of that. Viewers who came at
+    /// any moment of it saw something that was on average half as old.
+    pub(super) fn replaced(&self, shown: Duration, late: Duration) {
+        let mut course = self.course.lock();
+        course.watched += shown.as_secs_f64();
+        course.late += late.as_secs_f64().powi(2) / 2.0;
+    }
+
+    /// The packager began anew. Its manifests say so one after the other; true for the first of them.
+    pub(super) fn restarted(&self, now: Instant, period: Duration) -> bool {
+        const PERIODS: u32 = 4;
+        let last = self.course.lock().restarted.replace(now);
+        let first = last.is_none_or(|last| now.saturating_duration_since(last) > period * PERIODS);
+        self.restarts.fetch_add(u64::from(first), Ordering::Relaxed);
+        first
+    }
+
+    pub(super) fn read(&self, skew: u64) -> StreamStats {
+        let course = self.course.lock();
+        let staleness = course.late / course.watched.max(f64::MIN_POSITIVE);
+        StreamStats {
+            name: Arc::clone(&self.name),
+            asked: self.asked.load(Ordering::Relaxed),
+            floor: self.floor.load(Ordering::Relaxed),
+            restarts: self.restarts.load(Ordering::Relaxed),
+            staleness: Duration::try_from_secs_f64(staleness).unwrap_or_default(),
+            skew,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staleness_is_what_an_average_viewer_saw() {
+        let stream = Stream::new("/a.m3u8");
+        let second = Duration::from_secs(1);
+        stream.replaced(4 * second, 2 * second);
+        stream.replaced(4 * second, Duration::ZERO);
+        // Two seconds out of eight, half as old on average.
+        assert_eq!(stream.read(0).staleness, second / 4);
+    }
+
+    #[test]
+    fn a_restart_counts_once_for_all_manifests() {
+        let stream = Stream::new("/a.m3u8");
+        let (now, period) = (Instant::now(), Duration::from_secs(4));
+        assert!(stream.restarted(now, period) && !stream.restarted(now + period, period));
+        assert!(stream.restarted(now + 60 * period, period));
+        assert_eq!(stream.read(0).restarts, 2);
+    }
+}

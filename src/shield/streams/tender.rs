@@ -1,0 +1,61 @@
+//! Who keeps a watched manifest fresh? One task for each: it looks when a change is due, ahead of viewers,
+//! and ends when nobody watches any more.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderMap;
+use tokio::time::sleep_until;
+
+use super::Watch;
+use crate::shield::Shield;
+use crate::shield::fill::{Job, Viewer};
+
+/// Ends with the task, however that ends: then viewers refresh the manifest themselves.
+struct Tending {
+    shield: Arc<Shield>,
+    watch: Arc<Watch>,
+}
+
+impl Drop for Tending {
+    fn drop(&mut self) {
+        self.watch.attention.tend(false);
+    }
+}
+
+impl Shield {
+    /// Looks after a manifest from now on, if nobody does.
+    pub(in crate::shield) fn tend(self: &Arc<Self>, watch: &Arc<Watch>) {
+        let wanted = watch.entry.route.live.cadence && watch.next_look(Instant::now()).is_some();
+        if !wanted || !watch.attention.tend(true) {
+            return;
+        }
+        let tending = Tending {
+            shield: Arc::clone(self),
+            watch: Arc::clone(watch),
+        };
+        tokio::spawn(async move {
+            while let Some(at) = tending.watch.next_look(Instant::now()) {
+                sleep_until(at.into()).await;
+                tending.look().await;
+            }
+        });
+    }
+}
+
+impl Tending {
+    async fn look(&self) {
+        let Tending { shield, watch } = self;
+        let entry = &watch.entry;
+        let upstream = || shield.sent(&HeaderMap::new(), entry);
+        let found = shield.cache.lookup(&entry.key, entry.kind, upstream);
+        match shield.cache.lead(&found, upstream) {
+            Some(fill) => {
+                let job = Job::new(Arc::clone(shield), entry, fill, Viewer::Nobody);
+                job.run().await;
+            }
+            // Somebody looks already. Its result is as good.
+            None => watch.unchanged(Instant::now()),
+        }
+    }
+}

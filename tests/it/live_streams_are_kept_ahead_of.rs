@@ -1,0 +1,138 @@
+//! While a live stream is watched, its manifests are refreshed when they are due, and what they announce is
+//! there before anybody asks for it.
+
+use std::time::{Duration, Instant};
+
+use seawall::policy::route::Live;
+
+use crate::support::{Origin, Shield, answering, eventually, get, manifest, playlist, segment};
+
+const PATH: &str = "/live/index.m3u8";
+
+/// Segments of a quarter of a second, for as long as anybody wants.
+fn quick(first: u64) -> String {
+    let head = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n";
+    let line = |number: u64| format!("#EXTINF:0.25,\nseg{number}.ts\n");
+    let segments: String = (first..first + 3).map(line).collect();
+    format!("{head}#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}")
+}
+
+/// An origin whose playlist goes on by itself.
+async fn on_the_air() -> Origin {
+    let start = Instant::now();
+    let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
+    let live = answering(move |_| manifest(quick(version())).cache_control("max-age=1"));
+    Origin::start().await.on(PATH, live)
+}
+
+/// Two viewers are enough: from then on it is refreshed without any.
+#[tokio::test]
+async fn a_watched_playlist_is_refreshed_without_viewers() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    // Until it is stale, and a viewer has had it refreshed.
+    let refreshed = |_: &_| origin.hits(PATH) >= 2;
+    shield.until(get(PATH), refreshed).await;
+    let before = origin.hits(PATH);
+    origin.wait_hits(PATH, before + 3).await;
+}
+
+/// When nobody asks any more, nobody is asked.
+#[tokio::test]
+async fn and_left_alone_when_nobody_watches() {
+    let origin = on_the_air().await;
+    let idle = Duration::from_millis(100);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.idle = idle)
+        .start()
+        .await;
+    shield.until(get(PATH), |_| origin.hits(PATH) >= 3).await;
+    // Three segments' time, in which it is looked at a few more times.
+    eventually("the origin is left alone", async || {
+        let hits = origin.hits(PATH);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        origin.hits(PATH) == hits
+    })
+    .await;
+}
+
+/// What a new version lists is fetched once, before the first viewer asks.
+#[tokio::test]
+async fn a_new_segment_is_there_before_its_first_viewer() {
+    let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue(1))
+        .on("/live/seg4.ts", segment("new"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    origin.now(PATH, overdue(2));
+    shield
+        .until(get(PATH), |answer| answer.text() == playlist(2))
+        .await;
+    origin.wait_hits("/live/seg4.ts", 1).await;
+    assert_eq!(origin.hits("/live/seg3.ts"), 0, "it was listed before");
+    let stored = |answer: &crate::support::Response| {
+        let status = answer.header("cache-status").unwrap_or_default();
+        status.contains("; hit")
+    };
+    shield
+        .until(get("/live/seg4.ts"), stored)
+        .await
+        .is_whole("new");
+    assert_eq!(origin.hits("/live/seg4.ts"), 1);
+    assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
+}
+
+/// Both can be turned off.
+#[tokio::test]
+async fn unless_the_route_says_otherwise() {
+    let origin = on_the_air().await;
+    let passive = Live {
+        cadence: false,
+        prefetch: false,
+        ..Live::default()
+    };
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live = passive)
+        .start()
+        .await;
+    shield.until(get(PATH), |_| origin.hits(PATH) >= 3).await;
+    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 0);
+    let hits = origin.hits(PATH);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(
+        origin.hits(PATH),
+        hits,
+        "nobody but viewers has it refreshed"
+    );
+}
+
+/// Viewers who take gzip get it from the shield: the origin is asked once, for plain text.
+#[tokio::test]
+async fn playlists_are_compressed_here() {
+    let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
+    let reply = manifest(long.clone()).header("etag", "\"v1\"");
+    let origin = Origin::start().await.on(PATH, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(long.clone());
+    let coded = shield
+        .ask(get(PATH).header("accept-encoding", "br, gzip"))
+        .await;
+    assert_eq!(coded.header("content-encoding"), Some("gzip"));
+    assert_eq!(coded.header("etag"), Some("\"v1-gzip\""));
+    assert_eq!(coded.header("vary"), Some("Accept-Encoding"));
+    assert!(coded.body.len() < long.len() / 2);
+    let again = get(PATH)
+        .header("accept-encoding", "gzip")
+        .header("if-none-match", "\"v1-gzip\"");
+    assert_eq!(shield.ask(again).await.status, 304);
+    let plain = shield.get(PATH).await;
+    assert_eq!(
+        (plain.header("etag"), plain.header("vary")),
+        (Some("\"v1\""), Some("Accept-Encoding"))
+    );
+    assert_eq!(origin.hits(PATH), 1);
+    assert_eq!(origin.latest(PATH).header("accept-encoding"), None);
+}

@@ -1,0 +1,109 @@
+//! Redundant origins differ, lag and restart; what viewers see of a live stream only ever goes on.
+
+use seawall::origin::Balance;
+
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment};
+
+const PATH: &str = "/live/index.m3u8";
+const UNFIT: &str = "seawall_manifests_unfit_total";
+
+/// Out of date at once, and refreshed behind the viewer.
+fn overdue(text: String) -> crate::support::origin::Reply {
+    manifest(text).cache_control("max-age=1").age(1)
+}
+
+fn says(first: u64) -> impl Fn(&Response) -> bool {
+    move |answer| answer.text() == playlist(first)
+}
+
+/// Asked in turn, so that every other answer is the other's.
+fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
+    Shield::in_front_of(first).origin(|group| {
+        group.balance = Balance::RoundRobin;
+        group.endpoints.push(endpoint(second));
+    })
+}
+
+/// One that lags is asked, not believed, and the other one asked in the same breath.
+#[tokio::test]
+async fn an_origin_that_lags_is_not_believed() {
+    let first = Origin::start().await.on(PATH, overdue(playlist(10)));
+    let second = Origin::start().await.on(PATH, overdue(playlist(10)));
+    let shield = in_front_of_two(&first, &second).start().await;
+    shield.get(PATH).await.is_whole(playlist(10));
+    for origin in [&first, &second] {
+        origin.now(PATH, overdue(playlist(9)));
+    }
+    let unfit = [("reason", "behind")];
+    while shield.counted(UNFIT, &unfit).await < 2 {
+        shield.get(PATH).await.is_whole(playlist(10));
+    }
+    let hits = first.hits(PATH).min(second.hits(PATH));
+    assert!(
+        hits >= 1,
+        "both were asked, the other one in the same breath"
+    );
+    first.now(PATH, overdue(playlist(11)));
+    second.now(PATH, overdue(playlist(9)));
+    shield.until(get(PATH), says(11)).await;
+    for _ in 0..20 {
+        shield.get(PATH).await.is_whole(playlist(11));
+    }
+}
+
+/// A broken manifest is no answer while another endpoint has a whole one.
+#[tokio::test]
+async fn a_broken_manifest_of_one_is_made_good_by_the_other() {
+    let whole = playlist(3);
+    let cut = whole[..whole.len() - 5].to_owned();
+    let first = Origin::start().await.on(PATH, manifest(cut));
+    let second = Origin::start().await.on(PATH, manifest(whole.clone()));
+    let shield = Shield::in_front_of(&first)
+        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(whole);
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
+    assert_eq!(shield.counted(UNFIT, &[("reason", "broken")]).await, 1);
+}
+
+/// A packager that starts anew reuses its names. Nobody gets yesterday's segment with today's playlist.
+#[tokio::test]
+async fn a_restart_drops_what_was_held() {
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue(playlist(5000)))
+        .on("/live/seg3.ts", segment("yesterday"))
+        .on("/elsewhere/seg3.ts", segment("apart"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(playlist(5000));
+    for path in ["/live/seg3.ts", "/elsewhere/seg3.ts"] {
+        shield.get(path).await;
+        origin.now(path, segment("today"));
+    }
+    shield.get("/live/seg3.ts").await.is_whole("yesterday");
+    origin.now(PATH, overdue(playlist(1)));
+    shield.until(get(PATH), says(1)).await;
+    shield.get("/live/seg3.ts").await.is_whole("today");
+    shield.get("/elsewhere/seg3.ts").await.is_whole("apart");
+    let stream = [("stream", PATH)];
+    let restarts = shield.counted("seawall_stream_restarts_total", &stream);
+    assert_eq!(restarts.await, 1);
+}
+
+/// Who still serves the generation before is not believed: there is no way back.
+#[tokio::test]
+async fn a_restart_is_accepted_once() {
+    let origin = Origin::start().await.on(PATH, overdue(playlist(5000)));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(playlist(5000));
+    origin.now(PATH, overdue(playlist(1)));
+    shield.until(get(PATH), says(1)).await;
+    origin.now(PATH, overdue(playlist(5001)));
+    while shield.counted(UNFIT, &[("reason", "behind")]).await == 0 {
+        shield.get(PATH).await.is_whole(playlist(1));
+    }
+    origin.now(PATH, overdue(playlist(2)));
+    shield.until(get(PATH), says(2)).await;
+}

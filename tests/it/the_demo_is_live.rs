@@ -1,0 +1,305 @@
+//! The live-edge origin of the demo and of the scenarios does over a socket what it plans: each
+//! form, at each moment, with a clock that is moved by hand.
+
+use std::time::Duration;
+
+use seawall::demo::{Broadcast, Clock, Form, Hand, Kind, Origin, Place, Plan, Rendition, Utc};
+use tokio::task::JoinHandle;
+
+use crate::support::viewer::{Ask, Viewer};
+use crate::support::{Arriving, End, Response, eventually, get};
+
+const START: Utc = Duration::from_secs(1_750_000_000);
+const PART: Duration = Duration::from_nanos(333_333_334);
+
+/// Twenty segments and two parts have been made.
+fn on_air() -> (Origin, Hand) {
+    let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
+    (Origin::start(Plan::from(START), clock).unwrap(), hand)
+}
+
+async fn asked(origin: &Origin, target: &str) -> Response {
+    Viewer::connect(origin.address()).await.get(target).await
+}
+
+async fn begun(origin: &Origin, target: &str) -> Arriving {
+    let viewer = Viewer::connect(origin.address()).await;
+    viewer.begin(get(target)).await
+}
+
+/// A request that is to wait: it is under way when this returns.
+async fn waiting(origin: &Origin, target: &str) -> JoinHandle<Response> {
+    waiting_for(origin, target, get(target)).await
+}
+
+async fn waiting_for(origin: &Origin, target: &str, ask: Ask) -> JoinHandle<Response> {
+    let address = origin.address();
+    let answer = tokio::spawn(async move { Viewer::connect(address).await.ask(ask).await });
+    eventually("the request to arrive", async || {
+        origin.tally().of(target).in_flight == 1
+    })
+    .await;
+    answer
+}
+
+fn whole(broadcast: &Broadcast, form: Form, rendition: Rendition, segment: u64) -> bytes::Bytes {
+    match form {
+        Form::Ts => broadcast.ts_segment(rendition, segment),
+        _ => broadcast.segment(rendition, segment),
+    }
+}
+
+/// Everything a player of HLS would follow from the entry is there, and is the planned bytes.
+#[tokio::test]
+async fn every_uri_of_every_playlist_leads_somewhere() {
+    let (origin, _hand) = on_air();
+    for form in Form::ALL.into_iter().filter(|form| !form.is_dash()) {
+        let entry = asked(&origin, &form.entry()).await;
+        assert_eq!(entry.header("cache-control"), Some("max-age=1"));
+        for rendition in Rendition::ALL.into_iter().filter(|one| form.has(*one)) {
+            let uri = format!("{}/index.m3u8", rendition.name());
+            assert!(entry.is_200_text().contains(&uri), "{form:?}");
+            let playlist = Place::Playlist(form, rendition).path();
+            let told = asked(&origin, &playlist).await;
+            let named: Vec<&str> = told
+                .is_200_text()
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .collect();
+            assert_eq!(named.len(), 10);
+            for (segment, name) in (10..).zip(named) {
+                let place = Place::Segment(form, rendition, segment).path();
+                assert!(
+                    place.ends_with(&format!("/{name}")),
+                    "{place} is not {name}"
+                );
+                let expected = whole(origin.broadcast(), form, rendition, segment);
+                let got = asked(&origin, &place).await;
+                got.is_whole(&expected);
+                assert_eq!(got.header("cache-control"), Some("max-age=1209600"));
+            }
+            if form != Form::Ts {
+                let init = asked(&origin, &Place::Init(form, rendition).path()).await;
+                init.is_whole(origin.broadcast().init(rendition));
+            }
+        }
+    }
+    assert_eq!(origin.tally().duplicates(), []);
+}
+
+/// A timeline's times and the numbers of the other forms name the same segments.
+#[tokio::test]
+async fn mpds_name_what_is_there_and_nothing_else() {
+    let (origin, hand) = on_air();
+    let told = asked(&origin, &Form::Timeline.entry()).await;
+    assert!(
+        told.is_200_text()
+            .contains("<S t=\"600000\" d=\"60000\" r=\"9\"/>")
+    );
+    for rendition in Rendition::ALL {
+        let (ticks, _) = origin.broadcast().segment_ticks(rendition, 19);
+        let expected = origin.broadcast().segment(rendition, 19);
+        for place in [
+            Place::Segment(Form::Timeline, rendition, ticks),
+            Place::Segment(Form::Number, rendition, 19),
+            Place::Segment(Form::Chunked, rendition, 19),
+        ] {
+            asked(&origin, &place.path()).await.is_whole(&expected);
+        }
+    }
+    let next = Place::Segment(Form::Number, Rendition::Low, 20).path();
+    assert_eq!(asked(&origin, &next).await.status, 404);
+    hand.advance(Duration::from_secs(2));
+    assert_eq!(asked(&origin, &next).await.status, 200);
+    let time = asked(&origin, "/time").await;
+    assert_eq!(time.is_200_text(), "2025-06-15T15:07:22.666Z");
+    assert_eq!(time.header("cache-control"), Some("no-store"));
+}
+
+/// LL-DASH: a segment is handed out chunk by chunk as it is made; ahead of that there is nothing.
+#[tokio::test]
+async fn a_growing_segment_comes_chunk_by_chunk() {
+    let (origin, hand) = on_air();
+    let place = |segment| Place::Segment(Form::Chunked, Rendition::High, segment).path();
+    assert_eq!(asked(&origin, &place(21)).await.status, 404);
+    let chunk = |part| origin.broadcast().part(Rendition::High, 20, part);
+    let mut growing = begun(&origin, &place(20)).await;
+    let made = [chunk(0), chunk(1)].concat();
+    assert_eq!(growing.read(made.len()).await, made);
+    for part in 2..6 {
+        hand.advance(PART);
+        let chunk = chunk(part);
+        assert_eq!(growing.read(chunk.len()).await, chunk);
+    }
+    let rest = growing.finish().await;
+    assert_eq!(rest.end, End::Whole);
+    asked(&origin, &place(20))
+        .await
+        .is_whole(origin.broadcast().segment(Rendition::High, 20));
+}
+
+/// LL-HLS: a blocking request is answered when its part is there, a hinted part likewise.
+#[tokio::test]
+async fn what_is_hinted_is_waited_for() {
+    let (origin, hand) = on_air();
+    let playlist = Place::Playlist(Form::LowLatency, Rendition::Low).path();
+    let now = asked(&origin, &playlist).await;
+    assert!(now.is_200_text().contains("TYPE=PART,URI=\"20.2.m4s\""));
+    assert_eq!(now.header("cache-control"), Some("max-age=1"));
+
+    let hinted = Place::Part(Form::LowLatency, Rendition::Low, 20, 2).path();
+    let text = waiting(&origin, &format!("{playlist}?_HLS_msn=20&_HLS_part=2")).await;
+    let part = waiting(&origin, &hinted).await;
+    hand.advance(PART);
+    let text = text.await.unwrap();
+    assert!(
+        text.is_200_text().contains("URI=\"20.2.m4s\"\n"),
+        "{}",
+        text.text()
+    );
+    assert!(text.text().contains("TYPE=PART,URI=\"20.3.m4s\""));
+    let bytes = origin.broadcast().part(Rendition::Low, 20, 2);
+    part.await.unwrap().is_whole(&bytes);
+
+    let status = async |query: &str| asked(&origin, &format!("{playlist}?{query}")).await.status;
+    assert_eq!(status("_HLS_msn=23").await, 400);
+    assert_eq!(status("_HLS_part=1").await, 400);
+    let beyond = Place::Part(Form::LowLatency, Rendition::Low, 20, 5).path();
+    assert_eq!(asked(&origin, &beyond).await.status, 404);
+    // A whole segment without an end: who waits for it is told so.
+    origin.control().stall();
+    let never = waiting(&origin, &format!("{playlist}?_HLS_msn=20")).await;
+    hand.advance(Duration::from_secs(6));
+    assert_eq!(never.await.unwrap().status, 503);
+}
+
+/// LL-HLS with byte ranges: the parts in a row are the segment, of which they are ranges.
+#[tokio::test]
+async fn parts_are_ranges_of_a_segment_that_grows() {
+    let (origin, hand) = on_air();
+    let place = Place::Segment(Form::LowLatencyRanges, Rendition::Audio, 20).path();
+    let (address, mut joined) = (origin.address(), Vec::new());
+    for part in 0..6 {
+        let expected = origin.broadcast().part(Rendition::Audio, 20, part);
+        let (first, last) = (joined.len(), joined.len() + expected.len() - 1);
+        let ask = get(&place).range(&format!("{first}-{last}"));
+        let answer = if part < 2 {
+            tokio::spawn(async move { Viewer::connect(address).await.ask(ask).await })
+        } else {
+            let waiting = waiting_for(&origin, &place, ask).await;
+            hand.advance(PART);
+            waiting
+        };
+        answer.await.unwrap().is(206, &expected);
+        joined.extend_from_slice(&expected);
+    }
+    asked(&origin, &place).await.is_whole(&joined);
+    assert_eq!(joined, origin.broadcast().segment(Rendition::Audio, 20));
+}
+
+/// Faults of time: each shows what was true at another moment.
+#[tokio::test]
+async fn faults_of_time_show_another_moment() {
+    let (origin, hand) = on_air();
+    let twin = origin.twin(2).unwrap();
+    let playlist = Place::Playlist(Form::Cmaf, Rendition::Low).path();
+    let last = async |origin: &Origin| -> u64 {
+        let told = asked(origin, &playlist).await;
+        let last = told.is_200_text().lines().last().unwrap().to_owned();
+        last.trim_end_matches(".m4s").parse().unwrap()
+    };
+    let segment = |number| Place::Segment(Form::Cmaf, Rendition::Low, number).path();
+    let control = origin.control();
+    assert_eq!((last(&origin).await, last(&twin).await), (19, 17));
+    assert_eq!(asked(&twin, &segment(18)).await.status, 404);
+    let same = origin.broadcast().segment(Rendition::Low, 17);
+    asked(&twin, &segment(17)).await.is_whole(&same);
+
+    control.set(|faults| faults.back = 3);
+    assert_eq!(last(&origin).await, 16);
+    control.heal();
+    control.set(|faults| faults.late = Duration::from_secs(4));
+    assert_eq!(last(&origin).await, 17);
+    assert_eq!(asked(&origin, &segment(18)).await.status, 404);
+    control.heal();
+    control.set(|faults| faults.missing = Duration::from_secs(1));
+    assert_eq!(asked(&origin, &segment(19)).await.status, 404);
+    hand.advance(Duration::from_secs(1));
+    assert_eq!(asked(&origin, &segment(19)).await.status, 200);
+    control.heal();
+    control.stall();
+    hand.advance(Duration::from_secs(6));
+    assert_eq!((last(&origin).await, last(&twin).await), (19, 20));
+    control.heal();
+    assert_eq!(last(&origin).await, 22);
+
+    control.restart();
+    assert_eq!(last(&origin).await, 0);
+    let reused = asked(&origin, &segment(0)).await;
+    assert_ne!(reused.body, origin.broadcast().segment(Rendition::Low, 0));
+}
+
+/// The crude faults: cut off, refused, slow.
+#[tokio::test]
+async fn crude_faults_are_as_ordered() {
+    let (origin, hand) = on_air();
+    let control = origin.control();
+    let place = Place::Segment(Form::Ts, Rendition::Low, 19).path();
+    let playlist = Place::Playlist(Form::Ts, Rendition::Low).path();
+    let whole = origin.broadcast().ts_segment(Rendition::Low, 19);
+    control.set(|faults| faults.cut_media = true);
+    let cut = asked(&origin, &place).await;
+    cut.is_cut(&whole);
+    assert_eq!(cut.body, whole[..whole.len() / 2]);
+    control.heal();
+    let text = asked(&origin, &playlist).await;
+    control.set(|faults| faults.cut_manifests = true);
+    let half = &text.body[..text.body.len() / 2];
+    asked(&origin, &playlist).await.is_whole(half);
+    control.heal();
+    control.set(|faults| faults.refused_percent = 50);
+    let mut refused = 0;
+    for _ in 0..10 {
+        refused += u32::from(asked(&origin, &playlist).await.status == 503);
+    }
+    assert_eq!(refused, 5);
+    control.heal();
+    control.set(|faults| faults.slow = Duration::from_secs(2));
+    let slow = waiting(&origin, &playlist).await;
+    hand.advance(Duration::from_secs(2));
+    assert_eq!(slow.await.unwrap().status, 200);
+}
+
+/// People switch faults with a URL; what they do is not counted as the stream's requests.
+#[tokio::test]
+async fn faults_can_be_switched_by_url() {
+    let (origin, _hand) = on_air();
+    let order = |target: &str| crate::support::ask("POST", target);
+    let address = origin.address();
+    let posted = async |target: &str| {
+        let mut viewer = Viewer::connect(address).await;
+        viewer.ask(order(target)).await.status
+    };
+    assert_eq!(posted("/control?refuse=100").await, 200);
+    assert_eq!(asked(&origin, &Form::Ts.entry()).await.status, 503);
+    assert_eq!(posted("/control?heal").await, 200);
+    assert_eq!(asked(&origin, &Form::Ts.entry()).await.status, 200);
+    assert_eq!(posted("/control?wrong=1").await, 400);
+    assert_eq!(origin.tally().of_kind(Kind::Multivariant).requests, 2);
+    assert_eq!(origin.tally().requests(), 2);
+}
+
+/// Revalidation and HEAD, as for any object.
+#[tokio::test]
+async fn validators_hold() {
+    let (origin, _hand) = on_air();
+    let place = Place::Segment(Form::Cmaf, Rendition::High, 19).path();
+    let first = asked(&origin, &place).await;
+    let etag = first.header("etag").unwrap().to_owned();
+    let mut viewer = Viewer::connect(origin.address()).await;
+    let again = viewer.ask(get(&place).header("If-None-Match", &etag)).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let head = viewer.ask(crate::support::head(&place)).await;
+    let length = first.body.len().to_string();
+    assert_eq!(head.header("content-length"), Some(length.as_str()));
+}

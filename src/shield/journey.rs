@@ -155,7 +155,7 @@ impl Shield {
         respond::object(ask, object, Outcome::Stale, &self.settings)
     }
 
-    fn failed_lately(&self, found: &Found, now: Instant) -> bool {
+    pub(super) fn failed_lately(&self, found: &Found, now: Instant) -> bool {
         let noted = self.cache.noted(&found.slot, now);
         matches!(noted, Some(Known::Failed(_)))
     }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use seawall::policy::route::Live;
 
-use crate::support::{Origin, Shield, answering, eventually, get, manifest, playlist, segment};
+use crate::support::{
+    Origin, Shield, answering, eventually, get, manifest, playlist, segment, status,
+};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -55,6 +57,19 @@ async fn and_left_alone_when_nobody_watches() {
         origin.hits(PATH) == hits
     })
     .await;
+}
+
+/// An origin in trouble is looked at once a second, as it is asked for anything else.
+#[tokio::test]
+async fn and_an_origin_in_trouble_is_not_looked_at_all_the_time() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.until(get(PATH), |_| origin.hits(PATH) >= 4).await;
+    origin.now(PATH, status(500));
+    let hits = origin.hits(PATH);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let looks = origin.hits(PATH) - hits;
+    assert!((1..=2).contains(&looks), "{looks} looks in 0.9 s");
 }
 
 /// What a new version lists is fetched once, before the first viewer asks.

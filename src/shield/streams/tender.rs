@@ -46,9 +46,21 @@ impl Shield {
 impl Tending {
     async fn look(&self) {
         let Tending { shield, watch } = self;
+        let heard = watch.heard();
+        self.ask().await;
+        if watch.heard() == heard {
+            watch.rest(Instant::now(), shield.settings.failure_backoff);
+        }
+    }
+
+    async fn ask(&self) {
+        let Tending { shield, watch } = self;
         let entry = &watch.entry;
         let upstream = || shield.sent(&HeaderMap::new(), entry);
         let found = shield.cache.lookup(&entry.key, entry.kind, upstream);
+        if shield.failed_lately(&found, Instant::now()) {
+            return;
+        }
         match shield.cache.lead(&found, upstream) {
             Some(fill) => {
                 let job = Job::new(Arc::clone(shield), entry, fill, Viewer::Nobody);

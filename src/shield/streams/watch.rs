@@ -38,6 +38,10 @@ struct Course {
     found: Instant,
     avoided: Option<(usize, Instant)>,
     good_until: Option<Instant>,
+    /// Not looked at before: the last look failed, or was a moment ago.
+    rests_until: Instant,
+    /// Looks that the origin answered.
+    heard: u64,
     /// Fingerprints of what the last version listed, and where that lies.
     listed: HashSet<u64, ahash::RandomState>,
     places: Vec<Key>,
@@ -84,6 +88,8 @@ impl Watch {
                 found: sent,
                 avoided: None,
                 good_until: None,
+                rests_until: sent,
+                heard: 0,
                 listed: HashSet::default(),
                 places: Vec::new(),
                 hasher: ahash::RandomState::new(),
@@ -124,7 +130,9 @@ impl Watch {
 
     /// A look that was sent then found the version that is known.
     pub(in crate::shield) fn unchanged(&self, sent: Instant) {
-        self.course.lock().cadence.unchanged(sent);
+        let mut course = self.course.lock();
+        course.cadence.unchanged(sent);
+        course.hears(sent);
     }
 
     /// A version that is shown from now on, found by a look that was sent then.
@@ -138,6 +146,7 @@ impl Watch {
         let mut course = self.course.lock();
         let first = course.listed.is_empty();
         let course = &mut *course;
+        course.hears(sent);
         let left = match progress {
             Progress::Restarted if self.stream.restarted(sent, course.period) => {
                 course.listed.clear();
@@ -186,7 +195,21 @@ impl Watch {
         let unasked = self.attention.unasked_for(now)?;
         let until = course.good_until?;
         let watched = unasked < patience && !course.ended && !course.period.is_zero();
-        watched.then(|| course.cadence.next().min(until))
+        // However short the origin says that it is good.
+        let until = until.max(course.rests_until + course.period / 8);
+        let next = course.cadence.next().min(until);
+        watched.then(|| next.max(course.rests_until))
+    }
+
+    /// How many looks the origin has answered so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.course.lock().heard
+    }
+
+    /// A look came to nothing: the origin is left alone for so long.
+    pub(super) fn rest(&self, now: Instant, pause: Duration) {
+        let mut course = self.course.lock();
+        course.rests_until = now + pause.max(course.breath());
     }
 
     /// What is held is good for so long from now on, and has to be looked at before that is over. What is
@@ -200,6 +223,17 @@ impl Watch {
 }
 
 impl Course {
+    fn hears(&mut self, sent: Instant) {
+        self.heard += 1;
+        self.rests_until = sent + self.breath();
+    }
+
+    /// Between two looks at least.
+    fn breath(&self) -> Duration {
+        const SHARE: u32 = 64;
+        self.period / SHARE
+    }
+
     /// Resolves what is listed whole, remembers it and where it lies, and says which of it is new.
     fn list(&mut self, entry: &Entry, rules: &Rules, listing: &Listing) -> Vec<Entry> {
         let Listing {

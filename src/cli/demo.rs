@@ -166,7 +166,10 @@ impl Demo {
              curl -sI {shield}{playlist} | grep -iE '^(age|cache-status)'\n\n\
              What the shield has done, and how its origins are:\n\n  \
              curl -s http://{admin}/metrics | grep seawall_requests_total\n  \
+             curl -s http://{admin}/metrics | grep seawall_stream_\n  \
              curl -s http://{admin}/status\n\n\
+             What the first origin was asked:\n\n  \
+             curl -s {one}/control\n\n\
              Spoil the first origin, and see what viewers notice; then spoil the second, too:\n\n  \
              curl -X POST '{one}/control?refuse=100'\n  \
              curl -X POST '{other}/control?refuse=100'\n  \

@@ -163,7 +163,10 @@ impl Desk {
             )),
         };
         match changed {
-            Ok(()) => told(StatusCode::OK, format!("{:#?}\n", self.control.faults())),
+            Ok(()) => {
+                let (faults, asked) = (self.control.faults(), self.tally.report());
+                told(StatusCode::OK, format!("{faults:#?}\n\nasked for\n{asked}"))
+            }
             Err(why) => told(StatusCode::BAD_REQUEST, why),
         }
     }

@@ -112,6 +112,20 @@ impl Tally {
             .collect()
     }
 
+    /// A few lines for people: requests by kind, and what was asked for twice.
+    pub fn report(&self) -> String {
+        let mut lines: Vec<String> = self
+            .0
+            .lock()
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind:?} {}\n", count.requests))
+            .collect();
+        let twice = self.duplicates();
+        lines.push(format!("asked for more than once: {}\n", twice.len()));
+        lines.concat()
+    }
+
     /// Forgets everything but what is under way.
     pub fn reset(&self) {
         let mut book = self.0.lock();

@@ -2,7 +2,7 @@
 //!
 //! A live manifest changes about once a segment. When exactly is learnt from looks: one that found the old
 //! version says that the change came later, one that found a new version says that it came before. Both,
-//! carried on by a period, bracket the next change. While the bracket is wide, looks halve it; once it is
+//! carried on by a period, bracket the next change. While the bracket is wide, looks narrow it; once it is
 //! narrow, one look at its end is enough.
 
 #[cfg(test)]
@@ -12,15 +12,18 @@ use std::time::{Duration, Instant};
 
 /// A bracket narrower than this share of the period is good enough: with more looks the origin would pay
 /// for what no viewer notices.
-const TOLERANCE: f64 = 0.04;
+const TOLERANCE: f64 = 0.05;
 /// The bracket grows by this share of the period with each version: clocks drift and packagers dawdle.
 const DRIFT: f64 = 0.002;
 /// A change that is late is looked for again after this share of the period …
 const STEP: f64 = 0.02;
 /// … and then after so many times as long, each time.
 const STEP_GROWTH: f64 = 1.6;
+/// Searching looks at this share of the bracket: one that finds the new version costs nothing and
+/// comes later than it might, one that finds nothing costs a request.
+const SEARCH_AT: f64 = 0.75;
 /// Searching costs looks that find nothing: so many a version at most.
-const SEARCH_LOOKS_MAX: u32 = 2;
+const SEARCH_LOOKS_MAX: u32 = 1;
 /// Nothing changes faster, and nothing is watched that changes more slowly.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 const PERIOD_MAX: Duration = Duration::from_secs(30);
@@ -67,7 +70,7 @@ impl Cadence {
             return if narrow {
                 self.by
             } else {
-                self.after + width / 2
+                self.after + width.mul_f64(SEARCH_AT)
             };
         }
         self.looked + self.step()

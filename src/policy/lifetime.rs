@@ -52,13 +52,15 @@ impl Lifetime {
     }
 
     /// How old it may be served while it is looked after: looks come when the next version is due, which
-    /// may be late. Where the origin wants it shorter than half a target duration, that stands.
+    /// may be late. Where the origin wants it shorter than half a segment (in whole seconds, as it has
+    /// to say it), that stands.
     pub fn tended_for(&self, facts: Option<&Facts>) -> Duration {
+        const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
         let target = facts.and_then(|facts| facts.target_duration.max(facts.segment));
         match target {
             _ if self.stale_while_revalidate.is_zero() => Duration::ZERO,
-            Some(target) if self.fresh_for >= target / 2 => windows.max(target + target / 2),
+            Some(target) if self.fresh_for + SECOND > target / 2 => windows.max(target * 3 / 2),
             _ => windows,
         }
     }

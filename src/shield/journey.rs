@@ -144,15 +144,25 @@ impl Shield {
 
     /// Serves what is stale and refreshes it behind the viewer.
     fn stale(self: &Arc<Self>, ask: Ask, found: &Found, object: &Arc<Object>) -> Answer {
-        let attention = object.head.attention.as_ref();
-        let tended = attention.is_some_and(|attention| attention.is_tended());
-        if !tended
+        if !self.tends(&ask.entry, object)
             && !self.failed_lately(found, ask.now)
             && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
         {
             self.launch(&ask.entry, fill, Viewer::Nobody);
         }
         respond::object(ask, object, Outcome::Stale, &self.settings)
+    }
+
+    /// Is it looked after? From now on, if it can be: it was asked for a second time.
+    fn tends(self: &Arc<Self>, entry: &Entry, object: &Object) -> bool {
+        let attention = object.head.attention.as_ref();
+        attention.is_some_and(|attention| {
+            attention.is_tended()
+                || self
+                    .streams
+                    .watched(&entry.key)
+                    .is_some_and(|watch| self.tend(&watch))
+        })
     }
 
     pub(super) fn failed_lately(&self, found: &Found, now: Instant) -> bool {

@@ -80,7 +80,7 @@ fn a_clock_that_drifts_is_followed_either_way() {
             4000 * MS,
         );
         assert!(run.looks <= 1.6, "{period}: {} looks", run.looks);
-        assert!(run.late <= 0.03, "{period}: {} late", run.late);
+        assert!(run.late <= 0.04, "{period}: {} late", run.late);
     }
 }
 

@@ -272,3 +272,26 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
     let storage = storage(&answer, &route(), Moment::now());
     assert_eq!(storage, Storage::Pass(Reason::Authorized));
 }
+
+#[test]
+fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
+    let lifetime = |fresh: u32| Lifetime {
+        fresh_for: fresh * SECOND,
+        stale_while_revalidate: fresh * SECOND,
+        ..Lifetime::none(std::time::Instant::now())
+    };
+    let facts = live(6);
+    // Half a target duration, which an origin may have to round down.
+    assert_eq!(lifetime(3).tended_for(Some(&facts)), 9 * SECOND);
+    assert_eq!(
+        lifetime(2).tended_for(Some(&live(5))),
+        Duration::from_millis(7500)
+    );
+    assert_eq!(lifetime(1).tended_for(Some(&facts)), 2 * SECOND);
+    assert_eq!(lifetime(3).tended_for(None), 6 * SECOND);
+    let strict = Lifetime {
+        stale_while_revalidate: Duration::ZERO,
+        ..lifetime(3)
+    };
+    assert_eq!(strict.tended_for(Some(&facts)), Duration::ZERO);
+}

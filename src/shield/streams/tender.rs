@@ -24,11 +24,11 @@ impl Drop for Tending {
 }
 
 impl Shield {
-    /// Looks after a manifest from now on, if nobody does.
-    pub(in crate::shield) fn tend(self: &Arc<Self>, watch: &Arc<Watch>) {
+    /// Looks after a manifest from now on, if it is watched. True if somebody does.
+    pub(in crate::shield) fn tend(self: &Arc<Self>, watch: &Arc<Watch>) -> bool {
         let wanted = watch.entry.route.live.cadence && watch.next_look(Instant::now()).is_some();
         if !wanted || !watch.attention.tend(true) {
-            return;
+            return wanted;
         }
         let tending = Tending {
             shield: Arc::clone(self),
@@ -40,6 +40,7 @@ impl Shield {
                 tending.look().await;
             }
         });
+        true
     }
 }
 

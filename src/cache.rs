@@ -157,6 +157,12 @@ impl Cache {
         self.inner.notes.write(&found.slot, note);
     }
 
+    /// Files under a key what another key's fill brought: the newest state of a playlist is the playlist.
+    /// Not where variants are held, nor what belongs to an epoch that has ended.
+    pub fn file(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
+        registry::file(&self.inner, key, kind, object);
+    }
+
     /// Forgets a key with all its variants; a fill under way for it will not be stored, nor joined.
     pub fn purge(&self, key: &Key, kind: Kind) {
         registry::purge(&self.inner, key, kind);

@@ -84,6 +84,8 @@ pub struct Errand {
     pub covered: bool,
     /// Its place when not all can go at once.
     pub rank: Rank,
+    /// The origin is expected to hold its answer back until there is something to answer with.
+    pub held_back: bool,
     /// This endpoint gave something that could not be used: others are asked first.
     pub avoided: Option<usize>,
 }
@@ -105,6 +107,7 @@ impl Errand {
             held: false,
             covered: false,
             rank,
+            held_back: false,
             avoided: None,
         }
     }
@@ -180,6 +183,12 @@ impl Origin {
             name: settings.name,
             desk: Arc::new(Desk {
                 gate: Gate::new(&limits),
+                waiting_room: Gate::new(&Limits {
+                    concurrency_max: settings.blocking_max,
+                    queue_max: settings.queue_max,
+                    requests_per_second_max: None,
+                }),
+                paced: settings.requests_per_second_max.is_some(),
                 dial,
                 sites,
                 checkups: settings.health.map(Checkups::new),
@@ -215,17 +224,29 @@ impl Origin {
         self.desk.gate.has_room() && self.desk.sites.iter().any(stands)
     }
 
+    /// The same for something that the origin is expected to hold back.
+    pub fn has_room_to_wait(&self) -> bool {
+        let stands = |site: &Arc<Site>| self.desk.stands(site, Instant::now());
+        self.desk.waiting_room.has_room() && self.desk.sites.iter().any(stands)
+    }
+
     /// There is another endpoint than one that gave something unfit.
     pub fn has_others(&self) -> bool {
         self.desk.sites.len() > 1
     }
 
     /// How long the head of an answer may take that the origin holds back by intent (LL-HLS), its
-    /// place in the queue and its connection included. `None`: nothing says that it will be held back.
+    /// place in the queue and its connection included. `None`: nothing in the target says that it will be
+    /// held back.
     pub fn holds_back(&self, target: &PathAndQuery) -> Option<Duration> {
+        request::blocks(target).then(|| self.held_back_max())
+    }
+
+    /// The same for what is known to be held back, whatever its target says.
+    pub fn held_back_max(&self) -> Duration {
         let deadlines = &self.desk.deadlines;
         let longest = deadlines.queue + deadlines.connect + deadlines.blocking;
-        request::blocks(target).then(|| longest.min(deadlines.total))
+        longest.min(deadlines.total)
     }
 
     /// Starts checking the endpoints, where that is set, before anybody asks for anything. Must be called
@@ -237,10 +258,16 @@ impl Origin {
     /// What came of asking, so far.
     pub fn stats(&self) -> Stats {
         let Desk {
-            gate, dial, sites, ..
+            gate,
+            waiting_room,
+            dial,
+            sites,
+            ..
         } = &*self.desk;
         // Who waits for one endpoint waits for the group: there is one queue to look at.
         let mut census = gate.census();
+        let held_back = waiting_room.census();
+        census.add_waits(&held_back);
         for site in sites {
             census.add_waits(&site.census());
         }
@@ -254,6 +281,7 @@ impl Origin {
             total,
             endpoints,
             in_flight: census.in_flight,
+            held_back: held_back.in_flight,
             queued: census.queued.iter().sum(),
             surge_queue: Rank::ALL.map(|rank| (rank, census.queued[rank.index()])),
             spillover: census.rejected(Rejection::QueueFull)

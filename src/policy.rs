@@ -5,6 +5,7 @@ pub mod absence;
 pub mod access;
 pub mod cadence;
 pub mod conditional;
+mod delivery;
 pub mod directives;
 pub mod encoding;
 mod fields;
@@ -20,6 +21,7 @@ mod sibling;
 pub mod vary;
 
 pub use access::{Access, Entry, Refusal};
+pub use delivery::Delivery;
 pub use freshness::{Freshness, freshness};
 pub use key::Key;
 pub use lifetime::{Lifetime, Storage};

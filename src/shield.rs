@@ -12,6 +12,7 @@ mod rank;
 mod refuse;
 mod respond;
 mod slices;
+mod states;
 mod status;
 mod streams;
 mod whole;

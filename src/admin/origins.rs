@@ -36,6 +36,12 @@ fn gate(page: &mut Exposition, stats: &Stats) {
         stats.in_flight as u64,
     );
     page.gauge(
+        "seawall_origin_held_back",
+        "Requests whose answers origins hold back until there is something new (LL-HLS), beside those.",
+        &[name],
+        stats.held_back as u64,
+    );
+    page.gauge(
         "seawall_origin_queued",
         "Requests waiting for a permit to ask an origin.",
         &[name],
@@ -244,6 +250,7 @@ pub fn status(groups: &[Stats]) -> Value {
         json!({
             "name": &*stats.name,
             "in_flight": stats.in_flight,
+            "held_back": stats.held_back,
             "queued": stats.queued,
             "surge_queue": counted(stats.surge_queue.map(|(rank, n)| (rank.as_str(), n as u64))),
             "spillover": stats.spillover,

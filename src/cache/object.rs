@@ -55,6 +55,8 @@ pub struct Object {
     pub lines: Box<[u8]>,
     /// The same in gzip coding, for those who take that.
     pub coded: Option<Arc<Object>>,
+    /// The same playlist without its old segments (LL-HLS), for those who have these.
+    pub delta: Option<Arc<Object>>,
 }
 
 /// What an answer says anew, or leaves out, whatever the origin said.
@@ -83,6 +85,25 @@ impl Object {
             body,
             lines,
             coded: None,
+            delta: None,
+        }
+    }
+
+    /// The same answer with another lifetime. Its bytes are shared.
+    #[must_use]
+    pub fn lasting(&self, lifetime: &Lifetime) -> Object {
+        let lasting = |form: &Option<Arc<Object>>| {
+            let form = form.as_ref();
+            form.map(|form| Arc::new(form.lasting(lifetime)))
+        };
+        Object {
+            head: Head {
+                lifetime: lifetime.clone(),
+                ..self.head.clone()
+            },
+            coded: lasting(&self.coded),
+            delta: lasting(&self.delta),
+            ..self.clone()
         }
     }
 
@@ -95,8 +116,9 @@ impl Object {
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
             .sum();
         let texts = headers + self.lines.len();
-        let coded = self.coded.as_ref().map_or(0, |coded| coded.weight_bytes(0));
-        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len() + coded
+        let forms = self.coded.iter().chain(&self.delta);
+        let forms: usize = forms.map(|form| form.weight_bytes(0)).sum();
+        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len() + forms
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since

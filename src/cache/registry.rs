@@ -188,6 +188,14 @@ pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -
     }
 }
 
+/// Stores under a key what was fetched under another one.
+pub(super) fn file(inner: &Inner, key: &Key, kind: Kind, object: &Arc<Object>) {
+    let _shard = inner.registry.shard(key);
+    if object.head.holds() {
+        inner.store.replace(key, kind, object);
+    }
+}
+
 /// Lets new viewers of this key start a flight of their own.
 pub(super) fn detach(inner: &Inner, flight: &Arc<Flight>) {
     let place = flight

@@ -240,6 +240,14 @@ impl Store {
         Stored::Yes
     }
 
+    /// Files an object that is the same for everyone, unless there are variants.
+    pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
+        let partition = self.of(kind);
+        if !matches!(partition.get(key), Some(Entry::Variants(_))) {
+            self.file(partition, key.clone(), object);
+        }
+    }
+
     /// Files a variant in its place, as long as its marker is in force.
     pub(crate) fn insert_variant(
         &self,

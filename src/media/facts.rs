@@ -64,6 +64,8 @@ pub struct Edge {
     /// Where it ends. HLS: the number of the last whole segment (one less than `first` where only
     /// parts are listed). DASH: the end of the last segment on the media timeline, in milliseconds.
     pub last: u64,
+    /// HLS: how many of the first segments a delta update leaves out; none in a whole playlist.
+    pub skipped: u64,
     /// HLS: how many parts of the segment `last` are listed: none, where it has none or they were
     /// taken out already.
     pub last_parts: u64,

@@ -123,6 +123,7 @@ fn request(path: &PathAndQuery, seal: Seal) -> Result<Request, Failure> {
         host: None,
         headers: HeaderMap::from_iter([(USER_AGENT, NAME)]),
         payload: Payload::Nothing,
+        held_back: false,
         rank: Rank::Behind,
         seal,
     })

@@ -20,7 +20,7 @@ use super::entry::Entry;
 use super::guard::budget::Budget;
 use super::head::Head;
 use super::inflow::{Course, Inflow};
-use super::limit::Gate;
+use super::limit::{Gate, Permit};
 use super::request::{Additions, Request};
 use super::resolve::share;
 use super::review::Review;
@@ -28,12 +28,17 @@ use super::sign::Signer;
 use super::site::Site;
 use super::step::{Chances, Step, Tried, step};
 use super::tour::{Reach, Tour};
-use super::{Balance, Deadlines, Errand, Failure, Reply, Retry};
+use super::{Balance, Deadlines, Errand, Failure, Rank, Reply, Retry};
 use crate::policy::absence::is_absence;
 
 /// What asking takes.
 pub(super) struct Desk {
     pub(super) gate: Gate,
+    /// Where requests are that the origin holds back: they cost it nothing while they wait, and keep
+    /// nobody else waiting.
+    pub(super) waiting_room: Gate,
+    /// Requests are so many a second at most.
+    pub(super) paced: bool,
     pub(super) dial: Arc<Dial>,
     pub(super) sites: Vec<Arc<Site>>,
     pub(super) checkups: Option<Checkups>,
@@ -60,7 +65,11 @@ impl Desk {
         let ready = self.signer.ready(queue_until).await;
         ready.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let patience = queue_until.saturating_duration_since(Instant::now());
-        let permit = self.gate.enter(errand.rank, patience).await?;
+        let permit = if errand.is_held_back() {
+            self.enter_waiting_room(errand.rank, patience).await?
+        } else {
+            self.gate.enter(errand.rank, patience).await?
+        };
         let Answer { line, head, entry } = self.ask(errand, queue_until, until).await?;
         let idle = head.idle();
         let endpoint = entry.site().place;
@@ -91,6 +100,18 @@ impl Desk {
         })
     }
 
+    /// Leave to wait at the origin. Where requests have a pace this is one of them: then it is paid for
+    /// like any other, and what it was paid with is given back.
+    async fn enter_waiting_room(&self, rank: Rank, patience: Duration) -> Result<Permit, Failure> {
+        let until = Instant::now() + patience;
+        let permit = self.waiting_room.enter(rank, patience).await?;
+        if self.paced {
+            let left = until.saturating_duration_since(Instant::now());
+            drop(self.gate.enter(rank, left).await?);
+        }
+        Ok(permit)
+    }
+
     async fn ask(
         self: &Arc<Self>,
         errand: Errand,
@@ -108,6 +129,7 @@ impl Desk {
         let mut tour = Tour {
             held,
             hedged: self.retry.hedges(rank, &request),
+            held_back: request.blocks(),
             ..Tour::new(self.order(&request, avoided), rank, queue_until, until)
         };
         let mut retries = 0;

@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) headers: HeaderMap,
     pub(super) payload: Payload,
     pub(super) rank: Rank,
+    /// The origin is expected to hold its answer back.
+    pub(super) held_back: bool,
     /// What shows the origin who is asking.
     pub(super) seal: Seal,
 }
@@ -41,6 +43,13 @@ pub(super) enum Payload {
 pub(super) struct Additions {
     /// `Host` by endpoint, where an errand brings none.
     pub(super) hosts: Vec<HeaderValue>,
+}
+
+impl Errand {
+    /// Its answer waits for something that is not there yet.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.held_back || blocks(&self.path_and_query)
+    }
 }
 
 impl Payload {
@@ -70,6 +79,7 @@ impl Request {
         seal: Seal,
     ) -> Result<(Request, Option<RequestBody>), Failure> {
         let payload = Payload::of(&errand.method, errand.body.as_ref());
+        let held_back = errand.is_held_back();
         let request = Request {
             method: errand.method,
             target: seal.target(&errand.path_and_query)?,
@@ -77,6 +87,7 @@ impl Request {
             headers: errand.headers,
             payload,
             rank: errand.rank,
+            held_back,
             seal,
         };
         Ok((request, errand.body))
@@ -100,6 +111,7 @@ impl Request {
             headers: self.headers.clone(),
             payload: self.payload,
             rank: self.rank,
+            held_back: self.held_back,
             seal,
         }
     }
@@ -117,7 +129,7 @@ impl Request {
 
     /// The origin answers when there is something new to say.
     pub(super) fn blocks(&self) -> bool {
-        blocks(&self.target)
+        self.held_back
     }
 
     /// How long an endpoint may take to the end of its answer's head.
@@ -252,6 +264,7 @@ mod tests {
             headers: HeaderMap::new(),
             payload: Payload::Nothing,
             rank: Rank::Manifest,
+            held_back: blocks(&path.parse().unwrap()),
         }
     }
 

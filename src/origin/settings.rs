@@ -51,6 +51,8 @@ pub struct Settings {
     pub deadlines: Deadlines,
     /// Requests in flight at most; more wait.
     pub concurrency_max: usize,
+    /// Requests whose answers the origin holds back (LL-HLS) at most, beside those; more wait.
+    pub blocking_max: usize,
     /// Requests waiting for a permit at most. Beyond that the last rank's fail as
     /// [`super::Failure::Busy`].
     pub queue_max: usize,
@@ -262,6 +264,7 @@ impl Settings {
             client_certificate: None,
             deadlines: Deadlines::default(),
             concurrency_max: 256,
+            blocking_max: 1024,
             queue_max: 4096,
             requests_per_second_max: None,
             resolve_every: Duration::from_secs(10),
@@ -323,6 +326,7 @@ impl fmt::Debug for Settings {
             .field("client_certificate", &self.client_certificate)
             .field("deadlines", &self.deadlines)
             .field("concurrency_max", &self.concurrency_max)
+            .field("blocking_max", &self.blocking_max)
             .field("queue_max", &self.queue_max)
             .field("requests_per_second_max", &self.requests_per_second_max)
             .field("resolve_every", &self.resolve_every)

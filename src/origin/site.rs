@@ -144,6 +144,17 @@ impl Site {
         }
     }
 
+    /// The same; what the endpoint holds back takes no place.
+    pub(super) fn slot_for(&self, held_back: bool) -> Option<Slot> {
+        if held_back {
+            return Some(Slot {
+                _permit: None,
+                of_group: None,
+            });
+        }
+        self.slot()
+    }
+
     /// The same, with a wait in order of rank.
     pub(super) async fn wait_for_slot(
         &self,

@@ -21,6 +21,8 @@ pub struct Stats {
     pub endpoints: Vec<EndpointStats>,
     /// Requests that hold a permit now.
     pub in_flight: usize,
+    /// Requests whose answers the origin holds back now, beside those.
+    pub held_back: usize,
     /// Waiting for a permit now.
     pub queued: usize,
     /// The same by rank: load balancers call it the surge queue.

@@ -62,6 +62,7 @@ fn errand(method: Method, path: &str) -> Errand {
         headers: HeaderMap::new(),
         body: None,
         rank: Rank::Segment,
+        held_back: false,
         avoided: None,
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Tour {
     pub(super) rank: Rank,
     /// It was there a moment ago.
     pub(super) held: bool,
+    /// It waits at the endpoint, and takes no place among what that has to do.
+    pub(super) held_back: bool,
     /// Another endpoint is asked as well when one is late.
     pub(super) hedged: bool,
     /// Why there is no answer yet.
@@ -57,6 +59,7 @@ impl Tour {
             reach: Reach::First,
             rank,
             held: false,
+            held_back: false,
             hedged: false,
             failure: Failure::Open,
             queue_until,
@@ -123,7 +126,7 @@ impl Desk {
         let mut at = tour.turns;
         while at < tour.order.len() && !(at == tour.good && at > tour.turns) {
             let site = &self.sites[tour.order[at]];
-            let slot = site.slot();
+            let slot = site.slot_for(tour.held_back);
             if slot.is_some() || site.refuses(now) {
                 tour.take(at);
                 let entry = slot.and_then(|slot| Entry::open(site, slot, now));
@@ -142,7 +145,8 @@ impl Desk {
         (0..tour.turns).find_map(|_| {
             tour.order[..tour.turns].rotate_left(1);
             let site = &self.sites[tour.order[tour.turns - 1]];
-            site.slot().and_then(|slot| Entry::open(site, slot, now))
+            site.slot_for(tour.held_back)
+                .and_then(|slot| Entry::open(site, slot, now))
         })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
+use super::delivery::{Delivery, Query};
 use super::{Key, Route, Rules};
 use crate::media::Kind;
 
@@ -38,6 +39,8 @@ pub struct Entry {
     pub host: Option<HeaderValue>,
     /// Made of exactly these.
     pub key: Key,
+    /// Where a state of a playlist is asked for.
+    pub delivery: Option<Arc<Delivery>>,
 }
 
 /// Why a request was turned away.
@@ -47,6 +50,12 @@ pub struct Refusal {
     pub status: StatusCode,
     /// In a word, for the log and the body.
     pub why: &'static str,
+}
+
+impl Refusal {
+    pub(super) fn unreadable() -> Refusal {
+        bad("request target cannot be read")
+    }
 }
 
 const fn bad(why: &'static str) -> Refusal {
@@ -107,42 +116,73 @@ fn not_allowed() -> Refusal {
 }
 
 pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
-    let target = target(route, uri)?;
-    let forwarded = if route.forward_host { host } else { "" };
-    let key = Key::of(&[
-        route.origin.as_bytes(),
-        forwarded.as_bytes(),
-        target.as_str().as_bytes(),
-    ]);
+    let kind = Kind::of_path(uri.path());
     let host = if route.forward_host {
         Some(HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?)
     } else {
         None
     };
+    let key = |target: &PathAndQuery| Key::of_target(route, host.as_ref(), target);
+    let (target, delivery) = match Query::of(kind, uri.query().unwrap_or_default()) {
+        Query::Plain => (target(route, uri, &[])?, None),
+        Query::Malformed(..) if route.query.keeps_all() => (whole(uri)?, None),
+        Query::Malformed(rest, directives) => {
+            (target(route, &with_query(uri, &rest)?, &directives)?, None)
+        }
+        Query::Directed(directives, rest) => {
+            let plain = target(route, &with_query(uri, &rest)?, &[])?;
+            let identity = key(&plain);
+            let delivery = Delivery::new(directives, route, plain, identity);
+            (delivery.target()?, Some(Arc::new(delivery)))
+        }
+    };
     Ok(Entry {
-        kind: Kind::of_path(uri.path()),
+        kind,
         route: Arc::clone(route),
+        key: key(&target),
         target,
         host,
-        key,
+        delivery,
     })
 }
 
-fn target(route: &Route, uri: &Uri) -> Result<PathAndQuery, Refusal> {
-    let whole = || {
-        uri.path_and_query()
-            .cloned()
-            .ok_or(bad("request target has no path"))
+fn whole(uri: &Uri) -> Result<PathAndQuery, Refusal> {
+    let target = uri.path_and_query().cloned();
+    target.ok_or(bad("request target has no path"))
+}
+
+fn with_query(uri: &Uri, query: &str) -> Result<Uri, Refusal> {
+    let target = if query.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{query}", uri.path())
     };
-    let Some(query) = uri.query() else {
-        return whole();
-    };
+    target.parse().map_err(|_| Refusal::unreadable())
+}
+
+/// What is asked of the origin: what the route keeps of the query, and `besides`.
+fn target(route: &Route, uri: &Uri, besides: &[&str]) -> Result<PathAndQuery, Refusal> {
+    let query = uri.query().unwrap_or_default();
+    if uri.query().is_none() && besides.is_empty() {
+        return whole(uri);
+    }
     let kept = match route.query.keep(query) {
-        Some(Cow::Borrowed(kept)) if kept.len() == query.len() => return whole(),
-        Some(kept) => format!("{}?{kept}", uri.path()),
-        None => uri.path().to_owned(),
+        Some(Cow::Borrowed(kept)) if kept.len() == query.len() && besides.is_empty() => {
+            return whole(uri);
+        }
+        kept => kept,
     };
-    PathAndQuery::try_from(kept).map_err(|_| bad("request target cannot be read"))
+    let pairs: Vec<&str> = kept
+        .as_deref()
+        .into_iter()
+        .chain(besides.iter().copied())
+        .collect();
+    let target = if pairs.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{}", uri.path(), pairs.join("&"))
+    };
+    PathAndQuery::try_from(target).map_err(|_| Refusal::unreadable())
 }
 
 /// One form of the host for matching, key and upstream: lower case, no port, no trailing dot.

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
+use http::uri::PathAndQuery;
+
+use super::Route;
+
 /// A cache key. Cheap to clone; the same bytes are the same object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<[u8]>);
@@ -21,6 +26,19 @@ impl Key {
             bytes.extend_from_slice(part);
         }
         Key(bytes.into())
+    }
+
+    /// Of what is asked of an origin: the group, the host where it is sent, and the target.
+    pub(super) fn of_target(
+        route: &Route,
+        host: Option<&HeaderValue>,
+        target: &PathAndQuery,
+    ) -> Key {
+        Key::of(&[
+            route.origin.as_bytes(),
+            host.map_or(&[], HeaderValue::as_bytes),
+            target.as_str().as_bytes(),
+        ])
     }
 
     /// The framed bytes.

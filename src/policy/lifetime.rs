@@ -3,6 +3,8 @@
 //! The order of authority: what forbids storing; then the route's override; then the origin's own
 //! words; then the table of kinds. Live manifests are never kept longer than their text allows.
 
+mod manifest;
+
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, header};
@@ -12,6 +14,11 @@ use super::route::Lifetimes;
 use super::vary::Vary;
 use super::{Moment, Route};
 use crate::media::{Facts, Kind, Liveness};
+
+pub use manifest::STATE_TARGETS;
+
+/// A low-latency playlist that is looked after may be so many parts old: parts may be late.
+const PARTS_TENDED: u32 = 3;
 
 /// For how long an object is good: its freshness counts from the moment the origin made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +65,13 @@ impl Lifetime {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
         let target = facts.and_then(|facts| facts.target_duration.max(facts.segment));
-        match target {
+        let part = facts.and_then(|facts| facts.part_target);
+        match (target, part) {
             _ if self.stale_while_revalidate.is_zero() => Duration::ZERO,
-            Some(target) if self.fresh_for + SECOND > target / 2 => windows.max(target * 3 / 2),
+            (_, Some(part)) if self.fresh_for >= part / 2 => windows.max(PARTS_TENDED * part),
+            (Some(target), None) if self.fresh_for + SECOND > target / 2 => {
+                windows.max(target * 3 / 2)
+            }
             _ => windows,
         }
     }
@@ -149,8 +160,11 @@ pub struct Answered<'a> {
     pub end_is_proven: bool,
     /// The request carried `Authorization` to the origin.
     pub authorized: bool,
-    /// How long the origin took to answer.
+    /// How long the origin took to answer; nothing where it held the answer back until there was
+    /// something to answer with: that is as old as its arrival.
     pub delay: Duration,
+    /// It is the state of a playlist that was asked for (LL-HLS), and will be that for ever.
+    pub is_state: bool,
 }
 
 /// Decides.
@@ -300,7 +314,7 @@ fn fresh_for(
     let heuristic =
         || heuristic_freshness(answer.headers, now).filter(|_| route.heuristic_freshness);
     match answer.kind {
-        Kind::Hls | Kind::Dash => Some(manifest_freshness(answer, lifetimes, explicit)),
+        Kind::Hls | Kind::Dash => Some(manifest::freshness(answer, lifetimes, explicit)),
         Kind::Segment | Kind::Init => {
             let told = explicit.or_else(heuristic);
             Some(segment_freshness(told, lifetimes))
@@ -343,38 +357,6 @@ fn heuristic_freshness(headers: &HeaderMap, now: Moment) -> Option<Duration> {
     Some((since / 10).min(DAY))
 }
 
-fn manifest_freshness(
-    answer: &Answered<'_>,
-    lifetimes: &Lifetimes,
-    explicit: Option<Duration>,
-) -> Duration {
-    /// A multivariant playlist of a live stream changes when renditions come and go.
-    const MULTIVARIANT_MAX: Duration = Duration::from_secs(6);
-    const UPDATE_PERIOD_MIN: Duration = Duration::from_secs(1);
-    let Some(facts) = answer.facts else {
-        return explicit
-            .unwrap_or(lifetimes.manifest_default)
-            .min(lifetimes.manifest_max);
-    };
-    if facts.liveness == Liveness::Ended {
-        return explicit.unwrap_or(lifetimes.ended_default);
-    }
-    let by_text = match (facts.multivariant, facts.target_duration, answer.kind) {
-        (true, _, _) => MULTIVARIANT_MAX,
-        (_, Some(period), Kind::Dash) => period.max(UPDATE_PERIOD_MIN),
-        (_, Some(target), _) => target / 2,
-        (_, None, _) => lifetimes.manifest_default,
-    };
-    explicit
-        .unwrap_or(if facts.multivariant {
-            by_text
-        } else {
-            by_text.min(lifetimes.manifest_default)
-        })
-        .min(by_text)
-        .min(lifetimes.manifest_max)
-}
-
 fn stale_windows(
     answer: &Answered<'_>,
     directives: &ResponseDirectives,
@@ -383,6 +365,9 @@ fn stale_windows(
 ) -> (Duration, Duration) {
     const DAY: Duration = Duration::from_hours(24);
     let nothing = (Duration::ZERO, Duration::ZERO);
+    if answer.is_state {
+        return nothing;
+    }
     let ended = |facts: &Facts| facts.liveness == Liveness::Ended;
     let (while_revalidate, if_error) = match answer.kind {
         _ if answer.status != StatusCode::OK => nothing,
@@ -394,8 +379,14 @@ fn stale_windows(
         Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
         Kind::Key | Kind::Clock | Kind::Other => nothing,
     };
+    // A part is what a low-latency player is to lag at most.
+    let part = answer
+        .facts
+        .filter(|facts| facts.liveness == Liveness::Live);
+    let stale_max = part.and_then(|facts| facts.part_target);
+    let while_revalidate = directives.stale_while_revalidate_or(while_revalidate);
     (
-        directives.stale_while_revalidate_or(while_revalidate),
+        while_revalidate.min(stale_max.unwrap_or(Duration::MAX)),
         directives.stale_if_error_or(if_error),
     )
 }

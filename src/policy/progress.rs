@@ -82,7 +82,10 @@ impl Track {
 
     /// Takes a version that was judged and may be shown.
     pub fn take(&mut self, facts: &Facts, progress: Progress, now: Instant) {
-        let mark = Mark::of(facts);
+        let mut mark = Mark::of(facts);
+        if progress == Progress::Onward {
+            mark.goes_on_from(&self.latest);
+        }
         match progress {
             Progress::Same | Progress::Behind => return,
             Progress::Onward => self.latest = mark,
@@ -123,6 +126,16 @@ impl Track {
 }
 
 impl Mark {
+    /// A delta update leaves out old segments, and perhaps discontinuities among them: those that the
+    /// version before it told are not forgotten.
+    fn goes_on_from(&mut self, before: &Mark) {
+        if let (Some(edge), Some(before)) = (&mut self.edge, &before.edge)
+            && edge.skipped > 0
+        {
+            edge.discontinuity = edge.discontinuity.max(before.discontinuity);
+        }
+    }
+
     /// Is this one the nearer to a version than another is?
     fn is_nearer(&self, version: &Mark, other: &Mark) -> bool {
         let (Some(own), Some(version_edge), Some(other_edge)) =

@@ -123,6 +123,8 @@ pub struct Live {
     pub cadence: bool,
     /// What a new version lists is fetched before anybody asks for it.
     pub prefetch: bool,
+    /// LL-HLS delta updates (`_HLS_skip=YES`) are made here of whole playlists that offer them.
+    pub delta_updates: bool,
     /// When nobody has asked for a manifest for so long, and for three segments, nobody watches.
     pub idle: Duration,
 }
@@ -132,6 +134,7 @@ impl Default for Live {
         Live {
             cadence: true,
             prefetch: true,
+            delta_updates: false,
             idle: Duration::from_secs(6),
         }
     }
@@ -222,6 +225,11 @@ fn host_matches(pattern: &str, host: &str) -> bool {
 }
 
 impl QueryPolicy {
+    /// Nothing is left out, nor put in another order.
+    pub fn keeps_all(&self) -> bool {
+        *self == QueryPolicy::All
+    }
+
     /// The part of a query that is kept, in its own order; a repeated name counts once, so that two
     /// readers of the query cannot disagree about it. `None`: nothing is left.
     pub fn keep<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {

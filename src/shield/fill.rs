@@ -5,9 +5,10 @@ mod arriving;
 mod manifest;
 mod refusing;
 mod reviving;
+mod version;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -41,8 +42,11 @@ pub(super) struct Job {
     fill: Fill,
     viewer: Viewer,
     entry: Entry,
-    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none.
+    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none;
+    /// but a state of one, asked for by number, does.
     tie: Option<Tie>,
+    /// The origin is expected to hold its answer back.
+    held_back: bool,
 }
 
 /// An answer's head, judged.
@@ -60,10 +64,15 @@ struct Told {
 
 impl Job {
     pub(super) fn new(shield: Arc<Shield>, entry: &Entry, fill: Fill, viewer: Viewer) -> Job {
-        let tie = (!entry.kind.is_manifest()).then(|| shield.cache.tie(&entry.place()));
+        let place = if entry.is_directed() {
+            Some(entry.states())
+        } else {
+            (!entry.kind.is_manifest()).then(|| entry.place())
+        };
         Job {
+            tie: place.map(|place| shield.cache.tie(&place)),
+            held_back: shield.is_held_back(entry),
             shield,
-            tie,
             fill,
             viewer,
             entry: entry.clone(),
@@ -107,6 +116,7 @@ impl Job {
         let mut errand = Errand::get(target, host, headers, self.rank());
         errand.held = held.is_some();
         errand.covered = self.covered();
+        errand.held_back = self.held_back;
         errand.avoided = self.avoided();
         self.shield.streams.asked(&self.entry);
         let origin = &self.shield.origins[self.entry.route.origin_index];
@@ -145,6 +155,11 @@ impl Job {
     }
 
     fn judge(&self, reply: &Reply, facts: Option<&Facts>) -> Judged {
+        self.judge_as(reply, facts, false)
+    }
+
+    /// `is_state`: see [`Answered::is_state`].
+    fn judge_as(&self, reply: &Reply, facts: Option<&Facts>, is_state: bool) -> Judged {
         let content_type = reply
             .headers
             .get(header::CONTENT_TYPE)
@@ -157,11 +172,21 @@ impl Job {
             facts,
             end_is_proven: reply.framing != Framing::UntilClose,
             authorized: self.authorized(),
-            delay: reply.waited,
+            delay: self.delay(reply),
+            is_state,
         };
         Judged {
             kind,
             storage: storage(&answered, &self.entry.route, Moment::now()),
+        }
+    }
+
+    /// For how long an answer was on its way. One that was held back was made when it came.
+    fn delay(&self, reply: &Reply) -> Duration {
+        if self.held_back {
+            Duration::ZERO
+        } else {
+            reply.waited
         }
     }
 
@@ -209,7 +234,10 @@ impl Job {
             facts: None,
             length: None,
             stored,
-            tie: self.tie.clone().filter(|_| !kind.is_manifest()),
+            tie: self
+                .tie
+                .clone()
+                .filter(|_| !kind.is_manifest() || self.entry.is_directed()),
             attention: match &self.viewer {
                 Viewer::Coming { attention, .. } => Some(Arc::clone(attention)),
                 _ => None,

@@ -11,9 +11,10 @@ use tokio::time::timeout;
 use super::ask::Ask;
 use super::fill::{Job, Viewer};
 use super::pass::Passed;
+use super::states::{is_newest, is_tended};
 use super::status::Forward;
 use super::{Answer, Arrival, Shield, refuse, respond};
-use crate::cache::{Fill, Follower, Found, Head, Joined, Known, Landing, Object, Verdict};
+use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
 use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::freshness::{Freshness, freshness};
@@ -97,14 +98,22 @@ impl Shield {
 
     /// Looks the key up and serves what may be served without a wait.
     fn at_hand(self: &Arc<Self>, mut ask: Ask) -> Look {
+        if let Some(state) = self.state_at_hand(&mut ask) {
+            return Look::Served(self.hit(ask, &state));
+        }
         let found = self
             .cache
             .lookup(&ask.entry.key, ask.entry.kind, || self.upstream(&ask));
         if let Some(object) = &found.object {
+            // What is looked after is the playlist, and not what was said of a state of it.
+            let looks = ask.directives.is_none() && !ask.entry.is_directed();
             match ask.freshness(object) {
                 Freshness::Fresh => return Look::Served(self.hit(ask, object)),
+                _ if looks && is_newest(object, ask.now) => {
+                    return Look::Served(self.hit(ask, object));
+                }
                 Freshness::Stale => return Look::Served(self.stale(ask, &found, object)),
-                Freshness::IfError if ask.directives.is_none() && is_tended(object, ask.now) => {
+                Freshness::IfError if looks && is_tended(object, ask.now) => {
                     return Look::Served(self.stale(ask, &found, object));
                 }
                 Freshness::IfError | Freshness::Dead => {}
@@ -144,7 +153,7 @@ impl Shield {
 
     /// Serves what is stale and refreshes it behind the viewer.
     fn stale(self: &Arc<Self>, ask: Ask, found: &Found, object: &Arc<Object>) -> Answer {
-        if !self.tends(&ask.entry, object)
+        if (ask.entry.is_directed() || !self.tends(&ask.entry, object))
             && !self.failed_lately(found, ask.now)
             && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
         {
@@ -248,7 +257,11 @@ impl Shield {
     /// until it is there, as long as the origin may.
     fn patience(&self, entry: &Entry) -> Duration {
         let origin = &self.origins[entry.route.origin_index];
-        let held_back = origin.holds_back(&entry.target);
+        let held_back = if self.is_held_back(entry) {
+            Some(origin.held_back_max())
+        } else {
+            origin.holds_back(&entry.target)
+        };
         self.settings.wait_max.max(held_back.unwrap_or_default())
     }
 
@@ -346,17 +359,24 @@ impl Shield {
         let headers = HeaderMap::new();
         match access(&self.rules, &Method::GET, url, Version::HTTP_11, &headers) {
             Access::Enter(entry) => {
-                self.cache.purge(&entry.key, entry.kind);
+                self.forget(&entry);
                 true
             }
             _ => false,
         }
     }
 
+    /// What is asked for, and of a playlist every state of it.
+    fn forget(&self, entry: &Entry) {
+        self.cache.end_epoch(&entry.states());
+        self.cache.purge(entry.identity(), entry.kind);
+        self.cache.purge(&entry.key, entry.kind);
+    }
+
     /// A method that changes something succeeded: what is held for its URI, and for the resources on
     /// the same host that the answer names, is no longer true (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, entry: &Entry, host: &str, response: &HeaderMap) {
-        self.cache.purge(&entry.key, entry.kind);
+        self.forget(entry);
         for field in [LOCATION, CONTENT_LOCATION] {
             let named = response.get(field).and_then(|value| value.to_str().ok());
             let path = named.filter(|path| path.starts_with('/') && !path.starts_with("//"));
@@ -365,20 +385,6 @@ impl Shield {
             }
         }
     }
-}
-
-/// A manifest that is looked after may be good for longer: it is looked at when it is due to change.
-fn is_tended(object: &Object, now: Instant) -> bool {
-    let Head {
-        lifetime,
-        attention,
-        facts,
-        ..
-    } = &object.head;
-    let tended = attention
-        .as_ref()
-        .is_some_and(|attention| attention.is_tended());
-    tended && lifetime.age(now) < lifetime.tended_for(facts.as_ref())
 }
 
 /// The held object, when the origin's failure makes it servable.

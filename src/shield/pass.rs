@@ -159,6 +159,7 @@ impl Shield {
             headers,
             body,
             rank: rank::waited_for(entry.kind, self.streams.is_new(&entry.key, ask.now)),
+            held_back: false,
             avoided: None,
         };
         let reply = self.origins[entry.route.origin_index].fetch(errand).await?;

@@ -28,6 +28,8 @@ pub(super) fn object(
     if let Some(attention) = &object.head.attention {
         attention.asks(ask.now);
     }
+    let delta = object.delta.as_ref().filter(|_| ask.entry.takes_delta());
+    let object = delta.unwrap_or(object);
     let coded = object.coded.as_ref();
     let object = coded.filter(|_| ask.takes_gzip()).unwrap_or(object);
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {

@@ -2,6 +2,7 @@
 //! beyond the version that is held, whichever URL or origin told it.
 
 mod ahead;
+mod blocking;
 mod stream;
 mod tender;
 mod watch;
@@ -17,6 +18,8 @@ use stream::Stream;
 pub use stream::StreamStats;
 pub(super) use watch::{News, Watch};
 
+use super::Shield;
+
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
@@ -25,6 +28,10 @@ use crate::policy::{Key, Rules};
 const WATCHES_MAX: usize = 20_000;
 /// A manifest that nobody has asked for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
+/// So many announced things are known at once, at most. Others are asked for as if they were there.
+const HINTS_MAX: usize = 4 * WATCHES_MAX;
+/// What has been announced and has not come after so long is not expected any more.
+const HINTED_MAX: Duration = Duration::from_secs(20);
 /// Lists shorter than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
 
@@ -45,6 +52,8 @@ struct Lists {
     new: HashMap<Key, Instant, ahash::RandomState>,
     /// Whose objects lie in a directory.
     places: HashMap<Key, Weak<Stream>, ahash::RandomState>,
+    /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
+    hints: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
 }
 
@@ -96,7 +105,7 @@ impl Streams {
             return None;
         }
         let mut lists = self.lists.lock();
-        if let Some(watch) = lists.watches.get(&entry.key) {
+        if let Some(watch) = lists.watches.get(entry.identity()) {
             return Some(Arc::clone(watch));
         }
         if facts.liveness == Liveness::Ended {
@@ -108,11 +117,13 @@ impl Streams {
         }
         let parent = lists
             .parents
-            .get(&entry.key)
+            .get(entry.identity())
             .map(|(stream, _)| Arc::clone(stream));
         let stream = parent.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())));
-        let watch = Arc::new(Watch::new(entry.clone(), stream, facts, sent));
-        lists.watches.insert(entry.key.clone(), Arc::clone(&watch));
+        let plain = entry.plain();
+        let key = plain.key.clone();
+        let watch = Arc::new(Watch::new(plain, stream, facts, sent));
+        lists.watches.insert(key, Arc::clone(&watch));
         Some(watch)
     }
 
@@ -130,12 +141,13 @@ impl Streams {
             .map(|child| child.key)
             .collect();
         let mut lists = self.lists.lock();
+        let identity = entry.identity();
         let known = lists
             .parents
-            .get(&entry.key)
+            .get(identity)
             .map(|(stream, _)| Arc::clone(stream));
         let stream = known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())));
-        for key in children.into_iter().chain([entry.key.clone()]) {
+        for key in children.into_iter().chain([identity.clone()]) {
             lists.parents.insert(key, (Arc::clone(&stream), now));
         }
     }
@@ -165,12 +177,34 @@ impl Streams {
         }
     }
 
+    /// A version announces other things than the one before it.
+    pub(super) fn hints(&self, news: &News) {
+        if news.hinted.is_empty() && news.unhinted.is_empty() {
+            return;
+        }
+        let mut lists = self.lists.lock();
+        for key in &news.unhinted {
+            lists.hints.remove(key);
+        }
+        let until = Instant::now() + HINTED_MAX;
+        if lists.hints.len() < HINTS_MAX {
+            let keys = news.hinted.iter().map(|hint| hint.entry.key.clone());
+            lists.hints.extend(keys.map(|key| (key, until)));
+        }
+    }
+
+    /// It is announced, and not there yet.
+    fn is_hinted(&self, key: &Key, now: Instant) -> bool {
+        let until = self.lists.lock().hints.get(key).copied();
+        until.is_some_and(|until| now < until)
+    }
+
     /// The origin is asked for something, by its key and by the place where it lies.
     pub(super) fn asked(&self, entry: &Entry) {
         let lists = self.lists.lock();
         let watched = lists
             .watches
-            .get(&entry.key)
+            .get(entry.identity())
             .map(|watch| Arc::clone(&watch.stream));
         let stream = watched.or_else(|| lists.places.get(&entry.place())?.upgrade());
         drop(lists);
@@ -211,6 +245,13 @@ impl Streams {
     }
 }
 
+impl Shield {
+    /// The origin is expected to hold its answer back until there is something to answer with.
+    pub(super) fn is_held_back(&self, entry: &Entry) -> bool {
+        entry.directives().msn.is_some() || self.streams.is_hinted(&entry.key, Instant::now())
+    }
+}
+
 impl Lists {
     fn sweep(&mut self, now: Instant) {
         if self.len() < self.sweep_at.max(SWEEP_MIN) {
@@ -226,10 +267,12 @@ impl Lists {
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < FORGOTTEN_AFTER);
         self.places.retain(|_, stream| stream.strong_count() > 0);
         self.new.retain(|_, until| now < *until);
+        self.hints.retain(|_, until| now < *until);
         self.sweep_at = 2 * self.len();
     }
 
     fn len(&self) -> usize {
-        self.watches.len() + self.parents.len() + self.places.len() + self.new.len()
+        let timed = self.new.len() + self.hints.len();
+        self.watches.len() + self.parents.len() + self.places.len() + timed
     }
 }

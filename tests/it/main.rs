@@ -25,6 +25,7 @@ mod heads_and_conditions;
 mod large_objects_come_in_slices;
 mod leaving_harms_nobody;
 mod live_streams_are_kept_ahead_of;
+mod low_latency_hls;
 mod many_ways_in;
 mod memory_has_a_bound;
 mod nothing_odd_reaches_the_origin;

@@ -113,6 +113,7 @@ fn admission(table: &mut Table<'_>, settings: &mut Settings) {
         &mut settings.concurrency_max,
         read::count,
     );
+    table.put("blocking_max", &mut settings.blocking_max, read::count);
     table.put("queue_max", &mut settings.queue_max, read::count_or_zero);
     table.put_some(
         "requests_per_second_max",

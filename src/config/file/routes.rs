@@ -81,6 +81,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
         value.table("live", |table| {
             table.put("cadence", &mut live.cadence, read::flag);
             table.put("prefetch", &mut live.prefetch, read::flag);
+            table.put("delta_updates", &mut live.delta_updates, read::flag);
             table.put("idle", &mut live.idle, read::duration);
         })
     });

@@ -42,6 +42,7 @@ impl<'a> Lanes<'a> {
             first,
             last,
             numbered: false,
+            skipped: 0,
             last_parts: 0,
             parts: 0,
             discontinuity: 0,

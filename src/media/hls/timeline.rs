@@ -221,6 +221,7 @@ impl<'a> Timeline<'a> {
             numbered: true,
             first: self.media_sequence,
             last: end.checked_sub(1)?,
+            skipped: self.skipped,
             last_parts: self.last_parts,
             parts: self.parts.count,
             discontinuity: self

@@ -52,6 +52,7 @@ fn edge(last: u64, last_parts: u64, parts: u64) -> Edge {
         numbered: true,
         first: last - 5,
         last,
+        skipped: 0,
         last_parts,
         parts,
         discontinuity: 0,

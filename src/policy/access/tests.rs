@@ -155,3 +155,76 @@ fn a_prefix_ends_at_a_slash() {
         );
     }
 }
+
+#[test]
+fn delivery_directives_have_one_form_and_come_last() {
+    let one = entered(ask(
+        "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=YES",
+        Some("h"),
+    ));
+    assert_eq!(
+        one.target.as_str(),
+        "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=YES"
+    );
+    for other in [
+        "/a.m3u8?_HLS_skip=YES&_HLS_part=02&t=1&_HLS_msn=7",
+        "/a.m3u8?_HLS_part=2&utm=x&_HLS_msn=007&t=1&_HLS_skip=YES",
+    ] {
+        assert_eq!(entered(ask(other, Some("h"))).key, one.key, "{other}");
+    }
+    let plain = entered(ask("/a.m3u8?t=1", Some("h")));
+    assert!(one.is_directed() && !plain.is_directed());
+    assert_eq!(one.identity(), &plain.key);
+    assert_eq!(
+        (one.plain().target, one.plain().key),
+        (plain.target.clone(), plain.key.clone())
+    );
+    let asking = plain.asking(one.directives()).unwrap();
+    assert_eq!((asking.key, asking.target), (one.key, one.target));
+}
+
+#[test]
+fn a_route_that_keeps_no_query_keeps_directives() {
+    for (policy, expected) in [
+        (QueryPolicy::None, "/a.m3u8?_HLS_msn=7"),
+        (QueryPolicy::All, "/a.m3u8?b=1&b=2&_HLS_msn=7"),
+        (
+            QueryPolicy::Only(vec!["b".into()]),
+            "/a.m3u8?b=1&_HLS_msn=7",
+        ),
+    ] {
+        let mut rules = rules(&[]);
+        Arc::make_mut(&mut rules.routes[0]).query = policy;
+        let entry = entered(ask_at(&rules, "/a.m3u8?b=1&_HLS_msn=7&b=2", Some("h")));
+        assert_eq!(entry.target.as_str(), expected);
+    }
+}
+
+#[test]
+fn malformed_directives_go_as_they_came() {
+    let entry = entered(ask("/a.m3u8?_HLS_part=1&utm=x&_HLS_msn=x&t=1", Some("h")));
+    assert_eq!(entry.target.as_str(), "/a.m3u8?t=1&_HLS_part=1&_HLS_msn=x");
+    assert!(!entry.is_directed());
+    let segment = entered(ask("/a.ts?_HLS_part=1&_HLS_msn=7", Some("h")));
+    assert_eq!(segment.target.as_str(), "/a.ts?_HLS_part=1&_HLS_msn=7");
+}
+
+#[test]
+fn a_delta_update_that_is_made_here_is_not_asked_for() {
+    let mut rules = rules(&[]);
+    Arc::make_mut(&mut rules.routes[0]).live.delta_updates = true;
+    let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=YES", Some("h")));
+    assert_eq!(entry.target.as_str(), "/a.m3u8");
+    assert!(entry.takes_delta() && !entry.is_directed());
+    let entry = entered(ask_at(
+        &rules,
+        "/a.m3u8?_HLS_skip=YES&_HLS_msn=7",
+        Some("h"),
+    ));
+    assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_msn=7");
+    assert!(entry.takes_delta() && entry.plain().takes_delta());
+    // One that leaves out date ranges too is the origin's to make.
+    let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=v2", Some("h")));
+    assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_skip=v2");
+    assert!(!entry.takes_delta());
+}

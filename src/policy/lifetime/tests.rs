@@ -37,6 +37,7 @@ fn judged(
         end_is_proven: true,
         authorized: false,
         delay: Duration::ZERO,
+        is_state: false,
     };
     storage(&answer, &route(), Moment::now())
 }
@@ -268,6 +269,7 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         end_is_proven: true,
         authorized: true,
         delay: Duration::ZERO,
+        is_state: false,
     };
     let storage = storage(&answer, &route(), Moment::now());
     assert_eq!(storage, Storage::Pass(Reason::Authorized));
@@ -294,4 +296,63 @@ fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
         ..lifetime(3)
     };
     assert_eq!(strict.tended_for(Some(&facts)), Duration::ZERO);
+}
+
+fn low_latency() -> Facts {
+    Facts {
+        part_target: Some(SECOND / 2),
+        ..live(4)
+    }
+}
+
+#[test]
+fn a_low_latency_playlist_is_kept_as_long_as_a_part_says() {
+    let kept = |lines: &[_]| match judged(Kind::Hls, 200, lines, Some(&low_latency())) {
+        Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.stale_while_revalidate),
+        other => panic!("{other:?}"),
+    };
+    let max_age = |age: &'static str| [("cache-control", age)];
+    assert_eq!(kept(&[]), (SECOND / 4, SECOND / 4));
+    assert_eq!(kept(&max_age("max-age=1")), (SECOND, SECOND / 2));
+    assert_eq!(kept(&max_age("max-age=60")), (2 * SECOND, SECOND / 2));
+    assert_eq!(
+        kept(&max_age("max-age=1, stale-while-revalidate=9")),
+        (SECOND, SECOND / 2)
+    );
+    assert_eq!(kept(&max_age("max-age=0")).0, Duration::ZERO);
+}
+
+#[test]
+fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
+    let kept = |lines: &[_]| {
+        let answer = Answered {
+            status: StatusCode::OK,
+            headers: &headers(lines),
+            kind: Kind::Hls,
+            facts: Some(&low_latency()),
+            end_is_proven: true,
+            authorized: false,
+            delay: Duration::ZERO,
+            is_state: true,
+        };
+        match storage(&answer, &route(), Moment::now()) {
+            Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(kept(&[]), (24 * SECOND, 24 * SECOND));
+    assert_eq!(
+        kept(&[("cache-control", "max-age=1")]),
+        (SECOND, SECOND),
+        "the origin's word, where it is stricter"
+    );
+}
+
+#[test]
+fn a_low_latency_playlist_that_is_looked_after_may_wait_for_a_part_that_is_late() {
+    let facts = low_latency();
+    let Storage::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
+        panic!("it is stored");
+    };
+    assert_eq!(lifetime.tended_for(Some(&facts)), 3 * SECOND / 2);
 }

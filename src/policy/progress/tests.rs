@@ -10,6 +10,7 @@ fn window(last: u64, name: impl Fn(u64) -> u64) -> Facts {
     let first = last.saturating_sub(9);
     facts(Edge {
         numbered: true,
+        skipped: 0,
         last_parts: 0,
         first,
         last,
@@ -142,4 +143,19 @@ fn an_mpd_goes_by_its_own_clock() {
     assert_eq!(judged(&mpd(100, 1), &mpd(99, 1)), Progress::Behind);
     assert_eq!(judged(&mpd(100, 1), &mpd(104, 1)), Progress::Onward);
     assert_eq!(judged(&mpd(100, 1), &mpd(104, 90)), Progress::Restarted);
+}
+
+/// A delta update does not list the discontinuities that it leaves out. An origin that lags behind
+/// it and sends them all has not begun anew.
+#[test]
+fn a_delta_update_forgets_no_discontinuity() {
+    let now = Instant::now();
+    let discontinued = |last| with(plain(last), |edge| edge.discontinuity = 2);
+    let mut track = Track::new(&discontinued(20), PERIOD, now);
+    let delta = with(plain(40), |edge| {
+        (edge.first, edge.skipped) = (25, 6);
+        edge.discontinuity = 0;
+    });
+    track.take(&delta, Progress::Onward, now);
+    assert_eq!(track.judge(&discontinued(28), now), Progress::Behind);
 }

@@ -8,26 +8,25 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::Job;
-use crate::cache::{Head, Object, Verdict};
-use crate::media::{Facts, Manifest};
+use crate::cache::{Head, Verdict};
+use crate::media::Manifest;
 use crate::origin::{Errand, Failure, Reply};
 use crate::policy::lifetime::{Reason, Storage};
 use crate::policy::progress::Progress;
-use crate::policy::vary::Vary;
 use crate::shield::manifest;
 use crate::shield::streams::{self, News, Watch};
 use crate::shield::whole::{Unread, whole};
 
 /// A manifest that may be shown.
-struct Text {
-    reply: Reply,
-    body: Bytes,
+pub(super) struct Text {
+    pub(super) reply: Reply,
+    pub(super) body: Bytes,
     /// `None`: it is in a coding that nobody here reads.
-    manifest: Option<Manifest>,
-    watch: Option<Arc<Watch>>,
-    progress: Progress,
-    /// When the request for it was sent.
-    sent: Instant,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) watch: Option<Arc<Watch>>,
+    /// When it was what there was, as far as is known: when the request for it was sent, or, where the
+    /// origin held its answer back, when that came.
+    pub(super) seen: Instant,
 }
 
 /// Why there is none.
@@ -71,7 +70,7 @@ impl Job {
     /// The endpoint that is asked last, since it gave something unfit.
     pub(super) fn avoided(&self) -> Option<usize> {
         let manifest = self.entry.kind.is_manifest();
-        let watch = manifest.then(|| self.shield.streams.watched(&self.entry.key));
+        let watch = manifest.then(|| self.shield.streams.watched(self.entry.identity()));
         watch.flatten()?.avoided(Instant::now())
     }
 
@@ -86,6 +85,7 @@ impl Job {
         let mut errand = Errand::get(target, host, headers, self.rank());
         errand.held = self.fill.found().object.is_some();
         errand.covered = self.covered();
+        errand.held_back = self.held_back;
         errand.avoided = Some(than);
         self.shield.streams.asked(&self.entry);
         let reply = origin.fetch(errand).await.ok()?;
@@ -94,8 +94,7 @@ impl Job {
     }
 
     async fn read(&self, mut reply: Reply) -> Result<Text, Refused> {
-        let now = Instant::now();
-        let sent = now.checked_sub(reply.waited).unwrap_or(now);
+        let (sent, seen) = self.times(&reply);
         let bytes_max = self.shield.settings.manifest_bytes_max;
         let reserve = |bytes| self.fill.reserve(bytes);
         let body = whole(&mut reply.body, bytes_max, reserve).await;
@@ -110,17 +109,19 @@ impl Job {
         let manifest = manifest.map_err(|why| {
             let path = self.entry.target.path();
             tracing::warn!(path, endpoint, "manifest refused: {why}");
-            let watch = self.shield.streams.watched(&self.entry.key);
+            let watch = self.shield.streams.watched(self.entry.identity());
             self.refuse(watch, endpoint, streams::Unfit::Broken)
         })?;
         let facts = manifest.as_ref().map(|manifest| &manifest.facts);
         let streams = &self.shield.streams;
-        let watch = facts.and_then(|facts| streams.watch(&self.entry, facts, sent));
+        let watch = facts.and_then(|facts| streams.watch(&self.entry, facts, seen));
         let progress = match (&watch, facts) {
-            (Some(watch), Some(facts)) => watch.judge(facts, sent),
+            (Some(watch), Some(facts)) => watch.judge(facts, seen),
             _ => Progress::Onward,
         };
-        if progress == Progress::Behind {
+        // While this one was on its way, another request may have brought a newer one.
+        let overtaken = || watch.as_ref().is_some_and(|watch| watch.overtakes(sent));
+        if progress == Progress::Behind && !overtaken() {
             let path = self.entry.target.path();
             tracing::warn!(
                 path,
@@ -134,9 +135,15 @@ impl Job {
             body,
             manifest,
             watch,
-            progress,
-            sent,
+            seen,
         })
+    }
+
+    /// When the request was sent, and when its answer was what there was.
+    fn times(&self, reply: &Reply) -> (Instant, Instant) {
+        let now = Instant::now();
+        let sent = now.checked_sub(reply.waited).unwrap_or(now);
+        (sent, if self.held_back { now } else { sent })
     }
 
     fn refuse(&self, watch: Option<Arc<Watch>>, endpoint: usize, why: streams::Unfit) -> Refused {
@@ -147,8 +154,19 @@ impl Job {
         Refused::unfit(why)
     }
 
+    /// Shows it to all who wait, and files it. Versions of one manifest come by several ways, but are shown
+    /// one after the other, and none after a newer one.
     fn show(self, text: Text) {
-        let facts: Option<&Facts> = text.manifest.as_ref().map(|manifest| &manifest.facts);
+        let watch = text.watch.clone();
+        let turn = watch.as_ref().map(|watch| watch.turn());
+        let facts = text.manifest.as_ref().map(|manifest| &manifest.facts);
+        let progress = match (&watch, facts) {
+            (Some(watch), Some(facts)) => watch.judge(facts, text.seen),
+            _ => Progress::Onward,
+        };
+        if progress == Progress::Behind {
+            return self.overtaken();
+        }
         let judged = self.judge(&text.reply, facts);
         let lifetime = match judged.storage {
             Storage::Store(lifetime) => lifetime,
@@ -158,49 +176,55 @@ impl Job {
                 return self.failed(Failure::Protocol);
             }
         };
-        let news = self.learn(&text);
-        let vary = Vary::of(&text.reply.headers);
-        let (status, headers) = (text.reply.status, text.reply.headers);
-        let mut head = self.head(status, headers, judged.kind, lifetime, true);
-        head.facts = text.manifest.map(|manifest| manifest.facts);
-        head.attention = text
-            .watch
-            .as_ref()
-            .map(|watch| Arc::clone(&watch.attention));
-        self.fill.varies(vary);
-        if let Some(watch) = &text.watch {
-            watch.good_for(left(&head, text.sent), text.sent);
+        let (shield, news) = (Arc::clone(&self.shield), self.learn(&text, progress));
+        let seen = text.seen;
+        let (job, version) = self.version(text, judged.kind, lifetime, progress);
+        if let Some(watch) = &watch {
+            watch.good_for(left(&version.object.head, seen), seen);
         }
-        let object = Arc::new(manifest::coded(Object::new(head, text.body)));
-        let shield = Arc::clone(&self.shield);
-        self.fill
-            .keep(&object, Verdict::Object(Arc::clone(&object)));
+        job.file(version);
+        drop(turn);
         if let Some(news) = news {
             shield.fetch_ahead(news.coming);
+            shield.fetch_hinted(news.hinted);
         }
-        if let Some(watch) = &text.watch {
+        if let Some(watch) = &watch {
             shield.tend(watch);
+        }
+    }
+
+    /// Somebody was shown a newer one already: that is the answer, to a request for a state before it too.
+    fn overtaken(self) {
+        let (key, kind) = (self.entry.identity(), self.entry.kind);
+        let upstream = || self.fill.upstream().clone();
+        match self.shield.cache.lookup(key, kind, upstream).object {
+            Some(newer) if newer.head.status == StatusCode::OK => {
+                self.fill.settle(Verdict::Object(newer));
+            }
+            _ => self.failed(Failure::Protocol),
         }
     }
 
     /// What a version says of its stream, before anybody sees it: whoever gets the new text must not get
     /// objects of the generation before.
-    fn learn(&self, text: &Text) -> Option<News> {
+    fn learn(&self, text: &Text, progress: Progress) -> Option<News> {
         let shield = &self.shield;
         let manifest = text.manifest.as_ref()?;
         if manifest.facts.multivariant {
             shield
                 .streams
-                .joins(&shield.rules, &self.entry, manifest, text.sent);
+                .joins(&shield.rules, &self.entry, manifest, text.seen);
         }
         let watch = text.watch.as_ref()?;
-        let news = watch.takes(&shield.rules, manifest, text.progress, text.sent);
+        let news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);
         shield.streams.lies_in(&news.places, watch);
         shield.streams.lists_anew(&news);
+        shield.streams.hints(&news);
         for place in &news.left {
             shield.cache.end_epoch(place);
         }
-        if text.progress == Progress::Restarted {
+        if progress == Progress::Restarted {
+            shield.cache.end_epoch(&self.entry.states());
             let path = self.entry.target.path();
             tracing::warn!(path, "stream began anew: what was held of it is dropped");
         }
@@ -210,13 +234,16 @@ impl Job {
 
     /// The origin confirmed the version that is held.
     pub(super) fn confirmed(&self, reply: &Reply, head: &Head) {
-        let Some(watch) = self.shield.streams.watched(&self.entry.key) else {
+        // That a state is what it was says nothing of the newest one.
+        if self.entry.is_directed() {
+            return;
+        }
+        let Some(watch) = self.shield.streams.watched(self.entry.identity()) else {
             return;
         };
-        let now = Instant::now();
-        let sent = now.checked_sub(reply.waited).unwrap_or(now);
-        watch.unchanged(sent);
-        watch.good_for(left(head, sent), sent);
+        let (_, seen) = self.times(reply);
+        watch.unchanged(seen);
+        watch.good_for(left(head, seen), seen);
         self.look_elsewhere_if_stalled(&watch, reply.endpoint);
         self.shield.tend(&watch);
     }

@@ -32,7 +32,8 @@ impl Job {
             facts: seen.head.facts.as_ref(),
             end_is_proven: true,
             authorized: self.authorized(),
-            delay: reply.waited,
+            delay: self.delay(reply),
+            is_state: false,
         };
         let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
             Storage::Store(lifetime) => (lifetime, true),
@@ -47,10 +48,15 @@ impl Job {
         };
         let coded = seen.coded.as_ref().map(|coded| Bytes::clone(&coded.body));
         let object = Object::new(head, Bytes::clone(&seen.body));
-        let object = Arc::new(match coded {
+        let mut object = match coded {
             Some(coded) => manifest::with_coded(object, coded),
             None => object,
+        };
+        object.delta = seen.delta.as_ref().map(|delta| {
+            let delta = Object::clone(delta).lasting(&object.head.lifetime);
+            Arc::new(delta)
         });
+        let object = Arc::new(object);
         if stored {
             self.confirmed(reply, &object.head);
         }

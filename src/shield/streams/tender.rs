@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::Watch;
+use super::blocking::Look;
+use crate::cache::{Fill, Joined, Object};
+use crate::media::low_latency::Directives;
+use crate::policy::access::Entry;
+use crate::policy::freshness::{Freshness, freshness};
 use crate::shield::Shield;
 use crate::shield::fill::{Job, Viewer};
 
@@ -35,9 +40,17 @@ impl Shield {
             watch: Arc::clone(watch),
         };
         tokio::spawn(async move {
-            while let Some(at) = tending.watch.next_look(Instant::now()) {
-                sleep_until(at.into()).await;
-                tending.look().await;
+            while let Some(look) = tending.watch.next_look(Instant::now()) {
+                match look {
+                    Look::At(at) => {
+                        sleep_until(at.into()).await;
+                        tending.look().await;
+                    }
+                    Look::Blocking(from, next) => {
+                        sleep_until(from.into()).await;
+                        tending.wait_for(next).await;
+                    }
+                }
             }
         });
         true
@@ -63,12 +76,56 @@ impl Tending {
             return;
         }
         match shield.cache.lead(&found, upstream) {
-            Some(fill) => {
-                let job = Job::new(Arc::clone(shield), entry, fill, Viewer::Nobody);
-                job.run().await;
-            }
+            Some(fill) => self.run(entry, fill).await,
             // Somebody looks already. Its result is as good.
             None => watch.unchanged(Instant::now()),
         }
     }
+
+    async fn run(&self, entry: &Entry, fill: Fill) {
+        let shield = Arc::clone(&self.shield);
+        let job = Job::new(shield, entry, fill, Viewer::Nobody);
+        job.run().await;
+    }
+
+    /// Asks for the next version, or waits with the viewers who have asked for it.
+    async fn wait_for(&self, next: Directives) {
+        let Tending { shield, watch } = self;
+        let taken = watch.waits(Instant::now());
+        let Some(entry) = watch.entry.asking(next) else {
+            return watch.waited(taken, Instant::now());
+        };
+        let upstream = shield.sent(&HeaderMap::new(), &entry);
+        let cache = &shield.cache;
+        let found = cache.lookup(&entry.key, entry.kind, || upstream.clone());
+        let now = Instant::now();
+        let held = found.object.clone();
+        let held = held.filter(|held| freshness(&held.head.lifetime, now) == Freshness::Fresh);
+        let joined = match held {
+            Some(object) => Joined::Held(object),
+            None => cache.join(&found, &upstream),
+        };
+        match joined {
+            Joined::Lead(fill, follower) => {
+                drop(follower);
+                self.run(&entry, fill).await;
+            }
+            Joined::Follow(mut follower) => {
+                let origin = &shield.origins[entry.route.origin_index];
+                let _ = timeout(origin.held_back_max(), follower.landing()).await;
+            }
+            // It came in the meantime, and the watch knows.
+            Joined::Held(object) if has(&object, next) => return,
+            Joined::Held(_) | Joined::Again | Joined::Crowded => {}
+        }
+        watch.waited(taken, Instant::now());
+    }
+}
+
+/// It is the version that was asked for, or a later one.
+fn has(object: &Object, asked: Directives) -> bool {
+    let facts = object.head.facts.as_ref();
+    let edge = facts.and_then(|facts| facts.edge.as_ref());
+    let reached = edge.zip(asked.msn);
+    reached.is_some_and(|(edge, msn)| edge.has(msn, asked.part))
 }

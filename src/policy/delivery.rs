@@ -1,0 +1,164 @@
+//! Does a request ask for a playlist, or for a state of it (LL-HLS delivery directives)? Directives have one
+//! form in the key and upstream; what is asked of a playlist besides them is the route's business.
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+
+use super::access::{Entry, Refusal};
+use super::{Key, Route};
+use crate::media::Kind;
+use crate::media::low_latency::{DIRECTIVES, Directives, Skip};
+
+/// What a request asks for beyond the playlist itself.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// As the viewer asks.
+    pub directives: Directives,
+    /// As the origin is asked: without a delta update that is made here.
+    pub upstream: Directives,
+    plain: PathAndQuery,
+    key: Key,
+}
+
+/// A query, taken apart.
+pub(super) enum Query<'q> {
+    /// Without directives.
+    Plain,
+    /// With them, and what there is besides.
+    Directed(Directives, String),
+    /// With some that cannot be understood: the origin is to say so. What there is besides them, and
+    /// they themselves as they came.
+    Malformed(String, Vec<&'q str>),
+}
+
+impl<'q> Query<'q> {
+    /// Looks for directives, where there may be any.
+    pub(super) fn of(kind: Kind, query: &'q str) -> Query<'q> {
+        let may_be_playlist = matches!(kind, Kind::Hls | Kind::Other);
+        if !may_be_playlist || !query.contains("_HLS_") {
+            return Query::Plain;
+        }
+        let (directives, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| {
+            let name = pair.split('=').next().unwrap_or(pair);
+            DIRECTIVES.contains(&name)
+        });
+        match Directives::of(query) {
+            Ok(read) if read.is_empty() => Query::Plain,
+            Ok(read) => Query::Directed(read, rest.join("&")),
+            Err(_) => Query::Malformed(rest.join("&"), directives),
+        }
+    }
+}
+
+impl Delivery {
+    /// What is asked on a route, of a playlist that is asked for and filed like this without directives.
+    pub(super) fn new(
+        directives: Directives,
+        route: &Route,
+        plain: PathAndQuery,
+        key: Key,
+    ) -> Delivery {
+        let made_here = route.live.delta_updates && directives.skip == Some(Skip::Segments);
+        let upstream = Directives {
+            skip: directives.skip.filter(|_| !made_here),
+            ..directives
+        };
+        Delivery {
+            directives,
+            upstream,
+            plain,
+            key,
+        }
+    }
+
+    /// What the origin is asked for.
+    pub(super) fn target(&self) -> Result<PathAndQuery, Refusal> {
+        directed(&self.plain, self.upstream)
+    }
+
+    /// The viewer takes a delta update, and it is made here.
+    pub fn takes_delta(&self) -> bool {
+        self.directives.skip.is_some() && self.upstream.skip.is_none()
+    }
+}
+
+/// The same target with directives, in their canonical form and always last.
+fn directed(plain: &PathAndQuery, directives: Directives) -> Result<PathAndQuery, Refusal> {
+    if directives.is_empty() {
+        return Ok(plain.clone());
+    }
+    let separator = if plain.query().is_some() { '&' } else { '?' };
+    let target = format!("{plain}{separator}{}", directives.canonical());
+    PathAndQuery::try_from(target).map_err(|_| Refusal::unreadable())
+}
+
+impl Entry {
+    /// What all requests for a playlist have in common, whatever state of it they ask for: its key
+    /// without directives.
+    pub fn identity(&self) -> &Key {
+        self.delivery
+            .as_ref()
+            .map_or(&self.key, |delivery| &delivery.key)
+    }
+
+    /// The origin is asked for a certain state of a playlist.
+    pub fn is_directed(&self) -> bool {
+        !self.directives().is_empty()
+    }
+
+    /// What the origin is asked for besides the playlist itself: nothing, mostly.
+    pub fn directives(&self) -> Directives {
+        let delivery = self.delivery.as_ref();
+        delivery.map_or_else(Directives::default, |delivery| delivery.upstream)
+    }
+
+    /// The viewer takes a delta update, and it is made here.
+    pub fn takes_delta(&self) -> bool {
+        self.delivery
+            .as_ref()
+            .is_some_and(|delivery| delivery.takes_delta())
+    }
+
+    /// The request for the playlist as it is now. A viewer who takes a delta update still does.
+    #[must_use]
+    pub fn plain(&self) -> Entry {
+        let Some(delivery) = &self.delivery else {
+            return self.clone();
+        };
+        Entry {
+            target: delivery.plain.clone(),
+            key: delivery.key.clone(),
+            delivery: Some(Arc::new(Delivery {
+                upstream: Directives::default(),
+                ..Delivery::clone(delivery)
+            })),
+            ..self.clone()
+        }
+    }
+
+    /// The request for the same playlist with these directives; `None` where they make it too long.
+    pub fn asking(&self, directives: Directives) -> Option<Entry> {
+        let (plain, identity) = match &self.delivery {
+            Some(delivery) => (&delivery.plain, &delivery.key),
+            None => (&self.target, &self.key),
+        };
+        let target = directed(plain, directives).ok()?;
+        Some(Entry {
+            key: Key::of_target(&self.route, self.host.as_ref(), &target),
+            target,
+            delivery: Some(Arc::new(Delivery {
+                directives,
+                upstream: directives,
+                plain: plain.clone(),
+                key: identity.clone(),
+            })),
+            ..self.clone()
+        })
+    }
+
+    /// Among the places whose epochs end: the playlist with all its states.
+    pub fn states(&self) -> Key {
+        Key::of(&[b"states", self.identity().bytes()])
+    }
+}

@@ -1,0 +1,105 @@
+//! How is a version of a manifest filed? As what was asked for; and, where that was a certain state of a
+//! low-latency playlist, as the newest version of it too, whoever asked.
+
+use std::sync::Arc;
+
+use super::Job;
+use super::manifest::Text;
+use crate::cache::{Object, Verdict};
+use crate::media::{Facts, Kind, Liveness, low_latency};
+use crate::policy::Lifetime;
+use crate::policy::lifetime::Storage;
+use crate::policy::progress::Progress;
+use crate::policy::vary::Vary;
+use crate::shield::manifest;
+
+/// A version that is about to be filed.
+pub(super) struct Version {
+    /// As whoever asks for the playlist gets it.
+    pub(super) object: Object,
+    vary: Vary,
+    /// For how long it is good as the state that was asked for.
+    as_state: Option<Lifetime>,
+}
+
+impl Job {
+    /// Makes an answer of a manifest, in all its forms.
+    pub(super) fn version(
+        mut self,
+        text: Text,
+        kind: Kind,
+        lifetime: Lifetime,
+        progress: Progress,
+    ) -> (Job, Version) {
+        if self.entry.is_directed() && progress == Progress::Restarted {
+            // It is the first of the new epoch.
+            self.tie = Some(self.shield.cache.tie(&self.entry.states()));
+        }
+        let facts = text.manifest.map(|manifest| manifest.facts);
+        let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
+        let judged = is_state.then(|| self.judge_as(&text.reply, facts.as_ref(), true));
+        let as_state = judged.and_then(|judged| match judged.storage {
+            Storage::Store(lifetime) => Some(lifetime),
+            _ => None,
+        });
+        let vary = Vary::of(&text.reply.headers);
+        let (status, headers) = (text.reply.status, text.reply.headers);
+        let mut head = self.head(status, headers, kind, lifetime, true);
+        head.facts = facts;
+        head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
+        let delta = self.delta(head.facts.as_ref(), &text.body);
+        let delta = delta.map(|delta| Object::new(head.clone(), delta.into()));
+        let mut object = manifest::coded(Object::new(head, text.body));
+        object.delta = delta.map(|delta| Arc::new(manifest::coded(delta)));
+        let version = Version {
+            object,
+            vary,
+            as_state,
+        };
+        (self, version)
+    }
+
+    /// Is it the state that was asked for, and not merely what there was?
+    fn is_state(&self, facts: &Facts) -> bool {
+        let asked = self.entry.directives();
+        let edge = facts.edge.as_ref();
+        let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));
+        facts.liveness == Liveness::Live && asked.msn.is_some_and(has)
+    }
+
+    /// The delta update, where the route wants it made here and the playlist offers one.
+    fn delta(&self, facts: Option<&Facts>, body: &[u8]) -> Option<String> {
+        let offered = facts?.control.can_skip_until.is_some();
+        let wanted = self.entry.route.live.delta_updates && offered;
+        let text = std::str::from_utf8(body).ok().filter(|_| wanted)?;
+        low_latency::delta(text)
+    }
+
+    /// Files a version and hands it to all who wait.
+    pub(super) fn file(self, version: Version) {
+        let Version {
+            object,
+            vary,
+            as_state,
+        } = version;
+        let edge = object
+            .head
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.edge.as_ref());
+        let is_whole = edge.is_some_and(|edge| edge.skipped == 0);
+        let newest = self.entry.is_directed() && is_whole && vary == Vary::Nothing;
+        let object = Arc::new(object);
+        if newest {
+            let (key, kind) = (self.entry.identity(), self.entry.kind);
+            self.shield.cache.file(key, kind, &object);
+        }
+        let kept = match as_state {
+            Some(lifetime) => Arc::new(object.lasting(&lifetime)),
+            None => object,
+        };
+        self.fill.varies(vary);
+        let verdict = Verdict::Object(Arc::clone(&kept));
+        self.fill.keep(&kept, verdict);
+    }
+}

@@ -1,0 +1,123 @@
+//! How is the next version of a low-latency playlist asked for? Its server can hold a request back until it
+//! is there (LL-HLS blocking reload): asked so, it is heard of at once, by one request a version. Where
+//! that leads nowhere, the playlist is looked at now and then like any other.
+
+use std::time::{Duration, Instant};
+
+use crate::media::low_latency::Directives;
+use crate::media::{Facts, Liveness};
+
+/// The next look at a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shield) enum Look {
+    /// Its newest version is asked for, at this moment.
+    At(Instant),
+    /// A certain version is asked for, from this moment on.
+    Blocking(Instant, Directives),
+}
+
+/// After a request that brought nothing new, the server is not trusted to hold one back for so many
+/// periods.
+const FAILED_PERIODS: u32 = 6;
+
+/// What is known of one playlist.
+#[derive(Debug, Default)]
+pub(super) struct Blocking {
+    /// What its next version has that the newest one lacks; `None`: its server does not block.
+    next: Option<Directives>,
+    /// However quickly the server answers, it is not asked more often.
+    gap: Duration,
+    asked: Option<Instant>,
+    failed_until: Option<Instant>,
+}
+
+impl Blocking {
+    /// There is a version with these facts.
+    pub(super) fn follows(&mut self, facts: &Facts) {
+        let blocks = facts.control.can_block && facts.liveness == Liveness::Live;
+        let edge = facts.edge.as_ref().filter(|edge| blocks && edge.numbered);
+        self.next = edge.map(|edge| Directives {
+            msn: Some(edge.last.saturating_add(1)),
+            part: facts.part_target.map(|_| edge.parts),
+            skip: None,
+        });
+        let version = facts.part_target.or(facts.target_duration);
+        self.gap = version.unwrap_or_default() / 2;
+    }
+
+    /// The next look, if it is to be a blocking one.
+    pub(super) fn next(&self, now: Instant) -> Option<Look> {
+        if self.failed_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let from = self.asked.map_or(now, |asked| now.max(asked + self.gap));
+        self.next.map(|next| Look::Blocking(from, next))
+    }
+
+    /// It is asked for.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// That brought nothing new.
+    pub(super) fn fails(&mut self, now: Instant, period: Duration) {
+        self.failed_until = Some(now + period * FAILED_PERIODS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Kind, read_manifest};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn playlist(control: &str, end: &str) -> Facts {
+        let text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:{control}\n\
+             #EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:4,\n7.mp4\n\
+             #EXT-X-PART:DURATION=1,URI=\"8.0.mp4\"\n{end}"
+        );
+        read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
+    }
+
+    fn after(facts: &Facts) -> Blocking {
+        let mut blocking = Blocking::default();
+        blocking.follows(facts);
+        blocking
+    }
+
+    #[test]
+    fn the_next_part_is_asked_for_but_not_too_often() {
+        let (now, next) = (
+            Instant::now(),
+            Directives::of("_HLS_msn=8&_HLS_part=1").unwrap(),
+        );
+        let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        assert_eq!(blocking.next(now), Some(Look::Blocking(now, next)));
+        blocking.asked(now);
+        let from = now + SECOND / 2;
+        assert_eq!(blocking.next(now), Some(Look::Blocking(from, next)));
+        assert_eq!(
+            blocking.next(now + SECOND),
+            Some(Look::Blocking(now + SECOND, next))
+        );
+    }
+
+    #[test]
+    fn a_server_that_does_not_block_or_has_ended_is_not_asked_to() {
+        let now = Instant::now();
+        assert_eq!(after(&playlist("HOLD-BACK=12", "")).next(now), None);
+        let ended = playlist("CAN-BLOCK-RELOAD=YES", "#EXT-X-ENDLIST\n");
+        assert_eq!(after(&ended).next(now), None);
+    }
+
+    #[test]
+    fn what_led_nowhere_is_not_tried_again_for_a_while() {
+        let now = Instant::now();
+        let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        blocking.fails(now, SECOND);
+        assert_eq!(blocking.next(now + 5 * SECOND), None);
+        assert!(blocking.next(now + 6 * SECOND).is_some());
+    }
+}

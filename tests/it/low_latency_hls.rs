@@ -1,0 +1,411 @@
+//! Players of low-latency HLS ask for what is not there yet. The origin hears of it once, everyone is answered
+//! as soon as there is an answer, and nobody before.
+
+use std::time::Duration;
+
+use seawall::demo::{self, Clock, Form, Hand, Place, Plan, Rendition, Utc};
+use seawall::origin::Endpoint;
+use seawall::policy::route::QueryPolicy;
+use tokio::task::JoinHandle;
+
+use crate::support::shield::Builder;
+use crate::support::viewer::Viewer;
+use crate::support::{Gate, Origin, Response, Shield, eventually, get, manifest, segment, status};
+
+const PATH: &str = "/live/index.m3u8";
+/// What comes after [`version`] (20, 2).
+const NEXT: &str = "/live/index.m3u8?_HLS_msn=21&_HLS_part=2";
+
+/// Ten segments of four seconds up to this one, and parts of the one after it.
+fn version(last: u64, parts: u64) -> String {
+    let first = last - 9;
+    let head = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n\
+         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24.0,PART-HOLD-BACK=3.0\n\
+         #EXT-X-PART-INF:PART-TARGET=1.0\n";
+    // Long enough to be worth compressing.
+    let title = "low latency ".repeat(40);
+    let line = |number| format!("#EXTINF:4.0,{title}\n{number}.mp4\n");
+    let segments: String = (first..=last).map(line).collect();
+    let next = last + 1;
+    let parts: String = (0..=parts)
+        .map(|part| match part {
+            _ if part == parts => {
+                format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{next}.{part}.mp4\"\n")
+            }
+            _ => format!("#EXT-X-PART:DURATION=1.0,URI=\"{next}.{part}.mp4\"\n"),
+        })
+        .collect();
+    format!("{head}#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}{parts}")
+}
+
+/// An origin that has come so far, and answers the next request when the gate opens.
+async fn holding(gate: &Gate) -> Origin {
+    let next = manifest(version(20, 3)).cache_control("max-age=1");
+    Origin::start()
+        .await
+        .on(PATH, manifest(version(20, 2)).cache_control("max-age=1"))
+        .on(NEXT, next.hold_head(gate))
+}
+
+/// Nothing is asked for but what viewers ask for.
+fn passive(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin).route(|route| {
+        route.live.cadence = false;
+        route.live.prefetch = false;
+    })
+}
+
+#[tokio::test]
+async fn a_crowd_that_waits_is_one_request() {
+    let gate = Gate::new();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await.is_whole(version(20, 2));
+    let crowd = shield.crowd(30, get(NEXT)).await;
+    let otherwise = "/live/index.m3u8?_HLS_part=02&_HLS_msn=21";
+    let others = shield.crowd(3, get(otherwise)).await;
+    gate.wait_arrived(1).await;
+    assert!(shield.get(PATH).await.is_hit(), "nobody else waits");
+    gate.open();
+    for answers in [crowd.answers().await, others.answers().await] {
+        for answer in answers {
+            answer.is_whole(version(20, 3));
+        }
+    }
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// Whichever request brought it, the newest version is the playlist.
+#[tokio::test]
+async fn what_is_held_answers_whoever_asks_for_it() {
+    let gate = Gate::new();
+    gate.open();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    for query in [
+        "",
+        "?_HLS_msn=21&_HLS_part=2",
+        "?_HLS_msn=21&_HLS_part=0",
+        "?_HLS_msn=20",
+    ] {
+        let answer = shield.get(&format!("{PATH}{query}")).await;
+        answer.is_whole(version(20, 3));
+        assert!(answer.is_hit(), "{query}: {answer:?}");
+        assert_eq!(answer.age(), 0);
+    }
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// An old version in place of a new one makes players ask again without a pause.
+#[tokio::test]
+async fn nobody_is_answered_early_not_even_when_the_origin_fails() {
+    let origin = Origin::start()
+        .await
+        .on(PATH, manifest(version(20, 2)).cache_control("max-age=1"))
+        .on(NEXT, status(503));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await.is_whole(version(20, 2));
+    assert_eq!(shield.get(NEXT).await.status, 503);
+    shield.get(PATH).await.is_whole(version(20, 2));
+}
+
+#[tokio::test]
+async fn a_request_too_far_ahead_is_the_origins_to_refuse() {
+    let far = "/live/index.m3u8?_HLS_msn=40";
+    let origin = Origin::start()
+        .await
+        .on(PATH, manifest(version(20, 2)).cache_control("max-age=1"))
+        .on(far, status(400));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    for _ in 0..2 {
+        assert_eq!(shield.get(far).await.status, 400);
+    }
+    assert_eq!(origin.hits(far), 2, "it is not kept");
+}
+
+#[tokio::test]
+async fn directives_mean_nothing_once_a_stream_has_ended() {
+    let ended = version(20, 0) + "#EXT-X-ENDLIST\n";
+    let origin = Origin::start()
+        .await
+        .on(PATH, manifest(ended.clone()).cache_control("max-age=60"));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    for query in ["_HLS_msn=21", "_HLS_msn=90&_HLS_part=1", "_HLS_skip=YES"] {
+        let answer = shield.get(&format!("{PATH}?{query}")).await;
+        answer.is_whole(&ended);
+        assert!(answer.is_hit(), "{query}");
+    }
+    assert_eq!(origin.hits(PATH), 1);
+}
+
+/// Who waits at the origin takes nobody's place.
+#[tokio::test]
+async fn blocking_requests_starve_nobody() {
+    let gate = Gate::new();
+    let origin = holding(&gate).await.on("/live/20.mp4", segment("media"));
+    let shield = passive(&origin)
+        .origin(|group| {
+            group.concurrency_max = 1;
+            group.endpoints[0].concurrency_max = Some(1);
+        })
+        .start()
+        .await;
+    shield.get(PATH).await;
+    let waiting = shield.crowd(1, get(NEXT)).await;
+    gate.wait_arrived(1).await;
+    assert_eq!(shield.gauge("seawall_origin_held_back").await, 1);
+    shield.get("/live/20.mp4").await.is_whole("media");
+    gate.open();
+    waiting.answers().await[0].is_whole(version(20, 3));
+}
+
+/// But there is a bound to them, too.
+#[tokio::test]
+async fn and_are_bounded_themselves() {
+    let gate = Gate::new();
+    let other = "/live/other.m3u8?_HLS_msn=21&_HLS_part=2";
+    let origin = holding(&gate)
+        .await
+        .on(other, manifest(version(20, 3)).hold_head(&gate));
+    let shield = passive(&origin)
+        .origin(|group| group.blocking_max = 1)
+        .start()
+        .await;
+    let one = shield.crowd(1, get(NEXT)).await;
+    gate.wait_arrived(1).await;
+    let two = shield.crowd(1, get(other)).await;
+    shield.wait_queued("manifest", 1).await;
+    assert_eq!(origin.hits(other), 0);
+    gate.open();
+    for crowd in [one, two] {
+        crowd.answers().await[0].is_whole(version(20, 3));
+    }
+}
+
+/// Where the origin answers nothing to those who would wait, the playlist is looked at now and then.
+#[tokio::test]
+async fn what_cannot_be_waited_for_is_looked_at() {
+    let quick = version(20, 2).replace("PART-TARGET=1.0", "PART-TARGET=0.2");
+    let overdue = manifest(quick).cache_control("max-age=1").age(1);
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue)
+        .on(NEXT, status(503));
+    let shield = Shield::in_front_of(&origin).start().await;
+    // The first is answered, the second has it refreshed, and from then on it is looked after.
+    shield.get(PATH).await;
+    shield.get(PATH).await;
+    origin.wait_hits(NEXT, 1).await;
+    let before = origin.hits(PATH);
+    origin.wait_hits(PATH, before + 3).await;
+    let waits = origin.hits(NEXT);
+    assert!(waits <= 2, "asked to wait {waits} times");
+}
+
+#[tokio::test]
+async fn a_route_that_drops_queries_keeps_directives() {
+    let gate = Gate::new();
+    gate.open();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin)
+        .route(|route| route.query = QueryPolicy::None)
+        .start()
+        .await;
+    let asked = "/live/index.m3u8?_HLS_part=2&token=x&_HLS_msn=021";
+    shield.get(asked).await.is_whole(version(20, 3));
+    assert_eq!(origin.hits(NEXT), 1);
+}
+
+/// Players with and without delta updates are one audience to the origin.
+#[tokio::test]
+async fn delta_updates_are_made_here() {
+    let gate = Gate::new();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin)
+        .route(|route| route.live.delta_updates = true)
+        .start()
+        .await;
+    let delta = shield.get(&format!("{PATH}?_HLS_skip=YES")).await;
+    assert!(
+        delta
+            .is_200_text()
+            .contains("#EXT-X-SKIP:SKIPPED-SEGMENTS=4")
+    );
+    assert!(!delta.text().contains("14.mp4") && delta.text().contains("15.mp4"));
+    shield.get(PATH).await.is_whole(version(20, 2));
+    let whole = shield.crowd(1, get(NEXT)).await;
+    let deltas = shield.crowd(1, get(&format!("{NEXT}&_HLS_skip=YES"))).await;
+    gate.wait_arrived(1).await;
+    gate.open();
+    whole.answers().await[0].is_whole(version(20, 3));
+    let delta = &deltas.answers().await[0];
+    assert!(delta.is_200_text().contains("#EXT-X-SKIP"));
+    assert!(delta.text().ends_with("21.3.mp4\"\n"), "{}", delta.text());
+    let coded = get(&format!("{NEXT}&_HLS_skip=YES")).header("accept-encoding", "gzip");
+    let coded = shield.ask(coded).await;
+    assert!(coded.is_hit() && coded.body.len() < delta.body.len());
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// What an origin leaves out of its own delta update is not missing from the playlist.
+#[tokio::test]
+async fn an_origins_delta_update_is_nobody_elses_playlist() {
+    let text = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n\
+         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24.0,PART-HOLD-BACK=3.0\n\
+         #EXT-X-PART-INF:PART-TARGET=1.0\n#EXT-X-MEDIA-SEQUENCE:11\n\
+         #EXT-X-SKIP:SKIPPED-SEGMENTS=9\n#EXTINF:4.0,\n20.mp4\n\
+         #EXT-X-PART:DURATION=1.0,URI=\"21.0.mp4\"\n";
+    let skipping = "/live/index.m3u8?_HLS_msn=21&_HLS_part=0&_HLS_skip=YES";
+    let origin = Origin::start()
+        .await
+        .on(PATH, manifest(version(20, 0)).cache_control("max-age=1"))
+        .on(skipping, manifest(text).cache_control("max-age=1"));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    shield.get(skipping).await.is_whole(text);
+    shield.get(PATH).await.is_whole(version(20, 0));
+    assert!(shield.get(skipping).await.is_hit());
+}
+
+#[tokio::test]
+async fn a_purge_drops_every_state() {
+    let gate = Gate::new();
+    gate.open();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    shield.get(NEXT).await;
+    shield.purge(PATH).await;
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    assert_eq!(origin.hits(NEXT), 2);
+}
+
+/// Two answers on their way at once may come in the wrong order. That is nobody's fault.
+#[tokio::test]
+async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
+    let (slow, gate) = (Gate::new(), Gate::new());
+    gate.open();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    shield.purge(PATH).await;
+    let old = manifest(version(20, 2)).cache_control("max-age=1");
+    origin.now(PATH, old.hold_head(&slow));
+    let plain = shield.crowd(1, get(PATH)).await;
+    slow.wait_arrived(1).await;
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    slow.open();
+    plain.answers().await[0].is_whole(version(20, 3));
+    let unfit = shield.counted("seawall_manifests_unfit_total", &[]);
+    assert_eq!(unfit.await, 0);
+}
+
+/// An origin that does not wait with an announced part says 404: not to those who come when it is listed.
+#[tokio::test]
+async fn a_part_that_was_asked_for_too_early_is_there_when_it_is_listed() {
+    let gate = Gate::new();
+    gate.open();
+    let part = "/live/21.2.mp4";
+    let origin = holding(&gate).await.on(part, status(404));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(PATH).await;
+    let early = |answer: &Response| answer.status == 404 && answer.cache_status().says("hit");
+    shield.until(get(part), early).await;
+    origin.now(part, segment("part"));
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(part).await.is_whole("part");
+}
+
+const START: Utc = Duration::from_secs(1_750_000_000);
+const PART: Duration = Duration::from_nanos(333_333_334);
+
+/// The demo's stream on a clock that is moved by hand: twenty segments and two parts have been made.
+async fn on_air() -> (demo::Origin, Hand, Shield) {
+    let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
+    let demo = demo::Origin::start(Plan::from(START), clock).unwrap();
+    let unused = Origin::start().await;
+    let address = demo.address();
+    let shield = Shield::in_front_of(&unused)
+        .origin(|group| {
+            let endpoint = Endpoint::new(false, address.ip().to_string(), address.port());
+            group.endpoints = vec![endpoint];
+        })
+        .start()
+        .await;
+    (demo, hand, shield)
+}
+
+fn asking(shield: &Shield, target: String) -> JoinHandle<Response> {
+    let address = shield.address();
+    tokio::spawn(async move { Viewer::connect(address).await.get(&target).await })
+}
+
+async fn waits_at(demo: &demo::Origin, target: &str) {
+    eventually(format!("{target} to wait at the origin"), async || {
+        demo.tally().of(target).in_flight == 1
+    })
+    .await;
+}
+
+/// One viewer is enough: from then on the shield asks for each part and each version itself, before anybody
+/// does, and all who come join it.
+#[tokio::test]
+async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
+    let (demo, hand, shield) = on_air().await;
+    let (form, low) = (Form::LowLatency, Rendition::Low);
+    let playlist = Place::Playlist(form, low).path();
+    let state = |part: u64| format!("{playlist}?_HLS_msn=20&_HLS_part={part}");
+    let part = |part: u64| Place::Part(form, low, 20, part).path();
+    shield.get(&playlist).await;
+    let first = asking(&shield, state(2));
+    waits_at(&demo, &state(2)).await;
+    hand.advance(PART);
+    assert!(first.await.unwrap().text().contains("20.2.m4s\"\n"));
+    for next in 3..6 {
+        waits_at(&demo, &state(next)).await;
+        waits_at(&demo, &part(next)).await;
+        let texts = shield.crowd(10, get(&state(next))).await;
+        let parts = shield.crowd(10, get(&part(next))).await;
+        hand.advance(PART);
+        for answer in texts.answers().await {
+            let listed = format!("URI=\"20.{next}.m4s\"");
+            assert!(answer.is_200_text().contains(&listed), "{}", answer.text());
+        }
+        for answer in parts.answers().await {
+            answer.is_whole(demo.broadcast().part(low, 20, next));
+        }
+        assert_eq!(demo.tally().of(&state(next)).requests, 1);
+    }
+    assert_eq!(
+        demo.tally().of(&playlist).requests,
+        1,
+        "nobody looks besides"
+    );
+    assert_eq!(demo.tally().duplicates(), []);
+}
+
+/// Parts as ranges: the segment is fetched once, as it is written, and each range goes out when it is there.
+#[tokio::test]
+async fn ranges_go_out_of_a_segment_that_grows() {
+    let (demo, hand, shield) = on_air().await;
+    let place = Place::Segment(Form::LowLatencyRanges, Rendition::Low, 20).path();
+    let mut first = 0;
+    for part in 0..6 {
+        let expected = demo.broadcast().part(Rendition::Low, 20, part);
+        let last = first + expected.len() - 1;
+        let viewer = shield.viewer().await;
+        let ask = get(&place).range(&format!("{first}-{last}"));
+        let answer = tokio::spawn(async move { { viewer }.ask(ask).await });
+        if part >= 2 {
+            hand.advance(PART);
+        }
+        answer.await.unwrap().is(206, &expected);
+        first = last + 1;
+    }
+    assert_eq!(demo.tally().of(&place).requests, 1);
+}

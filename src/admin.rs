@@ -1,7 +1,9 @@
-//! What may operators ask? `/metrics`, `/status`, `/healthz`, `/readyz`, `POST /purge?url=…`.
+//! What may operators ask? `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`,
+//! `POST /purge?url=…`.
 //!
 //! Knows no room of the server: it shows the pages it was given and passes purges on.
 
+pub mod explain;
 mod office;
 pub mod origins;
 pub mod pages;
@@ -21,6 +23,9 @@ pub struct Settings {
 /// Something that appends its metrics to a page in the Prometheus text format.
 pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
 
+/// Explains an absolute URL.
+pub type Explain = Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
+
 /// What is behind the counter.
 pub struct Desk {
     /// What `/metrics` shows, in this order.
@@ -29,6 +34,8 @@ pub struct Desk {
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Whether viewers are being let in.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What would be done with an absolute URL, and why; or why nothing would.
+    pub explain: Explain,
     /// Drops what is stored for an absolute URL; `false`: no route serves it.
     pub purge: Box<dyn Fn(&http::Uri) -> bool + Send + Sync>,
 }

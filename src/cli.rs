@@ -1,10 +1,12 @@
-//! What may a person type? `serve`, `demo`, `check`, and `health` (for container health checks).
+//! What may a person type? `serve`, `demo`, `check`, `explain`, and `health` (for container
+//! health checks).
 //!
 //! Exit codes: 0 when all is well, 1 when something is wrong with what was asked for, 2 when the
 //! command line itself is not understood.
 
 mod check;
 mod demo;
+mod explain;
 mod health;
 mod logging;
 mod serve;
@@ -34,6 +36,8 @@ enum Command {
     Demo(demo::Demo),
     /// Say everything that is wrong with configuration files
     Check(check::Check),
+    /// Ask a running server what it would do with a URL, and why
+    Explain(explain::Explain),
     /// Ask a running server whether it is well
     Health(health::Health),
 }
@@ -51,6 +55,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Health(health) => health.run(),
     };
     match done {
@@ -101,6 +106,8 @@ mod tests {
         assert!(!refused("seawall check --offline a.toml b.toml"));
         assert!(!refused("seawall serve --config a.toml --log json"));
         assert!(!refused("seawall health"));
+        assert!(refused("seawall explain"));
+        assert!(!refused("seawall explain --json http://a.example/b"));
         assert!(!refused("seawall demo"));
         assert!(!refused(
             "seawall demo --listen 127.0.0.1:0 --segment 4 --speed 8"

@@ -13,7 +13,7 @@ pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
 pub use cmsd::CmsdDynamic;
 pub use dash::{Patch, Template};
 pub use facts::{
-    Control, Edge, Facts, LISTED_MAX, Listed, Listing, Liveness, Manifest, ManifestError,
+    Control, Edge, Facts, KEYS_MAX, LISTED_MAX, Listed, Listing, Liveness, Manifest, ManifestError,
     NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
 pub use kind::Kind;

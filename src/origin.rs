@@ -235,6 +235,18 @@ impl Origin {
         self.desk.sites.len() > 1
     }
 
+    /// The URL of the endpoint that a request would go to first; `None`: none may be asked now.
+    pub fn would_ask(
+        &self,
+        target: &PathAndQuery,
+        host: Option<&HeaderValue>,
+        avoided: Option<usize>,
+    ) -> Option<Arc<str>> {
+        let seed = request::seed(target, host);
+        let site = self.desk.would_ask(seed, avoided)?;
+        Some(site.url())
+    }
+
     /// How long the head of an answer may take that the origin holds back by intent (LL-HLS), its
     /// place in the queue and its connection included. `None`: nothing in the target says that it will be
     /// held back.

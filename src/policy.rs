@@ -15,6 +15,7 @@ pub mod key;
 pub mod lifetime;
 pub mod moment;
 pub mod progress;
+mod query;
 pub mod range;
 pub mod route;
 mod sibling;

@@ -4,7 +4,9 @@ mod arrival;
 mod ask;
 mod body;
 mod cors;
+mod explain;
 mod fill;
+mod hint;
 mod journey;
 mod manifest;
 mod pass;
@@ -22,9 +24,10 @@ use std::time::{Duration, Instant};
 
 pub use arrival::{Answer, Arrival};
 pub use body::Body;
+pub use explain::{Explanation, Followed, Held};
 pub use pass::Passing;
 pub use slices::Sliced;
-pub use streams::{Snapshot, StreamStats, Unfit};
+pub use streams::{Snapshot, Source, StreamStats, Unfit};
 
 pub use crate::cache::Cut;
 use crate::cache::{self, Cache};

@@ -73,11 +73,12 @@ fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
     match request.uri().path() {
         "/metrics" if read => metrics(desk),
         "/status" if read => json(StatusCode::OK, &(desk.status)()),
+        "/explain" if read => explain(desk, request.uri()),
         "/healthz" if read => text(StatusCode::OK, "ok\n"),
         "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
         "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/purge" if request.method() == Method::POST => purge(desk, request.uri()),
-        "/metrics" | "/status" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
+        "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
         "/purge" => wrong_method("POST"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
@@ -91,10 +92,25 @@ fn metrics(desk: &Desk) -> Response<Text> {
     typed(StatusCode::OK, page, telemetry::CONTENT_TYPE)
 }
 
+/// What would be done with a URL; or why nothing would.
+fn explain(desk: &Desk, uri: &Uri) -> Response<Text> {
+    let Some(url) = asked_url(uri) else {
+        return not_a_url();
+    };
+    match (desk.explain)(&url) {
+        Ok(told) => json(StatusCode::OK, &told),
+        Err(why) => json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": why })),
+    }
+}
+
+fn not_a_url() -> Response<Text> {
+    let told = serde_json::json!({ "error": "url must be an absolute http or https URL" });
+    json(StatusCode::BAD_REQUEST, &told)
+}
+
 fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
     let Some(url) = asked_url(uri) else {
-        let told = serde_json::json!({ "error": "url must be an absolute http or https URL" });
-        return json(StatusCode::BAD_REQUEST, &told);
+        return not_a_url();
     };
     let purged = (desk.purge)(&url);
     let status = if purged {
@@ -197,6 +213,10 @@ mod tests {
                 Box::new(|page| page.push_str("two 2\n")),
             ],
             ready: Box::new(move || ready),
+            explain: Box::new(|url| match url.host() {
+                Some("known.example") => Ok(serde_json::json!({ "route": url.path() })),
+                _ => Err("no route"),
+            }),
             purge: Box::new(|url| url.host() == Some("known.example")),
         }
     }
@@ -241,6 +261,16 @@ mod tests {
             asked("POST", "/purge?url=http://other.example/", true).0,
             404
         );
+    }
+
+    #[test]
+    fn explanations_are_json_and_so_are_refusals() {
+        let told = asked("GET", "/explain?url=http%3A%2F%2Fknown.example%2Fa", true);
+        assert_eq!(told, (200, "{\"route\":\"/a\"}\n".to_owned()));
+        let told = asked("GET", "/explain?url=http://other.example/", true);
+        assert_eq!(told, (404, "{\"error\":\"no route\"}\n".to_owned()));
+        assert_eq!(asked("GET", "/explain?url=/a", true).0, 400);
+        assert_eq!(asked("POST", "/explain?url=http://a/", true).0, 405);
     }
 
     #[test]

@@ -40,14 +40,20 @@ pub fn metrics(snapshot: &Snapshot) -> String {
 
 fn ahead(page: &mut Exposition, snapshot: &Snapshot) {
     let ahead = &snapshot.ahead;
-    for (result, count) in [("fetched", ahead.fetched), ("left_out", ahead.left_out)] {
+    for (source, count) in ahead.fetched {
         page.counter(
             "seawall_ahead_total",
-            "Objects that manifests announced: fetched ahead of viewers, or left out for want of room.",
-            &[("result", result)],
+            "Objects fetched ahead of viewers, by what said that they will be asked for.",
+            &[("source", source.as_str())],
             count,
         );
     }
+    page.counter(
+        "seawall_ahead_left_out_total",
+        "Objects that were not fetched ahead, for want of room.",
+        &[],
+        ahead.left_out,
+    );
     page.counter(
         "seawall_ahead_used_total",
         "Objects fetched ahead that a viewer then asked for.",

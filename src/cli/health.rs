@@ -63,7 +63,8 @@ fn status(head: &[u8]) -> Option<u16> {
         .then(|| status.parse().ok())?
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
+/// The time that is left, if any.
+pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
         left => Ok(left),

@@ -96,8 +96,8 @@ pub struct Control {
 }
 
 /// What a manifest lists, as far as anyone wants to fetch it: names as written, not yet resolved.
-/// Keys are left out (nobody may hold them), and so is what says itself that it is not there
-/// (`EXT-X-GAP`) or is named by a variable (`EXT-X-DEFINE`).
+/// What says itself that it is not there (`EXT-X-GAP`) or is named by a variable (`EXT-X-DEFINE`)
+/// is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Playlists of renditions (HLS multivariant), each once, at most [`RENDITIONS_MAX`].
@@ -116,6 +116,9 @@ pub struct Listing {
     pub templates: Vec<Template>,
     /// DASH: where the time is told (`UTCTiming`), as written. Nobody may store that.
     pub clocks: Vec<String>,
+    /// HLS: where keys are had (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last
+    /// [`KEYS_MAX`]. Nobody may store those either.
+    pub keys: Vec<String>,
 }
 
 /// So many segments are listed at most.
@@ -123,6 +126,9 @@ pub const LISTED_MAX: usize = 64;
 
 /// So many renditions are listed at most.
 pub const RENDITIONS_MAX: usize = 256;
+
+/// So many keys are listed at most.
+pub const KEYS_MAX: usize = 32;
 
 /// One resource.
 #[derive(Clone, Debug, PartialEq, Eq)]

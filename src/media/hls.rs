@@ -10,12 +10,13 @@ pub(super) mod syntax;
 mod tests;
 mod timeline;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use self::syntax::{attribute, attributes, seconds, tag_and_value};
 use self::timeline::Timeline;
-use super::facts::{Control, Facts, Listing, Liveness, Manifest, ManifestError, RENDITIONS_MAX};
+use super::facts::RENDITIONS_MAX;
+use super::facts::{Control, Facts, KEYS_MAX, Listing, Liveness, Manifest, ManifestError};
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
     let mut lines = text.lines();
@@ -50,6 +51,7 @@ struct Playlist<'a> {
     timeline: Timeline<'a>,
     lists_renditions: bool,
     renditions: Vec<&'a str>,
+    keys: VecDeque<&'a str>,
     /// A tag that speaks of the next URI has come, its URI has not.
     awaits: Option<Awaited>,
     /// The last URI, and the one before it.
@@ -86,6 +88,7 @@ impl<'a> Playlist<'a> {
                 self.lists_renditions = true;
                 self.renditions.extend(attribute(value, "URI"));
             }
+            "#EXT-X-KEY" | "#EXT-X-SESSION-KEY" => self.take_key(attribute(value, "URI")),
             "#EXT-X-ENDLIST" => self.ended = true,
             // §4.3.3.5: a VOD playlist MUST NOT change.
             "#EXT-X-PLAYLIST-TYPE" => self.ended |= value.trim_ascii() == "VOD",
@@ -100,6 +103,16 @@ impl<'a> Playlist<'a> {
             "#EXT-X-SERVER-CONTROL" => self.control = control(value),
             _ => self.timeline.take_tag(tag, value),
         }
+    }
+
+    fn take_key(&mut self, uri: Option<&'a str>) {
+        let Some(uri) = uri.filter(|uri| is_name(uri) && !self.keys.contains(uri)) else {
+            return;
+        };
+        if self.keys.len() >= KEYS_MAX {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(uri);
     }
 
     fn take_uri(&mut self, uri: &'a str) {
@@ -142,6 +155,7 @@ impl<'a> Playlist<'a> {
         };
         let listing = Listing {
             renditions: each_once(&self.renditions),
+            keys: self.keys.into_iter().map(str::to_owned).collect(),
             ..self.timeline.listing()
         };
         Ok(Manifest { facts, listing })

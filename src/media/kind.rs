@@ -6,7 +6,7 @@
 pub enum Kind {
     /// An HLS playlist, multivariant or media.
     Hls,
-    /// A DASH MPD.
+    /// A DASH MPD, or a patch to one.
     Dash,
     /// A media segment, part or chunk (also subtitles, trick play, thumbnails).
     Segment,
@@ -77,7 +77,7 @@ impl Kind {
         let is = |known: &&str| extension.eq_ignore_ascii_case(known);
         if is(&"m3u8") {
             Kind::Hls
-        } else if is(&"mpd") {
+        } else if is(&"mpd") || is(&"mpp") {
             Kind::Dash
         } else if !SEGMENT_EXTENSIONS.iter().any(is) {
             Kind::Other
@@ -132,7 +132,12 @@ const HLS_TYPES: [&str; 4] = [
     "audio/x-mpegurl",
 ];
 
-const DASH_TYPES: [&str; 2] = ["application/dash+xml", "video/vnd.mpeg.dash.mpd"];
+/// A patch is read and judged as the MPD that it is for.
+const DASH_TYPES: [&str; 3] = [
+    "application/dash+xml",
+    "application/dash-patch+xml",
+    "video/vnd.mpeg.dash.mpd",
+];
 
 /// Types that say no more than "bytes".
 const UNTOLD_TYPES: [&str; 2] = ["application/octet-stream", "binary/octet-stream"];
@@ -221,6 +226,7 @@ mod tests {
             ("/live/main.m3u8", Kind::Hls),
             ("/live/MAIN.M3U8", Kind::Hls),
             ("/live/a.mpd", Kind::Dash),
+            ("/live/patch.mpp", Kind::Dash),
             ("/live/seg-1.ts", Kind::Segment),
             ("/live/seg%20one.M4S", Kind::Segment),
             ("/live/subs.webvtt", Kind::Segment),
@@ -292,6 +298,7 @@ mod tests {
             ),
             (Kind::Other, "audio/mpegurl", Kind::Hls),
             (Kind::Hls, "application/dash+xml", Kind::Dash),
+            (Kind::Other, "application/dash-patch+xml", Kind::Dash),
             (Kind::Other, "video/MP2T", Kind::Segment),
             (Kind::Other, "text/vtt;charset=utf-8", Kind::Segment),
             (Kind::Other, "image/jpeg", Kind::Segment),

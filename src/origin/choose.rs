@@ -78,7 +78,7 @@ fn distance(seed: u64, place: usize, weight: f64) -> f64 {
 
 /// Whose turn it is: each endpoint gains its weight with every request, and who is asked pays for all.
 /// Heavy ones are spread among the light ones instead of coming in a row.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Wheel {
     credits: Vec<i64>,
 }

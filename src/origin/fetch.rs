@@ -233,16 +233,7 @@ impl Desk {
         self.dial.look_for_lost();
         let stands = |site: &Site| self.stands(site, now);
         self.review.hold(&self.sites, now, stands);
-        let standings: Vec<Standing> = self
-            .sites
-            .iter()
-            .map(|site| Standing {
-                priority: site.priority,
-                weight: site.weight,
-                in_flight: site.ledger.in_flight(),
-                good: stands(site) && avoided != Some(site.place),
-            })
-            .collect();
+        let standings = self.standings(avoided, now);
         for site in &self.sites {
             site.enrol(stands(site));
         }
@@ -254,6 +245,27 @@ impl Desk {
         let seed = request.seed();
         let order = order(&standings, self.balance, seed, &mut self.wheel.lock());
         (order, good)
+    }
+
+    fn standings(&self, avoided: Option<usize>, now: std::time::Instant) -> Vec<Standing> {
+        let standing = |site: &Arc<Site>| Standing {
+            priority: site.priority,
+            weight: site.weight,
+            in_flight: site.ledger.in_flight(),
+            good: self.stands(site, now) && avoided != Some(site.place),
+        };
+        self.sites.iter().map(standing).collect()
+    }
+
+    /// Who would be asked first, were a request with this seed sent now. `None`: nobody may be.
+    pub(super) fn would_ask(&self, seed: u64, avoided: Option<usize>) -> Option<&Arc<Site>> {
+        let now = now();
+        let standings = self.standings(avoided, now);
+        // Nobody's turn is used up.
+        let mut wheel = self.wheel.lock().clone();
+        let order = order(&standings, self.balance, seed, &mut wheel);
+        let mut sites = order.into_iter().map(|place| &self.sites[place]);
+        sites.find(|site| !site.refuses(now))
     }
 
     /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.

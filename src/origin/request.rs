@@ -71,6 +71,12 @@ impl Payload {
     }
 }
 
+/// See [`Request::seed`].
+pub(super) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
+    let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+    hasher.hash_one((target.as_str(), host))
+}
+
 impl Request {
     /// An errand's request, and the body to send with it. What cannot be sent to anybody fails here,
     /// so that no endpoint is blamed for it.
@@ -118,8 +124,7 @@ impl Request {
 
     /// A number that is the same for what is the same to an origin.
     pub(super) fn seed(&self) -> u64 {
-        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        hasher.hash_one((self.target.as_str(), self.host.as_ref()))
+        seed(&self.target, self.host.as_ref())
     }
 
     /// May be sent twice without harm, and can be: nothing of it is used up by sending it.

@@ -126,6 +126,11 @@ impl Site {
             && watched.health.as_ref().is_none_or(Health::healthy)
     }
 
+    /// As metrics and logs name it.
+    pub(super) fn url(&self) -> Arc<str> {
+        Arc::clone(&self.label)
+    }
+
     /// Its breaker lets nobody pass.
     pub(super) fn refuses(&self, now: Instant) -> bool {
         let outlook = self.watched.lock().breaker.outlook(now);

@@ -56,6 +56,14 @@ impl Refusal {
     pub(super) fn unreadable() -> Refusal {
         bad("request target cannot be read")
     }
+
+    /// Nobody here serves it.
+    pub fn not_served() -> Refusal {
+        Refusal {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            why: "no route serves this host and path",
+        }
+    }
 }
 
 const fn bad(why: &'static str) -> Refusal {
@@ -91,10 +99,7 @@ fn enter(
     if !path.starts_with('/') {
         return Err(bad("request target is not a path"));
     }
-    let route = rules.route(&host, path).ok_or(Refusal {
-        status: StatusCode::MISDIRECTED_REQUEST,
-        why: "no route serves this host and path",
-    })?;
+    let route = rules.route(&host, path).ok_or(Refusal::not_served())?;
     stays_inside(&path[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
         return Ok(Access::Preflight(Arc::clone(route)));
@@ -124,13 +129,14 @@ pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, 
     };
     let key = |target: &PathAndQuery| Key::of_target(route, host.as_ref(), target);
     let (target, delivery) = match Query::of(kind, uri.query().unwrap_or_default()) {
-        Query::Plain => (target(route, uri, &[])?, None),
-        Query::Malformed(..) if route.query.keeps_all() => (whole(uri)?, None),
+        Query::Plain => (target(route, kind, uri, &[])?, None),
+        Query::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
         Query::Malformed(rest, directives) => {
-            (target(route, &with_query(uri, &rest)?, &directives)?, None)
+            let uri = with_query(uri, &rest)?;
+            (target(route, kind, &uri, &directives)?, None)
         }
         Query::Directed(directives, rest) => {
-            let plain = target(route, &with_query(uri, &rest)?, &[])?;
+            let plain = target(route, kind, &with_query(uri, &rest)?, &[])?;
             let identity = key(&plain);
             let delivery = Delivery::new(directives, route, plain, identity);
             (delivery.target()?, Some(Arc::new(delivery)))
@@ -161,12 +167,12 @@ fn with_query(uri: &Uri, query: &str) -> Result<Uri, Refusal> {
 }
 
 /// What is asked of the origin: what the route keeps of the query, and `besides`.
-fn target(route: &Route, uri: &Uri, besides: &[&str]) -> Result<PathAndQuery, Refusal> {
+fn target(route: &Route, kind: Kind, uri: &Uri, besides: &[&str]) -> Result<PathAndQuery, Refusal> {
     let query = uri.query().unwrap_or_default();
     if uri.query().is_none() && besides.is_empty() {
         return whole(uri);
     }
-    let kept = match route.query.keep(query) {
+    let kept = match route.query.keep(kind, query) {
         Some(Cow::Borrowed(kept)) if kept.len() == query.len() && besides.is_empty() => {
             return whole(uri);
         }

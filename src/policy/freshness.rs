@@ -81,11 +81,10 @@ mod tests {
 
     fn lifetime(now: Instant) -> Lifetime {
         Lifetime {
-            received: now,
-            age_received: Duration::ZERO,
             fresh_for: Duration::from_secs(2),
             stale_while_revalidate: Duration::from_secs(2),
             stale_if_error: Duration::from_mins(1),
+            ..Lifetime::none(now)
         }
     }
 

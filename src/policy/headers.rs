@@ -41,8 +41,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 ///
 /// Cookies, `Authorization` and forwarding headers travel only where the route names them. Some
 /// never do, named or not: hop-by-hop fields; `Range` and conditionals, because an upstream
-/// request is for everybody and asks for the whole; `Host`, which the route decides; and `Origin`,
-/// on whose absence [`super::vary::Vary::of`] relies.
+/// request is for everybody and asks for the whole; `Host`, which the route decides; `Origin`, on
+/// whose absence [`super::vary::Vary::of`] relies; and what players tell of themselves (`CMCD-…`).
 pub fn upstream(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
     let mut sent = HeaderMap::with_capacity(route.forward_headers.len() + 3);
     let nominated = nominated(viewer);
@@ -199,7 +199,12 @@ fn is_ours(name: &HeaderName) -> bool {
         RANGE,
         VIA,
     ];
-    OURS.contains(name) || *name == CDN_LOOP || is_precondition(name)
+    OURS.contains(name) || *name == CDN_LOOP || is_precondition(name) || tells_of_viewer(name)
+}
+
+/// What a player tells about itself (CTA-5004). It is other with every request.
+pub fn tells_of_viewer(name: &HeaderName) -> bool {
+    name.as_str().starts_with("cmcd-")
 }
 
 fn is_precondition(name: &HeaderName) -> bool {

@@ -1,21 +1,25 @@
 //! May this answer be stored, and for how long is it good?
 //!
 //! The order of authority: what forbids storing; then the route's override; then the origin's own
-//! words; then the table of kinds. Live manifests are never kept longer than their text allows.
+//! words; then the table of kinds ([`Rule`] names each step of it). Live manifests are never kept
+//! longer than their text allows.
 
-mod manifest;
+mod rule;
+mod table;
 
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, header};
 
 use super::directives::{ResponseDirectives, Targeted, seconds};
-use super::route::Lifetimes;
 use super::vary::Vary;
 use super::{Moment, Route};
-use crate::media::{Facts, Kind, Liveness};
+use crate::media::{Facts, Kind};
 
-pub use manifest::STATE_TARGETS;
+pub use rule::Rule;
+use rule::Term;
+
+pub use table::STATE_TARGETS;
 
 /// A low-latency playlist that is looked after may be so many parts old: parts may be late.
 const PARTS_TENDED: u32 = 3;
@@ -33,6 +37,8 @@ pub struct Lifetime {
     pub stale_while_revalidate: Duration,
     /// May be served stale for so long after that, when the origin fails.
     pub stale_if_error: Duration,
+    /// What decided how long it is fresh.
+    pub rule: Rule,
 }
 
 impl Lifetime {
@@ -44,6 +50,7 @@ impl Lifetime {
             fresh_for: Duration::ZERO,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            rule: Rule::Nothing,
         }
     }
 
@@ -165,6 +172,10 @@ pub struct Answered<'a> {
     pub delay: Duration,
     /// It is the state of a playlist that was asked for (LL-HLS), and will be that for ever.
     pub is_state: bool,
+    /// The shortest target duration of what a multivariant playlist lists, where any is known.
+    pub children: Option<Duration>,
+    /// What is not there now is computed to be there in so long.
+    pub due_in: Option<Duration>,
 }
 
 /// Decides.
@@ -193,22 +204,23 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
         return Storage::Pass(reason);
     }
     let explicit = explicit_freshness(answer.headers, &directives, targeted, now);
-    let Some(fresh_for) = fresh_for(answer, route, explicit, now) else {
+    let Some(term) = table::fresh_for(answer, route, explicit, now) else {
         return Storage::Pass(Reason::NoLifetime);
     };
-    let fresh_for = if directives.no_cache {
-        Duration::ZERO
+    let Term(fresh_for, rule) = if directives.no_cache {
+        Term(Duration::ZERO, Rule::NoCache)
     } else {
-        fresh_for
+        term
     };
     let (stale_while_revalidate, stale_if_error) =
-        stale_windows(answer, &directives, &route.lifetimes, fresh_for);
+        table::stale_windows(answer, &directives, &route.lifetimes, fresh_for);
     Storage::Store(Lifetime {
         received: now.mono,
         age_received: age_received(answer, now),
         fresh_for,
         stale_while_revalidate,
         stale_if_error,
+        rule,
     })
 }
 
@@ -255,9 +267,14 @@ fn is_failure(status: StatusCode) -> bool {
         || status == StatusCode::REQUEST_TIMEOUT
 }
 
-/// Answers that say that the object is not there (yet).
+/// Answers that say that the object is not there (yet). 425 is what DASH servers say of a patch
+/// to come (ISO/IEC 23009-1 §5.15.4); that it is about early data is out of the question: none is
+/// sent.
 fn is_negative(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::TOO_EARLY
+    )
 }
 
 /// RFC 9111 §4.2.1, in its order: `s-maxage`, `max-age`, `Expires` less `Date`.
@@ -288,53 +305,8 @@ fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::Sys
     headers.get(name)?.to_str().ok().and_then(date)
 }
 
-/// The table of kinds (facts before defaults, the origin's word where it is stricter).
-fn fresh_for(
-    answer: &Answered<'_>,
-    route: &Route,
-    explicit: Option<Duration>,
-    now: Moment,
-) -> Option<Duration> {
-    let lifetimes = &route.lifetimes;
-    if is_negative(answer.status) {
-        let told = explicit.unwrap_or(lifetimes.negative_max);
-        return Some(told.min(lifetimes.negative_max));
-    }
-    if answer.status != StatusCode::OK {
-        let bound = if answer.status.is_client_error() || answer.status.is_server_error() {
-            lifetimes.negative_max
-        } else {
-            Duration::MAX
-        };
-        return explicit.map(|told| told.min(bound));
-    }
-    if let Some(fixed) = lifetimes.override_ttl {
-        return Some(fixed);
-    }
-    let heuristic =
-        || heuristic_freshness(answer.headers, now).filter(|_| route.heuristic_freshness);
-    match answer.kind {
-        Kind::Hls | Kind::Dash => Some(manifest::freshness(answer, lifetimes, explicit)),
-        Kind::Segment | Kind::Init => {
-            let told = explicit.or_else(heuristic);
-            Some(segment_freshness(told, lifetimes))
-        }
-        Kind::Key | Kind::Clock | Kind::Other => explicit.or_else(heuristic),
-    }
-}
-
-/// The origin's zero stays zero: a floor must not keep what expires at once.
-fn segment_freshness(told: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
-    match told {
-        Some(Duration::ZERO) => Duration::ZERO,
-        told => told
-            .unwrap_or(lifetimes.segment_default)
-            .max(lifetimes.segment_min)
-            .min(lifetimes.segment_max),
-    }
-}
-
-/// Is it an answer other than 200 that RFC 9110 §15.1 lets a cache store, and that says for how long?
+/// Is it an answer other than 200 that RFC 9110 §15.1 lets a cache store, and that says for how
+/// long?
 fn may_be_stored(
     answer: &Answered<'_>,
     (directives, targeted): (&ResponseDirectives, Targeted),
@@ -348,52 +320,9 @@ fn may_be_stored(
     is_negative(answer.status) || (known && told())
 }
 
-/// RFC 9111 §4.2.2: a tenth of the time since it last changed; at most a day.
-fn heuristic_freshness(headers: &HeaderMap, now: Moment) -> Option<Duration> {
-    const DAY: Duration = Duration::from_hours(24);
-    let made = dated(headers, header::DATE).unwrap_or(now.wall);
-    let changed = dated(headers, header::LAST_MODIFIED)?;
-    let since = made.duration_since(changed).ok()?;
-    Some((since / 10).min(DAY))
-}
-
-fn stale_windows(
-    answer: &Answered<'_>,
-    directives: &ResponseDirectives,
-    lifetimes: &Lifetimes,
-    fresh_for: Duration,
-) -> (Duration, Duration) {
-    const DAY: Duration = Duration::from_hours(24);
-    let nothing = (Duration::ZERO, Duration::ZERO);
-    if answer.is_state {
-        return nothing;
-    }
-    let ended = |facts: &Facts| facts.liveness == Liveness::Ended;
-    let (while_revalidate, if_error) = match answer.kind {
-        _ if answer.status != StatusCode::OK => nothing,
-        Kind::Hls | Kind::Dash if answer.facts.is_some_and(ended) => (fresh_for, DAY),
-        Kind::Hls | Kind::Dash => (
-            fresh_for.mul_f64(lifetimes.manifest_stale_share),
-            lifetimes.manifest_stale_if_error,
-        ),
-        Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
-        Kind::Key | Kind::Clock | Kind::Other => nothing,
-    };
-    // A part is what a low-latency player is to lag at most.
-    let part = answer
-        .facts
-        .filter(|facts| facts.liveness == Liveness::Live);
-    let stale_max = part.and_then(|facts| facts.part_target);
-    let while_revalidate = directives.stale_while_revalidate_or(while_revalidate);
-    (
-        while_revalidate.min(stale_max.unwrap_or(Duration::MAX)),
-        directives.stale_if_error_or(if_error),
-    )
-}
-
-/// RFC 9111 §4.2.3, with one difference: the apparent age (our clock less `Date`) counts only where
-/// another cache stood between. Straight from the origin it measures nothing but the difference of two
-/// clocks, and would make a playlist of two seconds stale on arrival.
+/// RFC 9111 §4.2.3, with one difference: the apparent age (our clock less `Date`) counts only
+/// where another cache stood between. Straight from the origin it measures nothing but the
+/// difference of two clocks, and would make a playlist of two seconds stale on arrival.
 fn age_received(answer: &Answered<'_>, now: Moment) -> Duration {
     let told = answer.headers.get(header::AGE);
     let relayed = told.is_some() || answer.headers.contains_key(header::VIA);

@@ -1,10 +1,11 @@
 //! Which requests belong together, and what is decided for them? Hosts and path prefixes to an origin group.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+
+pub use super::query::{Queries, QueryPolicy};
 
 /// One route: what it matches and what holds for everything on it. Built by `config`.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub struct Route {
     /// Send the viewer's (canonical) host to the origin; it is then part of the key.
     pub forward_host: bool,
     /// Query parameters that matter.
-    pub query: QueryPolicy,
+    pub query: Queries,
     /// Viewer headers that the origin needs, beyond those the shield sets itself.
     pub forward_headers: Vec<HeaderName>,
     /// Pass other methods than GET, HEAD and OPTIONS to the origin, uncached.
@@ -52,19 +53,6 @@ pub struct Route {
     pub show_key: bool,
 }
 
-/// Which query parameters are kept, in the key and upstream alike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueryPolicy {
-    /// Keep the query exactly as it came.
-    All,
-    /// Keep nothing.
-    None,
-    /// Keep these names (their order in the request is kept).
-    Only(Vec<String>),
-    /// Keep all but these names.
-    Except(Vec<String>),
-}
-
 /// Lifetimes that a route sets by kind.
 #[derive(Clone, Debug)]
 pub struct Lifetimes {
@@ -84,8 +72,9 @@ pub struct Lifetimes {
     pub negative_max: Duration,
     /// Serve stale while refreshing, for this share of a manifest's freshness (1.0: as long again).
     pub manifest_stale_share: f64,
-    /// Serve stale when the origin fails: manifests.
-    pub manifest_stale_if_error: Duration,
+    /// Serve stale when the origin fails: live manifests. `None`: those that list segments for
+    /// three of their periods, others for a minute.
+    pub manifest_stale_if_error: Option<Duration>,
     /// Serve stale when the origin says that a manifest is not there (403, 404, 410): for so long
     /// past its freshness; nothing: the origin is believed at once.
     pub manifest_stale_if_missing: Duration,
@@ -108,7 +97,7 @@ impl Default for Lifetimes {
             segment_min: Duration::ZERO,
             negative_max: Duration::from_secs(1),
             manifest_stale_share: 1.0,
-            manifest_stale_if_error: Duration::from_mins(1),
+            manifest_stale_if_error: None,
             manifest_stale_if_missing: Duration::ZERO,
             segment_stale_if_error: DAY,
             override_ttl: None,
@@ -125,6 +114,8 @@ pub struct Live {
     pub prefetch: bool,
     /// LL-HLS delta updates (`_HLS_skip=YES`) are made here of whole playlists that offer them.
     pub delta_updates: bool,
+    /// A segment that is computed to be there in so long at most is waited for, and asked for then.
+    pub hold_early: Duration,
     /// When nobody has asked for a manifest for so long, and for three segments, nobody watches.
     pub idle: Duration,
 }
@@ -135,6 +126,7 @@ impl Default for Live {
             cadence: true,
             prefetch: true,
             delta_updates: false,
+            hold_early: Duration::from_millis(500),
             idle: Duration::from_secs(6),
         }
     }
@@ -181,7 +173,7 @@ impl Route {
             origin: origin.into(),
             origin_index: 0,
             forward_host: false,
-            query: QueryPolicy::All,
+            query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
             pass_methods: false,
             honour_request_directives: false,
@@ -224,46 +216,6 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     }
 }
 
-impl QueryPolicy {
-    /// Nothing is left out, nor put in another order.
-    pub fn keeps_all(&self) -> bool {
-        *self == QueryPolicy::All
-    }
-
-    /// The part of a query that is kept, in its own order; a repeated name counts once, so that two
-    /// readers of the query cannot disagree about it. `None`: nothing is left.
-    pub fn keep<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
-        let wanted = |name: &str| match self {
-            QueryPolicy::All => true,
-            QueryPolicy::None => false,
-            QueryPolicy::Only(names) => names.iter().any(|kept| kept == name),
-            QueryPolicy::Except(names) => names.iter().all(|dropped| dropped != name),
-        };
-        match self {
-            QueryPolicy::None => return None,
-            QueryPolicy::All => return Some(Cow::Borrowed(query)).filter(|q| !q.is_empty()),
-            QueryPolicy::Only(_) | QueryPolicy::Except(_) => {}
-        }
-        let mut seen: Vec<&str> = Vec::new();
-        let mut kept = String::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let name = pair.split('=').next().unwrap_or(pair);
-            if wanted(name) && !seen.contains(&name) {
-                seen.push(name);
-                if !kept.is_empty() {
-                    kept.push('&');
-                }
-                kept.push_str(pair);
-            }
-        }
-        if kept.is_empty() {
-            None
-        } else {
-            Some(Cow::Owned(kept))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,16 +228,5 @@ mod tests {
         assert!(!host_matches("*.example.com", ".example.com"));
         assert!(!host_matches("*.example.com", "badexample.com"));
         assert!(host_matches("example.com", "example.com"));
-    }
-
-    #[test]
-    fn kept_parameters_keep_their_order_and_count_once() {
-        let only = QueryPolicy::Only(vec!["a".into(), "b".into()]);
-        assert_eq!(only.keep("b=1&utm=x&a=2&b=3").as_deref(), Some("b=1&a=2"));
-        assert_eq!(only.keep("utm=x"), None);
-        let except = QueryPolicy::Except(vec!["utm".into()]);
-        assert_eq!(except.keep("utm=x&a").as_deref(), Some("a"));
-        assert_eq!(QueryPolicy::All.keep("x=1&x=2").as_deref(), Some("x=1&x=2"));
-        assert_eq!(QueryPolicy::None.keep("x=1"), None);
     }
 }

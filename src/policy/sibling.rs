@@ -41,6 +41,16 @@ impl Entry {
         ])
     }
 
+    /// What it names, whatever query follows.
+    pub fn spot(&self) -> Key {
+        let host = self.host.as_ref().map(http::HeaderValue::as_bytes);
+        Key::of(&[
+            self.route.origin.as_bytes(),
+            host.unwrap_or_default(),
+            self.target.path().as_bytes(),
+        ])
+    }
+
     /// The route that takes another path on the same host. Which host the viewer named is not known any
     /// more; where that matters, there is none.
     fn route_of<'r>(&self, rules: &'r Rules, path: &str) -> Option<&'r Arc<Route>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::workers::{Front, Office};
-use crate::admin::{Desk, origins, pages, streams};
+use crate::admin::{Desk, explain, origins, pages, streams};
 use crate::config::Config;
 use crate::edge::{Door, Edge};
 use crate::origin::{Lookup, Origin};
@@ -94,6 +94,7 @@ impl Bound {
 /// What operators see and may do.
 fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> Desk {
     let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
+    let explaining = shield.clone();
     let (telemetry, open) = (telemetry.clone(), edge.clone());
     let cache = shield.cache().clone();
     let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
@@ -109,6 +110,10 @@ fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> D
         ],
         status: Box::new(move || origins::status(&read(&standing))),
         ready: Box::new(move || !open.draining()),
+        explain: Box::new(move |url| match explaining.explain(url) {
+            Ok(told) => Ok(explain::explanation(&told)),
+            Err(refusal) => Err(refusal.why),
+        }),
         purge: Box::new(move |url| purging.purge(url)),
     }
 }

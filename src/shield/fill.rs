@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::pass::Passed;
+use super::streams::Due;
 use super::{Shield, rank};
 use crate::cache::{Attention, Fill, Head, Object, Tie};
 use crate::media::{Facts, Kind};
@@ -80,6 +81,7 @@ impl Job {
     }
 
     pub(super) async fn run(self) {
+        self.await_availability().await;
         let seen = self.fill.found().object.clone();
         let mut told = self.ask(seen.as_deref()).await;
         if let Some(Ok(answer)) = &told
@@ -102,6 +104,36 @@ impl Job {
                 self.failed(Failure::Protocol);
             }
             (Some(Ok(Told { reply, .. })), _) => self.landed(reply).await,
+        }
+    }
+
+    /// A segment that will be there in a moment is asked for then, once, instead of again and again
+    /// by all whose clocks are ahead.
+    async fn await_availability(&self) {
+        if matches!(self.viewer, Viewer::Coming { .. }) {
+            return;
+        }
+        let Some(Due::Reckoned(due_in, watch)) = self.due() else {
+            return;
+        };
+        self.shield.foresee(&watch);
+        if due_in <= self.entry.route.live.hold_early {
+            tokio::time::sleep(due_in).await;
+        }
+    }
+
+    fn due(&self) -> Option<Due> {
+        let Shield { streams, rules, .. } = &*self.shield;
+        streams.due(rules, &self.entry, Moment::now())
+    }
+
+    /// In how long that is to be had which the origin does not have. Whoever was ahead of all
+    /// viewers leaves nothing behind for them.
+    fn due_in(&self, status: StatusCode) -> Option<Duration> {
+        match self.viewer {
+            _ if status == StatusCode::OK => None,
+            Viewer::Coming { .. } => Some(Duration::ZERO),
+            _ => Some(self.due()?.due_in()).filter(|due_in| !due_in.is_zero()),
         }
     }
 
@@ -164,7 +196,9 @@ impl Job {
             .headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let kind = self.entry.kind.refined(content_type);
+        let kind = self.shield.streams.kind_of(&self.entry);
+        let kind = kind.refined(content_type);
+        let multivariant = facts.filter(|facts| facts.multivariant);
         let answered = Answered {
             status: reply.status,
             headers: &reply.headers,
@@ -174,6 +208,9 @@ impl Job {
             authorized: self.authorized(),
             delay: self.delay(reply),
             is_state,
+            children: multivariant
+                .and_then(|_| self.shield.streams.target_duration(&self.entry.key)),
+            due_in: self.due_in(reply.status),
         };
         Judged {
             kind,

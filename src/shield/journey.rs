@@ -48,8 +48,12 @@ impl Shield {
         let Access::Enter(entry) = self.judge(&arrival) else {
             return None;
         };
+        let hint = self.hinted(&arrival, &entry);
         match self.enter(&mut arrival, entry) {
-            Look::Served(answer) => Some(answer),
+            Look::Served(answer) => {
+                self.take_hint(hint);
+                Some(answer)
+            }
             Look::Wanting(..) => None,
         }
     }
@@ -81,10 +85,13 @@ impl Shield {
                 // Boxed, as all that waits: a connection keeps room for the largest future it may run.
                 Box::pin(self.pass_method(ask, &host, arrival.method, arrival.body)).await
             }
-            Access::Enter(entry) => match self.enter(&mut arrival, entry) {
-                Look::Served(answer) => answer,
-                Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
-            },
+            Access::Enter(entry) => {
+                self.take_hint(self.hinted(&arrival, &entry));
+                match self.enter(&mut arrival, entry) {
+                    Look::Served(answer) => answer,
+                    Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
+                }
+            }
         }
     }
 

@@ -133,6 +133,9 @@ pub(super) async fn growing(
     outcome: Outcome,
     settings: &Settings,
 ) -> Answer {
+    if let Some(attention) = &head.attention {
+        attention.asks(ask.now);
+    }
     if let Some(length) = head.length {
         return sized(ask, head, length, outcome, 1, |spans| {
             let (start, end) = spans

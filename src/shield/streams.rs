@@ -2,7 +2,12 @@
 //! beyond the version that is held, whichever URL or origin told it.
 
 mod ahead;
+mod apart;
 mod blocking;
+mod due;
+mod foresight;
+mod lanes;
+mod news;
 mod stream;
 mod tender;
 mod watch;
@@ -14,13 +19,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use ahead::Source;
+pub(super) use due::Due;
+pub(super) use news::News;
 use stream::Stream;
 pub use stream::StreamStats;
-pub(super) use watch::{News, Watch};
+pub(super) use watch::Watch;
 
 use super::Shield;
-
-use crate::media::{Facts, Liveness, Manifest};
+use crate::media::{Facts, Kind, Liveness, Manifest, Patch};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
 
@@ -32,6 +39,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 const HINTS_MAX: usize = 4 * WATCHES_MAX;
 /// What has been announced and has not come after so long is not expected any more.
 const HINTED_MAX: Duration = Duration::from_secs(20);
+/// Of the manifests that list what lies in one directory, so many are remembered.
+const LISTING_MAX: usize = 16;
 /// Lists shorter than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
 
@@ -40,6 +49,7 @@ const SWEEP_MIN: usize = 256;
 pub(super) struct Streams {
     lists: Mutex<Lists>,
     pub(super) ahead: ahead::Ahead,
+    apart: apart::Apart,
     unfit: [AtomicU64; Unfit::ALL.len()],
 }
 
@@ -50,8 +60,8 @@ struct Lists {
     parents: HashMap<Key, (Arc<Stream>, Instant), ahash::RandomState>,
     /// Segments that were listed a moment ago, and until when they count as new.
     new: HashMap<Key, Instant, ahash::RandomState>,
-    /// Whose objects lie in a directory.
-    places: HashMap<Key, Weak<Stream>, ahash::RandomState>,
+    /// Which manifests list what lies in a directory, the last one at the end.
+    places: HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>,
     /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
     hints: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
@@ -101,7 +111,7 @@ pub struct Snapshot {
 impl Streams {
     /// The watch of a live manifest; begun with its first version.
     pub(super) fn watch(&self, entry: &Entry, facts: &Facts, sent: Instant) -> Option<Arc<Watch>> {
-        if facts.multivariant {
+        if facts.multivariant || matches!(facts.patch, Some(Patch::To(_))) {
             return None;
         }
         let mut lists = self.lists.lock();
@@ -156,8 +166,8 @@ impl Streams {
     pub(super) fn lists_anew(&self, news: &News) {
         let mut lists = self.lists.lock();
         lists.sweep(news.found);
-        for entry in &news.coming {
-            lists.new.insert(entry.key.clone(), news.new_until);
+        for coming in &news.coming {
+            lists.new.insert(coming.entry.key.clone(), news.new_until);
         }
     }
 
@@ -167,13 +177,38 @@ impl Streams {
         until.is_some_and(|until| now < until)
     }
 
+    /// How often what a multivariant playlist lists changes, as far as any of that was seen.
+    pub(super) fn target_duration(&self, key: &Key) -> Option<Duration> {
+        self.lists.lock().parents.get(key)?.0.target_duration()
+    }
+
+    /// Remembers what a manifest names that nobody may store; gives what is news.
+    pub(super) fn keep_apart(
+        &self,
+        rules: &Rules,
+        entry: &Entry,
+        manifest: &Manifest,
+        now: Instant,
+    ) -> Vec<Entry> {
+        self.apart.learn(rules, entry, &manifest.listing, now)
+    }
+
+    /// What is asked for, by its path or by what a manifest said of it.
+    pub(super) fn kind_of(&self, entry: &Entry) -> Kind {
+        self.apart.kind_of(entry).unwrap_or(entry.kind)
+    }
+
     /// The stream's objects lie there.
-    pub(super) fn lies_in(&self, places: &[Key], watch: &Watch) {
+    pub(super) fn lies_in(&self, places: &[Key], watch: &Arc<Watch>) {
         let mut lists = self.lists.lock();
         for place in places {
-            lists
-                .places
-                .insert(place.clone(), Arc::downgrade(&watch.stream));
+            let listing = lists.places.entry(place.clone()).or_default();
+            let own = Arc::as_ptr(watch);
+            listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
+            if listing.len() >= LISTING_MAX {
+                listing.remove(0);
+            }
+            listing.push(Arc::downgrade(watch));
         }
     }
 
@@ -199,17 +234,24 @@ impl Streams {
         until.is_some_and(|until| now < until)
     }
 
+    /// The manifests that list what lies beside something.
+    fn listing(&self, entry: &Entry) -> Vec<Arc<Watch>> {
+        let lists = self.lists.lock();
+        let listing = lists.places.get(&entry.place()).into_iter().flatten();
+        listing.filter_map(Weak::upgrade).collect()
+    }
+
     /// The origin is asked for something, by its key and by the place where it lies.
     pub(super) fn asked(&self, entry: &Entry) {
         let lists = self.lists.lock();
-        let watched = lists
-            .watches
-            .get(entry.identity())
-            .map(|watch| Arc::clone(&watch.stream));
-        let stream = watched.or_else(|| lists.places.get(&entry.place())?.upgrade());
+        let watched = lists.watches.get(entry.identity()).map(Arc::clone);
+        let watch = watched.or_else(|| {
+            let mut listing = lists.places.get(&entry.place())?.iter().rev();
+            listing.find_map(Weak::upgrade)
+        });
         drop(lists);
-        if let Some(stream) = stream {
-            stream.ask();
+        if let Some(watch) = watch {
+            watch.stream.ask();
         }
     }
 
@@ -265,7 +307,9 @@ impl Lists {
             .retain(|_, watch| unasked(watch) < FORGOTTEN_AFTER);
         self.parents
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < FORGOTTEN_AFTER);
-        self.places.retain(|_, stream| stream.strong_count() > 0);
+        let is_known = |watch: &Weak<Watch>| watch.strong_count() > 0;
+        self.places
+            .retain(|_, listing| listing.iter().any(is_known));
         self.new.retain(|_, until| now < *until);
         self.hints.retain(|_, until| now < *until);
         self.sweep_at = 2 * self.len();

@@ -151,3 +151,18 @@ async fn playlists_are_compressed_here() {
     assert_eq!(origin.hits(PATH), 1);
     assert_eq!(origin.latest(PATH).header("accept-encoding"), None);
 }
+
+/// That a segment is not there is remembered no longer than until the next version may list it.
+#[tokio::test]
+async fn an_absence_ends_with_the_next_version() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.lifetimes.negative_max = Duration::from_hours(1))
+        .start()
+        .await;
+    shield.get(PATH).await;
+    assert_eq!(shield.get("/live/seg99.ts").await.status, 404);
+    origin.now("/live/seg99.ts", segment("there"));
+    let there = shield.until(get("/live/seg99.ts"), |answer| answer.status == 200);
+    there.await.is_whole("there");
+}

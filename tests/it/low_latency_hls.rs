@@ -211,7 +211,7 @@ async fn a_route_that_drops_queries_keeps_directives() {
     gate.open();
     let origin = holding(&gate).await;
     let shield = passive(&origin)
-        .route(|route| route.query = QueryPolicy::None)
+        .route(|route| route.query = QueryPolicy::None.into())
         .start()
         .await;
     let asked = "/live/index.m3u8?_HLS_part=2&token=x&_HLS_msn=021";

@@ -95,7 +95,7 @@ async fn loops_are_broken() {
 }
 
 fn keeping(origin: &Origin, query: QueryPolicy) -> Builder {
-    Shield::in_front_of(origin).route(|route| route.query = query)
+    Shield::in_front_of(origin).route(|route| route.query = query.into())
 }
 
 /// Fails unless asking for all of these is one request for `upstream`.
@@ -152,6 +152,25 @@ async fn no_parameters() {
         "/live/seg1.ts?",
     ];
     are_one(&origin, &shield, &targets, "/live/seg1.ts").await;
+}
+
+/// What players tell about themselves never counts, in the query or in headers, and goes nowhere.
+#[tokio::test]
+async fn nothing_of_what_players_tell() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let shield = keeping(&origin, QueryPolicy::All)
+        .route(|route| route.forward_headers = vec!["cmcd-session".parse().unwrap()])
+        .start()
+        .await;
+    for target in ["?CMCD=bl%3D1%2Cbr%3D2&a=1", "?a=1&CMCD=bl%3D2", "?a=1"] {
+        let ask = get(&format!("{PATH}{target}")).header("CMCD-Session", "sid=\"x\"");
+        shield.ask(ask).await.is_whole("whole");
+    }
+    let [asked] = &origin.requests(PATH)[..] else {
+        panic!("one request")
+    };
+    assert_eq!(asked.target, "/live/seg1.ts?a=1");
+    assert_eq!(asked.header("cmcd-session"), None);
 }
 
 /// Different paths, and different queries that are kept, are different objects, byte for byte.

@@ -65,7 +65,7 @@ async fn past_the_window_it_is_an_error() {
         .age(10);
     let origin = Origin::start().await.on(PATH, past);
     let shield = Shield::in_front_of(&origin)
-        .route(|route| route.lifetimes.manifest_stale_if_error = Duration::from_secs(1))
+        .route(|route| route.lifetimes.manifest_stale_if_error = Some(Duration::from_secs(1)))
         .start()
         .await;
     shield.get(PATH).await.is_whole(playlist(1));

@@ -13,11 +13,13 @@ use crate::config::page::{Read, Table, Value};
 use crate::config::problem::Problem;
 use crate::config::spelling::nearest;
 use crate::config::{Fault, address, read};
-use crate::policy::Route;
-use crate::policy::route::{Cors, Lifetimes, QueryPolicy};
+use crate::policy::route::{Cors, Lifetimes, Queries, QueryPolicy};
+use crate::policy::{Route, headers};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
+const QUERIES: &str = "\"all\", \"none\", \"mediapackage\", { only = […] }, { except = […] } or \
+                       { manifest = …, segment = …, other = … }";
 const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }";
 const NAMES: &str = "a list of names";
 
@@ -55,7 +57,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     let named = name.is_some();
     route.name = name.unwrap_or_else(|| place_name(&route)).into();
     table.put("forward_host", &mut route.forward_host, read::flag);
-    table.put("query", &mut route.query, query);
+    table.put("query", &mut route.query, queries);
     table.put(
         "forward_headers",
         &mut route.forward_headers,
@@ -82,6 +84,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
             table.put("cadence", &mut live.cadence, read::flag);
             table.put("prefetch", &mut live.prefetch, read::flag);
             table.put("delta_updates", &mut live.delta_updates, read::flag);
+            table.put("hold_early", &mut live.hold_early, hold_early);
             table.put("idle", &mut live.idle, read::duration);
         })
     });
@@ -139,6 +142,29 @@ fn origin(table: &mut Table<'_>, groups: &[Group]) -> (Arc<str>, usize) {
     ("".into(), 0)
 }
 
+/// One policy for all, a profile that has a name, or a table by what is asked for.
+fn queries(value: Value<'_>) -> Read<Queries> {
+    let Some(table) = value.toml().as_table() else {
+        let words = [
+            ("all", QueryPolicy::All.into()),
+            ("none", QueryPolicy::None.into()),
+            ("mediapackage", Queries::mediapackage()),
+        ];
+        return read::word(&words, QUERIES)(value);
+    };
+    let is_list = |key: &&str| table.contains_key(*key);
+    if table.is_empty() || ["only", "except"].iter().any(is_list) {
+        return query(value).map(Queries::from);
+    }
+    let mut queries = Queries::from(QueryPolicy::All);
+    value.table("query", |table| {
+        table.put("manifest", &mut queries.manifest, query);
+        table.put("segment", &mut queries.segment, query);
+        table.put("other", &mut queries.other, query);
+    })?;
+    Ok(queries)
+}
+
 fn query(value: Value<'_>) -> Read<QueryPolicy> {
     if !value.toml().is_table() {
         let words = [("all", QueryPolicy::All), ("none", QueryPolicy::None)];
@@ -154,6 +180,16 @@ fn query(value: Value<'_>) -> Read<QueryPolicy> {
         (None, Some(except)) => Ok(QueryPolicy::Except(except)),
         _ => Err(value.problem(Fault::new(QUERY, "one of `only` and `except`"))),
     }
+}
+
+/// Viewers wait along, and give up after a while.
+fn hold_early(value: Value<'_>) -> Read<Duration> {
+    const MOST: Duration = Duration::from_secs(5);
+    let held = read::duration(value)?;
+    if held > MOST {
+        return Err(value.problem(Fault::new("at most 5s", "longer than that")));
+    }
+    Ok(held)
 }
 
 fn cors(value: Value<'_>) -> Read<Cors> {
@@ -176,14 +212,20 @@ fn forwarded(value: Value<'_>) -> Read<HeaderName> {
             .at(value.span(), "not here")
             .help("write forward_host = true"));
     }
+    let what = "headers that may be forwarded";
+    if headers::tells_of_viewer(&name) {
+        let why = "what players tell of themselves goes to no origin";
+        return Err(value.problem(Fault::new(what, why)));
+    }
     if is_reserved(&name) {
-        let what = "headers that may be forwarded";
         return Err(value.problem(Fault::new(what, "the shield sets this one itself")));
     }
     Ok(name)
 }
 
 fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
+    /// The longest that a live manifest is shown when the origin fails, unless the file says more.
+    const UNTOLD: Duration = Duration::from_mins(1);
     table.put("manifest_max", &mut lifetimes.manifest_max, read::duration);
     table.put(
         "manifest_default",
@@ -209,12 +251,13 @@ fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
         &mut lifetimes.manifest_stale_share,
         read::share,
     );
-    let manifest_error: &mut Duration = &mut lifetimes.manifest_stale_if_error;
-    table.put("manifest_stale_if_error", manifest_error, read::duration);
+    let manifest_error = &mut lifetimes.manifest_stale_if_error;
+    table.put_some("manifest_stale_if_error", manifest_error, read::duration);
     let if_missing = table.value("manifest_stale_if_missing");
     let missing: &mut Duration = &mut lifetimes.manifest_stale_if_missing;
     table.put("manifest_stale_if_missing", missing, read::duration);
-    let too_long = lifetimes.manifest_stale_if_missing > lifetimes.manifest_stale_if_error;
+    let bound = lifetimes.manifest_stale_if_error.unwrap_or(UNTOLD);
+    let too_long = lifetimes.manifest_stale_if_missing > bound;
     if let Some(typed) = if_missing.filter(|_| too_long) {
         let wanted = "at most `manifest_stale_if_error`, beyond which nothing stale is served";
         let fault = Fault::new(wanted, "longer than that");

@@ -13,7 +13,7 @@ use super::*;
 use crate::edge::Address;
 use crate::media::Kind;
 use crate::origin::Protocol;
-use crate::policy::route::{Cors, QueryPolicy};
+use crate::policy::route::{Cors, Queries, QueryPolicy};
 
 const ORIGIN: &str = "[[origin]]\nname = \"main\"\nendpoints = [\"https://origin.example\"]\n";
 
@@ -184,12 +184,34 @@ fn everything_typed_arrives() {
         ),
         ("live.example/live", "live.example".to_owned(), "/live", 0)
     );
-    assert_eq!(live.query, QueryPolicy::Only(vec!["start".to_owned()]));
+    assert_eq!(
+        live.query,
+        QueryPolicy::Only(vec!["start".to_owned()]).into()
+    );
     assert_eq!(live.cors, Cors::Only(vec!["https://p.example".to_owned()]));
     assert_eq!(live.lifetimes.override_ttl, Some(Duration::from_hours(1)));
     assert_eq!(
         (&*rest.name, &*rest.origin, rest.origin_index),
         ("default", "a", 1)
+    );
+}
+
+#[test]
+fn queries_are_read_by_kind_and_by_name() {
+    let queries = |typed: &str| {
+        let config = config(&format!("{ORIGIN}[[route]]\nquery = {typed}\n"));
+        config.rules.routes[0].query.clone()
+    };
+    assert_eq!(queries("\"none\""), QueryPolicy::None.into());
+    assert_eq!(queries("\"mediapackage\""), Queries::mediapackage());
+    let by_kind = queries("{ manifest = { only = [\"start\"] }, segment = \"none\" }");
+    assert_eq!(
+        by_kind,
+        Queries {
+            manifest: QueryPolicy::Only(vec!["start".to_owned()]),
+            segment: QueryPolicy::None,
+            other: QueryPolicy::All,
+        }
     );
 }
 

@@ -106,6 +106,17 @@ impl Template {
         (self.last.is_none_or(|last| next <= last)).then_some(next)
     }
 
+    /// Does the clock tell which segments are there, rather than new versions of the MPD?
+    pub fn is_by_clock(&self) -> bool {
+        matches!(self.reach, Reach::Clock(_))
+    }
+
+    /// The value of the segment so many before another.
+    pub fn before(&self, value: u64, back: u64) -> Option<u64> {
+        let step = if self.is_by_time() { self.pace.step } else { 1 };
+        value.checked_sub(back.checked_mul(step)?)
+    }
+
     /// The name of a segment, as [`Listing::segments`](crate::media::Listing::segments) has them.
     pub fn name(&self, value: u64) -> String {
         self.pattern.name(self.place(value))
@@ -267,6 +278,11 @@ mod tests {
         assert_eq!(template.available_at(4), Some(at_second(108.0)));
         assert_eq!(template.available_at(0), None);
         assert_eq!(template.step(), Duration::from_secs(2));
+        assert_eq!(
+            (template.before(4, 2), template.before(1, 2)),
+            (Some(2), None)
+        );
+        assert!(template.is_by_clock());
     }
 
     #[test]
@@ -327,6 +343,8 @@ mod tests {
             (Some(48_000), Some(50_000))
         );
         assert_eq!(timed.name(50_000), "50000.m4s");
+        assert_eq!(timed.before(50_000, 2), Some(46_000));
+        assert!(!timed.is_by_clock());
         assert_eq!(timed.number_of("/v/50000.m4s"), Some(50_000));
         assert_eq!(timed.available_at(50_000), Some(at_second(132.0)));
         let both = by_timeline("$Number$-$Time$.m4s");

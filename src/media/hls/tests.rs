@@ -200,6 +200,7 @@ fn what_is_not_there_or_not_named_is_not_listed() {
         #EXT-X-MAP:URI=\"\"\n#EXT-X-PART:DURATION=1,URI=\"p\",GAP=YES\n\
         #EXT-X-PART:DURATION=1\n";
     let expected = Listing {
+        keys: vec!["k".to_owned()],
         segments: vec![Listed {
             sequence: 12,
             uri: "c.ts".to_owned(),
@@ -428,4 +429,17 @@ proptest! {
             before = Some(edge);
         }
     }
+}
+
+#[test]
+fn keys_are_listed_once_and_the_latest_of_many() {
+    let key =
+        |number| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"{number}\"\n#EXTINF:4,\n{number}.ts\n");
+    let twice = listing(&(key(0) + "#EXT-X-KEY:METHOD=NONE\n" + &key(0)));
+    assert_eq!(twice.keys, ["0"]);
+    let session = listing("#EXT-X-SESSION-KEY:METHOD=AES-128,URI=\"s\"\n#EXTINF:4,\na.ts\n");
+    assert_eq!(session.keys, ["s"]);
+    let many = listing(&(0..2 * KEYS_MAX).map(key).collect::<String>());
+    assert_eq!(many.keys.len(), KEYS_MAX);
+    assert_eq!(many.keys[0], KEYS_MAX.to_string());
 }

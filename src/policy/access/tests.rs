@@ -8,7 +8,7 @@ fn route(hosts: &[&str], prefix: &str) -> Route {
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         path_prefix: prefix.to_owned(),
         forward_host: true,
-        query: QueryPolicy::Except(vec!["utm".into()]),
+        query: QueryPolicy::Except(vec!["utm".into()]).into(),
         ..Route::everything("o")
     }
 }
@@ -194,7 +194,7 @@ fn a_route_that_keeps_no_query_keeps_directives() {
         ),
     ] {
         let mut rules = rules(&[]);
-        Arc::make_mut(&mut rules.routes[0]).query = policy;
+        Arc::make_mut(&mut rules.routes[0]).query = policy.into();
         let entry = entered(ask_at(&rules, "/a.m3u8?b=1&_HLS_msn=7&b=2", Some("h")));
         assert_eq!(entry.target.as_str(), expected);
     }

@@ -1,7 +1,9 @@
 //! Each row of the table of kinds, and each thing that forbids storing.
 
+mod rows;
+
 use super::*;
-use crate::media::Control;
+use crate::media::{Control, Liveness};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -38,6 +40,8 @@ fn judged(
         authorized: false,
         delay: Duration::ZERO,
         is_state: false,
+        children: None,
+        due_in: None,
     };
     storage(&answer, &route(), Moment::now())
 }
@@ -80,7 +84,7 @@ fn a_live_playlist_is_kept_half_its_target_duration_at_most() {
     let kept = |lines| fresh_for(Kind::Hls, lines, Some(&facts));
     assert_eq!(kept(&[("cache-control", "max-age=60")]), 3 * SECOND);
     assert_eq!(kept(&[("cache-control", "max-age=1")]), SECOND);
-    assert_eq!(kept(&[]), 2 * SECOND);
+    assert_eq!(kept(&[]), 3 * SECOND);
 }
 
 #[test]
@@ -270,6 +274,8 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         authorized: true,
         delay: Duration::ZERO,
         is_state: false,
+        children: None,
+        due_in: None,
     };
     let storage = storage(&answer, &route(), Moment::now());
     assert_eq!(storage, Storage::Pass(Reason::Authorized));
@@ -334,6 +340,8 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             authorized: false,
             delay: Duration::ZERO,
             is_state: true,
+            children: None,
+            due_in: None,
         };
         match storage(&answer, &route(), Moment::now()) {
             Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),

@@ -185,7 +185,11 @@ impl Job {
         job.file(version);
         drop(turn);
         if let Some(news) = news {
-            shield.fetch_ahead(news.coming);
+            let coming = shield.wanted(news.coming);
+            if let Some(watch) = &watch {
+                watch.grew(coming.len());
+            }
+            shield.fetch_ahead(coming, streams::Source::Playlist);
             shield.fetch_hinted(news.hinted);
         }
         if let Some(watch) = &watch {
@@ -214,6 +218,12 @@ impl Job {
             shield
                 .streams
                 .joins(&shield.rules, &self.entry, manifest, text.seen);
+        }
+        let apart = shield
+            .streams
+            .keep_apart(&shield.rules, &self.entry, manifest, text.seen);
+        for named in apart {
+            shield.cache.purge(&named.key, named.kind);
         }
         let watch = text.watch.as_ref()?;
         let news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);

@@ -34,6 +34,8 @@ impl Job {
             authorized: self.authorized(),
             delay: self.delay(reply),
             is_state: false,
+            children: self.shield.streams.target_duration(&self.entry.key),
+            due_in: None,
         };
         let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
             Storage::Store(lifetime) => (lifetime, true),

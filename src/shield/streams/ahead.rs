@@ -5,34 +5,63 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::watch::Hint;
+use super::lanes::{Coming, Wanted};
+use super::news::Hint;
 use crate::cache::Attention;
 use crate::policy::access::Entry;
 use crate::shield::Shield;
 use crate::shield::fill::Viewer;
 
-/// Fetched ahead at once, at most.
+/// Fetched ahead at once, at most …
 const AHEAD_MAX: usize = 64;
-/// Announced and waited for at once, at most: one a rendition of a low-latency stream.
-const HINTS_MAX: usize = 512;
+/// … announced and waited for: one a rendition of a low-latency stream …
+const ANNOUNCED_MAX: usize = 512;
+/// … and by what viewers say, who may say anything.
+const HINTED_MAX: usize = 16;
 
 /// What is being fetched ahead, and what came of it.
 pub(in crate::shield) struct Ahead {
     places: Arc<Semaphore>,
-    hints: Arc<Semaphore>,
-    fetched: AtomicU64,
+    announced: Arc<Semaphore>,
+    hinted: Arc<Semaphore>,
+    fetched: [AtomicU64; Source::ALL.len()],
     used: Arc<AtomicU64>,
     left_out: AtomicU64,
 }
 
+/// What said that something will be asked for. A metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A new version of a manifest lists it.
+    Playlist,
+    /// A player says that it will ask for it next (CMCD).
+    Nor,
+    /// The clock says that it is there, by an MPD's template.
+    Template,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Source; 3] = [Source::Playlist, Source::Nor, Source::Template];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Playlist => "playlist",
+            Source::Nor => "nor",
+            Source::Template => "template",
+        }
+    }
+}
+
 /// Counts, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AheadStats {
-    /// Fetched ahead of viewers.
-    pub fetched: u64,
+    /// Fetched ahead of viewers, by what said so.
+    pub fetched: [(Source, u64); Source::ALL.len()],
     /// Of these, asked for by a viewer later.
     pub used: u64,
     /// Not fetched ahead: too much was under way.
@@ -43,8 +72,9 @@ impl Default for Ahead {
     fn default() -> Ahead {
         Ahead {
             places: Arc::new(Semaphore::new(AHEAD_MAX)),
-            hints: Arc::new(Semaphore::new(HINTS_MAX)),
-            fetched: AtomicU64::new(0),
+            announced: Arc::new(Semaphore::new(ANNOUNCED_MAX)),
+            hinted: Arc::new(Semaphore::new(HINTED_MAX)),
+            fetched: Default::default(),
             used: Arc::default(),
             left_out: AtomicU64::new(0),
         }
@@ -54,7 +84,12 @@ impl Default for Ahead {
 impl Ahead {
     pub(super) fn read(&self) -> AheadStats {
         AheadStats {
-            fetched: self.fetched.load(Ordering::Relaxed),
+            fetched: Source::ALL.map(|source| {
+                (
+                    source,
+                    self.fetched[source as usize].load(Ordering::Relaxed),
+                )
+            }),
             used: self.used.load(Ordering::Relaxed),
             left_out: self.left_out.load(Ordering::Relaxed),
         }
@@ -62,11 +97,40 @@ impl Ahead {
 }
 
 impl Shield {
-    /// Fetches what a new version lists, if nobody has or does.
-    pub(in crate::shield) fn fetch_ahead(self: &Arc<Self>, coming: Vec<Entry>) {
+    /// What of all that is new anybody wants.
+    pub(in crate::shield) fn wanted(&self, coming: Vec<Coming>) -> Vec<Entry> {
+        let now = Instant::now();
+        let is_wanted = |coming: &Coming| match &coming.wanted {
+            Wanted::Surely => true,
+            Wanted::AfterAny(before) => before.iter().any(|entry| self.was_asked_for(entry, now)),
+        };
+        let wanted = coming.into_iter().filter(is_wanted);
+        wanted.map(|coming| coming.entry).collect()
+    }
+
+    /// Is it held because a viewer asked, or did one ask since?
+    fn was_asked_for(&self, entry: &Entry, now: Instant) -> bool {
+        let upstream = || self.sent(&HeaderMap::new(), entry);
+        let found = self.cache.lookup(&entry.key, entry.kind, upstream);
+        let held = found
+            .object
+            .filter(|held| held.head.status == StatusCode::OK);
+        held.is_some_and(|held| {
+            let attention = held.head.attention.as_ref();
+            attention.is_none_or(|attention| attention.unasked_for(now).is_some())
+        })
+    }
+
+    /// Fetches what will be asked for, if nobody has or does.
+    pub(in crate::shield) fn fetch_ahead(self: &Arc<Self>, coming: Vec<Entry>, source: Source) {
+        let ahead = &self.streams.ahead;
+        let places = match source {
+            Source::Nor => &ahead.hinted,
+            Source::Playlist | Source::Template => &ahead.places,
+        };
         for entry in coming {
             let origin = &self.origins[entry.route.origin_index];
-            self.fetch_one(&entry, &self.streams.ahead.places, || origin.has_room());
+            self.fetch_one(&entry, source, places, || origin.has_room());
         }
     }
 
@@ -74,14 +138,16 @@ impl Shield {
     pub(in crate::shield) fn fetch_hinted(self: &Arc<Self>, hinted: Vec<Hint>) {
         for hint in hinted.into_iter().filter(|hint| hint.whole && hint.new) {
             let origin = &self.origins[hint.entry.route.origin_index];
-            let places = &self.streams.ahead.hints;
-            self.fetch_one(&hint.entry, places, || origin.has_room_to_wait());
+            let places = &self.streams.ahead.announced;
+            let has_room = || origin.has_room_to_wait();
+            self.fetch_one(&hint.entry, Source::Playlist, places, has_room);
         }
     }
 
     fn fetch_one(
         self: &Arc<Self>,
         entry: &Entry,
+        source: Source,
         places: &Arc<Semaphore>,
         has_room: impl FnOnce() -> bool,
     ) {
@@ -103,7 +169,7 @@ impl Shield {
             return;
         };
         if let Some(fill) = self.cache.lead(&found, upstream) {
-            ahead.fetched.fetch_add(1, Ordering::Relaxed);
+            ahead.fetched[source as usize].fetch_add(1, Ordering::Relaxed);
             let used = Arc::clone(&ahead.used);
             let attention = Arc::new(Attention::counted(Instant::now(), used));
             let coming = Viewer::Coming {

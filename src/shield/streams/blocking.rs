@@ -16,6 +16,15 @@ pub(in crate::shield) enum Look {
     Blocking(Instant, Directives),
 }
 
+impl Look {
+    /// When it comes.
+    pub(super) fn at(&self) -> Instant {
+        match self {
+            Look::At(at) | Look::Blocking(at, _) => *at,
+        }
+    }
+}
+
 /// After a request that brought nothing new, the server is not trusted to hold one back for so many
 /// periods.
 const FAILED_PERIODS: u32 = 6;

@@ -16,6 +16,7 @@ pub(super) struct Stream {
     asked: AtomicU64,
     floor: AtomicU64,
     restarts: AtomicU64,
+    target_ms: AtomicU64,
     course: Mutex<Course>,
 }
 
@@ -51,8 +52,25 @@ impl Stream {
             asked: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            target_ms: AtomicU64::new(0),
             course: Mutex::default(),
         }
+    }
+
+    /// The path of the manifest that players begin with.
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// One of its playlists changes as often as that.
+    pub(super) fn targets(&self, duration: Duration) {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.target_ms.store(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn target_duration(&self) -> Option<Duration> {
+        let millis = self.target_ms.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
     }
 
     /// The origin is asked for something of it.

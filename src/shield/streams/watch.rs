@@ -2,25 +2,25 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::blocking::{Blocking, Look};
+use super::lanes::Lanes;
+use super::news::News;
 use super::stream::Stream;
 use crate::cache::Attention;
-use crate::media::{Facts, Listed, Listing, Liveness, Manifest};
+use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
 use crate::policy::progress::{Progress, Track};
 use crate::policy::{Key, Rules};
+use crate::shield::Followed;
 
 /// When nobody has asked for so many periods, nobody watches any more.
 const UNASKED_PERIODS: u32 = 3;
-/// What was listed so many periods ago is not new any more: players start about there.
-const NEW_PERIODS: u32 = 3;
-/// So many names are remembered of a manifest that leaves out what was listed before.
-const LISTED_MAX: usize = 1024;
 /// An endpoint that gave something unfit is asked last for so many periods.
 const AVOIDED_PERIODS: u32 = 5;
 
@@ -30,15 +30,17 @@ pub(in crate::shield) struct Watch {
     pub(in crate::shield) entry: Entry,
     pub(in crate::shield) attention: Arc<Attention>,
     pub(super) stream: Arc<Stream>,
+    /// Somebody foresees what its clock says.
+    pub(super) foreseen: AtomicBool,
     course: Mutex<Course>,
     /// Versions are shown one after the other.
     turn: Mutex<()>,
 }
 
-struct Course {
+pub(super) struct Course {
     track: Track,
     cadence: Cadence,
-    period: Duration,
+    pub(super) period: Duration,
     /// When the version that is shown was found.
     found: Instant,
     avoided: Option<(usize, Instant)>,
@@ -51,39 +53,13 @@ struct Course {
     taken: Option<Instant>,
     blocking: Blocking,
     /// What is announced; and whether that is all of something.
-    hints: Vec<(Entry, bool)>,
+    pub(super) hints: Vec<(Entry, bool)>,
     /// Fingerprints of what the last version listed, and where that lies.
-    listed: HashSet<u64, ahash::RandomState>,
-    places: Vec<Key>,
-    hasher: ahash::RandomState,
+    pub(super) listed: HashSet<u64, ahash::RandomState>,
+    pub(super) places: Vec<Key>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) hasher: ahash::RandomState,
     ended: bool,
-}
-
-/// Something that may be asked for before it is there (`EXT-X-PRELOAD-HINT`).
-pub(in crate::shield) struct Hint {
-    pub(in crate::shield) entry: Entry,
-    /// All of it, and not a part of something that grows.
-    pub(in crate::shield) whole: bool,
-    /// The version before did not announce it.
-    pub(in crate::shield) new: bool,
-}
-
-/// What a version brought.
-pub(in crate::shield) struct News {
-    /// What it lists that the one before did not; nothing for the first version.
-    pub(in crate::shield) coming: Vec<Entry>,
-    /// So long that counts as new.
-    pub(in crate::shield) new_until: Instant,
-    /// When it was found.
-    pub(in crate::shield) found: Instant,
-    /// What it announces that is not there yet.
-    pub(in crate::shield) hinted: Vec<Hint>,
-    /// What the one before announced and this one does not.
-    pub(in crate::shield) unhinted: Vec<Key>,
-    /// Where what it lists lies, as far as that was not known.
-    pub(in crate::shield) places: Vec<Key>,
-    /// Places whose epoch has ended: it is the first version of a new generation.
-    pub(in crate::shield) left: Vec<Key>,
 }
 
 /// How often a live manifest changes, as far as it says so.
@@ -104,6 +80,7 @@ impl Watch {
             entry,
             attention: Arc::new(Attention::new(sent)),
             stream,
+            foreseen: AtomicBool::new(false),
             course: Mutex::new(Course {
                 track: Track::new(facts, period, sent),
                 cadence: Cadence::new(period, sent),
@@ -118,6 +95,7 @@ impl Watch {
                 hints: Vec::new(),
                 listed: HashSet::default(),
                 places: Vec::new(),
+                lanes: Arc::default(),
                 hasher: ahash::RandomState::new(),
                 ended: false,
             }),
@@ -177,11 +155,12 @@ impl Watch {
     pub(in crate::shield) fn takes(
         &self,
         rules: &Rules,
-        Manifest { facts, listing }: &Manifest,
+        manifest: &Manifest,
         progress: Progress,
         sent: Instant,
         held_back: bool,
     ) -> News {
+        let facts = &manifest.facts;
         let mut course = self.course.lock();
         let first = course.listed.is_empty() && course.taken.is_none();
         let course = &mut *course;
@@ -194,6 +173,9 @@ impl Watch {
             _ => Vec::new(),
         };
         course.track.take(facts, progress, sent);
+        if let Some(target) = facts.target_duration {
+            self.stream.targets(target);
+        }
         course.ended = facts.liveness == Liveness::Ended;
         if let Some(period) = period(facts) {
             course.period = period;
@@ -214,34 +196,29 @@ impl Watch {
             Progress::Onward | Progress::Restarted => course.found = sent,
             Progress::Same | Progress::Behind => course.cadence.unchanged(sent),
         }
-        let known = course.places.len();
-        let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
-        let low_latency = facts.part_target.is_some();
-        let mut coming = course.list(&self.entry, rules, listing, low_latency, is_delta);
-        let (hinted, past) = course.hint(&self.entry, rules, listing);
-        // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
-        let come = past.iter().filter(|(_, whole)| *whole);
-        for (entry, _) in come {
-            if coming.iter().all(|coming| coming.key != entry.key) {
-                coming.push(entry.clone());
-            }
-        }
-        if first {
-            coming.clear();
-        }
         if progress != Progress::Same {
             course.taken = Some(Instant::now());
-            self.stream.grew(1 + coming.len() as u64);
+            self.stream.grew(1);
         }
-        News {
-            coming,
-            new_until: sent + course.period * NEW_PERIODS,
-            found: sent,
-            hinted,
-            unhinted: past.into_iter().map(|(entry, _)| entry.key).collect(),
-            places: course.places[known..].to_vec(),
-            left,
-        }
+        course.news(&self.entry, rules, manifest, (first, left, sent))
+    }
+
+    /// Its representations, where it is an MPD.
+    pub(super) fn lanes(&self) -> Arc<Lanes> {
+        Arc::clone(&self.course.lock().lanes)
+    }
+
+    /// So many segments of it are new, and wanted.
+    pub(in crate::shield) fn grew(&self, by: usize) {
+        self.stream.grew(by as u64);
+    }
+
+    /// In how long the next version is due.
+    pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
+        let course = self.course.lock();
+        let changes = !course.ended && !course.period.is_zero();
+        let due = course.cadence.next().checked_duration_since(now)?;
+        (changes && !due.is_zero()).then_some(due)
     }
 
     /// When to look at it next, and how; `None` once nobody watches, or it has ended.
@@ -286,6 +263,19 @@ impl Watch {
         }
     }
 
+    /// What can be said of it to people.
+    pub(in crate::shield) fn followed(&self, now: Instant) -> Followed {
+        let is_tended = self.attention.is_tended();
+        let next_look = self.next_look(now).filter(|_| is_tended);
+        Followed {
+            stream: self.stream.name(),
+            is_tended,
+            is_stalled: self.stalled(now),
+            unasked_for: self.attention.unasked_for(now),
+            next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
+        }
+    }
+
     /// What is held is good for so long from now on, and has to be looked at before that is over. What is
     /// good for nothing is looked at by nobody but those who want it.
     pub(in crate::shield) fn good_for(&self, span: Duration, now: Instant) {
@@ -306,78 +296,5 @@ impl Course {
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
         self.period / SHARE
-    }
-
-    /// Resolves what is listed whole, remembers it and where it lies, and says which of it is new. Of a
-    /// low-latency playlist viewers want the parts; who wants whole segments is behind, and asks for them.
-    fn list(
-        &mut self,
-        entry: &Entry,
-        rules: &Rules,
-        listing: &Listing,
-        low_latency: bool,
-        is_delta: bool,
-    ) -> Vec<Entry> {
-        let segments = &listing.segments[..if low_latency {
-            0
-        } else {
-            listing.segments.len()
-        }];
-        let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
-        let whole = listed.filter(|listed| listed.range.is_none());
-        let before = std::mem::take(&mut self.listed);
-        if is_delta && before.len() < LISTED_MAX {
-            // What it leaves out is listed all the same.
-            self.listed.clone_from(&before);
-        }
-        let mut new = Vec::new();
-        for Listed { uri, .. } in whole {
-            let fingerprint = self.hasher.hash_one(uri);
-            if !self.listed.insert(fingerprint) || before.contains(&fingerprint) {
-                continue;
-            }
-            if let Some(sibling) = entry.sibling(rules, uri) {
-                self.lies_in(sibling.place());
-                new.push(sibling);
-            }
-        }
-        // Segments that are not fetched ahead have their place all the same.
-        let last = listing.segments.last().filter(|_| low_latency);
-        if let Some(sibling) = last.and_then(|last| entry.sibling(rules, &last.uri)) {
-            self.lies_in(sibling.place());
-        }
-        new
-    }
-
-    fn lies_in(&mut self, place: Key) {
-        if !self.places.contains(&place) {
-            self.places.push(place);
-        }
-    }
-
-    /// What is announced now, and what is no more.
-    fn hint(
-        &mut self,
-        entry: &Entry,
-        rules: &Rules,
-        listing: &Listing,
-    ) -> (Vec<Hint>, Vec<(Entry, bool)>) {
-        let mut past = std::mem::take(&mut self.hints);
-        let mut hinted = Vec::new();
-        for Listed { uri, range, .. } in &listing.coming {
-            let Some(entry) = entry.sibling(rules, uri) else {
-                continue;
-            };
-            let whole = range.is_none();
-            self.hints.push((entry.clone(), whole));
-            hinted.push(Hint {
-                new: past.iter().all(|(before, _)| before.key != entry.key),
-                whole,
-                entry,
-            });
-        }
-        let still = |key: &Key| self.hints.iter().any(|(hint, _)| hint.key == *key);
-        past.retain(|(entry, _)| !still(&entry.key));
-        (hinted, past)
     }
 }

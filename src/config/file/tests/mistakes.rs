@@ -237,6 +237,36 @@ fn origins_need_endpoints_and_routes_need_origins() {
 }
 
 #[test]
+fn what_counts_of_a_request_is_checked() {
+    in_route(
+        "live = { hold_early = \"6s\" }",
+        23,
+        "\"6s\"",
+        &["at most 5s"],
+    );
+    in_route("query = \"non\"", 9, "\"non\"", &["did you mean \"none\"?"]);
+    in_route("query = { }", 9, "{ }", &["one of `only` and `except`"]);
+    in_route(
+        "query = { segmnt = \"none\" }",
+        11,
+        "segmnt",
+        &["did you mean `segment`?"],
+    );
+    in_route(
+        "query = { segment = \"mediapackage\" }",
+        21,
+        "\"mediapackage\"",
+        &["`segment` must be \"all\""],
+    );
+    in_route(
+        "forward_headers = [\"CMCD-Session\"]",
+        20,
+        "\"CMCD-Session\"",
+        &["goes to no origin"],
+    );
+}
+
+#[test]
 fn settings_of_routes_are_checked() {
     in_route(
         "hosts = [\"a.example:80\"]",
@@ -251,8 +281,6 @@ fn settings_of_routes_are_checked() {
         "\"live\"",
         &["did you mean \"/live\"?"],
     );
-    in_route("query = \"non\"", 9, "\"non\"", &["did you mean \"none\"?"]);
-    in_route("query = { }", 9, "{ }", &["one of `only` and `except`"]);
     in_route(
         "cors = { only = [\"a.example\"] }",
         18,

@@ -1,0 +1,106 @@
+//! What would happen to a request for a URL, and why? The shield's explanation, as JSON.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::media::{Edge, Facts, Liveness};
+use crate::policy::freshness::Freshness;
+use crate::shield::{Explanation, Followed, Held};
+
+/// What `/explain` answers. What does not apply is left out.
+pub fn explanation(told: &Explanation) -> Value {
+    let entry = &told.entry;
+    let host = entry.host.as_ref().and_then(|host| host.to_str().ok());
+    let facts = told
+        .held
+        .as_ref()
+        .and_then(|held| held.object.head.facts.as_ref());
+    without_nulls(json!({
+        "route": &*entry.route.name,
+        "kind": told.kind.as_str(),
+        "key": format!("{:016x}", entry.key.fingerprint()),
+        "target": entry.target.as_str(),
+        "host": host,
+        "origin": &*entry.route.origin,
+        "endpoint": told.endpoint.as_deref(),
+        "varies": told.varies.then_some(true),
+        "held": told.held.as_ref().map(held),
+        "manifest": facts.map(manifest),
+        "followed": told.followed.as_ref().map(followed),
+        "known": told.known,
+        "due_in_seconds": seconds(told.due_in),
+    }))
+}
+
+fn held(held: &Held) -> Value {
+    let Held {
+        object,
+        age,
+        freshness,
+        tended_for,
+    } = held;
+    let lifetime = &object.head.lifetime;
+    let tended_for = Some(*tended_for).filter(|_| object.head.kind.is_manifest());
+    without_nulls(json!({
+        "status": object.head.status.as_u16(),
+        "bytes": object.body.len(),
+        "state": match freshness {
+            Freshness::Fresh => "fresh",
+            Freshness::Stale => "stale, served while it is refreshed",
+            Freshness::IfError => "stale, served if the origin fails",
+            Freshness::Dead => "too old to be served",
+        },
+        "age_seconds": seconds(Some(*age)),
+        "fresh_for_seconds": seconds(Some(lifetime.fresh_for)),
+        "because": lifetime.rule.as_str(),
+        "stale_while_revalidate_seconds": seconds(Some(lifetime.stale_while_revalidate)),
+        "stale_if_error_seconds": seconds(Some(lifetime.stale_if_error)),
+        "tended_until_age_seconds": seconds(tended_for),
+    }))
+}
+
+fn manifest(facts: &Facts) -> Value {
+    let time = |at: Option<std::time::SystemTime>| at.map(httpdate::fmt_http_date);
+    without_nulls(json!({
+        "is_live": facts.liveness == Liveness::Live,
+        "is_multivariant": facts.multivariant.then_some(true),
+        "period_seconds": seconds(facts.target_duration),
+        "part_seconds": seconds(facts.part_target),
+        "segment_seconds": seconds(facts.segment),
+        "published": time(facts.published),
+        "edge": facts.edge.as_ref().map(edge),
+        "ends": time(facts.edge.as_ref().and_then(|edge| edge.ends)),
+    }))
+}
+
+/// Where it begins and ends: in numbers of segments, or in seconds of the media timeline.
+fn edge(edge: &Edge) -> Value {
+    if edge.numbered {
+        return json!({ "first": edge.first, "last": edge.last, "parts": edge.parts });
+    }
+    let at = |millis| seconds(Some(Duration::from_millis(millis)));
+    json!({ "from_seconds": at(edge.first), "to_seconds": at(edge.last) })
+}
+
+fn followed(followed: &Followed) -> Value {
+    without_nulls(json!({
+        "stream": &*followed.stream,
+        "is_tended": followed.is_tended,
+        "is_stalled": followed.is_stalled,
+        "unasked_for_seconds": seconds(followed.unasked_for),
+        "next_look_in_seconds": seconds(followed.next_look_in),
+    }))
+}
+
+/// To the millisecond.
+fn seconds(span: Option<Duration>) -> Option<f64> {
+    span.map(|span| (span.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+fn without_nulls(mut value: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|_, value| !value.is_null());
+    }
+    value
+}

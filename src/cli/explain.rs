@@ -1,0 +1,265 @@
+//! `seawall explain`: what a running server would do with a URL, and why, told to people.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::Value;
+
+use super::health::left;
+use crate::config;
+
+/// For everything: connecting, asking and hearing.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Explanations are a few hundred bytes.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// Ask a running server what it would do with a URL, and why.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// As a viewer would ask for it: `http://host/path?query`
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Where its operators come in
+    #[arg(long, value_name = "ADDRESS", default_value = super::ADMIN)]
+    #[arg(value_parser = config::socket)]
+    admin: SocketAddr,
+
+    /// As the server tells it, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Explain {
+    /// Prints the explanation; an error if no route serves the URL.
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let answer = ask(self.admin, &self.url, Instant::now() + ANSWER_MAX);
+        let (status, body) = answer.with_context(|| {
+            let admin = self.admin;
+            format!("no answer from {admin} (is it the server's admin address?)")
+        })?;
+        let told: Value = serde_json::from_slice(&body)
+            .with_context(|| format!("{} does not explain (status {status})", self.admin))?;
+        if status != 200 {
+            let why = told["error"].as_str().unwrap_or("it cannot be explained");
+            anyhow::bail!("{}: {why}", self.url);
+        }
+        let page = if self.json {
+            format!("{told}\n")
+        } else {
+            text(&self.url, &told)
+        };
+        // Who reads it may have left.
+        let _ = io::stdout().write_all(page.as_bytes());
+        Ok(())
+    }
+}
+
+/// The status and body of the answer.
+fn ask(admin: SocketAddr, url: &str, deadline: Instant) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&admin, left(deadline)?)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    stream.set_read_timeout(Some(left(deadline)?))?;
+    let url = encoded(url);
+    let lines = format!("GET /explain?url={url} HTTP/1.1\r\nHost: {admin}\r\nConnection: close");
+    stream.write_all(lines.as_bytes())?;
+    stream.write_all(b"\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let not_http = || io::Error::other("this is not an HTTP server");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let body = answer.split_off(end.ok_or_else(not_http)? + 4);
+    let head = String::from_utf8_lossy(&answer);
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((status.ok_or_else(not_http)?, body))
+}
+
+/// Nothing in it means anything to who reads a query.
+fn encoded(url: &str) -> String {
+    let mut encoded = String::with_capacity(url.len());
+    for byte in url.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// A few lines for people.
+fn text(url: &str, told: &Value) -> String {
+    let mut text = format!("{url}\n");
+    let mut line = |word: &str, rest: String| {
+        let _ = writeln!(text, "  {word:<9} {rest}");
+    };
+    let of = |key: &str| told[key].as_str().unwrap_or_default();
+    line("route", of("route").to_owned());
+    line("kind", of("kind").to_owned());
+    let host = told["host"].as_str();
+    let host = host.map_or(String::new(), |host| format!(" (Host: {host})"));
+    line("sent as", format!("{}{host}", of("target")));
+    line("key", of("key").to_owned());
+    let endpoint = told["endpoint"].as_str().unwrap_or("nobody, at present");
+    line("origin", format!("{}: {endpoint}", of("origin")));
+    for rest in held(told) {
+        line("held", rest);
+    }
+    if let Some(rest) = manifest(&told["manifest"]) {
+        line("manifest", rest);
+    }
+    if let Some(rest) = followed(&told["followed"]) {
+        line("followed", rest);
+    }
+    if let Some(known) = told["known"].as_str() {
+        line("known", known.to_owned());
+    }
+    match told["due_in_seconds"].as_f64() {
+        Some(0.0) => line("due", "it should be there by now".to_owned()),
+        Some(seconds) => line("due", format!("in {seconds} s")),
+        None => {}
+    }
+    text
+}
+
+fn held(told: &Value) -> Vec<String> {
+    let held = &told["held"];
+    if held.is_null() && told["varies"] == true {
+        return vec!["in variants by request headers; none for a request without any".to_owned()];
+    }
+    if held.is_null() {
+        return vec!["nothing".to_owned()];
+    }
+    let state = held["state"].as_str().unwrap_or_default();
+    let because = held["because"].as_str().unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "status {}, {} bytes, {} s old: {state}",
+            held["status"], held["bytes"], held["age_seconds"]
+        ),
+        format!("fresh for {} s: {because}", held["fresh_for_seconds"]),
+        format!(
+            "then {} s while it is refreshed, {} s if the origin fails",
+            held["stale_while_revalidate_seconds"], held["stale_if_error_seconds"]
+        ),
+    ];
+    if let Some(age) = held["tended_until_age_seconds"].as_f64() {
+        lines.push(format!("up to an age of {age} s while it is looked after"));
+    }
+    lines
+}
+
+fn manifest(facts: &Value) -> Option<String> {
+    let is_live = facts["is_live"].as_bool()?;
+    let mut told = vec![if is_live { "live" } else { "ended" }.to_owned()];
+    if facts["is_multivariant"] == true {
+        told.push("lists playlists".to_owned());
+    }
+    for (key, word) in [
+        ("period_seconds", "changes every"),
+        ("segment_seconds", "segments of"),
+        ("part_seconds", "parts of"),
+    ] {
+        told.extend(
+            facts[key]
+                .as_f64()
+                .map(|seconds| format!("{word} {seconds} s")),
+        );
+    }
+    let edge = &facts["edge"];
+    if let Some(last) = edge["last"].as_u64() {
+        told.push(format!("segments {} to {last}", edge["first"]));
+        let parts = edge["parts"].as_u64().filter(|&parts| parts > 0);
+        told.extend(parts.map(|parts| format!("and {parts} parts")));
+    }
+    if let Some(to) = edge["to_seconds"].as_f64() {
+        told.push(format!("from {} s to {to} s", edge["from_seconds"]));
+    }
+    for (key, word) in [("published", "published"), ("ends", "ends at")] {
+        told.extend(facts[key].as_str().map(|at| format!("{word} {at}")));
+    }
+    Some(told.join(", "))
+}
+
+fn followed(followed: &Value) -> Option<String> {
+    let stream = followed["stream"].as_str()?;
+    let mut told = vec![format!("in the stream {stream}")];
+    if followed["is_stalled"] == true {
+        told.push("it has STALLED".to_owned());
+    }
+    told.push(match followed["unasked_for_seconds"].as_f64() {
+        Some(seconds) => format!("a viewer asked {seconds} s ago"),
+        None => "no viewer asked since it was first seen".to_owned(),
+    });
+    told.push(match followed["next_look_in_seconds"].as_f64() {
+        Some(seconds) => format!("looked at again in {seconds} s"),
+        None if followed["is_tended"] == true => "about to be left alone".to_owned(),
+        None => "looked at when a viewer asks".to_owned(),
+    });
+    Some(told.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_byte_arrives() {
+        assert_eq!(
+            encoded("http://a/b?c=1&d=%2f"),
+            "http://a/b%3Fc%3D1%26d%3D%252f"
+        );
+    }
+
+    #[test]
+    fn people_are_told_what_matters() {
+        let told = json!({
+            "route": "live", "kind": "hls", "key": "00ff", "target": "/a.m3u8",
+            "origin": "main", "endpoint": "https://o.example",
+            "held": {
+                "status": 200, "bytes": 321, "state": "fresh", "age_seconds": 0.5,
+                "fresh_for_seconds": 2.0, "because": "half a target duration",
+                "stale_while_revalidate_seconds": 2.0, "stale_if_error_seconds": 12.0,
+                "tended_until_age_seconds": 6.0
+            },
+            "manifest": {
+                "is_live": true, "period_seconds": 4.0,
+                "edge": { "first": 7, "last": 9, "parts": 2 }
+            },
+            "followed": {
+                "stream": "/main.m3u8", "is_tended": true, "is_stalled": false,
+                "unasked_for_seconds": 0.1, "next_look_in_seconds": 1.25
+            },
+            "due_in_seconds": 3.0
+        });
+        let text = text("http://a/a.m3u8", &told);
+        for words in [
+            "main: https://o.example",
+            "status 200, 321 bytes, 0.5 s old: fresh",
+            "fresh for 2.0 s: half a target duration",
+            "live, changes every 4 s, segments 7 to 9, and 2 parts",
+            "in the stream /main.m3u8, a viewer asked 0.1 s ago, looked at again in 1.25 s",
+            "due       in 3 s",
+        ] {
+            assert!(text.contains(words), "{words} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_held_is_said() {
+        let told = json!({ "route": "r", "origin": "o", "target": "/x" });
+        let told = text("http://a/x", &told);
+        assert!(told.contains("held      nothing"), "{told}");
+        assert!(told.contains("o: nobody, at present"), "{told}");
+    }
+}

@@ -1,0 +1,201 @@
+//! How long is each kind of object good, by whatever says so? The table of kinds: facts before
+//! defaults, the origin's word where it is stricter.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::rule::{Rule, Term};
+use super::{Answered, dated, is_negative};
+use crate::media::{Facts, Kind, Liveness, Patch};
+use crate::policy::directives::ResponseDirectives;
+use crate::policy::route::Lifetimes;
+use crate::policy::{Moment, Route};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// A state of a low-latency playlist is asked for so many target durations at most.
+pub const STATE_TARGETS: u32 = 6;
+
+/// When the origin fails, a live manifest is shown for so many of its periods …
+const STALE_PERIODS: u32 = 3;
+/// … and for so long where its period is not known.
+const STALE_MAX: Duration = Duration::from_mins(1);
+
+pub(super) fn fresh_for(
+    answer: &Answered<'_>,
+    route: &Route,
+    explicit: Option<Duration>,
+    now: Moment,
+) -> Option<Term> {
+    let lifetimes = &route.lifetimes;
+    let told = explicit.map(|told| Term(told, Rule::Origin));
+    if is_negative(answer.status) {
+        return Some(absence(answer, told, lifetimes));
+    }
+    if answer.status != StatusCode::OK {
+        let of_the_request = answer.status.is_client_error() || answer.status.is_server_error();
+        let bound = if of_the_request {
+            lifetimes.negative_max
+        } else {
+            Duration::MAX
+        };
+        return told.map(|told| told.at_most(bound, Rule::Negative));
+    }
+    if let Some(fixed) = lifetimes.override_ttl {
+        return Some(Term(fixed, Rule::Override));
+    }
+    let heuristic = || {
+        let guessed = heuristic_freshness(answer.headers, now);
+        let guessed = guessed.filter(|_| route.heuristic_freshness);
+        guessed.map(|guessed| Term(guessed, Rule::Heuristic))
+    };
+    match answer.kind {
+        Kind::Hls | Kind::Dash => Some(manifest_freshness(answer, lifetimes, told)),
+        Kind::Segment | Kind::Init => {
+            let told = told.or_else(heuristic);
+            Some(segment_freshness(told, lifetimes))
+        }
+        Kind::Key | Kind::Clock | Kind::Other => told.or_else(heuristic),
+    }
+}
+
+/// What is not there is believed for a moment; what is computed to be there soon, until then.
+fn absence(answer: &Answered<'_>, told: Option<Term>, lifetimes: &Lifetimes) -> Term {
+    let term = told.unwrap_or(Term(lifetimes.negative_max, Rule::Negative));
+    let term = term.at_most(lifetimes.negative_max, Rule::Negative);
+    let term = match answer.status {
+        StatusCode::TOO_EARLY => term.at_most(SECOND, Rule::Negative),
+        _ => term,
+    };
+    match answer.due_in {
+        Some(due_in) => term.at_most(due_in, Rule::Due),
+        None => term,
+    }
+}
+
+/// The origin's zero stays zero: a floor must not keep what expires at once.
+fn segment_freshness(told: Option<Term>, lifetimes: &Lifetimes) -> Term {
+    match told {
+        Some(told) if told.0.is_zero() => told,
+        told => told
+            .unwrap_or(Term(lifetimes.segment_default, Rule::RouteDefault))
+            .at_least(lifetimes.segment_min, Rule::RouteMin)
+            .at_most(lifetimes.segment_max, Rule::RouteMax),
+    }
+}
+
+/// RFC 9111 §4.2.2: a tenth of the time since it last changed; at most a day.
+fn heuristic_freshness(headers: &HeaderMap, now: Moment) -> Option<Duration> {
+    let made = dated(headers, header::DATE).unwrap_or(now.wall);
+    let changed = dated(headers, header::LAST_MODIFIED)?;
+    let since = made.duration_since(changed).ok()?;
+    Some((since / 10).min(DAY))
+}
+
+fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option<Term>) -> Term {
+    let by_default = Term(lifetimes.manifest_default, Rule::RouteDefault);
+    let by_text = match answer.facts {
+        None => {
+            return told
+                .unwrap_or(by_default)
+                .at_most(lifetimes.manifest_max, Rule::RouteMax);
+        }
+        Some(facts) if is_patch(facts) => {
+            let told = told.unwrap_or(Term(SECOND, Rule::Patch));
+            return told.at_most(lifetimes.manifest_max, Rule::RouteMax);
+        }
+        Some(facts) if facts.liveness == Liveness::Ended => {
+            return told.unwrap_or(Term(lifetimes.ended_default, Rule::RouteDefault));
+        }
+        Some(facts) if facts.multivariant => multivariant(answer.children),
+        Some(facts) if answer.kind == Kind::Dash => dynamic(facts),
+        Some(facts) => match facts.target_duration {
+            Some(target) if answer.is_state => Term(target * STATE_TARGETS, Rule::State),
+            Some(target) => Term(target / 2, Rule::HalfTarget),
+            None => by_default,
+        },
+    };
+    let Term(bound, rule) = by_text;
+    let part = answer.facts.and_then(|facts| facts.part_target);
+    let untold = match part.filter(|_| !answer.is_state) {
+        Some(part) => Term(part / 2, Rule::HalfPart),
+        None => by_text,
+    };
+    told.unwrap_or(untold)
+        .at_most(bound, rule)
+        .at_most(lifetimes.manifest_max, Rule::RouteMax)
+}
+
+/// That of a live stream changes when renditions come and go.
+fn multivariant(children: Option<Duration>) -> Term {
+    const UNTOLD: Duration = Duration::from_secs(6);
+    Term(children.unwrap_or(UNTOLD), Rule::Multivariant)
+}
+
+/// A dynamic MPD. One that gives no period, or none at all, changes when events among the media
+/// say so.
+fn dynamic(facts: &Facts) -> Term {
+    let period = facts.target_duration.filter(|period| !period.is_zero());
+    let term = match period {
+        Some(period) => Term(period, Rule::UpdatePeriod),
+        None => Term(SECOND, Rule::NoUpdatePeriod),
+    };
+    match facts.segment {
+        Some(segment) => term.at_most(segment / 2, Rule::HalfSegment),
+        None => term,
+    }
+}
+
+fn is_patch(facts: &Facts) -> bool {
+    matches!(facts.patch, Some(Patch::To(_)))
+}
+
+/// How long something may be shown that is not fresh any more: while it is refreshed, and when the
+/// origin fails.
+pub(super) fn stale_windows(
+    answer: &Answered<'_>,
+    directives: &ResponseDirectives,
+    lifetimes: &Lifetimes,
+    fresh_for: Duration,
+) -> (Duration, Duration) {
+    let nothing = (Duration::ZERO, Duration::ZERO);
+    if answer.is_state {
+        return nothing;
+    }
+    let ended = |facts: &Facts| facts.liveness == Liveness::Ended;
+    let (while_revalidate, if_error) = match answer.kind {
+        _ if answer.status != StatusCode::OK => nothing,
+        // Applied to another MPD than the one it was made for, it makes nonsense.
+        Kind::Hls | Kind::Dash if answer.facts.is_some_and(is_patch) => return nothing,
+        Kind::Hls | Kind::Dash if answer.facts.is_some_and(ended) => (fresh_for, DAY),
+        Kind::Hls | Kind::Dash => (
+            fresh_for.mul_f64(lifetimes.manifest_stale_share),
+            lifetimes
+                .manifest_stale_if_error
+                .unwrap_or_else(|| live_stale_if_error(answer.facts))
+                .max(lifetimes.manifest_stale_if_missing),
+        ),
+        Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
+        Kind::Key | Kind::Clock | Kind::Other => nothing,
+    };
+    // A part is what a low-latency player is to lag at most.
+    let live = answer
+        .facts
+        .filter(|facts| facts.liveness == Liveness::Live);
+    let stale_max = live.and_then(|facts| facts.part_target);
+    let while_revalidate = directives.stale_while_revalidate_or(while_revalidate);
+    (
+        while_revalidate.min(stale_max.unwrap_or(Duration::MAX)),
+        directives.stale_if_error_or(if_error),
+    )
+}
+
+/// Players run dry by then: an error tells them more than the same playlist once more.
+fn live_stale_if_error(facts: Option<&Facts>) -> Duration {
+    let lists_segments = facts.filter(|facts| !facts.multivariant);
+    let period = lists_segments.and_then(|facts| facts.segment.max(facts.target_duration));
+    let period = period.filter(|period| !period.is_zero());
+    period.map_or(STALE_MAX, |period| period * STALE_PERIODS)
+}

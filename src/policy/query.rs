@@ -1,0 +1,165 @@
+//! Which part of a query counts? What is dropped is dropped from the key and from the upstream
+//! request alike.
+//!
+//! What players tell about themselves (CMCD) never counts, whatever a route says.
+
+use std::borrow::Cow;
+
+use crate::media::{Kind, strip_query};
+
+/// What MediaPackage reads of a manifest's query; of a segment's it reads nothing.
+const MEDIAPACKAGE: [&str; 8] = [
+    "aws.manifestfilter",
+    "aws.manifestsettings",
+    "start",
+    "end",
+    "time_delay",
+    "_HLS_msn",
+    "_HLS_part",
+    "_HLS_skip",
+];
+
+/// Which query parameters are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryPolicy {
+    /// Keep the query exactly as it came.
+    All,
+    /// Keep nothing.
+    None,
+    /// Keep these names (their order in the request is kept).
+    Only(Vec<String>),
+    /// Keep all but these names.
+    Except(Vec<String>),
+}
+
+/// The same, by what is asked for. A path tells that before anything is known of the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queries {
+    /// HLS playlists and MPDs.
+    pub manifest: QueryPolicy,
+    /// Segments and what initialises them.
+    pub segment: QueryPolicy,
+    /// Keys, clocks, and whatever its name does not give away.
+    pub other: QueryPolicy,
+}
+
+impl From<QueryPolicy> for Queries {
+    fn from(policy: QueryPolicy) -> Queries {
+        Queries {
+            manifest: policy.clone(),
+            segment: policy.clone(),
+            other: policy,
+        }
+    }
+}
+
+impl Queries {
+    /// What counts for AWS Elemental MediaPackage. What may yet turn out to be a manifest is
+    /// treated as one.
+    pub fn mediapackage() -> Queries {
+        let names = MEDIAPACKAGE.map(str::to_owned).to_vec();
+        Queries {
+            segment: QueryPolicy::None,
+            ..QueryPolicy::Only(names).into()
+        }
+    }
+
+    /// Nothing of this request's query is left out, nor put in another order.
+    pub(super) fn keeps_all(&self, kind: Kind, uri: &http::Uri) -> bool {
+        let query = uri.query().unwrap_or_default();
+        self.keep(kind, query).is_none_or(|kept| kept == query)
+    }
+
+    /// The part of a query that counts, in its own order. `None`: nothing is left.
+    pub fn keep<'q>(&self, kind: Kind, query: &'q str) -> Option<Cow<'q, str>> {
+        let policy = match kind {
+            Kind::Hls | Kind::Dash => &self.manifest,
+            Kind::Segment | Kind::Init => &self.segment,
+            Kind::Key | Kind::Clock | Kind::Other => &self.other,
+        };
+        match strip_query(query) {
+            Cow::Borrowed(query) => policy.keep(query),
+            Cow::Owned(query) => Some(policy.keep(&query)?.into_owned().into()),
+        }
+    }
+}
+
+impl QueryPolicy {
+    /// A repeated name counts once, so that two readers of the query cannot disagree about it.
+    fn keep<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
+        let wanted = |name: &str| match self {
+            QueryPolicy::All => true,
+            QueryPolicy::None => false,
+            QueryPolicy::Only(names) => names.iter().any(|kept| kept == name),
+            QueryPolicy::Except(names) => names.iter().all(|dropped| dropped != name),
+        };
+        match self {
+            QueryPolicy::None => return None,
+            QueryPolicy::All => return Some(Cow::Borrowed(query)).filter(|q| !q.is_empty()),
+            QueryPolicy::Only(_) | QueryPolicy::Except(_) => {}
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        let mut kept = String::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split('=').next().unwrap_or(pair);
+            if wanted(name) && !seen.contains(&name) {
+                seen.push(name);
+                if !kept.is_empty() {
+                    kept.push('&');
+                }
+                kept.push_str(pair);
+            }
+        }
+        if kept.is_empty() {
+            None
+        } else {
+            Some(Cow::Owned(kept))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_parameters_keep_their_order_and_count_once() {
+        let only = QueryPolicy::Only(vec!["a".into(), "b".into()]);
+        assert_eq!(only.keep("b=1&utm=x&a=2&b=3").as_deref(), Some("b=1&a=2"));
+        assert_eq!(only.keep("utm=x"), None);
+        let except = QueryPolicy::Except(vec!["utm".into()]);
+        assert_eq!(except.keep("utm=x&a").as_deref(), Some("a"));
+        assert_eq!(QueryPolicy::All.keep("x=1&x=2").as_deref(), Some("x=1&x=2"));
+        assert_eq!(QueryPolicy::None.keep("x=1"), None);
+    }
+
+    #[test]
+    fn what_players_tell_of_themselves_never_counts() {
+        let named = || vec!["CMCD".to_owned(), "a".to_owned()];
+        for policy in [
+            QueryPolicy::All,
+            QueryPolicy::Only(named()),
+            QueryPolicy::Except(vec!["utm".into()]),
+        ] {
+            let queries = Queries::from(policy);
+            for kind in Kind::ALL {
+                let keep = |query| queries.keep(kind, query);
+                assert_eq!(keep("a=1&CMCD=br%3D5").as_deref(), Some("a=1"));
+                assert_eq!(keep("CMCD=br%3D5"), None);
+            }
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_own() {
+        let queries = Queries::mediapackage();
+        let query = "start=1&token=x&_HLS_msn=7&aws.manifestfilter=video_codec:h264";
+        let kept = "start=1&_HLS_msn=7&aws.manifestfilter=video_codec:h264";
+        for kind in [Kind::Hls, Kind::Dash, Kind::Other] {
+            assert_eq!(queries.keep(kind, query).as_deref(), Some(kept));
+        }
+        for kind in [Kind::Segment, Kind::Init] {
+            assert_eq!(queries.keep(kind, query), None);
+        }
+    }
+}

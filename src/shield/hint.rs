@@ -1,0 +1,50 @@
+//! What does a player say that it will ask for next (`nor` of CMCD)? A hint and no more: what it
+//! names is fetched behind everything else, once, and only where the request itself might have
+//! gone.
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+
+use super::streams::{Due, Source};
+use super::{Arrival, Shield};
+use crate::media::{Cmcd, Kind};
+use crate::policy::Moment;
+use crate::policy::access::Entry;
+
+/// The header for what goes with a single request.
+const CMCD_REQUEST: HeaderName = HeaderName::from_static("cmcd-request");
+
+impl Shield {
+    /// The request that a viewer announces with this one: for media, on the same host and route.
+    pub(super) fn hinted(&self, arrival: &Arrival, entry: &Entry) -> Option<Entry> {
+        if !entry.route.live.prefetch || arrival.method != Method::GET {
+            return None;
+        }
+        let in_query = arrival
+            .uri
+            .query()
+            .is_some_and(|query| query.contains("CMCD="));
+        if !in_query && !arrival.headers.contains_key(&CMCD_REQUEST) {
+            return None;
+        }
+        let told = Cmcd::of(arrival.uri.query(), &arrival.headers)?;
+        // Of something large, a part is wanted: it may be all there is.
+        let name = told.next_object.filter(|_| told.next_range.is_none())?;
+        let next = entry.sibling(&self.rules, &name)?;
+        let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
+        let same_route = next.route.index == entry.route.index;
+        (is_media && same_route && next.key != entry.key).then_some(next)
+    }
+
+    /// Fetches it, unless it is known not to be there yet.
+    pub(super) fn take_hint(self: &Arc<Self>, hint: Option<Entry>) {
+        let Some(next) = hint else {
+            return;
+        };
+        match self.streams.due(&self.rules, &next, Moment::now()) {
+            Some(Due::Reckoned(due_in, _)) if !due_in.is_zero() => {}
+            _ => self.fetch_ahead(vec![next], Source::Nor),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Where segments are told by the clock, no new version of the MPD announces them. One task for
+//! each MPD whose segments are watched: it fetches the next one when it is there, and ends when
+//! nobody watches.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+
+use super::{Source, Watch};
+use crate::policy::Key;
+use crate::shield::Shield;
+
+/// Nobody waits longer than this for one segment.
+const WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// After so many looks that found nothing wanted, nobody watches: that is two segments' time.
+const IN_VAIN_MAX: u32 = 6;
+
+/// Ends with the task, however that ends.
+struct Foresight {
+    shield: Arc<Shield>,
+    watch: Arc<Watch>,
+    /// The newest segments that were counted.
+    counted: Vec<Key>,
+    in_vain: u32,
+}
+
+impl Drop for Foresight {
+    fn drop(&mut self) {
+        self.watch.foreseen.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Shield {
+    /// A viewer asks for a segment of this MPD: what comes after it is foreseen from now on.
+    pub(in crate::shield) fn foresee(self: &Arc<Self>, watch: &Arc<Watch>) {
+        let wanted = watch.entry.route.live.prefetch && wait(watch).is_some();
+        if !wanted || watch.foreseen.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut foresight = Foresight {
+            shield: Arc::clone(self),
+            watch: Arc::clone(watch),
+            counted: Vec::new(),
+            in_vain: 0,
+        };
+        tokio::spawn(async move {
+            while foresight.in_vain < IN_VAIN_MAX
+                && let Some(wait) = wait(&foresight.watch)
+            {
+                sleep(wait).await;
+                foresight.look();
+            }
+        });
+    }
+}
+
+fn wait(watch: &Watch) -> Option<Duration> {
+    let now = SystemTime::now();
+    let wait = watch.lanes().next_look(now)?.duration_since(now).ok()?;
+    (wait <= WAIT_MAX).then_some(wait)
+}
+
+impl Foresight {
+    /// Fetches what is new and wanted.
+    fn look(&mut self) {
+        let Foresight { shield, watch, .. } = self;
+        let lanes = watch.lanes();
+        let newest = lanes.newest(&shield.rules, &watch.entry, SystemTime::now());
+        let wanted = shield.wanted(newest);
+        let keys: Vec<Key> = wanted.iter().map(|entry| entry.key.clone()).collect();
+        let new = keys.iter().filter(|key| !self.counted.contains(key));
+        watch.stream.grew(new.count() as u64);
+        self.counted = keys;
+        self.in_vain = if wanted.is_empty() {
+            self.in_vain + 1
+        } else {
+            0
+        };
+        shield.fetch_ahead(wanted, Source::Template);
+    }
+}

@@ -1,0 +1,169 @@
+//! What does a version of a manifest list that the one before did not, and where does that lie?
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lanes::{Coming, Lanes};
+use super::watch::Course;
+use crate::media::{Listed, Listing, Manifest};
+use crate::policy::access::Entry;
+use crate::policy::{Key, Rules};
+
+/// What was listed so many periods ago is not new any more: players start about there.
+const NEW_PERIODS: u32 = 3;
+
+/// So many names are remembered of a manifest that leaves out what was listed before.
+const LISTED_MAX: usize = 1024;
+
+/// What a manifest lists lies in so many directories, as far as is remembered.
+const PLACES_MAX: usize = 256;
+
+/// Something that may be asked for before it is there (`EXT-X-PRELOAD-HINT`).
+pub(in crate::shield) struct Hint {
+    pub(in crate::shield) entry: Entry,
+    /// All of it, and not a part of something that grows.
+    pub(in crate::shield) whole: bool,
+    /// The version before did not announce it.
+    pub(in crate::shield) new: bool,
+}
+
+/// What a version brought.
+pub(in crate::shield) struct News {
+    /// What it lists that the one before did not; nothing for the first version.
+    pub(in crate::shield) coming: Vec<Coming>,
+    /// So long that counts as new.
+    pub(in crate::shield) new_until: Instant,
+    /// When it was found.
+    pub(in crate::shield) found: Instant,
+    /// What it announces that is not there yet.
+    pub(in crate::shield) hinted: Vec<Hint>,
+    /// What the one before announced and this one does not.
+    pub(in crate::shield) unhinted: Vec<Key>,
+    /// Where what it lists lies, as far as that was not known.
+    pub(in crate::shield) places: Vec<Key>,
+    /// Places whose epoch has ended: it is the first version of a new generation.
+    pub(in crate::shield) left: Vec<Key>,
+}
+
+impl Course {
+    /// Compares a version with the one before it. `left`: the places of a generation that has ended.
+    pub(super) fn news(
+        &mut self,
+        entry: &Entry,
+        rules: &Rules,
+        Manifest { facts, listing }: &Manifest,
+        (first, left, sent): (bool, Vec<Key>, Instant),
+    ) -> News {
+        let known = self.places.len();
+        self.lanes = Arc::new(Lanes::of(listing));
+        let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
+        let low_latency = facts.part_target.is_some();
+        let mut new = self.list(entry, rules, listing, low_latency, is_delta);
+        let (hinted, past) = self.hint(entry, rules, listing);
+        // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
+        let come = past.iter().filter(|(_, whole)| *whole);
+        for (entry, _) in come {
+            if new.iter().all(|new| new.key != entry.key) {
+                new.push(entry.clone());
+            }
+        }
+        let is_numbered = facts.edge.as_ref().is_some_and(|edge| edge.numbered);
+        let coming = match (first, is_numbered) {
+            (true, _) => Vec::new(),
+            (_, true) => new.into_iter().map(Coming::surely).collect(),
+            (_, false) => {
+                let new: HashSet<Key> = new.into_iter().map(|entry| entry.key).collect();
+                let is_new = |key: &Key| new.contains(key);
+                self.lanes.listed(rules, entry, listing, is_new)
+            }
+        };
+        News {
+            coming,
+            new_until: sent + self.period * NEW_PERIODS,
+            found: sent,
+            hinted,
+            unhinted: past.into_iter().map(|(entry, _)| entry.key).collect(),
+            places: self.places[known..].to_vec(),
+            left,
+        }
+    }
+
+    /// Resolves what is listed whole, remembers it and where it lies, and says which of it is new. Of a
+    /// low-latency playlist viewers want the parts; who wants whole segments is behind, and asks for them.
+    fn list(
+        &mut self,
+        entry: &Entry,
+        rules: &Rules,
+        listing: &Listing,
+        low_latency: bool,
+        is_delta: bool,
+    ) -> Vec<Entry> {
+        let segments = &listing.segments[..if low_latency {
+            0
+        } else {
+            listing.segments.len()
+        }];
+        let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
+        let whole = listed.filter(|listed| listed.range.is_none());
+        let before = std::mem::take(&mut self.listed);
+        if is_delta && before.len() < LISTED_MAX {
+            // What it leaves out is listed all the same.
+            self.listed.clone_from(&before);
+        }
+        let mut new = Vec::new();
+        for Listed { uri, .. } in whole {
+            let fingerprint = self.hasher.hash_one(uri);
+            if !self.listed.insert(fingerprint) || before.contains(&fingerprint) {
+                continue;
+            }
+            if let Some(sibling) = entry.sibling(rules, uri) {
+                self.lies_in(sibling.place());
+                new.push(sibling);
+            }
+        }
+        // Segments that are not fetched ahead have their place all the same.
+        let last = listing.segments.last().filter(|_| low_latency);
+        if let Some(sibling) = last.and_then(|last| entry.sibling(rules, &last.uri)) {
+            self.lies_in(sibling.place());
+        }
+        let lanes = Arc::clone(&self.lanes);
+        let examples = lanes.examples();
+        for example in examples.filter_map(|name| entry.sibling(rules, &name)) {
+            self.lies_in(example.place());
+        }
+        new
+    }
+
+    fn lies_in(&mut self, place: Key) {
+        if self.places.len() < PLACES_MAX && !self.places.contains(&place) {
+            self.places.push(place);
+        }
+    }
+
+    /// What is announced now, and what is no more.
+    fn hint(
+        &mut self,
+        entry: &Entry,
+        rules: &Rules,
+        listing: &Listing,
+    ) -> (Vec<Hint>, Vec<(Entry, bool)>) {
+        let mut past = std::mem::take(&mut self.hints);
+        let mut hinted = Vec::new();
+        for Listed { uri, range, .. } in &listing.coming {
+            let Some(entry) = entry.sibling(rules, uri) else {
+                continue;
+            };
+            let whole = range.is_none();
+            self.hints.push((entry.clone(), whole));
+            hinted.push(Hint {
+                new: past.iter().all(|(before, _)| before.key != entry.key),
+                whole,
+                entry,
+            });
+        }
+        let still = |key: &Key| self.hints.iter().any(|(hint, _)| hint.key == *key);
+        past.retain(|(entry, _)| !still(&entry.key));
+        (hinted, past)
+    }
+}

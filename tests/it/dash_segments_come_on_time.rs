@@ -1,0 +1,197 @@
+//! When a DASH segment is there follows from the MPD: nobody asks the origin for it in vain, and
+//! what is watched is fetched when it is there, though no version of the MPD announces it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::support::{Origin, Shield, answering, get, reply, segment, status};
+
+const MPD: &str = "/live/a.mpd";
+const STEP: Duration = Duration::from_millis(250);
+
+/// Segments of a quarter of a second since 1970, told by number, in two representations.
+fn by_number() -> String {
+    let template = "<SegmentTemplate timescale=\"4\" duration=\"1\" startNumber=\"0\" \
+                    initialization=\"$RepresentationID$/init.mp4\" \
+                    media=\"$RepresentationID$/$Number$.m4s\"/>";
+    let set = format!(
+        "<AdaptationSet mimeType=\"video/mp4\">{template}\
+         <Representation id=\"hd\" bandwidth=\"2\"/><Representation id=\"sd\" bandwidth=\"1\"/>\
+         </AdaptationSet>"
+    );
+    format!(
+        "<MPD type=\"dynamic\" availabilityStartTime=\"1970-01-01T00:00:00Z\" \
+         minimumUpdatePeriod=\"PT1H\"><Period id=\"0\" start=\"PT0S\">{set}</Period></MPD>"
+    )
+}
+
+fn name(representation: &str, number: u64) -> String {
+    format!("/live/{representation}/{number}.m4s")
+}
+
+/// The newest segment that is there.
+fn newest() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis() / STEP.as_millis()).unwrap() - 1
+}
+
+/// An origin that has segments from when they are there, and so many of them.
+async fn on_the_air() -> Origin {
+    let mpd = reply()
+        .content_type("application/dash+xml")
+        .body(by_number());
+    let origin = Origin::start().await.on(MPD, mpd);
+    let first = newest();
+    for number in first - 8..first + 120 {
+        for representation in ["hd", "sd"] {
+            let there = answering(move |_| {
+                if newest() >= number {
+                    segment("there")
+                } else {
+                    status(404)
+                }
+            });
+            origin.now(&name(representation, number), there);
+        }
+    }
+    origin
+}
+
+/// A crowd whose clocks are ahead waits for the segment; the origin is asked once, when it has it.
+#[tokio::test]
+async fn who_comes_early_waits() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| {
+            route.live.hold_early = Duration::from_secs(2);
+            route.live.prefetch = false;
+        })
+        .start()
+        .await;
+    shield.get(MPD).await;
+    let early = name("hd", newest() + 3);
+    for answer in shield.crowd(20, get(&early)).await.answers().await {
+        answer.is_whole("there");
+    }
+    assert_eq!(origin.hits(&early), 1);
+}
+
+/// Who is not to wait is told that it is not there, and that is remembered until it is.
+#[tokio::test]
+async fn an_absence_ends_when_the_segment_is_there() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| {
+            route.live.hold_early = Duration::ZERO;
+            route.live.prefetch = false;
+            route.lifetimes.negative_max = Duration::from_hours(1);
+        })
+        .start()
+        .await;
+    shield.get(MPD).await;
+    let early = name("hd", newest() + 4);
+    assert_eq!(shield.get(&early).await.status, 404);
+    let there = shield.until(get(&early), |answer| answer.status == 200);
+    there.await.is_whole("there");
+    assert_eq!(origin.hits(&early), 2);
+}
+
+/// The next numbers of a representation that is watched are fetched without any viewer; of the
+/// other none is.
+#[tokio::test]
+async fn the_next_number_is_fetched_when_it_is_there() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(MPD).await;
+    let first = newest();
+    shield.get(&name("hd", first)).await.is_whole("there");
+    for number in first + 1..first + 4 {
+        origin.wait_hits(&name("hd", number), 1).await;
+        let held = |answer: &crate::support::Response| answer.is_hit();
+        shield.until(get(&name("hd", number)), held).await;
+    }
+    for number in first - 8..first + 5 {
+        assert_eq!(origin.hits(&name("sd", number)), 0, "nobody watches it");
+    }
+    assert_eq!(origin.hits(MPD), 1);
+    let templates = [("source", "template")];
+    assert!(shield.counted("seawall_ahead_total", &templates).await >= 3);
+}
+
+/// It ends when nobody watches.
+#[tokio::test]
+async fn and_no_more_when_nobody_watches() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(MPD).await;
+    let first = newest();
+    shield.get(&name("hd", first)).await.is_whole("there");
+    // Six are fetched in vain.
+    origin.wait_hits(&name("hd", first + 5), 1).await;
+    tokio::time::sleep(4 * STEP).await;
+    assert_eq!(origin.hits(&name("hd", first + 8)), 0);
+}
+
+/// A timeline that ends with this number, in two representations.
+fn by_timeline(last: u64) -> String {
+    let template = format!(
+        "<SegmentTemplate timescale=\"1\" startNumber=\"{}\" \
+         media=\"$RepresentationID$/$Number$.m4s\"><SegmentTimeline><S t=\"{}\" d=\"6\" r=\"3\"/></SegmentTimeline></SegmentTemplate>",
+        last - 3,
+        6 * (last - 3),
+    );
+    by_number()
+        .replace("PT1H", "PT6S")
+        .replace("<AdaptationSet mimeType=\"video/mp4\">", "<AdaptationSet>")
+        .split_once("<SegmentTemplate")
+        .map(|(before, after)| {
+            let after = after.split_once("/>").unwrap().1;
+            format!("{before}{template}{after}")
+        })
+        .unwrap()
+}
+
+/// A new version lists the next segment of all representations: only that is fetched which
+/// viewers watch.
+#[tokio::test]
+async fn of_what_is_listed_only_what_is_watched() {
+    let version = |last| {
+        reply()
+            .content_type("application/dash+xml")
+            .cache_control("max-age=1")
+            .age(1)
+            .body(by_timeline(last))
+    };
+    let origin = Origin::start().await.on(MPD, version(10));
+    for number in 9..12 {
+        for representation in ["hd", "sd"] {
+            origin.now(&name(representation, number), segment("there"));
+        }
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(MPD).await;
+    shield.get(&name("hd", 9)).await.is_whole("there");
+    origin.now(MPD, version(11));
+    let newer = |answer: &crate::support::Response| answer.text() == by_timeline(11);
+    shield.until(get(MPD), newer).await;
+    origin.wait_hits(&name("hd", 11), 1).await;
+    let stored = |answer: &crate::support::Response| answer.is_hit();
+    shield.until(get(&name("hd", 11)), stored).await;
+    assert_eq!(origin.hits(&name("sd", 11)), 0, "nobody watches it");
+    assert_eq!(origin.hits(&name("hd", 10)), 0, "it was listed before");
+}
+
+/// A timeline that runs ahead of the clock keeps nobody waiting: what it lists is there.
+#[tokio::test]
+async fn what_is_listed_is_there() {
+    let ahead = by_timeline(10).replace("1970-", "2099-");
+    let mpd = reply().content_type("application/dash+xml").body(ahead);
+    let origin = Origin::start().await.on(MPD, mpd);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(MPD).await;
+    let due = async |number| {
+        let url = format!("http://media.test{}", name("hd", number));
+        let told = shield.admin(get(&format!("/explain?url={url}"))).await;
+        told.text().contains("due_in_seconds")
+    };
+    assert!(!due(10).await && due(11).await);
+}

@@ -1,0 +1,87 @@
+//! An operator who asks about a URL is told which route takes it, what is held of it and why for
+//! so long, which endpoint would be asked, and when it is looked at next.
+
+use serde_json::Value;
+
+use crate::support::{Origin, Shield, get, manifest, playlist, segment};
+
+const PATH: &str = "/live/index.m3u8";
+
+async fn explained(shield: &Shield, path: &str) -> Value {
+    let url = format!("http%3A%2F%2Fmedia.test{}", path.replace('?', "%3F"));
+    let answer = shield.admin(get(&format!("/explain?url={url}"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_str(answer.text()).unwrap()
+}
+
+#[tokio::test]
+async fn of_a_live_playlist() {
+    let live = manifest(playlist(7)).cache_control("max-age=60");
+    let origin = Origin::start().await.on(PATH, live);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let before = explained(&shield, PATH).await;
+    assert_eq!(
+        (&before["kind"], &before["held"]),
+        (&"hls".into(), &Value::Null)
+    );
+    assert_eq!(before["endpoint"], format!("http://{}", origin.address()));
+    assert_eq!(origin.hits(PATH), 0, "to explain is not to ask");
+    shield.get(PATH).await;
+    let told = explained(&shield, PATH).await;
+    let held = &told["held"];
+    assert_eq!(held["state"], "fresh");
+    assert_eq!(held["fresh_for_seconds"], 3.0);
+    assert_eq!(held["because"], "half a target duration of the playlist");
+    assert_eq!(held["stale_if_error_seconds"], 18.0);
+    let edge = &told["manifest"]["edge"];
+    assert_eq!((&edge["first"], &edge["last"]), (&7.into(), &9.into()));
+    let followed = &told["followed"];
+    assert_eq!(followed["stream"], PATH);
+    assert_eq!(followed["is_stalled"], false);
+    shield.get(PATH).await;
+    let followed = &explained(&shield, PATH).await["followed"];
+    assert!(followed["unasked_for_seconds"].is_number(), "{followed}");
+}
+
+#[tokio::test]
+async fn of_a_segment_and_of_what_is_left_out_of_its_key() {
+    let origin = Origin::start().await.on("/live/a.ts", segment("a"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.name = "sport".into())
+        .start()
+        .await;
+    shield.get("/live/a.ts").await;
+    let told = explained(&shield, "/live/a.ts?CMCD=br%3D5").await;
+    assert_eq!(told["route"], "sport");
+    assert_eq!(told["target"], "/live/a.ts");
+    assert_eq!(
+        told["held"]["because"],
+        "the route's default, as nobody says anything"
+    );
+}
+
+#[tokio::test]
+async fn of_what_is_not_kept() {
+    let own = segment("mine").cache_control("private");
+    let origin = Origin::start().await.on("/live/a.ts", own);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/live/a.ts").await;
+    let told = explained(&shield, "/live/a.ts").await;
+    let known = told["known"].as_str().unwrap_or_default();
+    assert!(known.starts_with("answers to it are not kept"), "{told}");
+}
+
+#[tokio::test]
+async fn that_no_route_serves_it() {
+    let origin = Origin::start().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.hosts = vec!["media.test".to_owned()])
+        .start()
+        .await;
+    let answer = shield
+        .admin(get("/explain?url=http://other.test/a.ts"))
+        .await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("no route serves this host and path"));
+    assert_eq!(shield.admin(get("/explain?url=/a.ts")).await.status, 400);
+}

@@ -1,0 +1,51 @@
+//! What nobody may store is not stored, whatever it is called: clocks that an MPD names, keys
+//! that a playlist names. What they are called is learnt from the manifest.
+
+use crate::support::{Origin, Shield, manifest, playlist, reply};
+
+const CLOCK: &str = "/live/now";
+const KEY: &str = "/live/k1.bin";
+
+/// An MPD that says where the time is told.
+const MPD: &str = "<MPD type=\"dynamic\" minimumUpdatePeriod=\"PT2S\">\
+                   <UTCTiming schemeIdUri=\"urn:mpeg:dash:utc:http-iso:2014\" value=\"now\"/>\
+                   </MPD>";
+
+#[tokio::test]
+async fn the_time() {
+    let time = reply()
+        .content_type("text/plain")
+        .cache_control("max-age=60")
+        .body("2026-01-01T00:00:00Z");
+    let mpd = reply().content_type("application/dash+xml").body(MPD);
+    let origin = Origin::start().await.on(CLOCK, time).on("/live/a.mpd", mpd);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..2 {
+        shield.get(CLOCK).await;
+    }
+    assert_eq!(origin.hits(CLOCK), 1, "nothing tells what it is");
+    shield.get("/live/a.mpd").await;
+    for hits in 2..4 {
+        shield.get(CLOCK).await;
+        assert_eq!(origin.hits(CLOCK), hits, "what was held is gone too");
+    }
+}
+
+#[tokio::test]
+async fn keys() {
+    let key = reply()
+        .content_type("application/octet-stream")
+        .cache_control("max-age=60")
+        .body("0123456789abcdef");
+    let text = playlist(1) + "#EXT-X-KEY:METHOD=AES-128,URI=\"k1.bin?v=1\"\n#EXTINF:4,\ns.ts\n";
+    let origin = Origin::start()
+        .await
+        .on(KEY, key)
+        .on("/live/a.m3u8", manifest(text));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/live/a.m3u8").await;
+    for hits in 1..3 {
+        shield.get(KEY).await;
+        assert_eq!(origin.hits(KEY), hits);
+    }
+}

@@ -1,0 +1,71 @@
+//! A player may say what it will ask for next (CMCD `nor`): that is fetched once, before it asks,
+//! and from nowhere but where the player's own request went.
+
+use crate::support::{Origin, Shield, get, segment};
+
+const PATH: &str = "/live/seg1.ts";
+const NOR: [(&str, &str); 1] = [("source", "nor")];
+
+async fn origin() -> Origin {
+    let origin = Origin::start().await.on(PATH, segment("one"));
+    origin.on("/live/seg2.ts", segment("two"))
+}
+
+#[tokio::test]
+async fn in_the_query_or_in_a_header() {
+    let asks = [
+        get("/live/seg1.ts?CMCD=br%3D3200%2Cnor%3D%22seg2.ts%22"),
+        get(PATH).header("CMCD-Request", "bl=2000,nor=\"..%2Flive%2Fseg2.ts\""),
+    ];
+    for ask in asks {
+        let origin = origin().await;
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.ask(ask).await.is_whole("one");
+        origin.wait_hits("/live/seg2.ts", 1).await;
+        let held = |answer: &crate::support::Response| answer.is_hit();
+        shield
+            .until(get("/live/seg2.ts"), held)
+            .await
+            .is_whole("two");
+        assert_eq!(origin.hits("/live/seg2.ts"), 1);
+        assert_eq!(shield.counted("seawall_ahead_total", &NOR).await, 1);
+        assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
+    }
+}
+
+/// What is held already serves whoever announces it.
+#[tokio::test]
+async fn from_a_hit_too() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("one");
+    let ask = || get(PATH).header("CMCD-Request", "nor=\"seg2.ts\"");
+    shield.ask(ask()).await.is_whole("one");
+    origin.wait_hits("/live/seg2.ts", 1).await;
+    shield.ask(ask()).await.is_whole("one");
+    assert_eq!(shield.counted("seawall_ahead_total", &NOR).await, 1);
+}
+
+#[tokio::test]
+async fn and_nothing_from_elsewhere() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.path_prefix = "/live".to_owned())
+        .start()
+        .await;
+    for elsewhere in [
+        "https://other.example/seg2.ts",
+        "//other.example/seg2.ts",
+        "../other/seg2.ts",
+        "..%2F..%2Fseg2.ts",
+        "index.m3u8",
+        "1.key",
+        "seg1.ts",
+        "seg2.ts\",nrr=\"0-99",
+    ] {
+        let ask = get(PATH).header("CMCD-Request", &format!("nor=\"{elsewhere}\""));
+        shield.ask(ask).await.is_whole("one");
+        let fetched = shield.counted("seawall_ahead_total", &NOR).await;
+        assert_eq!(fetched, 0, "{elsewhere}");
+    }
+}

@@ -32,7 +32,7 @@ async fn of_a_live_playlist() {
     assert_eq!(held["state"], "fresh");
     assert_eq!(held["fresh_for_seconds"], 3.0);
     assert_eq!(held["because"], "half a target duration of the playlist");
-    assert_eq!(held["stale_if_error_seconds"], 18.0);
+    assert_eq!(held["stale_if_error_seconds"], 60.0);
     let edge = &told["manifest"]["edge"];
     assert_eq!((&edge["first"], &edge["last"]), (&7.into(), &9.into()));
     let followed = &told["followed"];

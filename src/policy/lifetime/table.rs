@@ -20,8 +20,8 @@ pub const STATE_TARGETS: u32 = 6;
 
 /// When the origin fails, a live manifest is shown for so many of its periods …
 const STALE_PERIODS: u32 = 3;
-/// … and for so long where its period is not known.
-const STALE_MAX: Duration = Duration::from_mins(1);
+/// … and for so long at least: an outage of half a minute is to cost no viewer an error.
+const STALE_MIN: Duration = Duration::from_mins(1);
 
 pub(super) fn fresh_for(
     answer: &Answered<'_>,
@@ -192,10 +192,9 @@ pub(super) fn stale_windows(
     )
 }
 
-/// Players run dry by then: an error tells them more than the same playlist once more.
+/// Players who have run dry go on when the origin does; an error would end them.
 fn live_stale_if_error(facts: Option<&Facts>) -> Duration {
     let lists_segments = facts.filter(|facts| !facts.multivariant);
     let period = lists_segments.and_then(|facts| facts.segment.max(facts.target_duration));
-    let period = period.filter(|period| !period.is_zero());
-    period.map_or(STALE_MAX, |period| period * STALE_PERIODS)
+    STALE_MIN.max(period.unwrap_or_default() * STALE_PERIODS)
 }

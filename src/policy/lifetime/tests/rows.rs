@@ -119,7 +119,14 @@ fn hls_media_playlist_live() {
     assert_eq!(row.fresh(LONG), (3 * SECOND, Rule::HalfTarget));
     assert_eq!(row.fresh(UNTOLD), (3 * SECOND, Rule::HalfTarget));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
-    assert_eq!(row.windows(LONG), (3 * SECOND, 18 * SECOND));
+    assert_eq!(
+        row.windows(LONG),
+        (3 * SECOND, MINUTE),
+        "an outage is survived"
+    );
+    let slow = live(30);
+    let row = Row::of(Kind::Hls, Some(&slow));
+    assert_eq!(row.windows(LONG).1, 90 * SECOND);
 }
 
 #[test]
@@ -155,7 +162,7 @@ fn mpd_dynamic_with_an_update_period() {
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
     let segments = dynamic(Some(2 * SECOND));
     let row = Row::of(Kind::Dash, Some(&segments));
-    assert_eq!(row.windows(LONG), (2 * SECOND, 12 * SECOND));
+    assert_eq!(row.windows(LONG), (2 * SECOND, MINUTE));
 }
 
 #[test]
@@ -165,7 +172,7 @@ fn mpd_dynamic_without_an_update_period() {
         let row = Row::of(Kind::Dash, Some(&facts));
         assert_eq!(row.fresh(LONG), (SECOND, Rule::NoUpdatePeriod));
         assert_eq!(row.fresh(UNTOLD), (SECOND, Rule::NoUpdatePeriod));
-        assert_eq!(row.windows(LONG).1, 12 * SECOND);
+        assert_eq!(row.windows(LONG).1, MINUTE);
     }
 }
 

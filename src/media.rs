@@ -1,5 +1,6 @@
 //! What is this object, and what does its own text say? Pure: no clock, no I/O, no async.
 
+mod calendar;
 mod cmcd;
 mod cmsd;
 mod dash;

@@ -144,17 +144,24 @@ impl Job {
         let held = seen.filter(|seen| seen.head.status == StatusCode::OK);
         let conditional =
             held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
-        let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
-        let mut errand = Errand::get(target, host, headers, self.rank());
-        errand.held = held.is_some();
-        errand.covered = self.covered();
-        errand.held_back = self.held_back;
-        errand.avoided = self.avoided();
-        self.shield.streams.asked(&self.entry);
+        let errand = self.errand(headers, held.is_some(), self.avoided());
         let origin = &self.shield.origins[self.entry.route.origin_index];
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply.map(|reply| Told { reply, conditional })),
             () = self.given_up() => None,
+        }
+    }
+
+    /// One request to the origin, which counts as one of its stream.
+    fn errand(&self, headers: HeaderMap, held: bool, avoided: Option<usize>) -> Errand {
+        self.shield.streams.asked(&self.entry);
+        let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
+        Errand {
+            held,
+            covered: self.covered(),
+            held_back: self.held_back,
+            avoided,
+            ..Errand::get(target, host, headers, self.rank())
         }
     }
 

@@ -125,11 +125,7 @@ impl Streams {
         if lists.watches.len() >= WATCHES_MAX {
             return None;
         }
-        let parent = lists
-            .parents
-            .get(entry.identity())
-            .map(|(stream, _)| Arc::clone(stream));
-        let stream = parent.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())));
+        let stream = lists.stream_of(entry);
         let plain = entry.plain();
         let key = plain.key.clone();
         let watch = Arc::new(Watch::new(plain, stream, facts, sent));
@@ -152,11 +148,7 @@ impl Streams {
             .collect();
         let mut lists = self.lists.lock();
         let identity = entry.identity();
-        let known = lists
-            .parents
-            .get(identity)
-            .map(|(stream, _)| Arc::clone(stream));
-        let stream = known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())));
+        let stream = lists.stream_of(entry);
         for key in children.into_iter().chain([identity.clone()]) {
             lists.parents.insert(key, (Arc::clone(&stream), now));
         }
@@ -295,6 +287,13 @@ impl Shield {
 }
 
 impl Lists {
+    /// The stream that a manifest belongs to, as far as another one has said; else one of its own.
+    fn stream_of(&self, entry: &Entry) -> Arc<Stream> {
+        let parent = self.parents.get(entry.identity());
+        let known = parent.map(|(stream, _)| Arc::clone(stream));
+        known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())))
+    }
+
     fn sweep(&mut self, now: Instant) {
         if self.len() < self.sweep_at.max(SWEEP_MIN) {
             return;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::media::calendar::{days, nanos};
+
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -53,12 +55,7 @@ pub(super) fn decimal(text: &str) -> Option<Duration> {
     if fraction.is_empty() || !all_digits(whole) || !all_digits(fraction) {
         return None;
     }
-    let nanos = fraction
-        .bytes()
-        .chain(std::iter::repeat(b'0'))
-        .take(9)
-        .fold(0_u32, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
-    Some(Duration::new(whole.parse().ok()?, nanos))
+    Some(Duration::new(whole.parse().ok()?, nanos(fraction)))
 }
 
 /// `xs:dateTime` of the years 1 to 9999: `2024-01-31T23:59:59.5+01:00`. Without an offset it is UTC
@@ -116,27 +113,6 @@ fn offset(time: &str) -> Option<(&str, i64)> {
 fn digits(text: &str, count: usize) -> Option<i64> {
     let fits = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     fits.then(|| text.parse().ok())?
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        2 => 28 + i64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if year == 0 || !(1..=length).contains(&day) {
-        return None;
-    }
-    let before = year - 1;
-    let leaps = before / 4 - before / 100 + before / 400;
-    let month_index = usize::try_from(month - 1).ok()?;
-    let in_year = BEFORE[month_index] + i64::from(is_leap && month > 2) + day - 1;
-    // 719,162 days lie between 0001-01-01 and 1970-01-01.
-    Some(before * 365 + leaps + in_year - 719_162)
 }
 
 #[cfg(test)]

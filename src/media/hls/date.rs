@@ -3,6 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::media::calendar;
+
 /// `None` when it is malformed, or before 1970.
 pub(super) fn moment(text: &str) -> Option<SystemTime> {
     let text = text.trim_ascii();
@@ -20,34 +22,10 @@ pub(super) fn moment(text: &str) -> Option<SystemTime> {
 
 /// From 1970-01-01 to `YYYY-MM-DD`.
 fn days(date: &str) -> Option<i64> {
-    /// From 0000-03-01 to 1970-01-01.
-    const EPOCH: i64 = 719_468;
     let (year, rest) = date.split_once('-')?;
     let (month, day) = rest.split_once('-')?;
-    let (year, month, day) = (digits(year, 4)?, digits(month, 2)?, digits(day, 2)?);
-    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let month_days = match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if is_leap => 29,
-        2 => 28,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=month_days).contains(&day) {
-        return None;
-    }
-    // Years begin in March here, so that the leap day is a year's last.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year.checked_sub(1)?, month + 9)
-    };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    // Five months from March, or from August, have 153 days.
-    let day_of_year = (month * 153 + 2) / 5 + day - 1;
-    i64::try_from(year * 365 + leap_days + day_of_year)
-        .ok()
-        .map(|days| days - EPOCH)
+    let number = |text, count| i64::try_from(digits(text, count)?).ok();
+    calendar::days(number(year, 4)?, number(month, 2)?, number(day, 2)?)
 }
 
 /// `hh:mm:ss`, without its fraction. A leap second is the next minute's first.
@@ -69,12 +47,7 @@ fn fraction(time: &str) -> Option<Duration> {
     if fraction.is_empty() || !all_digits {
         return None;
     }
-    let nanos = fraction
-        .bytes()
-        .chain(std::iter::repeat(b'0'))
-        .take(9)
-        .fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
-    Some(Duration::new(0, nanos))
+    Some(Duration::new(0, calendar::nanos(fraction)))
 }
 
 /// Seconds east of Greenwich: `Z`, `±hh:mm`, `±hhmm`, `±hh` or nothing.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
 use super::{date, is_name};
 use crate::media::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
+use crate::media::fingerprint::fingerprint;
 
 /// What has been listed so far.
 #[derive(Default)]
@@ -227,7 +228,7 @@ impl<'a> Timeline<'a> {
             discontinuity: self
                 .discontinuity_sequence
                 .saturating_add(self.discontinuities),
-            names: names.map(|segment| fingerprint(segment.uri)).collect(),
+            names: names.map(|segment| name_fingerprint(segment.uri)).collect(),
             ends: self.ends(),
         })
     }
@@ -290,13 +291,7 @@ fn keep_last<T>(kept: &mut VecDeque<T>, max: usize, new: T) {
     kept.push_back(new);
 }
 
-/// FNV-1a of a name without its query: signed URLs change theirs with every version.
-fn fingerprint(uri: &str) -> u64 {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    uri.bytes()
-        .take_while(|&byte| byte != b'?' && byte != b'#')
-        .fold(BASIS, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-        })
+/// Of a name without its query: signed URLs change theirs with every version.
+fn name_fingerprint(uri: &str) -> u64 {
+    fingerprint(uri.split(['?', '#']).next().unwrap_or_default())
 }

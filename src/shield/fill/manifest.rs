@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::Job;
 use crate::cache::{Head, Verdict};
 use crate::media::Manifest;
-use crate::origin::{Errand, Failure, Reply};
-use crate::policy::lifetime::{Reason, Storage};
+use crate::origin::{Failure, Reply};
+use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::shield::manifest;
 use crate::shield::streams::{self, News, Watch};
@@ -80,14 +80,8 @@ impl Job {
         if !origin.has_others() {
             return None;
         }
-        let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
-        let headers: HeaderMap = self.fill.upstream().clone();
-        let mut errand = Errand::get(target, host, headers, self.rank());
-        errand.held = self.fill.found().object.is_some();
-        errand.covered = self.covered();
-        errand.held_back = self.held_back;
-        errand.avoided = Some(than);
-        self.shield.streams.asked(&self.entry);
+        let held = self.fill.found().object.is_some();
+        let errand = self.errand(self.fill.upstream().clone(), held, Some(than));
         let reply = origin.fetch(errand).await.ok()?;
         let fit = reply.status == StatusCode::OK && reply.endpoint != than;
         fit.then_some(reply)
@@ -170,7 +164,9 @@ impl Job {
         let judged = self.judge(&text.reply, facts);
         let lifetime = match judged.storage {
             Storage::Store(lifetime) => lifetime,
-            Storage::Pass(reason) => return self.not_kept(text, reason),
+            Storage::Pass(reason) => {
+                return self.hand_over_whole(text.reply, text.body, reason);
+            }
             // Only other statuses come to these.
             Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
                 return self.failed(Failure::Protocol);
@@ -264,10 +260,6 @@ impl Job {
             self.shield.streams.unfit(streams::Unfit::Stalled);
             watch.avoid(endpoint, now);
         }
-    }
-
-    fn not_kept(self, text: Text, reason: Reason) {
-        self.hand_over_whole(text.reply, text.body, reason);
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Broadcast`] is pure: what is on the air follows from the plan and the moment. [`Origin`] puts it
 //! behind a socket.
 
+mod audience;
 mod body;
 mod broadcast;
 mod clock;
@@ -20,6 +21,7 @@ mod reel;
 mod tally;
 mod utc;
 
+pub use audience::{Player, Sight};
 pub use broadcast::{Broadcast, Plan};
 pub use clock::{Clock, Hand};
 pub use control::{Control, USAGE};

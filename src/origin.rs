@@ -78,8 +78,9 @@ pub struct Errand {
     pub headers: HeaderMap,
     /// A body, for methods that have one.
     pub body: Option<RequestBody>,
-    /// It was there a moment ago: one endpoint's "not found" is not believed while another can be asked.
-    pub held: bool,
+    /// It was there a moment ago, or a manifest says that it is: one endpoint's "not found" is not
+    /// believed while another can be asked.
+    pub expected: bool,
     /// Something is served instead if there is no answer: no endpoint is asked twice for it.
     pub covered: bool,
     /// Its place when not all can go at once.
@@ -104,7 +105,7 @@ impl Errand {
             host,
             headers,
             body: None,
-            held: false,
+            expected: false,
             covered: false,
             rank,
             held_back: false,

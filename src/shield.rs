@@ -3,12 +3,12 @@
 mod arrival;
 mod ask;
 mod body;
+mod coding;
 mod cors;
 mod explain;
 mod fill;
 mod hint;
 mod journey;
-mod manifest;
 mod pass;
 mod rank;
 mod refuse;

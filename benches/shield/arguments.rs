@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use seawall::demo::Form;
 
+use crate::live::Programme;
 use crate::scenario::Scenario;
 
 /// The command line, understood.
@@ -15,22 +18,48 @@ pub struct Arguments {
     pub seconds: u64,
     /// How many ask at once in the stampede.
     pub viewers: usize,
+    /// How many watch a live stream.
+    pub players: usize,
+    /// How long they are watched themselves, in seconds.
+    pub live_seconds: u64,
+    /// How long the live stream's origin thinks, in milliseconds.
+    pub thinks_millis: u64,
     /// The program to measure, where it is not the one built with this bench.
     pub program: Option<PathBuf>,
     /// What to run, in this order.
     pub scenarios: Vec<Scenario>,
 }
 
+impl Arguments {
+    /// What is watched in a scenario with players.
+    pub fn programme(&self, scenario: Scenario) -> Programme {
+        let (form, segment) = match scenario {
+            Scenario::LowLatency => (Form::LowLatency, Duration::from_secs(2)),
+            _ => (Form::Cmaf, Duration::from_secs(4)),
+        };
+        Programme {
+            form,
+            segment,
+            thinks: Duration::from_millis(self.thinks_millis),
+            players: self.players,
+            lasts: Duration::from_secs(self.live_seconds),
+        }
+    }
+}
+
 /// What can be asked.
 pub fn help() -> String {
     let mut text = String::from(
-        "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--program FILE] \
-         [SCENARIO…]\n\n\
+        "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--players P]\n    \
+         [--live-seconds S] [--thinks MS] [--program FILE] [SCENARIO…]\n\n\
          Starts the shield, and nginx if it is installed, in front of an origin of its own, and\n\
          measures both in turns. Nothing passes or fails: it only tells.\n\n  \
          --rounds N      how often each scenario is run on each server [3]\n  \
          --seconds S     how long each load lasts [2]\n  \
          --viewers V     how many ask at once in the stampede [1000]\n  \
+         --players P     how many watch a live stream [200]\n  \
+         --live-seconds S  for how long of that everything is counted [20]\n  \
+         --thinks MS     how long the live stream's origin takes to answer [40]\n  \
          --program FILE  a seawall built elsewhere, such as target/release/seawall\n\nScenarios:\n",
     );
     for scenario in Scenario::ALL {
@@ -45,6 +74,9 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
         rounds: 3,
         seconds: 2,
         viewers: 1000,
+        players: 200,
+        live_seconds: 20,
+        thinks_millis: 40,
         program: None,
         scenarios: Vec::new(),
     };
@@ -60,6 +92,14 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
             "--rounds" => arguments.rounds = count(&value()?)?,
             "--seconds" => arguments.seconds = count(&value()?)?,
             "--viewers" => arguments.viewers = count(&value()?)?,
+            "--players" => arguments.players = count(&value()?)?,
+            "--live-seconds" => arguments.live_seconds = count(&value()?)?,
+            "--thinks" => {
+                let value = value()?;
+                let millis = value.parse().ok();
+                let millis = millis.with_context(|| format!("{value} is not a number"))?;
+                arguments.thinks_millis = millis;
+            }
             "--program" => arguments.program = Some(value()?.into()),
             // What `cargo bench` says to every bench.
             "--bench" => {}

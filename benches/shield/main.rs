@@ -15,6 +15,7 @@
 
 mod arguments;
 mod crowd;
+mod live;
 mod load;
 mod machine;
 mod origin;
@@ -26,6 +27,7 @@ mod table;
 mod viewer;
 
 use std::fs::Permissions;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,26 +89,33 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         let mut terminated = signal(SignalKind::terminate())?;
         // Leaving by any of these ways drops, and so ends, whatever was started.
         tokio::select! {
-            done = run(arguments, &cores) => done,
+            done = run(arguments, cores) => done,
             _ = interrupted.recv() => bail!("interrupted"),
             _ = terminated.recv() => bail!("told to stop"),
         }
     })
 }
 
+/// What the bench's own origin has for whoever asks whether it is there.
+const READY: &str = "/vod/ready.m3u8";
+
 /// Everything that stands while scenarios are played.
 struct Stage {
+    cores: Cores,
+    program: PathBuf,
+    identity: Identity,
     servers: Vec<Server>,
     generators: Generators,
     origin: Origin,
     folder: TempDir,
 }
 
-async fn run(arguments: &Arguments, cores: &Cores) -> anyhow::Result<()> {
+async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
     let busy = machine::busy_share().await;
     let built = PathBuf::from(env!("CARGO_BIN_EXE_seawall"));
-    let stage = Stage::set(cores, arguments.program.as_ref().unwrap_or(&built)).await?;
-    println!("{}; {}", cores.told, stage.generators.told());
+    let program = arguments.program.clone().unwrap_or(built);
+    let stage = Stage::set(cores, program).await?;
+    println!("{}; {}", stage.cores.told, stage.generators.told());
     if let Some(busy) = busy.filter(|busy| *busy > 0.1) {
         println!(
             "the machine was {:.0} % busy before this began: expect noise",
@@ -124,8 +133,12 @@ async fn run(arguments: &Arguments, cores: &Cores) -> anyhow::Result<()> {
                 Scenario::Stampede => {
                     stage.stampede(&mut results, round, arguments.viewers).await;
                 }
-                Scenario::Herd if round > 1 => {}
+                Scenario::Herd | Scenario::Live | Scenario::LowLatency if round > 1 => {}
                 Scenario::Herd => stage.herd(&mut results).await,
+                Scenario::Live | Scenario::LowLatency => {
+                    let programme = arguments.programme(scenario);
+                    results.note_live(live::compare(&stage, programme).await?);
+                }
                 _ => {
                     let lasting = Duration::from_secs(arguments.seconds);
                     stage
@@ -157,23 +170,34 @@ fn folder() -> std::io::Result<TempDir> {
 }
 
 impl Stage {
-    async fn set(cores: &Cores, program: &Path) -> anyhow::Result<Stage> {
+    async fn set(cores: Cores, program: PathBuf) -> anyhow::Result<Stage> {
         let folder = folder().context("no folder for temporary files")?;
         let origin = Origin::start().await?;
-        let setting = Setting {
-            folder: folder.path(),
-            origin: origin.address,
-            identity: &Identity::new(folder.path())?,
+        let mut stage = Stage {
+            identity: Identity::new(folder.path())?,
             cores,
-        };
-        let mut servers = vec![Server::seawall(&setting, program).await?];
-        servers.extend(Server::nginx(&setting).await?);
-        Ok(Stage {
-            servers,
+            program,
+            servers: Vec::new(),
             generators: Generators::find(),
             origin,
             folder,
-        })
+        };
+        let setting = stage.setting(stage.folder.path(), stage.origin.address, READY);
+        let mut servers = vec![Server::seawall(&setting, &stage.program, "").await?];
+        servers.extend(Server::nginx(&setting).await?);
+        stage.servers = servers;
+        Ok(stage)
+    }
+
+    /// With what a server is started in front of an origin, which has something at `ready`.
+    fn setting<'a>(&'a self, folder: &'a Path, origin: SocketAddr, ready: &'a str) -> Setting<'a> {
+        Setting {
+            folder,
+            origin,
+            ready,
+            identity: &self.identity,
+            cores: &self.cores,
+        }
     }
 
     /// The servers, each round another one first.

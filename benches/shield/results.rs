@@ -36,6 +36,7 @@ impl Sample {
 pub struct Results {
     samples: Vec<(Scenario, &'static str, Sample)>,
     crowds: BTreeMap<(Crowd, &'static str), Outcome>,
+    live: Vec<String>,
 }
 
 impl Results {
@@ -55,6 +56,11 @@ impl Results {
         self.crowds.entry((crowd, server)).or_default().add(outcome);
         let name = crowd.name();
         format!("{name:17} {server:8} {asked} at the origin, p99 {p99} ms")
+    }
+
+    /// Takes note of what became of a live stream's audience.
+    pub fn note_live(&mut self, told: String) {
+        self.live.push(told);
     }
 
     /// The tables.
@@ -78,6 +84,9 @@ impl Results {
                  for it. p99 over: what p99 is beyond it.\n\n{}",
                 crowds.text()
             );
+        }
+        for told in &self.live {
+            let _ = writeln!(text, "\n{told}");
         }
         text
     }

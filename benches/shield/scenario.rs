@@ -30,11 +30,15 @@ pub enum Scenario {
     Stampede,
     /// A live playlist expires again and again under steady polling.
     Herd,
+    /// An audience watches a live stream.
+    Live,
+    /// An audience watches a low-latency stream.
+    LowLatency,
 }
 
 impl Scenario {
     /// Every scenario, in the order of a whole run: misses fill the memory, so they come after hits.
-    pub const ALL: [Scenario; 8] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Playlist,
         Scenario::Segment,
         Scenario::TlsPlaylist,
@@ -43,6 +47,8 @@ impl Scenario {
         Scenario::Miss,
         Scenario::Stampede,
         Scenario::Herd,
+        Scenario::Live,
+        Scenario::LowLatency,
     ];
 
     /// As typed on the command line.
@@ -56,6 +62,8 @@ impl Scenario {
             Scenario::H2Playlist => "h2-playlist",
             Scenario::Stampede => "stampede",
             Scenario::Herd => "herd",
+            Scenario::Live => "live",
+            Scenario::LowLatency => "low-latency",
         }
     }
 
@@ -70,6 +78,8 @@ impl Scenario {
             Scenario::H2Playlist => "2.7 KB playlist hit, TLS, HTTP/2, 16 connections × 32 streams",
             Scenario::Stampede => "many viewers ask at once for one object that nobody has",
             Scenario::Herd => "a 2 s live playlist is polled 50 times a second for 8 s",
+            Scenario::Live => "players watch a live stream of 4 s segments; Varnish too",
+            Scenario::LowLatency => "players watch LL-HLS of 1/3 s parts; Varnish too",
         }
     }
 
@@ -94,7 +104,9 @@ impl Scenario {
             Scenario::TlsPlaylist => (Protocol::Http1Tls, same(PLAYLIST), 64),
             Scenario::TlsSegment => (Protocol::Http1Tls, same(SEGMENT), 16),
             Scenario::H2Playlist => (Protocol::Http2Tls { streams: 32 }, same(PLAYLIST), 16),
-            Scenario::Stampede | Scenario::Herd => return None,
+            Scenario::Stampede | Scenario::Herd | Scenario::Live | Scenario::LowLatency => {
+                return None;
+            }
         };
         let address = match protocol {
             Protocol::Http1 => server.plain,

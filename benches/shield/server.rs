@@ -1,5 +1,5 @@
-//! Who is measured? The shield and, where it is installed, nginx as a yardstick: each in front of
-//! the same origin, with one thread, a memory or disk of its own, a plain door and a TLS door.
+//! Who is measured? The shield and, where they are installed, nginx as a yardstick and, for live
+//! streams, Varnish: with one thread, a memory or disk of its own, a plain door and a TLS door.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -55,6 +55,8 @@ pub struct Setting<'a> {
     pub folder: &'a Path,
     /// Where content comes from.
     pub origin: SocketAddr,
+    /// What the origin has for whoever asks whether it is there.
+    pub ready: &'a str,
     /// For the TLS door.
     pub identity: &'a Identity,
     /// Where it runs.
@@ -62,8 +64,12 @@ pub struct Setting<'a> {
 }
 
 impl Server {
-    /// Starts the shield.
-    pub async fn seawall(setting: &Setting<'_>, program: &Path) -> anyhow::Result<Server> {
+    /// Starts the shield; `more` is added to its file.
+    pub async fn seawall(
+        setting: &Setting<'_>,
+        program: &Path,
+        more: &str,
+    ) -> anyhow::Result<Server> {
         let [plain, tls] = free_ports()?;
         let Setting {
             origin, identity, ..
@@ -84,7 +90,7 @@ impl Server {
             [[origin]]
             name = "bench"
             endpoints = ["http://{origin}"]
-            "#
+            {more}"#
         );
         let file = setting.folder.join("seawall.toml");
         fs::write(&file, text)?;
@@ -107,6 +113,23 @@ impl Server {
         Ok(Some(server))
     }
 
+    /// Starts Varnish, with its default VCL; `None` where it is not installed. It has no TLS door.
+    pub async fn varnish(setting: &Setting<'_>) -> anyhow::Result<Option<Server>> {
+        let Some(program) = machine::program("varnishd") else {
+            return Ok(None);
+        };
+        let [plain] = free_ports()?;
+        let mut command = setting.cores.server_command(program);
+        command
+            .args(["-F", "-T", "none", "-s", "malloc,1G"])
+            .args(["-p", "thread_pools=1"])
+            .arg("-n")
+            .arg(setting.folder.join("varnish"))
+            .args(["-a", &plain.to_string(), "-b", &setting.origin.to_string()]);
+        let server = Server::start("varnish", command, setting, plain, plain).await?;
+        Ok(Some(server))
+    }
+
     async fn start(
         name: &'static str,
         command: Command,
@@ -121,14 +144,14 @@ impl Server {
             tls,
             program,
         };
-        server.ready().await?;
+        server.ready(setting.ready).await?;
         Ok(server)
     }
 
     /// Waits until it answers.
-    async fn ready(&mut self) -> anyhow::Result<()> {
+    async fn ready(&mut self, path: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while !viewer::visit(self.plain, "/vod/ready.m3u8").await.whole {
+        while !viewer::visit(self.plain, path).await.whole {
             self.program.still_runs()?;
             if Instant::now() > deadline {
                 let said = self.program.last_words();

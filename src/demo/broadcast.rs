@@ -42,6 +42,16 @@ impl Plan {
         }
     }
 
+    /// Segments of this many thirds of a second, although decoders cannot begin with each of them: for
+    /// audiences that decode nothing and have no time. Not for DASH's `$Number$`.
+    #[must_use]
+    pub fn segment_thirds(self, thirds: u64) -> Plan {
+        Plan {
+            segment_fragments: thirds.max(1),
+            ..self
+        }
+    }
+
     /// Parts of this many thirds of a second: one, two or three.
     #[must_use]
     pub fn part_thirds(self, thirds: u64) -> Plan {
@@ -100,6 +110,12 @@ impl Broadcast {
     /// How long segments are.
     pub fn segment_duration(&self) -> Duration {
         time_of(self.plan.segment_fragments)
+    }
+
+    /// In whole seconds, as HLS has to say it (RFC 8216 §4.3.3.1).
+    pub(super) fn target_duration(&self) -> u64 {
+        let segment = self.segment_duration();
+        segment.as_secs() + u64::from(segment.subsec_nanos() > 0)
     }
 
     /// How long parts are.

@@ -85,7 +85,7 @@ fn head(broadcast: &Broadcast, version: u32, first: u64) -> String {
         "#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:{}\n\
          #EXT-X-MEDIA-SEQUENCE:{first}\n\
          #EXT-X-INDEPENDENT-SEGMENTS\n",
-        broadcast.segment_duration().as_secs()
+        broadcast.target_duration()
     )
 }
 

@@ -124,10 +124,4 @@ impl Edge {
             _ => msn <= self.last,
         }
     }
-
-    /// So far ahead that the answer is an error at once (rfc8216bis §6.2.5.2): more than two
-    /// segments past the last one.
-    pub fn too_far(&self, msn: u64) -> bool {
-        msn > self.last.saturating_add(2)
-    }
 }

@@ -118,7 +118,7 @@ impl Desk {
         queue_until: Instant,
         until: Instant,
     ) -> Result<Answer, Failure> {
-        let (held, covered, rank) = (errand.held, errand.covered, errand.rank);
+        let (expected, covered, rank) = (errand.expected, errand.covered, errand.rank);
         let avoided = errand.avoided;
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
@@ -127,7 +127,7 @@ impl Desk {
             .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         self.budget.lock().request(now());
         let mut tour = Tour {
-            held,
+            expected,
             hedged: self.retry.hedges(rank, &request),
             held_back: request.blocks(),
             ..Tour::new(self.order(&request, avoided), rank, queue_until, until)
@@ -142,7 +142,7 @@ impl Desk {
             let (tried, wait) = match outcome {
                 Ok(mut answer) => {
                     answer.entry.alone();
-                    let is_poor = self.is_poor(answer.head.status, held && left > 0);
+                    let is_poor = self.is_poor(answer.head.status, expected && left > 0);
                     let wait = answer.head.retry_after();
                     if let Some(former) = poor.replace(answer) {
                         former.dismiss();
@@ -220,10 +220,10 @@ impl Desk {
         site.in_good_standing(now) && self.dial.reachable(site.place)
     }
 
-    /// As good as no answer while there may be another. For something that was there a moment ago,
+    /// As good as no answer while there may be another. For something that should be there,
     /// one endpoint's word is not enough.
-    pub(super) fn is_poor(&self, status: StatusCode, held: bool) -> bool {
-        (held && is_absence(status)) || self.retry.statuses.contains(&status)
+    pub(super) fn is_poor(&self, status: StatusCode, expected: bool) -> bool {
+        (expected && is_absence(status)) || self.retry.statuses.contains(&status)
     }
 
     /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless

@@ -103,7 +103,7 @@ impl Desk {
 
     fn is_good(&self, outcome: &Outcome, tour: &Tour) -> bool {
         let status = outcome.as_ref().map(|answer| answer.head.status);
-        status.is_ok_and(|status| !self.is_poor(status, tour.held))
+        status.is_ok_and(|status| !self.is_poor(status, tour.expected))
     }
 }
 

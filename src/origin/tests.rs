@@ -54,7 +54,7 @@ fn get(path: &str) -> Errand {
 
 fn errand(method: Method, path: &str) -> Errand {
     Errand {
-        held: false,
+        expected: false,
         covered: false,
         method,
         path_and_query: path.parse().unwrap(),

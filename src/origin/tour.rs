@@ -20,7 +20,7 @@ pub(super) struct Tour {
     pub(super) reach: Reach,
     pub(super) rank: Rank,
     /// It was there a moment ago.
-    pub(super) held: bool,
+    pub(super) expected: bool,
     /// It waits at the endpoint, and takes no place among what that has to do.
     pub(super) held_back: bool,
     /// Another endpoint is asked as well when one is late.
@@ -58,7 +58,7 @@ impl Tour {
             turns: 0,
             reach: Reach::First,
             rank,
-            held: false,
+            expected: false,
             held_back: false,
             hedged: false,
             failure: Failure::Open,

@@ -13,10 +13,10 @@ use crate::media::low_latency::{DIRECTIVES, Directives, Skip};
 /// What a request asks for beyond the playlist itself.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// As the viewer asks.
-    pub directives: Directives,
     /// As the origin is asked: without a delta update that is made here.
-    pub upstream: Directives,
+    upstream: Directives,
+    /// The viewer takes a delta update, and it is made here.
+    takes_delta: bool,
     plain: PathAndQuery,
     key: Key,
 }
@@ -59,14 +59,14 @@ impl Delivery {
         plain: PathAndQuery,
         key: Key,
     ) -> Delivery {
-        let made_here = route.live.delta_updates && directives.skip == Some(Skip::Segments);
+        let takes_delta = route.live.delta_updates && directives.skip == Some(Skip::Segments);
         let upstream = Directives {
-            skip: directives.skip.filter(|_| !made_here),
+            skip: directives.skip.filter(|_| !takes_delta),
             ..directives
         };
         Delivery {
-            directives,
             upstream,
+            takes_delta,
             plain,
             key,
         }
@@ -75,11 +75,6 @@ impl Delivery {
     /// What the origin is asked for.
     pub(super) fn target(&self) -> Result<PathAndQuery, Refusal> {
         directed(&self.plain, self.upstream)
-    }
-
-    /// The viewer takes a delta update, and it is made here.
-    pub fn takes_delta(&self) -> bool {
-        self.directives.skip.is_some() && self.upstream.skip.is_none()
     }
 }
 
@@ -117,7 +112,7 @@ impl Entry {
     pub fn takes_delta(&self) -> bool {
         self.delivery
             .as_ref()
-            .is_some_and(|delivery| delivery.takes_delta())
+            .is_some_and(|delivery| delivery.takes_delta)
     }
 
     /// The request for the playlist as it is now. A viewer who takes a delta update still does.
@@ -148,8 +143,8 @@ impl Entry {
             key: Key::of_target(&self.route, self.host.as_ref(), &target),
             target,
             delivery: Some(Arc::new(Delivery {
-                directives,
                 upstream: directives,
+                takes_delta: false,
                 plain: plain.clone(),
                 key: identity.clone(),
             })),

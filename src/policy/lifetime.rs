@@ -172,7 +172,7 @@ pub struct Answered<'a> {
     pub delay: Duration,
     /// It is the state of a playlist that was asked for (LL-HLS), and will be that for ever.
     pub is_state: bool,
-    /// The shortest target duration of what a multivariant playlist lists, where any is known.
+    /// The target duration of what a multivariant playlist lists, where any is known.
     pub children: Option<Duration>,
     /// What is not there now is computed to be there in so long.
     pub due_in: Option<Duration>,

@@ -97,7 +97,7 @@ impl Track {
         self.moved = now;
     }
 
-    /// When it is expected to change next, at the latest.
+    /// How often it changes, from now on.
     pub fn paced(&mut self, period: Duration) {
         self.period = period;
     }

@@ -87,17 +87,13 @@ impl Queries {
 impl QueryPolicy {
     /// A repeated name counts once, so that two readers of the query cannot disagree about it.
     fn keep<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
-        let wanted = |name: &str| match self {
-            QueryPolicy::All => true,
-            QueryPolicy::None => false,
-            QueryPolicy::Only(names) => names.iter().any(|kept| kept == name),
-            QueryPolicy::Except(names) => names.iter().all(|dropped| dropped != name),
-        };
-        match self {
+        let (names, keeps) = match self {
             QueryPolicy::None => return None,
             QueryPolicy::All => return Some(Cow::Borrowed(query)).filter(|q| !q.is_empty()),
-            QueryPolicy::Only(_) | QueryPolicy::Except(_) => {}
-        }
+            QueryPolicy::Only(names) => (names, true),
+            QueryPolicy::Except(names) => (names, false),
+        };
+        let wanted = |name: &str| names.iter().any(|named| named == name) == keeps;
         let mut seen: Vec<&str> = Vec::new();
         let mut kept = String::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

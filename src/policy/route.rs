@@ -73,7 +73,7 @@ pub struct Lifetimes {
     /// Serve stale while refreshing, for this share of a manifest's freshness (1.0: as long again).
     pub manifest_stale_share: f64,
     /// Serve stale when the origin fails: live manifests. `None`: those that list segments for
-    /// three of their periods, others for a minute.
+    /// three of their periods and a minute at least, others for a minute.
     pub manifest_stale_if_error: Option<Duration>,
     /// Serve stale when the origin says that a manifest is not there (403, 404, 410): for so long
     /// past its freshness; nothing: the origin is believed at once.

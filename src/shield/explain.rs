@@ -79,7 +79,7 @@ impl Shield {
         let held = found.object.as_ref().map(|object| held(object, now.mono));
         let told = held.as_ref().map(|held| held.object.head.kind);
         let known = self.cache.noted(&found.slot, now.mono);
-        let watch = self.streams.watched(&entry.key);
+        let watch = self.streams.watched(&entry);
         let due = self.streams.due(&self.rules, &entry, now);
         let avoided = watch.as_ref().and_then(|watch| watch.avoided(now.mono));
         let origin = &self.origins[entry.route.origin_index];

@@ -50,12 +50,6 @@ pub(super) struct Job {
     held_back: bool,
 }
 
-/// An answer's head, judged.
-struct Judged {
-    kind: Kind,
-    storage: Storage,
-}
-
 /// What the origin said, and to which question.
 struct Told {
     reply: Reply,
@@ -83,7 +77,7 @@ impl Job {
     pub(super) async fn run(self) {
         self.await_availability().await;
         let seen = self.fill.found().object.clone();
-        let mut told = self.ask(seen.as_deref()).await;
+        let mut told = self.ask(self.held()).await;
         if let Some(Ok(answer)) = &told
             && answer.reply.status == StatusCode::NOT_MODIFIED
             && !(answer.conditional && same_object(&answer.reply, seen.as_deref()))
@@ -137,32 +131,54 @@ impl Job {
         }
     }
 
-    /// Asks the origin, for a whole object or whether the one that is held still holds. `None`: all
-    /// viewers have left, and the fill is to be given up then.
-    async fn ask(&self, seen: Option<&Object>) -> Option<Result<Told, Failure>> {
+    /// Asks the origin, for a whole object or whether the one that is held still holds. `None` as
+    /// [`Job::fetch`].
+    async fn ask(&self, held: Option<&Arc<Object>>) -> Option<Result<Told, Failure>> {
         let mut headers = self.fill.upstream().clone();
-        let held = seen.filter(|seen| seen.head.status == StatusCode::OK);
         let conditional =
             held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
-        let errand = self.errand(headers, held.is_some(), self.avoided());
-        let origin = &self.shield.origins[self.entry.route.origin_index];
-        tokio::select! {
-            reply = origin.fetch(errand) => Some(reply.map(|reply| Told { reply, conditional })),
-            () = self.given_up() => None,
-        }
+        let reply = self.fetch(headers, self.avoided()).await?;
+        Some(reply.map(|reply| Told { reply, conditional }))
     }
 
-    /// One request to the origin, which counts as one of its stream.
-    fn errand(&self, headers: HeaderMap, held: bool, avoided: Option<usize>) -> Errand {
+    /// One request to the origin, which counts as one of its stream. `None`: all viewers have left,
+    /// and the fill is to be given up then.
+    async fn fetch(
+        &self,
+        headers: HeaderMap,
+        avoided: Option<usize>,
+    ) -> Option<Result<Reply, Failure>> {
         self.shield.streams.asked(&self.entry);
         let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
-        Errand {
-            held,
+        let errand = Errand {
+            expected: self.is_expected(),
             covered: self.covered(),
             held_back: self.held_back,
             avoided,
             ..Errand::get(target, host, headers, self.rank())
+        };
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        tokio::select! {
+            reply = origin.fetch(errand) => Some(reply),
+            () = self.given_up() => None,
         }
+    }
+
+    /// It should be there: it was, or a manifest says so.
+    fn is_expected(&self) -> bool {
+        let is_due = || matches!(self.due(), Some(Due::Reckoned(due_in, _)) if due_in.is_zero());
+        self.held().is_some() || self.is_new() || is_due()
+    }
+
+    fn is_new(&self) -> bool {
+        let streams = &self.shield.streams;
+        streams.is_new(&self.entry.key, Instant::now())
+    }
+
+    /// What is held, if that is more than an error.
+    fn held(&self) -> Option<&Arc<Object>> {
+        let held = self.fill.found().object.as_ref();
+        held.filter(|held| held.head.status == StatusCode::OK)
     }
 
     /// Something is held that may be served if the origin fails.
@@ -174,10 +190,7 @@ impl Job {
 
     fn rank(&self) -> Rank {
         match self.viewer {
-            Viewer::Waits(_) => {
-                let is_new = self.shield.streams.is_new(&self.entry.key, Instant::now());
-                rank::waited_for(self.entry.kind, is_new)
-            }
+            Viewer::Waits(_) => rank::waited_for(self.entry.kind, || self.is_new()),
             Viewer::Nobody => rank::behind(self.entry.kind),
             Viewer::Coming { .. } => Rank::Ahead,
         }
@@ -193,35 +206,48 @@ impl Job {
         }
     }
 
-    fn judge(&self, reply: &Reply, facts: Option<&Facts>) -> Judged {
-        self.judge_as(reply, facts, false)
-    }
-
-    /// `is_state`: see [`Answered::is_state`].
-    fn judge_as(&self, reply: &Reply, facts: Option<&Facts>, is_state: bool) -> Judged {
-        let content_type = reply
-            .headers
+    /// What an answer with these headers carries.
+    fn kind(&self, headers: &HeaderMap) -> Kind {
+        let content_type = headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
         let kind = self.shield.streams.kind_of(&self.entry);
-        let kind = kind.refined(content_type);
-        let multivariant = facts.filter(|facts| facts.multivariant);
+        kind.refined(content_type)
+    }
+
+    fn judge(&self, reply: &Reply, kind: Kind, facts: Option<&Facts>, is_state: bool) -> Storage {
         let answered = Answered {
             status: reply.status,
-            headers: &reply.headers,
+            end_is_proven: reply.framing != Framing::UntilClose,
+            is_state,
+            due_in: self.due_in(reply.status),
+            ..self.answered(reply, &reply.headers, kind, facts)
+        };
+        storage(&answered, &self.entry.route, Moment::now())
+    }
+
+    /// A good answer that is whole, with these headers.
+    fn answered<'a>(
+        &self,
+        reply: &Reply,
+        headers: &'a HeaderMap,
+        kind: Kind,
+        facts: Option<&'a Facts>,
+    ) -> Answered<'a> {
+        let multivariant = facts.filter(|facts| facts.multivariant);
+        let children =
+            multivariant.and_then(|_| self.shield.streams.target_duration(&self.entry.key));
+        Answered {
+            status: StatusCode::OK,
+            headers,
             kind,
             facts,
-            end_is_proven: reply.framing != Framing::UntilClose,
+            end_is_proven: true,
             authorized: self.authorized(),
             delay: self.delay(reply),
-            is_state,
-            children: multivariant
-                .and_then(|_| self.shield.streams.target_duration(&self.entry.key)),
-            due_in: self.due_in(reply.status),
-        };
-        Judged {
-            kind,
-            storage: storage(&answered, &self.entry.route, Moment::now()),
+            is_state: facts.is_some_and(|facts| self.is_state(facts)),
+            children,
+            due_in: None,
         }
     }
 
@@ -242,16 +268,16 @@ impl Job {
         if let Some(left) = self.doubted(reply.status) {
             return self.missing(reply, left).await;
         }
-        let judged = self.judge(&reply, None);
-        match judged.storage {
+        let kind = self.kind(&reply.headers);
+        match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
             Storage::Gone => self.gone(reply).await,
             Storage::Refused => self.refused(reply).await,
-            _ if reply.status == StatusCode::OK && judged.kind.is_manifest() => {
+            _ if reply.status == StatusCode::OK && kind.is_manifest() => {
                 self.manifest(reply).await;
             }
             Storage::Pass(reason) => self.pass(reply, reason),
-            Storage::Store(lifetime) => self.stream(reply, judged.kind, lifetime).await,
+            Storage::Store(lifetime) => self.stream(reply, kind, lifetime).await,
         }
     }
 

@@ -176,7 +176,7 @@ impl Shield {
             attention.is_tended()
                 || self
                     .streams
-                    .watched(&entry.key)
+                    .watched(entry)
                     .is_some_and(|watch| self.tend(&watch))
         })
     }

@@ -151,14 +151,14 @@ impl Shield {
     ) -> Result<Reply, Failure> {
         let entry = &ask.entry;
         let errand = Errand {
-            held: false,
+            expected: false,
             covered: false,
             method,
             path_and_query: entry.target.clone(),
             host: entry.host.clone(),
             headers,
             body,
-            rank: rank::waited_for(entry.kind, self.streams.is_new(&entry.key, ask.now)),
+            rank: rank::waited_for(entry.kind, || self.streams.is_new(&entry.key, ask.now)),
             held_back: false,
             avoided: None,
         };

@@ -242,7 +242,7 @@ impl Source {
             target,
             host,
             headers,
-            rank::waited_for(self.found.kind, false),
+            rank::waited_for(self.found.kind, || false),
         );
         let origin = &self.shield.origins[self.route.origin_index];
         let mut reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;

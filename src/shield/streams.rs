@@ -36,9 +36,9 @@ const WATCHES_MAX: usize = 20_000;
 /// A manifest that nobody has asked for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// So many announced things are known at once, at most. Others are asked for as if they were there.
-const HINTS_MAX: usize = 4 * WATCHES_MAX;
+const ANNOUNCED_MAX: usize = 4 * WATCHES_MAX;
 /// What has been announced and has not come after so long is not expected any more.
-const HINTED_MAX: Duration = Duration::from_secs(20);
+const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
 /// Of the manifests that list what lies in one directory, so many are remembered.
 const LISTING_MAX: usize = 16;
 /// Lists shorter than this are not worth sweeping.
@@ -63,7 +63,7 @@ struct Lists {
     /// Which manifests list what lies in a directory, the last one at the end.
     places: HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>,
     /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
-    hints: HashMap<Key, Instant, ahash::RandomState>,
+    announced: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
 }
 
@@ -133,8 +133,9 @@ impl Streams {
         Some(watch)
     }
 
-    pub(super) fn watched(&self, key: &Key) -> Option<Arc<Watch>> {
-        self.lists.lock().watches.get(key).cloned()
+    /// The watch of what this is a state of.
+    pub(super) fn watched(&self, entry: &Entry) -> Option<Arc<Watch>> {
+        self.lists.lock().watches.get(entry.identity()).cloned()
     }
 
     /// A manifest that lists others makes them one stream.
@@ -154,16 +155,7 @@ impl Streams {
         }
     }
 
-    /// A version has just listed these.
-    pub(super) fn lists_anew(&self, news: &News) {
-        let mut lists = self.lists.lock();
-        lists.sweep(news.found);
-        for coming in &news.coming {
-            lists.new.insert(coming.entry.key.clone(), news.new_until);
-        }
-    }
-
-    /// Is it at the live edge of a stream?
+    /// Did a manifest list it just now, so that it is at the live edge of a stream?
     pub(super) fn is_new(&self, key: &Key, now: Instant) -> bool {
         let until = self.lists.lock().new.get(key).copied();
         until.is_some_and(|until| now < until)
@@ -190,39 +182,21 @@ impl Streams {
         self.apart.kind_of(entry).unwrap_or(entry.kind)
     }
 
-    /// The stream's objects lie there.
-    pub(super) fn lies_in(&self, places: &[Key], watch: &Arc<Watch>) {
+    /// Files what a version of this manifest brought.
+    pub(super) fn file(&self, news: &News, watch: &Arc<Watch>) {
         let mut lists = self.lists.lock();
-        for place in places {
-            let listing = lists.places.entry(place.clone()).or_default();
-            let own = Arc::as_ptr(watch);
-            listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
-            if listing.len() >= LISTING_MAX {
-                listing.remove(0);
-            }
-            listing.push(Arc::downgrade(watch));
+        lists.sweep(news.found);
+        let listed = news.listed.iter().map(|key| (key.clone(), news.new_until));
+        lists.new.extend(listed);
+        for place in &news.places {
+            lists.lies_in(place, watch);
         }
-    }
-
-    /// A version announces other things than the one before it.
-    pub(super) fn hints(&self, news: &News) {
-        if news.hinted.is_empty() && news.unhinted.is_empty() {
-            return;
-        }
-        let mut lists = self.lists.lock();
-        for key in &news.unhinted {
-            lists.hints.remove(key);
-        }
-        let until = Instant::now() + HINTED_MAX;
-        if lists.hints.len() < HINTS_MAX {
-            let keys = news.hinted.iter().map(|hint| hint.entry.key.clone());
-            lists.hints.extend(keys.map(|key| (key, until)));
-        }
+        lists.announce(news);
     }
 
     /// It is announced, and not there yet.
-    fn is_hinted(&self, key: &Key, now: Instant) -> bool {
-        let until = self.lists.lock().hints.get(key).copied();
+    fn is_announced(&self, key: &Key, now: Instant) -> bool {
+        let until = self.lists.lock().announced.get(key).copied();
         until.is_some_and(|until| now < until)
     }
 
@@ -282,7 +256,7 @@ impl Streams {
 impl Shield {
     /// The origin is expected to hold its answer back until there is something to answer with.
     pub(super) fn is_held_back(&self, entry: &Entry) -> bool {
-        entry.directives().msn.is_some() || self.streams.is_hinted(&entry.key, Instant::now())
+        entry.directives().msn.is_some() || self.streams.is_announced(&entry.key, Instant::now())
     }
 }
 
@@ -292,6 +266,29 @@ impl Lists {
         let parent = self.parents.get(entry.identity());
         let known = parent.map(|(stream, _)| Arc::clone(stream));
         known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())))
+    }
+
+    /// The stream's objects lie there.
+    fn lies_in(&mut self, place: &Key, watch: &Arc<Watch>) {
+        let listing = self.places.entry(place.clone()).or_default();
+        let own = Arc::as_ptr(watch);
+        listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
+        if listing.len() >= LISTING_MAX {
+            listing.remove(0);
+        }
+        listing.push(Arc::downgrade(watch));
+    }
+
+    /// A version announces other things than the one before it.
+    fn announce(&mut self, news: &News) {
+        for key in &news.withdrawn {
+            self.announced.remove(key);
+        }
+        let until = news.found + ANNOUNCED_FOR_MAX;
+        if self.announced.len() < ANNOUNCED_MAX {
+            let keys = news.announced.iter().map(|one| one.entry.key.clone());
+            self.announced.extend(keys.map(|key| (key, until)));
+        }
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -310,12 +307,12 @@ impl Lists {
         self.places
             .retain(|_, listing| listing.iter().any(is_known));
         self.new.retain(|_, until| now < *until);
-        self.hints.retain(|_, until| now < *until);
+        self.announced.retain(|_, until| now < *until);
         self.sweep_at = 2 * self.len();
     }
 
     fn len(&self) -> usize {
-        let timed = self.new.len() + self.hints.len();
+        let timed = self.new.len() + self.announced.len();
         self.watches.len() + self.parents.len() + self.places.len() + timed
     }
 }

@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use seawall::demo::{self, Clock, Form, Hand, Place, Plan, Rendition, Utc};
-use seawall::origin::Endpoint;
 use seawall::policy::route::QueryPolicy;
 use tokio::task::JoinHandle;
 
-use crate::support::shield::Builder;
+use crate::support::shield::{Builder, endpoint_at};
 use crate::support::viewer::Viewer;
 use crate::support::{Gate, Origin, Response, Shield, eventually, get, manifest, segment, status};
 
@@ -328,15 +327,7 @@ const PART: Duration = Duration::from_nanos(333_333_334);
 async fn on_air() -> (demo::Origin, Hand, Shield) {
     let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
     let demo = demo::Origin::start(Plan::from(START), clock).unwrap();
-    let unused = Origin::start().await;
-    let address = demo.address();
-    let shield = Shield::in_front_of(&unused)
-        .origin(|group| {
-            let endpoint = Endpoint::new(false, address.ip().to_string(), address.port());
-            group.endpoints = vec![endpoint];
-        })
-        .start()
-        .await;
+    let shield = Shield::before(endpoint_at(demo.address())).start().await;
     (demo, hand, shield)
 }
 

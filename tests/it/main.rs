@@ -40,6 +40,7 @@ mod origin_decides_how_long;
 mod origins_may_come_and_go;
 mod other_methods;
 mod parts_of_an_object;
+mod players_notice_nothing;
 mod purged_is_gone;
 mod s3_takes_our_signatures;
 mod some_things_are_never_kept;

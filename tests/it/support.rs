@@ -1,5 +1,6 @@
 //! What scenarios are told with: a scripted origin, the shield in front of it, and viewers.
 
+pub mod audience;
 pub mod bucket;
 pub mod content;
 pub mod crowd;

@@ -125,7 +125,7 @@ fn skippable(listed: &Range<u64>) -> u64 {
 }
 
 fn control(broadcast: &Broadcast, rendition: Rendition, text: &mut String) {
-    let target = broadcast.segment_duration().as_secs();
+    let target = broadcast.target_duration();
     let part = part_target(broadcast, rendition);
     let _ = writeln!(
         text,

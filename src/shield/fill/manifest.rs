@@ -1,25 +1,27 @@
 //! A manifest is held whole, read, and compared with what viewers have seen; only then is it handed on.
 //! One that is broken, or lags behind, is a failed fetch, and another endpoint is asked.
 
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use super::Job;
 use crate::cache::{Head, Verdict};
-use crate::media::Manifest;
+use crate::media::{Facts, Kind, Manifest};
 use crate::origin::{Failure, Reply};
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
-use crate::shield::manifest;
-use crate::shield::streams::{self, News, Watch};
+use crate::shield::coding::{self, Unreadable};
+use crate::shield::streams::{News, Source, Unfit, Watch};
 use crate::shield::whole::{Unread, whole};
 
 /// A manifest that may be shown.
 pub(super) struct Text {
     pub(super) reply: Reply,
+    pub(super) kind: Kind,
     pub(super) body: Bytes,
     /// `None`: it is in a coding that nobody here reads.
     pub(super) manifest: Option<Manifest>,
@@ -30,24 +32,23 @@ pub(super) struct Text {
 }
 
 /// Why there is none.
-struct Refused {
-    failure: Failure,
-    /// What was sent is no use; another endpoint may have better.
-    unfit: Option<streams::Unfit>,
+enum Refused {
+    /// It did not come.
+    Unheard(Failure),
+    /// What came is no use; another endpoint may have better.
+    Unfit,
 }
 
-impl Refused {
-    fn heard_nothing(failure: Failure) -> Refused {
-        Refused {
-            failure,
-            unfit: None,
-        }
+impl Text {
+    fn facts(&self) -> Option<&Facts> {
+        self.manifest.as_ref().map(|manifest| &manifest.facts)
     }
 
-    fn unfit(why: streams::Unfit) -> Refused {
-        Refused {
-            failure: Failure::Protocol,
-            unfit: Some(why),
+    /// What it is to the newest version that viewers have seen.
+    fn progress(&self) -> Progress {
+        match (&self.watch, self.facts()) {
+            (Some(watch), Some(facts)) => watch.judge(facts, self.seen),
+            _ => Progress::Onward,
         }
     }
 }
@@ -56,21 +57,26 @@ impl Job {
     pub(super) async fn manifest(self, reply: Reply) {
         let first = reply.endpoint;
         let mut text = self.read(reply).await;
-        if let Err(Refused { unfit: Some(_), .. }) = text
+        if let Err(Refused::Unfit) = text
             && let Some(other) = self.elsewhere(first).await
         {
             text = self.read(other).await;
         }
         match text {
             Ok(text) => self.show(text),
-            Err(refused) => self.failed(refused.failure),
+            Err(Refused::Unheard(failure)) => self.failed(failure),
+            Err(Refused::Unfit) => self.failed(Failure::Protocol),
         }
+    }
+
+    fn watched(&self) -> Option<Arc<Watch>> {
+        self.shield.streams.watched(&self.entry)
     }
 
     /// The endpoint that is asked last, since it gave something unfit.
     pub(super) fn avoided(&self) -> Option<usize> {
         let manifest = self.entry.kind.is_manifest();
-        let watch = manifest.then(|| self.shield.streams.watched(self.entry.identity()));
+        let watch = manifest.then(|| self.watched());
         watch.flatten()?.avoided(Instant::now())
     }
 
@@ -80,9 +86,8 @@ impl Job {
         if !origin.has_others() {
             return None;
         }
-        let held = self.fill.found().object.is_some();
-        let errand = self.errand(self.fill.upstream().clone(), held, Some(than));
-        let reply = origin.fetch(errand).await.ok()?;
+        let reply = self.fetch(self.fill.upstream().clone(), Some(than)).await?;
+        let reply = reply.ok()?;
         let fit = reply.status == StatusCode::OK && reply.endpoint != than;
         fit.then_some(reply)
     }
@@ -90,47 +95,42 @@ impl Job {
     async fn read(&self, mut reply: Reply) -> Result<Text, Refused> {
         let (sent, seen) = self.times(&reply);
         let bytes_max = self.shield.settings.manifest_bytes_max;
+        let kind = self.kind(&reply.headers);
         let reserve = |bytes| self.fill.reserve(bytes);
-        let body = whole(&mut reply.body, bytes_max, reserve).await;
-        let body = body.map_err(|unread| match unread {
-            Unread::Origin(failure) => Refused::heard_nothing(failure),
-            Unread::NoRoom => Refused::heard_nothing(Failure::Busy),
-            Unread::TooLarge => Refused::unfit(streams::Unfit::Broken),
-        })?;
-        let kind = self.judge(&reply, None).kind;
-        let manifest = manifest::read(kind, &reply.headers, &body, bytes_max);
-        let endpoint = reply.endpoint;
-        let manifest = manifest.map_err(|why| {
-            let path = self.entry.target.path();
-            tracing::warn!(path, endpoint, "manifest refused: {why}");
-            let watch = self.shield.streams.watched(self.entry.identity());
-            self.refuse(watch, endpoint, streams::Unfit::Broken)
-        })?;
+        let read = match whole(&mut reply.body, bytes_max, reserve).await {
+            Ok(body) => {
+                let manifest = coding::read(kind, &reply.headers, &body, bytes_max);
+                manifest.map(|manifest| (body, manifest))
+            }
+            Err(unread) => Err(unread.into()),
+        };
+        let (body, manifest) = match read {
+            Ok(read) => read,
+            Err(Unreadable::Body(Unread::Origin(failure))) => {
+                return Err(Refused::Unheard(failure));
+            }
+            Err(Unreadable::Body(Unread::NoRoom)) => return Err(Refused::Unheard(Failure::Busy)),
+            Err(why) => {
+                return Err(self.refuse(self.watched(), reply.endpoint, Unfit::Broken, &why));
+            }
+        };
         let facts = manifest.as_ref().map(|manifest| &manifest.facts);
         let streams = &self.shield.streams;
-        let watch = facts.and_then(|facts| streams.watch(&self.entry, facts, seen));
-        let progress = match (&watch, facts) {
-            (Some(watch), Some(facts)) => watch.judge(facts, seen),
-            _ => Progress::Onward,
-        };
-        // While this one was on its way, another request may have brought a newer one.
-        let overtaken = || watch.as_ref().is_some_and(|watch| watch.overtakes(sent));
-        if progress == Progress::Behind && !overtaken() {
-            let path = self.entry.target.path();
-            tracing::warn!(
-                path,
-                endpoint,
-                "manifest refused: behind what viewers have seen"
-            );
-            return Err(self.refuse(watch, endpoint, streams::Unfit::Behind));
-        }
-        Ok(Text {
+        let text = Text {
+            watch: facts.and_then(|facts| streams.watch(&self.entry, facts, seen)),
             reply,
+            kind,
             body,
             manifest,
-            watch,
             seen,
-        })
+        };
+        // While this one was on its way, another request may have brought a newer one.
+        let overtaken = |watch: &Arc<Watch>| watch.overtakes(sent);
+        if text.progress() == Progress::Behind && !text.watch.as_ref().is_some_and(overtaken) {
+            let why = "behind what viewers have seen";
+            return Err(self.refuse(text.watch, text.reply.endpoint, Unfit::Behind, &why));
+        }
+        Ok(text)
     }
 
     /// When the request was sent, and when its answer was what there was.
@@ -140,29 +140,32 @@ impl Job {
         (sent, if self.held_back { now } else { sent })
     }
 
-    fn refuse(&self, watch: Option<Arc<Watch>>, endpoint: usize, why: streams::Unfit) -> Refused {
-        self.shield.streams.unfit(why);
+    fn refuse(
+        &self,
+        watch: Option<Arc<Watch>>,
+        endpoint: usize,
+        reason: Unfit,
+        why: &dyn Display,
+    ) -> Refused {
+        let path = self.entry.target.path();
+        tracing::warn!(path, endpoint, "manifest refused: {why}");
+        self.shield.streams.unfit(reason);
         if let Some(watch) = watch {
             watch.avoid(endpoint, Instant::now());
         }
-        Refused::unfit(why)
+        Refused::Unfit
     }
 
     /// Shows it to all who wait, and files it. Versions of one manifest come by several ways, but are shown
     /// one after the other, and none after a newer one.
-    fn show(self, text: Text) {
+    fn show(mut self, text: Text) {
         let watch = text.watch.clone();
         let turn = watch.as_ref().map(|watch| watch.turn());
-        let facts = text.manifest.as_ref().map(|manifest| &manifest.facts);
-        let progress = match (&watch, facts) {
-            (Some(watch), Some(facts)) => watch.judge(facts, text.seen),
-            _ => Progress::Onward,
-        };
+        let progress = text.progress();
         if progress == Progress::Behind {
             return self.overtaken();
         }
-        let judged = self.judge(&text.reply, facts);
-        let lifetime = match judged.storage {
+        let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
             Storage::Store(lifetime) => lifetime,
             Storage::Pass(reason) => {
                 return self.hand_over_whole(text.reply, text.body, reason);
@@ -174,19 +177,19 @@ impl Job {
         };
         let (shield, news) = (Arc::clone(&self.shield), self.learn(&text, progress));
         let seen = text.seen;
-        let (job, version) = self.version(text, judged.kind, lifetime, progress);
+        let version = self.version(text, lifetime, progress);
         if let Some(watch) = &watch {
             watch.good_for(left(&version.object.head, seen), seen);
         }
-        job.file(version);
+        self.file(version);
         drop(turn);
         if let Some(news) = news {
             let coming = shield.wanted(news.coming);
             if let Some(watch) = &watch {
                 watch.grew(coming.len());
             }
-            shield.fetch_ahead(coming, streams::Source::Playlist);
-            shield.fetch_hinted(news.hinted);
+            shield.fetch_ahead(coming, Source::Playlist);
+            shield.fetch_announced(news.announced);
         }
         if let Some(watch) = &watch {
             shield.tend(watch);
@@ -223,9 +226,7 @@ impl Job {
         }
         let watch = text.watch.as_ref()?;
         let news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);
-        shield.streams.lies_in(&news.places, watch);
-        shield.streams.lists_anew(&news);
-        shield.streams.hints(&news);
+        shield.streams.file(&news, watch);
         for place in &news.left {
             shield.cache.end_epoch(place);
         }
@@ -244,7 +245,7 @@ impl Job {
         if self.entry.is_directed() {
             return;
         }
-        let Some(watch) = self.shield.streams.watched(self.entry.identity()) else {
+        let Some(watch) = self.watched() else {
             return;
         };
         let (_, seen) = self.times(reply);
@@ -257,14 +258,14 @@ impl Job {
     fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize) {
         let now = Instant::now();
         if watch.stalled(now) {
-            self.shield.streams.unfit(streams::Unfit::Stalled);
+            self.shield.streams.unfit(Unfit::Stalled);
             watch.avoid(endpoint, now);
         }
     }
 }
 
 /// For how long it may be served from a moment on while it is looked after.
-fn left(head: &Head, now: Instant) -> std::time::Duration {
+fn left(head: &Head, now: Instant) -> Duration {
     let lifetime = &head.lifetime;
     let tended = lifetime.tended_for(head.facts.as_ref());
     tended.saturating_sub(lifetime.age(now))

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::Job;
 use crate::cache::{Head, Object, Verdict};
 use crate::origin::Reply;
-use crate::policy::lifetime::{Answered, Storage, storage};
+use crate::policy::lifetime::{Storage, storage};
 use crate::policy::vary::Vary;
 use crate::policy::{Lifetime, Moment, conditional, headers};
-use crate::shield::manifest;
+use crate::shield::coding;
 
 impl Job {
     /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
@@ -25,18 +25,7 @@ impl Job {
         judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
         judged.remove(http::header::AGE);
         judged.extend(headers::age(&reply.headers));
-        let answered = Answered {
-            status: seen.head.status,
-            headers: &judged,
-            kind: seen.head.kind,
-            facts: seen.head.facts.as_ref(),
-            end_is_proven: true,
-            authorized: self.authorized(),
-            delay: self.delay(reply),
-            is_state: false,
-            children: self.shield.streams.target_duration(&self.entry.key),
-            due_in: None,
-        };
+        let answered = self.answered(reply, &judged, seen.head.kind, seen.head.facts.as_ref());
         let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
             Storage::Store(lifetime) => (lifetime, true),
             _ => (Lifetime::none(now.mono), false),
@@ -51,7 +40,7 @@ impl Job {
         let coded = seen.coded.as_ref().map(|coded| Bytes::clone(&coded.body));
         let object = Object::new(head, Bytes::clone(&seen.body));
         let mut object = match coded {
-            Some(coded) => manifest::with_coded(object, coded),
+            Some(coded) => coding::with_coded(object, coded),
             None => object,
         };
         object.delta = seen.delta.as_ref().map(|delta| {

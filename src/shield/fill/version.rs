@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::Job;
 use super::manifest::Text;
 use crate::cache::{Object, Verdict};
-use crate::media::{Facts, Kind, Liveness, low_latency};
+use crate::media::{Facts, Liveness, low_latency};
 use crate::policy::Lifetime;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
-use crate::shield::manifest;
+use crate::shield::coding;
 
 /// A version that is about to be filed.
 pub(super) struct Version {
@@ -25,42 +25,40 @@ pub(super) struct Version {
 impl Job {
     /// Makes an answer of a manifest, in all its forms.
     pub(super) fn version(
-        mut self,
+        &mut self,
         text: Text,
-        kind: Kind,
         lifetime: Lifetime,
         progress: Progress,
-    ) -> (Job, Version) {
+    ) -> Version {
         if self.entry.is_directed() && progress == Progress::Restarted {
             // It is the first of the new epoch.
             self.tie = Some(self.shield.cache.tie(&self.entry.states()));
         }
         let facts = text.manifest.map(|manifest| manifest.facts);
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
-        let judged = is_state.then(|| self.judge_as(&text.reply, facts.as_ref(), true));
-        let as_state = judged.and_then(|judged| match judged.storage {
+        let judged = is_state.then(|| self.judge(&text.reply, text.kind, facts.as_ref(), true));
+        let as_state = judged.and_then(|judged| match judged {
             Storage::Store(lifetime) => Some(lifetime),
             _ => None,
         });
         let vary = Vary::of(&text.reply.headers);
         let (status, headers) = (text.reply.status, text.reply.headers);
-        let mut head = self.head(status, headers, kind, lifetime, true);
+        let mut head = self.head(status, headers, text.kind, lifetime, true);
         head.facts = facts;
         head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
         let delta = self.delta(head.facts.as_ref(), &text.body);
         let delta = delta.map(|delta| Object::new(head.clone(), delta.into()));
-        let mut object = manifest::coded(Object::new(head, text.body));
-        object.delta = delta.map(|delta| Arc::new(manifest::coded(delta)));
-        let version = Version {
+        let mut object = coding::coded(Object::new(head, text.body));
+        object.delta = delta.map(|delta| Arc::new(coding::coded(delta)));
+        Version {
             object,
             vary,
             as_state,
-        };
-        (self, version)
+        }
     }
 
     /// Is it the state that was asked for, and not merely what there was?
-    fn is_state(&self, facts: &Facts) -> bool {
+    pub(super) fn is_state(&self, facts: &Facts) -> bool {
         let asked = self.entry.directives();
         let edge = facts.edge.as_ref();
         let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));

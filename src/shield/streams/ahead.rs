@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::lanes::{Coming, Wanted};
-use super::news::Hint;
+use super::news::Announced;
 use crate::cache::Attention;
 use crate::policy::access::Entry;
 use crate::shield::Shield;
@@ -20,13 +20,13 @@ const AHEAD_MAX: usize = 64;
 /// … announced and waited for: one a rendition of a low-latency stream …
 const ANNOUNCED_MAX: usize = 512;
 /// … and by what viewers say, who may say anything.
-const HINTED_MAX: usize = 16;
+const TOLD_MAX: usize = 16;
 
 /// What is being fetched ahead, and what came of it.
 pub(in crate::shield) struct Ahead {
     places: Arc<Semaphore>,
     announced: Arc<Semaphore>,
-    hinted: Arc<Semaphore>,
+    told: Arc<Semaphore>,
     fetched: [AtomicU64; Source::ALL.len()],
     used: Arc<AtomicU64>,
     left_out: AtomicU64,
@@ -73,7 +73,7 @@ impl Default for Ahead {
         Ahead {
             places: Arc::new(Semaphore::new(AHEAD_MAX)),
             announced: Arc::new(Semaphore::new(ANNOUNCED_MAX)),
-            hinted: Arc::new(Semaphore::new(HINTED_MAX)),
+            told: Arc::new(Semaphore::new(TOLD_MAX)),
             fetched: Default::default(),
             used: Arc::default(),
             left_out: AtomicU64::new(0),
@@ -125,7 +125,7 @@ impl Shield {
     pub(in crate::shield) fn fetch_ahead(self: &Arc<Self>, coming: Vec<Entry>, source: Source) {
         let ahead = &self.streams.ahead;
         let places = match source {
-            Source::Nor => &ahead.hinted,
+            Source::Nor => &ahead.told,
             Source::Playlist | Source::Template => &ahead.places,
         };
         for entry in coming {
@@ -135,12 +135,12 @@ impl Shield {
     }
 
     /// Asks for what a new version announces: the origin answers when it is there.
-    pub(in crate::shield) fn fetch_hinted(self: &Arc<Self>, hinted: Vec<Hint>) {
-        for hint in hinted.into_iter().filter(|hint| hint.whole && hint.new) {
-            let origin = &self.origins[hint.entry.route.origin_index];
+    pub(in crate::shield) fn fetch_announced(self: &Arc<Self>, announced: Vec<Announced>) {
+        for one in announced.into_iter().filter(|one| one.whole && one.new) {
+            let origin = &self.origins[one.entry.route.origin_index];
             let places = &self.streams.ahead.announced;
             let has_room = || origin.has_room_to_wait();
-            self.fetch_one(&hint.entry, Source::Playlist, places, has_room);
+            self.fetch_one(&one.entry, Source::Playlist, places, has_room);
         }
     }
 

@@ -14,13 +14,13 @@ use crate::policy::{Key, Rules};
 const NEW_PERIODS: u32 = 3;
 
 /// So many names are remembered of a manifest that leaves out what was listed before.
-const LISTED_MAX: usize = 1024;
+const REMEMBERED_MAX: usize = 1024;
 
 /// What a manifest lists lies in so many directories, as far as is remembered.
 const PLACES_MAX: usize = 256;
 
 /// Something that may be asked for before it is there (`EXT-X-PRELOAD-HINT`).
-pub(in crate::shield) struct Hint {
+pub(in crate::shield) struct Announced {
     pub(in crate::shield) entry: Entry,
     /// All of it, and not a part of something that grows.
     pub(in crate::shield) whole: bool,
@@ -30,16 +30,18 @@ pub(in crate::shield) struct Hint {
 
 /// What a version brought.
 pub(in crate::shield) struct News {
-    /// What it lists that the one before did not; nothing for the first version.
-    pub(in crate::shield) coming: Vec<Coming>,
+    /// What it lists whole that the one before did not.
+    pub(in crate::shield) listed: Vec<Key>,
     /// So long that counts as new.
     pub(in crate::shield) new_until: Instant,
+    /// What of that is to be fetched, if anybody wants it; nothing for the first version.
+    pub(in crate::shield) coming: Vec<Coming>,
     /// When it was found.
     pub(in crate::shield) found: Instant,
     /// What it announces that is not there yet.
-    pub(in crate::shield) hinted: Vec<Hint>,
+    pub(in crate::shield) announced: Vec<Announced>,
     /// What the one before announced and this one does not.
-    pub(in crate::shield) unhinted: Vec<Key>,
+    pub(in crate::shield) withdrawn: Vec<Key>,
     /// Where what it lists lies, as far as that was not known.
     pub(in crate::shield) places: Vec<Key>,
     /// Places whose epoch has ended: it is the first version of a new generation.
@@ -60,7 +62,7 @@ impl Course {
         let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
         let low_latency = facts.part_target.is_some();
         let mut new = self.list(entry, rules, listing, low_latency, is_delta);
-        let (hinted, past) = self.hint(entry, rules, listing);
+        let (announced, past) = self.announce(entry, rules, listing);
         // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
         let come = past.iter().filter(|(_, whole)| *whole);
         for (entry, _) in come {
@@ -69,21 +71,23 @@ impl Course {
             }
         }
         let is_numbered = facts.edge.as_ref().is_some_and(|edge| edge.numbered);
+        let listed: Vec<Key> = new.iter().map(|entry| entry.key.clone()).collect();
         let coming = match (first, is_numbered) {
             (true, _) => Vec::new(),
             (_, true) => new.into_iter().map(Coming::surely).collect(),
             (_, false) => {
-                let new: HashSet<Key> = new.into_iter().map(|entry| entry.key).collect();
+                let new: HashSet<&Key> = listed.iter().collect();
                 let is_new = |key: &Key| new.contains(key);
                 self.lanes.listed(rules, entry, listing, is_new)
             }
         };
         News {
-            coming,
+            listed,
             new_until: sent + self.period * NEW_PERIODS,
+            coming,
             found: sent,
-            hinted,
-            unhinted: past.into_iter().map(|(entry, _)| entry.key).collect(),
+            announced,
+            withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
             places: self.places[known..].to_vec(),
             left,
         }
@@ -107,7 +111,7 @@ impl Course {
         let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
         let whole = listed.filter(|listed| listed.range.is_none());
         let before = std::mem::take(&mut self.listed);
-        if is_delta && before.len() < LISTED_MAX {
+        if is_delta && before.len() < REMEMBERED_MAX {
             // What it leaves out is listed all the same.
             self.listed.clone_from(&before);
         }
@@ -142,28 +146,28 @@ impl Course {
     }
 
     /// What is announced now, and what is no more.
-    fn hint(
+    fn announce(
         &mut self,
         entry: &Entry,
         rules: &Rules,
         listing: &Listing,
-    ) -> (Vec<Hint>, Vec<(Entry, bool)>) {
-        let mut past = std::mem::take(&mut self.hints);
-        let mut hinted = Vec::new();
+    ) -> (Vec<Announced>, Vec<(Entry, bool)>) {
+        let mut past = std::mem::take(&mut self.announced);
+        let mut announced = Vec::new();
         for Listed { uri, range, .. } in &listing.coming {
             let Some(entry) = entry.sibling(rules, uri) else {
                 continue;
             };
             let whole = range.is_none();
-            self.hints.push((entry.clone(), whole));
-            hinted.push(Hint {
+            self.announced.push((entry.clone(), whole));
+            announced.push(Announced {
                 new: past.iter().all(|(before, _)| before.key != entry.key),
                 whole,
                 entry,
             });
         }
-        let still = |key: &Key| self.hints.iter().any(|(hint, _)| hint.key == *key);
+        let still = |key: &Key| self.announced.iter().any(|(one, _)| one.key == *key);
         past.retain(|(entry, _)| !still(&entry.key));
-        (hinted, past)
+        (announced, past)
     }
 }

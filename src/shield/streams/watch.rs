@@ -53,7 +53,7 @@ pub(super) struct Course {
     taken: Option<Instant>,
     blocking: Blocking,
     /// What is announced; and whether that is all of something.
-    pub(super) hints: Vec<(Entry, bool)>,
+    pub(super) announced: Vec<(Entry, bool)>,
     /// Fingerprints of what the last version listed, and where that lies.
     pub(super) listed: HashSet<u64, ahash::RandomState>,
     pub(super) places: Vec<Key>,
@@ -92,7 +92,7 @@ impl Watch {
                 heard: 0,
                 taken: None,
                 blocking: Blocking::default(),
-                hints: Vec::new(),
+                announced: Vec::new(),
                 listed: HashSet::default(),
                 places: Vec::new(),
                 lanes: Arc::default(),

@@ -38,8 +38,14 @@ pub struct Shield {
 impl Shield {
     /// One listener, one route for everything, one origin group with one endpoint, default bounds.
     pub fn in_front_of(origin: &Origin) -> Builder {
+        let protocol = origin.protocol();
+        Shield::before(endpoint(origin)).origin(|group| group.protocol = protocol)
+    }
+
+    /// The same in front of an endpoint that is no scripted origin.
+    pub fn before(endpoint: Endpoint) -> Builder {
         Builder {
-            config: config(origin),
+            config: config(endpoint),
             lookup: Arc::new(|host, port| {
                 use std::net::ToSocketAddrs;
                 Ok((host, port).to_socket_addrs()?.collect())
@@ -238,7 +244,7 @@ fn free_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn config(origin: &Origin) -> Config {
+fn config(endpoint: Endpoint) -> Config {
     let listener = Listener {
         address: Address::Tcp(free_port()),
         tls: None,
@@ -256,7 +262,7 @@ fn config(origin: &Origin) -> Config {
             listen: Some(free_port()),
         },
         rules,
-        origins: vec![group(origin)],
+        origins: vec![origin::Settings::single(ONLY, endpoint)],
         cache: cache::Settings::default(),
         shield: shield::Settings::default(),
         telemetry: telemetry::Settings::default(),
@@ -265,20 +271,14 @@ fn config(origin: &Origin) -> Config {
     }
 }
 
-/// A group of the one origin.
-fn group(origin: &Origin) -> origin::Settings {
-    let mut group = origin::Settings::single(ONLY, endpoint(origin));
-    group.protocol = origin.protocol();
-    group
-}
-
 /// Where an origin listens, as the configuration says it.
 pub fn endpoint(origin: &Origin) -> Endpoint {
-    Endpoint::new(
-        false,
-        origin.address().ip().to_string(),
-        origin.address().port(),
-    )
+    endpoint_at(origin.address())
+}
+
+/// The same of anything that listens there.
+pub fn endpoint_at(address: SocketAddr) -> Endpoint {
+    Endpoint::new(false, address.ip().to_string(), address.port())
 }
 
 /// The one route, for every host and path.

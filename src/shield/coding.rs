@@ -19,7 +19,7 @@ const CODED_BYTES_MIN: usize = 600;
 
 /// Why a manifest is a failed fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum Unreadable {
     #[error(transparent)]
     Body(#[from] Unread),
     #[error(transparent)]
@@ -34,7 +34,7 @@ pub(super) fn read(
     headers: &HeaderMap,
     body: &Bytes,
     bytes_max: u64,
-) -> Result<Option<Manifest>, Unfit> {
+) -> Result<Option<Manifest>, Unreadable> {
     let coding = headers.get(header::CONTENT_ENCODING);
     match coding.map(|coding| coding.as_bytes().to_ascii_lowercase()) {
         None => Ok(Some(read_manifest(kind, body)?)),
@@ -45,7 +45,7 @@ pub(super) fn read(
             MultiGzDecoder::new(body.as_ref())
                 .take(bytes_max + 1)
                 .read_to_end(&mut text)
-                .map_err(|_| Unfit::Coding)?;
+                .map_err(|_| Unreadable::Coding)?;
             if text.len() as u64 > bytes_max {
                 return Err(Unread::TooLarge.into());
             }

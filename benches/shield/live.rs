@@ -1,0 +1,262 @@
+//! How does an audience of a live stream fare, and what does the origin notice of it?
+//!
+//! The origin is the demo's, in this process, as are the players: one clock tells when a version was
+//! there and when each of them had it. Each server gets a stream of its own, and an empty memory.
+
+mod figures;
+mod low_latency;
+mod whole;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use seawall::demo::{Clock, Form, Origin, Place, Plan, Player, Rendition, Sight, Utc};
+use tokio::task::JoinSet;
+
+use crate::Stage;
+use crate::server::{Server, Setting};
+
+/// How long the stream has been on the air: longer than any window.
+const ON_AIR: Duration = Duration::from_mins(5);
+/// Before anything is counted, so many segments' time goes by: by then all are watching.
+const WARM_UP_SEGMENTS: u32 = 3;
+
+/// What is watched, and by how many.
+#[derive(Clone, Copy)]
+pub struct Programme {
+    pub form: Form,
+    pub segment: Duration,
+    /// How long the origin thinks about every answer.
+    pub thinks: Duration,
+    pub players: usize,
+    pub lasts: Duration,
+}
+
+/// What a player got, without its bytes.
+#[derive(Clone, Debug)]
+pub struct Note {
+    pub place: Place,
+    pub asked: Utc,
+    pub answered: Utc,
+    pub good: bool,
+    /// HLS: the last whole segment, and the parts after it.
+    pub reach: Option<(u64, u64)>,
+}
+
+impl Note {
+    fn of(sight: &Sight) -> Note {
+        let facts = sight.manifest.as_ref().map(|manifest| &manifest.facts);
+        let edge = facts.and_then(|facts| facts.edge.as_ref());
+        Note {
+            place: sight.place,
+            asked: sight.asked,
+            answered: sight.answered,
+            good: sight.is_good(),
+            reach: edge.map(|edge| (edge.last, edge.parts)),
+        }
+    }
+
+    pub fn waited(&self) -> Duration {
+        self.answered.saturating_sub(self.asked)
+    }
+}
+
+/// What came of one server's audience.
+pub struct Evening {
+    pub origin: Origin,
+    /// Everything that was seen, in the order of the answers.
+    pub notes: Vec<Note>,
+    /// The same of one player a rendition straight at the origin.
+    pub straight: Vec<Note>,
+    /// What counts began and ended then.
+    pub from: Utc,
+    pub until: Utc,
+    /// Requests at the origin in that time, by kind.
+    pub asked: Asked,
+    /// Processor time of the server in that time.
+    pub cpu_seconds: f64,
+}
+
+/// Requests at the origin.
+#[derive(Clone, Copy, Default)]
+pub struct Asked {
+    pub manifests: u64,
+    pub segments: u64,
+    pub parts: u64,
+}
+
+impl Asked {
+    fn of(origin: &Origin) -> Asked {
+        use seawall::demo::Kind;
+        let count = |kind| origin.tally().of_kind(kind).requests;
+        Asked {
+            manifests: count(Kind::Multivariant) + count(Kind::Playlist) + count(Kind::Mpd),
+            segments: count(Kind::Segment),
+            parts: count(Kind::Part),
+        }
+    }
+
+    fn since(self, before: Asked) -> Asked {
+        Asked {
+            manifests: self.manifests - before.manifests,
+            segments: self.segments - before.segments,
+            parts: self.parts - before.parts,
+        }
+    }
+}
+
+/// Who serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Seawall,
+    /// Without what it does ahead of viewers.
+    Passive,
+    Nginx,
+    Varnish,
+}
+
+impl Who {
+    const ALL: [Who; 4] = [Who::Seawall, Who::Passive, Who::Nginx, Who::Varnish];
+
+    async fn start(self, setting: &Setting<'_>, stage: &Stage) -> anyhow::Result<Option<Server>> {
+        /// What the shield does ahead of viewers, turned off.
+        const PASSIVE: &str = "[[route]]\norigin = \"bench\"\n\
+                               live = { cadence = false, prefetch = false }\n";
+        Ok(match self {
+            Who::Seawall => Some(Server::seawall(setting, &stage.program, "").await?),
+            Who::Passive => {
+                let mut server = Server::seawall(setting, &stage.program, PASSIVE).await?;
+                server.name = "  passive";
+                Some(server)
+            }
+            Who::Nginx => Server::nginx(setting).await?,
+            Who::Varnish => Server::varnish(setting).await?,
+        })
+    }
+}
+
+/// Shows a programme through every server there is, one after the other, and tells of each.
+pub async fn compare(stage: &Stage, programme: Programme) -> anyhow::Result<String> {
+    let low_latency = programme.form.is_low_latency_hls();
+    let mut table = if low_latency {
+        low_latency::table()
+    } else {
+        whole::table()
+    };
+    for who in Who::ALL {
+        let Some((name, evening)) = evening(stage, who, programme).await? else {
+            continue;
+        };
+        table.row(if low_latency {
+            low_latency::row(name, programme, &evening)
+        } else {
+            whole::row(name, programme, &evening)
+        });
+        println!("{name} has been watched");
+    }
+    let told = if low_latency {
+        low_latency::told(programme)
+    } else {
+        whole::told(programme)
+    };
+    Ok(format!("{told}\n\n{}", table.text()))
+}
+
+async fn evening(
+    stage: &Stage,
+    who: Who,
+    programme: Programme,
+) -> anyhow::Result<Option<(&'static str, Evening)>> {
+    let clock = Clock::real();
+    let plan = Plan::from(clock.now().saturating_sub(ON_AIR))
+        .segment_seconds(programme.segment.as_secs())
+        .part_thirds(1);
+    let origin = Origin::start(plan, clock.clone()).context("no origin")?;
+    let twin = origin.twin(0).context("no second origin")?;
+    for origin in [&origin, &twin] {
+        origin
+            .control()
+            .set(|faults| faults.slow = programme.thinks);
+    }
+    let folder = tempfile::tempdir_in(stage.folder.path())?;
+    let setting = stage.setting(folder.path(), origin.address(), "/time");
+    let Some(server) = who.start(&setting, stage).await? else {
+        return Ok(None);
+    };
+
+    let (notes, straight) = (Notes::default(), Notes::default());
+    let mut players = JoinSet::new();
+    let segment = programme.segment;
+    for rendition in Rendition::ALL {
+        let player = player(twin.address(), programme.form, rendition, &clock, &straight);
+        players.spawn(player.watch());
+    }
+    for number in 0..programme.players {
+        let rendition = Rendition::ALL[number % Rendition::ALL.len()];
+        let player = player(server.plain, programme.form, rendition, &clock, &notes);
+        // They come one after the other, within a segment's time.
+        let share = number as f64 / programme.players as f64;
+        let (clock, begins) = (clock.clone(), clock.now() + segment.mul_f64(share));
+        players.spawn(async move {
+            clock.until(begins).await;
+            player.watch().await;
+        });
+    }
+
+    // From the middle of a segment to the middle of another.
+    let broadcast = origin.broadcast();
+    let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
+    let from = broadcast.segment_due(first) + segment / 2;
+    clock.until(from).await;
+    let (asked, cpu) = (Asked::of(&origin), server.program.cpu_seconds());
+    let segments = (programme.lasts.as_secs_f64() / segment.as_secs_f64()).round();
+    let until = from + segment.mul_f64(segments);
+    clock.until(until).await;
+    let asked = Asked::of(&origin).since(asked);
+    let cpu_seconds = server.program.cpu_seconds() - cpu;
+    players.shutdown().await;
+    let name = server.name;
+    drop(server);
+    Ok(Some((
+        name,
+        Evening {
+            notes: notes.taken(),
+            straight: straight.taken(),
+            origin,
+            from,
+            until,
+            asked,
+            cpu_seconds,
+        },
+    )))
+}
+
+/// What players tell.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<Note>>>);
+
+impl Notes {
+    fn taken(&self) -> Vec<Note> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+fn player(
+    door: SocketAddr,
+    form: Form,
+    rendition: Rendition,
+    clock: &Clock,
+    notes: &Notes,
+) -> Player {
+    let notes = notes.clone();
+    Player {
+        door,
+        form,
+        rendition,
+        clock: clock.clone(),
+        told: Arc::new(move |sight| notes.0.lock().push(Note::of(sight))),
+    }
+}

@@ -1,0 +1,121 @@
+//! A stream of whole segments: what did it cost, how old was what viewers got, and who had to wait?
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use seawall::demo::{Place, Rendition, Utc};
+
+use super::figures::{Spread, millis, percent, ratio};
+use super::{Evening, Note, Programme};
+use crate::table::Table;
+
+/// A viewer who waits longer for a manifest has noticed.
+const NOTICED: Duration = Duration::from_millis(5);
+
+pub fn told(programme: Programme) -> String {
+    format!(
+        "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. The floor: each\n\
+         version of each playlist and each segment once. Old: for how long a newer version had been out\n\
+         when a playlist arrived, on average, and as a share of a segment beyond the origin's own time.",
+        programme.players,
+        Rendition::ALL.len(),
+        programme.segment.as_secs(),
+        programme.thinks.as_millis(),
+        programme.lasts.as_secs(),
+    )
+}
+
+pub fn table() -> Table {
+    Table::new(&[
+        "live",
+        "server",
+        "answers",
+        "failed",
+        "manifests",
+        "segments",
+        "÷ floor",
+        "twice",
+        "wait p99/max",
+        "> 5 ms",
+        "old ms",
+        "beyond",
+        "out of date",
+        "first viewer p50",
+        "p99/max",
+        "CPU µs",
+    ])
+}
+
+pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<String> {
+    let counted = |note: &&Note| note.answered >= evening.from && note.asked < evening.until;
+    let notes: Vec<&Note> = evening.notes.iter().filter(counted).collect();
+    let playlists: Vec<&Note> = notes
+        .iter()
+        .copied()
+        .filter(|note| matches!(note.place, Place::Playlist(..)) && note.good)
+        .collect();
+    let waits = Spread::of(playlists.iter().map(|note| note.waited()));
+    let ages: Vec<Duration> = playlists.iter().map(|note| old(note, evening)).collect();
+    let thinks = programme.thinks;
+    let beyond = Spread::of(ages.iter().map(|age| age.saturating_sub(thinks)));
+    let outdated = beyond.over(Duration::ZERO);
+    let old = Spread::of(ages.into_iter());
+    let first = first_viewers(evening);
+    let asked = evening.asked;
+    let answers = notes.iter().filter(|note| note.good).count();
+    vec![
+        String::new(),
+        name.to_owned(),
+        answers.to_string(),
+        (notes.len() - answers).to_string(),
+        asked.manifests.to_string(),
+        asked.segments.to_string(),
+        ratio(asked.manifests + asked.segments, floor(evening)),
+        evening.origin.tally().duplicates().len().to_string(),
+        waits.told(99),
+        waits.over(NOTICED).to_string(),
+        millis(old.mean()),
+        format!(
+            "{:.2} %",
+            100.0 * beyond.mean().as_secs_f64() / programme.segment.as_secs_f64()
+        ),
+        percent(outdated, beyond.count()),
+        first.median(),
+        first.told(99),
+        format!("{:.1}", evening.cpu_seconds * 1e6 / answers.max(1) as f64),
+    ]
+}
+
+/// New versions, and new segments, of each rendition.
+fn floor(evening: &Evening) -> u64 {
+    let broadcast = evening.origin.broadcast();
+    let new = broadcast.segments(evening.until) - broadcast.segments(evening.from);
+    2 * new * Rendition::ALL.len() as u64
+}
+
+/// For how long a newer version had been out.
+fn old(note: &Note, evening: &Evening) -> Duration {
+    let newer = |(last, _)| evening.origin.broadcast().segment_due(last + 1);
+    let newer: Option<Utc> = note.reach.map(newer);
+    newer.map_or(Duration::ZERO, |newer| note.answered.saturating_sub(newer))
+}
+
+/// How long those waited who asked for a segment first.
+fn first_viewers(evening: &Evening) -> Spread {
+    let mut early: HashSet<Place> = HashSet::new();
+    let mut first: HashMap<Place, &Note> = HashMap::new();
+    for note in &evening.notes {
+        if !matches!(note.place, Place::Segment(..)) {
+            continue;
+        }
+        if note.asked < evening.from {
+            early.insert(note.place);
+        }
+        let known = first.entry(note.place).or_insert(note);
+        if note.asked < known.asked {
+            *known = note;
+        }
+    }
+    let counted = first.iter().filter(|(place, _)| !early.contains(*place));
+    Spread::of(counted.map(|(_, note)| note.waited()))
+}

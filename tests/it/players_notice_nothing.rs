@@ -1,0 +1,201 @@
+//! Whatever happens to its origins, an audience of a live stream goes on: no error, no step back, no byte that the
+//! packager did not make. Players as they are, two origins of the demo's, segments of a third of a second.
+
+use std::time::Duration;
+
+use seawall::demo::{Form, Kind, Place, Rendition};
+
+use crate::support::audience::{Audience, Evening};
+
+/// Players begin with three segments: with one more they have come back for the playlist, and it is looked after.
+const BEFORE: usize = 4;
+
+/// Nothing is wrong: each version and each segment is asked for about once, whatever the audience.
+#[tokio::test]
+async fn while_all_is_well_the_origin_hardly_hears_of_them() {
+    let evening = Evening::of(Form::Cmaf).await;
+    let audience = evening.audience(12);
+    audience.goes_on_for(6).await;
+    audience
+        .saw_no_error()
+        .went_only_on()
+        .got_the_packagers_bytes();
+    let asked = [Kind::Init, Kind::Segment].map(|kind| {
+        let targets = evening.first.tally().targets(kind);
+        targets.iter().map(|(_, count)| count.requests).max()
+    });
+    assert_eq!(asked, [Some(1), Some(1)], "each once");
+    assert_eq!(
+        evening.second.tally().requests(),
+        0,
+        "the second only stands by"
+    );
+}
+
+/// What happens to the first of two origins is not seen.
+async fn the_first_one_fails(how: &str) -> (Evening, Audience) {
+    let evening = Evening::of(Form::Cmaf).await;
+    let audience = evening.audience(9);
+    audience.goes_on_for(BEFORE).await;
+    evening.spoil(&evening.first, how).await;
+    audience.goes_on_for(6).await;
+    audience
+        .saw_no_error()
+        .went_only_on()
+        .got_the_packagers_bytes();
+    (evening, audience)
+}
+
+#[tokio::test]
+async fn when_an_origin_goes_back() {
+    let (evening, _audience) = the_first_one_fails("back=2").await;
+    assert!(evening.unfit("behind").await > 0);
+}
+
+#[tokio::test]
+async fn when_an_origin_stands_still() {
+    let (evening, _audience) = the_first_one_fails("stall=on").await;
+    assert!(evening.unfit("stalled").await > 0);
+}
+
+#[tokio::test]
+async fn when_manifests_are_cut_off() {
+    let (evening, _audience) = the_first_one_fails("cut=manifests").await;
+    assert!(evening.unfit("broken").await > 0);
+}
+
+#[tokio::test]
+async fn when_an_origin_refuses_everything() {
+    the_first_one_fails("refuse=100").await;
+}
+
+#[tokio::test]
+async fn when_an_origin_refuses_every_other_request() {
+    the_first_one_fails("refuse=50").await;
+}
+
+#[tokio::test]
+async fn when_an_origin_is_late() {
+    the_first_one_fails("late=1").await;
+}
+
+/// Its manifests list what it does not have yet; the other one has it.
+#[tokio::test]
+async fn when_segments_are_missing() {
+    the_first_one_fails("missing=0.5").await;
+}
+
+/// Nobody gets a cut segment as if it were whole, and nobody gets it twice.
+#[tokio::test]
+async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
+    let evening = Evening::of(Form::Cmaf).await;
+    let audience = evening.audience(6);
+    audience.goes_on_for(BEFORE).await;
+    evening.spoil(&evening.first, "cut=media").await;
+    audience.goes_on_for(BEFORE).await;
+    evening.spoil(&evening.first, "heal").await;
+    audience.goes_on_for(4).await;
+    audience.went_only_on().got_the_packagers_bytes();
+}
+
+/// The packager is restarted and uses its names again: a step back, once, and never a byte of the old programme
+/// behind the new playlist.
+#[tokio::test]
+async fn when_the_packager_begins_anew() {
+    let evening = Evening::of(Form::Cmaf).await;
+    let audience = evening.audience(6);
+    audience.goes_on_for(BEFORE).await;
+    evening.restart().await;
+    audience.begins_anew().await;
+    audience.goes_on_for(6).await;
+    audience
+        .saw_no_error()
+        .went_only_on()
+        .got_the_packagers_bytes();
+    assert_eq!(evening.restarts().await, 1);
+}
+
+/// One rendition falls behind: an operator sees it, by the stream's skew.
+#[tokio::test]
+async fn when_one_rendition_falls_behind_operators_see_it() {
+    let evening = Evening::of(Form::Cmaf).await;
+    let audience = evening.audience(6);
+    audience.goes_on_for(BEFORE).await;
+    for origin in [&evening.first, &evening.second] {
+        evening.spoil(origin, "stall=on&only=180p").await;
+    }
+    evening.wait_skew(3).await;
+}
+
+/// A redundant pair whose second is always a segment behind, asked in turns.
+#[tokio::test]
+async fn when_the_two_are_out_of_step() {
+    let evening = Evening::out_of_step(Form::Cmaf).await;
+    let audience = evening.audience(9);
+    audience.goes_on_for(9).await;
+    audience
+        .saw_no_error()
+        .went_only_on()
+        .got_the_packagers_bytes();
+    assert!(evening.second.tally().of_kind(Kind::Playlist).requests > 0);
+}
+
+/// In low latency each part is asked for once, and each state of each playlist.
+#[tokio::test]
+async fn in_low_latency_each_part_is_asked_for_once() {
+    let evening = Evening::of(Form::LowLatency).await;
+    let audience = evening.audience(9);
+    audience.goes_on_for(9).await;
+    audience
+        .saw_no_error()
+        .went_only_on()
+        .got_the_packagers_bytes();
+    let parts = evening.first.tally().targets(Kind::Part);
+    assert!(parts.len() >= 9 * Rendition::ALL.len());
+    assert!(
+        parts.iter().all(|(_, count)| count.requests == 1),
+        "{parts:?}"
+    );
+    // A blocking request a part and rendition; each began with a plain one, and perhaps the cadence's.
+    let playlists = evening.first.tally().targets(Kind::Playlist);
+    let blocking = playlists
+        .iter()
+        .filter(|(target, _)| target.contains("_HLS_msn"));
+    for (target, count) in blocking {
+        assert!(count.requests == 1, "{target}: {count:?}");
+    }
+}
+
+/// DASH: by a timeline, by the clock, and chunk by chunk.
+#[tokio::test]
+async fn in_dash_as_well() {
+    for form in [Form::Timeline, Form::Number, Form::Chunked] {
+        let evening = Evening::of(form).await;
+        let audience = evening.audience(6);
+        audience.goes_on_for(2).await;
+        audience
+            .saw_no_error()
+            .went_only_on()
+            .got_the_packagers_bytes();
+        let mpd = evening.first.tally().of(&Place::Mpd(form).path());
+        assert!(mpd.requests > 0);
+        assert_eq!(evening.first.tally().duplicates(), []);
+    }
+}
+
+/// An origin that takes its time is nobody's wait, once it is known when a version is due.
+#[tokio::test]
+async fn when_an_origin_is_slow() {
+    let evening = Evening::of(Form::Cmaf).await;
+    evening.spoil(&evening.first, "slow=0.1").await;
+    let audience = evening.audience(9);
+    audience.goes_on_for(4).await;
+    let since = evening.first.clock().now();
+    audience.goes_on_for(6).await;
+    audience.saw_no_error().went_only_on();
+    let waited = audience.waits(since, |place| matches!(place, Place::Playlist(..)));
+    let slow = waited
+        .iter()
+        .filter(|waited| **waited >= Duration::from_millis(100));
+    assert_eq!(slow.count(), 0, "{waited:?}");
+}

@@ -1,0 +1,253 @@
+//! A live stream of the demo's, the shield in front of two of its origins, and players who watch: what they got is
+//! looked at closely.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use seawall::demo::{
+    self, Broadcast, Clock, Form, Kind, Place, Plan, Player, Rendition, Sight, Utc,
+};
+use seawall::origin::Balance;
+use tokio::task::JoinSet;
+
+use super::patience::eventually;
+use super::shield::endpoint_at;
+use super::viewer::Viewer;
+use super::{Shield, ask};
+
+/// How long the stream has been on the air: longer than any window.
+const ON_AIR: Duration = Duration::from_mins(5);
+
+/// The stream, its origins and the shield.
+pub struct Evening {
+    pub first: demo::Origin,
+    pub second: demo::Origin,
+    pub shield: Shield,
+    form: Form,
+}
+
+/// Players who watch.
+pub struct Audience {
+    books: Vec<Arc<Mutex<Vec<Sight>>>>,
+    broadcast: Broadcast,
+    _players: JoinSet<()>,
+}
+
+impl Evening {
+    /// The second origin stands by.
+    pub async fn of(form: Form) -> Evening {
+        Evening::begin(form, 0, Balance::default()).await
+    }
+
+    /// The second origin is a segment behind the first, and they are asked in turns.
+    pub async fn out_of_step(form: Form) -> Evening {
+        Evening::begin(form, 1, Balance::RoundRobin).await
+    }
+
+    async fn begin(form: Form, lag: u64, balance: Balance) -> Evening {
+        let clock = Clock::real();
+        let plan = Plan::from(clock.now().saturating_sub(ON_AIR)).part_thirds(1);
+        let plan = match form {
+            Form::Ts | Form::Cmaf | Form::Timeline => plan.segment_thirds(1),
+            _ => plan,
+        };
+        let first = demo::Origin::start(plan, clock).unwrap();
+        let second = first.twin(lag).unwrap();
+        let mut other = endpoint_at(second.address());
+        other.priority = u8::from(balance == Balance::default());
+        let shield = Shield::before(endpoint_at(first.address()))
+            .origin(|group| {
+                group.balance = balance;
+                group.endpoints.push(other);
+            })
+            .start()
+            .await;
+        Evening {
+            first,
+            second,
+            shield,
+            form,
+        }
+    }
+
+    /// So many players, of all renditions in turn.
+    pub fn audience(&self, count: usize) -> Audience {
+        let mut players = JoinSet::new();
+        let renditions = Rendition::ALL.into_iter().filter(|one| self.form.has(*one));
+        let books = renditions
+            .cycle()
+            .take(count)
+            .map(|rendition| {
+                let book = Arc::<Mutex<Vec<Sight>>>::default();
+                let told = book.clone();
+                let player = Player {
+                    door: self.shield.address(),
+                    form: self.form,
+                    rendition,
+                    clock: self.first.clock().clone(),
+                    told: Arc::new(move |sight| told.lock().push(sight.clone())),
+                };
+                players.spawn(player.watch());
+                book
+            })
+            .collect();
+        Audience {
+            books,
+            broadcast: self.first.broadcast().clone(),
+            _players: players,
+        }
+    }
+
+    /// Switches faults of an origin, as people would.
+    pub async fn spoil(&self, origin: &demo::Origin, how: &str) {
+        let order = ask("POST", &format!("/control?{how}"));
+        let done = Viewer::connect(origin.address()).await.ask(order).await;
+        assert_eq!(done.status, 200, "{}", done.text());
+    }
+
+    /// The packager begins anew.
+    pub async fn restart(&self) {
+        for origin in [&self.first, &self.second] {
+            self.spoil(origin, "restart").await;
+        }
+    }
+
+    /// Manifests that were not shown, for this reason.
+    pub async fn unfit(&self, reason: &str) -> u64 {
+        let reason = [("reason", reason)];
+        self.shield
+            .counted("seawall_manifests_unfit_total", &reason)
+            .await
+    }
+
+    /// New generations of the stream.
+    pub async fn restarts(&self) -> u64 {
+        self.shield
+            .counted("seawall_stream_restarts_total", &[])
+            .await
+    }
+
+    /// Waits until renditions differ by so many segments.
+    pub async fn wait_skew(&self, segments: u64) {
+        let skew = "seawall_stream_skew_segments";
+        self.shield.wait_gauge(skew, |skew| skew >= segments).await;
+    }
+}
+
+impl Audience {
+    /// Waits until every player has had so many more segments or parts.
+    pub async fn goes_on_for(&self, media: usize) {
+        let counts = || self.books.iter().map(|book| had(&book.lock()));
+        let before: Vec<usize> = counts().collect();
+        eventually("all players to go on", async || {
+            let mut each = counts().zip(&before);
+            each.all(|(now, before)| now >= before + media)
+        })
+        .await;
+    }
+
+    /// Waits until every player has seen the stream begin anew.
+    pub async fn begins_anew(&self) {
+        eventually("all players to begin anew", async || {
+            let mut each = self.books.iter();
+            each.all(|book| steps_back(&book.lock()) > 0)
+        })
+        .await;
+    }
+
+    /// Everything that was asked for was had.
+    pub fn saw_no_error(&self) -> &Audience {
+        self.saw_no_error_of(|_| true)
+    }
+
+    /// Everything of a kind that was asked for was had.
+    pub fn saw_no_error_of(&self, kind: impl Fn(Place) -> bool) -> &Audience {
+        self.each(|sight, _| {
+            let status = sight.answer.as_ref().map(|(status, _)| status);
+            let place = sight.place;
+            assert!(sight.is_good() || !kind(place), "{place:?}: {status:?}");
+        });
+        self
+    }
+
+    /// No playlist was older than one before it; a packager that begins anew is no step back, once.
+    pub fn went_only_on(&self) -> &Audience {
+        for book in &self.books {
+            assert!(steps_back(&book.lock()) <= 1, "there and back again");
+        }
+        self
+    }
+
+    /// Every byte of media is what was made, in the generation that the player is in.
+    pub fn got_the_packagers_bytes(&self) -> &Audience {
+        let later = self.broadcast.restarted(self.broadcast.start());
+        self.each(|sight, generation| {
+            let Some((_, body)) = sight.answer.as_ref().filter(|_| sight.is_good()) else {
+                return;
+            };
+            let broadcast = [&self.broadcast, &later][generation.min(1)];
+            if let Some(made) = made(broadcast, sight.place) {
+                assert!(*body == made, "{:?} is not what was made", sight.place);
+            }
+        });
+        self
+    }
+
+    /// How long players waited for things of a kind since then.
+    pub fn waits(&self, since: Utc, kind: impl Fn(Place) -> bool) -> Vec<Duration> {
+        let mut waits = Vec::new();
+        self.each(|sight, _| {
+            if sight.asked >= since && kind(sight.place) {
+                waits.push(sight.answered.saturating_sub(sight.asked));
+            }
+        });
+        waits
+    }
+
+    /// Goes through everything that players saw, with how often the stream had begun anew.
+    fn each(&self, mut look: impl FnMut(&Sight, usize)) {
+        for book in &self.books {
+            let book = book.lock();
+            for (place, sight) in book.iter().enumerate() {
+                look(sight, steps_back(&book[..=place]));
+            }
+        }
+    }
+}
+
+/// Segments and parts that a player got.
+fn had(book: &[Sight]) -> usize {
+    let media = |sight: &&Sight| matches!(sight.place.kind(), Kind::Segment | Kind::Part);
+    book.iter()
+        .filter(media)
+        .filter(|one| one.is_good())
+        .count()
+}
+
+/// How often a manifest reached less far than the one before it.
+fn steps_back(book: &[Sight]) -> usize {
+    let reaches: Vec<(u64, u64)> = book
+        .iter()
+        .filter_map(|sight| sight.manifest.as_ref()?.facts.edge.as_ref())
+        .map(|edge| (edge.last, edge.parts))
+        .collect();
+    reaches.windows(2).filter(|two| two[1] < two[0]).count()
+}
+
+fn made(broadcast: &Broadcast, place: Place) -> Option<Bytes> {
+    match place {
+        Place::Init(_, rendition) => Some(broadcast.init(rendition)),
+        Place::Part(_, rendition, segment, part) => Some(broadcast.part(rendition, segment, part)),
+        Place::Segment(Form::Ts, rendition, segment) => {
+            Some(broadcast.ts_segment(rendition, segment))
+        }
+        Place::Segment(Form::Timeline, rendition, ticks) => {
+            let segment = broadcast.segment_at(rendition, ticks)?;
+            Some(broadcast.segment(rendition, segment))
+        }
+        Place::Segment(_, rendition, segment) => Some(broadcast.segment(rendition, segment)),
+        Place::Multivariant(_) | Place::Mpd(_) | Place::Playlist(..) | Place::Clock => None,
+    }
+}

@@ -38,4 +38,6 @@ pub struct Desk {
     pub explain: Explain,
     /// Drops what is stored for an absolute URL; `false`: no route serves it.
     pub purge: Box<dyn Fn(&http::Uri) -> bool + Send + Sync>,
+    /// Drops the whole stream that an absolute URL is a manifest of; `false`: none is known.
+    pub purge_stream: Box<dyn Fn(&http::Uri) -> bool + Send + Sync>,
 }

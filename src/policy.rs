@@ -8,7 +8,7 @@ pub mod conditional;
 mod delivery;
 pub mod directives;
 pub mod encoding;
-mod fields;
+pub mod fields;
 pub mod freshness;
 pub mod headers;
 pub mod key;

@@ -10,6 +10,7 @@ mod fill;
 mod hint;
 mod journey;
 mod pass;
+mod purge;
 mod rank;
 mod refuse;
 mod respond;

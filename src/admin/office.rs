@@ -94,7 +94,7 @@ fn metrics(desk: &Desk) -> Response<Text> {
 
 /// What would be done with a URL; or why nothing would.
 fn explain(desk: &Desk, uri: &Uri) -> Response<Text> {
-    let Some(url) = asked_url(uri) else {
+    let Some(url) = asked_url(uri, "url=") else {
         return not_a_url();
     };
     match (desk.explain)(&url) {
@@ -104,15 +104,19 @@ fn explain(desk: &Desk, uri: &Uri) -> Response<Text> {
 }
 
 fn not_a_url() -> Response<Text> {
-    let told = serde_json::json!({ "error": "url must be an absolute http or https URL" });
+    let told = serde_json::json!({
+        "error": "url (or stream, of a purge) must be an absolute http or https URL"
+    });
     json(StatusCode::BAD_REQUEST, &told)
 }
 
 fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
-    let Some(url) = asked_url(uri) else {
-        return not_a_url();
+    let (url, purge) = match (asked_url(uri, "url="), asked_url(uri, "stream=")) {
+        (Some(url), None) => (url, &desk.purge),
+        (None, Some(url)) => (url, &desk.purge_stream),
+        _ => return not_a_url(),
     };
-    let purged = (desk.purge)(&url);
+    let purged = purge(&url);
     let status = if purged {
         StatusCode::OK
     } else {
@@ -124,10 +128,10 @@ fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
     )
 }
 
-/// The `url` parameter, decoded; it must be absolute.
-fn asked_url(uri: &Uri) -> Option<Uri> {
+/// A parameter that is an absolute URL, decoded.
+fn asked_url(uri: &Uri, name: &str) -> Option<Uri> {
     let mut parameters = uri.query()?.split('&');
-    let encoded = parameters.find_map(|one| one.strip_prefix("url="))?;
+    let encoded = parameters.find_map(|one| one.strip_prefix(name))?;
     let url = Uri::try_from(percent_decoded(encoded)?).ok()?;
     let http = matches!(url.scheme_str(), Some("http" | "https"));
     (http && url.authority().is_some()).then_some(url)
@@ -218,6 +222,7 @@ mod tests {
                 _ => Err("no route"),
             }),
             purge: Box::new(|url| url.host() == Some("known.example")),
+            purge_stream: Box::new(|url| url.path() == "/live.m3u8"),
         }
     }
 
@@ -261,6 +266,16 @@ mod tests {
             asked("POST", "/purge?url=http://other.example/", true).0,
             404
         );
+    }
+
+    #[test]
+    fn a_purge_is_of_a_url_or_of_a_stream() {
+        let stream = "/purge?stream=http%3A%2F%2Fknown.example%2Flive.m3u8";
+        assert_eq!(asked("POST", stream, true).0, 200);
+        let unknown = "/purge?stream=http%3A%2F%2Fknown.example%2Fother.m3u8";
+        assert_eq!(asked("POST", unknown, true).0, 404);
+        let both = format!("{stream}&url=http://known.example/");
+        assert_eq!(asked("POST", &both, true).0, 400);
     }
 
     #[test]

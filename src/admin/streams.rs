@@ -11,7 +11,7 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     let mut page = Exposition::default();
     page.gauge(
         "seawall_manifests_watched",
-        "Live manifests of which more is known than the version that is held.",
+        "Live manifests that are looked after ahead of viewers.",
         &[],
         snapshot.watched,
     );

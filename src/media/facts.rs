@@ -52,6 +52,24 @@ pub struct Facts {
     pub control: Control,
 }
 
+impl Facts {
+    /// How often it changes, as far as it says so: with each part, or else with each segment.
+    pub fn changes_every(&self) -> Option<Duration> {
+        self.edge.as_ref()?;
+        let parts = self.part_target;
+        let every = parts.or(self.segment).or(self.target_duration);
+        every.filter(|every| !every.is_zero())
+    }
+
+    /// How long its segments are, at most. HLS promises that; a DASH update period may be anything.
+    pub fn segment_max(&self) -> Option<Duration> {
+        match &self.edge {
+            Some(edge) if edge.numbered => self.segment.max(self.target_duration),
+            _ => self.segment.or(self.target_duration),
+        }
+    }
+}
+
 /// How far a manifest reaches. Two versions of one manifest are compared by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {

@@ -18,6 +18,11 @@ pub(super) fn elements(
         .flat_map(|line| split(line.as_bytes(), b','))
 }
 
+/// Is a word among the elements, in any case?
+pub fn lists(headers: &HeaderMap, name: impl AsHeaderName, word: &[u8]) -> bool {
+    elements(headers, name).any(|element| element.eq_ignore_ascii_case(word))
+}
+
 /// The one value of a field that may occur once; `None` when it is absent or repeated.
 pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(name).into_iter();

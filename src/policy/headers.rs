@@ -4,10 +4,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::{Duration, SystemTime};
+
 use http::header::{
-    ACCEPT_ENCODING, AGE, CDN_CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VIA,
-    WARNING,
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CDN_CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE,
+    EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    ORIGIN, RANGE, VIA, WARNING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -80,6 +82,21 @@ pub fn passed(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
     sent
 }
 
+/// What of the headers of an upstream request was a viewer's own word, as far as others may speak it:
+/// with these it can be made again for all. `None`: it was made in one viewer's name.
+pub fn for_others(sent: &HeaderMap, route: &Route) -> Option<HeaderMap> {
+    if sent.contains_key(AUTHORIZATION) || sent.contains_key(COOKIE) {
+        return None;
+    }
+    let mut others = HeaderMap::new();
+    for field in &route.forward_headers {
+        if !others.contains_key(field) {
+            copy(sent, field, &mut others);
+        }
+    }
+    Some(others)
+}
+
 /// Has this request passed through this shield already? (`CDN-Loop`, RFC 8586.) A chain too long
 /// to be carried on counts as a loop: dropping it would hide one.
 pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
@@ -120,6 +137,13 @@ pub fn targeted(origin: &HeaderMap) -> Option<Box<HeaderMap>> {
     });
     let targeted: HeaderMap = lines.collect();
     (!targeted.is_empty()).then(|| Box::new(targeted))
+}
+
+/// When MediaPackage changed a manifest last, as it says itself: in milliseconds.
+pub fn last_updated(origin: &HeaderMap) -> Option<SystemTime> {
+    const NAME: &str = "x-mediapackage-manifest-last-updated";
+    let millis = fields::single(origin, NAME)?.to_str().ok()?.trim().parse();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis.ok()?))
 }
 
 /// The age an answer came with, as a field of its own.

@@ -71,7 +71,7 @@ impl Lifetime {
     pub fn tended_for(&self, facts: Option<&Facts>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
-        let target = facts.and_then(|facts| facts.target_duration.max(facts.segment));
+        let target = facts.and_then(Facts::segment_max);
         let part = facts.and_then(|facts| facts.part_target);
         match (target, part) {
             _ if self.stale_while_revalidate.is_zero() => Duration::ZERO,
@@ -174,6 +174,8 @@ pub struct Answered<'a> {
     pub is_state: bool,
     /// The target duration of what a multivariant playlist lists, where any is known.
     pub children: Option<Duration>,
+    /// It says that it has ended, and was live a moment ago: an encoder that stops may start again.
+    pub just_ended: bool,
     /// What is not there now is computed to be there in so long.
     pub due_in: Option<Duration>,
 }

@@ -7,7 +7,7 @@ mod tests;
 use std::cmp::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::media::{Edge, Facts};
+use crate::media::{Edge, Facts, Liveness};
 
 /// What a version is to the one that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,12 @@ pub enum Progress {
 }
 
 /// A live manifest that has not changed for so many of its periods has stalled.
-const STALLED_PERIODS: u32 = 3;
+pub const STALLED_PERIODS: u32 = 3;
 /// An old generation is remembered for so long: an origin that still serves it is not believed.
 const FORMER_MEMORY: Duration = Duration::from_mins(10);
+/// The clocks of redundant packagers do not differ by so much. Where the same number has a time that
+/// is so much later, it is another segment.
+const LEAP: Duration = Duration::from_secs(30);
 
 /// How far a manifest has come, whichever URL and origin told it.
 #[derive(Clone, Debug)]
@@ -39,11 +42,12 @@ pub struct Track {
 }
 
 /// What is compared of a version.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Mark {
     edge: Option<Edge>,
     published: Option<SystemTime>,
     began: Option<SystemTime>,
+    ended: bool,
 }
 
 impl Mark {
@@ -52,12 +56,13 @@ impl Mark {
             edge: facts.edge.clone(),
             published: facts.published,
             began: facts.began,
+            ended: facts.liveness == Liveness::Ended,
         }
     }
 }
 
 impl Track {
-    /// Begins with the first version seen. `period`: how often it is to change.
+    /// Begins with the first version seen. `period`: how often it is to change, at the least.
     pub fn new(facts: &Facts, period: Duration, now: Instant) -> Track {
         Track {
             latest: Mark::of(facts),
@@ -70,13 +75,16 @@ impl Track {
     /// What a version is to the latest one.
     pub fn judge(&self, facts: &Facts, now: Instant) -> Progress {
         let mark = Mark::of(facts);
-        match compare(&self.latest, &mark) {
-            // Nobody has gone on with what is known for long: it is over, whatever the reason.
-            Progress::Behind if self.stalled(now) => Progress::Restarted,
-            Progress::Restarted | Progress::Onward if self.is_former(&mark, now) => {
-                Progress::Behind
+        let progress = self.compare(&self.latest, &mark);
+        match self.as_former(&mark, now) {
+            // Whoever goes on is better than nobody, even with what was left.
+            Some(Progress::Onward) if self.stalled(now) && progress != Progress::Same => {
+                Progress::Restarted
             }
-            progress => progress,
+            Some(_) if progress != Progress::Same => Progress::Behind,
+            // Nobody has gone on with what is known for long: it is over, whatever the reason.
+            None if progress == Progress::Behind && self.stalled(now) => Progress::Restarted,
+            _ => progress,
         }
     }
 
@@ -84,7 +92,7 @@ impl Track {
     pub fn take(&mut self, facts: &Facts, progress: Progress, now: Instant) {
         let mut mark = Mark::of(facts);
         if progress == Progress::Onward {
-            mark.goes_on_from(&self.latest);
+            mark.goes_on_from(&mut self.latest);
         }
         match progress {
             Progress::Same | Progress::Behind => return,
@@ -95,6 +103,11 @@ impl Track {
             }
         }
         self.moved = now;
+    }
+
+    /// Whatever comes next is the first.
+    pub fn forget(&mut self) {
+        (self.latest, self.former) = (Mark::default(), None);
     }
 
     /// How often it changes, from now on.
@@ -114,22 +127,105 @@ impl Track {
         edge.filter(|edge| edge.numbered).map(|edge| edge.last)
     }
 
-    /// Does it go on from the generation that was left, and not from the latest?
-    fn is_former(&self, mark: &Mark, now: Instant) -> bool {
-        let Some((former, ended)) = &self.former else {
+    /// What it is to the generation that was left, if it belongs to that and not to the latest.
+    fn as_former(&self, mark: &Mark, now: Instant) -> Option<Progress> {
+        let (former, ended) = self.former.as_ref()?;
+        let remembered = now.saturating_duration_since(*ended) < FORMER_MEMORY;
+        let progress = self.compare(former, mark);
+        let belongs = remembered && progress != Progress::Restarted;
+        (belongs && !self.latest.is_nearer(mark, former)).then_some(progress)
+    }
+
+    fn compare(&self, old: &Mark, new: &Mark) -> Progress {
+        let published = old.published.zip(new.published);
+        let older = published.is_some_and(|(then, now)| now < then);
+        let newer = published.is_some_and(|(then, now)| now > then);
+        if let (Some(then), Some(now)) = (old.began, new.began)
+            && then != now
+        {
+            // What began before that and was written before that is a packager that has died.
+            return if older && now < then {
+                Progress::Behind
+            } else {
+                Progress::Restarted
+            };
+        }
+        if older {
+            return Progress::Behind;
+        }
+        match (&old.edge, &new.edge) {
+            (Some(old), Some(new)) if old.numbered && new.numbered => self.numbers(old, new),
+            (Some(old), Some(new)) => self.times(old, new, newer),
+            // It listed segments, and now lists none: the packager has lost its input.
+            (Some(_), None) if !(newer || new.ended) => Progress::Behind,
+            _ => Progress::Onward,
+        }
+    }
+
+    /// DASH: what ends where is in milliseconds.
+    fn times(&self, old: &Edge, new: &Edge, newer: bool) -> Progress {
+        match new.last.cmp(&old.last) {
+            Ordering::Greater => Progress::Onward,
+            Ordering::Equal => Progress::Same,
+            // A representation that has just come may end a little before the others.
+            Ordering::Less
+                if newer && u128::from(old.last - new.last) <= self.period.as_millis() =>
+            {
+                Progress::Onward
+            }
+            Ordering::Less => Progress::Behind,
+        }
+    }
+
+    /// HLS: what is listed has numbers.
+    fn numbers(&self, old: &Edge, new: &Edge) -> Progress {
+        let names = names(old, new);
+        if names == Some(Names::Other) || self.is_later(old, new) {
+            return Progress::Restarted;
+        }
+        match (new.last, new.parts).cmp(&(old.last, old.parts)) {
+            Ordering::Greater => return Progress::Onward,
+            Ordering::Equal => return Progress::Same,
+            Ordering::Less => {}
+        }
+        let apart = new.last < old.first;
+        let clock = old.ends.zip(new.ends).map(|(then, now)| now > then);
+        let discontinued = new.discontinuity > old.discontinuity && clock != Some(false);
+        // What no clock tells, the distance must: nobody lags by more than all that is listed.
+        let anew = names.is_none() && (apart && clock != Some(false) || discontinued);
+        if anew {
+            Progress::Restarted
+        } else {
+            Progress::Behind
+        }
+    }
+
+    /// Do both list the same numbers, with times that are far apart? Where that is no gap that the packager
+    /// itself tells of, it has begun anew and has come to the same numbers again.
+    fn is_later(&self, old: &Edge, new: &Edge) -> bool {
+        let (Some(then), Some(now)) = (old.ends, new.ends) else {
             return false;
         };
-        let remembered = now.saturating_duration_since(*ended) < FORMER_MEMORY;
-        let goes_on = compare(former, mark) != Progress::Restarted;
-        remembered && goes_on && !self.latest.is_nearer(mark, former)
+        let common = new.first <= old.last && old.first <= new.last;
+        let apart = u32::try_from(new.last.abs_diff(old.last)).unwrap_or(u32::MAX);
+        let apart = self.period.saturating_mul(apart);
+        let expected = if new.last < old.last {
+            then.checked_sub(apart)
+        } else {
+            then.checked_add(apart)
+        };
+        let later = expected.and_then(|expected| now.duration_since(expected).ok());
+        common && new.discontinuity <= old.discontinuity && later.is_some_and(|by| by > LEAP)
     }
 }
 
 impl Mark {
     /// A delta update leaves out old segments, and perhaps discontinuities among them: those that the
-    /// version before it told are not forgotten.
-    fn goes_on_from(&mut self, before: &Mark) {
-        if let (Some(edge), Some(before)) = (&mut self.edge, &before.edge)
+    /// version before it told are not forgotten. Nor is how far it had come, by one that lists nothing.
+    fn goes_on_from(&mut self, before: &mut Mark) {
+        if self.edge.is_none() {
+            self.edge = before.edge.take();
+        } else if let (Some(edge), Some(before)) = (&mut self.edge, &before.edge)
             && edge.skipped > 0
         {
             edge.discontinuity = edge.discontinuity.max(before.discontinuity);
@@ -138,55 +234,18 @@ impl Mark {
 
     /// Is this one the nearer to a version than another is?
     fn is_nearer(&self, version: &Mark, other: &Mark) -> bool {
+        if self.began != other.began {
+            return self.began == version.began;
+        }
         let (Some(own), Some(version_edge), Some(other_edge)) =
             (&self.edge, &version.edge, &other.edge)
         else {
-            return self.began == version.began && self.began != other.began;
+            return false;
         };
         if names(own, version_edge) == Some(Names::Same) {
             return true;
         }
         version_edge.last.abs_diff(own.last) < version_edge.last.abs_diff(other_edge.last)
-    }
-}
-
-fn compare(old: &Mark, new: &Mark) -> Progress {
-    if let (Some(then), Some(now)) = (old.began, new.began)
-        && then != now
-    {
-        return Progress::Restarted;
-    }
-    let published = old.published.zip(new.published);
-    if published.is_some_and(|(then, now)| now < then) {
-        return Progress::Behind;
-    }
-    match (&old.edge, &new.edge) {
-        (Some(old), Some(new)) => reach(old, new),
-        _ => Progress::Onward,
-    }
-}
-
-fn reach(old: &Edge, new: &Edge) -> Progress {
-    let names = names(old, new);
-    if names == Some(Names::Other) {
-        return Progress::Restarted;
-    }
-    match (new.last, new.parts).cmp(&(old.last, old.parts)) {
-        Ordering::Greater => return Progress::Onward,
-        Ordering::Equal => return Progress::Same,
-        Ordering::Less => {}
-    }
-    let apart = new.last < old.first;
-    let later = match (old.ends, new.ends) {
-        (Some(then), Some(now)) => now > then,
-        // What no clock tells, the distance must: nobody lags by more than all that is listed.
-        _ => apart,
-    };
-    let discontinued = new.discontinuity > old.discontinuity;
-    if names.is_none() && (apart && later || discontinued) {
-        Progress::Restarted
-    } else {
-        Progress::Behind
     }
 }
 
@@ -203,9 +262,6 @@ fn names(old: &Edge, new: &Edge) -> Option<Names> {
         let at = edge.names.len().checked_sub(back.checked_add(1)?)?;
         edge.names.get(at).copied()
     };
-    if !(old.numbered && new.numbered) {
-        return None;
-    }
     let last = old.last.min(new.last);
     let common = (0..).map_while(|back| {
         let sequence = last.checked_sub(back)?;

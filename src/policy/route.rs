@@ -137,8 +137,13 @@ impl Default for Live {
 pub enum Cors {
     /// `Access-Control-Allow-Origin: *`, preflights answered, `Age` and friends exposed.
     Any,
-    /// Only these origins.
-    Only(Vec<String>),
+    /// Only these origins, with their cookies and the like or without.
+    Only {
+        /// As browsers write them.
+        origins: Vec<String>,
+        /// Pages may send credentials.
+        credentials: bool,
+    },
     /// The origin server's own headers pass through; preflights get 204 with `Allow`.
     Off,
 }

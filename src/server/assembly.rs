@@ -94,7 +94,7 @@ impl Bound {
 /// What operators see and may do.
 fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> Desk {
     let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
-    let explaining = shield.clone();
+    let (explaining, purging_streams) = (shield.clone(), shield.clone());
     let (telemetry, open) = (telemetry.clone(), edge.clone());
     let cache = shield.cache().clone();
     let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
@@ -115,6 +115,7 @@ fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> D
             Err(refusal) => Err(refusal.why),
         }),
         purge: Box::new(move |url| purging.purge(url)),
+        purge_stream: Box::new(move |url| purging_streams.purge_stream(url)),
     }
 }
 

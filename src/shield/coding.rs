@@ -13,9 +13,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::whole::Unread;
 use crate::cache::Object;
 use crate::media::{Kind, Manifest, ManifestError, read_manifest};
+use crate::policy::fields;
 
 /// Text shorter than this fits a packet as it is.
 const CODED_BYTES_MIN: usize = 600;
+
+/// What tells of the bytes as the origin sent them.
+const DIGESTS: [&str; 3] = ["content-md5", "content-digest", "digest"];
 
 /// Why a manifest is a failed fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,12 +63,18 @@ pub(super) fn read(
 pub(super) fn coded(object: Object) -> Object {
     let plain = object.head.status == StatusCode::OK
         && !object.head.headers.contains_key(header::CONTENT_ENCODING)
+        && !is_untouchable(&object.head.headers)
         && object.body.len() >= CODED_BYTES_MIN;
     let coded = plain.then(|| compress(&object.body)).flatten();
     match coded.filter(|coded| coded.len() < object.body.len()) {
         Some(body) => with_coded(object, body),
         None => object,
     }
+}
+
+/// Nobody on the way may code it otherwise (RFC 9110 §7.7).
+fn is_untouchable(headers: &HeaderMap) -> bool {
+    fields::lists(headers, header::CACHE_CONTROL, b"no-transform")
 }
 
 /// The same with a body that is compressed already.
@@ -74,6 +84,9 @@ pub(super) fn with_coded(mut object: Object, body: Bytes) -> Object {
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     if let Some(tag) = headers.get(header::ETAG).and_then(distinct) {
         headers.insert(header::ETAG, tag);
+    }
+    for digest in DIGESTS {
+        headers.remove(digest);
     }
     add_vary(headers);
     add_vary(&mut object.head.headers);
@@ -100,11 +113,7 @@ fn distinct(tag: &HeaderValue) -> Option<HeaderValue> {
 }
 
 fn add_vary(headers: &mut HeaderMap) {
-    let named = |value: &HeaderValue| {
-        let mut names = value.as_bytes().split(|&byte| byte == b',');
-        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"accept-encoding"))
-    };
-    if !headers.get_all(header::VARY).iter().any(named) {
+    if !fields::lists(headers, header::VARY, b"accept-encoding") {
         headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
 }

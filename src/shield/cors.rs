@@ -3,8 +3,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::policy::Route;
 use crate::policy::route::Cors;
+use crate::policy::{Route, fields};
 
 /// What a player reads besides the body: `Age` tunes low-latency players in.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
@@ -15,6 +15,7 @@ const PASSED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE");
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 const ANY: HeaderValue = HeaderValue::from_static("*");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
 /// Dresses an answer for pages from elsewhere.
@@ -22,18 +23,29 @@ pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
     match &route.cors {
         Cors::Off => {}
         Cors::Any => {
+            // Browsers refuse it beside `*`, and with it the whole answer.
+            answer.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
-        Cors::Only(origins) => {
+        Cors::Only {
+            origins,
+            credentials,
+        } => {
             answer.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
             answer.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
-            answer.append(header::VARY, ORIGIN);
+            answer.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            if !fields::lists(answer, header::VARY, b"origin") {
+                answer.append(header::VARY, ORIGIN);
+            }
             let page = viewer.get(header::ORIGIN);
             let known = page.filter(|page| origins.iter().any(|known| *page == known.as_str()));
             if let Some(page) = known {
                 answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
                 answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+                if *credentials {
+                    answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+                }
             }
         }
     }

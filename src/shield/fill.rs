@@ -17,7 +17,7 @@ use super::pass::Passed;
 use super::streams::Due;
 use super::{Shield, rank};
 use crate::cache::{Attention, Fill, Head, Object, Tie};
-use crate::media::{Facts, Kind};
+use crate::media::{Facts, Kind, Liveness};
 use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
 use crate::policy::freshness::{Freshness, freshness};
@@ -247,8 +247,15 @@ impl Job {
             delay: self.delay(reply),
             is_state: facts.is_some_and(|facts| self.is_state(facts)),
             children,
+            just_ended: facts.is_some_and(|facts| self.has_just_ended(facts)),
             due_in: None,
         }
+    }
+
+    fn has_just_ended(&self, facts: &Facts) -> bool {
+        let now = Instant::now();
+        facts.liveness == Liveness::Ended
+            && self.watched().is_some_and(|watch| watch.lately_live(now))
     }
 
     /// For how long an answer was on its way. One that was held back was made when it came.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT_ENCODING, CONTENT_LOCATION, LOCATION};
-use http::{HeaderMap, Method, Uri, Version};
+use http::HeaderMap;
+use http::header::ACCEPT_ENCODING;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -357,40 +357,6 @@ impl Shield {
             sent.remove(ACCEPT_ENCODING);
         }
         sent
-    }
-
-    /// Drops every stored variant of a URL and dooms the fill under way for it.
-    /// `url` is absolute (`http://host/path?query`) as a viewer would ask for it; true if a route
-    /// serves it.
-    pub fn purge(&self, url: &Uri) -> bool {
-        let headers = HeaderMap::new();
-        match access(&self.rules, &Method::GET, url, Version::HTTP_11, &headers) {
-            Access::Enter(entry) => {
-                self.forget(&entry);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// What is asked for, and of a playlist every state of it.
-    fn forget(&self, entry: &Entry) {
-        self.cache.end_epoch(&entry.states());
-        self.cache.purge(entry.identity(), entry.kind);
-        self.cache.purge(&entry.key, entry.kind);
-    }
-
-    /// A method that changes something succeeded: what is held for its URI, and for the resources on
-    /// the same host that the answer names, is no longer true (RFC 9111 §4.4).
-    pub(super) fn invalidate(&self, entry: &Entry, host: &str, response: &HeaderMap) {
-        self.forget(entry);
-        for field in [LOCATION, CONTENT_LOCATION] {
-            let named = response.get(field).and_then(|value| value.to_str().ok());
-            let path = named.filter(|path| path.starts_with('/') && !path.starts_with("//"));
-            if let Some(url) = path.and_then(|path| format!("http://{host}{path}").parse().ok()) {
-                self.purge(&url);
-            }
-        }
     }
 }
 

@@ -59,9 +59,13 @@ pub(super) fn object(
 fn may_share(ask: &Ask, stored: &HeaderMap) -> bool {
     let route = &ask.entry.route;
     let stays = |name| !stored.contains_key(name);
-    let cors = !matches!(route.cors, Cors::Off)
-        || stays(header::ACCESS_CONTROL_ALLOW_ORIGIN)
-            && stays(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+    let cors = match route.cors {
+        Cors::Off => {
+            stays(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+                && stays(header::ACCESS_CONTROL_EXPOSE_HEADERS)
+        }
+        Cors::Any | Cors::Only { .. } => stays(header::ACCESS_CONTROL_ALLOW_CREDENTIALS),
+    };
     cors && (!route.x_cache || stays(X_CACHE))
 }
 

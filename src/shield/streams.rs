@@ -33,8 +33,11 @@ use crate::policy::{Key, Rules};
 
 /// Manifests that are watched at once, at most; others are held and refreshed as any object is.
 const WATCHES_MAX: usize = 20_000;
-/// A manifest that nobody has asked for so long is forgotten.
-const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
+/// A manifest that nobody has asked for so long is forgotten: as long as its segments may be held, a
+/// packager may begin anew and use their names again …
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+/// … unless there are too many others.
+const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
 /// So many announced things are known at once, at most. Others are asked for as if they were there.
 const ANNOUNCED_MAX: usize = 4 * WATCHES_MAX;
 /// What has been announced and has not come after so long is not expected any more.
@@ -92,12 +95,19 @@ impl Unfit {
     }
 }
 
+/// A stream, as a unit.
+pub(super) struct Unit {
+    /// As far as other manifests list them.
+    pub(super) manifests: Vec<Key>,
+    pub(super) watches: Vec<Arc<Watch>>,
+}
+
 /// Figures of all streams, for metrics.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// By stream.
     pub streams: Vec<StreamStats>,
-    /// Manifests that are watched, and of these those that have stalled.
+    /// Manifests that are looked after, and of these those that have stalled.
     pub watched: u64,
     /// See `watched`.
     pub stalled: u64,
@@ -200,6 +210,23 @@ impl Streams {
         until.is_some_and(|until| now < until)
     }
 
+    /// What belongs to the same stream as a manifest.
+    pub(super) fn unit(&self, entry: &Entry) -> Option<Unit> {
+        let lists = self.lists.lock();
+        let identity = entry.identity();
+        let watch = lists.watches.get(identity).map(|watch| &watch.stream);
+        let parent = lists.parents.get(identity).map(|(stream, _)| stream);
+        let stream = watch.or(parent)?;
+        let listed = lists.parents.iter();
+        let listed = listed.filter(|(_, (of, _))| Arc::ptr_eq(of, stream));
+        let watches = lists.watches.values();
+        let watches = watches.filter(|watch| Arc::ptr_eq(&watch.stream, stream));
+        Some(Unit {
+            manifests: listed.map(|(key, _)| key.clone()).collect(),
+            watches: watches.cloned().collect(),
+        })
+    }
+
     /// The manifests that list what lies beside something.
     fn listing(&self, entry: &Entry) -> Vec<Arc<Watch>> {
         let lists = self.lists.lock();
@@ -227,13 +254,20 @@ impl Streams {
 
     pub(super) fn read(&self, now: Instant) -> Snapshot {
         let watches: Vec<_> = self.lists.lock().watches.values().cloned().collect();
-        let stalled = watches.iter().filter(|watch| watch.stalled(now)).count();
+        let tended = |watch: &&Arc<Watch>| watch.attention.is_tended();
+        let watched = watches.iter().filter(tended).count();
+        let stalled = watches
+            .iter()
+            .filter(tended)
+            .filter(|watch| watch.stalled(now));
+        let stalled = stalled.count();
         let mut ends: HashMap<*const Stream, (Arc<Stream>, u64, u64)> = HashMap::new();
         for watch in &watches {
             let (_, low, high) = ends
                 .entry(Arc::as_ptr(&watch.stream))
                 .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
-            if let Some(reach) = watch.reach() {
+            // What nobody looks at stands where it was.
+            if let Some(reach) = watch.reach().filter(|_| watch.attention.is_tended()) {
                 *low = reach.min(*low);
                 *high = reach.max(*high);
             }
@@ -242,10 +276,18 @@ impl Streams {
         let mut streams: Vec<_> = streams
             .map(|(stream, low, high)| stream.read(high.saturating_sub(low)))
             .collect();
+        // Manifests that differ in their queries alone have no parent that says so, and one name.
         streams.sort_by(|a, b| a.name.cmp(&b.name));
+        streams.dedup_by(|more, stream| {
+            let same = more.name == stream.name;
+            if same {
+                stream.add(more);
+            }
+            same
+        });
         Snapshot {
             streams,
-            watched: watches.len() as u64,
+            watched: watched as u64,
             stalled: stalled as u64,
             unfit: Unfit::ALL.map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
             ahead: self.ahead.read(),
@@ -292,17 +334,22 @@ impl Lists {
     }
 
     fn sweep(&mut self, now: Instant) {
-        if self.len() < self.sweep_at.max(SWEEP_MIN) {
+        if self.len() < self.sweep_at.max(SWEEP_MIN) && self.watches.len() < WATCHES_MAX {
             return;
         }
         let unasked = |watch: &Watch| {
             let since = now.saturating_duration_since(watch.attention.since());
             watch.attention.unasked_for(now).unwrap_or(since)
         };
-        self.watches
-            .retain(|_, watch| unasked(watch) < FORGOTTEN_AFTER);
+        let crowded = self.watches.len() >= WATCHES_MAX;
+        let memory = if crowded {
+            CROWDED_OUT_AFTER
+        } else {
+            FORGOTTEN_AFTER
+        };
+        self.watches.retain(|_, watch| unasked(watch) < memory);
         self.parents
-            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < FORGOTTEN_AFTER);
+            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < memory);
         let is_known = |watch: &Weak<Watch>| watch.strong_count() > 0;
         self.places
             .retain(|_, listing| listing.iter().any(is_known));

@@ -124,6 +124,40 @@ async fn unless_the_route_says_otherwise() {
     );
 }
 
+/// Where viewers' requests carry something that the origin wants, so do those that are made behind them.
+#[tokio::test]
+async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
+    let start = Instant::now();
+    let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
+    let live = answering(move |request| match request.header("x-token") {
+        Some("let-me-in") => manifest(quick(version())).cache_control("max-age=1"),
+        _ => status(404),
+    });
+    let origin = Origin::start().await.on(PATH, live);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.forward_headers = vec!["x-token".parse().unwrap()])
+        .start()
+        .await;
+    let asking = || get(PATH).header("x-token", "let-me-in");
+    shield.until(asking(), |_| origin.hits(PATH) >= 2).await;
+    let before = origin.hits(PATH);
+    origin.wait_hits(PATH, before + 4).await;
+    assert_eq!(shield.ask(asking()).await.status, 200);
+    // What is said in one viewer's name is not said without him.
+    let own = Origin::start().await.on(PATH, overdue_for_all());
+    let shield = Shield::in_front_of(&own)
+        .route(|route| route.forward_headers = vec!["cookie".parse().unwrap()])
+        .start()
+        .await;
+    let asking = || get(PATH).header("cookie", "own=1");
+    shield.until(asking(), |_| own.hits(PATH) >= 2).await;
+    assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
+}
+
+fn overdue_for_all() -> crate::support::origin::Reply {
+    manifest(quick(7)).cache_control("public, max-age=1").age(1)
+}
+
 /// Viewers who take gzip get it from the shield: the origin is asked once, for plain text.
 #[tokio::test]
 async fn playlists_are_compressed_here() {
@@ -150,6 +184,19 @@ async fn playlists_are_compressed_here() {
     );
     assert_eq!(origin.hits(PATH), 1);
     assert_eq!(origin.latest(PATH).header("accept-encoding"), None);
+}
+
+/// Nor is one compressed that nobody may touch.
+#[tokio::test]
+async fn but_not_where_nobody_may_touch_them() {
+    let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
+    let reply = manifest(long.clone()).cache_control("max-age=9, no-transform");
+    let origin = Origin::start().await.on(PATH, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let answer = shield
+        .ask(get(PATH).header("accept-encoding", "gzip"))
+        .await;
+    assert_eq!(answer.is_whole(long).header("content-encoding"), None);
 }
 
 /// That a segment is not there is remembered no longer than until the next version may list it.

@@ -1,5 +1,7 @@
 //! Viewers read. Other methods are refused, answered here, or passed on where a route says so.
 
+use seawall::policy::route::Cors;
+
 use crate::support::{End, Origin, Shield, ask, get, reply, segment, status};
 
 const PATH: &str = "/live/seg1.ts";
@@ -137,13 +139,42 @@ async fn browsers_may_read_age() {
     }
 }
 
+fn only(credentials: bool) -> Cors {
+    Cors::Only {
+        origins: vec![SITE.to_owned()],
+        credentials,
+    }
+}
+
+/// Pages whose players send cookies are let in where the route says so, and by nobody's `*`.
+#[tokio::test]
+async fn credentials_are_the_routes_to_allow() {
+    let allowing = segment("x").header("Access-Control-Allow-Credentials", "true");
+    let origin = Origin::start().await.on(PATH, allowing);
+    for (cors, expected) in [
+        (Cors::Any, None),
+        (only(false), None),
+        (only(true), Some("true")),
+    ] {
+        let shield = Shield::in_front_of(&origin)
+            .route(|route| route.cors = cors)
+            .start()
+            .await;
+        let answer = shield.ask(get(PATH).header("Origin", SITE)).await;
+        let allowed = answer.header("access-control-allow-credentials");
+        assert_eq!(allowed, expected);
+        let preflight = ask("OPTIONS", PATH).header("Origin", SITE);
+        let allowed = shield.ask(preflight).await;
+        assert_eq!(allowed.header("access-control-allow-credentials"), expected);
+    }
+}
+
 /// Only the sites that a route names, where it names any.
 #[tokio::test]
 async fn only_named_sites() {
-    use seawall::policy::route::Cors;
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin)
-        .route(|route| route.cors = Cors::Only(vec![SITE.to_owned()]))
+        .route(|route| route.cors = only(false))
         .start()
         .await;
     let friend = shield.ask(get(PATH).header("Origin", SITE)).await;
@@ -161,7 +192,6 @@ async fn only_named_sites() {
 /// Off: the origin's own fields pass through.
 #[tokio::test]
 async fn cors_left_to_the_origin() {
-    use seawall::policy::route::Cors;
     let own = reply()
         .content_type("video/mp2t")
         .header("Access-Control-Allow-Origin", SITE)

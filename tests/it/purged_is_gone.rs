@@ -118,3 +118,37 @@ async fn purging_nothing() {
     assert!(shield.admin(ask("POST", "/purge")).await.status >= 400);
     shield.get(PATH).await.is_whole("whole");
 }
+
+/// A stream is purged as one: its manifests, what is known of them, and what they list; nothing else.
+#[tokio::test]
+async fn a_stream_is_purged_with_all_that_belongs_to_it() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n";
+    let lasting = |text: String| manifest(text).cache_control("max-age=2");
+    let origin = Origin::start()
+        .await
+        .on("/live/m.m3u8", manifest(master))
+        .on("/live/v0/i.m3u8", lasting(playlist(5000)))
+        .on("/live/v0/seg1.ts", segment("old"))
+        .on("/other/seg1.ts", segment("other"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for path in [
+        "/live/m.m3u8",
+        "/live/v0/i.m3u8",
+        "/live/v0/seg1.ts",
+        "/other/seg1.ts",
+    ] {
+        assert_eq!(shield.get(path).await.status, 200);
+    }
+    // Behind what viewers have seen, which is forgotten.
+    origin.now("/live/v0/i.m3u8", lasting(playlist(4999)));
+    origin.now("/live/v0/seg1.ts", segment("new"));
+    let unknown = shield.admin(ask("POST", "/purge?stream=http://shield.test/none.m3u8"));
+    assert_eq!(unknown.await.status, 404);
+    shield.purge_stream("/live/m.m3u8").await;
+    shield.get("/live/m.m3u8").await.is_whole(master);
+    assert_eq!(origin.hits("/live/m.m3u8"), 2);
+    let anew = shield.get("/live/v0/i.m3u8").await;
+    anew.is_whole(playlist(4999));
+    shield.get("/live/v0/seg1.ts").await.is_whole("new");
+    assert!(shield.get("/other/seg1.ts").await.is_hit());
+}

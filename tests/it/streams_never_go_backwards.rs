@@ -3,7 +3,7 @@
 use seawall::origin::Balance;
 
 use crate::support::shield::{Builder, endpoint};
-use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment};
+use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment, status};
 
 const PATH: &str = "/live/index.m3u8";
 const UNFIT: &str = "seawall_manifests_unfit_total";
@@ -106,4 +106,94 @@ async fn a_restart_is_accepted_once() {
     }
     origin.now(PATH, overdue(playlist(2)));
     shield.until(get(PATH), says(2)).await;
+}
+
+/// A packager that is restarted begins all its renditions anew, each in a directory of its own.
+#[tokio::test]
+async fn a_restart_drops_what_was_held_of_every_rendition() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n\
+         #EXT-X-STREAM-INF:BANDWIDTH=2\nv1/i.m3u8\n";
+    let mut origin = Origin::start().await.on("/live/m.m3u8", manifest(master));
+    for rendition in ["v0", "v1"] {
+        origin = origin
+            .on(
+                &format!("/live/{rendition}/i.m3u8"),
+                overdue(playlist(5000)),
+            )
+            .on(&format!("/live/{rendition}/seg3.ts"), segment("yesterday"));
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/live/m.m3u8").await.is_whole(master);
+    for rendition in ["v0", "v1"] {
+        shield.get(&format!("/live/{rendition}/i.m3u8")).await;
+        let path = format!("/live/{rendition}/seg3.ts");
+        shield.get(&path).await.is_whole("yesterday");
+        origin.now(&path, segment("today"));
+    }
+    for rendition in ["v0", "v1"] {
+        let path = format!("/live/{rendition}/i.m3u8");
+        origin.now(&path, overdue(playlist(1)));
+        shield.until(get(&path), says(1)).await;
+        let path = format!("/live/{rendition}/seg3.ts");
+        shield.get(&path).await.is_whole("today");
+    }
+    let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+    assert_eq!(restarts.await, 1, "one restart");
+}
+
+/// A twin that died yesterday must not take the audience over because the other one stumbled once.
+#[tokio::test]
+async fn a_twin_of_another_generation_does_not_take_over() {
+    let first = Origin::start().await.on(PATH, overdue(playlist(5000)));
+    let second = Origin::start().await.on(PATH, overdue(playlist(300)));
+    let shield = Shield::in_front_of(&first)
+        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(5000));
+    first.now(PATH, status(503).then(overdue(playlist(5001))));
+    while second.hits(PATH) == 0 {
+        let answer = shield.get(PATH).await;
+        assert_ne!(answer.text(), playlist(300));
+    }
+    shield.until(get(PATH), says(5001)).await;
+    let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+    assert_eq!(restarts.await, 0);
+}
+
+/// An origin that knows that it stands still is not asked alone, from the very first time.
+#[tokio::test]
+async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
+    let updated = "x-mediapackage-manifest-last-updated";
+    let old = overdue(playlist(10)).header(updated, "1000");
+    let first = Origin::start().await.on(PATH, old);
+    let second = Origin::start().await.on(PATH, overdue(playlist(50)));
+    let shield = Shield::in_front_of(&first)
+        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(50));
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
+    assert_eq!(shield.counted(UNFIT, &[("reason", "stalled")]).await, 1);
+}
+
+/// An encoder that stops says that the stream has ended. When it starts again, the end is not held for an hour.
+#[tokio::test]
+async fn an_end_is_not_believed_for_long() {
+    let ended = playlist(11) + "#EXT-X-ENDLIST\n";
+    let reply = manifest(ended.clone()).cache_control("max-age=3600");
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue(playlist(10)).then(reply));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(playlist(10));
+    let end = |answer: &Response| answer.text() == ended;
+    let answer = shield.until(get(PATH), end).await;
+    let told = shield.get(PATH).await;
+    let status = told.header("cache-status").unwrap_or_default();
+    let ttl = status
+        .split("ttl=")
+        .nth(1)
+        .and_then(|ttl| ttl.parse::<u64>().ok());
+    assert!(ttl.is_some_and(|ttl| ttl <= 10), "{status} {answer:?}");
 }

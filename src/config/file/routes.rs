@@ -197,11 +197,16 @@ fn cors(value: Value<'_>) -> Read<Cors> {
         return read::word(&[("any", Cors::Any), ("off", Cors::Off)], CORS)(value);
     }
     let origin = read::parsed(address::web_origin, "a web origin");
-    let only = value.table("cors", |table| {
-        table.get("only", read::some_of(origin, CORS))
+    let (origins, credentials) = value.table("cors", |table| {
+        let mut credentials = false;
+        table.put("credentials", &mut credentials, read::flag);
+        (table.get("only", read::some_of(origin, CORS)), credentials)
     })?;
-    only.map(Cors::Only)
-        .ok_or_else(|| value.problem(Fault::new(CORS, "`only` is missing")))
+    let origins = origins.ok_or_else(|| value.problem(Fault::new(CORS, "`only` is missing")))?;
+    Ok(Cors::Only {
+        origins,
+        credentials,
+    })
 }
 
 fn forwarded(value: Value<'_>) -> Read<HeaderName> {

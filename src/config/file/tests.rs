@@ -188,7 +188,11 @@ fn everything_typed_arrives() {
         live.query,
         QueryPolicy::Only(vec!["start".to_owned()]).into()
     );
-    assert_eq!(live.cors, Cors::Only(vec!["https://p.example".to_owned()]));
+    let only = Cors::Only {
+        origins: vec!["https://p.example".to_owned()],
+        credentials: false,
+    };
+    assert_eq!(live.cors, only);
     assert_eq!(live.lifetimes.override_ttl, Some(Duration::from_hours(1)));
     assert_eq!(
         (&*rest.name, &*rest.origin, rest.origin_index),

@@ -53,6 +53,8 @@ pub enum Rule {
     HalfSegment,
     /// A patch of which the origin does not say how long it is good.
     Patch,
+    /// It was live a moment ago, and may go on.
+    JustEnded,
     /// The route's upper bound.
     RouteMax,
     /// The route's lower bound.
@@ -77,6 +79,7 @@ impl Rule {
             Rule::HalfPart => "half a part of the playlist",
             Rule::State => "a state that was asked for: six target durations",
             Rule::Multivariant => "the target duration of the playlists it lists",
+            Rule::JustEnded => "it was live a moment ago, and may go on",
             Rule::UpdatePeriod => "the MPD's minimumUpdatePeriod",
             Rule::NoUpdatePeriod => "an MPD without minimumUpdatePeriod",
             Rule::HalfSegment => "half a segment of the MPD",

@@ -61,6 +61,9 @@ pub(super) fn fresh_for(
     }
 }
 
+/// The end of a live stream is believed for so long, to begin with.
+const JUST_ENDED: Duration = Duration::from_secs(10);
+
 /// What is not there is believed for a moment; what is computed to be there soon, until then.
 fn absence(answer: &Answered<'_>, told: Option<Term>, lifetimes: &Lifetimes) -> Term {
     let term = told.unwrap_or(Term(lifetimes.negative_max, Rule::Negative));
@@ -107,7 +110,12 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
             return told.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(facts) if facts.liveness == Liveness::Ended => {
-            return told.unwrap_or(Term(lifetimes.ended_default, Rule::RouteDefault));
+            let term = told.unwrap_or(Term(lifetimes.ended_default, Rule::RouteDefault));
+            return if answer.just_ended {
+                term.at_most(JUST_ENDED, Rule::JustEnded)
+            } else {
+                term
+            };
         }
         Some(facts) if facts.multivariant => multivariant(answer.children),
         Some(facts) if answer.kind == Kind::Dash => dynamic(facts),
@@ -195,6 +203,6 @@ pub(super) fn stale_windows(
 /// Players who have run dry go on when the origin does; an error would end them.
 fn live_stale_if_error(facts: Option<&Facts>) -> Duration {
     let lists_segments = facts.filter(|facts| !facts.multivariant);
-    let period = lists_segments.and_then(|facts| facts.segment.max(facts.target_duration));
-    STALE_MIN.max(period.unwrap_or_default() * STALE_PERIODS)
+    let segment = lists_segments.and_then(Facts::segment_max);
+    STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_PERIODS))
 }

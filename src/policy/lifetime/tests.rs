@@ -41,6 +41,7 @@ fn judged(
         delay: Duration::ZERO,
         is_state: false,
         children: None,
+        just_ended: false,
         due_in: None,
     };
     storage(&answer, &route(), Moment::now())
@@ -275,6 +276,7 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         delay: Duration::ZERO,
         is_state: false,
         children: None,
+        just_ended: false,
         due_in: None,
     };
     let storage = storage(&answer, &route(), Moment::now());
@@ -341,6 +343,7 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             delay: Duration::ZERO,
             is_state: true,
             children: None,
+            just_ended: false,
             due_in: None,
         };
         match storage(&answer, &route(), Moment::now()) {

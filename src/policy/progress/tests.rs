@@ -145,6 +145,120 @@ fn an_mpd_goes_by_its_own_clock() {
     assert_eq!(judged(&mpd(100, 1), &mpd(104, 90)), Progress::Restarted);
 }
 
+#[test]
+fn the_generation_that_was_left_is_better_than_one_that_stands_still() {
+    let now = Instant::now();
+    let mut track = Track::new(&plain(5000), PERIOD, now);
+    let other = |last| window(last, |number| number + 7000);
+    track.take(&other(300), Progress::Restarted, now);
+    let late = now + 4 * PERIOD;
+    assert_eq!(track.judge(&plain(5001), now), Progress::Behind);
+    assert_eq!(track.judge(&plain(5004), late), Progress::Restarted);
+    assert_eq!(
+        track.judge(&plain(5000), late),
+        Progress::Behind,
+        "that stands still as well"
+    );
+}
+
+#[test]
+fn one_that_lists_nothing_is_no_progress_and_forgets_nothing() {
+    let now = Instant::now();
+    let nothing = Facts {
+        edge: None,
+        ..plain(0)
+    };
+    let mut track = Track::new(&plain(5000), PERIOD, now);
+    assert_eq!(track.judge(&nothing, now), Progress::Behind);
+    let late = now + 4 * PERIOD;
+    assert_eq!(track.judge(&nothing, late), Progress::Restarted);
+    let ended = Facts {
+        liveness: Liveness::Ended,
+        ..nothing
+    };
+    assert_eq!(track.judge(&ended, now), Progress::Onward);
+    track.take(&ended, Progress::Onward, now);
+    assert_eq!(track.judge(&plain(4995), now), Progress::Behind);
+    assert_eq!(track.judge(&plain(5), now), Progress::Restarted);
+}
+
+/// The same numbers with other times are other segments, unless the packager tells of a gap.
+#[test]
+fn numbers_that_come_again_a_day_later_are_a_restart() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let ends = |last, seconds| with(plain(last), |edge| edge.ends = Some(at(seconds)));
+    let day = 86_400;
+    assert_eq!(judged(&ends(10, 40), &ends(12, 48)), Progress::Onward);
+    assert_eq!(
+        judged(&ends(10, 40), &ends(12, 48 + day)),
+        Progress::Restarted
+    );
+    assert_eq!(judged(&ends(10, 40), &ends(2, 8 + 60)), Progress::Restarted);
+    assert_eq!(judged(&ends(10, 40), &ends(9, 36)), Progress::Behind);
+    let gap = with(ends(12, 48 + day), |edge| edge.discontinuity = 1);
+    assert_eq!(judged(&ends(10, 40), &gap), Progress::Onward);
+    let far = ends(30, 120 + day);
+    assert_eq!(
+        judged(&ends(10, 40), &far),
+        Progress::Onward,
+        "after an outage"
+    );
+}
+
+#[test]
+fn a_discontinuity_of_yesterday_is_no_restart() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let held = with(plain(5000), |edge| edge.ends = Some(at(20_000)));
+    let dead = with(plain(4980), |edge| {
+        (edge.ends, edge.discontinuity) = (Some(at(19_920)), 3);
+    });
+    assert_eq!(judged(&held, &dead), Progress::Behind);
+}
+
+/// Timelines of packagers that began at different moments have nothing to do with each other.
+#[test]
+fn mpds_of_two_packagers_do_not_take_turns() {
+    let now = Instant::now();
+    let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let mpd = |began: u64, clock: u64| Facts {
+        published: at(clock),
+        began: at(began),
+        ..with(plain(0), |edge| {
+            (edge.numbered, edge.names) = (false, Box::default());
+            edge.last = (clock - began) * 1000;
+        })
+    };
+    let (first, second) = (1000, 1060);
+    let mut track = Track::new(&mpd(first, 2000), PERIOD, now);
+    assert_eq!(track.judge(&mpd(second, 2000), now), Progress::Restarted);
+    track.take(&mpd(second, 2000), Progress::Restarted, now);
+    for clock in (2002..2400).step_by(2) {
+        assert_eq!(track.judge(&mpd(first, clock), now), Progress::Behind);
+        let next = mpd(second, clock);
+        assert_eq!(track.judge(&next, now), Progress::Onward);
+        track.take(&next, Progress::Onward, now);
+    }
+    let dead = mpd(500, 1500);
+    assert_eq!(track.judge(&dead, now), Progress::Behind, "long dead");
+}
+
+/// A representation that has just come may end a little before the others did.
+#[test]
+fn a_newer_mpd_may_end_a_little_earlier() {
+    let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let mpd = |published, last| Facts {
+        published: at(published),
+        began: at(1),
+        ..with(plain(0), |edge| {
+            (edge.numbered, edge.names) = (false, Box::default());
+            edge.last = last;
+        })
+    };
+    assert_eq!(judged(&mpd(10, 4000), &mpd(12, 3980)), Progress::Onward);
+    assert_eq!(judged(&mpd(10, 4000), &mpd(10, 3980)), Progress::Behind);
+    assert_eq!(judged(&mpd(10, 40_000), &mpd(12, 30_000)), Progress::Behind);
+}
+
 /// A delta update does not list the discontinuities that it leaves out. An origin that lags behind
 /// it and sends them all has not begun anew.
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -12,6 +12,7 @@ use super::Job;
 use crate::cache::{Head, Verdict};
 use crate::media::{Facts, Kind, Manifest};
 use crate::origin::{Failure, Reply};
+use crate::policy::headers;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::shield::coding::{self, Unreadable};
@@ -29,6 +30,8 @@ pub(super) struct Text {
     /// When it was what there was, as far as is known: when the request for it was sent, or, where the
     /// origin held its answer back, when that came.
     pub(super) seen: Instant,
+    /// The origin says itself that it has not changed for long.
+    old: bool,
 }
 
 /// Why there is none.
@@ -44,6 +47,19 @@ impl Text {
         self.manifest.as_ref().map(|manifest| &manifest.facts)
     }
 
+    /// One endpoint's word is not enough for it, if there is another.
+    fn is_doubtful(&self) -> bool {
+        self.old || self.progress() == Progress::Restarted
+    }
+
+    fn fault(&self) -> Unfit {
+        if self.old {
+            Unfit::Stalled
+        } else {
+            Unfit::Behind
+        }
+    }
+
     /// What it is to the newest version that viewers have seen.
     fn progress(&self) -> Progress {
         match (&self.watch, self.facts()) {
@@ -57,10 +73,13 @@ impl Job {
     pub(super) async fn manifest(self, reply: Reply) {
         let first = reply.endpoint;
         let mut text = self.read(reply).await;
-        if let Err(Refused::Unfit) = text
-            && let Some(other) = self.elsewhere(first).await
-        {
-            text = self.read(other).await;
+        let doubtful = match &text {
+            Ok(text) => text.is_doubtful(),
+            Err(refused) => matches!(refused, Refused::Unfit),
+        };
+        if doubtful && let Some(other) = self.elsewhere(first).await {
+            let other = self.read(other).await;
+            text = self.better(text, other);
         }
         match text {
             Ok(text) => self.show(text),
@@ -69,7 +88,25 @@ impl Job {
         }
     }
 
-    fn watched(&self) -> Option<Arc<Watch>> {
+    /// Which of two endpoints' versions is shown, where the first one's was not fit or doubtful.
+    fn better(
+        &self,
+        first: Result<Text, Refused>,
+        other: Result<Text, Refused>,
+    ) -> Result<Text, Refused> {
+        match (first, other) {
+            (Ok(first), Ok(other)) if !other.is_doubtful() => {
+                let why = "another endpoint goes on with what viewers have seen";
+                let fault = first.fault();
+                self.refuse(first.watch, first.reply.endpoint, fault, &why);
+                Ok(other)
+            }
+            (Ok(first), _) => Ok(first),
+            (Err(_), other) => other,
+        }
+    }
+
+    pub(super) fn watched(&self) -> Option<Arc<Watch>> {
         self.shield.streams.watched(&self.entry)
     }
 
@@ -116,14 +153,20 @@ impl Job {
         };
         let facts = manifest.as_ref().map(|manifest| &manifest.facts);
         let streams = &self.shield.streams;
-        let text = Text {
+        let mut text = Text {
             watch: facts.and_then(|facts| streams.watch(&self.entry, facts, seen)),
             reply,
             kind,
             body,
             manifest,
             seen,
+            old: false,
         };
+        let updated = headers::last_updated(&text.reply.headers);
+        let is_old = |watch: &Arc<Watch>| {
+            updated.is_some_and(|updated| watch.is_old(updated, SystemTime::now()))
+        };
+        text.old = text.watch.as_ref().is_some_and(is_old);
         // While this one was on its way, another request may have brought a newer one.
         let overtaken = |watch: &Arc<Watch>| watch.overtakes(sent);
         if text.progress() == Progress::Behind && !text.watch.as_ref().is_some_and(overtaken) {
@@ -225,6 +268,7 @@ impl Job {
             shield.cache.purge(&named.key, named.kind);
         }
         let watch = text.watch.as_ref()?;
+        watch.asked_with(self.fill.upstream());
         let news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);
         shield.streams.file(&news, watch);
         for place in &news.left {
@@ -235,7 +279,7 @@ impl Job {
             let path = self.entry.target.path();
             tracing::warn!(path, "stream began anew: what was held of it is dropped");
         }
-        self.look_elsewhere_if_stalled(watch, text.reply.endpoint);
+        self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
         Some(news)
     }
 
@@ -251,13 +295,13 @@ impl Job {
         let (_, seen) = self.times(reply);
         watch.unchanged(seen);
         watch.good_for(left(head, seen), seen);
-        self.look_elsewhere_if_stalled(&watch, reply.endpoint);
+        self.look_elsewhere_if_stalled(&watch, reply.endpoint, false);
         self.shield.tend(&watch);
     }
 
-    fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize) {
+    fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize, is_old: bool) {
         let now = Instant::now();
-        if watch.stalled(now) {
+        if is_old || watch.stalled(now) {
             self.shield.streams.unfit(Unfit::Stalled);
             watch.avoid(endpoint, now);
         }

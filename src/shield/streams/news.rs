@@ -10,8 +10,8 @@ use crate::media::{Listed, Listing, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
 
-/// What was listed so many periods ago is not new any more: players start about there.
-const NEW_PERIODS: u32 = 3;
+/// What was listed so many segments' time ago is not new any more: players start about there.
+const NEW_SEGMENTS: u32 = 3;
 
 /// So many names are remembered of a manifest that leaves out what was listed before.
 const REMEMBERED_MAX: usize = 1024;
@@ -83,7 +83,7 @@ impl Course {
         };
         News {
             listed,
-            new_until: sent + self.period * NEW_PERIODS,
+            new_until: sent + self.segment * NEW_SEGMENTS,
             coming,
             found: sent,
             announced,

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::policy::Key;
+
 /// One stream: a manifest that players begin with, and what hangs on it.
 pub(super) struct Stream {
     name: Arc<str>,
@@ -22,10 +24,19 @@ pub(super) struct Stream {
 
 #[derive(Default)]
 struct Course {
-    restarted: Option<Instant>,
+    restart: Option<Restart>,
     /// Seconds during which versions were the latest, and seconds squared by which they were late.
     watched: f64,
     late: f64,
+}
+
+/// The packager has begun anew, as far as its manifests have told.
+struct Restart {
+    since: Instant,
+    /// Who told.
+    told: Vec<Key>,
+    /// Whose epoch it ended.
+    places: Vec<Key>,
 }
 
 /// A stream's figures, for metrics.
@@ -43,6 +54,17 @@ pub struct StreamStats {
     pub staleness: Duration,
     /// By how many segments the manifests of the stream that are watched differ at their ends.
     pub skew: u64,
+}
+
+impl StreamStats {
+    /// The figures of another stream of the same name are this one's.
+    pub(super) fn add(&mut self, more: &StreamStats) {
+        self.asked += more.asked;
+        self.floor += more.floor;
+        self.restarts += more.restarts;
+        self.staleness = self.staleness.max(more.staleness);
+        self.skew = self.skew.max(more.skew);
+    }
 }
 
 impl Stream {
@@ -91,13 +113,32 @@ impl Stream {
         course.late += late.as_secs_f64().powi(2) / 2.0;
     }
 
-    /// The packager began anew. Its manifests say so one after the other; true for the first of them.
-    pub(super) fn restarted(&self, now: Instant, period: Duration) -> bool {
-        const PERIODS: u32 = 4;
-        let last = self.course.lock().restarted.replace(now);
-        let first = last.is_none_or(|last| now.saturating_duration_since(last) > period * PERIODS);
-        self.restarts.fetch_add(u64::from(first), Ordering::Relaxed);
-        first
+    /// The packager began anew, says a manifest. The stream's manifests say so one after the other, within
+    /// `memory`; one that says so again tells of another restart. Gives which of the manifest's places have
+    /// not seen their epoch end by this restart.
+    pub(super) fn restarted(
+        &self,
+        manifest: &Key,
+        mut places: Vec<Key>,
+        (now, memory): (Instant, Duration),
+    ) -> Vec<Key> {
+        let mut course = self.course.lock();
+        let same = course.restart.take().filter(|restart| {
+            let recent = now.saturating_duration_since(restart.since) <= memory;
+            recent && !restart.told.contains(manifest)
+        });
+        self.restarts
+            .fetch_add(u64::from(same.is_none()), Ordering::Relaxed);
+        let mut restart = same.unwrap_or(Restart {
+            since: now,
+            told: Vec::new(),
+            places: Vec::new(),
+        });
+        restart.told.push(manifest.clone());
+        places.retain(|place| !restart.places.contains(place));
+        restart.places.extend_from_slice(&places);
+        course.restart = Some(restart);
+        places
     }
 
     pub(super) fn read(&self, skew: u64) -> StreamStats {
@@ -129,11 +170,25 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_counts_once_for_all_manifests() {
+    fn a_restart_counts_once_for_all_manifests_and_each_place_is_left_once() {
         let stream = Stream::new("/a.m3u8");
-        let (now, period) = (Instant::now(), Duration::from_secs(4));
-        assert!(stream.restarted(now, period) && !stream.restarted(now + period, period));
-        assert!(stream.restarted(now + 60 * period, period));
+        let now = Instant::now();
+        let memory = Duration::from_secs(16);
+        let [one, other] = [b"1", b"2"].map(|name| Key::of(&[name]));
+        let [shared, own] = [b"/a", b"/b"].map(|name| Key::of(&[name]));
+        let restarted = |manifest: &Key, places: &[&Key], at| {
+            let places = places.iter().map(|&place| place.clone()).collect();
+            stream.restarted(manifest, places, (at, memory))
+        };
+        assert_eq!(restarted(&one, &[&shared], now), [shared.clone()]);
+        let later = now + memory / 2;
+        assert_eq!(restarted(&other, &[&shared, &own], later), [own.clone()]);
+        assert_eq!(stream.read(0).restarts, 1);
+        // It says so again: the packager has begun anew once more.
+        assert_eq!(restarted(&other, &[&own], later), [own.clone()]);
+        assert_eq!(restarted(&one, &[&shared], later), [shared.clone()]);
         assert_eq!(stream.read(0).restarts, 2);
+        assert_eq!(restarted(&one, &[&shared], now + 60 * memory), [shared]);
+        assert_eq!(stream.read(0).restarts, 3);
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
 use tokio::time::{sleep_until, timeout};
 
 use super::Watch;
@@ -70,7 +69,8 @@ impl Tending {
     async fn ask(&self) {
         let Tending { shield, watch } = self;
         let entry = &watch.entry;
-        let upstream = || shield.sent(&HeaderMap::new(), entry);
+        let asking_with = watch.asking_with();
+        let upstream = || shield.sent(&asking_with, entry);
         let found = shield.cache.lookup(&entry.key, entry.kind, upstream);
         if shield.failed_lately(&found, Instant::now()) {
             return;
@@ -95,7 +95,7 @@ impl Tending {
         let Some(entry) = watch.entry.asking(next) else {
             return watch.waited(taken, Instant::now());
         };
-        let upstream = shield.sent(&HeaderMap::new(), &entry);
+        let upstream = shield.sent(&watch.asking_with(), &entry);
         let cache = &shield.cache;
         let found = cache.lookup(&entry.key, entry.kind, || upstream.clone());
         let now = Instant::now();

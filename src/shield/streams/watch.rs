@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::blocking::{Blocking, Look};
@@ -15,14 +16,20 @@ use crate::cache::Attention;
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
-use crate::policy::progress::{Progress, Track};
-use crate::policy::{Key, Rules};
+use crate::policy::progress::{Progress, STALLED_PERIODS, Track};
+use crate::policy::{Key, Rules, headers};
 use crate::shield::Followed;
 
-/// When nobody has asked for so many periods, nobody watches any more.
-const UNASKED_PERIODS: u32 = 3;
-/// An endpoint that gave something unfit is asked last for so many periods.
-const AVOIDED_PERIODS: u32 = 5;
+/// When nobody has asked for so many segments' time, nobody watches any more.
+const UNASKED_SEGMENTS: u32 = 3;
+/// An endpoint that gave something unfit is asked last for so many segments' time.
+const AVOIDED_SEGMENTS: u32 = 5;
+/// Within so many segments' time all manifests of a stream tell that the packager began anew.
+const RESTARTED_SEGMENTS: u32 = 4;
+/// No manifest is left alone for longer than this counts as a segment.
+const SEGMENT_MAX: Duration = Duration::from_secs(30);
+/// A manifest that said it was live so lately may say so again.
+const LATELY: Duration = Duration::from_mins(2);
 
 /// One manifest that has been asked for.
 pub(in crate::shield) struct Watch {
@@ -40,7 +47,10 @@ pub(in crate::shield) struct Watch {
 pub(super) struct Course {
     track: Track,
     cadence: Cadence,
-    pub(super) period: Duration,
+    /// How often it changes: with each part, in low latency.
+    period: Duration,
+    /// How long its segments are, or how long it may take to change where that is longer.
+    pub(super) segment: Duration,
     /// When the version that is shown was found.
     found: Instant,
     avoided: Option<(usize, Instant)>,
@@ -60,31 +70,34 @@ pub(super) struct Course {
     pub(super) lanes: Arc<Lanes>,
     pub(super) hasher: ahash::RandomState,
     ended: bool,
+    /// When it last said that it was live.
+    live: Option<Instant>,
+    /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
+    /// in that viewer's name, and is not made without him.
+    asked_with: Option<Arc<HeaderMap>>,
 }
 
-/// How often a live manifest changes, as far as it says so.
-pub(super) fn period(facts: &Facts) -> Option<Duration> {
-    facts.edge.as_ref()?;
-    let parts = facts.part_target;
-    parts
-        .or(facts.segment)
-        .or(facts.target_duration)
-        .filter(|period| !period.is_zero())
+/// How long it takes to change, at the most, if all is well.
+fn segment(facts: &Facts) -> Option<Duration> {
+    let segment = facts.segment.max(facts.target_duration)?;
+    Some(segment.min(SEGMENT_MAX))
 }
 
 impl Watch {
     /// Begins with the first version.
     pub(super) fn new(entry: Entry, stream: Arc<Stream>, facts: &Facts, sent: Instant) -> Watch {
-        let period = period(facts).unwrap_or_default();
+        let period = facts.changes_every().unwrap_or_default();
+        let segment = segment(facts).unwrap_or(period);
         Watch {
             entry,
             attention: Arc::new(Attention::new(sent)),
             stream,
             foreseen: AtomicBool::new(false),
             course: Mutex::new(Course {
-                track: Track::new(facts, period, sent),
+                track: Track::new(facts, segment, sent),
                 cadence: Cadence::new(period, sent),
                 period,
+                segment,
                 found: sent,
                 avoided: None,
                 good_until: None,
@@ -98,6 +111,8 @@ impl Watch {
                 lanes: Arc::default(),
                 hasher: ahash::RandomState::new(),
                 ended: false,
+                live: None,
+                asked_with: None,
             }),
             turn: Mutex::default(),
         }
@@ -106,6 +121,36 @@ impl Watch {
     /// For as long as a version is judged, filed and shown.
     pub(in crate::shield) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
+    }
+
+    /// A request that was made for a viewer, with these headers, may be made again for all with those of
+    /// them that are `for_others`.
+    pub(in crate::shield) fn asked_with(&self, sent: &HeaderMap) {
+        let others = headers::for_others(sent, &self.entry.route);
+        self.course.lock().asked_with = others.map(Arc::new);
+    }
+
+    /// With what it is asked for behind viewers.
+    pub(super) fn asking_with(&self) -> Arc<HeaderMap> {
+        self.course.lock().asked_with.clone().unwrap_or_default()
+    }
+
+    /// Whatever comes next is the first.
+    pub(in crate::shield) fn forget(&self) {
+        let mut course = self.course.lock();
+        course.track.forget();
+        course.live = None;
+    }
+
+    /// Where lies what it lists.
+    pub(in crate::shield) fn places(&self) -> Vec<Key> {
+        self.course.lock().places.clone()
+    }
+
+    /// It has ended, and was live a moment ago: an encoder that stops and starts again says so.
+    pub(in crate::shield) fn lately_live(&self, now: Instant) -> bool {
+        let live = self.course.lock().live;
+        live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
     }
 
     /// A version has been taken since then.
@@ -121,7 +166,7 @@ impl Watch {
     /// An endpoint gave something that is not for viewers: others are asked first for a while.
     pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) {
         let mut course = self.course.lock();
-        let until = now + course.period * AVOIDED_PERIODS;
+        let until = now + course.segment * AVOIDED_SEGMENTS;
         course.avoided = Some((endpoint, until));
     }
 
@@ -130,6 +175,13 @@ impl Watch {
         avoided
             .filter(|(_, until)| *until > now)
             .map(|(endpoint, _)| endpoint)
+    }
+
+    /// The origin says that it has not changed for longer than it may: it stands still, and knows.
+    pub(in crate::shield) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
+        let course = self.course.lock();
+        let since = now.duration_since(updated).unwrap_or_default();
+        !course.ended && since > course.segment * STALLED_PERIODS
     }
 
     /// It should have changed long ago.
@@ -166,9 +218,12 @@ impl Watch {
         let course = &mut *course;
         course.hears(sent);
         let left = match progress {
-            Progress::Restarted if self.stream.restarted(sent, course.period) => {
+            Progress::Restarted => {
                 course.listed.clear();
-                std::mem::take(&mut course.places)
+                let places = std::mem::take(&mut course.places);
+                let memory = course.segment * RESTARTED_SEGMENTS;
+                self.stream
+                    .restarted(self.entry.identity(), places, (sent, memory))
             }
             _ => Vec::new(),
         };
@@ -177,9 +232,13 @@ impl Watch {
             self.stream.targets(target);
         }
         course.ended = facts.liveness == Liveness::Ended;
-        if let Some(period) = period(facts) {
+        if !course.ended {
+            course.live = Some(sent);
+        }
+        if let Some(period) = facts.changes_every() {
             course.period = period;
-            course.track.paced(period);
+            course.segment = segment(facts).unwrap_or(period);
+            course.track.paced(course.segment);
         }
         course.blocking.follows(facts);
         if held_back {
@@ -225,10 +284,11 @@ impl Watch {
     pub(in crate::shield) fn next_look(&self, now: Instant) -> Option<Look> {
         let course = self.course.lock();
         let idle = self.entry.route.live.idle;
-        let patience = (course.period * UNASKED_PERIODS).max(idle);
+        let patience = (course.segment * UNASKED_SEGMENTS).max(idle);
         let unasked = self.attention.unasked_for(now)?;
         let until = course.good_until?;
-        let watched = unasked < patience && !course.ended && !course.period.is_zero();
+        let may_be_asked = course.asked_with.is_some() && !course.ended;
+        let watched = unasked < patience && may_be_asked && !course.period.is_zero();
         // However short the origin says that it is good.
         let until = until.max(course.rests_until + course.period / 8);
         let plainly = || Look::At(course.cadence.next().min(until).max(course.rests_until));

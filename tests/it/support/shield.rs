@@ -110,10 +110,19 @@ impl Shield {
 
     /// Purges a target as viewers know it, and fails unless the shield agrees.
     pub async fn purge(&self, target: &str) {
+        self.purged("url", target).await;
+    }
+
+    /// The same of the whole stream that a manifest belongs to.
+    pub async fn purge_stream(&self, target: &str) {
+        self.purged("stream", target).await;
+    }
+
+    async fn purged(&self, what: &str, target: &str) {
         let url = format!("http://{}{target}", super::viewer::HOST);
         let encoded = percent_encoded(&url);
         let answer = self
-            .admin(ask("POST", &format!("/purge?url={encoded}")))
+            .admin(ask("POST", &format!("/purge?{what}={encoded}")))
             .await;
         assert!(
             (200..300).contains(&answer.status),

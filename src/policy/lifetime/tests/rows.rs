@@ -20,6 +20,7 @@ struct Row<'a> {
     kind: Kind,
     facts: Option<&'a Facts>,
     children: Option<Duration>,
+    just_ended: bool,
     due_in: Option<Duration>,
     lifetimes: Lifetimes,
 }
@@ -31,6 +32,7 @@ impl Row<'_> {
             kind,
             facts,
             children: None,
+            just_ended: false,
             due_in: None,
             lifetimes: Lifetimes::default(),
         }
@@ -48,6 +50,7 @@ impl Row<'_> {
             delay: Duration::ZERO,
             is_state: false,
             children: self.children,
+            just_ended: self.just_ended,
             due_in: self.due_in,
         };
         let lifetimes = self.lifetimes.clone();

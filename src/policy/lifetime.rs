@@ -170,14 +170,24 @@ pub struct Answered<'a> {
     /// How long the origin took to answer; nothing where it held the answer back until there was
     /// something to answer with: that is as old as its arrival.
     pub delay: Duration,
-    /// It is the state of a playlist that was asked for (LL-HLS), and will be that for ever.
-    pub is_state: bool,
+    /// What it is besides the manifest as it is now.
+    pub standing: Standing,
     /// The target duration of what a multivariant playlist lists, where any is known.
     pub children: Option<Duration>,
-    /// It says that it has ended, and was live a moment ago: an encoder that stops may start again.
-    pub just_ended: bool,
     /// What is not there now is computed to be there in so long.
     pub due_in: Option<Duration>,
+}
+
+/// What an answer is besides what there is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Plain,
+    /// The state of a playlist that was asked for (LL-HLS); it will be that for ever.
+    State,
+    /// A manifest that says it has ended, and was live a moment ago: an encoder that stops may start
+    /// again.
+    JustEnded,
 }
 
 /// Decides.

@@ -21,7 +21,7 @@ use crate::media::{Facts, Kind, Liveness};
 use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
 use crate::policy::freshness::{Freshness, freshness};
-use crate::policy::lifetime::{Answered, Storage, storage};
+use crate::policy::lifetime::{Answered, Standing, Storage, storage};
 use crate::policy::{Lifetime, Moment, conditional, headers};
 
 /// Who waits for a fill besides its followers.
@@ -107,12 +107,15 @@ impl Job {
         if matches!(self.viewer, Viewer::Coming { .. }) {
             return;
         }
-        let Some(Due::Reckoned(due_in, watch)) = self.due() else {
-            return;
-        };
-        self.shield.foresee(&watch);
-        if due_in <= self.entry.route.live.hold_early {
-            tokio::time::sleep(due_in).await;
+        match self.due() {
+            Some(Due::Reckoned(due_in, watch)) => {
+                self.shield.foresee(&watch);
+                if due_in <= self.entry.route.live.hold_early {
+                    tokio::time::sleep(due_in).await;
+                }
+            }
+            Some(Due::Past(_, watch)) => self.shield.foresee(&watch),
+            Some(Due::Listed(_)) | None => {}
         }
     }
 
@@ -127,7 +130,7 @@ impl Job {
         match self.viewer {
             _ if status == StatusCode::OK => None,
             Viewer::Coming { .. } => Some(Duration::ZERO),
-            _ => Some(self.due()?.due_in()).filter(|due_in| !due_in.is_zero()),
+            _ => self.due()?.absent_for(),
         }
     }
 
@@ -166,7 +169,7 @@ impl Job {
 
     /// It should be there: it was, or a manifest says so.
     fn is_expected(&self) -> bool {
-        let is_due = || matches!(self.due(), Some(Due::Reckoned(due_in, _)) if due_in.is_zero());
+        let is_due = || matches!(self.due(), Some(Due::Past(..)));
         self.held().is_some() || self.is_new() || is_due()
     }
 
@@ -215,13 +218,19 @@ impl Job {
         kind.refined(content_type)
     }
 
-    fn judge(&self, reply: &Reply, kind: Kind, facts: Option<&Facts>, is_state: bool) -> Storage {
+    /// As what it is now, or as the state that was asked for.
+    fn judge(&self, reply: &Reply, kind: Kind, facts: Option<&Facts>, as_state: bool) -> Storage {
+        let answered = self.answered(reply, &reply.headers, kind, facts);
+        let standing = match answered.standing {
+            Standing::State if !as_state => Standing::Plain,
+            standing => standing,
+        };
         let answered = Answered {
             status: reply.status,
             end_is_proven: reply.framing != Framing::UntilClose,
-            is_state,
+            standing,
             due_in: self.due_in(reply.status),
-            ..self.answered(reply, &reply.headers, kind, facts)
+            ..answered
         };
         storage(&answered, &self.entry.route, Moment::now())
     }
@@ -245,17 +254,24 @@ impl Job {
             end_is_proven: true,
             authorized: self.authorized(),
             delay: self.delay(reply),
-            is_state: facts.is_some_and(|facts| self.is_state(facts)),
+            standing: facts.map_or(Standing::Plain, |facts| self.standing(facts)),
             children,
-            just_ended: facts.is_some_and(|facts| self.has_just_ended(facts)),
             due_in: None,
         }
     }
 
-    fn has_just_ended(&self, facts: &Facts) -> bool {
-        let now = Instant::now();
-        facts.liveness == Liveness::Ended
-            && self.watched().is_some_and(|watch| watch.lately_live(now))
+    fn standing(&self, facts: &Facts) -> Standing {
+        let lately = || {
+            let watch = self.watched();
+            watch.is_some_and(|watch| watch.lately_live(Instant::now()))
+        };
+        if self.is_state(facts) {
+            Standing::State
+        } else if facts.liveness == Liveness::Ended && lately() {
+            Standing::JustEnded
+        } else {
+            Standing::Plain
+        }
     }
 
     /// For how long an answer was on its way. One that was held back was made when it came.

@@ -43,7 +43,7 @@ impl Shield {
             return;
         };
         match self.streams.due(&self.rules, &next, Moment::now()) {
-            Some(Due::Reckoned(due_in, _)) if !due_in.is_zero() => {}
+            Some(Due::Reckoned(..)) => {}
             _ => self.fetch_ahead(vec![next], Source::Nor),
         }
     }

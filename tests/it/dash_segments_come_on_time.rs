@@ -75,6 +75,27 @@ async fn who_comes_early_waits() {
     assert_eq!(origin.hits(&early), 1);
 }
 
+/// A packager that is late says 404 when it should not: that is believed for a moment and no longer, whoever was
+/// held until then.
+#[tokio::test]
+async fn a_packager_that_is_late_is_asked_again_soon() {
+    let origin = on_the_air().await;
+    let late = name("hd", newest() + 3);
+    origin.now(&late, status(404).then(segment("there")));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| {
+            route.live.hold_early = Duration::from_secs(2);
+            route.live.prefetch = false;
+            route.lifetimes.negative_max = Duration::from_hours(1);
+        })
+        .start()
+        .await;
+    shield.get(MPD).await;
+    assert_eq!(shield.get(&late).await.status, 404);
+    let there = shield.until(get(&late), |answer| answer.status == 200);
+    there.await.is_whole("there");
+}
+
 /// Who is not to wait is told that it is not there, and that is remembered until it is.
 #[tokio::test]
 async fn an_absence_ends_when_the_segment_is_there() {

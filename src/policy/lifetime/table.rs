@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 
 use super::rule::{Rule, Term};
-use super::{Answered, dated, is_negative};
+use super::{Answered, Standing, dated, is_negative};
 use crate::media::{Facts, Kind, Liveness, Patch};
 use crate::policy::directives::ResponseDirectives;
 use crate::policy::route::Lifetimes;
@@ -99,6 +99,7 @@ fn heuristic_freshness(headers: &HeaderMap, now: Moment) -> Option<Duration> {
 
 fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option<Term>) -> Term {
     let by_default = Term(lifetimes.manifest_default, Rule::RouteDefault);
+    let is_state = answer.standing == Standing::State;
     let by_text = match answer.facts {
         None => {
             return told
@@ -111,7 +112,7 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
         }
         Some(facts) if facts.liveness == Liveness::Ended => {
             let term = told.unwrap_or(Term(lifetimes.ended_default, Rule::RouteDefault));
-            return if answer.just_ended {
+            return if answer.standing == Standing::JustEnded {
                 term.at_most(JUST_ENDED, Rule::JustEnded)
             } else {
                 term
@@ -120,14 +121,14 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
         Some(facts) if facts.multivariant => multivariant(answer.children),
         Some(facts) if answer.kind == Kind::Dash => dynamic(facts),
         Some(facts) => match facts.target_duration {
-            Some(target) if answer.is_state => Term(target * STATE_TARGETS, Rule::State),
+            Some(target) if is_state => Term(target * STATE_TARGETS, Rule::State),
             Some(target) => Term(target / 2, Rule::HalfTarget),
             None => by_default,
         },
     };
     let Term(bound, rule) = by_text;
     let part = answer.facts.and_then(|facts| facts.part_target);
-    let untold = match part.filter(|_| !answer.is_state) {
+    let untold = match part.filter(|_| !is_state) {
         Some(part) => Term(part / 2, Rule::HalfPart),
         None => by_text,
     };
@@ -169,7 +170,7 @@ pub(super) fn stale_windows(
     fresh_for: Duration,
 ) -> (Duration, Duration) {
     let nothing = (Duration::ZERO, Duration::ZERO);
-    if answer.is_state {
+    if answer.standing == Standing::State {
         return nothing;
     }
     let ended = |facts: &Facts| facts.liveness == Liveness::Ended;

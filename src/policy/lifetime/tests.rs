@@ -39,9 +39,8 @@ fn judged(
         end_is_proven: true,
         authorized: false,
         delay: Duration::ZERO,
-        is_state: false,
+        standing: Standing::Plain,
         children: None,
-        just_ended: false,
         due_in: None,
     };
     storage(&answer, &route(), Moment::now())
@@ -274,9 +273,8 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         end_is_proven: true,
         authorized: true,
         delay: Duration::ZERO,
-        is_state: false,
+        standing: Standing::Plain,
         children: None,
-        just_ended: false,
         due_in: None,
     };
     let storage = storage(&answer, &route(), Moment::now());
@@ -341,9 +339,8 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
-            is_state: true,
+            standing: Standing::State,
             children: None,
-            just_ended: false,
             due_in: None,
         };
         match storage(&answer, &route(), Moment::now()) {

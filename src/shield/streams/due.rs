@@ -10,16 +10,26 @@ use crate::policy::{Moment, Rules};
 
 /// What is known of a segment's coming.
 pub(in crate::shield) enum Due {
-    /// A watched MPD says in how long it is to be had; nothing: it should be there.
+    /// A watched MPD says in how long it is to be had.
     Reckoned(Duration, Arc<Watch>),
+    /// It says that it has been there for so long.
+    Past(Duration, Arc<Watch>),
     /// The next version of a playlist, which may list it, is due in so long.
     Listed(Duration),
 }
 
+/// Packagers are late by so much, mostly …
+const LATE_MAX: Duration = Duration::from_secs(2);
+/// … and what is late may be there at any moment.
+const LATE_STEP: Duration = Duration::from_millis(100);
+
 impl Due {
-    pub(in crate::shield) fn due_in(&self) -> Duration {
+    /// For how long it may be believed at most that it is not there. Nothing: as long as anything else.
+    pub(in crate::shield) fn absent_for(&self) -> Option<Duration> {
         match self {
-            Due::Reckoned(due_in, _) | Due::Listed(due_in) => *due_in,
+            Due::Reckoned(due_in, _) => Some(*due_in),
+            Due::Listed(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
+            Due::Past(since, _) => (*since < LATE_MAX).then_some(LATE_STEP),
         }
     }
 }
@@ -35,8 +45,11 @@ impl Streams {
             let at = watch
                 .lanes()
                 .available_at(rules, &watch.entry, entry, now.wall)?;
-            let due_in = at.duration_since(now.wall).unwrap_or_default();
-            Some(Due::Reckoned(due_in, Arc::clone(watch)))
+            let watch = Arc::clone(watch);
+            Some(match at.duration_since(now.wall) {
+                Ok(due_in) => Due::Reckoned(due_in, watch),
+                Err(past) => Due::Past(past.duration(), watch),
+            })
         });
         // Of an MPD the times are known, whichever version lists what.
         let playlists = listing.iter().filter(|watch| watch.entry.kind == Kind::Hls);

@@ -180,13 +180,25 @@ mod tests {
             let places = places.iter().map(|&place| place.clone()).collect();
             stream.restarted(manifest, places, (at, memory))
         };
-        assert_eq!(restarted(&one, &[&shared], now), [shared.clone()]);
+        assert_eq!(
+            restarted(&one, &[&shared], now),
+            std::slice::from_ref(&shared)
+        );
         let later = now + memory / 2;
-        assert_eq!(restarted(&other, &[&shared, &own], later), [own.clone()]);
+        assert_eq!(
+            restarted(&other, &[&shared, &own], later),
+            std::slice::from_ref(&own)
+        );
         assert_eq!(stream.read(0).restarts, 1);
         // It says so again: the packager has begun anew once more.
-        assert_eq!(restarted(&other, &[&own], later), [own.clone()]);
-        assert_eq!(restarted(&one, &[&shared], later), [shared.clone()]);
+        assert_eq!(
+            restarted(&other, &[&own], later),
+            std::slice::from_ref(&own)
+        );
+        assert_eq!(
+            restarted(&one, &[&shared], later),
+            std::slice::from_ref(&shared)
+        );
         assert_eq!(stream.read(0).restarts, 2);
         assert_eq!(restarted(&one, &[&shared], now + 60 * memory), [shared]);
         assert_eq!(stream.read(0).restarts, 3);

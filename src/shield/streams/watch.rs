@@ -249,7 +249,10 @@ impl Watch {
             Progress::Onward | Progress::Restarted if !first => {
                 let change = course.cadence.changed(sent, course.period);
                 let shown = sent.saturating_duration_since(course.found);
-                self.stream.replaced(shown, change.late);
+                // Nobody may have looked for long, where nobody watched.
+                if self.attention.is_tended() {
+                    self.stream.replaced(shown, change.late);
+                }
                 course.found = sent;
             }
             Progress::Onward | Progress::Restarted => course.found = sent,

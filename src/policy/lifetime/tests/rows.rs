@@ -20,8 +20,8 @@ struct Row<'a> {
     kind: Kind,
     facts: Option<&'a Facts>,
     children: Option<Duration>,
-    just_ended: bool,
     due_in: Option<Duration>,
+    standing: Standing,
     lifetimes: Lifetimes,
 }
 
@@ -32,8 +32,8 @@ impl Row<'_> {
             kind,
             facts,
             children: None,
-            just_ended: false,
             due_in: None,
+            standing: Standing::Plain,
             lifetimes: Lifetimes::default(),
         }
     }
@@ -48,9 +48,8 @@ impl Row<'_> {
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
-            is_state: false,
+            standing: self.standing,
             children: self.children,
-            just_ended: self.just_ended,
             due_in: self.due_in,
         };
         let lifetimes = self.lifetimes.clone();
@@ -139,6 +138,12 @@ fn hls_media_playlist_ended() {
     assert_eq!(row.fresh(UNTOLD), (HOUR, Rule::RouteDefault));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
     assert_eq!(row.windows(UNTOLD).1, DAY);
+    let lately = Row {
+        standing: Standing::JustEnded,
+        ..row
+    };
+    assert_eq!(lately.fresh(LONG), (10 * SECOND, Rule::JustEnded));
+    assert_eq!(lately.fresh(SHORT), (SECOND, Rule::Origin));
 }
 
 #[test]

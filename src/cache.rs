@@ -178,6 +178,12 @@ impl Cache {
         self.inner.epochs.end(place);
     }
 
+    /// Fills hold less than half of what they may: there is room for some that nobody waits for.
+    pub fn fills_have_room(&self) -> bool {
+        let inner = &self.inner;
+        inner.budget.used() < inner.settings.fill_bytes_max / 2
+    }
+
     /// A snapshot for metrics.
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;

@@ -11,7 +11,7 @@ mod kind;
 pub mod low_latency;
 
 pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
-pub use cmsd::CmsdDynamic;
+pub use cmsd::cmsd_dynamic;
 pub use dash::{Patch, Template};
 pub use facts::{
     Control, Edge, Facts, KEYS_MAX, LISTED_MAX, Listed, Listing, Liveness, Manifest, ManifestError,

@@ -15,6 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Route, encoding, fields};
 
+/// What each server on the way says of one response (CTA-5006): that of a stored one is not true any more.
+pub static CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
 static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
@@ -114,7 +116,7 @@ pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
 
 /// An origin's response headers as they will be stored and sent: hop-by-hop stripped, `Via` added,
 /// targeted cache control (`CDN-Cache-Control`, `Surrogate-Control`) removed, `Age` removed (it is
-/// recomputed), `Content-Length` removed (the body knows), `Warning` removed (obsolete, RFC 9111
+/// recomputed), `CMSD-Dynamic` removed (it is about one response), `Content-Length` removed (the body knows), `Warning` removed (obsolete, RFC 9111
 /// §5.5).
 pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     strip_hop_by_hop(&mut origin);
@@ -122,6 +124,7 @@ pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
         origin.remove(field);
     }
     origin.remove(&SURROGATE_CONTROL);
+    origin.remove(&CMSD_DYNAMIC);
     if let Some(via) = chained(&origin, &VIA, &format!("1.1 {name}")) {
         origin.insert(VIA, via);
     }

@@ -49,6 +49,8 @@ pub struct Route {
     pub cors: Cors,
     /// Add `X-Cache: HIT|MISS|…` besides `Cache-Status`.
     pub x_cache: bool,
+    /// Tell players with each answer how the shield fares (`CMSD-Dynamic`).
+    pub cmsd: bool,
     /// Name the key in `Cache-Status`.
     pub show_key: bool,
 }
@@ -188,6 +190,7 @@ impl Route {
             live: Live::default(),
             cors: Cors::Any,
             x_cache: false,
+            cmsd: false,
             show_key: false,
         }
     }

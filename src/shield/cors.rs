@@ -8,7 +8,7 @@ use crate::policy::{Route, fields};
 
 /// What a player reads besides the body: `Age` tunes low-latency players in.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "Age, Cache-Status, Content-Length, Content-Range, Date, X-Request-Id",
+    "Age, Cache-Status, CMSD-Dynamic, CMSD-Static, Content-Length, Content-Range, Date, X-Request-Id",
 );
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const PASSED_METHODS: HeaderValue =

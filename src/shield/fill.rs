@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::pass::Passed;
-use super::streams::Due;
+use super::streams::{Due, Source};
 use super::{Shield, rank};
 use crate::cache::{Attention, Fill, Head, Object, Tie};
 use crate::media::{Facts, Kind, Liveness};
@@ -32,6 +32,7 @@ pub(super) enum Viewer {
     Nobody,
     /// Those who will ask for it soon; it keeps its place among what is fetched ahead.
     Coming {
+        source: Source,
         attention: Arc<Attention>,
         _place: OwnedSemaphorePermit,
     },
@@ -124,12 +125,12 @@ impl Job {
         streams.due(rules, &self.entry, Moment::now())
     }
 
-    /// In how long that is to be had which the origin does not have. Whoever was ahead of all
-    /// viewers leaves nothing behind for them.
+    /// In how long that is to be had which the origin does not have. What a manifest lists leaves nothing
+    /// behind for viewers when it was asked for ahead of them.
     fn due_in(&self, status: StatusCode) -> Option<Duration> {
         match self.viewer {
             _ if status == StatusCode::OK => None,
-            Viewer::Coming { .. } => Some(Duration::ZERO),
+            Viewer::Coming { source, .. } if source != Source::Nor => Some(Duration::ZERO),
             _ => self.due()?.absent_for(),
         }
     }

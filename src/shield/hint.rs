@@ -4,20 +4,26 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use super::streams::{Due, Source};
 use super::{Arrival, Shield};
 use crate::media::{Cmcd, Kind};
-use crate::policy::Moment;
 use crate::policy::access::Entry;
+use crate::policy::{Moment, headers};
 
 /// The header for what goes with a single request.
 const CMCD_REQUEST: HeaderName = HeaderName::from_static("cmcd-request");
 
+/// What will be asked for, and what the request says besides.
+pub(super) struct Hint {
+    next: Entry,
+    with: HeaderMap,
+}
+
 impl Shield {
     /// The request that a viewer announces with this one: for media, on the same host and route.
-    pub(super) fn hinted(&self, arrival: &Arrival, entry: &Entry) -> Option<Entry> {
+    pub(super) fn hinted(&self, arrival: &Arrival, entry: &Entry) -> Option<Hint> {
         if !entry.route.live.prefetch || arrival.method != Method::GET {
             return None;
         }
@@ -34,17 +40,19 @@ impl Shield {
         let next = entry.sibling(&self.rules, &name)?;
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
         let same_route = next.route.index == entry.route.index;
-        (is_media && same_route && next.key != entry.key).then_some(next)
+        let wanted = is_media && same_route && next.key != entry.key;
+        let with = headers::for_others(&arrival.headers, &next.route).filter(|_| wanted)?;
+        Some(Hint { next, with })
     }
 
     /// Fetches it, unless it is known not to be there yet.
-    pub(super) fn take_hint(self: &Arc<Self>, hint: Option<Entry>) {
-        let Some(next) = hint else {
+    pub(super) fn take_hint(self: &Arc<Self>, hint: Option<Hint>) {
+        let Some(Hint { next, with }) = hint else {
             return;
         };
         match self.streams.due(&self.rules, &next, Moment::now()) {
             Some(Due::Reckoned(..)) => {}
-            _ => self.fetch_ahead(vec![next], Source::Nor),
+            _ => self.fetch_ahead(vec![next], Source::Nor, &with),
         }
     }
 }

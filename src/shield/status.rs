@@ -1,4 +1,4 @@
-//! What does the answer say of how it came about? `Cache-Status` (RFC 9211) and `X-Cache`.
+//! What does the answer say of how it came about? `Cache-Status` (RFC 9211), `X-Cache` and `CMSD-Dynamic`.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::ask::Ask;
 use crate::cache::Found;
+use crate::media::cmsd_dynamic;
 use crate::policy::Lifetime;
 use crate::policy::freshness::ttl_seconds;
+use crate::policy::headers::CMSD_DYNAMIC;
 use crate::telemetry::Outcome;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -69,7 +71,7 @@ pub(super) struct Story<'a> {
     pub(super) detail: Option<&'static str>,
 }
 
-/// Writes both fields.
+/// Writes them.
 pub(super) fn tell(headers: &mut HeaderMap, ask: &Ask, outcome: Outcome, story: Story<'_>) {
     let mut text = String::with_capacity(64);
     text.push_str(&ask.shield);
@@ -114,6 +116,18 @@ pub(super) fn tell(headers: &mut HeaderMap, ask: &Ask, outcome: Outcome, story: 
     if ask.entry.route.x_cache {
         headers.insert(X_CACHE, x_cache(outcome));
     }
+    if ask.entry.route.cmsd {
+        let item = cmsd_dynamic(&ask.shield, is_in_trouble(outcome));
+        if let Ok(value) = HeaderValue::try_from(item) {
+            headers.insert(CMSD_DYNAMIC.clone(), value);
+        }
+    }
+}
+
+/// The origin is, and players had better ask for less.
+fn is_in_trouble(outcome: Outcome) -> bool {
+    use Outcome::{Failed, StaleError, StaleMissing};
+    matches!(outcome, Failed | StaleError | StaleMissing)
 }
 
 fn detail_of(outcome: Outcome) -> Option<&'static str> {

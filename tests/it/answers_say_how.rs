@@ -68,6 +68,32 @@ async fn x_cache_where_wanted() {
     assert_eq!(shield.start().await.get(PATH).await.header("x-cache"), None);
 }
 
+/// Players hear how the shield fares where the route says so; what an origin said of another answer is never kept.
+#[tokio::test]
+async fn players_are_told_of_trouble_where_wanted() {
+    let overdue = || {
+        let reply = segment("x").header("cmsd-static", "ot=v").age(1);
+        reply
+            .header("cmsd-dynamic", "\"origin\";etp=9")
+            .cache_control("max-age=1, stale-if-error=60")
+    };
+    let origin = Origin::start().await.on(PATH, overdue());
+    for (wanted, well, ill) in [
+        (false, None, None),
+        (true, Some("\"seawall\""), Some("\"seawall\";du")),
+    ] {
+        let shield = Shield::in_front_of(&origin).route(|route| route.cmsd = wanted);
+        let shield = shield.start().await;
+        let answer = shield.get(PATH).await;
+        assert_eq!(answer.header("cmsd-dynamic"), well);
+        assert_eq!(answer.header("cmsd-static"), Some("ot=v"));
+        origin.now(PATH, status(500));
+        let stale = shield.get(PATH).await;
+        assert_eq!(stale.is_whole("x").header("cmsd-dynamic"), ill);
+        origin.now(PATH, overdue());
+    }
+}
+
 /// The key is named only where the route says so.
 #[tokio::test]
 async fn the_key_where_wanted() {

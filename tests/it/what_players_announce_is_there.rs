@@ -1,7 +1,9 @@
 //! A player may say what it will ask for next (CMCD `nor`): that is fetched once, before it asks,
 //! and from nowhere but where the player's own request went.
 
-use crate::support::{Origin, Shield, get, segment};
+use std::time::Duration;
+
+use crate::support::{Origin, Shield, get, segment, status};
 
 const PATH: &str = "/live/seg1.ts";
 const NOR: [(&str, &str); 1] = [("source", "nor")];
@@ -68,4 +70,29 @@ async fn and_nothing_from_elsewhere() {
         let fetched = shield.counted("seawall_ahead_total", &NOR).await;
         assert_eq!(fetched, 0, "{elsewhere}");
     }
+}
+
+/// What is known not to be there is not asked for again because somebody announces it.
+#[tokio::test]
+async fn and_what_is_known_not_to_be_there_is_left_alone() {
+    let missing = "/live/seg2.ts";
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("one"))
+        .on(missing, status(404));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.lifetimes.negative_max = Duration::from_hours(1))
+        .start()
+        .await;
+    let ask = || get(PATH).header("CMCD-Request", "nor=\"seg2.ts\"");
+    shield.ask(ask()).await.is_whole("one");
+    origin.wait_hits(missing, 1).await;
+    let known = |answer: &crate::support::Response| answer.status == 404 && answer.is_hit();
+    shield.until(get(missing), known).await;
+    let hits = origin.hits(missing);
+    for _ in 0..5 {
+        shield.ask(ask()).await.is_whole("one");
+    }
+    assert_eq!(shield.get(missing).await.status, 404);
+    assert_eq!(origin.hits(missing), hits);
 }

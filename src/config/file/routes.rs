@@ -77,6 +77,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     table.put("store_keys", &mut route.store_keys, read::flag);
     table.put("cors", &mut route.cors, cors);
     table.put("x_cache", &mut route.x_cache, read::flag);
+    table.put("cmsd", &mut route.cmsd, read::flag);
     table.put("show_key", &mut route.show_key, read::flag);
     let live = &mut route.live;
     table.get("live", |value| {

@@ -231,8 +231,10 @@ impl Job {
             if let Some(watch) = &watch {
                 watch.grew(coming.len());
             }
-            shield.fetch_ahead(coming, Source::Playlist);
-            shield.fetch_announced(news.announced);
+            if let Some(with) = watch.as_ref().and_then(|watch| watch.asking_with()) {
+                shield.fetch_ahead(coming, Source::Playlist, &with);
+                shield.fetch_announced(news.announced, &with);
+            }
         }
         if let Some(watch) = &watch {
             shield.tend(watch);

@@ -1,5 +1,5 @@
 //! What will be asked for next? A new segment is fetched once, behind everything else, before the first
-//! viewer asks for it. Bounded in number; where the origin is busy, nothing is fetched ahead.
+//! viewer asks for it. Bounded in number and bytes; where the origin is busy, nothing is fetched ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,8 +121,14 @@ impl Shield {
         })
     }
 
-    /// Fetches what will be asked for, if nobody has or does.
-    pub(in crate::shield) fn fetch_ahead(self: &Arc<Self>, coming: Vec<Entry>, source: Source) {
+    /// Fetches what will be asked for, if nobody has or does. `with`: what the requests of those who
+    /// will ask say besides.
+    pub(in crate::shield) fn fetch_ahead(
+        self: &Arc<Self>,
+        coming: Vec<Entry>,
+        source: Source,
+        with: &HeaderMap,
+    ) {
         let ahead = &self.streams.ahead;
         let places = match source {
             Source::Nor => &ahead.told,
@@ -130,40 +136,46 @@ impl Shield {
         };
         for entry in coming {
             let origin = &self.origins[entry.route.origin_index];
-            self.fetch_one(&entry, source, places, || origin.has_room());
+            self.fetch_one((&entry, with), source, places, || origin.has_room());
         }
     }
 
     /// Asks for what a new version announces: the origin answers when it is there.
-    pub(in crate::shield) fn fetch_announced(self: &Arc<Self>, announced: Vec<Announced>) {
+    pub(in crate::shield) fn fetch_announced(
+        self: &Arc<Self>,
+        announced: Vec<Announced>,
+        with: &HeaderMap,
+    ) {
         for one in announced.into_iter().filter(|one| one.whole && one.new) {
             let origin = &self.origins[one.entry.route.origin_index];
             let places = &self.streams.ahead.announced;
             let has_room = || origin.has_room_to_wait();
-            self.fetch_one(&one.entry, Source::Playlist, places, has_room);
+            self.fetch_one((&one.entry, with), Source::Playlist, places, has_room);
         }
     }
 
     fn fetch_one(
         self: &Arc<Self>,
-        entry: &Entry,
+        (entry, with): (&Entry, &HeaderMap),
         source: Source,
         places: &Arc<Semaphore>,
         has_room: impl FnOnce() -> bool,
     ) {
         let ahead = &self.streams.ahead;
-        let upstream = || self.sent(&HeaderMap::new(), entry);
+        let upstream = || self.sent(with, entry);
         let mut found = self.cache.lookup(&entry.key, entry.kind, upstream);
         let status = found.object.as_ref().map(|object| object.head.status);
-        if status.is_some_and(|status| status.is_client_error()) {
-            // It was asked for too early. It is there now, and nobody shall be told otherwise.
+        // Players may say anything; what a manifest lists was asked for too early, and is there now.
+        if source != Source::Nor && status.is_some_and(|status| status.is_client_error()) {
             self.cache.purge(&entry.key, entry.kind);
             found.object = None;
         }
-        if !entry.route.live.prefetch || found.object.is_some() || found.has_variants() {
+        let known = found.object.is_some() || found.has_variants();
+        if !entry.route.live.prefetch || known || self.failed_lately(&found, Instant::now()) {
             return;
         }
-        let place = has_room().then(|| Arc::clone(places).try_acquire_owned().ok());
+        let has_room = has_room() && self.cache.fills_have_room();
+        let place = has_room.then(|| Arc::clone(places).try_acquire_owned().ok());
         let Some(place) = place.flatten() else {
             ahead.left_out.fetch_add(1, Ordering::Relaxed);
             return;
@@ -173,6 +185,7 @@ impl Shield {
             let used = Arc::clone(&ahead.used);
             let attention = Arc::new(Attention::counted(Instant::now(), used));
             let coming = Viewer::Coming {
+                source,
                 attention,
                 _place: place,
             };

@@ -79,6 +79,8 @@ impl Foresight {
         } else {
             0
         };
-        shield.fetch_ahead(wanted, Source::Template);
+        if let Some(with) = watch.asking_with() {
+            shield.fetch_ahead(wanted, Source::Template, &with);
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Tending {
     async fn ask(&self) {
         let Tending { shield, watch } = self;
         let entry = &watch.entry;
-        let asking_with = watch.asking_with();
+        let asking_with = watch.asking_with().unwrap_or_default();
         let upstream = || shield.sent(&asking_with, entry);
         let found = shield.cache.lookup(&entry.key, entry.kind, upstream);
         if shield.failed_lately(&found, Instant::now()) {
@@ -95,7 +95,7 @@ impl Tending {
         let Some(entry) = watch.entry.asking(next) else {
             return watch.waited(taken, Instant::now());
         };
-        let upstream = shield.sent(&watch.asking_with(), &entry);
+        let upstream = shield.sent(&watch.asking_with().unwrap_or_default(), &entry);
         let cache = &shield.cache;
         let found = cache.lookup(&entry.key, entry.kind, || upstream.clone());
         let now = Instant::now();

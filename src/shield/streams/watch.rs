@@ -130,9 +130,9 @@ impl Watch {
         self.course.lock().asked_with = others.map(Arc::new);
     }
 
-    /// With what it is asked for behind viewers.
-    pub(super) fn asking_with(&self) -> Arc<HeaderMap> {
-        self.course.lock().asked_with.clone().unwrap_or_default()
+    /// With what it, and what it lists, is asked for behind viewers; `None`: it is not.
+    pub(in crate::shield) fn asking_with(&self) -> Option<Arc<HeaderMap>> {
+        self.course.lock().asked_with.clone()
     }
 
     /// Whatever comes next is the first.

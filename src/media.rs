@@ -9,12 +9,13 @@ mod fingerprint;
 mod hls;
 mod kind;
 pub mod low_latency;
+mod usual;
 
 pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
 pub use cmsd::cmsd_dynamic;
-pub use dash::{Patch, Template};
+pub use dash::Template;
 pub use facts::{
-    Control, Edge, Facts, KEYS_MAX, LISTED_MAX, Listed, Listing, Liveness, Manifest, ManifestError,
-    NAMES_MAX, RENDITIONS_MAX, read_manifest,
+    Control, EACH_MIN, Edge, Facts, KEYS_MAX, LISTED_MAX, Listed, Listing, Liveness, Manifest,
+    ManifestError, NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
 pub use kind::Kind;

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
-use seawall::media::{Kind, LISTED_MAX, NAMES_MAX, read_manifest};
+use seawall::media::{EACH_MIN, Kind, LISTED_MAX, NAMES_MAX, read_manifest};
 
 fuzz_target!(|body: &[u8]| {
     let Ok(manifest) = read_manifest(Kind::Dash, body) else {
@@ -14,7 +14,7 @@ fuzz_target!(|body: &[u8]| {
     if let Some(edge) = &manifest.facts.edge {
         assert!(edge.names.len() <= NAMES_MAX);
     }
-    assert!(manifest.listing.segments.len() <= LISTED_MAX);
+    assert!(manifest.listing.segments.len() <= LISTED_MAX * EACH_MIN);
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_704_067_200);
     for template in &manifest.listing.templates {
         let values = [

@@ -17,8 +17,6 @@ mod time;
 mod timeline;
 mod xml;
 
-use std::time::{Duration, SystemTime};
-
 pub use self::template::Template;
 
 use self::document::Mpd;
@@ -26,16 +24,6 @@ use self::edge::Lanes;
 use self::time::date_time;
 use self::xml::{Tag, Xml};
 use super::facts::{Control, Facts, Listing, Liveness, Manifest, ManifestError};
-
-/// What a DASH manifest has to do with patches (ISO/IEC 23009-1 §5.15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patch {
-    /// It is an MPD, and for so long after its publication patches to it can be had; without a
-    /// time, for as long as it likes.
-    Offered(Option<Duration>),
-    /// It is itself a patch, to the MPD that was published then.
-    To(Option<SystemTime>),
-}
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
@@ -59,7 +47,6 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &Tag<'a>) -> Result<Manifest, ManifestError>
         edge: lanes.edge(mpd.began),
         published: mpd.published,
         began: mpd.began,
-        patch: mpd.patch,
         ..nothing_but(liveness)
     };
     let listing = lanes.listing(mpd.began, liveness == Liveness::Live);
@@ -69,10 +56,10 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &Tag<'a>) -> Result<Manifest, ManifestError>
 
 /// A patch is one version of itself; that there is one shows that the presentation is live.
 fn patch(root: &Tag<'_>) -> Manifest {
-    let moment = |name| root.attribute(name).and_then(|value| date_time(&value));
+    let published = root.attribute("publishTime");
     let facts = Facts {
-        published: moment("publishTime"),
-        patch: Some(Patch::To(moment("originalPublishTime"))),
+        published: published.and_then(|value| date_time(&value)),
+        is_patch: true,
         ..nothing_but(Liveness::Live)
     };
     Manifest {
@@ -103,7 +90,7 @@ fn nothing_but(liveness: Liveness) -> Facts {
         edge: None,
         published: None,
         began: None,
-        patch: None,
+        is_patch: false,
         control: Control::default(),
     }
 }

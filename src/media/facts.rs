@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::dash::{Patch, Template};
+use super::dash::Template;
 use super::{Kind, dash, hls};
 
 /// Is the stream still being written?
@@ -46,8 +46,8 @@ pub struct Facts {
     pub published: Option<SystemTime>,
     /// See `published`.
     pub began: Option<SystemTime>,
-    /// DASH: what it has to do with patches.
-    pub patch: Option<Patch>,
+    /// DASH: it is a patch to another version of an MPD (ISO/IEC 23009-1 §5.15).
+    pub is_patch: bool,
     /// What a low-latency HLS server says it can do (`EXT-X-SERVER-CONTROL`).
     pub control: Control,
 }
@@ -123,7 +123,8 @@ pub struct Listing {
     /// Initialisation segments, each once, oldest first, the last [`LISTED_MAX`]. Their numbers are
     /// those of the first segments they are for.
     pub inits: Vec<Listed>,
-    /// The segments nearest the live edge, oldest first, at most [`LISTED_MAX`].
+    /// The segments nearest the live edge, oldest first, at most [`LISTED_MAX`]; in DASH those of at most so many
+    /// representations, of each at least [`EACH_MIN`] where there are as many.
     pub segments: Vec<Listed>,
     /// The parts of the segment that is being written, oldest first, the last [`LISTED_MAX`].
     pub parts: Vec<Listed>,
@@ -142,6 +143,9 @@ pub struct Listing {
 /// So many segments are listed at most.
 pub const LISTED_MAX: usize = 64;
 
+/// Players stay a few segments behind the newest: of so many it can be told what they watch.
+pub const EACH_MIN: usize = 7;
+
 /// So many renditions are listed at most.
 pub const RENDITIONS_MAX: usize = 256;
 
@@ -153,6 +157,8 @@ pub const KEYS_MAX: usize = 32;
 pub struct Listed {
     /// As in [`Edge::last`].
     pub sequence: u64,
+    /// DASH: which representation it is of, so that those of one can be told; in HLS there is only one.
+    pub lane: usize,
     /// As written.
     pub uri: String,
     /// Only these bytes of it: offset and length; a hint may leave the length open.

@@ -150,7 +150,7 @@ impl<'a> Playlist<'a> {
             edge: self.timeline.edge(),
             published: None,
             began: None,
-            patch: None,
+            is_patch: false,
             control: self.control,
         };
         let listing = Listing {

@@ -120,9 +120,9 @@ impl Kind {
     }
 }
 
-const SEGMENT_EXTENSIONS: [&str; 17] = [
+const SEGMENT_EXTENSIONS: [&str; 19] = [
     "ts", "m4s", "mp4", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "vtt", "webvtt", "m4a", "m4v",
-    "m4f", "mp3", "jpg", "jpeg",
+    "m4f", "mp3", "webm", "dash", "jpg", "jpeg",
 ];
 
 const HLS_TYPES: [&str; 4] = [
@@ -139,8 +139,13 @@ const DASH_TYPES: [&str; 3] = [
     "video/vnd.mpeg.dash.mpd",
 ];
 
-/// Types that say no more than "bytes".
-const UNTOLD_TYPES: [&str; 2] = ["application/octet-stream", "binary/octet-stream"];
+/// Types that say no more than "bytes"; and what many a table of types makes of `.ts`: Qt's
+/// translation files.
+const UNTOLD_TYPES: [&str; 3] = [
+    "application/octet-stream",
+    "binary/octet-stream",
+    "text/vnd.trolltech.linguist",
+];
 
 /// Types of segments outside `video/` and `audio/`. Of images those that thumbnails and trick play
 /// use; SVG is a document.
@@ -230,6 +235,8 @@ mod tests {
             ("/live/seg-1.ts", Kind::Segment),
             ("/live/seg%20one.M4S", Kind::Segment),
             ("/live/subs.webvtt", Kind::Segment),
+            ("/live/chunk-1.webm", Kind::Segment),
+            ("/live/ch1-video=1000000-54.dash", Kind::Segment),
             ("/live/thumb.jpg", Kind::Segment),
             ("/live/init.mp4", Kind::Init),
             ("/live/video_1_INIT.cmfv", Kind::Init),
@@ -307,6 +314,8 @@ mod tests {
             (Kind::Init, "application/octet-stream", Kind::Init),
             (Kind::Segment, "binary/octet-stream", Kind::Segment),
             (Kind::Segment, "", Kind::Segment),
+            (Kind::Segment, "text/vnd.trolltech.linguist", Kind::Segment),
+            (Kind::Other, "text/vnd.trolltech.linguist", Kind::Other),
             (Kind::Segment, "text/html", Kind::Other),
             (Kind::Segment, "text/html, video/mp4", Kind::Other),
             (Kind::Init, "application/json", Kind::Other),

@@ -27,7 +27,7 @@ pub use stream::StreamStats;
 pub(super) use watch::Watch;
 
 use super::Shield;
-use crate::media::{Facts, Kind, Liveness, Manifest, Patch};
+use crate::media::{Facts, Kind, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
 
@@ -121,7 +121,7 @@ pub struct Snapshot {
 impl Streams {
     /// The watch of a live manifest; begun with its first version.
     pub(super) fn watch(&self, entry: &Entry, facts: &Facts, sent: Instant) -> Option<Arc<Watch>> {
-        if facts.multivariant || matches!(facts.patch, Some(Patch::To(_))) {
+        if facts.multivariant || facts.is_patch {
             return None;
         }
         let mut lists = self.lists.lock();

@@ -6,9 +6,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use super::super::facts::ManifestError;
-use super::Patch;
-use super::level::{Base, Level, Medium, Segments, seconds};
-use super::time::{date_time, duration};
+use super::level::{Base, Level, Medium, Segments};
+use super::time::{LONG, date_time, duration};
 use super::xml::{Tag, Xml};
 
 /// The last periods of a presentation; of those before it is only asked where the first begins.
@@ -25,7 +24,6 @@ pub(super) struct Mpd<'a> {
     pub(super) published: Option<SystemTime>,
     pub(super) began: Option<SystemTime>,
     pub(super) duration: Option<Duration>,
-    pub(super) patch: Option<Patch>,
     /// Events among the media say when to look again.
     pub(super) has_update_events: bool,
     /// Addresses of `UTCTiming`.
@@ -59,7 +57,9 @@ impl<'a> Mpd<'a> {
         for (name, value) in root.attributes() {
             match name {
                 "type" => mpd.is_dynamic = value != "static",
-                "minimumUpdatePeriod" => mpd.update_period = duration(&value),
+                "minimumUpdatePeriod" => {
+                    mpd.update_period = duration(&value).map(|period| period.min(LONG));
+                }
                 "publishTime" => mpd.published = date_time(&value),
                 "availabilityStartTime" => mpd.began = date_time(&value),
                 "mediaPresentationDuration" => mpd.duration = duration(&value),
@@ -70,10 +70,6 @@ impl<'a> Mpd<'a> {
         while let Some(tag) = xml.child(depth)? {
             match tag.name {
                 "Period" => mpd.take_period(xml, &tag, &level)?,
-                "PatchLocation" => {
-                    let ttl = tag.attribute("ttl").and_then(|value| seconds(&value));
-                    mpd.patch = Some(Patch::Offered(ttl));
-                }
                 "UTCTiming" => mpd.take_clock(&tag),
                 _ => level.take(xml, &tag)?,
             }

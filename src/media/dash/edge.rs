@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::super::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
+use super::super::facts::{EACH_MIN, Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
 use super::super::fingerprint::fingerprint;
+use super::super::usual::{USUAL_OF, usual};
 use super::document::{Mpd, Period};
 use super::lane::Lane;
 use super::level::Medium;
@@ -51,11 +52,17 @@ impl<'a> Lanes<'a> {
         })
     }
 
-    /// How long the segments at the edge are: the video's, or else those of what comes first.
+    /// How long the segments at the edge usually are: the video's, or else those of what comes first. A period
+    /// that has just begun may have a short one only, so those before it count too.
     pub(super) fn segment(&self) -> Option<Duration> {
-        let lanes = || self.periods.iter().flatten();
-        let video = lanes().filter(|lane| lane.medium() == Medium::Video);
-        video.chain(lanes()).find_map(Lane::segment)
+        let lengths = |is_of: fn(&Lane<'_>) -> bool| {
+            let lanes = self.periods.iter().filter_map(|lanes| {
+                let mut lanes = lanes.iter().filter(|lane| is_of(lane));
+                lanes.find(|lane| lane.lengths().next().is_some())
+            });
+            usual(lanes.flat_map(Lane::lengths).take(USUAL_OF))
+        };
+        lengths(|lane| lane.medium() == Medium::Video).or_else(|| lengths(|_| true))
     }
 
     /// What can be fetched. Only a live presentation has templates: what it lists is not all.
@@ -64,11 +71,11 @@ impl<'a> Lanes<'a> {
         let mut inits: Vec<Listed> = Vec::new();
         for uri in lanes().filter_map(Lane::initialization) {
             if inits.len() < INITS_MAX && inits.iter().all(|init| init.uri != uri) {
-                let (sequence, range) = (0, None);
                 inits.push(Listed {
-                    sequence,
+                    sequence: 0,
+                    lane: 0,
                     uri,
-                    range,
+                    range: None,
                 });
             }
         }
@@ -127,12 +134,15 @@ fn segments(lanes: &[Lane<'_>]) -> Vec<Listed> {
         lanes
             .filter_map(|lane| Some((lane, lane.pattern()?)))
             .take(LISTED_MAX)
+            .enumerate()
     };
-    let each = LISTED_MAX / listing().count().max(1);
+    let each = (LISTED_MAX / listing().count().max(1)).max(EACH_MIN);
     let mut segments: Vec<Listed> = listing()
-        .flat_map(|(lane, pattern)| {
-            lane.latest().take(each).map(|(sequence, place)| Listed {
+        .flat_map(|(number, (lane, pattern))| {
+            let latest = lane.latest().take(each);
+            latest.map(move |(sequence, place)| Listed {
                 sequence,
+                lane: number,
                 uri: pattern.name(place),
                 range: None,
             })

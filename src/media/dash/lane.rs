@@ -8,6 +8,7 @@ use super::document::{Period, Track};
 use super::level::Medium;
 use super::pattern::{Pattern, Place};
 use super::template::{HeadStart, Pace, Reach, Template};
+use super::time::span;
 use super::timeline::{Segment, Timeline};
 
 const NANOS: u128 = 1_000_000_000;
@@ -85,11 +86,14 @@ impl<'a> Lane<'a> {
         (!has_gaps).then(|| pattern.name(Place::default()))
     }
 
-    /// How long the segments at its edge are.
-    pub(super) fn segment(&self) -> Option<Duration> {
-        let ticks = u128::from(self.step()?);
-        let nanos = ticks.checked_mul(NANOS)? / u128::from(self.scale);
-        Some(Duration::from_nanos(nanos.try_into().ok()?))
+    /// How long the segments at its edge are, the last one's length first.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = Duration> {
+        let latest = self.listed().into_iter().flat_map(Timeline::latest);
+        let latest = latest.map(|segment| segment.length);
+        // Where no list says how long each is, all are of one length.
+        let alike = self.step().filter(|_| self.listed().is_none());
+        let ticks = latest.chain(alike.into_iter().cycle());
+        ticks.map(|ticks| span(ticks, self.scale))
     }
 
     /// How its segments are named and when they are there; `began` is when the presentation did.
@@ -122,7 +126,6 @@ impl<'a> Lane<'a> {
             },
             began: began.and_then(|began| began.checked_add(self.start)),
             head_start: HeadStart::sum(self.track.base.head_start, segments.head_start),
-            is_chunked: segments.is_chunked.unwrap_or(false),
         })
     }
 

@@ -38,7 +38,6 @@ pub(super) struct Segments<'a> {
     pub(super) end_number: Option<u64>,
     pub(super) offset: Option<u64>,
     pub(super) head_start: Option<HeadStart>,
-    pub(super) is_chunked: Option<bool>,
     pub(super) timeline: Option<Rc<Timeline>>,
 }
 
@@ -115,7 +114,6 @@ impl<'a> Segments<'a> {
                 "endNumber" => segments.end_number = number(),
                 "presentationTimeOffset" => segments.offset = number(),
                 "availabilityTimeOffset" => segments.head_start = HeadStart::of(&value),
-                "availabilityTimeComplete" => segments.is_chunked = Some(value == "false"),
                 _ => {}
             }
         }
@@ -143,7 +141,6 @@ impl<'a> Segments<'a> {
             end_number: self.end_number.or(both.end_number),
             offset: self.offset.or(both.offset),
             head_start: self.head_start.or(both.head_start),
-            is_chunked: self.is_chunked.or(both.is_chunked),
             timeline: self.timeline.or(both.timeline),
         }
     }

@@ -7,6 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::pattern::{Pattern, Place};
+use super::time::span;
 
 const NANOS: i128 = 1_000_000_000;
 
@@ -19,7 +20,6 @@ pub struct Template {
     /// When its period began by the wall clock.
     pub(super) began: Option<SystemTime>,
     pub(super) head_start: HeadStart,
-    pub(super) is_chunked: bool,
     /// The value of the last segment of its period, where an end is known.
     pub(super) last: Option<u64>,
 }
@@ -70,10 +70,7 @@ impl Template {
     /// that it lists.
     pub fn newest(&self, now: SystemTime) -> Option<u64> {
         let first = match self.reach {
-            Reach::Listed(next) if self.is_by_time() => {
-                return next.time.checked_sub(self.pace.step);
-            }
-            Reach::Listed(next) => return next.number.checked_sub(1),
+            Reach::Listed(next) => return self.before(self.value(next), 1),
             Reach::Clock(first) => first,
         };
         let HeadStart::By(head_start) = self.head_start else {
@@ -86,22 +83,17 @@ impl Template {
             .div_euclid(NANOS);
         let whole = (ticks - begins).div_euclid(i128::from(self.pace.step));
         let steps = u64::try_from(whole - 1).ok()?;
-        let newest = if self.is_by_time() {
-            first.time.checked_add(steps.checked_mul(self.pace.step)?)?
-        } else {
-            first.number.checked_add(steps)?
-        };
+        let after = steps.checked_mul(self.stride())?;
+        let newest = self.value(first).checked_add(after)?;
         Some(self.last.map_or(newest, |last| last.min(newest)))
     }
 
     /// The value of the segment that comes after [`Template::newest`]; `None` at the end.
     pub fn next(&self, now: SystemTime) -> Option<u64> {
         let (Reach::Listed(place) | Reach::Clock(place)) = self.reach;
-        let by_time = self.is_by_time();
         let next = match self.newest(now) {
-            Some(newest) => newest.checked_add(if by_time { self.pace.step } else { 1 })?,
-            None if by_time => place.time,
-            None => place.number,
+            Some(newest) => newest.checked_add(self.stride())?,
+            None => self.value(place),
         };
         (self.last.is_none_or(|last| next <= last)).then_some(next)
     }
@@ -113,8 +105,7 @@ impl Template {
 
     /// The value of the segment so many before another.
     pub fn before(&self, value: u64, back: u64) -> Option<u64> {
-        let step = if self.is_by_time() { self.pace.step } else { 1 };
-        value.checked_sub(back.checked_mul(step)?)
+        value.checked_sub(back.checked_mul(self.stride())?)
     }
 
     /// The name of a segment, as [`Listing::segments`](crate::media::Listing::segments) has them.
@@ -141,12 +132,7 @@ impl Template {
             return None;
         }
         if let Reach::Clock(first) = self.reach
-            && value
-                < if self.is_by_time() {
-                    first.time
-                } else {
-                    first.number
-                }
+            && value < self.value(first)
         {
             return None;
         }
@@ -161,23 +147,27 @@ impl Template {
         at(began, ends - nanos(head_start)?)
     }
 
-    /// May segments be asked for while they are made (`@availabilityTimeComplete="false"`)?
-    pub fn is_chunked(&self) -> bool {
-        self.is_chunked
-    }
-
     /// How long a segment is: how often a new one is to be expected.
     pub fn step(&self) -> Duration {
-        Duration::from_nanos(
-            (u128::from(self.pace.step) * NANOS.unsigned_abs() / u128::from(self.pace.scale))
-                .try_into()
-                .unwrap_or(u64::MAX),
-        )
+        span(self.pace.step, self.pace.scale)
     }
 
     /// Are values starts rather than numbers?
     fn is_by_time(&self) -> bool {
         !self.pattern.has_number()
+    }
+
+    fn value(&self, place: Place) -> u64 {
+        if self.is_by_time() {
+            place.time
+        } else {
+            place.number
+        }
+    }
+
+    /// By how much the values of neighbours differ.
+    fn stride(&self) -> u64 {
+        if self.is_by_time() { self.pace.step } else { 1 }
     }
 
     fn place(&self, value: u64) -> Place {
@@ -243,7 +233,6 @@ mod tests {
             },
             began: Some(at_second(100.0)),
             head_start: HeadStart::By(Duration::ZERO),
-            is_chunked: false,
             last: None,
         }
     }
@@ -426,7 +415,6 @@ mod tests {
                 pace: Pace { scale: scale.max(1), step: step.max(1), offset },
                 began: Some(at_second(f64::from(seconds))),
                 head_start: if always { HeadStart::Always } else { HeadStart::By(Duration::MAX) },
-                is_chunked: false,
                 last: ends.then_some(last),
             };
             for value in numbers {

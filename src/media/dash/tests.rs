@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
+use super::super::facts::{EACH_MIN, LISTED_MAX, NAMES_MAX};
 use super::super::fingerprint::fingerprint;
 use super::*;
 
@@ -124,6 +126,63 @@ fn video_and_audio_decide_how_far_it_reaches() {
     assert_eq!(edge(&[text]), (0, 4_000));
 }
 
+/// A live MPD of one video representation, in periods whose timelines are these.
+fn timelines(periods: &[&str]) -> String {
+    let period = |entries: &&str| {
+        format!(
+            "<Period start='PT0S'><AdaptationSet contentType='video'><Representation/>\
+             <SegmentTemplate media='$Number$' timescale='1000'><SegmentTimeline>{entries}\
+             </SegmentTimeline></SegmentTemplate></AdaptationSet></Period>"
+        )
+    };
+    let periods: String = periods.iter().map(period).collect();
+    format!("<MPD type='dynamic'>{periods}</MPD>")
+}
+
+#[test]
+fn a_segment_that_an_advertisement_cut_short_is_not_how_long_segments_are() {
+    let long = "<S t='0' d='4000' r='9'/>";
+    for periods in [
+        &[&*format!("{long}<S d='40'/>")][..],
+        &[&format!("{long}<S d='40'/><S d='500'/>")],
+        &[long, "<S t='0' d='40'/>"],
+        &[&format!("{long}<S d='40'/>"), "<S t='0' d='500'/>"],
+    ] {
+        let text = timelines(periods);
+        assert_eq!(facts(&text).segment, Some(Duration::from_secs(4)), "{text}");
+    }
+    let other = timelines(&[long, "<S t='0' d='2000' r='4'/>"]);
+    assert_eq!(facts(&other).segment, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn no_time_is_so_long_that_it_cannot_be_reckoned_with() {
+    let text = timelines(&["<S t='0' d='9223372036854775807'/>"])
+        .replace("<MPD", "<MPD minimumUpdatePeriod='PT9223372036854775807S'");
+    let facts = facts(&text);
+    let year = Duration::from_hours(365 * 24);
+    assert_eq!(
+        (facts.target_duration, facts.segment),
+        (Some(year), Some(year))
+    );
+}
+
+#[test]
+fn of_every_representation_enough_is_listed_to_tell_who_watches() {
+    let representations: String = (0..LISTED_MAX + 9)
+        .map(|number| format!("<Representation id='{number}'/>"))
+        .collect();
+    let text = timelines(&["<S t='0' d='1000' r='99'/>"])
+        .replace("<Representation/>", &representations)
+        .replace("media='", "media='$RepresentationID$/");
+    let listed = read(&text).unwrap().listing.segments;
+    assert_eq!(listed.len(), LISTED_MAX * EACH_MIN);
+    let own = listed.iter().filter(|listed| listed.lane == 40);
+    let own: Vec<_> = own.map(|listed| listed.uri.as_str()).collect();
+    let expected: Vec<_> = (94..101).map(|number| format!("40/{number}")).collect();
+    assert_eq!(own, expected);
+}
+
 #[test]
 fn an_announced_period_does_not_hide_where_it_ends() {
     let period = |start: u64, entries: &str| {
@@ -236,10 +295,7 @@ fn told(manifest: &Manifest) -> String {
             edge.names.len()
         ));
     }
-    lines.extend(facts.patch.map(|patch| match patch {
-        Patch::Offered(ttl) => format!("patches for {ttl:?}"),
-        Patch::To(moment) => format!("patches {}", moment.map(since_new_year).unwrap_or_default()),
-    }));
+    lines.extend(facts.is_patch.then(|| "patch".to_owned()));
     lines.extend(listing.clocks.iter().map(|clock| format!("clock {clock}")));
     lines.extend(
         listing
@@ -266,12 +322,7 @@ fn told_next(template: &Template) -> Vec<String> {
             .available_at(next)
             .map(since_new_year)
             .unwrap_or_default();
-        let chunked = if template.is_chunked() {
-            " in chunks"
-        } else {
-            ""
-        };
-        format!("next {name} at {at}{chunked}")
+        format!("next {name} at {at}")
     });
     newest.into_iter().chain(next).collect()
 }
@@ -344,9 +395,9 @@ fn harmless(text: &str) {
         return;
     };
     if let Some(edge) = facts.edge {
-        assert!(edge.names.len() <= super::super::facts::NAMES_MAX);
+        assert!(edge.names.len() <= NAMES_MAX);
     }
-    assert!(listing.segments.len() <= super::super::facts::LISTED_MAX);
+    assert!(listing.segments.len() <= LISTED_MAX * EACH_MIN);
     for template in &listing.templates {
         for now in [
             SystemTime::UNIX_EPOCH,

@@ -8,6 +8,17 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
+/// However long it is said to take until something comes, it is reckoned with no longer time: what is held is gone
+/// by then, and sums of it stay in range.
+pub(super) const LONG: Duration = Duration::from_secs(365 * DAY);
+
+/// How long so many ticks are. `scale`, how many a second has, is not zero.
+pub(super) fn span(ticks: u64, scale: u64) -> Duration {
+    let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(scale);
+    let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+    Duration::from_nanos(nanos).min(LONG)
+}
+
 /// `xs:duration`: `PnYnMnDTnHnMnS`, the seconds perhaps with a fraction. A year counts as 365 days
 /// and a month as 30. `None` when it is malformed or negative.
 pub(super) fn duration(text: &str) -> Option<Duration> {

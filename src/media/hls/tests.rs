@@ -202,6 +202,7 @@ fn what_is_not_there_or_not_named_is_not_listed() {
     let expected = Listing {
         keys: vec!["k".to_owned()],
         segments: vec![Listed {
+            lane: 0,
             sequence: 12,
             uri: "c.ts".to_owned(),
             range: None,

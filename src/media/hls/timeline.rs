@@ -8,6 +8,7 @@ use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
 use super::{date, is_name};
 use crate::media::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
 use crate::media::fingerprint::fingerprint;
+use crate::media::usual::{USUAL_OF, usual};
 
 /// What has been listed so far.
 #[derive(Default)]
@@ -110,7 +111,7 @@ impl<'a> Timeline<'a> {
         let index = self.segments;
         keep_last(&mut self.recent, LISTED_MAX, Resource { index, uri, bytes });
         if let Some(duration) = next.duration {
-            keep_last(&mut self.durations, DURATIONS_MAX, duration);
+            keep_last(&mut self.durations, USUAL_OF, duration);
         }
         let since = self.since_date.zip(next.duration);
         self.since_date = since.and_then(|(since, more)| since.checked_add(more));
@@ -202,12 +203,9 @@ impl<'a> Timeline<'a> {
         self.segments
     }
 
-    /// The middle one of the last few.
+    /// How long the last few are.
     pub(super) fn usual_duration(&self) -> Option<Duration> {
-        let mut durations: Vec<Duration> = self.durations.iter().copied().collect();
-        durations.sort_unstable();
-        let middle = durations.get(durations.len() / 2).copied();
-        middle.filter(|duration| !duration.is_zero())
+        usual(self.durations.iter().copied())
     }
 
     pub(super) fn edge(&self) -> Option<Edge> {
@@ -257,9 +255,6 @@ impl<'a> Timeline<'a> {
     }
 }
 
-/// From so many durations the usual one is told.
-const DURATIONS_MAX: usize = 5;
-
 impl Resource<'_> {
     fn listed(&self, base: u64) -> Option<Listed> {
         let range = match self.bytes {
@@ -270,6 +265,7 @@ impl Resource<'_> {
         let sequence = base.checked_add(self.index)?;
         is_name(self.uri).then(|| Listed {
             sequence,
+            lane: 0,
             uri: self.uri.to_owned(),
             range,
         })

@@ -168,22 +168,44 @@ fn put_tag(text: &mut String, tag: &str, value: &str) {
 /// Lines among the old segments that speak of the kept ones too.
 fn still_applying<'a>(old: &[Line<'a>]) -> Vec<Line<'a>> {
     let mut keys: Vec<Line<'a>> = Vec::new();
-    let (mut map, mut bitrate) = (None, None);
-    let format = |key: &Line<'a>| attribute(key.value, "KEYFORMAT").unwrap_or("identity");
+    // A key is for every initialisation segment that follows it.
+    let (mut map, mut keys_of_map) = (None, Vec::new());
+    let mut bitrate = None;
     for line in old {
         match line.tag {
             "#EXT-X-KEY" if attribute(line.value, "METHOD") == Some("NONE") => keys.clear(),
             // The last of each format applies, and formats apply side by side.
             "#EXT-X-KEY" => {
-                keys.retain(|key| format(key) != format(line));
+                keys.retain(|key| key_format(key) != key_format(line));
                 keys.push(*line);
             }
-            "#EXT-X-MAP" => map = Some(*line),
+            "#EXT-X-MAP" => {
+                map = Some(*line);
+                keys_of_map.clone_from(&keys);
+            }
             "#EXT-X-BITRATE" => bitrate = Some(*line),
             _ => {}
         }
     }
-    keys.into_iter().chain(map).chain(bitrate).collect()
+    let changes = changes(&keys_of_map, keys);
+    let mut lines = keys_of_map;
+    lines.extend(map.into_iter().chain(changes).chain(bitrate));
+    lines
+}
+
+fn key_format<'a>(key: &Line<'a>) -> &'a str {
+    attribute(key.value, "KEYFORMAT").unwrap_or("identity")
+}
+
+/// What makes keys that apply into others.
+fn changes<'a>(before: &[Line<'a>], mut after: Vec<Line<'a>>) -> Vec<Line<'a>> {
+    let is_replaced = |key: &Line<'a>| after.iter().any(|new| key_format(new) == key_format(key));
+    if before.iter().all(is_replaced) {
+        after.retain(|new| before.iter().all(|key| key.value != new.value));
+    } else {
+        after.insert(0, Line::of("#EXT-X-KEY:METHOD=NONE\n"));
+    }
+    after
 }
 
 /// The rest as it is, but for a range that went on where an old segment's ended: it is told where

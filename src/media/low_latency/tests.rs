@@ -108,7 +108,7 @@ fn old_segments_are_left_out_and_what_still_applies_is_told_again() {
         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24,PART-HOLD-BACK=3\n\
         #VENDOR-OF-PLAYLIST\n#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:10\n\
         #EXT-X-DATERANGE:ID=\"a\"\n#EXT-X-SKIP:SKIPPED-SEGMENTS=1\n\
-        #EXT-X-KEY:METHOD=AES-128,URI=\"0\"\n#EXT-X-MAP:URI=\"i.mp4\"\n";
+        #EXT-X-MAP:URI=\"i.mp4\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"0\"\n";
     // 2.mp4 to 7.mp4 are just the 24 s that may not be skipped, and 1.mp4 ends there.
     let full = format!("{HEAD}{old}{kept}");
     let update = delta(&full).unwrap();
@@ -118,12 +118,32 @@ fn old_segments_are_left_out_and_what_still_applies_is_told_again() {
     );
     let part = "\n#EXT-X-PART:DURATION=0.5,URI=\"8\"\n";
     let update = delta(&format!("{full}{part}")).unwrap();
-    let again = "#EXT-X-KEY:METHOD=AES-128,URI=\"1\"\n\
-        #EXT-X-KEY:METHOD=SAMPLE-AES,KEYFORMAT=\"f\",URI=\"f\"\n#EXT-X-MAP:URI=\"i.mp4\"\n\
-        #EXT-X-BITRATE:9\n";
+    let again = "#EXT-X-MAP:URI=\"i.mp4\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"1\"\n\
+        #EXT-X-KEY:METHOD=SAMPLE-AES,KEYFORMAT=\"f\",URI=\"f\"\n#EXT-X-BITRATE:9\n";
     let (head, _) = expected.split_once("#EXT-X-SKIP").unwrap();
     let two = format!("{head}#EXT-X-SKIP:SKIPPED-SEGMENTS=2\n{again}{kept}{part}");
     assert_eq!(update, two);
+}
+
+// RFC 8216 §4.3.2.5: an initialisation segment is encrypted by the keys before it.
+#[test]
+fn an_initialisation_segment_keeps_the_keys_that_were_before_it() {
+    const FAIR: &str = "#EXT-X-KEY:METHOD=SAMPLE-AES,KEYFORMAT=\"f\",URI=\"f\"\n";
+    const MAP: &str = "#EXT-X-MAP:URI=\"i.mp4\"\n";
+    let key = |name: &str| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"{name}\"\n");
+    let none = "#EXT-X-KEY:METHOD=NONE\n";
+    for (old, again) in [
+        ([MAP, &*key("0"), &*key("1")], [MAP, &*key("1"), ""]),
+        ([&*key("0"), MAP, &*key("1")], [&*key("0"), MAP, &*key("1")]),
+        ([&*key("0"), MAP, none], [&*key("0"), MAP, none]),
+        ([&*key("0"), FAIR, MAP], [&*key("0"), FAIR, MAP]),
+    ] {
+        let text = plain(9, "").replacen("#EXTINF", &(old.concat() + "#EXTINF"), 1);
+        let update = delta(&text).unwrap();
+        let (_, after) = update.split_once("SKIPPED-SEGMENTS=2\n").unwrap();
+        let (told, _) = after.split_once("#EXTINF").unwrap();
+        assert_eq!(told, again.concat());
+    }
 }
 
 fn plain(count: usize, line_before: &str) -> String {
@@ -216,7 +236,8 @@ struct Played {
     uri: String,
     duration: String,
     keys: Vec<String>,
-    map: Option<String>,
+    /// And the keys that it is encrypted by.
+    map: Option<(String, Vec<String>)>,
     offset: Option<u64>,
     discontinuity: bool,
     parts: usize,
@@ -246,8 +267,9 @@ fn play(text: &str, before: &Playlist) -> Playlist {
                 let format = |key: &str| attribute(key, "KEYFORMAT").map(str::to_owned);
                 keys.retain(|key| format(key) != format(value));
                 keys.push(value.to_owned());
+                keys.sort_unstable();
             }
-            "#EXT-X-MAP" => map = Some(value.to_owned()),
+            "#EXT-X-MAP" => map = Some((value.to_owned(), keys.clone())),
             "#EXT-X-DISCONTINUITY" => discontinuity = true,
             "#EXT-X-BYTERANGE" => range = ByteRange::of(value),
             "#EXT-X-PART" => parts += 1,

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::rule::{Rule, Term};
 use super::{Answered, Standing, dated, is_negative};
-use crate::media::{Facts, Kind, Liveness, Patch};
+use crate::media::{Facts, Kind, Liveness};
 use crate::policy::directives::ResponseDirectives;
 use crate::policy::route::Lifetimes;
 use crate::policy::{Moment, Route};
@@ -106,7 +106,7 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
                 .unwrap_or(by_default)
                 .at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
-        Some(facts) if is_patch(facts) => {
+        Some(facts) if facts.is_patch => {
             let told = told.unwrap_or(Term(SECOND, Rule::Patch));
             return told.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
@@ -157,10 +157,6 @@ fn dynamic(facts: &Facts) -> Term {
     }
 }
 
-fn is_patch(facts: &Facts) -> bool {
-    matches!(facts.patch, Some(Patch::To(_)))
-}
-
 /// How long something may be shown that is not fresh any more: while it is refreshed, and when the
 /// origin fails.
 pub(super) fn stale_windows(
@@ -177,7 +173,9 @@ pub(super) fn stale_windows(
     let (while_revalidate, if_error) = match answer.kind {
         _ if answer.status != StatusCode::OK => nothing,
         // Applied to another MPD than the one it was made for, it makes nonsense.
-        Kind::Hls | Kind::Dash if answer.facts.is_some_and(is_patch) => return nothing,
+        Kind::Hls | Kind::Dash if answer.facts.is_some_and(|facts| facts.is_patch) => {
+            return nothing;
+        }
         Kind::Hls | Kind::Dash if answer.facts.is_some_and(ended) => (fresh_for, DAY),
         Kind::Hls | Kind::Dash => (
             fresh_for.mul_f64(lifetimes.manifest_stale_share),

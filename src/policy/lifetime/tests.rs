@@ -63,7 +63,7 @@ fn live(target_seconds: u64) -> Facts {
         edge: None,
         published: None,
         began: None,
-        patch: None,
+        is_patch: false,
         control: Control::default(),
     }
 }

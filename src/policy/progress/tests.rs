@@ -31,7 +31,7 @@ fn facts(edge: Edge) -> Facts {
         edge: Some(edge),
         published: None,
         began: None,
-        patch: None,
+        is_patch: false,
         control: Control::default(),
     }
 }

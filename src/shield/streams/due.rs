@@ -37,7 +37,8 @@ impl Due {
 impl Streams {
     /// Looks into the manifests that list what lies beside it.
     pub(in crate::shield) fn due(&self, rules: &Rules, entry: &Entry, now: Moment) -> Option<Due> {
-        if entry.kind != Kind::Segment {
+        // Not all segments have names that tell.
+        if entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock) {
             return None;
         }
         let listing = self.listing(entry);

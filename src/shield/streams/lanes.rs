@@ -1,6 +1,7 @@
 //! When are the segments of an MPD there, and which of its representations does anybody watch? An
 //! MPD lists all of them in one, and names segments by number that no version of it announces.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use crate::media::{Listed, Listing, Template};
@@ -21,6 +22,30 @@ impl Coming {
     pub(super) fn surely(entry: Entry) -> Coming {
         let wanted = Wanted::Surely;
         Coming { entry, wanted }
+    }
+
+    /// What is new of what an MPD lists, with those before it in the same representation.
+    pub(super) fn listed(
+        rules: &Rules,
+        mpd: &Entry,
+        listing: &Listing,
+        is_new: impl Fn(&Key) -> bool,
+    ) -> Vec<Coming> {
+        let mut before: HashMap<usize, Vec<Entry>> = HashMap::new();
+        let mut coming = Vec::new();
+        for Listed { uri, lane, .. } in &listing.segments {
+            let Some(entry) = mpd.sibling(rules, uri) else {
+                continue;
+            };
+            let before = before.entry(*lane).or_default();
+            if is_new(&entry.key) {
+                let wanted = Wanted::AfterAny(before.clone());
+                coming.push(Coming { entry, wanted });
+            } else {
+                before.push(entry);
+            }
+        }
+        coming
     }
 }
 
@@ -70,45 +95,19 @@ impl Lanes {
         })
     }
 
-    /// What is new in a listing, with those before it in the same representation.
-    pub(super) fn listed(
-        &self,
-        rules: &Rules,
-        mpd: &Entry,
-        listing: &Listing,
-        is_new: impl Fn(&Key) -> bool,
-    ) -> Vec<Coming> {
-        let mut coming = Vec::new();
-        for template in &self.templates {
-            let own = |listed: &&Listed| template.number_of(&listed.uri).is_some();
-            let own = listing.segments.iter().filter(own);
-            let own: Vec<Entry> = own
-                .filter_map(|listed| mpd.sibling(rules, &listed.uri))
-                .collect();
-            for (at, entry) in own.iter().enumerate() {
-                if is_new(&entry.key) {
-                    let before = own[..at].iter().rev().filter(|other| !is_new(&other.key));
-                    coming.push(Coming {
-                        entry: entry.clone(),
-                        wanted: Wanted::AfterAny(before.cloned().collect()),
-                    });
-                }
-            }
-        }
-        coming
-    }
-
     /// The newest segment of each representation whose clock says that it is there, with those
-    /// before it.
+    /// before it. Where periods name their segments alike, it is one for all of them.
     pub(super) fn newest(&self, rules: &Rules, mpd: &Entry, now: SystemTime) -> Vec<Coming> {
+        let mut seen = HashSet::new();
         let by_clock = self.by_clock(now);
         by_clock
             .filter_map(|(template, newest)| {
                 let named = |value| mpd.sibling(rules, &template.name(value));
+                let entry = named(newest).filter(|entry| seen.insert(entry.key.clone()))?;
                 let before =
                     (1..=BEFORE_MAX).filter_map(|back| named(template.before(newest, back)?));
                 Some(Coming {
-                    entry: named(newest)?,
+                    entry,
                     wanted: Wanted::AfterAny(before.collect()),
                 })
             })
@@ -140,6 +139,85 @@ impl Lanes {
             .templates
             .iter()
             .filter(|template| template.is_by_clock());
-        templates.filter_map(move |template| Some((template, template.newest(now)?)))
+        let newest = move |template| Some((template, newest(template, now)?));
+        templates.filter_map(newest)
+    }
+}
+
+/// The newest segment, but of a period whose last one has been there for a whole one's time: nothing comes after it
+/// that anybody would have to foresee.
+fn newest(template: &Template, now: SystemTime) -> Option<u64> {
+    let newest = template.newest(now)?;
+    let there = template.available_at(newest)?;
+    let is_over = template.next(now).is_none() && there.checked_add(template.step())? <= now;
+    (!is_over).then_some(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, Method, Uri, Version, header};
+
+    use super::*;
+    use crate::media::{Kind, read_manifest};
+    use crate::policy::Route;
+    use crate::policy::access::{Access, access};
+
+    /// What is newest at a second of 1970, by an MPD of these periods.
+    fn newest(periods: &str, second: u64) -> Vec<String> {
+        let mpd = format!(
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'>{periods}</MPD>"
+        );
+        let manifest = read_manifest(Kind::Dash, mpd.as_bytes()).unwrap();
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        };
+        let host = (header::HOST, http::HeaderValue::from_static("a"));
+        let access = access(
+            &rules,
+            &Method::GET,
+            &Uri::from_static("/live/a.mpd"),
+            Version::HTTP_11,
+            &HeaderMap::from_iter([host]),
+        );
+        let Access::Enter(entry) = access else {
+            panic!("not served");
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let newest = Lanes::of(&manifest.listing).newest(&rules, &entry, now);
+        newest
+            .into_iter()
+            .map(|coming| coming.entry.target.path().to_owned())
+            .collect()
+    }
+
+    /// Segments of two seconds, from this number on.
+    fn period(start: u64, number: u64) -> String {
+        format!(
+            "<Period start='PT{start}S'><AdaptationSet><SegmentTemplate duration='2' \
+             startNumber='{number}' media='$Number$.m4s'/><Representation/></AdaptationSet>\
+             </Period>"
+        )
+    }
+
+    #[test]
+    fn what_has_ended_is_not_foreseen_for_ever() {
+        // The first period has room for three and a half.
+        let periods = period(0, 1) + &period(7, 5);
+        assert_eq!(newest(&periods, 5), ["/live/2.m4s"]);
+        assert_eq!(newest(&periods, 8), ["/live/4.m4s"]);
+        assert_eq!(newest(&periods, 9), ["/live/5.m4s", "/live/4.m4s"]);
+        assert_eq!(newest(&periods, 10), ["/live/5.m4s"]);
+        let over = "<Period start='PT0S' duration='PT7S'>";
+        let over = period(0, 1).replace("<Period start='PT0S'>", over);
+        assert_eq!(newest(&over, 1000), [""; 0]);
+    }
+
+    #[test]
+    fn what_periods_name_alike_is_one() {
+        let periods = period(0, 1) + &period(7, 4);
+        assert_eq!(newest(&periods, 9), ["/live/4.m4s"]);
     }
 }

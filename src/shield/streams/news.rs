@@ -78,7 +78,7 @@ impl Course {
             (_, false) => {
                 let new: HashSet<&Key> = listed.iter().collect();
                 let is_new = |key: &Key| new.contains(key);
-                self.lanes.listed(rules, entry, listing, is_new)
+                Coming::listed(rules, entry, listing, is_new)
             }
         };
         News {

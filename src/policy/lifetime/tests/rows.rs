@@ -2,7 +2,6 @@
 //! decided, and the windows after it.
 
 use super::*;
-use crate::media::Patch;
 use crate::policy::route::Lifetimes;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -187,7 +186,7 @@ fn mpd_dynamic_without_an_update_period() {
 #[test]
 fn mpd_patch() {
     let facts = Facts {
-        patch: Some(Patch::To(None)),
+        is_patch: true,
         ..dynamic(None)
     };
     let mut row = Row::of(Kind::Dash, Some(&facts));

@@ -172,6 +172,8 @@ fn without_reason_to_skip_there_is_no_update() {
     assert_eq!(delta(&plain(20, "").replace(HEAD, &vod)), None);
     assert_eq!(delta(&plain(20, "").replace("4.0", "x")), None);
     assert_eq!(delta(""), None);
+    let mixed = "#EXT-X-STREAM-INF:BANDWIDTH=1\nv/i.m3u8\n#EXTINF:4.0,\n20.ts\n";
+    assert_eq!(delta(&(plain(20, "") + mixed)), None);
 }
 
 #[test]

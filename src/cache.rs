@@ -6,6 +6,7 @@
 
 mod attention;
 mod budget;
+mod codings;
 mod epoch;
 mod fill;
 mod flight;
@@ -22,6 +23,7 @@ use std::time::Instant;
 use http::HeaderMap;
 
 pub use attention::Attention;
+pub use codings::Codings;
 pub use epoch::Tie;
 pub use fill::{Fill, Flow};
 pub use flight::Verdict;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Attention, Tie};
+use super::{Attention, Codings, Tie};
 use crate::media::{Facts, Kind};
 use crate::policy::Lifetime;
 
@@ -53,8 +53,8 @@ pub struct Object {
     pub body: Bytes,
     /// The head's fields as HTTP/1 writes them, but for [`SAID_ANEW`]: written once, not with every hit.
     pub lines: Box<[u8]>,
-    /// The same in gzip coding, for those who take that.
-    pub coded: Option<Arc<Object>>,
+    /// The same in the codings that are made here, for those who take one; nothing where it is not to be coded.
+    pub coded: Option<Codings>,
     /// The same playlist without its old segments (LL-HLS), for those who have these.
     pub delta: Option<Arc<Object>>,
 }
@@ -92,17 +92,15 @@ impl Object {
     /// The same answer with another lifetime. Its bytes are shared.
     #[must_use]
     pub fn lasting(&self, lifetime: &Lifetime) -> Object {
-        let lasting = |form: &Option<Arc<Object>>| {
-            let form = form.as_ref();
-            form.map(|form| Arc::new(form.lasting(lifetime)))
-        };
+        let coded = self.coded.as_ref();
+        let delta = self.delta.as_ref();
         Object {
             head: Head {
                 lifetime: lifetime.clone(),
                 ..self.head.clone()
             },
-            coded: lasting(&self.coded),
-            delta: lasting(&self.delta),
+            coded: coded.map(|coded| coded.each(|_, object| object.lasting(lifetime))),
+            delta: delta.map(|delta| Arc::new(delta.lasting(lifetime))),
             ..self.clone()
         }
     }
@@ -116,8 +114,10 @@ impl Object {
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
             .sum();
         let texts = headers + self.lines.len();
-        let forms = self.coded.iter().chain(&self.delta);
-        let forms: usize = forms.map(|form| form.weight_bytes(0)).sum();
+        // Codings are made later: together they are about as large as the text.
+        let codings = self.coded.iter().map(|_| self.body.len() + OVERHEAD_BYTES);
+        let delta = self.delta.iter().map(|delta| delta.weight_bytes(0));
+        let forms: usize = codings.chain(delta).sum();
         size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len() + forms
     }
 

@@ -1,33 +1,92 @@
-//! Which content coding can the viewer read? Reduced to two forms, so that variants stay few.
+//! Which content codings can the viewer read? Towards origins reduced to two forms, so that variants stay
+//! few; of what is coded here there are more.
 
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 
 use super::fields;
 
+/// A coding that is made here, the one that players gain most by first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 7932.
+    Brotli,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl Coding {
+    /// Every coding, in order of preference.
+    pub const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+
+    /// As in `Content-Encoding`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Coding::Brotli => "br",
+            Coding::Zstd => "zstd",
+            Coding::Gzip => "gzip",
+        }
+    }
+
+    /// RFC 9110 §8.4.1.3: `x-gzip` is the same coding.
+    fn named(name: &[u8]) -> Option<Coding> {
+        if name.eq_ignore_ascii_case(b"x-gzip") {
+            return Some(Coding::Gzip);
+        }
+        let is_named = |one: &Coding| name.eq_ignore_ascii_case(one.as_str().as_bytes());
+        Coding::ALL.into_iter().find(is_named)
+    }
+}
+
+/// The coding that a viewer gets of what is coded here: the best one that it names, or gzip where it takes
+/// anything.
+pub fn best(request: &HeaderMap) -> Option<Coding> {
+    let accepted = Accepted::of(request);
+    Coding::ALL
+        .into_iter()
+        .find(|coding| accepted.takes(*coding))
+}
+
 /// The canonical `Accept-Encoding` to send upstream and to tell variants apart: `gzip` when the
 /// viewer takes it (by name or `*`, q > 0), nothing otherwise.
+pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
+    let gzip = Accepted::of(request).takes(Coding::Gzip);
+    gzip.then(|| HeaderValue::from_static(Coding::Gzip.as_str()))
+}
+
+/// What `Accept-Encoding` says.
 ///
 /// A refusal by name beats `*` (RFC 9110 §12.5.3). A viewer that sends no field at all gets no
 /// coding: the RFC would allow any, but such viewers tend to be the ones that read none.
-pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
-    let mut by_name = None;
-    let mut by_star = false;
-    for element in fields::elements(request, ACCEPT_ENCODING) {
-        let (coding, wanted) = match element.iter().position(|&byte| byte == b';') {
-            Some(at) => (element[..at].trim_ascii(), has_weight(&element[at + 1..])),
-            None => (element, true),
-        };
-        // RFC 9110 §8.4.1.3: `x-gzip` is the same coding.
-        if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
-            by_name = Some(by_name.unwrap_or(true) && wanted);
-        } else if coding == b"*" {
-            by_star = wanted;
+#[derive(Default)]
+struct Accepted {
+    by_name: [Option<bool>; Coding::ALL.len()],
+    by_star: bool,
+}
+
+impl Accepted {
+    fn of(request: &HeaderMap) -> Accepted {
+        let mut accepted = Accepted::default();
+        for element in fields::elements(request, ACCEPT_ENCODING) {
+            let (name, wanted) = match element.iter().position(|&byte| byte == b';') {
+                Some(at) => (element[..at].trim_ascii(), has_weight(&element[at + 1..])),
+                None => (element, true),
+            };
+            if let Some(coding) = Coding::named(name) {
+                let known = &mut accepted.by_name[coding as usize];
+                *known = Some(known.unwrap_or(true) && wanted);
+            } else if name == b"*" {
+                accepted.by_star = wanted;
+            }
         }
+        accepted
     }
-    by_name
-        .unwrap_or(by_star)
-        .then(|| HeaderValue::from_static("gzip"))
+
+    fn takes(&self, coding: Coding) -> bool {
+        self.by_name[coding as usize].unwrap_or(self.by_star && coding == Coding::Gzip)
+    }
 }
 
 /// Is `q=…` above zero? `( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )`; what is malformed
@@ -104,6 +163,22 @@ mod tests {
             assert!(!takes_gzip(&[value]), "{value}");
         }
         assert!(!takes_gzip(&[]));
+    }
+
+    #[test]
+    fn the_best_that_is_named() {
+        for (value, expected) in [
+            ("gzip, deflate, br, zstd", Some(Coding::Brotli)),
+            ("zstd, gzip", Some(Coding::Zstd)),
+            ("br;q=0, zstd;q=0.1, gzip", Some(Coding::Zstd)),
+            ("X-Gzip", Some(Coding::Gzip)),
+            ("*", Some(Coding::Gzip)),
+            ("deflate", None),
+        ] {
+            let value = HeaderValue::from_static(value);
+            let request = HeaderMap::from_iter([(ACCEPT_ENCODING, value)]);
+            assert_eq!(best(&request), expected, "{request:?}");
+        }
     }
 
     proptest! {

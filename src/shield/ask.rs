@@ -11,7 +11,6 @@ use crate::cache::Object;
 use crate::media::Kind;
 use crate::policy::access::Entry;
 use crate::policy::directives::RequestDirectives;
-use crate::policy::encoding;
 use crate::policy::freshness::{Freshness, freshness, freshness_for};
 use crate::telemetry::{LogLine, Outcome, Tale};
 
@@ -72,10 +71,6 @@ impl Ask {
             None => freshness(lifetime, self.now),
             Some(directives) => freshness_for(lifetime, directives, self.now),
         }
-    }
-
-    pub(super) fn takes_gzip(&self) -> bool {
-        encoding::canonical(&self.headers).is_some()
     }
 
     pub(super) fn only_if_cached(&self) -> bool {

@@ -1,9 +1,10 @@
 //! What does a manifest say, through its content coding? And how is it coded for viewers? The shield asks
-//! for plain text, and compresses each version once.
+//! for plain text, and compresses each version once, when somebody takes it so.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -11,12 +12,18 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::whole::Unread;
-use crate::cache::Object;
+use crate::cache::{Codings, Object};
 use crate::media::{Kind, Manifest, ManifestError, read_manifest};
+use crate::policy::encoding::{self, Coding};
 use crate::policy::fields;
 
 /// Text shorter than this fits a packet as it is.
 const CODED_BYTES_MIN: usize = 600;
+
+/// How hard is tried: about where more takes much longer and makes texts hardly any smaller.
+const GZIP_LEVEL: u32 = 4;
+const BROTLI_QUALITY: i32 = 5;
+const ZSTD_LEVEL: i32 = 3;
 
 /// What tells of the bytes as the origin sent them.
 const DIGESTS: [&str; 3] = ["content-md5", "content-digest", "digest"];
@@ -59,17 +66,52 @@ pub(super) fn read(
     }
 }
 
-/// The same manifest with its text compressed beside it, where that is worth it.
-pub(super) fn coded(object: Object) -> Object {
-    let plain = object.head.status == StatusCode::OK
-        && !object.head.headers.contains_key(header::CONTENT_ENCODING)
-        && !is_untouchable(&object.head.headers)
+/// The same manifest, to be had in other codings too, where that is worth it.
+pub(super) fn codable(mut object: Object) -> Object {
+    let headers = &mut object.head.headers;
+    let worth_it = object.head.status == StatusCode::OK
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && !is_untouchable(headers)
         && object.body.len() >= CODED_BYTES_MIN;
-    let coded = plain.then(|| compress(&object.body)).flatten();
-    match coded.filter(|coded| coded.len() < object.body.len()) {
-        Some(body) => with_coded(object, body),
-        None => object,
+    if !worth_it {
+        return object;
     }
+    if !fields::lists(headers, header::VARY, b"accept-encoding") {
+        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    let mut codable = Object::new(object.head, object.body);
+    codable.coded = Some(Codings::default());
+    codable
+}
+
+/// What is held, in the coding that suits a viewer best, if that makes it any smaller.
+pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
+    let coded = object.coded.as_ref().and_then(|codings| {
+        let coding = encoding::best(viewer)?;
+        codings.in_coding(coding, || compressed(object, coding))
+    });
+    coded.unwrap_or(object)
+}
+
+fn compressed(object: &Object, coding: Coding) -> Option<Object> {
+    let body = compress(&object.body, coding)?;
+    (body.len() < object.body.len()).then(|| in_coding(object, coding, body))
+}
+
+/// The same with a body that is compressed already.
+pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object {
+    let mut head = object.head.clone();
+    let headers = &mut head.headers;
+    let name = HeaderValue::from_static(coding.as_str());
+    headers.insert(header::CONTENT_ENCODING, name);
+    let tag = headers.get(header::ETAG);
+    if let Some(tag) = tag.and_then(|tag| distinct(tag, coding)) {
+        headers.insert(header::ETAG, tag);
+    }
+    for digest in DIGESTS {
+        headers.remove(digest);
+    }
+    Object::new(head, body)
 }
 
 /// Nobody on the way may code it otherwise (RFC 9110 §7.7).
@@ -77,70 +119,102 @@ fn is_untouchable(headers: &HeaderMap) -> bool {
     fields::lists(headers, header::CACHE_CONTROL, b"no-transform")
 }
 
-/// The same with a body that is compressed already.
-pub(super) fn with_coded(mut object: Object, body: Bytes) -> Object {
-    let mut head = object.head.clone();
-    let headers = &mut head.headers;
-    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    if let Some(tag) = headers.get(header::ETAG).and_then(distinct) {
-        headers.insert(header::ETAG, tag);
-    }
-    for digest in DIGESTS {
-        headers.remove(digest);
-    }
-    add_vary(headers);
-    add_vary(&mut object.head.headers);
-    let mut plain = Object::new(object.head, object.body);
-    plain.coded = Some(Arc::new(Object::new(head, body)));
-    plain
-}
-
-fn compress(body: &Bytes) -> Option<Bytes> {
-    let mut coder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::new(4));
-    coder.write_all(body).ok()?;
-    coder.finish().ok().map(Bytes::from)
+fn compress(body: &[u8], coding: Coding) -> Option<Bytes> {
+    let room = Vec::with_capacity(body.len() / 4);
+    let coded = match coding {
+        Coding::Gzip => {
+            let mut coder = GzEncoder::new(room, Compression::new(GZIP_LEVEL));
+            coder.write_all(body).ok()?;
+            coder.finish().ok()?
+        }
+        Coding::Brotli => {
+            let parameters = BrotliEncoderParams {
+                quality: BROTLI_QUALITY,
+                size_hint: body.len(),
+                ..BrotliEncoderParams::default()
+            };
+            let mut coded = room;
+            brotli::BrotliCompress(&mut &body[..], &mut coded, &parameters).ok()?;
+            coded
+        }
+        Coding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL).ok()?,
+    };
+    Some(coded.into())
 }
 
 /// RFC 9110 §8.8.3.3: two codings of one text are two representations, which a strong tag tells apart.
-fn distinct(tag: &HeaderValue) -> Option<HeaderValue> {
+fn distinct(tag: &HeaderValue, coding: Coding) -> Option<HeaderValue> {
     let inner = tag.as_bytes().strip_suffix(b"\"")?;
     let strong = inner.starts_with(b"\"");
-    let mut coded = inner.to_vec();
-    coded.extend_from_slice(b"-gzip\"");
+    let coded = [inner, b"-", coding.as_str().as_bytes(), b"\""].concat();
     strong
         .then(|| HeaderValue::from_bytes(&coded).ok())
         .flatten()
 }
 
-fn add_vary(headers: &mut HeaderMap) {
-    if !fields::lists(headers, header::VARY, b"accept-encoding") {
-        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::cache::Head;
+    use crate::policy::Lifetime;
 
     #[test]
     fn a_strong_tag_names_the_coding_and_a_weak_one_stays() {
-        let tag = |text| distinct(&HeaderValue::from_static(text));
-        assert_eq!(tag("\"v1\""), Some(HeaderValue::from_static("\"v1-gzip\"")));
+        let tag = |text| distinct(&HeaderValue::from_static(text), Coding::Brotli);
+        assert_eq!(tag("\"v1\""), Some(HeaderValue::from_static("\"v1-br\"")));
         assert_eq!(tag("W/\"v1\""), None);
+    }
+
+    fn manifest(vary: Option<&'static str>) -> Object {
+        let vary = vary.map(|vary| (header::VARY, HeaderValue::from_static(vary)));
+        let head = Head {
+            status: StatusCode::OK,
+            headers: vary.into_iter().collect(),
+            targeted: None,
+            kind: Kind::Hls,
+            lifetime: Lifetime::none(Instant::now()),
+            facts: None,
+            length: None,
+            stored: true,
+            tie: None,
+            attention: None,
+        };
+        let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
+        codable(Object::new(head, text.into()))
     }
 
     #[test]
     fn vary_is_said_once() {
-        let mut headers = HeaderMap::new();
-        add_vary(&mut headers);
-        add_vary(&mut headers);
-        assert_eq!(headers.get_all(header::VARY).iter().count(), 1);
-        let mut named = HeaderMap::new();
-        named.insert(
-            header::VARY,
-            HeaderValue::from_static("Origin, accept-encoding"),
-        );
-        add_vary(&mut named);
-        assert_eq!(named.get_all(header::VARY).iter().count(), 1);
+        for vary in [None, Some("Origin, accept-encoding")] {
+            let headers = manifest(vary).head.headers;
+            assert_eq!(headers.get_all(header::VARY).iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn each_coding_can_be_read_again() {
+        let object = Arc::new(manifest(None));
+        for coding in Coding::ALL {
+            let name = HeaderValue::from_static(coding.as_str());
+            let viewer = HeaderMap::from_iter([(header::ACCEPT_ENCODING, name.clone())]);
+            let coded = suited(&object, &viewer);
+            assert_eq!(
+                coded.head.headers.get(header::CONTENT_ENCODING),
+                Some(&name)
+            );
+            assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
+            let mut read = Vec::new();
+            match coding {
+                Coding::Gzip => drop(MultiGzDecoder::new(&coded.body[..]).read_to_end(&mut read)),
+                Coding::Brotli => {
+                    brotli::BrotliDecompress(&mut &coded.body[..], &mut read).unwrap();
+                }
+                Coding::Zstd => read = zstd::bulk::decompress(&coded.body, 1 << 20).unwrap(),
+            }
+            assert_eq!(read, object.body);
+        }
+        assert!(Arc::ptr_eq(suited(&object, &HeaderMap::new()), &object));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::ask::Ask;
 use super::pass::Passed;
 use super::status::{Story, X_CACHE, tell};
-use super::{Answer, Body, Settings, cors, refuse};
+use super::{Answer, Body, Settings, coding, cors, refuse};
 use crate::cache::{FIELDS_ADDED, Follower, Head, Object, Reach};
 use crate::policy::conditional::{self, Condition};
 use crate::policy::lifetime::Reason;
@@ -30,8 +30,7 @@ pub(super) fn object(
     }
     let delta = object.delta.as_ref().filter(|_| ask.entry.takes_delta());
     let object = delta.unwrap_or(object);
-    let coded = object.coded.as_ref();
-    let object = coded.filter(|_| ask.takes_gzip()).unwrap_or(object);
+    let object = coding::suited(object, &ask.headers);
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
         let headers = HeaderMap::with_capacity(FIELDS_ADDED);

@@ -167,12 +167,16 @@ async fn playlists_are_compressed_here() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.is_whole(long.clone());
     let coded = shield
-        .ask(get(PATH).header("accept-encoding", "br, gzip"))
+        .ask(get(PATH).header("accept-encoding", "deflate, gzip"))
         .await;
     assert_eq!(coded.header("content-encoding"), Some("gzip"));
     assert_eq!(coded.header("etag"), Some("\"v1-gzip\""));
     assert_eq!(coded.header("vary"), Some("Accept-Encoding"));
     assert!(coded.body.len() < long.len() / 2);
+    let modern = get(PATH).header("accept-encoding", "gzip, deflate, br, zstd");
+    let best = shield.ask(modern).await;
+    assert_eq!(best.header("content-encoding"), Some("br"));
+    assert_eq!(best.header("etag"), Some("\"v1-br\""));
     let again = get(PATH)
         .header("accept-encoding", "gzip")
         .header("if-none-match", "\"v1-gzip\"");

@@ -121,10 +121,9 @@ fn skippable(lines: &[Line<'_>]) -> Option<(usize, usize)> {
             }
             "#EXTINF" => duration = Some(seconds(value.split(',').next()?)?),
             "#EXT-X-PART" => parts += attribute(value, "DURATION").and_then(seconds)?,
-            // Delivery directives mean nothing to a stream that has ended.
-            "#EXT-X-SKIP" | "#EXT-X-ENDLIST" => return None,
-            // Its URI is no segment's: this is two kinds of playlist in one.
-            "#EXT-X-STREAM-INF" => return None,
+            // Delivery directives mean nothing to a stream that has ended; and a rendition's URI is no
+            // segment's.
+            "#EXT-X-SKIP" | "#EXT-X-ENDLIST" | "#EXT-X-STREAM-INF" => return None,
             "#EXT-X-PLAYLIST-TYPE" if value.trim_ascii() == "VOD" => return None,
             _ => {}
         }

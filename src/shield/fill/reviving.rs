@@ -37,12 +37,12 @@ impl Job {
             stored,
             ..seen.head.clone()
         };
-        let coded = seen.coded.as_ref().map(|coded| Bytes::clone(&coded.body));
-        let object = Object::new(head, Bytes::clone(&seen.body));
-        let mut object = match coded {
-            Some(coded) => coding::with_coded(object, coded),
-            None => object,
-        };
+        let mut object = Object::new(head, Bytes::clone(&seen.body));
+        let coded = seen.coded.as_ref();
+        object.coded = coded.map(|coded| {
+            let body = |coded: &Object| Bytes::clone(&coded.body);
+            coded.each(|coding, coded| coding::in_coding(&object, coding, body(coded)))
+        });
         object.delta = seen.delta.as_ref().map(|delta| {
             let delta = Object::clone(delta).lasting(&object.head.lifetime);
             Arc::new(delta)

@@ -48,8 +48,8 @@ impl Job {
         head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
         let delta = self.delta(head.facts.as_ref(), &text.body);
         let delta = delta.map(|delta| Object::new(head.clone(), delta.into()));
-        let mut object = coding::coded(Object::new(head, text.body));
-        object.delta = delta.map(|delta| Arc::new(coding::coded(delta)));
+        let mut object = coding::codable(Object::new(head, text.body));
+        object.delta = delta.map(|delta| Arc::new(coding::codable(delta)));
         Version {
             object,
             vary,

@@ -114,8 +114,8 @@ pub struct Control {
 }
 
 /// What a manifest lists, as far as anyone wants to fetch it: names as written, not yet resolved.
-/// What says itself that it is not there (`EXT-X-GAP`) or is named by a variable (`EXT-X-DEFINE`)
-/// is left out.
+/// What says itself that it is not there (`EXT-X-GAP`) is left out, and what is named by a variable
+/// (`EXT-X-DEFINE`) whose value is not stated beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Playlists of renditions (HLS multivariant), each once, at most [`RENDITIONS_MAX`].

@@ -9,12 +9,14 @@ pub(super) mod syntax;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod variables;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use self::syntax::{attribute, attributes, seconds, tag_and_value};
 use self::timeline::Timeline;
+use self::variables::Variables;
 use super::facts::RENDITIONS_MAX;
 use super::facts::{Control, Facts, KEYS_MAX, Listing, Liveness, Manifest, ManifestError};
 
@@ -49,6 +51,7 @@ struct Playlist<'a> {
     part_target: Option<Duration>,
     control: Control,
     timeline: Timeline<'a>,
+    variables: Variables<'a>,
     lists_renditions: bool,
     renditions: Vec<&'a str>,
     keys: VecDeque<&'a str>,
@@ -101,12 +104,13 @@ impl<'a> Playlist<'a> {
                 self.part_target = attribute(value, "PART-TARGET").and_then(seconds);
             }
             "#EXT-X-SERVER-CONTROL" => self.control = control(value),
+            "#EXT-X-DEFINE" => self.variables.take(value),
             _ => self.timeline.take_tag(tag, value),
         }
     }
 
     fn take_key(&mut self, uri: Option<&'a str>) {
-        let Some(uri) = uri.filter(|uri| is_name(uri) && !self.keys.contains(uri)) else {
+        let Some(uri) = uri.filter(|uri| !self.keys.contains(uri)) else {
             return;
         };
         if self.keys.len() >= KEYS_MAX {
@@ -124,7 +128,7 @@ impl<'a> Playlist<'a> {
         self.uri_before = self.uri.replace(uri);
     }
 
-    fn manifest(self) -> Result<Manifest, ManifestError> {
+    fn manifest(mut self) -> Result<Manifest, ManifestError> {
         match self.awaits {
             Some(Awaited::Segment) => return Err(ManifestError::Broken("#EXTINF without its URI")),
             Some(Awaited::Rendition) => {
@@ -154,9 +158,9 @@ impl<'a> Playlist<'a> {
             control: self.control,
         };
         let listing = Listing {
-            renditions: each_once(&self.renditions),
-            keys: self.keys.into_iter().map(str::to_owned).collect(),
-            ..self.timeline.listing()
+            renditions: each_once(&self.renditions, &self.variables),
+            keys: each_once(self.keys.make_contiguous(), &self.variables),
+            ..self.timeline.listing(&self.variables)
         };
         Ok(Manifest { facts, listing })
     }
@@ -186,18 +190,12 @@ fn control(list: &str) -> Control {
     control
 }
 
-fn each_once(names: &[&str]) -> Vec<String> {
+fn each_once(names: &[&str], variables: &Variables<'_>) -> Vec<String> {
     let mut seen = HashSet::new();
     names
         .iter()
-        .copied()
-        .filter(|name| is_name(name) && seen.insert(*name))
+        .filter(|name| seen.insert(**name))
+        .filter_map(|name| variables.fill(name))
         .take(RENDITIONS_MAX)
-        .map(str::to_owned)
         .collect()
-}
-
-/// Can be asked for as it stands: no variable (rfc8216bis §4.3) has to be put in first.
-fn is_name(uri: &str) -> bool {
-    !uri.is_empty() && !uri.contains("{$")
 }

@@ -37,7 +37,9 @@ pub struct Entry {
     pub target: PathAndQuery,
     /// The host to send, where the route forwards it.
     pub host: Option<HeaderValue>,
-    /// Made of exactly these.
+    /// The host that the viewer named: what else lies there is asked for in the same way.
+    pub asked_at: Arc<str>,
+    /// Made of exactly what is sent: origin, host where it is sent, and target.
     pub key: Key,
     /// Where a state of a playlist is asked for.
     pub delivery: Option<Arc<Delivery>>,
@@ -122,6 +124,7 @@ fn not_allowed() -> Refusal {
 
 pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
     let kind = Kind::of_path(uri.path());
+    let asked_at = Arc::from(host);
     let host = if route.forward_host {
         Some(HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?)
     } else {
@@ -148,6 +151,7 @@ pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, 
         key: key(&target),
         target,
         host,
+        asked_at,
         delivery,
     })
 }
@@ -232,7 +236,7 @@ fn canonical_host<'r>(
     Ok(Cow::Borrowed(name))
 }
 
-fn without_port(named: &str) -> Result<&str, Refusal> {
+pub(super) fn without_port(named: &str) -> Result<&str, Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let name = match named.split_once(':') {
         None => named,
@@ -319,6 +323,19 @@ fn percent_decoded(path: &[u8]) -> Vec<u8> {
         }
     }
     decoded
+}
+
+#[cfg(test)]
+impl Entry {
+    /// As a viewer asks for it.
+    pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> Entry {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+        let uri = Uri::from_static(uri);
+        match access(rules, &Method::GET, &uri, Version::HTTP_11, &headers) {
+            Access::Enter(entry) => entry,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[cfg(test)]

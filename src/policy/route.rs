@@ -199,15 +199,6 @@ impl Route {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| host_matches(pattern, host))
     }
 
-    /// May a host that another route serves be one of this route's?
-    pub(super) fn may_share_host(&self, other: &Route) -> bool {
-        let takes_any_of = |one: &Route, hosts: &[String]| hosts.iter().any(|h| one.takes_host(h));
-        other.hosts.is_empty()
-            || self.hosts.is_empty()
-            || takes_any_of(self, &other.hosts)
-            || takes_any_of(other, &self.hosts)
-    }
-
     pub(super) fn takes_path(&self, path: &str) -> bool {
         let prefix = self.path_prefix.trim_end_matches('/');
         path.strip_prefix(prefix)

@@ -1,14 +1,12 @@
 //! What does a manifest mean by a name that it lists? A reference resolved against the manifest's own place
 //! (RFC 3986 §5.2), as a request that a viewer might make next.
 //!
-//! Only paths on the same host are followed: a shield fetches nothing ahead from anywhere else.
-
-use std::sync::Arc;
+//! Only what is on the same host is followed: a shield fetches nothing ahead from anywhere else.
 
 use http::uri::Uri;
 
 use super::access::{self, Entry};
-use super::{Key, Route, Rules};
+use super::{Key, Rules};
 
 /// A path longer than this is not followed.
 const PATH_BYTES_MAX: usize = 4096;
@@ -16,17 +14,27 @@ const PATH_BYTES_MAX: usize = 4096;
 impl Entry {
     /// The request for what a manifest calls `reference`; `None` where that is elsewhere, or unclear.
     pub fn sibling(&self, rules: &Rules, reference: &str) -> Option<Entry> {
+        let (host, path) = host_and_path(reference)?;
+        let is_here = |host: &str| {
+            access::without_port(host).is_ok_and(|name| name.eq_ignore_ascii_case(&self.asked_at))
+        };
+        host.is_none_or(is_here).then(|| self.beside(rules, path))?
+    }
+
+    /// The same, if all hosts were the viewer's. Nobody asks for that; but what is dropped or not kept together with
+    /// the manifest lies there, should the host be another name for this one.
+    pub fn namesake(&self, rules: &Rules, reference: &str) -> Option<Entry> {
+        let (_, path) = host_and_path(reference)?;
+        self.beside(rules, path)
+    }
+
+    fn beside(&self, rules: &Rules, reference: &str) -> Option<Entry> {
         let path = resolve(self.target.path(), reference)?;
         let uri: Uri = path.parse().ok()?;
-        let route = self.route_of(rules, uri.path())?;
-        let host = self.host.as_ref().map(|host| host.to_str());
-        let host = host.transpose().ok()?.unwrap_or_default();
-        if route.forward_host != self.route.forward_host {
-            return None;
-        }
+        let route = rules.route(&self.asked_at, uri.path())?;
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
         access::stays_inside(below).ok()?;
-        access::entry(route, host, &uri).ok()
+        access::entry(route, &self.asked_at, &uri).ok()
     }
 
     /// Its directory, among the places that an origin may begin anew.
@@ -50,34 +58,34 @@ impl Entry {
             self.target.path().as_bytes(),
         ])
     }
-
-    /// The route that takes another path on the same host. Which host the viewer named is not known any
-    /// more; where that matters, there is none.
-    fn route_of<'r>(&self, rules: &'r Rules, path: &str) -> Option<&'r Arc<Route>> {
-        let ours = &self.route;
-        for route in rules.routes.iter().filter(|route| route.takes_path(path)) {
-            if route.hosts == ours.hosts {
-                return Some(route);
-            }
-            // One that comes first and takes this path too would have had the request itself.
-            let elsewhere = route.takes_path(self.target.path()) || !route.may_share_host(ours);
-            if !elsewhere {
-                return None;
-            }
-        }
-        None
-    }
 }
 
-/// The path (and query) that a reference on the same host stands for.
+/// The host that a reference names, if it names one, and its path, which may be relative then and only then.
+fn host_and_path(reference: &str) -> Option<(Option<&str>, &str)> {
+    let end_of_part = |text: &str| text.find(['/', '?', '#']).unwrap_or(text.len());
+    let (scheme, after) = reference.split_at(end_of_part(reference));
+    let has_scheme = ["http:", "https:"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known));
+    if scheme.contains(':') && !has_scheme {
+        return None;
+    }
+    let relative = if has_scheme { after } else { reference };
+    let Some(named) = relative.strip_prefix("//") else {
+        return (!has_scheme).then_some((None, reference));
+    };
+    let (host, path) = named.split_at(end_of_part(named));
+    path.starts_with('/').then_some((Some(host), path))
+}
+
+/// The path (and query) that a path on the same host stands for.
 fn resolve(base: &str, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (name, query) = match reference.split_once('?') {
         Some((name, query)) => (name, Some(query)),
         None => (reference, None),
     };
-    let scheme = name.split('/').next().unwrap_or_default().contains(':');
-    if scheme || name.starts_with("//") || name.contains('\\') {
+    if name.contains('\\') {
         return None;
     }
     let mut path = if name.starts_with('/') {
@@ -119,10 +127,10 @@ fn without_dots(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method, Version, header};
+    use std::sync::Arc;
 
     use super::*;
-    use crate::policy::access::{Access, access};
+    use crate::policy::Route;
 
     fn route(index: usize, hosts: &[&str], prefix: &str) -> Arc<Route> {
         Arc::new(Route {
@@ -137,12 +145,7 @@ mod tests {
     fn leads_to(routes: Vec<Arc<Route>>, host: &'static str, reference: &str) -> Option<usize> {
         let name = "seawall".into();
         let rules = Rules { routes, name };
-        let headers = HeaderMap::from_iter([(header::HOST, http::HeaderValue::from_static(host))]);
-        let uri = Uri::from_static("/live/index.m3u8");
-        let Access::Enter(entry) = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers)
-        else {
-            panic!("not served");
-        };
+        let entry = Entry::asked(&rules, host, "/live/index.m3u8");
         Some(entry.sibling(&rules, reference)?.route.index)
     }
 
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_of_other_hosts_are_out_of_the_way_where_that_is_certain() {
+    fn routes_of_other_hosts_are_out_of_the_way() {
         let apart = || vec![route(0, &["b"], "/"), route(1, &["a"], "/")];
         assert_eq!(leads_to(apart(), "a", "1.ts"), Some(1));
         let rest = || vec![route(0, &["b"], "/"), route(1, &[], "/")];
@@ -165,8 +168,47 @@ mod tests {
             Some(1),
             "b would have taken it"
         );
-        let unclear = || vec![route(0, &["b"], "/hd"), route(1, &[], "/")];
-        assert_eq!(leads_to(unclear(), "a", "/hd/1.ts"), None);
+        let within = || vec![route(0, &["b"], "/hd"), route(1, &[], "/")];
+        assert_eq!(leads_to(within(), "a", "/hd/1.ts"), Some(1));
+        assert_eq!(leads_to(within(), "b", "/hd/1.ts"), Some(0));
+    }
+
+    #[test]
+    fn the_viewers_own_host_may_be_named() {
+        let name = "seawall".into();
+        let routes = vec![route(0, &[], "/")];
+        let rules = Rules { routes, name };
+        let entry = Entry::asked(&rules, "Media.Test:8080", "/live/index.m3u8");
+        let of = |found: Option<Entry>| found.map(|found| found.target.to_string());
+        for reference in [
+            "https://media.test/hd/1.ts?a=b",
+            "HTTP://MEDIA.test:8080/hd/1.ts?a=b",
+            "//media.test./hd/../hd/1.ts?a=b#c",
+        ] {
+            let found = of(entry.sibling(&rules, reference));
+            assert_eq!(found.as_deref(), Some("/hd/1.ts?a=b"), "{reference}");
+        }
+        let twice = of(entry.sibling(&rules, "https://media.test//hd/1.ts"));
+        assert_eq!(twice.as_deref(), Some("//hd/1.ts"));
+        for reference in [
+            "https://cdn.example/a.ts",
+            "//cdn.example/a.ts",
+            "//user@media.test/a.ts",
+            "https://media.test@cdn.example/a.ts",
+            "https://media.test.cdn.example/a.ts",
+        ] {
+            assert!(entry.sibling(&rules, reference).is_none(), "{reference}");
+            let found = of(entry.namesake(&rules, reference));
+            assert_eq!(found.as_deref(), Some("/a.ts"), "{reference}");
+        }
+        for reference in [
+            "https://media.test",
+            "https:a.ts",
+            "https:/a.ts",
+            "ftp://media.test/a.ts",
+        ] {
+            assert!(entry.namesake(&rules, reference).is_none(), "{reference}");
+        }
     }
 
     #[test]
@@ -193,15 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_elsewhere_is_not_followed() {
-        for reference in [
-            "https://cdn.example/a.ts",
-            "//cdn.example/a.ts",
-            "data:text/plain,x",
-            "a b.ts",
-            "a\\b.ts",
-            "caf\u{e9}.ts",
-        ] {
+    fn what_is_no_path_is_not_followed() {
+        assert_eq!(host_and_path("data:text/plain,x"), None);
+        for reference in ["a b.ts", "a\\b.ts", "caf\u{e9}.ts"] {
             assert_eq!(resolve("/a.m3u8", reference), None, "{reference}");
         }
         let long = "x".repeat(PATH_BYTES_MAX);

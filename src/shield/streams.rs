@@ -182,9 +182,8 @@ impl Streams {
         rules: &Rules,
         entry: &Entry,
         manifest: &Manifest,
-        now: Instant,
     ) -> Vec<Entry> {
-        self.apart.learn(rules, entry, &manifest.listing, now)
+        self.apart.learn(rules, entry, &manifest.listing)
     }
 
     /// What is asked for, by its path or by what a manifest said of it.

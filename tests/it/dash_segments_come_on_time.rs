@@ -96,6 +96,33 @@ async fn a_packager_that_is_late_is_asked_again_soon() {
     there.await.is_whole("there");
 }
 
+/// Names without any extension are known by the MPD.
+#[tokio::test]
+async fn whatever_segments_are_called() {
+    let odd = |number| format!("/live/hd/Fragments(video={number},format=mpd)");
+    let text = by_number().replace("/$Number$.m4s", "/Fragments(video=$Number$,format=mpd)");
+    let mpd = reply().content_type("application/dash+xml").body(text);
+    let early = newest() + 3;
+    let there = answering(move |_| {
+        if newest() >= early {
+            segment("there")
+        } else {
+            status(404)
+        }
+    });
+    let origin = Origin::start().await.on(MPD, mpd).on(&odd(early), there);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| {
+            route.live.hold_early = Duration::from_secs(2);
+            route.live.prefetch = false;
+        })
+        .start()
+        .await;
+    shield.get(MPD).await;
+    shield.get(&odd(early)).await.is_whole("there");
+    assert_eq!(origin.hits(&odd(early)), 1);
+}
+
 /// Who is not to wait is told that it is not there, and that is remembered until it is.
 #[tokio::test]
 async fn an_absence_ends_when_the_segment_is_there() {

@@ -100,6 +100,41 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
     assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
 }
 
+/// Playlists may name segments with the viewers' own host, and by variables of theirs. From anywhere else nothing is
+/// fetched.
+#[tokio::test]
+async fn whatever_it_is_called() {
+    let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
+    let named = |first, name: &str| playlist(first).replace("seg", name);
+    for (name, times) in [
+        ("https://media.test/live/seg", 1),
+        ("//MEDIA.TEST:8443/live/seg", 1),
+        ("/{$where}/seg", 1),
+        ("https://cdn.example/live/seg", 0),
+        ("/{$unknown}/seg", 0),
+    ] {
+        let define = "#EXT-X-VERSION:8\n#EXT-X-DEFINE:NAME=\"where\",VALUE=\"live\"";
+        let version = |first| {
+            // What is on the same host is fetched, however the others are called.
+            let known = named(first, name) + &format!("#EXTINF:6,\nknown{first}.ts\n");
+            known.replace("#EXT-X-VERSION:6", define)
+        };
+        let origin = Origin::start()
+            .await
+            .on(PATH, overdue(version(1)))
+            .on("/live/seg4.ts", segment("new"))
+            .on("/live/known2.ts", segment("new"));
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.get(PATH).await;
+        origin.now(PATH, overdue(version(2)));
+        let newer = |answer: &crate::support::Response| answer.text() == version(2);
+        shield.until(get(PATH), newer).await;
+        origin.wait_hits("/live/known2.ts", 1).await;
+        origin.wait_hits("/live/seg4.ts", times).await;
+        assert_eq!(origin.hits("/live/seg4.ts"), times, "{name}");
+    }
+}
+
 /// Both can be turned off.
 #[tokio::test]
 async fn unless_the_route_says_otherwise() {

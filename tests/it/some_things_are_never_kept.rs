@@ -31,6 +31,36 @@ async fn the_time() {
     }
 }
 
+/// An MPD may call itself the clock (any answer has a date). It is kept all the same.
+#[tokio::test]
+async fn but_an_mpd_that_is_its_own_clock_is() {
+    let own = MPD.replace("\"now\"", "\"?utc\"");
+    let mpd = reply().content_type("application/dash+xml").body(own);
+    let origin = Origin::start().await.on("/live/a.mpd", mpd);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/live/a.mpd").await;
+    assert!(shield.get("/live/a.mpd").await.is_hit());
+}
+
+/// A key that is named with a host is the same key.
+#[tokio::test]
+async fn keys_with_a_host() {
+    let key = reply().cache_control("max-age=60").body("0123456789abcdef");
+    let key = key.content_type("application/octet-stream");
+    let named = "#EXT-X-KEY:METHOD=AES-128,URI=\"https://another.name/live/k1.bin\"\n";
+    let text = playlist(1) + named + "#EXTINF:4,\ns.ts\n";
+    let origin = Origin::start()
+        .await
+        .on(KEY, key)
+        .on("/live/a.m3u8", manifest(text));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/live/a.m3u8").await;
+    for hits in 1..3 {
+        shield.get(KEY).await;
+        assert_eq!(origin.hits(KEY), hits);
+    }
+}
+
 #[tokio::test]
 async fn keys() {
     let key = reply()

@@ -92,6 +92,31 @@ async fn a_restart_drops_what_was_held() {
     assert_eq!(restarts.await, 1);
 }
 
+/// Wherever its segments are, however they are named: under another of this host's names, or as ranges of one file.
+#[tokio::test]
+async fn a_restart_drops_what_lies_elsewhere_too() {
+    let named = |first| {
+        let text = playlist(first).replace("seg", "https://another.name/media/seg");
+        let range = "#EXTINF:6,\n#EXT-X-BYTERANGE:9@0\n/all/whole.ts\n";
+        text + range
+    };
+    let held = ["/media/seg3.ts", "/all/whole.ts"];
+    let origin = Origin::start().await.on(PATH, overdue(named(5000)));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    for path in held {
+        origin.now(path, segment("yesterday"));
+        shield.get(path).await.is_whole("yesterday");
+        origin.now(path, segment("today"));
+    }
+    origin.now(PATH, overdue(named(1)));
+    let anew = |answer: &Response| answer.text() == named(1);
+    shield.until(get(PATH), anew).await;
+    for path in held {
+        shield.get(path).await.is_whole("today");
+    }
+}
+
 /// Who still serves the generation before is not believed: there is no way back.
 #[tokio::test]
 async fn a_restart_is_accepted_once() {

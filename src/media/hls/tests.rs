@@ -196,7 +196,8 @@ fn ranges_say_where_the_bytes_lie() {
 #[test]
 fn what_is_not_there_or_not_named_is_not_listed() {
     let text = "#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\n\
-        #EXTINF:6,\n#EXT-X-GAP\ngone.ts\n#EXTINF:6,\n{$base}/b.ts\n#EXTINF:6,\nc.ts\n\
+        #EXTINF:6,\n#EXT-X-GAP\ngone.ts\n#EXTINF:6,\n{$base}/b.ts\n#EXTINF:6,\n{$c}.ts\n\
+        #EXT-X-DEFINE:NAME=\"c\",VALUE=\"c\"\n\
         #EXT-X-MAP:URI=\"\"\n#EXT-X-PART:DURATION=1,URI=\"p\",GAP=YES\n\
         #EXT-X-PART:DURATION=1\n";
     let expected = Listing {

@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::date;
 use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
-use super::{date, is_name};
+use super::variables::Variables;
 use crate::media::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
 use crate::media::fingerprint::fingerprint;
 use crate::media::usual::{USUAL_OF, usual};
@@ -240,11 +241,11 @@ impl<'a> Timeline<'a> {
         date::moment(self.date?)?.checked_add(since.checked_add(parts)?)
     }
 
-    pub(super) fn listing(&self) -> Listing {
+    pub(super) fn listing(&self, variables: &Variables<'_>) -> Listing {
         let Some(base) = self.media_sequence.checked_add(self.skipped) else {
             return Listing::default();
         };
-        let listed = |resource: &Resource<'_>| resource.listed(base);
+        let listed = |resource: &Resource<'_>| resource.listed(base, variables);
         Listing {
             inits: self.inits.iter().filter_map(listed).collect(),
             segments: self.recent.iter().filter_map(listed).collect(),
@@ -256,17 +257,16 @@ impl<'a> Timeline<'a> {
 }
 
 impl Resource<'_> {
-    fn listed(&self, base: u64) -> Option<Listed> {
+    fn listed(&self, base: u64, variables: &Variables<'_>) -> Option<Listed> {
         let range = match self.bytes {
             Bytes::All => None,
             Bytes::Range(start, length) => Some((start, length)),
             Bytes::Unknown => return None,
         };
-        let sequence = base.checked_add(self.index)?;
-        is_name(self.uri).then(|| Listed {
-            sequence,
+        Some(Listed {
+            sequence: base.checked_add(self.index)?,
             lane: 0,
-            uri: self.uri.to_owned(),
+            uri: variables.fill(self.uri)?,
             range,
         })
     }

@@ -265,7 +265,7 @@ impl Job {
         }
         let apart = shield
             .streams
-            .keep_apart(&shield.rules, &self.entry, manifest, text.seen);
+            .keep_apart(&shield.rules, &self.entry, manifest);
         for named in apart {
             shield.cache.purge(&named.key, named.kind);
         }

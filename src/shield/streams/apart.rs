@@ -2,7 +2,6 @@
 //! (DASH `UTCTiming`) and keys (`EXT-X-KEY`).
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -10,79 +9,141 @@ use crate::media::{Kind, Listing};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
 
-/// So many are remembered at most …
-const NAMED_MAX: usize = 10_000;
-/// … and so long after a manifest named them last: as long as a playlist that is held may be
-/// played.
-const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+/// So many that were named last are remembered at least, and twice as many at most.
+const NAMED_MIN: usize = 10_000;
 
 /// What is kept apart, by the place where it is.
 #[derive(Default)]
 pub(super) struct Apart {
-    named: Mutex<HashMap<Key, (Kind, Instant), ahash::RandomState>>,
+    named: Mutex<Named>,
+}
+
+/// In two lists: when the later one is full it takes the place of the earlier one, so that what was
+/// named longest ago makes room, and nobody has to look for it.
+#[derive(Default)]
+struct Named {
+    later: HashMap<Key, Kind, ahash::RandomState>,
+    earlier: HashMap<Key, Kind, ahash::RandomState>,
 }
 
 impl Apart {
     /// Remembers what a manifest names; gives what is news.
-    pub(super) fn learn(
-        &self,
-        rules: &Rules,
-        entry: &Entry,
-        listing: &Listing,
-        now: Instant,
-    ) -> Vec<Entry> {
-        let keys = listing.keys.iter().map(|name| (name, Kind::Key));
-        let clocks = listing.clocks.iter().map(|name| (name, Kind::Clock));
-        let siblings = keys
-            .chain(clocks)
-            .filter_map(|(name, kind)| Some((entry.sibling(rules, name)?, kind)));
+    ///
+    /// A key may have another name for this host in its URL. With clocks that would be too much: most of them are
+    /// nowhere near, and called `/`.
+    pub(super) fn learn(&self, rules: &Rules, entry: &Entry, listing: &Listing) -> Vec<Entry> {
+        let keys = listing.keys.iter();
+        let keys = keys.filter_map(|name| Some((entry.namesake(rules, name)?, Kind::Key)));
+        let clocks = listing.clocks.iter();
+        let clocks = clocks.filter_map(|name| Some((entry.sibling(rules, name)?, Kind::Clock)));
+        let clocks = clocks.filter(|(clock, _)| may_be_clock(entry, clock));
         let mut news = Vec::new();
-        for (sibling, kind) in siblings {
-            if self.name(sibling.spot(), kind, now) {
+        for (sibling, kind) in keys.chain(clocks) {
+            if self.named.lock().name(sibling.spot(), kind) {
                 news.push(sibling);
             }
         }
         news
     }
 
-    fn name(&self, spot: Key, kind: Kind, now: Instant) -> bool {
-        let mut named = self.named.lock();
-        if named.len() >= NAMED_MAX && !named.contains_key(&spot) {
-            named.retain(|_, (_, last)| now.saturating_duration_since(*last) < FORGOTTEN_AFTER);
-        }
-        let full = named.len() >= NAMED_MAX && !named.contains_key(&spot);
-        !full && named.insert(spot, (kind, now)).is_none()
-    }
-
     /// What it is that is asked for, if a manifest said so.
     pub(super) fn kind_of(&self, entry: &Entry) -> Option<Kind> {
         let named = self.named.lock();
-        if named.is_empty() {
+        if named.later.is_empty() && named.earlier.is_empty() {
             return None;
         }
-        named.get(&entry.spot()).map(|(kind, _)| *kind)
+        named.kind_of(&entry.spot())
+    }
+}
+
+/// Any answer has a `Date`, so a manifest may name itself or a segment as the clock; that is to be kept all the same.
+fn may_be_clock(manifest: &Entry, clock: &Entry) -> bool {
+    let is_content = clock.kind.is_manifest() || matches!(clock.kind, Kind::Segment | Kind::Init);
+    !is_content && clock.spot() != manifest.spot()
+}
+
+impl Named {
+    /// Is it news?
+    fn name(&mut self, spot: Key, kind: Kind) -> bool {
+        let is_known = self.kind_of(&spot).is_some();
+        self.later.insert(spot, kind);
+        if self.later.len() >= NAMED_MIN {
+            self.earlier = std::mem::take(&mut self.later);
+        }
+        !is_known
+    }
+
+    fn kind_of(&self, spot: &Key) -> Option<Kind> {
+        let known = self.later.get(spot).or_else(|| self.earlier.get(spot));
+        known.copied()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::policy::Route;
 
     fn spot(number: usize) -> Key {
         Key::of(&[&number.to_be_bytes()])
     }
 
     #[test]
-    fn what_nobody_names_any_more_makes_room() {
-        let apart = Apart::default();
-        let start = Instant::now();
-        for number in 0..NAMED_MAX {
-            assert!(apart.name(spot(number), Kind::Key, start));
+    fn what_was_named_longest_ago_makes_room() {
+        let mut named = Named::default();
+        let mut is_news = |number| named.name(spot(number), Kind::Key);
+        for number in 0..NAMED_MIN {
+            assert!(is_news(number));
+            assert!(!is_news(0), "named again and again");
         }
-        assert!(!apart.name(spot(0), Kind::Key, start), "known");
-        assert!(!apart.name(spot(NAMED_MAX), Kind::Key, start), "no room");
-        let later = start + FORGOTTEN_AFTER;
-        assert!(apart.name(spot(NAMED_MAX), Kind::Key, later));
-        assert_eq!(apart.named.lock().len(), 1);
+        for number in NAMED_MIN..3 * NAMED_MIN {
+            assert!(is_news(number));
+            assert!(!is_news(0), "named again and again");
+        }
+        assert!(!is_news(2 * NAMED_MIN + 1), "the last ones are known");
+        assert!(is_news(1), "long ago");
+        assert!(named.later.len() + named.earlier.len() <= 2 * NAMED_MIN);
+    }
+
+    #[test]
+    fn a_clock_is_no_manifest_and_no_segment() {
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        };
+        let entry = Entry::asked(&rules, "a", "/live/a.mpd?x=1");
+        let (apart, own) = (Apart::default(), Entry::asked(&rules, "a", "/live/stream"));
+        let learn = |entry, clock: &str| {
+            let clocks = vec![clock.to_owned()];
+            let listing = Listing {
+                clocks,
+                ..Listing::default()
+            };
+            !apart.learn(&rules, entry, &listing).is_empty()
+        };
+        for clock in [
+            "a.mpd",
+            "?utc",
+            "b.mpd",
+            "init.mp4",
+            "1.m4s",
+            "https://b/utc",
+        ] {
+            assert!(!learn(&entry, clock), "{clock}");
+        }
+        assert!(!learn(&own, "?utc"));
+        for clock in ["utc", "https://a/utc2"] {
+            assert!(learn(&entry, clock), "{clock}");
+        }
+        let keys = vec!["https://b/1.bin".to_owned()];
+        let listing = Listing {
+            keys,
+            ..Listing::default()
+        };
+        assert_eq!(apart.learn(&rules, &entry, &listing).len(), 1);
+        let key = Entry::asked(&rules, "a", "/1.bin");
+        assert_eq!(apart.kind_of(&key), Some(Kind::Key));
     }
 }

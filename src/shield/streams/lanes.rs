@@ -86,7 +86,7 @@ impl Lanes {
     ) -> Option<SystemTime> {
         self.templates.iter().find_map(|template| {
             let value = template.number_of(entry.target.path())?;
-            let named = mpd.sibling(rules, &template.name(value))?;
+            let named = mpd.namesake(rules, &template.name(value))?;
             let newest = template.newest(now).filter(|_| !template.is_by_clock());
             let is_listed = newest.is_some_and(|newest| value <= newest);
             // Names of other representations may end alike.
@@ -157,12 +157,9 @@ fn newest(template: &Template, now: SystemTime) -> Option<u64> {
 mod tests {
     use std::sync::Arc;
 
-    use http::{HeaderMap, Method, Uri, Version, header};
-
     use super::*;
     use crate::media::{Kind, read_manifest};
     use crate::policy::Route;
-    use crate::policy::access::{Access, access};
 
     /// What is newest at a second of 1970, by an MPD of these periods.
     fn newest(periods: &str, second: u64) -> Vec<String> {
@@ -174,17 +171,7 @@ mod tests {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
         };
-        let host = (header::HOST, http::HeaderValue::from_static("a"));
-        let access = access(
-            &rules,
-            &Method::GET,
-            &Uri::from_static("/live/a.mpd"),
-            Version::HTTP_11,
-            &HeaderMap::from_iter([host]),
-        );
-        let Access::Enter(entry) = access else {
-            panic!("not served");
-        };
+        let entry = Entry::asked(&rules, "a", "/live/a.mpd");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let newest = Lanes::of(&manifest.listing).newest(&rules, &entry, now);
         newest

@@ -109,39 +109,37 @@ impl Course {
             listing.segments.len()
         }];
         let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
-        let whole = listed.filter(|listed| listed.range.is_none());
         let before = std::mem::take(&mut self.listed);
         if is_delta && before.len() < REMEMBERED_MAX {
             // What it leaves out is listed all the same.
             self.listed.clone_from(&before);
         }
         let mut new = Vec::new();
-        for Listed { uri, .. } in whole {
-            let fingerprint = self.hasher.hash_one(uri);
+        for Listed { uri, range, .. } in listed {
+            let whole = range.is_none();
+            let fingerprint = self.hasher.hash_one((uri, whole));
             if !self.listed.insert(fingerprint) || before.contains(&fingerprint) {
                 continue;
             }
-            if let Some(sibling) = entry.sibling(rules, uri) {
-                self.lies_in(sibling.place());
-                new.push(sibling);
-            }
+            self.lies(entry.namesake(rules, uri));
+            new.extend(entry.sibling(rules, uri).filter(|_| whole));
         }
         // Segments that are not fetched ahead have their place all the same.
         let last = listing.segments.last().filter(|_| low_latency);
-        if let Some(sibling) = last.and_then(|last| entry.sibling(rules, &last.uri)) {
-            self.lies_in(sibling.place());
-        }
+        self.lies(last.and_then(|last| entry.namesake(rules, &last.uri)));
         let lanes = Arc::clone(&self.lanes);
-        let examples = lanes.examples();
-        for example in examples.filter_map(|name| entry.sibling(rules, &name)) {
-            self.lies_in(example.place());
+        for example in lanes.examples() {
+            self.lies(entry.namesake(rules, &example));
         }
         new
     }
 
-    fn lies_in(&mut self, place: Key) {
-        if self.places.len() < PLACES_MAX && !self.places.contains(&place) {
-            self.places.push(place);
+    /// It belongs to what the manifest lists.
+    fn lies(&mut self, listed: Option<Entry>) {
+        let place = listed.map(|listed| listed.place());
+        let place = place.filter(|place| !self.places.contains(place));
+        if self.places.len() < PLACES_MAX {
+            self.places.extend(place);
         }
     }
 

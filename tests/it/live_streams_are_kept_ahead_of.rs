@@ -122,16 +122,40 @@ async fn whatever_it_is_called() {
         let origin = Origin::start()
             .await
             .on(PATH, overdue(version(1)))
-            .on("/live/seg4.ts", segment("new"))
-            .on("/live/known2.ts", segment("new"));
+            .on("/live/seg5.ts", segment("new"))
+            .on("/live/known3.ts", segment("new"));
         let shield = Shield::in_front_of(&origin).start().await;
         shield.get(PATH).await;
-        origin.now(PATH, overdue(version(2)));
-        let newer = |answer: &crate::support::Response| answer.text() == version(2);
+        origin.now(PATH, overdue(version(3)));
+        let newer = |answer: &crate::support::Response| answer.text() == version(3);
         shield.until(get(PATH), newer).await;
-        origin.wait_hits("/live/known2.ts", 1).await;
-        origin.wait_hits("/live/seg4.ts", times).await;
-        assert_eq!(origin.hits("/live/seg4.ts"), times, "{name}");
+        origin.wait_hits("/live/known3.ts", 1).await;
+        origin.wait_hits("/live/seg5.ts", times).await;
+        assert_eq!(origin.hits("/live/seg5.ts"), times, "{name}");
+    }
+}
+
+/// Names that are signed anew with each version are not fetched anew.
+#[tokio::test]
+async fn but_not_what_was_listed_before_under_another_signature() {
+    let signed = |first: u64, by: &str| playlist(first).replace(".ts", &format!(".ts?sig={by}"));
+    let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
+    let new = "/live/seg4.ts?sig=two";
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue(signed(1, "one")))
+        .on(new, segment("new"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    let next = signed(2, "two");
+    origin.now(PATH, overdue(next.clone()));
+    shield
+        .until(get(PATH), |answer| answer.text() == next)
+        .await;
+    origin.wait_hits(new, 1).await;
+    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 1);
+    for known in [2, 3] {
+        assert_eq!(origin.hits(&format!("/live/seg{known}.ts?sig=two")), 0);
     }
 }
 

@@ -66,16 +66,23 @@ impl Course {
         // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
         let come = past.iter().filter(|(_, whole)| *whole);
         for (entry, _) in come {
-            if new.iter().all(|new| new.key != entry.key) {
-                new.push(entry.clone());
+            if new.iter().all(|(_, new)| new.key != entry.key) {
+                new.push((u64::MAX, entry.clone()));
             }
         }
-        let is_numbered = facts.edge.as_ref().is_some_and(|edge| edge.numbered);
-        let listed: Vec<Key> = new.iter().map(|entry| entry.key.clone()).collect();
-        let coming = match (first, is_numbered) {
+        let numbered = facts.edge.as_ref().filter(|edge| edge.numbered);
+        let reached = numbered.map(|edge| edge.last);
+        let before = std::mem::replace(&mut self.reached, reached);
+        // A name that is signed anew with each version is no new segment.
+        let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
+        let listed: Vec<Key> = new.iter().map(|(_, entry)| entry.key.clone()).collect();
+        let coming = match (first, numbered) {
             (true, _) => Vec::new(),
-            (_, true) => new.into_iter().map(Coming::surely).collect(),
-            (_, false) => {
+            (_, Some(_)) => {
+                let new = new.into_iter().filter(|(sequence, _)| goes_on(*sequence));
+                new.map(|(_, entry)| Coming::surely(entry)).collect()
+            }
+            (_, None) => {
                 let new: HashSet<&Key> = listed.iter().collect();
                 let is_new = |key: &Key| new.contains(key);
                 Coming::listed(rules, entry, listing, is_new)
@@ -93,8 +100,8 @@ impl Course {
         }
     }
 
-    /// Resolves what is listed whole, remembers it and where it lies, and says which of it is new. Of a
-    /// low-latency playlist viewers want the parts; who wants whole segments is behind, and asks for them.
+    /// Resolves what is listed whole, remembers it and where it lies, and says which of it has a new name,
+    /// with its number. Of a low-latency playlist viewers want the parts; who wants whole segments is behind, and asks for them.
     fn list(
         &mut self,
         entry: &Entry,
@@ -102,12 +109,8 @@ impl Course {
         listing: &Listing,
         low_latency: bool,
         is_delta: bool,
-    ) -> Vec<Entry> {
-        let segments = &listing.segments[..if low_latency {
-            0
-        } else {
-            listing.segments.len()
-        }];
+    ) -> Vec<(u64, Entry)> {
+        let segments: &[Listed] = if low_latency { &[] } else { &listing.segments };
         let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
         let before = std::mem::take(&mut self.listed);
         if is_delta && before.len() < REMEMBERED_MAX {
@@ -115,14 +118,21 @@ impl Course {
             self.listed.clone_from(&before);
         }
         let mut new = Vec::new();
-        for Listed { uri, range, .. } in listed {
+        for Listed {
+            uri,
+            range,
+            sequence,
+            ..
+        } in listed
+        {
             let whole = range.is_none();
             let fingerprint = self.hasher.hash_one((uri, whole));
             if !self.listed.insert(fingerprint) || before.contains(&fingerprint) {
                 continue;
             }
             self.lies(entry.namesake(rules, uri));
-            new.extend(entry.sibling(rules, uri).filter(|_| whole));
+            let sibling = entry.sibling(rules, uri).filter(|_| whole);
+            new.extend(sibling.map(|sibling| (*sequence, sibling)));
         }
         // Segments that are not fetched ahead have their place all the same.
         let last = listing.segments.last().filter(|_| low_latency);

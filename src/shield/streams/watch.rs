@@ -67,6 +67,8 @@ pub(super) struct Course {
     /// Fingerprints of what the last version listed, and where that lies.
     pub(super) listed: HashSet<u64, ahash::RandomState>,
     pub(super) places: Vec<Key>,
+    /// The number of the last whole segment that was listed.
+    pub(super) reached: Option<u64>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) hasher: ahash::RandomState,
     ended: bool,
@@ -108,6 +110,7 @@ impl Watch {
                 announced: Vec::new(),
                 listed: HashSet::default(),
                 places: Vec::new(),
+                reached: None,
                 lanes: Arc::default(),
                 hasher: ahash::RandomState::new(),
                 ended: false,
@@ -220,6 +223,7 @@ impl Watch {
         let left = match progress {
             Progress::Restarted => {
                 course.listed.clear();
+                course.reached = None;
                 let places = std::mem::take(&mut course.places);
                 let memory = course.segment * RESTARTED_SEGMENTS;
                 self.stream

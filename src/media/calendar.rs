@@ -1,8 +1,78 @@
-//! Which day is a date, and how long is a fraction of a second? What HLS and DASH write alike; what else their
-//! dates may look like is each one's own.
+//! When is a moment that is written as a date (ISO 8601, as RFC 3339 and XML Schema narrow it)? Read as widely as
+//! packagers of HLS and DASH write it.
+
+use std::time::{Duration, SystemTime};
+
+const DAY: i64 = 86_400;
+
+/// Of the years 1 to 9999. Without a time zone it counts as UTC (ISO/IEC 23009-1 has it so), and a zone may lack its
+/// colon or its minutes.
+pub(super) fn date_time(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.trim_ascii().split_at_checked("YYYY-MM-DD".len())?;
+    let time = time.strip_prefix(['T', 't', ' '])?;
+    let zone_at = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
+    let (time, zone) = time.split_at(zone_at);
+    let (time, fraction) = match time.split_once('.') {
+        Some((time, digits)) => (time, fraction(digits)?),
+        None => (time, Duration::ZERO),
+    };
+    let seconds = day(date)? * DAY + seconds_of_day(time)? - zone_seconds(zone)?;
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let moment = if seconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    };
+    moment?.checked_add(fraction)
+}
+
+/// `YYYY-MM-DD`.
+fn day(date: &str) -> Option<i64> {
+    let (year, rest) = date.split_once('-')?;
+    let (month, day) = rest.split_once('-')?;
+    days(digits(year, 4)?, digits(month, 2)?, digits(day, 2)?)
+}
+
+/// `hh:mm:ss`. The end of the day may be written as 24:00:00, and there are leap seconds.
+fn seconds_of_day(time: &str) -> Option<i64> {
+    let (hours, rest) = time.split_once(':')?;
+    let (minutes, seconds) = rest.split_once(':')?;
+    let (hours, minutes, seconds) = (digits(hours, 2)?, digits(minutes, 2)?, digits(seconds, 2)?);
+    let in_day = hours < 24 || (hours, minutes, seconds) == (24, 0, 0);
+    let sound = in_day && minutes < 60 && seconds <= 60;
+    sound.then_some(hours * 3600 + minutes * 60 + seconds)
+}
+
+fn fraction(digits: &str) -> Option<Duration> {
+    let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    (all_digits && !digits.is_empty()).then(|| Duration::new(0, nanos(digits)))
+}
+
+/// Seconds east of Greenwich: `Z`, `±hh:mm`, `±hhmm`, `±hh` or nothing.
+fn zone_seconds(zone: &str) -> Option<i64> {
+    let (sign, zone) = match zone.as_bytes().first() {
+        None => return Some(0),
+        Some(b'Z' | b'z') => return (zone.len() == 1).then_some(0),
+        Some(b'-') => (-1, &zone[1..]),
+        Some(_) => (1, &zone[1..]),
+    };
+    let (hours, minutes) = zone.split_at_checked(2)?;
+    let minutes = match minutes.strip_prefix(':').unwrap_or(minutes) {
+        "" => 0,
+        minutes => digits(minutes, 2)?,
+    };
+    let hours = digits(hours, 2)?;
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+/// A number of exactly so many digits.
+fn digits(text: &str, count: usize) -> Option<i64> {
+    let fits = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    fits.then(|| text.parse().ok())?
+}
 
 /// Days from 1970-01-01 in the Gregorian calendar.
-pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
@@ -29,4 +99,109 @@ pub(super) fn nanos(digits: &str) -> u32 {
         .chain(std::iter::repeat(b'0'))
         .take(9)
         .fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn millis(text: &str) -> Option<i128> {
+        let since = date_time(text)?.duration_since(SystemTime::UNIX_EPOCH);
+        Some(match since {
+            Ok(after) => i128::try_from(after.as_millis()).unwrap(),
+            Err(before) => -i128::try_from(before.duration().as_millis()).unwrap(),
+        })
+    }
+
+    // Expected values are those of `date -u +%s`.
+    #[test]
+    fn dates() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01T00:00:00", 0),
+            ("2000-02-29T23:59:59.999Z", 951_868_799_999),
+            ("2000-03-01T00:00:00Z", 951_868_800_000),
+            ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+            ("2024-01-01T01:00:00+01:00", 1_704_067_200_000),
+            ("2023-12-31T18:30:00-05:30", 1_704_067_200_000),
+            ("2023-12-31T24:00:00Z", 1_704_067_200_000),
+            ("1969-12-31T23:59:59.5Z", -500),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+            ("2026-11-21T10:00:00.25Z", 1_795_255_200_250),
+            ("2026-11-21T10:00:00.250", 1_795_255_200_250),
+            ("2026-11-21 10:00:00.250000000001z", 1_795_255_200_250),
+            (" 2026-11-21T12:30:00.250+02:30 ", 1_795_255_200_250),
+            ("2026-11-21T10:00:00.250+0000", 1_795_255_200_250),
+            ("2026-11-21T03:00:00.250-07", 1_795_255_200_250),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_date() {
+        for text in [
+            "",
+            "T",
+            "2026-11-21",
+            "2026-11-21T",
+            "2026-1-21T10:00:00Z",
+            "2026-13-21T10:00:00Z",
+            "2026-00-21T10:00:00Z",
+            "2026-11-00T10:00:00Z",
+            "2026-02-29T10:00:00Z",
+            "2100-02-29T10:00:00Z",
+            "2026-11-21-01T10:00:00Z",
+            "0000-01-01T00:00:00Z",
+            "-2026-11-21T10:00:00Z",
+            "+026-11-21T10:00:00Z",
+            "99999-01-01T00:00:00Z",
+            "2026-11-21T10:00Z",
+            "2026-11-21T10:00:0Z",
+            "2026-11-21T10:00:000Z",
+            "2026-11-21T10:00:00:00Z",
+            "2026-11-21T24:00:01Z",
+            "2026-11-21T10:60:00Z",
+            "2026-11-21T10:00:61Z",
+            "2026-11-21T10:00:00.Z",
+            "2026-11-21T10:00:00.5.5Z",
+            "2026-11-21T10:00:00Zz",
+            "2026-11-21T10:00:00+1",
+            "2026-11-21T10:00:00+01:60",
+            "2026-11-21T10:00:00+24:00",
+        ] {
+            assert_eq!(millis(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_day_is_a_day_later(days in 0_u64..2_900_000) {
+            // From the number of days to a date by counting, the slow way.
+            let (mut year, mut left) = (1970, days);
+            let length = |year: u64| 365 + u64::from(
+                year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400));
+            while left >= length(year) {
+                left -= length(year);
+                year += 1;
+            }
+            let lengths = [31, length(year) - 337, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            let mut month = 0;
+            while left >= lengths[month] {
+                left -= lengths[month];
+                month += 1;
+            }
+            let text = format!("{year:04}-{:02}-{:02}T00:00:00Z", month + 1, left + 1);
+            prop_assert_eq!(millis(&text), Some(i128::from(days) * 86_400_000), "{}", text);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[0-9TZ:.+é-]{0,30}", date in "[0-9]{4}-[01][0-9]-[0-3][0-9]T") {
+            let _ = date_time(&text);
+            let _ = date_time(&(date + &text));
+        }
+    }
 }

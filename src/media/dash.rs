@@ -21,8 +21,8 @@ pub use self::template::Template;
 
 use self::document::Mpd;
 use self::edge::Lanes;
-use self::time::date_time;
 use self::xml::{Tag, Xml};
+use super::calendar::date_time;
 use super::facts::{Control, Facts, Listing, Liveness, Manifest, ManifestError};
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {

@@ -2,7 +2,6 @@
 //! players would play is read, however odd; what cannot be understood counts as not said.
 
 mod cut;
-mod date;
 #[cfg(test)]
 mod fixtures;
 pub(super) mod syntax;

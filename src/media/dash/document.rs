@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use super::super::calendar::date_time;
 use super::super::facts::ManifestError;
 use super::level::{Base, Level, Medium, Segments};
-use super::time::{LONG, date_time, duration};
+use super::time::{LONG, duration};
 use super::xml::{Tag, Xml};
 
 /// The last periods of a presentation; of those before it is only asked where the first begins.

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::date;
 use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
 use super::variables::Variables;
+use crate::media::calendar::date_time;
 use crate::media::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
 use crate::media::fingerprint::fingerprint;
 use crate::media::usual::{USUAL_OF, usual};
@@ -238,7 +238,7 @@ impl<'a> Timeline<'a> {
             0 => Duration::ZERO,
             _ => self.parts.duration?,
         };
-        date::moment(self.date?)?.checked_add(since.checked_add(parts)?)
+        date_time(self.date?)?.checked_add(since.checked_add(parts)?)
     }
 
     pub(super) fn listing(&self, variables: &Variables<'_>) -> Listing {

@@ -11,7 +11,7 @@ use crate::shield::{Explanation, Followed, Held};
 /// What `/explain` answers. What does not apply is left out.
 pub fn explanation(told: &Explanation) -> Value {
     let entry = &told.entry;
-    let host = entry.host.as_ref().and_then(|host| host.to_str().ok());
+    let host = entry.sent_host().and_then(|host| host.to_str().ok());
     let facts = told
         .held
         .as_ref()

@@ -35,14 +35,19 @@ pub struct Entry {
     pub kind: Kind,
     /// What to ask the origin for.
     pub target: PathAndQuery,
-    /// The host to send, where the route forwards it.
-    pub host: Option<HeaderValue>,
-    /// The host that the viewer named: what else lies there is asked for in the same way.
-    pub asked_at: Arc<str>,
-    /// Made of exactly what is sent: origin, host where it is sent, and target.
+    /// The host that the viewer named. See [`Entry::sent_host`].
+    pub host: HeaderValue,
+    /// Made of exactly what is sent.
     pub key: Key,
     /// Where a state of a playlist is asked for.
     pub delivery: Option<Arc<Delivery>>,
+}
+
+impl Entry {
+    /// The host that the origin is told, where the route forwards it: it is part of the key then, and only then.
+    pub fn sent_host(&self) -> Option<&HeaderValue> {
+        self.route.forward_host.then_some(&self.host)
+    }
 }
 
 /// Why a request was turned away.
@@ -124,13 +129,9 @@ fn not_allowed() -> Refusal {
 
 pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
     let kind = Kind::of_path(uri.path());
-    let asked_at = Arc::from(host);
-    let host = if route.forward_host {
-        Some(HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?)
-    } else {
-        None
-    };
-    let key = |target: &PathAndQuery| Key::of_target(route, host.as_ref(), target);
+    let host = HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?;
+    let sent_host = route.forward_host.then_some(&host);
+    let key = |target: &PathAndQuery| Key::of_target(route, sent_host, target);
     let (target, delivery) = match Query::of(kind, uri.query().unwrap_or_default()) {
         Query::Plain => (target(route, kind, uri, &[])?, None),
         Query::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
@@ -151,7 +152,6 @@ pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, 
         key: key(&target),
         target,
         host,
-        asked_at,
         delivery,
     })
 }

@@ -140,7 +140,7 @@ impl Entry {
         };
         let target = directed(plain, directives).ok()?;
         Some(Entry {
-            key: Key::of_target(&self.route, self.host.as_ref(), &target),
+            key: Key::of_target(&self.route, self.sent_host(), &target),
             target,
             delivery: Some(Arc::new(Delivery {
                 upstream: directives,

@@ -16,7 +16,8 @@ impl Entry {
     pub fn sibling(&self, rules: &Rules, reference: &str) -> Option<Entry> {
         let (host, path) = host_and_path(reference)?;
         let is_here = |host: &str| {
-            access::without_port(host).is_ok_and(|name| name.eq_ignore_ascii_case(&self.asked_at))
+            access::without_port(host)
+                .is_ok_and(|name| self.host.as_bytes().eq_ignore_ascii_case(name.as_bytes()))
         };
         host.is_none_or(is_here).then(|| self.beside(rules, path))?
     }
@@ -31,17 +32,18 @@ impl Entry {
     fn beside(&self, rules: &Rules, reference: &str) -> Option<Entry> {
         let path = resolve(self.target.path(), reference)?;
         let uri: Uri = path.parse().ok()?;
-        let route = rules.route(&self.asked_at, uri.path())?;
+        let host = self.host.to_str().ok()?;
+        let route = rules.route(host, uri.path())?;
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
         access::stays_inside(below).ok()?;
-        access::entry(route, &self.asked_at, &uri).ok()
+        access::entry(route, host, &uri).ok()
     }
 
     /// Its directory, among the places that an origin may begin anew.
     pub fn place(&self) -> Key {
         let path = self.target.path();
         let directory = path.rfind('/').map_or("", |end| &path[..=end]);
-        let host = self.host.as_ref().map(http::HeaderValue::as_bytes);
+        let host = self.sent_host().map(http::HeaderValue::as_bytes);
         Key::of(&[
             self.route.origin.as_bytes(),
             host.unwrap_or_default(),
@@ -51,7 +53,7 @@ impl Entry {
 
     /// What it names, whatever query follows.
     pub fn spot(&self) -> Key {
-        let host = self.host.as_ref().map(http::HeaderValue::as_bytes);
+        let host = self.sent_host().map(http::HeaderValue::as_bytes);
         Key::of(&[
             self.route.origin.as_bytes(),
             host.unwrap_or_default(),

@@ -93,7 +93,7 @@ impl Shield {
                 Some(Due::Reckoned(due_in, _)) if found.object.is_none() => Some(due_in),
                 _ => None,
             },
-            endpoint: origin.would_ask(&entry.target, entry.host.as_ref(), avoided),
+            endpoint: origin.would_ask(&entry.target, entry.sent_host(), avoided),
             entry,
         })
     }

@@ -153,7 +153,7 @@ impl Job {
         avoided: Option<usize>,
     ) -> Option<Result<Reply, Failure>> {
         self.shield.streams.asked(&self.entry);
-        let (target, host) = (self.entry.target.clone(), self.entry.host.clone());
+        let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
         let errand = Errand {
             expected: self.is_expected(),
             covered: self.covered(),

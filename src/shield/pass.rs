@@ -155,7 +155,7 @@ impl Shield {
             covered: false,
             method,
             path_and_query: entry.target.clone(),
-            host: entry.host.clone(),
+            host: entry.sent_host().cloned(),
             headers,
             body,
             rank: rank::waited_for(entry.kind, || self.streams.is_new(&entry.key, ask.now)),

@@ -71,7 +71,7 @@ impl Shield {
             route: Arc::clone(&entry.route),
             found: found.clone(),
             target: entry.target.clone(),
-            host: entry.host.clone(),
+            host: entry.sent_host().cloned(),
             upstream: self.upstream(&ask),
             series: Arc::clone(&series),
         });

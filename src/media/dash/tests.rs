@@ -169,8 +169,10 @@ fn no_time_is_so_long_that_it_cannot_be_reckoned_with() {
 
 #[test]
 fn of_every_representation_enough_is_listed_to_tell_who_watches() {
-    let one = |number: usize| format!("<Representation id='{number}'/>");
-    let representations: String = (0..LISTED_MAX + 9).map(one).collect();
+    let mut representations = String::new();
+    for number in 0..LISTED_MAX + 9 {
+        write!(representations, "<Representation id='{number}'/>").unwrap();
+    }
     let text = timelines(&["<S t='0' d='1000' r='99'/>"])
         .replace("<Representation/>", &representations)
         .replace("media='", "media='$RepresentationID$/");

@@ -59,7 +59,7 @@ fn host_case_port_and_trailing_dot_are_one_host() {
         assert_eq!(entered(ask("/a", Some(other))).key, one.key, "{other}");
     }
     assert_eq!(entered(ask("http://live.example/a", None)).key, one.key);
-    assert_eq!(one.host.unwrap(), "live.example");
+    assert_eq!(one.sent_host().unwrap(), "live.example");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn hosts_that_cannot_be_read_are_refused() {
 #[test]
 fn an_ipv6_host_is_understood() {
     let one = entered(ask("/a", Some("[::1]:8080")));
-    assert_eq!(one.host.unwrap(), "[::1]");
+    assert_eq!(one.sent_host().unwrap(), "[::1]");
 }
 
 #[test]

@@ -161,8 +161,7 @@ mod tests {
     use crate::media::{Kind, read_manifest};
     use crate::policy::Route;
 
-    /// What is newest at a second of 1970, by an MPD of these periods.
-    fn newest(periods: &str, second: u64) -> Vec<String> {
+    fn read(periods: &str) -> (Rules, Entry, Listing) {
         let mpd = format!(
             "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'>{periods}</MPD>"
         );
@@ -172,8 +171,14 @@ mod tests {
             name: "seawall".into(),
         };
         let entry = Entry::asked(&rules, "a", "/live/a.mpd");
+        (rules, entry, manifest.listing)
+    }
+
+    /// What is newest at a second of 1970, by an MPD of these periods.
+    fn newest(periods: &str, second: u64) -> Vec<String> {
+        let (rules, entry, listing) = read(periods);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let newest = Lanes::of(&manifest.listing).newest(&rules, &entry, now);
+        let newest = Lanes::of(&listing).newest(&rules, &entry, now);
         newest
             .into_iter()
             .map(|coming| coming.entry.target.path().to_owned())
@@ -187,6 +192,32 @@ mod tests {
              startNumber='{number}' media='$Number$.m4s'/><Representation/></AdaptationSet>\
              </Period>"
         )
+    }
+
+    #[test]
+    fn however_many_representations_each_shows_who_watches_it() {
+        let representations: Vec<_> = (0..40)
+            .map(|number| format!("<Representation id='{number}'/>"))
+            .collect();
+        let (rules, entry, listing) = read(&format!(
+            "<Period><AdaptationSet><SegmentTemplate media='$RepresentationID$/$Number$'>\
+             <SegmentTimeline><S t='0' d='2' r='99'/></SegmentTimeline></SegmentTemplate>{}\
+             </AdaptationSet></Period>",
+            representations.concat()
+        ));
+        let newest = |entry: &Entry| entry.target.path().ends_with("/100");
+        let keys = listing.segments.iter();
+        let keys = keys.filter_map(|listed| entry.sibling(&rules, &listed.uri));
+        let new: HashSet<Key> = keys.filter(newest).map(|entry| entry.key).collect();
+        let coming = Coming::listed(&rules, &entry, &listing, |key| new.contains(key));
+        assert_eq!(coming.len(), 40);
+        for Coming { entry, wanted } in coming {
+            let Wanted::AfterAny(before) = wanted else {
+                panic!("whoever watches it or not");
+            };
+            assert_eq!(before.len(), 6);
+            assert!(before.iter().all(|other| other.place() == entry.place()));
+        }
     }
 
     #[test]

@@ -189,7 +189,6 @@ impl Origin {
                     queue_max: settings.queue_max,
                     requests_per_second_max: None,
                 }),
-                paced: settings.requests_per_second_max.is_some(),
                 dial,
                 sites,
                 checkups: settings.health.map(Checkups::new),

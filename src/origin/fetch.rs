@@ -37,8 +37,6 @@ pub(super) struct Desk {
     /// Where requests are that the origin holds back: they cost it nothing while they wait, and keep
     /// nobody else waiting.
     pub(super) waiting_room: Gate,
-    /// Requests are so many a second at most.
-    pub(super) paced: bool,
     pub(super) dial: Arc<Dial>,
     pub(super) sites: Vec<Arc<Site>>,
     pub(super) checkups: Option<Checkups>,
@@ -100,15 +98,12 @@ impl Desk {
         })
     }
 
-    /// Leave to wait at the origin. Where requests have a pace this is one of them: then it is paid for
-    /// like any other, and what it was paid with is given back.
+    /// Leave to wait at the origin. Where requests have a pace this is one of them.
     async fn enter_waiting_room(&self, rank: Rank, patience: Duration) -> Result<Permit, Failure> {
         let until = Instant::now() + patience;
         let permit = self.waiting_room.enter(rank, patience).await?;
-        if self.paced {
-            let left = until.saturating_duration_since(Instant::now());
-            drop(self.gate.enter(rank, left).await?);
-        }
+        let left = until.saturating_duration_since(Instant::now());
+        self.gate.turn(rank, left).await?;
         Ok(permit)
     }
 

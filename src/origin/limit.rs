@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Failure, Rank};
-use queue::Ticket;
+use queue::{Ticket, Wish};
 use turnstile::{Calls, Entrance, Outlook, Turnstile};
 
 /// What a gate is set to.
@@ -114,9 +114,19 @@ impl Gate {
     /// Waits for a permit: behind those of its rank and before those of later ranks, but neither in
     /// a queue full of them nor longer than `patience`. Dropping the future leaves the queue.
     pub(super) async fn enter(&self, rank: Rank, patience: Duration) -> Result<Permit, Failure> {
+        let entered = self.wait((rank, Wish::Permit), patience).await;
+        entered.map(|()| self.permit())
+    }
+
+    /// The same for a turn alone, where there is a pace: for what needs no permit.
+    pub(super) async fn turn(&self, rank: Rank, patience: Duration) -> Result<(), Failure> {
+        self.wait((rank, Wish::Turn), patience).await
+    }
+
+    async fn wait(&self, wish: (Rank, Wish), patience: Duration) -> Result<(), Failure> {
         let until = Instant::now() + patience;
-        match self.step(|turnstile, now, calls| turnstile.enter(rank, now, calls)) {
-            Entrance::Open => Ok(self.permit()),
+        match self.step(|turnstile, now, calls| turnstile.enter(wish, now, calls)) {
+            Entrance::Open => Ok(()),
             Entrance::Closed => Err(Failure::Busy),
             Entrance::Queued(ticket) => {
                 let mut place = Place {
@@ -191,7 +201,7 @@ impl Place<'_> {
         &mut self,
         mut alarm: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Permit, Failure>> {
+    ) -> Poll<Result<(), Failure>> {
         while let Some(ticket) = self.ticket {
             let outlook = self.gate.step(|turnstile, now, calls| {
                 turnstile.look(ticket, self.until, cx.waker(), now, calls)
@@ -199,7 +209,7 @@ impl Place<'_> {
             match outlook {
                 Outlook::Admitted => {
                     self.ticket = None;
-                    return Poll::Ready(Ok(self.gate.permit()));
+                    return Poll::Ready(Ok(()));
                 }
                 Outlook::Rejected => self.ticket = None,
                 Outlook::Waits(again) => {

@@ -11,12 +11,31 @@ use crate::origin::Rank;
 pub(super) struct Queue {
     seats: Vec<Seat>,
     vacant: Vec<usize>,
-    rows: [Row; Rank::COUNT],
+    /// By rank, and in each those who want a turn alone before those who want a permit too.
+    rows: [[Row; 2]; Rank::COUNT],
 }
 
 /// A seat's number, good until [`Queue::vacate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket(usize);
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// A permit, and a turn.
+    Permit,
+    /// A turn alone.
+    Turn,
+}
+
+impl Wish {
+    fn row(self) -> usize {
+        match self {
+            Wish::Turn => 0,
+            Wish::Permit => 1,
+        }
+    }
+}
 
 /// How it stands with one who has a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +50,7 @@ pub(super) enum Standing {
 
 struct Seat {
     rank: Rank,
+    wish: Wish,
     standing: Standing,
     /// `None`: has been called, or has not looked yet.
     waker: Option<Waker>,
@@ -51,15 +71,16 @@ impl Queue {
         Queue {
             seats: Vec::new(),
             vacant: Vec::new(),
-            rows: [Row::default(); Rank::COUNT],
+            rows: [[Row::default(); 2]; Rank::COUNT],
         }
     }
 
     /// Takes a seat at the end of the rank's row.
-    pub(super) fn join(&mut self, rank: Rank) -> Ticket {
-        let row = &mut self.rows[rank.index()];
+    pub(super) fn join(&mut self, rank: Rank, wish: Wish) -> Ticket {
+        let row = &mut self.rows[rank.index()][wish.row()];
         let seat = Seat {
             rank,
+            wish,
             standing: Standing::Waits,
             waker: None,
             ahead: row.last,
@@ -78,14 +99,19 @@ impl Queue {
         Ticket(at)
     }
 
-    /// The oldest of the first rank.
-    pub(super) fn first(&self) -> Option<Ticket> {
-        self.rows.iter().find_map(|row| row.first).map(Ticket)
+    /// The oldest of the first rank; while there are no permits, of those who want none.
+    pub(super) fn first(&self, permits: bool) -> Option<Ticket> {
+        let rows = self.rows.iter().map(|[turns, both]| {
+            let both = both.first.filter(|_| permits);
+            turns.first.or(both)
+        });
+        rows.flatten().next().map(Ticket)
     }
 
     /// The youngest of the last rank.
     pub(super) fn last(&self) -> Option<(Rank, Ticket)> {
-        let last = self.rows.iter().rev().find_map(|row| row.last)?;
+        let mut rows = self.rows.iter().flatten().rev();
+        let last = rows.find_map(|row| row.last)?;
         Some((self.seats[last].rank, Ticket(last)))
     }
 
@@ -112,6 +138,10 @@ impl Queue {
         self.seats[ticket.0].standing
     }
 
+    pub(super) fn wish(&self, ticket: Ticket) -> Wish {
+        self.seats[ticket.0].wish
+    }
+
     /// Whom to wake when this one is called.
     pub(super) fn waker(&mut self, ticket: Ticket) -> &mut Option<Waker> {
         &mut self.seats[ticket.0].waker
@@ -124,17 +154,19 @@ impl Queue {
 
     /// How many wait, by rank.
     pub(super) fn lengths(&self) -> [usize; Rank::COUNT] {
-        self.rows.map(|row| row.length)
+        self.rows
+            .map(|rows| rows.iter().map(|row| row.length).sum())
     }
 
     fn unlink(&mut self, Ticket(at): Ticket) {
         let Seat {
             rank,
+            wish,
             ahead,
             behind,
             ..
         } = self.seats[at];
-        let row = &mut self.rows[rank.index()];
+        let row = &mut self.rows[rank.index()][wish.row()];
         match ahead {
             Some(ahead) => self.seats[ahead].behind = behind,
             None => row.first = behind,
@@ -154,14 +186,14 @@ mod tests {
     #[test]
     fn rank_first_then_age_and_the_middle_may_leave() {
         let mut queue = Queue::new();
-        let behind = queue.join(Rank::Behind);
-        let [first, second, third] = [(); 3].map(|()| queue.join(Rank::Segment));
-        let manifest = queue.join(Rank::Manifest);
+        let behind = queue.join(Rank::Behind, Wish::Permit);
+        let [first, second, third] = [(); 3].map(|()| queue.join(Rank::Segment, Wish::Permit));
+        let manifest = queue.join(Rank::Manifest, Wish::Permit);
         assert_eq!(queue.lengths(), [1, 0, 3, 1, 0]);
         assert_eq!(queue.last(), Some((Rank::Behind, behind)));
         assert_eq!(queue.vacate(second), Standing::Waits);
         for expected in [manifest, first, third, behind] {
-            assert_eq!(queue.first(), Some(expected));
+            assert_eq!(queue.first(true), Some(expected));
             queue.call(expected, Standing::Admitted);
             assert_eq!(queue.standing(expected), Standing::Admitted);
         }
@@ -169,11 +201,25 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_no_permit_goes_when_there_is_none() {
+        let mut queue = Queue::new();
+        let manifest = queue.join(Rank::Manifest, Wish::Permit);
+        let [turn, behind] =
+            [Rank::Manifest, Rank::Behind].map(|rank| queue.join(rank, Wish::Turn));
+        assert_eq!(queue.first(true), Some(turn));
+        queue.vacate(turn);
+        assert_eq!(queue.first(true), Some(manifest));
+        assert_eq!(queue.first(false), Some(behind));
+        assert_eq!(queue.last(), Some((Rank::Behind, behind)));
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
     fn seats_are_used_again() {
         let mut queue = Queue::new();
         for _ in 0..100 {
-            let called = queue.join(Rank::Segment);
-            let leaving = queue.join(Rank::Segment);
+            let called = queue.join(Rank::Segment, Wish::Permit);
+            let leaving = queue.join(Rank::Segment, Wish::Permit);
             queue.call(called, Standing::Displaced);
             queue.vacate(leaving);
             assert_eq!(queue.vacate(called), Standing::Displaced);

@@ -8,7 +8,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::queue::{Queue, Standing, Ticket};
+use super::queue::{Queue, Standing, Ticket, Wish};
 use super::{Census, Limits, Rejection};
 use crate::origin::Rank;
 
@@ -63,8 +63,17 @@ impl Turnstile {
 
     /// Someone comes. A seat in a full queue is found at the cost of the youngest waiter of the
     /// last rank, if that comes after the newcomer's.
-    pub(super) fn enter(&mut self, rank: Rank, now: Instant, calls: &mut Calls) -> Entrance {
-        if self.try_enter(now, calls) {
+    pub(super) fn enter(
+        &mut self,
+        (rank, wish): (Rank, Wish),
+        now: Instant,
+        calls: &mut Calls,
+    ) -> Entrance {
+        let open = match wish {
+            Wish::Permit => self.try_enter(now, calls),
+            Wish::Turn => self.try_turn(now, calls),
+        };
+        if open {
             return Entrance::Open;
         }
         if self.queue.len() >= self.queue_max {
@@ -79,7 +88,7 @@ impl Turnstile {
                 }
             }
         }
-        Entrance::Queued(self.queue.join(rank))
+        Entrance::Queued(self.queue.join(rank, wish))
     }
 
     /// Someone comes who would not wait.
@@ -91,7 +100,7 @@ impl Turnstile {
         open
     }
 
-    /// Someone who is inside asks a second time. Those who wait for a turn go first.
+    /// Someone asks who needs no permit, or has one. Those who wait for a turn go first.
     pub(super) fn try_turn(&mut self, now: Instant, calls: &mut Calls) -> bool {
         self.settle(now, calls);
         self.take_token(now)
@@ -135,8 +144,9 @@ impl Turnstile {
     /// One who waits will look no more. What it was given and has not taken goes to the next.
     pub(super) fn give_up(&mut self, ticket: Ticket, now: Instant, calls: &mut Calls) {
         self.resign(ticket);
+        let wish = self.queue.wish(ticket);
         if self.queue.vacate(ticket) == Standing::Admitted {
-            self.in_flight -= 1;
+            self.in_flight -= usize::from(wish == Wish::Permit);
             if let Some(pace) = &mut self.pace {
                 pace.put_back();
             }
@@ -163,15 +173,13 @@ impl Turnstile {
     }
 
     /// Hands out what there is, to those who are first. Afterwards, where someone waits, there is
-    /// no permit, or there is no token and someone keeps time for the next.
+    /// no permit for them, or there is no token and someone keeps time for the next.
     fn settle(&mut self, now: Instant, calls: &mut Calls) {
-        while self.has_permit()
-            && let Some(first) = self.queue.first()
-        {
+        while let Some(first) = self.queue.first(self.has_permit()) {
             if !self.take_token(now) {
                 return self.appoint(calls);
             }
-            self.in_flight += 1;
+            self.in_flight += usize::from(self.queue.wish(first) == Wish::Permit);
             self.call(first, Standing::Admitted, calls);
         }
         self.timekeeper = None;
@@ -241,12 +249,16 @@ mod tests {
         }
 
         fn enters(&mut self, rank: Rank) -> bool {
-            let entrance = self.turnstile.enter(rank, self.now, &mut Calls::new());
+            let entrance = self
+                .turnstile
+                .enter((rank, Wish::Permit), self.now, &mut Calls::new());
             matches!(entrance, Entrance::Open)
         }
 
         fn queues(&mut self, rank: Rank) -> Ticket {
-            let entrance = self.turnstile.enter(rank, self.now, &mut Calls::new());
+            let entrance = self
+                .turnstile
+                .enter((rank, Wish::Permit), self.now, &mut Calls::new());
             let Entrance::Queued(ticket) = entrance else {
                 panic!("let in at once, or turned away");
             };
@@ -307,6 +319,24 @@ mod tests {
         scene.now += 100 * MS;
         assert!(!scene.turnstile.try_turn(scene.now, &mut calls), "{next:?}");
         assert_eq!(scene.look(next), None);
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_alone_needs_no_permit() {
+        let mut scene = Scene::paced(1, 8);
+        assert!(scene.enters(Rank::Segment));
+        let both = scene.queues(Rank::Manifest);
+        let wish = (Rank::Segment, Wish::Turn);
+        let entrance = scene.turnstile.enter(wish, scene.now, &mut Calls::new());
+        let Entrance::Queued(turn) = entrance else {
+            panic!("there is no token yet");
+        };
+        scene.look(both);
+        assert!(scene.look(turn).is_some());
+        scene.now += 100 * MS;
+        assert_eq!(scene.look(turn), None);
+        assert!(scene.look(both).is_some(), "there is no permit");
+        assert_eq!(scene.turnstile.census().in_flight, 1);
     }
 
     #[test]

@@ -193,14 +193,14 @@ fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
     bytes.iter().enumerate().any(|(at, &byte)| match byte {
         b';' | b'\\' | b'?' | b'#' => true,
-        b'%' => encoded(bytes.get(at + 1..at + 3))
+        b'%' => unescaped(bytes.get(at + 1..at + 3))
             .is_none_or(|byte| byte.is_ascii_control() || b"#%/;?\\".contains(&byte)),
         _ => false,
     })
 }
 
 /// The byte that two hexadecimal digits stand for.
-fn encoded(digits: Option<&[u8]>) -> Option<u8> {
+pub(super) fn unescaped(digits: Option<&[u8]>) -> Option<u8> {
     digits?.iter().try_fold(0_u8, |byte, &digit| {
         let value = char::from(digit).to_digit(16)?;
         Some(byte << 4 | u8::try_from(value).ok()?)

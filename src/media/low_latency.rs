@@ -6,10 +6,38 @@ mod delta;
 mod tests;
 
 pub use self::delta::delta;
-use super::Edge;
+use super::kind::unescaped;
+use super::{Edge, Facts};
 
 /// Names of the query parameters that are directives, in canonical order.
 pub const DIRECTIVES: [&str; 3] = ["_HLS_msn", "_HLS_part", "_HLS_skip"];
+
+/// Is it the name of a directive, as it stands in a query? Some origins read it with escapes in it too.
+pub fn is_directive(written: &str) -> bool {
+    DIRECTIVES.iter().any(|name| spells(written, name))
+}
+
+/// Is it the one that makes a server wait?
+pub fn is_blocking(written: &str) -> bool {
+    spells(written, DIRECTIVES[0])
+}
+
+fn spells(written: &str, name: &str) -> bool {
+    let mut rest = written.as_bytes();
+    let all = name.bytes().all(|expected| {
+        let (byte, after) = match rest {
+            [b'%', digits @ ..] => match (unescaped(digits.get(..2)), digits.get(2..)) {
+                (Some(byte), Some(after)) => (byte, after),
+                _ => return false,
+            },
+            [byte, after @ ..] => (*byte, after),
+            [] => return false,
+        };
+        rest = after;
+        byte == expected
+    });
+    all && rest.is_empty()
+}
 
 /// What a request for a playlist asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -12,6 +12,7 @@ use pingora_http::RequestHeader;
 
 use super::sign::{FIELDS, Message, Seal};
 use super::{Deadlines, Errand, Failure, Rank, RequestBody};
+use crate::media::low_latency::is_blocking;
 
 /// Everything of an errand but its body.
 pub(super) struct Request {
@@ -233,7 +234,11 @@ fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Re
 /// Is it an LL-HLS player's request for what is not there yet?
 pub(super) fn blocks(target: &PathAndQuery) -> bool {
     let query = target.query().unwrap_or_default();
-    query.split('&').any(|pair| pair.starts_with("_HLS_msn="))
+    let blocking = |pair: &str| {
+        let name = pair.split_once('=').map(|(name, _)| name);
+        name.is_some_and(is_blocking)
+    };
+    query.split('&').any(blocking)
 }
 
 /// Belongs to the connection or to the body's framing, or is `Host`, which has settings of its own.
@@ -313,6 +318,7 @@ mod tests {
     #[test]
     fn a_request_for_what_is_to_come_is_known_by_its_query() {
         assert!(request("/x.m3u8?a=1&_HLS_msn=7&_HLS_part=2", &[]).blocks());
+        assert!(request("/x.m3u8?%5FHLS%5fms%6E=7", &[]).blocks());
         assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).blocks());
         assert!(!request("/_HLS_msn=7", &[]).blocks());
     }

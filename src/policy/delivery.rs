@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use super::access::{Entry, Refusal};
 use super::{Key, Route};
 use crate::media::Kind;
-use crate::media::low_latency::{DIRECTIVES, Directives, Skip};
+use crate::media::low_latency::{Directives, Skip, is_directive};
 
 /// What a request asks for beyond the playlist itself.
 #[derive(Clone, Debug)]
@@ -36,17 +36,18 @@ impl<'q> Query<'q> {
     /// Looks for directives, where there may be any.
     pub(super) fn of(kind: Kind, query: &'q str) -> Query<'q> {
         let may_be_playlist = matches!(kind, Kind::Hls | Kind::Other);
-        if !may_be_playlist || !query.contains("_HLS_") {
+        if !may_be_playlist || !(query.contains("_HLS_") || query.contains('%')) {
             return Query::Plain;
         }
-        let (directives, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| {
-            let name = pair.split('=').next().unwrap_or(pair);
-            DIRECTIVES.contains(&name)
-        });
+        let name = |pair: &'q str| pair.split('=').next().unwrap_or(pair);
+        let (directives, rest): (Vec<&str>, Vec<&str>) =
+            query.split('&').partition(|pair| is_directive(name(pair)));
+        // One with escapes in its name is read by some origins and not by others.
+        let plain = directives.iter().all(|pair| !name(pair).contains('%'));
         match Directives::of(query) {
-            Ok(read) if read.is_empty() => Query::Plain,
-            Ok(read) => Query::Directed(read, rest.join("&")),
-            Err(_) => Query::Malformed(rest.join("&"), directives),
+            Ok(_) if directives.is_empty() => Query::Plain,
+            Ok(read) if plain => Query::Directed(read, rest.join("&")),
+            _ => Query::Malformed(rest.join("&"), directives),
         }
     }
 }

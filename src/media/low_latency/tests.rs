@@ -47,6 +47,26 @@ fn what_is_no_directive_is_left_to_the_origin() {
     }
 }
 
+#[test]
+fn a_directives_name_may_be_written_with_escapes() {
+    for name in ["_HLS_msn", "%5FHLS_msn", "%5fHLS%5Fms%6e", "_HLS_ski%70"] {
+        assert!(is_directive(name), "{name}");
+    }
+    for name in [
+        "",
+        "_HLS_msn%",
+        "_HLS_msn%0",
+        "%",
+        "%5",
+        "_HLS_",
+        "_hls_msn",
+        "%255FHLS_msn",
+    ] {
+        assert!(!is_directive(name), "{name}");
+    }
+    assert!(is_blocking("%5FHLS_msn") && !is_blocking("_HLS_part"));
+}
+
 fn edge(last: u64, last_parts: u64, parts: u64) -> Edge {
     Edge {
         numbered: true,

@@ -205,6 +205,9 @@ fn malformed_directives_go_as_they_came() {
     let entry = entered(ask("/a.m3u8?_HLS_part=1&utm=x&_HLS_msn=x&t=1", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8?t=1&_HLS_part=1&_HLS_msn=x");
     assert!(!entry.is_directed());
+    let escaped = entered(ask("/a.m3u8?%5FHLS_msn=7&utm=x&t=1", Some("h")));
+    assert_eq!(escaped.target.as_str(), "/a.m3u8?t=1&%5FHLS_msn=7");
+    assert!(!escaped.is_directed());
     let segment = entered(ask("/a.ts?_HLS_part=1&_HLS_msn=7", Some("h")));
     assert_eq!(segment.target.as_str(), "/a.ts?_HLS_part=1&_HLS_msn=7");
 }

@@ -50,6 +50,22 @@ impl Vary {
         Vary::On(names)
     }
 
+    /// The same of an answer to a request that named no codings, whoever asked: `Accept-Encoding` was
+    /// then the same for everyone too. Not where the answer is coded all the same.
+    pub fn of_plain(response: &HeaderMap) -> Vary {
+        match Vary::of(response) {
+            Vary::On(mut names) if !is_coded(response) => {
+                names.retain(|name| name != ACCEPT_ENCODING);
+                if names.is_empty() {
+                    Vary::Nothing
+                } else {
+                    Vary::On(names)
+                }
+            }
+            vary => vary,
+        }
+    }
+
     /// The values of the chosen headers in a request as sent upstream (so already canonical),
     /// length-framed: two requests share a variant exactly when these are equal.
     ///
@@ -129,6 +145,18 @@ mod tests {
         assert_eq!(Vary::of(&coded), Vary::On(vec![ACCEPT_ENCODING]));
         let plain = headers(&[(CONTENT_ENCODING, "identity")]);
         assert_eq!(Vary::of(&plain), Vary::Nothing);
+    }
+
+    #[test]
+    fn what_was_asked_for_in_plain_text_does_not_vary_on_its_coding() {
+        let plain = headers(&[(VARY, "Origin, Accept-Encoding")]);
+        assert_eq!(Vary::of_plain(&plain), Vary::Nothing);
+        let more = headers(&[(VARY, "accept-encoding, cookie")]);
+        assert_eq!(Vary::of_plain(&more), Vary::On(vec![COOKIE]));
+        let coded = headers(&[(VARY, "Accept-Encoding"), (CONTENT_ENCODING, "gzip")]);
+        assert_eq!(Vary::of_plain(&coded), Vary::On(vec![ACCEPT_ENCODING]));
+        let star = headers(&[(VARY, "*")]);
+        assert_eq!(Vary::of_plain(&star), Vary::Everything);
     }
 
     // RFC 9111 §4.1: absent fields match only absent ones; lines of one field may be combined.

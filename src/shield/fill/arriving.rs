@@ -33,7 +33,7 @@ impl Job {
             // Without room for it now, it goes through a window, to all who wait all the same.
             self.fill.reserve(length);
         }
-        self.fill.varies(Vary::of(&reply.headers));
+        self.fill.varies(self.vary(&reply.headers));
         let mut inflow = reply.body;
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
         if let Framing::Length(length) = reply.framing {

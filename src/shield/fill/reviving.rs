@@ -8,7 +8,6 @@ use super::Job;
 use crate::cache::{Head, Object, Verdict};
 use crate::origin::Reply;
 use crate::policy::lifetime::{Storage, storage};
-use crate::policy::vary::Vary;
 use crate::policy::{Lifetime, Moment, conditional, headers};
 use crate::shield::coding;
 
@@ -53,7 +52,7 @@ impl Job {
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if stored {
-            self.fill.varies(Vary::of(&object.head.headers));
+            self.fill.varies(self.vary(&object.head.headers));
             self.fill.keep(&object, verdict);
         } else {
             self.fill.displace();

@@ -2,6 +2,9 @@
 //! low-latency playlist, as the newest version of it too, whoever asked.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
 
 use super::Job;
 use super::manifest::Text;
@@ -18,7 +21,7 @@ pub(super) struct Version {
     /// As whoever asks for the playlist gets it.
     pub(super) object: Object,
     vary: Vary,
-    /// For how long it is good as the state that was asked for.
+    /// For how long it is good as the state that was asked for, or in its place.
     as_state: Option<Lifetime>,
 }
 
@@ -37,11 +40,14 @@ impl Job {
         let facts = text.manifest.map(|manifest| manifest.facts);
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
         let judged = is_state.then(|| self.judge(&text.reply, text.kind, facts.as_ref(), true));
-        let as_state = judged.and_then(|judged| match judged {
-            Storage::Store(lifetime) => Some(lifetime),
-            _ => None,
-        });
-        let vary = Vary::of(&text.reply.headers);
+        let as_state = match judged {
+            Some(Storage::Store(lifetime)) => Some(lifetime),
+            Some(_) => None,
+            None => facts
+                .as_ref()
+                .and_then(|facts| self.too_early(facts, &lifetime)),
+        };
+        let vary = self.vary(&text.reply.headers);
         let (status, headers) = (text.reply.status, text.reply.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
         head.facts = facts;
@@ -63,6 +69,32 @@ impl Job {
         let edge = facts.edge.as_ref();
         let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));
         facts.liveness == Liveness::Live && asked.msn.is_some_and(has)
+    }
+
+    /// For how long an answer is good that the origin gave before it had what was asked for: all who wait get
+    /// it, but whoever comes then is not to have an old state for a new one. Half a part spares an
+    /// origin that never waits most of the players who ask again at once.
+    fn too_early(&self, facts: &Facts, lifetime: &Lifetime) -> Option<Lifetime> {
+        const SHARE: u32 = 8;
+        let live = facts.liveness == Liveness::Live && facts.edge.is_some();
+        let early = live && self.entry.directives().msn.is_some();
+        let segment = facts.target_duration.unwrap_or_default();
+        let span = facts.part_target.map_or(segment / SHARE, |part| part / 2);
+        early.then(|| Lifetime {
+            fresh_for: lifetime.fresh_for.min(lifetime.age_received + span),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            ..lifetime.clone()
+        })
+    }
+
+    /// Which request headers chose an answer. Of a manifest no coding is ever asked for.
+    pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
+        if self.entry.kind.is_manifest() {
+            Vary::of_plain(response)
+        } else {
+            Vary::of(response)
+        }
     }
 
     /// The delta update, where the route wants it made here and the playlist offers one.

@@ -122,10 +122,13 @@ impl Object {
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since
-    /// a 304 revives it cheaply, for a while after.
+    /// a 304 revives it cheaply, for a while after. Not a manifest of an epoch: a low-latency playlist
+    /// leaves one behind with every part, and nobody asks for that one again.
     pub fn kept_for(&self) -> Duration {
         const REVIVABLE: Duration = Duration::from_mins(10);
-        self.head.lifetime.usable_for().saturating_add(REVIVABLE)
+        let passes = self.head.kind.is_manifest() && self.head.tie.is_some();
+        let revivable = if passes { Duration::ZERO } else { REVIVABLE };
+        self.head.lifetime.usable_for().saturating_add(revivable)
     }
 }
 

@@ -371,3 +371,23 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
     file("old", Some(cache.tie(&place)));
     assert!(held("old"));
 }
+
+#[test]
+fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
+    let cache = Cache::new(Settings::default());
+    let kept_for = |kind, tie| {
+        Object::new(
+            Head {
+                kind,
+                tie,
+                ..head()
+            },
+            Bytes::new(),
+        )
+        .kept_for()
+    };
+    let tie = || Some(cache.tie(&Key::of(&[b"states"])));
+    let usable = head().lifetime.usable_for();
+    assert_eq!(kept_for(Kind::Hls, tie()), usable);
+    assert!(kept_for(Kind::Hls, None) > usable && kept_for(Kind::Segment, tie()) > usable);
+}

@@ -67,6 +67,12 @@ pub(super) fn crowded(ask: Ask) -> Answer {
     say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
 }
 
+/// A part of what arrives is wanted, and there is no room to hold it so far.
+pub(super) fn passing(ask: Ask) -> Answer {
+    let why = "no room to hold this so far";
+    say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
+}
+
 /// The viewer's patience is at its end.
 pub(super) fn timed_out(ask: Ask) -> Answer {
     let why = "the origin did not answer in time";

@@ -165,7 +165,7 @@ pub(super) async fn growing(
     if arriving.ask.head_only {
         return arriving.whole(None);
     }
-    match near_range(&arriving.ask, head) {
+    match near_range(&arriving.ask, head, settings.whole_fetch_max) {
         None => arriving.whole(None),
         Some(range) => arriving.range(range, settings.wait_max).await,
     }
@@ -202,7 +202,8 @@ impl Arriving<'_> {
                 };
                 self.part(range::content_range_so_far(span), span)
             }
-            Ok(Ok(Reach::Passing)) => self.whole(None),
+            // From its first byte on it would be something else than what was asked for, and that has gone by.
+            Ok(Ok(Reach::Passing)) => refuse::passing(self.ask),
             Ok(Ok(Reach::Whole(length))) => {
                 let spec = Asked::Ranges(vec![Spec::Closed(first, last)]);
                 match range::resolve(&spec, length) {
@@ -227,12 +228,12 @@ impl Arriving<'_> {
 }
 
 /// While the length is not known, a closed range can be told as soon as its bytes are there. One that
-/// is open, or far, would wait for the end of the body: it is ignored (RFC 9110 §14.2 lets a server).
-fn near_range(ask: &Ask, head: &Head) -> Option<(u64, u64)> {
-    const LAST_MAX: u64 = 8 << 20;
+/// is open would wait for the end of the body, and one that ends beyond what is held of any body for ever:
+/// it is ignored (RFC 9110 §14.2 lets a server).
+fn near_range(ask: &Ask, head: &Head, bytes_max: u64) -> Option<(u64, u64)> {
     match asked(ask, head, 1) {
         Asked::Ranges(specs) => match specs[..] {
-            [Spec::Closed(first, last)] if last < LAST_MAX => Some((first, last)),
+            [Spec::Closed(first, last)] if last < bytes_max => Some((first, last)),
             _ => None,
         },
         Asked::Whole => None,

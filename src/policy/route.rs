@@ -127,7 +127,7 @@ impl Default for Live {
         Live {
             cadence: true,
             prefetch: true,
-            delta_updates: false,
+            delta_updates: true,
             hold_early: Duration::from_millis(500),
             idle: Duration::from_secs(6),
         }

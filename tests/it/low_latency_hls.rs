@@ -223,10 +223,7 @@ async fn a_route_that_drops_queries_keeps_directives() {
 async fn delta_updates_are_made_here() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
-    let shield = passive(&origin)
-        .route(|route| route.live.delta_updates = true)
-        .start()
-        .await;
+    let shield = passive(&origin).start().await;
     let delta = shield.get(&format!("{PATH}?_HLS_skip=YES")).await;
     assert!(
         delta
@@ -262,7 +259,10 @@ async fn an_origins_delta_update_is_nobody_elses_playlist() {
         .await
         .on(PATH, manifest(version(20, 0)).cache_control("max-age=1"))
         .on(skipping, manifest(text).cache_control("max-age=1"));
-    let shield = passive(&origin).start().await;
+    let shield = passive(&origin)
+        .route(|route| route.live.delta_updates = false)
+        .start()
+        .await;
     shield.get(PATH).await;
     shield.get(skipping).await.is_whole(text);
     shield.get(PATH).await.is_whole(version(20, 0));

@@ -159,16 +159,16 @@ fn a_prefix_ends_at_a_slash() {
 #[test]
 fn delivery_directives_have_one_form_and_come_last() {
     let one = entered(ask(
-        "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=YES",
+        "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=v2",
         Some("h"),
     ));
     assert_eq!(
         one.target.as_str(),
-        "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=YES"
+        "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=v2"
     );
     for other in [
-        "/a.m3u8?_HLS_skip=YES&_HLS_part=02&t=1&_HLS_msn=7",
-        "/a.m3u8?_HLS_part=2&utm=x&_HLS_msn=007&t=1&_HLS_skip=YES",
+        "/a.m3u8?_HLS_skip=v2&_HLS_part=02&t=1&_HLS_msn=7",
+        "/a.m3u8?_HLS_part=2&utm=x&_HLS_msn=007&t=1&_HLS_skip=v2",
     ] {
         assert_eq!(entered(ask(other, Some("h"))).key, one.key, "{other}");
     }
@@ -214,8 +214,7 @@ fn malformed_directives_go_as_they_came() {
 
 #[test]
 fn a_delta_update_that_is_made_here_is_not_asked_for() {
-    let mut rules = rules(&[]);
-    Arc::make_mut(&mut rules.routes[0]).live.delta_updates = true;
+    let rules = rules(&[]);
     let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=YES", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8");
     assert!(entry.takes_delta() && !entry.is_directed());

@@ -87,6 +87,8 @@ pub struct Errand {
     pub rank: Rank,
     /// The origin is expected to hold its answer back until there is something to answer with.
     pub held_back: bool,
+    /// What is held back is late after so long: another endpoint is asked too.
+    pub overdue: Option<Duration>,
     /// This endpoint gave something that could not be used: others are asked first.
     pub avoided: Option<usize>,
 }
@@ -109,6 +111,7 @@ impl Errand {
             covered: false,
             rank,
             held_back: false,
+            overdue: None,
             avoided: None,
         }
     }
@@ -144,6 +147,8 @@ pub struct Reply {
     pub waited: Duration,
     /// The endpoint's place in its group.
     pub endpoint: usize,
+    /// The place of another one, which went on holding back what this one had.
+    pub outdone: Option<usize>,
 }
 
 /// An origin group, ready to be asked.

@@ -92,6 +92,31 @@ impl Directives {
         *self == Directives::default()
     }
 
+    /// The same request as a playlist's newest version reads it (rfc8216bis §6.2.5.2): a part beyond those that
+    /// a segment has is the next segment's first. How many a segment will have that is not whole yet
+    /// nobody knows; more than this no packager makes.
+    #[must_use]
+    pub fn at(self, facts: &Facts) -> Directives {
+        let (Some(msn), Some(part), Some(edge)) = (self.msn, self.part, &facts.edge) else {
+            return self;
+        };
+        let parts = if msn == edge.last && edge.last_parts > 0 {
+            edge.last_parts
+        } else {
+            parts_max(facts)
+                .max(edge.parts + 1)
+                .max(edge.last_parts + 1)
+        };
+        if part < parts {
+            return self;
+        }
+        Directives {
+            msn: Some(msn.saturating_add(1)),
+            part: Some(0),
+            ..self
+        }
+    }
+
     /// As a query, always in the same order: two requests for the same are the same.
     pub fn canonical(&self) -> String {
         let values = [
@@ -137,7 +162,24 @@ fn number(value: &str) -> Option<u64> {
     all_digits.then(|| value.parse().ok()).flatten()
 }
 
+/// Parts of a segment at most, where they are half as long at least as they may be (rfc8216bis §4.4.3.7 wants
+/// 85 %).
+fn parts_max(facts: &Facts) -> u64 {
+    let targets = facts.target_duration.zip(facts.part_target);
+    let parts = targets.and_then(|(segment, part)| {
+        let halves = 2 * segment.as_millis();
+        u64::try_from(halves.checked_div(part.as_millis())?).ok()
+    });
+    parts.unwrap_or(u64::MAX).saturating_add(1)
+}
+
 impl Edge {
+    /// A server refuses to wait for it (rfc8216bis §6.2.5.2).
+    pub fn too_far(&self, msn: u64) -> bool {
+        const AHEAD_MAX: u64 = 2;
+        msn > self.last.saturating_add(AHEAD_MAX)
+    }
+
     /// Does a playlist that reaches so far answer a blocking request (rfc8216bis §6.2.5.2)? With a
     /// segment's number alone the whole segment must be there, with a part that part.
     pub fn has(&self, msn: u64, part: Option<u64>) -> bool {

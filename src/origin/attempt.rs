@@ -19,6 +19,8 @@ pub(super) struct Answer {
     pub(super) line: Line,
     pub(super) head: Head,
     pub(super) entry: Entry,
+    /// The place of an endpoint that was asked before and goes on holding this back.
+    pub(super) outdone: Option<usize>,
 }
 
 /// Why there is none.
@@ -78,7 +80,12 @@ impl Desk {
         match asked {
             Ok((line, head)) => {
                 entry.answered(head.status);
-                Ok(Answer { line, head, entry })
+                Ok(Answer {
+                    line,
+                    head,
+                    entry,
+                    outdone: None,
+                })
             }
             Err(failure) => {
                 // A viewer's body may have broken off, a held-back playlist is late by intent, and what the

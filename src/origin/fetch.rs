@@ -68,7 +68,13 @@ impl Desk {
         } else {
             self.gate.enter(errand.rank, patience).await?
         };
-        let Answer { line, head, entry } = self.ask(errand, queue_until, until).await?;
+        let answer = self.ask(errand, queue_until, until).await?;
+        let Answer {
+            line,
+            head,
+            entry,
+            outdone,
+        } = answer;
         let idle = head.idle();
         let endpoint = entry.site().place;
         let Head {
@@ -95,6 +101,7 @@ impl Desk {
             body,
             waited: asked.elapsed(),
             endpoint,
+            outdone,
         })
     }
 
@@ -114,7 +121,7 @@ impl Desk {
         until: Instant,
     ) -> Result<Answer, Failure> {
         let (expected, covered, rank) = (errand.expected, errand.covered, errand.rank);
-        let avoided = errand.avoided;
+        let (avoided, overdue) = (errand.avoided, errand.overdue);
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
@@ -125,6 +132,7 @@ impl Desk {
             expected,
             hedged: self.retry.hedges(rank, &request),
             held_back: request.blocks(),
+            overdue: overdue.filter(|_| request.repeatable()),
             ..Tour::new(self.order(&request, avoided), rank, queue_until, until)
         };
         let mut retries = 0;

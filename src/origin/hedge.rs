@@ -1,30 +1,36 @@
 //! Who answers first? Where the first endpoint takes longer than it mostly does, the next is asked
 //! too, and the first good answer wins. The other request is cancelled, and nobody is blamed for
-//! that.
+//! that. What an endpoint holds back by intent is late when it should have been there by now: whoever
+//! asked says when that is, and the next endpoint is asked for it then, leave or no leave.
 //!
 //! Both are asked in the asker's own task: whoever stops waiting stops both.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::attempt::{Answer, Trouble};
 use super::entry::Entry;
 use super::fetch::{Desk, now};
 use super::request::Request;
+use super::site::Site;
 use super::tour::Tour;
 use super::{Rank, RequestBody, Retry};
 
 /// Quick endpoints are given this long: below it a hedge costs more than it saves.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 
+/// Whoever is asked for what another one holds back, and answers within this part of the time that was
+/// waited for it, had it. Where both held it back, the first to have it is none the worse.
+const HAD_SHARE: u32 = 4;
+
 type Outcome = Result<Answer, Trouble>;
 
 impl Retry {
     /// Players stop without manifests, and manifests are small: those alone are worth asking for
-    /// twice. Not those that the origin holds back by intent, for the other would hold them as
-    /// long.
+    /// twice. Not those that the origin holds back by intent: they are late when their asker says
+    /// so.
     pub(super) fn hedges(&self, rank: Rank, request: &Request) -> bool {
         let small = rank == Rank::Manifest && request.method == http::Method::GET;
         self.hedge && small && request.repeatable() && !request.blocks()
@@ -41,20 +47,27 @@ impl Desk {
         tour: &mut Tour,
     ) -> Outcome {
         let slow = Arc::clone(entry.site());
-        let usual = tour.hedged.then(|| slow.pace(now())).flatten();
+        let patience = patience(&slow, tour);
         let began = Instant::now();
         let mut first = Box::pin(self.attempt(entry, request, body, self.limits(tour)));
-        let Some(usual) = usual else {
+        let Some(patience) = patience else {
             return first.await;
         };
-        if let Ok(outcome) = timeout(usual.p95.max(PATIENCE_MIN), &mut first).await {
-            return outcome;
-        }
-        let Some(entry) = self.hedge(tour) else {
+        let second = async {
+            sleep(patience).await;
+            self.second(tour).await
+        };
+        let second = tokio::select! {
+            biased;
+            outcome = &mut first => return outcome,
+            second = second => second,
+        };
+        let Some(entry) = second else {
             return first.await;
         };
         let quick = Arc::clone(entry.site());
         quick.ledger.hedged();
+        let asked = Instant::now();
         let mut nothing = None;
         let mut second = Box::pin(self.attempt(entry, request, &mut nothing, self.limits(tour)));
         let other = tokio::select! {
@@ -71,14 +84,42 @@ impl Desk {
             }
             outcome = &mut second => outcome,
         };
-        if self.is_good(&other, tour) {
-            quick.ledger.hedge_won();
+        if !self.is_good(&other, tour) {
+            return better(first.await, other);
+        }
+        quick.ledger.hedge_won();
+        let had = !tour.held_back || asked.elapsed() < patience / HAD_SHARE;
+        if had {
+            slow.beaten(began.into_std());
+        }
+        if !tour.held_back {
             // Its answer would have taken longer still.
             slow.outlasted(now(), began.elapsed());
-            slow.beaten(began.into_std());
-            return other;
         }
-        better(first.await, other)
+        other.map(|answer| Answer {
+            outdone: (had && tour.held_back).then_some(slow.place),
+            ..answer
+        })
+    }
+
+    async fn second(&self, tour: &mut Tour) -> Option<Entry> {
+        if tour.held_back {
+            self.relief(tour).await
+        } else {
+            self.hedge(tour)
+        }
+    }
+
+    /// Opens an entry with the next endpoint for what the first one holds back too long. It waits in the
+    /// first one's place. The retry budget is not asked: it is there for origins in trouble, and this
+    /// one is well as far as anybody knows.
+    async fn relief(&self, tour: &mut Tour) -> Option<Entry> {
+        let site = Arc::clone(&self.sites[*tour.order.get(tour.turns)?]);
+        let patience = tour.until.saturating_duration_since(Instant::now());
+        self.gate.turn(tour.rank, patience).await.ok()?;
+        let slot = site.slot_for(tour.held_back)?;
+        tour.turns += 1;
+        Entry::open(&site, slot, now())
     }
 
     /// Opens an entry with the next endpoint, if it is a good one not asked yet that has room, and the
@@ -103,8 +144,21 @@ impl Desk {
 
     fn is_good(&self, outcome: &Outcome, tour: &Tour) -> bool {
         let status = outcome.as_ref().map(|answer| answer.head.status);
-        status.is_ok_and(|status| !self.is_poor(status, tour.expected))
+        status.is_ok_and(|status| {
+            // Who does not have it yet, and says so instead of holding it back, is no relief.
+            let has = !tour.held_back || status.is_success();
+            has && !self.is_poor(status, tour.expected)
+        })
     }
+}
+
+/// How long one endpoint is waited for alone; `None`: for as long as it takes.
+fn patience(site: &Site, tour: &Tour) -> Option<Duration> {
+    if tour.held_back {
+        return tour.overdue;
+    }
+    let usual = tour.hedged.then(|| site.pace(now())).flatten()?;
+    Some(usual.p95.max(PATIENCE_MIN))
 }
 
 /// Of two that are not good: a poor answer is better than none.

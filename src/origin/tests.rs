@@ -63,6 +63,7 @@ fn errand(method: Method, path: &str) -> Errand {
         body: None,
         rank: Rank::Segment,
         held_back: false,
+        overdue: None,
         avoided: None,
     }
 }

@@ -3,6 +3,8 @@
 //! One at its cap is passed over, and keeps its turn: it may have room when the request is tried again. Only
 //! who has not been asked yet waits for room. Knows nothing of what is asked for.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::entry::Entry;
@@ -23,6 +25,8 @@ pub(super) struct Tour {
     pub(super) expected: bool,
     /// It waits at the endpoint, and takes no place among what that has to do.
     pub(super) held_back: bool,
+    /// What is held back should have come after so long.
+    pub(super) overdue: Option<Duration>,
     /// Another endpoint is asked as well when one is late.
     pub(super) hedged: bool,
     /// Why there is no answer yet.
@@ -60,6 +64,7 @@ impl Tour {
             rank,
             expected: false,
             held_back: false,
+            overdue: None,
             hedged: false,
             failure: Failure::Open,
             queue_until,

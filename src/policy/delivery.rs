@@ -133,7 +133,8 @@ impl Entry {
         }
     }
 
-    /// The request for the same playlist with these directives; `None` where they make it too long.
+    /// The request for the same playlist with these directives; `None` where they make it too long. A viewer
+    /// who takes a delta update still does.
     pub fn asking(&self, directives: Directives) -> Option<Entry> {
         let (plain, identity) = match &self.delivery {
             Some(delivery) => (&delivery.plain, &delivery.key),
@@ -145,7 +146,7 @@ impl Entry {
             target,
             delivery: Some(Arc::new(Delivery {
                 upstream: directives,
-                takes_delta: false,
+                takes_delta: self.takes_delta(),
                 plain: plain.clone(),
                 key: identity.clone(),
             })),

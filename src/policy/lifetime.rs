@@ -19,8 +19,6 @@ use crate::media::{Facts, Kind};
 pub use rule::Rule;
 use rule::Term;
 
-pub use table::STATE_TARGETS;
-
 /// A low-latency playlist that is looked after may be so many parts old: parts may be late.
 const PARTS_TENDED: u32 = 3;
 

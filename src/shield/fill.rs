@@ -2,6 +2,7 @@
 //! all who wait. It belongs to no viewer.
 
 mod arriving;
+mod held_back;
 mod manifest;
 mod refusing;
 mod reviving;
@@ -16,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::pass::Passed;
 use super::streams::{Due, Source};
 use super::{Shield, rank};
-use crate::cache::{Attention, Fill, Head, Object, Tie};
+use crate::cache::{Attention, Fill, Head, Object, Tie, Verdict};
 use crate::media::{Facts, Kind, Liveness};
 use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
@@ -78,14 +79,10 @@ impl Job {
     pub(super) async fn run(self) {
         self.await_availability().await;
         let seen = self.fill.found().object.clone();
-        let mut told = self.ask(self.held()).await;
-        if let Some(Ok(answer)) = &told
-            && answer.reply.status == StatusCode::NOT_MODIFIED
-            && !(answer.conditional && same_object(&answer.reply, seen.as_deref()))
-        {
-            // Nobody offered a validator, or it names another object: this answers another question.
-            told = self.ask(None).await;
-        }
+        let told = tokio::select! {
+            told = self.told() => told,
+            newest = self.outrun() => return self.fill.settle(Verdict::Object(newest)),
+        };
         match (told, seen) {
             // All viewers have left; dropped, the fill lets its key go.
             (None, _) => {}
@@ -99,6 +96,22 @@ impl Job {
                 self.failed(Failure::Protocol);
             }
             (Some(Ok(Told { reply, .. })), _) => self.landed(reply).await,
+        }
+    }
+
+    /// What the origin says of what is held, or of what there is.
+    async fn told(&self) -> Option<Result<Told, Failure>> {
+        let seen = self.fill.found().object.as_deref();
+        let told = self.ask(self.held()).await;
+        match &told {
+            // Nobody offered a validator, or it names another object: this answers another question.
+            Some(Ok(answer))
+                if answer.reply.status == StatusCode::NOT_MODIFIED
+                    && !(answer.conditional && same_object(&answer.reply, seen)) =>
+            {
+                self.ask(None).await
+            }
+            _ => told,
         }
     }
 
@@ -158,13 +171,14 @@ impl Job {
             expected: self.is_expected(),
             covered: self.covered(),
             held_back: self.held_back,
+            overdue: self.overdue(),
             avoided,
             ..Errand::get(target, host, headers, self.rank())
         };
         let origin = &self.shield.origins[self.entry.route.origin_index];
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply),
-            () = self.given_up() => None,
+            () = self.given_up(self.held_back) => None,
         }
     }
 
@@ -201,11 +215,13 @@ impl Job {
     }
 
     /// Resolves when the fill is of no use to anyone. A refresh of what is held always is of use: the
-    /// viewer who caused it has been served the old one and left.
-    async fn given_up(&self) {
-        let of_use = self.shield.settings.finish_abandoned || self.fill.found().object.is_some();
+    /// viewer who caused it has been served the old one and left. What the origin holds back for viewers
+    /// who have left would keep others from waiting.
+    async fn given_up(&self, held_back: bool) {
+        let refreshes = self.fill.found().object.is_some();
+        let of_use = self.shield.settings.finish_abandoned || refreshes;
         match self.viewer {
-            Viewer::Waits(_) if !of_use => self.fill.deserted().await,
+            Viewer::Waits(_) if held_back || !of_use => self.fill.deserted().await,
             _ => std::future::pending().await,
         }
     }
@@ -291,6 +307,9 @@ impl Job {
     async fn landed(self, reply: Reply) {
         if let Some(left) = self.doubted(reply.status) {
             return self.missing(reply, left).await;
+        }
+        if self.lags(reply.status) {
+            return self.lagging(reply).await;
         }
         let kind = self.kind(&reply.headers);
         match self.judge(&reply, kind, None, false) {

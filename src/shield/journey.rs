@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::ask::Ask;
 use super::fill::{Job, Viewer};
 use super::pass::Passed;
-use super::states::{is_newest, is_tended};
+use super::states::{State, is_newest, is_tended};
 use super::status::Forward;
 use super::{Answer, Arrival, Shield, refuse, respond};
 use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
@@ -105,8 +105,10 @@ impl Shield {
 
     /// Looks the key up and serves what may be served without a wait.
     fn at_hand(self: &Arc<Self>, mut ask: Ask) -> Look {
-        if let Some(state) = self.state_at_hand(&mut ask) {
-            return Look::Served(self.hit(ask, &state));
+        match self.state_at_hand(&mut ask) {
+            State::There(state) => return Look::Served(self.hit(ask, &state)),
+            State::TooFar => return Look::Served(refuse::too_far(ask)),
+            State::Open => {}
         }
         let found = self
             .cache
@@ -264,11 +266,7 @@ impl Shield {
     /// until it is there, as long as the origin may.
     fn patience(&self, entry: &Entry) -> Duration {
         let origin = &self.origins[entry.route.origin_index];
-        let held_back = if self.is_held_back(entry) {
-            Some(origin.held_back_max())
-        } else {
-            origin.holds_back(&entry.target)
-        };
+        let held_back = self.is_held_back(entry).then(|| origin.held_back_max());
         self.settings.wait_max.max(held_back.unwrap_or_default())
     }
 

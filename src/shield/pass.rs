@@ -160,6 +160,7 @@ impl Shield {
             body,
             rank: rank::waited_for(entry.kind, || self.streams.is_new(&entry.key, ask.now)),
             held_back: false,
+            overdue: None,
             avoided: None,
         };
         let reply = self.origins[entry.route.origin_index].fetch(errand).await?;

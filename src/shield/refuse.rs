@@ -61,6 +61,12 @@ pub(super) fn not_held(ask: Ask) -> Answer {
     )
 }
 
+/// More than two segments ahead of a playlist that is followed (rfc8216bis §6.2.5.2).
+pub(super) fn too_far(ask: Ask) -> Answer {
+    let why = "that is more than two segments ahead";
+    say(ask, StatusCode::BAD_REQUEST, why, Outcome::Refused)
+}
+
 /// Too many viewers wait for this key already.
 pub(super) fn crowded(ask: Ask) -> Answer {
     let why = "too many are waiting for this already";

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::Shield;
 use super::ask::Ask;
 use crate::cache::{Head, Object};
-use crate::media::Liveness;
 use crate::media::low_latency::Directives;
-use crate::policy::freshness::Freshness;
-use crate::policy::lifetime::STATE_TARGETS;
+use crate::media::{Facts, Liveness};
+use crate::policy::access::Entry;
+use crate::policy::freshness::{Freshness, freshness};
 
 /// What the newest version that is held makes of directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,34 +25,95 @@ enum Told {
     Waits,
 }
 
+/// What is to be done with a request for a state.
+pub(super) enum State {
+    /// Answered by this version.
+    There(Arc<Object>),
+    /// Refused.
+    TooFar,
+    /// Looked up like anything else.
+    Open,
+}
+
 impl Shield {
-    /// The answer to a request for a state, by the newest version that is held. Where directives mean
-    /// nothing, the request becomes one for the playlist as it is.
-    pub(super) fn state_at_hand(&self, ask: &mut Ask) -> Option<Arc<Object>> {
+    /// What the newest version that is held says to a request for a state. The request is brought to one
+    /// form first, and where directives mean nothing it becomes one for the playlist as it is.
+    pub(super) fn state_at_hand(&self, ask: &mut Ask) -> State {
         if !ask.entry.is_directed() {
-            return None;
+            return State::Open;
         }
-        let (key, kind) = (ask.entry.identity(), ask.entry.kind);
-        let newest = self.cache.lookup(key, kind, || self.upstream(ask)).object?;
-        let told = told(&newest, ask.entry.directives(), ask.now);
-        let taken = ask.directives.is_none() || ask.freshness(&newest) == Freshness::Fresh;
-        if told == Told::Answers && taken {
-            return Some(newest);
+        let Some(newest) = self.newest(&ask.entry, || self.upstream(ask)) else {
+            return State::Open;
+        };
+        let served = ask.freshness(&newest) == Freshness::Fresh
+            || ask.directives.is_none() && is_newest(&newest, ask.now);
+        let asked = ask.entry.directives();
+        if let Some(facts) = segments(&newest) {
+            if is_newest(&newest, ask.now) && is_far(asked, facts) {
+                return State::TooFar;
+            }
+            let read = asked.at(facts);
+            if let Some(entry) = (read != asked).then(|| ask.entry.asking(read)).flatten() {
+                ask.entry = entry;
+            }
         }
-        if told != Told::Waits {
-            ask.entry = ask.entry.plain();
+        match told(&newest, ask.entry.directives()) {
+            Told::Answers if served => return State::There(newest),
+            Told::Waits => {}
+            // A version that is not to be shown as it is answers nobody: what there is now does.
+            Told::Answers | Told::Nothing => ask.entry = ask.entry.plain(),
         }
-        None
+        State::Open
+    }
+
+    fn newest(&self, entry: &Entry, upstream: impl FnOnce() -> HeaderMap) -> Option<Arc<Object>> {
+        let (key, kind) = (entry.identity(), entry.kind);
+        self.cache.lookup(key, kind, upstream).object
+    }
+
+    /// The newest version, if that answers a request for a state and may be shown.
+    pub(super) fn newest_for(
+        &self,
+        entry: &Entry,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Option<Arc<Object>> {
+        let (newest, now) = (self.newest(entry, upstream)?, Instant::now());
+        let fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
+        let served = fresh || is_newest(&newest, now);
+        let answers = told(&newest, entry.directives()) != Told::Waits;
+        (served && answers).then_some(newest)
+    }
+
+    /// By the newest version, a state is asked for that a server has to wait for.
+    pub(super) fn is_near(&self, entry: &Entry) -> bool {
+        let newest = self.newest(entry, HeaderMap::new);
+        let newest = newest.as_deref().and_then(segments);
+        let asked = entry.directives();
+        asked.msn.is_some() && newest.is_some_and(|facts| !is_far(asked, facts))
     }
 }
 
-fn told(object: &Object, asked: Directives, now: Instant) -> Told {
+/// What a version says that lists segments and may be waited for.
+fn segments(object: &Object) -> Option<&Facts> {
+    let facts = facts(object)?;
+    let waits = facts.liveness == Liveness::Live && facts.control.can_block;
+    Some(facts).filter(|_| waits)
+}
+
+fn facts(object: &Object) -> Option<&Facts> {
     let head = &object.head;
-    let facts = head
-        .facts
-        .as_ref()
-        .filter(|_| head.status == StatusCode::OK);
-    let Some(facts) = facts.filter(|facts| !facts.multivariant) else {
+    let facts = head.facts.as_ref();
+    facts.filter(|facts| head.status == StatusCode::OK && !facts.multivariant)
+}
+
+fn is_far(asked: Directives, facts: &Facts) -> bool {
+    let edge = facts.edge.as_ref();
+    let is_far = |msn| edge.is_some_and(|edge| edge.too_far(msn));
+    asked.msn.is_some_and(is_far)
+}
+
+fn told(object: &Object, asked: Directives) -> Told {
+    let Some(facts) = facts(object) else {
         return Told::Waits;
     };
     if facts.liveness == Liveness::Ended {
@@ -68,13 +129,7 @@ fn told(object: &Object, asked: Directives, now: Instant) -> Told {
     if asked.skip.is_some() || !edge.has(msn, asked.part) {
         return Told::Waits;
     }
-    let good = facts.target_duration.unwrap_or_default() * STATE_TARGETS;
-    if head.lifetime.age(now) < good {
-        Told::Answers
-    } else {
-        // It is over long ago: the newest there is answers it better.
-        Told::Nothing
-    }
+    Told::Answers
 }
 
 /// A low-latency playlist that is looked after is the newest there is: the origin is asked for the next

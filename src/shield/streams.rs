@@ -226,8 +226,8 @@ impl Streams {
         })
     }
 
-    /// The manifests that list what lies beside something.
-    fn listing(&self, entry: &Entry) -> Vec<Arc<Watch>> {
+    /// The manifests that list what lies beside something, the last one at the end.
+    pub(super) fn listing(&self, entry: &Entry) -> Vec<Arc<Watch>> {
         let lists = self.lists.lock();
         let listing = lists.places.get(&entry.place()).into_iter().flatten();
         listing.filter_map(Weak::upgrade).collect()
@@ -297,7 +297,9 @@ impl Streams {
 impl Shield {
     /// The origin is expected to hold its answer back until there is something to answer with.
     pub(super) fn is_held_back(&self, entry: &Entry) -> bool {
-        entry.directives().msn.is_some() || self.streams.is_announced(&entry.key, Instant::now())
+        let origin = &self.origins[entry.route.origin_index];
+        origin.holds_back(&entry.target).is_some()
+            || self.streams.is_announced(&entry.key, Instant::now())
     }
 }
 

@@ -11,12 +11,12 @@ use crate::support::shield::{Builder, endpoint_at};
 use crate::support::viewer::Viewer;
 use crate::support::{Gate, Origin, Response, Shield, eventually, get, manifest, segment, status};
 
-const PATH: &str = "/live/index.m3u8";
+pub const PATH: &str = "/live/index.m3u8";
 /// What comes after [`version`] (20, 2).
-const NEXT: &str = "/live/index.m3u8?_HLS_msn=21&_HLS_part=2";
+pub const NEXT: &str = "/live/index.m3u8?_HLS_msn=21&_HLS_part=2";
 
 /// Ten segments of four seconds up to this one, and parts of the one after it.
-fn version(last: u64, parts: u64) -> String {
+pub fn version(last: u64, parts: u64) -> String {
     let first = last - 9;
     let head = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n\
          #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24.0,PART-HOLD-BACK=3.0\n\
@@ -38,7 +38,7 @@ fn version(last: u64, parts: u64) -> String {
 }
 
 /// An origin that has come so far, and answers the next request when the gate opens.
-async fn holding(gate: &Gate) -> Origin {
+pub async fn holding(gate: &Gate) -> Origin {
     let next = manifest(version(20, 3)).cache_control("max-age=1");
     Origin::start()
         .await
@@ -47,7 +47,7 @@ async fn holding(gate: &Gate) -> Origin {
 }
 
 /// Nothing is asked for but what viewers ask for.
-fn passive(origin: &Origin) -> Builder {
+pub fn passive(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).route(|route| {
         route.live.cadence = false;
         route.live.prefetch = false;

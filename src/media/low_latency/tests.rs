@@ -108,6 +108,33 @@ fn a_playlist_has_what_it_lists() {
     assert!(without_parts.has(100, Some(9)));
 }
 
+// rfc8216bis §6.2.5.2.
+#[test]
+fn a_part_that_no_segment_has_is_the_first_of_the_next() {
+    let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n\
+        #EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:7\n\
+        #EXT-X-PART:DURATION=1,URI=\"7.0\"\n#EXT-X-PART:DURATION=1,URI=\"7.1\"\n\
+        #EXTINF:2,\n7.mp4\n#EXT-X-PART:DURATION=1,URI=\"8.0\"\n";
+    let facts = read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts;
+    for (asked, read) in [
+        ((7, Some(1)), (7, Some(1))),
+        ((7, Some(2)), (8, Some(0))),
+        ((8, Some(8)), (8, Some(8))),
+        ((8, Some(9)), (9, Some(0))),
+        ((9, Some(6000)), (10, Some(0))),
+        ((u64::MAX, Some(u64::MAX)), (u64::MAX, Some(0))),
+        ((8, None), (8, None)),
+    ] {
+        let asked = directives(Some(asked.0), asked.1, Some(Skip::Segments));
+        let read = directives(Some(read.0), read.1, Some(Skip::Segments));
+        assert_eq!(asked.at(&facts), read);
+    }
+    let skip = directives(None, None, Some(Skip::Segments));
+    assert_eq!(skip.at(&facts), skip);
+    let edge = facts.edge.unwrap();
+    assert!(!edge.too_far(9) && edge.too_far(10) && edge.too_far(u64::MAX));
+}
+
 const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:4\n\
     #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24,PART-HOLD-BACK=3\n";
 

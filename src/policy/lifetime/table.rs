@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// A state of a low-latency playlist is asked for so many target durations at most.
-pub const STATE_TARGETS: u32 = 6;
+const STATE_TARGETS: u32 = 6;
 
 /// When the origin fails, a live manifest is shown for so many of its periods …
 const STALE_PERIODS: u32 = 3;

@@ -43,7 +43,7 @@ impl Job {
         loop {
             let next = tokio::select! {
                 next = inflow.next() => next,
-                () = self.given_up() => return self.fill.cut(),
+                () = self.given_up(false) => return self.fill.cut(),
             };
             match next {
                 None => return self.fill.finish(),

@@ -35,7 +35,7 @@ pub(super) struct Text {
 }
 
 /// Why there is none.
-enum Refused {
+pub(super) enum Refused {
     /// It did not come.
     Unheard(Failure),
     /// What came is no use; another endpoint may have better.
@@ -113,12 +113,13 @@ impl Job {
     /// The endpoint that is asked last, since it gave something unfit.
     pub(super) fn avoided(&self) -> Option<usize> {
         let manifest = self.entry.kind.is_manifest();
-        let watch = manifest.then(|| self.watched());
-        watch.flatten()?.avoided(Instant::now())
+        let watch = manifest.then(|| self.watched()).flatten();
+        let watch = watch.or_else(|| self.waited_for());
+        watch?.avoided(Instant::now())
     }
 
     /// What another endpoint than this one says.
-    async fn elsewhere(&self, than: usize) -> Option<Reply> {
+    pub(super) async fn elsewhere(&self, than: usize) -> Option<Reply> {
         let origin = &self.shield.origins[self.entry.route.origin_index];
         if !origin.has_others() {
             return None;
@@ -183,7 +184,7 @@ impl Job {
         (sent, if self.held_back { now } else { sent })
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         watch: Option<Arc<Watch>>,
         endpoint: usize,
@@ -219,6 +220,9 @@ impl Job {
             }
         };
         let (shield, news) = (Arc::clone(&self.shield), self.learn(&text, progress));
+        if text.facts().is_some_and(|facts| self.is_state(facts)) {
+            self.outdone(watch.as_deref(), text.reply.outdone);
+        }
         let seen = text.seen;
         let version = self.version(text, lifetime, progress);
         if let Some(watch) = &watch {
@@ -226,6 +230,9 @@ impl Job {
         }
         self.file(version);
         drop(turn);
+        if let Some(watch) = &watch {
+            watch.filed.notify_waiters();
+        }
         if let Some(news) = news {
             let coming = shield.wanted(news.coming);
             if let Some(watch) = &watch {

@@ -91,7 +91,7 @@ impl Job {
         self.fill.cut();
     }
 
-    fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
+    pub(super) fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
         let wait = wait.unwrap_or(self.shield.settings.failure_backoff);
         if !wait.is_zero() {
             self.fill.note(Note {

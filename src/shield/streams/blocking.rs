@@ -29,13 +29,20 @@ impl Look {
 /// periods.
 const FAILED_PERIODS: u32 = 6;
 
+/// A version that is so many parts late has to be looked for elsewhere: players who are as near the edge as
+/// a server lets them have three parts in hand.
+const LATE_PARTS: u32 = 2;
+/// Without parts they have three segments in hand: late is what this part of one is.
+const LATE_SHARE: u32 = 2;
+
 /// What is known of one playlist.
 #[derive(Debug, Default)]
 pub(super) struct Blocking {
     /// What its next version has that the newest one lacks; `None`: its server does not block.
     next: Option<Directives>,
-    /// However quickly the server answers, it is not asked more often.
-    gap: Duration,
+    /// How often it changes: with each part, or else with each segment; and how long segments are.
+    version: Duration,
+    segment: Duration,
     asked: Option<Instant>,
     failed_until: Option<Instant>,
 }
@@ -50,8 +57,8 @@ impl Blocking {
             part: facts.part_target.map(|_| edge.parts),
             skip: None,
         });
-        let version = facts.part_target.or(facts.target_duration);
-        self.gap = version.unwrap_or_default() / 2;
+        self.segment = facts.target_duration.unwrap_or_default();
+        self.version = facts.part_target.unwrap_or(self.segment);
     }
 
     /// The next look, if it is to be a blocking one.
@@ -59,8 +66,37 @@ impl Blocking {
         if self.failed_until.is_some_and(|until| now < until) {
             return None;
         }
-        let from = self.asked.map_or(now, |asked| now.max(asked + self.gap));
+        // However quickly the server answers, it is not asked more often.
+        let gap = self.version / 2;
+        let from = self.asked.map_or(now, |asked| now.max(asked + gap));
         self.next.map(|next| Look::Blocking(from, next))
+    }
+
+    /// After how long a request is held back too long, where the newest version came so long ago: when what it
+    /// asks for is late. Without directives it asks for what was announced, which comes with the next
+    /// version.
+    pub(super) fn overdue(&self, asked: Directives, since: Duration) -> Option<Duration> {
+        const FAR: u64 = 64;
+        let next = self.next?;
+        let ahead = |asked: Option<u64>, next: Option<u64>| {
+            let ahead = asked
+                .unwrap_or_default()
+                .saturating_sub(next.unwrap_or_default());
+            u32::try_from(ahead.min(FAR)).unwrap_or_default()
+        };
+        let asked = if asked.msn.is_some() { asked } else { next };
+        let segments = ahead(asked.msn, next.msn);
+        let due = match asked.part {
+            Some(_) if segments == 0 => self.version * (ahead(asked.part, next.part) + 1),
+            Some(_) => self.segment * segments + self.version * (ahead(asked.part, None) + 1),
+            None => self.segment * (segments + 1),
+        };
+        let late = if self.version < self.segment {
+            self.version * LATE_PARTS
+        } else {
+            self.segment / LATE_SHARE
+        };
+        Some(due.saturating_sub(since) + late)
     }
 
     /// It is asked for.
@@ -119,6 +155,42 @@ mod tests {
         assert_eq!(after(&playlist("HOLD-BACK=12", "")).next(now), None);
         let ended = playlist("CAN-BLOCK-RELOAD=YES", "#EXT-X-ENDLIST\n");
         assert_eq!(after(&ended).next(now), None);
+    }
+
+    #[test]
+    fn what_is_held_back_is_late_two_parts_after_it_is_due() {
+        let asked = |query| Directives::of(query).unwrap();
+        let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        let overdue = |query, since| blocking.overdue(asked(query), since);
+        for (query, due) in [
+            ("_HLS_msn=8&_HLS_part=1", 1),
+            ("", 1),
+            ("_HLS_msn=8&_HLS_part=3", 3),
+            ("_HLS_msn=8", 4),
+            ("_HLS_msn=9&_HLS_part=0", 5),
+            ("_HLS_msn=9", 8),
+        ] {
+            assert_eq!(
+                overdue(query, Duration::ZERO),
+                Some((due + 2) * SECOND),
+                "{query}"
+            );
+        }
+        assert_eq!(overdue("", SECOND / 2), Some(SECOND * 5 / 2));
+        assert_eq!(overdue("", 60 * SECOND), Some(2 * SECOND));
+        let whole = playlist("CAN-BLOCK-RELOAD=YES", "").clone();
+        let whole = Facts {
+            part_target: None,
+            ..whole
+        };
+        assert_eq!(
+            after(&whole).overdue(asked("_HLS_msn=8"), SECOND),
+            Some(5 * SECOND)
+        );
+        assert_eq!(
+            after(&playlist("", "")).overdue(asked("_HLS_msn=8"), SECOND),
+            None
+        );
     }
 
     #[test]

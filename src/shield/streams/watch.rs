@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
 use super::news::News;
 use super::stream::Stream;
 use crate::cache::Attention;
+use crate::media::low_latency::Directives;
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
@@ -22,8 +24,11 @@ use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
 const UNASKED_SEGMENTS: u32 = 3;
-/// An endpoint that gave something unfit is asked last for so many segments' time.
+/// An endpoint that gave something unfit is asked last for so many segments' time; for twice as long
+/// each time when it does so again within as long …
 const AVOIDED_SEGMENTS: u32 = 5;
+/// … but no longer than this.
+const AVOIDED_MAX: Duration = Duration::from_mins(10);
 /// Within so many segments' time all manifests of a stream tell that the packager began anew.
 const RESTARTED_SEGMENTS: u32 = 4;
 /// No manifest is left alone for longer than this counts as a segment.
@@ -39,6 +44,8 @@ pub(in crate::shield) struct Watch {
     pub(super) stream: Arc<Stream>,
     /// Somebody foresees what its clock says.
     pub(super) foreseen: AtomicBool,
+    /// Tells those who wait for a version when one is filed, whoever asked for it.
+    pub(in crate::shield) filed: Notify,
     course: Mutex<Course>,
     /// Versions are shown one after the other.
     turn: Mutex<()>,
@@ -53,7 +60,7 @@ pub(super) struct Course {
     pub(super) segment: Duration,
     /// When the version that is shown was found.
     found: Instant,
-    avoided: Option<(usize, Instant)>,
+    avoided: Option<Avoided>,
     good_until: Option<Instant>,
     /// Not looked at before: the last look failed, or was a moment ago.
     rests_until: Instant,
@@ -77,6 +84,26 @@ pub(super) struct Course {
     /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
     /// in that viewer's name, and is not made without him.
     asked_with: Option<Arc<HeaderMap>>,
+}
+
+/// An endpoint that is asked last, until when and for how long.
+struct Avoided {
+    endpoint: usize,
+    until: Instant,
+    span: Duration,
+}
+
+impl Avoided {
+    /// For how long it is asked last now, if no longer than the least has been given it.
+    fn span_again(&self, least: Duration, now: Instant) -> Duration {
+        if now < self.until {
+            self.span
+        } else if now < self.until + self.span {
+            (self.span * 2).min(AVOIDED_MAX)
+        } else {
+            least
+        }
+    }
 }
 
 /// How long it takes to change, at the most, if all is well.
@@ -118,6 +145,7 @@ impl Watch {
                 asked_with: None,
             }),
             turn: Mutex::default(),
+            filed: Notify::new(),
         }
     }
 
@@ -169,15 +197,33 @@ impl Watch {
     /// An endpoint gave something that is not for viewers: others are asked first for a while.
     pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) {
         let mut course = self.course.lock();
-        let until = now + course.segment * AVOIDED_SEGMENTS;
-        course.avoided = Some((endpoint, until));
+        let least = course.segment * AVOIDED_SEGMENTS;
+        let span = match &course.avoided {
+            Some(before) if before.endpoint == endpoint => before.span_again(least, now),
+            _ => least,
+        };
+        course.avoided = Some(Avoided {
+            endpoint,
+            until: now + span,
+            span,
+        });
     }
 
     pub(in crate::shield) fn avoided(&self, now: Instant) -> Option<usize> {
-        let avoided = self.course.lock().avoided;
+        let course = self.course.lock();
+        let avoided = course.avoided.as_ref();
         avoided
-            .filter(|(_, until)| *until > now)
-            .map(|(endpoint, _)| endpoint)
+            .filter(|avoided| avoided.until > now)
+            .map(|avoided| avoided.endpoint)
+    }
+
+    /// After how long a request for a state of it, or for what it announces, is held back too long.
+    pub(in crate::shield) fn overdue(&self, asked: Directives, now: Instant) -> Option<Duration> {
+        let course = self.course.lock();
+        let newest = course.taken.unwrap_or(course.found);
+        course
+            .blocking
+            .overdue(asked, now.saturating_duration_since(newest))
     }
 
     /// The origin says that it has not changed for longer than it may: it stands still, and knows.
@@ -363,5 +409,29 @@ impl Course {
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
         self.period / SHARE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_avoided_time_and_again_is_so_for_longer() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let avoided = |span| Avoided {
+            endpoint: 0,
+            until: now,
+            span,
+        };
+        let again = |span, later| avoided(span).span_again(20 * second, now + later);
+        assert_eq!(again(20 * second, second), 40 * second);
+        assert_eq!(again(20 * second, 21 * second), 20 * second);
+        assert_eq!(again(400 * second, second), AVOIDED_MAX);
+        let meanwhile = Avoided {
+            until: now + second,
+            ..avoided(40 * second)
+        };
+        assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
     }
 }

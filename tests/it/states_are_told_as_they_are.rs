@@ -1,0 +1,191 @@
+//! A state of a low-latency playlist is what the origin said of it, for as long as that says so; and nobody can
+//! make states up.
+
+use crate::low_latency_hls::{NEXT, PATH, holding, passive, version};
+
+use crate::support::{Gate, Origin, Shield, get, manifest, reply, segment, status};
+
+/// An origin that gives up waiting answers with what there is. That is no answer to who comes later.
+#[tokio::test]
+async fn an_answer_before_its_time_is_for_those_who_waited() {
+    let now = || manifest(version(20, 2)).cache_control("max-age=1");
+    let early = now().then(status(503));
+    let origin = Origin::start().await.on(PATH, now()).on(NEXT, early);
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    shield.get(NEXT).await.is_whole(version(20, 2));
+    let failed = |answer: &crate::support::Response| answer.status == 503;
+    shield.until(get(NEXT), failed).await;
+    shield.get(PATH).await.is_whole(version(20, 2));
+}
+
+/// Manifests are asked for in plain text: what they would vary on is the same for everyone.
+#[tokio::test]
+async fn a_playlist_that_could_be_coded_is_one_all_the_same() {
+    let vary = |text: String| {
+        let reply = manifest(text).cache_control("max-age=2");
+        reply.header("Vary", "Accept-Encoding")
+    };
+    let origin = Origin::start()
+        .await
+        .on(PATH, vary(version(20, 2)))
+        .on(NEXT, vary(version(20, 3)));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    let older = format!("{PATH}?_HLS_msn=21&_HLS_part=1");
+    for target in [PATH, &older] {
+        let answer = shield.get(target).await;
+        answer.is_whole(version(20, 3));
+        assert!(answer.is_hit(), "{answer:?}");
+        assert_eq!(answer.header("vary"), Some("Accept-Encoding"));
+    }
+    let coded = shield.ask(get(PATH).header("accept-encoding", "gzip"));
+    assert_eq!(coded.await.header("content-encoding"), Some("gzip"));
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+#[tokio::test]
+async fn made_up_parts_are_one_request() {
+    let gate = Gate::new();
+    let first_of_next = "/live/index.m3u8?_HLS_msn=22&_HLS_part=0";
+    let origin = holding(&gate).await;
+    let next = manifest(version(21, 1)).cache_control("max-age=1");
+    origin.now(first_of_next, next.hold_head(&gate));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    let mut crowds = Vec::new();
+    for part in [100, 2000, 6000] {
+        let made_up = get(&format!("{PATH}?_HLS_msn=21&_HLS_part={part}"));
+        crowds.push(shield.crowd(1, made_up).await);
+    }
+    gate.wait_arrived(1).await;
+    gate.open();
+    for crowd in crowds {
+        crowd.answers().await[0].is_whole(version(21, 1));
+    }
+    assert_eq!((origin.hits(first_of_next), origin.hits(PATH)), (1, 2));
+}
+
+/// While a playlist is followed nobody need ask the origin how far it has come.
+#[tokio::test]
+async fn what_is_too_far_ahead_is_refused_here() {
+    let gate = Gate::new();
+    let far = "/live/index.m3u8?_HLS_msn=23&_HLS_part=0";
+    let slow = |parts| version(20, parts).replace("PART-TARGET=1.0", "PART-TARGET=4.0");
+    let overdue = manifest(slow(2)).cache_control("max-age=2").age(2);
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue)
+        .on(NEXT, manifest(slow(3)).hold_head(&gate))
+        .on(far, status(404));
+    let shield = Shield::in_front_of(&origin).start().await;
+    // The first is answered, the second has it refreshed, and from then on it is followed.
+    shield.get(PATH).await;
+    shield.get(PATH).await;
+    gate.wait_arrived(1).await;
+    assert_eq!(shield.get(far).await.status, 400);
+    assert_eq!(origin.hits(far), 0);
+}
+
+/// What is held back for nobody would keep others from waiting.
+#[tokio::test]
+async fn who_leaves_is_not_waited_for() {
+    let gate = Gate::new();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    let leaving = shield.crowd(2, get(NEXT)).await;
+    gate.wait_arrived(1).await;
+    drop(leaving);
+    origin.wait_abandoned(1).await;
+    shield
+        .wait_gauge("seawall_origin_held_back", |held| held == 0)
+        .await;
+}
+
+/// The origin reads a directive whose name has escapes in it, and holds it back.
+#[tokio::test]
+async fn a_directive_in_disguise_takes_nobodys_place() {
+    let gate = Gate::new();
+    let disguised = "/live/index.m3u8?%5FHLS_msn=21&_HLS_part=2";
+    let next = manifest(version(20, 3)).cache_control("max-age=1");
+    let origin = Origin::start()
+        .await
+        .on(disguised, next.hold_head(&gate))
+        .on("/live/20.mp4", segment("media"));
+    let shield = passive(&origin)
+        .origin(|group| group.concurrency_max = 1)
+        .start()
+        .await;
+    let waiting = shield.crowd(1, get(disguised)).await;
+    gate.wait_arrived(1).await;
+    shield.get("/live/20.mp4").await.is_whole("media");
+    gate.open();
+    waiting.answers().await[0].is_whole(version(20, 3));
+}
+
+/// A pace is kept by what is held back too; but that takes no place, not for a moment.
+#[tokio::test]
+async fn with_a_pace_nobodys_place_is_taken_either() {
+    let gate = Gate::new();
+    let origin = holding(&gate)
+        .await
+        .on("/live/20.mp4", segment("media").hold_head(&gate));
+    let shield = passive(&origin)
+        .origin(|group| {
+            group.concurrency_max = 1;
+            group.requests_per_second_max = Some(1000);
+        })
+        .start()
+        .await;
+    shield.get(PATH).await;
+    let media = shield.crowd(1, get("/live/20.mp4")).await;
+    gate.wait_arrived(1).await;
+    let waiting = shield.crowd(1, get(NEXT)).await;
+    gate.wait_arrived(2).await;
+    gate.open();
+    media.answers().await[0].is_whole("media");
+    waiting.answers().await[0].is_whole(version(20, 3));
+}
+
+/// Where the origin wants to be asked each time, a state is no exception.
+#[tokio::test]
+async fn what_the_origin_wants_asked_is_asked() {
+    let asked = |text: String| manifest(text).cache_control("no-cache");
+    let origin = Origin::start()
+        .await
+        .on(PATH, asked(version(20, 3)))
+        .on(NEXT, asked(version(20, 3)));
+    let shield = passive(&origin).start().await;
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    let older = format!("{PATH}?_HLS_msn=21&_HLS_part=1");
+    for hits in 2..4 {
+        let answer = shield.get(&older).await;
+        answer.is_whole(version(20, 3));
+        assert!(!answer.is_hit(), "{answer:?}");
+        assert_eq!(origin.hits(PATH), hits);
+    }
+}
+
+/// Parts of a large segment lie far into it.
+#[tokio::test]
+async fn a_range_far_into_what_grows_is_waited_for() {
+    const PIECE: usize = 3 << 20;
+    let gate = Gate::new();
+    let piece = |letter: u8| vec![letter; PIECE];
+    let growing = reply()
+        .content_type("video/mp4")
+        .chunked()
+        .send(piece(b'a'))
+        .send(piece(b'b'))
+        .send(piece(b'c'))
+        .send(piece(b'd'))
+        .hold(&gate);
+    let origin = Origin::start().await.on("/live/21.mp4", growing);
+    let shield = passive(&origin).start().await;
+    let first = 3 * PIECE;
+    let ask = get("/live/21.mp4").range(&format!("{first}-{}", first + 9));
+    shield.ask(ask).await.is(206, "dddddddddd");
+    gate.open();
+}

@@ -24,6 +24,8 @@ pub struct Arguments {
     pub live_seconds: u64,
     /// How long the live stream's origin thinks, in milliseconds.
     pub thinks_millis: u64,
+    /// Of the servers of a live stream, only this one.
+    pub only: Option<String>,
     /// The program to measure, where it is not the one built with this bench.
     pub program: Option<PathBuf>,
     /// What to run, in this order.
@@ -51,7 +53,7 @@ impl Arguments {
 pub fn help() -> String {
     let mut text = String::from(
         "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--players P]\n    \
-         [--live-seconds S] [--thinks MS] [--program FILE] [SCENARIO…]\n\n\
+         [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
          Starts the shield, and nginx if it is installed, in front of an origin of its own, and\n\
          measures both in turns. Nothing passes or fails: it only tells.\n\n  \
          --rounds N      how often each scenario is run on each server [3]\n  \
@@ -60,6 +62,7 @@ pub fn help() -> String {
          --players P     how many watch a live stream [200]\n  \
          --live-seconds S  for how long of that everything is counted [20]\n  \
          --thinks MS     how long the live stream's origin takes to answer [40]\n  \
+         --only SERVER   of the servers of a live stream: seawall, passive, nginx or varnish\n  \
          --program FILE  a seawall built elsewhere, such as target/release/seawall\n\nScenarios:\n",
     );
     for scenario in Scenario::ALL {
@@ -77,6 +80,7 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
         players: 200,
         live_seconds: 20,
         thinks_millis: 40,
+        only: None,
         program: None,
         scenarios: Vec::new(),
     };
@@ -100,6 +104,7 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
                 let millis = millis.with_context(|| format!("{value} is not a number"))?;
                 arguments.thinks_millis = millis;
             }
+            "--only" => arguments.only = Some(value()?),
             "--program" => arguments.program = Some(value()?.into()),
             // What `cargo bench` says to every bench.
             "--bench" => {}

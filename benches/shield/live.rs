@@ -80,6 +80,25 @@ pub struct Evening {
     pub cpu_seconds: f64,
 }
 
+impl Evening {
+    /// What counts of what was seen.
+    pub fn counted(&self) -> Vec<&Note> {
+        let counted = |note: &&Note| note.answered >= self.from && note.asked < self.until;
+        self.notes.iter().filter(counted).collect()
+    }
+
+    /// Segments that were made in the time that counts, in each rendition.
+    pub fn new_segments(&self) -> u64 {
+        let broadcast = self.origin.broadcast();
+        broadcast.segments(self.until) - broadcast.segments(self.from)
+    }
+
+    /// Processor time of the server for each answer, in microseconds.
+    pub fn cpu_micros(&self, answers: usize) -> String {
+        format!("{:.1}", self.cpu_seconds * 1e6 / answers.max(1) as f64)
+    }
+}
+
 /// Requests at the origin.
 #[derive(Clone, Copy, Default)]
 pub struct Asked {
@@ -121,37 +140,48 @@ pub enum Who {
 impl Who {
     const ALL: [Who; 4] = [Who::Seawall, Who::Passive, Who::Nginx, Who::Varnish];
 
+    fn name(self) -> &'static str {
+        match self {
+            Who::Seawall => "seawall",
+            Who::Passive => "passive",
+            Who::Nginx => "nginx",
+            Who::Varnish => "varnish",
+        }
+    }
+
     async fn start(self, setting: &Setting<'_>, stage: &Stage) -> anyhow::Result<Option<Server>> {
         /// What the shield does ahead of viewers, turned off.
         const PASSIVE: &str = "[[route]]\norigin = \"bench\"\n\
                                live = { cadence = false, prefetch = false }\n";
         Ok(match self {
             Who::Seawall => Some(Server::seawall(setting, &stage.program, "").await?),
-            Who::Passive => {
-                let mut server = Server::seawall(setting, &stage.program, PASSIVE).await?;
-                server.name = "  passive";
-                Some(server)
-            }
+            Who::Passive => Some(Server::seawall(setting, &stage.program, PASSIVE).await?),
             Who::Nginx => Server::nginx(setting).await?,
             Who::Varnish => Server::varnish(setting).await?,
         })
     }
 }
 
-/// Shows a programme through every server there is, one after the other, and tells of each.
-pub async fn compare(stage: &Stage, programme: Programme) -> anyhow::Result<String> {
+/// Shows a programme through every server there is, or one, one after the other, and tells of each.
+pub async fn compare(
+    stage: &Stage,
+    programme: Programme,
+    only: Option<&str>,
+) -> anyhow::Result<String> {
     let low_latency = programme.form.is_low_latency_hls();
     let mut table = if low_latency {
         low_latency::table()
     } else {
         whole::table()
     };
-    for who in Who::ALL {
-        let Some((name, evening)) = evening(stage, who, programme).await? else {
+    let wanted = |who: &Who| only.is_none_or(|only| only == who.name());
+    for who in Who::ALL.into_iter().filter(wanted) {
+        let name = who.name();
+        let Some(evening) = evening(stage, who, programme).await? else {
             continue;
         };
         table.row(if low_latency {
-            low_latency::row(name, programme, &evening)
+            low_latency::row(name, &evening)
         } else {
             whole::row(name, programme, &evening)
         });
@@ -165,11 +195,7 @@ pub async fn compare(stage: &Stage, programme: Programme) -> anyhow::Result<Stri
     Ok(format!("{told}\n\n{}", table.text()))
 }
 
-async fn evening(
-    stage: &Stage,
-    who: Who,
-    programme: Programme,
-) -> anyhow::Result<Option<(&'static str, Evening)>> {
+async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Result<Option<Evening>> {
     let clock = Clock::real();
     let plan = Plan::from(clock.now().saturating_sub(ON_AIR))
         .segment_seconds(programme.segment.as_secs())
@@ -218,20 +244,16 @@ async fn evening(
     let asked = Asked::of(&origin).since(asked);
     let cpu_seconds = server.program.cpu_seconds() - cpu;
     players.shutdown().await;
-    let name = server.name;
     drop(server);
-    Ok(Some((
-        name,
-        Evening {
-            notes: notes.taken(),
-            straight: straight.taken(),
-            origin,
-            from,
-            until,
-            asked,
-            cpu_seconds,
-        },
-    )))
+    Ok(Some(Evening {
+        notes: notes.taken(),
+        straight: straight.taken(),
+        origin,
+        from,
+        until,
+        asked,
+        cpu_seconds,
+    }))
 }
 
 /// What players tell.

@@ -1,4 +1,5 @@
-//! What does the shield cost, end to end, and how does it fare beside nginx?
+//! What does the shield cost, end to end, how does a live audience fare, and how is that beside nginx and
+//! Varnish?
 //!
 //! The real program in a process of its own, real sockets on the loopback interface, the server on
 //! one core and everything else on another. What counts is the server's processor time for a
@@ -137,7 +138,9 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
                 Scenario::Herd => stage.herd(&mut results).await,
                 Scenario::Live | Scenario::LowLatency => {
                     let programme = arguments.programme(scenario);
-                    results.note_live(live::compare(&stage, programme).await?);
+                    results.note_live(
+                        live::compare(&stage, programme, arguments.only.as_deref()).await?,
+                    );
                 }
                 _ => {
                     let lasting = Duration::from_secs(arguments.seconds);

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use clap::Args;
 
 use super::logging::{self, LogFormat};
 use crate::config::{self, Config};
-use crate::demo::{Clock, Form, Origin, Plan, USAGE};
+use crate::demo::{Clock, Form, Origin, Plan, Player, Rendition, USAGE};
 
 /// Show it on this machine.
 #[derive(Debug, Args)]
@@ -62,6 +63,15 @@ pub(super) struct Demo {
     #[arg(long, value_name = "TIMES", default_value = "1", value_parser = speed)]
     speed: f64,
 
+    /// How many players watch, of all forms in turn: for something to see in the metrics
+    #[arg(
+        long,
+        value_name = "PLAYERS",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u16).range(..=PLAYERS_MAX)
+    )]
+    viewers: u16,
+
     /// How to write the log [default: text on a terminal, else json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log: Option<LogFormat>,
@@ -69,6 +79,9 @@ pub(super) struct Demo {
 
 /// How long the stream has been on the air when the demo begins: longer than any window.
 const ON_AIR: Duration = Duration::from_mins(5);
+
+/// More would measure this machine and not the shield.
+const PLAYERS_MAX: i64 = 2000;
 
 /// Nobody's evening is spoilt when a demo ends.
 const DRAIN_MAX: Duration = Duration::from_millis(200);
@@ -114,6 +127,9 @@ impl Demo {
             let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let viewers = viewers.first().copied().unwrap_or(anywhere);
             print!("{}", self.told(viewers, &first, &second));
+            for player in self.audience(viewers, first.clock()) {
+                runtime.spawn(player.watch());
+            }
         })?;
         runtime.shutdown_background();
         Ok(())
@@ -135,6 +151,22 @@ impl Demo {
         Ok(Config {
             drain_max: DRAIN_MAX,
             ..config
+        })
+    }
+
+    /// Players of every form and rendition in turn.
+    fn audience(&self, door: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
+        let renditions = |form: Form| Rendition::ALL.into_iter().filter(move |one| form.has(*one));
+        let forms = Form::ALL.into_iter();
+        let seats = forms.flat_map(move |form| renditions(form).map(move |one| (form, one)));
+        let clock = clock.clone();
+        let taken = seats.cycle().take(self.viewers.into());
+        taken.map(move |(form, rendition)| Player {
+            door,
+            form,
+            rendition,
+            clock: clock.clone(),
+            told: Arc::new(|_| {}),
         })
     }
 
@@ -208,5 +240,16 @@ mod tests {
             assert!(told.contains(&url), "{told}");
         }
         assert!(told.contains(&format!("{}/control?heal", second.url())));
+        assert_eq!(demo.audience(demo.listen, first.clock()).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn every_form_has_its_players() {
+        let Line { demo } = Line::parse_from(["demo", "--viewers", "40"]);
+        let players: Vec<_> = demo.audience(demo.listen, &Clock::real()).collect();
+        assert_eq!(players.len(), 40);
+        for form in Form::ALL {
+            assert!(players.iter().any(|player| player.form == form), "{form:?}");
+        }
     }
 }

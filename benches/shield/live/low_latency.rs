@@ -43,9 +43,8 @@ pub fn table() -> Table {
 /// A version: a rendition's playlist as it was when a part came.
 type Version = (Rendition, u64, u64);
 
-pub fn row(name: &'static str, _: Programme, evening: &Evening) -> Vec<String> {
-    let counted = |note: &&Note| note.answered >= evening.from && note.asked < evening.until;
-    let notes: Vec<&Note> = evening.notes.iter().filter(counted).collect();
+pub fn row(name: &'static str, evening: &Evening) -> Vec<String> {
+    let notes = evening.counted();
     let waits = waits_by_version(&evening.notes, evening);
     let straight = waits_by_version(&evening.straight, evening);
     let mut first = Vec::new();
@@ -76,15 +75,14 @@ pub fn row(name: &'static str, _: Programme, evening: &Evening) -> Vec<String> {
         all.told(99),
         parts.median(),
         parts.told(99),
-        format!("{:.1}", evening.cpu_seconds * 1e6 / answers.max(1) as f64),
+        evening.cpu_micros(answers),
     ]
 }
 
 /// Parts of all renditions that were made in the time that counts.
 fn made(evening: &Evening) -> u64 {
-    let broadcast = evening.origin.broadcast();
-    let new = broadcast.segments(evening.until) - broadcast.segments(evening.from);
-    new * broadcast.parts_per_segment() * Rendition::ALL.len() as u64
+    let parts = evening.origin.broadcast().parts_per_segment();
+    evening.new_segments() * parts * Rendition::ALL.len() as u64
 }
 
 /// When those who waited for a version had it.

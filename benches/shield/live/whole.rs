@@ -16,7 +16,8 @@ pub fn told(programme: Programme) -> String {
     format!(
         "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. The floor: each\n\
          version of each playlist and each segment once. Old: for how long a newer version had been out\n\
-         when a playlist arrived, on average, and as a share of a segment beyond the origin's own time.",
+         when a playlist arrived, on average, and as a share of a segment beyond the origin's own time.\n\
+         There: segments that were there when their first viewer asked.",
         programme.players,
         Rendition::ALL.len(),
         programme.segment.as_secs(),
@@ -40,6 +41,7 @@ pub fn table() -> Table {
         "old ms",
         "beyond",
         "out of date",
+        "there",
         "first viewer p50",
         "p99/max",
         "CPU µs",
@@ -47,8 +49,7 @@ pub fn table() -> Table {
 }
 
 pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<String> {
-    let counted = |note: &&Note| note.answered >= evening.from && note.asked < evening.until;
-    let notes: Vec<&Note> = evening.notes.iter().filter(counted).collect();
+    let notes = evening.counted();
     let playlists: Vec<&Note> = notes
         .iter()
         .copied()
@@ -80,17 +81,16 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
             100.0 * beyond.mean().as_secs_f64() / programme.segment.as_secs_f64()
         ),
         percent(outdated, beyond.count()),
+        percent(first.count() - first.over(NOTICED), first.count()),
         first.median(),
         first.told(99),
-        format!("{:.1}", evening.cpu_seconds * 1e6 / answers.max(1) as f64),
+        evening.cpu_micros(answers),
     ]
 }
 
 /// New versions, and new segments, of each rendition.
 fn floor(evening: &Evening) -> u64 {
-    let broadcast = evening.origin.broadcast();
-    let new = broadcast.segments(evening.until) - broadcast.segments(evening.from);
-    2 * new * Rendition::ALL.len() as u64
+    2 * evening.new_segments() * Rendition::ALL.len() as u64
 }
 
 /// For how long a newer version had been out.

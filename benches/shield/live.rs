@@ -3,6 +3,7 @@
 //! The origin is the demo's, in this process, as are the players: one clock tells when a version was
 //! there and when each of them had it. Each server gets a stream of its own, and an empty memory.
 
+mod alone;
 mod figures;
 mod low_latency;
 mod whole;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use seawall::demo::{Clock, Form, Origin, Place, Plan, Player, Rendition, Sight, Utc};
+use seawall::demo::{Broadcast, Clock, Form, Origin, Place, Plan, Player, Rendition, Sight, Utc};
 use tokio::task::JoinSet;
 
 use crate::Stage;
@@ -21,6 +22,8 @@ use crate::server::{Server, Setting};
 
 /// How long the stream has been on the air: longer than any window.
 const ON_AIR: Duration = Duration::from_mins(5);
+/// What the demo's origin has for whoever asks whether it is there.
+const READY: &str = "/time";
 /// Before anything is counted, so many segments' time goes by: by then all are watching.
 const WARM_UP_SEGMENTS: u32 = 3;
 
@@ -66,16 +69,16 @@ impl Note {
 
 /// What came of one server's audience.
 pub struct Evening {
-    pub origin: Origin,
+    pub broadcast: Broadcast,
     /// Everything that was seen, in the order of the answers.
     pub notes: Vec<Note>,
-    /// The same of one player a rendition straight at the origin.
-    pub straight: Vec<Note>,
     /// What counts began and ended then.
     pub from: Utc,
     pub until: Utc,
     /// Requests at the origin in that time, by kind.
     pub asked: Asked,
+    /// Media that it was asked for more than once.
+    pub twice: usize,
     /// Processor time of the server in that time.
     pub cpu_seconds: f64,
 }
@@ -89,7 +92,7 @@ impl Evening {
 
     /// Segments that were made in the time that counts, in each rendition.
     pub fn new_segments(&self) -> u64 {
-        let broadcast = self.origin.broadcast();
+        let broadcast = &self.broadcast;
         broadcast.segments(self.until) - broadcast.segments(self.from)
     }
 
@@ -135,10 +138,18 @@ pub enum Who {
     Passive,
     Nginx,
     Varnish,
+    /// The origin itself, as what the others are measured against.
+    Origin,
 }
 
 impl Who {
-    const ALL: [Who; 4] = [Who::Seawall, Who::Passive, Who::Nginx, Who::Varnish];
+    const ALL: [Who; 5] = [
+        Who::Seawall,
+        Who::Passive,
+        Who::Nginx,
+        Who::Varnish,
+        Who::Origin,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -146,6 +157,7 @@ impl Who {
             Who::Passive => "passive",
             Who::Nginx => "nginx",
             Who::Varnish => "varnish",
+            Who::Origin => "origin",
         }
     }
 
@@ -158,6 +170,7 @@ impl Who {
             Who::Passive => Some(Server::seawall(setting, &stage.program, PASSIVE).await?),
             Who::Nginx => Server::nginx(setting).await?,
             Who::Varnish => Server::varnish(setting).await?,
+            Who::Origin => None,
         })
     }
 }
@@ -196,30 +209,39 @@ pub async fn compare(
 }
 
 async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Result<Option<Evening>> {
+    let folder = tempfile::tempdir_in(stage.folder.path())?;
+    if who == Who::Origin {
+        let alone = alone::start(stage, folder.path(), programme).await?;
+        let watched = watched(&alone.server, &alone.broadcast, None, programme).await;
+        return Ok(Some(watched));
+    }
     let clock = Clock::real();
     let plan = Plan::from(clock.now().saturating_sub(ON_AIR))
         .segment_seconds(programme.segment.as_secs())
         .part_thirds(1);
-    let origin = Origin::start(plan, clock.clone()).context("no origin")?;
-    let twin = origin.twin(0).context("no second origin")?;
-    for origin in [&origin, &twin] {
-        origin
-            .control()
-            .set(|faults| faults.slow = programme.thinks);
-    }
-    let folder = tempfile::tempdir_in(stage.folder.path())?;
-    let setting = stage.setting(folder.path(), origin.address(), "/time");
+    let origin = Origin::start(plan, clock).context("no origin")?;
+    let thinks = programme.thinks;
+    origin.control().set(|faults| faults.slow = thinks);
+    let setting = stage.setting(folder.path(), origin.address(), READY);
     let Some(server) = who.start(&setting, stage).await? else {
         return Ok(None);
     };
+    let broadcast = origin.broadcast().clone();
+    let watched = watched(&server, &broadcast, Some(&origin), programme).await;
+    Ok(Some(watched))
+}
 
-    let (notes, straight) = (Notes::default(), Notes::default());
+/// An audience comes, and what it sees is noted.
+async fn watched(
+    server: &Server,
+    broadcast: &Broadcast,
+    origin: Option<&Origin>,
+    programme: Programme,
+) -> Evening {
+    let clock = Clock::real();
+    let notes = Notes::default();
     let mut players = JoinSet::new();
     let segment = programme.segment;
-    for rendition in Rendition::ALL {
-        let player = player(twin.address(), programme.form, rendition, &clock, &straight);
-        players.spawn(player.watch());
-    }
     for number in 0..programme.players {
         let rendition = Rendition::ALL[number % Rendition::ALL.len()];
         let player = player(server.plain, programme.form, rendition, &clock, &notes);
@@ -233,27 +255,26 @@ async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Resul
     }
 
     // From the middle of a segment to the middle of another.
-    let broadcast = origin.broadcast();
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
     let from = broadcast.segment_due(first) + segment / 2;
     clock.until(from).await;
-    let (asked, cpu) = (Asked::of(&origin), server.program.cpu_seconds());
+    let asked = origin.map(Asked::of).unwrap_or_default();
+    let cpu = server.program.cpu_seconds();
     let segments = (programme.lasts.as_secs_f64() / segment.as_secs_f64()).round();
     let until = from + segment.mul_f64(segments);
     clock.until(until).await;
-    let asked = Asked::of(&origin).since(asked);
+    let asked = origin.map(Asked::of).unwrap_or_default().since(asked);
     let cpu_seconds = server.program.cpu_seconds() - cpu;
     players.shutdown().await;
-    drop(server);
-    Ok(Some(Evening {
+    Evening {
+        broadcast: broadcast.clone(),
         notes: notes.taken(),
-        straight: straight.taken(),
-        origin,
         from,
         until,
         asked,
+        twice: origin.map_or(0, |origin| origin.tally().duplicates().len()),
         cpu_seconds,
-    }))
+    }
 }
 
 /// What players tell.

@@ -130,7 +130,8 @@ impl Server {
         Ok(Some(server))
     }
 
-    async fn start(
+    /// Starts anything that answers.
+    pub async fn start(
         name: &'static str,
         command: Command,
         setting: &Setting<'_>,
@@ -164,7 +165,7 @@ impl Server {
 }
 
 /// Addresses nobody listens on. Held all at once, so that they differ.
-fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
+pub fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     let listeners: Vec<_> = (0..N)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
         .collect::<Result<_, _>>()

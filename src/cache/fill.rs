@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::flight::{Chunk, Flight, Growing, Stage, State, Verdict};
-use super::{Found, Head, Inner, Note, Object, Stored, registry};
+use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
 use crate::policy::vary::Vary;
 
 /// Should the producer go on?
@@ -55,6 +55,11 @@ impl Fill {
     /// The request headers this fill was started with.
     pub fn upstream(&self) -> &HeaderMap {
         &self.flight.upstream
+    }
+
+    /// What it brings is of an epoch, after whose end nobody joins it any more.
+    pub fn belongs(&self, tie: &Tie) {
+        self.flight.state().tie = Some(tie.clone());
     }
 
     /// Tells which request headers chose the answer, before it is published. An answer that names none

@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::store::Place;
-use super::{Found, Head, Object};
+use super::{Found, Head, Object, Tie};
 use crate::policy::vary::Vary;
 
 /// How a fill ended, for those who wait.
@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) place: Option<Place>,
     /// Purged meanwhile: the result must not be stored. Guarded by the registry's lock too.
     pub(super) doomed: bool,
+    /// What it brings is of this epoch.
+    pub(super) tie: Option<Tie>,
     wakers: Vec<Waker>,
     /// Grows with each wake-up, so that a follower knows whether its waker is still filed.
     round: u64,
@@ -153,6 +155,7 @@ impl Flight {
                 vary: Vary::Nothing,
                 place: None,
                 doomed: false,
+                tie: None,
                 wakers: Vec::new(),
                 round: 0,
                 seats: Vec::new(),
@@ -161,6 +164,11 @@ impl Flight {
             }),
             producer: Notify::new(),
         }
+    }
+
+    /// What it brings is for those who come now, and not only for those who came before a restart.
+    pub(super) fn is_current(&self) -> bool {
+        self.state().tie.as_ref().is_none_or(Tie::holds)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

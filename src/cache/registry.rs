@@ -94,7 +94,8 @@ impl Registry {
 pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> Joined {
     let counts = &inner.registry.counts;
     let mut shard = inner.registry.shard(&found.slot);
-    if let Some(flight) = shard.get(&found.slot) {
+    let flight = shard.get(&found.slot);
+    if let Some(flight) = flight.filter(|flight| flight.is_current()) {
         if flight.state().seated() >= inner.settings.waiters_max {
             counts.crowded.fetch_add(1, Ordering::Relaxed);
             return Joined::Crowded;
@@ -118,7 +119,8 @@ pub(super) fn lead(
     upstream: impl FnOnce() -> HeaderMap,
 ) -> Option<Fill> {
     let mut shard = inner.registry.shard(&found.slot);
-    if shard.contains_key(&found.slot) || inner.store.newer(found).is_some() {
+    let flight = shard.get(&found.slot);
+    if flight.is_some_and(|flight| flight.is_current()) || inner.store.newer(found).is_some() {
         return None;
     }
     Some(Registry::open(inner, &mut shard, found, &upstream()))

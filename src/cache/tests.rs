@@ -373,6 +373,27 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
 }
 
 #[test]
+fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
+    let cache = Cache::new(Settings::default());
+    let place = Key::of(&[b"place"]);
+    let lookup = || cache.lookup(&Key::of(&[b"segment"]), Kind::Segment, HeaderMap::new);
+    let join = || cache.join(&lookup(), &HeaderMap::new());
+    let Joined::Lead(before, _first) = join() else {
+        panic!("nobody fills it");
+    };
+    before.belongs(&cache.tie(&place));
+    assert!(matches!(join(), Joined::Follow(_)));
+    cache.end_epoch(&place);
+    let Joined::Lead(after, _second) = join() else {
+        panic!("what was asked for before is of no use");
+    };
+    after.belongs(&cache.tie(&place));
+    drop(before);
+    assert!(matches!(join(), Joined::Follow(_)), "it has its own place");
+    assert!(cache.lead(&lookup(), HeaderMap::new).is_none());
+}
+
+#[test]
 fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
     let cache = Cache::new(Settings::default());
     let kept_for = |kind, tie| {

@@ -66,8 +66,12 @@ impl Job {
         } else {
             (!entry.kind.is_manifest()).then(|| entry.place())
         };
+        let tie = place.map(|place| shield.cache.tie(&place));
+        if let Some(tie) = &tie {
+            fill.belongs(tie);
+        }
         Job {
-            tie: place.map(|place| shield.cache.tie(&place)),
+            tie,
             held_back: shield.is_held_back(entry),
             shield,
             fill,

@@ -72,7 +72,7 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
         asked.manifests.to_string(),
         asked.segments.to_string(),
         ratio(asked.manifests + asked.segments, floor(evening)),
-        evening.origin.tally().duplicates().len().to_string(),
+        evening.twice.to_string(),
         waits.told(99),
         waits.over(NOTICED).to_string(),
         millis(old.mean()),
@@ -95,7 +95,7 @@ fn floor(evening: &Evening) -> u64 {
 
 /// For how long a newer version had been out.
 fn old(note: &Note, evening: &Evening) -> Duration {
-    let newer = |(last, _)| evening.origin.broadcast().segment_due(last + 1);
+    let newer = |(last, _)| evening.broadcast.segment_due(last + 1);
     let newer: Option<Utc> = note.reach.map(newer);
     newer.map_or(Duration::ZERO, |newer| note.answered.saturating_sub(newer))
 }

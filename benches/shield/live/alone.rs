@@ -1,0 +1,71 @@
+//! What do players get straight at the origin? The demo's, in a process of its own, on the core that the servers
+//! get: the shield in front of it in that process has nothing to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use seawall::demo::{Broadcast, Form, Place, Plan, Rendition};
+use seawall::media::{Kind, read_manifest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Programme, READY};
+use crate::Stage;
+use crate::server::{Server, free_ports};
+
+pub struct Alone {
+    pub server: Server,
+    /// What is on the air there.
+    pub broadcast: Broadcast,
+}
+
+pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow::Result<Alone> {
+    let [origin, listen, admin] = free_ports()?;
+    let mut command = stage.cores.server_command(&stage.program);
+    command.arg("demo");
+    for (name, address) in [
+        ("--origin", origin),
+        ("--listen", listen),
+        ("--admin", admin),
+    ] {
+        command.arg(name).arg(address.to_string());
+    }
+    let segment = programme.segment.as_secs();
+    command.arg("--segment").arg(segment.to_string());
+    let setting = stage.setting(folder, origin, READY);
+    let server = Server::start("origin", command, &setting, origin, origin).await?;
+    let slow = format!("/control?slow={}", programme.thinks.as_secs_f64());
+    asked(origin, "POST", &slow).await?;
+
+    // When it began follows from when its last segment ended.
+    let playlist = Place::Playlist(Form::Cmaf, Rendition::High).path();
+    let answer = asked(origin, "GET", &playlist).await?;
+    let (_, text) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let edge = read_manifest(Kind::Hls, text.as_bytes())?.facts.edge;
+    let edge = edge.context("the origin lists nothing")?;
+    let ended = edge.ends.context("the origin tells no time")?;
+    let ended = ended.duration_since(std::time::UNIX_EPOCH)?;
+    let lasted = programme.segment * u32::try_from(edge.last + 1)?;
+    let plan = Plan::from(ended.saturating_sub(lasted)).segment_seconds(segment);
+    let broadcast = Broadcast::new(plan.part_thirds(1));
+    Ok(Alone { server, broadcast })
+}
+
+async fn asked(origin: SocketAddr, method: &str, target: &str) -> anyhow::Result<String> {
+    let asked = async {
+        let mut wire = TcpStream::connect(origin).await?;
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        wire.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        wire.read_to_string(&mut answer).await?;
+        io::Result::Ok(answer)
+    };
+    let answer = asked.await.context("the origin does not answer")?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "{method} {target}: {answer}"
+    );
+    Ok(answer)
+}

@@ -213,6 +213,30 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
     assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
 }
 
+/// What is another manifest for each viewer's choice is refreshed by those who want it.
+#[tokio::test]
+async fn but_what_varies_is_not_looked_after() {
+    let start = Instant::now();
+    let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
+    let live = answering(move |_| {
+        let reply = manifest(quick(version())).cache_control("max-age=1");
+        reply.header("vary", "x-side, accept-encoding")
+    });
+    let origin = Origin::start().await.on(PATH, live);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.forward_headers = vec!["x-side".parse().unwrap()])
+        .start()
+        .await;
+    for side in ["left", "right"] {
+        let hits = origin.hits(PATH);
+        let asking = get(PATH).header("x-side", side);
+        shield
+            .until(asking, |_| origin.hits(PATH) >= hits + 2)
+            .await;
+    }
+    assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
+}
+
 fn overdue_for_all() -> crate::support::origin::Reply {
     manifest(quick(7)).cache_control("public, max-age=1").age(1)
 }

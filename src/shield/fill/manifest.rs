@@ -15,6 +15,7 @@ use crate::origin::{Failure, Reply};
 use crate::policy::headers;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
+use crate::policy::vary::Vary;
 use crate::shield::coding::{self, Unreadable};
 use crate::shield::streams::{News, Source, Unfit, Watch};
 use crate::shield::whole::{Unread, whole};
@@ -277,7 +278,8 @@ impl Job {
             shield.cache.purge(&named.key, named.kind);
         }
         let watch = text.watch.as_ref()?;
-        watch.asked_with(self.fill.upstream());
+        let alike = self.vary(&text.reply.headers) == Vary::Nothing;
+        watch.asked_with(self.fill.upstream(), alike);
         let news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);
         shield.streams.file(&news, watch);
         for place in &news.left {

@@ -155,10 +155,11 @@ impl Watch {
     }
 
     /// A request that was made for a viewer, with these headers, may be made again for all with those of
-    /// them that are `for_others`.
-    pub(in crate::shield) fn asked_with(&self, sent: &HeaderMap) {
+    /// them that are `for_others`; where its answer is everybody's (`alike`), and not one for each choice
+    /// of headers.
+    pub(in crate::shield) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
         let others = headers::for_others(sent, &self.entry.route);
-        self.course.lock().asked_with = others.map(Arc::new);
+        self.course.lock().asked_with = others.filter(|_| alike).map(Arc::new);
     }
 
     /// With what it, and what it lists, is asked for behind viewers; `None`: it is not.

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::flight::{Chunk, Flight, Growing, Stage, State, Verdict};
+use super::follower::Follower;
 use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
 use crate::policy::vary::Vary;
 
@@ -55,6 +56,11 @@ impl Fill {
     /// The request headers this fill was started with.
     pub fn upstream(&self) -> &HeaderMap {
         &self.flight.upstream
+    }
+
+    /// A place at it for somebody who waits.
+    pub fn follower(&self) -> Follower {
+        Follower::new(self.flight(), Arc::clone(&self.inner.registry.counts))
     }
 
     /// What it brings is of an epoch, after whose end nobody joins it any more.

@@ -109,7 +109,7 @@ pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> J
         None => {}
     }
     let fill = Registry::open(inner, &mut shard, found, upstream);
-    let follower = Follower::new(fill.flight(), Arc::clone(counts));
+    let follower = fill.follower();
     Joined::Lead(fill, follower)
 }
 

@@ -52,7 +52,7 @@ impl Shield {
         };
         match self.streams.due(&self.rules, &next, Moment::now()) {
             Some(Due::Reckoned(..)) => {}
-            _ => self.fetch_ahead(vec![next], Source::Nor, &with),
+            _ => drop(self.fetch_ahead(&[next], Source::Nor, &with)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use seawall::policy::route::Live;
 
 use crate::support::{
-    Origin, Shield, answering, eventually, get, manifest, playlist, segment, status,
+    Gate, Origin, Shield, answering, eventually, get, manifest, playlist, segment, status,
 };
 
 const PATH: &str = "/live/index.m3u8";
@@ -98,6 +98,38 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
         .is_whole("new");
     assert_eq!(origin.hits("/live/seg4.ts"), 1);
     assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
+}
+
+/// A version is shown when what it lists has begun to come: the first viewer of a segment does not wait for it.
+#[tokio::test]
+async fn and_so_is_every_segment_of_the_version_that_lists_it() {
+    // Long segments, so that there is time to look.
+    let long = |first| playlist(first).replace(":6", ":60");
+    let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(PATH, overdue(long(1)))
+        .on("/live/seg4.ts", segment("new").hold_head(&gate))
+        .on("/live/seg5.ts", segment("newer").hold_head(&Gate::new()));
+    // Viewers have it refreshed, so that it is looked at at once.
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(PATH).await;
+    origin.now(PATH, overdue(long(2)));
+    let asked = |_: &_| origin.hits("/live/seg4.ts") == 1;
+    shield.until(get(PATH), asked).await.is_whole(long(1));
+    gate.open();
+    let newer = |answer: &crate::support::Response| answer.text() == long(2);
+    shield.until(get(PATH), newer).await;
+    shield.get("/live/seg4.ts").await.is_whole("new");
+    // One that does not come holds the version back for a moment only.
+    origin.now(PATH, overdue(long(3)));
+    let newer = |answer: &crate::support::Response| answer.text() == long(3);
+    shield.until(get(PATH), newer).await;
+    assert_eq!(origin.hits("/live/seg5.ts"), 1);
 }
 
 /// Playlists may name segments with the viewers' own host, and by variables of theirs. From anywhere else nothing is

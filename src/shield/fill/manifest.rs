@@ -7,17 +7,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
+use tokio::time::timeout;
 
-use super::Job;
-use crate::cache::{Head, Verdict};
+use super::{Job, Viewer};
+use crate::cache::{Follower, Head, Verdict};
 use crate::media::{Facts, Kind, Manifest};
 use crate::origin::{Failure, Reply};
-use crate::policy::headers;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
+use crate::policy::{Lifetime, headers};
 use crate::shield::coding::{self, Unreadable};
-use crate::shield::streams::{News, Source, Unfit, Watch};
+use crate::shield::streams::{Source, Unfit, Watch};
 use crate::shield::whole::{Unread, whole};
 
 /// A manifest that may be shown.
@@ -83,7 +84,7 @@ impl Job {
             text = self.better(text, other);
         }
         match text {
-            Ok(text) => self.show(text),
+            Ok(text) => self.show(text).await,
             Err(Refused::Unheard(failure)) => self.failed(failure),
             Err(Refused::Unfit) => self.failed(Failure::Protocol),
         }
@@ -203,28 +204,50 @@ impl Job {
 
     /// Shows it to all who wait, and files it. Versions of one manifest come by several ways, but are shown
     /// one after the other, and none after a newer one.
-    fn show(mut self, text: Text) {
+    async fn show(self, text: Text) {
+        let (learnt, since) = {
+            let _turn = text.watch.as_ref().map(|watch| watch.turn());
+            let progress = text.progress();
+            if progress == Progress::Behind {
+                return self.overtaken();
+            }
+            let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
+                Storage::Store(lifetime) => lifetime,
+                Storage::Pass(reason) => {
+                    return self.hand_over_whole(text.reply, text.body, reason);
+                }
+                // Only other statuses come to these.
+                Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
+                    return self.failed(Failure::Protocol);
+                }
+            };
+            let coming = self.learn(&text, progress);
+            ((lifetime, progress, coming), Instant::now())
+        };
+        let (lifetime, progress, coming) = learnt;
+        if let Some(span) = self.keeps_for(text.watch.as_deref(), progress) {
+            let landed = async {
+                for mut one in coming {
+                    one.landing().await;
+                }
+            };
+            // What does not come in time is shown all the same.
+            let _ = timeout(span, landed).await;
+        }
+        self.place(text, lifetime, progress, since);
+    }
+
+    /// Files a version and hands it to all who wait, unless a newer one has been taken since.
+    fn place(mut self, text: Text, lifetime: Lifetime, progress: Progress, since: Instant) {
         let watch = text.watch.clone();
         let turn = watch.as_ref().map(|watch| watch.turn());
-        let progress = text.progress();
-        if progress == Progress::Behind {
+        if watch.as_ref().is_some_and(|watch| watch.overtakes(since)) {
             return self.overtaken();
         }
-        let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
-            Storage::Store(lifetime) => lifetime,
-            Storage::Pass(reason) => {
-                return self.hand_over_whole(text.reply, text.body, reason);
-            }
-            // Only other statuses come to these.
-            Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
-                return self.failed(Failure::Protocol);
-            }
-        };
-        let (shield, news) = (Arc::clone(&self.shield), self.learn(&text, progress));
         if text.facts().is_some_and(|facts| self.is_state(facts)) {
             self.outdone(watch.as_deref(), text.reply.outdone);
         }
-        let seen = text.seen;
+        let (shield, seen) = (Arc::clone(&self.shield), text.seen);
         let version = self.version(text, lifetime, progress);
         if let Some(watch) = &watch {
             watch.good_for(left(&version.object.head, seen), seen);
@@ -233,20 +256,18 @@ impl Job {
         drop(turn);
         if let Some(watch) = &watch {
             watch.filed.notify_waiters();
-        }
-        if let Some(news) = news {
-            let coming = shield.wanted(news.coming);
-            if let Some(watch) = &watch {
-                watch.grew(coming.len());
-            }
-            if let Some(with) = watch.as_ref().and_then(|watch| watch.asking_with()) {
-                shield.fetch_ahead(coming, Source::Playlist, &with);
-                shield.fetch_announced(news.announced, &with);
-            }
-        }
-        if let Some(watch) = &watch {
             shield.tend(watch);
         }
+    }
+
+    /// For how long a version may be kept back, until what it lists has begun to come: nobody waits for it,
+    /// viewers have the one before for so long, and this one only goes on from that.
+    fn keeps_for(&self, watch: Option<&Watch>, progress: Progress) -> Option<Duration> {
+        let nobody = matches!(self.viewer, Viewer::Nobody) && !self.held_back;
+        let goes_on = progress == Progress::Onward;
+        let before = self.held().filter(|_| nobody && goes_on)?;
+        let left = left(&before.head, Instant::now());
+        Some(watch?.keeps_for().min(left))
     }
 
     /// Somebody was shown a newer one already: that is the answer, to a request for a state before it too.
@@ -262,10 +283,12 @@ impl Job {
     }
 
     /// What a version says of its stream, before anybody sees it: whoever gets the new text must not get
-    /// objects of the generation before.
-    fn learn(&self, text: &Text, progress: Progress) -> Option<News> {
+    /// objects of the generation before. What it lists is fetched; gives a place at each of these fetches.
+    fn learn(&self, text: &Text, progress: Progress) -> Vec<Follower> {
         let shield = &self.shield;
-        let manifest = text.manifest.as_ref()?;
+        let Some(manifest) = &text.manifest else {
+            return Vec::new();
+        };
         if manifest.facts.multivariant {
             shield
                 .streams
@@ -277,7 +300,9 @@ impl Job {
         for named in apart {
             shield.cache.purge(&named.key, named.kind);
         }
-        let watch = text.watch.as_ref()?;
+        let Some(watch) = &text.watch else {
+            return Vec::new();
+        };
         let alike = self.vary(&text.reply.headers) == Vary::Nothing;
         watch.asked_with(self.fill.upstream(), alike);
         let news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);
@@ -291,7 +316,13 @@ impl Job {
             tracing::warn!(path, "stream began anew: what was held of it is dropped");
         }
         self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
-        Some(news)
+        let coming = shield.wanted(news.coming);
+        watch.grew(coming.len());
+        let Some(with) = watch.asking_with() else {
+            return Vec::new();
+        };
+        shield.fetch_announced(news.announced, &with);
+        shield.fetch_ahead(&coming, Source::Playlist, &with)
     }
 
     /// The origin confirmed the version that is held.

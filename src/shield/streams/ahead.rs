@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::lanes::{Coming, Wanted};
 use super::news::Announced;
-use crate::cache::Attention;
+use crate::cache::{Attention, Follower};
 use crate::policy::access::Entry;
 use crate::shield::Shield;
 use crate::shield::fill::Viewer;
@@ -122,22 +122,23 @@ impl Shield {
     }
 
     /// Fetches what will be asked for, if nobody has or does. `with`: what the requests of those who
-    /// will ask say besides.
+    /// will ask say besides. Gives a place at each fetch that this began.
     pub(in crate::shield) fn fetch_ahead(
         self: &Arc<Self>,
-        coming: Vec<Entry>,
+        coming: &[Entry],
         source: Source,
         with: &HeaderMap,
-    ) {
+    ) -> Vec<Follower> {
         let ahead = &self.streams.ahead;
         let places = match source {
             Source::Nor => &ahead.told,
             Source::Playlist | Source::Template => &ahead.places,
         };
-        for entry in coming {
+        let begun = coming.iter().filter_map(|entry| {
             let origin = &self.origins[entry.route.origin_index];
-            self.fetch_one((&entry, with), source, places, || origin.has_room());
-        }
+            self.fetch_one((entry, with), source, places, || origin.has_room())
+        });
+        begun.collect()
     }
 
     /// Asks for what a new version announces: the origin answers when it is there.
@@ -160,7 +161,7 @@ impl Shield {
         source: Source,
         places: &Arc<Semaphore>,
         has_room: impl FnOnce() -> bool,
-    ) {
+    ) -> Option<Follower> {
         let ahead = &self.streams.ahead;
         let upstream = || self.sent(with, entry);
         let mut found = self.cache.lookup(&entry.key, entry.kind, upstream);
@@ -172,24 +173,25 @@ impl Shield {
         }
         let known = found.object.is_some() || found.has_variants();
         if !entry.route.live.prefetch || known || self.failed_lately(&found, Instant::now()) {
-            return;
+            return None;
         }
         let has_room = has_room() && self.cache.fills_have_room();
         let place = has_room.then(|| Arc::clone(places).try_acquire_owned().ok());
         let Some(place) = place.flatten() else {
             ahead.left_out.fetch_add(1, Ordering::Relaxed);
-            return;
+            return None;
         };
-        if let Some(fill) = self.cache.lead(&found, upstream) {
-            ahead.fetched[source as usize].fetch_add(1, Ordering::Relaxed);
-            let used = Arc::clone(&ahead.used);
-            let attention = Arc::new(Attention::counted(Instant::now(), used));
-            let coming = Viewer::Coming {
-                source,
-                attention,
-                _place: place,
-            };
-            self.launch(entry, fill, coming);
-        }
+        let fill = self.cache.lead(&found, upstream)?;
+        ahead.fetched[source as usize].fetch_add(1, Ordering::Relaxed);
+        let used = Arc::clone(&ahead.used);
+        let attention = Arc::new(Attention::counted(Instant::now(), used));
+        let coming = Viewer::Coming {
+            source,
+            attention,
+            _place: place,
+        };
+        let follower = fill.follower();
+        self.launch(entry, fill, coming);
+        Some(follower)
     }
 }

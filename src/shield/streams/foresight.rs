@@ -80,7 +80,7 @@ impl Foresight {
             0
         };
         if let Some(with) = watch.asking_with() {
-            shield.fetch_ahead(wanted, Source::Template, &with);
+            shield.fetch_ahead(&wanted, Source::Template, &with);
         }
     }
 }

@@ -167,6 +167,12 @@ impl Watch {
         self.course.lock().asked_with.clone()
     }
 
+    /// A new version is kept back so long at most, until what it lists has begun to come.
+    pub(in crate::shield) fn keeps_for(&self) -> Duration {
+        const SHARE: u32 = 20;
+        self.course.lock().segment / SHARE
+    }
+
     /// Whatever comes next is the first.
     pub(in crate::shield) fn forget(&self) {
         let mut course = self.course.lock();

@@ -215,7 +215,11 @@ impl Track {
             then.checked_add(apart)
         };
         let later = expected.and_then(|expected| now.duration_since(expected).ok());
-        common && new.discontinuity <= old.discontinuity && later.is_some_and(|by| by > LEAP)
+        // One that lags ends earlier by the clock as well, however long its segments are.
+        common
+            && now > then
+            && new.discontinuity <= old.discontinuity
+            && later.is_some_and(|by| by > LEAP)
     }
 }
 

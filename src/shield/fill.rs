@@ -188,7 +188,7 @@ impl Job {
 
     /// It should be there: it was, or a manifest says so.
     fn is_expected(&self) -> bool {
-        let is_due = || matches!(self.due(), Some(Due::Past(..)));
+        let is_due = || self.due().is_some_and(|due| due.is_expected());
         self.held().is_some() || self.is_new() || is_due()
     }
 

@@ -44,6 +44,8 @@ const ANNOUNCED_MAX: usize = 4 * WATCHES_MAX;
 const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
 /// Of the manifests that list what lies in one directory, so many are remembered.
 const LISTING_MAX: usize = 16;
+/// Where there is no room for more watches, room is looked for so often.
+const SWEEP_PAUSE: Duration = Duration::from_secs(5);
 /// Lists shorter than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
 
@@ -68,6 +70,7 @@ struct Lists {
     /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
     announced: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
+    swept: Option<Instant>,
 }
 
 /// Why a manifest that an origin sent was not shown. A metric label.
@@ -158,6 +161,7 @@ impl Streams {
             .map(|child| child.key)
             .collect();
         let mut lists = self.lists.lock();
+        lists.sweep(now);
         let identity = entry.identity();
         let stream = lists.stream_of(entry);
         for key in children.into_iter().chain([identity.clone()]) {
@@ -335,22 +339,24 @@ impl Lists {
     }
 
     fn sweep(&mut self, now: Instant) {
-        if self.len() < self.sweep_at.max(SWEEP_MIN) && self.watches.len() < WATCHES_MAX {
+        let lately = |swept: Instant| now.saturating_duration_since(swept) < SWEEP_PAUSE;
+        let crowded = self.watches.len() >= WATCHES_MAX && !self.swept.is_some_and(lately);
+        if self.len() < self.sweep_at.max(SWEEP_MIN) && !crowded {
             return;
         }
+        self.swept = Some(now);
         let unasked = |watch: &Watch| {
             let since = now.saturating_duration_since(watch.attention.since());
             watch.attention.unasked_for(now).unwrap_or(since)
         };
-        let crowded = self.watches.len() >= WATCHES_MAX;
-        let memory = if crowded {
+        let memory = if self.watches.len() >= WATCHES_MAX {
             CROWDED_OUT_AFTER
         } else {
             FORGOTTEN_AFTER
         };
         self.watches.retain(|_, watch| unasked(watch) < memory);
         self.parents
-            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < memory);
+            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
         let is_known = |watch: &Weak<Watch>| watch.strong_count() > 0;
         self.places
             .retain(|_, listing| listing.iter().any(is_known));

@@ -195,6 +195,8 @@ fn numbers_that_come_again_a_day_later_are_a_restart() {
     );
     assert_eq!(judged(&ends(10, 40), &ends(2, 8 + 60)), Progress::Restarted);
     assert_eq!(judged(&ends(10, 40), &ends(9, 36)), Progress::Behind);
+    // One that lags by segments that are shorter than they may be.
+    assert_eq!(judged(&ends(40, 240), &ends(31, 239)), Progress::Behind);
     let gap = with(ends(12, 48 + day), |edge| edge.discontinuity = 1);
     assert_eq!(judged(&ends(10, 40), &gap), Progress::Onward);
     let far = ends(30, 120 + day);

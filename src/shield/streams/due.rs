@@ -23,7 +23,15 @@ const LATE_MAX: Duration = Duration::from_secs(2);
 /// … and what is late may be there at any moment.
 const LATE_STEP: Duration = Duration::from_millis(100);
 
+/// What has been there for longer may have left the window again.
+const EXPECTED_MAX: Duration = Duration::from_mins(1);
+
 impl Due {
+    /// It should be there now.
+    pub(in crate::shield) fn is_expected(&self) -> bool {
+        matches!(self, Due::Past(since, _) if *since < EXPECTED_MAX)
+    }
+
     /// For how long it may be believed at most that it is not there. Nothing: as long as anything else.
     pub(in crate::shield) fn absent_for(&self) -> Option<Duration> {
         match self {

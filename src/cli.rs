@@ -103,7 +103,9 @@ mod tests {
             "seawall serve --origin https://origin.example --listen 8080"
         ));
         assert!(refused("seawall check"));
-        assert!(!refused("seawall check --offline a.toml b.toml"));
+        assert!(!refused(
+            "seawall check --offline --strict --json a.toml b.toml"
+        ));
         assert!(!refused("seawall serve --config a.toml --log json"));
         assert!(!refused("seawall health"));
         assert!(refused("seawall explain"));

@@ -99,11 +99,12 @@ pub enum Reach {
 impl Config {
     /// Reads and validates a file. Everything wrong with it is reported at once.
     pub fn load(path: &Path) -> Result<Config, Problems> {
-        Config::check(path, Reach::Offline)
+        Config::check(path, Reach::Offline).map(|(config, _)| config)
     }
 
-    /// As [`Config::load`], and further than a start needs: see [`Reach`].
-    pub fn check(path: &Path, reach: Reach) -> Result<Config, Problems> {
+    /// As [`Config::load`], with everything that is doubtful, and further than a start needs: see
+    /// [`Reach`].
+    pub fn check(path: &Path, reach: Reach) -> Result<(Config, Problems), Problems> {
         let source = std::fs::read_to_string(path).map_err(|why| {
             let mut problems = Problems::new(path, String::new(), &[]);
             problems.push(problem::Problem::new(format!(
@@ -113,7 +114,8 @@ impl Config {
         })?;
         let mut draft = file::read(&source, path, &secret::process_environment);
         if reach == Reach::Network {
-            reach::check(&mut draft, &reach::system_lookup());
+            let memory = reach::machine_memory();
+            reach::check(&mut draft, &reach::system_lookup(), memory);
         }
         draft.finish()
     }
@@ -121,7 +123,8 @@ impl Config {
     /// As [`Config::load`], of a text that the program itself has written. `name` is what problems
     /// call it.
     pub fn read(source: &str, name: &Path) -> Result<Config, Problems> {
-        file::read(source, name, &secret::process_environment).finish()
+        let draft = file::read(source, name, &secret::process_environment);
+        draft.finish().map(|(config, _)| config)
     }
 
     /// One origin, no file: what the program's flags say.

@@ -21,10 +21,18 @@ pub(super) struct Check {
     /// Neither resolve names nor look for addresses: the files are meant for other machines
     #[arg(long)]
     offline: bool,
+
+    /// Exit with 1 for warnings too
+    #[arg(long)]
+    strict: bool,
+
+    /// Print the findings as JSON, and nothing else
+    #[arg(long)]
+    json: bool,
 }
 
 impl Check {
-    /// Checks every file; an error if any has a problem.
+    /// Checks every file; an error if any has an error, or a warning where that is asked for.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         self.tell(&mut std::io::stdout())
     }
@@ -35,30 +43,55 @@ impl Check {
         } else {
             Reach::Network
         };
-        let mut wrong = 0;
+        let mut findings = Vec::new();
+        let (mut errors, mut warnings) = (0, 0);
         for file in &self.files {
-            match Config::check(file, reach) {
-                Ok(config) => {
-                    // Who reads it may have left; the exit code says it all the same.
-                    let _ = out.write_all(summary(file, &config).as_bytes());
-                }
-                Err(problems) => {
-                    wrong += problems.len();
-                    eprintln!("{}\n", problems.render(wants_colour()));
-                }
+            let (config, problems) = match Config::check(file, reach) {
+                Ok((config, problems)) => (Some(config), problems),
+                Err(problems) => (None, problems),
+            };
+            errors += problems.errors();
+            warnings += problems.warnings();
+            if self.json {
+                let (file, problems) = (file.display().to_string(), problems.to_json());
+                findings.push(serde_json::json!({ "file": file, "findings": problems }));
+                continue;
+            }
+            if let Some(config) = config {
+                // Who reads it may have left; the exit code says it all the same.
+                let _ = out.write_all(summary(file, &config, problems.warnings()).as_bytes());
+            }
+            if !problems.is_empty() {
+                eprintln!("{}\n", problems.render(wants_colour()));
             }
         }
-        match wrong {
-            0 => Ok(()),
-            1 => anyhow::bail!("1 problem"),
-            many => anyhow::bail!("{many} problems"),
+        if self.json {
+            let _ = writeln!(out, "{:#}", serde_json::Value::from(findings));
         }
+        if errors > 0 || (self.strict && warnings > 0) {
+            anyhow::bail!("{}", counted(errors, warnings));
+        }
+        Ok(())
     }
 }
 
+/// How much was found, in words.
+fn counted(errors: usize, warnings: usize) -> String {
+    let some = |count: usize, word: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {word}")),
+        many => Some(format!("{many} {word}s")),
+    };
+    let both = [some(errors, "problem"), some(warnings, "warning")];
+    both.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// What a configuration does, in a few lines.
-fn summary(file: &Path, config: &Config) -> String {
-    let mut text = format!("{}: good\n", file.display());
+fn summary(file: &Path, config: &Config, warnings: usize) -> String {
+    let mut text = match counted(0, warnings).as_str() {
+        "" => format!("{}: good\n", file.display()),
+        some => format!("{}: good, with {some}\n", file.display()),
+    };
     let mut line = |word: &str, rest: String| {
         let _ = writeln!(text, "  {word:<9} {rest}");
     };
@@ -136,9 +169,48 @@ mod tests {
         let check = Check {
             files,
             offline: true,
+            strict: false,
+            json: false,
         };
         check.tell(&mut out)?;
         Ok(String::from_utf8(out)?)
+    }
+
+    /// One file with a warning in it.
+    const DOUBTFUL: &str = "[admin]\nlisten = \"192.0.2.1:9090\"\n[[origin]]\n\
+                            endpoints = [\"https://origin.example\"]\nverify = false\n";
+
+    #[test]
+    fn warnings_pass_unless_checked_strictly() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("seawall.toml");
+        std::fs::write(&file, DOUBTFUL).unwrap();
+        let check = |strict, json| {
+            let mut out = Vec::new();
+            let check = Check {
+                files: vec![file.clone()],
+                offline: true,
+                strict,
+                json,
+            };
+            let told = check.tell(&mut out).map_err(|why| why.to_string());
+            (told, String::from_utf8(out).unwrap())
+        };
+        let (told, text) = check(false, false);
+        assert_eq!(told, Ok(()));
+        assert!(
+            text.contains("seawall.toml: good, with 2 warnings"),
+            "{text}"
+        );
+        assert_eq!(check(true, false).0, Err("2 warnings".to_owned()));
+        let (told, text) = check(false, true);
+        assert_eq!(told, Ok(()));
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let findings = read[0]["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), 2, "{read}");
+        assert_eq!(findings[0]["severity"], "warning");
+        assert_eq!(findings[0]["line"], 2);
+        assert_eq!(findings[1]["line"], 5);
     }
 
     fn check(source: &str) -> anyhow::Result<String> {
@@ -165,7 +237,7 @@ mod tests {
                       headers = { X-Token = \"s3cret\" }\n\
                       sigv4 = { region = \"eu-west-1\", service = \"s3\" }\n";
         std::fs::write(&file, source).unwrap();
-        let text = summary(&file, &Config::load(&file).unwrap());
+        let text = summary(&file, &Config::load(&file).unwrap(), 0);
         assert!(text.contains("0.0.0.0:8080"), "{text}");
         assert!(text.contains("127.0.0.1:9090"), "{text}");
         assert!(text.contains("default: every host / -> main"), "{text}");

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::logging::{self, LogFormat};
-use crate::config::{self, Config, Flags};
+use super::wants_colour;
+use crate::config::{self, Config, Flags, Reach};
 use crate::edge::Address;
 use crate::origin::Endpoint;
 
@@ -61,7 +62,13 @@ impl Serve {
     /// Runs until the server is told to stop.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = match &self.config {
-            Some(path) => Config::load(path)?,
+            Some(path) => {
+                let (config, warnings) = Config::check(path, Reach::Offline)?;
+                if !warnings.is_empty() {
+                    eprintln!("{}\n", warnings.render(wants_colour()));
+                }
+                config
+            }
             None => Config::from_flags(Flags {
                 origins: self.origins,
                 listen: self.listen,

@@ -1,6 +1,6 @@
 //! How are sockets, origins, hosts and paths written by people? Pure text in, values out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
@@ -21,8 +21,14 @@ const NAME: &str = "a name such as \"live-1\" (letters, digits and -_.:/*)";
 /// Longest name of an origin or a route: it travels in every metric and log line.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Reads an address with its port.
+/// Reads an address with its port, where only this machine should be able to come in unless somebody
+/// says otherwise.
 pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
+    socket_or(text, Ipv4Addr::LOCALHOST)
+}
+
+/// Reads an address with its port. Where the address is missing, `usual` is suggested.
+fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, Fault> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -32,8 +38,9 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     match (host, port.parse::<u16>()) {
+        ("", Err(_)) if text.is_empty() => Err(fault("this is empty")),
         ("" | "*", Ok(port)) => {
-            Err(fault("the address is missing").instead(format!("0.0.0.0:{port}")))
+            Err(fault("the address is missing").instead(format!("{usual}:{port}")))
         }
         ("localhost", Ok(port)) => {
             Err(fault("a name is not an address").instead(format!("127.0.0.1:{port}")))
@@ -53,7 +60,7 @@ pub(crate) fn listen(text: &str) -> Result<Address, Fault> {
         None if text.starts_with('/') => {
             Err(Fault::new(LISTEN, "a path needs unix: before it").instead(format!("unix:{text}")))
         }
-        None => match socket(text) {
+        None => match socket_or(text, Ipv4Addr::UNSPECIFIED) {
             Ok(address) => Ok(Address::Tcp(address)),
             Err(fault) => Err(Fault {
                 wanted: LISTEN,
@@ -66,9 +73,11 @@ pub(crate) fn listen(text: &str) -> Result<Address, Fault> {
 /// Reads the URL of an origin: scheme, host and perhaps a port; nothing after that.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
     let fault = |why| Fault::new(ENDPOINT, why);
+    if text.is_empty() {
+        return Err(fault("this is empty"));
+    }
     if !text.contains("://") {
-        let instead = format!("https://{text}");
-        return Err(fault("the scheme is missing").instead(instead));
+        return Err(without_scheme(text));
     }
     let uri: Uri = text.parse().map_err(|_| fault("not a URL"))?;
     let tls = match uri.scheme() {
@@ -87,6 +96,28 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
     let host = upstream_host(authority.host()).ok_or(fault("not a host name or address"))?;
     let port = port(authority, tls).ok_or(fault("not a port"))?;
     Ok(Endpoint::new(tls, host, port))
+}
+
+/// What was meant by an origin without `://`: perhaps a slip in the scheme, perhaps no scheme at all.
+fn without_scheme(text: &str) -> Fault {
+    let rest_of = |scheme: &str| {
+        let rest = text.strip_prefix(scheme)?;
+        let bare = rest.trim_start_matches([':', '/', '\\']);
+        (bare.len() < rest.len()).then_some((scheme.len(), bare))
+    };
+    let slip = rest_of("https").or_else(|| rest_of("http"));
+    let (why, scheme, rest) = match slip {
+        Some((5, rest)) => ("`://` belongs after the scheme", "https", rest),
+        Some((_, rest)) => ("`://` belongs after the scheme", "http", rest),
+        None => ("the scheme is missing", "https", text),
+    };
+    let fault = Fault::new(ENDPOINT, why);
+    let meant = format!("{scheme}://{rest}");
+    if endpoint(&meant).is_ok() {
+        fault.instead(meant)
+    } else {
+        fault
+    }
 }
 
 fn port(authority: &Authority, tls: bool) -> Option<u16> {

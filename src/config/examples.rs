@@ -57,7 +57,7 @@ fn read(text: &str, path: &Path) -> Config {
         &|name| (!name.starts_with("AWS_")).then(|| format!("value-of-{name}"));
     file::read(text, path, environment)
         .finish()
-        .unwrap_or_else(|problems| panic!("{problems}"))
+        .map_or_else(|problems| panic!("{problems}"), |(config, _)| config)
 }
 
 /// A place where every file that the examples name exists.

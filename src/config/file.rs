@@ -36,18 +36,26 @@ pub(super) struct Draft {
     pub(super) places: Vec<Place>,
     /// Where its origins are, and where that is said.
     pub(super) endpoints: Vec<(Endpoint, Span)>,
-    /// Everything wrong.
+    /// Where `memory` is said.
+    pub(super) memory: Option<Span>,
+    /// Everything wrong or doubtful.
     pub(super) problems: Problems,
 }
 
 impl Draft {
-    /// The configuration, if nothing is wrong with it.
-    pub(super) fn finish(self) -> Result<Config, Problems> {
-        if self.problems.is_empty() {
-            Ok(self.config)
+    /// The configuration and its warnings, if there are no errors; else both.
+    pub(super) fn finish(self) -> Result<(Config, Problems), Problems> {
+        if self.problems.errors() == 0 {
+            Ok((self.config, self.problems))
         } else {
             Err(self.problems)
         }
+    }
+
+    /// Bytes that bodies may take, stored and arriving.
+    pub(super) fn bodies_bytes_max(&self) -> u64 {
+        let cache = &self.config.cache;
+        cache.memory_bytes.saturating_add(cache.fill_bytes_max)
     }
 }
 
@@ -74,6 +82,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &Environment<'_>) -> 
         config: reading.config,
         places: reading.places,
         endpoints: reading.endpoints,
+        memory: reading.memory,
         problems,
     }
 }
@@ -95,8 +104,8 @@ fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     first.map(problem).collect()
 }
 
-/// What may be a secret on a broken line: everything from its first string on. Which strings are
-/// secrets is known of a line only when it can be read.
+/// What may be a secret on a broken line: everything from its first string on, where the line may set
+/// a header of an origin or a URL with a password. Other keys carry no secrets.
 fn doubtful(source: &str, error: Span) -> Option<Span> {
     let start = source[..error.start]
         .rfind('\n')
@@ -104,8 +113,29 @@ fn doubtful(source: &str, error: Span) -> Option<Span> {
     let end = source[start..]
         .find('\n')
         .map_or(source.len(), |length| start + length);
-    let quote = source[start..end].find(['"', '\''])?;
-    Some(start + quote..end)
+    let line = &source[start..end];
+    let quote = line.find(['"', '\''])?;
+    let may_be_secret = line.contains('@') || may_set_headers(&source[..end]);
+    may_be_secret.then_some(start + quote..end)
+}
+
+/// Could the last line of this text be part of a `headers` table? It could unless another table began, or
+/// a brace closed, since the word was last written.
+fn may_set_headers(text: &str) -> bool {
+    let Some(at) = text.rfind("headers") else {
+        return false;
+    };
+    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let is_title = text[line..].trim_start().starts_with('[');
+    let since = &text[at..];
+    let mut later_lines = since.lines().skip(1);
+    let ended = if is_title {
+        later_lines.any(|line| line.trim_start().starts_with('['))
+    } else {
+        let before_last_line = since.rfind('\n').map_or("", |newline| &since[..newline]);
+        before_last_line.contains('}') || later_lines.any(|line| line.trim_start().starts_with('['))
+    };
+    !ended
 }
 
 /// What the sections make together.
@@ -113,6 +143,7 @@ struct Reading {
     config: Config,
     places: Vec<Place>,
     endpoints: Vec<(Endpoint, Span)>,
+    memory: Option<Span>,
 }
 
 fn sections(root: &mut Table<'_>) -> Reading {
@@ -128,7 +159,9 @@ fn sections(root: &mut Table<'_>) -> Reading {
     section(root, "admin", "[admin]", |table| {
         places.extend(doors::admin(table, &mut config.admin));
     });
+    let mut memory = None;
     section(root, "cache", "[cache]", |table| {
+        memory = table.value("memory").map(|value| value.span());
         caching::cache(table, &mut config.cache);
         table.put(
             "uncacheable_memory",
@@ -168,6 +201,7 @@ fn sections(root: &mut Table<'_>) -> Reading {
         config,
         places,
         endpoints,
+        memory,
     }
 }
 
@@ -203,7 +237,13 @@ fn routes(root: &mut Table<'_>, groups: &[origins::Group]) -> Vec<Route> {
             }
             Vec::new()
         }
-        (true, [group]) => vec![Route::everything(group.settings.name.clone())],
+        (true, [group]) => {
+            if group.is_mediapackage() {
+                root.page()
+                    .note(routes::all_queries_warning(group.span.clone()));
+            }
+            vec![Route::everything(group.settings.name.clone())]
+        }
         (true, [_, second, ..]) => {
             let problem = Problem::new("no route says which origin answers what")
                 .at(second.span.clone(), "there are several origins");

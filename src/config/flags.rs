@@ -44,7 +44,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
         problems.push(file::no_origin());
         return Err(problems);
     };
-    if !problems.is_empty() {
+    if problems.errors() > 0 {
         return Err(problems);
     }
     // Named after its first endpoint, as in a file.

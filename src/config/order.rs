@@ -59,6 +59,8 @@ pub(super) struct Placed {
     pub(super) route: Route,
     /// Its table's header.
     pub(super) span: Span,
+    /// Its hosts and its path could be read. Where not, nothing is known of what else it hides.
+    pub(super) place_is_known: bool,
 }
 
 /// Problems with routes that can never be taken, because an earlier one says the same.
@@ -66,6 +68,9 @@ pub(super) fn duplicates(routes: &[Placed]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (at, later) in routes.iter().enumerate() {
         for earlier in &routes[..at] {
+            if !(earlier.place_is_known && later.place_is_known) {
+                continue;
+            }
             if let Some(host) = shared_host(&earlier.route, &later.route) {
                 problems.push(unreachable(earlier, later, &host));
                 break;
@@ -152,6 +157,7 @@ mod tests {
         let place = |route, at| Placed {
             route,
             span: at..at + 1,
+            place_is_known: true,
         };
         let found = duplicates(&[
             place(route("one", &["a.example", "b.example"], "/live"), 0),

@@ -1,6 +1,7 @@
 //! Are the certificates usable? Reads PEM files as the listeners and origins will read them later.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -38,6 +39,40 @@ pub(super) fn check_pair(certificate: &Path, key: &Path) -> Vec<PemFault> {
     faults
 }
 
+/// A certificate that ends sooner than this is worth a warning.
+const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
+
+/// Why a certificate is not good for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Expiry {
+    #[error("this certificate has expired, {0} days ago")]
+    Expired(u64),
+    #[error("this certificate expires in {0} days")]
+    Soon(u64),
+    #[error("this certificate is not valid before {0} days from now")]
+    NotYet(u64),
+}
+
+/// Looks at the dates of a file's first certificate. One that cannot be read is [`check_pair`]'s finding.
+pub(super) fn expiry(path: &Path, now: SystemTime) -> Option<Expiry> {
+    const DAY: u64 = 24 * 3600;
+    let chain = certificates(path).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let validity = certificate.validity();
+    let at = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+    let (from, until) = (at(validity.not_before), at(validity.not_after));
+    if until < now {
+        Some(Expiry::Expired((now - until) / DAY))
+    } else if until - now < EXPIRY_WARNING.as_secs() {
+        Some(Expiry::Soon((until - now) / DAY))
+    } else if now < from {
+        Some(Expiry::NotYet((from - now).div_ceil(DAY)))
+    } else {
+        None
+    }
+}
+
 /// Reads the certificates of a PEM file: at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read(path)?;
@@ -67,4 +102,36 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err("this file is larger than 1 MiB".to_owned());
     }
     std::fs::read(path).map_err(|why| why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_certificates_that_are_not_good_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("one.pem");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(2030, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2030, 12, 31);
+        let certificate = parameters.self_signed(&key).unwrap();
+        std::fs::write(&file, certificate.pem()).unwrap();
+        let begins: SystemTime = rcgen::date_time_ymd(2030, 1, 1).into();
+        let days = |days: i64| {
+            let shift = Duration::from_hours(24) * u32::try_from(days.abs()).unwrap();
+            if days < 0 {
+                begins - shift
+            } else {
+                begins + shift
+            }
+        };
+        let found = |at: i64| expiry(&file, days(at));
+        assert_eq!(found(-2), Some(Expiry::NotYet(2)));
+        assert_eq!(found(100), None);
+        assert_eq!(found(350), Some(Expiry::Soon(14)));
+        assert_eq!(found(370), Some(Expiry::Expired(6)));
+        assert_eq!(expiry(Path::new("/nowhere"), begins), None);
+    }
 }

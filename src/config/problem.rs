@@ -11,9 +11,28 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 /// A stretch of the file's text, in bytes.
 pub(crate) type Span = Range<usize>;
 
-/// One thing that is wrong.
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// The configuration works, but probably not as its author wants.
+    Warning,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One thing that is wrong, or probably wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
+    severity: Severity,
     what: String,
     label: String,
     span: Option<Span>,
@@ -25,11 +44,20 @@ impl Problem {
     /// A problem, said in one line.
     pub(crate) fn new(what: impl Into<String>) -> Problem {
         Problem {
+            severity: Severity::Error,
             what: what.into(),
             label: String::new(),
             span: None,
             help: None,
             other: None,
+        }
+    }
+
+    /// A finding that does not keep the configuration from being used, said in one line.
+    pub(crate) fn warning(what: impl Into<String>) -> Problem {
+        Problem {
+            severity: Severity::Warning,
+            ..Problem::new(what)
         }
     }
 
@@ -53,8 +81,11 @@ impl Problem {
     }
 
     fn render(&self, path: &str, source: &str, renderer: &Renderer) -> String {
-        let mut group: Group<'_> =
-            Group::with_title(Level::ERROR.primary_title(self.what.as_str()));
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group: Group<'_> = Group::with_title(level.primary_title(self.what.as_str()));
         if let Some(span) = &self.span {
             let mark = AnnotationKind::Primary.span(span.clone());
             let mut snippet =
@@ -111,14 +142,47 @@ impl Problems {
         self.list.insert(place, problem);
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.list.len()
+    /// How many errors there are.
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
     }
 
-    /// Nothing is wrong.
+    /// How many warnings there are.
+    pub fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        let of_severity = |problem: &&Problem| problem.severity == severity;
+        self.list.iter().filter(of_severity).count()
+    }
+
+    /// Nothing is wrong, and nothing is doubtful.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Each finding for programs, with its line and column (both from 1) where it has a place.
+    pub fn to_json(&self) -> serde_json::Value {
+        let one = |problem: &Problem| {
+            let place = problem.span.as_ref().map(|span| self.line_and_column(span));
+            serde_json::json!({
+                "severity": problem.severity.as_str(),
+                "message": problem.what,
+                "label": problem.label,
+                "help": problem.help,
+                "line": place.map(|(line, _)| line),
+                "column": place.map(|(_, column)| column),
+            })
+        };
+        self.list.iter().map(one).collect()
+    }
+
+    fn line_and_column(&self, span: &Span) -> (usize, usize) {
+        let before = self.source.get(..span.start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        (line, before[line_start..].chars().count() + 1)
     }
 
     /// All of it as text for people; `colour` for terminals.
@@ -188,6 +252,20 @@ mod tests {
         assert!(text.contains("seawall.toml:2:6"), "{text}");
         assert!(text.contains("^^^ the unit is missing"), "{text}");
         assert!(text.contains("help: write \"5s\""), "{text}");
+    }
+
+    #[test]
+    fn a_warning_is_no_error_and_says_so() {
+        let mut found = problems("a = 1\nbb = \"5\"\n", &[]);
+        found.push(Problem::warning("`bb` is small").at(11..14, "here"));
+        assert_eq!((found.errors(), found.warnings()), (0, 1));
+        assert!(found.to_string().starts_with("warning: `bb` is small"));
+        let json = found.to_json();
+        assert_eq!(json[0]["severity"], "warning");
+        assert_eq!(
+            (&json[0]["line"], &json[0]["column"]),
+            (&2.into(), &6.into())
+        );
     }
 
     #[test]

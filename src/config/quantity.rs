@@ -23,14 +23,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
     let mut unit_before = u64::MAX;
     while !rest.is_empty() {
         let (count, unit);
-        (count, unit, rest) = amount(rest).ok_or(Fault::new(DURATION, "not a duration"))?;
+        (count, unit, rest) = amount(rest).ok_or_else(|| not_a_duration(text))?;
         let millis = match unit {
             "ms" => 1,
             "s" => 1000,
             "m" => 60 * 1000,
             "h" => 3600 * 1000,
             "d" => 24 * 3600 * 1000,
-            _ => return Err(Fault::new(DURATION, "the units are ms, s, m, h and d")),
+            _ => {
+                let fault = Fault::new(DURATION, "the units are ms, s, m, h and d");
+                return Err(Fault {
+                    instead: with_short_units(text),
+                    ..fault
+                });
+            }
         };
         if millis >= unit_before {
             return Err(Fault::new(DURATION, "larger units come first, each once"));
@@ -52,12 +58,40 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
     Ok(total)
 }
 
+/// A duration with a blank in it is one without.
+fn not_a_duration(text: &str) -> Fault {
+    let fault = Fault::new(DURATION, "not a duration");
+    let instead = with_short_units(text).filter(|meant| meant != text);
+    Fault { instead, ..fault }
+}
+
+/// The same duration with the units that are read here, where it has others that people write.
+fn with_short_units(text: &str) -> Option<String> {
+    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let mut rest = text.as_str();
+    let mut short = String::new();
+    while !rest.is_empty() {
+        let (count, unit);
+        (count, unit, rest) = amount(rest)?;
+        let unit = match unit.to_ascii_lowercase().as_str() {
+            "ms" | "msec" | "msecs" | "milli" | "millis" | "millisecond" | "milliseconds" => "ms",
+            "s" | "sec" | "secs" | "second" | "seconds" => "s",
+            "m" | "min" | "mins" | "minute" | "minutes" => "m",
+            "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+            "d" | "day" | "days" => "d",
+            _ => return None,
+        };
+        short.push_str(&format!("{count}{unit}"));
+    }
+    duration(&short).is_ok().then_some(short)
+}
+
 /// Reads `64MiB`, `1GB`, `512KiB`, `500B`; a bare number counts bytes.
 pub(crate) fn size(text: &str) -> Result<u64, Fault> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
-    let (number, unit) = (&text[..digits], text[digits..].trim_start());
+    let (number, unit) = (&text[..digits], text[digits..].trim());
     let count: u64 = number.parse().map_err(|_| Fault::new(SIZE, "not a size"))?;
     let bytes: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -127,6 +161,27 @@ mod tests {
         }
         let fault = duration("5").expect_err("no unit");
         assert_eq!(fault.instead.as_deref(), Some("5s"));
+    }
+
+    #[test]
+    fn slips_in_units_get_the_duration_that_was_meant() {
+        let cases = [
+            ("1sec", Some("1s")),
+            ("10min", Some("10m")),
+            ("10 min", Some("10m")),
+            ("2 hours", Some("2h")),
+            ("1min30sec", Some("1m30s")),
+            ("500msec", Some("500ms")),
+            ("5S", Some("5s")),
+            ("1.5s", None),
+            ("3 weeks", None),
+            ("1x", None),
+        ];
+        for (text, meant) in cases {
+            let fault = duration(text).expect_err(text);
+            assert_eq!(fault.instead.as_deref(), meant, "{text}");
+        }
+        assert_eq!(size("64 mb ").unwrap_or(0), 64_000_000);
     }
 
     #[test]

@@ -26,8 +26,9 @@ pub(super) fn system_lookup() -> Lookup {
 }
 
 /// Adds problems with addresses this machine does not have, and names it cannot resolve.
-pub(super) fn check(draft: &mut Draft, lookup: &Lookup) {
+pub(super) fn check(draft: &mut Draft, lookup: &Lookup, machine_bytes: Option<u64>) {
     let mut found = Vec::new();
+    found.extend(machine_bytes.and_then(|bytes| beyond_memory(draft, bytes)));
     for place in &draft.places {
         if let Err(why) = local(&place.address) {
             let what = match place.used_as {
@@ -50,6 +51,38 @@ pub(super) fn check(draft: &mut Draft, lookup: &Lookup) {
     for problem in found {
         draft.problems.push(problem);
     }
+}
+
+/// Memory that this process may take: the machine's, or its control group's where that is less.
+pub(super) fn machine_memory() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse().ok());
+    Some(group.unwrap_or(u64::MAX).min(kib.saturating_mul(1024)))
+}
+
+/// A warning where bodies may take more memory than there is.
+fn beyond_memory(draft: &Draft, machine_bytes: u64) -> Option<Problem> {
+    let wanted = draft.bodies_bytes_max();
+    if wanted <= machine_bytes {
+        return None;
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    let problem = Problem::warning("the system may end the program before its memory is full");
+    let label = format!(
+        "with `memory` of [fill] {} MiB, and there are {} MiB here",
+        mib(wanted),
+        mib(machine_bytes)
+    );
+    let problem = located(problem, draft.memory.clone(), label);
+    Some(match draft.memory {
+        Some(_) => problem.help("lower `memory`, and leave some for connections and the system"),
+        None => problem,
+    })
 }
 
 fn located(problem: Problem, span: Option<super::problem::Span>, why: String) -> Problem {
@@ -122,8 +155,21 @@ mod tests {
             _ => Err(io::Error::other("no such name")),
         });
         let mut draft = file::read(source, Path::new("seawall.toml"), &|_| None);
-        check(&mut draft, &lookup);
+        check(&mut draft, &lookup, Some(8 << 30));
         draft.problems.to_string()
+    }
+
+    #[test]
+    fn warns_of_more_memory_than_the_machine_has() {
+        let of = |memory: &str| {
+            check_text(&format!(
+                "[cache]\nmemory = \"{memory}\"\n[[origin]]\nendpoints = [\"http://good.example\"]\n"
+            ))
+        };
+        let text = of("8GiB");
+        assert!(text.contains("warning: the system may end"), "{text}");
+        assert!(text.contains("seawall.toml:2:10"), "{text}");
+        assert_eq!(of("7GiB"), "");
     }
 
     #[test]

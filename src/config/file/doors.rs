@@ -163,6 +163,15 @@ pub(super) fn admin(table: &mut Table<'_>, admin: &mut admin::Settings) -> Optio
         .page()
         .keep(read::parsed(address::socket, "an address")(value))?;
     admin.listen = Some(address);
+    if !address.ip().to_canonical().is_loopback() {
+        let problem = Problem::warning("the admin port can be reached from other machines");
+        let problem = problem.at(
+            value.span(),
+            "it purges and tells, and asks for no password",
+        );
+        let help = "listen on 127.0.0.1, or let a firewall keep others out";
+        value.page().note(problem.help(help));
+    }
     Some(Place {
         span: Some(value.span()),
         ..Place::admin(address)

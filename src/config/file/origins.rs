@@ -20,6 +20,21 @@ pub(super) struct Group {
     pub(super) endpoints: Vec<(Endpoint, Span)>,
 }
 
+impl Group {
+    /// One of its endpoints is an egress endpoint of AWS Elemental MediaPackage.
+    pub(super) fn is_mediapackage(&self) -> bool {
+        let is_egress = |host: &str| {
+            host.ends_with(".amazonaws.com")
+                && host
+                    .split('.')
+                    .any(|label| label.starts_with("mediapackage"))
+        };
+        self.endpoints
+            .iter()
+            .any(|(endpoint, _)| is_egress(&endpoint.host))
+    }
+}
+
 const BALANCE: &str = "\"failover\", \"round_robin\", \"least_in_flight\" or \"hash\"";
 const BALANCES: [(&str, Balance); 4] = [
     ("failover", Balance::Failover),
@@ -72,6 +87,13 @@ fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
     );
     table.put_some("ca_file", &mut settings.ca_file, ca_file);
     table.put("verify", &mut settings.verify, read::flag);
+    if let Some(value) = table.value("verify").filter(|_| !settings.verify) {
+        let problem = Problem::warning("the certificates of this origin are not checked");
+        let problem = problem.at(value.span(), "anybody on the way can pose as the origin");
+        table
+            .page()
+            .note(problem.help("name the authority that signed them with `ca_file`"));
+    }
     let words = [
         ("auto", Protocol::Auto),
         ("h1", Protocol::H1),

@@ -1,6 +1,7 @@
 //! A certificate and its key, whoever shows them: two files that must belong together.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::config::page::{Table, Value};
 use crate::config::pem::{self, PemFault};
@@ -17,6 +18,13 @@ pub(super) fn certificate(
 ) -> Option<(PathBuf, PathBuf)> {
     let (certificate, key) = (file(table, certificate), file(table, key));
     let ((at_certificate, certificate), (at_key, key)) = (certificate?, key?);
+    if let Some(doubt) = pem::expiry(&certificate, SystemTime::now()) {
+        let problem = Problem::warning(doubt.to_string());
+        let problem = problem.at(at_certificate.span(), "this certificate");
+        table
+            .page()
+            .note(problem.help("renew it; the file is read again when it changes"));
+    }
     for fault in pem::check_pair(&certificate, &key) {
         table.page().note(match fault {
             PemFault::Certificate(why) => read::file_problem(at_certificate, &certificate, why),

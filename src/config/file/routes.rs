@@ -10,7 +10,7 @@ use super::origins::Group;
 use super::tables;
 use crate::config::order::Placed;
 use crate::config::page::{Read, Table, Value};
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, Span};
 use crate::config::spelling::nearest;
 use crate::config::{Fault, address, read};
 use crate::policy::route::{Cors, Lifetimes, Queries, QueryPolicy};
@@ -49,10 +49,18 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
         ..Route::everything(origin)
     };
     let host = read::parsed(address::host, "a host");
+    let hosts_typed = table.value("hosts").map_or(0, |value| {
+        let items = value.toml().as_array();
+        items.map_or(usize::MAX, |items| items.len())
+    });
     table.put("hosts", &mut route.hosts, read::some_of(host, HOSTS));
+    let hosts_are_known = route.hosts.len() == hosts_typed;
     route.hosts.dedup();
     let path = read::parsed(address::path_prefix, "a path such as \"/live\"");
-    table.put("path", &mut route.path_prefix, path);
+    let path_is_typed = table.value("path").is_some();
+    let path = table.get("path", path);
+    let place_is_known = hosts_are_known && path.is_some() == path_is_typed;
+    route.path_prefix = path.unwrap_or(route.path_prefix);
     let name = table.get("name", read::parsed(address::name, "a name"));
     let named = name.is_some();
     route.name = name.unwrap_or_else(|| place_name(&route)).into();
@@ -93,7 +101,35 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     table.get("lifetimes", |value| {
         value.table("lifetimes", |table| read_lifetimes(table, lifetimes))
     });
-    (Placed { route, span }, named)
+    warn_of_all_queries(table, &route, groups);
+    let placed = Placed {
+        route,
+        span,
+        place_is_known,
+    };
+    (placed, named)
+}
+
+/// Before MediaPackage, a query that keeps everything makes each viewer's session a key of its own.
+fn warn_of_all_queries(table: &mut Table<'_>, route: &Route, groups: &[Group]) {
+    let kinds = [&route.query.manifest, &route.query.segment];
+    let keeps_all = kinds.contains(&&QueryPolicy::All);
+    let Some(group) = groups.get(route.origin_index).filter(|_| keeps_all) else {
+        return;
+    };
+    if group.is_mediapackage() {
+        let span = table
+            .value("query")
+            .map_or(table.span(), |value| value.span());
+        table.page().note(all_queries_warning(span));
+    }
+}
+
+/// The warning for a route to MediaPackage that keeps every query parameter.
+pub(super) fn all_queries_warning(span: Span) -> Problem {
+    Problem::warning("every query parameter makes objects of its own before MediaPackage")
+        .at(span, "keeps what viewers and players add")
+        .help("write query = \"mediapackage\" to keep what MediaPackage reads, and nothing else")
 }
 
 /// What a route is called that has no name: the place it serves.

@@ -33,13 +33,13 @@ fn draft(source: &str) -> Draft {
 fn config(source: &str) -> Config {
     draft(source)
         .finish()
-        .unwrap_or_else(|problems| panic!("{problems}"))
+        .map_or_else(|problems| panic!("{problems}"), |(config, _)| config)
 }
 
 /// What is said about a text, after checking that it is `count` problems.
 fn complaint(count: usize, source: &str) -> String {
     let problems = draft(source).finish().expect_err("something wrong");
-    assert_eq!(problems.len(), count, "{problems}");
+    assert_eq!(problems.errors(), count, "{problems}");
     problems.to_string()
 }
 

@@ -17,7 +17,8 @@ fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Resul
     };
     let path = folder.path().join("seawall.toml");
     let read = read(&format!("{ORIGIN}{lines}\n"), &path, &environment).finish();
-    read.map_err(|problems| problems.to_string())
+    read.map(|(config, _)| config)
+        .map_err(|problems| problems.to_string())
 }
 
 /// The places that credentials come from, each in a word.

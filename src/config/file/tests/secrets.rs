@@ -62,7 +62,10 @@ fn secrets_come_from_files_beside_the_configuration() {
     std::fs::write(folder.path().join("token"), "s3cret\n").unwrap();
     std::fs::write(folder.path().join("empty"), "\n").unwrap();
     let path = folder.path().join("seawall.toml");
-    let read_line = |line: &str| read(&format!("{ORIGIN}{line}\n"), &path, &environment).finish();
+    let read_line = |line: &str| {
+        let draft = read(&format!("{ORIGIN}{line}\n"), &path, &environment);
+        draft.finish().map(|(config, _)| config)
+    };
     let good = read_line("headers = { X-Token = { file = \"token\" } }").unwrap();
     let (name, file) = &good.origins[0].header_files[0];
     assert_eq!(
@@ -100,6 +103,7 @@ fn certificates_are_checked_with_their_keys() {
         );
         read(&source, &path, &environment)
             .finish()
+            .map(|(config, _)| config)
             .map_err(|problems| problems.to_string())
     };
     let good = tls("one.pem", "one.key").unwrap();

@@ -143,13 +143,30 @@ fn origin_line(origin: &origin::Settings, used: bool) -> String {
         text.push_str(" (certificates are NOT checked)");
     }
     if let Some(sigv4) = &origin.sigv4 {
-        let (service, region) = (sigv4.service.as_str(), &sigv4.region);
-        let _ = write!(text, " (signed for {service} in {region})");
+        let service = sigv4.service.as_str();
+        let _ = write!(
+            text,
+            " (signed for {service} in {})",
+            regions(origin, sigv4)
+        );
     }
     if !used {
         text.push_str(" (no route uses it)");
     }
     text
+}
+
+/// The regions of an origin's endpoints, each once, in their order.
+fn regions(origin: &origin::Settings, sigv4: &origin::sign::Sigv4) -> String {
+    let mut regions: Vec<&str> = Vec::new();
+    for endpoint in &origin.endpoints {
+        let own = endpoint.region.as_deref().or(endpoint.region_in_host());
+        let region = own.or(sigv4.region.as_deref()).unwrap_or("no region");
+        if !regions.contains(&region) {
+            regions.push(region);
+        }
+    }
+    regions.join(", ")
 }
 
 fn endpoint_text(endpoint: &origin::Endpoint) -> String {

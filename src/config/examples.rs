@@ -70,7 +70,7 @@ fn furnished() -> (tempfile::TempDir, PathBuf) {
     write("authority.pem", &pair.cert.pem());
     write("shield.pem", &pair.cert.pem());
     write("shield.key", &pair.signing_key.serialize_pem());
-    write("cdn-code", "a-code\n");
+    write("cdn-code", "a-code-of-some-length\n");
     let key = "aws_access_key_id = A\naws_secret_access_key = B\n";
     write("aws-credentials", &format!("[shield]\n{key}"));
     let path = folder.path().join("seawall.toml");

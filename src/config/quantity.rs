@@ -1,5 +1,6 @@
 //! How are durations and sizes written by people? Pure text in, numbers out.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use super::fault::Fault;
@@ -81,7 +82,8 @@ fn with_short_units(text: &str) -> Option<String> {
             "d" | "day" | "days" => "d",
             _ => return None,
         };
-        short.push_str(&format!("{count}{unit}"));
+        // Writing to a string does not fail.
+        let _ = write!(short, "{count}{unit}");
     }
     duration(&short).is_ok().then_some(short)
 }

@@ -149,7 +149,7 @@ impl Request {
 
     /// The head for an HTTP/1.1 connection to an endpoint.
     pub(super) fn h1(&self, to: usize, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
-        let mut head = self.head(Uri::from(self.target.clone()), self.host(to, add))?;
+        let mut head = self.head(Uri::from(self.target.clone()), to, add)?;
         append(&mut head, header::HOST, self.host(to, add))?;
         match self.payload {
             Payload::Nothing => {}
@@ -175,7 +175,7 @@ impl Request {
             .path_and_query(self.target.clone())
             .build()
             .map_err(|_| Failure::Protocol)?;
-        let mut head = self.head(uri, self.host(to, add))?;
+        let mut head = self.head(uri, to, add)?;
         if let Payload::Bytes(length) = self.payload {
             append(&mut head, header::CONTENT_LENGTH, &length.into())?;
         }
@@ -183,7 +183,7 @@ impl Request {
     }
 
     /// Everything but what says how long the body is, and `Host`: that is only signed here.
-    fn head(&self, uri: Uri, host: &HeaderValue) -> Result<Box<RequestHeader>, Failure> {
+    fn head(&self, uri: Uri, to: usize, add: &Additions) -> Result<Box<RequestHeader>, Failure> {
         let size = self.headers.len() + self.seal.headers().len() + 2;
         let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
             .map_err(|_| Failure::Protocol)?;
@@ -194,12 +194,12 @@ impl Request {
         set(&mut head, self.seal.headers())?;
         let message = Message {
             method: &self.method,
-            host,
+            host: self.host(to, add),
             target: &self.target,
             headers: &head.headers,
             bodiless: self.payload.is_empty(),
         };
-        if let Some(signature) = self.seal.signature(&message)? {
+        if let Some(signature) = self.seal.signature(to, &message)? {
             for name in &FIELDS {
                 head.remove_header(name);
             }

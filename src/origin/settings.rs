@@ -77,6 +77,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Requests under way with it at most, beside the group's bound; beyond that it is passed over.
     pub concurrency_max: Option<usize>,
+    /// The AWS region that its requests are signed for, where the group's is not its own.
+    pub region: Option<String>,
 }
 
 /// What to speak to an origin.
@@ -221,6 +223,12 @@ pub enum SetupError {
         /// Why.
         why: String,
     },
+    /// A signature needs a region, and nothing says which.
+    #[error("no region is known to sign requests to {host} for")]
+    Region {
+        /// The endpoint.
+        host: String,
+    },
     /// This cannot be sent as `Host`.
     #[error("{host:?} cannot be sent as Host")]
     Host {
@@ -282,7 +290,18 @@ impl Endpoint {
             priority: 0,
             weight: 1,
             concurrency_max: None,
+            region: None,
         }
+    }
+
+    /// The region that the names of AWS endpoints end with: `….mediapackagev2.eu-west-1.amazonaws.com`.
+    pub fn region_in_host(&self) -> Option<&str> {
+        let domain = self.host.strip_suffix(".amazonaws.com");
+        let domain = domain.or_else(|| self.host.strip_suffix(".amazonaws.com.cn"))?;
+        let (before, region) = domain.rsplit_once('.')?;
+        let service = before.rsplit('.').next().unwrap_or_default();
+        let is_regional = ["mediapackagev2", "s3"].contains(&service);
+        is_regional.then_some(region)
     }
 
     /// As it is typed.

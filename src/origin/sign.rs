@@ -83,7 +83,11 @@ impl Signer {
         });
         let signing = settings.sigv4.as_ref().map(|sigv4| {
             let keyring = Keyring::new(&settings.name, &sigv4.sources, lookup)?;
-            Ok((Arc::new(sigv4::Scope::of(sigv4)), keyring))
+            let scope = sigv4::Scope::of(sigv4, &settings.endpoints).map_err(|place| {
+                let host = settings.endpoints[place].host.clone();
+                SetupError::Region { host }
+            })?;
+            Ok((Arc::new(scope), keyring))
         });
         let signer = Arc::new(Signer {
             owner: Arc::clone(&settings.name),
@@ -211,16 +215,17 @@ impl Seal {
         }
     }
 
-    /// The signature's fields, where the origin wants one.
+    /// The signature's fields for an endpoint, where the origin wants one.
     pub(super) fn signature(
         &self,
+        endpoint: usize,
         message: &Message<'_>,
     ) -> Result<Option<Vec<(HeaderName, HeaderValue)>>, Failure> {
         let Some((scope, credentials)) = &self.signing else {
             return Ok(None);
         };
         scope
-            .sign(message, credentials, SystemTime::now())
+            .sign(endpoint, message, credentials, SystemTime::now())
             .map(Some)
     }
 

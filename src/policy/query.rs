@@ -8,11 +8,13 @@ use std::borrow::Cow;
 use crate::media::{Kind, strip_query};
 
 /// What MediaPackage reads of a manifest's query; of a segment's it reads nothing.
-const MEDIAPACKAGE: [&str; 8] = [
+const MEDIAPACKAGE: [&str; 10] = [
+    "aws.drmsettings",
     "aws.manifestfilter",
     "aws.manifestsettings",
     "start",
     "end",
+    "manifest_window_seconds",
     "time_delay",
     "_HLS_msn",
     "_HLS_part",

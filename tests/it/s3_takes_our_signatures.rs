@@ -19,7 +19,7 @@ async fn shield(bucket: &Bucket, credentials: &Path) -> Shield {
                 bucket.address().port(),
             )];
             group.sigv4 = Some(Sigv4 {
-                region: "us-east-1".to_owned(),
+                region: Some("us-east-1".to_owned()),
                 service: Service::S3,
                 sources: vec![Source::File {
                     path: credentials.to_owned(),

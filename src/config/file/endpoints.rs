@@ -48,6 +48,8 @@ fn endpoint(value: Value<'_>) -> Read<(Endpoint, Span)> {
             &mut endpoint.concurrency_max,
             read::count,
         );
+        let region = read::parsed(address::region, "a region");
+        table.put_some("region", &mut endpoint.region, region);
         endpoint
     })?;
     Ok((endpoint, value.span()))

@@ -8,8 +8,8 @@ use super::pair;
 use crate::config::page::{Entry, Read, Table, Value};
 use crate::config::problem::Problem;
 use crate::config::{Fault, address, read};
-use crate::origin::Settings;
 use crate::origin::sign::{self, ClientCertificate, Service, Sigv4, Source};
+use crate::origin::{Endpoint, Settings};
 
 /// Fields that say how a message is framed or where it goes: the shield's own business.
 const RESERVED: [&str; 11] = [
@@ -33,6 +33,10 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
     (settings.headers, settings.header_files) = (read.values, read.files);
     let signature = table.value("sigv4");
     settings.sigv4 = table.get("sigv4", sigv4).flatten();
+    if let (Some(value), Some(sigv4)) = (signature, &settings.sigv4) {
+        note_unknown_region(value, sigv4, &settings.endpoints);
+    }
+    warn_of_idle_regions(table, settings);
     if let (Some(headers), Some(signature)) = (headers, signature) {
         note_signed_twice(headers, signature);
     }
@@ -54,7 +58,8 @@ struct Headers {
 /// Where a header's value comes from.
 enum Content {
     Value(HeaderValue),
-    File(PathBuf),
+    /// A file, and what is in it now.
+    File(PathBuf, HeaderValue),
 }
 
 fn read_headers(value: Value<'_>) -> Read<Headers> {
@@ -62,7 +67,8 @@ fn read_headers(value: Value<'_>) -> Read<Headers> {
     let mut headers = Headers::default();
     let mut seen: Vec<HeaderName> = Vec::new();
     for entry in value.entries("a table such as { X-Name = \"value\" }")? {
-        let (name, content) = (header_name(&entry), header_content(entry.value));
+        let value = entry.value;
+        let (name, content) = (header_name(&entry), header_content(value));
         let (name, content) = (page.keep(name), page.keep(content).flatten());
         let (Some(name), Some(content)) = (name, content) else {
             continue;
@@ -73,12 +79,32 @@ fn read_headers(value: Value<'_>) -> Read<Headers> {
             continue;
         }
         seen.push(name.clone());
+        page.keep(check_cdn_code(value, &name, &content));
         match content {
             Content::Value(value) => headers.values.push((name, value)),
-            Content::File(path) => headers.files.push((name, path)),
+            Content::File(path, _) => headers.files.push((name, path)),
         }
     }
     Ok(headers)
+}
+
+/// MediaPackage takes codes of 8 to 256 characters; a channel refuses every request with another one.
+fn check_cdn_code(value: Value<'_>, name: &HeaderName, content: &Content) -> Read<()> {
+    const NAMES: [&str; 2] = [
+        "x-mediapackage-cdnidentifier",
+        "x-mediapackagev2-cdnidentifier",
+    ];
+    const WANTED: &str = "a CDN authorization code of 8 to 256 characters";
+    let (Content::Value(code) | Content::File(_, code)) = content;
+    if !NAMES.contains(&name.as_str()) || (8..=256).contains(&code.len()) {
+        return Ok(());
+    }
+    let why = if code.len() < 8 {
+        "shorter than MediaPackage takes"
+    } else {
+        "longer than MediaPackage takes"
+    };
+    Err(value.problem(Fault::new(WANTED, why)))
 }
 
 fn header_name(entry: &Entry<'_>) -> Read<HeaderName> {
@@ -129,8 +155,7 @@ fn header_file(table: &mut Table<'_>) -> Option<Content> {
     };
     let path = table.page().keep(value.path())?;
     let good = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why));
-    table.page().keep(good)?;
-    Some(Content::File(path))
+    Some(Content::File(path, table.page().keep(good)?))
 }
 
 /// Notes headers that the signature is made of.
@@ -147,25 +172,53 @@ fn note_signed_twice(headers: Value<'_>, signature: Value<'_>) {
 /// `None` where something is missing, noted already.
 fn sigv4(value: Value<'_>) -> Read<Option<Sigv4>> {
     value.table("sigv4", |table| {
-        for (key, example) in [
-            ("region", "region = \"eu-west-1\""),
-            ("service", "service = \"mediapackagev2\""),
-        ] {
-            if table.value(key).is_none() {
-                table.note_missing(key, example);
-            }
+        if table.value("service").is_none() {
+            table.note_missing("service", "service = \"mediapackagev2\"");
         }
+        let typed = table.value("region").is_some();
         let region = table.get("region", read::parsed(address::region, "a region"));
+        // One that cannot be read is a problem noted already, and not one more for want of it.
+        let region = if typed { Some(region?) } else { None };
         let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
         let service = read::word(&services, "\"mediapackagev2\" or \"s3\"");
         let service = table.get("service", service);
         let sources = sources(table);
         Some(Sigv4 {
-            region: region?,
+            region,
             service: service?,
             sources: sources?,
         })
     })
+}
+
+/// Notes the first endpoint whose region neither it, nor its name, nor the group says.
+fn note_unknown_region(value: Value<'_>, sigv4: &Sigv4, endpoints: &[Endpoint]) {
+    let is_known = |endpoint: &&Endpoint| {
+        endpoint.region.is_some() || endpoint.region_in_host().is_some() || sigv4.region.is_some()
+    };
+    if endpoints.iter().all(|endpoint| is_known(&endpoint)) {
+        return;
+    }
+    let problem = Problem::new("nobody says which region an endpoint is signed for");
+    let problem = problem.at(value.span(), "wanted in here");
+    let help = "add region = \"eu-west-1\" here, or to the endpoint where they differ";
+    value.page().note(problem.help(help));
+}
+
+/// Warns of an endpoint's region that no signature uses.
+fn warn_of_idle_regions(table: &mut Table<'_>, settings: &Settings) {
+    let is_set = settings
+        .endpoints
+        .iter()
+        .any(|endpoint| endpoint.region.is_some());
+    if let Some(value) = table
+        .value("endpoints")
+        .filter(|_| is_set && settings.sigv4.is_none())
+    {
+        let problem = Problem::warning("an endpoint has a `region`, and nothing is signed");
+        let problem = problem.at(value.span(), "no `sigv4` in this origin");
+        value.page().note(problem);
+    }
 }
 
 /// Where a person wants credentials to come from.

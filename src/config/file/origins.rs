@@ -75,6 +75,36 @@ fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
         .iter()
         .map(|(endpoint, _)| endpoint.clone())
         .collect();
+    connection(table, &mut settings);
+    identity::read(table, &mut settings);
+    table.put(
+        "balance",
+        &mut settings.balance,
+        read::word(&BALANCES, BALANCE),
+    );
+    table.put("hedge", &mut settings.retry.hedge, read::flag);
+    let deadlines = &mut settings.deadlines;
+    table.get("deadlines", |value| {
+        value.table("deadlines", |table| {
+            read_deadlines(table, deadlines);
+            outlasting(table, deadlines, wait_max);
+        })
+    });
+    table.put_some("health", &mut settings.health, |value| {
+        value.table("health", health::check)
+    });
+    admission(table, &mut settings);
+    table.put("resolve_every", &mut settings.resolve_every, read::deadline);
+    resilience::read(table, &mut settings);
+    Group {
+        settings,
+        span,
+        endpoints,
+    }
+}
+
+/// How its endpoints are spoken to.
+fn connection(table: &mut Table<'_>, settings: &mut Settings) {
     table.put_some(
         "host",
         &mut settings.host,
@@ -101,31 +131,6 @@ fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
     ];
     let protocol = read::word(&words, "\"auto\", \"h1\" or \"h2\"");
     table.put("protocol", &mut settings.protocol, protocol);
-    identity::read(table, &mut settings);
-    table.put(
-        "balance",
-        &mut settings.balance,
-        read::word(&BALANCES, BALANCE),
-    );
-    table.put("hedge", &mut settings.retry.hedge, read::flag);
-    let deadlines = &mut settings.deadlines;
-    table.get("deadlines", |value| {
-        value.table("deadlines", |table| {
-            read_deadlines(table, deadlines);
-            outlasting(table, deadlines, wait_max);
-        })
-    });
-    table.put_some("health", &mut settings.health, |value| {
-        value.table("health", health::check)
-    });
-    admission(table, &mut settings);
-    table.put("resolve_every", &mut settings.resolve_every, read::deadline);
-    resilience::read(table, &mut settings);
-    Group {
-        settings,
-        span,
-        endpoints,
-    }
 }
 
 /// How many may ask at once, and how often.

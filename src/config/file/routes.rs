@@ -13,7 +13,7 @@ use crate::config::page::{Read, Table, Value};
 use crate::config::problem::{Problem, Span};
 use crate::config::spelling::nearest;
 use crate::config::{Fault, address, read};
-use crate::policy::route::{Cors, Lifetimes, Queries, QueryPolicy};
+use crate::policy::route::{Cors, Lifetimes, Live, Queries, QueryPolicy};
 use crate::policy::{Route, headers};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
@@ -87,16 +87,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     table.put("x_cache", &mut route.x_cache, read::flag);
     table.put("cmsd", &mut route.cmsd, read::flag);
     table.put("show_key", &mut route.show_key, read::flag);
-    let live = &mut route.live;
-    table.get("live", |value| {
-        value.table("live", |table| {
-            table.put("cadence", &mut live.cadence, read::flag);
-            table.put("prefetch", &mut live.prefetch, read::flag);
-            table.put("delta_updates", &mut live.delta_updates, read::flag);
-            table.put("hold_early", &mut live.hold_early, hold_early);
-            table.put("idle", &mut live.idle, read::duration);
-        })
-    });
+    live(table, &mut route.live);
     let lifetimes = &mut route.lifetimes;
     table.get("lifetimes", |value| {
         value.table("lifetimes", |table| read_lifetimes(table, lifetimes))
@@ -108,6 +99,19 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
         place_is_known,
     };
     (placed, named)
+}
+
+/// What is done for live streams.
+fn live(table: &mut Table<'_>, live: &mut Live) {
+    table.get("live", |value| {
+        value.table("live", |table| {
+            table.put("cadence", &mut live.cadence, read::flag);
+            table.put("prefetch", &mut live.prefetch, read::flag);
+            table.put("delta_updates", &mut live.delta_updates, read::flag);
+            table.put("hold_early", &mut live.hold_early, hold_early);
+            table.put("idle", &mut live.idle, read::duration);
+        })
+    });
 }
 
 /// Before MediaPackage, a query that keeps everything makes each viewer's session a key of its own.

@@ -16,7 +16,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::{Service, Sigv4};
-use crate::origin::Failure;
+use crate::origin::{Endpoint, Failure};
 
 /// What a signature consists of; whatever else says these fields is left out.
 pub(in crate::origin) const FIELDS: [HeaderName; 4] = [
@@ -45,16 +45,27 @@ pub(in crate::origin) struct Message<'a> {
 /// What a signature is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::origin) struct Scope {
-    pub(in crate::origin) region: String,
+    /// The region of each endpoint, in their order. A signature for another region is refused.
+    pub(in crate::origin) regions: Vec<String>,
     pub(in crate::origin) service: Service,
 }
 
 impl Scope {
-    pub(super) fn of(sigv4: &Sigv4) -> Scope {
-        Scope {
-            region: sigv4.region.clone(),
+    /// `Err`: the place of an endpoint whose region nobody says.
+    pub(super) fn of(sigv4: &Sigv4, endpoints: &[Endpoint]) -> Result<Scope, usize> {
+        let region = |(place, endpoint): (usize, &Endpoint)| -> Result<String, usize> {
+            let own = endpoint.region.as_deref().or(endpoint.region_in_host());
+            let region = own.or(sigv4.region.as_deref()).ok_or(place)?;
+            Ok(region.to_owned())
+        };
+        Ok(Scope {
+            regions: endpoints
+                .iter()
+                .enumerate()
+                .map(region)
+                .collect::<Result<_, _>>()?,
             service: sigv4.service,
-        }
+        })
     }
 
     /// What to ask for, and to sign; a failure where that is too long.
@@ -67,15 +78,16 @@ impl Scope {
         signable.then_some(target).ok_or(Failure::Protocol)
     }
 
-    /// The fields to add to a request.
+    /// The fields to add to a request to an endpoint.
     pub(in crate::origin) fn sign(
         &self,
+        endpoint: usize,
         message: &Message<'_>,
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
         let place = Place {
-            region: &self.region,
+            region: self.regions.get(endpoint).ok_or(Failure::Protocol)?,
             name: self.service.as_str(),
             is_s3: self.service == Service::S3,
         };

@@ -16,8 +16,8 @@ pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 /// Signature Version 4, for origins that want their requests signed.
 #[derive(Clone, Debug)]
 pub struct Sigv4 {
-    /// The region the origin is in.
-    pub region: String,
+    /// The region of endpoints that neither say another one nor have it in their names.
+    pub region: Option<String>,
     /// What it is.
     pub service: Service,
     /// Where credentials come from: the first place that has some.

@@ -61,7 +61,7 @@ fn signed_settings(address: SocketAddr, environment: &[(&str, String)]) -> Setti
     };
     let mut settings = settings(address);
     settings.sigv4 = Some(Sigv4 {
-        region: "eu-west-1".to_owned(),
+        region: Some("eu-west-1".to_owned()),
         service: Service::MediaPackageV2,
         sources: Source::chain(&environment).unwrap(),
     });
@@ -321,11 +321,11 @@ fn resigned(host: &str, target: &str, date: &str) -> HeaderValue {
         bodiless: true,
     };
     let scope = Scope {
-        region: "eu-west-1".to_owned(),
+        regions: vec!["eu-west-1".to_owned()],
         service: Service::MediaPackageV2,
     };
     let credentials = Credentials::new("AKID", "hunter2", None, None, "test");
-    let signed = scope.sign(&message, &credentials, moment.try_into().unwrap());
+    let signed = scope.sign(0, &message, &credentials, moment.try_into().unwrap());
     let mut signed = signed.unwrap().into_iter();
     signed.find(|(name, _)| name == "authorization").unwrap().1
 }

@@ -166,7 +166,7 @@ async fn what_cannot_be_signed_is_held_against_nobody() {
     let script = Scripted::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let mut settings = settings(script.address);
     settings.sigv4 = Some(Sigv4 {
-        region: "eu-west-1".to_owned(),
+        region: Some("eu-west-1".to_owned()),
         service: Service::S3,
         sources: vec![Source::Given(Credentials::new(
             "A", "s", None, None, "test",

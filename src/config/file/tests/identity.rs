@@ -50,7 +50,8 @@ const FILE: (&str, &str) = (
 fn a_signature_is_described() {
     let config = read_with(&format!("sigv4 = {{ {SIGNED} }}"), &KEYS, &[]).unwrap();
     let sigv4 = config.origins[0].sigv4.as_ref().unwrap();
-    assert_eq!((&*sigv4.region, sigv4.service), ("eu-west-1", Service::S3));
+    assert_eq!(sigv4.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(sigv4.service, Service::S3);
     assert!(!format!("{config:?}").contains("s3cret"));
     assert!(
         read_with("", &KEYS, &[]).unwrap().origins[0]
@@ -131,7 +132,7 @@ fn settings_of_signatures_are_checked() {
         "{ region = \"a\" }",
         &words,
     );
-    let words = ["has no `region`", "add region ="];
+    let words = ["which region an endpoint is signed for", "add region ="];
     in_origin(
         "sigv4 = { service = \"s3\" }",
         9,
@@ -195,4 +196,73 @@ fn a_certificate_is_shown_with_its_key_and_over_tls() {
     .unwrap_err();
     assert!(plain.contains("shown to nobody"), "{plain}");
     assert!(plain.contains("seawall.toml:8:22"), "{plain}");
+}
+
+#[test]
+fn a_region_comes_from_the_endpoint_its_name_or_the_group() {
+    let keys = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "B")];
+    let unknown = read_with("sigv4 = { service = \"s3\" }", &keys, &[]).unwrap_err();
+    assert!(
+        unknown.contains("which region an endpoint is signed for"),
+        "{unknown}"
+    );
+    assert!(
+        read_with(
+            "sigv4 = { service = \"s3\", region = \"eu-west-1\" }",
+            &keys,
+            &[]
+        )
+        .is_ok()
+    );
+    let two = "[[origin]]\nsigv4 = { service = \"mediapackagev2\" }\nendpoints = [\n\
+               \"https://a.egress.b.mediapackagev2.eu-west-1.amazonaws.com\",\n\
+               { url = \"https://c.example\", region = \"eu-central-1\", priority = 1 }]\n";
+    let environment = |wanted: &str| {
+        let found = keys.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let draft = read(two, Path::new("seawall.toml"), &environment);
+    let (config, warnings) = draft.finish().unwrap();
+    assert_eq!(
+        config.origins[0].endpoints[1].region.as_deref(),
+        Some("eu-central-1")
+    );
+    assert!(
+        warnings.to_string().contains("every query parameter"),
+        "{warnings}"
+    );
+    let idle =
+        "[[origin]]\nendpoints = [{ url = \"https://c.example\", region = \"eu-central-1\" }]\n";
+    let (_, warnings) = read(idle, Path::new("seawall.toml"), &environment)
+        .finish()
+        .unwrap();
+    assert!(
+        warnings.to_string().contains("nothing is signed"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn a_cdn_code_has_the_length_that_mediapackage_takes() {
+    let header = |name: &str, code: &str| {
+        read_with(&format!("headers = {{ {name} = \"{code}\" }}"), &[], &[]).map(drop)
+    };
+    for name in [
+        "X-MediaPackageV2-CDNIdentifier",
+        "x-mediapackage-cdnidentifier",
+    ] {
+        for length in [8, 256] {
+            assert_eq!(header(name, &"c".repeat(length)), Ok(()), "{length}");
+        }
+        for length in [1, 7, 257] {
+            let code = "c".repeat(length);
+            let why = header(name, &code).unwrap_err();
+            assert!(why.contains("8 to 256 characters"), "{why}");
+            assert!(length == 1 || !why.contains(&code), "{why}");
+        }
+        let line = format!("headers = {{ {name} = {{ file = \"code\" }} }}");
+        assert!(read_with(&line, &[], &[("code", "short\n")]).is_err());
+        assert!(read_with(&line, &[], &[("code", "long-enough\n")]).is_ok());
+    }
+    assert_eq!(header("X-Token", "short"), Ok(()));
 }

@@ -26,9 +26,9 @@ fn asked(place: &Place<'_>, target: &str) -> Option<PathAndQuery> {
     } else {
         Service::MediaPackageV2
     };
-    let region = place.region.to_owned();
+    let regions = vec![place.region.to_owned()];
     let target: PathAndQuery = target.parse().ok()?;
-    let asked = Scope { region, service }.target(&target);
+    let asked = Scope { regions, service }.target(&target);
     assert!(
         asked.is_ok() || target.as_str().len() > TARGET_BYTES_MAX / 3,
         "{target}"
@@ -224,5 +224,55 @@ proptest::proptest! {
     #[test]
     fn nothing_a_viewer_asks_for_panics(target in "/[ -~é]{0,40}(\\?[ -~é]{0,40})?") {
         sign_anything(&target);
+    }
+}
+
+#[test]
+fn each_endpoint_is_signed_for_its_own_region() {
+    let endpoint = |host: &str, region: Option<&str>| Endpoint {
+        region: region.map(str::to_owned),
+        ..Endpoint::new(true, host, 443)
+    };
+    let one = "abc.egress.def.mediapackagev2.eu-west-1.amazonaws.com";
+    let endpoints = [
+        endpoint(one, None),
+        endpoint(
+            "abc.egress.def.mediapackagev2.eu-central-1.amazonaws.com",
+            None,
+        ),
+        endpoint("media.s3.us-east-2.amazonaws.com", None),
+        endpoint(one, Some("us-west-2")),
+        endpoint("private.example", None),
+    ];
+    let sigv4 = |region: Option<&str>| Sigv4 {
+        region: region.map(str::to_owned),
+        service: Service::MediaPackageV2,
+        sources: Vec::new(),
+    };
+    assert_eq!(Scope::of(&sigv4(None), &endpoints), Err(4));
+    let scope = Scope::of(&sigv4(Some("ap-south-1")), &endpoints).unwrap();
+    let expected = [
+        "eu-west-1",
+        "eu-central-1",
+        "us-east-2",
+        "us-west-2",
+        "ap-south-1",
+    ];
+    assert_eq!(scope.regions, expected);
+    let target = "/x".parse().unwrap();
+    let message = Message {
+        method: &Method::GET,
+        host: &HeaderValue::from_static("a.example"),
+        target: &target,
+        headers: &HeaderMap::new(),
+        bodiless: true,
+    };
+    for (place, region) in expected.into_iter().enumerate() {
+        let fields = scope
+            .sign(place, &message, &credentials(None), UNIX_EPOCH + NOW)
+            .unwrap();
+        let said = format!("/20150830/{region}/mediapackagev2/aws4_request");
+        let authorization = fields.iter().find(|(name, _)| name == "authorization");
+        assert!(authorization.unwrap().1.to_str().unwrap().contains(&said));
     }
 }

@@ -5,6 +5,7 @@ mod identity;
 mod mistakes;
 mod resilience;
 mod secrets;
+mod warnings;
 
 use std::path::Path;
 use std::time::Duration;

@@ -19,6 +19,7 @@ mod limit;
 mod line;
 mod pulse;
 mod rank;
+mod relay;
 mod request;
 mod resolve;
 mod rest;
@@ -26,6 +27,7 @@ mod review;
 mod settings;
 pub mod sign;
 mod site;
+mod slow;
 mod stats;
 mod step;
 #[cfg(test)]
@@ -49,6 +51,7 @@ pub use inflow::Inflow;
 pub use latency::Latency;
 pub use limit::Rejection;
 pub use rank::Rank;
+pub use relay::Relay;
 pub use settings::{
     Check, CheckKind, Deadlines, Endpoint, Guards, Protocol, Retry, Settings, SetupError,
 };
@@ -65,6 +68,7 @@ use resolve::Names;
 use review::Review;
 use sign::Signer;
 use site::{Roll, Site};
+use slow::SlowViewers;
 
 /// One request to an origin.
 pub struct Errand {
@@ -194,6 +198,7 @@ impl Origin {
                     queue_max: settings.queue_max,
                     requests_per_second_max: None,
                 }),
+                slow_viewers: Arc::new(SlowViewers::new(settings.slow_viewers_max)),
                 dial,
                 sites,
                 checkups: settings.health.map(Checkups::new),
@@ -277,6 +282,7 @@ impl Origin {
         let Desk {
             gate,
             waiting_room,
+            slow_viewers,
             dial,
             sites,
             ..
@@ -288,6 +294,7 @@ impl Origin {
         for site in sites {
             census.add_waits(&site.census());
         }
+        let (slow_viewers, slow_viewers_cut) = slow_viewers.census();
         let endpoints: Vec<_> = sites.iter().map(|site| site.read(dial)).collect();
         let mut total = Counts::default();
         for endpoint in &endpoints {
@@ -299,6 +306,8 @@ impl Origin {
             endpoints,
             in_flight: census.in_flight,
             held_back: held_back.in_flight,
+            slow_viewers,
+            slow_viewers_cut,
             queued: census.queued.iter().sum(),
             surge_queue: Rank::ALL.map(|rank| (rank, census.queued[rank.index()])),
             spillover: census.rejected(Rejection::QueueFull)

@@ -42,6 +42,18 @@ fn gate(page: &mut Exposition, stats: &Stats) {
         stats.held_back as u64,
     );
     page.gauge(
+        "seawall_origin_slow_viewers",
+        "Requests that wait for a slow viewer and not for the origin, beside both: bodies that are not stored, and uploads.",
+        &[name],
+        stats.slow_viewers as u64,
+    );
+    page.counter(
+        "seawall_origin_slow_viewers_cut_total",
+        "Slow viewers cut because there were more than slow_viewers_max. Raise it if they are wanted.",
+        &[name],
+        stats.slow_viewers_cut,
+    );
+    page.gauge(
         "seawall_origin_queued",
         "Requests waiting for a permit to ask an origin.",
         &[name],
@@ -251,6 +263,7 @@ pub fn status(groups: &[Stats]) -> Value {
             "name": &*stats.name,
             "in_flight": stats.in_flight,
             "held_back": stats.held_back,
+            "slow_viewers": stats.slow_viewers,
             "queued": stats.queued,
             "surge_queue": counted(stats.surge_queue.map(|(rank, n)| (rank.as_str(), n as u64))),
             "spillover": stats.spillover,

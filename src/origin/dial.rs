@@ -29,10 +29,11 @@ use super::{Endpoint, Failure, Protocol, Settings, SetupError};
 /// Idle connections kept at most.
 const IDLE_MAX: usize = 1024;
 /// Streams on one HTTP/2 connection at most (pingora's own default is one).
-const STREAMS_MAX: usize = 100;
-/// What one stream, and one connection, may send before it is read.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAMS_MAX: u32 = 64;
+/// What one stream may send before it is read. Unread, it lies in memory: as much for each slow viewer.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// All streams together may leave their windows unread, and no other stream waits for that.
+const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// How often a quiet HTTP/2 connection is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// Taking a connection out of the pool needs the task that watches it to let go: it runs at once,
@@ -297,7 +298,7 @@ impl Dial {
             Protocol::H2 => ALPN::H2,
             Protocol::Auto => ALPN::H2H1,
         };
-        options.max_h2_streams = STREAMS_MAX;
+        options.max_h2_streams = STREAMS_MAX as usize;
         options.h2_stream_window_size = Some(STREAM_WINDOW);
         options.h2_connection_window_size = Some(CONNECTION_WINDOW);
         options.h2_ping_interval = Some(PING_EVERY);

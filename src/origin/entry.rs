@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::Failure;
 use super::guard::breaker::{Admit, Pass};
+use super::limit::Permit;
 use super::site::{Site, Slot};
 
 /// One attempt at an endpoint: counted, and judged, once, at its end. Counted as given up unless that is told.
@@ -37,6 +38,11 @@ impl Entry {
 
     pub(super) fn site(&self) -> &Arc<Site> {
         &self.site
+    }
+
+    /// Hands over its place among what the endpoint bears, where that has a bound.
+    pub(super) fn endpoint_permit(&mut self) -> Option<Permit> {
+        self.slot.permit.take()
     }
 
     /// It is its asker's only one now, under the asker's own permit.

@@ -26,6 +26,7 @@ use super::resolve::share;
 use super::review::Review;
 use super::sign::Signer;
 use super::site::Site;
+use super::slow::{Hold, SlowViewers};
 use super::step::{Chances, Step, Tried, step};
 use super::tour::{Reach, Tour};
 use super::{Balance, Deadlines, Errand, Failure, Rank, Reply, Retry};
@@ -37,6 +38,8 @@ pub(super) struct Desk {
     /// Where requests are that the origin holds back: they cost it nothing while they wait, and keep
     /// nobody else waiting.
     pub(super) waiting_room: Gate,
+    /// Where requests are whose viewers are slow: those cost it nothing either.
+    pub(super) slow_viewers: Arc<SlowViewers>,
     pub(super) dial: Arc<Dial>,
     pub(super) sites: Vec<Arc<Site>>,
     pub(super) checkups: Option<Checkups>,
@@ -68,13 +71,15 @@ impl Desk {
         } else {
             self.gate.enter(errand.rank, patience).await?
         };
+        let hold = Hold::new(&self.slow_viewers, permit);
         let answer = self.ask(errand, queue_until, until).await?;
         let Answer {
             line,
             head,
-            entry,
+            mut entry,
             outdone,
         } = answer;
+        hold.adopt(entry.endpoint_permit());
         let idle = head.idle();
         let endpoint = entry.site().place;
         let Head {
@@ -84,15 +89,15 @@ impl Desk {
         } = head;
         let body = Inflow::new(Course {
             line,
-            permit,
+            hold,
             entry,
             status,
             framing,
             idle,
             patience: self.deadlines.between_bytes,
-            until,
+            slack: self.deadlines.total,
+            waited: Duration::ZERO,
             received: 0,
-            ran_out: false,
         });
         Ok(Reply {
             status,

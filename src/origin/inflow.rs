@@ -1,7 +1,9 @@
 //! How does a body arrive? Piece by piece, counted against what was promised. It ends whole or in a
 //! [`Failure`]: a connection's word alone is not believed.
 
+use std::future::Future;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +11,12 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
 use super::entry::Entry;
-use super::limit::Permit;
 use super::line::Line;
+use super::slow::Hold;
 use super::{Failure, Framing};
+
+/// Bytes a second that a body has to bring in the long run, of the time that the origin is waited for.
+const RATE_MIN: u32 = 512;
 
 /// A body on its way from an origin. Dropping it before its end closes the connection.
 pub struct Inflow {
@@ -29,7 +34,7 @@ enum State {
 /// What a body under way holds.
 pub(super) struct Course {
     pub(super) line: Line,
-    pub(super) permit: Permit,
+    pub(super) hold: Arc<Hold>,
     pub(super) entry: Entry,
     pub(super) status: StatusCode,
     pub(super) framing: Framing,
@@ -37,11 +42,11 @@ pub(super) struct Course {
     pub(super) idle: Duration,
     /// Between two pieces.
     pub(super) patience: Duration,
-    /// For the whole.
-    pub(super) until: Instant,
+    /// How long the origin may be waited for beyond what its bytes take at the minimum rate.
+    pub(super) slack: Duration,
+    /// How long it was waited for. What the reader takes is not the origin's.
+    pub(super) waited: Duration,
     pub(super) received: u64,
-    /// The time for the whole ends before the origin's silence would be too long.
-    pub(super) ran_out: bool,
 }
 
 impl Inflow {
@@ -76,6 +81,23 @@ impl Inflow {
         }
     }
 
+    /// What it holds of its group's limits; nothing any more at its end.
+    pub(super) fn hold(&self) -> Option<&Arc<Hold>> {
+        match &self.state {
+            State::UnderWay(course) => Some(&course.hold),
+            State::Whole | State::Failed(_) => None,
+        }
+    }
+
+    /// Waits for whoever reads the body, who holds up nobody else meanwhile. `None`: there are too many
+    /// who are as slow, and the body has to be given up.
+    pub async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
+        match self.hold() {
+            Some(hold) => hold.wait_for_viewer(event).await,
+            None => Some(event.await),
+        }
+    }
+
     /// Ends the course where its end is proven: as soon as that is known, so that the connection is
     /// free for others while the last bytes are still on their way to viewers.
     fn settle(&mut self, told: bool) {
@@ -91,20 +113,28 @@ impl Inflow {
 impl Course {
     /// The next bytes, or `None` at the end if that is where the end was promised.
     async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        let silent_until = Instant::now() + self.patience;
-        let until = self.until.min(silent_until);
-        // The whole time may have been the reader's, who comes back late; a silence is the origin's.
-        self.ran_out = self.until < silent_until;
+        let began = Instant::now();
+        let at_rate = Duration::from_secs(self.received) / RATE_MIN;
+        let left = (self.slack + at_rate).saturating_sub(self.waited);
+        let until = began + self.patience.min(left);
+        let read = self.read_until(until).await;
+        let waited = began.elapsed();
+        self.waited += waited;
+        if read.is_err() && waited >= self.patience {
+            self.line.stalled();
+        }
+        read
+    }
+
+    async fn read_until(&mut self, until: Instant) -> Result<Option<Bytes>, Failure> {
         // A piece may be empty; a flood of them must not outlast the deadline.
-        while Instant::now() < until {
+        loop {
             let Ok(piece) = timeout_at(until, self.line.read()).await else {
-                if !self.ran_out {
-                    self.line.stalled();
-                }
                 return Err(Failure::Truncated);
             };
             match piece {
-                Ok(Some(piece)) if piece.is_empty() => {}
+                Ok(Some(piece)) if piece.is_empty() && Instant::now() < until => {}
+                Ok(Some(piece)) if piece.is_empty() => return Err(Failure::Truncated),
                 Ok(Some(piece)) => {
                     self.received += piece.len() as u64;
                     self.entry.received(piece.len());
@@ -126,7 +156,6 @@ impl Course {
                 Err(_) => return Err(Failure::Truncated),
             }
         }
-        Err(Failure::Truncated)
     }
 
     /// Both the count and the connection say already that nothing more will come.
@@ -141,16 +170,12 @@ impl Course {
     fn finish(self) {
         self.line.release(self.idle);
         self.entry.whole(self.status);
-        drop(self.permit);
+        drop(self.hold);
     }
 
     fn fail(self, failure: Failure) {
         drop(self.line);
-        if self.ran_out {
-            self.entry.broke_off(failure);
-        } else {
-            self.entry.failed(failure);
-        }
-        drop(self.permit);
+        self.entry.failed(failure);
+        drop(self.hold);
     }
 }

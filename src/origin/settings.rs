@@ -53,6 +53,9 @@ pub struct Settings {
     pub concurrency_max: usize,
     /// Requests whose answers the origin holds back (LL-HLS) at most, beside those; more wait.
     pub blocking_max: usize,
+    /// Requests whose viewers are slower than the origin, to read an answer that is not stored or to send
+    /// a body, at most; beside both. Beyond that, the one that has waited longest is cut.
+    pub slow_viewers_max: usize,
     /// Requests waiting for a permit at most. Beyond that the last rank's fail as
     /// [`super::Failure::Busy`].
     pub queue_max: usize,
@@ -108,7 +111,8 @@ pub struct Deadlines {
     pub blocking: Duration,
     /// Between two reads of the body.
     pub between_bytes: Duration,
-    /// For everything.
+    /// For everything up to the end of the head; and as much again for the body, beyond what its bytes take
+    /// at 512 a second and without what its reader takes.
     pub total: Duration,
 }
 
@@ -273,6 +277,7 @@ impl Settings {
             deadlines: Deadlines::default(),
             concurrency_max: 256,
             blocking_max: 1024,
+            slow_viewers_max: 512,
             queue_max: 4096,
             requests_per_second_max: None,
             resolve_every: Duration::from_secs(10),
@@ -346,6 +351,7 @@ impl fmt::Debug for Settings {
             .field("deadlines", &self.deadlines)
             .field("concurrency_max", &self.concurrency_max)
             .field("blocking_max", &self.blocking_max)
+            .field("slow_viewers_max", &self.slow_viewers_max)
             .field("queue_max", &self.queue_max)
             .field("requests_per_second_max", &self.requests_per_second_max)
             .field("resolve_every", &self.resolve_every)

@@ -44,7 +44,7 @@ struct Cap {
 /// A place among the requests that an endpoint bears; free again when dropped.
 pub(super) struct Slot {
     /// `None`: it bears any number.
-    _permit: Option<Permit>,
+    pub(super) permit: Option<Permit>,
     /// Its group's permit, where its asker does not hold one for it.
     pub(super) of_group: Option<Permit>,
 }
@@ -143,7 +143,7 @@ impl Site {
         match permit {
             Some(None) => None,
             permit => Some(Slot {
-                _permit: permit.flatten(),
+                permit: permit.flatten(),
                 of_group: None,
             }),
         }
@@ -153,7 +153,7 @@ impl Site {
     pub(super) fn slot_for(&self, held_back: bool) -> Option<Slot> {
         if held_back {
             return Some(Slot {
-                _permit: None,
+                permit: None,
                 of_group: None,
             });
         }
@@ -171,7 +171,7 @@ impl Site {
             None => None,
         };
         Ok(Slot {
-            _permit: permit,
+            permit,
             of_group: None,
         })
     }

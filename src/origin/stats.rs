@@ -23,6 +23,10 @@ pub struct Stats {
     pub in_flight: usize,
     /// Requests whose answers the origin holds back now, beside those.
     pub held_back: usize,
+    /// Requests whose viewers are slow now, beside both.
+    pub slow_viewers: usize,
+    /// Those of them that were cut because there were too many.
+    pub slow_viewers_cut: u64,
     /// Waiting for a permit now.
     pub queued: usize,
     /// The same by rank: load balancers call it the surge queue.

@@ -1,7 +1,5 @@
 //! What may not be shared: straight from the origin to one viewer, at that viewer's pace.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -13,7 +11,7 @@ use super::body::checked;
 use super::status::Forward;
 use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
-use crate::origin::{Errand, Failure, Framing, Inflow, Reply, RequestBody};
+use crate::origin::{Errand, Failure, Framing, Inflow, Relay, Reply, RequestBody};
 use crate::policy::headers;
 use crate::policy::lifetime::Reason;
 
@@ -169,11 +167,9 @@ impl Shield {
     }
 }
 
-type Step = Pin<Box<dyn Future<Output = (Inflow, Option<Result<Bytes, Failure>>)> + Send>>;
-
 /// An origin's body, read as fast as one viewer takes it.
 pub struct Passing {
-    step: Step,
+    relay: Relay,
     left: Option<u64>,
     over: bool,
 }
@@ -181,7 +177,7 @@ pub struct Passing {
 impl Passing {
     fn new(inflow: Inflow, framing: Framing) -> Passing {
         Passing {
-            step: step(inflow),
+            relay: inflow.relay(),
             left: match framing {
                 Framing::Length(length) => Some(length),
                 Framing::Delimited | Framing::UntilClose => None,
@@ -198,20 +194,9 @@ impl Passing {
         if self.over {
             return Poll::Ready(None);
         }
-        let (inflow, next) = ready!(self.step.as_mut().poll(cx));
-        if let Some(Ok(_)) = &next {
-            self.step = step(inflow);
-        } else {
-            self.over = true;
-        }
+        let next = ready!(self.relay.poll_next(cx));
+        self.over = !matches!(next, Some(Ok(_)));
         let next = next.map(|bytes| bytes.map_err(|_| Cut));
         Poll::Ready(checked(next, &mut self.left))
     }
-}
-
-fn step(mut inflow: Inflow) -> Step {
-    Box::pin(async move {
-        let next = inflow.next().await;
-        (inflow, next)
-    })
 }

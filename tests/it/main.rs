@@ -44,6 +44,7 @@ mod parts_of_an_object;
 mod players_notice_nothing;
 mod purged_is_gone;
 mod s3_takes_our_signatures;
+mod slow_viewers_slow_nobody;
 mod some_things_are_never_kept;
 mod stale_beats_an_error;
 mod states_are_told_as_they_are;

@@ -141,6 +141,11 @@ fn admission(table: &mut Table<'_>, settings: &mut Settings) {
         read::count,
     );
     table.put("blocking_max", &mut settings.blocking_max, read::count);
+    table.put(
+        "slow_viewers_max",
+        &mut settings.slow_viewers_max,
+        read::count,
+    );
     table.put("queue_max", &mut settings.queue_max, read::count_or_zero);
     table.put_some(
         "requests_per_second_max",

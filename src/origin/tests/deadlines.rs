@@ -49,6 +49,31 @@ async fn a_trickle_ends_with_the_total() {
     assert!(!body.is_empty());
 }
 
+/// A body that keeps coming has no deadline as a whole; and what its reader takes is not the origin's.
+#[tokio::test]
+async fn a_body_that_moves_outlives_the_total() {
+    const PIECES: usize = 40;
+    let script = Scripted::play(|mut wire| async move {
+        wire.request().await;
+        wire.say("HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n")
+            .await;
+        for _ in 0..PIECES {
+            wire.say(&"x".repeat(1000)).await;
+            tokio::time::sleep(SHORT / 8).await;
+        }
+    })
+    .await;
+    let mut settings = settings(script.address);
+    settings.deadlines.total = SHORT * 2;
+    let origin = origin(settings);
+    assert_eq!(whole(&origin, get("/x")).await.unwrap().1.len(), 40_000);
+    let mut reply = origin.fetch(get("/x")).await.ok().unwrap();
+    let first = reply.body.next().await.unwrap().unwrap();
+    tokio::time::sleep(SHORT * 4).await;
+    let rest = super::body(reply).await.unwrap();
+    assert_eq!(first.len() + rest.len(), 40_000);
+}
+
 #[tokio::test]
 async fn the_total_also_ends_the_wait_for_a_head() {
     let script = Scripted::then_silent("").await;

@@ -49,7 +49,8 @@ impl Job {
                 None => return self.fill.finish(),
                 Some(Err(failure)) => return self.broke_off(failure),
                 Some(Ok(bytes)) => {
-                    if self.fill.push(bytes).await == Flow::Deserted {
+                    let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
+                    if pushed != Some(Flow::On) {
                         return self.fill.cut();
                     }
                 }

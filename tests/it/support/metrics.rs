@@ -44,3 +44,7 @@ pub const ACTIVE: &str = "seawall_origin_active";
 pub const ACTIVE_MAX: &str = "seawall_origin_active_max";
 /// Connections to the origin, by `state`: new ones, and times one was used again.
 pub const CONNECTIONS: &str = "seawall_origin_connections_total";
+/// Requests that wait for slow viewers, beside those.
+pub const SLOW_VIEWERS: &str = "seawall_origin_slow_viewers";
+/// Those of them that were cut for want of room.
+pub const SLOW_VIEWERS_CUT: &str = "seawall_origin_slow_viewers_cut_total";

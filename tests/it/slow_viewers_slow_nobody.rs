@@ -1,0 +1,167 @@
+//! What a viewer takes slowly, or sends slowly, is that viewer's own: it holds no place at the origin, no
+//! share of a connection that others use, and nobody else's answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::support::metrics::{ORIGIN_IN_FLIGHT, SLOW_VIEWERS, SLOW_VIEWERS_CUT};
+use crate::support::origin::Reply;
+use crate::support::shield::{Builder, endpoint};
+use crate::support::viewer::Viewer;
+use crate::support::{Arriving, Origin, Shield, get, noise, segment};
+
+const MIB: usize = 1 << 20;
+const HOUR: Duration = Duration::from_hours(1);
+
+/// More than sockets and windows take unread.
+fn film() -> Bytes {
+    noise(7, 24 * MIB)
+}
+
+fn uncacheable(body: &Bytes) -> Reply {
+    segment(body.clone()).cache_control("no-store")
+}
+
+/// A shield that cuts nobody for being slow.
+fn patient(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin).with(|config| config.edge.limits.send_rate_window = HOUR)
+}
+
+/// A viewer who has the head of an answer and takes no more than a socket's buffer of its body.
+async fn stalled(shield: &Shield, target: &str) -> Arriving {
+    let viewer = Viewer::connect_thin(shield.address()).await;
+    let answer = viewer.begin(get(target)).await;
+    assert_eq!(answer.status, 200);
+    answer
+}
+
+/// Twelve stalled readers of a file that is not stored, and one connection to the origin: a miss of
+/// another file comes through while they are stuck.
+#[tokio::test]
+async fn stalled_readers_leave_the_shared_connection_to_others() {
+    let (film, other) = (film(), noise(8, 4 * MIB));
+    let origin = Origin::start_h2()
+        .await
+        .on("/film.mp4", uncacheable(&film))
+        .on("/other.ts", segment(other.clone()));
+    let shield = patient(&origin).start().await;
+    let mut readers = Vec::new();
+    for _ in 0..12 {
+        readers.push(stalled(&shield, "/film.mp4").await);
+    }
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 12).await;
+    shield.get("/other.ts").await.is_whole(&other);
+    assert_eq!(origin.connections(), 1);
+    drop(readers);
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
+}
+
+/// A cap of two and more stalled readers than that, over both protocols, with the cap at the group or
+/// at the endpoint: unrelated viewers are answered.
+#[tokio::test]
+async fn stalled_readers_hold_no_place_at_the_origin() {
+    for (h2, at_endpoint) in [(false, false), (true, false), (false, true)] {
+        let origin = if h2 {
+            Origin::start_h2().await
+        } else {
+            Origin::start().await
+        };
+        let origin = origin
+            .on("/film.mp4", uncacheable(&film()))
+            .on("/other.ts", segment("other"));
+        let shield = patient(&origin)
+            .origin(|group| {
+                if at_endpoint {
+                    group.endpoints[0].concurrency_max = Some(2);
+                } else {
+                    group.concurrency_max = 2;
+                }
+            })
+            .start()
+            .await;
+        let mut readers = Vec::new();
+        for _ in 0..5 {
+            readers.push(stalled(&shield, "/film.mp4").await);
+        }
+        shield.get("/other.ts").await.is_whole("other");
+        shield.wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == 0).await;
+        assert_eq!(shield.gauge(SLOW_VIEWERS).await, 5);
+    }
+}
+
+/// What would be stored, but finds no room, keeps pace with its readers: it holds no place either.
+#[tokio::test]
+async fn a_fill_that_keeps_pace_with_its_reader_holds_no_place() {
+    let origin = Origin::start()
+        .await
+        .on("/film.mp4", segment(film()))
+        .on("/other.ts", segment("other"));
+    let shield = patient(&origin)
+        .with(|config| config.cache.fill_bytes_max = MIB as u64)
+        .origin(|group| group.concurrency_max = 1)
+        .start()
+        .await;
+    let reader = stalled(&shield, "/film.mp4").await;
+    shield.get("/other.ts").await.is_whole("other");
+    assert_eq!(shield.gauge(SLOW_VIEWERS).await, 1);
+    drop(reader);
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
+}
+
+/// A reader who was slow and comes back gets every byte, however often it stops.
+#[tokio::test]
+async fn a_slow_reader_gets_everything_in_the_end() {
+    let film = film();
+    let origin = Origin::start().await.on("/film.mp4", uncacheable(&film));
+    let shield = patient(&origin).start().await;
+    let mut reader = stalled(&shield, "/film.mp4").await;
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
+    reader.read(MIB).await;
+    reader.finish().await.is_whole(&film);
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
+}
+
+/// There are only so many places for slow viewers: the one who has been waited for longest makes room,
+/// and is cut, never ended.
+#[tokio::test]
+async fn past_their_bound_the_slowest_viewer_is_cut() {
+    let film = film();
+    let origin = Origin::start()
+        .await
+        .on("/film.mp4", uncacheable(&film))
+        .on("/other.ts", segment("other"));
+    let shield = patient(&origin)
+        .origin(|group| group.slow_viewers_max = 2)
+        .start()
+        .await;
+    let slowest = stalled(&shield, "/film.mp4").await;
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
+    let second = stalled(&shield, "/film.mp4").await;
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 2).await;
+    let third = stalled(&shield, "/film.mp4").await;
+    shield.wait_gauge(SLOW_VIEWERS_CUT, |cut| cut == 1).await;
+    slowest.finish().await.is_cut(&film);
+    shield.get("/other.ts").await.is_whole("other");
+    for reader in [second, third] {
+        reader.finish().await.is_whole(&film);
+    }
+}
+
+/// Two slow readers behind one endpoint's cap: the other endpoint is not all that is left.
+#[tokio::test]
+async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
+    let first = Origin::start().await.on("/film.mp4", uncacheable(&film()));
+    first.now("/other.ts", segment("first"));
+    let second = Origin::start().await.on("/other.ts", segment("second"));
+    let shield = patient(&first)
+        .origin(|group| {
+            group.endpoints[0].concurrency_max = Some(1);
+            group.endpoints.push(endpoint(&second));
+        })
+        .start()
+        .await;
+    let _reader = stalled(&shield, "/film.mp4").await;
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
+    shield.get("/other.ts").await.is_whole("first");
+}

@@ -29,8 +29,11 @@ RUN touch src/lib.rs src/main.rs && cargo build --release --locked --bin seawall
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /seawall/target/release/seawall /usr/local/bin/seawall
 COPY LICENSE /usr/share/doc/seawall/LICENSE
-# Viewers; operators (/metrics, /healthz), which listens on the container's loopback by default.
+# Viewers; operators (/metrics, /healthz).
 EXPOSE 8080 9090
+# Where operators come in unless the file or a flag says otherwise: the container's own loopback. The
+# health check asks there; who has operators come in elsewhere sets this variable to that address.
+ENV SEAWALL_ADMIN=127.0.0.1:9090
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
     CMD ["/usr/local/bin/seawall", "health"]
 ENTRYPOINT ["/usr/local/bin/seawall"]

@@ -10,6 +10,7 @@ pub mod pages;
 pub mod streams;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 pub use office::serve;
 
@@ -26,12 +27,26 @@ pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
 /// Explains an absolute URL.
 pub type Explain = Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
 
+/// Asks every worker thread whether it still works.
+pub type Healthy = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Workers> + Send>> + Send + Sync>;
+
+/// What came of asking every worker thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many there are.
+    pub all: usize,
+    /// How many did not answer in time.
+    pub silent: usize,
+}
+
 /// What is behind the counter.
 pub struct Desk {
     /// What `/metrics` shows, in this order.
     pub pages: Vec<Page>,
     /// What `/status` shows.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What `/healthz` asks.
+    pub healthy: Healthy,
     /// Whether viewers are being let in.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// What would be done with an absolute URL, and why; or why nothing would.

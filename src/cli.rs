@@ -13,12 +13,29 @@ mod serve;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Where operators come in when a health check is not told.
 const ADMIN: &str = "127.0.0.1:9090";
+
+/// The variable that says where operators come in when neither file nor flags do.
+const ADMIN_VARIABLE: &str = "SEAWALL_ADMIN";
+
+/// What that variable says, if anything.
+fn admin_of_environment() -> anyhow::Result<Option<SocketAddr>> {
+    let Some(said) = std::env::var_os(ADMIN_VARIABLE).filter(|said| !said.is_empty()) else {
+        return Ok(None);
+    };
+    let said = said.to_string_lossy();
+    let address = crate::config::socket(&said);
+    Ok(Some(address.with_context(|| {
+        format!("{ADMIN_VARIABLE} is not an address such as {ADMIN}")
+    })?))
+}
 
 /// An origin shield for HLS and DASH.
 #[derive(Debug, Parser)]

@@ -67,12 +67,19 @@ pub struct Config {
     pub telemetry: telemetry::Settings,
     /// Worker threads; 0: one per core.
     pub threads: usize,
+    /// How long a server that has been told to stop goes on letting viewers in, while `/readyz` says
+    /// that it is leaving.
+    pub lame_duck: Duration,
     /// How long a stopping server waits for answers under way.
     pub drain_max: Duration,
 }
 
 /// How long a stopping server waits: longer than a viewer takes over a segment.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// How long a stopping server still lets viewers in: short enough that a restart by hand does not wait
+/// noticeably; load balancers that look less often need more.
+const LAME_DUCK: Duration = Duration::from_secs(1);
 
 /// What this shield calls itself towards other caches.
 const NAME: &str = "seawall";
@@ -160,6 +167,7 @@ impl Config {
             shield: shield::Settings::default(),
             telemetry: file::telemetry(),
             threads: 0,
+            lame_duck: LAME_DUCK,
             drain_max: DRAIN_MAX,
         }
     }

@@ -9,6 +9,7 @@
 mod assembly;
 mod descriptors;
 mod keeper;
+mod probe;
 mod signals;
 mod workers;
 
@@ -16,17 +17,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use tokio::task::JoinSet;
 
 use self::assembly::Assembly;
-use self::signals::Signals;
+use self::signals::{Heard, Signals};
 use self::workers::{Office, Worker};
 use crate::config::Config;
 use crate::edge::{Address, Door, Edge};
 use crate::origin::Lookup;
 use crate::shield::Shield;
+use crate::telemetry::LogCounts;
 
 /// A server started inside a tokio runtime the caller owns: what tests and benches use.
 /// Dropping it stops it at once.
@@ -59,8 +62,9 @@ pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
         front,
         doors,
         office,
+        mut probes,
         ..
-    } = Assembly::bind(config)?.furnish(&lookup)?;
+    } = Assembly::bind(config)?.furnish(&lookup, 1, &Arc::default())?;
     let viewers = doors.iter().filter_map(tcp_address).collect();
     let admin = office.as_ref().and_then(Office::address);
     let (edge, shield) = (front.edge.clone(), front.shield.clone());
@@ -68,6 +72,9 @@ pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
     let mut tasks = JoinSet::new();
     tasks.spawn(keeper::watch_certificates(&doors));
     front.open(doors, &mut tasks);
+    if let Some(probe) = probes.pop() {
+        tasks.spawn(probe.answer());
+    }
     if let Some(office) = office {
         tasks.spawn(office.work());
     }
@@ -80,19 +87,20 @@ pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
     })
 }
 
-/// Runs a server until a signal stops it.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    run_announced(config, |_| {})
+/// Runs a server until a signal stops it. `log` is what the program's own log counts.
+pub fn run(config: Config, log: &Arc<LogCounts>) -> anyhow::Result<()> {
+    run_announced(config, log, |_| {})
 }
 
 /// As [`run`]; what is announced are the viewers' bound addresses, once nothing can be in the way
 /// of listening there.
 pub fn run_announced(
     mut config: Config,
+    log: &Arc<LogCounts>,
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
     descriptors::raise(&mut config.edge.limits);
-    let (threads, drain_max) = (config.threads, config.drain_max);
+    let (workers, drain_max) = (workers(config.threads), config.drain_max);
     let bound = Assembly::bind(config)?;
 
     // The workers' runtimes do not exist yet; whatever the rooms do in the background lives here.
@@ -103,7 +111,8 @@ pub fn run_announced(
         .build()
         .context("cannot start the keeper's thread")?;
     let guard = keeper.enter();
-    let assembly = bound.furnish(&assembly::system_lookup())?;
+    let heard = Heard::listen().context("cannot listen for signals")?;
+    let assembly = bound.furnish(&assembly::system_lookup(), workers, log)?;
     keeper.spawn(keeper::watch_certificates(&assembly.doors));
     drop(guard);
 
@@ -112,16 +121,20 @@ pub fn run_announced(
         doors,
         office,
         telemetry,
+        lame_duck,
+        probes,
     } = assembly;
     let signals = Signals {
         edge: front.edge.clone(),
+        heard: Mutex::new(Some(heard)),
+        lame_duck,
         drain_max,
     };
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
-    for number in 0..workers(threads) {
+    for (number, probe) in probes.into_iter().enumerate() {
         let doors = doors.iter().map(Door::try_clone).collect::<Result<_, _>>();
         let doors = doors.context("cannot share a listener among workers")?;
-        server.add_service(Worker::new(number, front.clone(), doors));
+        server.add_service(Worker::new(number, front.clone(), doors, probe));
     }
     for door in &doors {
         let tls = door.certificates().is_some();
@@ -131,6 +144,9 @@ pub fn run_announced(
     // The workers have their own: the socket closes with the last of them.
     drop(doors);
     if let Some(office) = office {
+        if let Some(address) = office.address() {
+            tracing::info!(admin = %address, "operators come in at {address}");
+        }
         server.add_service(office);
     }
     drop(front);

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod exposition;
+mod log_queue;
 mod metrics;
 mod outcome;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use access_log::{AccessLog, AccessLogSettings};
 pub use exposition::{Exposition, Value};
+pub use log_queue::{LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
 pub use metrics::Metrics;
 pub use outcome::{LogLine, Outcome, Tale};
 

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Desk;
+use super::{Desk, Workers};
 use crate::telemetry;
 
 /// Operators at once; more wait in the listener.
@@ -31,6 +31,8 @@ const VISIT_MAX: Duration = Duration::from_secs(30);
 
 /// A head of more bytes is refused.
 const HEAD_BYTES_MAX: usize = 16 << 10;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// After a failure to accept.
 const BACKOFF: Duration = Duration::from_millis(250);
@@ -53,8 +55,8 @@ pub async fn serve(socket: TcpListener, desk: Arc<Desk>) -> io::Result<()> {
         visits.spawn(async move {
             let _seat = seat;
             let service = service_fn(move |request| {
-                let response = reply(&desk, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let desk = desk.clone();
+                async move { Ok::<_, Infallible>(reply(&desk, &request).await) }
             });
             let visit = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -68,13 +70,15 @@ pub async fn serve(socket: TcpListener, desk: Arc<Desk>) -> io::Result<()> {
     }
 }
 
-fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
+async fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if read && request.uri().path() == "/healthz" {
+        return health((desk.healthy)().await);
+    }
     match request.uri().path() {
         "/metrics" if read => metrics(desk),
         "/status" if read => json(StatusCode::OK, &(desk.status)()),
         "/explain" if read => explain(desk, request.uri()),
-        "/healthz" if read => text(StatusCode::OK, "ok\n"),
         "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
         "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/purge" if request.method() == Method::POST => purge(desk, request.uri()),
@@ -82,6 +86,18 @@ fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
         "/purge" => wrong_method("POST"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
+}
+
+fn health(workers: Workers) -> Response<Text> {
+    let Workers { all, silent } = workers;
+    if silent == 0 {
+        return text(StatusCode::OK, "ok\n");
+    }
+    typed(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("{silent} of {all} workers do not answer\n"),
+        PLAIN,
+    )
 }
 
 fn metrics(desk: &Desk) -> Response<Text> {
@@ -169,7 +185,7 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Response<Text> {
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Text> {
-    typed(status, body, "text/plain; charset=utf-8")
+    typed(status, body, PLAIN)
 }
 
 fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Response<Text> {
@@ -216,6 +232,7 @@ mod tests {
                 Box::new(|page| page.push_str("one 1\n")),
                 Box::new(|page| page.push_str("two 2\n")),
             ],
+            healthy: Box::new(move || Box::pin(async move { Workers { all: 4, silent: 0 } })),
             ready: Box::new(move || ready),
             explain: Box::new(|url| match url.host() {
                 Some("known.example") => Ok(serde_json::json!({ "route": url.path() })),
@@ -227,12 +244,20 @@ mod tests {
     }
 
     fn asked(method: &str, target: &str, ready: bool) -> (u16, String) {
+        asked_of(&desk(ready), method, target)
+    }
+
+    fn asked_of(desk: &Desk, method: &str, target: &str) -> (u16, String) {
         let request = Request::builder()
             .method(method)
             .uri(target)
             .body(())
             .unwrap();
-        let response = reply(&desk(ready), &request);
+        let reply = std::pin::pin!(reply(desk, &request));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(response) = reply.poll(&mut cx) else {
+            panic!("the desk of a test answers at once");
+        };
         let status = response.status().as_u16();
         let body = response.into_body().0.unwrap_or_default();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -251,6 +276,16 @@ mod tests {
         assert_eq!(asked("GET", "/healthz", false).0, 200);
         assert_eq!(asked("GET", "/readyz", true).0, 200);
         assert_eq!(asked("GET", "/readyz", false).0, 503);
+    }
+
+    #[test]
+    fn a_server_with_a_worker_that_does_not_answer_is_not_healthy() {
+        let desk = Desk {
+            healthy: Box::new(|| Box::pin(async { Workers { all: 4, silent: 1 } })),
+            ..desk(true)
+        };
+        let told = asked_of(&desk, "GET", "/healthz");
+        assert_eq!(told, (503, "1 of 4 workers do not answer\n".to_owned()));
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn speed(text: &str) -> Result<f64, &'static str> {
 impl Demo {
     /// Runs until it is interrupted.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        logging::start(self.log)?;
+        let log = logging::start(self.log)?;
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -123,7 +123,7 @@ impl Demo {
             .context("cannot listen for the second origin")?;
         drop(guard);
         let config = self.config(&first, &second)?;
-        crate::server::run_announced(config, |viewers| {
+        crate::server::run_announced(config, &log.counts, |viewers| {
             let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let viewers = viewers.first().copied().unwrap_or(anywhere);
             print!("{}", self.told(viewers, &first, &second));

@@ -20,16 +20,21 @@ const STATUS_BYTES: usize = 12;
 /// Ask a running server whether it is well.
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// Where its operators come in
-    #[arg(long, value_name = "ADDRESS", default_value = super::ADMIN)]
-    #[arg(value_parser = config::socket)]
-    admin: SocketAddr,
+    /// Where its operators come in [default: `SEAWALL_ADMIN`, else 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDRESS", value_parser = config::socket)]
+    admin: Option<SocketAddr>,
 }
 
 impl Health {
     /// Fails unless the server says that it is well.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let admin = self.admin;
+        let admin = match self.admin {
+            Some(admin) => admin,
+            None => match super::admin_of_environment()? {
+                Some(admin) => admin,
+                None => config::socket(super::ADMIN)?,
+            },
+        };
         let status = ask(admin, Instant::now() + ANSWER_MAX).with_context(|| {
             format!("no answer from {admin} (is it the server's admin address?)")
         })?;
@@ -113,6 +118,12 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        assert!(Health { admin: unused }.run().is_err());
+        assert!(
+            Health {
+                admin: Some(unused)
+            }
+            .run()
+            .is_err()
+        );
     }
 }

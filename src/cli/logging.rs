@@ -1,17 +1,27 @@
 //! How does the program write its own log? To stderr, for people or for machines.
 //!
-//! The access log is another thing: see [`crate::telemetry`].
+//! No thread that serves viewers ever waits for whoever reads stderr: lines go through a bounded queue
+//! ([`crate::telemetry::LogQueue`]). The access log is another thing: see [`crate::telemetry`].
 
 use std::io::{IsTerminal, stderr};
+use std::panic;
+use std::sync::Arc;
+use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use parking_lot::Mutex;
+use tracing::{Event, Level, Subscriber, callsite};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
-/// `info` for ourselves; the libraries below us speak up only when something is wrong.
-const LEVELS: &str =
-    "info,pingora=warn,pingora_core::connectors=off,hyper=warn,h2=warn,rustls=warn";
+use crate::telemetry::{LogCounts, LogGuard, LogQueue, RateLimit};
+
+/// `info` for ourselves. The libraries below us speak up only for errors: their warnings are about
+/// what single viewers and origins send, and anybody can cause as many of them as he likes.
+const LEVELS: &str = "error,seawall=info,pingora_core::connectors=off";
 
 /// The variables that change that, the first that is set.
 const VARIABLES: [&str; 2] = ["SEAWALL_LOG", "RUST_LOG"];
@@ -25,8 +35,14 @@ pub(super) enum LogFormat {
     Text,
 }
 
-/// Starts logging, the libraries' `log` records included.
-pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<()> {
+/// A log that has been started: what it counts, and what waits for its last lines when dropped.
+pub(super) struct Log {
+    pub(super) counts: Arc<LogCounts>,
+    _guard: LogGuard,
+}
+
+/// Starts logging, the libraries' `log` records and panics included.
+pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<Log> {
     let asked = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
@@ -36,45 +52,109 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<()> {
         })?,
         None => levels("")?,
     };
-    let text = if stderr().is_terminal() {
+    let terminal = stderr().is_terminal();
+    let text = if terminal {
         LogFormat::Text
     } else {
         LogFormat::Json
     };
-    let builder = SubscriberBuilder::default()
-        .with_writer(stderr)
-        .with_env_filter(filter);
-    let started = match format.unwrap_or(text) {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.try_init(),
+    let counts = Arc::new(LogCounts::default());
+    let (queue, guard) = LogQueue::to(stderr(), Arc::clone(&counts), report)
+        .context("cannot start the log's thread")?;
+    let limit = Repeated {
+        limit: Mutex::default(),
+        counts: Arc::clone(&counts),
     };
-    started.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))
+    let layer = fmt::layer()
+        .with_ansi(terminal)
+        .with_writer(move || queue.line());
+    let subscriber = tracing_subscriber::registry().with(filter).with(limit);
+    let started = match format.unwrap_or(text) {
+        LogFormat::Json => subscriber.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => subscriber.with(layer).try_init(),
+    };
+    started.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
+    // The usual hook writes to stderr itself, and would wait for a reader that stands still.
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    Ok(Log {
+        counts,
+        _guard: guard,
+    })
 }
 
-/// The usual levels with those asked for on top.
+/// Says in the log itself that some of it is missing.
+fn report(counts: &LogCounts) {
+    let [(_, queue_full), (_, repeated), (_, write_failed)] = counts.read();
+    tracing::warn!(
+        queue_full,
+        repeated,
+        write_failed,
+        "log lines were left out since the start: see seawall_log_lines_dropped_total"
+    );
+}
+
+/// Drops messages that repeat too often. Whoever asks for more than `info` gets all of it.
+struct Repeated {
+    limit: Mutex<RateLimit<callsite::Identifier>>,
+    counts: Arc<LogCounts>,
+}
+
+impl<S: Subscriber> Layer<S> for Repeated {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::INFO {
+            return true;
+        }
+        let admitted = self.limit.lock().admit(metadata.callsite(), Instant::now());
+        if !admitted {
+            self.counts.count_repeated();
+        }
+        admitted
+    }
+}
+
+/// The usual levels with those asked for on top. A bare level is for ourselves alone.
 fn levels(asked: &str) -> anyhow::Result<EnvFilter> {
-    Ok(EnvFilter::builder().parse(format!("{LEVELS},{asked}"))?)
+    let ours = |directive: &str| match directive.trim().parse::<LevelFilter>() {
+        Ok(level) => format!("seawall={level}"),
+        Err(_) => directive.to_owned(),
+    };
+    // No directive at all would read as one for errors.
+    let asked = asked
+        .split(',')
+        .filter(|directive| !directive.trim().is_empty());
+    let asked: Vec<String> = asked.map(ours).collect();
+    let levels = format!("{LEVELS},{}", asked.join(","));
+    Ok(EnvFilter::builder().parse(levels)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(asked: &str) -> String {
-        levels(asked).unwrap().to_string()
+    fn shown(asked: &str) -> Vec<String> {
+        let shown = levels(asked).unwrap().to_string();
+        shown.split(',').map(str::to_owned).collect()
+    }
+
+    fn has(asked: &str, directive: &str) -> bool {
+        shown(asked).contains(&directive.to_owned())
     }
 
     #[test]
-    fn libraries_stay_quiet_unless_asked() {
-        assert!(shown("").contains("pingora=warn"), "{}", shown(""));
+    fn libraries_log_errors_alone_unless_asked() {
+        assert!(
+            has("", "error") && has("", "seawall=info"),
+            "{:?}",
+            shown("")
+        );
         let debug = shown("debug");
         assert!(
-            debug.contains("pingora=warn") && debug.contains("debug"),
-            "{debug}"
+            has("debug", "seawall=debug") && has("debug", "error"),
+            "{debug:?}"
         );
-        assert!(!debug.contains("info"), "{debug}");
-        assert!(shown("pingora=trace").contains("pingora=trace"));
-        assert!(!shown("pingora=trace").contains("pingora=warn"));
+        assert!(!has("debug", "seawall=info"), "{debug:?}");
+        assert!(has("h2=warn", "h2=warn") && has("h2=warn", "seawall=info"));
     }
 
     #[test]

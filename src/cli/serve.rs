@@ -61,7 +61,8 @@ pub(super) struct Serve {
 impl Serve {
     /// Runs until the server is told to stop.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = match &self.config {
+        let implied = super::admin_of_environment()?;
+        let mut config = match &self.config {
             Some(path) => {
                 let (config, warnings) = Config::check(path, Reach::Offline)?;
                 if !warnings.is_empty() {
@@ -78,9 +79,50 @@ impl Serve {
                 access_log: self.access_log,
             })?,
         };
-        logging::start(self.log)?;
+        imply_admin(&mut config, implied);
+        let log = logging::start(self.log)?;
         // Before anything speaks TLS; were another provider installed already, it would do.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        crate::server::run(config)
+        crate::server::run(config, &log.counts)
+    }
+}
+
+/// Lets operators in where the environment says, unless they have an address or viewers have that port.
+fn imply_admin(config: &mut Config, implied: Option<SocketAddr>) {
+    let taken = |port: u16| {
+        let listeners = config.edge.listeners.iter();
+        let ports = listeners.filter_map(|listener| match listener.address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        });
+        port != 0 && ports.into_iter().any(|other| other == port)
+    };
+    let implied = implied.filter(|address| !taken(address.port()));
+    config.admin.listen = config.admin.listen.or(implied);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening(at: &str) -> Config {
+        let listener = crate::edge::Listener {
+            address: config::listen(at).unwrap(),
+            tls: None,
+        };
+        Config::single("http://origin.example", vec![listener]).unwrap()
+    }
+
+    #[test]
+    fn the_environments_address_gives_way_to_a_configured_one_and_to_viewers() {
+        let implied: SocketAddr = "127.0.0.1:9090".parse().unwrap();
+        let mut config = listening("0.0.0.0:8080");
+        imply_admin(&mut config, Some(implied));
+        assert_eq!(config.admin.listen, Some(implied));
+        imply_admin(&mut config, Some("127.0.0.1:9191".parse().unwrap()));
+        assert_eq!(config.admin.listen, Some(implied));
+        let mut config = listening("0.0.0.0:9090");
+        imply_admin(&mut config, Some(implied));
+        assert_eq!(config.admin.listen, None);
     }
 }

@@ -215,6 +215,7 @@ fn server(table: &mut Table<'_>, config: &mut Config) {
         },
     );
     table.put("drain_max", &mut config.drain_max, read::duration);
+    table.put("lame_duck", &mut config.lame_duck, read::duration);
     let Rules { name, .. } = &mut config.rules;
     let pseudonym = read::parsed(address::pseudonym, "a name");
     table.put("name", name, |value| Ok(pseudonym(value)?.into()));

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Duration, sleep};
@@ -24,6 +25,7 @@ pub struct Edge {
     limits: Arc<Limits>,
     roll: Arc<Roll>,
     tickets: Arc<dyn rustls::server::ProducesTickets>,
+    leaving: AtomicBool,
 }
 
 impl Edge {
@@ -34,12 +36,23 @@ impl Edge {
             limits: Arc::new(limits),
             roll,
             tickets: tls::tickets()?,
+            leaving: AtomicBool::new(false),
         })
     }
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         self.roll.stats()
+    }
+
+    /// Says that the edge is about to stop; viewers are still let in.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the edge is about to stop, or has been told to.
+    pub fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || self.draining()
     }
 
     /// Whether the edge has been told to stop.

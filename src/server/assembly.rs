@@ -3,16 +3,18 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
+use super::probe::{self, Probe, Prober};
 use super::workers::{Front, Office};
 use crate::admin::{Desk, explain, origins, pages, streams};
 use crate::config::Config;
 use crate::edge::{Door, Edge};
 use crate::origin::{Lookup, Origin};
 use crate::shield::{Parts, Shield};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Exposition, LogCounts, Telemetry};
 
 /// A server whose sockets are bound and whose rooms are still empty.
 pub(super) struct Bound {
@@ -27,6 +29,10 @@ pub(super) struct Assembly {
     pub(super) doors: Vec<Door>,
     pub(super) office: Option<Office>,
     pub(super) telemetry: Arc<Telemetry>,
+    /// How long viewers are still let in after the server has been told to stop.
+    pub(super) lame_duck: Duration,
+    /// One for each worker.
+    pub(super) probes: Vec<Probe>,
 }
 
 impl Assembly {
@@ -51,7 +57,12 @@ impl Assembly {
 
 impl Bound {
     /// Furnishes the rooms. Called inside a tokio runtime, where they may work in the background.
-    pub(super) fn furnish(self, lookup: &Lookup) -> anyhow::Result<Assembly> {
+    pub(super) fn furnish(
+        self,
+        lookup: &Lookup,
+        workers: usize,
+        log: &Arc<LogCounts>,
+    ) -> anyhow::Result<Assembly> {
         let Bound {
             config,
             doors,
@@ -80,19 +91,34 @@ impl Bound {
             telemetry: telemetry.clone(),
         });
         let edge = Arc::new(Edge::new(config.edge.limits)?);
-        let office = admin.map(|socket| Office::new(socket, desk(&shield, &telemetry, &edge)));
+        let (prober, probes) = probe::of_workers(workers);
+        // Without an address for operators, nobody could be told that the server is about to stop.
+        let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
+        let office = admin.map(|socket| {
+            let desk = desk(&shield, &telemetry, &edge, prober, log.clone());
+            Office::new(socket, desk)
+        });
         let front = Front { edge, shield };
         Ok(Assembly {
             front,
             doors,
             office,
             telemetry,
+            lame_duck,
+            probes,
         })
     }
 }
 
 /// What operators see and may do.
-fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> Desk {
+fn desk(
+    shield: &Arc<Shield>,
+    telemetry: &Arc<Telemetry>,
+    edge: &Arc<Edge>,
+    prober: Prober,
+    log: Arc<LogCounts>,
+) -> Desk {
+    let prober = Arc::new(prober);
     let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
     let (explaining, purging_streams) = (shield.clone(), shield.clone());
     let (telemetry, open) = (telemetry.clone(), edge.clone());
@@ -103,13 +129,22 @@ fn desk(shield: &Arc<Shield>, telemetry: &Arc<Telemetry>, edge: &Arc<Edge>) -> D
     Desk {
         pages: vec![
             Box::new(move |page| page.push_str(&telemetry.render())),
+            Box::new(move |page| {
+                let mut logged = Exposition::default();
+                log.describe(&mut logged);
+                page.push_str(&logged.to_string());
+            }),
             Box::new(move |page| counted.stats().render(page)),
             Box::new(move |page| page.push_str(&pages::memory(&cache.stats()))),
             Box::new(move |page| page.push_str(&origins::metrics(&read(&asked)))),
             Box::new(move |page| page.push_str(&streams::metrics(&watching.streams()))),
         ],
         status: Box::new(move || origins::status(&read(&standing))),
-        ready: Box::new(move || !open.draining()),
+        healthy: Box::new(move || {
+            let prober = prober.clone();
+            Box::pin(async move { prober.ask().await })
+        }),
+        ready: Box::new(move || !open.leaving()),
         explain: Box::new(move |url| match explaining.explain(url) {
             Ok(told) => Ok(explain::explanation(&told)),
             Err(refusal) => Err(refusal.why),

@@ -9,6 +9,7 @@ use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
+use super::probe::Probe;
 use crate::admin::{self, Desk};
 use crate::edge::{Door, Edge, Teller};
 use crate::shield::Shield;
@@ -42,14 +43,16 @@ pub(super) struct Worker {
     name: String,
     front: Front,
     doors: Vec<Door>,
+    probe: Option<Probe>,
 }
 
 impl Worker {
-    pub(super) fn new(number: usize, front: Front, doors: Vec<Door>) -> Worker {
+    pub(super) fn new(number: usize, front: Front, doors: Vec<Door>, probe: Probe) -> Worker {
         Worker {
             name: format!("seawall worker {number}"),
             front,
             doors,
+            probe: Some(probe),
         }
     }
 }
@@ -62,6 +65,10 @@ impl Service for Worker {
         _shutdown: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
+        if let Some(probe) = self.probe.take() {
+            // Not among those that end with the doors: a worker that drains is alive.
+            tokio::spawn(probe.answer());
+        }
         let mut tasks = JoinSet::new();
         self.front.open(std::mem::take(&mut self.doors), &mut tasks);
         tasks.join_all().await;

@@ -13,6 +13,7 @@
 mod support;
 
 mod a_broken_manifest_is_a_failed_fetch;
+mod a_container_is_healthy;
 mod a_failing_origin_is_left_alone;
 mod a_sick_endpoint_is_asked_last;
 mod a_slow_endpoint_holds_nobody_up;
@@ -44,6 +45,7 @@ mod parts_of_an_object;
 mod players_notice_nothing;
 mod purged_is_gone;
 mod s3_takes_our_signatures;
+mod signals_mean_what_they_say;
 mod slow_viewers_slow_nobody;
 mod some_things_are_never_kept;
 mod stale_beats_an_error;
@@ -51,6 +53,7 @@ mod states_are_told_as_they_are;
 mod streams_never_go_backwards;
 mod the_demo_is_live;
 mod the_last_endpoint_is_never_given_up;
+mod the_log_holds_nobody_up;
 mod the_origin_is_never_flooded;
 mod truncated_is_never_complete;
 mod variants_never_cross;

@@ -1,14 +1,18 @@
 //! The real program in a process of its own: for what is only seen from outside, such as memory.
 
 use std::fs;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
 
 use super::origin::Origin;
-use super::patience::eventually;
+use super::patience::{eventually, within};
 use super::viewer::Viewer;
 
 /// `seawall serve` on a Unix socket. Killed when dropped.
@@ -21,18 +25,28 @@ pub struct Program {
 impl Program {
     /// Starts the program in front of `origin` with these bounds; waits until it listens.
     pub async fn serve(origin: &Origin, bounds: &str) -> Program {
+        Program::serve_as(origin, bounds, |_| {}).await
+    }
+
+    /// The same, with changes to its environment and to where its outputs lead.
+    pub async fn serve_as(
+        origin: &Origin,
+        bounds: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Program {
         let folder = tempfile::tempdir().expect("a writable folder");
         let socket = folder.path().join("viewers.sock");
         let file = folder.path().join("seawall.toml");
         fs::write(&file, configuration(origin, &socket, bounds)).expect("a writable folder");
-        let child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command
             .arg("serve")
             .arg("--config")
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the program was built");
+            .stdout(Stdio::null());
+        change(&mut command);
+        let child = command.spawn().expect("the program was built");
         let mut program = Program {
             child,
             socket,
@@ -52,6 +66,38 @@ impl Program {
         Viewer::connect_unix(&self.socket).await
     }
 
+    /// Where its viewers come in.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The program's log, where standard error is a pipe. It fills up unless somebody reads.
+    pub fn log(&mut self) -> Log {
+        let pipe = self.child.stderr.take().expect("a piped standard error");
+        let pipe = Receiver::from_owned_fd(OwnedFd::from(pipe)).expect("a pipe");
+        Log(BufReader::new(pipe).lines())
+    }
+
+    /// Sends the program a signal by its name, as a person would.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("a kill program").success(), "no {name} sent");
+    }
+
+    /// Waits until the program has ended; its exit code, where it has one.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let mut code = None;
+        eventually("the program to end", async || {
+            let status = self.child.try_wait().expect("a child of ours");
+            code = status.and_then(|status| status.code());
+            status.is_some()
+        })
+        .await;
+        code
+    }
+
     /// Bytes in memory now.
     pub fn resident_bytes(&self) -> u64 {
         self.status("VmRSS:")
@@ -68,6 +114,44 @@ impl Program {
         let line = text.lines().find(|line| line.starts_with(field));
         let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
         kibibytes.expect("a number of kibibytes") << 10
+    }
+}
+
+/// The lines of a program's log.
+pub struct Log(Lines<BufReader<Receiver>>);
+
+impl Log {
+    /// Reads until a line that contains these words, and returns it.
+    pub async fn until(&mut self, words: &str) -> String {
+        self.lines_until(words)
+            .await
+            .pop()
+            .expect("at least that line")
+    }
+
+    /// Reads until a line that contains these words, and returns all that was read.
+    pub async fn lines_until(&mut self, words: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        let what = format!("a line with {words}");
+        while let Ok(Some(line)) = within(&what, self.0.next_line()).await {
+            let last = line.contains(words);
+            lines.push(line);
+            if last {
+                return lines;
+            }
+        }
+        panic!("the log ended without {words}: {lines:#?}")
+    }
+
+    /// Reads until the program says where operators come in.
+    pub async fn admin(&mut self) -> SocketAddr {
+        let line = self.until("operators come in at ").await;
+        let (_, address) = line.split_once("operators come in at ").expect("just seen");
+        let address: String = address
+            .chars()
+            .take_while(|one| one.is_ascii_digit() || matches!(one, '.' | ':'))
+            .collect();
+        address.parse().expect("an address")
     }
 }
 

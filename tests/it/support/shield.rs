@@ -276,6 +276,7 @@ fn config(endpoint: Endpoint) -> Config {
         shield: shield::Settings::default(),
         telemetry: telemetry::Settings::default(),
         threads: 1,
+        lame_duck: std::time::Duration::ZERO,
         drain_max: super::patience::PATIENCE,
     }
 }

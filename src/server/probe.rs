@@ -1,0 +1,89 @@
+//! Is every worker thread alive? Each is asked, and has to answer in time.
+//!
+//! A thread that hangs (in a system call that does not return, in a loop that does not end) cannot
+//! be seen from outside: the kernel still accepts its connections, and the other threads work on.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::admin::Workers;
+
+/// A worker that does not answer in this time is as good as dead: less than `seawall health` waits,
+/// and far more than the slowest thing a worker may do at once.
+const ANSWER_MAX: Duration = Duration::from_millis(1500);
+
+/// Questions that may wait for a worker. More come only while it does not answer.
+const QUESTIONS_MAX: usize = 64;
+
+type Question = oneshot::Sender<()>;
+
+/// Asks the workers.
+pub(super) struct Prober {
+    workers: Vec<mpsc::Sender<Question>>,
+}
+
+/// Answers for one worker.
+pub(super) struct Probe {
+    questions: mpsc::Receiver<Question>,
+}
+
+/// A prober of so many workers, and what each of them has to run.
+pub(super) fn of_workers(count: usize) -> (Prober, Vec<Probe>) {
+    let pairs = (0..count).map(|_| mpsc::channel(QUESTIONS_MAX));
+    let (workers, probes) = pairs
+        .map(|(sender, questions)| (sender, Probe { questions }))
+        .unzip();
+    (Prober { workers }, probes)
+}
+
+impl Prober {
+    /// Asks all of them at the same time.
+    pub(super) async fn ask(&self) -> Workers {
+        let mut asked = JoinSet::new();
+        for worker in &self.workers {
+            let (question, answer) = oneshot::channel();
+            // With a full queue it is silent: the question is dropped, and its answer never comes.
+            let _ = worker.try_send(question);
+            asked.spawn(async move { matches!(timeout(ANSWER_MAX, answer).await, Ok(Ok(()))) });
+        }
+        let answered = asked.join_all().await.into_iter().filter(|it| *it).count();
+        Workers {
+            all: self.workers.len(),
+            silent: self.workers.len() - answered,
+        }
+    }
+}
+
+impl Probe {
+    /// Answers on the current thread's runtime for as long as somebody may ask.
+    pub(super) async fn answer(mut self) {
+        while let Some(question) = self.questions.recv().await {
+            // Whoever asked may have given up.
+            let _ = question.send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_workers_that_do_not_answer() {
+        let (prober, mut probes) = of_workers(3);
+        let hung = probes.pop();
+        for probe in probes {
+            tokio::spawn(probe.answer());
+        }
+        assert_eq!(prober.ask().await, Workers { all: 3, silent: 1 });
+        for _ in 0..2 * QUESTIONS_MAX {
+            assert_eq!(prober.ask().await.silent, 1);
+        }
+        tokio::spawn(hung.unwrap().answer());
+        tokio::task::yield_now().await;
+        assert_eq!(prober.ask().await.silent, 0);
+    }
+}

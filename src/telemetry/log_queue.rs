@@ -1,0 +1,377 @@
+//! Carries lines of the program's own log to a file or pipe without making anyone wait.
+//!
+//! Whoever logs copies a line into a bounded queue; one thread writes. When the reader of the log
+//! is slow or stands still, the queue fills up, and further lines are dropped and counted. The same
+//! holds for messages that repeat too often: see [`RateLimit`]. Knows nothing of what a line says.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Exposition;
+
+/// Lines and bytes that may wait for the writing thread.
+const QUEUE_LINES_MAX: usize = 8192;
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// A longer line is cut: it can only be made long by what somebody else sent.
+const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes gathered for one write.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// The log says so often at most that lines were left out.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// A writer that would block (another process made the pipe non-blocking) is tried again after this.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// A stopping program waits so long for the last lines to be written.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+
+/// What became of the lines.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    overflowed: AtomicU64,
+    repeated: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl LogCounts {
+    /// A message was left out because it repeats too often.
+    pub fn count_repeated(&self) {
+        self.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lines that found the queue full, were repeated too often, or could not be written.
+    pub fn read(&self) -> [(&'static str, u64); 3] {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("queue_full", read(&self.overflowed)),
+            ("repeated", read(&self.repeated)),
+            ("write_failed", read(&self.failed)),
+        ]
+    }
+
+    /// Appends the counters to a page of metrics.
+    pub fn describe(&self, page: &mut Exposition) {
+        for (reason, lines) in self.read() {
+            page.counter(
+                "seawall_log_lines_dropped_total",
+                "Lines of the program's own log that were left out: because the reader of standard \
+                 error is too slow (queue_full), because a message repeats too often (repeated), \
+                 or because standard error cannot be written (write_failed).",
+                &[("reason", reason)],
+                lines,
+            );
+        }
+    }
+}
+
+/// The way to the writing thread. Its clones lead to the same one.
+#[derive(Clone)]
+pub struct LogQueue {
+    lines: SyncSender<Vec<u8>>,
+    queued_bytes: Arc<AtomicUsize>,
+    counts: Arc<LogCounts>,
+}
+
+/// Waits for the last lines when it is dropped, within a bound.
+pub struct LogGuard {
+    closing: SyncSender<Vec<u8>>,
+    finished: Receiver<()>,
+}
+
+impl LogQueue {
+    /// Starts the writing thread. `report` is called on it, now and then, when lines were left out:
+    /// it may log.
+    pub fn to(
+        sink: impl Write + Send + 'static,
+        counts: Arc<LogCounts>,
+        report: fn(&LogCounts),
+    ) -> io::Result<(LogQueue, LogGuard)> {
+        let (lines, incoming) = sync_channel(QUEUE_LINES_MAX);
+        let (finishing, finished) = sync_channel(1);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            sink,
+            queued_bytes: Arc::clone(&queued_bytes),
+            counts: Arc::clone(&counts),
+            reported: counts.read(),
+            report,
+        };
+        thread::Builder::new()
+            .name("seawall log".into())
+            .spawn(move || {
+                writer.run(&incoming);
+                // Nobody waits where the program goes on without its log.
+                let _ = finishing.try_send(());
+            })?;
+        let guard = LogGuard {
+            closing: lines.clone(),
+            finished,
+        };
+        let queue = LogQueue {
+            lines,
+            queued_bytes,
+            counts,
+        };
+        Ok((queue, guard))
+    }
+
+    /// Queues one line with its newline, or drops and counts it. Never waits.
+    pub fn push(&self, mut line: Vec<u8>) {
+        if line.is_empty() {
+            // The sign to finish, see `LogGuard`.
+            return;
+        }
+        if line.len() > LINE_BYTES_MAX {
+            line.truncate(LINE_BYTES_MAX - 1);
+            line.push(b'\n');
+        }
+        let bytes = line.len();
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let sent = if queued + bytes > QUEUE_BYTES_MAX {
+            Err(TrySendError::Full(line))
+        } else {
+            self.lines.try_send(line)
+        };
+        if sent.is_err() {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.overflowed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Somewhere to write one line.
+    pub fn line(&self) -> LogLineWriter {
+        LogLineWriter {
+            queue: self.clone(),
+            line: Vec::new(),
+        }
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        // An empty line asks the writer to finish. With a full queue it is stuck anyway.
+        if self.closing.try_send(Vec::new()).is_ok() {
+            let _ = self.finished.recv_timeout(FINISH_MAX);
+        }
+    }
+}
+
+/// Collects one line, and queues it when it is dropped.
+pub struct LogLineWriter {
+    queue: LogQueue,
+    line: Vec<u8>,
+}
+
+impl Write for LogLineWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LogLineWriter {
+    fn drop(&mut self) {
+        self.queue.push(std::mem::take(&mut self.line));
+    }
+}
+
+/// The writing end.
+struct Writer<W> {
+    sink: W,
+    queued_bytes: Arc<AtomicUsize>,
+    counts: Arc<LogCounts>,
+    reported: [(&'static str, u64); 3],
+    report: fn(&LogCounts),
+}
+
+impl<W: Write> Writer<W> {
+    fn run(mut self, incoming: &Receiver<Vec<u8>>) {
+        let mut batch = Vec::new();
+        let mut report_due = Instant::now() + REPORT_EVERY;
+        loop {
+            let mut finish = false;
+            match incoming.recv_timeout(REPORT_EVERY) {
+                Ok(line) => finish = self.gather(&line, &mut batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while !finish && batch.len() < BATCH_BYTES {
+                let Ok(line) = incoming.try_recv() else { break };
+                finish = self.gather(&line, &mut batch);
+            }
+            self.write(&batch);
+            batch.clear();
+            if finish {
+                return;
+            }
+            let now = Instant::now();
+            if now >= report_due && self.reported != self.counts.read() {
+                report_due = now + REPORT_EVERY;
+                self.reported = self.counts.read();
+                (self.report)(&self.counts);
+            }
+        }
+    }
+
+    /// True where the line is the sign to finish.
+    fn gather(&mut self, line: &[u8], batch: &mut Vec<u8>) -> bool {
+        self.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        batch.extend_from_slice(line);
+        line.is_empty()
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.sink.write(bytes) {
+                Ok(count @ 1..) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::park_timeout(RETRY_AFTER);
+                }
+                Ok(0) | Err(_) => {
+                    let lost = bytes.split(|byte| *byte == b'\n').count() - 1;
+                    self.counts.failed.fetch_add(lost as u64, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// How often one message may be logged: a burst, then a slow trickle. A message is known by the place
+/// in the code that logs it, so the table is bounded by the program's size.
+pub struct RateLimit<P> {
+    places: HashMap<P, Bucket>,
+}
+
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+/// So many lines in a row from one place, and so many a second after that.
+const BURST: f64 = 50.0;
+const LINES_PER_SECOND: f64 = 2.0;
+
+impl<P: Eq + Hash> RateLimit<P> {
+    /// Nothing has been logged yet.
+    pub fn new() -> RateLimit<P> {
+        RateLimit {
+            places: HashMap::new(),
+        }
+    }
+
+    /// Whether this place may log a line now.
+    pub fn admit(&mut self, place: P, now: Instant) -> bool {
+        let bucket = self.places.entry(place).or_insert(Bucket {
+            tokens: BURST,
+            filled: now,
+        });
+        let waited = now.saturating_duration_since(bucket.filled).as_secs_f64();
+        bucket.tokens = (bucket.tokens + waited * LINES_PER_SECOND).min(BURST);
+        bucket.filled = now;
+        let admitted = bucket.tokens >= 1.0;
+        if admitted {
+            bucket.tokens -= 1.0;
+        }
+        admitted
+    }
+}
+
+impl<P: Eq + Hash> Default for RateLimit<P> {
+    fn default() -> RateLimit<P> {
+        RateLimit::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes no byte until the other end is dropped.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn dropped(counts: &LogCounts) -> u64 {
+        counts.read().iter().map(|(_, lines)| lines).sum()
+    }
+
+    #[test]
+    fn writes_every_line_before_the_guard_is_gone() {
+        let (paper, counts) = (Paper::default(), Arc::new(LogCounts::default()));
+        let (queue, guard) = LogQueue::to(paper.clone(), counts.clone(), |_| {}).unwrap();
+        for number in 0..1000 {
+            writeln!(queue.line(), "line {number}").unwrap();
+        }
+        drop(guard);
+        let text = String::from_utf8(paper.0.lock().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1000);
+        assert_eq!(text.lines().last(), Some("line 999"));
+        assert_eq!(dropped(&counts), 0);
+    }
+
+    #[test]
+    fn drops_and_counts_lines_while_the_reader_stands_still() {
+        let (release, stuck) = sync_channel(0);
+        let counts = Arc::new(LogCounts::default());
+        let (queue, guard) = LogQueue::to(Stuck(stuck), counts.clone(), |_| {}).unwrap();
+        for _ in 0..2 * QUEUE_LINES_MAX {
+            queue.push(b"x\n".to_vec());
+        }
+        assert!(dropped(&counts) > 0);
+        for _ in 0..QUEUE_BYTES_MAX / LINE_BYTES_MAX {
+            queue.push(vec![b'x'; 2 * LINE_BYTES_MAX]);
+        }
+        assert!(queue.queued_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES_MAX);
+        drop(release);
+        drop(guard);
+    }
+
+    #[test]
+    fn limits_each_place_for_itself_and_recovers() {
+        let (mut limit, now) = (RateLimit::new(), Instant::now());
+        let admitted = (0..1000).filter(|_| limit.admit("a", now)).count();
+        assert_eq!(admitted, 50);
+        assert!(limit.admit("b", now));
+        assert!(limit.admit("a", now + Duration::from_secs(1)));
+        let later = now + Duration::from_mins(10);
+        let admitted = (0..1000).filter(|_| limit.admit("a", later)).count();
+        assert_eq!(admitted, 50);
+    }
+}

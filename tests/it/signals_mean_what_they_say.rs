@@ -1,0 +1,76 @@
+//! What signals do to the program: three of them end it, after what is under way, and no other does.
+
+use std::process::Stdio;
+
+use crate::support::program::Program;
+use crate::support::viewer::Viewer;
+use crate::support::{Gate, Origin, get, segment};
+
+const PATH: &str = "/live/seg1.ts";
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+
+async fn program(origin: &Origin, bounds: &str) -> Program {
+    Program::serve_as(origin, bounds, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await
+}
+
+#[tokio::test]
+async fn signals_that_mean_nothing_here_end_nothing() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let mut program = program(&origin, ADMIN).await;
+    let mut log = program.log();
+    for name in ["HUP", "USR1", "USR2", "ALRM"] {
+        program.signal(name);
+        log.until(&format!("SIG{name} does nothing")).await;
+        program.viewer().await.get(PATH).await.is_whole("whole");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_to_stop_ends_it_after_what_is_under_way() {
+    for name in ["TERM", "INT", "QUIT"] {
+        let gate = Gate::new();
+        let slow = segment("whole").hold_head(&gate);
+        let origin = Origin::start().await.on(PATH, slow);
+        let mut program = program(&origin, ADMIN).await;
+        let mut log = program.log();
+        let mut viewer = program.viewer().await;
+        viewer.send(&get(PATH)).await;
+        origin.wait_hits(PATH, 1).await;
+        program.signal(name);
+        log.until("may finish what is under way").await;
+        gate.open();
+        viewer.receive(&get(PATH)).await.is_whole("whole");
+        assert_eq!(program.ended().await, Some(0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_server_is_not_ready_and_lets_viewers_in_for_a_while() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let bounds = format!("{ADMIN}\n[server]\nlame_duck = \"30s\"");
+    let mut program = program(&origin, &bounds).await;
+    let mut log = program.log();
+    let admin = log.admin().await;
+    let ready = async || {
+        Viewer::connect(admin)
+            .await
+            .ask(get("/readyz"))
+            .await
+            .status
+    };
+    assert_eq!(ready().await, 200);
+    let mut connected = program.viewer().await;
+    connected.get(PATH).await.is_whole("whole");
+    program.signal("TERM");
+    log.until("not ready any more").await;
+    assert_eq!(ready().await, 503);
+    program.viewer().await.get(PATH).await.is_whole("whole");
+    connected.get(PATH).await.is_whole("whole");
+    // Somebody at a terminal need not wait for that.
+    program.signal("INT");
+    log.until("may finish what is under way").await;
+    assert_eq!(program.ended().await, Some(0));
+}

@@ -1,0 +1,101 @@
+//! Whoever reads the program's log may be slow or stand still: no viewer waits, and nobody can fill
+//! the log with lines of his own making.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::support::patience::within;
+use crate::support::program::Program;
+use crate::support::viewer::Viewer;
+use crate::support::{Origin, eventually, get, segment};
+
+const PATH: &str = "/live/seg1.ts";
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+
+/// What an HTTP/2 connection by prior knowledge begins with: the preface and empty SETTINGS.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+/// A PING that says it is an answer.
+const PING_ACK: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00nobodyAs";
+
+async fn value(admin: std::net::SocketAddr, metric: &str) -> u64 {
+    let page = Viewer::connect(admin).await.ask(get("/metrics")).await;
+    let found = page.text().lines().find_map(|line| {
+        let (name, value) = line.rsplit_once(' ')?;
+        (name == metric).then(|| value.parse().unwrap())
+    });
+    found.unwrap_or_else(|| panic!("no {metric}"))
+}
+
+#[tokio::test]
+async fn viewers_are_served_while_nobody_reads_standard_error() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let mut program = Program::serve_as(&origin, ADMIN, |command| {
+        command.stderr(Stdio::piped());
+        command.env("SEAWALL_LOG", "info,hyper=trace,h2=trace,tokio_util=trace");
+    })
+    .await;
+    let mut log = program.log();
+    let admin = log.admin().await;
+    // From here on nobody reads. A pipe holds 64 KiB, and each frame is worth some lines.
+    let queue_full = "seawall_log_lines_dropped_total{reason=\"queue_full\"}";
+    eventually("lines to be dropped", async || {
+        let mut noisy = program.viewer().await;
+        noisy.send_raw(HELLO).await;
+        noisy.send_raw(&PING_ACK.repeat(100)).await;
+        let served = program.viewer().await.get(PATH).await;
+        served.is_whole("whole");
+        value(admin, queue_full).await > 0
+    })
+    .await;
+    for _ in 0..10 {
+        program.viewer().await.get(PATH).await.is_whole("whole");
+    }
+    let health = Viewer::connect(admin).await.ask(get("/healthz")).await;
+    assert_eq!(health.status, 200, "{health:?}");
+}
+
+#[tokio::test]
+async fn unsolicited_ping_answers_write_no_log() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let mut program = Program::serve_as(&origin, ADMIN, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await;
+    let mut log = program.log();
+    let admin = log.admin().await;
+    let mut noisy = within("a socket", UnixStream::connect(program.socket()))
+        .await
+        .unwrap();
+    noisy.write_all(HELLO).await.unwrap();
+    noisy.write_all(&PING_ACK.repeat(200)).await.unwrap();
+    // An ordinary PING behind them is answered once they have been read.
+    noisy
+        .write_all(b"\x00\x00\x08\x06\x00\x00\x00\x00\x00are-here")
+        .await
+        .unwrap();
+    let mut heard = Vec::new();
+    within("an answer", async {
+        while !heard.ends_with(b"are-here") {
+            let byte = noisy.read_u8().await.expect("an open connection");
+            heard.push(byte);
+        }
+    })
+    .await;
+    program.signal("USR1");
+    let between = log.lines_until("SIGUSR1").await;
+    assert!(
+        between.iter().all(|line| !line.contains("PING")),
+        "{between:#?}"
+    );
+    assert_eq!(
+        value(
+            admin,
+            "seawall_log_lines_dropped_total{reason=\"repeated\"}"
+        )
+        .await,
+        0
+    );
+}

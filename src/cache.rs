@@ -170,9 +170,10 @@ impl Cache {
         registry::purge(&self.inner, key, kind);
     }
 
-    /// What is asked for now belongs to a place until the place's epoch ends.
-    pub fn tie(&self, place: &Key) -> Tie {
-        self.inner.epochs.tie(place)
+    /// What is asked for now belongs to a place until the place's epoch ends, and to a URL that has
+    /// many keys until the URL is purged.
+    pub fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
+        self.inner.epochs.tie(place, url)
     }
 
     /// Drops everything that belongs to a place, what is being fetched included, in one step.

@@ -10,6 +10,7 @@ mod fill;
 mod hint;
 mod journey;
 mod pass;
+mod provoked;
 mod purge;
 mod rank;
 mod refuse;

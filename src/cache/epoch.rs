@@ -3,7 +3,7 @@
 //!
 //! A place is whatever the caller says belongs together; nobody has to know what is filed there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -11,17 +11,80 @@ use parking_lot::Mutex;
 
 use crate::policy::Key;
 
-/// Ties an object to its place's epoch as it was when the object was asked for.
-#[derive(Clone, Debug)]
+/// Ties an object to the epochs of its place and of its URL as they were when it was asked for.
+#[derive(Clone, Debug, Default)]
 pub struct Tie {
-    epoch: Arc<AtomicU64>,
+    place: Option<Mark>,
+    /// Only where one URL has many keys: see [`Tie::to_url`].
+    url: Option<Mark>,
+    /// It is a part of something that counts among its URL's keys already.
+    is_part: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Mark {
+    epoch: Arc<Epoch>,
     number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Epoch {
+    number: AtomicU64,
+    /// The keys of one URL under which something is held.
+    keys: Mutex<HashSet<Key, ahash::RandomState>>,
+}
+
+impl Mark {
+    fn holds(&self) -> bool {
+        self.epoch.number.load(Ordering::Acquire) == self.number
+    }
 }
 
 impl Tie {
     /// Is it still the same epoch?
     pub fn holds(&self) -> bool {
-        self.epoch.load(Ordering::Acquire) == self.number
+        let marks = [&self.place, &self.url];
+        marks.into_iter().flatten().all(Mark::holds)
+    }
+
+    /// It ends with a place's epoch.
+    pub fn is_to_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// The same, tied to the URL alone; `None` where it is not tied to that.
+    #[must_use]
+    pub fn to_url(&self) -> Option<Tie> {
+        let url = self.url.clone()?;
+        Some(Tie {
+            place: None,
+            url: Some(url),
+            is_part: self.is_part,
+        })
+    }
+
+    /// The same for a part of what is tied.
+    #[must_use]
+    pub fn of_part(&self) -> Tie {
+        Tie {
+            is_part: true,
+            ..self.clone()
+        }
+    }
+
+    /// Counts a key in among those of its URL, unless `keys_max` others are held already.
+    pub(crate) fn admit(&self, key: &Key, keys_max: usize, held: impl Fn(&Key) -> bool) -> bool {
+        let Some(url) = self.url.as_ref().filter(|_| !self.is_part) else {
+            return true;
+        };
+        let mut keys = url.epoch.keys.lock();
+        if keys.contains(key) {
+            return true;
+        }
+        if keys.len() >= keys_max {
+            keys.retain(held);
+        }
+        keys.len() < keys_max && keys.insert(key.clone())
     }
 }
 
@@ -33,7 +96,7 @@ pub(crate) struct Epochs {
 
 #[derive(Default)]
 struct Places {
-    epochs: HashMap<Key, Weak<AtomicU64>, ahash::RandomState>,
+    epochs: HashMap<Key, Weak<Epoch>, ahash::RandomState>,
     /// With so many listed, those that nothing is tied to are taken off the list.
     sweep_at: usize,
 }
@@ -42,29 +105,38 @@ struct Places {
 const SWEEP_MIN: usize = 1024;
 
 impl Epochs {
-    pub(crate) fn tie(&self, place: &Key) -> Tie {
+    pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
+        Tie {
+            place: place.map(|place| self.mark(place)),
+            url: url.map(|url| self.mark(url)),
+            is_part: false,
+        }
+    }
+
+    fn mark(&self, place: &Key) -> Mark {
         let mut places = self.places.lock();
         let known = places.epochs.get(place).and_then(Weak::upgrade);
         let epoch = known.unwrap_or_else(|| places.list(place));
-        let number = epoch.load(Ordering::Acquire);
-        Tie { epoch, number }
+        let number = epoch.number.load(Ordering::Acquire);
+        Mark { epoch, number }
     }
 
     pub(crate) fn end(&self, place: &Key) {
         let places = self.places.lock();
         if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
-            epoch.fetch_add(1, Ordering::AcqRel);
+            epoch.number.fetch_add(1, Ordering::AcqRel);
+            epoch.keys.lock().clear();
         }
     }
 }
 
 impl Places {
-    fn list(&mut self, place: &Key) -> Arc<AtomicU64> {
+    fn list(&mut self, place: &Key) -> Arc<Epoch> {
         if self.epochs.len() >= self.sweep_at {
             self.epochs.retain(|_, epoch| epoch.strong_count() > 0);
             self.sweep_at = SWEEP_MIN.max(self.epochs.len() * 2);
         }
-        let epoch = Arc::default();
+        let epoch = Arc::<Epoch>::default();
         self.epochs.insert(place.clone(), Arc::downgrade(&epoch));
         epoch
     }
@@ -78,22 +150,44 @@ mod tests {
     fn the_end_of_an_epoch_frees_all_that_was_tied_before() {
         let epochs = Epochs::default();
         let (here, there) = (Key::of(&[b"/a/"]), Key::of(&[b"/b/"]));
-        let (old, other) = (epochs.tie(&here), epochs.tie(&there));
+        let (old, other) = (
+            epochs.tie(Some(&here), None),
+            epochs.tie(Some(&there), None),
+        );
         assert!(old.holds());
         epochs.end(&here);
-        let new = epochs.tie(&here);
+        let new = epochs.tie(Some(&here), None);
         assert!(!old.holds() && new.holds() && other.holds());
     }
 
     #[test]
     fn places_that_nothing_is_tied_to_are_forgotten() {
         let epochs = Epochs::default();
-        let kept = epochs.tie(&Key::of(&[b"kept"]));
+        let kept = epochs.tie(Some(&Key::of(&[b"kept"])), None);
         for number in 0..10 * SWEEP_MIN {
-            epochs.tie(&Key::of(&[&number.to_be_bytes()]));
+            epochs.tie(Some(&Key::of(&[&number.to_be_bytes()])), None);
         }
         assert!(epochs.places.lock().epochs.len() <= 2 * SWEEP_MIN);
         epochs.end(&Key::of(&[b"kept"]));
         assert!(!kept.holds());
+    }
+
+    #[test]
+    fn the_keys_of_one_url_are_bounded_and_end_together() {
+        let epochs = Epochs::default();
+        let (place, url) = (Key::of(&[b"/a/"]), Key::of(&[b"/a/b"]));
+        let tie = epochs.tie(Some(&place), Some(&url));
+        let key = |number: u8| Key::of(&[b"key", &[number]]);
+        let all = |_: &Key| true;
+        assert!(tie.admit(&key(1), 2, all) && tie.admit(&key(2), 2, all));
+        assert!(!tie.admit(&key(3), 2, all), "two are held");
+        assert!(tie.admit(&key(1), 2, all), "one of the two");
+        assert!(tie.admit(&key(3), 2, |held| *held != key(1)), "one left");
+        let manifest = tie.to_url().unwrap();
+        epochs.end(&place);
+        assert!(!tie.holds() && manifest.holds());
+        epochs.end(&url);
+        assert!(!manifest.holds());
+        assert!(epochs.tie(None, Some(&url)).admit(&key(4), 1, all));
     }
 }

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use super::flight::{Chunk, Flight, Growing, Stage, State, Verdict};
 use super::follower::Follower;
 use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
+use crate::policy::Key;
 use crate::policy::vary::Vary;
 
 /// Should the producer go on?
@@ -189,6 +190,11 @@ impl Fill {
     /// Remembers something about this fill's key, unless it was purged meanwhile.
     pub fn note(&self, note: Note) {
         registry::note(&self.inner, &self.flight, note);
+    }
+
+    /// Remembers something about requests that are filed apart from others for this fill's key.
+    pub fn note_apart(&self, slot: &Key, note: Note) {
+        registry::note_apart(&self.inner, &self.flight, slot, note);
     }
 
     /// What was held before is no longer true, and nothing storable takes its place.

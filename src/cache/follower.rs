@@ -80,6 +80,11 @@ impl Follower {
         }
     }
 
+    /// The headers of the request that was sent.
+    pub fn upstream(&self) -> &HeaderMap {
+        &self.flight.upstream
+    }
+
     /// Is a request with these upstream headers the very request that was sent?
     pub fn same_request(&self, upstream: &HeaderMap) -> bool {
         self.flight.upstream == *upstream

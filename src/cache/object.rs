@@ -126,7 +126,8 @@ impl Object {
     /// leaves one behind with every part, and nobody asks for that one again.
     pub fn kept_for(&self) -> Duration {
         const REVIVABLE: Duration = Duration::from_mins(10);
-        let passes = self.head.kind.is_manifest() && self.head.tie.is_some();
+        let tie = self.head.tie.as_ref();
+        let passes = self.head.kind.is_manifest() && tie.is_some_and(Tie::is_to_place);
         let revivable = if passes { Duration::ZERO } else { REVIVABLE };
         self.head.lifetime.usable_for().saturating_add(revivable)
     }

@@ -162,9 +162,14 @@ fn is_doomed(inner: &Inner, flight: &Arc<Flight>) -> bool {
 
 /// Remembers something about a flight's key, unless it was purged since.
 pub(super) fn note(inner: &Inner, flight: &Arc<Flight>, note: Note) {
+    note_apart(inner, flight, &flight.found.slot, note);
+}
+
+/// The same under another name than the flight's own.
+pub(super) fn note_apart(inner: &Inner, flight: &Arc<Flight>, slot: &Key, note: Note) {
     let _shard = inner.registry.shard(&flight.found.key);
     if !is_doomed(inner, flight) {
-        inner.notes.write(&flight.found.slot, note);
+        inner.notes.write(slot, note);
     }
 }
 

@@ -236,8 +236,23 @@ impl Store {
 
     /// Files an object that is the same for everyone.
     pub(crate) fn insert(&self, found: &Found, object: &Arc<Object>) -> Stored {
+        if !self.admits(found, object) {
+            return Stored::TooVaried;
+        }
         self.file(self.of(found.kind), found.key.clone(), object);
         Stored::Yes
+    }
+
+    /// One URL has so many keys at most, where viewers' fields are part of them.
+    fn admits(&self, found: &Found, object: &Object) -> bool {
+        let partition = self.of(found.kind);
+        let held = |key: &Key| partition.contains_key(key);
+        let tie = object.head.tie.as_ref();
+        let admitted = tie.is_none_or(|tie| tie.admit(&found.key, self.variants_max, held));
+        if !admitted {
+            self.too_varied.fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
     }
 
     /// Files an object that is the same for everyone, unless there are variants.
@@ -259,6 +274,9 @@ impl Store {
         match partition.get(&found.key) {
             Some(Entry::Variants(now)) if Arc::ptr_eq(&now, &place.variants) => {}
             _ => return Stored::Purged,
+        }
+        if !self.admits(found, object) {
+            return Stored::TooVaried;
         }
         let held = |slot: &Key| partition.contains_key(slot);
         if !place.variants.admit(&place.slot, self.variants_max, held) {

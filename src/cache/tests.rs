@@ -361,14 +361,14 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
         let found = cache.lookup(&Key::of(&[name.as_bytes()]), Kind::Segment, HeaderMap::new);
         found.object.is_some()
     };
-    file("old", Some(cache.tie(&place)));
+    file("old", Some(cache.tie(Some(&place), None)));
     file("free", None);
-    let on_its_way = cache.tie(&place);
+    let on_its_way = cache.tie(Some(&place), None);
     assert!(held("old") && held("free"));
     cache.end_epoch(&place);
     file("late", Some(on_its_way));
     assert!(!held("old") && !held("late") && held("free"));
-    file("old", Some(cache.tie(&place)));
+    file("old", Some(cache.tie(Some(&place), None)));
     assert!(held("old"));
 }
 
@@ -381,13 +381,13 @@ fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
     let Joined::Lead(before, _first) = join() else {
         panic!("nobody fills it");
     };
-    before.belongs(&cache.tie(&place));
+    before.belongs(&cache.tie(Some(&place), None));
     assert!(matches!(join(), Joined::Follow(_)));
     cache.end_epoch(&place);
     let Joined::Lead(after, _second) = join() else {
         panic!("what was asked for before is of no use");
     };
-    after.belongs(&cache.tie(&place));
+    after.belongs(&cache.tie(Some(&place), None));
     drop(before);
     assert!(matches!(join(), Joined::Follow(_)), "it has its own place");
     assert!(cache.lead(&lookup(), HeaderMap::new).is_none());
@@ -407,7 +407,7 @@ fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
         )
         .kept_for()
     };
-    let tie = || Some(cache.tie(&Key::of(&[b"states"])));
+    let tie = || Some(cache.tie(Some(&Key::of(&[b"states"])), None));
     let usable = head().lifetime.usable_for();
     assert_eq!(kept_for(Kind::Hls, tie()), usable);
     assert!(kept_for(Kind::Hls, None) > usable && kept_for(Kind::Segment, tie()) > usable);

@@ -12,6 +12,7 @@ mod origins;
 mod pair;
 mod resilience;
 mod routes;
+mod sent;
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::delivery::{Delivery, Query};
-use super::{Key, Route, Rules};
+use super::{Key, Route, Rules, headers};
 use crate::media::Kind;
 
 /// What a request may do.
@@ -37,6 +37,8 @@ pub struct Entry {
     pub target: PathAndQuery,
     /// The host that the viewer named. See [`Entry::sent_host`].
     pub host: HeaderValue,
+    /// The viewer's fields that the route forwards, as they are sent; `None`: it sent none of them.
+    pub forwarded: Option<Arc<HeaderMap>>,
     /// Made of exactly what is sent.
     pub key: Key,
     /// Where a state of a playlist is asked for.
@@ -47,6 +49,17 @@ impl Entry {
     /// The host that the origin is told, where the route forwards it: it is part of the key then, and only then.
     pub fn sent_host(&self) -> Option<&HeaderValue> {
         self.route.forward_host.then_some(&self.host)
+    }
+
+    /// What all requests for this URL have in common, whatever they say in the fields that the route
+    /// forwards. `None`: there is only one of them.
+    pub fn url(&self) -> Option<Key> {
+        let keyed = !self.route.forward_headers.is_empty();
+        keyed.then(|| {
+            let plain = self.plain();
+            let key = Key::of_target(&self.route, self.sent_host(), &plain.target, None);
+            Key::of(&[b"url", key.bytes()])
+        })
     }
 }
 
@@ -111,7 +124,8 @@ fn enter(
     if *method == Method::OPTIONS {
         return Ok(Access::Preflight(Arc::clone(route)));
     }
-    let entry = entry(route, &host, uri)?;
+    let forwarded = headers::forwarded(headers, route);
+    let entry = entry(route, &host, uri, forwarded.map(Arc::new))?;
     match *method {
         Method::GET | Method::HEAD => Ok(Access::Enter(entry)),
         Method::CONNECT | Method::TRACE => Err(not_allowed()),
@@ -127,11 +141,17 @@ fn not_allowed() -> Refusal {
     }
 }
 
-pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, Refusal> {
+pub(super) fn entry(
+    route: &Arc<Route>,
+    host: &str,
+    uri: &Uri,
+    forwarded: Option<Arc<HeaderMap>>,
+) -> Result<Entry, Refusal> {
     let kind = Kind::of_path(uri.path());
     let host = HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?;
     let sent_host = route.forward_host.then_some(&host);
-    let key = |target: &PathAndQuery| Key::of_target(route, sent_host, target);
+    let key =
+        |target: &PathAndQuery| Key::of_target(route, sent_host, target, forwarded.as_deref());
     let (target, delivery) = match Query::of(kind, uri.query().unwrap_or_default()) {
         Query::Plain => (target(route, kind, uri, &[])?, None),
         Query::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
@@ -153,6 +173,7 @@ pub(super) fn entry(route: &Arc<Route>, host: &str, uri: &Uri) -> Result<Entry, 
         target,
         host,
         delivery,
+        forwarded,
     })
 }
 

@@ -142,7 +142,12 @@ impl Entry {
         };
         let target = directed(plain, directives).ok()?;
         Some(Entry {
-            key: Key::of_target(&self.route, self.sent_host(), &target),
+            key: Key::of_target(
+                &self.route,
+                self.sent_host(),
+                &target,
+                self.forwarded.as_deref(),
+            ),
             target,
             delivery: Some(Arc::new(Delivery {
                 upstream: directives,

@@ -13,6 +13,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::vary::Vary;
 use super::{Route, encoding, fields};
 
 /// What each server on the way says of one response (CTA-5006): that of a stored one is not true any more.
@@ -40,28 +41,45 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The headers of an upstream request: the route's allow-list out of the viewer's headers,
-/// canonical `Accept-Encoding`, `Via` and `CDN-Loop` with this shield's name added.
+/// The viewer's fields that the route forwards (`forward_headers`), each in one line, as they are
+/// sent and as they are in the key; `None`: the request has none of them.
 ///
 /// Cookies, `Authorization` and forwarding headers travel only where the route names them. Some
 /// never do, named or not: hop-by-hop fields; `Range` and conditionals, because an upstream
 /// request is for everybody and asks for the whole; `Host`, which the route decides; `Origin`, on
 /// whose absence [`super::vary::Vary::of`] relies; and what players tell of themselves (`CMCD-…`).
-pub fn upstream(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
-    let mut sent = HeaderMap::with_capacity(route.forward_headers.len() + 3);
-    let nominated = nominated(viewer);
-    for field in &route.forward_headers {
-        let travels = !is_ours(field) && !is_hop_by_hop(field) && !nominated.contains(field);
-        if travels && !sent.contains_key(field) {
-            copy(viewer, field, &mut sent);
-        }
+pub fn forwarded(viewer: &HeaderMap, route: &Route) -> Option<HeaderMap> {
+    if route.forward_headers.is_empty() {
+        return None;
     }
+    let mut sent = HeaderMap::new();
+    copy_listed(viewer, &route.forward_headers, &mut sent);
+    (!sent.is_empty()).then_some(sent)
+}
+
+/// The headers of an upstream request. `forwarded`, as [`forwarded`] gave it, is in the key. What is
+/// sent and not in the key is this alone:
+///
+/// - `Accept-Encoding` in its two canonical forms: answers that it chose are told apart by `Vary`;
+/// - `CDN-Loop` with the viewer's own chain, by which loops are found, and the route's
+///   `unkeyed_headers`: see [`own_words`].
+///
+/// `Via` names this shield and nobody before it: the request is the shield's own, for all viewers.
+pub fn upstream(
+    viewer: &HeaderMap,
+    forwarded: Option<&HeaderMap>,
+    route: &Route,
+    name: &str,
+) -> HeaderMap {
+    let mut sent = forwarded.cloned().unwrap_or_default();
+    sent.reserve(route.unkeyed_headers.len() + 3);
+    copy_listed(viewer, &route.unkeyed_headers, &mut sent);
     if let Some(coding) = encoding::canonical(viewer) {
         sent.insert(ACCEPT_ENCODING, coding);
     }
     // The protocol version is that of the hop before; 1.1 stands for all of them, as the rules do
     // not know the connection and nobody downstream acts on it.
-    if let Some(via) = chained(viewer, &VIA, &format!("1.1 {name}")) {
+    if let Ok(via) = HeaderValue::try_from(format!("1.1 {name}")) {
         sent.insert(VIA, via);
     }
     if let Some(cdn_loop) = chained(viewer, &CDN_LOOP, name) {
@@ -70,11 +88,48 @@ pub fn upstream(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
     sent
 }
 
+/// Does a viewer's request say anything that would be sent and is in no key? Quick, for hits.
+pub fn has_own_words(viewer: &HeaderMap, route: &Route) -> bool {
+    let listed = &route.unkeyed_headers;
+    viewer.contains_key(&CDN_LOOP) || listed.iter().any(|field| viewer.contains_key(field))
+}
+
+/// What an upstream request says that is one viewer's word and in no key, framed; `None`: nothing.
+/// An error that such a request is answered with may be due to these words: it counts only for
+/// requests that say the same.
+pub fn own_words(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec<u8>> {
+    let chain = sent.get(&CDN_LOOP).filter(|chain| *chain != name);
+    let mut names: Vec<HeaderName> = chain.map(|_| CDN_LOOP.clone()).into_iter().collect();
+    let listed = route.unkeyed_headers.iter();
+    names.extend(listed.filter(|field| sent.contains_key(*field)).cloned());
+    let listed: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    let listed = listed.join(",");
+    let values = Vary::values(&names, sent);
+    (!names.is_empty()).then(|| [listed.as_bytes(), b":", &values].concat())
+}
+
+/// The same request without any viewer's own words, as the shield would make it for itself.
+pub fn without_own_words(sent: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
+    let mut plain = sent.clone();
+    for field in &route.unkeyed_headers {
+        plain.remove(field);
+    }
+    if let Ok(own) = HeaderValue::try_from(name) {
+        plain.insert(CDN_LOOP.clone(), own);
+    }
+    plain
+}
+
 /// The headers of a request that is passed on for one viewer alone (a `POST`, a `PUT`): as
 /// [`upstream`], and what describes its body, and its preconditions. The body's length is framed
 /// anew by who sends it.
-pub fn passed(viewer: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
-    let mut sent = upstream(viewer, route, name);
+pub fn passed(
+    viewer: &HeaderMap,
+    forwarded: Option<&HeaderMap>,
+    route: &Route,
+    name: &str,
+) -> HeaderMap {
+    let mut sent = upstream(viewer, forwarded, route, name);
     for field in viewer.keys() {
         let of_the_body = field.as_str().starts_with("content-") && field != CONTENT_LENGTH;
         if (of_the_body || is_precondition(field)) && !sent.contains_key(field) {
@@ -91,10 +146,8 @@ pub fn for_others(sent: &HeaderMap, route: &Route) -> Option<HeaderMap> {
         return None;
     }
     let mut others = HeaderMap::new();
-    for field in &route.forward_headers {
-        if !others.contains_key(field) {
-            copy(sent, field, &mut others);
-        }
+    for field in route.forward_headers.iter().chain(&route.unkeyed_headers) {
+        copy(sent, field, &mut others);
     }
     Some(others)
 }
@@ -244,17 +297,22 @@ fn is_precondition(name: &HeaderName) -> bool {
     PRECONDITIONS.contains(name)
 }
 
-/// Copies all lines of a field. HTTP/2 splits `Cookie` into crumbs, which HTTP/1.1 wants in one
-/// line (RFC 9113 §8.2.3).
-fn copy(from: &HeaderMap, field: &HeaderName, to: &mut HeaderMap) {
-    if field == COOKIE
-        && let Some(whole) = joined(from, field, b"; ")
-    {
-        to.insert(COOKIE, whole);
-        return;
+/// Copies those of the listed fields that may travel.
+fn copy_listed(viewer: &HeaderMap, listed: &[HeaderName], sent: &mut HeaderMap) {
+    let nominated = nominated(viewer);
+    for field in listed {
+        if !is_ours(field) && !is_hop_by_hop(field) && !nominated.contains(field) {
+            copy(viewer, field, sent);
+        }
     }
-    for value in from.get_all(field) {
-        to.append(field, value.clone());
+}
+
+/// Copies a field in one line, so that the same value is always the same bytes. HTTP/2 splits
+/// `Cookie` into crumbs, which HTTP/1.1 wants joined by semicolons (RFC 9113 §8.2.3).
+fn copy(from: &HeaderMap, field: &HeaderName, to: &mut HeaderMap) {
+    let separator: &[u8] = if field == COOKIE { b"; " } else { b", " };
+    if let Some(whole) = joined(from, field, separator) {
+        to.insert(field, whole);
     }
 }
 

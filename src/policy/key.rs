@@ -1,12 +1,14 @@
-//! Under which name is an answer held? Exactly what is sent to the origin, length-framed.
+//! Under which name is an answer held? Exactly what is sent to the origin, length-framed; the few
+//! fields that are sent and not in it are listed in [`super::headers::upstream`].
 
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Route;
+use super::vary::Vary;
 
 /// A cache key. Cheap to clone; the same bytes are the same object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,17 +30,25 @@ impl Key {
         Key(bytes.into())
     }
 
-    /// Of what is asked of an origin: the group, the host where it is sent, and the target.
+    /// Of what is asked of an origin: the group, the host where it is sent, the target, and the
+    /// viewer's fields that the route forwards, if the request has any of them.
     pub(super) fn of_target(
         route: &Route,
         host: Option<&HeaderValue>,
         target: &PathAndQuery,
+        forwarded: Option<&HeaderMap>,
     ) -> Key {
-        Key::of(&[
-            route.origin.as_bytes(),
-            host.map_or(&[], HeaderValue::as_bytes),
-            target.as_str().as_bytes(),
-        ])
+        let origin = route.origin.as_bytes();
+        let host = host.map_or(&[][..], HeaderValue::as_bytes);
+        let target = target.as_str().as_bytes();
+        let Some(forwarded) = forwarded else {
+            return Key::of(&[origin, host, target]);
+        };
+        let mut names: Vec<_> = forwarded.keys().cloned().collect();
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        let listed = names.iter().map(HeaderName::as_str).collect::<Vec<_>>();
+        let values = Vary::values(&names, forwarded);
+        Key::of(&[origin, host, target, listed.join(",").as_bytes(), &values])
     }
 
     /// The framed bytes.

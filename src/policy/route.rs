@@ -31,8 +31,12 @@ pub struct Route {
     pub forward_host: bool,
     /// Query parameters that matter.
     pub query: Queries,
-    /// Viewer headers that the origin needs, beyond those the shield sets itself.
+    /// Viewer headers that the origin needs, beyond those the shield sets itself. They are part of
+    /// the key: who sends other values gets other answers.
     pub forward_headers: Vec<HeaderName>,
+    /// Viewer headers that are forwarded although they are not part of the key: one viewer's values
+    /// fetch what all viewers get.
+    pub unkeyed_headers: Vec<HeaderName>,
     /// Pass other methods than GET, HEAD and OPTIONS to the origin, uncached.
     pub pass_methods: bool,
     /// Honour viewers' `no-cache`, `max-age`, ... A shield ignores them by default.
@@ -182,6 +186,7 @@ impl Route {
             forward_host: false,
             query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
+            unkeyed_headers: Vec::new(),
             pass_methods: false,
             honour_request_directives: false,
             heuristic_freshness: false,

@@ -3,10 +3,12 @@
 //!
 //! Only what is on the same host is followed: a shield fetches nothing ahead from anywhere else.
 
+use std::sync::Arc;
+
 use http::uri::Uri;
 
 use super::access::{self, Entry};
-use super::{Key, Rules};
+use super::{Key, Rules, headers};
 
 /// A path longer than this is not followed.
 const PATH_BYTES_MAX: usize = 4096;
@@ -36,7 +38,9 @@ impl Entry {
         let route = rules.route(host, uri.path())?;
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
         access::stays_inside(below).ok()?;
-        access::entry(route, host, &uri).ok()
+        let forwarded = self.forwarded.as_deref();
+        let forwarded = forwarded.and_then(|told| headers::forwarded(told, route));
+        access::entry(route, host, &uri, forwarded.map(Arc::new)).ok()
     }
 
     /// Its directory, among the places that an origin may begin anew.
@@ -129,8 +133,6 @@ fn without_dots(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::policy::Route;
 

@@ -78,7 +78,7 @@ impl Shield {
         let found = self.cache.lookup(&entry.key, entry.kind, upstream);
         let held = found.object.as_ref().map(|object| held(object, now.mono));
         let told = held.as_ref().map(|held| held.object.head.kind);
-        let known = self.cache.noted(&found.slot, now.mono);
+        let known = self.noted(&found, &headers, &entry, now.mono);
         let watch = self.streams.watched(&entry);
         let due = self.streams.due(&self.rules, &entry, now);
         let avoided = watch.as_ref().and_then(|watch| watch.avoided(now.mono));

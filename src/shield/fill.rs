@@ -23,7 +23,7 @@ use crate::origin::{Errand, Failure, Framing, Rank, Reply};
 use crate::policy::access::Entry;
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::lifetime::{Answered, Standing, Storage, storage};
-use crate::policy::{Lifetime, Moment, conditional, headers};
+use crate::policy::{Key, Lifetime, Moment, conditional, headers};
 
 /// Who waits for a fill besides its followers.
 pub(super) enum Viewer {
@@ -45,9 +45,11 @@ pub(super) struct Job {
     fill: Fill,
     viewer: Viewer,
     entry: Entry,
-    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none;
-    /// but a state of one, asked for by number, does.
+    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none
+    /// but its URL's; a state of one, asked for by number, does.
     tie: Option<Tie>,
+    /// Where notes belong that its request may have provoked by words of its own.
+    own: Option<Key>,
     /// The origin is expected to hold its answer back.
     held_back: bool,
 }
@@ -66,12 +68,13 @@ impl Job {
         } else {
             (!entry.kind.is_manifest()).then(|| entry.place())
         };
-        let tie = place.map(|place| shield.cache.tie(&place));
+        let tie = shield.tie(entry, place.as_ref());
         if let Some(tie) = &tie {
             fill.belongs(tie);
         }
         Job {
             tie,
+            own: shield.own_slot(fill.found(), fill.upstream(), entry),
             held_back: shield.is_held_back(entry),
             shield,
             fill,
@@ -308,7 +311,12 @@ impl Job {
         self.fill.upstream().contains_key(header::AUTHORIZATION)
     }
 
-    async fn landed(self, reply: Reply) {
+    async fn landed(mut self, reply: Reply) {
+        let reply = match self.unprovoked(reply).await {
+            Some(Ok(reply)) => reply,
+            Some(Err(failure)) => return self.failed(failure),
+            None => return,
+        };
         if let Some(left) = self.doubted(reply.status) {
             return self.missing(reply, left).await;
         }
@@ -318,6 +326,10 @@ impl Job {
         let kind = self.kind(&reply.headers);
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
+            Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {
+                self.provoked(reply, lifetime.fresh_for).await;
+            }
+            Storage::Gone if self.own.is_some() => self.provoked(reply, Duration::ZERO).await,
             Storage::Gone => self.gone(reply).await,
             Storage::Refused => self.refused(reply).await,
             _ if reply.status == StatusCode::OK && kind.is_manifest() => {
@@ -326,6 +338,21 @@ impl Job {
             Storage::Pass(reason) => self.pass(reply, reason),
             Storage::Store(lifetime) => self.stream(reply, kind, lifetime).await,
         }
+    }
+
+    /// That something is not there which is held is believed only if it is said to a request without
+    /// words of its own: the origin is asked once more. `None` as [`Job::fetch`].
+    async fn unprovoked(&mut self, reply: Reply) -> Option<Result<Reply, Failure>> {
+        let gone = matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let doubted = gone && self.own.is_some() && self.held().is_some();
+        if !doubted {
+            return Some(Ok(reply));
+        }
+        let (route, name) = (&self.entry.route, &self.shield.rules.name);
+        let plain = headers::without_own_words(self.fill.upstream(), route, name);
+        let reply = self.fetch(plain, self.avoided()).await?;
+        self.own = None;
+        Some(reply)
     }
 
     /// The head under which an answer is stored and sent.
@@ -351,16 +378,24 @@ impl Job {
             facts: None,
             length: None,
             stored,
-            tie: self
-                .tie
-                .clone()
-                .filter(|_| !kind.is_manifest() || self.entry.is_directed()),
+            tie: self.tie.as_ref().and_then(|tie| {
+                let of_place = !kind.is_manifest() || self.entry.is_directed();
+                if of_place {
+                    Some(tie.clone())
+                } else {
+                    tie.to_url()
+                }
+            }),
             attention: match &self.viewer {
                 Viewer::Coming { attention, .. } => Some(Arc::clone(attention)),
                 _ => None,
             },
         }
     }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)

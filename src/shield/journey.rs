@@ -163,7 +163,7 @@ impl Shield {
     /// Serves what is stale and refreshes it behind the viewer.
     fn stale(self: &Arc<Self>, ask: Ask, found: &Found, object: &Arc<Object>) -> Answer {
         if (ask.entry.is_directed() || !self.tends(&ask.entry, object))
-            && !self.failed_lately(found, ask.now)
+            && !self.failed_lately(found, &ask.headers, &ask.entry, ask.now)
             && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
         {
             self.launch(&ask.entry, fill, Viewer::Nobody);
@@ -183,14 +183,9 @@ impl Shield {
         })
     }
 
-    pub(super) fn failed_lately(&self, found: &Found, now: Instant) -> bool {
-        let noted = self.cache.noted(&found.slot, now);
-        matches!(noted, Some(Known::Failed(_)))
-    }
-
     /// Nothing fresh is held: what is known of the key decides, then the one fill.
     async fn fetch(self: &Arc<Self>, mut ask: Ask, found: &Found) -> Step {
-        match self.cache.noted(&found.slot, ask.now) {
+        match self.noted(found, &ask.headers, &ask.entry, ask.now) {
             Some(Known::Failed(answer)) => {
                 return self.covered_or(ask, found, &answer, |ask| {
                     refuse::failure_answer(ask, &answer, Outcome::Negative)
@@ -252,6 +247,12 @@ impl Shield {
                 Step::Answer(respond::growing(ask, &head, follower, outcome, &self.settings).await)
             }
             Landing::Settled(Verdict::Refused(_)) if !follower.same_request(upstream) => {
+                ask.collapsed = false;
+                Step::Again(ask)
+            }
+            Landing::Settled(Verdict::Failed(_) | Verdict::Lost | Verdict::Pass)
+                if !self.concerns(&follower, upstream, &ask.entry) =>
+            {
                 ask.collapsed = false;
                 Step::Again(ask)
             }
@@ -350,7 +351,8 @@ impl Shield {
     /// What is sent of a viewer's headers. Manifests are asked for in plain text, which is read here, and
     /// compressed here for all who want it so.
     pub(super) fn sent(&self, viewer: &HeaderMap, entry: &Entry) -> HeaderMap {
-        let mut sent = headers::upstream(viewer, &entry.route, &self.rules.name);
+        let forwarded = entry.forwarded.as_deref();
+        let mut sent = headers::upstream(viewer, forwarded, &entry.route, &self.rules.name);
         if entry.kind.is_manifest() {
             sent.remove(ACCEPT_ENCODING);
         }

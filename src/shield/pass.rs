@@ -126,7 +126,8 @@ impl Shield {
         if headers::loops(&ask.headers, &self.rules.name) {
             return refuse::looped(ask);
         }
-        let headers = headers::passed(&ask.headers, &ask.entry.route, &self.rules.name);
+        let (route, forwarded) = (&ask.entry.route, ask.entry.forwarded.as_deref());
+        let headers = headers::passed(&ask.headers, forwarded, route, &self.rules.name);
         let reply = match self
             .ask_origin(&mut ask, method.clone(), headers, body)
             .await

@@ -52,8 +52,13 @@ impl Shield {
 
     /// What is asked for, and of a playlist every state of it and how far it had come: the next version is
     /// the first.
+    ///
+    /// Where viewers' fields are part of the key, all keys of the URL are forgotten.
     fn forget(&self, entry: &Entry) {
-        if let Some(watch) = self.streams.watched(entry) {
+        if let Some(url) = entry.url() {
+            self.cache.end_epoch(&url);
+            self.streams.forget_url(entry);
+        } else if let Some(watch) = self.streams.watched(entry) {
             watch.forget();
         }
         self.cache.end_epoch(&entry.states());

@@ -19,7 +19,9 @@ use super::respond::to_usize;
 use super::status::Forward;
 use super::whole::whole;
 use super::{Body, Shield, rank, respond};
-use crate::cache::{Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Verdict};
+use crate::cache::{
+    Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Tie, Verdict,
+};
 use crate::origin::{Errand, Reply};
 use crate::policy::range::{Span, read_content_range};
 use crate::policy::{Key, Lifetime, Route};
@@ -286,6 +288,7 @@ impl Source {
         Head {
             headers: HeaderMap::new(),
             targeted: None,
+            tie: self.series.head.tie.as_ref().map(Tie::of_part),
             lifetime: Lifetime {
                 fresh_for: SLICE_KEPT,
                 ..Lifetime::none(Instant::now())

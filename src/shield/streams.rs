@@ -219,15 +219,26 @@ impl Streams {
         let identity = entry.identity();
         let watch = lists.watches.get(identity).map(|watch| &watch.stream);
         let parent = lists.parents.get(identity).map(|(stream, _)| stream);
-        let stream = watch.or(parent)?;
+        let keyed = lists.of_url(entry).map(|watch| &watch.stream);
+        let streams: Vec<_> = watch.or(parent).into_iter().chain(keyed).collect();
+        if streams.is_empty() {
+            return None;
+        }
+        let is_one = |of: &Arc<Stream>| streams.iter().any(|stream| Arc::ptr_eq(of, stream));
         let listed = lists.parents.iter();
-        let listed = listed.filter(|(_, (of, _))| Arc::ptr_eq(of, stream));
+        let listed = listed.filter(|(_, (of, _))| is_one(of));
         let watches = lists.watches.values();
-        let watches = watches.filter(|watch| Arc::ptr_eq(&watch.stream, stream));
+        let watches = watches.filter(|watch| is_one(&watch.stream));
         Some(Unit {
             manifests: listed.map(|(key, _)| key.clone()).collect(),
             watches: watches.cloned().collect(),
         })
+    }
+
+    /// Whatever comes next of a URL is the first, under each of its keys.
+    pub(super) fn forget_url(&self, entry: &Entry) {
+        let lists = self.lists.lock();
+        lists.of_url(entry).for_each(|watch| watch.forget());
     }
 
     /// The manifests that list what lies beside something, the last one at the end.
@@ -308,6 +319,14 @@ impl Shield {
 }
 
 impl Lists {
+    /// Those of one URL, where viewers' fields are part of the key.
+    fn of_url(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Watch>> {
+        let url = entry.url();
+        let watches = url.is_some().then(|| self.watches.values());
+        let watches = watches.into_iter().flatten();
+        watches.filter(move |watch| watch.entry.url() == url)
+    }
+
     /// The stream that a manifest belongs to, as far as another one has said; else one of its own.
     fn stream_of(&self, entry: &Entry) -> Arc<Stream> {
         let parent = self.parents.get(entry.identity());

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::support::metrics::WAITERS;
+use crate::support::origin::{Reply, Script, hang_up};
+use crate::support::shield::NAME;
 use crate::support::viewer::Ask;
 use crate::support::{Gate, Origin, Shield, answering, get, manifest, playlist, segment, status};
 
@@ -143,5 +145,159 @@ async fn a_coded_error_page_is_for_those_who_can_read_it() {
             (503, None)
         );
         assert_ne!(answer.text(), "coded");
+    }
+}
+
+/// What an origin says to those whose fields it does not like.
+fn touchy(fault: impl Fn() -> Reply + Send + Sync + 'static) -> Script {
+    answering(move |request| {
+        let lines = ["via", "cdn-loop", "user-agent", "x-trace"];
+        let is_evil = |name: &&str| request.header(name).is_some_and(|it| it.contains("evil"));
+        if lines.iter().any(is_evil) {
+            fault()
+        } else {
+            segment("good").cache_control("max-age=1, stale-if-error=60")
+        }
+    })
+}
+
+fn faults() -> Vec<Reply> {
+    let kept = |code| status(code).cache_control("max-age=60");
+    vec![
+        status(500),
+        status(503).header("Retry-After", "9"),
+        status(429),
+        kept(400),
+        kept(403),
+        kept(404),
+        kept(404).cache_control("no-store"),
+        kept(405),
+        kept(410),
+        kept(413),
+        kept(414),
+        kept(431),
+        kept(501),
+        segment("evil").cache_control("no-store"),
+        hang_up(),
+    ]
+}
+
+const FIELDS: [&str; 4] = ["Via", "CDN-Loop", "User-Agent", "X-Trace"];
+
+async fn with_unkeyed_fields(origin: &Origin) -> Shield {
+    let unkeyed = vec!["user-agent".parse().unwrap(), "x-trace".parse().unwrap()];
+    Shield::in_front_of(origin)
+        .route(|route| {
+            route.unkeyed_headers = unkeyed;
+            route.lifetimes.negative_max = Duration::from_hours(1);
+        })
+        .origin(|group| group.guards.breaker.requests_min = 1000)
+        .waits(|waits| {
+            waits.failure_backoff = Duration::from_hours(1);
+            waits.pass_memory = Duration::from_hours(1);
+        })
+        .start()
+        .await
+}
+
+/// An error that one viewer's unkeyed field provokes is not remembered for others.
+#[tokio::test]
+async fn an_error_provoked_by_an_unkeyed_field_is_not_remembered_for_others() {
+    for (told, fault) in faults().into_iter().enumerate() {
+        for field in FIELDS {
+            let fault = fault.clone();
+            let origin = Origin::start()
+                .await
+                .on("/1.ts", touchy(move || fault.clone()));
+            let shield = with_unkeyed_fields(&origin).await;
+            shield.ask(get("/1.ts").header(field, "evil")).await;
+            shield.get("/1.ts").await.is_whole("good");
+            let hits = origin.hits("/1.ts");
+            shield.get("/1.ts").await.is_whole("good");
+            assert_eq!(origin.hits("/1.ts"), hits, "{field}, fault {told}");
+        }
+    }
+}
+
+/// Nor is it shared with those who wait for the same object, nor does it drop what is held.
+#[tokio::test]
+async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing() {
+    // All but the one without a head that could be held.
+    let faults = faults().into_iter().rev().skip(1);
+    for (told, fault) in faults.enumerate() {
+        for field in ["CDN-Loop", "User-Agent"] {
+            let (gate, fault) = (Gate::new(), fault.clone());
+            let held = gate.clone();
+            let script = touchy(move || fault.clone().hold_head(&held));
+            let origin = Origin::start().await.on("/1.ts", script);
+            let shield = with_unkeyed_fields(&origin).await;
+            let culprit = shield.crowd(1, get("/1.ts").header(field, "evil")).await;
+            origin.wait_hits("/1.ts", 1).await;
+            let others = shield.crowd(5, get("/1.ts")).await;
+            shield.wait_gauge(WAITERS, |waiting| waiting >= 6).await;
+            gate.open();
+            culprit.answers().await;
+            for answer in others.answers().await {
+                answer.is_whole("good");
+            }
+            let label = format!("{field}, fault {told}");
+            assert!(origin.hits("/1.ts") <= 3, "{label}: one for the others");
+        }
+    }
+    let gone = touchy(|| status(404).cache_control("max-age=60"));
+    let origin = Origin::start().await.on("/1.ts", gone);
+    let shield = with_unkeyed_fields(&origin).await;
+    let old = segment("good")
+        .cache_control("max-age=1, stale-if-error=60")
+        .age(10);
+    origin.now("/1.ts", old.then(status(404)).then(segment("good")));
+    shield.get("/1.ts").await.is_whole("good");
+    let answer = shield.ask(get("/1.ts").header("CDN-Loop", "evil")).await;
+    answer.is_whole("good");
+    assert_eq!(
+        origin.latest("/1.ts").header("cdn-loop"),
+        Some(NAME),
+        "asked without his words"
+    );
+}
+
+/// Who has been refused is not let in by what another one's credentials brought, whichever field it is.
+#[tokio::test]
+async fn a_forwarded_field_is_part_of_the_key() {
+    const PATHS: [&str; 2] = ["/own.ts", "/own.vtt"];
+    for field in ["x-token", "authorization", "cookie", "user-agent"] {
+        let door = move |body: String| {
+            answering(move |request| match request.header(field) {
+                Some(who) if who.contains("good") => {
+                    segment(format!("{who} {body}")).cache_control("public, max-age=60")
+                }
+                _ => status(403),
+            })
+        };
+        let origin = Origin::start()
+            .await
+            .on(PATHS[0], door("media".to_owned()))
+            .on(PATHS[1], door("other".to_owned()));
+        let shield = Shield::in_front_of(&origin)
+            .route(|route| route.forward_headers = vec![field.parse().unwrap()])
+            .start()
+            .await;
+        for path in PATHS {
+            let ask = |who| get(path).header(field, who);
+            for who in ["good one", "good two", "good one"] {
+                let answer = shield.ask(ask(who)).await;
+                assert!(answer.text().starts_with(who), "{field}: {answer:?}");
+            }
+            assert_eq!(origin.hits(path), 2, "{field}: each is held");
+            assert_eq!(shield.ask(ask("bad")).await.status, 403, "{field}");
+            assert_eq!(shield.get(path).await.status, 403, "{field}");
+            assert_eq!(shield.ask(ask("good one")).await.status, 200, "{field}");
+        }
+        let hits = origin.hits(PATHS[0]);
+        shield.purge(PATHS[0]).await;
+        for who in ["good one", "good two"] {
+            shield.ask(get(PATHS[0]).header(field, who)).await;
+        }
+        assert_eq!(origin.hits(PATHS[0]), hits + 2, "{field}: all were purged");
     }
 }

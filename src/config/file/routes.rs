@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
-
-use super::identity::is_reserved;
 use super::origins::Group;
-use super::tables;
+use super::{sent, tables};
 use crate::config::order::Placed;
 use crate::config::page::{Read, Table, Value};
 use crate::config::problem::{Problem, Span};
 use crate::config::spelling::nearest;
 use crate::config::{Fault, address, read};
+use crate::policy::Route;
 use crate::policy::route::{Cors, Lifetimes, Live, Queries, QueryPolicy};
-use crate::policy::{Route, headers};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
@@ -66,11 +63,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     route.name = name.unwrap_or_else(|| place_name(&route)).into();
     table.put("forward_host", &mut route.forward_host, read::flag);
     table.put("query", &mut route.query, queries);
-    table.put(
-        "forward_headers",
-        &mut route.forward_headers,
-        read::list(forwarded, NAMES),
-    );
+    sent::headers(table, &mut route);
     table.put("pass_methods", &mut route.pass_methods, read::flag);
     table.put(
         "honour_request_directives",
@@ -248,25 +241,6 @@ fn cors(value: Value<'_>) -> Read<Cors> {
         origins,
         credentials,
     })
-}
-
-fn forwarded(value: Value<'_>) -> Read<HeaderName> {
-    let name = read::header_name(value)?;
-    if name == http::header::HOST {
-        let problem = Problem::new("`Host` is not forwarded among the headers");
-        return Err(problem
-            .at(value.span(), "not here")
-            .help("write forward_host = true"));
-    }
-    let what = "headers that may be forwarded";
-    if headers::tells_of_viewer(&name) {
-        let why = "what players tell of themselves goes to no origin";
-        return Err(value.problem(Fault::new(what, why)));
-    }
-    if is_reserved(&name) {
-        return Err(value.problem(Fault::new(what, "the shield sets this one itself")));
-    }
-    Ok(name)
 }
 
 fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {

@@ -230,3 +230,97 @@ fn a_delta_update_that_is_made_here_is_not_asked_for() {
     assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_skip=v2");
     assert!(!entry.takes_delta());
 }
+
+mod keys {
+    use http::header::{ACCEPT_ENCODING, HeaderName};
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+
+    use super::*;
+
+    /// What viewers send, and routes may name.
+    const FIELDS: [&str; 16] = [
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "cdn-loop",
+        "connection",
+        "cookie",
+        "forwarded",
+        "if-none-match",
+        "origin",
+        "range",
+        "traceparent",
+        "user-agent",
+        "via",
+        "x-forwarded-for",
+        "x-request-id",
+        "x-tenant",
+    ];
+    const VALUES: [&str; 5] = ["", "1", "gzip", "x-tenant", "1, 2"];
+
+    fn viewer() -> impl Strategy<Value = (HeaderMap, &'static str)> {
+        let line = (select(&FIELDS[..]), select(&VALUES[..]));
+        let host = select(&["a.test", "A.test:80", "b.test"][..]);
+        let targets = [
+            "/a?x=1&x=2",
+            "/a?x=1",
+            "/a?x=1&utm=2",
+            "/%61?x=1",
+            "/a?x=1&CMCD=1",
+        ];
+        let lines = proptest::collection::vec(line, 0..5);
+        (lines, host, select(targets.to_vec())).prop_map(|(lines, host, target)| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            for (name, value) in lines {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            (headers, target)
+        })
+    }
+
+    fn named(names: Vec<&'static str>) -> Vec<HeaderName> {
+        names.into_iter().map(HeaderName::from_static).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn one_key_is_one_request_to_the_origin(
+            one in viewer(),
+            other in viewer(),
+            same in any::<bool>(),
+            forwarded in subsequence(FIELDS.to_vec(), 0..6),
+            unkeyed in subsequence(FIELDS.to_vec(), 0..3),
+            forward_host in any::<bool>(),
+            all in any::<bool>(),
+        ) {
+            let other = if same { (other.0, one.1) } else { other };
+            let mut route = Route { forward_host, ..route(&[], "/") };
+            route.forward_headers = named(forwarded);
+            route.unkeyed_headers = named(unkeyed);
+            if all {
+                route.query = QueryPolicy::All.into();
+            }
+            let rules = Rules { routes: vec![Arc::new(route)], name: "seawall".into() };
+            let sent = |(viewer, target): &(HeaderMap, &'static str)| {
+                let uri = Uri::from_static(target);
+                let entry = entered(access(&rules, &Method::GET, &uri, Version::HTTP_11, viewer));
+                let forwarded = entry.forwarded.as_deref();
+                let mut sent = headers::upstream(viewer, forwarded, &entry.route, &rules.name);
+                // The exceptions, all of them.
+                sent.remove(ACCEPT_ENCODING);
+                sent.remove("cdn-loop");
+                for field in &entry.route.unkeyed_headers {
+                    if !entry.route.forward_headers.contains(field) && field.as_str() != "via" {
+                        sent.remove(field);
+                    }
+                }
+                let host = entry.sent_host().cloned();
+                (entry.key, (entry.target, host, sent))
+            };
+            let ((one, one_sent), (other, other_sent)) = (sent(&one), sent(&other));
+            prop_assert_eq!(one == other, one_sent == other_sent);
+        }
+    }
+}

@@ -94,11 +94,29 @@ impl Job {
     pub(super) fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
         let wait = wait.unwrap_or(self.shield.settings.failure_backoff);
         if !wait.is_zero() {
-            self.fill.note(Note {
+            self.note(Note {
                 until: Instant::now() + wait,
                 what: Known::Failed(Arc::clone(answer)),
             });
         }
+    }
+
+    /// Remembers what may be due to this very request, for those that are the same.
+    fn note(&self, note: Note) {
+        match &self.own {
+            Some(own) => self.fill.note_apart(own, note),
+            None => self.fill.note(note),
+        }
+    }
+
+    /// An error that the request may have provoked by words of its own: nothing is dropped for it, and
+    /// only requests that say the same share it.
+    pub(super) async fn provoked(self, reply: Reply, lasting: Duration) {
+        let answer = Arc::new(self.in_its_words(reply).await);
+        if !lasting.is_zero() {
+            self.back_off(Some(lasting), &answer);
+        }
+        self.fill.settle(Verdict::Refused(answer));
     }
 
     /// A small answer, read whole, good for this moment only.
@@ -126,8 +144,10 @@ impl Job {
     /// viewers do not queue behind one another; what one odd request brought is not.
     pub(super) fn hand_over(self, passed: Passed, reason: Reason) {
         if passed.status == StatusCode::OK && reason != Reason::Partial {
-            self.fill.displace();
-            self.fill.note(Note {
+            if self.own.is_none() {
+                self.fill.displace();
+            }
+            self.note(Note {
                 until: Instant::now() + self.shield.settings.pass_memory,
                 what: Known::Pass,
             });

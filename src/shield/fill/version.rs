@@ -35,7 +35,8 @@ impl Job {
     ) -> Version {
         if self.entry.is_directed() && progress == Progress::Restarted {
             // It is the first of the new epoch.
-            self.tie = Some(self.shield.cache.tie(&self.entry.states()));
+            let states = self.entry.states();
+            self.tie = self.shield.tie(&self.entry, Some(&states));
         }
         let facts = text.manifest.map(|manifest| manifest.facts);
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));

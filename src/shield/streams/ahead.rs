@@ -172,7 +172,8 @@ impl Shield {
             found.object = None;
         }
         let known = found.object.is_some() || found.has_variants();
-        if !entry.route.live.prefetch || known || self.failed_lately(&found, Instant::now()) {
+        let failed = || self.failed_lately(&found, with, entry, Instant::now());
+        if !entry.route.live.prefetch || known || failed() {
             return None;
         }
         let has_room = has_room() && self.cache.fills_have_room();

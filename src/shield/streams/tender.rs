@@ -72,7 +72,7 @@ impl Tending {
         let asking_with = watch.asking_with().unwrap_or_default();
         let upstream = || shield.sent(&asking_with, entry);
         let found = shield.cache.lookup(&entry.key, entry.kind, upstream);
-        if shield.failed_lately(&found, Instant::now()) {
+        if shield.failed_lately(&found, &asking_with, entry, Instant::now()) {
             return;
         }
         match shield.cache.lead(&found, upstream) {

@@ -267,6 +267,22 @@ fn what_counts_of_a_request_is_checked() {
 }
 
 #[test]
+fn credentials_are_never_left_out_of_the_key() {
+    in_route(
+        "unkeyed_headers = [\"Cookie\"]",
+        20,
+        "\"Cookie\"",
+        &["credentials", "write forward_headers"],
+    );
+    in_route(
+        "unkeyed_headers = [\"X-A\"]\nforward_headers = [\"x-a\"]",
+        19,
+        "[\"X-A\"]",
+        &["one that is in both"],
+    );
+}
+
+#[test]
 fn settings_of_routes_are_checked() {
     in_route(
         "hosts = [\"a.example:80\"]",

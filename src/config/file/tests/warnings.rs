@@ -54,6 +54,17 @@ fn warns_of_every_query_before_mediapackage() {
 }
 
 #[test]
+fn warns_of_headers_that_are_sent_and_not_in_the_key() {
+    let of = |line: &str| warnings(&format!("{ORIGIN}[[route]]\n{line}\n"));
+    let text = of("unkeyed_headers = [\"X-Edge\", \"traceparent\"]");
+    let said = "`x-edge`, `traceparent` reach the origin and are NOT in the key";
+    assert!(text.contains(said), "{text}");
+    let text = of("forward_headers = [\"X-Tenant\", \"Cookie\"]");
+    assert!(text.contains("`cookie` differs with each viewer"), "{text}");
+    assert_eq!(of("forward_headers = [\"X-Tenant\"]"), "");
+}
+
+#[test]
 fn a_route_with_a_broken_place_hides_no_other() {
     let broken = [
         "path = \"live/*\"",

@@ -1,0 +1,61 @@
+//! Whom does an error concern? One that a request may have provoked by words of its own, which are sent and
+//! in no key, concerns requests that say the same, and nobody else. What is remembered of it is filed apart.
+
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::Shield;
+use crate::cache::{Follower, Found, Known, Tie};
+use crate::policy::access::Entry;
+use crate::policy::{Key, headers};
+
+impl Shield {
+    /// What a request belongs to until it is purged, or begins anew.
+    pub(super) fn tie(&self, entry: &Entry, place: Option<&Key>) -> Option<Tie> {
+        let url = entry.url();
+        let tied = place.is_some() || url.is_some();
+        tied.then(|| self.cache.tie(place, url.as_ref()))
+    }
+
+    /// Where notes of a request are filed that has words of its own.
+    pub(super) fn own_slot(&self, found: &Found, sent: &HeaderMap, entry: &Entry) -> Option<Key> {
+        let words = headers::own_words(sent, &entry.route, &self.rules.name)?;
+        Some(Key::of(&[b"own", found.slot.bytes(), &words]))
+    }
+
+    /// What is known of a key, for a viewer's request.
+    pub(super) fn noted(
+        &self,
+        found: &Found,
+        viewer: &HeaderMap,
+        entry: &Entry,
+        now: Instant,
+    ) -> Option<Known> {
+        let known = self.cache.noted(&found.slot, now);
+        if known.is_some() || !headers::has_own_words(viewer, &entry.route) {
+            return known;
+        }
+        let own = self.own_slot(found, &self.sent(viewer, entry), entry)?;
+        self.cache.noted(&own, now)
+    }
+
+    /// The origin failed on it a moment ago and is left alone.
+    pub(super) fn failed_lately(
+        &self,
+        found: &Found,
+        viewer: &HeaderMap,
+        entry: &Entry,
+        now: Instant,
+    ) -> bool {
+        let noted = self.noted(found, viewer, entry, now);
+        matches!(noted, Some(Known::Failed(_)))
+    }
+
+    /// Does what went wrong with a fill concern a request that was sent like this?
+    pub(super) fn concerns(&self, follower: &Follower, sent: &HeaderMap, entry: &Entry) -> bool {
+        let words = |sent| headers::own_words(sent, &entry.route, &self.rules.name);
+        let led = words(follower.upstream());
+        led.is_none() || led == words(sent)
+    }
+}

@@ -55,7 +55,7 @@ pub struct Followed {
     pub stream: Arc<str>,
     /// It is refreshed ahead of viewers.
     pub is_tended: bool,
-    /// It should have changed long ago.
+    /// It is refreshed ahead of viewers, and should have changed long ago.
     pub is_stalled: bool,
     /// For how long no viewer has asked for it; `None`: none ever did.
     pub unasked_for: Option<Duration>,

@@ -228,10 +228,13 @@ impl Shield {
         } else {
             self.patience(&ask.entry)
         };
-        let Ok(landing) = timeout(patience, follower.landing()).await else {
+        let since = Instant::now();
+        let landing = timeout(patience, follower.landing()).await;
+        ask.now = Instant::now();
+        ask.waited_for_origin(ask.now.saturating_duration_since(since));
+        let Ok(landing) = landing else {
             return self.stale_or(ask, found, refuse::timed_out);
         };
-        ask.now = Instant::now();
         let leads = passed.is_some();
         if !leads && !follower.shares(upstream) {
             ask.collapsed = false;

@@ -31,6 +31,7 @@ mod live_streams_are_kept_ahead_of;
 mod low_latency_hls;
 mod many_ways_in;
 mod memory_has_a_bound;
+mod metrics_pass_the_linter;
 mod nothing_odd_reaches_the_origin;
 mod one_fetch_for_many_viewers;
 mod one_viewers_trouble_is_his_own;

@@ -390,7 +390,7 @@ impl Watch {
         Followed {
             stream: self.stream.name(),
             is_tended,
-            is_stalled: self.stalled(now),
+            is_stalled: is_tended && self.stalled(now),
             unasked_for: self.attention.unasked_for(now),
             next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
         }

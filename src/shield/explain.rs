@@ -104,7 +104,7 @@ fn held(object: &Arc<Object>, now: Instant) -> Held {
     Held {
         age: lifetime.age(now),
         freshness: freshness(lifetime, now),
-        tended_for: lifetime.tended_for(object.head.facts.as_ref()),
+        tended_for: lifetime.tended_for(object.head.facts.as_deref()),
         object: Arc::clone(object),
     }
 }

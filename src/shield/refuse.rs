@@ -103,7 +103,7 @@ pub(super) fn failed(ask: Ask, failure: Failure) -> Answer {
 
 /// The origin failed, for all who wait.
 pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Answer {
-    let mut headers = object.head.headers.clone();
+    let mut headers = object.head.headers.to_map();
     cors::allow(&mut headers, &ask.headers, &ask.entry.route);
     let status = object.head.status;
     let retry = status == StatusCode::SERVICE_UNAVAILABLE;
@@ -141,7 +141,7 @@ pub(super) fn own_answer(status: StatusCode, retry_after: Option<HeaderValue>) -
 fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
     let head = Head {
         status,
-        headers,
+        headers: headers.into(),
         targeted: None,
         stored: false,
         tie: None,

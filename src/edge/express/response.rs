@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, header};
+use http::header;
 
 use crate::cache::write_field;
 use crate::shield::Answer;
@@ -42,7 +42,7 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
     if let Some(object) = held {
-        head.extend_from_slice(&object.lines);
+        head.extend_from_slice(object.head.headers.shared());
     }
     for (name, value) in headers {
         write_field(&mut head, name, value);
@@ -53,8 +53,8 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
         // Writing to a vector cannot fail.
         let _ = write!(head, "content-length: {length}\r\n");
     }
-    let dated = |headers: &HeaderMap| headers.contains_key(header::DATE);
-    if !dated(headers) && !held.is_some_and(|object| dated(&object.head.headers)) {
+    let held_dated = held.is_some_and(|object| object.head.headers.contains(&header::DATE));
+    if !held_dated && !headers.contains_key(header::DATE) {
         // It was at hand: the moment it was asked for is the moment it was made.
         head.extend_from_slice(b"date: ");
         head.extend_from_slice(&date(tale.arrived));
@@ -87,7 +87,7 @@ fn written(wall: SystemTime) -> ([u8; DATE_BYTES], Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderValue, StatusCode};
 
     use crate::edge::scene;
     use crate::shield::Body;

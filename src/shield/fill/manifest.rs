@@ -353,6 +353,6 @@ impl Job {
 /// For how long it may be served from a moment on while it is looked after.
 fn left(head: &Head, now: Instant) -> Duration {
     let lifetime = &head.lifetime;
-    let tended = lifetime.tended_for(head.facts.as_ref());
+    let tended = lifetime.tended_for(head.facts.as_deref());
     tended.saturating_sub(lifetime.age(now))
 }

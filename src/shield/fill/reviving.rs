@@ -17,21 +17,22 @@ impl Job {
         let now = Moment::now();
         let name = &self.shield.rules.name;
         let update = headers::downstream(reply.headers.clone(), name);
-        let updated = conditional::updated(&seen.head.headers, &update);
-        let targeted = headers::targeted(&reply.headers).or_else(|| seen.head.targeted.clone());
+        let updated = conditional::updated(&seen.head.headers.to_map(), &update);
+        let held = || Some(Box::new(seen.head.targeted.as_ref()?.to_map()));
+        let targeted = headers::targeted(&reply.headers).or_else(held);
 
         let mut judged = updated.clone();
         judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
         judged.remove(http::header::AGE);
         judged.extend(headers::age(&reply.headers));
-        let answered = self.answered(reply, &judged, seen.head.kind, seen.head.facts.as_ref());
+        let answered = self.answered(reply, &judged, seen.head.kind, seen.head.facts.as_deref());
         let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
             Storage::Store(lifetime) => (lifetime, true),
             _ => (Lifetime::none(now.mono), false),
         };
         let head = Head {
-            headers: updated,
-            targeted,
+            headers: updated.into(),
+            targeted: targeted.map(|fields| Box::new((*fields).into())),
             lifetime,
             stored,
             ..seen.head.clone()
@@ -52,7 +53,7 @@ impl Job {
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if stored {
-            self.fill.varies(self.vary(&object.head.headers));
+            self.fill.varies(self.vary(&object.head.headers.to_map()));
             self.fill.keep(&object, verdict);
         } else {
             self.fill.displace();

@@ -51,9 +51,9 @@ impl Job {
         let vary = self.vary(&text.reply.headers);
         let (status, headers) = (text.reply.status, text.reply.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
-        head.facts = facts;
+        head.facts = facts.map(Box::new);
         head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
-        let delta = self.delta(head.facts.as_ref(), &text.body);
+        let delta = self.delta(head.facts.as_deref(), &text.body);
         let delta = delta.map(|delta| Object::new(head.clone(), delta.into()));
         let mut object = coding::codable(Object::new(head, text.body));
         object.delta = delta.map(|delta| Arc::new(coding::codable(delta)));

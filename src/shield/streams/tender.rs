@@ -124,7 +124,7 @@ impl Tending {
 
 /// It is the version that was asked for, or a later one.
 fn has(object: &Object, asked: Directives) -> bool {
-    let facts = object.head.facts.as_ref();
+    let facts = object.head.facts.as_deref();
     let edge = facts.and_then(|facts| facts.edge.as_ref());
     let reached = edge.zip(asked.msn);
     reached.is_some_and(|(edge, msn)| edge.has(msn, asked.part))

@@ -114,6 +114,18 @@ impl Object {
         allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
     }
 
+    /// As the newest version of what this is a state of. One that may hardly be served as it is belongs to no
+    /// epoch then: it is kept, to be confirmed, until a newer one takes its place.
+    pub(super) fn as_newest(self: &Arc<Object>) -> Arc<Object> {
+        const SHORT: Duration = Duration::from_secs(10);
+        if self.head.tie.is_none() || self.head.lifetime.usable_for() >= SHORT {
+            return Arc::clone(self);
+        }
+        let mut newest = Object::clone(self);
+        newest.head.tie = None;
+        Arc::new(newest)
+    }
+
     /// How long after its making an object is of any use: while it may be served at all and, since
     /// a 304 revives it cheaply, for a while after. Not a manifest of an epoch: a low-latency playlist
     /// leaves one behind with every part, and nobody asks for that one again.

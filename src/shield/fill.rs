@@ -4,6 +4,7 @@
 mod arriving;
 mod held_back;
 mod manifest;
+mod outdated;
 mod refusing;
 mod reviving;
 mod version;

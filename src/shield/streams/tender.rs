@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tokio::time::{sleep_until, timeout};
 
-use super::Watch;
 use super::blocking::Look;
+use super::{Variant, Watch};
 use crate::cache::{Fill, Joined, Object};
 use crate::media::low_latency::Directives;
 use crate::policy::access::Entry;
@@ -78,7 +78,7 @@ impl Tending {
         match shield.cache.lead(&found, upstream) {
             Some(fill) => self.run(entry, fill).await,
             // Somebody looks already. Its result is as good.
-            None => watch.unchanged(Instant::now()),
+            None => watch.unchanged(Variant::default(), Instant::now()),
         }
     }
 

@@ -13,12 +13,13 @@ use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
 use super::news::News;
 use super::stream::Stream;
+use super::variants::{Variant, Variants};
 use crate::cache::Attention;
 use crate::media::low_latency::Directives;
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
-use crate::policy::progress::{Progress, STALLED_PERIODS, Track};
+use crate::policy::progress::{Progress, STALLED_PERIODS};
 use crate::policy::{Key, Rules, headers};
 use crate::shield::Followed;
 
@@ -52,7 +53,8 @@ pub(in crate::shield) struct Watch {
 }
 
 pub(super) struct Course {
-    track: Track,
+    /// How far each variant has come.
+    variants: Variants,
     cadence: Cadence,
     /// How often it changes: with each part, in low latency.
     period: Duration,
@@ -66,7 +68,7 @@ pub(super) struct Course {
     rests_until: Instant,
     /// Looks that the origin answered.
     heard: u64,
-    /// When the last version was taken that went on.
+    /// When the last version was taken that went on, of any variant.
     taken: Option<Instant>,
     blocking: Blocking,
     /// What is announced; and whether that is all of something.
@@ -123,7 +125,7 @@ impl Watch {
             stream,
             foreseen: AtomicBool::new(false),
             course: Mutex::new(Course {
-                track: Track::new(facts, segment, sent),
+                variants: Variants::default(),
                 cadence: Cadence::new(period, sent),
                 period,
                 segment,
@@ -173,10 +175,16 @@ impl Watch {
         self.course.lock().segment / SHARE
     }
 
+    /// For how long an answer is good that the origin gave before it had what was asked for: half of that
+    /// spares an origin that never waits most of the players who ask again at once.
+    pub(in crate::shield) fn early_for(&self) -> Duration {
+        self.course.lock().period / 2
+    }
+
     /// Whatever comes next is the first.
     pub(in crate::shield) fn forget(&self) {
         let mut course = self.course.lock();
-        course.track.forget();
+        course.variants.forget();
         course.live = None;
     }
 
@@ -191,19 +199,33 @@ impl Watch {
         live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
     }
 
-    /// A version has been taken since then.
-    pub(in crate::shield) fn overtakes(&self, then: Instant) -> bool {
-        self.course.lock().taken.is_some_and(|taken| taken > then)
+    /// A version of this variant has been taken since then.
+    pub(in crate::shield) fn overtakes(&self, variant: Variant, then: Instant) -> bool {
+        let course = self.course.lock();
+        course
+            .variants
+            .taken(variant)
+            .is_some_and(|taken| taken > then)
     }
 
-    /// What a version is to the latest one.
-    pub(in crate::shield) fn judge(&self, facts: &Facts, now: Instant) -> Progress {
-        self.course.lock().track.judge(facts, now)
-    }
-
-    /// An endpoint gave something that is not for viewers: others are asked first for a while.
-    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) {
+    /// What a version is to the latest one of its variant. The first one of all is as far as is known.
+    pub(in crate::shield) fn judge(
+        &self,
+        variant: Variant,
+        facts: &Facts,
+        now: Instant,
+    ) -> Progress {
         let mut course = self.course.lock();
+        let period = course.segment;
+        course.variants.of(variant, facts, (period, now)).judge(now)
+    }
+
+    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
+    /// that is news.
+    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+        let mut course = self.course.lock();
+        let known = course.avoided.as_ref();
+        let known = known.is_some_and(|known| known.endpoint == endpoint && now < known.until);
         let least = course.segment * AVOIDED_SEGMENTS;
         let span = match &course.avoided {
             Some(before) if before.endpoint == endpoint => before.span_again(least, now),
@@ -214,6 +236,7 @@ impl Watch {
             until: now + span,
             span,
         });
+        !known
     }
 
     pub(in crate::shield) fn avoided(&self, now: Instant) -> Option<usize> {
@@ -243,18 +266,19 @@ impl Watch {
     /// It should have changed long ago.
     pub(in crate::shield) fn stalled(&self, now: Instant) -> bool {
         let course = self.course.lock();
-        !course.ended && course.track.stalled(now)
+        !course.ended && course.variants.stalled(now)
     }
 
     /// The number of its last segment, where segments are numbered.
     pub(in crate::shield) fn reach(&self) -> Option<u64> {
-        self.course.lock().track.reach()
+        self.course.lock().variants.reach()
     }
 
     /// A look that was sent then found the version that is known.
-    pub(in crate::shield) fn unchanged(&self, sent: Instant) {
+    pub(in crate::shield) fn unchanged(&self, variant: Variant, sent: Instant) {
         let mut course = self.course.lock();
         course.cadence.unchanged(sent);
+        course.variants.hear(variant, sent);
         course.hears(sent);
     }
 
@@ -264,9 +288,8 @@ impl Watch {
         &self,
         rules: &Rules,
         manifest: &Manifest,
-        progress: Progress,
-        sent: Instant,
-        held_back: bool,
+        (variant, progress): (Variant, Progress),
+        (sent, held_back): (Instant, bool),
     ) -> News {
         let facts = &manifest.facts;
         let mut course = self.course.lock();
@@ -279,12 +302,15 @@ impl Watch {
                 course.reached = None;
                 let places = std::mem::take(&mut course.places);
                 let memory = course.segment * RESTARTED_SEGMENTS;
-                self.stream
-                    .restarted(self.entry.identity(), places, (sent, memory))
+                let who = variant.name(self.entry.identity());
+                self.stream.restarted(&who, places, (sent, memory))
             }
             _ => Vec::new(),
         };
-        course.track.take(facts, progress, sent);
+        course
+            .variants
+            .of(variant, facts, (course.segment, sent))
+            .take(progress, sent);
         if let Some(target) = facts.target_duration {
             self.stream.targets(target);
         }
@@ -295,7 +321,7 @@ impl Watch {
         if let Some(period) = facts.changes_every() {
             course.period = period;
             course.segment = segment(facts).unwrap_or(period);
-            course.track.paced(course.segment);
+            course.variants.pace(course.segment);
         }
         course.blocking.follows(facts);
         if held_back {
@@ -316,7 +342,9 @@ impl Watch {
             Progress::Same | Progress::Behind => course.cadence.unchanged(sent),
         }
         if progress != Progress::Same {
-            course.taken = Some(Instant::now());
+            let taken = Instant::now();
+            course.taken = Some(taken);
+            course.variants.note_taken(variant, taken);
             self.stream.grew(1);
         }
         course.news(&self.entry, rules, manifest, (first, left, sent))

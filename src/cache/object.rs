@@ -118,11 +118,12 @@ impl Object {
     /// epoch then: it is kept, to be confirmed, until a newer one takes its place.
     pub(super) fn as_newest(self: &Arc<Object>) -> Arc<Object> {
         const SHORT: Duration = Duration::from_secs(10);
-        if self.head.tie.is_none() || self.head.lifetime.usable_for() >= SHORT {
+        let tie = self.head.tie.as_ref();
+        if !tie.is_some_and(Tie::is_to_place) || self.head.lifetime.usable_for() >= SHORT {
             return Arc::clone(self);
         }
         let mut newest = Object::clone(self);
-        newest.head.tie = None;
+        newest.head.tie = tie.and_then(Tie::to_url);
         Arc::new(newest)
     }
 

@@ -26,7 +26,7 @@ impl Job {
     /// manifest's turn. Where nothing is held any more, what came is better than nothing.
     pub(super) fn give_newer(self, text: Text) {
         let newest = self.newest();
-        let Some(held) = newest.filter(|held| self.is_newer(&text, held)) else {
+        let Some(held) = newest.filter(|held| is_newest(&text, held)) else {
             return self.give_as_it_is(text);
         };
         let headers = held.head.headers.to_map();
@@ -61,14 +61,6 @@ impl Job {
         newest.filter(|newest| newest.head.status == StatusCode::OK)
     }
 
-    /// Is what is held what viewers have seen last?
-    fn is_newer(&self, text: &Text, held: &Object) -> bool {
-        let Some((watch, facts)) = text.watch.as_ref().zip(held.head.facts.as_deref()) else {
-            return true;
-        };
-        watch.judge(text.variant, facts, Instant::now()) != Progress::Behind
-    }
-
     /// To all who wait now, and to nobody after them.
     fn give_as_it_is(mut self, text: Text) {
         let judged = self.judge(&text.reply, text.kind, text.facts(), false);
@@ -82,4 +74,12 @@ impl Job {
         let version = self.version(text, lifetime, Progress::Same);
         self.fill.settle(Verdict::Object(Arc::new(version.object)));
     }
+}
+
+/// Is what is held what viewers have seen last?
+fn is_newest(text: &Text, held: &Object) -> bool {
+    let Some((watch, facts)) = text.watch.as_ref().zip(held.head.facts.as_deref()) else {
+        return true;
+    };
+    watch.judge(text.variant, facts, Instant::now()) != Progress::Behind
 }

@@ -72,7 +72,8 @@ impl Job {
         judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
         judged.remove(header::AGE);
         judged.extend(headers::age(&reply.headers));
-        let mut answered = self.answered(reply, &judged, held.head.kind, held.head.facts.as_deref());
+        let mut answered =
+            self.answered(reply, &judged, held.head.kind, held.head.facts.as_deref());
         if answered.standing == Standing::State && !as_state {
             answered.standing = Standing::Plain;
         }

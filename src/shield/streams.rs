@@ -3,6 +3,7 @@
 
 mod ahead;
 mod apart;
+mod avoided;
 mod blocking;
 mod due;
 mod foresight;

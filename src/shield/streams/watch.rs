@@ -9,6 +9,7 @@ use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::avoided::Avoided;
 use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
 use super::news::News;
@@ -25,11 +26,6 @@ use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
 const UNASKED_SEGMENTS: u32 = 3;
-/// An endpoint that gave something unfit is asked last for so many segments' time; for twice as long
-/// each time when it does so again within as long …
-const AVOIDED_SEGMENTS: u32 = 5;
-/// … but no longer than this.
-const AVOIDED_MAX: Duration = Duration::from_mins(10);
 /// Within so many segments' time all manifests of a stream tell that the packager began anew.
 const RESTARTED_SEGMENTS: u32 = 4;
 /// No manifest is left alone for longer than this counts as a segment.
@@ -86,26 +82,6 @@ pub(super) struct Course {
     /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
     /// in that viewer's name, and is not made without him.
     asked_with: Option<Arc<HeaderMap>>,
-}
-
-/// An endpoint that is asked last, until when and for how long.
-struct Avoided {
-    endpoint: usize,
-    until: Instant,
-    span: Duration,
-}
-
-impl Avoided {
-    /// For how long it is asked last now, if no longer than the least has been given it.
-    fn span_again(&self, least: Duration, now: Instant) -> Duration {
-        if now < self.until {
-            self.span
-        } else if now < self.until + self.span {
-            (self.span * 2).min(AVOIDED_MAX)
-        } else {
-            least
-        }
-    }
 }
 
 /// How long it takes to change, at the most, if all is well.
@@ -224,27 +200,13 @@ impl Watch {
     /// that is news.
     pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
         let mut course = self.course.lock();
-        let known = course.avoided.as_ref();
-        let known = known.is_some_and(|known| known.endpoint == endpoint && now < known.until);
-        let least = course.segment * AVOIDED_SEGMENTS;
-        let span = match &course.avoided {
-            Some(before) if before.endpoint == endpoint => before.span_again(least, now),
-            _ => least,
-        };
-        course.avoided = Some(Avoided {
-            endpoint,
-            until: now + span,
-            span,
-        });
-        !known
+        let segment = course.segment;
+        Avoided::again(&mut course.avoided, endpoint, (segment, now))
     }
 
     pub(in crate::shield) fn avoided(&self, now: Instant) -> Option<usize> {
         let course = self.course.lock();
-        let avoided = course.avoided.as_ref();
-        avoided
-            .filter(|avoided| avoided.until > now)
-            .map(|avoided| avoided.endpoint)
+        course.avoided.as_ref()?.endpoint_at(now)
     }
 
     /// After how long a request for a state of it, or for what it announces, is held back too long.
@@ -444,29 +406,5 @@ impl Course {
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
         self.period / SHARE
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_avoided_time_and_again_is_so_for_longer() {
-        let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let avoided = |span| Avoided {
-            endpoint: 0,
-            until: now,
-            span,
-        };
-        let again = |span, later| avoided(span).span_again(20 * second, now + later);
-        assert_eq!(again(20 * second, second), 40 * second);
-        assert_eq!(again(20 * second, 21 * second), 20 * second);
-        assert_eq!(again(400 * second, second), AVOIDED_MAX);
-        let meanwhile = Avoided {
-            until: now + second,
-            ..avoided(40 * second)
-        };
-        assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
     }
 }

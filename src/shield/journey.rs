@@ -297,6 +297,9 @@ impl Shield {
             Verdict::Failed(answer) => self.covered_or(ask, found, &answer, |ask| {
                 refuse::failure_answer(ask, &answer, Outcome::Failed)
             }),
+            Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
+                refuse::failure_answer(ask, &answer, Outcome::Overload)
+            }),
             Verdict::Lost => self.stale_or(ask, found, refuse::lost),
             Verdict::Sliced => Step::Again(ask),
             Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {

@@ -8,15 +8,15 @@ mod attention;
 mod budget;
 mod codings;
 mod epoch;
-mod field_lines;
+pub mod eviction;
 mod fill;
 mod flight;
 mod follower;
 mod notes;
 mod object;
+mod partition;
 mod registry;
 mod store;
-mod weight;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,15 +27,15 @@ use http::HeaderMap;
 pub use attention::Attention;
 pub use codings::Codings;
 pub use epoch::Tie;
-pub use field_lines::{FIELDS_ADDED, FieldLines, SAID_ANEW, write_field};
 pub use fill::{Fill, Flow};
 pub use flight::Verdict;
 pub use follower::{Cut, Follower, Landing, Reach};
 pub use notes::{Known, Note, Series};
-pub use object::{Head, Object};
+pub use object::{FIELDS_ADDED, Head, Object, SAID_ANEW, write_field};
 pub use registry::Joined;
-pub use store::{Found, Stored};
+pub use store::{Found, SHARED_PART_MIN, Stored};
 
+use self::eviction::{Advance, EvictionReason};
 use crate::media::Kind;
 use crate::policy::Key;
 
@@ -85,7 +85,7 @@ pub(crate) struct Inner {
 }
 
 /// What the cache holds and does, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Objects (and variant markers) stored.
     pub objects: u64,
@@ -93,8 +93,8 @@ pub struct Stats {
     pub bytes: u64,
     /// The bound of `bytes`.
     pub bytes_max: u64,
-    /// Objects dropped to make room, since start.
-    pub evictions: u64,
+    /// Objects dropped to make room, by what they were, since start.
+    pub evictions: [(EvictionReason, u64); EvictionReason::ALL.len()],
     /// Objects stored, since start.
     pub insertions: u64,
     /// Variants not stored because their key had too many, since start.
@@ -182,6 +182,12 @@ impl Cache {
     /// Drops everything that belongs to a place, what is being fetched included, in one step.
     pub fn end_epoch(&self, place: &Key) {
         self.inner.epochs.end(place);
+    }
+
+    /// Live renditions have new segments; and no live manifest lists these any more, by the fingerprints of
+    /// their keys: they are the first to go where memory is short.
+    pub fn slide(&self, advances: &[Advance], departed: &[u64]) {
+        self.inner.store.slide(advances, departed);
     }
 
     /// Fills hold less than half of what they may: there is room for some that nobody waits for.

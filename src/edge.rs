@@ -19,7 +19,6 @@
 mod accept;
 mod certificates;
 mod connection;
-mod date;
 mod exchange;
 mod express;
 mod gauge;
@@ -31,7 +30,6 @@ mod stats;
 mod streams;
 mod tls;
 mod told;
-mod unix;
 mod upload;
 mod watch;
 

@@ -210,7 +210,6 @@ impl Origin {
                 additions: Additions { hosts },
                 signer,
                 deadlines: settings.deadlines,
-                shortage_lines: Mutex::default(),
             }),
         })
     }
@@ -253,8 +252,8 @@ impl Origin {
         host: Option<&HeaderValue>,
         avoided: Option<usize>,
     ) -> Option<Arc<str>> {
-        let what = (request::seed(target, host), request::subject(target, host));
-        let site = self.desk.would_ask(what, avoided)?;
+        let seed = request::seed(target, host);
+        let site = self.desk.would_ask(seed, avoided)?;
         Some(site.url())
     }
 

@@ -5,7 +5,6 @@ mod ask;
 mod body;
 mod coding;
 mod cors;
-mod effort;
 mod explain;
 mod fill;
 mod hint;

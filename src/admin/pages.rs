@@ -15,6 +15,12 @@ pub fn memory(stats: &cache::Stats) -> String {
     for (name, help, value) in totals(stats) {
         page.counter(name, help, &[], value);
     }
+    for (reason, count) in stats.evictions {
+        let help = "Objects dropped to make room, by what they were. Many of reason `live`: \
+                    memory is too small for what is watched live.";
+        let labels = [("reason", reason.as_str())];
+        page.counter("seawall_store_evictions_total", help, &labels, count);
+    }
     page.to_string()
 }
 
@@ -50,17 +56,12 @@ fn levels(stats: &cache::Stats) -> [Line; 7] {
     ]
 }
 
-fn totals(stats: &cache::Stats) -> [Line; 5] {
+fn totals(stats: &cache::Stats) -> [Line; 4] {
     [
         (
             "seawall_store_insertions_total",
             "Objects stored since start.",
             stats.insertions,
-        ),
-        (
-            "seawall_store_evictions_total",
-            "Objects dropped to make room since start.",
-            stats.evictions,
         ),
         (
             "seawall_variants_refused_total",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
+use super::eviction::LivePosition;
 use super::flight::{Chunk, Flight, Growing, Stage, State, Verdict};
 use super::follower::Follower;
 use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
@@ -67,6 +68,11 @@ impl Fill {
     /// What it brings is of an epoch, after whose end nobody joins it any more.
     pub fn belongs(&self, tie: &Tie) {
         self.flight.state().tie = Some(tie.clone());
+    }
+
+    /// What it brings is listed by a live manifest, there.
+    pub fn is_listed(&self, position: LivePosition) {
+        self.flight.state().standing.live = Some(position);
     }
 
     /// Tells which request headers chose the answer, before it is published. An answer that names none

@@ -19,6 +19,7 @@ use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::partition::Standing;
 use super::store::Place;
 use super::{Found, Head, Object, Tie};
 use crate::policy::vary::Vary;
@@ -32,8 +33,6 @@ pub enum Verdict {
     Revalidated(Arc<Object>),
     /// The origin failed: an answer for those to whom nothing stale can be served.
     Failed(Arc<Object>),
-    /// This host lacked what it takes to ask: an answer for the same, at this moment alone.
-    Exhausted(Arc<Object>),
     /// The origin refused the leader's request: an answer for those whose request is the same.
     Refused(Arc<Object>),
     /// The answer may not be shared: everyone asks for themselves.
@@ -63,6 +62,8 @@ pub(super) struct State {
     pub(super) doomed: bool,
     /// What it brings is of this epoch.
     pub(super) tie: Option<Tie>,
+    /// What it brings is listed there in a live stream, and so many viewers have asked for it.
+    pub(super) standing: Standing,
     wakers: Vec<Waker>,
     /// Grows with each wake-up, so that a follower knows whether its waker is still filed.
     round: u64,
@@ -158,6 +159,7 @@ impl Flight {
                 place: None,
                 doomed: false,
                 tie: None,
+                standing: Standing::default(),
                 wakers: Vec::new(),
                 round: 0,
                 seats: Vec::new(),

@@ -100,6 +100,7 @@ pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> J
             counts.crowded.fetch_add(1, Ordering::Relaxed);
             return Joined::Crowded;
         }
+        flight.state().standing.requests += 1;
         return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // A fill may have ended between the caller's lookup and this lock.
@@ -109,6 +110,7 @@ pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> J
         None => {}
     }
     let fill = Registry::open(inner, &mut shard, found, upstream);
+    fill.flight().state().standing.requests = 1;
     let follower = fill.follower();
     Joined::Lead(fill, follower)
 }
@@ -190,8 +192,10 @@ pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -
     let state = flight.state();
     match &state.place {
         _ if state.doomed => Stored::Purged,
-        None => inner.store.insert(found, object),
-        Some(place) => inner.store.insert_variant(found, place, object),
+        None => inner.store.insert(found, object, &state.standing),
+        Some(place) => inner
+            .store
+            .insert_variant(found, place, object, &state.standing),
     }
 }
 
@@ -199,7 +203,7 @@ pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -
 pub(super) fn file(inner: &Inner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
     if object.head.holds() {
-        inner.store.replace(key, kind, &object.as_newest());
+        inner.store.replace(key, kind, object);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What finished objects are in memory? Bounded by bytes, admitted and evicted by moka's `TinyLFU`.
+//! What finished objects are in memory? Bounded by bytes, in partitions; [`super::eviction`] says what goes.
 //!
 //! An object whose answer varies is filed in two steps: under the key lies a marker that names the
 //! request headers that matter, and under a second key, made of the first, the marker's generation
@@ -8,23 +8,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName};
-use moka::Expiry;
-use moka::notification::RemovalCause;
-use moka::sync::Cache as Map;
 use parking_lot::Mutex;
 
+use super::eviction::{Advance, EvictionReason};
+use super::partition::{Entry, Partition, Standing};
 use super::{Object, Settings};
 use crate::media::Kind;
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
-/// moka weighs in `u32`: this many bytes are one unit, so that objects up to 256 GiB can be weighed.
-const UNIT_BYTES: usize = 64;
-const MARKER_BYTES: usize = 512;
-const MARKER_KEPT: Duration = Duration::from_hours(30 * 24);
+/// Kinds with bounds of their own leave at least this part of memory to the others.
+pub const SHARED_PART_MIN: u64 = 16;
 
 /// What a lookup found.
 #[derive(Clone)]
@@ -64,6 +60,8 @@ pub enum Stored {
     TooVaried,
     /// The key was purged while it was fetched.
     Purged,
+    /// It does not fit in memory beside manifests.
+    NoRoom,
 }
 
 pub(crate) struct Variants {
@@ -72,70 +70,23 @@ pub(crate) struct Variants {
     known: Mutex<HashSet<Key, ahash::RandomState>>,
 }
 
-#[derive(Clone)]
-enum Entry {
-    Object(Arc<Object>),
-    Variants(Arc<Variants>),
-}
-
-type Partition = Map<Key, Entry, ahash::RandomState>;
-
 pub(crate) struct Store {
     /// The first is everybody's; the others belong to kinds with a bound of their own.
     partitions: Vec<Partition>,
     by_kind: [usize; Kind::ALL.len()],
     variants_max: usize,
     generations: AtomicU64,
-    evictions: Arc<AtomicU64>,
     insertions: AtomicU64,
     too_varied: AtomicU64,
 }
 
-struct KeptFor;
-
-impl Expiry<Key, Entry> for KeptFor {
-    fn expire_after_create(&self, _: &Key, entry: &Entry, now: Instant) -> Option<Duration> {
-        Some(match entry {
-            Entry::Object(object) => {
-                let resident = now.saturating_duration_since(object.head.lifetime.received);
-                object.kept_for().saturating_sub(resident)
-            }
-            Entry::Variants(_) => MARKER_KEPT,
-        })
+/// The bound of a kind, where all of them together may have less than they were given.
+fn share(bytes: u64, apart: u64, apart_max: u64) -> u64 {
+    if apart <= apart_max {
+        return bytes;
     }
-
-    fn expire_after_update(
-        &self,
-        key: &Key,
-        entry: &Entry,
-        now: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.expire_after_create(key, entry, now)
-    }
-}
-
-fn weigh(key: &Key, entry: &Entry) -> u32 {
-    let key_bytes = key.bytes().len();
-    let bytes = match entry {
-        Entry::Object(object) => object.weight_bytes(key_bytes),
-        Entry::Variants(_) => MARKER_BYTES + key_bytes,
-    };
-    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
-}
-
-fn partition(bytes_max: u64, evictions: &Arc<AtomicU64>) -> Partition {
-    let evictions = Arc::clone(evictions);
-    Map::builder()
-        .max_capacity(bytes_max / UNIT_BYTES as u64)
-        .weigher(weigh)
-        .expire_after(KeptFor)
-        .eviction_listener(move |_, _, cause| {
-            if cause == RemovalCause::Size {
-                evictions.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-        .build_with_hasher(ahash::RandomState::new())
+    let share = u128::from(bytes) * u128::from(apart_max) / u128::from(apart);
+    u64::try_from(share).unwrap_or(bytes)
 }
 
 /// What belongs to an epoch that has ended is held no more.
@@ -145,21 +96,25 @@ fn held(object: Arc<Object>) -> Option<Arc<Object>> {
 
 impl Store {
     pub(crate) fn new(settings: &Settings) -> Store {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let apart: u64 = settings.kind_bytes_max.iter().map(|(_, bytes)| bytes).sum();
-        let shared = settings.memory_bytes.saturating_sub(apart);
-        let mut partitions = vec![partition(shared, &evictions)];
+        let kinds = settings.kind_bytes_max.iter();
+        let apart = kinds.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let apart_max = settings.memory_bytes - settings.memory_bytes / SHARED_PART_MIN;
+        let shared = settings.memory_bytes - apart.min(apart_max);
+        let mut partitions = vec![Partition::new(shared, false)];
         let mut by_kind = [0; Kind::ALL.len()];
         for (kind, bytes) in &settings.kind_bytes_max {
             by_kind[kind.index()] = partitions.len();
-            partitions.push(partition(*bytes, &evictions));
+            let bytes = share(*bytes, apart, apart_max);
+            partitions.push(Partition::new(
+                bytes,
+                kind.is_manifest() || *kind == Kind::Init,
+            ));
         }
         Store {
             partitions,
             by_kind,
             variants_max: settings.variants_max,
             generations: AtomicU64::new(0),
-            evictions,
             insertions: AtomicU64::new(0),
             too_varied: AtomicU64::new(0),
         }
@@ -230,23 +185,27 @@ impl Store {
 
     /// Files a place's marker, so that others find the variants.
     pub(crate) fn mark(&self, found: &Found, place: &Place) {
-        let marker = Entry::Variants(Arc::clone(&place.variants));
-        self.of(found.kind).insert(found.key.clone(), marker);
+        self.of(found.kind).mark(found.key.clone(), &place.variants);
     }
 
     /// Files an object that is the same for everyone.
-    pub(crate) fn insert(&self, found: &Found, object: &Arc<Object>) -> Stored {
+    pub(crate) fn insert(
+        &self,
+        found: &Found,
+        object: &Arc<Object>,
+        standing: &Standing,
+    ) -> Stored {
         if !self.admits(found, object) {
             return Stored::TooVaried;
         }
-        self.file(self.of(found.kind), found.key.clone(), object);
-        Stored::Yes
+        let partition = self.of(found.kind);
+        self.told(partition.insert(found.key.clone(), object, standing))
     }
 
     /// One URL has so many keys at most, where viewers' fields are part of them.
     fn admits(&self, found: &Found, object: &Object) -> bool {
         let partition = self.of(found.kind);
-        let held = |key: &Key| partition.contains_key(key);
+        let held = |key: &Key| partition.contains(key);
         let tie = object.head.tie.as_ref();
         let admitted = tie.is_none_or(|tie| tie.admit(&found.key, self.variants_max, held));
         if !admitted {
@@ -259,7 +218,8 @@ impl Store {
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
         if !matches!(partition.get(key), Some(Entry::Variants(_))) {
-            self.file(partition, key.clone(), object);
+            let stored = partition.insert(key.clone(), object, &Standing::default());
+            self.told(stored);
         }
     }
 
@@ -269,6 +229,7 @@ impl Store {
         found: &Found,
         place: &Place,
         object: &Arc<Object>,
+        standing: &Standing,
     ) -> Stored {
         let partition = self.of(found.kind);
         match partition.get(&found.key) {
@@ -278,21 +239,28 @@ impl Store {
         if !self.admits(found, object) {
             return Stored::TooVaried;
         }
-        let held = |slot: &Key| partition.contains_key(slot);
+        let held = |slot: &Key| partition.contains(slot);
         if !place.variants.admit(&place.slot, self.variants_max, held) {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
             return Stored::TooVaried;
         }
-        self.file(partition, place.slot.clone(), object);
+        let names = (&found.key, place.slot.clone());
+        self.told(partition.insert_variant(names, object, standing))
+    }
+
+    fn told(&self, stored: bool) -> Stored {
+        if !stored {
+            return Stored::NoRoom;
+        }
+        self.insertions.fetch_add(1, Ordering::Relaxed);
         Stored::Yes
     }
 
-    /// moka puts evictions off until dozens of writes have come, whatever their size; with objects of
-    /// megabytes that would be far beyond the bound. A fill costs an origin's answer: it can afford it.
-    fn file(&self, partition: &Partition, slot: Key, object: &Arc<Object>) {
-        partition.insert(slot, Entry::Object(Arc::clone(object)));
-        partition.run_pending_tasks();
-        self.insertions.fetch_add(1, Ordering::Relaxed);
+    /// Live renditions have new segments, and others have departed; see [`super::eviction`].
+    pub(crate) fn slide(&self, advances: &[Advance], departed: &[u64]) {
+        for partition in &self.partitions {
+            partition.slide(advances, departed);
+        }
     }
 
     /// Is the marker that this lookup saw still the one in force?
@@ -304,25 +272,29 @@ impl Store {
     }
 
     pub(crate) fn remove(&self, key: &Key, kind: Kind) {
-        self.of(kind).invalidate(key);
+        self.of(kind).remove(key);
     }
 
-    /// Lets moka catch up with what it put off, so that its counts are true.
+    /// Lets the maps catch up with what they put off, so that the counts are true.
     pub(crate) fn settle(&self) {
-        self.partitions.iter().for_each(Map::run_pending_tasks);
+        self.partitions.iter().for_each(Partition::settle);
     }
 
     pub(crate) fn objects(&self) -> u64 {
-        self.partitions.iter().map(Map::entry_count).sum()
+        self.partitions.iter().map(Partition::objects).sum()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        let units: u64 = self.partitions.iter().map(Map::weighted_size).sum();
-        units * UNIT_BYTES as u64
+        self.partitions.iter().map(Partition::bytes).sum()
     }
 
-    pub(crate) fn evictions(&self) -> u64 {
-        self.evictions.load(Ordering::Relaxed)
+    pub(crate) fn evictions(&self) -> [(EvictionReason, u64); EvictionReason::ALL.len()] {
+        let mut sums = EvictionReason::ALL.map(|reason| (reason, 0));
+        for partition in &self.partitions {
+            let of_one = sums.iter_mut().zip(partition.evictions());
+            of_one.for_each(|((_, sum), (_, count))| *sum += count);
+        }
+        sums
     }
 
     pub(crate) fn too_varied(&self) -> u64 {

@@ -4,7 +4,6 @@
 mod cut;
 #[cfg(test)]
 mod fixtures;
-mod names;
 pub(super) mod syntax;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::fetch::{Desk, now};
-use super::guard::Subject;
 use super::{Failure, Rank};
 
 /// Whom one request goes to, and how far it has come.
@@ -22,7 +21,6 @@ pub(super) struct Tour {
     pub(super) turns: usize,
     pub(super) reach: Reach,
     pub(super) rank: Rank,
-    pub(super) subject: Subject,
     /// It was there a moment ago.
     pub(super) expected: bool,
     /// It waits at the endpoint, and takes no place among what that has to do.
@@ -54,7 +52,7 @@ impl Tour {
     /// The start of one, over endpoints of which the first so many are in good standing.
     pub(super) fn new(
         (order, good): (Vec<usize>, usize),
-        (rank, subject): (Rank, Subject),
+        rank: Rank,
         queue_until: Instant,
         until: Instant,
     ) -> Tour {
@@ -64,7 +62,6 @@ impl Tour {
             turns: 0,
             reach: Reach::First,
             rank,
-            subject,
             expected: false,
             held_back: false,
             overdue: None,
@@ -122,7 +119,7 @@ impl Desk {
                 .inspect_err(|&failure| tour.failure = failure)
                 .ok()?;
             tour.take(tour.turns);
-            if let Some(entry) = Entry::open(site, slot, tour.subject, now()) {
+            if let Some(entry) = Entry::open(site, slot, now()) {
                 return Some(entry);
             }
         }
@@ -135,9 +132,9 @@ impl Desk {
         while at < tour.order.len() && !(at == tour.good && at > tour.turns) {
             let site = &self.sites[tour.order[at]];
             let slot = site.slot_for(tour.held_back);
-            if slot.is_some() || site.refuses(tour.subject, now) {
+            if slot.is_some() || site.refuses(now) {
                 tour.take(at);
-                let entry = slot.and_then(|slot| Entry::open(site, slot, tour.subject, now));
+                let entry = slot.and_then(|slot| Entry::open(site, slot, now));
                 if entry.is_some() {
                     return entry;
                 }
@@ -154,7 +151,7 @@ impl Desk {
             tour.order[..tour.turns].rotate_left(1);
             let site = &self.sites[tour.order[tour.turns - 1]];
             site.slot_for(tour.held_back)
-                .and_then(|slot| Entry::open(site, slot, tour.subject, now))
+                .and_then(|slot| Entry::open(site, slot, now))
         })
     }
 }

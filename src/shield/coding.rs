@@ -68,17 +68,16 @@ pub(super) fn read(
 
 /// The same manifest, to be had in other codings too, where that is worth it.
 pub(super) fn codable(mut object: Object) -> Object {
-    let mut headers = object.head.headers.to_map();
+    let headers = &mut object.head.headers;
     let worth_it = object.head.status == StatusCode::OK
         && !headers.contains_key(header::CONTENT_ENCODING)
-        && !is_untouchable(&headers)
+        && !is_untouchable(headers)
         && object.body.len() >= CODED_BYTES_MIN;
     if !worth_it {
         return object;
     }
-    if !fields::lists(&headers, header::VARY, b"accept-encoding") {
+    if !fields::lists(headers, header::VARY, b"accept-encoding") {
         headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        object.head.headers = headers.into();
     }
     let mut codable = Object::new(object.head, object.body);
     codable.coded = Some(Codings::default());
@@ -102,7 +101,7 @@ fn compressed(object: &Object, coding: Coding) -> Option<Object> {
 /// The same with a body that is compressed already.
 pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object {
     let mut head = object.head.clone();
-    let mut headers = head.headers.to_map();
+    let headers = &mut head.headers;
     let name = HeaderValue::from_static(coding.as_str());
     headers.insert(header::CONTENT_ENCODING, name);
     let tag = headers.get(header::ETAG);
@@ -112,7 +111,6 @@ pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object 
     for digest in DIGESTS {
         headers.remove(digest);
     }
-    head.headers = headers.into();
     Object::new(head, body)
 }
 
@@ -141,7 +139,7 @@ fn compress(body: &[u8], coding: Coding) -> Option<Bytes> {
         }
         Coding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL).ok()?,
     };
-    Some(coded.into_boxed_slice().into())
+    Some(coded.into())
 }
 
 /// RFC 9110 §8.8.3.3: two codings of one text are two representations, which a strong tag tells apart.
@@ -173,7 +171,7 @@ mod tests {
         let vary = vary.map(|vary| (header::VARY, HeaderValue::from_static(vary)));
         let head = Head {
             status: StatusCode::OK,
-            headers: HeaderMap::from_iter(vary).into(),
+            headers: vary.into_iter().collect(),
             targeted: None,
             kind: Kind::Hls,
             lifetime: Lifetime::none(Instant::now()),
@@ -190,7 +188,7 @@ mod tests {
     #[test]
     fn vary_is_said_once() {
         for vary in [None, Some("Origin, accept-encoding")] {
-            let headers = manifest(vary).head.headers.to_map();
+            let headers = manifest(vary).head.headers;
             assert_eq!(headers.get_all(header::VARY).iter().count(), 1);
         }
     }
@@ -203,8 +201,8 @@ mod tests {
             let viewer = HeaderMap::from_iter([(header::ACCEPT_ENCODING, name.clone())]);
             let coded = suited(&object, &viewer);
             assert_eq!(
-                coded.head.headers.get(&header::CONTENT_ENCODING),
-                Some(name.as_bytes())
+                coded.head.headers.get(header::CONTENT_ENCODING),
+                Some(&name)
             );
             assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
             let mut read = Vec::new();

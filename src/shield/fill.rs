@@ -4,7 +4,6 @@
 mod arriving;
 mod held_back;
 mod manifest;
-mod outdated;
 mod refusing;
 mod reviving;
 mod version;
@@ -72,6 +71,11 @@ impl Job {
         let tie = shield.tie(entry, place.as_ref());
         if let Some(tie) = &tie {
             fill.belongs(tie);
+        }
+        if !entry.kind.is_manifest()
+            && let Some(position) = shield.live_position(entry)
+        {
+            fill.is_listed(position);
         }
         Job {
             tie,
@@ -160,8 +164,8 @@ impl Job {
     /// [`Job::fetch`].
     async fn ask(&self, held: Option<&Arc<Object>>) -> Option<Result<Told, Failure>> {
         let mut headers = self.fill.upstream().clone();
-        let conditional = held
-            .is_some_and(|held| conditional::validators(&held.head.headers.to_map(), &mut headers));
+        let conditional =
+            held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
         let reply = self.fetch(headers, self.avoided()).await?;
         Some(reply.map(|reply| Told { reply, conditional }))
     }
@@ -365,14 +369,14 @@ impl Job {
         lifetime: Lifetime,
         stored: bool,
     ) -> Head {
-        let targeted = headers::targeted(&origin).map(|fields| Box::new((*fields).into()));
+        let targeted = headers::targeted(&origin);
         let mut headers = headers::downstream(origin, &self.shield.rules.name);
         if status == StatusCode::OK {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
         Head {
             status,
-            headers: headers.into(),
+            headers,
             targeted,
             kind,
             lifetime,
@@ -401,10 +405,13 @@ fn is_error(status: StatusCode) -> bool {
 
 /// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
 fn same_object(reply: &Reply, seen: Option<&Object>) -> bool {
-    let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
-    let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
+    let weak = |tag: &HeaderValue| {
+        let tag = tag.as_bytes();
+        tag.strip_prefix(b"W/").unwrap_or(tag).to_vec()
+    };
+    let held = seen.and_then(|seen| seen.head.headers.get(header::ETAG));
     match (reply.headers.get(header::ETAG), held) {
-        (Some(told), Some(held)) => weak(told.as_bytes()) == weak(held),
+        (Some(told), Some(held)) => weak(told) == weak(held),
         _ => true,
     }
 }

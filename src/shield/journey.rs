@@ -152,6 +152,7 @@ impl Shield {
     }
 
     fn hit(&self, ask: Ask, object: &Arc<Object>) -> Answer {
+        object.hits.add();
         let outcome = if object.head.status.is_client_error() {
             Outcome::Negative
         } else {
@@ -162,6 +163,7 @@ impl Shield {
 
     /// Serves what is stale and refreshes it behind the viewer.
     fn stale(self: &Arc<Self>, ask: Ask, found: &Found, object: &Arc<Object>) -> Answer {
+        object.hits.add();
         if (ask.entry.is_directed() || !self.tends(&ask.entry, object))
             && !self.failed_lately(found, &ask.headers, &ask.entry, ask.now)
             && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
@@ -228,13 +230,10 @@ impl Shield {
         } else {
             self.patience(&ask.entry)
         };
-        let since = Instant::now();
-        let landing = timeout(patience, follower.landing()).await;
-        ask.now = Instant::now();
-        ask.waited_for_origin(ask.now.saturating_duration_since(since));
-        let Ok(landing) = landing else {
+        let Ok(landing) = timeout(patience, follower.landing()).await else {
             return self.stale_or(ask, found, refuse::timed_out);
         };
+        ask.now = Instant::now();
         let leads = passed.is_some();
         if !leads && !follower.shares(upstream) {
             ask.collapsed = false;
@@ -296,9 +295,6 @@ impl Shield {
             }
             Verdict::Failed(answer) => self.covered_or(ask, found, &answer, |ask| {
                 refuse::failure_answer(ask, &answer, Outcome::Failed)
-            }),
-            Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
-                refuse::failure_answer(ask, &answer, Outcome::Overload)
             }),
             Verdict::Lost => self.stale_or(ask, found, refuse::lost),
             Verdict::Sliced => Step::Again(ask),

@@ -11,7 +11,7 @@ use super::ask::Ask;
 use super::pass::Passed;
 use super::status::{Story, X_CACHE, tell};
 use super::{Answer, Body, Settings, coding, cors, refuse};
-use crate::cache::{FIELDS_ADDED, FieldLines, Follower, Head, Object, Reach};
+use crate::cache::{FIELDS_ADDED, Follower, Head, Object, Reach};
 use crate::policy::conditional::{self, Condition};
 use crate::policy::lifetime::Reason;
 use crate::policy::range::{self, Asked, Resolved, Span, Spec};
@@ -33,12 +33,8 @@ pub(super) fn object(
     let object = coding::suited(object, &ask.headers);
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
-        let added = dress(
-            &ask,
-            &object.head,
-            HeaderMap::with_capacity(FIELDS_ADDED),
-            outcome,
-        );
+        let headers = HeaderMap::with_capacity(FIELDS_ADDED);
+        let added = dress(&ask, &object.head, headers, outcome);
         return ask.answer_held(object, added, outcome);
     }
     let body = &object.body;
@@ -59,9 +55,9 @@ pub(super) fn object(
 
 /// The answer only adds to the stored fields: none of them, but those that are always said anew, is
 /// replaced.
-fn may_share(ask: &Ask, stored: &FieldLines) -> bool {
+fn may_share(ask: &Ask, stored: &HeaderMap) -> bool {
     let route = &ask.entry.route;
-    let stays = |name| !stored.contains(&name);
+    let stays = |name| !stored.contains_key(name);
     let cors = match route.cors {
         Cors::Off => {
             stays(header::ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -74,10 +70,10 @@ fn may_share(ask: &Ask, stored: &FieldLines) -> bool {
 
 /// Nothing was asked for but the object as it is.
 fn wants_whole(ask: &Ask, head: &Head) -> bool {
+    let conditional = || conditional::judge(&ask.headers, &head.headers) != Condition::Proceed;
     !ask.head_only
         && (head.status != StatusCode::OK
-            || !ask.headers.contains_key(header::RANGE)
-                && condition(ask, head) == Condition::Proceed)
+            || !ask.headers.contains_key(header::RANGE) && !conditional())
 }
 
 /// Offsets within a body that is in memory fit.
@@ -264,7 +260,7 @@ pub(super) fn passing(ask: Ask, passed: Passed) -> Answer {
 
 /// The head's own headers, and what is true only now.
 fn dressed(ask: &Ask, head: &Head, outcome: Outcome) -> HeaderMap {
-    dress(ask, head, head.headers.to_map(), outcome)
+    dress(ask, head, head.headers.clone(), outcome)
 }
 
 fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> HeaderMap {
@@ -293,24 +289,15 @@ fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> He
     headers
 }
 
-/// What the viewer's preconditions come to. Most have none.
-fn condition(ask: &Ask, head: &Head) -> Condition {
-    if !conditional::is_conditional(&ask.headers) {
-        return Condition::Proceed;
-    }
-    let validators = head.headers.only(&conditional::VALIDATORS);
-    conditional::judge(&ask.headers, &validators)
-}
-
 /// 304 or 412, where the viewer's preconditions ask for it.
 fn precondition(ask: &Ask, head: &Head, outcome: Outcome) -> Option<(StatusCode, HeaderMap)> {
     if head.status != StatusCode::OK {
         return None;
     }
-    match condition(ask, head) {
+    match conditional::judge(&ask.headers, &head.headers) {
         Condition::Proceed => None,
         Condition::NotModified => {
-            let headers = conditional::not_modified_headers(&head.headers.to_map());
+            let headers = conditional::not_modified_headers(&head.headers);
             Some((StatusCode::NOT_MODIFIED, dress(ask, head, headers, outcome)))
         }
         Condition::Failed => {
@@ -324,11 +311,7 @@ fn asked(ask: &Ask, head: &Head, ranges_max: usize) -> Asked {
     if head.status != StatusCode::OK || !ask.headers.contains_key(header::RANGE) {
         return Asked::Whole;
     }
-    let holds = || {
-        let validators = head.headers.only(&conditional::VALIDATORS);
-        range::if_range_holds(&ask.headers, &validators)
-    };
-    if !ask.headers.contains_key(header::IF_RANGE) || holds() {
+    if range::if_range_holds(&ask.headers, &head.headers) {
         range::asked(&ask.headers, ranges_max)
     } else {
         Asked::Whole

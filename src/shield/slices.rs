@@ -20,7 +20,7 @@ use super::status::Forward;
 use super::whole::whole;
 use super::{Body, Shield, rank, respond};
 use crate::cache::{
-    Cut, FieldLines, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Tie, Verdict,
+    Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Tie, Verdict,
 };
 use crate::origin::{Errand, Reply};
 use crate::policy::range::{Span, read_content_range};
@@ -182,6 +182,7 @@ impl Source {
         for _ in 0..LOOKUPS_MAX {
             let found = cache.lookup(&key, self.found.kind, HeaderMap::new);
             if let Some(object) = found.object {
+                object.hits.add();
                 return Ok(object);
             }
             let mut follower = match cache.join(&found, &self.upstream) {
@@ -286,7 +287,7 @@ impl Source {
 
     fn head(&self) -> Head {
         Head {
-            headers: FieldLines::default(),
+            headers: HeaderMap::new(),
             targeted: None,
             tie: self.series.head.tie.as_ref().map(Tie::of_part),
             lifetime: Lifetime {

@@ -3,7 +3,6 @@
 
 mod ahead;
 mod apart;
-mod avoided;
 mod blocking;
 mod due;
 mod foresight;
@@ -11,13 +10,13 @@ mod lanes;
 mod news;
 mod stream;
 mod tender;
-mod variants;
 mod watch;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -26,10 +25,10 @@ pub(super) use due::Due;
 pub(super) use news::News;
 use stream::Stream;
 pub use stream::StreamStats;
-pub(super) use variants::Variant;
 pub(super) use watch::Watch;
 
 use super::Shield;
+use crate::cache::eviction::LivePosition;
 use crate::media::{Facts, Kind, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
@@ -58,7 +57,6 @@ pub(super) struct Streams {
     lists: Mutex<Lists>,
     pub(super) ahead: ahead::Ahead,
     apart: apart::Apart,
-    hasher: ahash::RandomState,
     unfit: [AtomicU64; Unfit::ALL.len()],
 }
 
@@ -148,11 +146,6 @@ impl Streams {
         let watch = Arc::new(Watch::new(plain, stream, facts, sent));
         lists.watches.insert(key, Arc::clone(&watch));
         Some(watch)
-    }
-
-    /// Which variant was chosen by these values of headers.
-    pub(super) fn variant(&self, values: Option<&[u8]>) -> Variant {
-        Variant(values.map(|values| self.hasher.hash_one(values)))
     }
 
     /// The watch of what this is a state of.
@@ -257,6 +250,23 @@ impl Streams {
         listing.filter_map(Weak::upgrade).collect()
     }
 
+    /// Other manifests that list what lies where this one's segments do, as far as anybody follows them.
+    fn beside(&self, watch: &Arc<Watch>, now: Instant) -> Vec<Arc<Watch>> {
+        let mut others: Vec<Arc<Watch>> = Vec::new();
+        let places = watch.places();
+        let lists = self.lists.lock();
+        let listing = places.iter().filter_map(|place| lists.places.get(place));
+        for other in listing.flatten().filter_map(Weak::upgrade) {
+            let is_known = |known: &Arc<Watch>| Arc::ptr_eq(known, &other);
+            if !is_known(watch) && !others.iter().any(is_known) {
+                others.push(other);
+            }
+        }
+        drop(lists);
+        others.retain(|other| other.is_followed(now));
+        others
+    }
+
     /// The origin is asked for something, by its key and by the place where it lies.
     pub(super) fn asked(&self, entry: &Entry) {
         let lists = self.lists.lock();
@@ -319,6 +329,29 @@ impl Streams {
 }
 
 impl Shield {
+    /// Tells the cache what a version changed: who has new segments, and what no manifest lists any more
+    /// that anybody follows.
+    pub(super) fn slide(&self, news: &mut News, watch: &Arc<Watch>) {
+        let slide = std::mem::take(&mut news.slide);
+        let mut departed = slide.departed;
+        if !departed.is_empty() {
+            for other in self.streams.beside(watch, news.found) {
+                other.keeps(&mut departed);
+            }
+        }
+        if !(slide.advances.is_empty() && departed.is_empty()) {
+            self.cache.slide(&slide.advances, &departed);
+        }
+    }
+
+    /// Where something is in a live stream that a manifest lists.
+    pub(super) fn live_position(&self, entry: &Entry) -> Option<LivePosition> {
+        let now = SystemTime::now();
+        let listing = self.streams.listing(entry).into_iter();
+        let mut positions = listing.filter_map(|watch| watch.position(&self.rules, entry, now));
+        positions.next()
+    }
+
     /// The origin is expected to hold its answer back until there is something to answer with.
     pub(super) fn is_held_back(&self, entry: &Entry) -> bool {
         let origin = &self.origins[entry.route.origin_index];

@@ -143,8 +143,7 @@ impl Metrics {
             )?,
             origin_seconds: histograms(
                 "seawall_origin_head_seconds",
-                "How long requests waited for the head of an origin's answer, their own fetch or one that they joined. \
-                 Requests answered from memory are not observed. Rising: look at the origin.",
+                "How long the origin took to its answer's head, where a request asked it.",
                 &ORIGIN_SECONDS,
                 &[("route", &routes)],
             )?,

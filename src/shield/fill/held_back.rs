@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
-use tokio::time::sleep;
 
 use super::Job;
 use crate::cache::{Object, Verdict};
@@ -54,8 +53,7 @@ impl Job {
         status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry)
     }
 
-    /// Another endpoint is asked then. That the request was refused is nothing to tell a player: where no
-    /// other one has it, what there is now is the answer, as from an origin that does not wait.
+    /// Another endpoint is asked then. That the request was refused is nothing to tell a player.
     pub(super) async fn lagging(self, reply: Reply) {
         let why = "too far ahead of this endpoint alone";
         self.refuse(self.watched(), reply.endpoint, Unfit::Behind, &why);
@@ -65,15 +63,6 @@ impl Job {
         };
         if let Some(other) = other {
             return self.manifest(other).await;
-        }
-        let pause = self.watched().map(|watch| watch.early_for());
-        let newest = tokio::select! {
-            newest = self.outrun() => Some(newest),
-            // Who asks again at once does so no more often than this.
-            () = sleep(pause.unwrap_or_default()) => self.newest(),
-        };
-        if let Some(newest) = newest {
-            return self.fill.settle(Verdict::Object(newest));
         }
         let soon = HeaderValue::from_static("1");
         let answer = refuse::own_answer(StatusCode::SERVICE_UNAVAILABLE, Some(soon));

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{Source, Watch};
 use crate::policy::Key;
+use crate::policy::access::Entry;
 use crate::shield::Shield;
 
 /// Nobody waits longer than this for one segment.
@@ -71,8 +72,12 @@ impl Foresight {
         let newest = lanes.newest(&shield.rules, &watch.entry, SystemTime::now());
         let wanted = shield.wanted(newest);
         let keys: Vec<Key> = wanted.iter().map(|entry| entry.key.clone()).collect();
-        let new = keys.iter().filter(|key| !self.counted.contains(key));
-        watch.stream.grew(new.count() as u64);
+        let is_new = |entry: &&Entry| !self.counted.contains(&entry.key);
+        let new: Vec<Entry> = wanted.iter().filter(is_new).cloned().collect();
+        watch.stream.grew(new.len() as u64);
+        let renditions = lanes.renditions(&shield.rules, &watch.entry, &new);
+        let advances = renditions.into_iter().map(|at| watch.by_clock(at));
+        shield.cache.slide(&advances.collect::<Vec<_>>(), &[]);
         self.counted = keys;
         self.in_vain = if wanted.is_empty() {
             self.in_vain + 1

@@ -11,6 +11,8 @@ use crate::policy::{Key, Rules};
 /// Players stay a few segments behind the newest: who watches has asked for one of so many before
 /// it.
 const BEFORE_MAX: u64 = 6;
+/// Older segments are not told apart by how far they are behind the newest one.
+const BEHIND_MAX: u64 = 64;
 
 /// Something new, and what shows that anybody wants it.
 pub(in crate::shield) struct Coming {
@@ -93,6 +95,37 @@ impl Lanes {
             let is_named = named.spot() == entry.spot();
             (is_named && !is_listed).then(|| template.available_at(value))?
         })
+    }
+
+    /// Which representation something belongs to that only the clock tells, and how many segments it is
+    /// behind the newest one.
+    pub(super) fn place(
+        &self,
+        rules: &Rules,
+        mpd: &Entry,
+        entry: &Entry,
+        now: SystemTime,
+    ) -> Option<(usize, u64)> {
+        let mut of = self.templates.iter().enumerate();
+        of.find_map(|(at, template)| {
+            let value = template.number_of(entry.target.path())?;
+            let newest = template.newest(now).filter(|_| template.is_by_clock())?;
+            let named = mpd.namesake(rules, &template.name(value))?;
+            let behind = (0..BEHIND_MAX).find(|behind| {
+                let before = template.before(newest, *behind);
+                before.is_none_or(|before| before <= value)
+            });
+            // Names of other representations may end alike.
+            (named.spot() == entry.spot()).then_some((at, behind.unwrap_or(BEHIND_MAX)))
+        })
+    }
+
+    /// The representations with these newest segments.
+    pub(super) fn renditions(&self, rules: &Rules, mpd: &Entry, newest: &[Entry]) -> Vec<usize> {
+        let now = SystemTime::now();
+        let places = newest.iter();
+        let places = places.filter_map(|entry| self.place(rules, mpd, entry, now));
+        places.map(|(template, _)| template).collect()
     }
 
     /// The newest segment of each representation whose clock says that it is there, with those

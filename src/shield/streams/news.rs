@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::lanes::{Coming, Lanes};
 use super::watch::Course;
+use super::window::Slide;
 use crate::media::{Listed, Listing, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
@@ -46,6 +47,8 @@ pub(in crate::shield) struct News {
     pub(in crate::shield) places: Vec<Key>,
     /// Places whose epoch has ended: it is the first version of a new generation.
     pub(in crate::shield) left: Vec<Key>,
+    /// Segments that came and went.
+    pub(in crate::shield) slide: Slide,
 }
 
 impl Course {
@@ -54,9 +57,11 @@ impl Course {
         &mut self,
         entry: &Entry,
         rules: &Rules,
-        Manifest { facts, listing }: &Manifest,
+        manifest: &Manifest,
         (first, left, sent): (bool, Vec<Key>, Instant),
     ) -> News {
+        let Manifest { facts, listing } = manifest;
+        let slide = self.window.slide((entry, rules), manifest, self.segment);
         let known = self.places.len();
         self.lanes = Arc::new(Lanes::of(listing));
         let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
@@ -97,6 +102,7 @@ impl Course {
             withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
             places: self.places[known..].to_vec(),
             left,
+            slide,
         }
     }
 

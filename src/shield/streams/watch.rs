@@ -9,23 +9,27 @@ use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::avoided::Avoided;
 use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
 use super::news::News;
 use super::stream::Stream;
-use super::variants::{Variant, Variants};
+use super::window::Window;
 use crate::cache::Attention;
 use crate::media::low_latency::Directives;
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
-use crate::policy::progress::{Progress, STALLED_PERIODS};
+use crate::policy::progress::{Progress, STALLED_PERIODS, Track};
 use crate::policy::{Key, Rules, headers};
 use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
-const UNASKED_SEGMENTS: u32 = 3;
+pub(super) const UNASKED_SEGMENTS: u32 = 3;
+/// An endpoint that gave something unfit is asked last for so many segments' time; for twice as long
+/// each time when it does so again within as long …
+const AVOIDED_SEGMENTS: u32 = 5;
+/// … but no longer than this.
+const AVOIDED_MAX: Duration = Duration::from_mins(10);
 /// Within so many segments' time all manifests of a stream tell that the packager began anew.
 const RESTARTED_SEGMENTS: u32 = 4;
 /// No manifest is left alone for longer than this counts as a segment.
@@ -43,14 +47,13 @@ pub(in crate::shield) struct Watch {
     pub(super) foreseen: AtomicBool,
     /// Tells those who wait for a version when one is filed, whoever asked for it.
     pub(in crate::shield) filed: Notify,
-    course: Mutex<Course>,
+    pub(super) course: Mutex<Course>,
     /// Versions are shown one after the other.
     turn: Mutex<()>,
 }
 
 pub(super) struct Course {
-    /// How far each variant has come.
-    variants: Variants,
+    track: Track,
     cadence: Cadence,
     /// How often it changes: with each part, in low latency.
     period: Duration,
@@ -64,7 +67,7 @@ pub(super) struct Course {
     rests_until: Instant,
     /// Looks that the origin answered.
     heard: u64,
-    /// When the last version was taken that went on, of any variant.
+    /// When the last version was taken that went on.
     taken: Option<Instant>,
     blocking: Blocking,
     /// What is announced; and whether that is all of something.
@@ -76,12 +79,33 @@ pub(super) struct Course {
     pub(super) reached: Option<u64>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) hasher: ahash::RandomState,
-    ended: bool,
+    pub(super) window: Window,
+    pub(super) ended: bool,
     /// When it last said that it was live.
     live: Option<Instant>,
     /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
     /// in that viewer's name, and is not made without him.
     asked_with: Option<Arc<HeaderMap>>,
+}
+
+/// An endpoint that is asked last, until when and for how long.
+struct Avoided {
+    endpoint: usize,
+    until: Instant,
+    span: Duration,
+}
+
+impl Avoided {
+    /// For how long it is asked last now, if no longer than the least has been given it.
+    fn span_again(&self, least: Duration, now: Instant) -> Duration {
+        if now < self.until {
+            self.span
+        } else if now < self.until + self.span {
+            (self.span * 2).min(AVOIDED_MAX)
+        } else {
+            least
+        }
+    }
 }
 
 /// How long it takes to change, at the most, if all is well.
@@ -101,7 +125,7 @@ impl Watch {
             stream,
             foreseen: AtomicBool::new(false),
             course: Mutex::new(Course {
-                variants: Variants::default(),
+                track: Track::new(facts, segment, sent),
                 cadence: Cadence::new(period, sent),
                 period,
                 segment,
@@ -118,6 +142,7 @@ impl Watch {
                 reached: None,
                 lanes: Arc::default(),
                 hasher: ahash::RandomState::new(),
+                window: Window::default(),
                 ended: false,
                 live: None,
                 asked_with: None,
@@ -151,16 +176,10 @@ impl Watch {
         self.course.lock().segment / SHARE
     }
 
-    /// For how long an answer is good that the origin gave before it had what was asked for: half of that
-    /// spares an origin that never waits most of the players who ask again at once.
-    pub(in crate::shield) fn early_for(&self) -> Duration {
-        self.course.lock().period / 2
-    }
-
     /// Whatever comes next is the first.
     pub(in crate::shield) fn forget(&self) {
         let mut course = self.course.lock();
-        course.variants.forget();
+        course.track.forget();
         course.live = None;
     }
 
@@ -175,38 +194,37 @@ impl Watch {
         live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
     }
 
-    /// A version of this variant has been taken since then.
-    pub(in crate::shield) fn overtakes(&self, variant: Variant, then: Instant) -> bool {
-        let course = self.course.lock();
-        course
-            .variants
-            .taken(variant)
-            .is_some_and(|taken| taken > then)
+    /// A version has been taken since then.
+    pub(in crate::shield) fn overtakes(&self, then: Instant) -> bool {
+        self.course.lock().taken.is_some_and(|taken| taken > then)
     }
 
-    /// What a version is to the latest one of its variant. The first one of all is as far as is known.
-    pub(in crate::shield) fn judge(
-        &self,
-        variant: Variant,
-        facts: &Facts,
-        now: Instant,
-    ) -> Progress {
-        let mut course = self.course.lock();
-        let period = course.segment;
-        course.variants.of(variant, facts, (period, now)).judge(now)
+    /// What a version is to the latest one.
+    pub(in crate::shield) fn judge(&self, facts: &Facts, now: Instant) -> Progress {
+        self.course.lock().track.judge(facts, now)
     }
 
-    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
-    /// that is news.
-    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+    /// An endpoint gave something that is not for viewers: others are asked first for a while.
+    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) {
         let mut course = self.course.lock();
-        let segment = course.segment;
-        Avoided::again(&mut course.avoided, endpoint, (segment, now))
+        let least = course.segment * AVOIDED_SEGMENTS;
+        let span = match &course.avoided {
+            Some(before) if before.endpoint == endpoint => before.span_again(least, now),
+            _ => least,
+        };
+        course.avoided = Some(Avoided {
+            endpoint,
+            until: now + span,
+            span,
+        });
     }
 
     pub(in crate::shield) fn avoided(&self, now: Instant) -> Option<usize> {
         let course = self.course.lock();
-        course.avoided.as_ref()?.endpoint_at(now)
+        let avoided = course.avoided.as_ref();
+        avoided
+            .filter(|avoided| avoided.until > now)
+            .map(|avoided| avoided.endpoint)
     }
 
     /// After how long a request for a state of it, or for what it announces, is held back too long.
@@ -228,19 +246,18 @@ impl Watch {
     /// It should have changed long ago.
     pub(in crate::shield) fn stalled(&self, now: Instant) -> bool {
         let course = self.course.lock();
-        !course.ended && course.variants.stalled(now)
+        !course.ended && course.track.stalled(now)
     }
 
     /// The number of its last segment, where segments are numbered.
     pub(in crate::shield) fn reach(&self) -> Option<u64> {
-        self.course.lock().variants.reach()
+        self.course.lock().track.reach()
     }
 
     /// A look that was sent then found the version that is known.
-    pub(in crate::shield) fn unchanged(&self, variant: Variant, sent: Instant) {
+    pub(in crate::shield) fn unchanged(&self, sent: Instant) {
         let mut course = self.course.lock();
         course.cadence.unchanged(sent);
-        course.variants.hear(variant, sent);
         course.hears(sent);
     }
 
@@ -250,8 +267,9 @@ impl Watch {
         &self,
         rules: &Rules,
         manifest: &Manifest,
-        (variant, progress): (Variant, Progress),
-        (sent, held_back): (Instant, bool),
+        progress: Progress,
+        sent: Instant,
+        held_back: bool,
     ) -> News {
         let facts = &manifest.facts;
         let mut course = self.course.lock();
@@ -261,18 +279,16 @@ impl Watch {
         let left = match progress {
             Progress::Restarted => {
                 course.listed.clear();
+                course.window.clear();
                 course.reached = None;
                 let places = std::mem::take(&mut course.places);
                 let memory = course.segment * RESTARTED_SEGMENTS;
-                let who = variant.name(self.entry.identity());
-                self.stream.restarted(&who, places, (sent, memory))
+                self.stream
+                    .restarted(self.entry.identity(), places, (sent, memory))
             }
             _ => Vec::new(),
         };
-        course
-            .variants
-            .of(variant, facts, (course.segment, sent))
-            .take(progress, sent);
+        course.track.take(facts, progress, sent);
         if let Some(target) = facts.target_duration {
             self.stream.targets(target);
         }
@@ -283,7 +299,7 @@ impl Watch {
         if let Some(period) = facts.changes_every() {
             course.period = period;
             course.segment = segment(facts).unwrap_or(period);
-            course.variants.pace(course.segment);
+            course.track.paced(course.segment);
         }
         course.blocking.follows(facts);
         if held_back {
@@ -304,9 +320,7 @@ impl Watch {
             Progress::Same | Progress::Behind => course.cadence.unchanged(sent),
         }
         if progress != Progress::Same {
-            let taken = Instant::now();
-            course.taken = Some(taken);
-            course.variants.note_taken(variant, taken);
+            course.taken = Some(Instant::now());
             self.stream.grew(1);
         }
         course.news(&self.entry, rules, manifest, (first, left, sent))
@@ -380,7 +394,7 @@ impl Watch {
         Followed {
             stream: self.stream.name(),
             is_tended,
-            is_stalled: is_tended && self.stalled(now),
+            is_stalled: self.stalled(now),
             unasked_for: self.attention.unasked_for(now),
             next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
         }
@@ -406,5 +420,29 @@ impl Course {
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
         self.period / SHARE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_avoided_time_and_again_is_so_for_longer() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let avoided = |span| Avoided {
+            endpoint: 0,
+            until: now,
+            span,
+        };
+        let again = |span, later| avoided(span).span_again(20 * second, now + later);
+        assert_eq!(again(20 * second, second), 40 * second);
+        assert_eq!(again(20 * second, 21 * second), 20 * second);
+        assert_eq!(again(400 * second, second), AVOIDED_MAX);
+        let meanwhile = Avoided {
+            until: now + second,
+            ..avoided(40 * second)
+        };
+        assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
     }
 }

@@ -20,7 +20,7 @@ fn unknown_keys_get_the_nearest_name() {
         "admin.colour = 5",
         7,
         "colour",
-        &["in [admin]", "the keys here are hosts, listen"],
+        &["in [admin]", "the keys here are listen"],
     );
     in_origin(
         "concurrency-max = 5",
@@ -377,6 +377,18 @@ fn settings_of_origins_are_checked() {
         41,
         "\"2MiB\"",
         &["`memory`"],
+    );
+    first_line(
+        "cache = { memory = \"1MiB\", object_max = \"1MiB\", kind_max = { segment = \"2MiB\" } }",
+        60,
+        "{ segment = \"2MiB\" }",
+        &["`kind_max`", "`memory`"],
+    );
+    first_line(
+        "cache.kind_max = { segment = \"600MiB\", other = \"400MiB\" }",
+        18,
+        "{ segment = \"600MiB\", other = \"400MiB\" }",
+        &["too much of `memory`"],
     );
     first_line(
         "cache.kind_max = { hlss = 5 }",

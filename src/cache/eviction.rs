@@ -1,0 +1,320 @@
+//! Which stored objects go when memory is short? A pure policy: without a lock, with the time as an
+//! argument. The store asks it at each insertion, and `benches/eviction` replays exactly this code.
+//!
+//! Memory is divided by what objects are worth to viewers, not by who came last:
+//!
+//! * **Errors and redirects** have a small part of their own, and never take more.
+//! * **Manifests** may take a quarter; within that no media displaces them.
+//! * **Media** share the rest. Live segments that have left their playlists go first. Then what was asked for
+//!   once (a small first-in-first-out queue, as in S3-FIFO: what is asked for again moves on). Then whichever
+//!   is less likely to be asked for: the least wanted of some live segments drawn at random
+//!   ([`renditions`]), or the oldest on-demand object that nobody asked for during its last round (CLOCK).
+//!
+//! Hits only count ([`HitCounter`]); all else happens when something is stored.
+
+mod candidate;
+mod ghosts;
+mod hits;
+mod queues;
+mod renditions;
+mod room;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+pub use candidate::{Candidate, EvictionReason, ObjectClass};
+use ghosts::Ghosts;
+pub use hits::HitCounter;
+pub use queues::NodeId;
+use queues::Queues;
+use renditions::Renditions;
+pub use renditions::{Advance, LivePosition};
+
+/// Errors and redirects may take this part of memory, and no more than [`ERRORS_BYTES_MAX`].
+const ERRORS_PART: u64 = 32;
+const ERRORS_BYTES_MAX: u64 = 8 << 20;
+/// Manifests may take this part of memory where media take the rest.
+const MANIFESTS_PART: u64 = 4;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    Departed,
+    /// Media that were asked for once.
+    Probation,
+    Live,
+    OnDemand,
+    /// Manifests that were asked for once.
+    NewManifests,
+    Manifests,
+    Errors,
+    /// Markers without variants.
+    Markers,
+    /// Markers with variants: they go when the last variant has gone.
+    Parents,
+}
+
+const QUEUES: usize = 9;
+#[derive(Debug)]
+struct Node<K> {
+    key: K,
+    name: u64,
+    hits: Arc<HitCounter>,
+    /// A live segment's rendition and number, and its place among those that are drawn from.
+    live: Option<(u64, u64, usize)>,
+    /// When an on-demand object's round began.
+    since_ms: u64,
+    marker: Option<NodeId>,
+    variants: Vec<NodeId>,
+}
+
+/// Decides what is evicted from one store.
+#[derive(Debug)]
+pub struct Policy<K> {
+    queues: Queues<Node<K>, QUEUES>,
+    errors_max: u64,
+    manifests_max: u64,
+    /// What media and manifests may take together.
+    bytes_max: u64,
+    live: Vec<NodeId>,
+    /// Live segments by name.
+    listed: HashMap<u64, Vec<NodeId>, ahash::RandomState>,
+    renditions: Renditions,
+    ghosts: Ghosts,
+    rng: Rng,
+    evictions: [u64; EvictionReason::ALL.len()],
+}
+
+impl<K: Clone> Policy<K> {
+    /// For a store of so many bytes. `manifests_only`: it is for manifests alone.
+    pub fn new(bytes_max: u64, manifests_only: bool) -> Policy<K> {
+        let errors_max = (bytes_max / ERRORS_PART).min(ERRORS_BYTES_MAX);
+        let bytes_max = bytes_max - errors_max;
+        Policy {
+            queues: Queues::new(),
+            errors_max,
+            manifests_max: if manifests_only {
+                bytes_max
+            } else {
+                bytes_max / MANIFESTS_PART
+            },
+            bytes_max,
+            live: Vec::new(),
+            listed: HashMap::default(),
+            renditions: Renditions::new(),
+            ghosts: Ghosts::default(),
+            rng: Rng::with_seed(0),
+            evictions: Default::default(),
+        }
+    }
+
+    /// Bytes that are held.
+    pub fn bytes(&self) -> u64 {
+        self.queues.all_bytes()
+    }
+
+    /// Objects that are held, markers included.
+    pub fn len(&self) -> u64 {
+        self.queues.all_len()
+    }
+
+    /// Nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Evictions by reason, since the start.
+    pub fn evictions(&self) -> [(EvictionReason, u64); EvictionReason::ALL.len()] {
+        EvictionReason::ALL.map(|reason| (reason, self.evictions[reason as usize]))
+    }
+
+    /// Makes room for an object and counts it in, in the place of another one where it `replaces` that.
+    /// `evicted` is given the keys of what has to go. `None`: it does not fit beside what must stay; what
+    /// it was to replace is counted out all the same.
+    pub fn insert(
+        &mut self,
+        candidate: Candidate<K>,
+        replaces: Option<NodeId>,
+        now_ms: u64,
+        evicted: &mut Vec<K>,
+    ) -> Option<NodeId> {
+        let known = replaces.and_then(|id| self.displace(id, &candidate));
+        let Candidate {
+            key,
+            name,
+            bytes,
+            class,
+            hits,
+            requests,
+            marker,
+        } = candidate;
+        let (seen, variants) = known.unwrap_or_default();
+        let again = requests > 1 || seen;
+        let marker = marker.filter(|marker| self.is_marker(*marker));
+        if let Some(marker) = marker {
+            // Not evicted to make room for its own variant.
+            self.queues.shift(marker, Queue::Parents as usize);
+        }
+        let room = self.make_room(class, bytes, now_ms, evicted);
+        if let (None, Some(marker)) = (room, marker) {
+            self.disown(marker, None);
+        }
+        room?;
+        let again = again || class == ObjectClass::OnDemand && self.ghosts.recall(name);
+        let queue = match class {
+            ObjectClass::Error => Queue::Errors,
+            ObjectClass::Manifest if again => Queue::Manifests,
+            ObjectClass::Manifest => Queue::NewManifests,
+            ObjectClass::Marker if variants.is_empty() => Queue::Markers,
+            ObjectClass::Marker => Queue::Parents,
+            ObjectClass::Live(_) => Queue::Live,
+            ObjectClass::OnDemand if again => Queue::OnDemand,
+            ObjectClass::OnDemand => Queue::Probation,
+        };
+        let node = Node {
+            key,
+            name,
+            hits: Arc::clone(&hits),
+            live: None,
+            since_ms: now_ms,
+            marker,
+            variants,
+        };
+        let id = self.queues.push(queue as usize, bytes, node);
+        if let ObjectClass::Live(position) = class {
+            self.enter_live(id, name, position, (&hits, requests), now_ms);
+        }
+        if let Some(marker) = marker {
+            self.adopt(marker, id);
+        }
+        Some(id)
+    }
+
+    /// An object is held no more, for another reason than room.
+    pub fn remove(&mut self, id: NodeId) {
+        if let Some(node) = self.take(id) {
+            // Without their marker, nobody finds them.
+            for variant in node.variants {
+                self.depart_one(variant);
+            }
+        }
+    }
+
+    /// A live manifest lists new segments.
+    pub fn advance(&mut self, advance: Advance, now_ms: u64) {
+        self.renditions.advance(advance, now_ms);
+    }
+
+    /// No live manifest lists it any more: it is the first to go.
+    pub fn depart(&mut self, name: u64) {
+        for id in self.listed.remove(&name).unwrap_or_default() {
+            self.depart_one(id);
+        }
+    }
+
+    /// Is it held, and would go first?
+    pub fn has_departed(&self, id: NodeId) -> bool {
+        let place = self.queues.place(id);
+        place.is_some_and(|(queue, _)| queue == Queue::Departed as usize)
+    }
+
+    fn depart_one(&mut self, id: NodeId) {
+        self.leave_live(id);
+        self.queues.shift(id, Queue::Departed as usize);
+    }
+
+    /// Takes out what is replaced. Gives whether it was asked for more than once, and a marker's variants.
+    fn displace(&mut self, id: NodeId, by: &Candidate<K>) -> Option<(bool, Vec<NodeId>)> {
+        let (queue, _) = self.queues.place(id)?;
+        let kept = [Queue::Manifests, Queue::OnDemand];
+        let kept = kept.iter().any(|kept| *kept as usize == queue);
+        let mut node = self.take(id)?;
+        let variants = std::mem::take(&mut node.variants);
+        let asked = node.hits.count() > 0.0;
+        if asked {
+            by.hits.add();
+        }
+        if by.class == ObjectClass::Marker {
+            return Some((true, variants));
+        }
+        for variant in variants {
+            self.depart_one(variant);
+        }
+        Some((kept || asked, Vec::new()))
+    }
+
+    /// Takes a node out of everything but its variants.
+    fn take(&mut self, id: NodeId) -> Option<Node<K>> {
+        self.leave_live(id);
+        let node = self.queues.remove(id)?;
+        if let Some(ids) = self.listed.get_mut(&node.name) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.listed.remove(&node.name);
+            }
+        }
+        if let Some(marker) = node.marker {
+            self.disown(marker, Some(id));
+        }
+        Some(node)
+    }
+
+    fn is_marker(&self, id: NodeId) -> bool {
+        let markers = [Queue::Markers, Queue::Parents];
+        let place = self.queues.place(id);
+        place.is_some_and(|(queue, _)| markers.iter().any(|one| *one as usize == queue))
+    }
+
+    fn adopt(&mut self, marker: NodeId, variant: NodeId) {
+        if let Some(node) = self.queues.get_mut(marker) {
+            node.variants.push(variant);
+        }
+    }
+
+    fn disown(&mut self, marker: NodeId, variant: Option<NodeId>) {
+        if let Some(node) = self.queues.get_mut(marker) {
+            node.variants.retain(|other| Some(*other) != variant);
+            if node.variants.is_empty() {
+                self.queues.shift(marker, Queue::Markers as usize);
+            }
+        }
+    }
+
+    fn enter_live(
+        &mut self,
+        id: NodeId,
+        name: u64,
+        position: LivePosition,
+        (hits, requests): (&Arc<HitCounter>, u32),
+        now_ms: u64,
+    ) {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let asked = requests as f32;
+        let number = self.renditions.hold(position, (hits, asked), now_ms);
+        let place = self.live.len();
+        if let Some(node) = self.queues.get_mut(id) {
+            node.live = Some((position.rendition, number.unwrap_or(0), place));
+            self.live.push(id);
+            self.listed.entry(name).or_default().push(id);
+        }
+    }
+
+    fn leave_live(&mut self, id: NodeId) {
+        let Some(node) = self.queues.get_mut(id) else {
+            return;
+        };
+        let Some((rendition, _, place)) = node.live.take() else {
+            return;
+        };
+        self.renditions.release(rendition, &node.hits);
+        self.live.swap_remove(place);
+        let moved = self.live.get(place).copied();
+        let moved = moved.and_then(|moved| self.queues.get_mut(moved));
+        if let Some((_, _, place_of_moved)) = moved.and_then(|node| node.live.as_mut()) {
+            *place_of_moved = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Which objects were evicted a short time ago, after one request? Whoever asks for one of them again shows
+//! that it is more than a one-off. Holds fingerprints only.
+
+use std::collections::{HashMap, VecDeque};
+
+#[derive(Debug, Default)]
+pub(super) struct Ghosts {
+    order: VecDeque<(u64, u64)>,
+    since: HashMap<u64, u64, ahash::RandomState>,
+    count: u64,
+}
+
+impl Ghosts {
+    /// Remembers one, and forgets the oldest until there are `len_max` at most.
+    pub(super) fn remember(&mut self, name: u64, len_max: usize) {
+        self.count += 1;
+        self.since.insert(name, self.count);
+        self.order.push_back((name, self.count));
+        while self.order.len() > len_max {
+            let Some((oldest, since)) = self.order.pop_front() else {
+                return;
+            };
+            if self.since.get(&oldest) == Some(&since) {
+                self.since.remove(&oldest);
+            }
+        }
+    }
+
+    /// Was it here? It is not any more.
+    pub(super) fn recall(&mut self, name: u64) -> bool {
+        self.since.remove(&name).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_the_last_ones_and_each_once() {
+        let mut ghosts = Ghosts::default();
+        (0..5).for_each(|name| ghosts.remember(name, 3));
+        assert!(!ghosts.recall(1) && ghosts.recall(2) && !ghosts.recall(2));
+        ghosts.remember(3, 3);
+        ghosts.remember(5, 3);
+        assert!(ghosts.recall(3), "remembered a second time");
+        assert!(ghosts.order.len() <= 3 && ghosts.since.len() <= 3);
+    }
+}

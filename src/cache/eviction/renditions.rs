@@ -1,0 +1,243 @@
+//! How often will a live segment be asked for? Learned from what was asked of the segments before it.
+//!
+//! Viewers of a live rendition ask for each of its segments once, most of them just after it was published.
+//! So two figures foretell a segment's demand: how often a segment of its rendition is asked for in all, and
+//! which share of that comes at its distance from the live edge, which is much the same for all renditions.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "estimates, and indices that are bounded first"
+)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::hits::HitCounter;
+
+/// Where a segment is in a live stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivePosition {
+    /// Names the rendition.
+    pub rendition: u64,
+    /// How many newer segments the rendition lists.
+    pub behind: u64,
+}
+
+/// What a new version of a live playlist says of a rendition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// Names the rendition.
+    pub rendition: u64,
+    /// Segments that are new.
+    pub segments: u64,
+    /// Segments that the playlist lists.
+    pub listed: u64,
+    /// From one new segment to the next, in milliseconds.
+    pub period_ms: u64,
+}
+
+/// Distances from the live edge up to here are told apart; greater ones by their power of two.
+const NEAR: u64 = 8;
+const DISTANCES: usize = 20;
+/// The share of the newest segment in the estimate of a rendition's demand.
+const NEWEST_SHARE: f32 = 0.3;
+/// The estimate begins as the mean of so many segments.
+const FIRST_SEGMENTS: f32 = 3.0;
+/// Where so much has been counted, the past counts half.
+const COUNTED_MAX: f32 = 1e6;
+/// Renditions known at once.
+const RENDITIONS_MAX: usize = 1 << 16;
+/// Segments that were listed before the first one that is counted have numbers too.
+const FIRST_NUMBER: u64 = 1 << 32;
+const SWEEP_MIN: usize = 1024;
+
+#[derive(Debug, Default)]
+struct Rendition {
+    /// The number of its newest segment, counted from [`FIRST_NUMBER`].
+    newest: u64,
+    advanced_ms: u64,
+    period_ms: u64,
+    /// Requests for one segment in all, estimated over so many segments.
+    demand: f32,
+    segments: f32,
+    /// Requests since its last segment.
+    asked: f32,
+    /// The counters of its segments near the live edge.
+    near: Vec<(u64, Arc<HitCounter>)>,
+    /// Stored segments.
+    held: u32,
+}
+
+/// All renditions of which segments were stored or listed.
+#[derive(Debug)]
+pub(super) struct Renditions {
+    known: HashMap<u64, Rendition, ahash::RandomState>,
+    /// Requests by distance from the live edge; and how many there would have been at that distance if all
+    /// of a segment's requests came there.
+    asked: [f32; DISTANCES],
+    possible: [f32; DISTANCES],
+    sweep_at: usize,
+}
+
+impl Renditions {
+    pub(super) fn new() -> Renditions {
+        Renditions {
+            known: HashMap::default(),
+            asked: [1.0; DISTANCES],
+            possible: [1.0; DISTANCES],
+            sweep_at: SWEEP_MIN,
+        }
+    }
+
+    /// A segment is stored after so many requests. Gives its number; `None`: too many renditions are known.
+    pub(super) fn hold(
+        &mut self,
+        LivePosition { rendition, behind }: LivePosition,
+        (counter, asked): (&Arc<HitCounter>, f32),
+        now_ms: u64,
+    ) -> Option<u64> {
+        let of = self.known(rendition, now_ms)?;
+        let number = of.newest.saturating_sub(behind);
+        of.held += 1;
+        of.asked += asked;
+        if behind < NEAR {
+            of.near.retain(|(other, _)| *other != number);
+            of.near.push((number, Arc::clone(counter)));
+        }
+        self.asked[distance(behind)] += asked;
+        Some(number)
+    }
+
+    /// A stored segment is no more.
+    pub(super) fn release(&mut self, rendition: u64, counter: &HitCounter) {
+        if let Some(of) = self.known.get_mut(&rendition) {
+            of.held = of.held.saturating_sub(1);
+            of.asked += counter.take();
+        }
+    }
+
+    /// A rendition has new segments.
+    pub(super) fn advance(&mut self, advance: Advance, now_ms: u64) {
+        let Some(of) = self.known(advance.rendition, now_ms) else {
+            return;
+        };
+        let newest = of.newest;
+        let mut by_distance = [0.0; DISTANCES];
+        for (number, counter) in &of.near {
+            by_distance[distance(newest - number)] += counter.take();
+        }
+        let demand = of.demand;
+        of.asked += by_distance.iter().sum::<f32>();
+        of.newest += advance.segments;
+        of.advanced_ms = now_ms;
+        of.period_ms = advance.period_ms.max(1);
+        let newest = of.newest;
+        of.near.retain(|(number, counter)| {
+            // What was evicted has no other owner any more.
+            newest - number < NEAR && Arc::strong_count(counter) > 1
+        });
+        of.learn(advance.segments);
+        for (at, asked) in by_distance.into_iter().enumerate() {
+            self.asked[at] += asked;
+            self.possible[at] += demand * width(at, advance.listed);
+        }
+        if self.possible[0] > COUNTED_MAX {
+            let counts = self.asked.iter_mut().chain(&mut self.possible);
+            counts.for_each(|count| *count /= 2.0);
+        }
+    }
+
+    /// Requests a second that a stored segment may expect.
+    pub(super) fn rate(
+        &mut self,
+        (rendition, number): (u64, u64),
+        counter: &HitCounter,
+        now_ms: u64,
+    ) -> f32 {
+        let Some(of) = self.known.get_mut(&rendition) else {
+            return 0.0;
+        };
+        let behind = of.newest.saturating_sub(number);
+        let at = distance(behind);
+        if behind >= NEAR {
+            let asked = counter.take();
+            of.asked += asked;
+            self.asked[at] += asked;
+        }
+        let demand = if of.segments > 0.0 {
+            of.demand
+        } else {
+            of.asked.max(counter.count()).max(1.0)
+        };
+        // A rendition that does not go on loses its viewers, or has lost them.
+        let since_ms = now_ms.saturating_sub(of.advanced_ms).max(of.period_ms);
+        demand * self.asked[at] / self.possible[at].max(1.0) / seconds(since_ms)
+    }
+
+    fn known(&mut self, rendition: u64, now_ms: u64) -> Option<&mut Rendition> {
+        if !self.known.contains_key(&rendition) {
+            self.make_room();
+            if self.known.len() >= RENDITIONS_MAX {
+                return None;
+            }
+        }
+        let fresh = || Rendition {
+            newest: FIRST_NUMBER,
+            advanced_ms: now_ms,
+            period_ms: 1000,
+            ..Rendition::default()
+        };
+        Some(self.known.entry(rendition).or_insert_with(fresh))
+    }
+
+    fn make_room(&mut self) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, of| of.held > 0);
+            self.sweep_at = SWEEP_MIN.max(2 * self.known.len());
+        }
+    }
+}
+
+impl Rendition {
+    /// What was asked for since the last segment is what a segment is asked for in all, as they are all
+    /// asked for alike.
+    fn learn(&mut self, new: u64) {
+        let asked = std::mem::take(&mut self.asked);
+        if new == 0 {
+            self.asked = asked;
+            return;
+        }
+        let each = asked / new as f32;
+        self.segments = (self.segments + 1.0).min(FIRST_SEGMENTS);
+        let share = if self.segments < FIRST_SEGMENTS {
+            1.0 / self.segments
+        } else {
+            NEWEST_SHARE
+        };
+        self.demand += (each - self.demand) * share;
+    }
+}
+
+/// The class of a distance from the live edge.
+fn distance(behind: u64) -> usize {
+    let at = match behind.checked_ilog2() {
+        Some(power) if behind >= NEAR => NEAR as usize + (power - NEAR.ilog2()) as usize,
+        _ => behind as usize,
+    };
+    at.min(DISTANCES - 1)
+}
+
+/// How many segments of a playlist that lists so many are in a class.
+fn width(at: usize, listed: u64) -> f32 {
+    let at = at as u64;
+    let (from, to) = match at.checked_sub(NEAR) {
+        None => (at, at + 1),
+        Some(power) => (NEAR << power, NEAR << (power + 1)),
+    };
+    listed.min(to).saturating_sub(from) as f32
+}
+
+fn seconds(ms: u64) -> f32 {
+    ms as f32 / 1000.0
+}

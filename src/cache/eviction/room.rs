@@ -1,0 +1,185 @@
+//! Which objects go, to make room for another one?
+
+use super::queues::NodeId;
+use super::{EvictionReason, ObjectClass, Policy, Queue};
+
+/// Markers whose variants have not come yet, or have gone, may take this part of memory.
+const MARKERS_PART: u64 = 32;
+/// What was asked for once may always take this part of what media or manifests may.
+const PROBATION_PART: u64 = 50;
+/// So many live segments are drawn, to evict the least wanted of them.
+const DRAWN: usize = 32;
+/// What nobody asked for during its last round is taken to be asked for half a time in the next one.
+const UNASKED: f32 = 0.5;
+
+const MEDIA: [Queue; 6] = [
+    Queue::Departed,
+    Queue::Probation,
+    Queue::Live,
+    Queue::OnDemand,
+    Queue::Markers,
+    Queue::Parents,
+];
+const MANIFESTS: [Queue; 2] = [Queue::NewManifests, Queue::Manifests];
+
+impl<K: Clone> Policy<K> {
+    /// Makes room as objects of a class may; `None` if there is none for it.
+    pub(super) fn make_room(
+        &mut self,
+        class: ObjectClass,
+        bytes: u64,
+        now_ms: u64,
+        evicted: &mut Vec<K>,
+    ) -> Option<()> {
+        if class == ObjectClass::Error {
+            while self.bytes_of(&[Queue::Errors]) + bytes > self.errors_max {
+                self.evict_oldest(Queue::Errors, EvictionReason::Error, evicted)?;
+            }
+            return Some(());
+        }
+        if bytes > self.bytes_max {
+            return None;
+        }
+        if class == ObjectClass::Manifest {
+            // A manifest that is larger than their part has it for itself.
+            while self.bytes_of(&MANIFESTS) + bytes > self.manifests_max
+                && self.evict_manifest(evicted).is_some()
+            {}
+        }
+        if class == ObjectClass::Marker {
+            while self.bytes_of(&[Queue::Markers]) > self.bytes_max / MARKERS_PART {
+                self.evict_oldest(Queue::Markers, EvictionReason::Marker, evicted)?;
+            }
+        }
+        let is_media = class != ObjectClass::Manifest;
+        if is_media && self.bytes_of(&MANIFESTS) + bytes > self.bytes_max {
+            return None;
+        }
+        while self.bytes_of(&MEDIA) + self.bytes_of(&MANIFESTS) + bytes > self.bytes_max {
+            self.evict_media(now_ms, evicted)
+                .or_else(|| self.evict_manifest(evicted))?;
+        }
+        Some(())
+    }
+
+    fn bytes_of(&self, queues: &[Queue]) -> u64 {
+        queues
+            .iter()
+            .map(|queue| self.queues.bytes(*queue as usize))
+            .sum()
+    }
+
+    fn evict_manifest(&mut self, evicted: &mut Vec<K>) -> Option<()> {
+        let probation = self.bytes_of(&[Queue::NewManifests]);
+        let is_full = probation > self.manifests_max / PROBATION_PART;
+        if probation > 0 && (is_full || self.bytes_of(&[Queue::Manifests]) == 0) {
+            let first = self.queues.first(Queue::NewManifests as usize)?;
+            if self.was_asked(first) {
+                self.queues.shift(first, Queue::Manifests as usize);
+            } else {
+                self.evict(first, EvictionReason::Manifest, evicted);
+            }
+            return Some(());
+        }
+        self.evict_oldest(Queue::Manifests, EvictionReason::Manifest, evicted)
+    }
+
+    /// Evicts the oldest of a queue that was not asked for since it was looked at last.
+    fn evict_oldest(
+        &mut self,
+        queue: Queue,
+        reason: EvictionReason,
+        evicted: &mut Vec<K>,
+    ) -> Option<()> {
+        let first = self.queues.first(queue as usize)?;
+        if self.was_asked(first) {
+            self.queues.shift(first, queue as usize);
+        } else {
+            self.evict(first, reason, evicted);
+        }
+        Some(())
+    }
+
+    /// Evicts something, or finds that it has to stay: then there is something else to evict.
+    fn evict_media(&mut self, now_ms: u64, evicted: &mut Vec<K>) -> Option<()> {
+        if let Some(first) = self.queues.first(Queue::Departed as usize) {
+            self.evict(first, EvictionReason::Departed, evicted);
+            return Some(());
+        }
+        let once = self.queues.first(Queue::Probation as usize);
+        let is_full = self.bytes_of(&[Queue::Probation]) > self.bytes_max / PROBATION_PART;
+        let others = self.bytes_of(&[Queue::Live, Queue::OnDemand]) > 0;
+        if let Some(once) = once.filter(|_| is_full || !others) {
+            self.end_probation(once, now_ms, evicted);
+            return Some(());
+        }
+        let live = self.least_wanted(now_ms);
+        let on_demand = self.queues.first(Queue::OnDemand as usize);
+        if let Some(oldest) = on_demand {
+            let since_ms = self.queues.get(oldest)?.since_ms;
+            if self.was_asked(oldest) {
+                self.queues.get_mut(oldest)?.since_ms = now_ms;
+                self.queues.shift(oldest, Queue::OnDemand as usize);
+                return Some(());
+            }
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let round = now_ms.saturating_sub(since_ms).max(1) as f32 / 1000.0;
+            if live.is_none_or(|(rate, _)| UNASKED / round <= rate) {
+                self.evict(oldest, EvictionReason::OnDemand, evicted);
+                return Some(());
+            }
+        }
+        if let Some((_, least)) = live {
+            self.evict(least, EvictionReason::Live, evicted);
+            return Some(());
+        }
+        self.evict_oldest(Queue::Markers, EvictionReason::Marker, evicted)
+    }
+
+    /// What was asked for again stays; the rest goes, and is remembered for a while.
+    fn end_probation(&mut self, id: NodeId, now_ms: u64, evicted: &mut Vec<K>) {
+        if self.was_asked(id) {
+            if let Some(node) = self.queues.get_mut(id) {
+                node.since_ms = now_ms;
+            }
+            self.queues.shift(id, Queue::OnDemand as usize);
+            return;
+        }
+        if let Some(node) = self.queues.get(id) {
+            let len = self.queues.len(Queue::OnDemand as usize) + self.live.len();
+            self.ghosts
+                .remember(node.name, len + self.queues.len(Queue::Probation as usize));
+        }
+        self.evict(id, EvictionReason::OneOff, evicted);
+    }
+
+    /// The least wanted of some live segments, and how often it is asked for in a second.
+    fn least_wanted(&mut self, now_ms: u64) -> Option<(f32, NodeId)> {
+        let mut least: Option<(f32, NodeId)> = None;
+        for _ in 0..DRAWN.min(self.live.len() * 2) {
+            let drawn = self.live[self.rng.usize(..self.live.len())];
+            let Some(node) = self.queues.get(drawn) else {
+                continue;
+            };
+            let (rendition, number, _) = node.live?;
+            let segment = (rendition, number);
+            let rate = self.renditions.rate(segment, &node.hits, now_ms);
+            if least.is_none_or(|(lowest, _)| rate < lowest) {
+                least = Some((rate, drawn));
+            }
+        }
+        least
+    }
+
+    fn was_asked(&self, id: NodeId) -> bool {
+        let node = self.queues.get(id);
+        node.is_some_and(|node| node.hits.take() > 0.0)
+    }
+
+    fn evict(&mut self, id: NodeId, reason: EvictionReason, evicted: &mut Vec<K>) {
+        if let Some(node) = self.take(id) {
+            self.evictions[reason as usize] += 1;
+            evicted.push(node.key);
+        }
+    }
+}

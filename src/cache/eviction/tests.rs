@@ -1,0 +1,316 @@
+//! What is evicted first, what never, and that the bound always holds.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const KIB: u64 = 1024;
+
+/// A store of KiB objects with numbers for keys.
+struct Shelf {
+    policy: Policy<u64>,
+    held: HashMap<u64, (NodeId, Arc<HitCounter>)>,
+    now_ms: u64,
+}
+
+impl Shelf {
+    fn of(bytes_max: u64) -> Shelf {
+        Shelf {
+            policy: Policy::new(bytes_max, false),
+            held: HashMap::new(),
+            now_ms: 0,
+        }
+    }
+
+    fn store(&mut self, key: u64, class: ObjectClass) -> bool {
+        self.store_large(key, class, KIB, None)
+    }
+
+    fn store_large(
+        &mut self,
+        key: u64,
+        class: ObjectClass,
+        bytes: u64,
+        marker: Option<u64>,
+    ) -> bool {
+        self.now_ms += 10;
+        let hits = Arc::new(HitCounter::default());
+        let candidate = Candidate {
+            key,
+            name: marker.unwrap_or(key),
+            bytes,
+            class,
+            hits: Arc::clone(&hits),
+            requests: 1,
+            marker: marker.and_then(|marker| Some(self.held.get(&marker)?.0)),
+        };
+        let replaces = self.held.remove(&key).map(|(id, _)| id);
+        let mut evicted = Vec::new();
+        let id = self
+            .policy
+            .insert(candidate, replaces, self.now_ms, &mut evicted);
+        for key in evicted {
+            assert!(self.held.remove(&key).is_some(), "evicted what is not held");
+        }
+        self.held.extend(id.map(|id| (key, (id, hits))));
+        id.is_some()
+    }
+
+    fn ask(&self, key: u64) -> bool {
+        let held = self.held.get(&key);
+        held.inspect(|(_, hits)| hits.add()).is_some()
+    }
+
+    fn holds(&self, key: u64) -> bool {
+        self.held.contains_key(&key)
+    }
+
+    fn advance(&mut self, rendition: u64) {
+        self.now_ms += 1000;
+        let advance = Advance {
+            rendition,
+            segments: 1,
+            listed: 6,
+            period_ms: 1000,
+        };
+        self.policy.advance(advance, self.now_ms);
+    }
+
+    fn evictions(&self, reason: EvictionReason) -> u64 {
+        let all = self.policy.evictions();
+        all.iter()
+            .find(|(one, _)| *one == reason)
+            .map_or(0, |(_, count)| *count)
+    }
+}
+
+fn live(rendition: u64) -> ObjectClass {
+    ObjectClass::Live(LivePosition {
+        rendition,
+        behind: 0,
+    })
+}
+
+#[test]
+fn departed_segments_go_first_however_popular_they_were() {
+    let mut shelf = Shelf::of(20 * KIB);
+    (0..8).for_each(|key| assert!(shelf.store(key, live(1))));
+    (0..1000).for_each(|_| assert!(shelf.ask(3)));
+    shelf.policy.depart(3);
+    shelf.policy.depart(5);
+    (8..30).for_each(|key| assert!(shelf.store(key, live(1))));
+    assert!(!shelf.holds(3) && !shelf.holds(5));
+    assert_eq!(shelf.evictions(EvictionReason::Departed), 2);
+}
+
+#[test]
+fn stores_a_live_segment_whatever_fills_memory() {
+    let mut shelf = Shelf::of(64 * KIB);
+    for key in 0..200 {
+        shelf.store(key, ObjectClass::OnDemand);
+        (0..9).for_each(|_| {
+            let _ = shelf.ask(key);
+        });
+    }
+    for key in 200..400 {
+        assert!(shelf.store(key, live(7)), "refused {key}");
+        assert!(shelf.ask(key));
+    }
+}
+
+#[test]
+fn keeps_the_audience_of_the_larger_rendition() {
+    let mut shelf = Shelf::of(8 * KIB);
+    let mut hits = [0, 0];
+    for number in 0..200_u64 {
+        for rendition in 0..5 {
+            let key = number * 10 + rendition;
+            shelf.advance(rendition);
+            shelf.store(key, live(rendition));
+        }
+        // Two segments' time later, fifty ask for the first rendition's, and one for another one's.
+        let earlier = number.saturating_sub(2) * 10;
+        let behind = number.min(2);
+        for (audience, rendition, viewers) in [(0, 0, 50), (1, 4, 1)] {
+            for _ in 0..viewers {
+                if shelf.ask(earlier + rendition) {
+                    hits[audience] += 1;
+                } else {
+                    let position = LivePosition { rendition, behind };
+                    shelf.store(earlier + rendition, ObjectClass::Live(position));
+                }
+            }
+        }
+    }
+    assert!(hits[0] > 180 * 50, "{hits:?}");
+    assert!(hits[1] < 150, "{hits:?}");
+}
+
+#[test]
+fn ten_thousand_one_off_urls_displace_nothing_that_was_asked_for_twice() {
+    let mut shelf = Shelf::of(128 * KIB);
+    for key in 0..100 {
+        shelf.store(
+            key,
+            if key % 2 == 0 {
+                ObjectClass::OnDemand
+            } else {
+                live(1)
+            },
+        );
+        shelf.ask(key);
+    }
+    (1000..11_000).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
+    let lost = (0..100).filter(|key| !shelf.holds(*key)).count();
+    assert_eq!(lost, 0);
+    assert!(shelf.evictions(EvictionReason::OneOff) > 9000);
+}
+
+#[test]
+fn errors_displace_errors_only() {
+    let mut shelf = Shelf::of(64 * KIB);
+    (0..50).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
+    (100..10_000).for_each(|key| assert!(shelf.store(key, ObjectClass::Error)));
+    assert!((0..50).all(|key| shelf.holds(key)));
+    assert_eq!(
+        shelf.held.len(),
+        52,
+        "a thirty-second of memory is for errors"
+    );
+}
+
+#[test]
+fn media_displace_no_manifest_and_manifests_take_a_quarter() {
+    let mut shelf = Shelf::of(64 * KIB);
+    (0..10).for_each(|key| assert!(shelf.store(key, ObjectClass::Manifest)));
+    (100..1000).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
+    assert!((0..10).all(|key| shelf.holds(key)));
+    (0..10).for_each(|key| assert!(shelf.ask(key)));
+    (2000..5000).for_each(|key| assert!(shelf.store(key, ObjectClass::Manifest)));
+    assert!(
+        (0..10).all(|key| shelf.holds(key)),
+        "they were asked for again"
+    );
+    assert_eq!(shelf.held.keys().filter(|key| **key >= 2000).count(), 5);
+}
+
+#[test]
+fn a_new_version_takes_the_place_of_the_one_before() {
+    let mut shelf = Shelf::of(64 * KIB);
+    shelf.store(1, ObjectClass::Manifest);
+    shelf.ask(1);
+    shelf.store(1, ObjectClass::Manifest);
+    (2000..5000).for_each(|key| assert!(shelf.store(key, ObjectClass::Manifest)));
+    assert!(
+        shelf.holds(1),
+        "its versions were asked for again and again"
+    );
+    assert!(!shelf.store_large(1, ObjectClass::Manifest, 65 * KIB, None));
+    assert_eq!(shelf.policy.len(), shelf.held.len() as u64);
+}
+
+#[test]
+fn a_marker_stays_as_long_as_its_variants() {
+    let mut shelf = Shelf::of(64 * KIB);
+    shelf.store(1, ObjectClass::Marker);
+    assert!(shelf.store_large(2, live(1), KIB, Some(1)));
+    (100..200).for_each(|key| assert!(shelf.store(key, ObjectClass::Marker)));
+    assert!(shelf.holds(1) && !shelf.holds(100));
+    (1000..1100).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
+    assert!(shelf.holds(1) && shelf.holds(2));
+    // Without the marker nobody finds the variant.
+    let (marker, _) = shelf.held.remove(&1).unwrap();
+    shelf.policy.remove(marker);
+    assert!(shelf.policy.has_departed(shelf.held[&2].0));
+}
+
+#[test]
+fn variants_depart_with_the_name_that_is_listed() {
+    let mut shelf = Shelf::of(64 * KIB);
+    shelf.store(1, ObjectClass::Marker);
+    shelf.store_large(2, live(1), KIB, Some(1));
+    shelf.store_large(3, live(1), KIB, Some(1));
+    shelf.policy.depart(1);
+    assert!(
+        [2, 3]
+            .iter()
+            .all(|key| shelf.policy.has_departed(shelf.held[key].0))
+    );
+}
+
+/// Something that may happen to a key.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Store(ObjectClass, u64),
+    Variant(u64),
+    Ask,
+    Depart,
+    Remove,
+    Advance,
+}
+
+fn step() -> impl Strategy<Value = (u64, Step)> {
+    let position =
+        (0..4_u64, 0..40_u64).prop_map(|(rendition, behind)| LivePosition { rendition, behind });
+    let class = prop_oneof![
+        Just(ObjectClass::Error),
+        Just(ObjectClass::Manifest),
+        Just(ObjectClass::Marker),
+        Just(ObjectClass::OnDemand),
+        position.prop_map(ObjectClass::Live),
+    ];
+    let step = prop_oneof![
+        4 => (class, 1..20 * KIB).prop_map(|(class, bytes)| Step::Store(class, bytes)),
+        1 => (1..5 * KIB).prop_map(Step::Variant),
+        3 => Just(Step::Ask),
+        1 => Just(Step::Depart),
+        1 => Just(Step::Remove),
+        1 => Just(Step::Advance),
+    ];
+    (0..30_u64, step)
+}
+
+proptest! {
+    /// Whatever happens: the bound holds, what is counted is what is held, and a live segment that fits is
+    /// stored.
+    #[test]
+    fn counts_what_is_held_and_never_more_than_the_bound(
+        steps in proptest::collection::vec(step(), 1..300)
+    ) {
+        const MAX: u64 = 64 * KIB;
+        let mut shelf = Shelf::of(MAX);
+        for (key, step) in steps {
+            match step {
+                Step::Store(class, bytes) => {
+                    let stored = shelf.store_large(key, class, bytes, None);
+                    let fits = bytes <= MAX / 2;
+                    prop_assert!(stored || !fits || class == ObjectClass::Error);
+                }
+                Step::Variant(bytes) => {
+                    shelf.store_large(100 + key, ObjectClass::OnDemand, bytes, Some(key));
+                }
+                Step::Ask => {
+            let _ = shelf.ask(key);
+        },
+                Step::Depart => shelf.policy.depart(key),
+                Step::Advance => shelf.advance(key % 4),
+                Step::Remove => {
+                    if let Some((id, _)) = shelf.held.remove(&key) {
+                        shelf.policy.remove(id);
+                        // Twice is once.
+                        shelf.policy.remove(id);
+                    }
+                }
+            }
+            prop_assert!(shelf.policy.bytes() <= MAX);
+            prop_assert_eq!(shelf.policy.len(), shelf.held.len() as u64);
+            let live = shelf.policy.live.len();
+            prop_assert_eq!(live, shelf.policy.queues.len(Queue::Live as usize));
+        }
+        for (id, _) in shelf.held.values() {
+            shelf.policy.remove(*id);
+        }
+        prop_assert_eq!((shelf.policy.bytes(), shelf.policy.len()), (0, 0));
+        prop_assert!(shelf.policy.listed.is_empty());
+    }
+}

@@ -1,0 +1,356 @@
+//! Which segments does a live manifest list, and which did it list a moment ago? The cache is told both: how
+//! far a segment is from the live edge says how much it is wanted, and one that no live manifest lists any
+//! more is the first to leave memory.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::watch::{UNASKED_SEGMENTS, Watch};
+use crate::cache::eviction::{Advance, LivePosition};
+use crate::media::{Listed, Manifest};
+use crate::policy::Rules;
+use crate::policy::access::Entry;
+
+/// So many segments of one manifest are remembered; of what was listed before, nobody says that it departs.
+const REMEMBERED_MAX: usize = 4096;
+/// Parts are listed for three target durations after their segment is whole (RFC 8216bis §4.4.4.9); which of
+/// them still are is not read.
+const PART_SEGMENTS: u64 = 3;
+
+/// Of segments that no list names, viewers are taken to ask for so many.
+const CLOCK_LISTED: u64 = 8;
+
+/// Which of a manifest's renditions, and whether it is its parts that are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Rendition {
+    /// HLS: the only one. DASH: one of those whose timeline is listed.
+    Segments(usize),
+    Parts,
+    /// DASH: one of those whose segments are told by the clock.
+    Template(usize),
+}
+
+struct Segment {
+    rendition: u64,
+    is_part: bool,
+    sequence: u64,
+    uri: u64,
+    /// The fingerprint of its key.
+    name: u64,
+}
+
+/// What a manifest lists.
+#[derive(Default)]
+pub(super) struct Window {
+    segments: VecDeque<Segment>,
+    /// What was listed by a generation that has ended.
+    outdated: Vec<u64>,
+    hasher: ahash::RandomState,
+}
+
+/// What changed with a version.
+#[derive(Default)]
+pub(in crate::shield) struct Slide {
+    pub(in crate::shield) advances: Vec<Advance>,
+    /// Fingerprints of the keys that this manifest does not list any more.
+    pub(in crate::shield) departed: Vec<u64>,
+}
+
+impl Window {
+    /// Takes a version. `segment`: how long its segments are.
+    pub(super) fn slide(
+        &mut self,
+        (entry, rules): (&Entry, &Rules),
+        Manifest { facts, listing }: &Manifest,
+        segment: Duration,
+    ) -> Slide {
+        let is_first = self.segments.is_empty();
+        let edge = facts.edge.as_ref();
+        let part = facts.part_target.unwrap_or(segment);
+        let segments = listing.segments.iter().map(|listed| (listed, false));
+        let parts = listing.parts.iter().map(|listed| (listed, true));
+        let mut versions = HashSet::new();
+        let mut oldest: HashMap<u64, u64> = HashMap::new();
+        let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
+        let known: HashSet<(u64, u64)> = self.segments.iter().map(Segment::listed).collect();
+        for (listed, is_part) in segments.chain(parts).filter(|(one, _)| one.range.is_none()) {
+            let rendition = self.rendition(listed, is_part);
+            let uri = self.hasher.hash_one(&listed.uri);
+            versions.insert((rendition, uri));
+            let oldest = oldest.entry(rendition).or_insert(listed.sequence);
+            *oldest = listed.sequence.min(*oldest);
+            if known.contains(&(rendition, uri)) {
+                continue;
+            }
+            let Some(sibling) = entry.sibling(rules, &listed.uri) else {
+                continue;
+            };
+            let period = if is_part { part } else { segment };
+            new.entry(rendition).or_insert((0, period)).0 += 1;
+            self.segments.push_back(Segment {
+                rendition,
+                is_part,
+                sequence: listed.sequence,
+                uri,
+                name: sibling.key.fingerprint(),
+            });
+        }
+        let mut departed = std::mem::take(&mut self.outdated);
+        self.segments.retain(|segment| {
+            let left = match edge {
+                _ if versions.contains(&segment.listed()) => false,
+                Some(edge) if segment.is_part => segment.sequence + PART_SEGMENTS <= edge.last,
+                // Of a long window only the end is listed here.
+                Some(edge) => {
+                    segment.sequence < edge.first
+                        || oldest
+                            .get(&segment.rendition)
+                            .is_some_and(|oldest| segment.sequence >= *oldest)
+                }
+                None => true,
+            };
+            departed.extend(left.then_some(segment.name));
+            !left
+        });
+        while self.segments.len() > REMEMBERED_MAX {
+            self.segments.pop_front();
+        }
+        let advances = new.into_iter().map(|(rendition, (count, period))| Advance {
+            rendition,
+            // What was listed before anybody looked says nothing of how fast the rendition goes on.
+            segments: if is_first { 0 } else { count },
+            listed: self.listed_of(rendition),
+            period_ms: millis(period),
+        });
+        let advances = advances.collect();
+        // The same name may be listed under another number.
+        departed.retain(|name| self.segments.iter().all(|segment| segment.name != *name));
+        Slide { advances, departed }
+    }
+
+    /// A new generation begins: nothing that was listed is any more, as the next version will say.
+    pub(super) fn clear(&mut self) {
+        let all = self.segments.drain(..);
+        self.outdated.extend(all.map(|segment| segment.name));
+    }
+
+    /// Where a segment is, by the fingerprint of its key.
+    pub(super) fn position(&self, name: u64) -> Option<LivePosition> {
+        let of = self.segments.iter().rev();
+        let mut newer = HashMap::<u64, u64>::new();
+        for segment in of {
+            let behind = newer.entry(segment.rendition).or_default();
+            if segment.name == name {
+                return Some(LivePosition {
+                    rendition: segment.rendition,
+                    behind: *behind,
+                });
+            }
+            *behind += 1;
+        }
+        None
+    }
+
+    /// Where a part is that is announced.
+    pub(super) fn next_part(&self) -> LivePosition {
+        LivePosition {
+            rendition: self.hasher.hash_one(Rendition::Parts),
+            behind: 0,
+        }
+    }
+
+    /// Where a segment of an MPD is that the clock tells.
+    pub(super) fn by_clock(&self, template: usize, behind: u64) -> LivePosition {
+        LivePosition {
+            rendition: self.hasher.hash_one(Rendition::Template(template)),
+            behind,
+        }
+    }
+
+    /// Of the others' departed segments, those that this one lists too.
+    pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
+        if departed.is_empty() {
+            return;
+        }
+        let own: HashSet<u64> = self.segments.iter().map(|segment| segment.name).collect();
+        departed.retain(|name| !own.contains(name));
+    }
+
+    fn rendition(&self, listed: &Listed, is_part: bool) -> u64 {
+        self.hasher.hash_one(if is_part {
+            Rendition::Parts
+        } else {
+            Rendition::Segments(listed.lane)
+        })
+    }
+
+    fn listed_of(&self, rendition: u64) -> u64 {
+        let of = self.segments.iter();
+        of.filter(|segment| segment.rendition == rendition).count() as u64
+    }
+}
+
+impl Segment {
+    /// What identifies it in a version.
+    fn listed(&self) -> (u64, u64) {
+        (self.rendition, self.uri)
+    }
+}
+
+impl Watch {
+    /// Somebody watches it, or did so a moment ago.
+    pub(super) fn is_followed(&self, now: Instant) -> bool {
+        let patience = self.course.lock().segment * UNASKED_SEGMENTS;
+        let unasked = self.attention.unasked_for(now);
+        self.attention.is_tended() || unasked.is_some_and(|unasked| unasked < patience)
+    }
+
+    /// Where something is that it lists, or announces, while it is live.
+    pub(super) fn position(
+        &self,
+        rules: &Rules,
+        entry: &Entry,
+        now: SystemTime,
+    ) -> Option<LivePosition> {
+        let course = self.course.lock();
+        if course.ended {
+            return None;
+        }
+        let is_announced = |(one, whole): &(Entry, bool)| *whole && one.key == entry.key;
+        let announced = || {
+            let is_announced = course.announced.iter().any(is_announced);
+            is_announced.then(|| course.window.next_part())
+        };
+        let by_clock = || {
+            let (template, behind) = course.lanes.place(rules, &self.entry, entry, now)?;
+            Some(course.window.by_clock(template, behind))
+        };
+        let listed = course.window.position(entry.key.fingerprint());
+        listed.or_else(announced).or_else(by_clock)
+    }
+
+    /// How far those of its representations are that the clock tells of.
+    pub(super) fn by_clock(&self, template: usize) -> Advance {
+        let course = self.course.lock();
+        Advance {
+            rendition: course.window.by_clock(template, 0).rendition,
+            segments: 1,
+            listed: CLOCK_LISTED,
+            period_ms: millis(course.segment),
+        }
+    }
+
+    /// Of the departed segments of another manifest, those go that this one lists too.
+    pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
+        self.course.lock().window.keeps(departed);
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::media::{Kind, read_manifest};
+    use crate::policy::Route;
+
+    fn rules() -> Rules {
+        Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        }
+    }
+
+    fn slide(window: &mut Window, text: &str) -> Slide {
+        let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
+        let rules = rules();
+        let entry = Entry::asked(&rules, "a", "/live/a.m3u8");
+        window.slide((&entry, &rules), &manifest, Duration::from_secs(4))
+    }
+
+    fn playlist(first: u64, count: u64) -> String {
+        let head = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{first}\n");
+        let segments = (first..first + count).map(|number| format!("#EXTINF:4,\n{number}.ts\n"));
+        head + &segments.collect::<String>()
+    }
+
+    fn name(path: &'static str) -> u64 {
+        Entry::asked(&rules(), "a", path).key.fingerprint()
+    }
+
+    fn numbered(number: u64) -> u64 {
+        Entry::asked(&rules(), "a", format!("/live/{number}.ts").leak())
+            .key
+            .fingerprint()
+    }
+
+    #[test]
+    fn what_is_not_listed_any_more_departs_and_the_rest_moves_on() {
+        let mut window = Window::default();
+        let first = slide(&mut window, &playlist(1, 3));
+        assert!(first.departed.is_empty());
+        assert_eq!(first.advances[0].segments, 0, "nobody knows since when");
+        assert_eq!(window.position(numbered(1)).unwrap().behind, 2);
+        let second = slide(&mut window, &playlist(2, 3));
+        assert_eq!(second.departed, [numbered(1)]);
+        assert_eq!(second.advances[0].segments, 1);
+        assert_eq!(second.advances[0].period_ms, 4000);
+        assert_eq!(window.position(numbered(1)), None);
+        assert_eq!(window.position(numbered(4)).unwrap().behind, 0);
+        assert!(slide(&mut window, &playlist(2, 3)).advances.is_empty());
+        window.clear();
+        let anew = slide(&mut window, &playlist(3, 3));
+        assert_eq!(anew.departed, [numbered(2)]);
+    }
+
+    #[test]
+    fn a_long_window_departs_at_its_start_only() {
+        let mut window = Window::default();
+        slide(&mut window, &playlist(1, 64));
+        for last in 65..=200 {
+            assert!(slide(&mut window, &playlist(1, last)).departed.is_empty());
+        }
+        let position = window.position(numbered(2)).unwrap();
+        assert_eq!(position.behind, 198);
+        let left = slide(&mut window, &playlist(11, 190)).departed;
+        assert_eq!(left.len(), 10);
+    }
+
+    #[test]
+    fn what_another_manifest_lists_stays() {
+        let mut other = Window::default();
+        slide(&mut other, &playlist(2, 3));
+        let mut departed = vec![numbered(1), numbered(2)];
+        other.keeps(&mut departed);
+        assert_eq!(departed, [numbered(1)]);
+    }
+
+    #[test]
+    fn names_that_are_signed_anew_depart_with_the_version() {
+        let mut window = Window::default();
+        slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?a"));
+        let left = slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?b")).departed;
+        assert_eq!(left.len(), 3);
+    }
+
+    #[test]
+    fn parts_depart_some_segments_after_the_live_edge() {
+        let mut window = Window::default();
+        let parts = |last: u64| {
+            let part = format!("#EXT-X-PART:DURATION=1,URI=\"{}.0.ts\"\n", last + 1);
+            let head = "#EXTM3U\n#EXT-X-PART-INF:PART-TARGET=1\n";
+            playlist(last - 3, 4).replace("#EXTM3U\n", head) + &part
+        };
+        slide(&mut window, &parts(10));
+        let part = name("/live/11.0.ts");
+        assert_eq!(window.position(part), Some(window.next_part()));
+        for last in 11..14 {
+            assert!(!slide(&mut window, &parts(last)).departed.contains(&part));
+        }
+        assert!(slide(&mut window, &parts(14)).departed.contains(&part));
+    }
+}

@@ -1,0 +1,319 @@
+//! Everybody who asks: players of live streams, and in the storm all the others.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use seawall::demo::{Broadcast, Form, Place, Player, Rendition, Sight};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::STREAMS;
+use crate::book::{Book, Class, End};
+use crate::download;
+use crate::library::{self, Library};
+use crate::program::Program;
+use crate::streams::{Stream, Streams};
+
+/// 200 viewers, of whom 20 are slow.
+const PLAYERS: usize = 180;
+const SLOW_VIEWERS: usize = 20;
+const SLOW_BYTES_PER_SECOND: u64 = 4 << 10;
+/// Downloads of what may not be stored.
+const DOWNLOADS: usize = 20;
+const DOWNLOAD_BYTES_PER_SECOND: u64 = 1 << 20;
+/// Viewers of the catalogue, and how long each pauses.
+const CATALOGUE_VIEWERS: usize = 10;
+const BROWSE: Duration = Duration::from_millis(100);
+/// Between two requests for the huge manifest, and between two purges.
+const HUGE_PAUSE: Duration = Duration::from_secs(3);
+const PURGE_PAUSE: Duration = Duration::from_secs(5);
+/// Of so many media one is compared with what the packager made.
+const COMPARED_EVERY: u64 = 7;
+
+/// All of them. Dropping it sends them home.
+pub struct Audience {
+    doors: Vec<SocketAddr>,
+    admin: SocketAddr,
+    streams: Vec<Arc<Stream>>,
+    files: u64,
+    huge: Bytes,
+    book: Book,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Audience {
+    pub fn new(program: &Program, streams: &Streams, library: &Library, book: &Book) -> Audience {
+        Audience {
+            doors: (0..=STREAMS).map(|number| program.door(number)).collect(),
+            admin: program.admin,
+            streams: streams.iter().cloned().collect(),
+            files: library.files,
+            huge: library.huge.clone(),
+            book: book.clone(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Everybody goes home.
+    pub async fn leave(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
+    }
+
+    /// The live audience comes, some at each stream.
+    pub fn watch_live(&self) {
+        for number in 0..PLAYERS {
+            let place = number % self.streams.len();
+            let stream = Arc::clone(&self.streams[place]);
+            let renditions: Vec<_> = Rendition::ALL
+                .into_iter()
+                .filter(|one| stream.form.has(*one))
+                .collect();
+            let rendition = renditions[number / self.streams.len() % renditions.len()];
+            let (door, book) = (self.doors[place], self.book.clone());
+            self.tasks.lock().spawn(async move {
+                sleep(Duration::from_millis(10) * number as u32).await;
+                let player = Player {
+                    door,
+                    form: stream.form,
+                    rendition,
+                    clock: stream.clock.clone(),
+                    told: Arc::new(move |sight| note(&book, &stream, sight)),
+                };
+                player.watch().await;
+            });
+        }
+    }
+
+    /// All the others come.
+    pub fn storm(&self) {
+        let door = self.doors[STREAMS];
+        let mut tasks = self.tasks.lock();
+        for number in 0..CATALOGUE_VIEWERS {
+            tasks.spawn(browse(door, self.files, number as u64, self.book.clone()));
+        }
+        for number in 0..SLOW_VIEWERS {
+            tasks.spawn(dawdle(door, self.files, number as u64, self.book.clone()));
+        }
+        for number in 0..DOWNLOADS {
+            tasks.spawn(pass(door, number, self.book.clone()));
+        }
+        tasks.spawn(huge(door, self.huge.clone(), self.book.clone()));
+        tasks.spawn(purge(
+            self.admin,
+            self.doors.clone(),
+            self.streams.clone(),
+            self.files,
+            self.book.clone(),
+        ));
+    }
+}
+
+/// Writes down what a player saw.
+fn note(book: &Book, stream: &Stream, sight: &Sight) {
+    let troubled = stream.is_troubled.load(Ordering::Relaxed);
+    let class = if troubled {
+        Class::Troubled
+    } else {
+        Class::Live
+    };
+    let waited = sight.answered.saturating_sub(sight.asked);
+    let end = match &sight.answer {
+        None => End::Bad(format!(
+            "{}: no whole answer after {waited:?}",
+            sight.place.path()
+        )),
+        Some((status, body)) if *status == 200 => {
+            let expected = compared(stream, sight.place);
+            if expected.is_none_or(|expected| expected == *body) {
+                End::Good
+            } else {
+                End::Bad(format!(
+                    "{}: other bytes than the packager's",
+                    sight.place.path()
+                ))
+            }
+        }
+        Some((status, _)) => End::Bad(format!("{}: {status} after {waited:?}", sight.place.path())),
+    };
+    // What the origin holds back, or makes while it is read, is waited for by intent.
+    let counts = !stream.form.is_low_latency_hls() && !stream.form.grows();
+    book.note(class, end, counts.then_some(waited));
+}
+
+/// What the packager made of some media.
+fn compared(stream: &Stream, place: Place) -> Option<Bytes> {
+    let broadcast: &Broadcast = &stream.broadcast;
+    match place {
+        Place::Segment(form, rendition, name) => {
+            let segment = match form {
+                Form::Timeline => broadcast.segment_at(rendition, name)?,
+                _ => name,
+            };
+            let wanted = segment.is_multiple_of(COMPARED_EVERY);
+            wanted.then(|| match form {
+                Form::Ts => broadcast.ts_segment(rendition, segment),
+                _ => broadcast.segment(rendition, segment),
+            })
+        }
+        Place::Part(_, rendition, segment, part) if segment.is_multiple_of(COMPARED_EVERY) => {
+            Some(broadcast.part(rendition, segment, part))
+        }
+        _ => None,
+    }
+}
+
+/// Is this piece what lies there in the file?
+fn is_of_file(file: u64, length: u64) -> impl FnMut(u64, &[u8]) -> bool {
+    move |offset, piece| {
+        let mut at = offset;
+        let end = offset + piece.len() as u64;
+        while at < end {
+            let block = library::block(file, at, length);
+            let some = block.len().min((end - at) as usize);
+            let from = (at - offset) as usize;
+            if piece[from..from + some] != block[..some] {
+                return false;
+            }
+            at += some as u64;
+        }
+        true
+    }
+}
+
+/// How a download of so many bytes ended. The library breaks off now and then, and then this may end
+/// short, as long as that is seen.
+fn end_of(
+    answer: std::io::Result<download::Answer>,
+    length: u64,
+    is_slow: bool,
+) -> (End, Option<Duration>) {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(why) => return (End::Bad(format!("no answer: {why}")), None),
+    };
+    let waited = Some(answer.waited);
+    let end = match answer.status {
+        200 if !answer.is_right => End::Bad("other bytes than the origin's".to_owned()),
+        200 if answer.promised != Some(length) => {
+            End::Bad(format!("{:?} bytes promised", answer.promised))
+        }
+        200 if answer.received == length => End::Good,
+        200 if answer.ended_cleanly() => End::Bad(format!(
+            "{} of {length} bytes ended cleanly",
+            answer.received
+        )),
+        200 if is_slow => End::TooSlow,
+        200 | 502 => End::OriginsFault,
+        status => End::Bad(format!("status {status} after {:?}", answer.waited)),
+    };
+    (end, waited)
+}
+
+/// Asks for one file after another; the first ones most.
+async fn browse(door: SocketAddr, files: u64, seed: u64, book: Book) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    loop {
+        let file = (files as f64).powf(random.f64()) as u64 % files;
+        let length = library::file_bytes(file);
+        let lines = format!("GET /vod/{file}.mp4 HTTP/1.1");
+        let answer = download::get(door, &lines, None, is_of_file(file, length)).await;
+        let (end, waited) = end_of(answer, length, false);
+        book.note(Class::OnDemand, end, waited);
+        sleep(BROWSE).await;
+    }
+}
+
+/// Reads one large file after another, slowly.
+async fn dawdle(door: SocketAddr, files: u64, seed: u64, book: Book) {
+    let mut random = fastrand::Rng::with_seed(1000 + seed);
+    loop {
+        let file = random.u64(..files);
+        let length = library::file_bytes(file);
+        let lines = format!("GET /vod/{file}.mp4 HTTP/1.1");
+        let rate = Some(SLOW_BYTES_PER_SECOND);
+        let answer = download::get(door, &lines, rate, is_of_file(file, length)).await;
+        let (end, _) = end_of(answer, length, true);
+        book.note(Class::Slow, end, None);
+        sleep(BROWSE).await;
+    }
+}
+
+/// Downloads what may not be stored, again and again.
+async fn pass(door: SocketAddr, number: usize, book: Book) {
+    let length = library::PASS_BYTES;
+    loop {
+        let lines = format!("GET /pass/{}.bin HTTP/1.1", number % 2);
+        let rate = Some(DOWNLOAD_BYTES_PER_SECOND);
+        let answer = download::get(door, &lines, rate, is_of_file(u64::MAX, length)).await;
+        let (end, _) = end_of(answer, length, false);
+        book.note(Class::Pass, end, None);
+        sleep(BROWSE).await;
+    }
+}
+
+/// Asks for the huge manifest, in every coding in turn.
+async fn huge(door: SocketAddr, text: Bytes, book: Book) {
+    for coding in ["br", "gzip", "zstd", "identity"].into_iter().cycle() {
+        let lines = format!("GET /vod/huge.m3u8 HTTP/1.1\r\nAccept-Encoding: {coding}");
+        let mut received = Vec::new();
+        let answer = download::get(door, &lines, None, |_, piece| {
+            received.extend_from_slice(piece);
+            true
+        });
+        let end = match answer.await {
+            Ok(answer) if answer.status == 200 && answer.ended_cleanly() => {
+                // Plain, or in the coding that was asked for; what begins as the text is all of it.
+                let plain = received.starts_with(b"#EXTM3U");
+                if plain && received != text {
+                    End::Bad(format!("{} bytes of the huge manifest", received.len()))
+                } else {
+                    End::Good
+                }
+            }
+            Ok(answer) => End::Bad(format!("status {}, {:?}", answer.status, answer.broken)),
+            Err(why) => End::Bad(format!("no answer: {why}")),
+        };
+        book.note(Class::Huge, end, None);
+        sleep(HUGE_PAUSE).await;
+    }
+}
+
+/// Purges files, and now and then a whole stream.
+async fn purge(
+    admin: SocketAddr,
+    doors: Vec<SocketAddr>,
+    streams: Vec<Arc<Stream>>,
+    files: u64,
+    book: Book,
+) {
+    let mut random = fastrand::Rng::with_seed(42);
+    for round in 1_u64.. {
+        let query = if round.is_multiple_of(10) {
+            // Only the first of every five has an origin in trouble.
+            let stream = random.usize(..streams.len()) / 5 * 5 + 1;
+            format!(
+                "stream=http://{}{}",
+                doors[stream],
+                streams[stream].form.entry()
+            )
+        } else {
+            let host = doors[streams.len()];
+            format!("url=http://{host}/vod/{}.mp4", random.u64(..files))
+        };
+        let lines = format!("POST /purge?{query} HTTP/1.1");
+        let answer = download::get(admin, &lines, None, |_, _| true);
+        let end = match answer.await {
+            // Not found: nothing of it was held.
+            Ok(answer) if matches!(answer.status, 200 | 404) => End::Good,
+            Ok(answer) => End::Bad(format!("{query}: status {}", answer.status)),
+            Err(why) => End::Bad(format!("{query}: {why}")),
+        };
+        book.note(Class::Purge, end, None);
+        sleep(PURGE_PAUSE).await;
+    }
+}

@@ -1,0 +1,185 @@
+//! What did viewers see? Counts and waits by class of viewer, before the storm and in it.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Players of streams whose origins are well.
+    Live,
+    /// Players of streams of which an origin lags or restarts.
+    Troubled,
+    /// Viewers of the on-demand catalogue.
+    OnDemand,
+    /// The same at 4 KB/s.
+    Slow,
+    /// Downloads of a file that may not be stored.
+    Pass,
+    /// Viewers of a manifest of 10 MB.
+    Huge,
+    /// Operators who purge.
+    Purge,
+}
+
+impl Class {
+    const ALL: [Class; 7] = [
+        Class::Live,
+        Class::Troubled,
+        Class::OnDemand,
+        Class::Slow,
+        Class::Pass,
+        Class::Huge,
+        Class::Purge,
+    ];
+}
+
+/// How one request ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// Whole, and the origin's bytes.
+    Good,
+    /// An error that the origin caused, and that the viewer could see.
+    OriginsFault,
+    /// The program cut a reader who is slower than it lets anybody be. The reader could see it.
+    TooSlow,
+    /// Anything else: a fault of the program.
+    Bad(String),
+}
+
+/// The longest list of faults that anybody reads.
+const FAULTS_MAX: usize = 12;
+/// Waits at the 99th hundredth below this say more of the machine than of the program.
+const TELLING: Duration = Duration::from_millis(10);
+/// So many waits make a 99th hundredth.
+const WAITS_MIN: usize = 5000;
+
+/// All of it. Its copies are the same book.
+#[derive(Clone, Default)]
+pub struct Book(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    storm: AtomicBool,
+    pages: Mutex<[Page; Class::ALL.len()]>,
+    seconds: Mutex<u64>,
+}
+
+#[derive(Default)]
+struct Page {
+    good: u64,
+    origins_fault: u64,
+    too_slow: u64,
+    bad: u64,
+    examples: Vec<String>,
+    calm: Vec<Duration>,
+    storm: Vec<Duration>,
+}
+
+impl Book {
+    pub fn storm_begins(&self) {
+        self.0.storm.store(true, Ordering::Relaxed);
+    }
+
+    /// A second has gone by.
+    pub fn tick(&self) {
+        *self.0.seconds.lock() += 1;
+    }
+
+    /// Writes down one request: how it ended, and how long its viewer waited where that counts.
+    pub fn note(&self, class: Class, end: End, waited: Option<Duration>) {
+        let mut pages = self.0.pages.lock();
+        let page = &mut pages[class as usize];
+        match end {
+            End::Good => page.good += 1,
+            End::OriginsFault => page.origins_fault += 1,
+            End::TooSlow => page.too_slow += 1,
+            End::Bad(why) => {
+                page.bad += 1;
+                if page.examples.len() < FAULTS_MAX {
+                    let second = *self.0.seconds.lock();
+                    page.examples
+                        .push(format!("{class:?}, second {second}: {why}"));
+                }
+            }
+        }
+        if let Some(waited) = waited {
+            if self.0.storm.load(Ordering::Relaxed) {
+                page.storm.push(waited);
+            } else {
+                page.calm.push(waited);
+            }
+        }
+    }
+
+    /// Everything that must not have happened.
+    pub fn faults(&self) -> Vec<String> {
+        let mut pages = self.0.pages.lock();
+        let mut faults = Vec::new();
+        for class in Class::ALL {
+            let page = &mut pages[class as usize];
+            if page.bad > 0 {
+                faults.push(format!("{class:?}: {} faults, such as", page.bad));
+                faults.append(&mut page.examples);
+            }
+            if page.good == 0 {
+                faults.push(format!("{class:?}: nobody got anything"));
+            }
+            let enough = page.calm.len().min(page.storm.len()) >= WAITS_MIN;
+            let (calm, storm) = (share(&mut page.calm, 0.99), share(&mut page.storm, 0.99));
+            if enough && storm > (calm * 2).max(TELLING) {
+                faults.push(format!(
+                    "{class:?}: the 99th hundredth waits {storm:?}, and {calm:?} before the storm"
+                ));
+            }
+        }
+        faults
+    }
+
+    /// What people want to see.
+    pub fn table(&self) -> String {
+        let mut pages = self.0.pages.lock();
+        let mut text = String::from(
+            "            good   origin's  too slow  bad  | calm p50, p99 ms | storm p50, p99 ms\n",
+        );
+        for class in Class::ALL {
+            let page = &mut pages[class as usize];
+            let mut ms = |which: bool, at| {
+                let waits = if which {
+                    &mut page.storm
+                } else {
+                    &mut page.calm
+                };
+                share(waits, at).as_secs_f64() * 1e3
+            };
+            let waits = [
+                ms(false, 0.5),
+                ms(false, 0.99),
+                ms(true, 0.5),
+                ms(true, 0.99),
+            ];
+            let [calm50, calm99, storm50, storm99] = waits;
+            let name = format!("{class:?}");
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "{name:9} {:7} {:10} {:9} {:4}  | {calm50:7.2} {calm99:8.2} | {storm50:7.2} {storm99:8.2}",
+                page.good, page.origins_fault, page.too_slow, page.bad,
+            );
+        }
+        text
+    }
+}
+
+/// The wait that this share of all does not exceed.
+fn share(waits: &mut [Duration], at: f64) -> Duration {
+    if waits.is_empty() {
+        return Duration::ZERO;
+    }
+    let place = ((waits.len() - 1) as f64 * at) as usize;
+    *waits.select_nth_unstable(place).1
+}

@@ -1,0 +1,91 @@
+//! The live origins: two for each stream, in step with each other, until some of them lag and restart.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use seawall::demo::{Broadcast, Clock, Form, Origin, Plan};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// How long the streams have been on the air: longer than any window.
+const ON_AIR: Duration = Duration::from_mins(5);
+/// Every so many streams one has an origin in trouble.
+const TROUBLED_EVERY: usize = 5;
+/// How long an origin lags, and by how much.
+const LAGS_FOR: Duration = Duration::from_secs(12);
+const LAGS_BY: Duration = Duration::from_secs(4);
+/// Between one stream's troubles and the next one's.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// All streams.
+pub struct Streams {
+    list: Vec<Arc<Stream>>,
+    tasks: parking_lot::Mutex<JoinSet<()>>,
+}
+
+/// One stream and its two origins.
+pub struct Stream {
+    pub form: Form,
+    pub clock: Clock,
+    pub broadcast: Broadcast,
+    /// One of its origins lags or has restarted, now or before.
+    pub is_troubled: AtomicBool,
+    origins: [Origin; 2],
+}
+
+impl Streams {
+    /// Starts them, in all forms in turn, each begun at another moment.
+    pub fn start(count: usize) -> std::io::Result<Streams> {
+        let stream = |number: usize| {
+            let form = Form::ALL[number % Form::ALL.len()];
+            let clock = Clock::real();
+            let begun = ON_AIR + Duration::from_millis(370) * number as u32;
+            let plan = Plan::from(clock.now().saturating_sub(begun)).segment_seconds(2);
+            let first = Origin::start(plan, clock.clone())?;
+            let second = first.twin(0)?;
+            Ok(Arc::new(Stream {
+                form,
+                clock,
+                broadcast: first.broadcast().clone(),
+                is_troubled: AtomicBool::new(false),
+                origins: [first, second],
+            }))
+        };
+        Ok(Streams {
+            list: (0..count).map(stream).collect::<std::io::Result<_>>()?,
+            tasks: parking_lot::Mutex::default(),
+        })
+    }
+
+    /// Their origins' URLs, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = [String; 2]> {
+        self.list
+            .iter()
+            .map(|stream| [stream.origins[0].url(), stream.origins[1].url()])
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Stream>> {
+        self.list.iter()
+    }
+
+    /// From now on the first origins of some streams lag for a while, one after another, and restart at last.
+    pub fn misbehave(&self) {
+        let troubled: Vec<_> = self.list.iter().step_by(TROUBLED_EVERY).cloned().collect();
+        self.tasks.lock().spawn(async move {
+            for round in 0_usize.. {
+                for stream in &troubled {
+                    stream.is_troubled.store(true, Ordering::Relaxed);
+                    let control = stream.origins[0].control();
+                    control.set(|faults| faults.late = LAGS_BY);
+                    sleep(LAGS_FOR).await;
+                    control.heal();
+                    if round == 0 {
+                        control.restart();
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        });
+    }
+}

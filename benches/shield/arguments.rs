@@ -10,6 +10,9 @@ use seawall::demo::Form;
 use crate::live::Programme;
 use crate::scenario::Scenario;
 
+/// Segments of a low-latency stream.
+pub const LOW_LATENCY_SEGMENT: Duration = Duration::from_secs(2);
+
 /// The command line, understood.
 pub struct Arguments {
     /// How often each scenario is run on each server.
@@ -36,7 +39,7 @@ impl Arguments {
     /// What is watched in a scenario with players.
     pub fn programme(&self, scenario: Scenario) -> Programme {
         let (form, segment) = match scenario {
-            Scenario::LowLatency => (Form::LowLatency, Duration::from_secs(2)),
+            Scenario::LowLatency => (Form::LowLatency, LOW_LATENCY_SEGMENT),
             _ => (Form::Cmaf, Duration::from_secs(4)),
         };
         Programme {

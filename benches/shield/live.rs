@@ -5,6 +5,7 @@
 
 mod alone;
 mod figures;
+mod full;
 mod low_latency;
 mod whole;
 
@@ -200,12 +201,18 @@ pub async fn compare(
         });
         println!("{name} has been watched");
     }
+    let full = match only {
+        None | Some("seawall") if !low_latency => {
+            full::watched_with_full_memory(stage, programme).await?
+        }
+        _ => String::new(),
+    };
     let told = if low_latency {
         low_latency::told(programme)
     } else {
         whole::told(programme)
     };
-    Ok(format!("{told}\n\n{}", table.text()))
+    Ok(format!("{told}\n\n{}\n{full}", table.text()))
 }
 
 async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Result<Option<Evening>> {
@@ -240,19 +247,8 @@ async fn watched(
 ) -> Evening {
     let clock = Clock::real();
     let notes = Notes::default();
-    let mut players = JoinSet::new();
+    let mut players = audience(server.plain, programme, &clock, &notes);
     let segment = programme.segment;
-    for number in 0..programme.players {
-        let rendition = Rendition::ALL[number % Rendition::ALL.len()];
-        let player = player(server.plain, programme.form, rendition, &clock, &notes);
-        // They come one after the other, within a segment's time.
-        let share = number as f64 / programme.players as f64;
-        let (clock, begins) = (clock.clone(), clock.now() + segment.mul_f64(share));
-        players.spawn(async move {
-            clock.until(begins).await;
-            player.watch().await;
-        });
-    }
 
     // From the middle of a segment to the middle of another.
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
@@ -275,6 +271,25 @@ async fn watched(
         twice: origin.map_or(0, |origin| origin.tally().duplicates().len()),
         cpu_seconds,
     }
+}
+
+/// Players who come one after the other, within a segment's time.
+fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes) -> JoinSet<()> {
+    let mut players = JoinSet::new();
+    for number in 0..programme.players {
+        let rendition = Rendition::ALL[number % Rendition::ALL.len()];
+        let player = player(door, programme.form, rendition, clock, notes);
+        let share = number as f64 / programme.players as f64;
+        let (clock, begins) = (
+            clock.clone(),
+            clock.now() + programme.segment.mul_f64(share),
+        );
+        players.spawn(async move {
+            clock.until(begins).await;
+            player.watch().await;
+        });
+    }
+    players
 }
 
 /// What players tell.

@@ -26,7 +26,7 @@ const FILE_BYTES: u64 = 256 << 10;
 const SIZES: u64 = 16;
 
 /// What may not be stored.
-pub const PASS_BYTES: u64 = 48 << 20;
+pub const PASS_BYTES: u64 = 16 << 20;
 /// The manifest's segments: 10 MB of text.
 const HUGE_SEGMENTS: usize = 290_000;
 /// One of so many answers from the catalogue breaks off at its half.

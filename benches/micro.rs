@@ -253,7 +253,7 @@ fn store(cache: &Cache, key: &Key) {
     };
     let head = Head {
         status: StatusCode::OK,
-        headers: player_headers(),
+        headers: player_headers().into(),
         kind: Kind::Segment,
         lifetime: Lifetime {
             fresh_for: Duration::from_hours(1),

@@ -4,6 +4,7 @@
 //! Knows no room of the server: it shows the pages it was given and passes purges on.
 
 pub mod explain;
+mod guard;
 mod office;
 pub mod origins;
 pub mod pages;
@@ -19,6 +20,9 @@ pub use office::serve;
 pub struct Settings {
     /// Its own address, never a viewer's listener. `None`: no admin server.
     pub listen: Option<SocketAddr>,
+    /// Domain names by which operators reach it, in lower case. Addresses, and names without a dot,
+    /// need not be listed.
+    pub hosts: Vec<String>,
 }
 
 /// Something that appends its metrics to a page in the Prometheus text format.
@@ -41,6 +45,8 @@ pub struct Workers {
 
 /// What is behind the counter.
 pub struct Desk {
+    /// Names that it answers to, see [`Settings::hosts`].
+    pub hosts: Vec<String>,
     /// What `/metrics` shows, in this order.
     pub pages: Vec<Page>,
     /// What `/status` shows.

@@ -19,6 +19,7 @@
 mod accept;
 mod certificates;
 mod connection;
+mod date;
 mod exchange;
 mod express;
 mod gauge;
@@ -30,6 +31,7 @@ mod stats;
 mod streams;
 mod tls;
 mod told;
+mod unix;
 mod upload;
 mod watch;
 

@@ -210,6 +210,7 @@ impl Origin {
                 additions: Additions { hosts },
                 signer,
                 deadlines: settings.deadlines,
+                shortage_lines: Mutex::default(),
             }),
         })
     }
@@ -252,8 +253,8 @@ impl Origin {
         host: Option<&HeaderValue>,
         avoided: Option<usize>,
     ) -> Option<Arc<str>> {
-        let seed = request::seed(target, host);
-        let site = self.desk.would_ask(seed, avoided)?;
+        let what = (request::seed(target, host), request::subject(target, host));
+        let site = self.desk.would_ask(what, avoided)?;
         Some(site.url())
     }
 

@@ -5,6 +5,7 @@ mod ask;
 mod body;
 mod coding;
 mod cors;
+mod effort;
 mod explain;
 mod fill;
 mod hint;

@@ -15,7 +15,7 @@ pub fn explanation(told: &Explanation) -> Value {
     let facts = told
         .held
         .as_ref()
-        .and_then(|held| held.object.head.facts.as_ref());
+        .and_then(|held| held.object.head.facts.as_deref());
     without_nulls(json!({
         "route": &*entry.route.name,
         "kind": told.kind.as_str(),

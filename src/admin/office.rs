@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Desk, Workers};
+use super::{Desk, Workers, guard};
 use crate::telemetry;
 
 /// Operators at once; more wait in the listener.
@@ -71,6 +71,9 @@ pub async fn serve(socket: TcpListener, desk: Arc<Desk>) -> io::Result<()> {
 }
 
 async fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
+    if let Some(refusal) = guard::refusal(request, &desk.hosts) {
+        return text(refusal.status, refusal.text);
+    }
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
     if read && request.uri().path() == "/healthz" {
         return health((desk.healthy)().await);
@@ -227,6 +230,7 @@ mod tests {
 
     fn desk(ready: bool) -> Desk {
         Desk {
+            hosts: Vec::new(),
             status: Box::new(|| serde_json::json!({})),
             pages: vec![
                 Box::new(|page| page.push_str("one 1\n")),

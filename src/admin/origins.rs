@@ -166,14 +166,19 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
 /// From sending a request to the answer's head: lately, and since the start.
 fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     if let Some(pace) = endpoint.pace {
-        for (quantile, time) in [("0.5", pace.p50), ("0.95", pace.p95)] {
-            page.gauge(
-                "seawall_origin_response_seconds",
-                "Time to the answer's head over the last seconds, by quantile.",
-                &labels(stats, endpoint, ("quantile", quantile)),
-                time,
-            );
-        }
+        let both = &labels(stats, endpoint, ("", ""))[..2];
+        page.gauge(
+            "seawall_origin_response_p50_seconds",
+            "Half of the answers' heads of the last seconds came within this time.",
+            both,
+            pace.p50,
+        );
+        page.gauge(
+            "seawall_origin_response_p95_seconds",
+            "19 of 20 answers' heads of the last seconds came within this time.",
+            both,
+            pace.p95,
+        );
     }
     let latency = &endpoint.latency;
     let bounds = Latency::BOUNDS.map(Into::into);

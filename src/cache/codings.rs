@@ -43,17 +43,17 @@ impl Codings {
 mod tests {
     use std::time::Instant;
 
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
 
     use super::*;
-    use crate::cache::Head;
+    use crate::cache::{FieldLines, Head};
     use crate::media::Kind;
     use crate::policy::Lifetime;
 
     fn object(body: &'static str) -> Object {
         let head = Head {
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            headers: FieldLines::default(),
             targeted: None,
             kind: Kind::Hls,
             lifetime: Lifetime::none(Instant::now()),

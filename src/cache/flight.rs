@@ -33,6 +33,8 @@ pub enum Verdict {
     Revalidated(Arc<Object>),
     /// The origin failed: an answer for those to whom nothing stale can be served.
     Failed(Arc<Object>),
+    /// This host lacked what it takes to ask: an answer for the same, at this moment alone.
+    Exhausted(Arc<Object>),
     /// The origin refused the leader's request: an answer for those whose request is the same.
     Refused(Arc<Object>),
     /// The answer may not be shared: everyone asks for themselves.

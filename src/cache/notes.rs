@@ -8,6 +8,7 @@ use http::HeaderValue;
 use moka::Expiry;
 use moka::sync::Cache as Map;
 
+use super::weight::{ARC_BYTES, STORE_ENTRY_BYTES, allocated};
 use super::{Head, Object};
 use crate::policy::Key;
 
@@ -49,9 +50,6 @@ pub struct Series {
 
 /// All notes together.
 const BYTES_MAX: u64 = 16 << 20;
-/// A note without its key and body.
-const NOTE_BYTES: usize = 512;
-
 pub(crate) struct Notes {
     map: Map<Key, Note, ahash::RandomState>,
 }
@@ -75,11 +73,18 @@ impl Expiry<Key, Note> for Until {
 }
 
 fn weigh(key: &Key, note: &Note) -> u32 {
-    let body = match &note.what {
-        Known::Failed(answer) => answer.body.len(),
-        Known::Pass | Known::Sliced(_) | Known::Unsliceable => 0,
+    let what = match &note.what {
+        // An answer that many keys share counts for each of them.
+        Known::Failed(answer) => answer.own_bytes(),
+        Known::Sliced(series) => {
+            allocated(size_of::<Series>() + ARC_BYTES)
+                + series.head.own_bytes()
+                + allocated(series.etag.len())
+        }
+        Known::Pass | Known::Unsliceable => 0,
     };
-    u32::try_from(key.bytes().len() + body + NOTE_BYTES).unwrap_or(u32::MAX)
+    let key = allocated(key.bytes().len() + ARC_BYTES);
+    u32::try_from(STORE_ENTRY_BYTES + size_of::<Note>() + key + what).unwrap_or(u32::MAX)
 }
 
 impl Default for Notes {

@@ -1,14 +1,14 @@
 //! What is an answer made of? A head, whose lifetime is decided, and a body in one piece.
 
-use std::mem::size_of;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::StatusCode;
 
 use super::eviction::HitCounter;
-use super::{Attention, Codings, Tie};
+use super::weight::{ARC_BYTES, SHARED_BYTES, STORE_ENTRY_BYTES, allocated};
+use super::{Attention, Codings, FieldLines, Tie};
 use crate::media::{Facts, Kind};
 use crate::policy::Lifetime;
 
@@ -18,16 +18,16 @@ pub struct Head {
     /// Status.
     pub status: StatusCode,
     /// As sent to viewers: hop-by-hop and targeted fields gone, `Age` and `Content-Length` left out.
-    pub headers: HeaderMap,
+    pub headers: FieldLines,
     /// The cache-control fields meant for caches like this one alone (RFC 9213): not sent on, but a 304
     /// that does not repeat them leaves them in force.
-    pub targeted: Option<Box<HeaderMap>>,
+    pub targeted: Option<Box<FieldLines>>,
     /// What it really carries.
     pub kind: Kind,
     /// For how long it is good.
     pub lifetime: Lifetime,
     /// What a manifest says about itself.
-    pub facts: Option<Facts>,
+    pub facts: Option<Box<Facts>>,
     /// Body length, where it is known already.
     pub length: Option<u64>,
     /// It is to be stored, as far as is known when it goes out.
@@ -43,6 +43,20 @@ impl Head {
     pub fn holds(&self) -> bool {
         self.tie.as_ref().is_none_or(Tie::holds)
     }
+
+    /// Bytes of memory that it takes besides its own size. Epochs and attention are shared.
+    pub fn own_bytes(&self) -> usize {
+        let fields = |fields: &FieldLines| allocated(fields.text_bytes());
+        let targeted = self
+            .targeted
+            .iter()
+            .map(|targeted| allocated(size_of::<FieldLines>()) + fields(targeted));
+        let facts = self.facts.iter().map(|facts| {
+            let names = facts.edge.iter().map(|edge| size_of_val(&*edge.names));
+            allocated(size_of::<Facts>()) + names.map(allocated).sum::<usize>()
+        });
+        fields(&self.headers) + targeted.chain(facts).sum::<usize>()
+    }
 }
 
 /// A whole answer.
@@ -52,8 +66,6 @@ pub struct Object {
     pub head: Head,
     /// Its body, in one allocation.
     pub body: Bytes,
-    /// The head's fields as HTTP/1 writes them, but for [`SAID_ANEW`]: written once, not with every hit.
-    pub lines: Box<[u8]>,
     /// The same in the codings that are made here, for those who take one; nothing where it is not to be coded.
     pub coded: Option<Codings>,
     /// The same playlist without its old segments (LL-HLS), for those who have these.
@@ -62,31 +74,13 @@ pub struct Object {
     pub hits: Arc<HitCounter>,
 }
 
-/// What an answer says anew, or leaves out, whatever the origin said.
-pub static SAID_ANEW: [HeaderName; 3] = [
-    header::ACCESS_CONTROL_ALLOW_ORIGIN,
-    header::ACCESS_CONTROL_EXPOSE_HEADERS,
-    HeaderName::from_static("x-request-id"),
-];
-
-/// Answers add so many fields to a copy of the stored ones: a map that has room for them in its index
-/// saves every hit a rebuilding.
-pub const FIELDS_ADDED: usize = 10;
-
-/// A rough price of what surrounds each object: the allocations of its map entries and headers.
-const OVERHEAD_BYTES: usize = 1400;
-const HEADER_OVERHEAD_BYTES: usize = 80;
-
 impl Object {
     /// Puts a whole answer together.
     pub fn new(mut head: Head, body: Bytes) -> Object {
         head.length = Some(body.len() as u64);
-        head.headers.reserve(FIELDS_ADDED);
-        let lines = lines(&head.headers);
         Object {
             head,
             body,
-            lines,
             coded: None,
             delta: None,
             hits: Arc::default(),
@@ -109,20 +103,32 @@ impl Object {
         }
     }
 
-    /// Bytes of memory this object takes, filed under a key of `key_bytes`.
+    /// Bytes of memory that it takes in the store, under a key of `key_bytes`.
     pub fn weight_bytes(&self, key_bytes: usize) -> usize {
-        let headers: usize = self
-            .head
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES)
-            .sum();
-        let texts = headers + self.lines.len();
+        STORE_ENTRY_BYTES + allocated(key_bytes + ARC_BYTES) + self.own_bytes()
+    }
+
+    /// Bytes of memory that it takes by itself, wherever it is.
+    pub fn own_bytes(&self) -> usize {
+        let body = allocated(self.body.len()) + SHARED_BYTES;
         // Codings are made later: together they are about as large as the text.
-        let codings = self.coded.iter().map(|_| self.body.len() + OVERHEAD_BYTES);
-        let delta = self.delta.iter().map(|delta| delta.weight_bytes(0));
+        let codings = self.coded.iter().map(|_| body + self.head.own_bytes());
+        let delta = self.delta.iter().map(|delta| delta.own_bytes());
         let forms: usize = codings.chain(delta).sum();
-        size_of::<Object>() + OVERHEAD_BYTES + key_bytes + texts + self.body.len() + forms
+        allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
+    }
+
+    /// As the newest version of what this is a state of. One that may hardly be served as it is belongs to no
+    /// epoch then: it is kept, to be confirmed, until a newer one takes its place.
+    pub(super) fn as_newest(self: &Arc<Object>) -> Arc<Object> {
+        const SHORT: Duration = Duration::from_secs(10);
+        let tie = self.head.tie.as_ref();
+        if !tie.is_some_and(Tie::is_to_place) || self.head.lifetime.usable_for() >= SHORT {
+            return Arc::clone(self);
+        }
+        let mut newest = Object::clone(self);
+        newest.head.tie = tie.and_then(Tie::to_url);
+        Arc::new(newest)
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since
@@ -140,22 +146,4 @@ impl Object {
         };
         self.head.lifetime.usable_for().saturating_add(revivable)
     }
-}
-
-fn lines(headers: &HeaderMap) -> Box<[u8]> {
-    let mut lines = Vec::new();
-    for (name, value) in headers {
-        if !SAID_ANEW.contains(name) {
-            write_field(&mut lines, name, value);
-        }
-    }
-    lines.into()
-}
-
-/// One field as HTTP/1 writes it.
-pub fn write_field(lines: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    lines.extend_from_slice(name.as_str().as_bytes());
-    lines.extend_from_slice(b": ");
-    lines.extend_from_slice(value.as_bytes());
-    lines.extend_from_slice(b"\r\n");
 }

@@ -203,7 +203,7 @@ pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -
 pub(super) fn file(inner: &Inner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
     if object.head.holds() {
-        inner.store.replace(key, kind, object);
+        inner.store.replace(key, kind, &object.as_newest());
     }
 }
 

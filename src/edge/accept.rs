@@ -14,6 +14,7 @@ use super::connection::{House, Origin, serve_plain, serve_tls};
 use super::listen::{Door, Listening};
 use super::roll::Roll;
 use super::stats::{Event, Stats};
+use super::unix::UnixWire;
 use super::{Answers, CertificateError, Limits, Teller, tls};
 
 /// With no descriptor or memory left, the next attempt waits so long, and twice as long each time.
@@ -185,13 +186,17 @@ impl<A: Answers> Entrance<A> {
                 };
                 self.seat(wire, origin);
             }
-            Newcomer::Unix(wire) => self.seat(
-                wire,
-                Origin {
+            Newcomer::Unix(wire) => {
+                let origin = Origin {
                     peer: None,
                     socket: None,
-                },
-            ),
+                };
+                let wire = match self.acceptor {
+                    Some(_) => UnixWire::for_tls(wire),
+                    None => UnixWire::plain(wire),
+                };
+                self.seat(wire, origin);
+            }
         }
     }
 

@@ -83,7 +83,9 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
         .max_header_size(limits.head_bytes_max)
         // The watch does this, without a timer per request and without counting idle time.
-        .header_read_timeout(None);
+        .header_read_timeout(None)
+        // Written here: see `date`.
+        .auto_date_header(false);
     if limits.fields_max > FIELDS_INLINE {
         builder.max_headers(limits.fields_max);
     }
@@ -99,7 +101,8 @@ fn http2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
         .initial_connection_window_size(UPLOAD_CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(RESET_STREAMS_MAX)
-        .max_send_buf_size(SEND_QUEUE_BYTES);
+        .max_send_buf_size(SEND_QUEUE_BYTES)
+        .auto_date_header(false);
     builder
 }
 

@@ -4,13 +4,14 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::connection::House;
+use super::date::date_field;
 use super::gauge::Gauge;
 use super::stats::{Event, Tally};
 use super::streams::StreamSeat;
@@ -26,6 +27,19 @@ struct Asked {
     arrived: Instant,
     version: Version,
     bodiless: bool,
+}
+
+impl Asked {
+    /// Whether the viewer could take a part of this answer for all of it: the end of the connection is
+    /// the end of the body, and looks the same however it comes about. That is so where HTTP/1.0 is
+    /// spoken on a Unix socket by somebody who began with another version.
+    fn ends_unseen(&self, answer: &Answer, gauge: &Gauge) -> bool {
+        self.version <= Version::HTTP_10
+            && !gauge.severable()
+            && !self.bodiless
+            && answer.body.size_hint().exact().is_none()
+            && !answer.headers.contains_key(CONTENT_LENGTH)
+    }
 }
 
 /// Answers one request.
@@ -62,8 +76,11 @@ pub(super) async fn exchange<A: Answers>(
     let waiting = Waiting {
         tally: &house.roll.tally,
     };
-    let answer = house.answers.answer(arrival).await;
+    let mut answer = house.answers.answer(arrival).await;
     std::mem::forget(waiting);
+    if asked.ends_unseen(&answer, carrier.gauge()) {
+        answer = refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED, asked.arrived);
+    }
     let mut response = dress(answer, &asked, carrier, &house.roll);
     if !all_read {
         mark_last(&mut response, &asked);
@@ -165,14 +182,18 @@ async fn take_body<A>(
 
 /// Puts an answer into hyper's form.
 fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Response<Told> {
-    let headers = answer.take_headers();
+    let now = Instant::now();
+    let mut headers = answer.take_headers();
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, date_field(now.into_std()));
+    }
     let Answer {
         status,
         body,
         mut tale,
         ..
     } = answer;
-    tale.head_time = asked.arrived.elapsed();
+    tale.head_time = now.saturating_duration_since(asked.arrived);
     let bodiless = asked.bodiless || is_bodiless(status);
     let body = if bodiless { Body::Empty } else { body };
     let mut response = Response::new(Told::new(body, tale, carrier));

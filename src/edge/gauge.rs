@@ -49,6 +49,7 @@ pub(super) struct Gauge {
     written: AtomicU64,
     blocked: AtomicBool,
     severed: AtomicBool,
+    severable: AtomicBool,
     leftover: AtomicBool,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
@@ -74,6 +75,7 @@ impl Gauge {
             written: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             severed: AtomicBool::new(false),
+            severable: AtomicBool::new(true),
             leftover: AtomicBool::new(false),
             waker: Mutex::new(None),
             task: OnceLock::new(),
@@ -180,6 +182,15 @@ impl Gauge {
 
     pub(super) fn severed(&self) -> bool {
         self.severed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the viewer would see that a connection was severed.
+    pub(super) fn set_severable(&self, severable: bool) {
+        self.severable.store(severable, Ordering::Relaxed);
+    }
+
+    pub(super) fn severable(&self) -> bool {
+        self.severable.load(Ordering::Relaxed)
     }
 
     /// Part of a request body was left unread.

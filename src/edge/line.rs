@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::gauge::Gauge;
@@ -22,6 +22,11 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Sees to it that closing it is a reset: what is unsent is dropped, and the viewer cannot
     /// take the end for a proper one.
     fn sever(&self) {}
+
+    /// Whether that is possible now.
+    fn can_sever(&self) -> bool {
+        true
+    }
 }
 
 impl Wire for TcpStream {
@@ -31,8 +36,7 @@ impl Wire for TcpStream {
     }
 }
 
-impl Wire for UnixStream {}
-
+/// TLS ends with a word of its own: without it no end is a proper one, whatever it travels on.
 impl<W: Wire> Wire for TlsStream<W> {
     fn sever(&self) {
         self.get_ref().0.sever();
@@ -115,6 +119,7 @@ impl<W: Wire> Line<W> {
             let came = &buf.filled()[start..];
             if came.len() > held.len() {
                 self.gauge.heard();
+                self.gauge.set_severable(self.wire.can_sever());
             }
             let ended = matches!(polled, Poll::Ready(_)) && came.len() == held.len();
             if came.len() >= PREFACE.len() && came.starts_with(PREFACE) {
@@ -159,6 +164,7 @@ impl<W: Wire> AsyncRead for Line<W> {
                 let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
                 if buf.filled().len() > before {
                     this.gauge.heard();
+                    this.gauge.set_severable(this.wire.can_sever());
                 }
                 polled
             }
@@ -220,7 +226,8 @@ impl<W: Wire> AsyncWrite for Line<W> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if matches!(this.opening, Opening::Recognised(_)) {
+        // What was severed must not end like something whole.
+        if matches!(this.opening, Opening::Recognised(_)) || this.gauge.severed() {
             return Poll::Ready(Ok(()));
         }
         let polled = Pin::new(&mut this.wire).poll_shutdown(cx);

@@ -71,7 +71,7 @@ impl Facts {
 }
 
 /// How far a manifest reaches. Two versions of one manifest are compared by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edge {
     /// Places are numbers of segments, which follow one another (HLS), and not times (DASH).
     pub numbered: bool,
@@ -92,10 +92,19 @@ pub struct Edge {
     /// HLS `EXT-X-DISCONTINUITY-SEQUENCE`, and the discontinuities listed since (a delta update
     /// may have left some out).
     pub discontinuity: u64,
-    /// Fingerprints of the last segments' names (their URIs as written, without query), the last
-    /// one at the end, at most [`NAMES_MAX`]: the same number under another name is another stream.
-    /// They are the same in every process and version.
+    /// Fingerprints of the last segments' names, the last one at the end, at most [`NAMES_MAX`].
+    /// HLS: of the last part of their paths, or of whole paths where that part is the same for
+    /// all; never of a query. They are the same in every process and version.
     pub names: Box<[u64]>,
+    /// HLS: the number that segments' names count, less the media sequence number (it wraps),
+    /// where names count. A name that is signed anew with each version counts all the same.
+    pub numbering: Option<u64>,
+    /// DASH: where the last period begins that lists segments, in milliseconds.
+    pub period: u64,
+    /// DASH: the representations that decide how far it reaches.
+    pub tracks: u64,
+    /// DASH: where the one of these ends that reaches furthest, in milliseconds.
+    pub furthest: u64,
     /// When the media listed last ends, by the wall clock, where the manifest says so
     /// (`EXT-X-PROGRAM-DATE-TIME`; DASH: its timeline).
     pub ends: Option<SystemTime>,

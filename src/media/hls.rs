@@ -4,6 +4,7 @@
 mod cut;
 #[cfg(test)]
 mod fixtures;
+mod names;
 pub(super) mod syntax;
 #[cfg(test)]
 mod tests;

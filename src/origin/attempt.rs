@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::entry::Entry;
-use super::fetch::Desk;
+use super::fetch::{Desk, now};
 use super::head::Head;
 use super::line::Line;
 use super::request::{Payload, Request};
@@ -34,7 +34,9 @@ pub(super) struct Trouble {
 
 impl Trouble {
     pub(super) fn tried(&self) -> Tried {
-        if self.sent {
+        if self.failure == Failure::Exhausted {
+            Tried::Unable
+        } else if self.sent {
             let quick = self.failure == Failure::Reset && !self.resent;
             Tried::Failed { quick }
         } else {
@@ -88,6 +90,9 @@ impl Desk {
                 })
             }
             Err(failure) => {
+                if failure == Failure::Exhausted {
+                    self.tell_of_shortage();
+                }
                 // A viewer's body may have broken off, a held-back playlist is late by intent, and what the
                 // queue took of the time for everything the endpoint did not have.
                 let ours = request.payload.is_empty();
@@ -105,6 +110,15 @@ impl Desk {
                     resent: course.resent,
                 })
             }
+        }
+    }
+
+    fn tell_of_shortage(&self) {
+        if let Some(left_out) = self.shortage_lines.lock().allows(now()) {
+            tracing::warn!(
+                left_out,
+                "this host has no sockets left for origins: raise its limit of open files"
+            );
         }
     }
 

@@ -164,7 +164,10 @@ impl Dial {
                     return Ok(Line::new(session, peer, endpoint, reused, self));
                 }
                 Err((refusal, reason)) => {
-                    self.shun(endpoint, address, &reason);
+                    // What this host lacks says nothing of the address.
+                    if refusal != Failure::Exhausted {
+                        self.shun(endpoint, address, &reason);
+                    }
                     if failure != Failure::Tls {
                         failure = refusal;
                     }

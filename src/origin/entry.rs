@@ -1,5 +1,6 @@
 //! What came of one attempt at an endpoint? Counted, and judged, once, at its end; as given up unless somebody tells.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,13 +8,46 @@ use http::StatusCode;
 
 use super::Failure;
 use super::guard::breaker::{Admit, Pass};
+use super::guard::{Fault, Subject};
 use super::limit::Permit;
 use super::site::{Site, Slot};
+
+/// Why an attempt counts as failed, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason {
+    /// There was no whole answer.
+    Failure(Failure),
+    /// The answer was an error.
+    Status(StatusCode),
+    /// Another endpoint answered first.
+    Late,
+}
+
+impl Reason {
+    /// The word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Reason::Failure(_) | Reason::Status(_) => "failures",
+            Reason::Late => "late",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Failure(failure) => failure.fmt(f),
+            Reason::Status(status) => write!(f, "status {}", status.as_u16()),
+            Reason::Late => f.write_str("late"),
+        }
+    }
+}
 
 /// One attempt at an endpoint: counted, and judged, once, at its end. Counted as given up unless that is told.
 pub(super) struct Entry {
     site: Arc<Site>,
     slot: Slot,
+    subject: Subject,
     asked: Instant,
     pass: Option<Pass>,
     end: Option<Result<StatusCode, Failure>>,
@@ -21,8 +55,13 @@ pub(super) struct Entry {
 
 impl Entry {
     /// `None` while the endpoint's breaker lets nobody pass.
-    pub(super) fn open(site: &Arc<Site>, slot: Slot, now: Instant) -> Option<Entry> {
-        let pass = match site.watched.lock().breaker.admit(now) {
+    pub(super) fn open(
+        site: &Arc<Site>,
+        slot: Slot,
+        subject: Subject,
+        now: Instant,
+    ) -> Option<Entry> {
+        let pass = match site.watched.lock().breaker.admit(subject, now) {
             Admit::Yes(pass) | Admit::Probe(pass) => pass,
             Admit::No { .. } => return None,
         };
@@ -30,6 +69,7 @@ impl Entry {
         Some(Entry {
             site: Arc::clone(site),
             slot,
+            subject,
             asked: now,
             pass: Some(pass),
             end: None,
@@ -52,8 +92,9 @@ impl Entry {
 
     /// The answer's head is there; a bad one is held against the endpoint at once.
     pub(super) fn answered(&mut self, status: StatusCode) {
-        if is_bad(status) {
-            self.judge(false);
+        self.site.heard();
+        if let Some(fault) = fault_of_status(status) {
+            self.judge(Err((fault, Reason::Status(status))));
         }
     }
 
@@ -63,13 +104,15 @@ impl Entry {
 
     /// The answer arrived whole.
     pub(super) fn whole(mut self, status: StatusCode) {
-        self.judge(true);
+        self.judge(Ok(()));
         self.end = Some(Ok(status));
     }
 
     /// It did not, and that is the endpoint's fault.
     pub(super) fn failed(mut self, failure: Failure) {
-        self.judge(false);
+        if let Some(fault) = fault_of_failure(failure) {
+            self.judge(Err((fault, Reason::Failure(failure))));
+        }
         self.end = Some(Err(failure));
     }
 
@@ -78,18 +121,16 @@ impl Entry {
         self.end = Some(Err(failure));
     }
 
-    fn judge(&mut self, good: bool) {
+    fn judge(&mut self, result: Result<(), (Fault, Reason)>) {
         let Some(pass) = self.pass.take() else {
             return;
         };
-        let now = Instant::now();
-        let mut watched = self.site.watched.lock();
-        watched.breaker.record(pass, now, good);
-        if good {
-            watched.ejection.succeeded(now, self.asked);
-        } else {
-            drop(watched);
-            self.site.failed(self.asked, "failures");
+        match result {
+            Ok(()) => self.site.succeeded(pass, self.asked),
+            Err((fault, reason)) => {
+                self.site
+                    .failed(Some(pass), self.asked, (self.subject, fault), reason);
+            }
         }
     }
 }
@@ -103,8 +144,27 @@ impl Drop for Entry {
     }
 }
 
-/// Says more about the endpoint than about what it was asked for, or how.
-fn is_bad(status: StatusCode) -> bool {
-    let how = status == StatusCode::NOT_IMPLEMENTED;
-    (status.is_server_error() && !how) || status == StatusCode::TOO_MANY_REQUESTS
+/// What a status says against the endpoint; nothing where it is an answer like others.
+fn fault_of_status(status: StatusCode) -> Option<Fault> {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Some(Fault::Gateway)
+        }
+        // It says something of how it was asked.
+        StatusCode::NOT_IMPLEMENTED => None,
+        StatusCode::TOO_MANY_REQUESTS => Some(Fault::Url),
+        status if status.is_server_error() => Some(Fault::Url),
+        _ => None,
+    }
+}
+
+/// The same of a failure; nothing where it is this host's own.
+fn fault_of_failure(failure: Failure) -> Option<Fault> {
+    match failure {
+        Failure::Resolve | Failure::Connect | Failure::Tls => Some(Fault::Unreachable),
+        Failure::Timeout => Some(Fault::Silent),
+        Failure::Reset => Some(Fault::Gateway),
+        Failure::Protocol | Failure::Truncated => Some(Fault::Url),
+        Failure::Busy | Failure::Open | Failure::Credentials | Failure::Exhausted => None,
+    }
 }

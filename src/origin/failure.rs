@@ -1,6 +1,12 @@
 //! Why did an origin give no whole answer? One enum, and the reading of pingora's errors into it.
 
+use std::io;
+
 use pingora_error::{Error, ErrorType};
+
+/// What Linux says when there are no sockets to be had: no memory, no descriptors in the system, none in
+/// the process, no local port or address, no buffers.
+const SHORTAGES: [i32; 5] = [12, 23, 24, 99, 105];
 
 /// Why an origin gave no whole answer. Also a metric label and a log word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -35,11 +41,14 @@ pub enum Failure {
     /// Nothing to sign the request with.
     #[error("no credentials for the origin")]
     Credentials,
+    /// This host has no descriptors, ports or buffers left for a connection: nobody's fault but its own.
+    #[error("out of sockets for the origin")]
+    Exhausted,
 }
 
 impl Failure {
     /// Every failure, in the order of [`Failure::index`].
-    pub const ALL: [Failure; 10] = [
+    pub const ALL: [Failure; 11] = [
         Failure::Busy,
         Failure::Open,
         Failure::Resolve,
@@ -50,6 +59,7 @@ impl Failure {
         Failure::Protocol,
         Failure::Truncated,
         Failure::Credentials,
+        Failure::Exhausted,
     ];
 
     /// A dense index for tables of counters.
@@ -70,11 +80,15 @@ impl Failure {
             Failure::Protocol => "protocol",
             Failure::Truncated => "truncated",
             Failure::Credentials => "credentials",
+            Failure::Exhausted => "exhausted",
         }
     }
 
     /// What an error while connecting means.
     pub(super) fn of_connecting(error: &Error) -> Failure {
+        if is_own_shortage(error.root_cause()) {
+            return Failure::Exhausted;
+        }
         match error.etype() {
             ErrorType::TLSHandshakeFailure
             | ErrorType::TLSHandshakeTimedout
@@ -97,9 +111,48 @@ impl Failure {
     }
 }
 
+/// This host could not make a socket, whatever the origin would have said.
+fn is_own_shortage(mut cause: &(dyn std::error::Error + 'static)) -> bool {
+    loop {
+        if let Some(error) = cause.downcast_ref::<io::Error>()
+            && let Some(code) = error.raw_os_error()
+        {
+            return SHORTAGES.contains(&code);
+        }
+        let Some(source) = cause.source() else {
+            return false;
+        };
+        cause = source;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use pingora_error::OrErr;
+
     use super::*;
+
+    const REFUSED: i32 = 111;
+    const NO_ROUTE: i32 = 113;
+    const TIMED_OUT: i32 = 110;
+
+    /// What it comes to when the system says this while a socket is made or connected.
+    fn told(code: i32) -> Failure {
+        let system: Result<(), _> = Err(io::Error::from_raw_os_error(code));
+        let inner = system.or_err(ErrorType::SocketError, "failed to create socket");
+        let wrapped = Error::because(ErrorType::InternalError, "on this host", inner.unwrap_err());
+        Failure::of_connecting(&wrapped)
+    }
+
+    #[test]
+    fn a_shortage_of_our_own_is_not_the_origins_failure() {
+        for code in SHORTAGES {
+            assert_eq!(told(code), Failure::Exhausted);
+        }
+        for code in [REFUSED, NO_ROUTE, TIMED_OUT] {
+            assert_eq!(told(code), Failure::Connect);
+        }
+    }
 
     #[test]
     fn indices_are_dense_and_words_differ() {

@@ -17,11 +17,13 @@ use super::check::Checkups;
 use super::choose::{Standing, Wheel, order};
 use super::dial::Dial;
 use super::entry::Entry;
+use super::guard::Subject;
 use super::guard::budget::Budget;
+use super::guard::sparing::Sparing;
 use super::head::Head;
 use super::inflow::{Course, Inflow};
 use super::limit::{Gate, Permit};
-use super::request::{Additions, Request};
+use super::request::{self, Additions, Request};
 use super::resolve::share;
 use super::review::Review;
 use super::sign::Signer;
@@ -51,6 +53,8 @@ pub(super) struct Desk {
     pub(super) additions: Additions,
     pub(super) signer: Arc<Signer>,
     pub(super) deadlines: Deadlines,
+    /// Bounds how often it is logged that this host has no sockets left.
+    pub(super) shortage_lines: Mutex<Sparing>,
 }
 
 impl Desk {
@@ -59,7 +63,8 @@ impl Desk {
         let until = asked + self.deadlines.total;
         let queue_until = until.min(asked + self.deadlines.queue);
         // Who would be refused after all neither waits nor uses up the rate.
-        if self.sites.iter().all(|site| site.refuses(now())) {
+        let subject = request::subject(&errand.path_and_query, errand.host.as_ref());
+        if self.sites.iter().all(|site| site.refuses(subject, now())) {
             return Err(Failure::Open);
         }
         // Who waits for credentials keeps nobody else waiting.
@@ -133,12 +138,13 @@ impl Desk {
         let (request, mut body) = Request::of(errand, seal)
             .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         self.budget.lock().request(now());
+        let order = self.order(&request, avoided);
         let mut tour = Tour {
             expected,
             hedged: self.retry.hedges(rank, &request),
             held_back: request.blocks(),
             overdue: overdue.filter(|_| request.repeatable()),
-            ..Tour::new(self.order(&request, avoided), rank, queue_until, until)
+            ..Tour::new(order, (rank, request.subject()), queue_until, until)
         };
         let mut retries = 0;
         // The latest answer: as good as none, but for when there will be no other.
@@ -189,10 +195,10 @@ impl Desk {
     /// How long to wait before a retry: not at all where another endpoint has room for it. `None`:
     /// nobody has, or nobody who wants to be asked again so soon.
     fn pause(&self, tour: &Tour, retries: u32, wait: Option<Duration>) -> Option<Duration> {
-        if self.has_room(tour.unasked()) {
+        if self.has_room(tour, tour.unasked()) {
             return Some(Duration::ZERO);
         }
-        let again = tour.reach == Reach::All && self.has_room(tour.asked());
+        let again = tour.reach == Reach::All && self.has_room(tour, tour.asked());
         let backoff = &self.retry.backoff;
         again.then(|| backoff.wait(retries, fastrand::f64(), wait))?
     }
@@ -203,10 +209,10 @@ impl Desk {
         budget.affords(now()) && self.gate.try_turn() && budget.try_spend(now())
     }
 
-    fn has_room(&self, places: &[usize]) -> bool {
+    fn has_room(&self, tour: &Tour, places: &[usize]) -> bool {
         let now = now();
         let mut sites = places.iter().map(|place| &self.sites[*place]);
-        sites.any(|site| !site.refuses(now) && site.slot().is_some())
+        sites.any(|site| !site.refuses(tour.subject, now) && site.slot().is_some())
     }
 
     /// Until when there must be a connection to the endpoint whose turn it is, and until when
@@ -219,7 +225,7 @@ impl Desk {
     /// How many endpoints have not been asked yet and may be.
     pub(super) fn left(&self, tour: &Tour) -> usize {
         let unasked = &tour.order[tour.turns..];
-        let open = |place: &&usize| !self.sites[**place].refuses(now());
+        let open = |place: &&usize| !self.sites[**place].refuses(tour.subject, now());
         unasked.iter().filter(open).count()
     }
 
@@ -266,21 +272,26 @@ impl Desk {
     }
 
     /// Who would be asked first, were a request with this seed sent now. `None`: nobody may be.
-    pub(super) fn would_ask(&self, seed: u64, avoided: Option<usize>) -> Option<&Arc<Site>> {
+    pub(super) fn would_ask(
+        &self,
+        (seed, subject): (u64, Subject),
+        avoided: Option<usize>,
+    ) -> Option<&Arc<Site>> {
         let now = now();
         let standings = self.standings(avoided, now);
         // Nobody's turn is used up.
         let mut wheel = self.wheel.lock().clone();
         let order = order(&standings, self.balance, seed, &mut wheel);
         let mut sites = order.into_iter().map(|place| &self.sites[place]);
-        sites.find(|site| !site.refuses(now))
+        sites.find(|site| !site.refuses(subject, now))
     }
 
     /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.
     fn probe(self: &Arc<Self>, site: &Arc<Site>, request: &Request) {
         let slot = self.gate.try_enter().zip(site.slot());
         let slot = slot.map(|(permit, slot)| slot.with(permit));
-        let Some(entry) = slot.and_then(|slot| Entry::open(site, slot, now())) else {
+        let Some(entry) = slot.and_then(|slot| Entry::open(site, slot, request.subject(), now()))
+        else {
             return;
         };
         let (desk, request) = (Arc::clone(self), request.head_only());

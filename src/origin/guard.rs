@@ -10,9 +10,54 @@ pub mod budget;
 pub mod ejection;
 pub mod health;
 pub mod pace;
+pub(super) mod sparing;
 mod window;
 
 use std::time::Duration;
+
+/// What a request is for, as far as that says whose failure a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::origin) struct Subject {
+    /// A hash of its host and path. Its query may be a viewer's token.
+    pub(in crate::origin) url: u64,
+    /// The same of the path up to its last slash: a channel or a rendition, mostly.
+    pub(in crate::origin) directory: u64,
+}
+
+impl Subject {
+    pub(in crate::origin) fn of(path: &str, host: Option<&[u8]>) -> Subject {
+        let hasher = ahash::RandomState::with_seeds(5, 6, 7, 8);
+        let end = path.rfind('/').map_or(0, |slash| slash + 1);
+        Subject {
+            url: hasher.hash_one((path, host)),
+            directory: hasher.hash_one((&path[..end], host)),
+        }
+    }
+}
+
+/// How a request failed, by how much that says of the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::origin) enum Fault {
+    /// No connection: whatever was asked for, it would have failed.
+    Unreachable,
+    /// No answer in time.
+    Silent,
+    /// A gateway's error (502, 503, 504), or a connection that was reset.
+    Gateway,
+    /// An error of what was asked for, more likely: another 5xx, 429, a broken answer.
+    Url,
+}
+
+impl Fault {
+    /// Nothing was heard of the endpoint.
+    pub(in crate::origin) fn is_silence(self) -> bool {
+        matches!(self, Fault::Unreachable | Fault::Silent)
+    }
+
+    pub(in crate::origin) fn is_of_url(self) -> bool {
+        self == Fault::Url
+    }
+}
 
 /// A part of a duration; `random` is from 0 to 1, and anything else counts as 1.
 fn portion(whole: Duration, random: f64) -> Duration {

@@ -90,7 +90,7 @@ impl Desk {
         quick.ledger.hedge_won();
         let had = !tour.held_back || asked.elapsed() < patience / HAD_SHARE;
         if had {
-            slow.beaten(began.into_std());
+            slow.beaten(began.into_std(), tour.subject);
         }
         if !tour.held_back {
             // Its answer would have taken longer still.
@@ -119,7 +119,7 @@ impl Desk {
         self.gate.turn(tour.rank, patience).await.ok()?;
         let slot = site.slot_for(tour.held_back)?;
         tour.turns += 1;
-        Entry::open(&site, slot, now())
+        Entry::open(&site, slot, tour.subject, now())
     }
 
     /// Opens an entry with the next endpoint, if it is a good one not asked yet that has room, and the
@@ -139,7 +139,7 @@ impl Desk {
         let slot = site.slot()?.with(self.gate.try_enter()?);
         budget.try_spend(now);
         tour.turns += 1;
-        Entry::open(site, slot, now)
+        Entry::open(site, slot, tour.subject, now)
     }
 
     fn is_good(&self, outcome: &Outcome, tour: &Tour) -> bool {

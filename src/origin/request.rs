@@ -10,6 +10,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 
+use super::guard::Subject;
 use super::sign::{FIELDS, Message, Seal};
 use super::{Deadlines, Errand, Failure, Rank, RequestBody};
 use crate::media::low_latency::is_blocking;
@@ -78,6 +79,11 @@ pub(super) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
     hasher.hash_one((target.as_str(), host))
 }
 
+/// See [`Request::subject`].
+pub(super) fn subject(target: &PathAndQuery, host: Option<&HeaderValue>) -> Subject {
+    Subject::of(target.path(), host.map(HeaderValue::as_bytes))
+}
+
 impl Request {
     /// An errand's request, and the body to send with it. What cannot be sent to anybody fails here,
     /// so that no endpoint is blamed for it.
@@ -121,6 +127,11 @@ impl Request {
             held_back: self.held_back,
             seal,
         }
+    }
+
+    /// What it is for, in the eyes of those who judge endpoints.
+    pub(super) fn subject(&self) -> Subject {
+        subject(&self.target, self.host.as_ref())
     }
 
     /// A number that is the same for what is the same to an origin.

@@ -1,6 +1,8 @@
 //! How does one endpoint stand, and what came of asking it? Its counters, and the guards that decide whether
 //! it is asked.
 
+mod judgement;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,10 +11,12 @@ use parking_lot::Mutex;
 
 use super::check::Complaint;
 use super::dial::Dial;
+use super::guard::Subject;
 use super::guard::breaker::{Admit, Breaker, Outlook, Pass};
 use super::guard::ejection::Ejection;
 use super::guard::health::Health;
 use super::guard::pace::{self, Pace};
+use super::guard::sparing::Sparing;
 use super::limit::{Census, Gate, Limits, Permit};
 use super::stats::{Checked, Condition, EndpointStats, Ledger};
 use super::{Failure, Rank, Settings};
@@ -59,6 +63,12 @@ impl Slot {
     }
 }
 
+/// What a check of the endpoint's health is for.
+const CHECK: Subject = Subject {
+    url: 0,
+    directory: 0,
+};
+
 /// How often one that is back from an ejection is tried behind the viewers.
 const TRIAL_EVERY: Duration = Duration::from_secs(1);
 
@@ -73,6 +83,9 @@ pub(super) struct Watched {
     slow: bool,
     /// Not tried again behind the viewers before.
     trial_from: Option<Instant>,
+    /// Bound what is logged of the breaker, and of ejections.
+    breaker_lines: [Sparing; 2],
+    ejection_lines: Sparing,
 }
 
 impl Watched {
@@ -113,6 +126,8 @@ impl Site {
                 pace: Pace::new(guards.pace, now),
                 slow: false,
                 trial_from: None,
+                breaker_lines: Default::default(),
+                ejection_lines: Sparing::default(),
             }),
         }
     }
@@ -131,9 +146,9 @@ impl Site {
         Arc::clone(&self.label)
     }
 
-    /// Its breaker lets nobody pass.
-    pub(super) fn refuses(&self, now: Instant) -> bool {
-        let outlook = self.watched.lock().breaker.outlook(now);
+    /// Its breaker lets no request for this pass.
+    pub(super) fn refuses(&self, subject: Subject, now: Instant) -> bool {
+        let outlook = self.watched.lock().breaker.outlook_for(subject, now);
         matches!(outlook, Outlook::Refused { .. })
     }
 
@@ -197,22 +212,6 @@ impl Site {
         due
     }
 
-    /// Another endpoint was asked later and answered first. Once says nothing; time after time it means
-    /// that this one is asked in vain.
-    pub(super) fn beaten(&self, asked: Instant) {
-        self.failed(asked, "late");
-    }
-
-    /// It failed somebody, for a reason: it may be ejected for that.
-    pub(super) fn failed(&self, asked: Instant, reason: &str) {
-        let now = Instant::now();
-        let others = self.others_standing();
-        let until = self.watched.lock().ejection.failed(now, asked, others);
-        if let Some(until) = until {
-            self.ejected(until.saturating_duration_since(now), reason);
-        }
-    }
-
     /// Says whether requests are sent to it first, for those that would be ejected.
     pub(super) fn enrol(&self, stands: bool) {
         self.roll[self.place].store(stands, Ordering::Relaxed);
@@ -232,7 +231,8 @@ impl Site {
         if watched.breaker.outlook(now) != Outlook::ProbeDue {
             return None;
         }
-        match watched.breaker.admit(now) {
+        // A check is not for anything that failed.
+        match watched.breaker.admit(CHECK, now) {
             Admit::Yes(pass) | Admit::Probe(pass) => Some(pass),
             Admit::No { .. } => None,
         }
@@ -242,15 +242,18 @@ impl Site {
     /// for may be well.
     pub(super) fn checked(&self, result: Result<(), Complaint>, leave: Option<Pass>) {
         let now = Instant::now();
+        let mut change = None;
         let mut watched = self.watched.lock();
         match leave {
-            Some(pass) if result.is_ok() => watched.breaker.record(pass, now, true),
+            Some(pass) if result.is_ok() => change = watched.breaker.succeeded(pass, now),
             Some(pass) => watched.breaker.returned(pass, now),
             None => {}
         }
+        let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
         let health = watched.health.as_mut();
         let turned = health.is_some_and(|health| health.record(result.is_ok()));
         drop(watched);
+        self.tell(change, line, None);
         let endpoint = &*self.label;
         match result {
             Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
@@ -293,12 +296,6 @@ impl Site {
             drop(watched);
             self.ejected(until.saturating_duration_since(now), "slow");
         }
-    }
-
-    fn ejected(&self, span: Duration, reason: &str) {
-        self.enrol(false);
-        let (endpoint, seconds) = (&*self.label, span.as_secs());
-        tracing::warn!(endpoint, seconds, reason, "origin endpoint ejected");
     }
 
     pub(super) fn read(&self, dial: &Dial) -> EndpointStats {

@@ -17,6 +17,8 @@ pub(super) enum Tried {
     },
     /// The endpoint cannot have seen the request.
     Unreached,
+    /// This host could not ask anybody.
+    Unable,
 }
 
 /// What may still be done.
@@ -48,7 +50,7 @@ pub(super) fn step(tried: Tried, chances: Chances) -> Step {
         again,
     } = chances;
     let quick = match tried {
-        Tried::Good => return Step::End,
+        Tried::Good | Tried::Unable => return Step::End,
         Tried::Unreached if left > 0 => return Step::Next,
         Tried::Unreached => false,
         Tried::Poor => true,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::fetch::{Desk, now};
+use super::guard::Subject;
 use super::{Failure, Rank};
 
 /// Whom one request goes to, and how far it has come.
@@ -21,6 +22,7 @@ pub(super) struct Tour {
     pub(super) turns: usize,
     pub(super) reach: Reach,
     pub(super) rank: Rank,
+    pub(super) subject: Subject,
     /// It was there a moment ago.
     pub(super) expected: bool,
     /// It waits at the endpoint, and takes no place among what that has to do.
@@ -52,7 +54,7 @@ impl Tour {
     /// The start of one, over endpoints of which the first so many are in good standing.
     pub(super) fn new(
         (order, good): (Vec<usize>, usize),
-        rank: Rank,
+        (rank, subject): (Rank, Subject),
         queue_until: Instant,
         until: Instant,
     ) -> Tour {
@@ -62,6 +64,7 @@ impl Tour {
             turns: 0,
             reach: Reach::First,
             rank,
+            subject,
             expected: false,
             held_back: false,
             overdue: None,
@@ -119,7 +122,7 @@ impl Desk {
                 .inspect_err(|&failure| tour.failure = failure)
                 .ok()?;
             tour.take(tour.turns);
-            if let Some(entry) = Entry::open(site, slot, now()) {
+            if let Some(entry) = Entry::open(site, slot, tour.subject, now()) {
                 return Some(entry);
             }
         }
@@ -132,9 +135,9 @@ impl Desk {
         while at < tour.order.len() && !(at == tour.good && at > tour.turns) {
             let site = &self.sites[tour.order[at]];
             let slot = site.slot_for(tour.held_back);
-            if slot.is_some() || site.refuses(now) {
+            if slot.is_some() || site.refuses(tour.subject, now) {
                 tour.take(at);
-                let entry = slot.and_then(|slot| Entry::open(site, slot, now));
+                let entry = slot.and_then(|slot| Entry::open(site, slot, tour.subject, now));
                 if entry.is_some() {
                     return entry;
                 }
@@ -151,7 +154,7 @@ impl Desk {
             tour.order[..tour.turns].rotate_left(1);
             let site = &self.sites[tour.order[tour.turns - 1]];
             site.slot_for(tour.held_back)
-                .and_then(|slot| Entry::open(site, slot, now))
+                .and_then(|slot| Entry::open(site, slot, tour.subject, now))
         })
     }
 }

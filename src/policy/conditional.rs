@@ -28,6 +28,20 @@ pub enum Condition {
     Failed,
 }
 
+/// Of a stored answer, what preconditions are judged by.
+pub const VALIDATORS: [HeaderName; 3] = [ETAG, LAST_MODIFIED, DATE];
+
+/// Does a request have a precondition at all?
+pub fn is_conditional(request: &HeaderMap) -> bool {
+    const FIELDS: [HeaderName; 4] = [
+        IF_NONE_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_MATCH,
+        IF_UNMODIFIED_SINCE,
+    ];
+    FIELDS.iter().any(|field| request.contains_key(field))
+}
+
 /// Judges a GET's or HEAD's preconditions against a stored 200's headers.
 pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> Condition {
     if request.contains_key(IF_MATCH) {

@@ -95,7 +95,10 @@ impl Bound {
         // Without an address for operators, nobody could be told that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
         let office = admin.map(|socket| {
-            let desk = desk(&shield, &telemetry, &edge, prober, log.clone());
+            let desk = Desk {
+                hosts: config.admin.hosts,
+                ..desk(&shield, &telemetry, &edge, prober, log.clone())
+            };
             Office::new(socket, desk)
         });
         let front = Front { edge, shield };
@@ -127,6 +130,7 @@ fn desk(
     let read =
         |groups: &[Arc<Origin>]| -> Vec<_> { groups.iter().map(|group| group.stats()).collect() };
     Desk {
+        hosts: Vec::new(),
         pages: vec![
             Box::new(move |page| page.push_str(&telemetry.render())),
             Box::new(move |page| {

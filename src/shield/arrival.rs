@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::Body;
-use crate::cache::{Object, SAID_ANEW};
+use crate::cache::Object;
 use crate::origin::RequestBody;
 use crate::telemetry::Tale;
 
@@ -46,7 +46,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// Complete but for `Date` and framing, which the edge adds, and for the fields of `held`.
     pub headers: HeaderMap,
-    /// An object whose fields are the answer's too, but for [`SAID_ANEW`]: shared, not copied.
+    /// An object whose fields are the answer's too, but for [`crate::cache::SAID_ANEW`]: shared, not copied.
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: Body,
@@ -61,10 +61,7 @@ impl Answer {
         let Some(object) = self.held.take() else {
             return added;
         };
-        let mut headers = object.head.headers.clone();
-        for name in &SAID_ANEW {
-            headers.remove(name);
-        }
+        let mut headers = object.head.headers.shared_map();
         for (name, value) in &added {
             debug_assert!(
                 *name == header::VARY

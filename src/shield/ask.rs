@@ -73,6 +73,11 @@ impl Ask {
         }
     }
 
+    /// The request waited this long for an origin's head, besides what it waited before.
+    pub(super) fn waited_for_origin(&mut self, time: Duration) {
+        *self.origin_time.get_or_insert_default() += time;
+    }
+
     pub(super) fn only_if_cached(&self) -> bool {
         self.directives
             .as_ref()

@@ -68,16 +68,17 @@ pub(super) fn read(
 
 /// The same manifest, to be had in other codings too, where that is worth it.
 pub(super) fn codable(mut object: Object) -> Object {
-    let headers = &mut object.head.headers;
+    let mut headers = object.head.headers.to_map();
     let worth_it = object.head.status == StatusCode::OK
         && !headers.contains_key(header::CONTENT_ENCODING)
-        && !is_untouchable(headers)
+        && !is_untouchable(&headers)
         && object.body.len() >= CODED_BYTES_MIN;
     if !worth_it {
         return object;
     }
-    if !fields::lists(headers, header::VARY, b"accept-encoding") {
+    if !fields::lists(&headers, header::VARY, b"accept-encoding") {
         headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        object.head.headers = headers.into();
     }
     let mut codable = Object::new(object.head, object.body);
     codable.coded = Some(Codings::default());
@@ -101,7 +102,7 @@ fn compressed(object: &Object, coding: Coding) -> Option<Object> {
 /// The same with a body that is compressed already.
 pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object {
     let mut head = object.head.clone();
-    let headers = &mut head.headers;
+    let mut headers = head.headers.to_map();
     let name = HeaderValue::from_static(coding.as_str());
     headers.insert(header::CONTENT_ENCODING, name);
     let tag = headers.get(header::ETAG);
@@ -111,6 +112,7 @@ pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object 
     for digest in DIGESTS {
         headers.remove(digest);
     }
+    head.headers = headers.into();
     Object::new(head, body)
 }
 
@@ -139,7 +141,7 @@ fn compress(body: &[u8], coding: Coding) -> Option<Bytes> {
         }
         Coding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL).ok()?,
     };
-    Some(coded.into())
+    Some(coded.into_boxed_slice().into())
 }
 
 /// RFC 9110 §8.8.3.3: two codings of one text are two representations, which a strong tag tells apart.
@@ -171,7 +173,7 @@ mod tests {
         let vary = vary.map(|vary| (header::VARY, HeaderValue::from_static(vary)));
         let head = Head {
             status: StatusCode::OK,
-            headers: vary.into_iter().collect(),
+            headers: HeaderMap::from_iter(vary).into(),
             targeted: None,
             kind: Kind::Hls,
             lifetime: Lifetime::none(Instant::now()),
@@ -188,7 +190,7 @@ mod tests {
     #[test]
     fn vary_is_said_once() {
         for vary in [None, Some("Origin, accept-encoding")] {
-            let headers = manifest(vary).head.headers;
+            let headers = manifest(vary).head.headers.to_map();
             assert_eq!(headers.get_all(header::VARY).iter().count(), 1);
         }
     }
@@ -201,8 +203,8 @@ mod tests {
             let viewer = HeaderMap::from_iter([(header::ACCEPT_ENCODING, name.clone())]);
             let coded = suited(&object, &viewer);
             assert_eq!(
-                coded.head.headers.get(header::CONTENT_ENCODING),
-                Some(&name)
+                coded.head.headers.get(&header::CONTENT_ENCODING),
+                Some(name.as_bytes())
             );
             assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
             let mut read = Vec::new();

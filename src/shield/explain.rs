@@ -55,7 +55,7 @@ pub struct Followed {
     pub stream: Arc<str>,
     /// It is refreshed ahead of viewers.
     pub is_tended: bool,
-    /// It should have changed long ago.
+    /// It is refreshed ahead of viewers, and should have changed long ago.
     pub is_stalled: bool,
     /// For how long no viewer has asked for it; `None`: none ever did.
     pub unasked_for: Option<Duration>,
@@ -104,7 +104,7 @@ fn held(object: &Arc<Object>, now: Instant) -> Held {
     Held {
         age: lifetime.age(now),
         freshness: freshness(lifetime, now),
-        tended_for: lifetime.tended_for(object.head.facts.as_ref()),
+        tended_for: lifetime.tended_for(object.head.facts.as_deref()),
         object: Arc::clone(object),
     }
 }

@@ -4,6 +4,7 @@
 mod arriving;
 mod held_back;
 mod manifest;
+mod outdated;
 mod refusing;
 mod reviving;
 mod version;
@@ -164,8 +165,8 @@ impl Job {
     /// [`Job::fetch`].
     async fn ask(&self, held: Option<&Arc<Object>>) -> Option<Result<Told, Failure>> {
         let mut headers = self.fill.upstream().clone();
-        let conditional =
-            held.is_some_and(|held| conditional::validators(&held.head.headers, &mut headers));
+        let conditional = held
+            .is_some_and(|held| conditional::validators(&held.head.headers.to_map(), &mut headers));
         let reply = self.fetch(headers, self.avoided()).await?;
         Some(reply.map(|reply| Told { reply, conditional }))
     }
@@ -369,14 +370,14 @@ impl Job {
         lifetime: Lifetime,
         stored: bool,
     ) -> Head {
-        let targeted = headers::targeted(&origin);
+        let targeted = headers::targeted(&origin).map(|fields| Box::new((*fields).into()));
         let mut headers = headers::downstream(origin, &self.shield.rules.name);
         if status == StatusCode::OK {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
         Head {
             status,
-            headers,
+            headers: headers.into(),
             targeted,
             kind,
             lifetime,
@@ -405,13 +406,10 @@ fn is_error(status: StatusCode) -> bool {
 
 /// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
 fn same_object(reply: &Reply, seen: Option<&Object>) -> bool {
-    let weak = |tag: &HeaderValue| {
-        let tag = tag.as_bytes();
-        tag.strip_prefix(b"W/").unwrap_or(tag).to_vec()
-    };
-    let held = seen.and_then(|seen| seen.head.headers.get(header::ETAG));
+    let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
     match (reply.headers.get(header::ETAG), held) {
-        (Some(told), Some(held)) => weak(told) == weak(held),
+        (Some(told), Some(held)) => weak(told.as_bytes()) == weak(held),
         _ => true,
     }
 }

@@ -230,10 +230,13 @@ impl Shield {
         } else {
             self.patience(&ask.entry)
         };
-        let Ok(landing) = timeout(patience, follower.landing()).await else {
+        let since = Instant::now();
+        let landing = timeout(patience, follower.landing()).await;
+        ask.now = Instant::now();
+        ask.waited_for_origin(ask.now.saturating_duration_since(since));
+        let Ok(landing) = landing else {
             return self.stale_or(ask, found, refuse::timed_out);
         };
-        ask.now = Instant::now();
         let leads = passed.is_some();
         if !leads && !follower.shares(upstream) {
             ask.collapsed = false;
@@ -295,6 +298,9 @@ impl Shield {
             }
             Verdict::Failed(answer) => self.covered_or(ask, found, &answer, |ask| {
                 refuse::failure_answer(ask, &answer, Outcome::Failed)
+            }),
+            Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
+                refuse::failure_answer(ask, &answer, Outcome::Overload)
             }),
             Verdict::Lost => self.stale_or(ask, found, refuse::lost),
             Verdict::Sliced => Step::Again(ask),

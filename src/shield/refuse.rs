@@ -98,12 +98,17 @@ pub(super) fn lost(ask: Ask) -> Answer {
 /// The origin failed on this request alone.
 pub(super) fn failed(ask: Ask, failure: Failure) -> Answer {
     let object = failure_object(failure, false);
-    failure_answer(ask, &object, Outcome::Failed)
+    let outcome = if failure == Failure::Exhausted {
+        Outcome::Overload
+    } else {
+        Outcome::Failed
+    };
+    failure_answer(ask, &object, outcome)
 }
 
 /// The origin failed, for all who wait.
 pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Answer {
-    let mut headers = object.head.headers.clone();
+    let mut headers = object.head.headers.to_map();
     cors::allow(&mut headers, &ask.headers, &ask.entry.route);
     let status = object.head.status;
     let retry = status == StatusCode::SERVICE_UNAVAILABLE;
@@ -111,7 +116,11 @@ pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Ans
         headers.insert(header::RETRY_AFTER, SOON);
     }
     let story = Story {
-        detail: (outcome == Outcome::Negative).then_some("back-off"),
+        detail: match outcome {
+            Outcome::Negative => Some("back-off"),
+            Outcome::Overload => Some("out-of-sockets"),
+            _ => None,
+        },
         ..Story::default()
     };
     tell(&mut headers, &ask, outcome, story);
@@ -123,7 +132,7 @@ pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Ans
 /// RFC 9111 §5.2.2.2 wants it: 504.
 pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
     let status = match failure {
-        Failure::Busy | Failure::Open => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Busy | Failure::Open | Failure::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         _ if held => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
@@ -141,7 +150,7 @@ pub(super) fn own_answer(status: StatusCode, retry_after: Option<HeaderValue>) -
 fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
     let head = Head {
         status,
-        headers,
+        headers: headers.into(),
         targeted: None,
         stored: false,
         tie: None,

@@ -11,7 +11,7 @@ use super::ask::Ask;
 use super::pass::Passed;
 use super::status::{Story, X_CACHE, tell};
 use super::{Answer, Body, Settings, coding, cors, refuse};
-use crate::cache::{FIELDS_ADDED, Follower, Head, Object, Reach};
+use crate::cache::{FIELDS_ADDED, FieldLines, Follower, Head, Object, Reach};
 use crate::policy::conditional::{self, Condition};
 use crate::policy::lifetime::Reason;
 use crate::policy::range::{self, Asked, Resolved, Span, Spec};
@@ -33,8 +33,12 @@ pub(super) fn object(
     let object = coding::suited(object, &ask.headers);
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
-        let headers = HeaderMap::with_capacity(FIELDS_ADDED);
-        let added = dress(&ask, &object.head, headers, outcome);
+        let added = dress(
+            &ask,
+            &object.head,
+            HeaderMap::with_capacity(FIELDS_ADDED),
+            outcome,
+        );
         return ask.answer_held(object, added, outcome);
     }
     let body = &object.body;
@@ -55,9 +59,9 @@ pub(super) fn object(
 
 /// The answer only adds to the stored fields: none of them, but those that are always said anew, is
 /// replaced.
-fn may_share(ask: &Ask, stored: &HeaderMap) -> bool {
+fn may_share(ask: &Ask, stored: &FieldLines) -> bool {
     let route = &ask.entry.route;
-    let stays = |name| !stored.contains_key(name);
+    let stays = |name| !stored.contains(&name);
     let cors = match route.cors {
         Cors::Off => {
             stays(header::ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -70,10 +74,10 @@ fn may_share(ask: &Ask, stored: &HeaderMap) -> bool {
 
 /// Nothing was asked for but the object as it is.
 fn wants_whole(ask: &Ask, head: &Head) -> bool {
-    let conditional = || conditional::judge(&ask.headers, &head.headers) != Condition::Proceed;
     !ask.head_only
         && (head.status != StatusCode::OK
-            || !ask.headers.contains_key(header::RANGE) && !conditional())
+            || !ask.headers.contains_key(header::RANGE)
+                && condition(ask, head) == Condition::Proceed)
 }
 
 /// Offsets within a body that is in memory fit.
@@ -260,7 +264,7 @@ pub(super) fn passing(ask: Ask, passed: Passed) -> Answer {
 
 /// The head's own headers, and what is true only now.
 fn dressed(ask: &Ask, head: &Head, outcome: Outcome) -> HeaderMap {
-    dress(ask, head, head.headers.clone(), outcome)
+    dress(ask, head, head.headers.to_map(), outcome)
 }
 
 fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> HeaderMap {
@@ -289,15 +293,24 @@ fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> He
     headers
 }
 
+/// What the viewer's preconditions come to. Most have none.
+fn condition(ask: &Ask, head: &Head) -> Condition {
+    if !conditional::is_conditional(&ask.headers) {
+        return Condition::Proceed;
+    }
+    let validators = head.headers.only(&conditional::VALIDATORS);
+    conditional::judge(&ask.headers, &validators)
+}
+
 /// 304 or 412, where the viewer's preconditions ask for it.
 fn precondition(ask: &Ask, head: &Head, outcome: Outcome) -> Option<(StatusCode, HeaderMap)> {
     if head.status != StatusCode::OK {
         return None;
     }
-    match conditional::judge(&ask.headers, &head.headers) {
+    match condition(ask, head) {
         Condition::Proceed => None,
         Condition::NotModified => {
-            let headers = conditional::not_modified_headers(&head.headers);
+            let headers = conditional::not_modified_headers(&head.headers.to_map());
             Some((StatusCode::NOT_MODIFIED, dress(ask, head, headers, outcome)))
         }
         Condition::Failed => {
@@ -311,7 +324,11 @@ fn asked(ask: &Ask, head: &Head, ranges_max: usize) -> Asked {
     if head.status != StatusCode::OK || !ask.headers.contains_key(header::RANGE) {
         return Asked::Whole;
     }
-    if range::if_range_holds(&ask.headers, &head.headers) {
+    let holds = || {
+        let validators = head.headers.only(&conditional::VALIDATORS);
+        range::if_range_holds(&ask.headers, &validators)
+    };
+    if !ask.headers.contains_key(header::IF_RANGE) || holds() {
         range::asked(&ask.headers, ranges_max)
     } else {
         Asked::Whole

@@ -20,7 +20,7 @@ use super::status::Forward;
 use super::whole::whole;
 use super::{Body, Shield, rank, respond};
 use crate::cache::{
-    Cut, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Tie, Verdict,
+    Cut, FieldLines, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Tie, Verdict,
 };
 use crate::origin::{Errand, Reply};
 use crate::policy::range::{Span, read_content_range};
@@ -287,7 +287,7 @@ impl Source {
 
     fn head(&self) -> Head {
         Head {
-            headers: HeaderMap::new(),
+            headers: FieldLines::default(),
             targeted: None,
             tie: self.series.head.tie.as_ref().map(Tie::of_part),
             lifetime: Lifetime {

@@ -102,7 +102,7 @@ fn segments(object: &Object) -> Option<&Facts> {
 
 fn facts(object: &Object) -> Option<&Facts> {
     let head = &object.head;
-    let facts = head.facts.as_ref();
+    let facts = head.facts.as_deref();
     facts.filter(|facts| head.status == StatusCode::OK && !facts.multivariant)
 }
 
@@ -135,7 +135,7 @@ fn told(object: &Object, asked: Directives) -> Told {
 /// A low-latency playlist that is looked after is the newest there is: the origin is asked for the next
 /// one, and has not answered.
 pub(super) fn is_newest(object: &Object, now: Instant) -> bool {
-    let facts = object.head.facts.as_ref();
+    let facts = object.head.facts.as_deref();
     let blocks = facts.is_some_and(|facts| facts.control.can_block);
     blocks && is_tended(object, now)
 }
@@ -151,5 +151,5 @@ pub(super) fn is_tended(object: &Object, now: Instant) -> bool {
     let tended = attention
         .as_ref()
         .is_some_and(|attention| attention.is_tended());
-    tended && lifetime.age(now) < lifetime.tended_for(facts.as_ref())
+    tended && lifetime.age(now) < lifetime.tended_for(facts.as_deref())
 }

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod apart;
+mod avoided;
 mod blocking;
 mod due;
 mod foresight;
@@ -10,6 +11,7 @@ mod lanes;
 mod news;
 mod stream;
 mod tender;
+mod variants;
 mod watch;
 mod window;
 
@@ -25,6 +27,7 @@ pub(super) use due::Due;
 pub(super) use news::News;
 use stream::Stream;
 pub use stream::StreamStats;
+pub(super) use variants::Variant;
 pub(super) use watch::Watch;
 
 use super::Shield;
@@ -57,6 +60,7 @@ pub(super) struct Streams {
     lists: Mutex<Lists>,
     pub(super) ahead: ahead::Ahead,
     apart: apart::Apart,
+    hasher: ahash::RandomState,
     unfit: [AtomicU64; Unfit::ALL.len()],
 }
 
@@ -146,6 +150,11 @@ impl Streams {
         let watch = Arc::new(Watch::new(plain, stream, facts, sent));
         lists.watches.insert(key, Arc::clone(&watch));
         Some(watch)
+    }
+
+    /// Which variant was chosen by these values of headers.
+    pub(super) fn variant(&self, values: Option<&[u8]>) -> Variant {
+        Variant(values.map(|values| self.hasher.hash_one(values)))
     }
 
     /// The watch of what this is a state of.

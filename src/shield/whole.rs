@@ -1,6 +1,6 @@
 //! A body that is no use in pieces: read to its proven end, within bounds.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::origin::{Failure, Inflow};
 
@@ -21,7 +21,7 @@ pub(super) async fn whole(
     bytes_max: u64,
     reserve: impl Fn(u64) -> bool,
 ) -> Result<Bytes, Unread> {
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     while let Some(bytes) = inflow.next().await {
         let bytes = bytes?;
         if (whole.len() + bytes.len()) as u64 > bytes_max {
@@ -32,5 +32,6 @@ pub(super) async fn whole(
         }
         whole.extend_from_slice(&bytes);
     }
-    Ok(whole.freeze())
+    // It may be held for long: of exactly its size.
+    Ok(whole.into_boxed_slice().into())
 }

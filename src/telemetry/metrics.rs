@@ -143,7 +143,8 @@ impl Metrics {
             )?,
             origin_seconds: histograms(
                 "seawall_origin_head_seconds",
-                "How long the origin took to its answer's head, where a request asked it.",
+                "How long requests waited for the head of an origin's answer, their own fetch or one that they joined. \
+                 Requests answered from memory are not observed. Rising: look at the origin.",
                 &ORIGIN_SECONDS,
                 &[("route", &routes)],
             )?,

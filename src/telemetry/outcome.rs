@@ -98,7 +98,7 @@ pub struct Tale {
     pub key_hash: u64,
     /// Answered status.
     pub status: StatusCode,
-    /// How long the origin took to its head, where it was asked for this request.
+    /// How long this request waited for the head of an origin's answer, whoever's fetch that was.
     pub origin_time: Option<Duration>,
     /// From arrival to the head being ready. Set by the edge.
     pub head_time: Duration,

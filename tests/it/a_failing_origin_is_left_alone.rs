@@ -6,10 +6,15 @@ use crate::support::metrics::{BREAKER_OPENED, ORIGIN_REQUESTS};
 use crate::support::shield::{Builder, endpoint};
 use crate::support::viewer::Viewer;
 use crate::support::{
-    Gate, Origin, Shield, eventually, get, manifest, noise, playlist, segment, status,
+    Gate, Origin, Shield, eventually, get, hang_up, manifest, noise, playlist, segment, status,
 };
 
-const PATH: &str = "/live/index.m3u8";
+const PATH: &str = "/0/index.m3u8";
+
+/// A piece of one of three channels.
+fn path(piece: usize) -> String {
+    format!("/{}/{piece}.ts", piece % 3)
+}
 
 /// Opens after three failures, and would try again only after an hour.
 fn touchy(origin: &Origin) -> Builder {
@@ -27,7 +32,7 @@ fn touchy(origin: &Origin) -> Builder {
 async fn failing(paths: usize) -> Origin {
     let mut origin = Origin::start().await;
     for piece in 0..paths {
-        origin = origin.on(&format!("/{piece}.ts"), status(500));
+        origin = origin.on(&path(piece), hang_up());
     }
     origin
 }
@@ -38,10 +43,10 @@ async fn after_too_many_failures() {
     let origin = failing(10).await;
     let shield = touchy(&origin).start().await;
     for piece in 0..3 {
-        assert_eq!(shield.get(&format!("/{piece}.ts")).await.status, 500);
+        assert_eq!(shield.get(&path(piece)).await.status, 502);
     }
     for piece in 3..10 {
-        let path = format!("/{piece}.ts");
+        let path = path(piece);
         let answer = shield.get(&path).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
@@ -63,12 +68,13 @@ async fn and_what_is_held_is_served_at_once() {
         overdue.then(manifest(playlist(2)).hold_head(&silence)),
     );
     let shield = touchy(&origin)
+        .origin(|group| group.guards.breaker.error_share = 0.5)
         .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
         .start()
         .await;
     shield.get(PATH).await.is_whole(playlist(1));
     for piece in 0..3 {
-        shield.get(&format!("/{piece}.ts")).await;
+        shield.get(&path(piece)).await;
     }
     let answer = shield.get(PATH).await;
     answer.is_whole(playlist(1));
@@ -78,7 +84,7 @@ async fn and_what_is_held_is_served_at_once() {
 /// One request tries whether it is back; then all pass again.
 #[tokio::test]
 async fn until_one_probe_succeeds() {
-    let origin = failing(3).await.on("/back.ts", segment("whole"));
+    let origin = failing(3).await.on("/0/back.ts", segment("whole"));
     let shield = touchy(&origin)
         .origin(|group| {
             group.guards.breaker.probe_after = Duration::from_millis(1);
@@ -87,10 +93,10 @@ async fn until_one_probe_succeeds() {
         .start()
         .await;
     for piece in 0..3 {
-        shield.get(&format!("/{piece}.ts")).await;
+        shield.get(&path(piece)).await;
     }
     let answered = |answer: &crate::support::Response| answer.status == 200;
-    shield.until(get("/back.ts"), answered).await;
+    shield.until(get("/0/back.ts"), answered).await;
     let closed = [("state", "closed")];
     assert_eq!(shield.counted("seawall_origin_breaker", &closed).await, 1);
 }
@@ -102,27 +108,28 @@ async fn and_no_viewer_waits_for_the_probe() {
     let mut first = failing(3).await;
     let mut second = Origin::start().await;
     for piece in 0..3 {
-        second = second.on(&format!("/{piece}.ts"), status(500));
+        second = second.on(&path(piece), status(500));
     }
     for piece in 3..10 {
-        let path = format!("/{piece}.ts");
+        let path = path(piece);
         first = first.on(&path, segment("first").hold_head(&silence));
         second = second.on(&path, segment("second"));
     }
     let shield = touchy(&first)
         .origin(|group| {
             group.endpoints.push(endpoint(&second));
+            group.retry.attempts_max = 1;
             group.guards.breaker.probe_after = Duration::from_millis(1);
             group.guards.breaker.probe_after_max = Duration::from_millis(1);
         })
         .start()
         .await;
     for piece in 0..3 {
-        assert_eq!(shield.get(&format!("/{piece}.ts")).await.status, 500);
+        assert_eq!(shield.get(&path(piece)).await.status, 500);
     }
     let mut heads = 0;
     for piece in 3..10 {
-        let path = format!("/{piece}.ts");
+        let path = path(piece);
         shield.get(&path).await.is_whole("second");
         let asked = first.requests(&path);
         assert!(asked.iter().all(|request| request.method == "HEAD"));
@@ -178,7 +185,7 @@ async fn at_once_though_every_permit_is_taken() {
     let silence = Gate::new();
     let origin = failing(4)
         .await
-        .on("/hangs.ts", segment("late").hold_head(&silence));
+        .on("/0/hangs.ts", segment("late").hold_head(&silence));
     let shield = touchy(&origin)
         .origin(|group| {
             group.concurrency_max = 2;
@@ -187,13 +194,13 @@ async fn at_once_though_every_permit_is_taken() {
         .waits(|waits| waits.wait_max = Duration::from_hours(1))
         .start()
         .await;
-    let hanging = shield.crowd(1, get("/hangs.ts")).await;
-    origin.wait_hits("/hangs.ts", 1).await;
+    let hanging = shield.crowd(1, get("/0/hangs.ts")).await;
+    origin.wait_hits("/0/hangs.ts", 1).await;
     for piece in 0..3 {
-        shield.get(&format!("/{piece}.ts")).await;
+        shield.get(&path(piece)).await;
     }
-    let also = shield.get("/3.ts").await;
-    assert_eq!((also.status, origin.hits("/3.ts")), (503, 0));
+    let also = shield.get(&path(3)).await;
+    assert_eq!((also.status, origin.hits(&path(3))), (503, 0));
     silence.open();
     hanging.answers().await[0].is_whole("late");
 }

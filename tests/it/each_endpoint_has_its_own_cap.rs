@@ -214,15 +214,15 @@ async fn a_retry_does_not_wait() {
 async fn who_is_left_alone_is_not_waited_for() {
     let gate = Gate::new();
     let slow_error = |number: usize| {
-        let error = status(500).content_length(4).hold(&gate).send("late");
-        (format!("/{number}.ts"), error)
+        let error = status(503).content_length(4).hold(&gate).send("late");
+        (format!("/{number}/a.ts"), error)
     };
     let (first, second) = (Origin::start().await, Origin::start().await);
     for (path, error) in (0..3).map(slow_error) {
         first.now(&path, error);
     }
     for number in 3..6 {
-        second.now(&format!("/{number}.ts"), status(500));
+        second.now(&format!("/{}/b.ts", number % 3), status(503));
     }
     let shield = capped((&first, 3), &[(&second, Some(3))])
         .origin(|group| {
@@ -235,7 +235,7 @@ async fn who_is_left_alone_is_not_waited_for() {
         .await;
     let mut crowds = Vec::new();
     for number in 0..3 {
-        crowds.push(shield.crowd(1, get(&format!("/{number}.ts"))).await);
+        crowds.push(shield.crowd(1, get(&format!("/{number}/a.ts"))).await);
         gate.wait_arrived(number + 1).await;
     }
     eventually("an open breaker", async || {
@@ -243,11 +243,12 @@ async fn who_is_left_alone_is_not_waited_for() {
     })
     .await;
     for number in 3..6 {
-        assert_eq!(shield.get(&format!("/{number}.ts")).await.status, 500);
+        let path = format!("/{}/b.ts", number % 3);
+        assert_eq!(shield.get(&path).await.status, 503);
     }
     assert_eq!(shield.counted(BREAKER, &[("state", "open")]).await, 2);
-    assert_eq!(shield.get("/late.ts").await.status, 503);
-    assert_eq!(first.hits("/late.ts") + second.hits("/late.ts"), 0);
+    assert_eq!(shield.get("/0/late.ts").await.status, 503);
+    assert_eq!(first.hits("/0/late.ts") + second.hits("/0/late.ts"), 0);
     gate.open();
     for crowd in crowds {
         crowd.answers().await;

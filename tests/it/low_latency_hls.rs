@@ -400,3 +400,50 @@ async fn ranges_go_out_of_a_segment_that_grows() {
     }
     assert_eq!(demo.tally().of(&place).requests, 1);
 }
+
+/// A confirmation of what was held when it was asked for comes after a newer version: viewers stay with that.
+#[tokio::test]
+async fn a_confirmation_that_is_overtaken_gives_way_to_the_newer_version() {
+    let (slow, gate) = (Gate::new(), Gate::new());
+    gate.open();
+    let tagged = || manifest(version(20, 2)).cache_control("max-age=0");
+    let origin = holding(&gate).await;
+    origin.now(PATH, tagged().validated_by("\"2\""));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await.is_whole(version(20, 2));
+    origin.now(PATH, tagged().validated_by("\"2\"").hold_head(&slow));
+    let plain = shield.crowd(1, get(PATH)).await;
+    slow.wait_arrived(1).await;
+    shield.get(NEXT).await.is_whole(version(20, 3));
+    slow.open();
+    plain.answers().await[0].is_whole(version(20, 3));
+    shield
+        .get(&format!("{PATH}?_HLS_msn=21&_HLS_part=2"))
+        .await
+        .is_whole(version(20, 3));
+}
+
+/// A state that comes of a node which lags: what is held is newer, whole or as a delta update.
+#[tokio::test]
+async fn a_state_by_a_node_that_lags_is_no_error() {
+    for words in ["no-cache", "max-age=1, must-revalidate", "max-age=1"] {
+        let says = |last, parts| manifest(version(last, parts)).cache_control(words);
+        let after = "/live/index.m3u8?_HLS_msn=21&_HLS_part=3";
+        let origin = Origin::start()
+            .await
+            .on(PATH, says(20, 2).then(says(19, 1)))
+            .on(NEXT, says(20, 3))
+            .on(after, says(19, 3));
+        let shield = passive(&origin).start().await;
+        shield.get(PATH).await.is_whole(version(20, 2));
+        shield.get(NEXT).await.is_whole(version(20, 3));
+        for _ in 0..3 {
+            shield.get(after).await.is_whole(version(20, 3));
+            let delta = shield.get(&format!("{after}&_HLS_skip=YES")).await;
+            assert!(delta.is_200_text().contains("21.2.mp4\"\n"), "{words}");
+            shield.get(PATH).await.is_whole(version(20, 3));
+            let delta = shield.get(&format!("{PATH}?_HLS_skip=YES")).await;
+            assert!(delta.is_200_text().contains("#EXT-X-SKIP"), "{words}");
+        }
+    }
+}

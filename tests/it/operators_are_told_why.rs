@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Origin, Shield, get, manifest, playlist, segment};
+use crate::support::{Origin, Shield, eventually, get, manifest, playlist, segment};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -84,4 +84,19 @@ async fn that_no_route_serves_it() {
     assert_eq!(answer.status, 404);
     assert!(answer.text().contains("no route serves this host and path"));
     assert_eq!(shield.admin(get("/explain?url=/a.ts")).await.status, 400);
+}
+
+/// What nobody watches is not looked at: that its last version is old says nothing about the origin.
+#[tokio::test]
+async fn that_a_stream_without_viewers_has_not_stalled() {
+    let text = playlist(7).replace("TARGETDURATION:6", "TARGETDURATION:1");
+    let origin = Origin::start().await.on(PATH, manifest(text));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    eventually("the playlist to be older than it may get", async || {
+        let told = explained(&shield, PATH).await;
+        assert_eq!(told["followed"]["is_stalled"], false, "{told}");
+        told["held"]["age_seconds"].as_f64() > Some(4.0)
+    })
+    .await;
 }

@@ -146,3 +146,51 @@ async fn the_status_page_shows_queue_and_guards() {
         (&0.into(), &1.into())
     );
 }
+
+/// A page of another site in an operator's browser can neither read nor purge.
+#[tokio::test]
+async fn a_web_page_cannot_operate() {
+    let origin = Origin::start().await.on(PATH, segment("x"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole("x");
+    let purge = || {
+        ask(
+            "POST",
+            "/purge?url=http%3A%2F%2Fmedia.test%2Flive%2Fseg1.ts",
+        )
+    };
+    let cross_site = shield
+        .admin(purge().header("Origin", "https://evil.example"))
+        .await;
+    assert_eq!(cross_site.status, 403, "{}", cross_site.text());
+    let rebound = shield.admin_as("evil.example", purge()).await;
+    assert_eq!(rebound.status, 421, "{}", rebound.text());
+    assert_eq!(
+        shield
+            .admin_as("evil.example", get("/metrics"))
+            .await
+            .status,
+        421
+    );
+    assert!(shield.get(PATH).await.is_hit(), "it was not purged");
+    shield.purge(PATH).await;
+    assert!(!shield.get(PATH).await.is_hit());
+}
+
+/// Whoever waits for the origin has waited for it, whoever's fetch that is.
+#[tokio::test]
+async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
+    const WAITED: &str = "seawall_origin_head_seconds_count";
+    let gate = Gate::new();
+    let script = segment("x").hold_head(&gate);
+    let origin = Origin::start().await.on(PATH, script);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let crowd = shield.crowd(5, get(PATH)).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
+    gate.open();
+    crowd.answers().await;
+    shield.get(PATH).await.is_whole("x");
+    are_counted(&shield, "hit", 1).await;
+    are_counted(&shield, "coalesced", 4).await;
+    assert_eq!(shield.counted(WAITED, &[]).await, 5);
+}

@@ -222,3 +222,187 @@ async fn an_end_is_not_believed_for_long() {
         .and_then(|ttl| ttl.parse::<u64>().ok());
     assert!(ttl.is_some_and(|ttl| ttl <= 10), "{status} {answer:?}");
 }
+
+/// What an origin says of how long a playlist is good, in ways that permit nothing stale, and one that does.
+const WORDS: [&str; 5] = [
+    "no-cache",
+    "max-age=1, must-revalidate",
+    "s-maxage=1",
+    "max-age=0",
+    "max-age=1",
+];
+
+/// Several nodes behind one name, one of which lags: there is no other endpoint to ask.
+#[tokio::test]
+async fn a_node_that_lags_is_no_error_whatever_may_be_stale() {
+    for words in WORDS {
+        let says = |first| manifest(playlist(first)).cache_control(words).age(1);
+        let turns = says(10)
+            .then(says(9))
+            .then(says(10))
+            .then(says(8))
+            .then(says(11))
+            .then(says(9))
+            .then(says(10));
+        let origin = Origin::start().await.on(PATH, turns);
+        let shield = Shield::in_front_of(&origin).start().await;
+        let mut newest = 10;
+        while origin.hits(PATH) < 12 {
+            let answer = shield.get(PATH).await;
+            let text = answer.is_200_text().to_owned();
+            let first = (8..=11).find(|first| text == playlist(*first)).unwrap();
+            assert!(first >= newest, "{words}: {first} after {newest}");
+            newest = first;
+        }
+        assert_eq!(newest, 11, "{words}");
+        let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+        assert_eq!(restarts.await, 0, "{words}");
+    }
+}
+
+/// An answer that lags confirms what is held: it is fresh again, as after a 304.
+#[tokio::test]
+async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
+    let fresh = |first| manifest(playlist(first)).cache_control("max-age=60, must-revalidate");
+    let origin = Origin::start()
+        .await
+        .on(PATH, fresh(10).age(60).then(fresh(9)));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(10));
+    shield.get(PATH).await.is_whole(playlist(10));
+    for ask in [get(PATH), crate::support::viewer::ask("HEAD", PATH)] {
+        let answer = shield.ask(ask).await;
+        assert!(answer.status == 200 && answer.is_hit(), "{answer:?}");
+    }
+    assert_eq!(origin.hits(PATH), 2);
+}
+
+/// Nothing is held any more: what lags is better than an error. So is what nobody may hold.
+#[tokio::test]
+async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
+    let never = |first| manifest(playlist(first)).cache_control("no-store");
+    let turns = never(10).then(never(9)).then(never(11)).then(never(8));
+    let origin = Origin::start().await.on(PATH, turns);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for first in [10, 9, 11, 8] {
+        shield.get(PATH).await.is_whole(playlist(first));
+    }
+    // What is held may leave memory, and the memory of how far it had come stays.
+    let origin = Origin::start().await.on(PATH, overdue(playlist(10)));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.memory_bytes = 64 << 10)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(10));
+    origin.now(PATH, overdue(playlist(9)));
+    for number in 0..200 {
+        let path = format!("/other/{number}.ts");
+        origin.now(&path, segment(vec![b'x'; 8 << 10]));
+        shield.get(&path).await;
+        assert_eq!(shield.get(PATH).await.status, 200);
+    }
+}
+
+/// The same for an MPD, whose packager writes the time of the request for `publishTime`.
+#[tokio::test]
+async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
+    let path = "/live/a.mpd";
+    let mpd = |last: u64, published: u64| {
+        let first = last - 5;
+        let text = format!(
+            "<MPD type=\"dynamic\" availabilityStartTime=\"2024-01-01T00:00:00Z\" \
+             publishTime=\"2024-01-01T01:00:{published:02}Z\" minimumUpdatePeriod=\"PT2S\">\
+             <Period id=\"1\" start=\"PT0S\"><AdaptationSet contentType=\"video\">\
+             <SegmentTemplate timescale=\"1\" startNumber=\"{first}\" media=\"$Number$.m4s\">\
+             <SegmentTimeline><S t=\"{}\" d=\"2\" r=\"4\"/></SegmentTimeline></SegmentTemplate>\
+             <Representation id=\"v\" bandwidth=\"1\"/></AdaptationSet></Period></MPD>",
+            first * 2
+        );
+        let reply = crate::support::origin::reply().content_type("application/dash+xml");
+        reply.body(text).cache_control("no-cache")
+    };
+    let turns = mpd(96, 0)
+        .then(mpd(93, 1))
+        .then(mpd(97, 2))
+        .then(mpd(94, 3))
+        .then(mpd(96, 4));
+    let origin = Origin::start().await.on(path, turns);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for last in [96, 96, 97, 97, 97] {
+        let answer = shield.get(path).await;
+        let number = format!("startNumber=\"{}\"", last - 5);
+        assert!(answer.is_200_text().contains(&number), "{answer:?}");
+    }
+}
+
+/// Each country has a timeline of its own: its advertisements make it later than others, with other names.
+#[tokio::test]
+async fn variants_have_timelines_of_their_own() {
+    use crate::support::origin::{Request, answering};
+    let text = |request: &Request| match request.header("x-country") {
+        Some("de") => playlist(20).replace("seg", "de-"),
+        Some("fr") => playlist(17).replace("seg", "fr-"),
+        _ => playlist(30),
+    };
+    let script = answering(move |request| overdue(text(request)).header("Vary", "X-Country"));
+    let origin = Origin::start()
+        .await
+        .on(PATH, script)
+        .on("/live/de-20.ts", segment("de"))
+        .on("/live/fr-17.ts", segment("fr"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.forward_headers = vec!["x-country".parse().unwrap()])
+        .start()
+        .await;
+    let asks = |country: &str| get(PATH).header("x-country", country);
+    for _ in 0..24 {
+        shield
+            .ask(asks("de"))
+            .await
+            .is_whole(playlist(20).replace("seg", "de-"));
+        shield
+            .ask(asks("fr"))
+            .await
+            .is_whole(playlist(17).replace("seg", "fr-"));
+        for path in ["/live/de-20.ts", "/live/fr-17.ts"] {
+            assert_eq!(shield.get(path).await.status, 200);
+        }
+    }
+    assert_eq!(origin.hits("/live/de-20.ts"), 1, "nobody dropped it");
+    for name in [UNFIT, "seawall_stream_restarts_total"] {
+        assert_eq!(shield.counted(name, &[]).await, 0, "{name}");
+    }
+}
+
+/// A name that is signed anew with each version is the same segment, wherever its signature stands.
+#[tokio::test]
+async fn names_signed_in_their_paths_are_no_restart() {
+    for form in ["/t{}/seg", "seg-{}-", "/t{}/a/{}/seg"] {
+        let signed = move |first: u64, version: usize| {
+            let prefix = form.replace("{}", &format!("s{version}x"));
+            playlist(first).replace("seg", &prefix)
+        };
+        let script = crate::support::origin::answering({
+            let versions = std::sync::atomic::AtomicUsize::new(0);
+            move |_| {
+                let version = versions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                // Every third one is of a node that lags.
+                let lag = u64::from(version % 3 == 2) * 2;
+                overdue(signed(10 + version as u64 / 4 - lag, version))
+            }
+        });
+        let origin = Origin::start().await.on(PATH, script);
+        let shield = Shield::in_front_of(&origin).start().await;
+        while origin.hits(PATH) < 16 {
+            assert_eq!(shield.get(PATH).await.status, 200, "{form}");
+        }
+        let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+        assert_eq!(restarts.await, 0, "{form}");
+        let ahead = shield.counted("seawall_prefetch_fetched_total", &[]).await;
+        assert!(ahead <= 12, "{form}: {ahead} fetched ahead of viewers");
+    }
+}

@@ -4,8 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
 use crate::support::origin::Reply;
-use crate::support::{Arriving, End, Gate, Origin, Response, Shield, get, noise, reply, segment};
+use crate::support::patience::within;
+use crate::support::viewer::{Duplex, Identity, TlsViewer, Viewer};
+use crate::support::{
+    Arriving, End, Gate, Origin, Response, Shield, get, head, noise, reply, segment,
+};
 
 const PATH: &str = "/live/seg1.ts";
 
@@ -162,4 +169,92 @@ async fn a_stall_past_the_deadline() {
         .await
         .on(PATH, broken.then(segment(whole())));
     breaks_for_everyone(origin, gate).await;
+}
+
+/// What an HTTP/1.0 client hears, to whom only the end of the connection says that a body is over:
+/// everything behind the head, and whether it ended properly. The origin goes on once half is there.
+async fn heard_over_http10(mut wire: impl Duplex, gate: Gate) -> (Bytes, bool) {
+    let request = format!("GET {PATH} HTTP/1.0\r\nHost: media.test\r\n\r\n");
+    wire.write_all(request.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    let body_at = |heard: &[u8]| {
+        let head = heard.windows(4).position(|four| four == b"\r\n\r\n");
+        head.map(|at| at + 4)
+    };
+    within("the first half", async {
+        while body_at(&heard).is_none_or(|at| heard.len() < at + 500) {
+            wire.read_buf(&mut heard).await.unwrap();
+        }
+    })
+    .await;
+    gate.open();
+    let ended = within("an end", wire.read_to_end(&mut heard)).await;
+    let body = body_at(&heard).unwrap();
+    (Bytes::from(heard).slice(body..), ended.is_ok())
+}
+
+/// Towards HTTP/1.0, on every kind of listener: nginx speaks it to its upstreams unless told otherwise,
+/// and would cache the half.
+#[tokio::test]
+async fn http10_sees_an_error_on_every_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity::new("media.test", folder.path());
+    for listener in ["tcp", "tls", "unix"] {
+        for whole_comes in [false, true] {
+            let socket = folder.path().join(format!("{whole_comes}.sock"));
+            let gate = Gate::new();
+            let begun = half(&gate).chunked();
+            let origin = Origin::start().await;
+            let origin = if whole_comes {
+                origin.on(PATH, begun.send(whole().slice(500..)))
+            } else {
+                origin.on(PATH, begun.close())
+            };
+            let shield = Shield::in_front_of(&origin);
+            let shield = match listener {
+                "unix" => shield.on_unix(socket.clone()).start().await,
+                "tls" => shield.with_tls(&[&identity]).start().await,
+                _ => shield.start().await,
+            };
+            let wire: Box<dyn Duplex> = match listener {
+                "unix" => Box::new(UnixStream::connect(&socket).await.unwrap()),
+                "tls" => {
+                    let viewer = TlsViewer::trusting(shield.address(), &identity);
+                    Box::new(viewer.h1_wire().await)
+                }
+                _ => Box::new(TcpStream::connect(shield.address()).await.unwrap()),
+            };
+            let (body, proper) = heard_over_http10(wire, gate).await;
+            assert_eq!(proper, whole_comes, "{listener}");
+            let expected = if whole_comes {
+                1000
+            } else {
+                body.len().min(500)
+            };
+            assert_eq!(body, whole().slice(..expected), "{listener}");
+        }
+    }
+}
+
+/// A client that began with another version, and has no byte of its own left in the socket, is told
+/// nothing whose end it could not know.
+#[tokio::test]
+async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("viewers.sock");
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(PATH, half(&gate).chunked().close());
+    let shield = Shield::in_front_of(&origin)
+        .on_unix(socket.clone())
+        .start()
+        .await;
+    let mut viewer = Viewer::connect_unix(&socket).await;
+    viewer.ask(head("/other")).await;
+    let request = format!("GET {PATH} HTTP/1.0\r\nHost: media.test\r\n\r\n");
+    viewer.send_raw(request.as_bytes()).await;
+    assert_eq!(viewer.receive(&get(PATH)).await.status, 505);
+    gate.open();
+    drop(shield);
 }

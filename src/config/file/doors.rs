@@ -158,6 +158,13 @@ pub(super) fn limits(table: &mut Table<'_>, limits: &mut Limits) {
 
 /// Reads `[admin]`.
 pub(super) fn admin(table: &mut Table<'_>, admin: &mut admin::Settings) -> Option<Place> {
+    let name = |text: &str| address::server_name(text).map(|name| name.to_ascii_lowercase());
+    let name = read::parsed(name, "a host name");
+    table.put(
+        "hosts",
+        &mut admin.hosts,
+        read::list(name, "a list of host names"),
+    );
     let value = table.value("listen")?;
     let address = value
         .page()

@@ -1,29 +1,15 @@
 //! How does an answer's head look on the wire? HTTP/1.1, with the date and the length.
 
-use std::cell::Cell;
 use std::io::Write as _;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, header};
+use http::header;
 
 use crate::cache::write_field;
+use crate::edge::date::date;
 use crate::shield::Answer;
 
 /// Fits most heads with a playlist behind them, so that they are written without growing.
 const HEAD_BYTES: usize = 4 << 10;
-
-/// As written: `Sun, 06 Nov 1994 08:49:37 GMT`.
-const DATE_BYTES: usize = 29;
-
-const NANOS_PER_SECOND: u32 = 1_000_000_000;
-
-/// A date, and until when it is right.
-type Dated = ([u8; DATE_BYTES], Instant);
-
-thread_local! {
-    /// Written once a second, not once an answer.
-    static DATE: Cell<Option<Dated>> = const { Cell::new(None) };
-}
 
 /// The head of an answer that is at hand; `length` is that of its body, where it may have one.
 pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
@@ -42,7 +28,7 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
     if let Some(object) = held {
-        head.extend_from_slice(&object.lines);
+        head.extend_from_slice(object.head.headers.shared());
     }
     for (name, value) in headers {
         write_field(&mut head, name, value);
@@ -53,8 +39,8 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
         // Writing to a vector cannot fail.
         let _ = write!(head, "content-length: {length}\r\n");
     }
-    let dated = |headers: &HeaderMap| headers.contains_key(header::DATE);
-    if !dated(headers) && !held.is_some_and(|object| dated(&object.head.headers)) {
+    let held_dated = held.is_some_and(|object| object.head.headers.contains(&header::DATE));
+    if !held_dated && !headers.contains_key(header::DATE) {
         // It was at hand: the moment it was asked for is the moment it was made.
         head.extend_from_slice(b"date: ");
         head.extend_from_slice(&date(tale.arrived));
@@ -64,30 +50,11 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
     head
 }
 
-fn date(now: Instant) -> [u8; DATE_BYTES] {
-    match DATE.get() {
-        Some((text, until)) if now < until => text,
-        _ => {
-            let (text, lasts) = written(SystemTime::now());
-            DATE.set(Some((text, now + lasts)));
-            text
-        }
-    }
-}
-
-/// A date in the form of RFC 9110 §5.6.7, and how long it stays right.
-fn written(wall: SystemTime) -> ([u8; DATE_BYTES], Duration) {
-    let mut text = [b' '; DATE_BYTES];
-    let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(wall));
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let left = NANOS_PER_SECOND - since.subsec_nanos();
-    (text, Duration::from_nanos(left.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderValue, StatusCode};
+    use std::time::{Duration, Instant, SystemTime};
 
     use crate::edge::scene;
     use crate::shield::Body;
@@ -132,13 +99,5 @@ mod tests {
         let head = text(304, &HeaderMap::new(), None);
         assert!(!head.contains("content-length"), "{head}");
         assert!(head.starts_with("HTTP/1.1 304 Not Modified\r\ndate: "));
-    }
-
-    #[test]
-    fn a_date_is_right_to_the_end_of_its_second() {
-        let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_250);
-        let (text, lasts) = written(wall);
-        assert_eq!(&text, b"Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(lasts, Duration::from_millis(750));
     }
 }

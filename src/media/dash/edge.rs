@@ -38,17 +38,17 @@ impl<'a> Lanes<'a> {
         let newest = self.newest()?;
         let mut oldest = self.first.iter().chain(self.periods.iter().rev());
         let first = oldest.find_map(|lanes| spans(lanes).map(|(first, _)| first).max())?;
-        let last = spans(newest).map(|(_, last)| last).min()?;
+        let ends = || spans(newest).map(|(_, last)| last);
+        let last = ends().min()?;
         Some(Edge {
             first,
             last,
-            numbered: false,
-            skipped: 0,
-            last_parts: 0,
-            parts: 0,
-            discontinuity: 0,
             names: names(newest),
             ends: began.and_then(|began| began.checked_add(Duration::from_millis(last))),
+            period: newest.first().map_or(0, Lane::period),
+            tracks: ends().count() as u64,
+            furthest: ends().max().unwrap_or(last),
+            ..Edge::default()
         })
     }
 

@@ -57,6 +57,11 @@ impl<'a> Lane<'a> {
         }
     }
 
+    /// Where its period begins, in milliseconds.
+    pub(super) fn period(&self) -> u64 {
+        u64::try_from(self.start.as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn medium(&self) -> Medium {
         self.track.medium
     }

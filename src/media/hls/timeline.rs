@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::names::{fingerprints, numbering};
 use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
 use super::variables::Variables;
 use crate::media::calendar::date_time;
 use crate::media::facts::{Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
-use crate::media::fingerprint::fingerprint;
 use crate::media::usual::{USUAL_OF, usual};
 
 /// What has been listed so far.
@@ -215,20 +215,23 @@ impl<'a> Timeline<'a> {
             return None;
         }
         let end = self.media_sequence.checked_add(count)?;
-        let names = self.recent.len().saturating_sub(NAMES_MAX);
-        let names = self.recent.iter().skip(names);
+        let recent = self.recent.len().saturating_sub(NAMES_MAX);
+        let recent: Vec<&str> = self.recent.iter().skip(recent).map(|one| one.uri).collect();
+        let last = end.checked_sub(1)?;
         Some(Edge {
             numbered: true,
             first: self.media_sequence,
-            last: end.checked_sub(1)?,
+            last,
             skipped: self.skipped,
             last_parts: self.last_parts,
             parts: self.parts.count,
             discontinuity: self
                 .discontinuity_sequence
                 .saturating_add(self.discontinuities),
-            names: names.map(|segment| name_fingerprint(segment.uri)).collect(),
+            names: fingerprints(&recent),
+            numbering: numbering(&recent, last),
             ends: self.ends(),
+            ..Edge::default()
         })
     }
 
@@ -285,9 +288,4 @@ fn keep_last<T>(kept: &mut VecDeque<T>, max: usize, new: T) {
         kept.pop_front();
     }
     kept.push_back(new);
-}
-
-/// Of a name without its query: signed URLs change theirs with every version.
-fn name_fingerprint(uri: &str) -> u64 {
-    fingerprint(uri.split(['?', '#']).next().unwrap_or_default())
 }

@@ -72,12 +72,9 @@ fn edge(last: u64, last_parts: u64, parts: u64) -> Edge {
         numbered: true,
         first: last - 5,
         last,
-        skipped: 0,
         last_parts,
         parts,
-        discontinuity: 0,
-        names: Box::default(),
-        ends: None,
+        ..Edge::default()
     }
 }
 

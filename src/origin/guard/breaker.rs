@@ -1,14 +1,21 @@
-//! Is an endpoint worth asking, or would it only fail again? Closed while few requests fail; open
-//! when too many do; then one request at a time tries whether it answers again.
+//! Is an endpoint worth asking, or would it only fail again? Closed while it answers anything well;
+//! open when everything fails; then one request at a time tries whether it answers again.
 //!
-//! Does not know what an error is, nor who asks: it hands out passes and hears what became of them.
+//! A shield asks an endpoint seldom, so one URL or one channel that fails may be most of what the
+//! endpoint is asked for. So votes are counted by URL, answers that fail must come from several
+//! directories, and an open breaker still lets a request pass for a directory that has not failed.
+//!
+//! It hands out passes and is told what became of them. It has no clock and does no I/O.
 
 #[cfg(test)]
 mod tests;
+mod votes;
 
 use std::time::{Duration, Instant};
 
 use super::window::Window;
+use super::{Fault, Subject};
+use votes::Votes;
 
 /// After a probe that came to nothing, the next goes no sooner.
 const LOST_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -16,14 +23,16 @@ const LOST_WAIT_MIN: Duration = Duration::from_millis(100);
 /// When an endpoint is given up, and how soon it is tried again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Opens when at least this share of the requests failed: 0.1 is one in ten, more than 1 never.
+    /// Opens when at least this share of what came back is failures, each failed URL counted once:
+    /// 1 is when nothing succeeds, more than 1 is never.
     pub error_share: f64,
     /// Over how long the share is taken.
     pub window: Duration,
-    /// Fewer requests than this say nothing, except in the first window after it closed again.
+    /// So many URLs must have failed. Errors that speak of a URL rather than of the endpoint count
+    /// half.
     pub requests_min: u32,
     /// How long after opening a first probe may go. Doubles with each probe that fails, and with
-    /// each opening that follows a closing within the window.
+    /// each opening that follows a closing within two windows.
     pub probe_after: Duration,
     /// Between two probes at most. Bounds how long an origin that came back goes unnoticed, so it
     /// is best well under two seconds.
@@ -37,9 +46,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            error_share: 0.1,
+            error_share: 1.0,
             window: Duration::from_secs(10),
-            requests_min: 20,
+            requests_min: 10,
             probe_after: Duration::from_millis(500),
             probe_after_max: Duration::from_secs(1),
             probe_patience: Duration::from_secs(2),
@@ -103,13 +112,32 @@ pub(in crate::origin) enum Admit {
 /// and changes nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(in crate::origin) struct Pass(u64);
+pub(in crate::origin) struct Pass {
+    round: u64,
+    /// It was given while the breaker was open, for a directory that had not failed.
+    spared: bool,
+}
+
+/// The state that a breaker has just changed to. Worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::origin) enum Change {
+    /// So many URLs of so many directories failed, while so many requests succeeded.
+    Opened {
+        urls: usize,
+        directories: usize,
+        successes: u32,
+    },
+    /// It answers again.
+    Closed,
+}
 
 /// Judges one endpoint.
 #[derive(Debug)]
 pub(in crate::origin) struct Breaker {
     settings: Settings,
-    window: Window,
+    /// Requests that succeeded.
+    successes: Window,
+    votes: Votes,
     state: State,
     /// The number on passes: another one after each opening and closing, and for each probe.
     round: u64,
@@ -124,7 +152,8 @@ impl Breaker {
     pub(in crate::origin) fn new(settings: Settings, now: Instant) -> Breaker {
         Breaker {
             settings,
-            window: Window::new(settings.window, now),
+            successes: Window::new(settings.window, now),
+            votes: Votes::new(settings.window),
             state: State::Closed,
             round: 0,
             opened_in: 0,
@@ -146,31 +175,84 @@ impl Breaker {
         }
     }
 
-    /// Asks for leave.
-    pub(in crate::origin) fn admit(&mut self, now: Instant) -> Admit {
+    /// The same for a request for something: an open breaker spares what has not failed.
+    pub(in crate::origin) fn outlook_for(&self, subject: Subject, now: Instant) -> Outlook {
         match self.outlook(now) {
-            Outlook::Clear => Admit::Yes(Pass(self.round)),
+            Outlook::Refused { .. } if !self.votes.implicates(subject, now) => Outlook::Clear,
+            outlook => outlook,
+        }
+    }
+
+    /// Asks for leave.
+    pub(in crate::origin) fn admit(&mut self, subject: Subject, now: Instant) -> Admit {
+        match self.outlook_for(subject, now) {
+            Outlook::Clear => Admit::Yes(Pass {
+                round: self.round,
+                spared: self.state != State::Closed,
+            }),
             Outlook::Refused { until } => Admit::No { until },
             Outlook::ProbeDue => {
                 self.round += 1;
                 let until = now + self.settings.probe_patience;
                 self.state = State::Probing { until };
-                Admit::Probe(Pass(self.round))
+                Admit::Probe(Pass {
+                    round: self.round,
+                    spared: false,
+                })
             }
         }
     }
 
-    /// Hears what became of a pass.
-    pub(in crate::origin) fn record(&mut self, Pass(round): Pass, now: Instant, ok: bool) {
+    /// A pass ended well.
+    pub(in crate::origin) fn succeeded(
+        &mut self,
+        Pass { round, spared }: Pass,
+        now: Instant,
+    ) -> Option<Change> {
+        let of_this_outage = if spared {
+            round >= self.opened_in
+        } else {
+            round > self.opened_in
+        };
         match self.state {
-            State::Closed if round == self.round => self.count(now, ok),
-            State::Closed => {}
-            _ if ok && round > self.opened_in => self.close(now),
-            State::Probing { .. } if !ok && round == self.round => {
-                self.wait = self.longer_wait();
-                self.state = self.open_for_a_while(now);
+            State::Closed => {
+                if round == self.round {
+                    self.count_success(now);
+                }
+                None
             }
-            State::Open { .. } | State::Probing { .. } => {}
+            State::Open { .. } | State::Probing { .. } if of_this_outage => {
+                self.close(now);
+                Some(Change::Closed)
+            }
+            State::Open { .. } | State::Probing { .. } => None,
+        }
+    }
+
+    /// A pass for something ended in a failure.
+    pub(in crate::origin) fn failed(
+        &mut self,
+        Pass { round, spared }: Pass,
+        now: Instant,
+        (subject, fault): (Subject, Fault),
+    ) -> Option<Change> {
+        match self.state {
+            State::Closed if round == self.round => {
+                self.votes.cast(subject, fault, now);
+                self.judge(now)
+            }
+            State::Closed => None,
+            State::Open { .. } | State::Probing { .. } => {
+                if spared || round >= self.opened_in {
+                    self.votes.cast(subject, fault, now);
+                }
+                let probes = matches!(self.state, State::Probing { .. });
+                if probes && !spared && round == self.round {
+                    self.wait = self.longer_wait();
+                    self.state = self.open_for_a_while(now);
+                }
+                None
+            }
         }
     }
 
@@ -188,8 +270,9 @@ impl Breaker {
         self.vacate(pass, now);
     }
 
-    fn vacate(&mut self, Pass(round): Pass, until: Instant) {
-        if matches!(self.state, State::Probing { .. }) && round == self.round {
+    fn vacate(&mut self, Pass { round, spared }: Pass, until: Instant) {
+        let probes = matches!(self.state, State::Probing { .. }) && !spared;
+        if probes && round == self.round {
             self.state = State::Open { until };
         }
     }
@@ -204,32 +287,39 @@ impl Breaker {
         self.opened_total
     }
 
-    /// Only an error opens: an endpoint that has just answered is not given up.
-    fn count(&mut self, now: Instant, ok: bool) {
-        let slice = self.window.slice(now);
+    fn count_success(&mut self, now: Instant) {
+        let slice = self.successes.slice(now);
         slice.all = slice.all.saturating_add(1);
-        if ok {
-            return;
-        }
-        slice.marked = slice.marked.saturating_add(1);
-        let tally = self.window.tally(now);
-        let tolerated = f64::from(tally.all) * self.settings.error_share;
-        // One probe may have been luck: after it few requests say enough, or a half-broken origin would be
-        // sent another `requests_min` of them each time.
-        let telling = tally.all >= self.settings.requests_min || self.on_trial(now);
-        if telling && f64::from(tally.marked) >= tolerated {
-            self.open(now);
-        }
     }
 
-    /// It closed not long ago.
-    fn on_trial(&self, now: Instant) -> bool {
-        let window = self.settings.window;
-        self.closed_at.is_some_and(|closed| now < closed + window)
+    /// Only a failure opens: an endpoint that has just answered is not given up.
+    fn judge(&mut self, now: Instant) -> Option<Change> {
+        if !self.votes.carry(self.settings.requests_min, now) {
+            return None;
+        }
+        let successes = self.successes.tally(now).all;
+        let failed = f64::from(self.votes.weight());
+        let all = failed + f64::from(successes);
+        if failed < all * self.settings.error_share {
+            return None;
+        }
+        self.open(now);
+        Some(Change::Opened {
+            urls: self.votes.urls(),
+            directories: self.votes.directories(),
+            successes,
+        })
+    }
+
+    /// It closed not long ago. In the first window after that it does not open easily: the success
+    /// that closed it counts.
+    fn relapses(&self, now: Instant) -> bool {
+        let lately = self.settings.window * 2;
+        self.closed_at.is_some_and(|closed| now < closed + lately)
     }
 
     fn open(&mut self, now: Instant) {
-        self.wait = if self.on_trial(now) {
+        self.wait = if self.relapses(now) {
             self.longer_wait()
         } else {
             let first = self.settings.probe_after;
@@ -250,7 +340,10 @@ impl Breaker {
         self.round += 1;
         self.state = State::Closed;
         self.closed_at = Some(now);
-        self.window.clear(now);
+        self.successes.clear(now);
+        self.votes.clear();
+        // Whatever fails next: this one succeeded.
+        self.count_success(now);
     }
 
     fn longer_wait(&self) -> Duration {

@@ -1,15 +1,24 @@
 //! Should an endpoint be left alone for a while, going by the requests it was sent? It is ejected
-//! after failures in a row, or when it is much slower than its peers, for longer each time.
+//! after failures in a row, when it is silent while another endpoint answers, or when it is much
+//! slower than its peers; for longer each time.
 //!
 //! Knows one endpoint; of its peers only what it is told.
 
 use std::time::{Duration, Instant};
 
+use super::{Fault, Subject};
+
+/// So many directories whose answers failed are remembered.
+const BAD_DIRECTORIES_MAX: usize = 32;
+
 /// What gets an endpoint ejected, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Failures in a row. One is enough for an endpoint that has not succeeded since its return.
+    /// Failures in a row, one per URL. One is enough for an endpoint that has not succeeded since its
+    /// return.
     pub failures: u32,
+    /// Silent is when, for so long, it answered nothing at all while others answered in its place.
+    pub silence: Duration,
     /// Slow is when the median is more than so many times the peers' median ...
     pub slow_factor: f64,
     /// ... and more than this.
@@ -29,6 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             failures: 5,
+            silence: Duration::from_millis(400),
             slow_factor: 4.0,
             slow_floor: Duration::from_millis(500),
             slow_judgements: 3,
@@ -60,8 +70,13 @@ pub(in crate::origin) fn median(times: &mut [Duration]) -> Option<Duration> {
 #[derive(Debug)]
 pub(in crate::origin) struct Ejection {
     settings: Settings,
-    /// Failures in a row.
-    failures: u32,
+    /// The URLs that failed in a row.
+    failed: Vec<u64>,
+    /// Directories whose answers failed since something succeeded.
+    bad_directories: Vec<u64>,
+    /// When the first request was sent that another endpoint had to answer, while nothing was heard
+    /// of this one since.
+    silent_since: Option<Instant>,
     /// Judgements in a row that it is slow.
     slow: u32,
     /// Ejections in a row.
@@ -85,7 +100,9 @@ impl Ejection {
     pub(in crate::origin) fn new(settings: Settings) -> Ejection {
         Ejection {
             settings,
-            failures: 0,
+            failed: Vec::new(),
+            bad_directories: Vec::new(),
+            silent_since: None,
             slow: 0,
             ejections: 0,
             on_trial: false,
@@ -110,7 +127,9 @@ impl Ejection {
         if self.is_past(asked) {
             return;
         }
-        self.failures = 0;
+        self.failed.clear();
+        self.bad_directories.clear();
+        self.silent_since = None;
         self.on_trial = false;
         if self.eased_from.is_some_and(|from| now >= from) {
             self.ejections -= 1;
@@ -125,13 +144,50 @@ impl Ejection {
         now: Instant,
         asked: Instant,
         others_standing: usize,
+        (subject, fault): (Subject, Fault),
     ) -> Option<Instant> {
         if self.is_past(asked) {
             return None;
         }
-        self.failures = self.failures.saturating_add(1);
-        let enough = self.on_trial || self.failures >= self.settings.failures;
+        let known = self.bad_directories.contains(&subject.directory);
+        if !fault.is_silence() && !known {
+            if self.bad_directories.len() == BAD_DIRECTORIES_MAX {
+                self.bad_directories.remove(0);
+            }
+            self.bad_directories.push(subject.directory);
+        }
+        if self.on_trial {
+            // It answers. What failed before its return may fail still: that is no relapse.
+            let unrelated = fault.is_of_url() || (!fault.is_silence() && known);
+            return (!unrelated && may_eject(others_standing)).then(|| self.eject(now));
+        }
+        let needed = usize::try_from(self.settings.failures).unwrap_or(usize::MAX);
+        if self.failed.len() < needed && !self.failed.contains(&subject.url) {
+            self.failed.push(subject.url);
+        }
+        let enough = self.failed.len() >= needed;
         (enough && may_eject(others_standing)).then(|| self.eject(now))
+    }
+
+    /// It said something.
+    pub(in crate::origin) fn heard(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// Another endpoint answered what this one was asked at `asked` and has not answered yet. Says
+    /// until when the endpoint is ejected, if it has been silent for too long.
+    pub(in crate::origin) fn outdone(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        others_standing: usize,
+    ) -> Option<Instant> {
+        if self.is_past(asked) {
+            return None;
+        }
+        let since = *self.silent_since.get_or_insert(asked);
+        let silent = now.saturating_duration_since(since) >= self.settings.silence;
+        (silent && may_eject(others_standing)).then(|| self.eject(now))
     }
 
     /// The median of its response times is compared with its peers': now and then, not for each
@@ -168,7 +224,8 @@ impl Ejection {
     }
 
     fn eject(&mut self, now: Instant) -> Instant {
-        self.failures = 0;
+        self.failed.clear();
+        self.silent_since = None;
         self.slow = 0;
         self.on_trial = true;
         self.ejections = self.ejections.saturating_add(1);

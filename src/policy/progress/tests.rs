@@ -1,5 +1,7 @@
 //! Versions that go on, lag or begin anew, each judged by what went before.
 
+mod orders;
+
 use super::*;
 use crate::media::{Control, Liveness};
 
@@ -10,14 +12,10 @@ fn window(last: u64, name: impl Fn(u64) -> u64) -> Facts {
     let first = last.saturating_sub(9);
     facts(Edge {
         numbered: true,
-        skipped: 0,
-        last_parts: 0,
         first,
         last,
-        parts: 0,
-        discontinuity: 0,
         names: (first..=last).map(name).collect(),
-        ends: None,
+        ..Edge::default()
     })
 }
 
@@ -74,6 +72,12 @@ fn what_goes_on_goes_on() {
 fn who_lags_is_not_believed() {
     assert_eq!(judged(&plain(20), &plain(19)), Progress::Behind);
     assert_eq!(judged(&plain(20), &plain(12)), Progress::Behind);
+    let short = |last| with(plain(last), |edge| edge.first = last - 2);
+    assert_eq!(
+        judged(&short(20), &short(17)),
+        Progress::Behind,
+        "three listed"
+    );
     let part = with(plain(20), |edge| edge.parts = 2);
     assert_eq!(judged(&part, &plain(20)), Progress::Behind);
     // Another pipeline counts its discontinuities on its own; the names say that it is the same stream.
@@ -84,8 +88,16 @@ fn who_lags_is_not_believed() {
 #[test]
 fn a_restart_is_seen_by_number_name_or_discontinuity() {
     assert_eq!(judged(&plain(5000), &plain(3)), Progress::Restarted);
-    let renamed = window(21, |number| number + 1000);
-    assert_eq!(judged(&plain(20), &renamed), Progress::Restarted);
+    let now = Instant::now();
+    let mut track = Track::new(&plain(19), PERIOD, now);
+    let renamed = window(15, |number| number + 1000);
+    assert_eq!(
+        track.judge(&renamed, now),
+        Progress::Behind,
+        "names may be signed"
+    );
+    track.take(&plain(20), Progress::Onward, now);
+    assert_eq!(track.judge(&renamed, now), Progress::Restarted);
     let discontinued = with(window(10, |number| number), |edge| {
         edge.discontinuity = 1;
         edge.names = Box::default();
@@ -244,21 +256,119 @@ fn mpds_of_two_packagers_do_not_take_turns() {
     assert_eq!(track.judge(&dead, now), Progress::Behind, "long dead");
 }
 
-/// A representation that has just come may end a little before the others did.
-#[test]
-fn a_newer_mpd_may_end_a_little_earlier() {
+fn mpd(published: u64, (period, last): (u64, u64), tracks: u64) -> Facts {
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let mpd = |published, last| Facts {
+    Facts {
         published: at(published),
         began: at(1),
-        ..with(plain(0), |edge| {
-            (edge.numbered, edge.names) = (false, Box::default());
-            edge.last = last;
-        })
+        edge: Some(Edge {
+            last,
+            period,
+            tracks,
+            furthest: last,
+            ..Edge::default()
+        }),
+        ..plain(0)
+    }
+}
+
+/// Many a packager stamps an MPD with the time of the request.
+#[test]
+fn a_newer_publish_time_excuses_no_shorter_timeline() {
+    let held = mpd(10, (0, 40_000), 2);
+    let next = |last| judged(&held, &mpd(12, (0, last), 2));
+    assert_eq!(next(39_980), Progress::Behind);
+    assert_eq!(next(28_000), Progress::Behind);
+    assert_eq!(next(44_000), Progress::Onward);
+    let nothing = Facts {
+        edge: None,
+        ..mpd(12, (0, 0), 2)
     };
-    assert_eq!(judged(&mpd(10, 4000), &mpd(12, 3980)), Progress::Onward);
-    assert_eq!(judged(&mpd(10, 4000), &mpd(10, 3980)), Progress::Behind);
-    assert_eq!(judged(&mpd(10, 40_000), &mpd(12, 30_000)), Progress::Behind);
+    assert_eq!(judged(&held, &nothing), Progress::Behind);
+}
+
+/// A representation that has just come may end a little before the others did.
+#[test]
+fn an_mpd_with_a_new_representation_may_end_a_little_earlier() {
+    let held = mpd(10, (0, 40_000), 2);
+    let joined = |last, furthest| with(mpd(12, (0, last), 3), |edge| edge.furthest = furthest);
+    assert_eq!(judged(&held, &joined(39_980, 40_000)), Progress::Onward);
+    assert_eq!(judged(&held, &joined(39_980, 39_980)), Progress::Behind);
+    assert_eq!(judged(&held, &joined(30_000, 40_000)), Progress::Behind);
+}
+
+/// A period that listed all of an advertisement ends before it does.
+#[test]
+fn an_advertisement_that_is_cut_short_is_no_lag_and_no_restart() {
+    let advertisement = mpd(10, (100_000, 130_000), 2);
+    let back = mpd(12, (115_000, 119_000), 2);
+    assert_eq!(judged(&advertisement, &back), Progress::Onward);
+    assert_eq!(judged(&back, &advertisement), Progress::Behind, "a twin");
+    // Packagers do not cut at the very same moment.
+    let twin = mpd(12, (100_040, 126_000), 2);
+    assert_eq!(judged(&advertisement, &twin), Progress::Behind);
+    assert_eq!(
+        judged(&back, &mpd(13, (114_960, 123_000), 2)),
+        Progress::Onward
+    );
+}
+
+/// Names with a signature in them are new ones in each version, also in those of a node that lags.
+#[test]
+fn names_that_are_signed_anew_are_no_restart() {
+    let now = Instant::now();
+    let signed = |last: u64, salt: u64| window(last, move |number| number * 1000 + salt);
+    let mut track = Track::new(&signed(20, 1), PERIOD, now);
+    for (last, salt) in [(21, 2), (21, 3), (22, 4)] {
+        let next = signed(last, salt);
+        let progress = track.judge(&next, now);
+        assert!(matches!(progress, Progress::Onward | Progress::Same));
+        track.take(&next, progress, now);
+        let lag = signed(last - 2, salt + 100);
+        assert_eq!(track.judge(&lag, now), Progress::Behind, "{last}");
+    }
+    // Where names count, the first look tells.
+    let counted = |last, salt| with(signed(last, salt), |edge| edge.numbering = Some(0));
+    assert_eq!(judged(&counted(20, 1), &counted(19, 2)), Progress::Behind);
+}
+
+/// Nobody looked, and the packager has begun anew and come to just past the old end.
+#[test]
+fn a_long_silence_and_few_new_segments_are_a_restart() {
+    let now = Instant::now();
+    let track = Track::new(&plain(20), PERIOD, now);
+    let judged = |facts: &Facts, periods: u32| track.judge(facts, now + periods * PERIOD);
+    assert_eq!(judged(&plain(22), 6), Progress::Onward);
+    assert_eq!(judged(&plain(22), 12), Progress::Restarted);
+    assert_eq!(judged(&plain(120), 100), Progress::Onward, "nobody watched");
+    let gap = with(plain(22), |edge| edge.discontinuity = 1);
+    assert_eq!(
+        judged(&gap, 12),
+        Progress::Onward,
+        "it says that it stood still"
+    );
+    let mut heard = track.clone();
+    heard.hears(now + 11 * PERIOD);
+    assert_eq!(
+        heard.judge(&plain(22), now + 12 * PERIOD),
+        Progress::Onward,
+        "it stood still and was seen to"
+    );
+}
+
+/// While clocks say that it merely lags, an origin may catch up.
+#[test]
+fn who_lags_by_more_than_the_patience_is_no_restart() {
+    let now = Instant::now();
+    let at = |last: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(4 * last);
+    let dated = |last| with(plain(last), |edge| edge.ends = Some(at(last)));
+    let track = Track::new(&dated(20), PERIOD, now);
+    assert_eq!(track.judge(&dated(14), now + 8 * PERIOD), Progress::Behind);
+    assert_eq!(
+        track.judge(&dated(14), now + 10 * PERIOD),
+        Progress::Restarted,
+        "it should have caught up"
+    );
 }
 
 /// A delta update does not list the discontinuities that it leaves out. An origin that lags behind

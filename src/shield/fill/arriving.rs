@@ -73,7 +73,9 @@ impl Job {
             && !found.has_variants()
             && !lifetime.fresh_left(now).is_zero()
             && !matches!(known, Some(Known::Unsliceable));
-        sliceable.then(|| etag.clone())
+        // A copy: it is kept for long, and what it was read into is not.
+        let etag = HeaderValue::from_bytes(etag.as_bytes()).ok()?;
+        sliceable.then_some(etag)
     }
 
     /// Too large for one fetch: this one is given up, and slices take over.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
+use tokio::time::sleep;
 
 use super::Job;
 use crate::cache::{Object, Verdict};
@@ -53,7 +54,8 @@ impl Job {
         status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry)
     }
 
-    /// Another endpoint is asked then. That the request was refused is nothing to tell a player.
+    /// Another endpoint is asked then. That the request was refused is nothing to tell a player: where no
+    /// other one has it, what there is now is the answer, as from an origin that does not wait.
     pub(super) async fn lagging(self, reply: Reply) {
         let why = "too far ahead of this endpoint alone";
         self.refuse(self.watched(), reply.endpoint, Unfit::Behind, &why);
@@ -63,6 +65,15 @@ impl Job {
         };
         if let Some(other) = other {
             return self.manifest(other).await;
+        }
+        let pause = self.watched().map(|watch| watch.early_for());
+        let newest = tokio::select! {
+            newest = self.outrun() => Some(newest),
+            // Who asks again at once does so no more often than this.
+            () = sleep(pause.unwrap_or_default()) => self.newest(),
+        };
+        if let Some(newest) = newest {
+            return self.fill.settle(Verdict::Object(newest));
         }
         let soon = HeaderValue::from_static("1");
         let answer = refuse::own_answer(StatusCode::SERVICE_UNAVAILABLE, Some(soon));

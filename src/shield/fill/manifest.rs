@@ -1,24 +1,25 @@
 //! A manifest is held whole, read, and compared with what viewers have seen; only then is it handed on.
-//! One that is broken, or lags behind, is a failed fetch, and another endpoint is asked.
+//! One that is broken is a failed fetch; for one that is broken or lags behind, another endpoint is asked.
 
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use tokio::time::timeout;
 
 use super::{Job, Viewer};
-use crate::cache::{Follower, Head, Verdict};
-use crate::media::{Facts, Kind, Manifest};
+use crate::cache::{Follower, Head};
+use crate::media::{Facts, Kind, Manifest, low_latency};
 use crate::origin::{Failure, Reply};
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
 use crate::policy::{Lifetime, headers};
 use crate::shield::coding::{self, Unreadable};
-use crate::shield::streams::{Source, Unfit, Watch};
+use crate::shield::effort::Effort;
+use crate::shield::streams::{Source, Unfit, Variant, Watch};
 use crate::shield::whole::{Unread, whole};
 
 /// A manifest that may be shown.
@@ -28,24 +29,37 @@ pub(super) struct Text {
     pub(super) body: Bytes,
     /// `None`: it is in a coding that nobody here reads.
     pub(super) manifest: Option<Manifest>,
+    /// The delta update, where it is to be made here.
+    pub(super) delta: Option<String>,
     pub(super) watch: Option<Arc<Watch>>,
+    pub(super) variant: Variant,
     /// When it was what there was, as far as is known: when the request for it was sent, or, where the
     /// origin held its answer back, when that came.
     pub(super) seen: Instant,
     /// The origin says itself that it has not changed for long.
-    old: bool,
+    pub(super) old: bool,
+}
+
+/// What reading a manifest comes to.
+struct Understood {
+    /// `None`: it is in a coding that nobody here reads.
+    manifest: Option<Manifest>,
+    /// The delta update, where it is to be made here.
+    delta: Option<String>,
 }
 
 /// Why there is none.
 pub(super) enum Refused {
     /// It did not come.
     Unheard(Failure),
+    /// It is behind what viewers have seen.
+    Behind(Box<Text>),
     /// What came is no use; another endpoint may have better.
     Unfit,
 }
 
 impl Text {
-    fn facts(&self) -> Option<&Facts> {
+    pub(super) fn facts(&self) -> Option<&Facts> {
         self.manifest.as_ref().map(|manifest| &manifest.facts)
     }
 
@@ -65,7 +79,7 @@ impl Text {
     /// What it is to the newest version that viewers have seen.
     fn progress(&self) -> Progress {
         match (&self.watch, self.facts()) {
-            (Some(watch), Some(facts)) => watch.judge(facts, self.seen),
+            (Some(watch), Some(facts)) => watch.judge(self.variant, facts, self.seen),
             _ => Progress::Onward,
         }
     }
@@ -77,7 +91,7 @@ impl Job {
         let mut text = self.read(reply).await;
         let doubtful = match &text {
             Ok(text) => text.is_doubtful(),
-            Err(refused) => matches!(refused, Refused::Unfit),
+            Err(refused) => matches!(refused, Refused::Unfit | Refused::Behind(_)),
         };
         if doubtful && let Some(other) = self.elsewhere(first).await {
             let other = self.read(other).await;
@@ -86,6 +100,7 @@ impl Job {
         match text {
             Ok(text) => self.show(text).await,
             Err(Refused::Unheard(failure)) => self.failed(failure),
+            Err(Refused::Behind(text)) => self.outdated(*text),
             Err(Refused::Unfit) => self.failed(Failure::Protocol),
         }
     }
@@ -104,6 +119,11 @@ impl Job {
                 Ok(other)
             }
             (Ok(first), _) => Ok(first),
+            // One that lags says that there is something newer; one that may be of another generation says nothing.
+            (Err(Refused::Behind(first)), other) if other.as_ref().is_ok_and(Text::is_doubtful) => {
+                Err(Refused::Behind(first))
+            }
+            (Err(Refused::Behind(first)), Err(_)) => Err(Refused::Behind(first)),
             (Err(_), other) => other,
         }
     }
@@ -137,31 +157,35 @@ impl Job {
         let bytes_max = self.shield.settings.manifest_bytes_max;
         let kind = self.kind(&reply.headers);
         let reserve = |bytes| self.fill.reserve(bytes);
-        let read = match whole(&mut reply.body, bytes_max, reserve).await {
-            Ok(body) => {
-                let manifest = coding::read(kind, &reply.headers, &body, bytes_max);
-                manifest.map(|manifest| (body, manifest))
-            }
-            Err(unread) => Err(unread.into()),
-        };
-        let (body, manifest) = match read {
-            Ok(read) => read,
-            Err(Unreadable::Body(Unread::Origin(failure))) => {
-                return Err(Refused::Unheard(failure));
-            }
-            Err(Unreadable::Body(Unread::NoRoom)) => return Err(Refused::Unheard(Failure::Busy)),
+        let body = match whole(&mut reply.body, bytes_max, reserve).await {
+            Ok(body) => body,
+            Err(Unread::Origin(failure)) => return Err(Refused::Unheard(failure)),
+            Err(Unread::NoRoom) => return Err(Refused::Unheard(Failure::Busy)),
             Err(why) => {
                 return Err(self.refuse(self.watched(), reply.endpoint, Unfit::Broken, &why));
             }
         };
+        let understood = match self.understand(kind, &reply, &body).await {
+            Ok(Some(understood)) => understood,
+            Ok(None) => return Err(Refused::Unheard(Failure::Busy)),
+            Err(why) => {
+                return Err(self.refuse(self.watched(), reply.endpoint, Unfit::Broken, &why));
+            }
+        };
+        let Understood { manifest, delta } = understood;
         let facts = manifest.as_ref().map(|manifest| &manifest.facts);
         let streams = &self.shield.streams;
+        // What is one viewer's own has no place on a timeline that others share.
+        let is_shared = !matches!(self.judge(&reply, kind, facts, false), Storage::Pass(_));
+        let shared = facts.filter(|_| is_shared);
         let mut text = Text {
-            watch: facts.and_then(|facts| streams.watch(&self.entry, facts, seen)),
+            watch: shared.and_then(|facts| streams.watch(&self.entry, facts, seen)),
+            variant: self.variant(&reply.headers),
             reply,
             kind,
             body,
             manifest,
+            delta,
             seen,
             old: false,
         };
@@ -171,16 +195,59 @@ impl Job {
         };
         text.old = text.watch.as_ref().is_some_and(is_old);
         // While this one was on its way, another request may have brought a newer one.
-        let overtaken = |watch: &Arc<Watch>| watch.overtakes(sent);
+        let overtaken = |watch: &Arc<Watch>| watch.overtakes(text.variant, sent);
         if text.progress() == Progress::Behind && !text.watch.as_ref().is_some_and(overtaken) {
             let why = "behind what viewers have seen";
-            return Err(self.refuse(text.watch, text.reply.endpoint, Unfit::Behind, &why));
+            let watch = text.watch.clone();
+            self.refuse(watch, text.reply.endpoint, Unfit::Behind, &why);
+            return Err(Refused::Behind(Box::new(text)));
         }
         Ok(text)
     }
 
+    /// Reads it and makes its delta update, apart from those who serve viewers where that may take
+    /// long. `None`: there was no room for that in time.
+    async fn understand(
+        &self,
+        kind: Kind,
+        reply: &Reply,
+        body: &Bytes,
+    ) -> Result<Option<Understood>, Unreadable> {
+        let bytes_max = self.shield.settings.manifest_bytes_max;
+        let makes_delta = self.entry.route.live.delta_updates && kind != Kind::Dash;
+        let (headers, text) = (reply.headers.clone(), body.clone());
+        let is_coded = headers.contains_key(header::CONTENT_ENCODING);
+        let work = move || {
+            let manifest = coding::read(kind, &headers, &text, bytes_max)?;
+            let facts = manifest.as_ref().map(|manifest| &manifest.facts);
+            let offered = facts.is_some_and(|facts| facts.control.can_skip_until.is_some());
+            let text = std::str::from_utf8(&text).ok();
+            let text = text.filter(|_| makes_delta && offered);
+            let delta = text.and_then(low_latency::delta);
+            Ok(Understood { manifest, delta })
+        };
+        match Effort::of(body.len(), is_coded).put_in(work).await {
+            Some(understood) => understood.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Which variant an answer with these headers is: where the origin says so, or where its answers are
+    /// known to differ.
+    pub(super) fn variant(&self, headers: &HeaderMap) -> Variant {
+        let said = match self.vary(headers) {
+            Vary::On(names) => Some(names),
+            Vary::Nothing | Vary::Everything => None,
+        };
+        let names = said
+            .as_deref()
+            .or_else(|| self.fill.found().variant_names());
+        let values = names.map(|names| Vary::values(names, self.fill.upstream()));
+        self.shield.streams.variant(values.as_deref())
+    }
+
     /// When the request was sent, and when its answer was what there was.
-    fn times(&self, reply: &Reply) -> (Instant, Instant) {
+    pub(super) fn times(&self, reply: &Reply) -> (Instant, Instant) {
         let now = Instant::now();
         let sent = now.checked_sub(reply.waited).unwrap_or(now);
         (sent, if self.held_back { now } else { sent })
@@ -194,10 +261,10 @@ impl Job {
         why: &dyn Display,
     ) -> Refused {
         let path = self.entry.target.path();
-        tracing::warn!(path, endpoint, "manifest refused: {why}");
         self.shield.streams.unfit(reason);
-        if let Some(watch) = watch {
-            watch.avoid(endpoint, Instant::now());
+        // One endpoint may be unfit many times a second: the log has it once.
+        if watch.is_none_or(|watch| watch.avoid(endpoint, Instant::now())) {
+            tracing::warn!(path, endpoint, "manifest refused: {why}");
         }
         Refused::Unfit
     }
@@ -206,10 +273,11 @@ impl Job {
     /// one after the other, and none after a newer one.
     async fn show(self, text: Text) {
         let (learnt, since) = {
-            let _turn = text.watch.as_ref().map(|watch| watch.turn());
+            let watch = text.watch.clone();
+            let _turn = watch.as_ref().map(|watch| watch.turn());
             let progress = text.progress();
             if progress == Progress::Behind {
-                return self.overtaken();
+                return self.give_newer(text);
             }
             let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
                 Storage::Store(lifetime) => lifetime,
@@ -241,8 +309,12 @@ impl Job {
     fn place(mut self, text: Text, lifetime: Lifetime, progress: Progress, since: Instant) {
         let watch = text.watch.clone();
         let turn = watch.as_ref().map(|watch| watch.turn());
-        if watch.as_ref().is_some_and(|watch| watch.overtakes(since)) {
-            return self.overtaken();
+        let variant = text.variant;
+        if watch
+            .as_ref()
+            .is_some_and(|watch| watch.overtakes(variant, since))
+        {
+            return self.give_newer(text);
         }
         if text.facts().is_some_and(|facts| self.is_state(facts)) {
             self.outdone(watch.as_deref(), text.reply.outdone);
@@ -270,18 +342,6 @@ impl Job {
         Some(watch?.keeps_for().min(left))
     }
 
-    /// Somebody was shown a newer one already: that is the answer, to a request for a state before it too.
-    fn overtaken(self) {
-        let (key, kind) = (self.entry.identity(), self.entry.kind);
-        let upstream = || self.fill.upstream().clone();
-        match self.shield.cache.lookup(key, kind, upstream).object {
-            Some(newer) if newer.head.status == StatusCode::OK => {
-                self.fill.settle(Verdict::Object(newer));
-            }
-            _ => self.failed(Failure::Protocol),
-        }
-    }
-
     /// What a version says of its stream, before anybody sees it: whoever gets the new text must not get
     /// objects of the generation before. What it lists is fetched; gives a place at each of these fetches.
     fn learn(&self, text: &Text, progress: Progress) -> Vec<Follower> {
@@ -305,7 +365,8 @@ impl Job {
         };
         let alike = self.vary(&text.reply.headers) == Vary::Nothing;
         watch.asked_with(self.fill.upstream(), alike);
-        let mut news = watch.takes(&shield.rules, manifest, progress, text.seen, self.held_back);
+        let (what, when) = ((text.variant, progress), (text.seen, self.held_back));
+        let mut news = watch.takes(&shield.rules, manifest, what, when);
         shield.streams.file(&news, watch);
         shield.slide(&mut news, watch);
         for place in &news.left {
@@ -327,7 +388,7 @@ impl Job {
     }
 
     /// The origin confirmed the version that is held.
-    pub(super) fn confirmed(&self, reply: &Reply, head: &Head) {
+    pub(super) fn confirmed(&self, reply: &Reply, head: &Head, variant: Variant) {
         // That a state is what it was says nothing of the newest one.
         if self.entry.is_directed() {
             return;
@@ -336,13 +397,13 @@ impl Job {
             return;
         };
         let (_, seen) = self.times(reply);
-        watch.unchanged(seen);
+        watch.unchanged(variant, seen);
         watch.good_for(left(head, seen), seen);
         self.look_elsewhere_if_stalled(&watch, reply.endpoint, false);
         self.shield.tend(&watch);
     }
 
-    fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize, is_old: bool) {
+    pub(super) fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize, is_old: bool) {
         let now = Instant::now();
         if is_old || watch.stalled(now) {
             self.shield.streams.unfit(Unfit::Stalled);
@@ -352,8 +413,8 @@ impl Job {
 }
 
 /// For how long it may be served from a moment on while it is looked after.
-fn left(head: &Head, now: Instant) -> Duration {
+pub(super) fn left(head: &Head, now: Instant) -> Duration {
     let lifetime = &head.lifetime;
-    let tended = lifetime.tended_for(head.facts.as_ref());
+    let tended = lifetime.tended_for(head.facts.as_deref());
     tended.saturating_sub(lifetime.age(now))
 }

@@ -75,6 +75,7 @@ impl Job {
         match failure {
             // Our own doing, not the origin's: the next viewer may try.
             Failure::Busy | Failure::Open => {}
+            Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(answer)),
             // It was answering: who has nothing else may try at once.
             Failure::Truncated if !self.covered() => {}
             _ => self.back_off(None, &answer),

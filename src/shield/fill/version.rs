@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::Job;
 use super::manifest::Text;
 use crate::cache::{Object, Verdict};
-use crate::media::{Facts, Liveness, low_latency};
+use crate::media::{Facts, Liveness};
 use crate::policy::Lifetime;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
@@ -51,10 +51,11 @@ impl Job {
         let vary = self.vary(&text.reply.headers);
         let (status, headers) = (text.reply.status, text.reply.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
-        head.facts = facts;
+        head.facts = facts.map(Box::new);
         head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
-        let delta = self.delta(head.facts.as_ref(), &text.body);
-        let delta = delta.map(|delta| Object::new(head.clone(), delta.into()));
+        let delta = text
+            .delta
+            .map(|delta| Object::new(head.clone(), delta.into()));
         let mut object = coding::codable(Object::new(head, text.body));
         object.delta = delta.map(|delta| Arc::new(coding::codable(delta)));
         Version {
@@ -96,14 +97,6 @@ impl Job {
         } else {
             Vary::of(response)
         }
-    }
-
-    /// The delta update, where the route wants it made here and the playlist offers one.
-    fn delta(&self, facts: Option<&Facts>, body: &[u8]) -> Option<String> {
-        let offered = facts?.control.can_skip_until.is_some();
-        let wanted = self.entry.route.live.delta_updates && offered;
-        let text = std::str::from_utf8(body).ok().filter(|_| wanted)?;
-        low_latency::delta(text)
     }
 
     /// Files a version and hands it to all who wait.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tokio::time::{sleep_until, timeout};
 
-use super::Watch;
 use super::blocking::Look;
+use super::{Variant, Watch};
 use crate::cache::{Fill, Joined, Object};
 use crate::media::low_latency::Directives;
 use crate::policy::access::Entry;
@@ -78,7 +78,7 @@ impl Tending {
         match shield.cache.lead(&found, upstream) {
             Some(fill) => self.run(entry, fill).await,
             // Somebody looks already. Its result is as good.
-            None => watch.unchanged(Instant::now()),
+            None => watch.unchanged(Variant::default(), Instant::now()),
         }
     }
 
@@ -124,7 +124,7 @@ impl Tending {
 
 /// It is the version that was asked for, or a later one.
 fn has(object: &Object, asked: Directives) -> bool {
-    let facts = object.head.facts.as_ref();
+    let facts = object.head.facts.as_deref();
     let edge = facts.and_then(|facts| facts.edge.as_ref());
     let reached = edge.zip(asked.msn);
     reached.is_some_and(|(edge, msn)| edge.has(msn, asked.part))

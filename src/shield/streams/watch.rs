@@ -9,27 +9,24 @@ use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::avoided::Avoided;
 use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
 use super::news::News;
 use super::stream::Stream;
+use super::variants::{Variant, Variants};
 use super::window::Window;
 use crate::cache::Attention;
 use crate::media::low_latency::Directives;
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
-use crate::policy::progress::{Progress, STALLED_PERIODS, Track};
+use crate::policy::progress::{Progress, STALLED_PERIODS};
 use crate::policy::{Key, Rules, headers};
 use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
 pub(super) const UNASKED_SEGMENTS: u32 = 3;
-/// An endpoint that gave something unfit is asked last for so many segments' time; for twice as long
-/// each time when it does so again within as long …
-const AVOIDED_SEGMENTS: u32 = 5;
-/// … but no longer than this.
-const AVOIDED_MAX: Duration = Duration::from_mins(10);
 /// Within so many segments' time all manifests of a stream tell that the packager began anew.
 const RESTARTED_SEGMENTS: u32 = 4;
 /// No manifest is left alone for longer than this counts as a segment.
@@ -53,7 +50,8 @@ pub(in crate::shield) struct Watch {
 }
 
 pub(super) struct Course {
-    track: Track,
+    /// How far each variant has come.
+    variants: Variants,
     cadence: Cadence,
     /// How often it changes: with each part, in low latency.
     period: Duration,
@@ -67,7 +65,7 @@ pub(super) struct Course {
     rests_until: Instant,
     /// Looks that the origin answered.
     heard: u64,
-    /// When the last version was taken that went on.
+    /// When the last version was taken that went on, of any variant.
     taken: Option<Instant>,
     blocking: Blocking,
     /// What is announced; and whether that is all of something.
@@ -88,26 +86,6 @@ pub(super) struct Course {
     asked_with: Option<Arc<HeaderMap>>,
 }
 
-/// An endpoint that is asked last, until when and for how long.
-struct Avoided {
-    endpoint: usize,
-    until: Instant,
-    span: Duration,
-}
-
-impl Avoided {
-    /// For how long it is asked last now, if no longer than the least has been given it.
-    fn span_again(&self, least: Duration, now: Instant) -> Duration {
-        if now < self.until {
-            self.span
-        } else if now < self.until + self.span {
-            (self.span * 2).min(AVOIDED_MAX)
-        } else {
-            least
-        }
-    }
-}
-
 /// How long it takes to change, at the most, if all is well.
 fn segment(facts: &Facts) -> Option<Duration> {
     let segment = facts.segment.max(facts.target_duration)?;
@@ -125,7 +103,7 @@ impl Watch {
             stream,
             foreseen: AtomicBool::new(false),
             course: Mutex::new(Course {
-                track: Track::new(facts, segment, sent),
+                variants: Variants::default(),
                 cadence: Cadence::new(period, sent),
                 period,
                 segment,
@@ -176,10 +154,16 @@ impl Watch {
         self.course.lock().segment / SHARE
     }
 
+    /// For how long an answer is good that the origin gave before it had what was asked for: half of that
+    /// spares an origin that never waits most of the players who ask again at once.
+    pub(in crate::shield) fn early_for(&self) -> Duration {
+        self.course.lock().period / 2
+    }
+
     /// Whatever comes next is the first.
     pub(in crate::shield) fn forget(&self) {
         let mut course = self.course.lock();
-        course.track.forget();
+        course.variants.forget();
         course.live = None;
     }
 
@@ -194,37 +178,38 @@ impl Watch {
         live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
     }
 
-    /// A version has been taken since then.
-    pub(in crate::shield) fn overtakes(&self, then: Instant) -> bool {
-        self.course.lock().taken.is_some_and(|taken| taken > then)
+    /// A version of this variant has been taken since then.
+    pub(in crate::shield) fn overtakes(&self, variant: Variant, then: Instant) -> bool {
+        let course = self.course.lock();
+        course
+            .variants
+            .taken(variant)
+            .is_some_and(|taken| taken > then)
     }
 
-    /// What a version is to the latest one.
-    pub(in crate::shield) fn judge(&self, facts: &Facts, now: Instant) -> Progress {
-        self.course.lock().track.judge(facts, now)
-    }
-
-    /// An endpoint gave something that is not for viewers: others are asked first for a while.
-    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) {
+    /// What a version is to the latest one of its variant. The first one of all is as far as is known.
+    pub(in crate::shield) fn judge(
+        &self,
+        variant: Variant,
+        facts: &Facts,
+        now: Instant,
+    ) -> Progress {
         let mut course = self.course.lock();
-        let least = course.segment * AVOIDED_SEGMENTS;
-        let span = match &course.avoided {
-            Some(before) if before.endpoint == endpoint => before.span_again(least, now),
-            _ => least,
-        };
-        course.avoided = Some(Avoided {
-            endpoint,
-            until: now + span,
-            span,
-        });
+        let period = course.segment;
+        course.variants.of(variant, facts, (period, now)).judge(now)
+    }
+
+    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
+    /// that is news.
+    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+        let mut course = self.course.lock();
+        let segment = course.segment;
+        Avoided::again(&mut course.avoided, endpoint, (segment, now))
     }
 
     pub(in crate::shield) fn avoided(&self, now: Instant) -> Option<usize> {
         let course = self.course.lock();
-        let avoided = course.avoided.as_ref();
-        avoided
-            .filter(|avoided| avoided.until > now)
-            .map(|avoided| avoided.endpoint)
+        course.avoided.as_ref()?.endpoint_at(now)
     }
 
     /// After how long a request for a state of it, or for what it announces, is held back too long.
@@ -246,18 +231,19 @@ impl Watch {
     /// It should have changed long ago.
     pub(in crate::shield) fn stalled(&self, now: Instant) -> bool {
         let course = self.course.lock();
-        !course.ended && course.track.stalled(now)
+        !course.ended && course.variants.stalled(now)
     }
 
     /// The number of its last segment, where segments are numbered.
     pub(in crate::shield) fn reach(&self) -> Option<u64> {
-        self.course.lock().track.reach()
+        self.course.lock().variants.reach()
     }
 
     /// A look that was sent then found the version that is known.
-    pub(in crate::shield) fn unchanged(&self, sent: Instant) {
+    pub(in crate::shield) fn unchanged(&self, variant: Variant, sent: Instant) {
         let mut course = self.course.lock();
         course.cadence.unchanged(sent);
+        course.variants.hear(variant, sent);
         course.hears(sent);
     }
 
@@ -267,9 +253,8 @@ impl Watch {
         &self,
         rules: &Rules,
         manifest: &Manifest,
-        progress: Progress,
-        sent: Instant,
-        held_back: bool,
+        (variant, progress): (Variant, Progress),
+        (sent, held_back): (Instant, bool),
     ) -> News {
         let facts = &manifest.facts;
         let mut course = self.course.lock();
@@ -283,12 +268,15 @@ impl Watch {
                 course.reached = None;
                 let places = std::mem::take(&mut course.places);
                 let memory = course.segment * RESTARTED_SEGMENTS;
-                self.stream
-                    .restarted(self.entry.identity(), places, (sent, memory))
+                let who = variant.name(self.entry.identity());
+                self.stream.restarted(&who, places, (sent, memory))
             }
             _ => Vec::new(),
         };
-        course.track.take(facts, progress, sent);
+        course
+            .variants
+            .of(variant, facts, (course.segment, sent))
+            .take(progress, sent);
         if let Some(target) = facts.target_duration {
             self.stream.targets(target);
         }
@@ -299,7 +287,7 @@ impl Watch {
         if let Some(period) = facts.changes_every() {
             course.period = period;
             course.segment = segment(facts).unwrap_or(period);
-            course.track.paced(course.segment);
+            course.variants.pace(course.segment);
         }
         course.blocking.follows(facts);
         if held_back {
@@ -320,7 +308,9 @@ impl Watch {
             Progress::Same | Progress::Behind => course.cadence.unchanged(sent),
         }
         if progress != Progress::Same {
-            course.taken = Some(Instant::now());
+            let taken = Instant::now();
+            course.taken = Some(taken);
+            course.variants.note_taken(variant, taken);
             self.stream.grew(1);
         }
         course.news(&self.entry, rules, manifest, (first, left, sent))
@@ -394,7 +384,7 @@ impl Watch {
         Followed {
             stream: self.stream.name(),
             is_tended,
-            is_stalled: self.stalled(now),
+            is_stalled: is_tended && self.stalled(now),
             unasked_for: self.attention.unasked_for(now),
             next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
         }
@@ -420,29 +410,5 @@ impl Course {
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
         self.period / SHARE
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_avoided_time_and_again_is_so_for_longer() {
-        let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let avoided = |span| Avoided {
-            endpoint: 0,
-            until: now,
-            span,
-        };
-        let again = |span, later| avoided(span).span_again(20 * second, now + later);
-        assert_eq!(again(20 * second, second), 40 * second);
-        assert_eq!(again(20 * second, 21 * second), 20 * second);
-        assert_eq!(again(400 * second, second), AVOIDED_MAX);
-        let meanwhile = Avoided {
-            until: now + second,
-            ..avoided(40 * second)
-        };
-        assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
     }
 }

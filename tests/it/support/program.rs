@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rlimit::Resource;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -106,6 +107,27 @@ impl Program {
     /// The most bytes that were ever in memory.
     pub fn resident_bytes_max(&self) -> u64 {
         self.status("VmHWM:")
+    }
+
+    /// Keeps the program from opening anything more; gives the limit that it had.
+    pub fn exhaust_descriptors(&self) -> (u64, u64) {
+        /// Those that every process has. What is open stays open.
+        const STANDARD: u64 = 3;
+        let (mut soft, mut hard) = (0, 0);
+        let limit = Some((&mut soft, &mut hard));
+        rlimit::prlimit(self.pid(), Resource::NOFILE, None, limit).expect("a child of ours");
+        self.limit_descriptors((STANDARD, hard));
+        (soft, hard)
+    }
+
+    /// Bounds how many descriptors the program may open.
+    pub fn limit_descriptors(&self, limit: (u64, u64)) {
+        let limited = rlimit::prlimit(self.pid(), Resource::NOFILE, Some(limit), None);
+        limited.expect("a child of ours");
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process number")
     }
 
     fn status(&self, field: &str) -> u64 {

@@ -105,7 +105,13 @@ impl Shield {
     /// A request to the operators' address.
     pub async fn admin(&self, ask: Ask) -> Response {
         let address = self.running.admin.expect("an admin listener");
-        Viewer::connect(address).await.ask(ask).await
+        self.admin_as(&address.to_string(), ask).await
+    }
+
+    /// The same under another name of the operators' address.
+    pub async fn admin_as(&self, host: &str, ask: Ask) -> Response {
+        let address = self.running.admin.expect("an admin listener");
+        Viewer::connect(address).await.ask(ask.host(host)).await
     }
 
     /// Purges a target as viewers know it, and fails unless the shield agrees.
@@ -269,6 +275,7 @@ fn config(endpoint: Endpoint) -> Config {
         },
         admin: admin::Settings {
             listen: Some(free_port()),
+            ..admin::Settings::default()
         },
         rules,
         origins: vec![origin::Settings::single(ONLY, endpoint)],

@@ -18,7 +18,8 @@ pub use response::{Arriving, CacheStatus, End, Response};
 pub use tls::{Identity, TlsViewer};
 
 use super::patience::within;
-use super::wire::{Duplex, Wire};
+pub use super::wire::Duplex;
+use super::wire::Wire;
 use response::{Framing, Head, Source, read_head};
 
 /// One HTTP/1.1 connection to the shield.

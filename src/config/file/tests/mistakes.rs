@@ -20,7 +20,7 @@ fn unknown_keys_get_the_nearest_name() {
         "admin.colour = 5",
         7,
         "colour",
-        &["in [admin]", "the keys here are listen"],
+        &["in [admin]", "the keys here are hosts, listen"],
     );
     in_origin(
         "concurrency-max = 5",

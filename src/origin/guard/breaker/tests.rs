@@ -1,67 +1,114 @@
 //! Does the breaker open, probe and close when it should, and only then?
 
-use proptest::prelude::*;
+mod orders;
 
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 const SETTINGS: Settings = Settings {
-    error_share: 0.1,
+    error_share: 1.0,
     window: Duration::from_secs(10),
-    requests_min: 20,
+    requests_min: 10,
     probe_after: Duration::from_millis(500),
     probe_after_max: Duration::from_secs(2),
     probe_patience: Duration::from_secs(3),
 };
 
+/// A channel that failed in every scene, and one that nobody has asked for.
+const FAILED: u64 = 1;
+const OTHER: u64 = 99;
+
 /// A breaker and the time it is told.
 struct Scene {
     breaker: Breaker,
     now: Instant,
+    urls: u64,
+}
+
+fn subject(url: u64, directory: u64) -> Subject {
+    Subject { url, directory }
 }
 
 impl Scene {
     fn start() -> Scene {
+        Scene::with(SETTINGS)
+    }
+
+    fn with(settings: Settings) -> Scene {
         let now = Instant::now();
-        let breaker = Breaker::new(SETTINGS, now);
-        Scene { breaker, now }
+        let breaker = Breaker::new(settings, now);
+        let urls = 0;
+        Scene { breaker, now, urls }
     }
 
     fn opened() -> Scene {
         let mut scene = Scene::start();
-        scene.ask(20, false);
+        scene.fail(10);
         assert!(matches!(scene.breaker.state(), State::Open { .. }));
         scene
     }
 
+    fn admit(&mut self) -> Admit {
+        self.breaker.admit(subject(0, FAILED), self.now)
+    }
+
     fn pass(&mut self) -> Pass {
-        match self.breaker.admit(self.now) {
+        match self.admit() {
             Admit::Yes(pass) => pass,
             other => panic!("not let through: {other:?}"),
         }
     }
 
     fn probe(&mut self) -> Pass {
-        match self.breaker.admit(self.now) {
+        match self.admit() {
             Admit::Probe(pass) => pass,
             other => panic!("no probe: {other:?}"),
         }
     }
 
-    fn ask(&mut self, times: usize, ok: bool) {
+    fn succeed(&mut self, times: usize) {
         for _ in 0..times {
             let pass = self.pass();
-            self.record(pass, ok);
+            self.record(pass, true);
+        }
+    }
+
+    /// So many URLs of one directory cannot be had for want of a connection.
+    fn fail(&mut self, times: u64) {
+        for _ in 0..times {
+            self.fail_in(FAILED, Fault::Unreachable);
+        }
+    }
+
+    /// One more URL of a directory fails.
+    fn fail_in(&mut self, directory: u64, fault: Fault) {
+        self.urls += 1;
+        let what = subject(self.urls, directory);
+        match self.breaker.admit(what, self.now) {
+            Admit::Yes(pass) | Admit::Probe(pass) => {
+                self.breaker.failed(pass, self.now, (what, fault));
+            }
+            Admit::No { .. } => panic!("not let through"),
         }
     }
 
     fn record(&mut self, pass: Pass, ok: bool) {
-        self.breaker.record(pass, self.now, ok);
+        if ok {
+            self.breaker.succeeded(pass, self.now);
+        } else {
+            self.urls += 1;
+            let what = (subject(self.urls, FAILED), Fault::Unreachable);
+            self.breaker.failed(pass, self.now, what);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.breaker.state() == State::Closed
     }
 
     /// How long requests are refused from now on.
     fn refused_for(&mut self) -> Duration {
-        match self.breaker.admit(self.now) {
+        match self.admit() {
             Admit::No { until } => until - self.now,
             other => panic!("not refused: {other:?}"),
         }
@@ -73,33 +120,115 @@ impl Scene {
 }
 
 #[test]
-fn it_opens_at_the_share_and_not_below() {
+fn it_opens_when_nothing_succeeds_and_not_while_anything_does() {
     let mut scene = Scene::start();
-    scene.ask(90, true);
-    scene.ask(9, false);
-    assert_eq!(scene.breaker.state(), State::Closed);
-    scene.ask(1, false);
-    assert_eq!(scene.breaker.state().as_str(), "open");
+    scene.succeed(1);
+    scene.fail(500);
+    assert!(scene.is_closed(), "it answered a moment ago");
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
+    assert!(scene.is_closed(), "too few");
+    scene.fail(1);
+    assert_eq!(scene.refused_for(), SETTINGS.probe_after);
     assert_eq!(scene.breaker.opened_total(), 1);
 }
 
 #[test]
-fn few_requests_say_nothing_and_a_success_never_opens() {
+fn it_opens_at_a_lower_share_where_that_is_set() {
+    let mut scene = Scene::with(Settings {
+        error_share: 0.5,
+        ..SETTINGS
+    });
+    scene.succeed(12);
+    scene.fail(11);
+    assert!(scene.is_closed());
+    scene.fail(1);
+    assert!(!scene.is_closed());
+}
+
+#[test]
+fn one_url_is_one_vote() {
+    for fault in [
+        Fault::Unreachable,
+        Fault::Silent,
+        Fault::Gateway,
+        Fault::Url,
+    ] {
+        let mut scene = Scene::start();
+        for _ in 0..1000 {
+            let pass = scene.pass();
+            let what = (subject(5, FAILED), fault);
+            scene.breaker.failed(pass, scene.now, what);
+        }
+        assert!(scene.is_closed(), "{fault:?}");
+    }
+}
+
+#[test]
+fn answers_of_few_directories_say_nothing_of_the_endpoint() {
+    for fault in [Fault::Gateway, Fault::Url] {
+        let mut scene = Scene::start();
+        (0..1000).for_each(|url| scene.fail_in(url % 2, fault));
+        assert!(scene.is_closed(), "{fault:?}");
+        scene.fail_in(7, fault);
+        assert!(!scene.is_closed(), "{fault:?}");
+    }
+}
+
+#[test]
+fn errors_of_urls_count_half() {
     let mut scene = Scene::start();
-    scene.ask(19, false);
-    scene.ask(1, true);
-    assert_eq!(scene.breaker.state(), State::Closed);
-    scene.ask(1, false);
-    assert_eq!(scene.refused_for(), SETTINGS.probe_after);
+    (0..18).for_each(|url| scene.fail_in(url, Fault::Url));
+    assert!(scene.is_closed());
+    scene.fail_in(18, Fault::Url);
+    assert!(!scene.is_closed());
+}
+
+#[test]
+fn a_directory_that_has_not_failed_is_let_pass_and_its_success_closes() {
+    let mut scene = Scene::opened();
+    let other = subject(1000, OTHER);
+    assert_eq!(scene.breaker.outlook_for(other, scene.now), Outlook::Clear);
+    let Admit::Yes(pass) = scene.breaker.admit(other, scene.now) else {
+        panic!("not let through");
+    };
+    let Admit::Yes(second) = scene.breaker.admit(other, scene.now) else {
+        panic!("not let through beside it");
+    };
+    scene
+        .breaker
+        .failed(pass, scene.now, (other, Fault::Gateway));
+    let refused = scene.breaker.admit(other, scene.now);
+    assert!(matches!(refused, Admit::No { .. }), "it has failed now");
+    assert_eq!(
+        scene.breaker.succeeded(second, scene.now),
+        Some(Change::Closed)
+    );
+    assert!(scene.is_closed());
+}
+
+#[test]
+fn what_is_spared_does_not_take_the_probes_place() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    let probe = scene.probe();
+    let other = subject(1000, OTHER);
+    let Admit::Yes(spared) = scene.breaker.admit(other, scene.now) else {
+        panic!("not let through");
+    };
+    scene.breaker.lost(spared, scene.now);
+    assert_eq!(scene.breaker.state().as_str(), "probing");
+    scene.record(probe, false);
+    assert_eq!(scene.breaker.state().as_str(), "open");
 }
 
 #[test]
 fn errors_long_ago_are_forgotten() {
     let mut scene = Scene::start();
-    scene.ask(19, false);
+    scene.fail(9);
     scene.wait(SETTINGS.window);
-    scene.ask(19, false);
-    assert_eq!(scene.breaker.state(), State::Closed);
+    scene.fail(9);
+    assert!(scene.is_closed());
 }
 
 #[test]
@@ -112,27 +241,22 @@ fn one_probe_goes_and_its_success_closes() {
     let probe = scene.probe();
     assert_eq!(scene.refused_for(), SETTINGS.probe_patience);
     scene.record(probe, true);
-    assert_eq!(scene.breaker.state(), State::Closed);
-    scene.ask(10, true);
-    scene.ask(1, false);
-    assert_eq!(
-        scene.breaker.state(),
-        State::Closed,
-        "the window was kept, or one in eleven is too many"
-    );
+    assert!(scene.is_closed());
 }
 
 #[test]
-fn after_a_probe_one_early_error_opens_again_and_later_few_say_nothing() {
-    for (after, open) in [(MS, true), (SETTINGS.window, false)] {
-        let mut scene = Scene::opened();
-        scene.wait(SETTINGS.probe_after);
-        let probe = scene.probe();
-        scene.record(probe, true);
-        scene.wait(after);
-        scene.ask(1, false);
-        assert_eq!(scene.breaker.state() != State::Closed, open, "{after:?}");
-    }
+fn after_a_probe_errors_open_it_no_sooner_than_before() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    let probe = scene.probe();
+    scene.record(probe, true);
+    scene.fail(100);
+    assert!(scene.is_closed(), "it answered a moment ago");
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
+    assert!(scene.is_closed());
+    scene.fail(1);
+    assert!(!scene.is_closed());
 }
 
 #[test]
@@ -159,13 +283,13 @@ fn an_origin_that_relapses_waits_longer_and_one_that_held_does_not() {
         let probe = scene.probe();
         scene.record(probe, true);
         scene.wait(after);
-        while scene.breaker.state() == State::Closed {
-            scene.ask(1, false);
+        while scene.is_closed() {
+            scene.fail(1);
         }
         scene.refused_for()
     };
-    assert_eq!(relapse(MS), SETTINGS.probe_after * 2);
-    assert_eq!(relapse(SETTINGS.window), SETTINGS.probe_after);
+    assert_eq!(relapse(SETTINGS.window), SETTINGS.probe_after * 2);
+    assert_eq!(relapse(SETTINGS.window * 2), SETTINGS.probe_after);
 }
 
 #[test]
@@ -187,7 +311,7 @@ fn probes_that_are_lost_do_not_follow_back_to_back() {
 fn not_even_where_the_wait_for_a_probe_is_next_to_nothing() {
     let mut scene = Scene::start();
     scene.breaker.settings.probe_after = Duration::from_nanos(1);
-    scene.ask(20, false);
+    scene.fail(10);
     scene.wait(MS);
     let probe = scene.probe();
     scene.breaker.lost(probe, scene.now);
@@ -210,7 +334,7 @@ fn what_was_sent_before_the_opening_says_nothing() {
     let mut scene = Scene::start();
     let stragglers = [scene.pass(), scene.pass(), scene.pass(), scene.pass()];
     let [good, bad, lost, late] = stragglers;
-    scene.ask(20, false);
+    scene.fail(10);
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
     let probing = scene.breaker.state();
@@ -219,9 +343,10 @@ fn what_was_sent_before_the_opening_says_nothing() {
     scene.breaker.lost(lost, scene.now);
     assert_eq!(scene.breaker.state(), probing);
     scene.record(probe, true);
-    scene.ask(19, true);
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
     scene.record(late, false);
-    assert_eq!(scene.breaker.state(), State::Closed);
+    assert!(scene.is_closed());
 }
 
 #[test]
@@ -239,114 +364,8 @@ fn a_probe_that_takes_too_long_holds_nobody_up_but_its_success_counts() {
     assert_eq!(scene.breaker.state().as_str(), "probing");
     scene.record(slower, true);
     assert_eq!(scene.breaker.state(), State::Closed);
+    scene.wait(SETTINGS.window);
     scene.record(third, false);
-    scene.ask(18, true);
-    scene.ask(1, false);
-    assert_eq!(scene.breaker.state(), State::Closed);
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Wait(u64),
-    Admit,
-    Record(usize, bool),
-    Lose(usize),
-    Return(usize),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        2 => (0_u64..1_500).prop_map(Step::Wait),
-        8 => Just(Step::Admit),
-        6 => (0_usize..64, proptest::bool::weighted(0.3))
-            .prop_map(|(which, ok)| Step::Record(which, ok)),
-        1 => (0_usize..64).prop_map(Step::Lose),
-        1 => (0_usize..64).prop_map(Step::Return),
-    ];
-    proptest::collection::vec(step, 0..400)
-}
-
-/// What a bystander knows: the passes that are out, the probe that holds the place, and how many
-/// verdicts came since the breaker last closed.
-struct Bystander {
-    scene: Scene,
-    out: Vec<Pass>,
-    probe: Option<(u64, Instant)>,
-    verdicts: u32,
-    closed_at: Option<Instant>,
-}
-
-impl Bystander {
-    fn take(&mut self, which: usize) -> Option<Pass> {
-        let count = self.out.len();
-        (count > 0).then(|| self.out.swap_remove(which % count))
-    }
-
-    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
-        let before = self.scene.breaker.state();
-        match *step {
-            Step::Wait(millis) => self.scene.now += MS * u32::try_from(millis).unwrap(),
-            Step::Admit => match self.scene.breaker.admit(self.scene.now) {
-                Admit::Yes(pass) => self.out.push(pass),
-                Admit::Probe(pass) => {
-                    let overdue = |sent| self.scene.now >= sent + SETTINGS.probe_patience;
-                    prop_assert!(self.probe.is_none_or(|(_, sent)| overdue(sent)));
-                    self.probe = Some((pass.0, self.scene.now));
-                    self.out.push(pass);
-                }
-                Admit::No { until } => prop_assert!(until > self.scene.now),
-            },
-            Step::Record(which, ok) => {
-                if let Some(pass) = self.take(which) {
-                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.0);
-                    self.verdicts += 1;
-                    self.scene.record(pass, ok);
-                }
-            }
-            Step::Lose(which) => {
-                if let Some(pass) = self.take(which) {
-                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.0);
-                    self.scene.breaker.lost(pass, self.scene.now);
-                }
-            }
-            Step::Return(which) => {
-                if let Some(pass) = self.take(which) {
-                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.0);
-                    self.scene.breaker.returned(pass, self.scene.now);
-                }
-            }
-        }
-        match (before, self.scene.breaker.state()) {
-            (State::Closed, State::Open { .. }) => {
-                let now = self.scene.now;
-                let on_trial = self.closed_at.is_some_and(|at| now < at + SETTINGS.window);
-                prop_assert!(on_trial || self.verdicts >= SETTINGS.requests_min);
-            }
-            (State::Open { .. } | State::Probing { .. }, State::Closed) => {
-                self.verdicts = 0;
-                self.closed_at = Some(self.scene.now);
-                self.probe = None;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-proptest! {
-    #[test]
-    fn one_probe_at_a_time_and_one_in_the_end(steps in steps()) {
-        let scene = Scene::start();
-        let mut bystander = Bystander { scene, out: Vec::new(), probe: None, verdicts: 0, closed_at: None };
-        for step in &steps {
-            bystander.step(step)?;
-        }
-        let mut scene = bystander.scene;
-        scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_patience));
-        match scene.breaker.admit(scene.now) {
-            Admit::Yes(pass) | Admit::Probe(pass) => scene.record(pass, true),
-            Admit::No { .. } => prop_assert!(false, "nobody is ever let through again"),
-        }
-        prop_assert_eq!(scene.breaker.state(), State::Closed);
-    }
+    scene.fail(9);
+    assert!(scene.is_closed());
 }

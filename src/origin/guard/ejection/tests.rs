@@ -6,6 +6,16 @@ use super::*;
 
 const BASE: Duration = Duration::from_secs(5);
 
+/// Nothing is heard when this is asked for.
+fn silence(url: u64) -> (Subject, Fault) {
+    (Subject { url, directory: 1 }, Fault::Silent)
+}
+
+/// The same, where something is answered, in a directory.
+fn refusal(url: u64, directory: u64) -> (Subject, Fault) {
+    (Subject { url, directory }, Fault::Gateway)
+}
+
 fn ejection() -> Ejection {
     Ejection::new(Settings::default())
 }
@@ -13,9 +23,10 @@ fn ejection() -> Ejection {
 /// Fails until ejected; says how often that was and for how long it is out.
 fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
     for failures in 1..100 {
-        if let Some(until) = ejection.failed(now, now, 1) {
+        let what = silence(failures);
+        if let Some(until) = ejection.failed(now, now, 1, what) {
             assert_eq!(ejection.until(now), Some(until));
-            return (failures, until - now);
+            return (usize::try_from(failures).unwrap(), until - now);
         }
     }
     panic!("never ejected");
@@ -25,7 +36,7 @@ fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
 fn failures_in_a_row_eject() {
     let now = Instant::now();
     let mut ejection = ejection();
-    (0..4).for_each(|_| assert_eq!(ejection.failed(now, now, 1), None));
+    (0..4).for_each(|url| assert_eq!(ejection.failed(now, now, 1, silence(url)), None));
     ejection.succeeded(now, now);
     assert_eq!(fail(&mut ejection, now), (5, BASE));
     assert_eq!(ejection.until(now + BASE), None);
@@ -36,7 +47,7 @@ fn failures_in_a_row_eject() {
 fn the_last_one_stays_and_goes_when_another_is_back() {
     let now = Instant::now();
     let mut ejection = ejection();
-    (0..20).for_each(|_| assert_eq!(ejection.failed(now, now, 0), None));
+    (0..20).for_each(|url| assert_eq!(ejection.failed(now, now, 0, silence(url)), None));
     assert_eq!(fail(&mut ejection, now), (1, BASE));
 }
 
@@ -73,11 +84,58 @@ fn standing_with_success_makes_the_next_ejection_shorter() {
 }
 
 #[test]
+fn one_url_that_fails_is_one_failure() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    for _ in 0..50 {
+        assert_eq!(ejection.failed(now, now, 1, refusal(7, 1)), None);
+    }
+    assert_eq!(fail(&mut ejection, now), (4, BASE));
+}
+
+#[test]
+fn a_failure_on_return_that_was_there_before_is_no_relapse() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    for url in 0..4 {
+        assert_eq!(ejection.failed(now, now, 1, refusal(url, 1)), None);
+    }
+    assert!(ejection.failed(now, now, 1, refusal(4, 1)).is_some());
+    let back = now + BASE;
+    assert_eq!(ejection.until(now), Some(back));
+    assert_eq!(ejection.failed(back, back, 1, refusal(9, 1)), None);
+    let of_url = (
+        Subject {
+            url: 9,
+            directory: 2,
+        },
+        Fault::Url,
+    );
+    assert_eq!(ejection.failed(back, back, 1, of_url), None);
+    assert!(ejection.on_trial());
+    assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
+}
+
+#[test]
+fn an_endpoint_that_is_silent_for_long_is_ejected_and_one_that_speaks_is_not() {
+    let now = Instant::now();
+    let silence = Settings::default().silence;
+    let mut ejection = ejection();
+    assert_eq!(ejection.outdone(now, now, 1), None);
+    ejection.heard();
+    let later = now + silence;
+    assert_eq!(ejection.outdone(later, later, 1), None);
+    let later = later + silence;
+    assert_eq!(ejection.outdone(later, later, 0), None, "the last one");
+    assert_eq!(ejection.outdone(later, later, 1), Some(later + BASE));
+}
+
+#[test]
 fn what_was_sent_before_the_return_says_nothing() {
     let sent = Instant::now();
     let mut ejection = ejection();
     let back = sent + fail(&mut ejection, sent).1;
-    assert_eq!(ejection.failed(back, sent, 1), None);
+    assert_eq!(ejection.failed(back, sent, 1, silence(1)), None);
     ejection.succeeded(back, sent);
     assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
 }
@@ -136,7 +194,8 @@ fn the_median_is_the_middle_one() {
 enum Step {
     Wait(u64),
     Succeed,
-    Fail(usize),
+    Fail(usize, u64),
+    Outdo(usize),
     Judge(u64, usize),
 }
 
@@ -144,7 +203,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (0_u64..20_000).prop_map(Step::Wait),
         Just(Step::Succeed),
-        (0_usize..3).prop_map(Step::Fail),
+        (0_usize..3, 0_u64..4).prop_map(|(others, url)| Step::Fail(others, url)),
+        (0_usize..3).prop_map(Step::Outdo),
         (0_u64..2_000, 0_usize..3).prop_map(|(own, others)| Step::Judge(own, others)),
     ];
     proptest::collection::vec(step, 0..300)
@@ -167,7 +227,10 @@ proptest! {
                     ejection.succeeded(now, now);
                     (None, 0)
                 }
-                Step::Fail(others) => (ejection.failed(now, now, others), others),
+                Step::Fail(others, url) => {
+                    (ejection.failed(now, now, others, silence(url)), others)
+                }
+                Step::Outdo(others) => (ejection.outdone(now, now, others), others),
                 Step::Judge(own, others) => {
                     let (own, peers) = (Duration::from_millis(own), Duration::from_millis(100));
                     (ejection.judged(now, own, peers, others), others)

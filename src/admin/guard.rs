@@ -1,0 +1,144 @@
+//! Which requests to the admin port come from an operator, and which from a web page in an operator's
+//! browser? The port asks for no password, so a page must not be able to use it.
+//!
+//! Two attacks matter. A page's own domain may be made to resolve to this machine (DNS rebinding): then
+//! `Host` is a domain that no operator uses. And a page may send a POST to the port's address: then the
+//! browser says so in `Origin` and `Sec-Fetch-Site`.
+
+use std::net::IpAddr;
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, Method, Request, StatusCode};
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) text: &'static str,
+}
+
+const STRANGE_HOST: Refusal = Refusal {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    text: "this host name is not one of the admin port's: use its IP address, or add the name to \
+           `hosts` of [admin]\n",
+};
+
+const CROSS_SITE: Refusal = Refusal {
+    status: StatusCode::FORBIDDEN,
+    text: "a web page of another site may not do this\n",
+};
+
+/// Why this request is refused; `None`: it is not. `hosts` are names that operators use, in lower case.
+pub(super) fn refusal<B>(request: &Request<B>, hosts: &[String]) -> Option<Refusal> {
+    let headers = request.headers();
+    let in_target = request.uri().authority().map(http::uri::Authority::as_str);
+    let in_header = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));
+    let host = in_target.or(in_header);
+    if host.is_some_and(|host| !is_operators(host, hosts)) {
+        return Some(STRANGE_HOST);
+    }
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    (changes && is_cross_site(headers, host)).then_some(CROSS_SITE)
+}
+
+/// An address, a name without a dot (which no public domain is), or one that the configuration names.
+fn is_operators(host: &str, hosts: &[String]) -> bool {
+    let name = name_of(host).to_ascii_lowercase();
+    let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.is_ok() || !name.contains('.') || hosts.contains(&name)
+}
+
+/// A host without its port and its final dot.
+fn name_of(host: &str) -> &str {
+    let bracketed = host.starts_with('[').then(|| host.find(']')).flatten();
+    let name = match (bracketed, host.rsplit_once(':')) {
+        (Some(end), _) => &host[..=end],
+        (None, Some((name, _))) => name,
+        (None, None) => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// A browser says that another site's page sends this.
+fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let fetched = text("sec-fetch-site");
+    let elsewhere = fetched.is_some_and(|site| !matches!(site, "same-origin" | "none"));
+    let origin = text(ORIGIN.as_str());
+    let other_origin = origin.is_some_and(|origin| {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        authority.is_none() || authority != host
+    });
+    elsewhere || other_origin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &str, target: &str, fields: &[(&str, &str)]) -> Option<StatusCode> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let hosts = ["seawall.internal.example".to_owned()];
+        let refusal = refusal(&request.body(()).unwrap(), &hosts);
+        refusal.map(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn answers_addresses_plain_names_and_names_that_are_configured() {
+        for host in [
+            "127.0.0.1:9090",
+            "10.1.2.3",
+            "[::1]:9090",
+            "localhost:9090",
+            "seawall:9090",
+            "Seawall.Internal.Example.:9090",
+        ] {
+            assert_eq!(asked("GET", "/metrics", &[("host", host)]), None, "{host}");
+        }
+        assert_eq!(asked("GET", "/metrics", &[]), None, "HTTP/1.0");
+    }
+
+    #[test]
+    fn refuses_the_domain_of_a_page_that_resolves_to_this_machine() {
+        let strange = Some(StatusCode::MISDIRECTED_REQUEST);
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example:9090",
+            "localhost.evil.example",
+            "[x.y",
+        ] {
+            for method in ["GET", "POST"] {
+                assert_eq!(
+                    asked(method, "/purge", &[("host", host)]),
+                    strange,
+                    "{host}"
+                );
+            }
+        }
+        let absolute = "http://evil.example/metrics";
+        assert_eq!(asked("GET", absolute, &[("host", "127.0.0.1")]), strange);
+    }
+
+    #[test]
+    fn refuses_what_a_page_of_another_site_sends() {
+        let post = |name, value| {
+            asked(
+                "POST",
+                "/purge",
+                &[("host", "127.0.0.1:9090"), (name, value)],
+            )
+        };
+        let refused = Some(StatusCode::FORBIDDEN);
+        assert_eq!(post("origin", "https://evil.example"), refused);
+        assert_eq!(post("origin", "null"), refused);
+        assert_eq!(post("origin", "http://127.0.0.1:8080"), refused);
+        assert_eq!(post("sec-fetch-site", "cross-site"), refused);
+        assert_eq!(post("sec-fetch-site", "same-site"), refused);
+        assert_eq!(post("origin", "http://127.0.0.1:9090"), None);
+        assert_eq!(post("sec-fetch-site", "same-origin"), None);
+        assert_eq!(post("user-agent", "curl"), None);
+    }
+}

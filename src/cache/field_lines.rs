@@ -1,0 +1,263 @@
+//! A stored head's fields: one text of exactly their size, as HTTP/1 writes them.
+//!
+//! A `HeaderMap` of ten fields takes over two kilobytes, and its values keep whole read buffers of the
+//! connection alive that they arrived on. The text takes what it says. Answers on HTTP/1 copy it as it is;
+//! whoever needs a map makes one.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// What an answer says anew, or leaves out, whatever the origin said.
+pub static SAID_ANEW: [HeaderName; 3] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Answers add so many fields to a copy of the stored ones: a map with room for them is not rebuilt.
+pub const FIELDS_ADDED: usize = 10;
+
+/// Whether these occur is asked with every hit, so it is written down once.
+static MARKED: [HeaderName; 5] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::DATE,
+    HeaderName::from_static("x-cache"),
+];
+
+/// The field lines of a stored answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldLines {
+    /// `name: value\r\n` each, those of [`SAID_ANEW`] last.
+    text: Box<[u8]>,
+    /// Where those of [`SAID_ANEW`] begin.
+    shared_bytes: usize,
+    /// How many lines there are.
+    count: u16,
+    /// One bit for each of [`MARKED`].
+    marks: u8,
+}
+
+impl FieldLines {
+    /// The lines that belong in every answer: all but those of [`SAID_ANEW`].
+    pub fn shared(&self) -> &[u8] {
+        &self.text[..self.shared_bytes]
+    }
+
+    /// Bytes of the text.
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Is there a field of this name?
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        match MARKED.iter().position(|marked| marked == name) {
+            Some(bit) => self.marks & 1 << bit != 0,
+            None => self.get(name).is_some(),
+        }
+    }
+
+    /// The first value of a field.
+    pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+        let mut lines = Lines::of(&self.text);
+        let line = lines.find(|line| line.name == name.as_str().as_bytes())?;
+        Some(line.value)
+    }
+
+    /// All fields, with room for those that an answer adds.
+    pub fn to_map(&self) -> HeaderMap {
+        self.map_of(&self.text)
+    }
+
+    /// The fields that belong in every answer, with room for those that it adds.
+    pub fn shared_map(&self) -> HeaderMap {
+        self.map_of(self.shared())
+    }
+
+    /// The fields of these names.
+    pub fn only(&self, names: &[HeaderName]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for line in Lines::of(&self.text) {
+            let named = |name: &&HeaderName| name.as_str().as_bytes() == line.name;
+            if let Some(name) = names.iter().find(named)
+                && let Ok(value) = HeaderValue::from_bytes(line.value)
+            {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    fn map_of(&self, text: &[u8]) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(usize::from(self.count) + FIELDS_ADDED);
+        // One copy that all values share: they leave the stored text alone.
+        let copy = Bytes::copy_from_slice(text);
+        for line in Lines::of(text) {
+            let value = copy.slice(line.value_at..line.value_at + line.value.len());
+            // Both were read off a map: they are well-formed.
+            if let Ok(name) = HeaderName::from_bytes(line.name)
+                && let Ok(value) = HeaderValue::from_maybe_shared(value)
+            {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+}
+
+impl From<&HeaderMap> for FieldLines {
+    fn from(map: &HeaderMap) -> FieldLines {
+        let line_bytes = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + b": \r\n".len()
+        };
+        let mut text = Vec::with_capacity(map.iter().map(line_bytes).sum());
+        let mut marks = 0;
+        for (name, value) in map {
+            if let Some(bit) = MARKED.iter().position(|marked| marked == name) {
+                marks |= 1 << bit;
+            }
+            if !SAID_ANEW.contains(name) {
+                write_field(&mut text, name, value);
+            }
+        }
+        let shared_bytes = text.len();
+        for name in &SAID_ANEW {
+            for value in map.get_all(name) {
+                write_field(&mut text, name, value);
+            }
+        }
+        FieldLines {
+            text: text.into(),
+            shared_bytes,
+            count: u16::try_from(map.len()).unwrap_or(u16::MAX),
+            marks,
+        }
+    }
+}
+
+impl From<HeaderMap> for FieldLines {
+    fn from(map: HeaderMap) -> FieldLines {
+        FieldLines::from(&map)
+    }
+}
+
+/// One line of the text.
+struct Line<'t> {
+    name: &'t [u8],
+    value: &'t [u8],
+    /// Where the value begins in the text.
+    value_at: usize,
+}
+
+/// The lines of a text, one after the other.
+struct Lines<'t> {
+    text: &'t [u8],
+    at: usize,
+}
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t [u8]) -> Lines<'t> {
+        Lines { text, at: 0 }
+    }
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = Line<'t>;
+
+    fn next(&mut self) -> Option<Line<'t>> {
+        // Neither a name nor a value contains what ends it.
+        let rest = &self.text[self.at..];
+        let colon = memchr::memchr(b':', rest)?;
+        let end = colon + memchr::memchr(b'\r', &rest[colon..])?;
+        let start = colon + b": ".len();
+        let line = Line {
+            name: &rest[..colon],
+            value: &rest[start..end],
+            value_at: self.at + start,
+        };
+        self.at += end + b"\r\n".len();
+        Some(line)
+    }
+}
+
+/// One field as HTTP/1 writes it.
+pub fn write_field(lines: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    lines.extend_from_slice(name.as_str().as_bytes());
+    lines.extend_from_slice(b": ");
+    lines.extend_from_slice(value.as_bytes());
+    lines.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn lines_for_every_answer_leave_out_what_each_says_anew() {
+        let fields = FieldLines::from(map(&[
+            ("access-control-allow-origin", "*"),
+            ("etag", "\"a: b\""),
+            ("x-request-id", "7"),
+            ("x-empty", ""),
+        ]));
+        assert_eq!(fields.shared(), b"etag: \"a: b\"\r\nx-empty: \r\n");
+        let shared = map(&[("etag", "\"a: b\""), ("x-empty", "")]);
+        assert_eq!(fields.shared_map(), shared);
+        assert_eq!(fields.to_map().len(), 4);
+    }
+
+    #[test]
+    fn finds_a_field_whether_or_not_it_is_marked() {
+        let fields = FieldLines::from(map(&[("date", "then"), ("etag", "1"), ("x-cache", "HIT")]));
+        for name in [header::DATE, header::ETAG, MARKED[4].clone()] {
+            assert!(fields.contains(&name), "{name}");
+        }
+        for name in [header::ACCESS_CONTROL_ALLOW_CREDENTIALS, header::AGE] {
+            assert!(!fields.contains(&name), "{name}");
+        }
+        assert_eq!(fields.get(&header::ETAG), Some(&b"1"[..]));
+        let only = fields.only(&[header::ETAG, header::AGE]);
+        assert_eq!(only, map(&[("etag", "1")]));
+    }
+
+    #[test]
+    fn keeps_no_buffer_alive_that_a_value_is_a_slice_of() {
+        let buffer = Bytes::from(b"max-age=1 and all the rest of what was read".to_vec());
+        let value = HeaderValue::from_maybe_shared(buffer.slice(..9)).unwrap();
+        let fields = FieldLines::from(HeaderMap::from_iter([(header::CACHE_CONTROL, value)]));
+        assert!(buffer.is_unique());
+        assert_eq!(fields.text_bytes(), b"cache-control: max-age=1\r\n".len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_map_survives_its_text(
+            fields in proptest::collection::vec(
+                ("[!#$a-z0-9-]{1,12}|set-cookie|date|x-request-id", "[ -~\u{80}-\u{ff}]{0,20}"),
+                0..12,
+            ),
+        ) {
+            let mut map = HeaderMap::new();
+            for (name, value) in &fields {
+                if let (Ok(name), Ok(value)) = (
+                    HeaderName::try_from(name),
+                    HeaderValue::from_bytes(value.as_bytes()),
+                ) {
+                    map.append(name, value);
+                }
+            }
+            prop_assert_eq!(FieldLines::from(&map).to_map(), map);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What `/metrics` says after traffic is what Prometheus's own linter wants to read.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::support::{Origin, Shield, ask, get, manifest, playlist, segment, status};
+
+/// A page after hits, misses, failures, absences, live playlists and a purge.
+async fn page_after_traffic() -> String {
+    let origin = Origin::start()
+        .await
+        .on("/live/index.m3u8", manifest(playlist(7)))
+        .on("/live/seg7.ts", segment("x"))
+        .on("/live/broken.ts", status(500))
+        .on("/live/gone.ts", status(404));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for path in [
+        "/live/index.m3u8",
+        "/live/seg7.ts",
+        "/live/broken.ts",
+        "/live/gone.ts",
+    ] {
+        for _ in 0..3 {
+            shield.get(path).await;
+        }
+    }
+    shield.ask(ask("DELETE", "/live/seg7.ts")).await;
+    shield.purge("/live/seg7.ts").await;
+    shield.admin(get("/metrics")).await.is_200_text().to_owned()
+}
+
+/// The rules that matter most, without the linter: every family has help and a type before its samples,
+/// is told once, and a label of a summary or histogram is on nothing else.
+#[tokio::test]
+async fn every_family_is_described_once_and_uses_no_reserved_label() {
+    let page = page_after_traffic().await;
+    let mut described = Vec::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a type");
+            let known = described.iter().any(|(other, _)| *other == name);
+            assert!(!known, "{name} is described twice");
+            described.push((name, kind));
+        } else if !line.starts_with('#') {
+            let (name, kind) = described.last().expect("a type before its samples");
+            assert!(line.starts_with(name), "{line} under {name}");
+            let reserved = line.contains("quantile=\"") || line.contains("le=\"");
+            assert!(!reserved || *kind == "histogram", "{line} is a {kind}");
+            assert!(*kind != "counter" || name.ends_with("_total"), "{name}");
+        }
+    }
+    assert!(described.len() > 40, "{described:?}");
+}
+
+/// `promtool` comes with Prometheus, and is not on every machine: `cargo test -- --ignored` where it is.
+#[tokio::test]
+#[ignore = "needs promtool in the path; .ci/run installs it"]
+async fn promtool_has_nothing_to_say() {
+    let page = page_after_traffic().await;
+    let mut linter = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool in the path");
+    let mut input = linter.stdin.take().expect("a pipe");
+    input.write_all(page.as_bytes()).expect("promtool reads");
+    drop(input);
+    let told = linter.wait_with_output().expect("promtool ends");
+    let words = String::from_utf8_lossy(&told.stdout) + String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success() && words.is_empty(), "{words}");
+}

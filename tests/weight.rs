@@ -1,0 +1,154 @@
+//! What the store says it holds is what it takes: its count of bytes against the allocator's own.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a test that cannot read the allocator's count has failed"
+)]
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tikv_jemalloc_ctl::{epoch, stats};
+
+use seawall::cache::{Cache, Head, Joined, Object, Settings, Verdict};
+use seawall::media::Kind;
+use seawall::policy::{Key, Lifetime};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The allocator counts for the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an ordinary origin says of a segment, without its length.
+const FIELDS: [(&str, &str); 9] = [
+    ("server", "nginx/1.27.3"),
+    ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ("content-type", "video/mp2t"),
+    ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ("etag", "\"6558f3a1-5e1c4\""),
+    ("cache-control", "max-age=600"),
+    ("accept-ranges", "bytes"),
+    ("access-control-allow-origin", "*"),
+    ("via", "1.1 seawall"),
+];
+
+/// As they arrive: each value is a slice of what was read from the connection.
+fn arriving() -> HeaderMap {
+    const READ_BYTES: usize = 4 << 10;
+    let mut read = vec![0; READ_BYTES];
+    let mut at = 0;
+    let ends = FIELDS.map(|(_, value)| {
+        read[at..at + value.len()].copy_from_slice(value.as_bytes());
+        at += value.len();
+        at
+    });
+    let read = Bytes::from(read);
+    let fields = FIELDS.iter().zip(ends).map(|((name, value), end)| {
+        let value = HeaderValue::from_maybe_shared(read.slice(end - value.len()..end));
+        (HeaderName::from_static(name), value.expect("it is a value"))
+    });
+    fields.collect()
+}
+
+fn key(number: usize) -> Key {
+    Key::of(&[b"origin", b"", format!("/seg/o-{number}.ts").as_bytes()])
+}
+
+fn head_bytes() -> usize {
+    let line = |(name, value): (&str, &str)| name.len() + value.len() + 4;
+    FIELDS.map(line).iter().sum()
+}
+
+/// Stores an object as a fill does.
+fn store(cache: &Cache, number: usize, body: Bytes) {
+    let nothing = HeaderMap::new();
+    let found = cache.lookup(&key(number), Kind::Segment, HeaderMap::new);
+    let Joined::Lead(fill, _follower) = cache.join(&found, &nothing) else {
+        panic!("nothing is held and nothing is under way");
+    };
+    let head = Head {
+        status: StatusCode::OK,
+        headers: arriving().into(),
+        kind: Kind::Segment,
+        lifetime: Lifetime {
+            fresh_for: Duration::from_hours(1),
+            ..Lifetime::none(Instant::now())
+        },
+        targeted: None,
+        facts: None,
+        length: None,
+        stored: true,
+        tie: None,
+        attention: None,
+    };
+    let object = Arc::new(Object::new(head, body));
+    fill.keep(&object, Verdict::Object(Arc::clone(&object)));
+    // A hit: from then on its body is shared.
+    drop(object.body.clone());
+}
+
+/// Bytes of the pages that hold something now.
+fn in_use() -> u64 {
+    epoch::advance().expect("the allocator counts");
+    stats::active::read().expect("the allocator counts") as u64
+}
+
+/// Stores so many objects of a size and returns what each takes: as accounted, and in truth.
+fn each(objects: usize, body_bytes: usize) -> (u64, u64) {
+    let _alone = alone();
+    let cache = Cache::new(Settings {
+        memory_bytes: 4 << 30,
+        ..Settings::default()
+    });
+    // What the first ones cause is not theirs.
+    for number in 0..100 {
+        store(&cache, number, Bytes::from(vec![7; 10]));
+    }
+    let (before, accounted_before) = (in_use(), cache.stats().bytes);
+    for number in 100..100 + objects {
+        store(&cache, number, Bytes::from(vec![7; body_bytes]));
+    }
+    let accounted = cache.stats().bytes - accounted_before;
+    assert_eq!(cache.stats().objects, objects as u64 + 100);
+    let taken = in_use().saturating_sub(before);
+    (accounted / objects as u64, taken / objects as u64)
+}
+
+#[test]
+fn accounted_bytes_are_within_a_tenth_of_what_objects_take() {
+    for (objects, body_bytes) in [
+        (50_000, 10),
+        (20_000, 1500),
+        (2000, 16_384),
+        (400, 100_000),
+        (6, 10_000_000),
+    ] {
+        let (accounted, taken) = each(objects, body_bytes);
+        println!("{body_bytes} bytes: accounted {accounted} each, they take {taken}");
+        let off = accounted.abs_diff(taken);
+        assert!(
+            off * 10 <= taken,
+            "{body_bytes} bytes: accounted {accounted} each, they take {taken}"
+        );
+    }
+}
+
+#[test]
+fn a_small_object_takes_little_more_than_its_texts() {
+    const BESIDES_BYTES_MAX: usize = 700;
+    let (_, taken) = each(50_000, 10);
+    let texts = key(50_000).bytes().len() + head_bytes() + 10;
+    let besides = usize::try_from(taken).unwrap() - texts;
+    assert!(
+        besides <= BESIDES_BYTES_MAX,
+        "{besides} bytes besides its texts"
+    );
+}

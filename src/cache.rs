@@ -27,7 +27,7 @@ use std::time::Instant;
 use http::HeaderMap;
 
 pub use attention::Attention;
-pub use codings::Codings;
+pub use codings::{Bodies, Codings};
 pub use epoch::Tie;
 pub use field_lines::{FIELDS_ADDED, FieldLines, SAID_ANEW, write_field};
 pub use fill::{Fill, Flow};

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use arrival::{Answer, Arrival};
 pub use body::Body;
+pub use coding::CodingStats;
 pub use explain::{Explanation, Followed, Held};
 pub use pass::Passing;
 pub use slices::Sliced;
@@ -85,6 +86,7 @@ pub struct Shield {
     origins: Vec<Arc<Origin>>,
     telemetry: Arc<Telemetry>,
     streams: streams::Streams,
+    press: coding::Press,
 }
 
 /// What a shield is made of.
@@ -115,6 +117,7 @@ impl Shield {
             origins: parts.origins,
             telemetry: parts.telemetry,
             streams: streams::Streams::default(),
+            press: coding::Press::default(),
         })
     }
 
@@ -131,6 +134,11 @@ impl Shield {
     /// The live streams that are watched, for metrics.
     pub fn streams(&self) -> streams::Snapshot {
         self.streams.read(Instant::now())
+    }
+
+    /// What is compressed here, for metrics.
+    pub fn codings(&self) -> CodingStats {
+        self.press.read()
     }
 
     /// The origin groups, for metrics.

@@ -1,6 +1,7 @@
 //! What does the memory count? Its snapshot, written as metrics.
 
 use crate::cache;
+use crate::shield::CodingStats;
 use crate::telemetry::Exposition;
 
 /// A metric's name, what it says, and what it stands at.
@@ -21,6 +22,33 @@ pub fn memory(stats: &cache::Stats) -> String {
         let labels = [("reason", reason.as_str())];
         page.counter("seawall_store_evictions_total", help, &labels, count);
     }
+    page.to_string()
+}
+
+/// What is compressed.
+pub fn codings(stats: &CodingStats) -> String {
+    let mut page = Exposition::default();
+    for (coding, made) in stats.made {
+        page.counter(
+            "seawall_codings_total",
+            "Manifests compressed, once a version and coding, off the threads that serve viewers.",
+            &[("coding", coding.as_str())],
+            made,
+        );
+    }
+    page.counter(
+        "seawall_codings_refused_total",
+        "Manifests that went out in plain text because too many waited to be compressed: the machine \
+         is short of cores.",
+        &[],
+        stats.refused,
+    );
+    page.gauge(
+        "seawall_codings_queued",
+        "Manifests waiting to be compressed, or being compressed.",
+        &[],
+        stats.queued,
+    );
     page.to_string()
 }
 

@@ -1,41 +1,152 @@
-//! The same text in other content codings. Each is made once, when somebody takes it first, and kept beside
-//! the text.
+//! The same text in other content codings. Nothing is compressed here: who asks for a coding that is not there
+//! has it ordered, once a version and coding, and gets something else meanwhile.
 
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::Object;
 use crate::policy::encoding::Coding;
 
-/// What a coding made of a text; `None`: it is no smaller.
-type Coded = Option<Arc<Object>>;
+/// A coding that somebody asked for is made of so many further versions before anybody asks.
+const VERSIONS_AHEAD: u8 = 8;
 
-/// By coding, as far as anybody has taken it.
-#[derive(Clone, Debug, Default)]
-pub struct Codings([OnceLock<Coded>; Coding::ALL.len()]);
+/// A text's codings, as far as they have been made.
+#[derive(Debug)]
+pub struct Codings {
+    bodies: Arc<Bodies>,
+    /// Objects around the bodies that are there, made when the first viewer takes one.
+    objects: [OnceLock<Arc<Object>>; Coding::ALL.len()],
+}
+
+/// The bodies: shared by all objects that carry this text.
+#[derive(Debug, Default)]
+pub struct Bodies {
+    places: [Place; Coding::ALL.len()],
+    made: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// `None`: the coding makes the text no smaller.
+    body: OnceLock<Option<Bytes>>,
+    ordered: AtomicBool,
+    /// For so many versions, this one included, it is to be had.
+    wanted: AtomicU8,
+}
+
+impl Bodies {
+    fn place(&self, coding: Coding) -> &Place {
+        &self.places[coding as usize]
+    }
+
+    /// It is there, or known to be of no use.
+    pub fn is_made(&self, coding: Coding) -> bool {
+        self.place(coding).body.get().is_some()
+    }
+
+    /// Somebody takes this coding. True for the one caller who is to have it made.
+    pub fn ask(&self, coding: Coding) -> bool {
+        let place = self.place(coding);
+        // A load is cheaper than a store that other cores must hear of.
+        if place.wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
+            place.wanted.store(VERSIONS_AHEAD, Ordering::Relaxed);
+        }
+        self.order(coding)
+    }
+
+    fn order(&self, coding: Coding) -> bool {
+        let ordered = &self.place(coding).ordered;
+        !ordered.load(Ordering::Relaxed) && !ordered.swap(true, Ordering::AcqRel)
+    }
+
+    /// It is being made.
+    pub fn is_coming(&self, coding: Coding) -> bool {
+        !self.is_made(coding) && self.place(coding).ordered.load(Ordering::Acquire)
+    }
+
+    /// What came of an order; `None`: it makes the text no smaller.
+    pub fn deliver(&self, coding: Coding, body: Option<Bytes>) {
+        // One order, one delivery: nobody was first.
+        let _ = self.place(coding).body.set(body);
+        self.made.notify_waiters();
+    }
+
+    /// It could not be made now: the next viewer may have it ordered again.
+    pub fn cancel(&self, coding: Coding) {
+        self.place(coding).ordered.store(false, Ordering::Release);
+        self.made.notify_waiters();
+    }
+
+    /// Resolves when an order has been delivered or cancelled.
+    pub async fn delivered(&self, coding: Coding) {
+        loop {
+            let made = self.made.notified();
+            if !self.is_coming(coding) {
+                return;
+            }
+            made.await;
+        }
+    }
+}
 
 impl Codings {
-    /// The text in a coding. Made by `make` where nobody has taken it so far.
+    /// Of a new text: none is there yet. What the version before was asked for in is wanted of this one
+    /// too: `ordered` names what is to be made at once.
+    pub fn after(before: Option<&Codings>) -> (Codings, Vec<Coding>) {
+        let bodies = Bodies::default();
+        let mut ordered = Vec::new();
+        for coding in Coding::ALL {
+            let wanted = before.map(|before| &before.bodies.place(coding).wanted);
+            let left = wanted.map_or(0, |wanted| wanted.load(Ordering::Relaxed));
+            if left > 0 {
+                let place = bodies.place(coding);
+                place.wanted.store(left - 1, Ordering::Relaxed);
+                place.ordered.store(true, Ordering::Release);
+                ordered.push(coding);
+            }
+        }
+        (Codings::of(Arc::new(bodies)), ordered)
+    }
+
+    fn of(bodies: Arc<Bodies>) -> Codings {
+        Codings {
+            bodies,
+            objects: Default::default(),
+        }
+    }
+
+    /// Of the same text under another head.
+    #[must_use]
+    pub fn again(&self) -> Codings {
+        Codings::of(Arc::clone(&self.bodies))
+    }
+
+    /// The bodies, to be asked for and delivered.
+    pub fn bodies(&self) -> &Arc<Bodies> {
+        &self.bodies
+    }
+
+    /// The text in a coding, where that is there; `around` puts the object together, once.
     pub fn in_coding(
         &self,
         coding: Coding,
-        make: impl FnOnce() -> Option<Object>,
+        around: impl FnOnce(Bytes) -> Object,
     ) -> Option<&Arc<Object>> {
-        let place = &self.0[coding as usize];
-        place.get_or_init(|| make().map(Arc::new)).as_ref()
+        let body = self.bodies.place(coding).body.get()?.as_ref()?;
+        let place = &self.objects[coding as usize];
+        Some(place.get_or_init(|| Arc::new(around(body.clone()))))
     }
+}
 
-    /// The same, each object changed.
-    #[must_use]
-    pub fn each(&self, change: impl Fn(Coding, &Object) -> Object) -> Codings {
-        let changed = Codings::default();
-        for coding in Coding::ALL {
-            if let Some(coded) = self.0[coding as usize].get() {
-                let coded = coded.as_ref();
-                let object = || coded.map(|object| change(coding, object));
-                changed.in_coding(coding, object);
-            }
+impl Clone for Codings {
+    fn clone(&self) -> Codings {
+        Codings {
+            bodies: Arc::clone(&self.bodies),
+            objects: self.objects.clone(),
         }
-        changed
     }
 }
 
@@ -50,7 +161,7 @@ mod tests {
     use crate::media::Kind;
     use crate::policy::Lifetime;
 
-    fn object(body: &'static str) -> Object {
+    fn object(body: Bytes) -> Object {
         let head = Head {
             status: StatusCode::OK,
             headers: FieldLines::default(),
@@ -63,26 +174,50 @@ mod tests {
             tie: None,
             attention: None,
         };
-        Object::new(head, body.into())
+        Object::new(head, body)
     }
 
     #[test]
-    fn each_is_made_once() {
-        let codings = Codings::default();
-        let first = codings.in_coding(Coding::Gzip, || Some(object("small")));
-        assert_eq!(first.unwrap().body, "small");
-        let again = codings.in_coding(Coding::Gzip, || panic!("it is there"));
-        assert_eq!(again.unwrap().body, "small");
-        assert!(codings.in_coding(Coding::Brotli, || None).is_none());
-        let other = codings.each(|_, _| object("other"));
-        let kept = other.in_coding(Coding::Gzip, || panic!("it is there"));
-        assert_eq!(kept.unwrap().body, "other");
-        let none = other.in_coding(Coding::Brotli, || panic!("it was no smaller"));
-        assert!(none.is_none());
-        assert!(
-            other
-                .in_coding(Coding::Zstd, || Some(object("z")))
-                .is_some()
-        );
+    fn each_is_ordered_once_and_shared_by_all_heads_of_a_text() {
+        let (codings, ordered) = Codings::after(None);
+        assert_eq!(ordered, []);
+        let bodies = codings.bodies();
+        assert!(bodies.ask(Coding::Gzip) && !bodies.ask(Coding::Gzip));
+        let again = codings.again();
+        assert!(!again.bodies().ask(Coding::Gzip), "it is being made");
+        assert!(codings.in_coding(Coding::Gzip, object).is_none());
+        bodies.deliver(Coding::Gzip, Some("small".into()));
+        bodies.ask(Coding::Zstd);
+        bodies.deliver(Coding::Zstd, None);
+        for one in [&codings, &again] {
+            let gzip = one.in_coding(Coding::Gzip, object);
+            assert_eq!(gzip.unwrap().body, "small");
+            assert!(one.in_coding(Coding::Zstd, object).is_none(), "no smaller");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_made_of_the_next_versions_until_nobody_asks_for_long() {
+        let (mut version, _) = Codings::after(None);
+        version.bodies().ask(Coding::Brotli);
+        for _ in 0..VERSIONS_AHEAD {
+            let (next, ordered) = Codings::after(Some(&version));
+            assert_eq!(ordered, [Coding::Brotli]);
+            assert!(!next.bodies().order(Coding::Brotli), "ordered already");
+            version = next;
+        }
+        let (_, ordered) = Codings::after(Some(&version));
+        assert_eq!(ordered, []);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_order_releases_who_waits_and_may_be_given_again() {
+        let (codings, _) = Codings::after(None);
+        let bodies = codings.bodies();
+        assert!(bodies.ask(Coding::Gzip));
+        let waiting = bodies.delivered(Coding::Gzip);
+        bodies.cancel(Coding::Gzip);
+        waiting.await;
+        assert!(bodies.ask(Coding::Gzip));
     }
 }

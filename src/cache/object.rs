@@ -97,7 +97,7 @@ impl Object {
                 lifetime: lifetime.clone(),
                 ..self.head.clone()
             },
-            coded: coded.map(|coded| coded.each(|_, object| object.lasting(lifetime))),
+            coded: coded.map(Codings::again),
             delta: delta.map(|delta| Arc::new(delta.lasting(lifetime))),
             ..self.clone()
         }

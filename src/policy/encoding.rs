@@ -40,13 +40,12 @@ impl Coding {
     }
 }
 
-/// The coding that a viewer gets of what is coded here: the best one that it names, or gzip where it takes
-/// anything.
-pub fn best(request: &HeaderMap) -> Option<Coding> {
+/// The codings that a viewer takes of what is coded here, the best one first: those that it names, or gzip
+/// where it takes anything.
+pub fn taken(request: &HeaderMap) -> impl Iterator<Item = Coding> {
     let accepted = Accepted::of(request);
-    Coding::ALL
-        .into_iter()
-        .find(|coding| accepted.takes(*coding))
+    let takes = move |coding: &Coding| accepted.takes(*coding);
+    Coding::ALL.into_iter().filter(takes)
 }
 
 /// The canonical `Accept-Encoding` to send upstream and to tell variants apart: `gzip` when the
@@ -177,7 +176,7 @@ mod tests {
         ] {
             let value = HeaderValue::from_static(value);
             let request = HeaderMap::from_iter([(ACCEPT_ENCODING, value)]);
-            assert_eq!(best(&request), expected, "{request:?}");
+            assert_eq!(taken(&request).next(), expected, "{request:?}");
         }
     }
 

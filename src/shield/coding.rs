@@ -1,18 +1,25 @@
 //! What does a manifest say, through its content coding? And how is it coded for viewers? The shield asks
-//! for plain text, and compresses each version once, when somebody takes it so.
+//! for plain text, and has each version compressed once in each coding that viewers take, on threads of their
+//! own ([`press`]): no hit waits for that, and no worker does it.
 
-use std::io::{Read, Write};
+mod press;
+
+use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
-use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
-use flate2::Compression;
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::timeout;
 
+pub use press::CodingStats;
+pub(super) use press::Press;
+use press::SHORT_BYTES_MAX;
+
+use super::Shield;
 use super::whole::Unread;
-use crate::cache::{Codings, Object};
+use crate::cache::{Bodies, Codings, Object};
 use crate::media::{Kind, Manifest, ManifestError, read_manifest};
 use crate::policy::encoding::{self, Coding};
 use crate::policy::fields;
@@ -20,10 +27,11 @@ use crate::policy::fields;
 /// Text shorter than this fits a packet as it is.
 const CODED_BYTES_MIN: usize = 600;
 
-/// How hard is tried: about where more takes much longer and makes texts hardly any smaller.
-const GZIP_LEVEL: u32 = 4;
-const BROTLI_QUALITY: i32 = 5;
-const ZSTD_LEVEL: i32 = 3;
+/// A longer text goes out as it is: its codings would take long, and as much memory again.
+const CODED_BYTES_MAX: usize = 4 << 20;
+
+/// Who asks first for a coding of a short text waits for it so long at most.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// What tells of the bytes as the origin sent them.
 const DIGESTS: [&str; 3] = ["content-md5", "content-digest", "digest"];
@@ -66,41 +74,92 @@ pub(super) fn read(
     }
 }
 
-/// The same manifest, to be had in other codings too, where that is worth it.
-pub(super) fn codable(mut object: Object) -> Object {
-    let mut headers = object.head.headers.to_map();
-    let worth_it = object.head.status == StatusCode::OK
-        && !headers.contains_key(header::CONTENT_ENCODING)
-        && !is_untouchable(&headers)
-        && object.body.len() >= CODED_BYTES_MIN;
-    if !worth_it {
-        return object;
-    }
-    if !fields::lists(&headers, header::VARY, b"accept-encoding") {
-        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        object.head.headers = headers.into();
-    }
-    let mut codable = Object::new(object.head, object.body);
-    codable.coded = Some(Codings::default());
-    codable
+/// The form of a held answer that suits a viewer.
+pub(super) enum Form<'o> {
+    /// This one is there.
+    Ready(&'o Arc<Object>),
+    /// A better one is being made, and will be there in a moment.
+    Coming(&'o Arc<Bodies>, Coding),
 }
 
-/// What is held, in the coding that suits a viewer best, if that makes it any smaller.
+impl Shield {
+    /// The same manifest, to be had in other codings too, where that is worth it. Those that the version
+    /// before was asked for in are made now.
+    pub(super) fn codable(&self, mut object: Object, before: Option<&Object>) -> Object {
+        let mut headers = object.head.headers.to_map();
+        let worth_it = object.head.status == StatusCode::OK
+            && !headers.contains_key(header::CONTENT_ENCODING)
+            && !is_untouchable(&headers)
+            && (CODED_BYTES_MIN..=CODED_BYTES_MAX).contains(&object.body.len());
+        if !worth_it {
+            return object;
+        }
+        if !fields::lists(&headers, header::VARY, b"accept-encoding") {
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            object.head.headers = headers.into();
+        }
+        let mut codable = Object::new(object.head, object.body);
+        let before = before.and_then(|before| before.coded.as_ref());
+        let (codings, ordered) = Codings::after(before);
+        for coding in ordered {
+            self.press.order(&codable.body, coding, codings.bodies());
+        }
+        codable.coded = Some(codings);
+        codable
+    }
+
+    /// What is held, in the best coding that the viewer takes and that is there. The best that it takes is
+    /// made from now on, off the workers; where that is a matter of a moment, it is waited for.
+    pub(super) fn form<'o>(&self, object: &'o Arc<Object>, viewer: &HeaderMap) -> Form<'o> {
+        let Some(codings) = &object.coded else {
+            return Form::Ready(object);
+        };
+        let mut taken = encoding::taken(viewer);
+        let Some(best) = taken.next() else {
+            return Form::Ready(object);
+        };
+        let bodies = codings.bodies();
+        if bodies.ask(best) {
+            self.press.order(&object.body, best, bodies);
+        }
+        if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
+            return Form::Coming(bodies, best);
+        }
+        Form::Ready(there(object, codings, best, taken))
+    }
+
+    /// The same as soon as it may be, for those who can wait.
+    pub(super) async fn soon(&self, object: &Arc<Object>, viewer: &HeaderMap) {
+        if let Form::Coming(bodies, coding) = self.form(object, viewer) {
+            // What does not come in time is not waited for: what is there is served.
+            let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
+        }
+    }
+}
+
+/// What is there of what a viewer takes, in the order of preference; else the text as it is.
 pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
-    let coded = object.coded.as_ref().and_then(|codings| {
-        let coding = encoding::best(viewer)?;
-        codings.in_coding(coding, || compressed(object, coding))
-    });
+    let mut taken = encoding::taken(viewer);
+    match object.coded.as_ref().zip(taken.next()) {
+        Some((codings, best)) => there(object, codings, best, taken),
+        None => object,
+    }
+}
+
+fn there<'o>(
+    object: &'o Arc<Object>,
+    codings: &'o Codings,
+    best: Coding,
+    others: impl Iterator<Item = Coding>,
+) -> &'o Arc<Object> {
+    let around = |coding| move |body| in_coding(object, coding, body);
+    let mut taken = std::iter::once(best).chain(others);
+    let coded = taken.find_map(|coding| codings.in_coding(coding, around(coding)));
     coded.unwrap_or(object)
 }
 
-fn compressed(object: &Object, coding: Coding) -> Option<Object> {
-    let body = compress(&object.body, coding)?;
-    (body.len() < object.body.len()).then(|| in_coding(object, coding, body))
-}
-
 /// The same with a body that is compressed already.
-pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object {
+fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object {
     let mut head = object.head.clone();
     let mut headers = head.headers.to_map();
     let name = HeaderValue::from_static(coding.as_str());
@@ -119,29 +178,6 @@ pub(super) fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object 
 /// Nobody on the way may code it otherwise (RFC 9110 §7.7).
 fn is_untouchable(headers: &HeaderMap) -> bool {
     fields::lists(headers, header::CACHE_CONTROL, b"no-transform")
-}
-
-fn compress(body: &[u8], coding: Coding) -> Option<Bytes> {
-    let room = Vec::with_capacity(body.len() / 4);
-    let coded = match coding {
-        Coding::Gzip => {
-            let mut coder = GzEncoder::new(room, Compression::new(GZIP_LEVEL));
-            coder.write_all(body).ok()?;
-            coder.finish().ok()?
-        }
-        Coding::Brotli => {
-            let parameters = BrotliEncoderParams {
-                quality: BROTLI_QUALITY,
-                size_hint: body.len(),
-                ..BrotliEncoderParams::default()
-            };
-            let mut coded = room;
-            brotli::BrotliCompress(&mut &body[..], &mut coded, &parameters).ok()?;
-            coded
-        }
-        Coding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL).ok()?,
-    };
-    Some(coded.into_boxed_slice().into())
 }
 
 /// RFC 9110 §8.8.3.3: two codings of one text are two representations, which a strong tag tells apart.
@@ -169,11 +205,11 @@ mod tests {
         assert_eq!(tag("W/\"v1\""), None);
     }
 
-    fn manifest(vary: Option<&'static str>) -> Object {
-        let vary = vary.map(|vary| (header::VARY, HeaderValue::from_static(vary)));
+    fn object() -> Object {
         let head = Head {
             status: StatusCode::OK,
-            headers: HeaderMap::from_iter(vary).into(),
+            headers: HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("\"v1\""))])
+                .into(),
             targeted: None,
             kind: Kind::Hls,
             lifetime: Lifetime::none(Instant::now()),
@@ -184,28 +220,31 @@ mod tests {
             attention: None,
         };
         let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
-        codable(Object::new(head, text.into()))
+        let mut object = Object::new(head, text.into());
+        object.coded = Some(Codings::after(None).0);
+        object
     }
 
-    #[test]
-    fn vary_is_said_once() {
-        for vary in [None, Some("Origin, accept-encoding")] {
-            let headers = manifest(vary).head.headers.to_map();
-            assert_eq!(headers.get_all(header::VARY).iter().count(), 1);
-        }
+    fn takes(codings: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(codings))])
     }
 
-    #[test]
-    fn each_coding_can_be_read_again() {
-        let object = Arc::new(manifest(None));
+    #[tokio::test]
+    async fn each_coding_can_be_read_again() {
+        let (object, press) = (Arc::new(object()), Press::default());
         for coding in Coding::ALL {
-            let name = HeaderValue::from_static(coding.as_str());
-            let viewer = HeaderMap::from_iter([(header::ACCEPT_ENCODING, name.clone())]);
-            let coded = suited(&object, &viewer);
-            assert_eq!(
-                coded.head.headers.get(&header::CONTENT_ENCODING),
-                Some(name.as_bytes())
+            let viewer = takes(coding.as_str());
+            assert!(
+                Arc::ptr_eq(suited(&object, &viewer), &object),
+                "not there yet"
             );
+            let bodies = object.coded.as_ref().unwrap().bodies();
+            assert!(bodies.ask(coding));
+            press.order(&object.body, coding, bodies);
+            bodies.delivered(coding).await;
+            let coded = suited(&object, &viewer);
+            let told = coded.head.headers.get(&header::CONTENT_ENCODING);
+            assert_eq!(told.unwrap(), coding.as_str().as_bytes());
             assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
             let mut read = Vec::new();
             match coding {
@@ -218,5 +257,15 @@ mod tests {
             assert_eq!(read, object.body);
         }
         assert!(Arc::ptr_eq(suited(&object, &HeaderMap::new()), &object));
+        assert_eq!(press.read().made.map(|(_, made)| made), [1; 3]);
+    }
+
+    #[test]
+    fn until_the_best_coding_is_there_another_one_does() {
+        let object = Arc::new(object());
+        let bodies = object.coded.as_ref().unwrap().bodies();
+        bodies.deliver(Coding::Gzip, Some("small".into()));
+        assert_eq!(suited(&object, &takes("br, gzip")).body, "small");
+        assert!(Arc::ptr_eq(suited(&object, &takes("br, zstd")), &object));
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::ask::Ask;
+use super::coding::Form;
 use super::fill::{Job, Viewer};
 use super::pass::Passed;
 use super::states::{State, is_newest, is_tended};
@@ -29,6 +30,8 @@ const LOOKUPS_MAX: usize = 5;
 enum Look {
     /// Answered from memory.
     Served(Answer),
+    /// Answered from memory in a moment, when the coding is there in which it is to go out.
+    Coming(Ask, Arc<Object>),
     /// Nothing that may be served as it is.
     Wanting(Ask, Found),
 }
@@ -54,7 +57,7 @@ impl Shield {
                 self.take_hint(hint);
                 Some(answer)
             }
-            Look::Wanting(..) => None,
+            Look::Coming(..) | Look::Wanting(..) => None,
         }
     }
 
@@ -89,6 +92,7 @@ impl Shield {
                 self.take_hint(self.hinted(&arrival, &entry));
                 match self.enter(&mut arrival, entry) {
                     Look::Served(answer) => answer,
+                    Look::Coming(ask, object) => Box::pin(self.in_time(ask, &object)).await,
                     Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
                 }
             }
@@ -106,7 +110,7 @@ impl Shield {
     /// Looks the key up and serves what may be served without a wait.
     fn at_hand(self: &Arc<Self>, mut ask: Ask) -> Look {
         match self.state_at_hand(&mut ask) {
-            State::There(state) => return Look::Served(self.hit(ask, &state)),
+            State::There(state) => return self.hit(ask, &state),
             State::TooFar => return Look::Served(refuse::too_far(ask)),
             State::Open => {}
         }
@@ -117,9 +121,9 @@ impl Shield {
             // What is looked after is the playlist, and not what was said of a state of it.
             let looks = ask.directives.is_none() && !ask.entry.is_directed();
             match ask.freshness(object) {
-                Freshness::Fresh => return Look::Served(self.hit(ask, object)),
+                Freshness::Fresh => return self.hit(ask, object),
                 _ if looks && is_newest(object, ask.now) => {
-                    return Look::Served(self.hit(ask, object));
+                    return self.hit(ask, object);
                 }
                 Freshness::Stale => return Look::Served(self.stale(ask, &found, object)),
                 Freshness::IfError if looks && is_tended(object, ask.now) => {
@@ -145,20 +149,34 @@ impl Shield {
             ask.now = Instant::now();
             (ask, found) = match self.at_hand(ask) {
                 Look::Served(answer) => return answer,
+                Look::Coming(ask, object) => return self.in_time(ask, &object).await,
                 Look::Wanting(ask, found) => (ask, found),
             };
         }
         Box::pin(self.pass(ask)).await
     }
 
-    fn hit(&self, ask: Ask, object: &Arc<Object>) -> Answer {
-        object.hits.add();
+    fn hit(&self, ask: Ask, object: &Arc<Object>) -> Look {
         let outcome = if object.head.status.is_client_error() {
             Outcome::Negative
         } else {
             Outcome::Hit
         };
-        respond::object(ask, object, outcome, &self.settings)
+        match self.form(respond::asked_form(&ask, object), &ask.headers) {
+            Form::Ready(form) => {
+                object.hits.add();
+                Look::Served(respond::form(ask, form, outcome, &self.settings))
+            }
+            Form::Coming(..) => Look::Coming(ask, Arc::clone(object)),
+        }
+    }
+
+    /// A hit, in the coding that is just being made for it.
+    async fn in_time(&self, ask: Ask, object: &Arc<Object>) -> Answer {
+        self.soon(respond::asked_form(&ask, object), &ask.headers)
+            .await;
+        object.hits.add();
+        respond::object(ask, object, Outcome::Hit, &self.settings)
     }
 
     /// Serves what is stale and refreshes it behind the viewer.
@@ -170,6 +188,8 @@ impl Shield {
         {
             self.launch(&ask.entry, fill, Viewer::Nobody);
         }
+        // Nobody waits for a coding here; but it is made from now on.
+        self.form(respond::asked_form(&ask, object), &ask.headers);
         respond::object(ask, object, Outcome::Stale, &self.settings)
     }
 
@@ -285,6 +305,10 @@ impl Shield {
         passed: Option<oneshot::Receiver<Passed>>,
     ) -> Step {
         let settings = &self.settings;
+        if let Verdict::Object(object) | Verdict::Revalidated(object) = &verdict {
+            self.soon(respond::asked_form(&ask, object), &ask.headers)
+                .await;
+        }
         match verdict {
             Verdict::Object(object) | Verdict::Refused(object) => {
                 Step::Answer(respond::object(ask, &object, outcome, settings))

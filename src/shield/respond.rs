@@ -20,6 +20,23 @@ use crate::telemetry::Outcome;
 
 /// From an object in memory.
 pub(super) fn object(
+    ask: Ask,
+    object: &Arc<Object>,
+    outcome: Outcome,
+    settings: &Settings,
+) -> Answer {
+    let suited = coding::suited(asked_form(&ask, object), &ask.headers);
+    form(ask, suited, outcome, settings)
+}
+
+/// The whole of it, or its delta update.
+pub(super) fn asked_form<'o>(ask: &Ask, object: &'o Arc<Object>) -> &'o Arc<Object> {
+    let delta = object.delta.as_ref().filter(|_| ask.entry.takes_delta());
+    delta.unwrap_or(object)
+}
+
+/// From an object in memory, in the form that suits the viewer.
+pub(super) fn form(
     mut ask: Ask,
     object: &Arc<Object>,
     outcome: Outcome,
@@ -28,9 +45,6 @@ pub(super) fn object(
     if let Some(attention) = &object.head.attention {
         attention.asks(ask.now);
     }
-    let delta = object.delta.as_ref().filter(|_| ask.entry.takes_delta());
-    let object = delta.unwrap_or(object);
-    let object = coding::suited(object, &ask.headers);
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
         let added = dress(

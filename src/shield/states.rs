@@ -66,7 +66,11 @@ impl Shield {
         State::Open
     }
 
-    fn newest(&self, entry: &Entry, upstream: impl FnOnce() -> HeaderMap) -> Option<Arc<Object>> {
+    pub(super) fn newest(
+        &self,
+        entry: &Entry,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Option<Arc<Object>> {
         let (key, kind) = (entry.identity(), entry.kind);
         self.cache.lookup(key, kind, upstream).object
     }

@@ -1,8 +1,11 @@
 //! How are numbers written for Prometheus? The text format 0.0.4: each name's help and type once,
 //! its samples together, labels escaped. Knows no metric by name.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write};
 use std::time::Duration;
+
+use crate::policy::Key;
 
 /// A page of samples, written in any order and shown grouped by name, as the format demands.
 #[derive(Debug, Default)]
@@ -109,7 +112,7 @@ impl Family {
             samples.push(if place == 0 { '{' } else { ',' });
             samples.push_str(label);
             samples.push_str("=\"");
-            escape(samples, text, true);
+            escape(samples, &bounded(text), true);
             samples.push('"');
         }
         if !labels.is_empty() {
@@ -199,6 +202,22 @@ impl From<Duration> for Value {
     }
 }
 
+/// The longest label value; viewers choose some of them, and each stands in several series.
+const LABEL_BYTES_MAX: usize = 200;
+
+/// A label's value that is too long: its beginning, and a hash that tells it from its like.
+fn bounded(text: &str) -> Cow<'_, str> {
+    /// An ellipsis and sixteen digits.
+    const HASH_BYTES: usize = 19;
+    if text.len() <= LABEL_BYTES_MAX {
+        return Cow::Borrowed(text);
+    }
+    let begun = text.floor_char_boundary(LABEL_BYTES_MAX - HASH_BYTES);
+    // The same in every process, so that series go on after a restart.
+    let hash = Key::of(&[text.as_bytes()]).fingerprint();
+    Cow::Owned(format!("{}…{hash:016x}", &text[..begun]))
+}
+
 fn escape(into: &mut String, text: &str, quotes: bool) {
     for letter in text.chars() {
         match letter {
@@ -281,5 +300,26 @@ mod tests {
         for (value, text) in written {
             assert_eq!(value.to_string(), text);
         }
+    }
+
+    #[test]
+    fn long_labels_are_cut_and_told_apart() {
+        let long = |last: char| format!("/{}{last}", "ä".repeat(2000));
+        let (one, other) = (long('1'), long('2'));
+        let mut page = Exposition::default();
+        for name in [&one, &other] {
+            page.gauge("seawall_x", "What x is.", &[("stream", name)], 1_u64);
+        }
+        let text = page.to_string();
+        let samples: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("seawall_x{"))
+            .collect();
+        let [first, second] = samples[..] else {
+            panic!("{text}")
+        };
+        assert_ne!(first, second);
+        assert!(first.len() < LABEL_BYTES_MAX + 40, "{first}");
+        assert!(first.starts_with("seawall_x{stream=\"/ää"), "{first}");
     }
 }

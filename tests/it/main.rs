@@ -25,6 +25,7 @@ mod dash_segments_come_on_time;
 mod each_endpoint_has_its_own_cap;
 mod each_kind_has_its_deadline;
 mod heads_and_conditions;
+mod hits_wait_for_no_compression;
 mod large_objects_come_in_slices;
 mod leaving_harms_nobody;
 mod live_streams_are_kept_ahead_of;

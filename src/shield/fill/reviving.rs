@@ -7,12 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 
 use super::Job;
-use crate::cache::{Head, Object, Verdict};
+use crate::cache::{Codings, Head, Object, Verdict};
 use crate::origin::Reply;
 use crate::policy::lifetime::{Standing, Storage, storage};
 use crate::policy::progress::Progress;
 use crate::policy::{Lifetime, Moment, conditional, headers};
-use crate::shield::coding;
 use crate::shield::streams::{Variant, Watch};
 
 impl Job {
@@ -89,11 +88,7 @@ impl Job {
             ..held.head.clone()
         };
         let mut object = Object::new(head, Bytes::clone(&held.body));
-        let coded = held.coded.as_ref();
-        object.coded = coded.map(|coded| {
-            let body = |coded: &Object| Bytes::clone(&coded.body);
-            coded.each(|coding, coded| coding::in_coding(&object, coding, body(coded)))
-        });
+        object.coded = held.coded.as_ref().map(Codings::again);
         object.delta = held.delta.as_ref().map(|delta| {
             let delta = Object::clone(delta).lasting(&object.head.lifetime);
             Arc::new(delta)

@@ -14,7 +14,6 @@ use crate::policy::Lifetime;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
-use crate::shield::coding;
 
 /// A version that is about to be filed.
 pub(super) struct Version {
@@ -56,13 +55,25 @@ impl Job {
         let delta = text
             .delta
             .map(|delta| Object::new(head.clone(), delta.into()));
-        let mut object = coding::codable(Object::new(head, text.body));
-        object.delta = delta.map(|delta| Arc::new(coding::codable(delta)));
+        let before = self.before();
+        let shield = &self.shield;
+        let mut object = shield.codable(Object::new(head, text.body), before.as_deref());
+        let before = before.as_ref().and_then(|before| before.delta.as_deref());
+        object.delta = delta.map(|delta| Arc::new(shield.codable(delta, before)));
         Version {
             object,
             vary,
             as_state,
         }
+    }
+
+    /// The version before this one.
+    fn before(&self) -> Option<Arc<Object>> {
+        if self.entry.is_directed() {
+            let upstream = || self.fill.upstream().clone();
+            return self.shield.newest(&self.entry, upstream);
+        }
+        self.fill.found().object.clone()
     }
 
     /// Is it the state that was asked for, and not merely what there was?

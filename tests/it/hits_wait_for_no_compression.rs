@@ -1,0 +1,121 @@
+//! Manifests are compressed behind the viewers: once, and in time for those who come later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::origin::Reply;
+use crate::support::{Origin, Shield, answering, eventually, get, manifest};
+
+const PATH: &str = "/vod/index.m3u8";
+const MADE: &str = "seawall_codings_total";
+
+/// An on-demand playlist of about this length; each version is another text.
+fn text(version: usize, length: usize) -> String {
+    let entry = |number| {
+        format!(
+            "#EXTINF:4.00000,\nv{version}-{number}-{:08x}.ts\n",
+            number * 7919
+        )
+    };
+    let entries: String = (0..length / 36).map(entry).collect();
+    format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{entries}#EXT-X-ENDLIST\n")
+}
+
+fn vod(version: usize, length: usize) -> Reply {
+    manifest(text(version, length)).cache_control("max-age=600")
+}
+
+/// The first who takes a coding of a long text gets plain text, the others the coding, once it is made.
+#[tokio::test]
+async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
+    for coding in ["br", "zstd", "gzip"] {
+        let origin = Origin::start().await.on(PATH, vod(1, 1 << 20));
+        let shield = Shield::in_front_of(&origin).start().await;
+        let ask = || get(PATH).header("Accept-Encoding", coding);
+        let first = shield.ask(ask()).await;
+        let first = first.is_whole(text(1, 1 << 20));
+        assert_eq!(first.header("content-encoding"), None, "{coding}");
+        let is_coded =
+            |answer: &crate::support::Response| answer.header("content-encoding") == Some(coding);
+        let coded = shield.until(ask(), is_coded).await;
+        assert!(coded.body.len() < text(1, 1 << 20).len() / 2);
+        for _ in 0..3 {
+            assert!(is_coded(&shield.ask(ask()).await), "{coding}");
+        }
+        assert_eq!(shield.counted(MADE, &[]).await, 1, "{coding}: made once");
+        assert_eq!(origin.hits(PATH), 1);
+    }
+}
+
+/// While the best coding is made, one that is there already does.
+#[tokio::test]
+async fn another_coding_that_is_there_is_better_than_none() {
+    let origin = Origin::start().await.on(PATH, vod(1, 1 << 20));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let gzip = get(PATH).header("Accept-Encoding", "gzip");
+    let coding =
+        |answer: &crate::support::Response| answer.header("content-encoding").map(str::to_owned);
+    shield.until(gzip, |answer| coding(answer).is_some()).await;
+    let modern = get(PATH).header("Accept-Encoding", "gzip, br");
+    let first = shield.ask(modern.clone()).await;
+    assert_eq!(coding(&first).as_deref(), Some("gzip"));
+    shield
+        .until(modern, |answer| coding(answer).as_deref() == Some("br"))
+        .await;
+}
+
+/// A text that is too long is not compressed at all.
+#[tokio::test]
+async fn a_text_beyond_the_bound_is_never_compressed() {
+    let origin = Origin::start().await.on(PATH, vod(1, 5 << 20));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..3 {
+        let answer = shield
+            .ask(get(PATH).header("Accept-Encoding", "br, gzip"))
+            .await;
+        let answer = answer.is_whole(text(1, 5 << 20));
+        assert_eq!(answer.header("content-encoding"), None);
+    }
+    assert_eq!(shield.counted(MADE, &[]).await, 0);
+    assert_eq!(shield.gauge("seawall_codings_queued").await, 0);
+}
+
+/// What one version was asked for in is made of the next before anybody asks.
+#[tokio::test]
+async fn the_next_version_is_compressed_before_anybody_asks() {
+    let version = Arc::new(AtomicUsize::new(1));
+    let current = Arc::clone(&version);
+    let live = answering(move |_| {
+        let version = current.load(Ordering::Relaxed);
+        manifest(text(version, 200 << 10)).cache_control("max-age=0")
+    });
+    let origin = Origin::start().await.on(PATH, live);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let modern = || get(PATH).header("Accept-Encoding", "br");
+    shield.ask(modern()).await;
+    let made = |count| {
+        let shield = &shield;
+        eventually(format!("{count} texts compressed"), async move || {
+            shield.counted(MADE, &[("coding", "br")]).await == count
+        })
+    };
+    made(1).await;
+    version.store(2, Ordering::Relaxed);
+    let next = text(2, 200 << 10);
+    shield.until(get(PATH), |answer| answer.body == next).await;
+    made(2).await;
+}
+
+/// Who asks first for a coding of a short text has it at once: what low-latency players ask for is new each time.
+#[tokio::test]
+async fn a_short_text_is_waited_for() {
+    let origin = Origin::start().await.on(PATH, vod(1, 20 << 10));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for coding in ["gzip", "br", "zstd"] {
+        let answer = shield
+            .ask(get(PATH).header("Accept-Encoding", coding))
+            .await;
+        assert_eq!(answer.header("content-encoding"), Some(coding));
+    }
+    assert_eq!(shield.counted(MADE, &[]).await, 3);
+}

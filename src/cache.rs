@@ -165,6 +165,11 @@ impl Cache {
         self.inner.notes.write(&found.slot, note);
     }
 
+    /// Forgets what was noted about what was looked up.
+    pub fn forget_note(&self, found: &Found) {
+        self.inner.notes.erase(&found.slot);
+    }
+
     /// Files under a key what another key's fill brought: the newest state of a playlist is the playlist.
     /// Not where variants are held, nor what belongs to an epoch that has ended.
     pub fn file(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
@@ -180,6 +185,11 @@ impl Cache {
     /// many keys until the URL is purged.
     pub fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
         self.inner.epochs.tie(place, url)
+    }
+
+    /// The slices of an object belong together until its key is purged.
+    pub fn tie_slices(&self, key: &Key) -> Tie {
+        self.inner.epochs.tie(Some(&slices_of(key)), None)
     }
 
     /// Drops everything that belongs to a place, what is being fetched included, in one step.
@@ -219,6 +229,11 @@ impl Cache {
             windowed: counts.windowed.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Among the places whose epochs end: an object's slices.
+fn slices_of(key: &Key) -> Key {
+    Key::of(&[b"slices", key.bytes()])
 }
 
 #[cfg(test)]

@@ -15,10 +15,16 @@ use crate::policy::Key;
 #[derive(Clone, Debug, Default)]
 pub struct Tie {
     place: Option<Mark>,
+    /// What few objects are tied to besides.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Debug)]
+struct Rare {
     /// Only where one URL has many keys: see [`Tie::to_url`].
     url: Option<Mark>,
-    /// It is a part of something that counts among its URL's keys already.
-    is_part: bool,
+    /// Of a slice: the object that it is a part of. That one counts among its URL's keys already.
+    whole: Option<Mark>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,8 +49,10 @@ impl Mark {
 impl Tie {
     /// Is it still the same epoch?
     pub fn holds(&self) -> bool {
-        let marks = [&self.place, &self.url];
-        marks.into_iter().flatten().all(Mark::holds)
+        let rare = self.rare.as_ref();
+        let marks = rare.map(|rare| [&rare.url, &rare.whole]);
+        let marks = marks.into_iter().flatten().chain([&self.place]);
+        marks.flatten().all(Mark::holds)
     }
 
     /// It ends with a place's epoch.
@@ -55,26 +63,31 @@ impl Tie {
     /// The same, tied to the URL alone; `None` where it is not tied to that.
     #[must_use]
     pub fn to_url(&self) -> Option<Tie> {
-        let url = self.url.clone()?;
+        let rare = self.rare.as_ref()?;
+        rare.url.as_ref()?;
         Some(Tie {
             place: None,
-            url: Some(url),
-            is_part: self.is_part,
+            rare: Some(rare.clone()),
         })
     }
 
-    /// The same for a part of what is tied.
+    /// The same for a slice of what is tied; `whole` ends when that is purged.
     #[must_use]
-    pub fn of_part(&self) -> Tie {
+    pub fn of_slice(&self, whole: &Tie) -> Tie {
+        let url = self.rare.as_ref().and_then(|rare| rare.url.clone());
         Tie {
-            is_part: true,
-            ..self.clone()
+            place: self.place.clone(),
+            rare: Some(Box::new(Rare {
+                url,
+                whole: whole.place.clone(),
+            })),
         }
     }
 
     /// Counts a key in among those of its URL, unless `keys_max` others are held already.
     pub(crate) fn admit(&self, key: &Key, keys_max: usize, held: impl Fn(&Key) -> bool) -> bool {
-        let Some(url) = self.url.as_ref().filter(|_| !self.is_part) else {
+        let rare = self.rare.as_ref().filter(|rare| rare.whole.is_none());
+        let Some(url) = rare.and_then(|rare| rare.url.as_ref()) else {
             return true;
         };
         let mut keys = url.epoch.keys.lock();
@@ -108,8 +121,12 @@ impl Epochs {
     pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
         Tie {
             place: place.map(|place| self.mark(place)),
-            url: url.map(|url| self.mark(url)),
-            is_part: false,
+            rare: url.map(|url| {
+                Box::new(Rare {
+                    url: Some(self.mark(url)),
+                    whole: None,
+                })
+            }),
         }
     }
 

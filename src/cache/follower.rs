@@ -90,6 +90,17 @@ impl Follower {
         self.flight.upstream == *upstream
     }
 
+    /// How much of the body has come.
+    pub fn grown(&self) -> u64 {
+        match &self.flight.state().stage {
+            Stage::Growing(growing) => growing.end,
+            Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                object.body.len() as u64
+            }
+            Stage::Waiting | Stage::Settled(_) | Stage::Cut => 0,
+        }
+    }
+
     /// Reads only `start..end` from here on.
     pub fn narrow(&mut self, start: u64, end: u64) {
         (self.at, self.end) = (start, end);

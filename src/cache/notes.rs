@@ -9,7 +9,7 @@ use moka::Expiry;
 use moka::sync::Cache as Map;
 
 use super::weight::{ARC_BYTES, STORE_ENTRY_BYTES, allocated};
-use super::{Head, Object};
+use super::{Head, Object, Tie};
 use crate::policy::Key;
 
 /// Something remembered about a key, until a moment.
@@ -44,8 +44,8 @@ pub struct Series {
     pub length: u64,
     /// All slices carry this strong `ETag`.
     pub etag: HeaderValue,
-    /// Tells its slices from those of a series that was purged.
-    pub number: u64,
+    /// Ends when the object is purged, and all slices with it.
+    pub tie: Tie,
 }
 
 /// All notes together.

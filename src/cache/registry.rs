@@ -231,5 +231,6 @@ pub(super) fn purge(inner: &Inner, key: &Key, kind: Kind) {
         flight.state().doomed = true;
     }
     inner.notes.erase(key);
+    inner.epochs.end(&super::slices_of(key));
     inner.store.remove(key, kind);
 }

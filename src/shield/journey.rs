@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, RANGE};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -20,6 +20,7 @@ use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::headers;
+use crate::policy::lifetime::Reason;
 use crate::telemetry::Outcome;
 
 /// A lookup is made again when a fill ended, or the key turned out to have variants, meanwhile. So often
@@ -329,6 +330,14 @@ impl Shield {
             Verdict::Lost => self.stale_or(ask, found, refuse::lost),
             Verdict::Sliced => Step::Again(ask),
             Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {
+                // Of something large that is not held, a part is fetched as a part.
+                Some(passed)
+                    if passed.reason == Some(Reason::TooLarge)
+                        && ask.headers.contains_key(RANGE) =>
+                {
+                    drop(passed);
+                    Step::Answer(Box::pin(self.pass(ask)).await)
+                }
                 Some(passed) => Step::Answer(respond::passing(ask, passed)),
                 None => Step::Answer(Box::pin(self.pass(ask)).await),
             },

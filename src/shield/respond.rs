@@ -138,11 +138,14 @@ pub(super) fn sized(
     }
 }
 
-/// Where a body of known length will be read first.
-pub(super) fn first_byte(ask: &Ask, head: &Head, length: u64) -> u64 {
+/// What of a body of known length will be read.
+pub(super) fn first_span(ask: &Ask, head: &Head, length: u64) -> Span {
     match range::resolve(&asked(ask, head, 1), length) {
-        Resolved::One(span) => span.start,
-        Resolved::Whole | Resolved::Many(_) | Resolved::Unsatisfiable => 0,
+        Resolved::One(span) => span,
+        Resolved::Whole | Resolved::Many(_) | Resolved::Unsatisfiable => Span {
+            start: 0,
+            end: length,
+        },
     }
 }
 

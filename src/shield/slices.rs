@@ -1,6 +1,7 @@
 //! An object too large for one fetch, served slice after slice. Each slice is an object of its own:
-//! stored, single-flighted, and tied to the others by the strong `ETag` they all carry. A purge ends the series,
-//! and with it all its slices.
+//! stored, single-flighted, and named by the strong `ETag` and the length that they all share. So a slice is
+//! fetched once while these stand, however often the object is confirmed or found anew. A purge of the
+//! object ends all its slices.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,10 +18,10 @@ use super::ask::Ask;
 use super::journey::Step;
 use super::respond::to_usize;
 use super::status::Forward;
-use super::whole::whole;
 use super::{Body, Shield, rank, respond};
 use crate::cache::{
-    Cut, FieldLines, Fill, Found, Head, Joined, Known, Landing, Note, Object, Series, Tie, Verdict,
+    Cut, FieldLines, Fill, Flow, Follower, Found, Head, Joined, Known, Landing, Note, Object,
+    Series, Verdict,
 };
 use crate::origin::{Errand, Reply};
 use crate::policy::range::{Span, read_content_range};
@@ -28,7 +29,9 @@ use crate::policy::{Key, Lifetime, Route};
 use crate::telemetry::Outcome;
 
 /// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
-const SLICE_KEPT: Duration = Duration::from_hours(24);
+const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
+/// So many slices are looked for at most to find out whether all that is asked for is held.
+const HELD_LOOKED_AT_MAX: u64 = 1024;
 /// That an origin sends no parts of an object is remembered for so long.
 const UNSLICEABLE_MEMORY: Duration = Duration::from_mins(10);
 /// A slice is looked up again when its fill ended meanwhile; so often at most.
@@ -78,74 +81,119 @@ impl Shield {
             series: Arc::clone(&series),
         });
         // Several parts of a very large object: the whole is a permitted answer.
-        let start = respond::first_byte(&ask, &series.head, series.length);
-        if source.slice(start).await.is_err() {
-            return Step::Again(ask);
-        }
-        let head = &series.head;
-        Step::Answer(respond::sized(
-            ask,
-            head,
-            series.length,
-            Outcome::Miss,
-            1,
-            |spans| {
-                let whole = Span {
-                    start: 0,
-                    end: series.length,
-                };
-                let span = spans.first().copied().unwrap_or(whole);
-                Body::Sliced(Box::new(Sliced::new(source, span)))
-            },
-        ))
+        let (head, length) = (&series.head, series.length);
+        let span = respond::first_span(&ask, head, length);
+        let is_held = source.holds(span);
+        let outcome = if is_held { Outcome::Hit } else { Outcome::Miss };
+        let first = if is_held || ask.head_only {
+            None
+        } else {
+            match source.slice(span.start).await {
+                Ok(first) => Some(first),
+                Err(Cut) => return Step::Again(ask),
+            }
+        };
+        Step::Answer(respond::sized(ask, head, length, outcome, 1, |spans| {
+            let whole = Span {
+                start: 0,
+                end: length,
+            };
+            let span = spans.first().copied().unwrap_or(whole);
+            Body::Sliced(Box::new(Sliced::new(source, span, first)))
+        }))
     }
 }
 
-type Fetch = Pin<Box<dyn Future<Output = Result<Arc<Object>, Cut>> + Send>>;
+/// A slice, whole or on its way.
+enum Slice {
+    Held(Arc<Object>),
+    Growing(Follower),
+}
+
+/// What a body is waiting for, or reading.
+enum Stage {
+    Fetch(Fetch),
+    Read(Slice),
+}
+
+type Fetch = Pin<Box<dyn Future<Output = Result<Slice, Cut>> + Send>>;
 
 /// A body made of slices.
 pub struct Sliced {
     source: Arc<Source>,
     at: u64,
     end: u64,
-    fetch: Fetch,
+    stage: Stage,
 }
 
 impl Sliced {
-    fn new(source: Arc<Source>, span: Span) -> Sliced {
-        let fetch = fetch(&source, span.start);
-        Sliced {
+    /// `first`: the slice that holds the span's first byte, where it is at hand.
+    fn new(source: Arc<Source>, span: Span, first: Option<Slice>) -> Sliced {
+        let mut sliced = Sliced {
+            stage: Stage::Fetch(fetch(&source, span.start)),
             source,
             at: span.start,
             end: span.end,
-            fetch,
+        };
+        if let Some(first) = first {
+            sliced.begin(first);
         }
+        sliced
     }
 
     pub(super) fn left(&self) -> u64 {
         self.end - self.at
     }
 
+    /// The end of what the slice under way has of it.
+    fn end_here(&self) -> u64 {
+        self.source.span(self.at).end.min(self.end)
+    }
+
+    fn begin(&mut self, mut slice: Slice) {
+        if let Slice::Growing(follower) = &mut slice {
+            let start = self.source.span(self.at).start;
+            follower.narrow(self.at - start, self.end_here() - start);
+        }
+        self.stage = Stage::Read(slice);
+    }
+
     pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        if self.at >= self.end {
-            return Poll::Ready(None);
+        while self.at < self.end {
+            let end = self.end_here();
+            let bytes = match &mut self.stage {
+                Stage::Fetch(fetch) => match ready!(fetch.as_mut().poll(cx)) {
+                    Ok(slice) => {
+                        self.begin(slice);
+                        continue;
+                    }
+                    Err(cut) => Err(cut),
+                },
+                Stage::Read(Slice::Held(object)) => {
+                    let start = self.source.span(self.at).start;
+                    let within = to_usize(self.at - start)..to_usize(end - start);
+                    Ok(object.body.slice(within))
+                }
+                // Its end comes when all of it has been read, which ends this turn, or too soon.
+                Stage::Read(Slice::Growing(follower)) => {
+                    ready!(follower.poll_bytes(cx)).unwrap_or(Err(Cut))
+                }
+            };
+            return Poll::Ready(Some(match bytes {
+                Ok(bytes) => {
+                    self.at += bytes.len() as u64;
+                    if self.at == end && self.at < self.end {
+                        self.stage = Stage::Fetch(fetch(&self.source, self.at));
+                    }
+                    Ok(bytes)
+                }
+                Err(cut) => {
+                    self.end = self.at;
+                    Err(cut)
+                }
+            }));
         }
-        let slice = match ready!(self.fetch.as_mut().poll(cx)) {
-            Ok(slice) => slice,
-            Err(cut) => {
-                self.end = self.at;
-                return Poll::Ready(Some(Err(cut)));
-            }
-        };
-        let span = self.source.span(self.at);
-        let end = span.end.min(self.end);
-        let within = to_usize(self.at - span.start)..to_usize(end - span.start);
-        let bytes = slice.body.slice(within);
-        self.at = end;
-        if self.at < self.end {
-            self.fetch = fetch(&self.source, self.at);
-        }
-        Poll::Ready(Some(Ok(bytes)))
+        Poll::Ready(None)
     }
 }
 
@@ -169,24 +217,40 @@ impl Source {
         Key::of(&[
             b"slice",
             self.found.slot.bytes(),
-            &self.series.number.to_be_bytes(),
+            self.series.etag.as_bytes(),
+            &self.series.length.to_be_bytes(),
             &span.start.to_be_bytes(),
             &span.end.to_be_bytes(),
         ])
     }
 
-    async fn slice(self: &Arc<Self>, offset: u64) -> Result<Arc<Object>, Cut> {
+    /// All of it is in memory.
+    fn holds(&self, span: Span) -> bool {
+        let size = self.shield.settings.slice_bytes.max(1);
+        let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
+        let starts = (0..slices).map(|number| span.start / size * size + number * size);
+        let is_held = |start| {
+            let key = self.key(self.span(start));
+            let found = self
+                .shield
+                .cache
+                .lookup(&key, self.found.kind, HeaderMap::new);
+            found.object.is_some()
+        };
+        slices <= HELD_LOOKED_AT_MAX && starts.into_iter().all(is_held)
+    }
+
+    async fn slice(self: &Arc<Self>, offset: u64) -> Result<Slice, Cut> {
         let span = self.span(offset);
         let key = self.key(span);
         let cache = &self.shield.cache;
         for _ in 0..LOOKUPS_MAX {
             let found = cache.lookup(&key, self.found.kind, HeaderMap::new);
             if let Some(object) = found.object {
-                object.hits.add();
-                return Ok(object);
+                return Ok(Slice::Held(object));
             }
             let mut follower = match cache.join(&found, &self.upstream) {
-                Joined::Held(object) => return Ok(object),
+                Joined::Held(object) => return Ok(Slice::Held(object)),
                 Joined::Again => continue,
                 Joined::Crowded => return Err(Cut),
                 Joined::Follow(follower) => follower,
@@ -197,24 +261,40 @@ impl Source {
             };
             let wait_max = self.shield.settings.wait_max;
             return match timeout(wait_max, follower.landing()).await {
-                Ok(Landing::Settled(Verdict::Object(object))) => Ok(object),
+                Ok(Landing::Growing(_)) => Ok(Slice::Growing(follower)),
+                Ok(Landing::Settled(Verdict::Object(object))) => Ok(Slice::Held(object)),
                 _ => Err(Cut),
             };
         }
         Err(Cut)
     }
 
-    /// One slice's fill.
+    /// One slice's fill. Each piece goes to all who wait, as it comes.
     async fn fill(self: Arc<Self>, fill: Fill, span: Span) {
-        match self.fetch(&fill, span).await {
-            Ok(object) => {
-                let object = Arc::new(object);
-                fill.keep(&object, Verdict::Object(Arc::clone(&object)));
-            }
+        let mut inflow = match self.fetch(&fill, span).await {
+            Ok(reply) => reply.body,
             Err(fault) => {
                 self.learn(fault);
-                fill.settle(Verdict::Lost);
+                return fill.settle(Verdict::Lost);
             }
+        };
+        fill.reserve(span.length());
+        fill.begin(Arc::new(self.head(span)));
+        let mut come = 0;
+        while let Some(bytes) = inflow.next().await {
+            let Ok(bytes) = bytes else { return fill.cut() };
+            come += bytes.len() as u64;
+            if come > span.length() {
+                return fill.cut();
+            }
+            if inflow.wait_for_viewer(fill.push(bytes)).await != Some(Flow::On) {
+                return fill.cut();
+            }
+        }
+        if come == span.length() {
+            fill.finish();
+        } else {
+            fill.cut();
         }
     }
 
@@ -223,7 +303,8 @@ impl Source {
         let cache = &self.shield.cache;
         match fault {
             Fault::Failed => {}
-            Fault::Changed => cache.purge(&self.found.key, self.found.kind),
+            // What was held of it stays: another endpoint may still have that one.
+            Fault::Changed => cache.forget_note(&self.found),
             Fault::NoParts => cache.note(
                 &self.found,
                 Note {
@@ -234,7 +315,7 @@ impl Source {
         }
     }
 
-    async fn fetch(&self, fill: &Fill, span: Span) -> Result<Object, Fault> {
+    async fn fetch(&self, fill: &Fill, span: Span) -> Result<Reply, Fault> {
         let mut headers = fill.upstream().clone();
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| Fault::Failed)?;
@@ -248,15 +329,9 @@ impl Source {
             rank::waited_for(self.found.kind, || false),
         );
         let origin = &self.shield.origins[self.route.origin_index];
-        let mut reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;
+        let reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;
         self.examine(&reply, span)?;
-        let reserve = |bytes| fill.reserve(bytes);
-        let read = whole(&mut reply.body, span.length(), reserve).await;
-        let body = read.map_err(|_| Fault::Failed)?;
-        if body.len() as u64 != span.length() {
-            return Err(Fault::Failed);
-        }
-        Ok(Object::new(self.head(), body))
+        Ok(reply)
     }
 
     /// Is this the slice that was asked for, of the object that is held?
@@ -285,11 +360,13 @@ impl Source {
         }
     }
 
-    fn head(&self) -> Head {
+    fn head(&self, span: Span) -> Head {
+        let tie = self.series.head.tie.clone().unwrap_or_default();
         Head {
             headers: FieldLines::default(),
             targeted: None,
-            tie: self.series.head.tie.as_ref().map(Tie::of_part),
+            tie: Some(tie.of_slice(&self.series.tie)),
+            length: Some(span.length()),
             lifetime: Lifetime {
                 fresh_for: SLICE_KEPT,
                 ..Lifetime::none(Instant::now())

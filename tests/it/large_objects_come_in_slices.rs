@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::support::metrics::FILLS;
 use crate::support::origin::Reply;
-use crate::support::{End, Origin, Response, Shield, answering, get, noise, segment, status};
+use crate::support::{End, Gate, Origin, Response, Shield, answering, get, noise, segment, status};
 
 const PATH: &str = "/vod/seg1.ts";
 const LENGTH: usize = 1 << 20;
@@ -183,4 +183,95 @@ async fn purged_with_its_slices() {
     origin.now(PATH, version(&new, "\"1\""));
     shield.purge(PATH).await;
     is_part(&shield.ask(ask()).await, &new, 100_000, 200_000);
+}
+
+/// A slice is fetched once while the object's name stands, however often the object is found anew.
+#[tokio::test]
+async fn slices_outlive_what_is_known_of_the_whole() {
+    let body = noise(1, LENGTH);
+    let object = version(&body, "\"1\"").cache_control("max-age=1");
+    let origin = Origin::start().await.on(PATH, object);
+    let shield = slicing(&origin).await;
+    let ask = || get(PATH).range("100000-199999");
+    is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
+    let fetched = slices(&origin, body.len()).len();
+    let before = origin.hits(PATH);
+    // It is out of date by now and then, and looked for again.
+    shield.until(ask(), |_| origin.hits(PATH) > before).await;
+    is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
+    assert_eq!(
+        slices(&origin, body.len()).len(),
+        fetched,
+        "nothing came again"
+    );
+}
+
+/// An answer from slices that are all held is a hit.
+#[tokio::test]
+async fn what_is_held_in_slices_is_a_hit() {
+    let body = noise(1, LENGTH);
+    let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
+    let shield = slicing(&origin).await;
+    let told = |answer: &Response| answer.header("cache-status").unwrap().to_owned();
+    let ask = || get(PATH).range("100000-199999");
+    let first = told(&shield.ask(ask()).await);
+    assert!(first.contains("fwd=partial"), "{first}");
+    let again = told(&shield.ask(ask()).await);
+    assert!(again.contains("; hit"), "{again}");
+    let more = told(&shield.ask(get(PATH).range("100000-299999")).await);
+    assert!(more.contains("fwd=partial"), "{more}");
+    shield.get(PATH).await.is_whole(&body);
+    let all = shield.get(PATH).await;
+    assert!(told(all.is_whole(&body)).contains("; hit"));
+}
+
+/// A slice goes out as it comes.
+#[tokio::test]
+async fn the_first_byte_waits_for_no_whole_slice() {
+    let (body, gate) = (noise(1, LENGTH), Gate::new());
+    let (object, part) = (version(&body, "\"1\""), body.slice(..SLICE));
+    let held = gate.clone();
+    let script = answering(move |request| match request.header("range") {
+        Some("bytes=0-65535") => status(206)
+            .content_type("video/mp2t")
+            .header("ETag", "\"1\"")
+            .header("Content-Range", &format!("bytes 0-65535/{LENGTH}"))
+            .send(part.slice(..1000))
+            .hold(&held)
+            .send(part.slice(1000..)),
+        _ => object.clone(),
+    });
+    let origin = Origin::start().await.on(PATH, script);
+    let shield = slicing(&origin).await;
+    let mut exchange = shield.begin(get(PATH).range("0-99999")).await;
+    exchange.read(1000).await;
+    gate.open();
+    is_part(&exchange.finish().await, &body, 0, 100_000);
+}
+
+/// Of a large file without a strong name, a part is fetched as a part: the whole is never fetched for it.
+#[tokio::test]
+async fn a_part_of_what_cannot_be_sliced_is_fetched_as_a_part() {
+    for etag in [None, Some("W/\"1\"")] {
+        let body = noise(1, LENGTH);
+        let object = segment(Bytes::new()).ranged(body.clone());
+        let object = match etag {
+            Some(etag) => object.header("ETag", etag),
+            None => object,
+        };
+        let origin = Origin::start().await.on(PATH, object);
+        let shield = Shield::in_front_of(&origin)
+            .with(|config| config.cache.object_bytes_max = WHOLE_MAX as u64)
+            .waits(|waits| waits.pass_memory = std::time::Duration::from_millis(1))
+            .start()
+            .await;
+        for start in [0, 100_000, 900_000] {
+            let range = format!("{start}-{}", start + 99);
+            let answer = shield.ask(get(PATH).range(&range)).await;
+            is_part(&answer, &body, start, start + 100);
+        }
+        let asked = origin.requests(PATH);
+        let wholes = asked.iter().filter(|asked| asked.header("range").is_none());
+        assert_eq!(wholes.count(), 1, "that was to find out, and given up");
+    }
 }

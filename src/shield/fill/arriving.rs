@@ -88,7 +88,7 @@ impl Job {
             head,
             length,
             etag,
-            number: fastrand::u64(..),
+            tie: self.shield.cache.tie_slices(&self.fill.found().key),
         };
         self.fill.displace();
         self.fill.note(Note {

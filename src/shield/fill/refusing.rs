@@ -19,6 +19,9 @@ use crate::shield::whole::whole;
 /// An origin's error page is handed on up to this size.
 const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;
 
+/// That an object is too large to be held, and comes in no slices, is remembered for so long.
+const TOO_LARGE_MEMORY: Duration = Duration::from_mins(10);
+
 impl Job {
     /// The origin said that it cannot: all who wait are told, what is held stays, and the origin is
     /// left alone for a while.
@@ -149,7 +152,12 @@ impl Job {
                 self.fill.displace();
             }
             self.note(Note {
-                until: Instant::now() + self.shield.settings.pass_memory,
+                until: Instant::now()
+                    + match reason {
+                        // That is the object's nature, and finding out costs a fetch that is given up.
+                        Reason::TooLarge => TOO_LARGE_MEMORY.max(self.shield.settings.pass_memory),
+                        _ => self.shield.settings.pass_memory,
+                    },
                 what: Known::Pass,
             });
         }

@@ -32,7 +32,20 @@ pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&He
 
 /// The date in a field that may occur once; `None` when it is absent, repeated or no date.
 pub(super) fn date(headers: &HeaderMap, name: impl AsHeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()
+    http_date(single(headers, name)?.to_str().ok()?)
+}
+
+/// A date, also where it names the wrong day of the week: the rest of it says when it is.
+pub(super) fn http_date(text: &str) -> Option<SystemTime> {
+    const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+    if let Ok(date) = httpdate::parse_http_date(text) {
+        return Some(date);
+    }
+    let (day, rest) = text
+        .split_once(", ")
+        .filter(|(day, _)| DAYS.contains(day))?;
+    let mut others = DAYS.into_iter().filter(|other| *other != day);
+    others.find_map(|day| httpdate::parse_http_date(&format!("{day}, {rest}")).ok())
 }
 
 /// Splits at a delimiter outside quoted strings; elements are trimmed and never empty. An open
@@ -87,6 +100,20 @@ mod tests {
         split(value, b',')
             .filter_map(|part| std::str::from_utf8(part).ok())
             .collect()
+    }
+
+    #[test]
+    fn a_wrong_weekday_does_not_hide_a_date() {
+        let right = http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert!(right.is_some());
+        assert_eq!(http_date("Tue, 06 Nov 1994 08:49:37 GMT"), right);
+        for text in [
+            "0",
+            "Xyz, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
     }
 
     // RFC 9110 §5.6.1.2: a recipient ignores a reasonable number of empty list elements.

@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::directives::{ResponseDirectives, Targeted, seconds};
 use super::vary::Vary;
-use super::{Moment, Route};
+use super::{Moment, Route, fields};
 use crate::media::{Facts, Kind};
 
 pub use rule::Rule;
@@ -198,7 +198,8 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
             || Vary::of(answer.headers) != Vary::Nothing;
         return Storage::Failure {
             wait: retry_after(answer.headers, now),
-            open: shareable && !chosen,
+            // What may not be stored is not kept for those who come within the back-off either.
+            open: secret.is_none() && !chosen,
         };
     }
     if is_negative(answer.status) && secret == Some(Reason::NoStore) {
@@ -308,7 +309,7 @@ fn explicit_freshness(
 }
 
 fn date(text: &str) -> Option<std::time::SystemTime> {
-    httpdate::parse_http_date(text).ok()
+    fields::http_date(text)
 }
 
 fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::SystemTime> {
@@ -340,7 +341,9 @@ fn age_received(answer: &Answered<'_>, now: Moment) -> Duration {
         .filter(|_| relayed)
         .and_then(|made| now.wall.duration_since(made).ok())
         .unwrap_or(Duration::ZERO);
-    let told = told.and_then(|age| seconds(age.as_bytes().trim_ascii()));
+    // RFC 9111 §5.1: of a list, the first member counts.
+    let told = told.and_then(|age| fields::split(age.as_bytes(), b',').next());
+    let told = told.and_then(seconds);
     let corrected = told.unwrap_or(Duration::ZERO).saturating_add(answer.delay);
     corrected.max(apparent)
 }

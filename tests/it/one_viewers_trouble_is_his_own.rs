@@ -74,6 +74,7 @@ async fn a_private_error_is_told_in_our_own_words() {
     let errors = [
         status(503).header("Set-Cookie", "id=1"),
         status(503).cache_control("private"),
+        status(503).cache_control("no-store"),
     ];
     for error in errors {
         let gate = Gate::new();

@@ -224,6 +224,7 @@ fn a_failure_that_is_one_viewers_own_is_told_to_all_without_its_words() {
         ("set-cookie", "a=b"),
         ("content-encoding", "gzip"),
         ("vary", "accept-language"),
+        ("cache-control", "no-store"),
     ] {
         let closed = Storage::Failure {
             wait: None,
@@ -253,7 +254,12 @@ fn a_refusal_of_the_method_is_kept_no_longer_than_a_404() {
 
 #[test]
 fn an_age_beyond_all_measure_is_old() {
-    for age in ["18446744073709551615", "99999999999999999999"] {
+    for age in [
+        "7200, 0",
+        "7200,",
+        "18446744073709551615",
+        "99999999999999999999",
+    ] {
         let lines = [("cache-control", "max-age=60"), ("age", age)];
         match judged(Kind::Segment, 200, &lines, None) {
             Storage::Store(lifetime) => assert!(lifetime.fresh_left(Instant::now()).is_zero()),

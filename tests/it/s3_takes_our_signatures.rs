@@ -32,12 +32,11 @@ async fn shield(bucket: &Bucket, credentials: &Path) -> Shield {
 }
 
 #[tokio::test]
+#[ignore = "needs moto, an S3 that checks signatures: see CONTRIBUTING.md"]
 async fn what_is_signed_is_answered_and_nothing_else() {
     const PLAYLIST: &str = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n";
     let objects = [("/live/index.m3u8", PLAYLIST), ("/live/seg~1.m4s", "odd")];
-    let Some(bucket) = Bucket::start(&objects).await else {
-        return;
-    };
+    let bucket = Bucket::start(&objects).await;
     let folder = tempfile::tempdir().unwrap();
     let [right, wrong] = [true, false].map(|right| {
         let path = folder.path().join(if right { "right" } else { "wrong" });

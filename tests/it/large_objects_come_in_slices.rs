@@ -235,7 +235,7 @@ async fn the_first_byte_waits_for_no_whole_slice() {
         Some("bytes=0-65535") => status(206)
             .content_type("video/mp2t")
             .header("ETag", "\"1\"")
-            .header("Content-Range", &format!("bytes 0-65535/{LENGTH}"))
+            .header("Content-Range", format!("bytes 0-65535/{LENGTH}"))
             .send(part.slice(..1000))
             .hold(&held)
             .send(part.slice(1000..)),

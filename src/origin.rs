@@ -89,7 +89,8 @@ pub struct Errand {
     pub covered: bool,
     /// Its place when not all can go at once.
     pub rank: Rank,
-    /// The origin is expected to hold its answer back until there is something to answer with.
+    /// The origin is known to hold its answer back until there is something to answer with: it waits there
+    /// outside the caps.
     pub held_back: bool,
     /// What is held back is late after so long: another endpoint is asked too.
     pub overdue: Option<Duration>,
@@ -259,13 +260,7 @@ impl Origin {
     }
 
     /// How long the head of an answer may take that the origin holds back by intent (LL-HLS), its
-    /// place in the queue and its connection included. `None`: nothing in the target says that it will be
-    /// held back.
-    pub fn holds_back(&self, target: &PathAndQuery) -> Option<Duration> {
-        request::blocks(target).then(|| self.held_back_max())
-    }
-
-    /// The same for what is known to be held back, whatever its target says.
+    /// place in the queue and its connection included.
     pub fn held_back_max(&self) -> Duration {
         let deadlines = &self.desk.deadlines;
         let longest = deadlines.queue + deadlines.connect + deadlines.blocking;

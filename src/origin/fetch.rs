@@ -71,7 +71,7 @@ impl Desk {
         let ready = self.signer.ready(queue_until).await;
         ready.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let patience = queue_until.saturating_duration_since(Instant::now());
-        let permit = if errand.is_held_back() {
+        let permit = if errand.held_back {
             self.enter_waiting_room(errand.rank, patience).await?
         } else {
             self.gate.enter(errand.rank, patience).await?
@@ -142,7 +142,7 @@ impl Desk {
         let mut tour = Tour {
             expected,
             hedged: self.retry.hedges(rank, &request),
-            held_back: request.blocks(),
+            held_back: request.held_back,
             overdue: overdue.filter(|_| request.repeatable()),
             ..Tour::new(order, (rank, request.subject()), queue_until, until)
         };

@@ -47,13 +47,6 @@ pub(super) struct Additions {
     pub(super) hosts: Vec<HeaderValue>,
 }
 
-impl Errand {
-    /// Its answer waits for something that is not there yet.
-    pub(super) fn is_held_back(&self) -> bool {
-        self.held_back || blocks(&self.path_and_query)
-    }
-}
-
 impl Payload {
     pub(super) fn of(method: &Method, body: Option<&RequestBody>) -> Payload {
         use http_body::Body;
@@ -92,7 +85,6 @@ impl Request {
         seal: Seal,
     ) -> Result<(Request, Option<RequestBody>), Failure> {
         let payload = Payload::of(&errand.method, errand.body.as_ref());
-        let held_back = errand.is_held_back();
         let request = Request {
             method: errand.method,
             target: seal.target(&errand.path_and_query)?,
@@ -100,7 +92,7 @@ impl Request {
             headers: errand.headers,
             payload,
             rank: errand.rank,
-            held_back,
+            held_back: errand.held_back,
             seal,
         };
         Ok((request, errand.body))
@@ -144,9 +136,10 @@ impl Request {
         self.method.is_idempotent() && self.payload.is_empty()
     }
 
-    /// The origin answers when there is something new to say.
+    /// The origin may answer only when there is something new to say: it is known to, or a playlist is asked
+    /// for ahead of time. The name of a parameter gives it time, but no way past the caps.
     pub(super) fn blocks(&self) -> bool {
-        self.held_back
+        self.held_back || (self.rank == Rank::Manifest && blocks(&self.target))
     }
 
     /// How long an endpoint may take to the end of its answer's head.
@@ -243,7 +236,7 @@ fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Re
 }
 
 /// Is it an LL-HLS player's request for what is not there yet?
-pub(super) fn blocks(target: &PathAndQuery) -> bool {
+fn blocks(target: &PathAndQuery) -> bool {
     let query = target.query().unwrap_or_default();
     let blocking = |pair: &str| {
         let name = pair.split_once('=').map(|(name, _)| name);
@@ -285,7 +278,7 @@ mod tests {
             headers: HeaderMap::new(),
             payload: Payload::Nothing,
             rank: Rank::Manifest,
-            held_back: blocks(&path.parse().unwrap()),
+            held_back: false,
         }
     }
 
@@ -332,6 +325,11 @@ mod tests {
         assert!(request("/x.m3u8?%5FHLS%5fms%6E=7", &[]).blocks());
         assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).blocks());
         assert!(!request("/_HLS_msn=7", &[]).blocks());
+        let segment = Request {
+            rank: Rank::Segment,
+            ..request("/x.ts?_HLS_msn=7", &[])
+        };
+        assert!(!segment.blocks());
     }
 
     #[test]

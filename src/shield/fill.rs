@@ -51,7 +51,7 @@ pub(super) struct Job {
     tie: Option<Tie>,
     /// Where notes belong that its request may have provoked by words of its own.
     own: Option<Key>,
-    /// The origin is expected to hold its answer back.
+    /// The origin may hold its answer back.
     held_back: bool,
 }
 
@@ -183,7 +183,7 @@ impl Job {
         let errand = Errand {
             expected: self.is_expected(),
             covered: self.covered(),
-            held_back: self.held_back,
+            held_back: self.is_known_to_be_held_back(),
             overdue: self.overdue(),
             avoided,
             ..Errand::get(target, host, headers, self.rank())
@@ -199,6 +199,11 @@ impl Job {
     fn is_expected(&self) -> bool {
         let is_due = || self.due().is_some_and(|due| due.is_expected());
         self.held().is_some() || self.is_new() || is_due()
+    }
+
+    fn is_known_to_be_held_back(&self) -> bool {
+        let upstream = self.fill.upstream();
+        self.held_back && self.shield.is_known_to_be_held_back(&self.entry, upstream)
     }
 
     fn is_new(&self) -> bool {

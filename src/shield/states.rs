@@ -89,11 +89,14 @@ impl Shield {
     }
 
     /// By the newest version, a state is asked for that a server has to wait for.
-    pub(super) fn is_near(&self, entry: &Entry) -> bool {
-        let newest = self.newest(entry, HeaderMap::new);
-        let newest = newest.as_deref().and_then(segments);
+    pub(super) fn is_near(&self, entry: &Entry, upstream: impl FnOnce() -> HeaderMap) -> bool {
         let asked = entry.directives();
-        asked.msn.is_some() && newest.is_some_and(|facts| !is_far(asked, facts))
+        if asked.msn.is_none() {
+            return false;
+        }
+        let newest = self.newest(entry, upstream);
+        let newest = newest.as_deref().and_then(segments);
+        newest.is_some_and(|facts| !is_far(asked, facts))
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 
 pub use ahead::Source;
@@ -361,11 +362,18 @@ impl Shield {
         positions.next()
     }
 
-    /// The origin is expected to hold its answer back until there is something to answer with.
+    /// The origin may hold its answer back until there is something to answer with.
     pub(super) fn is_held_back(&self, entry: &Entry) -> bool {
-        let origin = &self.origins[entry.route.origin_index];
-        origin.holds_back(&entry.target).is_some()
-            || self.streams.is_announced(&entry.key, Instant::now())
+        entry.directives().msn.is_some() || self.is_announced(entry)
+    }
+
+    /// It will: a playlist says so that is held, or has announced this. A viewer's word is not enough.
+    pub(super) fn is_known_to_be_held_back(&self, entry: &Entry, upstream: &HeaderMap) -> bool {
+        self.is_announced(entry) || self.is_near(entry, || upstream.clone())
+    }
+
+    fn is_announced(&self, entry: &Entry) -> bool {
+        self.streams.is_announced(&entry.key, Instant::now())
     }
 }
 

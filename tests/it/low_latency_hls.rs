@@ -165,14 +165,19 @@ async fn blocking_requests_starve_nobody() {
 #[tokio::test]
 async fn and_are_bounded_themselves() {
     let gate = Gate::new();
+    let plain = "/live/other.m3u8";
     let other = "/live/other.m3u8?_HLS_msn=21&_HLS_part=2";
     let origin = holding(&gate)
         .await
+        .on(plain, manifest(version(20, 2)).cache_control("max-age=60"))
         .on(other, manifest(version(20, 3)).hold_head(&gate));
     let shield = passive(&origin)
         .origin(|group| group.blocking_max = 1)
         .start()
         .await;
+    for path in [PATH, plain] {
+        shield.get(path).await.is_200_text();
+    }
     let one = shield.crowd(1, get(NEXT)).await;
     gate.wait_arrived(1).await;
     let two = shield.crowd(1, get(other)).await;

@@ -3,9 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::metrics::{FILLS, REJECTED, SPILLOVER};
+use crate::support::metrics::{FILLS, HELD_BACK, REJECTED, SPILLOVER, SURGE_QUEUE};
 use crate::support::shield::Builder;
-use crate::support::{Gate, Origin, Response, Shield, get, manifest, playlist, segment, status};
+use crate::support::{
+    Gate, Origin, Response, Shield, ended_playlist, eventually, get, manifest, playlist, segment,
+    status,
+};
 
 const PLAYLIST: &str = "/live/index.m3u8";
 
@@ -241,6 +244,57 @@ async fn a_quota_spreads_requests() {
     }
     assert_eq!(asked().count(), OBJECTS);
     assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}
+
+/// Who asks for what is to come waits at the origin, outside the cap, only where a playlist that is held
+/// says that the origin waits. A viewer's word for it is one more request within the cap.
+#[tokio::test]
+async fn a_delivery_directive_is_no_way_past_the_cap() {
+    const QUERIES: [&str; 5] = [
+        "_HLS_msn=1",
+        "_HLS_msn=1&_HLS_part=0",
+        "%5fHLS_msn=1",
+        "a=b&_HLS_msn=9&_HLS_skip=YES",
+        "_HLS_part=1",
+    ];
+    const NAMES: [&str; 4] = ["live/{}.m3u8", "live/{}", "live/{}.ts", "live/{}.mp4"];
+    let gate = Gate::new();
+    let mut origin = Origin::start().await;
+    let mut targets = Vec::new();
+    for name in NAMES {
+        for (number, query) in QUERIES.iter().enumerate() {
+            let path = format!("/{}", name.replace("{}", &number.to_string()));
+            origin = origin.on(&path, status(404).hold_head(&gate));
+            targets.push(format!("{path}?{query}"));
+        }
+    }
+    for (path, text) in [
+        ("/vod.m3u8", ended_playlist(3)),
+        ("/live.m3u8", playlist(3)),
+    ] {
+        origin = origin.on(path, manifest(text).cache_control("max-age=3600"));
+    }
+    let shield = patient(&origin, 2).start().await;
+    for path in ["/vod.m3u8", "/live.m3u8"] {
+        shield.get(path).await.is_200_text();
+        let asked = format!("{path}?_HLS_msn=9");
+        assert!(shield.get(&asked).await.is_hit(), "it waits for nothing");
+    }
+    let mut crowds = Vec::new();
+    for target in &targets {
+        crowds.push(shield.crowd(1, get(target)).await);
+    }
+    gate.wait_arrived(2).await;
+    eventually("the others to queue", async || {
+        shield.counted(SURGE_QUEUE, &[]).await == targets.len() as u64 - 2
+    })
+    .await;
+    assert_eq!(shield.gauge(HELD_BACK).await, 0);
+    gate.open();
+    for crowd in crowds {
+        crowd.answers().await;
+    }
+    assert_eq!(origin.concurrent_max(), 2);
 }
 
 /// A retry is one more request in the origin's eyes: where the quota has no room for it, it is not made.

@@ -51,7 +51,8 @@ impl Job {
     /// An endpoint that calls a request too far ahead which is not, going by the newest version that is
     /// held, is behind itself.
     pub(super) fn lags(&self, status: StatusCode) -> bool {
-        status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry)
+        let upstream = || self.fill.upstream().clone();
+        status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry, upstream)
     }
 
     /// Another endpoint is asked then. That the request was refused is nothing to tell a player: where no

@@ -48,3 +48,5 @@ pub const CONNECTIONS: &str = "seawall_origin_connections_total";
 pub const SLOW_VIEWERS: &str = "seawall_origin_slow_viewers";
 /// Those of them that were cut for want of room.
 pub const SLOW_VIEWERS_CUT: &str = "seawall_origin_slow_viewers_cut_total";
+/// Requests that origins hold back, outside their caps.
+pub const HELD_BACK: &str = "seawall_origin_held_back";

@@ -33,6 +33,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod tour;
+mod upload;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -56,6 +57,7 @@ pub use settings::{
     Check, CheckKind, Deadlines, Endpoint, Guards, Protocol, Retry, Settings, SetupError,
 };
 pub use stats::{Checked, Condition, Counts, EndpointStats, Stats};
+pub use upload::UploadFault;
 
 use check::Checkups;
 use choose::Wheel;
@@ -122,7 +124,7 @@ impl Errand {
     }
 }
 
-/// A request body on its way to an origin; its bounds are the edge's business.
+/// A request body on its way to an origin; its bounds are the edge's business. It fails with an [`UploadFault`].
 pub type RequestBody = std::pin::Pin<
     Box<dyn http_body::Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>> + Send>,
 >;

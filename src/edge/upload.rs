@@ -15,17 +15,7 @@ use super::gauge::Gauge;
 use super::roll::Roll;
 use super::stats::Event;
 use super::watch::ring;
-
-/// Why a request's body did not arrive whole.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum UploadError {
-    #[error("request body larger than allowed")]
-    TooLarge,
-    #[error("request body too slow")]
-    TooSlow,
-    #[error("request body broken: {0}")]
-    Broken(Box<dyn Error + Send + Sync>),
-}
+use crate::origin::UploadFault;
 
 /// A request's body on its way to an origin. It has one deadline, which every byte that comes moves
 /// on by what the byte may take at the minimum rate.
@@ -77,8 +67,8 @@ where
         let this = self.get_mut();
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => {
-                return Poll::Ready(Some(Err(UploadError::Broken(error.into()).into())));
+            Poll::Ready(Some(Err(_))) => {
+                return Poll::Ready(Some(Err(UploadFault::Broken.into())));
             }
             Poll::Ready(None) => {
                 this.gauge.body_read();
@@ -89,14 +79,14 @@ where
                 return ring(&mut this.alarm, due, cx).map(|()| {
                     this.roll.tally.count(Event::BodyTimeout);
                     this.gauge.leave_unread();
-                    Some(Err(UploadError::TooSlow.into()))
+                    Some(Err(UploadFault::TooSlow.into()))
                 });
             }
         };
         this.came += frame.data_ref().map_or(0, |data| data.len() as u64);
         if this.came > this.limits.request_body_bytes_max {
             this.gauge.leave_unread();
-            return Poll::Ready(Some(Err(UploadError::TooLarge.into())));
+            return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));
         }
         if this.body.is_end_stream() {
             this.gauge.body_read();
@@ -193,14 +183,14 @@ mod tests {
     async fn a_body_over_the_limit_fails() {
         assert_eq!(
             upload(vec![(0, 1001)]).await,
-            Err(UploadError::TooLarge.to_string())
+            Err(UploadFault::TooLarge.to_string())
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_fails_however_often_it_drips() {
         let drips = vec![(10, 1); 100];
-        assert_eq!(upload(drips).await, Err(UploadError::TooSlow.to_string()));
+        assert_eq!(upload(drips).await, Err(UploadFault::TooSlow.to_string()));
     }
 
     #[tokio::test(start_paused = true)]

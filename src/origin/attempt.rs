@@ -1,8 +1,6 @@
 //! How is one endpoint asked once? Line, request, head; again on a fresh line if a reused one had been
 //! lost meanwhile. Every step has its deadline.
 
-use std::future::poll_fn;
-
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::entry::Entry;
@@ -12,7 +10,8 @@ use super::line::Line;
 use super::request::{Payload, Request};
 use super::site::Site;
 use super::step::Tried;
-use super::{Failure, RequestBody, rest};
+use super::upload::Upload;
+use super::{Failure, rest};
 
 /// An answer whose head has arrived.
 pub(super) struct Answer {
@@ -67,10 +66,13 @@ impl Desk {
         &self,
         mut entry: Entry,
         request: &Request,
-        body: &mut Option<RequestBody>,
+        body: &mut Option<Upload>,
         (connect_until, until): (Instant, Instant),
     ) -> Result<Answer, Trouble> {
         let mut course = Course::default();
+        if let Some(body) = body {
+            body.hold.adopt(entry.endpoint_permit());
+        }
         let asking = self.ask_site(entry.site(), request, body, connect_until, &mut course);
         let asked = timeout_at(until, asking).await;
         let asked = asked.unwrap_or(Err(Failure::Timeout));
@@ -126,7 +128,7 @@ impl Desk {
         &self,
         to: &Site,
         request: &Request,
-        body: &mut Option<RequestBody>,
+        body: &mut Option<Upload>,
         connect_until: Instant,
         course: &mut Course,
     ) -> Result<(Line, Head), Failure> {
@@ -194,7 +196,7 @@ impl Desk {
         &self,
         mut line: Line,
         request: &Request,
-        body: Option<RequestBody>,
+        body: Option<Upload>,
     ) -> Result<(Line, Head), Broken> {
         match self.exchange(&mut line, request, body).await {
             Ok(head) => Ok((line, head)),
@@ -209,7 +211,7 @@ impl Desk {
         &self,
         line: &mut Line,
         request: &Request,
-        body: Option<RequestBody>,
+        body: Option<Upload>,
     ) -> Result<Head, Failure> {
         let patience = request.patience(&self.deadlines);
         let Ok(sent) = timeout(patience, line.send(request, &self.additions)).await else {
@@ -233,20 +235,11 @@ impl Desk {
         &self,
         line: &mut Line,
         payload: Payload,
-        mut body: RequestBody,
+        mut body: Upload,
     ) -> Result<(), Failure> {
         let patience = self.deadlines.between_bytes;
         let mut sent = 0;
-        loop {
-            let frame = timeout(patience, poll_fn(|cx| body.as_mut().poll_frame(cx))).await;
-            let Some(frame) = frame.map_err(|_| Failure::Timeout)? else {
-                break;
-            };
-            let frame = frame.map_err(|_| Failure::Reset)?;
-            // Trailers end here; and an empty piece would be written as the last chunk.
-            let Some(piece) = frame.into_data().ok().filter(|piece| !piece.is_empty()) else {
-                continue;
-            };
+        while let Some(piece) = body.next().await? {
             sent += piece.len() as u64;
             let Ok(written) = timeout(patience, line.send_piece(piece)).await else {
                 line.stalled();
@@ -257,7 +250,7 @@ impl Desk {
             }
         }
         if matches!(payload, Payload::Bytes(promised) if promised != sent) {
-            return Err(Failure::Reset);
+            return Err(Failure::UploadBroken);
         }
         // An error: as above, it may still have answered.
         if timeout(patience, line.end_body()).await.is_err() {

@@ -158,13 +158,19 @@ fn fault_of_status(status: StatusCode) -> Option<Fault> {
     }
 }
 
-/// The same of a failure; nothing where it is this host's own.
+/// The same of a failure; nothing where it is this host's own, or the viewer's.
 fn fault_of_failure(failure: Failure) -> Option<Fault> {
     match failure {
         Failure::Resolve | Failure::Connect | Failure::Tls => Some(Fault::Unreachable),
         Failure::Timeout => Some(Fault::Silent),
         Failure::Reset => Some(Fault::Gateway),
         Failure::Protocol | Failure::Truncated => Some(Fault::Url),
-        Failure::Busy | Failure::Open | Failure::Credentials | Failure::Exhausted => None,
+        Failure::Busy
+        | Failure::Open
+        | Failure::Credentials
+        | Failure::Exhausted
+        | Failure::UploadTooLarge
+        | Failure::UploadTooSlow
+        | Failure::UploadBroken => None,
     }
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use pingora_error::{Error, ErrorType};
 
+use super::UploadFault;
+
 /// What Linux says when there are no sockets to be had: no memory, no descriptors in the system, none in
 /// the process, no local port or address, no buffers.
 const SHORTAGES: [i32; 5] = [12, 23, 24, 99, 105];
@@ -29,7 +31,7 @@ pub enum Failure {
     /// No head, or not in time.
     #[error("origin timed out")]
     Timeout,
-    /// Closed or reset before the head, or the request's own body broke off.
+    /// Closed or reset before the head.
     #[error("origin reset the connection")]
     Reset,
     /// Not HTTP.
@@ -44,11 +46,20 @@ pub enum Failure {
     /// This host has no descriptors, ports or buffers left for a connection: nobody's fault but its own.
     #[error("out of sockets for the origin")]
     Exhausted,
+    /// The request's own body is larger than allowed.
+    #[error("request body larger than allowed")]
+    UploadTooLarge,
+    /// The request's own body came too slowly.
+    #[error("request body too slow")]
+    UploadTooSlow,
+    /// The request's own body was not framed as HTTP, or broke off.
+    #[error("request body broken")]
+    UploadBroken,
 }
 
 impl Failure {
     /// Every failure, in the order of [`Failure::index`].
-    pub const ALL: [Failure; 11] = [
+    pub const ALL: [Failure; 14] = [
         Failure::Busy,
         Failure::Open,
         Failure::Resolve,
@@ -60,6 +71,9 @@ impl Failure {
         Failure::Truncated,
         Failure::Credentials,
         Failure::Exhausted,
+        Failure::UploadTooLarge,
+        Failure::UploadTooSlow,
+        Failure::UploadBroken,
     ];
 
     /// A dense index for tables of counters.
@@ -81,7 +95,18 @@ impl Failure {
             Failure::Truncated => "truncated",
             Failure::Credentials => "credentials",
             Failure::Exhausted => "exhausted",
+            Failure::UploadTooLarge => "upload_too_large",
+            Failure::UploadTooSlow => "upload_too_slow",
+            Failure::UploadBroken => "upload_broken",
         }
+    }
+
+    /// The request's own body did not come: that is its sender's doing.
+    pub fn is_of_upload(self) -> bool {
+        matches!(
+            self,
+            Failure::UploadTooLarge | Failure::UploadTooSlow | Failure::UploadBroken
+        )
     }
 
     /// What an error while connecting means.
@@ -123,6 +148,16 @@ fn is_own_shortage(mut cause: &(dyn std::error::Error + 'static)) -> bool {
             return false;
         };
         cause = source;
+    }
+}
+
+impl From<UploadFault> for Failure {
+    fn from(fault: UploadFault) -> Failure {
+        match fault {
+            UploadFault::TooLarge => Failure::UploadTooLarge,
+            UploadFault::TooSlow => Failure::UploadTooSlow,
+            UploadFault::Broken => Failure::UploadBroken,
+        }
     }
 }
 

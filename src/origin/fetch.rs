@@ -31,8 +31,13 @@ use super::site::Site;
 use super::slow::{Hold, SlowViewers};
 use super::step::{Chances, Step, Tried, step};
 use super::tour::{Reach, Tour};
+use super::upload::{Upload, read_ahead};
 use super::{Balance, Deadlines, Errand, Failure, Rank, Reply, Retry};
 use crate::policy::absence::is_absence;
+
+/// A request with a body has the deadlines of its steps, and those that the edge sets its sender. It may take
+/// as long as it moves: so long at most, in all.
+const UPLOAD_MAX: Duration = Duration::from_hours(24);
 
 /// What asking takes.
 pub(super) struct Desk {
@@ -58,10 +63,17 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) async fn fetch(self: &Arc<Self>, errand: Errand) -> Result<Reply, Failure> {
+    pub(super) async fn fetch(self: &Arc<Self>, mut errand: Errand) -> Result<Reply, Failure> {
+        if let Some(body) = errand.body.take() {
+            errand.body = Some(read_ahead(body).await?);
+        }
         let asked = Instant::now();
-        let until = asked + self.deadlines.total;
-        let queue_until = until.min(asked + self.deadlines.queue);
+        let total = match errand.body {
+            Some(_) => UPLOAD_MAX,
+            None => self.deadlines.total,
+        };
+        let until = asked + total;
+        let queue_until = asked + self.deadlines.queue.min(self.deadlines.total);
         // Who would be refused after all neither waits nor uses up the rate.
         let subject = request::subject(&errand.path_and_query, errand.host.as_ref());
         if self.sites.iter().all(|site| site.refuses(subject, now())) {
@@ -77,14 +89,21 @@ impl Desk {
             self.gate.enter(errand.rank, patience).await?
         };
         let hold = Hold::new(&self.slow_viewers, permit);
-        let answer = self.ask(errand, queue_until, until).await?;
+        let answer = self.ask(errand, &hold, queue_until, until).await?;
+        Ok(self.begun(answer, hold, asked))
+    }
+
+    /// The answer's head is there: its body follows, under what the request holds.
+    fn begun(&self, answer: Answer, hold: Arc<Hold>, asked: Instant) -> Reply {
         let Answer {
             line,
             head,
             mut entry,
             outdone,
         } = answer;
-        hold.adopt(entry.endpoint_permit());
+        if let permit @ Some(_) = entry.endpoint_permit() {
+            hold.adopt(permit);
+        }
         let idle = head.idle();
         let endpoint = entry.site().place;
         let Head {
@@ -104,7 +123,7 @@ impl Desk {
             waited: Duration::ZERO,
             received: 0,
         });
-        Ok(Reply {
+        Reply {
             status,
             headers,
             framing,
@@ -112,7 +131,7 @@ impl Desk {
             waited: asked.elapsed(),
             endpoint,
             outdone,
-        })
+        }
     }
 
     /// Leave to wait at the origin. Where requests have a pace this is one of them.
@@ -127,6 +146,7 @@ impl Desk {
     async fn ask(
         self: &Arc<Self>,
         errand: Errand,
+        hold: &Arc<Hold>,
         queue_until: Instant,
         until: Instant,
     ) -> Result<Answer, Failure> {
@@ -135,8 +155,9 @@ impl Desk {
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
-        let (request, mut body) = Request::of(errand, seal)
+        let (request, body) = Request::of(errand, seal)
             .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        let mut body = body.map(|body| Upload::of(body, hold));
         self.budget.lock().request(now());
         let order = self.order(&request, avoided);
         let mut tour = Tour {
@@ -146,9 +167,8 @@ impl Desk {
             overdue: overdue.filter(|_| request.repeatable()),
             ..Tour::new(order, (rank, request.subject()), queue_until, until)
         };
-        let mut retries = 0;
         // The latest answer: as good as none, but for when there will be no other.
-        let mut poor = None;
+        let (mut retries, mut poor) = (0, None);
         while let Some(entry) = self.next(&mut tour).await {
             let site = Arc::clone(entry.site());
             let outcome = self.race(entry, &request, &mut body, &mut tour).await;

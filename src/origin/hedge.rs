@@ -16,7 +16,8 @@ use super::fetch::{Desk, now};
 use super::request::Request;
 use super::site::Site;
 use super::tour::Tour;
-use super::{Rank, RequestBody, Retry};
+use super::upload::Upload;
+use super::{Rank, Retry};
 
 /// Quick endpoints are given this long: below it a hedge costs more than it saves.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
@@ -43,7 +44,7 @@ impl Desk {
         &self,
         entry: Entry,
         request: &Request,
-        body: &mut Option<RequestBody>,
+        body: &mut Option<Upload>,
         tour: &mut Tour,
     ) -> Outcome {
         let slow = Arc::clone(entry.site());

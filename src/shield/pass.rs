@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
@@ -57,16 +58,10 @@ impl Passed {
         }
     }
 
-    pub(super) fn whole(
-        status: StatusCode,
-        origin: HeaderMap,
-        body: Bytes,
-        reason: Reason,
-        name: &str,
-    ) -> Passed {
+    pub(super) fn whole(reply: Reply, body: Bytes, reason: Reason, name: &str) -> Passed {
         Passed {
-            status,
-            headers: passed_headers(origin, name),
+            status: reply.status,
+            headers: passed_headers(reply.headers, name),
             body: PassedBody::Whole(body),
             reason: Some(reason),
         }
@@ -162,9 +157,12 @@ impl Shield {
             overdue: None,
             avoided: None,
         };
-        let reply = self.origins[entry.route.origin_index].fetch(errand).await?;
-        ask.origin_time = Some(reply.waited);
-        Ok(reply)
+        let origin = &self.origins[entry.route.origin_index];
+        let asked = Instant::now();
+        let reply = origin.fetch(errand).await;
+        let waited = reply.as_ref().map(|reply| reply.waited);
+        ask.waited_for_origin(waited.unwrap_or_else(|_| asked.elapsed()));
+        reply
     }
 }
 

@@ -98,7 +98,9 @@ pub(super) fn lost(ask: Ask) -> Answer {
 /// The origin failed on this request alone.
 pub(super) fn failed(ask: Ask, failure: Failure) -> Answer {
     let object = failure_object(failure, false);
-    let outcome = if failure == Failure::Exhausted {
+    let outcome = if failure.is_of_upload() {
+        Outcome::Refused
+    } else if failure == Failure::Exhausted {
         Outcome::Overload
     } else {
         Outcome::Failed
@@ -134,6 +136,9 @@ pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
     let status = match failure {
         Failure::Busy | Failure::Open | Failure::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Failure::UploadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Failure::UploadTooSlow => StatusCode::REQUEST_TIMEOUT,
+        Failure::UploadBroken => StatusCode::BAD_REQUEST,
         _ if held => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };

@@ -161,34 +161,6 @@ async fn blocking_requests_starve_nobody() {
     waiting.answers().await[0].is_whole(version(20, 3));
 }
 
-/// But there is a bound to them, too.
-#[tokio::test]
-async fn and_are_bounded_themselves() {
-    let gate = Gate::new();
-    let plain = "/live/other.m3u8";
-    let other = "/live/other.m3u8?_HLS_msn=21&_HLS_part=2";
-    let origin = holding(&gate)
-        .await
-        .on(plain, manifest(version(20, 2)).cache_control("max-age=60"))
-        .on(other, manifest(version(20, 3)).hold_head(&gate));
-    let shield = passive(&origin)
-        .origin(|group| group.blocking_max = 1)
-        .start()
-        .await;
-    for path in [PATH, plain] {
-        shield.get(path).await.is_200_text();
-    }
-    let one = shield.crowd(1, get(NEXT)).await;
-    gate.wait_arrived(1).await;
-    let two = shield.crowd(1, get(other)).await;
-    shield.wait_queued("manifest", 1).await;
-    assert_eq!(origin.hits(other), 0);
-    gate.open();
-    for crowd in [one, two] {
-        crowd.answers().await[0].is_whole(version(20, 3));
-    }
-}
-
 /// Where the origin answers nothing to those who would wait, the playlist is looked at now and then.
 #[tokio::test]
 async fn what_cannot_be_waited_for_is_looked_at() {

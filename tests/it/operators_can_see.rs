@@ -194,3 +194,21 @@ async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
     are_counted(&shield, "coalesced", 4).await;
     assert_eq!(shield.counted(WAITED, &[]).await, 5);
 }
+
+/// How long the origin took is counted for what is passed on, whether that was known or found out.
+#[tokio::test]
+async fn the_origins_time_is_counted_for_what_is_passed_on() {
+    let own = segment("own").cache_control("no-store");
+    let origin = Origin::start().await.on("/own.ts", own);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for asked in 1..=2 {
+        shield.get("/own.ts").await.is_whole("own");
+        eventually("the origin's time to be counted", async || {
+            shield
+                .counted("seawall_origin_head_seconds_count", &[])
+                .await
+                == asked
+        })
+        .await;
+    }
+}

@@ -1,15 +1,17 @@
 //! What a viewer takes slowly, or sends slowly, is that viewer's own: it holds no place at the origin, no
 //! share of a connection that others use, and nobody else's answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::support::metrics::{ORIGIN_IN_FLIGHT, SLOW_VIEWERS, SLOW_VIEWERS_CUT};
+use crate::support::metrics::{
+    ORIGIN_IN_FLIGHT, ORIGIN_REQUESTS, REQUESTS, SLOW_VIEWERS, SLOW_VIEWERS_CUT,
+};
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
 use crate::support::viewer::Viewer;
-use crate::support::{Arriving, Origin, Shield, get, noise, segment};
+use crate::support::{Arriving, End, Origin, Shield, ask, eventually, get, noise, segment, status};
 
 const MIB: usize = 1 << 20;
 const HOUR: Duration = Duration::from_hours(1);
@@ -164,4 +166,115 @@ async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
     let _reader = stalled(&shield, "/film.mp4").await;
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
     shield.get("/other.ts").await.is_whole("first");
+}
+
+/// A POST of so many bytes of which only the first have come.
+async fn begun(shield: &Shield, promised: usize, sent: usize) -> Viewer {
+    let mut viewer = shield.viewer().await;
+    let head =
+        format!("POST /api HTTP/1.1\r\nHost: media.test\r\nContent-Length: {promised}\r\n\r\n");
+    viewer.send_raw(head.as_bytes()).await;
+    viewer.send_raw(&vec![b'x'; sent]).await;
+    viewer
+}
+
+/// Bodies that have not come hold no place at the origin, and it does not hear of them.
+#[tokio::test]
+async fn slow_senders_hold_no_place_at_the_origin() {
+    const LARGE: usize = 256 << 10;
+    let origin = Origin::start()
+        .await
+        .on("/api", status(201).body("made"))
+        .on("/other.ts", segment("other"));
+    let shield = patient(&origin)
+        .route(|route| route.pass_methods = true)
+        .origin(|group| {
+            group.concurrency_max = 1;
+            group.endpoints[0].concurrency_max = Some(1);
+            group.deadlines.total = Duration::from_millis(300);
+        })
+        .start()
+        .await;
+    let mut small = Vec::new();
+    for sent in 0..5 {
+        small.push(begun(&shield, 100, sent * 20).await);
+    }
+    shield.get("/other.ts").await.is_whole("other");
+    assert_eq!(shield.gauge(SLOW_VIEWERS).await, 0);
+    let mut large = begun(&shield, LARGE, LARGE / 2).await;
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
+    let began = Instant::now();
+    eventually("the time for all to be over", async || {
+        began.elapsed() > Duration::from_millis(400)
+    })
+    .await;
+    shield.get("/another.ts").await;
+    assert_eq!(origin.hits("/another.ts"), 1);
+    large.send_raw(&vec![b'x'; LARGE - LARGE / 2]).await;
+    large.receive(&ask("POST", "/api")).await.is(201, "made");
+    small[0].send_raw(&[b'x'; 100]).await;
+    small[0].receive(&ask("POST", "/api")).await.is(201, "made");
+    assert_eq!(origin.hits("/api"), 2);
+    shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
+}
+
+/// What is wrong with a request's body is told its sender, by the right name, and held against no origin.
+#[tokio::test]
+async fn a_senders_fault_is_the_senders() {
+    const BODIES: [(&str, u16); 6] = [
+        ("Transfer-Encoding: chunked\r\n\r\n40\r\n", 408),
+        ("Content-Length: 50\r\n\r\nx", 408),
+        ("Content-Length: 40000\r\n\r\nxxxxx", 408),
+        ("Transfer-Encoding: chunked\r\n\r\nnonsense\r\n", 400),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\nnonsense\r\n",
+            400,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n0\r\n\r\n",
+            400,
+        ),
+    ];
+    let origin = Origin::start().await.on("/api", status(201));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.pass_methods = true)
+        .with(|config| {
+            config.edge.limits.request_body_bytes_max = 64 << 10;
+            config.edge.limits.send_rate_window = Duration::from_millis(200);
+        })
+        .start()
+        .await;
+    let send = async |text: &[u8], expected: u16| {
+        let mut viewer = shield.viewer().await;
+        viewer
+            .send_raw(b"POST /api HTTP/1.1\r\nHost: media.test\r\n")
+            .await;
+        viewer.send_raw(text).await;
+        let answer = viewer.receive(&ask("POST", "/api")).await;
+        let shown = String::from_utf8_lossy(&text[..text.len().min(60)]);
+        assert_eq!(answer.status, expected, "{shown:?}: {answer:?}");
+        assert_eq!(answer.end, End::Whole);
+    };
+    for (text, expected) in BODIES {
+        send(text.as_bytes(), expected).await;
+    }
+    for size in [64 << 10, 200 << 10] {
+        let large = format!(
+            "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n1\r\nx\r\n0\r\n\r\n",
+            size,
+            "x".repeat(size)
+        );
+        send(large.as_bytes(), 413).await;
+    }
+    assert_eq!(origin.hits("/api"), 0);
+    for result in ["reset", "timeout", "protocol"] {
+        let labels = [("result", result)];
+        assert_eq!(
+            shield.counted(ORIGIN_REQUESTS, &labels).await,
+            0,
+            "{result}"
+        );
+    }
+    let refused = [("outcome", "refused")];
+    assert_eq!(shield.counted(REQUESTS, &refused).await, 8);
 }

@@ -104,6 +104,32 @@ async fn who_leaves_is_not_waited_for() {
         .await;
 }
 
+/// Who waits at the origin takes nobody's place; but there is a bound to them, too.
+#[tokio::test]
+async fn and_are_bounded_themselves() {
+    let gate = Gate::new();
+    let (plain, other) = ("/live/b.m3u8", "/live/b.m3u8?_HLS_msn=21&_HLS_part=2");
+    let origin = holding(&gate)
+        .await
+        .on(plain, manifest(version(20, 2)).cache_control("max-age=60"))
+        .on(other, manifest(version(20, 3)).hold_head(&gate));
+    let shield = passive(&origin)
+        .origin(|group| group.blocking_max = 1)
+        .start()
+        .await;
+    shield.get(PATH).await;
+    shield.get(plain).await;
+    let one = shield.crowd(1, get(NEXT)).await;
+    gate.wait_arrived(1).await;
+    let two = shield.crowd(1, get(other)).await;
+    shield.wait_queued("manifest", 1).await;
+    assert_eq!(origin.hits(other), 0);
+    gate.open();
+    for crowd in [one, two] {
+        crowd.answers().await[0].is_whole(version(20, 3));
+    }
+}
+
 /// The origin may read a directive whose name has escapes in it. No playlist that is held says so: it is a
 /// request within the cap, like any other.
 #[tokio::test]

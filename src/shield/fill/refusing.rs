@@ -171,7 +171,7 @@ impl Job {
     /// The same for an answer whose body has been read already.
     pub(super) fn hand_over_whole(self, reply: Reply, body: Bytes, reason: Reason) {
         let name = &self.shield.rules.name;
-        let passed = Passed::whole(reply.status, reply.headers, body, reason, name);
+        let passed = Passed::whole(reply, body, reason, name);
         self.hand_over(passed, reason);
     }
 }

@@ -149,6 +149,9 @@ pub struct Listing {
     pub keys: Vec<String>,
 }
 
+/// No longer name is listed: nobody asks for one.
+pub(super) const NAME_BYTES_MAX: usize = 4096;
+
 /// So many segments are listed at most.
 pub const LISTED_MAX: usize = 64;
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::pass::Passed;
-use super::streams::{Due, Source};
+use super::streams::{Due, Source, UNLISTED_FOR, unlisted};
 use super::{Shield, rank};
 use crate::cache::{Attention, Fill, Head, Object, Tie, Verdict};
 use crate::media::{Facts, Kind, Liveness};
@@ -51,6 +51,8 @@ pub(super) struct Job {
     tie: Option<Tie>,
     /// Where notes belong that its request may have provoked by words of its own.
     own: Option<Key>,
+    /// It may be what a programme left lying that has begun anew.
+    left_over: bool,
     /// The origin may hold its answer back.
     held_back: bool,
 }
@@ -69,7 +71,13 @@ impl Job {
         } else {
             (!entry.kind.is_manifest()).then(|| entry.place())
         };
-        let tie = shield.tie(entry, place.as_ref());
+        let mut tie = shield.tie(entry, place.as_ref());
+        let left_over = shield
+            .streams
+            .is_left_over(&shield.rules, entry, Moment::now());
+        if left_over {
+            tie = shield.tie(entry, Some(&unlisted(&entry.place())));
+        }
         if let Some(tie) = &tie {
             fill.belongs(tie);
         }
@@ -80,6 +88,7 @@ impl Job {
         }
         Job {
             tie,
+            left_over,
             own: shield.own_slot(fill.found(), fill.upstream(), entry),
             held_back: shield.is_held_back(entry),
             shield,
@@ -347,7 +356,10 @@ impl Job {
                 self.manifest(reply).await;
             }
             Storage::Pass(reason) => self.pass(reply, reason),
-            Storage::Store(lifetime) => self.stream(reply, kind, lifetime).await,
+            Storage::Store(lifetime) => {
+                let lifetime = self.while_unlisted(lifetime);
+                self.stream(reply, kind, lifetime).await;
+            }
         }
     }
 
@@ -364,6 +376,19 @@ impl Job {
         let reply = self.fetch(plain, self.avoided()).await?;
         self.own = None;
         Some(reply)
+    }
+
+    /// For how long something is good that no manifest of a new programme lists yet.
+    fn while_unlisted(&self, lifetime: Lifetime) -> Lifetime {
+        if !self.left_over {
+            return lifetime;
+        }
+        Lifetime {
+            fresh_for: lifetime.fresh_for.min(lifetime.age_received + UNLISTED_FOR),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            ..lifetime
+        }
     }
 
     /// The head under which an answer is stored and sent.

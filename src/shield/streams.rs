@@ -1,6 +1,7 @@
 //! Which live manifests do viewers watch, and what streams do they belong to? What is known of a manifest
 //! beyond the version that is held, whichever URL or origin told it.
 
+mod aftermath;
 mod ahead;
 mod apart;
 mod avoided;
@@ -8,6 +9,8 @@ mod blocking;
 mod due;
 mod foresight;
 mod lanes;
+mod lean;
+mod lists;
 mod news;
 mod stream;
 mod tender;
@@ -16,15 +19,17 @@ mod watch;
 mod window;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
 
+pub(super) use aftermath::{UNLISTED_FOR, unlisted};
 pub use ahead::Source;
 pub(super) use due::Due;
+use lists::{Lists, NEW_MAX, PARENTS_MAX, WATCHES_MAX};
 pub(super) use news::News;
 use stream::Stream;
 pub use stream::StreamStats;
@@ -35,25 +40,7 @@ use super::Shield;
 use crate::cache::eviction::LivePosition;
 use crate::media::{Facts, Kind, Liveness, Manifest};
 use crate::policy::access::Entry;
-use crate::policy::{Key, Rules};
-
-/// Manifests that are watched at once, at most; others are held and refreshed as any object is.
-const WATCHES_MAX: usize = 20_000;
-/// A manifest that nobody has asked for so long is forgotten: as long as its segments may be held, a
-/// packager may begin anew and use their names again …
-const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
-/// … unless there are too many others.
-const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
-/// So many announced things are known at once, at most. Others are asked for as if they were there.
-const ANNOUNCED_MAX: usize = 4 * WATCHES_MAX;
-/// What has been announced and has not come after so long is not expected any more.
-const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
-/// Of the manifests that list what lies in one directory, so many are remembered.
-const LISTING_MAX: usize = 16;
-/// Where there is no room for more watches, room is looked for so often.
-const SWEEP_PAUSE: Duration = Duration::from_secs(5);
-/// Lists shorter than this are not worth sweeping.
-const SWEEP_MIN: usize = 256;
+use crate::policy::{Key, Moment, Rules};
 
 /// All of them.
 #[derive(Default)]
@@ -62,22 +49,9 @@ pub(super) struct Streams {
     pub(super) ahead: ahead::Ahead,
     apart: apart::Apart,
     hasher: ahash::RandomState,
+    /// Some stream has begun anew.
+    any_anew: AtomicBool,
     unfit: [AtomicU64; Unfit::ALL.len()],
-}
-
-#[derive(Default)]
-struct Lists {
-    watches: HashMap<Key, Arc<Watch>, ahash::RandomState>,
-    /// Which stream a manifest that another one lists belongs to.
-    parents: HashMap<Key, (Arc<Stream>, Instant), ahash::RandomState>,
-    /// Segments that were listed a moment ago, and until when they count as new.
-    new: HashMap<Key, Instant, ahash::RandomState>,
-    /// Which manifests list what lies in a directory, the last one at the end.
-    places: HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>,
-    /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
-    announced: HashMap<Key, Instant, ahash::RandomState>,
-    sweep_at: usize,
-    swept: Option<Instant>,
 }
 
 /// Why a manifest that an origin sent was not shown. A metric label.
@@ -117,6 +91,8 @@ pub(super) struct Unit {
 pub struct Snapshot {
     /// By stream.
     pub streams: Vec<StreamStats>,
+    /// Bytes of memory, about, that is taken by what is known of manifests.
+    pub bytes: u64,
     /// Manifests that are looked after, and of these those that have stalled.
     pub watched: u64,
     /// See `watched`.
@@ -143,7 +119,7 @@ impl Streams {
         }
         lists.sweep(sent);
         if lists.watches.len() >= WATCHES_MAX {
-            return None;
+            lists.make_room(sent);
         }
         let stream = lists.stream_of(entry);
         let plain = entry.plain();
@@ -176,14 +152,16 @@ impl Streams {
         lists.sweep(now);
         let identity = entry.identity();
         let stream = lists.stream_of(entry);
-        for key in children.into_iter().chain([identity.clone()]) {
+        let room = PARENTS_MAX.saturating_sub(lists.parents.len());
+        for key in children.into_iter().chain([identity.clone()]).take(room) {
             lists.parents.insert(key, (Arc::clone(&stream), now));
         }
     }
 
     /// Did a manifest list it just now, so that it is at the live edge of a stream?
     pub(super) fn is_new(&self, key: &Key, now: Instant) -> bool {
-        let until = self.lists.lock().new.get(key).copied();
+        let hash = self.hasher.hash_one(key);
+        let until = self.lists.lock().new.get(&hash).copied();
         until.is_some_and(|until| now < until)
     }
 
@@ -211,12 +189,50 @@ impl Streams {
     pub(super) fn file(&self, news: &News, watch: &Arc<Watch>) {
         let mut lists = self.lists.lock();
         lists.sweep(news.found);
-        let listed = news.listed.iter().map(|key| (key.clone(), news.new_until));
-        lists.new.extend(listed);
+        if lists.new.len() < NEW_MAX {
+            let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
+            lists.new.extend(listed.map(|hash| (hash, news.new_until)));
+        }
+        for place in &news.forgotten {
+            lists.lies_no_more(place, watch);
+        }
         for place in &news.places {
             lists.lies_in(place, watch);
         }
         lists.announce(news);
+        if !news.anew.is_empty() {
+            self.any_anew.store(true, Ordering::Relaxed);
+        } else if !self.any_anew.load(Ordering::Relaxed) {
+            return;
+        }
+        let beside = |places: &[Key]| -> Vec<Arc<Watch>> {
+            let beside = places.iter().filter_map(|place| lists.places.get(place));
+            beside.flatten().filter_map(Weak::upgrade).collect()
+        };
+        let (neighbours, newcomers_to) = (beside(&news.anew), beside(&news.places));
+        drop(lists);
+        for neighbour in neighbours {
+            neighbour.has_restarted_neighbour(news.found);
+        }
+        let mut others = newcomers_to.iter();
+        if others.any(|other| other.is_short_of_former(news.found)) {
+            watch.has_restarted_neighbour(news.found);
+        }
+    }
+
+    /// May this be what a programme left lying that has begun anew? The manifests of its place have listed other
+    /// names since then, and will come to this one.
+    pub(super) fn is_left_over(&self, rules: &Rules, entry: &Entry, now: Moment) -> bool {
+        let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
+        if apart || !self.any_anew.load(Ordering::Relaxed) {
+            return false;
+        }
+        let listing = self.listing(entry);
+        let mut watches = listing.iter();
+        watches.any(|watch| watch.is_short_of_former(now.mono))
+            && !listing
+                .iter()
+                .any(|watch| watch.has_listed_anew(rules, entry, now))
     }
 
     /// It is announced, and not there yet.
@@ -328,8 +344,13 @@ impl Streams {
             }
             same
         });
+        let bytes = watches
+            .iter()
+            .map(|watch| watch.weight_bytes() as u64)
+            .sum();
         Snapshot {
             streams,
+            bytes,
             watched: watched as u64,
             stalled: stalled as u64,
             unfit: Unfit::ALL.map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
@@ -374,77 +395,5 @@ impl Shield {
 
     fn is_announced(&self, entry: &Entry) -> bool {
         self.streams.is_announced(&entry.key, Instant::now())
-    }
-}
-
-impl Lists {
-    /// Those of one URL, where viewers' fields are part of the key.
-    fn of_url(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Watch>> {
-        let url = entry.url();
-        let watches = url.is_some().then(|| self.watches.values());
-        let watches = watches.into_iter().flatten();
-        watches.filter(move |watch| watch.entry.url() == url)
-    }
-
-    /// The stream that a manifest belongs to, as far as another one has said; else one of its own.
-    fn stream_of(&self, entry: &Entry) -> Arc<Stream> {
-        let parent = self.parents.get(entry.identity());
-        let known = parent.map(|(stream, _)| Arc::clone(stream));
-        known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())))
-    }
-
-    /// The stream's objects lie there.
-    fn lies_in(&mut self, place: &Key, watch: &Arc<Watch>) {
-        let listing = self.places.entry(place.clone()).or_default();
-        let own = Arc::as_ptr(watch);
-        listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
-        if listing.len() >= LISTING_MAX {
-            listing.remove(0);
-        }
-        listing.push(Arc::downgrade(watch));
-    }
-
-    /// A version announces other things than the one before it.
-    fn announce(&mut self, news: &News) {
-        for key in &news.withdrawn {
-            self.announced.remove(key);
-        }
-        let until = news.found + ANNOUNCED_FOR_MAX;
-        if self.announced.len() < ANNOUNCED_MAX {
-            let keys = news.announced.iter().map(|one| one.entry.key.clone());
-            self.announced.extend(keys.map(|key| (key, until)));
-        }
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        let lately = |swept: Instant| now.saturating_duration_since(swept) < SWEEP_PAUSE;
-        let crowded = self.watches.len() >= WATCHES_MAX && !self.swept.is_some_and(lately);
-        if self.len() < self.sweep_at.max(SWEEP_MIN) && !crowded {
-            return;
-        }
-        self.swept = Some(now);
-        let unasked = |watch: &Watch| {
-            let since = now.saturating_duration_since(watch.attention.since());
-            watch.attention.unasked_for(now).unwrap_or(since)
-        };
-        let memory = if self.watches.len() >= WATCHES_MAX {
-            CROWDED_OUT_AFTER
-        } else {
-            FORGOTTEN_AFTER
-        };
-        self.watches.retain(|_, watch| unasked(watch) < memory);
-        self.parents
-            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
-        let is_known = |watch: &Weak<Watch>| watch.strong_count() > 0;
-        self.places
-            .retain(|_, listing| listing.iter().any(is_known));
-        self.new.retain(|_, until| now < *until);
-        self.announced.retain(|_, until| now < *until);
-        self.sweep_at = 2 * self.len();
-    }
-
-    fn len(&self) -> usize {
-        let timed = self.new.len() + self.announced.len();
-        self.watches.len() + self.parents.len() + self.places.len() + timed
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use super::super::calendar::date_time;
-use super::super::facts::ManifestError;
+use super::super::facts::{ManifestError, NAME_BYTES_MAX};
 use super::level::{Base, Level, Medium, Segments};
 use super::time::{LONG, duration};
 use super::xml::{Tag, Xml};
@@ -46,8 +46,8 @@ pub(super) struct Track<'a> {
     pub(super) medium: Medium,
     pub(super) id: Cow<'a, str>,
     pub(super) bandwidth: Cow<'a, str>,
-    pub(super) base: Base<'a>,
-    pub(super) segments: Segments<'a>,
+    pub(super) base: Base,
+    pub(super) segments: Segments,
 }
 
 impl<'a> Mpd<'a> {
@@ -86,7 +86,7 @@ impl<'a> Mpd<'a> {
         &mut self,
         xml: &mut Xml<'a>,
         tag: &Tag<'a>,
-        above: &Level<'a>,
+        above: &Level,
     ) -> Result<(), ManifestError> {
         let attribute = |name| tag.attribute(name).and_then(|value| duration(&value));
         let (start, length) = (attribute("start"), attribute("duration"));
@@ -113,7 +113,7 @@ impl<'a> Mpd<'a> {
     fn tracks(
         &mut self,
         xml: &mut Xml<'a>,
-        above: &Level<'a>,
+        above: &Level,
     ) -> Result<Vec<Track<'a>>, ManifestError> {
         let depth = xml.depth();
         let mut own = Level::default();
@@ -124,7 +124,9 @@ impl<'a> Mpd<'a> {
                 "AdaptationSet" => {
                     let set = self.set(xml, &tag, TRACKS_MAX - count)?;
                     count += set.1.len();
-                    sets.push(set);
+                    if !set.1.is_empty() {
+                        sets.push(set);
+                    }
                 }
                 _ => own.take(xml, &tag)?,
             }
@@ -146,7 +148,7 @@ impl<'a> Mpd<'a> {
         xml: &mut Xml<'a>,
         tag: &Tag<'a>,
         count_max: usize,
-    ) -> Result<(Level<'a>, Vec<(Tag<'a>, Level<'a>)>), ManifestError> {
+    ) -> Result<(Level, Vec<(Tag<'a>, Level)>), ManifestError> {
         let depth = xml.depth();
         let mut level = Level {
             medium: Medium::of(tag),
@@ -193,8 +195,9 @@ impl<'a> Mpd<'a> {
         }
         let value = tag.attribute("value").unwrap_or_default();
         let room = CLOCKS_MAX - self.clocks.len().min(CLOCKS_MAX);
-        let addresses = value.split_ascii_whitespace().map(str::to_owned);
-        self.clocks.extend(addresses.take(room));
+        let addresses = value.split_ascii_whitespace();
+        let addresses = addresses.filter(|address| address.len() <= NAME_BYTES_MAX);
+        self.clocks.extend(addresses.take(room).map(str::to_owned));
     }
 }
 
@@ -207,12 +210,15 @@ impl Period<'_> {
 }
 
 impl<'a> Track<'a> {
-    fn new(tag: &Tag<'a>, level: Level<'a>) -> Track<'a> {
+    fn new(tag: &Tag<'a>, level: Level) -> Track<'a> {
         Track {
             medium: level.medium.unwrap_or(Medium::Other),
             id: tag.attribute("id").unwrap_or_default(),
             bandwidth: tag.attribute("bandwidth").unwrap_or_default(),
-            base: level.base.unwrap_or_default(),
+            base: level.base.unwrap_or_else(|| Base {
+                url: Some("".into()),
+                head_start: None,
+            }),
             segments: level.segments.unwrap_or_default(),
         }
     }
@@ -246,10 +252,13 @@ mod tests {
                 panic!("two tracks")
             };
             assert_eq!(
-                (&*v.id, &*v.bandwidth, &*v.base.url),
-                ("v", "5", "https://h/a/b/c/")
+                (&*v.id, &*v.bandwidth, v.base.url.as_deref()),
+                ("v", "5", Some("https://h/a/b/c/"))
             );
-            assert_eq!((&*w.id, &*w.base.url), ("w", "https://h/a/b/"));
+            assert_eq!(
+                (&*w.id, w.base.url.as_deref()),
+                ("w", Some("https://h/a/b/"))
+            );
             assert_eq!(
                 w.base.head_start,
                 Some(HeadStart::By(Duration::from_millis(1500)))

@@ -1,5 +1,6 @@
 //! How far does an MPD reach, and what does it list? The conclusions drawn from what is written.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use super::super::facts::{EACH_MIN, Edge, LISTED_MAX, Listed, Listing, NAMES_MAX};
@@ -10,6 +11,8 @@ use super::lane::Lane;
 use super::level::Medium;
 
 const TEMPLATES_MAX: usize = 128;
+/// The names of all templates together: they are remembered as long as the manifest is watched.
+const TEMPLATES_BYTES_MAX: usize = 128 << 10;
 const INITS_MAX: usize = 128;
 
 /// The representations of the periods that are kept, the last period first.
@@ -68,20 +71,23 @@ impl<'a> Lanes<'a> {
     /// What can be fetched. Only a live presentation has templates: what it lists is not all.
     pub(super) fn listing(&self, began: Option<SystemTime>, is_live: bool) -> Listing {
         let lanes = || self.periods.iter().flatten();
-        let mut inits: Vec<Listed> = Vec::new();
-        for uri in lanes().filter_map(Lane::initialization) {
-            if inits.len() < INITS_MAX && inits.iter().all(|init| init.uri != uri) {
-                inits.push(Listed {
-                    sequence: 0,
-                    lane: 0,
-                    uri,
-                    range: None,
-                });
-            }
-        }
+        let mut seen = HashSet::new();
+        let inits = lanes().filter_map(Lane::initialization);
+        let inits = inits.filter(|uri| seen.insert(uri.clone()));
+        let inits = inits.take(INITS_MAX).map(|uri| Listed {
+            sequence: 0,
+            lane: 0,
+            uri,
+            range: None,
+        });
+        let inits = inits.collect();
         let templates = lanes()
             .filter(|_| is_live)
-            .filter_map(|lane| lane.template(began));
+            .filter_map(|lane| lane.template(began))
+            .scan(0, |bytes, template| {
+                *bytes += template.weight_bytes();
+                (*bytes <= TEMPLATES_BYTES_MAX).then_some(template)
+            });
         Listing {
             inits,
             segments: self

@@ -86,6 +86,7 @@ impl<'a> Lane<'a> {
     /// The name of the initialisation segment.
     pub(super) fn initialization(&self) -> Option<String> {
         let written = self.track.segments.initialization.as_deref()?;
+        let written = Some(written).filter(|written| !written.is_empty())?;
         let pattern = self.track.pattern(written)?;
         let has_gaps = pattern.has_number() || pattern.has_time();
         (!has_gaps).then(|| pattern.name(Place::default()))
@@ -194,6 +195,11 @@ impl<'a> Lane<'a> {
 
 impl Track<'_> {
     fn pattern(&self, written: &str) -> Option<Pattern> {
-        Pattern::new(&self.base.url, written, &self.id, &self.bandwidth)
+        Pattern::new(
+            self.base.url.as_deref()?,
+            written,
+            &self.id,
+            &self.bandwidth,
+        )
     }
 }

@@ -1,11 +1,10 @@
 //! What may be said of segments at every level of an MPD, and what does one level inherit from the
 //! one above (ISO/IEC 23009-1 §5.3.9)?
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::facts::ManifestError;
+use super::super::facts::{ManifestError, NAME_BYTES_MAX};
 use super::reference;
 use super::template::HeadStart;
 use super::timeline::Timeline;
@@ -20,18 +19,21 @@ pub(super) enum Medium {
     Other,
 }
 
-/// `BaseURL`: the first of each level, joined.
+/// `BaseURL`: the first of each level, joined. Shared by all below it that say nothing else.
 #[derive(Clone, Default)]
-pub(super) struct Base<'a> {
-    pub(super) url: Cow<'a, str>,
+pub(super) struct Base {
+    /// `None`: longer than anybody asks for.
+    pub(super) url: Option<Rc<str>>,
     pub(super) head_start: Option<HeadStart>,
 }
 
 /// `SegmentTemplate`.
 #[derive(Clone, Default)]
-pub(super) struct Segments<'a> {
-    pub(super) media: Option<Cow<'a, str>>,
-    pub(super) initialization: Option<Cow<'a, str>>,
+pub(super) struct Segments {
+    /// Empty where it is longer than anybody asks for.
+    pub(super) media: Option<Rc<str>>,
+    /// See `media`.
+    pub(super) initialization: Option<Rc<str>>,
     pub(super) timescale: Option<u64>,
     pub(super) duration: Option<u64>,
     pub(super) start_number: Option<u64>,
@@ -43,9 +45,9 @@ pub(super) struct Segments<'a> {
 
 /// What a period, an adaptation set or a representation says for itself and what is below it.
 #[derive(Default)]
-pub(super) struct Level<'a> {
-    pub(super) base: Option<Base<'a>>,
-    pub(super) segments: Option<Segments<'a>>,
+pub(super) struct Level {
+    pub(super) base: Option<Base>,
+    pub(super) segments: Option<Segments>,
     pub(super) medium: Option<Medium>,
 }
 
@@ -62,16 +64,16 @@ impl Medium {
     }
 }
 
-impl<'a> Level<'a> {
+impl Level {
     /// Takes in an element that any level may have.
-    pub(super) fn take(&mut self, xml: &mut Xml<'a>, tag: &Tag<'a>) -> Result<(), ManifestError> {
+    pub(super) fn take(&mut self, xml: &mut Xml<'_>, tag: &Tag<'_>) -> Result<(), ManifestError> {
         match tag.name {
             // Those after the first are where else the same can be had.
             "BaseURL" if self.base.is_none() => {
                 let head_start = tag.attribute("availabilityTimeOffset");
                 self.base = Some(Base {
                     head_start: head_start.and_then(|value| HeadStart::of(&value)),
-                    url: xml.content()?.unwrap_or_default(),
+                    url: short(&xml.content()?.unwrap_or_default()),
                 });
             }
             "SegmentTemplate" => self.segments = Some(Segments::read(xml, tag)?),
@@ -81,11 +83,14 @@ impl<'a> Level<'a> {
     }
 
     /// With what it inherits.
-    pub(super) fn below(self, above: &Level<'a>) -> Level<'a> {
+    pub(super) fn below(self, above: &Level) -> Level {
         Level {
             base: match (self.base, &above.base) {
                 (Some(own), Some(above)) => Some(Base {
-                    url: reference::join(&above.url, &own.url).into(),
+                    url: own.url.zip(above.url.as_ref()).and_then(|(own, above)| {
+                        let fits = above.len() + own.len() <= NAME_BYTES_MAX;
+                        fits.then(|| reference::join(above, &own).into())
+                    }),
                     head_start: own.head_start.or(above.head_start),
                 }),
                 (own, above) => own.or_else(|| above.clone()),
@@ -99,15 +104,17 @@ impl<'a> Level<'a> {
     }
 }
 
-impl<'a> Segments<'a> {
-    fn read(xml: &mut Xml<'a>, tag: &Tag<'a>) -> Result<Segments<'a>, ManifestError> {
+impl Segments {
+    fn read(xml: &mut Xml<'_>, tag: &Tag<'_>) -> Result<Segments, ManifestError> {
         let depth = xml.depth();
         let mut segments = Segments::default();
         for (name, value) in tag.attributes() {
             let number = || value.parse().ok();
             match name {
-                "media" => segments.media = Some(value),
-                "initialization" => segments.initialization = Some(value),
+                "media" => segments.media = Some(short(&value).unwrap_or_default()),
+                "initialization" => {
+                    segments.initialization = Some(short(&value).unwrap_or_default());
+                }
                 "timescale" => segments.timescale = number(),
                 "duration" => segments.duration = number(),
                 "startNumber" => segments.start_number = number(),
@@ -121,8 +128,9 @@ impl<'a> Segments<'a> {
             match tag.name {
                 "SegmentTimeline" => segments.timeline = Some(Rc::new(Timeline::read(xml)?)),
                 "Initialization" => {
-                    segments.initialization =
-                        tag.attribute("sourceURL").or(segments.initialization);
+                    let named = tag.attribute("sourceURL");
+                    let named = named.map(|name| short(&name).unwrap_or_default());
+                    segments.initialization = named.or(segments.initialization);
                 }
                 _ => {}
             }
@@ -130,7 +138,7 @@ impl<'a> Segments<'a> {
         Ok(segments)
     }
 
-    fn below(self, above: &Segments<'a>) -> Segments<'a> {
+    fn below(self, above: &Segments) -> Segments {
         let both = above.clone();
         Segments {
             media: self.media.or(both.media),
@@ -153,6 +161,11 @@ impl HeadStart {
         }
         seconds(text).map(HeadStart::By)
     }
+}
+
+/// A name that somebody may ask for.
+fn short(name: &str) -> Option<Rc<str>> {
+    (name.len() <= NAME_BYTES_MAX).then(|| name.into())
 }
 
 /// `xs:double`, not negative.

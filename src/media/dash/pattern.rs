@@ -1,5 +1,6 @@
 //! How are segments named (ISO/IEC 23009-1 §5.3.9.4.4, `$Number%05d$`)? Writes and reads names.
 
+use super::super::facts::NAME_BYTES_MAX;
 use super::reference;
 
 /// More pieces than any packager writes.
@@ -46,8 +47,16 @@ pub(super) struct Read {
 
 impl Pattern {
     /// Fills in what is the same for all segments of a representation. `None` when there is a gap
-    /// that nothing is known to fill.
+    /// that nothing is known to fill, or names are longer than anybody asks for.
     pub(super) fn new(base: &str, written: &str, id: &str, bandwidth: &str) -> Option<Pattern> {
+        let mut size = base.len() + written.len();
+        let mut fits = |more: usize| {
+            size += more;
+            size <= NAME_BYTES_MAX
+        };
+        if !fits(0) {
+            return None;
+        }
         let mut pieces = Vec::new();
         let mut text = reference::stem(base, written);
         let stem = text.len();
@@ -66,10 +75,16 @@ impl Pattern {
                     continue;
                 }
                 "RepresentationID" if gap == name => {
+                    if !fits(id.len()) {
+                        return None;
+                    }
                     text.push_str(id);
                     continue;
                 }
                 "Bandwidth" => {
+                    if !fits(bandwidth.len().max(width)) {
+                        return None;
+                    }
                     text.extend(padding(bandwidth.len(), width));
                     text.push_str(bandwidth);
                     continue;
@@ -90,6 +105,15 @@ impl Pattern {
             pieces: pieces.into(),
             stem,
         })
+    }
+
+    /// Bytes of memory besides its own size, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let texts = self.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.capacity(),
+            Piece::Gap(..) => 0,
+        });
+        size_of_val(&*self.pieces) + texts.sum::<usize>()
     }
 
     /// Are segments told by number?
@@ -252,6 +276,18 @@ mod tests {
         ] {
             assert_eq!(pattern(written), None, "{written}");
         }
+    }
+
+    #[test]
+    fn names_have_a_bound_however_they_are_put_together() {
+        let long = "x".repeat(NAME_BYTES_MAX);
+        let ids = "$RepresentationID$".repeat(20) + "$Number$";
+        assert_eq!(Pattern::new(&long, "$Number$", "", ""), None);
+        assert_eq!(Pattern::new("", &(long.clone() + "$Number$"), "", ""), None);
+        assert_eq!(Pattern::new("", &ids, &long[..300], ""), None);
+        assert!(Pattern::new("", &ids, "v", "").is_some());
+        let rates = "$Bandwidth$".repeat(20) + "$Number$";
+        assert_eq!(Pattern::new("", &rates, "", &long[..300]), None);
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl Template {
         self.pattern.name(self.place(value))
     }
 
+    /// Bytes of memory, about.
+    pub fn weight_bytes(&self) -> usize {
+        size_of::<Template>() + self.pattern.weight_bytes()
+    }
+
     /// The value of the segment whose name a path ends in, whatever query follows.
     pub fn number_of(&self, path: &str) -> Option<u64> {
         let read = self.pattern.read(path)?;

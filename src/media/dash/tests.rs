@@ -1,5 +1,7 @@
 //! What MPDs of real shapes say, what cut ones look like, and that nothing else does harm.
 
+mod hostile;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

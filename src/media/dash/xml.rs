@@ -13,6 +13,8 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::super::facts::ManifestError;
 
+/// An MPD's root has a dozen, with its namespaces.
+const ATTRIBUTES_MAX: usize = 256;
 /// Elements within elements: an MPD has eight levels.
 const DEPTH_MAX: u32 = 64;
 
@@ -60,7 +62,13 @@ impl<'a> Tag<'a> {
     }
 
     fn is_well_formed(&self) -> bool {
-        Attributes::new(self.attributes, 0).all(|attribute| attribute.is_ok())
+        // Each is compared with all before it.
+        let mut attributes = Attributes::new(self.attributes, 0);
+        let all = attributes
+            .by_ref()
+            .take(ATTRIBUTES_MAX)
+            .all(|it| it.is_ok());
+        all && attributes.next().is_none()
     }
 }
 
@@ -282,6 +290,9 @@ mod tests {
         for text in ["", "a", "<a/>", "<a b></a>", "<a b=c></a>", "&amp;<a></a>"] {
             assert!(Xml::open(text).is_err(), "{text}");
         }
+        let many = (0..200_000).map(|number| [" a", &number.to_string(), "=''"].concat());
+        let many: String = many.collect();
+        assert!(Xml::open(&format!("<a{many}></a>")).is_err());
         let deep = "<a>".repeat(100);
         for text in ["<a><b></a>", "<a></a>b", "<a></a><a></a>", "<a><b>", &deep] {
             assert!(Xml::open(text).unwrap().0.close().is_err(), "{text}");

@@ -2,11 +2,10 @@
 //! with a viewer's request or from another playlist.
 
 use super::syntax::attribute;
+use crate::media::facts::NAME_BYTES_MAX;
 
 /// So many are known at most.
 const VARIABLES_MAX: usize = 64;
-/// Nobody asks for a longer name.
-const NAME_BYTES_MAX: usize = 4096;
 
 /// Names and values.
 #[derive(Default)]
@@ -23,8 +22,11 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// A URI with its variables filled in. `None` where it is empty, or something stays unknown.
+    /// A URI with its variables filled in. `None` where it is empty or too long, or something stays unknown.
     pub(super) fn fill(&self, uri: &str) -> Option<String> {
+        if uri.len() > NAME_BYTES_MAX {
+            return None;
+        }
         let mut filled = String::new();
         let mut rest = uri;
         while let Some((before, after)) = rest.split_once("{$") {
@@ -38,7 +40,8 @@ impl<'a> Variables<'a> {
             rest = after;
         }
         filled.push_str(rest);
-        let is_whole = !filled.is_empty() && !filled.contains("{$");
+        let fits = !filled.is_empty() && filled.len() <= NAME_BYTES_MAX;
+        let is_whole = fits && !filled.contains("{$");
         is_whole.then_some(filled)
     }
 }
@@ -82,5 +85,11 @@ mod tests {
         variables.take(&list);
         assert!(variables.fill(&"{$a}".repeat(4)).is_some());
         assert_eq!(variables.fill(&"{$a}".repeat(5)), None);
+        variables.take("NAME=\"e\",VALUE=\"\"");
+        assert_eq!(
+            variables.fill(&format!("a{}", "{$e}".repeat(1 << 20))),
+            None
+        );
+        assert_eq!(variables.fill(&"a".repeat(NAME_BYTES_MAX + 1)), None);
     }
 }

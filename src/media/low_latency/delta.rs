@@ -8,7 +8,13 @@ use crate::media::hls::syntax::{ByteRange, RangeEnd, attribute, count, seconds, 
 /// The delta update (`_HLS_skip=YES`) of a whole playlist. `None` where it offers none
 /// (`CAN-SKIP-UNTIL`), has ended, is a delta update itself, or nothing in it is old enough: the
 /// playlist itself is the answer then.
+///
+/// Nor of a playlist of more lines, or with more keys at a time, than any packager writes.
 pub fn delta(playlist: &str) -> Option<String> {
+    let breaks = playlist.bytes().filter(|&byte| byte == b'\n');
+    if breaks.count() > LINES_MAX {
+        return None;
+    }
     let lines: Vec<Line<'_>> = playlist.split_inclusive('\n').map(Line::of).collect();
     let (skipped, boundary) = skippable(&lines)?;
     let (old, kept) = lines.split_at(boundary);
@@ -19,10 +25,15 @@ pub fn delta(playlist: &str) -> Option<String> {
         "#EXT-X-SKIP:SKIPPED-SEGMENTS=",
         &skipped.to_string(),
     );
-    text.extend(still_applying(old).iter().map(|line| line.text));
+    text.extend(still_applying(old)?.iter().map(|line| line.text));
     put_kept(&mut text, old, kept)?;
     Some(text)
 }
+
+/// A day of segments of two seconds, with four lines each, is half of that.
+const LINES_MAX: usize = 400_000;
+/// Keys of so many formats apply at a time.
+const KEYS_MAX: usize = 32;
 
 /// `EXT-X-SKIP` came with this version of the protocol.
 const VERSION_MIN: u64 = 9;
@@ -166,23 +177,34 @@ fn put_tag(text: &mut String, tag: &str, value: &str) {
     text.extend([tag, value, "\n"]);
 }
 
-/// Lines among the old segments that speak of the kept ones too.
-fn still_applying<'a>(old: &[Line<'a>]) -> Vec<Line<'a>> {
+/// Lines among the old segments that speak of the kept ones too. `None`: too many keys to tell.
+fn still_applying<'a>(old: &[Line<'a>]) -> Option<Vec<Line<'a>>> {
     let mut keys: Vec<Line<'a>> = Vec::new();
     // A key is for every initialisation segment that follows it.
     let (mut map, mut keys_of_map) = (None, Vec::new());
+    let mut changed = false;
     let mut bitrate = None;
     for line in old {
         match line.tag {
-            "#EXT-X-KEY" if attribute(line.value, "METHOD") == Some("NONE") => keys.clear(),
+            "#EXT-X-KEY" if attribute(line.value, "METHOD") == Some("NONE") => {
+                keys.clear();
+                changed = true;
+            }
             // The last of each format applies, and formats apply side by side.
             "#EXT-X-KEY" => {
-                keys.retain(|key| key_format(key) != key_format(line));
+                let format = key_format(line);
+                keys.retain(|key| key_format(key) != format);
                 keys.push(*line);
+                changed = true;
+                if keys.len() > KEYS_MAX {
+                    return None;
+                }
             }
             "#EXT-X-MAP" => {
                 map = Some(*line);
-                keys_of_map.clone_from(&keys);
+                if std::mem::take(&mut changed) {
+                    keys_of_map.clone_from(&keys);
+                }
             }
             "#EXT-X-BITRATE" => bitrate = Some(*line),
             _ => {}
@@ -191,7 +213,7 @@ fn still_applying<'a>(old: &[Line<'a>]) -> Vec<Line<'a>> {
     let changes = changes(&keys_of_map, keys);
     let mut lines = keys_of_map;
     lines.extend(map.into_iter().chain(changes).chain(bitrate));
-    lines
+    Some(lines)
 }
 
 fn key_format<'a>(key: &Line<'a>) -> &'a str {
@@ -214,10 +236,15 @@ fn changes<'a>(before: &[Line<'a>], mut after: Vec<Line<'a>>) -> Vec<Line<'a>> {
 fn put_kept(text: &mut String, old: &[Line<'_>], kept: &[Line<'_>]) -> Option<()> {
     let had_parts = old.iter().any(|line| line.tag == "#EXT-X-PART");
     let (mut first_segment, mut first_part) = (true, had_parts);
-    for (index, line) in kept.iter().enumerate() {
+    let mut resumes_at = None;
+    for line in kept {
         if line.tag == "#EXT-X-BYTERANGE" && first_segment && goes_on(line.value) {
-            let segment = kept[index..].iter().find(|line| line.is_uri())?;
-            let offset = end_of_last(old, segment.value)?;
+            let segment = || kept.iter().find(|line| line.is_uri());
+            let offset = match resumes_at {
+                Some(offset) => offset,
+                None => end_of_last(old, segment()?.value)?,
+            };
+            resumes_at = Some(offset);
             let length = line.value.trim_ascii();
             put_tag(text, "#EXT-X-BYTERANGE:", &format!("{length}@{offset}"));
             continue;

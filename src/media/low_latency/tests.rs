@@ -403,3 +403,28 @@ proptest! {
         let _ = delta(&plain(9, &lines));
     }
 }
+
+/// However many keys, formats and ranges a playlist has, its delta update takes no longer than reading it: or
+/// there is none.
+#[test]
+fn no_playlist_makes_its_delta_update_take_long() {
+    const MANY: usize = 60_000;
+    let head = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n\
+         #EXT-X-SERVER-CONTROL:CAN-SKIP-UNTIL=24.0\n#EXT-X-MEDIA-SEQUENCE:0\n";
+    let segment = "#EXTINF:4,\na.mp4\n";
+    let window = segment.repeat(20);
+    let lines = |line: fn(usize) -> String| -> String { (0..MANY).map(line).collect() };
+    let formats = lines(|number| format!("#EXT-X-KEY:METHOD=A,KEYFORMAT=\"f{number}\"\n"));
+    assert_eq!(delta(&format!("{head}{formats}{window}")), None);
+    let maps = lines(|number| {
+        let format = number % 30;
+        format!("#EXT-X-KEY:METHOD=A,KEYFORMAT=\"f{format}\"\n#EXT-X-MAP:URI=\"{number}\"\n")
+    });
+    assert!(delta(&format!("{head}{maps}{window}")).is_some());
+    let ranged = "#EXTINF:4,\n#EXT-X-BYTERANGE:9@0\na.mp4\n".repeat(MANY);
+    let ranges = "#EXT-X-BYTERANGE:9\n".repeat(MANY);
+    let tail = format!("#EXTINF:4,\n{ranges}a.mp4\n") + &segment.repeat(5);
+    assert!(delta(&format!("{head}{ranged}{tail}")).is_some());
+    let blank = "\n".repeat(1 << 24);
+    assert_eq!(delta(&format!("{head}{blank}{window}")), None);
+}

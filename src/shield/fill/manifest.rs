@@ -369,7 +369,7 @@ impl Job {
         let mut news = watch.takes(&shield.rules, manifest, what, when);
         shield.streams.file(&news, watch);
         shield.slide(&mut news, watch);
-        for place in &news.left {
+        for place in news.left.iter().chain(&news.unlisted(watch)) {
             shield.cache.end_epoch(place);
         }
         if progress == Progress::Restarted {

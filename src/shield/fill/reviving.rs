@@ -77,7 +77,7 @@ impl Job {
             answered.standing = Standing::Plain;
         }
         let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
-            Storage::Store(lifetime) => (lifetime, true),
+            Storage::Store(lifetime) => (self.while_unlisted(lifetime), true),
             _ => (Lifetime::none(now.mono), false),
         };
         let head = Head {

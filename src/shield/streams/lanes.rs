@@ -77,6 +77,28 @@ impl Lanes {
         self.templates.iter().map(|template| template.name(1))
     }
 
+    /// Segments have no names to reckon with.
+    pub(super) fn are_silent(&self) -> bool {
+        self.templates.is_empty()
+    }
+
+    /// Is something of the MPD at `mpd` a segment that is there by now, by a timeline or by the clock?
+    pub(super) fn have(&self, rules: &Rules, mpd: &Entry, entry: &Entry, now: SystemTime) -> bool {
+        self.templates.iter().any(|template| {
+            let value = template.number_of(entry.target.path());
+            let newest = value.zip(template.newest(now));
+            newest.is_some_and(|(value, newest)| {
+                let named = || mpd.namesake(rules, &template.name(value));
+                value <= newest && named().is_some_and(|named| named.spot() == entry.spot())
+            })
+        })
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.templates.iter().map(Template::weight_bytes).sum()
+    }
+
     /// When something is to be had that the MPD at `mpd` names and does not list. What a timeline
     /// lists is there, whatever the clock says: many a packager's is a little off.
     pub(super) fn available_at(

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::aftermath::{spot, unlisted};
 use super::lanes::{Coming, Lanes};
-use super::watch::Course;
+use super::watch::{Course, Watch};
 use super::window::Slide;
 use crate::media::{Listed, Listing, Manifest};
 use crate::policy::access::Entry;
@@ -17,7 +18,7 @@ const NEW_SEGMENTS: u32 = 3;
 /// So many names are remembered of a manifest that leaves out what was listed before.
 const REMEMBERED_MAX: usize = 1024;
 
-/// What a manifest lists lies in so many directories, as far as is remembered.
+/// What a manifest lists lies in so many directories, as far as is remembered: those found last.
 const PLACES_MAX: usize = 256;
 
 /// Something that may be asked for before it is there (`EXT-X-PRELOAD-HINT`).
@@ -43,12 +44,29 @@ pub(in crate::shield) struct News {
     pub(in crate::shield) announced: Vec<Announced>,
     /// What the one before announced and this one does not.
     pub(in crate::shield) withdrawn: Vec<Key>,
-    /// Where what it lists lies, as far as that was not known.
+    /// Where what it lists lies, as far as that was not known, and what is forgotten of that.
     pub(in crate::shield) places: Vec<Key>,
+    pub(super) forgotten: Vec<Key>,
+    /// Where the generation before lay, if this is the first version of a new one.
+    pub(super) anew: Vec<Key>,
+    /// It is remembered what it lists: what lies in its places and is not listed may be the old programme's.
+    pub(super) recorded: bool,
     /// Places whose epoch has ended: it is the first version of a new generation.
     pub(in crate::shield) left: Vec<Key>,
     /// Segments that came and went.
     pub(in crate::shield) slide: Slide,
+}
+
+impl News {
+    /// Where what is not listed belongs, if the new version says what is.
+    pub(in crate::shield) fn unlisted(&self, watch: &Watch) -> Vec<Key> {
+        let places = if self.recorded {
+            watch.places()
+        } else {
+            Vec::new()
+        };
+        places.iter().map(unlisted).collect()
+    }
 }
 
 impl Course {
@@ -62,11 +80,15 @@ impl Course {
     ) -> News {
         let Manifest { facts, listing } = manifest;
         let slide = self.window.slide((entry, rules), manifest, self.segment);
-        let known = self.places.len();
         self.lanes = Arc::new(Lanes::of(listing));
         let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
         let low_latency = facts.part_target.is_some();
-        let mut new = self.list(entry, rules, listing, low_latency, is_delta);
+        let known = self.places.clone();
+        let mut new = self.list(entry, rules, listing, (low_latency, is_delta));
+        let is_new = |place: &&Key| !known.contains(place);
+        let places = self.places.iter().filter(is_new).cloned().collect();
+        let forgotten = known.iter().filter(|place| !self.places.contains(place));
+        let forgotten = forgotten.cloned().collect();
         let (announced, past) = self.announce(entry, rules, listing);
         // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
         let come = past.iter().filter(|(_, whole)| *whole);
@@ -100,7 +122,10 @@ impl Course {
             found: sent,
             announced,
             withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
-            places: self.places[known..].to_vec(),
+            places,
+            forgotten,
+            anew: Vec::new(),
+            recorded: false,
             left,
             slide,
         }
@@ -113,15 +138,15 @@ impl Course {
         entry: &Entry,
         rules: &Rules,
         listing: &Listing,
-        low_latency: bool,
-        is_delta: bool,
+        (low_latency, is_delta): (bool, bool),
     ) -> Vec<(u64, Entry)> {
         let segments: &[Listed] = if low_latency { &[] } else { &listing.segments };
         let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
         let before = std::mem::take(&mut self.listed);
+        let mut now: HashSet<u64, ahash::RandomState> = HashSet::default();
         if is_delta && before.len() < REMEMBERED_MAX {
             // What it leaves out is listed all the same.
-            self.listed.clone_from(&before);
+            now.extend(&before);
         }
         let mut new = Vec::new();
         for Listed {
@@ -133,30 +158,71 @@ impl Course {
         {
             let whole = range.is_none();
             let fingerprint = self.hasher.hash_one((uri, whole));
-            if !self.listed.insert(fingerprint) || before.contains(&fingerprint) {
+            if !now.insert(fingerprint) || before.binary_search(&fingerprint).is_ok() {
                 continue;
             }
             self.lies(entry.namesake(rules, uri));
             let sibling = entry.sibling(rules, uri).filter(|_| whole);
             new.extend(sibling.map(|sibling| (*sequence, sibling)));
         }
-        // Segments that are not fetched ahead have their place all the same.
+        let mut listed: Box<[u64]> = now.into_iter().collect();
+        listed.sort_unstable();
+        self.listed = listed;
+        // Segments that are not fetched ahead have their place all the same; and after a restart, a name.
         let last = listing.segments.last().filter(|_| low_latency);
-        self.lies(last.and_then(|last| entry.namesake(rules, &last.uri)));
+        let unfetched = match &self.aftermath {
+            Some(_) if low_latency => &listing.segments[..],
+            _ => last.map_or(&[][..], std::slice::from_ref),
+        };
+        let announced = listing.coming.iter().filter(|_| self.aftermath.is_some());
+        let besides: Vec<&Listed> = unfetched.iter().chain(announced).collect();
+        for one in besides {
+            self.lies(entry.namesake(rules, &one.uri));
+        }
         let lanes = Arc::clone(&self.lanes);
         for example in lanes.examples() {
-            self.lies(entry.namesake(rules, &example));
+            let example = entry.namesake(rules, &example);
+            self.lies_in(example.map(|example| example.place()));
+        }
+        if self.places.len() > PLACES_MAX {
+            self.forget_places(entry, rules, listing);
         }
         new
     }
 
     /// It belongs to what the manifest lists.
     fn lies(&mut self, listed: Option<Entry>) {
-        let place = listed.map(|listed| listed.place());
-        let place = place.filter(|place| !self.places.contains(place));
-        if self.places.len() < PLACES_MAX {
-            self.places.extend(place);
+        let Some(listed) = listed else { return };
+        if let Some(aftermath) = &mut self.aftermath {
+            aftermath.lists(spot(&self.hasher, &listed));
         }
+        self.lies_in(Some(listed.place()));
+    }
+
+    fn lies_in(&mut self, place: Option<Key>) {
+        let place = place.filter(|place| !self.places.contains(place));
+        self.places.extend(place);
+    }
+
+    /// Names may have a new directory with each version. Those are forgotten that were found longest ago,
+    /// but for where this version lists something.
+    fn forget_places(&mut self, entry: &Entry, rules: &Rules, listing: &Listing) {
+        let Listing {
+            inits,
+            segments,
+            parts,
+            ..
+        } = listing;
+        let listed = inits.iter().chain(segments).chain(parts);
+        let listed = listed.filter_map(|one| entry.namesake(rules, &one.uri));
+        let in_use: HashSet<Key> = listed.map(|one| one.place()).take(PLACES_MAX).collect();
+        let mut spare = self.places.len() - PLACES_MAX / 2;
+        self.places.retain(|place| {
+            let goes = spare > 0 && !in_use.contains(place);
+            spare -= usize::from(goes);
+            !goes
+        });
+        self.places.truncate(PLACES_MAX);
     }
 
     /// What is announced now, and what is no more.
@@ -183,5 +249,48 @@ impl Course {
         let still = |key: &Key| self.announced.iter().any(|(one, _)| one.key == *key);
         past.retain(|(entry, _)| !still(&entry.key));
         (announced, past)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Kind, read_manifest};
+    use crate::policy::Route;
+    use crate::policy::progress::Progress;
+    use crate::shield::streams::{Streams, Variant};
+
+    /// A directory for each version, as for names that are signed anew, and one for all of them.
+    #[test]
+    fn of_more_directories_than_are_remembered_those_found_last_are_known() {
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        };
+        let entry = Entry::asked(&rules, "a", "/live/a.m3u8");
+        let (streams, now) = (Streams::default(), Instant::now());
+        let manifest = |version: usize| {
+            let text = format!(
+                "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{version}\n\
+                 #EXT-X-MAP:URI=\"init/i.mp4\"\n#EXTINF:4,\n/t{version}/{version}.mp4\n"
+            );
+            read_manifest(Kind::Hls, text.as_bytes()).unwrap()
+        };
+        let watch = streams.watch(&entry, &manifest(0).facts, now).unwrap();
+        let last = 2 * PLACES_MAX;
+        for version in 0..=last {
+            let what = (Variant::default(), Progress::Onward);
+            let news = watch.takes(&rules, &manifest(version), what, (now, false));
+            streams.file(&news, &watch);
+            assert!(watch.places().len() <= PLACES_MAX);
+        }
+        let listing = |name: &str| {
+            let listed = entry.sibling(&rules, name).unwrap();
+            streams.listing(&listed).len()
+        };
+        assert_eq!(listing(&format!("/t{last}/x.mp4")), 1);
+        assert_eq!(listing(&format!("/t{}/x.mp4", last - 100)), 1);
+        assert_eq!(listing("init/x.mp4"), 1, "it is listed all the time");
+        assert_eq!(listing("/t1/x.mp4"), 0);
     }
 }

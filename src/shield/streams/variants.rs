@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::media::Facts;
+use crate::media::{Facts, NAMES_MAX};
 use crate::policy::Key;
 use crate::policy::progress::{Progress, Track};
 
@@ -128,5 +128,18 @@ impl Variants {
     /// The number of its last segment, where segments are numbered.
     pub(super) fn reach(&self) -> Option<u64> {
         self.known.last()?.track.reach()
+    }
+
+    /// One of them has begun anew, and has not come as far yet as before.
+    pub(super) fn are_short_of_former(&self) -> bool {
+        let mut tracks = self.known.iter().map(|known| &known.track);
+        tracks.any(Track::is_short_of_former)
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        /// Two marks with the fingerprints of their names.
+        const NAMES_BYTES: usize = 2 * NAMES_MAX * size_of::<u64>();
+        self.known.capacity() * size_of::<Known>() + self.known.len() * NAMES_BYTES
     }
 }

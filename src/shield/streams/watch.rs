@@ -1,6 +1,5 @@
 //! What is known of one live manifest, from version to version?
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,9 +8,11 @@ use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::aftermath::Aftermath;
 use super::avoided::Avoided;
 use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
+use super::lean::{own_values, owned};
 use super::news::News;
 use super::stream::Stream;
 use super::variants::{Variant, Variants};
@@ -51,7 +52,7 @@ pub(in crate::shield) struct Watch {
 
 pub(super) struct Course {
     /// How far each variant has come.
-    variants: Variants,
+    pub(super) variants: Variants,
     cadence: Cadence,
     /// How often it changes: with each part, in low latency.
     period: Duration,
@@ -70,9 +71,12 @@ pub(super) struct Course {
     blocking: Blocking,
     /// What is announced; and whether that is all of something.
     pub(super) announced: Vec<(Entry, bool)>,
-    /// Fingerprints of what the last version listed, and where that lies.
-    pub(super) listed: HashSet<u64, ahash::RandomState>,
+    /// Fingerprints of what the last version listed, in order, and where that lies, the place that was
+    /// found last at the end.
+    pub(super) listed: Box<[u64]>,
     pub(super) places: Vec<Key>,
+    /// Since the packager began anew, here or in a place that is listed here too.
+    pub(super) aftermath: Option<Box<Aftermath>>,
     /// The number of the last whole segment that was listed.
     pub(super) reached: Option<u64>,
     pub(super) lanes: Arc<Lanes>,
@@ -83,7 +87,7 @@ pub(super) struct Course {
     live: Option<Instant>,
     /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
     /// in that viewer's name, and is not made without him.
-    asked_with: Option<Arc<HeaderMap>>,
+    pub(super) asked_with: Option<Arc<HeaderMap>>,
 }
 
 /// How long it takes to change, at the most, if all is well.
@@ -98,7 +102,7 @@ impl Watch {
         let period = facts.changes_every().unwrap_or_default();
         let segment = segment(facts).unwrap_or(period);
         Watch {
-            entry,
+            entry: owned(entry),
             attention: Arc::new(Attention::new(sent)),
             stream,
             foreseen: AtomicBool::new(false),
@@ -115,8 +119,9 @@ impl Watch {
                 taken: None,
                 blocking: Blocking::default(),
                 announced: Vec::new(),
-                listed: HashSet::default(),
+                listed: Box::default(),
                 places: Vec::new(),
+                aftermath: None,
                 reached: None,
                 lanes: Arc::default(),
                 hasher: ahash::RandomState::new(),
@@ -139,8 +144,8 @@ impl Watch {
     /// them that are `for_others`; where its answer is everybody's (`alike`), and not one for each choice
     /// of headers.
     pub(in crate::shield) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
-        let others = headers::for_others(sent, &self.entry.route);
-        self.course.lock().asked_with = others.filter(|_| alike).map(Arc::new);
+        let others = headers::for_others(sent, &self.entry.route).filter(|_| alike);
+        self.course.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
     }
 
     /// With what it, and what it lists, is asked for behind viewers; `None`: it is not.
@@ -261,12 +266,15 @@ impl Watch {
         let first = course.listed.is_empty() && course.taken.is_none();
         let course = &mut *course;
         course.hears(sent);
+        let mut anew = Vec::new();
         let left = match progress {
             Progress::Restarted => {
-                course.listed.clear();
+                course.listed = Box::default();
                 course.window.clear();
                 course.reached = None;
+                course.aftermath = Some(Box::new(Aftermath::new(true, sent)));
                 let places = std::mem::take(&mut course.places);
+                anew.clone_from(&places);
                 let memory = course.segment * RESTARTED_SEGMENTS;
                 let who = variant.name(self.entry.identity());
                 self.stream.restarted(&who, places, (sent, memory))
@@ -294,6 +302,27 @@ impl Watch {
             // It is not late: it was not there before.
             course.cadence.unchanged(sent);
         }
+        self.keep_pace(course, progress, (first, sent));
+        if progress != Progress::Same {
+            let taken = Instant::now();
+            course.taken = Some(taken);
+            course.variants.note_taken(variant, taken);
+            self.stream.grew(1);
+        }
+        let mut news = course.news(&self.entry, rules, manifest, (first, left, sent));
+        news.anew = anew;
+        if let Some(aftermath) = &course.aftermath {
+            let passed = aftermath.is_own() && !course.variants.are_short_of_former();
+            if passed || aftermath.is_over(sent) {
+                course.aftermath = None;
+            }
+            news.recorded = progress != Progress::Same;
+        }
+        news
+    }
+
+    /// What a look found says when the next version comes.
+    fn keep_pace(&self, course: &mut Course, progress: Progress, (first, sent): (bool, Instant)) {
         match progress {
             Progress::Onward | Progress::Restarted if !first => {
                 let change = course.cadence.changed(sent, course.period);
@@ -307,13 +336,6 @@ impl Watch {
             Progress::Onward | Progress::Restarted => course.found = sent,
             Progress::Same | Progress::Behind => course.cadence.unchanged(sent),
         }
-        if progress != Progress::Same {
-            let taken = Instant::now();
-            course.taken = Some(taken);
-            course.variants.note_taken(variant, taken);
-            self.stream.grew(1);
-        }
-        course.news(&self.entry, rules, manifest, (first, left, sent))
     }
 
     /// Its representations, where it is an MPD.

@@ -1,0 +1,129 @@
+//! After a restart: what may be kept of a place where the old programme left its files? Players with the old
+//! playlist go on asking for them, and the new programme will use the same names.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Watch;
+use crate::policy::access::Entry;
+use crate::policy::{Key, Moment, Rules};
+
+/// A restart is remembered for so long: as long as what was stored may be held.
+const REMEMBERED_FOR: Duration = Duration::from_hours(24);
+/// So many of the names that were listed last are remembered at least, and twice as many at most.
+const LISTED_MIN: usize = 2048;
+
+/// What a manifest has listed since a place that it lists from began anew. In two sets: when the
+/// later one is full it takes the place of the earlier one.
+pub(super) struct Aftermath {
+    began: Instant,
+    /// It began anew itself, and not a neighbour of it.
+    own: bool,
+    later: HashSet<u64, ahash::RandomState>,
+    earlier: HashSet<u64, ahash::RandomState>,
+}
+
+impl Aftermath {
+    pub(super) fn new(own: bool, now: Instant) -> Aftermath {
+        Aftermath {
+            began: now,
+            own,
+            later: HashSet::default(),
+            earlier: HashSet::default(),
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= REMEMBERED_FOR
+    }
+
+    /// The new programme lists it.
+    pub(super) fn lists(&mut self, spot: u64) {
+        self.later.insert(spot);
+        if self.later.len() >= LISTED_MIN {
+            self.earlier = std::mem::take(&mut self.later);
+        }
+    }
+
+    pub(super) fn has_listed(&self, spot: u64) -> bool {
+        self.later.contains(&spot) || self.earlier.contains(&spot)
+    }
+
+    /// Nothing that it lists has a name that is known here: then nobody can be told what is listed.
+    pub(super) fn is_silent(&self) -> bool {
+        self.later.is_empty() && self.earlier.is_empty()
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        (self.later.capacity() + self.earlier.capacity()) * (size_of::<u64>() + 1)
+    }
+}
+
+impl Watch {
+    /// It has begun anew and not come as far yet as before: names that it does not list may be the old programme's.
+    pub(super) fn is_short_of_former(&self, now: Instant) -> bool {
+        let course = self.course.lock();
+        let aftermath = course.aftermath.as_ref();
+        aftermath.is_some_and(|aftermath| {
+            let tells = !aftermath.is_silent() || !course.lanes.are_silent();
+            aftermath.is_own() && !aftermath.is_over(now) && tells
+        })
+    }
+
+    /// A neighbour in one of its places has begun anew: from now on it is remembered what this one lists.
+    pub(super) fn has_restarted_neighbour(&self, now: Instant) {
+        let mut course = self.course.lock();
+        let begin = || Box::new(Aftermath::new(false, now));
+        course.aftermath.get_or_insert_with(begin);
+    }
+
+    /// It has listed this since it, or a neighbour, began anew.
+    pub(super) fn has_listed_anew(&self, rules: &Rules, entry: &Entry, now: Moment) -> bool {
+        let (listed, lanes) = {
+            let course = self.course.lock();
+            let Some(aftermath) = &course.aftermath else {
+                return false;
+            };
+            let listed = aftermath.has_listed(spot(&course.hasher, entry));
+            (listed, Arc::clone(&course.lanes))
+        };
+        listed || lanes.have(rules, &self.entry, entry, now.wall)
+    }
+}
+
+/// Where what is not listed belongs, until the next version says what is.
+pub(in crate::shield) fn unlisted(place: &Key) -> Key {
+    Key::of(&[b"unlisted", place.bytes()])
+}
+
+/// For how long that is good which no manifest lists.
+pub(in crate::shield) const UNLISTED_FOR: Duration = Duration::from_secs(1);
+
+/// A name in short.
+pub(super) fn spot(hasher: &ahash::RandomState, entry: &Entry) -> u64 {
+    hasher.hash_one(entry.spot())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_listed_last_are_remembered() {
+        let mut aftermath = Aftermath::new(true, Instant::now());
+        assert!(aftermath.is_silent());
+        for spot in 0..3 * LISTED_MIN as u64 {
+            aftermath.lists(spot);
+            assert!(aftermath.has_listed(spot));
+        }
+        let last = 3 * LISTED_MIN as u64 - 1;
+        assert!(aftermath.has_listed(last - LISTED_MIN as u64 + 1));
+        assert!(!aftermath.has_listed(0) && !aftermath.is_silent());
+    }
+}

@@ -1,0 +1,205 @@
+//! What is listed of streams, by their keys, and what makes room when there is too much of it?
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::stream::Stream;
+use super::{News, Watch};
+use crate::policy::Key;
+use crate::policy::access::Entry;
+
+/// Manifests that are watched at once, at most; others are held and refreshed as any object is.
+pub(super) const WATCHES_MAX: usize = 20_000;
+/// A manifest that nobody has asked for so long is forgotten: as long as its segments may be held, a
+/// packager may begin anew and use their names again.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+/// What a multivariant playlist lists belongs to it for so long after it was seen.
+const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
+/// So many announced things are known at once, at most. Others are asked for as if they were there.
+const ANNOUNCED_MAX: usize = 4 * WATCHES_MAX;
+/// What has been announced and has not come after so long is not expected any more.
+const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
+/// Where there is no room for another watch, so many are dropped at once.
+const DROPPED_AT_ONCE: usize = WATCHES_MAX / 10;
+/// So many manifests that differ in their queries alone are a crowd: somebody may have invented them.
+const CROWD: usize = 256;
+/// Who is asked for so long after the first time has been come back to.
+const COME_BACK: Duration = Duration::from_millis(500);
+/// So many manifests are known at once, at most, to belong to what lists them.
+pub(super) const PARENTS_MAX: usize = 4 * WATCHES_MAX;
+/// So many segments count as new at once, at most.
+pub(super) const NEW_MAX: usize = 16 * WATCHES_MAX;
+/// Of the manifests that list what lies in one directory, so many are remembered.
+const LISTING_MAX: usize = 16;
+/// Lists shorter than this are not worth sweeping.
+const SWEEP_MIN: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Lists {
+    pub(super) watches: HashMap<Key, Arc<Watch>, ahash::RandomState>,
+    /// Which stream a manifest that another one lists belongs to.
+    pub(super) parents: HashMap<Key, (Arc<Stream>, Instant), ahash::RandomState>,
+    /// Segments that were listed a moment ago, by a hash of their keys, and until when they count as new.
+    pub(super) new: HashMap<u64, Instant, ahash::RandomState>,
+    /// Which manifests list what lies in a directory, the last one at the end.
+    pub(super) places: HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>,
+    /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
+    pub(super) announced: HashMap<Key, Instant, ahash::RandomState>,
+    sweep_at: usize,
+}
+
+impl Lists {
+    /// Those of one URL, where viewers' fields are part of the key.
+    pub(super) fn of_url(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Watch>> {
+        let url = entry.url();
+        let watches = url.is_some().then(|| self.watches.values());
+        let watches = watches.into_iter().flatten();
+        watches.filter(move |watch| watch.entry.url() == url)
+    }
+
+    /// The stream that a manifest belongs to, as far as another one has said; else one of its own.
+    pub(super) fn stream_of(&self, entry: &Entry) -> Arc<Stream> {
+        let parent = self.parents.get(entry.identity());
+        let known = parent.map(|(stream, _)| Arc::clone(stream));
+        known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())))
+    }
+
+    /// The stream's objects lie there.
+    pub(super) fn lies_in(&mut self, place: &Key, watch: &Arc<Watch>) {
+        let listing = self.places.entry(place.clone()).or_default();
+        let own = Arc::as_ptr(watch);
+        listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
+        if listing.len() >= LISTING_MAX {
+            listing.remove(0);
+        }
+        listing.push(Arc::downgrade(watch));
+    }
+
+    /// They lie there no more, as far as is remembered.
+    pub(super) fn lies_no_more(&mut self, place: &Key, watch: &Arc<Watch>) {
+        if let Some(listing) = self.places.get_mut(place) {
+            let own = Arc::as_ptr(watch);
+            listing.retain(|other| other.as_ptr() != own);
+            if listing.is_empty() {
+                self.places.remove(place);
+            }
+        }
+    }
+
+    /// Drops some watches: first of crowds that differ in their queries alone, then those that nobody
+    /// came back to, then those that were asked for longest ago.
+    pub(super) fn make_room(&mut self, now: Instant) {
+        let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
+        for watch in self.watches.values() {
+            *crowds.entry(watch.entry.target.path()).or_default() += 1;
+        }
+        let rank = |watch: &Watch| {
+            let since = watch.attention.since();
+            let unasked = watch.attention.unasked_for(now);
+            let asked = unasked.and_then(|unasked| now.checked_sub(unasked));
+            let asked = asked.unwrap_or(since);
+            let crowd = crowds.get(watch.entry.target.path());
+            let is_alone = crowd.is_none_or(|crowd| *crowd < CROWD);
+            (is_alone, asked > since + COME_BACK, asked)
+        };
+        let ranked = self.watches.iter();
+        let mut ranked: Vec<_> = ranked
+            .map(|(key, watch)| (rank(watch), key.clone()))
+            .collect();
+        let dropped = DROPPED_AT_ONCE.min(ranked.len());
+        ranked.select_nth_unstable(dropped.saturating_sub(1));
+        for (_, key) in ranked.drain(..dropped) {
+            self.watches.remove(&key);
+        }
+    }
+
+    /// A version announces other things than the one before it.
+    pub(super) fn announce(&mut self, news: &News) {
+        for key in &news.withdrawn {
+            self.announced.remove(key);
+        }
+        let until = news.found + ANNOUNCED_FOR_MAX;
+        if self.announced.len() < ANNOUNCED_MAX {
+            let keys = news.announced.iter().map(|one| one.entry.key.clone());
+            self.announced.extend(keys.map(|key| (key, until)));
+        }
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if self.len() < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        let unasked = |watch: &Watch| {
+            let since = now.saturating_duration_since(watch.attention.since());
+            watch.attention.unasked_for(now).unwrap_or(since)
+        };
+        self.watches
+            .retain(|_, watch| unasked(watch) < FORGOTTEN_AFTER);
+        self.parents
+            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
+        let is_known = |watch: &Weak<Watch>| watch.strong_count() > 0;
+        self.places
+            .retain(|_, listing| listing.iter().any(is_known));
+        self.new.retain(|_, until| now < *until);
+        self.announced.retain(|_, until| now < *until);
+        self.sweep_at = 2 * self.len();
+    }
+
+    fn len(&self) -> usize {
+        let timed = self.new.len() + self.announced.len();
+        self.watches.len() + self.parents.len() + self.places.len() + timed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Facts, Kind, read_manifest};
+    use crate::policy::{Route, Rules};
+    use crate::shield::streams::Streams;
+
+    fn entry(uri: String) -> Entry {
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        };
+        Entry::asked(&rules, "a", Box::leak(uri.into_boxed_str()))
+    }
+
+    fn facts() -> Facts {
+        let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
+        read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
+    }
+
+    #[test]
+    fn invented_queries_push_out_nothing_that_is_watched_and_nobody_goes_without() {
+        let (streams, facts, start) = (Streams::default(), facts(), Instant::now());
+        let at = |millis: usize| start + Duration::from_millis(millis as u64);
+        let watch = |uri: String, at| streams.watch(&entry(uri), &facts, at);
+        let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
+        let watches = watched.map(|uri| watch(uri.to_owned(), start).unwrap());
+        let invented = WATCHES_MAX * 3 / 2;
+        for number in 0..invented {
+            if number % 1000 == 0 {
+                let asked = at(1000 + number);
+                for watch in &watches {
+                    watch.attention.asks(asked);
+                }
+            }
+            let uri = format!("/live/a.m3u8?{number}");
+            assert!(watch(uri, at(1000 + number)).is_some());
+        }
+        let new = watch("/live/new.m3u8".to_owned(), at(1000 + invented));
+        assert!(new.is_some());
+        for (uri, watch) in watched.into_iter().zip(&watches) {
+            let known = streams.watched(&entry(uri.to_owned()));
+            assert!(
+                known.is_some_and(|known| Arc::ptr_eq(&known, watch)),
+                "{uri}"
+            );
+        }
+        assert!(streams.lists.lock().watches.len() <= WATCHES_MAX);
+        assert!(watches[0].weight_bytes() < 4 << 10);
+    }
+}

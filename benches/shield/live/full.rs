@@ -18,6 +18,8 @@ use crate::table::Table;
 
 /// In which forms.
 const FORMS: [Form; 3] = [Form::Cmaf, Form::Timeline, Form::LowLatency];
+/// A run is at least so long: a third of it has to hold what players of a live edge ask for.
+const SEGMENTS_MIN: u32 = 24;
 /// How often the program is asked whether its memory is full.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -106,8 +108,10 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
         Form::LowLatency => LOW_LATENCY_SEGMENT,
         _ => programme.segment,
     };
+    let lasts = programme.lasts.max(segment * SEGMENTS_MIN);
     let programme = Programme {
         segment,
+        lasts,
         ..programme
     };
     let folder = tempfile::tempdir_in(stage.folder.path())?;

@@ -208,6 +208,7 @@ impl Origin {
                 balance: settings.balance,
                 wheel: Mutex::new(Wheel::default()),
                 budget: Mutex::new(Budget::new(settings.retry.budget, Instant::now())),
+                fail_over_helps: AtomicBool::new(true),
                 review: Review::new(settings.guards.ejection.judged_every, Instant::now()),
                 retry: settings.retry,
                 additions: Additions { hosts },

@@ -6,6 +6,7 @@
 //! waited for a timeout does not wait for another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -54,6 +55,8 @@ pub(super) struct Desk {
     pub(super) wheel: Mutex<Wheel>,
     pub(super) retry: Retry,
     pub(super) budget: Mutex<Budget>,
+    /// The last request that failed over to another endpoint was answered well there.
+    pub(super) fail_over_helps: AtomicBool,
     pub(super) review: Review,
     pub(super) additions: Additions,
     pub(super) signer: Arc<Signer>,
@@ -188,6 +191,10 @@ impl Desk {
                     (trouble.tried(), None)
                 }
             };
+            if retries > 0 {
+                let helped = matches!(tried, Tried::Good);
+                self.fail_over_helps.store(helped, Ordering::Relaxed);
+            }
             let again = request.repeatable() && retries < self.retry.attempts_max;
             let chances = Chances {
                 left,
@@ -200,7 +207,12 @@ impl Desk {
                 Step::Retry(reach) => tour.reach = reach,
             }
             let pause = self.pause(&tour, retries, wait);
-            let Some(pause) = pause.filter(|_| self.may_retry()) else {
+            // Somebody waits, and another endpoint is well: one that fails must not cost viewers errors
+            // once the budget is spent. A group that fails as a whole is asked again by the budget alone.
+            let fails_over =
+                !covered && tour.turns < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
+            let granted = |_: &_| self.may_retry(fails_over);
+            let Some(pause) = pause.filter(granted) else {
                 break;
             };
             site.ledger.retried();
@@ -224,9 +236,10 @@ impl Desk {
     }
 
     /// Takes leave for a retry, and a turn: in the origin's eyes it is one more request.
-    fn may_retry(&self) -> bool {
+    fn may_retry(&self, fails_over: bool) -> bool {
         let mut budget = self.budget.lock();
-        budget.affords(now()) && self.gate.try_turn() && budget.try_spend(now())
+        let affords = fails_over || budget.affords(now());
+        affords && self.gate.try_turn() && (budget.try_spend(now()) || fails_over)
     }
 
     fn has_room(&self, tour: &Tour, places: &[usize]) -> bool {

@@ -73,15 +73,15 @@ async fn unless_none_does() {
     assert_eq!((first.hits(PIECE), second.hits(PIECE)), (2, 2));
 }
 
-/// Retries are a share of the requests: an origin in trouble is not asked twice as often.
-#[tokio::test]
-async fn as_far_as_the_budget_goes() {
+/// How many of 40 requests were answered well, and how often both endpoints were asked, where the first
+/// endpoint fails and the budget allows for one retry in ten.
+async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
     const REQUESTS: usize = 40;
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
     for piece in 0..REQUESTS {
         let path = format!("/{piece}.ts");
         first = first.on(&path, status(503));
-        second = second.on(&path, segment("whole"));
+        second = second.on(&path, second_answers.clone());
     }
     let shield = in_front_of_two(&first, &second)
         .origin(|group| {
@@ -93,11 +93,27 @@ async fn as_far_as_the_budget_goes() {
         })
         .start()
         .await;
-    let mut answered = 0;
+    let (mut answered, mut asked) = (0, 0);
     for piece in 0..REQUESTS {
-        answered += usize::from(shield.get(&format!("/{piece}.ts")).await.status == 200);
+        let path = format!("/{piece}.ts");
+        answered += usize::from(shield.get(&path).await.status == 200);
+        asked += first.hits(&path) + second.hits(&path);
     }
-    assert!((1..=REQUESTS / 10).contains(&answered), "{answered}");
+    (answered, asked)
+}
+
+/// While another endpoint answers well, no viewer gets an error because the budget is spent.
+#[tokio::test]
+async fn beyond_the_budget_while_another_endpoint_is_well() {
+    assert_eq!(beyond_the_budget(segment("whole")).await, (40, 80));
+}
+
+/// Where all fail, retries are a share of the requests: an origin in trouble is not asked twice as often.
+#[tokio::test]
+async fn as_far_as_the_budget_goes_where_all_fail() {
+    let (answered, asked) = beyond_the_budget(status(503)).await;
+    assert_eq!(answered, 0);
+    assert!((41..=45).contains(&asked), "{asked}");
 }
 
 /// Requests are spread as the balance says.

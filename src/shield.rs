@@ -3,6 +3,7 @@
 mod arrival;
 mod ask;
 mod body;
+mod clients;
 mod coding;
 mod cors;
 mod effort;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 pub use arrival::{Answer, Arrival};
 pub use body::Body;
+pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use explain::{Explanation, Followed, Held};
 pub use pass::Passing;
@@ -87,6 +89,7 @@ pub struct Shield {
     telemetry: Arc<Telemetry>,
     streams: streams::Streams,
     press: coding::Press,
+    clients: Arc<clients::Clients>,
 }
 
 /// What a shield is made of.
@@ -118,6 +121,7 @@ impl Shield {
             telemetry: parts.telemetry,
             streams: streams::Streams::default(),
             press: coding::Press::default(),
+            clients: Arc::default(),
         })
     }
 
@@ -139,6 +143,11 @@ impl Shield {
     /// What is compressed here, for metrics.
     pub fn codings(&self) -> CodingStats {
         self.press.read()
+    }
+
+    /// What clients left that they had asked for, for metrics.
+    pub fn clients(&self) -> ClientStats {
+        self.clients.read()
     }
 
     /// The origin groups, for metrics.

@@ -1,7 +1,7 @@
 //! What does the memory count? Its snapshot, written as metrics.
 
 use crate::cache;
-use crate::shield::CodingStats;
+use crate::shield::{ClientStats, CodingStats};
 use crate::telemetry::Exposition;
 
 /// A metric's name, what it says, and what it stands at.
@@ -21,6 +21,33 @@ pub fn memory(stats: &cache::Stats) -> String {
                     memory is too small for what is watched live.";
         let labels = [("reason", reason.as_str())];
         page.counter("seawall_store_evictions_total", help, &labels, count);
+    }
+    page.to_string()
+}
+
+/// What clients asked for and left.
+pub fn clients(stats: &ClientStats) -> String {
+    let mut page = Exposition::default();
+    page.gauge(
+        "seawall_fetches_deserted",
+        "Fetches under way that no viewer waits for any more: 16 of one client and 64 in all at most.",
+        &[],
+        stats.running,
+    );
+    page.counter(
+        "seawall_fetches_given_up_total",
+        "Fetches given up because their viewers had left, and too many of them or of this client's ran on.",
+        &[],
+        stats.given_up,
+    );
+    for (result, count) in [("delayed", stats.delayed), ("refused", stats.refused)] {
+        page.counter(
+            "seawall_requests_restrained_total",
+            "Requests delayed or refused because their client (an address) had left most of what it asked \
+             for. If it grows, a client resets its requests in a loop.",
+            &[("result", result)],
+            count,
+        );
     }
     page.to_string()
 }

@@ -193,6 +193,17 @@ impl Fill {
         }
     }
 
+    /// Resolves when a viewer follows.
+    pub async fn joined(&self) {
+        loop {
+            let moved = self.flight.producer.notified();
+            if self.flight.state().seated() > 0 {
+                return;
+            }
+            moved.await;
+        }
+    }
+
     /// Remembers something about this fill's key, unless it was purged meanwhile.
     pub fn note(&self, note: Note) {
         registry::note(&self.inner, &self.flight, note);

@@ -50,7 +50,7 @@ pub(super) struct Flight {
     /// The leader's request headers as sent upstream.
     pub(super) upstream: HeaderMap,
     state: Mutex<State>,
-    /// Tells the producer that a reader moved or left.
+    /// Tells the producer that a reader came, moved or left.
     pub(super) producer: Notify,
 }
 
@@ -194,12 +194,14 @@ impl Flight {
     /// Takes a seat that reads from `at`.
     pub(super) fn sit(&self, at: u64) -> usize {
         let mut state = self.state();
-        if let Some(seat) = state.free.pop() {
-            state.seats[seat] = Some(at);
-            return seat;
+        let seat = state.free.pop().unwrap_or(state.seats.len());
+        match state.seats.get_mut(seat) {
+            Some(free) => *free = Some(at),
+            None => state.seats.push(Some(at)),
         }
-        state.seats.push(Some(at));
-        state.seats.len() - 1
+        drop(state);
+        self.producer.notify_one();
+        seat
     }
 
     pub(super) fn moved(&self, state: &mut State, seat: usize, at: u64) {

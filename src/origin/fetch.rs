@@ -153,23 +153,8 @@ impl Desk {
         queue_until: Instant,
         until: Instant,
     ) -> Result<Answer, Failure> {
-        let (expected, covered, rank) = (errand.expected, errand.covered, errand.rank);
-        let (avoided, overdue) = (errand.avoided, errand.overdue);
-        let seal = self.signer.seal();
-        // Nobody was asked; it is told where it would have been.
-        let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
-        let (request, body) = Request::of(errand, seal)
-            .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
-        let mut body = body.map(|body| Upload::of(body, hold));
-        self.budget.lock().request(now());
-        let order = self.order(&request, avoided);
-        let mut tour = Tour {
-            expected,
-            hedged: self.retry.hedges(rank, &request),
-            held_back: request.held_back,
-            overdue: overdue.filter(|_| request.repeatable()),
-            ..Tour::new(order, (rank, request.subject()), queue_until, until)
-        };
+        let (expected, covered) = (errand.expected, errand.covered);
+        let (request, mut body, mut tour) = self.prepare(errand, hold, queue_until, until)?;
         // The latest answer: as good as none, but for when there will be no other.
         let (mut retries, mut poor) = (0, None);
         while let Some(entry) = self.next(&mut tour).await {
@@ -222,6 +207,34 @@ impl Desk {
             retries += 1;
         }
         poor.ok_or(tour.failure)
+    }
+
+    /// The request as it is sent, its body, and whom to ask.
+    fn prepare(
+        self: &Arc<Self>,
+        errand: Errand,
+        hold: &Arc<Hold>,
+        queue_until: Instant,
+        until: Instant,
+    ) -> Result<(Request, Option<Upload>, Tour), Failure> {
+        let (expected, rank) = (errand.expected, errand.rank);
+        let (avoided, overdue) = (errand.avoided, errand.overdue);
+        let seal = self.signer.seal();
+        // Nobody was asked; it is told where it would have been.
+        let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        let (request, body) = Request::of(errand, seal)
+            .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        let body = body.map(|body| Upload::of(body, hold));
+        self.budget.lock().request(now());
+        let order = self.order(&request, avoided);
+        let tour = Tour {
+            expected,
+            hedged: self.retry.hedges(rank, &request),
+            held_back: request.held_back,
+            overdue: overdue.filter(|_| request.repeatable()),
+            ..Tour::new(order, (rank, request.subject()), queue_until, until)
+        };
+        Ok((request, body, tour))
     }
 
     /// How long to wait before a retry: not at all where another endpoint has room for it. `None`:

@@ -124,7 +124,7 @@ fn desk(
     let prober = Arc::new(prober);
     let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
     let (explaining, purging_streams) = (shield.clone(), shield.clone());
-    let coding = shield.clone();
+    let counting = shield.clone();
     let (telemetry, open) = (telemetry.clone(), edge.clone());
     let cache = shield.cache().clone();
     let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
@@ -141,7 +141,10 @@ fn desk(
             }),
             Box::new(move |page| counted.stats().render(page)),
             Box::new(move |page| page.push_str(&pages::memory(&cache.stats()))),
-            Box::new(move |page| page.push_str(&pages::codings(&coding.codings()))),
+            Box::new(move |page| {
+                page.push_str(&pages::codings(&counting.codings()));
+                page.push_str(&pages::clients(&counting.clients()));
+            }),
             Box::new(move |page| page.push_str(&origins::metrics(&read(&asked)))),
             Box::new(move |page| page.push_str(&streams::metrics(&watching.streams()))),
         ],

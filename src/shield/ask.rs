@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::clients::Client;
 use super::status::Forward;
 use super::{Answer, Arrival, Body};
 use crate::cache::Object;
@@ -20,6 +21,8 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// One request that has entered.
 pub(super) struct Ask {
     pub(super) entry: Entry,
+    /// Who asks.
+    pub(super) client: Client,
     /// What this shield calls itself.
     pub(super) shield: Arc<str>,
     /// HEAD: everything but the body.
@@ -53,6 +56,7 @@ impl Ask {
         }
         Ask {
             head_only: arrival.method == Method::HEAD,
+            client: Client::of(arrival.peer),
             entry,
             shield: Arc::clone(shield),
             headers: std::mem::take(&mut arrival.headers),

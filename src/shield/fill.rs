@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::clients::Visit;
 use super::pass::Passed;
 use super::streams::{Due, Source, UNLISTED_FOR, unlisted};
 use super::{Shield, rank};
@@ -29,7 +30,7 @@ use crate::policy::{Key, Lifetime, Moment, conditional, headers};
 /// Who waits for a fill besides its followers.
 pub(super) enum Viewer {
     /// The one who caused it, and who gets the answer itself if it may not be shared.
-    Waits(oneshot::Sender<Passed>),
+    Waits(oneshot::Sender<Passed>, Visit),
     /// A refresh behind viewers who have been served, or will be.
     Nobody,
     /// Those who will ask for it soon; it keeps its place among what is fetched ahead.
@@ -235,21 +236,21 @@ impl Job {
 
     fn rank(&self) -> Rank {
         match self.viewer {
-            Viewer::Waits(_) => rank::waited_for(self.entry.kind, || self.is_new()),
+            Viewer::Waits(..) => rank::waited_for(self.entry.kind, || self.is_new()),
             Viewer::Nobody => rank::behind(self.entry.kind),
             Viewer::Coming { .. } => Rank::Ahead,
         }
     }
 
-    /// Resolves when the fill is of no use to anyone. A refresh of what is held always is of use: the
-    /// viewer who caused it has been served the old one and left. What the origin holds back for viewers
-    /// who have left would keep others from waiting.
+    /// Resolves when the fill is of no use to anyone, or too many are of use to nobody yet. A refresh of what is
+    /// held is of use though its viewer has been served the old one and left. What the origin holds back for
+    /// viewers who have left would keep others from waiting.
     async fn given_up(&self, held_back: bool) {
         let refreshes = self.fill.found().object.is_some();
         let of_use = self.shield.settings.finish_abandoned || refreshes;
-        match self.viewer {
-            Viewer::Waits(_) if held_back || !of_use => self.fill.deserted().await,
-            _ => std::future::pending().await,
+        match &self.viewer {
+            Viewer::Waits(_, visit) => visit.given_up(&self.fill, of_use && !held_back).await,
+            Viewer::Nobody | Viewer::Coming { .. } => std::future::pending().await,
         }
     }
 

@@ -142,6 +142,9 @@ impl Shield {
 
     /// Fetches, and looks again where that is what it led to.
     async fn journey(self: &Arc<Self>, mut ask: Ask, mut found: Found) -> Answer {
+        if !self.clients.admit(ask.client).await {
+            return refuse::restrained(ask);
+        }
         for _ in 0..LOOKUPS_MAX {
             ask = match self.fetch(ask, &found).await {
                 Step::Answer(answer) => return answer,
@@ -224,7 +227,8 @@ impl Shield {
             Joined::Crowded => self.stale_or(ask, found, refuse::crowded),
             Joined::Lead(fill, follower) => {
                 let (passing, passed) = oneshot::channel();
-                self.launch(&ask.entry, fill, Viewer::Waits(passing));
+                let visit = self.clients.visit(ask.client);
+                self.launch(&ask.entry, fill, Viewer::Waits(passing, visit));
                 self.follow(ask, found, &upstream, follower, Some(passed))
                     .await
             }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::ask::Ask;
 use super::body::checked;
+use super::clients::Own;
 use super::status::Forward;
 use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
@@ -30,8 +31,10 @@ const OF_A_PASSED_READ: [HeaderName; 6] = [
 pub(super) struct Passed {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: PassedBody,
+    body: PassedBody,
     pub(super) reason: Option<Reason>,
+    /// Left, if it is dropped before its end.
+    pub(super) own: Option<Own>,
 }
 
 /// A manifest has been read already when it turns out to be one viewer's own.
@@ -41,6 +44,12 @@ pub(super) enum PassedBody {
 }
 
 impl Passed {
+    /// Its head, why it is passed on, and its body.
+    pub(super) fn parts(self) -> (StatusCode, HeaderMap, Option<Reason>, Body) {
+        let body = self.body.into_body(self.own);
+        (self.status, self.headers, self.reason, body)
+    }
+
     /// `bodiless`: it answers a HEAD, whose length is the origin's to tell.
     pub(super) fn of(reply: Reply, reason: Option<Reason>, bodiless: bool, name: &str) -> Passed {
         let length = reply.headers.get(header::CONTENT_LENGTH).cloned();
@@ -55,7 +64,14 @@ impl Passed {
             headers,
             body: PassedBody::Flowing(reply.body, reply.framing),
             reason,
+            own: None,
         }
+    }
+
+    /// With what it costs its client to leave before its end.
+    fn left_by(self, own: Own) -> Passed {
+        let own = Some(own);
+        Passed { own, ..self }
     }
 
     pub(super) fn whole(reply: Reply, body: Bytes, reason: Reason, name: &str) -> Passed {
@@ -64,6 +80,7 @@ impl Passed {
             headers: passed_headers(reply.headers, name),
             body: PassedBody::Whole(body),
             reason: Some(reason),
+            own: None,
         }
     }
 }
@@ -77,12 +94,19 @@ fn passed_headers(origin: HeaderMap, name: &str) -> HeaderMap {
 }
 
 impl PassedBody {
-    pub(super) fn into_body(self) -> Body {
+    fn into_body(self, own: Option<Own>) -> Body {
+        let ended = |own: Option<Own>| own.map(|mut own| own.ended());
         match self {
-            PassedBody::Whole(bytes) => Body::whole(bytes),
-            PassedBody::Flowing(_, Framing::Length(0)) => Body::Empty,
+            PassedBody::Whole(bytes) => {
+                ended(own);
+                Body::whole(bytes)
+            }
+            PassedBody::Flowing(_, Framing::Length(0)) => {
+                ended(own);
+                Body::Empty
+            }
             PassedBody::Flowing(inflow, framing) => {
-                Body::Passing(Box::new(Passing::new(inflow, framing)))
+                Body::Passing(Box::new(Passing::new(inflow, framing, own)))
             }
         }
     }
@@ -101,8 +125,9 @@ impl Shield {
         let head_only = ask.head_only;
         let method = if head_only { Method::HEAD } else { Method::GET };
         match self.ask_origin(&mut ask, method, headers, None).await {
-            Ok(reply) => {
-                respond::passing(ask, Passed::of(reply, None, head_only, &self.rules.name))
+            Ok((reply, own)) => {
+                let passed = Passed::of(reply, None, head_only, &self.rules.name);
+                respond::passing(ask, passed.left_by(own))
             }
             Err(failure) => refuse::failed(ask, failure),
         }
@@ -123,7 +148,10 @@ impl Shield {
         }
         let (route, forwarded) = (&ask.entry.route, ask.entry.forwarded.as_deref());
         let headers = headers::passed(&ask.headers, forwarded, route, &self.rules.name);
-        let reply = match self
+        if !self.clients.admit(ask.client).await {
+            return refuse::restrained(ask);
+        }
+        let (reply, own) = match self
             .ask_origin(&mut ask, method.clone(), headers, body)
             .await
         {
@@ -133,7 +161,8 @@ impl Shield {
         if !method.is_safe() && (reply.status.is_success() || reply.status.is_redirection()) {
             self.invalidate(&ask.entry, host, &reply.headers);
         }
-        respond::passing(ask, Passed::of(reply, None, false, &self.rules.name))
+        let passed = Passed::of(reply, None, false, &self.rules.name);
+        respond::passing(ask, passed.left_by(own))
     }
 
     async fn ask_origin(
@@ -142,7 +171,8 @@ impl Shield {
         method: Method,
         headers: HeaderMap,
         body: Option<RequestBody>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<(Reply, Own), Failure> {
+        let mut own = Own::new(self.clients.visit(ask.client));
         let entry = &ask.entry;
         let errand = Errand {
             expected: false,
@@ -162,7 +192,13 @@ impl Shield {
         let reply = origin.fetch(errand).await;
         let waited = reply.as_ref().map(|reply| reply.waited);
         ask.waited_for_origin(waited.unwrap_or_else(|_| asked.elapsed()));
-        reply
+        match reply {
+            Ok(reply) => Ok((reply, own)),
+            Err(failure) => {
+                own.ended();
+                Err(failure)
+            }
+        }
     }
 }
 
@@ -171,10 +207,11 @@ pub struct Passing {
     relay: Relay,
     left: Option<u64>,
     over: bool,
+    own: Option<Own>,
 }
 
 impl Passing {
-    fn new(inflow: Inflow, framing: Framing) -> Passing {
+    fn new(inflow: Inflow, framing: Framing, own: Option<Own>) -> Passing {
         Passing {
             relay: inflow.relay(),
             left: match framing {
@@ -182,6 +219,7 @@ impl Passing {
                 Framing::Delimited | Framing::UntilClose => None,
             },
             over: false,
+            own,
         }
     }
 
@@ -196,6 +234,11 @@ impl Passing {
         let next = ready!(self.relay.poll_next(cx));
         self.over = !matches!(next, Some(Ok(_)));
         let next = next.map(|bytes| bytes.map_err(|_| Cut));
-        Poll::Ready(checked(next, &mut self.left))
+        let next = checked(next, &mut self.left);
+        // The last byte may be all that is ever asked for.
+        if self.over || self.left == Some(0) {
+            self.own.iter_mut().for_each(Own::ended);
+        }
+        Poll::Ready(next)
     }
 }

@@ -73,6 +73,12 @@ pub(super) fn crowded(ask: Ask) -> Answer {
     say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
 }
 
+/// Too much of what this client asked for was left before it came.
+pub(super) fn restrained(ask: Ask) -> Answer {
+    let why = "too many requests from this address were given up";
+    say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
+}
+
 /// A part of what arrives is wanted, and there is no room to hold it so far.
 pub(super) fn passing(ask: Ask) -> Answer {
     let why = "no room to hold this so far";

@@ -263,12 +263,7 @@ fn near_range(ask: &Ask, head: &Head, bytes_max: u64) -> Option<(u64, u64)> {
 
 /// What may not be shared, for this viewer alone.
 pub(super) fn passing(ask: Ask, passed: Passed) -> Answer {
-    let Passed {
-        status,
-        mut headers,
-        body,
-        reason,
-    } = passed;
+    let (status, mut headers, reason, body) = passed.parts();
     cors::allow(&mut headers, &ask.headers, &ask.entry.route);
     let story = Story {
         origin_status: Some(status.as_u16()),
@@ -276,7 +271,7 @@ pub(super) fn passing(ask: Ask, passed: Passed) -> Answer {
         ..Story::default()
     };
     tell(&mut headers, &ask, Outcome::Pass, story);
-    ask.answer(status, headers, body.into_body(), Outcome::Pass)
+    ask.answer(status, headers, body, Outcome::Pass)
 }
 
 /// The head's own headers, and what is true only now.

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 
 use super::ask::Ask;
+use super::clients::Client;
 use super::journey::Step;
 use super::respond::to_usize;
 use super::status::Forward;
@@ -47,6 +48,7 @@ struct Source {
     host: Option<HeaderValue>,
     upstream: HeaderMap,
     series: Arc<Series>,
+    client: Client,
 }
 
 /// Why a slice did not come.
@@ -79,6 +81,7 @@ impl Shield {
             host: entry.sent_host().cloned(),
             upstream: self.upstream(&ask),
             series: Arc::clone(&series),
+            client: ask.client,
         });
         // Several parts of a very large object: the whole is a permitted answer.
         let (head, length) = (&series.head, series.length);
@@ -271,7 +274,12 @@ impl Source {
 
     /// One slice's fill. Each piece goes to all who wait, as it comes.
     async fn fill(self: Arc<Self>, fill: Fill, span: Span) {
-        let mut inflow = match self.fetch(&fill, span).await {
+        let visit = self.shield.clients.visit(self.client);
+        let fetched = tokio::select! {
+            fetched = self.fetch(&fill, span) => fetched,
+            () = visit.given_up(&fill, true) => return fill.cut(),
+        };
+        let mut inflow = match fetched {
             Ok(reply) => reply.body,
             Err(fault) => {
                 self.learn(fault);
@@ -281,7 +289,12 @@ impl Source {
         fill.reserve(span.length());
         fill.begin(Arc::new(self.head(span)));
         let mut come = 0;
-        while let Some(bytes) = inflow.next().await {
+        loop {
+            let next = tokio::select! {
+                next = inflow.next() => next,
+                () = visit.given_up(&fill, true) => return fill.cut(),
+            };
+            let Some(bytes) = next else { break };
             let Ok(bytes) = bytes else { return fill.cut() };
             come += bytes.len() as u64;
             if come > span.length() {

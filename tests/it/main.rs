@@ -64,4 +64,5 @@ mod the_origin_is_never_flooded;
 mod truncated_is_never_complete;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;
+mod what_nobody_waits_for_is_capped;
 mod what_players_announce_is_there;

@@ -146,7 +146,7 @@ impl Job {
 
     /// The leader gets the answer itself. That a resource is uncacheable is remembered, so that its
     /// viewers do not queue behind one another; what one odd request brought is not.
-    pub(super) fn hand_over(self, passed: Passed, reason: Reason) {
+    pub(super) fn hand_over(self, mut passed: Passed, reason: Reason) {
         if passed.status == StatusCode::OK && reason != Reason::Partial {
             if self.own.is_none() {
                 self.fill.displace();
@@ -161,7 +161,8 @@ impl Job {
                 what: Known::Pass,
             });
         }
-        if let Viewer::Waits(viewer) = self.viewer {
+        if let Viewer::Waits(viewer, visit) = self.viewer {
+            passed.own = Some(visit.hand_over());
             // A viewer who has left takes the answer, and the connection, with it.
             let _ = viewer.send(passed);
         }

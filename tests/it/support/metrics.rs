@@ -50,3 +50,9 @@ pub const SLOW_VIEWERS: &str = "seawall_origin_slow_viewers";
 pub const SLOW_VIEWERS_CUT: &str = "seawall_origin_slow_viewers_cut_total";
 /// Requests that origins hold back, outside their caps.
 pub const HELD_BACK: &str = "seawall_origin_held_back";
+/// Fetches under way that no viewer waits for any more.
+pub const DESERTED: &str = "seawall_fetches_deserted";
+/// Fetches given up because their viewers had left.
+pub const GIVEN_UP: &str = "seawall_fetches_given_up_total";
+/// Requests delayed or refused because their client left most of what it asked for, by `result`.
+pub const RESTRAINED: &str = "seawall_requests_restrained_total";

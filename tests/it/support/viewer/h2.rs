@@ -55,6 +55,16 @@ impl H2Viewer {
         self.begin(ask).await.finish().await
     }
 
+    /// Only the request. Dropped, its stream is reset.
+    pub async fn send(&self, ask: Ask) -> impl Sized + use<> {
+        let ready = within("a free stream", self.streams.clone().ready()).await;
+        let request = ask.to_request(self.scheme);
+        let sent = ready
+            .expect("an open connection")
+            .send_request(request, true);
+        sent.expect("a stream")
+    }
+
     /// The head of an answer; its body is read as the scenario wishes.
     pub async fn begin(&self, ask: Ask) -> Arriving {
         let ready = within("a free stream", self.streams.clone().ready()).await;

@@ -1,0 +1,216 @@
+//! A viewer who asks and leaves takes the request back from the shield, and not from the origin. So what no
+//! viewer waits for any more is capped, by client and in all, and a client who leaves nearly everything is
+//! slowed down.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::support::metrics::{DESERTED, FILLS, GIVEN_UP, ORIGIN_IN_FLIGHT, RESTRAINED};
+use crate::support::shield::Builder;
+use crate::support::{Gate, Origin, Shield, answering, get, noise, reply, segment};
+
+const MIB: usize = 1 << 20;
+/// What one client's fetches may be that nobody waits for.
+const RUNNING_MAX: u64 = 16;
+
+fn path(number: usize) -> String {
+    format!("/film/seg{number}.ts")
+}
+
+/// An origin with so many segments, the answers to which wait for a gate.
+async fn held(count: usize, gate: &Gate) -> Origin {
+    let mut origin = Origin::start().await;
+    for number in 0..count {
+        origin = origin.on(&path(number), segment(path(number)).hold_head(gate));
+    }
+    origin
+}
+
+fn roomy(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin).origin(|group| group.deadlines.queue = Duration::from_hours(1))
+}
+
+/// Forty are asked for on connections of HTTP/1.1, and all leave: as many run on as may, the rest is given
+/// up and closed at the origin. What runs on is stored.
+#[tokio::test]
+async fn fetches_of_viewers_who_closed_their_connections() {
+    const COUNT: usize = 40;
+    let gate = Gate::new();
+    let origin = held(COUNT, &gate).await;
+    let shield = roomy(&origin).start().await;
+    let mut crowds = Vec::new();
+    for number in 0..COUNT {
+        crowds.push(shield.crowd(1, get(&path(number))).await);
+    }
+    gate.wait_arrived(COUNT).await;
+    drop(crowds);
+    shield
+        .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
+        .await;
+    origin.wait_abandoned(COUNT - 16).await;
+    shield
+        .wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == RUNNING_MAX)
+        .await;
+    gate.open();
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    assert_eq!(shield.gauge(DESERTED).await, 0);
+    assert_eq!(
+        shield.counted(GIVEN_UP, &[]).await,
+        COUNT as u64 - RUNNING_MAX
+    );
+    let mut hits = 0;
+    for number in 0..COUNT {
+        let answer = shield.get(&path(number)).await;
+        hits += u64::from(answer.is_whole(path(number)).is_hit());
+    }
+    assert_eq!(hits, RUNNING_MAX);
+}
+
+/// The same for streams of HTTP/2 that are reset; and who joins in time has the fetch go on.
+#[tokio::test]
+async fn fetches_of_streams_that_were_reset() {
+    const COUNT: usize = 40;
+    let gate = Gate::new();
+    let origin = held(COUNT, &gate).await;
+    let shield = roomy(&origin).start().await;
+    let viewer = shield.h2_viewer().await;
+    let mut asked = Vec::new();
+    for number in 0..COUNT {
+        asked.push(viewer.send(get(&path(number))).await);
+    }
+    gate.wait_arrived(COUNT).await;
+    let joined = shield.crowd(1, get(&path(COUNT - 1))).await;
+    shield
+        .wait_gauge("seawall_waiters", |waiting| waiting == COUNT as u64 + 1)
+        .await;
+    drop(asked);
+    origin.wait_abandoned(COUNT - 17).await;
+    shield
+        .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
+        .await;
+    gate.open();
+    joined.answers().await[0].is_whole(path(COUNT - 1));
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+}
+
+/// One that runs on for nobody, and is joined, makes room for another.
+#[tokio::test]
+async fn a_fetch_that_is_joined_again_counts_no_more() {
+    let gate = Gate::new();
+    let origin = held(2, &gate).await;
+    let shield = roomy(&origin).start().await;
+    let first = shield.crowd(1, get(&path(0))).await;
+    gate.wait_arrived(1).await;
+    drop(first);
+    shield.wait_gauge(DESERTED, |left| left == 1).await;
+    let again = shield.crowd(1, get(&path(0))).await;
+    shield.wait_gauge(DESERTED, |left| left == 0).await;
+    gate.open();
+    again.answers().await[0].is_whole(path(0));
+    assert_eq!(origin.hits(&path(0)), 1);
+}
+
+/// Whoever resets as fast as it asks, in whatever way the origin answers: a bounded number of requests and
+/// bytes reach the origin, and others are served as ever.
+#[tokio::test]
+async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
+    const RESETS: usize = 1000;
+    const BATCH: usize = 50;
+    let body = noise(3, MIB);
+    for cache_control in ["max-age=60", "no-store"] {
+        let origin = answering_all(&body, cache_control).await;
+        let shield = roomy(&origin).start().await;
+        let start = std::time::Instant::now();
+        for batch in 0..RESETS / BATCH {
+            let viewer = shield.h2_viewer().await;
+            let mut asked = Vec::new();
+            for number in 0..BATCH {
+                let target = format!("/film?{batch}-{number}");
+                asked.push(viewer.send(get(&target)).await);
+            }
+            // They are on their way to the origin when they are reset, as far as they get there.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shield.wait_gauge(FILLS, |fills| fills == 0).await;
+        shield.wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == 0).await;
+        let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+        let asked = origin.hits("/film");
+        assert!(
+            asked <= 64 + BATCH + 64 * seconds,
+            "{cache_control}: {asked} in {seconds} s"
+        );
+        assert!(shield.counted(RESTRAINED, &[]).await > 0);
+    }
+}
+
+async fn answering_all(body: &Bytes, cache_control: &'static str) -> Origin {
+    let body = body.clone();
+    let answer = move |_: &_| segment(body.clone()).cache_control(cache_control);
+    Origin::start().await.on("/film", answering(answer))
+}
+
+/// Slices of a large object are fetches like others.
+#[tokio::test]
+async fn slices_nobody_waits_for_are_capped() {
+    const COUNT: usize = 24;
+    let (gate, body) = (Gate::new(), noise(5, 4 * MIB));
+    let mut origin = Origin::start().await;
+    for number in 0..COUNT {
+        let (gate, body) = (gate.clone(), body.clone());
+        let slice = move |request: &crate::support::origin::Request| {
+            let whole = reply()
+                .content_type("video/mp4")
+                .cache_control("max-age=3600")
+                .validated_by("\"v1\"")
+                .ranged(body.clone());
+            match request.header("range") {
+                Some(_) => whole.hold_head(&gate),
+                None => whole,
+            }
+        };
+        origin = origin.on(&path(number), answering(slice));
+    }
+    let shield = roomy(&origin)
+        .waits(|waits| {
+            waits.whole_fetch_max = MIB as u64;
+            waits.slice_bytes = MIB as u64;
+        })
+        .start()
+        .await;
+    let mut crowds = Vec::new();
+    for number in 0..COUNT {
+        crowds.push(shield.crowd(1, get(&path(number)).range("0-99")).await);
+    }
+    gate.wait_arrived(COUNT).await;
+    drop(crowds);
+    shield
+        .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
+        .await;
+    shield
+        .wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == RUNNING_MAX)
+        .await;
+    gate.open();
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+}
+
+/// Viewers who come one after another, each for a part, are there one after another: the fetch goes on.
+#[tokio::test]
+async fn a_fetch_that_is_left_again_and_again_runs_on() {
+    let gate = Gate::new();
+    let origin = held(1, &gate).await;
+    let shield = roomy(&origin).start().await;
+    for _ in 0..5 {
+        let viewer = shield.crowd(1, get(&path(0))).await;
+        shield
+            .wait_gauge("seawall_waiters", |waiting| waiting == 1)
+            .await;
+        gate.wait_arrived(1).await;
+        drop(viewer);
+        shield.wait_gauge(DESERTED, |left| left == 1).await;
+    }
+    gate.open();
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    assert!(shield.get(&path(0)).await.is_hit());
+    assert_eq!(origin.hits(&path(0)), 1);
+}

@@ -57,7 +57,7 @@ async fn a_stopping_server_is_not_ready_and_lets_viewers_in_for_a_while() {
     let ready = async || {
         Viewer::connect(admin)
             .await
-            .ask(get("/readyz"))
+            .ask(get("/readyz").host("localhost"))
             .await
             .status
     };

@@ -21,7 +21,10 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\
 const PING_ACK: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00nobodyAs";
 
 async fn value(admin: std::net::SocketAddr, metric: &str) -> u64 {
-    let page = Viewer::connect(admin).await.ask(get("/metrics")).await;
+    let page = Viewer::connect(admin)
+        .await
+        .ask(get("/metrics").host("localhost"))
+        .await;
     let found = page.text().lines().find_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
         (name == metric).then(|| value.parse().unwrap())
@@ -53,7 +56,10 @@ async fn viewers_are_served_while_nobody_reads_standard_error() {
     for _ in 0..10 {
         program.viewer().await.get(PATH).await.is_whole("whole");
     }
-    let health = Viewer::connect(admin).await.ask(get("/healthz")).await;
+    let health = Viewer::connect(admin)
+        .await
+        .ask(get("/healthz").host("localhost"))
+        .await;
     assert_eq!(health.status, 200, "{health:?}");
 }
 

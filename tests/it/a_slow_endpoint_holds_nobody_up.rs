@@ -194,28 +194,35 @@ async fn segments_and_blocking_playlists_are_asked_for_once() {
     blocked.answers().await[0].is_whole(playlist(2));
 }
 
-/// What the group may not spend is not sent: the manifest fails with the one endpoint that was
-/// asked.
+/// What the group may not spend is not sent in time: the other endpoint is asked when the first one's
+/// deadline is over, and not before.
 #[tokio::test]
 async fn hedges_keep_to_the_budget() {
-    without_hedges(|group| {
+    let no_budget = |group: &mut Settings| {
         group.retry.budget.share = 0.0;
         group.retry.budget.per_s_min = 0;
-    })
-    .await;
+    };
+    let (shield, first, second) = before_a_silent_one(no_budget).await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
+    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
 }
 
 /// Switched off, nothing is asked for twice, whatever the budget.
 #[tokio::test]
 async fn hedges_can_be_switched_off() {
-    without_hedges(|group| {
+    let no_hedges = |group: &mut Settings| {
         group.retry.attempts_max = 0;
         group.retry.hedge = false;
-    })
-    .await;
+    };
+    let (shield, first, second) = before_a_silent_one(no_hedges).await;
+    assert_eq!(shield.get(PATH).await.status, 504);
+    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 0));
+    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
 }
 
-async fn without_hedges(change: impl FnOnce(&mut Settings)) {
+/// The first endpoint never answers the manifest, the second one would.
+async fn before_a_silent_one(change: impl FnOnce(&mut Settings)) -> (Shield, Origin, Origin) {
     let never = Gate::new();
     let first = quick()
         .await
@@ -229,9 +236,7 @@ async fn without_hedges(change: impl FnOnce(&mut Settings)) {
         .start()
         .await;
     get_used_to_it(&shield).await;
-    assert_eq!(shield.get(PATH).await.status, 504);
-    assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 0));
-    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
+    (shield, first, second)
 }
 
 /// While the second endpoint answers one request after another, the first has not answered any: it

@@ -1,12 +1,23 @@
-//! How many bytes do fills hold together? A bound that never makes anyone wait: who gets nothing
-//! streams through a small window instead.
+//! How many bytes do fills hold together? Charged as they arrive, within one bound.
+//!
+//! A fill that holds much may not take the last of the room from those that hold little: else a few slow
+//! large ones would leave nothing for anybody. Who finds no room waits for some, and not for long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// A fill that holds no more than this share of the whole is a small one.
+const SMALL_SHARE: u64 = 16;
+/// This share of the whole is for small ones alone, as soon as there is more than one fill.
+const KEPT_SHARE: u64 = 4;
 
 /// Bytes of fills under way.
 pub(crate) struct Budget {
     used: AtomicU64,
     max: u64,
+    freed: Notify,
 }
 
 impl Budget {
@@ -14,21 +25,43 @@ impl Budget {
         Budget {
             used: AtomicU64::new(0),
             max,
+            freed: Notify::new(),
         }
     }
 
-    /// Takes `bytes` if they fit.
-    pub(crate) fn take(&self, bytes: u64) -> bool {
+    /// Takes `bytes` for a fill that was given `held` before, if they fit.
+    pub(crate) fn take(&self, held: u64, bytes: u64) -> bool {
         let taken = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.max)
+                let small = held.saturating_add(bytes) <= self.max / SMALL_SHARE;
+                let alone = used <= held;
+                let kept = if small || alone {
+                    0
+                } else {
+                    self.max / KEPT_SHARE
+                };
+                used.checked_add(bytes)
+                    .filter(|sum| *sum <= self.max - kept)
             });
         taken.is_ok()
     }
 
+    /// Counts bytes that are held whether or not they fit.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Resolves when bytes were given back since it was made.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -43,11 +76,31 @@ mod tests {
     #[test]
     fn refuses_what_does_not_fit_and_counts_what_does() {
         let budget = Budget::new(10);
-        assert!(budget.take(6));
-        assert!(!budget.take(5));
-        assert!(!budget.take(u64::MAX));
+        assert!(budget.take(0, 6));
+        assert!(!budget.take(6, 5));
+        assert!(!budget.take(6, u64::MAX));
         budget.give_back(6);
-        assert!(budget.take(10));
+        assert!(budget.take(0, 10));
         assert_eq!(budget.used(), 10);
+    }
+
+    #[test]
+    fn large_fills_leave_room_for_small_ones_and_one_alone_may_have_all() {
+        let budget = Budget::new(1600);
+        let mut large = [0; 4];
+        for turn in 0..100 {
+            let held = &mut large[turn % 4];
+            if budget.take(*held, 50) {
+                *held += 50;
+            }
+        }
+        assert_eq!(budget.used(), 1200);
+        for _ in 0..4 {
+            assert!(budget.take(0, 100));
+        }
+        assert!(!budget.take(0, 1));
+        budget.give_back(1600);
+        let alone = (0..16).all(|piece| budget.take(piece * 100, 100));
+        assert!(alone && budget.used() == 1600);
     }
 }

@@ -3,14 +3,16 @@
 //! A body is held whole while it arrives, within the budget of all fills. One that outgrows what may be
 //! held goes on through a window: it keeps pace with its fastest reader and forgets what it need not keep.
 
-use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use tokio::time::{Instant, timeout_at};
 
 use super::eviction::LivePosition;
-use super::flight::{Chunk, Flight, Growing, Stage, State, Verdict};
+use super::flight::{Flight, Growing, Stage, State, Verdict};
 use super::follower::Follower;
 use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
 use crate::policy::Key;
@@ -29,6 +31,14 @@ pub enum Flow {
 const AHEAD_BYTES_MAX: u64 = 1 << 20;
 /// … and a follower who falls so far behind is cut.
 const BEHIND_BYTES_MAX: u64 = 4 << 20;
+/// Where fills hold too much already, a window is no larger than this.
+const WINDOW_BYTES_MIN: u64 = 256 << 10;
+
+/// A fill that finds no room waits so long for some before it goes through a window.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// So many bytes are copied at once, before others have their turn.
+const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// The producing side of a flight. Dropped without an end, it cuts its followers and lets the key go.
 pub struct Fill {
@@ -96,30 +106,29 @@ impl Fill {
 
     /// Reserves memory for so many bytes more; false when fills hold too much already.
     pub fn reserve(&self, length: u64) -> bool {
-        if !self.inner.budget.take(length) {
-            return false;
+        let mut state = self.flight.state();
+        let taken = self.inner.budget.take(state.budgeted, length);
+        if taken {
+            state.budgeted += length;
         }
-        self.flight.state().budgeted += length;
-        true
+        taken
     }
 
     /// Publishes the head of a body that will arrive in pieces.
     pub fn begin(&self, head: Arc<Head>) {
         let mut state = self.flight.state();
-        state.stage = Stage::Growing(Growing {
-            head,
-            chunks: VecDeque::new(),
-            end: 0,
-            complete: false,
-            windowed: false,
-        });
+        state.stage = Stage::Growing(Growing::new(head));
         Flight::wake(state);
     }
 
-    /// Hands on the next piece. Waits only in windowed mode, for the fastest reader.
+    /// Hands on the next piece. Waits for room for a while, where there is none; and in windowed mode for
+    /// the fastest reader.
     pub async fn push(&self, bytes: Bytes) -> Flow {
         if bytes.is_empty() {
             return Flow::On;
+        }
+        if !self.make_room(bytes.len() as u64) {
+            self.wait_for_room(bytes.len() as u64).await;
         }
         if self.append(bytes) {
             registry::detach(&self.inner, &self.flight);
@@ -128,38 +137,85 @@ impl Fill {
         Flow::On
     }
 
+    /// Charges for a piece, where it is to be held; false where there is no room for it.
+    fn make_room(&self, bytes: u64) -> bool {
+        let mut state = self.flight.state();
+        let State {
+            stage, budgeted, ..
+        } = &mut *state;
+        let Stage::Growing(growing) = stage else {
+            return true;
+        };
+        let end = growing.end + bytes;
+        let short = end.saturating_sub(*budgeted);
+        if growing.windowed || !self.fits(end) || short == 0 {
+            return true;
+        }
+        let taken = self.inner.budget.take(*budgeted, short);
+        if taken {
+            *budgeted += short;
+        }
+        taken
+    }
+
+    async fn wait_for_room(&self, bytes: u64) {
+        let until = Instant::now() + ROOM_WAIT;
+        loop {
+            let mut freed = pin!(self.inner.budget.freed());
+            // From here on no bytes are given back unnoticed.
+            freed.as_mut().enable();
+            if self.make_room(bytes) || timeout_at(until, freed).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Appends a piece; true in windowed mode.
     fn append(&self, bytes: Bytes) -> bool {
         let mut state = self.flight.state();
         let State {
-            stage,
-            seats,
-            budgeted,
-            ..
+            stage, budgeted, ..
         } = &mut *state;
         let Stage::Growing(growing) = stage else {
             return false;
         };
-        let start = growing.end;
-        growing.end += bytes.len() as u64;
-        growing.chunks.push_back(Chunk { start, bytes });
-        let end = growing.end;
-        let short = end.saturating_sub(*budgeted);
-        if !growing.windowed {
-            let held = self.fits(end) && self.inner.budget.take(short);
-            growing.windowed = !held;
-            self.inner.registry.counts.add_windowed(u64::from(!held));
+        growing.append(bytes);
+        if !growing.windowed && (growing.end > *budgeted || !self.fits(growing.end)) {
+            growing.windowed = true;
+            self.inner.registry.counts.add_windowed(1);
         }
         let windowed = growing.windowed;
         if windowed {
-            let slowest = seats.iter().flatten().min().copied();
-            growing.forget_before(slowest.unwrap_or(end));
-            growing.forget_before(end.saturating_sub(BEHIND_BYTES_MAX));
-        } else {
-            *budgeted = end.max(*budgeted);
+            self.slide(&mut state);
         }
         Flight::wake(state);
         windowed
+    }
+
+    /// Forgets what has left the window, and charges for what is in it. What the fastest reader has not
+    /// read stays: it is waited for.
+    fn slide(&self, state: &mut State) {
+        let (fastest, slowest) = (state.fastest(), state.slowest());
+        let State {
+            stage, budgeted, ..
+        } = state;
+        let Stage::Growing(growing) = stage else {
+            return;
+        };
+        let end = growing.end;
+        let window = |bytes| end.saturating_sub(bytes).min(fastest.unwrap_or(end));
+        let needed = slowest.unwrap_or(end);
+        growing.forget_before(needed.max(window(BEHIND_BYTES_MAX)));
+        let short = growing.held().saturating_sub(*budgeted);
+        growing.tight = short > 0 && !self.inner.budget.take(*budgeted, short);
+        if growing.tight {
+            growing.forget_before(window(WINDOW_BYTES_MIN));
+            let uncounted = growing.held().saturating_sub(*budgeted);
+            self.inner.budget.add(uncounted);
+        }
+        let held = growing.held();
+        self.inner.budget.give_back(budgeted.saturating_sub(held));
+        *budgeted = held;
     }
 
     async fn follow_fastest(&self) -> Flow {
@@ -172,10 +228,16 @@ impl Fill {
                 };
                 match state.fastest() {
                     None => return Flow::Deserted,
-                    Some(at) if growing.end.saturating_sub(at) < AHEAD_BYTES_MAX => {
-                        return Flow::On;
+                    Some(at) => {
+                        let ahead_max = if growing.tight {
+                            WINDOW_BYTES_MIN / 2
+                        } else {
+                            AHEAD_BYTES_MAX
+                        };
+                        if growing.end.saturating_sub(at) < ahead_max {
+                            return Flow::On;
+                        }
                     }
-                    Some(_) => {}
                 }
             }
             moved.await;
@@ -220,10 +282,11 @@ impl Fill {
     }
 
     /// The body is whole: compacts and stores it, unless it was too large to hold or was purged.
-    pub fn finish(mut self) {
+    pub async fn finish(mut self) {
         if let Some((head, pieces)) = self.pieces() {
             // Copied outside the lock: followers go on reading the pieces meanwhile.
-            let object = Arc::new(Object::new(Head::clone(&head), compact(&pieces)));
+            let body = compact(&pieces).await;
+            let object = Arc::new(Object::new(Head::clone(&head), body));
             self.store(&object);
             self.publish(Stage::Settled(Verdict::Object(object)));
         }
@@ -241,8 +304,7 @@ impl Fill {
             Flight::wake(state);
             return None;
         }
-        let pieces = growing.chunks.iter().map(|chunk| chunk.bytes.clone());
-        Some((Arc::clone(&growing.head), pieces.collect()))
+        Some((Arc::clone(&growing.head), growing.pieces()))
     }
 
     /// Stores a whole answer and hands it to all who wait, with `verdict` as its wrapping.
@@ -270,8 +332,10 @@ impl Fill {
 
     fn publish(&self, stage: Stage) {
         let mut state = self.flight.state();
-        state.stage = stage;
+        let before = std::mem::replace(&mut state.stage, stage);
         Flight::wake(state);
+        // Many pieces may go with it: not under the lock.
+        drop(before);
     }
 
     fn end(&mut self) {
@@ -302,10 +366,19 @@ impl Drop for Fill {
 
 /// One allocation for the whole body, so that hits write one buffer. Also for a single piece: it may be
 /// a slice of a larger read buffer, and a copy holds exactly what it needs.
-fn compact(pieces: &[Bytes]) -> Bytes {
+async fn compact(pieces: &[Bytes]) -> Bytes {
     let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    for piece in pieces {
-        whole.extend_from_slice(piece);
+    let mut copied = 0;
+    for part in pieces
+        .iter()
+        .flat_map(|piece| piece.chunks(COPIED_AT_ONCE_BYTES))
+    {
+        if copied + part.len() > COPIED_AT_ONCE_BYTES {
+            tokio::task::yield_now().await;
+            copied = 0;
+        }
+        copied += part.len();
+        whole.extend_from_slice(part);
     }
     whole.freeze()
 }

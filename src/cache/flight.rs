@@ -70,8 +70,10 @@ pub(super) struct State {
     /// Grows with each wake-up, so that a follower knows whether its waker is still filed.
     round: u64,
     /// Where each follower reads; `None` is a free seat, listed in `free`.
-    pub(super) seats: Vec<Option<u64>>,
+    seats: Vec<Option<u64>>,
     free: Vec<usize>,
+    /// Where the fastest one reads.
+    fastest: u64,
     /// Bytes taken from the budget.
     pub(super) budgeted: u64,
 }
@@ -85,34 +87,99 @@ pub(super) enum Stage {
 
 pub(super) struct Growing {
     pub(super) head: Arc<Head>,
-    pub(super) chunks: VecDeque<Chunk>,
+    /// What has arrived, in pieces of some size: a piece of a few bytes would cost more than it brings.
+    chunks: VecDeque<Chunk>,
+    /// The small pieces that arrived since the last chunk.
+    open: Vec<u8>,
     pub(super) end: u64,
     pub(super) complete: bool,
     /// Too large to hold: only a window of it is kept, and it will not be stored.
     pub(super) windowed: bool,
+    /// There was no room for a window of the usual size.
+    pub(super) tight: bool,
 }
 
-pub(super) struct Chunk {
-    pub(super) start: u64,
-    pub(super) bytes: Bytes,
+struct Chunk {
+    start: u64,
+    bytes: Bytes,
 }
+
+/// A piece of no more than this is copied to others like it: it may be a small slice of a large buffer.
+const SMALL_BYTES_MAX: usize = 16 << 10;
+/// Small pieces are gathered into chunks of no more than this.
+const CHUNK_BYTES_MAX: usize = 32 << 10;
 
 impl Growing {
+    pub(super) fn new(head: Arc<Head>) -> Growing {
+        Growing {
+            head,
+            chunks: VecDeque::new(),
+            open: Vec::new(),
+            end: 0,
+            complete: false,
+            windowed: false,
+            tight: false,
+        }
+    }
+
+    /// Adds what has arrived.
+    pub(super) fn append(&mut self, bytes: Bytes) {
+        if self.open.len() + bytes.len() > CHUNK_BYTES_MAX || bytes.len() > SMALL_BYTES_MAX {
+            self.close();
+        }
+        let start = self.end;
+        self.end += bytes.len() as u64;
+        if bytes.len() > SMALL_BYTES_MAX {
+            self.chunks.push_back(Chunk { start, bytes });
+        } else {
+            self.open.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Makes a chunk of the small pieces.
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            let start = self.end - self.open.len() as u64;
+            let bytes = std::mem::take(&mut self.open).into_boxed_slice().into();
+            self.chunks.push_back(Chunk { start, bytes });
+        }
+    }
+
+    /// All that is held, in order.
+    pub(super) fn pieces(&mut self) -> Vec<Bytes> {
+        self.close();
+        let pieces = self.chunks.iter().map(|chunk| chunk.bytes.clone());
+        pieces.collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Bytes that are held.
+    pub(super) fn held(&self) -> u64 {
+        let open = self.end - self.open.len() as u64;
+        self.end - self.chunks.front().map_or(open, |chunk| chunk.start)
+    }
+
     /// The bytes at `at`, up to `limit`; `Err` when they have left the window already.
     pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, super::Cut> {
+        let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
+        let open_at = self.end - self.open.len() as u64;
+        if at >= open_at {
+            let skip = usize::try_from(at - open_at).unwrap_or(usize::MAX);
+            let rest = self.open.get(skip..).filter(|rest| !rest.is_empty());
+            return Ok(rest.map(|rest| Bytes::copy_from_slice(&rest[..rest.len().min(room)])));
+        }
         let next = self.chunks.partition_point(|chunk| chunk.start <= at);
         let Some(chunk) = next.checked_sub(1).map(|index| &self.chunks[index]) else {
-            return if at < self.end {
-                Err(super::Cut)
-            } else {
-                Ok(None)
-            };
+            return Err(super::Cut);
         };
         let skip = usize::try_from(at - chunk.start).unwrap_or(usize::MAX);
         if skip >= chunk.bytes.len() {
             return Ok(None);
         }
-        let room = usize::try_from(limit - at).unwrap_or(usize::MAX);
         let upto = chunk.bytes.len().min(skip.saturating_add(room));
         Ok(Some(chunk.bytes.slice(skip..upto)))
     }
@@ -141,8 +208,14 @@ impl State {
         }
     }
 
+    /// Where the fastest follower reads, while there is one.
     pub(super) fn fastest(&self) -> Option<u64> {
-        self.seats.iter().flatten().max().copied()
+        (self.seated() > 0).then_some(self.fastest)
+    }
+
+    /// Where the slowest one does. Looks at all of them.
+    pub(super) fn slowest(&self) -> Option<u64> {
+        self.seats.iter().flatten().min().copied()
     }
 
     pub(super) fn seated(&self) -> usize {
@@ -166,6 +239,7 @@ impl Flight {
                 round: 0,
                 seats: Vec::new(),
                 free: Vec::new(),
+                fastest: 0,
                 budgeted: 0,
             }),
             producer: Notify::new(),
@@ -194,6 +268,7 @@ impl Flight {
     /// Takes a seat that reads from `at`.
     pub(super) fn sit(&self, at: u64) -> usize {
         let mut state = self.state();
+        state.fastest = state.fastest.max(at);
         let seat = state.free.pop().unwrap_or(state.seats.len());
         match state.seats.get_mut(seat) {
             Some(free) => *free = Some(at),
@@ -206,8 +281,12 @@ impl Flight {
 
     pub(super) fn moved(&self, state: &mut State, seat: usize, at: u64) {
         state.seats[seat] = Some(at);
-        if matches!(&state.stage, Stage::Growing(growing) if growing.windowed) {
-            self.producer.notify_one();
+        // Only the fastest one holds the producer up.
+        if at > state.fastest {
+            state.fastest = at;
+            if matches!(&state.stage, Stage::Growing(growing) if growing.windowed) {
+                self.producer.notify_one();
+            }
         }
     }
 
@@ -217,8 +296,11 @@ impl Flight {
         if let Some((_, slot)) = filed.filter(|(round, _)| *round == state.round) {
             state.wakers[slot].clone_from(Waker::noop());
         }
-        state.seats[seat] = None;
+        let left = state.seats[seat].take();
         state.free.push(seat);
+        if left.is_some_and(|at| at >= state.fastest) {
+            state.fastest = state.seats.iter().flatten().max().copied().unwrap_or(0);
+        }
         drop(state);
         self.producer.notify_one();
     }

@@ -1,5 +1,6 @@
 //! What is remembered is true, and what was purged stays away: the promises one by one.
 
+mod fills;
 mod orders;
 
 use std::sync::Arc;
@@ -53,6 +54,13 @@ fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
         Joined::Lead(fill, follower) => (fill, follower),
         _ => panic!("expected to lead"),
     }
+}
+
+/// Ends a small fill.
+fn finish(fill: Fill) {
+    let mut finished = std::pin::pin!(fill.finish());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(finished.as_mut().poll(&mut cx).is_ready());
 }
 
 fn keep_variant(fill: Fill, text: &'static str) -> Stored {
@@ -203,42 +211,6 @@ fn who_shares_a_variant_finds_its_flight_while_it_grows() {
 }
 
 #[test]
-fn a_body_too_large_to_hold_goes_through_a_window() {
-    let cache = Cache::new(Settings {
-        object_bytes_max: 1000,
-        ..Settings::default()
-    });
-    let (fill, follower) = lead(&cache, &HeaderMap::new());
-    let mut reader = Reader::new(follower);
-    fill.begin(Arc::new(head()));
-    let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..100 {
-        let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 500])));
-        assert!(push.as_mut().poll(&mut cx).is_ready());
-        reader.read();
-    }
-    assert!(cache.stats().fill_bytes <= 1000);
-    fill.finish();
-    reader.read();
-    assert_eq!((reader.read.len(), reader.end), (50_000, Some(Ok(()))));
-    assert!(look(&cache).object.is_none());
-}
-
-#[test]
-fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
-    let cache = Cache::new(Settings {
-        object_bytes_max: 10,
-        ..Settings::default()
-    });
-    let (fill, follower) = lead(&cache, &HeaderMap::new());
-    fill.begin(Arc::new(head()));
-    drop(follower);
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 500])));
-    assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(Flow::Deserted));
-}
-
-#[test]
 fn a_key_takes_only_so_many_waiting() {
     let cache = Cache::new(Settings {
         waiters_max: 1,
@@ -248,29 +220,6 @@ fn a_key_takes_only_so_many_waiting() {
     let joined = cache.join(&look(&cache), &HeaderMap::new());
     assert!(matches!(joined, Joined::Crowded));
     assert_eq!(cache.stats().crowded, 1);
-}
-
-#[test]
-fn a_budget_that_ran_out_midway_is_given_back_whole() {
-    let cache = Cache::new(Settings {
-        fill_bytes_max: 1000,
-        ..Settings::default()
-    });
-    let (fill, follower) = lead(&cache, &HeaderMap::new());
-    let mut reader = Reader::new(follower);
-    fill.begin(Arc::new(head()));
-    assert!(cache.inner.budget.take(900));
-    let mut cx = Context::from_waker(Waker::noop());
-    for piece in 0..10 {
-        let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 60])));
-        assert!(push.as_mut().poll(&mut cx).is_ready());
-        reader.read();
-        if piece == 3 {
-            cache.inner.budget.give_back(900);
-        }
-    }
-    fill.finish();
-    assert_eq!(cache.stats().fill_bytes, 0);
 }
 
 #[test]

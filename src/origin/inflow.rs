@@ -60,6 +60,8 @@ impl Inflow {
 
     /// The next bytes; `None` is a proven end. After `None` or an error it is not called again.
     pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        // One read may bring thousands of pieces: others have their turn between them.
+        tokio::task::consume_budget().await;
         let piece = match &mut self.state {
             State::UnderWay(course) => course.read().await,
             State::Whole => return None,

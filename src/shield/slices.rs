@@ -286,7 +286,6 @@ impl Source {
                 return fill.settle(Verdict::Lost);
             }
         };
-        fill.reserve(span.length());
         fill.begin(Arc::new(self.head(span)));
         let mut come = 0;
         loop {
@@ -305,7 +304,7 @@ impl Source {
             }
         }
         if come == span.length() {
-            fill.finish();
+            fill.finish().await;
         } else {
             fill.cut();
         }

@@ -189,6 +189,40 @@ async fn too_large_to_hold_but_one_request() {
     assert_ne!(status.value("fwd"), Some("bypass"), "{status:?}");
 }
 
+/// What slow origins promise to send takes no room: others are held, and fetched once.
+#[tokio::test]
+async fn slow_large_fills_leave_room_for_others() {
+    let (gate, body) = (Gate::new(), noise(0, MIB));
+    let other = noise(1, MIB / 2);
+    let mut origin = Origin::start()
+        .await
+        .on("/other.ts", segment(other.clone()));
+    for number in 0..4 {
+        let slow = segment(body.slice(..1000)).hold(&gate);
+        origin = origin.on(&path(number), slow.send(body.slice(1000..)));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.fill_bytes_max = 4 * MIB as u64;
+            config.cache.object_bytes_max = 2 * MIB as u64;
+        })
+        .start()
+        .await;
+    let mut slow = Vec::new();
+    for number in 0..4 {
+        let mut reader = shield.begin(get(&path(number))).await;
+        reader.read(1000).await;
+        slow.push(reader);
+    }
+    for _ in 0..2 {
+        shield.get("/other.ts").await.is_whole(&other);
+    }
+    assert_eq!(origin.hits("/other.ts"), 1);
+    gate.open();
+    all_exact(slow, &body).await;
+    shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
+}
+
 /// What the real program may hold in here: finished objects, and fills under way.
 const BOUNDS: &str =
     "[cache]\nmemory = \"64MiB\"\nobject_max = \"4MiB\"\n[fill]\nmemory = \"16MiB\"\n";

@@ -128,7 +128,7 @@ impl Model {
             return false;
         };
         match how {
-            Ok(()) => fill.finish(),
+            Ok(()) => finish(fill),
             Err(_) => drop(fill),
         }
         self.over = Some(how);

@@ -30,8 +30,6 @@ impl Job {
             if !self.fill.fits(length) {
                 return self.pass(reply, Reason::TooLarge);
             }
-            // Without room for it now, it goes through a window, to all who wait all the same.
-            self.fill.reserve(length);
         }
         self.fill.varies(self.vary(&reply.headers));
         let mut inflow = reply.body;
@@ -46,7 +44,7 @@ impl Job {
                 () = self.given_up(false) => return self.fill.cut(),
             };
             match next {
-                None => return self.fill.finish(),
+                None => return self.fill.finish().await,
                 Some(Err(failure)) => return self.broke_off(failure),
                 Some(Ok(bytes)) => {
                     let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;

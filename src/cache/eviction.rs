@@ -61,11 +61,25 @@ struct Node<K> {
     name: u64,
     hits: Arc<HitCounter>,
     /// A live segment's rendition and number, and its place among those that are drawn from.
-    live: Option<(u64, u64, usize)>,
+    live: Option<Box<(u64, u64, usize)>>,
     /// When an on-demand object's round began.
     since_ms: u64,
     marker: Option<NodeId>,
-    variants: Vec<NodeId>,
+    /// A marker's variants. Few objects are markers, and all have a node.
+    #[expect(
+        clippy::box_collection,
+        reason = "one word in every node instead of three"
+    )]
+    variants: Option<Box<Vec<NodeId>>>,
+}
+
+impl<K> Node<K> {
+    fn take_variants(&mut self) -> Vec<NodeId> {
+        self.variants
+            .take()
+            .map(|variants| *variants)
+            .unwrap_or_default()
+    }
 }
 
 /// Decides what is evicted from one store.
@@ -178,7 +192,7 @@ impl<K: Clone> Policy<K> {
             live: None,
             since_ms: now_ms,
             marker,
-            variants,
+            variants: (!variants.is_empty()).then(|| Box::new(variants)),
         };
         let id = self.queues.push(queue as usize, bytes, node);
         if let ObjectClass::Live(position) = class {
@@ -192,9 +206,9 @@ impl<K: Clone> Policy<K> {
 
     /// An object is held no more, for another reason than room.
     pub fn remove(&mut self, id: NodeId) {
-        if let Some(node) = self.take(id) {
+        if let Some(mut node) = self.take(id) {
             // Without their marker, nobody finds them.
-            for variant in node.variants {
+            for variant in node.take_variants() {
                 self.depart_one(variant);
             }
         }
@@ -229,7 +243,7 @@ impl<K: Clone> Policy<K> {
         let kept = [Queue::Manifests, Queue::OnDemand];
         let kept = kept.iter().any(|kept| *kept as usize == queue);
         let mut node = self.take(id)?;
-        let variants = std::mem::take(&mut node.variants);
+        let variants = node.take_variants();
         let asked = node.hits.count() > 0.0;
         if asked {
             by.hits.add();
@@ -267,15 +281,18 @@ impl<K: Clone> Policy<K> {
 
     fn adopt(&mut self, marker: NodeId, variant: NodeId) {
         if let Some(node) = self.queues.get_mut(marker) {
-            node.variants.push(variant);
+            node.variants.get_or_insert_default().push(variant);
         }
     }
 
     fn disown(&mut self, marker: NodeId, variant: Option<NodeId>) {
         if let Some(node) = self.queues.get_mut(marker) {
-            node.variants.retain(|other| Some(*other) != variant);
-            if node.variants.is_empty() {
+            let mut variants = node.take_variants();
+            variants.retain(|other| Some(*other) != variant);
+            if variants.is_empty() {
                 self.queues.shift(marker, Queue::Markers as usize);
+            } else {
+                node.variants = Some(Box::new(variants));
             }
         }
     }
@@ -293,7 +310,7 @@ impl<K: Clone> Policy<K> {
         let number = self.renditions.hold(position, (hits, asked), now_ms);
         let place = self.live.len();
         if let Some(node) = self.queues.get_mut(id) {
-            node.live = Some((position.rendition, number.unwrap_or(0), place));
+            node.live = Some(Box::new((position.rendition, number.unwrap_or(0), place)));
             self.live.push(id);
             self.listed.entry(name).or_default().push(id);
         }
@@ -303,15 +320,16 @@ impl<K: Clone> Policy<K> {
         let Some(node) = self.queues.get_mut(id) else {
             return;
         };
-        let Some((rendition, _, place)) = node.live.take() else {
+        let Some(live) = node.live.take() else {
             return;
         };
+        let (rendition, _, place) = *live;
         self.renditions.release(rendition, &node.hits);
         self.live.swap_remove(place);
         let moved = self.live.get(place).copied();
         let moved = moved.and_then(|moved| self.queues.get_mut(moved));
-        if let Some((_, _, place_of_moved)) = moved.and_then(|node| node.live.as_mut()) {
-            *place_of_moved = place;
+        if let Some(live) = moved.and_then(|node| node.live.as_mut()) {
+            live.2 = place;
         }
     }
 }

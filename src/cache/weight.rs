@@ -3,7 +3,7 @@
 
 /// What the store keeps for each entry besides key and value: its node in the map and in the policy of
 /// eviction, its counter of hits, its place in the timer wheel, and its share of the tables.
-pub(crate) const STORE_ENTRY_BYTES: usize = 540;
+pub(crate) const STORE_ENTRY_BYTES: usize = 470;
 
 /// The two counters of an `Arc`.
 pub(crate) const ARC_BYTES: usize = 16;

@@ -10,6 +10,9 @@ pub struct NodeId {
 
 const NONE: u32 = u32::MAX;
 
+/// Nodes that are allocated at once.
+const BLOCK: usize = 256;
+
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,
@@ -39,7 +42,9 @@ impl Ends {
 /// A fixed number of queues that share a slab.
 #[derive(Debug)]
 pub(super) struct Queues<T, const N: usize> {
-    slots: Vec<Slot<T>>,
+    /// In blocks of the same size: a slab that grows in one piece takes half as much again as it holds.
+    blocks: Vec<Vec<Slot<T>>>,
+    len: usize,
     free: Vec<u32>,
     ends: [Ends; N],
 }
@@ -47,7 +52,8 @@ pub(super) struct Queues<T, const N: usize> {
 impl<T, const N: usize> Queues<T, N> {
     pub(super) fn new() -> Queues<T, N> {
         Queues {
-            slots: Vec::new(),
+            blocks: Vec::new(),
+            len: 0,
             free: Vec::new(),
             ends: [Ends::EMPTY; N],
         }
@@ -74,20 +80,20 @@ impl<T, const N: usize> Queues<T, N> {
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&T> {
-        let slot = self.slots.get(id.index as usize)?;
+        let slot = self.slot(id.index)?;
         let (_, _, node) = slot.held.as_ref()?;
         (slot.generation == id.generation).then_some(node)
     }
 
     pub(super) fn get_mut(&mut self, id: NodeId) -> Option<&mut T> {
-        let slot = self.slots.get_mut(id.index as usize)?;
+        let slot = self.slot_mut(id.index)?;
         let (_, _, node) = slot.held.as_mut()?;
         (slot.generation == id.generation).then_some(node)
     }
 
     /// The queue of a node and its weight.
     pub(super) fn place(&self, id: NodeId) -> Option<(usize, u64)> {
-        let slot = self.slots.get(id.index as usize)?;
+        let slot = self.slot(id.index)?;
         let (queue, bytes, _) = slot.held.as_ref()?;
         (slot.generation == id.generation).then_some((*queue, *bytes))
     }
@@ -95,14 +101,20 @@ impl<T, const N: usize> Queues<T, N> {
     /// Adds a node at the end of a queue.
     pub(super) fn push(&mut self, queue: usize, bytes: u64, node: T) -> NodeId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                before: NONE,
-                after: NONE,
-                held: None,
-            });
+            if self.len == self.blocks.len() * BLOCK {
+                self.blocks.push(Vec::with_capacity(BLOCK));
+            }
+            if let Some(block) = self.blocks.last_mut() {
+                block.push(Slot {
+                    generation: 0,
+                    before: NONE,
+                    after: NONE,
+                    held: None,
+                });
+            }
+            self.len += 1;
             // A node takes more than a byte: there are fewer of them than u32 counts.
-            u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
+            u32::try_from(self.len - 1).unwrap_or(NONE)
         });
         let slot = self.at(index);
         slot.generation = slot.generation.wrapping_add(1);
@@ -132,12 +144,24 @@ impl<T, const N: usize> Queues<T, N> {
         }
     }
 
+    fn slot(&self, index: u32) -> Option<&Slot<T>> {
+        self.blocks
+            .get(index as usize / BLOCK)?
+            .get(index as usize % BLOCK)
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
+        self.blocks
+            .get_mut(index as usize / BLOCK)?
+            .get_mut(index as usize % BLOCK)
+    }
+
     fn at(&mut self, index: u32) -> &mut Slot<T> {
-        &mut self.slots[index as usize]
+        &mut self.blocks[index as usize / BLOCK][index as usize % BLOCK]
     }
 
     fn id(&self, index: u32) -> Option<NodeId> {
-        let generation = self.slots.get(index as usize)?.generation;
+        let generation = self.slot(index)?.generation;
         Some(NodeId { index, generation })
     }
 

@@ -161,7 +161,7 @@ impl<K: Clone> Policy<K> {
             let Some(node) = self.queues.get(drawn) else {
                 continue;
             };
-            let (rendition, number, _) = node.live?;
+            let (rendition, number, _) = **node.live.as_ref()?;
             let segment = (rendition, number);
             let rate = self.renditions.rate(segment, &node.hits, now_ms);
             if least.is_none_or(|(lowest, _)| rate < lowest) {

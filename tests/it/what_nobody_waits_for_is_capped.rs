@@ -121,7 +121,6 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
     for cache_control in ["max-age=60", "no-store"] {
         let origin = answering_all(&body, cache_control).await;
         let shield = roomy(&origin).start().await;
-        let start = std::time::Instant::now();
         for batch in 0..RESETS / BATCH {
             let viewer = shield.h2_viewer().await;
             let mut asked = Vec::new();
@@ -134,12 +133,8 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
         }
         shield.wait_gauge(FILLS, |fills| fills == 0).await;
         shield.wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == 0).await;
-        let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
         let asked = origin.hits("/film");
-        assert!(
-            asked <= 64 + BATCH + 64 * seconds,
-            "{cache_control}: {asked} in {seconds} s"
-        );
+        assert!(asked < RESETS / 2, "{cache_control}: {asked} of {RESETS}");
         assert!(shield.counted(RESTRAINED, &[]).await > 0);
     }
 }

@@ -321,7 +321,14 @@ impl Fill {
         self.end();
     }
 
-    /// The body broke: followers are cut, nothing is stored.
+    /// The body broke: followers are cut, nothing is stored. Who has seen nothing of it gets this answer.
+    pub fn break_off(mut self, answer: Arc<Object>) {
+        registry::detach(&self.inner, &self.flight);
+        self.publish(Stage::Cut(Some(answer)));
+        self.end();
+    }
+
+    /// Given up: followers are cut, nothing is stored.
     pub fn cut(self) {
         drop(self);
     }
@@ -357,7 +364,7 @@ impl Drop for Fill {
         let mut state = self.flight.state();
         state.stage = match state.stage {
             Stage::Waiting => Stage::Settled(Verdict::Lost),
-            _ => Stage::Cut,
+            _ => Stage::Cut(None),
         };
         Flight::wake(state);
         self.end();

@@ -82,7 +82,8 @@ pub(super) enum Stage {
     Waiting,
     Growing(Growing),
     Settled(Verdict),
-    Cut,
+    /// Broken off; what that is to those who have seen nothing of it.
+    Cut(Option<Arc<Object>>),
 }
 
 pub(super) struct Growing {

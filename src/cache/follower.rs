@@ -61,7 +61,10 @@ impl Follower {
             Stage::Growing(growing) => Poll::Ready(Landing::Growing(Arc::clone(&growing.head))),
             Stage::Settled(verdict) => Poll::Ready(Landing::Settled(verdict.clone())),
             // A body that broke before this viewer's head went out is a failed fill to it.
-            Stage::Cut => Poll::Ready(Landing::Settled(Verdict::Lost)),
+            Stage::Cut(answer) => Poll::Ready(Landing::Settled(match answer {
+                Some(answer) => Verdict::Failed(Arc::clone(answer)),
+                None => Verdict::Lost,
+            })),
             Stage::Waiting => {
                 state.wait(cx, &mut self.filed);
                 Poll::Pending
@@ -97,7 +100,7 @@ impl Follower {
             Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                 object.body.len() as u64
             }
-            Stage::Waiting | Stage::Settled(_) | Stage::Cut => 0,
+            Stage::Waiting | Stage::Settled(_) | Stage::Cut(_) => 0,
         }
     }
 
@@ -122,7 +125,7 @@ impl Follower {
                 Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                     Poll::Ready(Ok(Reach::Whole(object.body.len() as u64)))
                 }
-                Stage::Settled(_) | Stage::Cut => Poll::Ready(Err(Cut)),
+                Stage::Settled(_) | Stage::Cut(_) => Poll::Ready(Err(Cut)),
                 Stage::Growing(_) | Stage::Waiting => {
                     state.wait(cx, &mut self.filed);
                     Poll::Pending
@@ -159,7 +162,7 @@ impl Follower {
                 state.wait(cx, &mut self.filed);
                 return Poll::Pending;
             }
-            Stage::Settled(_) | Stage::Cut => return Poll::Ready(Some(Err(Cut))),
+            Stage::Settled(_) | Stage::Cut(_) => return Poll::Ready(Some(Err(Cut))),
         };
         self.at += bytes.len() as u64;
         self.flight.moved(&mut state, self.seat, self.at);

@@ -29,6 +29,8 @@ pub enum Known {
     /// The origin just failed on this key: do not ask again yet, and answer this where nothing stale is
     /// held.
     Failed(Arc<Object>),
+    /// The origin's answer broke off midway: it may be asked again at once, and once.
+    BrokenOff,
     /// The object is too large for one fetch: it is fetched in slices.
     Sliced(Arc<Series>),
     /// It is too large for one fetch, and its origin sends no parts: it streams through.
@@ -81,7 +83,7 @@ fn weigh(key: &Key, note: &Note) -> u32 {
                 + series.head.own_bytes()
                 + allocated(series.etag.len())
         }
-        Known::Pass | Known::Unsliceable => 0,
+        Known::Pass | Known::Unsliceable | Known::BrokenOff => 0,
     };
     let key = allocated(key.bytes().len() + ARC_BYTES);
     u32::try_from(STORE_ENTRY_BYTES + size_of::<Note>() + key + what).unwrap_or(u32::MAX)

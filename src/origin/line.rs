@@ -19,8 +19,8 @@ use super::pulse::{Pulse, is_of_connection};
 use super::request::{Additions, Request};
 use super::rest::Rests;
 
-/// Answers of the kind 1xx before the real one, at most.
-const INTERIM_MAX: usize = 16;
+/// Answers of the kind 1xx before the real one, at most. All of them come within the deadline of one head.
+const INTERIM_MAX: usize = 128;
 /// How long a HTTP/2 connection without streams is kept after one of them was broken off.
 const IDLE_AFTER_BREAK: Duration = Duration::from_secs(10);
 
@@ -181,7 +181,10 @@ impl Line {
         if read.is_ok() {
             self.beat();
         }
-        self.heed(read)
+        match self.heed(read) {
+            Err(error) if has_long_trailers(&error) => Ok(None),
+            read => read,
+        }
     }
 
     /// Whether the end of the body is already known to have come, after a successful read.
@@ -251,6 +254,15 @@ impl Line {
     fn session(&mut self) -> &mut Session {
         self.session.as_mut().expect("a line in use has a session")
     }
+}
+
+/// The body's last chunk has come, and more trailers after it than are read (64 KiB): nobody here passes trailers
+/// on, so nothing is missing. The connection is not used again.
+fn has_long_trailers(error: &pingora_error::Error) -> bool {
+    let of_trailers = error.etype().as_str() == "InvalidTrailerEnd";
+    let is_limit =
+        |context: &pingora_error::ImmutStr| context.as_str() == "Trailer size over limit";
+    of_trailers && error.context.as_ref().is_some_and(is_limit)
 }
 
 impl Drop for Line {

@@ -113,6 +113,7 @@ fn phrase(known: &Known) -> &'static str {
     match known {
         Known::Pass => "answers to it are not kept: each request goes to the origin",
         Known::Failed(_) => "the origin failed on it just now and is left alone for a moment",
+        Known::BrokenOff => "the origin's answer broke off just now",
         Known::Sliced(_) => "too large for one fetch: held in slices",
         Known::Unsliceable => "too large for one fetch, and the origin sends no parts of it",
     }

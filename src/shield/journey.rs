@@ -219,7 +219,7 @@ impl Shield {
             }
             Some(Known::Pass) => return Step::Answer(Box::pin(self.pass(ask)).await),
             Some(Known::Sliced(series)) => return self.sliced(ask, found, series).await,
-            Some(Known::Unsliceable) | None => {}
+            Some(Known::Unsliceable | Known::BrokenOff) | None => {}
         }
         let upstream = self.upstream(&ask);
         match self.cache.join(found, &upstream) {

@@ -258,3 +258,22 @@ async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
     gate.open();
     drop(shield);
 }
+
+/// An origin that breaks off time after time sees two requests a second for an object, whatever the crowd; and
+/// it is said what happened.
+#[tokio::test]
+async fn an_origin_that_always_breaks_off_is_left_alone() {
+    let broken = segment("half").content_length(100).close();
+    let origin = Origin::start().await.on("/broken.ts", broken);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let start = std::time::Instant::now();
+    let mut told = 0;
+    for _ in 0..200 {
+        let answer = shield.get("/broken.ts").await;
+        told += usize::from(answer.status == 502 && answer.text().contains("cut off"));
+    }
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+    let hits = origin.hits("/broken.ts");
+    assert!(hits <= 2 * seconds, "{hits} in {seconds} s");
+    assert!(told >= 200 - 2 * seconds, "{told}");
+}

@@ -207,3 +207,58 @@ async fn a_large_body_arrives_byte_for_byte() {
     );
     assert_eq!(origin.stats().total.bytes_received, 1_600_000);
 }
+
+/// Trailers are dropped, however many: the body was whole before them. Long ones cost the connection.
+#[tokio::test]
+async fn a_body_is_whole_whatever_trailers_follow() {
+    for (bytes, connections) in [(1000, 1), (60_000, 1), (200_000, 2)] {
+        let script = Scripted::play(move |mut wire| async move {
+            while wire.request().await.is_some() {
+                let trailer = format!("x-sum: {}\r\n", "y".repeat(bytes));
+                let chunks = format!("5\r\nhello\r\n0\r\n{trailer}\r\n");
+                wire.say(&format!(
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+                ))
+                .await;
+            }
+        })
+        .await;
+        let origin = origin(settings(script.address));
+        for _ in 0..2 {
+            let answer = whole(&origin, get("/x")).await;
+            assert_eq!(answer, Ok((200, "hello".into())), "{bytes}");
+        }
+        assert_eq!(script.accepted(), connections, "{bytes}");
+    }
+}
+
+/// But an end that is not one is none, with trailers or without.
+#[tokio::test]
+async fn trailers_that_break_off_end_nothing() {
+    for tail in ["0\r\nx-sum: 1\r\n", "0\r\nx-sum: 1\r\n\rx", "0\r\n"] {
+        let script = Scripted::play(move |mut wire| async move {
+            wire.request().await;
+            wire.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+                .await;
+            wire.say(tail).await;
+        })
+        .await;
+        let answer = whole(&origin(settings(script.address)), get("/x")).await;
+        assert_eq!(answer.unwrap_err().0, Failure::Truncated, "{tail:?}");
+    }
+}
+
+/// Interim answers are passed over, as many as an origin that reports its progress may send.
+#[tokio::test]
+async fn many_interim_answers_are_passed_over() {
+    let script = Scripted::answering(|_| {
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".repeat(100);
+        format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    })
+    .await;
+    let answer = whole(&origin(settings(script.address)), get("/x")).await;
+    assert_eq!(answer, Ok((200, "ok".into())));
+    let endless = Scripted::answering(|_| "HTTP/1.1 102 Processing\r\n\r\n".repeat(1000)).await;
+    let answer = whole(&origin(settings(endless.address)), get("/x")).await;
+    assert_eq!(answer.unwrap_err().0, Failure::Protocol);
+}

@@ -79,20 +79,39 @@ impl Job {
             // Our own doing, not the origin's: the next viewer may try.
             Failure::Busy | Failure::Open => {}
             Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(answer)),
-            // It was answering: who has nothing else may try at once.
-            Failure::Truncated if !self.covered() => {}
+            Failure::Truncated => self.back_off_unless_first(&answer),
             _ => self.back_off(None, &answer),
         }
         self.fill.settle(Verdict::Failed(answer));
     }
 
-    /// The answer broke off on its way to all who wait. Who is served what is held need not have it
-    /// asked for again at once.
+    /// The answer broke off on its way to all who wait.
     pub(super) fn broke_off(self, failure: Failure) {
-        if self.covered() {
-            self.back_off(None, &Arc::new(refuse::failure_object(failure, true)));
+        let held = self.fill.found().object.is_some();
+        let answer = Arc::new(refuse::failure_object(failure, held));
+        self.back_off_unless_first(&answer);
+        self.fill.break_off(answer);
+    }
+
+    /// An origin whose answer broke off was answering: who has nothing else may try at once, and once. Who is
+    /// served what is held need not have it asked for again at once.
+    fn back_off_unless_first(&self, answer: &Arc<Object>) {
+        let backoff = self.shield.settings.failure_backoff;
+        let now = Instant::now();
+        let again = matches!(self.noted(now), Some(Known::BrokenOff));
+        if again || self.covered() {
+            self.back_off(None, answer);
+        } else if !backoff.is_zero() {
+            self.note(Note {
+                until: now + backoff,
+                what: Known::BrokenOff,
+            });
         }
-        self.fill.cut();
+    }
+
+    fn noted(&self, now: Instant) -> Option<Known> {
+        let slot = self.own.as_ref().unwrap_or(&self.fill.found().slot);
+        self.shield.cache.noted(slot, now)
     }
 
     pub(super) fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {

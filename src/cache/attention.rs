@@ -11,6 +11,8 @@ pub struct Attention {
     /// Milliseconds after `since`, and one; zero: nobody has asked yet.
     asked: AtomicU64,
     tended: AtomicBool,
+    /// When it is looked at next: milliseconds after `since`.
+    looked_at: AtomicU64,
     /// Counts the first viewer.
     first: Option<Arc<AtomicU64>>,
 }
@@ -22,6 +24,7 @@ impl Attention {
             since: now,
             asked: AtomicU64::new(0),
             tended: AtomicBool::new(false),
+            looked_at: AtomicU64::new(0),
             first: None,
         }
     }
@@ -58,6 +61,19 @@ impl Attention {
     /// When it began.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// It is looked at then.
+    pub fn is_looked_at(&self, at: Instant) {
+        let after = at.saturating_duration_since(self.since).as_millis();
+        let after = u64::try_from(after).unwrap_or(u64::MAX);
+        self.looked_at.store(after, Ordering::Relaxed);
+    }
+
+    /// In how long it is looked at; nothing when that is under way.
+    pub fn next_look_in(&self, now: Instant) -> Duration {
+        let after = Duration::from_millis(self.looked_at.load(Ordering::Relaxed));
+        after.saturating_sub(now.saturating_duration_since(self.since))
     }
 
     /// Somebody looks after it: viewers need not have it refreshed.

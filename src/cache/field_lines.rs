@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::policy::freshness::TELLING_FRESHNESS;
+
 /// What an answer says anew, or leaves out, whatever the origin said.
 pub static SAID_ANEW: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -29,8 +31,10 @@ static MARKED: [HeaderName; 5] = [
 /// The field lines of a stored answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldLines {
-    /// `name: value\r\n` each, those of [`SAID_ANEW`] last.
+    /// `name: value\r\n` each, those of [`TELLING_FRESHNESS`] behind the others, those of [`SAID_ANEW`] last.
     text: Box<[u8]>,
+    /// Where those that tell freshness begin.
+    lasting_bytes: usize,
     /// Where those of [`SAID_ANEW`] begin.
     shared_bytes: usize,
     /// How many lines there are.
@@ -40,9 +44,18 @@ pub struct FieldLines {
 }
 
 impl FieldLines {
-    /// The lines that belong in every answer: all but those of [`SAID_ANEW`].
-    pub fn shared(&self) -> &[u8] {
-        &self.text[..self.shared_bytes]
+    /// The lines that belong in an answer which adds these fields: all but those of [`SAID_ANEW`], and but
+    /// for those of [`TELLING_FRESHNESS`] where it tells that itself.
+    pub fn shared(&self, added: &HeaderMap) -> &[u8] {
+        let tells = TELLING_FRESHNESS
+            .iter()
+            .any(|name| added.contains_key(name));
+        let end = if tells {
+            self.lasting_bytes
+        } else {
+            self.shared_bytes
+        };
+        &self.text[..end]
     }
 
     /// Bytes of the text.
@@ -70,9 +83,9 @@ impl FieldLines {
         self.map_of(&self.text)
     }
 
-    /// The fields that belong in every answer, with room for those that it adds.
-    pub fn shared_map(&self) -> HeaderMap {
-        self.map_of(self.shared())
+    /// The same as a map, with room for those that it adds.
+    pub fn shared_map(&self, added: &HeaderMap) -> HeaderMap {
+        self.map_of(self.shared(added))
     }
 
     /// The fields of these names.
@@ -117,18 +130,24 @@ impl From<&HeaderMap> for FieldLines {
             if let Some(bit) = MARKED.iter().position(|marked| marked == name) {
                 marks |= 1 << bit;
             }
-            if !SAID_ANEW.contains(name) {
+            if !SAID_ANEW.contains(name) && !TELLING_FRESHNESS.contains(name) {
                 write_field(&mut text, name, value);
             }
         }
-        let shared_bytes = text.len();
-        for name in &SAID_ANEW {
-            for value in map.get_all(name) {
-                write_field(&mut text, name, value);
+        let mut write_all = |names: &[HeaderName]| {
+            let start = text.len();
+            for name in names {
+                for value in map.get_all(name) {
+                    write_field(&mut text, name, value);
+                }
             }
-        }
+            start
+        };
+        let lasting_bytes = write_all(&TELLING_FRESHNESS);
+        let shared_bytes = write_all(&SAID_ANEW);
         FieldLines {
             text: text.into(),
+            lasting_bytes,
             shared_bytes,
             count: u16::try_from(map.len()).unwrap_or(u16::MAX),
             marks,
@@ -211,10 +230,24 @@ mod tests {
             ("x-request-id", "7"),
             ("x-empty", ""),
         ]));
-        assert_eq!(fields.shared(), b"etag: \"a: b\"\r\nx-empty: \r\n");
+        let nothing = HeaderMap::new();
+        assert_eq!(fields.shared(&nothing), b"etag: \"a: b\"\r\nx-empty: \r\n");
         let shared = map(&[("etag", "\"a: b\""), ("x-empty", "")]);
-        assert_eq!(fields.shared_map(), shared);
+        assert_eq!(fields.shared_map(&nothing), shared);
         assert_eq!(fields.to_map().len(), 4);
+    }
+
+    #[test]
+    fn an_answer_that_tells_freshness_itself_gets_no_stored_word_of_it() {
+        let fields = FieldLines::from(map(&[
+            ("cache-control", "max-age=3"),
+            ("etag", "1"),
+            ("cdn-cache-control", "max-age=60"),
+            ("x-request-id", "7"),
+        ]));
+        let own = map(&[("cache-control", "max-age=9")]);
+        assert_eq!(fields.shared(&own), b"etag: 1\r\n");
+        assert_eq!(fields.shared_map(&HeaderMap::new()).len(), 3);
     }
 
     #[test]

@@ -17,10 +17,10 @@ use crate::policy::Lifetime;
 pub struct Head {
     /// Status.
     pub status: StatusCode,
-    /// As sent to viewers: hop-by-hop and targeted fields gone, `Age` and `Content-Length` left out.
+    /// As sent to viewers: hop-by-hop fields gone, `Age` and `Content-Length` left out.
     pub headers: FieldLines,
-    /// The cache-control fields meant for caches like this one alone (RFC 9213): not sent on, but a 304
-    /// that does not repeat them leaves them in force.
+    /// The cache-control fields meant for caches like this one (RFC 9213): a 304 that does not repeat
+    /// them leaves them in force.
     pub targeted: Option<Box<FieldLines>>,
     /// What it really carries.
     pub kind: Kind,
@@ -56,6 +56,14 @@ impl Head {
             allocated(size_of::<Facts>()) + names.map(allocated).sum::<usize>()
         });
         fields(&self.headers) + targeted.chain(facts).sum::<usize>()
+    }
+
+    /// It may be served past what its origin stated, as it is looked after: then each answer says how long
+    /// it is fresh. A low-latency playlist is not: who asks for that waits for the next one.
+    pub fn restates_freshness(&self) -> bool {
+        let blocks = |facts: &Facts| facts.part_target.is_some() || facts.control.can_block;
+        let may_be_tended = self.kind.is_manifest() && self.attention.is_some();
+        may_be_tended && !self.facts.as_deref().is_some_and(blocks)
     }
 }
 

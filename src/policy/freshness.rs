@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Lifetime;
-use super::directives::RequestDirectives;
+use http::header::{CACHE_CONTROL, CDN_CACHE_CONTROL, DATE, EXPIRES};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::directives::{RequestDirectives, seconds};
+use super::{Lifetime, fields};
 
 /// What may be done with a held object now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +78,179 @@ pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
     }
 }
 
+/// The fields that tell caches and players behind this one how long an answer is fresh.
+pub static TELLING_FRESHNESS: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CONTROL];
+
+/// These say how long it is fresh, whoever reads them.
+pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, DATE];
+
+/// A manifest that is looked after is served past the freshness that its origin stated, because the
+/// next look is when it may change. A cache behind would take it for stale and ask again each time.
+/// These fields state what is left instead: `left` seconds from an `age` on. Only lifetimes above
+/// zero that are used up are replaced; a field that forbids reuse stays as it is. `None` where nothing
+/// is to be replaced; else all of [`TELLING_FRESHNESS`].
+pub fn restated(stored: &HeaderMap, age: u64, left: u64) -> Option<HeaderMap> {
+    let until = age.saturating_add(left);
+    let mut told = HeaderMap::new();
+    for name in &TELLING_FRESHNESS {
+        if let Some(value) = extended(stored, name, age, until) {
+            told.insert(name, value);
+        }
+    }
+    if let Some(value) = instead_of_expires(stored, age, until) {
+        told.insert(CACHE_CONTROL, value);
+    }
+    if told.is_empty() {
+        return None;
+    }
+    for name in &TELLING_FRESHNESS {
+        if !told.contains_key(name) {
+            for value in stored.get_all(name) {
+                told.append(name, value.clone());
+            }
+        }
+    }
+    Some(told)
+}
+
+/// The field with its used-up lifetimes replaced; `None` where it has none.
+fn extended(stored: &HeaderMap, name: &HeaderName, age: u64, until: u64) -> Option<HeaderValue> {
+    let mut text: Vec<u8> = Vec::new();
+    let mut changed = false;
+    for element in fields::elements(stored, name) {
+        if forbids_reuse(element) {
+            return None;
+        }
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        match lifetime(element).filter(|lifetime| (1..=age).contains(lifetime)) {
+            Some(_) => {
+                let (name, _) = fields::name_and_value(element);
+                text.extend_from_slice(name);
+                text.extend_from_slice(format!("={until}").as_bytes());
+                changed = true;
+            }
+            None => text.extend_from_slice(element),
+        }
+    }
+    HeaderValue::try_from(text).ok().filter(|_| changed)
+}
+
+/// `Expires` is used up and no `max-age` overrules it (RFC 9111 §5.3): one is added that does.
+fn instead_of_expires(stored: &HeaderMap, age: u64, until: u64) -> Option<HeaderValue> {
+    let expires = fields::date(stored, EXPIRES)?;
+    let lifetime = expires.duration_since(fields::date(stored, DATE)?).ok()?;
+    let is_used_up = (1..=age).contains(&lifetime.as_secs());
+    let mut text = Vec::new();
+    for element in fields::elements(stored, CACHE_CONTROL) {
+        if lifetime_name(element) || forbids_reuse(element) {
+            return None;
+        }
+        text.extend_from_slice(element);
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(format!("max-age={until}").as_bytes());
+    HeaderValue::try_from(text).ok().filter(|_| is_used_up)
+}
+
+/// The seconds that a `max-age` or `s-maxage` states.
+fn lifetime(element: &[u8]) -> Option<u64> {
+    let (_, value) = fields::name_and_value(element);
+    let stated = seconds(value.filter(|_| lifetime_name(element))?)?;
+    Some(stated.as_secs())
+}
+
+fn lifetime_name(element: &[u8]) -> bool {
+    let (name, _) = fields::name_and_value(element);
+    name.eq_ignore_ascii_case(b"max-age") || name.eq_ignore_ascii_case(b"s-maxage")
+}
+
+fn forbids_reuse(element: &[u8]) -> bool {
+    const WORDS: [&[u8]; 3] = [b"no-store", b"no-cache", b"private"];
+    let (name, _) = fields::name_and_value(element);
+    WORDS.iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What of these fields is stated anew at an age of five, with two seconds left.
+    fn told(fields: &[(HeaderName, &'static str)]) -> Vec<String> {
+        let fields = fields.iter().cloned();
+        let stored = fields.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let told = restated(&stored.collect(), 5, 2).unwrap_or_default();
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            format!("{name}: {}", value.to_str().unwrap())
+        };
+        told.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_lifetime_that_is_used_up_becomes_what_is_left() {
+        for (said, expected) in [
+            ("max-age=3", "max-age=7"),
+            (
+                "public, Max-Age=5, s-maxage=60",
+                "public, Max-Age=7, s-maxage=60",
+            ),
+            ("s-maxage=1,max-age=2", "s-maxage=7, max-age=7"),
+            (
+                "max-age=3, x=\"a, max-age=1\"",
+                "max-age=7, x=\"a, max-age=1\"",
+            ),
+        ] {
+            let expected = format!("cache-control: {expected}");
+            assert_eq!(told(&[(CACHE_CONTROL, said)]), [expected], "{said}");
+        }
+        let both = [
+            (CACHE_CONTROL, "max-age=60"),
+            (CDN_CACHE_CONTROL, "max-age=3"),
+        ];
+        let expected = ["cdn-cache-control: max-age=7", "cache-control: max-age=60"];
+        assert_eq!(told(&both), expected);
+    }
+
+    #[test]
+    fn what_is_fresh_or_forbids_reuse_stays_as_the_origin_said_it() {
+        for said in [
+            "max-age=6",
+            "max-age=0",
+            "max-age=soon",
+            "public",
+            "no-cache, max-age=3",
+            "private, max-age=3",
+            "max-age=3, no-store",
+        ] {
+            assert_eq!(told(&[(CACHE_CONTROL, said)]), [""; 0], "{said}");
+        }
+        assert_eq!(told(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_used_up_date_of_expiry_is_overruled() {
+        let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
+        let at = |text| (EXPIRES, text);
+        let used_up = at("Sun, 06 Nov 1994 08:49:40 GMT");
+        let of = |expires: &(HeaderName, &'static str), said| {
+            told(&[date.clone(), expires.clone(), (CACHE_CONTROL, said)])
+        };
+        assert_eq!(
+            told(&[date.clone(), used_up.clone()]),
+            ["cache-control: max-age=7"]
+        );
+        assert_eq!(of(&used_up, "public"), ["cache-control: public, max-age=7"]);
+        for (expires, said) in [
+            (&used_up, "max-age=0"),
+            (&used_up, "no-cache"),
+            (&at("Sun, 06 Nov 1994 08:50:40 GMT"), "public"),
+            (&at("Sun, 06 Nov 1994 08:49:37 GMT"), "public"),
+            (&at("0"), "public"),
+        ] {
+            assert_eq!(of(expires, said), [""; 0], "{expires:?} {said}");
+        }
+    }
 
     fn lifetime(now: Instant) -> Lifetime {
         Lifetime {

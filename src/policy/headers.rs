@@ -168,12 +168,13 @@ pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
 }
 
 /// An origin's response headers as they will be stored and sent: hop-by-hop stripped, `Via` added,
-/// targeted cache control (`CDN-Cache-Control`, `Surrogate-Control`) removed, `Age` removed (it is
-/// recomputed), `CMSD-Dynamic` removed (it is about one response), `Content-Length` removed (the body knows), `Warning` removed (obsolete, RFC 9111
-/// §5.5).
+/// `Surrogate-Control` removed (it is for the next surrogate alone; `CDN-Cache-Control` is for all of
+/// them, and goes on: RFC 9213 §3.1), `Age` removed (it is recomputed), `CMSD-Dynamic` removed (it is
+/// about one response), `Content-Length` removed (the body knows), `Warning` removed (obsolete,
+/// RFC 9111 §5.5).
 pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     strip_hop_by_hop(&mut origin);
-    for field in [CDN_CACHE_CONTROL, AGE, CONTENT_LENGTH, WARNING] {
+    for field in [AGE, CONTENT_LENGTH, WARNING] {
         origin.remove(field);
     }
     origin.remove(&SURROGATE_CONTROL);
@@ -184,7 +185,7 @@ pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     origin
 }
 
-/// The cache-control fields of an origin's answer that are meant for caches like this one alone.
+/// The cache-control fields of an origin's answer that are meant for caches like this one.
 pub fn targeted(origin: &HeaderMap) -> Option<Box<HeaderMap>> {
     let fields = [&CDN_CACHE_CONTROL, &SURROGATE_CONTROL];
     let lines = fields.into_iter().flat_map(|field| {

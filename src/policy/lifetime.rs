@@ -65,14 +65,15 @@ impl Lifetime {
 
     /// How old it may be served while it is looked after: looks come when the next version is due, which
     /// may be late. Where the origin wants it shorter than half a segment (in whole seconds, as it has
-    /// to say it), that stands.
+    /// to say it), that stands. Where it forbids stale use (`s-maxage`, `must-revalidate`,
+    /// `proxy-revalidate`), it is looked at while it is fresh.
     pub fn tended_for(&self, facts: Option<&Facts>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
         let target = facts.and_then(Facts::segment_max);
         let part = facts.and_then(|facts| facts.part_target);
         match (target, part) {
-            _ if self.stale_while_revalidate.is_zero() => Duration::ZERO,
+            _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
             (_, Some(part)) if self.fresh_for >= part / 2 => windows.max(PARTS_TENDED * part),
             (Some(target), None) if self.fresh_for + SECOND > target / 2 => {
                 windows.max(target * 3 / 2)

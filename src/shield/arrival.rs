@@ -46,7 +46,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Complete but for `Date` and framing, which the edge adds, and for the fields of `held`.
     pub headers: HeaderMap,
-    /// An object whose fields are the answer's too, but for [`crate::cache::SAID_ANEW`]: shared, not copied.
+    /// An object whose fields are the answer's too, but for [`crate::cache::SAID_ANEW`], and but for those
+    /// that tell freshness, where the answer does: shared, not copied.
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: Body,
@@ -61,7 +62,7 @@ impl Answer {
         let Some(object) = self.held.take() else {
             return added;
         };
-        let mut headers = object.head.headers.shared_map();
+        let mut headers = object.head.headers.shared_map(&added);
         for (name, value) in &added {
             debug_assert!(
                 *name == header::VARY

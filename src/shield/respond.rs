@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
@@ -13,7 +13,8 @@ use super::status::{Story, X_CACHE, tell};
 use super::{Answer, Body, Settings, coding, cors, refuse};
 use crate::cache::{FIELDS_ADDED, FieldLines, Follower, Head, Object, Reach};
 use crate::policy::conditional::{self, Condition};
-use crate::policy::lifetime::Reason;
+use crate::policy::freshness::{FRESHNESS_READ, TELLING_FRESHNESS, restated};
+use crate::policy::lifetime::{Reason, Rule};
 use crate::policy::range::{self, Asked, Resolved, Span, Spec};
 use crate::policy::route::Cors;
 use crate::telemetry::Outcome;
@@ -286,6 +287,15 @@ fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> He
         header::AGE,
         HeaderValue::from(lifetime.age(ask.now).as_secs()),
     );
+    if let Some(left) = left_until_look(head, ask.now) {
+        let age = lifetime.age(ask.now).as_secs();
+        if let Some(told) = restated(&head.headers.only(&FRESHNESS_READ), age, left) {
+            for name in &TELLING_FRESHNESS {
+                headers.remove(name);
+            }
+            headers.extend(told);
+        }
+    }
     cors::allow(&mut headers, &ask.headers, &ask.entry.route);
     let filled = matches!(
         outcome,
@@ -312,6 +322,21 @@ fn condition(ask: &Ask, head: &Head) -> Condition {
     }
     let validators = head.headers.only(&conditional::VALIDATORS);
     conditional::judge(&ask.headers, &validators)
+}
+
+/// The freshness that the origin stated is used up, and the manifest is served because it is looked
+/// after: how many seconds caches behind may keep it. Until the next look, or for as long as the origin
+/// lets it be kept, if that is shorter; for one at least, as they count in whole ones.
+fn left_until_look(head: &Head, now: Instant) -> Option<u64> {
+    let attention = head.attention.as_ref()?;
+    let lifetime = &head.lifetime;
+    // What is fresh by what others are told too need not be read again with every hit.
+    let may_be_used_up = lifetime.age(now).as_secs() >= lifetime.fresh_for.as_secs()
+        || lifetime.rule == Rule::Override
+        || head.targeted.is_some();
+    let is_due = may_be_used_up && attention.is_tended() && head.restates_freshness();
+    let left = attention.next_look_in(now).min(lifetime.fresh_for);
+    is_due.then(|| left.as_secs().max(1))
 }
 
 /// 304 or 412, where the viewer's preconditions ask for it.

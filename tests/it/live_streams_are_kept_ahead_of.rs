@@ -40,6 +40,31 @@ async fn a_watched_playlist_is_refreshed_without_viewers() {
     origin.wait_hits(PATH, before + 3).await;
 }
 
+/// What forbids stale use does not forbid to look before it is stale.
+#[tokio::test]
+async fn also_where_nothing_stale_may_be_served() {
+    for strict in [
+        "s-maxage=1",
+        "max-age=1, must-revalidate",
+        "max-age=1, proxy-revalidate",
+        "max-age=1, stale-while-revalidate=0",
+    ] {
+        let start = Instant::now();
+        let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
+        let live = answering(move |_| manifest(quick(version())).cache_control(strict));
+        let origin = Origin::start().await.on(PATH, live);
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.until(get(PATH), |_| origin.hits(PATH) >= 2).await;
+        let before = origin.hits(PATH);
+        origin.wait_hits(PATH, before + 3).await;
+        assert_eq!(
+            shield.gauge("seawall_manifests_watched").await,
+            1,
+            "{strict}"
+        );
+    }
+}
+
 /// When nobody asks any more, nobody is asked.
 #[tokio::test]
 async fn and_left_alone_when_nobody_watches() {

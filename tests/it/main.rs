@@ -22,6 +22,7 @@ mod a_twin_that_holds_back_is_left;
 mod all_addresses_are_used;
 mod another_endpoint_answers;
 mod answers_say_how;
+mod caches_behind_are_told_what_is_left;
 mod dash_segments_come_on_time;
 mod each_endpoint_has_its_own_cap;
 mod each_kind_has_its_deadline;

@@ -28,7 +28,7 @@ pub(super) fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
     if let Some(object) = held {
-        head.extend_from_slice(object.head.headers.shared());
+        head.extend_from_slice(object.head.headers.shared(headers));
     }
     for (name, value) in headers {
         write_field(&mut head, name, value);

@@ -224,7 +224,13 @@ fn answers_lose_what_is_not_for_the_viewer() {
     let stored = downstream(origin, "seawall");
     assert_eq!(
         names(&stored),
-        ["cache-control", "content-type", "set-cookie", "via"]
+        [
+            "cache-control",
+            "cdn-cache-control",
+            "content-type",
+            "set-cookie",
+            "via"
+        ]
     );
     assert_eq!(stored[VIA], "1.1 packager, 1.1 seawall");
     assert_eq!(stored.get_all(SET_COOKIE).iter().count(), 2);

@@ -307,7 +307,7 @@ fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
         stale_while_revalidate: Duration::ZERO,
         ..lifetime(3)
     };
-    assert_eq!(strict.tended_for(Some(&facts)), Duration::ZERO);
+    assert_eq!(strict.tended_for(Some(&facts)), 3 * SECOND);
 }
 
 fn low_latency() -> Facts {

@@ -30,9 +30,14 @@ impl Drop for Tending {
 impl Shield {
     /// Looks after a manifest from now on, if it is watched. True if somebody does.
     pub(in crate::shield) fn tend(self: &Arc<Self>, watch: &Arc<Watch>) -> bool {
-        let wanted = watch.entry.route.live.cadence && watch.next_look(Instant::now()).is_some();
-        if !wanted || !watch.attention.tend(true) {
-            return wanted;
+        let look = watch.next_look(Instant::now());
+        let Some(look) = look.filter(|_| watch.entry.route.live.cadence) else {
+            return false;
+        };
+        // Caches behind are told, also by the answer that begins it.
+        watch.attention.is_looked_at(look.at());
+        if !watch.attention.tend(true) {
+            return true;
         }
         let tending = Tending {
             shield: Arc::clone(self),
@@ -40,6 +45,7 @@ impl Shield {
         };
         tokio::spawn(async move {
             while let Some(look) = tending.watch.next_look(Instant::now()) {
+                tending.watch.attention.is_looked_at(look.at());
                 match look {
                     Look::At(at) => {
                         sleep_until(at.into()).await;

@@ -1,0 +1,155 @@
+//! A CDN in front of the shield can keep what it gets: no answer that is looked after arrives with its
+//! freshness used up, and what the origin says to CDNs reaches them.
+
+use std::time::{Duration, SystemTime};
+
+use crate::support::origin::Reply;
+use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment};
+
+const PATH: &str = "/live/index.m3u8";
+
+/// Six seconds a segment, and good for three by its `fields`; five seconds old.
+fn version(fields: &[(&str, &str)]) -> Reply {
+    let reply = manifest(playlist(1)).age(5).validated_by("\"1\"");
+    let add = |reply: Reply, (name, value): &(&str, &str)| reply.header(name, value);
+    fields.iter().fold(reply, add)
+}
+
+/// A shield that looks after such a playlist.
+async fn looking_after(reply: Reply) -> (Origin, Shield) {
+    let origin = Origin::start().await.on(PATH, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let watched = async |shield: &Shield| shield.gauge("seawall_manifests_watched").await == 1;
+    crate::support::eventually("the playlist is looked after", async || {
+        shield.get(PATH).await;
+        watched(&shield).await
+    })
+    .await;
+    (origin, shield)
+}
+
+/// The seconds that a field grants.
+fn granted(answer: &Response, field: &str, directive: &str) -> u64 {
+    let field = answer.header(field).unwrap_or_default();
+    let granted = field
+        .split(',')
+        .find_map(|one| one.trim().strip_prefix(directive)?.strip_prefix('='));
+    granted
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0)
+}
+
+#[track_caller]
+fn has_some_left(answer: &Response, field: &str, directive: &str) {
+    let (age, granted) = (answer.age(), granted(answer, field, directive));
+    assert!(
+        age >= 5,
+        "what the origin said of its age stays true: {answer:?}"
+    );
+    assert!(granted > age, "{granted} at an age of {age}: {answer:?}");
+    // No longer than the origin lets it be kept from now on.
+    assert!(
+        granted <= age + 3,
+        "{granted} at an age of {age}: {answer:?}"
+    );
+}
+
+/// Whichever field states it, and also where only a 304 is sent.
+#[tokio::test]
+async fn what_is_looked_after_has_freshness_left() {
+    let now = SystemTime::now();
+    let date = |ahead| httpdate::fmt_http_date(now + Duration::from_secs(ahead));
+    let (made, expires) = (date(0), date(3));
+    let cases: [(&[(&str, &str)], &str, &str); 4] = [
+        (
+            &[("Cache-Control", "max-age=3")],
+            "cache-control",
+            "max-age",
+        ),
+        (
+            &[(
+                "Cache-Control",
+                "public, s-maxage=3, stale-while-revalidate=9",
+            )],
+            "cache-control",
+            "s-maxage",
+        ),
+        (
+            &[
+                ("Cache-Control", "max-age=60"),
+                ("CDN-Cache-Control", "max-age=3"),
+            ],
+            "cdn-cache-control",
+            "max-age",
+        ),
+        (
+            &[("Date", &made), ("Expires", &expires)],
+            "cache-control",
+            "max-age",
+        ),
+    ];
+    for (fields, field, directive) in cases {
+        let (_origin, shield) = looking_after(version(fields)).await;
+        for _ in 0..3 {
+            let answer = shield.get(PATH).await;
+            has_some_left(&answer.is_whole(playlist(1)), field, directive);
+            let gzip = get(PATH).header("accept-encoding", "gzip");
+            has_some_left(&shield.ask(gzip).await, field, directive);
+            let known = get(PATH).header("if-none-match", "\"1\"");
+            let known = shield.ask(known).await;
+            assert_eq!(known.status, 304);
+            if field == "cache-control" {
+                has_some_left(&known, field, directive);
+            }
+        }
+        let h2 = shield.h2_viewer().await;
+        has_some_left(&h2.ask(get(PATH)).await, field, directive);
+    }
+}
+
+/// Players of low latency wait for the next part: nothing in between may keep what they get for longer.
+#[tokio::test]
+async fn but_nothing_of_low_latency_is_kept_longer() {
+    let text = playlist(1).replace(
+        "#EXT-X-TARGETDURATION:6\n",
+        "#EXT-X-TARGETDURATION:6\n#EXT-X-PART-INF:PART-TARGET=1\n\
+         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=3\n",
+    );
+    let reply = manifest(text).age(5).cache_control("max-age=3");
+    let origin = Origin::start().await.on(PATH, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..5 {
+        let answer = shield.get(PATH).await;
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("max-age=3"),
+            "{answer:?}"
+        );
+    }
+}
+
+/// RFC 9213 §3.1: the field is for every CDN on the way. `Surrogate-Control` is for the next one alone.
+#[tokio::test]
+async fn what_the_origin_tells_cdns_goes_on() {
+    let told = "max-age=600";
+    let stored = segment("x")
+        .cache_control("max-age=60")
+        .header("CDN-Cache-Control", told)
+        .header("Surrogate-Control", "max-age=5");
+    let passed = segment("x")
+        .cache_control("max-age=600")
+        .header("CDN-Cache-Control", "no-store");
+    let origin = Origin::start()
+        .await
+        .on("/a.ts", stored)
+        .on("/b.ts", passed);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..2 {
+        let answer = shield.get("/a.ts").await;
+        assert_eq!(answer.header("cdn-cache-control"), Some(told));
+        assert_eq!(answer.header("surrogate-control"), None);
+        let answer = shield.get("/b.ts").await;
+        assert_eq!(answer.header("cdn-cache-control"), Some("no-store"));
+    }
+    assert_eq!((origin.hits("/a.ts"), origin.hits("/b.ts")), (1, 2));
+}

@@ -5,6 +5,7 @@ use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 
 use super::fields;
+use crate::media::Kind;
 
 /// A coding that is made here, the one that players gain most by first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,20 @@ pub fn taken(request: &HeaderMap) -> impl Iterator<Item = Coding> {
 pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
     let gzip = Accepted::of(request).takes(Coding::Gzip);
     gzip.then(|| HeaderValue::from_static(Coding::Gzip.as_str()))
+}
+
+/// Is it asked for in no coding, whatever a viewer takes? Manifests are read here, and compressed here.
+/// Media are compressed by their nature: one answer serves everybody, even where an origin says that its
+/// answers vary. Subtitles are text.
+pub fn is_asked_in_plain(kind: Kind, path: &str) -> bool {
+    const TEXT: [&str; 2] = ["vtt", "webvtt"];
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let is_text = || TEXT.iter().any(|text| extension.eq_ignore_ascii_case(text));
+    match kind {
+        Kind::Hls | Kind::Dash => true,
+        Kind::Segment | Kind::Init => !is_text(),
+        Kind::Key | Kind::Clock | Kind::Other => false,
+    }
 }
 
 /// What `Accept-Encoding` says.

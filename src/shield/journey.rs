@@ -18,6 +18,7 @@ use super::{Answer, Arrival, Shield, refuse, respond};
 use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
 use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
+use crate::policy::encoding::is_asked_in_plain;
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::headers;
 use crate::policy::lifetime::Reason;
@@ -393,12 +394,11 @@ impl Shield {
         self.sent(&ask.headers, &ask.entry)
     }
 
-    /// What is sent of a viewer's headers. Manifests are asked for in plain text, which is read here, and
-    /// compressed here for all who want it so.
+    /// What is sent of a viewer's headers. Manifests and media are asked for in no coding.
     pub(super) fn sent(&self, viewer: &HeaderMap, entry: &Entry) -> HeaderMap {
         let forwarded = entry.forwarded.as_deref();
         let mut sent = headers::upstream(viewer, forwarded, &entry.route, &self.rules.name);
-        if entry.kind.is_manifest() {
+        if is_asked_in_plain(entry.kind, entry.target.path()) {
             sent.remove(ACCEPT_ENCODING);
         }
         sent

@@ -6,6 +6,7 @@ mod ahead;
 mod apart;
 mod avoided;
 mod blocking;
+mod demand;
 mod due;
 mod foresight;
 mod lanes;

@@ -60,9 +60,9 @@ async fn what_is_looked_after_has_freshness_left() {
     let now = SystemTime::now();
     let date = |ahead| httpdate::fmt_http_date(now + Duration::from_secs(ahead));
     let (made, expires) = (date(0), date(3));
-    let cases: [(&[(&str, &str)], &str, &str); 4] = [
+    let cases = [
         (
-            &[("Cache-Control", "max-age=3")],
+            &[("Cache-Control", "max-age=3")][..],
             "cache-control",
             "max-age",
         ),
@@ -92,7 +92,7 @@ async fn what_is_looked_after_has_freshness_left() {
         let (_origin, shield) = looking_after(version(fields)).await;
         for _ in 0..3 {
             let answer = shield.get(PATH).await;
-            has_some_left(&answer.is_whole(playlist(1)), field, directive);
+            has_some_left(answer.is_whole(playlist(1)), field, directive);
             let gzip = get(PATH).header("accept-encoding", "gzip");
             has_some_left(&shield.ask(gzip).await, field, directive);
             let known = get(PATH).header("if-none-match", "\"1\"");

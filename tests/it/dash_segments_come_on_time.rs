@@ -165,6 +165,53 @@ async fn the_next_number_is_fetched_when_it_is_there() {
     assert!(shield.counted("seawall_ahead_total", &templates).await >= 3);
 }
 
+/// A representation that its viewer has left for another one is left alone, though the other one goes on.
+#[tokio::test]
+async fn and_not_of_what_was_left_for_another_bitrate() {
+    let origin = on_the_air().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(MPD).await;
+    let first = newest();
+    shield.get(&name("sd", first)).await.is_whole("there");
+    // The player switches up, and stays there.
+    for number in first + 1..first + 16 {
+        while newest() < number {
+            tokio::time::sleep(STEP / 10).await;
+        }
+        shield.get(&name("hd", number)).await.is_whole("there");
+    }
+    let fetched = |number: &u64| origin.hits(&name("sd", *number)) > 0;
+    let late = (first + 8..first + 16).filter(fetched).count();
+    assert_eq!(late, 0, "two segments' time and half a second are over");
+}
+
+/// A long timeline lists what was watched long ago. That says nothing of today.
+#[tokio::test]
+async fn nor_of_what_was_watched_long_ago() {
+    let text = |last| by_timeline(last).replace("d=\"6\"", "d=\"1\"");
+    let version = |last| {
+        let reply = reply().content_type("application/dash+xml");
+        let reply = reply.cache_control("max-age=1").age(1);
+        reply.body(text(last))
+    };
+    let origin = Origin::start().await.on(MPD, version(10));
+    for number in 9..13 {
+        origin.now(&name("hd", number), segment("there"));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(MPD).await;
+    shield.get(&name("hd", 9)).await.is_whole("there");
+    // Segments of a second: after two and a half nobody watches any more.
+    tokio::time::sleep(Duration::from_millis(2700)).await;
+    origin.now(MPD, version(11));
+    let newer = |answer: &crate::support::Response| answer.text() == text(11);
+    shield.until(get(MPD), newer).await;
+    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 0);
+}
+
 /// It ends when nobody watches.
 #[tokio::test]
 async fn and_no_more_when_nobody_watches() {
@@ -173,10 +220,12 @@ async fn and_no_more_when_nobody_watches() {
     shield.get(MPD).await;
     let first = newest();
     shield.get(&name("hd", first)).await.is_whole("there");
-    // Six are fetched in vain.
-    origin.wait_hits(&name("hd", first + 5), 1).await;
-    tokio::time::sleep(4 * STEP).await;
-    assert_eq!(origin.hits(&name("hd", first + 8)), 0);
+    // Two segments' time and half a second: four are fetched in vain at most.
+    origin.wait_hits(&name("hd", first + 2), 1).await;
+    tokio::time::sleep(8 * STEP).await;
+    let fetched = |number: &u64| origin.hits(&name("hd", *number)) > 0;
+    let late = (first + 8..first + 20).filter(fetched).count();
+    assert_eq!(late, 0);
 }
 
 /// A timeline that ends with this number, in two representations.

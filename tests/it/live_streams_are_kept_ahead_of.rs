@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use seawall::policy::route::Live;
 
 use crate::support::{
-    Gate, Origin, Shield, answering, eventually, get, manifest, playlist, segment, status,
+    Gate, Origin, Shield, answering, eventually, get, manifest, playlist, reply, segment, status,
 };
 
 const PATH: &str = "/live/index.m3u8";
@@ -216,6 +216,114 @@ async fn but_not_what_was_listed_before_under_another_signature() {
     }
 }
 
+/// Who comes back to a long playlist plays its end: of all that was added meanwhile nothing else is fetched.
+#[tokio::test]
+async fn nor_all_that_was_added_while_nobody_watched() {
+    let long = |first: u64, last: u64| {
+        let line = |number: u64| format!("#EXTINF:6.0,\nseg{number}.ts\n");
+        let segments: String = (first..=last).map(line).collect();
+        format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXT-X-PLAYLIST-TYPE:EVENT\n\
+             #EXT-X-MEDIA-SEQUENCE:{first}\n{segments}"
+        )
+    };
+    let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
+    let origin = Origin::start().await.on(PATH, overdue(long(1, 20)));
+    for number in 1..=80 {
+        origin.now(&format!("/live/seg{number}.ts"), segment("there"));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(PATH).await;
+    origin.now(PATH, overdue(long(1, 80)));
+    let newer = |answer: &crate::support::Response| answer.text() == long(1, 80);
+    shield.until(get(PATH), newer).await;
+    for number in 78..=80 {
+        origin.wait_hits(&format!("/live/seg{number}.ts"), 1).await;
+        let segment = shield.get(&format!("/live/seg{number}.ts")).await;
+        segment.is_whole("there");
+    }
+    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 3);
+    assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 3);
+}
+
+/// Browsers take codings, and many an origin says that its answers vary by them. Media are one answer for all.
+#[tokio::test]
+async fn whatever_codings_viewers_take() {
+    let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
+    let new = "/live/seg4.ts";
+    let varied = segment("new").header("Vary", "Accept-Encoding, Origin");
+    let origin = Origin::start().await.on(PATH, overdue(1)).on(new, varied);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let browser = |path| get(path).header("accept-encoding", "gzip, deflate, br, zstd");
+    shield.ask(browser(PATH)).await;
+    origin.now(PATH, overdue(2));
+    let newer = |_: &crate::support::Response| origin.hits(new) == 1;
+    shield.until(browser(PATH), newer).await;
+    let stored = |answer: &crate::support::Response| answer.is_hit();
+    shield.until(browser(new), stored).await.is_whole("new");
+    shield.get(new).await.is_whole("new");
+    let plain = get(new).header("accept-encoding", "identity");
+    shield.ask(plain).await.is_whole("new");
+    assert_eq!(origin.hits(new), 1);
+    assert_eq!(origin.latest(new).header("accept-encoding"), None);
+}
+
+/// Subtitles are text: what is fetched ahead of browsers is what they will ask for, in its coding.
+#[tokio::test]
+async fn and_subtitles_come_as_browsers_take_them() {
+    let text = |first| playlist(first).replace(".ts", ".vtt");
+    let overdue = |first| manifest(text(first)).cache_control("max-age=1").age(1);
+    let new = "/live/seg4.vtt";
+    let coded = answering(|request| {
+        let reply = reply().content_type("text/vtt").body("WEBVTT");
+        let reply = reply.header("Vary", "Accept-Encoding");
+        match request.header("accept-encoding") {
+            Some("gzip") => reply.header("Content-Encoding", "gzip"),
+            _ => reply,
+        }
+    });
+    let origin = Origin::start().await.on(PATH, overdue(1)).on(new, coded);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    origin.now(PATH, overdue(2));
+    let newer = |_: &crate::support::Response| origin.hits(new) == 1;
+    shield.until(get(PATH), newer).await;
+    let browser = get(new).header("accept-encoding", "gzip, deflate, br");
+    let stored = |answer: &crate::support::Response| answer.is_hit();
+    let answer = shield.until(browser, stored).await;
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    assert_eq!(origin.hits(new), 1);
+    // Who cannot read that gets another answer.
+    assert_eq!(shield.get(new).await.header("content-encoding"), None);
+}
+
+/// A playlist may be looked after for longer than anybody stays: what it lists then is fetched for nobody.
+#[tokio::test]
+async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
+    let origin = on_the_air().await;
+    for number in 0..200 {
+        origin.now(&format!("/live/seg{number}.ts"), segment("there"));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.idle = Duration::from_secs(30))
+        .start()
+        .await;
+    let ahead = || shield.counted("seawall_ahead_total", &[]);
+    let began = async || {
+        shield.get(PATH).await;
+        ahead().await > 0
+    };
+    eventually("something is fetched ahead", began).await;
+    // It says that its segments are of a second: two of these, and half a second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (looks, fetched) = (origin.hits(PATH), ahead().await);
+    origin.wait_hits(PATH, looks + 6).await;
+    assert_eq!(ahead().await, fetched);
+}
+
 /// Both can be turned off.
 #[tokio::test]
 async fn unless_the_route_says_otherwise() {
@@ -296,51 +404,6 @@ async fn but_what_varies_is_not_looked_after() {
 
 fn overdue_for_all() -> crate::support::origin::Reply {
     manifest(quick(7)).cache_control("public, max-age=1").age(1)
-}
-
-/// Viewers who take gzip get it from the shield: the origin is asked once, for plain text.
-#[tokio::test]
-async fn playlists_are_compressed_here() {
-    let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
-    let reply = manifest(long.clone()).header("etag", "\"v1\"");
-    let origin = Origin::start().await.on(PATH, reply);
-    let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(long.clone());
-    let coded = shield
-        .ask(get(PATH).header("accept-encoding", "deflate, gzip"))
-        .await;
-    assert_eq!(coded.header("content-encoding"), Some("gzip"));
-    assert_eq!(coded.header("etag"), Some("\"v1-gzip\""));
-    assert_eq!(coded.header("vary"), Some("Accept-Encoding"));
-    assert!(coded.body.len() < long.len() / 2);
-    let modern = get(PATH).header("accept-encoding", "gzip, deflate, br, zstd");
-    let best = shield.ask(modern).await;
-    assert_eq!(best.header("content-encoding"), Some("br"));
-    assert_eq!(best.header("etag"), Some("\"v1-br\""));
-    let again = get(PATH)
-        .header("accept-encoding", "gzip")
-        .header("if-none-match", "\"v1-gzip\"");
-    assert_eq!(shield.ask(again).await.status, 304);
-    let plain = shield.get(PATH).await;
-    assert_eq!(
-        (plain.header("etag"), plain.header("vary")),
-        (Some("\"v1\""), Some("Accept-Encoding"))
-    );
-    assert_eq!(origin.hits(PATH), 1);
-    assert_eq!(origin.latest(PATH).header("accept-encoding"), None);
-}
-
-/// Nor is one compressed that nobody may touch.
-#[tokio::test]
-async fn but_not_where_nobody_may_touch_them() {
-    let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
-    let reply = manifest(long.clone()).cache_control("max-age=9, no-transform");
-    let origin = Origin::start().await.on(PATH, reply);
-    let shield = Shield::in_front_of(&origin).start().await;
-    let answer = shield
-        .ask(get(PATH).header("accept-encoding", "gzip"))
-        .await;
-    assert_eq!(answer.is_whole(long).header("content-encoding"), None);
 }
 
 /// That a segment is not there is remembered no longer than until the next version may list it.

@@ -50,6 +50,7 @@ mod other_methods;
 mod our_own_shortage_is_nobodys_failure;
 mod parts_of_an_object;
 mod players_notice_nothing;
+mod playlists_are_compressed_here;
 mod purged_is_gone;
 mod s3_takes_our_signatures;
 mod signals_mean_what_they_say;

@@ -20,6 +20,8 @@ async fn purged_objects_are_fetched_again() {
 /// A purge drops every variant, and nothing else.
 #[tokio::test]
 async fn purged_with_all_variants_and_nothing_else() {
+    // Subtitles: of media no coding is ever asked for.
+    const PATH: &str = "/vod/1.vtt";
     let varied = || segment("old").header("Vary", "Accept-Encoding");
     let script = varied().then(varied()).then(segment("new"));
     let origin = Origin::start()

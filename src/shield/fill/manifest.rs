@@ -378,9 +378,16 @@ impl Job {
             tracing::warn!(path, "stream began anew: what was held of it is dropped");
         }
         self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
-        let coming = shield.wanted(news.coming);
+        // It may be looked after for longer than anybody stays.
+        let waits = matches!(self.viewer, Viewer::Waits(..));
+        if !waits && !watch.is_wanted(Instant::now()) {
+            return Vec::new();
+        }
+        let with = watch.asking_with();
+        let said = with.as_deref().cloned().unwrap_or_default();
+        let coming = shield.wanted(news.coming, &said, watch.patience());
         watch.grew(coming.len());
-        let Some(with) = watch.asking_with() else {
+        let Some(with) = with else {
             return Vec::new();
         };
         shield.fetch_announced(news.announced, &with);

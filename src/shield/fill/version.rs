@@ -11,6 +11,7 @@ use super::manifest::Text;
 use crate::cache::{Object, Verdict};
 use crate::media::{Facts, Liveness};
 use crate::policy::Lifetime;
+use crate::policy::encoding::is_asked_in_plain;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
@@ -101,9 +102,9 @@ impl Job {
         })
     }
 
-    /// Which request headers chose an answer. Of a manifest no coding is ever asked for.
+    /// Which request headers chose an answer. Of most kinds no coding is ever asked for.
     pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
-        if self.entry.kind.is_manifest() {
+        if is_asked_in_plain(self.entry.kind, self.entry.target.path()) {
             Vary::of_plain(response)
         } else {
             Vary::of(response)

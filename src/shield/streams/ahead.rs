@@ -1,17 +1,20 @@
 //! What will be asked for next? A new segment is fetched once, behind everything else, before the first
 //! viewer asks for it. Bounded in number and bytes; where the origin is busy, nothing is fetched ahead.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, StatusCode};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::lanes::{Coming, Wanted};
 use super::news::Announced;
 use crate::cache::{Attention, Follower};
 use crate::policy::access::Entry;
+use crate::policy::encoding::is_asked_in_plain;
 use crate::shield::Shield;
 use crate::shield::fill::Viewer;
 
@@ -97,28 +100,40 @@ impl Ahead {
 }
 
 impl Shield {
-    /// What of all that is new anybody wants.
-    pub(in crate::shield) fn wanted(&self, coming: Vec<Coming>) -> Vec<Entry> {
+    /// What of all that is new anybody wants: viewers have asked for what it follows within `patience`.
+    pub(in crate::shield) fn wanted(
+        &self,
+        coming: Vec<Coming>,
+        with: &HeaderMap,
+        patience: Duration,
+    ) -> Vec<Entry> {
         let now = Instant::now();
+        let lately = |entry: &Entry| {
+            let unasked = self.unasked_for(entry, with, now);
+            unasked.is_some_and(|unasked| unasked <= patience)
+        };
         let is_wanted = |coming: &Coming| match &coming.wanted {
             Wanted::Surely => true,
-            Wanted::AfterAny(before) => before.iter().any(|entry| self.was_asked_for(entry, now)),
+            Wanted::AfterAny(before) => before.iter().any(lately),
         };
         let wanted = coming.into_iter().filter(is_wanted);
         wanted.map(|coming| coming.entry).collect()
     }
 
-    /// Is it held because a viewer asked, or did one ask since?
-    fn was_asked_for(&self, entry: &Entry, now: Instant) -> bool {
-        let upstream = || self.sent(&HeaderMap::new(), entry);
+    /// For how long no viewer has asked for something that is held; `None`: nobody ever has.
+    fn unasked_for(&self, entry: &Entry, with: &HeaderMap, now: Instant) -> Option<Duration> {
+        let with = as_players(with, entry);
+        let upstream = || self.sent(&with, entry);
         let found = self.cache.lookup(&entry.key, entry.kind, upstream);
         let held = found
             .object
             .filter(|held| held.head.status == StatusCode::OK);
-        held.is_some_and(|held| {
-            let attention = held.head.attention.as_ref();
-            attention.is_none_or(|attention| attention.unasked_for(now).is_some())
-        })
+        let head = &held?.head;
+        match &head.attention {
+            Some(attention) => attention.unasked_for(now),
+            // A viewer's request brought it.
+            None => Some(now.saturating_duration_since(head.lifetime.received)),
+        }
     }
 
     /// Fetches what will be asked for, if nobody has or does. `with`: what the requests of those who
@@ -163,7 +178,8 @@ impl Shield {
         has_room: impl FnOnce() -> bool,
     ) -> Option<Follower> {
         let ahead = &self.streams.ahead;
-        let upstream = || self.sent(with, entry);
+        let with = as_players(with, entry);
+        let upstream = || self.sent(&with, entry);
         let mut found = self.cache.lookup(&entry.key, entry.kind, upstream);
         let status = found.object.as_ref().map(|object| object.head.status);
         // Players may say anything; what a manifest lists was asked for too early, and is there now.
@@ -172,7 +188,7 @@ impl Shield {
             found.object = None;
         }
         let known = found.object.is_some() || found.has_variants();
-        let failed = || self.failed_lately(&found, with, entry, Instant::now());
+        let failed = || self.failed_lately(&found, &with, entry, Instant::now());
         if !entry.route.live.prefetch || known || failed() {
             return None;
         }
@@ -195,4 +211,15 @@ impl Shield {
         self.launch(entry, fill, coming);
         Some(follower)
     }
+}
+
+/// What will be asked for comes as players will ask for it: what is asked for in a coding at all, they take
+/// in gzip.
+fn as_players<'w>(with: &'w HeaderMap, entry: &Entry) -> Cow<'w, HeaderMap> {
+    if is_asked_in_plain(entry.kind, entry.target.path()) || with.contains_key(ACCEPT_ENCODING) {
+        return Cow::Borrowed(with);
+    }
+    let mut with = with.clone();
+    with.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    Cow::Owned(with)
 }

@@ -70,7 +70,9 @@ impl Foresight {
         let Foresight { shield, watch, .. } = self;
         let lanes = watch.lanes();
         let newest = lanes.newest(&shield.rules, &watch.entry, SystemTime::now());
-        let wanted = shield.wanted(newest);
+        let with = watch.asking_with();
+        let said = with.as_deref().cloned().unwrap_or_default();
+        let wanted = shield.wanted(newest, &said, watch.patience());
         let keys: Vec<Key> = wanted.iter().map(|entry| entry.key.clone()).collect();
         let is_new = |entry: &&Entry| !self.counted.contains(&entry.key);
         let new: Vec<Entry> = wanted.iter().filter(is_new).cloned().collect();
@@ -84,7 +86,7 @@ impl Foresight {
         } else {
             0
         };
-        if let Some(with) = watch.asking_with() {
+        if let Some(with) = with {
             shield.fetch_ahead(&wanted, Source::Template, &with);
         }
     }

@@ -1,16 +1,17 @@
 //! When are the segments of an MPD there, and which of its representations does anybody watch? An
 //! MPD lists all of them in one, and names segments by number that no version of it announces.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
+use super::news::EDGE_SEGMENTS;
 use crate::media::{Listed, Listing, Template};
 use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
 
 /// Players stay a few segments behind the newest: who watches has asked for one of so many before
 /// it.
-const BEFORE_MAX: u64 = 6;
+const BEFORE_MAX: usize = 6;
 /// Older segments are not told apart by how far they are behind the newest one.
 const BEHIND_MAX: u64 = 64;
 
@@ -26,28 +27,42 @@ impl Coming {
         Coming { entry, wanted }
     }
 
-    /// What is new of what an MPD lists, with those before it in the same representation.
+    /// What is new of what an MPD lists, with those just before it in the same representation: the last
+    /// ones of each, the newest first.
     pub(super) fn listed(
         rules: &Rules,
         mpd: &Entry,
         listing: &Listing,
         is_new: impl Fn(&Key) -> bool,
     ) -> Vec<Coming> {
-        let mut before: HashMap<usize, Vec<Entry>> = HashMap::new();
-        let mut coming = Vec::new();
+        let mut before: HashMap<usize, VecDeque<Entry>> = HashMap::new();
+        let mut new: Vec<(usize, Entry)> = Vec::new();
         for Listed { uri, lane, .. } in &listing.segments {
             let Some(entry) = mpd.sibling(rules, uri) else {
                 continue;
             };
-            let before = before.entry(*lane).or_default();
             if is_new(&entry.key) {
-                let wanted = Wanted::AfterAny(before.clone());
-                coming.push(Coming { entry, wanted });
-            } else {
-                before.push(entry);
+                new.push((*lane, entry));
+                continue;
             }
+            let before = before.entry(*lane).or_default();
+            if before.len() >= BEFORE_MAX {
+                before.pop_front();
+            }
+            before.push_back(entry);
         }
-        coming
+        let mut taken: HashMap<usize, usize> = HashMap::new();
+        let newest = new.into_iter().rev().filter(|(lane, _)| {
+            let taken = taken.entry(*lane).or_default();
+            *taken += 1;
+            *taken <= EDGE_SEGMENTS
+        });
+        let coming = newest.map(|(lane, entry)| {
+            let before = before.get(&lane).cloned().unwrap_or_default();
+            let wanted = Wanted::AfterAny(before.into());
+            Coming { entry, wanted }
+        });
+        coming.collect()
     }
 }
 
@@ -55,7 +70,7 @@ impl Coming {
 pub(in crate::shield) enum Wanted {
     /// It is of the one rendition that its playlist is for, and the playlist is watched.
     Surely,
-    /// If a viewer asked for one of these, which came before it.
+    /// If a viewer asked a moment ago for one of these, which came before it.
     AfterAny(Vec<Entry>),
 }
 
@@ -159,8 +174,8 @@ impl Lanes {
             .filter_map(|(template, newest)| {
                 let named = |value| mpd.sibling(rules, &template.name(value));
                 let entry = named(newest).filter(|entry| seen.insert(entry.key.clone()))?;
-                let before =
-                    (1..=BEFORE_MAX).filter_map(|back| named(template.before(newest, back)?));
+                let before = (1..=BEFORE_MAX as u64)
+                    .filter_map(|back| named(template.before(newest, back)?));
                 Some(Coming {
                     entry,
                     wanted: Wanted::AfterAny(before.collect()),

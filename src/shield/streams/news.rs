@@ -1,5 +1,6 @@
 //! What does a version of a manifest list that the one before did not, and where does that lie?
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +15,10 @@ use crate::policy::{Key, Rules};
 
 /// What was listed so many segments' time ago is not new any more: players start about there.
 const NEW_SEGMENTS: u32 = 3;
+
+/// A player at the live edge begins with one of the last so many segments, or asks for what follows them:
+/// of what is new, nothing before these will be asked for soon.
+pub(super) const EDGE_SEGMENTS: usize = 3;
 
 /// So many names are remembered of a manifest that leaves out what was listed before.
 const REMEMBERED_MAX: usize = 1024;
@@ -30,13 +35,21 @@ pub(in crate::shield) struct Announced {
     pub(in crate::shield) new: bool,
 }
 
+/// Something that is listed under a new name.
+struct New {
+    sequence: u64,
+    entry: Entry,
+    /// An initialisation segment; its number is that of the first segment it is for.
+    init: bool,
+}
+
 /// What a version brought.
 pub(in crate::shield) struct News {
     /// What it lists whole that the one before did not.
     pub(in crate::shield) listed: Vec<Key>,
     /// So long that counts as new.
     pub(in crate::shield) new_until: Instant,
-    /// What of that is to be fetched, if anybody wants it; nothing for the first version.
+    /// What of that is to be fetched, if anybody wants it, the newest first; nothing for the first version.
     pub(in crate::shield) coming: Vec<Coming>,
     /// When it was found.
     pub(in crate::shield) found: Instant,
@@ -93,8 +106,12 @@ impl Course {
         // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
         let come = past.iter().filter(|(_, whole)| *whole);
         for (entry, _) in come {
-            if new.iter().all(|(_, new)| new.key != entry.key) {
-                new.push((u64::MAX, entry.clone()));
+            if new.iter().all(|new| new.entry.key != entry.key) {
+                new.push(New {
+                    sequence: u64::MAX,
+                    entry: entry.clone(),
+                    init: false,
+                });
             }
         }
         let numbered = facts.edge.as_ref().filter(|edge| edge.numbered);
@@ -102,12 +119,13 @@ impl Course {
         let before = std::mem::replace(&mut self.reached, reached);
         // A name that is signed anew with each version is no new segment.
         let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
-        let listed: Vec<Key> = new.iter().map(|(_, entry)| entry.key.clone()).collect();
+        let listed: Vec<Key> = new.iter().map(|new| new.entry.key.clone()).collect();
         let coming = match (first, numbered) {
             (true, _) => Vec::new(),
-            (_, Some(_)) => {
-                let new = new.into_iter().filter(|(sequence, _)| goes_on(*sequence));
-                new.map(|(_, entry)| Coming::surely(entry)).collect()
+            (_, Some(edge)) => {
+                new.retain(|new| goes_on(new.sequence));
+                let new = at_the_edge(new, edge.last);
+                new.into_iter().map(Coming::surely).collect()
             }
             (_, None) => {
                 let new: HashSet<&Key> = listed.iter().collect();
@@ -139,9 +157,11 @@ impl Course {
         rules: &Rules,
         listing: &Listing,
         (low_latency, is_delta): (bool, bool),
-    ) -> Vec<(u64, Entry)> {
+    ) -> Vec<New> {
         let segments: &[Listed] = if low_latency { &[] } else { &listing.segments };
-        let listed = listing.inits.iter().chain(segments).chain(&listing.parts);
+        let media = segments.iter().chain(&listing.parts);
+        let listed = listing.inits.iter().map(|init| (init, true));
+        let listed = listed.chain(media.map(|one| (one, false)));
         let before = std::mem::take(&mut self.listed);
         let mut now: HashSet<u64, ahash::RandomState> = HashSet::default();
         if is_delta && before.len() < REMEMBERED_MAX {
@@ -149,13 +169,8 @@ impl Course {
             now.extend(&before);
         }
         let mut new = Vec::new();
-        for Listed {
-            uri,
-            range,
-            sequence,
-            ..
-        } in listed
-        {
+        for (listed, init) in listed {
+            let Listed { uri, range, .. } = listed;
             let whole = range.is_none();
             let fingerprint = self.hasher.hash_one((uri, whole));
             if !now.insert(fingerprint) || before.binary_search(&fingerprint).is_ok() {
@@ -163,7 +178,11 @@ impl Course {
             }
             self.lies(entry.namesake(rules, uri));
             let sibling = entry.sibling(rules, uri).filter(|_| whole);
-            new.extend(sibling.map(|sibling| (*sequence, sibling)));
+            new.extend(sibling.map(|entry| New {
+                sequence: listed.sequence,
+                entry,
+                init,
+            }));
         }
         let mut listed: Box<[u64]> = now.into_iter().collect();
         listed.sort_unstable();
@@ -250,6 +269,20 @@ impl Course {
         past.retain(|(entry, _)| !still(&entry.key));
         (announced, past)
     }
+}
+
+/// Of what is new in a playlist that ends with the segment `last`, what a player at the live edge will ask
+/// for: an initialisation segment first, then the newest. Somebody who comes back to a long playlist asks
+/// for nothing of what was added meanwhile but its end.
+fn at_the_edge(new: Vec<New>, last: u64) -> Vec<Entry> {
+    let from = last.saturating_sub(EDGE_SEGMENTS as u64 - 1);
+    let (inits, mut media): (Vec<New>, Vec<New>) = new.into_iter().partition(|new| new.init);
+    let init = inits.into_iter().max_by_key(|init| init.sequence);
+    media.retain(|new| new.sequence >= from);
+    // Of one segment's parts the last one is the newest.
+    media.reverse();
+    media.sort_by_key(|new| Reverse(new.sequence));
+    init.into_iter().chain(media).map(|new| new.entry).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::aftermath::Aftermath;
 use super::avoided::Avoided;
 use super::blocking::{Blocking, Look};
 use super::lanes::Lanes;
-use super::lean::{own_values, owned};
+use super::lean::owned;
 use super::news::News;
 use super::stream::Stream;
 use super::variants::{Variant, Variants};
@@ -23,7 +23,7 @@ use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
 use crate::policy::progress::{Progress, STALLED_PERIODS};
-use crate::policy::{Key, Rules, headers};
+use crate::policy::{Key, Rules};
 use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
@@ -58,6 +58,8 @@ pub(super) struct Course {
     period: Duration,
     /// How long its segments are, or how long it may take to change where that is longer.
     pub(super) segment: Duration,
+    /// How long its segments are: players ask about so often for one.
+    pub(super) step: Duration,
     /// When the version that is shown was found.
     found: Instant,
     avoided: Option<Avoided>,
@@ -96,6 +98,11 @@ fn segment(facts: &Facts) -> Option<Duration> {
     Some(segment.min(SEGMENT_MAX))
 }
 
+/// How long its segments are; an MPD may be updated far less often than it grows.
+fn step(facts: &Facts, period: Duration) -> Duration {
+    facts.segment_max().unwrap_or(period).min(SEGMENT_MAX)
+}
+
 impl Watch {
     /// Begins with the first version.
     pub(super) fn new(entry: Entry, stream: Arc<Stream>, facts: &Facts, sent: Instant) -> Watch {
@@ -111,6 +118,7 @@ impl Watch {
                 cadence: Cadence::new(period, sent),
                 period,
                 segment,
+                step: step(facts, period),
                 found: sent,
                 avoided: None,
                 good_until: None,
@@ -138,19 +146,6 @@ impl Watch {
     /// For as long as a version is judged, filed and shown.
     pub(in crate::shield) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
-    }
-
-    /// A request that was made for a viewer, with these headers, may be made again for all with those of
-    /// them that are `for_others`; where its answer is everybody's (`alike`), and not one for each choice
-    /// of headers.
-    pub(in crate::shield) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
-        let others = headers::for_others(sent, &self.entry.route).filter(|_| alike);
-        self.course.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
-    }
-
-    /// With what it, and what it lists, is asked for behind viewers; `None`: it is not.
-    pub(in crate::shield) fn asking_with(&self) -> Option<Arc<HeaderMap>> {
-        self.course.lock().asked_with.clone()
     }
 
     /// A new version is kept back so long at most, until what it lists has begun to come.
@@ -295,6 +290,7 @@ impl Watch {
         if let Some(period) = facts.changes_every() {
             course.period = period;
             course.segment = segment(facts).unwrap_or(period);
+            course.step = step(facts, period);
             course.variants.pace(course.segment);
         }
         course.blocking.follows(facts);

@@ -1,0 +1,51 @@
+//! Playlists are text that each viewer asks for again and again: the origin is asked for them in plain, and
+//! viewers get them in the coding that they take best.
+
+use crate::support::{Origin, Shield, get, manifest, playlist};
+
+const PATH: &str = "/live/index.m3u8";
+
+/// Viewers who take gzip get it from the shield: the origin is asked once, for plain text.
+#[tokio::test]
+async fn in_the_coding_that_viewers_take_best() {
+    let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
+    let reply = manifest(long.clone()).header("etag", "\"v1\"");
+    let origin = Origin::start().await.on(PATH, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await.is_whole(long.clone());
+    let coded = shield
+        .ask(get(PATH).header("accept-encoding", "deflate, gzip"))
+        .await;
+    assert_eq!(coded.header("content-encoding"), Some("gzip"));
+    assert_eq!(coded.header("etag"), Some("\"v1-gzip\""));
+    assert_eq!(coded.header("vary"), Some("Accept-Encoding"));
+    assert!(coded.body.len() < long.len() / 2);
+    let modern = get(PATH).header("accept-encoding", "gzip, deflate, br, zstd");
+    let best = shield.ask(modern).await;
+    assert_eq!(best.header("content-encoding"), Some("br"));
+    assert_eq!(best.header("etag"), Some("\"v1-br\""));
+    let again = get(PATH)
+        .header("accept-encoding", "gzip")
+        .header("if-none-match", "\"v1-gzip\"");
+    assert_eq!(shield.ask(again).await.status, 304);
+    let plain = shield.get(PATH).await;
+    assert_eq!(
+        (plain.header("etag"), plain.header("vary")),
+        (Some("\"v1\""), Some("Accept-Encoding"))
+    );
+    assert_eq!(origin.hits(PATH), 1);
+    assert_eq!(origin.latest(PATH).header("accept-encoding"), None);
+}
+
+/// Nor is one compressed that nobody may touch.
+#[tokio::test]
+async fn but_not_where_nobody_may_touch_them() {
+    let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
+    let reply = manifest(long.clone()).cache_control("max-age=9, no-transform");
+    let origin = Origin::start().await.on(PATH, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let answer = shield
+        .ask(get(PATH).header("accept-encoding", "gzip"))
+        .await;
+    assert_eq!(answer.is_whole(long).header("content-encoding"), None);
+}

@@ -344,6 +344,7 @@ impl Job {
         if self.lags(reply.status) {
             return self.lagging(reply).await;
         }
+        self.shield.learn_reach(&self.entry, reply.status);
         let kind = self.kind(&reply.headers);
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, RANGE};
+use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -222,6 +222,9 @@ impl Shield {
             Some(Known::Sliced(series)) => return self.sliced(ask, found, series).await,
             Some(Known::Unsliceable | Known::BrokenOff) | None => {}
         }
+        if !is_held(found) && self.is_out_of_reach(&ask.entry) {
+            return Step::Answer(refuse::too_early(ask));
+        }
         let upstream = self.upstream(&ask);
         match self.cache.join(found, &upstream) {
             Joined::Held(_) | Joined::Again => Step::Again(ask),
@@ -403,6 +406,12 @@ impl Shield {
         }
         sent
     }
+}
+
+/// Something is held that was there.
+fn is_held(found: &Found) -> bool {
+    let held = found.object.as_ref();
+    held.is_some_and(|held| held.head.status == StatusCode::OK)
 }
 
 /// The held object, when the origin's failure makes it servable.

@@ -67,6 +67,12 @@ pub(super) fn too_far(ask: Ask) -> Answer {
     say(ask, StatusCode::BAD_REQUEST, why, Outcome::Refused)
 }
 
+/// A segment that will not be there for long, by its MPD.
+pub(super) fn too_early(ask: Ask) -> Answer {
+    let why = "that is not there yet, by its manifest";
+    say(ask, StatusCode::NOT_FOUND, why, Outcome::Refused)
+}
+
 /// Too many viewers wait for this key already.
 pub(super) fn crowded(ask: Ask) -> Answer {
     let why = "too many are waiting for this already";

@@ -96,6 +96,68 @@ async fn a_packager_that_is_late_is_asked_again_soon() {
     there.await.is_whole("there");
 }
 
+/// Players with a bug count upward through numbers that are hours away. One in a while is asked for; the others are
+/// answered here, by the same MPD and a margin.
+#[tokio::test]
+async fn what_is_hours_away_is_no_burden_to_the_origin() {
+    for text in [
+        by_number(),
+        by_number().replace("$Number$", "$Number%010d$"),
+    ] {
+        let mpd = reply()
+            .content_type("application/dash+xml")
+            .body(text.clone());
+        let origin = Origin::start().await.on(MPD, mpd);
+        let shield = Shield::in_front_of(&origin)
+            .route(|route| route.live.prefetch = false)
+            .start()
+            .await;
+        shield.get(MPD).await;
+        let far = newest() + 14_400;
+        let written = |number: u64| {
+            if text.contains("%010d") {
+                format!("/live/hd/{number:010}.m4s")
+            } else {
+                name("hd", number)
+            }
+        };
+        let start = std::time::Instant::now();
+        let mut viewer = shield.viewer().await;
+        for number in far..far + 300 {
+            let answer = viewer.ask(get(&written(number))).await;
+            assert_eq!(answer.status, 404, "{answer:?}");
+        }
+        let windows = usize::try_from(start.elapsed().as_secs() / 2).unwrap() + 1;
+        let asked = (far..far + 300).map(|number| origin.hits(&written(number)));
+        let asked: usize = asked.sum();
+        assert!((1..=4 * windows).contains(&asked), "{asked} requests");
+    }
+}
+
+/// A clock that is wrong by hours hides nothing that is there.
+#[tokio::test]
+async fn but_what_is_there_is_never_denied() {
+    let origin = on_the_air().await;
+    // By this MPD everything comes an hour later.
+    let late = by_number().replace("1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z");
+    let mpd = reply().content_type("application/dash+xml").body(late);
+    origin.now(MPD, mpd);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.prefetch = false)
+        .start()
+        .await;
+    shield.get(MPD).await;
+    // Something is not there at all, and the origin says so.
+    assert_eq!(shield.get(&name("hd", newest() + 9_000)).await.status, 404);
+    let first = newest() - 5;
+    for number in first..first + 5 {
+        for representation in ["hd", "sd"] {
+            let answer = shield.get(&name(representation, number)).await;
+            answer.is_whole("there");
+        }
+    }
+}
+
 /// Names without any extension are known by the MPD.
 #[tokio::test]
 async fn whatever_segments_are_called() {

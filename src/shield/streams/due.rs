@@ -3,10 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
+use super::horizon::Reach;
 use super::{Streams, Watch};
 use crate::media::Kind;
+use crate::policy::absence::is_absence;
 use crate::policy::access::Entry;
 use crate::policy::{Moment, Rules};
+use crate::shield::Shield;
 
 /// What is known of a segment's coming.
 pub(in crate::shield) enum Due {
@@ -42,6 +47,37 @@ impl Due {
     }
 }
 
+impl Shield {
+    /// An MPD says that it is not there for long, and the origin has confirmed a moment ago how far it is:
+    /// nobody need ask.
+    pub(in crate::shield) fn is_out_of_reach(&self, entry: &Entry) -> bool {
+        let now = Moment::now();
+        let Some(Due::Reckoned(due_in, watch)) = self.streams.due(&self.rules, entry, now) else {
+            return false;
+        };
+        let step = watch.course.lock().step;
+        let reach = watch.horizon.lock().reach(due_in, step, now.mono);
+        reach != Reach::Ask && !self.streams.is_new(&entry.key, now.mono)
+    }
+
+    /// The origin had it, or had it not: what is there before its time tells how far the origin is ahead of
+    /// its MPD's clock, and so does what is not there.
+    pub(in crate::shield) fn learn_reach(&self, entry: &Entry, status: StatusCode) {
+        let now = Moment::now();
+        let is_there = status == StatusCode::OK;
+        if (is_there || is_absence(status))
+            && let Some(Due::Reckoned(due_in, watch)) = self.streams.due(&self.rules, entry, now)
+        {
+            let mut horizon = watch.horizon.lock();
+            if is_there {
+                horizon.was_there(due_in, now.mono);
+            } else {
+                horizon.was_absent(due_in, now.mono);
+            }
+        }
+    }
+}
+
 impl Streams {
     /// Looks into the manifests that list what lies beside it.
     pub(in crate::shield) fn due(&self, rules: &Rules, entry: &Entry, now: Moment) -> Option<Due> {
@@ -50,15 +86,18 @@ impl Streams {
             return None;
         }
         let listing = self.listing(entry);
-        let reckoned = listing.iter().find_map(|watch| {
-            let at = watch
-                .lanes()
-                .available_at(rules, &watch.entry, entry, now.wall)?;
+        // Where several MPDs name it, it is there when the first one says so.
+        let reckoned = listing.iter().filter_map(|watch| {
+            let lanes = watch.lanes();
+            let at = lanes.available_at(rules, &watch.entry, entry, now.wall)?;
+            Some((at, watch))
+        });
+        let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, watch)| {
             let watch = Arc::clone(watch);
-            Some(match at.duration_since(now.wall) {
+            match at.duration_since(now.wall) {
                 Ok(due_in) => Due::Reckoned(due_in, watch),
                 Err(past) => Due::Past(past.duration(), watch),
-            })
+            }
         });
         // Of an MPD the times are known, whichever version lists what.
         let playlists = listing.iter().filter(|watch| watch.entry.kind == Kind::Hls);

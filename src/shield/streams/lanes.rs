@@ -78,12 +78,15 @@ pub(in crate::shield) enum Wanted {
 #[derive(Default)]
 pub(super) struct Lanes {
     templates: Vec<Template>,
+    /// When the MPD was found to list what it lists.
+    found: Option<SystemTime>,
 }
 
 impl Lanes {
-    pub(super) fn of(listing: &Listing) -> Lanes {
+    pub(super) fn of(listing: &Listing, found: SystemTime) -> Lanes {
         Lanes {
             templates: listing.templates.clone(),
+            found: Some(found),
         }
     }
 
@@ -130,8 +133,20 @@ impl Lanes {
             let is_listed = newest.is_some_and(|newest| value <= newest);
             // Names of other representations may end alike.
             let is_named = named.spot() == entry.spot();
-            (is_named && !is_listed).then(|| template.available_at(value))?
+            if !is_named || is_listed {
+                return None;
+            }
+            let at = template.available_at(value)?;
+            let after = newest.and_then(|newest| self.after_listed(template, newest, at));
+            Some(after.map_or(at, |after| after.min(at)))
         })
+    }
+
+    /// When something is there, judged by the last segment that a timeline lists: that one was there when
+    /// it was found, though the clock may have it otherwise.
+    fn after_listed(&self, template: &Template, newest: u64, at: SystemTime) -> Option<SystemTime> {
+        let after = at.duration_since(template.available_at(newest)?).ok()?;
+        self.found?.checked_add(after)
     }
 
     /// Which representation something belongs to that only the clock tells, and how many segments it is
@@ -248,7 +263,7 @@ mod tests {
     fn newest(periods: &str, second: u64) -> Vec<String> {
         let (rules, entry, listing) = read(periods);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let newest = Lanes::of(&listing).newest(&rules, &entry, now);
+        let newest = Lanes::of(&listing, now).newest(&rules, &entry, now);
         newest
             .into_iter()
             .map(|coming| coming.entry.target.path().to_owned())

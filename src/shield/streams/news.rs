@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::aftermath::{spot, unlisted};
 use super::lanes::{Coming, Lanes};
@@ -93,7 +93,7 @@ impl Course {
     ) -> News {
         let Manifest { facts, listing } = manifest;
         let slide = self.window.slide((entry, rules), manifest, self.segment);
-        self.lanes = Arc::new(Lanes::of(listing));
+        self.lanes = Arc::new(Lanes::of(listing, SystemTime::now()));
         let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
         let low_latency = facts.part_target.is_some();
         let known = self.places.clone();

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::aftermath::Aftermath;
 use super::avoided::Avoided;
 use super::blocking::{Blocking, Look};
+use super::horizon::Horizon;
 use super::lanes::Lanes;
 use super::lean::owned;
 use super::news::News;
@@ -46,6 +47,8 @@ pub(in crate::shield) struct Watch {
     /// Tells those who wait for a version when one is filed, whoever asked for it.
     pub(in crate::shield) filed: Notify,
     pub(super) course: Mutex<Course>,
+    /// Of an MPD: how far its origin is ahead of its clock.
+    pub(super) horizon: Mutex<Horizon>,
     /// Versions are shown one after the other.
     turn: Mutex<()>,
 }
@@ -138,6 +141,7 @@ impl Watch {
                 live: None,
                 asked_with: None,
             }),
+            horizon: Mutex::default(),
             turn: Mutex::default(),
             filed: Notify::new(),
         }
@@ -264,6 +268,7 @@ impl Watch {
         let mut anew = Vec::new();
         let left = match progress {
             Progress::Restarted => {
+                *self.horizon.lock() = Horizon::default();
                 course.listed = Box::default();
                 course.window.clear();
                 course.reached = None;

@@ -65,6 +65,17 @@ pub fn asked(request: &HeaderMap, ranges_max: usize) -> Asked {
         .map_or(Asked::Whole, Asked::Ranges)
 }
 
+/// Is anything asked for that lies behind so many bytes, or may lie there?
+pub fn reaches(request: &HeaderMap, length: u64) -> bool {
+    let asked = fields::single(request, RANGE).and_then(|value| specs(value.as_bytes(), 1));
+    asked.is_some_and(|specs| {
+        specs.iter().any(|spec| match spec {
+            Spec::Closed(_, last) => *last >= length,
+            Spec::From(_) | Spec::Suffix(_) => true,
+        })
+    })
+}
+
 /// Does `If-Range` (if any) hold against a stored object's headers? Strong comparison only.
 pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     if !request.contains_key(IF_RANGE) {

@@ -15,13 +15,14 @@ use super::pass::Passed;
 use super::states::{State, is_newest, is_tended};
 use super::status::Forward;
 use super::{Answer, Arrival, Shield, refuse, respond};
-use crate::cache::{Fill, Follower, Found, Joined, Known, Landing, Object, Verdict};
+use crate::cache::{Fill, Follower, Found, Head, Joined, Known, Landing, Object, Verdict};
 use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::encoding::is_asked_in_plain;
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::headers;
 use crate::policy::lifetime::Reason;
+use crate::policy::range::reaches;
 use crate::telemetry::Outcome;
 
 /// A lookup is made again when a fill ended, or the key turned out to have variants, meanwhile. So often
@@ -119,7 +120,9 @@ impl Shield {
         let found = self
             .cache
             .lookup(&ask.entry.key, ask.entry.kind, || self.upstream(&ask));
-        if let Some(object) = &found.object {
+        if let Some(object) = &found.object
+            && !self.is_outgrown(&ask, &object.head, object.body.len() as u64)
+        {
             // What is looked after is the playlist, and not what was said of a state of it.
             let looks = ask.directives.is_none() && !ask.entry.is_directed();
             match ask.freshness(object) {
@@ -159,6 +162,13 @@ impl Shield {
             };
         }
         Box::pin(self.pass(ask)).await
+    }
+
+    /// The viewer asks for bytes behind the end of what is held, and a live manifest says that there are such.
+    fn is_outgrown(&self, ask: &Ask, head: &Head, length: u64) -> bool {
+        let past = ask.headers.contains_key(RANGE) && reaches(&ask.headers, length);
+        let streams = &self.streams;
+        past && streams.is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
     }
 
     fn hit(&self, ask: Ask, object: &Arc<Object>) -> Look {
@@ -219,6 +229,9 @@ impl Shield {
                 });
             }
             Some(Known::Pass) => return Step::Answer(Box::pin(self.pass(ask)).await),
+            Some(Known::Sliced(series)) if self.is_outgrown(&ask, &series.head, series.length) => {
+                self.cache.forget_note(found);
+            }
             Some(Known::Sliced(series)) => return self.sliced(ask, found, series).await,
             Some(Known::Unsliceable | Known::BrokenOff) | None => {}
         }

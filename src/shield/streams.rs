@@ -9,6 +9,7 @@ mod blocking;
 mod demand;
 mod due;
 mod foresight;
+mod growth;
 mod horizon;
 mod lanes;
 mod lean;

@@ -93,6 +93,7 @@ impl Course {
     ) -> News {
         let Manifest { facts, listing } = manifest;
         let slide = self.window.slide((entry, rules), manifest, self.segment);
+        self.measure(entry, rules, listing);
         self.lanes = Arc::new(Lanes::of(listing, SystemTime::now()));
         let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
         let low_latency = facts.part_target.is_some();

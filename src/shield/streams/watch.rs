@@ -80,6 +80,8 @@ pub(super) struct Course {
     /// found last at the end.
     pub(super) listed: Box<[u64]>,
     pub(super) places: Vec<Key>,
+    /// How far the files reach of which the last version listed ranges, by hashes of their keys.
+    pub(super) files: Box<[(u64, u64)]>,
     /// Since the packager began anew, here or in a place that is listed here too.
     pub(super) aftermath: Option<Box<Aftermath>>,
     /// The number of the last whole segment that was listed.
@@ -132,6 +134,7 @@ impl Watch {
                 announced: Vec::new(),
                 listed: Box::default(),
                 places: Vec::new(),
+                files: Box::default(),
                 aftermath: None,
                 reached: None,
                 lanes: Arc::default(),

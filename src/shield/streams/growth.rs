@@ -1,0 +1,67 @@
+//! Some live manifests cut one file into ranges, and the file grows with each version. Is what is held of it
+//! shorter than a manifest says it is?
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::Streams;
+use super::watch::Course;
+use crate::media::{Listed, Listing};
+use crate::policy::access::Entry;
+use crate::policy::{Lifetime, Rules};
+
+/// An origin may be behind its own manifest: what has come so lately is not asked for again.
+const LATELY: Duration = Duration::from_millis(500);
+
+impl Course {
+    /// Remembers how far the files reach of which a version lists ranges.
+    pub(super) fn measure(&mut self, entry: &Entry, rules: &Rules, listing: &Listing) {
+        let Listing {
+            inits,
+            segments,
+            parts,
+            ..
+        } = listing;
+        let mut ends: HashMap<&str, u64> = HashMap::new();
+        for Listed { uri, range, .. } in inits.iter().chain(segments).chain(parts) {
+            let Some((start, Some(length))) = *range else {
+                continue;
+            };
+            let end = ends.entry(uri).or_default();
+            *end = start.saturating_add(length).max(*end);
+        }
+        let files = ends.into_iter().filter_map(|(uri, end)| {
+            let file = entry.sibling(rules, uri)?;
+            Some((self.hasher.hash_one(&file.key), end))
+        });
+        self.files = files.collect();
+    }
+
+    fn reach_of(&self, entry: &Entry) -> Option<u64> {
+        if self.files.is_empty() {
+            return None;
+        }
+        let file = self.hasher.hash_one(&entry.key);
+        let mut files = self.files.iter();
+        files.find_map(|(hash, end)| (*hash == file).then_some(*end))
+    }
+}
+
+impl Streams {
+    /// Something of this length is held, and a live manifest cuts more than that out of it.
+    pub(in crate::shield) fn is_outgrown(
+        &self,
+        entry: &Entry,
+        length: u64,
+        lifetime: &Lifetime,
+        now: Instant,
+    ) -> bool {
+        let resident = now.saturating_duration_since(lifetime.received);
+        let may_grow = !entry.kind.is_manifest() && resident >= LATELY;
+        may_grow
+            && self.listing(entry).iter().any(|watch| {
+                let end = watch.course.lock().reach_of(entry);
+                end.is_some_and(|end| end > length)
+            })
+    }
+}

@@ -216,13 +216,15 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
         return Storage::Pass(reason);
     }
     let explicit = explicit_freshness(answer.headers, &directives, targeted, now);
-    let Some(term) = table::fresh_for(answer, route, explicit, now) else {
-        return Storage::Pass(Reason::NoLifetime);
-    };
-    let Term(fresh_for, rule) = if directives.no_cache {
-        Term(Duration::ZERO, Rule::NoCache)
-    } else {
-        term
+    let has_validator = [header::ETAG, header::LAST_MODIFIED]
+        .iter()
+        .any(|name| answer.headers.contains_key(name));
+    let Term(fresh_for, rule) = match table::fresh_for(answer, route, explicit, now) {
+        // Good for nothing by itself: what can be confirmed is kept for that, and asked for once.
+        Some(_) if directives.no_cache => Term(Duration::ZERO, Rule::NoCache),
+        None if directives.no_cache && has_validator => Term(Duration::ZERO, Rule::NoCache),
+        Some(term) => term,
+        None => return Storage::Pass(Reason::NoLifetime),
     };
     let (stale_while_revalidate, stale_if_error) =
         table::stale_windows(answer, &directives, &route.lifetimes, fresh_for);

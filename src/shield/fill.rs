@@ -255,11 +255,20 @@ impl Job {
     }
 
     /// What an answer with these headers carries.
-    fn kind(&self, headers: &HeaderMap) -> Kind {
+    fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
+        let kind = self.shield.streams.kind_of(&self.entry);
         let content_type = headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let kind = self.shield.streams.kind_of(&self.entry);
+        // An error's page is not what was asked for. And `text/plain` is what servers say of names that
+        // they do not know: of what a manifest lists, that says more.
+        let says_nothing = content_type.is_some_and(|told| {
+            let essence = told.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("text/plain") && self.is_new()
+        });
+        if !status.is_success() || says_nothing {
+            return kind;
+        }
         kind.refined(content_type)
     }
 
@@ -345,7 +354,7 @@ impl Job {
             return self.lagging(reply).await;
         }
         self.shield.learn_reach(&self.entry, reply.status);
-        let kind = self.kind(&reply.headers);
+        let kind = self.kind(reply.status, &reply.headers);
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
             Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {

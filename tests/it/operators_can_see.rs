@@ -2,7 +2,7 @@
 
 use crate::support::metrics::{FILLS, REQUESTS, STORED, WAITERS};
 use crate::support::{
-    Gate, Origin, Shield, ask, ended_playlist, eventually, get, manifest, playlist, segment,
+    Gate, Origin, Shield, ask, ended_playlist, eventually, get, manifest, playlist, segment, status,
 };
 
 const PATH: &str = "/live/seg1.ts";
@@ -73,6 +73,20 @@ async fn kinds_are_told_apart() {
         .await;
     }
     shield.wait_gauge(STORED, |objects| objects >= 2).await;
+}
+
+/// What is missing is counted as what it would have been, not as the error's page.
+#[tokio::test]
+async fn a_missing_segment_counts_as_a_segment() {
+    let page = status(404).content_type("text/html").body("<p>none</p>");
+    let origin = Origin::start().await.on("/live/seg9.m4s", page);
+    let shield = Shield::in_front_of(&origin).start().await;
+    assert_eq!(shield.get("/live/seg9.m4s").await.status, 404);
+    eventually("a miss of a segment", async || {
+        let labels = [("kind", "segment"), ("outcome", "miss")];
+        shield.counted(REQUESTS, &labels).await == 1
+    })
+    .await;
 }
 
 /// Alive and ready.

@@ -183,6 +183,44 @@ async fn no_cache_is_confirmed_each_time() {
     }
 }
 
+/// The same of what is neither a playlist nor media: everybody shares one confirmation.
+#[tokio::test]
+async fn no_cache_with_a_validator_is_confirmed_whatever_it_is() {
+    const PATH: &str = "/api/schedule";
+    let object = reply()
+        .content_type("application/json")
+        .body("{}")
+        .cache_control("no-cache")
+        .validated_by("\"1\"");
+    let origin = Origin::start().await.on(PATH, object);
+    let shield = Shield::in_front_of(&origin).start().await;
+    for fetch in 1..=3 {
+        shield.get(PATH).await.is_whole("{}");
+        assert_eq!(origin.hits(PATH), fetch);
+    }
+    assert_eq!(origin.latest(PATH).header("if-none-match"), Some("\"1\""));
+    is_not_stored("/api/other", reply().body("?").cache_control("no-cache")).await;
+}
+
+/// Servers say `text/plain` of names that they do not know. What a live playlist lists is a segment.
+#[tokio::test]
+async fn what_a_playlist_lists_is_a_segment_whatever_its_type() {
+    let plain = |body: &'static str| reply().content_type("text/plain").body(body);
+    let origin = Origin::start()
+        .await
+        .on("/live/index.m3u8", manifest(playlist(1)))
+        .on("/live/seg1.ts", plain("one"))
+        .on("/live/secret.ts", plain("other"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/live/index.m3u8").await.is_whole(playlist(1));
+    for _ in 0..3 {
+        shield.get("/live/seg1.ts").await.is_whole("one");
+        shield.get("/live/secret.ts").await.is_whole("other");
+    }
+    assert_eq!(origin.hits("/live/seg1.ts"), 1);
+    assert_eq!(origin.hits("/live/secret.ts"), 3, "a name is not enough");
+}
+
 /// Answers to requests that carried credentials upstream are stored only if they are public.
 #[tokio::test]
 async fn credentials_make_an_answer_private() {

@@ -155,7 +155,7 @@ impl Job {
     async fn read(&self, mut reply: Reply) -> Result<Text, Refused> {
         let (sent, seen) = self.times(&reply);
         let bytes_max = self.shield.settings.manifest_bytes_max;
-        let kind = self.kind(&reply.headers);
+        let kind = self.kind(reply.status, &reply.headers);
         let reserve = |bytes| self.fill.reserve(bytes);
         let body = match whole(&mut reply.body, bytes_max, reserve).await {
             Ok(body) => body,

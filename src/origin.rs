@@ -36,7 +36,9 @@ mod tour;
 mod upload;
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -98,6 +100,16 @@ pub struct Errand {
     pub overdue: Option<Duration>,
     /// This endpoint gave something that could not be used: others are asked first.
     pub avoided: Option<usize>,
+    /// Nobody waits for it yet, and somebody may while it is on its way.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// When a request becomes more urgent.
+pub struct Upgrade {
+    /// Resolves then.
+    pub when: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Its place from then on.
+    pub rank: Rank,
 }
 
 impl Errand {
@@ -120,6 +132,7 @@ impl Errand {
             held_back: false,
             overdue: None,
             avoided: None,
+            upgrade: None,
         }
     }
 }
@@ -154,7 +167,8 @@ pub struct Reply {
     pub waited: Duration,
     /// The endpoint's place in its group.
     pub endpoint: usize,
-    /// The place of another one, which went on holding back what this one had.
+    /// The place of another one, which did not have what this one had: it said so, or was so late that
+    /// this one was asked.
     pub outdone: Option<usize>,
 }
 
@@ -243,6 +257,13 @@ impl Origin {
     pub fn has_room_to_wait(&self) -> bool {
         let stands = |site: &Arc<Site>| self.desk.stands(site, Instant::now());
         self.desk.waiting_room.has_room() && self.desk.sites.iter().any(stands)
+    }
+
+    /// Another endpoint than this one is in good standing.
+    pub fn another_stands(&self, than: usize) -> bool {
+        let now = Instant::now();
+        let mut others = self.desk.sites.iter().filter(|site| site.place != than);
+        others.any(|site| self.desk.stands(site, now))
     }
 
     /// There is another endpoint than one that gave something unfit.

@@ -3,6 +3,7 @@
 //! A body is held whole while it arrives, within the budget of all fills. One that outgrows what may be
 //! held goes on through a window: it keeps pace with its fastest reader and forgets what it need not keep.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,11 @@ impl Fill {
     /// A place at it for somebody who waits.
     pub fn follower(&self) -> Follower {
         Follower::new(self.flight(), Arc::clone(&self.inner.registry.counts))
+    }
+
+    /// Resolves when somebody has joined it who waits for what it brings.
+    pub fn taken_up(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.flight().taken_up()
     }
 
     /// What it brings is of an epoch, after whose end nobody joins it any more.

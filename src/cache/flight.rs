@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -52,6 +53,9 @@ pub(super) struct Flight {
     state: Mutex<State>,
     /// Tells the producer that a reader came, moved or left.
     pub(super) producer: Notify,
+    /// Somebody found it under way, and waits for what it brings.
+    joined: AtomicBool,
+    joining: Notify,
 }
 
 pub(super) struct State {
@@ -244,6 +248,24 @@ impl Flight {
                 budgeted: 0,
             }),
             producer: Notify::new(),
+            joined: AtomicBool::new(false),
+            joining: Notify::new(),
+        }
+    }
+
+    /// Somebody joins it who waits.
+    pub(super) fn join(&self) {
+        if !self.joined.swap(true, Ordering::AcqRel) {
+            self.joining.notify_waiters();
+        }
+    }
+
+    /// Resolves when somebody has.
+    pub(super) async fn taken_up(self: Arc<Self>) {
+        // Filed before the look: whoever joins in between wakes it.
+        let joining = self.joining.notified();
+        if !self.joined.load(Ordering::Acquire) {
+            joining.await;
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Known {
     Sliced(Arc<Series>),
     /// It is too large for one fetch, and its origin sends no parts: it streams through.
     Unsliceable,
+    /// The endpoint at this place broke off in the middle of it: others are asked first.
+    Avoid(usize),
 }
 
 /// What the slices of one object have in common.
@@ -83,7 +85,7 @@ fn weigh(key: &Key, note: &Note) -> u32 {
                 + series.head.own_bytes()
                 + allocated(series.etag.len())
         }
-        Known::Pass | Known::Unsliceable | Known::BrokenOff => 0,
+        Known::Pass | Known::Unsliceable | Known::BrokenOff | Known::Avoid(_) => 0,
     };
     let key = allocated(key.bytes().len() + ARC_BYTES);
     u32::try_from(STORE_ENTRY_BYTES + size_of::<Note>() + key + what).unwrap_or(u32::MAX)

@@ -101,6 +101,7 @@ pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> J
             return Joined::Crowded;
         }
         flight.state().standing.requests += 1;
+        flight.join();
         return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // A fill may have ended between the caller's lookup and this lock.

@@ -13,7 +13,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::attempt::Answer;
+use super::attempt::{Answer, Trouble};
 use super::check::Checkups;
 use super::choose::{Standing, Wheel, order};
 use super::dial::Dial;
@@ -86,11 +86,7 @@ impl Desk {
         let ready = self.signer.ready(queue_until).await;
         ready.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let patience = queue_until.saturating_duration_since(Instant::now());
-        let permit = if errand.held_back {
-            self.enter_waiting_room(errand.rank, patience).await?
-        } else {
-            self.gate.enter(errand.rank, patience).await?
-        };
+        let permit = self.enter(&mut errand, patience).await?;
         let hold = Hold::new(&self.slow_viewers, permit);
         let answer = self.ask(errand, &hold, queue_until, until).await?;
         Ok(self.begun(answer, hold, asked))
@@ -137,6 +133,35 @@ impl Desk {
         }
     }
 
+    /// Waits for a permit. Whoever becomes more urgent meanwhile waits further ahead in the queue.
+    async fn enter(&self, errand: &mut Errand, patience: Duration) -> Result<Permit, Failure> {
+        let until = Instant::now() + patience;
+        let held_back = errand.held_back;
+        if let Some(upgrade) = &mut errand.upgrade {
+            tokio::select! {
+                biased;
+                permit = self.permit(held_back, errand.rank, patience) => return permit,
+                () = &mut upgrade.when => errand.rank = upgrade.rank,
+            }
+            errand.upgrade = None;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        self.permit(held_back, errand.rank, left).await
+    }
+
+    async fn permit(
+        &self,
+        held_back: bool,
+        rank: Rank,
+        patience: Duration,
+    ) -> Result<Permit, Failure> {
+        if held_back {
+            self.enter_waiting_room(rank, patience).await
+        } else {
+            self.gate.enter(rank, patience).await
+        }
+    }
+
     /// Leave to wait at the origin. Where requests have a pace this is one of them.
     async fn enter_waiting_room(&self, rank: Rank, patience: Duration) -> Result<Permit, Failure> {
         let until = Instant::now() + patience;
@@ -153,29 +178,16 @@ impl Desk {
         queue_until: Instant,
         until: Instant,
     ) -> Result<Answer, Failure> {
-        let (expected, covered) = (errand.expected, errand.covered);
+        let covered = errand.covered;
         let (request, mut body, mut tour) = self.prepare(errand, hold, queue_until, until)?;
         // The latest answer: as good as none, but for when there will be no other.
         let (mut retries, mut poor) = (0, None);
         while let Some(entry) = self.next(&mut tour).await {
             let site = Arc::clone(entry.site());
+            let asked = now();
             let outcome = self.race(entry, &request, &mut body, &mut tour).await;
             let left = self.left(&tour);
-            let (tried, wait) = match outcome {
-                Ok(mut answer) => {
-                    answer.entry.alone();
-                    let is_poor = self.is_poor(answer.head.status, expected && left > 0);
-                    let wait = answer.head.retry_after();
-                    if let Some(former) = poor.replace(answer) {
-                        former.dismiss();
-                    }
-                    (if is_poor { Tried::Poor } else { Tried::Good }, wait)
-                }
-                Err(trouble) => {
-                    tour.failure = trouble.failure;
-                    (trouble.tried(), None)
-                }
-            };
+            let (tried, wait) = self.weigh(outcome, (&site, asked), &mut tour, &mut poor);
             if retries > 0 {
                 let helped = matches!(tried, Tried::Good);
                 self.fail_over_helps.store(helped, Ordering::Relaxed);
@@ -196,14 +208,10 @@ impl Desk {
             // once the budget is spent. A group that fails as a whole is asked again by the budget alone.
             let fails_over =
                 !covered && tour.turns < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
-            let granted = |_: &_| self.may_retry(fails_over);
-            let Some(pause) = pause.filter(granted) else {
+            if !self.wait_to_retry(pause, fails_over).await {
                 break;
-            };
-            site.ledger.retried();
-            if !pause.is_zero() {
-                sleep(pause).await;
             }
+            site.ledger.retried();
             retries += 1;
         }
         poor.ok_or(tour.failure)
@@ -212,12 +220,13 @@ impl Desk {
     /// The request as it is sent, its body, and whom to ask.
     fn prepare(
         self: &Arc<Self>,
-        errand: Errand,
+        mut errand: Errand,
         hold: &Arc<Hold>,
         queue_until: Instant,
         until: Instant,
     ) -> Result<(Request, Option<Upload>, Tour), Failure> {
         let (expected, rank) = (errand.expected, errand.rank);
+        let upgrade = errand.upgrade.take();
         let (avoided, overdue) = (errand.avoided, errand.overdue);
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
@@ -229,12 +238,68 @@ impl Desk {
         let order = self.order(&request, avoided);
         let tour = Tour {
             expected,
-            hedged: self.retry.hedges(rank, &request),
+            hedged: self.retry.hedges(rank, upgrade.as_ref(), &request),
+            upgrade,
             held_back: request.held_back,
             overdue: overdue.filter(|_| request.repeatable()),
             ..Tour::new(order, (rank, request.subject()), queue_until, until)
         };
         Ok((request, body, tour))
+    }
+
+    /// What follows from an outcome, and how long the endpoint wants to be left alone. An answer is
+    /// kept, whatever it is.
+    fn weigh(
+        &self,
+        outcome: Result<Answer, Trouble>,
+        (site, asked): (&Site, std::time::Instant),
+        tour: &mut Tour,
+        kept: &mut Option<Answer>,
+    ) -> (Tried, Option<Duration>) {
+        let mut answer = match outcome {
+            Ok(answer) => answer,
+            Err(trouble) => {
+                tour.failure = trouble.failure;
+                tour.failed_at(site, asked);
+                return (trouble.tried(), None);
+            }
+        };
+        answer.entry.alone();
+        let expected = tour.expected && self.left(tour) > 0;
+        let is_poor = self.is_poor(answer.head.status, expected);
+        tour.compare(&mut answer, is_poor);
+        if is_poor {
+            tour.failed_at(site, asked);
+        } else {
+            self.make_good(tour, &answer);
+        }
+        let wait = answer.head.retry_after();
+        if let Some(former) = kept.replace(answer) {
+            former.dismiss();
+        }
+        (if is_poor { Tried::Poor } else { Tried::Good }, wait)
+    }
+
+    /// Whoever failed where this answer came failed by its own fault.
+    fn make_good(&self, tour: &Tour, answer: &Answer) {
+        let status = answer.head.status;
+        let place = answer.entry.site().place;
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            for &(failed, asked) in tour.failed.iter().filter(|(failed, _)| *failed != place) {
+                self.sites[failed].made_good(asked, tour.subject);
+            }
+        }
+    }
+
+    /// Takes leave for a retry, and waits until it may be made; false where it may not.
+    async fn wait_to_retry(&self, pause: Option<Duration>, fails_over: bool) -> bool {
+        let Some(pause) = pause.filter(|_| self.may_retry(fails_over)) else {
+            return false;
+        };
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+        true
     }
 
     /// How long to wait before a retry: not at all where another endpoint has room for it. `None`:

@@ -1,6 +1,6 @@
-//! Who answers first? Where the first endpoint takes longer than it mostly does, the next is asked
-//! too, and the first good answer wins. The other request is cancelled, and nobody is blamed for
-//! that. What an endpoint holds back by intent is late when it should have been there by now: whoever
+//! Who answers first? Where somebody waits and the first endpoint takes longer than it mostly does,
+//! the next is asked too, and the first good answer wins. The other request is cancelled, and nobody
+//! is blamed for that once. What an endpoint holds back by intent is late when it should have been there by now: whoever
 //! asked says when that is, and the next endpoint is asked for it then, leave or no leave.
 //!
 //! Both are asked in the asker's own task: whoever stops waiting stops both.
@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{Answer, Trouble};
 use super::entry::Entry;
@@ -17,10 +17,13 @@ use super::request::Request;
 use super::site::Site;
 use super::tour::Tour;
 use super::upload::Upload;
-use super::{Rank, Retry};
+use super::{Rank, Retry, Upgrade};
 
-/// Quick endpoints are given this long: below it a hedge costs more than it saves.
+/// Quick endpoints are given this long for a manifest: below it a hedge costs more than it saves.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
+/// The same for anything larger, and how many times the usual it is given.
+const MEDIA_PATIENCE_MIN: Duration = Duration::from_millis(100);
+const MEDIA_FACTOR: u32 = 2;
 
 /// Whoever is asked for what another one holds back, and answers within this part of the time that was
 /// waited for it, had it. Where both held it back, the first to have it is none the worse.
@@ -29,12 +32,12 @@ const HAD_SHARE: u32 = 4;
 type Outcome = Result<Answer, Trouble>;
 
 impl Retry {
-    /// Players stop without manifests, and manifests are small: those alone are worth asking for
-    /// twice. Not those that the origin holds back by intent: they are late when their asker says
-    /// so.
-    pub(super) fn hedges(&self, rank: Rank, request: &Request) -> bool {
-        let small = rank == Rank::Manifest && request.method == http::Method::GET;
-        self.hedge && small && request.repeatable() && !request.blocks()
+    /// What somebody waits for is worth asking for twice. Not what the origin holds back by intent:
+    /// that is late when its asker says so.
+    pub(super) fn hedges(&self, rank: Rank, later: Option<&Upgrade>, request: &Request) -> bool {
+        let rank = later.map_or(rank, |later| later.rank);
+        let wanted = rank <= Rank::Segment && request.method == http::Method::GET;
+        self.hedge && wanted && request.repeatable() && !request.blocks()
     }
 }
 
@@ -48,14 +51,17 @@ impl Desk {
         tour: &mut Tour,
     ) -> Outcome {
         let slow = Arc::clone(entry.site());
-        let patience = patience(&slow, tour);
+        let patience = self.patience(&slow, tour);
         let began = Instant::now();
         let mut first = Box::pin(self.attempt(entry, request, body, self.limits(tour)));
         let Some(patience) = patience else {
             return first.await;
         };
         let second = async {
-            sleep(patience).await;
+            if !tour.held_back {
+                tour.until_urgent().await;
+            }
+            sleep_until(began + patience).await;
             self.second(tour).await
         };
         let second = tokio::select! {
@@ -97,10 +103,32 @@ impl Desk {
             // Its answer would have taken longer still.
             slow.outlasted(now(), began.elapsed());
         }
+        // To be late by a little is nothing to remember.
+        let late = tour.held_back || began.elapsed() >= self.retry.hedge_after_max;
         other.map(|answer| Answer {
-            outdone: (had && tour.held_back).then_some(slow.place),
+            outdone: (had && late).then_some(slow.place),
             ..answer
         })
+    }
+
+    /// How long one endpoint is waited for alone; `None`: for as long as it takes.
+    fn patience(&self, site: &Site, tour: &Tour) -> Option<Duration> {
+        if tour.held_back {
+            return tour.overdue;
+        }
+        if !tour.hedged || self.sites.len() < 2 {
+            return None;
+        }
+        let is_manifest = match &tour.upgrade {
+            Some(upgrade) => upgrade.rank == Rank::Manifest,
+            None => tour.rank == Rank::Manifest,
+        };
+        let (p95, typical) = site.speed(now());
+        Some(patience(
+            is_manifest,
+            (p95, typical),
+            self.retry.hedge_after_max,
+        ))
     }
 
     async fn second(&self, tour: &mut Tour) -> Option<Entry> {
@@ -153,13 +181,27 @@ impl Desk {
     }
 }
 
-/// How long one endpoint is waited for alone; `None`: for as long as it takes.
-fn patience(site: &Site, tour: &Tour) -> Option<Duration> {
-    if tour.held_back {
-        return tour.overdue;
+/// How long an endpoint is waited for alone, going by how long nineteen of twenty answers took
+/// lately and by what is typical of it. `longest`: for endpoints that are not slow by nature.
+fn patience(
+    is_manifest: bool,
+    (p95, typical): (Option<Duration>, Option<Duration>),
+    longest: Duration,
+) -> Duration {
+    // Answers that another endpoint overtook count as taking about the longest.
+    const LONGER: (u32, u32) = (5, 4);
+    if let Some(typical) = typical.filter(|&typical| typical > longest * LONGER.0 / LONGER.1) {
+        let usual = typical * MEDIA_FACTOR;
+        return p95.map_or(usual, |p95| p95.max(usual));
     }
-    let usual = tour.hedged.then(|| site.pace(now())).flatten()?;
-    Some(usual.p95.max(PATIENCE_MIN))
+    let usual = p95.map(|p95| {
+        if is_manifest {
+            p95.max(PATIENCE_MIN)
+        } else {
+            (p95 * MEDIA_FACTOR).max(MEDIA_PATIENCE_MIN)
+        }
+    });
+    usual.map_or(longest, |usual| usual.min(longest))
 }
 
 /// Of two that are not good: a poor answer is better than none.
@@ -175,5 +217,38 @@ fn better(later: Outcome, earlier: Outcome) -> Outcome {
             resent: later.resent || earlier.resent,
             ..later
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_millis(500);
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_quick_endpoint_is_late_soon_and_none_is_given_longer_than_the_longest() {
+        let after = |manifest, p95: Option<u64>| {
+            let typical = p95.map(|_| millis(10));
+            patience(manifest, (p95.map(millis), typical), LONGEST).as_millis()
+        };
+        assert_eq!([after(true, Some(5)), after(false, Some(5))], [20, 100]);
+        assert_eq!([after(true, Some(90)), after(false, Some(90))], [90, 180]);
+        assert_eq!([after(true, Some(900)), after(false, Some(900))], [500; 2]);
+        assert_eq!([after(true, None), after(false, None)], [500; 2]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_slow_by_nature_is_not_asked_for_twice_each_time() {
+        let slow = Some(millis(800));
+        assert_eq!(patience(false, (None, slow), LONGEST), millis(1600));
+        assert_eq!(
+            patience(true, (Some(millis(1900)), slow), LONGEST),
+            millis(1900)
+        );
     }
 }

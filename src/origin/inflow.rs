@@ -83,6 +83,14 @@ impl Inflow {
         }
     }
 
+    /// Another endpoint goes on in its place: it counts as broken off.
+    pub fn outdone(mut self) {
+        let failure = Failure::Truncated;
+        if let State::UnderWay(course) = mem::replace(&mut self.state, State::Failed(failure)) {
+            course.fail(failure);
+        }
+    }
+
     /// What it holds of its group's limits; nothing any more at its end.
     pub(super) fn hold(&self) -> Option<&Arc<Hold>> {
         match &self.state {

@@ -128,8 +128,11 @@ pub struct Retry {
     pub backoff: backoff::Settings,
     /// How many retries and hedges a group may make.
     pub budget: budget::Settings,
-    /// Whether another endpoint is asked for a manifest that is late.
+    /// Whether another endpoint is asked too for what is late.
     pub hedge: bool,
+    /// What somebody waits for is late after so long at the most, unless the endpoint is always so
+    /// slow.
+    pub hedge_after_max: Duration,
 }
 
 /// What keeps an endpoint from being asked.
@@ -193,6 +196,7 @@ impl Default for Retry {
             backoff: backoff::Settings::default(),
             budget: budget::Settings::default(),
             hedge: true,
+            hedge_after_max: Duration::from_millis(500),
         }
     }
 }

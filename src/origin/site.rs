@@ -15,7 +15,7 @@ use super::guard::Subject;
 use super::guard::breaker::{Admit, Breaker, Outlook, Pass};
 use super::guard::ejection::Ejection;
 use super::guard::health::Health;
-use super::guard::pace::{self, Pace};
+use super::guard::pace::{self, Pace, Typical};
 use super::guard::sparing::Sparing;
 use super::limit::{Census, Gate, Limits, Permit};
 use super::stats::{Checked, Condition, EndpointStats, Ledger};
@@ -79,6 +79,7 @@ pub(super) struct Watched {
     /// Where it is checked.
     health: Option<Health>,
     pace: Pace,
+    typical: Typical,
     /// Ejected for having been slow; its old response times are forgotten when it returns.
     slow: bool,
     /// Not tried again behind the viewers before.
@@ -124,6 +125,7 @@ impl Site {
                 ejection: Ejection::new(guards.ejection),
                 health: group.health.as_ref().map(|check| Health::new(check.pace)),
                 pace: Pace::new(guards.pace, now),
+                typical: Typical::default(),
                 slow: false,
                 trial_from: None,
                 breaker_lines: Default::default(),
@@ -269,6 +271,13 @@ impl Site {
         self.watched.lock().pace(now).read(now)
     }
 
+    /// How long nineteen of twenty answers take lately, and how long is typical of it.
+    pub(super) fn speed(&self, now: Instant) -> (Option<Duration>, Option<Duration>) {
+        let mut watched = self.watched.lock();
+        let p95 = watched.pace(now).read(now).map(|reading| reading.p95);
+        (p95, watched.typical.read())
+    }
+
     /// An answer's head came so long after the request was sent, or did not come. It says something
     /// of the endpoint's pace unless the endpoint took its time by intent.
     pub(super) fn timed(&self, took: Duration, end: Result<(), Failure>, telling: bool) {
@@ -277,6 +286,9 @@ impl Site {
         }
         if telling && matches!(end, Ok(()) | Err(Failure::Timeout)) {
             self.outlasted(Instant::now(), took);
+        }
+        if telling && end.is_ok() {
+            self.watched.lock().typical.record(took);
         }
     }
 

@@ -54,6 +54,7 @@ fn get(path: &str) -> Errand {
 
 fn errand(method: Method, path: &str) -> Errand {
     Errand {
+        upgrade: None,
         expected: false,
         covered: false,
         method,

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::attempt::Answer;
 use super::entry::Entry;
 use super::fetch::{Desk, now};
 use super::guard::Subject;
-use super::{Failure, Rank};
+use super::site::Site;
+use super::{Failure, Rank, Upgrade};
+use crate::policy::absence::is_absence;
 
 /// Whom one request goes to, and how far it has come.
 pub(super) struct Tour {
@@ -31,6 +34,12 @@ pub(super) struct Tour {
     pub(super) overdue: Option<Duration>,
     /// Another endpoint is asked as well when one is late.
     pub(super) hedged: bool,
+    /// Who says of something that should be there that it is not.
+    pub(super) absent: Option<usize>,
+    /// Who failed it, and since when it had been asked.
+    pub(super) failed: Vec<(usize, std::time::Instant)>,
+    /// Not before somebody waits for it.
+    pub(super) upgrade: Option<Upgrade>,
     /// Why there is no answer yet.
     pub(super) failure: Failure,
     /// For room somewhere.
@@ -69,9 +78,38 @@ impl Tour {
             held_back: false,
             overdue: None,
             hedged: false,
+            absent: None,
+            failed: Vec::new(),
+            upgrade: None,
             failure: Failure::Open,
             queue_until,
             until,
+        }
+    }
+
+    /// Resolves when somebody waits for the answer.
+    pub(super) async fn until_urgent(&mut self) {
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.when.as_mut().await;
+            self.rank = upgrade.rank;
+            self.upgrade = None;
+        }
+    }
+
+    /// An endpoint failed it, or gave an answer as good as none.
+    pub(super) fn failed_at(&mut self, site: &Site, asked: std::time::Instant) {
+        if self.absent != Some(site.place) {
+            self.failed.push((site.place, asked));
+        }
+    }
+
+    /// An endpoint may say that something is not there which another one has.
+    pub(super) fn compare(&mut self, answer: &mut Answer, is_poor: bool) {
+        let status = answer.head.status;
+        if is_poor && is_absence(status) {
+            self.absent = Some(answer.entry.site().place);
+        } else if !is_poor && status.is_success() {
+            answer.outdone = answer.outdone.or(self.absent);
         }
     }
 

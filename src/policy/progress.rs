@@ -168,6 +168,12 @@ impl Track {
         self.period = period;
     }
 
+    /// It should have changed by now: half a period ago.
+    pub fn late(&self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.moved);
+        self.latest.edge.is_some() && since > self.period * 3 / 2
+    }
+
     /// It should have changed long ago.
     pub fn stalled(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.moved);

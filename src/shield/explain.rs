@@ -115,6 +115,7 @@ fn phrase(known: &Known) -> &'static str {
         Known::Failed(_) => "the origin failed on it just now and is left alone for a moment",
         Known::BrokenOff => "the origin's answer broke off just now",
         Known::Sliced(_) => "too large for one fetch: held in slices",
+        Known::Avoid(_) => "one endpoint broke off in the middle of it, and others are asked first",
         Known::Unsliceable => "too large for one fetch, and the origin sends no parts of it",
     }
 }

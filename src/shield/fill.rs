@@ -2,11 +2,13 @@
 //! all who wait. It belongs to no viewer.
 
 mod arriving;
+mod asking;
 mod held_back;
 mod manifest;
 mod outdated;
 mod refusing;
 mod reviving;
+mod takeover;
 mod version;
 
 use std::sync::Arc;
@@ -15,17 +17,16 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::Shield;
 use super::clients::Visit;
 use super::pass::Passed;
-use super::streams::{Due, Source, UNLISTED_FOR, unlisted};
-use super::{Shield, rank};
-use crate::cache::{Attention, Fill, Head, Object, Tie, Verdict};
+use super::streams::{Source, UNLISTED_FOR, unlisted};
+use crate::cache::{Attention, Fill, Head, Tie, Verdict};
 use crate::media::{Facts, Kind, Liveness};
-use crate::origin::{Errand, Failure, Framing, Rank, Reply};
+use crate::origin::{Failure, Framing, Reply};
 use crate::policy::access::Entry;
-use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::lifetime::{Answered, Standing, Storage, storage};
-use crate::policy::{Key, Lifetime, Moment, conditional, headers};
+use crate::policy::{Key, Lifetime, Moment, headers};
 
 /// Who waits for a fill besides its followers.
 pub(super) enum Viewer {
@@ -56,6 +57,8 @@ pub(super) struct Job {
     left_over: bool,
     /// The origin may hold its answer back.
     held_back: bool,
+    /// Another endpoint has taken over already.
+    moved: bool,
 }
 
 /// What the origin said, and to which question.
@@ -92,6 +95,7 @@ impl Job {
             left_over,
             own: shield.own_slot(fill.found(), fill.upstream(), entry),
             held_back: shield.is_held_back(entry),
+            moved: false,
             shield,
             fill,
             viewer,
@@ -119,126 +123,6 @@ impl Job {
                 self.failed(Failure::Protocol);
             }
             (Some(Ok(Told { reply, .. })), _) => self.landed(reply).await,
-        }
-    }
-
-    /// What the origin says of what is held, or of what there is.
-    async fn told(&self) -> Option<Result<Told, Failure>> {
-        let seen = self.fill.found().object.as_deref();
-        let told = self.ask(self.held()).await;
-        match &told {
-            // Nobody offered a validator, or it names another object: this answers another question.
-            Some(Ok(answer))
-                if answer.reply.status == StatusCode::NOT_MODIFIED
-                    && !(answer.conditional && same_object(&answer.reply, seen)) =>
-            {
-                self.ask(None).await
-            }
-            _ => told,
-        }
-    }
-
-    /// A segment that will be there in a moment is asked for then, once, instead of again and again
-    /// by all whose clocks are ahead.
-    async fn await_availability(&self) {
-        if matches!(self.viewer, Viewer::Coming { .. }) {
-            return;
-        }
-        match self.due() {
-            Some(Due::Reckoned(due_in, watch)) => {
-                self.shield.foresee(&watch);
-                if due_in <= self.entry.route.live.hold_early {
-                    tokio::time::sleep(due_in).await;
-                }
-            }
-            Some(Due::Past(_, watch)) => self.shield.foresee(&watch),
-            Some(Due::Listed(_)) | None => {}
-        }
-    }
-
-    fn due(&self) -> Option<Due> {
-        let Shield { streams, rules, .. } = &*self.shield;
-        streams.due(rules, &self.entry, Moment::now())
-    }
-
-    /// In how long that is to be had which the origin does not have. What a manifest lists leaves nothing
-    /// behind for viewers when it was asked for ahead of them.
-    fn due_in(&self, status: StatusCode) -> Option<Duration> {
-        match self.viewer {
-            _ if status == StatusCode::OK => None,
-            Viewer::Coming { source, .. } if source != Source::Nor => Some(Duration::ZERO),
-            _ => self.due()?.absent_for(),
-        }
-    }
-
-    /// Asks the origin, for a whole object or whether the one that is held still holds. `None` as
-    /// [`Job::fetch`].
-    async fn ask(&self, held: Option<&Arc<Object>>) -> Option<Result<Told, Failure>> {
-        let mut headers = self.fill.upstream().clone();
-        let conditional = held
-            .is_some_and(|held| conditional::validators(&held.head.headers.to_map(), &mut headers));
-        let reply = self.fetch(headers, self.avoided()).await?;
-        Some(reply.map(|reply| Told { reply, conditional }))
-    }
-
-    /// One request to the origin, which counts as one of its stream. `None`: all viewers have left,
-    /// and the fill is to be given up then.
-    async fn fetch(
-        &self,
-        headers: HeaderMap,
-        avoided: Option<usize>,
-    ) -> Option<Result<Reply, Failure>> {
-        self.shield.streams.asked(&self.entry);
-        let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
-        let errand = Errand {
-            expected: self.is_expected(),
-            covered: self.covered(),
-            held_back: self.is_known_to_be_held_back(),
-            overdue: self.overdue(),
-            avoided,
-            ..Errand::get(target, host, headers, self.rank())
-        };
-        let origin = &self.shield.origins[self.entry.route.origin_index];
-        tokio::select! {
-            reply = origin.fetch(errand) => Some(reply),
-            () = self.given_up(self.held_back) => None,
-        }
-    }
-
-    /// It should be there: it was, or a manifest says so.
-    fn is_expected(&self) -> bool {
-        let is_due = || self.due().is_some_and(|due| due.is_expected());
-        self.held().is_some() || self.is_new() || is_due()
-    }
-
-    fn is_known_to_be_held_back(&self) -> bool {
-        let upstream = self.fill.upstream();
-        self.held_back && self.shield.is_known_to_be_held_back(&self.entry, upstream)
-    }
-
-    fn is_new(&self) -> bool {
-        let streams = &self.shield.streams;
-        streams.is_new(&self.entry.key, Instant::now())
-    }
-
-    /// What is held, if that is more than an error.
-    fn held(&self) -> Option<&Arc<Object>> {
-        let held = self.fill.found().object.as_ref();
-        held.filter(|held| held.head.status == StatusCode::OK)
-    }
-
-    /// Something is held that may be served if the origin fails.
-    fn covered(&self) -> bool {
-        let held = self.fill.found().object.as_ref();
-        let now = Instant::now();
-        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Dead)
-    }
-
-    fn rank(&self) -> Rank {
-        match self.viewer {
-            Viewer::Waits(..) => rank::waited_for(self.entry.kind, || self.is_new()),
-            Viewer::Nobody => rank::behind(self.entry.kind),
-            Viewer::Coming { .. } => Rank::Ahead,
         }
     }
 
@@ -355,6 +239,9 @@ impl Job {
         }
         self.shield.learn_reach(&self.entry, reply.status);
         let kind = self.kind(reply.status, &reply.headers);
+        if let Some(endpoint) = reply.outdone.filter(|_| !kind.is_manifest()) {
+            self.avoid_for_media(endpoint, "late, or without what it lists");
+        }
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
             Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {
@@ -443,14 +330,4 @@ impl Job {
 
 fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
-}
-
-/// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
-fn same_object(reply: &Reply, seen: Option<&Object>) -> bool {
-    let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
-    let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
-    match (reply.headers.get(header::ETAG), held) {
-        (Some(told), Some(held)) => weak(told.as_bytes()) == weak(held),
-        _ => true,
-    }
 }

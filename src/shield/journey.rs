@@ -220,6 +220,12 @@ impl Shield {
         })
     }
 
+    /// An endpoint broke off in the middle of it a moment ago; the next request goes to another one.
+    fn broke_off_elsewhere(&self, found: &Found, now: Instant) -> bool {
+        let noted = self.cache.noted(&found.slot, now);
+        matches!(noted, Some(Known::Avoid(_)))
+    }
+
     /// Nothing fresh is held: what is known of the key decides, then the one fill.
     async fn fetch(self: &Arc<Self>, mut ask: Ask, found: &Found) -> Step {
         match self.noted(found, &ask.headers, &ask.entry, ask.now) {
@@ -233,7 +239,7 @@ impl Shield {
                 self.cache.forget_note(found);
             }
             Some(Known::Sliced(series)) => return self.sliced(ask, found, series).await,
-            Some(Known::Unsliceable | Known::BrokenOff) | None => {}
+            Some(Known::Unsliceable | Known::BrokenOff | Known::Avoid(_)) | None => {}
         }
         if !is_held(found) && self.is_out_of_reach(&ask.entry) {
             return Step::Answer(refuse::too_early(ask));
@@ -348,6 +354,13 @@ impl Shield {
             Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
                 refuse::failure_answer(ask, &answer, Outcome::Overload)
             }),
+            // Nothing of it was handed on yet, and another endpoint may have the whole.
+            Verdict::Lost
+                if servable_on_error(&ask, found).is_none()
+                    && self.broke_off_elsewhere(found, ask.now) =>
+            {
+                Step::Again(ask)
+            }
             Verdict::Lost => self.stale_or(ask, found, refuse::lost),
             Verdict::Sliced => Step::Again(ask),
             Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {

@@ -175,6 +175,7 @@ impl Shield {
         let mut own = Own::new(self.clients.visit(ask.client));
         let entry = &ask.entry;
         let errand = Errand {
+            upgrade: None,
             expected: false,
             covered: false,
             method,

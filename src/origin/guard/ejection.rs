@@ -1,12 +1,19 @@
 //! Should an endpoint be left alone for a while, going by the requests it was sent? It is ejected
-//! after failures in a row, when it is silent while another endpoint answers, or when it is much
-//! slower than its peers; for longer each time.
+//! after failures in a row, when another endpoint had to answer too many of them, when it is silent
+//! while another endpoint answers, or when it is much slower than its peers; for longer each time.
 //!
 //! Knows one endpoint; of its peers only what it is told.
 
 use std::time::{Duration, Instant};
 
+use super::window::Window;
 use super::{Fault, Subject};
+
+/// Over how long failures are counted that another endpoint made good …
+const MADE_GOOD_WITHIN: Duration = Duration::from_secs(10);
+/// … how many URLs at most, and which share of all requests is too much.
+const MADE_GOOD_MAX: usize = 64;
+const MADE_GOOD_SHARE: f64 = 0.1;
 
 /// So many directories whose answers failed are remembered.
 const BAD_DIRECTORIES_MAX: usize = 32;
@@ -72,11 +79,14 @@ pub(in crate::origin) struct Ejection {
     settings: Settings,
     /// The URLs that failed in a row.
     failed: Vec<u64>,
+    /// URLs that failed, and that another endpoint then answered well; and when.
+    made_good: Vec<(u64, Instant)>,
+    successes: Option<Window>,
     /// Directories whose answers failed since something succeeded.
     bad_directories: Vec<u64>,
-    /// When the first request was sent that another endpoint had to answer, while nothing was heard
-    /// of this one since.
-    silent_since: Option<Instant>,
+    /// When the first request was sent that another endpoint had to answer, and for which URL, while
+    /// nothing was heard of this one since.
+    silent_since: Option<(Instant, u64)>,
     /// Judgements in a row that it is slow.
     slow: u32,
     /// Ejections in a row.
@@ -101,6 +111,8 @@ impl Ejection {
         Ejection {
             settings,
             failed: Vec::new(),
+            made_good: Vec::new(),
+            successes: None,
             bad_directories: Vec::new(),
             silent_since: None,
             slow: 0,
@@ -131,6 +143,8 @@ impl Ejection {
         self.bad_directories.clear();
         self.silent_since = None;
         self.on_trial = false;
+        let successes = self.successes(now).slice(now);
+        successes.all = successes.all.saturating_add(1);
         if self.eased_from.is_some_and(|from| now >= from) {
             self.ejections -= 1;
             self.eased_from = (self.ejections > 0).then(|| now + self.settings.base);
@@ -169,25 +183,58 @@ impl Ejection {
         (enough && may_eject(others_standing)).then(|| self.eject(now))
     }
 
+    /// A request that was sent at `asked` failed here, and another endpoint answered it well: what it
+    /// was for is not to blame. Says until when the endpoint is ejected for that.
+    pub(in crate::origin) fn made_good(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        others_standing: usize,
+        subject: Subject,
+    ) -> Option<Instant> {
+        if self.is_past(asked) {
+            return None;
+        }
+        self.made_good.retain(|&(url, at)| {
+            url != subject.url && now.saturating_duration_since(at) < MADE_GOOD_WITHIN
+        });
+        if self.made_good.len() == MADE_GOOD_MAX {
+            self.made_good.remove(0);
+        }
+        self.made_good.push((subject.url, now));
+        let failed = u32::try_from(self.made_good.len()).unwrap_or(u32::MAX);
+        let succeeded = f64::from(self.successes(now).tally(now).all);
+        let too_much = f64::from(failed) >= (f64::from(failed) + succeeded) * MADE_GOOD_SHARE;
+        let enough = failed >= self.settings.failures.max(1) && too_much;
+        (enough && may_eject(others_standing)).then(|| self.eject(now))
+    }
+
+    fn successes(&mut self, now: Instant) -> &mut Window {
+        let new = || Window::new(MADE_GOOD_WITHIN, now);
+        self.successes.get_or_insert_with(new)
+    }
+
     /// It said something.
     pub(in crate::origin) fn heard(&mut self) {
         self.silent_since = None;
     }
 
     /// Another endpoint answered what this one was asked at `asked` and has not answered yet. Says
-    /// until when the endpoint is ejected, if it has been silent for too long.
+    /// until when the endpoint is ejected, if it has been silent for too long, and to more than one
+    /// URL: one may be slow by itself.
     pub(in crate::origin) fn outdone(
         &mut self,
         now: Instant,
         asked: Instant,
         others_standing: usize,
+        subject: Subject,
     ) -> Option<Instant> {
         if self.is_past(asked) {
             return None;
         }
-        let since = *self.silent_since.get_or_insert(asked);
+        let (since, first) = *self.silent_since.get_or_insert((asked, subject.url));
         let silent = now.saturating_duration_since(since) >= self.settings.silence;
-        (silent && may_eject(others_standing)).then(|| self.eject(now))
+        (silent && subject.url != first && may_eject(others_standing)).then(|| self.eject(now))
     }
 
     /// The median of its response times is compared with its peers': now and then, not for each
@@ -225,6 +272,7 @@ impl Ejection {
 
     fn eject(&mut self, now: Instant) -> Instant {
         self.failed.clear();
+        self.made_good.clear();
         self.silent_since = None;
         self.slow = 0;
         self.on_trial = true;

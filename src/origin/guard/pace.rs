@@ -128,6 +128,30 @@ impl Pace {
     }
 }
 
+/// What is typical of an endpoint, however seldom it is asked: the median of the last few answers.
+#[derive(Debug, Default)]
+pub(in crate::origin) struct Typical {
+    last: [Duration; TYPICAL_OF],
+    count: usize,
+}
+
+/// So many answers say what is typical.
+const TYPICAL_OF: usize = 7;
+
+impl Typical {
+    pub(in crate::origin) fn record(&mut self, took: Duration) {
+        self.last[self.count % TYPICAL_OF] = took;
+        self.count = self.count.wrapping_add(1);
+    }
+
+    /// Nothing while there were too few.
+    pub(in crate::origin) fn read(&self) -> Option<Duration> {
+        let mut last = self.last;
+        last.sort_unstable();
+        (self.count >= TYPICAL_OF).then_some(last[TYPICAL_OF / 2])
+    }
+}
+
 /// The octave is the highest bit of the microseconds, the place within it the next three.
 fn bucket(took: Duration) -> usize {
     let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
@@ -172,6 +196,17 @@ mod tests {
             (bucket(Duration::ZERO), bucket(Duration::MAX)),
             (0, BUCKETS - 1)
         );
+    }
+
+    #[test]
+    fn what_is_typical_is_the_middle_one_of_the_last_answers() {
+        let mut typical = Typical::default();
+        (0..6).for_each(|_| typical.record(millis(80)));
+        assert_eq!(typical.read(), None);
+        (0..3).for_each(|_| typical.record(millis(900)));
+        assert_eq!(typical.read(), Some(millis(80)));
+        typical.record(millis(900));
+        assert_eq!(typical.read(), Some(millis(900)));
     }
 
     #[test]

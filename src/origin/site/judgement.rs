@@ -13,10 +13,24 @@ impl Site {
     pub(in crate::origin) fn beaten(&self, asked: Instant, subject: Subject) {
         let now = Instant::now();
         let others = self.others_standing();
-        let until = self.watched.lock().ejection.outdone(now, asked, others);
+        let mut watched = self.watched.lock();
+        let until = watched.ejection.outdone(now, asked, others, subject);
+        drop(watched);
         match until {
             Some(until) => self.ejected(until.saturating_duration_since(now), "silent"),
             None => self.failed(None, asked, (subject, Fault::Silent), Reason::Late),
+        }
+    }
+
+    /// It failed a request that was sent at `asked`, and another endpoint answered it well.
+    pub(in crate::origin) fn made_good(&self, asked: Instant, subject: Subject) {
+        let now = Instant::now();
+        let others = self.others_standing();
+        let mut watched = self.watched.lock();
+        let until = watched.ejection.made_good(now, asked, others, subject);
+        drop(watched);
+        if let Some(until) = until {
+            self.ejected(until.saturating_duration_since(now), "others do better");
         }
     }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, StatusCode, header};
 
 use super::Job;
+use super::takeover::{Begun, Came, Piece};
 use crate::cache::{Flow, Known, Note, Series, Verdict};
 use crate::media::Kind;
-use crate::origin::{Framing, Reply};
+use crate::origin::{Failure, Framing, Inflow, Reply};
 use crate::policy::Lifetime;
 use crate::policy::lifetime::Reason;
 use crate::policy::vary::Vary;
@@ -19,7 +20,7 @@ const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
 
 impl Job {
     /// Hands every chunk to everyone as it arrives, and stores the whole.
-    pub(super) async fn stream(self, reply: Reply, kind: Kind, lifetime: Lifetime) {
+    pub(super) async fn stream(mut self, reply: Reply, kind: Kind, lifetime: Lifetime) {
         if let Framing::Length(length) = reply.framing {
             let settings = &self.shield.settings;
             if length > settings.whole_fetch_max
@@ -31,26 +32,55 @@ impl Job {
                 return self.pass(reply, Reason::TooLarge);
             }
         }
-        self.fill.varies(self.vary(&reply.headers));
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        let begun = Begun::new(&reply, !self.moved && origin.has_others());
         let mut inflow = reply.body;
-        let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
-        if let Framing::Length(length) = reply.framing {
-            head.length = Some(length);
+        // Another endpoint can give another answer only until viewers have this one's head.
+        let mut first = None;
+        if begun.may_move {
+            match self.piece(&mut inflow, &begun).await {
+                Piece::Came(Some(Err(failure))) => return self.failed(failure),
+                Piece::Came(came) => first = Some(came),
+                Piece::Deserted => return self.fill.cut(),
+                Piece::Elsewhere(other) => {
+                    inflow.outdone();
+                    self.moved = true;
+                    return Box::pin(self.landed(other)).await;
+                }
+            }
         }
+        self.fill.varies(self.vary(&reply.headers));
+        let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
+        head.length = begun.length;
         self.fill.begin(Arc::new(head));
+        self.feed(inflow, begun, first).await;
+    }
+
+    /// Hands on what comes, from this endpoint or from the one that takes over.
+    async fn feed(self, mut inflow: Inflow, mut begun: Begun, mut first: Option<Came>) {
         loop {
-            let next = tokio::select! {
-                next = inflow.next() => next,
-                () = self.given_up(false) => return self.fill.cut(),
+            let piece = match first.take() {
+                Some(came) => Piece::Came(came),
+                None => self.piece(&mut inflow, &begun).await,
             };
-            match next {
-                None => return self.fill.finish().await,
-                Some(Err(failure)) => return self.broke_off(failure),
-                Some(Ok(bytes)) => {
+            match piece {
+                Piece::Deserted => return self.fill.cut(),
+                Piece::Came(None) if begun.is_whole() => return self.fill.finish().await,
+                Piece::Came(None) => return self.broke_off(Failure::Truncated, begun.endpoint),
+                Piece::Came(Some(Err(failure))) => {
+                    return self.broke_off(failure, begun.endpoint);
+                }
+                Piece::Came(Some(Ok(bytes))) => {
+                    begun.received += bytes.len() as u64;
                     let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
                     if pushed != Some(Flow::On) {
                         return self.fill.cut();
                     }
+                }
+                Piece::Elsewhere(other) => {
+                    begun.endpoint = other.endpoint;
+                    begun.may_move = false;
+                    std::mem::replace(&mut inflow, other.body).outdone();
                 }
             }
         }

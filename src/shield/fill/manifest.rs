@@ -2,13 +2,15 @@
 //! One that is broken is a failed fetch; for one that is broken or lags behind, another endpoint is asked.
 
 use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use tokio::time::timeout;
 
+use super::takeover::SILENCE;
 use super::{Job, Viewer};
 use crate::cache::{Follower, Head};
 use crate::media::{Facts, Kind, Manifest, low_latency};
@@ -88,10 +90,11 @@ impl Text {
 impl Job {
     pub(super) async fn manifest(self, reply: Reply) {
         let first = reply.endpoint;
-        let mut text = self.read(reply).await;
+        let mut text = self.read_or_elsewhere(reply).await;
         let doubtful = match &text {
             Ok(text) => text.is_doubtful(),
-            Err(refused) => matches!(refused, Refused::Unfit | Refused::Behind(_)),
+            Err(Refused::Unheard(failure)) => *failure == Failure::Truncated,
+            Err(Refused::Unfit | Refused::Behind(_)) => true,
         };
         if doubtful && let Some(other) = self.elsewhere(first).await {
             let other = self.read(other).await;
@@ -132,24 +135,21 @@ impl Job {
         self.shield.streams.watched(&self.entry)
     }
 
-    /// The endpoint that is asked last, since it gave something unfit.
-    pub(super) fn avoided(&self) -> Option<usize> {
-        let manifest = self.entry.kind.is_manifest();
-        let watch = manifest.then(|| self.watched()).flatten();
-        let watch = watch.or_else(|| self.waited_for());
-        watch?.avoided(Instant::now())
-    }
-
-    /// What another endpoint than this one says.
-    pub(super) async fn elsewhere(&self, than: usize) -> Option<Reply> {
-        let origin = &self.shield.origins[self.entry.route.origin_index];
-        if !origin.has_others() {
-            return None;
+    /// Reads a manifest; if it does not come whole in time, also another endpoint's.
+    async fn read_or_elsewhere(&self, reply: Reply) -> Result<Text, Refused> {
+        let first = reply.endpoint;
+        let mut reading = pin!(self.read(reply));
+        if let Ok(text) = timeout(SILENCE, &mut reading).await {
+            return text;
         }
-        let reply = self.fetch(self.fill.upstream().clone(), Some(than)).await?;
-        let reply = reply.ok()?;
-        let fit = reply.status == StatusCode::OK && reply.endpoint != than;
-        fit.then_some(reply)
+        tokio::select! {
+            biased;
+            text = &mut reading => text,
+            Some(other) = self.elsewhere(first) => {
+                self.leave(first);
+                self.read(other).await
+            }
+        }
     }
 
     async fn read(&self, mut reply: Reply) -> Result<Text, Refused> {
@@ -412,7 +412,10 @@ impl Job {
 
     pub(super) fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize, is_old: bool) {
         let now = Instant::now();
-        if is_old || watch.stalled(now) {
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        // Players have three segments in hand: another endpoint is asked before these are over.
+        let late = origin.has_others() && watch.is_late(now);
+        if is_old || late || watch.stalled(now) {
             self.shield.streams.unfit(Unfit::Stalled);
             watch.avoid(endpoint, now);
         }

@@ -86,10 +86,18 @@ impl Job {
     }
 
     /// The answer broke off on its way to all who wait.
-    pub(super) fn broke_off(self, failure: Failure) {
+    pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(refuse::failure_object(failure, held));
-        self.back_off_unless_first(&answer);
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        let noted = self.noted(Instant::now());
+        let another_broke_off = matches!(noted, Some(Known::Avoid(other)) if other != endpoint);
+        if origin.another_stands(endpoint) && !another_broke_off {
+            // Whoever asks again is answered by that one, and need not wait.
+            self.leave(endpoint);
+        } else {
+            self.back_off_unless_first(&answer);
+        }
         self.fill.break_off(answer);
     }
 
@@ -98,7 +106,7 @@ impl Job {
     fn back_off_unless_first(&self, answer: &Arc<Object>) {
         let backoff = self.shield.settings.failure_backoff;
         let now = Instant::now();
-        let again = matches!(self.noted(now), Some(Known::BrokenOff));
+        let again = matches!(self.noted(now), Some(Known::BrokenOff | Known::Avoid(_)));
         if again || self.covered() {
             self.back_off(None, answer);
         } else if !backoff.is_zero() {

@@ -119,6 +119,12 @@ impl Variants {
         }
     }
 
+    /// The one that was seen last should have changed by now.
+    pub(super) fn late(&self, now: Instant) -> bool {
+        let latest = self.known.last();
+        latest.is_some_and(|known| known.track.late(now))
+    }
+
     /// The one that was seen last should have changed long ago.
     pub(super) fn stalled(&self, now: Instant) -> bool {
         let latest = self.known.last();

@@ -235,6 +235,12 @@ impl Watch {
         !course.ended && since > course.segment * STALLED_PERIODS
     }
 
+    /// It should have changed by now, and another endpoint's may have.
+    pub(in crate::shield) fn is_late(&self, now: Instant) -> bool {
+        let course = self.course.lock();
+        !course.ended && course.variants.late(now)
+    }
+
     /// It should have changed long ago.
     pub(in crate::shield) fn stalled(&self, now: Instant) -> bool {
         let course = self.course.lock();

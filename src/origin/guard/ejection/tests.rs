@@ -117,17 +117,42 @@ fn a_failure_on_return_that_was_there_before_is_no_relapse() {
 }
 
 #[test]
+fn failures_that_another_endpoint_makes_good_eject_in_spite_of_successes_between() {
+    let now = Instant::now();
+    let url = |url| silence(url).0;
+    let mut ejection = ejection();
+    for number in 0..4 {
+        ejection.succeeded(now, now);
+        assert_eq!(ejection.made_good(now, now, 1, url(number)), None);
+        assert_eq!(ejection.made_good(now, now, 1, url(0)), None, "one URL");
+    }
+    assert!(ejection.made_good(now, now, 1, url(4)).is_some());
+}
+
+#[test]
+fn few_failures_among_many_successes_eject_nobody() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    (0..1000).for_each(|_| ejection.succeeded(now, now));
+    for number in 0..60 {
+        assert_eq!(ejection.made_good(now, now, 1, silence(number).0), None);
+    }
+}
+
+#[test]
 fn an_endpoint_that_is_silent_for_long_is_ejected_and_one_that_speaks_is_not() {
     let now = Instant::now();
     let silence = Settings::default().silence;
     let mut ejection = ejection();
-    assert_eq!(ejection.outdone(now, now, 1), None);
+    let [one, other] = [1, 2].map(|url| Subject { url, directory: 1 });
+    assert_eq!(ejection.outdone(now, now, 1, one), None);
     ejection.heard();
     let later = now + silence;
-    assert_eq!(ejection.outdone(later, later, 1), None);
+    assert_eq!(ejection.outdone(later, later, 1, other), None);
     let later = later + silence;
-    assert_eq!(ejection.outdone(later, later, 0), None, "the last one");
-    assert_eq!(ejection.outdone(later, later, 1), Some(later + BASE));
+    assert_eq!(ejection.outdone(later, later, 1, other), None, "one URL");
+    assert_eq!(ejection.outdone(later, later, 0, one), None, "the last one");
+    assert_eq!(ejection.outdone(later, later, 1, one), Some(later + BASE));
 }
 
 #[test]
@@ -195,7 +220,7 @@ enum Step {
     Wait(u64),
     Succeed,
     Fail(usize, u64),
-    Outdo(usize),
+    Outdo(usize, u64),
     Judge(u64, usize),
 }
 
@@ -204,7 +229,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0_u64..20_000).prop_map(Step::Wait),
         Just(Step::Succeed),
         (0_usize..3, 0_u64..4).prop_map(|(others, url)| Step::Fail(others, url)),
-        (0_usize..3).prop_map(Step::Outdo),
+        (0_usize..3, 0_u64..4).prop_map(|(others, url)| Step::Outdo(others, url)),
         (0_u64..2_000, 0_usize..3).prop_map(|(own, others)| Step::Judge(own, others)),
     ];
     proptest::collection::vec(step, 0..300)
@@ -230,7 +255,10 @@ proptest! {
                 Step::Fail(others, url) => {
                     (ejection.failed(now, now, others, silence(url)), others)
                 }
-                Step::Outdo(others) => (ejection.outdone(now, now, others), others),
+                Step::Outdo(others, url) => {
+                    let subject = silence(url).0;
+                    (ejection.outdone(now, now, others, subject), others)
+                }
                 Step::Judge(own, others) => {
                     let (own, peers) = (Duration::from_millis(own), Duration::from_millis(100));
                     (ejection.judged(now, own, peers, others), others)

@@ -1,0 +1,158 @@
+//! How is the origin asked for one fill: when, for what, how urgently, and at which endpoint first?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::{Job, Told, Viewer};
+use crate::cache::Object;
+use crate::origin::{Errand, Failure, Rank, Reply, Upgrade};
+use crate::policy::freshness::{Freshness, freshness};
+use crate::policy::{Moment, conditional};
+use crate::shield::streams::{Due, Source};
+use crate::shield::{Shield, rank};
+
+impl Job {
+    /// What the origin says of what is held, or of what there is.
+    pub(super) async fn told(&self) -> Option<Result<Told, Failure>> {
+        let seen = self.fill.found().object.as_deref();
+        let told = self.ask(self.held()).await;
+        match &told {
+            // Nobody offered a validator, or it names another object: this answers another question.
+            Some(Ok(answer))
+                if answer.reply.status == StatusCode::NOT_MODIFIED
+                    && !(answer.conditional && same_object(&answer.reply, seen)) =>
+            {
+                self.ask(None).await
+            }
+            _ => told,
+        }
+    }
+
+    /// A segment that will be there in a moment is asked for then, once, instead of again and again
+    /// by all whose clocks are ahead.
+    pub(super) async fn await_availability(&self) {
+        if matches!(self.viewer, Viewer::Coming { .. }) {
+            return;
+        }
+        match self.due() {
+            Some(Due::Reckoned(due_in, watch)) => {
+                self.shield.foresee(&watch);
+                if due_in <= self.entry.route.live.hold_early {
+                    tokio::time::sleep(due_in).await;
+                }
+            }
+            Some(Due::Past(_, watch)) => self.shield.foresee(&watch),
+            Some(Due::Listed(_)) | None => {}
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Due> {
+        let Shield { streams, rules, .. } = &*self.shield;
+        streams.due(rules, &self.entry, Moment::now())
+    }
+
+    /// In how long that is to be had which the origin does not have. What a manifest lists leaves nothing
+    /// behind for viewers when it was asked for ahead of them.
+    pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
+        match self.viewer {
+            _ if status == StatusCode::OK => None,
+            Viewer::Coming { source, .. } if source != Source::Nor => Some(Duration::ZERO),
+            _ => self.due()?.absent_for(),
+        }
+    }
+
+    /// Asks the origin, for a whole object or whether the one that is held still holds. `None` as
+    /// [`Job::fetch`].
+    pub(super) async fn ask(&self, held: Option<&Arc<Object>>) -> Option<Result<Told, Failure>> {
+        let mut headers = self.fill.upstream().clone();
+        let conditional = held
+            .is_some_and(|held| conditional::validators(&held.head.headers.to_map(), &mut headers));
+        let reply = self.fetch(headers, self.avoided()).await?;
+        Some(reply.map(|reply| Told { reply, conditional }))
+    }
+
+    /// One request to the origin, which counts as one of its stream. `None`: all viewers have left,
+    /// and the fill is to be given up then.
+    pub(super) async fn fetch(
+        &self,
+        headers: HeaderMap,
+        avoided: Option<usize>,
+    ) -> Option<Result<Reply, Failure>> {
+        self.shield.streams.asked(&self.entry);
+        let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
+        let errand = Errand {
+            expected: self.is_expected(),
+            covered: self.covered(),
+            held_back: self.is_known_to_be_held_back(),
+            overdue: self.overdue(),
+            avoided,
+            upgrade: self.upgrade(),
+            ..Errand::get(target, host, headers, self.rank())
+        };
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        tokio::select! {
+            reply = origin.fetch(errand) => Some(reply),
+            () = self.given_up(self.held_back) => None,
+        }
+    }
+
+    /// It should be there: it was, or a manifest says so.
+    pub(super) fn is_expected(&self) -> bool {
+        let is_due = || self.due().is_some_and(|due| due.is_expected());
+        // Who does not hold back what is announced does not have it; another endpoint may.
+        let is_announced = || !self.entry.kind.is_manifest() && self.is_known_to_be_held_back();
+        self.held().is_some() || self.is_new() || is_announced() || is_due()
+    }
+
+    pub(super) fn is_known_to_be_held_back(&self) -> bool {
+        let upstream = self.fill.upstream();
+        self.held_back && self.shield.is_known_to_be_held_back(&self.entry, upstream)
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        let streams = &self.shield.streams;
+        streams.is_new(&self.entry.key, Instant::now())
+    }
+
+    /// What is held, if that is more than an error.
+    pub(super) fn held(&self) -> Option<&Arc<Object>> {
+        let held = self.fill.found().object.as_ref();
+        held.filter(|held| held.head.status == StatusCode::OK)
+    }
+
+    /// Something is held that may be served if the origin fails.
+    pub(super) fn covered(&self) -> bool {
+        let held = self.fill.found().object.as_ref();
+        let now = Instant::now();
+        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Dead)
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        match self.viewer {
+            Viewer::Waits(..) => rank::waited_for(self.entry.kind, || self.is_new()),
+            Viewer::Nobody => rank::behind(self.entry.kind),
+            Viewer::Coming { .. } => Rank::Ahead,
+        }
+    }
+
+    /// What nobody waits for yet is as urgent as anything once a viewer has joined.
+    pub(super) fn upgrade(&self) -> Option<Upgrade> {
+        let waits = matches!(self.viewer, Viewer::Waits(..)) || self.entry.kind.is_manifest();
+        (!waits).then(|| Upgrade {
+            when: Box::pin(self.fill.taken_up()),
+            rank: rank::waited_for(self.entry.kind, || true),
+        })
+    }
+}
+
+/// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
+fn same_object(reply: &Reply, seen: Option<&Object>) -> bool {
+    let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
+    match (reply.headers.get(header::ETAG), held) {
+        (Some(told), Some(held)) => weak(told.as_bytes()) == weak(held),
+        _ => true,
+    }
+}

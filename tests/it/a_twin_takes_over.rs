@@ -1,0 +1,287 @@
+//! One of two endpoints hangs, stops in the middle, breaks off or lacks what it lists: viewers get the
+//! other one's answer while the first one's has not come, whatever they ask for.
+//!
+//! No deadline of the origin's ends before the scenario does: what comes, came from the other endpoint.
+
+use std::time::Duration;
+
+use crate::low_latency_hls;
+use crate::support::metrics::{EJECTED, HEDGES, HEDGES_WON};
+use crate::support::origin::Reply;
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{
+    End, Gate, Origin, Response, Shield, get, manifest, noise, playlist, reply, status,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+const PATH: &str = "/live/index.m3u8";
+const MPD: &str = r#"<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"
+mediaPresentationDuration="PT8S"><Period><AdaptationSet mimeType="video/mp4"><SegmentTemplate
+media="$Number$.m4s" initialization="init.mp4" duration="4" timescale="1"/><Representation id="v"
+bandwidth="1000"/></AdaptationSet></Period></MPD>"#;
+
+/// The first is asked first.
+fn in_front_of(first: &Origin, second: &Origin) -> Builder {
+    Shield::in_front_of(first)
+        .origin(|group| {
+            group.endpoints.push(endpoint(second));
+            let deadlines = &mut group.deadlines;
+            deadlines.manifest = HOUR;
+            deadlines.first_byte = HOUR;
+            deadlines.blocking = HOUR;
+            deadlines.between_bytes = HOUR;
+            deadlines.total = HOUR;
+        })
+        .waits(|waits| waits.wait_max = HOUR)
+}
+
+/// What viewers ask for, by path.
+fn everything() -> [(&'static str, &'static str, String); 7] {
+    let hls = "application/vnd.apple.mpegurl";
+    [
+        (PATH, hls, playlist(1)),
+        ("/live/seg1.ts", "video/mp2t", "segment".to_owned()),
+        ("/live/init.mp4", "video/mp4", "init".to_owned()),
+        ("/live/21.0.mp4", "video/mp4", "part".to_owned()),
+        ("/dash/live.mpd", "application/dash+xml", MPD.to_owned()),
+        ("/dash/1.m4s", "video/iso.segment", "segment".to_owned()),
+        ("/dash/subtitles.vtt", "text/vtt", "WEBVTT\n\n".to_owned()),
+    ]
+}
+
+fn answer(content_type: &str, body: &str) -> Reply {
+    reply().content_type(content_type).body(body.to_owned())
+}
+
+/// Nothing is known of how fast anybody is: whoever waits does not wait for long.
+#[tokio::test]
+async fn when_the_first_hangs() {
+    for (path, content_type, body) in everything() {
+        let never = Gate::new();
+        let whole = answer(content_type, &body);
+        let first = Origin::start()
+            .await
+            .on(path, whole.clone().hold_head(&never));
+        let second = Origin::start().await.on(path, whole);
+        let shield = in_front_of(&first, &second).start().await;
+        shield.get(path).await.is_whole(&body);
+        assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{path}");
+        assert_eq!(shield.counted(HEDGES_WON, &[]).await, 1, "{path}");
+    }
+}
+
+/// It is silent to everybody: it is not asked a third time in vain.
+#[tokio::test]
+async fn who_is_silent_is_left_at_once() {
+    let never = Gate::new();
+    let (mut first, mut second) = (Origin::start().await, Origin::start().await);
+    for number in 0..6 {
+        let path = format!("/live/{number}.ts");
+        let whole = answer("video/mp2t", "whole");
+        first = first.on(&path, whole.clone().hold_head(&never));
+        second = second.on(&path, whole);
+    }
+    let shield = in_front_of(&first, &second)
+        .origin(|group| {
+            group.guards.ejection.base = HOUR;
+            group.guards.ejection.max = HOUR;
+        })
+        .start()
+        .await;
+    for number in 0..6 {
+        let path = format!("/live/{number}.ts");
+        shield.get(&path).await.is_whole("whole");
+        assert_eq!(first.hits(&path), usize::from(number < 2), "{number}");
+    }
+    assert_eq!(shield.gauge(EJECTED).await, 1);
+}
+
+/// Fetched ahead it may hang for long; from the moment a viewer waits for it, it may not.
+#[tokio::test]
+async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
+    let never = Gate::new();
+    let newest = "/live/seg4.ts";
+    let stale = manifest(playlist(1)).cache_control("max-age=1").age(10);
+    let first = Origin::start()
+        .await
+        .on(PATH, stale.then(manifest(playlist(2))))
+        .on(newest, answer("video/mp2t", "first").hold_head(&never));
+    let second = Origin::start()
+        .await
+        .on(PATH, manifest(playlist(2)))
+        .on(newest, answer("video/mp2t", "second"));
+    let shield = in_front_of(&first, &second).start().await;
+    shield.get(PATH).await;
+    let newer = |answer: &Response| answer.text() == playlist(2);
+    shield.until(get(PATH), newer).await;
+    never.wait_arrived(1).await;
+    assert_eq!(second.hits(newest), 0, "nobody waits for it");
+    let viewers = shield.crowd(3, get(newest)).await;
+    for answer in viewers.answers().await {
+        answer.is_whole("second");
+    }
+    assert_eq!((first.hits(newest), second.hits(newest)), (1, 1));
+}
+
+/// One endpoint is all there is: it is asked once, however late.
+#[tokio::test]
+async fn one_endpoint_alone_is_asked_once() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on("/a.ts", answer("video/mp2t", "late").hold_head(&gate))
+        .on("/b.ts", answer("video/mp2t", "quick"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let waiting = shield.crowd(2, get("/a.ts")).await;
+    gate.wait_arrived(1).await;
+    shield.get("/b.ts").await.is_whole("quick");
+    gate.open();
+    for answer in waiting.answers().await {
+        answer.is_whole("late");
+    }
+    assert_eq!(origin.hits("/a.ts"), 1);
+    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
+}
+
+/// A head, and nothing of the body.
+#[tokio::test]
+async fn when_the_first_stops_before_the_first_byte() {
+    for (path, content_type, body) in everything() {
+        for end in [Reply::stall, Reply::close, Reply::reset] {
+            let begun = reply().content_type(content_type).content_length(9999);
+            let first = Origin::start().await.on(path, end(begun));
+            let second = Origin::start().await.on(path, answer(content_type, &body));
+            let shield = in_front_of(&first, &second).start().await;
+            shield.get(path).await.is_whole(&body);
+            assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{path}");
+        }
+    }
+}
+
+/// Viewers have the half of it, and a strong validator says that the other one has the same.
+#[tokio::test]
+async fn when_the_first_stops_in_the_middle_of_the_same() {
+    let body = noise(7, 300_000);
+    for end in [Reply::stall, Reply::close, Reply::reset] {
+        let half = reply()
+            .content_type("video/mp4")
+            .header("ETag", "\"same\"")
+            .content_length(300_000)
+            .send(body.slice(..123_456));
+        let whole = reply()
+            .content_type("video/mp4")
+            .validated_by("\"same\"")
+            .ranged(body.clone());
+        let first = Origin::start().await.on("/1.m4s", end(half));
+        let second = Origin::start().await.on("/1.m4s", whole);
+        let shield = in_front_of(&first, &second).start().await;
+        shield.get("/1.m4s").await.is_whole(&body);
+        let asked = second.latest("/1.m4s");
+        assert_eq!(asked.header("range"), Some("bytes=123456-"));
+        assert_eq!(asked.header("if-match"), Some("\"same\""));
+        let again = shield.get("/1.m4s").await;
+        assert!(again.is_whole(&body).is_hit(), "it is kept as one");
+    }
+}
+
+/// Nothing says that it is the same: whoever has the half of it is cut, and gets the whole of the other
+/// one's when asking again, at once.
+#[tokio::test]
+async fn when_the_first_stops_in_the_middle_of_something_else() {
+    let (one, other) = (noise(1, 300_000), noise(2, 300_000));
+    for (etag, end) in [
+        (None, Reply::stall as fn(Reply) -> Reply),
+        (None, Reply::close),
+        (Some("\"one\""), Reply::stall),
+        (Some("W/\"other\""), Reply::close),
+    ] {
+        let mut half = reply()
+            .content_type("video/mp4")
+            .content_length(300_000)
+            .send(one.slice(..123_456));
+        if let Some(etag) = etag {
+            half = half.header("ETag", etag);
+        }
+        let whole = reply()
+            .content_type("video/mp4")
+            .validated_by("\"other\"")
+            .ranged(other.clone());
+        let first = Origin::start().await.on("/1.m4s", end(half));
+        let second = Origin::start().await.on("/1.m4s", whole);
+        let shield = in_front_of(&first, &second).start().await;
+        let begun = shield.get("/1.m4s").await;
+        // Whoever has seen nothing of it is not cut.
+        if begun.end == End::Whole {
+            begun.is_whole(&other);
+        } else {
+            begun.is_cut(&one);
+        }
+        shield.get("/1.m4s").await.is_whole(&other);
+        assert_eq!(first.hits("/1.m4s"), 1);
+    }
+}
+
+/// A manifest is of use only when it is whole.
+#[tokio::test]
+async fn when_a_manifest_stops_in_the_middle() {
+    for end in [Reply::stall, Reply::close, Reply::reset] {
+        let text = playlist(1);
+        let half = reply()
+            .content_type("application/vnd.apple.mpegurl")
+            .content_length(9999)
+            .send(text[..40].to_owned());
+        let first = Origin::start().await.on(PATH, end(half));
+        let second = Origin::start().await.on(PATH, manifest(text.clone()));
+        let shield = in_front_of(&first, &second).start().await;
+        shield.get(PATH).await.is_whole(&text);
+    }
+}
+
+/// It lists a part, and does not have it: it is asked for no other part for a while.
+#[tokio::test]
+async fn when_parts_are_missing_that_are_listed_or_announced() {
+    let parts = ["/live/21.0.mp4", "/live/21.1.mp4", "/live/21.2.mp4"];
+    let version = low_latency_hls::version(20, 2);
+    let list = manifest(version.clone()).cache_control("max-age=1");
+    let first = Origin::start().await.on(PATH, list);
+    let mut second = Origin::start().await;
+    for part in parts {
+        first.now(part, status(404));
+        second = second.on(part, answer("video/mp4", "part"));
+    }
+    let shield = in_front_of(&first, &second)
+        .route(|route| {
+            route.live.cadence = false;
+            route.live.prefetch = false;
+        })
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(&version);
+    for part in parts {
+        shield.get(part).await.is_whole("part");
+    }
+    let asked: Vec<_> = parts.iter().map(|part| first.hits(part)).collect();
+    assert_eq!(asked, [1, 0, 0]);
+}
+
+/// The viewer's own wish not to have anything asked for twice.
+#[tokio::test]
+async fn hedges_can_be_switched_off_for_media_too() {
+    let gate = Gate::new();
+    let late = answer("video/mp2t", "late").hold_head(&gate);
+    let first = Origin::start().await.on("/a.ts", late);
+    let second = Origin::start()
+        .await
+        .on("/a.ts", answer("video/mp2t", "no"));
+    let shield = in_front_of(&first, &second)
+        .origin(|group| {
+            group.retry.hedge = false;
+            group.deadlines.first_byte = Duration::from_millis(1500);
+            group.retry.attempts_max = 0;
+        })
+        .start()
+        .await;
+    let gone: Response = shield.get("/a.ts").await;
+    assert_eq!(gone.status, 504);
+    assert_eq!(second.hits("/a.ts"), 0);
+}

@@ -87,17 +87,17 @@ impl Job {
 
     /// The answer broke off on its way to all who wait.
     pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
-        let held = self.fill.found().object.is_some();
-        let answer = Arc::new(refuse::failure_object(failure, held));
         let origin = &self.shield.origins[self.entry.route.origin_index];
         let noted = self.noted(Instant::now());
         let another_broke_off = matches!(noted, Some(Known::Avoid(other)) if other != endpoint);
         if origin.another_stands(endpoint) && !another_broke_off {
-            // Whoever asks again is answered by that one, and need not wait.
+            // It answers whoever asks again, and those who have seen nothing of this yet.
             self.leave(endpoint);
-        } else {
-            self.back_off_unless_first(&answer);
+            return self.fill.cut();
         }
+        let held = self.fill.found().object.is_some();
+        let answer = Arc::new(refuse::failure_object(failure, held));
+        self.back_off_unless_first(&answer);
         self.fill.break_off(answer);
     }
 

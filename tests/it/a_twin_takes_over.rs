@@ -264,6 +264,47 @@ async fn when_parts_are_missing_that_are_listed_or_announced() {
     assert_eq!(asked, [1, 0, 0]);
 }
 
+/// The newest segments, and those before them: the manifest lists them all.
+#[tokio::test]
+async fn when_segments_are_missing_that_are_listed() {
+    let mpd = "<MPD type=\"dynamic\" availabilityStartTime=\"2024-01-01T00:00:00Z\" \
+        minimumUpdatePeriod=\"PT6S\"><Period id=\"p\" start=\"PT0S\">\
+        <AdaptationSet mimeType=\"video/mp4\"><SegmentTemplate timescale=\"1\" startNumber=\"1\" \
+        initialization=\"init.mp4\" media=\"$Number$.m4s\"><SegmentTimeline>\
+        <S t=\"6\" d=\"6\" r=\"2\"/></SegmentTimeline></SegmentTemplate>\
+        <Representation id=\"v\" bandwidth=\"1000\"/></AdaptationSet></Period></MPD>";
+    let dash = answer("application/dash+xml", mpd);
+    let cases = [
+        (
+            PATH,
+            manifest(playlist(1)),
+            ["seg1.ts", "seg2.ts", "seg3.ts"],
+        ),
+        ("/live/live.mpd", dash, ["1.m4s", "2.m4s", "3.m4s"]),
+    ];
+    for (path, list, segments) in cases {
+        let first = Origin::start().await.on(path, list);
+        let mut second = Origin::start().await;
+        for segment in segments {
+            let segment = format!("/live/{segment}");
+            first.now(&segment, status(404));
+            second = second.on(&segment, answer("video/mp4", "segment"));
+        }
+        let shield = in_front_of(&first, &second)
+            .route(|route| {
+                route.live.cadence = false;
+                route.live.prefetch = false;
+            })
+            .start()
+            .await;
+        assert_eq!(shield.get(path).await.status, 200);
+        for segment in segments {
+            let segment = format!("/live/{segment}");
+            shield.get(&segment).await.is_whole("segment");
+        }
+    }
+}
+
 /// The viewer's own wish not to have anything asked for twice.
 #[tokio::test]
 async fn hedges_can_be_switched_off_for_media_too() {

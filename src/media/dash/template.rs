@@ -401,7 +401,10 @@ mod tests {
                 ..by_clock()
             };
             let number = first + after;
-            let there = template.available_at(number).unwrap();
+            // Of what is centuries away nothing is reckoned.
+            let Some(there) = template.available_at(number) else {
+                return Ok(());
+            };
             prop_assert_eq!(template.newest(there), Some(number));
             let before = there - Duration::from_nanos(1);
             prop_assert_eq!(template.next(before), Some(number));

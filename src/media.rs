@@ -18,4 +18,4 @@ pub use facts::{
     Control, EACH_MIN, Edge, Facts, KEYS_MAX, LISTED_MAX, Listed, Listing, Liveness, Manifest,
     ManifestError, NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
-pub use kind::Kind;
+pub use kind::{Kind, is_plain_text};

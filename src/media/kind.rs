@@ -120,6 +120,12 @@ impl Kind {
     }
 }
 
+/// Is it `text/plain`, which servers say of files whose names they do not know?
+pub fn is_plain_text(content_type: Option<&str>) -> bool {
+    let essence = content_type.unwrap_or_default().split(';').next();
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/plain"))
+}
+
 const SEGMENT_EXTENSIONS: [&str; 19] = [
     "ts", "m4s", "mp4", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "vtt", "webvtt", "m4a", "m4v",
     "m4f", "mp3", "webm", "dash", "jpg", "jpeg",

@@ -22,7 +22,7 @@ use super::clients::Visit;
 use super::pass::Passed;
 use super::streams::{Source, UNLISTED_FOR, unlisted};
 use crate::cache::{Attention, Fill, Head, Tie, Verdict};
-use crate::media::{Facts, Kind, Liveness};
+use crate::media::{Facts, Kind, Liveness, is_plain_text};
 use crate::origin::{Failure, Framing, Reply};
 use crate::policy::access::Entry;
 use crate::policy::lifetime::{Answered, Standing, Storage, storage};
@@ -141,16 +141,10 @@ impl Job {
     /// What an answer with these headers carries.
     fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
         let kind = self.shield.streams.kind_of(&self.entry);
-        let content_type = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        // An error's page is not what was asked for. And `text/plain` is what servers say of names that
-        // they do not know: of what a manifest lists, that says more.
-        let says_nothing = content_type.is_some_and(|told| {
-            let essence = told.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("text/plain") && self.is_new()
-        });
-        if !status.is_success() || says_nothing {
+        let content_type = headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        // An error's page is not what was asked for, and that a manifest lists it says more than `text/plain`.
+        if !status.is_success() || (is_plain_text(content_type) && self.is_new()) {
             return kind;
         }
         kind.refined(content_type)

@@ -26,6 +26,7 @@ mod gauge;
 mod hold;
 mod line;
 mod listen;
+mod refusal;
 mod roll;
 mod stats;
 mod streams;

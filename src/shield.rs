@@ -21,6 +21,7 @@ mod slices;
 mod states;
 mod status;
 mod streams;
+mod waiting;
 mod whole;
 
 use std::sync::Arc;

@@ -179,7 +179,7 @@ impl Growing {
         }
         let next = self.chunks.partition_point(|chunk| chunk.start <= at);
         let Some(chunk) = next.checked_sub(1).map(|index| &self.chunks[index]) else {
-            return Err(super::Cut);
+            return Err(super::Cut::Origin);
         };
         let skip = usize::try_from(at - chunk.start).unwrap_or(usize::MAX);
         if skip >= chunk.bytes.len() {

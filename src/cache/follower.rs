@@ -14,8 +14,14 @@ use crate::policy::vary::Vary;
 
 /// The body broke before its end: whoever reads it must be cut off, never ended cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("body cut off")]
-pub struct Cut;
+pub enum Cut {
+    /// What was to come did not come.
+    #[error("body cut off")]
+    Origin,
+    /// The viewer took too long, and others needed its place at the origin.
+    #[error("viewer too slow")]
+    Viewer,
+}
 
 /// What a follower finds once there is something to answer with.
 #[derive(Clone, Debug)]
@@ -125,7 +131,7 @@ impl Follower {
                 Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                     Poll::Ready(Ok(Reach::Whole(object.body.len() as u64)))
                 }
-                Stage::Settled(_) | Stage::Cut(_) => Poll::Ready(Err(Cut)),
+                Stage::Settled(_) | Stage::Cut(_) => Poll::Ready(Err(Cut::Origin)),
                 Stage::Growing(_) | Stage::Waiting => {
                     state.wait(cx, &mut self.filed);
                     Poll::Pending
@@ -162,7 +168,7 @@ impl Follower {
                 state.wait(cx, &mut self.filed);
                 return Poll::Pending;
             }
-            Stage::Settled(_) | Stage::Cut(_) => return Poll::Ready(Some(Err(Cut))),
+            Stage::Settled(_) | Stage::Cut(_) => return Poll::Ready(Some(Err(Cut::Origin))),
         };
         self.at += bytes.len() as u64;
         self.flight.moved(&mut state, self.seat, self.at);

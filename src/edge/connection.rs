@@ -19,6 +19,7 @@ use super::express::Express;
 use super::gauge::Gauge;
 use super::hold::Hold;
 use super::line::{Line, Wire};
+use super::refusal;
 use super::roll::Roll;
 use super::stats::Event;
 use super::streams::Streams;
@@ -184,14 +185,23 @@ where
         }
     })
     .await;
-    let line = match hyper.into_parts().io.into_inner().into_line().recognised() {
+    let parts = hyper.into_parts();
+    let express = parts.io.into_inner();
+    if let Ok(Err(error)) = &ended
+        && error.is_parse()
+        && !express.is_recognised()
+    {
+        let unread = express.unread_head(&parts.read_buf);
+        house.roll.tally.count(Event::HeadRefused);
+        (house.teller)(&refusal::tale(error, unread, gauge));
+    }
+    let line = match express.into_line().recognised() {
         Ok(line) => return Some(line),
         Err(line) => line,
     };
     match ended {
         Err(event) => house.cut(event, gauge),
         Ok(Err(error)) if error.is_parse() => {
-            house.roll.tally.count(Event::HeadRefused);
             linger(line, &house.limits).await;
         }
         Ok(_) if gauge.left_unread() && !gauge.severed() => linger(line, &house.limits).await,

@@ -20,7 +20,7 @@ use super::upload::{Upload, discard};
 use super::{Answers, Limits, roll::Roll};
 use crate::origin::RequestBody;
 use crate::shield::{Answer, Arrival, Body};
-use crate::telemetry::Tale;
+use crate::telemetry::{LogLine, Tale};
 
 /// What an answer needs to know of the request it answers.
 struct Asked {
@@ -58,7 +58,8 @@ pub(super) async fn exchange<A: Answers>(
         house.roll.tally.count(Event::HeadRefused);
         carrier.gauge().leave_unread();
         drop(body);
-        let mut response = dress(refused(status, asked.arrived), &asked, carrier, &house.roll);
+        let answer = refused(status, asked.arrived, Some(carrier.line_of(&head)));
+        let mut response = dress(answer, &asked, carrier, &house.roll);
         mark_last(&mut response, &asked);
         return Ok(response);
     }
@@ -79,7 +80,8 @@ pub(super) async fn exchange<A: Answers>(
     let mut answer = house.answers.answer(arrival).await;
     std::mem::forget(waiting);
     if asked.ends_unseen(&answer, carrier.gauge()) {
-        answer = refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED, asked.arrived);
+        let line = answer.tale.line.take();
+        answer = refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED, asked.arrived, line);
     }
     let mut response = dress(answer, &asked, carrier, &house.roll);
     if !all_read {
@@ -88,7 +90,7 @@ pub(super) async fn exchange<A: Answers>(
     Ok(response)
 }
 
-/// Counts a viewer who leaves before there is an answer.
+/// Counts a viewer who leaves before there is an answer; who answers tells it.
 struct Waiting<'a> {
     tally: &'a Tally,
 }
@@ -219,9 +221,19 @@ fn mark_last(response: &mut Response<Told>, asked: &Asked) {
     }
 }
 
-fn refused(status: StatusCode, arrived: Instant) -> Answer {
+impl Carrier {
+    /// What is logged of a request that goes no further than here.
+    fn line_of(&self, head: &http::request::Parts) -> Box<LogLine> {
+        let peer = self.gauge().peer;
+        let line = LogLine::of(&head.method, &head.uri, head.version, &head.headers, peer);
+        Box::new(line)
+    }
+}
+
+fn refused(status: StatusCode, arrived: Instant, line: Option<Box<LogLine>>) -> Answer {
     let tale = Tale {
         status,
+        line,
         ..Tale::begun(arrived.into_std())
     };
     Answer {

@@ -52,7 +52,12 @@ pub(super) struct Express<A, W: Wire> {
     turn: Turn,
     /// Small, for it is idle most of the time.
     leaving: Option<Box<Leaving>>,
+    /// The first bytes of the request that hyper is reading.
+    opening: Vec<u8>,
 }
+
+/// What is kept of a request's beginning: its method and some of its target.
+const OPENING_BYTES_MAX: usize = 512;
 
 /// A small body, or a small piece of one, is copied behind its head: one buffer costs the kernel less than
 /// a list of two, and many pieces leave in one go.
@@ -77,7 +82,36 @@ impl<A: Answers, W: Wire> Express<A, W> {
             gauge,
             turn: Turn::Ours,
             leaving: None,
+            opening: Vec::new(),
         }
+    }
+
+    pub(super) fn is_recognised(&self) -> bool {
+        self.line.is_recognised()
+    }
+
+    /// How the request begins that hyper could not read: with what came last, where nothing but this
+    /// request can have come, or with what hyper still holds, where that is no piece of a body.
+    pub(super) fn unread_head<'a>(&'a self, held: &'a [u8]) -> &'a [u8] {
+        if self.gauge.phase() == Phase::Head && !self.opening.is_empty() {
+            return &self.opening;
+        }
+        let first = held.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let is_head = first.trim_ascii_end().ends_with(b" HTTP/1.1");
+        if is_head { held } else { &[] }
+    }
+
+    /// Keeps how the request begins that is hyper's business, for the log to tell of it if it is refused.
+    fn note_opening(&mut self, before: Phase, came: &[u8]) {
+        match before {
+            Phase::Quiet => self.opening.clear(),
+            // Bytes of a request behind the one that is being answered: which, cannot be told from here.
+            Phase::Serving | Phase::Sending => return self.opening.clear(),
+            Phase::Head => {}
+        }
+        let room = OPENING_BYTES_MAX - self.opening.len();
+        self.opening
+            .extend_from_slice(&came[..came.len().min(room)]);
     }
 
     pub(super) fn into_line(self) -> Line<W> {
@@ -228,8 +262,11 @@ impl<A: Answers, W: Wire> AsyncRead for Express<A, W> {
             // task is woken either way, and comes by here again.
             ready!(this.poll_leave(cx))?;
             let start = buf.filled().len();
+            let before = this.gauge.phase();
             ready!(Pin::new(&mut this.line).poll_read(cx, buf))?;
-            if !this.take(&buf.filled()[start..]) {
+            let came = &buf.filled()[start..];
+            if !this.take(came) {
+                this.note_opening(before, came);
                 return Poll::Ready(Ok(()));
             }
             buf.set_filled(start);
@@ -272,6 +309,9 @@ impl<A: Answers, W: Wire> AsyncWrite for Express<A, W> {
         let this = self.get_mut();
         ready!(this.poll_leave(cx))?;
         ready!(Pin::new(&mut this.line).poll_flush(cx))?;
+        if this.gauge.phase() == Phase::Quiet {
+            this.opening = Vec::new();
+        }
         // The answer hyper was lent a request for is through, to its last byte.
         if this.turn == Turn::Lent && this.gauge.phase() == Phase::Quiet {
             this.turn = Turn::Ours;

@@ -93,6 +93,11 @@ impl<W: Wire> Line<W> {
         }
     }
 
+    /// Whether the viewer began with HTTP/2's preface.
+    pub(super) fn is_recognised(&self) -> bool {
+        matches!(self.opening, Opening::Recognised(_))
+    }
+
     /// The same line for HTTP/2, if the viewer began with its preface.
     pub(super) fn recognised(mut self) -> Result<Line<W>, Line<W>> {
         if let Opening::Recognised(held) = &mut self.opening {

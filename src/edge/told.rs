@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::gauge::Gauge;
 use super::streams::StreamSeat;
 use crate::shield::{Body, Cut};
-use crate::telemetry::Tale;
+use crate::telemetry::{CutBy, Tale};
 
 /// One writev each, and a quarter of what the kernel's send buffer grows to.
 const SLICE_HTTP1: usize = 256 << 10;
@@ -98,7 +98,10 @@ impl<B: http_body::Body> Told<B> {
     }
 
     fn cut(&mut self, cut: Cut) -> Cut {
-        self.failed = true;
+        self.tale.cut_by = Some(match cut {
+            Cut::Origin => CutBy::Origin,
+            Cut::Viewer => CutBy::Viewer,
+        });
         if let Carrier::Connection(gauge) = &self.carrier {
             // hyper closes the connection; a plain close would be a proper end for a body that is
             // delimited by it.
@@ -165,7 +168,9 @@ impl<B: http_body::Body> Drop for Told<B> {
         if self.tale.head_time.is_zero() {
             self.tale.head_time = total_time;
         }
-        self.tale.aborted = self.failed || !self.through();
+        if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
+            self.tale.cut_by = Some(CutBy::Viewer);
+        }
         if let Carrier::Connection(gauge) = &self.carrier {
             gauge.rested(now);
         }
@@ -205,7 +210,7 @@ mod tests {
         drop(told);
         let told = tales.take();
         assert_eq!(told.len(), 1);
-        assert_eq!((told[0].bytes, told[0].aborted), (size as u64, false));
+        assert_eq!((told[0].bytes, told[0].cut_by), (size as u64, None));
     }
 
     #[tokio::test]
@@ -213,7 +218,7 @@ mod tests {
         let (mut told, tales) = told(Body::Whole(Some(Bytes::from(vec![0; SLICE_HTTP1 + 1]))));
         next(&mut told).await;
         drop(told);
-        assert!(tales.take()[0].aborted);
+        assert_eq!(tales.take()[0].cut_by, Some(CutBy::Viewer));
     }
 
     #[tokio::test]
@@ -222,6 +227,6 @@ mod tests {
         assert!(told.is_end_stream());
         drop(told);
         let tale = tales.take().remove(0);
-        assert_eq!((tale.bytes, tale.aborted), (0, false));
+        assert_eq!((tale.bytes, tale.cut_by), (0, None));
     }
 }

@@ -18,6 +18,7 @@ type Step = Option<Result<Bytes, Failure>>;
 /// A body on its way to one viewer. Dropping it ends the request to the origin.
 pub struct Relay {
     steps: mpsc::Receiver<Step>,
+    viewer_cut: bool,
 }
 
 impl Inflow {
@@ -25,7 +26,10 @@ impl Inflow {
     pub fn relay(self) -> Relay {
         let (sender, steps) = mpsc::channel(AHEAD_MAX);
         tokio::spawn(run(self, sender));
-        Relay { steps }
+        Relay {
+            steps,
+            viewer_cut: false,
+        }
     }
 }
 
@@ -34,7 +38,13 @@ impl Relay {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let step = ready!(self.steps.poll_recv(cx));
         // The task ended without a word: it was cut to make room, or has panicked.
+        self.viewer_cut |= step.is_none();
         Poll::Ready(step.unwrap_or(Some(Err(Failure::Truncated))))
+    }
+
+    /// Whether the body broke because the viewer took too long, and not through the origin.
+    pub fn viewer_was_cut(&self) -> bool {
+        self.viewer_cut
     }
 }
 

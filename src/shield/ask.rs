@@ -117,6 +117,17 @@ impl Ask {
         answer
     }
 
+    /// What is told should the viewer leave before there is an answer.
+    pub(super) fn tale_if_left(&self) -> Tale {
+        let mut tale = self.tale.clone();
+        if let (Some(line), Some(id)) = (&mut tale.line, given_id(&self.headers)) {
+            id.to_str()
+                .unwrap_or_default()
+                .clone_into(&mut line.request_id);
+        }
+        tale
+    }
+
     /// What the answer really carries.
     pub(super) fn kind(&mut self, kind: Kind) {
         self.tale.kind = kind;
@@ -152,16 +163,19 @@ fn finish(status: StatusCode, headers: HeaderMap, body: Body, mut tale: Tale) ->
 /// Puts the request's id on the answer and on the log line: the viewer's own, if it sent one that
 /// is fit to be repeated.
 fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, tale: &mut Tale) {
-    let given = viewer.get(X_REQUEST_ID).filter(|id| {
-        id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
-    let id = given.cloned().unwrap_or_else(fresh_request_id);
+    let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
     if let Some(line) = &mut tale.line {
         id.to_str()
             .unwrap_or_default()
             .clone_into(&mut line.request_id);
     }
     answer.insert(X_REQUEST_ID, id);
+}
+
+fn given_id(viewer: &HeaderMap) -> Option<&HeaderValue> {
+    viewer.get(X_REQUEST_ID).filter(|id| {
+        id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    })
 }
 
 fn fresh_request_id() -> HeaderValue {
@@ -174,22 +188,17 @@ fn fresh_request_id() -> HeaderValue {
 
 fn blank_tale(arrival: &Arrival, line: bool) -> Tale {
     Tale {
-        line: line.then(|| Box::new(log_line(arrival))),
+        line: line.then(|| {
+            let Arrival {
+                method,
+                uri,
+                version,
+                headers,
+                peer,
+                ..
+            } = arrival;
+            Box::new(LogLine::of(method, uri, *version, headers, *peer))
+        }),
         ..Tale::begun(arrival.arrived)
-    }
-}
-
-fn log_line(arrival: &Arrival) -> LogLine {
-    LogLine {
-        method: arrival.method.clone(),
-        path: arrival.uri.path().to_owned(),
-        host: arrival.host().to_owned(),
-        peer: arrival.peer,
-        protocol: match arrival.version {
-            http::Version::HTTP_10 => "HTTP/1.0",
-            http::Version::HTTP_2 => "HTTP/2.0",
-            _ => "HTTP/1.1",
-        },
-        request_id: String::new(),
     }
 }

@@ -98,13 +98,13 @@ pub(super) fn checked(
         return next;
     };
     match next {
-        None if *promised > 0 => Some(Err(Cut)),
+        None if *promised > 0 => Some(Err(Cut::Origin)),
         Some(Ok(bytes)) => match promised.checked_sub(bytes.len() as u64) {
             Some(rest) => {
                 *promised = rest;
                 Some(Ok(bytes))
             }
-            None => Some(Err(Cut)),
+            None => Some(Err(Cut::Origin)),
         },
         other => other,
     }

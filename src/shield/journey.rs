@@ -89,14 +89,22 @@ impl Shield {
                 let host = arrival.host().to_owned();
                 let ask = self.ask(&mut arrival, entry);
                 // Boxed, as all that waits: a connection keeps room for the largest future it may run.
-                Box::pin(self.pass_method(ask, &host, arrival.method, arrival.body)).await
+                let tale = ask.tale_if_left();
+                let answering = self.pass_method(ask, &host, arrival.method, arrival.body);
+                Box::pin(self.waited_for(tale, answering)).await
             }
             Access::Enter(entry) => {
                 self.take_hint(self.hinted(&arrival, &entry));
                 match self.enter(&mut arrival, entry) {
                     Look::Served(answer) => answer,
-                    Look::Coming(ask, object) => Box::pin(self.in_time(ask, &object)).await,
-                    Look::Wanting(ask, found) => Box::pin(self.journey(ask, found)).await,
+                    Look::Coming(ask, object) => {
+                        let tale = ask.tale_if_left();
+                        Box::pin(self.waited_for(tale, self.in_time(ask, &object))).await
+                    }
+                    Look::Wanting(ask, found) => {
+                        let tale = ask.tale_if_left();
+                        Box::pin(self.waited_for(tale, self.journey(ask, found))).await
+                    }
                 }
             }
         }
@@ -184,14 +192,6 @@ impl Shield {
             }
             Form::Coming(..) => Look::Coming(ask, Arc::clone(object)),
         }
-    }
-
-    /// A hit, in the coding that is just being made for it.
-    async fn in_time(&self, ask: Ask, object: &Arc<Object>) -> Answer {
-        self.soon(respond::asked_form(&ask, object), &ask.headers)
-            .await;
-        object.hits.add();
-        respond::object(ask, object, Outcome::Hit, &self.settings)
     }
 
     /// Serves what is stale and refreshes it behind the viewer.

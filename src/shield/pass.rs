@@ -234,7 +234,12 @@ impl Passing {
         }
         let next = ready!(self.relay.poll_next(cx));
         self.over = !matches!(next, Some(Ok(_)));
-        let next = next.map(|bytes| bytes.map_err(|_| Cut));
+        let cut = if self.relay.viewer_was_cut() {
+            Cut::Viewer
+        } else {
+            Cut::Origin
+        };
+        let next = next.map(|bytes| bytes.map_err(|_| cut));
         let next = checked(next, &mut self.left);
         // The last byte may be all that is ever asked for.
         if self.over || self.left == Some(0) {

@@ -93,7 +93,7 @@ impl Shield {
         } else {
             match source.slice(span.start).await {
                 Ok(first) => Some(first),
-                Err(Cut) => return Step::Again(ask),
+                Err(_) => return Step::Again(ask),
             }
         };
         Step::Answer(respond::sized(ask, head, length, outcome, 1, |spans| {
@@ -179,7 +179,7 @@ impl Sliced {
                 }
                 // Its end comes when all of it has been read, which ends this turn, or too soon.
                 Stage::Read(Slice::Growing(follower)) => {
-                    ready!(follower.poll_bytes(cx)).unwrap_or(Err(Cut))
+                    ready!(follower.poll_bytes(cx)).unwrap_or(Err(Cut::Origin))
                 }
             };
             return Poll::Ready(Some(match bytes {
@@ -255,7 +255,7 @@ impl Source {
             let mut follower = match cache.join(&found, &self.upstream) {
                 Joined::Held(object) => return Ok(Slice::Held(object)),
                 Joined::Again => continue,
-                Joined::Crowded => return Err(Cut),
+                Joined::Crowded => return Err(Cut::Origin),
                 Joined::Follow(follower) => follower,
                 Joined::Lead(fill, follower) => {
                     tokio::spawn(Arc::clone(self).fill(fill, span));
@@ -266,10 +266,10 @@ impl Source {
             return match timeout(wait_max, follower.landing()).await {
                 Ok(Landing::Growing(_)) => Ok(Slice::Growing(follower)),
                 Ok(Landing::Settled(Verdict::Object(object))) => Ok(Slice::Held(object)),
-                _ => Err(Cut),
+                _ => Err(Cut::Origin),
             };
         }
-        Err(Cut)
+        Err(Cut::Origin)
     }
 
     /// One slice's fill. Each piece goes to all who wait, as it comes.

@@ -76,7 +76,7 @@ impl AccessLog {
     /// Writes one line, if this tale is among those to be logged. Never blocks.
     pub fn write(&self, tale: &Tale) {
         let Some(queue) = &self.queue else { return };
-        let weight = if tale.aborted || tale.status.is_server_error() {
+        let weight = if tale.cut_by.is_some() || tale.status.is_server_error() {
             1
         } else {
             self.sample
@@ -170,7 +170,7 @@ impl Drop for Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Outcome, tests::tale};
+    use super::super::{CutBy, Outcome, tests::tale};
     use super::*;
     use crate::media::Kind;
 
@@ -244,7 +244,7 @@ mod tests {
         let log = log(paper.clone(), u32::MAX, 100);
         log.write(&tale(Outcome::Failed, Kind::Hls, 502));
         log.write(&Tale {
-            aborted: true,
+            cut_by: Some(CutBy::Viewer),
             ..tale(Outcome::Hit, Kind::Hls, 200)
         });
         log.write(&tale(Outcome::Hit, Kind::Hls, 200));

@@ -9,7 +9,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
-use super::{Outcome, Tale};
+use super::{CutBy, Outcome, Tale};
 use crate::media::Kind;
 
 /// The route label of requests that no route took.
@@ -43,7 +43,7 @@ impl Source {
     fn of(outcome: Outcome) -> Source {
         match outcome {
             Outcome::Hit | Outcome::Stale | Outcome::Negative => Source::Memory,
-            Outcome::Local | Outcome::Refused => Source::Shield,
+            Outcome::Local | Outcome::Refused | Outcome::Left => Source::Shield,
             Outcome::Miss
             | Outcome::Coalesced
             | Outcome::Revalidated
@@ -83,7 +83,7 @@ pub struct Metrics {
     responses: Vec<IntCounter>,
     /// Kind.
     sent_bytes: Vec<IntCounter>,
-    /// Kind.
+    /// Kind × who cut it.
     aborted: Vec<IntCounter>,
     /// Kind × source.
     head_seconds: Vec<Histogram>,
@@ -102,6 +102,7 @@ impl Metrics {
             .collect();
         let kinds = Kind::ALL.map(Kind::as_str);
         let outcomes = Outcome::ALL.map(Outcome::as_str);
+        let cutters = CutBy::ALL.map(CutBy::as_str);
         let sources = Source::ALL.map(Source::as_str);
         let counters = |name, help, labels: &[(&str, &[&str])]| {
             let family = IntCounterVec::new(Opts::new(name, help), &names_of(labels))?;
@@ -132,8 +133,9 @@ impl Metrics {
             )?,
             aborted: counters(
                 "seawall_responses_aborted_total",
-                "Answers whose body was cut: the origin failed midway, or the viewer left.",
-                &[("kind", &kinds)],
+                "Answers whose body was cut, by whose fault that was: the origin broke off midway, or the viewer \
+                 left or took too long.",
+                &[("kind", &kinds), ("cause", &cutters)],
             )?,
             head_seconds: histograms(
                 "seawall_response_head_seconds",
@@ -161,10 +163,14 @@ impl Metrics {
         let kind = tale.kind.index();
         let outcome = tale.outcome.index();
         self.requests[(route * Kind::ALL.len() + kind) * Outcome::ALL.len() + outcome].inc();
+        if tale.outcome == Outcome::Left {
+            // There was no answer.
+            return;
+        }
         self.responses[route * CLASSES.len() + class_index(tale.status)].inc();
         self.sent_bytes[kind].inc_by(tale.bytes);
-        if tale.aborted {
-            self.aborted[kind].inc();
+        if let Some(cutter) = tale.cut_by {
+            self.aborted[kind * CutBy::ALL.len() + cutter.index()].inc();
         }
         let source = Source::of(tale.outcome) as usize;
         self.head_seconds[kind * Source::ALL.len() + source].observe(tale.head_time.as_secs_f64());
@@ -289,7 +295,7 @@ mod tests {
         let metrics = metrics();
         metrics.count(&Tale {
             route: Some(("live".into(), 0)),
-            aborted: true,
+            cut_by: Some(CutBy::Origin),
             origin_time: Some(Duration::from_millis(20)),
             head_time: Duration::from_millis(30),
             ..tale(Outcome::Miss, Kind::Segment, 200)
@@ -297,7 +303,7 @@ mod tests {
         metrics.count(&tale(Outcome::Hit, Kind::Segment, 200));
         has(
             &metrics,
-            r#"seawall_responses_aborted_total{kind="segment"} 1"#,
+            r#"seawall_responses_aborted_total{cause="origin",kind="segment"} 1"#,
         );
         has(
             &metrics,

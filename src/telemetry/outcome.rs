@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use crate::media::Kind;
 
@@ -38,11 +38,40 @@ pub enum Outcome {
     Overload,
     /// The origin failed and nothing was held (502, 504).
     Failed,
+    /// The viewer left before there was an answer (499 in the log, as nginx writes it).
+    Left,
+}
+
+/// Who ended a body before its end. One enum that is the metric label and the log word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CutBy {
+    /// The origin broke off midway, or the shield lost what it had promised.
+    Origin,
+    /// The viewer left, or took too long.
+    Viewer,
+}
+
+impl CutBy {
+    /// Both, in the order of [`CutBy::index`].
+    pub const ALL: [CutBy; 2] = [CutBy::Origin, CutBy::Viewer];
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CutBy::Origin => "origin",
+            CutBy::Viewer => "viewer",
+        }
+    }
 }
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 13] = [
+    pub const ALL: [Outcome; 14] = [
         Outcome::Hit,
         Outcome::Stale,
         Outcome::StaleError,
@@ -56,6 +85,7 @@ impl Outcome {
         Outcome::Refused,
         Outcome::Overload,
         Outcome::Failed,
+        Outcome::Left,
     ];
 
     /// A dense index for tables of counters.
@@ -79,9 +109,16 @@ impl Outcome {
             Outcome::Refused => "refused",
             Outcome::Overload => "overload",
             Outcome::Failed => "failed",
+            Outcome::Left => "left",
         }
     }
 }
+
+/// No status was sent; this is what logs write for it.
+const LEFT: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::REQUEST_TIMEOUT,
+};
 
 /// Everything worth telling about one request. Filled by the shield, finished by the edge.
 #[derive(Clone, Debug)]
@@ -106,8 +143,8 @@ pub struct Tale {
     pub total_time: Duration,
     /// Body bytes sent. Set by the edge.
     pub bytes: u64,
-    /// The body was cut (origin failed midway, or the viewer left). Set by the edge.
-    pub aborted: bool,
+    /// Who cut it before its end, if anybody did. Set by the edge.
+    pub cut_by: Option<CutBy>,
     /// Only filled when this request will be logged (see [`super::AccessLog::wants`]).
     pub line: Option<Box<LogLine>>,
 }
@@ -126,25 +163,61 @@ impl Tale {
             head_time: Duration::ZERO,
             total_time: Duration::ZERO,
             bytes: 0,
-            aborted: false,
+            cut_by: None,
             line: None,
         }
+    }
+
+    /// It has ended with no answer, for its viewer left.
+    #[must_use]
+    pub fn left(mut self) -> Tale {
+        self.outcome = Outcome::Left;
+        self.status = LEFT;
+        self.cut_by = Some(CutBy::Viewer);
+        self.total_time = self.arrived.elapsed();
+        self
     }
 }
 
 /// What only the access log needs.
 #[derive(Clone, Debug)]
 pub struct LogLine {
-    /// Method.
-    pub method: Method,
-    /// Path as asked for, without the query (queries may carry tokens).
+    /// Method; `None` where nobody could read it.
+    pub method: Option<Method>,
+    /// Path as asked for, without the query (queries may carry tokens). Empty: not known.
     pub path: String,
-    /// Host as asked for.
+    /// Host as asked for. Empty: not known.
     pub host: String,
     /// The viewer's address.
     pub peer: Option<IpAddr>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: &'static str,
-    /// The request id, also sent as `X-Request-Id`.
+    /// The request id, also sent as `X-Request-Id`. Empty: it got none.
     pub request_id: String,
+}
+
+impl LogLine {
+    /// What a request's head says of it; the request's id is not known yet.
+    pub fn of(
+        method: &Method,
+        uri: &Uri,
+        version: Version,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> LogLine {
+        let field = headers.get(header::HOST);
+        let named = field.and_then(|host| host.to_str().ok());
+        LogLine {
+            method: Some(method.clone()),
+            path: uri.path().to_owned(),
+            host: uri.host().or(named).unwrap_or_default().to_owned(),
+            peer,
+            protocol: match version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
+            request_id: String::new(),
+        }
+    }
 }

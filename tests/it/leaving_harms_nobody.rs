@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::metrics::{FILL_BYTES, FILLS, WAITERS};
+use crate::support::metrics::{FILL_BYTES, FILLS, REQUESTS, WAITERS};
 use crate::support::viewer::Viewer;
-use crate::support::{End, Fingerprint, Gate, Origin, Shield, get, noise, reply, segment};
+use crate::support::{
+    End, Fingerprint, Gate, Origin, Shield, eventually, get, noise, reply, segment,
+};
 
 const PATH: &str = "/live/seg1.ts";
 
@@ -167,4 +169,68 @@ async fn a_slow_reader_of_a_passing_object_slows_nobody() {
         end != End::Whole || got == Fingerprint::of(&body),
         "{got:?}"
     );
+}
+
+/// Whoever gives up before there is a head has asked all the same: it is counted, and by whom it was cut.
+#[tokio::test]
+async fn who_leaves_before_the_head_is_counted() {
+    let gate = Gate::new();
+    let own = segment("own").cache_control("no-store").hold_head(&gate);
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("whole").hold_head(&gate))
+        .on("/own.ts", own);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut left = 0;
+    for path in [PATH, "/own.ts"] {
+        let first = shield.crowd(1, get(path)).await;
+        origin.wait_hits(path, 1).await;
+        drop(first);
+        let second = shield.h2_viewer().await;
+        let asked = tokio::spawn(async move { second.begin(get(path)).await });
+        shield.wait_gauge(WAITERS, |waiting| waiting >= 1).await;
+        asked.abort();
+        left += 2;
+        eventually("both to be counted", async || {
+            shield.counted(REQUESTS, &[("outcome", "left")]).await == left
+        })
+        .await;
+    }
+    assert_eq!(
+        shield.counted("seawall_responses_aborted_total", &[]).await,
+        0
+    );
+    assert_eq!(shield.counted("seawall_responses_total", &[]).await, 0);
+    gate.open();
+}
+
+/// Whose fault a broken answer is shows in its metric.
+#[tokio::test]
+async fn a_cut_is_counted_by_whose_fault_it_is() {
+    const CUT: &str = "seawall_responses_aborted_total";
+    let (gate, body) = (Gate::new(), noise(1, 10_000));
+    let held = segment(body.slice(..5000))
+        .hold(&gate)
+        .send(body.slice(5000..));
+    let breaking = Gate::new();
+    let short = segment("half").content_length(10).hold(&breaking).reset();
+    let origin = Origin::start().await.on(PATH, held).on("/short.ts", short);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let is_counted = async |cause: &'static str, count: u64| {
+        eventually("the cut to be counted", async || {
+            shield.counted(CUT, &[("cause", cause)]).await == count
+        })
+        .await;
+    };
+    let mut reader = shield.begin(get("/short.ts")).await;
+    reader.read(4).await;
+    breaking.open();
+    reader.finish().await.is_cut("half and the rest");
+    is_counted("origin", 1).await;
+    let mut leaver = shield.begin(get(PATH)).await;
+    leaver.read(1000).await;
+    drop(leaver);
+    is_counted("viewer", 1).await;
+    assert_eq!(shield.counted(CUT, &[("cause", "origin")]).await, 1);
+    gate.open();
 }

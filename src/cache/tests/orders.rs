@@ -78,7 +78,7 @@ impl Model {
             Event::Begin => self.begin(),
             Event::Push(length) => self.push(length),
             Event::Finish => self.begun && self.end(Ok(())),
-            Event::Break => self.end(Err(Cut)),
+            Event::Break => self.end(Err(Cut::Origin)),
             Event::Purge => {
                 self.cache.purge(&key(), Kind::Segment);
                 self.purged |= self.fill.is_some();
@@ -137,7 +137,7 @@ impl Model {
 
     fn settle(mut self) {
         if self.fill.is_some() {
-            self.end(Err(Cut));
+            self.end(Err(Cut::Origin));
         }
         for reader in &mut self.readers {
             assert!(reader.was_woken(), "asleep after the end");

@@ -130,7 +130,7 @@ async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
         let (heard, proper) = viewer.hear_out().await;
         let first = heard.bytes().take_while(|&byte| byte == b'x').count();
         assert_eq!((first, proper), (LENGTH, true));
-        assert!(!scene.tales.take()[0].aborted);
+        assert!(scene.tales.take()[0].cut_by.is_none());
         timeout(Duration::from_secs(10), draining)
             .await
             .unwrap()

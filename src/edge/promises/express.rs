@@ -47,7 +47,7 @@ async fn what_is_at_hand_is_told_like_any_answer() {
     }
     until("told", || scene.tales.count() == 3).await;
     for tale in scene.tales.take() {
-        assert!(tale.bytes == 6 && !tale.aborted);
+        assert!(tale.bytes == 6 && tale.cut_by.is_none());
         assert!(!tale.head_time.is_zero());
     }
 }
@@ -143,7 +143,7 @@ async fn a_large_answer_leaves_whole_before_the_next() {
     assert_eq!(heard.len() - body - rest.len(), LENGTH);
     assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && proper, "{rest}");
     let tales = scene.tales.take();
-    assert_eq!((tales[0].bytes, tales[0].aborted), (LENGTH as u64, false));
+    assert_eq!((tales[0].bytes, tales[0].cut_by), (LENGTH as u64, None));
 }
 
 #[tokio::test]
@@ -187,5 +187,5 @@ async fn a_slow_viewer_does_not_make_the_head_late() {
     viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     until("cut", || scene.tales.count() == 1).await;
     let tale = scene.tales.take().remove(0);
-    assert!(tale.aborted && tale.head_time < tale.total_time);
+    assert!(tale.cut_by.is_some() && tale.head_time < tale.total_time);
 }

@@ -25,7 +25,11 @@ async fn requests_follow_one_another_on_a_connection() {
         }
         until("three tales", || scene.tales.count() == 3).await;
         let tales = scene.tales.take();
-        assert!(tales.iter().all(|tale| tale.bytes == 5 && !tale.aborted));
+        assert!(
+            tales
+                .iter()
+                .all(|tale| tale.bytes == 5 && tale.cut_by.is_none())
+        );
     }
 }
 

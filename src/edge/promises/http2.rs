@@ -76,7 +76,7 @@ async fn prior_knowledge_is_understood_and_large_bodies_arrive_whole() {
             .tales
             .take()
             .iter()
-            .all(|tale| !tale.aborted && tale.bytes == LARGE as u64)
+            .all(|tale| tale.cut_by.is_none() && tale.bytes == LARGE as u64)
     );
 }
 
@@ -92,7 +92,7 @@ async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
     let held = ask(&client).await;
     until("reset", || scene.edge.stats().of(Event::SlowViewer) == 1).await;
     until("told", || scene.tales.count() == 1).await;
-    assert!(scene.tales.take()[0].aborted);
+    assert!(scene.tales.take()[0].cut_by.is_some());
     assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
 }
 

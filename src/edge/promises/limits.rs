@@ -92,6 +92,88 @@ async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
     assert_eq!(scene.edge.stats().of(Event::HeadRefused), 6);
 }
 
+/// Whoever looks for a refused request in the log finds who asked and for what, as far as it said so.
+#[tokio::test]
+async fn a_refused_head_is_told_with_what_is_known_of_it() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    let long = "x".repeat(9000);
+    let endless = "x".repeat(80 << 10);
+    let cases = [
+        (
+            format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"),
+            414,
+            Some("GET"),
+            "/xxx",
+        ),
+        (
+            format!("GET /a HTTP/1.1\r\nb: {endless}"),
+            431,
+            Some("GET"),
+            "/a",
+        ),
+        (
+            format!("HEAD /b?token HTTP/1.1\r\nb: {long}\r\n\r\n"),
+            431,
+            Some("HEAD"),
+            "/b",
+        ),
+        (
+            "PUT /c HTTP/1.1\r\nhost: a\r\ncontent-length: 2000000\r\n\r\n".into(),
+            413,
+            Some("PUT"),
+            "/c",
+        ),
+        (
+            "GET /d HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\nhello".into(),
+            400,
+            Some("GET"),
+            "/d",
+        ),
+        (
+            "GET http://u:p@a/e HTTP/1.1\r\nno colon\r\n\r\n".into(),
+            400,
+            Some("GET"),
+            "/e",
+        ),
+        ("\u{1}\u{2} nonsense\r\n\r\n".into(), 400, None, ""),
+    ];
+    for (request, status, method, path) in cases {
+        let mut viewer = Viewer::meet(&scene).await;
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut viewer.0, request.as_bytes()).await;
+        viewer.hear_out().await;
+        until("told", || scene.tales.count() == 1).await;
+        let tale = scene.tales.take().remove(0);
+        let line = tale.line.expect("a line");
+        assert_eq!(tale.status.as_u16(), status, "{path}");
+        assert_eq!(line.method.as_ref().map(Method::as_str), method, "{path}");
+        assert!(
+            line.path.starts_with(path) && !line.path.contains('?'),
+            "{}",
+            line.path
+        );
+        assert!(line.peer.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_head_behind_another_request_is_told_as_itself() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    for bad in ["content-length: +5", "no colon"] {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer
+            .say(&format!(
+                "GET /good HTTP/1.1\r\nhost: a\r\n\r\nGET /bad HTTP/1.1\r\n{bad}\r\n\r\n"
+            ))
+            .await;
+        viewer.hear_out().await;
+        until("told", || scene.tales.count() == 2).await;
+        let tale = scene.tales.take().remove(1);
+        let line = tale.line.expect("a line");
+        assert_eq!(tale.status, 400);
+        assert!(["/bad", ""].contains(&&*line.path), "{}", line.path);
+    }
+}
+
 #[tokio::test]
 async fn a_head_that_does_not_end_is_cut() {
     for scene in Scene::in_both_lanes(
@@ -138,7 +220,7 @@ async fn a_viewer_who_takes_nothing_is_cut() {
         until("cut", || scene.edge.stats().of(Event::SlowViewer) == 1).await;
         until("told", || scene.tales.count() == 1).await;
         let tale = scene.tales.take().remove(0);
-        assert!(tale.aborted && tale.bytes < 64 << 20);
+        assert!(tale.cut_by.is_some() && tale.bytes < 64 << 20);
         assert!(!viewer.hear_out().await.1, "a reset, not an end");
     }
 }

@@ -42,7 +42,7 @@ impl Body for Torn {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            _ => Poll::Ready(Some(Err(Cut))),
+            _ => Poll::Ready(Some(Err(Cut::Origin))),
         }
     }
 
@@ -84,7 +84,7 @@ async fn heard_over_http1(version: &str, length: Option<u64>) -> (String, bool) 
     let mut heard = Vec::new();
     let proper = viewer.read_to_end(&mut heard).await.is_ok();
     serving.await.unwrap();
-    assert!(tales.take()[0].aborted);
+    assert!(tales.take()[0].cut_by.is_some());
     (String::from_utf8(heard).unwrap(), proper)
 }
 
@@ -142,5 +142,5 @@ async fn http2_resets_the_stream_and_keeps_the_connection() {
         }
         assert!(failed.expect("not a proper end").is_reset());
     }
-    assert!(tales.take().iter().all(|tale| tale.aborted));
+    assert!(tales.take().iter().all(|tale| tale.cut_by.is_some()));
 }

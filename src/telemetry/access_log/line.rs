@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::super::{LogLine, Tale};
+use super::super::{CutBy, LogLine, Tale};
 
 /// The longest path, host, method and request id that are logged; what is longer is cut.
 const PATH_BYTES_MAX: usize = 2048;
@@ -51,10 +51,12 @@ impl Entry {
 
 fn bounded(line: &LogLine) -> LogLine {
     let word = |text: &str, bytes_max| text[..text.floor_char_boundary(bytes_max)].to_owned();
-    let method = line.method.as_str();
     LogLine {
-        // A piece of a method is a method, so the default is never used.
-        method: word(method, WORD_BYTES_MAX).parse().unwrap_or_default(),
+        // A piece of a method is a method.
+        method: line
+            .method
+            .as_ref()
+            .and_then(|method| word(method.as_str(), WORD_BYTES_MAX).parse().ok()),
         path: word(&line.path, PATH_BYTES_MAX),
         host: word(&line.host, HOST_BYTES_MAX),
         peer: line.peer,
@@ -80,6 +82,7 @@ struct Fields<'a> {
     head_time_ms: f64,
     origin_time_ms: Option<f64>,
     aborted: bool,
+    aborted_by: Option<&'static str>,
     peer: Option<IpAddr>,
     protocol: Option<&'static str>,
     request_id: Option<Cow<'a, str>>,
@@ -97,9 +100,9 @@ impl<'a> Fields<'a> {
             .unwrap_or(UNIX_EPOCH);
         Fields {
             ts: Text(Timestamp(arrived)),
-            method: line.map(|line| line.method.as_str()),
-            host: line.map(|line| printable(without_credentials(&line.host))),
-            path: line.map(|line| printable(without_query(&line.path))),
+            method: line.and_then(|line| line.method.as_ref().map(http::Method::as_str)),
+            host: line.and_then(|line| known(without_credentials(&line.host))),
+            path: line.and_then(|line| known(without_query(&line.path))),
             status: tale.status.as_u16(),
             outcome: tale.outcome.as_str(),
             kind: tale.kind.as_str(),
@@ -109,13 +112,19 @@ impl<'a> Fields<'a> {
             response_time_ms: milliseconds(tale.total_time),
             head_time_ms: milliseconds(tale.head_time),
             origin_time_ms: tale.origin_time.map(milliseconds),
-            aborted: tale.aborted,
+            aborted: tale.cut_by.is_some(),
+            aborted_by: tale.cut_by.map(CutBy::as_str),
             peer: line.and_then(|line| line.peer),
             protocol: line.map(|line| line.protocol),
-            request_id: line.map(|line| printable(&line.request_id)),
+            request_id: line.and_then(|line| known(&line.request_id)),
             weight: entry.weight,
         }
     }
+}
+
+/// What is empty is not known.
+fn known(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then(|| printable(text))
 }
 
 /// To the microsecond: what is finer is noise.
@@ -211,7 +220,7 @@ mod tests {
 
     fn line() -> LogLine {
         LogLine {
-            method: Method::GET,
+            method: Some(Method::GET),
             path: "/live/a.m3u8".into(),
             host: "tv.example".into(),
             peer: Some("2001:db8::1".parse().unwrap()),
@@ -241,7 +250,7 @@ mod tests {
             r#"{"ts":"2024-02-29T12:34:56.786Z","method":"GET","host":"tv.example","#,
             r#""path":"/live/a.m3u8","status":206,"outcome":"miss","kind":"hls","#,
             r#""route":"live","key":"000000000000beef","bytes":4096,"response_time_ms":3.0,"#,
-            r#""head_time_ms":0.08,"origin_time_ms":12.345,"aborted":false,"#,
+            r#""head_time_ms":0.08,"origin_time_ms":12.345,"aborted":false,"aborted_by":null,"#,
             r#""peer":"2001:db8::1","protocol":"HTTP/1.1","request_id":"r-1","weight":1}"#,
             "\n",
         );

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use http::StatusCode;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::attempt::{Answer, Trouble};
 use super::entry::Entry;
@@ -94,7 +95,31 @@ impl Desk {
         if !self.is_good(&other, tour) {
             return better(first.await, other);
         }
+        if !brings(&other) {
+            let outcome = timeout(self.grace(patience), first).await.ok();
+            let outcome = outcome.filter(|outcome| self.is_good(outcome, tour));
+            return match outcome {
+                Some(outcome) => better(outcome, other),
+                // Who may have it is not blamed by one that has not.
+                None => other,
+            };
+        }
         quick.ledger.hedge_won();
+        let overtaken = self.overtaken(&slow, tour, (began, asked), patience);
+        other.map(|answer| Answer {
+            outdone: overtaken.then_some(slow.place),
+            ..answer
+        })
+    }
+
+    /// What is held against an endpoint that another one was quicker than; true if it is to be remembered.
+    fn overtaken(
+        &self,
+        slow: &Site,
+        tour: &Tour,
+        (began, asked): (Instant, Instant),
+        patience: Duration,
+    ) -> bool {
         let had = !tour.held_back || asked.elapsed() < patience / HAD_SHARE;
         if had {
             slow.beaten(began.into_std(), tour.subject);
@@ -105,10 +130,13 @@ impl Desk {
         }
         // To be late by a little is nothing to remember.
         let late = tour.held_back || began.elapsed() >= self.retry.hedge_after_max;
-        other.map(|answer| Answer {
-            outdone: (had && late).then_some(slow.place),
-            ..answer
-        })
+        had && late
+    }
+
+    /// How much longer the first one is waited for where the other one brings nothing: what that does not have
+    /// the first one may be about to send.
+    fn grace(&self, patience: Duration) -> Duration {
+        patience.max(self.retry.hedge_after_max * 2)
     }
 
     /// How long one endpoint is waited for alone; `None`: for as long as it takes.
@@ -204,7 +232,13 @@ fn patience(
     usual.map_or(longest, |usual| usual.min(longest))
 }
 
-/// Of two that are not good: a poor answer is better than none.
+/// It is what was asked for, and not one endpoint's word that it has nothing.
+fn brings(outcome: &Outcome) -> bool {
+    let status = outcome.as_ref().map(|answer| answer.head.status);
+    status.is_ok_and(|status| status.is_success() || status == StatusCode::NOT_MODIFIED)
+}
+
+/// Of two, the later one where it is an answer: a poor answer is better than none.
 fn better(later: Outcome, earlier: Outcome) -> Outcome {
     match (later, earlier) {
         (Ok(later), Ok(earlier)) => {

@@ -21,6 +21,8 @@ const RATE_MIN: u32 = 512;
 /// A body on its way from an origin. Dropping it before its end closes the connection.
 pub struct Inflow {
     state: State,
+    /// The next bytes, where somebody has waited for them already.
+    ahead: Option<Bytes>,
 }
 
 /// Where a body is. At its end nothing is held: the line is released or closed, the permit free,
@@ -53,13 +55,17 @@ impl Inflow {
     /// Starts a body, which may have ended with the head.
     pub(super) fn new(course: Course) -> Inflow {
         let state = State::UnderWay(Box::new(course));
-        let mut inflow = Inflow { state };
+        let ahead = None;
+        let mut inflow = Inflow { state, ahead };
         inflow.settle(false);
         inflow
     }
 
     /// The next bytes; `None` is a proven end. After `None` or an error it is not called again.
     pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Some(Ok(ahead));
+        }
         // One read may bring thousands of pieces: others have their turn between them.
         tokio::task::consume_budget().await;
         let piece = match &mut self.state {
@@ -80,6 +86,18 @@ impl Inflow {
                 }
                 Some(Err(failure))
             }
+        }
+    }
+
+    /// Waits for the first bytes, or for a proven end; [`Inflow::next`] gives them. False where it fails.
+    pub async fn has_begun(&mut self) -> bool {
+        match self.next().await {
+            Some(Ok(first)) => {
+                self.ahead = Some(first);
+                true
+            }
+            None => true,
+            Some(Err(_)) => false,
         }
     }
 

@@ -327,23 +327,41 @@ impl Source {
         }
     }
 
+    /// Twins may name the same object differently, or have another one for a while: where one endpoint does
+    /// not have this one, another is asked.
     async fn fetch(&self, fill: &Fill, span: Span) -> Result<Reply, Fault> {
+        let reply = self.ask(fill, span, None).await?;
+        let Err(fault) = self.examine(&reply, span) else {
+            return Ok(reply);
+        };
+        let origin = &self.shield.origins[self.route.origin_index];
+        if fault == Fault::Failed || !origin.has_others() {
+            return Err(fault);
+        }
+        let endpoint = reply.endpoint;
+        // What it holds of the origin's limits is needed now.
+        drop(reply);
+        let other = self.ask(fill, span, Some(endpoint)).await;
+        let other = other.ok().filter(|other| other.endpoint != endpoint);
+        let fit = other.filter(|other| self.examine(other, span).is_ok());
+        fit.ok_or(fault)
+    }
+
+    /// `avoided`: an endpoint that does not have it.
+    async fn ask(&self, fill: &Fill, span: Span, avoided: Option<usize>) -> Result<Reply, Fault> {
         let mut headers = fill.upstream().clone();
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| Fault::Failed)?;
         headers.insert(header::RANGE, range);
         headers.insert(header::IF_MATCH, self.series.etag.clone());
         let (target, host) = (self.target.clone(), self.host.clone());
-        let errand = Errand::get(
-            target,
-            host,
-            headers,
-            rank::waited_for(self.found.kind, || false),
-        );
+        let rank = rank::waited_for(self.found.kind, || false);
+        let errand = Errand {
+            avoided,
+            ..Errand::get(target, host, headers, rank)
+        };
         let origin = &self.shield.origins[self.route.origin_index];
-        let reply = origin.fetch(errand).await.map_err(|_| Fault::Failed)?;
-        self.examine(&reply, span)?;
-        Ok(reply)
+        origin.fetch(errand).await.map_err(|_| Fault::Failed)
     }
 
     /// Is this the slice that was asked for, of the object that is held?

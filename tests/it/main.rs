@@ -66,6 +66,7 @@ mod the_last_endpoint_is_never_given_up;
 mod the_log_holds_nobody_up;
 mod the_origin_is_never_flooded;
 mod truncated_is_never_complete;
+mod twins_may_differ;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;
 mod what_nobody_waits_for_is_capped;

@@ -72,6 +72,9 @@ impl Job {
                 }
                 Piece::Came(Some(Ok(bytes))) => {
                     begun.received += bytes.len() as u64;
+                    if begun.is_too_long() {
+                        return self.broke_off(Failure::Truncated, begun.endpoint);
+                    }
                     let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
                     if pushed != Some(Flow::On) {
                         return self.fill.cut();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
+use tokio::time::timeout;
 
 use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
@@ -18,6 +19,9 @@ use crate::shield::whole::whole;
 
 /// An origin's error page is handed on up to this size.
 const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;
+
+/// And waited for so long: what it says beside its status is nothing that players need.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// That an object is too large to be held, and comes in no slices, is remembered for so long.
 const TOO_LARGE_MEMORY: Duration = Duration::from_mins(10);
@@ -150,9 +154,11 @@ impl Job {
         self.fill.settle(Verdict::Refused(answer));
     }
 
-    /// A small answer, read whole, good for this moment only.
+    /// A small answer, read whole, good for this moment only; its head alone where the rest is late.
     async fn in_its_words(&self, mut reply: Reply) -> Object {
-        let body = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
+        let reading = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true);
+        let body = timeout(ERROR_BODY_PATIENCE, reading).await;
+        let body = body.ok().and_then(Result::ok);
         let lifetime = Lifetime::none(Instant::now());
         let head = self.head(
             reply.status,

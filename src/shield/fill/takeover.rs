@@ -1,5 +1,6 @@
 //! An endpoint has begun to answer and stops in the middle. Another one takes over where that is safe:
-//! before viewers have anything of the body, or where a strong `ETag` says that it is the same one.
+//! before viewers have anything of the body, or where a strong `ETag` says that it is the same one. It does
+//! so with its first byte: it may be as late as the one that began.
 
 use std::future::pending;
 use std::pin::pin;
@@ -16,6 +17,8 @@ use crate::policy::range::{Span, read_content_range};
 
 /// After so long without a byte another endpoint is asked.
 pub(super) const SILENCE: Duration = Duration::from_millis(700);
+/// The same where nobody knows how long the body will be: it may still be made, a chunk a second.
+const PAUSE: Duration = Duration::from_millis(1500);
 /// So much later a body that no other endpoint can go on with is cut: players ask for it anew, and
 /// are answered by another endpoint.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
@@ -39,6 +42,8 @@ pub(super) enum Piece {
 pub(super) struct Begun {
     pub(super) endpoint: usize,
     etag: Option<HeaderValue>,
+    /// Some servers give what they have coded the `ETag` of what they have not.
+    codings: Vec<HeaderValue>,
     pub(super) length: Option<u64>,
     pub(super) received: u64,
     /// Another endpoint may be asked to go on.
@@ -52,6 +57,7 @@ impl Begun {
         Begun {
             endpoint: reply.endpoint,
             etag: strong.cloned(),
+            codings: codings(reply).cloned().collect(),
             length: match reply.framing {
                 Framing::Length(length) => Some(length),
                 Framing::Delimited | Framing::UntilClose => None,
@@ -64,6 +70,16 @@ impl Begun {
     /// Whether all has come that was promised when the body began.
     pub(super) fn is_whole(&self) -> bool {
         self.length.is_none_or(|length| length == self.received)
+    }
+
+    /// More has come than was promised.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.length.is_some_and(|length| self.received > length)
+    }
+
+    /// What is promised is there; what is still being made may have pauses.
+    fn is_promised(&self) -> bool {
+        self.length.is_some()
     }
 
     /// An answer to this is the rest of it, or all of it where viewers have nothing yet. `None`: no
@@ -94,9 +110,14 @@ impl Begun {
         });
         reply.status == StatusCode::PARTIAL_CONTENT
             && reply.headers.get(header::ETAG) == self.etag.as_ref()
+            && codings(reply).eq(&self.codings)
             && told.is_some()
             && told == wanted
     }
+}
+
+fn codings(reply: &Reply) -> impl Iterator<Item = &HeaderValue> {
+    reply.headers.get_all(header::CONTENT_ENCODING).into_iter()
 }
 
 impl Job {
@@ -105,29 +126,34 @@ impl Job {
     pub(super) async fn piece(&self, inflow: &mut Inflow, begun: &Begun) -> Piece {
         let mut next = pin!(inflow.next());
         let mut given_up = pin!(self.given_up(false));
+        let is_promised = begun.is_promised();
+        let silence = if is_promised { SILENCE } else { PAUSE };
         let came = tokio::select! {
             came = &mut next => Some(came),
             () = &mut given_up => return Piece::Deserted,
-            () = sleep(SILENCE), if begun.may_move => None,
+            () = sleep(silence), if begun.may_move => None,
         };
         let origin = &self.shield.origins[self.entry.route.origin_index];
         let may_move = || begun.may_move && origin.another_stands(begun.endpoint);
         match came {
             Some(Some(Err(failure))) => {
-                let other = if may_move() {
-                    self.leave(begun.endpoint);
-                    self.rest_elsewhere(begun).await
-                } else {
-                    None
-                };
-                other.map_or(Piece::Came(Some(Err(failure))), Piece::Elsewhere)
+                let broken = Piece::Came(Some(Err(failure)));
+                if !may_move() {
+                    return broken;
+                }
+                self.leave(begun.endpoint);
+                tokio::select! {
+                    other = self.rest_elsewhere(begun) => other.map_or(broken, Piece::Elsewhere),
+                    () = &mut given_up => Piece::Deserted,
+                }
             }
             Some(came) => Piece::Came(came),
             None if may_move() => {
-                self.leave(begun.endpoint);
+                if is_promised {
+                    self.leave(begun.endpoint);
+                }
                 let too_long = async {
-                    // What is still being made may have pauses; what is promised is there.
-                    if begun.length.is_none() || begun.received == 0 {
+                    if !is_promised || begun.received == 0 {
                         return pending().await;
                     }
                     sleep(CUT_AFTER).await;
@@ -136,7 +162,12 @@ impl Job {
                     biased;
                     came = &mut next => Piece::Came(came),
                     () = &mut given_up => Piece::Deserted,
-                    Some(other) = self.rest_elsewhere(begun) => Piece::Elsewhere(other),
+                    Some(other) = self.rest_elsewhere(begun) => {
+                        if !is_promised {
+                            self.leave(begun.endpoint);
+                        }
+                        Piece::Elsewhere(other)
+                    }
                     () = too_long => Piece::Came(Some(Err(Failure::Truncated))),
                 }
             }
@@ -187,11 +218,12 @@ impl Job {
         fit.then_some(reply)
     }
 
-    /// What another endpoint answers, if the body can go on with that.
+    /// What another endpoint answers, if the body can go on with that, from its first byte on.
     async fn rest_elsewhere(&self, begun: &Begun) -> Option<Reply> {
         let headers = begun.rest(self.fill.upstream())?;
-        let reply = self.fetch(headers, Some(begun.endpoint)).await?.ok()?;
-        begun.is_rest(&reply).then_some(reply)
+        let mut reply = self.fetch(headers, Some(begun.endpoint)).await?.ok()?;
+        let goes_on = begun.is_rest(&reply) && reply.body.has_begun().await;
+        goes_on.then_some(reply)
     }
 
     /// An endpoint broke off: for the same others are asked first, and for what is listed with it.

@@ -1,0 +1,237 @@
+//! Two endpoints answer to the same names, but not always with the same: what one has not, the other
+//! may be about to send; what one codes, the other does not; and what one says cannot be put together
+//! with what the other says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use seawall::origin::Balance;
+
+use crate::support::origin::Reply;
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{
+    End, Gate, Origin, Shield, get, manifest, noise, playlist, reply, segment, status,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+const PATH: &str = "/live/index.m3u8";
+const SEGMENT: &str = "/live/seg1.ts";
+
+/// The first is asked first. No deadline of the origin's ends before the scenario does.
+fn in_front_of(endpoints: &[&Origin]) -> Builder {
+    Shield::in_front_of(endpoints[0])
+        .origin(|group| {
+            let others = endpoints[1..].iter();
+            group.endpoints.extend(others.map(|other| endpoint(other)));
+            let deadlines = &mut group.deadlines;
+            deadlines.manifest = HOUR;
+            deadlines.first_byte = HOUR;
+            deadlines.between_bytes = HOUR;
+            deadlines.total = HOUR;
+        })
+        .waits(|waits| waits.wait_max = HOUR)
+}
+
+/// The first is a little late. The twin is asked meanwhile, and says at once that it has no such thing:
+/// nothing is known of it yet that would say that it should.
+#[tokio::test]
+async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
+    for refusal in [403, 404, 410, 302, 416] {
+        for (path, body) in [(PATH, playlist(1)), (SEGMENT, "segment".to_owned())] {
+            let gate = Gate::new();
+            let late = match path {
+                PATH => manifest(body.clone()),
+                _ => segment(body.clone()),
+            };
+            let first = Origin::start().await.on(path, late.hold_head(&gate));
+            let second = Origin::start().await.on(path, status(refusal));
+            let shield = in_front_of(&[&first, &second]).start().await;
+            let waiting = shield.crowd(3, get(path)).await;
+            second.wait_hits(path, 1).await;
+            gate.open();
+            for answer in waiting.answers().await {
+                answer.is_whole(&body);
+            }
+            assert_eq!((first.hits(path), second.hits(path)), (1, 1));
+        }
+    }
+}
+
+/// Nobody waits for long for what is nowhere.
+#[tokio::test]
+async fn but_it_is_where_the_other_says_nothing() {
+    let never = Gate::new();
+    let hung = segment("never").hold_head(&never);
+    let first = Origin::start().await.on(SEGMENT, hung);
+    let second = Origin::start().await.on(SEGMENT, status(404));
+    let shield = in_front_of(&[&first, &second]).start().await;
+    assert_eq!(shield.get(SEGMENT).await.status, 404);
+}
+
+/// A segment that is still being made comes in chunks, with pauses. That is no fault of the endpoint's: it is
+/// asked for the next one too, and the twin for neither.
+#[tokio::test]
+async fn a_pause_in_what_is_still_being_made_is_no_fault() {
+    let (gate, next) = (Gate::new(), "/live/seg2.ts");
+    let growing = || reply().content_type("video/mp2t").chunked().send("one ");
+    let paused = growing().hold(&gate).send("two");
+    let list = manifest(playlist(1));
+    let first = Origin::start()
+        .await
+        .on(PATH, list.clone())
+        .on(SEGMENT, paused)
+        .on(next, growing());
+    let second = Origin::start()
+        .await
+        .on(PATH, list)
+        .on(SEGMENT, segment("other"))
+        .on(next, segment("other"));
+    let shield = in_front_of(&[&first, &second])
+        .route(|route| {
+            route.live.cadence = false;
+            route.live.prefetch = false;
+        })
+        .start()
+        .await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    let waiting = shield.crowd(1, get(SEGMENT)).await;
+    gate.wait_arrived(1).await;
+    // The pause itself.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    gate.open();
+    for answer in waiting.answers().await {
+        answer.is_whole("one two");
+    }
+    shield.get(next).await.is_whole("one ");
+    assert_eq!((second.hits(SEGMENT), second.hits(next)), (0, 0));
+}
+
+/// The twin is as far as the first: it has a head, and no byte yet. Who has the first byte is heard.
+#[tokio::test]
+async fn a_head_alone_takes_nothing_over() {
+    for framing in [Reply::chunked as fn(Reply) -> Reply, |reply| {
+        reply.content_length(7)
+    }] {
+        let gate = Gate::new();
+        let begun = || framing(reply().content_type("video/mp2t"));
+        let first = Origin::start()
+            .await
+            .on(SEGMENT, begun().hold(&gate).send("segment"));
+        let second = Origin::start().await.on(SEGMENT, begun().stall());
+        let shield = in_front_of(&[&first, &second]).start().await;
+        let waiting = shield.crowd(2, get(SEGMENT)).await;
+        second.wait_hits(SEGMENT, 1).await;
+        gate.wait_arrived(1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.open();
+        for answer in waiting.answers().await {
+            answer.is_whole("segment");
+        }
+        assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+    }
+}
+
+/// Some servers name what they have compressed as they name the plain file.
+#[tokio::test]
+async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
+    let (plain, coded) = (noise(1, 300_000), noise(2, 300_000));
+    for (one, other) in [(None, Some("gzip")), (Some("gzip"), None)] {
+        let in_coding = |reply: Reply, coding: Option<&str>| match coding {
+            Some(coding) => reply.header("Content-Encoding", coding),
+            None => reply,
+        };
+        let half = reply()
+            .content_type("video/mp4")
+            .header("ETag", "\"same\"")
+            .content_length(300_000)
+            .send(plain.slice(..123_456))
+            .close();
+        let whole = reply()
+            .content_type("video/mp4")
+            .validated_by("\"same\"")
+            .ranged(coded.clone());
+        let first = Origin::start().await.on("/1.m4s", in_coding(half, one));
+        let second = Origin::start().await.on("/1.m4s", in_coding(whole, other));
+        let shield = in_front_of(&[&first, &second]).start().await;
+        let answer = shield.get("/1.m4s").await;
+        if answer.end == End::Whole {
+            answer.is_whole(&coded);
+        } else {
+            answer.is_cut(&plain);
+        }
+    }
+}
+
+/// The twin's rest does not end where it should: the viewer has nothing beyond the end, and nothing of it
+/// is kept.
+#[tokio::test]
+async fn a_rest_that_goes_on_too_long_is_not_kept() {
+    let body = noise(1, 300_000);
+    let half = reply()
+        .content_type("video/mp4")
+        .header("ETag", "\"same\"")
+        .content_length(300_000)
+        .send(body.slice(..123_456))
+        .close();
+    let rest = status(206)
+        .content_type("video/mp4")
+        .header("ETag", "\"same\"")
+        .header("Content-Range", "bytes 123456-299999/300000")
+        .chunked()
+        .send(body.slice(123_456..))
+        .send(noise(2, 100_000));
+    let first = Origin::start()
+        .await
+        .on("/1.m4s", half.then(segment(body.clone())));
+    let second = Origin::start().await.on("/1.m4s", rest);
+    let shield = in_front_of(&[&first, &second]).start().await;
+    let answer = shield.get("/1.m4s").await;
+    assert!(body.starts_with(&answer.body), "{answer:?}");
+    let again = shield.get("/1.m4s").await;
+    assert!(again.status != 200 || !again.is_hit(), "{again:?}");
+}
+
+/// Twins that name the same file differently, asked in turn: the slices of each object come from the one
+/// that has it.
+#[tokio::test]
+async fn slices_come_from_whoever_has_the_object() {
+    const LENGTH: usize = 1 << 20;
+    let body = noise(1, LENGTH);
+    let named = |etag| {
+        segment(Bytes::new())
+            .validated_by(etag)
+            .ranged(body.clone())
+    };
+    let first = Origin::start().await.on(SEGMENT, named("\"one\""));
+    let second = Origin::start().await.on(SEGMENT, named("\"other\""));
+    let shield = in_front_of(&[&first, &second])
+        .origin(|group| group.balance = Balance::RoundRobin)
+        .waits(|waits| {
+            waits.whole_fetch_max = 256 << 10;
+            waits.slice_bytes = 64 << 10;
+        })
+        .start()
+        .await;
+    for _ in 0..3 {
+        shield.get(SEGMENT).await.is_whole(&body);
+    }
+    assert!(shield.get(SEGMENT).await.is_hit(), "the slices are held");
+}
+
+/// The words of an error are not worth waiting for.
+#[tokio::test]
+async fn who_stops_in_the_middle_of_an_error_holds_nobody_up() {
+    for (refusal, cache_control) in [(500, "max-age=1"), (404, "no-store"), (403, "no-cache")] {
+        let begun = || {
+            status(refusal)
+                .content_type("text/plain")
+                .cache_control(cache_control)
+                .content_length(100)
+                .stall()
+        };
+        let first = Origin::start().await.on(SEGMENT, begun());
+        let second = Origin::start().await.on(SEGMENT, begun());
+        let shield = in_front_of(&[&first, &second]).start().await;
+        assert_eq!(shield.get(SEGMENT).await.status, refusal);
+    }
+}

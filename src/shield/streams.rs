@@ -15,6 +15,7 @@ mod lanes;
 mod lean;
 mod lists;
 mod news;
+mod standstill;
 mod stream;
 mod tender;
 mod variants;

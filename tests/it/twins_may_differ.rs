@@ -10,7 +10,7 @@ use seawall::origin::Balance;
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{
-    End, Gate, Origin, Shield, get, manifest, noise, playlist, reply, segment, status,
+    End, Gate, Origin, Response, Shield, get, manifest, noise, playlist, reply, segment, status,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -234,4 +234,49 @@ async fn who_stops_in_the_middle_of_an_error_holds_nobody_up() {
         let shield = in_front_of(&[&first, &second]).start().await;
         assert_eq!(shield.get(SEGMENT).await.status, refusal);
     }
+}
+
+/// Out of date at once, and refreshed behind the viewer.
+fn overdue(text: String) -> Reply {
+    manifest(text).cache_control("max-age=1").age(1)
+}
+
+/// The packager of one endpoint stops, in good order. The other one goes on, and so do the players, who would never
+/// come back to a playlist that has ended: also where the other one is a little behind.
+#[tokio::test]
+async fn an_end_at_one_endpoint_alone_is_no_end() {
+    let ended = |first| overdue(playlist(first) + "#EXT-X-ENDLIST\n");
+    for (last, behind) in [(10, 9), (11, 10), (11, 11), (11, 12)] {
+        let first = Origin::start().await.on(PATH, overdue(playlist(10)));
+        let second = Origin::start().await.on(PATH, overdue(playlist(behind)));
+        let shield = in_front_of(&[&first, &second]).start().await;
+        shield.get(PATH).await.is_whole(playlist(10));
+        first.now(PATH, ended(last));
+        let goes_on = |answer: &Response| {
+            assert!(!answer.text().contains("ENDLIST"), "{answer:?}");
+            second.hits(PATH) > 0
+        };
+        shield.until(get(PATH), goes_on).await;
+        second.now(PATH, overdue(playlist(13)));
+        let newest = |answer: &Response| {
+            assert!(!answer.text().contains("ENDLIST"), "{answer:?}");
+            answer.text() == playlist(13)
+        };
+        shield.until(get(PATH), newest).await;
+    }
+}
+
+/// Where all say so it is over, and nobody waits for the end.
+#[tokio::test]
+async fn an_end_at_all_endpoints_is_the_end() {
+    let first = Origin::start().await.on(PATH, overdue(playlist(10)));
+    let second = Origin::start().await.on(PATH, overdue(playlist(10)));
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(playlist(10));
+    let ended = playlist(11) + "#EXT-X-ENDLIST\n";
+    for origin in [&first, &second] {
+        origin.now(PATH, overdue(ended.clone()));
+    }
+    let is_over = |answer: &Response| answer.text() == ended;
+    shield.until(get(PATH), is_over).await;
 }

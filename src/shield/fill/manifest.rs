@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::takeover::SILENCE;
 use super::{Job, Viewer};
 use crate::cache::{Follower, Head};
-use crate::media::{Facts, Kind, Manifest, low_latency};
+use crate::media::{Facts, Kind, Liveness, Manifest, low_latency};
 use crate::origin::{Failure, Reply};
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
@@ -67,7 +67,20 @@ impl Text {
 
     /// One endpoint's word is not enough for it, if there is another.
     fn is_doubtful(&self) -> bool {
-        self.old || self.progress() == Progress::Restarted
+        self.old || self.progress() == Progress::Restarted || self.ends_suddenly()
+    }
+
+    fn is_live(&self) -> bool {
+        self.facts()
+            .is_some_and(|facts| facts.liveness == Liveness::Live)
+    }
+
+    /// It says that a stream has ended which was going on. A packager that is stopped says so, and players who
+    /// have heard it never come back.
+    fn ends_suddenly(&self) -> bool {
+        let goes_on = |watch: &Arc<Watch>| watch.goes_on(Instant::now());
+        let ends = self.facts().is_some() && !self.is_live();
+        ends && self.watch.as_ref().is_some_and(goes_on)
     }
 
     fn fault(&self) -> Unfit {
@@ -120,6 +133,12 @@ impl Job {
                 let fault = first.fault();
                 self.refuse(first.watch, first.reply.endpoint, fault, &why);
                 Ok(other)
+            }
+            // One that lags has not ended, and what viewers have seen is newer.
+            (Ok(first), Err(Refused::Behind(other)))
+                if first.ends_suddenly() && other.is_live() =>
+            {
+                Err(Refused::Behind(other))
             }
             (Ok(first), _) => Ok(first),
             // One that lags says that there is something newer; one that may be of another generation says nothing.

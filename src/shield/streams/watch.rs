@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
@@ -23,7 +23,7 @@ use crate::media::low_latency::Directives;
 use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
-use crate::policy::progress::{Progress, STALLED_PERIODS};
+use crate::policy::progress::Progress;
 use crate::policy::{Key, Rules};
 use crate::shield::Followed;
 
@@ -33,8 +33,6 @@ pub(super) const UNASKED_SEGMENTS: u32 = 3;
 const RESTARTED_SEGMENTS: u32 = 4;
 /// No manifest is left alone for longer than this counts as a segment.
 const SEGMENT_MAX: Duration = Duration::from_secs(30);
-/// A manifest that said it was live so lately may say so again.
-const LATELY: Duration = Duration::from_mins(2);
 
 /// One manifest that has been asked for.
 pub(in crate::shield) struct Watch {
@@ -91,7 +89,7 @@ pub(super) struct Course {
     pub(super) window: Window,
     pub(super) ended: bool,
     /// When it last said that it was live.
-    live: Option<Instant>,
+    pub(super) live: Option<Instant>,
     /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
     /// in that viewer's name, and is not made without him.
     pub(super) asked_with: Option<Arc<HeaderMap>>,
@@ -179,12 +177,6 @@ impl Watch {
         self.course.lock().places.clone()
     }
 
-    /// It has ended, and was live a moment ago: an encoder that stops and starts again says so.
-    pub(in crate::shield) fn lately_live(&self, now: Instant) -> bool {
-        let live = self.course.lock().live;
-        live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
-    }
-
     /// A version of this variant has been taken since then.
     pub(in crate::shield) fn overtakes(&self, variant: Variant, then: Instant) -> bool {
         let course = self.course.lock();
@@ -226,25 +218,6 @@ impl Watch {
         course
             .blocking
             .overdue(asked, now.saturating_duration_since(newest))
-    }
-
-    /// The origin says that it has not changed for longer than it may: it stands still, and knows.
-    pub(in crate::shield) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
-        let course = self.course.lock();
-        let since = now.duration_since(updated).unwrap_or_default();
-        !course.ended && since > course.segment * STALLED_PERIODS
-    }
-
-    /// It should have changed by now, and another endpoint's may have.
-    pub(in crate::shield) fn is_late(&self, now: Instant) -> bool {
-        let course = self.course.lock();
-        !course.ended && course.variants.late(now)
-    }
-
-    /// It should have changed long ago.
-    pub(in crate::shield) fn stalled(&self, now: Instant) -> bool {
-        let course = self.course.lock();
-        !course.ended && course.variants.stalled(now)
     }
 
     /// The number of its last segment, where segments are numbered.

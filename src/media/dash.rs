@@ -50,7 +50,11 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &Tag<'a>) -> Result<Manifest, ManifestError>
         ..nothing_but(liveness)
     };
     let listing = lanes.listing(mpd.began, liveness == Liveness::Live);
-    let listing = Listing { clocks, ..listing };
+    let listing = Listing {
+        clocks,
+        shift_depth: mpd.shift_depth,
+        ..listing
+    };
     Ok(Manifest { facts, listing })
 }
 

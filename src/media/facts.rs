@@ -142,6 +142,8 @@ pub struct Listing {
     pub coming: Vec<Listed>,
     /// DASH: how segments are named that no list names (`SegmentTemplate`), by representation.
     pub templates: Vec<Template>,
+    /// DASH: for how long segments stay there (`timeShiftBufferDepth`); for ever where nothing says so.
+    pub shift_depth: Option<Duration>,
     /// DASH: where the time is told (`UTCTiming`), as written. Nobody may store that.
     pub clocks: Vec<String>,
     /// HLS: where keys are had (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last

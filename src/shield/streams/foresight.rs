@@ -77,9 +77,13 @@ impl Foresight {
         let is_new = |entry: &&Entry| !self.counted.contains(&entry.key);
         let new: Vec<Entry> = wanted.iter().filter(is_new).cloned().collect();
         watch.stream.grew(new.len() as u64);
-        let renditions = lanes.renditions(&shield.rules, &watch.entry, &new);
-        let advances = renditions.into_iter().map(|at| watch.by_clock(at));
-        shield.cache.slide(&advances.collect::<Vec<_>>(), &[]);
+        let now = SystemTime::now();
+        let of = (&shield.rules, &watch.entry);
+        let slides = new.iter().filter_map(|entry| lanes.slide(of, entry, now));
+        for (rendition, gone) in slides {
+            let gone: Vec<u64> = gone.iter().map(Key::fingerprint).collect();
+            shield.cache.slide(&[watch.by_clock(rendition)], &gone);
+        }
         self.counted = keys;
         self.in_vain = if wanted.is_empty() {
             self.in_vain + 1

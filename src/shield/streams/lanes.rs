@@ -80,6 +80,7 @@ pub(super) struct Lanes {
     templates: Vec<Template>,
     /// When the MPD was found to list what it lists.
     found: Option<SystemTime>,
+    shift_depth: Option<Duration>,
 }
 
 impl Lanes {
@@ -87,6 +88,7 @@ impl Lanes {
         Lanes {
             templates: listing.templates.clone(),
             found: Some(found),
+            shift_depth: listing.shift_depth,
         }
     }
 
@@ -167,17 +169,40 @@ impl Lanes {
                 let before = template.before(newest, *behind);
                 before.is_none_or(|before| before <= value)
             });
+            let behind = behind.unwrap_or(BEHIND_MAX);
+            let is_there = self.listed(template).is_none_or(|listed| behind < listed);
             // Names of other representations may end alike.
-            (named.spot() == entry.spot()).then_some((at, behind.unwrap_or(BEHIND_MAX)))
+            (is_there && named.spot() == entry.spot()).then_some((at, behind))
         })
     }
 
-    /// The representations with these newest segments.
-    pub(super) fn renditions(&self, rules: &Rules, mpd: &Entry, newest: &[Entry]) -> Vec<usize> {
-        let now = SystemTime::now();
-        let places = newest.iter();
-        let places = places.filter_map(|entry| self.place(rules, mpd, entry, now));
-        places.map(|(template, _)| template).collect()
+    /// A representation has a new segment: others are not there any more. Gives the representation and
+    /// these segments.
+    pub(super) fn slide(
+        &self,
+        (rules, mpd): (&Rules, &Entry),
+        newest: &Entry,
+        now: SystemTime,
+    ) -> Option<(usize, Vec<Key>)> {
+        /// Where looks were late, some have gone since the last one.
+        const GONE_MAX: u64 = 4;
+        let (at, _) = self.place(rules, mpd, newest, now)?;
+        let template = self.templates.get(at)?;
+        let value = template.number_of(newest.target.path())?;
+        let oldest = self.listed(template);
+        let gone = oldest.into_iter().flat_map(|from| from..from + GONE_MAX);
+        let gone = gone.filter_map(|back| {
+            let name = template.name(template.before(value, back)?);
+            Some(mpd.sibling(rules, &name)?.key)
+        });
+        Some((at, gone.collect()))
+    }
+
+    /// So many segments of a representation are there at once (ISO/IEC 23009-1 §5.3.9.5.3: each for the
+    /// depth of the buffer and its own length, twice); `None`: they stay.
+    fn listed(&self, template: &Template) -> Option<u64> {
+        let (depth, step) = (self.shift_depth?.as_millis(), template.step().as_millis());
+        u64::try_from(depth.checked_div(step)?).ok()?.checked_add(2)
     }
 
     /// The newest segment of each representation whose clock says that it is there, with those
@@ -247,8 +272,13 @@ mod tests {
     use crate::policy::Route;
 
     fn read(periods: &str) -> (Rules, Entry, Listing) {
+        read_with("", periods)
+    }
+
+    fn read_with(attribute: &str, periods: &str) -> (Rules, Entry, Listing) {
         let mpd = format!(
-            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'>{periods}</MPD>"
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' {attribute}>\
+             {periods}</MPD>"
         );
         let manifest = read_manifest(Kind::Dash, mpd.as_bytes()).unwrap();
         let rules = Rules {
@@ -322,5 +352,30 @@ mod tests {
     fn what_periods_name_alike_is_one() {
         let periods = period(0, 1) + &period(7, 4);
         assert_eq!(newest(&periods, 9), ["/live/4.m4s"]);
+    }
+
+    #[test]
+    fn what_the_buffer_holds_no_more_has_no_place_and_is_named_when_a_new_segment_comes() {
+        let (rules, entry, listing) = read(&period(0, 0));
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let segment = |number: u64| entry.sibling(&rules, &format!("{number}.m4s")).unwrap();
+        // The newest is 99; all stay.
+        let lanes = Lanes::of(&listing, at(200));
+        assert!(lanes.place(&rules, &entry, &segment(1), at(200)).is_some());
+        let (_, gone) = lanes
+            .slide((&rules, &entry), &segment(99), at(200))
+            .unwrap();
+        assert!(gone.is_empty());
+        // Twenty seconds are there, and a segment's length on both sides of them.
+        let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
+        let lanes = Lanes::of(&listing, at(200));
+        let place = |number| lanes.place(&rules, &entry, &segment(number), at(200));
+        assert_eq!(place(88), Some((0, 11)));
+        assert_eq!(place(87), None);
+        let (_, gone) = lanes
+            .slide((&rules, &entry), &segment(99), at(200))
+            .unwrap();
+        let named: Vec<Key> = (84..=87).rev().map(|number| segment(number).key).collect();
+        assert_eq!(gone, named);
     }
 }

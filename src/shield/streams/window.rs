@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::watch::{UNASKED_SEGMENTS, Watch};
 use crate::cache::eviction::{Advance, LivePosition};
-use crate::media::{Listed, Manifest};
+use crate::media::{Edge, Listed, Listing, Manifest};
 use crate::policy::Rules;
 use crate::policy::access::Entry;
 
 /// So many segments of one manifest are remembered; of what was listed before, nobody says that it departs.
-const REMEMBERED_MAX: usize = 4096;
+const REMEMBERED_MAX: usize = 2048;
 /// Parts are listed for three target durations after their segment is whole (RFC 8216bis §4.4.4.9); which of
 /// them still are is not read.
 const PART_SEGMENTS: u64 = 3;
@@ -37,6 +37,14 @@ struct Segment {
     uri: u64,
     /// The fingerprint of its key.
     name: u64,
+}
+
+/// Something that a version lists.
+struct Named<'a> {
+    rendition: u64,
+    uri: u64,
+    listed: &'a Listed,
+    is_part: bool,
 }
 
 /// What a manifest lists.
@@ -65,21 +73,18 @@ impl Window {
         segment: Duration,
     ) -> Slide {
         let is_first = self.segments.is_empty();
-        let edge = facts.edge.as_ref();
         let part = facts.part_target.unwrap_or(segment);
-        let segments = listing.segments.iter().map(|listed| (listed, false));
-        let parts = listing.parts.iter().map(|listed| (listed, true));
-        let mut versions = HashSet::new();
-        let mut oldest: HashMap<u64, u64> = HashMap::new();
+        let version = self.named(listing);
+        let (mut departed, mut known) = self.leave(&version, facts.edge.as_ref());
         let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
-        let known: HashSet<(u64, u64)> = self.segments.iter().map(Segment::listed).collect();
-        for (listed, is_part) in segments.chain(parts).filter(|(one, _)| one.range.is_none()) {
-            let rendition = self.rendition(listed, is_part);
-            let uri = self.hasher.hash_one(&listed.uri);
-            versions.insert((rendition, uri));
-            let oldest = oldest.entry(rendition).or_insert(listed.sequence);
-            *oldest = listed.sequence.min(*oldest);
-            if known.contains(&(rendition, uri)) {
+        for Named {
+            rendition,
+            uri,
+            listed,
+            is_part,
+        } in version
+        {
+            if !known.insert((rendition, uri)) {
                 continue;
             }
             let Some(sibling) = entry.sibling(rules, &listed.uri) else {
@@ -95,10 +100,55 @@ impl Window {
                 name: sibling.key.fingerprint(),
             });
         }
+        let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
+        self.segments.drain(..forgotten);
+        let advances = new.into_iter().map(|(rendition, (count, period))| Advance {
+            rendition,
+            // What was listed before anybody looked says nothing of how fast the rendition goes on.
+            segments: if is_first { 0 } else { count },
+            listed: self.listed_of(rendition),
+            period_ms: millis(period),
+        });
+        let advances = advances.collect();
+        // The same name may be listed under another number.
+        self.keeps(&mut departed);
+        Slide { advances, departed }
+    }
+
+    /// What a version lists that has a name of its own.
+    fn named<'a>(&self, listing: &'a Listing) -> Vec<Named<'a>> {
+        let segments = listing.segments.iter().map(|listed| (listed, false));
+        let parts = listing.parts.iter().map(|listed| (listed, true));
+        let whole = segments.chain(parts).filter(|(one, _)| one.range.is_none());
+        let named = whole.map(|(listed, is_part)| Named {
+            rendition: self.rendition(listed, is_part),
+            uri: self.hasher.hash_one(&listed.uri),
+            listed,
+            is_part,
+        });
+        named.collect()
+    }
+
+    /// Forgets what a version does not list any more. Gives the fingerprints of these, and what is known of
+    /// the version already.
+    fn leave(&mut self, version: &[Named], edge: Option<&Edge>) -> (Vec<u64>, HashSet<(u64, u64)>) {
+        let mut oldest: HashMap<u64, u64> = HashMap::new();
+        for Named {
+            rendition, listed, ..
+        } in version
+        {
+            let oldest = oldest.entry(*rendition).or_insert(listed.sequence);
+            *oldest = listed.sequence.min(*oldest);
+        }
+        let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
+        let mut known = HashSet::new();
         let mut departed = std::mem::take(&mut self.outdated);
         self.segments.retain(|segment| {
+            if listed.contains(&segment.listed()) {
+                known.insert(segment.listed());
+                return true;
+            }
             let left = match edge {
-                _ if versions.contains(&segment.listed()) => false,
                 Some(edge) if segment.is_part => segment.sequence + PART_SEGMENTS <= edge.last,
                 // Of a long window only the end is listed here.
                 Some(edge) => {
@@ -112,20 +162,7 @@ impl Window {
             departed.extend(left.then_some(segment.name));
             !left
         });
-        while self.segments.len() > REMEMBERED_MAX {
-            self.segments.pop_front();
-        }
-        let advances = new.into_iter().map(|(rendition, (count, period))| Advance {
-            rendition,
-            // What was listed before anybody looked says nothing of how fast the rendition goes on.
-            segments: if is_first { 0 } else { count },
-            listed: self.listed_of(rendition),
-            period_ms: millis(period),
-        });
-        let advances = advances.collect();
-        // The same name may be listed under another number.
-        departed.retain(|name| self.segments.iter().all(|segment| segment.name != *name));
-        Slide { advances, departed }
+        (departed, known)
     }
 
     /// A new generation begins: nothing that was listed is any more, as the next version will say.
@@ -136,19 +173,15 @@ impl Window {
 
     /// Where a segment is, by the fingerprint of its key.
     pub(super) fn position(&self, name: u64) -> Option<LivePosition> {
-        let of = self.segments.iter().rev();
-        let mut newer = HashMap::<u64, u64>::new();
-        for segment in of {
-            let behind = newer.entry(segment.rendition).or_default();
-            if segment.name == name {
-                return Some(LivePosition {
-                    rendition: segment.rendition,
-                    behind: *behind,
-                });
-            }
-            *behind += 1;
-        }
-        None
+        let is_it = |segment: &Segment| segment.name == name;
+        let at = self.segments.iter().rposition(is_it)?;
+        let rendition = self.segments[at].rendition;
+        let newer = self.segments.range(at + 1..);
+        let newer = newer.filter(|segment| segment.rendition == rendition);
+        Some(LivePosition {
+            rendition,
+            behind: newer.count() as u64,
+        })
     }
 
     /// Where a part is that is announced.

@@ -120,13 +120,14 @@ impl Cache {
     /// An empty memory.
     pub fn new(settings: Settings) -> Cache {
         let store = store::Store::new(&settings);
+        let notes = notes::Notes::new(settings.memory_bytes);
         let budget = Arc::new(budget::Budget::new(settings.fill_bytes_max));
         Cache {
             inner: Arc::new(Inner {
                 settings,
                 store,
                 registry: registry::Registry::default(),
-                notes: notes::Notes::default(),
+                notes,
                 budget,
                 epochs: epoch::Epochs::default(),
             }),
@@ -152,12 +153,7 @@ impl Cache {
 
     /// What is known about a slot that holds no fresh object.
     pub fn noted(&self, slot: &Key, now: Instant) -> Option<Known> {
-        let note = self.inner.notes.read(slot)?;
-        let holds = match &note.what {
-            Known::Sliced(series) => series.head.holds(),
-            _ => true,
-        };
-        (holds && note.until > now).then_some(note.what)
+        self.inner.notes.read(slot, now)
     }
 
     /// Remembers something about what was looked up, if it has no object.

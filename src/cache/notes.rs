@@ -1,11 +1,15 @@
 //! What is worth remembering about a key that has no object? That it is uncacheable, that its
 //! origin just failed, or how it must be fetched. Bounded by bytes, each gone when its time is over.
+//!
+//! Failures have a table of their own: invented URLs that fail displace nothing else that is known. In both
+//! tables the oldest go first, so that the newest failure is always remembered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use moka::Expiry;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
 
 use super::weight::{ARC_BYTES, STORE_ENTRY_BYTES, allocated};
@@ -52,10 +56,17 @@ pub struct Series {
     pub tie: Tie,
 }
 
-/// All notes together.
-const BYTES_MAX: u64 = 16 << 20;
+/// Each table may take this part of what the store may, besides that, …
+const MEMORY_PART: u64 = 64;
+/// … but no more than this, and always this much.
+const BYTES_MAX: u64 = 8 << 20;
+const BYTES_MIN: u64 = 64 << 10;
+
+type Table = Map<Key, Note, ahash::RandomState>;
+
 pub(crate) struct Notes {
-    map: Map<Key, Note, ahash::RandomState>,
+    failures: Table,
+    ways: Table,
 }
 
 struct Until;
@@ -91,28 +102,109 @@ fn weigh(key: &Key, note: &Note) -> u32 {
     u32::try_from(STORE_ENTRY_BYTES + size_of::<Note>() + key + what).unwrap_or(u32::MAX)
 }
 
-impl Default for Notes {
-    fn default() -> Self {
+fn table(bytes_max: u64) -> Table {
+    Map::builder()
+        .max_capacity(bytes_max)
+        .weigher(weigh)
+        .eviction_policy(EvictionPolicy::lru())
+        .expire_after(Until)
+        .build_with_hasher(ahash::RandomState::new())
+}
+
+impl Notes {
+    /// Beside a store of so many bytes.
+    pub(crate) fn new(memory_bytes: u64) -> Notes {
+        let bytes_max = (memory_bytes / MEMORY_PART).clamp(BYTES_MIN, BYTES_MAX);
         Notes {
-            map: Map::builder()
-                .max_capacity(BYTES_MAX)
-                .weigher(weigh)
-                .expire_after(Until)
-                .build_with_hasher(ahash::RandomState::new()),
+            failures: table(bytes_max),
+            ways: table(bytes_max),
+        }
+    }
+
+    pub(crate) fn write(&self, key: &Key, note: Note) {
+        if matches!(note.what, Known::Failed(_)) {
+            self.failures.insert(key.clone(), note);
+        } else {
+            self.failures.invalidate(key);
+            self.ways.insert(key.clone(), note);
+        }
+    }
+
+    /// What holds at a moment: a failure before everything else.
+    pub(crate) fn read(&self, key: &Key, now: Instant) -> Option<Known> {
+        let holds = |note: &Note| note.until > now && note.what.holds();
+        let read = |table: &Table| table.get(key).filter(holds);
+        let note = read(&self.failures).or_else(|| read(&self.ways))?;
+        Some(note.what)
+    }
+
+    pub(crate) fn erase(&self, key: &Key) {
+        self.failures.invalidate(key);
+        self.ways.invalidate(key);
+    }
+}
+
+impl Known {
+    fn holds(&self) -> bool {
+        match self {
+            Known::Sliced(series) => series.head.holds(),
+            _ => true,
         }
     }
 }
 
-impl Notes {
-    pub(crate) fn write(&self, key: &Key, note: Note) {
-        self.map.insert(key.clone(), note);
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::media::Kind;
+    use crate::policy::Lifetime;
+
+    fn failed(now: Instant) -> Known {
+        let head = Head {
+            status: StatusCode::BAD_GATEWAY,
+            headers: HeaderMap::new().into(),
+            targeted: None,
+            kind: Kind::Segment,
+            lifetime: Lifetime::none(now),
+            facts: None,
+            length: None,
+            stored: false,
+            tie: None,
+            attention: None,
+        };
+        Known::Failed(Arc::new(Object::new(head, Bytes::from(vec![0; 2000]))))
     }
 
-    pub(crate) fn read(&self, key: &Key) -> Option<Note> {
-        self.map.get(key)
-    }
-
-    pub(crate) fn erase(&self, key: &Key) {
-        self.map.invalidate(key);
+    #[test]
+    fn ten_thousand_failing_urls_displace_no_other_note_and_the_newest_failure_is_remembered() {
+        let (notes, now) = (Notes::new(16 << 20), Instant::now());
+        let until = now + Duration::from_mins(1);
+        let key = |number: u32| Key::of(&[&number.to_be_bytes()]);
+        let pass = Note {
+            until,
+            what: Known::Pass,
+        };
+        notes.write(&key(0), pass.clone());
+        let note = Note {
+            until,
+            what: failed(now),
+        };
+        for number in 0..10_000 {
+            notes.write(&key(number), note.clone());
+        }
+        notes.failures.run_pending_tasks();
+        assert!(notes.failures.weighted_size() <= (16 << 20) / MEMORY_PART);
+        assert!(matches!(notes.read(&key(0), now), Some(Known::Pass)));
+        assert!(matches!(
+            notes.read(&key(9999), now),
+            Some(Known::Failed(_))
+        ));
+        // What has worked since has not failed.
+        notes.write(&key(9999), pass);
+        assert!(matches!(notes.read(&key(9999), now), Some(Known::Pass)));
+        assert!(notes.read(&key(9999), until).is_none());
     }
 }

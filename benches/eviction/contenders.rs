@@ -163,7 +163,7 @@ pub struct Seawall<'a> {
     held: Vec<Option<Arc<HitCounter>>>,
     departed: Vec<bool>,
     newest: HashMap<u32, u32>,
-    policy: Policy<u32>,
+    policy: Policy<u32, Arc<HitCounter>>,
     evicted: Vec<u32>,
     now_ms: u64,
 }
@@ -212,7 +212,7 @@ impl Memory for Seawall<'_> {
             name: u64::from(id),
             bytes: u64::from(self.trace.items[id as usize].bytes),
             class: self.class(id),
-            hits: Arc::clone(&hits),
+            hits: Some(Arc::clone(&hits)),
             requests: u32::from(asked),
             marker: None,
         };

@@ -20,7 +20,7 @@ mod renditions;
 mod room;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::ops::Deref;
 
 use fastrand::Rng;
 
@@ -55,37 +55,56 @@ enum Queue {
 }
 
 const QUEUES: usize = 9;
+/// Small, as every object costs one: what only some need is what its role says.
 #[derive(Debug)]
-struct Node<K> {
+struct Node<K, H> {
     key: K,
-    name: u64,
-    hits: Arc<HitCounter>,
-    /// A live segment's rendition and number, and its place among those that are drawn from.
-    live: Option<Box<(u64, u64, usize)>>,
-    /// When an on-demand object's round began.
-    since_ms: u64,
+    /// Counts its hits; a marker has none.
+    hits: Option<H>,
     marker: Option<NodeId>,
-    /// A marker's variants. Few objects are markers, and all have a node.
-    #[expect(
-        clippy::box_collection,
-        reason = "one word in every node instead of three"
-    )]
-    variants: Option<Box<Vec<NodeId>>>,
+    role: Role,
 }
 
-impl<K> Node<K> {
-    fn take_variants(&mut self) -> Vec<NodeId> {
-        self.variants
-            .take()
-            .map(|variants| *variants)
-            .unwrap_or_default()
+#[derive(Debug)]
+enum Role {
+    Other,
+    /// Media that were asked for once, by name.
+    Probation(u64),
+    /// On-demand media, since when their round lasts, in milliseconds.
+    OnDemand(u64),
+    Live(Box<LiveRole>),
+    Marker(Box<Variants>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LiveRole {
+    name: u64,
+    rendition: u64,
+    number: u64,
+    /// Its place among those that are drawn from.
+    place: usize,
+}
+
+#[derive(Debug, Default)]
+struct Variants {
+    ids: Vec<NodeId>,
+}
+
+impl<K, H: Deref<Target: AsRef<HitCounter>>> Node<K, H> {
+    fn counter(&self) -> Option<&HitCounter> {
+        self.hits.as_ref().map(|hits| (**hits).as_ref())
+    }
+
+    /// Hits since the last time that this was asked.
+    fn take_hits(&self) -> f32 {
+        self.counter().map_or(0.0, HitCounter::take)
     }
 }
 
 /// Decides what is evicted from one store.
 #[derive(Debug)]
-pub struct Policy<K> {
-    queues: Queues<Node<K>, QUEUES>,
+pub struct Policy<K, H> {
+    queues: Queues<Node<K, H>, QUEUES>,
     errors_max: u64,
     manifests_max: u64,
     /// What media and manifests may take together.
@@ -99,9 +118,9 @@ pub struct Policy<K> {
     evictions: [u64; EvictionReason::ALL.len()],
 }
 
-impl<K: Clone> Policy<K> {
+impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     /// For a store of so many bytes. `manifests_only`: it is for manifests alone.
-    pub fn new(bytes_max: u64, manifests_only: bool) -> Policy<K> {
+    pub fn new(bytes_max: u64, manifests_only: bool) -> Policy<K, H> {
         let errors_max = (bytes_max / ERRORS_PART).min(ERRORS_BYTES_MAX);
         let bytes_max = bytes_max - errors_max;
         Policy {
@@ -147,12 +166,12 @@ impl<K: Clone> Policy<K> {
     /// it was to replace is counted out all the same.
     pub fn insert(
         &mut self,
-        candidate: Candidate<K>,
+        candidate: Candidate<K, H>,
         replaces: Option<NodeId>,
         now_ms: u64,
         evicted: &mut Vec<K>,
     ) -> Option<NodeId> {
-        let known = replaces.and_then(|id| self.displace(id, &candidate));
+        let known = replaces.is_some_and(|id| self.displace(id, &candidate));
         let Candidate {
             key,
             name,
@@ -162,8 +181,7 @@ impl<K: Clone> Policy<K> {
             requests,
             marker,
         } = candidate;
-        let (seen, variants) = known.unwrap_or_default();
-        let again = requests > 1 || seen;
+        let again = requests > 1 || known;
         let marker = marker.filter(|marker| self.is_marker(*marker));
         if let Some(marker) = marker {
             // Not evicted to make room for its own variant.
@@ -179,24 +197,26 @@ impl<K: Clone> Policy<K> {
             ObjectClass::Error => Queue::Errors,
             ObjectClass::Manifest if again => Queue::Manifests,
             ObjectClass::Manifest => Queue::NewManifests,
-            ObjectClass::Marker if variants.is_empty() => Queue::Markers,
-            ObjectClass::Marker => Queue::Parents,
+            ObjectClass::Marker => Queue::Markers,
             ObjectClass::Live(_) => Queue::Live,
             ObjectClass::OnDemand if again => Queue::OnDemand,
             ObjectClass::OnDemand => Queue::Probation,
         };
+        let role = match (class, queue) {
+            (ObjectClass::Marker, _) => Role::Marker(Box::default()),
+            (_, Queue::Probation) => Role::Probation(name),
+            (_, Queue::OnDemand) => Role::OnDemand(now_ms),
+            _ => Role::Other,
+        };
         let node = Node {
             key,
-            name,
-            hits: Arc::clone(&hits),
-            live: None,
-            since_ms: now_ms,
+            hits,
             marker,
-            variants: (!variants.is_empty()).then(|| Box::new(variants)),
+            role,
         };
         let id = self.queues.push(queue as usize, bytes, node);
         if let ObjectClass::Live(position) = class {
-            self.enter_live(id, name, position, (&hits, requests), now_ms);
+            self.enter_live((id, name), position, requests, now_ms);
         }
         if let Some(marker) = marker {
             self.adopt(marker, id);
@@ -206,17 +226,16 @@ impl<K: Clone> Policy<K> {
 
     /// An object is held no more, for another reason than room.
     pub fn remove(&mut self, id: NodeId) {
-        if let Some(mut node) = self.take(id) {
-            // Without their marker, nobody finds them.
-            for variant in node.take_variants() {
-                self.depart_one(variant);
-            }
+        if let Some(node) = self.take(id) {
+            self.depart_variants(node);
         }
     }
 
     /// A live manifest lists new segments.
     pub fn advance(&mut self, advance: Advance, now_ms: u64) {
-        self.renditions.advance(advance, now_ms);
+        let queues = &self.queues;
+        let take = |id| Some(queues.get(id)?.take_hits());
+        self.renditions.advance(advance, take, now_ms);
     }
 
     /// No live manifest lists it any more: it is the first to go.
@@ -237,36 +256,35 @@ impl<K: Clone> Policy<K> {
         self.queues.shift(id, Queue::Departed as usize);
     }
 
-    /// Takes out what is replaced. Gives whether it was asked for more than once, and a marker's variants.
-    fn displace(&mut self, id: NodeId, by: &Candidate<K>) -> Option<(bool, Vec<NodeId>)> {
-        let (queue, _) = self.queues.place(id)?;
+    /// Without their marker, nobody finds them.
+    fn depart_variants(&mut self, node: Node<K, H>) {
+        if let Role::Marker(variants) = node.role {
+            for variant in variants.ids {
+                self.depart_one(variant);
+            }
+        }
+    }
+
+    /// Takes out what is replaced. Gives whether it was asked for more than once.
+    fn displace(&mut self, id: NodeId, by: &Candidate<K, H>) -> bool {
+        let place = self.queues.place(id).map(|(queue, _)| queue);
+        let Some(node) = self.take(id) else {
+            return false;
+        };
         let kept = [Queue::Manifests, Queue::OnDemand];
-        let kept = kept.iter().any(|kept| *kept as usize == queue);
-        let mut node = self.take(id)?;
-        let variants = node.take_variants();
-        let asked = node.hits.count() > 0.0;
-        if asked {
-            by.hits.add();
+        let kept = kept.iter().any(|kept| Some(*kept as usize) == place);
+        let asked = node.counter().is_some_and(|hits| hits.count() > 0.0);
+        if asked && let Some(hits) = &by.hits {
+            (**hits).as_ref().add();
         }
-        if by.class == ObjectClass::Marker {
-            return Some((true, variants));
-        }
-        for variant in variants {
-            self.depart_one(variant);
-        }
-        Some((kept || asked, Vec::new()))
+        self.depart_variants(node);
+        kept || asked
     }
 
     /// Takes a node out of everything but its variants.
-    fn take(&mut self, id: NodeId) -> Option<Node<K>> {
+    fn take(&mut self, id: NodeId) -> Option<Node<K, H>> {
         self.leave_live(id);
         let node = self.queues.remove(id)?;
-        if let Some(ids) = self.listed.get_mut(&node.name) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.listed.remove(&node.name);
-            }
-        }
         if let Some(marker) = node.marker {
             self.disown(marker, Some(id));
         }
@@ -280,37 +298,42 @@ impl<K: Clone> Policy<K> {
     }
 
     fn adopt(&mut self, marker: NodeId, variant: NodeId) {
-        if let Some(node) = self.queues.get_mut(marker) {
-            node.variants.get_or_insert_default().push(variant);
+        if let Some(Role::Marker(variants)) = self.role(marker) {
+            variants.ids.push(variant);
         }
     }
 
     fn disown(&mut self, marker: NodeId, variant: Option<NodeId>) {
-        if let Some(node) = self.queues.get_mut(marker) {
-            let mut variants = node.take_variants();
-            variants.retain(|other| Some(*other) != variant);
-            if variants.is_empty() {
+        if let Some(Role::Marker(variants)) = self.role(marker) {
+            variants.ids.retain(|other| Some(*other) != variant);
+            if variants.ids.is_empty() {
                 self.queues.shift(marker, Queue::Markers as usize);
-            } else {
-                node.variants = Some(Box::new(variants));
             }
         }
     }
 
+    fn role(&mut self, id: NodeId) -> Option<&mut Role> {
+        Some(&mut self.queues.get_mut(id)?.role)
+    }
+
     fn enter_live(
         &mut self,
-        id: NodeId,
-        name: u64,
+        (id, name): (NodeId, u64),
         position: LivePosition,
-        (hits, requests): (&Arc<HitCounter>, u32),
+        requests: u32,
         now_ms: u64,
     ) {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let asked = requests as f32;
-        let number = self.renditions.hold(position, (hits, asked), now_ms);
-        let place = self.live.len();
-        if let Some(node) = self.queues.get_mut(id) {
-            node.live = Some(Box::new((position.rendition, number.unwrap_or(0), place)));
+        let number = self.renditions.hold(position, (id, asked), now_ms);
+        let live = LiveRole {
+            name,
+            rendition: position.rendition,
+            number: number.unwrap_or(0),
+            place: self.live.len(),
+        };
+        if let Some(role) = self.role(id) {
+            *role = Role::Live(Box::new(live));
             self.live.push(id);
             self.listed.entry(name).or_default().push(id);
         }
@@ -320,16 +343,28 @@ impl<K: Clone> Policy<K> {
         let Some(node) = self.queues.get_mut(id) else {
             return;
         };
-        let Some(live) = node.live.take() else {
+        let Role::Live(live) = &node.role else {
             return;
         };
-        let (rendition, _, place) = *live;
-        self.renditions.release(rendition, &node.hits);
+        let LiveRole {
+            name,
+            rendition,
+            place,
+            ..
+        } = **live;
+        node.role = Role::Other;
+        self.renditions.release(rendition, node.take_hits());
         self.live.swap_remove(place);
-        let moved = self.live.get(place).copied();
-        let moved = moved.and_then(|moved| self.queues.get_mut(moved));
-        if let Some(live) = moved.and_then(|node| node.live.as_mut()) {
-            live.2 = place;
+        if let Some(&moved) = self.live.get(place)
+            && let Some(Role::Live(moved)) = self.role(moved)
+        {
+            moved.place = place;
+        }
+        if let Some(ids) = self.listed.get_mut(&name) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.listed.remove(&name);
+            }
         }
     }
 }

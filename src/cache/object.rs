@@ -79,7 +79,7 @@ pub struct Object {
     /// The same playlist without its old segments (LL-HLS), for those who have these.
     pub delta: Option<Arc<Object>>,
     /// How often it was served from memory, for eviction.
-    pub hits: Arc<HitCounter>,
+    pub hits: HitCounter,
 }
 
 impl Object {
@@ -91,7 +91,7 @@ impl Object {
             body,
             coded: None,
             delta: None,
-            hits: Arc::default(),
+            hits: HitCounter::default(),
         }
     }
 
@@ -153,5 +153,11 @@ impl Object {
             REVIVABLE
         };
         self.head.lifetime.usable_for().saturating_add(revivable)
+    }
+}
+
+impl AsRef<HitCounter> for Object {
+    fn as_ref(&self) -> &HitCounter {
+        &self.hits
     }
 }

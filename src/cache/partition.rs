@@ -44,7 +44,7 @@ struct Held {
 
 pub(super) struct Partition {
     map: Map<Key, Held, ahash::RandomState>,
-    policy: Mutex<Policy<Key>>,
+    policy: Mutex<Policy<Key, Arc<Object>>>,
     /// What the map dropped by itself, as its time was over: the policy hears of it later.
     expired: Arc<Mutex<Vec<NodeId>>>,
     since: Instant,
@@ -147,13 +147,9 @@ impl Partition {
             Entry::Object(object) => (
                 class(object, standing),
                 object.weight_bytes(slot.bytes().len()),
-                Arc::clone(&object.hits),
+                Some(Arc::clone(object)),
             ),
-            Entry::Variants(_) => (
-                ObjectClass::Marker,
-                MARKER_BYTES + slot.bytes().len(),
-                Arc::default(),
-            ),
+            Entry::Variants(_) => (ObjectClass::Marker, MARKER_BYTES + slot.bytes().len(), None),
         };
         let id_of = |key: &Key| self.map.get(key).map(|held| held.id);
         let mut evicted = Vec::new();
@@ -177,8 +173,7 @@ impl Partition {
             None => self.map.invalidate(&slot),
         }
         drop(policy);
-        // The map frees what has left it, and finds out what has expired, when it is told to.
-        self.map.run_pending_tasks();
+        self.settle();
         placed.is_some()
     }
 
@@ -201,7 +196,8 @@ impl Partition {
         }
     }
 
-    /// Lets the map drop what has expired, so that the figures are true.
+    /// The map frees what has left it, and finds out what has expired, when it is told to; then the policy
+    /// has to let go of that too.
     pub(super) fn settle(&self) {
         self.map.run_pending_tasks();
         drop(self.policy());
@@ -220,7 +216,7 @@ impl Partition {
     }
 
     /// The policy, which knows of all that has expired.
-    fn policy(&self) -> MutexGuard<'_, Policy<Key>> {
+    fn policy(&self) -> MutexGuard<'_, Policy<Key, Arc<Object>>> {
         let mut policy = self.policy.lock();
         let expired = std::mem::take(&mut *self.expired.lock());
         for id in expired {

@@ -1,8 +1,6 @@
 //! What does the policy know of an object, and which words does it have for what it did?
 
-use std::sync::Arc;
-
-use super::{HitCounter, LivePosition, NodeId};
+use super::{LivePosition, NodeId};
 
 /// What an object is, as far as keeping it is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub enum ObjectClass {
 
 /// An object that is to be stored.
 #[derive(Debug)]
-pub struct Candidate<K> {
+pub struct Candidate<K, H> {
     /// What the store evicts it by.
     pub key: K,
     /// A fingerprint of what viewers ask for: all variants of a key have the same.
@@ -30,8 +28,8 @@ pub struct Candidate<K> {
     pub bytes: u64,
     /// What it is.
     pub class: ObjectClass,
-    /// Counts its hits from now on.
-    pub hits: Arc<HitCounter>,
+    /// Counts its hits from now on, unless it is a marker.
+    pub hits: Option<H>,
     /// Requests that were answered with it before it was stored.
     pub requests: u32,
     /// The marker that leads to it, where it is a variant.

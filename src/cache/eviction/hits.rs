@@ -41,6 +41,19 @@ impl HitCounter {
     }
 }
 
+impl AsRef<HitCounter> for HitCounter {
+    fn as_ref(&self) -> &HitCounter {
+        self
+    }
+}
+
+/// A copy goes on from the same count.
+impl Clone for HitCounter {
+    fn clone(&self) -> HitCounter {
+        HitCounter(AtomicU8::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 /// How many hits so many steps stand for, on average.
 fn hits(steps: u8) -> f32 {
     let above = steps.saturating_sub(EXACT_MAX);

@@ -11,9 +11,9 @@
 )]
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::hits::HitCounter;
+use super::queues::NodeId;
 
 /// Where a segment is in a live stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +63,8 @@ struct Rendition {
     segments: f32,
     /// Requests since its last segment.
     asked: f32,
-    /// The counters of its segments near the live edge.
-    near: Vec<(u64, Arc<HitCounter>)>,
+    /// Its segments near the live edge that are stored.
+    near: Vec<(u64, NodeId)>,
     /// Stored segments.
     held: u32,
 }
@@ -94,7 +94,7 @@ impl Renditions {
     pub(super) fn hold(
         &mut self,
         LivePosition { rendition, behind }: LivePosition,
-        (counter, asked): (&Arc<HitCounter>, f32),
+        (id, asked): (NodeId, f32),
         now_ms: u64,
     ) -> Option<u64> {
         let of = self.known(rendition, now_ms)?;
@@ -103,40 +103,44 @@ impl Renditions {
         of.asked += asked;
         if behind < NEAR {
             of.near.retain(|(other, _)| *other != number);
-            of.near.push((number, Arc::clone(counter)));
+            of.near.push((number, id));
         }
         self.asked[distance(behind)] += asked;
         Some(number)
     }
 
     /// A stored segment is no more.
-    pub(super) fn release(&mut self, rendition: u64, counter: &HitCounter) {
+    pub(super) fn release(&mut self, rendition: u64, asked: f32) {
         if let Some(of) = self.known.get_mut(&rendition) {
             of.held = of.held.saturating_sub(1);
-            of.asked += counter.take();
+            of.asked += asked;
         }
     }
 
-    /// A rendition has new segments.
-    pub(super) fn advance(&mut self, advance: Advance, now_ms: u64) {
+    /// A rendition has new segments. `take`: the hits of one that is stored, which count from zero again.
+    pub(super) fn advance(
+        &mut self,
+        advance: Advance,
+        take: impl Fn(NodeId) -> Option<f32>,
+        now_ms: u64,
+    ) {
         let Some(of) = self.known(advance.rendition, now_ms) else {
             return;
         };
         let newest = of.newest;
         let mut by_distance = [0.0; DISTANCES];
-        for (number, counter) in &of.near {
-            by_distance[distance(newest - number)] += counter.take();
-        }
+        of.near.retain(|(number, id)| {
+            let hits = take(*id);
+            by_distance[distance(newest - number)] += hits.unwrap_or(0.0);
+            hits.is_some()
+        });
         let demand = of.demand;
         of.asked += by_distance.iter().sum::<f32>();
         of.newest += advance.segments;
         of.advanced_ms = now_ms;
         of.period_ms = advance.period_ms.max(1);
         let newest = of.newest;
-        of.near.retain(|(number, counter)| {
-            // What was evicted has no other owner any more.
-            newest - number < NEAR && Arc::strong_count(counter) > 1
-        });
+        of.near.retain(|(number, _)| newest - number < NEAR);
         of.learn(advance.segments);
         for (at, asked) in by_distance.into_iter().enumerate() {
             self.asked[at] += asked;

@@ -1,7 +1,9 @@
 //! Which objects go, to make room for another one?
 
+use std::ops::Deref;
+
 use super::queues::NodeId;
-use super::{EvictionReason, ObjectClass, Policy, Queue};
+use super::{EvictionReason, HitCounter, ObjectClass, Policy, Queue, Role};
 
 /// Markers whose variants have not come yet, or have gone, may take this part of memory.
 const MARKERS_PART: u64 = 32;
@@ -22,7 +24,7 @@ const MEDIA: [Queue; 6] = [
 ];
 const MANIFESTS: [Queue; 2] = [Queue::NewManifests, Queue::Manifests];
 
-impl<K: Clone> Policy<K> {
+impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     /// Makes room as objects of a class may; `None` if there is none for it.
     pub(super) fn make_room(
         &mut self,
@@ -116,9 +118,12 @@ impl<K: Clone> Policy<K> {
         let live = self.least_wanted(now_ms);
         let on_demand = self.queues.first(Queue::OnDemand as usize);
         if let Some(oldest) = on_demand {
-            let since_ms = self.queues.get(oldest)?.since_ms;
+            let since_ms = match self.queues.get(oldest)?.role {
+                Role::OnDemand(since_ms) => since_ms,
+                _ => now_ms,
+            };
             if self.was_asked(oldest) {
-                self.queues.get_mut(oldest)?.since_ms = now_ms;
+                self.queues.get_mut(oldest)?.role = Role::OnDemand(now_ms);
                 self.queues.shift(oldest, Queue::OnDemand as usize);
                 return Some(());
             }
@@ -140,15 +145,15 @@ impl<K: Clone> Policy<K> {
     fn end_probation(&mut self, id: NodeId, now_ms: u64, evicted: &mut Vec<K>) {
         if self.was_asked(id) {
             if let Some(node) = self.queues.get_mut(id) {
-                node.since_ms = now_ms;
+                node.role = Role::OnDemand(now_ms);
             }
             self.queues.shift(id, Queue::OnDemand as usize);
             return;
         }
-        if let Some(node) = self.queues.get(id) {
+        if let Some(&mut Role::Probation(name)) = self.role(id) {
             let len = self.queues.len(Queue::OnDemand as usize) + self.live.len();
             self.ghosts
-                .remember(node.name, len + self.queues.len(Queue::Probation as usize));
+                .remember(name, len + self.queues.len(Queue::Probation as usize));
         }
         self.evict(id, EvictionReason::OneOff, evicted);
     }
@@ -161,9 +166,11 @@ impl<K: Clone> Policy<K> {
             let Some(node) = self.queues.get(drawn) else {
                 continue;
             };
-            let (rendition, number, _) = **node.live.as_ref()?;
-            let segment = (rendition, number);
-            let rate = self.renditions.rate(segment, &node.hits, now_ms);
+            let (Role::Live(live), Some(hits)) = (&node.role, node.counter()) else {
+                continue;
+            };
+            let segment = (live.rendition, live.number);
+            let rate = self.renditions.rate(segment, hits, now_ms);
             if least.is_none_or(|(lowest, _)| rate < lowest) {
                 least = Some((rate, drawn));
             }
@@ -173,7 +180,7 @@ impl<K: Clone> Policy<K> {
 
     fn was_asked(&self, id: NodeId) -> bool {
         let node = self.queues.get(id);
-        node.is_some_and(|node| node.hits.take() > 0.0)
+        node.is_some_and(|node| node.take_hits() > 0.0)
     }
 
     fn evict(&mut self, id: NodeId, reason: EvictionReason, evicted: &mut Vec<K>) {

@@ -1,5 +1,7 @@
 //! What is evicted first, what never, and that the bound always holds.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -8,7 +10,7 @@ const KIB: u64 = 1024;
 
 /// A store of KiB objects with numbers for keys.
 struct Shelf {
-    policy: Policy<u64>,
+    policy: Policy<u64, Arc<HitCounter>>,
     held: HashMap<u64, (NodeId, Arc<HitCounter>)>,
     now_ms: u64,
 }
@@ -40,7 +42,7 @@ impl Shelf {
             name: marker.unwrap_or(key),
             bytes,
             class,
-            hits: Arc::clone(&hits),
+            hits: (class != ObjectClass::Marker).then(|| Arc::clone(&hits)),
             requests: 1,
             marker: marker.and_then(|marker| Some(self.held.get(&marker)?.0)),
         };

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+pub(super) use takeover::SILENCE;
+
 use super::Shield;
 use super::clients::Visit;
 use super::pass::Passed;

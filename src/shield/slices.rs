@@ -3,6 +3,8 @@
 //! fetched once while these stand, however often the object is confirmed or found anew. A purge of the
 //! object ends all its slices.
 
+mod asking;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::ask::Ask;
@@ -19,15 +22,15 @@ use super::clients::Client;
 use super::journey::Step;
 use super::respond::to_usize;
 use super::status::Forward;
-use super::{Body, Shield, rank, respond};
+use super::{Body, Shield, respond};
 use crate::cache::{
     Cut, FieldLines, Fill, Flow, Follower, Found, Head, Joined, Known, Landing, Note, Object,
     Series, Verdict,
 };
-use crate::origin::{Errand, Reply};
-use crate::policy::range::{Span, read_content_range};
+use crate::policy::range::Span;
 use crate::policy::{Key, Lifetime, Route};
 use crate::telemetry::Outcome;
+use asking::Next;
 
 /// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -49,6 +52,8 @@ struct Source {
     upstream: HeaderMap,
     series: Arc<Series>,
     client: Client,
+    /// An endpoint that stopped in the middle of a slice: it is asked last for the next ones.
+    left: Mutex<Option<usize>>,
 }
 
 /// Why a slice did not come.
@@ -82,6 +87,7 @@ impl Shield {
             upstream: self.upstream(&ask),
             series: Arc::clone(&series),
             client: ask.client,
+            left: Mutex::default(),
         });
         // Several parts of a very large object: the whole is a permitted answer.
         let (head, length) = (&series.head, series.length);
@@ -279,22 +285,36 @@ impl Source {
             fetched = self.fetch(&fill, span) => fetched,
             () = visit.given_up(&fill, true) => return fill.cut(),
         };
-        let mut inflow = match fetched {
-            Ok(reply) => reply.body,
+        let reply = match fetched {
+            Ok(reply) => reply,
             Err(fault) => {
                 self.learn(fault);
                 return fill.settle(Verdict::Lost);
             }
         };
+        let (mut inflow, mut from) = (reply.body, reply.endpoint);
         fill.begin(Arc::new(self.head(span)));
-        let mut come = 0;
+        let (mut come, mut may_move) = (0, true);
         loop {
+            let left = Span {
+                start: span.start + come,
+                ..span
+            };
             let next = tokio::select! {
-                next = inflow.next() => next,
+                next = self.next(&fill, &mut inflow, left, may_move.then_some(from)) => next,
                 () = visit.given_up(&fill, true) => return fill.cut(),
             };
-            let Some(bytes) = next else { break };
-            let Ok(bytes) = bytes else { return fill.cut() };
+            let bytes = match next {
+                Next::Came(None) => break,
+                Next::Came(Some(Err(_))) => return fill.cut(),
+                Next::Came(Some(Ok(bytes))) => bytes,
+                Next::Elsewhere(other) => {
+                    *self.left.lock() = Some(from);
+                    (from, may_move) = (other.endpoint, false);
+                    std::mem::replace(&mut inflow, other.body).outdone();
+                    continue;
+                }
+            };
             come += bytes.len() as u64;
             if come > span.length() {
                 return fill.cut();
@@ -324,69 +344,6 @@ impl Source {
                     what: Known::Unsliceable,
                 },
             ),
-        }
-    }
-
-    /// Twins may name the same object differently, or have another one for a while: where one endpoint does
-    /// not have this one, another is asked.
-    async fn fetch(&self, fill: &Fill, span: Span) -> Result<Reply, Fault> {
-        let reply = self.ask(fill, span, None).await?;
-        let Err(fault) = self.examine(&reply, span) else {
-            return Ok(reply);
-        };
-        let origin = &self.shield.origins[self.route.origin_index];
-        if fault == Fault::Failed || !origin.has_others() {
-            return Err(fault);
-        }
-        let endpoint = reply.endpoint;
-        // What it holds of the origin's limits is needed now.
-        drop(reply);
-        let other = self.ask(fill, span, Some(endpoint)).await;
-        let other = other.ok().filter(|other| other.endpoint != endpoint);
-        let fit = other.filter(|other| self.examine(other, span).is_ok());
-        fit.ok_or(fault)
-    }
-
-    /// `avoided`: an endpoint that does not have it.
-    async fn ask(&self, fill: &Fill, span: Span, avoided: Option<usize>) -> Result<Reply, Fault> {
-        let mut headers = fill.upstream().clone();
-        let range = format!("bytes={}-{}", span.start, span.end - 1);
-        let range = HeaderValue::try_from(range).map_err(|_| Fault::Failed)?;
-        headers.insert(header::RANGE, range);
-        headers.insert(header::IF_MATCH, self.series.etag.clone());
-        let (target, host) = (self.target.clone(), self.host.clone());
-        let rank = rank::waited_for(self.found.kind, || false);
-        let errand = Errand {
-            avoided,
-            ..Errand::get(target, host, headers, rank)
-        };
-        let origin = &self.shield.origins[self.route.origin_index];
-        origin.fetch(errand).await.map_err(|_| Fault::Failed)
-    }
-
-    /// Is this the slice that was asked for, of the object that is held?
-    fn examine(&self, reply: &Reply, span: Span) -> Result<(), Fault> {
-        let told = reply
-            .headers
-            .get(header::CONTENT_RANGE)
-            .and_then(read_content_range);
-        let etag = reply.headers.get(header::ETAG);
-        match reply.status {
-            StatusCode::PARTIAL_CONTENT if etag != Some(&self.series.etag) => Err(match etag {
-                Some(other) if other.as_bytes().starts_with(b"\"") => Fault::Changed,
-                _ => Fault::NoParts,
-            }),
-            StatusCode::PARTIAL_CONTENT => match told {
-                Some((_, length)) if length != self.series.length => Err(Fault::Changed),
-                Some((there, _)) if there == span => Ok(()),
-                _ => Err(Fault::NoParts),
-            },
-            StatusCode::OK if etag == Some(&self.series.etag) => Err(Fault::NoParts),
-            StatusCode::OK | StatusCode::PRECONDITION_FAILED => Err(Fault::Changed),
-            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND | StatusCode::GONE => {
-                Err(Fault::Changed)
-            }
-            _ => Err(Fault::Failed),
         }
     }
 

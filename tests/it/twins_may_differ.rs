@@ -10,7 +10,8 @@ use seawall::origin::Balance;
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{
-    End, Gate, Origin, Response, Shield, get, manifest, noise, playlist, reply, segment, status,
+    End, Gate, Origin, Response, Shield, answering, get, manifest, noise, playlist, reply, segment,
+    status,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -216,6 +217,74 @@ async fn slices_come_from_whoever_has_the_object() {
         shield.get(SEGMENT).await.is_whole(&body);
     }
     assert!(shield.get(SEGMENT).await.is_hit(), "the slices are held");
+}
+
+/// One endpoint stops in the middle of each slice. The other one, which has the same by its strong validator, goes
+/// on, and is asked for the next ones.
+#[tokio::test]
+async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
+    const LENGTH: usize = 1 << 20;
+    let body = noise(1, LENGTH);
+    for end in [Reply::stall as fn(Reply) -> Reply, Reply::close] {
+        let whole = || {
+            segment(Bytes::new())
+                .validated_by("\"same\"")
+                .ranged(body.clone())
+        };
+        let half = {
+            let body = body.clone();
+            answering(move |asked| match asked.range(LENGTH) {
+                None => segment(Bytes::new())
+                    .validated_by("\"same\"")
+                    .ranged(body.clone()),
+                Some((from, to)) => end(status(206)
+                    .header("ETag", "\"same\"")
+                    .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
+                    .content_length((to - from) as u64)
+                    .send(body.slice(from..from + 1000))),
+            })
+        };
+        let first = Origin::start().await.on(SEGMENT, half);
+        let second = Origin::start().await.on(SEGMENT, whole());
+        let shield = in_front_of(&[&first, &second])
+            .waits(|waits| {
+                waits.whole_fetch_max = 256 << 10;
+                waits.slice_bytes = 64 << 10;
+            })
+            .start()
+            .await;
+        shield.get(SEGMENT).await.is_whole(&body);
+        assert!(first.hits(SEGMENT) <= 3, "it is not asked for each slice");
+        assert!(shield.get(SEGMENT).await.is_hit());
+    }
+}
+
+/// A slice in another coding is no slice of what began in plain.
+#[tokio::test]
+async fn slices_in_another_coding_are_not_joined() {
+    const LENGTH: usize = 1 << 20;
+    let (plain, coded) = (noise(1, LENGTH), noise(2, LENGTH));
+    let named = |body: &Bytes| {
+        segment(Bytes::new())
+            .validated_by("\"same\"")
+            .ranged(body.clone())
+    };
+    let first = Origin::start().await.on(SEGMENT, named(&plain));
+    let second = named(&coded).header("Content-Encoding", "gzip");
+    let second = Origin::start().await.on(SEGMENT, second);
+    let shield = in_front_of(&[&first, &second])
+        .origin(|group| group.balance = Balance::RoundRobin)
+        .waits(|waits| {
+            waits.whole_fetch_max = 256 << 10;
+            waits.slice_bytes = 64 << 10;
+        })
+        .start()
+        .await;
+    for _ in 0..3 {
+        let answer = shield.get(SEGMENT).await;
+        let is_of = |body: &Bytes| body.starts_with(&answer.body);
+        assert!(is_of(&plain) || is_of(&coded), "{answer:?}");
+    }
 }
 
 /// The words of an error are not worth waiting for.

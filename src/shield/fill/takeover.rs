@@ -16,7 +16,7 @@ use crate::origin::{Failure, Framing, Inflow, Reply};
 use crate::policy::range::{Span, read_content_range};
 
 /// After so long without a byte another endpoint is asked.
-pub(super) const SILENCE: Duration = Duration::from_millis(700);
+pub(in crate::shield) const SILENCE: Duration = Duration::from_millis(700);
 /// The same where nobody knows how long the body will be: it may still be made, a chunk a second.
 const PAUSE: Duration = Duration::from_millis(1500);
 /// So much later a body that no other endpoint can go on with is cut: players ask for it anew, and

@@ -11,10 +11,11 @@
 //!
 //! The way of a connection: `listen` binds, `accept` takes it in and gives it a seat in the `roll`,
 //! `tls` shakes hands, `connection` lets hyper speak HTTP/1.1 or, where `line` found its preface,
-//! HTTP/2; `express` answers what is at hand before hyper sees it, `exchange` turns every other
-//! request into an answer, `told` sends the body and tells the tale. Beside it sits the `watch`, the
-//! one timer of a connection, which reads what `line` and `told` noted in the `gauge`; `streams` does
-//! the same for the streams of HTTP/2.
+//! HTTP/2 (`frames` reads its frame headers, `flood` says when they are too many); `express`
+//! answers what is at hand before hyper sees it, `exchange` turns every other request into an
+//! answer, `told` sends the body and tells the tale. Beside it sits the `watch`, the one timer of a
+//! connection, which reads what `line` and `told` noted in the `gauge`; `streams` does the same for
+//! the streams of HTTP/2.
 
 mod accept;
 mod certificates;
@@ -22,12 +23,16 @@ mod connection;
 mod date;
 mod exchange;
 mod express;
+mod flood;
+mod frames;
 mod gauge;
 mod hold;
+mod http2_reads;
 mod line;
 mod listen;
 mod refusal;
 mod roll;
+mod slice;
 mod stats;
 mod streams;
 mod tls;

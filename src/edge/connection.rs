@@ -10,12 +10,13 @@ use std::task::Poll;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{connection, exchange, stream};
 use super::express::Express;
+use super::frames::{self, FrameKind};
 use super::gauge::Gauge;
 use super::hold::Hold;
 use super::line::{Line, Wire};
@@ -225,25 +226,49 @@ where
     let io = TokioIo::new(line.clone());
     let mut hyper = pin!(house.http2.serve_connection(io, service));
     let mut watch = house.watch(Protocol::Http2, gauge);
-    poll_fn(|cx| {
+    let error = poll_fn(|cx| {
         loop {
-            let ended = hyper.as_mut().poll(cx).is_ready();
+            let ended = hyper.as_mut().poll(cx);
             // A full socket wakes this task again; meanwhile the watch counts the time.
             let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
-            if ended || lost {
-                return Poll::Ready(());
+            if let Poll::Ready(ended) = ended {
+                return Poll::Ready(ended.err());
+            }
+            if lost {
+                return Poll::Ready(None);
             }
             match watch.look(cx) {
                 Look::Wait => return Poll::Pending,
                 Look::Finish => hyper.as_mut().graceful_shutdown(),
                 Look::Cut(event) => {
                     house.cut(event, gauge);
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
             }
         }
     })
     .await;
+    if let Some(flood) = line.ask(Line::flood) {
+        house.note_flood(flood.kind, gauge);
+        line.append(&frames::goaway(
+            flood.last_stream,
+            frames::ENHANCE_YOUR_CALM,
+        ));
+        linger(line, &house.limits).await;
+    } else if error.is_some_and(|error| is_calmed(&error))
+        && let Some(kind) = line.ask(Line::last_frame)
+    {
+        house.note_flood(kind, gauge);
+    }
+}
+
+/// Whether h2 has closed the connection with `ENHANCE_YOUR_CALM`: it counts resets, CONTINUATIONs and small DATA
+/// frames itself.
+fn is_calmed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.is_some_and(|error: &h2::Error| {
+        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
 }
 
 impl<A> House<A> {
@@ -256,6 +281,16 @@ impl<A> House<A> {
         )
     }
 
+    /// A connection is closed because it sent too many frames that ask for nothing.
+    fn note_flood(&self, kind: FrameKind, gauge: &Gauge) {
+        self.roll.tally.count_flood(kind);
+        tracing::warn!(
+            peer = gauge.peer.map(tracing::field::display),
+            frame = kind.as_str(),
+            "closed an HTTP/2 connection that sent too many control frames for what it asked for"
+        );
+    }
+
     fn cut(&self, event: Event, gauge: &Gauge) {
         self.roll.tally.count(event);
         if event == Event::SlowViewer {
@@ -266,7 +301,7 @@ impl<A> House<A> {
 }
 
 /// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
-async fn linger<W: Wire>(mut line: Line<W>, limits: &Limits) {
+async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limits: &Limits) {
     let reading = async {
         let _ = poll_fn(|cx| std::pin::Pin::new(&mut line).poll_shutdown(cx)).await;
         let mut left = limits.drain_bytes_max;

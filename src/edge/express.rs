@@ -233,6 +233,7 @@ impl Leaving {
             let Ok(Ok(piece)) = frame else {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             };
+            let piece = piece.into_bytes();
             if piece.len() <= COPIED_BYTES_MAX && self.head.len() < GATHERED_BYTES_MAX {
                 self.head.extend_from_slice(&piece);
             } else {

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
 use super::Teller;
+use super::flood::Work;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,10 @@ pub(super) struct Gauge {
     /// HTTP/2: requests being answered. Stays 0 for HTTP/1.
     streams: AtomicU32,
     written: AtomicU64,
+    /// HTTP/2: what useful work is worth besides the bytes written, in bytes.
+    worth: AtomicU64,
+    /// HTTP/2: bytes of bodies that h2 has put into frames.
+    body: AtomicU64,
     blocked: AtomicBool,
     severed: AtomicBool,
     severable: AtomicBool,
@@ -73,6 +78,8 @@ impl Gauge {
             early: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             written: AtomicU64::new(0),
+            worth: AtomicU64::new(0),
+            body: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             severed: AtomicBool::new(false),
             severable: AtomicBool::new(true),
@@ -153,6 +160,28 @@ impl Gauge {
         let written = self.written.load(Ordering::Relaxed);
         self.written
             .store(written + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Useful work was done on an HTTP/2 connection, worth so many bytes sent: see [`super::flood`].
+    pub(super) fn earn(&self, bytes: u64) {
+        let worth = self.worth.load(Ordering::Relaxed);
+        self.worth.store(worth + bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes of a body left h2.
+    pub(super) fn sent_body(&self, bytes: usize) {
+        let body = self.body.load(Ordering::Relaxed);
+        self.body.store(body + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What an HTTP/2 connection has done until now.
+    pub(super) fn work(&self, now: Instant) -> Work {
+        let written = self.written.load(Ordering::Relaxed);
+        Work {
+            now,
+            earned: written + self.worth.load(Ordering::Relaxed),
+            body: self.body.load(Ordering::Relaxed),
+        }
     }
 
     /// The socket takes no more (`true`), or has taken everything (`false`).

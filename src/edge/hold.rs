@@ -30,6 +30,8 @@ pub(super) struct Hold<L>(Arc<Mutex<Held<L>>>);
 struct Held<L> {
     line: L,
     bytes: Vec<u8>,
+    /// The last write was taken in part, so a frame may be half-way.
+    torn: bool,
 }
 
 impl<L> Clone for Hold<L> {
@@ -40,8 +42,25 @@ impl<L> Clone for Hold<L> {
 
 impl<L: AsyncWrite + Unpin> Hold<L> {
     pub(super) fn new(line: L) -> Hold<L> {
-        let bytes = Vec::new();
-        Hold(Arc::new(Mutex::new(Held { line, bytes })))
+        Hold(Arc::new(Mutex::new(Held {
+            line,
+            bytes: Vec::new(),
+            torn: false,
+        })))
+    }
+
+    /// Asks the line something.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&L) -> T) -> T {
+        question(&self.0.lock().line)
+    }
+
+    /// Adds a frame behind what is held, where that ends with a whole frame. It need not be the writer's: there
+    /// must be none any more.
+    pub(super) fn append(&self, frame: &[u8]) {
+        let mut held = self.0.lock();
+        if !held.torn {
+            held.bytes.extend_from_slice(frame);
+        }
     }
 
     /// Sends what is held, and has the line flushed.
@@ -103,7 +122,9 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for Hold<L> {
         if held.bytes.len() + count > HELD_BYTES_MAX {
             ready!(held.poll_empty(cx))?;
             if count > HELD_BYTES_MAX {
-                return Pin::new(&mut held.line).poll_write_vectored(cx, slices);
+                let sent = ready!(Pin::new(&mut held.line).poll_write_vectored(cx, slices))?;
+                held.torn = sent < count;
+                return Poll::Ready(Ok(sent));
             }
         }
         if held.bytes.capacity() == 0 {
@@ -112,6 +133,7 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for Hold<L> {
         for slice in slices {
             held.bytes.extend_from_slice(slice);
         }
+        held.torn = false;
         Poll::Ready(Ok(count))
     }
 

@@ -6,13 +6,15 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::FrameKind;
 use super::gauge::Gauge;
+use super::http2_reads::{Flood, Http2Reads};
 
 /// What an HTTP/2 connection by prior knowledge begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -57,8 +59,8 @@ pub(super) struct Line<W: Wire> {
 enum Opening {
     /// HTTP/1.
     Http1,
-    /// HTTP/2; what was read while finding out is still to be handed on.
-    Http2(Vec<u8>),
+    /// HTTP/2.
+    Http2(Box<Http2Reads>),
     /// Not known yet; so far everything looked like the preface.
     Unknown(Vec<u8>),
     /// The preface has come, and with it what is here; whoever spoke HTTP/1 is to let go.
@@ -80,7 +82,7 @@ impl<W: Wire> Line<W> {
         Line {
             wire,
             gauge,
-            opening: Opening::Http2(Vec::new()),
+            opening: Opening::Http2(Http2Reads::new(Vec::new())),
         }
     }
 
@@ -101,10 +103,41 @@ impl<W: Wire> Line<W> {
     /// The same line for HTTP/2, if the viewer began with its preface.
     pub(super) fn recognised(mut self) -> Result<Line<W>, Line<W>> {
         if let Opening::Recognised(held) = &mut self.opening {
-            self.opening = Opening::Http2(std::mem::take(held));
+            self.opening = Opening::Http2(Http2Reads::new(std::mem::take(held)));
             return Ok(self);
         }
         Err(self)
+    }
+
+    /// Why reading failed, if an HTTP/2 connection sent too many frames that ask for nothing.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        match &self.opening {
+            Opening::Http2(reads) => reads.flood(),
+            _ => None,
+        }
+    }
+
+    /// The type of the last frame of an HTTP/2 connection.
+    pub(super) fn last_frame(&self) -> Option<FrameKind> {
+        match &self.opening {
+            Opening::Http2(reads) => Some(reads.last()),
+            _ => None,
+        }
+    }
+
+    fn poll_http2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Opening::Http2(reads) = &mut self.opening else {
+            return Poll::Ready(Ok(()));
+        };
+        let start = buf.filled().len();
+        if !reads.give_held(buf) {
+            ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
+        }
+        if reads.admit(&buf.filled()[start..], &self.gauge) {
+            return Poll::Ready(Ok(()));
+        }
+        buf.set_filled(start);
+        Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 
     /// Reads into hyper's own buffer and looks at what came. An HTTP/1 connection is recognised by
@@ -173,13 +206,7 @@ impl<W: Wire> AsyncRead for Line<W> {
                 }
                 polled
             }
-            Opening::Http2(held) if held.is_empty() => Pin::new(&mut this.wire).poll_read(cx, buf),
-            Opening::Http2(held) => {
-                let count = held.len().min(buf.remaining());
-                buf.put_slice(&held[..count]);
-                held.drain(..count);
-                Poll::Ready(Ok(()))
-            }
+            Opening::Http2(_) => this.poll_http2(cx, buf),
             Opening::Unknown(_) => this.poll_opening(cx, buf),
             Opening::Recognised(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         }

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::frames::FrameKind;
+
 /// What can happen to a connection. Also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -72,6 +74,7 @@ impl Event {
 #[derive(Default)]
 pub(super) struct Tally {
     counts: [AtomicU64; Event::ALL.len()],
+    floods: [AtomicU64; FrameKind::ALL.len()],
 }
 
 impl Tally {
@@ -79,12 +82,17 @@ impl Tally {
         self.counts[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An HTTP/2 connection was closed that sent mostly such frames.
+    pub(super) fn count_flood(&self, kind: FrameKind) {
+        self.floods[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn snapshot(&self, open: usize) -> Stats {
-        let mut counts = [0; Event::ALL.len()];
-        for (count, counter) in counts.iter_mut().zip(&self.counts) {
-            *count = counter.load(Ordering::Relaxed);
+        Stats {
+            open,
+            counts: std::array::from_fn(|place| self.counts[place].load(Ordering::Relaxed)),
+            floods: std::array::from_fn(|place| self.floods[place].load(Ordering::Relaxed)),
         }
-        Stats { open, counts }
     }
 }
 
@@ -94,6 +102,7 @@ pub struct Stats {
     /// Connections open now.
     pub open: usize,
     counts: [u64; Event::ALL.len()],
+    floods: [u64; FrameKind::ALL.len()],
 }
 
 impl Stats {
@@ -119,6 +128,18 @@ impl Stats {
             let _ = writeln!(
                 page,
                 "seawall_edge_events_total{{event=\"{word}\"}} {count}"
+            );
+        }
+        page.push_str(concat!(
+            "# HELP seawall_edge_http2_floods_total HTTP/2 connections closed because they sent too many ",
+            "control frames for what they asked for, by the type that cost most.\n",
+            "# TYPE seawall_edge_http2_floods_total counter\n",
+        ));
+        for (kind, count) in FrameKind::ALL.into_iter().zip(self.floods) {
+            let word = kind.as_str();
+            let _ = writeln!(
+                page,
+                "seawall_edge_http2_floods_total{{frame=\"{word}\"}} {count}"
             );
         }
     }

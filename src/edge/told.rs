@@ -12,7 +12,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::flood::{ANSWER_WORTH, PIECE_WORTH};
 use super::gauge::Gauge;
+use super::slice::Slice;
 use super::streams::StreamSeat;
 use crate::shield::{Body, Cut};
 use crate::telemetry::{CutBy, Tale};
@@ -63,7 +65,7 @@ impl<B: http_body::Body> Told<B> {
         }
     }
 
-    fn slice(&mut self) -> Bytes {
+    fn slice(&mut self) -> Slice {
         let max = match &self.carrier {
             Carrier::Connection(_) => SLICE_HTTP1,
             Carrier::Stream(_) => SLICE_HTTP2,
@@ -74,10 +76,14 @@ impl<B: http_body::Body> Told<B> {
             std::mem::take(&mut self.rest)
         };
         self.tale.bytes += slice.len() as u64;
-        if let Carrier::Stream(StreamSeat { pace, .. }) = &self.carrier {
-            pace.hand(slice.len());
+        match &self.carrier {
+            Carrier::Connection(_) => Slice::on_http1(slice),
+            Carrier::Stream(seat) => {
+                seat.pace.hand(slice.len());
+                seat.gauge().earn(PIECE_WORTH);
+                Slice::on_http2(slice, seat.gauge().clone())
+            }
         }
-        slice
     }
 
     /// The head is ready now, whenever the rest follows.
@@ -115,23 +121,21 @@ impl<B> http_body::Body for Told<B>
 where
     B: http_body::Body<Data = Bytes, Error = Cut> + Unpin,
 {
-    type Data = Bytes;
+    type Data = Slice;
     type Error = Cut;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    ) -> Poll<Option<Result<Frame<Slice>, Cut>>> {
         let this = self.get_mut();
         if let Carrier::Stream(StreamSeat { pace, .. }) = &this.carrier {
             pace.asked();
         }
         while this.rest.is_empty() {
             match Pin::new(&mut this.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => this.rest = data,
-                    Err(other) => return Poll::Ready(Some(Ok(other))),
-                },
+                // Trailers are not passed on.
+                Poll::Ready(Some(Ok(frame))) => this.rest = frame.into_data().unwrap_or_default(),
                 Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
                 Poll::Ready(None) => {
                     this.ended = true;
@@ -171,8 +175,10 @@ impl<B: http_body::Body> Drop for Told<B> {
         if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
             self.tale.cut_by = Some(CutBy::Viewer);
         }
-        if let Carrier::Connection(gauge) = &self.carrier {
-            gauge.rested(now);
+        match &self.carrier {
+            Carrier::Connection(gauge) => gauge.rested(now),
+            Carrier::Stream(seat) if self.tale.cut_by.is_none() => seat.gauge().earn(ANSWER_WORTH),
+            Carrier::Stream(_) => {}
         }
         (self.carrier.gauge().teller)(&self.tale);
     }
@@ -193,7 +199,8 @@ mod tests {
 
     async fn next(told: &mut Told) -> Option<usize> {
         let frame = std::future::poll_fn(|cx| Pin::new(&mut *told).poll_frame(cx)).await;
-        frame.map(|frame| frame.unwrap().into_data().unwrap().len())
+        let slice = frame.map(|frame| frame.unwrap().into_data().ok().unwrap());
+        slice.map(|slice| slice.into_bytes().len())
     }
 
     #[tokio::test]

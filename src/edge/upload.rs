@@ -83,7 +83,9 @@ where
                 });
             }
         };
-        this.came += frame.data_ref().map_or(0, |data| data.len() as u64);
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        this.came += bytes;
+        this.gauge.earn(bytes);
         if this.came > this.limits.request_body_bytes_max {
             this.gauge.leave_unread();
             return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));

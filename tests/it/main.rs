@@ -28,6 +28,7 @@ mod dash_segments_come_on_time;
 mod each_endpoint_has_its_own_cap;
 mod each_kind_has_its_deadline;
 mod files_that_grow_are_not_frozen;
+mod floods_are_ended;
 mod heads_and_conditions;
 mod hits_wait_for_no_compression;
 mod large_objects_come_in_slices;

@@ -4,6 +4,7 @@ pub mod audience;
 pub mod bucket;
 pub mod content;
 pub mod crowd;
+pub mod frames;
 pub mod gate;
 pub mod metrics;
 pub mod origin;

@@ -56,3 +56,7 @@ pub const DESERTED: &str = "seawall_fetches_deserted";
 pub const GIVEN_UP: &str = "seawall_fetches_given_up_total";
 /// Requests delayed or refused because their client left most of what it asked for, by `result`.
 pub const RESTRAINED: &str = "seawall_requests_restrained_total";
+/// What happened to viewers' connections, by `event`.
+pub const EDGE_EVENTS: &str = "seawall_edge_events_total";
+/// HTTP/2 connections closed for sending too many control frames, by `frame`.
+pub const FLOODS: &str = "seawall_edge_http2_floods_total";

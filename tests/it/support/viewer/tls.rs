@@ -75,6 +75,11 @@ impl<'a> TlsViewer<'a> {
         self.connect(&[b"http/1.1"]).await.0
     }
 
+    /// Connects and offers only HTTP/2, for frames as they are.
+    pub async fn h2_wire(&self) -> TlsStream<TcpStream> {
+        self.connect(&[b"h2"]).await.0
+    }
+
     /// Connects, offers both, and speaks HTTP/2, which the shield must have chosen.
     pub async fn h2(&self) -> H2Viewer {
         let (stream, chosen) = self.connect(&[b"h2", b"http/1.1"]).await;

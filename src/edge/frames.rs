@@ -1,0 +1,272 @@
+//! Which HTTP/2 frames does a viewer send? Reads frame headers (RFC 9113 §4.1) off the bytes that
+//! hyper reads.
+//!
+//! hyper and h2 answer control frames themselves and tell nobody of them. Only the nine bytes
+//! before each payload are looked at, so the cost is that of the number of frames, not of their
+//! bytes.
+
+/// Bytes of the client's preface (RFC 9113 §3.4), which is no frame.
+const PREFACE_BYTES: u8 = 24;
+
+/// Bytes of a frame header.
+const HEAD_BYTES: usize = 9;
+
+const FLAG_ACK: u8 = 0x1;
+const FLAG_END_HEADERS: u8 = 0x4;
+
+/// The type of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    Data,
+    Headers,
+    Priority,
+    RstStream,
+    Settings,
+    PushPromise,
+    Ping,
+    GoAway,
+    WindowUpdate,
+    Continuation,
+    /// Any other, which receivers ignore.
+    Unknown,
+}
+
+impl FrameKind {
+    /// Every type: the RFC's by their number, then the unknown ones.
+    pub(super) const ALL: [FrameKind; 11] = [
+        FrameKind::Data,
+        FrameKind::Headers,
+        FrameKind::Priority,
+        FrameKind::RstStream,
+        FrameKind::Settings,
+        FrameKind::PushPromise,
+        FrameKind::Ping,
+        FrameKind::GoAway,
+        FrameKind::WindowUpdate,
+        FrameKind::Continuation,
+        FrameKind::Unknown,
+    ];
+
+    fn of(number: u8) -> FrameKind {
+        let known = FrameKind::ALL.get(usize::from(number)).copied();
+        known.unwrap_or(FrameKind::Unknown)
+    }
+
+    /// The word used in metrics and in the log.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            FrameKind::Data => "data",
+            FrameKind::Headers => "headers",
+            FrameKind::Priority => "priority",
+            FrameKind::RstStream => "rst_stream",
+            FrameKind::Settings => "settings",
+            FrameKind::PushPromise => "push_promise",
+            FrameKind::Ping => "ping",
+            FrameKind::GoAway => "goaway",
+            FrameKind::WindowUpdate => "window_update",
+            FrameKind::Continuation => "continuation",
+            FrameKind::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a frame header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameHead {
+    pub(super) kind: FrameKind,
+    /// Bytes of its payload.
+    pub(super) length: u32,
+    pub(super) is_ack: bool,
+    pub(super) stream: u32,
+    ends_headers: bool,
+}
+
+impl FrameHead {
+    /// A frame that is the viewer's own idea, on no stream.
+    #[cfg(test)]
+    pub(super) fn new(kind: FrameKind, length: u32) -> FrameHead {
+        FrameHead {
+            kind,
+            length,
+            is_ack: false,
+            stream: 0,
+            ends_headers: true,
+        }
+    }
+
+    fn of(bytes: [u8; HEAD_BYTES]) -> FrameHead {
+        let [l2, l1, l0, number, flags, s3, s2, s1, s0] = bytes;
+        let kind = FrameKind::of(number);
+        FrameHead {
+            kind,
+            length: u32::from_be_bytes([0, l2, l1, l0]),
+            is_ack: flags & FLAG_ACK != 0 && matches!(kind, FrameKind::Ping | FrameKind::Settings),
+            // The first bit is reserved.
+            stream: u32::from_be_bytes([s3 & 0x7f, s2, s1, s0]),
+            ends_headers: flags & FLAG_END_HEADERS != 0,
+        }
+    }
+}
+
+/// An error code (RFC 9113 §7): the other side makes more work than it should.
+pub(super) const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// A GOAWAY frame: nothing is answered that came on a stream beyond `last_stream`.
+pub(super) fn goaway(last_stream: u32, code: u32) -> [u8; HEAD_BYTES + 8] {
+    let mut frame = [0; HEAD_BYTES + 8];
+    frame[2] = 8;
+    frame[3] = FrameKind::GoAway as u8;
+    frame[HEAD_BYTES..HEAD_BYTES + 4].copy_from_slice(&last_stream.to_be_bytes());
+    frame[HEAD_BYTES + 4..].copy_from_slice(&code.to_be_bytes());
+    frame
+}
+
+/// Where a viewer's bytes stand between two frames.
+pub(super) struct FrameParser {
+    preface_left: u8,
+    head: [u8; HEAD_BYTES],
+    head_read: usize,
+    payload_left: u32,
+    payload_kind: FrameKind,
+    /// A field block (HEADERS and its CONTINUATIONs) has begun and not ended.
+    in_block: bool,
+}
+
+impl FrameParser {
+    /// A parser for a connection of which nothing was read, not even the preface.
+    pub(super) fn new() -> FrameParser {
+        FrameParser {
+            preface_left: PREFACE_BYTES,
+            head: [0; HEAD_BYTES],
+            head_read: 0,
+            payload_left: 0,
+            payload_kind: FrameKind::Unknown,
+            in_block: false,
+        }
+    }
+
+    /// Takes the next bytes, and calls `each` with every frame header that they complete, until it
+    /// says `false`.
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(FrameHead) -> bool) {
+        let preface = bytes.len().min(usize::from(self.preface_left));
+        // At most 24.
+        #[expect(clippy::cast_possible_truncation)]
+        let read = preface as u8;
+        self.preface_left -= read;
+        bytes = &bytes[preface..];
+        while !bytes.is_empty() {
+            if self.payload_left > 0 {
+                let payload = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                let payload = payload.min(self.payload_left);
+                self.payload_left -= payload;
+                bytes = &bytes[payload as usize..];
+                continue;
+            }
+            let read = bytes.len().min(HEAD_BYTES - self.head_read);
+            self.head[self.head_read..self.head_read + read].copy_from_slice(&bytes[..read]);
+            self.head_read += read;
+            bytes = &bytes[read..];
+            if self.head_read < HEAD_BYTES {
+                return;
+            }
+            self.head_read = 0;
+            let head = FrameHead::of(self.head);
+            self.payload_left = head.length;
+            self.payload_kind = head.kind;
+            if matches!(head.kind, FrameKind::Headers | FrameKind::Continuation) {
+                self.in_block = !head.ends_headers;
+            }
+            if !each(head) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    fn frame(number: u8, flags: u8, stream: u32, length: u16) -> Vec<u8> {
+        let [l1, l0] = length.to_be_bytes();
+        let [s3, s2, s1, s0] = stream.to_be_bytes();
+        let mut frame = vec![0, l1, l0, number, flags, s3, s2, s1, s0];
+        frame.resize(frame.len() + usize::from(length), 0x5a);
+        frame
+    }
+
+    fn read(pieces: &[&[u8]]) -> Vec<FrameHead> {
+        let (mut parser, mut heads) = (FrameParser::new(), Vec::new());
+        parser.feed(&[b'x'; PREFACE_BYTES as usize], |_| true);
+        for piece in pieces {
+            parser.feed(piece, |head| {
+                heads.push(head);
+                true
+            });
+        }
+        heads
+    }
+
+    #[test]
+    fn reads_type_length_stream_and_flags() {
+        let heads = read(&[&frame(6, 1, 0, 8), &frame(1, 4, 0x8000_0007, 300)]);
+        let said: Vec<_> = heads
+            .iter()
+            .map(|head| (head.kind, head.length, head.is_ack, head.stream))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                (FrameKind::Ping, 8, true, 0),
+                (FrameKind::Headers, 300, false, 7)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_goaway_names_the_last_stream_and_the_error() {
+        let frame = goaway(0x0102, ENHANCE_YOUR_CALM);
+        assert_eq!(frame, [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 11]);
+    }
+
+    #[test]
+    fn every_type_has_its_number_and_its_word() {
+        for (number, kind) in FrameKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+            assert_eq!(FrameKind::of(u8::try_from(number).unwrap()), kind);
+        }
+        assert_eq!(FrameKind::of(0x10), FrameKind::Unknown);
+        assert_eq!(FrameKind::of(255), FrameKind::Unknown);
+        let words = FrameKind::ALL.map(FrameKind::as_str);
+        let distinct: std::collections::HashSet<_> = words.iter().collect();
+        assert_eq!(distinct.len(), words.len());
+    }
+
+    proptest! {
+        /// However the bytes are cut into reads, the same frames are seen.
+        #[test]
+        fn pieces_change_nothing(
+            frames in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>(), 0..40_u16), 0..20),
+            cuts in prop::collection::vec(1..30_usize, 1..60),
+        ) {
+            let bytes: Vec<u8> = frames
+                .iter()
+                .flat_map(|&(number, flags, stream, length)| frame(number, flags, stream, length))
+                .collect();
+            let whole = read(&[&bytes]);
+            prop_assert_eq!(whole.len(), frames.len());
+            let (mut pieces, mut rest) = (Vec::new(), bytes.as_slice());
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, left) = rest.split_at((*cut).min(rest.len()));
+                pieces.push(piece);
+                rest = left;
+            }
+            prop_assert_eq!(read(&pieces), whole);
+        }
+    }
+}

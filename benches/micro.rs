@@ -89,23 +89,23 @@ fn look_up(criterion: &mut Criterion) {
     for key in &keys {
         store(&cache, key);
     }
-    let absent = segment_key(OBJECTS);
+    let (absent, now) = (segment_key(OBJECTS), Instant::now());
     let mut group = criterion.benchmark_group("lookup");
     group.bench_function("the same object", |bencher| {
-        bencher.iter(|| cache.lookup(black_box(&keys[7]), Kind::Segment, HeaderMap::new));
+        bencher.iter(|| cache.lookup(black_box(&keys[7]), Kind::Segment, now, HeaderMap::new));
     });
     group.bench_function("one of 20 000 objects", |bencher| {
         let mut next = keys.iter().cycle().step_by(7919);
         bencher.iter(|| {
             let found = next
                 .next()
-                .map(|key| cache.lookup(key, Kind::Segment, HeaderMap::new));
+                .map(|key| cache.lookup(key, Kind::Segment, now, HeaderMap::new));
             assert!(found.as_ref().is_some_and(|found| found.object.is_some()));
             found
         });
     });
     group.bench_function("nothing held", |bencher| {
-        bencher.iter(|| cache.lookup(black_box(&absent), Kind::Segment, HeaderMap::new));
+        bencher.iter(|| cache.lookup(black_box(&absent), Kind::Segment, now, HeaderMap::new));
     });
     group.finish();
 }
@@ -247,7 +247,7 @@ fn segment_key(number: usize) -> Key {
 
 fn store(cache: &Cache, key: &Key) {
     let nothing = HeaderMap::new();
-    let found = cache.lookup(key, Kind::Segment, HeaderMap::new);
+    let found = cache.lookup(key, Kind::Segment, Instant::now(), HeaderMap::new);
     let Joined::Lead(fill, _follower) = cache.join(&found, &nothing) else {
         unreachable!("nothing is held and nothing is under way");
     };

@@ -18,6 +18,7 @@ mod object;
 mod partition;
 mod registry;
 mod store;
+mod table;
 mod weight;
 
 use std::sync::Arc;
@@ -136,8 +137,14 @@ impl Cache {
 
     /// What is held for a key. `upstream` gives the request headers as they would be sent to the
     /// origin; it is only called when the key has variants.
-    pub fn lookup(&self, key: &Key, kind: Kind, upstream: impl FnOnce() -> HeaderMap) -> Found {
-        self.inner.store.lookup(key, kind, upstream)
+    pub fn lookup(
+        &self,
+        key: &Key,
+        kind: Kind,
+        now: Instant,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Found {
+        self.inner.store.lookup(key, kind, now, upstream)
     }
 
     /// Joins the fill for what was looked up, or becomes its leader.
@@ -208,7 +215,7 @@ impl Cache {
     /// A snapshot for metrics.
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;
-        inner.store.settle();
+        inner.store.expire();
         let counts = &inner.registry.counts;
         Stats {
             objects: inner.store.objects(),

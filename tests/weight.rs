@@ -63,7 +63,7 @@ fn head_bytes() -> usize {
 /// Stores an object as a fill does.
 fn store(cache: &Cache, number: usize, body: Bytes) {
     let nothing = HeaderMap::new();
-    let found = cache.lookup(&key(number), Kind::Segment, HeaderMap::new);
+    let found = cache.lookup(&key(number), Kind::Segment, Instant::now(), HeaderMap::new);
     let Joined::Lead(fill, _follower) = cache.join(&found, &nothing) else {
         panic!("nothing is held and nothing is under way");
     };

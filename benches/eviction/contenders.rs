@@ -215,6 +215,7 @@ impl Memory for Seawall<'_> {
             hits: Some(Arc::clone(&hits)),
             requests: u32::from(asked),
             marker: None,
+            kept_until_ms: u64::MAX,
         };
         let evicted = &mut self.evicted;
         let stored = self.policy.insert(candidate, None, self.now_ms, evicted);

@@ -10,9 +10,11 @@
 //!   is less likely to be asked for: the least wanted of some live segments drawn at random
 //!   ([`renditions`]), or the oldest on-demand object that nobody asked for during its last round (CLOCK).
 //!
-//! Hits only count ([`HitCounter`]); all else happens when something is stored.
+//! Whose time is over goes before all of these. Hits only count ([`HitCounter`]); all else happens when
+//! something is stored.
 
 mod candidate;
+mod expiry;
 mod ghosts;
 mod hits;
 mod queues;
@@ -25,6 +27,7 @@ use std::ops::Deref;
 use fastrand::Rng;
 
 pub use candidate::{Candidate, EvictionReason, ObjectClass};
+use expiry::{Expiry, Tick};
 use ghosts::Ghosts;
 pub use hits::HitCounter;
 pub use queues::NodeId;
@@ -63,6 +66,7 @@ struct Node<K, H> {
     hits: Option<H>,
     marker: Option<NodeId>,
     role: Role,
+    expiry: Tick,
 }
 
 #[derive(Debug)]
@@ -114,6 +118,7 @@ pub struct Policy<K, H> {
     listed: HashMap<u64, Vec<NodeId>, ahash::RandomState>,
     renditions: Renditions,
     ghosts: Ghosts,
+    expiry: Expiry,
     rng: Rng,
     evictions: [u64; EvictionReason::ALL.len()],
 }
@@ -136,6 +141,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             listed: HashMap::default(),
             renditions: Renditions::new(),
             ghosts: Ghosts::default(),
+            expiry: Expiry::default(),
             rng: Rng::with_seed(0),
             evictions: Default::default(),
         }
@@ -172,6 +178,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         evicted: &mut Vec<K>,
     ) -> Option<NodeId> {
         let known = replaces.is_some_and(|id| self.displace(id, &candidate));
+        self.expire(now_ms, evicted);
         let Candidate {
             key,
             name,
@@ -180,6 +187,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             hits,
             requests,
             marker,
+            kept_until_ms,
         } = candidate;
         let again = requests > 1 || known;
         let marker = marker.filter(|marker| self.is_marker(*marker));
@@ -213,8 +221,11 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             hits,
             marker,
             role,
+            expiry: Tick::after(kept_until_ms),
         };
+        let expiry = node.expiry;
         let id = self.queues.push(queue as usize, bytes, node);
+        self.expiry.enter(expiry, id);
         if let ObjectClass::Live(position) = class {
             self.enter_live((id, name), position, requests, now_ms);
         }
@@ -222,6 +233,17 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             self.adopt(marker, id);
         }
         Some(id)
+    }
+
+    /// Lets go of everything whose time is over; `expired` is given the keys.
+    pub fn expire(&mut self, now_ms: u64, expired: &mut Vec<K>) {
+        while let Some(id) = self.expiry.first(now_ms) {
+            let Some(node) = self.take(id) else {
+                return;
+            };
+            expired.push(node.key.clone());
+            self.depart_variants(node);
+        }
     }
 
     /// An object is held no more, for another reason than room.
@@ -285,6 +307,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     fn take(&mut self, id: NodeId) -> Option<Node<K, H>> {
         self.leave_live(id);
         let node = self.queues.remove(id)?;
+        self.expiry.leave(node.expiry, id);
         if let Some(marker) = node.marker {
             self.disown(marker, Some(id));
         }

@@ -12,7 +12,7 @@ use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
 
-use super::weight::{ARC_BYTES, STORE_ENTRY_BYTES, allocated};
+use super::weight::{ARC_BYTES, allocated};
 use super::{Head, Object, Tie};
 use crate::policy::Key;
 
@@ -56,6 +56,8 @@ pub struct Series {
     pub tie: Tie,
 }
 
+/// What a table keeps for each entry besides key and note.
+const ENTRY_BYTES: usize = 340;
 /// Each table may take this part of what the store may, besides that, …
 const MEMORY_PART: u64 = 64;
 /// … but no more than this, and always this much.
@@ -99,7 +101,7 @@ fn weigh(key: &Key, note: &Note) -> u32 {
         Known::Pass | Known::Unsliceable | Known::BrokenOff | Known::Avoid(_) => 0,
     };
     let key = allocated(key.bytes().len() + ARC_BYTES);
-    u32::try_from(STORE_ENTRY_BYTES + size_of::<Note>() + key + what).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY_BYTES + size_of::<Note>() + key + what).unwrap_or(u32::MAX)
 }
 
 fn table(bytes_max: u64) -> Table {

@@ -1,7 +1,7 @@
 //! What is an answer made of? A head, whose lifetime is decided, and a body in one piece.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -153,6 +153,12 @@ impl Object {
             REVIVABLE
         };
         self.head.lifetime.usable_for().saturating_add(revivable)
+    }
+
+    /// What is left of that.
+    pub(super) fn kept_left(&self, now: Instant) -> Duration {
+        let resident = now.saturating_duration_since(self.head.lifetime.received);
+        self.kept_for().saturating_sub(resident)
     }
 }
 

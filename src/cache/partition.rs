@@ -1,19 +1,18 @@
-//! A bounded part of memory: moka's concurrent map, unbounded by itself, and the policy that decides what
-//! leaves it. Hits go to the map alone; whatever is stored takes the policy's lock, so that both always
-//! say the same, and the bound holds after every insertion.
+//! A bounded part of memory: a table, unbounded by itself, and the policy that decides what leaves it. Hits go
+//! to the table alone; whatever is stored takes the policy's lock, so that both always say the same, and the
+//! bound holds after every insertion.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
-use moka::sync::Cache as Map;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::Object;
 use super::eviction::{
     Advance, Candidate, EvictionReason, LivePosition, NodeId, ObjectClass, Policy,
 };
 use super::store::Variants;
+use super::table::Table;
 use crate::media::Kind;
 use crate::policy::Key;
 
@@ -36,68 +35,36 @@ pub(crate) struct Standing {
     pub(crate) requests: u32,
 }
 
-#[derive(Clone)]
 struct Held {
     entry: Entry,
     id: NodeId,
 }
 
 pub(super) struct Partition {
-    map: Map<Key, Held, ahash::RandomState>,
+    table: Table<Held>,
     policy: Mutex<Policy<Key, Arc<Object>>>,
-    /// What the map dropped by itself, as its time was over: the policy hears of it later.
-    expired: Arc<Mutex<Vec<NodeId>>>,
     since: Instant,
-}
-
-struct KeptFor;
-
-impl Expiry<Key, Held> for KeptFor {
-    fn expire_after_create(&self, _: &Key, held: &Held, now: Instant) -> Option<Duration> {
-        Some(match &held.entry {
-            Entry::Object(object) => {
-                let resident = now.saturating_duration_since(object.head.lifetime.received);
-                object.kept_for().saturating_sub(resident)
-            }
-            Entry::Variants(_) => MARKER_KEPT,
-        })
-    }
-
-    fn expire_after_update(
-        &self,
-        key: &Key,
-        held: &Held,
-        now: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.expire_after_create(key, held, now)
-    }
 }
 
 impl Partition {
     /// For so many bytes; `manifests_only`: no media come here.
     pub(super) fn new(bytes_max: u64, manifests_only: bool) -> Partition {
-        let expired = Arc::<Mutex<Vec<NodeId>>>::default();
-        let dropped = Arc::clone(&expired);
-        let map = Map::builder()
-            .expire_after(KeptFor)
-            // Of what the policy itself has dropped, it hears a second time; that changes nothing.
-            .eviction_listener(move |_, held: Held, _| dropped.lock().push(held.id))
-            .build_with_hasher(ahash::RandomState::new());
         Partition {
-            map,
+            table: Table::new(),
             policy: Mutex::new(Policy::new(bytes_max, manifests_only)),
-            expired,
             since: Instant::now(),
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
-        self.map.get(key).map(|held| held.entry)
+    /// What lies under a key, unless its time is over.
+    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<Entry> {
+        let entry = self.table.read(key, |held| held.entry.clone())?;
+        entry.is_kept(now).then_some(entry)
     }
 
-    pub(super) fn contains(&self, key: &Key) -> bool {
-        self.map.contains_key(key)
+    pub(super) fn contains(&self, key: &Key, now: Instant) -> bool {
+        let is_kept = self.table.read(key, |held| held.entry.is_kept(now));
+        is_kept.unwrap_or(false)
     }
 
     /// Files an object; false where it does not fit beside what must stay.
@@ -125,9 +92,11 @@ impl Partition {
 
     /// Files the marker of a key's variants.
     pub(super) fn mark(&self, key: Key, variants: &Arc<Variants>) {
-        if let Some(Entry::Variants(now)) = self.get(&key)
-            && Arc::ptr_eq(&now, variants)
-        {
+        let is_it = |held: &Held| match &held.entry {
+            Entry::Variants(now) => Arc::ptr_eq(now, variants),
+            Entry::Object(_) => false,
+        };
+        if self.table.read(&key, is_it) == Some(true) {
             return;
         }
         let name = key.fingerprint();
@@ -143,17 +112,22 @@ impl Partition {
         standing: &Standing,
         marker: Option<&Key>,
     ) -> bool {
-        let (class, bytes, hits) = match &entry {
+        let now = Instant::now();
+        let (class, bytes, hits, kept_left) = match &entry {
             Entry::Object(object) => (
                 class(object, standing),
                 object.weight_bytes(slot.bytes().len()),
                 Some(Arc::clone(object)),
+                object.kept_left(now),
             ),
-            Entry::Variants(_) => (ObjectClass::Marker, MARKER_BYTES + slot.bytes().len(), None),
+            Entry::Variants(_) => {
+                let bytes = MARKER_BYTES + slot.bytes().len();
+                (ObjectClass::Marker, bytes, None, MARKER_KEPT)
+            }
         };
-        let id_of = |key: &Key| self.map.get(key).map(|held| held.id);
+        let id_of = |key: &Key| self.table.read(key, |held| held.id);
         let mut evicted = Vec::new();
-        let mut policy = self.policy();
+        let mut policy = self.policy.lock();
         let candidate = Candidate {
             key: slot.clone(),
             name,
@@ -162,32 +136,39 @@ impl Partition {
             hits,
             requests: standing.requests,
             marker: marker.and_then(id_of),
+            kept_until_ms: self.ms(now).saturating_add(millis(kept_left)),
         };
         let replaces = id_of(&slot);
-        let placed = policy.insert(candidate, replaces, self.now_ms(), &mut evicted);
-        for key in &evicted {
-            self.map.invalidate(key);
-        }
-        match placed {
-            Some(id) => self.map.insert(slot, Held { entry, id }),
-            None => self.map.invalidate(&slot),
-        }
+        let placed = policy.insert(candidate, replaces, self.ms(now), &mut evicted);
+        let mut gone = self.take_all(&evicted);
+        gone.extend(match placed {
+            Some(id) => self.table.insert(slot, Held { entry, id }),
+            None => self.table.remove(&slot),
+        });
+        // What is gone is freed when others may go on.
         drop(policy);
-        self.settle();
+        drop(gone);
         placed.is_some()
     }
 
+    fn take_all(&self, keys: &[Key]) -> Vec<Held> {
+        let taken = keys.iter().filter_map(|key| self.table.remove(key));
+        taken.collect()
+    }
+
     pub(super) fn remove(&self, key: &Key) {
-        let mut policy = self.policy();
-        if let Some(held) = self.map.remove(key) {
+        let mut policy = self.policy.lock();
+        let gone = self.table.remove(key);
+        if let Some(held) = &gone {
             policy.remove(held.id);
         }
+        drop(policy);
     }
 
     /// See [`Policy::advance`] and [`Policy::depart`].
     pub(super) fn slide(&self, advances: &[Advance], departed: &[u64]) {
-        let mut policy = self.policy();
-        let now_ms = self.now_ms();
+        let mut policy = self.policy.lock();
+        let now_ms = self.ms(Instant::now());
         for advance in advances {
             policy.advance(*advance, now_ms);
         }
@@ -196,11 +177,14 @@ impl Partition {
         }
     }
 
-    /// The map frees what has left it, and finds out what has expired, when it is told to; then the policy
-    /// has to let go of that too.
-    pub(super) fn settle(&self) {
-        self.map.run_pending_tasks();
-        drop(self.policy());
+    /// Lets go of everything whose time is over.
+    pub(super) fn expire(&self) {
+        let mut expired = Vec::new();
+        let mut policy = self.policy.lock();
+        policy.expire(self.ms(Instant::now()), &mut expired);
+        let gone = self.take_all(&expired);
+        drop(policy);
+        drop(gone);
     }
 
     pub(super) fn objects(&self) -> u64 {
@@ -215,19 +199,22 @@ impl Partition {
         self.policy.lock().evictions()
     }
 
-    /// The policy, which knows of all that has expired.
-    fn policy(&self) -> MutexGuard<'_, Policy<Key, Arc<Object>>> {
-        let mut policy = self.policy.lock();
-        let expired = std::mem::take(&mut *self.expired.lock());
-        for id in expired {
-            policy.remove(id);
-        }
-        policy
+    fn ms(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.since))
     }
+}
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+impl Entry {
+    fn is_kept(&self, now: Instant) -> bool {
+        match self {
+            Entry::Object(object) => !object.kept_left(now).is_zero(),
+            Entry::Variants(_) => true,
+        }
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Initialisation segments are small, and nothing plays without them: they count as manifests.

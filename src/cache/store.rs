@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
@@ -128,6 +129,7 @@ impl Store {
         &self,
         key: &Key,
         kind: Kind,
+        now: Instant,
         upstream: impl FnOnce() -> HeaderMap,
     ) -> Found {
         let mut found = Found {
@@ -137,30 +139,38 @@ impl Store {
             object: None,
             variants: None,
         };
-        match self.of(kind).get(key) {
+        match self.of(kind).get(key, now) {
             None => {}
             Some(Entry::Object(object)) => found.object = held(object),
             Some(Entry::Variants(variants)) => {
                 found.slot = variants.slot(key, &upstream());
-                found.object = self.object(kind, &found.slot);
+                found.object = self.object(kind, &found.slot, now);
                 found.variants = Some(variants);
             }
         }
         found
     }
 
-    fn object(&self, kind: Kind, slot: &Key) -> Option<Arc<Object>> {
-        match self.of(kind).get(slot) {
+    fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
+        match self.of(kind).get(slot, now) {
             Some(Entry::Object(object)) => held(object),
+            _ => None,
+        }
+    }
+
+    fn marker(&self, kind: Kind, key: &Key) -> Option<Arc<Variants>> {
+        match self.of(kind).get(key, Instant::now()) {
+            Some(Entry::Variants(variants)) => Some(variants),
             _ => None,
         }
     }
 
     /// Has anything been stored for this lookup since it was made?
     pub(crate) fn newer(&self, found: &Found) -> Option<Newer> {
-        match (self.of(found.kind).get(&found.key), &found.variants) {
-            (Some(Entry::Variants(now)), Some(then)) if Arc::ptr_eq(&now, then) => {
-                let object = self.object(found.kind, &found.slot)?;
+        let now = Instant::now();
+        match (self.of(found.kind).get(&found.key, now), &found.variants) {
+            (Some(Entry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
+                let object = self.object(found.kind, &found.slot, now)?;
                 Newer::unless_same(object, found)
             }
             (Some(Entry::Object(object)), _) => Newer::unless_same(held(object)?, found),
@@ -171,8 +181,8 @@ impl Store {
 
     /// The place of an answer that varies: the marker in force, or a new one that is not yet filed.
     pub(crate) fn place(&self, found: &Found, names: &[HeaderName], upstream: &HeaderMap) -> Place {
-        let variants = match self.of(found.kind).get(&found.key) {
-            Some(Entry::Variants(variants)) if variants.names == *names => variants,
+        let variants = match self.marker(found.kind, &found.key) {
+            Some(variants) if variants.names == *names => variants,
             _ => Arc::new(Variants {
                 names: names.to_vec(),
                 generation: self.generations.fetch_add(1, Ordering::Relaxed),
@@ -205,7 +215,8 @@ impl Store {
     /// One URL has so many keys at most, where viewers' fields are part of them.
     fn admits(&self, found: &Found, object: &Object) -> bool {
         let partition = self.of(found.kind);
-        let held = |key: &Key| partition.contains(key);
+        let now = Instant::now();
+        let held = |key: &Key| partition.contains(key, now);
         let tie = object.head.tie.as_ref();
         let admitted = tie.is_none_or(|tie| tie.admit(&found.key, self.variants_max, held));
         if !admitted {
@@ -217,7 +228,7 @@ impl Store {
     /// Files an object that is the same for everyone, unless there are variants.
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
-        if !matches!(partition.get(key), Some(Entry::Variants(_))) {
+        if self.marker(kind, key).is_none() {
             let stored = partition.insert(key.clone(), object, &Standing::default());
             self.told(stored);
         }
@@ -232,14 +243,15 @@ impl Store {
         standing: &Standing,
     ) -> Stored {
         let partition = self.of(found.kind);
-        match partition.get(&found.key) {
-            Some(Entry::Variants(now)) if Arc::ptr_eq(&now, &place.variants) => {}
+        match self.marker(found.kind, &found.key) {
+            Some(now) if Arc::ptr_eq(&now, &place.variants) => {}
             _ => return Stored::Purged,
         }
         if !self.admits(found, object) {
             return Stored::TooVaried;
         }
-        let held = |slot: &Key| partition.contains(slot);
+        let now = Instant::now();
+        let held = |slot: &Key| partition.contains(slot, now);
         if !place.variants.admit(&place.slot, self.variants_max, held) {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
             return Stored::TooVaried;
@@ -265,8 +277,8 @@ impl Store {
 
     /// Is the marker that this lookup saw still the one in force?
     pub(crate) fn same_variants(&self, found: &Found) -> bool {
-        match (&found.variants, self.of(found.kind).get(&found.key)) {
-            (Some(then), Some(Entry::Variants(now))) => Arc::ptr_eq(then, &now),
+        match (&found.variants, self.marker(found.kind, &found.key)) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, &now),
             _ => false,
         }
     }
@@ -275,9 +287,9 @@ impl Store {
         self.of(kind).remove(key);
     }
 
-    /// Lets the maps catch up with what they put off, so that the counts are true.
-    pub(crate) fn settle(&self) {
-        self.partitions.iter().for_each(Partition::settle);
+    /// Lets go of everything whose time is over.
+    pub(crate) fn expire(&self) {
+        self.partitions.iter().for_each(Partition::expire);
     }
 
     pub(crate) fn objects(&self) -> u64 {

@@ -46,7 +46,7 @@ fn look(cache: &Cache) -> Found {
 }
 
 fn look_with(cache: &Cache, upstream: &HeaderMap) -> Found {
-    cache.lookup(&key(), Kind::Segment, || upstream.clone())
+    cache.lookup(&key(), Kind::Segment, Instant::now(), || upstream.clone())
 }
 
 fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
@@ -301,7 +301,12 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
     let cache = Cache::new(Settings::default());
     let place = Key::of(&[b"place"]);
     let file = |name: &str, tie: Option<Tie>| {
-        let found = cache.lookup(&Key::of(&[name.as_bytes()]), Kind::Segment, HeaderMap::new);
+        let found = cache.lookup(
+            &Key::of(&[name.as_bytes()]),
+            Kind::Segment,
+            Instant::now(),
+            HeaderMap::new,
+        );
         let fill = cache.lead(&found, HeaderMap::new).expect("nobody fills it");
         let object = Arc::new(Object::new(
             Head { tie, ..head() },
@@ -310,7 +315,12 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
         fill.keep(&object, Verdict::Object(Arc::clone(&object)));
     };
     let held = |name: &str| {
-        let found = cache.lookup(&Key::of(&[name.as_bytes()]), Kind::Segment, HeaderMap::new);
+        let found = cache.lookup(
+            &Key::of(&[name.as_bytes()]),
+            Kind::Segment,
+            Instant::now(),
+            HeaderMap::new,
+        );
         found.object.is_some()
     };
     file("old", Some(cache.tie(Some(&place), None)));
@@ -328,7 +338,14 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
 fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
     let cache = Cache::new(Settings::default());
     let place = Key::of(&[b"place"]);
-    let lookup = || cache.lookup(&Key::of(&[b"segment"]), Kind::Segment, HeaderMap::new);
+    let lookup = || {
+        cache.lookup(
+            &Key::of(&[b"segment"]),
+            Kind::Segment,
+            Instant::now(),
+            HeaderMap::new,
+        )
+    };
     let join = || cache.join(&lookup(), &HeaderMap::new());
     let Joined::Lead(before, _first) = join() else {
         panic!("nobody fills it");

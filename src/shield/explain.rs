@@ -75,7 +75,9 @@ impl Shield {
         };
         let now = Moment::now();
         let upstream = || self.sent(&headers, &entry);
-        let found = self.cache.lookup(&entry.key, entry.kind, upstream);
+        let found = self
+            .cache
+            .lookup(&entry.key, entry.kind, now.mono, upstream);
         let held = found.object.as_ref().map(|object| held(object, now.mono));
         let told = held.as_ref().map(|held| held.object.head.kind);
         let known = self.noted(&found, &headers, &entry, now.mono);

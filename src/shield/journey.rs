@@ -125,9 +125,9 @@ impl Shield {
             State::TooFar => return Look::Served(refuse::too_far(ask)),
             State::Open => {}
         }
-        let found = self
-            .cache
-            .lookup(&ask.entry.key, ask.entry.kind, || self.upstream(&ask));
+        let (entry, now) = (&ask.entry, ask.now);
+        let upstream = || self.upstream(&ask);
+        let found = self.cache.lookup(&entry.key, entry.kind, now, upstream);
         if let Some(object) = &found.object
             && !self.is_outgrown(&ask, &object.head, object.body.len() as u64)
         {

@@ -238,12 +238,11 @@ impl Source {
         let size = self.shield.settings.slice_bytes.max(1);
         let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
         let starts = (0..slices).map(|number| span.start / size * size + number * size);
+        let now = Instant::now();
         let is_held = |start| {
             let key = self.key(self.span(start));
-            let found = self
-                .shield
-                .cache
-                .lookup(&key, self.found.kind, HeaderMap::new);
+            let kind = self.found.kind;
+            let found = self.shield.cache.lookup(&key, kind, now, HeaderMap::new);
             found.object.is_some()
         };
         slices <= HELD_LOOKED_AT_MAX && starts.into_iter().all(is_held)
@@ -254,7 +253,8 @@ impl Source {
         let key = self.key(span);
         let cache = &self.shield.cache;
         for _ in 0..LOOKUPS_MAX {
-            let found = cache.lookup(&key, self.found.kind, HeaderMap::new);
+            let kind = self.found.kind;
+            let found = cache.lookup(&key, kind, Instant::now(), HeaderMap::new);
             if let Some(object) = found.object {
                 return Ok(Slice::Held(object));
             }

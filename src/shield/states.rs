@@ -42,7 +42,7 @@ impl Shield {
         if !ask.entry.is_directed() {
             return State::Open;
         }
-        let Some(newest) = self.newest(&ask.entry, || self.upstream(ask)) else {
+        let Some(newest) = self.newest(&ask.entry, ask.now, || self.upstream(ask)) else {
             return State::Open;
         };
         let served = ask.freshness(&newest) == Freshness::Fresh
@@ -69,10 +69,11 @@ impl Shield {
     pub(super) fn newest(
         &self,
         entry: &Entry,
+        now: Instant,
         upstream: impl FnOnce() -> HeaderMap,
     ) -> Option<Arc<Object>> {
         let (key, kind) = (entry.identity(), entry.kind);
-        self.cache.lookup(key, kind, upstream).object
+        self.cache.lookup(key, kind, now, upstream).object
     }
 
     /// The newest version, if that answers a request for a state and may be shown.
@@ -81,7 +82,8 @@ impl Shield {
         entry: &Entry,
         upstream: impl FnOnce() -> HeaderMap,
     ) -> Option<Arc<Object>> {
-        let (newest, now) = (self.newest(entry, upstream)?, Instant::now());
+        let now = Instant::now();
+        let newest = self.newest(entry, now, upstream)?;
         let fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
         let served = fresh || is_newest(&newest, now);
         let answers = told(&newest, entry.directives()) != Told::Waits;
@@ -94,7 +96,7 @@ impl Shield {
         if asked.msn.is_none() {
             return false;
         }
-        let newest = self.newest(entry, upstream);
+        let newest = self.newest(entry, Instant::now(), upstream);
         let newest = newest.as_deref().and_then(segments);
         newest.is_some_and(|facts| !is_far(asked, facts))
     }

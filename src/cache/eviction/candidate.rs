@@ -34,6 +34,8 @@ pub struct Candidate<K, H> {
     pub requests: u32,
     /// The marker that leads to it, where it is a variant.
     pub marker: Option<NodeId>,
+    /// When its time is over, in milliseconds.
+    pub kept_until_ms: u64,
 }
 
 /// Where an object was when it was evicted, which says why. A metric label.

@@ -1,10 +1,11 @@
 //! The queues of an eviction policy: doubly linked lists in one slab of nodes, oldest first. Every
 //! operation takes constant time. Knows nothing of why a node is in a queue.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 /// Names a node. The id of a removed node names nothing, also when its place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId {
     index: u32,
     /// Never zero, so that an optional id takes no more room.
@@ -19,11 +20,20 @@ const NONE: u32 = u32::MAX;
 struct Slot<T> {
     generation: NonZeroU32,
     before: u32,
+    /// Where nothing is held: the next free place of the chunk.
     after: u32,
     queue: u8,
     bytes: u64,
     /// `None`: a free place.
     node: Option<T>,
+}
+
+/// Without memory while it holds nothing.
+#[derive(Debug)]
+struct Chunk<T> {
+    slots: Vec<Slot<T>>,
+    first_free: u32,
+    held: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +56,10 @@ impl Ends {
 /// A fixed number of queues that share a slab.
 #[derive(Debug)]
 pub(super) struct Queues<T, const N: usize> {
-    chunks: Vec<Vec<Slot<T>>>,
-    free: Vec<u32>,
+    chunks: Vec<Chunk<T>>,
+    /// Chunks with free places. The first one is filled first, so that others become empty.
+    open: BTreeSet<usize>,
+    last_generation: NonZeroU32,
     ends: [Ends; N],
 }
 
@@ -55,7 +67,8 @@ impl<T, const N: usize> Queues<T, N> {
     pub(super) fn new() -> Queues<T, N> {
         Queues {
             chunks: Vec::new(),
-            free: Vec::new(),
+            open: BTreeSet::new(),
+            last_generation: NonZeroU32::MIN,
             ends: [Ends::EMPTY; N],
         }
     }
@@ -97,12 +110,18 @@ impl<T, const N: usize> Queues<T, N> {
 
     /// Adds a node at the end of a queue.
     pub(super) fn push(&mut self, queue: usize, bytes: u64, node: T) -> NodeId {
-        let index = self.free.pop().unwrap_or_else(|| self.grow());
-        let slot = self.at(index);
-        slot.generation = slot.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        slot.bytes = bytes;
-        slot.node = Some(node);
-        let generation = slot.generation;
+        // No place has seen two of the same in living memory.
+        let generation = self.last_generation.checked_add(1);
+        let generation = generation.unwrap_or(NonZeroU32::MIN);
+        self.last_generation = generation;
+        let index = self.allot(Slot {
+            generation,
+            before: NONE,
+            after: NONE,
+            queue: 0,
+            bytes,
+            node: Some(node),
+        });
         self.link(index, queue);
         NodeId { index, generation }
     }
@@ -111,9 +130,7 @@ impl<T, const N: usize> Queues<T, N> {
     pub(super) fn remove(&mut self, id: NodeId) -> Option<T> {
         self.slot(id)?;
         self.unlink(id.index);
-        let node = self.at(id.index).node.take()?;
-        self.free.push(id.index);
-        Some(node)
+        self.free(id.index)
     }
 
     /// Moves a node to the end of a queue, perhaps its own.
@@ -127,38 +144,41 @@ impl<T, const N: usize> Queues<T, N> {
     /// The slot of a node, if that is still there.
     fn slot(&self, id: NodeId) -> Option<&Slot<T>> {
         let chunk = self.chunks.get(id.index as usize / CHUNK)?;
-        let slot = chunk.get(id.index as usize % CHUNK)?;
+        let slot = chunk.slots.get(id.index as usize % CHUNK)?;
         (slot.generation == id.generation && slot.node.is_some()).then_some(slot)
     }
 
     fn at(&mut self, index: u32) -> &mut Slot<T> {
-        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+        &mut self.chunks[index as usize / CHUNK].slots[index as usize % CHUNK]
     }
 
     fn id(&self, index: u32) -> Option<NodeId> {
         let chunk = self.chunks.get(index as usize / CHUNK)?;
-        let generation = chunk.get(index as usize % CHUNK)?.generation;
+        let generation = chunk.slots.get(index as usize % CHUNK)?.generation;
         Some(NodeId { index, generation })
     }
 
-    fn grow(&mut self) -> u32 {
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
+    /// Puts a slot into the first free place.
+    fn allot(&mut self, slot: Slot<T>) -> u32 {
+        let number = self.open.first().copied().unwrap_or(self.chunks.len());
+        if number == self.chunks.len() {
+            self.open.insert(number);
+            self.chunks.push(Chunk::empty());
         }
-        let before = (self.chunks.len() - 1) * CHUNK;
-        let Some(last) = self.chunks.last_mut() else {
-            return NONE;
-        };
-        last.push(Slot {
-            generation: NonZeroU32::MIN,
-            before: NONE,
-            after: NONE,
-            queue: 0,
-            bytes: 0,
-            node: None,
-        });
+        let chunk = &mut self.chunks[number];
+        let at = chunk.put(slot);
+        if chunk.held == CHUNK {
+            self.open.remove(&number);
+        }
         // A node takes more than a byte: there are fewer of them than u32 counts.
-        u32::try_from(before + last.len() - 1).unwrap_or(NONE)
+        u32::try_from(number * CHUNK + at).unwrap_or(NONE)
+    }
+
+    fn free(&mut self, index: u32) -> Option<T> {
+        let (number, at) = (index as usize / CHUNK, index as usize % CHUNK);
+        let node = self.chunks[number].take(at);
+        self.open.insert(number);
+        node
     }
 
     fn link(&mut self, index: u32, queue: usize) {
@@ -197,5 +217,118 @@ impl<T, const N: usize> Queues<T, N> {
         let ends = &mut self.ends[queue];
         ends.bytes -= bytes;
         ends.len -= 1;
+    }
+}
+
+impl<T> Chunk<T> {
+    fn empty() -> Chunk<T> {
+        Chunk {
+            slots: Vec::new(),
+            first_free: NONE,
+            held: 0,
+        }
+    }
+
+    fn put(&mut self, slot: Slot<T>) -> usize {
+        self.held += 1;
+        if let Some(free) = self.slots.get_mut(self.first_free as usize) {
+            let at = self.first_free as usize;
+            self.first_free = free.after;
+            *free = slot;
+            return at;
+        }
+        if self.slots.is_empty() {
+            self.slots.reserve_exact(CHUNK);
+        }
+        self.slots.push(slot);
+        self.slots.len() - 1
+    }
+
+    fn take(&mut self, at: usize) -> Option<T> {
+        let slot = &mut self.slots[at];
+        let node = slot.node.take();
+        slot.after = self.first_free;
+        // There are fewer places in a chunk than u32 counts.
+        self.first_free = u32::try_from(at).unwrap_or(NONE);
+        self.held -= 1;
+        if self.held == 0 {
+            *self = Chunk::empty();
+        }
+        node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a queue holds, the oldest first.
+    fn listed(queues: &Queues<u16, 2>, queue: usize) -> Vec<u16> {
+        let (mut at, mut listed) = (queues.ends[queue].first, Vec::new());
+        while let Some(slot) =
+            (at != NONE).then(|| &queues.chunks[at as usize / CHUNK].slots[at as usize % CHUNK])
+        {
+            listed.extend(slot.node);
+            at = slot.after;
+        }
+        listed
+    }
+
+    proptest! {
+        #[test]
+        fn nodes_stand_in_line_as_they_came(
+            steps in proptest::collection::vec((0..3_u8, 0..2_usize, any::<usize>()), 1..3000)
+        ) {
+            let mut queues = Queues::<u16, 2>::new();
+            let mut held: Vec<(NodeId, u16, usize)> = Vec::new();
+            let mut gone = Vec::new();
+            for (number, (step, queue, which)) in (0..).zip(steps) {
+                match step {
+                    0 => held.push((queues.push(queue, 1, number), number, queue)),
+                    1 if !held.is_empty() => {
+                        let (id, node, _) = held.remove(which % held.len());
+                        queues.shift(id, queue);
+                        held.push((id, node, queue));
+                    }
+                    _ if !held.is_empty() => {
+                        let (id, node, _) = held.remove(which % held.len());
+                        prop_assert_eq!(queues.remove(id), Some(node));
+                        gone.push(id);
+                    }
+                    _ => {}
+                }
+            }
+            for queue in 0..2 {
+                let of = held.iter().filter(|(.., of)| *of == queue);
+                let expected: Vec<u16> = of.map(|(_, node, _)| *node).collect();
+                prop_assert_eq!(listed(&queues, queue), expected);
+            }
+            prop_assert!(gone.iter().all(|id| queues.get(*id).is_none()));
+            prop_assert_eq!(queues.all_len(), held.len() as u64);
+        }
+    }
+
+    #[test]
+    fn gives_back_the_memory_of_chunks_that_hold_nothing() {
+        let mut queues = Queues::<u64, 1>::new();
+        let chunks = |queues: &Queues<u64, 1>| {
+            let chunks = queues.chunks.iter();
+            chunks.filter(|chunk| chunk.slots.capacity() > 0).count()
+        };
+        let ids: Vec<NodeId> = (0..10 * CHUNK as u64)
+            .map(|number| queues.push(0, 1, number))
+            .collect();
+        assert_eq!(chunks(&queues), 10);
+        for id in &ids[..9 * CHUNK] {
+            queues.remove(*id);
+        }
+        assert_eq!(chunks(&queues), 1);
+        // What comes then fills the first ones.
+        queues.push(0, 1, 7);
+        assert_eq!(chunks(&queues), 2);
+        assert!(ids[..9 * CHUNK].iter().all(|id| queues.get(*id).is_none()));
+        assert!(ids[9 * CHUNK..].iter().all(|id| queues.get(*id).is_some()));
     }
 }

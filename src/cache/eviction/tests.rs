@@ -35,6 +35,17 @@ impl Shelf {
         bytes: u64,
         marker: Option<u64>,
     ) -> bool {
+        self.store_for(key, class, bytes, marker, u64::from(u32::MAX))
+    }
+
+    fn store_for(
+        &mut self,
+        key: u64,
+        class: ObjectClass,
+        bytes: u64,
+        marker: Option<u64>,
+        kept_for_ms: u64,
+    ) -> bool {
         self.now_ms += 10;
         let hits = Arc::new(HitCounter::default());
         let candidate = Candidate {
@@ -45,6 +56,7 @@ impl Shelf {
             hits: (class != ObjectClass::Marker).then(|| Arc::clone(&hits)),
             requests: 1,
             marker: marker.and_then(|marker| Some(self.held.get(&marker)?.0)),
+            kept_until_ms: self.now_ms + kept_for_ms,
         };
         let replaces = self.held.remove(&key).map(|(id, _)| id);
         let mut evicted = Vec::new();
@@ -227,6 +239,35 @@ fn a_marker_stays_as_long_as_its_variants() {
 }
 
 #[test]
+fn what_is_over_goes_before_what_is_not() {
+    let mut shelf = Shelf::of(64 * KIB);
+    shelf.store(1, ObjectClass::Marker);
+    shelf.store_large(2, live(1), KIB, Some(1));
+    assert!(shelf.store_for(3, live(1), KIB, None, 5000));
+    (100..150).for_each(|key| assert!(shelf.store_for(key, live(1), KIB, None, 5000)));
+    (200..205).for_each(|key| assert!(shelf.store(key, live(1))));
+    shelf.now_ms += 6000;
+    (300..340).for_each(|key| assert!(shelf.store(key, live(1))));
+    assert!([1, 2].iter().all(|key| shelf.holds(*key)));
+    assert!((200..205).all(|key| shelf.holds(key)));
+    assert!(!shelf.holds(3) && !(100..150).any(|key| shelf.holds(key)));
+    assert_eq!(shelf.evictions(EvictionReason::Live), 0);
+}
+
+#[test]
+fn a_second_version_is_kept_for_its_own_time() {
+    let mut shelf = Shelf::of(64 * KIB);
+    shelf.store_for(1, ObjectClass::Manifest, KIB, None, 5000);
+    shelf.store_for(1, ObjectClass::Manifest, KIB, None, 50_000);
+    shelf.now_ms += 6000;
+    shelf.store(2, ObjectClass::Manifest);
+    assert!(shelf.holds(1));
+    shelf.now_ms += 50_000;
+    shelf.store(3, ObjectClass::Manifest);
+    assert!(!shelf.holds(1));
+}
+
+#[test]
 fn variants_depart_with_the_name_that_is_listed() {
     let mut shelf = Shelf::of(64 * KIB);
     shelf.store(1, ObjectClass::Marker);
@@ -243,7 +284,7 @@ fn variants_depart_with_the_name_that_is_listed() {
 /// Something that may happen to a key.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Store(ObjectClass, u64),
+    Store(ObjectClass, u64, u64),
     Variant(u64),
     Ask,
     Depart,
@@ -262,7 +303,8 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
         position.prop_map(ObjectClass::Live),
     ];
     let step = prop_oneof![
-        4 => (class, 1..20 * KIB).prop_map(|(class, bytes)| Step::Store(class, bytes)),
+        4 => (class, 1..20 * KIB, 0..10_000_u64)
+            .prop_map(|(class, bytes, kept_for_ms)| Step::Store(class, bytes, kept_for_ms)),
         1 => (1..5 * KIB).prop_map(Step::Variant),
         3 => Just(Step::Ask),
         1 => Just(Step::Depart),
@@ -283,8 +325,8 @@ proptest! {
         let mut shelf = Shelf::of(MAX);
         for (key, step) in steps {
             match step {
-                Step::Store(class, bytes) => {
-                    let stored = shelf.store_large(key, class, bytes, None);
+                Step::Store(class, bytes, kept_for_ms) => {
+                    let stored = shelf.store_for(key, class, bytes, None, kept_for_ms);
                     let fits = bytes <= MAX / 2;
                     prop_assert!(stored || !fits || class == ObjectClass::Error);
                 }
@@ -309,7 +351,10 @@ proptest! {
             let live = shelf.policy.live.len();
             prop_assert_eq!(live, shelf.policy.queues.len(Queue::Live as usize));
         }
-        for (id, _) in shelf.held.values() {
+        let (mut expired, held) = (Vec::new(), std::mem::take(&mut shelf.held));
+        shelf.policy.expire(shelf.now_ms + 11_000, &mut expired);
+        for (key, (id, _)) in &held {
+            prop_assert!(!expired.contains(key) || !shelf.policy.has_departed(*id));
             shelf.policy.remove(*id);
         }
         prop_assert_eq!((shelf.policy.bytes(), shelf.policy.len()), (0, 0));

@@ -57,7 +57,8 @@ impl Job {
     pub(super) fn newest(&self) -> Option<Arc<Object>> {
         let (key, kind) = (self.entry.identity(), self.entry.kind);
         let upstream = || self.fill.upstream().clone();
-        let newest = self.shield.cache.lookup(key, kind, upstream).object;
+        let cache = &self.shield.cache;
+        let newest = cache.lookup(key, kind, Instant::now(), upstream).object;
         newest.filter(|newest| newest.head.status == StatusCode::OK)
     }
 

@@ -2,7 +2,7 @@
 //! low-latency playlist, as the newest version of it too, whoever asked.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
@@ -72,7 +72,7 @@ impl Job {
     fn before(&self) -> Option<Arc<Object>> {
         if self.entry.is_directed() {
             let upstream = || self.fill.upstream().clone();
-            return self.shield.newest(&self.entry, upstream);
+            return self.shield.newest(&self.entry, Instant::now(), upstream);
         }
         self.fill.found().object.clone()
     }

@@ -124,7 +124,7 @@ impl Shield {
     fn unasked_for(&self, entry: &Entry, with: &HeaderMap, now: Instant) -> Option<Duration> {
         let with = as_players(with, entry);
         let upstream = || self.sent(&with, entry);
-        let found = self.cache.lookup(&entry.key, entry.kind, upstream);
+        let found = self.cache.lookup(&entry.key, entry.kind, now, upstream);
         let held = found
             .object
             .filter(|held| held.head.status == StatusCode::OK);
@@ -180,7 +180,8 @@ impl Shield {
         let ahead = &self.streams.ahead;
         let with = as_players(with, entry);
         let upstream = || self.sent(&with, entry);
-        let mut found = self.cache.lookup(&entry.key, entry.kind, upstream);
+        let now = Instant::now();
+        let mut found = self.cache.lookup(&entry.key, entry.kind, now, upstream);
         let status = found.object.as_ref().map(|object| object.head.status);
         // Players may say anything; what a manifest lists was asked for too early, and is there now.
         if source != Source::Nor && status.is_some_and(|status| status.is_client_error()) {
@@ -188,7 +189,7 @@ impl Shield {
             found.object = None;
         }
         let known = found.object.is_some() || found.has_variants();
-        let failed = || self.failed_lately(&found, &with, entry, Instant::now());
+        let failed = || self.failed_lately(&found, &with, entry, now);
         if !entry.route.live.prefetch || known || failed() {
             return None;
         }

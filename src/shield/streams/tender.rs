@@ -77,8 +77,9 @@ impl Tending {
         let entry = &watch.entry;
         let asking_with = watch.asking_with().unwrap_or_default();
         let upstream = || shield.sent(&asking_with, entry);
-        let found = shield.cache.lookup(&entry.key, entry.kind, upstream);
-        if shield.failed_lately(&found, &asking_with, entry, Instant::now()) {
+        let now = Instant::now();
+        let found = shield.cache.lookup(&entry.key, entry.kind, now, upstream);
+        if shield.failed_lately(&found, &asking_with, entry, now) {
             return;
         }
         match shield.cache.lead(&found, upstream) {
@@ -103,8 +104,8 @@ impl Tending {
         };
         let upstream = shield.sent(&watch.asking_with().unwrap_or_default(), &entry);
         let cache = &shield.cache;
-        let found = cache.lookup(&entry.key, entry.kind, || upstream.clone());
         let now = Instant::now();
+        let found = cache.lookup(&entry.key, entry.kind, now, || upstream.clone());
         let held = found.object.clone();
         let held = held.filter(|held| freshness(&held.head.lifetime, now) == Freshness::Fresh);
         let joined = match held {

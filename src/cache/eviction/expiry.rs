@@ -1,0 +1,42 @@
+//! Whose time is over? In steps of a second, the earliest first.
+
+use std::collections::BTreeSet;
+
+use super::queues::NodeId;
+
+/// A second, counted from the time's beginning. Eight bytes less than an exact time, for every object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tick(u32);
+
+impl Tick {
+    /// The first one that is not before a time.
+    pub(super) fn after(ms: u64) -> Tick {
+        Tick(u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+
+    fn has_come(self, now_ms: u64) -> bool {
+        u64::from(self.0) * 1000 <= now_ms
+    }
+}
+
+/// When the nodes' times are over.
+#[derive(Debug, Default)]
+pub(super) struct Expiry {
+    ticks: BTreeSet<(Tick, NodeId)>,
+}
+
+impl Expiry {
+    pub(super) fn enter(&mut self, tick: Tick, id: NodeId) {
+        self.ticks.insert((tick, id));
+    }
+
+    pub(super) fn leave(&mut self, tick: Tick, id: NodeId) {
+        self.ticks.remove(&(tick, id));
+    }
+
+    /// One whose time is over.
+    pub(super) fn first(&self, now_ms: u64) -> Option<NodeId> {
+        let (tick, id) = *self.ticks.first()?;
+        tick.has_come(now_ms).then_some(id)
+    }
+}

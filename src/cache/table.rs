@@ -1,0 +1,122 @@
+//! What lies under which key? A hash table in shards, each behind a lock that readers share and hold for as
+//! long as it takes to copy a pointer. Knows neither bounds nor times: the policy of eviction does.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use parking_lot::RwLock;
+
+use crate::policy::Key;
+
+/// A shard that grows moves its entries while its readers wait: many shards have few each.
+const SHARDS: usize = 64;
+/// A shard is made smaller when less than this part of its places is taken.
+const TAKEN_PART_MIN: usize = 4;
+
+/// On a cache line of its own: who reads one shard writes to its lock.
+#[repr(align(64))]
+struct Shard<V>(RwLock<HashTable<(Key, V)>>);
+
+pub(super) struct Table<V> {
+    shards: Box<[Shard<V>]>,
+    hasher: ahash::RandomState,
+}
+
+impl<V> Table<V> {
+    pub(super) fn new() -> Table<V> {
+        let shards = (0..SHARDS).map(|_| Shard(RwLock::new(HashTable::new())));
+        Table {
+            shards: shards.collect(),
+            hasher: ahash::RandomState::new(),
+        }
+    }
+
+    /// What `read` makes of what lies under a key. Others wait for it.
+    pub(super) fn read<R>(&self, key: &Key, read: impl FnOnce(&V) -> R) -> Option<R> {
+        let (hash, shard) = self.shard(key);
+        let shard = shard.read();
+        let (_, value) = shard.find(hash, |(other, _)| other == key)?;
+        Some(read(value))
+    }
+
+    /// Puts something under a key. Gives what lay there, for the caller to drop when it holds no lock.
+    pub(super) fn insert(&self, key: Key, value: V) -> Option<V> {
+        let (hash, shard) = self.shard(&key);
+        let mut shard = shard.write();
+        let rehash = |(key, _): &(Key, V)| self.hasher.hash_one(key);
+        match shard.entry(hash, |(other, _)| *other == key, rehash) {
+            Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
+            Entry::Vacant(entry) => {
+                entry.insert((key, value));
+                None
+            }
+        }
+    }
+
+    pub(super) fn remove(&self, key: &Key) -> Option<V> {
+        let (hash, shard) = self.shard(key);
+        let mut shard = shard.write();
+        let entry = shard.find_entry(hash, |(other, _)| other == key).ok()?;
+        let ((_, value), _) = entry.remove();
+        let len = shard.len();
+        if len < shard.capacity() / TAKEN_PART_MIN {
+            shard.shrink_to(2 * len, |(key, _)| self.hasher.hash_one(key));
+        }
+        Some(value)
+    }
+
+    fn shard(&self, key: &Key) -> (u64, &RwLock<HashTable<(Key, V)>>) {
+        let hash = self.hasher.hash_one(key);
+        // The table inside goes by the lowest and the highest bits.
+        let [.., one, _] = hash.to_le_bytes();
+        (hash, &self.shards[usize::from(one) % SHARDS].0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(number: u16) -> Key {
+        Key::of(&[&number.to_be_bytes()])
+    }
+
+    proptest! {
+        #[test]
+        fn holds_what_a_map_would_hold(
+            steps in proptest::collection::vec((0..500_u16, any::<bool>()), 1..2000)
+        ) {
+            let (table, mut map) = (Table::new(), HashMap::new());
+            for (at, (number, is_kept)) in steps.into_iter().enumerate() {
+                let key = key(number);
+                let (before, now) = if is_kept {
+                    (map.insert(number, at), table.insert(key, at))
+                } else {
+                    (map.remove(&number), table.remove(&key))
+                };
+                prop_assert_eq!(before, now);
+            }
+            for number in 0..500 {
+                let held = table.read(&key(number), |at| *at);
+                prop_assert_eq!(held.as_ref(), map.get(&number));
+            }
+        }
+    }
+
+    #[test]
+    fn gives_room_back_that_it_needs_no_more() {
+        let table = Table::new();
+        let capacity = |table: &Table<u16>| {
+            let shards = table.shards.iter();
+            shards.map(|shard| shard.0.read().capacity()).sum::<usize>()
+        };
+        (0..50_000).for_each(|number| assert_eq!(table.insert(key(number), number), None));
+        assert!(capacity(&table) >= 50_000);
+        (100..50_000).for_each(|number| assert_eq!(table.remove(&key(number)), Some(number)));
+        assert!(capacity(&table) <= 100 * TAKEN_PART_MIN + 8 * SHARDS);
+        assert!((0..100).all(|number| table.read(&key(number), |held| *held) == Some(number)));
+    }
+}

@@ -130,6 +130,8 @@ pub(super) struct FrameParser {
     payload_kind: FrameKind,
     /// A field block (HEADERS and its CONTINUATIONs) has begun and not ended.
     in_block: bool,
+    /// How many frames have begun; a field block counts as one.
+    begun: u32,
 }
 
 impl FrameParser {
@@ -142,7 +144,17 @@ impl FrameParser {
             payload_left: 0,
             payload_kind: FrameKind::Unknown,
             in_block: false,
+            begun: 0,
         }
+    }
+
+    /// The number of the frame of which a part has come: the preface, a control frame, or a field
+    /// block, whose end is the end of its last frame. A body may come as slowly as bodies may.
+    pub(super) fn unfinished(&self) -> Option<u32> {
+        let in_preface = (1..PREFACE_BYTES).contains(&self.preface_left);
+        let in_payload = self.payload_left > 0 && self.payload_kind != FrameKind::Data;
+        let unfinished = in_preface || self.head_read > 0 || in_payload || self.in_block;
+        unfinished.then_some(self.begun)
     }
 
     /// Takes the next bytes, and calls `each` with every frame header that they complete, until it
@@ -161,6 +173,9 @@ impl FrameParser {
                 self.payload_left -= payload;
                 bytes = &bytes[payload as usize..];
                 continue;
+            }
+            if self.head_read == 0 && !self.in_block {
+                self.begun = self.begun.wrapping_add(1);
             }
             let read = bytes.len().min(HEAD_BYTES - self.head_read);
             self.head[self.head_read..self.head_read + read].copy_from_slice(&bytes[..read]);
@@ -242,6 +257,30 @@ mod tests {
         let words = FrameKind::ALL.map(FrameKind::as_str);
         let distinct: std::collections::HashSet<_> = words.iter().collect();
         assert_eq!(distinct.len(), words.len());
+    }
+
+    #[test]
+    fn a_frame_is_unfinished_until_its_last_byte_and_a_head_until_its_last_frame() {
+        let mut parser = FrameParser::new();
+        let mut feed = |bytes: &[u8]| {
+            parser.feed(bytes, |_| true);
+            parser.unfinished()
+        };
+        assert_eq!(feed(b"PRI"), Some(0));
+        assert_eq!(feed(&[b'x'; PREFACE_BYTES as usize - 3]), None);
+        let ping = frame(6, 0, 0, 8);
+        assert_eq!(feed(&ping[..1]), Some(1));
+        assert_eq!(feed(&[&ping[1..], &ping[..9]].concat()), Some(2));
+        assert_eq!(feed(&ping[9..]), None);
+        let (head, more, last) = (frame(1, 0, 1, 3), frame(9, 0, 1, 3), frame(9, 4, 1, 3));
+        assert_eq!(feed(&head), Some(3));
+        assert_eq!(feed(&more), Some(3));
+        assert_eq!(feed(&last[..10]), Some(3));
+        assert_eq!(feed(&last[10..]), None);
+        let data = frame(0, 0, 1, 9);
+        assert_eq!(feed(&data[..5]), Some(4));
+        assert_eq!(feed(&data[5..10]), None);
+        assert_eq!(feed(&data[10..]), None);
     }
 
     proptest! {

@@ -47,6 +47,8 @@ pub(super) struct Gauge {
     early: AtomicBool,
     /// HTTP/2: requests being answered. Stays 0 for HTTP/1.
     streams: AtomicU32,
+    /// HTTP/2: when a head or a control frame began that has not ended; 0: there is none.
+    unfinished_ns: AtomicU64,
     written: AtomicU64,
     /// HTTP/2: what useful work is worth besides the bytes written, in bytes.
     worth: AtomicU64,
@@ -77,6 +79,7 @@ impl Gauge {
             since_ns: AtomicU64::new(0),
             early: AtomicBool::new(false),
             streams: AtomicU32::new(0),
+            unfinished_ns: AtomicU64::new(0),
             written: AtomicU64::new(0),
             worth: AtomicU64::new(0),
             body: AtomicU64::new(0),
@@ -103,10 +106,25 @@ impl Gauge {
         self.born + Duration::from_nanos(self.since_ns.load(Ordering::Relaxed))
     }
 
-    fn turn(&self, phase: Phase, now: Instant) {
+    fn nanos(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.born).as_nanos();
         // Five hundred years of nanoseconds.
-        #[expect(clippy::cast_possible_truncation)]
-        let since_ns = now.saturating_duration_since(self.born).as_nanos() as u64;
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    /// When a head or a control frame began of which the rest has not come (HTTP/2).
+    pub(super) fn set_unfinished(&self, since: Option<Instant>) {
+        let since = since.map_or(0, |since| self.nanos(since).max(1));
+        self.unfinished_ns.store(since, Ordering::Relaxed);
+    }
+
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        let since = self.unfinished_ns.load(Ordering::Relaxed);
+        (since > 0).then(|| self.born + Duration::from_nanos(since))
+    }
+
+    fn turn(&self, phase: Phase, now: Instant) {
+        let since_ns = self.nanos(now);
         self.since_ns.store(since_ns, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
     }

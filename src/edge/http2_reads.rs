@@ -19,6 +19,8 @@ pub(super) struct Http2Reads {
     last: FrameKind,
     /// The type of frame that used up the budget.
     flood: Option<FrameKind>,
+    /// The frame that the connection was told to be waiting for the rest of.
+    unfinished: Option<u32>,
 }
 
 impl Http2Reads {
@@ -31,6 +33,7 @@ impl Http2Reads {
             last_stream: 0,
             last: FrameKind::Unknown,
             flood: None,
+            unfinished: None,
         })
     }
 
@@ -61,7 +64,12 @@ impl Http2Reads {
             *flood = spent.err();
             flood.is_none()
         });
-        flood.is_none()
+        let unfinished = self.parser.unfinished();
+        if unfinished != self.unfinished {
+            self.unfinished = unfinished;
+            gauge.set_unfinished(unfinished.map(|_| Instant::now()));
+        }
+        self.flood.is_none()
     }
 
     /// How the connection came to be a flood, if it did.

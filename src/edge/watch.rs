@@ -161,11 +161,13 @@ impl Watch {
             .stall
             .as_ref()
             .map(|stall| (stall.since + self.limits.send_rate_window, Overdue::Bytes));
+        let unfinished = self.gauge.unfinished();
+        let unfinished = unfinished.map(|since| (since + self.limits.head_timeout, Overdue::Head));
         let sending = self.gauge.phase() == Phase::Sending;
         let call = (self.finishing.is_none() && !sending && self.roll.closing())
             .then(|| self.last_call().map(|moment| (moment, Overdue::LastCall)))
             .flatten();
-        [phase, stall, call]
+        [phase, stall, unfinished, call]
             .into_iter()
             .flatten()
             .min_by_key(|(moment, _)| *moment)
@@ -346,6 +348,17 @@ mod tests {
                 assert_eq!(verdict, (Look::Cut(Event::SlowViewer), 80));
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_among_streams_has_the_same_time() {
+        let mut watch = watch(Protocol::Http2);
+        watch.gauge.stream_opened();
+        watch.gauge.set_unfinished(Some(Instant::now()));
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::HeadTimeout), 10)
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,6 +31,7 @@ mod files_that_grow_are_not_frozen;
 mod floods_are_ended;
 mod heads_and_conditions;
 mod hits_wait_for_no_compression;
+mod http2_viewers_have_deadlines;
 mod large_objects_come_in_slices;
 mod leaving_harms_nobody;
 mod live_streams_are_kept_ahead_of;

@@ -1,11 +1,14 @@
-//! Who answers first? Where somebody waits and the first endpoint takes longer than it mostly does,
-//! the next is asked too, and the first good answer wins. The other request is cancelled, and nobody
-//! is blamed for that once. What an endpoint holds back by intent is late when it should have been there by now: whoever
+//! Who answers first? Where somebody waits and an endpoint takes longer than it mostly does, the next is
+//! asked too, and so on; the first good answer wins. The other requests are cancelled, and nobody is
+//! blamed for that once. What an endpoint holds back by intent is late when it should have been there by now: whoever
 //! asked says when that is, and the next endpoint is asked for it then, leave or no leave.
 //!
-//! Both are asked in the asker's own task: whoever stops waiting stops both.
+//! All are asked in the asker's own task: whoever stops waiting stops them all.
 
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -42,8 +45,18 @@ impl Retry {
     }
 }
 
+/// An endpoint that is being asked.
+struct Racer<'a> {
+    site: Arc<Site>,
+    asked: Instant,
+    /// After this long it is late.
+    patience: Duration,
+    is_hedge: bool,
+    attempt: Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>,
+}
+
 impl Desk {
-    /// Asks an endpoint, and the tour's next one too if the first is late.
+    /// Asks an endpoint; each time that all that were asked are late, the tour's next one too.
     pub(super) async fn race(
         &self,
         entry: Entry,
@@ -51,85 +64,128 @@ impl Desk {
         body: &mut Option<Upload>,
         tour: &mut Tour,
     ) -> Outcome {
-        let slow = Arc::clone(entry.site());
-        let patience = self.patience(&slow, tour);
-        let began = Instant::now();
-        let mut first = Box::pin(self.attempt(entry, request, body, self.limits(tour)));
-        let Some(patience) = patience else {
-            return first.await;
+        let site = Arc::clone(entry.site());
+        let attempt = Box::pin(self.attempt(entry, request, body, self.limits(tour)));
+        let Some(patience) = self.patience(&site, tour) else {
+            return attempt.await;
         };
-        let second = async {
-            if !tour.held_back {
-                tour.until_urgent().await;
-            }
-            sleep_until(began + patience).await;
-            self.second(tour).await
-        };
-        let second = tokio::select! {
-            biased;
-            outcome = &mut first => return outcome,
-            second = second => second,
-        };
-        let Some(entry) = second else {
-            return first.await;
-        };
-        let quick = Arc::clone(entry.site());
-        quick.ledger.hedged();
-        let asked = Instant::now();
-        let mut nothing = None;
-        let mut second = Box::pin(self.attempt(entry, request, &mut nothing, self.limits(tour)));
-        let other = tokio::select! {
-            biased;
-            outcome = &mut first => {
-                if self.is_good(&outcome, tour) {
-                    return outcome;
+        let mut racers = vec![Racer {
+            site,
+            asked: Instant::now(),
+            patience,
+            is_hedge: false,
+            attempt,
+        }];
+        let mut next_at = racers.last().map(Racer::late_at);
+        let mut poor = None;
+        loop {
+            let (racer, outcome) = tokio::select! {
+                biased;
+                came = first_of(&mut racers) => came,
+                entry = self.join(next_at, tour) => {
+                    let hedge = entry.map(|entry| self.hedge_with(entry, request, tour));
+                    next_at = hedge.as_ref().map(Racer::late_at);
+                    racers.extend(hedge);
+                    continue;
                 }
-                let other = second.await;
-                if self.is_good(&other, tour) {
-                    quick.ledger.hedge_won();
-                }
-                return better(other, outcome);
+            };
+            let is_good = self.is_good(&outcome, tour);
+            let outcome = match poor.take() {
+                Some(poor) => better(outcome, poor),
+                None => outcome,
+            };
+            if is_good && racer.is_hedge {
+                return self.hedge_came(racer, outcome, racers, tour).await;
             }
-            outcome = &mut second => outcome,
-        };
-        if !self.is_good(&other, tour) {
-            return better(first.await, other);
+            if is_good || racers.is_empty() {
+                return outcome;
+            }
+            poor = Some(outcome);
         }
-        if !brings(&other) {
-            let outcome = timeout(self.grace(patience), first).await.ok();
-            let outcome = outcome.filter(|outcome| self.is_good(outcome, tour));
-            return match outcome {
-                Some(outcome) => better(outcome, other),
-                // Who may have it is not blamed by one that has not.
-                None => other,
+    }
+
+    /// Opens an entry with one more endpoint when those that are asked are late. Never resolves where
+    /// no more are to be asked.
+    async fn join(&self, next_at: Option<Instant>, tour: &mut Tour) -> Option<Entry> {
+        let Some(next_at) = next_at else {
+            return pending().await;
+        };
+        if !tour.held_back {
+            tour.until_urgent().await;
+        }
+        sleep_until(next_at).await;
+        self.second(tour).await
+    }
+
+    fn hedge_with<'a>(&'a self, entry: Entry, request: &'a Request, tour: &Tour) -> Racer<'a> {
+        let site = Arc::clone(entry.site());
+        site.ledger.hedged();
+        let limits = self.limits(tour);
+        Racer {
+            asked: Instant::now(),
+            patience: self
+                .patience(&site, tour)
+                .unwrap_or(self.retry.hedge_after_max),
+            site,
+            is_hedge: true,
+            attempt: Box::pin(async move {
+                let mut nothing = None;
+                self.attempt(entry, request, &mut nothing, limits).await
+            }),
+        }
+    }
+
+    /// A hedge brought a good answer while others are still asked.
+    async fn hedge_came(
+        &self,
+        quick: Racer<'_>,
+        outcome: Outcome,
+        mut slow: Vec<Racer<'_>>,
+        tour: &mut Tour,
+    ) -> Outcome {
+        if !brings(&outcome) {
+            // Who may have it is not blamed by one that has not.
+            let patience = slow.first().map_or(Duration::ZERO, |slow| slow.patience);
+            let another = timeout(self.grace(patience), self.another(&mut slow, tour));
+            return match another.await.ok().flatten() {
+                Some(another) => better(another, outcome),
+                None => outcome,
             };
         }
-        quick.ledger.hedge_won();
-        let overtaken = self.overtaken(&slow, tour, (began, asked), patience);
-        other.map(|answer| Answer {
-            outdone: overtaken.then_some(slow.place),
-            ..answer
-        })
+        quick.site.ledger.hedge_won();
+        let mut outdone = None;
+        for slow in slow.iter().filter(|slow| slow.asked < quick.asked) {
+            if self.overtaken(slow, &quick, tour) {
+                outdone = outdone.or(Some(slow.site.place));
+            }
+        }
+        outcome.map(|answer| Answer { outdone, ..answer })
+    }
+
+    /// The first good answer of those that are still asked.
+    async fn another(&self, racers: &mut Vec<Racer<'_>>, tour: &mut Tour) -> Option<Outcome> {
+        while !racers.is_empty() {
+            let (_, outcome) = first_of(racers).await;
+            if self.is_good(&outcome, tour) {
+                return Some(outcome);
+            }
+        }
+        None
     }
 
     /// What is held against an endpoint that another one was quicker than; true if it is to be remembered.
-    fn overtaken(
-        &self,
-        slow: &Site,
-        tour: &Tour,
-        (began, asked): (Instant, Instant),
-        patience: Duration,
-    ) -> bool {
-        let had = !tour.held_back || asked.elapsed() < patience / HAD_SHARE;
+    fn overtaken(&self, slow: &Racer<'_>, quick: &Racer<'_>, tour: &Tour) -> bool {
+        let (site, waited) = (&slow.site, slow.asked.elapsed());
+        let had = !tour.held_back || quick.asked.elapsed() < slow.patience / HAD_SHARE;
         if had {
-            slow.beaten(began.into_std(), tour.subject);
+            site.beaten(slow.asked.into_std(), tour.subject);
         }
         if !tour.held_back {
             // Its answer would have taken longer still.
-            slow.outlasted(now(), began.elapsed());
+            site.outlasted(now(), waited);
         }
         // To be late by a little is nothing to remember.
-        let late = tour.held_back || began.elapsed() >= self.retry.hedge_after_max;
+        let late = tour.held_back || waited >= self.retry.hedge_after_max;
         had && late
     }
 
@@ -230,6 +286,25 @@ fn patience(
         }
     });
     usual.map_or(longest, |usual| usual.min(longest))
+}
+
+impl Racer<'_> {
+    fn late_at(&self) -> Instant {
+        self.asked + self.patience
+    }
+}
+
+/// Waits for the first attempt to end, and takes it out. There must be one.
+async fn first_of<'a>(racers: &mut Vec<Racer<'a>>) -> (Racer<'a>, Outcome) {
+    poll_fn(|context| {
+        for index in 0..racers.len() {
+            if let Poll::Ready(outcome) = racers[index].attempt.as_mut().poll(context) {
+                return Poll::Ready((racers.remove(index), outcome));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// It is what was asked for, and not one endpoint's word that it has nothing.

@@ -70,6 +70,29 @@ async fn when_the_first_hangs() {
     }
 }
 
+/// Two of three hang, or hang and fail: the third is asked as soon as the second is late too.
+#[tokio::test]
+async fn when_the_first_two_of_three_hang() {
+    for (path, content_type, body) in everything() {
+        let never = Gate::new();
+        let whole = answer(content_type, &body);
+        let first = Origin::start()
+            .await
+            .on(path, whole.clone().hold_head(&never));
+        let second = Origin::start()
+            .await
+            .on(path, whole.clone().hold_head(&never));
+        let third = Origin::start().await.on(path, whole);
+        let shield = in_front_of(&first, &second)
+            .origin(|group| group.endpoints.push(endpoint(&third)))
+            .start()
+            .await;
+        shield.get(path).await.is_whole(&body);
+        let asked = [&first, &second, &third].map(|origin| origin.hits(path));
+        assert_eq!(asked, [1, 1, 1], "{path}");
+    }
+}
+
 /// It is silent to everybody: it is not asked a third time in vain.
 #[tokio::test]
 async fn who_is_silent_is_left_at_once() {

@@ -16,6 +16,7 @@ mod follower;
 mod notes;
 mod object;
 mod partition;
+mod pinned;
 mod registry;
 mod store;
 mod table;
@@ -36,6 +37,7 @@ pub use flight::Verdict;
 pub use follower::{Cut, Follower, Landing, Reach};
 pub use notes::{Known, Note, Series};
 pub use object::{Head, Object};
+pub use pinned::{BodyConsumer, SharedBody, SlowReader};
 pub use registry::Joined;
 pub use store::{Found, SHARED_PART_MIN, Stored};
 
@@ -50,7 +52,8 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// The largest object that is stored; larger ones stream through.
     pub object_bytes_max: u64,
-    /// Bytes held by fills still under way, apart from `memory_bytes`.
+    /// Bytes held by fills still under way, and by bodies that slow viewers read after the store has let
+    /// them go; apart from `memory_bytes`.
     pub fill_bytes_max: u64,
     /// Viewers waiting on one key at most.
     pub waiters_max: usize,
@@ -85,6 +88,7 @@ pub(crate) struct Inner {
     registry: registry::Registry,
     notes: notes::Notes,
     budget: Arc<budget::Budget>,
+    pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
 }
 
@@ -111,6 +115,10 @@ pub struct Stats {
     pub fill_bytes: u64,
     /// The bound of `fill_bytes`.
     pub fill_bytes_max: u64,
+    /// Bytes of bodies that the store has let go and that slow viewers still read.
+    pub pinned_bytes: u64,
+    /// The bound of `pinned_bytes`; a part of `fill_bytes_max`.
+    pub pinned_bytes_max: u64,
     /// Viewers turned away because a key had too many waiting, since start.
     pub crowded: u64,
     /// Fills that streamed through a window because they were too large to hold, since start.
@@ -120,9 +128,10 @@ pub struct Stats {
 impl Cache {
     /// An empty memory.
     pub fn new(settings: Settings) -> Cache {
-        let store = store::Store::new(&settings);
         let notes = notes::Notes::new(settings.memory_bytes);
         let budget = Arc::new(budget::Budget::new(settings.fill_bytes_max));
+        let pinned = Arc::new(pinned::PinnedBodies::new(Arc::clone(&budget)));
+        let store = store::Store::new(&settings, &pinned);
         Cache {
             inner: Arc::new(Inner {
                 settings,
@@ -130,6 +139,7 @@ impl Cache {
                 registry: registry::Registry::default(),
                 notes,
                 budget,
+                pinned,
                 epochs: epoch::Epochs::default(),
             }),
         }
@@ -226,8 +236,10 @@ impl Cache {
             too_varied: inner.store.too_varied(),
             fills: counts.fills.load(Ordering::Relaxed),
             followers: counts.followers.load(Ordering::Relaxed),
-            fill_bytes: inner.budget.used(),
+            fill_bytes: inner.budget.used().saturating_sub(inner.pinned.bytes()),
             fill_bytes_max: inner.settings.fill_bytes_max,
+            pinned_bytes: inner.pinned.bytes(),
+            pinned_bytes_max: inner.pinned.bytes_max(),
             crowded: counts.crowded.load(Ordering::Relaxed),
             windowed: counts.windowed.load(Ordering::Relaxed),
         }

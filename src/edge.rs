@@ -30,6 +30,7 @@ mod hold;
 mod http2_reads;
 mod line;
 mod listen;
+mod reading;
 mod refusal;
 mod roll;
 mod slice;

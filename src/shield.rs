@@ -36,8 +36,8 @@ pub use pass::Passing;
 pub use slices::Sliced;
 pub use streams::{Snapshot, Source, StreamStats, Unfit};
 
-pub use crate::cache::Cut;
 use crate::cache::{self, Cache};
+pub use crate::cache::{BodyConsumer, Cut, SharedBody, SlowReader};
 use crate::origin::Origin;
 use crate::policy::Rules;
 use crate::telemetry::Telemetry;

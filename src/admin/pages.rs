@@ -79,7 +79,7 @@ pub fn codings(stats: &CodingStats) -> String {
     page.to_string()
 }
 
-fn levels(stats: &cache::Stats) -> [Line; 7] {
+fn levels(stats: &cache::Stats) -> [Line; 9] {
     [
         ("seawall_store_objects", "Objects stored.", stats.objects),
         (
@@ -105,8 +105,20 @@ fn levels(stats: &cache::Stats) -> [Line; 7] {
         ),
         (
             "seawall_fill_bytes_max",
-            "The bound of bytes held by fills.",
+            "The bound of bytes held by fills and of pinned bytes, together.",
             stats.fill_bytes_max,
+        ),
+        (
+            "seawall_pinned_bytes",
+            "Bytes of bodies that have left memory (evicted, replaced, purged, expired) while slow \
+             viewers read them. They come out of fill.memory.",
+            stats.pinned_bytes,
+        ),
+        (
+            "seawall_pinned_bytes_max",
+            "The bound of pinned bytes; lower while fills need the room. Past it the slowest viewers \
+             are cut: seawall_edge_events_total{event=\"memory_short\"} counts them.",
+            stats.pinned_bytes_max,
         ),
     ]
 }

@@ -21,6 +21,13 @@ pub fn metrics(snapshot: &Snapshot) -> String {
         &[],
         snapshot.stalled,
     );
+    page.gauge(
+        "seawall_manifests_watched_bytes",
+        "Memory, about, that is taken by what is known of manifests, beside the cache's. It grows with \
+         the manifests that viewers ask for and with what these list.",
+        &[],
+        snapshot.bytes,
+    );
     for (why, count) in snapshot.unfit {
         page.counter(
             "seawall_manifests_unfit_total",

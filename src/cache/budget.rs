@@ -13,7 +13,8 @@ const SMALL_SHARE: u64 = 16;
 /// This share of the whole is for small ones alone, as soon as there is more than one fill.
 const KEPT_SHARE: u64 = 4;
 
-/// Bytes of fills under way.
+/// Bytes of fills under way, and of pinned bodies.
+#[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicU64,
     max: u64,
@@ -36,13 +37,12 @@ impl Budget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 let small = held.saturating_add(bytes) <= self.max / SMALL_SHARE;
                 let alone = used <= held;
-                let kept = if small || alone {
-                    0
+                let max = if small || alone {
+                    self.max
                 } else {
-                    self.max / KEPT_SHARE
+                    self.max_for_large()
                 };
-                used.checked_add(bytes)
-                    .filter(|sum| *sum <= self.max - kept)
+                used.checked_add(bytes).filter(|sum| *sum <= max)
             });
         taken.is_ok()
     }
@@ -62,6 +62,15 @@ impl Budget {
     /// Resolves when bytes were given back since it was made.
     pub(crate) fn freed(&self) -> Notified<'_> {
         self.freed.notified()
+    }
+
+    pub(crate) fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// What all may use together besides the part that is kept for small fills.
+    pub(crate) fn max_for_large(&self) -> u64 {
+        self.max - self.max / KEPT_SHARE
     }
 
     pub(crate) fn used(&self) -> u64 {

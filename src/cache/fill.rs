@@ -170,7 +170,12 @@ impl Fill {
             let mut freed = pin!(self.inner.budget.freed());
             // From here on no bytes are given back unnoticed.
             freed.as_mut().enable();
-            if self.make_room(bytes) || timeout_at(until, freed).await.is_err() {
+            if self.make_room(bytes) {
+                return;
+            }
+            let now = Instant::now().into_std();
+            self.inner.pinned.give_way(bytes, now);
+            if timeout_at(until, freed).await.is_err() {
                 return;
             }
         }
@@ -292,7 +297,8 @@ impl Fill {
         if let Some((head, pieces)) = self.pieces() {
             // Copied outside the lock: followers go on reading the pieces meanwhile.
             let body = compact(&pieces).await;
-            let object = Arc::new(Object::new(Head::clone(&head), body));
+            let object = Object::of_fill(Head::clone(&head), body, &self.flight.body);
+            let object = Arc::new(object);
             self.store(&object);
             self.publish(Stage::Settled(Verdict::Object(object)));
         }
@@ -307,7 +313,12 @@ impl Fill {
         };
         if growing.windowed {
             growing.complete = true;
+            let held = usize::try_from(growing.held()).unwrap_or(usize::MAX);
             Flight::wake(state);
+            // No fill is charged any more for what slow followers still keep of it.
+            if let Some(body) = Arc::clone(&self.flight.body).sized(held) {
+                body.pass_by(&self.inner.pinned, Instant::now().into_std());
+            }
             return None;
         }
         Some((Arc::clone(&growing.head), growing.pieces()))
@@ -323,6 +334,9 @@ impl Fill {
 
     /// Ends the fill without storing anything.
     pub fn settle(mut self, verdict: Verdict) {
+        if let Some(object) = verdict.object() {
+            self.pass_store_by(object);
+        }
         self.publish(Stage::Settled(verdict));
         self.end();
     }
@@ -330,6 +344,7 @@ impl Fill {
     /// The body broke: followers are cut, nothing is stored. Who has seen nothing of it gets this answer.
     pub fn break_off(mut self, answer: Arc<Object>) {
         registry::detach(&self.inner, &self.flight);
+        self.pass_store_by(&answer);
         self.publish(Stage::Cut(Some(answer)));
         self.end();
     }
@@ -340,7 +355,15 @@ impl Fill {
     }
 
     fn store(&self, object: &Arc<Object>) -> Stored {
-        registry::store(&self.inner, &self.flight, object)
+        let stored = registry::store(&self.inner, &self.flight, object);
+        if stored != Stored::Yes {
+            self.pass_store_by(object);
+        }
+        stored
+    }
+
+    fn pass_store_by(&self, object: &Object) {
+        object.passes_store_by(&self.inner.pinned, Instant::now().into_std());
     }
 
     fn publish(&self, stage: Stage) {

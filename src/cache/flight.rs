@@ -21,6 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::partition::Standing;
+use super::pinned::SharedBody;
 use super::store::Place;
 use super::{Found, Head, Object, Tie};
 use crate::policy::vary::Vary;
@@ -56,6 +57,8 @@ pub(super) struct Flight {
     /// Somebody found it under way, and waits for what it brings.
     joined: AtomicBool,
     joining: Notify,
+    /// The body that followers read, of which the object is made in the end.
+    pub(super) body: Arc<SharedBody>,
 }
 
 pub(super) struct State {
@@ -179,7 +182,7 @@ impl Growing {
         }
         let next = self.chunks.partition_point(|chunk| chunk.start <= at);
         let Some(chunk) = next.checked_sub(1).map(|index| &self.chunks[index]) else {
-            return Err(super::Cut::Origin);
+            return Err(super::Cut::Memory);
         };
         let skip = usize::try_from(at - chunk.start).unwrap_or(usize::MAX);
         if skip >= chunk.bytes.len() {
@@ -228,6 +231,19 @@ impl State {
     }
 }
 
+impl Verdict {
+    pub(super) fn object(&self) -> Option<&Arc<Object>> {
+        match self {
+            Verdict::Object(object)
+            | Verdict::Revalidated(object)
+            | Verdict::Failed(object)
+            | Verdict::Exhausted(object)
+            | Verdict::Refused(object) => Some(object),
+            Verdict::Pass | Verdict::Sliced | Verdict::Lost => None,
+        }
+    }
+}
+
 impl Flight {
     pub(super) fn new(found: Found, upstream: HeaderMap) -> Flight {
         Flight {
@@ -250,6 +266,7 @@ impl Flight {
             producer: Notify::new(),
             joined: AtomicBool::new(false),
             joining: Notify::new(),
+            body: Arc::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::Head;
 use super::flight::{Flight, Stage, Verdict};
+use super::pinned::SharedBody;
 use super::registry::Counts;
 use crate::policy::vary::Vary;
 
@@ -21,6 +22,9 @@ pub enum Cut {
     /// The viewer took too long, and others needed its place at the origin.
     #[error("viewer too slow")]
     Viewer,
+    /// The viewer took too long, and what it had not read yet had to leave memory.
+    #[error("viewer too slow for what memory can hold")]
+    Memory,
 }
 
 /// What a follower finds once there is something to answer with.
@@ -40,6 +44,7 @@ pub struct Follower {
     at: u64,
     end: u64,
     filed: Option<(u64, usize)>,
+    is_body_told: bool,
 }
 
 impl Follower {
@@ -53,6 +58,7 @@ impl Follower {
             at: 0,
             end: u64::MAX,
             filed: None,
+            is_body_told: false,
         }
     }
 
@@ -97,6 +103,12 @@ impl Follower {
     /// Is a request with these upstream headers the very request that was sent?
     pub fn same_request(&self, upstream: &HeaderMap) -> bool {
         self.flight.upstream == *upstream
+    }
+
+    /// The body that is read from here; told once.
+    pub fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        let is_new = !std::mem::replace(&mut self.is_body_told, true);
+        is_new.then(|| Arc::clone(&self.flight.body))
     }
 
     /// How much of the body has come.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::eviction::HitCounter;
+use super::pinned::{PinnedBodies, SharedBody};
 use super::weight::{ARC_BYTES, SHARED_BYTES, STORE_ENTRY_BYTES, allocated};
 use super::{Attention, Codings, FieldLines, Tie};
 use crate::media::{Facts, Kind};
@@ -80,6 +81,8 @@ pub struct Object {
     pub delta: Option<Arc<Object>>,
     /// How often it was served from memory, for eviction.
     pub hits: HitCounter,
+    /// Who holds and who reads the body; nothing where it is small.
+    shared: Option<Arc<SharedBody>>,
 }
 
 impl Object {
@@ -87,12 +90,63 @@ impl Object {
     pub fn new(mut head: Head, body: Bytes) -> Object {
         head.length = Some(body.len() as u64);
         Object {
+            shared: SharedBody::of(body.len()),
             head,
             body,
             coded: None,
             delta: None,
             hits: HitCounter::default(),
         }
+    }
+
+    /// The same body under another head.
+    #[must_use]
+    pub fn under(&self, head: Head) -> Object {
+        Object {
+            shared: self.shared.clone(),
+            ..Object::new(head, self.body.clone())
+        }
+    }
+
+    /// The text of this object in a coding: whoever reads that counts as a reader of this.
+    #[must_use]
+    pub fn coded_as(&self, head: Head, body: Bytes) -> Object {
+        Object {
+            shared: self.shared.clone(),
+            ..Object::new(head, body)
+        }
+    }
+
+    /// Of what a fill brought, whose followers go on reading it.
+    pub(super) fn of_fill(head: Head, body: Bytes, shared: &Arc<SharedBody>) -> Object {
+        Object {
+            shared: Arc::clone(shared).sized(body.len()),
+            ..Object::new(head, body)
+        }
+    }
+
+    /// What slow readers of the body are registered at; nothing where it is too small to count.
+    pub fn shared_body(&self) -> Option<&Arc<SharedBody>> {
+        self.shared.as_ref()
+    }
+
+    fn shared_bodies(&self) -> impl Iterator<Item = &Arc<SharedBody>> {
+        let delta = self.delta.as_ref().and_then(|delta| delta.shared.as_ref());
+        self.shared.iter().chain(delta)
+    }
+
+    pub(super) fn enters_store(&self, pinned: &Arc<PinnedBodies>) {
+        self.shared_bodies().for_each(|body| body.enter(pinned));
+    }
+
+    pub(super) fn leaves_store(&self, now: Instant) {
+        self.shared_bodies().for_each(|body| body.leave(now));
+    }
+
+    /// It is handed to viewers without having been stored.
+    pub(super) fn passes_store_by(&self, pinned: &Arc<PinnedBodies>, now: Instant) {
+        self.shared_bodies()
+            .for_each(|body| body.pass_by(pinned, now));
     }
 
     /// The same answer with another lifetime. Its bytes are shared.
@@ -118,7 +172,11 @@ impl Object {
 
     /// Bytes of memory that it takes by itself, wherever it is.
     pub fn own_bytes(&self) -> usize {
-        let body = allocated(self.body.len()) + SHARED_BYTES;
+        let shared = self
+            .shared
+            .iter()
+            .map(|_| allocated(size_of::<SharedBody>() + ARC_BYTES));
+        let body = allocated(self.body.len()) + SHARED_BYTES + shared.sum::<usize>();
         // Codings are made later: together they are about as large as the text.
         let codings = self.coded.iter().map(|_| body + self.head.own_bytes());
         let delta = self.delta.iter().map(|delta| delta.own_bytes());

@@ -11,6 +11,7 @@ use super::Object;
 use super::eviction::{
     Advance, Candidate, EvictionReason, LivePosition, NodeId, ObjectClass, Policy,
 };
+use super::pinned::PinnedBodies;
 use super::store::Variants;
 use super::table::Table;
 use crate::media::Kind;
@@ -35,23 +36,47 @@ pub(crate) struct Standing {
     pub(crate) requests: u32,
 }
 
+/// An entry of the table, from when it is filed until it is gone, whatever the way.
 struct Held {
     entry: Entry,
     id: NodeId,
 }
 
+impl Held {
+    fn new(entry: Entry, id: NodeId, pinned: &Arc<PinnedBodies>) -> Held {
+        if let Entry::Object(object) = &entry {
+            object.enters_store(pinned);
+        }
+        Held { entry, id }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Entry::Object(object) = &self.entry {
+            object.leaves_store(Instant::now());
+        }
+    }
+}
+
 pub(super) struct Partition {
     table: Table<Held>,
     policy: Mutex<Policy<Key, Arc<Object>>>,
+    pinned: Arc<PinnedBodies>,
     since: Instant,
 }
 
 impl Partition {
     /// For so many bytes; `manifests_only`: no media come here.
-    pub(super) fn new(bytes_max: u64, manifests_only: bool) -> Partition {
+    pub(super) fn new(
+        bytes_max: u64,
+        manifests_only: bool,
+        pinned: &Arc<PinnedBodies>,
+    ) -> Partition {
         Partition {
             table: Table::new(),
             policy: Mutex::new(Policy::new(bytes_max, manifests_only)),
+            pinned: Arc::clone(pinned),
             since: Instant::now(),
         }
     }
@@ -142,7 +167,7 @@ impl Partition {
         let placed = policy.insert(candidate, replaces, self.ms(now), &mut evicted);
         let mut gone = self.take_all(&evicted);
         gone.extend(match placed {
-            Some(id) => self.table.insert(slot, Held { entry, id }),
+            Some(id) => self.table.insert(slot, Held::new(entry, id, &self.pinned)),
             None => self.table.remove(&slot),
         });
         // What is gone is freed when others may go on.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::eviction::{Advance, EvictionReason};
 use super::partition::{Entry, Partition, Standing};
+use super::pinned::PinnedBodies;
 use super::{Object, Settings};
 use crate::media::Kind;
 use crate::policy::Key;
@@ -96,12 +97,12 @@ fn held(object: Arc<Object>) -> Option<Arc<Object>> {
 }
 
 impl Store {
-    pub(crate) fn new(settings: &Settings) -> Store {
+    pub(crate) fn new(settings: &Settings, pinned: &Arc<PinnedBodies>) -> Store {
         let kinds = settings.kind_bytes_max.iter();
         let apart = kinds.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let apart_max = settings.memory_bytes - settings.memory_bytes / SHARED_PART_MIN;
         let shared = settings.memory_bytes - apart.min(apart_max);
-        let mut partitions = vec![Partition::new(shared, false)];
+        let mut partitions = vec![Partition::new(shared, false, pinned)];
         let mut by_kind = [0; Kind::ALL.len()];
         for (kind, bytes) in &settings.kind_bytes_max {
             by_kind[kind.index()] = partitions.len();
@@ -109,6 +110,7 @@ impl Store {
             partitions.push(Partition::new(
                 bytes,
                 kind.is_manifest() || *kind == Kind::Init,
+                pinned,
             ));
         }
         Store {

@@ -1,6 +1,7 @@
 //! What is remembered is true, and what was purged stays away: the promises one by one.
 
 mod fills;
+mod leaving;
 mod orders;
 
 use std::sync::Arc;

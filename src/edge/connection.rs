@@ -37,7 +37,7 @@ const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
 const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
 
 /// Per stream, bytes hyper may queue ahead of the socket: one slice and the next.
-const SEND_QUEUE_BYTES: usize = 64 << 10;
+pub(super) const SEND_QUEUE_BYTES: usize = 64 << 10;
 
 /// Streams reset by the viewer before they were looked at, and by us for its errors, before the
 /// connection is closed as abusive.
@@ -293,7 +293,7 @@ impl<A> House<A> {
 
     fn cut(&self, event: Event, gauge: &Gauge) {
         self.roll.tally.count(event);
-        if event == Event::SlowViewer {
+        if matches!(event, Event::SlowViewer | Event::MemoryShort) {
             // Frees what the kernel still holds for it.
             gauge.sever();
         }

@@ -185,6 +185,7 @@ async fn take_body<A>(
 /// Puts an answer into hyper's form.
 fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Response<Told> {
     let now = Instant::now();
+    let shared = answer.shared_body().cloned();
     let mut headers = answer.take_headers();
     if !headers.contains_key(DATE) {
         headers.insert(DATE, date_field(now.into_std()));
@@ -198,7 +199,11 @@ fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Re
     tale.head_time = now.saturating_duration_since(asked.arrived);
     let bodiless = asked.bodiless || is_bodiless(status);
     let body = if bodiless { Body::Empty } else { body };
-    let mut response = Response::new(Told::new(body, tale, carrier));
+    let told = Told::new(body, tale, carrier);
+    if let Some(shared) = shared.filter(|_| !bodiless) {
+        told.reads(shared);
+    }
+    let mut response = Response::new(told);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     if roll.closing() {
@@ -241,6 +246,7 @@ fn refused(status: StatusCode, arrived: Instant, line: Option<Box<LogLine>>) -> 
         headers: HeaderMap::new(),
         held: None,
         body: Body::Empty,
+        part_of: None,
         tale,
     }
 }

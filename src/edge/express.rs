@@ -31,6 +31,7 @@ use super::exchange::{connection, is_bodiless, over_limit};
 use super::gauge::{Gauge, Phase};
 use super::line::{Line, Wire};
 use super::told::Told;
+use crate::cache::Object;
 use crate::shield::{Answer, Arrival, Body};
 
 /// Whose turn it is to read requests.
@@ -72,6 +73,8 @@ struct Leaving {
     /// What comes next of a larger body.
     piece: Bytes,
     told: Told,
+    /// What the body is of, until the viewer takes no more.
+    part_of: Option<Arc<Object>>,
 }
 
 impl<A: Answers, W: Wire> Express<A, W> {
@@ -169,7 +172,7 @@ impl<A: Answers, W: Wire> Express<A, W> {
         };
         let sent = leaving.poll_send(&mut self.line, cx);
         match sent {
-            Poll::Pending => leaving.told.head_ready(),
+            Poll::Pending => leaving.wait(),
             Poll::Ready(_) => self.leaving = None,
         }
         sent
@@ -183,6 +186,7 @@ impl Leaving {
         let length = answer.body.size_hint().exact()?;
         let head = response::head(&answer, (!bodiless).then_some(length));
         let body = if bodiless { Body::Empty } else { answer.body };
+        let part_of = answer.held.or(answer.part_of).filter(|_| !bodiless);
         let mut told = Told::new(body, answer.tale, connection(gauge));
         gauge.sending();
         // A small answer leaves in one go: one look at the clock, at its end, is enough.
@@ -194,7 +198,18 @@ impl Leaving {
             head_sent: 0,
             piece: Bytes::new(),
             told,
+            part_of,
         }))
+    }
+
+    /// It does not leave in one go.
+    fn wait(&mut self) {
+        self.told.head_ready();
+        if let Some(object) = self.part_of.take()
+            && let Some(shared) = object.shared_body()
+        {
+            self.told.reads(Arc::clone(shared));
+        }
     }
 
     fn poll_send<W: Wire>(
@@ -248,6 +263,7 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         self.told
             .left_behind(self.head.len() - self.head_sent + self.piece.len());
+        self.told.let_go();
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -16,6 +16,8 @@ use tokio::time::{Duration, Instant};
 
 use super::Teller;
 use super::flood::Work;
+use super::reading::Reading;
+use crate::shield::BodyConsumer;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +58,12 @@ pub(super) struct Gauge {
     body: AtomicU64,
     blocked: AtomicBool,
     severed: AtomicBool,
+    closed: AtomicBool,
+    choked: AtomicBool,
     severable: AtomicBool,
     leftover: AtomicBool,
+    /// The stored bodies that are read (HTTP/1).
+    pub(super) reading: Reading,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
 }
@@ -85,8 +91,11 @@ impl Gauge {
             body: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             severed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            choked: AtomicBool::new(false),
             severable: AtomicBool::new(true),
             leftover: AtomicBool::new(false),
+            reading: Reading::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
         }
@@ -215,7 +224,9 @@ impl Gauge {
     /// Bytes the viewer has taken: acknowledged ones where the kernel tells, for its own buffer may
     /// hold megabytes and then reports nothing for minutes; else those that left our hands.
     pub(super) fn taken(&self) -> u64 {
+        let is_open = !self.closed.load(Ordering::Acquire);
         self.socket
+            .filter(|_| is_open)
             .and_then(|socket| pingora_core::protocols::l4::ext::get_tcp_info(socket).ok())
             .map(|info| info.tcpi_bytes_acked)
             .filter(|acked| *acked > 0)
@@ -229,6 +240,31 @@ impl Gauge {
 
     pub(super) fn severed(&self) -> bool {
         self.severed.load(Ordering::Relaxed)
+    }
+
+    /// One of its streams was cut to free memory: what h2 has queued of it stays until the socket takes
+    /// something again (HTTP/2).
+    pub(super) fn stream_cut(&self) {
+        self.choked.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// The socket takes nothing since then.
+    pub(super) fn choked(&self) -> bool {
+        if !self.blocked() && self.choked.load(Ordering::Relaxed) {
+            self.choked.store(false, Ordering::Relaxed);
+        }
+        self.choked.load(Ordering::Relaxed)
+    }
+
+    /// Its viewer holds up what must leave memory.
+    pub(super) fn must_end(self: &Arc<Gauge>, waker: &Waker) -> bool {
+        self.reading.must_end(self, self.blocked(), waker)
+    }
+
+    /// The socket is not the connection's any more.
+    pub(super) fn closes(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Whether the viewer would see that a connection was severed.
@@ -274,10 +310,15 @@ impl Gauge {
     }
 }
 
+impl BodyConsumer for Gauge {
+    fn bytes_taken(&self) -> u64 {
+        self.taken()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn gauge() -> Gauge {
         Gauge::new(Arc::new(|_| {}), None, false, None)

@@ -183,6 +183,7 @@ impl<W: Wire> Line<W> {
 
 impl<W: Wire> Drop for Line<W> {
     fn drop(&mut self) {
+        self.gauge.closes();
         if self.gauge.severed() {
             self.wire.sever();
         }
@@ -253,6 +254,9 @@ impl<W: Wire> AsyncWrite for Line<W> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.wire).poll_flush(cx);
         this.gauge.set_blocked(polled.is_pending());
+        if polled.is_ready() {
+            this.gauge.reading.flushed();
+        }
         polled
     }
 

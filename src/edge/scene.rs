@@ -51,6 +51,7 @@ pub(super) fn answer(arrival: &Arrival, body: Body) -> Answer {
         headers: HeaderMap::new(),
         held: None,
         body,
+        part_of: None,
         tale,
     }
 }

@@ -28,6 +28,8 @@ pub enum Event {
     BodyTimeout,
     /// The viewer took its answer too slowly.
     SlowViewer,
+    /// The viewer was slow, and what it had not read yet had to leave memory.
+    MemoryShort,
     /// A request was refused before anything was looked up (400, 413, 414, 431).
     HeadRefused,
     /// The viewer left before there was anything to answer.
@@ -36,7 +38,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their counters.
-    pub const ALL: [Event; 12] = [
+    pub const ALL: [Event; 13] = [
         Event::Accepted,
         Event::RefusedFull,
         Event::RefusedClient,
@@ -47,6 +49,7 @@ impl Event {
         Event::IdleTimeout,
         Event::BodyTimeout,
         Event::SlowViewer,
+        Event::MemoryShort,
         Event::HeadRefused,
         Event::Abandoned,
     ];
@@ -64,6 +67,7 @@ impl Event {
             Event::IdleTimeout => "idle_timeout",
             Event::BodyTimeout => "body_timeout",
             Event::SlowViewer => "slow_viewer",
+            Event::MemoryShort => "memory_short",
             Event::HeadRefused => "head_refused",
             Event::Abandoned => "abandoned",
         }

@@ -8,16 +8,18 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::time::{Duration, Instant};
 
 use super::Limits;
 use super::gauge::Gauge;
+use super::reading::Reading;
 use super::roll::Roll;
 use super::stats::Event;
 use super::watch::ring;
+use crate::shield::BodyConsumer;
 
 thread_local! {
     /// The pace of the request hyper took in last. It hands the stream to the executor in the same
@@ -32,18 +34,46 @@ pub(super) struct Pace {
     outstanding: AtomicUsize,
     /// How many slices have been handed out.
     slices: AtomicU32,
+    /// How many bytes.
+    handed: AtomicU64,
+    /// The body waits for what is to come; the viewer has taken everything.
+    waits: AtomicBool,
+    /// The stored bodies that are read.
+    pub(super) reading: Reading,
+    gauge: Option<Arc<Gauge>>,
 }
 
 impl Pace {
     /// A slice was handed out.
     pub(super) fn hand(&self, bytes: usize) {
+        self.waits.store(false, Ordering::Relaxed);
         self.outstanding.store(bytes, Ordering::Relaxed);
+        self.handed.fetch_add(bytes as u64, Ordering::Relaxed);
         self.slices.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There is nothing to hand out now.
+    pub(super) fn waits(&self) {
+        self.waits.store(true, Ordering::Relaxed);
+    }
+
+    /// What is read must leave memory, and the viewer holds it up.
+    fn must_end(self: &Arc<Pace>, cx: &Context<'_>) -> bool {
+        let waits = self.waits.load(Ordering::Relaxed);
+        self.reading.must_end(self, !waits, cx.waker())
     }
 
     /// The next slice is asked for, so the last one was taken.
     pub(super) fn asked(&self) {
         self.outstanding.store(0, Ordering::Relaxed);
+    }
+}
+
+impl BodyConsumer for Pace {
+    fn bytes_taken(&self) -> u64 {
+        let outstanding = self.outstanding.load(Ordering::Relaxed) as u64;
+        let handed = self.handed.load(Ordering::Relaxed);
+        handed.saturating_sub(outstanding)
     }
 }
 
@@ -56,7 +86,10 @@ pub(super) struct StreamSeat {
 impl StreamSeat {
     pub(super) fn new(gauge: Arc<Gauge>) -> StreamSeat {
         gauge.stream_opened();
-        let pace = Arc::new(Pace::default());
+        let pace = Arc::new(Pace {
+            gauge: Some(gauge.clone()),
+            ..Pace::default()
+        });
         NEWEST.set(Some(pace.clone()));
         StreamSeat { gauge, pace }
     }
@@ -98,24 +131,27 @@ where
         let stream = Box::pin(stream);
         let Streams(keeper) = self.clone();
         tokio::spawn(async move {
-            if paced(&keeper.limits, &pace, stream).await.is_err() {
+            if let Err(event) = paced(&keeper.limits, &pace, stream).await {
                 // Dropping the stream has reset it.
-                keeper.roll.tally.count(Event::SlowViewer);
+                keeper.roll.tally.count(event);
+                if event == Event::MemoryShort
+                    && let Some(gauge) = &pace.gauge
+                {
+                    gauge.stream_cut();
+                }
             }
         });
     }
 }
 
-/// The viewer let a slice lie.
-struct TooSlow;
-
-async fn paced<F>(limits: &Limits, pace: &Pace, mut stream: Pin<Box<F>>) -> Result<(), TooSlow>
+async fn paced<F>(limits: &Limits, pace: &Arc<Pace>, mut stream: Pin<Box<F>>) -> Result<(), Event>
 where
     F: Future<Output = ()>,
 {
     let mut patience = Patience::default();
     poll_fn(|cx| match stream.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(Ok(())),
+        Poll::Pending if pace.must_end(cx) => Poll::Ready(Err(Event::MemoryShort)),
         Poll::Pending => patience.poll_end(limits, pace, cx).map(Err),
     })
     .await
@@ -130,7 +166,7 @@ struct Patience {
 }
 
 impl Patience {
-    fn poll_end(&mut self, limits: &Limits, pace: &Pace, cx: &mut Context<'_>) -> Poll<TooSlow> {
+    fn poll_end(&mut self, limits: &Limits, pace: &Pace, cx: &mut Context<'_>) -> Poll<Event> {
         let outstanding = pace.outstanding.load(Ordering::Relaxed);
         if outstanding == 0 {
             self.due = None;
@@ -142,7 +178,7 @@ impl Patience {
             _ => Instant::now() + limits.slice_time(outstanding as u64),
         };
         (self.slice, self.due) = (slice, Some(due));
-        ring(&mut self.alarm, due, cx).map(|()| TooSlow)
+        ring(&mut self.alarm, due, cx).map(|()| Event::SlowViewer)
     }
 }
 
@@ -169,7 +205,7 @@ mod tests {
         }
     }
 
-    async fn run<F: Future<Output = ()>>(pace: &Pace, stream: F) -> (bool, u64) {
+    async fn run<F: Future<Output = ()>>(pace: &Arc<Pace>, stream: F) -> (bool, u64) {
         let start = Instant::now();
         let fast = paced(&limits(), pace, Box::pin(stream)).await.is_ok();
         (fast, start.elapsed().as_secs())
@@ -177,7 +213,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_small_slice_may_lie_for_the_window() {
-        let pace = Pace::default();
+        let pace = Arc::new(Pace::default());
         let stream = async {
             pace.hand(100);
             pending::<()>().await;
@@ -187,7 +223,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_large_slice_may_take_what_the_rate_allows() {
-        let pace = Pace::default();
+        let pace = Arc::new(Pace::default());
         let stream = async {
             pace.hand(32_000);
             pending::<()>().await;
@@ -197,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_slice_has_its_own_time() {
-        let pace = Pace::default();
+        let pace = Arc::new(Pace::default());
         let stream = async {
             for _ in 0..5 {
                 pace.hand(100);
@@ -209,7 +245,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_for_the_origin_costs_the_viewer_nothing() {
-        let pace = Pace::default();
+        let pace = Arc::new(Pace::default());
         let stream = async {
             pace.hand(100);
             pace.asked();

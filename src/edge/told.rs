@@ -12,11 +12,13 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::connection::SEND_QUEUE_BYTES;
 use super::flood::{ANSWER_WORTH, PIECE_WORTH};
 use super::gauge::Gauge;
+use super::reading::Reading;
 use super::slice::Slice;
 use super::streams::StreamSeat;
-use crate::shield::{Body, Cut};
+use crate::shield::{Body, Cut, SharedBody};
 use crate::telemetry::{CutBy, Tale};
 
 /// One writev each, and a quarter of what the kernel's send buffer grows to.
@@ -41,10 +43,31 @@ impl Carrier {
             Carrier::Stream(seat) => seat.gauge(),
         }
     }
+
+    fn reading(&self) -> &Reading {
+        match self {
+            Carrier::Connection(gauge) => &gauge.reading,
+            Carrier::Stream(seat) => &seat.pace.reading,
+        }
+    }
+}
+
+/// A body that may read stored ones while it is sent.
+pub(super) trait Reads: http_body::Body {
+    /// What it has begun to read since this was asked last.
+    fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        None
+    }
+}
+
+impl Reads for Body {
+    fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        self.new_body()
+    }
 }
 
 /// A body that tells its tale when it ends, however it ends.
-pub(super) struct Told<B: http_body::Body = Body> {
+pub(super) struct Told<B: Reads = Body> {
     body: B,
     rest: Bytes,
     ended: bool,
@@ -53,8 +76,11 @@ pub(super) struct Told<B: http_body::Body = Body> {
     carrier: Carrier,
 }
 
-impl<B: http_body::Body> Told<B> {
-    pub(super) fn new(body: B, tale: Tale, carrier: Carrier) -> Told<B> {
+impl<B: Reads> Told<B> {
+    pub(super) fn new(mut body: B, tale: Tale, carrier: Carrier) -> Told<B> {
+        if let Some(shared) = body.new_body() {
+            carrier.reading().begin(shared);
+        }
         Told {
             body,
             rest: Bytes::new(),
@@ -75,6 +101,7 @@ impl<B: http_body::Body> Told<B> {
         } else {
             std::mem::take(&mut self.rest)
         };
+        let slice = self.apart(slice);
         self.tale.bytes += slice.len() as u64;
         match &self.carrier {
             Carrier::Connection(_) => Slice::on_http1(slice),
@@ -84,6 +111,34 @@ impl<B: http_body::Body> Told<B> {
                 Slice::on_http2(slice, seat.gauge().clone())
             }
         }
+    }
+
+    /// At least so many bytes are still to be handed out.
+    fn left_bytes_min(&self) -> u64 {
+        self.rest.len() as u64 + self.body.size_hint().lower()
+    }
+
+    /// h2 keeps the last slices of a body when nobody looks after the stream any more. Of one that a slow
+    /// viewer reads it gets copies of them, for they would keep all of the body.
+    fn apart(&self, slice: Bytes) -> Bytes {
+        match &self.carrier {
+            Carrier::Stream(StreamSeat { pace, .. })
+                if self.left_bytes_min() < SEND_QUEUE_BYTES as u64 && pace.reading.is_slow() =>
+            {
+                Bytes::copy_from_slice(&slice)
+            }
+            _ => slice,
+        }
+    }
+
+    /// It is read from a held body.
+    pub(super) fn reads(&self, shared: Arc<SharedBody>) {
+        self.carrier.reading().begin(shared);
+    }
+
+    /// Everything has left.
+    pub(super) fn let_go(&self) {
+        self.carrier.reading().end();
     }
 
     /// The head is ready now, whenever the rest follows.
@@ -107,6 +162,7 @@ impl<B: http_body::Body> Told<B> {
         self.tale.cut_by = Some(match cut {
             Cut::Origin => CutBy::Origin,
             Cut::Viewer => CutBy::Viewer,
+            Cut::Memory => CutBy::Memory,
         });
         if let Carrier::Connection(gauge) = &self.carrier {
             // hyper closes the connection; a plain close would be a proper end for a body that is
@@ -119,7 +175,7 @@ impl<B: http_body::Body> Told<B> {
 
 impl<B> http_body::Body for Told<B>
 where
-    B: http_body::Body<Data = Bytes, Error = Cut> + Unpin,
+    B: Reads<Data = Bytes, Error = Cut> + Unpin,
 {
     type Data = Slice;
     type Error = Cut;
@@ -133,7 +189,11 @@ where
             pace.asked();
         }
         while this.rest.is_empty() {
-            match Pin::new(&mut this.body).poll_frame(cx) {
+            let polled = Pin::new(&mut this.body).poll_frame(cx);
+            if let Some(shared) = this.body.new_body() {
+                this.reads(shared);
+            }
+            match polled {
                 // Trailers are not passed on.
                 Poll::Ready(Some(Ok(frame))) => this.rest = frame.into_data().unwrap_or_default(),
                 Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
@@ -141,7 +201,12 @@ where
                     this.ended = true;
                     return Poll::Ready(None);
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if let Carrier::Stream(StreamSeat { pace, .. }) = &this.carrier {
+                        pace.waits();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(Some(Ok(Frame::data(this.slice()))))
@@ -163,7 +228,7 @@ where
     }
 }
 
-impl<B: http_body::Body> Drop for Told<B> {
+impl<B: Reads> Drop for Told<B> {
     fn drop(&mut self) {
         let now = Instant::now();
         let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
@@ -173,12 +238,25 @@ impl<B: http_body::Body> Drop for Told<B> {
             self.tale.head_time = total_time;
         }
         if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
-            self.tale.cut_by = Some(CutBy::Viewer);
+            let was_cut = self.carrier.reading().was_cut();
+            self.tale.cut_by = Some(if was_cut {
+                CutBy::Memory
+            } else {
+                CutBy::Viewer
+            });
         }
         match &self.carrier {
-            Carrier::Connection(gauge) => gauge.rested(now),
-            Carrier::Stream(seat) if self.tale.cut_by.is_none() => seat.gauge().earn(ANSWER_WORTH),
-            Carrier::Stream(_) => {}
+            Carrier::Connection(gauge) => {
+                // Its last slice may still wait for the socket.
+                gauge.reading.answered();
+                gauge.rested(now);
+            }
+            Carrier::Stream(seat) => {
+                seat.pace.reading.end();
+                if self.tale.cut_by.is_none() {
+                    seat.gauge().earn(ANSWER_WORTH);
+                }
+            }
         }
         (self.carrier.gauge().teller)(&self.tale);
     }

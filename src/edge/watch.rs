@@ -24,6 +24,10 @@ use super::stats::Event;
 /// closed only after this, and a request that comes meanwhile is answered with `Connection: close`.
 const LAST_CALL: Duration = Duration::from_millis(300);
 
+/// What is queued of a stream that was cut to free memory goes with the stream, unless the socket takes
+/// nothing at all: after this the connection goes.
+const CHOKED_MAX: Duration = Duration::from_secs(1);
+
 /// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -56,6 +60,8 @@ pub(super) struct Watch {
     gauge: Arc<Gauge>,
     alarm: Pin<Box<Sleep>>,
     stall: Option<Stall>,
+    /// The socket has taken nothing since one of the streams was cut to free memory.
+    choked_since: Option<Instant>,
     /// Told to finish, and then.
     finishing: Option<Instant>,
     attended: bool,
@@ -76,6 +82,7 @@ impl Watch {
             gauge,
             alarm,
             stall: None,
+            choked_since: None,
             finishing: None,
             attended: false,
         }
@@ -91,7 +98,11 @@ impl Watch {
             self.finishing = Some(Instant::now());
             return Look::Finish;
         }
+        if self.gauge.must_end(cx.waker()) {
+            return Look::Cut(Event::MemoryShort);
+        }
         self.follow_stall();
+        self.follow_choke();
         loop {
             if let Some((due, _)) = self.due()
                 && due < self.alarm.deadline()
@@ -146,6 +157,14 @@ impl Watch {
         }
     }
 
+    fn follow_choke(&mut self) {
+        if !self.gauge.choked() {
+            self.choked_since = None;
+        } else if self.choked_since.is_none() {
+            self.choked_since = Some(Instant::now());
+        }
+    }
+
     /// The earliest thing that will be overdue, and when.
     fn due(&self) -> Option<(Instant, Overdue)> {
         let since = self.gauge.since();
@@ -167,7 +186,9 @@ impl Watch {
         let call = (self.finishing.is_none() && !sending && self.roll.closing())
             .then(|| self.last_call().map(|moment| (moment, Overdue::LastCall)))
             .flatten();
-        [phase, stall, unfinished, call]
+        let choked = self.choked_since;
+        let choked = choked.map(|since| (since + CHOKED_MAX, Overdue::Room));
+        [phase, stall, unfinished, call, choked]
             .into_iter()
             .flatten()
             .min_by_key(|(moment, _)| *moment)
@@ -178,6 +199,7 @@ impl Watch {
         match overdue {
             Overdue::Head => Some(Look::Cut(Event::HeadTimeout)),
             Overdue::Farewell => Some(Look::Cut(Event::IdleTimeout)),
+            Overdue::Room => Some(Look::Cut(Event::MemoryShort)),
             Overdue::Request if self.protocol == Protocol::Http1 => {
                 Some(Look::Cut(Event::IdleTimeout))
             }
@@ -209,6 +231,8 @@ enum Overdue {
     Bytes,
     /// The end of a connection told to finish.
     Farewell,
+    /// Room for what is queued of a stream that was cut to free memory.
+    Room,
     /// Telling a quiet connection to finish.
     LastCall,
 }
@@ -358,6 +382,21 @@ mod tests {
         assert_eq!(
             verdict(&mut watch).await,
             (Look::Cut(Event::HeadTimeout), 10)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_connection_goes_a_second_after_a_stream_was_cut_for_memory() {
+        let mut watch = watch(Protocol::Http2);
+        watch.gauge.stream_opened();
+        watch.gauge.stream_cut();
+        let moves = tokio::time::timeout(Duration::from_secs(10), verdict(&mut watch));
+        assert!(moves.await.is_err(), "its socket takes everything");
+        watch.gauge.set_blocked(true);
+        watch.gauge.stream_cut();
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::MemoryShort), 1)
         );
     }
 

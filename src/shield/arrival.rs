@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::Body;
-use crate::cache::Object;
+use crate::cache::{Object, SharedBody};
 use crate::origin::RequestBody;
 use crate::telemetry::Tale;
 
@@ -51,11 +51,19 @@ pub struct Answer {
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: Body,
+    /// The object whose body this is, or parts of it, where it is not `held`.
+    pub part_of: Option<Arc<Object>>,
     /// To be finished and told by the edge when the body is through.
     pub tale: Tale,
 }
 
 impl Answer {
+    /// What the body shares with a held object, where slow readers of that are counted.
+    pub fn shared_body(&self) -> Option<&Arc<SharedBody>> {
+        let object = self.held.as_ref().or(self.part_of.as_ref())?;
+        object.shared_body()
+    }
+
     /// All its fields in one map.
     pub fn take_headers(&mut self) -> HeaderMap {
         let added = std::mem::take(&mut self.headers);

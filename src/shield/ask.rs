@@ -156,6 +156,7 @@ fn finish(status: StatusCode, headers: HeaderMap, body: Body, mut tale: Tale) ->
         headers,
         held: None,
         body,
+        part_of: None,
         tale,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http_body::{Frame, SizeHint};
 
 use super::pass::Passing;
 use super::slices::Sliced;
-use crate::cache::{Cut, Follower};
+use crate::cache::{Cut, Follower, SharedBody};
 
 /// A body on its way to one viewer. [`Cut`] means that it could not be completed: the viewer's
 /// connection (or stream) must be cut, never ended cleanly.
@@ -40,6 +41,15 @@ impl Body {
             Body::Empty
         } else {
             Body::Whole(Some(bytes))
+        }
+    }
+
+    /// What it has begun to read since this was asked last, where it comes piece by piece.
+    pub(crate) fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        match self {
+            Body::Growing { follower, .. } => follower.new_body(),
+            Body::Sliced(sliced) => sliced.new_body(),
+            Body::Empty | Body::Whole(_) | Body::Pieces(_) | Body::Passing(_) => None,
         }
     }
 }

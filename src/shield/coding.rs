@@ -172,7 +172,7 @@ fn in_coding(object: &Object, coding: Coding, body: Bytes) -> Object {
         headers.remove(digest);
     }
     head.headers = headers.into();
-    Object::new(head, body)
+    object.coded_as(head, body)
 }
 
 /// Nobody on the way may code it otherwise (RFC 9110 §7.7).

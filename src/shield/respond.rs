@@ -59,7 +59,7 @@ pub(super) fn form(
     let body = &object.body;
     let length = body.len() as u64;
     let part = |span: Span| body.slice(to_usize(span.start)..to_usize(span.end));
-    sized(
+    let mut answer = sized(
         ask,
         &object.head,
         length,
@@ -69,7 +69,11 @@ pub(super) fn form(
             [span] => Body::whole(part(*span)),
             _ => Body::Pieces(spans.iter().copied().map(part).collect()),
         },
-    )
+    );
+    if !matches!(answer.body, Body::Empty) {
+        answer.part_of = Some(Arc::clone(object));
+    }
+    answer
 }
 
 /// The answer only adds to the stored fields: none of them, but those that are always said anew, is

@@ -25,7 +25,7 @@ use super::status::Forward;
 use super::{Body, Shield, respond};
 use crate::cache::{
     Cut, FieldLines, Fill, Flow, Follower, Found, Head, Joined, Known, Landing, Note, Object,
-    Series, Verdict,
+    Series, SharedBody, Verdict,
 };
 use crate::policy::range::Span;
 use crate::policy::{Key, Lifetime, Route};
@@ -133,6 +133,8 @@ pub struct Sliced {
     at: u64,
     end: u64,
     stage: Stage,
+    /// What the slice that was begun last shares, until somebody asks for it.
+    new_body: Option<Arc<SharedBody>>,
 }
 
 impl Sliced {
@@ -143,6 +145,7 @@ impl Sliced {
             source,
             at: span.start,
             end: span.end,
+            new_body: None,
         };
         if let Some(first) = first {
             sliced.begin(first);
@@ -152,6 +155,10 @@ impl Sliced {
 
     pub(super) fn left(&self) -> u64 {
         self.end - self.at
+    }
+
+    pub(super) fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        self.new_body.take()
     }
 
     /// The end of what the slice under way has of it.
@@ -164,6 +171,10 @@ impl Sliced {
             let start = self.source.span(self.at).start;
             follower.narrow(self.at - start, self.end_here() - start);
         }
+        self.new_body = match &mut slice {
+            Slice::Held(object) => object.shared_body().cloned(),
+            Slice::Growing(follower) => follower.new_body(),
+        };
         self.stage = Stage::Read(slice);
     }
 

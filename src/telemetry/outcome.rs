@@ -49,11 +49,13 @@ pub enum CutBy {
     Origin,
     /// The viewer left, or took too long.
     Viewer,
+    /// The shield: the viewer was slow, and what it had not read yet had to leave memory.
+    Memory,
 }
 
 impl CutBy {
-    /// Both, in the order of [`CutBy::index`].
-    pub const ALL: [CutBy; 2] = [CutBy::Origin, CutBy::Viewer];
+    /// All, in the order of [`CutBy::index`].
+    pub const ALL: [CutBy; 3] = [CutBy::Origin, CutBy::Viewer, CutBy::Memory];
 
     /// A dense index for tables of counters.
     pub fn index(self) -> usize {
@@ -65,6 +67,7 @@ impl CutBy {
         match self {
             CutBy::Origin => "origin",
             CutBy::Viewer => "viewer",
+            CutBy::Memory => "memory",
         }
     }
 }

@@ -53,6 +53,7 @@ mod origins_may_come_and_go;
 mod other_methods;
 mod our_own_shortage_is_nobodys_failure;
 mod parts_of_an_object;
+mod pinned_bodies_have_a_bound;
 mod players_notice_nothing;
 mod playlists_are_compressed_here;
 mod purged_is_gone;

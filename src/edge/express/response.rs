@@ -65,6 +65,7 @@ mod tests {
             headers: headers.clone(),
             held: None,
             body: Body::Empty,
+            part_of: None,
             tale: scene::tale(Instant::now()),
         };
         String::from_utf8(head(&answer, length)).unwrap()

@@ -60,6 +60,8 @@ async fn wires() -> (TcpStream, TcpStream) {
     (viewer, listener.accept().await.unwrap().0)
 }
 
+impl crate::edge::told::Reads for Torn {}
+
 fn torn(length: Option<u64>, carrier: Carrier) -> Response<Told<Torn>> {
     let body = Torn { length, polls: 0 };
     Response::new(Told::new(body, tale(std::time::Instant::now()), carrier))

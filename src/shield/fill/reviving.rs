@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderMap, header};
 
 use super::Job;
@@ -87,7 +86,7 @@ impl Job {
             stored,
             ..held.head.clone()
         };
-        let mut object = Object::new(head, Bytes::clone(&held.body));
+        let mut object = held.under(head);
         object.coded = held.coded.as_ref().map(Codings::again);
         object.delta = held.delta.as_ref().map(|delta| {
             let delta = Object::clone(delta).lasting(&object.head.lifetime);

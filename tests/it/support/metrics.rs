@@ -6,6 +6,12 @@ pub const REQUESTS: &str = "seawall_requests_total";
 pub const FILLS: &str = "seawall_fills_in_flight";
 /// Bytes held by fills under way.
 pub const FILL_BYTES: &str = "seawall_fill_bytes";
+/// Bytes of bodies that memory has let go and that slow viewers still read.
+pub const PINNED_BYTES: &str = "seawall_pinned_bytes";
+/// The bound of that.
+pub const PINNED_BYTES_MAX: &str = "seawall_pinned_bytes_max";
+/// Answers that ended before their end, by `cause` and `kind`.
+pub const ABORTED: &str = "seawall_responses_aborted_total";
 /// Viewers at a fill, the one who caused it included.
 pub const WAITERS: &str = "seawall_waiters";
 /// Objects stored.

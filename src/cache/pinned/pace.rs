@@ -1,0 +1,160 @@
+//! How fast does a reader get on, and who is cut first? Pure; the clock is an argument.
+//!
+//! A body stays in memory until its last reader is through. So it is ranked by its fastest reader: where
+//! somebody reads it fast, cutting the slow ones would free nothing, and cutting all would harm the fast one.
+
+use std::time::{Duration, Instant};
+
+/// A pace is what was taken in the last one to two of these: the kernel takes bytes in lumps.
+const SPAN: Duration = Duration::from_secs(10);
+
+/// Of whom little is known it is presumed that he took this, before, …
+const PRESUMED_BYTES: u64 = 128 << 10;
+/// … in this time: an average viewer, so that neither a burst nor a wait of a moment tells much.
+const PRESUMED_TIME: Duration = Duration::from_millis(500);
+
+/// How much a reader has taken, and how much at two moments of the last time.
+#[derive(Debug)]
+pub(super) struct Pace {
+    began: Instant,
+    earlier: Mark,
+    later: Mark,
+    is_held_up: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    taken: u64,
+}
+
+/// Who is less is cut first: the slower, and of those that are equally slow the one that began earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Standing {
+    bytes_per_second: u64,
+    began: Instant,
+}
+
+impl Pace {
+    /// Of a reader that is held up for the first time, and has taken so much since whenever.
+    pub(super) fn new(taken: u64, now: Instant) -> Pace {
+        let mark = Mark { at: now, taken };
+        Pace {
+            began: now,
+            earlier: mark,
+            later: mark,
+            is_held_up: true,
+        }
+    }
+
+    /// The viewer takes no more for now; or it has taken everything, and waits.
+    pub(super) fn set_held_up(&mut self, is_held_up: bool) {
+        self.is_held_up = is_held_up;
+    }
+
+    /// It is time to look how much has been taken.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.later.at) >= SPAN
+    }
+
+    /// So much has been taken by now.
+    pub(super) fn note(&mut self, taken: u64, now: Instant) {
+        if self.is_due(now) {
+            self.earlier = std::mem::replace(&mut self.later, Mark { at: now, taken });
+        }
+    }
+
+    pub(super) fn standing(&self, taken: u64, now: Instant) -> Standing {
+        let bytes_per_second = if self.is_held_up {
+            self.bytes_per_second(taken, now)
+        } else {
+            u64::MAX
+        };
+        Standing {
+            bytes_per_second,
+            began: self.began,
+        }
+    }
+
+    fn bytes_per_second(&self, taken: u64, now: Instant) -> u64 {
+        let is_new = self.earlier.at == self.began;
+        let presumed = is_new.then_some((PRESUMED_BYTES, PRESUMED_TIME));
+        let (bytes, time) = presumed.unwrap_or_default();
+        let bytes = bytes.saturating_add(taken.saturating_sub(self.earlier.taken));
+        let time = time + now.saturating_duration_since(self.earlier.at);
+        let rate = u128::from(bytes) * 1000 / time.as_millis().max(1);
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Clock(Instant);
+
+    impl Clock {
+        fn after(&self, millis: u64) -> Instant {
+            self.0 + Duration::from_millis(millis)
+        }
+
+        /// One that began then, and has taken `bytes` a second until `now`.
+        fn standing(&self, began: u64, bytes: u64, now: u64) -> Standing {
+            let mut pace = Pace::new(0, self.after(began));
+            let taken = |at: u64| (at - began) * bytes / 1000;
+            for at in (began..now).step_by(1000) {
+                pace.note(taken(at), self.after(at));
+            }
+            pace.standing(taken(now), self.after(now))
+        }
+    }
+
+    #[test]
+    fn the_slower_is_cut_first_and_among_equals_the_earlier() {
+        let clock = Clock(Instant::now());
+        let standings = [
+            clock.standing(0, 0, 60_000),
+            clock.standing(5_000, 0, 60_000),
+            clock.standing(0, 1, 60_000),
+            clock.standing(0, 100_000, 60_000),
+            clock.standing(0, 1_000_000, 60_000),
+        ];
+        assert!(standings.is_sorted_by(|a, b| a < b), "{standings:?}");
+        assert_eq!(standings[3].bytes_per_second, 100_000);
+    }
+
+    #[test]
+    fn a_pace_is_of_the_last_time_and_not_of_all_time() {
+        let clock = Clock(Instant::now());
+        let mut fast_once = Pace::new(0, clock.after(0));
+        for second in 1..60 {
+            fast_once.note(100 << 20, clock.after(second * 1_000));
+        }
+        let steady = clock.standing(0, 1_000, 60_000);
+        assert!(fast_once.standing(100 << 20, clock.after(60_000)) < steady);
+    }
+
+    #[test]
+    fn who_has_just_begun_is_an_average_viewer_until_more_is_known() {
+        let clock = Clock(Instant::now());
+        let standings = [
+            clock.standing(0, 0, 100_000),
+            clock.standing(98_000, 0, 100_000),
+            clock.standing(0, 100_000, 100_000),
+            clock.standing(99_900, 0, 100_000),
+            clock.standing(0, 1_000_000, 100_000),
+        ];
+        assert!(standings.is_sorted_by(|a, b| a < b), "{standings:?}");
+    }
+
+    #[test]
+    fn who_waits_for_more_is_not_slow() {
+        let clock = Clock(Instant::now());
+        let mut waiting = Pace::new(0, clock.after(0));
+        waiting.set_held_up(false);
+        let fast = clock.standing(0, 1 << 30, 60_000);
+        assert!(fast < waiting.standing(0, clock.after(60_000)));
+        waiting.set_held_up(true);
+        assert!(waiting.standing(0, clock.after(60_000)) < fast);
+    }
+}

@@ -1,0 +1,209 @@
+//! What counts as pinned, and who is cut where it is too much.
+
+use std::task::Wake;
+use std::time::Duration;
+
+use super::*;
+
+const BODY: usize = 100 << 10;
+
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Taken(AtomicU64);
+
+impl BodyConsumer for Taken {
+    fn bytes_taken(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Somebody who takes nothing.
+fn nobody() -> Weak<dyn BodyConsumer> {
+    Weak::<Taken>::new()
+}
+
+/// A clock, and room for two bodies (the slack that cuts leave included).
+struct Scene {
+    start: Instant,
+    pinned: Arc<PinnedBodies>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let budget = Budget::new(5 * BODY as u64);
+        Scene {
+            start: Instant::now(),
+            pinned: Arc::new(PinnedBodies::new(Arc::new(budget))),
+        }
+    }
+
+    fn after(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    fn stored(&self) -> Arc<SharedBody> {
+        let body = SharedBody::of(BODY).unwrap();
+        body.enter(&self.pinned);
+        body
+    }
+
+    /// Stored, read by somebody who takes nothing, and evicted.
+    fn pinned(&self, seconds: u64) -> (Arc<SharedBody>, SlowReader) {
+        let body = self.stored();
+        let reader = body.read_slowly(nobody(), Waker::noop(), self.after(seconds));
+        body.leave(self.after(seconds));
+        (body, reader)
+    }
+
+    /// The same by somebody who may take something.
+    fn pinned_by_viewer(&self, seconds: u64) -> (Arc<SharedBody>, Arc<Taken>, SlowReader) {
+        let body = self.stored();
+        let viewer = Arc::<Taken>::default();
+        let weak = Arc::downgrade(&viewer);
+        let reader = body.read_slowly(weak, Waker::noop(), self.after(seconds));
+        body.leave(self.after(seconds));
+        (body, viewer, reader)
+    }
+
+    fn bytes(&self) -> u64 {
+        assert_eq!(self.pinned.budget.used(), self.pinned.bytes());
+        self.pinned.bytes()
+    }
+}
+
+fn is_cut(reader: &SlowReader) -> bool {
+    reader.reader.is_cut()
+}
+
+#[test]
+fn what_the_store_holds_or_nobody_reads_slowly_is_not_counted() {
+    let scene = Scene::new();
+    let (held, idle) = (scene.stored(), scene.stored());
+    held.enter(&scene.pinned);
+    let _reader = held.read_slowly(nobody(), Waker::noop(), scene.start);
+    held.leave(scene.start);
+    idle.leave(scene.start);
+    assert_eq!(scene.bytes(), 0);
+    assert!(SharedBody::of(COUNTED_BYTES_MIN - 1).is_none());
+}
+
+#[test]
+fn a_pinned_body_counts_once_until_its_last_reader_is_through() {
+    let scene = Scene::new();
+    let (body, first) = scene.pinned(0);
+    let second = body.read_slowly(nobody(), Waker::noop(), scene.start);
+    assert_eq!(scene.bytes(), BODY as u64);
+    drop(first);
+    assert_eq!(scene.bytes(), BODY as u64);
+    drop(second);
+    assert_eq!(scene.bytes(), 0);
+}
+
+#[test]
+fn a_body_that_comes_back_into_the_store_is_no_longer_counted() {
+    let scene = Scene::new();
+    let (body, _reader) = scene.pinned(0);
+    body.enter(&scene.pinned);
+    assert_eq!(scene.bytes(), 0);
+}
+
+#[test]
+fn a_body_under_way_counts_when_it_is_whole_and_was_not_stored() {
+    let scene = Scene::new();
+    let body = Arc::<SharedBody>::default();
+    let _reader = body.read_slowly(nobody(), Waker::noop(), scene.start);
+    let body = body.sized(BODY).unwrap();
+    assert_eq!(scene.bytes(), 0);
+    body.pass_by(&scene.pinned, scene.start);
+    assert_eq!(scene.bytes(), BODY as u64);
+}
+
+#[test]
+fn past_the_bound_the_slowest_is_cut_and_woken_and_no_other() {
+    let scene = Scene::new();
+    let bell = Arc::new(Bell(AtomicBool::new(false)));
+    let (_one, viewer, steady) = scene.pinned_by_viewer(0);
+    let (_two, stalled) = scene.pinned(1);
+    for second in 2..30 {
+        viewer.0.store(second * 1000, Ordering::Relaxed);
+        assert!(!steady.is_held_up(Waker::noop(), scene.after(second)));
+        let waker = Waker::from(Arc::clone(&bell));
+        assert!(!stalled.is_held_up(&waker, scene.after(second)));
+    }
+    let (_three, new) = scene.pinned(30);
+    assert_eq!([&steady, &stalled, &new].map(is_cut), [false, true, false]);
+    assert!(bell.0.load(Ordering::Relaxed));
+    assert!(stalled.is_held_up(Waker::noop(), scene.after(31)));
+    drop((steady, stalled, new));
+    assert_eq!(scene.bytes(), 0);
+    assert_eq!(scene.pinned.leaving.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn the_slow_readers_of_a_body_are_cut_only_if_nobody_reads_it_fast() {
+    let scene = Scene::new();
+    let (shared, fast_viewer, fast) = scene.pinned_by_viewer(0);
+    let stalled = shared.read_slowly(nobody(), Waker::noop(), scene.start);
+    let (_other, slow_viewer, slow) = scene.pinned_by_viewer(0);
+    for second in 1..30 {
+        fast_viewer.0.store(second << 20, Ordering::Relaxed);
+        slow_viewer.0.store(second << 10, Ordering::Relaxed);
+        assert!(!fast.is_held_up(Waker::noop(), scene.after(second)));
+        assert!(!slow.is_held_up(Waker::noop(), scene.after(second)));
+    }
+    let (_new, new) = scene.pinned(30);
+    assert_eq!(
+        [&stalled, &fast, &slow, &new].map(is_cut),
+        [false, false, true, false]
+    );
+}
+
+#[test]
+fn a_reader_that_comes_to_a_body_that_was_given_up_is_not_cut_with_the_others() {
+    let scene = Scene::new();
+    let (body, stalled) = scene.pinned(0);
+    let others = [scene.pinned(1), scene.pinned(2)];
+    assert!(is_cut(&stalled));
+    let late = body.read_slowly(nobody(), Waker::noop(), scene.after(3));
+    // The body stays now: another one has to go.
+    assert_eq!(
+        [&late, &others[0].1, &others[1].1].map(is_cut),
+        [false, true, false]
+    );
+}
+
+#[test]
+fn what_fills_hold_already_leaves_less_for_pinned_bodies() {
+    let scene = Scene::new();
+    assert!(scene.pinned.budget.take(0, 3 * BODY as u64));
+    let (_one, first) = scene.pinned(0);
+    assert!(is_cut(&first));
+}
+
+#[test]
+fn pinned_bodies_give_way_to_fills_down_to_their_share() {
+    let scene = Scene::new();
+    let (_one, first) = scene.pinned(0);
+    let (_two, second) = scene.pinned(1);
+    scene.pinned.give_way(BODY as u64, scene.after(2));
+    assert_eq!([&first, &second].map(is_cut), [false, false]);
+    scene.pinned.give_way(2 * BODY as u64, scene.after(2));
+    assert_eq!([&first, &second].map(is_cut), [true, false]);
+    scene.pinned.give_way(u64::MAX, scene.after(2));
+    assert!(is_cut(&second));
+    let (_small, kept) = {
+        let body = SharedBody::of(5 * BODY / 8).unwrap();
+        let reader = body.read_slowly(nobody(), Waker::noop(), scene.start);
+        body.pass_by(&scene.pinned, scene.start);
+        (body, reader)
+    };
+    scene.pinned.give_way(u64::MAX, scene.after(60));
+    assert!(!is_cut(&kept));
+}

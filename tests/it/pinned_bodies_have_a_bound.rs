@@ -1,0 +1,378 @@
+//! What is evicted while slow viewers read it stays in memory for them, but only so much of it.
+
+use bytes::Bytes;
+
+use crate::support::metrics::{ABORTED, EDGE_EVENTS, FILLS, PINNED_BYTES, PINNED_BYTES_MAX};
+use crate::support::viewer::{Ask, H2Viewer, Viewer};
+use crate::support::{
+    Arriving, End, Origin, Response, Shield, eventually, get, manifest, noise, segment,
+};
+
+/// More than a socket takes for a viewer who reads nothing.
+const BODY: usize = 4 << 20;
+const COUNT: usize = 10;
+/// Room for one body in memory, and for two that are pinned.
+const MEMORY: u64 = 6 << 20;
+const FILLS_MAX: u64 = 20 << 20;
+
+fn path(number: usize) -> String {
+    format!("/vod/{number}.ts")
+}
+
+fn bodies() -> Vec<Bytes> {
+    (0..COUNT)
+        .map(|number| noise(number as u64, BODY))
+        .collect()
+}
+
+/// Segments on an origin that also sends ranges of them.
+async fn scene(bodies: &[Bytes]) -> (Origin, Shield) {
+    scene_with(bodies, |_| {}).await
+}
+
+async fn scene_with(
+    bodies: &[Bytes],
+    waits: impl FnOnce(&mut seawall::shield::Settings),
+) -> (Origin, Shield) {
+    let mut origin = Origin::start().await.on("/small.ts", segment("small"));
+    for (number, body) in bodies.iter().enumerate() {
+        let ranged = segment(Bytes::new())
+            .validated_by("\"1\"")
+            .ranged(body.clone());
+        origin = origin.on(&path(number), ranged);
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.memory_bytes = MEMORY;
+            config.cache.fill_bytes_max = FILLS_MAX;
+        })
+        .waits(waits)
+        .start()
+        .await;
+    (origin, shield)
+}
+
+/// Begins to read, and takes nothing further.
+async fn stuck(shield: &Shield, ask: Ask) -> Arriving {
+    let mut reader = Viewer::connect_thin(shield.address())
+        .await
+        .begin(ask)
+        .await;
+    reader.read(1000).await;
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    reader
+}
+
+/// Each reads what is evicted by what the later ones read.
+async fn all_stuck(shield: &Shield, ask: impl Fn(usize) -> Ask, held: bool) -> Vec<Arriving> {
+    let mut readers = Vec::new();
+    for number in 0..COUNT {
+        if held {
+            assert_eq!(shield.get(&path(number)).await.status, 200);
+            shield.wait_gauge(FILLS, |fills| fills == 0).await;
+        }
+        readers.push(stuck(shield, ask(number)).await);
+    }
+    readers
+}
+
+async fn few_are_left(shield: &Shield) {
+    let max = shield.gauge(PINNED_BYTES_MAX).await;
+    assert!(max >= BODY as u64 && max <= FILLS_MAX / 2);
+    shield.wait_gauge(PINNED_BYTES, |bytes| bytes <= max).await;
+    eventually("slow viewers to be cut", async || {
+        cut(shield).await >= COUNT as u64 - 3
+    })
+    .await;
+}
+
+async fn cut(shield: &Shield) -> u64 {
+    let event = [("event", "memory_short")];
+    shield.counted(EDGE_EVENTS, &event).await
+}
+
+/// Nearly all are cut, visibly, as all are equally slow; the others get every byte.
+async fn most_are_cut(readers: Vec<Arriving>, parts: &[Bytes]) {
+    let mut cut = Vec::new();
+    for (reader, part) in readers.into_iter().zip(parts) {
+        let answer = reader.finish().await;
+        if answer.end == End::Whole {
+            assert!(answer.body == part, "other bytes");
+        } else {
+            answer.is_cut(part);
+        }
+        cut.push(answer.end != End::Whole);
+    }
+    let count = cut.iter().filter(|cut| **cut).count();
+    assert!((COUNT - 3..COUNT).contains(&count), "{cut:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_evicted_segments_that_were_fetched_for_them_are_cut() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let readers = all_stuck(&shield, |number| get(&path(number)), false).await;
+    few_are_left(&shield).await;
+    shield.get("/small.ts").await.is_whole("small");
+    most_are_cut(readers, &bodies).await;
+    shield.wait_gauge(PINNED_BYTES, |bytes| bytes == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_evicted_segments_that_were_held_are_cut() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let readers = all_stuck(&shield, |number| get(&path(number)), true).await;
+    few_are_left(&shield).await;
+    most_are_cut(readers, &bodies).await;
+    shield.wait_gauge(PINNED_BYTES, |bytes| bytes == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_parts_are_cut_too() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let ask = |number| get(&path(number)).range(&format!("100-{}", BODY - 100));
+    let readers = all_stuck(&shield, ask, true).await;
+    few_are_left(&shield).await;
+    let parts: Vec<_> = bodies
+        .iter()
+        .map(|body| body.slice(100..=BODY - 100))
+        .collect();
+    most_are_cut(readers, &parts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_several_parts_in_one_answer_are_cut_too() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let ask = |number| get(&path(number)).range(&format!("0-9,100-{}", BODY - 100));
+    let readers = all_stuck(&shield, ask, true).await;
+    few_are_left(&shield).await;
+    let mut cut = 0;
+    for reader in readers {
+        let answer = reader.finish().await;
+        assert_eq!(answer.status, 206);
+        cut += usize::from(answer.end == End::Cut);
+    }
+    assert!(cut >= COUNT - 3, "{cut}");
+}
+
+/// Each pins a slice, which is an object of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_slices_are_cut_too() {
+    let bodies = bodies();
+    let (_origin, shield) = scene_with(&bodies, |waits| {
+        waits.whole_fetch_max = BODY as u64 / 2;
+        waits.slice_bytes = BODY as u64 - 1000;
+    })
+    .await;
+    let readers = all_stuck(&shield, |number| get(&path(number)), false).await;
+    few_are_left(&shield).await;
+    most_are_cut(readers, &bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purged_segments_count_as_well() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let mut readers = Vec::new();
+    for number in 0..COUNT {
+        readers.push(stuck(&shield, get(&path(number))).await);
+        shield.purge(&path(number)).await;
+    }
+    few_are_left(&shield).await;
+    most_are_cut(readers, &bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_streams_are_reset_and_their_connection_lives_on() {
+    for held in [false, true] {
+        let bodies = bodies();
+        let (_origin, shield) = scene(&bodies).await;
+        let mut viewers: Vec<H2Viewer> = Vec::new();
+        let mut readers = Vec::new();
+        for number in 0..COUNT {
+            if held {
+                assert_eq!(shield.get(&path(number)).await.status, 200);
+            }
+            let viewer = shield.h2_viewer().await;
+            let mut reader = viewer.begin(get(&path(number))).await;
+            reader.read(1000).await;
+            shield.wait_gauge(FILLS, |fills| fills == 0).await;
+            viewers.push(viewer);
+            readers.push(reader);
+        }
+        few_are_left(&shield).await;
+        most_are_cut(readers, &bodies).await;
+        for viewer in &viewers {
+            viewer.get("/small.ts").await.is_whole("small");
+        }
+        shield.wait_gauge(PINNED_BYTES, |bytes| bytes == 0).await;
+    }
+}
+
+/// What is large but not larger than a viewer takes at once harms nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_up_is_never_cut() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let mut viewer = shield.viewer().await;
+    let streams = shield.h2_viewer().await;
+    for _ in 0..3 {
+        for (number, body) in bodies.iter().enumerate() {
+            viewer.get(&path(number)).await.is_whole(body);
+            streams.get(&path(number)).await.is_whole(body);
+        }
+    }
+    assert_eq!(cut(&shield).await, 0);
+    assert_eq!(shield.gauge(PINNED_BYTES).await, 0);
+}
+
+/// Whose segment others read slowly, and who reads on meanwhile, gets all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fast_reader_is_not_cut_for_a_slow_one_of_the_same_segment() {
+    for over_h2 in [false, true] {
+        let bodies = bodies();
+        let (_origin, shield) = scene(&bodies).await;
+        let slow = stuck(&shield, get(&path(0))).await;
+        let mut fast = if over_h2 {
+            shield.h2_viewer().await.begin(get(&path(0))).await
+        } else {
+            let viewer = Viewer::connect_thin(shield.address()).await;
+            viewer.begin(get(&path(0))).await
+        };
+        let mut others = Vec::new();
+        for number in 1..COUNT {
+            fast.read(200 << 10).await;
+            others.push(stuck(&shield, get(&path(number))).await);
+        }
+        eventually("slow viewers to be cut", async || cut(&shield).await >= 3).await;
+        let answer = fast.finish().await;
+        assert_eq!(answer.end, End::Whole, "over HTTP/2: {over_h2}");
+        drop((slow, others));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replaced_versions_count_as_well() {
+    let bodies = bodies();
+    let target = "/vod/latest.ts";
+    let origin = Origin::start().await;
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.memory_bytes = MEMORY;
+            config.cache.fill_bytes_max = FILLS_MAX;
+        })
+        .start()
+        .await;
+    let mut readers = Vec::new();
+    for (number, body) in bodies.iter().enumerate() {
+        let version = segment(body.clone())
+            .cache_control("no-cache")
+            .validated_by(&format!("\"{number}\""));
+        origin.now(target, version);
+        readers.push(stuck(&shield, get(target)).await);
+    }
+    few_are_left(&shield).await;
+    most_are_cut(readers, &bodies).await;
+}
+
+/// The codings that are made here are bodies of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_coded_playlists_are_cut_too() {
+    const TEXT: usize = 3 << 20;
+    let text = |number: usize| {
+        let noise = noise(number as u64, TEXT);
+        let line = |bytes: &[u8]| {
+            let letters = bytes.iter().map(|byte| char::from(b'a' + byte % 16));
+            letters.collect::<String>()
+        };
+        let lines: Vec<_> = noise.chunks(100).map(line).collect();
+        let lines = lines.join("\n#");
+        format!("#EXTM3U\n#{lines}\n#EXTINF:4,\n1.ts\n#EXT-X-ENDLIST\n")
+    };
+    let path = |number: usize| format!("/vod/{number}.m3u8");
+    let mut origin = Origin::start().await;
+    for number in 0..COUNT {
+        origin = origin.on(
+            &path(number),
+            manifest(text(number)).cache_control("max-age=600"),
+        );
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.fill_bytes_max = FILLS_MAX)
+        .start()
+        .await;
+    let mut readers = Vec::new();
+    for number in 0..COUNT {
+        let ask = get(&path(number)).header("accept-encoding", "gzip");
+        let coded = |answer: &Response| answer.header("content-encoding") == Some("gzip");
+        shield.until(ask.clone(), coded).await;
+        let viewer = shield.h2_viewer().await;
+        let mut reader = viewer.begin(ask).await;
+        reader.read(1000).await;
+        shield.purge(&path(number)).await;
+        readers.push((viewer, reader));
+    }
+    eventually("slow viewers to be cut", async || {
+        cut(&shield).await >= COUNT as u64 - 3
+    })
+    .await;
+    let mut reset = 0;
+    for (_viewer, reader) in readers {
+        let answer = reader.finish().await;
+        assert!(
+            matches!(answer.end, End::Whole | End::Reset(_)),
+            "{answer:?}"
+        );
+        reset += usize::from(answer.end != End::Whole);
+    }
+    assert!((COUNT - 4..COUNT).contains(&reset), "{reset}");
+}
+
+/// What the end of a connection could be taken for: HTTP/1.0, where there is no reset too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("viewers");
+    let bodies = bodies();
+    let mut origin = Origin::start().await;
+    for (number, body) in bodies.iter().enumerate() {
+        origin = origin.on(&path(number), segment(body.clone()));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.cache.memory_bytes = MEMORY;
+            config.cache.fill_bytes_max = FILLS_MAX;
+        })
+        .on_unix(socket.clone())
+        .start()
+        .await;
+    let mut readers = Vec::new();
+    for number in 0..COUNT {
+        let mut viewer = Viewer::connect_unix(&socket).await;
+        let request = format!("GET {} HTTP/1.0\r\nHost: media.test\r\n\r\n", path(number));
+        viewer.send_raw(request.as_bytes()).await;
+        let mut reader = viewer.arriving(&get(&path(number))).await;
+        reader.read(1000).await;
+        shield.wait_gauge(FILLS, |fills| fills == 0).await;
+        readers.push(reader);
+    }
+    few_are_left(&shield).await;
+    most_are_cut(readers, &bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_cut_so_has_a_cause_of_its_own_in_the_metrics() {
+    let bodies = bodies();
+    let (_origin, shield) = scene(&bodies).await;
+    let readers = all_stuck(&shield, |number| get(&path(number)), true).await;
+    few_are_left(&shield).await;
+    let cause = [("cause", "memory"), ("kind", "segment")];
+    eventually("the cuts to be told", async || {
+        shield.counted(ABORTED, &cause).await >= COUNT as u64 - 3
+    })
+    .await;
+    drop(readers);
+}

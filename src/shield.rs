@@ -6,6 +6,7 @@ mod body;
 mod clients;
 mod coding;
 mod cors;
+mod cover;
 mod effort;
 mod explain;
 mod fill;

@@ -16,7 +16,7 @@ pub use access_log::{AccessLog, AccessLogSettings};
 pub use exposition::{Exposition, Value};
 pub use log_queue::{LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
 pub use metrics::Metrics;
-pub use outcome::{CutBy, LogLine, Outcome, Tale};
+pub use outcome::{CutBy, LogLine, Outcome, Source, Tale};
 
 /// The content type of what [`Telemetry::render`] and [`Exposition`] write.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use seawall::telemetry::Outcome;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -120,11 +121,20 @@ impl Program {
             values.sum()
         };
         let all = sum("seawall_requests_total{", "");
-        let hits = sum("seawall_requests_total{", "outcome=\"hit\"");
+        let by_outcome = |outcome: Outcome| {
+            let label = format!("outcome=\"{}\"", outcome.as_str());
+            sum("seawall_requests_total{", &label)
+        };
+        let counted = |wanted: fn(bool) -> bool| -> f64 {
+            let outcomes = Outcome::ALL.into_iter();
+            let counted = outcomes.filter(|outcome| outcome.source().is_hit().is_some_and(wanted));
+            counted.map(by_outcome).sum()
+        };
+        let hits = counted(|is_hit| is_hit);
         let most = |of: &[u64]| of.iter().max().copied().unwrap_or_default();
         Ok(format!(
             "{all:.0} requests, {:.1} % hits; {:.0} evictions; {:.0} MiB stored; at most {} MiB resident and {} descriptors",
-            100.0 * hits / all.max(1.0),
+            100.0 * hits / counted(|_| true).max(1.0),
             sum("seawall_store_evictions_total", ""),
             sum("seawall_store_bytes ", "") / f64::from(1 << 20),
             most(&self.resident_mib),

@@ -197,15 +197,19 @@ impl Object {
         Arc::new(newest)
     }
 
+    /// It is a state of a playlist that somebody asked for by number: a version that the next one replaces.
+    pub(super) fn is_state(&self) -> bool {
+        let tie = self.head.tie.as_ref();
+        self.head.kind.is_manifest() && tie.is_some_and(Tie::is_to_place)
+    }
+
     /// How long after its making an object is of any use: while it may be served at all and, since
     /// a 304 revives it cheaply, for a while after. Not a manifest of an epoch: a low-latency playlist
     /// leaves one behind with every part, and nobody asks for that one again. Nor an error, which a 304
     /// does not make any cheaper.
     pub fn kept_for(&self) -> Duration {
         const REVIVABLE: Duration = Duration::from_mins(10);
-        let tie = self.head.tie.as_ref();
-        let passes = self.head.kind.is_manifest() && tie.is_some_and(Tie::is_to_place);
-        let revivable = if passes || !self.head.status.is_success() {
+        let revivable = if self.is_state() || !self.head.status.is_success() {
             Duration::ZERO
         } else {
             REVIVABLE

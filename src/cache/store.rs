@@ -211,6 +211,13 @@ impl Store {
             return Stored::TooVaried;
         }
         let partition = self.of(found.kind);
+        // However many have asked for a state, they did so at once, and will ask for the next one.
+        let passing = Standing::default();
+        let standing = if object.is_state() {
+            &passing
+        } else {
+            standing
+        };
         self.told(partition.insert(found.key.clone(), object, standing))
     }
 
@@ -227,11 +234,16 @@ impl Store {
         admitted
     }
 
-    /// Files an object that is the same for everyone, unless there are variants.
+    /// Files the newest version of something, which is the same for everyone, unless there are variants. It
+    /// answers all who follow it, though they ask by other names: it outlasts the states it leaves behind.
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
         if self.marker(kind, key).is_none() {
-            let stored = partition.insert(key.clone(), object, &Standing::default());
+            let standing = Standing {
+                live: None,
+                requests: 2,
+            };
+            let stored = partition.insert(key.clone(), object, &standing);
             self.told(stored);
         }
     }

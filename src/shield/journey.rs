@@ -10,16 +10,16 @@ use tokio::time::timeout;
 
 use super::ask::Ask;
 use super::coding::Form;
+use super::cover::servable_on_error;
 use super::fill::{Job, Viewer};
 use super::pass::Passed;
 use super::states::{State, is_newest, is_tended};
 use super::status::Forward;
 use super::{Answer, Arrival, Shield, refuse, respond};
 use crate::cache::{Fill, Follower, Found, Head, Joined, Known, Landing, Object, Verdict};
-use crate::policy::absence::is_absence;
 use crate::policy::access::{Access, Entry, access};
 use crate::policy::encoding::is_asked_in_plain;
-use crate::policy::freshness::{Freshness, freshness};
+use crate::policy::freshness::Freshness;
 use crate::policy::headers;
 use crate::policy::lifetime::Reason;
 use crate::policy::range::reaches;
@@ -278,23 +278,26 @@ impl Shield {
         } else {
             self.patience(&ask.entry)
         };
+        let leads = passed.is_some();
+        let to_come = (!leads).then(|| self.to_come_within(&ask.entry));
         let since = Instant::now();
         let landing = timeout(patience, follower.landing()).await;
         ask.now = Instant::now();
-        ask.waited_for_origin(ask.now.saturating_duration_since(since));
+        let waited = ask.now.saturating_duration_since(since);
+        ask.waited_for_origin(waited);
+        let outcome = match to_come {
+            None => Outcome::Miss,
+            // What is late is the origin's doing, and no longer the programme's.
+            Some(Some(within)) if waited <= within => Outcome::HeldBack,
+            Some(_) => Outcome::Coalesced,
+        };
         let Ok(landing) = landing else {
             return self.stale_or(ask, found, refuse::timed_out);
         };
-        let leads = passed.is_some();
         if !leads && !follower.shares(upstream) {
             ask.collapsed = false;
             return Step::Again(ask);
         }
-        let outcome = if leads {
-            Outcome::Miss
-        } else {
-            Outcome::Coalesced
-        };
         match landing {
             Landing::Growing(head) => {
                 Step::Answer(respond::growing(ask, &head, follower, outcome, &self.settings).await)
@@ -378,41 +381,6 @@ impl Shield {
         }
     }
 
-    /// Serves stale because of a failure; without a servable copy, what `otherwise` says.
-    fn stale_or(&self, ask: Ask, found: &Found, otherwise: impl FnOnce(Ask) -> Answer) -> Step {
-        self.cover(ask, found, Outcome::StaleError, otherwise)
-    }
-
-    /// The same where the failure has an answer. One that says of something held that it is not there
-    /// counts as a failure only while it is doubted.
-    fn covered_or(
-        &self,
-        ask: Ask,
-        found: &Found,
-        failure: &Object,
-        otherwise: impl FnOnce(Ask) -> Answer,
-    ) -> Step {
-        let outcome = if is_absence(failure.head.status) {
-            Outcome::StaleMissing
-        } else {
-            Outcome::StaleError
-        };
-        self.cover(ask, found, outcome, otherwise)
-    }
-
-    fn cover(
-        &self,
-        ask: Ask,
-        found: &Found,
-        outcome: Outcome,
-        otherwise: impl FnOnce(Ask) -> Answer,
-    ) -> Step {
-        Step::Answer(match servable_on_error(&ask, found) {
-            Some(object) => respond::object(ask, object, outcome, &self.settings),
-            None => otherwise(ask),
-        })
-    }
-
     /// Starts a fill that belongs to nobody.
     pub(super) fn launch(self: &Arc<Self>, entry: &Entry, fill: Fill, viewer: Viewer) {
         tokio::spawn(Job::new(Arc::clone(self), entry, fill, viewer).run());
@@ -438,12 +406,4 @@ impl Shield {
 fn is_held(found: &Found) -> bool {
     let held = found.object.as_ref();
     held.is_some_and(|held| held.head.status == StatusCode::OK)
-}
-
-/// The held object, when the origin's failure makes it servable.
-fn servable_on_error<'f>(ask: &Ask, found: &'f Found) -> Option<&'f Arc<Object>> {
-    found
-        .object
-        .as_ref()
-        .filter(|object| freshness(&object.head.lifetime, ask.now) != Freshness::Dead)
 }

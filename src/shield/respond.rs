@@ -303,7 +303,7 @@ fn dress(ask: &Ask, head: &Head, mut headers: HeaderMap, outcome: Outcome) -> He
     cors::allow(&mut headers, &ask.headers, &ask.entry.route);
     let filled = matches!(
         outcome,
-        Outcome::Miss | Outcome::Coalesced | Outcome::Revalidated
+        Outcome::Miss | Outcome::Coalesced | Outcome::HeldBack | Outcome::Revalidated
     );
     let story = Story {
         lifetime: Some(lifetime),

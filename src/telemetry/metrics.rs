@@ -9,7 +9,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
-use super::{CutBy, Outcome, Tale};
+use super::{CutBy, Outcome, Source, Tale};
 use crate::media::Kind;
 
 /// The route label of requests that no route took.
@@ -25,44 +25,6 @@ const HEAD_SECONDS: [f64; 15] = [
 const ORIGIN_SECONDS: [f64; 12] = [
     0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
 ];
-
-/// Whose speed does a head's time show? The outcome says.
-#[derive(Clone, Copy)]
-enum Source {
-    /// Held in memory: nobody was waited for.
-    Memory,
-    /// The origin was waited for, in vain or not.
-    Origin,
-    /// The shield's own word: refusals, CORS.
-    Shield,
-}
-
-impl Source {
-    const ALL: [Source; 3] = [Source::Memory, Source::Origin, Source::Shield];
-
-    fn of(outcome: Outcome) -> Source {
-        match outcome {
-            Outcome::Hit | Outcome::Stale | Outcome::Negative => Source::Memory,
-            Outcome::Local | Outcome::Refused | Outcome::Left => Source::Shield,
-            Outcome::Miss
-            | Outcome::Coalesced
-            | Outcome::Revalidated
-            | Outcome::Pass
-            | Outcome::StaleError
-            | Outcome::StaleMissing
-            | Outcome::Overload
-            | Outcome::Failed => Source::Origin,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Source::Memory => "memory",
-            Source::Origin => "origin",
-            Source::Shield => "shield",
-        }
-    }
-}
 
 /// Status classes; what HTTP does not define counts as `other`.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
@@ -118,7 +80,7 @@ impl Metrics {
         Ok(Metrics {
             requests: counters(
                 "seawall_requests_total",
-                "Viewers' requests, by how they were served.",
+                "Viewers' requests, by how they were served. What each outcome means, and which are hits: docs/outcomes.md.",
                 &[("route", &routes), ("kind", &kinds), ("outcome", &outcomes)],
             )?,
             responses: counters(
@@ -139,14 +101,15 @@ impl Metrics {
             )?,
             head_seconds: histograms(
                 "seawall_response_head_seconds",
-                "From a request's arrival to its answer's head, by whom that depended on.",
+                "From a request's arrival to its answer's head, by whom that depended on: memory (nobody), held_back (what was \
+                 asked for did not exist yet), origin, shield (refusals).",
                 &HEAD_SECONDS,
                 &[("kind", &kinds), ("source", &sources)],
             )?,
             origin_seconds: histograms(
                 "seawall_origin_head_seconds",
                 "How long requests waited for the head of an origin's answer, their own fetch or one that they joined. \
-                 Requests answered from memory are not observed. Rising: look at the origin.",
+                 Requests answered from memory are not observed, nor are those for what did not exist yet. Rising: look at the origin.",
                 &ORIGIN_SECONDS,
                 &[("route", &routes)],
             )?,
@@ -172,9 +135,10 @@ impl Metrics {
         if let Some(cutter) = tale.cut_by {
             self.aborted[kind * CutBy::ALL.len() + cutter.index()].inc();
         }
-        let source = Source::of(tale.outcome) as usize;
-        self.head_seconds[kind * Source::ALL.len() + source].observe(tale.head_time.as_secs_f64());
-        if let Some(waited) = tale.origin_time {
+        let source = tale.outcome.source();
+        self.head_seconds[kind * Source::ALL.len() + source.index()]
+            .observe(tale.head_time.as_secs_f64());
+        if let Some(waited) = tale.origin_time.filter(|_| source != Source::HeldBack) {
             self.origin_seconds[route].observe(waited.as_secs_f64());
         }
     }
@@ -268,9 +232,9 @@ mod tests {
         }
         has(
             &metrics,
-            r#"seawall_responses_total{class="2xx",route="vod \"x\""} 91"#,
+            r#"seawall_responses_total{class="2xx",route="vod \"x\""} 98"#,
         );
-        has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 130"#);
+        has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 140"#);
     }
 
     #[test]

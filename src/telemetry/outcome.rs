@@ -24,6 +24,9 @@ pub enum Outcome {
     Miss,
     /// Joined a fill that another request caused.
     Coalesced,
+    /// Asked for what was not there yet, joined the one request for it, and was answered when it came:
+    /// a blocking reload of an LL-HLS playlist, an announced part, a segment that the clock announces.
+    HeldBack,
     /// The origin confirmed with a 304 what was held.
     Revalidated,
     /// Not cacheable: straight from the origin.
@@ -74,13 +77,14 @@ impl CutBy {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 14] = [
+    pub const ALL: [Outcome; 15] = [
         Outcome::Hit,
         Outcome::Stale,
         Outcome::StaleError,
         Outcome::StaleMissing,
         Outcome::Miss,
         Outcome::Coalesced,
+        Outcome::HeldBack,
         Outcome::Revalidated,
         Outcome::Pass,
         Outcome::Negative,
@@ -105,6 +109,7 @@ impl Outcome {
             Outcome::StaleMissing => "stale_missing",
             Outcome::Miss => "miss",
             Outcome::Coalesced => "coalesced",
+            Outcome::HeldBack => "held_back",
             Outcome::Revalidated => "revalidated",
             Outcome::Pass => "pass",
             Outcome::Negative => "negative",
@@ -113,6 +118,74 @@ impl Outcome {
             Outcome::Overload => "overload",
             Outcome::Failed => "failed",
             Outcome::Left => "left",
+        }
+    }
+}
+
+/// On whom did the time until an answer's head depend? This partition of outcomes is also what the hit
+/// ratio is made of, here and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// On nobody: answered at once from memory.
+    Memory,
+    /// On nobody either: what was asked for did not exist yet, and came when it did.
+    HeldBack,
+    /// On the origin, which was waited for, in vain or not.
+    Origin,
+    /// On the shield: it is its own word (refusals, CORS).
+    Shield,
+}
+
+impl Source {
+    /// All of them, in the order of [`Source::index`].
+    pub const ALL: [Source; 4] = [
+        Source::Memory,
+        Source::HeldBack,
+        Source::Origin,
+        Source::Shield,
+    ];
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Memory => "memory",
+            Source::HeldBack => "held_back",
+            Source::Origin => "origin",
+            Source::Shield => "shield",
+        }
+    }
+
+    /// A hit is a request that caused no origin request and waited for none that was under way.
+    /// `None`: the hit ratio does not count it, for no cache could have had the answer.
+    pub fn is_hit(self) -> Option<bool> {
+        match self {
+            Source::Memory | Source::HeldBack => Some(true),
+            Source::Origin => Some(false),
+            Source::Shield => None,
+        }
+    }
+}
+
+impl Outcome {
+    /// On whom the time until the head depended.
+    pub fn source(self) -> Source {
+        match self {
+            Outcome::Hit | Outcome::Stale | Outcome::Negative => Source::Memory,
+            Outcome::HeldBack => Source::HeldBack,
+            Outcome::Local | Outcome::Refused | Outcome::Left => Source::Shield,
+            Outcome::Miss
+            | Outcome::Coalesced
+            | Outcome::Revalidated
+            | Outcome::Pass
+            | Outcome::StaleError
+            | Outcome::StaleMissing
+            | Outcome::Overload
+            | Outcome::Failed => Source::Origin,
         }
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use seawall::demo::{Broadcast, Clock, Form, Origin, Plan, Rendition};
+use seawall::media::Kind;
+use seawall::telemetry::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::figures::{percent, ratio};
+use super::figures::ratio;
 use super::{Asked, Notes, ON_AIR, Programme, READY, WARM_UP_SEGMENTS, audience};
 use crate::Stage;
 use crate::arguments::LOW_LATENCY_SEGMENT;
@@ -18,105 +20,171 @@ use crate::table::Table;
 
 /// In which forms.
 const FORMS: [Form; 3] = [Form::Cmaf, Form::Timeline, Form::LowLatency];
-/// A run is at least so long: a third of it has to hold what players of a live edge ask for.
-const SEGMENTS_MIN: u32 = 24;
-/// How often the program is asked whether its memory is full.
-const LOOK: Duration = Duration::from_millis(200);
+/// Memory is full within a minute.
+const SEGMENT: Duration = LOW_LATENCY_SEGMENT;
+/// What counts lasts at least so long: about ten segments' time before memory is full.
+const SEGMENTS_MIN: u32 = 60;
+/// Before the first one that counts, players ask for so many.
+const SEGMENTS_BEFORE: u32 = WARM_UP_SEGMENTS + 3;
+/// Why media leave memory.
+const MEDIA_LEFT: [&str; 4] = ["departed", "one_off", "live", "on_demand"];
+
+/// What is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Manifests,
+    Media,
+}
+
+impl Class {
+    const ALL: [Class; 2] = [Class::Manifests, Class::Media];
+
+    fn name(self) -> &'static str {
+        match self {
+            Class::Manifests => "manifests",
+            Class::Media => "media",
+        }
+    }
+
+    fn of(kind: Kind) -> Class {
+        if kind.is_manifest() {
+            Class::Manifests
+        } else {
+            Class::Media
+        }
+    }
+}
+
+/// Answers to viewers, by how they came about.
+#[derive(Clone, Copy, Default)]
+struct Answers([u64; Outcome::ALL.len()]);
+
+impl Answers {
+    fn since(self, before: Answers) -> Answers {
+        Answers(std::array::from_fn(|place| self.0[place] - before.0[place]))
+    }
+
+    fn of(&self, outcome: Outcome) -> u64 {
+        self.0[outcome.index()]
+    }
+
+    fn sum(&self, wanted: impl Fn(Outcome) -> bool) -> u64 {
+        let wanted = Outcome::ALL.into_iter().filter(|outcome| wanted(*outcome));
+        wanted.map(|outcome| self.of(outcome)).sum()
+    }
+
+    /// As the program defines it.
+    fn hit_ratio(&self) -> String {
+        let hits = self.sum(|outcome| outcome.source().is_hit() == Some(true));
+        let counted = self.sum(|outcome| outcome.source().is_hit().is_some());
+        format!("{:.2} %", 100.0 * hits as f64 / counted.max(1) as f64)
+    }
+}
 
 /// The counts at one moment.
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    /// Answers to viewers, and those of them from memory.
-    answers: u64,
-    hits: u64,
+    answers: [Answers; Class::ALL.len()],
     asked: Asked,
     /// Segments that each rendition has.
     segments: u64,
+    /// Media that have left memory.
     evictions: u64,
 }
+
+/// Outcomes with a column of their own.
+const SHOWN: [Outcome; 5] = [
+    Outcome::Hit,
+    Outcome::Stale,
+    Outcome::HeldBack,
+    Outcome::Coalesced,
+    Outcome::Miss,
+];
 
 /// Shows each form through the shield alone, and tells of the time before memory was full and after.
 pub async fn watched_with_full_memory(
     stage: &Stage,
     programme: Programme,
 ) -> anyhow::Result<String> {
-    let mut table = Table::new(&[
-        "full memory",
-        "",
-        "answers",
-        "hits",
-        "÷ floor",
-        "segments made",
-        "evicted",
-    ]);
+    let mut headings = vec!["full memory", "", "answers"];
+    headings.extend(SHOWN.map(Outcome::as_str));
+    headings.extend(["other", "hit ratio", "asked", "÷ floor", "made", "evicted"]);
+    let mut table = Table::new(&headings);
     for form in FORMS {
         let programme = Programme { form, ..programme };
         let [before, at, after] = evening(stage, programme).await?;
-        for (word, from, until) in [("before", before, at), ("full", at, after)] {
-            table.row(row(form, word, from, until));
+        for (word, from, until) in [("before", &before, &at), ("full", &at, &after)] {
+            for class in Class::ALL {
+                table.row(row((form, word, class), from, until));
+            }
         }
         println!("{} has been watched with memory full", form.name());
     }
-    let told = "The same players, of one server whose memory holds a third of what is made meanwhile. The floor:\n\
+    let told = "The same players, of one server whose memory holds a third of what is made meanwhile; before media left it,\n\
+                and after. A hit waited for no fetch: it was fresh (hit), looked after or refreshed behind its viewer\n\
+                (stale), or there was nothing to fetch until it existed (held_back); see docs/outcomes.md. The floor:\n\
                 each version of each manifest and each segment once; of LL-HLS each state and each part.";
     Ok(format!("\n{told}\n\n{}", table.text()))
 }
 
-fn row(form: Form, word: &str, from: Counts, until: Counts) -> Vec<String> {
-    let answers = until.answers - from.answers;
+fn row((form, word, class): (Form, &str, Class), from: &Counts, until: &Counts) -> Vec<String> {
+    let place = class as usize;
+    let answers = until.answers[place].since(from.answers[place]);
     let asked = until.asked.since(from.asked);
+    let asked = match class {
+        Class::Manifests => asked.manifests,
+        Class::Media => asked.segments + asked.parts,
+    };
     let made = until.segments - from.segments;
-    vec![
+    let mut row = vec![
         form.name().to_owned(),
-        word.to_owned(),
-        answers.to_string(),
-        percent((until.hits - from.hits) as usize, answers as usize),
-        ratio(
-            asked.manifests + asked.segments + asked.parts,
-            floor(form, made),
-        ),
+        format!("{word}, {}", class.name()),
+        answers.sum(|_| true).to_string(),
+    ];
+    row.extend(SHOWN.map(|outcome| answers.of(outcome).to_string()));
+    row.extend([
+        answers.sum(|outcome| !SHOWN.contains(&outcome)).to_string(),
+        answers.hit_ratio(),
+        asked.to_string(),
+        ratio(asked, floor(form, class, made)),
         made.to_string(),
         (until.evictions - from.evictions).to_string(),
-    ]
+    ]);
+    row
 }
 
 /// Requests that an ideal cache makes while so many segments of each rendition are made.
-fn floor(form: Form, made: u64) -> u64 {
-    let renditions = Rendition::ALL.len() as u64;
-    match form {
-        Form::LowLatency => 2 * renditions * made * parts_per_segment(),
-        // One MPD is of all renditions.
-        _ if form.is_dash() => (1 + renditions) * made,
-        _ => 2 * renditions * made,
+fn floor(form: Form, class: Class, made: u64) -> u64 {
+    let each = if form.is_low_latency_hls() {
+        made * Broadcast::new(plan()).parts_per_segment()
+    } else {
+        made
+    };
+    // One MPD is of all renditions.
+    if form.is_dash() && class == Class::Manifests {
+        each
+    } else {
+        each * Rendition::ALL.len() as u64
     }
 }
 
-fn parts_per_segment() -> u64 {
-    Broadcast::new(plan(LOW_LATENCY_SEGMENT)).parts_per_segment()
-}
-
-fn plan(segment: Duration) -> Plan {
+fn plan() -> Plan {
     let clock = Clock::real();
     Plan::from(clock.now().saturating_sub(ON_AIR))
-        .segment_seconds(segment.as_secs())
+        .segment_seconds(SEGMENT.as_secs())
         .part_thirds(1)
 }
 
 /// Counts when everybody watches, when memory is full, and at the end.
 async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts; 3]> {
-    let segment = match programme.form {
-        Form::LowLatency => LOW_LATENCY_SEGMENT,
-        _ => programme.segment,
-    };
-    let lasts = programme.lasts.max(segment * SEGMENTS_MIN);
     let programme = Programme {
-        segment,
-        lasts,
+        segment: SEGMENT,
+        lasts: programme.lasts.max(SEGMENT * SEGMENTS_MIN),
         ..programme
     };
     let folder = tempfile::tempdir_in(stage.folder.path())?;
     let clock = Clock::real();
-    let origin = Origin::start(plan(segment), clock.clone()).context("no origin")?;
+    let origin = Origin::start(plan(), clock.clone()).context("no origin")?;
     origin
         .control()
         .set(|faults| faults.slow = programme.thinks);
@@ -131,14 +199,15 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
     let players = audience(server.plain, programme, &clock, &Notes::default());
     let broadcast = origin.broadcast();
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
-    let from = broadcast.segment_due(first) + segment / 2;
+    // Between parts, and far from a segment's end: what was made by then has been asked for by then.
+    let from = broadcast.segment_due(first) + SEGMENT * 5 / 12;
     clock.until(from).await;
     let before = counts(admin, &origin, &clock).await?;
     let until = from + programme.lasts;
-    let mut now = before;
-    let mut at_full = None;
-    while clock.now() < until {
-        clock.until(clock.now() + LOOK).await;
+    let (mut now, mut at, mut at_full) = (before, from, None);
+    while at < until {
+        at += SEGMENT;
+        clock.until(at).await;
         now = counts(admin, &origin, &clock).await?;
         if now.evictions > 0 && at_full.is_none() {
             at_full = Some(now);
@@ -151,9 +220,9 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
     Ok([before, at_full, now])
 }
 
-/// Bytes of all renditions' segments, and of the parts that they are made of too.
+/// Bytes of all segments that are asked for while a programme lasts, or of the parts that they are made of.
 fn bytes_made(broadcast: &Broadcast, programme: Programme) -> u64 {
-    let segments = programme.lasts.as_secs() / programme.segment.as_secs();
+    let segments = programme.lasts.as_secs() / SEGMENT.as_secs() + u64::from(SEGMENTS_BEFORE);
     let of_all = Rendition::ALL.map(|rendition| broadcast.segment(rendition, 10).len() as u64);
     of_all.into_iter().sum::<u64>() * segments
 }
@@ -164,18 +233,31 @@ async fn counts(admin: SocketAddr, origin: &Origin, clock: &Clock) -> anyhow::Re
     wire.write_all(request.as_bytes()).await?;
     let mut page = String::new();
     wire.read_to_string(&mut page).await?;
-    let sum = |name: &str, label: &str| -> u64 {
-        let lines = page
-            .lines()
-            .filter(|line| line.starts_with(name) && line.contains(label));
+    let sum = |name: &str, labels: &[String]| -> u64 {
+        let lines = page.lines().filter(|line| line.starts_with(name));
+        let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
         let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
         values.sum()
     };
+    let mut answers = [Answers::default(); Class::ALL.len()];
+    for kind in Kind::ALL {
+        let answers = &mut answers[Class::of(kind) as usize];
+        for outcome in Outcome::ALL {
+            let labels = [
+                format!("kind=\"{}\"", kind.as_str()),
+                format!("outcome=\"{}\"", outcome.as_str()),
+            ];
+            answers.0[outcome.index()] += sum("seawall_requests_total{", &labels);
+        }
+    }
+    let left = |reason| {
+        let reason = format!("reason=\"{reason}\"");
+        sum("seawall_store_evictions_total{", &[reason])
+    };
     Ok(Counts {
-        answers: sum("seawall_requests_total{", ""),
-        hits: sum("seawall_requests_total{", "outcome=\"hit\""),
+        answers,
         asked: Asked::of(origin),
         segments: origin.broadcast().segments(clock.now()),
-        evictions: sum("seawall_store_evictions_total", ""),
+        evictions: MEDIA_LEFT.map(left).iter().sum(),
     })
 }

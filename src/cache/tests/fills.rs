@@ -26,6 +26,41 @@ fn a_body_too_large_to_hold_goes_through_a_window() {
     assert!(look(&cache).object.is_none());
 }
 
+/// Players of low latency ask for each version by a name of its own, all at once; the newest one is also
+/// filed under the name of the playlist.
+#[test]
+fn versions_that_have_passed_leave_memory_before_the_newest_one() {
+    let cache = Cache::new(Settings {
+        memory_bytes: 256 << 10,
+        ..Settings::default()
+    });
+    let (newest, place) = (Key::of(&[b"i.m3u8"]), Key::of(&[b"states"]));
+    for number in 0..100_u32 {
+        let upstream = HeaderMap::new();
+        let name = Key::of(&[b"i.m3u8", &number.to_be_bytes()]);
+        let found = cache.lookup(&name, Kind::Hls, Instant::now(), HeaderMap::new);
+        let Joined::Lead(fill, _leader) = cache.join(&found, &upstream) else {
+            panic!("expected to lead");
+        };
+        let _players: [_; 5] = std::array::from_fn(|_| cache.join(&found, &upstream));
+        let version = Head {
+            kind: Kind::Hls,
+            tie: Some(cache.tie(Some(&place), None)),
+            ..head()
+        };
+        let version = Arc::new(Object::new(version, Bytes::from(vec![b'#'; 8 << 10])));
+        cache.file(&newest, Kind::Hls, &version);
+        assert_eq!(
+            fill.keep(&version, Verdict::Object(Arc::clone(&version))),
+            Stored::Yes
+        );
+        let held = cache
+            .lookup(&newest, Kind::Hls, Instant::now(), HeaderMap::new)
+            .object;
+        assert!(held.is_some(), "version {number}");
+    }
+}
+
 #[test]
 fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
     let cache = Cache::new(Settings {

@@ -32,6 +32,8 @@ const FAILED_PERIODS: u32 = 6;
 /// A version that is so many parts late has to be looked for elsewhere: players who are as near the edge as
 /// a server lets them have three parts in hand.
 const LATE_PARTS: u32 = 2;
+/// A server waits for segments that are so near to the next one.
+const AHEAD_MAX: u64 = 2;
 /// Without parts they have three segments in hand: late is what this part of one is.
 const LATE_SHARE: u32 = 2;
 
@@ -97,6 +99,18 @@ impl Blocking {
             self.segment / LATE_SHARE
         };
         Some(due.saturating_sub(since) + late)
+    }
+
+    /// A state that the newest version has not, and that its server waits for.
+    pub(super) fn is_next(&self, asked: Directives) -> bool {
+        let Some((next, msn)) = self.next.zip(asked.msn) else {
+            return false;
+        };
+        match msn.checked_sub(next.msn.unwrap_or_default()) {
+            Some(0) => asked.part.is_none_or(|part| Some(part) >= next.part),
+            Some(segments) => segments < AHEAD_MAX,
+            None => false,
+        }
     }
 
     /// It is asked for.
@@ -191,6 +205,28 @@ mod tests {
             after(&playlist("", "")).overdue(asked("_HLS_msn=8"), SECOND),
             None
         );
+    }
+
+    #[test]
+    fn what_is_next_is_not_there_yet_and_near() {
+        let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        for (query, is_next) in [
+            ("_HLS_msn=8&_HLS_part=1", true),
+            ("_HLS_msn=8", true),
+            ("_HLS_msn=9&_HLS_part=0", true),
+            ("_HLS_msn=8&_HLS_part=0", false),
+            ("_HLS_msn=7&_HLS_part=3", false),
+            ("_HLS_msn=10", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                blocking.is_next(Directives::of(query).unwrap()),
+                is_next,
+                "{query}"
+            );
+        }
+        let asked = Directives::of("_HLS_msn=8&_HLS_part=1").unwrap();
+        assert!(!after(&playlist("", "")).is_next(asked));
     }
 
     #[test]

@@ -28,6 +28,9 @@ const LATE_MAX: Duration = Duration::from_secs(2);
 /// … and what is late may be there at any moment.
 const LATE_STEP: Duration = Duration::from_millis(100);
 
+/// Players have segments in hand: this part of one they do not notice.
+const LATE_SHARE: u32 = 2;
+
 /// What has been there for longer may have left the window again.
 const EXPECTED_MAX: Duration = Duration::from_mins(1);
 
@@ -58,6 +61,30 @@ impl Shield {
         let step = watch.course.lock().step;
         let reach = watch.horizon.lock().reach(due_in, step, now.mono);
         reach != Reach::Ask && !self.streams.is_new(&entry.key, now.mono)
+    }
+
+    /// It does not exist yet, by what is held, and whoever asks for it is answered when it does: how long
+    /// that may take until it is late. `None`: it is there, or nobody knows.
+    pub(in crate::shield) fn to_come_within(&self, entry: &Entry) -> Option<Duration> {
+        let now = Moment::now();
+        let announcing = if entry.is_directed() {
+            let watch = self.streams.watched(entry);
+            watch.filter(|watch| watch.is_next(entry.directives()))
+        } else {
+            let is_announced = self.streams.is_announced(&entry.key, now.mono);
+            let mut listing = is_announced.then(|| self.streams.listing(entry));
+            listing.as_mut().and_then(Vec::pop)
+        };
+        if let Some(watch) = announcing {
+            return watch.overdue(entry.directives(), now.mono);
+        }
+        match self.streams.due(&self.rules, entry, now)? {
+            Due::Reckoned(due_in, watch) if due_in <= entry.route.live.hold_early => {
+                let step = watch.course.lock().step;
+                Some(due_in + step / LATE_SHARE)
+            }
+            Due::Reckoned(..) | Due::Past(..) | Due::Listed(_) => None,
+        }
     }
 
     /// The origin had it, or had it not: what is there before its time tells how far the origin is ahead of

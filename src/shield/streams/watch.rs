@@ -220,6 +220,11 @@ impl Watch {
             .overdue(asked, now.saturating_duration_since(newest))
     }
 
+    /// The next state is asked for, or one after it, which its server holds back.
+    pub(super) fn is_next(&self, asked: Directives) -> bool {
+        self.course.lock().blocking.is_next(asked)
+    }
+
     /// The number of its last segment, where segments are numbered.
     pub(in crate::shield) fn reach(&self) -> Option<u64> {
         self.course.lock().variants.reach()

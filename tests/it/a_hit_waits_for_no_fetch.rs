@@ -1,0 +1,155 @@
+//! What counts as a hit: who caused no request to the origin and waited for none. Who asks for what does not exist
+//! yet waits for the programme, and counts apart from those who wait for a fetch.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::low_latency_hls::{NEXT, PATH, holding, passive, version};
+use crate::support::metrics::{REQUESTS, WAITERS};
+use crate::support::{Gate, Origin, Shield, eventually, get, manifest, reply, segment};
+
+/// Waits until so many requests have been counted, and says how.
+async fn counted(shield: &Shield, all: u64) -> impl AsyncFn(&'static str) -> u64 {
+    eventually("all to be counted", async || {
+        shield.counted(REQUESTS, &[]).await >= all
+    })
+    .await;
+    async |outcome| shield.counted(REQUESTS, &[("outcome", outcome)]).await
+}
+
+#[tokio::test]
+async fn waiting_for_the_next_state_counts_as_held_back() {
+    let gate = Gate::new();
+    let origin = holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await.is_whole(version(20, 2));
+    let crowd = shield.crowd(10, get(NEXT)).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 10).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        let status = answer.cache_status();
+        let detail = status.value("detail") == Some("held-back");
+        assert_eq!(detail, status.says("collapsed"), "{status:?}");
+    }
+    let counted = counted(&shield, 11).await;
+    assert_eq!(counted("held_back").await, 9);
+    assert_eq!(counted("miss").await, 2, "one fetched it, one led");
+    let waited = |source| shield.counted("seawall_response_head_seconds_count", source);
+    assert_eq!(waited(&[("source", "held_back")]).await, 9);
+    assert_eq!(waited(&[("source", "origin")]).await, 2);
+    let at_origin = shield.counted("seawall_origin_head_seconds_count", &[]);
+    assert_eq!(at_origin.await, 2, "the origin is not slow");
+}
+
+#[tokio::test]
+async fn waiting_for_an_announced_part_counts_as_held_back() {
+    let (gate, part) = (Gate::new(), "/live/21.2.mp4");
+    let script = segment("part").hold_head(&gate);
+    let origin = holding(&Gate::new()).await.on(part, script);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.cadence = false)
+        .start()
+        .await;
+    shield.get(PATH).await;
+    gate.wait_arrived(1).await;
+    let crowd = shield.crowd(5, get(part)).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
+    gate.open();
+    for answer in crowd.answers().await {
+        answer.is_whole("part");
+    }
+    let counted = counted(&shield, 6).await;
+    assert_eq!(counted("held_back").await, 5);
+    assert_eq!(counted("coalesced").await, 0);
+}
+
+/// A name in a query is no reason to expect anything.
+#[tokio::test]
+async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
+    for held in [
+        None,
+        Some(version(20, 2).replace("CAN-BLOCK-RELOAD=YES,", "")),
+    ] {
+        let (gate, far) = (Gate::new(), "/live/other.ts?_HLS_msn=21&_HLS_part=2");
+        let origin = Origin::start().await.on(far, segment("x").hold_head(&gate));
+        if let Some(held) = &held {
+            origin.now("/live/other.ts", manifest(held.clone()));
+        }
+        let shield = passive(&origin).start().await;
+        if held.is_some() {
+            shield.get("/live/other.ts").await;
+        }
+        let crowd = shield.crowd(5, get(far)).await;
+        if held.is_none() {
+            shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
+        }
+        gate.open();
+        crowd.answers().await;
+        let counted = counted(&shield, 5).await;
+        assert_eq!(counted("held_back").await, 0);
+    }
+}
+
+/// What comes later than it should is the origin's delay: those waited for the origin.
+#[tokio::test]
+async fn what_is_late_counts_as_coalesced() {
+    let gate = Gate::new();
+    let quick = |text: String| {
+        let text = text.replace("DURATION=1.0", "DURATION=0.1");
+        text.replace("PART-TARGET=1.0", "PART-TARGET=0.1")
+    };
+    let origin = Origin::start()
+        .await
+        .on(PATH, manifest(quick(version(20, 2))))
+        .on(NEXT, manifest(quick(version(20, 3))).hold_head(&gate));
+    let shield = passive(&origin).start().await;
+    shield.get(PATH).await;
+    let crowd = shield.crowd(5, get(NEXT)).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
+    // Three parts' time goes by, and more: it was due after one.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    gate.open();
+    crowd.answers().await;
+    let counted = counted(&shield, 6).await;
+    assert_eq!(counted("coalesced").await, 4);
+    assert_eq!(counted("held_back").await, 0);
+}
+
+/// The clock of an MPD says when a segment is there; until then nobody asks.
+#[tokio::test]
+async fn waiting_for_a_segments_time_counts_as_held_back() {
+    const STEP_MILLIS: u128 = 20_000;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let due = (now + Duration::from_secs(1)).as_millis();
+    let start = Duration::from_millis(u64::try_from(due % STEP_MILLIS).unwrap());
+    let number = due / STEP_MILLIS - 1;
+    let mpd = format!(
+        "<MPD type=\"dynamic\" availabilityStartTime=\"1970-01-01T00:00:00Z\" \
+         minimumUpdatePeriod=\"PT1H\"><Period start=\"PT{:.3}S\"><AdaptationSet>\
+         <SegmentTemplate timescale=\"1000\" duration=\"{STEP_MILLIS}\" startNumber=\"0\" \
+         media=\"$RepresentationID$/$Number$.m4s\"/><Representation id=\"hd\" bandwidth=\"2\"/>\
+         </AdaptationSet></Period></MPD>",
+        start.as_secs_f64()
+    );
+    let next = format!("/live/hd/{number}.m4s");
+    let origin = Origin::start()
+        .await
+        .on(
+            "/live/a.mpd",
+            reply().content_type("application/dash+xml").body(mpd),
+        )
+        .on(&next, segment("there"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| {
+            route.live.hold_early = Duration::from_secs(2);
+            route.live.prefetch = false;
+        })
+        .start()
+        .await;
+    shield.get("/live/a.mpd").await;
+    for answer in shield.crowd(10, get(&next)).await.answers().await {
+        answer.is_whole("there");
+    }
+    let counted = counted(&shield, 11).await;
+    assert_eq!(counted("held_back").await, 9);
+    assert_eq!(origin.hits(&next), 1);
+}

@@ -107,9 +107,14 @@ impl Reading {
             }
         }
         if must_end {
-            self.was_cut.store(true, Ordering::Relaxed);
+            self.note_cut();
         }
         must_end
+    }
+
+    /// What is under way ends for want of memory.
+    pub(super) fn note_cut(&self) {
+        self.was_cut.store(true, Ordering::Relaxed);
     }
 
     /// It had to end.

@@ -44,6 +44,11 @@ impl Carrier {
         }
     }
 
+    /// This, or all that travels with it.
+    fn was_cut_for_memory(&self) -> bool {
+        self.reading().was_cut() || self.gauge().reading.was_cut()
+    }
+
     fn reading(&self) -> &Reading {
         match self {
             Carrier::Connection(gauge) => &gauge.reading,
@@ -238,8 +243,7 @@ impl<B: Reads> Drop for Told<B> {
             self.tale.head_time = total_time;
         }
         if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
-            let was_cut = self.carrier.reading().was_cut();
-            self.tale.cut_by = Some(if was_cut {
+            self.tale.cut_by = Some(if self.carrier.was_cut_for_memory() {
                 CutBy::Memory
             } else {
                 CutBy::Viewer

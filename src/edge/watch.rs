@@ -199,7 +199,10 @@ impl Watch {
         match overdue {
             Overdue::Head => Some(Look::Cut(Event::HeadTimeout)),
             Overdue::Farewell => Some(Look::Cut(Event::IdleTimeout)),
-            Overdue::Room => Some(Look::Cut(Event::MemoryShort)),
+            Overdue::Room => {
+                self.gauge.reading.note_cut();
+                Some(Look::Cut(Event::MemoryShort))
+            }
             Overdue::Request if self.protocol == Protocol::Http1 => {
                 Some(Look::Cut(Event::IdleTimeout))
             }
@@ -398,6 +401,8 @@ mod tests {
             verdict(&mut watch).await,
             (Look::Cut(Event::MemoryShort), 1)
         );
+        let told = watch.gauge.reading.was_cut();
+        assert!(told, "the log says so of the other streams too");
     }
 
     #[tokio::test(start_paused = true)]

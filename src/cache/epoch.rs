@@ -4,23 +4,29 @@
 //! A place is whatever the caller says belongs together; nobody has to know what is filed there.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use super::weight::allocated;
 use crate::policy::Key;
 
 /// Ties an object to the epochs of its place and of its URL as they were when it was asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Tie {
-    place: Option<Mark>,
-    /// What few objects are tied to besides.
-    rare: Option<Box<Rare>>,
+pub struct Tie(Bond);
+
+/// Nearly all objects are tied to a place and to nothing else: with the mark's fields side by side that takes
+/// no more than two words, and an optional tie neither.
+#[derive(Clone, Debug)]
+enum Bond {
+    Place { number: u32, epoch: Arc<Epoch> },
+    Marks(Box<Marks>),
 }
 
-#[derive(Clone, Debug)]
-struct Rare {
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    place: Option<Mark>,
     /// Only where one URL has many keys: see [`Tie::to_url`].
     url: Option<Mark>,
     /// Of a slice: the object that it is a part of. That one counts among its URL's keys already.
@@ -30,67 +36,132 @@ struct Rare {
 #[derive(Clone, Debug)]
 struct Mark {
     epoch: Arc<Epoch>,
-    number: u64,
+    number: u32,
 }
 
 #[derive(Debug, Default)]
 struct Epoch {
-    number: AtomicU64,
-    /// The keys of one URL under which something is held.
-    keys: Mutex<HashSet<Key, ahash::RandomState>>,
+    number: AtomicU32,
+    /// An object bears its weight.
+    is_weighed: AtomicBool,
+    /// The keys of one URL under which something is held. A place has none.
+    keys: OnceLock<Box<Mutex<HashSet<Key, ahash::RandomState>>>>,
+}
+
+/// An epoch and its place in the list, with what is still listed of those that are over.
+const EPOCH_BYTES: usize = 200;
+
+impl Default for Bond {
+    fn default() -> Bond {
+        Bond::Marks(Box::default())
+    }
+}
+
+impl From<Marks> for Tie {
+    fn from(marks: Marks) -> Tie {
+        Tie(match marks {
+            Marks {
+                place: Some(Mark { epoch, number }),
+                url: None,
+                whole: None,
+            } => Bond::Place { number, epoch },
+            marks => Bond::Marks(Box::new(marks)),
+        })
+    }
+}
+
+impl Epoch {
+    fn is_at(&self, number: u32) -> bool {
+        self.number.load(Ordering::Acquire) == number
+    }
 }
 
 impl Mark {
     fn holds(&self) -> bool {
-        self.epoch.number.load(Ordering::Acquire) == self.number
+        self.epoch.is_at(self.number)
     }
 }
 
 impl Tie {
     /// Is it still the same epoch?
     pub fn holds(&self) -> bool {
-        let rare = self.rare.as_ref();
-        let marks = rare.map(|rare| [&rare.url, &rare.whole]);
-        let marks = marks.into_iter().flatten().chain([&self.place]);
-        marks.flatten().all(Mark::holds)
+        match &self.0 {
+            Bond::Place { number, epoch } => epoch.is_at(*number),
+            Bond::Marks(marks) => {
+                let marks = [&marks.place, &marks.url, &marks.whole];
+                marks.into_iter().flatten().all(Mark::holds)
+            }
+        }
     }
 
     /// It ends with a place's epoch.
     pub fn is_to_place(&self) -> bool {
-        self.place.is_some()
+        match &self.0 {
+            Bond::Place { .. } => true,
+            Bond::Marks(marks) => marks.place.is_some(),
+        }
     }
 
     /// The same, tied to the URL alone; `None` where it is not tied to that.
     #[must_use]
     pub fn to_url(&self) -> Option<Tie> {
-        let rare = self.rare.as_ref()?;
-        rare.url.as_ref()?;
-        Some(Tie {
-            place: None,
-            rare: Some(rare.clone()),
+        let Marks { url, whole, .. } = self.marks();
+        url.is_some().then(|| {
+            let place = None;
+            Tie::from(Marks { place, url, whole })
         })
     }
 
     /// The same for a slice of what is tied; `whole` ends when that is purged.
     #[must_use]
     pub fn of_slice(&self, whole: &Tie) -> Tie {
-        let url = self.rare.as_ref().and_then(|rare| rare.url.clone());
-        Tie {
-            place: self.place.clone(),
-            rare: Some(Box::new(Rare {
-                url,
-                whole: whole.place.clone(),
-            })),
+        Tie::from(Marks {
+            whole: whole.marks().place,
+            ..self.marks()
+        })
+    }
+
+    fn marks(&self) -> Marks {
+        match &self.0 {
+            Bond::Place { number, epoch } => Marks {
+                place: Some(Mark {
+                    number: *number,
+                    epoch: Arc::clone(epoch),
+                }),
+                ..Marks::default()
+            },
+            Bond::Marks(marks) => Marks::clone(marks),
         }
+    }
+
+    /// Bytes of memory besides its own size.
+    pub(super) fn own_bytes(&self) -> usize {
+        match &self.0 {
+            Bond::Place { .. } => 0,
+            Bond::Marks(_) => allocated(size_of::<Marks>()),
+        }
+    }
+
+    /// The weight of its place's epoch, which the first object bears that is stored in that.
+    pub(super) fn epoch_bytes(&self) -> usize {
+        let epoch = match &self.0 {
+            Bond::Place { epoch, .. } => Some(epoch),
+            Bond::Marks(marks) => marks.place.as_ref().map(|mark| &mark.epoch),
+        };
+        let is_weighed = |epoch: &Arc<Epoch>| epoch.is_weighed.swap(true, Ordering::Relaxed);
+        epoch.map_or(0, |epoch| if is_weighed(epoch) { 0 } else { EPOCH_BYTES })
     }
 
     /// Counts a key in among those of its URL, unless `keys_max` others are held already.
     pub(crate) fn admit(&self, key: &Key, keys_max: usize, held: impl Fn(&Key) -> bool) -> bool {
-        let rare = self.rare.as_ref().filter(|rare| rare.whole.is_none());
-        let Some(url) = rare.and_then(|rare| rare.url.as_ref()) else {
+        let Bond::Marks(marks) = &self.0 else {
             return true;
         };
-        let mut keys = url.epoch.keys.lock();
+        let url = marks.url.as_ref().filter(|_| marks.whole.is_none());
+        let Some(url) = url else {
+            return true;
+        };
+        let mut keys = url.epoch.keys.get_or_init(Box::default).lock();
         if keys.contains(key) {
             return true;
         }
@@ -119,15 +190,11 @@ const SWEEP_MIN: usize = 1024;
 
 impl Epochs {
     pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
-        Tie {
+        Tie::from(Marks {
             place: place.map(|place| self.mark(place)),
-            rare: url.map(|url| {
-                Box::new(Rare {
-                    url: Some(self.mark(url)),
-                    whole: None,
-                })
-            }),
-        }
+            url: url.map(|url| self.mark(url)),
+            whole: None,
+        })
     }
 
     fn mark(&self, place: &Key) -> Mark {
@@ -142,7 +209,9 @@ impl Epochs {
         let places = self.places.lock();
         if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
             epoch.number.fetch_add(1, Ordering::AcqRel);
-            epoch.keys.lock().clear();
+            if let Some(keys) = epoch.keys.get() {
+                keys.lock().clear();
+            }
         }
     }
 }
@@ -151,7 +220,7 @@ impl Places {
     fn list(&mut self, place: &Key) -> Arc<Epoch> {
         if self.epochs.len() >= self.sweep_at {
             self.epochs.retain(|_, epoch| epoch.strong_count() > 0);
-            self.sweep_at = SWEEP_MIN.max(self.epochs.len() * 2);
+            self.sweep_at = SWEEP_MIN.max(self.epochs.len() / 4 * 5);
         }
         let epoch = Arc::<Epoch>::default();
         self.epochs.insert(place.clone(), Arc::downgrade(&epoch));
@@ -175,6 +244,17 @@ mod tests {
         epochs.end(&here);
         let new = epochs.tie(Some(&here), None);
         assert!(!old.holds() && new.holds() && other.holds());
+    }
+
+    #[test]
+    fn an_optional_tie_takes_two_words_and_one_object_bears_the_weight_of_an_epoch() {
+        assert_eq!(size_of::<Option<Tie>>(), 16);
+        let (epochs, here) = (Epochs::default(), Key::of(&[b"/a/"]));
+        let tie = || epochs.tie(Some(&here), None);
+        let (one, other) = (tie(), tie());
+        assert_eq!((one.epoch_bytes(), other.epoch_bytes()), (EPOCH_BYTES, 0));
+        drop((one, other));
+        assert_eq!(tie().epoch_bytes(), EPOCH_BYTES);
     }
 
     #[test]

@@ -34,9 +34,9 @@ pub struct FieldLines {
     /// `name: value\r\n` each, those of [`TELLING_FRESHNESS`] behind the others, those of [`SAID_ANEW`] last.
     text: Box<[u8]>,
     /// Where those that tell freshness begin.
-    lasting_bytes: usize,
+    lasting_bytes: u32,
     /// Where those of [`SAID_ANEW`] begin.
-    shared_bytes: usize,
+    shared_bytes: u32,
     /// How many lines there are.
     count: u16,
     /// One bit for each of [`MARKED`].
@@ -55,7 +55,7 @@ impl FieldLines {
         } else {
             self.shared_bytes
         };
-        &self.text[..end]
+        &self.text[..end as usize]
     }
 
     /// Bytes of the text.
@@ -141,7 +141,8 @@ impl From<&HeaderMap> for FieldLines {
                     write_field(&mut text, name, value);
                 }
             }
-            start
+            // Heads are bounded: a text is never so long.
+            u32::try_from(start).unwrap_or(u32::MAX)
         };
         let lasting_bytes = write_all(&TELLING_FRESHNESS);
         let shared_bytes = write_all(&SAID_ANEW);

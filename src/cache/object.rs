@@ -56,7 +56,8 @@ impl Head {
             let names = facts.edge.iter().map(|edge| size_of_val(&*edge.names));
             allocated(size_of::<Facts>()) + names.map(allocated).sum::<usize>()
         });
-        fields(&self.headers) + targeted.chain(facts).sum::<usize>()
+        let tie = self.tie.iter().map(Tie::own_bytes);
+        fields(&self.headers) + targeted.chain(facts).chain(tie).sum::<usize>()
     }
 
     /// It may be served past what its origin stated, as it is looked after: then each answer says how long
@@ -68,6 +69,13 @@ impl Head {
     }
 }
 
+/// What else a manifest is to be had in.
+#[derive(Clone, Debug, Default)]
+struct Forms {
+    coded: Option<Codings>,
+    delta: Option<Arc<Object>>,
+}
+
 /// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Object {
@@ -75,10 +83,8 @@ pub struct Object {
     pub head: Head,
     /// Its body, in one allocation.
     pub body: Bytes,
-    /// The same in the codings that are made here, for those who take one; nothing where it is not to be coded.
-    pub coded: Option<Codings>,
-    /// The same playlist without its old segments (LL-HLS), for those who have these.
-    pub delta: Option<Arc<Object>>,
+    /// Only of some manifests.
+    forms: Option<Box<Forms>>,
     /// How often it was served from memory, for eviction.
     pub hits: HitCounter,
     /// Who holds and who reads the body; nothing where it is small.
@@ -93,8 +99,7 @@ impl Object {
             shared: SharedBody::of(body.len()),
             head,
             body,
-            coded: None,
-            delta: None,
+            forms: None,
             hits: HitCounter::default(),
         }
     }
@@ -131,7 +136,7 @@ impl Object {
     }
 
     fn shared_bodies(&self) -> impl Iterator<Item = &Arc<SharedBody>> {
-        let delta = self.delta.as_ref().and_then(|delta| delta.shared.as_ref());
+        let delta = self.delta().and_then(|delta| delta.shared.as_ref());
         self.shared.iter().chain(delta)
     }
 
@@ -152,16 +157,44 @@ impl Object {
     /// The same answer with another lifetime. Its bytes are shared.
     #[must_use]
     pub fn lasting(&self, lifetime: &Lifetime) -> Object {
-        let coded = self.coded.as_ref();
-        let delta = self.delta.as_ref();
+        let forms = self.forms.as_ref().map(|forms| {
+            let delta = forms.delta.as_ref();
+            Box::new(Forms {
+                coded: forms.coded.as_ref().map(Codings::again),
+                delta: delta.map(|delta| Arc::new(delta.lasting(lifetime))),
+            })
+        });
         Object {
             head: Head {
                 lifetime: lifetime.clone(),
                 ..self.head.clone()
             },
-            coded: coded.map(Codings::again),
-            delta: delta.map(|delta| Arc::new(delta.lasting(lifetime))),
+            forms,
             ..self.clone()
+        }
+    }
+
+    /// The same in the codings that are made here, for those who take one; nothing where it is not to be coded.
+    pub fn coded(&self) -> Option<&Codings> {
+        self.forms.as_ref()?.coded.as_ref()
+    }
+
+    /// The same playlist without its old segments (LL-HLS), for those who have these.
+    pub fn delta(&self) -> Option<&Arc<Object>> {
+        self.forms.as_ref()?.delta.as_ref()
+    }
+
+    /// Says in which codings it is to be had.
+    pub fn set_coded(&mut self, coded: Option<Codings>) {
+        if coded.is_some() || self.forms.is_some() {
+            self.forms.get_or_insert_default().coded = coded;
+        }
+    }
+
+    /// Says what it is without its old segments.
+    pub fn set_delta(&mut self, delta: Option<Arc<Object>>) {
+        if delta.is_some() || self.forms.is_some() {
+            self.forms.get_or_insert_default().delta = delta;
         }
     }
 
@@ -178,9 +211,10 @@ impl Object {
             .map(|_| allocated(size_of::<SharedBody>() + ARC_BYTES));
         let body = allocated(self.body.len()) + SHARED_BYTES + shared.sum::<usize>();
         // Codings are made later: together they are about as large as the text.
-        let codings = self.coded.iter().map(|_| body + self.head.own_bytes());
-        let delta = self.delta.iter().map(|delta| delta.own_bytes());
-        let forms: usize = codings.chain(delta).sum();
+        let coded = self.coded().map(|_| body + self.head.own_bytes());
+        let delta = self.delta().map(|delta| delta.own_bytes());
+        let forms = self.forms.iter().map(|_| allocated(size_of::<Forms>()));
+        let forms: usize = forms.chain(coded).chain(delta).sum();
         allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
     }
 
@@ -227,5 +261,16 @@ impl Object {
 impl AsRef<HitCounter> for Object {
     fn as_ref(&self) -> &HitCounter {
         &self.hits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a million of them: a word more would take a size class of 320 bytes.
+    #[test]
+    fn an_object_takes_256_bytes_of_the_allocator() {
+        assert!(allocated(size_of::<Object>() + ARC_BYTES) <= 256);
     }
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Object;
 use super::eviction::{
     Advance, Candidate, EvictionReason, LivePosition, NodeId, ObjectClass, Policy,
 };
 use super::pinned::PinnedBodies;
 use super::store::Variants;
 use super::table::Table;
+use super::{Object, Tie};
 use crate::media::Kind;
 use crate::policy::Key;
 
@@ -141,7 +141,7 @@ impl Partition {
         let (class, bytes, hits, kept_left) = match &entry {
             Entry::Object(object) => (
                 class(object, standing),
-                object.weight_bytes(slot.bytes().len()),
+                object.weight_bytes(slot.bytes().len()) + epoch_bytes(object),
                 Some(Arc::clone(object)),
                 object.kept_left(now),
             ),
@@ -240,6 +240,11 @@ impl Entry {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn epoch_bytes(object: &Object) -> usize {
+    let tie = object.head.tie.as_ref();
+    tie.map_or(0, Tie::epoch_bytes)
 }
 
 /// Initialisation segments are small, and nothing plays without them: they count as manifests.

@@ -99,19 +99,19 @@ impl Shield {
             object.head.headers = headers.into();
         }
         let mut codable = Object::new(object.head, object.body);
-        let before = before.and_then(|before| before.coded.as_ref());
+        let before = before.and_then(Object::coded);
         let (codings, ordered) = Codings::after(before);
         for coding in ordered {
             self.press.order(&codable.body, coding, codings.bodies());
         }
-        codable.coded = Some(codings);
+        codable.set_coded(Some(codings));
         codable
     }
 
     /// What is held, in the best coding that the viewer takes and that is there. The best that it takes is
     /// made from now on, off the workers; where that is a matter of a moment, it is waited for.
     pub(super) fn form<'o>(&self, object: &'o Arc<Object>, viewer: &HeaderMap) -> Form<'o> {
-        let Some(codings) = &object.coded else {
+        let Some(codings) = object.coded() else {
             return Form::Ready(object);
         };
         let mut taken = encoding::taken(viewer);
@@ -140,7 +140,7 @@ impl Shield {
 /// What is there of what a viewer takes, in the order of preference; else the text as it is.
 pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
     let mut taken = encoding::taken(viewer);
-    match object.coded.as_ref().zip(taken.next()) {
+    match object.coded().zip(taken.next()) {
         Some((codings, best)) => there(object, codings, best, taken),
         None => object,
     }
@@ -221,7 +221,7 @@ mod tests {
         };
         let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
         let mut object = Object::new(head, text.into());
-        object.coded = Some(Codings::after(None).0);
+        object.set_coded(Some(Codings::after(None).0));
         object
     }
 
@@ -238,7 +238,7 @@ mod tests {
                 Arc::ptr_eq(suited(&object, &viewer), &object),
                 "not there yet"
             );
-            let bodies = object.coded.as_ref().unwrap().bodies();
+            let bodies = object.coded().unwrap().bodies();
             assert!(bodies.ask(coding));
             press.order(&object.body, coding, bodies);
             bodies.delivered(coding).await;
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn until_the_best_coding_is_there_another_one_does() {
         let object = Arc::new(object());
-        let bodies = object.coded.as_ref().unwrap().bodies();
+        let bodies = object.coded().unwrap().bodies();
         bodies.deliver(Coding::Gzip, Some("small".into()));
         assert_eq!(suited(&object, &takes("br, gzip")).body, "small");
         assert!(Arc::ptr_eq(suited(&object, &takes("br, zstd")), &object));

@@ -32,7 +32,7 @@ pub(super) fn object(
 
 /// The whole of it, or its delta update.
 pub(super) fn asked_form<'o>(ask: &Ask, object: &'o Arc<Object>) -> &'o Arc<Object> {
-    let delta = object.delta.as_ref().filter(|_| ask.entry.takes_delta());
+    let delta = object.delta().filter(|_| ask.entry.takes_delta());
     delta.unwrap_or(object)
 }
 

@@ -87,11 +87,12 @@ impl Job {
             ..held.head.clone()
         };
         let mut object = held.under(head);
-        object.coded = held.coded.as_ref().map(Codings::again);
-        object.delta = held.delta.as_ref().map(|delta| {
+        object.set_coded(held.coded().map(Codings::again));
+        let delta = held.delta().map(|delta| {
             let delta = Object::clone(delta).lasting(&object.head.lifetime);
             Arc::new(delta)
         });
+        object.set_delta(delta);
         (object, stored)
     }
 }

@@ -59,8 +59,9 @@ impl Job {
         let before = self.before();
         let shield = &self.shield;
         let mut object = shield.codable(Object::new(head, text.body), before.as_deref());
-        let before = before.as_ref().and_then(|before| before.delta.as_deref());
-        object.delta = delta.map(|delta| Arc::new(shield.codable(delta, before)));
+        let before = before.as_ref().and_then(|before| before.delta());
+        let codable = |delta| Arc::new(shield.codable(delta, before.map(Arc::as_ref)));
+        object.set_delta(delta.map(codable));
         Version {
             object,
             vary,

@@ -36,6 +36,7 @@ mod roll;
 mod slice;
 mod stats;
 mod streams;
+mod strict;
 mod tls;
 mod told;
 mod unix;

@@ -16,11 +16,11 @@ use super::gauge::Gauge;
 use super::stats::{Event, Tally};
 use super::streams::StreamSeat;
 use super::told::{Carrier, Told};
-use super::upload::{Upload, discard};
+use super::upload::{Unread, Unwanted, Upload};
 use super::{Answers, Limits, roll::Roll};
 use crate::origin::RequestBody;
 use crate::shield::{Answer, Arrival, Body};
-use crate::telemetry::{LogLine, Tale};
+use crate::telemetry::{LogLine, Outcome, Tale};
 
 /// What an answer needs to know of the request it answers.
 struct Asked {
@@ -54,16 +54,22 @@ pub(super) async fn exchange<A: Answers>(
         version: head.version,
         bodiless: head.method == Method::HEAD,
     };
-    if let Some(status) = refusal(&head.uri, &head.headers, &house.limits) {
-        house.roll.tally.count(Event::HeadRefused);
-        carrier.gauge().leave_unread();
-        drop(body);
-        let answer = refused(status, asked.arrived, Some(carrier.line_of(&head)));
-        let mut response = dress(answer, &asked, carrier, &house.roll);
-        mark_last(&mut response, &asked);
-        return Ok(response);
-    }
-    let (body, all_read) = take_body(&head, body, carrier.gauge(), &house).await;
+    let taken = match refusal(&head.uri, &head.headers, &house.limits) {
+        Some(status) => Err(status),
+        None => take_body(&head, body, carrier.gauge(), &house).await,
+    };
+    let (body, all_read) = match taken {
+        Ok(taken) => taken,
+        Err(status) => {
+            house.roll.tally.count(Event::HeadRefused);
+            carrier.gauge().leave_unread();
+            let answer = refused(status, asked.arrived, Some(carrier.line_of(&head)));
+            let mut response = dress(answer, &asked, carrier, &house.roll);
+            mark_last(&mut response, &asked);
+            return Ok(response);
+        }
+    };
+    let is_upload = body.is_some();
     let arrival = Arrival {
         method: head.method,
         uri: head.uri,
@@ -83,8 +89,10 @@ pub(super) async fn exchange<A: Answers>(
         let line = answer.tale.line.take();
         answer = refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED, asked.arrived, line);
     }
+    let is_last =
+        !all_read || is_malformed(&answer) || (is_upload && carrier.gauge().left_unread());
     let mut response = dress(answer, &asked, carrier, &house.roll);
-    if !all_read {
+    if is_last {
         mark_last(&mut response, &asked);
     }
     Ok(response)
@@ -149,37 +157,38 @@ fn framing_refusal(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     (length > limits.request_body_bytes_max).then_some(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
-/// The body where the method has one; else it is read and dropped, and the second value says
-/// whether that was all of it.
+/// The body where the method has one; else it is read and dropped, and the second value says whether
+/// another request may follow. What has not come yet is not waited for.
 async fn take_body<A>(
     head: &http::request::Parts,
     body: Incoming,
     gauge: &Arc<Gauge>,
     house: &House<A>,
-) -> (Option<RequestBody>, bool) {
-    if matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        if body.is_end_stream() {
-            return (None, true);
-        }
-        // Whoever waits for `100 Continue` gets the answer instead.
-        let all_read = !head.headers.contains_key(EXPECT) && discard(body, &house.limits).await;
-        if all_read {
-            gauge.body_read();
-        } else {
-            gauge.leave_unread();
-        }
-        return (None, all_read);
-    }
+) -> Result<(Option<RequestBody>, bool), StatusCode> {
     if body.is_end_stream() {
-        return (None, true);
+        return Ok((None, true));
     }
-    let upload = Upload::new(
-        body,
-        house.limits.clone(),
-        house.roll.clone(),
-        gauge.clone(),
-    );
-    (Some(Box::pin(upload)), true)
+    if !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        let (limits, roll) = (house.limits.clone(), house.roll.clone());
+        let upload = Upload::new(body, limits, roll, gauge.clone());
+        return Ok((Some(Box::pin(upload)), true));
+    }
+    // Whoever waits for `100 Continue` gets the answer instead.
+    if head.headers.contains_key(EXPECT) {
+        gauge.leave_unread();
+        return Ok((None, false));
+    }
+    let mut unwanted = Unwanted::new(body, &house.limits);
+    match unwanted.read_at_hand().await {
+        Some(Ok(())) => gauge.body_read(),
+        Some(Err(Unread::Broken)) => return Err(StatusCode::BAD_REQUEST),
+        Some(Err(Unread::TooLong)) => {
+            gauge.leave_unread();
+            return Ok((None, false));
+        }
+        None => unwanted.read_behind(&house.limits, house.roll.clone(), gauge.clone()),
+    }
+    Ok((None, true))
 }
 
 /// Puts an answer into hyper's form.
@@ -210,6 +219,13 @@ fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Re
         mark_last(&mut response, asked);
     }
     response
+}
+
+/// The head was refused before it came to a route: who wrote it may mean something else by the rest, too.
+fn is_malformed(answer: &Answer) -> bool {
+    answer.status == StatusCode::BAD_REQUEST
+        && answer.tale.outcome == Outcome::Refused
+        && answer.tale.route.is_none()
 }
 
 /// Answers with these statuses end with their head.

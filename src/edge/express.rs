@@ -1,16 +1,20 @@
 //! Can a request be answered before hyper sees it? Plain GETs of what is at hand are, on the spot.
 //!
-//! Most of what a shield is asked for lies in memory, and then the way through hyper costs more than
-//! the answer: its dispatcher, a service future, two header maps. This wrapper sits between hyper and
-//! the line. It looks at what hyper would have read, and where that is exactly one plain request that
-//! can be answered at once, it writes the answer and reads on; hyper never learns of it. A playlist
-//! costs a fifth less of our own time so; what the kernel does for it stays the same.
+//! Most of what a shield is asked for lies in memory, and then the way through hyper costs more
+//! than the answer: its dispatcher, a service future, two header maps. This wrapper sits between
+//! hyper and the line. It looks at what hyper would have read, and where that is exactly one plain
+//! request that can be answered at once, it writes the answer and reads on; hyper never learns of
+//! it. A playlist costs a fifth less of our own time so; what the kernel does for it stays the
+//! same.
 //!
 //! Two readers of one connection must never disagree on where a request begins. So this one speaks
-//! only while it is certain that hyper holds no byte and owes none: each request that was left to hyper
-//! was read whole here, by the parser hyper uses, and its answer was flushed. The first bytes that are
-//! anything else (half a head, two heads, a body) make the connection hyper's for good.
+//! only while it is certain that hyper holds no byte and owes none: each request that was left to
+//! hyper was read whole here, by the parser hyper uses, and its answer was flushed. The first bytes
+//! that are anything else (half a head, two heads, a body) make the connection hyper's for good.
+//! What hyper reads is followed by [`StrictFeed`], and it never sees a byte that others could
+//! read otherwise.
 
+mod feed;
 mod request;
 mod response;
 
@@ -24,6 +28,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::feed::StrictFeed;
 use self::request::Said;
 use super::Answers;
 use super::connection::House;
@@ -55,13 +60,14 @@ pub(super) struct Express<A, W: Wire> {
     leaving: Option<Box<Leaving>>,
     /// The first bytes of the request that hyper is reading.
     opening: Vec<u8>,
+    strict: StrictFeed,
 }
 
 /// What is kept of a request's beginning: its method and some of its target.
 const OPENING_BYTES_MAX: usize = 512;
 
-/// A small body, or a small piece of one, is copied behind its head: one buffer costs the kernel less than
-/// a list of two, and many pieces leave in one go.
+/// A small body, or a small piece of one, is copied behind its head: one buffer costs the kernel
+/// less than a list of two, and many pieces leave in one go.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 const GATHERED_BYTES_MAX: usize = 64 << 10;
 
@@ -86,6 +92,7 @@ impl<A: Answers, W: Wire> Express<A, W> {
             turn: Turn::Ours,
             leaving: None,
             opening: Vec::new(),
+            strict: StrictFeed::new(),
         }
     }
 
@@ -93,8 +100,9 @@ impl<A: Answers, W: Wire> Express<A, W> {
         self.line.is_recognised()
     }
 
-    /// How the request begins that hyper could not read: with what came last, where nothing but this
-    /// request can have come, or with what hyper still holds, where that is no piece of a body.
+    /// How the request begins that hyper could not read: with what came last, where nothing but
+    /// this request can have come, or with what hyper still holds, where that is no piece of a
+    /// body.
     pub(super) fn unread_head<'a>(&'a self, held: &'a [u8]) -> &'a [u8] {
         if self.gauge.phase() == Phase::Head && !self.opening.is_empty() {
             return &self.opening;
@@ -104,11 +112,13 @@ impl<A: Answers, W: Wire> Express<A, W> {
         if is_head { held } else { &[] }
     }
 
-    /// Keeps how the request begins that is hyper's business, for the log to tell of it if it is refused.
+    /// Keeps how the request begins that is hyper's business, for the log to tell of it if it is
+    /// refused.
     fn note_opening(&mut self, before: Phase, came: &[u8]) {
         match before {
             Phase::Quiet => self.opening.clear(),
-            // Bytes of a request behind the one that is being answered: which, cannot be told from here.
+            // Bytes of a request behind the one that is being answered: which, cannot be told from
+            // here.
             Phase::Serving | Phase::Sending => return self.opening.clear(),
             Phase::Head => {}
         }
@@ -145,8 +155,8 @@ impl<A: Answers, W: Wire> Express<A, W> {
         self.leaving.is_some()
     }
 
-    /// What is at hand for a GET. hyper marks the last answer of a connection, and refuses what is over a
-    /// limit.
+    /// What is at hand for a GET. hyper marks the last answer of a connection, and refuses what is
+    /// over a limit.
     fn answer(&self, uri: Uri, headers: HeaderMap) -> Option<Box<Leaving>> {
         if self.house.roll.closing() || over_limit(&uri, &headers, &self.house.limits).is_some() {
             return None;
@@ -180,7 +190,8 @@ impl<A: Answers, W: Wire> Express<A, W> {
 }
 
 impl Leaving {
-    /// Puts an answer into the form it leaves in. One whose length is not known needs hyper's framing.
+    /// Puts an answer into the form it leaves in. One whose length is not known needs hyper's
+    /// framing.
     fn of(answer: Answer, gauge: &Arc<Gauge>) -> Option<Box<Leaving>> {
         let bodiless = is_bodiless(answer.status);
         let length = answer.body.size_hint().exact()?;
@@ -275,18 +286,26 @@ impl<A: Answers, W: Wire> AsyncRead for Express<A, W> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            // hyper takes a wait in here for a wait for bytes, though it may be one for room to write: the
-            // task is woken either way, and comes by here again.
+            // hyper takes a wait in here for a wait for bytes, though it may be one for room to
+            // write: the task is woken either way, and comes by here again.
             ready!(this.poll_leave(cx))?;
+            if this.strict.is_at_fault() {
+                return this.strict.poll_substitute(buf);
+            }
             let start = buf.filled().len();
             let before = this.gauge.phase();
             ready!(Pin::new(&mut this.line).poll_read(cx, buf))?;
             let came = &buf.filled()[start..];
-            if !this.take(came) {
-                this.note_opening(before, came);
+            if this.take(came) {
+                buf.set_filled(start);
+                continue;
+            }
+            this.note_opening(before, came);
+            this.strict.keep_back(buf, start);
+            // Nothing read would be the end of the connection.
+            if buf.filled().len() > start || !this.strict.is_at_fault() {
                 return Poll::Ready(Ok(()));
             }
-            buf.set_filled(start);
         }
     }
 }

@@ -158,14 +158,19 @@ impl Gauge {
         self.phase.store(Phase::Sending as u8, Ordering::Relaxed);
     }
 
-    /// What came in since the head belonged to the request's own body.
+    /// What came in since the head belonged to the request's own body, also where that came after
+    /// the answer.
     pub(super) fn body_read(&self) {
         self.early.store(false, Ordering::Relaxed);
+        if self.phase() == Phase::Head {
+            self.turn(Phase::Quiet, Instant::now());
+        }
     }
 
     /// An answer is through (HTTP/1).
     pub(super) fn rested(&self, now: Instant) {
-        let early = self.early.swap(false, Ordering::Relaxed);
+        // Bytes of a body that is still read have the body's deadline.
+        let early = self.early.swap(false, Ordering::Relaxed) && !self.left_unread();
         self.turn(if early { Phase::Head } else { Phase::Quiet }, now);
     }
 
@@ -189,7 +194,8 @@ impl Gauge {
             .store(written + bytes as u64, Ordering::Relaxed);
     }
 
-    /// Useful work was done on an HTTP/2 connection, worth so many bytes sent: see [`super::flood`].
+    /// Useful work was done on an HTTP/2 connection, worth so many bytes sent: see
+    /// [`super::flood`].
     pub(super) fn earn(&self, bytes: u64) {
         let worth = self.worth.load(Ordering::Relaxed);
         self.worth.store(worth + bytes, Ordering::Relaxed);
@@ -278,7 +284,12 @@ impl Gauge {
 
     /// Part of a request body was left unread.
     pub(super) fn leave_unread(&self) {
-        self.leftover.store(true, Ordering::Relaxed);
+        self.set_unread(true);
+    }
+
+    /// Part of a request body is unread, or is no more.
+    pub(super) fn set_unread(&self, unread: bool) {
+        self.leftover.store(unread, Ordering::Relaxed);
     }
 
     pub(super) fn left_unread(&self) -> bool {

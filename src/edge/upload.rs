@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -68,6 +68,7 @@ where
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(_))) => {
+                this.gauge.leave_unread();
                 return Poll::Ready(Some(Err(UploadFault::Broken.into())));
             }
             Poll::Ready(None) => {
@@ -105,25 +106,88 @@ where
     }
 }
 
-/// Reads and drops a body nobody wants, up to a bound and for so long as a head may take. `true` if
-/// that was all of it, so that the next request can be read; else the connection must close.
-pub(super) async fn discard<B>(mut body: B, limits: &Limits) -> bool
+/// A body that nobody wants, which is read and dropped, up to a bound.
+pub(super) struct Unwanted<B> {
+    body: B,
+    left: u64,
+    frames: u64,
+}
+
+/// Why an unwanted body was not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It is longer than is read for nothing.
+    TooLong,
+    /// It broke off, or its framing is wrong.
+    Broken,
+}
+
+/// In so many turns of the runtime hyper hands over what it has read of a body already.
+const TURNS: u32 = 3;
+
+impl<B> Unwanted<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    let reading = async {
-        let mut left = limits.drain_bytes_max;
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let Ok(frame) = frame else { return false };
-            let came = frame.data_ref().map_or(0, |data| data.len() as u64);
-            let Some(rest) = left.checked_sub(came) else {
-                return false;
-            };
-            left = rest;
+    pub(super) fn new(body: B, limits: &Limits) -> Unwanted<B> {
+        Unwanted {
+            body,
+            left: limits.drain_bytes_max,
+            frames: 0,
         }
-        true
-    };
-    timeout(limits.head_timeout, reading).await.unwrap_or(false)
+    }
+
+    /// Reads what has come already. `None`: that was not all of it.
+    pub(super) async fn read_at_hand(&mut self) -> Option<Result<(), Unread>> {
+        if self.body.size_hint().lower() > self.left {
+            return Some(Err(Unread::TooLong));
+        }
+        let mut turns = 0;
+        while turns < TURNS {
+            let before = self.frames;
+            if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.poll_read(cx))).await {
+                return Some(read);
+            }
+            turns = if self.frames == before { turns + 1 } else { 0 };
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+
+    /// Reads the rest while the request is answered, for so long as a head may take. Where that is
+    /// not all of it, hyper closes the connection behind the answer.
+    pub(super) fn read_behind(mut self, limits: &Limits, roll: Arc<Roll>, gauge: Arc<Gauge>) {
+        let deadline = limits.head_timeout;
+        gauge.set_unread(true);
+        tokio::spawn(async move {
+            let reading = poll_fn(|cx| self.poll_read(cx));
+            match timeout(deadline, reading).await {
+                Ok(Ok(())) => {
+                    gauge.body_read();
+                    gauge.set_unread(false);
+                }
+                Ok(Err(_)) => {}
+                Err(_) => roll.tally.count(Event::BodyTimeout),
+            }
+        });
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unread>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(Ok(()));
+            };
+            let Ok(frame) = frame else {
+                return Poll::Ready(Err(Unread::Broken));
+            };
+            self.frames += 1;
+            let came = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(left) = self.left.checked_sub(came) else {
+                return Poll::Ready(Err(Unread::TooLong));
+            };
+            self.left = left;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,14 +259,44 @@ mod tests {
         assert_eq!(upload(drips).await, Err(UploadFault::TooSlow.to_string()));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn discarding_is_bounded_in_bytes_and_time() {
+    fn unwanted(pieces: Vec<(u64, usize)>) -> Unwanted<Pieces> {
         let limits = Limits {
             drain_bytes_max: 100,
             ..Limits::default()
         };
-        assert!(discard(Pieces(vec![(1, 50), (1, 50)], None), &limits).await);
-        assert!(!discard(Pieces(vec![(0, 101)], None), &limits).await);
-        assert!(!discard(Pieces(vec![(9, 1), (9, 1)], None), &limits).await);
+        Unwanted::new(Pieces(pieces, None), &limits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_at_hand_is_read_up_to_a_bound() {
+        let read = unwanted(vec![(0, 50), (0, 50)]).read_at_hand().await;
+        assert_eq!(read, Some(Ok(())));
+        let read = unwanted(vec![(0, 50), (0, 51)]).read_at_hand().await;
+        assert_eq!(read, Some(Err(Unread::TooLong)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_still_to_come_is_not_waited_for() {
+        let start = Instant::now();
+        assert_eq!(unwanted(vec![(9, 1)]).read_at_hand().await, None);
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_is_read_behind_the_answer_until_the_deadline() {
+        let limits = Limits::default();
+        for (pieces, unread, timeouts) in [
+            (vec![(4, 1), (4, 1)], false, 0),
+            (vec![(9, 1), (9, 1)], true, 1),
+            (vec![(1, 101)], true, 0),
+        ] {
+            let roll = Roll::new(&limits);
+            let gauge = Arc::new(Gauge::new(Arc::new(|_| {}), None, false, None));
+            unwanted(pieces).read_behind(&limits, roll.clone(), gauge.clone());
+            assert!(gauge.left_unread());
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(gauge.left_unread(), unread);
+            assert_eq!(roll.stats().of(Event::BodyTimeout), timeouts);
+        }
     }
 }

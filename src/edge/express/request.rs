@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use httparse::{Header, Request, Status};
+use memchr::memchr_iter;
 
 /// More fields than players and CDNs send.
 const FIELDS_MAX: usize = 64;
@@ -35,7 +36,10 @@ pub(super) fn read(came: &[u8]) -> Said {
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
     let mut request = Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(&bytes, &mut fields);
-    if parsed != Ok(Status::Complete(came.len())) || request.version != Some(1) {
+    if parsed != Ok(Status::Complete(came.len()))
+        || request.version != Some(1)
+        || has_bare_lf(&bytes)
+    {
         return Said::Other;
     }
     let (Some(method @ ("GET" | "HEAD" | "OPTIONS")), Some(target)) =
@@ -53,6 +57,11 @@ pub(super) fn read(came: &[u8]) -> Said {
         Ok(uri) => Said::Get { uri, headers },
         Err(_) => Said::Bodiless,
     }
+}
+
+/// The parser takes it for the end of a line. A CR alone it does not take for anything.
+fn has_bare_lf(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
 /// `None` where they say that the request goes on.
@@ -123,6 +132,11 @@ mod tests {
             "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\rc\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",

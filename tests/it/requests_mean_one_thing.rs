@@ -1,0 +1,187 @@
+//! What two programs could read as two different requests is refused, and nothing behind it is
+//! looked at.
+
+use tempfile::tempdir;
+
+use crate::support::metrics::EDGE_EVENTS;
+use crate::support::viewer::{Identity, TlsViewer, Viewer};
+use crate::support::{Origin, Shield, get, segment};
+
+const HELD: &str = "/live/held.ts";
+const OTHER: &str = "/live/other.ts";
+
+/// What would be asked for if the request before it were taken to end elsewhere.
+const SMUGGLED: &str = "GET /live/smuggled.ts HTTP/1.1\r\nHost: media.test\r\n\r\n";
+
+/// Heads that are read in two ways, for a path.
+fn heads(path: &str) -> Vec<String> {
+    let get = format!("GET {path} HTTP/1.1\r\nHost: media.test\r\n");
+    let post = format!("POST {path} HTTP/1.1\r\nHost: media.test\r\n");
+    vec![
+        format!("GET {path} HTTP/1.1\nHost: media.test\r\n\r\n"),
+        format!("{get}A: b\n\r\n"),
+        format!("{get}\n"),
+        format!("{get}A: b\n\n"),
+        format!("GET {path} HTTP/1.1\nHost: media.test\n\n"),
+        format!("\n{get}\r\n"),
+        format!("{get}A: b\rC: d\r\n\r\n"),
+        format!("GET {path}#a HTTP/1.1\r\nHost: media.test\r\n\r\n"),
+        format!("GET http://media.test{path}#a HTTP/1.1\r\nHost: media.test\r\n\r\n"),
+        format!("GET {path} HTTP/1.0\nHost: media.test\n\n"),
+        format!("HEAD {path}# HTTP/1.1\r\nHost: media.test\r\n\r\n"),
+        format!("{get}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("{get}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),
+        format!("{get}transfer-encoding:chunked\r\ncontent-length:0\r\n\r\n0\r\n\r\n"),
+        format!("{post}Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"),
+        format!("{get}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        format!("{get}Content-Length: 0, 0\r\n\r\n"),
+    ]
+}
+
+/// Bodies that are read in two ways.
+fn bodies(path: &str) -> Vec<String> {
+    let chunks = [
+        "00000000000000005\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"\\\"\r\nhello\r\n0\r\n\r\n",
+        "5;a\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5_\r\nhello\r\n0\r\n\r\n",
+        "\r\nhello\r\n0\r\n\r\n",
+        "0\r\nA: b\n\r\n",
+        "0\r\n\n",
+    ];
+    let with = |method: &str, chunks: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: media.test\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+        )
+    };
+    let of = |method: &'static str| chunks.map(|chunks| with(method, chunks));
+    of("GET").into_iter().chain(of("POST")).collect()
+}
+
+async fn is_refused(mut viewer: Viewer, request: &str) {
+    viewer.send_raw(request.as_bytes()).await;
+    let answer = viewer.receive(&get(OTHER)).await;
+    assert_eq!(answer.status, 400, "{request:?}: {answer:?}");
+    assert_eq!(answer.header("connection"), Some("close"), "{request:?}");
+    viewer.wait_closed().await;
+}
+
+async fn origin() -> Origin {
+    Origin::start()
+        .await
+        .on(HELD, segment("held").cache_control("max-age=60"))
+        .on(OTHER, segment("other").cache_control("no-store"))
+        .on("/live/smuggled.ts", segment("smuggled"))
+}
+
+/// Whether the answer is held or not, and whether it is the first request of its connection or not.
+#[tokio::test]
+async fn what_two_programs_read_differently_is_refused() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.pass_methods = true)
+        .start()
+        .await;
+    shield.get(HELD).await.is_whole("held");
+    let (held, other) = (origin.hits(HELD), origin.hits(OTHER));
+    let mut refused = 0;
+    for path in [HELD, OTHER] {
+        for request in heads(path).into_iter().chain(bodies(path)) {
+            let request = request + SMUGGLED;
+            is_refused(shield.viewer().await, &request).await;
+            let mut later = shield.viewer().await;
+            later.get(HELD).await.is_whole("held");
+            is_refused(later, &request).await;
+            let mut behind = shield.viewer().await;
+            behind.send(&get(HELD)).await;
+            behind.send_raw(request.as_bytes()).await;
+            behind.receive(&get(HELD)).await.is_whole("held");
+            let answer = behind.receive(&get(OTHER)).await;
+            assert_eq!(answer.status, 400, "behind another: {request:?}");
+            refused += 3;
+        }
+    }
+    assert_eq!((origin.hits(HELD), origin.hits(OTHER)), (held, other));
+    assert_eq!(origin.hits("/live/smuggled.ts"), 0);
+    let labels = [("event", "head_refused")];
+    assert!(shield.counted(EDGE_EVENTS, &labels).await > refused / 3);
+}
+
+/// Over TLS and over a Unix socket as in the clear, and in single bytes as in one piece.
+#[tokio::test]
+async fn the_same_is_refused_on_every_kind_of_connection() {
+    let folder = tempdir().unwrap();
+    let identity = Identity::new("media.test", folder.path());
+    let socket = folder.path().join("viewers.sock");
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin)
+        .with_tls(&[&identity])
+        .on_unix(socket.clone())
+        .start()
+        .await;
+    let tls = TlsViewer::trusting(shield.address(), &identity);
+    tls.h1().await.get(HELD).await.is_whole("held");
+    for request in heads(HELD) {
+        is_refused(tls.h1().await, &request).await;
+        is_refused(Viewer::connect_unix(&socket).await, &request).await;
+        let mut viewer = Viewer::connect_unix(&socket).await;
+        for byte in request.as_bytes() {
+            viewer.send_raw(&[*byte]).await;
+        }
+        is_refused(viewer, "").await;
+    }
+}
+
+/// Who names a host that is none may mean something else by what follows.
+#[tokio::test]
+async fn a_host_that_is_none_ends_the_connection() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(HELD).await.is_whole("held");
+    for hosts in [
+        "",
+        "Host: \r\n",
+        "Host: a,b\r\n",
+        "Host: media.test\r\nHost: media.test\r\n",
+        "Host: user@media.test\r\n",
+        "Host: media.test:x\r\n",
+    ] {
+        for path in [HELD, OTHER] {
+            let request = format!("GET {path} HTTP/1.1\r\n{hosts}\r\n{SMUGGLED}");
+            is_refused(shield.viewer().await, &request).await;
+        }
+    }
+    assert_eq!(origin.hits(OTHER), 0);
+}
+
+/// What is unusual and clear is answered, and the next request behind it too.
+#[tokio::test]
+async fn what_is_unusual_and_clear_is_answered() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let requests = [
+        "\r\n\r\nGET /live/held.ts HTTP/1.1\r\nHost: media.test\r\n\r\n".to_owned(),
+        "GET /live/held.ts HTTP/1.1\r\nHost: media.test\r\nContent-Length: 2\r\n\r\n\n\r"
+            .to_owned(),
+        "GET /live/held.ts HTTP/1.1\r\nHost: media.test\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        format!("GET /live/held.ts HTTP/1.1\r\nHost: media.test\r\n{chunked}0\r\n\r\n"),
+        format!(
+            "GET /live/held.ts HTTP/1.1\r\nHost: media.test\r\n{chunked}\
+             5;a=\"b;\\\"c\";d\r\nhello\r\n0000000000000001 \r\n\n\r\n0;x\r\nA: b\r\n\r\n"
+        ),
+    ];
+    for request in requests {
+        let mut viewer = shield.viewer().await;
+        for _ in 0..2 {
+            viewer.send_raw(request.as_bytes()).await;
+            viewer.receive(&get(HELD)).await.is_whole("held");
+        }
+        viewer.get(HELD).await.is_whole("held");
+    }
+}

@@ -163,6 +163,11 @@ impl Cache {
         registry::join(&self.inner, found, upstream)
     }
 
+    /// A fill for what was looked up is under way.
+    pub fn is_being_filled(&self, found: &Found) -> bool {
+        registry::is_being_filled(&self.inner, found)
+    }
+
     /// Becomes the leader of a fill that no viewer waits for; `None` when one is under way.
     pub fn lead(&self, found: &Found, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
         registry::lead(&self.inner, found, upstream)

@@ -116,6 +116,12 @@ pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> J
     Joined::Lead(fill, follower)
 }
 
+pub(super) fn is_being_filled(inner: &Inner, found: &Found) -> bool {
+    let shard = inner.registry.shard(&found.slot);
+    let flight = shard.get(&found.slot);
+    flight.is_some_and(|flight| flight.is_current())
+}
+
 pub(super) fn lead(
     inner: &Arc<Inner>,
     found: &Found,

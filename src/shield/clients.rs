@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::cache::Fill;
+use super::Shield;
+use super::ask::Ask;
+use super::journey::is_held;
+use crate::cache::{Fill, Found};
 
 /// Fetches that run on while no viewer waits, of one client and in all.
 const RUNNING_MAX: usize = 16;
@@ -218,6 +221,18 @@ impl Clients {
             delayed: self.delayed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl Shield {
+    /// Only this request would make the origin be asked. What is held, tracked, newly listed or being
+    /// fetched is fetched once for everyone: clients behind one address do not pay for it.
+    pub(super) fn is_wanted_by_one_alone(&self, ask: &Ask, found: &Found) -> bool {
+        let (entry, streams) = (&ask.entry, &self.streams);
+        !is_held(found)
+            && !self.cache.is_being_filled(found)
+            && streams.watched(entry).is_none()
+            && !streams.is_new(&entry.key, ask.now)
     }
 }
 

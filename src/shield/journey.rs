@@ -154,7 +154,7 @@ impl Shield {
 
     /// Fetches, and looks again where that is what it led to.
     async fn journey(self: &Arc<Self>, mut ask: Ask, mut found: Found) -> Answer {
-        if !self.clients.admit(ask.client).await {
+        if self.is_wanted_by_one_alone(&ask, &found) && !self.clients.admit(ask.client).await {
             return refuse::restrained(ask);
         }
         for _ in 0..LOOKUPS_MAX {
@@ -403,7 +403,7 @@ impl Shield {
 }
 
 /// Something is held that was there.
-fn is_held(found: &Found) -> bool {
+pub(super) fn is_held(found: &Found) -> bool {
     let held = found.object.as_ref();
     held.is_some_and(|held| held.head.status == StatusCode::OK)
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use crate::support::metrics::{DESERTED, FILLS, GIVEN_UP, ORIGIN_IN_FLIGHT, RESTRAINED};
 use crate::support::shield::Builder;
-use crate::support::{Gate, Origin, Shield, answering, get, noise, reply, segment};
+use crate::support::{
+    Gate, Origin, Shield, answering, get, manifest, noise, playlist, reply, segment,
+};
 
 const MIB: usize = 1 << 20;
 /// What one client's fetches may be that nobody waits for.
@@ -136,6 +138,62 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
         let asked = origin.hits("/film");
         assert!(asked < RESETS / 2, "{cache_control}: {asked} of {RESETS}");
         assert!(shield.counted(RESTRAINED, &[]).await > 0);
+    }
+}
+
+/// Viewers and the client that resets come from one address, as behind a CDN: what viewers share is not
+/// refused and not slowed down, whatever has to be asked of the origin for it.
+#[tokio::test]
+async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way() {
+    const PATH: &str = "/live/index.m3u8";
+    const ABUSES: u64 = 50;
+    const VIEWERS: usize = 120;
+    let gate = Gate::new();
+    let no_cache = manifest(playlist(1))
+        .cache_control("no-cache")
+        .validated_by("\"1\"");
+    let origin = answering_all(&noise(3, MIB), "max-age=60").await;
+    let origin = origin
+        .on(PATH, no_cache)
+        .on("/live/seg3.ts", segment("newest"))
+        .on("/film/shared.ts", segment("shared").hold_head(&gate));
+    let shield = roomy(&origin)
+        .route(|route| {
+            route.live.prefetch = false;
+            route.live.cadence = false;
+        })
+        .start()
+        .await;
+    let started = shield.crowd(1, get("/film/shared.ts")).await;
+    gate.wait_arrived(1).await;
+    assert_eq!(shield.get(PATH).await.status, 200);
+    let mut round = 0;
+    while shield.counted(RESTRAINED, &[]).await == 0 {
+        let viewer = shield.h2_viewer().await;
+        let mut asked = Vec::new();
+        for number in 0..ABUSES {
+            asked.push(viewer.send(get(&format!("/film?{round}-{number}"))).await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        round += 1;
+        assert!(round < 200, "the client is never restrained");
+    }
+    let before = shield.counted(RESTRAINED, &[]).await;
+    let viewers = shield.crowd(VIEWERS, get(PATH)).await;
+    for answer in viewers.answers().await {
+        assert_eq!(answer.status, 200);
+    }
+    // Some of the last resets may count late.
+    let restrained = shield.counted(RESTRAINED, &[]).await - before;
+    assert!(restrained <= ABUSES, "{restrained} viewers were restrained");
+    shield.get("/live/seg3.ts").await.is_whole("newest");
+    let joined = shield.crowd(1, get("/film/shared.ts")).await;
+    shield
+        .wait_gauge("seawall_waiters", |waiting| waiting == 2)
+        .await;
+    gate.open();
+    for crowd in [started, joined] {
+        crowd.answers().await[0].is_whole("shared");
     }
 }
 

@@ -34,6 +34,8 @@ mod step;
 mod tests;
 mod tour;
 mod upload;
+mod weigh;
+mod worth;
 
 use std::fmt;
 use std::future::Future;
@@ -86,9 +88,11 @@ pub struct Errand {
     pub headers: HeaderMap,
     /// A body, for methods that have one.
     pub body: Option<RequestBody>,
-    /// It was there a moment ago, or a manifest says that it is: one endpoint's "not found" is not
-    /// believed while another can be asked.
+    /// It was there a moment ago, or a manifest says that it is: one endpoint's refusal is not believed
+    /// while another can be asked.
     pub expected: bool,
+    /// What an answer has to bring.
+    pub wants: Wants,
     /// Something is served instead if there is no answer: no endpoint is asked twice for it.
     pub covered: bool,
     /// Its place when not all can go at once.
@@ -102,6 +106,17 @@ pub struct Errand {
     pub avoided: Option<usize>,
     /// Nobody waits for it yet, and somebody may while it is on its way.
     pub upgrade: Option<Upgrade>,
+}
+
+/// What is asked for, as far as that tells an answer that brings nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// An answer without a body may be what there is.
+    Anything,
+    /// A segment, or what it takes to play one.
+    Media,
+    /// A manifest.
+    Manifest,
 }
 
 /// When a request becomes more urgent.
@@ -127,6 +142,7 @@ impl Errand {
             headers,
             body: None,
             expected: false,
+            wants: Wants::Anything,
             covered: false,
             rank,
             held_back: false,

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::attempt::{Answer, Trouble};
+use super::attempt::Answer;
 use super::check::Checkups;
 use super::choose::{Standing, Wheel, order};
 use super::dial::Dial;
@@ -33,8 +32,8 @@ use super::slow::{Hold, SlowViewers};
 use super::step::{Chances, Step, Tried, step};
 use super::tour::{Reach, Tour};
 use super::upload::{Upload, read_ahead};
+use super::worth::{Question, Worth};
 use super::{Balance, Deadlines, Errand, Failure, Rank, Reply, Retry};
-use crate::policy::absence::is_absence;
 
 /// A request with a body has the deadlines of its steps, and those that the edge sets its sender. It may take
 /// as long as it moves: so long at most, in all.
@@ -189,7 +188,8 @@ impl Desk {
             let left = self.left(&tour);
             let (tried, wait) = self.weigh(outcome, (&site, asked), &mut tour, &mut poor);
             if retries > 0 {
-                let helped = matches!(tried, Tried::Good);
+                let failed = |answer: &Answer| tour.worth(answer) == Worth::Failure;
+                let helped = matches!(tried, Tried::Good) && !poor.as_ref().is_some_and(failed);
                 self.fail_over_helps.store(helped, Ordering::Relaxed);
             }
             let again = request.repeatable() && retries < self.retry.attempts_max;
@@ -206,13 +206,20 @@ impl Desk {
             let pause = self.pause(&tour, retries, wait);
             // Somebody waits, and another endpoint is well: one that fails must not cost viewers errors
             // once the budget is spent. A group that fails as a whole is asked again by the budget alone.
+            // A manifest that is not renewed freezes its viewers, whatever is served meanwhile.
+            let is_urgent = !covered || tour.question.is_of_manifest();
             let fails_over =
-                !covered && tour.turns < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
+                is_urgent && tour.turns < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
             if !self.wait_to_retry(pause, fails_over).await {
                 break;
             }
             site.ledger.retried();
             retries += 1;
+        }
+        // What answers another question is believed only where nobody else could be asked.
+        let is_void = |answer: &Answer| tour.worth(answer) == Worth::Nothing;
+        if poor.as_ref().is_some_and(is_void) && self.another_stands(&tour) {
+            return Err(Failure::Protocol);
         }
         poor.ok_or(tour.failure)
     }
@@ -225,7 +232,7 @@ impl Desk {
         queue_until: Instant,
         until: Instant,
     ) -> Result<(Request, Option<Upload>, Tour), Failure> {
-        let (expected, rank) = (errand.expected, errand.rank);
+        let (question, rank) = (Question::of(&errand), errand.rank);
         let upgrade = errand.upgrade.take();
         let (avoided, overdue) = (errand.avoided, errand.overdue);
         let seal = self.signer.seal();
@@ -237,58 +244,19 @@ impl Desk {
         self.budget.lock().request(now());
         let order = self.order(&request, avoided);
         let tour = Tour {
-            expected,
             hedged: self.retry.hedges(rank, upgrade.as_ref(), &request),
             upgrade,
             held_back: request.held_back,
             overdue: overdue.filter(|_| request.repeatable()),
-            ..Tour::new(order, (rank, request.subject()), queue_until, until)
+            ..Tour::new(
+                order,
+                (rank, request.subject()),
+                question,
+                queue_until,
+                until,
+            )
         };
         Ok((request, body, tour))
-    }
-
-    /// What follows from an outcome, and how long the endpoint wants to be left alone. An answer is
-    /// kept, whatever it is.
-    fn weigh(
-        &self,
-        outcome: Result<Answer, Trouble>,
-        (site, asked): (&Site, std::time::Instant),
-        tour: &mut Tour,
-        kept: &mut Option<Answer>,
-    ) -> (Tried, Option<Duration>) {
-        let mut answer = match outcome {
-            Ok(answer) => answer,
-            Err(trouble) => {
-                tour.failure = trouble.failure;
-                tour.failed_at(site, asked);
-                return (trouble.tried(), None);
-            }
-        };
-        answer.entry.alone();
-        let expected = tour.expected && self.left(tour) > 0;
-        let is_poor = self.is_poor(answer.head.status, expected);
-        tour.compare(&mut answer, is_poor);
-        if is_poor {
-            tour.failed_at(site, asked);
-        } else {
-            self.make_good(tour, &answer);
-        }
-        let wait = answer.head.retry_after();
-        if let Some(former) = kept.replace(answer) {
-            former.dismiss();
-        }
-        (if is_poor { Tried::Poor } else { Tried::Good }, wait)
-    }
-
-    /// Whoever failed where this answer came failed by its own fault.
-    fn make_good(&self, tour: &Tour, answer: &Answer) {
-        let status = answer.head.status;
-        let place = answer.entry.site().place;
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            for &(failed, asked) in tour.failed.iter().filter(|(failed, _)| *failed != place) {
-                self.sites[failed].made_good(asked, tour.subject);
-            }
-        }
     }
 
     /// Takes leave for a retry, and waits until it may be made; false where it may not.
@@ -343,12 +311,6 @@ impl Desk {
     /// Nothing speaks against asking this endpoint first.
     pub(super) fn stands(&self, site: &Site, now: std::time::Instant) -> bool {
         site.in_good_standing(now) && self.dial.reachable(site.place)
-    }
-
-    /// As good as no answer while there may be another. For something that should be there,
-    /// one endpoint's word is not enough.
-    pub(super) fn is_poor(&self, status: StatusCode, expected: bool) -> bool {
-        (expected && is_absence(status)) || self.retry.statuses.contains(&status)
     }
 
     /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless

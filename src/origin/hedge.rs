@@ -91,7 +91,7 @@ impl Desk {
             };
             let is_good = self.is_good(&outcome, tour);
             let outcome = match poor.take() {
-                Some(poor) => better(outcome, poor),
+                Some(poor) => better(outcome, poor, tour),
                 None => outcome,
             };
             if is_good && racer.is_hedge {
@@ -148,7 +148,12 @@ impl Desk {
             let patience = slow.first().map_or(Duration::ZERO, |slow| slow.patience);
             let another = timeout(self.grace(patience), self.another(&mut slow, tour));
             return match another.await.ok().flatten() {
-                Some(another) => better(another, outcome),
+                Some(another) => {
+                    if let Ok(answer) = outcome {
+                        answer.dismiss();
+                    }
+                    another
+                }
                 None => outcome,
             };
         }
@@ -256,11 +261,10 @@ impl Desk {
     }
 
     fn is_good(&self, outcome: &Outcome, tour: &Tour) -> bool {
-        let status = outcome.as_ref().map(|answer| answer.head.status);
-        status.is_ok_and(|status| {
+        outcome.as_ref().is_ok_and(|answer| {
             // Who does not have it yet, and says so instead of holding it back, is no relief.
-            let has = !tour.held_back || status.is_success();
-            has && !self.is_poor(status, tour.expected)
+            let has = !tour.held_back || answer.head.status.is_success();
+            has && self.is_good_answer(answer, tour)
         })
     }
 }
@@ -313,13 +317,10 @@ fn brings(outcome: &Outcome) -> bool {
     status.is_ok_and(|status| status.is_success() || status == StatusCode::NOT_MODIFIED)
 }
 
-/// Of two, the later one where it is an answer: a poor answer is better than none.
-fn better(later: Outcome, earlier: Outcome) -> Outcome {
+/// Of two, the better answer; a poor one is better than none.
+fn better(later: Outcome, earlier: Outcome, tour: &Tour) -> Outcome {
     match (later, earlier) {
-        (Ok(later), Ok(earlier)) => {
-            earlier.dismiss();
-            Ok(later)
-        }
+        (Ok(later), Ok(earlier)) => Ok(tour.better(later, earlier)),
         (Ok(answer), Err(_)) | (Err(_), Ok(answer)) => Ok(answer),
         (Err(later), Err(earlier)) => Err(Trouble {
             sent: later.sent || earlier.sent,

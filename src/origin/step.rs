@@ -9,6 +9,8 @@ pub(super) enum Tried {
     Good,
     /// An answer as good as none.
     Poor,
+    /// An answer that another endpoint may better, and this one will not.
+    Doubtful,
     /// No answer, and the endpoint may have seen the request.
     Failed {
         /// A connection that broke, and not one that was broken already when it was sent again: the same
@@ -52,7 +54,7 @@ pub(super) fn step(tried: Tried, chances: Chances) -> Step {
     let quick = match tried {
         Tried::Good | Tried::Unable => return Step::End,
         Tried::Unreached if left > 0 => return Step::Next,
-        Tried::Unreached => false,
+        Tried::Unreached | Tried::Doubtful => false,
         Tried::Poor => true,
         Tried::Failed { quick } => quick,
     };
@@ -94,6 +96,8 @@ mod tests {
             (POOR, 0, false, Step::Retry(Reach::All)),
             (POOR, 1, true, Step::Retry(Reach::Others)),
             (POOR, 0, true, Step::End),
+            (Tried::Doubtful, 1, false, Step::Retry(Reach::Others)),
+            (Tried::Doubtful, 0, false, Step::End),
             (RESET, 0, false, Step::Retry(Reach::All)),
             (RESET, 0, true, Step::End),
         ] {

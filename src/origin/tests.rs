@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::{Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings};
+use super::{Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings, Wants};
 
 /// Far longer than anything should take: a test that meets it has failed.
 const LONG: Duration = Duration::from_secs(20);
@@ -56,6 +56,7 @@ fn errand(method: Method, path: &str) -> Errand {
     Errand {
         upgrade: None,
         expected: false,
+        wants: Wants::Anything,
         covered: false,
         method,
         path_and_query: path.parse().unwrap(),

@@ -12,6 +12,7 @@ use super::entry::Entry;
 use super::fetch::{Desk, now};
 use super::guard::Subject;
 use super::site::Site;
+use super::worth::{Question, Worth};
 use super::{Failure, Rank, Upgrade};
 use crate::policy::absence::is_absence;
 
@@ -26,8 +27,8 @@ pub(super) struct Tour {
     pub(super) reach: Reach,
     pub(super) rank: Rank,
     pub(super) subject: Subject,
-    /// It was there a moment ago.
-    pub(super) expected: bool,
+    /// Which answers are good.
+    pub(super) question: Question,
     /// It waits at the endpoint, and takes no place among what that has to do.
     pub(super) held_back: bool,
     /// What is held back should have come after so long.
@@ -64,6 +65,7 @@ impl Tour {
     pub(super) fn new(
         (order, good): (Vec<usize>, usize),
         (rank, subject): (Rank, Subject),
+        question: Question,
         queue_until: Instant,
         until: Instant,
     ) -> Tour {
@@ -74,7 +76,7 @@ impl Tour {
             reach: Reach::First,
             rank,
             subject,
-            expected: false,
+            question,
             held_back: false,
             overdue: None,
             hedged: false,
@@ -110,6 +112,23 @@ impl Tour {
             self.absent = Some(answer.entry.site().place);
         } else if !is_poor && status.is_success() {
             answer.outdone = answer.outdone.or(self.absent);
+        }
+    }
+
+    pub(super) fn worth(&self, answer: &Answer) -> Worth {
+        self.question.worth(answer.head.status)
+    }
+
+    /// Of two, the one that is worth more; the earlier one where both are worth the same, unless one
+    /// endpoint gave both.
+    pub(super) fn better(&self, later: Answer, earlier: Answer) -> Answer {
+        let is_same = later.entry.site().place == earlier.entry.site().place;
+        if is_same || self.worth(&later) > self.worth(&earlier) {
+            earlier.dismiss();
+            later
+        } else {
+            later.dismiss();
+            earlier
         }
     }
 

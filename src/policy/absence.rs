@@ -16,6 +16,21 @@ pub fn is_absence(status: StatusCode) -> bool {
     )
 }
 
+/// An answer that says something of a manifest which was there a moment ago: that it is not there, or not for
+/// this viewer, or elsewhere. Others, such as 204, 206 or 421, say that an origin is not as it should be.
+pub fn says_what_became_of_it(status: StatusCode, has_location: bool) -> bool {
+    let refuses = matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PAYMENT_REQUIRED
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS
+    );
+    let is_elsewhere =
+        status.is_redirection() && status != StatusCode::NOT_MODIFIED && has_location;
+    status == StatusCode::OK || is_absence(status) || refuses || is_elsewhere
+}
+
 /// For how long what is held goes on being served although the origin says that it is not there:
 /// `window` past its freshness, and never longer than in any other failure. `None`: not at all.
 pub fn doubted_for(held: &Lifetime, window: Duration, now: Instant) -> Option<Duration> {
@@ -30,6 +45,22 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn only_some_answers_say_what_became_of_a_manifest() {
+        let says = |status: u16, has_location: bool| {
+            says_what_became_of_it(StatusCode::from_u16(status).unwrap(), has_location)
+        };
+        for status in [200, 401, 403, 404, 410, 451] {
+            assert!(says(status, false), "{status}");
+        }
+        for status in [301, 302, 303, 307, 308] {
+            assert!(says(status, true) && !says(status, false), "{status}");
+        }
+        for status in [204, 205, 206, 300, 304, 400, 416, 421, 425, 500, 501, 508] {
+            assert!(!says(status, false), "{status}");
+        }
+    }
 
     /// For how long a manifest of two seconds is held on to at an age, given this window.
     fn left(age: u32, window: u32) -> Option<Duration> {

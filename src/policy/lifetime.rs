@@ -271,7 +271,7 @@ fn unfit(answer: &Answered<'_>, route: &Route) -> Option<Reason> {
 }
 
 /// Answers that say something about the origin and nothing about the object.
-fn is_failure(status: StatusCode) -> bool {
+pub fn is_failure(status: StatusCode) -> bool {
     let of_the_request = matches!(
         status,
         StatusCode::NOT_IMPLEMENTED | StatusCode::LOOP_DETECTED

@@ -230,6 +230,9 @@ impl Job {
         if let Some(left) = self.doubted(reply.status) {
             return self.missing(reply, left).await;
         }
+        if self.is_no_answer(&reply) {
+            return self.failed(Failure::Protocol);
+        }
         if self.lags(reply.status) {
             return self.lagging(reply).await;
         }

@@ -13,7 +13,7 @@ use super::clients::Own;
 use super::status::Forward;
 use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
-use crate::origin::{Errand, Failure, Framing, Inflow, Relay, Reply, RequestBody};
+use crate::origin::{Errand, Failure, Framing, Inflow, Relay, Reply, RequestBody, Wants};
 use crate::policy::headers;
 use crate::policy::lifetime::Reason;
 
@@ -177,6 +177,7 @@ impl Shield {
         let errand = Errand {
             upgrade: None,
             expected: false,
+            wants: Wants::Anything,
             covered: false,
             method,
             path_and_query: entry.target.clone(),

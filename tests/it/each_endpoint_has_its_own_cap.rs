@@ -168,6 +168,7 @@ async fn the_wait_for_one_has_an_end() {
     let doubtful = Origin::start().await.on("/bad.ts", status(500));
     let sound = Origin::start()
         .await
+        .on("/bad.ts", status(500))
         .on("/held.ts", segment("held").hold_head(&gate));
     let shield = doubting(&doubtful, &sound)
         .origin(|group| group.deadlines.queue = Duration::from_millis(50))

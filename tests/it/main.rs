@@ -76,4 +76,5 @@ mod unwanted_bodies_hold_nobody_up;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;
 mod what_nobody_waits_for_is_capped;
+mod what_one_cannot_another_can;
 mod what_players_announce_is_there;

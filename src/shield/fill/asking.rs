@@ -7,7 +7,8 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::{Job, Told, Viewer};
 use crate::cache::Object;
-use crate::origin::{Errand, Failure, Rank, Reply, Upgrade};
+use crate::media::Kind;
+use crate::origin::{Errand, Failure, Rank, Reply, Upgrade, Wants};
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::{Moment, conditional};
 use crate::shield::streams::{Due, Source};
@@ -84,6 +85,7 @@ impl Job {
         let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
         let errand = Errand {
             expected: self.is_expected(),
+            wants: self.wants(),
             covered: self.covered(),
             held_back: self.is_known_to_be_held_back(),
             overdue: self.overdue(),
@@ -95,6 +97,14 @@ impl Job {
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply),
             () = self.given_up(self.held_back) => None,
+        }
+    }
+
+    fn wants(&self) -> Wants {
+        match self.shield.streams.kind_of(&self.entry) {
+            Kind::Hls | Kind::Dash => Wants::Manifest,
+            Kind::Segment | Kind::Init => Wants::Media,
+            Kind::Key | Kind::Clock | Kind::Other => Wants::Anything,
         }
     }
 

@@ -11,8 +11,8 @@ use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
 use crate::origin::{Failure, Reply};
 use crate::policy::Lifetime;
-use crate::policy::absence::{doubted_for, is_absence};
-use crate::policy::lifetime::Reason;
+use crate::policy::absence::{doubted_for, is_absence, says_what_became_of_it};
+use crate::policy::lifetime::{Reason, is_failure};
 use crate::shield::pass::Passed;
 use crate::shield::refuse;
 use crate::shield::whole::whole;
@@ -63,6 +63,18 @@ impl Job {
         let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
         let window = self.entry.route.lifetimes.manifest_stale_if_missing;
         doubted_for(&head.lifetime, window, Instant::now()).filter(|_| manifest)
+    }
+
+    /// What no origin means to say of a manifest that was there a moment ago, while what is held may be served:
+    /// unless the request provoked it by words of its own.
+    pub(super) fn is_no_answer(&self, reply: &Reply) -> bool {
+        let is_manifest = |held: &Arc<Object>| held.head.kind.is_manifest();
+        let has_location = reply.headers.contains_key(header::LOCATION);
+        self.own.is_none()
+            && !is_failure(reply.status)
+            && !says_what_became_of_it(reply.status, has_location)
+            && self.covered()
+            && self.held().is_some_and(is_manifest)
     }
 
     /// The origin says that a manifest is not there, and is not believed yet: a failure like others.

@@ -3,6 +3,7 @@
 
 mod arriving;
 mod asking;
+mod empty;
 mod held_back;
 mod manifest;
 mod outdated;
@@ -61,6 +62,8 @@ pub(super) struct Job {
     held_back: bool,
     /// Another endpoint has taken over already.
     moved: bool,
+    /// So many answers had no byte.
+    empty_answers: u8,
 }
 
 /// What the origin said, and to which question.
@@ -98,6 +101,7 @@ impl Job {
             own: shield.own_slot(fill.found(), fill.upstream(), entry),
             held_back: shield.is_held_back(entry),
             moved: false,
+            empty_answers: 0,
             shield,
             fill,
             viewer,

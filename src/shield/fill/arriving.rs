@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, StatusCode, header};
 
 use super::Job;
+use super::empty::has_bytes;
 use super::takeover::{Begun, Came, Piece};
 use crate::cache::{Flow, Known, Note, Series, Verdict};
 use crate::media::Kind;
@@ -32,14 +33,20 @@ impl Job {
                 return self.pass(reply, Reason::TooLarge);
             }
         }
+        let has_bytes = has_bytes(kind, reply.status);
+        if has_bytes && reply.framing == Framing::Length(0) {
+            return self.empty(reply.endpoint).await;
+        }
         let origin = &self.shield.origins[self.entry.route.origin_index];
         let begun = Begun::new(&reply, !self.moved && origin.has_others());
         let mut inflow = reply.body;
         // Another endpoint can give another answer only until viewers have this one's head.
         let mut first = None;
-        if begun.may_move {
+        let is_doubtful = has_bytes && begun.length.is_none();
+        if begun.may_move || is_doubtful {
             match self.piece(&mut inflow, &begun).await {
                 Piece::Came(Some(Err(failure))) => return self.failed(failure),
+                Piece::Came(None) if has_bytes => return self.empty(begun.endpoint).await,
                 Piece::Came(came) => first = Some(came),
                 Piece::Deserted => return self.fill.cut(),
                 Piece::Elsewhere(other) => {

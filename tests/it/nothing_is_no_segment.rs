@@ -1,0 +1,92 @@
+//! An answer without a byte is no segment, part or initialisation segment: it is asked for elsewhere, and it is
+//! never stored.
+
+use std::time::Duration;
+
+use crate::support::origin::Reply;
+use crate::support::shield::endpoint;
+use crate::support::{Origin, Shield, get, reply, segment};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn nothing() -> [Reply; 3] {
+    let empty = || segment("").cache_control("max-age=86400");
+    [empty(), empty().chunked(), empty().validated_by("\"1\"")]
+}
+
+#[tokio::test]
+async fn the_other_endpoint_is_asked_for_it() {
+    for path in [
+        "/live/1.ts",
+        "/live/1.m4s",
+        "/live/init.mp4",
+        "/live/21.0.mp4",
+    ] {
+        for empty in nothing() {
+            let first = Origin::start().await.on(path, empty);
+            let second = Origin::start().await.on(path, segment("whole"));
+            let shield = Shield::in_front_of(&first)
+                .origin(|group| group.endpoints.push(endpoint(&second)))
+                .start()
+                .await;
+            shield.get(path).await.is_whole("whole");
+            assert!(shield.get(path).await.is_whole("whole").is_hit());
+            assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{path}");
+        }
+    }
+}
+
+/// An encoder writes in place: a moment later it is there.
+#[tokio::test]
+async fn it_is_asked_for_once_more_a_moment_later() {
+    for empty in nothing() {
+        let script = empty.then(segment("written"));
+        let origin = Origin::start().await.on("/1.ts", script);
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.get("/1.ts").await.is_whole("written");
+        assert!(shield.get("/1.ts").await.is_whole("written").is_hit());
+        assert_eq!(origin.hits("/1.ts"), 2);
+    }
+}
+
+/// Where it stays empty that is a failure, which is forgotten like any other.
+#[tokio::test]
+async fn it_is_never_stored() {
+    for empty in nothing() {
+        let script = empty.clone().then(empty).then(segment("written"));
+        let origin = Origin::start().await.on("/1.ts", script);
+        let shield = Shield::in_front_of(&origin)
+            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .start()
+            .await;
+        assert_eq!(shield.get("/1.ts").await.status, 502);
+        shield.get("/1.ts").await.is_whole("written");
+        assert_eq!(origin.hits("/1.ts"), 3);
+    }
+}
+
+/// A thousand viewers of it are no thousand requests.
+#[tokio::test]
+async fn who_waits_for_it_shares_the_failure() {
+    let origin = Origin::start().await.on("/1.ts", segment(""));
+    let shield = Shield::in_front_of(&origin)
+        .waits(|waits| waits.failure_backoff = HOUR)
+        .start()
+        .await;
+    for _ in 0..5 {
+        assert_eq!(shield.get("/1.ts").await.status, 502);
+    }
+    assert_eq!(origin.hits("/1.ts"), 2);
+}
+
+/// Something else may well be empty.
+#[tokio::test]
+async fn what_is_no_media_may_be_empty() {
+    let beacon = reply()
+        .content_type("text/plain")
+        .cache_control("max-age=60");
+    let origin = Origin::start().await.on("/beacon", beacon);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/beacon").await.is_whole("");
+    assert!(shield.get("/beacon").await.is_whole("").is_hit());
+}

@@ -63,6 +63,7 @@ pub use settings::{
 pub use stats::{Checked, Condition, Counts, EndpointStats, Stats};
 pub use upload::UploadFault;
 
+use crate::policy::EndpointSet;
 use check::Checkups;
 use choose::Wheel;
 use dial::Dial;
@@ -102,8 +103,10 @@ pub struct Errand {
     pub held_back: bool,
     /// What is held back is late after so long: another endpoint is asked too.
     pub overdue: Option<Duration>,
-    /// This endpoint gave something that could not be used: others are asked first.
-    pub avoided: Option<usize>,
+    /// These endpoints gave something that could not be used: others are asked first.
+    pub avoided: EndpointSet,
+    /// It was paid for with [`Origin::may_take_over`], and earns no retries.
+    pub takes_over: bool,
     /// Nobody waits for it yet, and somebody may while it is on its way.
     pub upgrade: Option<Upgrade>,
 }
@@ -147,7 +150,8 @@ impl Errand {
             rank,
             held_back: false,
             overdue: None,
-            avoided: None,
+            avoided: EndpointSet::default(),
+            takes_over: false,
             upgrade: None,
         }
     }
@@ -239,6 +243,7 @@ impl Origin {
                 wheel: Mutex::new(Wheel::default()),
                 budget: Mutex::new(Budget::new(settings.retry.budget, Instant::now())),
                 fail_over_helps: AtomicBool::new(true),
+                take_over_helps: AtomicBool::new(true),
                 review: Review::new(settings.guards.ejection.judged_every, Instant::now()),
                 retry: settings.retry,
                 additions: Additions { hosts },
@@ -275,11 +280,23 @@ impl Origin {
         self.desk.waiting_room.has_room() && self.desk.sites.iter().any(stands)
     }
 
-    /// Another endpoint than this one is in good standing.
-    pub fn another_stands(&self, than: usize) -> bool {
+    /// Another endpoint than these is in good standing.
+    pub fn another_stands(&self, than: EndpointSet) -> bool {
         let now = Instant::now();
-        let mut others = self.desk.sites.iter().filter(|site| site.place != than);
+        let is_other = |site: &&Arc<Site>| !than.contains(site.place);
+        let mut others = self.desk.sites.iter().filter(is_other);
         others.any(|site| self.desk.stands(site, now))
+    }
+
+    /// Takes leave to ask another endpoint for a body that one has begun, and counts it. `failed`: that one
+    /// sends no more. If it is only slow, the budget for retries decides alone.
+    pub fn may_take_over(&self, from: usize, failed: bool) -> bool {
+        self.desk.may_take_over(from, failed)
+    }
+
+    /// Another endpoint brought more of a body than the one that began it, or was asked in vain.
+    pub fn took_over(&self, helped: bool) {
+        self.desk.took_over(helped);
     }
 
     /// There is another endpoint than one that gave something unfit.
@@ -292,7 +309,7 @@ impl Origin {
         &self,
         target: &PathAndQuery,
         host: Option<&HeaderValue>,
-        avoided: Option<usize>,
+        avoided: EndpointSet,
     ) -> Option<Arc<str>> {
         let what = (request::seed(target, host), request::subject(target, host));
         let site = self.desk.would_ask(what, avoided)?;

@@ -8,6 +8,7 @@ pub mod conditional;
 mod delivery;
 pub mod directives;
 pub mod encoding;
+mod endpoint_set;
 pub mod fields;
 pub mod freshness;
 pub mod headers;
@@ -23,6 +24,7 @@ pub mod vary;
 
 pub use access::{Access, Entry, Refusal};
 pub use delivery::Delivery;
+pub use endpoint_set::EndpointSet;
 pub use freshness::{Freshness, freshness};
 pub use key::Key;
 pub use lifetime::{Lifetime, Storage};

@@ -147,6 +147,18 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
         both,
         counts.hedges_won,
     );
+    page.counter(
+        "seawall_origin_takeovers_total",
+        "Bodies that this endpoint sent too slowly, stopped or broke off, and that another one was asked for.",
+        both,
+        counts.takeovers,
+    );
+    page.counter(
+        "seawall_origin_takeovers_refused_total",
+        "Bodies that no other endpoint was asked for, since the retry budget was spent: all endpoints are slow.",
+        both,
+        counts.takeovers_refused,
+    );
     page.gauge(
         "seawall_origin_active",
         "Requests under way, by endpoint.",
@@ -302,6 +314,8 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         "retries": endpoint.counts.retries,
         "hedges": endpoint.counts.hedges,
         "hedges_won": endpoint.counts.hedges_won,
+        "takeovers": endpoint.counts.takeovers,
+        "takeovers_refused": endpoint.counts.takeovers_refused,
         "response_ms": endpoint.pace.map(|pace| json!({
             "p50": millis(pace.p50),
             "p95": millis(pace.p95),

@@ -14,7 +14,7 @@ use moka::sync::Cache as Map;
 
 use super::weight::{ARC_BYTES, allocated};
 use super::{Head, Object, Tie};
-use crate::policy::Key;
+use crate::policy::{EndpointSet, Key};
 
 /// Something remembered about a key, until a moment.
 #[derive(Clone, Debug)]
@@ -39,8 +39,8 @@ pub enum Known {
     Sliced(Arc<Series>),
     /// It is too large for one fetch, and its origin sends no parts: it streams through.
     Unsliceable,
-    /// The endpoint at this place broke off in the middle of it: others are asked first.
-    Avoid(usize),
+    /// These endpoints broke off in the middle of it: others are asked first.
+    Avoid(EndpointSet),
 }
 
 /// What the slices of one object have in common.

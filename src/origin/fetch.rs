@@ -34,6 +34,7 @@ use super::tour::{Reach, Tour};
 use super::upload::{Upload, read_ahead};
 use super::worth::{Question, Worth};
 use super::{Balance, Deadlines, Errand, Failure, Rank, Reply, Retry};
+use crate::policy::EndpointSet;
 
 /// A request with a body has the deadlines of its steps, and those that the edge sets its sender. It may take
 /// as long as it moves: so long at most, in all.
@@ -56,6 +57,8 @@ pub(super) struct Desk {
     pub(super) budget: Mutex<Budget>,
     /// The last request that failed over to another endpoint was answered well there.
     pub(super) fail_over_helps: AtomicBool,
+    /// The last endpoint that was asked for the rest of a body was further than the one that began it.
+    pub(super) take_over_helps: AtomicBool,
     pub(super) review: Review,
     pub(super) additions: Additions,
     pub(super) signer: Arc<Signer>,
@@ -234,14 +237,16 @@ impl Desk {
     ) -> Result<(Request, Option<Upload>, Tour), Failure> {
         let (question, rank) = (Question::of(&errand), errand.rank);
         let upgrade = errand.upgrade.take();
-        let (avoided, overdue) = (errand.avoided, errand.overdue);
+        let (avoided, overdue, takes_over) = (errand.avoided, errand.overdue, errand.takes_over);
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let (request, body) = Request::of(errand, seal)
             .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let body = body.map(|body| Upload::of(body, hold));
-        self.budget.lock().request(now());
+        if !takes_over {
+            self.budget.lock().request(now());
+        }
         let order = self.order(&request, avoided);
         let tour = Tour {
             hedged: self.retry.hedges(rank, upgrade.as_ref(), &request),
@@ -288,6 +293,20 @@ impl Desk {
         affords && self.gate.try_turn() && (budget.try_spend(now()) || fails_over)
     }
 
+    /// Takes leave to ask another endpoint for a body that one has begun: one more request of the same kind as a
+    /// retry. A broken or silent endpoint must not cost viewers errors once the budget is spent, as long
+    /// as another one brings more. Endpoints that are all slow are asked twice by the budget alone.
+    pub(super) fn may_take_over(&self, from: usize, failed: bool) -> bool {
+        let helps = failed && self.take_over_helps.load(Ordering::Relaxed);
+        let allowed = self.budget.lock().try_spend(now()) || helps;
+        self.sites[from].ledger.left(allowed);
+        allowed
+    }
+
+    pub(super) fn took_over(&self, helped: bool) {
+        self.take_over_helps.store(helped, Ordering::Relaxed);
+    }
+
     fn has_room(&self, tour: &Tour, places: &[usize]) -> bool {
         let now = now();
         let mut sites = places.iter().map(|place| &self.sites[*place]);
@@ -315,7 +334,7 @@ impl Desk {
 
     /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless
     /// nobody else can answer it. Also, how many are in good standing.
-    fn order(self: &Arc<Self>, request: &Request, avoided: Option<usize>) -> (Vec<usize>, usize) {
+    fn order(self: &Arc<Self>, request: &Request, avoided: EndpointSet) -> (Vec<usize>, usize) {
         let now = now();
         self.dial.look_for_lost();
         let stands = |site: &Site| self.stands(site, now);
@@ -334,12 +353,15 @@ impl Desk {
         (order, good)
     }
 
-    fn standings(&self, avoided: Option<usize>, now: std::time::Instant) -> Vec<Standing> {
+    fn standings(&self, avoided: EndpointSet, now: std::time::Instant) -> Vec<Standing> {
+        let is_left = |site: &Arc<Site>| self.stands(site, now) && !avoided.contains(site.place);
+        // Where all are to be avoided, none is.
+        let any_left = self.sites.iter().any(is_left);
         let standing = |site: &Arc<Site>| Standing {
             priority: site.priority,
             weight: site.weight,
             in_flight: site.ledger.in_flight(),
-            good: self.stands(site, now) && avoided != Some(site.place),
+            good: self.stands(site, now) && (!any_left || !avoided.contains(site.place)),
         };
         self.sites.iter().map(standing).collect()
     }
@@ -348,7 +370,7 @@ impl Desk {
     pub(super) fn would_ask(
         &self,
         (seed, subject): (u64, Subject),
-        avoided: Option<usize>,
+        avoided: EndpointSet,
     ) -> Option<&Arc<Site>> {
         let now = now();
         let standings = self.standings(avoided, now);

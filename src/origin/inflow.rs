@@ -1,6 +1,7 @@
 //! How does a body arrive? Piece by piece, counted against what was promised. It ends whole or in a
 //! [`Failure`]: a connection's word alone is not believed.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::mem;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const RATE_MIN: u32 = 512;
 pub struct Inflow {
     state: State,
     /// The next bytes, where somebody has waited for them already.
-    ahead: Option<Bytes>,
+    ahead: VecDeque<Bytes>,
 }
 
 /// Where a body is. At its end nothing is held: the line is released or closed, the permit free,
@@ -55,7 +56,7 @@ impl Inflow {
     /// Starts a body, which may have ended with the head.
     pub(super) fn new(course: Course) -> Inflow {
         let state = State::UnderWay(Box::new(course));
-        let ahead = None;
+        let ahead = VecDeque::new();
         let mut inflow = Inflow { state, ahead };
         inflow.settle(false);
         inflow
@@ -63,9 +64,13 @@ impl Inflow {
 
     /// The next bytes; `None` is a proven end. After `None` or an error it is not called again.
     pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
-        if let Some(ahead) = self.ahead.take() {
+        if let Some(ahead) = self.ahead.pop_front() {
             return Some(Ok(ahead));
         }
+        self.read().await
+    }
+
+    async fn read(&mut self) -> Option<Result<Bytes, Failure>> {
         // One read may bring thousands of pieces: others have their turn between them.
         tokio::task::consume_budget().await;
         let piece = match &mut self.state {
@@ -89,16 +94,35 @@ impl Inflow {
         }
     }
 
-    /// Waits for the first bytes, or for a proven end; [`Inflow::next`] gives them. False where it fails.
-    pub async fn has_begun(&mut self) -> bool {
-        match self.next().await {
-            Some(Ok(first)) => {
-                self.ahead = Some(first);
-                true
+    /// Waits for the next bytes that [`Inflow::next`] has not given, and keeps them for it. `None` is a proven end.
+    pub async fn read_ahead(&mut self) -> Option<Result<(), Failure>> {
+        let piece = self.read().await?;
+        Some(piece.map(|piece| self.ahead.push_back(piece)))
+    }
+
+    /// So many bytes have been read ahead.
+    pub fn ahead_bytes(&self) -> u64 {
+        self.ahead.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Drops the first bytes of those that have been read ahead.
+    pub fn skip(&mut self, mut bytes: u64) {
+        while bytes > 0
+            && let Some(mut first) = self.ahead.pop_front()
+        {
+            let length = first.len() as u64;
+            if length > bytes {
+                let skipped = usize::try_from(bytes).unwrap_or(usize::MAX);
+                self.ahead.push_front(first.split_off(skipped));
+                return;
             }
-            None => true,
-            Some(Err(_)) => false,
+            bytes -= length;
         }
+    }
+
+    /// Waits for the first bytes, or for a proven end. False where it fails.
+    pub async fn has_begun(&mut self) -> bool {
+        !matches!(self.read_ahead().await, Some(Err(_)))
     }
 
     /// Another endpoint goes on in its place: it counts as broken off.

@@ -111,6 +111,10 @@ pub struct Counts {
     pub hedges: u64,
     /// Those of them that were answered well, and first.
     pub hedges_won: u64,
+    /// Bodies that it sent too slowly or stopped sending, which another endpoint was asked for.
+    pub takeovers: u64,
+    /// The same where no other was asked, since the budget for retries was spent.
+    pub takeovers_refused: u64,
     /// Under way now.
     pub in_flight: usize,
 }
@@ -139,6 +143,8 @@ impl AddAssign<&Counts> for Counts {
         self.retries += other.retries;
         self.hedges += other.hedges;
         self.hedges_won += other.hedges_won;
+        self.takeovers += other.takeovers;
+        self.takeovers_refused += other.takeovers_refused;
         self.in_flight += other.in_flight;
     }
 }
@@ -157,6 +163,8 @@ pub(super) struct Ledger {
     retries: AtomicU64,
     hedges: AtomicU64,
     hedges_won: AtomicU64,
+    takeovers: AtomicU64,
+    takeovers_refused: AtomicU64,
     pub(super) clocked: Clocked,
     in_flight: AtomicUsize,
 }
@@ -212,6 +220,16 @@ impl Ledger {
         self.hedges_won.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Another endpoint is asked for what this one has begun to send, or may not be.
+    pub(super) fn left(&self, allowed: bool) {
+        let counter = if allowed {
+            &self.takeovers
+        } else {
+            &self.takeovers_refused
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -233,6 +251,8 @@ impl Ledger {
             retries: get(&self.retries),
             hedges: get(&self.hedges),
             hedges_won: get(&self.hedges_won),
+            takeovers: get(&self.takeovers),
+            takeovers_refused: get(&self.takeovers_refused),
             in_flight: self.in_flight(),
         }
     }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings, Wants};
+use crate::policy::EndpointSet;
 
 /// Far longer than anything should take: a test that meets it has failed.
 const LONG: Duration = Duration::from_secs(20);
@@ -66,7 +67,8 @@ fn errand(method: Method, path: &str) -> Errand {
         rank: Rank::Segment,
         held_back: false,
         overdue: None,
-        avoided: None,
+        avoided: EndpointSet::default(),
+        takes_over: false,
     }
 }
 

@@ -83,7 +83,8 @@ impl Shield {
         let known = self.noted(&found, &headers, &entry, now.mono);
         let watch = self.streams.watched(&entry);
         let due = self.streams.due(&self.rules, &entry, now);
-        let avoided = watch.as_ref().and_then(|watch| watch.avoided(now.mono));
+        let avoided = watch.as_ref().map(|watch| watch.avoided(now.mono));
+        let avoided = avoided.unwrap_or_default();
         let origin = &self.origins[entry.route.origin_index];
         Ok(Explanation {
             kind: told.unwrap_or_else(|| self.streams.kind_of(&entry)),
@@ -117,7 +118,7 @@ fn phrase(known: &Known) -> &'static str {
         Known::Failed(_) => "the origin failed on it just now and is left alone for a moment",
         Known::BrokenOff => "the origin's answer broke off just now",
         Known::Sliced(_) => "too large for one fetch: held in slices",
-        Known::Avoid(_) => "one endpoint broke off in the middle of it, and others are asked first",
+        Known::Avoid(_) => "an endpoint broke off in the middle of it, and others are asked first",
         Known::Unsliceable => "too large for one fetch, and the origin sends no parts of it",
     }
 }

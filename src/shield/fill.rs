@@ -7,6 +7,7 @@ mod empty;
 mod held_back;
 mod manifest;
 mod outdated;
+mod pace;
 mod refusing;
 mod reviving;
 mod takeover;
@@ -29,7 +30,7 @@ use crate::media::{Facts, Kind, Liveness, is_plain_text};
 use crate::origin::{Failure, Framing, Reply};
 use crate::policy::access::Entry;
 use crate::policy::lifetime::{Answered, Standing, Storage, storage};
-use crate::policy::{Key, Lifetime, Moment, headers};
+use crate::policy::{EndpointSet, Key, Lifetime, Moment, headers};
 
 /// Who waits for a fill besides its followers.
 pub(super) enum Viewer {
@@ -60,8 +61,8 @@ pub(super) struct Job {
     left_over: bool,
     /// The origin may hold its answer back.
     held_back: bool,
-    /// Another endpoint has taken over already.
-    moved: bool,
+    /// Other endpoints have taken over from these.
+    left: EndpointSet,
     /// So many answers had no byte.
     empty_answers: u8,
 }
@@ -100,7 +101,7 @@ impl Job {
             left_over,
             own: shield.own_slot(fill.found(), fill.upstream(), entry),
             held_back: shield.is_held_back(entry),
-            moved: false,
+            left: EndpointSet::default(),
             empty_answers: 0,
             shield,
             fill,

@@ -14,8 +14,8 @@ use super::status::Forward;
 use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
 use crate::origin::{Errand, Failure, Framing, Inflow, Relay, Reply, RequestBody, Wants};
-use crate::policy::headers;
 use crate::policy::lifetime::Reason;
+use crate::policy::{EndpointSet, headers};
 
 /// What an uncached request needs beyond the route's allow-list to mean the same to the origin.
 const OF_A_PASSED_READ: [HeaderName; 6] = [
@@ -187,7 +187,8 @@ impl Shield {
             rank: rank::waited_for(entry.kind, || self.streams.is_new(&entry.key, ask.now)),
             held_back: false,
             overdue: None,
-            avoided: None,
+            avoided: EndpointSet::default(),
+            takes_over: false,
         };
         let origin = &self.origins[entry.route.origin_index];
         let asked = Instant::now();

@@ -18,6 +18,7 @@ mod a_failing_origin_is_left_alone;
 mod a_hit_waits_for_no_fetch;
 mod a_restart_leaves_nothing_behind;
 mod a_sick_endpoint_is_asked_last;
+mod a_slow_body_is_overtaken;
 mod a_slow_endpoint_holds_nobody_up;
 mod a_twin_takes_over;
 mod a_twin_that_holds_back_is_left;

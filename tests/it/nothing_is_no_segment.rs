@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::origin::Reply;
 use crate::support::shield::endpoint;
-use crate::support::{Origin, Shield, get, reply, segment};
+use crate::support::{Origin, Shield, reply, segment};
 
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
 use super::Job;
 use super::empty::has_bytes;
-use super::takeover::{Begun, Came, Piece};
+use super::pace::Expected;
+use super::takeover::{Begun, Delivery, Piece};
 use crate::cache::{Flow, Known, Note, Series, Verdict};
 use crate::media::Kind;
 use crate::origin::{Failure, Framing, Inflow, Reply};
@@ -18,6 +20,14 @@ use crate::policy::vary::Vary;
 
 /// That an object is too large for one fetch is remembered for so long at most.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
+
+/// The first pieces of a body, before viewers have any.
+#[derive(Default)]
+struct Held {
+    pieces: Vec<Bytes>,
+    /// What came after them, unless that is to be waited for.
+    end: Option<Piece>,
+}
 
 impl Job {
     /// Hands every chunk to everyone as it arrives, and stores the whole.
@@ -37,62 +47,118 @@ impl Job {
         if has_bytes && reply.framing == Framing::Length(0) {
             return self.empty(reply.endpoint).await;
         }
-        let origin = &self.shield.origins[self.entry.route.origin_index];
-        let begun = Begun::new(&reply, !self.moved && origin.has_others());
+        let may_move = self.shield.origins[self.entry.route.origin_index].has_others();
+        let begun = Begun::new(&reply, self.left, may_move);
+        let expected = self.expected(kind, begun.length);
+        let mut delivery = Delivery::new(begun, expected);
         let mut inflow = reply.body;
-        // Another endpoint can give another answer only until viewers have this one's head.
-        let mut first = None;
-        let is_doubtful = has_bytes && begun.length.is_none();
-        if begun.may_move || is_doubtful {
-            match self.piece(&mut inflow, &begun).await {
-                Piece::Came(Some(Err(failure))) => return self.failed(failure),
-                Piece::Came(None) if has_bytes => return self.empty(begun.endpoint).await,
-                Piece::Came(came) => first = Some(came),
-                Piece::Deserted => return self.fill.cut(),
-                Piece::Elsewhere(other) => {
-                    inflow.outdone();
-                    self.moved = true;
-                    return Box::pin(self.landed(other)).await;
-                }
+        let is_doubtful = has_bytes && delivery.begun.length.is_none();
+        let mut held = if delivery.begun.may_move || is_doubtful {
+            self.hold(&mut inflow, &mut delivery).await
+        } else {
+            Held::default()
+        };
+        match held.end.take() {
+            Some(Piece::Deserted) => return self.fill.cut(),
+            Some(Piece::Came(Some(Err(failure)))) => return self.failed(failure),
+            Some(Piece::Came(None)) if has_bytes && held.pieces.is_empty() => {
+                return self.empty(delivery.begun.endpoint).await;
             }
+            Some(Piece::Elsewhere(other)) => {
+                inflow.outdone();
+                self.left = self.left.with(delivery.begun.endpoint);
+                return Box::pin(self.landed(other)).await;
+            }
+            end => held.end = end,
         }
         self.fill.varies(self.vary(&reply.headers));
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
-        head.length = begun.length;
+        head.length = delivery.begun.length;
         self.fill.begin(Arc::new(head));
-        self.feed(inflow, begun, first).await;
+        delivery.show();
+        self.feed(inflow, delivery, held).await;
+    }
+
+    /// Keeps the first pieces until they show that the body comes in time: another endpoint can give another
+    /// answer only until viewers have this one's head.
+    async fn hold(&self, inflow: &mut Inflow, delivery: &mut Delivery) -> Held {
+        let mut held = Held::default();
+        loop {
+            match self.piece(inflow, delivery).await {
+                Piece::Came(Some(Ok(bytes))) => held.pieces.push(bytes),
+                end => {
+                    held.end = Some(end);
+                    return held;
+                }
+            }
+            if !delivery.is_held() {
+                return held;
+            }
+        }
     }
 
     /// Hands on what comes, from this endpoint or from the one that takes over.
-    async fn feed(self, mut inflow: Inflow, mut begun: Begun, mut first: Option<Came>) {
+    async fn feed(self, mut inflow: Inflow, mut delivery: Delivery, held: Held) {
+        for bytes in held.pieces {
+            if !self.hand_on(bytes, &inflow, &mut delivery).await {
+                return self.fill.cut();
+            }
+        }
+        let mut end = held.end;
         loop {
-            let piece = match first.take() {
-                Some(came) => Piece::Came(came),
-                None => self.piece(&mut inflow, &begun).await,
+            let piece = match end.take() {
+                Some(end) => end,
+                None => self.piece(&mut inflow, &mut delivery).await,
             };
+            let endpoint = delivery.begun.endpoint;
             match piece {
                 Piece::Deserted => return self.fill.cut(),
-                Piece::Came(None) if begun.is_whole() => return self.fill.finish().await,
-                Piece::Came(None) => return self.broke_off(Failure::Truncated, begun.endpoint),
-                Piece::Came(Some(Err(failure))) => {
-                    return self.broke_off(failure, begun.endpoint);
-                }
+                Piece::Came(None) if delivery.begun.is_whole() => return self.fill.finish().await,
+                Piece::Came(None) => return self.broke_off(Failure::Truncated, endpoint),
+                Piece::Came(Some(Err(failure))) => return self.broke_off(failure, endpoint),
                 Piece::Came(Some(Ok(bytes))) => {
-                    begun.received += bytes.len() as u64;
-                    if begun.is_too_long() {
-                        return self.broke_off(Failure::Truncated, begun.endpoint);
+                    if delivery.begun.is_too_long() {
+                        return self.broke_off(Failure::Truncated, endpoint);
                     }
-                    let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
-                    if pushed != Some(Flow::On) {
+                    if !self.hand_on(bytes, &inflow, &mut delivery).await {
                         return self.fill.cut();
                     }
                 }
                 Piece::Elsewhere(other) => {
-                    begun.endpoint = other.endpoint;
-                    begun.may_move = false;
+                    delivery.move_to(other.endpoint);
                     std::mem::replace(&mut inflow, other.body).outdone();
                 }
             }
+        }
+    }
+
+    /// Hands a piece to all who follow; false where nobody does any more.
+    async fn hand_on(&self, bytes: Bytes, inflow: &Inflow, delivery: &mut Delivery) -> bool {
+        let began = Instant::now();
+        let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
+        delivery.pause(began.elapsed());
+        pushed == Some(Flow::On)
+    }
+
+    /// What is known of a body before it comes.
+    fn expected(&self, kind: Kind, length: Option<u64>) -> Expected {
+        let listing = self.shield.streams.listing(&self.entry);
+        let mut listed = listing.iter().filter_map(|watch| {
+            let (duration, is_segment) = watch.listed_for(&self.entry)?;
+            // An MPD may list what is still being produced; a playlist lists no segment before its end.
+            Some((duration, is_segment && watch.entry.kind == Kind::Hls))
+        });
+        let listed = listed.next();
+        let is_small = matches!(kind, Kind::Init | Kind::Key);
+        let duration = match listed {
+            _ if is_small => Some(Duration::ZERO),
+            Some((duration, _)) => Some(duration),
+            None => listing.last().map(|watch| watch.segment_duration()),
+        };
+        Expected {
+            length,
+            duration: duration.filter(|duration| is_small || !duration.is_zero()),
+            is_complete: length.is_some() || is_small || listed.is_some_and(|(_, whole)| whole),
         }
     }
 

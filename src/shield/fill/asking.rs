@@ -10,7 +10,7 @@ use crate::cache::Object;
 use crate::media::Kind;
 use crate::origin::{Errand, Failure, Rank, Reply, Upgrade, Wants};
 use crate::policy::freshness::{Freshness, freshness};
-use crate::policy::{Moment, conditional};
+use crate::policy::{EndpointSet, Moment, conditional};
 use crate::shield::streams::{Due, Source};
 use crate::shield::{Shield, rank};
 
@@ -74,16 +74,26 @@ impl Job {
         Some(reply.map(|reply| Told { reply, conditional }))
     }
 
-    /// One request to the origin, which counts as one of its stream. `None`: all viewers have left,
+    /// Sends one request to the origin. `None`: all viewers have left,
     /// and the fill is to be given up then.
     pub(super) async fn fetch(
         &self,
         headers: HeaderMap,
-        avoided: Option<usize>,
+        avoided: EndpointSet,
     ) -> Option<Result<Reply, Failure>> {
+        let errand = self.errand(headers, avoided);
+        let origin = &self.shield.origins[self.entry.route.origin_index];
+        tokio::select! {
+            reply = origin.fetch(errand) => Some(reply),
+            () = self.given_up(self.held_back) => None,
+        }
+    }
+
+    /// A request to the origin, which counts as one of its stream.
+    pub(super) fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> Errand {
         self.shield.streams.asked(&self.entry);
         let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
-        let errand = Errand {
+        Errand {
             expected: self.is_expected(),
             wants: self.wants(),
             covered: self.covered(),
@@ -92,11 +102,6 @@ impl Job {
             avoided,
             upgrade: self.upgrade(),
             ..Errand::get(target, host, headers, self.rank())
-        };
-        let origin = &self.shield.origins[self.entry.route.origin_index];
-        tokio::select! {
-            reply = origin.fetch(errand) => Some(reply),
-            () = self.given_up(self.held_back) => None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::{Job, Viewer};
 use crate::cache::Verdict;
 use crate::media::Kind;
 use crate::origin::Failure;
+use crate::policy::EndpointSet;
 use crate::shield::refuse;
 
 /// What is written in place has its first bytes after so long, mostly.
@@ -37,7 +38,10 @@ impl Job {
         if answers < 2 {
             self.empty_answers = 2;
             sleep(WRITTEN_AFTER).await;
-            match self.fetch(self.fill.upstream().clone(), None).await {
+            match self
+                .fetch(self.fill.upstream().clone(), EndpointSet::default())
+                .await
+            {
                 None => return self.fill.cut(),
                 Some(Ok(reply)) if reply.status == StatusCode::OK => {
                     return Box::pin(self.landed(reply)).await;

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
 use crate::origin::{Failure, Reply};
-use crate::policy::Lifetime;
 use crate::policy::absence::{doubted_for, is_absence, says_what_became_of_it};
 use crate::policy::lifetime::{Reason, is_failure};
+use crate::policy::{EndpointSet, Lifetime};
 use crate::shield::pass::Passed;
 use crate::shield::refuse;
 use crate::shield::whole::whole;
@@ -105,8 +105,11 @@ impl Job {
     pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
         let origin = &self.shield.origins[self.entry.route.origin_index];
         let noted = self.noted(Instant::now());
-        let another_broke_off = matches!(noted, Some(Known::Avoid(other)) if other != endpoint);
-        if origin.another_stands(endpoint) && !another_broke_off {
+        let left = match noted {
+            Some(Known::Avoid(left)) => left,
+            _ => EndpointSet::default(),
+        };
+        if origin.another_stands(left.with(endpoint)) {
             // It answers whoever asks again, and those who have seen nothing of this yet.
             self.leave(endpoint);
             return self.fill.cut();

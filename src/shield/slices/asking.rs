@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::{Fault, Source};
 use crate::cache::Fill;
 use crate::origin::{Errand, Failure, Inflow, Reply};
+use crate::policy::EndpointSet;
 use crate::policy::range::{Span, read_content_range};
 use crate::shield::fill::SILENCE;
 use crate::shield::rank;
@@ -51,7 +52,8 @@ impl Source {
     /// What is left of a slice, from its first byte on, from another endpoint that has the same.
     async fn rest_elsewhere(&self, fill: &Fill, left: Span, than: usize) -> Option<Reply> {
         let origin = &self.shield.origins[self.route.origin_index];
-        if !origin.another_stands(than) {
+        let leaves = EndpointSet::of(than);
+        if !origin.another_stands(leaves) {
             return None;
         }
         let mut other = self.ask(fill, left, Some(than)).await.ok()?;
@@ -89,7 +91,9 @@ impl Source {
         let (target, host) = (self.target.clone(), self.host.clone());
         let rank = rank::waited_for(self.found.kind, || false);
         let errand = Errand {
-            avoided: avoided.or(*self.left.lock()),
+            avoided: avoided
+                .or(*self.left.lock())
+                .map_or_else(EndpointSet::default, EndpointSet::of),
             ..Errand::get(target, host, headers, rank)
         };
         let origin = &self.shield.origins[self.route.origin_index];

@@ -1,6 +1,8 @@
-//! Which endpoint is asked last for a manifest, since it gave something that is not for viewers?
+//! Which endpoints are asked last for a manifest, since they gave something that is not for viewers?
 
 use std::time::{Duration, Instant};
+
+use crate::policy::EndpointSet;
 
 /// It is asked last for so many segments' time; for twice as long each time when it does so again
 /// within as long …
@@ -18,15 +20,17 @@ pub(super) struct Avoided {
 impl Avoided {
     /// It gave something unfit, now. True if that is news.
     pub(super) fn again(
-        avoided: &mut Option<Avoided>,
+        avoided: &mut Vec<Avoided>,
         endpoint: usize,
         (segment, now): (Duration, Instant),
     ) -> bool {
         let least = segment * AVOIDED_SEGMENTS;
-        let before = avoided.take().filter(|before| before.endpoint == endpoint);
+        let is_it = |before: &Avoided| before.endpoint == endpoint;
+        let before = avoided.iter().position(is_it);
+        let before = before.map(|at| avoided.swap_remove(at));
         let is_news = before.as_ref().is_none_or(|before| now >= before.until);
         let span = before.map_or(least, |before| before.span_again(least, now));
-        *avoided = Some(Avoided {
+        avoided.push(Avoided {
             endpoint,
             until: now + span,
             span,
@@ -34,8 +38,10 @@ impl Avoided {
         is_news
     }
 
-    pub(super) fn endpoint_at(&self, now: Instant) -> Option<usize> {
-        (self.until > now).then_some(self.endpoint)
+    pub(super) fn endpoints_at(avoided: &[Avoided], now: Instant) -> EndpointSet {
+        let until_later = avoided.iter().filter(|avoided| avoided.until > now);
+        let none = EndpointSet::default();
+        until_later.fold(none, |set, avoided| set.with(avoided.endpoint))
     }
 
     /// For how long it is asked last now, if no longer than the least has been given it.
@@ -71,5 +77,19 @@ mod tests {
             ..avoided(40 * second)
         };
         assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
+    }
+
+    #[test]
+    fn remembers_each_endpoint_for_itself() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut avoided = Vec::new();
+        assert!(Avoided::again(&mut avoided, 0, (second, now)));
+        assert!(Avoided::again(&mut avoided, 1, (second, now + second)));
+        assert!(!Avoided::again(&mut avoided, 0, (second, now + second)));
+        let both = EndpointSet::of(0).with(1);
+        assert_eq!(Avoided::endpoints_at(&avoided, now + second), both);
+        assert_eq!(avoided.len(), 2);
+        let later = Avoided::endpoints_at(&avoided, now + 6 * second);
+        assert_eq!(later, EndpointSet::default());
     }
 }

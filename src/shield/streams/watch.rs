@@ -24,7 +24,7 @@ use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
 use crate::policy::progress::Progress;
-use crate::policy::{Key, Rules};
+use crate::policy::{EndpointSet, Key, Rules};
 use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
@@ -63,7 +63,7 @@ pub(super) struct Course {
     pub(super) step: Duration,
     /// When the version that is shown was found.
     found: Instant,
-    avoided: Option<Avoided>,
+    avoided: Vec<Avoided>,
     good_until: Option<Instant>,
     /// Not looked at before: the last look failed, or was a moment ago.
     rests_until: Instant,
@@ -123,7 +123,7 @@ impl Watch {
                 segment,
                 step: step(facts, period),
                 found: sent,
-                avoided: None,
+                avoided: Vec::new(),
                 good_until: None,
                 rests_until: sent,
                 heard: 0,
@@ -206,9 +206,25 @@ impl Watch {
         Avoided::again(&mut course.avoided, endpoint, (segment, now))
     }
 
-    pub(in crate::shield) fn avoided(&self, now: Instant) -> Option<usize> {
+    pub(in crate::shield) fn avoided(&self, now: Instant) -> EndpointSet {
+        Avoided::endpoints_at(&self.course.lock().avoided, now)
+    }
+
+    /// How long something plays that it lists, and whether that is a whole segment.
+    pub(in crate::shield) fn listed_for(&self, entry: &Entry) -> Option<(Duration, bool)> {
         let course = self.course.lock();
-        course.avoided.as_ref()?.endpoint_at(now)
+        let is_segment = course.window.is_segment(entry.key.fingerprint())?;
+        let duration = if is_segment {
+            course.step
+        } else {
+            course.period
+        };
+        Some((duration, is_segment))
+    }
+
+    /// How long its segments play.
+    pub(in crate::shield) fn segment_duration(&self) -> Duration {
+        self.course.lock().step
     }
 
     /// After how long a request for a state of it, or for what it announces, is held back too long.

@@ -184,6 +184,12 @@ impl Window {
         })
     }
 
+    /// Is it a whole segment that is listed under this name? If not, a part. `None`: it is not listed.
+    pub(super) fn is_segment(&self, name: u64) -> Option<bool> {
+        let listed = self.segments.iter().filter(|listed| listed.name == name);
+        listed.map(|listed| !listed.is_part).max()
+    }
+
     /// Where a part is that is announced.
     pub(super) fn next_part(&self) -> LivePosition {
         LivePosition {

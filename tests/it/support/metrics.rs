@@ -42,6 +42,10 @@ pub const BREAKER_OPENED: &str = "seawall_origin_breaker_opened_total";
 pub const HEDGES: &str = "seawall_origin_hedges_total";
 /// Those of them that were answered well, and first.
 pub const HEDGES_WON: &str = "seawall_origin_hedges_won_total";
+/// Bodies that another endpoint was asked for, by the `endpoint` that had begun them.
+pub const TAKEOVERS: &str = "seawall_origin_takeovers_total";
+/// Those for which none was asked, since the budget was spent.
+pub const TAKEOVERS_REFUSED: &str = "seawall_origin_takeovers_refused_total";
 /// Endpoints that are left alone for now.
 pub const EJECTED: &str = "seawall_origin_ejected";
 /// Requests under way, by `endpoint`.

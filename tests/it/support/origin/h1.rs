@@ -59,8 +59,9 @@ async fn answer(wire: &mut Wire<TcpStream>, asked: &Request, reply: Reply) -> io
             }
             Step::Send(bytes) | Step::Raw(bytes) => wire.write(bytes).await?,
             Step::Hold(gate) if held(wire, Some(gate)).await => {}
+            Step::Pause(time) if !left_within(wire, *time).await => {}
             Step::Stall if held(wire, None).await => {}
-            Step::Hold(_) | Step::Stall => return Ok(After::Abandoned),
+            Step::Hold(_) | Step::Pause(_) | Step::Stall => return Ok(After::Abandoned),
             Step::Close => return Ok(After::Close),
             Step::Reset => {
                 SockRef::from(wire.stream()).set_linger(Some(Duration::ZERO))?;
@@ -94,6 +95,11 @@ async fn held(wire: &mut Wire<TcpStream>, gate: Option<&Gate>) -> bool {
             read = wire.fill() => if !matches!(read, Ok(1..)) { return false },
         }
     }
+}
+
+/// Does the reader leave within this time?
+async fn left_within(wire: &mut Wire<TcpStream>, time: Duration) -> bool {
+    tokio::time::timeout(time, held(wire, None)).await.is_ok()
 }
 
 fn head(reply: &Reply) -> String {

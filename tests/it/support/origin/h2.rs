@@ -65,6 +65,7 @@ async fn send(mut body: SendStream<Bytes>, reply: Reply) -> Result<(), ::h2::Err
         match step {
             Step::Send(bytes) | Step::Raw(bytes) => body.send_data(bytes, false)?,
             Step::Hold(gate) => gate.pass().await,
+            Step::Pause(time) => tokio::time::sleep(time).await,
             Step::Stall => std::future::pending().await,
             Step::Close | Step::Reset => {
                 body.send_reset(Reason::INTERNAL_ERROR);

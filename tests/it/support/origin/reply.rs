@@ -1,6 +1,7 @@
 //! What does the origin answer, byte for byte? Written down by the scenario, faults included.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -47,6 +48,8 @@ pub(super) enum Step {
     Raw(Bytes),
     /// Goes on when the gate opens.
     Hold(Gate),
+    /// Goes on after this time.
+    Pause(Duration),
     /// Says nothing more and leaves the connection open.
     Stall,
     /// Ends the connection in good manners (HTTP/2: resets the stream).
@@ -168,6 +171,15 @@ impl Reply {
     /// Waits for the gate before what follows.
     pub fn hold(self, gate: &Gate) -> Reply {
         self.step(Step::Hold(gate.clone()))
+    }
+
+    /// Body bytes, a piece of this size at a time, with this time after each.
+    pub fn dribble(mut self, bytes: &Bytes, size: usize, every: Duration) -> Reply {
+        for piece in bytes.chunks(size) {
+            let piece = Bytes::copy_from_slice(piece);
+            self = self.send(piece).step(Step::Pause(every));
+        }
+        self
     }
 
     /// Falls silent without closing.

@@ -1,0 +1,243 @@
+//! Does a body arrive fast enough to be of use? Compares its progress with what its players need. Pure: the
+//! clock is an argument.
+
+use std::time::{Duration, Instant};
+
+/// A body is judged only after this long: a connection takes a moment to reach its speed.
+const JUDGED_AFTER: Duration = Duration::from_millis(700);
+/// The first bytes are not taken for a speed before that.
+const SPEED_AFTER: Duration = Duration::from_millis(100);
+/// The current pace is what came within this time, and within twice this time at most.
+const WINDOW: Duration = Duration::from_secs(1);
+/// The rest of a body has to be there within the duration of its media, within these bounds.
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(10);
+/// The same where nobody knows how long its media plays …
+const REST_UNKNOWN: Duration = Duration::from_secs(4);
+/// … unless it brings so many bytes a second: it is large then, and not slow.
+const BYTES_PER_S_ENOUGH: u64 = 250_000;
+/// A segment of unknown length brings so many bytes a second, unless it is being produced.
+const BYTES_PER_S_MIN: u64 = 4_000;
+
+/// What is known of a body when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shield) struct Expected {
+    pub(in crate::shield) length: Option<u64>,
+    /// How long its media plays.
+    pub(in crate::shield) duration: Option<Duration>,
+    /// The origin has all of it. If not, it arrives at the pace of its encoder.
+    pub(in crate::shield) is_complete: bool,
+}
+
+/// How far a body had come at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    received: u64,
+}
+
+/// How fast a body arrives.
+#[derive(Debug)]
+pub(in crate::shield) struct BodyPace {
+    expected: Expected,
+    began: Instant,
+    received: u64,
+    /// The older one is the start of the window.
+    marks: [Mark; 2],
+}
+
+impl BodyPace {
+    pub(in crate::shield) fn new(expected: Expected, now: Instant) -> BodyPace {
+        let mark = Mark {
+            at: now,
+            received: 0,
+        };
+        BodyPace {
+            expected,
+            began: now,
+            received: 0,
+            marks: [mark; 2],
+        }
+    }
+
+    /// Another endpoint goes on.
+    pub(in crate::shield) fn restart(&mut self, now: Instant) {
+        let received = self.received;
+        self.began = now;
+        self.marks = [Mark { at: now, received }; 2];
+    }
+
+    /// So long the endpoint has had.
+    pub(in crate::shield) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
+    /// Bytes came.
+    pub(in crate::shield) fn add(&mut self, bytes: usize, now: Instant) {
+        self.received += bytes as u64;
+        if now.saturating_duration_since(self.marks[1].at) >= WINDOW {
+            let received = self.received;
+            self.marks = [self.marks[1], Mark { at: now, received }];
+        }
+    }
+
+    /// The time that the reader of the body took is not the endpoint's.
+    pub(in crate::shield) fn pause(&mut self, span: Duration) {
+        self.began += span;
+        for mark in &mut self.marks {
+            mark.at += span;
+        }
+    }
+
+    /// The rest cannot arrive in time at the current pace.
+    pub(in crate::shield) fn is_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= JUDGED_AFTER && self.is_behind(now)
+    }
+
+    /// The same, however short a time it has had.
+    pub(in crate::shield) fn is_behind(&self, now: Instant) -> bool {
+        if !self.expected.is_complete {
+            return false;
+        }
+        let [since, _] = self.marks;
+        let span = now.saturating_duration_since(since.at).max(SPEED_AFTER);
+        let came = self.received - since.received;
+        let come_in = |bytes: u64, within: Duration| {
+            u128::from(came) * within.as_millis() >= u128::from(bytes) * span.as_millis()
+        };
+        let second = Duration::from_secs(1);
+        let Some(length) = self.expected.length else {
+            let so_far = now.saturating_duration_since(self.began);
+            return so_far > self.within() || !come_in(BYTES_PER_S_MIN, second);
+        };
+        let rest = length.saturating_sub(self.received);
+        let is_large = self.expected.duration.is_none() && come_in(BYTES_PER_S_ENOUGH, second);
+        !is_large && !come_in(rest, self.within())
+    }
+
+    fn within(&self) -> Duration {
+        let duration = self.expected.duration;
+        duration.map_or(REST_UNKNOWN, |duration| duration.clamp(REST_MIN, REST_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: Expected = Expected {
+        length: Some(600_000),
+        duration: Some(Duration::from_secs(6)),
+        is_complete: true,
+    };
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// When is a body late, in milliseconds, of which so many bytes come every so many milliseconds?
+    fn late_after(expected: Expected, bytes: usize, every: u64) -> Option<u64> {
+        let start = Instant::now();
+        let mut pace = BodyPace::new(expected, start);
+        let mut received = 0;
+        for after in (0..60_000).step_by(every as usize) {
+            let now = start + millis(after);
+            received += bytes as u64;
+            if expected.length.is_some_and(|length| received >= length) {
+                return None;
+            }
+            pace.add(bytes, now);
+            if pace.is_late(now) {
+                return Some(after);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn calls_a_body_late_that_cannot_come_within_its_duration() {
+        assert_eq!(late_after(SEGMENT, 2, 250), Some(750));
+        assert_eq!(late_after(SEGMENT, 400, 100), Some(700));
+        assert_eq!(late_after(SEGMENT, 4_000, 100), Some(700));
+    }
+
+    #[test]
+    fn leaves_a_body_alone_that_comes_in_time() {
+        assert_eq!(late_after(SEGMENT, 12_000, 100), None);
+        assert_eq!(late_after(SEGMENT, 65_536, 500), None);
+    }
+
+    #[test]
+    fn needs_no_duration_to_call_a_dribble_late() {
+        let unknown = Expected {
+            duration: None,
+            ..SEGMENT
+        };
+        assert_eq!(late_after(unknown, 800, 200), Some(800));
+        let large = Expected {
+            length: Some(100_000_000),
+            ..unknown
+        };
+        assert_eq!(late_after(large, 400_000, 1_000), None);
+    }
+
+    #[test]
+    fn calls_a_body_without_a_length_late_that_was_complete_before() {
+        let complete = Expected {
+            length: None,
+            ..SEGMENT
+        };
+        assert_eq!(late_after(complete, 2, 250), Some(750));
+        // It should have ended by now.
+        assert_eq!(late_after(complete, 5_000, 1_000), Some(7_000));
+    }
+
+    #[test]
+    fn never_calls_late_what_is_being_produced() {
+        let produced = Expected {
+            length: None,
+            is_complete: false,
+            ..SEGMENT
+        };
+        assert_eq!(late_after(produced, 1, 1_000), None);
+        assert_eq!(late_after(produced, 0, 1_000), None);
+    }
+
+    #[test]
+    fn forgets_how_fast_it_was_and_how_slow() {
+        let start = Instant::now();
+        let mut pace = BodyPace::new(SEGMENT, start);
+        pace.add(300_000, start + millis(10));
+        // From then on eight bytes a second.
+        let mut late = None;
+        for after in 1..10 {
+            let now = start + millis(after * 1_000);
+            pace.add(8, now);
+            late = late.or(pace.is_late(now).then_some(after));
+        }
+        assert_eq!(late, Some(2));
+        for after in 10..14 {
+            pace.add(60_000, start + millis(after * 1_000));
+        }
+        assert!(!pace.is_late(start + millis(13_000)));
+    }
+
+    #[test]
+    fn blames_no_endpoint_for_a_slow_reader() {
+        let start = Instant::now();
+        let mut pace = BodyPace::new(SEGMENT, start);
+        pace.add(100_000, start + millis(100));
+        pace.pause(millis(60_000));
+        assert!(!pace.is_late(start + millis(60_800)));
+    }
+
+    #[test]
+    fn takes_the_first_bytes_for_no_speed() {
+        let start = Instant::now();
+        let mut pace = BodyPace::new(SEGMENT, start);
+        pace.add(8, start);
+        assert!(pace.is_behind(start) && !pace.is_late(start));
+        pace.add(16_384, start);
+        assert!(!pace.is_behind(start));
+    }
+}

@@ -1,0 +1,252 @@
+//! An endpoint sends a body too slowly to be of use, or stops in the middle: another one is asked for it, and
+//! whoever is further feeds the viewers. What flows as slowly as it is produced is left alone.
+//!
+//! No deadline of the origin's ends before the scenario does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::support::metrics::{TAKEOVERS, TAKEOVERS_REFUSED};
+use crate::support::origin::Reply;
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{End, Origin, Shield, get, manifest, noise, playlist, reply, status};
+
+const HOUR: Duration = Duration::from_hours(1);
+const PATH: &str = "/live/index.m3u8";
+const SEGMENT: &str = "/live/seg1.ts";
+const LENGTH: usize = 600_000;
+
+/// The first is asked first.
+fn in_front_of(origins: &[&Origin]) -> Builder {
+    let others: Vec<_> = origins[1..].iter().map(|other| endpoint(other)).collect();
+    Shield::in_front_of(origins[0])
+        .origin(|group| {
+            group.endpoints.extend(others);
+            group.deadlines.between_bytes = HOUR;
+            group.deadlines.total = HOUR;
+        })
+        .route(|route| {
+            route.live.cadence = false;
+            route.live.prefetch = false;
+        })
+        .waits(|waits| waits.wait_max = HOUR)
+}
+
+fn media() -> Reply {
+    reply().content_type("video/mp2t")
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+async fn serving(path: &str, answer: Reply) -> Origin {
+    let list = manifest(playlist(1)).cache_control("max-age=60");
+    Origin::start().await.on(PATH, list).on(path, answer)
+}
+
+/// 8 and 4,000 bytes a second, where 100,000 are needed: viewers see nothing of it.
+#[tokio::test]
+async fn when_it_dribbles_from_the_first_byte() {
+    let (one, other) = (noise(1, LENGTH), noise(2, LENGTH));
+    let framed: [fn(Reply) -> Reply; 2] =
+        [|reply| reply.content_length(LENGTH as u64), Reply::chunked];
+    for framed in framed {
+        for (size, every) in [(2, 250), (400, 100)] {
+            let dribble = framed(media()).dribble(&one, size, millis(every));
+            let first = serving(SEGMENT, dribble).await;
+            let second = serving(SEGMENT, media().body(other.clone())).await;
+            let shield = in_front_of(&[&first, &second]).start().await;
+            shield.get(PATH).await.is_whole(playlist(1));
+            shield.get(SEGMENT).await.is_whole(&other);
+            assert!(shield.get(SEGMENT).await.is_whole(&other).is_hit());
+            assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+            assert_eq!(shield.counted(TAKEOVERS, &[]).await, 1);
+        }
+    }
+}
+
+/// An initialisation segment is small, and nothing plays without it.
+#[tokio::test]
+async fn when_an_initialisation_segment_dribbles() {
+    let (path, init) = ("/live/init.mp4", noise(3, 900));
+    let dribble = reply().content_type("video/mp4").content_length(900);
+    let dribble = dribble.dribble(&init, 2, millis(250));
+    let first = serving(path, dribble).await;
+    let second = serving(path, reply().content_type("video/mp4").body(init.clone())).await;
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(path).await.is_whole(&init);
+    assert_eq!((first.hits(path), second.hits(path)), (1, 1));
+}
+
+/// Viewers have half of it. The other endpoint has the same, and is asked for the rest.
+#[tokio::test]
+async fn when_it_slows_down_in_the_middle_of_the_same() {
+    let body = noise(4, LENGTH);
+    let half = LENGTH / 2;
+    for length in [true, false] {
+        let slow = media().header("ETag", "\"same\"");
+        let slow = if length {
+            slow.content_length(LENGTH as u64)
+        } else {
+            slow.chunked()
+        };
+        let slow = slow.send(body.slice(..half));
+        let slow = slow.dribble(&body.slice(half..), 100, millis(100));
+        let first = serving(SEGMENT, slow).await;
+        let whole = media().validated_by("\"same\"").ranged(body.clone());
+        let second = serving(SEGMENT, whole).await;
+        let shield = in_front_of(&[&first, &second]).start().await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(SEGMENT).await.is_whole(&body);
+        assert!(second.latest(SEGMENT).header("range").is_some());
+        assert!(shield.get(SEGMENT).await.is_whole(&body).is_hit());
+        assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+    }
+}
+
+/// Nothing says that the other endpoint has the same: whoever asks again gets its answer.
+#[tokio::test]
+async fn when_it_slows_down_in_the_middle_of_something_else() {
+    let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
+    let half = LENGTH / 2;
+    let slow = media().content_length(LENGTH as u64);
+    let slow = slow.send(one.slice(..half));
+    let slow = slow.dribble(&one.slice(half..), 100, millis(100));
+    let first = serving(SEGMENT, slow).await;
+    let second = serving(SEGMENT, media().body(other.clone())).await;
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(SEGMENT).await.is_cut(&one);
+    shield.get(SEGMENT).await.is_whole(&other);
+    assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+}
+
+/// A chunk at a time, as its encoder makes them, and nothing says that it is complete.
+#[tokio::test]
+async fn what_is_being_produced_is_left_alone() {
+    let body = noise(7, 3_000);
+    let flowing = media().chunked().dribble(&body, 250, millis(200));
+    let first = serving("/live/next.m4s", flowing).await;
+    let second = serving("/live/next.m4s", media().body("other")).await;
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get("/live/next.m4s").await.is_whole(&body);
+    assert_eq!(second.hits("/live/next.m4s"), 0);
+}
+
+/// There is no other endpoint: viewers get what there is, as it comes.
+#[tokio::test]
+async fn one_endpoint_alone_may_be_slow() {
+    let body = noise(8, 20_000);
+    let slow = media().content_length(20_000);
+    let slow = slow.dribble(&body, 1_000, millis(100));
+    let only = serving(SEGMENT, slow).await;
+    let shield = in_front_of(&[&only]).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(SEGMENT).await.is_whole(&body);
+    assert_eq!(only.hits(SEGMENT), 1);
+    assert_eq!(shield.counted(TAKEOVERS, &[]).await, 0);
+}
+
+/// The other endpoint is slower still: the first one's body goes on.
+#[tokio::test]
+async fn whoever_is_further_is_heard() {
+    let (one, other) = (noise(9, LENGTH), noise(10, LENGTH));
+    let slow = media().content_length(LENGTH as u64);
+    let slow = slow.dribble(&one.slice(..30_000), 2_000, millis(100));
+    let slow = slow.send(one.slice(30_000..));
+    let first = serving(SEGMENT, slow).await;
+    let slower = media().content_length(LENGTH as u64);
+    let slower = slower.send(other.slice(..10)).stall();
+    let second = serving(SEGMENT, slower).await;
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(SEGMENT).await.is_whole(&one);
+    assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+}
+
+/// All endpoints are slow, as where they share a line that is full: asking twice would only make it worse.
+#[tokio::test]
+async fn slow_endpoints_are_asked_twice_within_the_budget() {
+    let body = noise(11, 60_000);
+    let slow = || {
+        let slow = media().content_length(LENGTH as u64);
+        slow.dribble(&body, 3_000, millis(100))
+    };
+    let mut first = serving(SEGMENT, slow()).await;
+    let second = serving(SEGMENT, slow()).await;
+    for number in 10..20 {
+        let path = format!("/live/{number}.ts");
+        first = first.on(&path, slow());
+        second.now(&path, slow());
+    }
+    let shield = in_front_of(&[&first, &second])
+        .origin(|group| {
+            group.retry.budget.share = 0.0;
+            group.retry.budget.per_s_min = 0;
+        })
+        .start()
+        .await;
+    let mut waiting = Vec::new();
+    for number in 10..20 {
+        waiting.push(shield.begin(get(&format!("/live/{number}.ts"))).await);
+    }
+    for number in 10..20 {
+        assert_eq!(second.hits(&format!("/live/{number}.ts")), 0);
+    }
+    drop(waiting);
+    assert_eq!(shield.counted(TAKEOVERS, &[]).await, 0);
+    assert!(shield.counted(TAKEOVERS_REFUSED, &[]).await > 0);
+}
+
+/// Two of three stop in the middle: the third is asked for the rest, and for whatever follows.
+#[tokio::test]
+async fn when_two_of_three_stop_in_the_middle() {
+    let body = noise(12, LENGTH);
+    for etag in [true, false] {
+        let stalling = |at: usize| {
+            let stalling = media().content_length(LENGTH as u64);
+            let stalling = if etag {
+                stalling.header("ETag", "\"same\"")
+            } else {
+                stalling
+            };
+            stalling.send(body.slice(..at)).stall()
+        };
+        let first = serving(SEGMENT, stalling(200_000)).await;
+        let second = serving(SEGMENT, ranged_then_stalling(&body)).await;
+        let second = if etag {
+            second
+        } else {
+            second.on(SEGMENT, stalling(400_000))
+        };
+        let whole = media().validated_by("\"same\"").ranged(body.clone());
+        let third = serving(SEGMENT, whole).await;
+        let shield = in_front_of(&[&first, &second, &third]).start().await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        let mut asked = 1;
+        while shield.get(SEGMENT).await.end != End::Whole {
+            asked += 1;
+            assert!(asked <= 3, "the same endpoints are asked again");
+        }
+        assert_eq!(asked, if etag { 1 } else { 3 });
+        let hits = [&first, &second, &third].map(|origin| origin.hits(SEGMENT));
+        assert_eq!(hits, [1, 1, 1]);
+        shield.get(SEGMENT).await.is_whole(&body);
+    }
+}
+
+/// From where the first one stopped, and no further than the middle.
+fn ranged_then_stalling(body: &Bytes) -> Reply {
+    let length = body.len();
+    let told = format!("bytes 200000-{}/{length}", length - 1);
+    status(206)
+        .content_type("video/mp2t")
+        .header("ETag", "\"same\"")
+        .header("Content-Range", told)
+        .content_length((length - 200_000) as u64)
+        .send(body.slice(200_000..400_000))
+        .stall()
+}

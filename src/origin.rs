@@ -299,6 +299,11 @@ impl Origin {
         self.desk.took_over(helped);
     }
 
+    /// An endpoint could be connected to after this moment that could not be before.
+    pub fn has_returned_since(&self, then: Instant) -> bool {
+        self.desk.dial.has_returned_since(then.into())
+    }
+
     /// There is another endpoint than one that gave something unfit.
     pub fn has_others(&self) -> bool {
         self.desk.sites.len() > 1

@@ -33,6 +33,8 @@ pub enum Known {
     /// The origin just failed on this key: do not ask again yet, and answer this where nothing stale is
     /// held.
     Failed(Arc<Object>),
+    /// The same since this moment, since no endpoint could be heard: only until one is back.
+    Unheard(Arc<Object>, Instant),
     /// The origin's answer broke off midway: it may be asked again at once, and once.
     BrokenOff,
     /// The object is too large for one fetch: it is fetched in slices.
@@ -92,7 +94,7 @@ impl Expiry<Key, Note> for Until {
 fn weigh(key: &Key, note: &Note) -> u32 {
     let what = match &note.what {
         // An answer that many keys share counts for each of them.
-        Known::Failed(answer) => answer.own_bytes(),
+        Known::Failed(answer) | Known::Unheard(answer, _) => answer.own_bytes(),
         Known::Sliced(series) => {
             allocated(size_of::<Series>() + ARC_BYTES)
                 + series.head.own_bytes()
@@ -124,7 +126,7 @@ impl Notes {
     }
 
     pub(crate) fn write(&self, key: &Key, note: Note) {
-        if matches!(note.what, Known::Failed(_)) {
+        if matches!(note.what, Known::Failed(_) | Known::Unheard(..)) {
             self.failures.insert(key.clone(), note);
         } else {
             self.failures.invalidate(key);

@@ -57,6 +57,8 @@ pub(super) struct Dial {
     patience: Duration,
     names: Arc<Names>,
     shunned: Mutex<Vec<Shunned>>,
+    /// When an address that could not be connected to was connected to again.
+    returned: Mutex<Option<Instant>>,
     /// New connections begun, by endpoint.
     begun: Vec<AtomicUsize>,
     /// Held, by endpoint, while an HTTP/2 connection is made that others will share.
@@ -99,6 +101,7 @@ impl Dial {
             patience: settings.deadlines.connect,
             names,
             shunned: Mutex::default(),
+            returned: Mutex::default(),
             begun: settings
                 .endpoints
                 .iter()
@@ -346,7 +349,17 @@ impl Dial {
     }
 
     fn unshun(&self, address: SocketAddr) {
-        self.shunned.lock().retain(|shun| shun.address != address);
+        let mut shunned = self.shunned.lock();
+        let before = shunned.len();
+        shunned.retain(|shun| shun.address != address);
+        if shunned.len() < before {
+            *self.returned.lock() = Some(Instant::now());
+        }
+    }
+
+    /// An address could be connected to after this moment that could not be before.
+    pub(super) fn has_returned_since(&self, then: Instant) -> bool {
+        self.returned.lock().is_some_and(|returned| returned > then)
     }
 }
 

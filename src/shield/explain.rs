@@ -115,7 +115,9 @@ fn held(object: &Arc<Object>, now: Instant) -> Held {
 fn phrase(known: &Known) -> &'static str {
     match known {
         Known::Pass => "answers to it are not kept: each request goes to the origin",
-        Known::Failed(_) => "the origin failed on it just now and is left alone for a moment",
+        Known::Failed(_) | Known::Unheard(..) => {
+            "the origin failed on it just now and is left alone for a moment"
+        }
         Known::BrokenOff => "the origin's answer broke off just now",
         Known::Sliced(_) => "too large for one fetch: held in slices",
         Known::Avoid(_) => "an endpoint broke off in the middle of it, and others are asked first",

@@ -3,6 +3,7 @@
 
 mod arriving;
 mod asking;
+mod delivery;
 mod empty;
 mod held_back;
 mod manifest;
@@ -19,7 +20,9 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub(super) use takeover::SILENCE;
+pub(super) use delivery::get_ahead;
+pub(super) use pace::{BodyPace, Expected};
+pub(super) use takeover::{ASKED_EVERY, SILENCE};
 
 use super::Shield;
 use super::clients::Visit;
@@ -258,6 +261,9 @@ impl Job {
                 self.manifest(reply).await;
             }
             Storage::Pass(reason) => self.pass(reply, reason),
+            Storage::Store(lifetime) if is_error(reply.status) => {
+                self.error(reply, kind, lifetime).await;
+            }
             Storage::Store(lifetime) => {
                 let lifetime = self.while_unlisted(lifetime);
                 self.stream(reply, kind, lifetime).await;
@@ -281,7 +287,7 @@ impl Job {
     }
 
     /// For how long something is good that no manifest of a new programme lists yet.
-    fn while_unlisted(&self, lifetime: Lifetime) -> Lifetime {
+    pub(super) fn while_unlisted(&self, lifetime: Lifetime) -> Lifetime {
         if !self.left_over {
             return lifetime;
         }

@@ -239,7 +239,8 @@ impl Shield {
                 self.cache.forget_note(found);
             }
             Some(Known::Sliced(series)) => return self.sliced(ask, found, series).await,
-            Some(Known::Unsliceable | Known::BrokenOff | Known::Avoid(_)) | None => {}
+            Some(Known::Unsliceable | Known::BrokenOff | Known::Avoid(_) | Known::Unheard(..))
+            | None => {}
         }
         if !is_held(found) && self.is_out_of_reach(&ask.entry) {
             return Step::Answer(refuse::too_early(ask));

@@ -32,12 +32,22 @@ impl Shield {
         entry: &Entry,
         now: Instant,
     ) -> Option<Known> {
-        let known = self.cache.noted(&found.slot, now);
+        let known = self.still_true(self.cache.noted(&found.slot, now), entry);
         if known.is_some() || !headers::has_own_words(viewer, &entry.route) {
             return known;
         }
         let own = self.own_slot(found, &self.sent(viewer, entry), entry)?;
-        self.cache.noted(&own, now)
+        self.still_true(self.cache.noted(&own, now), entry)
+    }
+
+    /// What failed while no endpoint could be heard is requested at once when one is back.
+    fn still_true(&self, known: Option<Known>, entry: &Entry) -> Option<Known> {
+        let Some(Known::Unheard(answer, since)) = known else {
+            return known;
+        };
+        let origin = &self.origins[entry.route.origin_index];
+        let is_back = origin.has_returned_since(since);
+        (!is_back).then_some(Known::Failed(answer))
     }
 
     /// The origin failed on it a moment ago and is left alone.

@@ -28,9 +28,9 @@ use crate::cache::{
     Series, SharedBody, Verdict,
 };
 use crate::policy::range::Span;
-use crate::policy::{Key, Lifetime, Route};
+use crate::policy::{EndpointSet, Key, Lifetime, Route};
 use crate::telemetry::Outcome;
-use asking::Next;
+use asking::{Next, SliceDelivery};
 
 /// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -52,8 +52,8 @@ struct Source {
     upstream: HeaderMap,
     series: Arc<Series>,
     client: Client,
-    /// An endpoint that stopped in the middle of a slice: it is asked last for the next ones.
-    left: Mutex<Option<usize>>,
+    /// Endpoints that stopped in the middle of a slice: they are asked last for the next ones.
+    left: Mutex<EndpointSet>,
 }
 
 /// Why a slice did not come.
@@ -303,16 +303,12 @@ impl Source {
                 return fill.settle(Verdict::Lost);
             }
         };
-        let (mut inflow, mut from) = (reply.body, reply.endpoint);
+        let (mut inflow, mut delivery) = (reply.body, SliceDelivery::new(span, reply.endpoint));
         fill.begin(Arc::new(self.head(span)));
-        let (mut come, mut may_move) = (0, true);
+        let mut come = 0;
         loop {
-            let left = Span {
-                start: span.start + come,
-                ..span
-            };
             let next = tokio::select! {
-                next = self.next(&fill, &mut inflow, left, may_move.then_some(from)) => next,
+                next = self.next(&fill, &mut inflow, &mut delivery) => next,
                 () = visit.given_up(&fill, true) => return fill.cut(),
             };
             let bytes = match next {
@@ -320,8 +316,10 @@ impl Source {
                 Next::Came(Some(Err(_))) => return fill.cut(),
                 Next::Came(Some(Ok(bytes))) => bytes,
                 Next::Elsewhere(other) => {
-                    *self.left.lock() = Some(from);
-                    (from, may_move) = (other.endpoint, false);
+                    let before = delivery.move_to(other.endpoint);
+                    let mut left = self.left.lock();
+                    *left = left.with(before);
+                    drop(left);
                     std::mem::replace(&mut inflow, other.body).outdone();
                     continue;
                 }
@@ -330,11 +328,13 @@ impl Source {
             if come > span.length() {
                 return fill.cut();
             }
+            let began = Instant::now();
             if inflow.wait_for_viewer(fill.push(bytes)).await != Some(Flow::On) {
                 return fill.cut();
             }
+            delivery.pause(began.elapsed());
         }
-        if come == span.length() {
+        if delivery.is_whole() {
             fill.finish().await;
         } else {
             fill.cut();

@@ -23,6 +23,7 @@ mod a_slow_endpoint_holds_nobody_up;
 mod a_twin_takes_over;
 mod a_twin_that_holds_back_is_left;
 mod all_addresses_are_used;
+mod an_errors_page_holds_nobody_up;
 mod another_endpoint_answers;
 mod answers_say_how;
 mod caches_behind_are_told_what_is_left;

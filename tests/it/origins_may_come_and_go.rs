@@ -81,6 +81,33 @@ impl Crowd {
     }
 }
 
+/// All were away, and one is back, as another request has shown: nobody gets an error for what failed
+/// meanwhile.
+#[tokio::test]
+async fn what_failed_meanwhile_is_asked_for_at_once() {
+    let init = "/live/init.mp4";
+    let serving = async || {
+        let whole = segment("init").content_type("video/mp4");
+        Origin::start()
+            .await
+            .on(init, whole)
+            .on(NEW, segment("new"))
+    };
+    let (first, second) = (serving().await, serving().await);
+    let shield = Shield::in_front_of(&first)
+        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .start()
+        .await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(shield.get(init).await.status, 502);
+    assert_eq!(shield.get(init).await.status, 502);
+    second.resume();
+    shield.get(NEW).await.is_whole("new");
+    shield.get(init).await.is_whole("init");
+}
+
 /// One away, both away, the other away, and so on.
 #[tokio::test]
 async fn and_viewers_do_not_notice() {

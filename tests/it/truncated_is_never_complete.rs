@@ -77,6 +77,31 @@ async fn finished(followers: Vec<Arriving>) -> [Response; 4] {
     responses.try_into().expect("four followers")
 }
 
+/// Without a length, and stalled: the end that does not come is not made up.
+#[tokio::test]
+async fn chunked_and_stalled() {
+    let gate = Gate::new();
+    let broken = half(&gate).chunked().stall();
+    let origin = Origin::start()
+        .await
+        .on(PATH, broken.then(segment(whole())));
+    breaks_for_everyone(origin, gate).await;
+}
+
+/// The same where the end is the connection's: each viewer has an answer of his own.
+#[tokio::test]
+async fn until_close_and_stalled() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(PATH, half(&gate).until_close().stall());
+    let shield = shield(&origin).await;
+    let mut viewer = shield.begin(get(PATH)).await;
+    assert_eq!(viewer.read(500).await, whole().slice(..500));
+    gate.open();
+    viewer.finish().await.is_cut(whole());
+}
+
 /// Integrity 1: `Content-Length` 1000 and the origin closes at 500.
 #[tokio::test]
 async fn closed_short_of_its_length() {

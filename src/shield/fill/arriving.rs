@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
 use super::Job;
+use super::delivery::{Begun, Delivery};
 use super::empty::has_bytes;
 use super::pace::Expected;
-use super::takeover::{Begun, Delivery, Piece};
+use super::takeover::Piece;
 use crate::cache::{Flow, Known, Note, Series, Verdict};
 use crate::media::Kind;
 use crate::origin::{Failure, Framing, Inflow, Reply};

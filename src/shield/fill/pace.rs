@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A body is judged only after this long: a connection takes a moment to reach its speed.
 const JUDGED_AFTER: Duration = Duration::from_millis(700);
 /// The first bytes are not taken for a speed before that.
-const SPEED_AFTER: Duration = Duration::from_millis(100);
+const SPEED_AFTER: Duration = Duration::from_millis(200);
 /// The current pace is what came within this time, and within twice this time at most.
 const WINDOW: Duration = Duration::from_secs(1);
 /// The rest of a body has to be there within the duration of its media, within these bounds.
@@ -17,7 +17,7 @@ const REST_UNKNOWN: Duration = Duration::from_secs(4);
 /// … unless it brings so many bytes a second: it is large then, and not slow.
 const BYTES_PER_S_ENOUGH: u64 = 250_000;
 /// A segment of unknown length brings so many bytes a second, unless it is being produced.
-const BYTES_PER_S_MIN: u64 = 4_000;
+const BYTES_PER_S_MIN: u64 = 8_000;
 
 /// What is known of a body when it begins.
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +189,7 @@ mod tests {
         };
         assert_eq!(late_after(complete, 2, 250), Some(750));
         // It should have ended by now.
-        assert_eq!(late_after(complete, 5_000, 1_000), Some(7_000));
+        assert_eq!(late_after(complete, 10_000, 1_000), Some(7_000));
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         let mut pace = BodyPace::new(SEGMENT, start);
         pace.add(8, start);
         assert!(pace.is_behind(start) && !pace.is_late(start));
-        pace.add(16_384, start);
+        pace.add(32_768, start);
         assert!(!pace.is_behind(start));
     }
 }

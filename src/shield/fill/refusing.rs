@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
+use crate::media::Kind;
 use crate::origin::{Failure, Reply};
 use crate::policy::absence::{doubted_for, is_absence, says_what_became_of_it};
 use crate::policy::lifetime::{Reason, is_failure};
@@ -44,6 +45,33 @@ impl Job {
     /// The object is no more: what is held goes, and everyone who waits is told.
     pub(super) async fn gone(self, reply: Reply) {
         let answer = Arc::new(self.in_its_words(reply).await);
+        self.fill.displace();
+        self.fill.settle(Verdict::Object(answer));
+    }
+
+    /// An error that may be stored. Its status is what viewers wait for: they get it alone where its page is late,
+    /// and it is not stored then.
+    pub(super) async fn error(self, mut reply: Reply, kind: Kind, lifetime: Lifetime) {
+        let reading = async {
+            while reply.body.ahead_bytes() < ERROR_BODY_BYTES_MAX {
+                match reply.body.read_ahead().await {
+                    Some(Ok(())) => {}
+                    Some(Err(failure)) => return Err(failure),
+                    None => break,
+                }
+            }
+            Ok(())
+        };
+        let is_there = matches!(timeout(ERROR_BODY_PATIENCE, reading).await, Ok(Ok(())));
+        if is_there {
+            let lifetime = self.while_unlisted(lifetime);
+            return self.stream(reply, kind, lifetime).await;
+        }
+        let none = Lifetime::none(Instant::now());
+        let head = self.head(reply.status, reply.headers, kind, none, false);
+        let answer = Arc::new(Object::new(head, Bytes::new()));
+        let backoff = self.shield.settings.failure_backoff;
+        self.back_off(Some(lifetime.fresh_for.min(backoff)), &answer);
         self.fill.displace();
         self.fill.settle(Verdict::Object(answer));
     }
@@ -96,6 +124,11 @@ impl Job {
             Failure::Busy | Failure::Open => {}
             Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(answer)),
             Failure::Truncated => self.back_off_unless_first(&answer),
+            Failure::Resolve
+            | Failure::Connect
+            | Failure::Tls
+            | Failure::Timeout
+            | Failure::Reset => self.back_off_until_heard(&answer),
             _ => self.back_off(None, &answer),
         }
         self.fill.settle(Verdict::Failed(answer));
@@ -147,6 +180,17 @@ impl Job {
             self.note(Note {
                 until: Instant::now() + wait,
                 what: Known::Failed(Arc::clone(answer)),
+            });
+        }
+    }
+
+    /// The same, but no longer than until an endpoint is back that could not be connected to.
+    fn back_off_until_heard(&self, answer: &Arc<Object>) {
+        let (wait, now) = (self.shield.settings.failure_backoff, Instant::now());
+        if !wait.is_zero() {
+            self.note(Note {
+                until: now + wait,
+                what: Known::Unheard(Arc::clone(answer), now),
             });
         }
     }

@@ -2,23 +2,19 @@
 //! safe: before viewers have anything of the body, or where a strong `ETag` says that it is the same one. Both
 //! go on: the other one takes over as soon as it is further than the one that began.
 
-use std::future::pending;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::time::{sleep, timeout};
+use http::StatusCode;
+use tokio::time::sleep;
 
 use super::Job;
-use super::pace::{BodyPace, Expected};
+use super::delivery::{Begun, Delivery, Race, Vain, finish};
 use crate::cache::{Known, Note};
-use crate::origin::{Errand, Failure, Framing, Inflow, Origin, Reply};
+use crate::origin::{Errand, Failure, Inflow, Origin, Reply};
 use crate::policy::EndpointSet;
-use crate::policy::range::{Span, read_content_range};
-use crate::shield::Shield;
 
 /// After so long without a byte another endpoint is asked.
 pub(in crate::shield) const SILENCE: Duration = Duration::from_millis(700);
@@ -28,12 +24,7 @@ const PAUSE: Duration = Duration::from_millis(1500);
 /// are answered by another endpoint. The same for one that stays too slow.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
 /// Where another endpoint could not be asked, or was of no use, none is asked before this has passed.
-const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// So long, and so much of it, a slow body is kept from viewers, so that another endpoint may begin anew.
-const HELD_MAX: Duration = Duration::from_secs(3);
-const HELD_BYTES_MAX: u64 = 256 << 10;
-/// An endpoint that has brought so much and is still behind the one that began is of no use.
-const RACE_BYTES_MAX: u64 = 1 << 20;
+pub(in crate::shield) const ASKED_EVERY: Duration = Duration::from_secs(1);
 /// For so long requests for the same go to others first.
 const AVOIDED: Duration = Duration::from_secs(10);
 
@@ -48,216 +39,6 @@ pub(super) enum Piece {
     Elsewhere(Reply),
     /// All viewers have left.
     Deserted,
-}
-
-/// How far a body has come, and what another endpoint would have to go on from.
-#[derive(Clone)]
-pub(super) struct Begun {
-    pub(super) endpoint: usize,
-    /// Those that had it before, or were asked to go on and did not.
-    left: EndpointSet,
-    etag: Option<HeaderValue>,
-    /// Some servers give what they have coded the `ETag` of what they have not.
-    codings: Vec<HeaderValue>,
-    pub(super) length: Option<u64>,
-    pub(super) received: u64,
-    /// Viewers have the head, and what has been received so far.
-    is_shown: bool,
-    /// Another endpoint may be asked to go on.
-    pub(super) may_move: bool,
-}
-
-impl Begun {
-    pub(super) fn new(reply: &Reply, left: EndpointSet, may_move: bool) -> Begun {
-        let etag = reply.headers.get(header::ETAG);
-        let strong = etag.filter(|etag| etag.as_bytes().starts_with(b"\""));
-        Begun {
-            endpoint: reply.endpoint,
-            left,
-            etag: strong.cloned(),
-            codings: codings(reply).cloned().collect(),
-            length: match reply.framing {
-                Framing::Length(length) => Some(length),
-                Framing::Delimited | Framing::UntilClose => None,
-            },
-            received: 0,
-            is_shown: false,
-            may_move: may_move && reply.status == StatusCode::OK,
-        }
-    }
-
-    /// The endpoints that are of no use for it.
-    fn tried(&self) -> EndpointSet {
-        self.left.with(self.endpoint)
-    }
-
-    /// Whether all has come that was promised when the body began.
-    pub(super) fn is_whole(&self) -> bool {
-        self.length.is_none_or(|length| length == self.received)
-    }
-
-    /// More has come than was promised.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.length.is_some_and(|length| self.received > length)
-    }
-
-    /// Where another endpoint would have to go on from.
-    fn shown(&self) -> u64 {
-        if self.is_shown { self.received } else { 0 }
-    }
-
-    /// An answer to this is the rest of it, or all of it where viewers have nothing yet. `None`: no
-    /// other endpoint can go on.
-    fn rest(&self, upstream: &HeaderMap) -> Option<HeaderMap> {
-        let mut headers = upstream.clone();
-        if self.shown() > 0 {
-            let etag = self.etag.as_ref()?;
-            let range = HeaderValue::try_from(format!("bytes={}-", self.received)).ok()?;
-            headers.insert(header::RANGE, range);
-            headers.insert(header::IF_MATCH, etag.clone());
-        }
-        Some(headers)
-    }
-
-    fn is_rest(&self, reply: &Reply) -> bool {
-        if self.tried().contains(reply.endpoint) {
-            return false;
-        }
-        if self.shown() == 0 {
-            return reply.status == StatusCode::OK;
-        }
-        let told = reply.headers.get(header::CONTENT_RANGE);
-        let told = told.and_then(read_content_range);
-        let goes_on = told.is_some_and(|(Span { start, end }, whole)| {
-            start == self.received
-                && end == whole
-                && self.length.is_none_or(|length| length == whole)
-        });
-        reply.status == StatusCode::PARTIAL_CONTENT
-            && reply.headers.get(header::ETAG) == self.etag.as_ref()
-            && codings(reply).eq(&self.codings)
-            && goes_on
-    }
-}
-
-fn codings(reply: &Reply) -> impl Iterator<Item = &HeaderValue> {
-    reply.headers.get_all(header::CONTENT_ENCODING).into_iter()
-}
-
-/// A body under way.
-pub(super) struct Delivery {
-    pub(super) begun: Begun,
-    pace: BodyPace,
-    is_complete: bool,
-    /// Another endpoint that is asked for it too.
-    race: Option<Race>,
-    late_since: Option<Instant>,
-    asked: Option<Instant>,
-}
-
-/// Another endpoint on its way to overtake the one that began.
-struct Race {
-    other: Pin<Box<dyn Future<Output = Result<Reply, Option<usize>>> + Send>>,
-    /// How far the one that began has come.
-    came: Arc<AtomicU64>,
-    /// That one is silent or has failed. If not, it is slow.
-    failed: bool,
-}
-
-impl Delivery {
-    pub(super) fn new(begun: Begun, expected: Expected) -> Delivery {
-        Delivery {
-            begun,
-            pace: BodyPace::new(expected, Instant::now()),
-            is_complete: expected.is_complete,
-            race: None,
-            late_since: None,
-            asked: None,
-        }
-    }
-
-    /// It may yet be replaced: viewers are to have nothing of it.
-    pub(super) fn is_held(&self) -> bool {
-        let now = Instant::now();
-        self.begun.may_move
-            && self.pace.is_behind(now)
-            && (self.race.is_some() || !self.pace.is_late(now))
-            && self.pace.age(now) < HELD_MAX
-            && self.begun.received < HELD_BYTES_MAX
-    }
-
-    /// Viewers have the head, and what has come: from now on only the rest of the same will do.
-    pub(super) fn show(&mut self) {
-        self.begun.is_shown = true;
-        self.race = None;
-    }
-
-    /// Its reader took so long.
-    pub(super) fn pause(&mut self, span: Duration) {
-        self.pace.pause(span);
-    }
-
-    /// Another endpoint goes on with it.
-    pub(super) fn move_to(&mut self, endpoint: usize) {
-        self.begun.left = self.begun.tried();
-        self.begun.endpoint = endpoint;
-        self.pace.restart(Instant::now());
-        self.late_since = None;
-        self.asked = None;
-    }
-
-    /// Bytes came; true where they come too slowly.
-    fn add(&mut self, bytes: usize, now: Instant) -> bool {
-        self.begun.received += bytes as u64;
-        self.pace.add(bytes, now);
-        if let Some(race) = &self.race {
-            race.came.store(self.begun.received, Ordering::Relaxed);
-        }
-        let is_late = self.pace.is_late(now);
-        self.late_since = is_late.then(|| self.late_since.unwrap_or(now));
-        is_late
-    }
-}
-
-/// Asks another endpoint, and reads its answer until that is further than the one that began. Fails with the
-/// endpoint that was of no use.
-async fn overtake(
-    shield: Arc<Shield>,
-    (origin_index, errand): (usize, Errand),
-    begun: Begun,
-    came: Arc<AtomicU64>,
-) -> Result<Reply, Option<usize>> {
-    let reply = shield.origins[origin_index].fetch(errand).await;
-    let mut reply = reply.map_err(|_| None)?;
-    let vain = Err(Some(reply.endpoint));
-    if !begun.is_rest(&reply) {
-        return vain;
-    }
-    loop {
-        let ahead = reply.body.ahead_bytes();
-        let came = came.load(Ordering::Relaxed) - begun.shown();
-        if ahead > came {
-            reply.body.skip(if begun.is_shown { came } else { 0 });
-            return Ok(reply);
-        }
-        if ahead > RACE_BYTES_MAX {
-            return vain;
-        }
-        match timeout(SILENCE, reply.body.read_ahead()).await {
-            Ok(Some(Ok(()))) => {}
-            // Nothing is the whole of it.
-            Ok(None) if came == 0 => return Ok(reply),
-            Ok(Some(Err(_)) | None) | Err(_) => return vain,
-        }
-    }
-}
-
-/// How another endpoint's race ends; never, where none is asked.
-async fn finish(race: &mut Option<Race>) -> Result<Reply, Option<usize>> {
-    match race {
-        Some(race) => race.other.as_mut().await,
-        None => pending().await,
-    }
 }
 
 impl Job {
@@ -344,7 +125,7 @@ impl Job {
     }
 
     /// The other endpoint has overtaken, or was of no use: the next one is asked then.
-    fn raced(&self, end: Result<Reply, Option<usize>>, delivery: &mut Delivery) -> Option<Reply> {
+    fn raced(&self, end: Result<Reply, Vain>, delivery: &mut Delivery) -> Option<Reply> {
         let failed = delivery.race.take().is_some_and(|race| race.failed);
         match end {
             Ok(reply) => {
@@ -352,7 +133,7 @@ impl Job {
                 self.origin().took_over(true);
                 Some(reply)
             }
-            Err(vain) => {
+            Err(Vain(vain)) => {
                 if failed {
                     self.origin().took_over(false);
                 }
@@ -391,15 +172,9 @@ impl Job {
             takes_over: true,
             ..self.errand(headers, self.others(begun.tried()))
         };
-        let came = Arc::new(AtomicU64::new(begun.received));
-        let index = self.entry.route.origin_index;
-        let (shield, begun) = (Arc::clone(&self.shield), begun.clone());
-        let other = Box::pin(overtake(shield, (index, errand), begun, Arc::clone(&came)));
-        delivery.race = Some(Race {
-            other,
-            came,
-            failed,
-        });
+        let asks = (self.entry.route.origin_index, errand);
+        let race = Race::start(Arc::clone(&self.shield), asks, begun, failed);
+        delivery.race = Some(race);
         true
     }
 

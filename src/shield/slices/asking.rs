@@ -1,17 +1,21 @@
 //! How is one slice asked for? Of one endpoint after another, where one does not have it or stops in the middle.
 
-use std::pin::pin;
+use std::future::pending;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
-use tokio::time::timeout;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::sleep;
 
 use super::{Fault, Source};
 use crate::cache::Fill;
-use crate::origin::{Errand, Failure, Inflow, Reply};
+use crate::origin::{Errand, Failure, Inflow, Origin, Reply};
 use crate::policy::EndpointSet;
 use crate::policy::range::{Span, read_content_range};
-use crate::shield::fill::SILENCE;
+use crate::shield::fill::{ASKED_EVERY, BodyPace, Expected, SILENCE, get_ahead};
 use crate::shield::rank;
 
 /// What comes next of a slice.
@@ -22,49 +26,187 @@ pub(super) enum Next {
     Elsewhere(Reply),
 }
 
-impl Source {
-    /// Waits for the next piece; where the endpoint `from` falls silent or breaks off, for another one's rest too.
-    pub(super) async fn next(
-        &self,
-        fill: &Fill,
-        inflow: &mut Inflow,
-        left: Span,
-        from: Option<usize>,
-    ) -> Next {
-        let mut next = pin!(inflow.next());
-        let Some(from) = from.filter(|_| left.length() > 0) else {
-            return Next::Came(next.await);
+/// A slice under way.
+pub(super) struct SliceDelivery {
+    /// What has not come yet.
+    left: Span,
+    endpoint: usize,
+    /// Endpoints that had it before.
+    tried: EndpointSet,
+    pace: BodyPace,
+    race: Option<SliceRace>,
+    asked: Option<Instant>,
+}
+
+/// Another endpoint on its way to overtake.
+struct SliceRace {
+    other: Pin<Box<dyn Future<Output = Option<Reply>> + Send>>,
+    /// How far the one that began has come.
+    came: Arc<AtomicU64>,
+    /// That one is silent or has failed. If not, it is slow.
+    failed: bool,
+}
+
+impl SliceDelivery {
+    pub(super) fn new(span: Span, endpoint: usize) -> SliceDelivery {
+        let expected = Expected {
+            length: Some(span.length()),
+            duration: None,
+            is_complete: true,
         };
-        match timeout(SILENCE, &mut next).await {
-            Ok(Some(Err(failure))) => {
-                let other = self.rest_elsewhere(fill, left, from).await;
-                other.map_or(Next::Came(Some(Err(failure))), Next::Elsewhere)
-            }
-            Ok(came) => Next::Came(came),
-            Err(_) => tokio::select! {
-                biased;
-                came = &mut next => Next::Came(came),
-                Some(other) = self.rest_elsewhere(fill, left, from) => Next::Elsewhere(other),
-            },
+        SliceDelivery {
+            left: span,
+            endpoint,
+            tried: EndpointSet::of(endpoint),
+            pace: BodyPace::new(expected, Instant::now()),
+            race: None,
+            asked: None,
         }
     }
 
-    /// What is left of a slice, from its first byte on, from another endpoint that has the same.
-    async fn rest_elsewhere(&self, fill: &Fill, left: Span, than: usize) -> Option<Reply> {
-        let origin = &self.shield.origins[self.route.origin_index];
-        let leaves = EndpointSet::of(than);
-        if !origin.another_stands(leaves) {
-            return None;
+    /// Another endpoint goes on. Gives the one before.
+    pub(super) fn move_to(&mut self, endpoint: usize) -> usize {
+        self.tried = self.tried.with(endpoint);
+        self.pace.restart(Instant::now());
+        std::mem::replace(&mut self.endpoint, endpoint)
+    }
+
+    /// Its reader took so long.
+    pub(super) fn pause(&mut self, span: Duration) {
+        self.pace.pause(span);
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.left.length() == 0
+    }
+}
+
+/// What another endpoint goes on with, once it is further; never, where none is asked.
+async fn finish(race: &mut Option<SliceRace>) -> Option<Reply> {
+    match race {
+        Some(race) => race.other.as_mut().await,
+        None => pending().await,
+    }
+}
+
+impl Source {
+    /// Waits for the next piece; where the endpoint falls silent, is too slow or breaks off, also for another
+    /// one to overtake it.
+    pub(super) async fn next(
+        self: &Arc<Self>,
+        fill: &Fill,
+        inflow: &mut Inflow,
+        delivery: &mut SliceDelivery,
+    ) -> Next {
+        let mut next = pin!(inflow.next());
+        let mut silent = pin!(sleep(SILENCE));
+        let mut is_silent = false;
+        loop {
+            tokio::select! {
+                biased;
+                came = &mut next => {
+                    match &came {
+                        Some(Ok(bytes)) => self.came(fill, bytes.len() as u64, delivery),
+                        Some(Err(_)) => {
+                            self.ask_another(fill, delivery, true);
+                            if delivery.race.is_some()
+                                && let Some(other) = self.raced(delivery).await
+                            {
+                                return Next::Elsewhere(other);
+                            }
+                        }
+                        None => {}
+                    }
+                    return Next::Came(came);
+                }
+                other = self.raced(delivery) => {
+                    if let Some(other) = other {
+                        return Next::Elsewhere(other);
+                    }
+                }
+                () = &mut silent, if !is_silent => {
+                    is_silent = true;
+                    self.ask_another(fill, delivery, true);
+                }
+            }
         }
-        let mut other = self.ask(fill, left, Some(than)).await.ok()?;
-        let fit = other.endpoint != than && self.examine(&other, left).is_ok();
-        (fit && other.body.has_begun().await).then_some(other)
+    }
+
+    fn came(self: &Arc<Self>, fill: &Fill, bytes: u64, delivery: &mut SliceDelivery) {
+        let now = Instant::now();
+        delivery.left.start = delivery.left.end.min(delivery.left.start + bytes);
+        delivery
+            .pace
+            .add(usize::try_from(bytes).unwrap_or(usize::MAX), now);
+        if !delivery.pace.is_late(now) {
+            if delivery.race.take().is_some_and(|race| race.failed) {
+                self.origin().took_over(false);
+            }
+        } else if let Some(race) = &delivery.race {
+            race.came.store(delivery.left.start, Ordering::Relaxed);
+        } else {
+            self.ask_another(fill, delivery, false);
+        }
+    }
+
+    /// The other endpoint's answer, when it has overtaken.
+    async fn raced(&self, delivery: &mut SliceDelivery) -> Option<Reply> {
+        let other = finish(&mut delivery.race).await;
+        let failed = delivery.race.take().is_some_and(|race| race.failed);
+        if failed || other.is_some() {
+            self.origin().took_over(other.is_some());
+        }
+        other
+    }
+
+    /// Asks another endpoint for the rest, if one stands and it may be asked.
+    fn ask_another(self: &Arc<Self>, fill: &Fill, delivery: &mut SliceDelivery, failed: bool) {
+        let (left, tried) = (delivery.left, delivery.tried);
+        let origin = self.origin();
+        let now = Instant::now();
+        let lately = delivery
+            .asked
+            .is_some_and(|asked| now < asked + ASKED_EVERY);
+        if delivery.race.is_some()
+            || left.length() == 0
+            || (lately && !failed)
+            || !origin.another_stands(tried)
+        {
+            return;
+        }
+        delivery.asked = Some(now);
+        if !origin.may_take_over(delivery.endpoint, failed) {
+            return;
+        }
+        let came = Arc::new(AtomicU64::new(left.start));
+        let (source, position) = (Arc::clone(self), Arc::clone(&came));
+        let upstream = fill.upstream().clone();
+        let other = Box::pin(async move {
+            let mut other = source.ask(upstream, left, tried, true).await.ok()?;
+            if tried.contains(other.endpoint) || source.examine(&other, left).is_err() {
+                return None;
+            }
+            let shown = get_ahead(&mut other.body, &position, left.start).await?;
+            other.body.skip(shown);
+            Some(other)
+        });
+        delivery.race = Some(SliceRace {
+            other,
+            came,
+            failed,
+        });
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.shield.origins[self.route.origin_index]
     }
 
     /// Twins may name the same object differently, or have another one for a while: where one endpoint does
     /// not have this one, another is asked.
     pub(super) async fn fetch(&self, fill: &Fill, span: Span) -> Result<Reply, Fault> {
-        let reply = self.ask(fill, span, None).await?;
+        let upstream = || fill.upstream().clone();
+        let none = EndpointSet::default();
+        let reply = self.ask(upstream(), span, none, false).await?;
         let Err(fault) = self.examine(&reply, span) else {
             return Ok(reply);
         };
@@ -75,15 +217,22 @@ impl Source {
         let endpoint = reply.endpoint;
         // What it holds of the origin's limits is needed now.
         drop(reply);
-        let other = self.ask(fill, span, Some(endpoint)).await;
+        let other = self
+            .ask(upstream(), span, EndpointSet::of(endpoint), false)
+            .await;
         let other = other.ok().filter(|other| other.endpoint != endpoint);
         let fit = other.filter(|other| self.examine(other, span).is_ok());
         fit.ok_or(fault)
     }
 
-    /// `avoided`: an endpoint that does not have it.
-    async fn ask(&self, fill: &Fill, span: Span, avoided: Option<usize>) -> Result<Reply, Fault> {
-        let mut headers = fill.upstream().clone();
+    /// `avoided`: endpoints that do not have it. `takes_over`: it is paid for.
+    async fn ask(
+        &self,
+        mut headers: HeaderMap,
+        span: Span,
+        avoided: EndpointSet,
+        takes_over: bool,
+    ) -> Result<Reply, Fault> {
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| Fault::Failed)?;
         headers.insert(header::RANGE, range);
@@ -91,13 +240,11 @@ impl Source {
         let (target, host) = (self.target.clone(), self.host.clone());
         let rank = rank::waited_for(self.found.kind, || false);
         let errand = Errand {
-            avoided: avoided
-                .or(*self.left.lock())
-                .map_or_else(EndpointSet::default, EndpointSet::of),
+            avoided: avoided.and(*self.left.lock()),
+            takes_over,
             ..Errand::get(target, host, headers, rank)
         };
-        let origin = &self.shield.origins[self.route.origin_index];
-        origin.fetch(errand).await.map_err(|_| Fault::Failed)
+        self.origin().fetch(errand).await.map_err(|_| Fault::Failed)
     }
 
     /// Is this the slice that was asked for, of the object that is held?

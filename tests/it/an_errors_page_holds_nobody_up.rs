@@ -1,0 +1,99 @@
+//! An error is its status. Viewers, and the players that turn elsewhere for it, do not wait for a page that does
+//! not come.
+//!
+//! No deadline of the origin's ends before the scenario does.
+
+use std::time::Duration;
+
+use crate::support::origin::Reply;
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{End, Origin, Shield, manifest, playlist, segment, status};
+
+const HOUR: Duration = Duration::from_hours(1);
+const PATH: &str = "/live/index.m3u8";
+const SEGMENT: &str = "/live/seg1.ts";
+
+fn in_front_of(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin)
+        .origin(|group| {
+            group.deadlines.between_bytes = HOUR;
+            group.deadlines.total = HOUR;
+        })
+        .route(|route| {
+            route.live.cadence = false;
+            route.live.prefetch = false;
+        })
+        .waits(|waits| {
+            waits.wait_max = HOUR;
+            waits.failure_backoff = Duration::ZERO;
+        })
+}
+
+/// Errors that may be stored, whose pages stall or break off.
+fn errors() -> Vec<(u16, Reply)> {
+    let mut errors = Vec::new();
+    for code in [403, 404, 500] {
+        let begun = || status(code).cache_control("max-age=60");
+        let with_length = begun().content_length(100).send("not ");
+        errors.push((code, with_length.clone().stall()));
+        errors.push((code, with_length.close()));
+        errors.push((code, begun().chunked().send("not ").stall()));
+    }
+    errors
+}
+
+#[tokio::test]
+async fn the_status_comes_without_it() {
+    for (code, error) in errors() {
+        let origin = Origin::start().await.on(SEGMENT, error);
+        let shield = in_front_of(&origin).start().await;
+        let answer = shield.get(SEGMENT).await;
+        assert_eq!((answer.status, answer.end), (code, End::Whole));
+    }
+}
+
+/// Its endpoint is not asked again for what another one has.
+#[tokio::test]
+async fn another_endpoint_is_not_waited_with() {
+    for (code, error) in errors() {
+        let list = manifest(playlist(1)).cache_control("max-age=60");
+        let first = Origin::start().await.on(PATH, list).on(SEGMENT, error);
+        let second = Origin::start().await.on(SEGMENT, segment("whole"));
+        let shield = in_front_of(&first)
+            .origin(|group| group.endpoints.push(endpoint(&second)))
+            .start()
+            .await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(SEGMENT).await.is_whole("whole");
+        assert_eq!(first.hits(SEGMENT), 1, "{code}");
+    }
+}
+
+/// What is no whole answer is not stored.
+#[tokio::test]
+async fn it_is_not_stored() {
+    let error = status(404).cache_control("max-age=60");
+    let begun = error.content_length(100).send("not ").stall();
+    let origin = Origin::start()
+        .await
+        .on(SEGMENT, begun.then(segment("whole")));
+    let shield = in_front_of(&origin).start().await;
+    assert_eq!(shield.get(SEGMENT).await.status, 404);
+    shield.get(SEGMENT).await.is_whole("whole");
+}
+
+/// A page that comes is the answer, and stored as before, however long.
+#[tokio::test]
+async fn a_page_that_comes_is_passed_on() {
+    for length in [0, 100, 200_000] {
+        let page = "n".repeat(length);
+        let error = status(404).cache_control("max-age=60").body(page.clone());
+        let origin = Origin::start().await.on(SEGMENT, error);
+        let shield = in_front_of(&origin).start().await;
+        for _ in 0..2 {
+            let answer = shield.get(SEGMENT).await;
+            assert_eq!((answer.status, answer.text().len()), (404, length));
+        }
+        assert_eq!(origin.hits(SEGMENT), 1, "{length}");
+    }
+}

@@ -30,6 +30,7 @@ mod site;
 mod slow;
 mod stats;
 mod step;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod tour;
@@ -61,6 +62,7 @@ pub use settings::{
     Check, CheckKind, Deadlines, Endpoint, Guards, Protocol, Retry, Settings, SetupError,
 };
 pub use stats::{Checked, Condition, Counts, EndpointStats, Stats};
+pub use takeover::Takeover;
 pub use upload::UploadFault;
 
 use crate::policy::EndpointSet;
@@ -76,6 +78,7 @@ use review::Review;
 use sign::Signer;
 use site::{Roll, Site};
 use slow::SlowViewers;
+use takeover::Takeovers;
 
 /// One request to an origin.
 pub struct Errand {
@@ -105,8 +108,8 @@ pub struct Errand {
     pub overdue: Option<Duration>,
     /// These endpoints gave something that could not be used: others are asked first.
     pub avoided: EndpointSet,
-    /// It was paid for with [`Origin::may_take_over`], and earns no retries.
-    pub takes_over: bool,
+    /// What it is to the budget for retries.
+    pub budget: BudgetUse,
     /// Nobody waits for it yet, and somebody may while it is on its way.
     pub upgrade: Option<Upgrade>,
 }
@@ -120,6 +123,15 @@ pub enum Wants {
     Media,
     /// A manifest.
     Manifest,
+}
+
+/// What a request is to the budget for retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetUse {
+    /// A first request: a share of these may be sent again.
+    Earns,
+    /// A second one, which was paid for with [`Origin::take_over`].
+    Paid,
 }
 
 /// When a request becomes more urgent.
@@ -151,7 +163,7 @@ impl Errand {
             held_back: false,
             overdue: None,
             avoided: EndpointSet::default(),
-            takes_over: false,
+            budget: BudgetUse::Earns,
             upgrade: None,
         }
     }
@@ -243,7 +255,7 @@ impl Origin {
                 wheel: Mutex::new(Wheel::default()),
                 budget: Mutex::new(Budget::new(settings.retry.budget, Instant::now())),
                 fail_over_helps: AtomicBool::new(true),
-                take_over_helps: AtomicBool::new(true),
+                takeovers: Takeovers::default(),
                 review: Review::new(settings.guards.ejection.judged_every, Instant::now()),
                 retry: settings.retry,
                 additions: Additions { hosts },
@@ -289,14 +301,14 @@ impl Origin {
     }
 
     /// Takes leave to ask another endpoint for a body that one has begun, and counts it. `failed`: that one
-    /// sends no more. If it is only slow, the budget for retries decides alone.
-    pub fn may_take_over(&self, from: usize, failed: bool) -> bool {
-        self.desk.may_take_over(from, failed)
+    /// sends no more. If not, it is slow. `None`: it would only add to the load.
+    pub fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
+        self.desk.take_over(from, failed)
     }
 
     /// Another endpoint brought more of a body than the one that began it, or was asked in vain.
     pub fn took_over(&self, helped: bool) {
-        self.desk.took_over(helped);
+        self.desk.takeovers.end(helped);
     }
 
     /// An endpoint could be connected to after this moment that could not be before.

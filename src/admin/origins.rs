@@ -18,6 +18,7 @@ pub fn metrics(groups: &[Stats]) -> String {
         for endpoint in &stats.endpoints {
             requests(&mut page, stats, endpoint);
             traffic(&mut page, stats, endpoint);
+            repeats(&mut page, stats, endpoint);
             speed(&mut page, stats, endpoint);
             condition(&mut page, stats, endpoint);
             health(&mut page, stats, endpoint);
@@ -123,6 +124,26 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
             value,
         );
     }
+    page.gauge(
+        "seawall_origin_active",
+        "Requests under way, by endpoint.",
+        both,
+        counts.in_flight as u64,
+    );
+    if let Some(cap) = endpoint.concurrency_max {
+        page.gauge(
+            "seawall_origin_active_max",
+            "Requests under way at most, by endpoint, where it has a bound of its own.",
+            both,
+            cap as u64,
+        );
+    }
+}
+
+/// Requests beyond the first.
+fn repeats(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    let counts = &endpoint.counts;
+    let both = &labels(stats, endpoint, ("", ""))[..2];
     page.counter(
         "seawall_origin_resent_total",
         "Requests sent again because a reused connection had been closed.",
@@ -155,24 +176,10 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     );
     page.counter(
         "seawall_origin_takeovers_refused_total",
-        "Bodies that no other endpoint was asked for, since the retry budget was spent: all endpoints are slow.",
+        "Times that no other endpoint was asked for such a body, since the retry budget was spent: all endpoints are slow.",
         both,
         counts.takeovers_refused,
     );
-    page.gauge(
-        "seawall_origin_active",
-        "Requests under way, by endpoint.",
-        both,
-        counts.in_flight as u64,
-    );
-    if let Some(cap) = endpoint.concurrency_max {
-        page.gauge(
-            "seawall_origin_active_max",
-            "Requests under way at most, by endpoint, where it has a bound of its own.",
-            both,
-            cap as u64,
-        );
-    }
 }
 
 /// From sending a request to the answer's head: lately, and since the start.

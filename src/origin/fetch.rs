@@ -30,10 +30,11 @@ use super::sign::Signer;
 use super::site::Site;
 use super::slow::{Hold, SlowViewers};
 use super::step::{Chances, Step, Tried, step};
+use super::takeover::{Takeover, Takeovers};
 use super::tour::{Reach, Tour};
 use super::upload::{Upload, read_ahead};
 use super::worth::{Question, Worth};
-use super::{Balance, Deadlines, Errand, Failure, Rank, Reply, Retry};
+use super::{Balance, BudgetUse, Deadlines, Errand, Failure, Rank, Reply, Retry};
 use crate::policy::EndpointSet;
 
 /// A request with a body has the deadlines of its steps, and those that the edge sets its sender. It may take
@@ -57,8 +58,7 @@ pub(super) struct Desk {
     pub(super) budget: Mutex<Budget>,
     /// The last request that failed over to another endpoint was answered well there.
     pub(super) fail_over_helps: AtomicBool,
-    /// The last endpoint that was asked for the rest of a body was further than the one that began it.
-    pub(super) take_over_helps: AtomicBool,
+    pub(super) takeovers: Takeovers,
     pub(super) review: Review,
     pub(super) additions: Additions,
     pub(super) signer: Arc<Signer>,
@@ -237,14 +237,14 @@ impl Desk {
     ) -> Result<(Request, Option<Upload>, Tour), Failure> {
         let (question, rank) = (Question::of(&errand), errand.rank);
         let upgrade = errand.upgrade.take();
-        let (avoided, overdue, takes_over) = (errand.avoided, errand.overdue, errand.takes_over);
+        let (avoided, overdue, budget) = (errand.avoided, errand.overdue, errand.budget);
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let (request, body) = Request::of(errand, seal)
             .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let body = body.map(|body| Upload::of(body, hold));
-        if !takes_over {
+        if budget == BudgetUse::Earns {
             self.budget.lock().request(now());
         }
         let order = self.order(&request, avoided);
@@ -293,18 +293,12 @@ impl Desk {
         affords && self.gate.try_turn() && (budget.try_spend(now()) || fails_over)
     }
 
-    /// Takes leave to ask another endpoint for a body that one has begun: one more request of the same kind as a
-    /// retry. A broken or silent endpoint must not cost viewers errors once the budget is spent, as long
-    /// as another one brings more. Endpoints that are all slow are asked twice by the budget alone.
-    pub(super) fn may_take_over(&self, from: usize, failed: bool) -> bool {
-        let helps = failed && self.take_over_helps.load(Ordering::Relaxed);
-        let allowed = self.budget.lock().try_spend(now()) || helps;
-        self.sites[from].ledger.left(allowed);
-        allowed
-    }
-
-    pub(super) fn took_over(&self, helped: bool) {
-        self.take_over_helps.store(helped, Ordering::Relaxed);
+    /// Takes leave to ask another endpoint for a body that one has begun.
+    pub(super) fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
+        let spend = || self.budget.lock().try_spend(now());
+        let takeover = self.takeovers.begin(failed, spend);
+        self.sites[from].ledger.left(takeover.is_some());
+        takeover
     }
 
     fn has_room(&self, tour: &Tour, places: &[usize]) -> bool {

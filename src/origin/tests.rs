@@ -21,7 +21,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::{Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings, Wants};
+use super::{
+    BudgetUse, Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings, Wants,
+};
 use crate::policy::EndpointSet;
 
 /// Far longer than anything should take: a test that meets it has failed.
@@ -68,7 +70,7 @@ fn errand(method: Method, path: &str) -> Errand {
         held_back: false,
         overdue: None,
         avoided: EndpointSet::default(),
-        takes_over: false,
+        budget: BudgetUse::Earns,
     }
 }
 

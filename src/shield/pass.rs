@@ -13,7 +13,9 @@ use super::clients::Own;
 use super::status::Forward;
 use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
-use crate::origin::{Errand, Failure, Framing, Inflow, Relay, Reply, RequestBody, Wants};
+use crate::origin::{
+    BudgetUse, Errand, Failure, Framing, Inflow, Relay, Reply, RequestBody, Wants,
+};
 use crate::policy::lifetime::Reason;
 use crate::policy::{EndpointSet, headers};
 
@@ -188,7 +190,7 @@ impl Shield {
             held_back: false,
             overdue: None,
             avoided: EndpointSet::default(),
-            takes_over: false,
+            budget: BudgetUse::Earns,
         };
         let origin = &self.origins[entry.route.origin_index];
         let asked = Instant::now();

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use crate::support::metrics::{TAKEOVERS, TAKEOVERS_REFUSED};
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
-use crate::support::{End, Origin, Shield, get, manifest, noise, playlist, reply, status};
+use crate::support::{
+    End, Origin, Shield, eventually, get, manifest, noise, playlist, reply, status,
+};
 
 const HOUR: Duration = Duration::from_hours(1);
 const PATH: &str = "/live/index.m3u8";
@@ -199,6 +201,51 @@ async fn slow_endpoints_are_asked_twice_within_the_budget() {
     drop(waiting);
     assert_eq!(shield.counted(TAKEOVERS, &[]).await, 0);
     assert!(shield.counted(TAKEOVERS_REFUSED, &[]).await > 0);
+}
+
+/// All stop in the middle, as where they are overloaded: they are not asked for everything again.
+#[tokio::test]
+async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
+    const COUNT: usize = 60;
+    let path = |number: usize| format!("/live/{number}.ts");
+    let body = noise(13, 300_000);
+    for second_is_well in [true, false] {
+        let whole = || media().header("ETag", "\"same\"");
+        let half = || {
+            let half = whole().content_length(300_000);
+            half.send(body.slice(..100_000)).stall()
+        };
+        let (mut first, mut second) = (Origin::start().await, Origin::start().await);
+        for number in 0..COUNT {
+            first = first.on(&path(number), half());
+            second = second.on(
+                &path(number),
+                if second_is_well {
+                    whole().ranged(body.clone())
+                } else {
+                    half()
+                },
+            );
+        }
+        let shield = in_front_of(&[&first, &second]).start().await;
+        let mut begun = Vec::new();
+        for number in 0..COUNT {
+            begun.push(shield.begin(get(&path(number))).await);
+        }
+        if second_is_well {
+            for answer in begun {
+                answer.finish().await.is_whole(&body);
+            }
+            continue;
+        }
+        // Each of those that are not asked for again has been refused several times.
+        eventually("refusals", async || {
+            shield.counted(TAKEOVERS_REFUSED, &[]).await > 2 * COUNT as u64
+        })
+        .await;
+        let asked: usize = (0..COUNT).map(|number| second.hits(&path(number))).sum();
+        assert!(asked <= COUNT * 2 / 3, "{asked}");
+    }
 }
 
 /// Two of three stop in the middle: the third is asked for the rest, and for whatever follows.

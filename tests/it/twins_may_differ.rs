@@ -209,13 +209,18 @@ async fn slices_come_from_whoever_has_the_object() {
     assert!(shield.get(SEGMENT).await.is_hit(), "the slices are held");
 }
 
-/// One endpoint stops in the middle of each slice. The other one, which has the same by its strong validator, goes
+/// One endpoint stops in the middle of each slice, or goes on too slowly. The other one, which has the same by its strong validator, goes
 /// on, and is asked for the next ones.
 #[tokio::test]
 async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
-    for end in [Reply::stall as fn(Reply) -> Reply, Reply::close] {
+    let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
+        |begun, _| begun.stall(),
+        |begun, _| begun.close(),
+        |begun, rest| begun.dribble(rest, 100, Duration::from_millis(100)),
+    ];
+    for end in ends {
         let whole = || {
             segment(Bytes::new())
                 .validated_by("\"same\"")
@@ -227,11 +232,14 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
                 None => segment(Bytes::new())
                     .validated_by("\"same\"")
                     .ranged(body.clone()),
-                Some((from, to)) => end(status(206)
-                    .header("ETag", "\"same\"")
-                    .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
-                    .content_length((to - from) as u64)
-                    .send(body.slice(from..from + 1000))),
+                Some((from, to)) => {
+                    let begun = status(206)
+                        .header("ETag", "\"same\"")
+                        .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
+                        .content_length((to - from) as u64)
+                        .send(body.slice(from..from + 1000));
+                    end(begun, &body.slice(from + 1000..to))
+                }
             })
         };
         let first = Origin::start().await.on(SEGMENT, half);

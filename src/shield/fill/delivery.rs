@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::pace::{BodyPace, Expected};
 use super::takeover::SILENCE;
-use crate::origin::{Errand, Framing, Inflow, Reply};
+use crate::origin::{Errand, Framing, Inflow, Reply, Takeover};
 use crate::policy::EndpointSet;
 use crate::policy::range::{Span, read_content_range};
 use crate::shield::Shield;
@@ -134,6 +134,7 @@ pub(super) struct Race {
     came: Arc<AtomicU64>,
     /// That one is silent or has failed. If not, it is slow.
     pub(super) failed: bool,
+    _leave: Takeover,
 }
 
 /// No other endpoint was of use: this one, where one answered.
@@ -144,7 +145,7 @@ impl Race {
         shield: Arc<Shield>,
         asks: (usize, Errand),
         begun: &Begun,
-        failed: bool,
+        (failed, leave): (bool, Takeover),
     ) -> Race {
         let came = Arc::new(AtomicU64::new(begun.received));
         let other = overtake(shield, asks, begun.clone(), Arc::clone(&came));
@@ -152,6 +153,7 @@ impl Race {
             other: Box::pin(other),
             came,
             failed,
+            _leave: leave,
         }
     }
 }

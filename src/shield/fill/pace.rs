@@ -140,7 +140,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = BodyPace::new(expected, start);
         let mut received = 0;
-        for after in (0..60_000).step_by(every as usize) {
+        for after in (0..60_000 / every).map(|turn| turn * every) {
             let now = start + millis(after);
             received += bytes as u64;
             if expected.length.is_some_and(|length| received >= length) {

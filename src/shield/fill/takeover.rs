@@ -13,13 +13,15 @@ use tokio::time::sleep;
 use super::Job;
 use super::delivery::{Begun, Delivery, Race, Vain, finish};
 use crate::cache::{Known, Note};
-use crate::origin::{Errand, Failure, Inflow, Origin, Reply};
+use crate::origin::{BudgetUse, Errand, Failure, Inflow, Origin, Reply};
 use crate::policy::EndpointSet;
 
 /// After so long without a byte another endpoint is asked.
 pub(in crate::shield) const SILENCE: Duration = Duration::from_millis(700);
 /// The same where nobody knows how long the body will be: it may still be made, a chunk a second.
 const PAUSE: Duration = Duration::from_millis(1500);
+/// Where no other may be asked, this is tried again after so long.
+const REFUSED_FOR: Duration = Duration::from_millis(250);
 /// So much later a body that no other endpoint can go on with is cut: players ask for it anew, and
 /// are answered by another endpoint. The same for one that stays too slow.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
@@ -78,8 +80,12 @@ impl Job {
                         if delivery.is_complete {
                             self.leave(delivery.begun.endpoint);
                         }
-                        let is_shown = delivery.begun.shown() > 0;
-                        is_cut = self.ask_another(delivery, true) && delivery.is_complete && is_shown;
+                        if self.ask_another(delivery, true) {
+                            is_cut = delivery.is_complete && delivery.begun.shown() > 0;
+                        } else {
+                            is_silent = false;
+                            silent.as_mut().reset(tokio::time::Instant::now() + REFUSED_FOR);
+                        }
                     }
                 }
                 () = &mut too_long, if is_cut => {
@@ -165,15 +171,15 @@ impl Job {
             return true;
         }
         delivery.asked = Some(now);
-        if !self.origin().may_take_over(begun.endpoint, failed) {
+        let Some(leave) = self.origin().take_over(begun.endpoint, failed) else {
             return false;
-        }
+        };
         let errand = Errand {
-            takes_over: true,
+            budget: BudgetUse::Paid,
             ..self.errand(headers, self.others(begun.tried()))
         };
         let asks = (self.entry.route.origin_index, errand);
-        let race = Race::start(Arc::clone(&self.shield), asks, begun, failed);
+        let race = Race::start(Arc::clone(&self.shield), asks, begun, (failed, leave));
         delivery.race = Some(race);
         true
     }
@@ -191,7 +197,7 @@ impl Job {
         if left.has_other_than(begun.endpoint) || !self.another_stands(begun) {
             return false;
         }
-        let allowed = self.origin().may_take_over(begun.endpoint, false);
+        let allowed = self.origin().take_over(begun.endpoint, false).is_some();
         if !allowed {
             delivery.late_since = Some(now);
         }

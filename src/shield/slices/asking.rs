@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::{Fault, Source};
 use crate::cache::Fill;
-use crate::origin::{Errand, Failure, Inflow, Origin, Reply};
+use crate::origin::{BudgetUse, Errand, Failure, Inflow, Origin, Reply, Takeover};
 use crate::policy::EndpointSet;
 use crate::policy::range::{Span, read_content_range};
 use crate::shield::fill::{ASKED_EVERY, BodyPace, Expected, SILENCE, get_ahead};
@@ -45,6 +45,7 @@ struct SliceRace {
     came: Arc<AtomicU64>,
     /// That one is silent or has failed. If not, it is slow.
     failed: bool,
+    _leave: Takeover,
 }
 
 impl SliceDelivery {
@@ -100,7 +101,6 @@ impl Source {
     ) -> Next {
         let mut next = pin!(inflow.next());
         let mut silent = pin!(sleep(SILENCE));
-        let mut is_silent = false;
         loop {
             tokio::select! {
                 biased;
@@ -124,9 +124,9 @@ impl Source {
                         return Next::Elsewhere(other);
                     }
                 }
-                () = &mut silent, if !is_silent => {
-                    is_silent = true;
+                () = &mut silent => {
                     self.ask_another(fill, delivery, true);
+                    silent.as_mut().reset(tokio::time::Instant::now() + SILENCE);
                 }
             }
         }
@@ -175,14 +175,17 @@ impl Source {
             return;
         }
         delivery.asked = Some(now);
-        if !origin.may_take_over(delivery.endpoint, failed) {
+        let Some(leave) = origin.take_over(delivery.endpoint, failed) else {
             return;
-        }
+        };
         let came = Arc::new(AtomicU64::new(left.start));
         let (source, position) = (Arc::clone(self), Arc::clone(&came));
         let upstream = fill.upstream().clone();
         let other = Box::pin(async move {
-            let mut other = source.ask(upstream, left, tried, true).await.ok()?;
+            let mut other = source
+                .ask(upstream, left, tried, BudgetUse::Paid)
+                .await
+                .ok()?;
             if tried.contains(other.endpoint) || source.examine(&other, left).is_err() {
                 return None;
             }
@@ -194,6 +197,7 @@ impl Source {
             other,
             came,
             failed,
+            _leave: leave,
         });
     }
 
@@ -206,7 +210,7 @@ impl Source {
     pub(super) async fn fetch(&self, fill: &Fill, span: Span) -> Result<Reply, Fault> {
         let upstream = || fill.upstream().clone();
         let none = EndpointSet::default();
-        let reply = self.ask(upstream(), span, none, false).await?;
+        let reply = self.ask(upstream(), span, none, BudgetUse::Earns).await?;
         let Err(fault) = self.examine(&reply, span) else {
             return Ok(reply);
         };
@@ -218,20 +222,25 @@ impl Source {
         // What it holds of the origin's limits is needed now.
         drop(reply);
         let other = self
-            .ask(upstream(), span, EndpointSet::of(endpoint), false)
+            .ask(
+                upstream(),
+                span,
+                EndpointSet::of(endpoint),
+                BudgetUse::Earns,
+            )
             .await;
         let other = other.ok().filter(|other| other.endpoint != endpoint);
         let fit = other.filter(|other| self.examine(other, span).is_ok());
         fit.ok_or(fault)
     }
 
-    /// `avoided`: endpoints that do not have it. `takes_over`: it is paid for.
+    /// `avoided`: endpoints that do not have it.
     async fn ask(
         &self,
         mut headers: HeaderMap,
         span: Span,
         avoided: EndpointSet,
-        takes_over: bool,
+        budget: BudgetUse,
     ) -> Result<Reply, Fault> {
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| Fault::Failed)?;
@@ -241,7 +250,7 @@ impl Source {
         let rank = rank::waited_for(self.found.kind, || false);
         let errand = Errand {
             avoided: avoided.and(*self.left.lock()),
-            takes_over,
+            budget,
             ..Errand::get(target, host, headers, rank)
         };
         self.origin().fetch(errand).await.map_err(|_| Fault::Failed)

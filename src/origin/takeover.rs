@@ -1,0 +1,92 @@
+//! May another endpoint be asked for a body that one has begun to send? It is one more request, like a retry.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// So many may be under way beyond the budget before it is known what came of them: where all endpoints stop at
+/// once, they are overloaded, and are not asked for everything again.
+const UNPROVEN_MAX: usize = 8;
+
+/// What is known of takeovers in a group.
+pub(super) struct Takeovers {
+    /// The last endpoint that was asked for the rest of a body was further than the one that began it.
+    help: AtomicBool,
+    unproven: Arc<AtomicUsize>,
+}
+
+/// Leave to ask another endpoint for a body, until it is known what came of it.
+pub struct Takeover {
+    unproven: Option<Arc<AtomicUsize>>,
+}
+
+impl Default for Takeovers {
+    fn default() -> Takeovers {
+        Takeovers {
+            help: AtomicBool::new(true),
+            unproven: Arc::default(),
+        }
+    }
+}
+
+impl Takeovers {
+    /// Gives leave. `spend`: takes it from the budget for retries, which alone decides where an endpoint is only
+    /// slow. One that is silent or has failed must not cost viewers errors once that is spent, as long as another
+    /// one brings more.
+    pub(super) fn begin(&self, failed: bool, spend: impl FnOnce() -> bool) -> Option<Takeover> {
+        if spend() {
+            return Some(Takeover { unproven: None });
+        }
+        if !failed || !self.help.load(Ordering::Relaxed) {
+            return None;
+        }
+        let before = self.unproven.fetch_add(1, Ordering::Relaxed);
+        let takeover = Takeover {
+            unproven: Some(Arc::clone(&self.unproven)),
+        };
+        (before < UNPROVEN_MAX).then_some(takeover)
+    }
+
+    pub(super) fn end(&self, helped: bool) {
+        self.help.store(helped, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Takeover {
+    fn drop(&mut self) {
+        if let Some(unproven) = &self.unproven {
+            unproven.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_alone_decides_for_a_slow_endpoint() {
+        let takeovers = Takeovers::default();
+        assert!(takeovers.begin(false, || true).is_some());
+        assert!(takeovers.begin(false, || false).is_none());
+    }
+
+    #[test]
+    fn a_failed_endpoint_is_replaced_beyond_it_while_that_helps() {
+        let takeovers = Takeovers::default();
+        assert!(takeovers.begin(true, || false).is_some());
+        takeovers.end(false);
+        assert!(takeovers.begin(true, || false).is_none());
+        takeovers.end(true);
+        assert!(takeovers.begin(true, || false).is_some());
+    }
+
+    #[test]
+    fn few_are_under_way_beyond_it_before_one_has_helped() {
+        let takeovers = Takeovers::default();
+        let begin = || takeovers.begin(true, || false);
+        let under_way: Vec<_> = (0..2 * UNPROVEN_MAX).filter_map(|_| begin()).collect();
+        assert_eq!(under_way.len(), UNPROVEN_MAX);
+        drop(under_way);
+        assert!(begin().is_some());
+    }
+}

@@ -18,6 +18,7 @@ mod object;
 mod partition;
 mod pinned;
 mod registry;
+mod shares;
 mod store;
 mod table;
 mod weight;
@@ -39,7 +40,8 @@ pub use notes::{Known, Note, Series};
 pub use object::{Head, Object};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
 pub use registry::Joined;
-pub use store::{Found, SHARED_PART_MIN, Stored};
+pub use shares::Shares;
+pub use store::{Found, Stored};
 
 use self::eviction::{Advance, EvictionReason};
 use crate::media::Kind;
@@ -90,6 +92,13 @@ pub(crate) struct Inner {
     budget: Arc<budget::Budget>,
     pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
+}
+
+impl Inner {
+    fn object_bytes_max(&self, place: Kind) -> u64 {
+        let room = self.store.shares().object_bytes_max(place);
+        room.min(self.settings.object_bytes_max)
+    }
 }
 
 /// What the cache holds and does, for metrics.
@@ -219,6 +228,11 @@ impl Cache {
     /// their keys: they are the first to go where memory is short.
     pub fn slide(&self, advances: &[Advance], departed: &[u64]) {
         self.inner.store.slide(advances, departed);
+    }
+
+    /// The largest body of a kind that is stored.
+    pub fn object_bytes_max(&self, place: Kind) -> u64 {
+        self.inner.object_bytes_max(place)
     }
 
     /// Fills hold less than half of what they may: there is room for some that nobody waits for.

@@ -112,8 +112,6 @@ impl Shield {
     /// Puts a shield together.
     pub fn new(parts: Parts) -> Arc<Shield> {
         let mut settings = parts.settings;
-        // A slice is stored like any object.
-        settings.slice_bytes = settings.slice_bytes.min(parts.cache.object_bytes_max);
         settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
         Arc::new(Shield {
             rules: parts.rules,

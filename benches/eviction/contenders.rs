@@ -6,7 +6,9 @@ use std::sync::Arc;
 use fastrand::Rng;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
-use seawall::cache::eviction::{Advance, Candidate, HitCounter, LivePosition, ObjectClass, Policy};
+use seawall::cache::eviction::{
+    Advance, Bounds, Candidate, HitCounter, LivePosition, ObjectClass, Policy,
+};
 
 use crate::audience::{Event, Item, LiveItem, SEGMENT_MS, Trace, share_asked_at};
 
@@ -175,7 +177,7 @@ impl Seawall<'_> {
             held: vec![None; trace.items.len()],
             departed: vec![false; trace.items.len()],
             newest: HashMap::new(),
-            policy: Policy::new(bytes, false),
+            policy: Policy::new(Bounds::of(bytes, false)),
             evicted: Vec::new(),
             now_ms: 0,
         }

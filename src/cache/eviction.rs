@@ -13,6 +13,7 @@
 //! Whose time is over goes before all of these. Hits only count ([`HitCounter`]); all else happens when
 //! something is stored.
 
+mod bounds;
 mod candidate;
 mod expiry;
 mod ghosts;
@@ -26,6 +27,7 @@ use std::ops::Deref;
 
 use fastrand::Rng;
 
+pub use bounds::Bounds;
 pub use candidate::{Candidate, EvictionReason, ObjectClass};
 use expiry::{Expiry, Tick};
 use ghosts::Ghosts;
@@ -35,11 +37,6 @@ use queues::Queues;
 use renditions::Renditions;
 pub use renditions::{Advance, LivePosition};
 
-/// Errors and redirects may take this part of memory, and no more than [`ERRORS_BYTES_MAX`].
-const ERRORS_PART: u64 = 32;
-const ERRORS_BYTES_MAX: u64 = 8 << 20;
-/// Manifests may take this part of memory where media take the rest.
-const MANIFESTS_PART: u64 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Queue {
     Departed,
@@ -109,10 +106,7 @@ impl<K, H: Deref<Target: AsRef<HitCounter>>> Node<K, H> {
 #[derive(Debug)]
 pub struct Policy<K, H> {
     queues: Queues<Node<K, H>, QUEUES>,
-    errors_max: u64,
-    manifests_max: u64,
-    /// What media and manifests may take together.
-    bytes_max: u64,
+    bounds: Bounds,
     live: Vec<NodeId>,
     /// Live segments by name.
     listed: HashMap<u64, Vec<NodeId>, ahash::RandomState>,
@@ -124,19 +118,11 @@ pub struct Policy<K, H> {
 }
 
 impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
-    /// For a store of so many bytes. `manifests_only`: it is for manifests alone.
-    pub fn new(bytes_max: u64, manifests_only: bool) -> Policy<K, H> {
-        let errors_max = (bytes_max / ERRORS_PART).min(ERRORS_BYTES_MAX);
-        let bytes_max = bytes_max - errors_max;
+    /// For a store with these bounds.
+    pub fn new(bounds: Bounds) -> Policy<K, H> {
         Policy {
             queues: Queues::new(),
-            errors_max,
-            manifests_max: if manifests_only {
-                bytes_max
-            } else {
-                bytes_max / MANIFESTS_PART
-            },
-            bytes_max,
+            bounds,
             live: Vec::new(),
             listed: HashMap::default(),
             renditions: Renditions::new(),

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::eviction::LivePosition;
 use super::flight::{Flight, Growing, Stage, State, Verdict};
 use super::follower::Follower;
+use super::partition::class;
 use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
 use crate::policy::Key;
 use crate::policy::vary::Vary;
@@ -107,7 +108,25 @@ impl Fill {
 
     /// Could a body of this length be stored?
     pub fn fits(&self, length: u64) -> bool {
-        length <= self.inner.settings.object_bytes_max
+        length <= self.inner.object_bytes_max(self.found().kind)
+    }
+
+    /// Is there room for this object?
+    pub fn has_room_for(&self, object: &Object) -> bool {
+        let bytes = object.weight_bytes(self.found().slot.bytes().len());
+        self.has_room(&object.head, bytes)
+    }
+
+    /// Is there room for an object with this head and a body of this length, as far as can be said now?
+    pub fn will_have_room(&self, head: &Head, length: u64) -> bool {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let key_bytes = self.found().slot.bytes().len();
+        self.has_room(head, Object::weight_to_come(head, length, key_bytes))
+    }
+
+    fn has_room(&self, head: &Head, bytes: usize) -> bool {
+        let bounds = self.inner.store.shares().bounds(self.found().kind);
+        bytes as u64 <= bounds.bytes_max(class(head, None))
     }
 
     /// Reserves memory for so many bytes more; false when fills hold too much already.

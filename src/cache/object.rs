@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::eviction::HitCounter;
 use super::pinned::{PinnedBodies, SharedBody};
-use super::weight::{ARC_BYTES, SHARED_BYTES, STORE_ENTRY_BYTES, allocated};
+use super::weight::{ARC_BYTES, SHARED_BYTES, allocated, entry_bytes};
 use super::{Attention, Codings, FieldLines, Tie};
 use crate::media::{Facts, Kind};
 use crate::policy::Lifetime;
@@ -200,7 +200,23 @@ impl Object {
 
     /// Bytes of memory that it takes in the store, under a key of `key_bytes`.
     pub fn weight_bytes(&self, key_bytes: usize) -> usize {
-        STORE_ENTRY_BYTES + allocated(key_bytes + ARC_BYTES) + self.own_bytes()
+        entry_bytes(key_bytes) + epoch_bytes(&self.head) + self.own_bytes()
+    }
+
+    /// About the same, of an object with this head and a body of so many bytes that is still to come.
+    pub(super) fn weight_to_come(head: &Head, body_bytes: usize, key_bytes: usize) -> usize {
+        let shared = allocated(size_of::<SharedBody>() + ARC_BYTES) + SHARED_BYTES;
+        let object = allocated(size_of::<Object>() + ARC_BYTES) + head.own_bytes();
+        entry_bytes(key_bytes) + epoch_bytes(head) + object + allocated(body_bytes) + shared
+    }
+
+    /// It is handed out and not stored.
+    pub fn set_unstored(&mut self) {
+        self.head.stored = false;
+        let delta = self.forms.as_mut().and_then(|forms| forms.delta.as_mut());
+        if let Some(delta) = delta {
+            Arc::make_mut(delta).set_unstored();
+        }
     }
 
     /// Bytes of memory that it takes by itself, wherever it is.
@@ -256,6 +272,10 @@ impl Object {
         let resident = now.saturating_duration_since(self.head.lifetime.received);
         self.kept_for().saturating_sub(resident)
     }
+}
+
+fn epoch_bytes(head: &Head) -> usize {
+    head.tie.as_ref().map_or(0, Tie::epoch_bytes)
 }
 
 impl AsRef<HitCounter> for Object {

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::eviction::{
-    Advance, Candidate, EvictionReason, LivePosition, NodeId, ObjectClass, Policy,
+    Advance, Bounds, Candidate, EvictionReason, LivePosition, NodeId, ObjectClass, Policy,
 };
 use super::pinned::PinnedBodies;
+use super::shares::counts_as_manifest;
 use super::store::Variants;
 use super::table::Table;
-use super::{Object, Tie};
-use crate::media::Kind;
+use super::{Head, Object};
 use crate::policy::Key;
 
 const MARKER_BYTES: usize = 512;
@@ -67,15 +67,11 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// For so many bytes; `manifests_only`: no media come here.
-    pub(super) fn new(
-        bytes_max: u64,
-        manifests_only: bool,
-        pinned: &Arc<PinnedBodies>,
-    ) -> Partition {
+    /// With these bounds.
+    pub(super) fn new(bounds: Bounds, pinned: &Arc<PinnedBodies>) -> Partition {
         Partition {
             table: Table::new(),
-            policy: Mutex::new(Policy::new(bytes_max, manifests_only)),
+            policy: Mutex::new(Policy::new(bounds)),
             pinned: Arc::clone(pinned),
             since: Instant::now(),
         }
@@ -140,8 +136,8 @@ impl Partition {
         let now = Instant::now();
         let (class, bytes, hits, kept_left) = match &entry {
             Entry::Object(object) => (
-                class(object, standing),
-                object.weight_bytes(slot.bytes().len()) + epoch_bytes(object),
+                class(&object.head, standing.live),
+                object.weight_bytes(slot.bytes().len()),
                 Some(Arc::clone(object)),
                 object.kept_left(now),
             ),
@@ -242,19 +238,12 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn epoch_bytes(object: &Object) -> usize {
-    let tie = object.head.tie.as_ref();
-    tie.map_or(0, Tie::epoch_bytes)
-}
-
-/// Initialisation segments are small, and nothing plays without them: they count as manifests.
-fn class(object: &Object, standing: &Standing) -> ObjectClass {
-    let head = &object.head;
-    match (head.kind, standing.live) {
+/// What an object with this head is to the policy.
+pub(super) fn class(head: &Head, live: Option<LivePosition>) -> ObjectClass {
+    match live {
         _ if !head.status.is_success() => ObjectClass::Error,
-        (Kind::Init, _) => ObjectClass::Manifest,
-        (kind, _) if kind.is_manifest() => ObjectClass::Manifest,
-        (_, Some(position)) => ObjectClass::Live(position),
-        (_, None) => ObjectClass::OnDemand,
+        _ if counts_as_manifest(head.kind) => ObjectClass::Manifest,
+        Some(position) => ObjectClass::Live(position),
+        None => ObjectClass::OnDemand,
     }
 }

@@ -16,13 +16,11 @@ use parking_lot::Mutex;
 use super::eviction::{Advance, EvictionReason};
 use super::partition::{Entry, Partition, Standing};
 use super::pinned::PinnedBodies;
+use super::shares::Shares;
 use super::{Object, Settings};
 use crate::media::Kind;
 use crate::policy::Key;
 use crate::policy::vary::Vary;
-
-/// Kinds with bounds of their own leave at least this part of memory to the others.
-pub const SHARED_PART_MIN: u64 = 16;
 
 /// What a lookup found.
 #[derive(Clone)]
@@ -73,22 +71,12 @@ pub(crate) struct Variants {
 }
 
 pub(crate) struct Store {
-    /// The first is everybody's; the others belong to kinds with a bound of their own.
     partitions: Vec<Partition>,
-    by_kind: [usize; Kind::ALL.len()],
+    shares: Shares,
     variants_max: usize,
     generations: AtomicU64,
     insertions: AtomicU64,
     too_varied: AtomicU64,
-}
-
-/// The bound of a kind, where all of them together may have less than they were given.
-fn share(bytes: u64, apart: u64, apart_max: u64) -> u64 {
-    if apart <= apart_max {
-        return bytes;
-    }
-    let share = u128::from(bytes) * u128::from(apart_max) / u128::from(apart);
-    u64::try_from(share).unwrap_or(bytes)
 }
 
 /// What belongs to an epoch that has ended is held no more.
@@ -98,24 +86,12 @@ fn held(object: Arc<Object>) -> Option<Arc<Object>> {
 
 impl Store {
     pub(crate) fn new(settings: &Settings, pinned: &Arc<PinnedBodies>) -> Store {
-        let kinds = settings.kind_bytes_max.iter();
-        let apart = kinds.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        let apart_max = settings.memory_bytes - settings.memory_bytes / SHARED_PART_MIN;
-        let shared = settings.memory_bytes - apart.min(apart_max);
-        let mut partitions = vec![Partition::new(shared, false, pinned)];
-        let mut by_kind = [0; Kind::ALL.len()];
-        for (kind, bytes) in &settings.kind_bytes_max {
-            by_kind[kind.index()] = partitions.len();
-            let bytes = share(*bytes, apart, apart_max);
-            partitions.push(Partition::new(
-                bytes,
-                kind.is_manifest() || *kind == Kind::Init,
-                pinned,
-            ));
-        }
+        let shares = Shares::new(settings);
+        let partitions = shares.partitions.iter();
+        let partitions = partitions.map(|bounds| Partition::new(bounds.clone(), pinned));
         Store {
-            partitions,
-            by_kind,
+            partitions: partitions.collect(),
+            shares,
             variants_max: settings.variants_max,
             generations: AtomicU64::new(0),
             insertions: AtomicU64::new(0),
@@ -123,8 +99,13 @@ impl Store {
         }
     }
 
+    /// How memory is divided.
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
     fn of(&self, kind: Kind) -> &Partition {
-        &self.partitions[self.by_kind[kind.index()]]
+        &self.partitions[self.shares.by_kind[kind.index()]]
     }
 
     pub(crate) fn lookup(

@@ -3,7 +3,12 @@
 
 /// What the store keeps for each entry besides key and value: its places in the table, in the policy of
 /// eviction and in the order of expiry, with their share of what is free there.
-pub(crate) const STORE_ENTRY_BYTES: usize = 190;
+const STORE_ENTRY_BYTES: usize = 190;
+
+/// What an entry takes besides its value, under a key of so many bytes.
+pub(crate) fn entry_bytes(key_bytes: usize) -> usize {
+    STORE_ENTRY_BYTES + allocated(key_bytes + ARC_BYTES)
+}
 
 /// The two counters of an `Arc`.
 pub(crate) const ARC_BYTES: usize = 16;

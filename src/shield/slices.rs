@@ -223,9 +223,15 @@ fn fetch(source: &Arc<Source>, offset: u64) -> Fetch {
 }
 
 impl Source {
+    /// Each is stored like any object, with others beside it.
+    fn size(&self) -> u64 {
+        let room = self.shield.cache.object_bytes_max(self.found.kind);
+        self.shield.settings.slice_bytes.min(room / 2).max(1)
+    }
+
     /// The slice that holds `offset`.
     fn span(&self, offset: u64) -> Span {
-        let size = self.shield.settings.slice_bytes.max(1);
+        let size = self.size();
         let start = offset / size * size;
         Span {
             start,
@@ -246,7 +252,7 @@ impl Source {
 
     /// All of it is in memory.
     fn holds(&self, span: Span) -> bool {
-        let size = self.shield.settings.slice_bytes.max(1);
+        let size = self.size();
         let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
         let starts = (0..slices).map(|number| span.start / size * size + number * size);
         let now = Instant::now();

@@ -33,31 +33,27 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         now_ms: u64,
         evicted: &mut Vec<K>,
     ) -> Option<()> {
+        if bytes > self.bounds.bytes_max(class) {
+            return None;
+        }
         if class == ObjectClass::Error {
-            while self.bytes_of(&[Queue::Errors]) + bytes > self.errors_max {
+            while self.bytes_of(&[Queue::Errors]) + bytes > self.bounds.errors {
                 self.evict_oldest(Queue::Errors, EvictionReason::Error, evicted)?;
             }
             return Some(());
         }
-        if bytes > self.bytes_max {
-            return None;
-        }
         if class == ObjectClass::Manifest {
-            // A manifest that is larger than their part has it for itself.
-            while self.bytes_of(&MANIFESTS) + bytes > self.manifests_max
-                && self.evict_manifest(evicted).is_some()
-            {}
+            while self.bytes_of(&MANIFESTS) + bytes > self.bounds.manifests {
+                self.evict_manifest(evicted)?;
+            }
         }
         if class == ObjectClass::Marker {
-            while self.bytes_of(&[Queue::Markers]) > self.bytes_max / MARKERS_PART {
+            while self.bytes_of(&[Queue::Markers]) > self.bounds.others / MARKERS_PART {
                 self.evict_oldest(Queue::Markers, EvictionReason::Marker, evicted)?;
             }
         }
-        let is_media = class != ObjectClass::Manifest;
-        if is_media && self.bytes_of(&MANIFESTS) + bytes > self.bytes_max {
-            return None;
-        }
-        while self.bytes_of(&MEDIA) + self.bytes_of(&MANIFESTS) + bytes > self.bytes_max {
+        while self.bytes_of(&MEDIA) + self.bytes_of(&MANIFESTS) + bytes > self.bounds.others {
+            // Markers of manifests' variants may be all that is left.
             self.evict_media(now_ms, evicted)
                 .or_else(|| self.evict_manifest(evicted))?;
         }
@@ -73,7 +69,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     fn evict_manifest(&mut self, evicted: &mut Vec<K>) -> Option<()> {
         let probation = self.bytes_of(&[Queue::NewManifests]);
-        let is_full = probation > self.manifests_max / PROBATION_PART;
+        let is_full = probation > self.bounds.manifests / PROBATION_PART;
         if probation > 0 && (is_full || self.bytes_of(&[Queue::Manifests]) == 0) {
             let first = self.queues.first(Queue::NewManifests as usize)?;
             if self.was_asked(first) {
@@ -109,7 +105,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             return Some(());
         }
         let once = self.queues.first(Queue::Probation as usize);
-        let is_full = self.bytes_of(&[Queue::Probation]) > self.bytes_max / PROBATION_PART;
+        let is_full = self.bytes_of(&[Queue::Probation]) > self.bounds.others / PROBATION_PART;
         let others = self.bytes_of(&[Queue::Live, Queue::OnDemand]) > 0;
         if let Some(once) = once.filter(|_| is_full || !others) {
             self.end_probation(once, now_ms, evicted);

@@ -16,11 +16,13 @@ pub(super) fn cache(table: &mut Table<'_>, cache: &mut cache::Settings) {
     table.put("variants_max", &mut cache.variants_max, read::count);
     let kind_max = table.value("kind_max");
     table.put("kind_max", &mut cache.kind_bytes_max, kinds);
-    if let Some(kind_max) = kind_max.filter(|_| !leaves_room(cache)) {
+    if let Some(kind_max) = kind_max.filter(|_| !cache::Shares::leave_room(cache)) {
         let wanted =
             "at most fifteen sixteenths of `memory` in all, to leave room for the other kinds";
         let fault = Fault::new(wanted, "too much of `memory`");
-        table.page().note(kind_max.problem(fault));
+        let problem = kind_max.problem(fault);
+        let help = "lower these bounds, or raise `memory`";
+        table.page().note(problem.help(help));
         cache.kind_bytes_max.clear();
     }
     if cache.object_bytes_max > cache.memory_bytes {
@@ -32,14 +34,6 @@ pub(super) fn cache(table: &mut Table<'_>, cache: &mut cache::Settings) {
         }
         cache.object_bytes_max = cache.memory_bytes;
     }
-}
-
-/// Whatever has no bound of its own has some memory too.
-fn leaves_room(cache: &cache::Settings) -> bool {
-    let kinds = cache.kind_bytes_max.iter();
-    let taken = kinds.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    let rest = cache.memory_bytes / cache::SHARED_PART_MIN;
-    taken <= cache.memory_bytes - rest
 }
 
 fn kinds(value: Value<'_>) -> Read<Vec<(Kind, u64)>> {

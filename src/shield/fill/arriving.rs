@@ -35,7 +35,9 @@ impl Job {
     pub(super) async fn stream(mut self, reply: Reply, kind: Kind, lifetime: Lifetime) {
         if let Framing::Length(length) = reply.framing {
             let settings = &self.shield.settings;
-            if length > settings.whole_fetch_max
+            let place = self.fill.found().kind;
+            let whole_max = self.shield.cache.object_bytes_max(place);
+            if length > settings.whole_fetch_max.min(whole_max)
                 && let Some(etag) = self.sliceable(&reply, &lifetime)
             {
                 return self.slice(reply, kind, lifetime, length, etag);
@@ -75,6 +77,8 @@ impl Job {
         self.fill.varies(self.vary(&reply.headers));
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
         head.length = delivery.begun.length;
+        let length = head.length.unwrap_or_default();
+        head.stored = self.fill.will_have_room(&head, length);
         self.fill.begin(Arc::new(head));
         delivery.show();
         self.feed(inflow, delivery, held).await;

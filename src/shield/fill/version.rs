@@ -62,6 +62,9 @@ impl Job {
         let before = before.as_ref().and_then(|before| before.delta());
         let codable = |delta| Arc::new(shield.codable(delta, before.map(Arc::as_ref)));
         object.set_delta(delta.map(codable));
+        if !self.fill.has_room_for(&object) {
+            object.set_unstored();
+        }
         Version {
             object,
             vary,

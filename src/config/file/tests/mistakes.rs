@@ -385,10 +385,16 @@ fn settings_of_origins_are_checked() {
         &["`kind_max`", "`memory`"],
     );
     first_line(
+        "cache = { memory = \"1MiB\", object_max = \"1MiB\", kind_max = { hls = \"1MiB\" } }",
+        60,
+        "{ hls = \"1MiB\" }",
+        &["`kind_max`", "`memory`"],
+    );
+    first_line(
         "cache.kind_max = { segment = \"600MiB\", other = \"400MiB\" }",
         18,
         "{ segment = \"600MiB\", other = \"400MiB\" }",
-        &["too much of `memory`"],
+        &["too much of `memory`", "raise `memory`"],
     );
     first_line(
         "cache.kind_max = { hlss = 5 }",

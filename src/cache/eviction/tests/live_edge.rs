@@ -1,0 +1,120 @@
+//! Where memory holds a third of what live streams bring, viewers find what they watch.
+
+use super::*;
+
+/// So many segments of each rendition go by.
+const SEGMENTS: u64 = 150;
+const KEYS: u64 = 1_000_000;
+
+/// Live streams whose segments are fetched when they are new, and asked for later.
+#[derive(Debug)]
+struct Streams {
+    renditions: u64,
+    /// Segments that are there at once.
+    listed: u64,
+    /// How many segments behind the newest one viewers are.
+    viewers_behind: &'static [u64],
+    /// Whoever moves back to an old segment, once in so many segments.
+    rewinds_every: u64,
+}
+
+impl Streams {
+    /// The share of requests that are hits, in percent, once memory is full.
+    fn hit_percent(&self) -> f64 {
+        let memory = SEGMENTS * self.renditions * KIB / 3;
+        let mut shelf = Shelf::of(memory);
+        let (mut hits, mut asked) = (0_u32, 0_u32);
+        for newest in 1..=SEGMENTS {
+            shelf.now_ms += 2000;
+            for rendition in 0..self.renditions {
+                let advance = Advance {
+                    rendition,
+                    segments: 1,
+                    listed: self.listed,
+                    period_ms: 2000,
+                };
+                shelf.policy.advance(advance, shelf.now_ms);
+                if let Some(gone) = newest.checked_sub(self.listed) {
+                    shelf.policy.depart(key(rendition, gone));
+                }
+                shelf.fetch_ahead(rendition, newest);
+            }
+            let is_full = shelf.policy.bytes() >= memory * 9 / 10;
+            for rendition in 0..self.renditions {
+                let behind = self.viewers_behind.iter().copied();
+                let rewinds = (newest + rendition) % self.rewinds_every == 0;
+                let back = rewinds
+                    .then_some(newest / 2)
+                    .filter(|back| *back < self.listed);
+                for behind in behind.filter(|behind| *behind < newest).chain(back) {
+                    let is_hit = shelf.watch(rendition, newest, behind);
+                    if is_full && Some(behind) != back {
+                        asked += 1;
+                        hits += u32::from(is_hit);
+                    }
+                }
+            }
+        }
+        assert!(asked > 200, "memory is full for a while");
+        f64::from(hits) * 100.0 / f64::from(asked)
+    }
+}
+
+fn key(rendition: u64, number: u64) -> u64 {
+    rendition * KEYS + number
+}
+
+impl Shelf {
+    fn fetch_ahead(&mut self, rendition: u64, newest: u64) {
+        self.store_asked(key(rendition, newest), live(rendition), 0);
+    }
+
+    /// A viewer asks for a segment, which is fetched if it has to be.
+    fn watch(&mut self, rendition: u64, newest: u64, behind: u64) -> bool {
+        let key = key(rendition, newest - behind);
+        let is_hit = self.ask(key);
+        if !is_hit {
+            let position = LivePosition { rendition, behind };
+            self.store(key, ObjectClass::Live(position));
+        }
+        is_hit
+    }
+}
+
+const BEHIND: [&[u64]; 3] = [&[3], &[2, 3, 3, 4], &[0, 1, 5, 6]];
+
+fn every_audience_hits(listed: u64) {
+    let mut short = Vec::new();
+    for viewers_behind in BEHIND {
+        for renditions in [3, 12, 60] {
+            for rewinds_every in [7, u64::MAX] {
+                let streams = Streams {
+                    renditions,
+                    listed,
+                    viewers_behind,
+                    rewinds_every,
+                };
+                let percent = streams.hit_percent();
+                if percent < 99.5 {
+                    short.push((percent, streams));
+                }
+            }
+        }
+    }
+    assert!(short.is_empty(), "{short:#?}");
+}
+
+#[test]
+fn where_all_segments_stay_those_at_the_live_edge_are_kept() {
+    every_audience_hits(u64::MAX);
+}
+
+#[test]
+fn where_more_is_listed_than_memory_holds_those_at_the_live_edge_are_kept() {
+    every_audience_hits(100);
+}
+
+#[test]
+fn where_about_as_much_is_listed_as_memory_holds_those_at_the_live_edge_are_kept() {
+    every_audience_hits(52);
+}

@@ -72,6 +72,7 @@ mod stored_means_there_is_room;
 mod streams_never_go_backwards;
 mod the_demo_is_live;
 mod the_last_endpoint_is_never_given_up;
+mod the_live_edge_stays_in_memory;
 mod the_log_holds_nobody_up;
 mod the_origin_is_never_flooded;
 mod truncated_is_never_complete;

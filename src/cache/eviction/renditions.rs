@@ -2,7 +2,9 @@
 //!
 //! Viewers of a live rendition ask for each of its segments once, most of them just after it was published.
 //! So two figures foretell a segment's demand: how often a segment of its rendition is asked for in all, and
-//! which share of that comes at its distance from the live edge, which is much the same for all renditions.
+//! which share of that comes at each distance from the live edge, which is much the same for all renditions.
+//! A segment that was fetched ahead is not wanted yet, and will be in a moment: what counts is not what comes
+//! at its present distance, but what it brings a second if it is held until its best time.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -40,6 +42,8 @@ pub struct Advance {
 /// Distances from the live edge up to here are told apart; greater ones by their power of two.
 const NEAR: u64 = 8;
 const DISTANCES: usize = 20;
+/// At these distances requests are expected before any were counted.
+const EXPECTED: usize = NEAR as usize;
 /// The share of the newest segment in the estimate of a rendition's demand.
 const NEWEST_SHARE: f32 = 0.3;
 /// The estimate begins as the mean of so many segments.
@@ -58,6 +62,8 @@ struct Rendition {
     newest: u64,
     advanced_ms: u64,
     period_ms: u64,
+    /// How many segments it lists.
+    listed: u64,
     /// Requests for one segment in all, estimated over so many segments.
     demand: f32,
     segments: f32,
@@ -84,7 +90,7 @@ impl Renditions {
     pub(super) fn new() -> Renditions {
         Renditions {
             known: HashMap::default(),
-            asked: [1.0; DISTANCES],
+            asked: std::array::from_fn(|at| if at < EXPECTED { 1.0 } else { 0.0 }),
             possible: [1.0; DISTANCES],
             sweep_at: SWEEP_MIN,
         }
@@ -139,6 +145,7 @@ impl Renditions {
         of.newest += advance.segments;
         of.advanced_ms = now_ms;
         of.period_ms = advance.period_ms.max(1);
+        of.listed = advance.listed;
         let newest = of.newest;
         of.near.retain(|(number, _)| newest - number < NEAR);
         of.learn(advance.segments);
@@ -152,7 +159,7 @@ impl Renditions {
         }
     }
 
-    /// Requests a second that a stored segment may expect.
+    /// Requests a second that a stored segment may expect until its best time is over.
     pub(super) fn rate(
         &mut self,
         (rendition, number): (u64, u64),
@@ -176,7 +183,25 @@ impl Renditions {
         };
         // A rendition that does not go on loses its viewers, or has lost them.
         let since_ms = now_ms.saturating_sub(of.advanced_ms).max(of.period_ms);
-        demand * self.asked[at] / self.possible[at].max(1.0) / seconds(since_ms)
+        let listed = of.listed;
+        demand * self.share_from(at, listed) / seconds(since_ms)
+    }
+
+    /// Which share of its requests a segment may expect with each new segment, from a distance on for as long
+    /// as that is the most, and it is listed.
+    fn share_from(&self, at: usize, listed: u64) -> f32 {
+        let (mut requests, mut segments, mut most) = (0.0, 0.0, 0.0_f32);
+        for at in at..DISTANCES {
+            let width = width(at, listed);
+            if segments > 0.0 && width == 0.0 {
+                break;
+            }
+            let width = width.max(1.0);
+            requests += width * self.asked[at] / self.possible[at].max(1.0);
+            segments += width;
+            most = most.max(requests / segments);
+        }
+        most
     }
 
     fn known(&mut self, rendition: u64, now_ms: u64) -> Option<&mut Rendition> {

@@ -198,6 +198,13 @@ impl Lanes {
         Some((at, gone.collect()))
     }
 
+    /// So many segments of a representation are there at once: where they stay, all that ever were.
+    pub(super) fn listed_of(&self, template: usize) -> u64 {
+        let template = self.templates.get(template);
+        let listed = template.and_then(|template| self.listed(template));
+        listed.unwrap_or(u64::MAX)
+    }
+
     /// So many segments of a representation are there at once (ISO/IEC 23009-1 §5.3.9.5.3: each for the
     /// depth of the buffer and its own length, twice); `None`: they stay.
     fn listed(&self, template: &Template) -> Option<u64> {
@@ -366,11 +373,13 @@ mod tests {
             .slide((&rules, &entry), &segment(99), at(200))
             .unwrap();
         assert!(gone.is_empty());
+        assert_eq!(lanes.listed_of(0), u64::MAX);
         // Twenty seconds are there, and a segment's length on both sides of them.
         let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
         let lanes = Lanes::of(&listing, at(200));
         let place = |number| lanes.place(&rules, &entry, &segment(number), at(200));
         assert_eq!(place(88), Some((0, 11)));
+        assert_eq!(lanes.listed_of(0), 12);
         assert_eq!(place(87), None);
         let (_, gone) = lanes
             .slide((&rules, &entry), &segment(99), at(200))

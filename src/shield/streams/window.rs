@@ -17,9 +17,6 @@ const REMEMBERED_MAX: usize = 2048;
 /// them still are is not read.
 const PART_SEGMENTS: u64 = 3;
 
-/// Of segments that no list names, viewers are taken to ask for so many.
-const CLOCK_LISTED: u64 = 8;
-
 /// Which of a manifest's renditions, and whether it is its parts that are meant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Rendition {
@@ -274,7 +271,7 @@ impl Watch {
         Advance {
             rendition: course.window.by_clock(template, 0).rendition,
             segments: 1,
-            listed: CLOCK_LISTED,
+            listed: course.lanes.listed_of(template),
             period_ms: millis(course.segment),
         }
     }

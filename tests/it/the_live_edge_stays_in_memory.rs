@@ -100,7 +100,7 @@ impl Audience {
                 self.viewer
                     .get(&name)
                     .await
-                    .is_whole(&noise(newest - behind, SEGMENT));
+                    .is_whole(noise(newest - behind, SEGMENT));
                 self.asked += 1;
                 if origin.hits(&name) > 1 {
                     self.again.push(name);
@@ -183,7 +183,7 @@ async fn of_an_mpd_with_a_window_whose_segments_are_told_by_number() {
 async fn is_watched_by_time(attributes: &str, listed: u64) {
     const BEGIN: u64 = 10;
     let mut origin = Origin::start().await;
-    let name = |id: &str, number: u64| format!("/live/{id}/{}.m4s", number);
+    let name = |id: &str, number: u64| format!("/live/{id}/{number}.m4s");
     for number in 1..=BEGIN + SEGMENTS {
         for id in REPRESENTATIONS {
             origin = origin.on(&name(id, number), segment(noise(number, SEGMENT)));

@@ -94,8 +94,8 @@ fn every_audience_hits(listed: u64, held: u64) {
                 let streams = Streams {
                     renditions,
                     listed,
-                    held,
                     viewers_behind,
+                    held,
                     rewinds_every,
                 };
                 let percent = streams.hit_percent();

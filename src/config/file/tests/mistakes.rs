@@ -378,6 +378,10 @@ fn settings_of_origins_are_checked() {
         "\"2MiB\"",
         &["`memory`"],
     );
+}
+
+#[test]
+fn kinds_leave_some_memory_to_the_others() {
     first_line(
         "cache = { memory = \"1MiB\", object_max = \"1MiB\", kind_max = { segment = \"2MiB\" } }",
         60,

@@ -12,6 +12,7 @@ mod explain;
 mod fill;
 mod hint;
 mod journey;
+mod overheard;
 mod pass;
 mod provoked;
 mod purge;

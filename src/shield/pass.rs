@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use super::ask::Ask;
 use super::body::checked;
 use super::clients::Own;
+use super::overheard::Overheard;
 use super::status::Forward;
 use super::{Answer, Body, Shield, rank, refuse, respond};
 use crate::cache::Cut;
@@ -35,6 +36,8 @@ pub(super) struct Passed {
     pub(super) headers: HeaderMap,
     body: PassedBody,
     pub(super) reason: Option<Reason>,
+    /// Where it is a manifest, read beside.
+    overheard: Option<Box<Overheard>>,
     /// Left, if it is dropped before its end.
     pub(super) own: Option<Own>,
 }
@@ -48,7 +51,7 @@ pub(super) enum PassedBody {
 impl Passed {
     /// Its head, why it is passed on, and its body.
     pub(super) fn parts(self) -> (StatusCode, HeaderMap, Option<Reason>, Body) {
-        let body = self.body.into_body(self.own);
+        let body = self.body.into_body(self.own, self.overheard);
         (self.status, self.headers, self.reason, body)
     }
 
@@ -66,6 +69,7 @@ impl Passed {
             headers,
             body: PassedBody::Flowing(reply.body, reply.framing),
             reason,
+            overheard: None,
             own: None,
         }
     }
@@ -82,6 +86,7 @@ impl Passed {
             headers: passed_headers(reply.headers, name),
             body: PassedBody::Whole(body),
             reason: Some(reason),
+            overheard: None,
             own: None,
         }
     }
@@ -96,7 +101,7 @@ fn passed_headers(origin: HeaderMap, name: &str) -> HeaderMap {
 }
 
 impl PassedBody {
-    fn into_body(self, own: Option<Own>) -> Body {
+    fn into_body(self, own: Option<Own>, overheard: Option<Box<Overheard>>) -> Body {
         let ended = |own: Option<Own>| own.map(|mut own| own.ended());
         match self {
             PassedBody::Whole(bytes) => {
@@ -108,7 +113,7 @@ impl PassedBody {
                 Body::Empty
             }
             PassedBody::Flowing(inflow, framing) => {
-                Body::Passing(Box::new(Passing::new(inflow, framing, own)))
+                Body::Passing(Box::new(Passing::new(inflow, framing, own, overheard)))
             }
         }
     }
@@ -126,9 +131,14 @@ impl Shield {
         }
         let head_only = ask.head_only;
         let method = if head_only { Method::HEAD } else { Method::GET };
+        let sent = headers.clone();
         match self.ask_origin(&mut ask, method, headers, None).await {
             Ok((reply, own)) => {
-                let passed = Passed::of(reply, None, head_only, &self.rules.name);
+                let overheard = (!head_only)
+                    .then(|| Overheard::of(self, &ask.entry, &sent, &reply))
+                    .flatten();
+                let mut passed = Passed::of(reply, None, head_only, &self.rules.name);
+                passed.overheard = overheard;
                 respond::passing(ask, passed.left_by(own))
             }
             Err(failure) => refuse::failed(ask, failure),
@@ -213,10 +223,16 @@ pub struct Passing {
     left: Option<u64>,
     over: bool,
     own: Option<Own>,
+    overheard: Option<Box<Overheard>>,
 }
 
 impl Passing {
-    fn new(inflow: Inflow, framing: Framing, own: Option<Own>) -> Passing {
+    fn new(
+        inflow: Inflow,
+        framing: Framing,
+        own: Option<Own>,
+        overheard: Option<Box<Overheard>>,
+    ) -> Passing {
         Passing {
             relay: inflow.relay(),
             left: match framing {
@@ -225,6 +241,7 @@ impl Passing {
             },
             over: false,
             own,
+            overheard,
         }
     }
 
@@ -245,9 +262,18 @@ impl Passing {
         };
         let next = next.map(|bytes| bytes.map_err(|_| cut));
         let next = checked(next, &mut self.left);
+        if let Some(Ok(bytes)) = &next
+            && let Some(overheard) = &mut self.overheard
+            && !overheard.hear(bytes)
+        {
+            self.overheard = None;
+        }
         // The last byte may be all that is ever asked for.
         if self.over || self.left == Some(0) {
             self.own.iter_mut().for_each(Own::ended);
+            let is_whole = !matches!(next, Some(Err(_)));
+            let overheard = self.overheard.take().filter(|_| is_whole);
+            overheard.into_iter().for_each(Overheard::learn);
         }
         Poll::Ready(next)
     }

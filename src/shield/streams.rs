@@ -18,6 +18,7 @@ mod news;
 mod standstill;
 mod stream;
 mod tender;
+mod unstored;
 mod variants;
 mod watch;
 mod window;
@@ -50,6 +51,7 @@ use crate::policy::{Key, Moment, Rules};
 #[derive(Default)]
 pub(super) struct Streams {
     lists: Mutex<Lists>,
+    unstored: Mutex<unstored::Unstored>,
     pub(super) ahead: ahead::Ahead,
     apart: apart::Apart,
     hasher: ahash::RandomState,
@@ -204,17 +206,18 @@ impl Streams {
             lists.lies_in(place, watch);
         }
         lists.announce(news);
+        drop(lists);
+        self.tell_neighbours(news, watch);
+    }
+
+    /// After a restart it is remembered what all list who list something there.
+    fn tell_neighbours(&self, news: &News, watch: &Arc<Watch>) {
         if !news.anew.is_empty() {
             self.any_anew.store(true, Ordering::Relaxed);
         } else if !self.any_anew.load(Ordering::Relaxed) {
             return;
         }
-        let beside = |places: &[Key]| -> Vec<Arc<Watch>> {
-            let beside = places.iter().filter_map(|place| lists.places.get(place));
-            beside.flatten().filter_map(Weak::upgrade).collect()
-        };
-        let (neighbours, newcomers_to) = (beside(&news.anew), beside(&news.places));
-        drop(lists);
+        let (neighbours, newcomers_to) = (self.lying_in(&news.anew), self.lying_in(&news.places));
         for neighbour in neighbours {
             neighbour.has_restarted_neighbour(news.found);
         }
@@ -224,6 +227,17 @@ impl Streams {
         }
     }
 
+    /// Those who list something in one of these places, stored or not.
+    fn lying_in(&self, places: &[Key]) -> Vec<Arc<Watch>> {
+        let lists = self.lists.lock();
+        let stored = places.iter().filter_map(|place| lists.places.get(place));
+        let mut watches: Vec<_> = stored.flatten().filter_map(Weak::upgrade).collect();
+        drop(lists);
+        let unstored = self.unstored.lock();
+        watches.extend(places.iter().flat_map(|place| unstored.listing(place)));
+        watches
+    }
+
     /// May this be what a programme left lying that has begun anew? The manifests of its place have listed other
     /// names since then, and will come to this one.
     pub(super) fn is_left_over(&self, rules: &Rules, entry: &Entry, now: Moment) -> bool {
@@ -231,7 +245,7 @@ impl Streams {
         if apart || !self.any_anew.load(Ordering::Relaxed) {
             return false;
         }
-        let listing = self.listing(entry);
+        let listing = self.all_listing(entry);
         let mut watches = listing.iter();
         watches.any(|watch| watch.is_short_of_former(now.mono))
             && !listing

@@ -142,3 +142,90 @@ async fn nor_the_numbers_of_an_mpd() {
     shield.until(get(path), lists(102)).await;
     shield.get(LEFT).await.is_whole("today");
 }
+
+/// A playlist that may not be stored is handed on to each viewer; what it says of a restart counts all the same.
+#[tokio::test]
+async fn nor_behind_a_playlist_that_may_not_be_stored() {
+    let (seg, new) = ("/live/seg2.ts", "/live/seg3.ts");
+    for (name, value) in [
+        ("Cache-Control", "no-store"),
+        ("Cache-Control", "private, max-age=1"),
+        ("Set-Cookie", "viewer=1"),
+        ("Vary", "*"),
+    ] {
+        let unstored = |first| manifest(playlist(first)).header(name, value);
+        let origin = Origin::start()
+            .await
+            .on(PATH, unstored(5000))
+            .on(seg, segment("yesterday"))
+            .on(LEFT, segment("yesterday"));
+        let shield = Shield::in_front_of(&origin).start().await;
+        for _ in 0..2 {
+            shield.get(PATH).await;
+            shield.get(seg).await.is_whole("yesterday");
+        }
+        origin.now(PATH, unstored(1));
+        origin.now(seg, segment("today"));
+        origin.now(new, segment("today"));
+        assert_eq!(shield.get(PATH).await.text(), playlist(1));
+        for path in [seg, new] {
+            shield.get(path).await.is_whole("today");
+            assert!(shield.get(path).await.is_hit(), "{value}: {path} is kept");
+        }
+        // A player with the old playlist; the new programme will use that name.
+        shield.get(LEFT).await.is_whole("yesterday");
+        origin.now(LEFT, segment("today"));
+        origin.now(PATH, unstored(102));
+        shield.get(PATH).await;
+        shield.get(LEFT).await.is_whole("today");
+    }
+}
+
+/// An MPD that may not be stored, whose text comes in chunks.
+#[tokio::test]
+async fn nor_behind_an_mpd_that_may_not_be_stored() {
+    let (path, seg) = ("/live/a.mpd", "/live/seg3.ts");
+    let mpd = |began: &str| {
+        let text = format!(
+            "<MPD type=\"dynamic\" availabilityStartTime=\"{began}\" \
+             minimumUpdatePeriod=\"PT2S\"><Period id=\"1\" start=\"PT0S\">\
+             <AdaptationSet contentType=\"video\">\
+             <SegmentTemplate timescale=\"1\" duration=\"2\" media=\"seg$Number$.ts\"/>\
+             <Representation id=\"v\" bandwidth=\"1\"/></AdaptationSet></Period></MPD>"
+        );
+        let reply = reply().content_type("application/dash+xml").body(text);
+        reply.cache_control("no-store").chunked()
+    };
+    let origin = Origin::start()
+        .await
+        .on(path, mpd("2024-01-01T00:00:00Z"))
+        .on(seg, segment("yesterday"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for _ in 0..2 {
+        shield.get(path).await;
+        shield.get(seg).await.is_whole("yesterday");
+    }
+    origin.now(path, mpd("2024-01-02T00:00:00Z"));
+    origin.now(seg, segment("today"));
+    shield.get(path).await;
+    shield.get(seg).await.is_whole("today");
+    assert!(shield.get(seg).await.is_hit());
+}
+
+/// Where each viewer has numbers of its own under one URL, nothing is told by them, and what is held stays.
+#[tokio::test]
+async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
+    let seg = "/live/seg2.ts";
+    let unstored = |first| manifest(playlist(first)).cache_control("private");
+    let origin = Origin::start()
+        .await
+        .on(PATH, unstored(5000))
+        .on(seg, segment("whole").cache_control("max-age=86400"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for first in (1..=60).map(|viewer| (viewer * 7919) % 10_007) {
+        origin.now(PATH, unstored(first));
+        shield.get(PATH).await;
+        shield.get(seg).await.is_whole("whole");
+    }
+    assert!(origin.hits(seg) <= 5, "{}", origin.hits(seg));
+}

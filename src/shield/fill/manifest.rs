@@ -300,9 +300,7 @@ impl Job {
             }
             let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
                 Storage::Store(lifetime) => lifetime,
-                Storage::Pass(reason) => {
-                    return self.hand_over_whole(text.reply, text.body, reason);
-                }
+                Storage::Pass(reason) => return self.hand_over_text(text, reason),
                 // Only other statuses come to these.
                 Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
                     return self.failed(Failure::Protocol);

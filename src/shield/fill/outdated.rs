@@ -66,7 +66,7 @@ impl Job {
     fn give_as_it_is(mut self, text: Text) {
         let judged = self.judge(&text.reply, text.kind, text.facts(), false);
         if let Storage::Pass(reason) = judged {
-            return self.hand_over_whole(text.reply, text.body, reason);
+            return self.hand_over_text(text, reason);
         }
         if self.vary(&text.reply.headers) != Vary::Nothing {
             self.fill.varies(self.vary(&text.reply.headers));

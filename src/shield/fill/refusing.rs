@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use tokio::time::timeout;
 
+use super::manifest::Text;
 use super::{Job, Viewer};
 use crate::cache::{Known, Note, Object, Verdict};
 use crate::media::Kind;
@@ -261,10 +262,14 @@ impl Job {
         self.fill.settle(Verdict::Pass);
     }
 
-    /// The same for an answer whose body has been read already.
-    pub(super) fn hand_over_whole(self, reply: Reply, body: Bytes, reason: Reason) {
+    /// The same for a manifest, which has been read already.
+    pub(super) fn hand_over_text(self, text: Text, reason: Reason) {
+        if let Some(manifest) = &text.manifest {
+            let what = (&self.entry, text.variant);
+            self.shield.learn_unstored(what, manifest, text.seen);
+        }
         let name = &self.shield.rules.name;
-        let passed = Passed::whole(reply, body, reason, name);
+        let passed = Passed::whole(text.reply, text.body, reason, name);
         self.hand_over(passed, reason);
     }
 }

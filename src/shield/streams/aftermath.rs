@@ -76,6 +76,11 @@ impl Watch {
         })
     }
 
+    /// Its numbers say nothing of restarts after all.
+    pub(super) fn forget_restart(&self) {
+        self.course.lock().aftermath = None;
+    }
+
     /// A neighbour in one of its places has begun anew: from now on it is remembered what this one lists.
     pub(super) fn has_restarted_neighbour(&self, now: Instant) {
         let mut course = self.course.lock();

@@ -59,7 +59,7 @@ impl Streams {
         let resident = now.saturating_duration_since(lifetime.received);
         let may_grow = !entry.kind.is_manifest() && resident >= LATELY;
         may_grow
-            && self.listing(entry).iter().any(|watch| {
+            && self.all_listing(entry).iter().any(|watch| {
                 let end = watch.course.lock().reach_of(entry);
                 end.is_some_and(|end| end > length)
             })

@@ -31,9 +31,12 @@ pub(super) const PARENTS_MAX: usize = 4 * WATCHES_MAX;
 /// So many segments count as new at once, at most.
 pub(super) const NEW_MAX: usize = 16 * WATCHES_MAX;
 /// Of the manifests that list what lies in one directory, so many are remembered.
-const LISTING_MAX: usize = 16;
+pub(super) const LISTING_MAX: usize = 16;
 /// Lists shorter than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
+
+/// Who lists what lies in a directory.
+pub(super) type Places = HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>;
 
 #[derive(Default)]
 pub(super) struct Lists {
@@ -43,7 +46,7 @@ pub(super) struct Lists {
     /// Segments that were listed a moment ago, by a hash of their keys, and until when they count as new.
     pub(super) new: HashMap<u64, Instant, ahash::RandomState>,
     /// Which manifests list what lies in a directory, the last one at the end.
-    pub(super) places: HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>,
+    pub(super) places: Places,
     /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
     pub(super) announced: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
@@ -67,24 +70,12 @@ impl Lists {
 
     /// The stream's objects lie there.
     pub(super) fn lies_in(&mut self, place: &Key, watch: &Arc<Watch>) {
-        let listing = self.places.entry(place.clone()).or_default();
-        let own = Arc::as_ptr(watch);
-        listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
-        if listing.len() >= LISTING_MAX {
-            listing.remove(0);
-        }
-        listing.push(Arc::downgrade(watch));
+        lies_in(&mut self.places, place, watch);
     }
 
     /// They lie there no more, as far as is remembered.
     pub(super) fn lies_no_more(&mut self, place: &Key, watch: &Arc<Watch>) {
-        if let Some(listing) = self.places.get_mut(place) {
-            let own = Arc::as_ptr(watch);
-            listing.retain(|other| other.as_ptr() != own);
-            if listing.is_empty() {
-                self.places.remove(place);
-            }
-        }
+        lies_no_more(&mut self.places, place, watch);
     }
 
     /// Drops some watches: first of crowds that differ in their queries alone, then those that nobody
@@ -149,6 +140,28 @@ impl Lists {
     fn len(&self) -> usize {
         let timed = self.new.len() + self.announced.len();
         self.watches.len() + self.parents.len() + self.places.len() + timed
+    }
+}
+
+/// A manifest lists something there, and is the last one that is known to.
+pub(super) fn lies_in(places: &mut Places, place: &Key, watch: &Arc<Watch>) {
+    let listing = places.entry(place.clone()).or_default();
+    let own = Arc::as_ptr(watch);
+    listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
+    if listing.len() >= LISTING_MAX {
+        listing.remove(0);
+    }
+    listing.push(Arc::downgrade(watch));
+}
+
+/// It does so no more.
+pub(super) fn lies_no_more(places: &mut Places, place: &Key, watch: &Arc<Watch>) {
+    if let Some(listing) = places.get_mut(place) {
+        let own = Arc::as_ptr(watch);
+        listing.retain(|other| other.as_ptr() != own);
+        if listing.is_empty() {
+            places.remove(place);
+        }
     }
 }
 

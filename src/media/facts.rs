@@ -140,6 +140,9 @@ pub struct Listing {
     /// What is not there yet and may be asked for already (`EXT-X-PRELOAD-HINT`), at most
     /// [`LISTED_MAX`].
     pub coming: Vec<Listed>,
+    /// DASH: files of which a `SegmentList` lists ranges, each with one range that reaches from its start to the
+    /// end of the last one; at most 128.
+    pub files: Vec<Listed>,
     /// DASH: how segments are named that no list names (`SegmentTemplate`), by representation.
     pub templates: Vec<Template>,
     /// DASH: for how long segments stay there (`timeShiftBufferDepth`); for ever where nothing says so.

@@ -66,14 +66,14 @@ pub fn asked(request: &HeaderMap, ranges_max: usize) -> Asked {
 }
 
 /// Is anything asked for that lies behind so many bytes, or may lie there?
-pub fn reaches(request: &HeaderMap, length: u64) -> bool {
-    let asked = fields::single(request, RANGE).and_then(|value| specs(value.as_bytes(), 1));
-    asked.is_some_and(|specs| {
-        specs.iter().any(|spec| match spec {
+pub fn reaches(request: &HeaderMap, ranges_max: usize, length: u64) -> bool {
+    match asked(request, ranges_max) {
+        Asked::Whole => true,
+        Asked::Ranges(specs) => specs.iter().any(|spec| match spec {
             Spec::Closed(_, last) => *last >= length,
             Spec::From(_) | Spec::Suffix(_) => true,
-        })
-    })
+        }),
+    }
 }
 
 /// Does `If-Range` (if any) hold against a stored object's headers? Strong comparison only.

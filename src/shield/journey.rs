@@ -172,11 +172,12 @@ impl Shield {
         Box::pin(self.pass(ask)).await
     }
 
-    /// The viewer asks for bytes behind the end of what is held, and a live manifest says that there are such.
+    /// A live manifest says that there is more than what is held, and the viewer asks for that.
     fn is_outgrown(&self, ask: &Ask, head: &Head, length: u64) -> bool {
-        let past = ask.headers.contains_key(RANGE) && reaches(&ask.headers, length);
         let streams = &self.streams;
-        past && streams.is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
+        streams.any_ranged()
+            && reaches(&ask.headers, self.settings.ranges_max, length)
+            && streams.is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
     }
 
     fn hit(&self, ask: Ask, object: &Arc<Object>) -> Look {

@@ -57,6 +57,8 @@ pub(super) struct Streams {
     hasher: ahash::RandomState,
     /// Some stream has begun anew.
     any_anew: AtomicBool,
+    /// Some manifest has listed ranges of files.
+    any_ranged: AtomicBool,
     unfit: [AtomicU64; Unfit::ALL.len()],
 }
 
@@ -207,11 +209,15 @@ impl Streams {
         }
         lists.announce(news);
         drop(lists);
-        self.tell_neighbours(news, watch);
+        self.tell_others(news, watch);
     }
 
-    /// After a restart it is remembered what all list who list something there.
-    fn tell_neighbours(&self, news: &News, watch: &Arc<Watch>) {
+    /// Tells those what a version says who have no part in it: that files may grow; and to all who list something
+    /// where a packager began anew, that from now on it is remembered what they list.
+    fn tell_others(&self, news: &News, watch: &Arc<Watch>) {
+        if news.ranged {
+            self.any_ranged.store(true, Ordering::Relaxed);
+        }
         if !news.anew.is_empty() {
             self.any_anew.store(true, Ordering::Relaxed);
         } else if !self.any_anew.load(Ordering::Relaxed) {

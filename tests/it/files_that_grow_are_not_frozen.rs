@@ -4,52 +4,118 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use crate::support::{Origin, Shield, get, manifest, noise, segment};
+use crate::support::viewer::HOST;
+use crate::support::{Origin, Response, Shield, get, manifest, noise, reply, segment};
 
-const PLAYLIST: &str = "/live/index.m3u8";
 const FILE: &str = "/live/all.mp4";
 const SEGMENT: usize = 500;
 
-/// A playlist of so many segments, whole or in parts, of one file.
-fn listing(segments: usize, in_parts: bool) -> String {
-    let mut text = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:EVENT\n".to_owned();
-    if in_parts {
-        text += "#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-SERVER-CONTROL:PART-HOLD-BACK=3\n";
+/// How the file's ranges are listed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Segments,
+    Parts,
+    /// The initialisation segment has other names for the same file.
+    Absolute,
+    /// The playlist may not be stored.
+    Unstored,
+    /// A `SegmentList` whose ranges are of the base URL.
+    SegmentList,
+    /// The same with the file's name at each range.
+    NamedSegmentList,
+}
+
+impl Form {
+    fn path(self) -> &'static str {
+        match self {
+            Form::SegmentList | Form::NamedSegmentList => "/live/index.mpd",
+            _ => "/live/index.m3u8",
+        }
     }
-    for number in 0..segments {
-        let at = number * SEGMENT;
-        if in_parts {
-            let half = SEGMENT / 2;
-            for at in [at, at + half] {
-                let range = format!("{half}@{at}");
-                let part = "#EXT-X-PART:DURATION=1,URI=\"all.mp4\"";
-                writeln!(text, "{part},BYTERANGE=\"{range}\"").unwrap();
+
+    fn text(self, segments: usize) -> String {
+        match self {
+            Form::SegmentList => mpd(segments, ""),
+            Form::NamedSegmentList => mpd(segments, "media=\"all.mp4\" "),
+            _ => self.playlist(segments),
+        }
+    }
+
+    /// A playlist of so many segments of one file.
+    fn playlist(self, segments: usize) -> String {
+        let mut text = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:EVENT\n".to_owned();
+        let file = match self {
+            Form::Absolute => &format!("http://{HOST}{FILE}"),
+            _ => "all.mp4",
+        };
+        if self == Form::Absolute {
+            for name in ["all.mp4", "./all.mp4", FILE, "../live/all.mp4"] {
+                writeln!(text, "#EXT-X-MAP:URI=\"{name}\",BYTERANGE=\"100@0\"").unwrap();
             }
         }
-        write!(
-            text,
-            "#EXTINF:2,\n#EXT-X-BYTERANGE:{SEGMENT}@{at}\nall.mp4\n"
-        )
-        .unwrap();
+        if self == Form::Parts {
+            text += "#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-SERVER-CONTROL:PART-HOLD-BACK=3\n";
+        }
+        for number in 0..segments {
+            let at = number * SEGMENT;
+            if self == Form::Parts {
+                let half = SEGMENT / 2;
+                for at in [at, at + half] {
+                    let range = format!("{half}@{at}");
+                    let part = "#EXT-X-PART:DURATION=1,URI=\"all.mp4\"";
+                    writeln!(text, "{part},BYTERANGE=\"{range}\"").unwrap();
+                }
+            }
+            write!(
+                text,
+                "#EXTINF:2,\n#EXT-X-BYTERANGE:{SEGMENT}@{at}\n{file}\n"
+            )
+            .unwrap();
+        }
+        text
     }
-    text
+}
+
+/// An MPD of so many segments of one file.
+fn mpd(segments: usize, media: &str) -> String {
+    let mut list = String::new();
+    for number in 0..segments {
+        let (start, last) = (number * SEGMENT, (number + 1) * SEGMENT - 1);
+        write!(list, "<SegmentURL {media}mediaRange=\"{start}-{last}\"/>").unwrap();
+    }
+    format!(
+        "<MPD type=\"dynamic\" availabilityStartTime=\"2024-01-01T00:00:00Z\" \
+         publishTime=\"2024-01-01T00:{segments:02}:00Z\" minimumUpdatePeriod=\"PT1S\">\
+         <Period id=\"1\" start=\"PT0S\"><AdaptationSet contentType=\"video\">\
+         <Representation id=\"v\" bandwidth=\"1\"><BaseURL>all.mp4</BaseURL>\
+         <SegmentList timescale=\"1\" duration=\"2\"><Initialization range=\"0-99\"/>{list}\
+         </SegmentList></Representation></AdaptationSet></Period></MPD>"
+    )
 }
 
 /// An origin that has so many segments by now.
-fn comes_to(origin: &Origin, bytes: &Bytes, segments: usize, in_parts: bool) {
-    let playlist = manifest(listing(segments, in_parts))
-        .cache_control("max-age=1")
-        .age(1);
-    origin.now(PLAYLIST, playlist);
+fn comes_to(origin: &Origin, bytes: &Bytes, segments: usize, form: Form) {
+    let text = form.text(segments);
+    let text = match form {
+        Form::SegmentList | Form::NamedSegmentList => {
+            reply().content_type("application/dash+xml").body(text)
+        }
+        _ => manifest(text),
+    };
+    let text = match form {
+        Form::Unstored => text.cache_control("no-store"),
+        _ => text.cache_control("max-age=1").age(1),
+    };
+    origin.now(form.path(), text);
     let file = segment("").cache_control("max-age=86400");
     let file = file.validated_by(&format!("\"{segments}\""));
     origin.now(FILE, file.ranged(bytes.slice(..segments * SEGMENT)));
 }
 
-async fn plays_on(in_parts: bool, in_slices: bool) {
+async fn plays_on(form: Form, in_slices: bool) {
     let bytes = noise(7, 20 * SEGMENT);
     let origin = Origin::start().await;
-    comes_to(&origin, &bytes, 8, in_parts);
+    comes_to(&origin, &bytes, 8, form);
     let shield = Shield::in_front_of(&origin)
         .waits(|waits| {
             if in_slices {
@@ -59,23 +125,22 @@ async fn plays_on(in_parts: bool, in_slices: bool) {
         })
         .start()
         .await;
-    shield.get(PLAYLIST).await;
+    shield.get(form.path()).await;
     shield
         .ask(get(FILE).range("0-499"))
         .await
         .is(206, &bytes[..500]);
     for segments in [9, 10] {
-        comes_to(&origin, &bytes, segments, in_parts);
-        let text = listing(segments, in_parts);
-        let newer = |answer: &crate::support::Response| answer.text() == text;
-        shield.until(get(PLAYLIST), newer).await;
+        comes_to(&origin, &bytes, segments, form);
+        let text = form.text(segments);
+        let newer = |answer: &Response| answer.text() == text;
+        shield.until(get(form.path()), newer).await;
         let (start, end) = ((segments - 1) * SEGMENT, segments * SEGMENT);
         // One that begins behind the end of what was held, one that begins before it.
         for start in [start, start - 100] {
             let asking = get(FILE).range(&format!("{start}-{}", end - 1));
-            let there = |answer: &crate::support::Response| {
-                answer.status == 206 && answer.body.len() == end - start
-            };
+            let there =
+                |answer: &Response| answer.status == 206 && answer.body.len() == end - start;
             shield
                 .until(asking, there)
                 .await
@@ -95,17 +160,66 @@ async fn plays_on(in_parts: bool, in_slices: bool) {
 
 #[tokio::test]
 async fn what_was_added_is_there_when_the_playlist_lists_it() {
-    plays_on(false, false).await;
+    plays_on(Form::Segments, false).await;
 }
 
 #[tokio::test]
 async fn also_where_it_lists_parts() {
-    plays_on(true, false).await;
+    plays_on(Form::Parts, false).await;
 }
 
 #[tokio::test]
 async fn also_where_it_is_so_long_that_it_comes_in_slices() {
-    plays_on(false, true).await;
+    plays_on(Form::Segments, true).await;
+}
+
+#[tokio::test]
+async fn also_where_the_initialisation_segment_has_another_name_for_the_file() {
+    plays_on(Form::Absolute, false).await;
+}
+
+#[tokio::test]
+async fn also_where_the_playlist_may_not_be_stored() {
+    plays_on(Form::Unstored, false).await;
+    plays_on(Form::Unstored, true).await;
+}
+
+#[tokio::test]
+async fn also_where_an_mpd_lists_ranges_of_its_base_url() {
+    plays_on(Form::SegmentList, false).await;
+    plays_on(Form::SegmentList, true).await;
+}
+
+#[tokio::test]
+async fn also_where_an_mpd_names_the_file_at_each_range() {
+    plays_on(Form::NamedSegmentList, false).await;
+}
+
+/// A cache behind may fetch the file whole, or several ranges at once.
+#[tokio::test]
+async fn who_wants_all_of_it_gets_what_was_added_too() {
+    let bytes = noise(7, 20 * SEGMENT);
+    let form = Form::Segments;
+    let origin = Origin::start().await;
+    comes_to(&origin, &bytes, 8, form);
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(form.path()).await;
+    shield.get(FILE).await.is_whole(&bytes[..8 * SEGMENT]);
+    for (segments, asking) in [
+        (9, get(FILE)),
+        (10, get(FILE).range("0-9,4900-4999")),
+        (11, get(FILE).range("lines=1-2")),
+    ] {
+        comes_to(&origin, &bytes, segments, form);
+        let text = form.text(segments);
+        let newer = |answer: &Response| answer.text() == text;
+        shield.until(get(form.path()), newer).await;
+        let has_grown = |_: &Response| origin.hits(FILE) == segments - 7;
+        shield.until(asking, has_grown).await;
+        let all = shield.get(FILE).await;
+        all.is_whole(&bytes[..segments * SEGMENT]);
+        assert!(all.is_hit(), "{all:?}");
+    }
 }
 
 /// Nobody asks the origin for what no playlist lists.
@@ -113,9 +227,9 @@ async fn also_where_it_is_so_long_that_it_comes_in_slices() {
 async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
     let bytes = noise(7, 20 * SEGMENT);
     let origin = Origin::start().await;
-    comes_to(&origin, &bytes, 8, false);
+    comes_to(&origin, &bytes, 8, Form::Segments);
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PLAYLIST).await;
+    shield.get(Form::Segments.path()).await;
     shield.get(FILE).await.is_whole(bytes.slice(..8 * SEGMENT));
     // Longer than what has just come is left alone.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
@@ -123,5 +237,6 @@ async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
         let answer = shield.ask(get(FILE).range(range)).await;
         assert!([206, 416].contains(&answer.status), "{answer:?}");
     }
+    shield.get(FILE).await.is_whole(bytes.slice(..8 * SEGMENT));
     assert_eq!(origin.hits(FILE), 1);
 }

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use super::super::calendar::date_time;
 use super::super::facts::{ManifestError, NAME_BYTES_MAX};
-use super::level::{Base, Level, Medium, Segments};
+use super::level::{Base, Level, Medium, Ranged, Segments};
 use super::time::{LONG, duration};
 use super::xml::{Tag, Xml};
 
@@ -49,6 +50,7 @@ pub(super) struct Track<'a> {
     pub(super) bandwidth: Cow<'a, str>,
     pub(super) base: Base,
     pub(super) segments: Segments,
+    pub(super) ranged: Option<Rc<[Ranged]>>,
 }
 
 impl<'a> Mpd<'a> {
@@ -222,6 +224,7 @@ impl<'a> Track<'a> {
                 head_start: None,
             }),
             segments: level.segments.unwrap_or_default(),
+            ranged: level.ranged,
         }
     }
 }

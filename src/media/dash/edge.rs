@@ -14,6 +14,8 @@ const TEMPLATES_MAX: usize = 128;
 /// The names of all templates together: they are remembered as long as the manifest is watched.
 const TEMPLATES_BYTES_MAX: usize = 128 << 10;
 const INITS_MAX: usize = 128;
+/// Files of which ranges are listed.
+const FILES_MAX: usize = 128;
 
 /// The representations of the periods that are kept, the last period first.
 pub(super) struct Lanes<'a> {
@@ -88,8 +90,15 @@ impl<'a> Lanes<'a> {
                 *bytes += template.weight_bytes();
                 (*bytes <= TEMPLATES_BYTES_MAX).then_some(template)
             });
+        let files = lanes().flat_map(Lane::files).map(|(uri, end)| Listed {
+            sequence: 0,
+            lane: 0,
+            uri,
+            range: Some((0, Some(end))),
+        });
         Listing {
             inits,
+            files: files.take(FILES_MAX).collect(),
             segments: self
                 .newest()
                 .map(|lanes| segments(lanes))
@@ -156,4 +165,49 @@ fn segments(lanes: &[Lane<'_>]) -> Vec<Listed> {
         .collect();
     segments.sort_by_key(|segment| segment.sequence);
     segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+
+    /// Of each file the end of the last range: of the base URL, of names, and of what the level above lists.
+    #[test]
+    fn ranges_of_files_say_how_far_these_reach() {
+        let list = |ranges: &str| format!("<SegmentList duration='2'>{ranges}</SegmentList>");
+        let own = list(
+            "<Initialization range='0-9999'/><SegmentURL media='b.mp4' mediaRange='10-19'/>\
+             <SegmentURL media='b.mp4' mediaRange='5-9'/><SegmentURL media='c.mp4'/>\
+             <SegmentURL media='d.mp4' mediaRange='7'/><SegmentURL mediaRange='0-x'/>\
+             <SegmentURL media='e.mp4' mediaRange='0-18446744073709551615'/>",
+        );
+        let above = list("<SegmentURL mediaRange='0-99'/><SegmentURL mediaRange='100-199'/>");
+        let text = format!(
+            "<MPD type='dynamic'><BaseURL>x/</BaseURL><Period><AdaptationSet>{above}\
+             <Representation><BaseURL>a.mp4</BaseURL></Representation>\
+             <Representation><BaseURL>y/</BaseURL>{own}</Representation>\
+             </AdaptationSet></Period></MPD>"
+        );
+        let files = read(&text).unwrap().listing.files.into_iter();
+        let files: Vec<_> = files.map(|file| (file.uri, file.range)).collect();
+        let up_to = |name: &str, end| (name.to_owned(), Some((0, Some(end))));
+        assert_eq!(
+            files,
+            [
+                up_to("x/a.mp4", 200),
+                up_to("x/y/b.mp4", 20),
+                up_to("x/y/e.mp4", u64::MAX)
+            ]
+        );
+        let many: String = (0..40)
+            .map(|number| format!("<SegmentURL media='{number}' mediaRange='0-1'/>"))
+            .collect();
+        let track = format!("<Representation>{}</Representation>", list(&many));
+        let text = format!(
+            "<MPD><Period><AdaptationSet>{}</AdaptationSet></Period></MPD>",
+            track.repeat(20)
+        );
+        let files = read(&text).unwrap().listing.files;
+        assert_eq!((files.len(), &*files[0].uri), (128, "24"));
+    }
 }

@@ -4,9 +4,11 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use super::super::facts::NAME_BYTES_MAX;
 use super::document::{Period, Track};
 use super::level::Medium;
 use super::pattern::{Pattern, Place};
+use super::reference;
 use super::template::{HeadStart, Pace, Reach, Template};
 use super::time::span;
 use super::timeline::{Segment, Timeline};
@@ -90,6 +92,16 @@ impl<'a> Lane<'a> {
         let pattern = self.track.pattern(written)?;
         let has_gaps = pattern.has_number() || pattern.has_time();
         (!has_gaps).then(|| pattern.name(Place::default()))
+    }
+
+    /// The files of which it lists ranges, and where the last range of each ends.
+    pub(super) fn files(&self) -> impl Iterator<Item = (String, u64)> {
+        let ranged = self.track.ranged.iter().flat_map(|files| files.iter());
+        ranged.filter_map(|file| {
+            let base = self.track.base.url.as_deref()?;
+            let fits = base.len() + file.name.len() <= NAME_BYTES_MAX;
+            fits.then(|| (reference::join(base, &file.name), file.end))
+        })
     }
 
     /// How long the segments at its edge are, the last one's length first.

@@ -43,11 +43,23 @@ pub(super) struct Segments {
     pub(super) timeline: Option<Rc<Timeline>>,
 }
 
+/// A file of which a `SegmentList` lists ranges.
+pub(super) struct Ranged {
+    /// Empty: the base URL itself.
+    pub(super) name: Rc<str>,
+    /// Where the last range ends.
+    pub(super) end: u64,
+}
+
+/// So many files of one list, those listed last: packagers write one for each representation.
+const RANGED_MAX: usize = 16;
+
 /// What a period, an adaptation set or a representation says for itself and what is below it.
 #[derive(Default)]
 pub(super) struct Level {
     pub(super) base: Option<Base>,
     pub(super) segments: Option<Segments>,
+    pub(super) ranged: Option<Rc<[Ranged]>>,
     pub(super) medium: Option<Medium>,
 }
 
@@ -77,6 +89,7 @@ impl Level {
                 });
             }
             "SegmentTemplate" => self.segments = Some(Segments::read(xml, tag)?),
+            "SegmentList" => self.ranged = Some(Ranged::read(xml)?),
             _ => {}
         }
         Ok(())
@@ -99,8 +112,35 @@ impl Level {
                 (Some(own), Some(above)) => Some(own.below(above)),
                 (own, above) => own.or_else(|| above.clone()),
             },
+            ranged: self.ranged.or_else(|| above.ranged.clone()),
             medium: self.medium.or(above.medium),
         }
+    }
+}
+
+impl Ranged {
+    fn read(xml: &mut Xml<'_>) -> Result<Rc<[Ranged]>, ManifestError> {
+        let depth = xml.depth();
+        let mut files: Vec<Ranged> = Vec::new();
+        while let Some(tag) = xml.child(depth)? {
+            let range = tag.attribute("mediaRange");
+            let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
+            let (Some(last), "SegmentURL") = (last, tag.name) else {
+                continue;
+            };
+            let name = tag.attribute("media").unwrap_or_default();
+            let end = last.saturating_add(1);
+            let mut known = files.iter_mut().rev();
+            if let Some(known) = known.find(|known| *known.name == *name) {
+                known.end = known.end.max(end);
+            } else if let Some(name) = short(&name) {
+                if files.len() >= RANGED_MAX {
+                    files.remove(0);
+                }
+                files.push(Ranged { name, end });
+            }
+        }
+        Ok(files.into())
     }
 }
 

@@ -2,6 +2,7 @@
 //! shorter than a manifest says it is?
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Streams;
@@ -20,21 +21,27 @@ impl Course {
             inits,
             segments,
             parts,
+            files,
             ..
         } = listing;
         let mut ends: HashMap<&str, u64> = HashMap::new();
-        for Listed { uri, range, .. } in inits.iter().chain(segments).chain(parts) {
+        let listed = inits.iter().chain(segments).chain(parts).chain(files);
+        for Listed { uri, range, .. } in listed {
             let Some((start, Some(length))) = *range else {
                 continue;
             };
             let end = ends.entry(uri).or_default();
             *end = start.saturating_add(length).max(*end);
         }
-        let files = ends.into_iter().filter_map(|(uri, end)| {
-            let file = entry.sibling(rules, uri)?;
-            Some((self.hasher.hash_one(&file.key), end))
-        });
-        self.files = files.collect();
+        // One file may have several names.
+        let mut files: HashMap<u64, u64> = HashMap::new();
+        for (uri, end) in ends {
+            if let Some(file) = entry.namesake(rules, uri) {
+                let reach = files.entry(self.hasher.hash_one(&file.key)).or_default();
+                *reach = end.max(*reach);
+            }
+        }
+        self.files = files.into_iter().collect();
     }
 
     fn reach_of(&self, entry: &Entry) -> Option<u64> {
@@ -48,6 +55,11 @@ impl Course {
 }
 
 impl Streams {
+    /// Files may grow at all: hits that know of none take no lock.
+    pub(in crate::shield) fn any_ranged(&self) -> bool {
+        self.any_ranged.load(Ordering::Relaxed)
+    }
+
     /// Something of this length is held, and a live manifest cuts more than that out of it.
     pub(in crate::shield) fn is_outgrown(
         &self,

@@ -62,6 +62,8 @@ pub(in crate::shield) struct News {
     pub(super) forgotten: Vec<Key>,
     /// Where the generation before lay, if this is the first version of a new one.
     pub(super) anew: Vec<Key>,
+    /// It lists ranges of files.
+    pub(super) ranged: bool,
     /// It is remembered what it lists: what lies in its places and is not listed may be the old programme's.
     pub(super) recorded: bool,
     /// Places whose epoch has ended: it is the first version of a new generation.
@@ -144,6 +146,7 @@ impl Course {
             places,
             forgotten,
             anew: Vec::new(),
+            ranged: !self.files.is_empty(),
             recorded: false,
             left,
             slide,
@@ -195,7 +198,8 @@ impl Course {
             _ => last.map_or(&[][..], std::slice::from_ref),
         };
         let announced = listing.coming.iter().filter(|_| self.aftermath.is_some());
-        let besides: Vec<&Listed> = unfetched.iter().chain(announced).collect();
+        let besides = unfetched.iter().chain(&listing.files).chain(announced);
+        let besides: Vec<&Listed> = besides.collect();
         for one in besides {
             self.lies(entry.namesake(rules, &one.uri));
         }
@@ -231,9 +235,10 @@ impl Course {
             inits,
             segments,
             parts,
+            files,
             ..
         } = listing;
-        let listed = inits.iter().chain(segments).chain(parts);
+        let listed = inits.iter().chain(segments).chain(parts).chain(files);
         let listed = listed.filter_map(|one| entry.namesake(rules, &one.uri));
         let in_use: HashSet<Key> = listed.map(|one| one.place()).take(PLACES_MAX).collect();
         let mut spare = self.places.len() - PLACES_MAX / 2;

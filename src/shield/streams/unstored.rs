@@ -145,7 +145,7 @@ impl Streams {
         let news = watch.takes(&shield.rules, manifest, (variant, progress), (sent, false));
         drop(turn);
         self.unstored.lock().file(&news, &watch);
-        self.tell_neighbours(&news, &watch);
+        self.tell_others(&news, &watch);
         Some((watch, news, progress))
     }
 }

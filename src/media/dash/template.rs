@@ -11,6 +11,9 @@ use super::time::span;
 
 const NANOS: i128 = 1_000_000_000;
 
+/// Five centuries: whoever invents numbers must not get beyond what can be reckoned.
+const FAR: Duration = Duration::from_hours(500 * 365 * 24);
+
 /// How the segments of one representation are named and when each of them is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -130,7 +133,7 @@ impl Template {
 
     /// When a segment can be had. `None` for one that will never be there, or where the manifest
     /// does not say when it began. For one that a timeline lists, this is an estimate from the
-    /// newest one's length.
+    /// newest one's length. What is further away than [`FAR`] comes then.
     pub fn available_at(&self, value: u64) -> Option<SystemTime> {
         let began = self.began?;
         if self.last.is_some_and(|last| value > last) {
@@ -144,12 +147,12 @@ impl Template {
         let HeadStart::By(head_start) = self.head_start else {
             return Some(began);
         };
-        let ends = self.start(value)?.checked_add(i128::from(self.pace.step))?;
-        let ends = ends.checked_sub(i128::from(self.pace.offset))?;
+        let ends = self.start(value).saturating_add(self.pace.step.into());
+        let ends = ends.saturating_sub(self.pace.offset.into());
         // Rounded up: at that moment it is there.
-        let scale = i128::from(self.pace.scale);
-        let ends = -(ends.checked_mul(-NANOS)?).div_euclid(scale);
-        at(began, ends - nanos(head_start)?)
+        let nanoseconds = ends.saturating_mul(NANOS).max(-i128::MAX);
+        let ends = -(-nanoseconds).div_euclid(self.pace.scale.into());
+        at(began, ends.saturating_sub(nanos(head_start)?))
     }
 
     /// How long a segment is: how often a new one is to be expected.
@@ -176,24 +179,21 @@ impl Template {
     }
 
     fn place(&self, value: u64) -> Place {
-        let start = self
-            .start(value)
-            .and_then(|start| u64::try_from(start).ok());
         Place {
             number: value,
-            time: start.unwrap_or_default(),
+            time: u64::try_from(self.start(value)).unwrap_or_default(),
         }
     }
 
     /// Where a segment starts, in ticks.
-    fn start(&self, value: u64) -> Option<i128> {
+    fn start(&self, value: u64) -> i128 {
         if self.is_by_time() {
-            return Some(i128::from(value));
+            return i128::from(value);
         }
         let (Reach::Listed(from) | Reach::Clock(from)) = self.reach;
         let steps = i128::from(value) - i128::from(from.number);
-        let after = steps.checked_mul(i128::from(self.pace.step))?;
-        after.checked_add(i128::from(from.time))
+        let after = steps.saturating_mul(i128::from(self.pace.step));
+        after.saturating_add(i128::from(from.time))
     }
 }
 
@@ -209,7 +209,7 @@ fn nanos_between(from: SystemTime, to: SystemTime) -> Option<i128> {
 }
 
 fn at(from: SystemTime, nanos: i128) -> Option<SystemTime> {
-    let by = Duration::from_nanos(u64::try_from(nanos.unsigned_abs()).ok()?);
+    let by = Duration::from_nanos(u64::try_from(nanos.unsigned_abs()).unwrap_or(u64::MAX)).min(FAR);
     if nanos < 0 {
         from.checked_sub(by)
     } else {
@@ -321,6 +321,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_far_away_to_reckon_with_is_far_away() {
+        let far = at_second(100.0) + FAR;
+        let mut slow = by_clock();
+        slow.pace.step = u64::MAX;
+        for number in [10_u64.pow(11), 10_u64.pow(17), u64::MAX] {
+            for template in [by_clock(), by_timeline("$Number$.m4s"), slow.clone()] {
+                assert_eq!(template.available_at(number), Some(far), "{number}");
+            }
+        }
+        assert_eq!(by_timeline("$Time$").available_at(u64::MAX), Some(far));
+    }
+
+    #[test]
     fn a_timeline_tells_which_comes_next() {
         let now = at_second(0.0);
         let numbered = by_timeline("$Number$.m4s");
@@ -385,9 +398,7 @@ mod tests {
         fn later_segments_come_later(template in any_template(), value: u32, more: u32) {
             let (value, later) = (u64::from(value), u64::from(value) + u64::from(more));
             let (first, then) = (template.available_at(value), template.available_at(later));
-            if let (Some(first), Some(then)) = (first, then) {
-                prop_assert!(first <= then);
-            }
+            prop_assert!(first <= then);
         }
 
         #[test]
@@ -401,10 +412,8 @@ mod tests {
                 ..by_clock()
             };
             let number = first + after;
-            // Of what is centuries away nothing is reckoned.
-            let Some(there) = template.available_at(number) else {
-                return Ok(());
-            };
+            let there = template.available_at(number).unwrap();
+            prop_assume!(there < at_second(100.0) + FAR);
             prop_assert_eq!(template.newest(there), Some(number));
             let before = there - Duration::from_nanos(1);
             prop_assert_eq!(template.next(before), Some(number));

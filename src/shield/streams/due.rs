@@ -1,5 +1,6 @@
 //! When will something be there that is asked for and is not there yet?
 
+use std::num::IntErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,11 +114,16 @@ impl Streams {
             return None;
         }
         let listing = self.listing(entry);
+        let uncountable = with_last_number(entry.target.path());
+        let uncountable: Vec<Entry> = uncountable
+            .filter_map(|path| entry.namesake(rules, &path))
+            .collect();
         // Where several MPDs name it, it is there when the first one says so.
         let reckoned = listing.iter().filter_map(|watch| {
             let lanes = watch.lanes();
-            let at = lanes.available_at(rules, &watch.entry, entry, now.wall)?;
-            Some((at, watch))
+            let mut names = std::iter::once(entry).chain(&uncountable);
+            let at = |named| lanes.available_at(rules, &watch.entry, named, now.wall);
+            Some((names.find_map(at)?, watch))
         });
         let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, watch)| {
             let watch = Arc::clone(watch);
@@ -130,5 +136,52 @@ impl Streams {
         let playlists = listing.iter().filter(|watch| watch.entry.kind == Kind::Hls);
         let versions = playlists.filter_map(|watch| watch.next_version(now.mono));
         reckoned.or_else(|| versions.min().map(Due::Listed))
+    }
+}
+
+/// Names in which a number that has too many digits to count to is the last one that can be counted to: it is as far
+/// away. One name for each such number.
+fn with_last_number(path: &str) -> impl Iterator<Item = String> {
+    /// An invented path may be full of them.
+    const NUMBERS_MAX: usize = 4;
+    let mut after = path;
+    let names = std::iter::from_fn(move || {
+        loop {
+            let from = after.find(|first: char| first.is_ascii_digit())?;
+            let number = &after[from..];
+            let length = number.find(|next: char| !next.is_ascii_digit());
+            let (digits, rest) = number.split_at(length.unwrap_or(number.len()));
+            after = rest;
+            let parsed = digits.parse::<u64>();
+            if parsed.is_err_and(|error| *error.kind() == IntErrorKind::PosOverflow) {
+                let before = &path[..path.len() - number.len()];
+                return Some(format!("{before}{}{rest}", u64::MAX));
+            }
+        }
+    });
+    names.take(NUMBERS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_nobody_can_count_to_stand_for_the_last_one() {
+        let names = |path: &str| with_last_number(path).collect::<Vec<_>>();
+        assert_eq!(names("/v1/18446744073709551615.m4s"), [""; 0]);
+        assert_eq!(
+            names("/v1/18446744073709551616.m4s"),
+            ["/v1/18446744073709551615.m4s"]
+        );
+        let long = "9".repeat(30);
+        assert_eq!(
+            names(&format!("/{long}/a{long}")),
+            [
+                format!("/{}/a{long}", u64::MAX),
+                format!("/{long}/a{}", u64::MAX)
+            ]
+        );
+        assert_eq!(names(&format!("/{long}").repeat(9)).len(), 4);
     }
 }

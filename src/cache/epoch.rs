@@ -31,6 +31,8 @@ struct Marks {
     url: Option<Mark>,
     /// Of a slice: the object that it is a part of. That one counts among its URL's keys already.
     whole: Option<Mark>,
+    /// Of what has a directory of its own: all such directories.
+    around: Option<Mark>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +66,7 @@ impl From<Marks> for Tie {
                 place: Some(Mark { epoch, number }),
                 url: None,
                 whole: None,
+                around: None,
             } => Bond::Place { number, epoch },
             marks => Bond::Marks(Box::new(marks)),
         })
@@ -88,7 +91,7 @@ impl Tie {
         match &self.0 {
             Bond::Place { number, epoch } => epoch.is_at(*number),
             Bond::Marks(marks) => {
-                let marks = [&marks.place, &marks.url, &marks.whole];
+                let marks = [&marks.place, &marks.url, &marks.whole, &marks.around];
                 marks.into_iter().flatten().all(Mark::holds)
             }
         }
@@ -107,8 +110,20 @@ impl Tie {
     pub fn to_url(&self) -> Option<Tie> {
         let Marks { url, whole, .. } = self.marks();
         url.is_some().then(|| {
-            let place = None;
-            Tie::from(Marks { place, url, whole })
+            Tie::from(Marks {
+                url,
+                whole,
+                ..Marks::default()
+            })
+        })
+    }
+
+    /// The same, tied to the place of another tie too.
+    #[must_use]
+    pub fn within(&self, around: &Tie) -> Tie {
+        Tie::from(Marks {
+            around: around.marks().place,
+            ..self.marks()
         })
     }
 
@@ -193,7 +208,7 @@ impl Epochs {
         Tie::from(Marks {
             place: place.map(|place| self.mark(place)),
             url: url.map(|url| self.mark(url)),
-            whole: None,
+            ..Marks::default()
         })
     }
 
@@ -244,6 +259,22 @@ mod tests {
         epochs.end(&here);
         let new = epochs.tie(Some(&here), None);
         assert!(!old.holds() && new.holds() && other.holds());
+    }
+
+    #[test]
+    fn what_lies_within_ends_with_either_place() {
+        let epochs = Epochs::default();
+        let (here, around) = (Key::of(&[b"/a/1/"]), Key::of(&[b"/a/#/"]));
+        for ends in [&here, &around] {
+            let (tie, outer) = (
+                epochs.tie(Some(&here), None),
+                epochs.tie(Some(&around), None),
+            );
+            let tie = tie.within(&outer);
+            assert!(tie.holds() && tie.is_to_place() && tie.to_url().is_none());
+            epochs.end(ends);
+            assert!(!tie.holds());
+        }
     }
 
     #[test]

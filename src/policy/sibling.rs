@@ -55,6 +55,33 @@ impl Entry {
         ])
     }
 
+    /// Packagers may give each segment a directory of its own, which has its number: the places that stand for all
+    /// directories that differ from this one's in the numbers of one part of the path, the last part first.
+    pub fn numbered_places(&self) -> impl Iterator<Item = Key> {
+        /// More parts with numbers than any packager counts in.
+        const PARTS_MAX: usize = 4;
+        let path = self.target.path();
+        let directory = path.rfind('/').map_or("", |end| &path[..=end]);
+        let host = self.sent_host().map(http::HeaderValue::as_bytes);
+        let parts = directory
+            .rmatch_indices('/')
+            .zip(directory[..directory.len().saturating_sub(1)].rmatch_indices('/'));
+        let numbered = parts.filter_map(move |((end, _), (start, _))| {
+            let part = &directory[start..end];
+            if !part.contains(|digit: char| digit.is_ascii_digit()) {
+                return None;
+            }
+            let mut framed = vec![self.route.origin.as_bytes(), host.unwrap_or_default()];
+            framed.extend([b"numbered", directory[..start].as_bytes()]);
+            let between = part.split(|digit: char| digit.is_ascii_digit());
+            // However many digits a number has.
+            let between = between.filter(|text| !text.is_empty()).map(str::as_bytes);
+            framed.extend(between.chain([directory[end..].as_bytes()]));
+            Some(Key::of(&framed))
+        });
+        numbered.take(PARTS_MAX)
+    }
+
     /// What it names, whatever query follows.
     pub fn spot(&self) -> Key {
         let host = self.sent_host().map(http::HeaderValue::as_bytes);
@@ -213,6 +240,31 @@ mod tests {
         ] {
             assert!(entry.namesake(&rules, reference).is_none(), "{reference}");
         }
+    }
+
+    #[test]
+    fn directories_that_differ_in_the_numbers_of_one_part_share_a_place() {
+        let rules = Rules {
+            routes: vec![route(0, &[], "/")],
+            name: "seawall".into(),
+        };
+        let base = Entry::asked(&rules, "a", "/a.m3u8");
+        let places = |path: &str| -> Vec<Key> {
+            let entry = base.sibling(&rules, path).unwrap();
+            entry.numbered_places().collect()
+        };
+        assert_eq!(places("/seg1.ts"), []);
+        assert_eq!(places("/live/seg1.ts"), []);
+        assert_eq!(places("/live/7/seg1.ts"), places("/live/104/b.ts"));
+        assert_eq!(places("/a1b/s.ts"), places("/a20b/s.ts"));
+        let (one, other) = (places("/v1/7/s.ts"), places("/v2/7/s.ts"));
+        assert_eq!(one.len(), 2);
+        assert!(one[0] != other[0] && one[1] == other[1]);
+        assert_eq!(places("/v1/8/s.ts")[0], one[0]);
+        for other in ["/a1/s.ts", "/1a/s.ts", "/a1b1c/s.ts", "/x/a1b/s.ts"] {
+            assert_ne!(places("/a1b/s.ts"), places(other), "{other}");
+        }
+        assert_eq!(places("/1/2/3/4/5/6/s.ts").len(), 4);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) use takeover::{ASKED_EVERY, SILENCE};
 use super::Shield;
 use super::clients::Visit;
 use super::pass::Passed;
-use super::streams::{Source, UNLISTED_FOR, unlisted};
+use super::streams::{Location, Source, UNLISTED_FOR};
 use crate::cache::{Attention, Fill, Head, Tie, Verdict};
 use crate::media::{Facts, Kind, Liveness, is_plain_text};
 use crate::origin::{Failure, Framing, Reply};
@@ -79,17 +79,19 @@ struct Told {
 
 impl Job {
     pub(super) fn new(shield: Arc<Shield>, entry: &Entry, fill: Fill, viewer: Viewer) -> Job {
-        let place = if entry.is_directed() {
-            Some(entry.states())
+        let places = if entry.is_directed() {
+            Location::only(entry.states())
+        } else if entry.kind.is_manifest() {
+            Location::default()
         } else {
-            (!entry.kind.is_manifest()).then(|| entry.place())
+            shield.streams.places_of(entry)
         };
-        let mut tie = shield.tie(entry, place.as_ref());
+        let mut tie = shield.tie(entry, &places);
         let left_over = shield
             .streams
             .is_left_over(&shield.rules, entry, Moment::now());
         if left_over {
-            tie = shield.tie(entry, Some(&unlisted(&entry.place())));
+            tie = shield.tie(entry, &places.unlisted());
         }
         if let Some(tie) = &tie {
             fill.belongs(tie);

@@ -6,16 +6,22 @@ use std::time::Instant;
 use http::HeaderMap;
 
 use super::Shield;
+use super::streams::Location;
 use crate::cache::{Follower, Found, Known, Tie};
 use crate::policy::access::Entry;
 use crate::policy::{Key, headers};
 
 impl Shield {
     /// What a request belongs to until it is purged, or begins anew.
-    pub(super) fn tie(&self, entry: &Entry, place: Option<&Key>) -> Option<Tie> {
+    pub(super) fn tie(&self, entry: &Entry, places: &Location) -> Option<Tie> {
         let url = entry.url();
+        let place = places.here.as_ref();
         let tied = place.is_some() || url.is_some();
-        tied.then(|| self.cache.tie(place, url.as_ref()))
+        let tie = tied.then(|| self.cache.tie(place, url.as_ref()))?;
+        Some(match &places.around {
+            Some(around) => tie.within(&self.cache.tie(Some(around), None)),
+            None => tie,
+        })
     }
 
     /// Where notes of a request are filed that has words of its own.

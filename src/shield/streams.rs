@@ -15,6 +15,7 @@ mod lanes;
 mod lean;
 mod lists;
 mod news;
+mod numbered;
 mod standstill;
 mod stream;
 mod tender;
@@ -31,11 +32,12 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderMap;
 use parking_lot::Mutex;
 
-pub(super) use aftermath::{UNLISTED_FOR, unlisted};
+pub(super) use aftermath::UNLISTED_FOR;
 pub use ahead::Source;
 pub(super) use due::Due;
 use lists::{Lists, NEW_MAX, PARENTS_MAX, WATCHES_MAX};
 pub(super) use news::News;
+pub(super) use numbered::Location;
 use stream::Stream;
 pub use stream::StreamStats;
 pub(super) use variants::Variant;
@@ -45,7 +47,7 @@ use super::Shield;
 use crate::cache::eviction::LivePosition;
 use crate::media::{Facts, Kind, Liveness, Manifest};
 use crate::policy::access::Entry;
-use crate::policy::{Key, Moment, Rules};
+use crate::policy::{Key, Rules};
 
 /// All of them.
 #[derive(Default)]
@@ -59,6 +61,8 @@ pub(super) struct Streams {
     any_anew: AtomicBool,
     /// Some manifest has listed ranges of files.
     any_ranged: AtomicBool,
+    /// Some manifest has listed segments in directories of their own.
+    any_numbered: AtomicBool,
     unfit: [AtomicU64; Unfit::ALL.len()],
 }
 
@@ -197,6 +201,9 @@ impl Streams {
     pub(super) fn file(&self, news: &News, watch: &Arc<Watch>) {
         let mut lists = self.lists.lock();
         lists.sweep(news.found);
+        if news.numbered {
+            self.any_numbered.store(true, Ordering::Relaxed);
+        }
         if lists.new.len() < NEW_MAX {
             let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
             lists.new.extend(listed.map(|hash| (hash, news.new_until)));
@@ -244,19 +251,18 @@ impl Streams {
         watches
     }
 
-    /// May this be what a programme left lying that has begun anew? The manifests of its place have listed other
-    /// names since then, and will come to this one.
-    pub(super) fn is_left_over(&self, rules: &Rules, entry: &Entry, now: Moment) -> bool {
-        let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
-        if apart || !self.any_anew.load(Ordering::Relaxed) {
-            return false;
+    /// Where something lies, by what manifests list.
+    pub(super) fn places_of(&self, entry: &Entry) -> Location {
+        let here = Location::only(entry.place());
+        if !self.any_numbered.load(Ordering::Relaxed) {
+            return here;
         }
-        let listing = self.all_listing(entry);
-        let mut watches = listing.iter();
-        watches.any(|watch| watch.is_short_of_former(now.mono))
-            && !listing
-                .iter()
-                .any(|watch| watch.has_listed_anew(rules, entry, now))
+        let (lists, unstored) = (self.lists.lock(), self.unstored.lock());
+        let is_listed = |place: &Key| lists.places.contains_key(place) || unstored.lists(place);
+        Location {
+            around: entry.numbered_places().find(is_listed),
+            ..here
+        }
     }
 
     /// It is announced, and not there yet.
@@ -295,9 +301,16 @@ impl Streams {
 
     /// The manifests that list what lies beside something, the last one at the end.
     pub(super) fn listing(&self, entry: &Entry) -> Vec<Arc<Watch>> {
+        let places = self.places_of(entry);
+        let mut listing: Vec<Arc<Watch>> = Vec::new();
         let lists = self.lists.lock();
-        let listing = lists.places.get(&entry.place()).into_iter().flatten();
-        listing.filter_map(Weak::upgrade).collect()
+        let places = places.around.iter().chain(&places.here);
+        let known = places.filter_map(|place| lists.places.get(place));
+        for watch in known.flatten().filter_map(Weak::upgrade) {
+            listing.retain(|other| !Arc::ptr_eq(other, &watch));
+            listing.push(watch);
+        }
+        listing
     }
 
     /// Other manifests that list what lies where this one's segments do, as far as anybody follows them.
@@ -319,14 +332,8 @@ impl Streams {
 
     /// The origin is asked for something, by its key and by the place where it lies.
     pub(super) fn asked(&self, entry: &Entry) {
-        let lists = self.lists.lock();
-        let watched = lists.watches.get(entry.identity()).map(Arc::clone);
-        let watch = watched.or_else(|| {
-            let mut listing = lists.places.get(&entry.place())?.iter().rev();
-            listing.find_map(Weak::upgrade)
-        });
-        drop(lists);
-        if let Some(watch) = watch {
+        let watch = self.watched(entry);
+        if let Some(watch) = watch.or_else(|| self.listing(entry).pop()) {
             watch.stream.ask();
         }
     }

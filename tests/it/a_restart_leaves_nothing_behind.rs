@@ -1,6 +1,8 @@
 //! After a restart a player with the old playlist goes on asking for what the old programme left lying. It may
 //! have that, but when the new programme comes to the same name, everybody gets the new one.
 
+use std::fmt::Write;
+
 use crate::support::origin::Reply;
 use crate::support::{Gate, Origin, Response, Shield, get, manifest, playlist, reply, segment};
 
@@ -228,4 +230,106 @@ async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
         shield.get(seg).await.is_whole("whole");
     }
     assert!(origin.hits(seg) <= 5, "{}", origin.hits(seg));
+}
+
+/// So many segments, each in a directory of its own.
+fn in_directories(first: u64, count: u64) -> String {
+    let mut text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n");
+    for number in first..first + count {
+        write!(text, "#EXTINF:2,\n{number}/seg.ts\n").unwrap();
+    }
+    text
+}
+
+/// Of what lies in a directory for each segment, no version names the directories that are to come, …
+#[tokio::test]
+async fn nor_in_directories_that_are_not_listed_yet() {
+    let left = "/live/104/seg.ts";
+    for cache_control in ["max-age=1", "no-store"] {
+        let listing = |first| {
+            let text = manifest(in_directories(first, 3));
+            text.cache_control(cache_control).age(1)
+        };
+        let origin = Origin::start()
+            .await
+            .on(PATH, listing(5000))
+            .on(left, kept("yesterday"))
+            .on("/live/2/seg.ts", kept("listed"));
+        let shield = Shield::in_front_of(&origin).start().await;
+        shows(&shield, PATH, in_directories(5000, 3)).await;
+        origin.now(PATH, listing(1));
+        shows(&shield, PATH, in_directories(1, 3)).await;
+        shield.get(left).await.is_whole("yesterday");
+        for _ in 0..2 {
+            shield.get("/live/2/seg.ts").await.is_whole("listed");
+        }
+        assert_eq!(origin.hits("/live/2/seg.ts"), 1, "what is listed is kept");
+        origin.now(left, kept("today"));
+        origin.now(PATH, listing(102));
+        shows(&shield, PATH, in_directories(102, 3)).await;
+        for _ in 0..2 {
+            shield.get(left).await.is_whole("today");
+        }
+        assert_eq!(origin.hits(left), 2, "{cache_control}");
+    }
+}
+
+/// … and those that were listed long ago are more than anybody remembers.
+#[tokio::test]
+async fn nor_in_directories_that_were_listed_long_ago() {
+    let left = "/live/104/seg.ts";
+    let listing = |first| overdue(in_directories(first, 60));
+    let origin = Origin::start()
+        .await
+        .on(PATH, listing(100))
+        .on(left, kept("yesterday"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.prefetch = false)
+        .start()
+        .await;
+    shows(&shield, PATH, in_directories(100, 60)).await;
+    shield.get(left).await.is_whole("yesterday");
+    for first in (1..10).map(|version| 100 + 50 * version) {
+        origin.now(PATH, listing(first));
+        shows(&shield, PATH, in_directories(first, 60)).await;
+    }
+    assert!(shield.get(left).await.is_hit());
+    origin.now(left, kept("today"));
+    origin.now(PATH, listing(1));
+    shows(&shield, PATH, in_directories(1, 60)).await;
+    shield.get(left).await.is_whole("today");
+}
+
+/// The same where only the clock tells which numbers there are.
+#[tokio::test]
+async fn nor_in_directories_that_only_the_clock_knows() {
+    let (path, left) = ("/live/a.mpd", "/live/1000/seg.ts");
+    let mpd = |began: &str| {
+        let text = format!(
+            "<MPD type=\"dynamic\" availabilityStartTime=\"{began}\" \
+             minimumUpdatePeriod=\"PT2S\"><Period id=\"1\" start=\"PT0S\">\
+             <AdaptationSet contentType=\"video\">\
+             <SegmentTemplate timescale=\"1\" duration=\"2\" media=\"$Number$/seg.ts\"/>\
+             <Representation id=\"v\" bandwidth=\"1\"/></AdaptationSet></Period></MPD>"
+        );
+        let reply = reply().content_type("application/dash+xml").body(text);
+        reply.cache_control("max-age=1").age(1)
+    };
+    let (old, new) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
+    let origin = Origin::start()
+        .await
+        .on(path, mpd(old))
+        .on(left, kept("yesterday"));
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.prefetch = false)
+        .start()
+        .await;
+    shield.get(path).await;
+    shield.get(left).await.is_whole("yesterday");
+    assert!(shield.get(left).await.is_hit());
+    origin.now(path, mpd(new));
+    origin.now(left, kept("today"));
+    let began_anew = |answer: &Response| answer.text().contains(new);
+    shield.until(get(path), began_anew).await;
+    shield.get(left).await.is_whole("today");
 }

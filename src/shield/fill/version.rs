@@ -15,6 +15,7 @@ use crate::policy::encoding::is_asked_in_plain;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
+use crate::shield::streams::Location;
 
 /// A version that is about to be filed.
 pub(super) struct Version {
@@ -35,8 +36,8 @@ impl Job {
     ) -> Version {
         if self.entry.is_directed() && progress == Progress::Restarted {
             // It is the first of the new epoch.
-            let states = self.entry.states();
-            self.tie = self.shield.tie(&self.entry, Some(&states));
+            let states = Location::only(self.entry.states());
+            self.tie = self.shield.tie(&self.entry, &states);
         }
         let facts = text.manifest.map(|manifest| manifest.facts);
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));

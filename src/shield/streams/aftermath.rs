@@ -3,9 +3,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Watch;
+use super::{Streams, Watch};
+use crate::media::Kind;
 use crate::policy::access::Entry;
 use crate::policy::{Key, Moment, Rules};
 
@@ -102,9 +104,33 @@ impl Watch {
     }
 }
 
-/// Where what is not listed belongs, until the next version says what is.
-pub(in crate::shield) fn unlisted(place: &Key) -> Key {
-    Key::of(&[b"unlisted", place.bytes()])
+impl Streams {
+    /// May this be what a programme left lying that has begun anew? The manifests of its place have listed other
+    /// names since then, and will come to this one.
+    pub(in crate::shield) fn is_left_over(
+        &self,
+        rules: &Rules,
+        entry: &Entry,
+        now: Moment,
+    ) -> bool {
+        let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
+        if apart || !self.any_anew.load(Ordering::Relaxed) {
+            return false;
+        }
+        let places = self.places_of(entry);
+        let in_place = |place: &Option<Key>| self.lying_in(place.as_slice());
+        let (here, around) = (in_place(&places.here), in_place(&places.around));
+        let is_short = |watch: &Arc<Watch>| watch.is_short_of_former(now.mono);
+        let is_around = |watch: &Arc<Watch>| around.iter().any(|other| Arc::ptr_eq(watch, other));
+        // Others may list a directory with a number without a part in what is numbered beside it.
+        let is_others = |watch: &Arc<Watch>| !is_short(watch) && !is_around(watch);
+        if !here.is_empty() && here.iter().all(is_others) {
+            return false;
+        }
+        let mut listing = here.iter().chain(&around);
+        listing.any(is_short)
+            && !(here.iter().chain(&around)).any(|watch| watch.has_listed_anew(rules, entry, now))
+    }
 }
 
 /// For how long that is good which no manifest lists.

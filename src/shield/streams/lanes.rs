@@ -92,9 +92,10 @@ impl Lanes {
         }
     }
 
-    /// A name of each, to tell where they lie.
+    /// Two names of each, to tell where they lie.
     pub(super) fn examples(&self) -> impl Iterator<Item = String> {
-        self.templates.iter().map(|template| template.name(1))
+        let names = |template: &Template| [1, 2].map(|value| template.name(value));
+        self.templates.iter().flat_map(names)
     }
 
     /// Segments have no names to reckon with.

@@ -33,6 +33,7 @@ impl Watch {
             + size_of::<Stream>()
             + size_of_val(&*course.listed)
             + places
+            + course.numbered.weight_bytes()
             + announced.sum::<usize>()
             + fields.sum::<usize>()
             + course.lanes.weight_bytes()

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::aftermath::{spot, unlisted};
+use super::aftermath::spot;
 use super::lanes::{Coming, Lanes};
+use super::numbered::unlisted;
 use super::watch::{Course, Watch};
 use super::window::Slide;
 use crate::media::{Listed, Listing, Manifest};
@@ -62,6 +63,8 @@ pub(in crate::shield) struct News {
     pub(super) forgotten: Vec<Key>,
     /// Where the generation before lay, if this is the first version of a new one.
     pub(super) anew: Vec<Key>,
+    /// It lists segments in directories of their own.
+    pub(super) numbered: bool,
     /// It lists ranges of files.
     pub(super) ranged: bool,
     /// It is remembered what it lists: what lies in its places and is not listed may be the old programme's.
@@ -146,6 +149,7 @@ impl Course {
             places,
             forgotten,
             anew: Vec::new(),
+            numbered: !self.numbered.known().is_empty(),
             ranged: !self.files.is_empty(),
             recorded: false,
             left,
@@ -205,8 +209,9 @@ impl Course {
         }
         let lanes = Arc::clone(&self.lanes);
         for example in lanes.examples() {
-            let example = entry.namesake(rules, &example);
-            self.lies_in(example.map(|example| example.place()));
+            if let Some(example) = entry.namesake(rules, &example) {
+                self.lies_at(&example);
+            }
         }
         if self.places.len() > PLACES_MAX {
             self.forget_places(entry, rules, listing);
@@ -220,12 +225,21 @@ impl Course {
         if let Some(aftermath) = &mut self.aftermath {
             aftermath.lists(spot(&self.hasher, &listed));
         }
-        self.lies_in(Some(listed.place()));
+        self.lies_at(&listed);
     }
 
-    fn lies_in(&mut self, place: Option<Key>) {
-        let place = place.filter(|place| !self.places.contains(place));
-        self.places.extend(place);
+    fn lies_at(&mut self, listed: &Entry) {
+        let around = self.numbered.list(listed);
+        // That one stands for each further directory.
+        let is_known = around
+            .as_ref()
+            .is_some_and(|place| self.places.contains(place));
+        let here = (!is_known).then(|| listed.place());
+        for place in here.into_iter().chain(around) {
+            if !self.places.contains(&place) {
+                self.places.push(place);
+            }
+        }
     }
 
     /// Names may have a new directory with each version. Those are forgotten that were found longest ago,
@@ -240,7 +254,9 @@ impl Course {
         } = listing;
         let listed = inits.iter().chain(segments).chain(parts).chain(files);
         let listed = listed.filter_map(|one| entry.namesake(rules, &one.uri));
-        let in_use: HashSet<Key> = listed.map(|one| one.place()).take(PLACES_MAX).collect();
+        let in_use = listed.map(|one| one.place());
+        let in_use = self.numbered.known().iter().cloned().chain(in_use);
+        let in_use: HashSet<Key> = in_use.take(PLACES_MAX).collect();
         let mut spare = self.places.len() - PLACES_MAX / 2;
         self.places.retain(|place| {
             let goes = spare > 0 && !in_use.contains(place);
@@ -308,10 +324,12 @@ mod tests {
         };
         let entry = Entry::asked(&rules, "a", "/live/a.m3u8");
         let (streams, now) = (Streams::default(), Instant::now());
+        let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
         let manifest = |version: usize| {
             let text = format!(
                 "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{version}\n\
-                 #EXT-X-MAP:URI=\"init/i.mp4\"\n#EXTINF:4,\n/t{version}/{version}.mp4\n"
+                 #EXT-X-MAP:URI=\"init/i.mp4\"\n#EXTINF:4,\n/{}/{version}.mp4\n",
+                signed(version)
             );
             read_manifest(Kind::Hls, text.as_bytes()).unwrap()
         };
@@ -327,9 +345,9 @@ mod tests {
             let listed = entry.sibling(&rules, name).unwrap();
             streams.listing(&listed).len()
         };
-        assert_eq!(listing(&format!("/t{last}/x.mp4")), 1);
-        assert_eq!(listing(&format!("/t{}/x.mp4", last - 100)), 1);
+        assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);
+        assert_eq!(listing(&format!("/{}/x.mp4", signed(last - 100))), 1);
         assert_eq!(listing("init/x.mp4"), 1, "it is listed all the time");
-        assert_eq!(listing("/t1/x.mp4"), 0);
+        assert_eq!(listing("/b/x.mp4"), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! Both only make that untrue which is held, so the worst that a text can do is a fetch.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -92,6 +93,10 @@ impl Unstored {
         *times <= RESTARTS_MAX
     }
 
+    pub(super) fn lists(&self, place: &Key) -> bool {
+        self.places.contains_key(place)
+    }
+
     /// Those that list what lies there.
     pub(super) fn listing(&self, place: &Key) -> impl Iterator<Item = Arc<Watch>> {
         let listing = self.places.get(place).into_iter().flatten();
@@ -112,9 +117,11 @@ impl Streams {
     /// The manifests that list what lies beside something, also those that may not be stored.
     pub(super) fn all_listing(&self, entry: &Entry) -> Vec<Arc<Watch>> {
         let mut listing = self.listing(entry);
+        let places = self.places_of(entry);
         let unstored = self.unstored.lock();
         if !unstored.watches.is_empty() {
-            listing.extend(unstored.listing(&entry.place()));
+            let places = places.around.iter().chain(&places.here);
+            listing.extend(places.flat_map(|place| unstored.listing(place)));
         }
         listing
     }
@@ -145,6 +152,9 @@ impl Streams {
         let news = watch.takes(&shield.rules, manifest, (variant, progress), (sent, false));
         drop(turn);
         self.unstored.lock().file(&news, &watch);
+        if news.numbered {
+            self.any_numbered.store(true, Ordering::Relaxed);
+        }
         self.tell_others(&news, &watch);
         Some((watch, news, progress))
     }

@@ -15,6 +15,7 @@ use super::horizon::Horizon;
 use super::lanes::Lanes;
 use super::lean::owned;
 use super::news::News;
+use super::numbered::Numbered;
 use super::stream::Stream;
 use super::variants::{Variant, Variants};
 use super::window::Window;
@@ -78,6 +79,7 @@ pub(super) struct Course {
     /// found last at the end.
     pub(super) listed: Box<[u64]>,
     pub(super) places: Vec<Key>,
+    pub(super) numbered: Numbered,
     /// How far the files reach of which the last version listed ranges, by hashes of their keys.
     pub(super) files: Box<[(u64, u64)]>,
     /// Since the packager began anew, here or in a place that is listed here too.
@@ -132,6 +134,7 @@ impl Watch {
                 announced: Vec::new(),
                 listed: Box::default(),
                 places: Vec::new(),
+                numbered: Numbered::default(),
                 files: Box::default(),
                 aftermath: None,
                 reached: None,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::delivery::{Delivery, Query};
@@ -217,6 +217,9 @@ fn target(route: &Route, kind: Kind, uri: &Uri, besides: &[&str]) -> Result<Path
 }
 
 /// One form of the host for matching, key and upstream: lower case, no port, no trailing dot.
+///
+/// HTTP/1: a target that names a host wins over `Host`, which must be there and a host all the same (RFC 9112,
+/// 3.2). HTTP/2: the two name one host (RFC 9113, 8.3.1).
 fn canonical_host<'r>(
     uri: &'r Uri,
     version: Version,
@@ -227,67 +230,96 @@ fn canonical_host<'r>(
     if fields.next().is_some() {
         return Err(bad("more than one Host"));
     }
-    let field = field
-        .map(|host| host.to_str().map_err(|_| bad("Host is not text")))
-        .transpose()?;
-    let named = match (uri.authority(), field) {
-        (Some(authority), None) => authority.as_str(),
-        (Some(authority), Some(field)) => {
-            if !authority.as_str().eq_ignore_ascii_case(field) {
-                return Err(bad("Host differs from the request target"));
-            }
-            field
+    let field = match field {
+        // HTTP/1.0 viewers may leave it out, or empty; they get the routes that take every host.
+        Some(host) if host.is_empty() && version <= Version::HTTP_10 => None,
+        Some(host) => {
+            let host = host.to_str().map_err(|_| bad("Host is not text"))?;
+            Some(Authority::parse(host)?)
         }
-        (None, Some(field)) => field,
-        // HTTP/1.0 viewers may leave it out; they get the routes that take every host.
-        (None, None) if version <= Version::HTTP_10 => "",
-        (None, None) => return Err(bad("Host is missing")),
+        None if version == Version::HTTP_11 => return Err(bad("Host is missing")),
+        None => None,
     };
-    if named.is_empty() {
-        return if version <= Version::HTTP_10 {
-            Ok(Cow::Borrowed(""))
-        } else {
-            Err(bad("Host is empty"))
+    let target = match uri.authority() {
+        Some(authority) => Some(Authority::parse(authority.as_str())?),
+        None => None,
+    };
+    match (target, field) {
+        (Some(target), Some(field)) if version >= Version::HTTP_2 => {
+            let is_same = target.host == field.host && target.port(uri) == field.port(uri);
+            let differs = bad("Host differs from the request target");
+            is_same.then_some(target.host).ok_or(differs)
+        }
+        (Some(target), _) => Ok(target.host),
+        (None, Some(field)) => Ok(field.host),
+        (None, None) if version <= Version::HTTP_10 => Ok(Cow::Borrowed("")),
+        (None, None) => Err(bad("Host is missing")),
+    }
+}
+
+/// A host, in its one form, and a port.
+pub(super) struct Authority<'r> {
+    pub(super) host: Cow<'r, str>,
+    port: Option<u16>,
+}
+
+impl<'r> Authority<'r> {
+    pub(super) fn parse(text: &'r str) -> Result<Authority<'r>, Refusal> {
+        if text.is_empty() {
+            return Err(bad("Host is empty"));
+        }
+        let end = match text.strip_prefix('[') {
+            Some(rest) => 2 + rest.find(']').ok_or(bad("Host is not an address"))?,
+            None => text.find(':').unwrap_or(text.len()),
         };
+        let (host, port) = text.split_at(end);
+        Ok(Authority {
+            host: canonical_name(host)?,
+            port: port_number(port)?,
+        })
     }
-    let name = without_port(named)?;
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Ok(Cow::Owned(name.to_ascii_lowercase()));
+
+    fn port(&self, uri: &Uri) -> u16 {
+        let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
+        self.port.unwrap_or(if is_secure { 443 } else { 80 })
     }
-    Ok(Cow::Borrowed(name))
 }
 
-pub(super) fn without_port(named: &str) -> Result<&str, Refusal> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let name = match named.split_once(':') {
-        None => named,
-        Some((name, port)) if !name.starts_with('[') => {
-            if port.parse::<u16>().is_err() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(bad("Host has a port that is no number"));
-            }
-            name
+/// What follows a host: nothing, or a colon and a number or nothing (RFC 3986, 3.2.3).
+fn port_number(text: &str) -> Result<Option<u16>, Refusal> {
+    let digits = text.strip_prefix(':').unwrap_or(text);
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    let is_port = digits.len() < text.len() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse().ok().filter(|_| is_port);
+    number
+        .map(Some)
+        .ok_or(bad("Host has a port that is no number"))
+}
+
+fn canonical_name(host: &str) -> Result<Cow<'_, str>, Refusal> {
+    if let Some(address) = host.strip_prefix('[') {
+        let address = address.strip_suffix(']').unwrap_or(address);
+        let address: Ipv6Addr = address.parse().map_err(|_| bad("Host is not an address"))?;
+        return Ok(Cow::Owned(format!("[{address}]")));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // No label is empty.
+    let (mut previous, mut is_lower) = (b'.', true);
+    for byte in name.bytes() {
+        let is_plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !is_plain || (byte == b'.' && previous == b'.') {
+            return Err(bad("Host is not a name or an address"));
         }
-        Some(_) => return ipv6_without_port(named),
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_empty() || !name.bytes().all(plain) {
-        return Err(bad("Host is not a name or an address"));
+        is_lower &= !byte.is_ascii_uppercase();
+        previous = byte;
     }
-    Ok(name)
-}
-
-fn ipv6_without_port(named: &str) -> Result<&str, Refusal> {
-    let unreadable = bad("Host is not an address");
-    let end = named.find(']').ok_or(unreadable)?;
-    let port = named[end + 1..].strip_prefix(':');
-    let port_is_good = match port {
-        None => named.len() == end + 1,
-        Some(port) => port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()),
-    };
-    if !port_is_good || named[1..end].parse::<Ipv6Addr>().is_err() {
-        return Err(unreadable);
+    match (previous, is_lower) {
+        (b'.', _) => Err(bad("Host is not a name or an address")),
+        (_, true) => Ok(Cow::Borrowed(name)),
+        (_, false) => Ok(Cow::Owned(name.to_ascii_lowercase())),
     }
-    Ok(&named[..=end])
 }
 
 /// Refuses paths (below a route's prefix) that an origin could read as leaving it, or as ending early,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::uri::Uri;
 
-use super::access::{self, Entry};
+use super::access::{self, Authority, Entry};
 use super::{Key, Rules, headers};
 
 /// A path longer than this is not followed.
@@ -18,8 +18,7 @@ impl Entry {
     pub fn sibling(&self, rules: &Rules, reference: &str) -> Option<Entry> {
         let (host, path) = host_and_path(reference)?;
         let is_here = |host: &str| {
-            access::without_port(host)
-                .is_ok_and(|name| self.host.as_bytes().eq_ignore_ascii_case(name.as_bytes()))
+            Authority::parse(host).is_ok_and(|there| self.host.as_bytes() == there.host.as_bytes())
         };
         host.is_none_or(is_here).then(|| self.beside(rules, path))?
     }

@@ -67,7 +67,8 @@ impl Shield {
     /// Explains an absolute URL, as a viewer would ask for it.
     pub fn explain(&self, url: &Uri) -> Result<Explanation, Refusal> {
         let headers = HeaderMap::new();
-        let entry = match access(&self.rules, &Method::GET, url, Version::HTTP_11, &headers) {
+        // As over HTTP/2, a URL alone names its host.
+        let entry = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
             Access::Enter(entry) | Access::Pass(entry) => entry,
             Access::Refuse(refusal) => return Err(refusal),
             // Only OPTIONS comes to that.

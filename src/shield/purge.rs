@@ -44,7 +44,8 @@ impl Shield {
 
     fn entry(&self, url: &Uri) -> Option<Entry> {
         let headers = HeaderMap::new();
-        match access(&self.rules, &Method::GET, url, Version::HTTP_11, &headers) {
+        // As over HTTP/2, a URL alone names its host.
+        match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
             Access::Enter(entry) => Some(entry),
             _ => None,
         }

@@ -3,6 +3,9 @@
 
 use tempfile::tempdir;
 
+use crate::support::frames::{
+    END_HEADERS, END_STREAM, FrameViewer, HEADERS, RST_STREAM, field, fields, frame,
+};
 use crate::support::metrics::EDGE_EVENTS;
 use crate::support::viewer::{Identity, TlsViewer, Viewer};
 use crate::support::{Origin, Shield, get, segment};
@@ -150,6 +153,7 @@ async fn a_host_that_is_none_ends_the_connection() {
         "Host: media.test\r\nHost: media.test\r\n",
         "Host: user@media.test\r\n",
         "Host: media.test:x\r\n",
+        "Host: ..media.test\r\n",
     ] {
         for path in [HELD, OTHER] {
             let request = format!("GET {path} HTTP/1.1\r\n{hosts}\r\n{SMUGGLED}");
@@ -184,4 +188,99 @@ async fn what_is_unusual_and_clear_is_answered() {
         }
         viewer.get(HELD).await.is_whole("held");
     }
+}
+
+/// What HPACK calls `:status: 200`, in one byte.
+const OK: u8 = 0x88;
+
+async fn answers_over_http1(shield: &Shield, target: &str, host: &str) -> bool {
+    let mut viewer = shield.viewer().await;
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    viewer.send_raw(request.as_bytes()).await;
+    match viewer.receive(&get(HELD)).await {
+        answer if answer.status == 200 => true,
+        answer => {
+            assert_eq!(answer.status, 400, "{request:?}");
+            false
+        }
+    }
+}
+
+/// A refusal may be an answer, or the end of the stream where h2 itself cannot read an authority.
+async fn answers_over_http2(shield: &Shield, authority: Option<&str>, host: Option<&str>) -> bool {
+    let mut viewer = FrameViewer::connect(shield.address()).await;
+    let mut block = fields("GET", HELD, authority);
+    if let Some(host) = host {
+        block.extend(field("host", host));
+    }
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    viewer.send(&[request]).await;
+    let answer = viewer
+        .until(|frame| matches!(frame.kind, HEADERS | RST_STREAM))
+        .await;
+    let answer = answer.expect("an answer");
+    answer.kind == HEADERS && answer.payload[0] == OK
+}
+
+/// The same hosts are hosts, whichever protocol and form names them.
+#[tokio::test]
+async fn a_host_is_a_host_in_every_protocol() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(HELD).await.is_whole("held");
+    for (host, is_host) in [
+        ("media.test", true),
+        ("MEDIA.test.", true),
+        ("media.test:", true),
+        ("media.test:8080", true),
+        ("[::1]", true),
+        ("[::1]:8080", true),
+        ("", false),
+        (":80", false),
+        ("user@media.test", false),
+        ("user:word@media.test", false),
+        ("media.test:x", false),
+        ("media.test:65536", false),
+        ("..media.test", false),
+        ("media..test", false),
+        ("media.test..", false),
+        ("[::1", false),
+        ("[::1]x", false),
+        ("[fe80::1%25eth0]", false),
+        ("a,b", false),
+    ] {
+        let absolute = format!("http://{host}{HELD}");
+        let answers = [
+            answers_over_http1(&shield, HELD, host).await,
+            answers_over_http1(&shield, &absolute, "media.test").await,
+            answers_over_http1(&shield, &absolute, host).await,
+            answers_over_http2(&shield, Some(host), None).await,
+            answers_over_http2(&shield, None, Some(host)).await,
+            answers_over_http2(&shield, Some(host), Some(host)).await,
+        ];
+        assert_eq!(answers, [is_host; 6], "{host:?}");
+    }
+}
+
+/// RFC 9112, 3.2.2: the target wins. RFC 9113, 8.3.1: `:authority` and `Host` name one host.
+#[tokio::test]
+async fn a_host_beside_another_one_is_nothing_over_http1_and_refused_over_http2() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.forward_host = true)
+        .start()
+        .await;
+    for (host, is_same) in [
+        ("media.test", true),
+        ("MEDIA.TEST.:80", true),
+        ("media.test:81", false),
+        ("other.test", false),
+    ] {
+        let absolute = format!("http://media.test{HELD}");
+        assert!(answers_over_http1(&shield, &absolute, host).await, "{host}");
+        let over_http2 = answers_over_http2(&shield, Some("media.test"), Some(host)).await;
+        assert_eq!(over_http2, is_same, "{host}");
+    }
+    assert_eq!(origin.hits(HELD), 1);
+    assert_eq!(origin.latest(HELD).header("host"), Some("media.test"));
 }

@@ -25,12 +25,16 @@ fn ask(target: &str, host: Option<&str>) -> Access {
 }
 
 fn ask_at(rules: &Rules, target: &str, host: Option<&str>) -> Access {
+    ask_over(Version::HTTP_11, rules, target, host)
+}
+
+fn ask_over(version: Version, rules: &Rules, target: &str, host: Option<&str>) -> Access {
     let mut headers = HeaderMap::new();
     if let Some(host) = host {
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
     }
     let uri: Uri = target.parse().unwrap();
-    access(rules, &Method::GET, &uri, Version::HTTP_11, &headers)
+    access(rules, &Method::GET, &uri, version, &headers)
 }
 
 fn entered(access: Access) -> Entry {
@@ -55,10 +59,14 @@ fn host_case_port_and_trailing_dot_are_one_host() {
         "live.example:80",
         "live.example.",
         "Live.Example.:8080",
+        "live.example:",
+        "live.example:00080",
     ] {
         assert_eq!(entered(ask("/a", Some(other))).key, one.key, "{other}");
+        let target = format!("http://{other}/a");
+        let named = ask_over(Version::HTTP_2, &rules(&[]), &target, None);
+        assert_eq!(entered(named).key, one.key, "{target}");
     }
-    assert_eq!(entered(ask("http://live.example/a", None)).key, one.key);
     assert_eq!(one.sent_host().unwrap(), "live.example");
 }
 
@@ -67,31 +75,96 @@ fn hosts_that_cannot_be_read_are_refused() {
     for host in [
         "a,b",
         "user@host",
+        "user:word@host",
+        "user@[::1]",
         "host:port",
         "host:+80",
-        "host:",
+        "host:65536",
+        "host:80:80",
+        "::1",
         "a b",
         "",
         ":80",
+        ":",
         ".",
+        "..",
+        "..host",
+        ".host",
+        "a..host",
+        "host..",
         "[::1]:junk",
+        "[::1]80",
         "[::1]@x",
         "[::1",
+        "[]",
         "[x]",
+        "[fe80::1%25eth0]",
+        "[127.0.0.1]",
     ] {
         assert_eq!(status(ask("/a", Some(host))), 400, "{host:?}");
+        let target = ask("http://host/a", Some(host));
+        assert_eq!(status(target), 400, "a target does not mend {host:?}");
     }
     assert_eq!(status(ask("/a", None)), 400);
-    assert_eq!(
-        status(ask("http://one.example/a", Some("other.example"))),
-        400
-    );
+    assert_eq!(status(ask("http://host/a", None)), 400);
+    for target in [
+        "http://user@host/a",
+        "http://..host/a",
+        "http://host:65536/a",
+    ] {
+        assert_eq!(status(ask(target, Some("host"))), 400, "{target}");
+        let named = ask_over(Version::HTTP_2, &rules(&[]), target, None);
+        assert_eq!(status(named), 400, "{target}");
+    }
 }
 
 #[test]
-fn an_ipv6_host_is_understood() {
-    let one = entered(ask("/a", Some("[::1]:8080")));
-    assert_eq!(one.sent_host().unwrap(), "[::1]");
+fn a_target_wins_over_host_in_http1_and_must_agree_in_http2() {
+    for (host, agrees) in [
+        ("one.example", true),
+        ("ONE.example.:80", true),
+        ("one.example:", true),
+        ("one.example:81", false),
+        ("other.example", false),
+    ] {
+        let http1 = ask("http://one.example/a", Some(host));
+        assert_eq!(entered(http1).sent_host().unwrap(), "one.example");
+        let http2 = ask_over(
+            Version::HTTP_2,
+            &rules(&[]),
+            "http://one.example/a",
+            Some(host),
+        );
+        match http2 {
+            Access::Enter(entry) if agrees => assert_eq!(entry.host, "one.example"),
+            other => assert!(!agrees && status(other) == 400, "{host}"),
+        }
+    }
+    let secure = |host| {
+        let target = "https://one.example/a";
+        ask_over(Version::HTTP_2, &rules(&[]), target, Some(host))
+    };
+    entered(secure("one.example:443"));
+    assert_eq!(status(secure("one.example:80")), 400);
+}
+
+#[test]
+fn http10_may_leave_the_host_out() {
+    for host in [None, Some("")] {
+        let asked = ask_over(Version::HTTP_10, &rules(&[]), "/a", host);
+        assert_eq!(entered(asked).host, "");
+        let asked = ask_over(Version::HTTP_10, &rules(&[]), "http://one.example/a", host);
+        assert_eq!(entered(asked).host, "one.example");
+    }
+}
+
+#[test]
+fn an_ipv6_host_has_one_form() {
+    for host in ["[::1]", "[::1]:8080", "[0:0::0:1]:", "[::0001]"] {
+        assert_eq!(entered(ask("/a", Some(host))).sent_host().unwrap(), "[::1]");
+    }
+    let upper = entered(ask("/a", Some("[2001:DB8::A]")));
+    assert_eq!(upper.sent_host().unwrap(), "[2001:db8::a]");
 }
 
 #[test]

@@ -65,17 +65,26 @@ pub fn request(stream: u32, method: &str, path: &str, is_whole: bool) -> Frame {
 }
 
 /// A request's fields in HPACK, without tables.
-pub fn fields(method: &str, path: &str, host: &str) -> Vec<u8> {
+pub fn fields<'a>(method: &str, path: &str, host: impl Into<Option<&'a str>>) -> Vec<u8> {
     // Index 6 is `:scheme: http`; 1, 2 and 4 name `:authority`, `:method` and `:path`.
     let mut block = vec![0x86];
-    for (name, value) in [(1, host), (2, method), (4, path)] {
-        let length = u8::try_from(value.len())
-            .ok()
-            .filter(|length| *length < 127);
-        block.extend_from_slice(&[name, length.expect("a short value")]);
-        block.extend_from_slice(value.as_bytes());
+    let host = host.into().map(|host| (1, host));
+    for (name, value) in host.into_iter().chain([(2, method), (4, path)]) {
+        block.push(name);
+        block.extend(text(value));
     }
     block
+}
+
+/// One more field in HPACK.
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    [vec![0], text(name), text(value)].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).ok();
+    let length = length.filter(|length| *length < 127).expect("a short text");
+    [&[length], text.as_bytes()].concat()
 }
 
 impl Frame {

@@ -30,6 +30,7 @@ mod hold;
 mod http2_reads;
 mod line;
 mod listen;
+mod pace;
 mod reading;
 mod refusal;
 mod roll;
@@ -40,6 +41,7 @@ mod strict;
 mod tls;
 mod told;
 mod unix;
+mod unsent;
 mod upload;
 mod watch;
 

@@ -14,7 +14,7 @@ use super::connection::House;
 use super::date::date_field;
 use super::gauge::Gauge;
 use super::stats::{Event, Tally};
-use super::streams::StreamSeat;
+use super::streams::begin_stream;
 use super::told::{Carrier, Told};
 use super::upload::{Unread, Unwanted, Upload};
 use super::{Answers, Limits, roll::Roll};
@@ -275,7 +275,7 @@ pub(super) fn connection(gauge: &Arc<Gauge>) -> Carrier {
 
 /// What an HTTP/2 request travels on.
 pub(super) fn stream(gauge: &Arc<Gauge>) -> Carrier {
-    Carrier::Stream(StreamSeat::new(gauge.clone()))
+    Carrier::Stream(gauge.clone(), begin_stream(gauge))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::time::{Duration, Instant};
 use super::Teller;
 use super::flood::Work;
 use super::reading::Reading;
+use super::unsent::Unsent;
 use crate::shield::BodyConsumer;
 
 /// What a connection is doing.
@@ -57,6 +58,10 @@ pub(super) struct Gauge {
     /// HTTP/2: bytes of bodies that h2 has put into frames.
     body: AtomicU64,
     blocked: AtomicBool,
+    /// How often the socket has taken everything after it took no more.
+    releases: AtomicU32,
+    /// HTTP/2: streams that h2 has whole.
+    pub(super) unsent: Unsent,
     severed: AtomicBool,
     closed: AtomicBool,
     choked: AtomicBool,
@@ -90,6 +95,8 @@ impl Gauge {
             worth: AtomicU64::new(0),
             body: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            releases: AtomicU32::new(0),
+            unsent: Unsent::default(),
             severed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             choked: AtomicBool::new(false),
@@ -219,7 +226,17 @@ impl Gauge {
 
     /// The socket takes no more (`true`), or has taken everything (`false`).
     pub(super) fn set_blocked(&self, blocked: bool) {
+        if self.blocked() && !blocked {
+            let releases = self.releases.load(Ordering::Relaxed);
+            self.releases
+                .store(releases.wrapping_add(1), Ordering::Relaxed);
+        }
         self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// How often the socket has taken everything after it took no more.
+    pub(super) fn releases(&self) -> u32 {
+        self.releases.load(Ordering::Relaxed)
     }
 
     /// Bytes are ready that the socket does not take.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::gauge::Gauge;
+use super::pace::Pace;
 
-/// A piece of a body. Over HTTP/2 it tells its connection what h2 has put into frames of it.
+/// A piece of a body. Over HTTP/2 it tells its stream what h2 has put into frames of it.
 pub(super) struct Slice {
     bytes: Bytes,
-    connection: Option<Arc<Gauge>>,
+    stream: Option<Arc<Pace>>,
 }
 
 impl Slice {
@@ -17,20 +17,21 @@ impl Slice {
     pub(super) fn on_http1(bytes: Bytes) -> Slice {
         Slice {
             bytes,
-            connection: None,
+            stream: None,
         }
     }
 
     /// A piece that leaves on a stream of HTTP/2.
-    pub(super) fn on_http2(bytes: Bytes, connection: Arc<Gauge>) -> Slice {
+    pub(super) fn on_http2(bytes: Bytes, stream: Arc<Pace>) -> Slice {
+        stream.hand(bytes.len());
         Slice {
             bytes,
-            connection: Some(connection),
+            stream: Some(stream),
         }
     }
 
-    pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        std::mem::take(&mut self.bytes)
     }
 }
 
@@ -45,8 +46,17 @@ impl Buf for Slice {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        if let Some(connection) = &self.connection {
-            connection.sent_body(count);
+        if let Some(stream) = &self.stream {
+            stream.send(count);
+        }
+    }
+}
+
+/// What h2 has not sent by now is never sent: the stream was reset, or its connection is gone.
+impl Drop for Slice {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            stream.lose(self.bytes.len());
         }
     }
 }

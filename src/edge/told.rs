@@ -2,7 +2,8 @@
 //!
 //! Slices, because hyper takes a frame at a time and drops a body as soon as its last frame is
 //! queued: whole objects would be told before a byte was sent, and never as aborted. Slicing shares
-//! the bytes, it copies nothing. What is told is at most one slice ahead of the socket.
+//! the bytes, it copies nothing. What is told is at most one slice ahead of the socket; of a stream of
+//! HTTP/2 it is told when its last slice has left: see [`Pace`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,19 +14,17 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::connection::SEND_QUEUE_BYTES;
-use super::flood::{ANSWER_WORTH, PIECE_WORTH};
 use super::gauge::Gauge;
+use super::pace::Pace;
 use super::reading::Reading;
 use super::slice::Slice;
-use super::streams::StreamSeat;
 use crate::shield::{Body, Cut, SharedBody};
 use crate::telemetry::{CutBy, Tale};
 
 /// One writev each, and a quarter of what the kernel's send buffer grows to.
 const SLICE_HTTP1: usize = 256 << 10;
 
-/// A slice of a stream is taken or not taken as a whole, and each has its own deadline: small
-/// enough that the slowest permitted viewer needs about a minute for it.
+/// What h2 has whole can be taken back with its connection only: so little of it that clients have room for it.
 const SLICE_HTTP2: usize = 32 << 10;
 
 /// What an answer travels on.
@@ -33,14 +32,13 @@ pub(super) enum Carrier {
     /// A whole connection (HTTP/1).
     Connection(Arc<Gauge>),
     /// One of a connection's streams (HTTP/2).
-    Stream(StreamSeat),
+    Stream(Arc<Gauge>, Arc<Pace>),
 }
 
 impl Carrier {
     pub(super) fn gauge(&self) -> &Arc<Gauge> {
         match self {
-            Carrier::Connection(gauge) => gauge,
-            Carrier::Stream(seat) => seat.gauge(),
+            Carrier::Connection(gauge) | Carrier::Stream(gauge, _) => gauge,
         }
     }
 
@@ -52,7 +50,7 @@ impl Carrier {
     fn reading(&self) -> &Reading {
         match self {
             Carrier::Connection(gauge) => &gauge.reading,
-            Carrier::Stream(seat) => &seat.pace.reading,
+            Carrier::Stream(_, pace) => &pace.reading,
         }
     }
 }
@@ -86,6 +84,11 @@ impl<B: Reads> Told<B> {
         if let Some(shared) = body.new_body() {
             carrier.reading().begin(shared);
         }
+        if let Carrier::Stream(_, pace) = &carrier
+            && !body.is_end_stream()
+        {
+            pace.begin_body();
+        }
         Told {
             body,
             rest: Bytes::new(),
@@ -99,22 +102,28 @@ impl<B: Reads> Told<B> {
     fn slice(&mut self) -> Slice {
         let max = match &self.carrier {
             Carrier::Connection(_) => SLICE_HTTP1,
-            Carrier::Stream(_) => SLICE_HTTP2,
+            Carrier::Stream(..) => SLICE_HTTP2,
         };
-        let slice = if self.rest.len() > max {
-            self.rest.split_to(max)
-        } else {
-            std::mem::take(&mut self.rest)
-        };
+        let length = self.rest.len().min(max);
+        let slice = self
+            .rest
+            .split_to(length - usize::from(self.keeps_last(length)));
         let slice = self.apart(slice);
         self.tale.bytes += slice.len() as u64;
         match &self.carrier {
             Carrier::Connection(_) => Slice::on_http1(slice),
-            Carrier::Stream(seat) => {
-                seat.pace.hand(slice.len());
-                seat.gauge().earn(PIECE_WORTH);
-                Slice::on_http2(slice, seat.gauge().clone())
-            }
+            Carrier::Stream(_, pace) => Slice::on_http2(slice, pace.clone()),
+        }
+    }
+
+    /// A body's last byte is asked for when the windows have room for it and all before it. Until then the
+    /// stream's task looks after it, and can reset it alone. What is one slice is not worth a frame more: a
+    /// viewer who has not even room for that loses the connection.
+    fn keeps_last(&self, length: usize) -> bool {
+        let is_last = || length == self.rest.len() && self.body.is_end_stream();
+        match &self.carrier {
+            Carrier::Stream(_, pace) => length > 1 && pace.handed() > 0 && is_last(),
+            Carrier::Connection(_) => false,
         }
     }
 
@@ -127,7 +136,7 @@ impl<B: Reads> Told<B> {
     /// viewer reads it gets copies of them, for they would keep all of the body.
     fn apart(&self, slice: Bytes) -> Bytes {
         match &self.carrier {
-            Carrier::Stream(StreamSeat { pace, .. })
+            Carrier::Stream(_, pace)
                 if self.left_bytes_min() < SEND_QUEUE_BYTES as u64 && pace.reading.is_slow() =>
             {
                 Bytes::copy_from_slice(&slice)
@@ -190,9 +199,6 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Slice>, Cut>>> {
         let this = self.get_mut();
-        if let Carrier::Stream(StreamSeat { pace, .. }) = &this.carrier {
-            pace.asked();
-        }
         while this.rest.is_empty() {
             let polled = Pin::new(&mut this.body).poll_frame(cx);
             if let Some(shared) = this.body.new_body() {
@@ -207,8 +213,8 @@ where
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    if let Carrier::Stream(StreamSeat { pace, .. }) = &this.carrier {
-                        pace.waits();
+                    if let Carrier::Stream(_, pace) = &this.carrier {
+                        pace.wait_for_body();
                     }
                     return Poll::Pending;
                 }
@@ -235,13 +241,6 @@ where
 
 impl<B: Reads> Drop for Told<B> {
     fn drop(&mut self) {
-        let now = Instant::now();
-        let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
-        self.tale.total_time = total_time;
-        // Nobody read the clock for an answer that left in one go.
-        if self.tale.head_time.is_zero() {
-            self.tale.head_time = total_time;
-        }
         if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
             self.tale.cut_by = Some(if self.carrier.was_cut_for_memory() {
                 CutBy::Memory
@@ -249,20 +248,25 @@ impl<B: Reads> Drop for Told<B> {
                 CutBy::Viewer
             });
         }
-        match &self.carrier {
-            Carrier::Connection(gauge) => {
-                // Its last slice may still wait for the socket.
-                gauge.reading.answered();
-                gauge.rested(now);
+        let gauge = match &self.carrier {
+            Carrier::Connection(gauge) => gauge,
+            Carrier::Stream(_, pace) => {
+                pace.reading.end();
+                let nothing = Tale::begun(self.tale.arrived);
+                return pace.tell_at_end(std::mem::replace(&mut self.tale, nothing));
             }
-            Carrier::Stream(seat) => {
-                seat.pace.reading.end();
-                if self.tale.cut_by.is_none() {
-                    seat.gauge().earn(ANSWER_WORTH);
-                }
-            }
+        };
+        let now = Instant::now();
+        let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
+        self.tale.total_time = total_time;
+        // Nobody read the clock for an answer that left in one go.
+        if self.tale.head_time.is_zero() {
+            self.tale.head_time = total_time;
         }
-        (self.carrier.gauge().teller)(&self.tale);
+        // Its last slice may still wait for the socket.
+        gauge.reading.answered();
+        gauge.rested(now);
+        (gauge.teller)(&self.tale);
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Duration, Instant, Sleep, timeout};
 
 use super::Limits;
 use super::gauge::Gauge;
@@ -103,6 +103,16 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Limits {
+    /// How long so many bytes may take: at the minimum rate, but never less than the window.
+    fn slice_time(&self, bytes: u64) -> Duration {
+        let seconds = bytes
+            .checked_div(self.send_rate_min_bytes_per_second)
+            .unwrap_or(0);
+        self.send_rate_window.max(Duration::from_secs(seconds))
     }
 }
 

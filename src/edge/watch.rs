@@ -62,9 +62,18 @@ pub(super) struct Watch {
     stall: Option<Stall>,
     /// The socket has taken nothing since one of the streams was cut to free memory.
     choked_since: Option<Instant>,
+    /// There are streams that h2 has whole: when their turn began.
+    turn: Option<UnsentTurn>,
     /// Told to finish, and then.
     finishing: Option<Instant>,
     attended: bool,
+}
+
+/// A turn of the streams that h2 has whole.
+struct UnsentTurn {
+    since: Instant,
+    /// How often the socket had taken everything.
+    releases: u32,
 }
 
 impl Watch {
@@ -83,6 +92,7 @@ impl Watch {
             alarm,
             stall: None,
             choked_since: None,
+            turn: None,
             finishing: None,
             attended: false,
         }
@@ -103,6 +113,7 @@ impl Watch {
         }
         self.follow_stall();
         self.follow_choke();
+        self.follow_unsent();
         loop {
             if let Some((due, _)) = self.due()
                 && due < self.alarm.deadline()
@@ -165,6 +176,19 @@ impl Watch {
         }
     }
 
+    fn follow_unsent(&mut self) {
+        match (self.gauge.unsent.any(), &self.turn) {
+            (true, None) => self.turn = Some(self.unsent_turn(Instant::now())),
+            (false, Some(_)) => self.turn = None,
+            _ => {}
+        }
+    }
+
+    fn unsent_turn(&self, since: Instant) -> UnsentTurn {
+        let releases = self.gauge.releases();
+        UnsentTurn { since, releases }
+    }
+
     /// The earliest thing that will be overdue, and when.
     fn due(&self) -> Option<(Instant, Overdue)> {
         let since = self.gauge.since();
@@ -188,7 +212,9 @@ impl Watch {
             .flatten();
         let choked = self.choked_since;
         let choked = choked.map(|since| (since + CHOKED_MAX, Overdue::Room));
-        [phase, stall, unfinished, call, choked]
+        let turn = self.turn.as_ref();
+        let turn = turn.map(|turn| (turn.since + self.limits.unsent_turn(), Overdue::Turn));
+        [phase, stall, unfinished, call, choked, turn]
             .into_iter()
             .flatten()
             .min_by_key(|(moment, _)| *moment)
@@ -209,6 +235,13 @@ impl Watch {
             Overdue::Request | Overdue::LastCall => {
                 self.finishing = Some(now);
                 Some(Look::Finish)
+            }
+            Overdue::Turn => {
+                let turn = self.turn.replace(self.unsent_turn(now))?;
+                // Where the socket has taken nothing, its own deadline judges.
+                let stuck = self.gauge.blocked() && self.gauge.releases() == turn.releases;
+                let is_late = !stuck && self.gauge.unsent.next_turn();
+                is_late.then_some(Look::Cut(Event::SlowViewer))
             }
             Overdue::Bytes => {
                 let taken = self.gauge.taken();
@@ -232,6 +265,8 @@ enum Overdue {
     Head,
     /// Bytes taken by the viewer.
     Bytes,
+    /// The turn of the streams that h2 has whole.
+    Turn,
     /// The end of a connection told to finish.
     Farewell,
     /// Room for what is queued of a stream that was cut to free memory.
@@ -241,6 +276,11 @@ enum Overdue {
 }
 
 impl Limits {
+    /// Two of them are a window: a stream that makes no progress is found after one, and before one and a half.
+    fn unsent_turn(&self) -> Duration {
+        self.send_rate_window / 2
+    }
+
     /// What a viewer must take within one window.
     pub(super) fn send_min_bytes(&self) -> u64 {
         let window_ms = u64::try_from(self.send_rate_window.as_millis()).unwrap_or(u64::MAX);
@@ -267,165 +307,4 @@ pub(super) fn ring(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::poll_fn;
-
-    fn limits() -> Limits {
-        Limits {
-            idle_timeout: Duration::from_secs(75),
-            head_timeout: Duration::from_secs(10),
-            send_rate_window: Duration::from_secs(20),
-            send_rate_min_bytes_per_second: 500,
-            ..Limits::default()
-        }
-    }
-
-    fn watch(protocol: Protocol) -> Watch {
-        let limits = Arc::new(limits());
-        let gauge = Arc::new(Gauge::new(Arc::new(|_| {}), None, false, None));
-        Watch::new(protocol, limits.clone(), Roll::new(&limits), gauge)
-    }
-
-    /// Looks until there is something to do, and says after how many seconds that was.
-    async fn verdict(watch: &mut Watch) -> (Look, u64) {
-        let start = Instant::now();
-        let look = poll_fn(|cx| match watch.look(cx) {
-            Look::Wait => Poll::Pending,
-            look => Poll::Ready(look),
-        });
-        let look = look.await;
-        (look, start.elapsed().as_secs())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_quiet_viewer_has_the_idle_time() {
-        let mut watch = watch(Protocol::Http1);
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::IdleTimeout), 75)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_has_its_own_shorter_time_from_its_first_byte() {
-        let mut watch = watch(Protocol::Http1);
-        tokio::time::advance(Duration::from_secs(30)).await;
-        watch.gauge.heard();
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::HeadTimeout), 10)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn more_bytes_do_not_extend_the_head_time() {
-        let mut watch = watch(Protocol::Http1);
-        watch.gauge.heard();
-        tokio::time::advance(Duration::from_secs(6)).await;
-        watch.gauge.heard();
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::HeadTimeout), 4)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiting_for_the_origin_is_not_the_viewers_fault() {
-        let mut watch = watch(Protocol::Http1);
-        watch.gauge.heard();
-        watch.gauge.serving();
-        let patience = Duration::from_hours(1);
-        assert!(
-            tokio::time::timeout(patience, verdict(&mut watch))
-                .await
-                .is_err()
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_viewer_that_takes_nothing_is_cut_after_the_window() {
-        let mut watch = watch(Protocol::Http1);
-        watch.gauge.serving();
-        watch.gauge.set_blocked(true);
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::SlowViewer), 20)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
-        let mut watch = watch(Protocol::Http1);
-        watch.gauge.serving();
-        watch.gauge.set_blocked(true);
-        let gauge = watch.gauge.clone();
-        let taking = async move {
-            for _ in 0..3 {
-                tokio::time::sleep(Duration::from_secs(19)).await;
-                gauge.wrote(10_000);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            gauge.wrote(9_999);
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = taking => {}
-            verdict = verdict(&mut watch) => {
-                assert_eq!(verdict, (Look::Cut(Event::SlowViewer), 80));
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_among_streams_has_the_same_time() {
-        let mut watch = watch(Protocol::Http2);
-        watch.gauge.stream_opened();
-        watch.gauge.set_unfinished(Some(Instant::now()));
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::HeadTimeout), 10)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stuck_connection_goes_a_second_after_a_stream_was_cut_for_memory() {
-        let mut watch = watch(Protocol::Http2);
-        watch.gauge.stream_opened();
-        watch.gauge.stream_cut();
-        let moves = tokio::time::timeout(Duration::from_secs(10), verdict(&mut watch));
-        assert!(moves.await.is_err(), "its socket takes everything");
-        watch.gauge.set_blocked(true);
-        watch.gauge.stream_cut();
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::MemoryShort), 1)
-        );
-        let told = watch.gauge.reading.was_cut();
-        assert!(told, "the log says so of the other streams too");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_http2_connection_is_asked_to_finish_before_it_is_cut() {
-        let mut watch = watch(Protocol::Http2);
-        assert_eq!(verdict(&mut watch).await, (Look::Finish, 75));
-        assert_eq!(
-            verdict(&mut watch).await,
-            (Look::Cut(Event::IdleTimeout), 20)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn closing_finishes_answers_at_once_and_quiet_viewers_after_the_last_call() {
-        let mut busy = watch(Protocol::Http1);
-        busy.gauge.serving();
-        busy.roll.close();
-        assert_eq!(verdict(&mut busy).await, (Look::Finish, 0));
-
-        let mut quiet = watch(Protocol::Http1);
-        quiet.roll.close();
-        let start = Instant::now();
-        assert_eq!(verdict(&mut quiet).await.0, Look::Finish);
-        assert!(start.elapsed() >= LAST_CALL);
-    }
-}
+mod tests;

@@ -6,12 +6,12 @@ use tempfile::tempdir;
 use tokio::net::TcpStream;
 
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, FrameViewer, HEADERS, PING, SETTINGS,
-    fields, frame, request,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, FrameViewer, HEADERS, PING, RST_STREAM,
+    SETTINGS, fields, frame, initial_window, request, window_update,
 };
-use crate::support::metrics::EDGE_EVENTS;
+use crate::support::metrics::{ABORTED, EDGE_EVENTS, REQUESTS, SENT_BYTES};
 use crate::support::viewer::{HOST, Identity, TlsViewer};
-use crate::support::{Origin, Shield, eventually, segment};
+use crate::support::{Origin, Shield, eventually, noise, segment};
 
 const PATH: &str = "/live/seg1.ts";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -123,4 +123,140 @@ async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     viewer.send(&[request(3, "GET", PATH, true)]).await;
     viewer.until(is_end).await.expect("an answer");
     assert_eq!(head_timeouts(&shield).await, 0);
+}
+
+/// More than one slice, so that the stream's own task sees it to its end.
+const LARGE: u32 = 200_000;
+/// One slice: h2 has it whole at once.
+const SMALL: u32 = 1_000;
+const STREAMS: u32 = 100;
+
+/// A shield that holds an object of this size, and ends viewers who are too slow soon.
+async fn impatient(size: u32, rate: u64) -> Shield {
+    let origin = Origin::start().await.on(
+        PATH,
+        segment(noise(1, size as usize)).cache_control("max-age=60"),
+    );
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.edge.limits.send_rate_window = SOON;
+            config.edge.limits.send_rate_min_bytes_per_second = rate;
+        })
+        .start()
+        .await;
+    shield.get(PATH).await;
+    shield
+}
+
+async fn slow_viewers(shield: &Shield) -> u64 {
+    shield
+        .counted(EDGE_EVENTS, &[("event", "slow_viewer")])
+        .await
+}
+
+async fn aborted(shield: &Shield) -> u64 {
+    shield.counted(ABORTED, &[("cause", "viewer")]).await
+}
+
+/// Asks for the object on so many streams, whose windows leave room for this much of it.
+async fn ask_through_windows(shield: &Shield, streams: u32, window: u32) -> FrameViewer {
+    let mut viewer = FrameViewer::connect(shield.address()).await;
+    let requests = (0..streams).map(|number| request(number * 2 + 1, "GET", PATH, true));
+    let opening = [initial_window(window), window_update(0, 1 << 30)];
+    let frames: Vec<_> = opening.into_iter().chain(requests).collect();
+    viewer.send(&frames).await;
+    viewer
+}
+
+/// Whether the windows leave no room from the beginning, after a byte, at the end of a slice, or before the last
+/// byte: each stream is reset and told with what left, and its connection goes on.
+#[tokio::test]
+async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
+    for (size, window) in [
+        (LARGE, 0),
+        (LARGE, 1),
+        (LARGE, 32 << 10),
+        (LARGE, LARGE - 1),
+        (SMALL, 0),
+    ] {
+        let shield = impatient(size, 500).await;
+        let before = shield.counted(SENT_BYTES, &[]).await;
+        let streams = if window > 1 { 3 } else { STREAMS };
+        let mut viewer = ask_through_windows(&shield, streams, window).await;
+        for _ in 0..streams {
+            let reset = viewer.until(|frame| frame.kind == RST_STREAM).await;
+            reset.expect("a reset");
+        }
+        eventually("all told", async || {
+            aborted(&shield).await == u64::from(streams)
+        })
+        .await;
+        assert_eq!(slow_viewers(&shield).await, u64::from(streams), "{window}");
+        let sent = shield.counted(SENT_BYTES, &[]).await - before;
+        assert_eq!(sent, u64::from(streams * window), "{window}");
+        viewer
+            .send(&[request(2 * streams + 1, "HEAD", PATH, true)])
+            .await;
+        let head = viewer.until(|frame| frame.kind == HEADERS).await;
+        assert_eq!(head.expect("a head").stream, 2 * streams + 1);
+    }
+}
+
+/// Nobody can take back what h2 has whole, but with its connection.
+#[tokio::test]
+async fn small_answers_that_nobody_takes_end_their_connection() {
+    for window in [1, SMALL - 1] {
+        let shield = impatient(SMALL, 500).await;
+        let before = shield.counted(SENT_BYTES, &[]).await;
+        let mut viewer = ask_through_windows(&shield, STREAMS, window).await;
+        viewer.rest().await;
+        eventually("all told", async || {
+            aborted(&shield).await == u64::from(STREAMS)
+        })
+        .await;
+        assert_eq!(slow_viewers(&shield).await, 1);
+        let sent = shield.counted(SENT_BYTES, &[]).await - before;
+        assert_eq!(sent, u64::from(STREAMS * window), "{window}");
+    }
+}
+
+/// As over HTTP/1.1.
+#[tokio::test]
+async fn a_stream_that_crawls_is_ended() {
+    let shield = impatient(LARGE, 1 << 20).await;
+    let mut viewer = ask_through_windows(&shield, 1, 1).await;
+    eventually("the end of the crawl", async || {
+        viewer.send(&[window_update(1, 100)]).await;
+        slow_viewers(&shield).await == 1
+    })
+    .await;
+    eventually("told", async || aborted(&shield).await == 1).await;
+}
+
+/// An answer is told when its last byte has left, and as what became of it.
+#[tokio::test]
+async fn answers_are_told_at_their_true_end() {
+    let origin = Origin::start().await.on(
+        PATH,
+        segment(noise(1, SMALL as usize)).cache_control("max-age=60"),
+    );
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(PATH).await;
+    let hits = async || shield.counted(REQUESTS, &[("outcome", "hit")]).await;
+    let before = shield.counted(SENT_BYTES, &[]).await;
+    let mut viewer = ask_through_windows(&shield, 1, 400).await;
+    viewer
+        .until(|frame| frame.kind == DATA)
+        .await
+        .expect("some of it");
+    assert_eq!(hits().await, 0, "it is still on its way");
+    viewer.send(&[window_update(1, 600)]).await;
+    let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
+    viewer.until(is_end).await.expect("the rest");
+    eventually("told", async || hits().await == 1).await;
+    assert_eq!(
+        shield.counted(SENT_BYTES, &[]).await - before,
+        u64::from(SMALL)
+    );
+    assert_eq!(aborted(&shield).await, 0);
 }

@@ -12,6 +12,8 @@ pub const PINNED_BYTES: &str = "seawall_pinned_bytes";
 pub const PINNED_BYTES_MAX: &str = "seawall_pinned_bytes_max";
 /// Answers that ended before their end, by `cause` and `kind`.
 pub const ABORTED: &str = "seawall_responses_aborted_total";
+/// Bytes of bodies sent to viewers.
+pub const SENT_BYTES: &str = "seawall_sent_bytes_total";
 /// Viewers at a fill, the one who caused it included.
 pub const WAITERS: &str = "seawall_waiters";
 /// Objects stored.

@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
 use super::connection::House;
@@ -215,6 +216,11 @@ fn dress(mut answer: Answer, asked: &Asked, carrier: Carrier, roll: &Roll) -> Re
     let mut response = Response::new(told);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    if status.canonical_reason().is_none() {
+        // hyper would say `<none>`.
+        let nothing = ReasonPhrase::from_static(b"");
+        response.extensions_mut().insert(nothing);
+    }
     if roll.closing() {
         mark_last(&mut response, asked);
     }

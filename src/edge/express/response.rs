@@ -100,5 +100,7 @@ mod tests {
         let head = text(304, &HeaderMap::new(), None);
         assert!(!head.contains("content-length"), "{head}");
         assert!(head.starts_with("HTTP/1.1 304 Not Modified\r\ndate: "));
+        let head = text(599, &HeaderMap::new(), None);
+        assert!(head.starts_with("HTTP/1.1 599 \r\n"), "{head}");
     }
 }

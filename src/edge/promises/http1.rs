@@ -66,6 +66,19 @@ async fn a_head_answer_keeps_the_length_it_was_given() {
 }
 
 #[tokio::test]
+async fn a_status_without_a_name_has_no_reason() {
+    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+        let mut answer = answer(&arrival, hello());
+        answer.status = StatusCode::from_u16(599).unwrap();
+        answer
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let heard = viewer.hear_until("hello").await;
+    assert!(heard.starts_with("HTTP/1.1 599 \r\n"), "{heard}");
+}
+
+#[tokio::test]
 async fn a_304_has_no_body() {
     let scene = Scene::start(Limits::default(), None, |arrival| async move {
         let mut answer = answer(&arrival, hello());

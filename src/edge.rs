@@ -34,6 +34,7 @@ mod pace;
 mod reading;
 mod refusal;
 mod roll;
+mod shedding;
 mod slice;
 mod stats;
 mod streams;

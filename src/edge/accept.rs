@@ -1,18 +1,18 @@
 //! Who is let in? Accepts, counts, limits, and lives through a shortage of descriptors.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{House, Origin, serve_plain, serve_tls};
 use super::listen::{Door, Listening};
-use super::roll::Roll;
+use super::roll::{Roll, Seat};
 use super::stats::{Event, Stats};
 use super::unix::UnixWire;
 use super::{Answers, CertificateError, Limits, Teller, tls};
@@ -20,6 +20,10 @@ use super::{Answers, CertificateError, Limits, Teller, tls};
 /// With no descriptor or memory left, the next attempt waits so long, and twice as long each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What whoever finds all places taken is told, where the words are not encrypted.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+cache-control: no-store\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// The viewers' side of a server: everything its workers share.
 pub struct Edge {
@@ -115,6 +119,24 @@ enum Newcomer {
     Unix(UnixStream),
 }
 
+impl Newcomer {
+    fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Newcomer::Tcp(_, peer) => Some(*peer),
+            Newcomer::Unix(_) => None,
+        }
+    }
+
+    /// Says why it is not let in, if that can be said at once.
+    fn refuse(self) {
+        // It is closed next, whatever became of the words.
+        let _ = match self {
+            Newcomer::Tcp(wire, _) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
+            Newcomer::Unix(wire) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
+        };
+    }
+}
+
 impl Registered {
     fn new(socket: Listening) -> io::Result<Registered> {
         match socket {
@@ -178,13 +200,23 @@ impl<A: Answers> Entrance<A> {
     }
 
     fn admit(&self, newcomer: Newcomer) {
+        let seat = match self.house.roll.admit(newcomer.peer(), Instant::now()) {
+            Ok(seat) => seat,
+            Err(refused) => {
+                self.house.roll.tally.count(refused);
+                if refused == Event::RefusedFull && self.acceptor.is_none() {
+                    newcomer.refuse();
+                }
+                return;
+            }
+        };
         match newcomer {
             Newcomer::Tcp(wire, peer) => {
                 let origin = Origin {
                     peer: Some(peer),
                     socket: Some(wire.as_raw_fd()),
                 };
-                self.seat(wire, origin);
+                self.seat(wire, origin, seat);
             }
             Newcomer::Unix(wire) => {
                 let origin = Origin {
@@ -195,16 +227,12 @@ impl<A: Answers> Entrance<A> {
                     Some(_) => UnixWire::for_tls(wire),
                     None => UnixWire::plain(wire),
                 };
-                self.seat(wire, origin);
+                self.seat(wire, origin, seat);
             }
         }
     }
 
-    fn seat<W: super::line::Wire>(&self, wire: W, origin: Origin) {
-        let seat = match self.house.roll.admit(origin.peer) {
-            Ok(seat) => seat,
-            Err(refused) => return self.house.roll.tally.count(refused),
-        };
+    fn seat<W: super::line::Wire>(&self, wire: W, origin: Origin, seat: Seat) {
         let gauge = origin.gauge(&self.house.teller, self.acceptor.is_some());
         seat.enrol(&gauge);
         let (house, noted) = (self.house.clone(), gauge.clone());

@@ -65,6 +65,7 @@ pub(super) struct Gauge {
     severed: AtomicBool,
     closed: AtomicBool,
     choked: AtomicBool,
+    told_to_leave: AtomicBool,
     severable: AtomicBool,
     leftover: AtomicBool,
     /// The stored bodies that are read (HTTP/1).
@@ -100,6 +101,7 @@ impl Gauge {
             severed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             choked: AtomicBool::new(false),
+            told_to_leave: AtomicBool::new(false),
             severable: AtomicBool::new(true),
             leftover: AtomicBool::new(false),
             reading: Reading::default(),
@@ -311,6 +313,26 @@ impl Gauge {
 
     pub(super) fn left_unread(&self) -> bool {
         self.leftover.load(Ordering::Relaxed)
+    }
+
+    /// Since when it has had no request, and may be told to leave.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.phase() == Phase::Quiet && !self.blocked() && !self.is_told_to_leave();
+        is_idle.then(|| self.since())
+    }
+
+    /// Has it make room for a newcomer. `false`: nobody looks after it yet.
+    pub(super) fn tell_to_leave(&self) -> bool {
+        let waker = self.waker.lock();
+        if let Some(waker) = &*waker {
+            self.told_to_leave.store(true, Ordering::Relaxed);
+            waker.wake_by_ref();
+        }
+        waker.is_some()
+    }
+
+    pub(super) fn is_told_to_leave(&self) -> bool {
+        self.told_to_leave.load(Ordering::Relaxed)
     }
 
     /// Whom to wake when everyone is to finish.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Limits;
 use super::gauge::Gauge;
+use super::shedding::{Idle, LEAVING_MAX, Shedding};
 use super::stats::{Event, Stats, Tally};
 
 /// Clients are counted in so many independently locked maps.
@@ -27,6 +28,7 @@ pub(super) struct Roll {
     clients: [Mutex<HashMap<IpAddr, usize, ahash::RandomState>>; SHARDS],
     members: Mutex<HashMap<u64, Arc<Gauge>, ahash::RandomState>>,
     next_member: AtomicU64,
+    shedding: Mutex<Shedding>,
     hasher: ahash::RandomState,
     /// The cheap copy of `stage` that connections look at.
     closing: AtomicBool,
@@ -44,6 +46,7 @@ impl Roll {
             clients: Default::default(),
             members: Mutex::default(),
             next_member: AtomicU64::new(0),
+            shedding: Mutex::default(),
             hasher: ahash::RandomState::new(),
             closing: AtomicBool::new(false),
             stage: watch::Sender::new(None),
@@ -51,18 +54,26 @@ impl Roll {
         })
     }
 
-    /// A seat for a newcomer, or the limit that leaves none.
-    pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Seat, Event> {
-        if self.open.fetch_add(1, Ordering::AcqRel) >= self.connections_max {
-            self.leave();
-            return Err(Event::RefusedFull);
-        }
+    /// A seat for a newcomer, or the limit that leaves none. Where all are taken, whoever has been idle for
+    /// longest is told to leave.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Seat, Event> {
         let client = peer.map(client_of);
         if let Some(client) = client
             && !self.enter(client)
         {
-            self.leave();
             return Err(Event::RefusedClient);
+        }
+        let open = self.open.fetch_add(1, Ordering::AcqRel);
+        if open >= self.connections_max
+            && (open >= self.connections_max + LEAVING_MAX || !self.make_room(now))
+        {
+            self.exit(client);
+            self.leave();
+            return Err(Event::RefusedFull);
         }
         self.tally.count(Event::Accepted);
         let member = self.next_member.fetch_add(1, Ordering::Relaxed);
@@ -82,6 +93,41 @@ impl Roll {
             counts.remove(&client);
         }
         room
+    }
+
+    fn exit(&self, client: Option<IpAddr>) {
+        let Some(client) = client else {
+            return;
+        };
+        let mut counts = self.shard(client).lock();
+        if let Some(count) = counts.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&client);
+            }
+        }
+    }
+
+    /// Tells the longest idle connection to leave, if any is.
+    fn make_room(&self, now: Instant) -> bool {
+        let members = self.members.lock();
+        let mut shedding = self.shedding.lock();
+        let idle = || {
+            members.iter().filter_map(|(&member, gauge)| {
+                let since = gauge.idle_since()?;
+                Some(Idle { since, member })
+            })
+        };
+        while let Some(Idle { since, member }) = shedding.next(now, idle) {
+            if let Some(gauge) = members.get(&member)
+                && gauge.idle_since() == Some(since)
+                && gauge.tell_to_leave()
+            {
+                self.tally.count(Event::Shed);
+                return true;
+            }
+        }
+        false
     }
 
     fn leave(&self) {
@@ -160,15 +206,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.roll.members.lock().remove(&self.member);
-        if let Some(client) = self.client {
-            let mut counts = self.roll.shard(client).lock();
-            if let Some(count) = counts.get_mut(&client) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&client);
-                }
-            }
-        }
+        self.roll.exit(self.client);
         self.roll.leave();
     }
 }
@@ -204,27 +242,30 @@ mod tests {
     #[test]
     fn a_full_roll_refuses_until_someone_leaves() {
         let roll = roll(2, 9);
-        let first = roll.admit(Some(peer("192.0.2.1"))).unwrap();
-        let _second = roll.admit(None).unwrap();
+        let first = roll.admit(Some(peer("192.0.2.1")), Instant::now()).unwrap();
+        let _second = roll.admit(None, Instant::now()).unwrap();
         assert_eq!(
-            roll.admit(Some(peer("192.0.2.3"))).err(),
+            roll.admit(Some(peer("192.0.2.3")), Instant::now()).err(),
             Some(Event::RefusedFull)
         );
         drop(first);
-        assert!(roll.admit(Some(peer("192.0.2.3"))).is_ok());
+        assert!(roll.admit(Some(peer("192.0.2.3")), Instant::now()).is_ok());
         assert_eq!(roll.stats().of(Event::Accepted), 3);
     }
 
     #[test]
     fn one_client_cannot_take_every_seat() {
         let roll = roll(9, 1);
-        let _first = roll.admit(Some(peer("2001:db8::1"))).unwrap();
+        let _first = roll
+            .admit(Some(peer("2001:db8::1")), Instant::now())
+            .unwrap();
         assert_eq!(
-            roll.admit(Some(peer("2001:db8::2"))).err(),
+            roll.admit(Some(peer("2001:db8::2")), Instant::now()).err(),
             Some(Event::RefusedClient)
         );
         assert!(
-            roll.admit(Some(peer("2001:db8:0:1::2"))).is_ok(),
+            roll.admit(Some(peer("2001:db8:0:1::2")), Instant::now())
+                .is_ok(),
             "another network"
         );
         assert_eq!(
@@ -245,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn vacant_waits_for_the_last() {
         let roll = roll(9, 9);
-        let seat = roll.admit(None).unwrap();
+        let seat = roll.admit(None, Instant::now()).unwrap();
         roll.close();
         let waiting = tokio::spawn({
             let roll = roll.clone();

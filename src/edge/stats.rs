@@ -10,12 +10,14 @@ use super::frames::FrameKind;
 pub enum Event {
     /// Taken in.
     Accepted,
-    /// Closed at once: as many are open as may be.
+    /// Closed at once: as many are open as may be, and none is idle.
     RefusedFull,
     /// Closed at once: its client has as many open as it may have.
     RefusedClient,
     /// The system had no descriptor or memory for it.
     AcceptFailed,
+    /// Told to leave, as the longest idle, to make room for a newcomer.
+    Shed,
     /// The TLS handshake failed.
     HandshakeFailed,
     /// The TLS handshake took too long.
@@ -38,11 +40,12 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their counters.
-    pub const ALL: [Event; 13] = [
+    pub const ALL: [Event; 14] = [
         Event::Accepted,
         Event::RefusedFull,
         Event::RefusedClient,
         Event::AcceptFailed,
+        Event::Shed,
         Event::HandshakeFailed,
         Event::HandshakeTimeout,
         Event::HeadTimeout,
@@ -61,6 +64,7 @@ impl Event {
             Event::RefusedFull => "refused_full",
             Event::RefusedClient => "refused_client",
             Event::AcceptFailed => "accept_failed",
+            Event::Shed => "shed",
             Event::HandshakeFailed => "handshake_failed",
             Event::HandshakeTimeout => "handshake_timeout",
             Event::HeadTimeout => "head_timeout",

@@ -28,6 +28,9 @@ const LAST_CALL: Duration = Duration::from_millis(300);
 /// nothing at all: after this the connection goes.
 const CHOKED_MAX: Duration = Duration::from_secs(1);
 
+/// How long a connection may take to leave when it was told to make room.
+const LEAVING_TIME: Duration = Duration::from_secs(1);
+
 /// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -104,7 +107,9 @@ impl Watch {
             self.attended = true;
             self.gauge.attend(cx.waker());
         }
-        if self.finishing.is_none() && self.roll.closing() && self.may_finish() {
+        let must_finish = (self.roll.closing() && self.may_finish())
+            || (self.gauge.is_told_to_leave() && self.may_leave());
+        if self.finishing.is_none() && must_finish {
             self.finishing = Some(Instant::now());
             return Look::Finish;
         }
@@ -151,6 +156,11 @@ impl Watch {
         }
     }
 
+    /// Streams under way can be finished; an answer of HTTP/1 has not been marked as the last one.
+    fn may_leave(&self) -> bool {
+        self.protocol == Protocol::Http2 || self.gauge.phase() == Phase::Quiet
+    }
+
     fn last_call(&self) -> Option<Instant> {
         self.roll.closing_since().map(|since| since + LAST_CALL)
     }
@@ -195,7 +205,13 @@ impl Watch {
         let phase = match (self.gauge.phase(), self.finishing) {
             (Phase::Serving | Phase::Sending, _) => None,
             (Phase::Quiet | Phase::Head, Some(since)) => {
-                Some((since + self.limits.send_rate_window, Overdue::Farewell))
+                let is_waited_for = self.gauge.is_told_to_leave();
+                let time = if is_waited_for {
+                    LEAVING_TIME
+                } else {
+                    self.limits.send_rate_window
+                };
+                Some((since + time, Overdue::Farewell))
             }
             (Phase::Quiet, None) => Some((since + self.limits.idle_timeout, Overdue::Request)),
             (Phase::Head, None) => Some((since + self.limits.head_timeout, Overdue::Head)),

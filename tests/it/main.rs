@@ -43,6 +43,7 @@ mod many_ways_in;
 mod memory_has_a_bound;
 mod memory_keeps_what_is_watched;
 mod metrics_pass_the_linter;
+mod newcomers_find_room;
 mod nothing_is_no_segment;
 mod nothing_odd_reaches_the_origin;
 mod one_fetch_for_many_viewers;

@@ -148,6 +148,36 @@ async fn an_idle_http2_connection_is_asked_to_finish_before_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_must_make_room_has_a_second() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut watch = watch(protocol);
+        assert!(!watch.gauge.tell_to_leave(), "nobody looks yet");
+        let looks = tokio::time::timeout(Duration::from_secs(1), verdict(&mut watch));
+        assert!(looks.await.is_err());
+        assert!(watch.gauge.idle_since().is_some() && watch.gauge.tell_to_leave());
+        assert_eq!(watch.gauge.idle_since(), None, "it is told once");
+        assert_eq!(verdict(&mut watch).await, (Look::Finish, 0));
+        assert_eq!(
+            verdict(&mut watch).await,
+            (Look::Cut(Event::IdleTimeout), 1)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_came_meanwhile_is_answered_first() {
+    let mut watch = watch(Protocol::Http1);
+    let looks = tokio::time::timeout(Duration::from_secs(1), verdict(&mut watch));
+    assert!(looks.await.is_err());
+    watch.gauge.tell_to_leave();
+    watch.gauge.serving();
+    let looks = tokio::time::timeout(Duration::from_mins(1), verdict(&mut watch));
+    assert!(looks.await.is_err());
+    watch.gauge.rested(Instant::now());
+    assert_eq!(verdict(&mut watch).await, (Look::Finish, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_finishes_answers_at_once_and_quiet_viewers_after_the_last_call() {
     let mut busy = watch(Protocol::Http1);
     busy.gauge.serving();

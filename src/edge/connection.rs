@@ -98,7 +98,7 @@ fn http2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams_max)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(read_bytes_max(limits)).unwrap_or(u32::MAX))
         .initial_stream_window_size(UPLOAD_STREAM_WINDOW)
         .initial_connection_window_size(UPLOAD_CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
@@ -106,6 +106,11 @@ fn http2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
         .max_send_buf_size(SEND_QUEUE_BYTES)
         .auto_date_header(false);
     builder
+}
+
+/// How much of an HTTP/2 head is read: more than a head may have, for what h2 refuses itself nobody can log.
+fn read_bytes_max(limits: &Limits) -> usize {
+    limits.head_bytes_max.saturating_mul(2)
 }
 
 /// Where a connection comes from.

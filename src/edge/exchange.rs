@@ -55,7 +55,7 @@ pub(super) async fn exchange<A: Answers>(
         version: head.version,
         bodiless: head.method == Method::HEAD,
     };
-    let taken = match refusal(&head.uri, &head.headers, &house.limits) {
+    let taken = match refusal(&head, &house.limits) {
         Some(status) => Err(status),
         None => take_body(&head, body, carrier.gauge(), &house).await,
     };
@@ -113,8 +113,29 @@ impl Drop for Waiting<'_> {
 }
 
 /// What is wrong with a head, if anything is. hyper has already refused what it could not parse.
-fn refusal(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
-    over_limit(uri, headers, limits).or_else(|| framing_refusal(headers, limits))
+fn refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
+    let headers = &head.headers;
+    over_limit(&head.uri, headers, limits)
+        .or_else(|| list_refusal(head, limits))
+        .or_else(|| framing_refusal(headers, limits))
+}
+
+/// h2 reads more of a head than one may have; hyper counts the bytes of HTTP/1 itself.
+fn list_refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
+    /// What a field costs besides its text (RFC 9113, 6.5.2).
+    const FIELD_COST: usize = 32;
+    if head.version < Version::HTTP_2 {
+        return None;
+    }
+    let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + FIELD_COST
+    };
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let list = target + head.headers.iter().map(field).sum::<usize>();
+    (list > limits.head_bytes_max).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
 /// The refusal of a head that is larger than one may be.
@@ -304,7 +325,7 @@ mod tests {
 
     fn verdict(request: http::request::Builder) -> Option<u16> {
         let head = head(request);
-        refusal(&head.uri, &head.headers, &limits()).map(|status| status.as_u16())
+        refusal(&head, &limits()).map(|status| status.as_u16())
     }
 
     #[test]

@@ -96,6 +96,42 @@ async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
     assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
 }
 
+/// As over HTTP/1.1.
+#[tokio::test]
+async fn a_refused_head_is_told_with_what_is_known_of_it() {
+    let scene = Scene::with_body(Limits::default(), large);
+    let client = meet(&scene).await;
+    let cases = [
+        (1, 9_000, "/one", 431),
+        (5, 7_000, "/together", 431),
+        (101, 1, "/many", 431),
+        (0, 0, "/long?", 414),
+    ];
+    for (count, size, path, status) in cases {
+        let rest = if status == 414 { 9_000 } else { 0 };
+        let uri = format!("http://a.example{path}{}", "x".repeat(rest));
+        let mut request = Request::get(uri).version(Version::HTTP_2);
+        for number in 0..count {
+            request = request.header(format!("a-{number}"), "x".repeat(size));
+        }
+        let mut client = client.clone().ready().await.unwrap();
+        let (response, _) = client
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{path}");
+        until("told", || scene.tales.count() == 1).await;
+        let tale = scene.tales.take().remove(0);
+        assert_eq!(tale.status, status, "{path}");
+        let line = tale.line.unwrap();
+        assert_eq!(
+            (line.method, line.protocol),
+            (Some(http::Method::GET), "HTTP/2.0")
+        );
+        assert_eq!(line.path, path.trim_end_matches('?'));
+    }
+    assert_eq!(scene.edge.stats().of(Event::HeadRefused), 4);
+}
+
 #[tokio::test]
 async fn draining_says_goodbye_and_finishes_streams() {
     let scene = Scene::with_body(Limits::default(), large);

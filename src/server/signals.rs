@@ -1,10 +1,14 @@
 //! When does the server stop, and how long does it wait for answers under way?
 
+use std::borrow::Cow;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::libc;
 use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,10 +21,8 @@ pub(super) struct Heard {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
-    hangup: Signal,
-    user1: Signal,
-    user2: Signal,
-    alarm: Signal,
+    /// Those that mean nothing here, with their names.
+    others: Vec<(Cow<'static, str>, Signal)>,
 }
 
 /// What a signal means here.
@@ -28,20 +30,54 @@ enum Meaning {
     /// Stop, after what is under way.
     Stop(&'static str),
     /// Nothing: its default, which would end the process at once, is not what anybody wants.
-    Nothing(&'static str),
+    Nothing(Cow<'static, str>),
+}
+
+/// Signals that would end the process, but for faults of its own, and those that nobody can catch.
+const OTHERS: &[(&str, libc::c_int)] = &[
+    ("SIGHUP", libc::SIGHUP),
+    ("SIGUSR1", libc::SIGUSR1),
+    ("SIGUSR2", libc::SIGUSR2),
+    ("SIGALRM", libc::SIGALRM),
+    ("SIGVTALRM", libc::SIGVTALRM),
+    ("SIGPROF", libc::SIGPROF),
+    ("SIGIO", libc::SIGIO),
+    ("SIGXCPU", libc::SIGXCPU),
+    ("SIGXFSZ", libc::SIGXFSZ),
+    #[cfg(target_os = "linux")]
+    ("SIGPWR", libc::SIGPWR),
+    #[cfg(target_os = "linux")]
+    ("SIGSTKFLT", libc::SIGSTKFLT),
+];
+
+#[cfg(target_os = "linux")]
+fn real_time() -> impl Iterator<Item = (Cow<'static, str>, libc::c_int)> {
+    let first = libc::SIGRTMIN();
+    let name = move |number| match number - first {
+        0 => "SIGRTMIN".into(),
+        nth => format!("SIGRTMIN+{nth}").into(),
+    };
+    (first..=libc::SIGRTMAX()).map(move |number| (name(number), number))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn real_time() -> impl Iterator<Item = (Cow<'static, str>, libc::c_int)> {
+    std::iter::empty()
 }
 
 impl Heard {
     /// Catches them. Called inside a tokio runtime that outlives this.
     pub(super) fn listen() -> io::Result<Heard> {
+        let others = OTHERS
+            .iter()
+            .map(|(name, number)| ((*name).into(), *number));
+        let others = others.chain(real_time());
+        let others = others.map(|(name, number)| Ok((name, signal(SignalKind::from_raw(number))?)));
         Ok(Heard {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-            alarm: signal(SignalKind::alarm())?,
+            others: others.collect::<io::Result<_>>()?,
         })
     }
 
@@ -50,10 +86,7 @@ impl Heard {
             _ = self.terminate.recv() => Meaning::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Meaning::Stop("SIGINT"),
             _ = self.quit.recv() => Meaning::Stop("SIGQUIT"),
-            _ = self.hangup.recv() => Meaning::Nothing("SIGHUP"),
-            _ = self.user1.recv() => Meaning::Nothing("SIGUSR1"),
-            _ = self.user2.recv() => Meaning::Nothing("SIGUSR2"),
-            _ = self.alarm.recv() => Meaning::Nothing("SIGALRM"),
+            name = other(&mut self.others) => Meaning::Nothing(name),
         }
     }
 
@@ -63,7 +96,7 @@ impl Heard {
             match self.next().await {
                 Meaning::Stop(name) => return name,
                 Meaning::Nothing(name) => tracing::warn!(
-                    signal = name,
+                    signal = %name,
                     "{name} does nothing: the configuration is read at the start alone, and logs \
                      that were moved away are begun anew by themselves"
                 ),
@@ -80,6 +113,19 @@ impl Heard {
             }
         }
     }
+}
+
+/// The name of the next one of these.
+async fn other(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> {
+    poll_fn(|cx| {
+        for (name, signal) in others.iter_mut() {
+            if signal.poll_recv(cx).is_ready() {
+                return Poll::Ready(name.clone());
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits for a signal to stop, then drains. A second SIGINT or SIGQUIT, from somebody at a terminal,

@@ -2,6 +2,8 @@
 
 use std::process::Stdio;
 
+use nix::libc;
+
 use crate::support::program::Program;
 use crate::support::viewer::Viewer;
 use crate::support::{Gate, Origin, get, segment};
@@ -21,11 +23,25 @@ async fn signals_that_mean_nothing_here_end_nothing() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let mut program = program(&origin, ADMIN).await;
     let mut log = program.log();
-    for name in ["HUP", "USR1", "USR2", "ALRM"] {
+    for name in [
+        "HUP", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU", "XFSZ",
+    ] {
         program.signal(name);
         log.until(&format!("SIG{name} does nothing")).await;
         program.viewer().await.get(PATH).await.is_whole("whole");
     }
+    let real_time = |nth: i32| (libc::SIGRTMIN() + nth).to_string();
+    for nth in [1, 2, 15, libc::SIGRTMAX() - libc::SIGRTMIN()] {
+        program.signal(&real_time(nth));
+        log.until(&format!("SIGRTMIN+{nth} does nothing")).await;
+    }
+    program.signal(&real_time(0));
+    log.until("SIGRTMIN does nothing").await;
+    // These do nothing anyway.
+    for name in ["CHLD", "CONT", "URG", "WINCH", "PIPE"] {
+        program.signal(name);
+    }
+    program.viewer().await.get(PATH).await.is_whole("whole");
 }
 
 #[tokio::test]

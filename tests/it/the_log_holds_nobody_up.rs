@@ -1,8 +1,12 @@
 //! Whoever reads the program's log may be slow or stand still: no viewer waits, and nobody can fill
 //! the log with lines of his own making.
 
-use std::process::Stdio;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
 
+use nix::libc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -104,4 +108,50 @@ async fn unsolicited_ping_answers_write_no_log() {
         .await,
         0
     );
+}
+
+/// An access log may be a named pipe whose reader comes late, or leaves.
+#[tokio::test]
+async fn an_access_log_that_nobody_reads_holds_nobody_up() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("access.pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("a mkfifo program").success());
+    let bounds = format!("{ADMIN}\n[access_log]\nenabled = true\npath = {pipe:?}");
+    let mut program = Program::serve_as(&origin, &bounds, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await;
+    let mut log = program.log();
+    log.until("nobody reads the access log's pipe").await;
+    let admin = log.admin().await;
+    let dropped = "seawall_access_log_lines_total{fate=\"dropped\"}";
+    for _ in 0..2 {
+        let before = value(admin, dropped).await;
+        eventually("lines to be lost", async || {
+            let mut viewer = program.viewer().await;
+            for _ in 0..100 {
+                viewer.get(PATH).await.is_whole("whole");
+            }
+            value(admin, dropped).await > before
+        })
+        .await;
+        let opened = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&pipe);
+        let (mut reader, mut text) = (opened.unwrap(), Vec::new());
+        eventually("the line of a later request", async || {
+            program.viewer().await.get("/live/later.ts").await;
+            // There is an end to it as long as nobody writes.
+            let mut bytes = vec![0; 64 << 10];
+            let read = reader.read(&mut bytes).unwrap_or(0);
+            text.extend_from_slice(&bytes[..read]);
+            String::from_utf8_lossy(&text).contains("/live/later.ts")
+        })
+        .await;
+        drop(reader);
+        log.until("the access log's pipe has a reader").await;
+    }
 }

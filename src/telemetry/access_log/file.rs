@@ -3,9 +3,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::libc;
 
 /// Lines name viewers' addresses: for the owner and the group, not for everyone.
 const MODE: u32 = 0o640;
@@ -13,10 +16,16 @@ const MODE: u32 = 0o640;
 /// How often the path is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A file that is appended to.
+/// A full pipe is waited for so long, …
+const FULL_MAX: Duration = Duration::from_secs(1);
+/// … and tried so often.
+const FULL_RETRY: Duration = Duration::from_millis(10);
+
+/// A file that is appended to, or a named pipe.
 pub(super) struct LogFile {
     path: PathBuf,
-    file: File,
+    /// `None`: a pipe that nobody reads.
+    file: Option<File>,
     looked: Instant,
     look_every: Duration,
 }
@@ -26,41 +35,97 @@ impl LogFile {
     pub(super) fn open(path: &Path) -> io::Result<LogFile> {
         let file = open(path)?;
         let looked = Instant::now();
-        Ok(LogFile {
+        let log = LogFile {
             path: path.to_owned(),
             file,
             looked,
             look_every: LOOK_EVERY,
-        })
+        };
+        if log.file.is_none() {
+            log.warn_of_no_reader();
+        }
+        Ok(log)
+    }
+
+    fn warn_of_no_reader(&self) {
+        let path = self.path.display();
+        tracing::warn!(%path, "nobody reads the access log's pipe: its lines are lost until somebody does");
+    }
+
+    /// It is time to look again.
+    fn looks(&mut self) -> bool {
+        let is_time = self.looked.elapsed() >= self.look_every;
+        if is_time {
+            self.looked = Instant::now();
+        }
+        is_time
     }
 
     fn was_moved(&self) -> bool {
         let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
         let there = std::fs::metadata(&self.path).map(identity).ok();
-        there != self.file.metadata().map(identity).ok()
+        let file = self.file.as_ref();
+        file.is_some_and(|file| there != file.metadata().map(identity).ok())
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+/// Waits for nobody. `None`: it is a pipe that nobody reads.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(MODE)
-        .open(path)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    match opened {
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_pipe(path) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+/// A pipe that is full has a reader who is slow: it is waited for, on the log's own thread.
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    let began = Instant::now();
+    loop {
+        match file.write(bytes) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < FULL_MAX =>
+            {
+                thread::sleep(FULL_RETRY);
+            }
+            written => return written,
+        }
+    }
 }
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        if self.file.is_none() && self.looks() {
+            self.file = open(&self.path)?;
+            if self.file.is_some() {
+                tracing::info!(path = %self.path.display(), "the access log's pipe has a reader");
+            }
+        }
+        let Some(file) = &self.file else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let written = write(file, bytes);
+        let is_left = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        if written.as_ref().is_err_and(is_left) && is_pipe(&self.path) {
+            self.file = None;
+            self.warn_of_no_reader();
+        }
+        written
     }
 
     /// Called between lines only, with everything written: the moment to change files.
     fn flush(&mut self) -> io::Result<()> {
-        if self.looked.elapsed() >= self.look_every {
-            self.looked = Instant::now();
-            if self.was_moved() {
-                self.file = open(&self.path)?;
-            }
+        if self.looks() && self.was_moved() {
+            self.file = open(&self.path)?;
         }
         Ok(())
     }

@@ -26,11 +26,6 @@ impl EndpointSet {
     pub fn contains(self, place: usize) -> bool {
         self.0 & bit(place) != 0
     }
-
-    /// Is there an endpoint in it besides this one?
-    pub fn has_other_than(self, place: usize) -> bool {
-        self.0 & !bit(place) != 0
-    }
 }
 
 fn bit(place: usize) -> u64 {
@@ -49,7 +44,5 @@ mod tests {
         let set = EndpointSet::of(0).and(EndpointSet::of(63)).with(64);
         let places = [0, 1, 63, 64].map(|place| set.contains(place));
         assert_eq!(places, [true, false, true, false]);
-        assert!(set.has_other_than(0) && !EndpointSet::of(2).has_other_than(2));
-        assert!(!EndpointSet::default().has_other_than(0));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::low_latency_hls;
 use crate::support::metrics::{TAKEOVERS, TAKEOVERS_REFUSED};
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
@@ -59,12 +60,16 @@ async fn when_it_dribbles_from_the_first_byte() {
             let dribble = framed(media()).dribble(&one, size, millis(every));
             let first = serving(SEGMENT, dribble).await;
             let second = serving(SEGMENT, media().body(other.clone())).await;
+            let second = second.on("/live/seg2.ts", media().body("next"));
             let shield = in_front_of(&[&first, &second]).start().await;
             shield.get(PATH).await.is_whole(playlist(1));
             shield.get(SEGMENT).await.is_whole(&other);
             assert!(shield.get(SEGMENT).await.is_whole(&other).is_hit());
             assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
             assert_eq!(shield.counted(TAKEOVERS, &[]).await, 1);
+            // What is listed with it is asked of the other endpoint at once.
+            shield.get("/live/seg2.ts").await.is_whole("next");
+            assert_eq!(first.hits("/live/seg2.ts"), 0);
         }
     }
 }
@@ -136,6 +141,44 @@ async fn what_is_being_produced_is_left_alone() {
     shield.get(PATH).await.is_whole(playlist(1));
     shield.get("/live/next.m4s").await.is_whole(&body);
     assert_eq!(second.hits("/live/next.m4s"), 0);
+}
+
+/// A part that is announced, and sent while it is produced.
+#[tokio::test]
+async fn an_announced_part_is_left_alone() {
+    let (body, part) = (noise(14, 3_000), "/live/21.2.mp4");
+    let version = low_latency_hls::version(20, 2);
+    let list = || manifest(version.clone()).cache_control("max-age=60");
+    let flowing = reply().content_type("video/mp4").chunked();
+    let flowing = flowing.dribble(&body, 250, millis(100));
+    let first = Origin::start().await.on(PATH, list()).on(part, flowing);
+    let other = reply().content_type("video/mp4").body("other");
+    let second = Origin::start().await.on(PATH, list()).on(part, other);
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(&version);
+    shield.get(part).await.is_whole(&body);
+    assert_eq!((first.hits(part), second.hits(part)), (1, 0));
+}
+
+/// Slow is better than nothing: who asks again is served as slowly as it comes.
+#[tokio::test]
+async fn a_body_is_not_cut_where_all_are_slow() {
+    let body = noise(15, LENGTH);
+    let slow = || {
+        let slow = media().content_length(LENGTH as u64);
+        let slow = slow.send(body.slice(..500_000));
+        let slow = slow.dribble(&body.slice(500_000..505_000), 100, millis(100));
+        slow.send(body.slice(505_000..))
+    };
+    let (first, second) = (
+        serving(SEGMENT, slow()).await,
+        serving(SEGMENT, slow()).await,
+    );
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(SEGMENT).await.is_cut(&body);
+    shield.get(SEGMENT).await.is_whole(&body);
+    assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
 }
 
 /// There is no other endpoint: viewers get what there is, as it comes.

@@ -184,8 +184,8 @@ impl Job {
         true
     }
 
-    /// It has been too slow for a while, nobody can go on with it, and another endpoint has not been given up
-    /// for the same a moment ago: whoever asks anew is better off.
+    /// It has been too slow for a while, nobody can go on with it, and some endpoint has not been given up for the
+    /// same a moment ago: whoever asks anew is better off.
     fn is_to_be_cut(&self, delivery: &mut Delivery) -> bool {
         let (begun, now) = (&delivery.begun, Instant::now());
         let since = delivery.late_since;
@@ -194,7 +194,7 @@ impl Job {
             return false;
         }
         let left = self.left_before(now).unwrap_or_default();
-        if left.has_other_than(begun.endpoint) || !self.another_stands(begun) {
+        if !self.origin().another_stands(left.and(begun.tried())) {
             return false;
         }
         let allowed = self.origin().take_over(begun.endpoint, false).is_some();

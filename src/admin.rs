@@ -1,5 +1,5 @@
 //! What may operators ask? `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`,
-//! `POST /purge?url=…`.
+//! `POST /purge?url=…` and its like.
 //!
 //! Knows no room of the server: it shows the pages it was given and passes purges on.
 
@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 pub use office::serve;
+
+use crate::shield::PurgeScope;
 
 /// Where operators come in.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,11 @@ pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// Explains an absolute URL.
 pub type Explain = Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
+
+/// Drops what is stored. Gives how many objects that were; `None`: no route serves it, or no such stream is
+/// known.
+pub type Purge =
+    Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<u64>> + Send>> + Send + Sync>;
 
 /// Asks every worker thread whether it still works.
 pub type Healthy = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Workers> + Send>> + Send + Sync>;
@@ -57,8 +64,6 @@ pub struct Desk {
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// What would be done with an absolute URL, and why; or why nothing would.
     pub explain: Explain,
-    /// Drops what is stored for an absolute URL; `false`: no route serves it.
-    pub purge: Box<dyn Fn(&http::Uri) -> bool + Send + Sync>,
-    /// Drops the whole stream that an absolute URL is a manifest of; `false`: none is known.
-    pub purge_stream: Box<dyn Fn(&http::Uri) -> bool + Send + Sync>,
+    /// Drops what is stored, and says how much that was.
+    pub purge: Purge,
 }

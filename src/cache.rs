@@ -17,6 +17,7 @@ mod notes;
 mod object;
 mod partition;
 mod pinned;
+mod purge;
 mod registry;
 mod shares;
 mod store;
@@ -39,6 +40,7 @@ pub use follower::{Cut, Follower, Landing, Reach};
 pub use notes::{Known, Note, Series};
 pub use object::{Head, Object};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
+pub use purge::Purge;
 pub use registry::Joined;
 pub use shares::Shares;
 pub use store::{Found, Stored};
@@ -205,7 +207,18 @@ impl Cache {
 
     /// Forgets a key with all its variants; a fill under way for it will not be stored, nor joined.
     pub fn purge(&self, key: &Key, kind: Kind) {
-        registry::purge(&self.inner, key, kind);
+        self.purging().key(key, kind);
+    }
+
+    /// Everything that is held for a key, in all variants; and of a URL with several keys for each of these.
+    pub fn held(&self, key: &Key, url: Option<&Key>, kind: Kind) -> Vec<Arc<Object>> {
+        let inner = &self.inner;
+        let now = Instant::now();
+        let others = url.map(|url| inner.epochs.keys_of(url));
+        let keys = others.unwrap_or_default();
+        let keys = keys.iter().filter(|other| *other != key).chain([key]);
+        keys.flat_map(|key| inner.store.objects_of(key, kind, now))
+            .collect()
     }
 
     /// What is asked for now belongs to a place until the place's epoch ends, and to a URL that has

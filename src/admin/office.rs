@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Desk, Workers, guard};
+use crate::shield::PurgeScope;
 use crate::telemetry;
 
 /// Operators at once; more wait in the listener.
@@ -84,7 +85,7 @@ async fn reply<B>(desk: &Desk, request: &Request<B>) -> Response<Text> {
         "/explain" if read => explain(desk, request.uri()),
         "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
         "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/purge" if request.method() == Method::POST => purge(desk, request.uri()),
+        "/purge" if request.method() == Method::POST => purge(desk, request.uri()).await,
         "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
         "/purge" => wrong_method("POST"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
@@ -124,27 +125,52 @@ fn explain(desk: &Desk, uri: &Uri) -> Response<Text> {
 
 fn not_a_url() -> Response<Text> {
     let told = serde_json::json!({
-        "error": "url (or stream, of a purge) must be an absolute http or https URL"
+        "error": "url must be an absolute http or https URL"
     });
     json(StatusCode::BAD_REQUEST, &told)
 }
 
-fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
-    let (url, purge) = match (asked_url(uri, "url="), asked_url(uri, "stream=")) {
-        (Some(url), None) => (url, &desk.purge),
-        (None, Some(url)) => (url, &desk.purge_stream),
-        _ => return not_a_url(),
+async fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
+    let Some(scope) = scope(uri) else {
+        return not_a_scope();
     };
-    let purged = purge(&url);
-    let status = if purged {
-        StatusCode::OK
-    } else {
-        StatusCode::NOT_FOUND
+    let what = match &scope {
+        PurgeScope::Url(url) => serde_json::json!({ "url": url.to_string() }),
+        PurgeScope::Stream(url) => serde_json::json!({ "stream": url.to_string() }),
+        PurgeScope::Prefix(url) => serde_json::json!({ "prefix": url.to_string() }),
+        PurgeScope::Everything => serde_json::json!({ "all": true }),
     };
-    json(
-        status,
-        &serde_json::json!({ "purged": purged, "url": url.to_string() }),
-    )
+    let (status, objects) = match (desk.purge)(scope).await {
+        Some(objects) => (StatusCode::OK, objects),
+        None => (StatusCode::NOT_FOUND, 0),
+    };
+    let mut told = serde_json::json!({ "purged": objects > 0, "objects": objects });
+    if let (Some(told), Some(what)) = (told.as_object_mut(), what.as_object()) {
+        told.extend(what.clone());
+    }
+    json(status, &told)
+}
+
+/// What is to be purged: one thing, by one parameter.
+fn scope(uri: &Uri) -> Option<PurgeScope> {
+    let is_all = |one: &str| matches!(one, "all" | "all=" | "all=true" | "all=1");
+    let all = uri.query()?.split('&').any(is_all);
+    let named = |name| asked_url(uri, name);
+    let asked = (named("url="), named("stream="), named("prefix="), all);
+    Some(match asked {
+        (Some(url), None, None, false) => PurgeScope::Url(url),
+        (None, Some(url), None, false) => PurgeScope::Stream(url),
+        (None, None, Some(url), false) => PurgeScope::Prefix(url),
+        (None, None, None, true) => PurgeScope::Everything,
+        _ => return None,
+    })
+}
+
+fn not_a_scope() -> Response<Text> {
+    let told = serde_json::json!({
+        "error": "a purge needs url, stream or prefix, an absolute http or https URL; or all=true"
+    });
+    json(StatusCode::BAD_REQUEST, &told)
 }
 
 /// A parameter that is an absolute URL, decoded.
@@ -242,8 +268,15 @@ mod tests {
                 Some("known.example") => Ok(serde_json::json!({ "route": url.path() })),
                 _ => Err("no route"),
             }),
-            purge: Box::new(|url| url.host() == Some("known.example")),
-            purge_stream: Box::new(|url| url.path() == "/live.m3u8"),
+            purge: Box::new(|scope| {
+                let objects = match scope {
+                    PurgeScope::Url(url) => (url.host() == Some("known.example")).then_some(1),
+                    PurgeScope::Stream(url) => (url.path() == "/live.m3u8").then_some(0),
+                    PurgeScope::Prefix(url) => (url.path() == "/live/").then_some(7),
+                    PurgeScope::Everything => Some(9),
+                };
+                Box::pin(std::future::ready(objects))
+            }),
         }
     }
 
@@ -308,13 +341,35 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_is_of_a_url_or_of_a_stream() {
-        let stream = "/purge?stream=http%3A%2F%2Fknown.example%2Flive.m3u8";
-        assert_eq!(asked("POST", stream, true).0, 200);
-        let unknown = "/purge?stream=http%3A%2F%2Fknown.example%2Fother.m3u8";
-        assert_eq!(asked("POST", unknown, true).0, 404);
-        let both = format!("{stream}&url=http://known.example/");
-        assert_eq!(asked("POST", &both, true).0, 400);
+    fn a_purge_says_how_many_objects_it_dropped() {
+        let url = |name, path| format!("/purge?{name}=http%3A%2F%2Fknown.example%2F{path}");
+        let told = |target: &str, status, told: &str| {
+            let (answered, body) = asked("POST", target, true);
+            assert_eq!(answered, status, "{target}");
+            assert!(body.contains(told), "{target}: {body}");
+        };
+        told(&url("url", "a"), 200, r#""objects":1,"purged":true"#);
+        told(
+            &url("stream", "live.m3u8"),
+            200,
+            r#""objects":0,"purged":false"#,
+        );
+        told(
+            &url("stream", "x.m3u8"),
+            404,
+            r#""objects":0,"purged":false"#,
+        );
+        told(&url("prefix", "live/"), 200, r#""objects":7"#);
+        told(
+            "/purge?all=true",
+            200,
+            r#""all":true,"objects":9,"purged":true"#,
+        );
+        told("/purge?all", 200, r#""objects":9"#);
+        for both in ["url=http://known.example/", "prefix=http://a/live/", "all"] {
+            let both = format!("{}&{both}", url("stream", "live.m3u8"));
+            assert_eq!(asked("POST", &both, true).0, 400, "{both}");
+        }
     }
 
     #[test]
@@ -334,6 +389,8 @@ mod tests {
             "/purge?url=",
             "/purge?url=/a",
             "/purge?url=%zz",
+            "/purge?all=false",
+            "/purge?prefix=/live/",
             "/purge?url=%4",
         ] {
             assert_eq!(asked("POST", target, true).0, 400, "{target}");

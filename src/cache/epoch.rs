@@ -79,20 +79,29 @@ impl Epoch {
     }
 }
 
-impl Mark {
-    fn holds(&self) -> bool {
-        self.epoch.is_at(self.number)
-    }
-}
-
 impl Tie {
     /// Is it still the same epoch?
     pub fn holds(&self) -> bool {
+        self.all_marks(Epoch::is_at)
+    }
+
+    /// It held until these epochs ended, or has never been to any that did.
+    pub(crate) fn held_before(&self, ended: &EndedEpochs) -> bool {
+        self.all_marks(|epoch, number| epoch.is_at(number) || ended.has(epoch, number))
+    }
+
+    /// One of these epochs was its own.
+    pub(crate) fn ended_with(&self, ended: &EndedEpochs) -> bool {
+        !self.all_marks(|epoch, number| !ended.has(epoch, number))
+    }
+
+    fn all_marks(&self, is_so: impl Fn(&Epoch, u32) -> bool) -> bool {
         match &self.0 {
-            Bond::Place { number, epoch } => epoch.is_at(*number),
+            Bond::Place { number, epoch } => is_so(epoch, *number),
             Bond::Marks(marks) => {
                 let marks = [&marks.place, &marks.url, &marks.whole, &marks.around];
-                marks.into_iter().flatten().all(Mark::holds)
+                let mut marks = marks.into_iter().flatten();
+                marks.all(|mark| is_so(&mark.epoch, mark.number))
             }
         }
     }
@@ -187,10 +196,48 @@ impl Tie {
     }
 }
 
-/// The places to which anything is tied.
+/// Epochs that a purge has ended, as they were before.
 #[derive(Default)]
+pub(crate) struct EndedEpochs {
+    numbers: HashMap<usize, u32>,
+    /// As long as they are here, no other epoch has their address.
+    kept: Vec<Arc<Epoch>>,
+}
+
+impl EndedEpochs {
+    fn has(&self, epoch: &Epoch, number: u32) -> bool {
+        let ended = self.numbers.get(&std::ptr::from_ref(epoch).addr());
+        ended.is_some_and(|ended| *ended == number)
+    }
+
+    fn take(&mut self, epoch: Arc<Epoch>) {
+        let number = epoch.end();
+        // The first time it ended in a purge, what was there before was dropped.
+        let address = Arc::as_ptr(&epoch).addr();
+        self.numbers.entry(address).or_insert(number);
+        self.kept.push(epoch);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}
+
+/// The places to which anything is tied, in shards: to look through one takes no time that is noticed.
 pub(crate) struct Epochs {
-    places: Mutex<Places>,
+    shards: [Mutex<Places>; SHARDS],
+    hasher: ahash::RandomState,
+}
+
+const SHARDS: usize = 64;
+
+impl Default for Epochs {
+    fn default() -> Epochs {
+        Epochs {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: ahash::RandomState::new(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -201,7 +248,7 @@ struct Places {
 }
 
 /// A list shorter than this is not worth sweeping.
-const SWEEP_MIN: usize = 1024;
+const SWEEP_MIN: usize = 64;
 
 impl Epochs {
     pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
@@ -213,7 +260,7 @@ impl Epochs {
     }
 
     fn mark(&self, place: &Key) -> Mark {
-        let mut places = self.places.lock();
+        let mut places = self.places(place).lock();
         let known = places.epochs.get(place).and_then(Weak::upgrade);
         let epoch = known.unwrap_or_else(|| places.list(place));
         let number = epoch.number.load(Ordering::Acquire);
@@ -221,13 +268,53 @@ impl Epochs {
     }
 
     pub(crate) fn end(&self, place: &Key) {
-        let places = self.places.lock();
+        let places = self.places(place).lock();
         if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
-            epoch.number.fetch_add(1, Ordering::AcqRel);
-            if let Some(keys) = epoch.keys.get() {
-                keys.lock().clear();
-            }
+            epoch.end();
         }
+    }
+
+    /// The same, and remembers what has ended.
+    pub(crate) fn end_for(&self, place: &Key, ended: &mut EndedEpochs) {
+        let places = self.places(place).lock();
+        if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
+            ended.take(epoch);
+        }
+    }
+
+    /// The same of all places that are meant.
+    pub(crate) fn end_where(&self, is_meant: impl Fn(&Key) -> bool, ended: &mut EndedEpochs) {
+        for shard in &self.shards {
+            let places = shard.lock();
+            let meant = places.epochs.iter().filter(|(place, _)| is_meant(place));
+            let epochs = meant.filter_map(|(_, epoch)| epoch.upgrade());
+            epochs.for_each(|epoch| ended.take(epoch));
+        }
+    }
+
+    /// The keys of a URL under which something may be held.
+    pub(crate) fn keys_of(&self, url: &Key) -> Vec<Key> {
+        let places = self.places(url).lock();
+        let epoch = places.epochs.get(url).and_then(Weak::upgrade);
+        drop(places);
+        let keys = epoch.and_then(|epoch| Some(epoch.keys.get()?.lock().iter().cloned().collect()));
+        keys.unwrap_or_default()
+    }
+
+    fn places(&self, place: &Key) -> &Mutex<Places> {
+        let [low, ..] = self.hasher.hash_one(place).to_le_bytes();
+        &self.shards[usize::from(low) % SHARDS]
+    }
+}
+
+impl Epoch {
+    /// Gives its number as it was.
+    fn end(&self) -> u32 {
+        let number = self.number.fetch_add(1, Ordering::AcqRel);
+        if let Some(keys) = self.keys.get() {
+            keys.lock().clear();
+        }
+        number
     }
 }
 
@@ -292,10 +379,11 @@ mod tests {
     fn places_that_nothing_is_tied_to_are_forgotten() {
         let epochs = Epochs::default();
         let kept = epochs.tie(Some(&Key::of(&[b"kept"])), None);
-        for number in 0..10 * SWEEP_MIN {
+        for number in 0..10 * SHARDS * SWEEP_MIN {
             epochs.tie(Some(&Key::of(&[&number.to_be_bytes()])), None);
         }
-        assert!(epochs.places.lock().epochs.len() <= 2 * SWEEP_MIN);
+        let listed = epochs.shards.iter().map(|shard| shard.lock().epochs.len());
+        assert!(listed.sum::<usize>() <= 2 * SHARDS * SWEEP_MIN);
         epochs.end(&Key::of(&[b"kept"]));
         assert!(!kept.holds());
     }

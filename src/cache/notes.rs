@@ -142,6 +142,13 @@ impl Notes {
         Some(note.what)
     }
 
+    pub(crate) fn erase_where(&self, is_meant: impl Fn(&Key) -> bool) {
+        for table in [&self.failures, &self.ways] {
+            let meant = table.iter().filter(|(key, _)| is_meant(key));
+            meant.for_each(|(key, _)| table.invalidate(&*key));
+        }
+    }
+
     pub(crate) fn erase(&self, key: &Key) {
         self.failures.invalidate(key);
         self.ways.invalidate(key);

@@ -177,13 +177,21 @@ impl Partition {
         taken.collect()
     }
 
-    pub(super) fn remove(&self, key: &Key) {
+    /// Gives what lay there.
+    pub(super) fn remove(&self, key: &Key) -> Option<Entry> {
         let mut policy = self.policy.lock();
         let gone = self.table.remove(key);
         if let Some(held) = &gone {
             policy.remove(held.id);
         }
         drop(policy);
+        gone.map(|held| held.entry.clone())
+    }
+
+    /// The keys of what is meant, among all that is held.
+    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &Entry) -> bool) -> Vec<Key> {
+        self.table
+            .keys_where(|key, held| is_meant(key, &held.entry))
     }
 
     /// See [`Policy::advance`] and [`Policy::depart`].
@@ -226,6 +234,13 @@ impl Partition {
 }
 
 impl Entry {
+    pub(super) fn object(self) -> Option<Arc<Object>> {
+        match self {
+            Entry::Object(object) => Some(object),
+            Entry::Variants(_) => None,
+        }
+    }
+
     fn is_kept(&self, now: Instant) -> bool {
         match self {
             Entry::Object(object) => !object.kept_left(now).is_zero(),

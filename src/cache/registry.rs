@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{HeaderMap, HeaderName};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::epoch::EndedEpochs;
 use super::flight::Flight;
 use super::store::Newer;
 use super::{Fill, Follower, Found, Inner, Note, Object, Stored};
@@ -198,7 +199,8 @@ pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -
     let _shard = inner.registry.shard(&found.key);
     let state = flight.state();
     match &state.place {
-        _ if state.doomed => Stored::Purged,
+        // What belongs to an epoch that has ended must not displace what was fetched after its end.
+        _ if state.doomed || !object.head.holds() => Stored::Purged,
         None => inner.store.insert(found, object, &state.standing),
         Some(place) => inner
             .store
@@ -232,12 +234,31 @@ pub(super) fn detach(inner: &Inner, flight: &Arc<Flight>) {
     }
 }
 
-pub(super) fn purge(inner: &Inner, key: &Key, kind: Kind) {
+/// Gives what was held.
+pub(super) fn purge(
+    inner: &Inner,
+    key: &Key,
+    kind: Kind,
+    ended: &mut EndedEpochs,
+) -> Vec<Arc<Object>> {
     let mut shard = inner.registry.shard(key);
     if let Some(flight) = shard.remove(key) {
         flight.state().doomed = true;
     }
     inner.notes.erase(key);
-    inner.epochs.end(&super::slices_of(key));
-    inner.store.remove(key, kind);
+    inner.epochs.end_for(&super::slices_of(key), ended);
+    inner.store.remove(key, kind)
+}
+
+/// Dooms all flights that are meant. Whatever was being filed when this began is filed when it ends.
+pub(super) fn doom(inner: &Inner, is_meant: impl Fn(&Key) -> bool) {
+    for shard in &inner.registry.shards {
+        shard.lock().retain(|slot, flight| {
+            let meant = is_meant(slot) || is_meant(&flight.found.key);
+            if meant {
+                flight.state().doomed = true;
+            }
+            !meant
+        });
+    }
 }

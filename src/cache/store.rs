@@ -278,8 +278,46 @@ impl Store {
         }
     }
 
-    pub(crate) fn remove(&self, key: &Key, kind: Kind) {
-        self.of(kind).remove(key);
+    /// Removes what lies under a key, with its variants. Gives these objects.
+    pub(crate) fn remove(&self, key: &Key, kind: Kind) -> Vec<Arc<Object>> {
+        let partition = self.of(kind);
+        match partition.remove(key) {
+            None => Vec::new(),
+            Some(Entry::Object(object)) => vec![object],
+            Some(Entry::Variants(variants)) => {
+                let known = variants.known.lock().clone();
+                let gone = known.iter().filter_map(|slot| partition.remove(slot));
+                gone.filter_map(Entry::object).collect()
+            }
+        }
+    }
+
+    /// Removes everything that is meant, wherever it lies. Gives these objects.
+    pub(crate) fn remove_where(
+        &self,
+        is_meant: impl Fn(&Key, Option<&Object>) -> bool,
+        mut gone: impl FnMut(&Object),
+    ) {
+        for partition in &self.partitions {
+            let keys = partition.keys_where(|key, entry| match entry {
+                Entry::Object(object) => is_meant(key, Some(object)),
+                Entry::Variants(_) => is_meant(key, None),
+            });
+            let entries = keys.iter().filter_map(|key| partition.remove(key));
+            entries
+                .filter_map(Entry::object)
+                .for_each(|object| gone(&object));
+        }
+    }
+
+    /// Everything that lies under a key, in all variants.
+    pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
+        let slots = match self.of(kind).get(key, now) {
+            Some(Entry::Variants(variants)) => variants.known.lock().iter().cloned().collect(),
+            _ => vec![key.clone()],
+        };
+        let objects = slots.iter().filter_map(|slot| self.object(kind, slot, now));
+        objects.collect()
     }
 
     /// Lets go of everything whose time is over.

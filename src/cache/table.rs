@@ -64,6 +64,17 @@ impl<V> Table<V> {
         Some(value)
     }
 
+    /// The keys of what is meant, found shard by shard: of one, readers go on and writers wait meanwhile.
+    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.0.read();
+            let meant = shard.iter().filter(|(key, value)| is_meant(key, value));
+            keys.extend(meant.map(|(key, _)| key.clone()));
+        }
+        keys
+    }
+
     fn shard(&self, key: &Key) -> (u64, &RwLock<HashTable<(Key, V)>>) {
         let hash = self.hasher.hash_one(key);
         // The table inside goes by the lowest and the highest bits.

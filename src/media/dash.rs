@@ -19,10 +19,11 @@ mod xml;
 
 pub use self::template::Template;
 
-use self::document::Mpd;
+use self::document::{Mpd, Track};
 use self::edge::Lanes;
 use self::xml::{Tag, Xml};
 use super::calendar::date_time;
+use super::directories::Directories;
 use super::facts::{Control, Facts, Listing, Liveness, Manifest, ManifestError};
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
@@ -56,6 +57,16 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &Tag<'a>) -> Result<Manifest, ManifestError>
         ..listing
     };
     Ok(Manifest { facts, listing })
+}
+
+/// Shows one name in each directory of each period.
+pub(super) fn directories(text: &str, into: &mut Directories) -> Result<(), ManifestError> {
+    let (mut xml, root) = Xml::open(text)?;
+    Mpd::read_each(&mut xml, &root, |tracks| {
+        let names = tracks.iter().flat_map(Track::examples);
+        names.for_each(|name| into.take(&name));
+    })?;
+    Ok(())
 }
 
 /// A patch is one version of itself; that there is one shows that the presentation is live.

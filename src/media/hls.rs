@@ -2,6 +2,7 @@
 //! players would play is read, however odd; what cannot be understood counts as not said.
 
 mod cut;
+mod directories;
 #[cfg(test)]
 mod fixtures;
 mod names;
@@ -14,6 +15,7 @@ mod variables;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
+pub(super) use self::directories::directories;
 use self::syntax::{attribute, attributes, seconds, tag_and_value};
 use self::timeline::Timeline;
 use self::variables::Variables;

@@ -93,6 +93,13 @@ const fn bad(why: &'static str) -> Refusal {
     }
 }
 
+/// The canonical host of an absolute URL.
+pub fn host_of(url: &Uri) -> Option<String> {
+    let nothing = HeaderMap::new();
+    let host = canonical_host(url, Version::HTTP_2, &nothing);
+    host.ok().map(Cow::into_owned)
+}
+
 /// Judges a parsed request.
 pub fn access(
     rules: &Rules,

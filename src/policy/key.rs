@@ -51,6 +51,20 @@ impl Key {
         Key::of(&[origin, host, target, listed.join(",").as_bytes(), &values])
     }
 
+    /// What is asked of an origin, whose key this is, or whose variant, part or state it names.
+    pub fn asked(&self) -> Option<Asked<'_>> {
+        asked(&self.0)
+    }
+
+    /// The directory of what is asked for; see [`Entry::place`](super::access::Entry::place).
+    pub fn place(&self) -> Option<Key> {
+        let asked = self.asked()?;
+        let path = asked.target.split(|byte| *byte == b'?').next()?;
+        let end = path.iter().rposition(|byte| *byte == b'/');
+        let directory = end.map_or(&path[..0], |end| &path[..=end]);
+        Some(Key::of(&[asked.origin, asked.host, directory]))
+    }
+
     /// The framed bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
@@ -68,6 +82,38 @@ impl Key {
     }
 }
 
+/// What a key was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'k> {
+    /// The group of origins.
+    pub origin: &'k [u8],
+    /// The host where it is sent; else nothing.
+    pub host: &'k [u8],
+    /// Path and query; of a directory its path.
+    pub target: &'k [u8],
+}
+
+fn asked(bytes: &[u8]) -> Option<Asked<'_>> {
+    let (first, rest) = part(bytes)?;
+    let (second, rest) = part(rest)?;
+    // No host begins with a length, and every key does.
+    if second.first() == Some(&0) {
+        return asked(second);
+    }
+    let (target, _) = part(rest)?;
+    Some(Asked {
+        origin: first,
+        host: second,
+        target,
+    })
+}
+
+/// The first part of framed bytes, and the rest.
+fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from_be_bytes(*length))
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:016x})", self.fingerprint())
@@ -79,6 +125,30 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn keys_made_of_keys_tell_what_is_asked() {
+        let target = b"/live/a.m3u8?x=1";
+        let asked = Asked {
+            origin: b"main",
+            host: b"",
+            target,
+        };
+        let key = Key::of(&[b"main", b"", target]);
+        let forwarded = Key::of(&[b"main", b"", target, b"x-token", b"1"]);
+        let variant = Key::of(&[b"variant", key.bytes(), &[0; 8], b"gzip"]);
+        let slice = Key::of(&[b"slice", variant.bytes(), b"\"1\"", &[0; 8]]);
+        for key in [key, forwarded, variant, slice] {
+            assert_eq!(key.asked(), Some(asked));
+            assert_eq!(key.place(), Some(Key::of(&[b"main", b"", b"/live/"])));
+        }
+        let named_so = Key::of(&[b"variant", b"h", b"/a", b"", b""]);
+        assert_eq!(
+            named_so.asked().map(|asked| asked.origin),
+            Some(&b"variant"[..])
+        );
+        assert_eq!(Key::of(&[b"a"]).asked(), None);
+    }
 
     proptest! {
         #[test]

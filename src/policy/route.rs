@@ -170,6 +170,14 @@ impl Rules {
             .iter()
             .find(|route| route.takes_host(host) && route.takes_path(path))
     }
+
+    /// The routes that may take something of a canonical host whose path begins so.
+    pub fn routes_below(&self, host: &str, beginning: &str) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter().filter(move |route| {
+            let below = route.path_prefix.starts_with(beginning);
+            route.takes_host(host) && (below || route.takes_path(beginning))
+        })
+    }
 }
 
 impl Route {

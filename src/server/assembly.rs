@@ -123,7 +123,7 @@ fn desk(
 ) -> Desk {
     let prober = Arc::new(prober);
     let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
-    let (explaining, purging_streams) = (shield.clone(), shield.clone());
+    let explaining = shield.clone();
     let counting = shield.clone();
     let (telemetry, open) = (telemetry.clone(), edge.clone());
     let cache = shield.cache().clone();
@@ -158,8 +158,10 @@ fn desk(
             Ok(told) => Ok(explain::explanation(&told)),
             Err(refusal) => Err(refusal.why),
         }),
-        purge: Box::new(move |url| purging.purge(url)),
-        purge_stream: Box::new(move |url| purging_streams.purge_stream(url)),
+        purge: Box::new(move |scope| {
+            let shield = Arc::clone(&purging);
+            Box::pin(async move { shield.purge(scope).await })
+        }),
     }
 }
 

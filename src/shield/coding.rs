@@ -54,10 +54,22 @@ pub(super) fn read(
     body: &Bytes,
     bytes_max: u64,
 ) -> Result<Option<Manifest>, Unreadable> {
+    match plain(headers, body, bytes_max)? {
+        Some(text) => Ok(Some(read_manifest(kind, &text)?)),
+        None => Ok(None),
+    }
+}
+
+/// A text without its coding, unless that is one that nobody asked for.
+pub(super) fn plain(
+    headers: &HeaderMap,
+    body: &Bytes,
+    bytes_max: u64,
+) -> Result<Option<Bytes>, Unreadable> {
     let coding = headers.get(header::CONTENT_ENCODING);
     match coding.map(|coding| coding.as_bytes().to_ascii_lowercase()) {
-        None => Ok(Some(read_manifest(kind, body)?)),
-        Some(coding) if coding == b"identity" => Ok(Some(read_manifest(kind, body)?)),
+        None => Ok(Some(body.clone())),
+        Some(coding) if coding == b"identity" => Ok(Some(body.clone())),
         Some(coding) if coding == b"gzip" || coding == b"x-gzip" => {
             let mut text = Vec::new();
             // One byte more than allowed tells that there is more.
@@ -68,7 +80,7 @@ pub(super) fn read(
             if text.len() as u64 > bytes_max {
                 return Err(Unread::TooLarge.into());
             }
-            Ok(Some(read_manifest(kind, &text)?))
+            Ok(Some(text.into()))
         }
         Some(_) => Ok(None),
     }

@@ -1,45 +1,170 @@
-//! What is to be held no longer? A URL, a stream, or what a request to the origin has changed.
+//! Purges: of one URL, of a stream, of all URLs with a prefix, of everything; and the invalidation of what an
+//! unsafe request has changed at the origin (RFC 9111 §4.4).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, Uri, Version};
+use tokio::task::spawn_blocking;
 
-use super::Shield;
-use crate::policy::access::{Access, Entry, access};
+use super::streams::unlisted;
+use super::{Shield, coding};
+use crate::cache::{Object, Purge};
+use crate::media::{directory_examples, read_manifest};
+use crate::policy::access::{Access, Entry, access, host_of};
+use crate::policy::key::Asked;
+use crate::policy::{Key, Rules};
+
+/// More manifests than a stream has.
+const MANIFESTS_MAX: usize = 1024;
+
+/// What an operator wants dropped. URLs are absolute (`http://host/path?query`), as viewers ask for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeScope {
+    /// One URL with its variants and slices; of a playlist every state of it.
+    Url(Uri),
+    /// The stream that a manifest belongs to: its manifests, what is known of them, and all that lies where
+    /// they say that their segments do.
+    Stream(Uri),
+    /// Every URL that begins like this.
+    Prefix(Uri),
+    /// Everything.
+    Everything,
+}
+
+/// The parts of a key that all URLs with a prefix have in common.
+struct Prefix {
+    /// Empty: all of them.
+    origins: Vec<SentTo>,
+    target: Box<[u8]>,
+}
+
+/// A group of origins, and the host where that is sent to it.
+type SentTo = (Box<[u8]>, Box<[u8]>);
 
 impl Shield {
-    /// Drops every stored variant of a URL and dooms the fill under way for it.
-    /// `url` is absolute (`http://host/path?query`) as a viewer would ask for it; true if a route
-    /// serves it.
-    pub fn purge(&self, url: &Uri) -> bool {
-        let entry = self.entry(url);
-        if let Some(entry) = &entry {
-            self.forget(entry);
-        }
-        entry.is_some()
+    /// Drops it, and dooms the fills under way for it: from now on nothing of it is served. Gives how many
+    /// objects were held. `None`: no route serves it, or no such stream is known.
+    pub async fn purge(self: &Arc<Self>, scope: PurgeScope) -> Option<u64> {
+        let mut is_known = true;
+        let purge = match &scope {
+            PurgeScope::Url(url) => {
+                let mut purge = self.cache.purging();
+                self.forget(&self.entry(url)?, &mut purge);
+                purge
+            }
+            PurgeScope::Stream(url) => {
+                let entry = self.entry(url)?;
+                let shield = Arc::clone(self);
+                let read = spawn_blocking(move || shield.purge_stream(&entry));
+                let purge;
+                (purge, is_known) = read.await.ok()?;
+                purge
+            }
+            PurgeScope::Prefix(url) => {
+                let prefix = Prefix::of(&self.rules, url)?;
+                self.purge_prefix(Arc::new(prefix)).await?
+            }
+            PurgeScope::Everything => {
+                let everything = Prefix {
+                    origins: Vec::new(),
+                    target: Box::default(),
+                };
+                self.purge_prefix(Arc::new(everything)).await?
+            }
+        };
+        let dropped = spawn_blocking(|| purge.finish()).await.ok()?;
+        tracing::info!(objects = dropped, ?scope, "purged");
+        (is_known || dropped > 0).then_some(dropped)
     }
 
-    /// Drops everything of the stream that a manifest belongs to: its manifests in all their states,
-    /// what is known of them, and all that lies where they say that their segments do. False: no such
-    /// stream is known.
-    pub fn purge_stream(&self, url: &Uri) -> bool {
-        let unit = self.entry(url).and_then(|entry| {
-            let unit = self.streams.unit(&entry)?;
-            self.forget(&entry);
-            Some((unit, entry.kind))
-        });
-        let Some((unit, kind)) = unit else {
-            return false;
-        };
-        for key in &unit.manifests {
-            self.cache.purge(key, kind);
+    /// Gives also whether anything is known of such a stream.
+    fn purge_stream(&self, entry: &Entry) -> (Purge, bool) {
+        let mut purge = self.cache.purging();
+        let unit = self.streams.unit(entry);
+        let mut is_known = unit.is_some();
+        let mut places = HashSet::new();
+        let mut to_read = VecDeque::from([entry.plain()]);
+        for key in unit.iter().flat_map(|unit| &unit.manifests) {
+            to_read.extend(self.entry_of(entry, key));
         }
-        for watch in &unit.watches {
-            self.forget(&watch.entry);
-            for place in watch.places() {
-                self.cache.end_epoch(&place);
+        for watch in unit.iter().flat_map(|unit| &unit.watches) {
+            to_read.push_back(watch.entry.clone());
+            places.extend(watch.places());
+        }
+        let mut seen = HashSet::new();
+        while let Some(manifest) = to_read.pop_front() {
+            if seen.len() >= MANIFESTS_MAX || !seen.insert(manifest.identity().clone()) {
+                continue;
             }
+            let url = manifest.url();
+            let held = self
+                .cache
+                .held(manifest.identity(), url.as_ref(), manifest.kind);
+            is_known |= !held.is_empty();
+            if held.is_empty() && manifest.kind.is_manifest() {
+                // What it lists most likely lies beside it.
+                places.insert(manifest.place());
+            }
+            for object in held {
+                let (children, lies) = self.named(&manifest, &object);
+                to_read.extend(children);
+                places.extend(lies);
+            }
+            self.forget(&manifest, &mut purge);
         }
-        true
+        for key in unit.iter().flat_map(|unit| &unit.manifests) {
+            purge.key(key, entry.kind);
+        }
+        for place in &places {
+            purge.epoch(place);
+            purge.epoch(&unlisted(place));
+        }
+        purge.notes(|key| key.place().is_some_and(|place| places.contains(&place)));
+        (purge, is_known)
+    }
+
+    /// The request for a manifest of the same stream, of which only the key is known.
+    fn entry_of(&self, entry: &Entry, key: &Key) -> Option<Entry> {
+        let target = str::from_utf8(key.asked()?.target).ok()?;
+        let other = entry.namesake(&self.rules, target)?;
+        (other.identity() == key).then_some(other)
+    }
+
+    /// The manifests that a held one lists, and where everything else lies that it names.
+    fn named(&self, entry: &Entry, object: &Object) -> (Vec<Entry>, Vec<Key>) {
+        let headers = object.head.headers.to_map();
+        let bytes_max = self.settings.manifest_bytes_max;
+        let text = coding::plain(&headers, &object.body, bytes_max);
+        let kind = object.head.kind;
+        let (Ok(Some(text)), true) = (text, kind.is_manifest()) else {
+            return (Vec::new(), Vec::new());
+        };
+        let renditions = match read_manifest(kind, &text) {
+            Ok(manifest) if manifest.facts.multivariant => manifest.listing.renditions,
+            _ => Vec::new(),
+        };
+        let children = renditions.iter();
+        let children = children.filter_map(|name| entry.sibling(&self.rules, name));
+        if !renditions.is_empty() {
+            return (children.collect(), Vec::new());
+        }
+        let names = directory_examples(kind, &text).into_iter();
+        let places = names.filter_map(|name| entry.namesake(&self.rules, &name));
+        (Vec::new(), places.map(|named| named.place()).collect())
+    }
+
+    async fn purge_prefix(self: &Arc<Self>, prefix: Arc<Prefix>) -> Option<Purge> {
+        let shield = Arc::clone(self);
+        let drop_all = move || {
+            let mut purge = shield.cache.purging();
+            shield.streams.forget_where(|key| prefix.has(key));
+            let of_keys = Arc::clone(&prefix);
+            purge.all(move |key| of_keys.has(key), |place| prefix.has(place));
+            purge
+        };
+        spawn_blocking(drop_all).await.ok()
     }
 
     fn entry(&self, url: &Uri) -> Option<Entry> {
@@ -55,28 +180,66 @@ impl Shield {
     /// the first.
     ///
     /// Where viewers' fields are part of the key, all keys of the URL are forgotten.
-    fn forget(&self, entry: &Entry) {
+    fn forget(&self, entry: &Entry, purge: &mut Purge) {
         if let Some(url) = entry.url() {
-            self.cache.end_epoch(&url);
+            purge.epoch(&url);
             self.streams.forget_url(entry);
         } else if let Some(watch) = self.streams.watched(entry) {
             watch.forget();
         }
-        self.cache.end_epoch(&entry.states());
-        self.cache.purge(entry.identity(), entry.kind);
-        self.cache.purge(&entry.key, entry.kind);
+        purge.epoch(&entry.states());
+        purge.key(entry.identity(), entry.kind);
+        if entry.identity() != &entry.key {
+            purge.key(&entry.key, entry.kind);
+        }
     }
 
     /// A method that changes something succeeded: what is held for its URI, and for the resources on
     /// the same host that the answer names, is no longer true (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, entry: &Entry, host: &str, response: &HeaderMap) {
-        self.forget(entry);
+        let mut purge = self.cache.purging();
+        self.forget(entry, &mut purge);
         for field in [LOCATION, CONTENT_LOCATION] {
             let named = response.get(field).and_then(|value| value.to_str().ok());
             let path = named.filter(|path| path.starts_with('/') && !path.starts_with("//"));
-            if let Some(url) = path.and_then(|path| format!("http://{host}{path}").parse().ok()) {
-                self.purge(&url);
+            let url = path.and_then(|path| format!("http://{host}{path}").parse().ok());
+            if let Some(entry) = url.and_then(|url| self.entry(&url)) {
+                self.forget(&entry, &mut purge);
             }
         }
+    }
+}
+
+impl Prefix {
+    /// `None`: no route serves anything that begins so.
+    fn of(rules: &Rules, url: &Uri) -> Option<Prefix> {
+        let target = url.path_and_query()?.as_str();
+        let host = host_of(url)?;
+        let origins = rules.routes_below(&host, url.path()).map(|route| {
+            let sent = if route.forward_host { &*host } else { "" };
+            (route.origin.as_bytes().into(), sent.as_bytes().into())
+        });
+        let origins: Vec<_> = origins.collect();
+        (!origins.is_empty()).then(|| Prefix {
+            origins,
+            target: target.as_bytes().into(),
+        })
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        if self.origins.is_empty() {
+            return true;
+        }
+        let Some(Asked {
+            origin,
+            host,
+            target,
+        }) = key.asked()
+        else {
+            return false;
+        };
+        let mut origins = self.origins.iter();
+        target.starts_with(&self.target)
+            && origins.any(|(one, named)| **one == *origin && **named == *host)
     }
 }

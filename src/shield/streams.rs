@@ -37,7 +37,7 @@ pub use ahead::Source;
 pub(super) use due::Due;
 use lists::{Lists, NEW_MAX, PARENTS_MAX, WATCHES_MAX};
 pub(super) use news::News;
-pub(super) use numbered::Location;
+pub(super) use numbered::{Location, unlisted};
 use stream::Stream;
 pub use stream::StreamStats;
 pub(super) use variants::Variant;
@@ -297,6 +297,20 @@ impl Streams {
     pub(super) fn forget_url(&self, entry: &Entry) {
         let lists = self.lists.lock();
         lists.of_url(entry).for_each(|watch| watch.forget());
+    }
+
+    /// The same of all manifests that are meant.
+    pub(super) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
+        let lists = self.lists.lock();
+        let watches = lists.watches.iter();
+        let meant: Vec<_> = watches
+            .filter(|(key, _)| is_meant(key))
+            .map(|(_, watch)| Arc::clone(watch))
+            .collect();
+        drop(lists);
+        for watch in meant {
+            watch.forget();
+        }
     }
 
     /// The manifests that list what lies beside something, the last one at the end.

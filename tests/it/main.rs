@@ -16,6 +16,7 @@ mod a_broken_manifest_is_a_failed_fetch;
 mod a_container_is_healthy;
 mod a_failing_origin_is_left_alone;
 mod a_hit_waits_for_no_fetch;
+mod a_purge_says_what_it_dropped;
 mod a_restart_leaves_nothing_behind;
 mod a_sick_endpoint_is_asked_last;
 mod a_slow_body_is_overtaken;

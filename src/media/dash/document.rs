@@ -56,6 +56,15 @@ pub(super) struct Track<'a> {
 impl<'a> Mpd<'a> {
     /// Reads the element whose tag came last.
     pub(super) fn read(xml: &mut Xml<'a>, root: &Tag<'a>) -> Result<Mpd<'a>, ManifestError> {
+        Mpd::read_each(xml, root, |_| {})
+    }
+
+    /// The same, and shows the representations of each period.
+    pub(super) fn read_each(
+        xml: &mut Xml<'a>,
+        root: &Tag<'a>,
+        mut each: impl FnMut(&[Track<'a>]),
+    ) -> Result<Mpd<'a>, ManifestError> {
         let depth = xml.depth();
         let mut mpd = Mpd::default();
         for (name, value) in root.attributes() {
@@ -74,7 +83,7 @@ impl<'a> Mpd<'a> {
         let mut level = Level::default();
         while let Some(tag) = xml.child(depth)? {
             match tag.name {
-                "Period" => mpd.take_period(xml, &tag, &level)?,
+                "Period" => mpd.take_period(xml, &tag, &level, &mut each)?,
                 "UTCTiming" => mpd.take_clock(&tag),
                 _ => level.take(xml, &tag)?,
             }
@@ -91,10 +100,12 @@ impl<'a> Mpd<'a> {
         xml: &mut Xml<'a>,
         tag: &Tag<'a>,
         above: &Level,
+        each: &mut impl FnMut(&[Track<'a>]),
     ) -> Result<(), ManifestError> {
         let attribute = |name| tag.attribute(name).and_then(|value| duration(&value));
         let (start, length) = (attribute("start"), attribute("duration"));
         let tracks = self.tracks(xml, above)?;
+        each(&tracks);
         let start = match self.periods.back() {
             None => start.or(Some(Duration::ZERO)),
             Some(before) => start.or(before.end),

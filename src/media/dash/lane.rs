@@ -206,6 +206,17 @@ impl<'a> Lane<'a> {
 }
 
 impl Track<'_> {
+    /// What it names itself by, and one name of each of its templates.
+    pub(super) fn examples(&self) -> impl Iterator<Item = String> {
+        let base = self.base.url.as_deref().filter(|base| !base.is_empty());
+        let segments = &self.segments;
+        let written = [&segments.initialization, &segments.media];
+        let written = written.into_iter().flatten();
+        let patterns = written.filter_map(|written| self.pattern(written));
+        let named = patterns.map(|pattern| pattern.name(Place { number: 1, time: 0 }));
+        base.map(str::to_owned).into_iter().chain(named)
+    }
+
     fn pattern(&self, written: &str) -> Option<Pattern> {
         Pattern::new(
             self.base.url.as_deref()?,

@@ -92,7 +92,7 @@ impl Location {
 }
 
 /// Where what is not listed belongs that lies in a place.
-pub(super) fn unlisted(place: &Key) -> Key {
+pub(in crate::shield) fn unlisted(place: &Key) -> Key {
     Key::of(&[b"unlisted", place.bytes()])
 }
 

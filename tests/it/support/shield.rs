@@ -126,14 +126,26 @@ impl Shield {
 
     async fn purged(&self, what: &str, target: &str) {
         let url = format!("http://{}{target}", super::viewer::HOST);
-        let encoded = percent_encoded(&url);
-        let answer = self
-            .admin(ask("POST", &format!("/purge?{what}={encoded}")))
+        self.dropped(&format!("{what}={}", percent_encoded(&url)))
             .await;
-        assert!(
-            (200..300).contains(&answer.status),
-            "purge of {url}: {answer:?}"
-        );
+    }
+
+    /// How many objects a purge by this query dropped.
+    pub async fn dropped(&self, query: &str) -> u64 {
+        let answer = self.admin(ask("POST", &format!("/purge?{query}"))).await;
+        let is_good = (200..300).contains(&answer.status);
+        assert!(is_good, "purge of {query}: {answer:?}");
+        let told: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let objects = told["objects"].as_u64().expect("a count");
+        assert_eq!(told["purged"].as_bool(), Some(objects > 0), "{told}");
+        objects
+    }
+
+    /// The same of what viewers know as a target: `what` is `url`, `stream` or `prefix`.
+    pub async fn dropped_of(&self, what: &str, target: &str) -> u64 {
+        let url = format!("http://{}{target}", super::viewer::HOST);
+        self.dropped(&format!("{what}={}", percent_encoded(&url)))
+            .await
     }
 
     /// The metrics as Prometheus reads them.

@@ -1,0 +1,314 @@
+//! A purge drops all that it stands for, of a URL, a stream, a prefix or everything, on demand as well as live,
+//! and says how many objects that were. What was on its way is not kept either.
+
+use crate::low_latency_hls::{NEXT, PATH as PLAYLIST, holding, passive, version};
+use crate::support::metrics::{FILLS, STORED};
+use crate::support::{
+    Gate, Origin, Shield, answering, ask, ended_playlist, eventually, get, manifest, noise,
+    playlist, reply, segment, status,
+};
+
+/// Each is asked for; `is_hit`: answered from memory or not.
+async fn all_are(shield: &Shield, paths: &[&str], is_hit: bool) {
+    for path in paths {
+        let answer = shield.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert_eq!(answer.is_hit(), is_hit, "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_was_held_and_nothing_is_said_to_be_purged() {
+    let origin = Origin::start().await.on("/a.ts", segment("a"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    for query in ["all", "all=true"] {
+        assert_eq!(shield.dropped(query).await, 0);
+    }
+    for what in ["url", "prefix"] {
+        assert_eq!(shield.dropped_of(what, "/a.ts").await, 0);
+    }
+    shield.get("/a.ts").await;
+    assert_eq!(shield.dropped_of("url", "/a.ts").await, 1);
+    assert_eq!(shield.dropped_of("url", "/a.ts").await, 0);
+    let none = ask("POST", "/purge?stream=http://shield.test/none/x.m3u8");
+    assert_eq!(shield.admin(none).await.status, 404);
+}
+
+#[tokio::test]
+async fn every_variant_and_every_key_of_a_url_counts() {
+    let varied = || segment("x").header("Vary", "Accept-Encoding");
+    let own = answering(|request| segment(request.header("x-token").unwrap_or("none").to_owned()));
+    let origin = Origin::start()
+        .await
+        .on("/1.vtt", varied())
+        .on("/own.ts", own);
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.forward_headers = vec!["x-token".parse().unwrap()]);
+    let shield = shield.start().await;
+    for coding in ["gzip", "identity"] {
+        let asked = get("/1.vtt").header("Accept-Encoding", coding);
+        shield.ask(asked).await.is_whole("x");
+    }
+    for token in ["a", "b", "c"] {
+        let asked = || get("/own.ts").header("X-Token", token);
+        shield.ask(asked()).await.is_whole(token);
+        assert!(shield.ask(asked()).await.is_hit());
+    }
+    assert_eq!(shield.dropped_of("url", "/1.vtt").await, 2);
+    assert_eq!(shield.dropped_of("url", "/own.ts").await, 3);
+    assert_eq!(shield.gauge(STORED).await, 0, "it is freed at once");
+}
+
+#[tokio::test]
+async fn every_slice_of_a_large_object_counts() {
+    let body = noise(1, 1 << 20);
+    let large = || {
+        segment(bytes::Bytes::new())
+            .validated_by("\"1\"")
+            .ranged(body.clone())
+    };
+    let origin = Origin::start()
+        .await
+        .on("/large.ts", large())
+        .on("/vod/large.ts", large())
+        .on("/film/large.ts", large())
+        .on("/film/i.m3u8", manifest(ended_playlist(1)));
+    let shield = Shield::in_front_of(&origin).waits(|waits| {
+        waits.whole_fetch_max = 256 << 10;
+        waits.slice_bytes = 128 << 10;
+    });
+    let shield = shield.start().await;
+    for (what, path, scope, dropped) in [
+        ("url", "/large.ts", "/large.ts", 8),
+        ("prefix", "/vod/large.ts", "/vod/", 8),
+        // The playlist as well.
+        ("stream", "/film/large.ts", "/film/i.m3u8", 9),
+    ] {
+        shield.get("/film/i.m3u8").await;
+        shield.get(path).await.is_whole(&body);
+        assert!(shield.get(path).await.is_hit());
+        assert_eq!(shield.dropped_of(what, scope).await, dropped, "{what}");
+        let asked = origin.hits(path);
+        shield.get(path).await.is_whole(&body);
+        assert!(origin.hits(path) >= asked + 8, "{what}");
+    }
+}
+
+/// A film: nobody watches over it, and its segments were listed long ago.
+#[tokio::test]
+async fn a_stream_on_demand_is_dropped_with_all_its_segments() {
+    let line = |number| format!("#EXTINF:4,\nhd/{number}.ts\n");
+    let many: String = (1..=200).map(line).collect();
+    let film = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MAP:URI=\"init/i.mp4\"\n\
+         #EXTINF:4,\n/ads/7.ts\n{many}#EXT-X-ENDLIST\n"
+    );
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n";
+    let media = [
+        "/vod/v0/init/i.mp4",
+        "/ads/7.ts",
+        "/vod/v0/hd/1.ts",
+        "/vod/v0/hd/200.ts",
+    ];
+    let mut origin = Origin::start()
+        .await
+        .on("/vod/m.m3u8", manifest(master))
+        .on("/vod/v0/i.m3u8", manifest(film))
+        .on("/vod/other/1.ts", segment("other"));
+    for path in media {
+        origin = origin.on(path, segment("film"));
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    let all = [&["/vod/m.m3u8", "/vod/v0/i.m3u8"][..], &media].concat();
+    for by in ["/vod/m.m3u8", "/vod/v0/i.m3u8"] {
+        all_are(&shield, &["/vod/other/1.ts"], by != "/vod/m.m3u8").await;
+        for path in &all {
+            shield.get(path).await;
+        }
+        all_are(&shield, &all, true).await;
+        assert_eq!(shield.dropped_of("stream", by).await, 6, "{by}");
+        all_are(&shield, &media, false).await;
+        all_are(&shield, &["/vod/other/1.ts"], true).await;
+    }
+}
+
+#[tokio::test]
+async fn an_mpd_on_demand_is_dropped_with_the_segments_of_all_its_periods() {
+    let period = |name: &str| {
+        format!(
+            "<Period duration='PT4S'><BaseURL>{name}/</BaseURL><AdaptationSet mimeType='video/mp4'>\
+             <SegmentTemplate duration='4' media='$RepresentationID$/$Number$.m4s'/>\
+             <Representation id='v'/></AdaptationSet></Period>"
+        )
+    };
+    let periods: String = (0..8).map(|number| period(&format!("p{number}"))).collect();
+    let mpd = format!("<MPD type='static' mediaPresentationDuration='PT32S'>{periods}</MPD>");
+    let media = ["/film/p0/v/1.m4s", "/film/p3/v/1.m4s", "/film/p7/v/1.m4s"];
+    let mpd = reply().content_type("application/dash+xml").body(mpd);
+    let mut origin = Origin::start().await.on("/film/a.mpd", mpd);
+    for path in media {
+        origin = origin.on(path, segment("film"));
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/film/a.mpd").await;
+    all_are(&shield, &media, false).await;
+    assert_eq!(shield.dropped_of("stream", "/film/a.mpd").await, 4);
+    all_are(&shield, &media, false).await;
+}
+
+/// What its timeline has left behind is held all the same.
+#[tokio::test]
+async fn a_live_mpd_is_dropped_with_what_it_lists_no_longer() {
+    let mpd = "<MPD type='dynamic' minimumUpdatePeriod='PT2S' availabilityStartTime='2020-01-01T00:00:00Z'>\
+         <Period id='1' start='PT0S'><AdaptationSet mimeType='video/mp4'>\
+         <SegmentTemplate timescale='1' startNumber='100' media='$RepresentationID$/$Number$.m4s' \
+         initialization='init/$RepresentationID$.mp4'><SegmentTimeline><S t='200' d='2' r='4'/>\
+         </SegmentTimeline></SegmentTemplate><Representation id='a'/><Representation id='b'/>\
+         </AdaptationSet></Period></MPD>";
+    let media = ["/live/a/7.m4s", "/live/b/104.m4s", "/live/init/a.mp4"];
+    let mpd = reply().content_type("application/dash+xml").body(mpd);
+    let mut origin = Origin::start()
+        .await
+        .on("/live/a.mpd", mpd.cache_control("max-age=2"))
+        .on("/live/c/7.m4s", segment("another stream"));
+    for path in media {
+        origin = origin.on(path, segment("live"));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .route(|route| route.live.prefetch = false)
+        .start()
+        .await;
+    shield.get("/live/a.mpd").await;
+    all_are(&shield, &media, false).await;
+    shield.get("/live/c/7.m4s").await;
+    assert_eq!(shield.dropped_of("stream", "/live/a.mpd").await, 4);
+    all_are(&shield, &media, false).await;
+    all_are(&shield, &["/live/c/7.m4s"], true).await;
+}
+
+/// A failure is remembered for a second, and no longer than until a purge.
+#[tokio::test]
+async fn a_purge_drops_what_is_known_of_failures() {
+    let scopes = [
+        ("url", "/film/seg1.ts"),
+        ("stream", "/film/i.m3u8"),
+        ("prefix", "/film/"),
+        ("all", ""),
+    ];
+    for (what, scope) in scopes {
+        let origin = Origin::start()
+            .await
+            .on("/film/i.m3u8", manifest(ended_playlist(1)))
+            .on("/film/seg1.ts", status(500).then(segment("film")));
+        let shield = Shield::in_front_of(&origin)
+            .origin(|group| group.retry.attempts_max = 0)
+            .start()
+            .await;
+        shield.get("/film/i.m3u8").await;
+        assert_eq!(shield.get("/film/seg1.ts").await.status, 500, "{what}");
+        let dropped = match what {
+            "all" => shield.dropped("all").await,
+            _ => shield.dropped_of(what, scope).await,
+        };
+        assert_eq!(dropped, u64::from(what != "url"), "{what}");
+        shield.get("/film/seg1.ts").await.is_whole("film");
+    }
+}
+
+/// Its playlist is not held: what lies beside it goes.
+#[tokio::test]
+async fn segments_of_a_playlist_that_nobody_may_store_are_dropped() {
+    let unstored = manifest(ended_playlist(1)).cache_control("no-store");
+    let origin = Origin::start()
+        .await
+        .on("/vod/i.m3u8", unstored)
+        .on("/vod/seg1.ts", segment("film"));
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/vod/i.m3u8").await;
+    shield.get("/vod/seg1.ts").await;
+    assert_eq!(shield.dropped_of("stream", "/vod/i.m3u8").await, 1);
+    assert!(!shield.get("/vod/seg1.ts").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_prefix_drops_what_begins_so_and_nothing_else() {
+    let paths = ["/live/a/1.ts", "/live/a/2.ts?x=1", "/live/ab/1.ts"];
+    let others = ["/live/b/1.ts", "/vod/live/a/1.ts"];
+    let mut origin = Origin::start().await;
+    for path in paths.iter().chain(&others) {
+        origin = origin.on(path, segment("x"));
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    all_are(&shield, &[&paths[..], &others].concat(), false).await;
+    assert_eq!(shield.dropped_of("prefix", "/live/a").await, 3);
+    assert_eq!(shield.dropped_of("prefix", "/live/a").await, 0);
+    all_are(&shield, &others, true).await;
+    all_are(&shield, &paths, false).await;
+    assert_eq!(shield.dropped_of("prefix", "/live/a/").await, 2);
+    assert_eq!(shield.dropped("all").await, 3);
+    all_are(&shield, &paths, false).await;
+}
+
+/// Whoever reads it gets it whole; nobody else does.
+#[tokio::test]
+async fn what_is_on_its_way_is_not_kept_by_any_purge() {
+    let scopes = [
+        ("stream", "/live/i.m3u8"),
+        ("prefix", "/live/"),
+        ("url", "/live/seg1.ts"),
+        ("all", ""),
+    ];
+    for (what, scope) in scopes {
+        let (gate, old) = (Gate::new(), noise(1, 1000));
+        let half = segment(old.slice(..500)).hold(&gate).send(old.slice(500..));
+        let origin = Origin::start()
+            .await
+            .on("/live/i.m3u8", manifest(playlist(1)))
+            .on("/live/seg1.ts", half.then(segment("new")));
+        let shield = Shield::in_front_of(&origin)
+            .route(|route| route.live.prefetch = false)
+            .start()
+            .await;
+        shield.get("/live/i.m3u8").await;
+        let mut before = shield.begin(get("/live/seg1.ts")).await;
+        before.read(500).await;
+        let dropped = match what {
+            "all" => shield.dropped("all").await,
+            _ => shield.dropped_of(what, scope).await,
+        };
+        assert_eq!(dropped, u64::from(what != "url"), "{what}");
+        shield.get("/live/seg1.ts").await.is_whole("new");
+        gate.open();
+        before.finish().await.is_whole(&old);
+        eventually("the old fill to end", async || {
+            shield.gauge(FILLS).await == 0
+        })
+        .await;
+        let after = shield.get("/live/seg1.ts").await;
+        after.is_whole("new");
+        assert!(after.is_hit(), "{what}");
+    }
+}
+
+/// A state of a playlist that was waited for is no newest version after a purge.
+#[tokio::test]
+async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
+    for what in ["url", "stream", "prefix", "all"] {
+        let gate = Gate::new();
+        let origin = holding(&gate).await;
+        let shield = passive(&origin).start().await;
+        shield.get(PLAYLIST).await.is_whole(version(20, 2));
+        let waiting = shield.crowd(1, get(NEXT)).await;
+        gate.wait_arrived(1).await;
+        let new = manifest(version(12, 1)).cache_control("max-age=1");
+        origin.now(PLAYLIST, new);
+        let dropped = match what {
+            "all" => shield.dropped("all").await,
+            _ => shield.dropped_of(what, PLAYLIST).await,
+        };
+        assert_eq!(dropped, 1, "{what}");
+        gate.open();
+        waiting.answers().await;
+        shield.get(PLAYLIST).await.is_whole(version(12, 1));
+    }
+}

@@ -18,6 +18,7 @@ mod latency;
 mod limit;
 mod line;
 mod pulse;
+mod quota;
 mod rank;
 mod relay;
 mod request;
@@ -56,6 +57,7 @@ pub use failure::Failure;
 pub use inflow::Inflow;
 pub use latency::Latency;
 pub use limit::Rejection;
+pub use quota::{Quota, QuotaStats, RequestClass};
 pub use rank::Rank;
 pub use relay::Relay;
 pub use settings::{
@@ -97,6 +99,8 @@ pub struct Errand {
     pub expected: bool,
     /// What an answer has to bring.
     pub wants: Wants,
+    /// Whose rate it counts against, where an endpoint tells classes apart.
+    pub class: RequestClass,
     /// Something is served instead if there is no answer: no endpoint is asked twice for it.
     pub covered: bool,
     /// Its place when not all can go at once.
@@ -158,6 +162,7 @@ impl Errand {
             body: None,
             expected: false,
             wants: Wants::Anything,
+            class: RequestClass::Other,
             covered: false,
             rank,
             held_back: false,

@@ -19,6 +19,7 @@ pub fn metrics(groups: &[Stats]) -> String {
             requests(&mut page, stats, endpoint);
             traffic(&mut page, stats, endpoint);
             repeats(&mut page, stats, endpoint);
+            limits(&mut page, stats, endpoint);
             speed(&mut page, stats, endpoint);
             condition(&mut page, stats, endpoint);
             health(&mut page, stats, endpoint);
@@ -130,14 +131,6 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
         both,
         counts.in_flight as u64,
     );
-    if let Some(cap) = endpoint.concurrency_max {
-        page.gauge(
-            "seawall_origin_active_max",
-            "Requests under way at most, by endpoint, where it has a bound of its own.",
-            both,
-            cap as u64,
-        );
-    }
 }
 
 /// Requests beyond the first.
@@ -180,6 +173,35 @@ fn repeats(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
         both,
         counts.takeovers_refused,
     );
+}
+
+/// The limits of its own that an endpoint has.
+fn limits(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+    let both = &labels(stats, endpoint, ("", ""))[..2];
+    if let Some(cap) = endpoint.concurrency_max {
+        page.gauge(
+            "seawall_origin_active_max",
+            "Requests under way at most, by endpoint, where it has a bound of its own.",
+            both,
+            cap as u64,
+        );
+    }
+    for quota in &endpoint.quotas {
+        let labels = labels(stats, endpoint, ("kind", quota.kind));
+        page.gauge(
+            "seawall_origin_requests_per_second_max",
+            "Requests per second that the endpoint may get, by kind, where it has such a limit of its own.",
+            &labels,
+            u64::from(quota.per_second),
+        );
+        page.counter(
+            "seawall_origin_rate_limited_total",
+            "Times that a request found the endpoint at its requests_per_second_max: it went to another \
+             endpoint or waited. Where it grows steadily, the origin's quota is too small for the audience.",
+            &labels,
+            quota.limited,
+        );
+    }
 }
 
 /// From sending a request to the answer's head: lately, and since the start.
@@ -317,6 +339,7 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         "breaker_opened": condition.breaker_opened,
         "in_flight": endpoint.counts.in_flight,
         "concurrency_max": endpoint.concurrency_max,
+        "requests_per_second_max": quotas_status(endpoint),
         "requests": requests_status(&endpoint.counts),
         "retries": endpoint.counts.retries,
         "hedges": endpoint.counts.hedges,
@@ -329,6 +352,22 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         })),
         "bytes_received": endpoint.counts.bytes_received,
     })
+}
+
+/// By kind; null where there are none.
+fn quotas_status(endpoint: &EndpointStats) -> Value {
+    let quotas = endpoint.quotas.iter();
+    let quotas: serde_json::Map<_, _> = quotas
+        .map(|quota| {
+            let limit = json!({ "limit": quota.per_second, "limited": quota.limited });
+            (quota.kind.to_owned(), limit)
+        })
+        .collect();
+    if quotas.is_empty() {
+        Value::Null
+    } else {
+        quotas.into()
+    }
 }
 
 fn millis(time: Duration) -> f64 {

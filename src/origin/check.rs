@@ -20,7 +20,7 @@ use super::line::Line;
 use super::request::{Payload, Request};
 use super::sign::Seal;
 use super::site::Site;
-use super::{Check, CheckKind, Failure, Rank, rest};
+use super::{Check, CheckKind, Failure, Rank, RequestClass, rest};
 
 /// Between two checks at least, whatever the settings say.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -125,6 +125,7 @@ fn request(path: &PathAndQuery, seal: Seal) -> Result<Request, Failure> {
         payload: Payload::Nothing,
         held_back: false,
         rank: Rank::Behind,
+        class: RequestClass::Other,
         seal,
     })
 }

@@ -251,6 +251,7 @@ impl Desk {
         let tour = Tour {
             hedged: self.retry.hedges(rank, upgrade.as_ref(), &request),
             upgrade,
+            class: request.class,
             held_back: request.held_back,
             overdue: overdue.filter(|_| request.repeatable()),
             ..Tour::new(
@@ -304,7 +305,7 @@ impl Desk {
     fn has_room(&self, tour: &Tour, places: &[usize]) -> bool {
         let now = now();
         let mut sites = places.iter().map(|place| &self.sites[*place]);
-        sites.any(|site| !site.refuses(tour.subject, now) && site.slot().is_some())
+        sites.any(|site| !site.refuses(tour.subject, now) && site.has_slot(tour.class))
     }
 
     /// Until when there must be a connection to the endpoint whose turn it is, and until when
@@ -377,8 +378,10 @@ impl Desk {
 
     /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.
     fn probe(self: &Arc<Self>, site: &Arc<Site>, request: &Request) {
-        let slot = self.gate.try_enter().zip(site.slot());
-        let slot = slot.map(|(permit, slot)| slot.with(permit));
+        let permit = site.has_slot(request.class).then(|| self.gate.try_enter());
+        let slot = permit
+            .flatten()
+            .and_then(|permit| Some(site.slot(request.class)?.with(permit)));
         let Some(entry) = slot.and_then(|slot| Entry::open(site, slot, request.subject(), now()))
         else {
             return;

@@ -235,7 +235,7 @@ impl Desk {
         let site = Arc::clone(&self.sites[*tour.order.get(tour.turns)?]);
         let patience = tour.until.saturating_duration_since(Instant::now());
         self.gate.turn(tour.rank, patience).await.ok()?;
-        let slot = site.slot_for(tour.held_back)?;
+        let slot = site.slot_for(tour.class, tour.held_back)?;
         tour.turns += 1;
         Entry::open(&site, slot, tour.subject, now())
     }
@@ -250,11 +250,12 @@ impl Desk {
         }
         let mut budget = self.budget.lock();
         // Looked at first: a turn taken in vain is lost.
-        if !budget.affords(now) {
+        if !budget.affords(now) || !site.has_slot(tour.class) {
             return None;
         }
         // It must fit beside the first one: a hedge never goes over a cap.
-        let slot = site.slot()?.with(self.gate.try_enter()?);
+        let permit = self.gate.try_enter()?;
+        let slot = site.slot(tour.class)?.with(permit);
         budget.try_spend(now);
         tour.turns += 1;
         Entry::open(site, slot, tour.subject, now)

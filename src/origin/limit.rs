@@ -151,6 +151,16 @@ impl Gate {
         self.step(Turnstile::try_turn)
     }
 
+    /// A turn is to be had at once.
+    pub(super) fn has_turn(&self) -> bool {
+        self.turnstile.lock().has_turn(Instant::now())
+    }
+
+    /// A permit is to be had at once.
+    pub(super) fn is_open(&self) -> bool {
+        self.turnstile.lock().is_open(Instant::now())
+    }
+
     /// Nobody waits, and more than half of the permits are free.
     pub(super) fn has_room(&self) -> bool {
         self.turnstile.lock().has_room()

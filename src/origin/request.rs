@@ -12,7 +12,7 @@ use pingora_http::RequestHeader;
 
 use super::guard::Subject;
 use super::sign::{FIELDS, Message, Seal};
-use super::{Deadlines, Errand, Failure, Rank, RequestBody};
+use super::{Deadlines, Errand, Failure, Rank, RequestBody, RequestClass};
 use crate::media::low_latency::is_blocking;
 
 /// Everything of an errand but its body.
@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) headers: HeaderMap,
     pub(super) payload: Payload,
     pub(super) rank: Rank,
+    /// Whose rate it counts against.
+    pub(super) class: RequestClass,
     /// The origin is expected to hold its answer back.
     pub(super) held_back: bool,
     /// What shows the origin who is asking.
@@ -92,6 +94,7 @@ impl Request {
             headers: errand.headers,
             payload,
             rank: errand.rank,
+            class: errand.class,
             held_back: errand.held_back,
             seal,
         };
@@ -116,6 +119,7 @@ impl Request {
             headers: self.headers.clone(),
             payload: self.payload,
             rank: self.rank,
+            class: self.class,
             held_back: self.held_back,
             seal,
         }
@@ -278,6 +282,7 @@ mod tests {
             headers: HeaderMap::new(),
             payload: Payload::Nothing,
             rank: Rank::Manifest,
+            class: RequestClass::Other,
             held_back: false,
         }
     }
@@ -327,6 +332,7 @@ mod tests {
         assert!(!request("/_HLS_msn=7", &[]).blocks());
         let segment = Request {
             rank: Rank::Segment,
+            class: RequestClass::Other,
             ..request("/x.ts?_HLS_msn=7", &[])
         };
         assert!(!segment.blocks());

@@ -10,9 +10,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::Balance;
 use super::guard::{backoff, breaker, budget, ejection, health, pace};
 use super::sign::{ClientCertificate, Sigv4};
+use super::{Balance, Quota};
 
 /// Settings of one origin group.
 #[derive(Clone)]
@@ -80,6 +80,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Requests under way with it at most, beside the group's bound; beyond that it is passed over.
     pub concurrency_max: Option<usize>,
+    /// Requests per second that it allows, beside the group's; beyond that it is passed over too.
+    pub requests_per_second_max: Option<Quota>,
     /// The AWS region that its requests are signed for, where the group's is not its own.
     pub region: Option<String>,
 }
@@ -299,6 +301,7 @@ impl Endpoint {
             priority: 0,
             weight: 1,
             concurrency_max: None,
+            requests_per_second_max: None,
             region: None,
         }
     }

@@ -18,8 +18,9 @@ use super::guard::health::Health;
 use super::guard::pace::{self, Pace, Typical};
 use super::guard::sparing::Sparing;
 use super::limit::{Census, Gate, Limits, Permit};
+use super::quota::Quotas;
 use super::stats::{Checked, Condition, EndpointStats, Ledger};
-use super::{Failure, Rank, Settings};
+use super::{Failure, Rank, RequestClass, Settings};
 
 /// Who stood when a request was last put in order, and was not ejected since.
 pub(super) type Roll = Arc<[AtomicBool]>;
@@ -36,6 +37,7 @@ pub(super) struct Site {
     /// Who in the group stands, by place.
     roll: Roll,
     cap: Option<Cap>,
+    quotas: Quotas,
     pub(super) watched: Mutex<Watched>,
 }
 
@@ -120,6 +122,7 @@ impl Site {
                     requests_per_second_max: None,
                 }),
             }),
+            quotas: Quotas::new(endpoint.requests_per_second_max, group.queue_max),
             watched: Mutex::new(Watched {
                 breaker: Breaker::new(guards.breaker, now),
                 ejection: Ejection::new(guards.ejection),
@@ -154,49 +157,53 @@ impl Site {
         matches!(outlook, Outlook::Refused { .. })
     }
 
-    /// A place, unless it is at its cap.
-    pub(super) fn slot(&self) -> Option<Slot> {
-        let permit = self.cap.as_ref().map(|cap| cap.gate.try_enter());
-        match permit {
-            Some(None) => None,
-            permit => Some(Slot {
-                permit: permit.flatten(),
-                of_group: None,
-            }),
-        }
+    /// A place and a turn, unless it is at its cap or at its rate.
+    pub(super) fn slot(&self, class: RequestClass) -> Option<Slot> {
+        self.slot_for(class, false)
     }
 
-    /// The same; what the endpoint holds back takes no place.
-    pub(super) fn slot_for(&self, held_back: bool) -> Option<Slot> {
-        if held_back {
-            return Some(Slot {
-                permit: None,
-                of_group: None,
-            });
-        }
-        self.slot()
+    /// The same; what the endpoint holds back takes a turn and no place.
+    pub(super) fn slot_for(&self, class: RequestClass, held_back: bool) -> Option<Slot> {
+        let permit = match self.cap.as_ref().filter(|_| !held_back) {
+            Some(cap) => Some(cap.gate.try_enter()?),
+            None => None,
+        };
+        let of_group = None;
+        let turn = self.quotas.try_turn(class);
+        turn.then_some(Slot { permit, of_group })
     }
 
-    /// The same, with a wait in order of rank.
+    /// It has a place and a turn now.
+    pub(super) fn has_slot(&self, class: RequestClass) -> bool {
+        let is_open = self.cap.as_ref().is_none_or(|cap| cap.gate.is_open());
+        is_open && self.quotas.has_turn(class)
+    }
+
+    /// The same as [`Site::slot_for`], with a wait in order of rank. The turn comes last: whoever has one
+    /// is sent at once.
     pub(super) async fn wait_for_slot(
         &self,
-        rank: Rank,
+        (rank, class): (Rank, RequestClass),
+        held_back: bool,
         patience: Duration,
     ) -> Result<Slot, Failure> {
-        let permit = match &self.cap {
+        let until = tokio::time::Instant::now() + patience;
+        let permit = match self.cap.as_ref().filter(|_| !held_back) {
             Some(cap) => Some(cap.gate.enter(rank, patience).await?),
             None => None,
         };
-        Ok(Slot {
-            permit,
-            of_group: None,
-        })
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        self.quotas.turn(class, rank, left).await?;
+        let of_group = None;
+        Ok(Slot { permit, of_group })
     }
 
     /// Who waits for it, and who did in vain.
     pub(super) fn census(&self) -> Census {
         let census = self.cap.as_ref().map(|cap| cap.gate.census());
-        census.unwrap_or_default()
+        let mut census = census.unwrap_or_default();
+        self.quotas.add_waits(&mut census);
+        census
     }
 
     /// Its breaker would let one request try, or it is back from an ejection and has not proven itself:
@@ -317,6 +324,7 @@ impl Site {
             endpoint: Arc::clone(&self.label),
             counts: self.ledger.read(),
             concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
+            quotas: self.quotas.read(),
             condition: Condition {
                 reachable: dial.reachable(self.place),
                 ejected: watched.ejection.until(now).is_some(),

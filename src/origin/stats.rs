@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::guard::pace;
 use super::latency::Clocked;
-use super::{Failure, Latency, Rank, Rejection};
+use super::{Failure, Latency, QuotaStats, Rank, Rejection};
 
 /// A reading of one group's counters.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,8 @@ pub struct EndpointStats {
     pub counts: Counts,
     /// Requests under way with it at most, where it has such a bound of its own.
     pub concurrency_max: Option<usize>,
+    /// The rates that it allows, where it has such bounds of its own.
+    pub quotas: Vec<QuotaStats>,
     /// How it stands.
     pub condition: Condition,
     /// How fast it answers lately; none while there are too few answers to tell.

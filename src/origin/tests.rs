@@ -22,7 +22,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{
-    BudgetUse, Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, Settings, Wants,
+    BudgetUse, Endpoint, Errand, Failure, Lookup, Origin, Protocol, Rank, Reply, RequestClass,
+    Settings, Wants,
 };
 use crate::policy::EndpointSet;
 
@@ -60,6 +61,7 @@ fn errand(method: Method, path: &str) -> Errand {
         upgrade: None,
         expected: false,
         wants: Wants::Anything,
+        class: RequestClass::Other,
         covered: false,
         method,
         path_and_query: path.parse().unwrap(),

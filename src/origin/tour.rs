@@ -1,6 +1,6 @@
 //! Whose turn is it? The endpoints that one request goes to, one after another.
 //!
-//! One at its cap is passed over, and keeps its turn: it may have room when the request is tried again. Only
+//! One at its cap or at its rate is passed over, and keeps its turn: it may have room when the request is tried again. Only
 //! who has not been asked yet waits for room. Knows nothing of what is asked for.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::fetch::{Desk, now};
 use super::guard::Subject;
 use super::site::Site;
 use super::worth::{Question, Worth};
-use super::{Failure, Rank, Upgrade};
+use super::{Failure, Rank, RequestClass, Upgrade};
 use crate::policy::absence::is_absence;
 
 /// Whom one request goes to, and how far it has come.
@@ -27,6 +27,8 @@ pub(super) struct Tour {
     pub(super) reach: Reach,
     pub(super) rank: Rank,
     pub(super) subject: Subject,
+    /// Whose rate it counts against.
+    pub(super) class: RequestClass,
     /// Which answers are good.
     pub(super) question: Question,
     /// It waits at the endpoint, and takes no place among what that has to do.
@@ -76,6 +78,7 @@ impl Tour {
             reach: Reach::First,
             rank,
             subject,
+            class: RequestClass::Other,
             question,
             held_back: false,
             overdue: None,
@@ -173,7 +176,8 @@ impl Desk {
             }
             let site = &self.sites[*tour.order.get(tour.turns)?];
             let patience = tour.queue_until.saturating_duration_since(Instant::now());
-            let waiting = site.wait_for_slot(tour.rank, patience);
+            let whose = (tour.rank, tour.class);
+            let waiting = site.wait_for_slot(whose, tour.held_back, patience);
             let slot = waiting
                 .await
                 .inspect_err(|&failure| tour.failure = failure)
@@ -191,7 +195,7 @@ impl Desk {
         let mut at = tour.turns;
         while at < tour.order.len() && !(at == tour.good && at > tour.turns) {
             let site = &self.sites[tour.order[at]];
-            let slot = site.slot_for(tour.held_back);
+            let slot = site.slot_for(tour.class, tour.held_back);
             if slot.is_some() || site.refuses(tour.subject, now) {
                 tour.take(at);
                 let entry = slot.and_then(|slot| Entry::open(site, slot, tour.subject, now));
@@ -210,7 +214,7 @@ impl Desk {
         (0..tour.turns).find_map(|_| {
             tour.order[..tour.turns].rotate_left(1);
             let site = &self.sites[tour.order[tour.turns - 1]];
-            site.slot_for(tour.held_back)
+            site.slot_for(tour.class, tour.held_back)
                 .and_then(|slot| Entry::open(site, slot, tour.subject, now))
         })
     }

@@ -190,6 +190,7 @@ impl Shield {
             upgrade: None,
             expected: false,
             wants: Wants::Anything,
+            class: self.streams.kind_of(entry).into(),
             covered: false,
             method,
             path_and_query: entry.target.clone(),

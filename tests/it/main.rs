@@ -63,6 +63,7 @@ mod pinned_bodies_have_a_bound;
 mod players_notice_nothing;
 mod playlists_are_compressed_here;
 mod purged_is_gone;
+mod quotas_are_kept_by_endpoint_and_kind;
 mod requests_mean_one_thing;
 mod s3_takes_our_signatures;
 mod signals_mean_what_they_say;

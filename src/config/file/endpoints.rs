@@ -1,11 +1,12 @@
-//! `endpoints` in `[[origin]]`: a URL, or a table with a URL, a priority, a weight and a cap.
+//! `endpoints` in `[[origin]]`: a URL, or a table with a URL, a priority, a weight and limits.
 
 use std::collections::HashSet;
 
+use crate::config::fault::Fault;
 use crate::config::page::{Read, Table, Value};
 use crate::config::problem::{Problem, Span};
 use crate::config::{address, read};
-use crate::origin::Endpoint;
+use crate::origin::{Endpoint, Quota, RequestClass};
 
 const URL: &str = "an origin such as \"https://origin.example\"";
 
@@ -48,11 +49,39 @@ fn endpoint(value: Value<'_>) -> Read<(Endpoint, Span)> {
             &mut endpoint.concurrency_max,
             read::count,
         );
+        table.put_some(
+            "requests_per_second_max",
+            &mut endpoint.requests_per_second_max,
+            quota,
+        );
         let region = read::parsed(address::region, "a region");
         table.put_some("region", &mut endpoint.region, region);
         endpoint
     })?;
     Ok((endpoint, value.span()))
+}
+
+/// One rate for all requests, or a table of rates by kind.
+fn quota(value: Value<'_>) -> Read<Quota> {
+    const WANTED: &str =
+        "requests per second, as 500 for all or { manifest = 100, segment = 400 } by kind";
+    if value.toml().as_integer().is_some() {
+        return read::count(value).map(Quota::All);
+    }
+    if !value.toml().is_table() {
+        return Err(value.mismatch(WANTED));
+    }
+    let rates = value.table("`requests_per_second_max`", |table| {
+        RequestClass::ALL.map(|class| table.get(class.as_str(), read::count))
+    })?;
+    let has_keys = value
+        .toml()
+        .as_table()
+        .is_some_and(|table| !table.is_empty());
+    if !has_keys {
+        return Err(value.problem(Fault::new(WANTED, "this names no kind")));
+    }
+    Ok(Quota::ByClass(rates))
 }
 
 fn url(value: Value<'_>) -> Read<Endpoint> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::*;
 use crate::edge::Address;
 use crate::media::Kind;
-use crate::origin::Protocol;
+use crate::origin::{Protocol, Quota};
 use crate::policy::route::{Cors, Queries, QueryPolicy};
 
 const ORIGIN: &str = "[[origin]]\nname = \"main\"\nendpoints = [\"https://origin.example\"]\n";
@@ -254,4 +254,34 @@ fn an_endpoint_may_have_a_cap_of_its_own() {
     assert_eq!(caps, (None, Some(64)));
     let none = "[[origin]]\nendpoints = [{ url = \"https://a.example\", concurrency_max = 0 }]\n";
     one(none, "2:61", "0", &["at least 1"]);
+}
+
+#[test]
+fn an_endpoint_may_have_a_quota_in_all_or_by_kind() {
+    let config = config(
+        "[[origin]]\nname = \"main\"\nendpoints = [\
+         { url = \"https://a.example\", requests_per_second_max = 600 }, \
+         { url = \"https://b.example\", requests_per_second_max = { segment = 400, manifest = 100 } }]\n",
+    );
+    let [all, by_class] = &config.origins[0].endpoints[..] else {
+        panic!("two endpoints");
+    };
+    assert_eq!(all.requests_per_second_max, Some(Quota::All(600)));
+    let rates = [Some(100), Some(400), None];
+    assert_eq!(
+        by_class.requests_per_second_max,
+        Some(Quota::ByClass(rates))
+    );
+    for (wrong, place, source, told) in [
+        ("\"600\"", "2:71", "\"600\"", "by kind"),
+        ("0", "2:71", "0", "at least 1"),
+        ("{}", "2:71", "{}", "names no kind"),
+        ("{ segment = 0 }", "2:83", "0", "at least 1"),
+        ("{ segments = 9 }", "2:73", "segments", "`segment`"),
+    ] {
+        let text = format!(
+            "[[origin]]\nendpoints = [{{ url = \"https://a.example\", requests_per_second_max = {wrong} }}]\n"
+        );
+        one(&text, place, source, &[told]);
+    }
 }

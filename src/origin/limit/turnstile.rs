@@ -160,6 +160,17 @@ impl Turnstile {
         self.settle(now, calls);
     }
 
+    /// A newcomer would get a turn now.
+    pub(super) fn has_turn(&self, now: Instant) -> bool {
+        let wait = self.pace.as_ref().map(|pace| pace.wait(now));
+        wait.is_none_or(|wait| wait.is_zero() && self.queue.len() == 0)
+    }
+
+    /// A newcomer would get a permit now.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.has_permit() && self.queue.len() == 0 && self.has_turn(now)
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() == 0 && self.in_flight * 2 < self.concurrency_max
     }

@@ -96,6 +96,7 @@ impl Job {
         Errand {
             expected: self.is_expected(),
             wants: self.wants(),
+            class: self.shield.streams.kind_of(&self.entry).into(),
             covered: self.covered(),
             held_back: self.is_known_to_be_held_back(),
             overdue: self.overdue(),

@@ -249,6 +249,7 @@ impl Source {
         let (target, host) = (self.target.clone(), self.host.clone());
         let rank = rank::waited_for(self.found.kind, || false);
         let errand = Errand {
+            class: self.found.kind.into(),
             avoided: avoided.and(*self.left.lock()),
             budget,
             ..Errand::get(target, host, headers, rank)

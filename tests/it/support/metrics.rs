@@ -54,6 +54,10 @@ pub const EJECTED: &str = "seawall_origin_ejected";
 pub const ACTIVE: &str = "seawall_origin_active";
 /// How many that may be, by `endpoint` with such a bound.
 pub const ACTIVE_MAX: &str = "seawall_origin_active_max";
+/// Requests per second that an `endpoint` may get, by `kind`.
+pub const RATE_MAX: &str = "seawall_origin_requests_per_second_max";
+/// Times that a request found an `endpoint` at that rate, by `kind`.
+pub const RATE_LIMITED: &str = "seawall_origin_rate_limited_total";
 /// Connections to the origin, by `state`: new ones, and times one was used again.
 pub const CONNECTIONS: &str = "seawall_origin_connections_total";
 /// Requests that wait for slow viewers, beside those.

@@ -1,0 +1,160 @@
+//! An endpoint gets no more requests per second of a kind than its quota allows: another one answers meanwhile,
+//! and where there is none, requests wait for their turn. Other kinds are not delayed by that.
+
+use std::time::{Duration, Instant};
+
+use seawall::origin::Quota;
+
+use crate::support::metrics::{RATE_LIMITED, RATE_MAX, REJECTED};
+use crate::support::shield::{Builder, endpoint};
+use crate::support::{Origin, Shield, get, manifest, playlist, segment, status};
+
+const HOUR: Duration = Duration::from_hours(1);
+const OBJECTS: usize = 6;
+
+/// One segment a second, and any number of everything else.
+const SEGMENTS: Quota = Quota::ByClass([None, Some(1), None]);
+
+async fn full() -> Origin {
+    let mut origin = Origin::start().await;
+    for number in 0..OBJECTS {
+        origin = origin
+            .on(&path(number), segment(path(number)))
+            .on(&list(number), manifest(playlist(1)));
+    }
+    origin
+}
+
+fn path(number: usize) -> String {
+    format!("/{number}/a.ts")
+}
+
+fn list(number: usize) -> String {
+    format!("/{number}/i.m3u8")
+}
+
+fn limited(origin: &Origin, quota: Quota) -> Builder {
+    Shield::in_front_of(origin)
+        .route(|route| route.live.prefetch = false)
+        .origin(|group| {
+            group.endpoints[0].requests_per_second_max = Some(quota);
+            group.deadlines.queue = HOUR;
+            group.deadlines.total = HOUR;
+        })
+        .waits(|waits| waits.wait_max = HOUR)
+}
+
+fn segments_at(origin: &Origin) -> usize {
+    (0..OBJECTS).map(|number| origin.hits(&path(number))).sum()
+}
+
+/// One at once, and one more for each second since.
+fn allowed(since: Instant) -> usize {
+    1 + usize::try_from(since.elapsed().as_secs()).unwrap_or(usize::MAX)
+}
+
+#[tokio::test]
+async fn another_endpoint_answers_what_is_beyond_the_quota_of_a_kind() {
+    let (first, second) = (full().await, full().await);
+    let shield = limited(&first, SEGMENTS).origin(|group| group.endpoints.push(endpoint(&second)));
+    let shield = shield.start().await;
+    let start = Instant::now();
+    for number in 0..OBJECTS {
+        shield.get(&path(number)).await.is_whole(path(number));
+        shield.get(&list(number)).await.is_whole(playlist(1));
+        assert!(segments_at(&first) <= allowed(start));
+    }
+    assert_eq!(segments_at(&first) + segments_at(&second), OBJECTS);
+    for number in 0..OBJECTS {
+        assert_eq!(first.hits(&list(number)), 1, "manifests have no quota");
+    }
+    let passed_over = shield.counted(RATE_LIMITED, &[("kind", "segment")]).await;
+    assert_eq!(passed_over, segments_at(&second) as u64);
+    assert_eq!(shield.counted(RATE_MAX, &[("kind", "segment")]).await, 1);
+    assert_eq!(
+        shield.counted(RATE_MAX, &[]).await,
+        1,
+        "the other kinds have none"
+    );
+    let page = shield.admin(get("/status")).await;
+    let page: serde_json::Value = serde_json::from_str(page.text()).unwrap();
+    let endpoints = &page["origins"][0]["endpoints"];
+    assert_eq!(
+        endpoints[0]["requests_per_second_max"]["segment"]["limit"],
+        1
+    );
+    assert!(endpoints[1]["requests_per_second_max"].is_null());
+}
+
+#[tokio::test]
+async fn where_there_is_no_other_endpoint_one_kind_waits_and_others_do_not() {
+    let origin = full().await;
+    let quota = Quota::ByClass([None, Some(4), None]);
+    let shield = limited(&origin, quota).start().await;
+    let start = Instant::now();
+    let allowed = || 1 + start.elapsed().as_millis() / 250;
+    let mut crowds = Vec::new();
+    for number in 0..OBJECTS {
+        crowds.push(shield.crowd(1, get(&path(number))).await);
+    }
+    for number in 0..OBJECTS {
+        shield.get(&list(number)).await.is_whole(playlist(1));
+    }
+    for (number, crowd) in crowds.into_iter().enumerate() {
+        for answer in crowd.answers().await {
+            answer.is_whole(path(number));
+        }
+        let seen = segments_at(&origin) as u128;
+        assert!(seen <= allowed(), "{seen} of {}", allowed());
+    }
+    assert_eq!(segments_at(&origin), OBJECTS);
+    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}
+
+#[tokio::test]
+async fn a_quota_of_all_is_shared_by_the_kinds() {
+    let (first, second) = (full().await, full().await);
+    let shield = limited(&first, Quota::All(1))
+        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .start()
+        .await;
+    let start = Instant::now();
+    for number in 0..OBJECTS {
+        shield.get(&path(number)).await.is_whole(path(number));
+        shield.get(&list(number)).await.is_whole(playlist(1));
+        let lists = (0..OBJECTS).map(|number| first.hits(&list(number)));
+        assert!(lists.sum::<usize>() + segments_at(&first) <= allowed(start));
+    }
+    assert_eq!(shield.counted(RATE_MAX, &[("kind", "all")]).await, 1);
+}
+
+#[tokio::test]
+async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
+    let origin = full().await;
+    let shield = limited(&origin, SEGMENTS)
+        .origin(|group| group.deadlines.queue = Duration::from_millis(50))
+        .start()
+        .await;
+    let start = Instant::now();
+    let mut rejected = 0;
+    for number in 0..OBJECTS {
+        let answer = shield.get(&path(number)).await;
+        if answer.status == 503 {
+            assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+            rejected += 1;
+        }
+        assert!(segments_at(&origin) <= allowed(start));
+    }
+    assert_eq!(segments_at(&origin) + rejected, OBJECTS);
+    let in_vain = [("reason", "deadline")];
+    assert_eq!(shield.counted(REJECTED, &in_vain).await, rejected as u64);
+}
+
+/// The origin counts a retry as one more request.
+#[tokio::test]
+async fn a_retry_is_not_made_beyond_the_quota() {
+    let origin = Origin::start().await.on("/0/a.ts", status(503));
+    let shield = limited(&origin, SEGMENTS).start().await;
+    assert_eq!(shield.get("/0/a.ts").await.status, 503);
+    assert_eq!(origin.hits("/0/a.ts"), 1);
+}

@@ -21,23 +21,22 @@ pub(super) fn mpd(broadcast: &Broadcast, form: Form, now: Utc) -> Option<String>
         _ => broadcast.start(),
     };
     let segment = broadcast.segment_duration();
-    let delay = if form == Form::Chunked {
-        segment
-    } else {
-        segment * 3
+    // With a latency target there is none: players add one to the other.
+    let delay = match form {
+        Form::Chunked => String::new(),
+        _ => format!(" suggestedPresentationDelay=\"{}\"", Period(segment * 3)),
     };
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" \
          profiles=\"urn:mpeg:dash:profile:isoff-live:2011\" type=\"dynamic\"\n     \
          availabilityStartTime=\"{}\" publishTime=\"{}\"\n     \
-         minimumUpdatePeriod=\"{segment}\" timeShiftBufferDepth=\"{}\" \
-         suggestedPresentationDelay=\"{}\" minBufferTime=\"{}\" \
+         minimumUpdatePeriod=\"{segment}\" timeShiftBufferDepth=\"{}\"{delay} \
+         minBufferTime=\"{}\" \
          maxSegmentDuration=\"{segment}\">\n",
         iso(broadcast.start()),
         iso(published),
         Period(segment * broadcast.window()),
-        Period(delay),
         Period(segment.min(Duration::from_secs(2))),
         segment = Period(segment),
     );
@@ -202,6 +201,17 @@ mod tests {
         for form in [Form::Number, Form::Chunked] {
             let plan = Plan::from(START).segment_seconds(4);
             assert_eq!(told(form, plan, 4), told(form, plan, 4000));
+        }
+    }
+
+    /// Shaka Player adds the delay to the target.
+    #[test]
+    fn a_latency_target_stands_alone() {
+        for form in [Form::Timeline, Form::Number, Form::Chunked] {
+            let text = told(form, Plan::from(START).segment_seconds(4), 21);
+            let has_delay = text.contains("suggestedPresentationDelay");
+            let has_target = text.contains("<Latency target");
+            assert!(has_delay != has_target, "{text}");
         }
     }
 

@@ -65,6 +65,38 @@ async fn also_where_nothing_stale_may_be_served() {
     }
 }
 
+/// An MPD that names its segments by number says all there is to say at once. It is confirmed while it is fresh.
+#[tokio::test]
+async fn also_what_never_changes() {
+    let template = "<SegmentTemplate duration='2' media='$RepresentationID$/$Number$.m4s'/>";
+    for period in [
+        "minimumUpdatePeriod='PT500S'",
+        "minimumUpdatePeriod='PT0S'",
+        "",
+    ] {
+        let mpd = format!(
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' {period}>\
+             <Period id='0' start='PT0S'><AdaptationSet mimeType='video/mp4'>{template}\
+             <Representation id='hd' bandwidth='1'/></AdaptationSet></Period></MPD>"
+        );
+        let mpd = reply().content_type("application/dash+xml").body(mpd);
+        let mpd = mpd.cache_control("max-age=1").validated_by("\"1\"");
+        let origin = Origin::start().await.on("/live/a.mpd", mpd);
+        let shield = Shield::in_front_of(&origin).start().await;
+        let viewer = get("/live/a.mpd");
+        shield
+            .until(viewer, |_| origin.hits("/live/a.mpd") >= 2)
+            .await;
+        for looks in 3..6 {
+            origin.wait_hits("/live/a.mpd", looks).await;
+            let answer = shield.get("/live/a.mpd").await;
+            assert!(answer.is_hit(), "{period}: {answer:?}");
+        }
+        let watched = shield.gauge("seawall_manifests_watched").await;
+        assert_eq!(watched, 1, "{period}");
+    }
+}
+
 /// When nobody asks any more, nobody is asked.
 #[tokio::test]
 async fn and_left_alone_when_nobody_watches() {

@@ -32,6 +32,8 @@ use crate::shield::Followed;
 pub(super) const UNASKED_SEGMENTS: u32 = 3;
 /// Within so many segments' time all manifests of a stream tell that the packager began anew.
 const RESTARTED_SEGMENTS: u32 = 4;
+/// What does not say how long its segments are is looked at as if they took so long.
+const UNTOLD_PACE: Duration = Duration::from_secs(1);
 /// No manifest is left alone for longer than this counts as a segment.
 const SEGMENT_MAX: Duration = Duration::from_secs(30);
 
@@ -371,10 +373,14 @@ impl Watch {
         let unasked = self.attention.unasked_for(now)?;
         let until = course.good_until?;
         let may_be_asked = course.asked_with.is_some() && !course.ended;
-        let watched = unasked < patience && may_be_asked && !course.period.is_zero();
+        let watched = unasked < patience && may_be_asked;
         // However short the origin says that it is good.
-        let until = until.max(course.rests_until + course.period / 8);
-        let plainly = || Look::At(course.cadence.next().min(until).max(course.rests_until));
+        let until = until.max(course.rests_until + course.pace() / 8);
+        let plainly = || {
+            // An MPD that lists no segments may never change: it is confirmed before it is stale.
+            let changes = (!course.period.is_zero()).then(|| course.cadence.next().min(until));
+            Look::At(changes.unwrap_or(until).max(course.rests_until))
+        };
         watched.then(|| course.blocking.next(now).unwrap_or_else(plainly))
     }
 
@@ -435,9 +441,18 @@ impl Course {
         self.rests_until = sent + self.breath();
     }
 
+    /// How long a version lasts, or, where nothing says so, a segment.
+    fn pace(&self) -> Duration {
+        if self.period.is_zero() {
+            self.segment.max(UNTOLD_PACE)
+        } else {
+            self.period
+        }
+    }
+
     /// Between two looks at least.
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
-        self.period / SHARE
+        self.pace() / SHARE
     }
 }

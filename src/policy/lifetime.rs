@@ -101,6 +101,8 @@ pub enum Storage {
         /// Its own words may be shown to all; else only its status.
         open: bool,
     },
+    /// The same, in its own words, for as long as they are good: the route wants it so.
+    LastingFailure(Lifetime),
     /// The object is gone (404, 410), by an answer that may not be stored but is everybody's.
     Gone,
     /// The origin refused this very request: only requests that are the same to it share that.
@@ -197,11 +199,14 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
     if is_failure(answer.status) {
         let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
             || Vary::of(answer.headers) != Vary::Nothing;
-        return Storage::Failure {
-            wait: retry_after(answer.headers, now),
-            // What may not be stored is not kept for those who come within the back-off either.
-            open: secret.is_none() && !chosen,
-        };
+        // What may not be stored is not kept for those who come within the back-off either.
+        let open = secret.is_none() && !chosen;
+        let lasting = failure_freshness(answer, (&directives, targeted), route, now);
+        if let Some(lifetime) = lasting.filter(|_| open) {
+            return Storage::LastingFailure(lifetime);
+        }
+        let wait = retry_after(answer.headers, now);
+        return Storage::Failure { wait, open };
     }
     if is_negative(answer.status) && secret == Some(Reason::NoStore) {
         return Storage::Gone;
@@ -268,6 +273,25 @@ fn unfit(answer: &Answered<'_>, route: &Route) -> Option<Reason> {
     } else {
         None
     }
+}
+
+/// For how long a failure is good by its own words, where the route keeps such.
+fn failure_freshness(
+    answer: &Answered<'_>,
+    (directives, targeted): (&ResponseDirectives, Targeted),
+    route: &Route,
+    now: Moment,
+) -> Option<Lifetime> {
+    if !route.store_errors || directives.no_cache || !answer.end_is_proven {
+        return None;
+    }
+    let lifetime = Lifetime {
+        age_received: age_received(answer, now),
+        fresh_for: explicit_freshness(answer.headers, directives, targeted, now)?,
+        rule: Rule::Origin,
+        ..Lifetime::none(now.mono)
+    };
+    Some(lifetime).filter(|lifetime| !lifetime.fresh_left(now.mono).is_zero())
 }
 
 /// Answers that say something about the origin and nothing about the object.

@@ -45,6 +45,8 @@ pub struct Route {
     pub heuristic_freshness: bool,
     /// Store keys and licences (default: never).
     pub store_keys: bool,
+    /// Failures of the origin (5xx, 429, 408) are told for as long as they say that they are good.
+    pub store_errors: bool,
     /// Lifetimes by kind.
     pub lifetimes: Lifetimes,
     /// What is done for live manifests ahead of viewers.
@@ -199,6 +201,7 @@ impl Route {
             honour_request_directives: false,
             heuristic_freshness: false,
             store_keys: false,
+            store_errors: false,
             lifetimes: Lifetimes::default(),
             live: Live::default(),
             cors: Cors::Any,

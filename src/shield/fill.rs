@@ -253,6 +253,7 @@ impl Job {
         }
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
+            Storage::LastingFailure(lifetime) => self.failing_for(reply, lifetime).await,
             Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {
                 self.provoked(reply, lifetime.fresh_for).await;
             }

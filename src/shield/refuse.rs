@@ -138,6 +138,11 @@ pub(super) fn failure_answer(ask: Ask, object: &Object, outcome: Outcome) -> Ans
         ..Story::default()
     };
     tell(&mut headers, &ask, outcome, story);
+    let lifetime = &object.head.lifetime;
+    if !lifetime.fresh_for.is_zero() {
+        // Caches behind must not count its lifetime from now.
+        headers.insert(header::AGE, lifetime.age(ask.now).as_secs().into());
+    }
     let body = Body::whole(object.body.clone());
     ask.answer(status, headers, body, outcome)
 }

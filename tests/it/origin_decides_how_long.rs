@@ -338,6 +338,36 @@ async fn absurd_ages_are_old() {
     }
 }
 
+/// An error is told for as long as it says, where the route wants that; and never instead of what may be
+/// served stale.
+#[tokio::test]
+async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
+    let error = || status(500).cache_control("max-age=60").age(20).body("why");
+    for (wanted, fetches) in [(false, 3), (true, 1)] {
+        let origin = Origin::start().await.on(SEGMENT, error());
+        let shield = Shield::in_front_of(&origin)
+            .route(|route| route.store_errors = wanted)
+            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .start()
+            .await;
+        for _ in 0..3 {
+            let answer = shield.get(SEGMENT).await;
+            assert_eq!((answer.status, answer.text()), (500, "why"), "{answer:?}");
+            assert!(!wanted || answer.age() >= 20, "{answer:?}");
+            shield.wait_gauge(FILLS, |fills| fills == 0).await;
+        }
+        assert_eq!(origin.hits(SEGMENT), fetches, "{wanted}");
+    }
+    let held = segment("held").cache_control("max-age=60").age(60);
+    let origin = Origin::start().await.on(SEGMENT, held.then(error()));
+    let shield = Shield::in_front_of(&origin).route(|route| route.store_errors = true);
+    let shield = shield.start().await;
+    for _ in 0..3 {
+        shield.get(SEGMENT).await.is_whole("held");
+    }
+    assert_eq!(origin.hits(SEGMENT), 2);
+}
+
 /// Viewers' own wishes are ignored by default and honoured where a route says so.
 #[tokio::test]
 async fn viewers_do_not_decide_unless_they_may() {

@@ -76,6 +76,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
         read::flag,
     );
     table.put("store_keys", &mut route.store_keys, read::flag);
+    table.put("store_errors", &mut route.store_errors, read::flag);
     table.put("cors", &mut route.cors, cors);
     table.put("x_cache", &mut route.x_cache, read::flag);
     table.put("cmsd", &mut route.cmsd, read::flag);

@@ -30,6 +30,15 @@ fn judged(
     lines: &[(&'static str, &str)],
     facts: Option<&Facts>,
 ) -> Storage {
+    judged_on(&route(), (kind, status), lines, facts)
+}
+
+fn judged_on(
+    route: &Route,
+    (kind, status): (Kind, u16),
+    lines: &[(&'static str, &str)],
+    facts: Option<&Facts>,
+) -> Storage {
     let headers = headers(lines);
     let answer = Answered {
         status: StatusCode::from_u16(status).unwrap(),
@@ -43,7 +52,7 @@ fn judged(
         children: None,
         due_in: None,
     };
-    storage(&answer, &route(), Moment::now())
+    storage(&answer, route, Moment::now())
 }
 
 fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&Facts>) -> Duration {
@@ -214,6 +223,37 @@ fn a_clock_that_differs_from_the_origins_makes_nothing_stale() {
     match judged(Kind::Segment, 200, &lines, None) {
         Storage::Store(lifetime) => assert!(lifetime.age(Instant::now()) < 60 * SECOND),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn failures_last_as_long_as_they_say_where_the_route_wants_it() {
+    let route = Route {
+        store_errors: true,
+        ..route()
+    };
+    let judged = |status, lines: &[(&'static str, &str)]| {
+        judged_on(&route, (Kind::Segment, status), lines, None)
+    };
+    for status in [500, 502, 503, 504, 429, 408] {
+        let lines = [("cache-control", "max-age=60"), ("age", "20")];
+        let Storage::LastingFailure(lifetime) = judged(status, &lines) else {
+            panic!("{status}");
+        };
+        assert_eq!(lifetime.fresh_for, 60 * SECOND);
+        assert!(lifetime.fresh_left(Instant::now()) <= 40 * SECOND);
+    }
+    for lines in [
+        &[][..],
+        &[("cache-control", "max-age=0")],
+        &[("cache-control", "max-age=60, private")],
+        &[("cache-control", "max-age=60, no-store")],
+        &[("cache-control", "max-age=60, no-cache")],
+        &[("cache-control", "max-age=60"), ("age", "60")],
+        &[("cache-control", "max-age=60"), ("vary", "accept-language")],
+    ] {
+        let is_brief = matches!(judged(500, lines), Storage::Failure { .. });
+        assert!(is_brief, "{lines:?}");
     }
 }
 

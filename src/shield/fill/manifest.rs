@@ -302,9 +302,7 @@ impl Job {
                 Storage::Store(lifetime) => lifetime,
                 Storage::Pass(reason) => return self.hand_over_text(text, reason),
                 // Only other statuses come to these.
-                Storage::Failure { .. } | Storage::Gone | Storage::Refused => {
-                    return self.failed(Failure::Protocol);
-                }
+                _ => return self.failed(Failure::Protocol),
             };
             let coming = self.learn(&text, progress);
             ((lifetime, progress, coming), Instant::now())

@@ -43,6 +43,15 @@ impl Job {
         self.fill.settle(Verdict::Failed(answer));
     }
 
+    /// The same, for as long as the origin says that it is so. What is held stays, and covers it.
+    pub(super) async fn failing_for(self, reply: Reply, lifetime: Lifetime) {
+        let left = lifetime.fresh_left(Instant::now());
+        let answer = Arc::new(self.in_its_words_for(reply, lifetime).await);
+        let backoff = self.shield.settings.failure_backoff;
+        self.back_off(Some(left.max(backoff)), &answer);
+        self.fill.settle(Verdict::Failed(answer));
+    }
+
     /// The object is no more: what is held goes, and everyone who waits is told.
     pub(super) async fn gone(self, reply: Reply) {
         let answer = Arc::new(self.in_its_words(reply).await);
@@ -215,11 +224,15 @@ impl Job {
     }
 
     /// A small answer, read whole, good for this moment only; its head alone where the rest is late.
-    async fn in_its_words(&self, mut reply: Reply) -> Object {
+    async fn in_its_words(&self, reply: Reply) -> Object {
+        self.in_its_words_for(reply, Lifetime::none(Instant::now()))
+            .await
+    }
+
+    async fn in_its_words_for(&self, mut reply: Reply, lifetime: Lifetime) -> Object {
         let reading = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true);
         let body = timeout(ERROR_BODY_PATIENCE, reading).await;
         let body = body.ok().and_then(Result::ok);
-        let lifetime = Lifetime::none(Instant::now());
         let head = self.head(
             reply.status,
             reply.headers,

@@ -69,11 +69,7 @@ async fn also_where_nothing_stale_may_be_served() {
 #[tokio::test]
 async fn also_what_never_changes() {
     let template = "<SegmentTemplate duration='2' media='$RepresentationID$/$Number$.m4s'/>";
-    for period in [
-        "minimumUpdatePeriod='PT500S'",
-        "minimumUpdatePeriod='PT0S'",
-        "",
-    ] {
+    for period in ["minimumUpdatePeriod='PT0S'", ""] {
         let mpd = format!(
             "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' {period}>\
              <Period id='0' start='PT0S'><AdaptationSet mimeType='video/mp4'>{template}\
@@ -92,8 +88,6 @@ async fn also_what_never_changes() {
             let answer = shield.get("/live/a.mpd").await;
             assert!(answer.is_hit(), "{period}: {answer:?}");
         }
-        let watched = shield.gauge("seawall_manifests_watched").await;
-        assert_eq!(watched, 1, "{period}");
     }
 }
 

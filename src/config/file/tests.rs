@@ -273,11 +273,11 @@ fn an_endpoint_may_have_a_quota_in_all_or_by_kind() {
         Some(Quota::ByClass(rates))
     );
     for (wrong, place, source, told) in [
-        ("\"600\"", "2:71", "\"600\"", "by kind"),
-        ("0", "2:71", "0", "at least 1"),
-        ("{}", "2:71", "{}", "names no kind"),
-        ("{ segment = 0 }", "2:83", "0", "at least 1"),
-        ("{ segments = 9 }", "2:73", "segments", "`segment`"),
+        ("\"600\"", "2:69", "\"600\"", "by kind"),
+        ("0", "2:69", "0", "at least 1"),
+        ("{}", "2:69", "{}", "names no kind"),
+        ("{ segment = 0 }", "2:81", "0", "at least 1"),
+        ("{ segments = 9 }", "2:71", "segments", "`segment`"),
     ] {
         let text = format!(
             "[[origin]]\nendpoints = [{{ url = \"https://a.example\", requests_per_second_max = {wrong} }}]\n"

@@ -169,20 +169,42 @@ pub(super) fn lies_no_more(places: &mut Places, place: &Key, watch: &Arc<Watch>)
 mod tests {
     use super::*;
     use crate::media::{Facts, Kind, read_manifest};
+    use crate::policy::progress::Progress;
     use crate::policy::{Route, Rules};
-    use crate::shield::streams::Streams;
+    use crate::shield::streams::{Streams, Variant};
 
-    fn entry(uri: String) -> Entry {
-        let rules = Rules {
+    fn rules() -> Rules {
+        Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
-        };
-        Entry::asked(&rules, "a", Box::leak(uri.into_boxed_str()))
+        }
+    }
+
+    fn entry(uri: String) -> Entry {
+        Entry::asked(&rules(), "a", Box::leak(uri.into_boxed_str()))
     }
 
     fn facts() -> Facts {
         let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
         read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
+    }
+
+    /// Twenty thousand of them may be watched, beside `memory`.
+    #[test]
+    fn a_watched_playlist_takes_few_kilobytes_however_long_it_is() {
+        let line = |number| format!("#EXTINF:4,\nsegment-{number}.ts\n");
+        for segments in [30, 900] {
+            let lines: String = (0..segments).map(line).collect();
+            let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
+            let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
+            let (streams, now) = (Streams::default(), Instant::now());
+            let entry = entry("/live/a.m3u8".to_owned());
+            let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
+            let version = (Variant::default(), Progress::Onward);
+            watch.takes(&rules(), &manifest, version, (now, false));
+            let bytes = watch.weight_bytes();
+            assert!(bytes < 8 << 10, "{segments}: {bytes}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
 const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// Per stream, bytes hyper may queue ahead of the socket: one slice and the next.
+/// Per stream, hyper hands out a further slice as long as h2 has less than this of it.
 pub(super) const SEND_QUEUE_BYTES: usize = 64 << 10;
 
 /// Streams reset by the viewer before they were looked at, and by us for its errors, before the

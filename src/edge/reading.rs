@@ -70,7 +70,8 @@ impl Reading {
         self.flushed();
     }
 
-    fn reads(&self) -> bool {
+    /// There are stored bodies that are read.
+    pub(super) fn reads(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 

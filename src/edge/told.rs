@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -26,6 +27,9 @@ const SLICE_HTTP1: usize = 256 << 10;
 
 /// What h2 has whole can be taken back with its connection only: so little of it that clients have room for it.
 const SLICE_HTTP2: usize = 32 << 10;
+
+/// So much of a stream h2 can have that has not left: all but a byte of what it asks for, and a slice.
+const QUEUED_BYTES_MAX: u64 = (SEND_QUEUE_BYTES + SLICE_HTTP2) as u64;
 
 /// What an answer travels on.
 pub(super) enum Carrier {
@@ -132,12 +136,16 @@ impl<B: Reads> Told<B> {
         self.rest.len() as u64 + self.body.size_hint().lower()
     }
 
-    /// h2 keeps the last slices of a body when nobody looks after the stream any more. Of one that a slow
-    /// viewer reads it gets copies of them, for they would keep all of the body.
+    /// h2 keeps the last slices of a body when nobody looks after the stream any more, and they keep all of the
+    /// body. So it gets copies of them where a slow viewer reads it, and where they are of a range, which may be
+    /// two bytes of megabytes.
     fn apart(&self, slice: Bytes) -> Bytes {
+        let is_part = self.tale.status == StatusCode::PARTIAL_CONTENT;
         match &self.carrier {
             Carrier::Stream(_, pace)
-                if self.left_bytes_min() < SEND_QUEUE_BYTES as u64 && pace.reading.is_slow() =>
+                if pace.reading.reads()
+                    && self.left_bytes_min() < QUEUED_BYTES_MAX
+                    && (is_part || pace.reading.is_slow()) =>
             {
                 Bytes::copy_from_slice(&slice)
             }
@@ -304,6 +312,34 @@ mod tests {
         let told = tales.take();
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].bytes, told[0].cut_by), (size as u64, None));
+    }
+
+    /// What h2 may still have when nobody looks after the stream.
+    #[tokio::test]
+    async fn the_end_of_a_range_over_http2_keeps_nothing_of_its_object() {
+        let object = Bytes::from(vec![0; 1 << 20]);
+        for (status, length, is_apart) in
+            [(206, 300_000, true), (206, 2, true), (200, 300_000, false)]
+        {
+            let gauge = Arc::new(Gauge::new(Tales::default().teller(), None, false, None));
+            let carrier = Carrier::Stream(gauge.clone(), Pace::new(gauge));
+            let tale = Tale {
+                status: StatusCode::from_u16(status).unwrap(),
+                ..scene::tale(std::time::Instant::now())
+            };
+            let body = Body::Whole(Some(object.slice(1000..1000 + length)));
+            let mut told = Told::new(body, tale, carrier);
+            told.reads(Arc::new(SharedBody::default()));
+            let mut left = length;
+            while left > 0 {
+                let frame = std::future::poll_fn(|cx| Pin::new(&mut told).poll_frame(cx)).await;
+                let slice = frame.unwrap().unwrap().into_data().ok().unwrap();
+                let slice = slice.into_bytes();
+                left -= slice.len();
+                let is_copy = !object.as_ptr_range().contains(&slice.as_ptr());
+                assert_eq!(is_copy, is_apart && left < 96 << 10, "{status} {left}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::origin::Reply;
 use crate::support::patience::within;
+use crate::support::shield::endpoint;
 use crate::support::viewer::{Duplex, Identity, TlsViewer, Viewer};
 use crate::support::{
     Arriving, End, Gate, Origin, Response, Shield, get, head, noise, reply, segment,
@@ -282,6 +283,33 @@ async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
     assert_eq!(viewer.receive(&get(PATH)).await.status, 505);
     gate.open();
     drop(shield);
+}
+
+/// The same of an origin with two endpoints, however it breaks off: each sees two requests a second.
+#[tokio::test]
+async fn endpoints_that_always_break_off_are_left_alone() {
+    let broken = || segment("half").content_length(100);
+    for half in [broken().close(), broken().reset()] {
+        let first = Origin::start().await.on("/broken.ts", half.clone());
+        let second = Origin::start().await.on("/broken.ts", half);
+        let shield = Shield::in_front_of(&first)
+            .origin(|group| group.endpoints.push(endpoint(&second)))
+            .start()
+            .await;
+        let start = std::time::Instant::now();
+        for _ in 0..200 {
+            let answer = shield.get("/broken.ts").await;
+            assert!(
+                answer.end != End::Whole || answer.status == 502,
+                "{answer:?}"
+            );
+        }
+        let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+        for origin in [&first, &second] {
+            let hits = origin.hits("/broken.ts");
+            assert!(hits <= 2 * seconds, "{hits} in {seconds} s");
+        }
+    }
 }
 
 /// An origin that breaks off time after time sees two requests a second for an object, whatever the crowd; and

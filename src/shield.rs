@@ -117,11 +117,11 @@ impl Shield {
         settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
         Arc::new(Shield {
             rules: parts.rules,
+            streams: streams::Streams::new(parts.cache.memory_bytes),
             cache: Cache::new(parts.cache),
             settings,
             origins: parts.origins,
             telemetry: parts.telemetry,
-            streams: streams::Streams::default(),
             press: coding::Press::default(),
             clients: Arc::default(),
         })

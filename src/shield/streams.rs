@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 pub(super) use aftermath::UNLISTED_FOR;
 pub use ahead::Source;
 pub(super) use due::Due;
-use lists::{Lists, NEW_MAX, PARENTS_MAX, WATCHES_MAX};
+use lists::Lists;
 pub(super) use news::News;
 pub(super) use numbered::{Location, unlisted};
 use stream::Stream;
@@ -50,7 +50,6 @@ use crate::policy::access::Entry;
 use crate::policy::{Key, Rules};
 
 /// All of them.
-#[derive(Default)]
 pub(super) struct Streams {
     lists: Mutex<Lists>,
     unstored: Mutex<unstored::Unstored>,
@@ -117,6 +116,21 @@ pub struct Snapshot {
 }
 
 impl Streams {
+    /// Beside a store of so many bytes.
+    pub(super) fn new(memory_bytes: u64) -> Streams {
+        Streams {
+            lists: Mutex::new(Lists::new(memory_bytes)),
+            unstored: Mutex::default(),
+            ahead: ahead::Ahead::default(),
+            apart: apart::Apart::default(),
+            hasher: ahash::RandomState::new(),
+            any_anew: AtomicBool::new(false),
+            any_ranged: AtomicBool::new(false),
+            any_numbered: AtomicBool::new(false),
+            unfit: Default::default(),
+        }
+    }
+
     /// The watch of a live manifest; begun with its first version.
     pub(super) fn watch(&self, entry: &Entry, facts: &Facts, sent: Instant) -> Option<Arc<Watch>> {
         if facts.multivariant || facts.is_patch {
@@ -129,15 +143,9 @@ impl Streams {
         if facts.liveness == Liveness::Ended {
             return None;
         }
-        lists.sweep(sent);
-        if lists.watches.len() >= WATCHES_MAX {
-            lists.make_room(sent);
-        }
         let stream = lists.stream_of(entry);
-        let plain = entry.plain();
-        let key = plain.key.clone();
-        let watch = Arc::new(Watch::new(plain, stream, facts, sent));
-        lists.watches.insert(key, Arc::clone(&watch));
+        let watch = Arc::new(Watch::new(entry.plain(), stream, facts, sent));
+        lists.begin(&watch, sent);
         Some(watch)
     }
 
@@ -164,10 +172,8 @@ impl Streams {
         lists.sweep(now);
         let identity = entry.identity();
         let stream = lists.stream_of(entry);
-        let room = PARENTS_MAX.saturating_sub(lists.parents.len());
-        for key in children.into_iter().chain([identity.clone()]).take(room) {
-            lists.parents.insert(key, (Arc::clone(&stream), now));
-        }
+        let all = children.into_iter().chain([identity.clone()]);
+        lists.adopt(&stream, all, now);
     }
 
     /// Did a manifest list it just now, so that it is at the live edge of a stream?
@@ -199,15 +205,15 @@ impl Streams {
 
     /// Files what a version of this manifest brought.
     pub(super) fn file(&self, news: &News, watch: &Arc<Watch>) {
+        let bytes = watch.weight_bytes();
         let mut lists = self.lists.lock();
         lists.sweep(news.found);
         if news.numbered {
             self.any_numbered.store(true, Ordering::Relaxed);
         }
-        if lists.new.len() < NEW_MAX {
-            let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
-            lists.new.extend(listed.map(|hash| (hash, news.new_until)));
-        }
+        lists.weigh(watch, bytes, news.found);
+        let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
+        lists.are_new(listed, news.new_until);
         for place in &news.forgotten {
             lists.lies_no_more(place, watch);
         }

@@ -6,8 +6,10 @@ use crate::support::content::Press;
 use crate::support::metrics::{FILL_BYTES, FILLS, STORED_BYTES, WAITERS};
 use crate::support::origin::Reply;
 use crate::support::program::Program;
+use crate::support::viewer::Viewer;
 use crate::support::{
-    Arriving, End, Fingerprint, Gate, Origin, Shield, get, noise, reply, segment,
+    Arriving, End, Fingerprint, Gate, Origin, Shield, get, manifest, noise, playlist, reply,
+    segment,
 };
 
 const MIB: usize = 1 << 20;
@@ -271,4 +273,45 @@ async fn the_process_forgets_in_time() {
         viewer.get(&path(number)).await.is_whole(&body);
     }
     kept_within_bounds(&program, idle);
+}
+
+/// A live playlist, under so many names that differ in their queries alone.
+async fn ask_with_invented_queries(mut viewer: Viewer, names: std::ops::Range<usize>) {
+    for number in names {
+        let answer = viewer.get(&format!("/live/a.m3u8?{number}")).await;
+        assert_eq!(answer.status, 200);
+    }
+}
+
+async fn live_origin() -> Origin {
+    let origin = Origin::start().await;
+    origin.on("/live/a.m3u8", manifest(playlist(1)))
+}
+
+/// What is known of manifests takes an eighth of the store's memory beside it, whatever viewers invent.
+#[tokio::test]
+async fn what_is_known_of_manifests_is_bounded_in_bytes() {
+    let origin = live_origin().await;
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.memory_bytes = 16 * MIB as u64)
+        .start()
+        .await;
+    ask_with_invented_queries(shield.viewer().await, 0..1500).await;
+    let bytes = shield.gauge("seawall_manifests_watched_bytes").await;
+    let max = 2 * MIB as u64;
+    assert!((max / 2..=max).contains(&bytes), "{bytes}");
+}
+
+/// The real program grows by no more than its bounds, that eighth, and what surrounds them.
+#[tokio::test]
+async fn the_process_does_not_grow_by_invented_queries() {
+    const BOUNDS: &str =
+        "[cache]\nmemory = \"8MiB\"\nobject_max = \"1MiB\"\n[fill]\nmemory = \"2MiB\"\n";
+    let origin = live_origin().await;
+    let program = Program::serve(&origin, BOUNDS).await;
+    ask_with_invented_queries(program.viewer().await, 0..100).await;
+    let before = program.resident_bytes();
+    ask_with_invented_queries(program.viewer().await, 100..6000).await;
+    let grown = program.resident_bytes_max() - before;
+    assert!(grown <= 12 << 20, "grew by {} KiB", grown >> 10);
 }

@@ -27,7 +27,8 @@ impl Watch {
         let asked_with = course.asked_with.iter().flat_map(|with| with.iter());
         let fields = asked_with.map(|(_, value)| value.len() + FIELD_BYTES);
         let aftermath = course.aftermath.as_ref();
-        size_of::<Watch>()
+        let files = size_of_val(&*course.files) + course.window.weight_bytes();
+        let bytes = size_of::<Watch>()
             + text(&self.entry)
             + size_of::<Attention>()
             + size_of::<Stream>()
@@ -39,6 +40,9 @@ impl Watch {
             + course.lanes.weight_bytes()
             + course.variants.weight_bytes()
             + aftermath.map_or(0, |aftermath| aftermath.weight_bytes())
+            + files;
+        // The allocator's classes.
+        bytes + bytes / 8
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is listed of streams, by their keys, and what makes room when there is too much of it?
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,26 +11,33 @@ use crate::policy::Key;
 use crate::policy::access::Entry;
 
 /// Manifests that are watched at once, at most; others are held and refreshed as any object is.
-pub(super) const WATCHES_MAX: usize = 20_000;
+const WATCHES_MAX: usize = 20_000;
+/// What is known of them takes this part of the store's memory at most, beside that …
+const MEMORY_PART: u64 = 8;
+/// … but so many bytes where that is little.
+const BYTES_MIN: u64 = 1 << 20;
+/// A watch takes about so many bytes at least.
+const WATCH_BYTES: usize = 4 << 10;
 /// A manifest that nobody has asked for so long is forgotten: as long as its segments may be held, a
 /// packager may begin anew and use their names again.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 /// What a multivariant playlist lists belongs to it for so long after it was seen.
 const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
-/// So many announced things are known at once, at most. Others are asked for as if they were there.
-const ANNOUNCED_MAX: usize = 4 * WATCHES_MAX;
+/// For each watch, so many announced things are known at once, at most. Others are asked for as if they were
+/// there.
+const ANNOUNCED_EACH: usize = 4;
 /// What has been announced and has not come after so long is not expected any more.
 const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
-/// Where there is no room for another watch, so many are dropped at once.
-const DROPPED_AT_ONCE: usize = WATCHES_MAX / 10;
+/// Where there is no room for another one, this part is dropped at once.
+const DROPPED_PART: usize = 10;
 /// So many manifests that differ in their queries alone are a crowd: somebody may have invented them.
 const CROWD: usize = 256;
 /// Who is asked for so long after the first time has been come back to.
 const COME_BACK: Duration = Duration::from_millis(500);
-/// So many manifests are known at once, at most, to belong to what lists them.
-pub(super) const PARENTS_MAX: usize = 4 * WATCHES_MAX;
-/// So many segments count as new at once, at most.
-pub(super) const NEW_MAX: usize = 16 * WATCHES_MAX;
+/// For each watch, so many manifests are known at once, at most, to belong to what lists them.
+const PARENTS_EACH: usize = 4;
+/// For each watch, so many segments count as new at once, at most.
+const NEW_EACH: usize = 16;
 /// Of the manifests that list what lies in one directory, so many are remembered.
 pub(super) const LISTING_MAX: usize = 16;
 /// Lists shorter than this are not worth sweeping.
@@ -38,8 +46,10 @@ const SWEEP_MIN: usize = 256;
 /// Who lists what lies in a directory.
 pub(super) type Places = HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>;
 
-#[derive(Default)]
 pub(super) struct Lists {
+    bytes_max: usize,
+    /// What the watches take, as far as their last versions told.
+    bytes: usize,
     pub(super) watches: HashMap<Key, Arc<Watch>, ahash::RandomState>,
     /// Which stream a manifest that another one lists belongs to.
     pub(super) parents: HashMap<Key, (Arc<Stream>, Instant), ahash::RandomState>,
@@ -53,6 +63,80 @@ pub(super) struct Lists {
 }
 
 impl Lists {
+    /// Beside a store of so many bytes.
+    pub(super) fn new(memory_bytes: u64) -> Lists {
+        let bytes_max = (memory_bytes / MEMORY_PART).max(BYTES_MIN);
+        Lists {
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            bytes: 0,
+            watches: HashMap::default(),
+            parents: HashMap::default(),
+            new: HashMap::default(),
+            places: HashMap::default(),
+            announced: HashMap::default(),
+            sweep_at: 0,
+        }
+    }
+
+    fn watches_max(&self) -> usize {
+        WATCHES_MAX.min(self.bytes_max / WATCH_BYTES)
+    }
+
+    /// Another manifest is watched.
+    pub(super) fn begin(&mut self, watch: &Arc<Watch>, now: Instant) {
+        self.sweep(now);
+        if self.watches.len() >= self.watches_max() {
+            self.make_room(now);
+        }
+        let key = watch.entry.key.clone();
+        self.watches.insert(key, Arc::clone(watch));
+        self.weigh(watch, watch.weight_bytes(), now);
+    }
+
+    /// A watch takes so many bytes from now on.
+    pub(super) fn weigh(&mut self, watch: &Arc<Watch>, bytes: usize, now: Instant) {
+        let known = self.watches.get(&watch.entry.key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, watch)) {
+            let before = watch.counted_bytes.swap(bytes, Ordering::Relaxed);
+            self.bytes = self.bytes - before + bytes;
+            if self.bytes > self.bytes_max {
+                self.make_room(now);
+            }
+        }
+    }
+
+    /// What has been listed belongs to a stream, as the manifest with this key does.
+    pub(super) fn adopt(
+        &mut self,
+        stream: &Arc<Stream>,
+        manifests: impl Iterator<Item = Key>,
+        now: Instant,
+    ) {
+        let parents_max = PARENTS_EACH * self.watches_max();
+        for key in manifests {
+            if self.parents.len() >= parents_max && !self.parents.contains_key(&key) {
+                self.forget_parents();
+            }
+            self.parents.insert(key, (Arc::clone(stream), now));
+        }
+    }
+
+    /// Those that were listed longest ago.
+    fn forget_parents(&mut self) {
+        let mut listed: Vec<Instant> = self.parents.values().map(|(_, at)| *at).collect();
+        let dropped = listed.len().div_ceil(DROPPED_PART);
+        let (_, last, _) = listed.select_nth_unstable(dropped - 1);
+        let last = *last;
+        self.parents.retain(|_, (_, at)| *at > last);
+    }
+
+    /// Segments count as new for a while, by these hashes of their keys.
+    pub(super) fn are_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
+        if self.new.len() < NEW_EACH * self.watches_max() {
+            self.new.extend(hashes.map(|hash| (hash, until)));
+        }
+    }
+
     /// Those of one URL, where viewers' fields are part of the key.
     pub(super) fn of_url(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Watch>> {
         let url = entry.url();
@@ -78,9 +162,9 @@ impl Lists {
         lies_no_more(&mut self.places, place, watch);
     }
 
-    /// Drops some watches: first of crowds that differ in their queries alone, then those that nobody
+    /// Drops watches until there is room for more: first of crowds that differ in their queries alone, then those that nobody
     /// came back to, then those that were asked for longest ago.
-    pub(super) fn make_room(&mut self, now: Instant) {
+    fn make_room(&mut self, now: Instant) {
         let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
         for watch in self.watches.values() {
             *crowds.entry(watch.entry.target.path()).or_default() += 1;
@@ -98,10 +182,16 @@ impl Lists {
         let mut ranked: Vec<_> = ranked
             .map(|(key, watch)| (rank(watch), key.clone()))
             .collect();
-        let dropped = DROPPED_AT_ONCE.min(ranked.len());
-        ranked.select_nth_unstable(dropped.saturating_sub(1));
-        for (_, key) in ranked.drain(..dropped) {
-            self.watches.remove(&key);
+        ranked.sort_unstable();
+        let dropped = ranked.len().div_ceil(DROPPED_PART);
+        let bytes_max = self.bytes_max - self.bytes_max / DROPPED_PART;
+        for (at, (_, key)) in ranked.into_iter().enumerate() {
+            if at >= dropped && self.bytes <= bytes_max {
+                break;
+            }
+            if let Some(watch) = self.watches.remove(&key) {
+                self.bytes -= watch.counted_bytes.swap(0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -111,7 +201,7 @@ impl Lists {
             self.announced.remove(key);
         }
         let until = news.found + ANNOUNCED_FOR_MAX;
-        if self.announced.len() < ANNOUNCED_MAX {
+        if self.announced.len() < ANNOUNCED_EACH * self.watches_max() {
             let keys = news.announced.iter().map(|one| one.entry.key.clone());
             self.announced.extend(keys.map(|key| (key, until)));
         }
@@ -125,8 +215,14 @@ impl Lists {
             let since = now.saturating_duration_since(watch.attention.since());
             watch.attention.unasked_for(now).unwrap_or(since)
         };
-        self.watches
-            .retain(|_, watch| unasked(watch) < FORGOTTEN_AFTER);
+        let bytes = &mut self.bytes;
+        self.watches.retain(|_, watch| {
+            let stays = unasked(watch) < FORGOTTEN_AFTER;
+            if !stays {
+                *bytes -= watch.counted_bytes.swap(0, Ordering::Relaxed);
+            }
+            stays
+        });
         self.parents
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
         let is_known = |watch: &Weak<Watch>| watch.strong_count() > 0;
@@ -209,7 +305,7 @@ mod tests {
 
     #[test]
     fn invented_queries_push_out_nothing_that_is_watched_and_nobody_goes_without() {
-        let (streams, facts, start) = (Streams::default(), facts(), Instant::now());
+        let (streams, facts, start) = (Streams::new(1 << 30), facts(), Instant::now());
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
         let watch = |uri: String, at| streams.watch(&entry(uri), &facts, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];

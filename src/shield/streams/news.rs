@@ -323,8 +323,8 @@ mod tests {
             name: "seawall".into(),
         };
         let entry = Entry::asked(&rules, "a", "/live/a.m3u8");
-        let (streams, now) = (Streams::default(), Instant::now());
         let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
+        let (streams, now) = (Streams::new(1 << 30), Instant::now());
         let manifest = |version: usize| {
             let text = format!(
                 "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{version}\n\

@@ -1,7 +1,7 @@
 //! What is known of one live manifest, from version to version?
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -52,6 +52,8 @@ pub(in crate::shield) struct Watch {
     pub(super) horizon: Mutex<Horizon>,
     /// Versions are shown one after the other.
     turn: Mutex<()>,
+    /// What it is counted to take, among all.
+    pub(super) counted_bytes: AtomicUsize,
 }
 
 pub(super) struct Course {
@@ -149,6 +151,7 @@ impl Watch {
             }),
             horizon: Mutex::default(),
             turn: Mutex::default(),
+            counted_bytes: AtomicUsize::new(0),
             filed: Notify::new(),
         }
     }

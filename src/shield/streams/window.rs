@@ -203,6 +203,12 @@ impl Window {
         }
     }
 
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let outdated = self.outdated.capacity() * size_of::<u64>();
+        self.segments.capacity() * size_of::<Segment>() + outdated
+    }
+
     /// Of the others' departed segments, those that this one lists too.
     pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
         if departed.is_empty() {

@@ -24,7 +24,9 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     page.gauge(
         "seawall_manifests_watched_bytes",
         "Memory, about, that is taken by what is known of manifests, beside the cache's. It grows with \
-         the manifests that viewers ask for and with what these list.",
+         the manifests that viewers ask for and with what these list, to an eighth of the cache's \
+         `memory`. Where it stays there, more manifests are watched than that is enough for, or \
+         viewers invent queries.",
         &[],
         snapshot.bytes,
     );

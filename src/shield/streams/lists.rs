@@ -305,7 +305,13 @@ mod tests {
 
     #[test]
     fn invented_queries_push_out_nothing_that_is_watched_and_nobody_goes_without() {
-        let (streams, facts, start) = (Streams::new(1 << 30), facts(), Instant::now());
+        for memory_bytes in [1 << 30, 16 << 20] {
+            keeps_what_is_watched(memory_bytes);
+        }
+    }
+
+    fn keeps_what_is_watched(memory_bytes: u64) {
+        let (streams, facts, start) = (Streams::new(memory_bytes), facts(), Instant::now());
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
         let watch = |uri: String, at| streams.watch(&entry(uri), &facts, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
@@ -330,7 +336,31 @@ mod tests {
                 "{uri}"
             );
         }
-        assert!(streams.lists.lock().watches.len() <= WATCHES_MAX);
-        assert!(watches[0].weight_bytes() < 4 << 10);
+        let lists = streams.lists.lock();
+        assert!(lists.watches.len() <= lists.watches_max());
+        assert!(lists.bytes <= lists.bytes_max);
+        let all = lists.watches.values();
+        let all: usize = all.map(|watch| watch.weight_bytes()).sum();
+        assert_eq!(lists.bytes, all);
+        assert!(watches[0].weight_bytes() < WATCH_BYTES);
+    }
+
+    #[test]
+    fn what_was_listed_longest_ago_makes_room_for_other_parents() {
+        let (mut lists, start) = (Lists::new(BYTES_MIN), Instant::now());
+        let stream = Arc::new(Stream::new("/live/master.m3u8"));
+        let key = |number: u64| Key::of(&[&number.to_be_bytes()]);
+        let parents_max = PARENTS_EACH * lists.watches_max();
+        for number in 0..3 * parents_max as u64 {
+            let now = start + Duration::from_millis(number);
+            lists.adopt(&stream, [key(number)].into_iter(), now);
+            lists.adopt(&stream, [key(0)].into_iter(), now);
+            assert!(lists.parents.contains_key(&key(number)));
+        }
+        assert!(
+            lists.parents.contains_key(&key(0)),
+            "it is listed again and again"
+        );
+        assert!(lists.parents.len() <= parents_max);
     }
 }

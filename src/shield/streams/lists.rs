@@ -293,7 +293,7 @@ mod tests {
             let lines: String = (0..segments).map(line).collect();
             let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
             let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
-            let (streams, now) = (Streams::default(), Instant::now());
+            let (streams, now) = (Streams::new(1 << 30), Instant::now());
             let entry = entry("/live/a.m3u8".to_owned());
             let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
             let version = (Variant::default(), Progress::Onward);

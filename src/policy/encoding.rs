@@ -1,7 +1,7 @@
 //! Which content codings can the viewer read? Towards origins reduced to two forms, so that variants stay
 //! few; of what is coded here there are more.
 
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
 use super::fields;
@@ -47,6 +47,18 @@ pub fn taken(request: &HeaderMap) -> impl Iterator<Item = Coding> {
     let accepted = Accepted::of(request);
     let takes = move |coding: &Coding| accepted.takes(*coding);
     Coding::ALL.into_iter().filter(takes)
+}
+
+/// The codings of an answer, in the order in which they were applied. `None`: one is unknown here, or there are
+/// more than `codings_max`.
+pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<Coding>> {
+    let names = fields::elements(answer, CONTENT_ENCODING);
+    let names = names.filter(|name| !name.eq_ignore_ascii_case(b"identity"));
+    let codings: Vec<Coding> = names
+        .take(codings_max + 1)
+        .map(Coding::named)
+        .collect::<Option<_>>()?;
+    (codings.len() <= codings_max).then_some(codings)
 }
 
 /// The canonical `Accept-Encoding` to send upstream and to tell variants apart: `gzip` when the

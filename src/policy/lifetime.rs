@@ -132,6 +132,8 @@ pub enum Reason {
     Partial,
     /// Nothing says for how long it is good.
     NoLifetime,
+    /// A manifest in a content coding that cannot be read here: nothing watches over it.
+    Coding,
     /// It fits neither the store nor what fills may hold.
     TooLarge,
 }
@@ -149,6 +151,7 @@ impl Reason {
             Reason::EndUnproven => "end-unproven",
             Reason::Partial => "partial",
             Reason::NoLifetime => "no-lifetime",
+            Reason::Coding => "coding",
             Reason::TooLarge => "too-large",
         }
     }

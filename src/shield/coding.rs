@@ -43,11 +43,14 @@ pub(super) enum Unreadable {
     Body(#[from] Unread),
     #[error(transparent)]
     Text(#[from] ManifestError),
-    #[error("its gzip coding is broken")]
+    #[error("its content coding is broken")]
     Coding,
 }
 
-/// Reads a manifest. One in a coding that nobody asked for goes unread.
+/// More codings one upon the other than anybody applies.
+const CODINGS_MAX: usize = 4;
+
+/// Reads a manifest, through the codings that are made here too. One in another coding goes unread.
 pub(super) fn read(
     kind: Kind,
     headers: &HeaderMap,
@@ -60,30 +63,44 @@ pub(super) fn read(
     }
 }
 
-/// A text without its coding, unless that is one that nobody asked for.
+/// A text without its codings, unless one of them is unknown here.
 pub(super) fn plain(
     headers: &HeaderMap,
     body: &Bytes,
     bytes_max: u64,
 ) -> Result<Option<Bytes>, Unreadable> {
-    let coding = headers.get(header::CONTENT_ENCODING);
-    match coding.map(|coding| coding.as_bytes().to_ascii_lowercase()) {
-        None => Ok(Some(body.clone())),
-        Some(coding) if coding == b"identity" => Ok(Some(body.clone())),
-        Some(coding) if coding == b"gzip" || coding == b"x-gzip" => {
-            let mut text = Vec::new();
-            // One byte more than allowed tells that there is more.
-            MultiGzDecoder::new(body.as_ref())
-                .take(bytes_max + 1)
-                .read_to_end(&mut text)
-                .map_err(|_| Unreadable::Coding)?;
-            if text.len() as u64 > bytes_max {
-                return Err(Unread::TooLarge.into());
-            }
-            Ok(Some(text.into()))
-        }
-        Some(_) => Ok(None),
+    let Some(codings) = encoding::applied(headers, CODINGS_MAX) else {
+        return Ok(None);
+    };
+    let mut text = body.clone();
+    for coding in codings.into_iter().rev() {
+        text = decode(coding, &text, bytes_max)?.into();
     }
+    Ok(Some(text))
+}
+
+fn decode(coding: Coding, body: &[u8], bytes_max: u64) -> Result<Vec<u8>, Unreadable> {
+    /// No more memory for a window than an HTTP client has to have (RFC 9659 §3).
+    const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+    const BUFFER_BYTES: usize = 4096;
+    let mut text = Vec::new();
+    // One byte more than allowed tells that there is more.
+    let most = bytes_max.saturating_add(1);
+    let read = match coding {
+        Coding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut text),
+        Coding::Brotli => brotli::Decompressor::new(body, BUFFER_BYTES)
+            .take(most)
+            .read_to_end(&mut text),
+        Coding::Zstd => zstd::Decoder::new(body).and_then(|mut decoder| {
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            decoder.take(most).read_to_end(&mut text)
+        }),
+    };
+    read.map_err(|_| Unreadable::Coding)?;
+    if text.len() as u64 > bytes_max {
+        return Err(Unread::TooLarge.into());
+    }
+    Ok(text)
 }
 
 /// The form of a held answer that suits a viewer.

@@ -74,11 +74,13 @@ pub enum Unfit {
     Behind,
     /// Unchanged for long after it should have changed: shown, and another endpoint is asked.
     Stalled,
+    /// In a content coding that is not read here: passed on unread, where no other endpoint has it in another.
+    Coded,
 }
 
 impl Unfit {
     /// Every reason.
-    pub const ALL: [Unfit; 3] = [Unfit::Broken, Unfit::Behind, Unfit::Stalled];
+    pub const ALL: [Unfit; 4] = [Unfit::Broken, Unfit::Behind, Unfit::Stalled, Unfit::Coded];
 
     /// The word used in metrics.
     pub fn as_str(self) -> &'static str {
@@ -86,6 +88,7 @@ impl Unfit {
             Unfit::Broken => "broken",
             Unfit::Behind => "behind",
             Unfit::Stalled => "stalled",
+            Unfit::Coded => "coded",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A manifest that is not one is a failure of the origin, whatever status it came with.
 
+use std::io::Read;
 use std::time::Duration;
 
 use crate::support::metrics::FILLS;
 use crate::support::origin::Reply;
-use crate::support::{Origin, Shield, get, manifest, playlist, reply};
+use crate::support::shield::endpoint;
+use crate::support::{Origin, Shield, eventually, get, manifest, playlist, reply};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -87,4 +89,98 @@ async fn an_mpd_without_its_end() {
         .await;
     assert_eq!(shield.ask(get(MPD)).await.status, 502);
     shield.get(MPD).await.is_whole(whole);
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut coded = Vec::new();
+    let mut reader = flate2::read::GzEncoder::new(text, flate2::Compression::default());
+    reader.read_to_end(&mut coded).unwrap();
+    coded
+}
+
+fn brotli(text: &[u8]) -> Vec<u8> {
+    let mut coded = Vec::new();
+    let mut reader = brotli::CompressorReader::new(text, 4096, 5, 20);
+    reader.read_to_end(&mut coded).unwrap();
+    coded
+}
+
+/// A playlist may come in a coding that nobody asked for: it is read all the same, and what lags is not shown.
+#[tokio::test]
+async fn whatever_its_content_coding_it_is_read() {
+    let old = playlist(3);
+    let old = old.as_bytes();
+    for (coding, body) in [
+        ("br", brotli(old)),
+        ("gzip, gzip", gzip(&gzip(old))),
+        ("GZIP, identity, br", brotli(&gzip(old))),
+        ("zstd", zstd::encode_all(old, 3).unwrap()),
+    ] {
+        let lagging = reply()
+            .content_type("application/vnd.apple.mpegurl")
+            .header("Content-Encoding", coding)
+            .cache_control("max-age=1")
+            .body(body);
+        let newest = manifest(playlist(5)).cache_control("max-age=1").age(1);
+        let origin = Origin::start().await.on(PATH, newest.then(lagging));
+        let shield = Shield::in_front_of(&origin).start().await;
+        for _ in 0..2 {
+            assert_eq!(shield.get(PATH).await.text(), playlist(5), "{coding}");
+        }
+        let behind = [("reason", "behind")];
+        eventually("the lagging one to be refused", async || {
+            shield.get(PATH).await;
+            shield
+                .counted("seawall_manifests_unfit_total", &behind)
+                .await
+                > 0
+        })
+        .await;
+        assert_eq!(shield.get(PATH).await.text(), playlist(5), "{coding}");
+    }
+}
+
+/// What is in a coding that nobody knows goes to each viewer as it is, and is kept for none.
+#[tokio::test]
+async fn what_cannot_be_decoded_is_passed_on() {
+    let coded = |coding: &str| {
+        reply()
+            .content_type("application/vnd.apple.mpegurl")
+            .header("Content-Encoding", coding)
+            .cache_control("max-age=60")
+            .body("unread")
+    };
+    for coding in ["aws-chunked", "gzip, odd", "br, br, br, br, br"] {
+        let origin = Origin::start().await.on(PATH, coded(coding));
+        let shield = Shield::in_front_of(&origin).start().await;
+        for asked in 1..=2 {
+            let answer = shield.get(PATH).await;
+            answer.is_whole("unread");
+            assert_eq!(answer.header("content-encoding"), Some(coding));
+            assert_eq!(origin.hits(PATH), asked, "{coding}");
+        }
+        let coded = [("reason", "coded")];
+        assert!(
+            shield
+                .counted("seawall_manifests_unfit_total", &coded)
+                .await
+                > 0
+        );
+    }
+}
+
+/// Another endpoint may have it in one that is read here.
+#[tokio::test]
+async fn nor_is_it_passed_on_where_another_endpoint_has_it_plain() {
+    let coded = reply()
+        .content_type("application/vnd.apple.mpegurl")
+        .header("Content-Encoding", "odd")
+        .body("unread");
+    let primary = Origin::start().await.on(PATH, coded);
+    let other = Origin::start().await.on(PATH, manifest(playlist(5)));
+    let shield = Shield::in_front_of(&primary)
+        .origin(|origin| origin.endpoints.push(endpoint(&other)))
+        .start()
+        .await;
+    assert_eq!(shield.get(PATH).await.text(), playlist(5));
 }

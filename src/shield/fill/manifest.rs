@@ -42,11 +42,9 @@ pub(super) struct Text {
     pub(super) old: bool,
 }
 
-/// What reading a manifest comes to.
+/// What reading a manifest comes to, as in [`Text`].
 struct Understood {
-    /// `None`: it is in a coding that nobody here reads.
     manifest: Option<Manifest>,
-    /// The delta update, where it is to be made here.
     delta: Option<String>,
 }
 
@@ -67,7 +65,10 @@ impl Text {
 
     /// One endpoint's word is not enough for it, if there is another.
     fn is_doubtful(&self) -> bool {
-        self.old || self.progress() == Progress::Restarted || self.ends_suddenly()
+        self.manifest.is_none()
+            || self.old
+            || self.progress() == Progress::Restarted
+            || self.ends_suddenly()
     }
 
     fn is_live(&self) -> bool {
@@ -84,7 +85,9 @@ impl Text {
     }
 
     fn fault(&self) -> Unfit {
-        if self.old {
+        if self.manifest.is_none() {
+            Unfit::Coded
+        } else if self.old {
             Unfit::Stalled
         } else {
             Unfit::Behind
@@ -129,8 +132,7 @@ impl Job {
     ) -> Result<Text, Refused> {
         match (first, other) {
             (Ok(first), Ok(other)) if !other.is_doubtful() => {
-                let why = "another endpoint goes on with what viewers have seen";
-                let fault = first.fault();
+                let (why, fault) = ("another endpoint has one to go on with", first.fault());
                 self.refuse(first.watch, first.reply.endpoint, fault, &why);
                 Ok(other)
             }
@@ -299,6 +301,7 @@ impl Job {
                 return self.give_newer(text);
             }
             let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
+                Storage::Store(_) if text.manifest.is_none() => return self.hand_over_unread(text),
                 Storage::Store(lifetime) => lifetime,
                 Storage::Pass(reason) => return self.hand_over_text(text, reason),
                 // Only other statuses come to these.

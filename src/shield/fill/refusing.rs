@@ -17,6 +17,7 @@ use crate::policy::lifetime::{Reason, is_failure};
 use crate::policy::{EndpointSet, Lifetime};
 use crate::shield::pass::Passed;
 use crate::shield::refuse;
+use crate::shield::streams::Unfit;
 use crate::shield::whole::whole;
 
 /// An origin's error page is handed on up to this size.
@@ -273,6 +274,21 @@ impl Job {
             let _ = viewer.send(passed);
         }
         self.fill.settle(Verdict::Pass);
+    }
+
+    /// What nobody here can read is not kept for others: nothing watches over it.
+    pub(super) fn hand_over_unread(self, text: Text) {
+        self.shield.streams.unfit(Unfit::Coded);
+        let path = self.entry.target.path();
+        let coding = text.reply.headers.get(header::CONTENT_ENCODING);
+        let coding = coding.map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+        tracing::warn!(
+            path,
+            endpoint = text.reply.endpoint,
+            coding = coding.as_deref(),
+            "manifest is in a content coding that is not read here: it is passed on and not stored"
+        );
+        self.hand_over_text(text, Reason::Coding);
     }
 
     /// The same for a manifest, which has been read already.

@@ -101,7 +101,6 @@ pub fn run_announced(
 ) -> anyhow::Result<()> {
     descriptors::raise(&mut config.edge.limits);
     let (workers, drain_max) = (workers(config.threads), config.drain_max);
-    let bound = Assembly::bind(config)?;
 
     // The workers' runtimes do not exist yet; whatever the rooms do in the background lives here.
     let keeper = tokio::runtime::Builder::new_multi_thread()
@@ -111,7 +110,9 @@ pub fn run_announced(
         .build()
         .context("cannot start the keeper's thread")?;
     let guard = keeper.enter();
+    // First of all: whoever can connect may also send a signal, which must not end a server that starts.
     let heard = Heard::listen().context("cannot listen for signals")?;
+    let bound = Assembly::bind(config)?;
     let assembly = bound.furnish(&assembly::system_lookup(), workers, log)?;
     keeper.spawn(keeper::watch_certificates(&assembly.doors));
     drop(guard);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Watch;
 use crate::policy::EndpointSet;
 
 /// It is asked last for so many segments' time; for twice as long each time when it does so again
@@ -53,6 +54,20 @@ impl Avoided {
         } else {
             least
         }
+    }
+}
+
+impl Watch {
+    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
+    /// that is news.
+    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+        let mut course = self.course.lock();
+        let segment = course.segment;
+        Avoided::again(&mut course.avoided, endpoint, (segment, now))
+    }
+
+    pub(in crate::shield) fn avoided(&self, now: Instant) -> EndpointSet {
+        Avoided::endpoints_at(&self.course.lock().avoided, now)
     }
 }
 

@@ -206,18 +206,6 @@ impl Watch {
         course.variants.of(variant, facts, (period, now)).judge(now)
     }
 
-    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
-    /// that is news.
-    pub(in crate::shield) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
-        let mut course = self.course.lock();
-        let segment = course.segment;
-        Avoided::again(&mut course.avoided, endpoint, (segment, now))
-    }
-
-    pub(in crate::shield) fn avoided(&self, now: Instant) -> EndpointSet {
-        Avoided::endpoints_at(&self.course.lock().avoided, now)
-    }
-
     /// How long something plays that it lists, and whether that is a whole segment.
     pub(in crate::shield) fn listed_for(&self, entry: &Entry) -> Option<(Duration, bool)> {
         let course = self.course.lock();

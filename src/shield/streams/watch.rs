@@ -25,7 +25,7 @@ use crate::media::{Facts, Liveness, Manifest};
 use crate::policy::access::Entry;
 use crate::policy::cadence::Cadence;
 use crate::policy::progress::Progress;
-use crate::policy::{EndpointSet, Key, Rules};
+use crate::policy::{Key, Rules};
 use crate::shield::Followed;
 
 /// When nobody has asked for so many segments' time, nobody watches any more.
@@ -68,7 +68,7 @@ pub(super) struct Course {
     pub(super) step: Duration,
     /// When the version that is shown was found.
     found: Instant,
-    avoided: Vec<Avoided>,
+    pub(super) avoided: Vec<Avoided>,
     good_until: Option<Instant>,
     /// Not looked at before: the last look failed, or was a moment ago.
     rests_until: Instant,

@@ -71,11 +71,11 @@ impl Entry {
                 return None;
             }
             let mut framed = vec![self.route.origin.as_bytes(), host.unwrap_or_default()];
-            framed.extend([b"numbered", directory[..start].as_bytes()]);
+            framed.extend([b"numbered", &directory.as_bytes()[..start]]);
             let between = part.split(|digit: char| digit.is_ascii_digit());
             // However many digits a number has.
             let between = between.filter(|text| !text.is_empty()).map(str::as_bytes);
-            framed.extend(between.chain([directory[end..].as_bytes()]));
+            framed.extend(between.chain([&directory.as_bytes()[end..]]));
             Some(Key::of(&framed))
         });
         numbered.take(PARTS_MAX)

@@ -199,10 +199,10 @@ mod tests {
                 up_to("x/y/e.mp4", u64::MAX)
             ]
         );
-        let many: String = (0..40)
+        let many: Vec<String> = (0..40)
             .map(|number| format!("<SegmentURL media='{number}' mediaRange='0-1'/>"))
             .collect();
-        let track = format!("<Representation>{}</Representation>", list(&many));
+        let track = format!("<Representation>{}</Representation>", list(&many.concat()));
         let text = format!(
             "<MPD><Period><AdaptationSet>{}</AdaptationSet></Period></MPD>",
             track.repeat(20)

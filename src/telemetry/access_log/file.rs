@@ -88,6 +88,7 @@ fn is_pipe(path: &Path) -> bool {
 }
 
 /// A pipe that is full has a reader who is slow: it is waited for, on the log's own thread.
+#[expect(clippy::disallowed_methods, reason = "the log has a thread of its own")]
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
     let began = Instant::now();
     loop {

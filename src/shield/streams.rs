@@ -19,6 +19,7 @@ mod numbered;
 mod standstill;
 mod stream;
 mod tender;
+mod unfit;
 mod unstored;
 mod variants;
 mod watch;
@@ -40,6 +41,7 @@ pub(super) use news::News;
 pub(super) use numbered::{Location, unlisted};
 use stream::Stream;
 pub use stream::StreamStats;
+pub use unfit::Unfit;
 pub(super) use variants::Variant;
 pub(super) use watch::Watch;
 
@@ -63,34 +65,6 @@ pub(super) struct Streams {
     /// Some manifest has listed segments in directories of their own.
     any_numbered: AtomicBool,
     unfit: [AtomicU64; Unfit::ALL.len()],
-}
-
-/// Why a manifest that an origin sent was not shown. A metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
-    /// Empty, cut off, or no manifest.
-    Broken,
-    /// Behind what viewers have seen.
-    Behind,
-    /// Unchanged for long after it should have changed: shown, and another endpoint is asked.
-    Stalled,
-    /// In a content coding that is not read here: passed on unread, where no other endpoint has it in another.
-    Coded,
-}
-
-impl Unfit {
-    /// Every reason.
-    pub const ALL: [Unfit; 4] = [Unfit::Broken, Unfit::Behind, Unfit::Stalled, Unfit::Coded];
-
-    /// The word used in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Unfit::Broken => "broken",
-            Unfit::Behind => "behind",
-            Unfit::Stalled => "stalled",
-            Unfit::Coded => "coded",
-        }
-    }
 }
 
 /// A stream, as a unit.

@@ -183,6 +183,34 @@ async fn thousands_of_invented_urls_displace_nothing_that_is_watched() {
     displaces_nothing(watched_origin().await, name).await;
 }
 
+/// Names that do not exist, files in queries that nobody asks for again, watched segments under other
+/// queries and playlists without viewers, all at once: five times the memory.
+#[tokio::test]
+async fn ten_thousand_invented_urls_of_all_sorts_displace_nothing_that_is_watched() {
+    const MEMORY: u64 = 16 * MIB;
+    let origin = watched_origin()
+        .await
+        .on("/vod/any.ts", segment(noise(88, 16 << 10)))
+        .on("/vod/any.m3u8", manifest(ended_playlist(200)));
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.memory_bytes = MEMORY)
+        .start()
+        .await;
+    let names = watched(&shield).await;
+    flood(&shield, 10_000, |number| match number % 8 {
+        0 | 1 => format!("/vod/invented-{number}.ts"),
+        2..6 => format!("/vod/any.ts?{number}"),
+        6 => format!("/vod/{}.ts?{number}", number % 10),
+        _ => format!("/vod/any.m3u8?{number}"),
+    })
+    .await;
+    for name in names {
+        assert!(shield.get(&name).await.is_hit(), "{name}");
+    }
+    assert!(shield.get("/vod/a.m3u8").await.is_hit(), "the playlist");
+    assert!(shield.gauge(STORED_BYTES).await <= MEMORY);
+}
+
 #[tokio::test]
 async fn a_scan_of_thousands_of_files_displaces_nothing_that_is_watched() {
     let (mut origin, body) = (watched_origin().await, noise(77, 8 << 10));

@@ -24,7 +24,8 @@ impl Plan {
     /// Segments of two seconds in parts of a third, of which the last ten are listed.
     pub fn from(start: Utc) -> Plan {
         Plan {
-            start,
+            // As manifests write it: nothing may come later than they say.
+            start: Utc::from_millis(start.as_millis().try_into().unwrap_or(u64::MAX)),
             segment_fragments: FRAGMENTS_PER_GOP,
             part_fragments: 1,
             window: 10,

@@ -207,6 +207,72 @@ async fn when_the_first_stops_in_the_middle_of_the_same() {
     }
 }
 
+/// It is being produced: where the other one ends is not where it ends.
+#[tokio::test]
+async fn but_not_with_what_it_may_have_less_of() {
+    let (body, gate) = (noise(8, 300_000), Gate::new());
+    let begun = reply()
+        .content_type("video/mp4")
+        .header("ETag", "\"same\"")
+        .chunked()
+        .send(body.slice(..200_000));
+    let growing = begun.hold(&gate).send(body.slice(200_000..));
+    let behind = reply()
+        .content_type("video/mp4")
+        .validated_by("\"same\"")
+        .ranged(body.slice(..250_000));
+    let first = Origin::start().await.on("/1.m4s", growing);
+    let second = Origin::start().await.on("/1.m4s", behind);
+    let shield = in_front_of(&first, &second).start().await;
+    let waiting = shield.crowd(2, get("/1.m4s")).await;
+    gate.wait_arrived(1).await;
+    // Longer than any pause that is waited for.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    gate.open();
+    for answer in waiting.answers().await {
+        answer.is_whole(&body);
+    }
+    assert!(shield.get("/1.m4s").await.is_whole(&body).is_hit());
+    assert_eq!((first.hits("/1.m4s"), second.hits("/1.m4s")), (1, 0));
+}
+
+/// Who goes on says how long it is: less than that is not the whole, however it ends.
+#[tokio::test]
+async fn and_what_it_says_of_the_length_is_held_against_it() {
+    let (body, path) = (noise(9, 300_000), "/live/seg1.ts");
+    for framing in [Reply::until_close as fn(Reply) -> Reply, Reply::chunked] {
+        let begun = reply()
+            .content_type("video/mp2t")
+            .header("ETag", "\"same\"")
+            .chunked()
+            .send(body.slice(..100_000))
+            .close();
+        let short = status(206)
+            .content_type("video/mp2t")
+            .header("ETag", "\"same\"")
+            .header("Content-Range", "bytes 100000-299999/300000");
+        let short = framing(short).send(body.slice(100_000..250_000));
+        let list = || manifest(playlist(1)).cache_control("max-age=60");
+        let whole = answer("video/mp2t", "whole");
+        let first = Origin::start().await.on(PATH, list()).on(path, begun);
+        let second = Origin::start()
+            .await
+            .on(PATH, list())
+            .on(path, short.then(whole));
+        let shield = in_front_of(&first, &second)
+            .route(|route| {
+                route.live.cadence = false;
+                route.live.prefetch = false;
+            })
+            .start()
+            .await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(path).await.is_cut(&body);
+        assert_eq!(second.hits(path), 1);
+        assert_ne!(shield.get(path).await.body, body.slice(..250_000));
+    }
+}
+
 /// Nothing says that it is the same: whoever has the half of it is cut, and gets the whole of the other
 /// one's when asking again, at once.
 #[tokio::test]

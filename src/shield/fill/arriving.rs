@@ -130,7 +130,7 @@ impl Job {
                     }
                 }
                 Piece::Elsewhere(other) => {
-                    delivery.move_to(other.endpoint);
+                    delivery.move_to(&other);
                     std::mem::replace(&mut inflow, other.body).outdone();
                 }
             }

@@ -32,6 +32,8 @@ pub(super) struct Begun {
     /// Some servers give what they have coded the `ETag` of what they have not.
     codings: Vec<HeaderValue>,
     pub(super) length: Option<u64>,
+    /// The origin has all of it. If not, nothing says where it ends but the one that produces it.
+    pub(super) is_complete: bool,
     pub(super) received: u64,
     /// Viewers have the head, and what has been received so far.
     pub(super) is_shown: bool,
@@ -52,6 +54,7 @@ impl Begun {
                 Framing::Length(length) => Some(length),
                 Framing::Delimited | Framing::UntilClose => None,
             },
+            is_complete: matches!(reply.framing, Framing::Length(_)),
             received: 0,
             is_shown: false,
             may_move: may_move && reply.status == StatusCode::OK,
@@ -83,6 +86,10 @@ impl Begun {
     pub(super) fn rest(&self, upstream: &HeaderMap) -> Option<HeaderMap> {
         let mut headers = upstream.clone();
         if self.shown() > 0 {
+            // Where another endpoint is not as far with it, its end is not the end.
+            if !self.is_complete {
+                return None;
+            }
             let etag = self.etag.as_ref()?;
             let range = HeaderValue::try_from(format!("bytes={}-", self.received)).ok()?;
             headers.insert(header::RANGE, range);
@@ -98,9 +105,7 @@ impl Begun {
         if self.shown() == 0 {
             return reply.status == StatusCode::OK;
         }
-        let told = reply.headers.get(header::CONTENT_RANGE);
-        let told = told.and_then(read_content_range);
-        let goes_on = told.is_some_and(|(Span { start, end }, whole)| {
+        let goes_on = told(reply).is_some_and(|(Span { start, end }, whole)| {
             start == self.received
                 && end == whole
                 && self.length.is_none_or(|length| length == whole)
@@ -112,6 +117,12 @@ impl Begun {
     }
 }
 
+/// Which part of how much it says that it is.
+fn told(reply: &Reply) -> Option<(Span, u64)> {
+    let told = reply.headers.get(header::CONTENT_RANGE);
+    told.and_then(read_content_range)
+}
+
 fn codings(reply: &Reply) -> impl Iterator<Item = &HeaderValue> {
     reply.headers.get_all(header::CONTENT_ENCODING).into_iter()
 }
@@ -120,7 +131,6 @@ fn codings(reply: &Reply) -> impl Iterator<Item = &HeaderValue> {
 pub(super) struct Delivery {
     pub(super) begun: Begun,
     pace: BodyPace,
-    pub(super) is_complete: bool,
     /// Another endpoint that is asked for it too.
     pub(super) race: Option<Race>,
     pub(super) late_since: Option<Instant>,
@@ -159,11 +169,11 @@ impl Race {
 }
 
 impl Delivery {
-    pub(super) fn new(begun: Begun, expected: Expected) -> Delivery {
+    pub(super) fn new(mut begun: Begun, expected: Expected) -> Delivery {
+        begun.is_complete = expected.is_complete;
         Delivery {
             begun,
             pace: BodyPace::new(expected, Instant::now()),
-            is_complete: expected.is_complete,
             race: None,
             late_since: None,
             asked: None,
@@ -191,10 +201,12 @@ impl Delivery {
         self.pace.pause(span);
     }
 
-    /// Another endpoint goes on with it.
-    pub(super) fn move_to(&mut self, endpoint: usize) {
+    /// Another endpoint goes on with it, and has said how long it is.
+    pub(super) fn move_to(&mut self, reply: &Reply) {
         self.begun.left = self.begun.tried();
-        self.begun.endpoint = endpoint;
+        self.begun.endpoint = reply.endpoint;
+        let told = told(reply).map(|(_, length)| length);
+        self.begun.length = self.begun.length.or(told);
         self.pace.restart(Instant::now());
         self.late_since = None;
         self.asked = None;

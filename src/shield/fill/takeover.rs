@@ -77,11 +77,11 @@ impl Job {
                 () = &mut silent, if !is_silent => {
                     is_silent = true;
                     if delivery.begun.may_move && self.another_stands(&delivery.begun) {
-                        if delivery.is_complete {
+                        if delivery.begun.is_complete {
                             self.leave(delivery.begun.endpoint);
                         }
                         if self.ask_another(delivery, true) {
-                            is_cut = delivery.is_complete && delivery.begun.shown() > 0;
+                            is_cut = delivery.begun.is_complete && delivery.begun.shown() > 0;
                         } else {
                             is_silent = false;
                             silent.as_mut().reset(tokio::time::Instant::now() + REFUSED_FOR);

@@ -195,7 +195,7 @@ impl Streams {
             lists.lies_no_more(place, watch);
         }
         for place in &news.places {
-            lists.lies_in(place, watch);
+            lists.lies_in(place, watch, news.found);
         }
         lists.announce(news);
         drop(lists);

@@ -73,6 +73,33 @@ async fn what_is_on_its_way_is_for_those_who_asked_before() {
     shield.get(LEFT).await.is_whole("today");
 }
 
+/// Nor do players who ask for the playlist with a query of their own once it has begun anew.
+#[tokio::test]
+async fn nor_behind_more_players_than_a_place_is_told_by() {
+    for cache_control in ["max-age=1", "no-store"] {
+        let listing = |first| overdue(playlist(first)).cache_control(cache_control);
+        let origin = Origin::start()
+            .await
+            .on(PATH, listing(5000))
+            .on(LEFT, kept("yesterday"));
+        let shield = Shield::in_front_of(&origin)
+            .route(|route| route.live.prefetch = false)
+            .start()
+            .await;
+        shows(&shield, PATH, playlist(5000)).await;
+        origin.now(PATH, listing(1));
+        shows(&shield, PATH, playlist(1)).await;
+        for session in 0..40 {
+            shield.get(&format!("{PATH}?session={session}")).await;
+        }
+        shield.get(LEFT).await.is_whole("yesterday");
+        origin.now(LEFT, kept("today"));
+        origin.now(PATH, listing(102));
+        shows(&shield, PATH, playlist(102)).await;
+        shield.get(LEFT).await.is_whole("today");
+    }
+}
+
 /// Renditions in one directory tell of the restart one after the other.
 #[tokio::test]
 async fn nor_what_a_neighbour_listed_before() {

@@ -108,7 +108,7 @@ impl Unstored {
             lies_no_more(&mut self.places, place, watch);
         }
         for place in &news.places {
-            lies_in(&mut self.places, place, watch);
+            lies_in(&mut self.places, place, watch, news.found);
         }
     }
 }

@@ -139,10 +139,12 @@ impl Lists {
 
     /// Those of one URL, where viewers' fields are part of the key.
     pub(super) fn of_url(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Watch>> {
-        let url = entry.url();
+        let (url, path) = (entry.url(), entry.target.path());
         let watches = url.is_some().then(|| self.watches.values());
         let watches = watches.into_iter().flatten();
-        watches.filter(move |watch| watch.entry.url() == url)
+        // To make a key for each of them takes too long for what all viewers wait for.
+        let named = watches.filter(move |watch| watch.entry.target.path() == path);
+        named.filter(move |watch| watch.entry.url() == url)
     }
 
     /// The stream that a manifest belongs to, as far as another one has said; else one of its own.

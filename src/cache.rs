@@ -179,7 +179,8 @@ impl Cache {
         registry::is_being_filled(&self.inner, found)
     }
 
-    /// Becomes the leader of a fill that no viewer waits for; `None` when one is under way.
+    /// Becomes the leader of a fill that no viewer waits for; `None` when one is under way, or when
+    /// something else is held by now than was found.
     pub fn lead(&self, found: &Found, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
         registry::lead(&self.inner, found, upstream)
     }

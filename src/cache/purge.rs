@@ -90,7 +90,7 @@ impl Purge {
             let tie = object.and_then(|object| object.head.tie.as_ref());
             tie.is_some_and(|tie| tie.ended_with(&ended)) || meant(key)
         };
-        inner.store.remove_where(is_meant, |object| {
+        registry::remove_where(&inner, is_meant, |object| {
             dropped += u64::from(was_held(object));
         });
         dropped

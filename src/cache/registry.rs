@@ -61,7 +61,7 @@ pub enum Joined {
     Follow(Follower),
     /// Meanwhile an object was stored.
     Held(Arc<Object>),
-    /// Meanwhile the key turned out to have variants: look up again.
+    /// Meanwhile the key turned out to have variants, or what was found was dropped: look up again.
     Again,
     /// Too many wait for this key already.
     Crowded,
@@ -105,10 +105,10 @@ pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> J
         flight.join();
         return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
-    // A fill may have ended between the caller's lookup and this lock.
+    // A fill may have ended between the caller's lookup and this lock, or a purge begun.
     match inner.store.newer(found) {
         Some(Newer::Object(object)) => return Joined::Held(object),
-        Some(Newer::Marker) => return Joined::Again,
+        Some(Newer::Marker | Newer::Gone) => return Joined::Again,
         None => {}
     }
     let fill = Registry::open(inner, &mut shard, found, upstream);
@@ -248,6 +248,30 @@ pub(super) fn purge(
     inner.notes.erase(key);
     inner.epochs.end_for(&super::slices_of(key), ended);
     inner.store.remove(key, kind)
+}
+
+/// Removes everything that is meant. Gives these objects.
+///
+/// Somebody may have found one before it went, and have it confirmed: such a flight would bring it back.
+pub(super) fn remove_where(
+    inner: &Inner,
+    is_meant: impl Fn(&Key, Option<&Object>) -> bool,
+    mut gone: impl FnMut(&Object),
+) {
+    inner.store.remove_where(is_meant, |key, remove| {
+        let mut shard = inner.registry.shard(key);
+        let flight = shard.get(key);
+        if flight.is_some_and(|flight| flight.found.object.is_some())
+            && let Some(flight) = shard.remove(key)
+        {
+            flight.state().doomed = true;
+        }
+        let object = remove();
+        drop(shard);
+        if let Some(object) = object {
+            gone(&object);
+        }
+    });
 }
 
 /// Dooms all flights that are meant. Whatever was being filed when this began is filed when it ends.

@@ -148,17 +148,20 @@ impl Store {
         }
     }
 
-    /// Has anything been stored for this lookup since it was made?
+    /// Has anything been stored for this lookup since it was made, or is held no more what it found?
     pub(crate) fn newer(&self, found: &Found) -> Option<Newer> {
         let now = Instant::now();
-        match (self.of(found.kind).get(&found.key, now), &found.variants) {
+        let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
             (Some(Entry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
-                let object = self.object(found.kind, &found.slot, now)?;
-                Newer::unless_same(object, found)
+                self.object(found.kind, &found.slot, now)
             }
-            (Some(Entry::Object(object)), _) => Newer::unless_same(held(object)?, found),
-            (Some(Entry::Variants(_)), _) => Some(Newer::Marker),
+            (Some(Entry::Variants(_)), _) => return Some(Newer::Marker),
+            (Some(Entry::Object(object)), _) => held(object),
             (None, _) => None,
+        };
+        match object {
+            Some(object) => Newer::unless_same(object, found),
+            None => found.object.is_some().then_some(Newer::Gone),
         }
     }
 
@@ -292,21 +295,21 @@ impl Store {
         }
     }
 
-    /// Removes everything that is meant, wherever it lies. Gives these objects.
+    /// Removes everything that is meant, wherever it lies. Gives these objects. `remove` gets a key and
+    /// what removes it.
     pub(crate) fn remove_where(
         &self,
         is_meant: impl Fn(&Key, Option<&Object>) -> bool,
-        mut gone: impl FnMut(&Object),
+        mut remove: impl FnMut(&Key, &dyn Fn() -> Option<Arc<Object>>),
     ) {
         for partition in &self.partitions {
             let keys = partition.keys_where(|key, entry| match entry {
                 Entry::Object(object) => is_meant(key, Some(object)),
                 Entry::Variants(_) => is_meant(key, None),
             });
-            let entries = keys.iter().filter_map(|key| partition.remove(key));
-            entries
-                .filter_map(Entry::object)
-                .for_each(|object| gone(&object));
+            for key in &keys {
+                remove(key, &|| partition.remove(key).and_then(Entry::object));
+            }
         }
     }
 
@@ -363,6 +366,8 @@ pub(crate) enum Newer {
     Object(Arc<Object>),
     /// A marker: the lookup must be made again.
     Marker,
+    /// Nothing: what was found has been dropped, and no fill may begin from it.
+    Gone,
 }
 
 impl Newer {

@@ -3,6 +3,7 @@
 mod fills;
 mod leaving;
 mod orders;
+mod purges;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

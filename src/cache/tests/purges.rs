@@ -1,0 +1,104 @@
+//! What was purged stays away, also from those who had found it before.
+
+use super::*;
+
+fn keep(cache: &Cache) -> Arc<Object> {
+    let (fill, _follower) = lead(cache, &HeaderMap::new());
+    let held = object("old");
+    fill.keep(&held, Verdict::Object(Arc::clone(&held)));
+    held
+}
+
+fn keep_coded(cache: &Cache) {
+    keep_variant(lead(cache, &accepting("gzip")).0, "old");
+}
+
+/// A purge of everything under a part of a directory, which drops objects while it looks for them.
+#[test]
+fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
+    let cache = Cache::new(Settings::default());
+    let held = keep(&cache);
+    let mut purge = cache.purging();
+    purge.all(|meant| *meant == key(), |_| false);
+    let found = look(&cache);
+    let refresh = cache.lead(&found, HeaderMap::new).expect("it is held");
+    assert_eq!(purge.finish(), 1);
+    let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
+    assert_eq!(stored, Stored::Purged);
+    assert!(look(&cache).object.is_none());
+}
+
+#[test]
+fn nor_if_it_was_confirmed_before_the_purge_came_to_it() {
+    let cache = Cache::new(Settings::default());
+    let held = keep(&cache);
+    let mut purge = cache.purging();
+    purge.all(|meant| *meant == key(), |_| false);
+    let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+    refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
+    purge.finish();
+    assert!(look(&cache).object.is_none());
+}
+
+/// What is asked for anew belongs to nothing that was purged.
+#[test]
+fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
+    let cache = Cache::new(Settings::default());
+    let mut purge = cache.purging();
+    purge.all(|meant| *meant == key(), |_| false);
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    purge.finish();
+    let new = object("new");
+    let stored = fill.keep(&new, Verdict::Object(Arc::clone(&new)));
+    assert_eq!(stored, Stored::Yes);
+}
+
+#[test]
+fn no_fill_begins_from_what_was_purged_since_it_was_found() {
+    let gzip = accepting("gzip");
+    let place = Key::of(&[b"place"]);
+    let purges: [fn(&Cache); 2] = [
+        |cache| cache.purge(&key(), Kind::Segment),
+        |cache| {
+            let mut purge = cache.purging();
+            purge.all(|meant| *meant == key(), |_| false);
+            purge.finish();
+        },
+    ];
+    for purge in purges {
+        for coded in [false, true] {
+            let cache = Cache::new(Settings::default());
+            let upstream = if coded { &gzip } else { &HeaderMap::new() };
+            if coded {
+                keep_coded(&cache);
+            } else {
+                keep(&cache);
+            }
+            let found = look_with(&cache, upstream);
+            assert!(found.object.is_some());
+            purge(&cache);
+            assert!(cache.lead(&found, || upstream.clone()).is_none());
+            assert!(matches!(cache.join(&found, upstream), Joined::Again));
+            // Who looks again, finds nothing and begins with nothing.
+            let (fill, _follower) = lead(&cache, upstream);
+            assert!(fill.found().object.is_none());
+        }
+    }
+    // The same where everything of a place goes in one step.
+    let cache = Cache::new(Settings::default());
+    let tied = Head {
+        tie: Some(cache.tie(Some(&place), None)),
+        ..head()
+    };
+    let tied = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    fill.keep(&tied, Verdict::Object(Arc::clone(&tied)));
+    let found = look(&cache);
+    assert!(found.object.is_some());
+    cache.end_epoch(&place);
+    assert!(cache.lead(&found, HeaderMap::new).is_none());
+    assert!(matches!(
+        cache.join(&found, &HeaderMap::new()),
+        Joined::Again
+    ));
+}

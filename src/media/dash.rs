@@ -60,7 +60,7 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &Tag<'a>) -> Result<Manifest, ManifestError>
 }
 
 /// Shows one name in each directory of each period.
-pub(super) fn directories(text: &str, into: &mut Directories) -> Result<(), ManifestError> {
+pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
     Mpd::read_each(&mut xml, &root, |tracks| {
         let names = tracks.iter().flat_map(Track::examples);

@@ -7,30 +7,31 @@ use super::dash;
 use super::hls;
 use super::kind::Kind;
 
-/// A manifest that names more directories than this has one for each segment.
-const DIRECTORIES_MAX: usize = 4096;
-
-/// Names, of which only one in each directory is kept, as written.
-#[derive(Default)]
-pub(super) struct Directories {
-    known: HashSet<String>,
-    names: Vec<String>,
+/// Takes names, and shows one in each directory, as written. Of a directory it keeps no more than a hash: there may be
+/// one for each segment, and short texts may write long names.
+pub(super) struct Directories<'a> {
+    known: HashSet<u64>,
+    hasher: ahash::RandomState,
+    show: &'a mut dyn FnMut(&str),
 }
 
-impl Directories {
+impl Directories<'_> {
     pub(super) fn take(&mut self, name: &str) {
         let path = name.split(['?', '#']).next().unwrap_or_default();
         let directory = path.rfind('/').map_or("", |end| &path[..=end]);
-        if self.names.len() < DIRECTORIES_MAX && !self.known.contains(directory) {
-            self.known.insert(directory.to_owned());
-            self.names.push(name.to_owned());
+        if self.known.insert(self.hasher.hash_one(directory)) {
+            (self.show)(name);
         }
     }
 }
 
-/// One name in each directory in which a manifest names something. Nothing of what cannot be read.
-pub fn directory_examples(kind: Kind, body: &[u8]) -> Vec<String> {
-    let mut directories = Directories::default();
+/// Shows one name in each directory in which a manifest names something. Nothing of what cannot be read.
+pub fn directory_examples(kind: Kind, body: &[u8], mut show: impl FnMut(&str)) {
+    let mut directories = Directories {
+        known: HashSet::new(),
+        hasher: ahash::RandomState::new(),
+        show: &mut show,
+    };
     if let Ok(text) = std::str::from_utf8(body) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match kind {
@@ -41,7 +42,6 @@ pub fn directory_examples(kind: Kind, body: &[u8]) -> Vec<String> {
             _ => hls::directories(text, &mut directories),
         }
     }
-    directories.names
 }
 
 #[cfg(test)]
@@ -49,6 +49,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn examples(kind: Kind, text: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        directory_examples(kind, text.as_bytes(), |name| names.push(name.to_owned()));
+        names
+    }
+
+    /// A film of six hours with a directory for each two seconds has more than ten thousand.
+    #[test]
+    fn a_directory_for_each_segment_is_not_too_many() {
+        let names = (0..20_000).map(|number| format!("{number}/s.ts"));
+        let names: Vec<_> = names.collect();
+        let lines = names.iter().map(|name| format!("#EXTINF:2,\n{name}\n"));
+        let text: String = lines.collect();
+        assert_eq!(examples(Kind::Hls, &format!("#EXTM3U\n{text}")), names);
+    }
 
     #[test]
     fn a_playlist_lies_wherever_its_lines_and_attributes_lead() {
@@ -60,7 +76,7 @@ mod tests {
              #EXTINF:4,\n{{$d}}/1.ts\n#EXTINF:4,\n1.ts\n#EXT-X-ENDLIST\n"
         );
         assert_eq!(
-            directory_examples(Kind::Hls, text.as_bytes()),
+            examples(Kind::Hls, &text),
             [
                 "https://h/ads/7/a.ts?t=/x/",
                 "init/i.mp4",
@@ -86,7 +102,7 @@ mod tests {
         };
         let periods: String = ["a/", "b/", "c/", "d/", "e/"].map(period).concat();
         let text = format!("<MPD type='static'>{periods}</MPD>");
-        let names = directory_examples(Kind::Dash, text.as_bytes());
+        let names = examples(Kind::Dash, &text);
         for base in ["a/", "b/", "c/", "d/", "e/"] {
             for name in ["v/i.mp4", "v/m/1.m4s", "file/w.mp4"] {
                 let name = format!("{base}{name}");
@@ -99,8 +115,8 @@ mod tests {
         #[test]
         fn no_text_panics(body in "[#A-Z<>/='\"a-z$%{} \n]{0,300}") {
             for kind in [Kind::Hls, Kind::Dash] {
-                let _ = directory_examples(kind, body.as_bytes());
-                let _ = directory_examples(kind, format!("<MPD>{body}").as_bytes());
+                examples(kind, &body);
+                examples(kind, &format!("<MPD>{body}"));
             }
         }
     }

@@ -150,9 +150,12 @@ impl Shield {
         if !renditions.is_empty() {
             return (children.collect(), Vec::new());
         }
-        let names = directory_examples(kind, &text).into_iter();
-        let places = names.filter_map(|name| entry.namesake(&self.rules, &name));
-        (Vec::new(), places.map(|named| named.place()).collect())
+        let mut places = Vec::new();
+        directory_examples(kind, &text, |name| {
+            let named = entry.namesake(&self.rules, name);
+            places.extend(named.map(|named| named.place()));
+        });
+        (Vec::new(), places)
     }
 
     async fn purge_prefix(self: &Arc<Self>, prefix: Arc<Prefix>) -> Option<Purge> {

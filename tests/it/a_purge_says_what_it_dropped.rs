@@ -133,6 +133,23 @@ async fn a_stream_on_demand_is_dropped_with_all_its_segments() {
 }
 
 #[tokio::test]
+async fn a_film_with_a_directory_for_each_segment_is_dropped_to_its_end() {
+    let line = |number| format!("#EXTINF:2,\n{number}/s.ts\n");
+    let lines: String = (1..=5000).map(line).collect();
+    let film = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{lines}#EXT-X-ENDLIST\n");
+    let media = ["/film/1/s.ts", "/film/4097/s.ts", "/film/5000/s.ts"];
+    let mut origin = Origin::start().await.on("/film/i.m3u8", manifest(film));
+    for path in media {
+        origin = origin.on(path, segment("film"));
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    shield.get("/film/i.m3u8").await;
+    all_are(&shield, &media, false).await;
+    assert_eq!(shield.dropped_of("stream", "/film/i.m3u8").await, 4);
+    all_are(&shield, &media, false).await;
+}
+
+#[tokio::test]
 async fn an_mpd_on_demand_is_dropped_with_the_segments_of_all_its_periods() {
     let period = |name: &str| {
         format!(

@@ -4,7 +4,7 @@ use super::syntax::{attribute, tag_and_value};
 use super::variables::Variables;
 use crate::media::directories::Directories;
 
-pub(in crate::media) fn directories(text: &str, into: &mut Directories) {
+pub(in crate::media) fn directories(text: &str, into: &mut Directories<'_>) {
     let mut variables = Variables::default();
     for line in text.lines().map(str::trim_ascii_end) {
         let named = if line.starts_with('#') {

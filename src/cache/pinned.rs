@@ -264,9 +264,13 @@ impl SharedBody {
 
     /// How its fastest reader gets on; `None` where all have been cut.
     fn fastest(&self, now: Instant) -> Option<Standing> {
-        let state = self.state.lock();
-        let staying = state.readers.values().filter(|reader| !reader.is_cut());
-        staying.map(|reader| reader.standing(now)).max()
+        let staying: Vec<_> = {
+            let state = self.state.lock();
+            let staying = state.readers.values().filter(|reader| !reader.is_cut());
+            staying.cloned().collect()
+        };
+        // Unlocked: a viewer who is asked and leaves meanwhile is dropped here, and takes its readers along.
+        staying.iter().map(|reader| reader.standing(now)).max()
     }
 
     fn cut(self: &Arc<SharedBody>) {

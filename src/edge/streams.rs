@@ -94,6 +94,29 @@ where
 struct Patience {
     alarm: Option<Pin<Box<tokio::time::Sleep>>>,
     stall: Option<Stall>,
+    ahead: TakenAhead,
+}
+
+/// What a viewer has taken beyond the least rate counts for later: it may come in lumps.
+#[derive(Default)]
+struct TakenAhead {
+    enough_until: Option<Instant>,
+    counted_at: Option<Instant>,
+    sent: u64,
+}
+
+impl TakenAhead {
+    fn count(&mut self, limits: &Limits, sent: u64, now: Instant) {
+        let began = self.counted_at.replace(now).unwrap_or(now);
+        let bytes = sent - std::mem::replace(&mut self.sent, sent);
+        let from = self.enough_until.map_or(began, |until| until.max(began));
+        let until = from + limits.paid_by(bytes);
+        self.enough_until = Some(until.min(now + limits.taken_ahead_max()));
+    }
+
+    fn is_enough_at(&self, now: Instant) -> bool {
+        self.enough_until.is_some_and(|until| until > now)
+    }
 }
 
 /// A stretch of time in which the viewer had bytes of the stream to take.
@@ -131,13 +154,18 @@ impl Patience {
             }
             let stall = match self.stall.take() {
                 Some(stall) if stall.spell == pace.spells() => stall,
-                _ => Stall::now(pace),
+                _ => {
+                    let stall = Stall::now(pace);
+                    self.ahead.count(limits, stall.sent, stall.since);
+                    stall
+                }
             };
             let due = stall.since + limits.send_rate_window;
             let (sent, sockets) = (pace.sent() - stall.sent, stall.is_the_sockets(pace));
             self.stall = Some(stall);
             std::task::ready!(ring(&mut self.alarm, due, cx));
-            if sent < limits.send_min_bytes() && !sockets {
+            self.ahead.count(limits, pace.sent(), due);
+            if sent < limits.send_min_bytes() && !sockets && !self.ahead.is_enough_at(due) {
                 return Poll::Ready(Event::SlowViewer);
             }
             self.stall = None;
@@ -178,6 +206,31 @@ mod tests {
 
     async fn seconds(count: u64) {
         tokio::time::sleep(Duration::from_secs(count)).await;
+    }
+
+    /// Its window is opened again when half of it has been read.
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_viewer_with_a_large_window_goes_on() {
+        for (window_bytes, every_seconds, is_ended) in [
+            (1 << 20, 26, false),
+            (16 << 20, 67, false),
+            (16 << 20, 200, true),
+        ] {
+            let pace = pace();
+            let moving = Arc::clone(&pace);
+            let stream = async move {
+                moving.hand(window_bytes * 3);
+                for _ in 0..5 {
+                    moving.send(window_bytes / 2);
+                    seconds(every_seconds).await;
+                }
+            };
+            assert_eq!(
+                run(&pace, stream).await.0,
+                !is_ended,
+                "{window_bytes} bytes"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

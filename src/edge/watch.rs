@@ -204,7 +204,10 @@ impl Watch {
         let since = self.gauge.since();
         let phase = match (self.gauge.phase(), self.finishing) {
             (Phase::Serving | Phase::Sending, _) => None,
-            (Phase::Quiet | Phase::Head, Some(since)) => {
+            // The end of an answer still waits for the socket: how fast it is taken is judged below.
+            (Phase::Quiet, _) if self.gauge.blocked() => None,
+            (Phase::Quiet | Phase::Head, Some(finishing)) => {
+                let since = finishing.max(since);
                 let is_waited_for = self.gauge.is_told_to_leave();
                 let time = if is_waited_for {
                     LEAVING_TIME
@@ -295,6 +298,19 @@ impl Limits {
     /// Two of them are a window: a stream that makes no progress is found after one, and before one and a half.
     fn unsent_turn(&self) -> Duration {
         self.send_rate_window / 2
+    }
+
+    /// At the least rate, these bytes take so long.
+    pub(super) fn paid_by(&self, bytes: u64) -> Duration {
+        let seconds = bytes.checked_div(self.send_rate_min_bytes_per_second);
+        let most = self.taken_ahead_max();
+        seconds.map_or(most, |seconds| most.min(Duration::from_secs(seconds)))
+    }
+
+    /// What is taken ahead counts for this long at most. Viewers over HTTP/2 open their window again when half of it
+    /// is read: of 16 MiB that is every 67 s at 1 Mbit/s.
+    pub(super) fn taken_ahead_max(&self) -> Duration {
+        self.send_rate_window * 4
     }
 
     /// What a viewer must take within one window.

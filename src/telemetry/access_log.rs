@@ -155,7 +155,9 @@ impl Queue {
     }
 
     fn close(&self) {
-        drop(self.entries.swap(None));
+        if self.entries.swap(None).is_none() {
+            return;
+        }
         self.writer.unpark();
         // A reader of the log that never reads must not keep the program from stopping.
         let _ = self.finished.lock().recv_timeout(FINISH_MAX);

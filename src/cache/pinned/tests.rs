@@ -82,6 +82,41 @@ fn is_cut(reader: &SlowReader) -> bool {
     reader.reader.is_cut()
 }
 
+/// A viewer who leaves while it is asked how much it has taken.
+#[derive(Default)]
+struct Leaving {
+    itself: Mutex<Option<Arc<Leaving>>>,
+    reads: Mutex<Option<SlowReader>>,
+}
+
+impl BodyConsumer for Leaving {
+    fn bytes_taken(&self) -> u64 {
+        drop(self.itself.lock().take());
+        0
+    }
+}
+
+#[test]
+fn a_viewer_who_leaves_while_the_slowest_is_sought_locks_nobody_out() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let scene = Scene::new();
+        let viewer = Arc::<Leaving>::default();
+        let body = scene.stored();
+        let weak = Arc::downgrade(&viewer);
+        let reader = body.read_slowly(weak, Waker::noop(), scene.start);
+        *viewer.reads.lock() = Some(reader);
+        *viewer.itself.lock() = Some(Arc::clone(&viewer));
+        drop(viewer);
+        body.leave(scene.start);
+        let others: Vec<_> = (0..3).map(|_| scene.pinned(1)).collect();
+        assert!(others.iter().any(|(_, reader)| is_cut(reader)));
+        assert!(body.state.lock().readers.is_empty(), "the viewer has left");
+        done.send(()).unwrap();
+    });
+    assert!(is_done.recv_timeout(Duration::from_secs(20)).is_ok());
+}
+
 #[test]
 fn what_the_store_holds_or_nobody_reads_slowly_is_not_counted() {
     let scene = Scene::new();

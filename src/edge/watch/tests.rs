@@ -39,6 +39,29 @@ async fn a_quiet_viewer_has_the_idle_time() {
     );
 }
 
+/// hyper has handed it all out, and the socket has not taken it yet: neither the idle time nor the server's end
+/// throws it away.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_answer_leaves_before_a_quiet_connection_is_closed() {
+    for is_finishing in [false, true] {
+        let mut watch = watch(Protocol::Http1);
+        watch.finishing = is_finishing.then(Instant::now);
+        watch.gauge.rested(Instant::now());
+        watch.gauge.set_blocked(true);
+        let gauge = watch.gauge.clone();
+        let taking = async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(19)).await;
+                gauge.wrote(20_000);
+            }
+        };
+        tokio::select! {
+            () = taking => {}
+            verdict = verdict(&mut watch) => panic!("{verdict:?}"),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_has_its_own_shorter_time_from_its_first_byte() {
     let mut watch = watch(Protocol::Http1);

@@ -98,7 +98,7 @@ impl BodyConsumer for Leaving {
 
 #[test]
 fn a_viewer_who_leaves_while_the_slowest_is_sought_locks_nobody_out() {
-    let (done, is_done) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let scene = Scene::new();
         let viewer = Arc::<Leaving>::default();

@@ -319,7 +319,10 @@ impl Source {
             };
             let bytes = match next {
                 Next::Came(None) => break,
-                Next::Came(Some(Err(_))) => return fill.cut(),
+                Next::Came(Some(Err(_))) => {
+                    self.leave(delivery.endpoint());
+                    return fill.cut();
+                }
                 Next::Came(Some(Ok(bytes))) => bytes,
                 Next::Elsewhere(other) => {
                     let before = delivery.move_to(other.endpoint);

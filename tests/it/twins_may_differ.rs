@@ -257,6 +257,51 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     }
 }
 
+/// The same, where the other one has another name for it and so cannot go on: viewers are cut soon, and whoever asks
+/// again has what the other one has.
+#[tokio::test]
+async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhere() {
+    const LENGTH: usize = 1 << 20;
+    let body = noise(1, LENGTH);
+    let ends: [fn(Reply) -> Reply; 2] = [Reply::stall, Reply::close];
+    for end in ends {
+        let named = |etag| {
+            segment(Bytes::new())
+                .validated_by(etag)
+                .ranged(body.clone())
+        };
+        let half = {
+            let (body, whole) = (body.clone(), named("\"one\""));
+            answering(move |asked| match asked.range(LENGTH) {
+                None => whole.clone(),
+                Some((from, to)) => end(status(206)
+                    .header("ETag", "\"one\"")
+                    .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
+                    .content_length((to - from) as u64)
+                    .send(body.slice(from..from + 1000))),
+            })
+        };
+        let first = Origin::start().await.on(SEGMENT, half);
+        let other = named("\"other\"");
+        let second = answering(move |asked| match asked.header("if-match") {
+            Some("\"one\"") => status(412),
+            _ => other.clone(),
+        });
+        let second = Origin::start().await.on(SEGMENT, second);
+        let shield = in_front_of(&[&first, &second])
+            .waits(|waits| {
+                waits.whole_fetch_max = 256 << 10;
+                waits.slice_bytes = 64 << 10;
+            })
+            .start()
+            .await;
+        shield.get(SEGMENT).await.is_cut(&body);
+        assert_eq!(second.hits(SEGMENT), 1, "it has said that it cannot go on");
+        shield.get(SEGMENT).await.is_whole(&body);
+        assert!(shield.get(SEGMENT).await.is_hit());
+    }
+}
+
 /// A slice in another coding is no slice of what began in plain.
 #[tokio::test]
 async fn slices_in_another_coding_are_not_joined() {

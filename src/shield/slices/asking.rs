@@ -11,12 +11,17 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::sleep;
 
 use super::{Fault, Source};
-use crate::cache::Fill;
+use crate::cache::{Fill, Known, Note};
 use crate::origin::{BudgetUse, Errand, Failure, Inflow, Origin, Reply, Takeover};
 use crate::policy::EndpointSet;
 use crate::policy::range::{Span, read_content_range};
 use crate::shield::fill::{ASKED_EVERY, BodyPace, Expected, SILENCE, get_ahead};
 use crate::shield::rank;
+
+/// So much later a slice that no other endpoint can go on with is cut: players ask for the object anew.
+const CUT_AFTER: Duration = Duration::from_millis(1300);
+/// For so long that is asked of other endpoints first.
+const AVOIDED: Duration = Duration::from_secs(10);
 
 /// What comes next of a slice.
 pub(super) enum Next {
@@ -31,7 +36,7 @@ pub(super) struct SliceDelivery {
     /// What has not come yet.
     left: Span,
     endpoint: usize,
-    /// Endpoints that had it before.
+    /// Endpoints that had it before, or have another object.
     tried: EndpointSet,
     pace: BodyPace,
     race: Option<SliceRace>,
@@ -40,13 +45,16 @@ pub(super) struct SliceDelivery {
 
 /// Another endpoint on its way to overtake.
 struct SliceRace {
-    other: Pin<Box<dyn Future<Output = Option<Reply>> + Send>>,
+    other: Pin<Box<dyn Future<Output = Result<Reply, Vain>> + Send>>,
     /// How far the one that began has come.
     came: Arc<AtomicU64>,
     /// That one is silent or has failed. If not, it is slow.
     failed: bool,
     _leave: Takeover,
 }
+
+/// Another endpoint was asked in vain: the one that cannot go on, where that is known.
+struct Vain(Option<usize>);
 
 impl SliceDelivery {
     pub(super) fn new(span: Span, endpoint: usize) -> SliceDelivery {
@@ -77,13 +85,17 @@ impl SliceDelivery {
         self.pace.pause(span);
     }
 
+    pub(super) fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.left.length() == 0
     }
 }
 
 /// What another endpoint goes on with, once it is further; never, where none is asked.
-async fn finish(race: &mut Option<SliceRace>) -> Option<Reply> {
+async fn finish(race: &mut Option<SliceRace>) -> Result<Reply, Vain> {
     match race {
         Some(race) => race.other.as_mut().await,
         None => pending().await,
@@ -101,6 +113,8 @@ impl Source {
     ) -> Next {
         let mut next = pin!(inflow.next());
         let mut silent = pin!(sleep(SILENCE));
+        let mut too_long = pin!(sleep(SILENCE + CUT_AFTER));
+        let mut is_cut = false;
         loop {
             tokio::select! {
                 biased;
@@ -109,24 +123,30 @@ impl Source {
                         Some(Ok(bytes)) => self.came(fill, bytes.len() as u64, delivery),
                         Some(Err(_)) => {
                             self.ask_another(fill, delivery, true);
-                            if delivery.race.is_some()
-                                && let Some(other) = self.raced(delivery).await
-                            {
-                                return Next::Elsewhere(other);
+                            while delivery.race.is_some() {
+                                if let Some(other) = self.raced(fill, delivery).await {
+                                    return Next::Elsewhere(other);
+                                }
                             }
                         }
                         None => {}
                     }
                     return Next::Came(came);
                 }
-                other = self.raced(delivery) => {
+                other = self.raced(fill, delivery) => {
                     if let Some(other) = other {
                         return Next::Elsewhere(other);
                     }
                 }
-                () = &mut silent => {
-                    self.ask_another(fill, delivery, true);
-                    silent.as_mut().reset(tokio::time::Instant::now() + SILENCE);
+                () = &mut silent, if !is_cut => {
+                    let now = tokio::time::Instant::now();
+                    is_cut = self.ask_another(fill, delivery, true)
+                        && self.others_stand(delivery.endpoint);
+                    silent.as_mut().reset(now + SILENCE);
+                    too_long.as_mut().reset(now + CUT_AFTER);
+                }
+                () = &mut too_long, if is_cut => {
+                    return Next::Came(Some(Err(Failure::Truncated)));
                 }
             }
         }
@@ -149,18 +169,33 @@ impl Source {
         }
     }
 
-    /// The other endpoint's answer, when it has overtaken.
-    async fn raced(&self, delivery: &mut SliceDelivery) -> Option<Reply> {
-        let other = finish(&mut delivery.race).await;
+    /// The other endpoint's answer, when it has overtaken. Where that was of no use the next one is asked.
+    async fn raced(self: &Arc<Self>, fill: &Fill, delivery: &mut SliceDelivery) -> Option<Reply> {
+        let end = finish(&mut delivery.race).await;
         let failed = delivery.race.take().is_some_and(|race| race.failed);
-        if failed || other.is_some() {
-            self.origin().took_over(other.is_some());
+        if failed || end.is_ok() {
+            self.origin().took_over(end.is_ok());
         }
-        other
+        match end {
+            Ok(other) => Some(other),
+            Err(Vain(vain)) => {
+                if let Some(endpoint) = vain.filter(|&vain| !delivery.tried.contains(vain)) {
+                    delivery.tried = delivery.tried.with(endpoint);
+                    self.ask_another(fill, delivery, failed);
+                }
+                None
+            }
+        }
     }
 
-    /// Asks another endpoint for the rest, if one stands and it may be asked.
-    fn ask_another(self: &Arc<Self>, fill: &Fill, delivery: &mut SliceDelivery, failed: bool) {
+    /// Asks another endpoint for the rest, if one stands. True unless it may not be asked: more requests would
+    /// only add to the load.
+    fn ask_another(
+        self: &Arc<Self>,
+        fill: &Fill,
+        delivery: &mut SliceDelivery,
+        failed: bool,
+    ) -> bool {
         let (left, tried) = (delivery.left, delivery.tried);
         let origin = self.origin();
         let now = Instant::now();
@@ -172,11 +207,11 @@ impl Source {
             || (lately && !failed)
             || !origin.another_stands(tried)
         {
-            return;
+            return true;
         }
         delivery.asked = Some(now);
         let Some(leave) = origin.take_over(delivery.endpoint, failed) else {
-            return;
+            return false;
         };
         let came = Arc::new(AtomicU64::new(left.start));
         let (source, position) = (Arc::clone(self), Arc::clone(&came));
@@ -185,13 +220,16 @@ impl Source {
             let mut other = source
                 .ask(upstream, left, tried, BudgetUse::Paid)
                 .await
-                .ok()?;
+                .map_err(|_| Vain(None))?;
+            let vain = Vain(Some(other.endpoint));
             if tried.contains(other.endpoint) || source.examine(&other, left).is_err() {
-                return None;
+                return Err(vain);
             }
-            let shown = get_ahead(&mut other.body, &position, left.start).await?;
+            let Some(shown) = get_ahead(&mut other.body, &position, left.start).await else {
+                return Err(vain);
+            };
             other.body.skip(shown);
-            Some(other)
+            Ok(other)
         });
         delivery.race = Some(SliceRace {
             other,
@@ -199,6 +237,31 @@ impl Source {
             failed,
             _leave: leave,
         });
+        true
+    }
+
+    /// Another one stands than this one and those that stopped before.
+    fn others_stand(&self, endpoint: usize) -> bool {
+        let left = self.left.lock().with(endpoint);
+        self.origin().another_stands(left)
+    }
+
+    /// An endpoint stopped in the middle, and no other has the rest of this object: whoever asks anew finds
+    /// what another one has, which may have another name for it.
+    pub(super) fn leave(&self, endpoint: usize) {
+        let (now, cache) = (Instant::now(), &self.shield.cache);
+        let noted = cache.noted(&self.found.slot, now);
+        let is_ours =
+            matches!(noted, Some(Known::Sliced(series)) if series.etag == self.series.etag);
+        if is_ours && self.others_stand(endpoint) {
+            cache.note(
+                &self.found,
+                Note {
+                    until: now + AVOIDED,
+                    what: Known::Avoid(self.left.lock().with(endpoint)),
+                },
+            );
+        }
     }
 
     fn origin(&self) -> &Origin {

@@ -3,6 +3,8 @@
 //! One at its cap or at its rate is passed over, and keeps its turn: it may have room when the request is tried again. Only
 //! who has not been asked yet waits for room. Knows nothing of what is asked for.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +13,7 @@ use super::attempt::Answer;
 use super::entry::Entry;
 use super::fetch::{Desk, now};
 use super::guard::Subject;
-use super::site::Site;
+use super::site::{Site, Slot};
 use super::worth::{Question, Worth};
 use super::{Failure, Rank, RequestClass, Upgrade};
 use crate::policy::absence::is_absence;
@@ -167,26 +169,51 @@ impl Desk {
         }
     }
 
-    /// The first one to see the request. While those that could be asked are all at their caps, it waits
-    /// for the first of them.
+    /// The first one to see the request. While those that could be asked are all at their caps or their rates,
+    /// it waits for whichever of them has room first.
     async fn first(&self, tour: &mut Tour) -> Option<Entry> {
         loop {
             if let Some(entry) = self.unasked(tour) {
                 return Some(entry);
             }
-            let site = &self.sites[*tour.order.get(tour.turns)?];
-            let patience = tour.queue_until.saturating_duration_since(Instant::now());
-            let whose = (tour.rank, tour.class);
-            let waiting = site.wait_for_slot(whose, tour.held_back, patience);
-            let slot = waiting
-                .await
-                .inspect_err(|&failure| tour.failure = failure)
-                .ok()?;
-            tour.take(tour.turns);
+            let (at, slot) = self.first_slot(tour).await?;
+            tour.take(at);
+            let site = &self.sites[tour.order[tour.turns - 1]];
             if let Some(entry) = Entry::open(site, slot, tour.subject, now()) {
                 return Some(entry);
             }
         }
+    }
+
+    /// Waits at all that may be next, and leaves the other queues when one of them has room.
+    async fn first_slot(&self, tour: &mut Tour) -> Option<(usize, Slot)> {
+        let patience = tour.queue_until.saturating_duration_since(Instant::now());
+        let (whose, held_back) = ((tour.rank, tour.class), tour.held_back);
+        let wait = |(number, place): (usize, &usize)| {
+            let waiting = self.sites[*place].wait_for_slot(whose, held_back, patience);
+            (tour.turns + number, Box::pin(waiting))
+        };
+        let mut waits: Vec<_> = tour.unasked().iter().enumerate().map(wait).collect();
+        while !waits.is_empty() {
+            let (at, end) = poll_fn(|context| {
+                for index in 0..waits.len() {
+                    if let Poll::Ready(end) = waits[index].1.as_mut().poll(context) {
+                        return Poll::Ready((waits.swap_remove(index).0, end));
+                    }
+                }
+                Poll::Pending
+            })
+            .await;
+            match end {
+                Ok(slot) => return Some((at, slot)),
+                Err(failure) => tour.failure = failure,
+            }
+            // One request that waited in vain counts once.
+            if Instant::now() >= tour.queue_until {
+                break;
+            }
+        }
+        None
     }
 
     /// One that had no turn yet and has room. Those in doubt are not asked while others merely have none.

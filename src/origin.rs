@@ -73,7 +73,7 @@ use choose::Wheel;
 use dial::Dial;
 use fetch::Desk;
 use guard::budget::Budget;
-use limit::{Gate, Limits};
+use limit::{Gate, Limits, kept_for_manifests};
 use request::Additions;
 use resolve::Names;
 use review::Review;
@@ -238,8 +238,16 @@ impl Origin {
         let sites = places
             .map(|place| Site::new(place, &settings, &roll).into())
             .collect();
+        let concurrency_max = concurrency_max(&settings);
+        let mut endpoints = settings.endpoints.iter();
+        let has_quota = endpoints.any(|endpoint| endpoint.requests_per_second_max.is_some());
         let limits = Limits {
-            concurrency_max: concurrency_max(&settings),
+            concurrency_max,
+            kept_for_manifests: if has_quota {
+                kept_for_manifests(concurrency_max)
+            } else {
+                0
+            },
             queue_max: settings.queue_max,
             requests_per_second_max: settings.requests_per_second_max,
         };
@@ -249,6 +257,7 @@ impl Origin {
                 gate: Gate::new(&limits),
                 waiting_room: Gate::new(&Limits {
                     concurrency_max: settings.blocking_max,
+                    kept_for_manifests: 0,
                     queue_max: settings.queue_max,
                     requests_per_second_max: None,
                 }),

@@ -25,17 +25,23 @@ use queue::{Ticket, Wish};
 use turnstile::{Calls, Entrance, Outlook, Turnstile};
 
 /// What a gate is set to.
-#[expect(
-    clippy::struct_field_names,
-    reason = "they are called what the settings call them"
-)]
 pub(super) struct Limits {
     /// Permits out at most.
     pub(super) concurrency_max: usize,
+    /// So many of them are for manifests alone.
+    pub(super) kept_for_manifests: usize,
     /// Waiting for one at most.
     pub(super) queue_max: usize,
     /// Permits given out a second at most.
     pub(super) requests_per_second_max: Option<u32>,
+}
+
+/// How many permits manifests have for themselves where requests wait for a quota with permits in their hands:
+/// others must not take all of them.
+pub(super) fn kept_for_manifests(concurrency_max: usize) -> usize {
+    concurrency_max
+        .div_ceil(8)
+        .min(concurrency_max.saturating_sub(1))
 }
 
 /// Why a gate turned someone away. Also a metric label.

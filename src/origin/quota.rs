@@ -90,6 +90,7 @@ impl Rate {
             per_second,
             gate: Gate::new(&Limits {
                 concurrency_max: usize::MAX,
+                kept_for_manifests: 0,
                 queue_max,
                 requests_per_second_max: Some(per_second),
             }),

@@ -17,7 +17,7 @@ use super::guard::ejection::Ejection;
 use super::guard::health::Health;
 use super::guard::pace::{self, Pace, Typical};
 use super::guard::sparing::Sparing;
-use super::limit::{Census, Gate, Limits, Permit};
+use super::limit::{Census, Gate, Limits, Permit, kept_for_manifests};
 use super::quota::Quotas;
 use super::stats::{Checked, Condition, EndpointStats, Ledger};
 use super::{Failure, Rank, RequestClass, Settings};
@@ -118,6 +118,10 @@ impl Site {
                 concurrency_max,
                 gate: Gate::new(&Limits {
                     concurrency_max,
+                    kept_for_manifests: match endpoint.requests_per_second_max {
+                        Some(_) => kept_for_manifests(concurrency_max),
+                        None => 0,
+                    },
                     queue_max: group.queue_max,
                     requests_per_second_max: None,
                 }),

@@ -181,6 +181,7 @@ mod tests {
     fn gate(concurrency_max: usize) -> Gate {
         Gate::new(&Limits {
             concurrency_max,
+            kept_for_manifests: 0,
             queue_max: 8,
             requests_per_second_max: None,
         })

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use seawall::origin::Quota;
 
-use crate::support::metrics::{RATE_LIMITED, RATE_MAX, REJECTED};
+use crate::support::metrics::{ORIGIN_IN_FLIGHT, RATE_LIMITED, RATE_MAX, REJECTED};
 use crate::support::shield::{Builder, endpoint};
-use crate::support::{Origin, Shield, get, manifest, playlist, segment, status};
+use crate::support::{Gate, Origin, Shield, get, manifest, playlist, segment, status};
 
 const HOUR: Duration = Duration::from_hours(1);
 const OBJECTS: usize = 6;
@@ -148,6 +148,76 @@ async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
     assert_eq!(segments_at(&origin) + rejected, OBJECTS);
     let in_vain = [("reason", "deadline")];
     assert_eq!(shield.counted(REJECTED, &in_vain).await, rejected as u64);
+}
+
+/// Many segments at once, and the endpoint that is asked first has a small quota: they wait for whichever endpoint
+/// has a turn first, and nobody is turned away while another one's quota lies idle.
+#[tokio::test]
+async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
+    const MANY: usize = 60;
+    let path = |number: usize| format!("/many/{number}.ts");
+    let (mut first, mut second) = (Origin::start().await, Origin::start().await);
+    for number in 0..MANY {
+        first = first.on(&path(number), segment("segment"));
+        second = second.on(&path(number), segment("segment"));
+    }
+    let shield = limited(&first, SEGMENTS)
+        .origin(|group| {
+            let twenty = Quota::ByClass([None, Some(20), None]);
+            let mut other = endpoint(&second);
+            other.requests_per_second_max = Some(twenty);
+            group.endpoints.push(other);
+            group.deadlines.queue = Duration::from_secs(8);
+        })
+        .start()
+        .await;
+    let mut crowds = Vec::new();
+    for number in 0..MANY {
+        crowds.push(shield.crowd(1, get(&path(number))).await);
+    }
+    for crowd in crowds {
+        for answer in crowd.answers().await {
+            answer.is_whole("segment");
+        }
+    }
+    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+}
+
+/// Segments take all the places that they may, and wait for their quota there. Manifests have a place left, in the
+/// group and at an endpoint with a bound of its own.
+#[tokio::test]
+async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
+    for is_of_group in [true, false] {
+        let gate = Gate::new();
+        let mut origin = full().await;
+        let places = 8;
+        for number in 0..2 * places {
+            let held = segment("segment").hold_head(&gate);
+            origin = origin.on(&format!("/held/{number}.ts"), held);
+        }
+        let shield = limited(&origin, SEGMENTS)
+            .origin(|group| {
+                if is_of_group {
+                    group.concurrency_max = places;
+                } else {
+                    group.endpoints[0].concurrency_max = Some(places);
+                }
+                group.deadlines.first_byte = HOUR;
+            })
+            .start()
+            .await;
+        let mut crowds = Vec::new();
+        for number in 0..2 * places {
+            let path = format!("/held/{number}.ts");
+            crowds.push(shield.crowd(1, get(&path)).await);
+        }
+        let in_flight = |requests: u64| requests as usize + 1 >= places;
+        shield.wait_gauge(ORIGIN_IN_FLIGHT, in_flight).await;
+        for number in 0..OBJECTS {
+            shield.get(&list(number)).await.is_whole(playlist(1));
+        }
+        gate.open();
+    }
 }
 
 /// The origin counts a retry as one more request.

@@ -180,6 +180,7 @@ impl Scene<'_> {
 fn limits(concurrency_max: usize, requests_per_second_max: Option<u32>) -> Limits {
     Limits {
         concurrency_max,
+        kept_for_manifests: 0,
         queue_max: QUEUE_MAX,
         requests_per_second_max,
     }

@@ -99,10 +99,11 @@ impl Queue {
         Ticket(at)
     }
 
-    /// The oldest of the first rank; while there are no permits, of those who want none.
-    pub(super) fn first(&self, permits: bool) -> Option<Ticket> {
-        let rows = self.rows.iter().map(|[turns, both]| {
-            let both = both.first.filter(|_| permits);
+    /// The oldest of the first rank; where there are no permits for a rank, of those who want none.
+    pub(super) fn first(&self, permits: impl Fn(Rank) -> bool) -> Option<Ticket> {
+        let ranks = self.rows.iter().zip(Rank::ALL);
+        let rows = ranks.map(|([turns, both], rank)| {
+            let both = both.first.filter(|_| permits(rank));
             turns.first.or(both)
         });
         rows.flatten().next().map(Ticket)
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(queue.last(), Some((Rank::Behind, behind)));
         assert_eq!(queue.vacate(second), Standing::Waits);
         for expected in [manifest, first, third, behind] {
-            assert_eq!(queue.first(true), Some(expected));
+            assert_eq!(queue.first(|_| true), Some(expected));
             queue.call(expected, Standing::Admitted);
             assert_eq!(queue.standing(expected), Standing::Admitted);
         }
@@ -206,10 +207,10 @@ mod tests {
         let manifest = queue.join(Rank::Manifest, Wish::Permit);
         let [turn, behind] =
             [Rank::Manifest, Rank::Behind].map(|rank| queue.join(rank, Wish::Turn));
-        assert_eq!(queue.first(true), Some(turn));
+        assert_eq!(queue.first(|_| true), Some(turn));
         queue.vacate(turn);
-        assert_eq!(queue.first(true), Some(manifest));
-        assert_eq!(queue.first(false), Some(behind));
+        assert_eq!(queue.first(|_| true), Some(manifest));
+        assert_eq!(queue.first(|_| false), Some(behind));
         assert_eq!(queue.last(), Some((Rank::Behind, behind)));
         assert_eq!(queue.len(), 2);
     }

@@ -13,6 +13,7 @@ const MS: Duration = Duration::from_millis(1);
 fn gate(concurrency_max: usize, queue_max: usize) -> Gate {
     Gate::new(&Limits {
         concurrency_max,
+        kept_for_manifests: 0,
         queue_max,
         requests_per_second_max: None,
     })
@@ -21,6 +22,7 @@ fn gate(concurrency_max: usize, queue_max: usize) -> Gate {
 fn paced(requests_per_second: u32) -> Gate {
     Gate::new(&Limits {
         concurrency_max: 100,
+        kept_for_manifests: 0,
         queue_max: 100,
         requests_per_second_max: Some(requests_per_second),
     })

@@ -18,6 +18,7 @@ pub(super) type Calls = Vec<Waker>;
 /// Permits, the pace, and the queue for both.
 pub(super) struct Turnstile {
     concurrency_max: usize,
+    kept_for_manifests: usize,
     queue_max: usize,
     in_flight: usize,
     pace: Option<Bucket>,
@@ -52,6 +53,7 @@ impl Turnstile {
     pub(super) fn new(limits: &Limits) -> Turnstile {
         Turnstile {
             concurrency_max: limits.concurrency_max.max(1),
+            kept_for_manifests: limits.kept_for_manifests,
             queue_max: limits.queue_max,
             in_flight: 0,
             pace: limits.requests_per_second_max.map(Bucket::new),
@@ -70,7 +72,7 @@ impl Turnstile {
         calls: &mut Calls,
     ) -> Entrance {
         let open = match wish {
-            Wish::Permit => self.try_enter(now, calls),
+            Wish::Permit => self.admit(rank, now, calls),
             Wish::Turn => self.try_turn(now, calls),
         };
         if open {
@@ -91,11 +93,15 @@ impl Turnstile {
         Entrance::Queued(self.queue.join(rank, wish))
     }
 
-    /// Someone comes who would not wait.
+    /// Someone comes who would not wait, and is of no rank: what is kept for manifests is not for him.
     pub(super) fn try_enter(&mut self, now: Instant, calls: &mut Calls) -> bool {
+        self.admit(Rank::Ahead, now, calls)
+    }
+
+    fn admit(&mut self, rank: Rank, now: Instant, calls: &mut Calls) -> bool {
         self.settle(now, calls);
-        // What is left now nobody waits for.
-        let open = self.has_permit() && self.take_token(now);
+        // What is left now nobody waits for who could have it.
+        let open = self.has_permit(rank) && self.take_token(now);
         self.in_flight += usize::from(open);
         open
     }
@@ -168,7 +174,7 @@ impl Turnstile {
 
     /// A newcomer would get a permit now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        self.has_permit() && self.queue.len() == 0 && self.has_turn(now)
+        self.has_permit(Rank::Ahead) && self.queue.len() == 0 && self.has_turn(now)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -186,7 +192,7 @@ impl Turnstile {
     /// Hands out what there is, to those who are first. Afterwards, where someone waits, there is
     /// no permit for them, or there is no token and someone keeps time for the next.
     fn settle(&mut self, now: Instant, calls: &mut Calls) {
-        while let Some(first) = self.queue.first(self.has_permit()) {
+        while let Some(first) = self.queue.first(|rank| self.has_permit(rank)) {
             if !self.take_token(now) {
                 return self.appoint(calls);
             }
@@ -215,8 +221,12 @@ impl Turnstile {
         self.timekeeper = self.timekeeper.filter(|keeper| *keeper != ticket);
     }
 
-    fn has_permit(&self) -> bool {
-        self.in_flight < self.concurrency_max
+    fn has_permit(&self, rank: Rank) -> bool {
+        let kept = match rank {
+            Rank::Manifest => 0,
+            _ => self.kept_for_manifests,
+        };
+        self.in_flight + kept < self.concurrency_max
     }
 
     fn take_token(&mut self, now: Instant) -> bool {
@@ -251,6 +261,7 @@ mod tests {
             Scene {
                 turnstile: Turnstile::new(&Limits {
                     concurrency_max,
+                    kept_for_manifests: 0,
                     queue_max,
                     requests_per_second_max: Some(10),
                 }),
@@ -348,6 +359,22 @@ mod tests {
         assert_eq!(scene.look(turn), None);
         assert!(scene.look(both).is_some(), "there is no permit");
         assert_eq!(scene.turnstile.census().in_flight, 1);
+    }
+
+    #[test]
+    fn what_is_kept_for_manifests_no_other_takes() {
+        let mut scene = Scene::paced(2, 8);
+        scene.turnstile.kept_for_manifests = 1;
+        scene.turnstile.pace = None;
+        assert!(scene.enters(Rank::Segment));
+        let segment = scene.queues(Rank::Segment);
+        assert!(!scene.turnstile.try_enter(scene.now, &mut Calls::new()));
+        assert_eq!(scene.look(segment), Some(scene.until));
+        assert!(scene.enters(Rank::Manifest));
+        scene.turnstile.leave(scene.now, &mut Calls::new());
+        assert_eq!(scene.look(segment), Some(scene.until));
+        scene.turnstile.leave(scene.now, &mut Calls::new());
+        assert_eq!(scene.look(segment), None);
     }
 
     #[test]

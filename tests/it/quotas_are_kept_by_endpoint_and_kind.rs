@@ -211,7 +211,7 @@ async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
             let path = format!("/held/{number}.ts");
             crowds.push(shield.crowd(1, get(&path)).await);
         }
-        let in_flight = |requests: u64| requests as usize + 1 >= places;
+        let in_flight = |requests: u64| requests + 1 >= places as u64;
         shield.wait_gauge(ORIGIN_IN_FLIGHT, in_flight).await;
         for number in 0..OBJECTS {
             shield.get(&list(number)).await.is_whole(playlist(1));

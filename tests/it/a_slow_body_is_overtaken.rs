@@ -49,14 +49,14 @@ async fn serving(path: &str, answer: Reply) -> Origin {
     Origin::start().await.on(PATH, list).on(path, answer)
 }
 
-/// 8 and 4,000 bytes a second, where 100,000 are needed: viewers see nothing of it.
+/// 8 and 4,000 bytes a second (1,000 where no length is known), where 100,000 are needed: viewers see nothing of it.
 #[tokio::test]
 async fn when_it_dribbles_from_the_first_byte() {
     let (one, other) = (noise(1, LENGTH), noise(2, LENGTH));
     let framed: [fn(Reply) -> Reply; 2] =
         [|reply| reply.content_length(LENGTH as u64), Reply::chunked];
-    for framed in framed {
-        for (size, every) in [(2, 250), (400, 100)] {
+    for (framed, more) in framed.into_iter().zip([400, 100]) {
+        for (size, every) in [(2, 250), (more, 100)] {
             let dribble = framed(media()).dribble(&one, size, millis(every));
             let first = serving(SEGMENT, dribble).await;
             let second = serving(SEGMENT, media().body(other.clone())).await;
@@ -128,6 +128,27 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
     shield.get(SEGMENT).await.is_cut(&one);
     shield.get(SEGMENT).await.is_whole(&other);
     assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+}
+
+/// The other endpoint lacks it, so that the first answers again: neither is asked at once once more, and the
+/// other one gets its turn when it has it.
+#[tokio::test]
+async fn a_race_in_vain_is_not_run_again_at_once() {
+    let (one, other) = (noise(17, LENGTH), noise(18, LENGTH));
+    let begun = media().content_length(LENGTH as u64);
+    let begun = begun.send(one.slice(..8_000)).stall();
+    let first = serving(SEGMENT, begun).await;
+    let second = serving(SEGMENT, status(404)).await;
+    let shield = in_front_of(&[&first, &second]).start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    let waiting = shield.crowd(1, get(SEGMENT)).await;
+    first.wait_hits(SEGMENT, 2).await;
+    tokio::time::sleep(millis(300)).await;
+    assert!(first.hits(SEGMENT) <= 3, "{}", first.hits(SEGMENT));
+    second.now(SEGMENT, media().body(other.clone()));
+    for answer in waiting.answers().await {
+        answer.is_whole(&other);
+    }
 }
 
 /// A chunk at a time, as its encoder makes them, and nothing says that it is complete.

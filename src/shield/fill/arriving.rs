@@ -18,6 +18,7 @@ use crate::origin::{Failure, Framing, Inflow, Reply};
 use crate::policy::Lifetime;
 use crate::policy::lifetime::Reason;
 use crate::policy::vary::Vary;
+use crate::shield::streams::Due;
 
 /// That an object is too large for one fetch is remembered for so long at most.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
@@ -158,7 +159,13 @@ impl Job {
         let duration = match listed {
             _ if is_small => Some(Duration::ZERO),
             Some((duration, _)) => Some(duration),
-            None => listing.last().map(|watch| watch.segment_duration()),
+            // What no manifest names is no segment of it.
+            None => match self.due() {
+                Some(Due::Reckoned(_, watch) | Due::Past(_, watch)) => {
+                    Some(watch.segment_duration())
+                }
+                Some(Due::Listed(_)) | None => None,
+            },
         };
         Expected {
             length,

@@ -194,6 +194,7 @@ impl Delivery {
     pub(super) fn show(&mut self) {
         self.begun.is_shown = true;
         self.race = None;
+        self.late_since = None;
     }
 
     /// Its reader took so long.

@@ -16,8 +16,8 @@ const REST_MAX: Duration = Duration::from_secs(10);
 const REST_UNKNOWN: Duration = Duration::from_secs(4);
 /// … unless it brings so many bytes a second: it is large then, and not slow.
 const BYTES_PER_S_ENOUGH: u64 = 250_000;
-/// A segment of unknown length brings so many bytes a second, unless it is being produced.
-const BYTES_PER_S_MIN: u64 = 8_000;
+/// A segment of unknown length brings so many bytes a second, unless it is being produced: so little is no audio.
+const BYTES_PER_S_MIN: u64 = 2_000;
 
 /// What is known of a body when it begins.
 #[derive(Clone, Copy, Debug)]
@@ -188,6 +188,8 @@ mod tests {
             ..SEGMENT
         };
         assert_eq!(late_after(complete, 2, 250), Some(750));
+        // Audio at 48 kbit/s, as it is made.
+        assert_eq!(late_after(complete, 3_000, 500), Some(6_500));
         // It should have ended by now.
         assert_eq!(late_after(complete, 10_000, 1_000), Some(7_000));
     }

@@ -73,6 +73,11 @@ impl Job {
                     if let Some(other) = self.raced(end, delivery) {
                         break Piece::Elsewhere(other);
                     }
+                    // In a while it may be otherwise.
+                    if is_silent && delivery.race.is_none() {
+                        is_silent = false;
+                        silent.as_mut().reset(tokio::time::Instant::now() + ASKED_EVERY);
+                    }
                 }
                 () = &mut silent, if !is_silent => {
                     is_silent = true;
@@ -143,7 +148,10 @@ impl Job {
                 if failed {
                     self.origin().took_over(false);
                 }
-                if let Some(endpoint) = vain {
+                // Where one answered that was asked before, no other has it: to ask again at once is in vain too.
+                if let Some(endpoint) = vain
+                    && !delivery.begun.tried().contains(endpoint)
+                {
                     delivery.begun.left = delivery.begun.left.with(endpoint);
                     delivery.asked = None;
                     self.ask_another(delivery, failed);

@@ -146,8 +146,9 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
 #[tokio::test]
 async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way() {
     const PATH: &str = "/live/index.m3u8";
-    const ABUSES: u64 = 50;
-    const VIEWERS: usize = 120;
+    // More than a client may owe, whatever is forgiven while a busy machine takes them.
+    const ABUSES: u64 = 100;
+    const VIEWERS: usize = 240;
     let gate = Gate::new();
     let no_cache = manifest(playlist(1))
         .cache_control("no-cache")
@@ -167,14 +168,15 @@ async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way
     let started = shield.crowd(1, get("/film/shared.ts")).await;
     gate.wait_arrived(1).await;
     assert_eq!(shield.get(PATH).await.status, 200);
-    let mut round = 0;
+    let mut round: u64 = 0;
     while shield.counted(RESTRAINED, &[]).await == 0 {
         let viewer = shield.h2_viewer().await;
         let mut asked = Vec::new();
         for number in 0..ABUSES {
             asked.push(viewer.send(get(&format!("/film?{round}-{number}"))).await);
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // A busy machine needs longer until they are on their way.
+        tokio::time::sleep(Duration::from_millis(20 + 5 * round)).await;
         round += 1;
         assert!(round < 200, "the client is never restrained");
     }

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(super) use delivery::get_ahead;
 pub(super) use pace::{BodyPace, Expected};
-pub(super) use takeover::{ASKED_EVERY, SILENCE};
+pub(super) use takeover::{ASKED_EVERY, AVOIDED, CUT_AFTER, SILENCE};
 
 use super::Shield;
 use super::clients::Visit;

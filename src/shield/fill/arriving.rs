@@ -51,7 +51,7 @@ impl Job {
         if has_bytes && reply.framing == Framing::Length(0) {
             return self.empty(reply.endpoint).await;
         }
-        let may_move = self.shield.origins[self.entry.route.origin_index].has_others();
+        let may_move = self.origin().has_others();
         let begun = Begun::new(&reply, self.left, may_move);
         let expected = self.expected(kind, begun.length);
         let mut delivery = Delivery::new(begun, expected);

@@ -82,7 +82,7 @@ impl Job {
         avoided: EndpointSet,
     ) -> Option<Result<Reply, Failure>> {
         let errand = self.errand(headers, avoided);
-        let origin = &self.shield.origins[self.entry.route.origin_index];
+        let origin = self.origin();
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply),
             () = self.given_up(self.held_back) => None,

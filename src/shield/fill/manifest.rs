@@ -430,7 +430,7 @@ impl Job {
 
     pub(super) fn look_elsewhere_if_stalled(&self, watch: &Watch, endpoint: usize, is_old: bool) {
         let now = Instant::now();
-        let origin = &self.shield.origins[self.entry.route.origin_index];
+        let origin = self.origin();
         // Players have three segments in hand: another endpoint is asked before these are over.
         let late = origin.has_others() && watch.is_late(now);
         if is_old || late || watch.stalled(now) {

@@ -147,7 +147,7 @@ impl Job {
 
     /// The answer broke off on its way to all who wait.
     pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
-        let origin = &self.shield.origins[self.entry.route.origin_index];
+        let origin = self.origin();
         let noted = self.noted(Instant::now());
         let left = match noted {
             Some(Known::Avoid(left)) => left,

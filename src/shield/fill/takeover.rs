@@ -24,11 +24,11 @@ const PAUSE: Duration = Duration::from_millis(1500);
 const REFUSED_FOR: Duration = Duration::from_millis(250);
 /// So much later a body that no other endpoint can go on with is cut: players ask for it anew, and
 /// are answered by another endpoint. The same for one that stays too slow.
-const CUT_AFTER: Duration = Duration::from_millis(1300);
+pub(in crate::shield) const CUT_AFTER: Duration = Duration::from_millis(1300);
 /// Where another endpoint could not be asked, or was of no use, none is asked before this has passed.
 pub(in crate::shield) const ASKED_EVERY: Duration = Duration::from_secs(1);
 /// For so long requests for the same go to others first.
-const AVOIDED: Duration = Duration::from_secs(10);
+pub(in crate::shield) const AVOIDED: Duration = Duration::from_secs(10);
 
 /// A piece of a body, its end, or a failure.
 pub(super) type Came = Option<Result<Bytes, Failure>>;
@@ -212,7 +212,7 @@ impl Job {
         allowed
     }
 
-    fn origin(&self) -> &Origin {
+    pub(super) fn origin(&self) -> &Origin {
         &self.shield.origins[self.entry.route.origin_index]
     }
 
@@ -271,7 +271,7 @@ impl Job {
 
     /// What another endpoint than this one says.
     pub(super) async fn elsewhere(&self, than: usize) -> Option<Reply> {
-        let origin = &self.shield.origins[self.entry.route.origin_index];
+        let origin = self.origin();
         if !origin.has_others() {
             return None;
         }

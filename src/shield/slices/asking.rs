@@ -15,13 +15,10 @@ use crate::cache::{Fill, Known, Note};
 use crate::origin::{BudgetUse, Errand, Failure, Inflow, Origin, Reply, Takeover};
 use crate::policy::EndpointSet;
 use crate::policy::range::{Span, read_content_range};
-use crate::shield::fill::{ASKED_EVERY, BodyPace, Expected, SILENCE, get_ahead};
+use crate::shield::fill::{
+    ASKED_EVERY, AVOIDED, BodyPace, CUT_AFTER, Expected, SILENCE, get_ahead,
+};
 use crate::shield::rank;
-
-/// So much later a slice that no other endpoint can go on with is cut: players ask for the object anew.
-const CUT_AFTER: Duration = Duration::from_millis(1300);
-/// For so long that is asked of other endpoints first.
-const AVOIDED: Duration = Duration::from_secs(10);
 
 /// What comes next of a slice.
 pub(super) enum Next {
@@ -277,7 +274,7 @@ impl Source {
         let Err(fault) = self.examine(&reply, span) else {
             return Ok(reply);
         };
-        let origin = &self.shield.origins[self.route.origin_index];
+        let origin = self.origin();
         if fault == Fault::Failed || !origin.has_others() {
             return Err(fault);
         }

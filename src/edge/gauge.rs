@@ -216,13 +216,18 @@ impl Gauge {
         self.body.store(body + bytes as u64, Ordering::Relaxed);
     }
 
+    /// Bytes of bodies that have left h2.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body.load(Ordering::Relaxed)
+    }
+
     /// What an HTTP/2 connection has done until now.
     pub(super) fn work(&self, now: Instant) -> Work {
         let written = self.written.load(Ordering::Relaxed);
         Work {
             now,
             earned: written + self.worth.load(Ordering::Relaxed),
-            body: self.body.load(Ordering::Relaxed),
+            body: self.body_bytes(),
         }
     }
 

@@ -4,5 +4,6 @@ mod closing;
 mod express;
 mod http1;
 mod http2;
+mod late_streams;
 mod limits;
 mod truncation;

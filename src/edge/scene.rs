@@ -8,10 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::connection::{House, serve_plain};
+use super::gauge::Gauge;
+use super::roll::Roll;
 use super::{Address, Answers, CertificateFiles, Door, Edge, Limits, Listener, Teller, Tls};
 use crate::media::Kind;
 use crate::shield::{Answer, Arrival, Body};
@@ -120,6 +123,21 @@ where
         let body = (self.0)(&arrival).unwrap_or(Body::Empty);
         answer(&arrival, body)
     }
+}
+
+/// Serves one connection that needs no socket, so that a test may stop the clock.
+pub(super) fn serve_wire(
+    limits: Limits,
+    wire: DuplexStream,
+    body: fn() -> Body,
+) -> (Arc<Roll>, Tales) {
+    let (limits, tales) = (Arc::new(limits), Tales::default());
+    let roll = Roll::new(&limits);
+    let answers = AtHand(move |_: &Arrival| Some(body()));
+    let house = House::new(answers, tales.teller(), limits, roll.clone());
+    let gauge = Arc::new(Gauge::new(tales.teller(), None, false, None));
+    tokio::spawn(serve_plain(house, wire, gauge));
+    (roll, tales)
 }
 
 /// A running edge.

@@ -8,14 +8,35 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The turn that runs, those before it in which a stream may still be, and the next.
-const TURNS: usize = 4;
+/// A stream is late after so many whole turns without progress: see [`Lag`].
+const LATE_TURNS: u32 = 2;
+
+/// Nothing excuses a stream after so many whole turns without progress. Two turns are a window, and what h2 has
+/// whole (32 KiB) takes less than four windows at the default rate: where many streams share a connection that is
+/// just fast enough for all of them, the last one waits for so long.
+const LATE_TURNS_MAX: u32 = 8;
+
+/// The turn that runs, those before it in which a stream may still be, and the next. A power of two: turns are
+/// counted past the largest number.
+const TURNS: usize = 16;
 
 /// How many streams made progress last in which turn.
 #[derive(Default)]
 pub(super) struct Unsent {
     turn: AtomicU32,
     streams: [AtomicU32; TURNS],
+}
+
+/// Whether streams make no progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lag {
+    /// Each has made progress lately.
+    None,
+    /// Some stream has made none in two whole turns. It may have waited for others to take what the connection
+    /// can carry.
+    Late,
+    /// Some stream has made none for longer than others can explain.
+    TooLate,
 }
 
 /// The turn in which a stream made progress last.
@@ -44,13 +65,21 @@ impl Unsent {
         self.streams.iter().any(|streams| count(streams) > 0)
     }
 
-    /// Begins the next turn. `true`: some stream has made no progress in two whole turns.
-    pub(super) fn next_turn(&self) -> bool {
+    /// Begins the next turn, and says how those that ended were used.
+    pub(super) fn next_turn(&self) -> Lag {
         let next = self.turn.load(Ordering::Relaxed).wrapping_add(1);
         self.turn.store(next, Ordering::Relaxed);
-        self.streams_in(next.wrapping_sub(3))
-            .load(Ordering::Relaxed)
-            > 0
+        let has_any = |turns: u32| {
+            let entered = next.wrapping_sub(1 + turns);
+            self.streams_in(entered).load(Ordering::Relaxed) > 0
+        };
+        if has_any(LATE_TURNS_MAX) {
+            Lag::TooLate
+        } else if (LATE_TURNS..LATE_TURNS_MAX).any(has_any) {
+            Lag::Late
+        } else {
+            Lag::None
+        }
     }
 
     fn streams_in(&self, turn: u32) -> &AtomicU32 {
@@ -62,22 +91,28 @@ impl Unsent {
 mod tests {
     use super::*;
 
+    fn lags(unsent: &Unsent, turns: usize) -> Vec<Lag> {
+        (0..turns).map(|_| unsent.next_turn()).collect()
+    }
+
     #[test]
-    fn a_stream_that_stays_is_found_after_two_whole_turns() {
+    fn a_stream_without_progress_is_late_after_two_whole_turns_and_too_late_after_eight() {
         let unsent = Unsent::default();
         assert!(!unsent.any());
         unsent.enter();
         assert!(unsent.any());
-        assert_eq!([(); 3].map(|()| unsent.next_turn()), [false, false, true]);
+        assert_eq!(lags(&unsent, 2), [Lag::None; 2]);
+        assert_eq!(lags(&unsent, 6), [Lag::Late; 6]);
+        assert_eq!(unsent.next_turn(), Lag::TooLate);
     }
 
     #[test]
-    fn streams_that_come_and_go_are_never_found() {
+    fn streams_that_come_and_go_are_never_late() {
         let unsent = Unsent::default();
         let mut before = unsent.enter();
-        for _ in 0..10 {
+        for _ in 0..3 * TURNS {
             let stream = unsent.enter();
-            assert!(!unsent.next_turn());
+            assert_eq!(unsent.next_turn(), Lag::None);
             unsent.leave(before);
             before = stream;
         }
@@ -86,16 +121,27 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stays_is_found_among_those_that_go() {
+    fn one_that_stays_is_late_among_those_that_go() {
         let unsent = Unsent::default();
-        unsent.next_turn();
+        lags(&unsent, 1);
         unsent.enter();
-        let found = (0..9).position(|_| {
+        let found = (0..9).map(|_| {
             let other = unsent.enter();
-            let found = unsent.next_turn();
+            let lag = unsent.next_turn();
             unsent.leave(other);
-            found
+            lag
         });
-        assert_eq!(found, Some(2));
+        let found: Vec<_> = found.collect();
+        assert_eq!(found[..2], [Lag::None; 2]);
+        assert_eq!(found[2..8], [Lag::Late; 6]);
+        assert_eq!(found[8], Lag::TooLate);
+    }
+
+    #[test]
+    fn turns_are_counted_past_the_largest_number() {
+        let unsent = Unsent::default();
+        unsent.turn.store(u32::MAX - 1, Ordering::Relaxed);
+        unsent.enter();
+        assert_eq!(lags(&unsent, 3), [Lag::None, Lag::None, Lag::Late]);
     }
 }

@@ -19,6 +19,7 @@ use super::Limits;
 use super::gauge::{Gauge, Phase};
 use super::roll::Roll;
 use super::stats::Event;
+use super::unsent::Lag;
 
 /// When the server stops, a viewer's next request may be on its way: a quiet HTTP/1 connection is
 /// closed only after this, and a request that comes meanwhile is answered with `Connection: close`.
@@ -77,6 +78,8 @@ struct UnsentTurn {
     since: Instant,
     /// How often the socket had taken everything.
     releases: u32,
+    /// Bytes of bodies that had left h2.
+    body_bytes: u64,
 }
 
 impl Watch {
@@ -195,8 +198,11 @@ impl Watch {
     }
 
     fn unsent_turn(&self, since: Instant) -> UnsentTurn {
-        let releases = self.gauge.releases();
-        UnsentTurn { since, releases }
+        UnsentTurn {
+            since,
+            releases: self.gauge.releases(),
+            body_bytes: self.gauge.body_bytes(),
+        }
     }
 
     /// The earliest thing that will be overdue, and when.
@@ -259,8 +265,17 @@ impl Watch {
                 let turn = self.turn.replace(self.unsent_turn(now))?;
                 // Where the socket has taken nothing, its own deadline judges.
                 let stuck = self.gauge.blocked() && self.gauge.releases() == turn.releases;
-                let is_late = !stuck && self.gauge.unsent.next_turn();
-                is_late.then_some(Look::Cut(Event::SlowViewer))
+                if stuck {
+                    return None;
+                }
+                let moved = self.gauge.body_bytes() - turn.body_bytes;
+                let is_cut = match self.gauge.unsent.next_turn() {
+                    Lag::None => false,
+                    // Others took what the connection carries: at least two streams at the least rate.
+                    Lag::Late => moved < self.limits.send_min_bytes(),
+                    Lag::TooLate => true,
+                };
+                is_cut.then_some(Look::Cut(Event::SlowViewer))
             }
             Overdue::Bytes => {
                 let taken = self.gauge.taken();
@@ -295,7 +310,7 @@ enum Overdue {
 }
 
 impl Limits {
-    /// Two of them are a window: a stream that makes no progress is found after one, and before one and a half.
+    /// Two of them are a window: a stream that makes no progress is late after one window, and before one and a half.
     fn unsent_turn(&self) -> Duration {
         self.send_rate_window / 2
     }

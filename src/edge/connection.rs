@@ -11,7 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{connection, exchange, stream};
@@ -24,12 +24,15 @@ use super::refusal;
 use super::roll::Roll;
 use super::stats::Event;
 use super::streams::Streams;
-use super::watch::{Look, Protocol, Watch};
+use super::watch::{LEAVING_TIME, Look, Protocol, Watch};
 use super::{Answers, Limits, Teller};
 
 /// How long the rest of a request is waited for after its answer went out and the connection was
 /// shut. Closing with unread bytes would reset it, and the viewer could lose the answer.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the kernel has rid itself of all that a viewer is to take.
+const UNTAKEN_STEP: Duration = Duration::from_millis(100);
 
 /// What a viewer may upload before it is read: the windows of HTTP/2 bound memory per connection,
 /// and players send no bodies. What they download is governed by their windows, not by these.
@@ -226,28 +229,32 @@ where
         let (house, gauge) = (house.clone(), gauge.clone());
         service_fn(move |request| exchange(house.clone(), stream(&gauge), request))
     };
-    gauge.rested(tokio::time::Instant::now());
+    gauge.rested(Instant::now());
     let line = Hold::new(line);
     let io = TokioIo::new(line.clone());
     let mut hyper = pin!(house.http2.serve_connection(io, service));
     let mut watch = house.watch(Protocol::Http2, gauge);
-    let error = poll_fn(|cx| {
+    let ending = poll_fn(|cx| {
         loop {
             let ended = hyper.as_mut().poll(cx);
             // A full socket wakes this task again; meanwhile the watch counts the time.
             let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
             if let Poll::Ready(ended) = ended {
-                return Poll::Ready(ended.err());
+                return Poll::Ready(ended.map_or_else(Ending::Failed, |()| Ending::Proper));
             }
             if lost {
-                return Poll::Ready(None);
+                return Poll::Ready(Ending::Lost);
             }
             match watch.look(cx) {
                 Look::Wait => return Poll::Pending,
                 Look::Finish => hyper.as_mut().graceful_shutdown(),
                 Look::Cut(event) => {
                     house.cut(event, gauge);
-                    return Poll::Ready(None);
+                    return Poll::Ready(match event {
+                        // It has nothing under way, and did not say goodbye.
+                        Event::IdleTimeout => Ending::Proper,
+                        _ => Ending::Lost,
+                    });
                 }
             }
         }
@@ -259,12 +266,26 @@ where
             flood.last_stream,
             frames::ENHANCE_YOUR_CALM,
         ));
-        linger(line, &house.limits).await;
-    } else if error.is_some_and(|error| is_calmed(&error))
-        && let Some(kind) = line.ask(Line::last_frame)
-    {
-        house.note_flood(kind, gauge);
+        return linger(line, &house.limits).await;
     }
+    match ending {
+        Ending::Proper => see_off(line, gauge, &house.limits).await,
+        Ending::Failed(error) if is_calmed(&error) => {
+            if let Some(kind) = line.ask(Line::last_frame) {
+                house.note_flood(kind, gauge);
+            }
+        }
+        Ending::Failed(_) | Ending::Lost => {}
+    }
+}
+
+/// How an HTTP/2 connection came to its end.
+enum Ending {
+    /// Nothing is under way.
+    Proper,
+    Failed(hyper::Error),
+    /// Nobody reads it any more, or nobody is to.
+    Lost,
 }
 
 /// Whether h2 has closed the connection with `ENHANCE_YOUR_CALM`: it counts resets, CONTINUATIONs and small DATA
@@ -305,19 +326,53 @@ impl<A> House<A> {
     }
 }
 
-/// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
-async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limits: &Limits) {
-    let reading = async {
-        let _ = poll_fn(|cx| std::pin::Pin::new(&mut line).poll_shutdown(cx)).await;
-        let mut left = limits.drain_bytes_max;
-        let mut bytes = [0; 1024];
-        while let Ok(count @ 1..) = line.read(&mut bytes).await {
-            match left.checked_sub(count as u64) {
-                Some(rest) => left = rest,
-                None => break,
+/// Says that nothing more is coming, and waits until the viewer has taken what the kernel still holds for it, as
+/// long as it takes it at the least rate. Viewers over HTTP/2 send frames while they read; a socket that was closed
+/// answers them with a reset, which drops what has not left.
+async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(line: L, gauge: &Gauge, limits: &Limits) {
+    let taking = async {
+        let (mut taken, mut since) = (gauge.taken(), Instant::now());
+        while gauge.blocked() || gauge.has_untaken() {
+            sleep(UNTAKEN_STEP).await;
+            if since.elapsed() >= limits.send_rate_window {
+                let before = std::mem::replace(&mut taken, gauge.taken());
+                if taken.saturating_sub(before) < limits.send_min_bytes() {
+                    break;
+                }
+                since = Instant::now();
             }
         }
     };
+    let taken = async {
+        tokio::select! {
+            biased;
+            () = say_end(line, limits.drain_bytes_max) => {}
+            () = taking => {}
+        }
+    };
+    if gauge.is_told_to_leave() {
+        // A newcomer waits for its place.
+        let _ = timeout(LEAVING_TIME, taken).await;
+    } else {
+        taken.await;
+    }
+}
+
+/// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
+async fn linger<L: AsyncRead + AsyncWrite + Unpin>(line: L, limits: &Limits) {
     // Whatever is still to come is not worth more time.
-    let _ = timeout(LINGER, reading).await;
+    let _ = timeout(LINGER, say_end(line, limits.drain_bytes_max)).await;
+}
+
+/// Shuts the connection, and reads what comes until the viewer shuts it too, or has sent too much.
+async fn say_end<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, bytes_max: u64) {
+    let _ = poll_fn(|cx| std::pin::Pin::new(&mut line).poll_shutdown(cx)).await;
+    let mut left = bytes_max;
+    let mut bytes = [0; 1024];
+    while let Ok(count @ 1..) = line.read(&mut bytes).await {
+        match left.checked_sub(count as u64) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use pingora_core::protocols::l4::ext::{TCP_INFO, get_tcp_info};
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
@@ -254,13 +255,22 @@ impl Gauge {
     /// Bytes the viewer has taken: acknowledged ones where the kernel tells, for its own buffer may
     /// hold megabytes and then reports nothing for minutes; else those that left our hands.
     pub(super) fn taken(&self) -> u64 {
-        let is_open = !self.closed.load(Ordering::Acquire);
-        self.socket
-            .filter(|_| is_open)
-            .and_then(|socket| pingora_core::protocols::l4::ext::get_tcp_info(socket).ok())
+        self.tcp_info()
             .map(|info| info.tcpi_bytes_acked)
             .filter(|acked| *acked > 0)
             .unwrap_or_else(|| self.written.load(Ordering::Relaxed))
+    }
+
+    /// The kernel holds bytes that the viewer's has not acknowledged; `false` where it does not tell.
+    pub(super) fn has_untaken(&self) -> bool {
+        self.tcp_info()
+            .is_some_and(|info| info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0)
+    }
+
+    fn tcp_info(&self) -> Option<TCP_INFO> {
+        let is_open = !self.closed.load(Ordering::Acquire);
+        let socket = self.socket.filter(|_| is_open)?;
+        get_tcp_info(socket).ok()
     }
 
     /// From now on the end of this connection must not look like a proper one.

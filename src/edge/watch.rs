@@ -30,7 +30,7 @@ const LAST_CALL: Duration = Duration::from_millis(300);
 const CHOKED_MAX: Duration = Duration::from_secs(1);
 
 /// How long a connection may take to leave when it was told to make room.
-const LEAVING_TIME: Duration = Duration::from_secs(1);
+pub(super) const LEAVING_TIME: Duration = Duration::from_secs(1);
 
 /// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -136,4 +138,83 @@ async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
             .unwrap()
             .unwrap();
     }
+}
+
+/// A frame header with this length, type, flags and stream.
+fn frame_head(length: u32, kind: u8, flags: u8, stream: u32) -> Vec<u8> {
+    let head = [&length.to_be_bytes()[1..], &[kind, flags]].concat();
+    [head, stream.to_be_bytes().to_vec()].concat()
+}
+
+async fn read_u24(viewer: &mut TcpStream) -> std::io::Result<u32> {
+    let mut bytes = [0; 4];
+    viewer.read_exact(&mut bytes[1..]).await?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+/// A WINDOW_UPDATE of the connection.
+fn opened(bytes: u32) -> Vec<u8> {
+    [frame_head(4, 8, 0, 0), bytes.to_be_bytes().to_vec()].concat()
+}
+
+/// Everything has been written, and most of it waits in the kernel for a viewer who reads slowly and says so:
+/// what it says must not reset the connection.
+#[tokio::test]
+async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
+    const LENGTH: usize = 1 << 20;
+    const PING: u8 = 6;
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = gate.clone();
+    let scene = Scene::start(Limits::default(), None, move |arrival| {
+        let gate = waiting.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            answer(&arrival, Body::Whole(Some(Bytes::from(vec![b'x'; LENGTH]))))
+        }
+    });
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    let mut viewer = socket.connect(scene.address).await.unwrap();
+    let windows = [&[0, 4][..], &(1_u32 << 30).to_be_bytes()].concat();
+    let get = [0x82, 0x86, 0x84, 1, 1, b'a'];
+    let opening = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        [frame_head(6, 4, 0, 0), windows].concat(),
+        opened(1 << 30),
+        [frame_head(6, 1, 5, 1), get.to_vec()].concat(),
+    ];
+    viewer.write_all(&opening.concat()).await.unwrap();
+    until("the viewer is in", || scene.edge.stats().open == 1).await;
+    let edge = scene.edge.clone();
+    let draining = tokio::spawn(async move { edge.drain().await });
+    let mut came = 0;
+    let mut is_whole = false;
+    while let Ok(length) = read_u24(&mut viewer).await {
+        let (kind, flags) = (
+            viewer.read_u8().await.unwrap(),
+            viewer.read_u8().await.unwrap(),
+        );
+        viewer.read_u32().await.unwrap();
+        let mut payload = vec![0; length as usize];
+        if viewer.read_exact(&mut payload).await.is_err() {
+            break;
+        }
+        if kind == PING && flags == 0 {
+            let pong = [frame_head(8, PING, 1, 0), payload].concat();
+            viewer.write_all(&pong).await.unwrap();
+            gate.add_permits(1);
+            until("all is written", || scene.tales.count() == 1).await;
+        } else if kind == 0 {
+            came += length as usize;
+            is_whole |= flags & 1 == 1;
+            // It may be too late for that.
+            let _ = viewer.write_all(&opened(length)).await;
+        }
+    }
+    assert_eq!((came, is_whole), (LENGTH, true));
+    drop(viewer);
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -152,7 +152,7 @@ async fn read_u24(viewer: &mut TcpStream) -> std::io::Result<u32> {
     Ok(u32::from_be_bytes(bytes))
 }
 
-/// A WINDOW_UPDATE of the connection.
+/// A `WINDOW_UPDATE` of the connection.
 fn opened(bytes: u32) -> Vec<u8> {
     [frame_head(4, 8, 0, 0), bytes.to_be_bytes().to_vec()].concat()
 }

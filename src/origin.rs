@@ -112,6 +112,8 @@ pub struct Errand {
     pub overdue: Option<Duration>,
     /// These endpoints gave something that could not be used: others are asked first.
     pub avoided: EndpointSet,
+    /// These endpoints are not asked.
+    pub excluded: EndpointSet,
     /// What it is to the budget for retries.
     pub budget: BudgetUse,
     /// Nobody waits for it yet, and somebody may while it is on its way.
@@ -168,6 +170,7 @@ impl Errand {
             held_back: false,
             overdue: None,
             avoided: EndpointSet::default(),
+            excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
             upgrade: None,
         }

@@ -16,6 +16,7 @@ mod overheard;
 mod pass;
 mod provoked;
 mod purge;
+mod race;
 mod rank;
 mod refuse;
 mod respond;

@@ -56,6 +56,8 @@ pub struct Series {
     pub etag: HeaderValue,
     /// Ends when the object is purged, and all slices with it.
     pub tie: Tie,
+    /// Endpoints that stopped in the middle of it before, and until when that counts.
+    pub left: Option<(EndpointSet, Instant)>,
 }
 
 /// What a table keeps for each entry besides key and note.

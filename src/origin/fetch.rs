@@ -237,7 +237,8 @@ impl Desk {
     ) -> Result<(Request, Option<Upload>, Tour), Failure> {
         let (question, rank) = (Question::of(&errand), errand.rank);
         let upgrade = errand.upgrade.take();
-        let (avoided, overdue, budget) = (errand.avoided, errand.overdue, errand.budget);
+        let (avoided, excluded) = (errand.avoided, errand.excluded);
+        let (overdue, budget) = (errand.overdue, errand.budget);
         let seal = self.signer.seal();
         // Nobody was asked; it is told where it would have been.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
@@ -247,7 +248,7 @@ impl Desk {
         if budget == BudgetUse::Earns {
             self.budget.lock().request(now());
         }
-        let order = self.order(&request, avoided);
+        let order = self.order(&request, avoided, excluded);
         let tour = Tour {
             hedged: self.retry.hedges(rank, upgrade.as_ref(), &request),
             upgrade,
@@ -327,24 +328,32 @@ impl Desk {
         site.in_good_standing(now) && self.dial.reachable(site.place)
     }
 
-    /// Whom to ask, in which order. An endpoint that wants a probe gets one behind the request, unless
+    /// Whom to ask, in which order: none of those that are excluded. An endpoint that wants a probe gets one behind the request, unless
     /// nobody else can answer it. Also, how many are in good standing.
-    fn order(self: &Arc<Self>, request: &Request, avoided: EndpointSet) -> (Vec<usize>, usize) {
+    fn order(
+        self: &Arc<Self>,
+        request: &Request,
+        avoided: EndpointSet,
+        excluded: EndpointSet,
+    ) -> (Vec<usize>, usize) {
         let now = now();
         self.dial.look_for_lost();
         let stands = |site: &Site| self.stands(site, now);
         self.review.hold(&self.sites, now, stands);
-        let standings = self.standings(avoided, now);
+        let standings = self.standings(avoided.and(excluded), now);
         for site in &self.sites {
             site.enrol(stands(site));
         }
-        let good = standings.iter().filter(|standing| standing.good).count();
+        let is_asked = |place: &usize| !excluded.contains(*place);
+        let good = (0..standings.len()).filter(|place| standings[*place].good);
+        let good = good.filter(is_asked).count();
         if good > 0 {
             let due = self.sites.iter().filter(|site| site.wants_probe(now));
             due.for_each(|site| self.probe(site, request));
         }
         let seed = request.seed();
-        let order = order(&standings, self.balance, seed, &mut self.wheel.lock());
+        let mut order = order(&standings, self.balance, seed, &mut self.wheel.lock());
+        order.retain(is_asked);
         (order, good)
     }
 

@@ -72,6 +72,7 @@ fn errand(method: Method, path: &str) -> Errand {
         held_back: false,
         overdue: None,
         avoided: EndpointSet::default(),
+        excluded: EndpointSet::default(),
         budget: BudgetUse::Earns,
     }
 }

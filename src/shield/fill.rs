@@ -8,7 +8,6 @@ mod empty;
 mod held_back;
 mod manifest;
 mod outdated;
-mod pace;
 mod refusing;
 mod reviving;
 mod takeover;
@@ -20,20 +19,17 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub(super) use delivery::get_ahead;
-pub(super) use pace::{BodyPace, Expected};
-pub(super) use takeover::{ASKED_EVERY, AVOIDED, CUT_AFTER, SILENCE};
-
 use super::Shield;
 use super::clients::Visit;
 use super::pass::Passed;
+use super::race::LeftOut;
 use super::streams::{Location, Source, UNLISTED_FOR};
 use crate::cache::{Attention, Fill, Head, Tie, Verdict};
 use crate::media::{Facts, Kind, Liveness, is_plain_text};
 use crate::origin::{Failure, Framing, Reply};
 use crate::policy::access::Entry;
 use crate::policy::lifetime::{Answered, Standing, Storage, storage};
-use crate::policy::{EndpointSet, Key, Lifetime, Moment, headers};
+use crate::policy::{Key, Lifetime, Moment, headers};
 
 /// Who waits for a fill besides its followers.
 pub(super) enum Viewer {
@@ -65,7 +61,7 @@ pub(super) struct Job {
     /// The origin may hold its answer back.
     held_back: bool,
     /// Other endpoints have taken over from these.
-    left: EndpointSet,
+    left: LeftOut,
     /// So many answers had no byte.
     empty_answers: u8,
 }
@@ -106,7 +102,7 @@ impl Job {
             left_over,
             own: shield.own_slot(fill.found(), fill.upstream(), entry),
             held_back: shield.is_held_back(entry),
-            left: EndpointSet::default(),
+            left: LeftOut::default(),
             empty_answers: 0,
             shield,
             fill,

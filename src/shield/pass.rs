@@ -201,6 +201,7 @@ impl Shield {
             held_back: false,
             overdue: None,
             avoided: EndpointSet::default(),
+            excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
         };
         let origin = &self.origins[entry.route.origin_index];

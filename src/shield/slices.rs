@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::ask::Ask;
 use super::clients::Client;
 use super::journey::Step;
+use super::race::{BodyEvent, LeftOut};
 use super::respond::to_usize;
 use super::status::Forward;
 use super::{Body, Shield, respond};
@@ -28,9 +29,9 @@ use crate::cache::{
     Series, SharedBody, Verdict,
 };
 use crate::policy::range::Span;
-use crate::policy::{EndpointSet, Key, Lifetime, Route};
+use crate::policy::{Key, Lifetime, Route};
 use crate::telemetry::Outcome;
-use asking::{Next, SliceDelivery};
+use asking::SliceBody;
 
 /// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -53,7 +54,7 @@ struct Source {
     series: Arc<Series>,
     client: Client,
     /// Endpoints that stopped in the middle of a slice: they are asked last for the next ones.
-    left: Mutex<EndpointSet>,
+    left: Mutex<LeftOut>,
 }
 
 /// Why a slice did not come.
@@ -309,41 +310,40 @@ impl Source {
                 return fill.settle(Verdict::Lost);
             }
         };
-        let (mut inflow, mut delivery) = (reply.body, SliceDelivery::new(span, reply.endpoint));
+        let (mut inflow, mut race) = (reply.body, asking::race(span, reply.endpoint));
         fill.begin(Arc::new(self.head(span)));
-        let mut come = 0;
+        let body = SliceBody {
+            source: &self,
+            fill: &fill,
+            span,
+        };
         loop {
-            let next = tokio::select! {
-                next = self.next(&fill, &mut inflow, &mut delivery) => next,
-                () = visit.given_up(&fill, true) => return fill.cut(),
-            };
-            let bytes = match next {
-                Next::Came(None) => break,
-                Next::Came(Some(Err(_))) => {
-                    self.leave(delivery.endpoint());
+            let given_up = visit.given_up(&fill, true);
+            let bytes = match race.next(&mut inflow, &body, given_up).await {
+                BodyEvent::Deserted => return fill.cut(),
+                BodyEvent::Came(None) => break,
+                BodyEvent::Came(Some(Err(_))) => {
+                    self.leave(race.endpoint());
                     return fill.cut();
                 }
-                Next::Came(Some(Ok(bytes))) => bytes,
-                Next::Elsewhere(other) => {
-                    let before = delivery.move_to(other.endpoint);
-                    let mut left = self.left.lock();
-                    *left = left.with(before);
-                    drop(left);
+                BodyEvent::Came(Some(Ok(bytes))) => bytes,
+                BodyEvent::TakenOver(other) => {
+                    self.left.lock().add(race.endpoint(), Instant::now());
+                    race.move_to(other.endpoint);
                     std::mem::replace(&mut inflow, other.body).outdone();
                     continue;
                 }
             };
-            come += bytes.len() as u64;
-            if come > span.length() {
+            if race.received() > span.length() {
                 return fill.cut();
             }
             let began = Instant::now();
             if inflow.wait_for_viewer(fill.push(bytes)).await != Some(Flow::On) {
                 return fill.cut();
             }
-            delivery.pause(began.elapsed());
+            race.pause(began.elapsed());
         }
-        if delivery.is_whole() {
+        if race.received() == span.length() {
             fill.finish().await;
         } else {
             fill.cut();

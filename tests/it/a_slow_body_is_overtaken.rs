@@ -113,41 +113,56 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
     }
 }
 
-/// Nothing says that the other endpoint has the same: whoever asks again gets its answer.
+/// Nothing says that the other endpoint has the same, or it says that it has not: whoever asks again gets its answer.
 #[tokio::test]
 async fn when_it_slows_down_in_the_middle_of_something_else() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
     let half = LENGTH / 2;
-    let slow = media().content_length(LENGTH as u64);
-    let slow = slow.send(one.slice(..half));
-    let slow = slow.dribble(&one.slice(half..), 100, millis(100));
-    let first = serving(SEGMENT, slow).await;
-    let second = serving(SEGMENT, media().body(other.clone())).await;
-    let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    shield.get(SEGMENT).await.is_cut(&one);
-    shield.get(SEGMENT).await.is_whole(&other);
-    assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
+    for named in [false, true] {
+        let slow = media().content_length(LENGTH as u64);
+        let slow = if named {
+            slow.header("ETag", "\"one\"")
+        } else {
+            slow
+        };
+        let slow = slow.send(one.slice(..half));
+        let slow = slow.dribble(&one.slice(half..), 100, millis(100));
+        let first = serving(SEGMENT, slow).await;
+        let whole = media().validated_by("\"other\"").ranged(other.clone());
+        let second = serving(SEGMENT, whole).await;
+        let shield = in_front_of(&[&first, &second]).start().await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(SEGMENT).await.is_cut(&one);
+        shield.get(SEGMENT).await.is_whole(&other);
+        let asked = if named { 2 } else { 1 };
+        assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, asked));
+    }
 }
 
-/// The other endpoint lacks it, so that the first answers again: neither is asked at once once more, and the
-/// other one gets its turn when it has it.
+/// The other endpoint lacks it: it is not asked again at once, the one that is to be overtaken is not asked at all, and
+/// the other one gets its turn when it has it.
 #[tokio::test]
 async fn a_race_in_vain_is_not_run_again_at_once() {
-    let (one, other) = (noise(17, LENGTH), noise(18, LENGTH));
-    let begun = media().content_length(LENGTH as u64);
-    let begun = begun.send(one.slice(..8_000)).stall();
-    let first = serving(SEGMENT, begun).await;
-    let second = serving(SEGMENT, status(404)).await;
-    let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    let waiting = shield.crowd(1, get(SEGMENT)).await;
-    first.wait_hits(SEGMENT, 2).await;
-    tokio::time::sleep(millis(300)).await;
-    assert!(first.hits(SEGMENT) <= 3, "{}", first.hits(SEGMENT));
-    second.now(SEGMENT, media().body(other.clone()));
-    for answer in waiting.answers().await {
-        answer.is_whole(&other);
+    for refusal in [404, 503] {
+        let (one, other) = (noise(17, LENGTH), noise(18, LENGTH));
+        let begun = media().content_length(LENGTH as u64);
+        let begun = begun.send(one.slice(..8_000)).stall();
+        let first = serving(SEGMENT, begun).await;
+        let second = serving(SEGMENT, status(refusal)).await;
+        let shield = in_front_of(&[&first, &second])
+            .origin(|group| group.retry.attempts_max = 1)
+            .start()
+            .await;
+        shield.get(PATH).await.is_whole(playlist(1));
+        let waiting = shield.crowd(1, get(SEGMENT)).await;
+        second.wait_hits(SEGMENT, 1).await;
+        tokio::time::sleep(millis(300)).await;
+        assert!(second.hits(SEGMENT) <= 2, "{}", second.hits(SEGMENT));
+        second.now(SEGMENT, media().body(other.clone()));
+        for answer in waiting.answers().await {
+            answer.is_whole(&other);
+        }
+        assert_eq!(first.hits(SEGMENT), 1, "{refusal}");
     }
 }
 

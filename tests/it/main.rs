@@ -83,6 +83,7 @@ mod twins_may_differ;
 mod unwanted_bodies_hold_nobody_up;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;
+mod what_is_complete_has_to_come;
 mod what_nobody_waits_for_is_capped;
 mod what_one_cannot_another_can;
 mod what_players_announce_is_there;

@@ -263,7 +263,11 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
 async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhere() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
-    let ends: [fn(Reply) -> Reply; 2] = [Reply::stall, Reply::close];
+    let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
+        |begun, _| begun.stall(),
+        |begun, _| begun.close(),
+        |begun, rest| begun.dribble(rest, 100, Duration::from_millis(100)),
+    ];
     for end in ends {
         let named = |etag| {
             segment(Bytes::new())
@@ -274,11 +278,14 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
             let (body, whole) = (body.clone(), named("\"one\""));
             answering(move |asked| match asked.range(LENGTH) {
                 None => whole.clone(),
-                Some((from, to)) => end(status(206)
-                    .header("ETag", "\"one\"")
-                    .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
-                    .content_length((to - from) as u64)
-                    .send(body.slice(from..from + 1000))),
+                Some((from, to)) => {
+                    let begun = status(206)
+                        .header("ETag", "\"one\"")
+                        .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
+                        .content_length((to - from) as u64)
+                        .send(body.slice(from..from + 1000));
+                    end(begun, &body.slice(from + 1000..to))
+                }
             })
         };
         let first = Origin::start().await.on(SEGMENT, half);
@@ -300,6 +307,40 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
         shield.get(SEGMENT).await.is_whole(&body);
         assert!(shield.get(SEGMENT).await.is_hit());
     }
+}
+
+/// Both are slow, under names of their own: viewers are cut once, and served as slowly as it comes when they ask again.
+#[tokio::test]
+async fn slices_are_not_cut_where_all_are_slow() {
+    const LENGTH: usize = 1 << 20;
+    let body = noise(1, LENGTH);
+    let slow = |etag: &'static str| {
+        let body = body.clone();
+        answering(
+            move |asked| match (asked.range(LENGTH), asked.header("if-match")) {
+                (_, Some(wanted)) if wanted != etag => status(412),
+                (Some((0, to)), _) => status(206)
+                    .header("ETag", etag)
+                    .header("Content-Range", format!("bytes 0-{}/{LENGTH}", to - 1))
+                    .dribble(&body.slice(..4_000), 100, Duration::from_millis(100))
+                    .send(body.slice(4_000..to)),
+                _ => segment(Bytes::new())
+                    .validated_by(etag)
+                    .ranged(body.clone()),
+            },
+        )
+    };
+    let first = Origin::start().await.on(SEGMENT, slow("\"one\""));
+    let second = Origin::start().await.on(SEGMENT, slow("\"other\""));
+    let shield = in_front_of(&[&first, &second])
+        .waits(|waits| {
+            waits.whole_fetch_max = 256 << 10;
+            waits.slice_bytes = 64 << 10;
+        })
+        .start()
+        .await;
+    shield.get(SEGMENT).await.is_cut(&body);
+    shield.get(SEGMENT).await.is_whole(&body);
 }
 
 /// A slice in another coding is no slice of what began in plain.

@@ -135,24 +135,29 @@ impl Template {
     /// does not say when it began. For one that a timeline lists, this is an estimate from the
     /// newest one's length. What is further away than [`FAR`] comes then.
     pub fn available_at(&self, value: u64) -> Option<SystemTime> {
+        match self.head_start {
+            HeadStart::By(head_start) => self.before_end(value, head_start),
+            HeadStart::Always => self.before_end(value, Duration::ZERO).and(self.began),
+        }
+    }
+
+    /// When a segment ends, whatever its head start: all of it can be had then.
+    pub fn ends_at(&self, value: u64) -> Option<SystemTime> {
+        self.before_end(value, Duration::ZERO)
+    }
+
+    fn before_end(&self, value: u64, span: Duration) -> Option<SystemTime> {
         let began = self.began?;
-        if self.last.is_some_and(|last| value > last) {
+        let is_before = matches!(self.reach, Reach::Clock(first) if value < self.value(first));
+        if is_before || self.last.is_some_and(|last| value > last) {
             return None;
         }
-        if let Reach::Clock(first) = self.reach
-            && value < self.value(first)
-        {
-            return None;
-        }
-        let HeadStart::By(head_start) = self.head_start else {
-            return Some(began);
-        };
         let ends = self.start(value).saturating_add(self.pace.step.into());
         let ends = ends.saturating_sub(self.pace.offset.into());
         // Rounded up: at that moment it is there.
         let nanoseconds = ends.saturating_mul(NANOS).max(-i128::MAX);
         let ends = -(-nanoseconds).div_euclid(self.pace.scale.into());
-        at(began, ends.saturating_sub(nanos(head_start)?))
+        at(began, ends.saturating_sub(nanos(span)?))
     }
 
     /// How long a segment is: how often a new one is to be expected.
@@ -296,6 +301,7 @@ mod tests {
         };
         assert_eq!(template.newest(at_second(100.0)), Some(9));
         assert_eq!(template.available_at(9), Some(at_second(100.0)));
+        assert_eq!(template.ends_at(9), Some(at_second(118.0)));
     }
 
     #[test]

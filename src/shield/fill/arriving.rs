@@ -8,16 +8,15 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
 use super::Job;
-use super::delivery::{Begun, Delivery};
+use super::delivery::{self, Delivery};
 use super::empty::has_bytes;
-use super::pace::Expected;
-use super::takeover::Piece;
 use crate::cache::{Flow, Known, Note, Series, Verdict};
 use crate::media::Kind;
 use crate::origin::{Failure, Framing, Inflow, Reply};
 use crate::policy::Lifetime;
 use crate::policy::lifetime::Reason;
 use crate::policy::vary::Vary;
+use crate::shield::race::{AVOIDED, BodyEvent, Expected};
 use crate::shield::streams::Due;
 
 /// That an object is too large for one fetch is remembered for so long at most.
@@ -28,7 +27,7 @@ const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
 struct Held {
     pieces: Vec<Bytes>,
     /// What came after them, unless that is to be waited for.
-    end: Option<Piece>,
+    end: Option<BodyEvent>,
 }
 
 impl Job {
@@ -51,26 +50,26 @@ impl Job {
         if has_bytes && reply.framing == Framing::Length(0) {
             return self.empty(reply.endpoint).await;
         }
-        let may_move = self.origin().has_others();
-        let begun = Begun::new(&reply, self.left, may_move);
-        let expected = self.expected(kind, begun.length);
-        let mut delivery = Delivery::new(begun, expected);
+        let has_others = self.origin().has_others();
+        let expected = self.expected(kind, delivery::length(reply.framing));
+        let left = self.left.clone();
+        let mut delivery = Delivery::new(&reply, left, has_others, expected);
         let mut inflow = reply.body;
         let is_doubtful = has_bytes && delivery.begun.length.is_none();
-        let mut held = if delivery.begun.may_move || is_doubtful {
+        let mut held = if delivery.race.may_move() || is_doubtful {
             self.hold(&mut inflow, &mut delivery).await
         } else {
             Held::default()
         };
         match held.end.take() {
-            Some(Piece::Deserted) => return self.fill.cut(),
-            Some(Piece::Came(Some(Err(failure)))) => return self.failed(failure),
-            Some(Piece::Came(None)) if has_bytes && held.pieces.is_empty() => {
-                return self.empty(delivery.begun.endpoint).await;
+            Some(BodyEvent::Deserted) => return self.fill.cut(),
+            Some(BodyEvent::Came(Some(Err(failure)))) => return self.failed(failure),
+            Some(BodyEvent::Came(None)) if has_bytes && held.pieces.is_empty() => {
+                return self.empty(delivery.race.endpoint()).await;
             }
-            Some(Piece::Elsewhere(other)) => {
+            Some(BodyEvent::TakenOver(other)) => {
                 inflow.outdone();
-                self.left = self.left.with(delivery.begun.endpoint);
+                self.left = delivery.race.left();
                 return Box::pin(self.landed(other)).await;
             }
             end => held.end = end,
@@ -91,7 +90,7 @@ impl Job {
         let mut held = Held::default();
         loop {
             match self.piece(inflow, delivery).await {
-                Piece::Came(Some(Ok(bytes))) => held.pieces.push(bytes),
+                BodyEvent::Came(Some(Ok(bytes))) => held.pieces.push(bytes),
                 end => {
                     held.end = Some(end);
                     return held;
@@ -116,21 +115,21 @@ impl Job {
                 Some(end) => end,
                 None => self.piece(&mut inflow, &mut delivery).await,
             };
-            let endpoint = delivery.begun.endpoint;
+            let endpoint = delivery.race.endpoint();
             match piece {
-                Piece::Deserted => return self.fill.cut(),
-                Piece::Came(None) if delivery.begun.is_whole() => return self.fill.finish().await,
-                Piece::Came(None) => return self.broke_off(Failure::Truncated, endpoint),
-                Piece::Came(Some(Err(failure))) => return self.broke_off(failure, endpoint),
-                Piece::Came(Some(Ok(bytes))) => {
-                    if delivery.begun.is_too_long() {
+                BodyEvent::Deserted => return self.fill.cut(),
+                BodyEvent::Came(None) if delivery.is_whole() => return self.fill.finish().await,
+                BodyEvent::Came(None) => return self.broke_off(Failure::Truncated, endpoint),
+                BodyEvent::Came(Some(Err(failure))) => return self.broke_off(failure, endpoint),
+                BodyEvent::Came(Some(Ok(bytes))) => {
+                    if delivery.is_too_long() {
                         return self.broke_off(Failure::Truncated, endpoint);
                     }
                     if !self.hand_on(bytes, &inflow, &mut delivery).await {
                         return self.fill.cut();
                     }
                 }
-                Piece::Elsewhere(other) => {
+                BodyEvent::TakenOver(other) => {
                     delivery.move_to(&other);
                     std::mem::replace(&mut inflow, other.body).outdone();
                 }
@@ -142,12 +141,12 @@ impl Job {
     async fn hand_on(&self, bytes: Bytes, inflow: &Inflow, delivery: &mut Delivery) -> bool {
         let began = Instant::now();
         let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
-        delivery.pause(began.elapsed());
+        delivery.race.pause(began.elapsed());
         pushed == Some(Flow::On)
     }
 
-    /// What is known of a body before it comes.
-    fn expected(&self, kind: Kind, length: Option<u64>) -> Expected {
+    /// What is known of a body before it comes, and whether all who have it have all of it, whatever its framing says.
+    fn expected(&self, kind: Kind, length: Option<u64>) -> (Expected, bool) {
         let listing = self.shield.streams.listing(&self.entry);
         let mut listed = listing.iter().filter_map(|watch| {
             let (duration, is_segment) = watch.listed_for(&self.entry)?;
@@ -167,11 +166,14 @@ impl Job {
                 Some(Due::Listed(_)) | None => None,
             },
         };
-        Expected {
+        let end_is_known = is_small || listed.is_some_and(|(_, whole)| whole);
+        let is_complete = || self.shield.is_complete(&self.entry);
+        let expected = Expected {
             length,
             duration: duration.filter(|duration| is_small || !duration.is_zero()),
-            is_complete: length.is_some() || is_small || listed.is_some_and(|(_, whole)| whole),
-        }
+            is_complete: length.is_some() || end_is_known || is_complete(),
+        };
+        (expected, end_is_known)
     }
 
     /// Slices need parts, a strong validator to tie them together, and time to be of use; variants are
@@ -205,6 +207,7 @@ impl Job {
             length,
             etag,
             tie: self.shield.cache.tie_slices(&self.fill.found().key),
+            left: self.left_before(now).map(|left| (left, now + AVOIDED)),
         };
         self.fill.displace();
         self.fill.note(Note {

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use tokio::time::timeout;
 
-use super::takeover::SILENCE;
 use super::{Job, Viewer};
 use crate::cache::{Follower, Head};
 use crate::media::{Facts, Kind, Liveness, Manifest, low_latency};
@@ -21,6 +20,7 @@ use crate::policy::vary::Vary;
 use crate::policy::{Lifetime, headers};
 use crate::shield::coding::{self, Unreadable};
 use crate::shield::effort::Effort;
+use crate::shield::race::SILENCE;
 use crate::shield::streams::{Source, Unfit, Variant, Watch};
 use crate::shield::whole::{Unread, whole};
 

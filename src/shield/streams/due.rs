@@ -64,6 +64,22 @@ impl Shield {
         reach != Reach::Ask && !self.streams.is_new(&entry.key, now.mono)
     }
 
+    /// The origin has all of it: a playlist lists it, or it ended some time ago by the timeline of an MPD. An MPD may
+    /// list what is still being produced (`@availabilityTimeOffset`), and a preload hint announces it.
+    pub(in crate::shield) fn is_complete(&self, entry: &Entry) -> bool {
+        let now = Moment::now().wall;
+        let listing = self.streams.listing(entry);
+        listing.iter().any(|watch| match watch.entry.kind {
+            Kind::Hls => watch.listed_for(entry).is_some(),
+            _ => {
+                let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
+                // Encoders are behind the clock of their MPD.
+                let margin = watch.segment_duration().max(LATE_MAX);
+                ends.is_some_and(|ends| now >= ends + margin)
+            }
+        })
+    }
+
     /// It does not exist yet, by what is held, and whoever asks for it is answered when it does: how long
     /// that may take until it is late. `None`: it is there, or nobody knows.
     pub(in crate::shield) fn to_come_within(&self, entry: &Entry) -> Option<Duration> {

@@ -145,6 +145,17 @@ impl Lanes {
         })
     }
 
+    /// When something ends that the MPD at `mpd` names, as a timeline or the clock says.
+    pub(super) fn ends_at(&self, rules: &Rules, mpd: &Entry, entry: &Entry) -> Option<SystemTime> {
+        let ends = self.templates.iter().filter_map(|template| {
+            let value = template.number_of(entry.target.path())?;
+            let named = mpd.namesake(rules, &template.name(value))?;
+            // Names of other representations may end alike.
+            (named.spot() == entry.spot()).then(|| template.ends_at(value))?
+        });
+        ends.max()
+    }
+
     /// When something is there, judged by the last segment that a timeline lists: that one was there when
     /// it was found, though the clock may have it otherwise.
     fn after_listed(&self, template: &Template, newest: u64, at: SystemTime) -> Option<SystemTime> {

@@ -60,11 +60,27 @@ impl BodyPace {
         }
     }
 
-    /// Another endpoint goes on.
+    /// It is judged from now on.
     pub(in crate::shield) fn restart(&mut self, now: Instant) {
         let received = self.received;
         self.began = now;
         self.marks = [Mark { at: now, received }; 2];
+    }
+
+    /// So much has come.
+    pub(in crate::shield) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The origin has all of it.
+    pub(in crate::shield) fn is_complete(&self) -> bool {
+        self.expected.is_complete
+    }
+
+    /// The origin has all of it from now on: until now it came as it was produced.
+    pub(in crate::shield) fn complete(&mut self, now: Instant) {
+        self.expected.is_complete = true;
+        self.restart(now);
     }
 
     /// So long the endpoint has had.
@@ -203,6 +219,27 @@ mod tests {
         };
         assert_eq!(late_after(produced, 1, 1_000), None);
         assert_eq!(late_after(produced, 0, 1_000), None);
+    }
+
+    #[test]
+    fn judges_what_was_produced_from_when_it_is_complete() {
+        let (start, second) = (Instant::now(), millis(1_000));
+        let mut pace = BodyPace::new(
+            Expected {
+                length: None,
+                is_complete: false,
+                ..SEGMENT
+            },
+            start,
+        );
+        for after in 1..=6 {
+            pace.add(5, start + second * after);
+        }
+        let complete = start + second * 6;
+        pace.complete(complete);
+        assert!(!pace.is_late(complete));
+        pace.add(5, complete + millis(700));
+        assert!(pace.is_late(complete + millis(700)));
     }
 
     #[test]

@@ -21,6 +21,9 @@ const LISTED_PART: &str = "/live/21.1.mp4";
 const HINTED_PART: &str = "/live/21.2.mp4";
 const STEP_S: u64 = 3600;
 
+/// The path of a segment, by its number.
+type NameOf = fn(u64) -> String;
+
 /// The first is asked first.
 fn in_front_of(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
@@ -61,7 +64,7 @@ fn produced() -> u64 {
 
 /// An hour each since 1970, by number and clock, or listed with their times: the last one can be had while it is
 /// produced.
-fn mpds() -> [(Reply, fn(u64) -> String); 2] {
+fn mpds() -> [(Reply, NameOf); 2] {
     let mpd = |template: String| {
         let text = format!(
             "<MPD type=\"dynamic\" availabilityStartTime=\"1970-01-01T00:00:00Z\" \

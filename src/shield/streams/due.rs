@@ -69,14 +69,15 @@ impl Shield {
     pub(in crate::shield) fn is_complete(&self, entry: &Entry) -> bool {
         let now = Moment::now().wall;
         let listing = self.streams.listing(entry);
-        listing.iter().any(|watch| match watch.entry.kind {
-            Kind::Hls => watch.listed_for(entry).is_some(),
-            _ => {
-                let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
-                // Encoders are behind the clock of their MPD.
-                let margin = watch.segment_duration().max(LATE_MAX);
-                ends.is_some_and(|ends| now >= ends + margin)
+        listing.iter().any(|watch| {
+            if watch.entry.kind == Kind::Hls {
+                return watch.listed_for(entry).is_some();
             }
+            let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
+            let ended = ends.and_then(|ends| now.duration_since(ends).ok());
+            // Encoders are behind the clock of their MPD.
+            let margin = watch.segment_duration().max(LATE_MAX);
+            ended.is_some_and(|ended| ended >= margin)
         })
     }
 

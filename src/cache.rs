@@ -94,6 +94,7 @@ pub(crate) struct Inner {
     budget: Arc<budget::Budget>,
     pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
+    walks: purge::Walks,
 }
 
 impl Inner {
@@ -152,6 +153,7 @@ impl Cache {
                 budget,
                 pinned,
                 epochs: epoch::Epochs::default(),
+                walks: purge::Walks::default(),
             }),
         }
     }

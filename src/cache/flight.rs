@@ -24,6 +24,7 @@ use super::partition::Standing;
 use super::pinned::SharedBody;
 use super::store::Place;
 use super::{Found, Head, Object, Tie};
+use crate::policy::Key;
 use crate::policy::vary::Vary;
 
 /// How a fill ended, for those who wait.
@@ -286,9 +287,22 @@ impl Flight {
         }
     }
 
-    /// What it brings is for those who come now, and not only for those who came before a restart.
+    /// What it brings is for those who come now, and not only for those who came before a restart. It may
+    /// bring what was held, which may have been dropped before this was tied to anything.
     pub(super) fn is_current(&self) -> bool {
-        self.state().tie.as_ref().is_none_or(Tie::holds)
+        let held = self.found.object.as_ref();
+        held.is_none_or(|held| held.head.holds())
+            && self.state().tie.as_ref().is_none_or(Tie::holds)
+    }
+
+    /// Something was held when it began, which the origin may confirm.
+    pub(super) fn is_refresh(&self) -> bool {
+        self.found.object.is_some()
+    }
+
+    /// It is for such a key, or for a variant of it.
+    pub(super) fn is_of(&self, is_meant: impl Fn(&Key) -> bool) -> bool {
+        is_meant(&self.found.slot) || is_meant(&self.found.key)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::epoch::EndedEpochs;
 use super::{Cache, Inner, Object, registry};
 use crate::media::Kind;
 use crate::policy::Key;
 
-type Meant = Box<dyn Fn(&Key) -> bool + Send>;
+type IsMeant = dyn Fn(&Key) -> bool + Send + Sync;
 
 /// A purge that has begun.
 pub struct Purge {
@@ -17,7 +19,41 @@ pub struct Purge {
     ended: EndedEpochs,
     /// Removed already.
     removed: Vec<Arc<Object>>,
-    meant: Option<Meant>,
+    meant: Option<Walk>,
+}
+
+/// What purges that walk through the store have yet to come to: a refresh of it that begins meanwhile is not
+/// stored. As many as there are operators who purge at the same moment.
+#[derive(Default)]
+pub(crate) struct Walks(Mutex<Vec<Arc<IsMeant>>>);
+
+/// A purge walks through the store, until this is dropped.
+struct Walk {
+    inner: Arc<Inner>,
+    is_meant: Arc<IsMeant>,
+}
+
+impl Walks {
+    pub(crate) fn mean(&self, key: &Key) -> bool {
+        self.0.lock().iter().any(|is_meant| is_meant(key))
+    }
+}
+
+impl Walk {
+    fn begin(inner: &Arc<Inner>, is_meant: Arc<IsMeant>) -> Walk {
+        inner.walks.0.lock().push(Arc::clone(&is_meant));
+        Walk {
+            inner: Arc::clone(inner),
+            is_meant,
+        }
+    }
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        let mut walks = self.inner.walks.0.lock();
+        walks.retain(|is_meant| !Arc::ptr_eq(is_meant, &self.is_meant));
+    }
 }
 
 impl Cache {
@@ -53,13 +89,15 @@ impl Purge {
     /// everything in it is. To be called once, off the threads that serve viewers.
     pub fn all(
         &mut self,
-        is_meant: impl Fn(&Key) -> bool + Send + 'static,
+        is_meant: impl Fn(&Key) -> bool + Send + Sync + 'static,
         whole: impl Fn(&Key) -> bool,
     ) {
+        // First: whatever begins is known to be meant, and what has begun is doomed.
+        let walk = Walk::begin(&self.inner, Arc::new(is_meant));
         self.inner.epochs.end_where(whole, &mut self.ended);
-        registry::doom(&self.inner, &is_meant);
-        self.notes(&is_meant);
-        self.meant = Some(Box::new(is_meant));
+        registry::doom(&self.inner, |flight| flight.is_of(&*walk.is_meant));
+        self.notes(&*walk.is_meant);
+        self.meant = Some(walk);
     }
 
     /// Frees what was dropped. Gives how many objects that were: each variant and each slice is one. Takes
@@ -85,14 +123,16 @@ impl Purge {
             // Whoever was filing something of an epoch that has ended has filed it.
             registry::doom(&inner, |_| false);
         }
-        let meant = meant.unwrap_or_else(|| Box::new(|_| false));
+        let of_key = |key: &Key| meant.as_ref().is_some_and(|walk| (walk.is_meant)(key));
         let is_meant = |key: &Key, object: Option<&Object>| {
             let tie = object.and_then(|object| object.head.tie.as_ref());
-            tie.is_some_and(|tie| tie.ended_with(&ended)) || meant(key)
+            tie.is_some_and(|tie| tie.ended_with(&ended)) || of_key(key)
         };
-        registry::remove_where(&inner, is_meant, |object| {
+        inner.store.remove_where(is_meant, |object| {
             dropped += u64::from(was_held(object));
         });
+        // Nobody who comes now is given what was confirmed of something that was dropped, or evicted before.
+        registry::doom(&inner, |flight| flight.is_refresh() && flight.is_of(of_key));
         dropped
     }
 }

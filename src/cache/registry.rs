@@ -86,6 +86,10 @@ impl Registry {
 
     fn open(inner: &Arc<Inner>, shard: &mut Shard, found: &Found, upstream: &HeaderMap) -> Fill {
         let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
+        // What it may have confirmed is gone, or about to go, and may be evicted before a purge comes to it.
+        if flight.is_refresh() && flight.is_of(|key| inner.walks.mean(key)) {
+            flight.state().doomed = true;
+        }
         shard.insert(found.slot.clone(), Arc::clone(&flight));
         inner.registry.counts.fills.fetch_add(1, Ordering::Relaxed);
         Fill::new(Arc::clone(inner), flight)
@@ -250,35 +254,11 @@ pub(super) fn purge(
     inner.store.remove(key, kind)
 }
 
-/// Removes everything that is meant. Gives these objects.
-///
-/// Somebody may have found one before it went, and have it confirmed: such a flight would bring it back.
-pub(super) fn remove_where(
-    inner: &Inner,
-    is_meant: impl Fn(&Key, Option<&Object>) -> bool,
-    mut gone: impl FnMut(&Object),
-) {
-    inner.store.remove_where(is_meant, |key, remove| {
-        let mut shard = inner.registry.shard(key);
-        let flight = shard.get(key);
-        if flight.is_some_and(|flight| flight.found.object.is_some())
-            && let Some(flight) = shard.remove(key)
-        {
-            flight.state().doomed = true;
-        }
-        let object = remove();
-        drop(shard);
-        if let Some(object) = object {
-            gone(&object);
-        }
-    });
-}
-
 /// Dooms all flights that are meant. Whatever was being filed when this began is filed when it ends.
-pub(super) fn doom(inner: &Inner, is_meant: impl Fn(&Key) -> bool) {
+pub(super) fn doom(inner: &Inner, is_meant: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
-        shard.lock().retain(|slot, flight| {
-            let meant = is_meant(slot) || is_meant(&flight.found.key);
+        shard.lock().retain(|_, flight| {
+            let meant = is_meant(flight);
             if meant {
                 flight.state().doomed = true;
             }

@@ -295,21 +295,20 @@ impl Store {
         }
     }
 
-    /// Removes everything that is meant, wherever it lies. Gives these objects. `remove` gets a key and
-    /// what removes it.
+    /// Removes everything that is meant, wherever it lies. Gives these objects.
     pub(crate) fn remove_where(
         &self,
         is_meant: impl Fn(&Key, Option<&Object>) -> bool,
-        mut remove: impl FnMut(&Key, &dyn Fn() -> Option<Arc<Object>>),
+        mut gone: impl FnMut(&Object),
     ) {
         for partition in &self.partitions {
             let keys = partition.keys_where(|key, entry| match entry {
                 Entry::Object(object) => is_meant(key, Some(object)),
                 Entry::Variants(_) => is_meant(key, None),
             });
-            for key in &keys {
-                remove(key, &|| partition.remove(key).and_then(Entry::object));
-            }
+            let removed = keys.iter().filter_map(|key| partition.remove(key));
+            let objects = removed.filter_map(Entry::object);
+            objects.for_each(|object| gone(&object));
         }
     }
 

@@ -26,7 +26,7 @@ use super::status::Forward;
 use super::{Body, Shield, respond};
 use crate::cache::{
     Cut, FieldLines, Fill, Flow, Follower, Found, Head, Joined, Known, Landing, Note, Object,
-    Series, SharedBody, Verdict,
+    Series, SharedBody, Tie, Verdict,
 };
 use crate::policy::range::Span;
 use crate::policy::{Key, Lifetime, Route};
@@ -298,6 +298,7 @@ impl Source {
 
     /// One slice's fill. Each piece goes to all who wait, as it comes.
     async fn fill(self: Arc<Self>, fill: Fill, span: Span) {
+        fill.belongs(&self.tie());
         let visit = self.shield.clients.visit(self.client);
         let fetched = tokio::select! {
             fetched = self.fetch(&fill, span) => fetched,
@@ -367,12 +368,16 @@ impl Source {
         }
     }
 
-    fn head(&self, span: Span) -> Head {
+    fn tie(&self) -> Tie {
         let tie = self.series.head.tie.clone().unwrap_or_default();
+        tie.of_slice(&self.series.tie)
+    }
+
+    fn head(&self, span: Span) -> Head {
         Head {
             headers: FieldLines::default(),
             targeted: None,
-            tie: Some(tie.of_slice(&self.series.tie)),
+            tie: Some(self.tie()),
             length: Some(span.length()),
             lifetime: Lifetime {
                 fresh_for: SLICE_KEPT,

@@ -1,6 +1,8 @@
 //! What an operator has purged is not served any more, whatever was under way for it.
 
-use crate::support::{Gate, Origin, Shield, ask, get, manifest, noise, playlist, segment, status};
+use crate::support::{
+    Gate, Origin, Shield, answering, ask, get, manifest, noise, playlist, segment, status,
+};
 
 const PATH: &str = "/vod/seg1.ts";
 
@@ -153,4 +155,39 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
     anew.is_whole(playlist(4999));
     shield.get("/live/v0/seg1.ts").await.is_whole("new");
     assert!(shield.get("/other/seg1.ts").await.is_hit());
+}
+
+/// A slice that is on its way belongs to what was purged, though the origin gives the new one the same name.
+#[tokio::test]
+async fn purged_while_a_slice_of_it_comes() {
+    const LENGTH: usize = 1 << 20;
+    let (old, new, gate) = (noise(1, LENGTH), noise(2, LENGTH), Gate::new());
+    let named = |body| {
+        segment(bytes::Bytes::new())
+            .validated_by("\"1\"")
+            .ranged(body)
+    };
+    let (whole, held) = (named(old.clone()), named(old.clone()).hold_head(&gate));
+    let script = answering(move |request| match request.header("range") {
+        Some(_) => held.clone(),
+        None => whole.clone(),
+    });
+    let origin = Origin::start().await.on(PATH, script);
+    let shield = Shield::in_front_of(&origin).waits(|waits| {
+        waits.whole_fetch_max = 256 << 10;
+        waits.slice_bytes = 64 << 10;
+    });
+    let shield = shield.start().await;
+    let asked = || get(PATH).range("0-99");
+    let before = shield.crowd(1, asked()).await;
+    origin.wait_hits(PATH, 2).await;
+    assert!(origin.latest(PATH).header("range").is_some());
+    shield.purge(PATH).await;
+    origin.now(PATH, named(new.clone()));
+    shield.ask(asked()).await.is(206, &new[..100]);
+    gate.open();
+    for answer in before.answers().await {
+        answer.is(206, &old[..100]);
+    }
+    shield.ask(asked()).await.is(206, &new[..100]);
 }

@@ -13,6 +13,12 @@ fn keep_coded(cache: &Cache) {
     keep_variant(lead(cache, &accepting("gzip")).0, "old");
 }
 
+/// As when memory is short.
+fn evict(cache: &Cache) {
+    let gone = cache.inner.store.remove(&key(), Kind::Segment);
+    assert_eq!(gone.len(), 1);
+}
+
 /// A purge of everything under a part of a directory, which drops objects while it looks for them.
 #[test]
 fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
@@ -26,6 +32,85 @@ fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
     let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
     assert_eq!(stored, Stored::Purged);
     assert!(look(&cache).object.is_none());
+}
+
+/// It is evicted in between, so that the purge does not come to it at all.
+#[test]
+fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
+    for is_confirmed in [true, false] {
+        for ends_first in [true, false] {
+            let cache = Cache::new(Settings::default());
+            let held = keep(&cache);
+            let mut purge = cache.purging();
+            purge.all(|meant| *meant == key(), |_| false);
+            let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+            evict(&cache);
+            let mut ended = None;
+            let mut end = |refresh: Fill| {
+                let verdict = if is_confirmed {
+                    Verdict::Revalidated(Arc::clone(&held))
+                } else {
+                    Verdict::Object(Arc::clone(&held))
+                };
+                ended = Some(refresh.keep(&held, verdict));
+            };
+            if ends_first {
+                end(refresh);
+                assert_eq!(purge.finish(), 0);
+            } else {
+                assert_eq!(purge.finish(), 0);
+                // Nor is what it brings given to those who come after the purge.
+                let (_fill, _follower) = lead(&cache, &HeaderMap::new());
+                end(refresh);
+            }
+            assert_eq!(ended, Some(Stored::Purged));
+            assert!(look(&cache).object.is_none());
+        }
+    }
+}
+
+/// What is looked for is forgotten with the purge that looked for it.
+#[test]
+fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
+    let purges: [fn(Purge); 2] = [|purge| assert_eq!(purge.finish(), 0), drop];
+    for end in purges {
+        let cache = Cache::new(Settings::default());
+        let mut purge = cache.purging();
+        purge.all(|meant| *meant == key(), |_| false);
+        end(purge);
+        let held = keep(&cache);
+        let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+        let verdict = Verdict::Revalidated(Arc::clone(&held));
+        assert_eq!(refresh.keep(&held, verdict), Stored::Yes);
+    }
+}
+
+/// A refresh belongs to its object's place from its first moment on, not only when it is tied to it.
+#[test]
+fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
+    let place = Key::of(&[b"place"]);
+    for ends_before_tie in [true, false] {
+        let cache = Cache::new(Settings::default());
+        let tied = Head {
+            tie: Some(cache.tie(Some(&place), None)),
+            ..head()
+        };
+        let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
+        let (fill, _follower) = lead(&cache, &HeaderMap::new());
+        fill.keep(&held, Verdict::Object(Arc::clone(&held)));
+        let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+        if ends_before_tie {
+            cache.end_epoch(&place);
+            refresh.belongs(&cache.tie(Some(&place), None));
+        } else {
+            refresh.belongs(&cache.tie(Some(&place), None));
+            cache.end_epoch(&place);
+        }
+        let (_fill, _follower) = lead(&cache, &HeaderMap::new());
+        let verdict = Verdict::Revalidated(Arc::clone(&held));
+        assert_eq!(refresh.keep(&held, verdict), Stored::Purged);
+        assert!(look(&cache).object.is_none());
+    }
 }
 
 #[test]

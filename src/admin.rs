@@ -15,7 +15,7 @@ use std::pin::Pin;
 
 pub use office::serve;
 
-use crate::shield::PurgeScope;
+use crate::shield::{PurgeScope, Purged};
 
 /// Where operators come in.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +33,9 @@ pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
 /// Explains an absolute URL.
 pub type Explain = Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
 
-/// Drops what is stored. Gives how many objects that were; `None`: no route serves it, or no such stream is
-/// known.
+/// Drops what is stored. Gives what came of it; `None`: no route serves it, or no such stream is known.
 pub type Purge =
-    Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<u64>> + Send>> + Send + Sync>;
+    Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
 /// Asks every worker thread whether it still works.
 pub type Healthy = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Workers> + Send>> + Send + Sync>;

@@ -36,7 +36,7 @@ pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use explain::{Explanation, Followed, Held};
 pub use pass::Passing;
-pub use purge::PurgeScope;
+pub use purge::{PurgeScope, Purged};
 pub use slices::Sliced;
 pub use streams::{Snapshot, Source, StreamStats, Unfit};
 

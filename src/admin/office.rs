@@ -140,11 +140,17 @@ async fn purge(desk: &Desk, uri: &Uri) -> Response<Text> {
         PurgeScope::Prefix(url) => serde_json::json!({ "prefix": url.to_string() }),
         PurgeScope::Everything => serde_json::json!({ "all": true }),
     };
-    let (status, objects) = match (desk.purge)(scope).await {
-        Some(objects) => (StatusCode::OK, objects),
-        None => (StatusCode::NOT_FOUND, 0),
+    let purged = (desk.purge)(scope).await;
+    let status = match purged {
+        Some(_) => StatusCode::OK,
+        None => StatusCode::NOT_FOUND,
     };
-    let mut told = serde_json::json!({ "purged": objects > 0, "objects": objects });
+    let objects = purged.map_or(0, |purged| purged.objects);
+    let mut told = serde_json::json!({
+        "purged": objects > 0,
+        "objects": objects,
+        "complete": purged.is_none_or(|purged| purged.is_complete),
+    });
     if let (Some(told), Some(what)) = (told.as_object_mut(), what.as_object()) {
         told.extend(what.clone());
     }
@@ -252,6 +258,7 @@ impl Body for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shield::Purged;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn desk(ready: bool) -> Desk {
@@ -269,13 +276,17 @@ mod tests {
                 _ => Err("no route"),
             }),
             purge: Box::new(|scope| {
-                let objects = match scope {
+                let objects: Option<u64> = match scope {
                     PurgeScope::Url(url) => (url.host() == Some("known.example")).then_some(1),
                     PurgeScope::Stream(url) => (url.path() == "/live.m3u8").then_some(0),
                     PurgeScope::Prefix(url) => (url.path() == "/live/").then_some(7),
                     PurgeScope::Everything => Some(9),
                 };
-                Box::pin(std::future::ready(objects))
+                let purged = objects.map(|objects| Purged {
+                    objects,
+                    is_complete: objects != 9,
+                });
+                Box::pin(std::future::ready(purged))
             }),
         }
     }
@@ -352,18 +363,18 @@ mod tests {
         told(
             &url("stream", "live.m3u8"),
             200,
-            r#""objects":0,"purged":false"#,
+            r#""complete":true,"objects":0,"purged":false"#,
         );
         told(
             &url("stream", "x.m3u8"),
             404,
-            r#""objects":0,"purged":false"#,
+            r#""complete":true,"objects":0,"purged":false"#,
         );
         told(&url("prefix", "live/"), 200, r#""objects":7"#);
         told(
             "/purge?all=true",
             200,
-            r#""all":true,"objects":9,"purged":true"#,
+            r#""all":true,"complete":false,"objects":9,"purged":true"#,
         );
         told("/purge?all", 200, r#""objects":9"#);
         for both in ["url=http://known.example/", "prefix=http://a/live/", "all"] {

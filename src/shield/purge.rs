@@ -11,13 +11,39 @@ use tokio::task::spawn_blocking;
 use super::streams::unlisted;
 use super::{Shield, coding};
 use crate::cache::{Object, Purge};
-use crate::media::{directory_examples, read_manifest};
+use crate::media::{RENDITIONS_MAX, directory_examples, read_manifest};
 use crate::policy::access::{Access, Entry, access, host_of};
 use crate::policy::key::Asked;
 use crate::policy::{Key, Rules};
 
-/// More manifests than a stream has.
-const MANIFESTS_MAX: usize = 1024;
+/// More manifests than a stream has, also where some viewers get names of their own for them.
+const MANIFESTS_MAX: usize = 4096;
+
+/// What came of a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// So many objects were held until then.
+    pub objects: u64,
+    /// If not, the stream has more manifests than were looked through, and something of it may be held still.
+    pub is_complete: bool,
+}
+
+/// What was found of a stream that is to be purged.
+struct StreamPurge {
+    purge: Purge,
+    is_known: bool,
+    is_complete: bool,
+}
+
+/// What a held manifest names.
+#[derive(Default)]
+struct Named {
+    manifests: Vec<Entry>,
+    /// Where everything else lies.
+    places: Vec<Key>,
+    /// It may name more manifests than are read of it.
+    has_more: bool,
+}
 
 /// What an operator wants dropped. URLs are absolute (`http://host/path?query`), as viewers ask for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +70,10 @@ struct Prefix {
 type SentTo = (Box<[u8]>, Box<[u8]>);
 
 impl Shield {
-    /// Drops it, and dooms the fills under way for it: from now on nothing of it is served. Gives how many
-    /// objects were held. `None`: no route serves it, or no such stream is known.
-    pub async fn purge(self: &Arc<Self>, scope: PurgeScope) -> Option<u64> {
-        let mut is_known = true;
+    /// Drops it, and dooms the fills under way for it: from now on nothing of it is served. `None`: no route
+    /// serves it, or no such stream is known.
+    pub async fn purge(self: &Arc<Self>, scope: PurgeScope) -> Option<Purged> {
+        let (mut is_known, mut is_complete) = (true, true);
         let purge = match &scope {
             PurgeScope::Url(url) => {
                 let mut purge = self.cache.purging();
@@ -58,9 +84,9 @@ impl Shield {
                 let entry = self.entry(url)?;
                 let shield = Arc::clone(self);
                 let read = spawn_blocking(move || shield.purge_stream(&entry));
-                let purge;
-                (purge, is_known) = read.await.ok()?;
-                purge
+                let found = read.await.ok()?;
+                (is_known, is_complete) = (found.is_known, found.is_complete);
+                found.purge
             }
             PurgeScope::Prefix(url) => {
                 let prefix = Prefix::of(&self.rules, url)?;
@@ -74,16 +100,24 @@ impl Shield {
                 self.purge_prefix(Arc::new(everything)).await?
             }
         };
-        let dropped = spawn_blocking(|| purge.finish()).await.ok()?;
-        tracing::info!(objects = dropped, ?scope, "purged");
-        (is_known || dropped > 0).then_some(dropped)
+        let objects = spawn_blocking(|| purge.finish()).await.ok()?;
+        tracing::info!(objects, ?scope, "purged");
+        if !is_complete {
+            tracing::warn!(
+                ?scope,
+                "the stream has too many manifests to purge them all: purge the rest by prefix"
+            );
+        }
+        (is_known || objects > 0).then_some(Purged {
+            objects,
+            is_complete,
+        })
     }
 
-    /// Gives also whether anything is known of such a stream.
-    fn purge_stream(&self, entry: &Entry) -> (Purge, bool) {
+    fn purge_stream(&self, entry: &Entry) -> StreamPurge {
         let mut purge = self.cache.purging();
         let unit = self.streams.unit(entry);
-        let mut is_known = unit.is_some();
+        let (mut is_known, mut is_complete) = (unit.is_some(), true);
         let mut places = HashSet::new();
         let mut to_read = VecDeque::from([entry.plain()]);
         for key in unit.iter().flat_map(|unit| &unit.manifests) {
@@ -95,9 +129,14 @@ impl Shield {
         }
         let mut seen = HashSet::new();
         while let Some(manifest) = to_read.pop_front() {
-            if seen.len() >= MANIFESTS_MAX || !seen.insert(manifest.identity().clone()) {
+            if seen.contains(manifest.identity()) {
                 continue;
             }
+            if seen.len() >= MANIFESTS_MAX {
+                is_complete = false;
+                break;
+            }
+            seen.insert(manifest.identity().clone());
             let url = manifest.url();
             let held = self
                 .cache
@@ -108,9 +147,10 @@ impl Shield {
                 places.insert(manifest.place());
             }
             for object in held {
-                let (children, lies) = self.named(&manifest, &object);
-                to_read.extend(children);
-                places.extend(lies);
+                let named = self.named(&manifest, &object);
+                to_read.extend(named.manifests);
+                places.extend(named.places);
+                is_complete &= !named.has_more;
             }
             self.forget(&manifest, &mut purge);
         }
@@ -122,7 +162,11 @@ impl Shield {
             purge.epoch(&unlisted(place));
         }
         purge.notes(|key| key.place().is_some_and(|place| places.contains(&place)));
-        (purge, is_known)
+        StreamPurge {
+            purge,
+            is_known,
+            is_complete,
+        }
     }
 
     /// The request for a manifest of the same stream, of which only the key is known.
@@ -132,30 +176,36 @@ impl Shield {
         (other.identity() == key).then_some(other)
     }
 
-    /// The manifests that a held one lists, and where everything else lies that it names.
-    fn named(&self, entry: &Entry, object: &Object) -> (Vec<Entry>, Vec<Key>) {
+    fn named(&self, entry: &Entry, object: &Object) -> Named {
         let headers = object.head.headers.to_map();
         let bytes_max = self.settings.manifest_bytes_max;
         let text = coding::plain(&headers, &object.body, bytes_max);
         let kind = object.head.kind;
         let (Ok(Some(text)), true) = (text, kind.is_manifest()) else {
-            return (Vec::new(), Vec::new());
+            return Named::default();
         };
         let renditions = match read_manifest(kind, &text) {
             Ok(manifest) if manifest.facts.multivariant => manifest.listing.renditions,
             _ => Vec::new(),
         };
-        let children = renditions.iter();
-        let children = children.filter_map(|name| entry.sibling(&self.rules, name));
         if !renditions.is_empty() {
-            return (children.collect(), Vec::new());
+            let siblings = renditions.iter();
+            let siblings = siblings.filter_map(|name| entry.sibling(&self.rules, name));
+            return Named {
+                manifests: siblings.collect(),
+                has_more: renditions.len() >= RENDITIONS_MAX,
+                ..Named::default()
+            };
         }
         let mut places = Vec::new();
         directory_examples(kind, &text, |name| {
             let named = entry.namesake(&self.rules, name);
             places.extend(named.map(|named| named.place()));
         });
-        (Vec::new(), places)
+        Named {
+            places,
+            ..Named::default()
+        }
     }
 
     async fn purge_prefix(self: &Arc<Self>, prefix: Arc<Prefix>) -> Option<Purge> {

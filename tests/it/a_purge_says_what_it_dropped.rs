@@ -329,3 +329,62 @@ async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
         shield.get(PLAYLIST).await.is_whole(version(12, 1));
     }
 }
+
+/// A playlist of playlists, so many in each of so many more playlists of playlists.
+fn nested(outer: usize, inner: usize) -> (String, impl Fn(usize) -> String) {
+    let listed = |name: String| format!("#EXT-X-STREAM-INF:BANDWIDTH=1\n{name}\n");
+    let named = |names: String| format!("#EXTM3U\n{names}");
+    let of_all = (0..outer).map(|number| listed(format!("{number}/m.m3u8")));
+    let of_one = move |number: usize| {
+        let names = (0..inner).map(|child| listed(format!("{child}.m3u8?of={number}")));
+        named(names.collect())
+    };
+    (named(of_all.collect()), of_one)
+}
+
+/// Where viewers have names of their own for its playlists, a stream has thousands of these.
+#[tokio::test]
+async fn a_stream_of_a_thousand_playlists_is_dropped_with_all_of_them() {
+    let (outer, inner) = (10, 250);
+    let (all, one) = nested(outer, inner);
+    let mut origin = Origin::start().await.on("/m.m3u8", manifest(all));
+    let mut asked = vec!["/m.m3u8".to_owned()];
+    for number in 0..outer {
+        let media = ended_playlist(1).replace("seg", &format!("/far/{number}/seg"));
+        let (path, segment_path) = (
+            format!("/{number}/m.m3u8"),
+            format!("/far/{number}/seg1.ts"),
+        );
+        origin = origin
+            .on(&path, manifest(one(number)))
+            .on(&format!("/{number}/7.m3u8"), manifest(media))
+            .on(&segment_path, segment("far"));
+        asked.extend([path, format!("/{number}/7.m3u8?of={number}"), segment_path]);
+    }
+    let shield = Shield::in_front_of(&origin).start().await;
+    for path in &asked {
+        assert_eq!(shield.get(path).await.status, 200, "{path}");
+    }
+    let (dropped, is_complete) = shield.dropped_of_stream("/m.m3u8").await;
+    assert_eq!((dropped, is_complete), (asked.len() as u64, true));
+    assert_eq!(shield.gauge(STORED).await, 0);
+}
+
+#[tokio::test]
+async fn a_purge_says_that_it_did_not_come_to_the_end_of_a_stream() {
+    // Of one playlist more than are read, and of a stream more than are looked through.
+    for (outer, inner) in [(300, 0), (17, 250)] {
+        let (all, one) = nested(outer, inner);
+        let mut origin = Origin::start().await.on("/m.m3u8", manifest(all));
+        for number in 0..17 {
+            origin = origin.on(&format!("/{number}/m.m3u8"), manifest(one(number)));
+        }
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.get("/m.m3u8").await;
+        for number in 0..17 {
+            shield.get(&format!("/{number}/m.m3u8")).await;
+        }
+        let (dropped, is_complete) = shield.dropped_of_stream("/m.m3u8").await;
+        assert!(dropped > 0 && !is_complete, "{outer}: {dropped}");
+    }
+}

@@ -132,13 +132,29 @@ impl Shield {
 
     /// How many objects a purge by this query dropped.
     pub async fn dropped(&self, query: &str) -> u64 {
+        let (objects, is_complete) = self.told_of_purge(query).await;
+        assert!(is_complete, "{query}");
+        objects
+    }
+
+    /// The same of a stream, and whether that was all of it.
+    pub async fn dropped_of_stream(&self, target: &str) -> (u64, bool) {
+        let url = format!("http://{}{target}", super::viewer::HOST);
+        let query = format!("stream={}", percent_encoded(&url));
+        self.told_of_purge(&query).await
+    }
+
+    async fn told_of_purge(&self, query: &str) -> (u64, bool) {
         let answer = self.admin(ask("POST", &format!("/purge?{query}"))).await;
         let is_good = (200..300).contains(&answer.status);
         assert!(is_good, "purge of {query}: {answer:?}");
         let told: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
         let objects = told["objects"].as_u64().expect("a count");
         assert_eq!(told["purged"].as_bool(), Some(objects > 0), "{told}");
-        objects
+        (
+            objects,
+            told["complete"].as_bool().expect("complete or not"),
+        )
     }
 
     /// The same of what viewers know as a target: `what` is `url`, `stream` or `prefix`.

@@ -16,6 +16,7 @@ mod lean;
 mod lists;
 mod news;
 mod numbered;
+mod places;
 mod standstill;
 mod stream;
 mod tender;
@@ -182,7 +183,7 @@ impl Streams {
 
     /// Files what a version of this manifest brought.
     pub(super) fn file(&self, news: &News, watch: &Arc<Watch>) {
-        let bytes = watch.weight_bytes();
+        let (bytes, places) = (watch.weight_bytes(), watch.places());
         let mut lists = self.lists.lock();
         lists.sweep(news.found);
         if news.numbered {
@@ -191,12 +192,7 @@ impl Streams {
         lists.weigh(watch, bytes, news.found);
         let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
         lists.are_new(listed, news.new_until);
-        for place in &news.forgotten {
-            lists.lies_no_more(place, watch);
-        }
-        for place in &news.places {
-            lists.lies_in(place, watch, news.found);
-        }
+        places::file(&mut lists.places, news, &places, watch);
         lists.announce(news);
         drop(lists);
         self.tell_others(news, watch);

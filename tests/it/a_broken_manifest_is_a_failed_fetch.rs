@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::metrics::FILLS;
 use crate::support::origin::Reply;
 use crate::support::shield::endpoint;
-use crate::support::{Origin, Shield, get, manifest, playlist, reply};
+use crate::support::{Origin, Shield, get, gzip, manifest, playlist, reply};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -89,13 +89,6 @@ async fn an_mpd_without_its_end() {
         .await;
     assert_eq!(shield.ask(get(MPD)).await.status, 502);
     shield.get(MPD).await.is_whole(whole);
-}
-
-fn gzip(text: &[u8]) -> Vec<u8> {
-    let mut coded = Vec::new();
-    let mut reader = flate2::read::GzEncoder::new(text, flate2::Compression::default());
-    reader.read_to_end(&mut coded).unwrap();
-    coded
 }
 
 fn brotli(text: &[u8]) -> Vec<u8> {

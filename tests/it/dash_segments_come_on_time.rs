@@ -3,7 +3,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::support::{Origin, Shield, answering, get, reply, segment, status};
+use crate::support::{
+    Origin, Shield, answering, eventually, get, manifest, playlist, reply, segment, status,
+};
 
 const MPD: &str = "/live/a.mpd";
 const STEP: Duration = Duration::from_millis(250);
@@ -367,4 +369,46 @@ async fn what_is_listed_is_there() {
         told.text().contains("due_in_seconds")
     };
     assert!(!due(10).await && due(11).await);
+}
+
+/// Who invents live streams pushes out what is known of this one. Its MPD never changes, and says all the same
+/// from when its segments are there once somebody asks for it again.
+#[tokio::test]
+async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
+    const OTHERS: usize = 300;
+    let mpd = reply()
+        .content_type("application/dash+xml")
+        .cache_control("max-age=1")
+        .age(1)
+        .validated_by("\"1\"")
+        .body(by_number());
+    let mut origin = Origin::start().await.on(MPD, mpd);
+    for number in 0..OTHERS {
+        origin = origin.on(&format!("/{number}.m3u8"), manifest(playlist(1)));
+    }
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.cache.memory_bytes = 8 << 20)
+        .start()
+        .await;
+    let is_known = async || {
+        let url = format!("/explain?url=http://media.test{MPD}");
+        let told = shield.admin(get(&url)).await;
+        let told: serde_json::Value = serde_json::from_str(told.text()).unwrap();
+        told["followed"].is_object()
+    };
+    shield.get(MPD).await.is_whole(by_number());
+    assert!(is_known().await);
+    for number in 0..OTHERS {
+        shield.get(&format!("/{number}.m3u8")).await;
+    }
+    assert!(!is_known().await);
+    shield.get(MPD).await.is_whole(by_number());
+    eventually("the MPD to be known", is_known).await;
+    // From now on it is confirmed again.
+    let is_confirmed = async || origin.latest(MPD).header("if-none-match").is_some();
+    eventually("it to be confirmed", async || {
+        shield.get(MPD).await.is_whole(by_number());
+        is_confirmed().await
+    })
+    .await;
 }

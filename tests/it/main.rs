@@ -72,6 +72,7 @@ mod some_things_are_never_kept;
 mod stale_beats_an_error;
 mod states_are_told_as_they_are;
 mod stored_means_there_is_room;
+mod streams_go_on_in_any_coding;
 mod streams_never_go_backwards;
 mod the_demo_is_live;
 mod the_last_endpoint_is_never_given_up;

@@ -14,7 +14,7 @@ pub mod shield;
 pub mod viewer;
 mod wire;
 
-pub use content::{Fingerprint, ended_playlist, noise, playlist};
+pub use content::{Fingerprint, ended_playlist, gzip, noise, playlist};
 pub use gate::Gate;
 pub use origin::{Origin, answering, hang_up, manifest, reply, segment, status};
 pub use patience::eventually;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::header;
 use tokio::time::timeout;
 
 use super::{Job, Viewer};
@@ -251,20 +251,6 @@ impl Job {
             Some(understood) => understood.map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Which variant an answer with these headers is: where the origin says so, or where its answers are
-    /// known to differ.
-    pub(super) fn variant(&self, headers: &HeaderMap) -> Variant {
-        let said = match self.vary(headers) {
-            Vary::On(names) => Some(names),
-            Vary::Nothing | Vary::Everything => None,
-        };
-        let names = said
-            .as_deref()
-            .or_else(|| self.fill.found().variant_names());
-        let values = names.map(|names| Vary::values(names, self.fill.upstream()));
-        self.shield.streams.variant(values.as_deref())
     }
 
     /// When the request was sent, and when its answer was what there was.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 
 use super::Job;
 use super::manifest::Text;
@@ -15,7 +15,7 @@ use crate::policy::encoding::is_asked_in_plain;
 use crate::policy::lifetime::Storage;
 use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
-use crate::shield::streams::Location;
+use crate::shield::streams::{Location, Variant};
 
 /// A version that is about to be filed.
 pub(super) struct Version {
@@ -114,6 +114,25 @@ impl Job {
         } else {
             Vary::of(response)
         }
+    }
+
+    /// Which variant an answer with these headers is: where the origin says so, or where its answers are
+    /// known to differ.
+    pub(super) fn variant(&self, headers: &HeaderMap) -> Variant {
+        let said = match self.vary(headers) {
+            Vary::On(names) => Some(names),
+            Vary::Nothing | Vary::Everything => None,
+        };
+        let names = said
+            .as_deref()
+            .or_else(|| self.fill.found().variant_names());
+        // Manifests are asked for in no coding, whoever asks: one that comes in a coding all the same goes on from
+        // those that do not.
+        let names = names.into_iter().flatten();
+        let names = names.filter(|name| *name != header::ACCEPT_ENCODING);
+        let names: Vec<HeaderName> = names.cloned().collect();
+        let values = (!names.is_empty()).then(|| Vary::values(&names, self.fill.upstream()));
+        self.shield.streams.variant(values.as_deref())
     }
 
     /// Files a version and hands it to all who wait.

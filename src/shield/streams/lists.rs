@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::places::Places;
 use super::stream::Stream;
 use super::{News, Watch};
 use crate::policy::Key;
@@ -38,13 +39,8 @@ const COME_BACK: Duration = Duration::from_millis(500);
 const PARENTS_EACH: usize = 4;
 /// For each watch, so many segments count as new at once, at most.
 const NEW_EACH: usize = 16;
-/// Of the manifests that list what lies in one directory, so many are remembered.
-pub(super) const LISTING_MAX: usize = 16;
 /// Lists shorter than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
-
-/// Who lists what lies in a directory.
-pub(super) type Places = HashMap<Key, Vec<Weak<Watch>>, ahash::RandomState>;
 
 pub(super) struct Lists {
     bytes_max: usize,
@@ -154,16 +150,6 @@ impl Lists {
         known.unwrap_or_else(|| Arc::new(Stream::new(entry.target.path())))
     }
 
-    /// The stream's objects lie there.
-    pub(super) fn lies_in(&mut self, place: &Key, watch: &Arc<Watch>, now: Instant) {
-        lies_in(&mut self.places, place, watch, now);
-    }
-
-    /// They lie there no more, as far as is remembered.
-    pub(super) fn lies_no_more(&mut self, place: &Key, watch: &Arc<Watch>) {
-        lies_no_more(&mut self.places, place, watch);
-    }
-
     /// Drops watches until there is room for more: first of crowds that differ in their queries alone, then those that nobody
     /// came back to, then those that were asked for longest ago.
     fn make_room(&mut self, now: Instant) {
@@ -238,48 +224,6 @@ impl Lists {
     fn len(&self) -> usize {
         let timed = self.new.len() + self.announced.len();
         self.watches.len() + self.parents.len() + self.places.len() + timed
-    }
-}
-
-/// A manifest lists something there, and is the last one that is known to.
-pub(super) fn lies_in(places: &mut Places, place: &Key, watch: &Arc<Watch>, now: Instant) {
-    let listing = places.entry(place.clone()).or_default();
-    let own = Arc::as_ptr(watch);
-    listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
-    if listing.len() >= LISTING_MAX {
-        listing.remove(least_telling(listing, now));
-    }
-    listing.push(Arc::downgrade(watch));
-}
-
-/// Which one makes room for another. Anybody can make up manifests by inventing queries: they push out
-/// neither what is looked after, nor who tells that the programme began anew. Those are half of them at
-/// most, once nobody looks after them: the others tell what is listed now.
-fn least_telling(listing: &[Weak<Watch>], now: Instant) -> usize {
-    let told = |watch: &Weak<Watch>| {
-        let known = watch.upgrade();
-        known.map_or((false, false), |watch| {
-            let is_tended = watch.attention.is_tended();
-            (watch.is_short_of_former(now), is_tended)
-        })
-    };
-    let told: Vec<(bool, bool)> = listing.iter().map(told).collect();
-    let short = told.iter().filter(|(is_short, _)| *is_short).count();
-    let first = |is_it: &dyn Fn(&(bool, bool)) -> bool| told.iter().position(is_it);
-    let left = || first(&|one| *one == (true, false)).filter(|_| short > LISTING_MAX / 2);
-    let spare = first(&|one| *one == (false, false)).or_else(left);
-    let spare = spare.or_else(|| first(&|(is_short, _)| !is_short));
-    spare.unwrap_or_default()
-}
-
-/// It does so no more.
-pub(super) fn lies_no_more(places: &mut Places, place: &Key, watch: &Arc<Watch>) {
-    if let Some(listing) = places.get_mut(place) {
-        let own = Arc::as_ptr(watch);
-        listing.retain(|other| other.as_ptr() != own);
-        if listing.is_empty() {
-            places.remove(place);
-        }
     }
 }
 
@@ -365,67 +309,6 @@ mod tests {
         let all: usize = all.map(|watch| watch.weight_bytes()).sum();
         assert_eq!(lists.bytes, all);
         assert!(watches[0].weight_bytes() < WATCH_BYTES);
-    }
-
-    /// Neither invented queries push them out, nor do they push out those that list what is there now.
-    #[test]
-    fn those_that_began_anew_and_those_looked_after_stay_listed_in_a_place() {
-        let now = Instant::now();
-        let (rules, facts) = (rules(), facts());
-        let stream = Arc::new(Stream::new("/live/a.m3u8"));
-        let watch = |uri: String| {
-            let (entry, stream) = (entry(uri), Arc::clone(&stream));
-            Arc::new(Watch::new(entry, stream, &facts, now))
-        };
-        let anew = |uri: String| {
-            let watch = watch(uri);
-            for first in [5000, 1] {
-                let text = format!(
-                    "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{first}\n\
-                     #EXTINF:4,\n{first}.ts\n"
-                );
-                let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
-                let progress = watch.judge(Variant::default(), &manifest.facts, now);
-                let version = (Variant::default(), progress);
-                watch.takes(&rules, &manifest, version, (now, false));
-            }
-            assert!(watch.is_short_of_former(now));
-            watch
-        };
-        let place = Key::of(&[b"place"]);
-        for (began_anew, is_left) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
-            let mut places = Places::default();
-            let mut known: Vec<_> = (0..began_anew)
-                .map(|n| anew(format!("/live/{n}.m3u8")))
-                .collect();
-            for watch in &known {
-                watch.attention.tend(!is_left);
-                lies_in(&mut places, &place, watch, now);
-            }
-            let tended = watch("/live/tended.m3u8".to_owned());
-            tended.attention.tend(true);
-            lies_in(&mut places, &place, &tended, now);
-            for number in 0..3 * LISTING_MAX {
-                let invented = watch(format!("/live/a.m3u8?{number}"));
-                lies_in(&mut places, &place, &invented, now);
-                known.push(invented);
-            }
-            let listing = &places[&place];
-            let listed = |watch: &Arc<Watch>| {
-                let mut listing = listing.iter();
-                listing.any(|other| other.as_ptr() == Arc::as_ptr(watch))
-            };
-            assert_eq!(listing.len(), LISTING_MAX);
-            assert!(listed(known.last().unwrap()), "the last one is known");
-            let stay = known[..began_anew]
-                .iter()
-                .filter(|watch| listed(watch))
-                .count();
-            let half = if is_left { 2 } else { 1 };
-            let expected = began_anew.min(LISTING_MAX / half - 2 + half);
-            assert!(stay >= expected, "{stay} of {began_anew}");
-            assert!(listed(&tended) || !is_left);
-        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::lists::{Places, lies_in, lies_no_more};
+use super::places::{self, Places};
 use super::stream::Stream;
 use super::variants::Variant;
 use super::{News, Streams, Watch};
@@ -153,15 +153,6 @@ impl Unstored {
         let listing = self.places.get(place).into_iter().flatten();
         listing.filter_map(Weak::upgrade)
     }
-
-    fn file(&mut self, news: &News, watch: &Arc<Watch>) {
-        for place in &news.forgotten {
-            lies_no_more(&mut self.places, place, watch);
-        }
-        for place in &news.places {
-            lies_in(&mut self.places, place, watch, news.found);
-        }
-    }
 }
 
 impl Known {
@@ -210,7 +201,8 @@ impl Streams {
         }
         let news = watch.takes(&shield.rules, manifest, (variant, progress), (sent, false));
         drop(turn);
-        self.unstored.lock().file(&news, &watch);
+        let places = watch.places();
+        places::file(&mut self.unstored.lock().places, &news, &places, &watch);
         if news.numbered {
             self.any_numbered.store(true, Ordering::Relaxed);
         }

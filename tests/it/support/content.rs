@@ -1,6 +1,7 @@
 //! What do the objects look like? Playlists a player would take, and bytes that betray mix-ups.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::io::Read;
 
 use bytes::Bytes;
 
@@ -16,6 +17,14 @@ pub fn playlist(first: u64) -> String {
 /// The same stream after it has ended.
 pub fn ended_playlist(first: u64) -> String {
     playlist(first) + "#EXT-X-ENDLIST\n"
+}
+
+/// In a content coding.
+pub fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut coded = Vec::new();
+    let mut reader = flate2::read::GzEncoder::new(text, flate2::Compression::default());
+    reader.read_to_end(&mut coded).unwrap();
+    coded
 }
 
 /// `length` bytes without any period: a shifted, mixed or repeated piece shows.

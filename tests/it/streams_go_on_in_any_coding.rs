@@ -1,0 +1,86 @@
+//! A version of a live playlist is compared with the one before it also where origins send them in a content
+//! coding.
+
+use std::io::Read;
+
+use seawall::origin::Balance;
+
+use crate::support::origin::Reply;
+use crate::support::shield::endpoint;
+use crate::support::{Origin, Response, Shield, get, gzip, manifest, playlist, reply};
+
+const PATH: &str = "/live/index.m3u8";
+const UNFIT: &str = "seawall_manifests_unfit_total";
+
+/// Its first segment has this number, and it says that it varies or does not.
+type Version<'a> = &'a dyn Fn(u64, bool) -> Reply;
+
+/// Out of date at once, and refreshed behind the viewer.
+fn overdue(text: String) -> Reply {
+    manifest(text).cache_control("max-age=1").age(1)
+}
+
+/// Whichever of them is coded, whether that was asked for, and whether it says that it varies.
+#[tokio::test]
+async fn one_that_lags_is_not_believed() {
+    let coded = |first: u64, varies: bool| {
+        let reply = reply().content_type("application/vnd.apple.mpegurl");
+        let reply = reply.cache_control("max-age=1").age(1);
+        let reply = reply.header("Content-Encoding", "gzip");
+        let body = gzip(playlist(first).as_bytes());
+        if varies {
+            reply.header("Vary", "Accept-Encoding").body(body)
+        } else {
+            reply.body(body)
+        }
+    };
+    let plain = |first, _| overdue(playlist(first));
+    let codings: [(Version, Version); 3] = [(&coded, &coded), (&coded, &plain), (&plain, &coded)];
+    for (at, (newer, older)) in codings.into_iter().enumerate() {
+        for varies in [false, true] {
+            let [first, second] = [Origin::start().await, Origin::start().await];
+            let first = first.on(PATH, newer(10, varies));
+            let second = second.on(PATH, newer(10, varies));
+            let shield = Shield::in_front_of(&first).origin(|group| {
+                group.balance = Balance::RoundRobin;
+                group.endpoints.push(endpoint(&second));
+            });
+            let shield = shield.start().await;
+            let ask = |accepted| get(PATH).header("Accept-Encoding", accepted);
+            let shows = async |first: u64| {
+                for accepted in ["gzip", "identity"] {
+                    let shown = decoded(&shield.ask(ask(accepted)).await);
+                    assert_eq!(shown, playlist(first), "{at} {varies} {accepted}");
+                }
+            };
+            shows(10).await;
+            for origin in [&first, &second] {
+                origin.now(PATH, older(9, varies));
+            }
+            while shield.counted(UNFIT, &[("reason", "behind")]).await < 2 {
+                shows(10).await;
+            }
+            first.now(PATH, newer(11, varies));
+            let goes_on = |answer: &Response| decoded(answer) == playlist(11);
+            shield.until(ask("gzip"), goes_on).await;
+            for _ in 0..10 {
+                shows(11).await;
+            }
+        }
+    }
+}
+
+/// What a viewer reads.
+fn decoded(answer: &Response) -> String {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut text = String::new();
+    match answer.header("content-encoding") {
+        Some(coding) => {
+            assert_eq!(coding, "gzip");
+            let mut reader = flate2::read::GzDecoder::new(&*answer.body);
+            reader.read_to_string(&mut text).unwrap();
+        }
+        None => text.push_str(answer.text()),
+    }
+    text
+}

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::{Job, Told, Viewer};
 use crate::cache::Object;
-use crate::media::Kind;
+use crate::media::{Kind, Liveness};
 use crate::origin::{Errand, Failure, Rank, Reply, Upgrade, Wants};
 use crate::policy::freshness::{Freshness, freshness};
 use crate::policy::{EndpointSet, Moment, conditional};
@@ -18,7 +18,8 @@ impl Job {
     /// What the origin says of what is held, or of what there is.
     pub(super) async fn told(&self) -> Option<Result<Told, Failure>> {
         let seen = self.fill.found().object.as_deref();
-        let told = self.ask(self.held()).await;
+        let held = self.held().filter(|held| !self.is_forgotten(held));
+        let told = self.ask(held).await;
         match &told {
             // Nobody offered a validator, or it names another object: this answers another question.
             Some(Ok(answer))
@@ -29,6 +30,15 @@ impl Job {
             }
             _ => told,
         }
+    }
+
+    /// It is of a live manifest of which nothing more is known: others made room for themselves. A version that is
+    /// confirmed would say nothing anew of its stream.
+    fn is_forgotten(&self, held: &Object) -> bool {
+        let facts = held.head.facts.as_deref();
+        let is_live = facts.is_some_and(|facts| facts.liveness == Liveness::Live);
+        let is_watched = facts.is_some_and(|facts| !facts.multivariant && !facts.is_patch);
+        is_live && is_watched && !self.entry.is_directed() && self.watched().is_none()
     }
 
     /// A segment that will be there in a moment is asked for then, once, instead of again and again

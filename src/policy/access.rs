@@ -225,8 +225,9 @@ fn target(route: &Route, kind: Kind, uri: &Uri, besides: &[&str]) -> Result<Path
 
 /// One form of the host for matching, key and upstream: lower case, no port, no trailing dot.
 ///
-/// HTTP/1: a target that names a host wins over `Host`, which must be there and a host all the same (RFC 9112,
-/// 3.2). HTTP/2: the two name one host (RFC 9113, 8.3.1).
+/// A target that names a host and `Host` must name the same one. RFC 9113, 8.3.1 demands that of HTTP/2; in HTTP/1 the
+/// target would win (RFC 9112, 3.2.2), but a proxy in front may have judged by `Host`. Where HTTP/1.1 is spoken
+/// `Host` must be there.
 fn canonical_host<'r>(
     uri: &'r Uri,
     version: Version,
@@ -252,12 +253,12 @@ fn canonical_host<'r>(
         None => None,
     };
     match (target, field) {
-        (Some(target), Some(field)) if version >= Version::HTTP_2 => {
+        (Some(target), Some(field)) => {
             let is_same = target.host == field.host && target.port(uri) == field.port(uri);
             let differs = bad("Host differs from the request target");
             is_same.then_some(target.host).ok_or(differs)
         }
-        (Some(target), _) => Ok(target.host),
+        (Some(target), None) => Ok(target.host),
         (None, Some(field)) => Ok(field.host),
         (None, None) if version <= Version::HTTP_10 => Ok(Cow::Borrowed("")),
         (None, None) => Err(bad("Host is missing")),

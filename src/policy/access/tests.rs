@@ -119,33 +119,37 @@ fn hosts_that_cannot_be_read_are_refused() {
 }
 
 #[test]
-fn a_target_wins_over_host_in_http1_and_must_agree_in_http2() {
-    for (host, agrees) in [
-        ("one.example", true),
-        ("ONE.example.:80", true),
-        ("one.example:", true),
-        ("one.example:81", false),
-        ("other.example", false),
-    ] {
-        let http1 = ask("http://one.example/a", Some(host));
-        assert_eq!(entered(http1).sent_host().unwrap(), "one.example");
-        let http2 = ask_over(
-            Version::HTTP_2,
-            &rules(&[]),
-            "http://one.example/a",
-            Some(host),
-        );
-        match http2 {
-            Access::Enter(entry) if agrees => assert_eq!(entry.host, "one.example"),
-            other => assert!(!agrees && status(other) == 400, "{host}"),
+fn a_target_and_host_name_the_same_host() {
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        for (target, host, is_same) in [
+            ("http://one.example/a", "one.example", true),
+            ("http://one.example/a", "ONE.example.:80", true),
+            ("http://ONE.example.:80/a", "one.example:", true),
+            ("http://one.example/a", "one.example:81", false),
+            ("http://one.example:81/a", "one.example", false),
+            ("http://one.example/a", "other.example", false),
+            ("https://one.example/a", "one.example:443", true),
+            ("https://one.example/a", "one.example:80", false),
+            ("http://[::1]/a", "[0::1]:80", true),
+            ("http://[::1]/a", "[::2]", false),
+        ] {
+            match ask_over(version, &rules(&[]), target, Some(host)) {
+                Access::Enter(entry) if is_same => assert_eq!(entry.host, host_in(target)),
+                other => assert!(
+                    !is_same && status(other) == 400,
+                    "{target} {host} {version:?}"
+                ),
+            }
         }
     }
-    let secure = |host| {
-        let target = "https://one.example/a";
-        ask_over(Version::HTTP_2, &rules(&[]), target, Some(host))
-    };
-    entered(secure("one.example:443"));
-    assert_eq!(status(secure("one.example:80")), 400);
+}
+
+fn host_in(target: &str) -> &str {
+    if target.contains('[') {
+        "[::1]"
+    } else {
+        "one.example"
+    }
 }
 
 #[test]

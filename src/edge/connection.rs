@@ -239,6 +239,9 @@ where
             let ended = hyper.as_mut().poll(cx);
             // A full socket wakes this task again; meanwhile the watch counts the time.
             let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
+            for _ in 0..line.take_malformed() {
+                house.tell_malformed(gauge);
+            }
             if let Poll::Ready(ended) = ended {
                 return Poll::Ready(ended.map_or_else(Ending::Failed, |()| Ending::Proper));
             }
@@ -275,6 +278,7 @@ where
                 house.note_flood(kind, gauge);
             }
         }
+        Ending::Failed(error) if is_refused(&error) => house.tell_malformed(gauge),
         Ending::Failed(_) | Ending::Lost => {}
     }
 }
@@ -291,10 +295,18 @@ enum Ending {
 /// Whether h2 has closed the connection with `ENHANCE_YOUR_CALM`: it counts resets, CONTINUATIONs and small DATA
 /// frames itself.
 fn is_calmed(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    source.is_some_and(|error: &h2::Error| {
-        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
-    })
+    library_reason(error) == Some(h2::Reason::ENHANCE_YOUR_CALM)
+}
+
+/// Whether h2 has closed the connection for something that it could not read.
+fn is_refused(error: &hyper::Error) -> bool {
+    library_reason(error).is_some_and(|reason| reason != h2::Reason::NO_ERROR)
+}
+
+/// Why h2 has closed a connection, if it has.
+fn library_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    let source = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    source.reason().filter(|_| source.is_library())
 }
 
 impl<A> House<A> {
@@ -315,6 +327,12 @@ impl<A> House<A> {
             frame = kind.as_str(),
             "closed an HTTP/2 connection that sent too many control frames for what it asked for"
         );
+    }
+
+    /// h2 has refused something without handing it on.
+    fn tell_malformed(&self, gauge: &Gauge) {
+        self.roll.tally.count(Event::HeadRefused);
+        (self.teller)(&refusal::http2_tale(gauge));
     }
 
     fn cut(&self, event: Event, gauge: &Gauge) {

@@ -1,5 +1,5 @@
-//! Which HTTP/2 frames does a viewer send? Reads frame headers (RFC 9113 §4.1) off the bytes that
-//! hyper reads.
+//! Which HTTP/2 frames does a viewer send, and which streams are reset for what they sent? Reads frame
+//! headers (RFC 9113 §4.1) off the bytes that hyper reads and writes.
 //!
 //! hyper and h2 answer control frames themselves and tell nobody of them. Only the nine bytes
 //! before each payload are looked at, so the cost is that of the number of frames, not of their
@@ -108,6 +108,9 @@ impl FrameHead {
     }
 }
 
+/// An error code (RFC 9113 §7): what the other side sent is malformed.
+const PROTOCOL_ERROR: u32 = 0x1;
+
 /// An error code (RFC 9113 §7): the other side makes more work than it should.
 pub(super) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
@@ -121,7 +124,7 @@ pub(super) fn goaway(last_stream: u32, code: u32) -> [u8; HEAD_BYTES + 8] {
     frame
 }
 
-/// Where a viewer's bytes stand between two frames.
+/// Where the bytes of one direction stand between two frames.
 pub(super) struct FrameParser {
     preface_left: u8,
     head: [u8; HEAD_BYTES],
@@ -132,6 +135,10 @@ pub(super) struct FrameParser {
     in_block: bool,
     /// How many frames have begun; a field block counts as one.
     begun: u32,
+    /// The error code of a `RST_STREAM`, as far as it has come.
+    code: u32,
+    /// How many streams were reset as malformed.
+    malformed: u32,
 }
 
 impl FrameParser {
@@ -145,7 +152,30 @@ impl FrameParser {
             payload_kind: FrameKind::Unknown,
             in_block: false,
             begun: 0,
+            code: 0,
+            malformed: 0,
         }
+    }
+
+    /// A parser for what a server sends: there is no preface.
+    pub(super) fn of_server() -> FrameParser {
+        FrameParser {
+            preface_left: 0,
+            ..FrameParser::new()
+        }
+    }
+
+    /// How many streams were reset as malformed since this was asked last.
+    pub(super) fn take_malformed(&mut self) -> u32 {
+        std::mem::take(&mut self.malformed)
+    }
+
+    fn read_code(&mut self, part: &[u8]) {
+        for byte in part {
+            self.code = (self.code << 8) | u32::from(*byte);
+        }
+        let is_malformed = self.payload_left == 0 && self.code == PROTOCOL_ERROR;
+        self.malformed += u32::from(is_malformed);
     }
 
     /// The number of the frame of which a part has come: the preface, a control frame, or a field
@@ -171,7 +201,11 @@ impl FrameParser {
                 let payload = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 let payload = payload.min(self.payload_left);
                 self.payload_left -= payload;
-                bytes = &bytes[payload as usize..];
+                let (part, rest) = bytes.split_at(payload as usize);
+                if self.payload_kind == FrameKind::RstStream {
+                    self.read_code(part);
+                }
+                bytes = rest;
                 continue;
             }
             if self.head_read == 0 && !self.in_block {
@@ -281,6 +315,30 @@ mod tests {
         assert_eq!(feed(&data[..5]), Some(4));
         assert_eq!(feed(&data[5..10]), None);
         assert_eq!(feed(&data[10..]), None);
+    }
+
+    #[test]
+    fn resets_of_malformed_streams_are_counted_however_they_are_cut() {
+        let reset = |stream: u32, code: u32| {
+            let mut reset = frame(3, 0, stream, 4);
+            reset[HEAD_BYTES..].copy_from_slice(&code.to_be_bytes());
+            reset
+        };
+        let sent = [
+            reset(1, 1),
+            reset(3, 8),
+            reset(5, 257),
+            frame(0, 0, 7, 4),
+            reset(7, 1),
+        ]
+        .concat();
+        for size in 1..sent.len() {
+            let mut parser = FrameParser::of_server();
+            for piece in sent.chunks(size) {
+                parser.feed(piece, |_| true);
+            }
+            assert_eq!((parser.take_malformed(), parser.take_malformed()), (2, 0));
+        }
     }
 
     proptest! {

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::FrameParser;
+
 /// What is held at most: what rustls takes at once. Half of it costs a tenth more for each answer.
 const HELD_BYTES_MAX: usize = 64 << 10;
 
@@ -32,6 +34,8 @@ struct Held<L> {
     bytes: Vec<u8>,
     /// The last write was taken in part, so a frame may be half-way.
     torn: bool,
+    /// What h2 has written.
+    written: FrameParser,
 }
 
 impl<L> Clone for Hold<L> {
@@ -46,12 +50,18 @@ impl<L: AsyncWrite + Unpin> Hold<L> {
             line,
             bytes: Vec::new(),
             torn: false,
+            written: FrameParser::of_server(),
         })))
     }
 
     /// Asks the line something.
     pub(super) fn ask<T>(&self, question: impl FnOnce(&L) -> T) -> T {
         question(&self.0.lock().line)
+    }
+
+    /// How many streams were reset as malformed since this was asked last.
+    pub(super) fn take_malformed(&self) -> u32 {
+        self.0.lock().written.take_malformed()
     }
 
     /// Adds a frame behind what is held, where that ends with a whole frame. It need not be the writer's: there
@@ -72,6 +82,15 @@ impl<L: AsyncWrite + Unpin> Hold<L> {
 }
 
 impl<L: AsyncWrite + Unpin> Held<L> {
+    /// So many bytes of these were written.
+    fn follow(&mut self, slices: &[IoSlice<'_>], mut written: usize) {
+        for slice in slices {
+            let count = slice.len().min(written);
+            written -= count;
+            self.written.feed(&slice[..count], |_| true);
+        }
+    }
+
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sent = 0;
         let polled = loop {
@@ -124,6 +143,7 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for Hold<L> {
             if count > HELD_BYTES_MAX {
                 let sent = ready!(Pin::new(&mut held.line).poll_write_vectored(cx, slices))?;
                 held.torn = sent < count;
+                held.follow(slices, sent);
                 return Poll::Ready(Ok(sent));
             }
         }
@@ -134,6 +154,7 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for Hold<L> {
             held.bytes.extend_from_slice(slice);
         }
         held.torn = false;
+        held.follow(slices, count);
         Poll::Ready(Ok(count))
     }
 

@@ -1,6 +1,7 @@
 //! What is told of a request that could not even be read? Its first line may still say who it was.
 
 use http::{Method, StatusCode};
+use tokio::time::Instant;
 
 use super::gauge::Gauge;
 use crate::telemetry::{LogLine, Tale};
@@ -23,6 +24,24 @@ pub(super) fn tale(error: &hyper::Error, unread: &[u8], gauge: &Gauge) -> Tale {
         total_time,
         line: Some(Box::new(line(unread, gauge))),
         ..Tale::begun(began)
+    }
+}
+
+/// The tale of a stream that h2 reset as malformed, or of a connection that it closed for that. h2 does not say what
+/// was asked for.
+pub(super) fn http2_tale(gauge: &Gauge) -> Tale {
+    let line = LogLine {
+        method: None,
+        path: String::new(),
+        host: String::new(),
+        peer: gauge.peer,
+        protocol: "HTTP/2.0",
+        request_id: String::new(),
+    };
+    Tale {
+        status: StatusCode::BAD_REQUEST,
+        line: Some(Box::new(line)),
+        ..Tale::begun(Instant::now().into_std())
     }
 }
 

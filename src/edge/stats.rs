@@ -32,7 +32,8 @@ pub enum Event {
     SlowViewer,
     /// The viewer was slow, and what it had not read yet had to leave memory.
     MemoryShort,
-    /// A request was refused before anything was looked up (400, 413, 414, 431).
+    /// A request was refused before anything was looked up (400, 413, 414, 431; over HTTP/2 also a malformed one,
+    /// whose stream is reset or whose connection is closed).
     HeadRefused,
     /// The viewer left before there was anything to answer.
     Abandoned,

@@ -4,11 +4,12 @@
 use tempfile::tempdir;
 
 use crate::support::frames::{
-    END_HEADERS, END_STREAM, FrameViewer, HEADERS, RST_STREAM, field, fields, frame,
+    END_HEADERS, END_STREAM, FrameViewer, GOAWAY, HEADERS, RST_STREAM, field, fields, frame,
+    request,
 };
-use crate::support::metrics::EDGE_EVENTS;
+use crate::support::metrics::{EDGE_EVENTS, REQUESTS};
 use crate::support::viewer::{Identity, TlsViewer, Viewer};
-use crate::support::{Origin, Shield, get, segment};
+use crate::support::{Origin, Shield, eventually, get, segment};
 
 const HELD: &str = "/live/held.ts";
 const OTHER: &str = "/live/other.ts";
@@ -288,4 +289,68 @@ async fn a_target_that_names_another_host_than_host_is_refused() {
         is_refused(shield.viewer().await, &request).await;
     }
     assert_eq!(origin.hits(OTHER), 0);
+}
+
+/// What h2 refuses by itself: a stream that is malformed is reset, and a head that cannot be decoded ends the
+/// connection. Each is counted and logged.
+#[tokio::test]
+async fn what_is_malformed_over_http2_is_refused_and_counted() {
+    let origin = origin().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    let with = |extra: Vec<u8>| [fields("GET", OTHER, "media.test"), extra].concat();
+    let malformed = [
+        with(field("te", "gzip")),
+        with(field("connection", "close")),
+        with(field("content-length", "x")),
+        with(field("content-length", "5")),
+        with(field(":path", "/")),
+        with(field(":status", "200")),
+        fields("GET", "no slash", "media.test"),
+        fields("GET", OTHER, "a b"),
+        field("a", "b"),
+    ];
+    let mut viewer = FrameViewer::connect(shield.address()).await;
+    let mut stream = 1;
+    for block in &malformed {
+        let request = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
+        viewer.send(&[request]).await;
+        let answer = viewer.until(|frame| frame.stream == stream).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(
+            (answer.kind, answer.error_code()),
+            (RST_STREAM, 1),
+            "{block:?}"
+        );
+        stream += 2;
+    }
+    viewer.send(&[request(stream, "GET", HELD, true)]).await;
+    let answer = viewer.until(|frame| frame.stream == stream).await;
+    assert_eq!(answer.expect("an answer").kind, HEADERS, "the others go on");
+    let refused = malformed.len() as u64;
+    are_refused(&shield, refused).await;
+    // The last one is an index that the table does not have.
+    let undecodable = [
+        with(field("Upper", "x")),
+        with(field("a", "b\r\nc")),
+        vec![0xff, 0xff, 0x7f],
+    ];
+    for (number, block) in undecodable.iter().enumerate() {
+        let mut viewer = FrameViewer::connect(shield.address()).await;
+        let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, block);
+        viewer.send(&[request]).await;
+        let end = viewer.until(|frame| frame.kind == GOAWAY).await;
+        assert_eq!(end.expect("an end").error_code(), 1, "{block:?}");
+        are_refused(&shield, refused + number as u64 + 1).await;
+    }
+    assert_eq!(origin.hits(OTHER), 0);
+}
+
+/// So many heads were refused, and each has its line.
+async fn are_refused(shield: &Shield, count: u64) {
+    eventually("all counted", async || {
+        let heads = shield.counted(EDGE_EVENTS, &[("event", "head_refused")]);
+        let lines = shield.counted(REQUESTS, &[("outcome", "refused")]);
+        (heads.await, lines.await) == (count, count)
+    })
+    .await;
 }

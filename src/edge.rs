@@ -23,6 +23,7 @@ mod connection;
 mod date;
 mod exchange;
 mod express;
+mod farewell;
 mod flood;
 mod frames;
 mod gauge;

@@ -10,12 +10,12 @@ use std::task::Poll;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{connection, exchange, stream};
 use super::express::Express;
+use super::farewell::{linger, see_off};
 use super::frames::{self, FrameKind};
 use super::gauge::Gauge;
 use super::hold::Hold;
@@ -24,15 +24,8 @@ use super::refusal;
 use super::roll::Roll;
 use super::stats::Event;
 use super::streams::Streams;
-use super::watch::{LEAVING_TIME, Look, Protocol, Watch};
+use super::watch::{Look, Protocol, Watch};
 use super::{Answers, Limits, Teller};
-
-/// How long the rest of a request is waited for after its answer went out and the connection was
-/// shut. Closing with unread bytes would reset it, and the viewer could lose the answer.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// How often it is looked whether the kernel has rid itself of all that a viewer is to take.
-const UNTAKEN_STEP: Duration = Duration::from_millis(100);
 
 /// What a viewer may upload before it is read: the windows of HTTP/2 bound memory per connection,
 /// and players send no bodies. What they download is governed by their windows, not by these.
@@ -340,57 +333,6 @@ impl<A> House<A> {
         if matches!(event, Event::SlowViewer | Event::MemoryShort) {
             // Frees what the kernel still holds for it.
             gauge.sever();
-        }
-    }
-}
-
-/// Says that nothing more is coming, and waits until the viewer has taken what the kernel still holds for it, as
-/// long as it takes it at the least rate. Viewers over HTTP/2 send frames while they read; a socket that was closed
-/// answers them with a reset, which drops what has not left.
-async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(line: L, gauge: &Gauge, limits: &Limits) {
-    let taking = async {
-        let (mut taken, mut since) = (gauge.taken(), Instant::now());
-        while gauge.blocked() || gauge.has_untaken() {
-            sleep(UNTAKEN_STEP).await;
-            if since.elapsed() >= limits.send_rate_window {
-                let before = std::mem::replace(&mut taken, gauge.taken());
-                if taken.saturating_sub(before) < limits.send_min_bytes() {
-                    break;
-                }
-                since = Instant::now();
-            }
-        }
-    };
-    let taken = async {
-        tokio::select! {
-            biased;
-            () = say_end(line, limits.drain_bytes_max) => {}
-            () = taking => {}
-        }
-    };
-    if gauge.is_told_to_leave() {
-        // A newcomer waits for its place.
-        let _ = timeout(LEAVING_TIME, taken).await;
-    } else {
-        taken.await;
-    }
-}
-
-/// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
-async fn linger<L: AsyncRead + AsyncWrite + Unpin>(line: L, limits: &Limits) {
-    // Whatever is still to come is not worth more time.
-    let _ = timeout(LINGER, say_end(line, limits.drain_bytes_max)).await;
-}
-
-/// Shuts the connection, and reads what comes until the viewer shuts it too, or has sent too much.
-async fn say_end<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, bytes_max: u64) {
-    let _ = poll_fn(|cx| std::pin::Pin::new(&mut line).poll_shutdown(cx)).await;
-    let mut left = bytes_max;
-    let mut bytes = [0; 1024];
-    while let Ok(count @ 1..) = line.read(&mut bytes).await {
-        match left.checked_sub(count as u64) {
-            Some(rest) => left = rest,
-            None => break,
         }
     }
 }

@@ -56,8 +56,9 @@ pub(super) struct Gauge {
     written: AtomicU64,
     /// HTTP/2: what useful work is worth besides the bytes written, in bytes.
     worth: AtomicU64,
-    /// HTTP/2: bytes of bodies that h2 has put into frames.
+    /// HTTP/2: bytes of bodies that h2 has put into frames, and those that it has got and not yet.
     body: AtomicU64,
+    queued: AtomicU64,
     blocked: AtomicBool,
     /// How often the socket has taken everything after it took no more.
     releases: AtomicU32,
@@ -96,6 +97,7 @@ impl Gauge {
             written: AtomicU64::new(0),
             worth: AtomicU64::new(0),
             body: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             releases: AtomicU32::new(0),
             unsent: Unsent::default(),
@@ -211,10 +213,29 @@ impl Gauge {
         self.worth.store(worth + bytes, Ordering::Relaxed);
     }
 
+    /// h2 has got so many bytes of a body.
+    pub(super) fn queue_body(&self, bytes: usize) {
+        let queued = self.queued.load(Ordering::Relaxed);
+        self.queued.store(queued + bytes as u64, Ordering::Relaxed);
+    }
+
     /// So many bytes of a body left h2.
     pub(super) fn sent_body(&self, bytes: usize) {
         let body = self.body.load(Ordering::Relaxed);
         self.body.store(body + bytes as u64, Ordering::Relaxed);
+        self.lost_body(bytes);
+    }
+
+    /// h2 has dropped so many bytes of a body, or sent them.
+    pub(super) fn lost_body(&self, bytes: usize) {
+        let queued = self.queued.load(Ordering::Relaxed);
+        let left = queued.saturating_sub(bytes as u64);
+        self.queued.store(left, Ordering::Relaxed);
+    }
+
+    /// Bytes of bodies that h2 has got and not sent.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// Bytes of bodies that have left h2.

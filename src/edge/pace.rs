@@ -82,6 +82,7 @@ impl Pace {
             self.spells.store(spells.wrapping_add(1), Ordering::Relaxed);
         }
         add(&self.handed, bytes as u64);
+        self.gauge.queue_body(bytes);
         self.gauge.earn(PIECE_WORTH);
     }
 
@@ -95,6 +96,7 @@ impl Pace {
     /// h2 has dropped so many bytes.
     pub(super) fn lose(&self, bytes: usize) {
         add(&self.lost, bytes as u64);
+        self.gauge.lost_body(bytes);
     }
 
     /// There is nothing to hand out now.

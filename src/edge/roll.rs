@@ -185,7 +185,11 @@ impl Roll {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.tally.snapshot(self.open.load(Ordering::Relaxed))
+        let members = self.members.lock();
+        let queued = members.values().map(|gauge| gauge.queued_bytes()).sum();
+        drop(members);
+        self.tally
+            .snapshot(self.open.load(Ordering::Relaxed), queued)
     }
 }
 

@@ -96,9 +96,10 @@ impl Tally {
         self.floods[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn snapshot(&self, open: usize) -> Stats {
+    pub(super) fn snapshot(&self, open: usize, queued_bytes: u64) -> Stats {
         Stats {
             open,
+            queued_bytes,
             counts: std::array::from_fn(|place| self.counts[place].load(Ordering::Relaxed)),
             floods: std::array::from_fn(|place| self.floods[place].load(Ordering::Relaxed)),
         }
@@ -110,6 +111,8 @@ impl Tally {
 pub struct Stats {
     /// Connections open now.
     pub open: usize,
+    /// Bytes of bodies that HTTP/2 streams have queued.
+    queued_bytes: u64,
     counts: [u64; Event::ALL.len()],
     floods: [u64; FrameKind::ALL.len()],
 }
@@ -128,6 +131,17 @@ impl Stats {
         ));
         // Writing to a String cannot fail.
         let _ = writeln!(page, "seawall_edge_connections_open {}", self.open);
+        page.push_str(concat!(
+            "# HELP seawall_edge_http2_queued_bytes Bytes of responses that HTTP/2 streams have queued because ",
+            "their viewers do not take them: up to 96 KiB each, shared with the store where it has the object. ",
+            "If it stays high, lower streams_max or send_rate_window.\n",
+            "# TYPE seawall_edge_http2_queued_bytes gauge\n",
+        ));
+        let _ = writeln!(
+            page,
+            "seawall_edge_http2_queued_bytes {}",
+            self.queued_bytes
+        );
         page.push_str(concat!(
             "# HELP seawall_edge_events_total What happened to viewer connections.\n",
             "# TYPE seawall_edge_events_total counter\n",
@@ -165,15 +179,16 @@ mod tests {
             assert_eq!(place, event as usize);
             tally.count(event);
         }
-        let stats = tally.snapshot(3);
+        let stats = tally.snapshot(3, 5);
         assert!(Event::ALL.into_iter().all(|event| stats.of(event) == 1));
     }
 
     #[test]
     fn the_page_names_every_event() {
         let mut page = String::new();
-        Tally::default().snapshot(7).render(&mut page);
+        Tally::default().snapshot(7, 5).render(&mut page);
         assert!(page.contains("seawall_edge_connections_open 7\n"));
+        assert!(page.contains("seawall_edge_http2_queued_bytes 5\n"));
         for event in Event::ALL {
             assert!(page.contains(&format!("{{event=\"{}\"}} 0\n", event.as_str())));
         }

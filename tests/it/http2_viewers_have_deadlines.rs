@@ -260,3 +260,37 @@ async fn answers_are_told_at_their_true_end() {
     );
     assert_eq!(aborted(&shield).await, 0);
 }
+
+/// What waits for windows is seen: whether hyper still has the stream or h2 has it whole, and until the viewer
+/// leaves or takes it.
+#[tokio::test]
+async fn what_waits_for_viewers_is_told_and_no_more_once_they_take_it_or_leave() {
+    const STREAMS: u32 = 10;
+    const QUEUED: &str = "seawall_edge_http2_queued_bytes";
+    const QUEUED_BYTES_MAX: u32 = 96 << 10;
+    for size in [SMALL, LARGE] {
+        let body = segment(noise(1, size as usize)).cache_control("max-age=60");
+        let origin = Origin::start().await.on(PATH, body);
+        let shield = Shield::in_front_of(&origin).start().await;
+        shield.get(PATH).await;
+        assert_eq!(shield.gauge(QUEUED).await, 0);
+        let least = STREAMS * (size - 1).min(QUEUED_BYTES_MAX / 3 - 1);
+        for is_taken in [true, false] {
+            let mut viewer = ask_through_windows(&shield, STREAMS, 1).await;
+            shield
+                .wait_gauge(QUEUED, |bytes| bytes >= u64::from(least))
+                .await;
+            let queued = shield.gauge(QUEUED).await;
+            assert!(queued <= u64::from(STREAMS * QUEUED_BYTES_MAX), "{queued}");
+            if is_taken {
+                viewer.send(&[initial_window(1 << 30)]).await;
+                let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
+                for _ in 0..STREAMS {
+                    viewer.until(is_end).await.expect("an end");
+                }
+            }
+            drop(viewer);
+            shield.wait_gauge(QUEUED, |bytes| bytes == 0).await;
+        }
+    }
+}

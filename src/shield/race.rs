@@ -92,10 +92,10 @@ pub(super) struct Race {
     may_move: bool,
     /// Others have taken over from these.
     former: LeftOut,
-    /// Those that were requested and did not take over.
+    /// Those that were requested, and had nothing or were slower.
     losers: LeftOut,
-    /// Those of them that have no other object to answer with either.
-    useless: LeftOut,
+    /// Those that have another object under this name.
+    different: LeftOut,
     pace: BodyPace,
     late_since: Option<Instant>,
     challenger: Option<Challenger>,
@@ -119,7 +119,7 @@ impl Race {
             may_move,
             former,
             losers: LeftOut::default(),
-            useless: LeftOut::default(),
+            different: LeftOut::default(),
             pace: BodyPace::new(expected, now),
             late_since: None,
             challenger: None,
@@ -318,11 +318,11 @@ impl Race {
                     body.origin().took_over(false);
                 }
                 if let RaceLost::By(endpoint, fit) = lost {
-                    let now = Instant::now();
-                    self.losers.add(endpoint, now);
-                    if fit != Fit::Another {
-                        self.useless.add(endpoint, now);
-                    }
+                    let left_out = match fit {
+                        Fit::Another => &mut self.different,
+                        Fit::Same | Fit::Nothing => &mut self.losers,
+                    };
+                    left_out.add(endpoint, Instant::now());
                     self.requested = None;
                     self.challenge(body, has_stopped);
                 }
@@ -335,8 +335,9 @@ impl Race {
     /// add to the load.
     fn challenge(&mut self, body: &impl Contested, has_stopped: bool) -> bool {
         let now = Instant::now();
+        let excluded = self.excluded(now);
         let is_busy = self.challenger.is_some();
-        if is_busy || !self.may_move || !self.another_stands(body) {
+        if is_busy || !self.may_move || !body.origin().another_stands(excluded) {
             return true;
         }
         let lately = |requested: Instant| now < requested + ASKED_EVERY;
@@ -353,7 +354,7 @@ impl Race {
         };
         let errand = Errand {
             budget: BudgetUse::Paid,
-            excluded: self.excluded(now),
+            excluded,
             ..body.errand(headers)
         };
         let request = Request {
@@ -378,9 +379,9 @@ impl Race {
         if !is_long || !body.is_shown() || !self.may_move || self.challenger.is_some() {
             return false;
         }
-        let useless = self.useless.within(AVOIDED, now);
+        let losers = self.losers.within(AVOIDED, now);
         let had_turns = self.former.within(AVOIDED, now).and(body.left_before());
-        let no_better = had_turns.and(useless).with(self.endpoint);
+        let no_better = had_turns.and(losers).with(self.endpoint);
         if !body.origin().another_stands(no_better) {
             return false;
         }
@@ -398,12 +399,18 @@ impl Race {
 
     /// A race goes to none of these.
     fn excluded(&self, now: Instant) -> EndpointSet {
+        let different = self.different.within(AVOIDED, now);
+        self.failed(now).and(different)
+    }
+
+    /// These do no better, for whoever asks anew too.
+    fn failed(&self, now: Instant) -> EndpointSet {
         let former = self.former.within(AVOIDED, now);
         let losers = self.losers.within(LOSER_AVOIDED, now);
         former.and(losers).with(self.endpoint)
     }
 
     fn another_stands(&self, body: &impl Contested) -> bool {
-        body.origin().another_stands(self.excluded(Instant::now()))
+        body.origin().another_stands(self.failed(Instant::now()))
     }
 }

@@ -118,7 +118,12 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
 async fn when_it_slows_down_in_the_middle_of_something_else() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
     let half = LENGTH / 2;
-    for named in [false, true] {
+    let ends: [fn(Reply, &Bytes) -> Reply; 2] = [
+        |slow, rest| slow.dribble(rest, 100, millis(100)),
+        |slow, rest| slow.dribble(&rest.slice(..1_000), 100, millis(100)).stall(),
+    ];
+    let cases = ends.into_iter().flat_map(|end| [(end, false), (end, true)]);
+    for (end, named) in cases {
         let slow = media().content_length(LENGTH as u64);
         let slow = if named {
             slow.header("ETag", "\"one\"")
@@ -126,8 +131,7 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
             slow
         };
         let slow = slow.send(one.slice(..half));
-        let slow = slow.dribble(&one.slice(half..), 100, millis(100));
-        let first = serving(SEGMENT, slow).await;
+        let first = serving(SEGMENT, end(slow, &one.slice(half..))).await;
         let whole = media().validated_by("\"other\"").ranged(other.clone());
         let second = serving(SEGMENT, whole).await;
         let shield = in_front_of(&[&first, &second]).start().await;

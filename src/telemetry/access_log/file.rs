@@ -26,6 +26,10 @@ pub(super) struct LogFile {
     path: PathBuf,
     /// `None`: a pipe that nobody reads.
     file: Option<File>,
+    /// What was written last is the beginning of a line.
+    is_torn: bool,
+    /// The rest of a line is skipped: a reader who is gone got its beginning.
+    skips_rest: bool,
     looked: Instant,
     look_every: Duration,
 }
@@ -38,6 +42,8 @@ impl LogFile {
         let log = LogFile {
             path: path.to_owned(),
             file,
+            is_torn: false,
+            skips_rest: false,
             looked,
             look_every: LOOK_EVERY,
         };
@@ -109,12 +115,21 @@ impl Write for LogFile {
             self.file = open(&self.path)?;
             if self.file.is_some() {
                 tracing::info!(path = %self.path.display(), "the access log's pipe has a reader");
+                self.skips_rest = std::mem::take(&mut self.is_torn);
             }
         }
         let Some(file) = &self.file else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
+        if self.skips_rest {
+            let end = bytes.iter().position(|&byte| byte == b'\n');
+            self.skips_rest = end.is_none();
+            return Ok(end.map_or(bytes.len(), |end| end + 1));
+        }
         let written = write(file, bytes);
+        if let Ok(count @ 1..) = written {
+            self.is_torn = bytes[count - 1] != b'\n';
+        }
         let is_left = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         if written.as_ref().is_err_and(is_left) && is_pipe(&self.path) {
             self.file = None;
@@ -135,6 +150,7 @@ impl Write for LogFile {
 #[cfg(test)]
 mod tests {
     use std::fs::{read_to_string, rename};
+    use std::io::Read;
 
     use super::*;
 
@@ -154,6 +170,38 @@ mod tests {
         log.write_all(b"three\n").unwrap();
         assert_eq!(read_to_string(&old).unwrap(), "one\ntwo\n");
         assert_eq!(read_to_string(&path).unwrap(), "three\n");
+    }
+
+    /// The line that was half written when its reader left.
+    #[test]
+    fn a_pipes_next_reader_begins_with_a_whole_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let reader = || {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_NONBLOCK);
+            options.open(&path).unwrap()
+        };
+        let first = reader();
+        let mut log = LogFile {
+            look_every: Duration::ZERO,
+            ..LogFile::open(&path).unwrap()
+        };
+        let line = [vec![b'a'; 200_000], b"\n".to_vec()].concat();
+        let count = log.write(&line).unwrap();
+        assert!(count < line.len(), "the pipe is full");
+        drop(first);
+        assert!(log.write(&line[count..]).is_err());
+        let mut second = reader();
+        let (part, rest) = line[count..].split_at(10);
+        log.write_all(part).unwrap();
+        log.write_all(rest).unwrap();
+        log.write_all(b"next\n").unwrap();
+        let mut bytes = [0; 100];
+        let read = second.read(&mut bytes).unwrap();
+        assert_eq!(&bytes[..read], b"next\n");
     }
 
     #[test]

@@ -60,6 +60,14 @@ pub struct Series {
     pub left: Option<(EndpointSet, Instant)>,
 }
 
+impl Series {
+    /// Those that count at this time.
+    pub fn left_at(&self, now: Instant) -> EndpointSet {
+        let left = self.left.filter(|(_, until)| now < *until);
+        left.map(|(left, _)| left).unwrap_or_default()
+    }
+}
+
 /// What a table keeps for each entry besides key and note.
 const ENTRY_BYTES: usize = 340;
 /// Each table may take this part of what the store may, besides that, …

@@ -90,7 +90,10 @@ impl Registry {
         if flight.is_refresh() && flight.is_of(|key| inner.walks.mean(key)) {
             flight.state().doomed = true;
         }
-        shard.insert(found.slot.clone(), Arc::clone(&flight));
+        // One that is no longer current gives way, and no purge would find it any more.
+        if let Some(before) = shard.insert(found.slot.clone(), Arc::clone(&flight)) {
+            before.state().doomed = true;
+        }
         inner.registry.counts.fills.fetch_add(1, Ordering::Relaxed);
         Fill::new(Arc::clone(inner), flight)
     }

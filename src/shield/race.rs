@@ -4,6 +4,7 @@
 
 mod challenger;
 mod left_out;
+mod losers;
 mod pace;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ pub(super) use left_out::LeftOut;
 pub(super) use pace::{BodyPace, Expected};
 
 use self::challenger::{Challenger, RaceLost, Request, finish};
+use self::losers::{Losers, Loss, Progress};
 use super::Shield;
 use crate::origin::{BudgetUse, Errand, Failure, Inflow, Origin, Reply};
 use crate::policy::EndpointSet;
@@ -34,8 +36,6 @@ const REFUSED_FOR: Duration = Duration::from_millis(250);
 const CUT_AFTER: Duration = Duration::from_millis(1300);
 /// Where another endpoint could not be asked, or was of no use, none is asked before this has passed.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// An endpoint that lost a race is requested again after so long: what it does not have it may be about to get.
-const LOSER_AVOIDED: Duration = Duration::from_secs(2);
 /// For so long requests for the same go to others than an endpoint that stopped in the middle.
 pub(super) const AVOIDED: Duration = Duration::from_secs(10);
 
@@ -92,10 +92,12 @@ pub(super) struct Race {
     may_move: bool,
     /// Others have taken over from these.
     former: LeftOut,
-    /// Those that were requested, and had nothing or were slower.
-    losers: LeftOut,
-    /// Those that have another object under this name.
-    different: LeftOut,
+    /// Those that had their turn when the body began: as long as it lasts they do no better.
+    left_before: Option<EndpointSet>,
+    /// Those that were requested in vain.
+    losers: Losers,
+    /// The endpoint broke off.
+    is_broken: bool,
     pace: BodyPace,
     late_since: Option<Instant>,
     challenger: Option<Challenger>,
@@ -118,8 +120,9 @@ impl Race {
             endpoint,
             may_move,
             former,
-            losers: LeftOut::default(),
-            different: LeftOut::default(),
+            left_before: None,
+            losers: Losers::default(),
+            is_broken: false,
             pace: BodyPace::new(expected, now),
             late_since: None,
             challenger: None,
@@ -174,6 +177,7 @@ impl Race {
         let now = Instant::now();
         self.former.add(self.endpoint, now);
         self.endpoint = endpoint;
+        self.is_broken = false;
         self.pace.restart(now);
         self.late_since = None;
         self.requested = None;
@@ -187,6 +191,7 @@ impl Race {
         body: &impl Contested,
         given_up: impl Future<Output = ()>,
     ) -> BodyEvent {
+        self.left_before.get_or_insert_with(|| body.left_before());
         if self.is_hopeless(body) {
             return BodyEvent::Came(Some(Err(Failure::Truncated)));
         }
@@ -278,7 +283,7 @@ impl Race {
         }
     }
 
-    /// The endpoint broke off: the response of another one, if that can go on.
+    /// The endpoint broke off: the response of another one, if that can go on. Each is asked once.
     async fn broken(
         &mut self,
         failure: Failure,
@@ -286,6 +291,8 @@ impl Race {
         mut given_up: Pin<&mut impl Future<Output = ()>>,
     ) -> BodyEvent {
         let broken = BodyEvent::Came(Some(Err(failure)));
+        self.losers.forget_overdue(Instant::now());
+        self.is_broken = true;
         if !self.may_move || !self.another_stands(body) {
             return broken;
         }
@@ -318,11 +325,15 @@ impl Race {
                     body.origin().took_over(false);
                 }
                 if let RaceLost::By(endpoint, fit) = lost {
-                    let left_out = match fit {
-                        Fit::Another => &mut self.different,
-                        Fit::Same | Fit::Nothing => &mut self.losers,
+                    let now = Instant::now();
+                    let loss = match fit {
+                        Fit::Another => Loss::Different,
+                        Fit::Same if self.progress(has_stopped, now) == Progress::Moves => {
+                            Loss::Slower
+                        }
+                        Fit::Same | Fit::Nothing => Loss::Useless,
                     };
-                    left_out.add(endpoint, Instant::now());
+                    self.losers.add(endpoint, loss, now);
                     self.requested = None;
                     self.challenge(body, has_stopped);
                 }
@@ -335,7 +346,7 @@ impl Race {
     /// add to the load.
     fn challenge(&mut self, body: &impl Contested, has_stopped: bool) -> bool {
         let now = Instant::now();
-        let excluded = self.excluded(now);
+        let excluded = self.excluded(has_stopped, now);
         let is_busy = self.challenger.is_some();
         if is_busy || !self.may_move || !body.origin().another_stands(excluded) {
             return true;
@@ -370,7 +381,7 @@ impl Race {
     }
 
     /// It has been too slow for a while, no other endpoint takes over, and one stands that had no turn with it: whoever
-    /// asks anew is better off.
+    /// asks anew is better off. Not while it moves and others are asked for the rest: those that have it take over.
     fn is_hopeless(&mut self, body: &impl Contested) -> bool {
         let now = Instant::now();
         let is_long = self
@@ -379,8 +390,13 @@ impl Race {
         if !is_long || !body.is_shown() || !self.may_move || self.challenger.is_some() {
             return false;
         }
-        let losers = self.losers.within(AVOIDED, now);
-        let had_turns = self.former.within(AVOIDED, now).and(body.left_before());
+        let progress = self.progress(false, now);
+        if progress == Progress::Moves && body.rest(self.received()).is_some() {
+            return false;
+        }
+        let left_before = self.left_before.unwrap_or_default();
+        let had_turns = self.former.all().and(left_before).and(body.left_before());
+        let losers = self.losers.no_better(progress);
         let no_better = had_turns.and(losers).with(self.endpoint);
         if !body.origin().another_stands(no_better) {
             return false;
@@ -397,20 +413,33 @@ impl Race {
         if body.is_shown() { self.received() } else { 0 }
     }
 
+    fn progress(&self, has_stopped: bool, now: Instant) -> Progress {
+        if self.is_broken {
+            Progress::Broken
+        } else if has_stopped || self.pace.is_dribble(now) {
+            Progress::Stands
+        } else {
+            Progress::Moves
+        }
+    }
+
     /// A race goes to none of these.
-    fn excluded(&self, now: Instant) -> EndpointSet {
-        let different = self.different.within(AVOIDED, now);
-        self.failed(now).and(different)
+    fn excluded(&self, has_stopped: bool, now: Instant) -> EndpointSet {
+        let progress = self.progress(has_stopped, now);
+        let losers = self.losers.left_out(progress, true, now);
+        self.former(now).and(losers)
     }
 
-    /// These do no better, for whoever asks anew too.
-    fn failed(&self, now: Instant) -> EndpointSet {
-        let former = self.former.within(AVOIDED, now);
-        let losers = self.losers.within(LOSER_AVOIDED, now);
-        former.and(losers).with(self.endpoint)
-    }
-
+    /// One stands that may do better, be it with another object, now that this one has stopped.
     fn another_stands(&self, body: &impl Contested) -> bool {
-        body.origin().another_stands(self.failed(Instant::now()))
+        let now = Instant::now();
+        let progress = self.progress(true, now);
+        let losers = self.losers.left_out(progress, false, now);
+        body.origin().another_stands(self.former(now).and(losers))
+    }
+
+    /// These had their turn lately, or have it now.
+    fn former(&self, now: Instant) -> EndpointSet {
+        self.former.within(AVOIDED, now).with(self.endpoint)
     }
 }

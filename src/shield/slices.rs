@@ -29,7 +29,7 @@ use crate::cache::{
     Series, SharedBody, Tie, Verdict,
 };
 use crate::policy::range::Span;
-use crate::policy::{Key, Lifetime, Route};
+use crate::policy::{EndpointSet, Key, Lifetime, Route};
 use crate::telemetry::Outcome;
 use asking::SliceBody;
 
@@ -55,6 +55,8 @@ struct Source {
     client: Client,
     /// Endpoints that stopped in the middle of a slice: they are asked last for the next ones.
     left: Mutex<LeftOut>,
+    /// Those that had stopped when this began: as long as it lasts, asking anew does no better with them.
+    left_before: EndpointSet,
 }
 
 /// Why a slice did not come.
@@ -89,6 +91,7 @@ impl Shield {
             series: Arc::clone(&series),
             client: ask.client,
             left: Mutex::default(),
+            left_before: series.left_at(Instant::now()),
         });
         // Several parts of a very large object: the whole is a permitted answer.
         let (head, length) = (&series.head, series.length);

@@ -19,6 +19,7 @@ mod a_hit_waits_for_no_fetch;
 mod a_purge_says_what_it_dropped;
 mod a_restart_leaves_nothing_behind;
 mod a_sick_endpoint_is_asked_last;
+mod a_slow_body_is_better_than_none;
 mod a_slow_body_is_overtaken;
 mod a_slow_endpoint_holds_nobody_up;
 mod a_twin_takes_over;

@@ -113,6 +113,37 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     }
 }
 
+/// Another fill has begun in its place meanwhile, since what it was to refresh belonged to what a restart ended. The
+/// purge finds that one alone.
+#[test]
+fn a_purge_meets_a_refresh_that_gave_way_before_it() {
+    let place = Key::of(&[b"place"]);
+    for is_prefix in [true, false] {
+        let cache = Cache::new(Settings::default());
+        let tied = Head {
+            tie: Some(cache.tie(Some(&place), None)),
+            ..head()
+        };
+        let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
+        let (fill, _follower) = lead(&cache, &HeaderMap::new());
+        fill.keep(&held, Verdict::Object(held.clone()));
+        let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+        cache.end_epoch(&place);
+        let (_fill, _follower) = lead(&cache, &HeaderMap::new());
+        if is_prefix {
+            let mut purge = cache.purging();
+            purge.all(|meant| *meant == key(), |_| false);
+            purge.finish();
+        } else {
+            cache.purge(&key(), Kind::Segment);
+        }
+        let brought = object("of before the purge");
+        let stored = refresh.keep(&brought, Verdict::Object(Arc::clone(&brought)));
+        assert_eq!(stored, Stored::Purged);
+        assert!(look(&cache).object.is_none());
+    }
+}
+
 #[test]
 fn nor_if_it_was_confirmed_before_the_purge_came_to_it() {
     let cache = Cache::new(Settings::default());

@@ -16,8 +16,17 @@ impl LeftOut {
 
     /// Those that were left out within this time.
     pub(in crate::shield) fn within(&self, span: Duration, now: Instant) -> EndpointSet {
-        let lately = self.0.iter().filter(|(_, at)| now < *at + span);
-        lately.fold(EndpointSet::default(), |set, (endpoint, _)| {
+        self.those(|at| now < at + span)
+    }
+
+    /// Those that were ever left out.
+    pub(in crate::shield) fn all(&self) -> EndpointSet {
+        self.those(|_| true)
+    }
+
+    fn those(&self, are_meant: impl Fn(Instant) -> bool) -> EndpointSet {
+        let meant = self.0.iter().filter(|(_, at)| are_meant(*at));
+        meant.fold(EndpointSet::default(), |set, (endpoint, _)| {
             set.with(*endpoint)
         })
     }
@@ -36,6 +45,7 @@ mod tests {
         left.add(1, at(1));
         assert_eq!(left.within(span, at(1)), EndpointSet::of(0).with(1));
         assert_eq!(left.within(span, at(2)), EndpointSet::of(1));
+        assert_eq!(left.all(), EndpointSet::of(0).with(1));
         left.add(0, at(2));
         assert_eq!(left.within(span, at(3)), EndpointSet::of(0));
         assert_eq!(left.within(span, at(4)), EndpointSet::default());

@@ -18,6 +18,8 @@ const REST_UNKNOWN: Duration = Duration::from_secs(4);
 const BYTES_PER_S_ENOUGH: u64 = 250_000;
 /// A segment of unknown length brings so many bytes a second, unless it is being produced: so little is no audio.
 const BYTES_PER_S_MIN: u64 = 2_000;
+/// Media that takes so many times as long to come as it plays is of no use to any player.
+const DRIBBLE_FACTOR: u32 = 10;
 
 /// What is known of a body when it begins.
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +117,7 @@ impl BodyPace {
         if !self.expected.is_complete {
             return false;
         }
-        let [since, _] = self.marks;
-        let span = now.saturating_duration_since(since.at).max(SPEED_AFTER);
-        let came = self.received - since.received;
-        let come_in = |bytes: u64, within: Duration| {
-            u128::from(came) * within.as_millis() >= u128::from(bytes) * span.as_millis()
-        };
+        let come_in = |bytes, within| self.come_in(bytes, within, now);
         let second = Duration::from_secs(1);
         let Some(length) = self.expected.length else {
             let so_far = now.saturating_duration_since(self.began);
@@ -129,6 +126,27 @@ impl BodyPace {
         let rest = length.saturating_sub(self.received);
         let is_large = self.expected.duration.is_none() && come_in(BYTES_PER_S_ENOUGH, second);
         !is_large && !come_in(rest, self.within())
+    }
+
+    /// So little comes that it is as good as nothing.
+    pub(in crate::shield) fn is_dribble(&self, now: Instant) -> bool {
+        let Expected {
+            length, duration, ..
+        } = self.expected;
+        let rest = length.map(|length| length.saturating_sub(self.received));
+        let is_useless = duration.and(rest).is_some_and(|rest| {
+            let within = self.within() * DRIBBLE_FACTOR;
+            !self.come_in(rest, within, now)
+        });
+        is_useless || !self.come_in(BYTES_PER_S_MIN, Duration::from_secs(1), now)
+    }
+
+    /// So many bytes come within this time at the current pace.
+    fn come_in(&self, bytes: u64, within: Duration, now: Instant) -> bool {
+        let [since, _] = self.marks;
+        let span = now.saturating_duration_since(since.at).max(SPEED_AFTER);
+        let came = self.received - since.received;
+        u128::from(came) * within.as_millis() >= u128::from(bytes) * span.as_millis()
     }
 
     fn within(&self) -> Duration {
@@ -259,6 +277,29 @@ mod tests {
             pace.add(60_000, start + millis(after * 1_000));
         }
         assert!(!pace.is_late(start + millis(13_000)));
+    }
+
+    #[test]
+    fn tells_a_dribble_from_what_is_slow() {
+        let unknown = Expected {
+            length: Some(100_000_000),
+            duration: None,
+            is_complete: true,
+        };
+        let is_dribble = |expected, bytes: usize| {
+            let start = Instant::now();
+            let mut pace = BodyPace::new(expected, start);
+            for after in 1..=20 {
+                pace.add(bytes / 10, start + millis(100 * after));
+            }
+            pace.is_dribble(start + millis(2_000))
+        };
+        assert!(is_dribble(unknown, 1_000));
+        assert!(!is_dribble(unknown, 3_000));
+        assert!(!is_dribble(unknown, 200_000));
+        // Six seconds of media in a minute.
+        assert!(is_dribble(SEGMENT, 9_000));
+        assert!(!is_dribble(SEGMENT, 11_000));
     }
 
     #[test]

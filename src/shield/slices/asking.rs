@@ -82,7 +82,8 @@ impl Contested for SliceBody<'_> {
     }
 
     fn left_before(&self) -> EndpointSet {
-        self.source.left()
+        let since = self.source.left.lock().all();
+        since.and(self.source.left_before)
     }
 }
 
@@ -90,8 +91,7 @@ impl Source {
     /// Those that stopped in the middle of it a moment ago.
     fn left(&self) -> EndpointSet {
         let now = Instant::now();
-        let before = self.series.left.filter(|(_, until)| now < *until);
-        let before = before.map(|(left, _)| left).unwrap_or_default();
+        let before = self.series.left_at(now);
         self.left.lock().within(AVOIDED, now).and(before)
     }
 

@@ -1,0 +1,144 @@
+//! A body comes slowly, and no other endpoint has it sooner: it goes on, and the others are not asked for it over and
+//! over.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::support::origin::{Reply, Request, Script};
+use crate::support::shield::endpoint;
+use crate::support::{End, Origin, Shield, answering, manifest, noise, playlist, segment, status};
+
+const HOUR: Duration = Duration::from_hours(1);
+const PATH: &str = "/live/index.m3u8";
+const SEGMENT: &str = "/live/seg1.ts";
+const LENGTH: usize = 4 << 20;
+/// It comes at full speed up to here where it is no slice: viewers have it then.
+const SHOWN: usize = 1 << 20;
+/// So much a tenth of a second.
+const SLOW: usize = 20_000;
+
+/// The first is asked first.
+async fn in_front_of(origins: &[&Origin], is_sliced: bool) -> Shield {
+    let others: Vec<_> = origins[1..].iter().map(|other| endpoint(other)).collect();
+    let shield = Shield::in_front_of(origins[0]).origin(|group| {
+        group.endpoints.extend(others);
+        group.deadlines.between_bytes = HOUR;
+        group.deadlines.total = HOUR;
+        group.retry.budget.per_s_min = 100;
+    });
+    let shield = shield.waits(|waits| {
+        waits.wait_max = HOUR;
+        if is_sliced {
+            waits.whole_fetch_max = SHOWN as u64;
+            waits.slice_bytes = LENGTH as u64;
+        }
+    });
+    let shield = shield.start().await;
+    shield.get(PATH).await.is_whole(playlist(1));
+    shield
+}
+
+async fn serving(script: impl Into<Script>) -> Origin {
+    let list = manifest(playlist(1)).cache_control("max-age=60");
+    Origin::start().await.on(PATH, list).on(SEGMENT, script)
+}
+
+/// The part that was asked for, with no byte of it yet; for those who ask for another object, none.
+fn part(asked: &Request, etag: &str) -> Option<(Reply, usize, usize)> {
+    let wanted = asked.header("if-match");
+    if wanted.is_some_and(|wanted| wanted != etag) {
+        return None;
+    }
+    let Some((from, to)) = asked.range(LENGTH) else {
+        let whole = segment(Bytes::new()).header("ETag", etag);
+        return Some((whole.content_length(LENGTH as u64), 0, LENGTH));
+    };
+    let begun = status(206)
+        .content_type("video/mp2t")
+        .header("ETag", etag)
+        .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
+        .content_length((to - from) as u64);
+    Some((begun, from, to))
+}
+
+/// 200 kB a second for so long.
+fn slow(body: &Bytes, etag: &'static str, is_sliced: bool, tenths: usize) -> Script {
+    let body = body.clone();
+    answering(move |asked| {
+        let Some((begun, mut from, to)) = part(asked, etag) else {
+            return status(412);
+        };
+        let begun = if is_sliced && asked.range(LENGTH).is_none() {
+            return segment(Bytes::new())
+                .validated_by(etag)
+                .ranged(body.clone());
+        } else if is_sliced {
+            begun
+        } else {
+            from += SHOWN;
+            begun.send(body.slice(from - SHOWN..from))
+        };
+        let slow = from..from + tenths * SLOW;
+        let begun = begun.dribble(&body.slice(slow), SLOW, Duration::from_millis(100));
+        begun.send(body.slice(from + tenths * SLOW..to))
+    })
+}
+
+/// The two of them call it by different names, and neither can go on with the other's.
+#[tokio::test]
+async fn it_is_not_cut_for_another_object_that_may_come_as_slowly() {
+    for is_sliced in [true, false] {
+        let body = noise(1, LENGTH);
+        let first = serving(slow(&body, "\"one\"", is_sliced, 40)).await;
+        let second = serving(slow(&body, "\"other\"", is_sliced, 40)).await;
+        let shield = in_front_of(&[&first, &second], is_sliced).await;
+        shield.get(SEGMENT).await.is_whole(&body);
+        assert_eq!(second.hits(SEGMENT), 1, "it was asked for the rest");
+    }
+}
+
+/// The other one has the same, and is no faster.
+#[tokio::test]
+async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
+    for is_sliced in [true, false] {
+        let body = noise(2, LENGTH);
+        let first = serving(slow(&body, "\"same\"", is_sliced, 60)).await;
+        let second = serving(answering(|asked| match part(asked, "\"same\"") {
+            Some((begun, ..)) => begun.stall(),
+            None => status(412),
+        }));
+        let second = second.await;
+        let shield = in_front_of(&[&first, &second], is_sliced).await;
+        shield.get(SEGMENT).await.is_whole(&body);
+        assert_eq!(second.hits(SEGMENT), 1);
+    }
+}
+
+/// It breaks off. All the others promise the rest, and send none of it: the last of them has stopped long after the
+/// first one has.
+#[tokio::test]
+async fn for_the_rest_of_what_is_broken_each_is_asked_once() {
+    let body = noise(3, LENGTH);
+    let begun = body.slice(..SHOWN);
+    let first = answering(move |asked| match part(asked, "\"same\"") {
+        Some((reply, ..)) => reply.send(begun.clone()).close(),
+        None => status(412),
+    });
+    let first = serving(first).await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let other = answering(|asked| match part(asked, "\"same\"") {
+            Some((begun, ..)) => begun.stall(),
+            None => status(412),
+        });
+        others.push(serving(other).await);
+    }
+    let all: Vec<_> = std::iter::once(&first).chain(&others).collect();
+    let shield = in_front_of(&all, false).await;
+    let answer = shield.get(SEGMENT).await;
+    assert_ne!(answer.end, End::Whole);
+    for other in others {
+        assert_eq!(other.hits(SEGMENT), 1);
+    }
+}

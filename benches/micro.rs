@@ -9,13 +9,13 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-use seawall::cache::{self, Cache, Head, Joined, Object, Verdict};
+use seawall::cache::{self, Cache, JoinOutcome, Object, StoredHead, Verdict};
 use seawall::config::Config;
-use seawall::media::{Kind, low_latency, read_manifest};
-use seawall::policy::access::{Access, access};
+use seawall::manifest::{Kind, low_latency, read_manifest};
+use seawall::policy::access::{Admission, access};
 use seawall::policy::directives::{RequestDirectives, ResponseDirectives};
 use seawall::policy::freshness::{freshness, freshness_for};
-use seawall::policy::{Key, Lifetime, Moment, Rules, range};
+use seawall::policy::{Key, Lifetime, Now, Rules, range};
 
 fn main() {
     // Short: these take nanoseconds, and the whole should not take minutes.
@@ -73,7 +73,7 @@ fn admit(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let (uri, headers) = (black_box(&uri), black_box(&headers));
                 let access = access(&rules, &Method::GET, uri, Version::HTTP_11, headers);
-                assert!(matches!(access, Access::Enter(_)));
+                assert!(matches!(access, Admission::Enter(_)));
                 access
             });
         });
@@ -130,7 +130,7 @@ fn judge_freshness(criterion: &mut Criterion) {
     group.bench_function("with a viewer's directives", |bencher| {
         bencher.iter(|| freshness_for(black_box(&lifetime), black_box(&directives), later));
     });
-    group.bench_function("reading both clocks", |bencher| bencher.iter(Moment::now));
+    group.bench_function("reading both clocks", |bencher| bencher.iter(Now::now));
     group.finish();
 }
 
@@ -248,10 +248,10 @@ fn segment_key(number: usize) -> Key {
 fn store(cache: &Cache, key: &Key) {
     let nothing = HeaderMap::new();
     let found = cache.lookup(key, Kind::Segment, Instant::now(), HeaderMap::new);
-    let Joined::Lead(fill, _follower) = cache.join(&found, &nothing) else {
+    let JoinOutcome::Lead(fill, _follower) = cache.join(&found, &nothing) else {
         unreachable!("nothing is held and nothing is under way");
     };
-    let head = Head {
+    let head = StoredHead {
         status: StatusCode::OK,
         headers: player_headers().into(),
         kind: Kind::Segment,

@@ -3,19 +3,19 @@
 //!
 //! Knows no room of the server: it shows the pages it was given and passes purges on.
 
+pub mod cache_metrics;
 pub mod explain;
 mod guard;
-mod office;
 pub mod origins;
-pub mod pages;
+mod server;
 pub mod streams;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-pub use office::serve;
+pub use server::serve;
 
-use crate::shield::{PurgeScope, Purged};
+use crate::proxy::{PurgeScope, Purged};
 
 /// Where operators come in.
 #[derive(Clone, Debug, Default)]
@@ -28,21 +28,23 @@ pub struct Settings {
 }
 
 /// Something that appends its metrics to a page in the Prometheus text format.
-pub type Page = Box<dyn Fn(&mut String) + Send + Sync>;
+pub type MetricsPage = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// Explains an absolute URL.
-pub type Explain = Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
+pub type ExplainHandler =
+    Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
 
 /// Drops what is stored. Gives what came of it; `None`: no route serves it, or no such stream is known.
-pub type Purge =
+pub type PurgeHandler =
     Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
 /// Asks every worker thread whether it still works.
-pub type Healthy = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Workers> + Send>> + Send + Sync>;
+pub type HealthProbe =
+    Box<dyn Fn() -> Pin<Box<dyn Future<Output = WorkerHealth> + Send>> + Send + Sync>;
 
 /// What came of asking every worker thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workers {
+pub struct WorkerHealth {
     /// How many there are.
     pub all: usize,
     /// How many did not answer in time.
@@ -50,19 +52,19 @@ pub struct Workers {
 }
 
 /// What is behind the counter.
-pub struct Desk {
+pub struct AdminHandlers {
     /// Names that it answers to, see [`Settings::hosts`].
     pub hosts: Vec<String>,
     /// What `/metrics` shows, in this order.
-    pub pages: Vec<Page>,
+    pub pages: Vec<MetricsPage>,
     /// What `/status` shows.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// What `/healthz` asks.
-    pub healthy: Healthy,
+    pub healthy: HealthProbe,
     /// Whether viewers are being let in.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// What would be done with an absolute URL, and why; or why nothing would.
-    pub explain: Explain,
+    pub explain: ExplainHandler,
     /// Drops what is stored, and says how much that was.
-    pub purge: Purge,
+    pub purge: PurgeHandler,
 }

@@ -4,16 +4,16 @@
 //! [`Cache::stats`]. Knows nothing of origins, viewers' sockets or clocks: a fill is fed from
 //! outside, and whether an object is fresh is judged by `policy`.
 
-mod attention;
+mod access_tracker;
 mod budget;
-mod codings;
+mod encoded_bodies;
 mod epoch;
 pub mod eviction;
 mod field_lines;
 mod fill;
 mod flight;
 mod follower;
-mod notes;
+mod key_memos;
 mod object;
 mod partition;
 mod pinned;
@@ -30,23 +30,23 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-pub use attention::Attention;
-pub use codings::{Bodies, Codings};
-pub use epoch::Tie;
+pub use access_tracker::AccessTracker;
+pub use encoded_bodies::{EncodedBodies, EncodedBodySet};
+pub use epoch::EpochToken;
 pub use field_lines::{FIELDS_ADDED, FieldLines, SAID_ANEW, write_field};
-pub use fill::{Fill, Flow};
+pub use fill::{Fill, FillControl};
 pub use flight::Verdict;
-pub use follower::{Cut, Follower, Landing, Reach};
-pub use notes::{Known, Note, Series};
-pub use object::{Head, Object};
+pub use follower::{BodyExtent, BodyTruncated, FillHead, Follower};
+pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
+pub use object::{Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
-pub use purge::Purge;
-pub use registry::Joined;
-pub use shares::Shares;
-pub use store::{Found, Stored};
+pub use purge::CachePurge;
+pub use registry::JoinOutcome;
+pub use shares::MemoryShares;
+pub use store::{Lookup, StoreOutcome};
 
 use self::eviction::{Advance, EvictionReason};
-use crate::media::Kind;
+use crate::manifest::Kind;
 use crate::policy::Key;
 
 /// Bounds of the memory store and of fills.
@@ -83,21 +83,21 @@ impl Default for Settings {
 /// The memory of one shield. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
-    inner: Arc<Inner>,
+    inner: Arc<CacheInner>,
 }
 
-pub(crate) struct Inner {
+pub(crate) struct CacheInner {
     settings: Settings,
     store: store::Store,
-    registry: registry::Registry,
-    notes: notes::Notes,
-    budget: Arc<budget::Budget>,
+    registry: registry::FlightRegistry,
+    notes: key_memos::KeyMemos,
+    budget: Arc<budget::FillBudget>,
     pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
-    walks: purge::Walks,
+    walks: purge::PurgeWalks,
 }
 
-impl Inner {
+impl CacheInner {
     fn object_bytes_max(&self, place: Kind) -> u64 {
         let room = self.store.shares().object_bytes_max(place);
         room.min(self.settings.object_bytes_max)
@@ -140,20 +140,20 @@ pub struct Stats {
 impl Cache {
     /// An empty memory.
     pub fn new(settings: Settings) -> Cache {
-        let notes = notes::Notes::new(settings.memory_bytes);
-        let budget = Arc::new(budget::Budget::new(settings.fill_bytes_max));
+        let notes = key_memos::KeyMemos::new(settings.memory_bytes);
+        let budget = Arc::new(budget::FillBudget::new(settings.fill_bytes_max));
         let pinned = Arc::new(pinned::PinnedBodies::new(Arc::clone(&budget)));
         let store = store::Store::new(&settings, &pinned);
         Cache {
-            inner: Arc::new(Inner {
+            inner: Arc::new(CacheInner {
                 settings,
                 store,
-                registry: registry::Registry::default(),
+                registry: registry::FlightRegistry::default(),
                 notes,
                 budget,
                 pinned,
                 epochs: epoch::Epochs::default(),
-                walks: purge::Walks::default(),
+                walks: purge::PurgeWalks::default(),
             }),
         }
     }
@@ -166,39 +166,39 @@ impl Cache {
         kind: Kind,
         now: Instant,
         upstream: impl FnOnce() -> HeaderMap,
-    ) -> Found {
+    ) -> Lookup {
         self.inner.store.lookup(key, kind, now, upstream)
     }
 
     /// Joins the fill for what was looked up, or becomes its leader.
     /// `upstream`: the request's headers as they would be sent to the origin.
-    pub fn join(&self, found: &Found, upstream: &HeaderMap) -> Joined {
+    pub fn join(&self, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
         registry::join(&self.inner, found, upstream)
     }
 
     /// A fill for what was looked up is under way.
-    pub fn is_being_filled(&self, found: &Found) -> bool {
+    pub fn is_being_filled(&self, found: &Lookup) -> bool {
         registry::is_being_filled(&self.inner, found)
     }
 
     /// Becomes the leader of a fill that no viewer waits for; `None` when one is under way, or when
     /// something else is held by now than was found.
-    pub fn lead(&self, found: &Found, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
+    pub fn lead(&self, found: &Lookup, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
         registry::lead(&self.inner, found, upstream)
     }
 
     /// What is known about a slot that holds no fresh object.
-    pub fn noted(&self, slot: &Key, now: Instant) -> Option<Known> {
+    pub fn noted(&self, slot: &Key, now: Instant) -> Option<KeyMemo> {
         self.inner.notes.read(slot, now)
     }
 
     /// Remembers something about what was looked up, if it has no object.
-    pub fn note(&self, found: &Found, note: Note) {
+    pub fn note(&self, found: &Lookup, note: ExpiringMemo) {
         self.inner.notes.write(&found.slot, note);
     }
 
     /// Forgets what was noted about what was looked up.
-    pub fn forget_note(&self, found: &Found) {
+    pub fn forget_note(&self, found: &Lookup) {
         self.inner.notes.erase(&found.slot);
     }
 
@@ -226,12 +226,12 @@ impl Cache {
 
     /// What is asked for now belongs to a place until the place's epoch ends, and to a URL that has
     /// many keys until the URL is purged.
-    pub fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
+    pub fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
         self.inner.epochs.tie(place, url)
     }
 
     /// The slices of an object belong together until its key is purged.
-    pub fn tie_slices(&self, key: &Key) -> Tie {
+    pub fn tie_slices(&self, key: &Key) -> EpochToken {
         self.inner.epochs.tie(Some(&slices_of(key)), None)
     }
 

@@ -52,7 +52,7 @@ enum Command {
     /// Show it on this machine: a live stream made by the program itself, the shield in front
     Demo(demo::Demo),
     /// Say everything that is wrong with configuration files
-    Check(check::Check),
+    Check(check::CheckArguments),
     /// Ask a running server what it would do with a URL, and why
     Explain(explain::Explain),
     /// Ask a running server whether it is well

@@ -7,34 +7,34 @@
 mod address;
 #[cfg(test)]
 mod examples;
-mod fault;
 mod file;
 mod flags;
 mod order;
-mod page;
 mod pem;
+mod preflight;
 mod problem;
 mod quantity;
-mod reach;
 mod read;
 mod secret;
 mod spelling;
+mod toml_reader;
+mod value_error;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{admin, cache, edge, origin, policy, shield, telemetry};
+use crate::{admin, cache, frontend, policy, proxy, telemetry, upstream};
 
 pub(crate) use address::{endpoint, listen, socket};
-pub use fault::Fault;
 pub use flags::Flags;
 pub use problem::Problems;
+pub use value_error::ValueError;
 
 /// Reads how much memory finished objects may take.
-pub(crate) fn memory(text: &str) -> Result<u64, Fault> {
+pub(crate) fn memory(text: &str) -> Result<u64, ValueError> {
     match quantity::size(text)? {
-        0 => Err(Fault::new(
+        0 => Err(ValueError::new(
             "a size such as \"1GiB\"",
             "must be at least 1 byte",
         )),
@@ -43,26 +43,26 @@ pub(crate) fn memory(text: &str) -> Result<u64, Fault> {
 }
 
 /// Reads a number of worker threads.
-pub(crate) fn threads(text: &str) -> Result<usize, Fault> {
+pub(crate) fn threads(text: &str) -> Result<usize, ValueError> {
     let threads = text.parse().ok().filter(|threads| *threads <= THREADS_MAX);
-    threads.ok_or(Fault::new(THREADS, "not a number from 0 to 1024"))
+    threads.ok_or(ValueError::new(THREADS, "not a number from 0 to 1024"))
 }
 
 /// Everything, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Towards viewers.
-    pub edge: edge::Settings,
+    pub edge: frontend::Settings,
     /// Towards operators.
     pub admin: admin::Settings,
     /// Routes.
     pub rules: policy::Rules,
     /// Origin groups, in the order routes refer to them.
-    pub origins: Vec<origin::Settings>,
+    pub origins: Vec<upstream::Settings>,
     /// Memory.
     pub cache: cache::Settings,
     /// Waits.
-    pub shield: shield::Settings,
+    pub shield: proxy::Settings,
     /// Metrics and logs.
     pub telemetry: telemetry::Settings,
     /// Worker threads; 0: one per core.
@@ -90,13 +90,13 @@ const THREADS_MAX: usize = 1024;
 const THREADS: &str = "a whole number of threads, 0 for one per core";
 
 /// Where viewers come in when nobody says where.
-const LISTEN: edge::Address = edge::Address::Tcp(std::net::SocketAddr::V4(
+const LISTEN: frontend::ListenAddress = frontend::ListenAddress::Tcp(std::net::SocketAddr::V4(
     std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 8080),
 ));
 
 /// What a check may ask beyond the file itself and the files it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Preflight {
     /// Nothing: the file may be meant for another machine.
     Offline,
     /// This machine's addresses, and its resolver for the names of origins.
@@ -106,12 +106,12 @@ pub enum Reach {
 impl Config {
     /// Reads and validates a file. Everything wrong with it is reported at once.
     pub fn load(path: &Path) -> Result<Config, Problems> {
-        Config::check(path, Reach::Offline).map(|(config, _)| config)
+        Config::check(path, Preflight::Offline).map(|(config, _)| config)
     }
 
     /// As [`Config::load`], with everything that is doubtful, and further than a start needs: see
     /// [`Reach`].
-    pub fn check(path: &Path, reach: Reach) -> Result<(Config, Problems), Problems> {
+    pub fn check(path: &Path, reach: Preflight) -> Result<(Config, Problems), Problems> {
         let source = std::fs::read_to_string(path).map_err(|why| {
             let mut problems = Problems::new(path, String::new(), &[]);
             problems.push(problem::Problem::new(format!(
@@ -120,9 +120,9 @@ impl Config {
             problems
         })?;
         let mut draft = file::read(&source, path, &secret::process_environment);
-        if reach == Reach::Network {
-            let memory = reach::machine_memory();
-            reach::check(&mut draft, &reach::system_lookup(), memory);
+        if reach == Preflight::Network {
+            let memory = preflight::machine_memory();
+            preflight::check(&mut draft, &preflight::system_lookup(), memory);
         }
         draft.finish()
     }
@@ -140,22 +140,22 @@ impl Config {
     }
 
     /// One origin behind these listeners, everything else at its default.
-    pub fn single(origin: &str, listeners: Vec<edge::Listener>) -> Result<Config, Fault> {
+    pub fn single(origin: &str, listeners: Vec<frontend::Listener>) -> Result<Config, ValueError> {
         let endpoint = address::endpoint(origin)?;
-        let group = origin::Settings::single(&endpoint.host.clone(), endpoint);
+        let group = upstream::Settings::single(&endpoint.host.clone(), endpoint);
         Ok(Config::of(vec![group], listeners))
     }
 
     /// These origins behind these listeners, everything else at its default: the first origin
     /// answers everything.
-    fn of(origins: Vec<origin::Settings>, listeners: Vec<edge::Listener>) -> Config {
+    fn of(origins: Vec<upstream::Settings>, listeners: Vec<frontend::Listener>) -> Config {
         let name = origins
             .first()
             .map_or_else(|| "".into(), |origin| Arc::clone(&origin.name));
         Config {
-            edge: edge::Settings {
+            edge: frontend::Settings {
                 listeners,
-                limits: edge::Limits::default(),
+                limits: frontend::Limits::default(),
             },
             admin: admin::Settings::default(),
             rules: policy::Rules {
@@ -164,7 +164,7 @@ impl Config {
             },
             origins,
             cache: cache::Settings::default(),
-            shield: shield::Settings::default(),
+            shield: proxy::Settings::default(),
             telemetry: file::telemetry(),
             threads: 0,
             lame_duck: LAME_DUCK,

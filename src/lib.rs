@@ -15,20 +15,20 @@
 //! rooms together. [`demo`] stands apart: an origin that is live out of nothing, for scenarios and
 //! for whoever wants to see the rest at work.
 
-pub mod media;
+pub mod manifest;
 
 pub mod policy;
 
 pub mod cache;
-pub mod origin;
 pub mod telemetry;
+pub mod upstream;
 
-pub mod shield;
+pub mod proxy;
 
 pub mod admin;
-pub mod edge;
+pub mod frontend;
 
-pub mod demo;
+pub mod simulator;
 
 pub mod cli;
 pub mod config;

@@ -7,8 +7,8 @@
 //! so the drain happens while the signal is being waited for, and pingora then stops at once.
 
 mod assembly;
+mod background;
 mod descriptors;
-mod keeper;
 mod probe;
 mod signals;
 mod workers;
@@ -22,18 +22,18 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use tokio::task::JoinSet;
 
-use self::assembly::Assembly;
-use self::signals::{Heard, Signals};
-use self::workers::{Office, Worker};
+use self::assembly::ServerParts;
+use self::signals::{ReceivedSignal, Signals};
+use self::workers::{AdminService, WorkerThread};
 use crate::config::Config;
-use crate::edge::{Address, Door, Edge};
-use crate::origin::Lookup;
-use crate::shield::Shield;
+use crate::frontend::{BoundListener, Frontend, ListenAddress};
+use crate::proxy::Shield;
 use crate::telemetry::LogCounts;
+use crate::upstream::Resolver;
 
 /// A server started inside a tokio runtime the caller owns: what tests and benches use.
 /// Dropping it stops it at once.
-pub struct Running {
+pub struct RunningServer {
     /// Bound viewer addresses, in the order of the listeners (Unix sockets left out).
     pub viewers: Vec<SocketAddr>,
     /// Bound admin address.
@@ -41,12 +41,12 @@ pub struct Running {
     /// The shield itself.
     pub shield: Arc<Shield>,
     /// The viewers' side.
-    pub edge: Arc<Edge>,
+    pub edge: Arc<Frontend>,
     /// Dropping it ends the tasks.
     _tasks: JoinSet<()>,
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.edge.abort();
     }
@@ -57,20 +57,20 @@ impl Drop for Running {
     clippy::needless_pass_by_value,
     reason = "its only owner may give it up"
 )]
-pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
-    let Assembly {
+pub fn start(config: Config, lookup: Resolver) -> anyhow::Result<RunningServer> {
+    let ServerParts {
         front,
         doors,
         office,
         mut probes,
         ..
-    } = Assembly::bind(config)?.furnish(&lookup, 1, &Arc::default())?;
+    } = ServerParts::bind(config)?.furnish(&lookup, 1, &Arc::default())?;
     let viewers = doors.iter().filter_map(tcp_address).collect();
-    let admin = office.as_ref().and_then(Office::address);
+    let admin = office.as_ref().and_then(AdminService::address);
     let (edge, shield) = (front.edge.clone(), front.shield.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(keeper::watch_certificates(&doors));
+    tasks.spawn(background::watch_certificates(&doors));
     front.open(doors, &mut tasks);
     if let Some(probe) = probes.pop() {
         tasks.spawn(probe.answer());
@@ -78,7 +78,7 @@ pub fn start(config: Config, lookup: Lookup) -> anyhow::Result<Running> {
     if let Some(office) = office {
         tasks.spawn(office.work());
     }
-    Ok(Running {
+    Ok(RunningServer {
         viewers,
         admin,
         shield,
@@ -111,13 +111,13 @@ pub fn run_announced(
         .context("cannot start the keeper's thread")?;
     let guard = keeper.enter();
     // First of all: whoever can connect may also send a signal, which must not end a server that starts.
-    let heard = Heard::listen().context("cannot listen for signals")?;
-    let bound = Assembly::bind(config)?;
+    let heard = ReceivedSignal::listen().context("cannot listen for signals")?;
+    let bound = ServerParts::bind(config)?;
     let assembly = bound.furnish(&assembly::system_lookup(), workers, log)?;
-    keeper.spawn(keeper::watch_certificates(&assembly.doors));
+    keeper.spawn(background::watch_certificates(&assembly.doors));
     drop(guard);
 
-    let Assembly {
+    let ServerParts {
         front,
         doors,
         office,
@@ -133,9 +133,12 @@ pub fn run_announced(
     };
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     for (number, probe) in probes.into_iter().enumerate() {
-        let doors = doors.iter().map(Door::try_clone).collect::<Result<_, _>>();
+        let doors = doors
+            .iter()
+            .map(BoundListener::try_clone)
+            .collect::<Result<_, _>>();
         let doors = doors.context("cannot share a listener among workers")?;
-        server.add_service(Worker::new(number, front.clone(), doors, probe));
+        server.add_service(WorkerThread::new(number, front.clone(), doors, probe));
     }
     for door in &doors {
         let tls = door.certificates().is_some();
@@ -176,9 +179,9 @@ fn server_conf() -> ServerConf {
     }
 }
 
-fn tcp_address(door: &Door) -> Option<SocketAddr> {
+fn tcp_address(door: &BoundListener) -> Option<SocketAddr> {
     match door.address() {
-        Address::Tcp(address) => Some(*address),
-        Address::Unix(_) => None,
+        ListenAddress::Tcp(address) => Some(*address),
+        ListenAddress::Unix(_) => None,
     }
 }

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use access_log::{AccessLog, AccessLogSettings};
-pub use exposition::{Exposition, Value};
+pub use exposition::{Exposition, SampleValue};
 pub use log_queue::{LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
 pub use metrics::Metrics;
-pub use outcome::{CutBy, LogLine, Outcome, Source, Tale};
+pub use outcome::{AccessLogFields, CutBy, Outcome, RequestRecord, ResponseSource};
 
 /// The content type of what [`Telemetry::render`] and [`Exposition`] write.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,7 +30,7 @@ pub struct Settings {
 
 /// Why telemetry could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum TelemetryError {
     /// A metric was refused; its name or labels are wrong.
     #[error("metric refused")]
     Metric(#[from] prometheus::Error),
@@ -57,7 +57,7 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Prepares counters for these routes, in the order of their indexes, and opens the log.
-    pub fn new(settings: &Settings, route_names: &[Arc<str>]) -> Result<Telemetry, SetupError> {
+    pub fn new(settings: &Settings, route_names: &[Arc<str>]) -> Result<Telemetry, TelemetryError> {
         Ok(Telemetry {
             metrics: Metrics::new(route_names)?,
             access_log: AccessLog::open(&settings.access_log)?,
@@ -65,7 +65,7 @@ impl Telemetry {
     }
 
     /// Tells one finished request.
-    pub fn tell(&self, tale: &Tale) {
+    pub fn tell(&self, tale: &RequestRecord) {
         self.metrics.count(tale);
         self.access_log.write(tale);
     }
@@ -100,16 +100,16 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::media::Kind;
+    use crate::manifest::Kind;
 
-    pub(super) fn tale(outcome: Outcome, kind: Kind, status: u16) -> Tale {
-        Tale {
+    pub(super) fn tale(outcome: Outcome, kind: Kind, status: u16) -> RequestRecord {
+        RequestRecord {
             outcome,
             kind,
             status: StatusCode::from_u16(status).unwrap(),
             head_time: Duration::from_micros(80),
             total_time: Duration::from_millis(3),
-            ..Tale::begun(Instant::now())
+            ..RequestRecord::begun(Instant::now())
         }
     }
 

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tikv_jemalloc_ctl::{epoch, stats};
 
-use seawall::cache::{Cache, Head, Joined, Object, Settings, Verdict};
-use seawall::media::Kind;
+use seawall::cache::{Cache, JoinOutcome, Object, Settings, StoredHead, Verdict};
+use seawall::manifest::Kind;
 use seawall::policy::{Key, Lifetime};
 
 /// As in the program.
@@ -69,10 +69,10 @@ fn head_bytes() -> usize {
 fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
     let nothing = HeaderMap::new();
     let found = cache.lookup(&key(number), Kind::Segment, Instant::now(), HeaderMap::new);
-    let Joined::Lead(fill, _follower) = cache.join(&found, &nothing) else {
+    let JoinOutcome::Lead(fill, _follower) = cache.join(&found, &nothing) else {
         panic!("nothing is held and nothing is under way");
     };
-    let head = Head {
+    let head = StoredHead {
         status: StatusCode::OK,
         headers: arriving().into(),
         kind: Kind::Segment,

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
 use seawall::cache::eviction::{
-    Advance, Bounds, Candidate, HitCounter, LivePosition, ObjectClass, Policy,
+    Advance, Candidate, HitCounter, LivePosition, MemoryBounds, ObjectClass, Policy,
 };
 
 use crate::audience::{Event, Item, LiveItem, SEGMENT_MS, Trace, share_asked_at};
@@ -177,7 +177,7 @@ impl Seawall<'_> {
             held: vec![None; trace.items.len()],
             departed: vec![false; trace.items.len()],
             newest: HashMap::new(),
-            policy: Policy::new(Bounds::of(bytes, false)),
+            policy: Policy::new(MemoryBounds::of(bytes, false)),
             evicted: Vec::new(),
             now_ms: 0,
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use seawall::demo::Form;
+use seawall::simulator::Packaging;
 
 use crate::live::Programme;
 use crate::scenario::Scenario;
@@ -39,8 +39,8 @@ impl Arguments {
     /// What is watched in a scenario with players.
     pub fn programme(&self, scenario: Scenario) -> Programme {
         let (form, segment) = match scenario {
-            Scenario::LowLatency => (Form::LowLatency, LOW_LATENCY_SEGMENT),
-            _ => (Form::Cmaf, Duration::from_secs(4)),
+            Scenario::LowLatency => (Packaging::LowLatency, LOW_LATENCY_SEGMENT),
+            _ => (Packaging::Cmaf, Duration::from_secs(4)),
         };
         Programme {
             form,

@@ -15,7 +15,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use seawall::demo::{Broadcast, Clock, Form, Origin, Place, Plan, Player, Rendition, Sight, Utc};
+use seawall::simulator::{
+    Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, Player, PlayerFetch, Resource,
+    SimulatedOrigin, Utc,
+};
 use tokio::task::JoinSet;
 
 use crate::Stage;
@@ -31,7 +34,7 @@ const WARM_UP_SEGMENTS: u32 = 3;
 /// What is watched, and by how many.
 #[derive(Clone, Copy)]
 pub struct Programme {
-    pub form: Form,
+    pub form: Packaging,
     pub segment: Duration,
     /// How long the origin thinks about every answer.
     pub thinks: Duration,
@@ -42,7 +45,7 @@ pub struct Programme {
 /// What a player got, without its bytes.
 #[derive(Clone, Debug)]
 pub struct Note {
-    pub place: Place,
+    pub place: Resource,
     pub asked: Utc,
     pub answered: Utc,
     pub good: bool,
@@ -51,7 +54,7 @@ pub struct Note {
 }
 
 impl Note {
-    fn of(sight: &Sight) -> Note {
+    fn of(sight: &PlayerFetch) -> Note {
         let facts = sight.manifest.as_ref().map(|manifest| &manifest.facts);
         let edge = facts.and_then(|facts| facts.edge.as_ref());
         Note {
@@ -112,13 +115,15 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn of(origin: &Origin) -> Asked {
-        use seawall::demo::Kind;
+    fn of(origin: &SimulatedOrigin) -> Asked {
+        use seawall::simulator::ResourceKind;
         let count = |kind| origin.tally().of_kind(kind).requests;
         Asked {
-            manifests: count(Kind::Multivariant) + count(Kind::Playlist) + count(Kind::Mpd),
-            segments: count(Kind::Segment),
-            parts: count(Kind::Part),
+            manifests: count(ResourceKind::Multivariant)
+                + count(ResourceKind::Playlist)
+                + count(ResourceKind::Mpd),
+            segments: count(ResourceKind::Segment),
+            parts: count(ResourceKind::Part),
         }
     }
 
@@ -223,10 +228,10 @@ async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Resul
         return Ok(Some(watched));
     }
     let clock = Clock::real();
-    let plan = Plan::from(clock.now().saturating_sub(ON_AIR))
+    let plan = BroadcastPlan::from(clock.now().saturating_sub(ON_AIR))
         .segment_seconds(programme.segment.as_secs())
         .part_thirds(1);
-    let origin = Origin::start(plan, clock).context("no origin")?;
+    let origin = SimulatedOrigin::start(plan, clock).context("no origin")?;
     let thinks = programme.thinks;
     origin.control().set(|faults| faults.slow = thinks);
     let setting = stage.setting(folder.path(), origin.address(), READY);
@@ -242,7 +247,7 @@ async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Resul
 async fn watched(
     server: &Server,
     broadcast: &Broadcast,
-    origin: Option<&Origin>,
+    origin: Option<&SimulatedOrigin>,
     programme: Programme,
 ) -> Evening {
     let clock = Clock::real();
@@ -277,7 +282,7 @@ async fn watched(
 fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes) -> JoinSet<()> {
     let mut players = JoinSet::new();
     for number in 0..programme.players {
-        let rendition = Rendition::ALL[number % Rendition::ALL.len()];
+        let rendition = DemoRendition::ALL[number % DemoRendition::ALL.len()];
         let player = player(door, programme.form, rendition, clock, notes);
         let share = number as f64 / programme.players as f64;
         let (clock, begins) = (
@@ -304,8 +309,8 @@ impl Notes {
 
 fn player(
     door: SocketAddr,
-    form: Form,
-    rendition: Rendition,
+    form: Packaging,
+    rendition: DemoRendition,
     clock: &Clock,
     notes: &Notes,
 ) -> Player {

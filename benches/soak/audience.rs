@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use seawall::demo::{Broadcast, Form, Place, Player, Rendition, Sight};
+use seawall::simulator::{Broadcast, DemoRendition, Packaging, Player, PlayerFetch, Resource};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -69,7 +69,7 @@ impl Audience {
         for number in 0..PLAYERS {
             let place = number % self.streams.len();
             let stream = Arc::clone(&self.streams[place]);
-            let renditions: Vec<_> = Rendition::ALL
+            let renditions: Vec<_> = DemoRendition::ALL
                 .into_iter()
                 .filter(|one| stream.form.has(*one))
                 .collect();
@@ -114,7 +114,7 @@ impl Audience {
 }
 
 /// Writes down what a player saw.
-fn note(book: &Book, stream: &Stream, sight: &Sight) {
+fn note(book: &Book, stream: &Stream, sight: &PlayerFetch) {
     let troubled = stream.is_troubled.load(Ordering::Relaxed);
     let class = if troubled {
         Class::Troubled
@@ -146,21 +146,21 @@ fn note(book: &Book, stream: &Stream, sight: &Sight) {
 }
 
 /// What the packager made of some media.
-fn compared(stream: &Stream, place: Place) -> Option<Bytes> {
+fn compared(stream: &Stream, place: Resource) -> Option<Bytes> {
     let broadcast: &Broadcast = &stream.broadcast;
     match place {
-        Place::Segment(form, rendition, name) => {
+        Resource::Segment(form, rendition, name) => {
             let segment = match form {
-                Form::Timeline => broadcast.segment_at(rendition, name)?,
+                Packaging::Timeline => broadcast.segment_at(rendition, name)?,
                 _ => name,
             };
             let wanted = segment.is_multiple_of(COMPARED_EVERY);
             wanted.then(|| match form {
-                Form::Ts => broadcast.ts_segment(rendition, segment),
+                Packaging::Ts => broadcast.ts_segment(rendition, segment),
                 _ => broadcast.segment(rendition, segment),
             })
         }
-        Place::Part(_, rendition, segment, part) if segment.is_multiple_of(COMPARED_EVERY) => {
+        Resource::Part(_, rendition, segment, part) if segment.is_multiple_of(COMPARED_EVERY) => {
             Some(broadcast.part(rendition, segment, part))
         }
         _ => None,

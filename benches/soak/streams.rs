@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use seawall::demo::{Broadcast, Clock, Form, Origin, Plan};
+use seawall::simulator::{Broadcast, BroadcastPlan, Clock, Packaging, SimulatedOrigin};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -26,23 +26,23 @@ pub struct Streams {
 
 /// One stream and its two origins.
 pub struct Stream {
-    pub form: Form,
+    pub form: Packaging,
     pub clock: Clock,
     pub broadcast: Broadcast,
     /// One of its origins lags or has restarted, now or before.
     pub is_troubled: AtomicBool,
-    origins: [Origin; 2],
+    origins: [SimulatedOrigin; 2],
 }
 
 impl Streams {
     /// Starts them, in all forms in turn, each begun at another moment.
     pub fn start(count: usize) -> std::io::Result<Streams> {
         let stream = |number: usize| {
-            let form = Form::ALL[number % Form::ALL.len()];
+            let form = Packaging::ALL[number % Packaging::ALL.len()];
             let clock = Clock::real();
             let begun = ON_AIR + Duration::from_millis(370) * number as u32;
-            let plan = Plan::from(clock.now().saturating_sub(begun)).segment_seconds(2);
-            let first = Origin::start(plan, clock.clone())?;
+            let plan = BroadcastPlan::from(clock.now().saturating_sub(begun)).segment_seconds(2);
+            let first = SimulatedOrigin::start(plan, clock.clone())?;
             let second = first.twin(0)?;
             Ok(Arc::new(Stream {
                 form,

@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use seawall::media::{Cmcd, strip_query};
+use seawall::manifest::{Cmcd, strip_query};
 
 fuzz_target!(|data: &[u8]| {
     let mut headers = HeaderMap::new();

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seawall::media::{
+use seawall::manifest::{
     Kind, LISTED_MAX, Listed, Liveness, NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use seawall::config::Config;
 use seawall::policy::Rules;
-use seawall::policy::access::{Access, access};
+use seawall::policy::access::{Admission, access};
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let config = Config::single("http://127.0.0.1:9", Vec::new());
@@ -33,14 +33,14 @@ fuzz_target!(|text: &[u8]| {
         }
     }
     let enter = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers);
-    let (Access::Enter(entry), Access::Enter(again)) = (enter(&uri), enter(&uri)) else {
+    let (Admission::Enter(entry), Admission::Enter(again)) = (enter(&uri), enter(&uri)) else {
         return;
     };
     assert_eq!(entry.key, again.key);
     assert!(entry.target.path().starts_with('/'));
     // What is asked of the origin is what the key was made of, so asking for it is the same.
     let target = Uri::from(entry.target.clone());
-    if let Access::Enter(asked) = enter(&target) {
+    if let Admission::Enter(asked) = enter(&target) {
         assert_eq!(asked.target, entry.target);
     }
 });

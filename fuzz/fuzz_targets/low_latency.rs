@@ -3,14 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seawall::media::low_latency::{Directives, delta};
-use seawall::media::{Kind, read_manifest};
+use seawall::manifest::low_latency::{ReloadDirectives, delta};
+use seawall::manifest::{Kind, read_manifest};
 
 fuzz_target!(|text: &str| {
     let (query, playlist) = text.split_once('\n').unwrap_or((text, ""));
-    let directives = Directives::of(query);
+    let directives = ReloadDirectives::of(query);
     if let Ok(directives) = directives {
-        assert_eq!(Directives::of(&directives.canonical()), Ok(directives));
+        assert_eq!(ReloadDirectives::of(&directives.canonical()), Ok(directives));
     }
     let Ok(whole) = read_manifest(Kind::Hls, playlist.as_bytes()) else {
         let _ = delta(playlist);
@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
     };
     let told = read_manifest(Kind::Hls, update.as_bytes()).map(|read| read.facts);
     let (told, whole) = (told.expect("an update is a playlist"), whole.facts);
-    let reach = |edge: &seawall::media::Edge| (edge.first, edge.last, edge.last_parts, edge.parts);
+    let reach = |edge: &seawall::manifest::LiveEdge| (edge.first, edge.last, edge.last_parts, edge.parts);
     assert_eq!(
         told.edge.as_ref().map(reach),
         whole.edge.as_ref().map(reach)

@@ -5,7 +5,7 @@
 use http::header::{ETAG, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use seawall::policy::range::{self, Resolved};
+use seawall::policy::range::{self, ResolvedRange};
 
 const RANGES_MAX: usize = 8;
 
@@ -20,13 +20,13 @@ fuzz_target!(|input: (u64, &[u8])| {
     let stored = HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"a\""))]);
     let _ = range::if_range_holds(&headers, &stored);
     let spans = match range::resolve(&range::asked(&headers, RANGES_MAX), length) {
-        Resolved::Whole => return,
-        Resolved::Unsatisfiable => {
+        ResolvedRange::Whole => return,
+        ResolvedRange::Unsatisfiable => {
             let _ = range::unsatisfied(length);
             return;
         }
-        Resolved::One(span) => vec![span],
-        Resolved::Many(spans) => spans,
+        ResolvedRange::One(span) => vec![span],
+        ResolvedRange::Many(spans) => spans,
     };
     assert!(spans.len() <= RANGES_MAX);
     let sum: u128 = spans.iter().map(|span| u128::from(span.length())).sum();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::media::{Edge, Facts, Liveness};
+use crate::manifest::{LiveEdge, Liveness, ManifestInfo};
 use crate::policy::freshness::Freshness;
-use crate::shield::{Explanation, Followed, Held};
+use crate::proxy::{Explanation, StoredObject, TrackedManifest};
 
 /// What `/explain` answers. What does not apply is left out.
 pub fn explanation(told: &Explanation) -> Value {
@@ -33,8 +33,8 @@ pub fn explanation(told: &Explanation) -> Value {
     }))
 }
 
-fn held(held: &Held) -> Value {
-    let Held {
+fn held(held: &StoredObject) -> Value {
+    let StoredObject {
         object,
         age,
         freshness,
@@ -60,7 +60,7 @@ fn held(held: &Held) -> Value {
     }))
 }
 
-fn manifest(facts: &Facts) -> Value {
+fn manifest(facts: &ManifestInfo) -> Value {
     let time = |at: Option<std::time::SystemTime>| at.map(httpdate::fmt_http_date);
     without_nulls(json!({
         "is_live": facts.liveness == Liveness::Live,
@@ -75,7 +75,7 @@ fn manifest(facts: &Facts) -> Value {
 }
 
 /// Where it begins and ends: in numbers of segments, or in seconds of the media timeline.
-fn edge(edge: &Edge) -> Value {
+fn edge(edge: &LiveEdge) -> Value {
     if edge.numbered {
         return json!({ "first": edge.first, "last": edge.last, "parts": edge.parts });
     }
@@ -83,7 +83,7 @@ fn edge(edge: &Edge) -> Value {
     json!({ "from_seconds": at(edge.first), "to_seconds": at(edge.last) })
 }
 
-fn followed(followed: &Followed) -> Value {
+fn followed(followed: &TrackedManifest) -> Value {
     without_nulls(json!({
         "stream": &*followed.stream,
         "is_tended": followed.is_tended,

@@ -12,24 +12,24 @@ use http::{HeaderMap, Method, Request, StatusCode};
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct AdminDenial {
     pub(super) status: StatusCode,
     pub(super) text: &'static str,
 }
 
-const STRANGE_HOST: Refusal = Refusal {
+const STRANGE_HOST: AdminDenial = AdminDenial {
     status: StatusCode::MISDIRECTED_REQUEST,
     text: "this host name is not one of the admin port's: use its IP address, or add the name to \
            `hosts` of [admin]\n",
 };
 
-const CROSS_SITE: Refusal = Refusal {
+const CROSS_SITE: AdminDenial = AdminDenial {
     status: StatusCode::FORBIDDEN,
     text: "a web page of another site may not do this\n",
 };
 
 /// Why this request is refused; `None`: it is not. `hosts` are names that operators use, in lower case.
-pub(super) fn refusal<B>(request: &Request<B>, hosts: &[String]) -> Option<Refusal> {
+pub(super) fn refusal<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminDenial> {
     let headers = request.headers();
     let in_target = request.uri().authority().map(http::uri::Authority::as_str);
     let in_header = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::origin::{Counts, EndpointStats, Failure, Latency, Stats};
 use crate::telemetry::Exposition;
+use crate::upstream::{AttemptCounts, EndpointStats, Failure, LatencyHistogram, Stats};
 
 /// Breakers' words, for a gauge by state.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "probing"];
@@ -222,7 +222,7 @@ fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
         );
     }
     let latency = &endpoint.latency;
-    let bounds = Latency::BOUNDS.map(Into::into);
+    let bounds = LatencyHistogram::BOUNDS.map(Into::into);
     page.histogram(
         "seawall_origin_target_response_seconds",
         "Time to the answer's head: the load balancers' target response time.",
@@ -374,7 +374,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-fn requests_status(counts: &Counts) -> Value {
+fn requests_status(counts: &AttemptCounts) -> Value {
     let failed: u64 = counts.failures.iter().sum();
     json!({
         "2xx": counts.success,

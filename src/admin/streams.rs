@@ -1,13 +1,13 @@
 //! What do live streams cost their origins, and how fresh are they? As metrics.
 
-use crate::shield::{Snapshot, StreamStats};
+use crate::proxy::{StreamStats, StreamsSnapshot};
 use crate::telemetry::Exposition;
 
 /// So many streams have series of their own, those that cost most; the others are in the sums.
 const STREAMS_MAX: usize = 500;
 
 /// All streams that are watched.
-pub fn metrics(snapshot: &Snapshot) -> String {
+pub fn metrics(snapshot: &StreamsSnapshot) -> String {
     let mut page = Exposition::default();
     page.gauge(
         "seawall_manifests_watched",
@@ -47,7 +47,7 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     page.to_string()
 }
 
-fn ahead(page: &mut Exposition, snapshot: &Snapshot) {
+fn ahead(page: &mut Exposition, snapshot: &StreamsSnapshot) {
     let ahead = &snapshot.ahead;
     for (source, count) in ahead.fetched {
         page.counter(

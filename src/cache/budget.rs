@@ -15,15 +15,15 @@ const KEPT_SHARE: u64 = 4;
 
 /// Bytes of fills under way, and of pinned bodies.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct FillBudget {
     used: AtomicU64,
     max: u64,
     freed: Notify,
 }
 
-impl Budget {
-    pub(crate) fn new(max: u64) -> Budget {
-        Budget {
+impl FillBudget {
+    pub(crate) fn new(max: u64) -> FillBudget {
+        FillBudget {
             used: AtomicU64::new(0),
             max,
             freed: Notify::new(),
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_fit_and_counts_what_does() {
-        let budget = Budget::new(10);
+        let budget = FillBudget::new(10);
         assert!(budget.take(0, 6));
         assert!(!budget.take(6, 5));
         assert!(!budget.take(6, u64::MAX));
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn large_fills_leave_room_for_small_ones_and_one_alone_may_have_all() {
-        let budget = Budget::new(1600);
+        let budget = FillBudget::new(1600);
         let mut large = [0; 4];
         for turn in 0..100 {
             let held = &mut large[turn % 4];

@@ -14,29 +14,29 @@ use crate::policy::Key;
 
 /// Ties an object to the epochs of its place and of its URL as they were when it was asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Tie(Bond);
+pub struct EpochToken(EpochBinding);
 
 /// Nearly all objects are tied to a place and to nothing else: with the mark's fields side by side that takes
 /// no more than two words, and an optional tie neither.
 #[derive(Clone, Debug)]
-enum Bond {
+enum EpochBinding {
     Place { number: u32, epoch: Arc<Epoch> },
-    Marks(Box<Marks>),
+    Marks(Box<EpochMarks>),
 }
 
 #[derive(Clone, Debug, Default)]
-struct Marks {
-    place: Option<Mark>,
+struct EpochMarks {
+    place: Option<EpochMark>,
     /// Only where one URL has many keys: see [`Tie::to_url`].
-    url: Option<Mark>,
+    url: Option<EpochMark>,
     /// Of a slice: the object that it is a part of. That one counts among its URL's keys already.
-    whole: Option<Mark>,
+    whole: Option<EpochMark>,
     /// Of what has a directory of its own: all such directories.
-    around: Option<Mark>,
+    around: Option<EpochMark>,
 }
 
 #[derive(Clone, Debug)]
-struct Mark {
+struct EpochMark {
     epoch: Arc<Epoch>,
     number: u32,
 }
@@ -53,22 +53,22 @@ struct Epoch {
 /// An epoch and its place in the list, with what is still listed of those that are over.
 const EPOCH_BYTES: usize = 200;
 
-impl Default for Bond {
-    fn default() -> Bond {
-        Bond::Marks(Box::default())
+impl Default for EpochBinding {
+    fn default() -> EpochBinding {
+        EpochBinding::Marks(Box::default())
     }
 }
 
-impl From<Marks> for Tie {
-    fn from(marks: Marks) -> Tie {
-        Tie(match marks {
-            Marks {
-                place: Some(Mark { epoch, number }),
+impl From<EpochMarks> for EpochToken {
+    fn from(marks: EpochMarks) -> EpochToken {
+        EpochToken(match marks {
+            EpochMarks {
+                place: Some(EpochMark { epoch, number }),
                 url: None,
                 whole: None,
                 around: None,
-            } => Bond::Place { number, epoch },
-            marks => Bond::Marks(Box::new(marks)),
+            } => EpochBinding::Place { number, epoch },
+            marks => EpochBinding::Marks(Box::new(marks)),
         })
     }
 }
@@ -79,7 +79,7 @@ impl Epoch {
     }
 }
 
-impl Tie {
+impl EpochToken {
     /// Is it still the same epoch?
     pub fn holds(&self) -> bool {
         self.all_marks(Epoch::is_at)
@@ -97,8 +97,8 @@ impl Tie {
 
     fn all_marks(&self, is_so: impl Fn(&Epoch, u32) -> bool) -> bool {
         match &self.0 {
-            Bond::Place { number, epoch } => is_so(epoch, *number),
-            Bond::Marks(marks) => {
+            EpochBinding::Place { number, epoch } => is_so(epoch, *number),
+            EpochBinding::Marks(marks) => {
                 let marks = [&marks.place, &marks.url, &marks.whole, &marks.around];
                 let mut marks = marks.into_iter().flatten();
                 marks.all(|mark| is_so(&mark.epoch, mark.number))
@@ -109,28 +109,28 @@ impl Tie {
     /// It ends with a place's epoch.
     pub fn is_to_place(&self) -> bool {
         match &self.0 {
-            Bond::Place { .. } => true,
-            Bond::Marks(marks) => marks.place.is_some(),
+            EpochBinding::Place { .. } => true,
+            EpochBinding::Marks(marks) => marks.place.is_some(),
         }
     }
 
     /// The same, tied to the URL alone; `None` where it is not tied to that.
     #[must_use]
-    pub fn to_url(&self) -> Option<Tie> {
-        let Marks { url, whole, .. } = self.marks();
+    pub fn to_url(&self) -> Option<EpochToken> {
+        let EpochMarks { url, whole, .. } = self.marks();
         url.is_some().then(|| {
-            Tie::from(Marks {
+            EpochToken::from(EpochMarks {
                 url,
                 whole,
-                ..Marks::default()
+                ..EpochMarks::default()
             })
         })
     }
 
     /// The same, tied to the place of another tie too.
     #[must_use]
-    pub fn within(&self, around: &Tie) -> Tie {
-        Tie::from(Marks {
+    pub fn within(&self, around: &EpochToken) -> EpochToken {
+        EpochToken::from(EpochMarks {
             around: around.marks().place,
             ..self.marks()
         })
@@ -138,39 +138,39 @@ impl Tie {
 
     /// The same for a slice of what is tied; `whole` ends when that is purged.
     #[must_use]
-    pub fn of_slice(&self, whole: &Tie) -> Tie {
-        Tie::from(Marks {
+    pub fn of_slice(&self, whole: &EpochToken) -> EpochToken {
+        EpochToken::from(EpochMarks {
             whole: whole.marks().place,
             ..self.marks()
         })
     }
 
-    fn marks(&self) -> Marks {
+    fn marks(&self) -> EpochMarks {
         match &self.0 {
-            Bond::Place { number, epoch } => Marks {
-                place: Some(Mark {
+            EpochBinding::Place { number, epoch } => EpochMarks {
+                place: Some(EpochMark {
                     number: *number,
                     epoch: Arc::clone(epoch),
                 }),
-                ..Marks::default()
+                ..EpochMarks::default()
             },
-            Bond::Marks(marks) => Marks::clone(marks),
+            EpochBinding::Marks(marks) => EpochMarks::clone(marks),
         }
     }
 
     /// Bytes of memory besides its own size.
     pub(super) fn own_bytes(&self) -> usize {
         match &self.0 {
-            Bond::Place { .. } => 0,
-            Bond::Marks(_) => allocated(size_of::<Marks>()),
+            EpochBinding::Place { .. } => 0,
+            EpochBinding::Marks(_) => allocated(size_of::<EpochMarks>()),
         }
     }
 
     /// The weight of its place's epoch, which the first object bears that is stored in that.
     pub(super) fn epoch_bytes(&self) -> usize {
         let epoch = match &self.0 {
-            Bond::Place { epoch, .. } => Some(epoch),
-            Bond::Marks(marks) => marks.place.as_ref().map(|mark| &mark.epoch),
+            EpochBinding::Place { epoch, .. } => Some(epoch),
+            EpochBinding::Marks(marks) => marks.place.as_ref().map(|mark| &mark.epoch),
         };
         let is_weighed = |epoch: &Arc<Epoch>| epoch.is_weighed.swap(true, Ordering::Relaxed);
         epoch.map_or(0, |epoch| if is_weighed(epoch) { 0 } else { EPOCH_BYTES })
@@ -178,7 +178,7 @@ impl Tie {
 
     /// Counts a key in among those of its URL, unless `keys_max` others are held already.
     pub(crate) fn admit(&self, key: &Key, keys_max: usize, held: impl Fn(&Key) -> bool) -> bool {
-        let Bond::Marks(marks) = &self.0 else {
+        let EpochBinding::Marks(marks) = &self.0 else {
             return true;
         };
         let url = marks.url.as_ref().filter(|_| marks.whole.is_none());
@@ -225,7 +225,7 @@ impl EndedEpochs {
 
 /// The places to which anything is tied, in shards: to look through one takes no time that is noticed.
 pub(crate) struct Epochs {
-    shards: [Mutex<Places>; SHARDS],
+    shards: [Mutex<EpochTable>; SHARDS],
     hasher: ahash::RandomState,
 }
 
@@ -241,7 +241,7 @@ impl Default for Epochs {
 }
 
 #[derive(Default)]
-struct Places {
+struct EpochTable {
     epochs: HashMap<Key, Weak<Epoch>, ahash::RandomState>,
     /// With so many listed, those that nothing is tied to are taken off the list.
     sweep_at: usize,
@@ -251,20 +251,20 @@ struct Places {
 const SWEEP_MIN: usize = 64;
 
 impl Epochs {
-    pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> Tie {
-        Tie::from(Marks {
+    pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
+        EpochToken::from(EpochMarks {
             place: place.map(|place| self.mark(place)),
             url: url.map(|url| self.mark(url)),
-            ..Marks::default()
+            ..EpochMarks::default()
         })
     }
 
-    fn mark(&self, place: &Key) -> Mark {
+    fn mark(&self, place: &Key) -> EpochMark {
         let mut places = self.places(place).lock();
         let known = places.epochs.get(place).and_then(Weak::upgrade);
         let epoch = known.unwrap_or_else(|| places.list(place));
         let number = epoch.number.load(Ordering::Acquire);
-        Mark { epoch, number }
+        EpochMark { epoch, number }
     }
 
     pub(crate) fn end(&self, place: &Key) {
@@ -301,7 +301,7 @@ impl Epochs {
         keys.unwrap_or_default()
     }
 
-    fn places(&self, place: &Key) -> &Mutex<Places> {
+    fn places(&self, place: &Key) -> &Mutex<EpochTable> {
         let [low, ..] = self.hasher.hash_one(place).to_le_bytes();
         &self.shards[usize::from(low) % SHARDS]
     }
@@ -318,7 +318,7 @@ impl Epoch {
     }
 }
 
-impl Places {
+impl EpochTable {
     fn list(&mut self, place: &Key) -> Arc<Epoch> {
         if self.epochs.len() >= self.sweep_at {
             self.epochs.retain(|_, epoch| epoch.strong_count() > 0);
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn an_optional_tie_takes_two_words_and_one_object_bears_the_weight_of_an_epoch() {
-        assert_eq!(size_of::<Option<Tie>>(), 16);
+        assert_eq!(size_of::<Option<EpochToken>>(), 16);
         let (epochs, here) = (Epochs::default(), Key::of(&[b"/a/"]));
         let tie = || epochs.tie(Some(&here), None);
         let (one, other) = (tie(), tie());

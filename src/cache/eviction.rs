@@ -27,18 +27,18 @@ use std::ops::Deref;
 
 use fastrand::Rng;
 
-pub use bounds::Bounds;
+pub use bounds::MemoryBounds;
 pub use candidate::{Candidate, EvictionReason, ObjectClass};
 use expiry::{Expiry, Tick};
 use ghosts::Ghosts;
 pub use hits::HitCounter;
 pub use queues::NodeId;
-use queues::Queues;
+use queues::SlabQueues;
 use renditions::Renditions;
 pub use renditions::{Advance, LivePosition};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
+enum EvictionQueue {
     Departed,
     /// Media that were asked for once.
     Probation,
@@ -74,7 +74,7 @@ enum Role {
     /// On-demand media, since when their round lasts, in milliseconds.
     OnDemand(u64),
     Live(Box<LiveRole>),
-    Marker(Box<Variants>),
+    Marker(Box<VariantsOfOne>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,7 @@ struct LiveRole {
 }
 
 #[derive(Debug, Default)]
-struct Variants {
+struct VariantsOfOne {
     ids: Vec<NodeId>,
 }
 
@@ -105,8 +105,8 @@ impl<K, H: Deref<Target: AsRef<HitCounter>>> Node<K, H> {
 /// Decides what is evicted from one store.
 #[derive(Debug)]
 pub struct Policy<K, H> {
-    queues: Queues<Node<K, H>, QUEUES>,
-    bounds: Bounds,
+    queues: SlabQueues<Node<K, H>, QUEUES>,
+    bounds: MemoryBounds,
     live: Vec<NodeId>,
     /// Live segments by name.
     listed: HashMap<u64, Vec<NodeId>, ahash::RandomState>,
@@ -119,9 +119,9 @@ pub struct Policy<K, H> {
 
 impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     /// For a store with these bounds.
-    pub fn new(bounds: Bounds) -> Policy<K, H> {
+    pub fn new(bounds: MemoryBounds) -> Policy<K, H> {
         Policy {
-            queues: Queues::new(),
+            queues: SlabQueues::new(),
             bounds,
             live: Vec::new(),
             listed: HashMap::default(),
@@ -179,7 +179,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let marker = marker.filter(|marker| self.is_marker(*marker));
         if let Some(marker) = marker {
             // Not evicted to make room for its own variant.
-            self.queues.shift(marker, Queue::Parents as usize);
+            self.queues.shift(marker, EvictionQueue::Parents as usize);
         }
         let room = self.make_room(class, bytes, now_ms, evicted);
         if let (None, Some(marker)) = (room, marker) {
@@ -188,18 +188,18 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         room?;
         let again = again || class == ObjectClass::OnDemand && self.ghosts.recall(name);
         let queue = match class {
-            ObjectClass::Error => Queue::Errors,
-            ObjectClass::Manifest if again => Queue::Manifests,
-            ObjectClass::Manifest => Queue::NewManifests,
-            ObjectClass::Marker => Queue::Markers,
-            ObjectClass::Live(_) => Queue::Live,
-            ObjectClass::OnDemand if again => Queue::OnDemand,
-            ObjectClass::OnDemand => Queue::Probation,
+            ObjectClass::Error => EvictionQueue::Errors,
+            ObjectClass::Manifest if again => EvictionQueue::Manifests,
+            ObjectClass::Manifest => EvictionQueue::NewManifests,
+            ObjectClass::Marker => EvictionQueue::Markers,
+            ObjectClass::Live(_) => EvictionQueue::Live,
+            ObjectClass::OnDemand if again => EvictionQueue::OnDemand,
+            ObjectClass::OnDemand => EvictionQueue::Probation,
         };
         let role = match (class, queue) {
             (ObjectClass::Marker, _) => Role::Marker(Box::default()),
-            (_, Queue::Probation) => Role::Probation(name),
-            (_, Queue::OnDemand) => Role::OnDemand(now_ms),
+            (_, EvictionQueue::Probation) => Role::Probation(name),
+            (_, EvictionQueue::OnDemand) => Role::OnDemand(now_ms),
             _ => Role::Other,
         };
         let node = Node {
@@ -256,12 +256,12 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     /// Is it held, and would go first?
     pub fn has_departed(&self, id: NodeId) -> bool {
         let place = self.queues.place(id);
-        place.is_some_and(|(queue, _)| queue == Queue::Departed as usize)
+        place.is_some_and(|(queue, _)| queue == EvictionQueue::Departed as usize)
     }
 
     fn depart_one(&mut self, id: NodeId) {
         self.leave_live(id);
-        self.queues.shift(id, Queue::Departed as usize);
+        self.queues.shift(id, EvictionQueue::Departed as usize);
     }
 
     /// Without their marker, nobody finds them.
@@ -279,7 +279,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let Some(node) = self.take(id) else {
             return false;
         };
-        let kept = [Queue::Manifests, Queue::OnDemand];
+        let kept = [EvictionQueue::Manifests, EvictionQueue::OnDemand];
         let kept = kept.iter().any(|kept| Some(*kept as usize) == place);
         let asked = node.counter().is_some_and(|hits| hits.count() > 0.0);
         if asked && let Some(hits) = &by.hits {
@@ -301,7 +301,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     }
 
     fn is_marker(&self, id: NodeId) -> bool {
-        let markers = [Queue::Markers, Queue::Parents];
+        let markers = [EvictionQueue::Markers, EvictionQueue::Parents];
         let place = self.queues.place(id);
         place.is_some_and(|(queue, _)| markers.iter().any(|one| *one as usize == queue))
     }
@@ -316,7 +316,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         if let Some(Role::Marker(variants)) = self.role(marker) {
             variants.ids.retain(|other| Some(*other) != variant);
             if variants.ids.is_empty() {
-                self.queues.shift(marker, Queue::Markers as usize);
+                self.queues.shift(marker, EvictionQueue::Markers as usize);
             }
         }
     }

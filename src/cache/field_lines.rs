@@ -73,7 +73,7 @@ impl FieldLines {
 
     /// The first value of a field.
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
-        let mut lines = Lines::of(&self.text);
+        let mut lines = FieldLineIter::of(&self.text);
         let line = lines.find(|line| line.name == name.as_str().as_bytes())?;
         Some(line.value)
     }
@@ -91,7 +91,7 @@ impl FieldLines {
     /// The fields of these names.
     pub fn only(&self, names: &[HeaderName]) -> HeaderMap {
         let mut map = HeaderMap::new();
-        for line in Lines::of(&self.text) {
+        for line in FieldLineIter::of(&self.text) {
             let named = |name: &&HeaderName| name.as_str().as_bytes() == line.name;
             if let Some(name) = names.iter().find(named)
                 && let Ok(value) = HeaderValue::from_bytes(line.value)
@@ -106,7 +106,7 @@ impl FieldLines {
         let mut map = HeaderMap::with_capacity(usize::from(self.count) + FIELDS_ADDED);
         // One copy that all values share: they leave the stored text alone.
         let copy = Bytes::copy_from_slice(text);
-        for line in Lines::of(text) {
+        for line in FieldLineIter::of(text) {
             let value = copy.slice(line.value_at..line.value_at + line.value.len());
             // Both were read off a map: they are well-formed.
             if let Ok(name) = HeaderName::from_bytes(line.name)
@@ -163,7 +163,7 @@ impl From<HeaderMap> for FieldLines {
 }
 
 /// One line of the text.
-struct Line<'t> {
+struct FieldLine<'t> {
     name: &'t [u8],
     value: &'t [u8],
     /// Where the value begins in the text.
@@ -171,27 +171,27 @@ struct Line<'t> {
 }
 
 /// The lines of a text, one after the other.
-struct Lines<'t> {
+struct FieldLineIter<'t> {
     text: &'t [u8],
     at: usize,
 }
 
-impl<'t> Lines<'t> {
-    fn of(text: &'t [u8]) -> Lines<'t> {
-        Lines { text, at: 0 }
+impl<'t> FieldLineIter<'t> {
+    fn of(text: &'t [u8]) -> FieldLineIter<'t> {
+        FieldLineIter { text, at: 0 }
     }
 }
 
-impl<'t> Iterator for Lines<'t> {
-    type Item = Line<'t>;
+impl<'t> Iterator for FieldLineIter<'t> {
+    type Item = FieldLine<'t>;
 
-    fn next(&mut self) -> Option<Line<'t>> {
+    fn next(&mut self) -> Option<FieldLine<'t>> {
         // Neither a name nor a value contains what ends it.
         let rest = &self.text[self.at..];
         let colon = memchr::memchr(b':', rest)?;
         let end = colon + memchr::memchr(b'\r', &rest[colon..])?;
         let start = colon + b": ".len();
-        let line = Line {
+        let line = FieldLine {
             name: &rest[..colon],
             value: &rest[start..end],
             value_at: self.at + start,

@@ -13,16 +13,18 @@ use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::eviction::LivePosition;
-use super::flight::{Flight, Growing, Stage, State, Verdict};
+use super::flight::{Flight, FlightStage, FlightState, GrowingBody, Verdict};
 use super::follower::Follower;
 use super::partition::class;
-use super::{Found, Head, Inner, Note, Object, Stored, Tie, registry};
+use super::{
+    CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead, registry,
+};
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
 /// Should the producer go on?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum FillControl {
     /// Somebody reads, or the result will be stored.
     On,
     /// Nobody reads and nothing can be stored.
@@ -44,13 +46,13 @@ const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// The producing side of a flight. Dropped without an end, it cuts its followers and lets the key go.
 pub struct Fill {
-    inner: Arc<Inner>,
+    inner: Arc<CacheInner>,
     flight: Arc<Flight>,
     ended: bool,
 }
 
 impl Fill {
-    pub(super) fn new(inner: Arc<Inner>, flight: Arc<Flight>) -> Fill {
+    pub(super) fn new(inner: Arc<CacheInner>, flight: Arc<Flight>) -> Fill {
         Fill {
             inner,
             flight,
@@ -63,7 +65,7 @@ impl Fill {
     }
 
     /// What was looked up before this fill was started.
-    pub fn found(&self) -> &Found {
+    pub fn found(&self) -> &Lookup {
         &self.flight.found
     }
 
@@ -83,7 +85,7 @@ impl Fill {
     }
 
     /// What it brings is of an epoch, after whose end nobody joins it any more.
-    pub fn belongs(&self, tie: &Tie) {
+    pub fn belongs(&self, tie: &EpochToken) {
         self.flight.state().tie = Some(tie.clone());
     }
 
@@ -118,13 +120,13 @@ impl Fill {
     }
 
     /// Is there room for an object with this head and a body of this length, as far as can be said now?
-    pub fn will_have_room(&self, head: &Head, length: u64) -> bool {
+    pub fn will_have_room(&self, head: &StoredHead, length: u64) -> bool {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let key_bytes = self.found().slot.bytes().len();
         self.has_room(head, Object::weight_to_come(head, length, key_bytes))
     }
 
-    fn has_room(&self, head: &Head, bytes: usize) -> bool {
+    fn has_room(&self, head: &StoredHead, bytes: usize) -> bool {
         let bounds = self.inner.store.shares().bounds(self.found().kind);
         bytes as u64 <= bounds.bytes_max(class(head, None))
     }
@@ -140,17 +142,17 @@ impl Fill {
     }
 
     /// Publishes the head of a body that will arrive in pieces.
-    pub fn begin(&self, head: Arc<Head>) {
+    pub fn begin(&self, head: Arc<StoredHead>) {
         let mut state = self.flight.state();
-        state.stage = Stage::Growing(Growing::new(head));
+        state.stage = FlightStage::Growing(GrowingBody::new(head));
         Flight::wake(state);
     }
 
     /// Hands on the next piece. Waits for room for a while, where there is none; and in windowed mode for
     /// the fastest reader.
-    pub async fn push(&self, bytes: Bytes) -> Flow {
+    pub async fn push(&self, bytes: Bytes) -> FillControl {
         if bytes.is_empty() {
-            return Flow::On;
+            return FillControl::On;
         }
         if !self.make_room(bytes.len() as u64) {
             self.wait_for_room(bytes.len() as u64).await;
@@ -159,16 +161,16 @@ impl Fill {
             registry::detach(&self.inner, &self.flight);
             return self.follow_fastest().await;
         }
-        Flow::On
+        FillControl::On
     }
 
     /// Charges for a piece, where it is to be held; false where there is no room for it.
     fn make_room(&self, bytes: u64) -> bool {
         let mut state = self.flight.state();
-        let State {
+        let FlightState {
             stage, budgeted, ..
         } = &mut *state;
-        let Stage::Growing(growing) = stage else {
+        let FlightStage::Growing(growing) = stage else {
             return true;
         };
         let end = growing.end + bytes;
@@ -203,10 +205,10 @@ impl Fill {
     /// Appends a piece; true in windowed mode.
     fn append(&self, bytes: Bytes) -> bool {
         let mut state = self.flight.state();
-        let State {
+        let FlightState {
             stage, budgeted, ..
         } = &mut *state;
-        let Stage::Growing(growing) = stage else {
+        let FlightStage::Growing(growing) = stage else {
             return false;
         };
         growing.append(bytes);
@@ -224,12 +226,12 @@ impl Fill {
 
     /// Forgets what has left the window, and charges for what is in it. What the fastest reader has not
     /// read stays: it is waited for.
-    fn slide(&self, state: &mut State) {
+    fn slide(&self, state: &mut FlightState) {
         let (fastest, slowest) = (state.fastest(), state.slowest());
-        let State {
+        let FlightState {
             stage, budgeted, ..
         } = state;
-        let Stage::Growing(growing) = stage else {
+        let FlightStage::Growing(growing) = stage else {
             return;
         };
         let end = growing.end;
@@ -248,16 +250,16 @@ impl Fill {
         *budgeted = held;
     }
 
-    async fn follow_fastest(&self) -> Flow {
+    async fn follow_fastest(&self) -> FillControl {
         loop {
             let moved = self.flight.producer.notified();
             {
                 let state = self.flight.state();
-                let Stage::Growing(growing) = &state.stage else {
-                    return Flow::Deserted;
+                let FlightStage::Growing(growing) = &state.stage else {
+                    return FillControl::Deserted;
                 };
                 match state.fastest() {
-                    None => return Flow::Deserted,
+                    None => return FillControl::Deserted,
                     Some(at) => {
                         let ahead_max = if growing.tight {
                             WINDOW_BYTES_MIN / 2
@@ -265,7 +267,7 @@ impl Fill {
                             AHEAD_BYTES_MAX
                         };
                         if growing.end.saturating_sub(at) < ahead_max {
-                            return Flow::On;
+                            return FillControl::On;
                         }
                     }
                 }
@@ -297,12 +299,12 @@ impl Fill {
     }
 
     /// Remembers something about this fill's key, unless it was purged meanwhile.
-    pub fn note(&self, note: Note) {
+    pub fn note(&self, note: ExpiringMemo) {
         registry::note(&self.inner, &self.flight, note);
     }
 
     /// Remembers something about requests that are filed apart from others for this fill's key.
-    pub fn note_apart(&self, slot: &Key, note: Note) {
+    pub fn note_apart(&self, slot: &Key, note: ExpiringMemo) {
         registry::note_apart(&self.inner, &self.flight, slot, note);
     }
 
@@ -316,18 +318,18 @@ impl Fill {
         if let Some((head, pieces)) = self.pieces() {
             // Copied outside the lock: followers go on reading the pieces meanwhile.
             let body = compact(&pieces).await;
-            let object = Object::of_fill(Head::clone(&head), body, &self.flight.body);
+            let object = Object::of_fill(StoredHead::clone(&head), body, &self.flight.body);
             let object = Arc::new(object);
             self.store(&object);
-            self.publish(Stage::Settled(Verdict::Object(object)));
+            self.publish(FlightStage::Settled(Verdict::Object(object)));
         }
         self.end();
     }
 
     /// What has arrived, unless only a window of it is held: that one is marked complete.
-    fn pieces(&self) -> Option<(Arc<Head>, Vec<Bytes>)> {
+    fn pieces(&self) -> Option<(Arc<StoredHead>, Vec<Bytes>)> {
         let mut state = self.flight.state();
-        let Stage::Growing(growing) = &mut state.stage else {
+        let FlightStage::Growing(growing) = &mut state.stage else {
             return None;
         };
         if growing.windowed {
@@ -344,9 +346,9 @@ impl Fill {
     }
 
     /// Stores a whole answer and hands it to all who wait, with `verdict` as its wrapping.
-    pub fn keep(mut self, object: &Arc<Object>, verdict: Verdict) -> Stored {
+    pub fn keep(mut self, object: &Arc<Object>, verdict: Verdict) -> StoreOutcome {
         let stored = self.store(object);
-        self.publish(Stage::Settled(verdict));
+        self.publish(FlightStage::Settled(verdict));
         self.end();
         stored
     }
@@ -356,7 +358,7 @@ impl Fill {
         if let Some(object) = verdict.object() {
             self.pass_store_by(object);
         }
-        self.publish(Stage::Settled(verdict));
+        self.publish(FlightStage::Settled(verdict));
         self.end();
     }
 
@@ -364,7 +366,7 @@ impl Fill {
     pub fn break_off(mut self, answer: Arc<Object>) {
         registry::detach(&self.inner, &self.flight);
         self.pass_store_by(&answer);
-        self.publish(Stage::Cut(Some(answer)));
+        self.publish(FlightStage::Cut(Some(answer)));
         self.end();
     }
 
@@ -373,9 +375,9 @@ impl Fill {
         drop(self);
     }
 
-    fn store(&self, object: &Arc<Object>) -> Stored {
+    fn store(&self, object: &Arc<Object>) -> StoreOutcome {
         let stored = registry::store(&self.inner, &self.flight, object);
-        if stored != Stored::Yes {
+        if stored != StoreOutcome::Yes {
             self.pass_store_by(object);
         }
         stored
@@ -385,7 +387,7 @@ impl Fill {
         object.passes_store_by(&self.inner.pinned, Instant::now().into_std());
     }
 
-    fn publish(&self, stage: Stage) {
+    fn publish(&self, stage: FlightStage) {
         let mut state = self.flight.state();
         let before = std::mem::replace(&mut state.stage, stage);
         Flight::wake(state);
@@ -411,8 +413,8 @@ impl Drop for Fill {
         registry::detach(&self.inner, &self.flight);
         let mut state = self.flight.state();
         state.stage = match state.stage {
-            Stage::Waiting => Stage::Settled(Verdict::Lost),
-            _ => Stage::Cut(None),
+            FlightStage::Waiting => FlightStage::Settled(Verdict::Lost),
+            _ => FlightStage::Cut(None),
         };
         Flight::wake(state);
         self.end();

@@ -20,10 +20,10 @@ use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::partition::Standing;
+use super::partition::StorageHints;
 use super::pinned::SharedBody;
-use super::store::Place;
-use super::{Found, Head, Object, Tie};
+use super::store::VariantSlot;
+use super::{EpochToken, Lookup, Object, StoredHead};
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
@@ -49,10 +49,10 @@ pub enum Verdict {
 }
 
 pub(super) struct Flight {
-    pub(super) found: Found,
+    pub(super) found: Lookup,
     /// The leader's request headers as sent upstream.
     pub(super) upstream: HeaderMap,
-    state: Mutex<State>,
+    state: Mutex<FlightState>,
     /// Tells the producer that a reader came, moved or left.
     pub(super) producer: Notify,
     /// Somebody found it under way, and waits for what it brings.
@@ -62,18 +62,18 @@ pub(super) struct Flight {
     pub(super) body: Arc<SharedBody>,
 }
 
-pub(super) struct State {
-    pub(super) stage: Stage,
+pub(super) struct FlightState {
+    pub(super) stage: FlightStage,
     /// Which request headers chose the answer, once known.
     pub(super) vary: Vary,
     /// Where the answer is filed, if it varies.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<VariantSlot>,
     /// Purged meanwhile: the result must not be stored. Guarded by the registry's lock too.
     pub(super) doomed: bool,
     /// What it brings is of this epoch.
-    pub(super) tie: Option<Tie>,
+    pub(super) tie: Option<EpochToken>,
     /// What it brings is listed there in a live stream, and so many viewers have asked for it.
-    pub(super) standing: Standing,
+    pub(super) standing: StorageHints,
     wakers: Vec<Waker>,
     /// Grows with each wake-up, so that a follower knows whether its waker is still filed.
     round: u64,
@@ -86,18 +86,18 @@ pub(super) struct State {
     pub(super) budgeted: u64,
 }
 
-pub(super) enum Stage {
+pub(super) enum FlightStage {
     Waiting,
-    Growing(Growing),
+    Growing(GrowingBody),
     Settled(Verdict),
     /// Broken off; what that is to those who have seen nothing of it.
     Cut(Option<Arc<Object>>),
 }
 
-pub(super) struct Growing {
-    pub(super) head: Arc<Head>,
+pub(super) struct GrowingBody {
+    pub(super) head: Arc<StoredHead>,
     /// What has arrived, in pieces of some size: a piece of a few bytes would cost more than it brings.
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<BodyChunk>,
     /// The small pieces that arrived since the last chunk.
     open: Vec<u8>,
     pub(super) end: u64,
@@ -108,7 +108,7 @@ pub(super) struct Growing {
     pub(super) tight: bool,
 }
 
-struct Chunk {
+struct BodyChunk {
     start: u64,
     bytes: Bytes,
 }
@@ -118,9 +118,9 @@ const SMALL_BYTES_MAX: usize = 16 << 10;
 /// Small pieces are gathered into chunks of no more than this.
 const CHUNK_BYTES_MAX: usize = 32 << 10;
 
-impl Growing {
-    pub(super) fn new(head: Arc<Head>) -> Growing {
-        Growing {
+impl GrowingBody {
+    pub(super) fn new(head: Arc<StoredHead>) -> GrowingBody {
+        GrowingBody {
             head,
             chunks: VecDeque::new(),
             open: Vec::new(),
@@ -139,7 +139,7 @@ impl Growing {
         let start = self.end;
         self.end += bytes.len() as u64;
         if bytes.len() > SMALL_BYTES_MAX {
-            self.chunks.push_back(Chunk { start, bytes });
+            self.chunks.push_back(BodyChunk { start, bytes });
         } else {
             self.open.extend_from_slice(&bytes);
         }
@@ -150,7 +150,7 @@ impl Growing {
         if !self.open.is_empty() {
             let start = self.end - self.open.len() as u64;
             let bytes = std::mem::take(&mut self.open).into_boxed_slice().into();
-            self.chunks.push_back(Chunk { start, bytes });
+            self.chunks.push_back(BodyChunk { start, bytes });
         }
     }
 
@@ -173,7 +173,7 @@ impl Growing {
     }
 
     /// The bytes at `at`, up to `limit`; `Err` when they have left the window already.
-    pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, super::Cut> {
+    pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, super::BodyTruncated> {
         let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
         let open_at = self.end - self.open.len() as u64;
         if at >= open_at {
@@ -183,7 +183,7 @@ impl Growing {
         }
         let next = self.chunks.partition_point(|chunk| chunk.start <= at);
         let Some(chunk) = next.checked_sub(1).map(|index| &self.chunks[index]) else {
-            return Err(super::Cut::Memory);
+            return Err(super::BodyTruncated::Memory);
         };
         let skip = usize::try_from(at - chunk.start).unwrap_or(usize::MAX);
         if skip >= chunk.bytes.len() {
@@ -203,7 +203,7 @@ impl Growing {
     }
 }
 
-impl State {
+impl FlightState {
     /// Files a waker unless it is filed already; `filed` belongs to the one who waits.
     pub(super) fn wait(&mut self, cx: &Context<'_>, filed: &mut Option<(u64, usize)>) {
         match filed {
@@ -246,17 +246,17 @@ impl Verdict {
 }
 
 impl Flight {
-    pub(super) fn new(found: Found, upstream: HeaderMap) -> Flight {
+    pub(super) fn new(found: Lookup, upstream: HeaderMap) -> Flight {
         Flight {
             found,
             upstream,
-            state: Mutex::new(State {
-                stage: Stage::Waiting,
+            state: Mutex::new(FlightState {
+                stage: FlightStage::Waiting,
                 vary: Vary::Nothing,
                 place: None,
                 doomed: false,
                 tie: None,
-                standing: Standing::default(),
+                standing: StorageHints::default(),
                 wakers: Vec::new(),
                 round: 0,
                 seats: Vec::new(),
@@ -292,7 +292,7 @@ impl Flight {
     pub(super) fn is_current(&self) -> bool {
         let held = self.found.object.as_ref();
         held.is_none_or(|held| held.head.holds())
-            && self.state().tie.as_ref().is_none_or(Tie::holds)
+            && self.state().tie.as_ref().is_none_or(EpochToken::holds)
     }
 
     /// Something was held when it began, which the origin may confirm.
@@ -305,12 +305,12 @@ impl Flight {
         is_meant(&self.found.slot) || is_meant(&self.found.key)
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, FlightState> {
         self.state.lock()
     }
 
     /// Wakes all who wait, after the lock is released.
-    pub(super) fn wake(mut state: MutexGuard<'_, State>) {
+    pub(super) fn wake(mut state: MutexGuard<'_, FlightState>) {
         state.round += 1;
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
@@ -333,12 +333,12 @@ impl Flight {
         seat
     }
 
-    pub(super) fn moved(&self, state: &mut State, seat: usize, at: u64) {
+    pub(super) fn moved(&self, state: &mut FlightState, seat: usize, at: u64) {
         state.seats[seat] = Some(at);
         // Only the fastest one holds the producer up.
         if at > state.fastest {
             state.fastest = at;
-            if matches!(&state.stage, Stage::Growing(growing) if growing.windowed) {
+            if matches!(&state.stage, FlightStage::Growing(growing) if growing.windowed) {
                 self.producer.notify_one();
             }
         }

@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::Head;
-use super::flight::{Flight, Stage, Verdict};
+use super::StoredHead;
+use super::flight::{Flight, FlightStage, Verdict};
 use super::pinned::SharedBody;
-use super::registry::Counts;
+use super::registry::FlightCounts;
 use crate::policy::vary::Vary;
 
 /// The body broke before its end: whoever reads it must be cut off, never ended cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cut {
+pub enum BodyTruncated {
     /// What was to come did not come.
     #[error("body cut off")]
     Origin,
@@ -29,9 +29,9 @@ pub enum Cut {
 
 /// What a follower finds once there is something to answer with.
 #[derive(Clone, Debug)]
-pub enum Landing {
+pub enum FillHead {
     /// A head; the body is arriving.
-    Growing(Arc<Head>),
+    Growing(Arc<StoredHead>),
     /// The fill is over.
     Settled(Verdict),
 }
@@ -39,7 +39,7 @@ pub enum Landing {
 /// One viewer's place at a fill. Dropping it leaves.
 pub struct Follower {
     flight: Arc<Flight>,
-    counts: Arc<Counts>,
+    counts: Arc<FlightCounts>,
     seat: usize,
     at: u64,
     end: u64,
@@ -48,7 +48,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(flight: Arc<Flight>, counts: Arc<Counts>) -> Follower {
+    pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> Follower {
         let seat = flight.sit(0);
         counts.follower_came();
         Follower {
@@ -63,21 +63,23 @@ impl Follower {
     }
 
     /// Waits for a head or an end.
-    pub async fn landing(&mut self) -> Landing {
+    pub async fn landing(&mut self) -> FillHead {
         poll_fn(|cx| self.poll_landing(cx)).await
     }
 
-    fn poll_landing(&mut self, cx: &Context<'_>) -> Poll<Landing> {
+    fn poll_landing(&mut self, cx: &Context<'_>) -> Poll<FillHead> {
         let mut state = self.flight.state();
         match &state.stage {
-            Stage::Growing(growing) => Poll::Ready(Landing::Growing(Arc::clone(&growing.head))),
-            Stage::Settled(verdict) => Poll::Ready(Landing::Settled(verdict.clone())),
+            FlightStage::Growing(growing) => {
+                Poll::Ready(FillHead::Growing(Arc::clone(&growing.head)))
+            }
+            FlightStage::Settled(verdict) => Poll::Ready(FillHead::Settled(verdict.clone())),
             // A body that broke before this viewer's head went out is a failed fill to it.
-            Stage::Cut(answer) => Poll::Ready(Landing::Settled(match answer {
+            FlightStage::Cut(answer) => Poll::Ready(FillHead::Settled(match answer {
                 Some(answer) => Verdict::Failed(Arc::clone(answer)),
                 None => Verdict::Lost,
             })),
-            Stage::Waiting => {
+            FlightStage::Waiting => {
                 state.wait(cx, &mut self.filed);
                 Poll::Pending
             }
@@ -114,11 +116,11 @@ impl Follower {
     /// How much of the body has come.
     pub fn grown(&self) -> u64 {
         match &self.flight.state().stage {
-            Stage::Growing(growing) => growing.end,
-            Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+            FlightStage::Growing(growing) => growing.end,
+            FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                 object.body.len() as u64
             }
-            Stage::Waiting | Stage::Settled(_) | Stage::Cut(_) => 0,
+            FlightStage::Waiting | FlightStage::Settled(_) | FlightStage::Cut(_) => 0,
         }
     }
 
@@ -130,21 +132,27 @@ impl Follower {
     }
 
     /// Waits until the body has grown to `offset`, or until it is settled: then its length is told.
-    pub async fn reach(&mut self, offset: u64) -> Result<Reach, Cut> {
+    pub async fn reach(&mut self, offset: u64) -> Result<BodyExtent, BodyTruncated> {
         poll_fn(|cx| {
             let mut state = self.flight.state();
             match &state.stage {
-                Stage::Growing(growing) if growing.complete => {
-                    Poll::Ready(Ok(Reach::Whole(growing.end)))
+                FlightStage::Growing(growing) if growing.complete => {
+                    Poll::Ready(Ok(BodyExtent::Whole(growing.end)))
                 }
-                Stage::Growing(growing) if growing.end >= offset => Poll::Ready(Ok(Reach::There)),
+                FlightStage::Growing(growing) if growing.end >= offset => {
+                    Poll::Ready(Ok(BodyExtent::There))
+                }
                 // It goes no further until somebody reads.
-                Stage::Growing(growing) if growing.windowed => Poll::Ready(Ok(Reach::Passing)),
-                Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
-                    Poll::Ready(Ok(Reach::Whole(object.body.len() as u64)))
+                FlightStage::Growing(growing) if growing.windowed => {
+                    Poll::Ready(Ok(BodyExtent::Passing))
                 }
-                Stage::Settled(_) | Stage::Cut(_) => Poll::Ready(Err(Cut::Origin)),
-                Stage::Growing(_) | Stage::Waiting => {
+                FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                    Poll::Ready(Ok(BodyExtent::Whole(object.body.len() as u64)))
+                }
+                FlightStage::Settled(_) | FlightStage::Cut(_) => {
+                    Poll::Ready(Err(BodyTruncated::Origin))
+                }
+                FlightStage::Growing(_) | FlightStage::Waiting => {
                     state.wait(cx, &mut self.filed);
                     Poll::Pending
                 }
@@ -154,20 +162,20 @@ impl Follower {
     }
 
     /// The next bytes; `None` is the proven end (of the body, or of the narrowed part).
-    pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+    pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, BodyTruncated>>> {
         if self.at >= self.end {
             return Poll::Ready(None);
         }
         let mut state = self.flight.state();
         let bytes = match &state.stage {
-            Stage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+            FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                 let end = self.end.min(object.body.len() as u64);
                 if self.at >= end {
                     return Poll::Ready(None);
                 }
                 object.body.slice(to_usize(self.at)..to_usize(end))
             }
-            Stage::Growing(growing) => match growing.read(self.at, self.end) {
+            FlightStage::Growing(growing) => match growing.read(self.at, self.end) {
                 Err(cut) => return Poll::Ready(Some(Err(cut))),
                 Ok(Some(bytes)) => bytes,
                 Ok(None) if growing.complete => return Poll::Ready(None),
@@ -176,11 +184,13 @@ impl Follower {
                     return Poll::Pending;
                 }
             },
-            Stage::Waiting => {
+            FlightStage::Waiting => {
                 state.wait(cx, &mut self.filed);
                 return Poll::Pending;
             }
-            Stage::Settled(_) | Stage::Cut(_) => return Poll::Ready(Some(Err(Cut::Origin))),
+            FlightStage::Settled(_) | FlightStage::Cut(_) => {
+                return Poll::Ready(Some(Err(BodyTruncated::Origin)));
+            }
         };
         self.at += bytes.len() as u64;
         self.flight.moved(&mut state, self.seat, self.at);
@@ -195,7 +205,7 @@ fn to_usize(offset: u64) -> usize {
 
 /// How far a body has grown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum BodyExtent {
     /// As far as was asked for.
     There,
     /// It will not be held so far: it must be read as it passes.

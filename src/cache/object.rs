@@ -9,13 +9,13 @@ use http::StatusCode;
 use super::eviction::HitCounter;
 use super::pinned::{PinnedBodies, SharedBody};
 use super::weight::{ARC_BYTES, SHARED_BYTES, allocated, entry_bytes};
-use super::{Attention, Codings, FieldLines, Tie};
-use crate::media::{Facts, Kind};
+use super::{AccessTracker, EncodedBodies, EpochToken, FieldLines};
+use crate::manifest::{Kind, ManifestInfo};
 use crate::policy::Lifetime;
 
 /// The head of an answer, shared by all who get it.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub struct StoredHead {
     /// Status.
     pub status: StatusCode,
     /// As sent to viewers: hop-by-hop fields gone, `Age` and `Content-Length` left out.
@@ -28,21 +28,21 @@ pub struct Head {
     /// For how long it is good.
     pub lifetime: Lifetime,
     /// What a manifest says about itself.
-    pub facts: Option<Box<Facts>>,
+    pub facts: Option<Box<ManifestInfo>>,
     /// Body length, where it is known already.
     pub length: Option<u64>,
     /// It is to be stored, as far as is known when it goes out.
     pub stored: bool,
     /// Held no longer than its place's epoch lasts.
-    pub tie: Option<Tie>,
+    pub tie: Option<EpochToken>,
     /// Whoever is served it leaves a mark, where somebody looks after it or fetched it ahead.
-    pub attention: Option<Arc<Attention>>,
+    pub attention: Option<Arc<AccessTracker>>,
 }
 
-impl Head {
+impl StoredHead {
     /// It belongs to no epoch that has ended.
     pub fn holds(&self) -> bool {
-        self.tie.as_ref().is_none_or(Tie::holds)
+        self.tie.as_ref().is_none_or(EpochToken::holds)
     }
 
     /// Bytes of memory that it takes besides its own size. Epochs and attention are shared.
@@ -54,16 +54,16 @@ impl Head {
             .map(|targeted| allocated(size_of::<FieldLines>()) + fields(targeted));
         let facts = self.facts.iter().map(|facts| {
             let names = facts.edge.iter().map(|edge| size_of_val(&*edge.names));
-            allocated(size_of::<Facts>()) + names.map(allocated).sum::<usize>()
+            allocated(size_of::<ManifestInfo>()) + names.map(allocated).sum::<usize>()
         });
-        let tie = self.tie.iter().map(Tie::own_bytes);
+        let tie = self.tie.iter().map(EpochToken::own_bytes);
         fields(&self.headers) + targeted.chain(facts).chain(tie).sum::<usize>()
     }
 
     /// It may be served past what its origin stated, as it is looked after: then each answer says how long
     /// it is fresh. A low-latency playlist is not: who asks for that waits for the next one.
     pub fn restates_freshness(&self) -> bool {
-        let blocks = |facts: &Facts| facts.part_target.is_some() || facts.control.can_block;
+        let blocks = |facts: &ManifestInfo| facts.part_target.is_some() || facts.control.can_block;
         let may_be_tended = self.kind.is_manifest() && self.attention.is_some();
         may_be_tended && !self.facts.as_deref().is_some_and(blocks)
     }
@@ -71,8 +71,8 @@ impl Head {
 
 /// What else a manifest is to be had in.
 #[derive(Clone, Debug, Default)]
-struct Forms {
-    coded: Option<Codings>,
+struct ManifestForms {
+    coded: Option<EncodedBodies>,
     delta: Option<Arc<Object>>,
 }
 
@@ -80,11 +80,11 @@ struct Forms {
 #[derive(Clone, Debug)]
 pub struct Object {
     /// Its head; `length` is known.
-    pub head: Head,
+    pub head: StoredHead,
     /// Its body, in one allocation.
     pub body: Bytes,
     /// Only of some manifests.
-    forms: Option<Box<Forms>>,
+    forms: Option<Box<ManifestForms>>,
     /// How often it was served from memory, for eviction.
     pub hits: HitCounter,
     /// Who holds and who reads the body; nothing where it is small.
@@ -93,7 +93,7 @@ pub struct Object {
 
 impl Object {
     /// Puts a whole answer together.
-    pub fn new(mut head: Head, body: Bytes) -> Object {
+    pub fn new(mut head: StoredHead, body: Bytes) -> Object {
         head.length = Some(body.len() as u64);
         Object {
             shared: SharedBody::of(body.len()),
@@ -106,7 +106,7 @@ impl Object {
 
     /// The same body under another head.
     #[must_use]
-    pub fn under(&self, head: Head) -> Object {
+    pub fn under(&self, head: StoredHead) -> Object {
         Object {
             shared: self.shared.clone(),
             ..Object::new(head, self.body.clone())
@@ -115,7 +115,7 @@ impl Object {
 
     /// The text of this object in a coding: whoever reads that counts as a reader of this.
     #[must_use]
-    pub fn coded_as(&self, head: Head, body: Bytes) -> Object {
+    pub fn coded_as(&self, head: StoredHead, body: Bytes) -> Object {
         Object {
             shared: self.shared.clone(),
             ..Object::new(head, body)
@@ -123,7 +123,7 @@ impl Object {
     }
 
     /// Of what a fill brought, whose followers go on reading it.
-    pub(super) fn of_fill(head: Head, body: Bytes, shared: &Arc<SharedBody>) -> Object {
+    pub(super) fn of_fill(head: StoredHead, body: Bytes, shared: &Arc<SharedBody>) -> Object {
         Object {
             shared: Arc::clone(shared).sized(body.len()),
             ..Object::new(head, body)
@@ -159,13 +159,13 @@ impl Object {
     pub fn lasting(&self, lifetime: &Lifetime) -> Object {
         let forms = self.forms.as_ref().map(|forms| {
             let delta = forms.delta.as_ref();
-            Box::new(Forms {
-                coded: forms.coded.as_ref().map(Codings::again),
+            Box::new(ManifestForms {
+                coded: forms.coded.as_ref().map(EncodedBodies::again),
                 delta: delta.map(|delta| Arc::new(delta.lasting(lifetime))),
             })
         });
         Object {
-            head: Head {
+            head: StoredHead {
                 lifetime: lifetime.clone(),
                 ..self.head.clone()
             },
@@ -175,7 +175,7 @@ impl Object {
     }
 
     /// The same in the codings that are made here, for those who take one; nothing where it is not to be coded.
-    pub fn coded(&self) -> Option<&Codings> {
+    pub fn coded(&self) -> Option<&EncodedBodies> {
         self.forms.as_ref()?.coded.as_ref()
     }
 
@@ -185,7 +185,7 @@ impl Object {
     }
 
     /// Says in which codings it is to be had.
-    pub fn set_coded(&mut self, coded: Option<Codings>) {
+    pub fn set_coded(&mut self, coded: Option<EncodedBodies>) {
         if coded.is_some() || self.forms.is_some() {
             self.forms.get_or_insert_default().coded = coded;
         }
@@ -204,7 +204,7 @@ impl Object {
     }
 
     /// About the same, of an object with this head and a body of so many bytes that is still to come.
-    pub(super) fn weight_to_come(head: &Head, body_bytes: usize, key_bytes: usize) -> usize {
+    pub(super) fn weight_to_come(head: &StoredHead, body_bytes: usize, key_bytes: usize) -> usize {
         let shared = allocated(size_of::<SharedBody>() + ARC_BYTES) + SHARED_BYTES;
         let object = allocated(size_of::<Object>() + ARC_BYTES) + head.own_bytes();
         entry_bytes(key_bytes) + epoch_bytes(head) + object + allocated(body_bytes) + shared
@@ -229,7 +229,10 @@ impl Object {
         // Codings are made later: together they are about as large as the text.
         let coded = self.coded().map(|_| body + self.head.own_bytes());
         let delta = self.delta().map(|delta| delta.own_bytes());
-        let forms = self.forms.iter().map(|_| allocated(size_of::<Forms>()));
+        let forms = self
+            .forms
+            .iter()
+            .map(|_| allocated(size_of::<ManifestForms>()));
         let forms: usize = forms.chain(coded).chain(delta).sum();
         allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
     }
@@ -239,18 +242,18 @@ impl Object {
     pub(super) fn as_newest(self: &Arc<Object>) -> Arc<Object> {
         const SHORT: Duration = Duration::from_secs(10);
         let tie = self.head.tie.as_ref();
-        if !tie.is_some_and(Tie::is_to_place) || self.head.lifetime.usable_for() >= SHORT {
+        if !tie.is_some_and(EpochToken::is_to_place) || self.head.lifetime.usable_for() >= SHORT {
             return Arc::clone(self);
         }
         let mut newest = Object::clone(self);
-        newest.head.tie = tie.and_then(Tie::to_url);
+        newest.head.tie = tie.and_then(EpochToken::to_url);
         Arc::new(newest)
     }
 
     /// It is a state of a playlist that somebody asked for by number: a version that the next one replaces.
     pub(super) fn is_state(&self) -> bool {
         let tie = self.head.tie.as_ref();
-        self.head.kind.is_manifest() && tie.is_some_and(Tie::is_to_place)
+        self.head.kind.is_manifest() && tie.is_some_and(EpochToken::is_to_place)
     }
 
     /// How long after its making an object is of any use: while it may be served at all and, since
@@ -274,8 +277,8 @@ impl Object {
     }
 }
 
-fn epoch_bytes(head: &Head) -> usize {
-    head.tie.as_ref().map_or(0, Tie::epoch_bytes)
+fn epoch_bytes(head: &StoredHead) -> usize {
+    head.tie.as_ref().map_or(0, EpochToken::epoch_bytes)
 }
 
 impl AsRef<HitCounter> for Object {

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::eviction::{
-    Advance, Bounds, Candidate, EvictionReason, LivePosition, NodeId, ObjectClass, Policy,
+    Advance, Candidate, EvictionReason, LivePosition, MemoryBounds, NodeId, ObjectClass, Policy,
 };
 use super::pinned::PinnedBodies;
 use super::shares::counts_as_manifest;
-use super::store::Variants;
-use super::table::Table;
-use super::{Head, Object};
+use super::store::VariantIndex;
+use super::table::ObjectTable;
+use super::{Object, StoredHead};
 use crate::policy::Key;
 
 const MARKER_BYTES: usize = 512;
@@ -22,14 +22,14 @@ const MARKER_KEPT: Duration = Duration::from_hours(30 * 24);
 
 /// What lies under a key.
 #[derive(Clone)]
-pub(super) enum Entry {
+pub(super) enum TableEntry {
     Object(Arc<Object>),
-    Variants(Arc<Variants>),
+    Variants(Arc<VariantIndex>),
 }
 
 /// What is known of an object besides itself when it is stored.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Standing {
+pub(crate) struct StorageHints {
     /// Where it is in a live stream, if a live manifest lists it.
     pub(crate) live: Option<LivePosition>,
     /// Requests of viewers that were answered with it so far.
@@ -37,30 +37,30 @@ pub(crate) struct Standing {
 }
 
 /// An entry of the table, from when it is filed until it is gone, whatever the way.
-struct Held {
-    entry: Entry,
+struct EntryGuard {
+    entry: TableEntry,
     id: NodeId,
 }
 
-impl Held {
-    fn new(entry: Entry, id: NodeId, pinned: &Arc<PinnedBodies>) -> Held {
-        if let Entry::Object(object) = &entry {
+impl EntryGuard {
+    fn new(entry: TableEntry, id: NodeId, pinned: &Arc<PinnedBodies>) -> EntryGuard {
+        if let TableEntry::Object(object) = &entry {
             object.enters_store(pinned);
         }
-        Held { entry, id }
+        EntryGuard { entry, id }
     }
 }
 
-impl Drop for Held {
+impl Drop for EntryGuard {
     fn drop(&mut self) {
-        if let Entry::Object(object) = &self.entry {
+        if let TableEntry::Object(object) = &self.entry {
             object.leaves_store(Instant::now());
         }
     }
 }
 
 pub(super) struct Partition {
-    table: Table<Held>,
+    table: ObjectTable<EntryGuard>,
     policy: Mutex<Policy<Key, Arc<Object>>>,
     pinned: Arc<PinnedBodies>,
     since: Instant,
@@ -68,9 +68,9 @@ pub(super) struct Partition {
 
 impl Partition {
     /// With these bounds.
-    pub(super) fn new(bounds: Bounds, pinned: &Arc<PinnedBodies>) -> Partition {
+    pub(super) fn new(bounds: MemoryBounds, pinned: &Arc<PinnedBodies>) -> Partition {
         Partition {
-            table: Table::new(),
+            table: ObjectTable::new(),
             policy: Mutex::new(Policy::new(bounds)),
             pinned: Arc::clone(pinned),
             since: Instant::now(),
@@ -78,7 +78,7 @@ impl Partition {
     }
 
     /// What lies under a key, unless its time is over.
-    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<Entry> {
+    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<TableEntry> {
         let entry = self.table.read(key, |held| held.entry.clone())?;
         entry.is_kept(now).then_some(entry)
     }
@@ -89,12 +89,12 @@ impl Partition {
     }
 
     /// Files an object; false where it does not fit beside what must stay.
-    pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, standing: &Standing) -> bool {
+    pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, standing: &StorageHints) -> bool {
         let name = slot.fingerprint();
         self.place(
             slot,
             name,
-            Entry::Object(Arc::clone(object)),
+            TableEntry::Object(Arc::clone(object)),
             standing,
             None,
         )
@@ -105,43 +105,43 @@ impl Partition {
         &self,
         (key, slot): (&Key, Key),
         object: &Arc<Object>,
-        standing: &Standing,
+        standing: &StorageHints,
     ) -> bool {
-        let entry = Entry::Object(Arc::clone(object));
+        let entry = TableEntry::Object(Arc::clone(object));
         self.place(slot, key.fingerprint(), entry, standing, Some(key))
     }
 
     /// Files the marker of a key's variants.
-    pub(super) fn mark(&self, key: Key, variants: &Arc<Variants>) {
-        let is_it = |held: &Held| match &held.entry {
-            Entry::Variants(now) => Arc::ptr_eq(now, variants),
-            Entry::Object(_) => false,
+    pub(super) fn mark(&self, key: Key, variants: &Arc<VariantIndex>) {
+        let is_it = |held: &EntryGuard| match &held.entry {
+            TableEntry::Variants(now) => Arc::ptr_eq(now, variants),
+            TableEntry::Object(_) => false,
         };
         if self.table.read(&key, is_it) == Some(true) {
             return;
         }
         let name = key.fingerprint();
-        let entry = Entry::Variants(Arc::clone(variants));
-        self.place(key, name, entry, &Standing::default(), None);
+        let entry = TableEntry::Variants(Arc::clone(variants));
+        self.place(key, name, entry, &StorageHints::default(), None);
     }
 
     fn place(
         &self,
         slot: Key,
         name: u64,
-        entry: Entry,
-        standing: &Standing,
+        entry: TableEntry,
+        standing: &StorageHints,
         marker: Option<&Key>,
     ) -> bool {
         let now = Instant::now();
         let (class, bytes, hits, kept_left) = match &entry {
-            Entry::Object(object) => (
+            TableEntry::Object(object) => (
                 class(&object.head, standing.live),
                 object.weight_bytes(slot.bytes().len()),
                 Some(Arc::clone(object)),
                 object.kept_left(now),
             ),
-            Entry::Variants(_) => {
+            TableEntry::Variants(_) => {
                 let bytes = MARKER_BYTES + slot.bytes().len();
                 (ObjectClass::Marker, bytes, None, MARKER_KEPT)
             }
@@ -163,7 +163,9 @@ impl Partition {
         let placed = policy.insert(candidate, replaces, self.ms(now), &mut evicted);
         let mut gone = self.take_all(&evicted);
         gone.extend(match placed {
-            Some(id) => self.table.insert(slot, Held::new(entry, id, &self.pinned)),
+            Some(id) => self
+                .table
+                .insert(slot, EntryGuard::new(entry, id, &self.pinned)),
             None => self.table.remove(&slot),
         });
         // What is gone is freed when others may go on.
@@ -172,13 +174,13 @@ impl Partition {
         placed.is_some()
     }
 
-    fn take_all(&self, keys: &[Key]) -> Vec<Held> {
+    fn take_all(&self, keys: &[Key]) -> Vec<EntryGuard> {
         let taken = keys.iter().filter_map(|key| self.table.remove(key));
         taken.collect()
     }
 
     /// Gives what lay there.
-    pub(super) fn remove(&self, key: &Key) -> Option<Entry> {
+    pub(super) fn remove(&self, key: &Key) -> Option<TableEntry> {
         let mut policy = self.policy.lock();
         let gone = self.table.remove(key);
         if let Some(held) = &gone {
@@ -189,7 +191,7 @@ impl Partition {
     }
 
     /// The keys of what is meant, among all that is held.
-    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &Entry) -> bool) -> Vec<Key> {
+    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &TableEntry) -> bool) -> Vec<Key> {
         self.table
             .keys_where(|key, held| is_meant(key, &held.entry))
     }
@@ -233,18 +235,18 @@ impl Partition {
     }
 }
 
-impl Entry {
+impl TableEntry {
     pub(super) fn object(self) -> Option<Arc<Object>> {
         match self {
-            Entry::Object(object) => Some(object),
-            Entry::Variants(_) => None,
+            TableEntry::Object(object) => Some(object),
+            TableEntry::Variants(_) => None,
         }
     }
 
     fn is_kept(&self, now: Instant) -> bool {
         match self {
-            Entry::Object(object) => !object.kept_left(now).is_zero(),
-            Entry::Variants(_) => true,
+            TableEntry::Object(object) => !object.kept_left(now).is_zero(),
+            TableEntry::Variants(_) => true,
         }
     }
 }
@@ -254,7 +256,7 @@ fn millis(span: Duration) -> u64 {
 }
 
 /// What an object with this head is to the policy.
-pub(super) fn class(head: &Head, live: Option<LivePosition>) -> ObjectClass {
+pub(super) fn class(head: &StoredHead, live: Option<LivePosition>) -> ObjectClass {
     match live {
         _ if !head.status.is_success() => ObjectClass::Error,
         _ if counts_as_manifest(head.kind) => ObjectClass::Manifest,

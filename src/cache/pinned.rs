@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use self::pace::{Pace, Standing};
-use super::budget::Budget;
+use self::pace::{CutOrder, ReadPace};
+use super::budget::FillBudget;
 
 /// The readers of smaller bodies are not counted: a connection or a stream costs as much by itself.
 const COUNTED_BYTES_MIN: usize = 4 << 10;
@@ -36,7 +36,7 @@ const SLACK: u64 = 8;
 /// The pinned bodies of one cache.
 #[derive(Debug)]
 pub(crate) struct PinnedBodies {
-    budget: Arc<Budget>,
+    budget: Arc<FillBudget>,
     bytes: AtomicU64,
     /// Those of them whose readers are all cut and have not ended yet.
     leaving: AtomicU64,
@@ -47,7 +47,7 @@ pub(crate) struct PinnedBodies {
 }
 
 impl PinnedBodies {
-    pub(crate) fn new(budget: Arc<Budget>) -> PinnedBodies {
+    pub(crate) fn new(budget: Arc<FillBudget>) -> PinnedBodies {
         PinnedBodies {
             budget,
             bytes: AtomicU64::new(0),
@@ -135,11 +135,11 @@ fn address(body: &Arc<SharedBody>) -> usize {
 /// of the text itself, which is larger.)
 #[derive(Default)]
 pub struct SharedBody {
-    state: Mutex<State>,
+    state: Mutex<PinnedState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PinnedState {
     bytes: u64,
     /// So many entries of the store hold it.
     entries: usize,
@@ -147,7 +147,7 @@ struct State {
     pinned: Option<Arc<PinnedBodies>>,
     is_counted: bool,
     is_leaving: bool,
-    readers: HashMap<u64, Arc<Reader>>,
+    readers: HashMap<u64, Arc<PinnedReader>>,
     readers_cut: usize,
     next_reader: u64,
 }
@@ -158,14 +158,14 @@ pub trait BodyConsumer: Send + Sync {
     fn bytes_taken(&self) -> u64;
 }
 
-struct Reader {
+struct PinnedReader {
     viewer: Weak<dyn BodyConsumer>,
     is_cut: AtomicBool,
-    progress: Mutex<Progress>,
+    progress: Mutex<ReadProgress>,
 }
 
-struct Progress {
-    pace: Pace,
+struct ReadProgress {
+    pace: ReadPace,
     waker: Waker,
 }
 
@@ -211,11 +211,11 @@ impl SharedBody {
         now: Instant,
     ) -> SlowReader {
         let taken = bytes_taken(&viewer);
-        let reader = Arc::new(Reader {
+        let reader = Arc::new(PinnedReader {
             viewer,
             is_cut: AtomicBool::new(false),
-            progress: Mutex::new(Progress {
-                pace: Pace::new(taken, now),
+            progress: Mutex::new(ReadProgress {
+                pace: ReadPace::new(taken, now),
                 waker: waker.clone(),
             }),
         });
@@ -233,7 +233,7 @@ impl SharedBody {
 
     fn count_and_bound(
         self: &Arc<SharedBody>,
-        mut state: parking_lot::MutexGuard<'_, State>,
+        mut state: parking_lot::MutexGuard<'_, PinnedState>,
         now: Instant,
     ) {
         self.count(&mut state);
@@ -245,7 +245,7 @@ impl SharedBody {
     }
 
     /// Counts it, or counts it no more, by what is true now.
-    fn count(self: &Arc<SharedBody>, state: &mut State) {
+    fn count(self: &Arc<SharedBody>, state: &mut PinnedState) {
         let Some(pinned) = &state.pinned else { return };
         let counts = state.entries == 0 && !state.readers.is_empty();
         let leaves = counts && state.readers_cut == state.readers.len();
@@ -263,7 +263,7 @@ impl SharedBody {
     }
 
     /// How its fastest reader gets on; `None` where all have been cut.
-    fn fastest(&self, now: Instant) -> Option<Standing> {
+    fn fastest(&self, now: Instant) -> Option<CutOrder> {
         let staying: Vec<_> = {
             let state = self.state.lock();
             let staying = state.readers.values().filter(|reader| !reader.is_cut());
@@ -301,8 +301,8 @@ impl fmt::Debug for SharedBody {
     }
 }
 
-impl Reader {
-    fn standing(&self, now: Instant) -> Standing {
+impl PinnedReader {
+    fn standing(&self, now: Instant) -> CutOrder {
         let taken = bytes_taken(&self.viewer);
         let pace = &mut self.progress.lock().pace;
         pace.note(taken, now);
@@ -318,7 +318,7 @@ impl Reader {
 pub struct SlowReader {
     body: Arc<SharedBody>,
     id: u64,
-    reader: Arc<Reader>,
+    reader: Arc<PinnedReader>,
 }
 
 impl SlowReader {

@@ -7,49 +7,49 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::epoch::EndedEpochs;
-use super::{Cache, Inner, Object, registry};
-use crate::media::Kind;
+use super::{Cache, CacheInner, Object, registry};
+use crate::manifest::Kind;
 use crate::policy::Key;
 
-type IsMeant = dyn Fn(&Key) -> bool + Send + Sync;
+type PurgeMatcher = dyn Fn(&Key) -> bool + Send + Sync;
 
 /// A purge that has begun.
-pub struct Purge {
-    inner: Arc<Inner>,
+pub struct CachePurge {
+    inner: Arc<CacheInner>,
     ended: EndedEpochs,
     /// Removed already.
     removed: Vec<Arc<Object>>,
-    meant: Option<Walk>,
+    meant: Option<PurgeWalk>,
 }
 
 /// What purges that walk through the store have yet to come to: a refresh of it that begins meanwhile is not
 /// stored. As many as there are operators who purge at the same moment.
 #[derive(Default)]
-pub(crate) struct Walks(Mutex<Vec<Arc<IsMeant>>>);
+pub(crate) struct PurgeWalks(Mutex<Vec<Arc<PurgeMatcher>>>);
 
 /// A purge walks through the store, until this is dropped.
-struct Walk {
-    inner: Arc<Inner>,
-    is_meant: Arc<IsMeant>,
+struct PurgeWalk {
+    inner: Arc<CacheInner>,
+    is_meant: Arc<PurgeMatcher>,
 }
 
-impl Walks {
+impl PurgeWalks {
     pub(crate) fn mean(&self, key: &Key) -> bool {
         self.0.lock().iter().any(|is_meant| is_meant(key))
     }
 }
 
-impl Walk {
-    fn begin(inner: &Arc<Inner>, is_meant: Arc<IsMeant>) -> Walk {
+impl PurgeWalk {
+    fn begin(inner: &Arc<CacheInner>, is_meant: Arc<PurgeMatcher>) -> PurgeWalk {
         inner.walks.0.lock().push(Arc::clone(&is_meant));
-        Walk {
+        PurgeWalk {
             inner: Arc::clone(inner),
             is_meant,
         }
     }
 }
 
-impl Drop for Walk {
+impl Drop for PurgeWalk {
     fn drop(&mut self) {
         let mut walks = self.inner.walks.0.lock();
         walks.retain(|is_meant| !Arc::ptr_eq(is_meant, &self.is_meant));
@@ -58,8 +58,8 @@ impl Drop for Walk {
 
 impl Cache {
     /// Begins a purge.
-    pub fn purging(&self) -> Purge {
-        Purge {
+    pub fn purging(&self) -> CachePurge {
+        CachePurge {
             inner: Arc::clone(&self.inner),
             ended: EndedEpochs::default(),
             removed: Vec::new(),
@@ -68,7 +68,7 @@ impl Cache {
     }
 }
 
-impl Purge {
+impl CachePurge {
     /// A key with all its variants; a fill under way for it will not be stored, nor joined.
     pub fn key(&mut self, key: &Key, kind: Kind) {
         let removed = registry::purge(&self.inner, key, kind, &mut self.ended);
@@ -93,7 +93,7 @@ impl Purge {
         whole: impl Fn(&Key) -> bool,
     ) {
         // First: whatever begins is known to be meant, and what has begun is doomed.
-        let walk = Walk::begin(&self.inner, Arc::new(is_meant));
+        let walk = PurgeWalk::begin(&self.inner, Arc::new(is_meant));
         self.inner.epochs.end_where(whole, &mut self.ended);
         registry::doom(&self.inner, |flight| flight.is_of(&*walk.is_meant));
         self.notes(&*walk.is_meant);
@@ -103,7 +103,7 @@ impl Purge {
     /// Frees what was dropped. Gives how many objects that were: each variant and each slice is one. Takes
     /// long where much is held, so it is not for threads that serve viewers.
     pub fn finish(self) -> u64 {
-        let Purge {
+        let CachePurge {
             inner,
             ended,
             removed,

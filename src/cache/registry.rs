@@ -12,30 +12,30 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::epoch::EndedEpochs;
 use super::flight::Flight;
-use super::store::Newer;
-use super::{Fill, Follower, Found, Inner, Note, Object, Stored};
-use crate::media::Kind;
+use super::store::NewerObject;
+use super::{CacheInner, ExpiringMemo, Fill, Follower, Lookup, Object, StoreOutcome};
+use crate::manifest::Kind;
 use crate::policy::Key;
 
 const SHARDS: usize = 64;
 
-type Shard = HashMap<Key, Arc<Flight>, ahash::RandomState>;
+type FlightShard = HashMap<Key, Arc<Flight>, ahash::RandomState>;
 
-pub(crate) struct Registry {
-    shards: [Mutex<Shard>; SHARDS],
+pub(crate) struct FlightRegistry {
+    shards: [Mutex<FlightShard>; SHARDS],
     hasher: ahash::RandomState,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<FlightCounts>,
 }
 
 #[derive(Default)]
-pub(crate) struct Counts {
+pub(crate) struct FlightCounts {
     pub(super) fills: AtomicU64,
     pub(super) followers: AtomicU64,
     pub(super) crowded: AtomicU64,
     pub(super) windowed: AtomicU64,
 }
 
-impl Counts {
+impl FlightCounts {
     pub(super) fn add_windowed(&self, fills: u64) {
         self.windowed.fetch_add(fills, Ordering::Relaxed);
     }
@@ -54,7 +54,7 @@ impl Counts {
 }
 
 /// What came of wanting to join.
-pub enum Joined {
+pub enum JoinOutcome {
     /// No fill was under way: this caller must feed the new one, and follows it too.
     Lead(Fill, Follower),
     /// Someone else's fill.
@@ -67,9 +67,9 @@ pub enum Joined {
     Crowded,
 }
 
-impl Default for Registry {
+impl Default for FlightRegistry {
     fn default() -> Self {
-        Registry {
+        FlightRegistry {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: ahash::RandomState::new(),
             counts: Arc::default(),
@@ -77,14 +77,19 @@ impl Default for Registry {
     }
 }
 
-impl Registry {
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+impl FlightRegistry {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, FlightShard> {
         // The low byte alone chooses: there are fewer shards than that tells apart.
         let [low, ..] = self.hasher.hash_one(key).to_le_bytes();
         self.shards[usize::from(low) % SHARDS].lock()
     }
 
-    fn open(inner: &Arc<Inner>, shard: &mut Shard, found: &Found, upstream: &HeaderMap) -> Fill {
+    fn open(
+        inner: &Arc<CacheInner>,
+        shard: &mut FlightShard,
+        found: &Lookup,
+        upstream: &HeaderMap,
+    ) -> Fill {
         let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
         // What it may have confirmed is gone, or about to go, and may be evicted before a purge comes to it.
         if flight.is_refresh() && flight.is_of(|key| inner.walks.mean(key)) {
@@ -99,40 +104,40 @@ impl Registry {
     }
 }
 
-pub(super) fn join(inner: &Arc<Inner>, found: &Found, upstream: &HeaderMap) -> Joined {
+pub(super) fn join(inner: &Arc<CacheInner>, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
     let counts = &inner.registry.counts;
     let mut shard = inner.registry.shard(&found.slot);
     let flight = shard.get(&found.slot);
     if let Some(flight) = flight.filter(|flight| flight.is_current()) {
         if flight.state().seated() >= inner.settings.waiters_max {
             counts.crowded.fetch_add(1, Ordering::Relaxed);
-            return Joined::Crowded;
+            return JoinOutcome::Crowded;
         }
         flight.state().standing.requests += 1;
         flight.join();
-        return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
+        return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // A fill may have ended between the caller's lookup and this lock, or a purge begun.
     match inner.store.newer(found) {
-        Some(Newer::Object(object)) => return Joined::Held(object),
-        Some(Newer::Marker | Newer::Gone) => return Joined::Again,
+        Some(NewerObject::Object(object)) => return JoinOutcome::Held(object),
+        Some(NewerObject::Marker | NewerObject::Gone) => return JoinOutcome::Again,
         None => {}
     }
-    let fill = Registry::open(inner, &mut shard, found, upstream);
+    let fill = FlightRegistry::open(inner, &mut shard, found, upstream);
     fill.flight().state().standing.requests = 1;
     let follower = fill.follower();
-    Joined::Lead(fill, follower)
+    JoinOutcome::Lead(fill, follower)
 }
 
-pub(super) fn is_being_filled(inner: &Inner, found: &Found) -> bool {
+pub(super) fn is_being_filled(inner: &CacheInner, found: &Lookup) -> bool {
     let shard = inner.registry.shard(&found.slot);
     let flight = shard.get(&found.slot);
     flight.is_some_and(|flight| flight.is_current())
 }
 
 pub(super) fn lead(
-    inner: &Arc<Inner>,
-    found: &Found,
+    inner: &Arc<CacheInner>,
+    found: &Lookup,
     upstream: impl FnOnce() -> HeaderMap,
 ) -> Option<Fill> {
     let mut shard = inner.registry.shard(&found.slot);
@@ -140,13 +145,13 @@ pub(super) fn lead(
     if flight.is_some_and(|flight| flight.is_current()) || inner.store.newer(found).is_some() {
         return None;
     }
-    Some(Registry::open(inner, &mut shard, found, &upstream()))
+    Some(FlightRegistry::open(inner, &mut shard, found, &upstream()))
 }
 
 /// Learns which request headers chose a flight's answer: lists the flight under its variant's slot, then
 /// files the marker, so that whoever sees the marker finds the flight too. A flight that was purged
 /// meanwhile is neither listed nor marked: it answers only those who were there before.
-pub(super) fn vary(inner: &Inner, flight: &Arc<Flight>, names: &[HeaderName]) {
+pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName]) {
     let found = &flight.found;
     let place = {
         let _shard = inner.registry.shard(&found.key);
@@ -169,7 +174,7 @@ pub(super) fn vary(inner: &Inner, flight: &Arc<Flight>, names: &[HeaderName]) {
 }
 
 /// Was the key purged since this flight began? The caller holds the lock of the key's shard.
-fn is_doomed(inner: &Inner, flight: &Arc<Flight>) -> bool {
+fn is_doomed(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
     let found = &flight.found;
     let mut state = flight.state();
     // The marker this flight was looked up with is gone, or another.
@@ -178,12 +183,12 @@ fn is_doomed(inner: &Inner, flight: &Arc<Flight>) -> bool {
 }
 
 /// Remembers something about a flight's key, unless it was purged since.
-pub(super) fn note(inner: &Inner, flight: &Arc<Flight>, note: Note) {
+pub(super) fn note(inner: &CacheInner, flight: &Arc<Flight>, note: ExpiringMemo) {
     note_apart(inner, flight, &flight.found.slot, note);
 }
 
 /// The same under another name than the flight's own.
-pub(super) fn note_apart(inner: &Inner, flight: &Arc<Flight>, slot: &Key, note: Note) {
+pub(super) fn note_apart(inner: &CacheInner, flight: &Arc<Flight>, slot: &Key, note: ExpiringMemo) {
     let _shard = inner.registry.shard(&flight.found.key);
     if !is_doomed(inner, flight) {
         inner.notes.write(slot, note);
@@ -191,7 +196,7 @@ pub(super) fn note_apart(inner: &Inner, flight: &Arc<Flight>, slot: &Key, note: 
 }
 
 /// Forgets what was held when a flight began.
-pub(super) fn displace(inner: &Inner, flight: &Arc<Flight>) {
+pub(super) fn displace(inner: &CacheInner, flight: &Arc<Flight>) {
     let found = &flight.found;
     let _shard = inner.registry.shard(&found.key);
     if !is_doomed(inner, flight) {
@@ -200,14 +205,18 @@ pub(super) fn displace(inner: &Inner, flight: &Arc<Flight>) {
 }
 
 /// Stores what a flight brought, unless a purge came first.
-pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -> Stored {
+pub(super) fn store(
+    inner: &CacheInner,
+    flight: &Arc<Flight>,
+    object: &Arc<Object>,
+) -> StoreOutcome {
     let found = &flight.found;
     // A purge takes the lock of the key itself, whatever slot the flight belongs to.
     let _shard = inner.registry.shard(&found.key);
     let state = flight.state();
     match &state.place {
         // What belongs to an epoch that has ended must not displace what was fetched after its end.
-        _ if state.doomed || !object.head.holds() => Stored::Purged,
+        _ if state.doomed || !object.head.holds() => StoreOutcome::Purged,
         None => inner.store.insert(found, object, &state.standing),
         Some(place) => inner
             .store
@@ -216,7 +225,7 @@ pub(super) fn store(inner: &Inner, flight: &Arc<Flight>, object: &Arc<Object>) -
 }
 
 /// Stores under a key what was fetched under another one.
-pub(super) fn file(inner: &Inner, key: &Key, kind: Kind, object: &Arc<Object>) {
+pub(super) fn file(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
     if object.head.holds() {
         inner.store.replace(key, kind, &object.as_newest());
@@ -224,7 +233,7 @@ pub(super) fn file(inner: &Inner, key: &Key, kind: Kind, object: &Arc<Object>) {
 }
 
 /// Lets new viewers of this key start a flight of their own.
-pub(super) fn detach(inner: &Inner, flight: &Arc<Flight>) {
+pub(super) fn detach(inner: &CacheInner, flight: &Arc<Flight>) {
     let place = flight
         .state()
         .place
@@ -243,7 +252,7 @@ pub(super) fn detach(inner: &Inner, flight: &Arc<Flight>) {
 
 /// Gives what was held.
 pub(super) fn purge(
-    inner: &Inner,
+    inner: &CacheInner,
     key: &Key,
     kind: Kind,
     ended: &mut EndedEpochs,
@@ -258,7 +267,7 @@ pub(super) fn purge(
 }
 
 /// Dooms all flights that are meant. Whatever was being filed when this began is filed when it ends.
-pub(super) fn doom(inner: &Inner, is_meant: impl Fn(&Flight) -> bool) {
+pub(super) fn doom(inner: &CacheInner, is_meant: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
         shard.lock().retain(|_, flight| {
             let meant = is_meant(flight);

@@ -1,34 +1,34 @@
 //! How is memory divided? Pure arithmetic.
 
 use super::Settings;
-use super::eviction::{Bounds, ObjectClass};
-use crate::media::Kind;
+use super::eviction::{MemoryBounds, ObjectClass};
+use crate::manifest::Kind;
 
 /// Kinds with bounds of their own leave at least this part of memory to the others.
 const SHARED_PART_MIN: u64 = 16;
 
 /// The partitions of memory.
 #[derive(Clone, Debug)]
-pub struct Shares {
+pub struct MemoryShares {
     /// The first is everybody's; the others belong to kinds with a bound of their own.
-    pub(super) partitions: Vec<Bounds>,
+    pub(super) partitions: Vec<MemoryBounds>,
     pub(super) by_kind: [usize; Kind::ALL.len()],
 }
 
-impl Shares {
+impl MemoryShares {
     /// Those that settings make. Where kinds were given too much, each has so much less.
-    pub fn new(settings: &Settings) -> Shares {
+    pub fn new(settings: &Settings) -> MemoryShares {
         let memory = settings.memory_bytes;
         let apart = apart(settings);
         let apart_max = memory - memory / SHARED_PART_MIN;
-        let mut partitions = vec![Bounds::of(memory - apart.min(apart_max), false)];
+        let mut partitions = vec![MemoryBounds::of(memory - apart.min(apart_max), false)];
         let mut by_kind = [0; Kind::ALL.len()];
         for (kind, bytes) in &settings.kind_bytes_max {
             by_kind[kind.index()] = partitions.len();
             let bytes = share(*bytes, apart, apart_max);
-            partitions.push(Bounds::of(bytes, counts_as_manifest(*kind)));
+            partitions.push(MemoryBounds::of(bytes, counts_as_manifest(*kind)));
         }
-        Shares {
+        MemoryShares {
             partitions,
             by_kind,
         }
@@ -53,7 +53,7 @@ impl Shares {
     }
 
     /// The partition where a kind goes.
-    pub fn bounds(&self, kind: Kind) -> &Bounds {
+    pub fn bounds(&self, kind: Kind) -> &MemoryBounds {
         &self.partitions[self.by_kind[kind.index()]]
     }
 }
@@ -94,8 +94,8 @@ mod tests {
                 kind_bytes_max: kinds.into_iter().map(|(at, max)| (Kind::ALL[at], max)).collect(),
                 ..Settings::default()
             };
-            let shares = Shares::new(&settings);
-            let all: u64 = shares.partitions.iter().map(Bounds::bytes).sum();
+            let shares = MemoryShares::new(&settings);
+            let all: u64 = shares.partitions.iter().map(MemoryBounds::bytes).sum();
             prop_assert!(all <= memory);
             let shared = shares.partitions[0].bytes();
             prop_assert!(shared >= memory / SHARED_PART_MIN);
@@ -113,7 +113,7 @@ mod tests {
             kind_bytes_max: vec![(Kind::Segment, 32 << 20), (Kind::Init, 4 << 20)],
             ..Settings::default()
         };
-        let shares = Shares::new(&settings);
+        let shares = MemoryShares::new(&settings);
         let mib = |kind| shares.object_bytes_max(kind) >> 20;
         assert_eq!(mib(Kind::Segment), 21, "three quarters of its part");
         assert_eq!(mib(Kind::Other), 19, "three quarters of what is left");

@@ -14,17 +14,17 @@ use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
 use super::eviction::{Advance, EvictionReason};
-use super::partition::{Entry, Partition, Standing};
+use super::partition::{Partition, StorageHints, TableEntry};
 use super::pinned::PinnedBodies;
-use super::shares::Shares;
+use super::shares::MemoryShares;
 use super::{Object, Settings};
-use crate::media::Kind;
+use crate::manifest::Kind;
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
 /// What a lookup found.
 #[derive(Clone)]
-pub struct Found {
+pub struct Lookup {
     /// The key asked for.
     pub key: Key,
     /// Which store it belongs to.
@@ -34,10 +34,10 @@ pub struct Found {
     /// The object, fresh or not.
     pub object: Option<Arc<Object>>,
     /// The marker, when the key has variants.
-    pub(crate) variants: Option<Arc<Variants>>,
+    pub(crate) variants: Option<Arc<VariantIndex>>,
 }
 
-impl Found {
+impl Lookup {
     /// Is something held for this key, if perhaps for other request headers?
     pub fn has_variants(&self) -> bool {
         self.variants.is_some()
@@ -53,7 +53,7 @@ impl Found {
 
 /// What became of an object that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum StoreOutcome {
     /// It is in memory.
     Yes,
     /// The key has too many variants already.
@@ -64,7 +64,7 @@ pub enum Stored {
     NoRoom,
 }
 
-pub(crate) struct Variants {
+pub(crate) struct VariantIndex {
     names: Vec<HeaderName>,
     generation: u64,
     known: Mutex<HashSet<Key, ahash::RandomState>>,
@@ -72,7 +72,7 @@ pub(crate) struct Variants {
 
 pub(crate) struct Store {
     partitions: Vec<Partition>,
-    shares: Shares,
+    shares: MemoryShares,
     variants_max: usize,
     generations: AtomicU64,
     insertions: AtomicU64,
@@ -86,7 +86,7 @@ fn held(object: Arc<Object>) -> Option<Arc<Object>> {
 
 impl Store {
     pub(crate) fn new(settings: &Settings, pinned: &Arc<PinnedBodies>) -> Store {
-        let shares = Shares::new(settings);
+        let shares = MemoryShares::new(settings);
         let partitions = shares.partitions.iter();
         let partitions = partitions.map(|bounds| Partition::new(bounds.clone(), pinned));
         Store {
@@ -100,7 +100,7 @@ impl Store {
     }
 
     /// How memory is divided.
-    pub(crate) fn shares(&self) -> &Shares {
+    pub(crate) fn shares(&self) -> &MemoryShares {
         &self.shares
     }
 
@@ -114,8 +114,8 @@ impl Store {
         kind: Kind,
         now: Instant,
         upstream: impl FnOnce() -> HeaderMap,
-    ) -> Found {
-        let mut found = Found {
+    ) -> Lookup {
+        let mut found = Lookup {
             key: key.clone(),
             kind,
             slot: key.clone(),
@@ -124,8 +124,8 @@ impl Store {
         };
         match self.of(kind).get(key, now) {
             None => {}
-            Some(Entry::Object(object)) => found.object = held(object),
-            Some(Entry::Variants(variants)) => {
+            Some(TableEntry::Object(object)) => found.object = held(object),
+            Some(TableEntry::Variants(variants)) => {
                 found.slot = variants.slot(key, &upstream());
                 found.object = self.object(kind, &found.slot, now);
                 found.variants = Some(variants);
@@ -136,67 +136,72 @@ impl Store {
 
     fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
         match self.of(kind).get(slot, now) {
-            Some(Entry::Object(object)) => held(object),
+            Some(TableEntry::Object(object)) => held(object),
             _ => None,
         }
     }
 
-    fn marker(&self, kind: Kind, key: &Key) -> Option<Arc<Variants>> {
+    fn marker(&self, kind: Kind, key: &Key) -> Option<Arc<VariantIndex>> {
         match self.of(kind).get(key, Instant::now()) {
-            Some(Entry::Variants(variants)) => Some(variants),
+            Some(TableEntry::Variants(variants)) => Some(variants),
             _ => None,
         }
     }
 
     /// Has anything been stored for this lookup since it was made, or is held no more what it found?
-    pub(crate) fn newer(&self, found: &Found) -> Option<Newer> {
+    pub(crate) fn newer(&self, found: &Lookup) -> Option<NewerObject> {
         let now = Instant::now();
         let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
-            (Some(Entry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
+            (Some(TableEntry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
                 self.object(found.kind, &found.slot, now)
             }
-            (Some(Entry::Variants(_)), _) => return Some(Newer::Marker),
-            (Some(Entry::Object(object)), _) => held(object),
+            (Some(TableEntry::Variants(_)), _) => return Some(NewerObject::Marker),
+            (Some(TableEntry::Object(object)), _) => held(object),
             (None, _) => None,
         };
         match object {
-            Some(object) => Newer::unless_same(object, found),
-            None => found.object.is_some().then_some(Newer::Gone),
+            Some(object) => NewerObject::unless_same(object, found),
+            None => found.object.is_some().then_some(NewerObject::Gone),
         }
     }
 
     /// The place of an answer that varies: the marker in force, or a new one that is not yet filed.
-    pub(crate) fn place(&self, found: &Found, names: &[HeaderName], upstream: &HeaderMap) -> Place {
+    pub(crate) fn place(
+        &self,
+        found: &Lookup,
+        names: &[HeaderName],
+        upstream: &HeaderMap,
+    ) -> VariantSlot {
         let variants = match self.marker(found.kind, &found.key) {
             Some(variants) if variants.names == *names => variants,
-            _ => Arc::new(Variants {
+            _ => Arc::new(VariantIndex {
                 names: names.to_vec(),
                 generation: self.generations.fetch_add(1, Ordering::Relaxed),
                 known: Mutex::default(),
             }),
         };
         let slot = variants.slot(&found.key, upstream);
-        Place { variants, slot }
+        VariantSlot { variants, slot }
     }
 
     /// Files a place's marker, so that others find the variants.
-    pub(crate) fn mark(&self, found: &Found, place: &Place) {
+    pub(crate) fn mark(&self, found: &Lookup, place: &VariantSlot) {
         self.of(found.kind).mark(found.key.clone(), &place.variants);
     }
 
     /// Files an object that is the same for everyone.
     pub(crate) fn insert(
         &self,
-        found: &Found,
+        found: &Lookup,
         object: &Arc<Object>,
-        standing: &Standing,
-    ) -> Stored {
+        standing: &StorageHints,
+    ) -> StoreOutcome {
         if !self.admits(found, object) {
-            return Stored::TooVaried;
+            return StoreOutcome::TooVaried;
         }
         let partition = self.of(found.kind);
         // However many have asked for a state, they did so at once, and will ask for the next one.
-        let passing = Standing::default();
+        let passing = StorageHints::default();
         let standing = if object.is_state() {
             &passing
         } else {
@@ -206,7 +211,7 @@ impl Store {
     }
 
     /// One URL has so many keys at most, where viewers' fields are part of them.
-    fn admits(&self, found: &Found, object: &Object) -> bool {
+    fn admits(&self, found: &Lookup, object: &Object) -> bool {
         let partition = self.of(found.kind);
         let now = Instant::now();
         let held = |key: &Key| partition.contains(key, now);
@@ -223,7 +228,7 @@ impl Store {
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
         if self.marker(kind, key).is_none() {
-            let standing = Standing {
+            let standing = StorageHints {
                 live: None,
                 requests: 2,
             };
@@ -235,35 +240,35 @@ impl Store {
     /// Files a variant in its place, as long as its marker is in force.
     pub(crate) fn insert_variant(
         &self,
-        found: &Found,
-        place: &Place,
+        found: &Lookup,
+        place: &VariantSlot,
         object: &Arc<Object>,
-        standing: &Standing,
-    ) -> Stored {
+        standing: &StorageHints,
+    ) -> StoreOutcome {
         let partition = self.of(found.kind);
         match self.marker(found.kind, &found.key) {
             Some(now) if Arc::ptr_eq(&now, &place.variants) => {}
-            _ => return Stored::Purged,
+            _ => return StoreOutcome::Purged,
         }
         if !self.admits(found, object) {
-            return Stored::TooVaried;
+            return StoreOutcome::TooVaried;
         }
         let now = Instant::now();
         let held = |slot: &Key| partition.contains(slot, now);
         if !place.variants.admit(&place.slot, self.variants_max, held) {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
-            return Stored::TooVaried;
+            return StoreOutcome::TooVaried;
         }
         let names = (&found.key, place.slot.clone());
         self.told(partition.insert_variant(names, object, standing))
     }
 
-    fn told(&self, stored: bool) -> Stored {
+    fn told(&self, stored: bool) -> StoreOutcome {
         if !stored {
-            return Stored::NoRoom;
+            return StoreOutcome::NoRoom;
         }
         self.insertions.fetch_add(1, Ordering::Relaxed);
-        Stored::Yes
+        StoreOutcome::Yes
     }
 
     /// Live renditions have new segments, and others have departed; see [`super::eviction`].
@@ -274,7 +279,7 @@ impl Store {
     }
 
     /// Is the marker that this lookup saw still the one in force?
-    pub(crate) fn same_variants(&self, found: &Found) -> bool {
+    pub(crate) fn same_variants(&self, found: &Lookup) -> bool {
         match (&found.variants, self.marker(found.kind, &found.key)) {
             (Some(then), Some(now)) => Arc::ptr_eq(then, &now),
             _ => false,
@@ -286,11 +291,11 @@ impl Store {
         let partition = self.of(kind);
         match partition.remove(key) {
             None => Vec::new(),
-            Some(Entry::Object(object)) => vec![object],
-            Some(Entry::Variants(variants)) => {
+            Some(TableEntry::Object(object)) => vec![object],
+            Some(TableEntry::Variants(variants)) => {
                 let known = variants.known.lock().clone();
                 let gone = known.iter().filter_map(|slot| partition.remove(slot));
-                gone.filter_map(Entry::object).collect()
+                gone.filter_map(TableEntry::object).collect()
             }
         }
     }
@@ -303,11 +308,11 @@ impl Store {
     ) {
         for partition in &self.partitions {
             let keys = partition.keys_where(|key, entry| match entry {
-                Entry::Object(object) => is_meant(key, Some(object)),
-                Entry::Variants(_) => is_meant(key, None),
+                TableEntry::Object(object) => is_meant(key, Some(object)),
+                TableEntry::Variants(_) => is_meant(key, None),
             });
             let removed = keys.iter().filter_map(|key| partition.remove(key));
-            let objects = removed.filter_map(Entry::object);
+            let objects = removed.filter_map(TableEntry::object);
             objects.for_each(|object| gone(&object));
         }
     }
@@ -315,7 +320,7 @@ impl Store {
     /// Everything that lies under a key, in all variants.
     pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
         let slots = match self.of(kind).get(key, now) {
-            Some(Entry::Variants(variants)) => variants.known.lock().iter().cloned().collect(),
+            Some(TableEntry::Variants(variants)) => variants.known.lock().iter().cloned().collect(),
             _ => vec![key.clone()],
         };
         let objects = slots.iter().filter_map(|slot| self.object(kind, slot, now));
@@ -355,13 +360,13 @@ impl Store {
 
 /// Where an answer that varies is filed.
 #[derive(Clone)]
-pub(crate) struct Place {
-    variants: Arc<Variants>,
+pub(crate) struct VariantSlot {
+    variants: Arc<VariantIndex>,
     pub(crate) slot: Key,
 }
 
 /// What has been stored since a lookup.
-pub(crate) enum Newer {
+pub(crate) enum NewerObject {
     Object(Arc<Object>),
     /// A marker: the lookup must be made again.
     Marker,
@@ -369,16 +374,16 @@ pub(crate) enum Newer {
     Gone,
 }
 
-impl Newer {
-    fn unless_same(object: Arc<Object>, found: &Found) -> Option<Newer> {
+impl NewerObject {
+    fn unless_same(object: Arc<Object>, found: &Lookup) -> Option<NewerObject> {
         match &found.object {
             Some(seen) if Arc::ptr_eq(seen, &object) => None,
-            _ => Some(Newer::Object(object)),
+            _ => Some(NewerObject::Object(object)),
         }
     }
 }
 
-impl Variants {
+impl VariantIndex {
     fn slot(&self, key: &Key, upstream: &HeaderMap) -> Key {
         let values = Vary::values(&self.names, upstream);
         Key::of(&[

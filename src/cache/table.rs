@@ -14,17 +14,17 @@ const TAKEN_PART_MIN: usize = 4;
 
 /// On a cache line of its own: who reads one shard writes to its lock.
 #[repr(align(64))]
-struct Shard<V>(RwLock<HashTable<(Key, V)>>);
+struct TableShard<V>(RwLock<HashTable<(Key, V)>>);
 
-pub(super) struct Table<V> {
-    shards: Box<[Shard<V>]>,
+pub(super) struct ObjectTable<V> {
+    shards: Box<[TableShard<V>]>,
     hasher: ahash::RandomState,
 }
 
-impl<V> Table<V> {
-    pub(super) fn new() -> Table<V> {
-        let shards = (0..SHARDS).map(|_| Shard(RwLock::new(HashTable::new())));
-        Table {
+impl<V> ObjectTable<V> {
+    pub(super) fn new() -> ObjectTable<V> {
+        let shards = (0..SHARDS).map(|_| TableShard(RwLock::new(HashTable::new())));
+        ObjectTable {
             shards: shards.collect(),
             hasher: ahash::RandomState::new(),
         }
@@ -100,7 +100,7 @@ mod tests {
         fn holds_what_a_map_would_hold(
             steps in proptest::collection::vec((0..500_u16, any::<bool>()), 1..2000)
         ) {
-            let (table, mut map) = (Table::new(), HashMap::new());
+            let (table, mut map) = (ObjectTable::new(), HashMap::new());
             for (at, (number, is_kept)) in steps.into_iter().enumerate() {
                 let key = key(number);
                 let (before, now) = if is_kept {
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn gives_room_back_that_it_needs_no_more() {
-        let table = Table::new();
-        let capacity = |table: &Table<u16>| {
+        let table = ObjectTable::new();
+        let capacity = |table: &ObjectTable<u16>| {
             let shards = table.shards.iter();
             shards.map(|shard| shard.0.read().capacity()).sum::<usize>()
         };

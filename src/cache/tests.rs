@@ -21,8 +21,8 @@ fn key() -> Key {
     Key::of(&[b"origin", b"", b"/seg.ts"])
 }
 
-fn head() -> Head {
-    Head {
+fn head() -> StoredHead {
+    StoredHead {
         status: StatusCode::OK,
         headers: FieldLines::default(),
         kind: Kind::Segment,
@@ -43,17 +43,17 @@ fn object(text: &'static str) -> Arc<Object> {
     Arc::new(Object::new(head(), Bytes::from_static(text.as_bytes())))
 }
 
-fn look(cache: &Cache) -> Found {
+fn look(cache: &Cache) -> Lookup {
     look_with(cache, &HeaderMap::new())
 }
 
-fn look_with(cache: &Cache, upstream: &HeaderMap) -> Found {
+fn look_with(cache: &Cache, upstream: &HeaderMap) -> Lookup {
     cache.lookup(&key(), Kind::Segment, Instant::now(), || upstream.clone())
 }
 
 fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
     match cache.join(&look_with(cache, upstream), upstream) {
-        Joined::Lead(fill, follower) => (fill, follower),
+        JoinOutcome::Lead(fill, follower) => (fill, follower),
         _ => panic!("expected to lead"),
     }
 }
@@ -65,7 +65,7 @@ fn finish(fill: Fill) {
     assert!(finished.as_mut().poll(&mut cx).is_ready());
 }
 
-fn keep_variant(fill: Fill, text: &'static str) -> Stored {
+fn keep_variant(fill: Fill, text: &'static str) -> StoreOutcome {
     fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
     let variant = object(text);
     fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
@@ -90,7 +90,7 @@ struct Reader {
     bell: Arc<Bell>,
     asleep_since: Option<u64>,
     read: Vec<u8>,
-    end: Option<Result<(), Cut>>,
+    end: Option<Result<(), BodyTruncated>>,
 }
 
 impl Reader {
@@ -139,12 +139,12 @@ fn a_purge_during_a_fill_keeps_its_answer_out() {
     let old = object("old");
     assert_eq!(
         fill.keep(&old, Verdict::Object(Arc::clone(&old))),
-        Stored::Purged
+        StoreOutcome::Purged
     );
     let new = object("new");
     assert_eq!(
         next.keep(&new, Verdict::Object(Arc::clone(&new))),
-        Stored::Yes
+        StoreOutcome::Yes
     );
     assert_eq!(look(&cache).object.unwrap().body, "new");
 }
@@ -182,7 +182,7 @@ fn a_purge_during_a_variants_refresh_is_not_undone() {
     cache.purge(&key(), Kind::Segment);
     refresh.varies(vary);
     let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
-    assert_eq!(stored, Stored::Purged);
+    assert_eq!(stored, StoreOutcome::Purged);
     assert!(look_with(&cache, &gzip).object.is_none());
 }
 
@@ -193,8 +193,8 @@ fn variants_are_capped() {
         ..Settings::default()
     });
     let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
-    assert_eq!(keep("gzip"), Stored::Yes);
-    assert_eq!(keep("br"), Stored::TooVaried);
+    assert_eq!(keep("gzip"), StoreOutcome::Yes);
+    assert_eq!(keep("br"), StoreOutcome::TooVaried);
     assert_eq!(cache.stats().too_varied, 1);
 }
 
@@ -206,10 +206,10 @@ fn who_shares_a_variant_finds_its_flight_while_it_grows() {
     fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
     fill.begin(Arc::new(head()));
     let found = look_with(&cache, &gzip);
-    assert!(matches!(cache.join(&found, &gzip), Joined::Follow(_)));
+    assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Follow(_)));
     let other = accepting("identity");
     let found = look_with(&cache, &other);
-    assert!(matches!(cache.join(&found, &other), Joined::Lead(..)));
+    assert!(matches!(cache.join(&found, &other), JoinOutcome::Lead(..)));
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_key_takes_only_so_many_waiting() {
     });
     let (_fill, _follower) = lead(&cache, &HeaderMap::new());
     let joined = cache.join(&look(&cache), &HeaderMap::new());
-    assert!(matches!(joined, Joined::Crowded));
+    assert!(matches!(joined, JoinOutcome::Crowded));
     assert_eq!(cache.stats().crowded, 1);
 }
 
@@ -236,7 +236,7 @@ fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
     before.varies(vary.clone());
     before.begin(Arc::new(head()));
     let found = look_with(&cache, &gzip);
-    assert!(matches!(cache.join(&found, &gzip), Joined::Lead(..)));
+    assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Lead(..)));
 }
 
 #[test]
@@ -246,10 +246,10 @@ fn variants_that_were_evicted_make_room_for_others() {
         ..Settings::default()
     });
     let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
-    assert_eq!(keep("gzip"), Stored::Yes);
+    assert_eq!(keep("gzip"), StoreOutcome::Yes);
     let found = look_with(&cache, &accepting("gzip"));
     cache.inner.store.remove(&found.slot, Kind::Segment);
-    assert_eq!(keep("br"), Stored::Yes);
+    assert_eq!(keep("br"), StoreOutcome::Yes);
 }
 
 #[test]
@@ -266,9 +266,9 @@ fn a_note_about_what_was_purged_is_not_written() {
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     cache.purge(&key(), Kind::Segment);
     let now = Instant::now();
-    fill.note(Note {
+    fill.note(ExpiringMemo {
         until: now + Duration::from_mins(1),
-        what: Known::Pass,
+        what: KeyMemo::Pass,
     });
     assert!(cache.noted(&key(), now).is_none());
 }
@@ -291,7 +291,7 @@ fn an_object_has_its_fields_ready_but_for_those_said_anew() {
         headers.append(name, HeaderValue::from_static(value));
     }
     let headers = headers.into();
-    let object = Object::new(Head { headers, ..head() }, Bytes::new());
+    let object = Object::new(StoredHead { headers, ..head() }, Bytes::new());
     assert_eq!(
         object.head.headers.shared(&HeaderMap::new()),
         b"a: 1\r\na: 2\r\n"
@@ -302,7 +302,7 @@ fn an_object_has_its_fields_ready_but_for_those_said_anew() {
 fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
     let cache = Cache::new(Settings::default());
     let place = Key::of(&[b"place"]);
-    let file = |name: &str, tie: Option<Tie>| {
+    let file = |name: &str, tie: Option<EpochToken>| {
         let found = cache.lookup(
             &Key::of(&[name.as_bytes()]),
             Kind::Segment,
@@ -311,7 +311,7 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
         );
         let fill = cache.lead(&found, HeaderMap::new).expect("nobody fills it");
         let object = Arc::new(Object::new(
-            Head { tie, ..head() },
+            StoredHead { tie, ..head() },
             Bytes::from_static(b"x"),
         ));
         fill.keep(&object, Verdict::Object(Arc::clone(&object)));
@@ -349,18 +349,21 @@ fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
         )
     };
     let join = || cache.join(&lookup(), &HeaderMap::new());
-    let Joined::Lead(before, _first) = join() else {
+    let JoinOutcome::Lead(before, _first) = join() else {
         panic!("nobody fills it");
     };
     before.belongs(&cache.tie(Some(&place), None));
-    assert!(matches!(join(), Joined::Follow(_)));
+    assert!(matches!(join(), JoinOutcome::Follow(_)));
     cache.end_epoch(&place);
-    let Joined::Lead(after, _second) = join() else {
+    let JoinOutcome::Lead(after, _second) = join() else {
         panic!("what was asked for before is of no use");
     };
     after.belongs(&cache.tie(Some(&place), None));
     drop(before);
-    assert!(matches!(join(), Joined::Follow(_)), "it has its own place");
+    assert!(
+        matches!(join(), JoinOutcome::Follow(_)),
+        "it has its own place"
+    );
     assert!(cache.lead(&lookup(), HeaderMap::new).is_none());
 }
 
@@ -369,7 +372,7 @@ fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
     let cache = Cache::new(Settings::default());
     let kept_for = |kind, tie| {
         Object::new(
-            Head {
+            StoredHead {
                 kind,
                 tie,
                 ..head()

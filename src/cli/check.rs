@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::wants_colour;
-use crate::config::{Config, Reach};
-use crate::edge::{Address, Listener};
-use crate::origin;
+use crate::config::{Config, Preflight};
+use crate::frontend::{ListenAddress, Listener};
 use crate::policy::Route;
+use crate::upstream;
 
 /// Say everything that is wrong with configuration files.
 #[derive(Debug, Args)]
-pub(super) struct Check {
+pub(super) struct CheckArguments {
     /// The files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub(super) struct Check {
     json: bool,
 }
 
-impl Check {
+impl CheckArguments {
     /// Checks every file; an error if any has an error, or a warning where that is asked for.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         self.tell(&mut std::io::stdout())
@@ -39,9 +39,9 @@ impl Check {
 
     fn tell(&self, out: &mut impl std::io::Write) -> anyhow::Result<()> {
         let reach = if self.offline {
-            Reach::Offline
+            Preflight::Offline
         } else {
-            Reach::Network
+            Preflight::Network
         };
         let mut findings = Vec::new();
         let (mut errors, mut warnings) = (0, 0);
@@ -115,8 +115,8 @@ fn summary(file: &Path, config: &Config, warnings: usize) -> String {
 
 fn listener_line(listener: &Listener) -> String {
     let address = match &listener.address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix(path) => format!("unix:{}", path.display()),
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     };
     match &listener.tls {
         Some(tls) => format!("{address} (TLS, certificates: {})", tls.certificates.len()),
@@ -136,7 +136,7 @@ fn route_line(route: &Route) -> String {
     )
 }
 
-fn origin_line(origin: &origin::Settings, used: bool) -> String {
+fn origin_line(origin: &upstream::Settings, used: bool) -> String {
     let endpoints: Vec<_> = origin.endpoints.iter().map(endpoint_text).collect();
     let mut text = format!("{}: {}", origin.name, endpoints.join(", "));
     if !origin.verify {
@@ -157,7 +157,7 @@ fn origin_line(origin: &origin::Settings, used: bool) -> String {
 }
 
 /// The regions of an origin's endpoints, each once, in their order.
-fn regions(origin: &origin::Settings, sigv4: &origin::sign::Sigv4) -> String {
+fn regions(origin: &upstream::Settings, sigv4: &upstream::sign::Sigv4) -> String {
     let mut regions: Vec<&str> = Vec::new();
     for endpoint in &origin.endpoints {
         let own = endpoint.region.as_deref().or(endpoint.region_in_host());
@@ -169,7 +169,7 @@ fn regions(origin: &origin::Settings, sigv4: &origin::sign::Sigv4) -> String {
     regions.join(", ")
 }
 
-fn endpoint_text(endpoint: &origin::Endpoint) -> String {
+fn endpoint_text(endpoint: &upstream::Endpoint) -> String {
     let scheme = if endpoint.tls { "https" } else { "http" };
     if endpoint.host.contains(':') {
         return format!("{scheme}://[{}]:{}", endpoint.host, endpoint.port);
@@ -183,7 +183,7 @@ mod tests {
 
     fn told(files: Vec<PathBuf>) -> anyhow::Result<String> {
         let mut out = Vec::new();
-        let check = Check {
+        let check = CheckArguments {
             files,
             offline: true,
             strict: false,
@@ -204,7 +204,7 @@ mod tests {
         std::fs::write(&file, DOUBTFUL).unwrap();
         let check = |strict, json| {
             let mut out = Vec::new();
-            let check = Check {
+            let check = CheckArguments {
                 files: vec![file.clone()],
                 offline: true,
                 strict,

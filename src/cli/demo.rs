@@ -14,7 +14,9 @@ use clap::Args;
 
 use super::logging::{self, LogFormat};
 use crate::config::{self, Config};
-use crate::demo::{Clock, Form, Origin, Plan, Player, Rendition, USAGE};
+use crate::simulator::{
+    BroadcastPlan, Clock, DemoRendition, Packaging, Player, SimulatedOrigin, USAGE,
+};
 
 /// Show it on this machine.
 #[derive(Debug, Args)]
@@ -113,10 +115,10 @@ impl Demo {
             .context("cannot start the origins' thread")?;
         let guard = runtime.enter();
         let clock = Clock::times(self.speed);
-        let plan = Plan::from(clock.now().saturating_sub(ON_AIR))
+        let plan = BroadcastPlan::from(clock.now().saturating_sub(ON_AIR))
             .segment_seconds(self.segment)
             .part_thirds(self.part);
-        let first = Origin::start_at(self.origin, plan, clock)
+        let first = SimulatedOrigin::start_at(self.origin, plan, clock)
             .with_context(|| format!("cannot listen on {} for the first origin", self.origin))?;
         let second = first
             .twin(0)
@@ -135,7 +137,7 @@ impl Demo {
         Ok(())
     }
 
-    fn config(&self, first: &Origin, second: &Origin) -> anyhow::Result<Config> {
+    fn config(&self, first: &SimulatedOrigin, second: &SimulatedOrigin) -> anyhow::Result<Config> {
         let text = format!(
             "[[listener]]\nlisten = \"{}\"\n\
              [admin]\nlisten = \"{}\"\n\
@@ -156,8 +158,12 @@ impl Demo {
 
     /// Players of every form and rendition in turn.
     fn audience(&self, door: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
-        let renditions = |form: Form| Rendition::ALL.into_iter().filter(move |one| form.has(*one));
-        let forms = Form::ALL.into_iter();
+        let renditions = |form: Packaging| {
+            DemoRendition::ALL
+                .into_iter()
+                .filter(move |one| form.has(*one))
+        };
+        let forms = Packaging::ALL.into_iter();
         let seats = forms.flat_map(move |form| renditions(form).map(move |one| (form, one)));
         let clock = clock.clone();
         let taken = seats.cycle().take(self.viewers.into());
@@ -171,7 +177,12 @@ impl Demo {
     }
 
     /// What to look at, and what to try.
-    fn told(&self, viewers: SocketAddr, first: &Origin, second: &Origin) -> String {
+    fn told(
+        &self,
+        viewers: SocketAddr,
+        first: &SimulatedOrigin,
+        second: &SimulatedOrigin,
+    ) -> String {
         let shield = format!("http://{viewers}");
         let mut text = String::from(
             "\nA live stream is on the air, a clock of 24 seconds that repeats, and Seawall \
@@ -179,13 +190,13 @@ impl Demo {
              Play one of these (VLC, mpv, ffplay, hls.js, dash.js):\n\n",
         );
         for (form, what) in [
-            (Form::Cmaf, "HLS, CMAF"),
-            (Form::Ts, "HLS, transport streams"),
-            (Form::LowLatency, "LL-HLS"),
-            (Form::LowLatencyRanges, "LL-HLS, byte ranges"),
-            (Form::Timeline, "DASH, timeline"),
-            (Form::Number, "DASH, numbers"),
-            (Form::Chunked, "DASH, low latency"),
+            (Packaging::Cmaf, "HLS, CMAF"),
+            (Packaging::Ts, "HLS, transport streams"),
+            (Packaging::LowLatency, "LL-HLS"),
+            (Packaging::LowLatencyRanges, "LL-HLS, byte ranges"),
+            (Packaging::Timeline, "DASH, timeline"),
+            (Packaging::Number, "DASH, numbers"),
+            (Packaging::Chunked, "DASH, low latency"),
         ] {
             let _ = writeln!(text, "  {what:24}{shield}{}", form.entry());
         }
@@ -229,13 +240,13 @@ mod tests {
     async fn the_shield_is_configured_and_every_form_is_told() {
         let Line { demo } = Line::parse_from(["demo", "--listen", "127.0.0.1:8123"]);
         let clock = Clock::real();
-        let first = Origin::start(Plan::from(clock.now()), clock).unwrap();
+        let first = SimulatedOrigin::start(BroadcastPlan::from(clock.now()), clock).unwrap();
         let second = first.twin(0).unwrap();
         let config = demo.config(&first, &second).unwrap();
         assert_eq!(config.origins[0].endpoints.len(), 2);
         assert_eq!(config.drain_max, DRAIN_MAX);
         let told = demo.told(demo.listen, &first, &second);
-        for form in Form::ALL {
+        for form in Packaging::ALL {
             let url = format!("http://127.0.0.1:8123{}\n", form.entry());
             assert!(told.contains(&url), "{told}");
         }
@@ -248,7 +259,7 @@ mod tests {
         let Line { demo } = Line::parse_from(["demo", "--viewers", "40"]);
         let players: Vec<_> = demo.audience(demo.listen, &Clock::real()).collect();
         assert_eq!(players.len(), 40);
-        for form in Form::ALL {
+        for form in Packaging::ALL {
             assert!(players.iter().any(|player| player.form == form), "{form:?}");
         }
     }

@@ -36,13 +36,13 @@ pub(super) enum LogFormat {
 }
 
 /// A log that has been started: what it counts, and what waits for its last lines when dropped.
-pub(super) struct Log {
+pub(super) struct LogOptions {
     pub(super) counts: Arc<LogCounts>,
     _guard: LogGuard,
 }
 
 /// Starts logging, the libraries' `log` records and panics included.
-pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<Log> {
+pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
     let asked = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
@@ -61,7 +61,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<Log> {
     let counts = Arc::new(LogCounts::default());
     let (queue, guard) = LogQueue::to(stderr(), Arc::clone(&counts), report)
         .context("cannot start the log's thread")?;
-    let limit = Repeated {
+    let limit = RepeatFilter {
         limit: Mutex::default(),
         counts: Arc::clone(&counts),
     };
@@ -76,7 +76,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<Log> {
     started.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
     // The usual hook writes to stderr itself, and would wait for a reader that stands still.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    Ok(Log {
+    Ok(LogOptions {
         counts,
         _guard: guard,
     })
@@ -94,12 +94,12 @@ fn report(counts: &LogCounts) {
 }
 
 /// Drops messages that repeat too often. Whoever asks for more than `info` gets all of it.
-struct Repeated {
+struct RepeatFilter {
     limit: Mutex<RateLimit<callsite::Identifier>>,
     counts: Arc<LogCounts>,
 }
 
-impl<S: Subscriber> Layer<S> for Repeated {
+impl<S: Subscriber> Layer<S> for RepeatFilter {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         if *metadata.level() > Level::INFO {

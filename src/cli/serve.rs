@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::logging::{self, LogFormat};
 use super::wants_colour;
-use crate::config::{self, Config, Flags, Reach};
-use crate::edge::Address;
-use crate::origin::Endpoint;
+use crate::config::{self, Config, Flags, Preflight};
+use crate::frontend::ListenAddress;
+use crate::upstream::Endpoint;
 
 /// Answer viewers, until told to stop.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(super) struct Serve {
         value_parser = config::listen,
         conflicts_with = "config"
     )]
-    listen: Vec<Address>,
+    listen: Vec<ListenAddress>,
 
     /// Where operators come in for metrics, health and purges, such as 127.0.0.1:9090
     #[arg(long, value_name = "ADDRESS", value_parser = config::socket, conflicts_with = "config")]
@@ -64,7 +64,7 @@ impl Serve {
         let implied = super::admin_of_environment()?;
         let mut config = match &self.config {
             Some(path) => {
-                let (config, warnings) = Config::check(path, Reach::Offline)?;
+                let (config, warnings) = Config::check(path, Preflight::Offline)?;
                 if !warnings.is_empty() {
                     eprintln!("{}\n", warnings.render(wants_colour()));
                 }
@@ -92,8 +92,8 @@ fn imply_admin(config: &mut Config, implied: Option<SocketAddr>) {
     let taken = |port: u16| {
         let listeners = config.edge.listeners.iter();
         let ports = listeners.filter_map(|listener| match listener.address {
-            Address::Tcp(address) => Some(address.port()),
-            Address::Unix(_) => None,
+            ListenAddress::Tcp(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
         });
         port != 0 && ports.into_iter().any(|other| other == port)
     };
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     fn listening(at: &str) -> Config {
-        let listener = crate::edge::Listener {
+        let listener = crate::frontend::Listener {
             address: config::listen(at).unwrap(),
             tls: None,
         };

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::Uri;
 use http::uri::{Authority, Scheme};
 
-use super::fault::Fault;
-use crate::edge::Address;
-use crate::origin::Endpoint;
+use super::value_error::ValueError;
+use crate::frontend::ListenAddress;
+use crate::upstream::Endpoint;
 
 const SOCKET: &str = "an address and port such as \"127.0.0.1:9090\" or \"[::]:8080\"";
 const LISTEN: &str = "an address and port such as \"0.0.0.0:8080\" or \"[::]:8080\", \
@@ -23,16 +23,16 @@ const NAME_CHARS_MAX: usize = 128;
 
 /// Reads an address with its port, where only this machine should be able to come in unless somebody
 /// says otherwise.
-pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
+pub(crate) fn socket(text: &str) -> Result<SocketAddr, ValueError> {
     socket_or(text, Ipv4Addr::LOCALHOST)
 }
 
 /// Reads an address with its port. Where the address is missing, `usual` is suggested.
-fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, Fault> {
+fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, ValueError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let fault = |why| Fault::new(SOCKET, why);
+    let fault = |why| ValueError::new(SOCKET, why);
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Err(fault("the port is missing").instead(SocketAddr::new(ip, 8080).to_string()));
     }
@@ -50,19 +50,20 @@ fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, Fault> {
 }
 
 /// Reads where a listener listens.
-pub(crate) fn listen(text: &str) -> Result<Address, Fault> {
+pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
     match text.strip_prefix("unix:") {
-        Some(path) if path.starts_with('/') => Ok(Address::Unix(path.into())),
-        Some(_) => Err(Fault::new(
+        Some(path) if path.starts_with('/') => Ok(ListenAddress::Unix(path.into())),
+        Some(_) => Err(ValueError::new(
             LISTEN,
             "the path of a Unix socket starts with /",
         )),
         None if text.starts_with('/') => {
-            Err(Fault::new(LISTEN, "a path needs unix: before it").instead(format!("unix:{text}")))
+            Err(ValueError::new(LISTEN, "a path needs unix: before it")
+                .instead(format!("unix:{text}")))
         }
         None => match socket_or(text, Ipv4Addr::UNSPECIFIED) {
-            Ok(address) => Ok(Address::Tcp(address)),
-            Err(fault) => Err(Fault {
+            Ok(address) => Ok(ListenAddress::Tcp(address)),
+            Err(fault) => Err(ValueError {
                 wanted: LISTEN,
                 ..fault
             }),
@@ -71,8 +72,8 @@ pub(crate) fn listen(text: &str) -> Result<Address, Fault> {
 }
 
 /// Reads the URL of an origin: scheme, host and perhaps a port; nothing after that.
-pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
-    let fault = |why| Fault::new(ENDPOINT, why);
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, ValueError> {
+    let fault = |why| ValueError::new(ENDPOINT, why);
     if text.is_empty() {
         return Err(fault("this is empty"));
     }
@@ -99,7 +100,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
 }
 
 /// What was meant by an origin without `://`: perhaps a slip in the scheme, perhaps no scheme at all.
-fn without_scheme(text: &str) -> Fault {
+fn without_scheme(text: &str) -> ValueError {
     let rest_of = |scheme: &str| {
         let rest = text.strip_prefix(scheme)?;
         let bare = rest.trim_start_matches([':', '/', '\\']);
@@ -111,7 +112,7 @@ fn without_scheme(text: &str) -> Fault {
         Some((_, rest)) => ("`://` belongs after the scheme", "http", rest),
         None => ("the scheme is missing", "https", text),
     };
-    let fault = Fault::new(ENDPOINT, why);
+    let fault = ValueError::new(ENDPOINT, why);
     let meant = format!("{scheme}://{rest}");
     if endpoint(&meant).is_ok() {
         fault.instead(meant)
@@ -144,14 +145,14 @@ fn upstream_host(host: &str) -> Option<String> {
 }
 
 /// Reads a name to be asked for in TLS.
-pub(crate) fn server_name(text: &str) -> Result<String, Fault> {
+pub(crate) fn server_name(text: &str) -> Result<String, ValueError> {
     let wanted = "a host name such as \"origin.example\"";
-    upstream_host(text).ok_or(Fault::new(wanted, "not a host name"))
+    upstream_host(text).ok_or(ValueError::new(wanted, "not a host name"))
 }
 
 /// Reads what is sent as `Host`: a name or address, perhaps with a port.
-pub(crate) fn authority(text: &str) -> Result<String, Fault> {
-    let fault = Fault::new(
+pub(crate) fn authority(text: &str) -> Result<String, ValueError> {
+    let fault = ValueError::new(
         "a host such as \"origin.example\" or \"origin.example:8080\"",
         "not a host",
     );
@@ -162,8 +163,8 @@ pub(crate) fn authority(text: &str) -> Result<String, Fault> {
 }
 
 /// Reads a host a route serves, and makes it canonical: lower case, no trailing dot.
-pub(crate) fn host(text: &str) -> Result<String, Fault> {
-    let fault = |why| Fault::new(HOST, why);
+pub(crate) fn host(text: &str) -> Result<String, ValueError> {
+    let fault = |why| ValueError::new(HOST, why);
     let canonical = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if let Some(bare) = canonical
         .split_once("://")
@@ -198,8 +199,8 @@ pub(crate) fn host(text: &str) -> Result<String, Fault> {
 }
 
 /// Reads a path prefix; a slash at its end means nothing, because prefixes end at segments.
-pub(crate) fn path_prefix(text: &str) -> Result<String, Fault> {
-    let fault = |why| Fault::new(PATH, why);
+pub(crate) fn path_prefix(text: &str) -> Result<String, ValueError> {
+    let fault = |why| ValueError::new(PATH, why);
     if !text.starts_with('/') {
         return Err(fault("a path starts with /").instead(format!("/{text}")));
     }
@@ -223,8 +224,8 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, Fault> {
 }
 
 /// Reads a web origin as browsers send it in `Origin`.
-pub(crate) fn web_origin(text: &str) -> Result<String, Fault> {
-    let fault = |why| Fault::new(WEB_ORIGIN, why);
+pub(crate) fn web_origin(text: &str) -> Result<String, ValueError> {
+    let fault = |why| ValueError::new(WEB_ORIGIN, why);
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(fault("the scheme is missing").instead(format!("https://{text}")));
     };
@@ -240,8 +241,8 @@ pub(crate) fn web_origin(text: &str) -> Result<String, Fault> {
 }
 
 /// Reads a name that will be a metric label and a log word.
-pub(crate) fn name(text: &str) -> Result<String, Fault> {
-    let fault = |why| Fault::new(NAME, why);
+pub(crate) fn name(text: &str) -> Result<String, ValueError> {
+    let fault = |why| ValueError::new(NAME, why);
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/*[]%".contains(c);
     match text {
         "" => Err(fault("this is empty")),
@@ -252,24 +253,24 @@ pub(crate) fn name(text: &str) -> Result<String, Fault> {
 }
 
 /// Reads the name of a region as signatures spell it.
-pub(crate) fn region(text: &str) -> Result<String, Fault> {
+pub(crate) fn region(text: &str) -> Result<String, ValueError> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new(
+    Err(ValueError::new(
         "a region such as \"eu-west-1\"",
         "not a region's name",
     ))
 }
 
 /// Reads the name this shield goes by in `Via` and `CDN-Loop`: one token.
-pub(crate) fn pseudonym(text: &str) -> Result<String, Fault> {
+pub(crate) fn pseudonym(text: &str) -> Result<String, ValueError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new(
+    Err(ValueError::new(
         "a name such as \"seawall\"",
         "1 to 64 letters, digits, dots and dashes",
     ))

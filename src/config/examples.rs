@@ -53,7 +53,7 @@ fn uncommented(text: &str, with_examples: bool) -> String {
 
 fn read(text: &str, path: &Path) -> Config {
     // What AWS's variables say is looked at more closely than what files fill in.
-    let environment: &secret::Environment<'_> =
+    let environment: &secret::EnvironmentReader<'_> =
         &|name| (!name.starts_with("AWS_")).then(|| format!("value-of-{name}"));
     file::read(text, path, environment)
         .finish()

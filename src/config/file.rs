@@ -4,46 +4,46 @@
 //! defaults, are the rooms' own.
 
 mod caching;
-mod doors;
 mod endpoints;
+mod forwarded_headers;
 mod health;
-mod identity;
+mod key_pair;
+mod listeners;
 mod origins;
-mod pair;
 mod resilience;
 mod routes;
-mod sent;
+mod upstream_auth;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::order::{self, Placed};
-use super::page::{Page, Table, Value};
-use super::problem::{Problem, Problems, Span};
-use super::secret::Environment;
-use super::{Config, Fault, THREADS, THREADS_MAX, address, read};
-use crate::origin::Endpoint;
+use super::order::{self, PlacedRoute};
+use super::problem::{Problem, Problems, SourceSpan};
+use super::secret::EnvironmentReader;
+use super::toml_reader::{TomlReader, TomlTable, TomlValue};
+use super::{Config, THREADS, THREADS_MAX, ValueError, address, read};
 use crate::policy::{Route, Rules};
 use crate::telemetry;
+use crate::upstream::Endpoint;
 
-pub(super) use doors::{Place, Use, conflicts};
+pub(super) use listeners::{AddressUse, ListenPlace, conflicts};
 
 /// A configuration together with everything wrong with it.
-pub(super) struct Draft {
+pub(super) struct ConfigDraft {
     config: Config,
     /// Where it listens.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ListenPlace>,
     /// Where its origins are, and where that is said.
-    pub(super) endpoints: Vec<(Endpoint, Span)>,
+    pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
     /// Where `memory` is said.
-    pub(super) memory: Option<Span>,
+    pub(super) memory: Option<SourceSpan>,
     /// Everything wrong or doubtful.
     pub(super) problems: Problems,
 }
 
-impl Draft {
+impl ConfigDraft {
     /// The configuration and its warnings, if there are no errors; else both.
     pub(super) fn finish(self) -> Result<(Config, Problems), Problems> {
         if self.problems.errors() == 0 {
@@ -61,10 +61,10 @@ impl Draft {
 }
 
 /// Reads a file's text. `path` is where it came from: relative paths start there.
-pub(super) fn read(source: &str, path: &Path, environment: &Environment<'_>) -> Draft {
+pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_>) -> ConfigDraft {
     let (toml, errors) = DeTable::parse_recoverable(source);
-    let page = Page::new(source, path, environment);
-    let reading = Table::root(&page, toml.get_ref(), sections);
+    let page = TomlReader::new(source, path, environment);
+    let reading = TomlTable::root(&page, toml.get_ref(), sections);
     let (mut found, mut hidden) = page.findings();
     if !errors.is_empty() {
         // What could be read of broken text would only give problems that are not there.
@@ -79,7 +79,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &Environment<'_>) -> 
     for problem in found {
         problems.push(problem);
     }
-    Draft {
+    ConfigDraft {
         config: reading.config,
         places: reading.places,
         endpoints: reading.endpoints,
@@ -90,7 +90,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &Environment<'_>) -> 
 
 /// The first thing wrong with each line: what follows it is mostly its consequence.
 fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
-    let line = |span: &Span| source[..span.start].matches('\n').count();
+    let line = |span: &SourceSpan| source[..span.start].matches('\n').count();
     let mut lines = HashSet::new();
     let first = errors
         .iter()
@@ -107,7 +107,7 @@ fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
 
 /// What may be a secret on a broken line: everything from its first string on, where the line may set
 /// a header of an origin or a URL with a password. Other keys carry no secrets.
-fn doubtful(source: &str, error: Span) -> Option<Span> {
+fn doubtful(source: &str, error: SourceSpan) -> Option<SourceSpan> {
     let start = source[..error.start]
         .rfind('\n')
         .map_or(0, |newline| newline + 1);
@@ -140,25 +140,25 @@ fn may_set_headers(text: &str) -> bool {
 }
 
 /// What the sections make together.
-struct Reading {
+struct SectionsRead {
     config: Config,
-    places: Vec<Place>,
-    endpoints: Vec<(Endpoint, Span)>,
-    memory: Option<Span>,
+    places: Vec<ListenPlace>,
+    endpoints: Vec<(Endpoint, SourceSpan)>,
+    memory: Option<SourceSpan>,
 }
 
-fn sections(root: &mut Table<'_>) -> Reading {
+fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     let mut config = Config::of(Vec::new(), Vec::new());
     section(root, "server", "[server]", |table| {
         server(table, &mut config);
     });
-    let mut places = doors::listeners(root, &mut config.edge.listeners);
+    let mut places = listeners::listeners(root, &mut config.edge.listeners);
     section(root, "limits", "[limits]", |table| {
-        doors::limits(table, &mut config.edge.limits);
+        listeners::limits(table, &mut config.edge.limits);
         table.put("ranges_max", &mut config.shield.ranges_max, read::count);
     });
     section(root, "admin", "[admin]", |table| {
-        places.extend(doors::admin(table, &mut config.admin));
+        places.extend(listeners::admin(table, &mut config.admin));
     });
     let mut memory = None;
     section(root, "cache", "[cache]", |table| {
@@ -198,7 +198,7 @@ fn sections(root: &mut Table<'_>) -> Reading {
         .flat_map(|group| group.endpoints.clone())
         .collect();
     config.origins = groups.into_iter().map(|group| group.settings).collect();
-    Reading {
+    SectionsRead {
         config,
         places,
         endpoints,
@@ -206,12 +206,14 @@ fn sections(root: &mut Table<'_>) -> Reading {
     }
 }
 
-fn server(table: &mut Table<'_>, config: &mut Config) {
+fn server(table: &mut TomlTable<'_>, config: &mut Config) {
     table.put(
         "threads",
         &mut config.threads,
         |value| match read::count_or_zero::<usize>(value)? {
-            many if many > THREADS_MAX => Err(value.problem(Fault::new(THREADS, "at most 1024"))),
+            many if many > THREADS_MAX => {
+                Err(value.problem(ValueError::new(THREADS, "at most 1024")))
+            }
             threads => Ok(threads),
         },
     );
@@ -223,7 +225,7 @@ fn server(table: &mut Table<'_>, config: &mut Config) {
 }
 
 /// Routes as typed; or the one that goes without saying, where there is one origin.
-fn routes(root: &mut Table<'_>, groups: &[origins::Group]) -> Vec<Route> {
+fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
     let typed = routes::routes(root, groups);
     for problem in order::duplicates(&typed) {
         root.page().note(problem);
@@ -231,7 +233,7 @@ fn routes(root: &mut Table<'_>, groups: &[origins::Group]) -> Vec<Route> {
     match (typed.is_empty(), groups) {
         (false, _) => typed
             .into_iter()
-            .map(|Placed { route, .. }| route)
+            .map(|PlacedRoute { route, .. }| route)
             .collect(),
         (true, []) => {
             if root.value("origin").is_none() {
@@ -271,20 +273,20 @@ pub(super) fn telemetry() -> telemetry::Settings {
 
 /// Reads a table that is there at most once.
 fn section<'a>(
-    root: &mut Table<'a>,
+    root: &mut TomlTable<'a>,
     key: &'static str,
     title: &'static str,
-    read: impl FnOnce(&mut Table<'a>),
+    read: impl FnOnce(&mut TomlTable<'a>),
 ) {
     root.get(key, |value| value.table(title, read));
 }
 
 /// Reads tables that are there any number of times.
 fn tables<'a, T>(
-    root: &mut Table<'a>,
+    root: &mut TomlTable<'a>,
     key: &'static str,
     title: &'static str,
-    mut read: impl FnMut(&mut Table<'a>) -> T,
+    mut read: impl FnMut(&mut TomlTable<'a>) -> T,
 ) -> Vec<T> {
     let Some(value) = root.value(key) else {
         return Vec::new();
@@ -295,7 +297,7 @@ fn tables<'a, T>(
         ))
     });
     let items = value.page().keep(items).into_iter().flatten();
-    let read_one = |item: Value<'a>| item.page().keep(item.table(title, &mut read));
+    let read_one = |item: TomlValue<'a>| item.page().keep(item.table(title, &mut read));
     items.filter_map(read_one).collect()
 }
 

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::file::{self, Place};
+use super::file::{self, ListenPlace};
 use super::problem::Problems;
 use super::{Config, LISTEN};
-use crate::edge::{Address, Listener};
-use crate::origin::{self, Endpoint};
+use crate::frontend::{ListenAddress, Listener};
+use crate::upstream::{self, Endpoint};
 
 /// What can be said without a file. Whatever is left out is at its default.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Flags {
     /// Where the one origin group is; the first that can be reached answers.
     pub origins: Vec<Endpoint>,
     /// Where viewers come in.
-    pub listen: Vec<Address>,
+    pub listen: Vec<ListenAddress>,
     /// Where operators come in.
     pub admin: Option<SocketAddr>,
     /// Bytes of memory for finished objects.
@@ -34,8 +34,8 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
     } else {
         flags.listen
     };
-    let mut places: Vec<Place> = listen.iter().cloned().map(Place::listener).collect();
-    places.extend(flags.admin.map(Place::admin));
+    let mut places: Vec<ListenPlace> = listen.iter().cloned().map(ListenPlace::listener).collect();
+    places.extend(flags.admin.map(ListenPlace::admin));
     for problem in file::conflicts(&places) {
         problems.push(problem);
     }
@@ -48,7 +48,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
         return Err(problems);
     }
     // Named after its first endpoint, as in a file.
-    let mut group = origin::Settings::single(&first.host.clone(), first);
+    let mut group = upstream::Settings::single(&first.host.clone(), first);
     group.endpoints.extend(endpoints);
     let listeners = listen
         .into_iter()

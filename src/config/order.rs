@@ -6,16 +6,16 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::problem::{Problem, Span};
+use super::problem::{Problem, SourceSpan};
 use crate::policy::Route;
 
 /// How specific a host is; smaller is more specific.
-type Rank = Reverse<usize>;
+type HostSpecificity = Reverse<usize>;
 
-const ANY: Rank = Reverse(0);
-const EXACT: Rank = Reverse(usize::MAX);
+const ANY: HostSpecificity = Reverse(0);
+const EXACT: HostSpecificity = Reverse(usize::MAX);
 
-fn rank(host: &str) -> Rank {
+fn rank(host: &str) -> HostSpecificity {
     match host.strip_prefix("*.") {
         Some(domain) => Reverse(domain.split('.').count()),
         None => EXACT,
@@ -25,7 +25,7 @@ fn rank(host: &str) -> Rank {
 /// Sorts routes and numbers them. A route whose hosts differ in rank (`example.com` and
 /// `*.example.com`) takes several places, under one name.
 pub(super) fn arrange(routes: Vec<Route>) -> Vec<Arc<Route>> {
-    let mut placed: Vec<(Rank, Route)> = routes.into_iter().flat_map(by_rank).collect();
+    let mut placed: Vec<(HostSpecificity, Route)> = routes.into_iter().flat_map(by_rank).collect();
     placed.sort_by_key(|(rank, route)| (*rank, Reverse(route.path_prefix.len())));
     let numbered = placed.into_iter().enumerate();
     numbered
@@ -33,7 +33,7 @@ pub(super) fn arrange(routes: Vec<Route>) -> Vec<Arc<Route>> {
         .collect()
 }
 
-fn by_rank(mut route: Route) -> Vec<(Rank, Route)> {
+fn by_rank(mut route: Route) -> Vec<(HostSpecificity, Route)> {
     let mut hosts = std::mem::take(&mut route.hosts);
     if hosts.is_empty() {
         return vec![(ANY, route)];
@@ -54,17 +54,17 @@ fn by_rank(mut route: Route) -> Vec<(Rank, Route)> {
 }
 
 /// A route and where its table is in the file.
-pub(super) struct Placed {
+pub(super) struct PlacedRoute {
     /// The route.
     pub(super) route: Route,
     /// Its table's header.
-    pub(super) span: Span,
+    pub(super) span: SourceSpan,
     /// Its hosts and its path could be read. Where not, nothing is known of what else it hides.
     pub(super) place_is_known: bool,
 }
 
 /// Problems with routes that can never be taken, because an earlier one says the same.
-pub(super) fn duplicates(routes: &[Placed]) -> Vec<Problem> {
+pub(super) fn duplicates(routes: &[PlacedRoute]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (at, later) in routes.iter().enumerate() {
         for earlier in &routes[..at] {
@@ -94,7 +94,7 @@ fn shared_host(earlier: &Route, later: &Route) -> Option<String> {
     Some(format!("host `{shared}`"))
 }
 
-fn unreachable(earlier: &Placed, later: &Placed, host: &str) -> Problem {
+fn unreachable(earlier: &PlacedRoute, later: &PlacedRoute, host: &str) -> Problem {
     let path = &later.route.path_prefix;
     Problem::new(format!(
         "this route is never taken for {host} and path `{path}`"
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn only_the_same_host_and_path_is_a_duplicate() {
-        let place = |route, at| Placed {
+        let place = |route, at| PlacedRoute {
             route,
             span: at..at + 1,
             place_is_known: true,

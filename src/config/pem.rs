@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 
 /// Why a certificate and its key cannot be used together, and which file is to blame.
 #[derive(Debug)]
-pub(super) enum PemFault {
+pub(super) enum PemError {
     /// The certificate's file.
     Certificate(String),
     /// The key's file.
@@ -20,20 +20,20 @@ pub(super) enum PemFault {
 }
 
 /// Checks a certificate chain and its key.
-pub(super) fn check_pair(certificate: &Path, key: &Path) -> Vec<PemFault> {
+pub(super) fn check_pair(certificate: &Path, key: &Path) -> Vec<PemError> {
     let mut faults = Vec::new();
-    let chain = certificates(certificate).map_err(|why| faults.push(PemFault::Certificate(why)));
-    let key = private_key(key).map_err(|why| faults.push(PemFault::Key(why)));
+    let chain = certificates(certificate).map_err(|why| faults.push(PemError::Certificate(why)));
+    let key = private_key(key).map_err(|why| faults.push(PemError::Key(why)));
     if let (Ok(chain), Ok(key)) = (chain, key) {
         match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
             Ok(_) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => faults.push(PemFault::Mismatch),
+            Err(rustls::Error::InconsistentKeys(_)) => faults.push(PemError::Mismatch),
             Err(rustls::Error::InvalidCertificate(why)) => {
-                faults.push(PemFault::Certificate(format!(
+                faults.push(PemError::Certificate(format!(
                     "not a usable certificate: {why:?}"
                 )));
             }
-            Err(why) => faults.push(PemFault::Key(format!("not a usable key: {why}"))),
+            Err(why) => faults.push(PemError::Key(format!("not a usable key: {why}"))),
         }
     }
     faults
@@ -44,7 +44,7 @@ const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
 
 /// Why a certificate is not good for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Expiry {
+pub(super) enum CertificateExpiry {
     #[error("this certificate has expired, {0} days ago")]
     Expired(u64),
     #[error("this certificate expires in {0} days")]
@@ -54,7 +54,7 @@ pub(super) enum Expiry {
 }
 
 /// Looks at the dates of a file's first certificate. One that cannot be read is [`check_pair`]'s finding.
-pub(super) fn expiry(path: &Path, now: SystemTime) -> Option<Expiry> {
+pub(super) fn expiry(path: &Path, now: SystemTime) -> Option<CertificateExpiry> {
     const DAY: u64 = 24 * 3600;
     let chain = certificates(path).ok()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
@@ -63,11 +63,11 @@ pub(super) fn expiry(path: &Path, now: SystemTime) -> Option<Expiry> {
     let at = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let (from, until) = (at(validity.not_before), at(validity.not_after));
     if until < now {
-        Some(Expiry::Expired((now - until) / DAY))
+        Some(CertificateExpiry::Expired((now - until) / DAY))
     } else if until - now < EXPIRY_WARNING.as_secs() {
-        Some(Expiry::Soon((until - now) / DAY))
+        Some(CertificateExpiry::Soon((until - now) / DAY))
     } else if now < from {
-        Some(Expiry::NotYet((from - now).div_ceil(DAY)))
+        Some(CertificateExpiry::NotYet((from - now).div_ceil(DAY)))
     } else {
         None
     }
@@ -128,10 +128,10 @@ mod tests {
             }
         };
         let found = |at: i64| expiry(&file, days(at));
-        assert_eq!(found(-2), Some(Expiry::NotYet(2)));
+        assert_eq!(found(-2), Some(CertificateExpiry::NotYet(2)));
         assert_eq!(found(100), None);
-        assert_eq!(found(350), Some(Expiry::Soon(14)));
-        assert_eq!(found(370), Some(Expiry::Expired(6)));
+        assert_eq!(found(350), Some(CertificateExpiry::Soon(14)));
+        assert_eq!(found(370), Some(CertificateExpiry::Expired(6)));
         assert_eq!(expiry(Path::new("/nowhere"), begins), None);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 /// A stretch of the file's text, in bytes.
-pub(crate) type Span = Range<usize>;
+pub(crate) type SourceSpan = Range<usize>;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub(crate) struct Problem {
     severity: Severity,
     what: String,
     label: String,
-    span: Option<Span>,
+    span: Option<SourceSpan>,
     help: Option<String>,
-    other: Option<Box<(Span, &'static str)>>,
+    other: Option<Box<(SourceSpan, &'static str)>>,
 }
 
 impl Problem {
@@ -62,7 +62,7 @@ impl Problem {
     }
 
     /// Where it is, and a few words to put under the offending text.
-    pub(crate) fn at(mut self, span: Span, label: impl Into<String>) -> Problem {
+    pub(crate) fn at(mut self, span: SourceSpan, label: impl Into<String>) -> Problem {
         self.span = Some(span);
         self.label = label.into();
         self
@@ -75,7 +75,7 @@ impl Problem {
     }
 
     /// Another place that has to do with it.
-    pub(crate) fn other(mut self, span: Span, label: &'static str) -> Problem {
+    pub(crate) fn other(mut self, span: SourceSpan, label: &'static str) -> Problem {
         self.other = Some(Box::new((span, label)));
         self
     }
@@ -124,7 +124,7 @@ pub struct Problems {
 
 impl Problems {
     /// Nothing wrong so far with `source`, read from `path`; `hidden` stretches are blotted out.
-    pub(crate) fn new(path: &Path, source: String, hidden: &[Span]) -> Problems {
+    pub(crate) fn new(path: &Path, source: String, hidden: &[SourceSpan]) -> Problems {
         let source = blot(source, hidden);
         Problems {
             path: path.to_owned(),
@@ -178,7 +178,7 @@ impl Problems {
         self.list.iter().map(one).collect()
     }
 
-    fn line_and_column(&self, span: &Span) -> (usize, usize) {
+    fn line_and_column(&self, span: &SourceSpan) -> (usize, usize) {
         let before = self.source.get(..span.start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = before.matches('\n').count() + 1;
@@ -217,7 +217,7 @@ impl std::error::Error for Problems {}
 
 /// Replaces what is in the hidden stretches by asterisks, byte for byte, so that spans stay true.
 /// Quotes stay, so that one sees a string; `${NAME}` stays, because it is a name and no secret.
-fn blot(source: String, hidden: &[Span]) -> String {
+fn blot(source: String, hidden: &[SourceSpan]) -> String {
     let mut bytes = source.into_bytes();
     for span in hidden {
         let mut in_name = false;
@@ -238,7 +238,7 @@ fn blot(source: String, hidden: &[Span]) -> String {
 mod tests {
     use super::*;
 
-    fn problems(source: &str, hidden: &[Span]) -> Problems {
+    fn problems(source: &str, hidden: &[SourceSpan]) -> Problems {
         Problems::new(Path::new("seawall.toml"), source.to_owned(), hidden)
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::fault::Fault;
+use super::value_error::ValueError;
 
 /// Nothing here waits longer; it also keeps sums of instants and durations in range.
 const DURATION_MAX: Duration = Duration::from_hours(366 * 24);
@@ -15,9 +15,9 @@ const DURATION: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h
 const SIZE: &str = "a size such as \"64MiB\", \"1GB\" or \"512KiB\"";
 
 /// Reads `2s`, `500ms`, `24h`, `1m30s`, `14d`.
-pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
+pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Fault::new(DURATION, "the unit is missing").instead(format!("{text}s")));
+        return Err(ValueError::new(DURATION, "the unit is missing").instead(format!("{text}s")));
     }
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -32,15 +32,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
             "h" => 3600 * 1000,
             "d" => 24 * 3600 * 1000,
             _ => {
-                let fault = Fault::new(DURATION, "the units are ms, s, m, h and d");
-                return Err(Fault {
+                let fault = ValueError::new(DURATION, "the units are ms, s, m, h and d");
+                return Err(ValueError {
                     instead: with_short_units(text),
                     ..fault
                 });
             }
         };
         if millis >= unit_before {
-            return Err(Fault::new(DURATION, "larger units come first, each once"));
+            return Err(ValueError::new(
+                DURATION,
+                "larger units come first, each once",
+            ));
         }
         unit_before = millis;
         let part = count.checked_mul(millis).map(Duration::from_millis);
@@ -54,16 +57,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
         } else {
             "at most 366d"
         };
-        return Err(Fault::new(DURATION, why));
+        return Err(ValueError::new(DURATION, why));
     }
     Ok(total)
 }
 
 /// A duration with a blank in it is one without.
-fn not_a_duration(text: &str) -> Fault {
-    let fault = Fault::new(DURATION, "not a duration");
+fn not_a_duration(text: &str) -> ValueError {
+    let fault = ValueError::new(DURATION, "not a duration");
     let instead = with_short_units(text).filter(|meant| meant != text);
-    Fault { instead, ..fault }
+    ValueError { instead, ..fault }
 }
 
 /// The same duration with the units that are read here, where it has others that people write.
@@ -89,12 +92,14 @@ fn with_short_units(text: &str) -> Option<String> {
 }
 
 /// Reads `64MiB`, `1GB`, `512KiB`, `500B`; a bare number counts bytes.
-pub(crate) fn size(text: &str) -> Result<u64, Fault> {
+pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim());
-    let count: u64 = number.parse().map_err(|_| Fault::new(SIZE, "not a size"))?;
+    let count: u64 = number
+        .parse()
+        .map_err(|_| ValueError::new(SIZE, "not a size"))?;
     let bytes: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "kb" => 1000,
@@ -107,10 +112,10 @@ pub(crate) fn size(text: &str) -> Result<u64, Fault> {
         "tib" => 1 << 40,
         short @ ("k" | "m" | "g" | "t") => {
             let instead = format!("{number}{}iB", short.to_ascii_uppercase());
-            return Err(Fault::new(SIZE, "is this 1000s or 1024s?").instead(instead));
+            return Err(ValueError::new(SIZE, "is this 1000s or 1024s?").instead(instead));
         }
         _ => {
-            return Err(Fault::new(
+            return Err(ValueError::new(
                 SIZE,
                 "the units are B, KiB, MiB, GiB, kB, MB and GB",
             ));
@@ -118,7 +123,7 @@ pub(crate) fn size(text: &str) -> Result<u64, Fault> {
     };
     match count.checked_mul(bytes) {
         Some(size) if size <= SIZE_MAX => Ok(size),
-        _ => Err(Fault::new(SIZE, "at most 1024TiB")),
+        _ => Err(ValueError::new(SIZE, "at most 1024TiB")),
     }
 }
 

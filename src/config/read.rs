@@ -8,56 +8,56 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
-use super::fault::Fault;
-use super::page::{Read, Value};
 use super::problem::Problem;
 use super::quantity;
 use super::spelling::nearest;
+use super::toml_reader::{ReadResult, TomlValue};
+use super::value_error::ValueError;
 
 const COUNT: &str = "a whole number";
 const SIZE: &str = "a size such as \"64MiB\", or a number of bytes";
 const TIMEOUT: &str = "a duration longer than nothing";
 
 /// `true` or `false`.
-pub(super) fn flag(value: Value<'_>) -> Read<bool> {
+pub(super) fn flag(value: TomlValue<'_>) -> ReadResult<bool> {
     let flag = value.toml().as_bool();
     flag.ok_or_else(|| value.mismatch("true or false"))
 }
 
 /// A whole number, 1 or more.
-pub(super) fn count<N: TryFrom<u64>>(value: Value<'_>) -> Read<N> {
+pub(super) fn count<N: TryFrom<u64>>(value: TomlValue<'_>) -> ReadResult<N> {
     match integer(value, COUNT)? {
-        0 => Err(value.problem(Fault::new(COUNT, "must be at least 1"))),
+        0 => Err(value.problem(ValueError::new(COUNT, "must be at least 1"))),
         number => fit(value, number, COUNT),
     }
 }
 
 /// A whole number, 0 included.
-pub(super) fn count_or_zero<N: TryFrom<u64>>(value: Value<'_>) -> Read<N> {
+pub(super) fn count_or_zero<N: TryFrom<u64>>(value: TomlValue<'_>) -> ReadResult<N> {
     fit(value, integer(value, COUNT)?, COUNT)
 }
 
 /// A size, 1 byte or more.
-pub(super) fn size<N: TryFrom<u64>>(value: Value<'_>) -> Read<N> {
+pub(super) fn size<N: TryFrom<u64>>(value: TomlValue<'_>) -> ReadResult<N> {
     match bytes(value)? {
-        0 => Err(value.problem(Fault::new(SIZE, "must be at least 1 byte"))),
+        0 => Err(value.problem(ValueError::new(SIZE, "must be at least 1 byte"))),
         number => fit(value, number, SIZE),
     }
 }
 
 /// A size, 0 included.
-pub(super) fn size_or_zero<N: TryFrom<u64>>(value: Value<'_>) -> Read<N> {
+pub(super) fn size_or_zero<N: TryFrom<u64>>(value: TomlValue<'_>) -> ReadResult<N> {
     fit(value, bytes(value)?, SIZE)
 }
 
-fn bytes(value: Value<'_>) -> Read<u64> {
+fn bytes(value: TomlValue<'_>) -> ReadResult<u64> {
     match value.toml() {
         DeValue::Integer(_) => integer(value, SIZE),
         _ => parsed(quantity::size, SIZE)(value),
     }
 }
 
-fn integer(value: Value<'_>, wanted: &'static str) -> Read<u64> {
+fn integer(value: TomlValue<'_>, wanted: &'static str) -> ReadResult<u64> {
     let integer = value
         .toml()
         .as_integer()
@@ -66,19 +66,19 @@ fn integer(value: Value<'_>, wanted: &'static str) -> Read<u64> {
     let fault = match number.map(u64::try_from) {
         Ok(Ok(number)) => return Ok(number),
         Ok(Err(_)) if integer.as_str().starts_with('-') => {
-            Fault::new(wanted, "must not be negative")
+            ValueError::new(wanted, "must not be negative")
         }
-        _ => Fault::new(wanted, "too large"),
+        _ => ValueError::new(wanted, "too large"),
     };
     Err(value.problem(fault))
 }
 
-fn fit<N: TryFrom<u64>>(value: Value<'_>, number: u64, wanted: &'static str) -> Read<N> {
-    N::try_from(number).map_err(|_| value.problem(Fault::new(wanted, "too large")))
+fn fit<N: TryFrom<u64>>(value: TomlValue<'_>, number: u64, wanted: &'static str) -> ReadResult<N> {
+    N::try_from(number).map_err(|_| value.problem(ValueError::new(wanted, "too large")))
 }
 
 /// A number, 0 included, that need not be whole.
-pub(super) fn share(value: Value<'_>) -> Read<f64> {
+pub(super) fn share(value: TomlValue<'_>) -> ReadResult<f64> {
     const WANTED: &str = "a number from 0 to 1000 such as 1.0 or 0.5";
     let text = match value.toml() {
         DeValue::Integer(whole) if whole.radix() == 10 => whole.as_str(),
@@ -87,17 +87,17 @@ pub(super) fn share(value: Value<'_>) -> Read<f64> {
     };
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1000.0).contains(&share) => Ok(share),
-        _ => Err(value.problem(Fault::new(WANTED, "out of range"))),
+        _ => Err(value.problem(ValueError::new(WANTED, "out of range"))),
     }
 }
 
 /// A duration, nothing included.
-pub(super) fn duration(value: Value<'_>) -> Read<Duration> {
+pub(super) fn duration(value: TomlValue<'_>) -> ReadResult<Duration> {
     const WANTED: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h\"";
     match value.toml() {
         DeValue::Integer(number) if number.as_str() == "0" => Ok(Duration::ZERO),
         DeValue::Integer(number) => {
-            let fault = Fault::new(WANTED, "the unit is missing");
+            let fault = ValueError::new(WANTED, "the unit is missing");
             Err(value.problem(fault.instead(format!("{number}s"))))
         }
         _ => parsed(quantity::duration, WANTED)(value),
@@ -105,27 +105,27 @@ pub(super) fn duration(value: Value<'_>) -> Read<Duration> {
 }
 
 /// A deadline: a duration longer than nothing.
-pub(super) fn deadline(value: Value<'_>) -> Read<Duration> {
+pub(super) fn deadline(value: TomlValue<'_>) -> ReadResult<Duration> {
     let duration = duration(value)?;
     if duration.is_zero() {
-        return Err(value.problem(Fault::new(TIMEOUT, "every wait here needs some time")));
+        return Err(value.problem(ValueError::new(TIMEOUT, "every wait here needs some time")));
     }
     Ok(duration)
 }
 
 /// A string with variables filled in, read by a parser of plain text.
 pub(super) fn parsed<'a, T>(
-    parse: impl Fn(&str) -> Result<T, Fault>,
+    parse: impl Fn(&str) -> Result<T, ValueError>,
     wanted: &'static str,
-) -> impl Fn(Value<'a>) -> Read<T> {
+) -> impl Fn(TomlValue<'a>) -> ReadResult<T> {
     move |value| parse(&value.text(wanted)?).map_err(|fault| value.problem(fault))
 }
 
 /// A list of whatever `read` reads. Every item's problem is noted.
 pub(super) fn list<'a, T>(
-    read: impl Fn(Value<'a>) -> Read<T>,
+    read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
     wanted: &'static str,
-) -> impl Fn(Value<'a>) -> Read<Vec<T>> {
+) -> impl Fn(TomlValue<'a>) -> ReadResult<Vec<T>> {
     move |value| {
         let items = value.items(wanted)?;
         Ok(items
@@ -136,13 +136,13 @@ pub(super) fn list<'a, T>(
 
 /// As [`list`], where an empty one means nothing.
 pub(super) fn some_of<'a, T>(
-    read: impl Fn(Value<'a>) -> Read<T>,
+    read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
     wanted: &'static str,
-) -> impl Fn(Value<'a>) -> Read<Vec<T>> {
+) -> impl Fn(TomlValue<'a>) -> ReadResult<Vec<T>> {
     let list = list(read, wanted);
     move |value| match value.toml() {
         DeValue::Array(items) if items.is_empty() => {
-            Err(value.problem(Fault::new(wanted, "this is empty")))
+            Err(value.problem(ValueError::new(wanted, "this is empty")))
         }
         _ => list(value),
     }
@@ -152,15 +152,15 @@ pub(super) fn some_of<'a, T>(
 pub(super) fn word<'w, 'a, T: Clone>(
     words: &'w [(&'static str, T)],
     wanted: &'static str,
-) -> impl Fn(Value<'a>) -> Read<T> + use<'w, 'a, T> {
+) -> impl Fn(TomlValue<'a>) -> ReadResult<T> + use<'w, 'a, T> {
     move |value| {
         let typed = value.text(wanted)?;
         if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == typed) {
             return Ok(meaning.clone());
         }
-        let fault = Fault::new(wanted, "not one of these words");
+        let fault = ValueError::new(wanted, "not one of these words");
         let meant = nearest(&typed, words.iter().map(|(word, _)| *word));
-        Err(value.problem(Fault {
+        Err(value.problem(ValueError {
             instead: meant.map(str::to_owned),
             ..fault
         }))
@@ -168,15 +168,15 @@ pub(super) fn word<'w, 'a, T: Clone>(
 }
 
 /// The name of a header.
-pub(super) fn header_name(value: Value<'_>) -> Read<HeaderName> {
+pub(super) fn header_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
     const WANTED: &str = "the name of a header such as \"User-Agent\"";
     let name = value.text(WANTED)?;
-    let fault = Fault::new(WANTED, "not a header's name");
+    let fault = ValueError::new(WANTED, "not a header's name");
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| value.problem(fault))
 }
 
 /// A problem with a file that the configuration names.
-pub(super) fn file_problem(value: Value<'_>, path: &Path, why: impl Into<String>) -> Problem {
+pub(super) fn file_problem(value: TomlValue<'_>, path: &Path, why: impl Into<String>) -> Problem {
     let what = format!("`{}` names a file that cannot be used", value.name());
     let problem = Problem::new(what).at(value.span(), why);
     if value.is_filled_in() {

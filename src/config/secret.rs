@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 /// Where variables come from; a closure, so that tests need no process-wide state.
-pub(super) type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
+pub(super) type EnvironmentReader<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
 /// The process's own environment.
 pub(super) fn process_environment(name: &str) -> Option<String> {
@@ -14,16 +14,16 @@ pub(super) fn process_environment(name: &str) -> Option<String> {
 
 /// Why a string could not be filled in, and which part of it is to blame.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Gap {
+pub(super) struct MissingReference {
     /// The reference, in bytes of the string.
     pub(super) place: Range<usize>,
     /// Why.
-    pub(super) why: GapReason,
+    pub(super) why: MissingReason,
 }
 
 /// Why a reference cannot be filled in.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum GapReason {
+pub(super) enum MissingReason {
     /// No such variable, or not UTF-8.
     Missing(String),
     /// There, but empty.
@@ -38,7 +38,10 @@ pub(super) fn refers(text: &str) -> bool {
 }
 
 /// Fills in every `${NAME}`; `$${` stands for a literal `${`.
-pub(super) fn expand(text: &str, environment: &Environment<'_>) -> Result<String, Gap> {
+pub(super) fn expand(
+    text: &str,
+    environment: &EnvironmentReader<'_>,
+) -> Result<String, MissingReference> {
     let mut filled = String::with_capacity(text.len());
     let mut done = 0;
     while let Some(found) = text[done..].find("${") {
@@ -53,18 +56,18 @@ pub(super) fn expand(text: &str, environment: &Environment<'_>) -> Result<String
         let end = text[start..]
             .find('}')
             .map_or(text.len(), |length| start + length + 1);
-        let gap = |why| Gap {
+        let gap = |why| MissingReference {
             place: start..end,
             why,
         };
         let name = text[start + 2..end]
             .strip_suffix('}')
             .filter(|name| is_variable(name));
-        let name = name.ok_or_else(|| gap(GapReason::Malformed))?;
+        let name = name.ok_or_else(|| gap(MissingReason::Malformed))?;
         match environment(name) {
             Some(value) if !value.is_empty() => filled.push_str(&value),
-            Some(_) => return Err(gap(GapReason::Empty(name.to_owned()))),
-            None => return Err(gap(GapReason::Missing(name.to_owned()))),
+            Some(_) => return Err(gap(MissingReason::Empty(name.to_owned()))),
+            None => return Err(gap(MissingReason::Missing(name.to_owned()))),
         }
         done = end;
     }
@@ -104,14 +107,17 @@ mod tests {
         let missing = gap("a ${NOPE} b");
         assert_eq!(
             missing,
-            Gap {
+            MissingReference {
                 place: 2..9,
-                why: GapReason::Missing("NOPE".to_owned())
+                why: MissingReason::Missing("NOPE".to_owned())
             }
         );
-        assert_eq!(gap("${EMPTY}").why, GapReason::Empty("EMPTY".to_owned()));
-        assert_eq!(gap("${TOKEN").why, GapReason::Malformed);
-        assert_eq!(gap("${}").why, GapReason::Malformed);
-        assert_eq!(gap("${A B}").why, GapReason::Malformed);
+        assert_eq!(
+            gap("${EMPTY}").why,
+            MissingReason::Empty("EMPTY".to_owned())
+        );
+        assert_eq!(gap("${TOKEN").why, MissingReason::Malformed);
+        assert_eq!(gap("${}").why, MissingReason::Malformed);
+        assert_eq!(gap("${A B}").why, MissingReason::Malformed);
     }
 }

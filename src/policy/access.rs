@@ -9,26 +9,26 @@ use std::sync::Arc;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-use super::delivery::{Delivery, Query};
+use super::delivery_directives::{DeliveryDirectives, SplitQuery};
 use super::{Key, Route, Rules, headers};
-use crate::media::Kind;
+use crate::manifest::Kind;
 
 /// What a request may do.
 #[derive(Debug)]
-pub enum Access {
+pub enum Admission {
     /// GET or HEAD: the cache's business.
-    Enter(Entry),
+    Enter(CacheRequest),
     /// OPTIONS: answered by the shield.
     Preflight(Arc<Route>),
     /// Another method, on a route that passes it to the origin.
-    Pass(Entry),
+    Pass(CacheRequest),
     /// Not this one.
-    Refuse(Refusal),
+    Refuse(AccessDenial),
 }
 
 /// What is asked for, in canonical form.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct CacheRequest {
     /// The route that takes it.
     pub route: Arc<Route>,
     /// What the path suggests.
@@ -42,10 +42,10 @@ pub struct Entry {
     /// Made of exactly what is sent.
     pub key: Key,
     /// Where a state of a playlist is asked for.
-    pub delivery: Option<Arc<Delivery>>,
+    pub delivery: Option<Arc<DeliveryDirectives>>,
 }
 
-impl Entry {
+impl CacheRequest {
     /// The host that the origin is told, where the route forwards it: it is part of the key then, and only then.
     pub fn sent_host(&self) -> Option<&HeaderValue> {
         self.route.forward_host.then_some(&self.host)
@@ -65,29 +65,29 @@ impl Entry {
 
 /// Why a request was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct AccessDenial {
     /// What to answer.
     pub status: StatusCode,
     /// In a word, for the log and the body.
     pub why: &'static str,
 }
 
-impl Refusal {
-    pub(super) fn unreadable() -> Refusal {
+impl AccessDenial {
+    pub(super) fn unreadable() -> AccessDenial {
         bad("request target cannot be read")
     }
 
     /// Nobody here serves it.
-    pub fn not_served() -> Refusal {
-        Refusal {
+    pub fn not_served() -> AccessDenial {
+        AccessDenial {
             status: StatusCode::MISDIRECTED_REQUEST,
             why: "no route serves this host and path",
         }
     }
 }
 
-const fn bad(why: &'static str) -> Refusal {
-    Refusal {
+const fn bad(why: &'static str) -> AccessDenial {
+    AccessDenial {
         status: StatusCode::BAD_REQUEST,
         why,
     }
@@ -107,10 +107,10 @@ pub fn access(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
-) -> Access {
+) -> Admission {
     match enter(rules, method, uri, version, headers) {
         Ok(access) => access,
-        Err(refusal) => Access::Refuse(refusal),
+        Err(refusal) => Admission::Refuse(refusal),
     }
 }
 
@@ -120,29 +120,29 @@ fn enter(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
-) -> Result<Access, Refusal> {
+) -> Result<Admission, AccessDenial> {
     let host = canonical_host(uri, version, headers)?;
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(bad("request target is not a path"));
     }
-    let route = rules.route(&host, path).ok_or(Refusal::not_served())?;
+    let route = rules.route(&host, path).ok_or(AccessDenial::not_served())?;
     stays_inside(&path[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
-        return Ok(Access::Preflight(Arc::clone(route)));
+        return Ok(Admission::Preflight(Arc::clone(route)));
     }
     let forwarded = headers::forwarded(headers, route);
     let entry = entry(route, &host, uri, forwarded.map(Arc::new))?;
     match *method {
-        Method::GET | Method::HEAD => Ok(Access::Enter(entry)),
+        Method::GET | Method::HEAD => Ok(Admission::Enter(entry)),
         Method::CONNECT | Method::TRACE => Err(not_allowed()),
-        _ if route.pass_methods => Ok(Access::Pass(entry)),
+        _ if route.pass_methods => Ok(Admission::Pass(entry)),
         _ => Err(not_allowed()),
     }
 }
 
-fn not_allowed() -> Refusal {
-    Refusal {
+fn not_allowed() -> AccessDenial {
+    AccessDenial {
         status: StatusCode::METHOD_NOT_ALLOWED,
         why: "method not allowed here",
     }
@@ -153,27 +153,27 @@ pub(super) fn entry(
     host: &str,
     uri: &Uri,
     forwarded: Option<Arc<HeaderMap>>,
-) -> Result<Entry, Refusal> {
+) -> Result<CacheRequest, AccessDenial> {
     let kind = Kind::of_path(uri.path());
     let host = HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?;
     let sent_host = route.forward_host.then_some(&host);
     let key =
         |target: &PathAndQuery| Key::of_target(route, sent_host, target, forwarded.as_deref());
-    let (target, delivery) = match Query::of(kind, uri.query().unwrap_or_default()) {
-        Query::Plain => (target(route, kind, uri, &[])?, None),
-        Query::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
-        Query::Malformed(rest, directives) => {
+    let (target, delivery) = match SplitQuery::of(kind, uri.query().unwrap_or_default()) {
+        SplitQuery::Plain => (target(route, kind, uri, &[])?, None),
+        SplitQuery::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
+        SplitQuery::Malformed(rest, directives) => {
             let uri = with_query(uri, &rest)?;
             (target(route, kind, &uri, &directives)?, None)
         }
-        Query::Directed(directives, rest) => {
+        SplitQuery::Directed(directives, rest) => {
             let plain = target(route, kind, &with_query(uri, &rest)?, &[])?;
             let identity = key(&plain);
-            let delivery = Delivery::new(directives, route, plain, identity);
+            let delivery = DeliveryDirectives::new(directives, route, plain, identity);
             (delivery.target()?, Some(Arc::new(delivery)))
         }
     };
-    Ok(Entry {
+    Ok(CacheRequest {
         kind,
         route: Arc::clone(route),
         key: key(&target),
@@ -184,22 +184,27 @@ pub(super) fn entry(
     })
 }
 
-fn whole(uri: &Uri) -> Result<PathAndQuery, Refusal> {
+fn whole(uri: &Uri) -> Result<PathAndQuery, AccessDenial> {
     let target = uri.path_and_query().cloned();
     target.ok_or(bad("request target has no path"))
 }
 
-fn with_query(uri: &Uri, query: &str) -> Result<Uri, Refusal> {
+fn with_query(uri: &Uri, query: &str) -> Result<Uri, AccessDenial> {
     let target = if query.is_empty() {
         uri.path().to_owned()
     } else {
         format!("{}?{query}", uri.path())
     };
-    target.parse().map_err(|_| Refusal::unreadable())
+    target.parse().map_err(|_| AccessDenial::unreadable())
 }
 
 /// What is asked of the origin: what the route keeps of the query, and `besides`.
-fn target(route: &Route, kind: Kind, uri: &Uri, besides: &[&str]) -> Result<PathAndQuery, Refusal> {
+fn target(
+    route: &Route,
+    kind: Kind,
+    uri: &Uri,
+    besides: &[&str],
+) -> Result<PathAndQuery, AccessDenial> {
     let query = uri.query().unwrap_or_default();
     if uri.query().is_none() && besides.is_empty() {
         return whole(uri);
@@ -220,7 +225,7 @@ fn target(route: &Route, kind: Kind, uri: &Uri, besides: &[&str]) -> Result<Path
     } else {
         format!("{}?{}", uri.path(), pairs.join("&"))
     };
-    PathAndQuery::try_from(target).map_err(|_| Refusal::unreadable())
+    PathAndQuery::try_from(target).map_err(|_| AccessDenial::unreadable())
 }
 
 /// One form of the host for matching, key and upstream: lower case, no port, no trailing dot.
@@ -232,7 +237,7 @@ fn canonical_host<'r>(
     uri: &'r Uri,
     version: Version,
     headers: &'r HeaderMap,
-) -> Result<Cow<'r, str>, Refusal> {
+) -> Result<Cow<'r, str>, AccessDenial> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -243,13 +248,13 @@ fn canonical_host<'r>(
         Some(host) if host.is_empty() && version <= Version::HTTP_10 => None,
         Some(host) => {
             let host = host.to_str().map_err(|_| bad("Host is not text"))?;
-            Some(Authority::parse(host)?)
+            Some(HostAndPort::parse(host)?)
         }
         None if version == Version::HTTP_11 => return Err(bad("Host is missing")),
         None => None,
     };
     let target = match uri.authority() {
-        Some(authority) => Some(Authority::parse(authority.as_str())?),
+        Some(authority) => Some(HostAndPort::parse(authority.as_str())?),
         None => None,
     };
     match (target, field) {
@@ -266,13 +271,13 @@ fn canonical_host<'r>(
 }
 
 /// A host, in its one form, and a port.
-pub(super) struct Authority<'r> {
+pub(super) struct HostAndPort<'r> {
     pub(super) host: Cow<'r, str>,
     port: Option<u16>,
 }
 
-impl<'r> Authority<'r> {
-    pub(super) fn parse(text: &'r str) -> Result<Authority<'r>, Refusal> {
+impl<'r> HostAndPort<'r> {
+    pub(super) fn parse(text: &'r str) -> Result<HostAndPort<'r>, AccessDenial> {
         if text.is_empty() {
             return Err(bad("Host is empty"));
         }
@@ -281,7 +286,7 @@ impl<'r> Authority<'r> {
             None => text.find(':').unwrap_or(text.len()),
         };
         let (host, port) = text.split_at(end);
-        Ok(Authority {
+        Ok(HostAndPort {
             host: canonical_name(host)?,
             port: port_number(port)?,
         })
@@ -294,7 +299,7 @@ impl<'r> Authority<'r> {
 }
 
 /// What follows a host: nothing, or a colon and a number or nothing (RFC 3986, 3.2.3).
-fn port_number(text: &str) -> Result<Option<u16>, Refusal> {
+fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
     let digits = text.strip_prefix(':').unwrap_or(text);
     if digits.is_empty() {
         return Ok(None);
@@ -306,7 +311,7 @@ fn port_number(text: &str) -> Result<Option<u16>, Refusal> {
         .ok_or(bad("Host has a port that is no number"))
 }
 
-fn canonical_name(host: &str) -> Result<Cow<'_, str>, Refusal> {
+fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
     if let Some(address) = host.strip_prefix('[') {
         let address = address.strip_suffix(']').unwrap_or(address);
         let address: Ipv6Addr = address.parse().map_err(|_| bad("Host is not an address"))?;
@@ -332,7 +337,7 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, Refusal> {
 
 /// Refuses paths (below a route's prefix) that an origin could read as leaving it, or as ending early,
 /// however the dots and slashes are written.
-pub(super) fn stays_inside(path: &str) -> Result<(), Refusal> {
+pub(super) fn stays_inside(path: &str) -> Result<(), AccessDenial> {
     // The common case costs one scan: nothing encoded, no dot segments, no backslashes.
     let mut previous = b'/';
     let plain = path.bytes().all(|byte| {
@@ -387,13 +392,13 @@ fn percent_decoded(path: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-impl Entry {
+impl CacheRequest {
     /// As a viewer asks for it.
-    pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> Entry {
+    pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> CacheRequest {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         let uri = Uri::from_static(uri);
         match access(rules, &Method::GET, &uri, Version::HTTP_11, &headers) {
-            Access::Enter(entry) => entry,
+            Admission::Enter(entry) => entry,
             other => panic!("{other:?}"),
         }
     }

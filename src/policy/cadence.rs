@@ -44,7 +44,7 @@ pub struct Cadence {
 
 /// A version came: the one before it was out of date for so long, as far as can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct VersionChange {
     /// From the estimated change to the look that found it.
     pub late: Duration,
 }
@@ -84,7 +84,7 @@ impl Cadence {
     }
 
     /// A look found a new version, which says how long the next one will take.
-    pub fn changed(&mut self, sent: Instant, period: Duration) -> Change {
+    pub fn changed(&mut self, sent: Instant, period: Duration) -> VersionChange {
         let overdue = self.looked >= self.by;
         let by = if overdue { sent } else { self.by.min(sent) };
         let after = self.after.min(by);
@@ -97,7 +97,7 @@ impl Cadence {
         self.by = (by + self.period).max(self.after);
         self.looked = sent;
         self.in_vain = 0;
-        Change { late }
+        VersionChange { late }
     }
 
     fn share(&self, share: f64) -> Duration {

@@ -19,7 +19,7 @@ use super::{fields, headers};
 /// What preconditions come to, in the order of RFC 9110 §13.2.2 (`If-Range` is the range's
 /// business).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum PreconditionResult {
     /// No precondition, or all hold: answer in full.
     Proceed,
     /// 304.
@@ -43,18 +43,18 @@ pub fn is_conditional(request: &HeaderMap) -> bool {
 }
 
 /// Judges a GET's or HEAD's preconditions against a stored 200's headers.
-pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> Condition {
+pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
     if request.contains_key(IF_MATCH) {
         if !names_stored(request, IF_MATCH, stored, |tag, held| {
             tag.matches_strongly(held)
         }) {
-            return Condition::Failed;
+            return PreconditionResult::Failed;
         }
     } else if let Some(since) = fields::date(request, IF_UNMODIFIED_SINCE)
         // §13.1.4: ignored when the resource has no modification date.
         && fields::date(stored, LAST_MODIFIED).is_some_and(|modified| modified > since)
     {
-        return Condition::Failed;
+        return PreconditionResult::Failed;
     }
 
     // §13.1.3: `If-Modified-Since` is ignored beside `If-None-Match`, whatever that one says.
@@ -71,9 +71,9 @@ pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> Condition {
         false
     };
     if not_modified {
-        Condition::NotModified
+        PreconditionResult::NotModified
     } else {
-        Condition::Proceed
+        PreconditionResult::Proceed
     }
 }
 

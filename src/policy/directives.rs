@@ -68,7 +68,7 @@ impl ResponseDirectives {
         };
         for element in fields::elements(headers, CACHE_CONTROL) {
             let (name, value) = fields::name_and_value(element);
-            directives.set(name, Argument::of(value), Repeated::Strictest);
+            directives.set(name, Argument::of(value), DuplicateRule::Strictest);
         }
         (directives, Targeted::No)
     }
@@ -119,7 +119,7 @@ impl ResponseDirectives {
         let mut members = 0_usize;
         for line in headers.get_all(CDN_CACHE_CONTROL) {
             members += structured::dictionary(line.as_bytes(), |name, argument| {
-                directives.set(name, argument, Repeated::Last);
+                directives.set(name, argument, DuplicateRule::Last);
             })?;
         }
         (members > 0).then_some(directives)
@@ -140,13 +140,13 @@ impl ResponseDirectives {
             let (name, value) = fields::name_and_value(element);
             // `max-age=60+30`: fresh for 60, and 30 more that we do not use.
             let value = value.and_then(|value| value.split(|&byte| byte == b'+').next());
-            said |= directives.set(name, Argument::of(value), Repeated::Strictest);
+            said |= directives.set(name, Argument::of(value), DuplicateRule::Strictest);
         }
         said.then_some(directives)
     }
 
     /// Takes note of one directive; false when it is none that matters here.
-    fn set(&mut self, name: &[u8], argument: Argument, repeated: Repeated) -> bool {
+    fn set(&mut self, name: &[u8], argument: Argument, repeated: DuplicateRule) -> bool {
         let mut buffer = [0; NAME_MAX];
         match lowered(name, &mut buffer) {
             b"no-store" => repeated.flag(&mut self.no_store, argument.restricts()),
@@ -221,7 +221,7 @@ impl RequestDirectives {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache = true,
             b"only-if-cached" => self.only_if_cached = true,
-            b"max-age" => Repeated::Strictest.lifetime(&mut self.max_age, argument),
+            b"max-age" => DuplicateRule::Strictest.lifetime(&mut self.max_age, argument),
             b"min-fresh" => {
                 // The longer demand is the stricter one here.
                 self.min_fresh = self.min_fresh.max(Some(argument.lifetime()));
@@ -282,25 +282,25 @@ impl Argument {
 
 /// Which of several mentions of one directive counts?
 #[derive(Clone, Copy)]
-enum Repeated {
+enum DuplicateRule {
     /// `Cache-Control`: the most restrictive (RFC 9111 §4.2.1).
     Strictest,
     /// Structured dictionaries: the last (RFC 8941 §4.2.2).
     Last,
 }
 
-impl Repeated {
+impl DuplicateRule {
     fn flag(self, field: &mut bool, said: bool) {
         *field = match self {
-            Repeated::Strictest => *field || said,
-            Repeated::Last => said,
+            DuplicateRule::Strictest => *field || said,
+            DuplicateRule::Last => said,
         };
     }
 
     fn lifetime(self, field: &mut Option<Duration>, argument: Argument) {
         let said = argument.lifetime();
         *field = Some(match (self, *field) {
-            (Repeated::Strictest, Some(earlier)) => earlier.min(said),
+            (DuplicateRule::Strictest, Some(earlier)) => earlier.min(said),
             _ => said,
         });
     }

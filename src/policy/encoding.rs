@@ -5,11 +5,11 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
 use super::fields;
-use crate::media::Kind;
+use crate::manifest::Kind;
 
 /// A coding that is made here, the one that players gain most by first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
+pub enum ContentCoding {
     /// RFC 7932.
     Brotli,
     /// RFC 8878.
@@ -18,45 +18,49 @@ pub enum Coding {
     Gzip,
 }
 
-impl Coding {
+impl ContentCoding {
     /// Every coding, in order of preference.
-    pub const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+    pub const ALL: [ContentCoding; 3] = [
+        ContentCoding::Brotli,
+        ContentCoding::Zstd,
+        ContentCoding::Gzip,
+    ];
 
     /// As in `Content-Encoding`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Coding::Brotli => "br",
-            Coding::Zstd => "zstd",
-            Coding::Gzip => "gzip",
+            ContentCoding::Brotli => "br",
+            ContentCoding::Zstd => "zstd",
+            ContentCoding::Gzip => "gzip",
         }
     }
 
     /// RFC 9110 §8.4.1.3: `x-gzip` is the same coding.
-    fn named(name: &[u8]) -> Option<Coding> {
+    fn named(name: &[u8]) -> Option<ContentCoding> {
         if name.eq_ignore_ascii_case(b"x-gzip") {
-            return Some(Coding::Gzip);
+            return Some(ContentCoding::Gzip);
         }
-        let is_named = |one: &Coding| name.eq_ignore_ascii_case(one.as_str().as_bytes());
-        Coding::ALL.into_iter().find(is_named)
+        let is_named = |one: &ContentCoding| name.eq_ignore_ascii_case(one.as_str().as_bytes());
+        ContentCoding::ALL.into_iter().find(is_named)
     }
 }
 
 /// The codings that a viewer takes of what is coded here, the best one first: those that it names, or gzip
 /// where it takes anything.
-pub fn taken(request: &HeaderMap) -> impl Iterator<Item = Coding> {
-    let accepted = Accepted::of(request);
-    let takes = move |coding: &Coding| accepted.takes(*coding);
-    Coding::ALL.into_iter().filter(takes)
+pub fn taken(request: &HeaderMap) -> impl Iterator<Item = ContentCoding> {
+    let accepted = AcceptEncoding::of(request);
+    let takes = move |coding: &ContentCoding| accepted.takes(*coding);
+    ContentCoding::ALL.into_iter().filter(takes)
 }
 
 /// The codings of an answer, in the order in which they were applied. `None`: one is unknown here, or there are
 /// more than `codings_max`.
-pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<Coding>> {
+pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<ContentCoding>> {
     let names = fields::elements(answer, CONTENT_ENCODING);
     let names = names.filter(|name| !name.eq_ignore_ascii_case(b"identity"));
-    let codings: Vec<Coding> = names
+    let codings: Vec<ContentCoding> = names
         .take(codings_max + 1)
-        .map(Coding::named)
+        .map(ContentCoding::named)
         .collect::<Option<_>>()?;
     (codings.len() <= codings_max).then_some(codings)
 }
@@ -64,8 +68,8 @@ pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<Coding>> {
 /// The canonical `Accept-Encoding` to send upstream and to tell variants apart: `gzip` when the
 /// viewer takes it (by name or `*`, q > 0), nothing otherwise.
 pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
-    let gzip = Accepted::of(request).takes(Coding::Gzip);
-    gzip.then(|| HeaderValue::from_static(Coding::Gzip.as_str()))
+    let gzip = AcceptEncoding::of(request).takes(ContentCoding::Gzip);
+    gzip.then(|| HeaderValue::from_static(ContentCoding::Gzip.as_str()))
 }
 
 /// Is it asked for in no coding, whatever a viewer takes? Manifests are read here, and compressed here.
@@ -87,20 +91,20 @@ pub fn is_asked_in_plain(kind: Kind, path: &str) -> bool {
 /// A refusal by name beats `*` (RFC 9110 §12.5.3). A viewer that sends no field at all gets no
 /// coding: the RFC would allow any, but such viewers tend to be the ones that read none.
 #[derive(Default)]
-struct Accepted {
-    by_name: [Option<bool>; Coding::ALL.len()],
+struct AcceptEncoding {
+    by_name: [Option<bool>; ContentCoding::ALL.len()],
     by_star: bool,
 }
 
-impl Accepted {
-    fn of(request: &HeaderMap) -> Accepted {
-        let mut accepted = Accepted::default();
+impl AcceptEncoding {
+    fn of(request: &HeaderMap) -> AcceptEncoding {
+        let mut accepted = AcceptEncoding::default();
         for element in fields::elements(request, ACCEPT_ENCODING) {
             let (name, wanted) = match element.iter().position(|&byte| byte == b';') {
                 Some(at) => (element[..at].trim_ascii(), has_weight(&element[at + 1..])),
                 None => (element, true),
             };
-            if let Some(coding) = Coding::named(name) {
+            if let Some(coding) = ContentCoding::named(name) {
                 let known = &mut accepted.by_name[coding as usize];
                 *known = Some(known.unwrap_or(true) && wanted);
             } else if name == b"*" {
@@ -110,8 +114,8 @@ impl Accepted {
         accepted
     }
 
-    fn takes(&self, coding: Coding) -> bool {
-        self.by_name[coding as usize].unwrap_or(self.by_star && coding == Coding::Gzip)
+    fn takes(&self, coding: ContentCoding) -> bool {
+        self.by_name[coding as usize].unwrap_or(self.by_star && coding == ContentCoding::Gzip)
     }
 }
 
@@ -194,11 +198,11 @@ mod tests {
     #[test]
     fn the_best_that_is_named() {
         for (value, expected) in [
-            ("gzip, deflate, br, zstd", Some(Coding::Brotli)),
-            ("zstd, gzip", Some(Coding::Zstd)),
-            ("br;q=0, zstd;q=0.1, gzip", Some(Coding::Zstd)),
-            ("X-Gzip", Some(Coding::Gzip)),
-            ("*", Some(Coding::Gzip)),
+            ("gzip, deflate, br, zstd", Some(ContentCoding::Brotli)),
+            ("zstd, gzip", Some(ContentCoding::Zstd)),
+            ("br;q=0, zstd;q=0.1, gzip", Some(ContentCoding::Zstd)),
+            ("X-Gzip", Some(ContentCoding::Gzip)),
+            ("*", Some(ContentCoding::Gzip)),
             ("deflate", None),
         ] {
             let value = HeaderValue::from_static(value);

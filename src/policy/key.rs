@@ -52,7 +52,7 @@ impl Key {
     }
 
     /// What is asked of an origin, whose key this is, or whose variant, part or state it names.
-    pub fn asked(&self) -> Option<Asked<'_>> {
+    pub fn asked(&self) -> Option<KeyParts<'_>> {
         asked(&self.0)
     }
 
@@ -84,7 +84,7 @@ impl Key {
 
 /// What a key was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked<'k> {
+pub struct KeyParts<'k> {
     /// The group of origins.
     pub origin: &'k [u8],
     /// The host where it is sent; else nothing.
@@ -93,7 +93,7 @@ pub struct Asked<'k> {
     pub target: &'k [u8],
 }
 
-fn asked(bytes: &[u8]) -> Option<Asked<'_>> {
+fn asked(bytes: &[u8]) -> Option<KeyParts<'_>> {
     let (first, rest) = part(bytes)?;
     let (second, rest) = part(rest)?;
     // No host begins with a length, and every key does.
@@ -101,7 +101,7 @@ fn asked(bytes: &[u8]) -> Option<Asked<'_>> {
         return asked(second);
     }
     let (target, _) = part(rest)?;
-    Some(Asked {
+    Some(KeyParts {
         origin: first,
         host: second,
         target,
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn keys_made_of_keys_tell_what_is_asked() {
         let target = b"/live/a.m3u8?x=1";
-        let asked = Asked {
+        let asked = KeyParts {
             origin: b"main",
             host: b"",
             target,

@@ -13,11 +13,11 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::directives::{ResponseDirectives, Targeted, seconds};
 use super::vary::Vary;
-use super::{Moment, Route, fields};
-use crate::media::{Facts, Kind};
+use super::{Now, Route, fields};
+use crate::manifest::{Kind, ManifestInfo};
 
 pub use rule::Rule;
-use rule::Term;
+use rule::RuledDuration;
 
 /// A low-latency playlist that is looked after may be so many parts old: parts may be late.
 const PARTS_TENDED: u32 = 3;
@@ -67,10 +67,10 @@ impl Lifetime {
     /// may be late. Where the origin wants it shorter than half a segment (in whole seconds, as it has
     /// to say it), that stands. Where it forbids stale use (`s-maxage`, `must-revalidate`,
     /// `proxy-revalidate`), it is looked at while it is fresh.
-    pub fn tended_for(&self, facts: Option<&Facts>) -> Duration {
+    pub fn tended_for(&self, facts: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
-        let target = facts.and_then(Facts::segment_max);
+        let target = facts.and_then(ManifestInfo::segment_max);
         let part = facts.and_then(|facts| facts.part_target);
         match (target, part) {
             _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
@@ -108,12 +108,12 @@ pub enum Storage {
     /// The origin refused this very request: only requests that are the same to it share that.
     Refused,
     /// Neither store nor share it.
-    Pass(Reason),
+    Pass(UncacheableReason),
 }
 
 /// Why an answer is neither stored nor shared. A word in `Cache-Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum UncacheableReason {
     /// `no-store`.
     NoStore,
     /// `private`.
@@ -138,27 +138,27 @@ pub enum Reason {
     TooLarge,
 }
 
-impl Reason {
+impl UncacheableReason {
     /// The word used in `Cache-Status` and logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Reason::NoStore => "no-store",
-            Reason::Private => "private",
-            Reason::SetCookie => "set-cookie",
-            Reason::Authorized => "authorized",
-            Reason::VaryAll => "vary-all",
-            Reason::Kind => "kind",
-            Reason::EndUnproven => "end-unproven",
-            Reason::Partial => "partial",
-            Reason::NoLifetime => "no-lifetime",
-            Reason::Coding => "coding",
-            Reason::TooLarge => "too-large",
+            UncacheableReason::NoStore => "no-store",
+            UncacheableReason::Private => "private",
+            UncacheableReason::SetCookie => "set-cookie",
+            UncacheableReason::Authorized => "authorized",
+            UncacheableReason::VaryAll => "vary-all",
+            UncacheableReason::Kind => "kind",
+            UncacheableReason::EndUnproven => "end-unproven",
+            UncacheableReason::Partial => "partial",
+            UncacheableReason::NoLifetime => "no-lifetime",
+            UncacheableReason::Coding => "coding",
+            UncacheableReason::TooLarge => "too-large",
         }
     }
 }
 
 /// An answer to a plain GET, as far as storing is concerned.
-pub struct Answered<'a> {
+pub struct ResponseFacts<'a> {
     /// Status.
     pub status: StatusCode,
     /// As the origin sent them.
@@ -166,7 +166,7 @@ pub struct Answered<'a> {
     /// What it really carries.
     pub kind: Kind,
     /// What a manifest says about itself.
-    pub facts: Option<&'a Facts>,
+    pub facts: Option<&'a ManifestInfo>,
     /// The end of the body can be told from a failure.
     pub end_is_proven: bool,
     /// The request carried `Authorization` to the origin.
@@ -175,7 +175,7 @@ pub struct Answered<'a> {
     /// something to answer with: that is as old as its arrival.
     pub delay: Duration,
     /// What it is besides the manifest as it is now.
-    pub standing: Standing,
+    pub standing: ManifestContext,
     /// The target duration of what a multivariant playlist lists, where any is known.
     pub children: Option<Duration>,
     /// What is not there now is computed to be there in so long.
@@ -184,7 +184,7 @@ pub struct Answered<'a> {
 
 /// What an answer is besides what there is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ManifestContext {
     /// Nothing.
     Plain,
     /// The state of a playlist that was asked for (LL-HLS); it will be that for ever.
@@ -195,10 +195,10 @@ pub enum Standing {
 }
 
 /// Decides.
-pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
+pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
     let (directives, targeted) = ResponseDirectives::of(answer.headers);
     let secret = secret(answer, &directives);
-    let shareable = matches!(secret, None | Some(Reason::NoStore));
+    let shareable = matches!(secret, None | Some(UncacheableReason::NoStore));
     if is_failure(answer.status) {
         let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
             || Vary::of(answer.headers) != Vary::Nothing;
@@ -211,7 +211,7 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
         let wait = retry_after(answer.headers, now);
         return Storage::Failure { wait, open };
     }
-    if is_negative(answer.status) && secret == Some(Reason::NoStore) {
+    if is_negative(answer.status) && secret == Some(UncacheableReason::NoStore) {
         return Storage::Gone;
     }
     if !answer.status.is_success()
@@ -227,12 +227,14 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
     let has_validator = [header::ETAG, header::LAST_MODIFIED]
         .iter()
         .any(|name| answer.headers.contains_key(name));
-    let Term(fresh_for, rule) = match table::fresh_for(answer, route, explicit, now) {
+    let RuledDuration(fresh_for, rule) = match table::fresh_for(answer, route, explicit, now) {
         // Good for nothing by itself: what can be confirmed is kept for that, and asked for once.
-        Some(_) if directives.no_cache => Term(Duration::ZERO, Rule::NoCache),
-        None if directives.no_cache && has_validator => Term(Duration::ZERO, Rule::NoCache),
+        Some(_) if directives.no_cache => RuledDuration(Duration::ZERO, Rule::NoCache),
+        None if directives.no_cache && has_validator => {
+            RuledDuration(Duration::ZERO, Rule::NoCache)
+        }
         Some(term) => term,
-        None => return Storage::Pass(Reason::NoLifetime),
+        None => return Storage::Pass(UncacheableReason::NoLifetime),
     };
     let (stale_while_revalidate, stale_if_error) =
         table::stale_windows(answer, &directives, &route.lifetimes, fresh_for);
@@ -247,32 +249,35 @@ pub fn storage(answer: &Answered<'_>, route: &Route, now: Moment) -> Storage {
 }
 
 /// What forbids that two viewers see the same answer.
-fn secret(answer: &Answered<'_>, directives: &ResponseDirectives) -> Option<Reason> {
+fn secret(
+    answer: &ResponseFacts<'_>,
+    directives: &ResponseDirectives,
+) -> Option<UncacheableReason> {
     // RFC 9111 §3.5: an answer to an authorized request is shared only where it says so.
     let may_share =
         directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
     if directives.private {
-        Some(Reason::Private)
+        Some(UncacheableReason::Private)
     } else if answer.headers.contains_key(header::SET_COOKIE) {
-        Some(Reason::SetCookie)
+        Some(UncacheableReason::SetCookie)
     } else if answer.authorized && !may_share {
-        Some(Reason::Authorized)
+        Some(UncacheableReason::Authorized)
     } else if Vary::of(answer.headers) == Vary::Everything {
-        Some(Reason::VaryAll)
+        Some(UncacheableReason::VaryAll)
     } else if directives.no_store {
-        Some(Reason::NoStore)
+        Some(UncacheableReason::NoStore)
     } else {
         None
     }
 }
 
-fn unfit(answer: &Answered<'_>, route: &Route) -> Option<Reason> {
+fn unfit(answer: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason> {
     if answer.status == StatusCode::PARTIAL_CONTENT {
-        Some(Reason::Partial)
+        Some(UncacheableReason::Partial)
     } else if answer.kind == Kind::Clock || (answer.kind == Kind::Key && !route.store_keys) {
-        Some(Reason::Kind)
+        Some(UncacheableReason::Kind)
     } else if !answer.end_is_proven {
-        Some(Reason::EndUnproven)
+        Some(UncacheableReason::EndUnproven)
     } else {
         None
     }
@@ -280,10 +285,10 @@ fn unfit(answer: &Answered<'_>, route: &Route) -> Option<Reason> {
 
 /// For how long a failure is good by its own words, where the route keeps such.
 fn failure_freshness(
-    answer: &Answered<'_>,
+    answer: &ResponseFacts<'_>,
     (directives, targeted): (&ResponseDirectives, Targeted),
     route: &Route,
-    now: Moment,
+    now: Now,
 ) -> Option<Lifetime> {
     if !route.store_errors || directives.no_cache || !answer.end_is_proven {
         return None;
@@ -323,7 +328,7 @@ fn explicit_freshness(
     headers: &HeaderMap,
     directives: &ResponseDirectives,
     targeted: Targeted,
-    now: Moment,
+    now: Now,
 ) -> Option<Duration> {
     let told = directives.s_maxage.or(directives.max_age);
     if told.is_some() || targeted == Targeted::Yes {
@@ -349,9 +354,9 @@ fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::Sys
 /// Is it an answer other than 200 that RFC 9110 §15.1 lets a cache store, and that says for how
 /// long?
 fn may_be_stored(
-    answer: &Answered<'_>,
+    answer: &ResponseFacts<'_>,
     (directives, targeted): (&ResponseDirectives, Targeted),
-    now: Moment,
+    now: Now,
 ) -> bool {
     let known = matches!(
         answer.status.as_u16(),
@@ -364,7 +369,7 @@ fn may_be_stored(
 /// RFC 9111 §4.2.3, with one difference: the apparent age (our clock less `Date`) counts only
 /// where another cache stood between. Straight from the origin it measures nothing but the
 /// difference of two clocks, and would make a playlist of two seconds stale on arrival.
-fn age_received(answer: &Answered<'_>, now: Moment) -> Duration {
+fn age_received(answer: &ResponseFacts<'_>, now: Now) -> Duration {
     let told = answer.headers.get(header::AGE);
     let relayed = told.is_some() || answer.headers.contains_key(header::VIA);
     let apparent = dated(answer.headers, header::DATE)
@@ -380,7 +385,7 @@ fn age_received(answer: &Answered<'_>, now: Moment) -> Duration {
 
 /// How long a failing origin asks to be left alone; bounded, since one wrong header must not take
 /// a key off the air.
-fn retry_after(headers: &HeaderMap, now: Moment) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
     const WAIT_MAX: Duration = Duration::from_secs(10);
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match value.parse::<u64>() {

@@ -37,7 +37,7 @@ mod tests;
 use std::cmp::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::media::{Edge, Facts, Liveness};
+use crate::manifest::{LiveEdge, Liveness, ManifestInfo};
 
 /// What a version is to the one that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +66,10 @@ const LAG_MAX: u64 = 1000;
 
 /// How far a manifest has come, whichever URL and origin told it.
 #[derive(Clone, Debug)]
-pub struct Track {
-    latest: Mark,
+pub struct Timeline {
+    latest: TimelineMark,
     /// The generation before this one, and when it ended.
-    former: Option<(Mark, Instant)>,
+    former: Option<(TimelineMark, Instant)>,
     /// When the latest version came that went on.
     moved: Instant,
     /// When the origin last said something of this generation, old or new.
@@ -81,8 +81,8 @@ pub struct Track {
 
 /// What is compared of a version.
 #[derive(Clone, Debug, Default)]
-struct Mark {
-    edge: Option<Edge>,
+struct TimelineMark {
+    edge: Option<LiveEdge>,
     published: Option<SystemTime>,
     began: Option<SystemTime>,
     ended: bool,
@@ -90,9 +90,9 @@ struct Mark {
     segment: Duration,
 }
 
-impl Mark {
-    fn of(facts: &Facts) -> Mark {
-        Mark {
+impl TimelineMark {
+    fn of(facts: &ManifestInfo) -> TimelineMark {
+        TimelineMark {
             edge: facts.edge.clone(),
             published: facts.published,
             began: facts.began,
@@ -102,11 +102,11 @@ impl Mark {
     }
 }
 
-impl Track {
+impl Timeline {
     /// Begins with the first version seen. `period`: how often it is to change, at the least.
-    pub fn new(facts: &Facts, period: Duration, now: Instant) -> Track {
-        Track {
-            latest: Mark::of(facts),
+    pub fn new(facts: &ManifestInfo, period: Duration, now: Instant) -> Timeline {
+        Timeline {
+            latest: TimelineMark::of(facts),
             former: None,
             moved: now,
             heard: now,
@@ -116,8 +116,8 @@ impl Track {
     }
 
     /// What a version is to the latest one.
-    pub fn judge(&self, facts: &Facts, now: Instant) -> Progress {
-        let mark = Mark::of(facts);
+    pub fn judge(&self, facts: &ManifestInfo, now: Instant) -> Progress {
+        let mark = TimelineMark::of(facts);
         let progress = self.compare(&self.latest, &mark);
         match self.as_former(&mark, now) {
             // Whoever goes on is better than nobody, even with what was left.
@@ -135,8 +135,8 @@ impl Track {
     }
 
     /// Takes a version that was judged, and may be shown unless it is behind.
-    pub fn take(&mut self, facts: &Facts, progress: Progress, now: Instant) {
-        let mut mark = Mark::of(facts);
+    pub fn take(&mut self, facts: &ManifestInfo, progress: Progress, now: Instant) {
+        let mut mark = TimelineMark::of(facts);
         match progress {
             Progress::Behind | Progress::Same => return self.hears(now),
             Progress::Onward => {
@@ -160,7 +160,7 @@ impl Track {
 
     /// Whatever comes next is the first.
     pub fn forget(&mut self) {
-        (self.latest, self.former) = (Mark::default(), None);
+        (self.latest, self.former) = (TimelineMark::default(), None);
     }
 
     /// How often it changes, from now on.
@@ -199,7 +199,7 @@ impl Track {
     }
 
     /// What it is to the generation that was left, if it belongs to that and not to the latest.
-    fn as_former(&self, mark: &Mark, now: Instant) -> Option<Progress> {
+    fn as_former(&self, mark: &TimelineMark, now: Instant) -> Option<Progress> {
         let (former, ended) = self.former.as_ref()?;
         let remembered = now.saturating_duration_since(*ended) < FORMER_MEMORY;
         let progress = self.compare(former, mark);
@@ -209,7 +209,7 @@ impl Track {
 
     /// Is a generation over of which this version, which is behind, is all that has come for long? An origin
     /// that lags, as clocks tell, is given the time to catch up in.
-    fn is_over(&self, mark: &Mark, now: Instant) -> bool {
+    fn is_over(&self, mark: &TimelineMark, now: Instant) -> bool {
         if !self.stalled(now) {
             return false;
         }
@@ -228,7 +228,7 @@ impl Track {
 
     /// Nobody looked for so long that a packager which is just past the known end must have stood still or
     /// begun anew; and if it stood still, nothing is lost but what is fetched again.
-    fn has_come_again(&self, mark: &Mark, now: Instant) -> bool {
+    fn has_come_again(&self, mark: &TimelineMark, now: Instant) -> bool {
         let (Some(old), Some(new)) = (&self.latest.edge, &mark.edge) else {
             return false;
         };
@@ -252,14 +252,14 @@ impl Track {
     }
 
     /// A version that goes on shows whether names stay as they are from one to the next.
-    fn learn_names(&mut self, mark: &Mark) {
+    fn learn_names(&mut self, mark: &TimelineMark) {
         let edges = self.latest.edge.as_ref().zip(mark.edge.as_ref());
         if let Some(found) = edges.and_then(|(old, new)| names(old, new)) {
-            self.names_stay = found == Names::Same;
+            self.names_stay = found == SegmentNames::Same;
         }
     }
 
-    fn compare(&self, old: &Mark, new: &Mark) -> Progress {
+    fn compare(&self, old: &TimelineMark, new: &TimelineMark) -> Progress {
         let published = old.published.zip(new.published);
         let older = published.is_some_and(|(then, now)| now < then);
         if let (Some(then), Some(now)) = (old.began, new.began)
@@ -285,7 +285,7 @@ impl Track {
     }
 
     /// DASH: what ends where is in milliseconds.
-    fn times(&self, old: &Edge, new: &Edge) -> Progress {
+    fn times(&self, old: &LiveEdge, new: &LiveEdge) -> Progress {
         // Redundant packagers do not cut periods at the very same moment.
         let segment = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
         let began_later = new.period.saturating_sub(old.period) > segment;
@@ -310,7 +310,7 @@ impl Track {
     }
 
     /// HLS: what is listed has numbers.
-    fn numbers(&self, old_mark: &Mark, new_mark: &Mark) -> Progress {
+    fn numbers(&self, old_mark: &TimelineMark, new_mark: &TimelineMark) -> Progress {
         let (Some(old), Some(new)) = (&old_mark.edge, &new_mark.edge) else {
             return Progress::Onward;
         };
@@ -329,8 +329,8 @@ impl Track {
         let discontinued = new.discontinuity > old.discontinuity && clock != Some(false);
         // What no clock tells, the distance must: nobody lags by much more than all that is listed.
         let anew = match names {
-            Some(Names::Same) => false,
-            Some(Names::Other) => self.names_stay && clock != Some(false) || discontinued,
+            Some(SegmentNames::Same) => false,
+            Some(SegmentNames::Other) => self.names_stay && clock != Some(false) || discontinued,
             None => apart && clock != Some(false) || discontinued,
         };
         if anew {
@@ -348,7 +348,7 @@ fn times(segment: Duration, count: u64) -> Duration {
 
 /// Do both list the same numbers, with times that are far apart? Where that is no gap that the packager
 /// itself tells of, it has begun anew and has come to the same numbers again.
-fn is_later(old: &Edge, new: &Edge, segment: Duration) -> bool {
+fn is_later(old: &LiveEdge, new: &LiveEdge, segment: Duration) -> bool {
     let (Some(then), Some(now)) = (old.ends, new.ends) else {
         return false;
     };
@@ -367,10 +367,10 @@ fn is_later(old: &Edge, new: &Edge, segment: Duration) -> bool {
         && later.is_some_and(|by| by > LEAP)
 }
 
-impl Mark {
+impl TimelineMark {
     /// A delta update leaves out old segments, and perhaps discontinuities among them: those that the
     /// version before it told are not forgotten. Nor is how far it had come, by one that lists nothing.
-    fn goes_on_from(&mut self, before: &mut Mark) {
+    fn goes_on_from(&mut self, before: &mut TimelineMark) {
         if self.edge.is_none() {
             self.edge = before.edge.take();
         } else if let (Some(edge), Some(before)) = (&mut self.edge, &before.edge)
@@ -381,7 +381,7 @@ impl Mark {
     }
 
     /// Is this one the nearer to a version than another is?
-    fn is_nearer(&self, version: &Mark, other: &Mark) -> bool {
+    fn is_nearer(&self, version: &TimelineMark, other: &TimelineMark) -> bool {
         if self.began != other.began {
             return self.began == version.began;
         }
@@ -390,7 +390,7 @@ impl Mark {
         else {
             return false;
         };
-        if names(own, version_edge) == Some(Names::Same) {
+        if names(own, version_edge) == Some(SegmentNames::Same) {
             return true;
         }
         version_edge.last.abs_diff(own.last) < version_edge.last.abs_diff(other_edge.last)
@@ -398,15 +398,15 @@ impl Mark {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
+enum SegmentNames {
     Same,
     Other,
 }
 
 /// Do the segments that both list have the same names, as far as names that are signed anew can be
 /// told? `None`: there are none.
-fn names(old: &Edge, new: &Edge) -> Option<Names> {
-    let name = |edge: &Edge, back: u64| {
+fn names(old: &LiveEdge, new: &LiveEdge) -> Option<SegmentNames> {
+    let name = |edge: &LiveEdge, back: u64| {
         let back = usize::try_from(back).ok()?;
         let at = edge.names.len().checked_sub(back.checked_add(1)?)?;
         edge.names.get(at).copied()
@@ -420,11 +420,15 @@ fn names(old: &Edge, new: &Edge) -> Option<Names> {
     let mut any = false;
     for (then, now) in common {
         if then == now {
-            return Some(Names::Same);
+            return Some(SegmentNames::Same);
         }
         any = true;
     }
     let counts = old.numbering.zip(new.numbering);
     let counts_on = counts.is_some_and(|(then, now)| then == now);
-    any.then_some(if counts_on { Names::Same } else { Names::Other })
+    any.then_some(if counts_on {
+        SegmentNames::Same
+    } else {
+        SegmentNames::Other
+    })
 }

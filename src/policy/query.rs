@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::media::{Kind, strip_query};
+use crate::manifest::{Kind, strip_query};
 
 /// What MediaPackage reads of a manifest's query; of a segment's it reads nothing.
 const MEDIAPACKAGE: [&str; 10] = [
@@ -36,7 +36,7 @@ pub enum QueryPolicy {
 
 /// The same, by what is asked for. A path tells that before anything is known of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Queries {
+pub struct QueryPolicies {
     /// HLS playlists and MPDs.
     pub manifest: QueryPolicy,
     /// Segments and what initialises them.
@@ -45,9 +45,9 @@ pub struct Queries {
     pub other: QueryPolicy,
 }
 
-impl From<QueryPolicy> for Queries {
-    fn from(policy: QueryPolicy) -> Queries {
-        Queries {
+impl From<QueryPolicy> for QueryPolicies {
+    fn from(policy: QueryPolicy) -> QueryPolicies {
+        QueryPolicies {
             manifest: policy.clone(),
             segment: policy.clone(),
             other: policy,
@@ -55,12 +55,12 @@ impl From<QueryPolicy> for Queries {
     }
 }
 
-impl Queries {
+impl QueryPolicies {
     /// What counts for AWS Elemental MediaPackage. What may yet turn out to be a manifest is
     /// treated as one.
-    pub fn mediapackage() -> Queries {
+    pub fn mediapackage() -> QueryPolicies {
         let names = MEDIAPACKAGE.map(str::to_owned).to_vec();
-        Queries {
+        QueryPolicies {
             segment: QueryPolicy::None,
             ..QueryPolicy::Only(names).into()
         }
@@ -139,7 +139,7 @@ mod tests {
             QueryPolicy::Only(named()),
             QueryPolicy::Except(vec!["utm".into()]),
         ] {
-            let queries = Queries::from(policy);
+            let queries = QueryPolicies::from(policy);
             for kind in Kind::ALL {
                 let keep = |query| queries.keep(kind, query);
                 assert_eq!(keep("a=1&CMCD=br%3D5").as_deref(), Some("a=1"));
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_own() {
-        let queries = Queries::mediapackage();
+        let queries = QueryPolicies::mediapackage();
         let query = "start=1&token=x&_HLS_msn=7&aws.manifestfilter=video_codec:h264";
         let kept = "start=1&_HLS_msn=7&aws.manifestfilter=video_codec:h264";
         for kind in [Kind::Hls, Kind::Dash, Kind::Other] {

@@ -15,16 +15,16 @@ use super::fields;
 
 /// What a `Range` header asks for, before the length is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestedRange {
     /// No range, an unknown unit, malformed, or too many: the whole object.
     Whole,
     /// One or more byte ranges, in the order asked.
-    Ranges(Vec<Spec>),
+    Ranges(Vec<RangeSpec>),
 }
 
 /// One range as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spec {
+pub enum RangeSpec {
     /// `a-b`, both inclusive.
     Closed(u64, u64),
     /// `a-`.
@@ -35,7 +35,7 @@ pub enum Spec {
 
 /// One satisfiable range: half-open, never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct ByteSpan {
     /// First byte.
     pub start: u64,
     /// One past the last byte.
@@ -44,34 +44,34 @@ pub struct Span {
 
 /// Ranges against a known length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resolved {
+pub enum ResolvedRange {
     /// 200 with everything.
     Whole,
     /// 206 with one span.
-    One(Span),
+    One(ByteSpan),
     /// 206 `multipart/byteranges`.
-    Many(Vec<Span>),
+    Many(Vec<ByteSpan>),
     /// 416 with `Content-Range: bytes */length`.
     Unsatisfiable,
 }
 
 /// Reads `Range` (only on GET). More than `ranges_max`, or malformed: [`Asked::Whole`].
-pub fn asked(request: &HeaderMap, ranges_max: usize) -> Asked {
+pub fn asked(request: &HeaderMap, ranges_max: usize) -> RequestedRange {
     if !request.contains_key(RANGE) {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
     fields::single(request, RANGE)
         .and_then(|value| specs(value.as_bytes(), ranges_max))
-        .map_or(Asked::Whole, Asked::Ranges)
+        .map_or(RequestedRange::Whole, RequestedRange::Ranges)
 }
 
 /// Is anything asked for that lies behind so many bytes, or may lie there?
 pub fn reaches(request: &HeaderMap, ranges_max: usize, length: u64) -> bool {
     match asked(request, ranges_max) {
-        Asked::Whole => true,
-        Asked::Ranges(specs) => specs.iter().any(|spec| match spec {
-            Spec::Closed(_, last) => *last >= length,
-            Spec::From(_) | Spec::Suffix(_) => true,
+        RequestedRange::Whole => true,
+        RequestedRange::Ranges(specs) => specs.iter().any(|spec| match spec {
+            RangeSpec::Closed(_, last) => *last >= length,
+            RangeSpec::From(_) | RangeSpec::Suffix(_) => true,
         }),
     }
 }
@@ -95,14 +95,14 @@ pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
 
 /// Resolves against a length. Overlapping or wasteful sets (sum larger than the object) become
 /// [`Resolved::Whole`].
-pub fn resolve(asked: &Asked, length: u64) -> Resolved {
-    let Asked::Ranges(specs) = asked else {
-        return Resolved::Whole;
+pub fn resolve(asked: &RequestedRange, length: u64) -> ResolvedRange {
+    let RequestedRange::Ranges(specs) = asked else {
+        return ResolvedRange::Whole;
     };
     match specs.as_slice() {
-        [] => Resolved::Whole,
+        [] => ResolvedRange::Whole,
         [only] => match only.span(length) {
-            Some(span) => Resolved::One(span),
+            Some(span) => ResolvedRange::One(span),
             None => only.unsatisfied_at(length),
         },
         several => resolve_several(several, length),
@@ -110,13 +110,13 @@ pub fn resolve(asked: &Asked, length: u64) -> Resolved {
 }
 
 /// `bytes a-b/length`.
-pub fn content_range(span: Span, length: u64) -> HeaderValue {
+pub fn content_range(span: ByteSpan, length: u64) -> HeaderValue {
     let last = span.end.saturating_sub(1);
     printed(format!("bytes {}-{last}/{length}", span.start))
 }
 
 /// `Content-Range` of a span of a body whose length is not known yet.
-pub fn content_range_so_far(span: Span) -> HeaderValue {
+pub fn content_range_so_far(span: ByteSpan) -> HeaderValue {
     let last = span.end.saturating_sub(1);
     printed(format!("bytes {}-{last}/*", span.start))
 }
@@ -127,7 +127,7 @@ pub fn unsatisfied(length: u64) -> HeaderValue {
 }
 
 /// Reads an origin's `Content-Range: bytes a-b/total`; `None` when malformed or of unknown total.
-pub fn read_content_range(value: &HeaderValue) -> Option<(Span, u64)> {
+pub fn read_content_range(value: &HeaderValue) -> Option<(ByteSpan, u64)> {
     let value = value.as_bytes();
     let (unit, rest) = value.split_at_checked(b"bytes ".len())?;
     if !unit.eq_ignore_ascii_case(b"bytes ") {
@@ -140,7 +140,7 @@ pub fn read_content_range(value: &HeaderValue) -> Option<(Span, u64)> {
     // RFC 9110 §14.4: invalid when it ends before it starts, or past the length.
     let sound = first <= last && last < total;
     sound.then_some((
-        Span {
+        ByteSpan {
             start: first,
             end: last + 1,
         },
@@ -148,71 +148,71 @@ pub fn read_content_range(value: &HeaderValue) -> Option<(Span, u64)> {
     ))
 }
 
-impl Span {
+impl ByteSpan {
     /// How many bytes it holds.
     pub fn length(self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 }
 
-impl Spec {
+impl RangeSpec {
     /// `int-range / suffix-range`; a position that no object can have is as far off as any.
-    fn of(text: &[u8]) -> Option<Spec> {
+    fn of(text: &[u8]) -> Option<RangeSpec> {
         let (first, last) = cut(text, b'-')?;
         match (first, last) {
-            (b"", last) => Some(Spec::Suffix(saturated(last)?)),
-            (first, b"") => Some(Spec::From(saturated(first)?)),
+            (b"", last) => Some(RangeSpec::Suffix(saturated(last)?)),
+            (first, b"") => Some(RangeSpec::From(saturated(first)?)),
             (first, last) => {
                 let (first, last) = (saturated(first)?, saturated(last)?);
                 // RFC 9110 §14.1.1: invalid when the last position is less than the first.
-                (first <= last).then_some(Spec::Closed(first, last))
+                (first <= last).then_some(RangeSpec::Closed(first, last))
             }
         }
     }
 
     /// RFC 9110 §14.1.2: satisfiable when it starts before the end, or is a suffix of some bytes.
-    fn span(self, length: u64) -> Option<Span> {
+    fn span(self, length: u64) -> Option<ByteSpan> {
         let (start, end) = match self {
-            Spec::Closed(first, last) => (first, last.saturating_add(1).min(length)),
-            Spec::From(first) => (first, length),
-            Spec::Suffix(count) => (length.saturating_sub(count), length),
+            RangeSpec::Closed(first, last) => (first, last.saturating_add(1).min(length)),
+            RangeSpec::From(first) => (first, length),
+            RangeSpec::Suffix(count) => (length.saturating_sub(count), length),
         };
-        (start < end).then_some(Span { start, end })
+        (start < end).then_some(ByteSpan { start, end })
     }
 
     /// A suffix of an empty object is satisfiable by the RFC, but no `Content-Range` can say so.
-    fn unsatisfied_at(self, length: u64) -> Resolved {
+    fn unsatisfied_at(self, length: u64) -> ResolvedRange {
         match self {
-            Spec::Suffix(count) if count > 0 && length == 0 => Resolved::Whole,
-            _ => Resolved::Unsatisfiable,
+            RangeSpec::Suffix(count) if count > 0 && length == 0 => ResolvedRange::Whole,
+            _ => ResolvedRange::Unsatisfiable,
         }
     }
 }
 
 /// A set that repeats bytes is a way to be sent more than the object: it gets the object
 /// (RFC 9110 §14.2 allows a server to ignore the field). Without overlap the sum cannot exceed it.
-fn resolve_several(specs: &[Spec], length: u64) -> Resolved {
-    let spans: Vec<Span> = specs.iter().filter_map(|spec| spec.span(length)).collect();
+fn resolve_several(specs: &[RangeSpec], length: u64) -> ResolvedRange {
+    let spans: Vec<ByteSpan> = specs.iter().filter_map(|spec| spec.span(length)).collect();
     match spans.as_slice() {
         [] => specs
             .first()
-            .map_or(Resolved::Whole, |first| first.unsatisfied_at(length)),
-        [only] => Resolved::One(*only),
+            .map_or(ResolvedRange::Whole, |first| first.unsatisfied_at(length)),
+        [only] => ResolvedRange::One(*only),
         _ => {
             let mut sorted = spans.clone();
             sorted.sort_unstable_by_key(|span| span.start);
             let overlap = sorted.windows(2).any(|pair| pair[1].start < pair[0].end);
             if overlap {
-                Resolved::Whole
+                ResolvedRange::Whole
             } else {
-                Resolved::Many(spans)
+                ResolvedRange::Many(spans)
             }
         }
     }
 }
 
 /// `bytes=` and a list of ranges; `None` when any part of it is malformed, or they are too many.
-fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<Spec>> {
+fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<RangeSpec>> {
     let (unit, set) = cut(value, b'=')?;
     if !unit.eq_ignore_ascii_case(b"bytes") {
         return None;
@@ -226,7 +226,7 @@ fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<Spec>> {
         if specs.len() == ranges_max {
             return None;
         }
-        specs.push(Spec::of(text)?);
+        specs.push(RangeSpec::of(text)?);
     }
     (!specs.is_empty()).then_some(specs)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-pub use super::query::{Queries, QueryPolicy};
+pub use super::query::{QueryPolicies, QueryPolicy};
 
 /// One route: what it matches and what holds for everything on it. Built by `config`.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Route {
     /// Send the viewer's (canonical) host to the origin; it is then part of the key.
     pub forward_host: bool,
     /// Query parameters that matter.
-    pub query: Queries,
+    pub query: QueryPolicies,
     /// Viewer headers that the origin needs, beyond those the shield sets itself. They are part of
     /// the key: who sends other values gets other answers.
     pub forward_headers: Vec<HeaderName>,

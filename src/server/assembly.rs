@@ -8,26 +8,26 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::probe::{self, Probe, Prober};
-use super::workers::{Front, Office};
-use crate::admin::{Desk, explain, origins, pages, streams};
+use super::workers::{AdminService, FrontendService};
+use crate::admin::{AdminHandlers, cache_metrics, explain, origins, streams};
 use crate::config::Config;
-use crate::edge::{Door, Edge};
-use crate::origin::{Lookup, Origin};
-use crate::shield::{Parts, Shield};
+use crate::frontend::{BoundListener, Frontend};
+use crate::proxy::{Shield, ShieldParts};
 use crate::telemetry::{Exposition, LogCounts, Telemetry};
+use crate::upstream::{Origin, Resolver};
 
 /// A server whose sockets are bound and whose rooms are still empty.
-pub(super) struct Bound {
+pub(super) struct BoundServer {
     config: Config,
-    doors: Vec<Door>,
+    doors: Vec<BoundListener>,
     admin: Option<TcpListener>,
 }
 
 /// A server ready to open.
-pub(super) struct Assembly {
-    pub(super) front: Front,
-    pub(super) doors: Vec<Door>,
-    pub(super) office: Option<Office>,
+pub(super) struct ServerParts {
+    pub(super) front: FrontendService,
+    pub(super) doors: Vec<BoundListener>,
+    pub(super) office: Option<AdminService>,
     pub(super) telemetry: Arc<Telemetry>,
     /// How long viewers are still let in after the server has been told to stop.
     pub(super) lame_duck: Duration,
@@ -35,10 +35,10 @@ pub(super) struct Assembly {
     pub(super) probes: Vec<Probe>,
 }
 
-impl Assembly {
+impl ServerParts {
     /// Binds every socket, or says which cannot be.
-    pub(super) fn bind(config: Config) -> anyhow::Result<Bound> {
-        let doors = config.edge.listeners.iter().map(Door::bind);
+    pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
+        let doors = config.edge.listeners.iter().map(BoundListener::bind);
         let doors = doors.collect::<Result<Vec<_>, _>>()?;
         let admin = match config.admin.listen {
             None => None,
@@ -47,7 +47,7 @@ impl Assembly {
                     .with_context(|| format!("cannot listen on {address} for operators"))?,
             ),
         };
-        Ok(Bound {
+        Ok(BoundServer {
             config,
             doors,
             admin,
@@ -55,15 +55,15 @@ impl Assembly {
     }
 }
 
-impl Bound {
+impl BoundServer {
     /// Furnishes the rooms. Called inside a tokio runtime, where they may work in the background.
     pub(super) fn furnish(
         self,
-        lookup: &Lookup,
+        lookup: &Resolver,
         workers: usize,
         log: &Arc<LogCounts>,
-    ) -> anyhow::Result<Assembly> {
-        let Bound {
+    ) -> anyhow::Result<ServerParts> {
+        let BoundServer {
             config,
             doors,
             admin,
@@ -83,26 +83,26 @@ impl Bound {
             .map(|route| route.name.clone())
             .collect();
         let telemetry = Arc::new(Telemetry::new(&config.telemetry, &routes)?);
-        let shield = Shield::new(Parts {
+        let shield = Shield::new(ShieldParts {
             rules: config.rules,
             cache: config.cache,
             settings: config.shield,
             origins,
             telemetry: telemetry.clone(),
         });
-        let edge = Arc::new(Edge::new(config.edge.limits)?);
+        let edge = Arc::new(Frontend::new(config.edge.limits)?);
         let (prober, probes) = probe::of_workers(workers);
         // Without an address for operators, nobody could be told that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
         let office = admin.map(|socket| {
-            let desk = Desk {
+            let desk = AdminHandlers {
                 hosts: config.admin.hosts,
                 ..desk(&shield, &telemetry, &edge, prober, log.clone())
             };
-            Office::new(socket, desk)
+            AdminService::new(socket, desk)
         });
-        let front = Front { edge, shield };
-        Ok(Assembly {
+        let front = FrontendService { edge, shield };
+        Ok(ServerParts {
             front,
             doors,
             office,
@@ -117,10 +117,10 @@ impl Bound {
 fn desk(
     shield: &Arc<Shield>,
     telemetry: &Arc<Telemetry>,
-    edge: &Arc<Edge>,
+    edge: &Arc<Frontend>,
     prober: Prober,
     log: Arc<LogCounts>,
-) -> Desk {
+) -> AdminHandlers {
     let prober = Arc::new(prober);
     let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
     let explaining = shield.clone();
@@ -130,7 +130,7 @@ fn desk(
     let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
     let read =
         |groups: &[Arc<Origin>]| -> Vec<_> { groups.iter().map(|group| group.stats()).collect() };
-    Desk {
+    AdminHandlers {
         hosts: Vec::new(),
         pages: vec![
             Box::new(move |page| page.push_str(&telemetry.render())),
@@ -140,10 +140,10 @@ fn desk(
                 page.push_str(&logged.to_string());
             }),
             Box::new(move |page| counted.stats().render(page)),
-            Box::new(move |page| page.push_str(&pages::memory(&cache.stats()))),
+            Box::new(move |page| page.push_str(&cache_metrics::memory(&cache.stats()))),
             Box::new(move |page| {
-                page.push_str(&pages::codings(&counting.codings()));
-                page.push_str(&pages::clients(&counting.clients()));
+                page.push_str(&cache_metrics::codings(&counting.codings()));
+                page.push_str(&cache_metrics::clients(&counting.clients()));
             }),
             Box::new(move |page| page.push_str(&origins::metrics(&read(&asked)))),
             Box::new(move |page| page.push_str(&streams::metrics(&watching.streams()))),
@@ -172,6 +172,6 @@ fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The system's resolver.
-pub(super) fn system_lookup() -> Lookup {
+pub(super) fn system_lookup() -> Resolver {
     Arc::new(|host: &str, port| Ok((host, port).to_socket_addrs()?.collect()))
 }

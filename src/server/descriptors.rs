@@ -1,6 +1,6 @@
 //! How many descriptors are there, and how many of them may viewers take?
 
-use crate::edge::Limits;
+use crate::frontend::Limits;
 
 /// Kept for connections to origins, listeners, files and the log.
 const RESERVE: u64 = 1024;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::admin::Workers;
+use crate::admin::WorkerHealth;
 
 /// A worker that does not answer in this time is as good as dead: less than `seawall health` waits,
 /// and far more than the slowest thing a worker may do at once.
@@ -18,16 +18,16 @@ const ANSWER_MAX: Duration = Duration::from_millis(1500);
 /// Questions that may wait for a worker. More come only while it does not answer.
 const QUESTIONS_MAX: usize = 64;
 
-type Question = oneshot::Sender<()>;
+type ProbeReply = oneshot::Sender<()>;
 
 /// Asks the workers.
 pub(super) struct Prober {
-    workers: Vec<mpsc::Sender<Question>>,
+    workers: Vec<mpsc::Sender<ProbeReply>>,
 }
 
 /// Answers for one worker.
 pub(super) struct Probe {
-    questions: mpsc::Receiver<Question>,
+    questions: mpsc::Receiver<ProbeReply>,
 }
 
 /// A prober of so many workers, and what each of them has to run.
@@ -41,7 +41,7 @@ pub(super) fn of_workers(count: usize) -> (Prober, Vec<Probe>) {
 
 impl Prober {
     /// Asks all of them at the same time.
-    pub(super) async fn ask(&self) -> Workers {
+    pub(super) async fn ask(&self) -> WorkerHealth {
         let mut asked = JoinSet::new();
         for worker in &self.workers {
             let (question, answer) = oneshot::channel();
@@ -50,7 +50,7 @@ impl Prober {
             asked.spawn(async move { matches!(timeout(ANSWER_MAX, answer).await, Ok(Ok(()))) });
         }
         let answered = asked.join_all().await.into_iter().filter(|it| *it).count();
-        Workers {
+        WorkerHealth {
             all: self.workers.len(),
             silent: self.workers.len() - answered,
         }
@@ -78,7 +78,7 @@ mod tests {
         for probe in probes {
             tokio::spawn(probe.answer());
         }
-        assert_eq!(prober.ask().await, Workers { all: 3, silent: 1 });
+        assert_eq!(prober.ask().await, WorkerHealth { all: 3, silent: 1 });
         for _ in 0..2 * QUESTIONS_MAX {
             assert_eq!(prober.ask().await.silent, 1);
         }

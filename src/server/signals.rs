@@ -14,10 +14,10 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
-use crate::edge::Edge;
+use crate::frontend::Frontend;
 
 /// The signals of a process, caught from the moment this exists.
-pub(super) struct Heard {
+pub(super) struct ReceivedSignal {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
@@ -26,7 +26,7 @@ pub(super) struct Heard {
 }
 
 /// What a signal means here.
-enum Meaning {
+enum SignalAction {
     /// Stop, after what is under way.
     Stop(&'static str),
     /// Nothing: its default, which would end the process at once, is not what anybody wants.
@@ -65,15 +65,15 @@ fn real_time() -> impl Iterator<Item = (Cow<'static, str>, libc::c_int)> {
     std::iter::empty()
 }
 
-impl Heard {
+impl ReceivedSignal {
     /// Catches them. Called inside a tokio runtime that outlives this.
-    pub(super) fn listen() -> io::Result<Heard> {
+    pub(super) fn listen() -> io::Result<ReceivedSignal> {
         let others = OTHERS
             .iter()
             .map(|(name, number)| ((*name).into(), *number));
         let others = others.chain(real_time());
         let others = others.map(|(name, number)| Ok((name, signal(SignalKind::from_raw(number))?)));
-        Ok(Heard {
+        Ok(ReceivedSignal {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
@@ -81,12 +81,12 @@ impl Heard {
         })
     }
 
-    async fn next(&mut self) -> Meaning {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Meaning::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Meaning::Stop("SIGINT"),
-            _ = self.quit.recv() => Meaning::Stop("SIGQUIT"),
-            name = other(&mut self.others) => Meaning::Nothing(name),
+            _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
+            _ = self.quit.recv() => SignalAction::Stop("SIGQUIT"),
+            name = other(&mut self.others) => SignalAction::Nothing(name),
         }
     }
 
@@ -94,8 +94,8 @@ impl Heard {
     async fn stop(&mut self) -> &'static str {
         loop {
             match self.next().await {
-                Meaning::Stop(name) => return name,
-                Meaning::Nothing(name) => tracing::warn!(
+                SignalAction::Stop(name) => return name,
+                SignalAction::Nothing(name) => tracing::warn!(
                     signal = %name,
                     "{name} does nothing: the configuration is read at the start alone, and logs \
                      that were moved away are begun anew by themselves"
@@ -131,9 +131,9 @@ async fn other(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> 
 /// Waits for a signal to stop, then drains. A second SIGINT or SIGQUIT, from somebody at a terminal,
 /// ends the wait; a second SIGTERM does not, because supervisors repeat it.
 pub(super) struct Signals {
-    pub(super) edge: Arc<Edge>,
+    pub(super) edge: Arc<Frontend>,
     /// Taken by the one who waits for them.
-    pub(super) heard: Mutex<Option<Heard>>,
+    pub(super) heard: Mutex<Option<ReceivedSignal>>,
     pub(super) lame_duck: Duration,
     pub(super) drain_max: Duration,
 }
@@ -154,7 +154,7 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
-    async fn drain(&self, mut heard: Heard) {
+    async fn drain(&self, mut heard: ReceivedSignal) {
         let signal = heard.stop().await;
         self.edge.leave();
         let open = self.edge.stats().open;

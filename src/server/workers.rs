@@ -10,22 +10,22 @@ use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
 use super::probe::Probe;
-use crate::admin::{self, Desk};
-use crate::edge::{Door, Edge, Teller};
-use crate::shield::Shield;
+use crate::admin::{self, AdminHandlers};
+use crate::frontend::{BoundListener, Frontend, RequestRecorder};
+use crate::proxy::Shield;
 
 /// The viewers' side and what answers them.
 #[derive(Clone)]
-pub(super) struct Front {
-    pub(super) edge: Arc<Edge>,
+pub(super) struct FrontendService {
+    pub(super) edge: Arc<Frontend>,
     pub(super) shield: Arc<Shield>,
 }
 
-impl Front {
+impl FrontendService {
     /// Opens doors on the current runtime; the tasks end when the edge is drained.
-    pub(super) fn open(&self, doors: Vec<Door>, tasks: &mut JoinSet<()>) {
+    pub(super) fn open(&self, doors: Vec<BoundListener>, tasks: &mut JoinSet<()>) {
         let telemetry = self.shield.telemetry().clone();
-        let teller: Teller = Arc::new(move |tale| telemetry.tell(tale));
+        let teller: RequestRecorder = Arc::new(move |tale| telemetry.tell(tale));
         for door in doors {
             let (shield, teller, edge) = (self.shield.clone(), teller.clone(), self.edge.clone());
             tasks.spawn(async move {
@@ -39,16 +39,21 @@ impl Front {
 }
 
 /// One thread that serves viewers at every door.
-pub(super) struct Worker {
+pub(super) struct WorkerThread {
     name: String,
-    front: Front,
-    doors: Vec<Door>,
+    front: FrontendService,
+    doors: Vec<BoundListener>,
     probe: Option<Probe>,
 }
 
-impl Worker {
-    pub(super) fn new(number: usize, front: Front, doors: Vec<Door>, probe: Probe) -> Worker {
-        Worker {
+impl WorkerThread {
+    pub(super) fn new(
+        number: usize,
+        front: FrontendService,
+        doors: Vec<BoundListener>,
+        probe: Probe,
+    ) -> WorkerThread {
+        WorkerThread {
             name: format!("seawall worker {number}"),
             front,
             doors,
@@ -58,7 +63,7 @@ impl Worker {
 }
 
 #[async_trait]
-impl Service for Worker {
+impl Service for WorkerThread {
     async fn start_service(
         &mut self,
         _inherited: Option<ListenFds>,
@@ -84,14 +89,14 @@ impl Service for Worker {
 }
 
 /// Where operators are received.
-pub(super) struct Office {
+pub(super) struct AdminService {
     socket: Option<TcpListener>,
-    desk: Arc<Desk>,
+    desk: Arc<AdminHandlers>,
 }
 
-impl Office {
-    pub(super) fn new(socket: TcpListener, desk: Desk) -> Office {
-        Office {
+impl AdminService {
+    pub(super) fn new(socket: TcpListener, desk: AdminHandlers) -> AdminService {
+        AdminService {
             socket: Some(socket),
             desk: Arc::new(desk),
         }
@@ -119,7 +124,7 @@ impl Office {
 }
 
 #[async_trait]
-impl Service for Office {
+impl Service for AdminService {
     async fn start_service(
         &mut self,
         _inherited: Option<ListenFds>,

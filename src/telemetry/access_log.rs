@@ -19,9 +19,9 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use self::file::LogFile;
-use self::line::Entry;
-use self::writer::{Counts, Writer};
-use super::{Exposition, SetupError, Tale};
+use self::line::AccessLogEntry;
+use self::writer::{AccessLogWriter, WriterCounts};
+use super::{Exposition, RequestRecord, TelemetryError};
 
 /// Lines that may wait for the writer. With the bounds on an entry's texts this is 32 MiB at the
 /// very worst, and some 2 MiB with paths as they usually are.
@@ -44,24 +44,24 @@ pub struct AccessLogSettings {
 /// The access log.
 pub struct AccessLog {
     /// `None`: not enabled.
-    queue: Option<Queue>,
+    queue: Option<AccessLogQueue>,
     /// One in so many; at least 1.
     sample: u32,
 }
 
 impl AccessLog {
     /// Opens the log where the settings say.
-    pub fn open(settings: &AccessLogSettings) -> Result<AccessLog, SetupError> {
+    pub fn open(settings: &AccessLogSettings) -> Result<AccessLog, TelemetryError> {
         let sample = settings.sample.max(1);
         let queue = match &settings.path {
             _ if !settings.enabled => None,
-            None => Some(Queue::to(io::stdout(), QUEUE_LINES_MAX)?),
+            None => Some(AccessLogQueue::to(io::stdout(), QUEUE_LINES_MAX)?),
             Some(path) => {
-                let file = LogFile::open(path).map_err(|source| SetupError::LogFile {
+                let file = LogFile::open(path).map_err(|source| TelemetryError::LogFile {
                     path: path.clone(),
                     source,
                 })?;
-                Some(Queue::to(file, QUEUE_LINES_MAX)?)
+                Some(AccessLogQueue::to(file, QUEUE_LINES_MAX)?)
             }
         };
         Ok(AccessLog { queue, sample })
@@ -74,7 +74,7 @@ impl AccessLog {
     }
 
     /// Writes one line, if this tale is among those to be logged. Never blocks.
-    pub fn write(&self, tale: &Tale) {
+    pub fn write(&self, tale: &RequestRecord) {
         let Some(queue) = &self.queue else { return };
         let weight = if tale.cut_by.is_some() || tale.status.is_server_error() {
             1
@@ -82,7 +82,11 @@ impl AccessLog {
             self.sample
         };
         if weight == 1 || fastrand::u32(..weight) == 0 {
-            queue.push(Box::new(Entry::of(tale, weight, SystemTime::now())));
+            queue.push(Box::new(AccessLogEntry::of(
+                tale,
+                weight,
+                SystemTime::now(),
+            )));
         }
     }
 
@@ -118,35 +122,38 @@ impl AccessLog {
 }
 
 /// The way to the writer's thread.
-struct Queue {
+struct AccessLogQueue {
     /// Empty once the log is closed; that is also how the writer learns of it.
-    entries: ArcSwapOption<SyncSender<Box<Entry>>>,
-    counts: Arc<Counts>,
+    entries: ArcSwapOption<SyncSender<Box<AccessLogEntry>>>,
+    counts: Arc<WriterCounts>,
     writer: Thread,
     /// Hung up by the writer when it has finished; nothing is ever sent.
     finished: Mutex<Receiver<()>>,
 }
 
-impl Queue {
-    fn to(sink: impl Write + Send + 'static, lines_max: usize) -> Result<Queue, SetupError> {
+impl AccessLogQueue {
+    fn to(
+        sink: impl Write + Send + 'static,
+        lines_max: usize,
+    ) -> Result<AccessLogQueue, TelemetryError> {
         let (entries, incoming) = sync_channel(lines_max);
         let (finishing, finished) = sync_channel(0);
-        let counts = Arc::new(Counts::default());
-        let writer = Writer::new(sink, Arc::clone(&counts));
+        let counts = Arc::new(WriterCounts::default());
+        let writer = AccessLogWriter::new(sink, Arc::clone(&counts));
         let run = move || {
             writer.run(&incoming);
             drop(finishing);
         };
         let thread = thread::Builder::new().name("access-log".into()).spawn(run);
-        Ok(Queue {
+        Ok(AccessLogQueue {
             entries: ArcSwapOption::from_pointee(entries),
             counts,
-            writer: thread.map_err(SetupError::LogThread)?.thread().clone(),
+            writer: thread.map_err(TelemetryError::LogThread)?.thread().clone(),
             finished: Mutex::new(finished),
         })
     }
 
-    fn push(&self, entry: Box<Entry>) {
+    fn push(&self, entry: Box<AccessLogEntry>) {
         let entries = self.entries.load();
         let sent = entries.as_ref().map(|queue| queue.try_send(entry));
         if !matches!(sent, Some(Ok(()))) {
@@ -164,7 +171,7 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for AccessLogQueue {
     fn drop(&mut self) {
         self.close();
     }
@@ -174,7 +181,7 @@ impl Drop for Queue {
 mod tests {
     use super::super::{CutBy, Outcome, tests::tale};
     use super::*;
-    use crate::media::Kind;
+    use crate::manifest::Kind;
 
     #[derive(Clone, Default)]
     struct Paper(Arc<Mutex<Vec<u8>>>);
@@ -212,7 +219,7 @@ mod tests {
 
     fn log(sink: impl Write + Send + 'static, sample: u32, lines_max: usize) -> AccessLog {
         AccessLog {
-            queue: Some(Queue::to(sink, lines_max).unwrap()),
+            queue: Some(AccessLogQueue::to(sink, lines_max).unwrap()),
             sample,
         }
     }
@@ -245,7 +252,7 @@ mod tests {
         let paper = Paper::default();
         let log = log(paper.clone(), u32::MAX, 100);
         log.write(&tale(Outcome::Failed, Kind::Hls, 502));
-        log.write(&Tale {
+        log.write(&RequestRecord {
             cut_by: Some(CutBy::Viewer),
             ..tale(Outcome::Hit, Kind::Hls, 200)
         });

@@ -10,19 +10,19 @@ use crate::policy::Key;
 /// A page of samples, written in any order and shown grouped by name, as the format demands.
 #[derive(Debug, Default)]
 pub struct Exposition {
-    families: Vec<Family>,
+    families: Vec<MetricFamily>,
 }
 
 #[derive(Debug)]
-struct Family {
+struct MetricFamily {
     name: &'static str,
     help: &'static str,
-    shape: Shape,
+    shape: MetricType,
     samples: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
+enum MetricType {
     Counter,
     Gauge,
     Histogram,
@@ -35,10 +35,10 @@ impl Exposition {
         name: &'static str,
         help: &'static str,
         labels: &[(&str, &str)],
-        value: impl Into<Value>,
+        value: impl Into<SampleValue>,
     ) {
         debug_assert!(name.ends_with("_total"), "{name} is a counter");
-        self.sample(Shape::Counter, name, help, labels, value.into());
+        self.sample(MetricType::Counter, name, help, labels, value.into());
     }
 
     /// Adds one sample of something that goes up and down.
@@ -47,9 +47,9 @@ impl Exposition {
         name: &'static str,
         help: &'static str,
         labels: &[(&str, &str)],
-        value: impl Into<Value>,
+        value: impl Into<SampleValue>,
     ) {
-        self.sample(Shape::Gauge, name, help, labels, value.into());
+        self.sample(MetricType::Gauge, name, help, labels, value.into());
     }
 
     /// Adds one series of measures by size: each bound with how many were no larger, then how many
@@ -59,10 +59,10 @@ impl Exposition {
         name: &'static str,
         help: &'static str,
         labels: &[(&str, &str)],
-        within: impl IntoIterator<Item = (Value, u64)>,
-        (count, sum): (u64, Value),
+        within: impl IntoIterator<Item = (SampleValue, u64)>,
+        (count, sum): (u64, SampleValue),
     ) {
-        let family = self.family(Shape::Histogram, name, help);
+        let family = self.family(MetricType::Histogram, name, help);
         for (bound, counted) in within.into_iter().chain([(f64::INFINITY.into(), count)]) {
             let bound = bound.to_string();
             let labels = [labels, &[("le", &*bound)]].concat();
@@ -74,21 +74,26 @@ impl Exposition {
 
     fn sample(
         &mut self,
-        shape: Shape,
+        shape: MetricType,
         name: &'static str,
         help: &'static str,
         labels: &[(&str, &str)],
-        value: Value,
+        value: SampleValue,
     ) {
         self.family(shape, name, help).write("", labels, value);
     }
 
-    fn family(&mut self, shape: Shape, name: &'static str, help: &'static str) -> &mut Family {
+    fn family(
+        &mut self,
+        shape: MetricType,
+        name: &'static str,
+        help: &'static str,
+    ) -> &mut MetricFamily {
         debug_assert!(is_name(name), "{name} is no metric name of ours");
         // Callers write a metric's samples one after another, so the search begins at the end.
         let place = self.families.iter().rposition(|family| family.name == name);
         let place = place.unwrap_or_else(|| {
-            self.families.push(Family {
+            self.families.push(MetricFamily {
                 name,
                 help,
                 shape,
@@ -102,9 +107,9 @@ impl Exposition {
     }
 }
 
-impl Family {
+impl MetricFamily {
     /// Writes a sample; `suffix` says which of a histogram's it is.
-    fn write(&mut self, suffix: &str, labels: &[(&str, &str)], value: Value) {
+    fn write(&mut self, suffix: &str, labels: &[(&str, &str)], value: SampleValue) {
         let samples = &mut self.samples;
         samples.push_str(self.name);
         samples.push_str(suffix);
@@ -125,7 +130,7 @@ impl Family {
 
 impl Display for Exposition {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for Family {
+        for MetricFamily {
             name,
             help,
             shape,
@@ -135,9 +140,9 @@ impl Display for Exposition {
             let mut line = String::with_capacity(help.len());
             escape(&mut line, help, false);
             let shape = match shape {
-                Shape::Counter => "counter",
-                Shape::Gauge => "gauge",
-                Shape::Histogram => "histogram",
+                MetricType::Counter => "counter",
+                MetricType::Gauge => "gauge",
+                MetricType::Histogram => "histogram",
             };
             write!(f, "# HELP {name} {line}\n# TYPE {name} {shape}\n{samples}")?;
         }
@@ -147,58 +152,58 @@ impl Display for Exposition {
 
 /// A sample's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
+pub enum SampleValue {
     /// A count, written exactly.
     Whole(u64),
     /// A measure.
     Real(f64),
 }
 
-impl Display for Value {
+impl Display for SampleValue {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
-            Value::Whole(value) => write!(f, "{value}"),
-            Value::Real(value) if value == f64::INFINITY => f.write_str("+Inf"),
-            Value::Real(value) if value == f64::NEG_INFINITY => f.write_str("-Inf"),
-            Value::Real(value) => write!(f, "{value}"),
+            SampleValue::Whole(value) => write!(f, "{value}"),
+            SampleValue::Real(value) if value == f64::INFINITY => f.write_str("+Inf"),
+            SampleValue::Real(value) if value == f64::NEG_INFINITY => f.write_str("-Inf"),
+            SampleValue::Real(value) => write!(f, "{value}"),
         }
     }
 }
 
-impl From<u64> for Value {
-    fn from(value: u64) -> Value {
-        Value::Whole(value)
+impl From<u64> for SampleValue {
+    fn from(value: u64) -> SampleValue {
+        SampleValue::Whole(value)
     }
 }
 
-impl From<u32> for Value {
-    fn from(value: u32) -> Value {
-        Value::Whole(value.into())
+impl From<u32> for SampleValue {
+    fn from(value: u32) -> SampleValue {
+        SampleValue::Whole(value.into())
     }
 }
 
-impl From<usize> for Value {
-    fn from(value: usize) -> Value {
-        Value::Whole(value as u64)
+impl From<usize> for SampleValue {
+    fn from(value: usize) -> SampleValue {
+        SampleValue::Whole(value as u64)
     }
 }
 
-impl From<bool> for Value {
-    fn from(value: bool) -> Value {
-        Value::Whole(value.into())
+impl From<bool> for SampleValue {
+    fn from(value: bool) -> SampleValue {
+        SampleValue::Whole(value.into())
     }
 }
 
-impl From<f64> for Value {
-    fn from(value: f64) -> Value {
-        Value::Real(value)
+impl From<f64> for SampleValue {
+    fn from(value: f64) -> SampleValue {
+        SampleValue::Real(value)
     }
 }
 
 /// Prometheus counts time in seconds.
-impl From<Duration> for Value {
-    fn from(value: Duration) -> Value {
-        Value::Real(value.as_secs_f64())
+impl From<Duration> for SampleValue {
+    fn from(value: Duration) -> SampleValue {
+        SampleValue::Real(value.as_secs_f64())
     }
 }
 
@@ -262,7 +267,7 @@ mod tests {
     #[test]
     fn a_histogram_ends_with_all_there_were() {
         let mut page = Exposition::default();
-        let within = [(Value::from(0.5), 2), (Value::from(1.0), 3)];
+        let within = [(SampleValue::from(0.5), 2), (SampleValue::from(1.0), 3)];
         let labels = [("a", "b")];
         page.histogram("seawall_h", "H.", &labels, within, (4, 7.5.into()));
         let expected = "# HELP seawall_h H.\n\
@@ -289,13 +294,13 @@ mod tests {
     #[test]
     fn values_are_written_as_prometheus_reads_them() {
         let written = [
-            (Value::from(u64::MAX), "18446744073709551615"),
-            (Value::from(3_u32), "3"),
-            (Value::from(0.25), "0.25"),
-            (Value::from(f64::INFINITY), "+Inf"),
-            (Value::from(f64::NEG_INFINITY), "-Inf"),
-            (Value::from(f64::NAN), "NaN"),
-            (Value::from(Duration::from_millis(1500)), "1.5"),
+            (SampleValue::from(u64::MAX), "18446744073709551615"),
+            (SampleValue::from(3_u32), "3"),
+            (SampleValue::from(0.25), "0.25"),
+            (SampleValue::from(f64::INFINITY), "+Inf"),
+            (SampleValue::from(f64::NEG_INFINITY), "-Inf"),
+            (SampleValue::from(f64::NAN), "NaN"),
+            (SampleValue::from(Duration::from_millis(1500)), "1.5"),
         ];
         for (value, text) in written {
             assert_eq!(value.to_string(), text);

@@ -98,7 +98,7 @@ impl LogQueue {
         let (lines, incoming) = sync_channel(QUEUE_LINES_MAX);
         let (finishing, finished) = sync_channel(1);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let writer = Writer {
+        let writer = LogWriter {
             sink,
             queued_bytes: Arc::clone(&queued_bytes),
             counts: Arc::clone(&counts),
@@ -189,7 +189,7 @@ impl Drop for LogLineWriter {
 }
 
 /// The writing end.
-struct Writer<W> {
+struct LogWriter<W> {
     sink: W,
     queued_bytes: Arc<AtomicUsize>,
     counts: Arc<LogCounts>,
@@ -197,7 +197,7 @@ struct Writer<W> {
     report: fn(&LogCounts),
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> LogWriter<W> {
     fn run(mut self, incoming: &Receiver<Vec<u8>>) {
         let mut batch = Vec::new();
         let mut report_due = Instant::now() + REPORT_EVERY;
@@ -254,10 +254,10 @@ impl<W: Write> Writer<W> {
 /// How often one message may be logged: a burst, then a slow trickle. A message is known by the place
 /// in the code that logs it, so the table is bounded by the program's size.
 pub struct RateLimit<P> {
-    places: HashMap<P, Bucket>,
+    places: HashMap<P, MessageBudget>,
 }
 
-struct Bucket {
+struct MessageBudget {
     tokens: f64,
     filled: Instant,
 }
@@ -276,7 +276,7 @@ impl<P: Eq + Hash> RateLimit<P> {
 
     /// Whether this place may log a line now.
     pub fn admit(&mut self, place: P, now: Instant) -> bool {
-        let bucket = self.places.entry(place).or_insert(Bucket {
+        let bucket = self.places.entry(place).or_insert(MessageBudget {
             tokens: BURST,
             filled: now,
         });

@@ -9,8 +9,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
-use super::{CutBy, Outcome, Source, Tale};
-use crate::media::Kind;
+use super::{CutBy, Outcome, RequestRecord, ResponseSource};
+use crate::manifest::Kind;
 
 /// The route label of requests that no route took.
 const NO_ROUTE: &str = "none";
@@ -65,7 +65,7 @@ impl Metrics {
         let kinds = Kind::ALL.map(Kind::as_str);
         let outcomes = Outcome::ALL.map(Outcome::as_str);
         let cutters = CutBy::ALL.map(CutBy::as_str);
-        let sources = Source::ALL.map(Source::as_str);
+        let sources = ResponseSource::ALL.map(ResponseSource::as_str);
         let counters = |name, help, labels: &[(&str, &[&str])]| {
             let family = IntCounterVec::new(Opts::new(name, help), &names_of(labels))?;
             register(&registry, &family)?;
@@ -119,7 +119,7 @@ impl Metrics {
     }
 
     /// Counts one finished request.
-    pub fn count(&self, tale: &Tale) {
+    pub fn count(&self, tale: &RequestRecord) {
         // An index beyond the table can only come from rules newer than it: count it as "none".
         let route = tale.route.as_ref().map_or(self.routes, |(_, index)| *index);
         let route = route.min(self.routes);
@@ -136,9 +136,12 @@ impl Metrics {
             self.aborted[kind * CutBy::ALL.len() + cutter.index()].inc();
         }
         let source = tale.outcome.source();
-        self.head_seconds[kind * Source::ALL.len() + source.index()]
+        self.head_seconds[kind * ResponseSource::ALL.len() + source.index()]
             .observe(tale.head_time.as_secs_f64());
-        if let Some(waited) = tale.origin_time.filter(|_| source != Source::HeldBack) {
+        if let Some(waited) = tale
+            .origin_time
+            .filter(|_| source != ResponseSource::HeldBack)
+        {
             self.origin_seconds[route].observe(waited.as_secs_f64());
         }
     }
@@ -220,7 +223,7 @@ mod tests {
         let metrics = metrics();
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
-                metrics.count(&Tale {
+                metrics.count(&RequestRecord {
                     route: Some(("vod \"x\"".into(), 1)),
                     bytes: 10,
                     ..tale(outcome, kind, 206)
@@ -242,7 +245,7 @@ mod tests {
         let metrics = metrics();
         metrics.count(&tale(Outcome::Refused, Kind::Other, 421));
         let newer = Some(("newer".into(), 9));
-        metrics.count(&Tale {
+        metrics.count(&RequestRecord {
             route: newer,
             ..tale(Outcome::Refused, Kind::Other, 403)
         });
@@ -257,7 +260,7 @@ mod tests {
     #[test]
     fn cut_bodies_and_times_are_counted_where_they_belong() {
         let metrics = metrics();
-        metrics.count(&Tale {
+        metrics.count(&RequestRecord {
             route: Some(("live".into(), 0)),
             cut_by: Some(CutBy::Origin),
             origin_time: Some(Duration::from_millis(20)),

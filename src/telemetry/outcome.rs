@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use crate::media::Kind;
+use crate::manifest::Kind;
 
 /// How a request was served. Misses, stale answers and refusals are outcomes, not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,7 +125,7 @@ impl Outcome {
 /// On whom did the time until an answer's head depend? This partition of outcomes is also what the hit
 /// ratio is made of, here and nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum ResponseSource {
     /// On nobody: answered at once from memory.
     Memory,
     /// On nobody either: what was asked for did not exist yet, and came when it did.
@@ -136,13 +136,13 @@ pub enum Source {
     Shield,
 }
 
-impl Source {
+impl ResponseSource {
     /// All of them, in the order of [`Source::index`].
-    pub const ALL: [Source; 4] = [
-        Source::Memory,
-        Source::HeldBack,
-        Source::Origin,
-        Source::Shield,
+    pub const ALL: [ResponseSource; 4] = [
+        ResponseSource::Memory,
+        ResponseSource::HeldBack,
+        ResponseSource::Origin,
+        ResponseSource::Shield,
     ];
 
     /// A dense index for tables of counters.
@@ -153,10 +153,10 @@ impl Source {
     /// The word used in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Source::Memory => "memory",
-            Source::HeldBack => "held_back",
-            Source::Origin => "origin",
-            Source::Shield => "shield",
+            ResponseSource::Memory => "memory",
+            ResponseSource::HeldBack => "held_back",
+            ResponseSource::Origin => "origin",
+            ResponseSource::Shield => "shield",
         }
     }
 
@@ -164,20 +164,20 @@ impl Source {
     /// `None`: the hit ratio does not count it, for no cache could have had the answer.
     pub fn is_hit(self) -> Option<bool> {
         match self {
-            Source::Memory | Source::HeldBack => Some(true),
-            Source::Origin => Some(false),
-            Source::Shield => None,
+            ResponseSource::Memory | ResponseSource::HeldBack => Some(true),
+            ResponseSource::Origin => Some(false),
+            ResponseSource::Shield => None,
         }
     }
 }
 
 impl Outcome {
     /// On whom the time until the head depended.
-    pub fn source(self) -> Source {
+    pub fn source(self) -> ResponseSource {
         match self {
-            Outcome::Hit | Outcome::Stale | Outcome::Negative => Source::Memory,
-            Outcome::HeldBack => Source::HeldBack,
-            Outcome::Local | Outcome::Refused | Outcome::Left => Source::Shield,
+            Outcome::Hit | Outcome::Stale | Outcome::Negative => ResponseSource::Memory,
+            Outcome::HeldBack => ResponseSource::HeldBack,
+            Outcome::Local | Outcome::Refused | Outcome::Left => ResponseSource::Shield,
             Outcome::Miss
             | Outcome::Coalesced
             | Outcome::Revalidated
@@ -185,7 +185,7 @@ impl Outcome {
             | Outcome::StaleError
             | Outcome::StaleMissing
             | Outcome::Overload
-            | Outcome::Failed => Source::Origin,
+            | Outcome::Failed => ResponseSource::Origin,
         }
     }
 }
@@ -198,7 +198,7 @@ const LEFT: StatusCode = match StatusCode::from_u16(499) {
 
 /// Everything worth telling about one request. Filled by the shield, finished by the edge.
 #[derive(Clone, Debug)]
-pub struct Tale {
+pub struct RequestRecord {
     /// When its head was complete.
     pub arrived: Instant,
     /// How it was served.
@@ -222,13 +222,13 @@ pub struct Tale {
     /// Who cut it before its end, if anybody did. Set by the edge.
     pub cut_by: Option<CutBy>,
     /// Only filled when this request will be logged (see [`super::AccessLog::wants`]).
-    pub line: Option<Box<LogLine>>,
+    pub line: Option<Box<AccessLogFields>>,
 }
 
-impl Tale {
+impl RequestRecord {
     /// The beginning of one: nothing has happened yet.
-    pub fn begun(arrived: Instant) -> Tale {
-        Tale {
+    pub fn begun(arrived: Instant) -> RequestRecord {
+        RequestRecord {
             arrived,
             outcome: Outcome::Refused,
             kind: Kind::Other,
@@ -246,7 +246,7 @@ impl Tale {
 
     /// It has ended with no answer, for its viewer left.
     #[must_use]
-    pub fn left(mut self) -> Tale {
+    pub fn left(mut self) -> RequestRecord {
         self.outcome = Outcome::Left;
         self.status = LEFT;
         self.cut_by = Some(CutBy::Viewer);
@@ -257,7 +257,7 @@ impl Tale {
 
 /// What only the access log needs.
 #[derive(Clone, Debug)]
-pub struct LogLine {
+pub struct AccessLogFields {
     /// Method; `None` where nobody could read it.
     pub method: Option<Method>,
     /// Path as asked for, without the query (queries may carry tokens). Empty: not known.
@@ -272,7 +272,7 @@ pub struct LogLine {
     pub request_id: String,
 }
 
-impl LogLine {
+impl AccessLogFields {
     /// What a request's head says of it; the request's id is not known yet.
     pub fn of(
         method: &Method,
@@ -280,10 +280,10 @@ impl LogLine {
         version: Version,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
-    ) -> LogLine {
+    ) -> AccessLogFields {
         let field = headers.get(header::HOST);
         let named = field.and_then(|host| host.to_str().ok());
-        LogLine {
+        AccessLogFields {
             method: Some(method.clone()),
             path: uri.path().to_owned(),
             host: uri.host().or(named).unwrap_or_default().to_owned(),

@@ -1,6 +1,6 @@
 //! One of several endpoints fails, and viewers do not notice: another answers.
 
-use seawall::origin::Balance;
+use seawall::upstream::Balance;
 
 use crate::support::metrics::ORIGIN_REQUESTS;
 use crate::support::origin::Reply;

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use seawall::demo::{self, Clock, Form, Hand, Place, Plan, Rendition, Utc};
 use seawall::policy::route::QueryPolicy;
+use seawall::simulator::{
+    self, BroadcastPlan, Clock, ClockControl, DemoRendition, Packaging, Resource, Utc,
+};
 use tokio::task::JoinHandle;
 
 use crate::support::shield::{Builder, endpoint_at};
@@ -301,9 +303,9 @@ const START: Utc = Duration::from_secs(1_750_000_000);
 const PART: Duration = Duration::from_nanos(333_333_334);
 
 /// The demo's stream on a clock that is moved by hand: twenty segments and two parts have been made.
-async fn on_air() -> (demo::Origin, Hand, Shield) {
+async fn on_air() -> (simulator::SimulatedOrigin, ClockControl, Shield) {
     let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
-    let demo = demo::Origin::start(Plan::from(START), clock).unwrap();
+    let demo = simulator::SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap();
     let shield = Shield::before(endpoint_at(demo.address())).start().await;
     (demo, hand, shield)
 }
@@ -313,7 +315,7 @@ fn asking(shield: &Shield, target: String) -> JoinHandle<Response> {
     tokio::spawn(async move { Viewer::connect(address).await.get(&target).await })
 }
 
-async fn waits_at(demo: &demo::Origin, target: &str) {
+async fn waits_at(demo: &simulator::SimulatedOrigin, target: &str) {
     eventually(format!("{target} to wait at the origin"), async || {
         demo.tally().of(target).in_flight == 1
     })
@@ -325,10 +327,10 @@ async fn waits_at(demo: &demo::Origin, target: &str) {
 #[tokio::test]
 async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
     let (demo, hand, shield) = on_air().await;
-    let (form, low) = (Form::LowLatency, Rendition::Low);
-    let playlist = Place::Playlist(form, low).path();
+    let (form, low) = (Packaging::LowLatency, DemoRendition::Low);
+    let playlist = Resource::Playlist(form, low).path();
     let state = |part: u64| format!("{playlist}?_HLS_msn=20&_HLS_part={part}");
-    let part = |part: u64| Place::Part(form, low, 20, part).path();
+    let part = |part: u64| Resource::Part(form, low, 20, part).path();
     shield.get(&playlist).await;
     let first = asking(&shield, state(2));
     waits_at(&demo, &state(2)).await;
@@ -361,10 +363,10 @@ async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
 #[tokio::test]
 async fn ranges_go_out_of_a_segment_that_grows() {
     let (demo, hand, shield) = on_air().await;
-    let place = Place::Segment(Form::LowLatencyRanges, Rendition::Low, 20).path();
+    let place = Resource::Segment(Packaging::LowLatencyRanges, DemoRendition::Low, 20).path();
     let mut first = 0;
     for part in 0..6 {
-        let expected = demo.broadcast().part(Rendition::Low, 20, part);
+        let expected = demo.broadcast().part(DemoRendition::Low, 20, part);
         let last = first + expected.len() - 1;
         let viewer = shield.viewer().await;
         let ask = get(&place).range(&format!("{first}-{last}"));

@@ -1,7 +1,7 @@
 //! Where memory is short, what viewers watch stays in it, and what nobody will ask for goes.
 
 use bytes::Bytes;
-use seawall::media::Kind;
+use seawall::manifest::Kind;
 use tokio::task::JoinSet;
 
 use crate::support::metrics::{FILLS, STORED_BYTES};

@@ -32,7 +32,7 @@ async fn scene(bodies: &[Bytes]) -> (Origin, Shield) {
 
 async fn scene_with(
     bodies: &[Bytes],
-    waits: impl FnOnce(&mut seawall::shield::Settings),
+    waits: impl FnOnce(&mut seawall::proxy::Settings),
 ) -> (Origin, Shield) {
     let mut origin = Origin::start().await.on("/small.ts", segment("small"));
     for (number, body) in bodies.iter().enumerate() {

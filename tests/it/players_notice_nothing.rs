@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use seawall::demo::{Form, Kind, Place, Rendition};
+use seawall::simulator::{DemoRendition, Packaging, Resource, ResourceKind};
 
 use crate::support::audience::{Audience, Evening};
 
@@ -13,14 +13,14 @@ const BEFORE: usize = 4;
 /// Nothing is wrong: each version and each segment is asked for about once, whatever the audience.
 #[tokio::test]
 async fn while_all_is_well_the_origin_hardly_hears_of_them() {
-    let evening = Evening::of(Form::Cmaf).await;
+    let evening = Evening::of(Packaging::Cmaf).await;
     let audience = evening.audience(12);
     audience.goes_on_for(6).await;
     audience
         .saw_no_error()
         .went_only_on()
         .got_the_packagers_bytes();
-    let asked = [Kind::Init, Kind::Segment].map(|kind| {
+    let asked = [ResourceKind::Init, ResourceKind::Segment].map(|kind| {
         let targets = evening.first.tally().targets(kind);
         targets.iter().map(|(_, count)| count.requests).max()
     });
@@ -34,7 +34,7 @@ async fn while_all_is_well_the_origin_hardly_hears_of_them() {
 
 /// What happens to the first of two origins is not seen.
 async fn the_first_one_fails(how: &str) -> (Evening, Audience) {
-    let evening = Evening::of(Form::Cmaf).await;
+    let evening = Evening::of(Packaging::Cmaf).await;
     let audience = evening.audience(9);
     audience.goes_on_for(BEFORE).await;
     evening.spoil(&evening.first, how).await;
@@ -88,7 +88,7 @@ async fn when_segments_are_missing() {
 /// Nobody gets a cut segment as if it were whole, and nobody gets it twice.
 #[tokio::test]
 async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
-    let evening = Evening::of(Form::Cmaf).await;
+    let evening = Evening::of(Packaging::Cmaf).await;
     let audience = evening.audience(6);
     audience.goes_on_for(BEFORE).await;
     evening.spoil(&evening.first, "cut=media").await;
@@ -102,7 +102,7 @@ async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
 /// behind the new playlist.
 #[tokio::test]
 async fn when_the_packager_begins_anew() {
-    let evening = Evening::of(Form::Cmaf).await;
+    let evening = Evening::of(Packaging::Cmaf).await;
     let audience = evening.audience(6);
     audience.goes_on_for(BEFORE).await;
     evening.restart().await;
@@ -118,7 +118,7 @@ async fn when_the_packager_begins_anew() {
 /// One rendition falls behind: an operator sees it, by the stream's skew.
 #[tokio::test]
 async fn when_one_rendition_falls_behind_operators_see_it() {
-    let evening = Evening::of(Form::Cmaf).await;
+    let evening = Evening::of(Packaging::Cmaf).await;
     let audience = evening.audience(6);
     audience.goes_on_for(BEFORE).await;
     for origin in [&evening.first, &evening.second] {
@@ -130,34 +130,41 @@ async fn when_one_rendition_falls_behind_operators_see_it() {
 /// A redundant pair whose second is always a segment behind, asked in turns.
 #[tokio::test]
 async fn when_the_two_are_out_of_step() {
-    let evening = Evening::out_of_step(Form::Cmaf).await;
+    let evening = Evening::out_of_step(Packaging::Cmaf).await;
     let audience = evening.audience(9);
     audience.goes_on_for(9).await;
     audience
         .saw_no_error()
         .went_only_on()
         .got_the_packagers_bytes();
-    assert!(evening.second.tally().of_kind(Kind::Playlist).requests > 0);
+    assert!(
+        evening
+            .second
+            .tally()
+            .of_kind(ResourceKind::Playlist)
+            .requests
+            > 0
+    );
 }
 
 /// In low latency each part is asked for once, and each state of each playlist.
 #[tokio::test]
 async fn in_low_latency_each_part_is_asked_for_once() {
-    let evening = Evening::of(Form::LowLatency).await;
+    let evening = Evening::of(Packaging::LowLatency).await;
     let audience = evening.audience(9);
     audience.goes_on_for(9).await;
     audience
         .saw_no_error()
         .went_only_on()
         .got_the_packagers_bytes();
-    let parts = evening.first.tally().targets(Kind::Part);
-    assert!(parts.len() >= 9 * Rendition::ALL.len());
+    let parts = evening.first.tally().targets(ResourceKind::Part);
+    assert!(parts.len() >= 9 * DemoRendition::ALL.len());
     assert!(
         parts.iter().all(|(_, count)| count.requests == 1),
         "{parts:?}"
     );
     // A blocking request a part and rendition; each began with a plain one, and perhaps the cadence's.
-    let playlists = evening.first.tally().targets(Kind::Playlist);
+    let playlists = evening.first.tally().targets(ResourceKind::Playlist);
     let blocking = playlists
         .iter()
         .filter(|(target, _)| target.contains("_HLS_msn"));
@@ -169,7 +176,7 @@ async fn in_low_latency_each_part_is_asked_for_once() {
 /// DASH: by a timeline, by the clock, and chunk by chunk.
 #[tokio::test]
 async fn in_dash_as_well() {
-    for form in [Form::Timeline, Form::Number, Form::Chunked] {
+    for form in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
         let evening = Evening::of(form).await;
         let audience = evening.audience(6);
         audience.goes_on_for(2).await;
@@ -177,7 +184,7 @@ async fn in_dash_as_well() {
             .saw_no_error()
             .went_only_on()
             .got_the_packagers_bytes();
-        let mpd = evening.first.tally().of(&Place::Mpd(form).path());
+        let mpd = evening.first.tally().of(&Resource::Mpd(form).path());
         assert!(mpd.requests > 0);
         assert_eq!(evening.first.tally().duplicates(), []);
     }
@@ -186,14 +193,14 @@ async fn in_dash_as_well() {
 /// An origin that takes its time is nobody's wait, once it is known when a version is due.
 #[tokio::test]
 async fn when_an_origin_is_slow() {
-    let evening = Evening::of(Form::Cmaf).await;
+    let evening = Evening::of(Packaging::Cmaf).await;
     evening.spoil(&evening.first, "slow=0.1").await;
     let audience = evening.audience(9);
     audience.goes_on_for(4).await;
     let since = evening.first.clock().now();
     audience.goes_on_for(6).await;
     audience.saw_no_error().went_only_on();
-    let waited = audience.waits(since, |place| matches!(place, Place::Playlist(..)));
+    let waited = audience.waits(since, |place| matches!(place, Resource::Playlist(..)));
     let slow = waited
         .iter()
         .filter(|waited| **waited >= Duration::from_millis(100));

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use seawall::origin::Endpoint;
-use seawall::origin::sign::{Service, Sigv4, Source};
+use seawall::upstream::Endpoint;
+use seawall::upstream::sign::{CredentialSource, Service, Sigv4};
 
 use crate::support::bucket::Bucket;
 use crate::support::{Origin, Shield, get, head};
@@ -21,7 +21,7 @@ async fn shield(bucket: &Bucket, credentials: &Path) -> Shield {
             group.sigv4 = Some(Sigv4 {
                 region: Some("us-east-1".to_owned()),
                 service: Service::S3,
-                sources: vec![Source::File {
+                sources: vec![CredentialSource::File {
                     path: credentials.to_owned(),
                     profile: "shield".to_owned(),
                 }],

@@ -2,7 +2,7 @@
 //! and displaces nothing.
 
 use seawall::config::Config;
-use seawall::media::Kind;
+use seawall::manifest::Kind;
 
 use crate::support::metrics::{FILLS, STORED_BYTES};
 use crate::support::{Origin, Response, Shield, ended_playlist, manifest, noise, segment, status};

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use seawall::origin::Balance;
+use seawall::upstream::Balance;
 
 use crate::support::origin::Reply;
 use crate::support::shield::endpoint;

@@ -1,6 +1,6 @@
 //! Redundant origins differ, lag and restart; what viewers see of a live stream only ever goes on.
 
-use seawall::origin::Balance;
+use seawall::upstream::Balance;
 
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment, status};

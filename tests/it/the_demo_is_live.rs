@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use seawall::demo::{Broadcast, Clock, Form, Hand, Kind, Origin, Place, Plan, Rendition, Utc};
+use seawall::simulator::{
+    Broadcast, BroadcastPlan, Clock, ClockControl, DemoRendition, Packaging, Resource,
+    ResourceKind, SimulatedOrigin, Utc,
+};
 use tokio::task::JoinHandle;
 
 use crate::support::viewer::{Ask, Viewer};
@@ -13,26 +16,29 @@ const START: Utc = Duration::from_secs(1_750_000_000);
 const PART: Duration = Duration::from_nanos(333_333_334);
 
 /// Twenty segments and two parts have been made.
-fn on_air() -> (Origin, Hand) {
+fn on_air() -> (SimulatedOrigin, ClockControl) {
     let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
-    (Origin::start(Plan::from(START), clock).unwrap(), hand)
+    (
+        SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap(),
+        hand,
+    )
 }
 
-async fn asked(origin: &Origin, target: &str) -> Response {
+async fn asked(origin: &SimulatedOrigin, target: &str) -> Response {
     Viewer::connect(origin.address()).await.get(target).await
 }
 
-async fn begun(origin: &Origin, target: &str) -> Arriving {
+async fn begun(origin: &SimulatedOrigin, target: &str) -> Arriving {
     let viewer = Viewer::connect(origin.address()).await;
     viewer.begin(get(target)).await
 }
 
 /// A request that is to wait: it is under way when this returns.
-async fn waiting(origin: &Origin, target: &str) -> JoinHandle<Response> {
+async fn waiting(origin: &SimulatedOrigin, target: &str) -> JoinHandle<Response> {
     waiting_for(origin, target, get(target)).await
 }
 
-async fn waiting_for(origin: &Origin, target: &str, ask: Ask) -> JoinHandle<Response> {
+async fn waiting_for(origin: &SimulatedOrigin, target: &str, ask: Ask) -> JoinHandle<Response> {
     let address = origin.address();
     let answer = tokio::spawn(async move { Viewer::connect(address).await.ask(ask).await });
     eventually("the request to arrive", async || {
@@ -42,9 +48,14 @@ async fn waiting_for(origin: &Origin, target: &str, ask: Ask) -> JoinHandle<Resp
     answer
 }
 
-fn whole(broadcast: &Broadcast, form: Form, rendition: Rendition, segment: u64) -> bytes::Bytes {
+fn whole(
+    broadcast: &Broadcast,
+    form: Packaging,
+    rendition: DemoRendition,
+    segment: u64,
+) -> bytes::Bytes {
     match form {
-        Form::Ts => broadcast.ts_segment(rendition, segment),
+        Packaging::Ts => broadcast.ts_segment(rendition, segment),
         _ => broadcast.segment(rendition, segment),
     }
 }
@@ -53,13 +64,13 @@ fn whole(broadcast: &Broadcast, form: Form, rendition: Rendition, segment: u64) 
 #[tokio::test]
 async fn every_uri_of_every_playlist_leads_somewhere() {
     let (origin, _hand) = on_air();
-    for form in Form::ALL.into_iter().filter(|form| !form.is_dash()) {
+    for form in Packaging::ALL.into_iter().filter(|form| !form.is_dash()) {
         let entry = asked(&origin, &form.entry()).await;
         assert_eq!(entry.header("cache-control"), Some("max-age=1"));
-        for rendition in Rendition::ALL.into_iter().filter(|one| form.has(*one)) {
+        for rendition in DemoRendition::ALL.into_iter().filter(|one| form.has(*one)) {
             let uri = format!("{}/index.m3u8", rendition.name());
             assert!(entry.is_200_text().contains(&uri), "{form:?}");
-            let playlist = Place::Playlist(form, rendition).path();
+            let playlist = Resource::Playlist(form, rendition).path();
             let told = asked(&origin, &playlist).await;
             let named: Vec<&str> = told
                 .is_200_text()
@@ -68,7 +79,7 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
                 .collect();
             assert_eq!(named.len(), 10);
             for (segment, name) in (10..).zip(named) {
-                let place = Place::Segment(form, rendition, segment).path();
+                let place = Resource::Segment(form, rendition, segment).path();
                 assert!(
                     place.ends_with(&format!("/{name}")),
                     "{place} is not {name}"
@@ -78,8 +89,8 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
                 got.is_whole(&expected);
                 assert_eq!(got.header("cache-control"), Some("max-age=1209600"));
             }
-            if form != Form::Ts {
-                let init = asked(&origin, &Place::Init(form, rendition).path()).await;
+            if form != Packaging::Ts {
+                let init = asked(&origin, &Resource::Init(form, rendition).path()).await;
                 init.is_whole(origin.broadcast().init(rendition));
             }
         }
@@ -91,23 +102,23 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
 #[tokio::test]
 async fn mpds_name_what_is_there_and_nothing_else() {
     let (origin, hand) = on_air();
-    let told = asked(&origin, &Form::Timeline.entry()).await;
+    let told = asked(&origin, &Packaging::Timeline.entry()).await;
     assert!(
         told.is_200_text()
             .contains("<S t=\"600000\" d=\"60000\" r=\"9\"/>")
     );
-    for rendition in Rendition::ALL {
+    for rendition in DemoRendition::ALL {
         let (ticks, _) = origin.broadcast().segment_ticks(rendition, 19);
         let expected = origin.broadcast().segment(rendition, 19);
         for place in [
-            Place::Segment(Form::Timeline, rendition, ticks),
-            Place::Segment(Form::Number, rendition, 19),
-            Place::Segment(Form::Chunked, rendition, 19),
+            Resource::Segment(Packaging::Timeline, rendition, ticks),
+            Resource::Segment(Packaging::Number, rendition, 19),
+            Resource::Segment(Packaging::Chunked, rendition, 19),
         ] {
             asked(&origin, &place.path()).await.is_whole(&expected);
         }
     }
-    let next = Place::Segment(Form::Number, Rendition::Low, 20).path();
+    let next = Resource::Segment(Packaging::Number, DemoRendition::Low, 20).path();
     assert_eq!(asked(&origin, &next).await.status, 404);
     hand.advance(Duration::from_secs(2));
     assert_eq!(asked(&origin, &next).await.status, 200);
@@ -120,9 +131,10 @@ async fn mpds_name_what_is_there_and_nothing_else() {
 #[tokio::test]
 async fn a_growing_segment_comes_chunk_by_chunk() {
     let (origin, hand) = on_air();
-    let place = |segment| Place::Segment(Form::Chunked, Rendition::High, segment).path();
+    let place =
+        |segment| Resource::Segment(Packaging::Chunked, DemoRendition::High, segment).path();
     assert_eq!(asked(&origin, &place(21)).await.status, 404);
-    let chunk = |part| origin.broadcast().part(Rendition::High, 20, part);
+    let chunk = |part| origin.broadcast().part(DemoRendition::High, 20, part);
     let mut growing = begun(&origin, &place(20)).await;
     let made = [chunk(0), chunk(1)].concat();
     assert_eq!(growing.read(made.len()).await, made);
@@ -135,19 +147,19 @@ async fn a_growing_segment_comes_chunk_by_chunk() {
     assert_eq!(rest.end, End::Whole);
     asked(&origin, &place(20))
         .await
-        .is_whole(origin.broadcast().segment(Rendition::High, 20));
+        .is_whole(origin.broadcast().segment(DemoRendition::High, 20));
 }
 
 /// LL-HLS: a blocking request is answered when its part is there, a hinted part likewise.
 #[tokio::test]
 async fn what_is_hinted_is_waited_for() {
     let (origin, hand) = on_air();
-    let playlist = Place::Playlist(Form::LowLatency, Rendition::Low).path();
+    let playlist = Resource::Playlist(Packaging::LowLatency, DemoRendition::Low).path();
     let now = asked(&origin, &playlist).await;
     assert!(now.is_200_text().contains("TYPE=PART,URI=\"20.2.m4s\""));
     assert_eq!(now.header("cache-control"), Some("max-age=1"));
 
-    let hinted = Place::Part(Form::LowLatency, Rendition::Low, 20, 2).path();
+    let hinted = Resource::Part(Packaging::LowLatency, DemoRendition::Low, 20, 2).path();
     let text = waiting(&origin, &format!("{playlist}?_HLS_msn=20&_HLS_part=2")).await;
     let part = waiting(&origin, &hinted).await;
     hand.advance(PART);
@@ -158,13 +170,13 @@ async fn what_is_hinted_is_waited_for() {
         text.text()
     );
     assert!(text.text().contains("TYPE=PART,URI=\"20.3.m4s\""));
-    let bytes = origin.broadcast().part(Rendition::Low, 20, 2);
+    let bytes = origin.broadcast().part(DemoRendition::Low, 20, 2);
     part.await.unwrap().is_whole(&bytes);
 
     let status = async |query: &str| asked(&origin, &format!("{playlist}?{query}")).await.status;
     assert_eq!(status("_HLS_msn=23").await, 400);
     assert_eq!(status("_HLS_part=1").await, 400);
-    let beyond = Place::Part(Form::LowLatency, Rendition::Low, 20, 5).path();
+    let beyond = Resource::Part(Packaging::LowLatency, DemoRendition::Low, 20, 5).path();
     assert_eq!(asked(&origin, &beyond).await.status, 404);
     // A whole segment without an end: who waits for it is told so.
     origin.control().stall();
@@ -177,10 +189,10 @@ async fn what_is_hinted_is_waited_for() {
 #[tokio::test]
 async fn parts_are_ranges_of_a_segment_that_grows() {
     let (origin, hand) = on_air();
-    let place = Place::Segment(Form::LowLatencyRanges, Rendition::Audio, 20).path();
+    let place = Resource::Segment(Packaging::LowLatencyRanges, DemoRendition::Audio, 20).path();
     let (address, mut joined) = (origin.address(), Vec::new());
     for part in 0..6 {
-        let expected = origin.broadcast().part(Rendition::Audio, 20, part);
+        let expected = origin.broadcast().part(DemoRendition::Audio, 20, part);
         let (first, last) = (joined.len(), joined.len() + expected.len() - 1);
         let ask = get(&place).range(&format!("{first}-{last}"));
         let answer = if part < 2 {
@@ -194,7 +206,7 @@ async fn parts_are_ranges_of_a_segment_that_grows() {
         joined.extend_from_slice(&expected);
     }
     asked(&origin, &place).await.is_whole(&joined);
-    assert_eq!(joined, origin.broadcast().segment(Rendition::Audio, 20));
+    assert_eq!(joined, origin.broadcast().segment(DemoRendition::Audio, 20));
 }
 
 /// Faults of time: each shows what was true at another moment.
@@ -202,17 +214,17 @@ async fn parts_are_ranges_of_a_segment_that_grows() {
 async fn faults_of_time_show_another_moment() {
     let (origin, hand) = on_air();
     let twin = origin.twin(2).unwrap();
-    let playlist = Place::Playlist(Form::Cmaf, Rendition::Low).path();
-    let last = async |origin: &Origin| -> u64 {
+    let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::Low).path();
+    let last = async |origin: &SimulatedOrigin| -> u64 {
         let told = asked(origin, &playlist).await;
         let last = told.is_200_text().lines().last().unwrap().to_owned();
         last.trim_end_matches(".m4s").parse().unwrap()
     };
-    let segment = |number| Place::Segment(Form::Cmaf, Rendition::Low, number).path();
+    let segment = |number| Resource::Segment(Packaging::Cmaf, DemoRendition::Low, number).path();
     let control = origin.control();
     assert_eq!((last(&origin).await, last(&twin).await), (19, 17));
     assert_eq!(asked(&twin, &segment(18)).await.status, 404);
-    let same = origin.broadcast().segment(Rendition::Low, 17);
+    let same = origin.broadcast().segment(DemoRendition::Low, 17);
     asked(&twin, &segment(17)).await.is_whole(&same);
 
     control.set(|faults| faults.back = 3);
@@ -236,7 +248,10 @@ async fn faults_of_time_show_another_moment() {
     control.restart();
     assert_eq!(last(&origin).await, 0);
     let reused = asked(&origin, &segment(0)).await;
-    assert_ne!(reused.body, origin.broadcast().segment(Rendition::Low, 0));
+    assert_ne!(
+        reused.body,
+        origin.broadcast().segment(DemoRendition::Low, 0)
+    );
 }
 
 /// The crude faults: cut off, refused, slow.
@@ -244,9 +259,9 @@ async fn faults_of_time_show_another_moment() {
 async fn crude_faults_are_as_ordered() {
     let (origin, hand) = on_air();
     let control = origin.control();
-    let place = Place::Segment(Form::Ts, Rendition::Low, 19).path();
-    let playlist = Place::Playlist(Form::Ts, Rendition::Low).path();
-    let whole = origin.broadcast().ts_segment(Rendition::Low, 19);
+    let place = Resource::Segment(Packaging::Ts, DemoRendition::Low, 19).path();
+    let playlist = Resource::Playlist(Packaging::Ts, DemoRendition::Low).path();
+    let whole = origin.broadcast().ts_segment(DemoRendition::Low, 19);
     control.set(|faults| faults.cut_media = true);
     let cut = asked(&origin, &place).await;
     cut.is_cut(&whole);
@@ -281,11 +296,14 @@ async fn faults_can_be_switched_by_url() {
         viewer.ask(order(target)).await.status
     };
     assert_eq!(posted("/control?refuse=100").await, 200);
-    assert_eq!(asked(&origin, &Form::Ts.entry()).await.status, 503);
+    assert_eq!(asked(&origin, &Packaging::Ts.entry()).await.status, 503);
     assert_eq!(posted("/control?heal").await, 200);
-    assert_eq!(asked(&origin, &Form::Ts.entry()).await.status, 200);
+    assert_eq!(asked(&origin, &Packaging::Ts.entry()).await.status, 200);
     assert_eq!(posted("/control?wrong=1").await, 400);
-    assert_eq!(origin.tally().of_kind(Kind::Multivariant).requests, 2);
+    assert_eq!(
+        origin.tally().of_kind(ResourceKind::Multivariant).requests,
+        2
+    );
     assert_eq!(origin.tally().requests(), 2);
 }
 
@@ -293,7 +311,7 @@ async fn faults_can_be_switched_by_url() {
 #[tokio::test]
 async fn validators_hold() {
     let (origin, _hand) = on_air();
-    let place = Place::Segment(Form::Cmaf, Rendition::High, 19).path();
+    let place = Resource::Segment(Packaging::Cmaf, DemoRendition::High, 19).path();
     let first = asked(&origin, &place).await;
     let etag = first.header("etag").unwrap().to_owned();
     let mut viewer = Viewer::connect(origin.address()).await;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use seawall::origin::guard::health;
-use seawall::origin::{Check, CheckKind};
+use seawall::upstream::guard::health;
+use seawall::upstream::{Check, CheckKind};
 
 use crate::support::metrics::{BREAKER, EJECTED, HEALTHY};
 use crate::support::shield::{Builder, endpoint};
@@ -27,7 +27,7 @@ fn suspicious(first: &Origin, second: &Origin) -> Builder {
         .waits(|waits| waits.failure_backoff = Duration::ZERO)
 }
 
-fn checked(group: &mut seawall::origin::Settings) {
+fn checked(group: &mut seawall::upstream::Settings) {
     group.health = Some(Check {
         kind: CheckKind::Http {
             path: HEALTH.parse().unwrap(),

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use seawall::demo::{Broadcast, Form, Place, Plan, Rendition};
-use seawall::media::{Kind, read_manifest};
+use seawall::manifest::{Kind, read_manifest};
+use seawall::simulator::{Broadcast, BroadcastPlan, DemoRendition, Packaging, Resource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -40,7 +40,7 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     asked(origin, "POST", &slow).await?;
 
     // When it began follows from when its last segment ended.
-    let playlist = Place::Playlist(Form::Cmaf, Rendition::High).path();
+    let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::High).path();
     let answer = asked(origin, "GET", &playlist).await?;
     let (_, text) = answer.split_once("\r\n\r\n").context("no answer")?;
     let edge = read_manifest(Kind::Hls, text.as_bytes())?.facts.edge;
@@ -48,7 +48,7 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     let ended = edge.ends.context("the origin tells no time")?;
     let ended = ended.duration_since(std::time::UNIX_EPOCH)?;
     let lasted = programme.segment * u32::try_from(edge.last + 1)?;
-    let plan = Plan::from(ended.saturating_sub(lasted)).segment_seconds(segment);
+    let plan = BroadcastPlan::from(ended.saturating_sub(lasted)).segment_seconds(segment);
     let broadcast = Broadcast::new(plan.part_thirds(1));
     Ok(Alone { server, broadcast })
 }

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use seawall::demo::{Broadcast, Clock, Form, Origin, Plan, Rendition};
-use seawall::media::Kind;
+use seawall::manifest::Kind;
+use seawall::simulator::{
+    Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, SimulatedOrigin,
+};
 use seawall::telemetry::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,7 +21,7 @@ use crate::server::{self, Server};
 use crate::table::Table;
 
 /// In which forms.
-const FORMS: [Form; 3] = [Form::Cmaf, Form::Timeline, Form::LowLatency];
+const FORMS: [Packaging; 3] = [Packaging::Cmaf, Packaging::Timeline, Packaging::LowLatency];
 /// Memory is full within a minute.
 const SEGMENT: Duration = LOW_LATENCY_SEGMENT;
 /// What counts lasts at least so long: about ten segments' time before memory is full.
@@ -127,7 +129,11 @@ pub async fn watched_with_full_memory(
     Ok(format!("\n{told}\n\n{}", table.text()))
 }
 
-fn row((form, word, class): (Form, &str, Class), from: &Counts, until: &Counts) -> Vec<String> {
+fn row(
+    (form, word, class): (Packaging, &str, Class),
+    from: &Counts,
+    until: &Counts,
+) -> Vec<String> {
     let place = class as usize;
     let answers = until.answers[place].since(from.answers[place]);
     let asked = until.asked.since(from.asked);
@@ -154,7 +160,7 @@ fn row((form, word, class): (Form, &str, Class), from: &Counts, until: &Counts) 
 }
 
 /// Requests that an ideal cache makes while so many segments of each rendition are made.
-fn floor(form: Form, class: Class, made: u64) -> u64 {
+fn floor(form: Packaging, class: Class, made: u64) -> u64 {
     let each = if form.is_low_latency_hls() {
         made * Broadcast::new(plan()).parts_per_segment()
     } else {
@@ -164,13 +170,13 @@ fn floor(form: Form, class: Class, made: u64) -> u64 {
     if form.is_dash() && class == Class::Manifests {
         each
     } else {
-        each * Rendition::ALL.len() as u64
+        each * DemoRendition::ALL.len() as u64
     }
 }
 
-fn plan() -> Plan {
+fn plan() -> BroadcastPlan {
     let clock = Clock::real();
-    Plan::from(clock.now().saturating_sub(ON_AIR))
+    BroadcastPlan::from(clock.now().saturating_sub(ON_AIR))
         .segment_seconds(SEGMENT.as_secs())
         .part_thirds(1)
 }
@@ -184,7 +190,7 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
     };
     let folder = tempfile::tempdir_in(stage.folder.path())?;
     let clock = Clock::real();
-    let origin = Origin::start(plan(), clock.clone()).context("no origin")?;
+    let origin = SimulatedOrigin::start(plan(), clock.clone()).context("no origin")?;
     origin
         .control()
         .set(|faults| faults.slow = programme.thinks);
@@ -223,11 +229,15 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
 /// Bytes of all segments that are asked for while a programme lasts, or of the parts that they are made of.
 fn bytes_made(broadcast: &Broadcast, programme: Programme) -> u64 {
     let segments = programme.lasts.as_secs() / SEGMENT.as_secs() + u64::from(SEGMENTS_BEFORE);
-    let of_all = Rendition::ALL.map(|rendition| broadcast.segment(rendition, 10).len() as u64);
+    let of_all = DemoRendition::ALL.map(|rendition| broadcast.segment(rendition, 10).len() as u64);
     of_all.into_iter().sum::<u64>() * segments
 }
 
-async fn counts(admin: SocketAddr, origin: &Origin, clock: &Clock) -> anyhow::Result<Counts> {
+async fn counts(
+    admin: SocketAddr,
+    origin: &SimulatedOrigin,
+    clock: &Clock,
+) -> anyhow::Result<Counts> {
     let mut wire = TcpStream::connect(admin).await?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     wire.write_all(request.as_bytes()).await?;

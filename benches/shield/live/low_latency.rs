@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use seawall::demo::{Place, Rendition, Utc};
+use seawall::simulator::{DemoRendition, Resource, Utc};
 
 use super::figures::{Spread, ratio};
 use super::{Evening, Note, Programme};
@@ -15,7 +15,7 @@ pub fn told(programme: Programme) -> String {
          {} ms, {} s. How many milliseconds after it was made a version was had: by the first of those who waited\n\
          for it, and by all; and a part. The last row is the origin itself, with the same players.",
         programme.players,
-        Rendition::ALL.len(),
+        DemoRendition::ALL.len(),
         programme.thinks.as_millis(),
         programme.lasts.as_secs(),
     )
@@ -41,7 +41,7 @@ pub fn table() -> Table {
 }
 
 /// A version: a rendition's playlist as it was when a part came.
-type Version = (Rendition, u64, u64);
+type Version = (DemoRendition, u64, u64);
 
 pub fn row(name: &'static str, evening: &Evening) -> Vec<String> {
     let notes = evening.counted();
@@ -76,14 +76,15 @@ pub fn row(name: &'static str, evening: &Evening) -> Vec<String> {
 /// Parts of all renditions that were made in the time that counts.
 fn made(evening: &Evening) -> u64 {
     let parts = evening.broadcast.parts_per_segment();
-    evening.new_segments() * parts * Rendition::ALL.len() as u64
+    evening.new_segments() * parts * DemoRendition::ALL.len() as u64
 }
 
 /// How long after it was made those had a version who waited for it.
 fn waits_by_version(evening: &Evening) -> HashMap<Version, Vec<Duration>> {
     let mut waits: HashMap<Version, Vec<Duration>> = HashMap::new();
     for note in &evening.notes {
-        let (Place::Playlist(_, rendition), Some((last, parts))) = (note.place, note.reach) else {
+        let (Resource::Playlist(_, rendition), Some((last, parts))) = (note.place, note.reach)
+        else {
             continue;
         };
         let due = due(evening, last, parts);
@@ -108,7 +109,7 @@ fn due(evening: &Evening, last: u64, parts: u64) -> Utc {
 
 /// How long after it was made a part was had by somebody who waited for it.
 fn after_made(note: &Note, evening: &Evening) -> Option<Duration> {
-    let Place::Part(_, _, segment, part) = note.place else {
+    let Resource::Part(_, _, segment, part) = note.place else {
         return None;
     };
     let made = evening.broadcast.part_due(segment, part);

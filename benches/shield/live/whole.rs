@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use seawall::demo::{Place, Rendition, Utc};
+use seawall::simulator::{DemoRendition, Resource, Utc};
 
 use super::figures::{Spread, millis, percent, ratio};
 use super::{Evening, Note, Programme};
@@ -19,7 +19,7 @@ pub fn told(programme: Programme) -> String {
          when a playlist arrived, on average, and as a share of a segment beyond the origin's own time.\n\
          There: segments that were there when their first viewer asked.",
         programme.players,
-        Rendition::ALL.len(),
+        DemoRendition::ALL.len(),
         programme.segment.as_secs(),
         programme.thinks.as_millis(),
         programme.lasts.as_secs(),
@@ -53,7 +53,7 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
     let playlists: Vec<&Note> = notes
         .iter()
         .copied()
-        .filter(|note| matches!(note.place, Place::Playlist(..)) && note.good)
+        .filter(|note| matches!(note.place, Resource::Playlist(..)) && note.good)
         .collect();
     let waits = Spread::of(playlists.iter().map(|note| note.waited()));
     let ages: Vec<Duration> = playlists.iter().map(|note| old(note, evening)).collect();
@@ -90,7 +90,7 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
 
 /// New versions, and new segments, of each rendition.
 fn floor(evening: &Evening) -> u64 {
-    2 * evening.new_segments() * Rendition::ALL.len() as u64
+    2 * evening.new_segments() * DemoRendition::ALL.len() as u64
 }
 
 /// For how long a newer version had been out.
@@ -102,10 +102,10 @@ fn old(note: &Note, evening: &Evening) -> Duration {
 
 /// How long those waited who asked for a segment first.
 fn first_viewers(evening: &Evening) -> Spread {
-    let mut early: HashSet<Place> = HashSet::new();
-    let mut first: HashMap<Place, &Note> = HashMap::new();
+    let mut early: HashSet<Resource> = HashSet::new();
+    let mut first: HashMap<Resource, &Note> = HashMap::new();
     for note in &evening.notes {
-        if !matches!(note.place, Place::Segment(..)) {
+        if !matches!(note.place, Resource::Segment(..)) {
             continue;
         }
         if note.asked < evening.from {

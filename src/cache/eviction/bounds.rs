@@ -12,19 +12,19 @@ const MARKERS_PART: u64 = 16;
 
 /// The parts of one partition.
 #[derive(Clone, Debug)]
-pub struct Bounds {
+pub struct MemoryBounds {
     pub(super) errors: u64,
     pub(super) manifests: u64,
     /// What media and manifests may take together.
     pub(super) others: u64,
 }
 
-impl Bounds {
+impl MemoryBounds {
     /// Of so many bytes. `manifests_only`: no media come there.
-    pub fn of(bytes: u64, manifests_only: bool) -> Bounds {
+    pub fn of(bytes: u64, manifests_only: bool) -> MemoryBounds {
         let errors = (bytes / ERRORS_PART).min(ERRORS_BYTES_MAX);
         let others = bytes - errors;
-        Bounds {
+        MemoryBounds {
             errors,
             manifests: if manifests_only {
                 others - others / MARKERS_PART

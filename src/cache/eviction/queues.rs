@@ -17,7 +17,7 @@ const CHUNK: usize = 512;
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
-struct Slot<T> {
+struct NodeSlot<T> {
     generation: NonZeroU32,
     before: u32,
     /// Where nothing is held: the next free place of the chunk.
@@ -30,22 +30,22 @@ struct Slot<T> {
 
 /// Without memory while it holds nothing.
 #[derive(Debug)]
-struct Chunk<T> {
-    slots: Vec<Slot<T>>,
+struct SlabChunk<T> {
+    slots: Vec<NodeSlot<T>>,
     first_free: u32,
     held: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ends {
+struct QueueEnds {
     first: u32,
     last: u32,
     bytes: u64,
     len: usize,
 }
 
-impl Ends {
-    const EMPTY: Ends = Ends {
+impl QueueEnds {
+    const EMPTY: QueueEnds = QueueEnds {
         first: NONE,
         last: NONE,
         bytes: 0,
@@ -55,21 +55,21 @@ impl Ends {
 
 /// A fixed number of queues that share a slab.
 #[derive(Debug)]
-pub(super) struct Queues<T, const N: usize> {
-    chunks: Vec<Chunk<T>>,
+pub(super) struct SlabQueues<T, const N: usize> {
+    chunks: Vec<SlabChunk<T>>,
     /// Chunks with free places. The first one is filled first, so that others become empty.
     open: BTreeSet<usize>,
     last_generation: NonZeroU32,
-    ends: [Ends; N],
+    ends: [QueueEnds; N],
 }
 
-impl<T, const N: usize> Queues<T, N> {
-    pub(super) fn new() -> Queues<T, N> {
-        Queues {
+impl<T, const N: usize> SlabQueues<T, N> {
+    pub(super) fn new() -> SlabQueues<T, N> {
+        SlabQueues {
             chunks: Vec::new(),
             open: BTreeSet::new(),
             last_generation: NonZeroU32::MIN,
-            ends: [Ends::EMPTY; N],
+            ends: [QueueEnds::EMPTY; N],
         }
     }
 
@@ -114,7 +114,7 @@ impl<T, const N: usize> Queues<T, N> {
         let generation = self.last_generation.checked_add(1);
         let generation = generation.unwrap_or(NonZeroU32::MIN);
         self.last_generation = generation;
-        let index = self.allot(Slot {
+        let index = self.allot(NodeSlot {
             generation,
             before: NONE,
             after: NONE,
@@ -142,13 +142,13 @@ impl<T, const N: usize> Queues<T, N> {
     }
 
     /// The slot of a node, if that is still there.
-    fn slot(&self, id: NodeId) -> Option<&Slot<T>> {
+    fn slot(&self, id: NodeId) -> Option<&NodeSlot<T>> {
         let chunk = self.chunks.get(id.index as usize / CHUNK)?;
         let slot = chunk.slots.get(id.index as usize % CHUNK)?;
         (slot.generation == id.generation && slot.node.is_some()).then_some(slot)
     }
 
-    fn at(&mut self, index: u32) -> &mut Slot<T> {
+    fn at(&mut self, index: u32) -> &mut NodeSlot<T> {
         &mut self.chunks[index as usize / CHUNK].slots[index as usize % CHUNK]
     }
 
@@ -159,11 +159,11 @@ impl<T, const N: usize> Queues<T, N> {
     }
 
     /// Puts a slot into the first free place.
-    fn allot(&mut self, slot: Slot<T>) -> u32 {
+    fn allot(&mut self, slot: NodeSlot<T>) -> u32 {
         let number = self.open.first().copied().unwrap_or(self.chunks.len());
         if number == self.chunks.len() {
             self.open.insert(number);
-            self.chunks.push(Chunk::empty());
+            self.chunks.push(SlabChunk::empty());
         }
         let chunk = &mut self.chunks[number];
         let at = chunk.put(slot);
@@ -220,16 +220,16 @@ impl<T, const N: usize> Queues<T, N> {
     }
 }
 
-impl<T> Chunk<T> {
-    fn empty() -> Chunk<T> {
-        Chunk {
+impl<T> SlabChunk<T> {
+    fn empty() -> SlabChunk<T> {
+        SlabChunk {
             slots: Vec::new(),
             first_free: NONE,
             held: 0,
         }
     }
 
-    fn put(&mut self, slot: Slot<T>) -> usize {
+    fn put(&mut self, slot: NodeSlot<T>) -> usize {
         self.held += 1;
         if let Some(free) = self.slots.get_mut(self.first_free as usize) {
             let at = self.first_free as usize;
@@ -252,7 +252,7 @@ impl<T> Chunk<T> {
         self.first_free = u32::try_from(at).unwrap_or(NONE);
         self.held -= 1;
         if self.held == 0 {
-            *self = Chunk::empty();
+            *self = SlabChunk::empty();
         }
         node
     }
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     /// What a queue holds, the oldest first.
-    fn listed(queues: &Queues<u16, 2>, queue: usize) -> Vec<u16> {
+    fn listed(queues: &SlabQueues<u16, 2>, queue: usize) -> Vec<u16> {
         let (mut at, mut listed) = (queues.ends[queue].first, Vec::new());
         while let Some(slot) =
             (at != NONE).then(|| &queues.chunks[at as usize / CHUNK].slots[at as usize % CHUNK])
@@ -281,7 +281,7 @@ mod tests {
         fn nodes_stand_in_line_as_they_came(
             steps in proptest::collection::vec((0..3_u8, 0..2_usize, any::<usize>()), 1..3000)
         ) {
-            let mut queues = Queues::<u16, 2>::new();
+            let mut queues = SlabQueues::<u16, 2>::new();
             let mut held: Vec<(NodeId, u16, usize)> = Vec::new();
             let mut gone = Vec::new();
             for (number, (step, queue, which)) in (0..).zip(steps) {
@@ -312,8 +312,8 @@ mod tests {
 
     #[test]
     fn gives_back_the_memory_of_chunks_that_hold_nothing() {
-        let mut queues = Queues::<u64, 1>::new();
-        let chunks = |queues: &Queues<u64, 1>| {
+        let mut queues = SlabQueues::<u64, 1>::new();
+        let chunks = |queues: &SlabQueues<u64, 1>| {
             let chunks = queues.chunks.iter();
             chunks.filter(|chunk| chunk.slots.capacity() > 0).count()
         };

@@ -57,7 +57,7 @@ const FIRST_NUMBER: u64 = 1 << 32;
 const SWEEP_MIN: usize = 1024;
 
 #[derive(Debug, Default)]
-struct Rendition {
+struct TrackedRendition {
     /// The number of its newest segment, counted from [`FIRST_NUMBER`].
     newest: u64,
     advanced_ms: u64,
@@ -78,7 +78,7 @@ struct Rendition {
 /// All renditions of which segments were stored or listed.
 #[derive(Debug)]
 pub(super) struct Renditions {
-    known: HashMap<u64, Rendition, ahash::RandomState>,
+    known: HashMap<u64, TrackedRendition, ahash::RandomState>,
     /// Requests by distance from the live edge; and how many there would have been at that distance if all
     /// of a segment's requests came there.
     asked: [f32; DISTANCES],
@@ -204,18 +204,18 @@ impl Renditions {
         most
     }
 
-    fn known(&mut self, rendition: u64, now_ms: u64) -> Option<&mut Rendition> {
+    fn known(&mut self, rendition: u64, now_ms: u64) -> Option<&mut TrackedRendition> {
         if !self.known.contains_key(&rendition) {
             self.make_room();
             if self.known.len() >= RENDITIONS_MAX {
                 return None;
             }
         }
-        let fresh = || Rendition {
+        let fresh = || TrackedRendition {
             newest: FIRST_NUMBER,
             advanced_ms: now_ms,
             period_ms: 1000,
-            ..Rendition::default()
+            ..TrackedRendition::default()
         };
         Some(self.known.entry(rendition).or_insert_with(fresh))
     }
@@ -228,7 +228,7 @@ impl Renditions {
     }
 }
 
-impl Rendition {
+impl TrackedRendition {
     /// What was asked for since the last segment is what a segment is asked for in all, as they are all
     /// asked for alike.
     fn learn(&mut self, new: u64) {

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::queues::NodeId;
-use super::{EvictionReason, HitCounter, ObjectClass, Policy, Queue, Role};
+use super::{EvictionQueue, EvictionReason, HitCounter, ObjectClass, Policy, Role};
 
 /// Markers whose variants have not come yet, or have gone, may take this part of memory.
 const MARKERS_PART: u64 = 32;
@@ -14,15 +14,15 @@ const DRAWN: usize = 32;
 /// What nobody asked for during its last round is taken to be asked for half a time in the next one.
 const UNASKED: f32 = 0.5;
 
-const MEDIA: [Queue; 6] = [
-    Queue::Departed,
-    Queue::Probation,
-    Queue::Live,
-    Queue::OnDemand,
-    Queue::Markers,
-    Queue::Parents,
+const MEDIA: [EvictionQueue; 6] = [
+    EvictionQueue::Departed,
+    EvictionQueue::Probation,
+    EvictionQueue::Live,
+    EvictionQueue::OnDemand,
+    EvictionQueue::Markers,
+    EvictionQueue::Parents,
 ];
-const MANIFESTS: [Queue; 2] = [Queue::NewManifests, Queue::Manifests];
+const MANIFESTS: [EvictionQueue; 2] = [EvictionQueue::NewManifests, EvictionQueue::Manifests];
 
 impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     /// Makes room as objects of a class may; `None` if there is none for it.
@@ -37,8 +37,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             return None;
         }
         if class == ObjectClass::Error {
-            while self.bytes_of(&[Queue::Errors]) + bytes > self.bounds.errors {
-                self.evict_oldest(Queue::Errors, EvictionReason::Error, evicted)?;
+            while self.bytes_of(&[EvictionQueue::Errors]) + bytes > self.bounds.errors {
+                self.evict_oldest(EvictionQueue::Errors, EvictionReason::Error, evicted)?;
             }
             return Some(());
         }
@@ -48,8 +48,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             }
         }
         if class == ObjectClass::Marker {
-            while self.bytes_of(&[Queue::Markers]) > self.bounds.others / MARKERS_PART {
-                self.evict_oldest(Queue::Markers, EvictionReason::Marker, evicted)?;
+            while self.bytes_of(&[EvictionQueue::Markers]) > self.bounds.others / MARKERS_PART {
+                self.evict_oldest(EvictionQueue::Markers, EvictionReason::Marker, evicted)?;
             }
         }
         while self.bytes_of(&MEDIA) + self.bytes_of(&MANIFESTS) + bytes > self.bounds.others {
@@ -60,7 +60,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         Some(())
     }
 
-    fn bytes_of(&self, queues: &[Queue]) -> u64 {
+    fn bytes_of(&self, queues: &[EvictionQueue]) -> u64 {
         queues
             .iter()
             .map(|queue| self.queues.bytes(*queue as usize))
@@ -68,24 +68,24 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     }
 
     fn evict_manifest(&mut self, evicted: &mut Vec<K>) -> Option<()> {
-        let probation = self.bytes_of(&[Queue::NewManifests]);
+        let probation = self.bytes_of(&[EvictionQueue::NewManifests]);
         let is_full = probation > self.bounds.manifests / PROBATION_PART;
-        if probation > 0 && (is_full || self.bytes_of(&[Queue::Manifests]) == 0) {
-            let first = self.queues.first(Queue::NewManifests as usize)?;
+        if probation > 0 && (is_full || self.bytes_of(&[EvictionQueue::Manifests]) == 0) {
+            let first = self.queues.first(EvictionQueue::NewManifests as usize)?;
             if self.was_asked(first) {
-                self.queues.shift(first, Queue::Manifests as usize);
+                self.queues.shift(first, EvictionQueue::Manifests as usize);
             } else {
                 self.evict(first, EvictionReason::Manifest, evicted);
             }
             return Some(());
         }
-        self.evict_oldest(Queue::Manifests, EvictionReason::Manifest, evicted)
+        self.evict_oldest(EvictionQueue::Manifests, EvictionReason::Manifest, evicted)
     }
 
     /// Evicts the oldest of a queue that was not asked for since it was looked at last.
     fn evict_oldest(
         &mut self,
-        queue: Queue,
+        queue: EvictionQueue,
         reason: EvictionReason,
         evicted: &mut Vec<K>,
     ) -> Option<()> {
@@ -100,19 +100,20 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     /// Evicts something, or finds that it has to stay: then there is something else to evict.
     fn evict_media(&mut self, now_ms: u64, evicted: &mut Vec<K>) -> Option<()> {
-        if let Some(first) = self.queues.first(Queue::Departed as usize) {
+        if let Some(first) = self.queues.first(EvictionQueue::Departed as usize) {
             self.evict(first, EvictionReason::Departed, evicted);
             return Some(());
         }
-        let once = self.queues.first(Queue::Probation as usize);
-        let is_full = self.bytes_of(&[Queue::Probation]) > self.bounds.others / PROBATION_PART;
-        let others = self.bytes_of(&[Queue::Live, Queue::OnDemand]) > 0;
+        let once = self.queues.first(EvictionQueue::Probation as usize);
+        let is_full =
+            self.bytes_of(&[EvictionQueue::Probation]) > self.bounds.others / PROBATION_PART;
+        let others = self.bytes_of(&[EvictionQueue::Live, EvictionQueue::OnDemand]) > 0;
         if let Some(once) = once.filter(|_| is_full || !others) {
             self.end_probation(once, now_ms, evicted);
             return Some(());
         }
         let live = self.least_wanted(now_ms);
-        let on_demand = self.queues.first(Queue::OnDemand as usize);
+        let on_demand = self.queues.first(EvictionQueue::OnDemand as usize);
         if let Some(oldest) = on_demand {
             let since_ms = match self.queues.get(oldest)?.role {
                 Role::OnDemand(since_ms) => since_ms,
@@ -120,7 +121,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             };
             if self.was_asked(oldest) {
                 self.queues.get_mut(oldest)?.role = Role::OnDemand(now_ms);
-                self.queues.shift(oldest, Queue::OnDemand as usize);
+                self.queues.shift(oldest, EvictionQueue::OnDemand as usize);
                 return Some(());
             }
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -134,7 +135,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             self.evict(least, EvictionReason::Live, evicted);
             return Some(());
         }
-        self.evict_oldest(Queue::Markers, EvictionReason::Marker, evicted)
+        self.evict_oldest(EvictionQueue::Markers, EvictionReason::Marker, evicted)
     }
 
     /// What was asked for again stays; the rest goes, and is remembered for a while.
@@ -143,13 +144,15 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             if let Some(node) = self.queues.get_mut(id) {
                 node.role = Role::OnDemand(now_ms);
             }
-            self.queues.shift(id, Queue::OnDemand as usize);
+            self.queues.shift(id, EvictionQueue::OnDemand as usize);
             return;
         }
         if let Some(&mut Role::Probation(name)) = self.role(id) {
-            let len = self.queues.len(Queue::OnDemand as usize) + self.live.len();
-            self.ghosts
-                .remember(name, len + self.queues.len(Queue::Probation as usize));
+            let len = self.queues.len(EvictionQueue::OnDemand as usize) + self.live.len();
+            self.ghosts.remember(
+                name,
+                len + self.queues.len(EvictionQueue::Probation as usize),
+            );
         }
         self.evict(id, EvictionReason::OneOff, evicted);
     }

@@ -22,7 +22,7 @@ struct Shelf {
 impl Shelf {
     fn of(bytes_max: u64) -> Shelf {
         Shelf {
-            policy: Policy::new(Bounds::of(bytes_max, false)),
+            policy: Policy::new(MemoryBounds::of(bytes_max, false)),
             held: HashMap::new(),
             now_ms: 0,
             requests: 1,
@@ -362,7 +362,7 @@ proptest! {
             prop_assert!(shelf.policy.bytes() <= MAX);
             prop_assert_eq!(shelf.policy.len(), shelf.held.len() as u64);
             let live = shelf.policy.live.len();
-            prop_assert_eq!(live, shelf.policy.queues.len(Queue::Live as usize));
+            prop_assert_eq!(live, shelf.policy.queues.len(EvictionQueue::Live as usize));
         }
         let (mut expired, held) = (Vec::new(), std::mem::take(&mut shelf.held));
         shelf.policy.expire(shelf.now_ms + 11_000, &mut expired);

@@ -15,31 +15,31 @@ const PRESUMED_TIME: Duration = Duration::from_millis(500);
 
 /// How much a reader has taken, and how much at two moments of the last time.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ReadPace {
     began: Instant,
-    earlier: Mark,
-    later: Mark,
+    earlier: PaceMark,
+    later: PaceMark,
     is_held_up: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct PaceMark {
     at: Instant,
     taken: u64,
 }
 
 /// Who is less is cut first: the slower, and of those that are equally slow the one that began earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Standing {
+pub(super) struct CutOrder {
     bytes_per_second: u64,
     began: Instant,
 }
 
-impl Pace {
+impl ReadPace {
     /// Of a reader that is held up for the first time, and has taken so much since whenever.
-    pub(super) fn new(taken: u64, now: Instant) -> Pace {
-        let mark = Mark { at: now, taken };
-        Pace {
+    pub(super) fn new(taken: u64, now: Instant) -> ReadPace {
+        let mark = PaceMark { at: now, taken };
+        ReadPace {
             began: now,
             earlier: mark,
             later: mark,
@@ -60,17 +60,17 @@ impl Pace {
     /// So much has been taken by now.
     pub(super) fn note(&mut self, taken: u64, now: Instant) {
         if self.is_due(now) {
-            self.earlier = std::mem::replace(&mut self.later, Mark { at: now, taken });
+            self.earlier = std::mem::replace(&mut self.later, PaceMark { at: now, taken });
         }
     }
 
-    pub(super) fn standing(&self, taken: u64, now: Instant) -> Standing {
+    pub(super) fn standing(&self, taken: u64, now: Instant) -> CutOrder {
         let bytes_per_second = if self.is_held_up {
             self.bytes_per_second(taken, now)
         } else {
             u64::MAX
         };
-        Standing {
+        CutOrder {
             bytes_per_second,
             began: self.began,
         }
@@ -91,16 +91,16 @@ impl Pace {
 mod tests {
     use super::*;
 
-    struct Clock(Instant);
+    struct ReadClock(Instant);
 
-    impl Clock {
+    impl ReadClock {
         fn after(&self, millis: u64) -> Instant {
             self.0 + Duration::from_millis(millis)
         }
 
         /// One that began then, and has taken `bytes` a second until `now`.
-        fn standing(&self, began: u64, bytes: u64, now: u64) -> Standing {
-            let mut pace = Pace::new(0, self.after(began));
+        fn standing(&self, began: u64, bytes: u64, now: u64) -> CutOrder {
+            let mut pace = ReadPace::new(0, self.after(began));
             let taken = |at: u64| (at - began) * bytes / 1000;
             for at in (began..now).step_by(1000) {
                 pace.note(taken(at), self.after(at));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_slower_is_cut_first_and_among_equals_the_earlier() {
-        let clock = Clock(Instant::now());
+        let clock = ReadClock(Instant::now());
         let standings = [
             clock.standing(0, 0, 60_000),
             clock.standing(5_000, 0, 60_000),
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_pace_is_of_the_last_time_and_not_of_all_time() {
-        let clock = Clock(Instant::now());
-        let mut fast_once = Pace::new(0, clock.after(0));
+        let clock = ReadClock(Instant::now());
+        let mut fast_once = ReadPace::new(0, clock.after(0));
         for second in 1..60 {
             fast_once.note(100 << 20, clock.after(second * 1_000));
         }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn who_has_just_begun_is_an_average_viewer_until_more_is_known() {
-        let clock = Clock(Instant::now());
+        let clock = ReadClock(Instant::now());
         let standings = [
             clock.standing(0, 0, 100_000),
             clock.standing(98_000, 0, 100_000),
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn who_waits_for_more_is_not_slow() {
-        let clock = Clock(Instant::now());
-        let mut waiting = Pace::new(0, clock.after(0));
+        let clock = ReadClock(Instant::now());
+        let mut waiting = ReadPace::new(0, clock.after(0));
         waiting.set_held_up(false);
         let fast = clock.standing(0, 1 << 30, 60_000);
         assert!(fast < waiting.standing(0, clock.after(60_000)));

@@ -37,7 +37,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let budget = Budget::new(5 * BODY as u64);
+        let budget = FillBudget::new(5 * BODY as u64);
         Scene {
             start: Instant::now(),
             pinned: Arc::new(PinnedBodies::new(Arc::new(budget))),

@@ -1,7 +1,7 @@
 //! Bodies on their way: what is held of them, in which pieces, and what their readers cost.
 
 use super::*;
-use crate::cache::flight::{Flight, Stage};
+use crate::cache::flight::{Flight, FlightStage};
 
 #[test]
 fn a_body_too_large_to_hold_goes_through_a_window() {
@@ -39,11 +39,11 @@ fn versions_that_have_passed_leave_memory_before_the_newest_one() {
         let upstream = HeaderMap::new();
         let name = Key::of(&[b"i.m3u8", &number.to_be_bytes()]);
         let found = cache.lookup(&name, Kind::Hls, Instant::now(), HeaderMap::new);
-        let Joined::Lead(fill, _leader) = cache.join(&found, &upstream) else {
+        let JoinOutcome::Lead(fill, _leader) = cache.join(&found, &upstream) else {
             panic!("expected to lead");
         };
         let _players: [_; 5] = std::array::from_fn(|_| cache.join(&found, &upstream));
-        let version = Head {
+        let version = StoredHead {
             kind: Kind::Hls,
             tie: Some(cache.tie(Some(&place), None)),
             ..head()
@@ -52,7 +52,7 @@ fn versions_that_have_passed_leave_memory_before_the_newest_one() {
         cache.file(&newest, Kind::Hls, &version);
         assert_eq!(
             fill.keep(&version, Verdict::Object(Arc::clone(&version))),
-            Stored::Yes
+            StoreOutcome::Yes
         );
         let held = cache
             .lookup(&newest, Kind::Hls, Instant::now(), HeaderMap::new)
@@ -72,7 +72,10 @@ fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
     drop(follower);
     let mut cx = Context::from_waker(Waker::noop());
     let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 500])));
-    assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(Flow::Deserted));
+    assert_eq!(
+        push.as_mut().poll(&mut cx),
+        Poll::Ready(FillControl::Deserted)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +89,10 @@ async fn a_budget_that_ran_out_midway_is_given_back_whole() {
     fill.begin(Arc::new(head()));
     assert!(cache.inner.budget.take(0, 900));
     for piece in 0..10 {
-        assert_eq!(fill.push(Bytes::from_static(&[7; 60])).await, Flow::On);
+        assert_eq!(
+            fill.push(Bytes::from_static(&[7; 60])).await,
+            FillControl::On
+        );
         reader.read();
         if piece == 3 {
             cache.inner.budget.give_back(900);
@@ -125,13 +131,13 @@ async fn pieces_of_a_byte_are_gathered_and_followed_all_the_same() {
     for number in 0..PIECES {
         // As they come: each a slice of what was read.
         let piece = Bytes::copy_from_slice(&number.to_le_bytes()[..1]);
-        assert_eq!(fill.push(piece).await, Flow::On);
+        assert_eq!(fill.push(piece).await, FillControl::On);
         if number % 100 == 0 {
             eager.read();
         }
     }
     let chunks = match &fill.flight().state().stage {
-        Stage::Growing(growing) => growing.chunks(),
+        FlightStage::Growing(growing) => growing.chunks(),
         _ => panic!("it grows"),
     };
     assert!(chunks <= PIECES / 10_000, "{chunks}");
@@ -155,7 +161,10 @@ async fn only_the_fastest_reader_wakes_the_producer_of_a_window() {
     let others = (0..50).map(|_| fill.follower());
     let mut readers: Vec<Reader> = others.chain([follower]).map(Reader::new).collect();
     fill.begin(Arc::new(head()));
-    assert_eq!(fill.push(Bytes::from_static(&[7; 500])).await, Flow::On);
+    assert_eq!(
+        fill.push(Bytes::from_static(&[7; 500])).await,
+        FillControl::On
+    );
     let flight = fill.flight();
     let woken = || {
         let mut cx = Context::from_waker(Waker::noop());

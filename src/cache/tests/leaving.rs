@@ -98,7 +98,7 @@ fn confirmed_stays_and_is_not_counted() {
     let confirmed = Arc::new(held.under(head()));
     let fill = cache.lead(&look(&cache), HeaderMap::new).unwrap();
     let verdict = Verdict::Revalidated(Arc::clone(&confirmed));
-    assert_eq!(fill.keep(&confirmed, verdict), Stored::Yes);
+    assert_eq!(fill.keep(&confirmed, verdict), StoreOutcome::Yes);
     drop(held);
     assert_eq!(pinned(&cache), 0);
     cache.purge(&key(), Kind::Segment);

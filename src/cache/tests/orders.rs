@@ -38,7 +38,7 @@ struct Model {
     sent: Vec<u8>,
     readers: Vec<Reader>,
     purged: bool,
-    over: Option<Result<(), Cut>>,
+    over: Option<Result<(), BodyTruncated>>,
 }
 
 impl Model {
@@ -78,7 +78,7 @@ impl Model {
             Event::Begin => self.begin(),
             Event::Push(length) => self.push(length),
             Event::Finish => self.begun && self.end(Ok(())),
-            Event::Break => self.end(Err(Cut::Origin)),
+            Event::Break => self.end(Err(BodyTruncated::Origin)),
             Event::Purge => {
                 self.cache.purge(&key(), Kind::Segment);
                 self.purged |= self.fill.is_some();
@@ -95,7 +95,7 @@ impl Model {
             return;
         }
         match self.cache.join(&look(&self.cache), &HeaderMap::new()) {
-            Joined::Follow(follower) => self.readers.push(Reader::new(follower)),
+            JoinOutcome::Follow(follower) => self.readers.push(Reader::new(follower)),
             _ => panic!("a second fill was started, or the first was lost"),
         }
     }
@@ -119,11 +119,11 @@ impl Model {
         self.sent.extend_from_slice(&piece);
         let mut push = std::pin::pin!(fill.push(Bytes::from(piece)));
         let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(Flow::On));
+        assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(FillControl::On));
         true
     }
 
-    fn end(&mut self, how: Result<(), Cut>) -> bool {
+    fn end(&mut self, how: Result<(), BodyTruncated>) -> bool {
         let Some(fill) = self.fill.take() else {
             return false;
         };
@@ -137,7 +137,7 @@ impl Model {
 
     fn settle(mut self) {
         if self.fill.is_some() {
-            self.end(Err(Cut::Origin));
+            self.end(Err(BodyTruncated::Origin));
         }
         for reader in &mut self.readers {
             assert!(reader.was_woken(), "asleep after the end");

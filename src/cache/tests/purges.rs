@@ -30,7 +30,7 @@ fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
     let refresh = cache.lead(&found, HeaderMap::new).expect("it is held");
     assert_eq!(purge.finish(), 1);
     let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
-    assert_eq!(stored, Stored::Purged);
+    assert_eq!(stored, StoreOutcome::Purged);
     assert!(look(&cache).object.is_none());
 }
 
@@ -63,7 +63,7 @@ fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
                 let (_fill, _follower) = lead(&cache, &HeaderMap::new());
                 end(refresh);
             }
-            assert_eq!(ended, Some(Stored::Purged));
+            assert_eq!(ended, Some(StoreOutcome::Purged));
             assert!(look(&cache).object.is_none());
         }
     }
@@ -72,7 +72,7 @@ fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
 /// What is looked for is forgotten with the purge that looked for it.
 #[test]
 fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
-    let purges: [fn(Purge); 2] = [|purge| assert_eq!(purge.finish(), 0), drop];
+    let purges: [fn(CachePurge); 2] = [|purge| assert_eq!(purge.finish(), 0), drop];
     for end in purges {
         let cache = Cache::new(Settings::default());
         let mut purge = cache.purging();
@@ -81,7 +81,7 @@ fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
         let held = keep(&cache);
         let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
         let verdict = Verdict::Revalidated(Arc::clone(&held));
-        assert_eq!(refresh.keep(&held, verdict), Stored::Yes);
+        assert_eq!(refresh.keep(&held, verdict), StoreOutcome::Yes);
     }
 }
 
@@ -91,7 +91,7 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     let place = Key::of(&[b"place"]);
     for ends_before_tie in [true, false] {
         let cache = Cache::new(Settings::default());
-        let tied = Head {
+        let tied = StoredHead {
             tie: Some(cache.tie(Some(&place), None)),
             ..head()
         };
@@ -108,7 +108,7 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
         }
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         let verdict = Verdict::Revalidated(Arc::clone(&held));
-        assert_eq!(refresh.keep(&held, verdict), Stored::Purged);
+        assert_eq!(refresh.keep(&held, verdict), StoreOutcome::Purged);
         assert!(look(&cache).object.is_none());
     }
 }
@@ -120,7 +120,7 @@ fn a_purge_meets_a_refresh_that_gave_way_before_it() {
     let place = Key::of(&[b"place"]);
     for is_prefix in [true, false] {
         let cache = Cache::new(Settings::default());
-        let tied = Head {
+        let tied = StoredHead {
             tie: Some(cache.tie(Some(&place), None)),
             ..head()
         };
@@ -139,7 +139,7 @@ fn a_purge_meets_a_refresh_that_gave_way_before_it() {
         }
         let brought = object("of before the purge");
         let stored = refresh.keep(&brought, Verdict::Object(Arc::clone(&brought)));
-        assert_eq!(stored, Stored::Purged);
+        assert_eq!(stored, StoreOutcome::Purged);
         assert!(look(&cache).object.is_none());
     }
 }
@@ -166,7 +166,7 @@ fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
     purge.finish();
     let new = object("new");
     let stored = fill.keep(&new, Verdict::Object(Arc::clone(&new)));
-    assert_eq!(stored, Stored::Yes);
+    assert_eq!(stored, StoreOutcome::Yes);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
             assert!(found.object.is_some());
             purge(&cache);
             assert!(cache.lead(&found, || upstream.clone()).is_none());
-            assert!(matches!(cache.join(&found, upstream), Joined::Again));
+            assert!(matches!(cache.join(&found, upstream), JoinOutcome::Again));
             // Who looks again, finds nothing and begins with nothing.
             let (fill, _follower) = lead(&cache, upstream);
             assert!(fill.found().object.is_none());
@@ -202,7 +202,7 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
     }
     // The same where everything of a place goes in one step.
     let cache = Cache::new(Settings::default());
-    let tied = Head {
+    let tied = StoredHead {
         tie: Some(cache.tie(Some(&place), None)),
         ..head()
     };
@@ -215,6 +215,6 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
     assert!(cache.lead(&found, HeaderMap::new).is_none());
     assert!(matches!(
         cache.join(&found, &HeaderMap::new()),
-        Joined::Again
+        JoinOutcome::Again
     ));
 }

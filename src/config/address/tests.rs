@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn instead<T: std::fmt::Debug>(result: Result<T, Fault>) -> Option<String> {
+fn instead<T: std::fmt::Debug>(result: Result<T, ValueError>) -> Option<String> {
     result.expect_err("should be refused").instead
 }
 
@@ -10,15 +10,15 @@ fn instead<T: std::fmt::Debug>(result: Result<T, Fault>) -> Option<String> {
 fn listeners_are_read() {
     assert_eq!(
         listen("0.0.0.0:8080"),
-        Ok(Address::Tcp(([0, 0, 0, 0], 8080).into()))
+        Ok(ListenAddress::Tcp(([0, 0, 0, 0], 8080).into()))
     );
     assert_eq!(
         listen("[::1]:0"),
-        Ok(Address::Tcp("[::1]:0".parse().expect("an address")))
+        Ok(ListenAddress::Tcp("[::1]:0".parse().expect("an address")))
     );
     assert_eq!(
         listen("unix:/run/s.sock"),
-        Ok(Address::Unix("/run/s.sock".into()))
+        Ok(ListenAddress::Unix("/run/s.sock".into()))
     );
 }
 

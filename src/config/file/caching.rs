@@ -1,25 +1,25 @@
 //! `[cache]`, `[fill]`: what is remembered, and how is it fetched?
 
 use crate::cache;
-use crate::config::page::{Read, Table, Value};
 use crate::config::problem::Problem;
 use crate::config::spelling::nearest;
-use crate::config::{Fault, read};
-use crate::media::Kind;
-use crate::shield;
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{ValueError, read};
+use crate::manifest::Kind;
+use crate::proxy;
 
 /// Reads `[cache]`, except for those that are the shield's.
-pub(super) fn cache(table: &mut Table<'_>, cache: &mut cache::Settings) {
+pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut cache::Settings) {
     table.put("memory", &mut cache.memory_bytes, read::size);
     let object = table.value("object_max");
     table.put("object_max", &mut cache.object_bytes_max, read::size);
     table.put("variants_max", &mut cache.variants_max, read::count);
     let kind_max = table.value("kind_max");
     table.put("kind_max", &mut cache.kind_bytes_max, kinds);
-    if let Some(kind_max) = kind_max.filter(|_| !cache::Shares::leave_room(cache)) {
+    if let Some(kind_max) = kind_max.filter(|_| !cache::MemoryShares::leave_room(cache)) {
         let wanted =
             "at most fifteen sixteenths of `memory` in all, to leave room for the other kinds";
-        let fault = Fault::new(wanted, "too much of `memory`");
+        let fault = ValueError::new(wanted, "too much of `memory`");
         let problem = kind_max.problem(fault);
         let help = "lower these bounds, or raise `memory`";
         table.page().note(problem.help(help));
@@ -30,13 +30,13 @@ pub(super) fn cache(table: &mut Table<'_>, cache: &mut cache::Settings) {
             let wanted = "at most `memory`, which holds all objects";
             table
                 .page()
-                .note(object.problem(Fault::new(wanted, "larger than `memory`")));
+                .note(object.problem(ValueError::new(wanted, "larger than `memory`")));
         }
         cache.object_bytes_max = cache.memory_bytes;
     }
 }
 
-fn kinds(value: Value<'_>) -> Read<Vec<(Kind, u64)>> {
+fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
     let mut limits = Vec::new();
     for entry in value.entries("a table such as { hls = \"64MiB\" }")? {
         let size = value.page().keep(read::size(entry.value));
@@ -62,9 +62,9 @@ fn kinds(value: Value<'_>) -> Read<Vec<(Kind, u64)>> {
 
 /// Reads `[fill]`.
 pub(super) fn fill(
-    table: &mut Table<'_>,
+    table: &mut TomlTable<'_>,
     cache: &mut cache::Settings,
-    shield: &mut shield::Settings,
+    shield: &mut proxy::Settings,
 ) {
     table.put("memory", &mut cache.fill_bytes_max, read::size);
     table.put("waiters_max", &mut cache.waiters_max, read::count);

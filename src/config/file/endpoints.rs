@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use crate::config::fault::Fault;
-use crate::config::page::{Read, Table, Value};
-use crate::config::problem::{Problem, Span};
+use crate::config::problem::{Problem, SourceSpan};
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::value_error::ValueError;
 use crate::config::{address, read};
-use crate::origin::{Endpoint, Quota, RequestClass};
+use crate::upstream::{Endpoint, Quota, RequestClass};
 
 const URL: &str = "an origin such as \"https://origin.example\"";
 
 /// Reads the list, which has at least one and none twice.
-pub(super) fn endpoints(table: &mut Table<'_>) -> Vec<(Endpoint, Span)> {
+pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)> {
     const WANTED: &str = "a list of origins such as [\"https://origin.example\"]";
     if table.value("endpoints").is_none() {
         table.note_missing("endpoints", "endpoints = [\"https://origin.example\"]");
@@ -31,7 +31,7 @@ pub(super) fn endpoints(table: &mut Table<'_>) -> Vec<(Endpoint, Span)> {
     listed
 }
 
-fn endpoint(value: Value<'_>) -> Read<(Endpoint, Span)> {
+fn endpoint(value: TomlValue<'_>) -> ReadResult<(Endpoint, SourceSpan)> {
     if !value.toml().is_table() {
         return Ok((url(value)?, value.span()));
     }
@@ -62,7 +62,7 @@ fn endpoint(value: Value<'_>) -> Read<(Endpoint, Span)> {
 }
 
 /// One rate for all requests, or a table of rates by kind.
-fn quota(value: Value<'_>) -> Read<Quota> {
+fn quota(value: TomlValue<'_>) -> ReadResult<Quota> {
     const WANTED: &str =
         "requests per second, as 500 for all or { manifest = 100, segment = 400 } by kind";
     if value.toml().as_integer().is_some() {
@@ -79,12 +79,12 @@ fn quota(value: Value<'_>) -> Read<Quota> {
         .as_table()
         .is_some_and(|table| !table.is_empty());
     if !has_keys {
-        return Err(value.problem(Fault::new(WANTED, "this names no kind")));
+        return Err(value.problem(ValueError::new(WANTED, "this names no kind")));
     }
     Ok(Quota::ByClass(rates))
 }
 
-fn url(value: Value<'_>) -> Read<Endpoint> {
+fn url(value: TomlValue<'_>) -> ReadResult<Endpoint> {
     // A password typed into a URL is refused, and must not be shown while that is said.
     if value.toml().as_str().is_some_and(|text| text.contains('@')) {
         value.page().hide(value.span());

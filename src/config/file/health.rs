@@ -3,16 +3,16 @@
 use http::StatusCode;
 use http::uri::PathAndQuery;
 
-use crate::config::page::{Read, Table, Value};
 use crate::config::problem::Problem;
-use crate::config::{Fault, read};
-use crate::origin::{Check, CheckKind};
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{ValueError, read};
+use crate::upstream::{Check, CheckKind};
 
 const PATH: &str = "a path such as \"/health\"";
 const STATUSES: &str = "a list of statuses such as [200]";
 
 /// Reads the table. That it is there switches checks on.
-pub(super) fn check(table: &mut Table<'_>) -> Check {
+pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
     let mut check = Check::default();
     let http = read::word(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
     let asks = table.get("kind", http).unwrap_or(true);
@@ -55,21 +55,21 @@ pub(super) fn check(table: &mut Table<'_>) -> Check {
 }
 
 /// A path to ask for, perhaps with a query.
-fn path(text: &str) -> Result<PathAndQuery, Fault> {
+fn path(text: &str) -> Result<PathAndQuery, ValueError> {
     if !text.starts_with('/') {
-        return Err(Fault::new(PATH, "a path starts with /").instead(format!("/{text}")));
+        return Err(ValueError::new(PATH, "a path starts with /").instead(format!("/{text}")));
     }
     let path = text.parse::<PathAndQuery>().ok();
     // What follows a `#` would be dropped in silence.
     path.filter(|path| path.as_str() == text)
-        .ok_or(Fault::new(PATH, "characters that a path cannot have"))
+        .ok_or(ValueError::new(PATH, "characters that a path cannot have"))
 }
 
-fn status(value: Value<'_>) -> Read<StatusCode> {
+fn status(value: TomlValue<'_>) -> ReadResult<StatusCode> {
     const WANTED: &str = "a status from 200 to 599";
     let number: u16 = read::count(value)?;
     let status = StatusCode::from_u16(number).ok();
     status
         .filter(|_| (200..600).contains(&number))
-        .ok_or_else(|| value.problem(Fault::new(WANTED, "out of range")))
+        .ok_or_else(|| value.problem(ValueError::new(WANTED, "out of range")))
 }

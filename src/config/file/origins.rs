@@ -4,23 +4,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::endpoints::endpoints;
-use super::{health, identity, resilience, tables};
-use crate::config::page::{Read, Table, Value};
-use crate::config::problem::{Problem, Span};
+use super::{health, resilience, tables, upstream_auth};
+use crate::config::problem::{Problem, SourceSpan};
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{address, pem, read};
-use crate::origin::{Balance, Deadlines, Endpoint, Protocol, Settings};
+use crate::upstream::{Balance, Deadlines, Endpoint, Protocol, Settings};
 
 /// An origin group, and where things about it are said.
-pub(super) struct Group {
+pub(super) struct OriginTable {
     /// Its settings.
     pub(super) settings: Settings,
     /// Its name, or its table where it has none.
-    pub(super) span: Span,
+    pub(super) span: SourceSpan,
     /// Its endpoints.
-    pub(super) endpoints: Vec<(Endpoint, Span)>,
+    pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
 }
 
-impl Group {
+impl OriginTable {
     /// One of its endpoints is an egress endpoint of AWS Elemental MediaPackage.
     pub(super) fn is_mediapackage(&self) -> bool {
         let is_egress = |host: &str| {
@@ -44,11 +44,11 @@ const BALANCES: [(&str, Balance); 4] = [
 ];
 
 /// Reads every `[[origin]]`. Viewers wait for `wait_max`.
-pub(super) fn groups(root: &mut Table<'_>, wait_max: Duration) -> Vec<Group> {
+pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<OriginTable> {
     let groups = tables(root, "origin", "[[origin]]", |table| group(table, wait_max));
     for (at, later) in groups.iter().enumerate() {
         let name = &later.settings.name;
-        let same = |earlier: &&Group| earlier.settings.name == *name && !name.is_empty();
+        let same = |earlier: &&OriginTable| earlier.settings.name == *name && !name.is_empty();
         if let Some(earlier) = groups[..at].iter().find(same) {
             let problem = Problem::new(format!("two origins are called `{name}`"))
                 .at(later.span.clone(), "the name again")
@@ -60,7 +60,7 @@ pub(super) fn groups(root: &mut Table<'_>, wait_max: Duration) -> Vec<Group> {
     groups
 }
 
-fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
+fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
     let name = table.value("name");
     let span = name.map_or(table.span(), |name| name.span());
     let typed = table.get("name", read::parsed(address::name, "a name"));
@@ -76,7 +76,7 @@ fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
         .map(|(endpoint, _)| endpoint.clone())
         .collect();
     connection(table, &mut settings);
-    identity::read(table, &mut settings);
+    upstream_auth::read(table, &mut settings);
     table.put(
         "balance",
         &mut settings.balance,
@@ -96,7 +96,7 @@ fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
     admission(table, &mut settings);
     table.put("resolve_every", &mut settings.resolve_every, read::deadline);
     resilience::read(table, &mut settings);
-    Group {
+    OriginTable {
         settings,
         span,
         endpoints,
@@ -104,7 +104,7 @@ fn group(table: &mut Table<'_>, wait_max: Duration) -> Group {
 }
 
 /// How its endpoints are spoken to.
-fn connection(table: &mut Table<'_>, settings: &mut Settings) {
+fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.put_some(
         "host",
         &mut settings.host,
@@ -134,7 +134,7 @@ fn connection(table: &mut Table<'_>, settings: &mut Settings) {
 }
 
 /// How many may ask at once, and how often.
-fn admission(table: &mut Table<'_>, settings: &mut Settings) {
+fn admission(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.put(
         "concurrency_max",
         &mut settings.concurrency_max,
@@ -154,7 +154,7 @@ fn admission(table: &mut Table<'_>, settings: &mut Settings) {
     );
 }
 
-fn ca_file(value: Value<'_>) -> Read<PathBuf> {
+fn ca_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
     let path = value.path()?;
     match pem::certificates(&path) {
         Ok(_) => Ok(path),
@@ -162,7 +162,7 @@ fn ca_file(value: Value<'_>) -> Read<PathBuf> {
     }
 }
 
-fn read_deadlines(table: &mut Table<'_>, deadlines: &mut Deadlines) {
+fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
     table.put("queue", &mut deadlines.queue, read::deadline);
     table.put("connect", &mut deadlines.connect, read::deadline);
     table.put("manifest", &mut deadlines.manifest, read::deadline);
@@ -194,7 +194,7 @@ fn read_deadlines(table: &mut Table<'_>, deadlines: &mut Deadlines) {
 }
 
 /// An answer that may begin when nobody waits for it any more is told to nobody as late.
-fn outlasting(table: &mut Table<'_>, deadlines: &Deadlines, wait_max: Duration) {
+fn outlasting(table: &mut TomlTable<'_>, deadlines: &Deadlines, wait_max: Duration) {
     for (key, part) in [
         ("manifest", deadlines.manifest),
         ("first_byte", deadlines.first_byte),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::config::page::{Read, Table, Value};
 use crate::config::problem::Problem;
-use crate::config::{Fault, read};
-use crate::origin::Settings;
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{ValueError, read};
+use crate::upstream::Settings;
 
 /// More attempts would only add to the load of an origin that is down.
 const ATTEMPTS_MAX: u32 = 3;
@@ -16,7 +16,7 @@ const ATTEMPTS_MAX: u32 = 3;
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
 /// Reads the tables.
-pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
+pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let retry = &mut settings.retry;
     table.get("retry", |value| {
         value.table("retry", |table| {
@@ -68,7 +68,7 @@ pub(super) fn read(table: &mut Table<'_>, settings: &mut Settings) {
 }
 
 /// What begins with one duration grows to the other.
-fn in_step(table: &Table<'_>, (least, from): (&str, Duration), (most, to): (&str, Duration)) {
+fn in_step(table: &TomlTable<'_>, (least, from): (&str, Duration), (most, to): (&str, Duration)) {
     if to < from {
         let problem = Problem::new(format!("`{most}` is shorter than `{least}`"));
         let problem = problem.at(table.span(), "in here");
@@ -78,31 +78,31 @@ fn in_step(table: &Table<'_>, (least, from): (&str, Duration), (most, to): (&str
 }
 
 /// As slow as the others is not slow.
-fn more_than_once(value: Value<'_>) -> Read<f64> {
+fn more_than_once(value: TomlValue<'_>) -> ReadResult<f64> {
     match read::share(value)? {
         factor if factor > 1.0 => Ok(factor),
-        _ => Err(value.problem(Fault::new(
+        _ => Err(value.problem(ValueError::new(
             "a number above 1 such as 4.0",
             "every endpoint would be slow",
         ))),
     }
 }
 
-fn attempts(value: Value<'_>) -> Read<u32> {
+fn attempts(value: TomlValue<'_>) -> ReadResult<u32> {
     const WANTED: &str = "a whole number from 0 to 3";
     match read::count_or_zero(value)? {
         attempts if attempts <= ATTEMPTS_MAX => Ok(attempts),
-        _ => Err(value.problem(Fault::new(
+        _ => Err(value.problem(ValueError::new(
             WANTED,
             "so many retries would add to the trouble",
         ))),
     }
 }
 
-fn fraction(value: Value<'_>) -> Read<f64> {
+fn fraction(value: TomlValue<'_>) -> ReadResult<f64> {
     match read::share(value)? {
         share if share <= 1.0 => Ok(share),
-        _ => Err(value.problem(Fault::new(
+        _ => Err(value.problem(ValueError::new(
             "a number from 0 to 1 such as 0.1",
             "more than all",
         ))),
@@ -110,10 +110,10 @@ fn fraction(value: Value<'_>) -> Read<f64> {
 }
 
 /// None at all would open a breaker at its first look.
-fn some_fraction(value: Value<'_>) -> Read<f64> {
+fn some_fraction(value: TomlValue<'_>) -> ReadResult<f64> {
     match fraction(value)? {
         share if share > 0.0 => Ok(share),
-        _ => Err(value.problem(Fault::new(
+        _ => Err(value.problem(ValueError::new(
             "a number above 0, at most 1, such as 0.1",
             "no request would ever pass",
         ))),
@@ -121,21 +121,21 @@ fn some_fraction(value: Value<'_>) -> Read<f64> {
 }
 
 /// In a moment even the busiest origin answers too few to take a share of.
-fn window(value: Value<'_>) -> Read<Duration> {
+fn window(value: TomlValue<'_>) -> ReadResult<Duration> {
     match read::duration(value)? {
         window if window >= WINDOW_MIN => Ok(window),
-        _ => Err(value.problem(Fault::new(
+        _ => Err(value.problem(ValueError::new(
             "a duration of at least 1s such as \"10s\"",
             "too short to tell a bad moment from a failing origin",
         ))),
     }
 }
 
-fn status(value: Value<'_>) -> Read<StatusCode> {
+fn status(value: TomlValue<'_>) -> ReadResult<StatusCode> {
     const WANTED: &str = "a status from 400 to 599";
     let number = read::count::<u16>(value)?;
     StatusCode::from_u16(number)
         .ok()
         .filter(|status| status.is_client_error() || status.is_server_error())
-        .ok_or_else(|| value.problem(Fault::new(WANTED, "not a status of an error")))
+        .ok_or_else(|| value.problem(ValueError::new(WANTED, "not a status of an error")))
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::origins::Group;
-use super::{sent, tables};
-use crate::config::order::Placed;
-use crate::config::page::{Read, Table, Value};
-use crate::config::problem::{Problem, Span};
+use super::origins::OriginTable;
+use super::{forwarded_headers, tables};
+use crate::config::order::PlacedRoute;
+use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
-use crate::config::{Fault, address, read};
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{ValueError, address, read};
 use crate::policy::Route;
-use crate::policy::route::{Cors, Lifetimes, Live, Queries, QueryPolicy};
+use crate::policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
@@ -21,11 +21,11 @@ const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }"
 const NAMES: &str = "a list of names";
 
 /// Reads every `[[route]]`, in the order of the file.
-pub(super) fn routes(root: &mut Table<'_>, groups: &[Group]) -> Vec<Placed> {
+pub(super) fn routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<PlacedRoute> {
     let routes = tables(root, "route", "[[route]]", |table| route(table, groups));
     for (at, (later, named)) in routes.iter().enumerate() {
         let name = &later.route.name;
-        let same = |(earlier, _): &&(Placed, bool)| earlier.route.name == *name;
+        let same = |(earlier, _): &&(PlacedRoute, bool)| earlier.route.name == *name;
         if let Some((earlier, _)) = routes[..at].iter().find(same).filter(|_| *named) {
             let problem = Problem::new(format!("two routes are called `{name}`"))
                 .at(later.span.clone(), "the name again")
@@ -38,7 +38,7 @@ pub(super) fn routes(root: &mut Table<'_>, groups: &[Group]) -> Vec<Placed> {
 }
 
 /// Reads one; also whether it names itself.
-fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
+fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, bool) {
     let span = table.span();
     let (origin, origin_index) = origin(table, groups);
     let mut route = Route {
@@ -63,7 +63,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
     route.name = name.unwrap_or_else(|| place_name(&route)).into();
     table.put("forward_host", &mut route.forward_host, read::flag);
     table.put("query", &mut route.query, queries);
-    sent::headers(table, &mut route);
+    forwarded_headers::headers(table, &mut route);
     table.put("pass_methods", &mut route.pass_methods, read::flag);
     table.put(
         "honour_request_directives",
@@ -87,7 +87,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
         value.table("lifetimes", |table| read_lifetimes(table, lifetimes))
     });
     warn_of_all_queries(table, &route, groups);
-    let placed = Placed {
+    let placed = PlacedRoute {
         route,
         span,
         place_is_known,
@@ -96,7 +96,7 @@ fn route(table: &mut Table<'_>, groups: &[Group]) -> (Placed, bool) {
 }
 
 /// What is done for live streams.
-fn live(table: &mut Table<'_>, live: &mut Live) {
+fn live(table: &mut TomlTable<'_>, live: &mut Live) {
     table.get("live", |value| {
         value.table("live", |table| {
             table.put("cadence", &mut live.cadence, read::flag);
@@ -109,7 +109,7 @@ fn live(table: &mut Table<'_>, live: &mut Live) {
 }
 
 /// Before MediaPackage, a query that keeps everything makes each viewer's session a key of its own.
-fn warn_of_all_queries(table: &mut Table<'_>, route: &Route, groups: &[Group]) {
+fn warn_of_all_queries(table: &mut TomlTable<'_>, route: &Route, groups: &[OriginTable]) {
     let kinds = [&route.query.manifest, &route.query.segment];
     let keeps_all = kinds.contains(&&QueryPolicy::All);
     let Some(group) = groups.get(route.origin_index).filter(|_| keeps_all) else {
@@ -124,7 +124,7 @@ fn warn_of_all_queries(table: &mut Table<'_>, route: &Route, groups: &[Group]) {
 }
 
 /// The warning for a route to MediaPackage that keeps every query parameter.
-pub(super) fn all_queries_warning(span: Span) -> Problem {
+pub(super) fn all_queries_warning(span: SourceSpan) -> Problem {
     Problem::warning("every query parameter makes objects of its own before MediaPackage")
         .at(span, "keeps what viewers and players add")
         .help("write query = \"mediapackage\" to keep what MediaPackage reads, and nothing else")
@@ -141,7 +141,7 @@ fn place_name(route: &Route) -> String {
 }
 
 /// The origin a route names, or the only one there is.
-fn origin(table: &mut Table<'_>, groups: &[Group]) -> (Arc<str>, usize) {
+fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize) {
     let names = groups.iter().map(|group| &*group.settings.name);
     let Some(value) = table.value("origin") else {
         if let [only] = groups {
@@ -178,20 +178,20 @@ fn origin(table: &mut Table<'_>, groups: &[Group]) -> (Arc<str>, usize) {
 }
 
 /// One policy for all, a profile that has a name, or a table by what is asked for.
-fn queries(value: Value<'_>) -> Read<Queries> {
+fn queries(value: TomlValue<'_>) -> ReadResult<QueryPolicies> {
     let Some(table) = value.toml().as_table() else {
         let words = [
             ("all", QueryPolicy::All.into()),
             ("none", QueryPolicy::None.into()),
-            ("mediapackage", Queries::mediapackage()),
+            ("mediapackage", QueryPolicies::mediapackage()),
         ];
         return read::word(&words, QUERIES)(value);
     };
     let is_list = |key: &&str| table.contains_key(*key);
     if table.is_empty() || ["only", "except"].iter().any(is_list) {
-        return query(value).map(Queries::from);
+        return query(value).map(QueryPolicies::from);
     }
-    let mut queries = Queries::from(QueryPolicy::All);
+    let mut queries = QueryPolicies::from(QueryPolicy::All);
     value.table("query", |table| {
         table.put("manifest", &mut queries.manifest, query);
         table.put("segment", &mut queries.segment, query);
@@ -200,12 +200,12 @@ fn queries(value: Value<'_>) -> Read<Queries> {
     Ok(queries)
 }
 
-fn query(value: Value<'_>) -> Read<QueryPolicy> {
+fn query(value: TomlValue<'_>) -> ReadResult<QueryPolicy> {
     if !value.toml().is_table() {
         let words = [("all", QueryPolicy::All), ("none", QueryPolicy::None)];
         return read::word(&words, QUERY)(value);
     }
-    let name = |value: Value<'_>| value.text("the name of a query parameter");
+    let name = |value: TomlValue<'_>| value.text("the name of a query parameter");
     let (only, except) = value.table("query", |table| {
         let only = table.get("only", read::list(name, NAMES));
         (only, table.get("except", read::list(name, NAMES)))
@@ -213,21 +213,21 @@ fn query(value: Value<'_>) -> Read<QueryPolicy> {
     match (only, except) {
         (Some(only), None) => Ok(QueryPolicy::Only(only)),
         (None, Some(except)) => Ok(QueryPolicy::Except(except)),
-        _ => Err(value.problem(Fault::new(QUERY, "one of `only` and `except`"))),
+        _ => Err(value.problem(ValueError::new(QUERY, "one of `only` and `except`"))),
     }
 }
 
 /// Viewers wait along, and give up after a while.
-fn hold_early(value: Value<'_>) -> Read<Duration> {
+fn hold_early(value: TomlValue<'_>) -> ReadResult<Duration> {
     const MOST: Duration = Duration::from_secs(5);
     let held = read::duration(value)?;
     if held > MOST {
-        return Err(value.problem(Fault::new("at most 5s", "longer than that")));
+        return Err(value.problem(ValueError::new("at most 5s", "longer than that")));
     }
     Ok(held)
 }
 
-fn cors(value: Value<'_>) -> Read<Cors> {
+fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
     if !value.toml().is_table() {
         return read::word(&[("any", Cors::Any), ("off", Cors::Off)], CORS)(value);
     }
@@ -237,14 +237,15 @@ fn cors(value: Value<'_>) -> Read<Cors> {
         table.put("credentials", &mut credentials, read::flag);
         (table.get("only", read::some_of(origin, CORS)), credentials)
     })?;
-    let origins = origins.ok_or_else(|| value.problem(Fault::new(CORS, "`only` is missing")))?;
+    let origins =
+        origins.ok_or_else(|| value.problem(ValueError::new(CORS, "`only` is missing")))?;
     Ok(Cors::Only {
         origins,
         credentials,
     })
 }
 
-fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
+fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
     /// The longest that a live manifest is shown when the origin fails, unless the file says more.
     const UNTOLD: Duration = Duration::from_mins(1);
     table.put("manifest_max", &mut lifetimes.manifest_max, read::duration);
@@ -281,7 +282,7 @@ fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
     let too_long = lifetimes.manifest_stale_if_missing > bound;
     if let Some(typed) = if_missing.filter(|_| too_long) {
         let wanted = "at most `manifest_stale_if_error`, beyond which nothing stale is served";
-        let fault = Fault::new(wanted, "longer than that");
+        let fault = ValueError::new(wanted, "longer than that");
         table.page().note(typed.problem(fault));
     }
     let segment_error: &mut Duration = &mut lifetimes.segment_stale_if_error;
@@ -291,7 +292,7 @@ fn read_lifetimes(table: &mut Table<'_>, lifetimes: &mut Lifetimes) {
         .or(most)
         .filter(|_| lifetimes.segment_min > lifetimes.segment_max)
     {
-        let fault = Fault::new(
+        let fault = ValueError::new(
             "in step: `segment_min` at most `segment_max`",
             "out of step",
         );

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::edge::Address;
-use crate::media::Kind;
-use crate::origin::{Protocol, Quota};
-use crate::policy::route::{Cors, Queries, QueryPolicy};
+use crate::frontend::ListenAddress;
+use crate::manifest::Kind;
+use crate::policy::route::{Cors, QueryPolicies, QueryPolicy};
+use crate::upstream::{Protocol, Quota};
 
 const ORIGIN: &str = "[[origin]]\nname = \"main\"\nendpoints = [\"https://origin.example\"]\n";
 
@@ -27,7 +27,7 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-fn draft(source: &str) -> Draft {
+fn draft(source: &str) -> ConfigDraft {
     read(source, Path::new("seawall.toml"), &environment)
 }
 
@@ -152,7 +152,7 @@ fn everything_typed_arrives() {
     assert_eq!(&*config.rules.name, "shield-1");
     assert_eq!(
         config.edge.listeners[0].address,
-        Address::Unix("/run/seawall.sock".into())
+        ListenAddress::Unix("/run/seawall.sock".into())
     );
     let limits = &config.edge.limits;
     assert_eq!((limits.head_bytes_max, limits.fields_max), (16 << 10, 50));
@@ -208,11 +208,11 @@ fn queries_are_read_by_kind_and_by_name() {
         config.rules.routes[0].query.clone()
     };
     assert_eq!(queries("\"none\""), QueryPolicy::None.into());
-    assert_eq!(queries("\"mediapackage\""), Queries::mediapackage());
+    assert_eq!(queries("\"mediapackage\""), QueryPolicies::mediapackage());
     let by_kind = queries("{ manifest = { only = [\"start\"] }, segment = \"none\" }");
     assert_eq!(
         by_kind,
-        Queries {
+        QueryPolicies {
             manifest: QueryPolicy::Only(vec!["start".to_owned()]),
             segment: QueryPolicy::None,
             other: QueryPolicy::All,

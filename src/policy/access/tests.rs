@@ -20,15 +20,15 @@ fn rules(hosts: &[&str]) -> Rules {
     }
 }
 
-fn ask(target: &str, host: Option<&str>) -> Access {
+fn ask(target: &str, host: Option<&str>) -> Admission {
     ask_at(&rules(&[]), target, host)
 }
 
-fn ask_at(rules: &Rules, target: &str, host: Option<&str>) -> Access {
+fn ask_at(rules: &Rules, target: &str, host: Option<&str>) -> Admission {
     ask_over(Version::HTTP_11, rules, target, host)
 }
 
-fn ask_over(version: Version, rules: &Rules, target: &str, host: Option<&str>) -> Access {
+fn ask_over(version: Version, rules: &Rules, target: &str, host: Option<&str>) -> Admission {
     let mut headers = HeaderMap::new();
     if let Some(host) = host {
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
@@ -37,16 +37,16 @@ fn ask_over(version: Version, rules: &Rules, target: &str, host: Option<&str>) -
     access(rules, &Method::GET, &uri, version, &headers)
 }
 
-fn entered(access: Access) -> Entry {
+fn entered(access: Admission) -> CacheRequest {
     match access {
-        Access::Enter(entry) => entry,
+        Admission::Enter(entry) => entry,
         other => panic!("expected to enter, got {other:?}"),
     }
 }
 
-fn status(access: Access) -> u16 {
+fn status(access: Admission) -> u16 {
     match access {
-        Access::Refuse(refusal) => refusal.status.as_u16(),
+        Admission::Refuse(refusal) => refusal.status.as_u16(),
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
@@ -134,7 +134,7 @@ fn a_target_and_host_name_the_same_host() {
             ("http://[::1]/a", "[::2]", false),
         ] {
             match ask_over(version, &rules(&[]), target, Some(host)) {
-                Access::Enter(entry) if is_same => assert_eq!(entry.host, host_in(target)),
+                Admission::Enter(entry) if is_same => assert_eq!(entry.host, host_in(target)),
                 other => assert!(
                     !is_same && status(other) == 400,
                     "{target} {host} {version:?}"

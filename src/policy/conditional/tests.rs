@@ -22,26 +22,32 @@ fn stored() -> HeaderMap {
     fields(&[(ETAG, "\"a\""), (LAST_MODIFIED, MODIFIED)])
 }
 
-fn judged(lines: &[(HeaderName, &'static str)]) -> Condition {
+fn judged(lines: &[(HeaderName, &'static str)]) -> PreconditionResult {
     judge(&fields(lines), &stored())
 }
 
 #[test]
 fn no_precondition_holds() {
-    assert_eq!(judged(&[]), Condition::Proceed);
+    assert_eq!(judged(&[]), PreconditionResult::Proceed);
 }
 
 // §13.1.2: weak comparison; false when any listed tag matches, or with `*`.
 #[test]
 fn if_none_match() {
     for value in ["\"a\"", "W/\"a\"", "\"x\", W/\"a\"", "*", "\"x,\",\"a\""] {
-        assert_eq!(judged(&[(IF_NONE_MATCH, value)]), Condition::NotModified);
+        assert_eq!(
+            judged(&[(IF_NONE_MATCH, value)]),
+            PreconditionResult::NotModified
+        );
     }
     for value in ["\"b\"", "a", "\"*\"", "", "\"A\""] {
-        assert_eq!(judged(&[(IF_NONE_MATCH, value)]), Condition::Proceed);
+        assert_eq!(
+            judged(&[(IF_NONE_MATCH, value)]),
+            PreconditionResult::Proceed
+        );
     }
     let lines = [(IF_NONE_MATCH, "\"x\""), (IF_NONE_MATCH, "\"a\"")];
-    assert_eq!(judged(&lines), Condition::NotModified);
+    assert_eq!(judged(&lines), PreconditionResult::NotModified);
 }
 
 // §13.1.2: a stored weak tag matches as well; without a tag only `*` does.
@@ -49,24 +55,30 @@ fn if_none_match() {
 fn if_none_match_against_other_stored_tags() {
     let request = fields(&[(IF_NONE_MATCH, "\"a\"")]);
     let weak = fields(&[(ETAG, "W/\"a\"")]);
-    assert_eq!(judge(&request, &weak), Condition::NotModified);
-    assert_eq!(judge(&request, &HeaderMap::new()), Condition::Proceed);
+    assert_eq!(judge(&request, &weak), PreconditionResult::NotModified);
+    assert_eq!(
+        judge(&request, &HeaderMap::new()),
+        PreconditionResult::Proceed
+    );
     let any = fields(&[(IF_NONE_MATCH, "*")]);
-    assert_eq!(judge(&any, &HeaderMap::new()), Condition::NotModified);
+    assert_eq!(
+        judge(&any, &HeaderMap::new()),
+        PreconditionResult::NotModified
+    );
 }
 
 // §13.1.3: not modified when the stored date is earlier or equal.
 #[test]
 fn if_modified_since() {
     let since = |date| judged(&[(IF_MODIFIED_SINCE, date)]);
-    assert_eq!(since(MODIFIED), Condition::NotModified);
-    assert_eq!(since(LATER), Condition::NotModified);
-    assert_eq!(since(EARLIER), Condition::Proceed);
+    assert_eq!(since(MODIFIED), PreconditionResult::NotModified);
+    assert_eq!(since(LATER), PreconditionResult::NotModified);
+    assert_eq!(since(EARLIER), PreconditionResult::Proceed);
     assert_eq!(
         since("Tuesday, 15-Nov-94 12:45:26 GMT"),
-        Condition::NotModified
+        PreconditionResult::NotModified
     );
-    assert_eq!(since("yesterday"), Condition::Proceed);
+    assert_eq!(since("yesterday"), PreconditionResult::Proceed);
 }
 
 // RFC 9111 §4.3.2: without `Last-Modified`, the stored `Date` is compared.
@@ -74,47 +86,53 @@ fn if_modified_since() {
 fn if_modified_since_against_the_date() {
     let request = fields(&[(IF_MODIFIED_SINCE, MODIFIED)]);
     let dated = fields(&[(DATE, EARLIER)]);
-    assert_eq!(judge(&request, &dated), Condition::NotModified);
-    assert_eq!(judge(&request, &HeaderMap::new()), Condition::Proceed);
+    assert_eq!(judge(&request, &dated), PreconditionResult::NotModified);
+    assert_eq!(
+        judge(&request, &HeaderMap::new()),
+        PreconditionResult::Proceed
+    );
 }
 
 // §13.1.3: a recipient must ignore If-Modified-Since if the request contains If-None-Match.
 #[test]
 fn a_tag_overrules_a_date() {
     let lines = [(IF_NONE_MATCH, "\"b\""), (IF_MODIFIED_SINCE, LATER)];
-    assert_eq!(judged(&lines), Condition::Proceed);
+    assert_eq!(judged(&lines), PreconditionResult::Proceed);
 }
 
 // §13.1.1: strong comparison; a weak tag never matches.
 #[test]
 fn if_match() {
-    assert_eq!(judged(&[(IF_MATCH, "\"x\", \"a\"")]), Condition::Proceed);
-    assert_eq!(judged(&[(IF_MATCH, "*")]), Condition::Proceed);
-    assert_eq!(judged(&[(IF_MATCH, "W/\"a\"")]), Condition::Failed);
-    assert_eq!(judged(&[(IF_MATCH, "\"b\"")]), Condition::Failed);
+    assert_eq!(
+        judged(&[(IF_MATCH, "\"x\", \"a\"")]),
+        PreconditionResult::Proceed
+    );
+    assert_eq!(judged(&[(IF_MATCH, "*")]), PreconditionResult::Proceed);
+    assert_eq!(judged(&[(IF_MATCH, "W/\"a\"")]), PreconditionResult::Failed);
+    assert_eq!(judged(&[(IF_MATCH, "\"b\"")]), PreconditionResult::Failed);
 }
 
 // §13.1.4, and §13.2.2 step 2: only without If-Match.
 #[test]
 fn if_unmodified_since() {
     let since = |date| judged(&[(IF_UNMODIFIED_SINCE, date)]);
-    assert_eq!(since(EARLIER), Condition::Failed);
-    assert_eq!(since(MODIFIED), Condition::Proceed);
-    assert_eq!(since("yesterday"), Condition::Proceed);
+    assert_eq!(since(EARLIER), PreconditionResult::Failed);
+    assert_eq!(since(MODIFIED), PreconditionResult::Proceed);
+    assert_eq!(since("yesterday"), PreconditionResult::Proceed);
     let both = [(IF_MATCH, "\"a\""), (IF_UNMODIFIED_SINCE, EARLIER)];
-    assert_eq!(judged(&both), Condition::Proceed);
+    assert_eq!(judged(&both), PreconditionResult::Proceed);
     let undated = fields(&[(ETAG, "\"a\"")]);
     let request = fields(&[(IF_UNMODIFIED_SINCE, EARLIER)]);
-    assert_eq!(judge(&request, &undated), Condition::Proceed);
+    assert_eq!(judge(&request, &undated), PreconditionResult::Proceed);
 }
 
 // §13.2.2: If-Match is evaluated first, then If-None-Match.
 #[test]
 fn order_of_evaluation() {
     let lines = [(IF_MATCH, "\"b\""), (IF_NONE_MATCH, "\"a\"")];
-    assert_eq!(judged(&lines), Condition::Failed);
+    assert_eq!(judged(&lines), PreconditionResult::Failed);
     let lines = [(IF_MATCH, "\"a\""), (IF_NONE_MATCH, "\"a\"")];
-    assert_eq!(judged(&lines), Condition::NotModified);
+    assert_eq!(judged(&lines), PreconditionResult::NotModified);
 }
 
 // RFC 9111 §4.3.1: the stored validators are sent as they came.

@@ -8,7 +8,7 @@ use super::{Argument, SECONDS_MAX};
 /// Hands each member of a line to `member` and counts them; `None` when any part of the line is
 /// malformed, whatever was handed over before.
 pub(super) fn dictionary(line: &[u8], mut member: impl FnMut(&[u8], Argument)) -> Option<usize> {
-    let mut cursor = Cursor { rest: line };
+    let mut cursor = StructuredCursor { rest: line };
     cursor.skip(b" ");
     let mut members = 0;
     while !cursor.rest.is_empty() {
@@ -35,11 +35,11 @@ pub(super) fn dictionary(line: &[u8], mut member: impl FnMut(&[u8], Argument)) -
     Some(members)
 }
 
-struct Cursor<'a> {
+struct StructuredCursor<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> StructuredCursor<'a> {
     fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }

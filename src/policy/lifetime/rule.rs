@@ -4,19 +4,19 @@ use std::time::Duration;
 
 /// A freshness, and the rule that made it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Term(pub(super) Duration, pub(super) Rule);
+pub(super) struct RuledDuration(pub(super) Duration, pub(super) Rule);
 
-impl Term {
-    pub(super) fn at_most(self, bound: Duration, rule: Rule) -> Term {
+impl RuledDuration {
+    pub(super) fn at_most(self, bound: Duration, rule: Rule) -> RuledDuration {
         if self.0 > bound {
-            return Term(bound, rule);
+            return RuledDuration(bound, rule);
         }
         self
     }
 
-    pub(super) fn at_least(self, bound: Duration, rule: Rule) -> Term {
+    pub(super) fn at_least(self, bound: Duration, rule: Rule) -> RuledDuration {
         if self.0 < bound {
-            return Term(bound, rule);
+            return RuledDuration(bound, rule);
         }
         self
     }

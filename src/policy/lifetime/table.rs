@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::rule::{Rule, Term};
-use super::{Answered, Standing, dated, is_negative};
-use crate::media::{Facts, Kind, Liveness};
+use super::rule::{Rule, RuledDuration};
+use super::{ManifestContext, ResponseFacts, dated, is_negative};
+use crate::manifest::{Kind, Liveness, ManifestInfo};
 use crate::policy::directives::ResponseDirectives;
 use crate::policy::route::Lifetimes;
-use crate::policy::{Moment, Route};
+use crate::policy::{Now, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -24,13 +24,13 @@ const STALE_PERIODS: u32 = 3;
 const STALE_MIN: Duration = Duration::from_mins(1);
 
 pub(super) fn fresh_for(
-    answer: &Answered<'_>,
+    answer: &ResponseFacts<'_>,
     route: &Route,
     explicit: Option<Duration>,
-    now: Moment,
-) -> Option<Term> {
+    now: Now,
+) -> Option<RuledDuration> {
     let lifetimes = &route.lifetimes;
-    let told = explicit.map(|told| Term(told, Rule::Origin));
+    let told = explicit.map(|told| RuledDuration(told, Rule::Origin));
     if is_negative(answer.status) {
         return Some(absence(answer, told, lifetimes));
     }
@@ -44,12 +44,12 @@ pub(super) fn fresh_for(
         return told.map(|told| told.at_most(bound, Rule::Negative));
     }
     if let Some(fixed) = lifetimes.override_ttl {
-        return Some(Term(fixed, Rule::Override));
+        return Some(RuledDuration(fixed, Rule::Override));
     }
     let heuristic = || {
         let guessed = heuristic_freshness(answer.headers, now);
         let guessed = guessed.filter(|_| route.heuristic_freshness);
-        guessed.map(|guessed| Term(guessed, Rule::Heuristic))
+        guessed.map(|guessed| RuledDuration(guessed, Rule::Heuristic))
     };
     match answer.kind {
         Kind::Hls | Kind::Dash => Some(manifest_freshness(answer, lifetimes, told)),
@@ -65,8 +65,12 @@ pub(super) fn fresh_for(
 const JUST_ENDED: Duration = Duration::from_secs(10);
 
 /// What is not there is believed for a moment; what is computed to be there soon, until then.
-fn absence(answer: &Answered<'_>, told: Option<Term>, lifetimes: &Lifetimes) -> Term {
-    let term = told.unwrap_or(Term(lifetimes.negative_max, Rule::Negative));
+fn absence(
+    answer: &ResponseFacts<'_>,
+    told: Option<RuledDuration>,
+    lifetimes: &Lifetimes,
+) -> RuledDuration {
+    let term = told.unwrap_or(RuledDuration(lifetimes.negative_max, Rule::Negative));
     let term = term.at_most(lifetimes.negative_max, Rule::Negative);
     let term = match answer.status {
         StatusCode::TOO_EARLY => term.at_most(SECOND, Rule::Negative),
@@ -79,27 +83,31 @@ fn absence(answer: &Answered<'_>, told: Option<Term>, lifetimes: &Lifetimes) -> 
 }
 
 /// The origin's zero stays zero: a floor must not keep what expires at once.
-fn segment_freshness(told: Option<Term>, lifetimes: &Lifetimes) -> Term {
+fn segment_freshness(told: Option<RuledDuration>, lifetimes: &Lifetimes) -> RuledDuration {
     match told {
         Some(told) if told.0.is_zero() => told,
         told => told
-            .unwrap_or(Term(lifetimes.segment_default, Rule::RouteDefault))
+            .unwrap_or(RuledDuration(lifetimes.segment_default, Rule::RouteDefault))
             .at_least(lifetimes.segment_min, Rule::RouteMin)
             .at_most(lifetimes.segment_max, Rule::RouteMax),
     }
 }
 
 /// RFC 9111 §4.2.2: a tenth of the time since it last changed; at most a day.
-fn heuristic_freshness(headers: &HeaderMap, now: Moment) -> Option<Duration> {
+fn heuristic_freshness(headers: &HeaderMap, now: Now) -> Option<Duration> {
     let made = dated(headers, header::DATE).unwrap_or(now.wall);
     let changed = dated(headers, header::LAST_MODIFIED)?;
     let since = made.duration_since(changed).ok()?;
     Some((since / 10).min(DAY))
 }
 
-fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option<Term>) -> Term {
-    let by_default = Term(lifetimes.manifest_default, Rule::RouteDefault);
-    let is_state = answer.standing == Standing::State;
+fn manifest_freshness(
+    answer: &ResponseFacts<'_>,
+    lifetimes: &Lifetimes,
+    told: Option<RuledDuration>,
+) -> RuledDuration {
+    let by_default = RuledDuration(lifetimes.manifest_default, Rule::RouteDefault);
+    let is_state = answer.standing == ManifestContext::State;
     let by_text = match answer.facts {
         None => {
             return told
@@ -107,12 +115,12 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
                 .at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(facts) if facts.is_patch => {
-            let told = told.unwrap_or(Term(SECOND, Rule::Patch));
+            let told = told.unwrap_or(RuledDuration(SECOND, Rule::Patch));
             return told.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(facts) if facts.liveness == Liveness::Ended => {
-            let term = told.unwrap_or(Term(lifetimes.ended_default, Rule::RouteDefault));
-            return if answer.standing == Standing::JustEnded {
+            let term = told.unwrap_or(RuledDuration(lifetimes.ended_default, Rule::RouteDefault));
+            return if answer.standing == ManifestContext::JustEnded {
                 term.at_most(JUST_ENDED, Rule::JustEnded)
             } else {
                 term
@@ -121,15 +129,15 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
         Some(facts) if facts.multivariant => multivariant(answer.children),
         Some(facts) if answer.kind == Kind::Dash => dynamic(facts),
         Some(facts) => match facts.target_duration {
-            Some(target) if is_state => Term(target * STATE_TARGETS, Rule::State),
-            Some(target) => Term(target / 2, Rule::HalfTarget),
+            Some(target) if is_state => RuledDuration(target * STATE_TARGETS, Rule::State),
+            Some(target) => RuledDuration(target / 2, Rule::HalfTarget),
             None => by_default,
         },
     };
-    let Term(bound, rule) = by_text;
+    let RuledDuration(bound, rule) = by_text;
     let part = answer.facts.and_then(|facts| facts.part_target);
     let untold = match part.filter(|_| !is_state) {
-        Some(part) => Term(part / 2, Rule::HalfPart),
+        Some(part) => RuledDuration(part / 2, Rule::HalfPart),
         None => by_text,
     };
     told.unwrap_or(untold)
@@ -138,18 +146,18 @@ fn manifest_freshness(answer: &Answered<'_>, lifetimes: &Lifetimes, told: Option
 }
 
 /// That of a live stream changes when renditions come and go.
-fn multivariant(children: Option<Duration>) -> Term {
+fn multivariant(children: Option<Duration>) -> RuledDuration {
     const UNTOLD: Duration = Duration::from_secs(6);
-    Term(children.unwrap_or(UNTOLD), Rule::Multivariant)
+    RuledDuration(children.unwrap_or(UNTOLD), Rule::Multivariant)
 }
 
 /// A dynamic MPD. One that gives no period, or none at all, changes when events among the media
 /// say so.
-fn dynamic(facts: &Facts) -> Term {
+fn dynamic(facts: &ManifestInfo) -> RuledDuration {
     let period = facts.target_duration.filter(|period| !period.is_zero());
     let term = match period {
-        Some(period) => Term(period, Rule::UpdatePeriod),
-        None => Term(SECOND, Rule::NoUpdatePeriod),
+        Some(period) => RuledDuration(period, Rule::UpdatePeriod),
+        None => RuledDuration(SECOND, Rule::NoUpdatePeriod),
     };
     match facts.segment {
         Some(segment) => term.at_most(segment / 2, Rule::HalfSegment),
@@ -160,16 +168,16 @@ fn dynamic(facts: &Facts) -> Term {
 /// How long something may be shown that is not fresh any more: while it is refreshed, and when the
 /// origin fails.
 pub(super) fn stale_windows(
-    answer: &Answered<'_>,
+    answer: &ResponseFacts<'_>,
     directives: &ResponseDirectives,
     lifetimes: &Lifetimes,
     fresh_for: Duration,
 ) -> (Duration, Duration) {
     let nothing = (Duration::ZERO, Duration::ZERO);
-    if answer.standing == Standing::State {
+    if answer.standing == ManifestContext::State {
         return nothing;
     }
-    let ended = |facts: &Facts| facts.liveness == Liveness::Ended;
+    let ended = |facts: &ManifestInfo| facts.liveness == Liveness::Ended;
     let (while_revalidate, if_error) = match answer.kind {
         _ if answer.status != StatusCode::OK => nothing,
         // Applied to another MPD than the one it was made for, it makes nonsense.
@@ -200,8 +208,8 @@ pub(super) fn stale_windows(
 }
 
 /// Players who have run dry go on when the origin does; an error would end them.
-fn live_stale_if_error(facts: Option<&Facts>) -> Duration {
+fn live_stale_if_error(facts: Option<&ManifestInfo>) -> Duration {
     let lists_segments = facts.filter(|facts| !facts.multivariant);
-    let segment = lists_segments.and_then(Facts::segment_max);
+    let segment = lists_segments.and_then(ManifestInfo::segment_max);
     STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_PERIODS))
 }

@@ -3,7 +3,7 @@
 mod rows;
 
 use super::*;
-use crate::media::{Control, Liveness};
+use crate::manifest::{Liveness, ServerControl};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -28,7 +28,7 @@ fn judged(
     kind: Kind,
     status: u16,
     lines: &[(&'static str, &str)],
-    facts: Option<&Facts>,
+    facts: Option<&ManifestInfo>,
 ) -> Storage {
     judged_on(&route(), (kind, status), lines, facts)
 }
@@ -37,10 +37,10 @@ fn judged_on(
     route: &Route,
     (kind, status): (Kind, u16),
     lines: &[(&'static str, &str)],
-    facts: Option<&Facts>,
+    facts: Option<&ManifestInfo>,
 ) -> Storage {
     let headers = headers(lines);
-    let answer = Answered {
+    let answer = ResponseFacts {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
         kind,
@@ -48,22 +48,22 @@ fn judged_on(
         end_is_proven: true,
         authorized: false,
         delay: Duration::ZERO,
-        standing: Standing::Plain,
+        standing: ManifestContext::Plain,
         children: None,
         due_in: None,
     };
-    storage(&answer, route, Moment::now())
+    storage(&answer, route, Now::now())
 }
 
-fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&Facts>) -> Duration {
+fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&ManifestInfo>) -> Duration {
     match judged(kind, 200, lines, facts) {
         Storage::Store(lifetime) => lifetime.fresh_for,
         other => panic!("expected to be stored, got {other:?}"),
     }
 }
 
-fn live(target_seconds: u64) -> Facts {
-    Facts {
+fn live(target_seconds: u64) -> ManifestInfo {
+    ManifestInfo {
         liveness: Liveness::Live,
         target_duration: Some(Duration::from_secs(target_seconds)),
         part_target: None,
@@ -73,7 +73,7 @@ fn live(target_seconds: u64) -> Facts {
         published: None,
         began: None,
         is_patch: false,
-        control: Control::default(),
+        control: ServerControl::default(),
     }
 }
 
@@ -98,7 +98,7 @@ fn a_live_playlist_is_kept_half_its_target_duration_at_most() {
 
 #[test]
 fn an_ended_playlist_is_kept_as_the_origin_says() {
-    let facts = Facts {
+    let facts = ManifestInfo {
         liveness: Liveness::Ended,
         ..live(6)
     };
@@ -164,10 +164,13 @@ fn failures_are_shared_and_never_stored() {
 #[test]
 fn what_is_one_viewers_own_is_passed() {
     let cases = [
-        (("cache-control", "no-store"), Reason::NoStore),
-        (("cache-control", "private, max-age=60"), Reason::Private),
-        (("set-cookie", "a=b"), Reason::SetCookie),
-        (("vary", "*"), Reason::VaryAll),
+        (("cache-control", "no-store"), UncacheableReason::NoStore),
+        (
+            ("cache-control", "private, max-age=60"),
+            UncacheableReason::Private,
+        ),
+        (("set-cookie", "a=b"), UncacheableReason::SetCookie),
+        (("vary", "*"), UncacheableReason::VaryAll),
     ];
     for (line, reason) in cases {
         assert_eq!(
@@ -177,19 +180,19 @@ fn what_is_one_viewers_own_is_passed() {
     }
     assert_eq!(
         judged(Kind::Key, 200, &[], None),
-        Storage::Pass(Reason::Kind)
+        Storage::Pass(UncacheableReason::Kind)
     );
     assert_eq!(
         judged(Kind::Clock, 200, &[], None),
-        Storage::Pass(Reason::Kind)
+        Storage::Pass(UncacheableReason::Kind)
     );
     assert_eq!(
         judged(Kind::Other, 200, &[], None),
-        Storage::Pass(Reason::NoLifetime)
+        Storage::Pass(UncacheableReason::NoLifetime)
     );
     assert_eq!(
         judged(Kind::Segment, 206, &[], None),
-        Storage::Pass(Reason::Partial)
+        Storage::Pass(UncacheableReason::Partial)
     );
 }
 
@@ -206,7 +209,7 @@ fn must_revalidate_closes_the_stale_windows_and_shared_maxage_does_not() {
 
 #[test]
 fn an_age_that_came_with_it_counts() {
-    let now = Moment::now();
+    let now = Now::now();
     let lines = [("cache-control", "max-age=60"), ("age", "61")];
     match judged(Kind::Segment, 200, &lines, None) {
         Storage::Store(lifetime) => assert!(lifetime.age(now.mono) >= 60 * SECOND),
@@ -311,7 +314,7 @@ fn an_age_beyond_all_measure_is_old() {
 #[test]
 fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
     let headers = headers(&[("cache-control", "proxy-revalidate, max-age=60")]);
-    let answer = Answered {
+    let answer = ResponseFacts {
         status: StatusCode::OK,
         headers: &headers,
         kind: Kind::Segment,
@@ -319,12 +322,12 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         end_is_proven: true,
         authorized: true,
         delay: Duration::ZERO,
-        standing: Standing::Plain,
+        standing: ManifestContext::Plain,
         children: None,
         due_in: None,
     };
-    let storage = storage(&answer, &route(), Moment::now());
-    assert_eq!(storage, Storage::Pass(Reason::Authorized));
+    let storage = storage(&answer, &route(), Now::now());
+    assert_eq!(storage, Storage::Pass(UncacheableReason::Authorized));
 }
 
 #[test]
@@ -350,8 +353,8 @@ fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
     assert_eq!(strict.tended_for(Some(&facts)), 3 * SECOND);
 }
 
-fn low_latency() -> Facts {
-    Facts {
+fn low_latency() -> ManifestInfo {
+    ManifestInfo {
         part_target: Some(SECOND / 2),
         ..live(4)
     }
@@ -377,7 +380,7 @@ fn a_low_latency_playlist_is_kept_as_long_as_a_part_says() {
 #[test]
 fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
     let kept = |lines: &[_]| {
-        let answer = Answered {
+        let answer = ResponseFacts {
             status: StatusCode::OK,
             headers: &headers(lines),
             kind: Kind::Hls,
@@ -385,11 +388,11 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
-            standing: Standing::State,
+            standing: ManifestContext::State,
             children: None,
             due_in: None,
         };
-        match storage(&answer, &route(), Moment::now()) {
+        match storage(&answer, &route(), Now::now()) {
             Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
             other => panic!("{other:?}"),
         }

@@ -3,24 +3,24 @@
 mod orders;
 
 use super::*;
-use crate::media::{Control, Liveness};
+use crate::manifest::{Liveness, ServerControl};
 
 const PERIOD: Duration = Duration::from_secs(4);
 
 /// An HLS window of ten segments that ends with this number, named by `name`.
-fn window(last: u64, name: impl Fn(u64) -> u64) -> Facts {
+fn window(last: u64, name: impl Fn(u64) -> u64) -> ManifestInfo {
     let first = last.saturating_sub(9);
-    facts(Edge {
+    facts(LiveEdge {
         numbered: true,
         first,
         last,
         names: (first..=last).map(name).collect(),
-        ..Edge::default()
+        ..LiveEdge::default()
     })
 }
 
-fn facts(edge: Edge) -> Facts {
-    Facts {
+fn facts(edge: LiveEdge) -> ManifestInfo {
+    ManifestInfo {
         liveness: Liveness::Live,
         target_duration: Some(PERIOD),
         part_target: None,
@@ -30,21 +30,21 @@ fn facts(edge: Edge) -> Facts {
         published: None,
         began: None,
         is_patch: false,
-        control: Control::default(),
+        control: ServerControl::default(),
     }
 }
 
 /// Segments are called by their numbers.
-fn plain(last: u64) -> Facts {
+fn plain(last: u64) -> ManifestInfo {
     window(last, |number| number)
 }
 
-fn judged(old: &Facts, new: &Facts) -> Progress {
+fn judged(old: &ManifestInfo, new: &ManifestInfo) -> Progress {
     let now = Instant::now();
-    Track::new(old, PERIOD, now).judge(new, now)
+    Timeline::new(old, PERIOD, now).judge(new, now)
 }
 
-fn with(mut facts: Facts, change: impl FnOnce(&mut Edge)) -> Facts {
+fn with(mut facts: ManifestInfo, change: impl FnOnce(&mut LiveEdge)) -> ManifestInfo {
     change(facts.edge.as_mut().expect("lists segments"));
     facts
 }
@@ -89,7 +89,7 @@ fn who_lags_is_not_believed() {
 fn a_restart_is_seen_by_number_name_or_discontinuity() {
     assert_eq!(judged(&plain(5000), &plain(3)), Progress::Restarted);
     let now = Instant::now();
-    let mut track = Track::new(&plain(19), PERIOD, now);
+    let mut track = Timeline::new(&plain(19), PERIOD, now);
     let renamed = window(15, |number| number + 1000);
     assert_eq!(
         track.judge(&renamed, now),
@@ -118,7 +118,7 @@ fn the_clock_tells_a_dead_origin_from_a_restarted_packager() {
 #[test]
 fn a_restart_is_accepted_once() {
     let now = Instant::now();
-    let mut track = Track::new(&plain(5000), PERIOD, now);
+    let mut track = Timeline::new(&plain(5000), PERIOD, now);
     let anew = window(3, |number| number + 7000);
     assert_eq!(track.judge(&anew, now), Progress::Restarted);
     track.take(&anew, Progress::Restarted, now);
@@ -135,7 +135,7 @@ fn a_restart_is_accepted_once() {
 #[test]
 fn when_nothing_goes_on_for_long_whatever_is_there_is_taken() {
     let now = Instant::now();
-    let track = Track::new(&plain(4), PERIOD, now);
+    let track = Timeline::new(&plain(4), PERIOD, now);
     // Restarted with the same names: no text can tell this from an origin that lags.
     assert_eq!(track.judge(&plain(1), now + 3 * PERIOD), Progress::Behind);
     let late = now + 3 * PERIOD + Duration::from_millis(1);
@@ -146,7 +146,7 @@ fn when_nothing_goes_on_for_long_whatever_is_there_is_taken() {
 #[test]
 fn an_mpd_goes_by_its_own_clock() {
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let mpd = |published, began| Facts {
+    let mpd = |published, began| ManifestInfo {
         edge: None,
         published: at(published),
         began: at(began),
@@ -160,7 +160,7 @@ fn an_mpd_goes_by_its_own_clock() {
 #[test]
 fn the_generation_that_was_left_is_better_than_one_that_stands_still() {
     let now = Instant::now();
-    let mut track = Track::new(&plain(5000), PERIOD, now);
+    let mut track = Timeline::new(&plain(5000), PERIOD, now);
     let other = |last| window(last, |number| number + 7000);
     track.take(&other(300), Progress::Restarted, now);
     let late = now + 4 * PERIOD;
@@ -176,15 +176,15 @@ fn the_generation_that_was_left_is_better_than_one_that_stands_still() {
 #[test]
 fn one_that_lists_nothing_is_no_progress_and_forgets_nothing() {
     let now = Instant::now();
-    let nothing = Facts {
+    let nothing = ManifestInfo {
         edge: None,
         ..plain(0)
     };
-    let mut track = Track::new(&plain(5000), PERIOD, now);
+    let mut track = Timeline::new(&plain(5000), PERIOD, now);
     assert_eq!(track.judge(&nothing, now), Progress::Behind);
     let late = now + 4 * PERIOD;
     assert_eq!(track.judge(&nothing, late), Progress::Restarted);
-    let ended = Facts {
+    let ended = ManifestInfo {
         liveness: Liveness::Ended,
         ..nothing
     };
@@ -234,7 +234,7 @@ fn a_discontinuity_of_yesterday_is_no_restart() {
 fn mpds_of_two_packagers_do_not_take_turns() {
     let now = Instant::now();
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let mpd = |began: u64, clock: u64| Facts {
+    let mpd = |began: u64, clock: u64| ManifestInfo {
         published: at(clock),
         began: at(began),
         ..with(plain(0), |edge| {
@@ -243,7 +243,7 @@ fn mpds_of_two_packagers_do_not_take_turns() {
         })
     };
     let (first, second) = (1000, 1060);
-    let mut track = Track::new(&mpd(first, 2000), PERIOD, now);
+    let mut track = Timeline::new(&mpd(first, 2000), PERIOD, now);
     assert_eq!(track.judge(&mpd(second, 2000), now), Progress::Restarted);
     track.take(&mpd(second, 2000), Progress::Restarted, now);
     for clock in (2002..2400).step_by(2) {
@@ -256,17 +256,17 @@ fn mpds_of_two_packagers_do_not_take_turns() {
     assert_eq!(track.judge(&dead, now), Progress::Behind, "long dead");
 }
 
-fn mpd(published: u64, (period, last): (u64, u64), tracks: u64) -> Facts {
+fn mpd(published: u64, (period, last): (u64, u64), tracks: u64) -> ManifestInfo {
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    Facts {
+    ManifestInfo {
         published: at(published),
         began: at(1),
-        edge: Some(Edge {
+        edge: Some(LiveEdge {
             last,
             period,
             tracks,
             furthest: last,
-            ..Edge::default()
+            ..LiveEdge::default()
         }),
         ..plain(0)
     }
@@ -280,7 +280,7 @@ fn a_newer_publish_time_excuses_no_shorter_timeline() {
     assert_eq!(next(39_980), Progress::Behind);
     assert_eq!(next(28_000), Progress::Behind);
     assert_eq!(next(44_000), Progress::Onward);
-    let nothing = Facts {
+    let nothing = ManifestInfo {
         edge: None,
         ..mpd(12, (0, 0), 2)
     };
@@ -318,7 +318,7 @@ fn an_advertisement_that_is_cut_short_is_no_lag_and_no_restart() {
 fn names_that_are_signed_anew_are_no_restart() {
     let now = Instant::now();
     let signed = |last: u64, salt: u64| window(last, move |number| number * 1000 + salt);
-    let mut track = Track::new(&signed(20, 1), PERIOD, now);
+    let mut track = Timeline::new(&signed(20, 1), PERIOD, now);
     for (last, salt) in [(21, 2), (21, 3), (22, 4)] {
         let next = signed(last, salt);
         let progress = track.judge(&next, now);
@@ -336,8 +336,8 @@ fn names_that_are_signed_anew_are_no_restart() {
 #[test]
 fn a_long_silence_and_few_new_segments_are_a_restart() {
     let now = Instant::now();
-    let track = Track::new(&plain(20), PERIOD, now);
-    let judged = |facts: &Facts, periods: u32| track.judge(facts, now + periods * PERIOD);
+    let track = Timeline::new(&plain(20), PERIOD, now);
+    let judged = |facts: &ManifestInfo, periods: u32| track.judge(facts, now + periods * PERIOD);
     assert_eq!(judged(&plain(22), 6), Progress::Onward);
     assert_eq!(judged(&plain(22), 12), Progress::Restarted);
     assert_eq!(judged(&plain(120), 100), Progress::Onward, "nobody watched");
@@ -362,7 +362,7 @@ fn who_lags_by_more_than_the_patience_is_no_restart() {
     let now = Instant::now();
     let at = |last: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(4 * last);
     let dated = |last| with(plain(last), |edge| edge.ends = Some(at(last)));
-    let track = Track::new(&dated(20), PERIOD, now);
+    let track = Timeline::new(&dated(20), PERIOD, now);
     assert_eq!(track.judge(&dated(14), now + 8 * PERIOD), Progress::Behind);
     assert_eq!(
         track.judge(&dated(14), now + 10 * PERIOD),
@@ -377,7 +377,7 @@ fn who_lags_by_more_than_the_patience_is_no_restart() {
 fn a_delta_update_forgets_no_discontinuity() {
     let now = Instant::now();
     let discontinued = |last| with(plain(last), |edge| edge.discontinuity = 2);
-    let mut track = Track::new(&discontinued(20), PERIOD, now);
+    let mut track = Timeline::new(&discontinued(20), PERIOD, now);
     let delta = with(plain(40), |edge| {
         (edge.first, edge.skipped) = (25, 6);
         edge.discontinuity = 0;

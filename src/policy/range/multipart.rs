@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{Span, printed};
+use super::{ByteSpan, printed};
 
 /// The framing of a `multipart/byteranges` body.
 pub struct Multipart {
@@ -20,7 +20,7 @@ pub struct Multipart {
 /// Frames spans; `boundary` must not be guessable from content (the caller draws it at random),
 /// and consists of 1 to 70 letters and digits (RFC 2046 §5.1.1).
 pub fn multipart(
-    spans: &[Span],
+    spans: &[ByteSpan],
     length: u64,
     part_type: Option<&HeaderValue>,
     boundary: &str,

@@ -12,20 +12,20 @@ fn request(range: &str) -> HeaderMap {
         .unwrap_or_default()
 }
 
-fn ask(range: &str) -> Asked {
+fn ask(range: &str) -> RequestedRange {
     asked(&request(range), MAX)
 }
 
-fn answer(range: &str, length: u64) -> Resolved {
+fn answer(range: &str, length: u64) -> ResolvedRange {
     resolve(&ask(range), length)
 }
 
-fn span(start: u64, end: u64) -> Span {
-    Span { start, end }
+fn span(start: u64, end: u64) -> ByteSpan {
+    ByteSpan { start, end }
 }
 
-fn one(start: u64, end: u64) -> Resolved {
-    Resolved::One(span(start, end))
+fn one(start: u64, end: u64) -> ResolvedRange {
+    ResolvedRange::One(span(start, end))
 }
 
 // §14.1.2, and the unit is case-insensitive (§14.1).
@@ -63,22 +63,22 @@ fn what_is_malformed_is_ignored() {
         "bytes 0-1",
         "none",
     ] {
-        assert_eq!(ask(range), Asked::Whole, "{range}");
+        assert_eq!(ask(range), RequestedRange::Whole, "{range}");
     }
     let mut twice = request("bytes=0-1");
     twice.append(RANGE, HeaderValue::from_static("bytes=2-3"));
-    assert_eq!(asked(&twice, MAX), Asked::Whole);
-    assert_eq!(asked(&HeaderMap::new(), MAX), Asked::Whole);
+    assert_eq!(asked(&twice, MAX), RequestedRange::Whole);
+    assert_eq!(asked(&HeaderMap::new(), MAX), RequestedRange::Whole);
 }
 
 // §15.5.17 and §14.1.2: no range starts within the object, or the suffix is empty.
 #[test]
 fn what_lies_outside_is_unsatisfiable() {
     for range in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=11-,-0"] {
-        assert_eq!(answer(range, 10), Resolved::Unsatisfiable, "{range}");
+        assert_eq!(answer(range, 10), ResolvedRange::Unsatisfiable, "{range}");
     }
-    assert_eq!(answer("bytes=0-", 0), Resolved::Unsatisfiable);
-    assert_eq!(answer("bytes=-5", 0), Resolved::Whole);
+    assert_eq!(answer("bytes=0-", 0), ResolvedRange::Unsatisfiable);
+    assert_eq!(answer("bytes=-5", 0), ResolvedRange::Whole);
 }
 
 #[test]
@@ -88,14 +88,17 @@ fn huge_numbers_are_far_away() {
     assert_eq!(answer("bytes=-99999999999999999999999", 10), one(0, 10));
     assert_eq!(
         answer("bytes=18446744073709551616-", 10),
-        Resolved::Unsatisfiable
+        ResolvedRange::Unsatisfiable
     );
 }
 
 #[test]
 fn several_ranges() {
     let expected = vec![span(5, 7), span(0, 1), span(9, 10)];
-    assert_eq!(answer("bytes=5-6,0-0,-1", 10), Resolved::Many(expected));
+    assert_eq!(
+        answer("bytes=5-6,0-0,-1", 10),
+        ResolvedRange::Many(expected)
+    );
     // §15.3.7.2: what is left of several may be a single one.
     assert_eq!(answer("bytes=5-6,100-", 10), one(5, 7));
 }
@@ -109,11 +112,14 @@ fn wasteful_sets_get_the_whole() {
         "bytes=0-0,-10",
         "bytes=1-1,1-1",
     ] {
-        assert_eq!(answer(range, 10), Resolved::Whole, "{range}");
+        assert_eq!(answer(range, 10), ResolvedRange::Whole, "{range}");
     }
     let many: Vec<String> = (0..1000).map(|n| format!("{n}-{n}")).collect();
-    assert_eq!(ask(&format!("bytes={}", many.join(","))), Asked::Whole);
-    assert_eq!(asked(&request("bytes=0-0"), 0), Asked::Whole);
+    assert_eq!(
+        ask(&format!("bytes={}", many.join(","))),
+        RequestedRange::Whole
+    );
+    assert_eq!(asked(&request("bytes=0-0"), 0), RequestedRange::Whole);
 }
 
 fn if_range(value: &'static str, stored: &[(http::HeaderName, &'static str)]) -> bool {
@@ -177,7 +183,7 @@ fn content_range_is_written_and_read() {
     }
 }
 
-fn body(framing: &Multipart, spans: &[Span], object: &[u8]) -> Vec<u8> {
+fn body(framing: &Multipart, spans: &[ByteSpan], object: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for (place, delimiter) in framing.delimiters.iter().enumerate() {
         body.extend_from_slice(delimiter);
@@ -206,12 +212,12 @@ fn several_spans_are_framed() {
     assert_eq!(framing.length, body.len() as u64);
 }
 
-fn any_spec() -> impl Strategy<Value = Spec> {
+fn any_spec() -> impl Strategy<Value = RangeSpec> {
     let near = prop_oneof![4 => 0_u64..120, 1 => any::<u64>()];
     (near.clone(), near, 0..3).prop_map(|(one, other, shape)| match shape {
-        0 => Spec::Closed(one.min(other), one.max(other)),
-        1 => Spec::From(one),
-        _ => Spec::Suffix(one),
+        0 => RangeSpec::Closed(one.min(other), one.max(other)),
+        1 => RangeSpec::From(one),
+        _ => RangeSpec::Suffix(one),
     })
 }
 
@@ -229,13 +235,13 @@ proptest! {
         specs in proptest::collection::vec(any_spec(), 0..6),
         length in prop_oneof![0_u64..200, any::<u64>()],
     ) {
-        let spans = match resolve(&Asked::Ranges(specs), length) {
-            Resolved::One(only) => vec![only],
-            Resolved::Many(spans) => {
+        let spans = match resolve(&RequestedRange::Ranges(specs), length) {
+            ResolvedRange::One(only) => vec![only],
+            ResolvedRange::Many(spans) => {
                 prop_assert!(spans.len() > 1);
                 spans
             }
-            Resolved::Whole | Resolved::Unsatisfiable => Vec::new(),
+            ResolvedRange::Whole | ResolvedRange::Unsatisfiable => Vec::new(),
         };
         let mut sum = 0_u64;
         for span in spans {
@@ -250,12 +256,12 @@ proptest! {
         let text: Vec<String> = specs
             .iter()
             .map(|spec| match spec {
-                Spec::Closed(first, last) => format!("{first}-{last}"),
-                Spec::From(first) => format!("{first}-"),
-                Spec::Suffix(count) => format!("-{count}"),
+                RangeSpec::Closed(first, last) => format!("{first}-{last}"),
+                RangeSpec::From(first) => format!("{first}-"),
+                RangeSpec::Suffix(count) => format!("-{count}"),
             })
             .collect();
-        prop_assert_eq!(ask(&format!("bytes={}", text.join(", "))), Asked::Ranges(specs));
+        prop_assert_eq!(ask(&format!("bytes={}", text.join(", "))), RequestedRange::Ranges(specs));
     }
 
     #[test]
@@ -265,7 +271,7 @@ proptest! {
         boundary in "[A-Za-z0-9]{1,70}",
     ) {
         let cuts: Vec<u64> = cuts.into_iter().collect();
-        let spans: Vec<Span> = cuts.windows(2).map(|pair| span(pair[0], pair[1])).collect();
+        let spans: Vec<ByteSpan> = cuts.windows(2).map(|pair| span(pair[0], pair[1])).collect();
         let part_type = part_type.and_then(|text| HeaderValue::try_from(text).ok());
         let framing = multipart(&spans, 300, part_type.as_ref(), &boundary);
         prop_assert_eq!(framing.delimiters.len(), spans.len() + 1);

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::super::{CutBy, LogLine, Tale};
+use super::super::{AccessLogFields, CutBy, RequestRecord};
 
 /// The longest path, host, method and request id that are logged; what is longer is cut.
 const PATH_BYTES_MAX: usize = 2048;
@@ -17,21 +17,21 @@ const HOST_BYTES_MAX: usize = 255;
 const WORD_BYTES_MAX: usize = 128;
 
 /// A tale on its way to the writer.
-pub(super) struct Entry {
-    tale: Tale,
+pub(super) struct AccessLogEntry {
+    tale: RequestRecord,
     /// For how many requests this line stands.
     weight: u32,
     /// When the tale was told.
     ended: SystemTime,
 }
 
-impl Entry {
+impl AccessLogEntry {
     /// Copies what the line needs, within bounds.
-    pub(super) fn of(tale: &Tale, weight: u32, ended: SystemTime) -> Entry {
+    pub(super) fn of(tale: &RequestRecord, weight: u32, ended: SystemTime) -> AccessLogEntry {
         let route = tale.route.clone();
         let line = tale.line.as_deref().map(|line| Box::new(bounded(line)));
-        Entry {
-            tale: Tale {
+        AccessLogEntry {
+            tale: RequestRecord {
                 route,
                 line,
                 ..*tale
@@ -44,14 +44,14 @@ impl Entry {
     /// Appends the line and its newline.
     pub(super) fn write_line(&self, into: &mut Vec<u8>) {
         // Neither a `Vec` nor these fields can fail to be written.
-        let _ = serde_json::to_writer(&mut *into, &Fields::of(self));
+        let _ = serde_json::to_writer(&mut *into, &FieldWriter::of(self));
         into.push(b'\n');
     }
 }
 
-fn bounded(line: &LogLine) -> LogLine {
+fn bounded(line: &AccessLogFields) -> AccessLogFields {
     let word = |text: &str, bytes_max| text[..text.floor_char_boundary(bytes_max)].to_owned();
-    LogLine {
+    AccessLogFields {
         // A piece of a method is a method.
         method: line
             .method
@@ -67,8 +67,8 @@ fn bounded(line: &LogLine) -> LogLine {
 
 /// The line's fields, in the order in which they are written.
 #[derive(Serialize)]
-struct Fields<'a> {
-    ts: Text<Timestamp>,
+struct FieldWriter<'a> {
+    ts: DisplayJson<Timestamp>,
     method: Option<&'a str>,
     host: Option<Cow<'a, str>>,
     path: Option<Cow<'a, str>>,
@@ -76,7 +76,7 @@ struct Fields<'a> {
     outcome: &'static str,
     kind: &'static str,
     route: Option<&'a str>,
-    key: Option<Text<KeyHash>>,
+    key: Option<DisplayJson<KeyHash>>,
     bytes: u64,
     response_time_ms: f64,
     head_time_ms: f64,
@@ -89,8 +89,8 @@ struct Fields<'a> {
     weight: u32,
 }
 
-impl<'a> Fields<'a> {
-    fn of(entry: &'a Entry) -> Fields<'a> {
+impl<'a> FieldWriter<'a> {
+    fn of(entry: &'a AccessLogEntry) -> FieldWriter<'a> {
         let tale = &entry.tale;
         let line = tale.line.as_deref();
         // A clock set back below the epoch is no reason to fail.
@@ -98,8 +98,8 @@ impl<'a> Fields<'a> {
             .ended
             .checked_sub(tale.total_time)
             .unwrap_or(UNIX_EPOCH);
-        Fields {
-            ts: Text(Timestamp(arrived)),
+        FieldWriter {
+            ts: DisplayJson(Timestamp(arrived)),
             method: line.and_then(|line| line.method.as_ref().map(http::Method::as_str)),
             host: line.and_then(|line| known(without_credentials(&line.host))),
             path: line.and_then(|line| known(without_query(&line.path))),
@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
             outcome: tale.outcome.as_str(),
             kind: tale.kind.as_str(),
             route: tale.route.as_ref().map(|(name, _)| &**name),
-            key: (tale.key_hash != 0).then_some(Text(KeyHash(tale.key_hash))),
+            key: (tale.key_hash != 0).then_some(DisplayJson(KeyHash(tale.key_hash))),
             bytes: tale.bytes,
             response_time_ms: milliseconds(tale.total_time),
             head_time_ms: milliseconds(tale.head_time),
@@ -152,9 +152,9 @@ fn without_query(path: &str) -> &str {
 }
 
 /// Written as it displays, without a string in between.
-struct Text<T>(T);
+struct DisplayJson<T>(T);
 
-impl<T: Display> Serialize for Text<T> {
+impl<T: Display> Serialize for DisplayJson<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -214,12 +214,12 @@ mod tests {
 
     use super::super::super::{Outcome, tests::tale};
     use super::*;
-    use crate::media::Kind;
+    use crate::manifest::Kind;
 
     const ENDED: Duration = Duration::from_millis(1_709_210_096_789);
 
-    fn line() -> LogLine {
-        LogLine {
+    fn line() -> AccessLogFields {
+        AccessLogFields {
             method: Some(Method::GET),
             path: "/live/a.m3u8".into(),
             host: "tv.example".into(),
@@ -229,15 +229,15 @@ mod tests {
         }
     }
 
-    fn written(tale: &Tale) -> String {
+    fn written(tale: &RequestRecord) -> String {
         let mut bytes = Vec::new();
-        Entry::of(tale, 1, UNIX_EPOCH + ENDED).write_line(&mut bytes);
+        AccessLogEntry::of(tale, 1, UNIX_EPOCH + ENDED).write_line(&mut bytes);
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
     fn a_line_says_everything_in_a_fixed_order() {
-        let told = Tale {
+        let told = RequestRecord {
             route: Some(("live".into(), 0)),
             key_hash: 0xbeef,
             status: StatusCode::PARTIAL_CONTENT,
@@ -279,13 +279,13 @@ mod tests {
 
     #[test]
     fn secrets_and_control_characters_stay_out() {
-        let line = LogLine {
+        let line = AccessLogFields {
             path: "/a\u{1b}[2J\u{9b}\"\n/b.ts?token=secret".into(),
             host: "user:secret@tv.example".into(),
             request_id: "\u{7f}".into(),
             ..line()
         };
-        let told = Tale {
+        let told = RequestRecord {
             line: Some(Box::new(line)),
             ..tale(Outcome::Hit, Kind::Segment, 200)
         };
@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn texts_are_cut_to_their_bounds_between_characters() {
         let path = format!("/{}", "ü".repeat(PATH_BYTES_MAX));
-        let line = LogLine { path, ..line() };
-        let told = Tale {
+        let line = AccessLogFields { path, ..line() };
+        let told = RequestRecord {
             line: Some(Box::new(line)),
             ..tale(Outcome::Hit, Kind::Segment, 200)
         };

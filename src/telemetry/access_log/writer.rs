@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
-use super::line::Entry;
+use super::line::AccessLogEntry;
 
 /// Gathered before a write.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -22,13 +22,13 @@ const REST: Duration = Duration::from_millis(10);
 
 /// What became of the lines.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct WriterCounts {
     written: AtomicU64,
     dropped: AtomicU64,
     errors: AtomicU64,
 }
 
-impl Counts {
+impl WriterCounts {
     /// Lines written, lines dropped, failed writes.
     pub(super) fn read(&self) -> (u64, u64, u64) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -42,19 +42,19 @@ impl Counts {
 }
 
 /// The writing end.
-pub(super) struct Writer<W: Write> {
+pub(super) struct AccessLogWriter<W: Write> {
     out: BufWriter<W>,
     /// One line on its way, kept for its allocation.
     text: Vec<u8>,
-    counts: Arc<Counts>,
+    counts: Arc<WriterCounts>,
     /// The last write failed: said once, not with every line.
     failing: bool,
 }
 
-impl<W: Write> Writer<W> {
-    pub(super) fn new(sink: W, counts: Arc<Counts>) -> Writer<W> {
+impl<W: Write> AccessLogWriter<W> {
+    pub(super) fn new(sink: W, counts: Arc<WriterCounts>) -> AccessLogWriter<W> {
         let out = BufWriter::with_capacity(BUFFER_BYTES, sink);
-        Writer {
+        AccessLogWriter {
             out,
             text: Vec::new(),
             counts,
@@ -63,7 +63,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes until the queue is closed and empty.
-    pub(super) fn run(mut self, entries: &Receiver<Box<Entry>>) {
+    pub(super) fn run(mut self, entries: &Receiver<Box<AccessLogEntry>>) {
         while let Ok(first) = entries.recv() {
             self.put(&first);
             for entry in entries.try_iter().take(BATCH_LINES_MAX) {
@@ -75,7 +75,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn put(&mut self, entry: &Entry) {
+    fn put(&mut self, entry: &AccessLogEntry) {
         self.text.clear();
         entry.write_line(&mut self.text);
         let written = self.out.write_all(&self.text);
@@ -109,7 +109,7 @@ mod tests {
 
     use super::super::super::{Outcome, tests::tale};
     use super::*;
-    use crate::media::Kind;
+    use crate::manifest::Kind;
 
     /// Fails so many times, then takes everything.
     struct Failing(usize);
@@ -133,12 +133,12 @@ mod tests {
         for _ in 0..1000 {
             let tale = tale(Outcome::Hit, Kind::Hls, 200);
             queue
-                .send(Box::new(Entry::of(&tale, 1, SystemTime::now())))
+                .send(Box::new(AccessLogEntry::of(&tale, 1, SystemTime::now())))
                 .unwrap();
         }
         drop(queue);
-        let counts = Arc::new(Counts::default());
-        Writer::new(Failing(2), Arc::clone(&counts)).run(&entries);
+        let counts = Arc::new(WriterCounts::default());
+        AccessLogWriter::new(Failing(2), Arc::clone(&counts)).run(&entries);
         assert_eq!(counts.read(), (998, 2, 2));
     }
 }

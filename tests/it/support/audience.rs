@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use seawall::demo::{
-    self, Broadcast, Clock, Form, Kind, Place, Plan, Player, Rendition, Sight, Utc,
+use seawall::simulator::{
+    self, Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, Player, PlayerFetch, Resource,
+    ResourceKind, Utc,
 };
-use seawall::origin::Balance;
+use seawall::upstream::Balance;
 use tokio::task::JoinSet;
 
 use super::patience::eventually;
@@ -22,38 +23,38 @@ const ON_AIR: Duration = Duration::from_mins(5);
 
 /// The stream, its origins and the shield.
 pub struct Evening {
-    pub first: demo::Origin,
-    pub second: demo::Origin,
+    pub first: simulator::SimulatedOrigin,
+    pub second: simulator::SimulatedOrigin,
     pub shield: Shield,
-    form: Form,
+    form: Packaging,
 }
 
 /// Players who watch.
 pub struct Audience {
-    books: Vec<Arc<Mutex<Vec<Sight>>>>,
+    books: Vec<Arc<Mutex<Vec<PlayerFetch>>>>,
     broadcast: Broadcast,
     _players: JoinSet<()>,
 }
 
 impl Evening {
     /// The second origin stands by.
-    pub async fn of(form: Form) -> Evening {
+    pub async fn of(form: Packaging) -> Evening {
         Evening::begin(form, 0, Balance::default()).await
     }
 
     /// The second origin is a segment behind the first, and they are asked in turns.
-    pub async fn out_of_step(form: Form) -> Evening {
+    pub async fn out_of_step(form: Packaging) -> Evening {
         Evening::begin(form, 1, Balance::RoundRobin).await
     }
 
-    async fn begin(form: Form, lag: u64, balance: Balance) -> Evening {
+    async fn begin(form: Packaging, lag: u64, balance: Balance) -> Evening {
         let clock = Clock::real();
-        let plan = Plan::from(clock.now().saturating_sub(ON_AIR)).part_thirds(1);
+        let plan = BroadcastPlan::from(clock.now().saturating_sub(ON_AIR)).part_thirds(1);
         let plan = match form {
-            Form::Ts | Form::Cmaf | Form::Timeline => plan.segment_thirds(1),
+            Packaging::Ts | Packaging::Cmaf | Packaging::Timeline => plan.segment_thirds(1),
             _ => plan,
         };
-        let first = demo::Origin::start(plan, clock).unwrap();
+        let first = simulator::SimulatedOrigin::start(plan, clock).unwrap();
         let second = first.twin(lag).unwrap();
         let mut other = endpoint_at(second.address());
         other.priority = u8::from(balance == Balance::default());
@@ -75,12 +76,14 @@ impl Evening {
     /// So many players, of all renditions in turn.
     pub fn audience(&self, count: usize) -> Audience {
         let mut players = JoinSet::new();
-        let renditions = Rendition::ALL.into_iter().filter(|one| self.form.has(*one));
+        let renditions = DemoRendition::ALL
+            .into_iter()
+            .filter(|one| self.form.has(*one));
         let books = renditions
             .cycle()
             .take(count)
             .map(|rendition| {
-                let book = Arc::<Mutex<Vec<Sight>>>::default();
+                let book = Arc::<Mutex<Vec<PlayerFetch>>>::default();
                 let told = book.clone();
                 let player = Player {
                     door: self.shield.address(),
@@ -101,7 +104,7 @@ impl Evening {
     }
 
     /// Switches faults of an origin, as people would.
-    pub async fn spoil(&self, origin: &demo::Origin, how: &str) {
+    pub async fn spoil(&self, origin: &simulator::SimulatedOrigin, how: &str) {
         let order = ask("POST", &format!("/control?{how}"));
         let done = Viewer::connect(origin.address()).await.ask(order).await;
         assert_eq!(done.status, 200, "{}", done.text());
@@ -163,7 +166,7 @@ impl Audience {
     }
 
     /// Everything of a kind that was asked for was had.
-    pub fn saw_no_error_of(&self, kind: impl Fn(Place) -> bool) -> &Audience {
+    pub fn saw_no_error_of(&self, kind: impl Fn(Resource) -> bool) -> &Audience {
         self.each(|sight, _| {
             let status = sight.answer.as_ref().map(|(status, _)| status);
             let place = sight.place;
@@ -196,7 +199,7 @@ impl Audience {
     }
 
     /// How long players waited for things of a kind since then.
-    pub fn waits(&self, since: Utc, kind: impl Fn(Place) -> bool) -> Vec<Duration> {
+    pub fn waits(&self, since: Utc, kind: impl Fn(Resource) -> bool) -> Vec<Duration> {
         let mut waits = Vec::new();
         self.each(|sight, _| {
             if sight.asked >= since && kind(sight.place) {
@@ -207,7 +210,7 @@ impl Audience {
     }
 
     /// Goes through everything that players saw, with how often the stream had begun anew.
-    fn each(&self, mut look: impl FnMut(&Sight, usize)) {
+    fn each(&self, mut look: impl FnMut(&PlayerFetch, usize)) {
         for book in &self.books {
             let book = book.lock();
             for (place, sight) in book.iter().enumerate() {
@@ -218,8 +221,13 @@ impl Audience {
 }
 
 /// Segments and parts that a player got.
-fn had(book: &[Sight]) -> usize {
-    let media = |sight: &&Sight| matches!(sight.place.kind(), Kind::Segment | Kind::Part);
+fn had(book: &[PlayerFetch]) -> usize {
+    let media = |sight: &&PlayerFetch| {
+        matches!(
+            sight.place.kind(),
+            ResourceKind::Segment | ResourceKind::Part
+        )
+    };
     book.iter()
         .filter(media)
         .filter(|one| one.is_good())
@@ -227,7 +235,7 @@ fn had(book: &[Sight]) -> usize {
 }
 
 /// How often a manifest reached less far than the one before it.
-fn steps_back(book: &[Sight]) -> usize {
+fn steps_back(book: &[PlayerFetch]) -> usize {
     let reaches: Vec<(u64, u64)> = book
         .iter()
         .filter_map(|sight| sight.manifest.as_ref()?.facts.edge.as_ref())
@@ -236,18 +244,22 @@ fn steps_back(book: &[Sight]) -> usize {
     reaches.windows(2).filter(|two| two[1] < two[0]).count()
 }
 
-fn made(broadcast: &Broadcast, place: Place) -> Option<Bytes> {
+fn made(broadcast: &Broadcast, place: Resource) -> Option<Bytes> {
     match place {
-        Place::Init(_, rendition) => Some(broadcast.init(rendition)),
-        Place::Part(_, rendition, segment, part) => Some(broadcast.part(rendition, segment, part)),
-        Place::Segment(Form::Ts, rendition, segment) => {
+        Resource::Init(_, rendition) => Some(broadcast.init(rendition)),
+        Resource::Part(_, rendition, segment, part) => {
+            Some(broadcast.part(rendition, segment, part))
+        }
+        Resource::Segment(Packaging::Ts, rendition, segment) => {
             Some(broadcast.ts_segment(rendition, segment))
         }
-        Place::Segment(Form::Timeline, rendition, ticks) => {
+        Resource::Segment(Packaging::Timeline, rendition, ticks) => {
             let segment = broadcast.segment_at(rendition, ticks)?;
             Some(broadcast.segment(rendition, segment))
         }
-        Place::Segment(_, rendition, segment) => Some(broadcast.segment(rendition, segment)),
-        Place::Multivariant(_) | Place::Mpd(_) | Place::Playlist(..) | Place::Clock => None,
+        Resource::Segment(_, rendition, segment) => Some(broadcast.segment(rendition, segment)),
+        Resource::Multivariant(_) | Resource::Mpd(_) | Resource::Playlist(..) | Resource::Clock => {
+            None
+        }
     }
 }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use seawall::config::Config;
-use seawall::edge::{self, Address, CertificateFiles, Limits, Listener, Tls};
-use seawall::origin::{Endpoint, Lookup};
+use seawall::frontend::{self, CertificateFiles, Limits, ListenAddress, Listener, Tls};
 use seawall::policy::{Route, Rules};
-use seawall::server::{self, Running};
-use seawall::{admin, cache, origin, shield, telemetry};
+use seawall::server::{self, RunningServer};
+use seawall::upstream::{Endpoint, Resolver};
+use seawall::{admin, cache, proxy, telemetry, upstream};
 use tokio::net::TcpStream;
 
 use super::crowd::Crowd;
@@ -27,12 +27,12 @@ const ONLY: &str = "only";
 /// A shield about to start.
 pub struct Builder {
     config: Config,
-    lookup: Lookup,
+    lookup: Resolver,
 }
 
 /// A running shield. It stops when dropped.
 pub struct Shield {
-    running: Running,
+    running: RunningServer,
 }
 
 impl Shield {
@@ -233,19 +233,19 @@ impl Builder {
 
     /// Changes the one origin group.
     #[must_use]
-    pub fn origin(self, change: impl FnOnce(&mut origin::Settings)) -> Builder {
+    pub fn origin(self, change: impl FnOnce(&mut upstream::Settings)) -> Builder {
         self.with(|config| change(&mut config.origins[0]))
     }
 
     /// Changes how long viewers wait, and for what.
     #[must_use]
-    pub fn waits(self, change: impl FnOnce(&mut shield::Settings)) -> Builder {
+    pub fn waits(self, change: impl FnOnce(&mut proxy::Settings)) -> Builder {
         self.with(|config| change(&mut config.shield))
     }
 
     /// Resolves names by this script instead of the system.
     #[must_use]
-    pub fn resolving(mut self, lookup: Lookup) -> Builder {
+    pub fn resolving(mut self, lookup: Resolver) -> Builder {
         self.lookup = lookup;
         self
     }
@@ -254,7 +254,7 @@ impl Builder {
     #[must_use]
     pub fn on_unix(self, path: PathBuf) -> Builder {
         let listener = Listener {
-            address: Address::Unix(path),
+            address: ListenAddress::Unix(path),
             tls: None,
         };
         self.with(|config| config.edge.listeners.push(listener))
@@ -289,7 +289,7 @@ fn free_port() -> SocketAddr {
 
 fn config(endpoint: Endpoint) -> Config {
     let listener = Listener {
-        address: Address::Tcp(free_port()),
+        address: ListenAddress::Tcp(free_port()),
         tls: None,
     };
     let rules = Rules {
@@ -297,7 +297,7 @@ fn config(endpoint: Endpoint) -> Config {
         name: NAME.into(),
     };
     Config {
-        edge: edge::Settings {
+        edge: frontend::Settings {
             listeners: vec![listener],
             limits: Limits::default(),
         },
@@ -306,9 +306,9 @@ fn config(endpoint: Endpoint) -> Config {
             ..admin::Settings::default()
         },
         rules,
-        origins: vec![origin::Settings::single(ONLY, endpoint)],
+        origins: vec![upstream::Settings::single(ONLY, endpoint)],
         cache: cache::Settings::default(),
-        shield: shield::Settings::default(),
+        shield: proxy::Settings::default(),
         telemetry: telemetry::Settings::default(),
         threads: 1,
         lame_duck: std::time::Duration::ZERO,

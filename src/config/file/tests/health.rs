@@ -1,7 +1,7 @@
 //! Is `[origin.health]` understood?
 
 use super::*;
-use crate::origin::{Check, CheckKind};
+use crate::upstream::{Check, CheckKind};
 
 fn check(lines: &str) -> Option<Check> {
     let mut config = config(&format!("{ORIGIN}{lines}"));

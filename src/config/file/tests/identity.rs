@@ -1,7 +1,7 @@
 //! Does what an origin is shown arrive, and is every mistake in it found?
 
 use super::*;
-use crate::origin::sign::{Service, Source};
+use crate::upstream::sign::{CredentialSource, Service};
 
 const SIGNED: &str = "region = \"eu-west-1\", service = \"s3\"";
 
@@ -25,13 +25,13 @@ fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Resul
 fn places(line: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Vec<String>, String> {
     let config = read_with(&format!("sigv4 = {{ {SIGNED}{line} }}"), set, files)?;
     let sources = config.origins[0].sigv4.clone().unwrap().sources;
-    let word = |source: Source| match source {
-        Source::Given(_) => "environment".to_owned(),
-        Source::File { path, profile } => {
+    let word = |source: CredentialSource| match source {
+        CredentialSource::Given(_) => "environment".to_owned(),
+        CredentialSource::File { path, profile } => {
             format!("{} {profile}", path.file_name().unwrap().display())
         }
-        Source::Container { .. } => "container".to_owned(),
-        Source::Instance { .. } => "instance".to_owned(),
+        CredentialSource::Container { .. } => "container".to_owned(),
+        CredentialSource::Instance { .. } => "instance".to_owned(),
     };
     Ok(sources.into_iter().map(word).collect())
 }

@@ -17,29 +17,29 @@ const UNTOLD: &[(&str, &str)] = &[];
 struct Row<'a> {
     status: u16,
     kind: Kind,
-    facts: Option<&'a Facts>,
+    facts: Option<&'a ManifestInfo>,
     children: Option<Duration>,
     due_in: Option<Duration>,
-    standing: Standing,
+    standing: ManifestContext,
     lifetimes: Lifetimes,
 }
 
 impl Row<'_> {
-    fn of(kind: Kind, facts: Option<&Facts>) -> Row<'_> {
+    fn of(kind: Kind, facts: Option<&ManifestInfo>) -> Row<'_> {
         Row {
             status: 200,
             kind,
             facts,
             children: None,
             due_in: None,
-            standing: Standing::Plain,
+            standing: ManifestContext::Plain,
             lifetimes: Lifetimes::default(),
         }
     }
 
     fn storage(&self, lines: &[(&'static str, &str)]) -> Storage {
         let headers = headers(lines);
-        let answer = Answered {
+        let answer = ResponseFacts {
             status: StatusCode::from_u16(self.status).unwrap(),
             headers: &headers,
             kind: self.kind,
@@ -56,7 +56,7 @@ impl Row<'_> {
             lifetimes,
             ..route()
         };
-        storage(&answer, &route, Moment::now())
+        storage(&answer, &route, Now::now())
     }
 
     fn lifetime(&self, lines: &[(&'static str, &str)]) -> Lifetime {
@@ -77,8 +77,8 @@ impl Row<'_> {
     }
 }
 
-fn multivariant() -> Facts {
-    Facts {
+fn multivariant() -> ManifestInfo {
+    ManifestInfo {
         multivariant: true,
         target_duration: None,
         ..live(1)
@@ -86,16 +86,16 @@ fn multivariant() -> Facts {
 }
 
 /// A dynamic MPD with this update period, of segments of four seconds.
-fn dynamic(period: Option<Duration>) -> Facts {
-    Facts {
+fn dynamic(period: Option<Duration>) -> ManifestInfo {
+    ManifestInfo {
         target_duration: period,
         segment: Some(4 * SECOND),
         ..live(1)
     }
 }
 
-fn ended() -> Facts {
-    Facts {
+fn ended() -> ManifestInfo {
+    ManifestInfo {
         liveness: Liveness::Ended,
         ..live(6)
     }
@@ -138,7 +138,7 @@ fn hls_media_playlist_ended() {
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
     assert_eq!(row.windows(UNTOLD).1, DAY);
     let lately = Row {
-        standing: Standing::JustEnded,
+        standing: ManifestContext::JustEnded,
         ..row
     };
     assert_eq!(lately.fresh(LONG), (10 * SECOND, Rule::JustEnded));
@@ -147,7 +147,7 @@ fn hls_media_playlist_ended() {
 
 #[test]
 fn mpd_static() {
-    let facts = Facts {
+    let facts = ManifestInfo {
         target_duration: None,
         ..ended()
     };
@@ -185,7 +185,7 @@ fn mpd_dynamic_without_an_update_period() {
 
 #[test]
 fn mpd_patch() {
-    let facts = Facts {
+    let facts = ManifestInfo {
         is_patch: true,
         ..dynamic(None)
     };
@@ -204,7 +204,7 @@ fn mpd_patch() {
 #[test]
 fn time_endpoints() {
     let row = Row::of(Kind::Clock, None);
-    assert_eq!(row.storage(LONG), Storage::Pass(Reason::Kind));
+    assert_eq!(row.storage(LONG), Storage::Pass(UncacheableReason::Kind));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn media_and_init_segments() {
 #[test]
 fn keys_and_licences() {
     let row = Row::of(Kind::Key, None);
-    assert_eq!(row.storage(LONG), Storage::Pass(Reason::Kind));
+    assert_eq!(row.storage(LONG), Storage::Pass(UncacheableReason::Kind));
 }
 
 #[test]
@@ -265,7 +265,10 @@ fn the_order_of_authority() {
     let always = &[("cache-control", "no-cache, max-age=9")];
     assert_eq!(row.fresh(always), (Duration::ZERO, Rule::NoCache));
     let never = &[("cache-control", "no-store")];
-    assert_eq!(row.storage(never), Storage::Pass(Reason::NoStore));
+    assert_eq!(
+        row.storage(never),
+        Storage::Pass(UncacheableReason::NoStore)
+    );
     row.lifetimes.manifest_stale_if_error = Some(5 * MINUTE);
     assert_eq!(row.windows(LONG).1, 5 * MINUTE);
     let told = &[("cache-control", "max-age=9, stale-if-error=7")];

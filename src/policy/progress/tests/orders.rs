@@ -22,7 +22,7 @@ enum Form {
 type Answer = (u64, bool);
 
 /// What a node has at a time, which lags by so much.
-fn version(form: Form, now: u64, lag: u64, salt: u64) -> Facts {
+fn version(form: Form, now: u64, lag: u64, salt: u64) -> ManifestInfo {
     const SEGMENT: u64 = 4000;
     let media = 1_000_000 + now - lag;
     let last = media / SEGMENT;
@@ -35,15 +35,15 @@ fn version(form: Form, now: u64, lag: u64, salt: u64) -> Facts {
         Form::Parts => with(plain(last), |edge| {
             edge.parts = media % SEGMENT * 3 / SEGMENT;
         }),
-        Form::Stamped => Facts {
+        Form::Stamped => ManifestInfo {
             published: Some(clock(now)),
             began: Some(clock(0)),
-            edge: Some(Edge {
+            edge: Some(LiveEdge {
                 last: last * SEGMENT,
                 tracks: 2,
                 furthest: last * SEGMENT,
                 ends: Some(clock(last * SEGMENT)),
-                ..Edge::default()
+                ..LiveEdge::default()
             }),
             ..plain(0)
         },
@@ -73,7 +73,7 @@ proptest! {
         let at = |now: u64| start + Duration::from_millis(now);
         let of = |now, lags: bool, salt| version(form, now, if lags { lag } else { 0 }, salt);
         // As far as the names tell, the second version may be one that was signed anew.
-        let mut track = Track::new(&of(0, first_lags, 0), PERIOD, at(0));
+        let mut track = Timeline::new(&of(0, first_lags, 0), PERIOD, at(0));
         let mut shown = of(0, first_lags, 0);
         let mut now = 0;
         for (salt, (wait, lags)) in (1..).zip(answers) {
@@ -85,7 +85,7 @@ proptest! {
             prop_assert_ne!(progress, Progress::Restarted);
             track.take(&facts, progress, at(now));
             if progress != Progress::Behind {
-                let reach = |facts: &Facts| {
+                let reach = |facts: &ManifestInfo| {
                     let edge = facts.edge.as_ref().expect("lists segments");
                     (edge.last, edge.parts)
                 };

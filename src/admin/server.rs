@@ -1,0 +1,436 @@
+//! How are operators received? A small HTTP/1.1 server with deadlines and bounds of its own.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{AdminHandlers, WorkerHealth, guard};
+use crate::proxy::PurgeScope;
+use crate::telemetry;
+
+/// Operators at once; more wait in the listener.
+const CONNECTIONS_MAX: usize = 64;
+
+/// For a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For a whole visit. A visit is one request: scrapers come back with a new connection.
+const VISIT_MAX: Duration = Duration::from_secs(30);
+
+/// A head of more bytes is refused.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// After a failure to accept.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Receives operators until it is dropped, and their connections with it.
+pub async fn serve(socket: TcpListener, desk: Arc<AdminHandlers>) -> io::Result<()> {
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut visits = JoinSet::new();
+    loop {
+        while visits.try_join_next().is_some() {}
+        let Ok(seat) = seats.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        let Ok((wire, _)) = socket.accept().await else {
+            sleep(BACKOFF).await;
+            continue;
+        };
+        let desk = desk.clone();
+        visits.spawn(async move {
+            let _seat = seat;
+            let service = service_fn(move |request| {
+                let desk = desk.clone();
+                async move { Ok::<_, Infallible>(reply(&desk, &request).await) }
+            });
+            let visit = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_header_size(HEAD_BYTES_MAX)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(wire), service);
+            // An operator who leaves or dawdles is nobody's loss.
+            let _ = timeout(VISIT_MAX, visit).await;
+        });
+    }
+}
+
+async fn reply<B>(desk: &AdminHandlers, request: &Request<B>) -> Response<TextBody> {
+    if let Some(refusal) = guard::refusal(request, &desk.hosts) {
+        return text(refusal.status, refusal.text);
+    }
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if read && request.uri().path() == "/healthz" {
+        return health((desk.healthy)().await);
+    }
+    match request.uri().path() {
+        "/metrics" if read => metrics(desk),
+        "/status" if read => json(StatusCode::OK, &(desk.status)()),
+        "/explain" if read => explain(desk, request.uri()),
+        "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
+        "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/purge" if request.method() == Method::POST => purge(desk, request.uri()).await,
+        "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
+        "/purge" => wrong_method("POST"),
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+fn health(workers: WorkerHealth) -> Response<TextBody> {
+    let WorkerHealth { all, silent } = workers;
+    if silent == 0 {
+        return text(StatusCode::OK, "ok\n");
+    }
+    typed(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("{silent} of {all} workers do not answer\n"),
+        PLAIN,
+    )
+}
+
+fn metrics(desk: &AdminHandlers) -> Response<TextBody> {
+    let mut page = String::new();
+    for write in &desk.pages {
+        write(&mut page);
+    }
+    typed(StatusCode::OK, page, telemetry::CONTENT_TYPE)
+}
+
+/// What would be done with a URL; or why nothing would.
+fn explain(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
+    let Some(url) = asked_url(uri, "url=") else {
+        return not_a_url();
+    };
+    match (desk.explain)(&url) {
+        Ok(told) => json(StatusCode::OK, &told),
+        Err(why) => json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": why })),
+    }
+}
+
+fn not_a_url() -> Response<TextBody> {
+    let told = serde_json::json!({
+        "error": "url must be an absolute http or https URL"
+    });
+    json(StatusCode::BAD_REQUEST, &told)
+}
+
+async fn purge(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
+    let Some(scope) = scope(uri) else {
+        return not_a_scope();
+    };
+    let what = match &scope {
+        PurgeScope::Url(url) => serde_json::json!({ "url": url.to_string() }),
+        PurgeScope::Stream(url) => serde_json::json!({ "stream": url.to_string() }),
+        PurgeScope::Prefix(url) => serde_json::json!({ "prefix": url.to_string() }),
+        PurgeScope::Everything => serde_json::json!({ "all": true }),
+    };
+    let purged = (desk.purge)(scope).await;
+    let status = match purged {
+        Some(_) => StatusCode::OK,
+        None => StatusCode::NOT_FOUND,
+    };
+    let objects = purged.map_or(0, |purged| purged.objects);
+    let mut told = serde_json::json!({
+        "purged": objects > 0,
+        "objects": objects,
+        "complete": purged.is_none_or(|purged| purged.is_complete),
+    });
+    if let (Some(told), Some(what)) = (told.as_object_mut(), what.as_object()) {
+        told.extend(what.clone());
+    }
+    json(status, &told)
+}
+
+/// What is to be purged: one thing, by one parameter.
+fn scope(uri: &Uri) -> Option<PurgeScope> {
+    let is_all = |one: &str| matches!(one, "all" | "all=" | "all=true" | "all=1");
+    let all = uri.query()?.split('&').any(is_all);
+    let named = |name| asked_url(uri, name);
+    let asked = (named("url="), named("stream="), named("prefix="), all);
+    Some(match asked {
+        (Some(url), None, None, false) => PurgeScope::Url(url),
+        (None, Some(url), None, false) => PurgeScope::Stream(url),
+        (None, None, Some(url), false) => PurgeScope::Prefix(url),
+        (None, None, None, true) => PurgeScope::Everything,
+        _ => return None,
+    })
+}
+
+fn not_a_scope() -> Response<TextBody> {
+    let told = serde_json::json!({
+        "error": "a purge needs url, stream or prefix, an absolute http or https URL; or all=true"
+    });
+    json(StatusCode::BAD_REQUEST, &told)
+}
+
+/// A parameter that is an absolute URL, decoded.
+fn asked_url(uri: &Uri, name: &str) -> Option<Uri> {
+    let mut parameters = uri.query()?.split('&');
+    let encoded = parameters.find_map(|one| one.strip_prefix(name))?;
+    let url = Uri::try_from(percent_decoded(encoded)?).ok()?;
+    let http = matches!(url.scheme_str(), Some("http" | "https"));
+    (http && url.authority().is_some()).then_some(url)
+}
+
+fn percent_decoded(encoded: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+            b'+' => b' ',
+            plain => plain,
+        });
+    }
+    Some(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    // A base-16 digit fits.
+    #[expect(clippy::cast_possible_truncation)]
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+fn wrong_method(allowed: &'static str) -> Response<TextBody> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<TextBody> {
+    typed(status, format!("{value}\n"), "application/json")
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<TextBody> {
+    typed(status, body, PLAIN)
+}
+
+fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Response<TextBody> {
+    let mut response = Response::new(TextBody(Some(body.into())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A body at hand.
+struct TextBody(Option<Bytes>);
+
+impl Body for TextBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::Purged;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn desk(ready: bool) -> AdminHandlers {
+        AdminHandlers {
+            hosts: Vec::new(),
+            status: Box::new(|| serde_json::json!({})),
+            pages: vec![
+                Box::new(|page| page.push_str("one 1\n")),
+                Box::new(|page| page.push_str("two 2\n")),
+            ],
+            healthy: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
+            ready: Box::new(move || ready),
+            explain: Box::new(|url| match url.host() {
+                Some("known.example") => Ok(serde_json::json!({ "route": url.path() })),
+                _ => Err("no route"),
+            }),
+            purge: Box::new(|scope| {
+                let objects: Option<u64> = match scope {
+                    PurgeScope::Url(url) => (url.host() == Some("known.example")).then_some(1),
+                    PurgeScope::Stream(url) => (url.path() == "/live.m3u8").then_some(0),
+                    PurgeScope::Prefix(url) => (url.path() == "/live/").then_some(7),
+                    PurgeScope::Everything => Some(9),
+                };
+                let purged = objects.map(|objects| Purged {
+                    objects,
+                    is_complete: objects != 9,
+                });
+                Box::pin(std::future::ready(purged))
+            }),
+        }
+    }
+
+    fn asked(method: &str, target: &str, ready: bool) -> (u16, String) {
+        asked_of(&desk(ready), method, target)
+    }
+
+    fn asked_of(desk: &AdminHandlers, method: &str, target: &str) -> (u16, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .body(())
+            .unwrap();
+        let reply = std::pin::pin!(reply(desk, &request));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(response) = reply.poll(&mut cx) else {
+            panic!("the desk of a test answers at once");
+        };
+        let status = response.status().as_u16();
+        let body = response.into_body().0.unwrap_or_default();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn metrics_are_every_page_in_order() {
+        assert_eq!(
+            asked("GET", "/metrics", true),
+            (200, "one 1\ntwo 2\n".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_draining_server_is_healthy_but_not_ready() {
+        assert_eq!(asked("GET", "/healthz", false).0, 200);
+        assert_eq!(asked("GET", "/readyz", true).0, 200);
+        assert_eq!(asked("GET", "/readyz", false).0, 503);
+    }
+
+    #[test]
+    fn a_server_with_a_worker_that_does_not_answer_is_not_healthy() {
+        let desk = AdminHandlers {
+            healthy: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
+            ..desk(true)
+        };
+        let told = asked_of(&desk, "GET", "/healthz");
+        assert_eq!(told, (503, "1 of 4 workers do not answer\n".to_owned()));
+    }
+
+    #[test]
+    fn a_purge_decodes_its_url() {
+        let (status, body) = asked(
+            "POST",
+            "/purge?a=b&url=https%3A%2F%2Fknown.example%2Fa%3Fb%3Dc",
+            true,
+        );
+        assert_eq!(status, 200);
+        assert!(body.contains("https://known.example/a?b=c"), "{body}");
+        assert_eq!(
+            asked("POST", "/purge?url=http://other.example/", true).0,
+            404
+        );
+    }
+
+    #[test]
+    fn a_purge_says_how_many_objects_it_dropped() {
+        let url = |name, path| format!("/purge?{name}=http%3A%2F%2Fknown.example%2F{path}");
+        let told = |target: &str, status, told: &str| {
+            let (answered, body) = asked("POST", target, true);
+            assert_eq!(answered, status, "{target}");
+            assert!(body.contains(told), "{target}: {body}");
+        };
+        told(&url("url", "a"), 200, r#""objects":1,"purged":true"#);
+        told(
+            &url("stream", "live.m3u8"),
+            200,
+            r#""complete":true,"objects":0,"purged":false"#,
+        );
+        told(
+            &url("stream", "x.m3u8"),
+            404,
+            r#""complete":true,"objects":0,"purged":false"#,
+        );
+        told(&url("prefix", "live/"), 200, r#""objects":7"#);
+        told(
+            "/purge?all=true",
+            200,
+            r#""all":true,"complete":false,"objects":9,"purged":true"#,
+        );
+        told("/purge?all", 200, r#""objects":9"#);
+        for both in ["url=http://known.example/", "prefix=http://a/live/", "all"] {
+            let both = format!("{}&{both}", url("stream", "live.m3u8"));
+            assert_eq!(asked("POST", &both, true).0, 400, "{both}");
+        }
+    }
+
+    #[test]
+    fn explanations_are_json_and_so_are_refusals() {
+        let told = asked("GET", "/explain?url=http%3A%2F%2Fknown.example%2Fa", true);
+        assert_eq!(told, (200, "{\"route\":\"/a\"}\n".to_owned()));
+        let told = asked("GET", "/explain?url=http://other.example/", true);
+        assert_eq!(told, (404, "{\"error\":\"no route\"}\n".to_owned()));
+        assert_eq!(asked("GET", "/explain?url=/a", true).0, 400);
+        assert_eq!(asked("POST", "/explain?url=http://a/", true).0, 405);
+    }
+
+    #[test]
+    fn a_purge_of_nothing_sensible_is_refused() {
+        for target in [
+            "/purge",
+            "/purge?url=",
+            "/purge?url=/a",
+            "/purge?url=%zz",
+            "/purge?all=false",
+            "/purge?prefix=/live/",
+            "/purge?url=%4",
+        ] {
+            assert_eq!(asked("POST", target, true).0, 400, "{target}");
+        }
+    }
+
+    #[test]
+    fn other_methods_and_paths_are_refused() {
+        assert_eq!(asked("POST", "/metrics", true).0, 405);
+        assert_eq!(
+            asked("GET", "/purge?url=http://known.example/", true).0,
+            405
+        );
+        assert_eq!(asked("GET", "/", true).0, 404);
+    }
+
+    #[tokio::test]
+    async fn it_speaks_http_and_closes() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(serve(socket, Arc::new(desk(true))));
+        let mut wire = tokio::net::TcpStream::connect(address).await.unwrap();
+        wire.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut told = String::new();
+        wire.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\nok\n"), "{told}");
+    }
+}

@@ -1,0 +1,116 @@
+//! When did a viewer last ask for something that is looked after ahead of viewers? And is it, at present?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Shared by the object, on which hits leave a mark, and by whoever looks after it.
+#[derive(Debug)]
+pub struct AccessTracker {
+    since: Instant,
+    /// Milliseconds after `since`, and one; zero: nobody has asked yet.
+    asked: AtomicU64,
+    tended: AtomicBool,
+    /// When it is looked at next: milliseconds after `since`.
+    looked_at: AtomicU64,
+    /// Counts the first viewer.
+    first: Option<Arc<AtomicU64>>,
+}
+
+impl AccessTracker {
+    /// Nobody has asked yet.
+    pub fn new(now: Instant) -> AccessTracker {
+        AccessTracker {
+            since: now,
+            asked: AtomicU64::new(0),
+            tended: AtomicBool::new(false),
+            looked_at: AtomicU64::new(0),
+            first: None,
+        }
+    }
+
+    /// The same, and the first viewer is counted.
+    pub fn counted(now: Instant, first: Arc<AtomicU64>) -> AccessTracker {
+        AccessTracker {
+            first: Some(first),
+            ..AccessTracker::new(now)
+        }
+    }
+
+    /// A viewer asks.
+    pub fn asks(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.since).as_millis();
+        let mark = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
+        // Which of two viewers of one millisecond is written down makes no difference, and a load is
+        // cheaper than a store that other cores must hear of.
+        let known = self.asked.load(Ordering::Relaxed);
+        if known != mark
+            && self.asked.swap(mark, Ordering::Relaxed) == 0
+            && let Some(first) = &self.first
+        {
+            first.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long nobody has asked; `None`: nobody ever did.
+    pub fn unasked_for(&self, now: Instant) -> Option<Duration> {
+        let asked = self.asked.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(now.saturating_duration_since(self.since + Duration::from_millis(asked)))
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// It is looked at then.
+    pub fn is_looked_at(&self, at: Instant) {
+        let after = at.saturating_duration_since(self.since).as_millis();
+        let after = u64::try_from(after).unwrap_or(u64::MAX);
+        self.looked_at.store(after, Ordering::Relaxed);
+    }
+
+    /// In how long it is looked at; nothing when that is under way.
+    pub fn next_look_in(&self, now: Instant) -> Duration {
+        let after = Duration::from_millis(self.looked_at.load(Ordering::Relaxed));
+        after.saturating_sub(now.saturating_duration_since(self.since))
+    }
+
+    /// Somebody looks after it: viewers need not have it refreshed.
+    pub fn is_tended(&self) -> bool {
+        self.tended.load(Ordering::Relaxed)
+    }
+
+    /// Somebody does so from now on, or does so no more. True if that is news.
+    pub fn tend(&self, tended: bool) -> bool {
+        self.tended.swap(tended, Ordering::Relaxed) != tended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_viewer_is_counted_and_the_last_one_remembered() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let first = Arc::new(AtomicU64::new(0));
+        let attention = AccessTracker::counted(start, Arc::clone(&first));
+        assert_eq!(attention.unasked_for(at(50)), None);
+        attention.asks(start);
+        attention.asks(at(70));
+        assert_eq!(first.load(Ordering::Relaxed), 1);
+        assert_eq!(
+            attention.unasked_for(at(100)),
+            Some(Duration::from_millis(30))
+        );
+    }
+
+    #[test]
+    fn looking_after_it_begins_and_ends_once() {
+        let attention = AccessTracker::new(Instant::now());
+        assert!(attention.tend(true) && !attention.tend(true) && attention.is_tended());
+        assert!(attention.tend(false) && !attention.tend(false));
+    }
+}

@@ -1,0 +1,229 @@
+//! The same text in other content codings. Nothing is compressed here: who asks for a coding that is not there
+//! has it ordered, once a version and coding, and gets something else meanwhile.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::Object;
+use crate::policy::encoding::ContentCoding;
+
+/// A coding that somebody asked for is made of so many further versions before anybody asks.
+const VERSIONS_AHEAD: u8 = 8;
+
+/// A text's codings, as far as they have been made.
+#[derive(Debug)]
+pub struct EncodedBodies {
+    bodies: Arc<EncodedBodySet>,
+    /// Objects around the bodies that are there, made when the first viewer takes one.
+    objects: [OnceLock<Arc<Object>>; ContentCoding::ALL.len()],
+}
+
+/// The bodies: shared by all objects that carry this text.
+#[derive(Debug, Default)]
+pub struct EncodedBodySet {
+    places: [EncodedBodySlot; ContentCoding::ALL.len()],
+    made: Notify,
+}
+
+#[derive(Debug, Default)]
+struct EncodedBodySlot {
+    /// `None`: the coding makes the text no smaller.
+    body: OnceLock<Option<Bytes>>,
+    ordered: AtomicBool,
+    /// For so many versions, this one included, it is to be had.
+    wanted: AtomicU8,
+}
+
+impl EncodedBodySet {
+    fn place(&self, coding: ContentCoding) -> &EncodedBodySlot {
+        &self.places[coding as usize]
+    }
+
+    /// It is there, or known to be of no use.
+    pub fn is_made(&self, coding: ContentCoding) -> bool {
+        self.place(coding).body.get().is_some()
+    }
+
+    /// Somebody takes this coding. True for the one caller who is to have it made.
+    pub fn ask(&self, coding: ContentCoding) -> bool {
+        let place = self.place(coding);
+        // A load is cheaper than a store that other cores must hear of.
+        if place.wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
+            place.wanted.store(VERSIONS_AHEAD, Ordering::Relaxed);
+        }
+        self.order(coding)
+    }
+
+    fn order(&self, coding: ContentCoding) -> bool {
+        let ordered = &self.place(coding).ordered;
+        !ordered.load(Ordering::Relaxed) && !ordered.swap(true, Ordering::AcqRel)
+    }
+
+    /// It is being made.
+    pub fn is_coming(&self, coding: ContentCoding) -> bool {
+        !self.is_made(coding) && self.place(coding).ordered.load(Ordering::Acquire)
+    }
+
+    /// What came of an order; `None`: it makes the text no smaller.
+    pub fn deliver(&self, coding: ContentCoding, body: Option<Bytes>) {
+        // One order, one delivery: nobody was first.
+        let _ = self.place(coding).body.set(body);
+        self.made.notify_waiters();
+    }
+
+    /// It could not be made now: the next viewer may have it ordered again.
+    pub fn cancel(&self, coding: ContentCoding) {
+        self.place(coding).ordered.store(false, Ordering::Release);
+        self.made.notify_waiters();
+    }
+
+    /// Resolves when an order has been delivered or cancelled.
+    pub async fn delivered(&self, coding: ContentCoding) {
+        loop {
+            let made = self.made.notified();
+            if !self.is_coming(coding) {
+                return;
+            }
+            made.await;
+        }
+    }
+}
+
+impl EncodedBodies {
+    /// Of a new text: none is there yet. What the version before was asked for in is wanted of this one
+    /// too: `ordered` names what is to be made at once.
+    pub fn after(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
+        let bodies = EncodedBodySet::default();
+        let mut ordered = Vec::new();
+        for coding in ContentCoding::ALL {
+            let wanted = before.map(|before| &before.bodies.place(coding).wanted);
+            let left = wanted.map_or(0, |wanted| wanted.load(Ordering::Relaxed));
+            if left > 0 {
+                let place = bodies.place(coding);
+                place.wanted.store(left - 1, Ordering::Relaxed);
+                place.ordered.store(true, Ordering::Release);
+                ordered.push(coding);
+            }
+        }
+        (EncodedBodies::of(Arc::new(bodies)), ordered)
+    }
+
+    fn of(bodies: Arc<EncodedBodySet>) -> EncodedBodies {
+        EncodedBodies {
+            bodies,
+            objects: Default::default(),
+        }
+    }
+
+    /// Of the same text under another head.
+    #[must_use]
+    pub fn again(&self) -> EncodedBodies {
+        EncodedBodies::of(Arc::clone(&self.bodies))
+    }
+
+    /// The bodies, to be asked for and delivered.
+    pub fn bodies(&self) -> &Arc<EncodedBodySet> {
+        &self.bodies
+    }
+
+    /// The text in a coding, where that is there; `around` puts the object together, once.
+    pub fn in_coding(
+        &self,
+        coding: ContentCoding,
+        around: impl FnOnce(Bytes) -> Object,
+    ) -> Option<&Arc<Object>> {
+        let body = self.bodies.place(coding).body.get()?.as_ref()?;
+        let place = &self.objects[coding as usize];
+        Some(place.get_or_init(|| Arc::new(around(body.clone()))))
+    }
+}
+
+impl Clone for EncodedBodies {
+    fn clone(&self) -> EncodedBodies {
+        EncodedBodies {
+            bodies: Arc::clone(&self.bodies),
+            objects: self.objects.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::cache::{FieldLines, StoredHead};
+    use crate::manifest::Kind;
+    use crate::policy::Lifetime;
+
+    fn object(body: Bytes) -> Object {
+        let head = StoredHead {
+            status: StatusCode::OK,
+            headers: FieldLines::default(),
+            targeted: None,
+            kind: Kind::Hls,
+            lifetime: Lifetime::none(Instant::now()),
+            facts: None,
+            length: None,
+            stored: true,
+            tie: None,
+            attention: None,
+        };
+        Object::new(head, body)
+    }
+
+    #[test]
+    fn each_is_ordered_once_and_shared_by_all_heads_of_a_text() {
+        let (codings, ordered) = EncodedBodies::after(None);
+        assert_eq!(ordered, []);
+        let bodies = codings.bodies();
+        assert!(bodies.ask(ContentCoding::Gzip) && !bodies.ask(ContentCoding::Gzip));
+        let again = codings.again();
+        assert!(!again.bodies().ask(ContentCoding::Gzip), "it is being made");
+        assert!(codings.in_coding(ContentCoding::Gzip, object).is_none());
+        bodies.deliver(ContentCoding::Gzip, Some("small".into()));
+        bodies.ask(ContentCoding::Zstd);
+        bodies.deliver(ContentCoding::Zstd, None);
+        for one in [&codings, &again] {
+            let gzip = one.in_coding(ContentCoding::Gzip, object);
+            assert_eq!(gzip.unwrap().body, "small");
+            assert!(
+                one.in_coding(ContentCoding::Zstd, object).is_none(),
+                "no smaller"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_made_of_the_next_versions_until_nobody_asks_for_long() {
+        let (mut version, _) = EncodedBodies::after(None);
+        version.bodies().ask(ContentCoding::Brotli);
+        for _ in 0..VERSIONS_AHEAD {
+            let (next, ordered) = EncodedBodies::after(Some(&version));
+            assert_eq!(ordered, [ContentCoding::Brotli]);
+            assert!(
+                !next.bodies().order(ContentCoding::Brotli),
+                "ordered already"
+            );
+            version = next;
+        }
+        let (_, ordered) = EncodedBodies::after(Some(&version));
+        assert_eq!(ordered, []);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_order_releases_who_waits_and_may_be_given_again() {
+        let (codings, _) = EncodedBodies::after(None);
+        let bodies = codings.bodies();
+        assert!(bodies.ask(ContentCoding::Gzip));
+        let waiting = bodies.delivered(ContentCoding::Gzip);
+        bodies.cancel(ContentCoding::Gzip);
+        waiting.await;
+        assert!(bodies.ask(ContentCoding::Gzip));
+    }
+}

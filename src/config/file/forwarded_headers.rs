@@ -1,0 +1,87 @@
+//! `forward_headers`, `unkeyed_headers`: what of a viewer's request is sent to the origin, and is it part of
+//! the key?
+
+use http::{HeaderName, header};
+
+use super::upstream_auth::is_reserved;
+use crate::config::problem::Problem;
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{ValueError, read};
+use crate::policy::{Route, headers};
+
+const NAMES: &str = "a list of names";
+
+/// Headers that differ with each viewer, or with each request.
+const OF_ONE_VIEWER: [HeaderName; 8] = [
+    header::COOKIE,
+    header::FORWARDED,
+    header::REFERER,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Reads both.
+pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
+    let typed = table.value("forward_headers");
+    let keyed = &mut route.forward_headers;
+    table.put("forward_headers", keyed, read::list(forwarded, NAMES));
+    let differs = |name: &&HeaderName| OF_ONE_VIEWER.contains(name);
+    if let Some((typed, name)) = typed.zip(keyed.iter().find(differs)) {
+        let what = format!("`{name}` differs with each viewer, and is part of the key");
+        let problem = Problem::warning(what).at(typed.span(), "each value has its own copies");
+        let help = "write it in unkeyed_headers if it changes no answer";
+        table.page().note(problem.help(help));
+    }
+    let typed = table.value("unkeyed_headers");
+    let unkeyed = &mut route.unkeyed_headers;
+    table.put("unkeyed_headers", unkeyed, read::list(unkeyed_name, NAMES));
+    let Some(typed) = typed.filter(|_| !unkeyed.is_empty()) else {
+        return;
+    };
+    if unkeyed.iter().any(|name| keyed.contains(name)) {
+        let wanted = "headers that are not in `forward_headers`, which are part of the key";
+        let fault = ValueError::new(wanted, "one that is in both");
+        return table.page().note(typed.problem(fault));
+    }
+    let names: Vec<_> = unkeyed.iter().map(|name| format!("`{name}`")).collect();
+    let what = format!(
+        "{} reach the origin and are NOT in the key",
+        names.join(", ")
+    );
+    let problem = Problem::warning(what).at(typed.span(), "forwarded for all");
+    let help = "one viewer's values fetch what all viewers get";
+    table.page().note(problem.help(help));
+}
+
+fn forwarded(value: TomlValue<'_>) -> ReadResult<HeaderName> {
+    let name = read::header_name(value)?;
+    if name == header::HOST {
+        let problem = Problem::new("`Host` is not forwarded among the headers");
+        return Err(problem
+            .at(value.span(), "not here")
+            .help("write forward_host = true"));
+    }
+    let what = "headers that may be forwarded";
+    if headers::tells_of_viewer(&name) {
+        let why = "what players tell of themselves goes to no origin";
+        return Err(value.problem(ValueError::new(what, why)));
+    }
+    if is_reserved(&name) {
+        return Err(value.problem(ValueError::new(what, "the shield sets this one itself")));
+    }
+    Ok(name)
+}
+
+/// What says who a viewer is chooses what he gets: it is never left out of the key.
+fn unkeyed_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
+    let name = forwarded(value)?;
+    if [header::AUTHORIZATION, header::COOKIE].contains(&name) {
+        let what = "headers that choose no answer";
+        let why = "one viewer's credentials would fetch what all get; write forward_headers";
+        return Err(value.problem(ValueError::new(what, why)));
+    }
+    Ok(name)
+}

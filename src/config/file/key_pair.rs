@@ -1,0 +1,50 @@
+//! A certificate and its key, whoever shows them: two files that must belong together.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::config::pem::{self, PemError};
+use crate::config::problem::Problem;
+use crate::config::read;
+use crate::config::toml_reader::{TomlTable, TomlValue};
+
+/// A key of a table, and an example of it.
+type KeyAndExample = (&'static str, &'static str);
+
+/// Reads the paths of a certificate and of its key, and checks what is in the files.
+pub(super) fn certificate(
+    table: &mut TomlTable<'_>,
+    [certificate, key]: [KeyAndExample; 2],
+) -> Option<(PathBuf, PathBuf)> {
+    let (certificate, key) = (file(table, certificate), file(table, key));
+    let ((at_certificate, certificate), (at_key, key)) = (certificate?, key?);
+    if let Some(doubt) = pem::expiry(&certificate, SystemTime::now()) {
+        let problem = Problem::warning(doubt.to_string());
+        let problem = problem.at(at_certificate.span(), "this certificate");
+        table
+            .page()
+            .note(problem.help("renew it; the file is read again when it changes"));
+    }
+    for fault in pem::check_pair(&certificate, &key) {
+        table.page().note(match fault {
+            PemError::Certificate(why) => read::file_problem(at_certificate, &certificate, why),
+            PemError::Key(why) => read::file_problem(at_key, &key, why),
+            PemError::Mismatch => Problem::new("this key does not belong to its certificate")
+                .at(at_key.span(), "the key of another certificate")
+                .other(at_certificate.span(), "its certificate"),
+        });
+    }
+    Some((certificate, key))
+}
+
+fn file<'a>(
+    table: &mut TomlTable<'a>,
+    (key, example): KeyAndExample,
+) -> Option<(TomlValue<'a>, PathBuf)> {
+    let Some(value) = table.value(key) else {
+        table.note_missing(key, example);
+        return None;
+    };
+    let path = table.page().keep(value.path())?;
+    Some((value, path))
+}

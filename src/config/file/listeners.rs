@@ -1,0 +1,233 @@
+//! `[[listener]]`, `[limits]`, `[admin]`: where do people come in, and what may they do?
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{key_pair, tables};
+use crate::admin;
+use crate::config::problem::{Problem, SourceSpan};
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{LISTEN, ValueError, address, read};
+use crate::frontend::{CertificateFiles, Limits, ListenAddress, Listener, Tls};
+
+/// What an address is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum AddressUse {
+    /// Viewers.
+    Listener,
+    /// Operators.
+    Admin,
+}
+
+/// An address something listens on, and where that is said.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct ListenPlace {
+    /// The address.
+    pub(in crate::config) address: ListenAddress,
+    /// What for.
+    pub(in crate::config) used_as: AddressUse,
+    /// Where; `None` when a flag says so.
+    pub(in crate::config) span: Option<SourceSpan>,
+}
+
+impl ListenPlace {
+    /// For viewers.
+    pub(in crate::config) fn listener(address: ListenAddress) -> ListenPlace {
+        ListenPlace {
+            address,
+            used_as: AddressUse::Listener,
+            span: None,
+        }
+    }
+
+    /// For operators.
+    pub(in crate::config) fn admin(address: SocketAddr) -> ListenPlace {
+        ListenPlace {
+            address: ListenAddress::Tcp(address),
+            used_as: AddressUse::Admin,
+            span: None,
+        }
+    }
+}
+
+/// Reads every `[[listener]]`; none means the default one.
+pub(super) fn listeners(
+    root: &mut TomlTable<'_>,
+    listeners: &mut Vec<Listener>,
+) -> Vec<ListenPlace> {
+    let read = tables(root, "listener", "[[listener]]", listener);
+    let (made, places): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    listeners.extend(made);
+    if root.value("listener").is_none() {
+        listeners.push(Listener {
+            address: LISTEN,
+            tls: None,
+        });
+        return vec![ListenPlace::listener(LISTEN)];
+    }
+    places
+}
+
+fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ListenPlace)> {
+    let mut tls = None;
+    let at = table.value("listen");
+    if at.is_none() {
+        table.note_missing("listen", "listen = \"0.0.0.0:8080\"");
+    }
+    table.put_some("tls", &mut tls, tls_settings);
+    let at = at?;
+    let address = at
+        .page()
+        .keep(read::parsed(address::listen, "an address")(at))?;
+    let place = ListenPlace {
+        span: Some(at.span()),
+        ..ListenPlace::listener(address.clone())
+    };
+    Some((Listener { address, tls }, place))
+}
+
+fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
+    let tls = value.table("tls", |table| {
+        let mut tls = Tls {
+            certificates: Vec::new(),
+            tls12: true,
+        };
+        if table.value("certificates").is_none() {
+            let example = "certificates = [{ certificate = \"live.pem\", key = \"live.key\" }]";
+            table.note_missing("certificates", example);
+        }
+        let pairs = read::some_of(certificate, "a list of certificates with their keys");
+        table.put("certificates", &mut tls.certificates, |value| {
+            Ok(pairs(value)?.into_iter().flatten().collect())
+        });
+        table.put("tls12", &mut tls.tls12, read::flag);
+        tls
+    })?;
+    Ok(tls)
+}
+
+fn certificate(value: TomlValue<'_>) -> ReadResult<Option<CertificateFiles>> {
+    value.table("certificates", |table| {
+        let wanted = [
+            ("certificate", "certificate = \"live.pem\""),
+            ("key", "key = \"live.key\""),
+        ];
+        let (certificate, key) = key_pair::certificate(table, wanted)?;
+        Some(CertificateFiles { certificate, key })
+    })
+}
+
+/// Reads `[limits]`, except for those that are the shield's.
+pub(super) fn limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
+    table.put("connections_max", &mut limits.connections_max, read::count);
+    let per_client = &mut limits.connections_per_client_max;
+    table.put("connections_per_client_max", per_client, read::count);
+    table.put("streams_max", &mut limits.streams_max, read::count);
+    table.put("head_max", &mut limits.head_bytes_max, read::size);
+    let header = table.value("header_max");
+    table.put("header_max", &mut limits.field_bytes_max, read::size);
+    table.put("headers_max", &mut limits.fields_max, read::count);
+    table.put("uri_max", &mut limits.uri_bytes_max, read::size);
+    table.put(
+        "handshake_timeout",
+        &mut limits.handshake_timeout,
+        read::deadline,
+    );
+    table.put("head_timeout", &mut limits.head_timeout, read::deadline);
+    table.put("idle_timeout", &mut limits.idle_timeout, read::deadline);
+    let rate = &mut limits.send_rate_min_bytes_per_second;
+    table.put("send_rate_min", rate, read::size_or_zero);
+    table.put(
+        "send_rate_window",
+        &mut limits.send_rate_window,
+        read::deadline,
+    );
+    table.put(
+        "unwanted_body_max",
+        &mut limits.drain_bytes_max,
+        read::size_or_zero,
+    );
+    table.put(
+        "request_body_max",
+        &mut limits.request_body_bytes_max,
+        read::size_or_zero,
+    );
+    if let Some(header) = header.filter(|_| limits.field_bytes_max > limits.head_bytes_max) {
+        let wanted = "at most `head_max`, which all headers share";
+        table
+            .page()
+            .note(header.problem(ValueError::new(wanted, "larger than `head_max`")));
+    }
+}
+
+/// Reads `[admin]`.
+pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> Option<ListenPlace> {
+    let name = |text: &str| address::server_name(text).map(|name| name.to_ascii_lowercase());
+    let name = read::parsed(name, "a host name");
+    table.put(
+        "hosts",
+        &mut admin.hosts,
+        read::list(name, "a list of host names"),
+    );
+    let value = table.value("listen")?;
+    let address = value
+        .page()
+        .keep(read::parsed(address::socket, "an address")(value))?;
+    admin.listen = Some(address);
+    if !address.ip().to_canonical().is_loopback() {
+        let problem = Problem::warning("the admin port can be reached from other machines");
+        let problem = problem.at(
+            value.span(),
+            "it purges and tells, and asks for no password",
+        );
+        let help = "listen on 127.0.0.1, or let a firewall keep others out";
+        value.page().note(problem.help(help));
+    }
+    Some(ListenPlace {
+        span: Some(value.span()),
+        ..ListenPlace::admin(address)
+    })
+}
+
+/// Problems with addresses that two would listen on.
+pub(in crate::config) fn conflicts(places: &[ListenPlace]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (at, later) in places.iter().enumerate() {
+        if let Some(earlier) = places[..at].iter().find(|earlier| clash(earlier, later)) {
+            problems.push(conflict(earlier, later));
+        }
+    }
+    problems
+}
+
+fn clash(one: &ListenPlace, other: &ListenPlace) -> bool {
+    match (&one.address, &other.address) {
+        (ListenAddress::Unix(one), ListenAddress::Unix(other)) => one == other,
+        (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
+            let same = one.port() == other.port() && one.port() != 0;
+            same && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+        }
+        _ => false,
+    }
+}
+
+fn covers(one: IpAddr, other: IpAddr) -> bool {
+    one == other || (one.is_unspecified() && one.is_ipv4() == other.is_ipv4())
+}
+
+fn conflict(earlier: &ListenPlace, later: &ListenPlace) -> Problem {
+    let address = match &later.address {
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    };
+    let what = match later.used_as {
+        AddressUse::Listener => format!("two listeners share the address {address}"),
+        AddressUse::Admin => format!("admin shares the address {address} with a listener"),
+    };
+    match (&earlier.span, &later.span) {
+        (Some(first), Some(second)) => Problem::new(what)
+            .at(second.clone(), "taken already")
+            .other(first.clone(), "taken by this one"),
+        (None, Some(span)) => Problem::new(what).at(span.clone(), "taken by the default listener"),
+        _ => Problem::new(what).help("give each its own address or port"),
+    }
+}

@@ -1,0 +1,337 @@
+//! How does an origin know who is asking? An `[[origin]]`'s headers, signature and certificate.
+
+use std::path::PathBuf;
+
+use http::{HeaderName, HeaderValue};
+
+use super::key_pair;
+use crate::config::problem::Problem;
+use crate::config::toml_reader::{ReadResult, TomlEntry, TomlTable, TomlValue};
+use crate::config::{ValueError, address, read};
+use crate::upstream::sign::{self, ClientCertificate, CredentialSource, Service, Sigv4};
+use crate::upstream::{Endpoint, Settings};
+
+/// Fields that say how a message is framed or where it goes: the shield's own business.
+const RESERVED: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Reads what an origin is shown.
+pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
+    let headers = table.value("headers");
+    let read = table.get("headers", read_headers).unwrap_or_default();
+    (settings.headers, settings.header_files) = (read.values, read.files);
+    let signature = table.value("sigv4");
+    settings.sigv4 = table.get("sigv4", sigv4).flatten();
+    if let (Some(value), Some(sigv4)) = (signature, &settings.sigv4) {
+        note_unknown_region(value, sigv4, &settings.endpoints);
+    }
+    warn_of_idle_regions(table, settings);
+    if let (Some(headers), Some(signature)) = (headers, signature) {
+        note_signed_twice(headers, signature);
+    }
+    client_certificate(table, settings);
+}
+
+/// Whether the shield alone decides over this field.
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    RESERVED.contains(&name.as_str())
+}
+
+/// Headers by where their values come from.
+#[derive(Default)]
+struct AddedHeaders {
+    values: Vec<(HeaderName, HeaderValue)>,
+    files: Vec<(HeaderName, PathBuf)>,
+}
+
+/// Where a header's value comes from.
+enum HeaderContent {
+    Value(HeaderValue),
+    /// A file, and what is in it now.
+    File(PathBuf, HeaderValue),
+}
+
+fn read_headers(value: TomlValue<'_>) -> ReadResult<AddedHeaders> {
+    let page = value.page();
+    let mut headers = AddedHeaders::default();
+    let mut seen: Vec<HeaderName> = Vec::new();
+    for entry in value.entries("a table such as { X-Name = \"value\" }")? {
+        let value = entry.value;
+        let (name, content) = (header_name(&entry), header_content(value));
+        let (name, content) = (page.keep(name), page.keep(content).flatten());
+        let (Some(name), Some(content)) = (name, content) else {
+            continue;
+        };
+        if seen.contains(&name) {
+            let what = format!("the header `{name}` is set twice");
+            page.note(Problem::new(what).at(entry.span, "names differ in case only"));
+            continue;
+        }
+        seen.push(name.clone());
+        page.keep(check_cdn_code(value, &name, &content));
+        match content {
+            HeaderContent::Value(value) => headers.values.push((name, value)),
+            HeaderContent::File(path, _) => headers.files.push((name, path)),
+        }
+    }
+    Ok(headers)
+}
+
+/// MediaPackage takes codes of 8 to 256 characters; a channel refuses every request with another one.
+fn check_cdn_code(
+    value: TomlValue<'_>,
+    name: &HeaderName,
+    content: &HeaderContent,
+) -> ReadResult<()> {
+    const NAMES: [&str; 2] = [
+        "x-mediapackage-cdnidentifier",
+        "x-mediapackagev2-cdnidentifier",
+    ];
+    const WANTED: &str = "a CDN authorization code of 8 to 256 characters";
+    let (HeaderContent::Value(code) | HeaderContent::File(_, code)) = content;
+    if !NAMES.contains(&name.as_str()) || (8..=256).contains(&code.len()) {
+        return Ok(());
+    }
+    let why = if code.len() < 8 {
+        "shorter than MediaPackage takes"
+    } else {
+        "longer than MediaPackage takes"
+    };
+    Err(value.problem(ValueError::new(WANTED, why)))
+}
+
+fn header_name(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
+    let problem = |what: String, why| Problem::new(what).at(entry.span.clone(), why);
+    let Ok(name) = HeaderName::from_bytes(entry.key.as_bytes()) else {
+        return Err(problem(
+            format!("`{}` cannot be a header", entry.key),
+            "not a header's name",
+        ));
+    };
+    if name == http::header::HOST {
+        let refused = problem("`Host` is not set among the headers".to_owned(), "not here");
+        return Err(refused.help("write host = \"…\" in [[origin]]"));
+    }
+    if is_reserved(&name) {
+        return Err(problem(
+            format!("the shield sets `{name}` itself"),
+            "not settable",
+        ));
+    }
+    Ok(name)
+}
+
+/// A header's value, always treated as a secret: typed, from the environment, or from a file.
+/// `None` where the table that names the file has problems, noted already.
+fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
+    const WANTED: &str = "a string, or { file = \"path\" }";
+    if value.toml().is_table() {
+        return value.table("the header's value", header_file);
+    }
+    value.page().hide(value.span());
+    let text = value.text(WANTED)?;
+    let fault = |why| value.problem(ValueError::new(WANTED, why));
+    if text.is_empty() {
+        return Err(fault("this is empty"));
+    }
+    let content = HeaderValue::from_str(&text);
+    let mut content = content.map_err(|_| fault("characters that a header cannot carry"))?;
+    content.set_sensitive(true);
+    Ok(Some(HeaderContent::Value(content)))
+}
+
+/// The file named by `file`, which must have a value in it already.
+fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
+    let Some(value) = table.value("file") else {
+        table.note_missing("file", "file = \"/run/secrets/token\"");
+        return None;
+    };
+    let path = table.page().keep(value.path())?;
+    let good = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why));
+    Some(HeaderContent::File(path, table.page().keep(good)?))
+}
+
+/// Notes headers that the signature is made of.
+fn note_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
+    let entries = headers.entries("").into_iter().flatten();
+    for entry in entries.filter(|entry| sign::is_of_signature(entry.key)) {
+        let what = format!("`{}` is set by the signature", entry.key);
+        let problem = Problem::new(what).at(entry.span, "set here too");
+        let problem = problem.other(signature.span(), "the signature");
+        headers.page().note(problem);
+    }
+}
+
+/// `None` where something is missing, noted already.
+fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
+    value.table("sigv4", |table| {
+        if table.value("service").is_none() {
+            table.note_missing("service", "service = \"mediapackagev2\"");
+        }
+        let typed = table.value("region").is_some();
+        let region = table.get("region", read::parsed(address::region, "a region"));
+        // One that cannot be read is a problem noted already, and not one more for want of it.
+        let region = if typed { Some(region?) } else { None };
+        let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
+        let service = read::word(&services, "\"mediapackagev2\" or \"s3\"");
+        let service = table.get("service", service);
+        let sources = sources(table);
+        Some(Sigv4 {
+            region,
+            service: service?,
+            sources: sources?,
+        })
+    })
+}
+
+/// Notes the first endpoint whose region neither it, nor its name, nor the group says.
+fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoint]) {
+    let is_known = |endpoint: &&Endpoint| {
+        endpoint.region.is_some() || endpoint.region_in_host().is_some() || sigv4.region.is_some()
+    };
+    if endpoints.iter().all(|endpoint| is_known(&endpoint)) {
+        return;
+    }
+    let problem = Problem::new("nobody says which region an endpoint is signed for");
+    let problem = problem.at(value.span(), "wanted in here");
+    let help = "add region = \"eu-west-1\" here, or to the endpoint where they differ";
+    value.page().note(problem.help(help));
+}
+
+/// Warns of an endpoint's region that no signature uses.
+fn warn_of_idle_regions(table: &mut TomlTable<'_>, settings: &Settings) {
+    let is_set = settings
+        .endpoints
+        .iter()
+        .any(|endpoint| endpoint.region.is_some());
+    if let Some(value) = table
+        .value("endpoints")
+        .filter(|_| is_set && settings.sigv4.is_none())
+    {
+        let problem = Problem::warning("an endpoint has a `region`, and nothing is signed");
+        let problem = problem.at(value.span(), "no `sigv4` in this origin");
+        value.page().note(problem);
+    }
+}
+
+/// Where a person wants credentials to come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CredentialSupply {
+    /// The first place that has some.
+    Auto,
+    Environment,
+    File,
+    Container,
+    Instance,
+}
+
+const SUPPLIES: [(&str, CredentialSupply); 5] = [
+    ("auto", CredentialSupply::Auto),
+    ("environment", CredentialSupply::Environment),
+    ("file", CredentialSupply::File),
+    ("container", CredentialSupply::Container),
+    ("instance", CredentialSupply::Instance),
+];
+
+fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
+    const WORDS: &str = "\"auto\", \"environment\", \"file\", \"container\" or \"instance\"";
+    let typed = table.value("credentials");
+    let of_file = table.value("credentials_file");
+    let of_file = of_file.or(table.value("profile"));
+    let path = table.get("credentials_file", |value| value.path());
+    let profile = table.get("profile", |value| value.text("the name of a profile"));
+    let supply = match (typed, of_file) {
+        (Some(_), _) => table.get("credentials", read::word(&SUPPLIES, WORDS))?,
+        (None, Some(_)) => CredentialSupply::File,
+        (None, None) => CredentialSupply::Auto,
+    };
+    let page = table.page();
+    if let Some(value) = of_file.filter(|_| supply != CredentialSupply::File) {
+        let what = format!("`{}` is about a file that is not looked at", value.name());
+        let problem = Problem::new(what).at(value.span(), "never used");
+        page.note(problem.help("leave `credentials` out, or write credentials = \"file\""));
+    }
+    let span = of_file.or(typed).map_or(table.span(), |value| value.span());
+    let problem = |what: String, why: String| Problem::new(what).at(span.clone(), why);
+    let sources = found(page.environment(), supply, path, profile);
+    let sources = sources.map_err(|why| problem("no credentials can be found".to_owned(), why));
+    let sources = page.keep(sources)?;
+    if let (CredentialSupply::File, [CredentialSource::File { path, profile }]) =
+        (supply, &sources[..])
+        && let Err(why) = sign::look_for_profile(path, profile)
+    {
+        let problem = problem("this file has no such credentials".to_owned(), why);
+        let filled_in = of_file.is_some_and(|value| value.is_filled_in());
+        page.note(if filled_in {
+            problem
+        } else {
+            problem.help(format!("the file looked for is {}", path.display()))
+        });
+    }
+    Some(sources)
+}
+
+/// The places to try, or why there are none.
+fn found(
+    environment: &sign::AwsEnvironment<'_>,
+    supply: CredentialSupply,
+    path: Option<PathBuf>,
+    profile: Option<String>,
+) -> Result<Vec<CredentialSource>, String> {
+    let bad = |bad: sign::BadVariable| bad.to_string();
+    let (source, missing) = match supply {
+        CredentialSupply::Auto => return CredentialSource::chain(environment).map_err(bad),
+        CredentialSupply::Environment => (
+            CredentialSource::given(environment).map_err(bad)?,
+            "AWS_ACCESS_KEY_ID is not set",
+        ),
+        CredentialSupply::File => (
+            CredentialSource::file(environment, path, profile),
+            "no `credentials_file`, and HOME is not set",
+        ),
+        CredentialSupply::Container => (
+            CredentialSource::container(environment).map_err(bad)?,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI is not set",
+        ),
+        CredentialSupply::Instance => (
+            CredentialSource::instance(environment).map_err(bad)?,
+            "AWS_EC2_METADATA_DISABLED is set",
+        ),
+    };
+    source
+        .map(|source| vec![source])
+        .ok_or_else(|| missing.to_owned())
+}
+
+/// What is shown in a TLS handshake: both of the files, or none.
+fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
+    let wanted = [
+        ("client_certificate", "client_certificate = \"shield.pem\""),
+        ("client_key", "client_key = \"shield.key\""),
+    ];
+    let [certificate, key] = wanted.map(|(name, _)| table.value(name));
+    let Some(either) = certificate.or(key) else {
+        return;
+    };
+    if !settings.endpoints.iter().any(|endpoint| endpoint.tls) {
+        let what = format!("`{}` is shown to nobody", either.name());
+        let problem = Problem::new(what).at(either.span(), "no endpoint speaks TLS");
+        table
+            .page()
+            .note(problem.help("write https:// in `endpoints`"));
+    }
+    let pair = key_pair::certificate(table, wanted);
+    settings.client_certificate =
+        pair.map(|(certificate, key)| ClientCertificate { certificate, key });
+}

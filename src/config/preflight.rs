@@ -1,0 +1,212 @@
+//! Will it work on this machine? Asks the resolver for origins and the kernel for addresses.
+//!
+//! Only `check` asks; a start does not wait for names, because origins come and go.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::file::{AddressUse, ConfigDraft};
+use super::problem::Problem;
+use crate::frontend::ListenAddress;
+use crate::upstream::{Endpoint, Resolver};
+
+/// A name that takes longer than this to resolve is as good as unknown.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
+
+/// Names asked for at the same time.
+const LOOKUPS_MAX: usize = 16;
+
+/// This machine's resolver.
+pub(super) fn system_lookup() -> Resolver {
+    Arc::new(|host: &str, port: u16| Ok((host, port).to_socket_addrs()?.collect()))
+}
+
+/// Adds problems with addresses this machine does not have, and names it cannot resolve.
+pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: Option<u64>) {
+    let mut found = Vec::new();
+    found.extend(machine_bytes.and_then(|bytes| beyond_memory(draft, bytes)));
+    for place in &draft.places {
+        if let Err(why) = local(&place.address) {
+            let what = match place.used_as {
+                AddressUse::Listener => "viewers cannot come in here",
+                AddressUse::Admin => "operators cannot come in here",
+            };
+            found.push(located(Problem::new(what), place.span.clone(), why));
+        }
+    }
+    for batch in draft.endpoints.chunks(LOOKUPS_MAX) {
+        let endpoints: Vec<_> = batch.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        for ((_, span), why) in batch.iter().zip(resolve(&endpoints, lookup)) {
+            let Some(why) = why else { continue };
+            // Not quoted: part of it may come from the environment.
+            let problem = Problem::new("this origin's name cannot be resolved");
+            let problem = problem.at(span.clone(), why);
+            found.push(problem.help("check the name, or use --offline to leave this out"));
+        }
+    }
+    for problem in found {
+        draft.problems.push(problem);
+    }
+}
+
+/// Memory that this process may take: the machine's, or its control group's where that is less.
+pub(super) fn machine_memory() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse().ok());
+    Some(group.unwrap_or(u64::MAX).min(kib.saturating_mul(1024)))
+}
+
+/// A warning where bodies may take more memory than there is.
+fn beyond_memory(draft: &ConfigDraft, machine_bytes: u64) -> Option<Problem> {
+    let wanted = draft.bodies_bytes_max();
+    if wanted <= machine_bytes {
+        return None;
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    let problem = Problem::warning("the system may end the program before its memory is full");
+    let label = format!(
+        "with `memory` of [fill] {} MiB, and there are {} MiB here",
+        mib(wanted),
+        mib(machine_bytes)
+    );
+    let problem = located(problem, draft.memory.clone(), label);
+    Some(match draft.memory {
+        Some(_) => problem.help("lower `memory`, and leave some for connections and the system"),
+        None => problem,
+    })
+}
+
+fn located(problem: Problem, span: Option<super::problem::SourceSpan>, why: String) -> Problem {
+    match span {
+        Some(span) => problem.at(span, why),
+        None => problem.help(why),
+    }
+}
+
+/// Can this machine listen there? The port itself is not tried: the server may be running.
+fn local(address: &ListenAddress) -> Result<(), String> {
+    match address {
+        ListenAddress::Tcp(address) => match TcpListener::bind(SocketAddr::new(address.ip(), 0)) {
+            Ok(_) => Ok(()),
+            Err(why) if why.kind() == io::ErrorKind::AddrNotAvailable => {
+                Err("this machine does not have this address".to_owned())
+            }
+            Err(why) => Err(why.to_string()),
+        },
+        ListenAddress::Unix(path) => match path.parent() {
+            Some(folder) if folder.is_dir() => Ok(()),
+            _ => Err("the folder of this socket does not exist".to_owned()),
+        },
+    }
+}
+
+/// Why each of these cannot be resolved; `None` for those that can. Bounded by the deadline: a
+/// resolver that hangs leaves its thread behind, which ends with the program.
+fn resolve(endpoints: &[Endpoint], lookup: &Resolver) -> Vec<Option<String>> {
+    let (told, heard) = mpsc::sync_channel(endpoints.len());
+    let mut reasons = Vec::new();
+    for (place, endpoint) in endpoints.iter().cloned().enumerate() {
+        let (told, lookup) = (told.clone(), Arc::clone(lookup));
+        let asked = thread::Builder::new().spawn(move || {
+            let reason = match lookup(&endpoint.host, endpoint.port) {
+                Ok(addresses) if addresses.is_empty() => Some("no address known".to_owned()),
+                Ok(_) => None,
+                Err(why) => Some(why.to_string()),
+            };
+            let _ = told.send((place, reason));
+        });
+        let unanswered = asked.map_or_else(|why| why.to_string(), |_| no_answer());
+        reasons.push(Some(unanswered));
+    }
+    drop(told);
+    let deadline = Instant::now() + RESOLVE_MAX;
+    while let Ok((place, reason)) =
+        heard.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+    {
+        reasons[place] = reason;
+    }
+    reasons
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", RESOLVE_MAX.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::file;
+    use super::*;
+
+    fn check_text(source: &str) -> String {
+        let lookup: Resolver = Arc::new(|host: &str, port: u16| match host {
+            "good.example" => Ok(vec![SocketAddr::from(([192, 0, 2, 1], port))]),
+            "empty.example" => Ok(Vec::new()),
+            _ => Err(io::Error::other("no such name")),
+        });
+        let mut draft = file::read(source, Path::new("seawall.toml"), &|_| None);
+        check(&mut draft, &lookup, Some(8 << 30));
+        draft.problems.to_string()
+    }
+
+    #[test]
+    fn warns_of_more_memory_than_the_machine_has() {
+        let of = |memory: &str| {
+            check_text(&format!(
+                "[cache]\nmemory = \"{memory}\"\n[[origin]]\nendpoints = [\"http://good.example\"]\n"
+            ))
+        };
+        let text = of("8GiB");
+        assert!(text.contains("warning: the system may end"), "{text}");
+        assert!(text.contains("seawall.toml:2:10"), "{text}");
+        assert_eq!(of("7GiB"), "");
+    }
+
+    #[test]
+    fn names_that_do_not_resolve_are_underlined() {
+        let text = check_text(
+            "[[origin]]\nendpoints = [\n  \"https://good.example\",\n  \"https://bad.example\",\n  \
+             \"https://empty.example\",\n]\n",
+        );
+        assert!(
+            text.contains("this origin's name cannot be resolved"),
+            "{text}"
+        );
+        assert!(text.contains("seawall.toml:4:3"), "{text}");
+        assert!(
+            text.contains("^^^^^^^^^^^^^^^^^^^^^ no such name"),
+            "{text}"
+        );
+        assert!(
+            text.contains("seawall.toml:5:3") && text.contains("no address known"),
+            "{text}"
+        );
+        assert!(!text.contains("good.example"), "{text}");
+    }
+
+    #[test]
+    fn addresses_of_other_machines_are_underlined() {
+        let text = check_text(
+            "[[listener]]\nlisten = \"192.0.2.77:8080\"\n[[listener]]\nlisten = \
+             \"unix:/nowhere/at/all/s.sock\"\n[[listener]]\nlisten = \"127.0.0.1:8080\"\n\
+             [[origin]]\nendpoints = [\"http://good.example\"]\n",
+        );
+        assert!(text.contains("seawall.toml:2:10"), "{text}");
+        assert!(text.contains("does not have this address"), "{text}");
+        assert!(
+            text.contains("seawall.toml:4:10") && text.contains("does not exist"),
+            "{text}"
+        );
+        assert!(!text.contains(":6:"), "{text}");
+    }
+}

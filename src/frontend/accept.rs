@@ -1,0 +1,274 @@
+//! Who is let in? Accepts, counts, limits, and lives through a shortage of descriptors.
+
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Duration, Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{PeerInfo, ServerContext, serve_plain, serve_tls};
+use super::connection_table::{ConnectionGuard, ConnectionTable};
+use super::listen::{BoundListener, ListeningSocket};
+use super::stats::{ConnectionEvent, Stats};
+use super::unix::UnixWire;
+use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
+
+/// With no descriptor or memory left, the next attempt waits so long, and twice as long each time.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What whoever finds all places taken is told, where the words are not encrypted.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+cache-control: no-store\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// The viewers' side of a server: everything its workers share.
+pub struct Frontend {
+    limits: Arc<Limits>,
+    roll: Arc<ConnectionTable>,
+    tickets: Arc<dyn rustls::server::ProducesTickets>,
+    leaving: AtomicBool,
+}
+
+impl Frontend {
+    /// An edge nobody is connected to yet.
+    pub fn new(limits: Limits) -> Result<Frontend, CertificateError> {
+        let roll = ConnectionTable::new(&limits);
+        Ok(Frontend {
+            limits: Arc::new(limits),
+            roll,
+            tickets: tls::tickets()?,
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        self.roll.stats()
+    }
+
+    /// Says that the edge is about to stop; viewers are still let in.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the edge is about to stop, or has been told to.
+    pub fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || self.draining()
+    }
+
+    /// Whether the edge has been told to stop.
+    pub fn draining(&self) -> bool {
+        self.roll.closing()
+    }
+
+    /// Stops accepting, has every connection finish, and returns when the last is gone.
+    pub async fn drain(&self) {
+        self.roll.close();
+        self.roll.vacant().await;
+    }
+
+    /// Stops accepting and drops every connection.
+    pub fn abort(&self) {
+        self.roll.close();
+        self.roll.abort();
+    }
+
+    /// Serves viewers at one door on the current thread's runtime, until the edge is drained.
+    /// Every finished request is told to `teller`.
+    pub async fn serve<A: Handler>(
+        &self,
+        door: BoundListener,
+        answers: A,
+        teller: RequestRecorder,
+    ) -> io::Result<()> {
+        let acceptor = match &door.certificates {
+            None => None,
+            Some(certificates) => {
+                let made = tls::acceptor(certificates, &self.tickets);
+                Some(made.map_err(io::Error::other)?)
+            }
+        };
+        let entrance = RegisteredListener {
+            socket: RegisteredSocket::new(door.socket)?,
+            acceptor,
+            house: ServerContext::new(answers, teller, self.limits.clone(), self.roll.clone()),
+        };
+        entrance.run().await;
+        Ok(())
+    }
+}
+
+/// A door registered with the current runtime.
+struct RegisteredListener<A> {
+    socket: RegisteredSocket,
+    acceptor: Option<TlsAcceptor>,
+    house: Arc<ServerContext<A>>,
+}
+
+enum RegisteredSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Accepted::Tcp(_, peer) => Some(*peer),
+            Accepted::Unix(_) => None,
+        }
+    }
+
+    /// Says why it is not let in, if that can be said at once.
+    fn refuse(self) {
+        // It is closed next, whatever became of the words.
+        let _ = match self {
+            Accepted::Tcp(wire, _) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
+            Accepted::Unix(wire) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
+        };
+    }
+}
+
+impl RegisteredSocket {
+    fn new(socket: ListeningSocket) -> io::Result<RegisteredSocket> {
+        match socket {
+            ListeningSocket::Tcp(socket) => {
+                TcpListener::from_std(socket).map(RegisteredSocket::Tcp)
+            }
+            ListeningSocket::Unix(socket) => {
+                UnixListener::from_std(socket).map(RegisteredSocket::Unix)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            RegisteredSocket::Tcp(socket) => {
+                let (wire, peer) = socket.accept().await?;
+                Ok(Accepted::Tcp(wire, peer.ip().to_canonical()))
+            }
+            RegisteredSocket::Unix(socket) => Ok(Accepted::Unix(socket.accept().await?.0)),
+        }
+    }
+}
+
+impl<A: Handler> RegisteredListener<A> {
+    async fn run(self) {
+        let mut stage = self.house.roll.stage();
+        let accepting = async {
+            let mut backoff = BACKOFF_MIN;
+            loop {
+                match self.socket.accept().await {
+                    Ok(newcomer) => {
+                        self.admit(newcomer);
+                        backoff = BACKOFF_MIN;
+                    }
+                    Err(error) if is_shortage(&error) => {
+                        self.house.roll.tally.count(ConnectionEvent::AcceptFailed);
+                        tracing::warn!(%error, "cannot accept connections for now");
+                        sleep(backoff).await;
+                        backoff = (backoff * 2).min(BACKOFF_MAX);
+                    }
+                    // The newcomer was gone before it was let in.
+                    Err(_) => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            _ = stage.wait_for(Option::is_some) => {}
+        }
+        self.last_sweep().await;
+    }
+
+    /// Lets in whoever is waiting already: closing the socket would reset them.
+    async fn last_sweep(&self) {
+        loop {
+            tokio::select! {
+                biased;
+                accepted = self.socket.accept() => match accepted {
+                    Ok(newcomer) => self.admit(newcomer),
+                    Err(_) => return,
+                },
+                () = std::future::ready(()) => return,
+            }
+        }
+    }
+
+    fn admit(&self, newcomer: Accepted) {
+        let seat = match self.house.roll.admit(newcomer.peer(), Instant::now()) {
+            Ok(seat) => seat,
+            Err(refused) => {
+                self.house.roll.tally.count(refused);
+                if refused == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
+                    newcomer.refuse();
+                }
+                return;
+            }
+        };
+        match newcomer {
+            Accepted::Tcp(wire, peer) => {
+                let origin = PeerInfo {
+                    peer: Some(peer),
+                    socket: Some(wire.as_raw_fd()),
+                };
+                self.seat(wire, origin, seat);
+            }
+            Accepted::Unix(wire) => {
+                let origin = PeerInfo {
+                    peer: None,
+                    socket: None,
+                };
+                let wire = match self.acceptor {
+                    Some(_) => UnixWire::for_tls(wire),
+                    None => UnixWire::plain(wire),
+                };
+                self.seat(wire, origin, seat);
+            }
+        }
+    }
+
+    fn seat<W: super::sniffing_stream::Transport>(
+        &self,
+        wire: W,
+        origin: PeerInfo,
+        seat: ConnectionGuard,
+    ) {
+        let gauge = origin.gauge(&self.house.teller, self.acceptor.is_some());
+        seat.enrol(&gauge);
+        let (house, noted) = (self.house.clone(), gauge.clone());
+        let task = if let Some(acceptor) = &self.acceptor {
+            let serving = serve_tls(house, wire, gauge, acceptor.clone());
+            tokio::spawn(async move {
+                let _seat = seat;
+                serving.await;
+            })
+        } else {
+            tokio::spawn(async move {
+                let _seat = seat;
+                serve_plain(house, wire, gauge).await;
+            })
+        };
+        noted.runs_in(task.abort_handle());
+    }
+}
+
+/// Errors that will come again at once if nothing is done about them (Linux's numbers).
+fn is_shortage(error: &io::Error) -> bool {
+    const NO_MEMORY: i32 = 12;
+    const SYSTEM_FILES: i32 = 23;
+    const PROCESS_FILES: i32 = 24;
+    const NO_BUFFERS: i32 = 105;
+    matches!(
+        error.raw_os_error(),
+        Some(NO_MEMORY | SYSTEM_FILES | PROCESS_FILES | NO_BUFFERS)
+    )
+}

@@ -1,0 +1,73 @@
+//! What is told of a request that could not even be read? Its first line may still say who it was.
+
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::connection_state::ConnectionState;
+use crate::telemetry::{AccessLogFields, RequestRecord};
+
+/// The tale of a head that hyper answered itself. `unread` is how it begins, as far as that is known.
+pub(super) fn tale(error: &hyper::Error, unread: &[u8], gauge: &ConnectionState) -> RequestRecord {
+    // hyper has one predicate for two statuses.
+    let status = if error.is_parse_too_large() && error.to_string().contains("URI") {
+        StatusCode::URI_TOO_LONG
+    } else if error.is_parse_too_large() {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    } else {
+        StatusCode::BAD_REQUEST
+    };
+    let began = gauge.since().into_std();
+    let total_time = began.elapsed();
+    RequestRecord {
+        status,
+        head_time: total_time,
+        total_time,
+        line: Some(Box::new(line(unread, gauge))),
+        ..RequestRecord::begun(began)
+    }
+}
+
+/// The tale of a stream that h2 reset as malformed, or of a connection that it closed for that. h2 does not say what
+/// was asked for.
+pub(super) fn http2_tale(gauge: &ConnectionState) -> RequestRecord {
+    let line = AccessLogFields {
+        method: None,
+        path: String::new(),
+        host: String::new(),
+        peer: gauge.peer,
+        protocol: "HTTP/2.0",
+        request_id: String::new(),
+    };
+    RequestRecord {
+        status: StatusCode::BAD_REQUEST,
+        line: Some(Box::new(line)),
+        ..RequestRecord::begun(Instant::now().into_std())
+    }
+}
+
+fn line(unread: &[u8], gauge: &ConnectionState) -> AccessLogFields {
+    let end = unread.iter().position(|&byte| byte == b'\n');
+    let first = &unread[..end.unwrap_or(unread.len())];
+    let mut words = first.trim_ascii_end().split(|&byte| byte == b' ');
+    let method = words
+        .next()
+        .filter(|word| word.iter().all(u8::is_ascii_alphanumeric));
+    let target = String::from_utf8_lossy(words.next().unwrap_or_default());
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    // Absolute form: the authority is the host, and may carry a password.
+    let (host, path) = match path.split_once("://") {
+        Some((_, rest)) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+        None => ("", path),
+    };
+    AccessLogFields {
+        method: method.and_then(|word| Method::from_bytes(word).ok()),
+        path: path.to_owned(),
+        host: host.to_owned(),
+        peer: gauge.peer,
+        protocol: match words.next() {
+            Some(b"HTTP/1.0") => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        request_id: String::new(),
+    }
+}

@@ -1,0 +1,279 @@
+//! Which certificate answers which name? Loaded from files, chosen by SNI, read again on change.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::{CertificateFiles, Tls};
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read, or is no PEM.
+    #[error("cannot read {}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A certificate and its key cannot be used together.
+    #[error("cannot use {} with {}: {source}", certificate.display(), key.display())]
+    Pair {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// TLS itself cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] rustls::Error),
+    /// There is no certificate.
+    #[error("no certificate is named")]
+    None,
+}
+
+/// The certificates of one listener.
+pub struct Certificates {
+    files: Vec<CertificateFiles>,
+    tls12: bool,
+    shelf: ArcSwap<CertificateStore>,
+    stamps: Mutex<Vec<FileStamp>>,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Certificates {
+    /// Loads them all; the first is the default.
+    pub fn load(tls: &Tls) -> Result<Arc<Certificates>, CertificateError> {
+        // Before reading: a file that changes meanwhile is then read again.
+        let stamps = stamps(&tls.certificates);
+        let shelf = CertificateStore::read(&tls.certificates)?;
+        Ok(Arc::new(Certificates {
+            files: tls.certificates.clone(),
+            tls12: tls.tls12,
+            shelf: ArcSwap::from_pointee(shelf),
+            stamps: Mutex::new(stamps),
+        }))
+    }
+
+    /// Reads the files again if one has changed: `Ok(true)` if they are in use now. Broken files
+    /// are reported once and leave the old certificates in use. Blocks on the file system.
+    pub fn refresh(&self) -> Result<bool, CertificateError> {
+        let now = stamps(&self.files);
+        if *self.stamps.lock() == now {
+            return Ok(false);
+        }
+        *self.stamps.lock() = now;
+        self.shelf
+            .store(Arc::new(CertificateStore::read(&self.files)?));
+        Ok(true)
+    }
+
+    /// Whether TLS 1.2 is spoken too.
+    pub(super) fn tls12(&self) -> bool {
+        self.tls12
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.shelf.load().choose(hello.server_name()))
+    }
+}
+
+/// Certificates by name.
+struct CertificateStore {
+    default: Arc<CertifiedKey>,
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what follows the `*.`.
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl CertificateStore {
+    fn read(files: &[CertificateFiles]) -> Result<CertificateStore, CertificateError> {
+        let mut keys = Vec::with_capacity(files.len());
+        for pair in files {
+            keys.push(Arc::new(read_pair(pair)?));
+        }
+        let default = keys.first().ok_or(CertificateError::None)?.clone();
+        let mut shelf = CertificateStore {
+            default,
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+        };
+        for key in keys {
+            for name in names(&key) {
+                let (names, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut shelf.wildcard, parent.to_owned()),
+                    None => (&mut shelf.exact, name),
+                };
+                // The first that has a name keeps it.
+                names.entry(name).or_insert_with(|| key.clone());
+            }
+        }
+        Ok(shelf)
+    }
+
+    fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
+        let found = name.and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+            self.exact
+                .get(&name)
+                .or_else(|| self.wildcard.get(parent))
+                .cloned()
+        });
+        found.unwrap_or_else(|| self.default.clone())
+    }
+}
+
+fn read_pair(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+    let chain = CertificateDer::pem_file_iter(&pair.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| file_error(&pair.certificate, &error))?;
+    if chain.is_empty() {
+        return Err(file_error(&pair.certificate, &pem::Error::NoItemsFound));
+    }
+    let key =
+        PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| file_error(&pair.key, &error))?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| {
+        CertificateError::Pair {
+            certificate: pair.certificate.clone(),
+            key: pair.key.clone(),
+            source,
+        }
+    })
+}
+
+fn file_error(path: &Path, error: &pem::Error) -> CertificateError {
+    let reason = match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "nothing of that kind is in it".to_owned(),
+        // The other errors quote the file, and it may be a key.
+        _ => "it is not in PEM form".to_owned(),
+    };
+    CertificateError::File {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+/// The names a certificate is for, in lower case.
+fn names(key: &CertifiedKey) -> Vec<String> {
+    let Some(leaf) = key.cert.first() else {
+        return Vec::new();
+    };
+    match webpki::EndEntityCert::try_from(leaf) {
+        Ok(certificate) => certificate
+            .valid_dns_names()
+            .map(str::to_ascii_lowercase)
+            .collect(),
+        // Whatever is wrong with it, it can still be the default.
+        Err(_) => Vec::new(),
+    }
+}
+
+/// By what a changed file is known; `None`: there is none.
+type FileStamp = Option<(u64, u64, i64, i64)>;
+
+fn stamps(files: &[CertificateFiles]) -> Vec<FileStamp> {
+    let paths = files.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    paths.map(|path| stamp(std::fs::metadata(path))).collect()
+}
+
+fn stamp(found: io::Result<Metadata>) -> FileStamp {
+    let found = found.ok()?;
+    Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::test_support::Purse;
+
+    fn chosen(certificates: &Certificates, name: Option<&str>) -> CertificateDer<'static> {
+        certificates.shelf.load().choose(name).cert[0].clone()
+    }
+
+    #[test]
+    fn exact_names_go_before_wildcards_and_the_first_is_the_default() {
+        let purse = Purse::new();
+        let default = purse.make("default", &["default.example"]);
+        let wild = purse.make("wild", &["*.live.example"]);
+        let exact = purse.make("exact", &["one.live.example"]);
+        let tls = Tls {
+            certificates: vec![default, wild, exact],
+            tls12: true,
+        };
+        let certificates = Certificates::load(&tls).unwrap();
+        let [default, wild, exact] =
+            ["default", "wild", "exact"].map(|name| purse.certificate(name));
+        assert_eq!(chosen(&certificates, Some("ONE.live.example")), exact);
+        assert_eq!(chosen(&certificates, Some("two.live.example")), wild);
+        assert_eq!(chosen(&certificates, Some("a.two.live.example")), default);
+        assert_eq!(chosen(&certificates, Some("live.example")), default);
+        assert_eq!(chosen(&certificates, None), default);
+    }
+
+    #[test]
+    fn a_changed_file_is_used_and_a_broken_one_is_not() {
+        let purse = Purse::new();
+        let files = purse.make("a", &["a.example"]);
+        let tls = Tls {
+            certificates: vec![files.clone()],
+            tls12: false,
+        };
+        let certificates = Certificates::load(&tls).unwrap();
+        assert!(!certificates.refresh().unwrap(), "nothing has changed");
+
+        purse.make("a", &["renewed.example"]);
+        assert!(certificates.refresh().unwrap());
+        let renewed = purse.certificate("a");
+        assert_eq!(chosen(&certificates, None), renewed);
+
+        std::fs::write(&files.certificate, "half a certifi").unwrap();
+        let error = certificates.refresh().unwrap_err().to_string();
+        assert!(
+            error.contains(&files.certificate.display().to_string()),
+            "{error}"
+        );
+        assert_eq!(chosen(&certificates, None), renewed, "the old one stays");
+        assert!(!certificates.refresh().unwrap(), "reported once");
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let purse = Purse::new();
+        let mut files = purse.make("a", &["a.example"]);
+        files.key = purse.make("b", &["b.example"]).key;
+        let error = Certificates::load(&Tls {
+            certificates: vec![files],
+            tls12: false,
+        });
+        assert!(
+            matches!(error, Err(CertificateError::Pair { .. })),
+            "{error:?}"
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! How does one connection live? Handshake, protocol, requests, end: one task, on one thread.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::bad_request;
+use super::connection_state::ConnectionState;
+use super::connection_table::ConnectionTable;
+use super::connection_timer::{ConnectionTimer, TimerAction, ViewerProtocol};
+use super::exchange::{connection, exchange, stream};
+use super::fast_path::FastPath;
+use super::frames::{self, FrameKind};
+use super::lingering_close::{linger, see_off};
+use super::sniffing_stream::{SniffingStream, Transport};
+use super::stats::ConnectionEvent;
+use super::streams::StreamExecutor;
+use super::write_coalescer::WriteCoalescer;
+use super::{Handler, Limits, RequestRecorder};
+
+/// What a viewer may upload before it is read: the windows of HTTP/2 bound memory per connection,
+/// and players send no bodies. What they download is governed by their windows, not by these.
+const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
+const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// Per stream, hyper hands out a further slice as long as h2 has less than this of it.
+pub(super) const SEND_QUEUE_BYTES: usize = 64 << 10;
+
+/// Streams reset by the viewer before they were looked at, and by us for its errors, before the
+/// connection is closed as abusive.
+const RESET_STREAMS_MAX: usize = 32;
+
+/// The fewest bytes hyper's buffers can be limited to.
+const BUFFER_BYTES_MIN: usize = 8 << 10;
+
+/// hyper parses up to so many fields without allocating.
+const FIELDS_INLINE: usize = 100;
+
+/// What the connections of one worker share.
+pub(super) struct ServerContext<A> {
+    pub(super) answers: A,
+    pub(super) teller: RequestRecorder,
+    pub(super) limits: Arc<Limits>,
+    pub(super) roll: Arc<ConnectionTable>,
+    http1: http1::Builder,
+    http2: http2::Builder<StreamExecutor>,
+}
+
+impl<A> ServerContext<A> {
+    pub(super) fn new(
+        answers: A,
+        teller: RequestRecorder,
+        limits: Arc<Limits>,
+        roll: Arc<ConnectionTable>,
+    ) -> Arc<ServerContext<A>> {
+        let http1 = http1_builder(&limits);
+        let http2 = http2_builder(&limits, StreamExecutor::new(limits.clone(), roll.clone()));
+        Arc::new(ServerContext {
+            answers,
+            teller,
+            limits,
+            roll,
+            http1,
+            http2,
+        })
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
+        .max_header_size(limits.head_bytes_max)
+        // The watch does this, without a timer per request and without counting idle time.
+        .header_read_timeout(None)
+        // Written here: see `date`.
+        .auto_date_header(false);
+    if limits.fields_max > FIELDS_INLINE {
+        builder.max_headers(limits.fields_max);
+    }
+    builder
+}
+
+fn http2_builder(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(read_bytes_max(limits)).unwrap_or(u32::MAX))
+        .initial_stream_window_size(UPLOAD_STREAM_WINDOW)
+        .initial_connection_window_size(UPLOAD_CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(RESET_STREAMS_MAX)
+        .max_send_buf_size(SEND_QUEUE_BYTES)
+        .auto_date_header(false);
+    builder
+}
+
+/// How much of an HTTP/2 head is read: more than a head may have, for what h2 refuses itself nobody can log.
+fn read_bytes_max(limits: &Limits) -> usize {
+    limits.head_bytes_max.saturating_mul(2)
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy)]
+pub(super) struct PeerInfo {
+    pub(super) peer: Option<IpAddr>,
+    pub(super) socket: Option<RawFd>,
+}
+
+impl PeerInfo {
+    pub(super) fn gauge(self, teller: &RequestRecorder, tls: bool) -> Arc<ConnectionState> {
+        Arc::new(ConnectionState::new(
+            teller.clone(),
+            self.peer,
+            tls,
+            self.socket,
+        ))
+    }
+}
+
+/// Serves a connection whose first bytes tell its protocol.
+pub(super) async fn serve_plain<A, W>(
+    house: Arc<ServerContext<A>>,
+    wire: W,
+    gauge: Arc<ConnectionState>,
+) where
+    A: Handler,
+    W: Transport,
+{
+    let line = SniffingStream::open(wire, gauge.clone());
+    if let Some(line) = speak_http1(&house, line, &gauge).await {
+        // Boxed, so that HTTP/1 connections do not carry the size of HTTP/2 ones.
+        Box::pin(speak_http2(&house, line, &gauge)).await;
+    }
+}
+
+/// Serves a connection after its TLS handshake.
+pub(super) async fn serve_tls<A, W>(
+    house: Arc<ServerContext<A>>,
+    wire: W,
+    gauge: Arc<ConnectionState>,
+    acceptor: TlsAcceptor,
+) where
+    A: Handler,
+    W: Transport,
+{
+    let handshake = Box::pin(acceptor.accept(wire));
+    let wire = match timeout(house.limits.handshake_timeout, handshake).await {
+        Ok(Ok(wire)) => wire,
+        Ok(Err(_)) => return house.roll.tally.count(ConnectionEvent::HandshakeFailed),
+        Err(_) => return house.roll.tally.count(ConnectionEvent::HandshakeTimeout),
+    };
+    if wire.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let line = SniffingStream::http2(wire, gauge.clone());
+        Box::pin(speak_http2(&house, line, &gauge)).await;
+    } else {
+        let line = SniffingStream::http1(wire, gauge.clone());
+        speak_http1(&house, line, &gauge).await;
+    }
+}
+
+/// Speaks HTTP/1 to the end, or until it turns out to be HTTP/2: then the line is handed back.
+async fn speak_http1<A, W>(
+    house: &Arc<ServerContext<A>>,
+    line: SniffingStream<W>,
+    gauge: &Arc<ConnectionState>,
+) -> Option<SniffingStream<W>>
+where
+    A: Handler,
+    W: Transport,
+{
+    let service = service_fn(|request| exchange(house.clone(), connection(gauge), request));
+    let express = FastPath::new(line, house.clone(), gauge.clone());
+    let mut hyper = house.http1.serve_connection(TokioIo::new(express), service);
+    let mut watch = house.watch(ViewerProtocol::Http1, gauge);
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = std::pin::Pin::new(&mut hyper).poll(cx) {
+                return Poll::Ready(Ok(ended));
+            }
+            match watch.look(cx) {
+                TimerAction::Wait => return Poll::Pending,
+                TimerAction::Finish => std::pin::Pin::new(&mut hyper).graceful_shutdown(),
+                TimerAction::Cut(event) => return Poll::Ready(Err(event)),
+            }
+        }
+    })
+    .await;
+    let parts = hyper.into_parts();
+    let express = parts.io.into_inner();
+    if let Ok(Err(error)) = &ended
+        && error.is_parse()
+        && !express.is_recognised()
+    {
+        let unread = express.unread_head(&parts.read_buf);
+        house.roll.tally.count(ConnectionEvent::HeadRefused);
+        (house.teller)(&bad_request::tale(error, unread, gauge));
+    }
+    let line = match express.into_line().recognised() {
+        Ok(line) => return Some(line),
+        Err(line) => line,
+    };
+    match ended {
+        Err(event) => house.cut(event, gauge),
+        Ok(Err(error)) if error.is_parse() => {
+            linger(line, &house.limits).await;
+        }
+        Ok(_) if gauge.left_unread() && !gauge.severed() => linger(line, &house.limits).await,
+        Ok(_) => {}
+    }
+    None
+}
+
+/// Speaks HTTP/2 to the end.
+async fn speak_http2<A, W>(
+    house: &Arc<ServerContext<A>>,
+    line: SniffingStream<W>,
+    gauge: &Arc<ConnectionState>,
+) where
+    A: Handler,
+    W: Transport,
+{
+    let service = {
+        let (house, gauge) = (house.clone(), gauge.clone());
+        service_fn(move |request| exchange(house.clone(), stream(&gauge), request))
+    };
+    gauge.rested(Instant::now());
+    let line = WriteCoalescer::new(line);
+    let io = TokioIo::new(line.clone());
+    let mut hyper = pin!(house.http2.serve_connection(io, service));
+    let mut watch = house.watch(ViewerProtocol::Http2, gauge);
+    let ending = poll_fn(|cx| {
+        loop {
+            let ended = hyper.as_mut().poll(cx);
+            // A full socket wakes this task again; meanwhile the watch counts the time.
+            let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
+            for _ in 0..line.take_malformed() {
+                house.tell_malformed(gauge);
+            }
+            if let Poll::Ready(ended) = ended {
+                return Poll::Ready(
+                    ended.map_or_else(ConnectionEnd::Failed, |()| ConnectionEnd::Proper),
+                );
+            }
+            if lost {
+                return Poll::Ready(ConnectionEnd::Lost);
+            }
+            match watch.look(cx) {
+                TimerAction::Wait => return Poll::Pending,
+                TimerAction::Finish => hyper.as_mut().graceful_shutdown(),
+                TimerAction::Cut(event) => {
+                    house.cut(event, gauge);
+                    return Poll::Ready(match event {
+                        // It has nothing under way, and did not say goodbye.
+                        ConnectionEvent::IdleTimeout => ConnectionEnd::Proper,
+                        _ => ConnectionEnd::Lost,
+                    });
+                }
+            }
+        }
+    })
+    .await;
+    if let Some(flood) = line.ask(SniffingStream::flood) {
+        house.note_flood(flood.kind, gauge);
+        line.append(&frames::goaway(
+            flood.last_stream,
+            frames::ENHANCE_YOUR_CALM,
+        ));
+        return linger(line, &house.limits).await;
+    }
+    match ending {
+        ConnectionEnd::Proper => see_off(line, gauge, &house.limits).await,
+        ConnectionEnd::Failed(error) if is_calmed(&error) => {
+            if let Some(kind) = line.ask(SniffingStream::last_frame) {
+                house.note_flood(kind, gauge);
+            }
+        }
+        ConnectionEnd::Failed(error) if is_refused(&error) => house.tell_malformed(gauge),
+        ConnectionEnd::Failed(_) | ConnectionEnd::Lost => {}
+    }
+}
+
+/// How an HTTP/2 connection came to its end.
+enum ConnectionEnd {
+    /// Nothing is under way.
+    Proper,
+    Failed(hyper::Error),
+    /// Nobody reads it any more, or nobody is to.
+    Lost,
+}
+
+/// Whether h2 has closed the connection with `ENHANCE_YOUR_CALM`: it counts resets, CONTINUATIONs and small DATA
+/// frames itself.
+fn is_calmed(error: &hyper::Error) -> bool {
+    library_reason(error) == Some(h2::Reason::ENHANCE_YOUR_CALM)
+}
+
+/// Whether h2 has closed the connection for something that it could not read.
+fn is_refused(error: &hyper::Error) -> bool {
+    library_reason(error).is_some_and(|reason| reason != h2::Reason::NO_ERROR)
+}
+
+/// Why h2 has closed a connection, if it has.
+fn library_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    let source = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    source.reason().filter(|_| source.is_library())
+}
+
+impl<A> ServerContext<A> {
+    fn watch(&self, protocol: ViewerProtocol, gauge: &Arc<ConnectionState>) -> ConnectionTimer {
+        ConnectionTimer::new(
+            protocol,
+            self.limits.clone(),
+            self.roll.clone(),
+            gauge.clone(),
+        )
+    }
+
+    /// A connection is closed because it sent too many frames that ask for nothing.
+    fn note_flood(&self, kind: FrameKind, gauge: &ConnectionState) {
+        self.roll.tally.count_flood(kind);
+        tracing::warn!(
+            peer = gauge.peer.map(tracing::field::display),
+            frame = kind.as_str(),
+            "closed an HTTP/2 connection that sent too many control frames for what it asked for"
+        );
+    }
+
+    /// h2 has refused something without handing it on.
+    fn tell_malformed(&self, gauge: &ConnectionState) {
+        self.roll.tally.count(ConnectionEvent::HeadRefused);
+        (self.teller)(&bad_request::http2_tale(gauge));
+    }
+
+    fn cut(&self, event: ConnectionEvent, gauge: &ConnectionState) {
+        self.roll.tally.count(event);
+        if matches!(
+            event,
+            ConnectionEvent::SlowViewer | ConnectionEvent::MemoryShort
+        ) {
+            // Frees what the kernel still holds for it.
+            gauge.sever();
+        }
+    }
+}

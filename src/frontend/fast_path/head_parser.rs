@@ -1,0 +1,155 @@
+//! Is this exactly one request, and a plain one? Anything but a clear yes is hyper's business.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use httparse::{Header, Request, Status};
+use memchr::memchr_iter;
+
+/// More fields than players and CDNs send.
+const FIELDS_MAX: usize = 64;
+
+/// Fields with which a request is not over at the end of its head.
+const GOES_ON: [HeaderName; 4] = [
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::EXPECT,
+    header::UPGRADE,
+];
+
+/// What some bytes are.
+pub(super) enum ParsedRequest {
+    /// One whole GET, after which the connection stays open.
+    Get { uri: Uri, headers: HeaderMap },
+    /// Another whole request without a body.
+    Bodiless,
+    /// Less, or more, or something else.
+    Other,
+}
+
+/// Reads what came. Never takes for a request what hyper would take for anything else: both use the
+/// same parser with the same settings.
+pub(super) fn read(came: &[u8]) -> ParsedRequest {
+    // One copy, which the target and all values then share.
+    let bytes = Bytes::copy_from_slice(came);
+    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
+    let mut request = Request::new(&mut []);
+    let parsed = request.parse_with_uninit_headers(&bytes, &mut fields);
+    if parsed != Ok(Status::Complete(came.len()))
+        || request.version != Some(1)
+        || has_bare_lf(&bytes)
+    {
+        return ParsedRequest::Other;
+    }
+    let (Some(method @ ("GET" | "HEAD" | "OPTIONS")), Some(target)) =
+        (request.method, request.path)
+    else {
+        return ParsedRequest::Other;
+    };
+    let Some(headers) = headers(request.headers, &bytes) else {
+        return ParsedRequest::Other;
+    };
+    if method != "GET" || !target.starts_with('/') || target.contains('#') || !stays(&headers) {
+        return ParsedRequest::Bodiless;
+    }
+    match Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())) {
+        Ok(uri) => ParsedRequest::Get { uri, headers },
+        Err(_) => ParsedRequest::Bodiless,
+    }
+}
+
+/// The parser takes it for the end of a line. A CR alone it does not take for anything.
+fn has_bare_lf(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+}
+
+/// `None` where they say that the request goes on.
+fn headers(fields: &[Header<'_>], bytes: &Bytes) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        if GOES_ON.contains(&name) {
+            return None;
+        }
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
+        headers.append(name, value);
+    }
+    Some(headers)
+}
+
+fn stays(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(came: &str) -> &'static str {
+        match read(came.as_bytes()) {
+            ParsedRequest::Get { .. } => "get",
+            ParsedRequest::Bodiless => "bodiless",
+            ParsedRequest::Other => "other",
+        }
+    }
+
+    #[test]
+    fn a_plain_get_is_read_with_its_fields() {
+        let came = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
+        let ParsedRequest::Get { uri, headers } = read(came.as_bytes()) else {
+            panic!("not taken");
+        };
+        assert_eq!(uri, "/a?b");
+        assert_eq!(headers["host"], "c");
+        assert_eq!(headers.get_all("accept").iter().count(), 2);
+    }
+
+    #[test]
+    fn whole_requests_that_want_more_care_are_told_apart() {
+        for came in [
+            "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-b\r\n\r\n",
+        ] {
+            assert_eq!(said(came), "bodiless", "{came}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_one_whole_request_is_taken() {
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for came in [
+            &get[..get.len() - 1],
+            &format!("{get}{get}"),
+            &format!("{get}G"),
+            "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\rc\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\n",
+        ] {
+            assert_eq!(said(came), "other", "{came}");
+        }
+        let crowded = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "a: b\r\n".repeat(FIELDS_MAX + 1)
+        );
+        assert_eq!(said(&crowded), "other");
+    }
+}

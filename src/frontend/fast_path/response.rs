@@ -1,0 +1,106 @@
+//! How does an answer's head look on the wire? HTTP/1.1, with the date and the length.
+
+use std::io::Write as _;
+
+use http::header;
+
+use crate::cache::write_field;
+use crate::frontend::date::date;
+use crate::proxy::ViewerResponse;
+
+/// Fits most heads with a playlist behind them, so that they are written without growing.
+const HEAD_BYTES: usize = 4 << 10;
+
+/// The head of an answer that is at hand; `length` is that of its body, where it may have one.
+pub(super) fn head(answer: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
+    let ViewerResponse {
+        status,
+        headers,
+        held,
+        tale,
+        ..
+    } = answer;
+    let held = held.as_deref();
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(status.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    if let Some(object) = held {
+        head.extend_from_slice(object.head.headers.shared(headers));
+    }
+    for (name, value) in headers {
+        write_field(&mut head, name, value);
+    }
+    if let Some(length) = length
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        // Writing to a vector cannot fail.
+        let _ = write!(head, "content-length: {length}\r\n");
+    }
+    let held_dated = held.is_some_and(|object| object.head.headers.contains(&header::DATE));
+    if !held_dated && !headers.contains_key(header::DATE) {
+        // It was at hand: the moment it was asked for is the moment it was made.
+        head.extend_from_slice(b"date: ");
+        head.extend_from_slice(&date(tale.arrived));
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+    use std::time::{Duration, Instant, SystemTime};
+
+    use crate::frontend::test_support;
+    use crate::proxy::ResponseBody;
+
+    fn text(status: u16, headers: &HeaderMap, length: Option<u64>) -> String {
+        let answer = ViewerResponse {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: headers.clone(),
+            held: None,
+            body: ResponseBody::Empty,
+            part_of: None,
+            tale: test_support::tale(Instant::now()),
+        };
+        String::from_utf8(head(&answer, length)).unwrap()
+    }
+
+    #[test]
+    fn a_head_has_its_fields_a_length_and_a_date() {
+        let mut headers = HeaderMap::new();
+        headers.append("a", HeaderValue::from_static("1"));
+        headers.append("a", HeaderValue::from_static("2"));
+        let head = text(200, &headers, Some(7));
+        let (start, date) = head.split_once("date: ").unwrap();
+        assert_eq!(
+            start,
+            "HTTP/1.1 200 OK\r\na: 1\r\na: 2\r\ncontent-length: 7\r\n"
+        );
+        let date = date.strip_suffix("\r\n\r\n").unwrap();
+        let age = SystemTime::now()
+            .duration_since(httpdate::parse_http_date(date).unwrap())
+            .unwrap();
+        assert!(age < Duration::from_mins(1), "{age:?}");
+    }
+
+    #[test]
+    fn given_lengths_and_dates_stay_and_304_has_none() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));
+        headers.insert(header::DATE, HeaderValue::from_static("then"));
+        let given = "content-length: 9\r\ndate: then\r\n\r\n";
+        let head = text(200, &headers, Some(0));
+        assert_eq!(head, format!("HTTP/1.1 200 OK\r\n{given}"));
+        let head = text(304, &HeaderMap::new(), None);
+        assert!(!head.contains("content-length"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 304 Not Modified\r\ndate: "));
+        let head = text(599, &HeaderMap::new(), None);
+        assert!(head.starts_with("HTTP/1.1 599 \r\n"), "{head}");
+    }
+}

@@ -1,0 +1,347 @@
+//! How many frames that ask for nothing may a viewer send? A budget that useful work refills. Pure.
+//!
+//! A PING, a SETTINGS or a `WINDOW_UPDATE` costs a viewer a few bytes and makes work here. A
+//! connection has an allowance of frames. Time refills it slowly; what viewers come for refills it
+//! quickly: answers that went out whole, pieces of bodies, and bytes. A connection that only sends
+//! control frames runs out.
+//!
+//! `WINDOW_UPDATE` has an allowance of its own, which the bytes of bodies refill much faster:
+//! clients may acknowledge every DATA frame on two windows, and where they leave a connection's
+//! window small, h2 shares it out in frames of a dozen bytes.
+
+use tokio::time::{Duration, Instant};
+
+use super::frames::{FrameHead, FrameKind};
+
+/// An allowance when it is whole, in frames: what a connection may send before it has earned
+/// anything.
+const CREDIT_MAX: u32 = 2_000;
+
+/// How long it takes until time has added one to it.
+const TIME_PER_CREDIT: Duration = Duration::from_millis(10);
+
+/// How many bytes sent add one to it.
+const BYTES_PER_CREDIT: u64 = 256;
+
+/// How many bytes of bodies add one `WINDOW_UPDATE`. Whoever opens a window by single bytes runs
+/// out.
+const BODY_BYTES_PER_ACK: u64 = 2;
+
+/// What an answer that went out whole is worth, and a piece of a body, in bytes. Pieces may be
+/// small where an origin sends them so, and a client may acknowledge each of them on two windows
+/// and measure how long it took.
+pub(super) const ANSWER_WORTH: u64 = 8 * BYTES_PER_CREDIT;
+pub(super) const PIECE_WORTH: u64 = 4 * BYTES_PER_CREDIT;
+
+/// New settings may touch every stream; clients send them once, or a few times.
+const SETTINGS_COST: u32 = 128;
+
+/// How many bytes of payload cost as much as one more frame.
+const BYTES_PER_COST: u32 = 4 << 10;
+
+/// What a connection has done until a moment.
+#[derive(Clone, Copy)]
+pub(super) struct WorkDone {
+    pub(super) now: Instant,
+    /// What was worth something, in bytes.
+    pub(super) earned: u64,
+    /// Those of them that were bodies'.
+    pub(super) body: u64,
+}
+
+/// What is left of a connection's allowances.
+pub(super) struct FrameBudget {
+    frames: FrameAllowance,
+    acks: FrameAllowance,
+    /// What each type of frame has cost since its allowance was last whole.
+    spent: [u32; FrameKind::ALL.len()],
+}
+
+impl FrameBudget {
+    /// Whole allowances.
+    pub(super) fn new(now: Instant) -> FrameBudget {
+        FrameBudget {
+            frames: FrameAllowance::whole(now, 0),
+            acks: FrameAllowance::whole(now, 0),
+            spent: [0; FrameKind::ALL.len()],
+        }
+    }
+
+    /// Takes what a frame costs. Where its allowance is used up, asks what the connection has done
+    /// since; where that does not suffice, the error is the type that cost most.
+    pub(super) fn spend(
+        &mut self,
+        frame: FrameHead,
+        work: impl FnOnce() -> WorkDone,
+    ) -> Result<(), FrameKind> {
+        let cost = cost(frame);
+        let is_ack = frame.kind == FrameKind::WindowUpdate;
+        let allowance = if is_ack {
+            &mut self.acks
+        } else {
+            &mut self.frames
+        };
+        if allowance.credit < cost {
+            let work = work();
+            let mut earned = work.earned / BYTES_PER_CREDIT;
+            if is_ack {
+                earned += work.body / BODY_BYTES_PER_ACK;
+            }
+            allowance.refill(work.now, earned);
+            if allowance.credit == CREDIT_MAX {
+                self.spent = [0; FrameKind::ALL.len()];
+            }
+        }
+        let spent = &mut self.spent[frame.kind as usize];
+        *spent = spent.saturating_add(cost);
+        match allowance.credit.checked_sub(cost) {
+            Some(left) => allowance.credit = left,
+            None => return Err(self.dearest()),
+        }
+        Ok(())
+    }
+
+    /// The type of frame that has cost most.
+    fn dearest(&self) -> FrameKind {
+        let spent = FrameKind::ALL.into_iter().zip(self.spent);
+        let most = spent.max_by_key(|(_, spent)| *spent);
+        most.map_or(FrameKind::Unknown, |(kind, _)| kind)
+    }
+}
+
+/// A number of frames, and what of time and work it includes.
+struct FrameAllowance {
+    credit: u32,
+    refilled: Instant,
+    earned: u64,
+}
+
+impl FrameAllowance {
+    fn whole(now: Instant, earned: u64) -> FrameAllowance {
+        FrameAllowance {
+            credit: CREDIT_MAX,
+            refilled: now,
+            earned,
+        }
+    }
+
+    /// Adds what time and work have brought since the last time; `earned` frames were brought by
+    /// work in all.
+    fn refill(&mut self, now: Instant, earned: u64) {
+        let room = u64::from(CREDIT_MAX - self.credit);
+        let elapsed = now.saturating_duration_since(self.refilled);
+        let by_time = elapsed.as_nanos() / TIME_PER_CREDIT.as_nanos();
+        let by_time = u64::try_from(by_time).unwrap_or(u64::MAX);
+        let by_work = earned.saturating_sub(self.earned);
+        if by_time.saturating_add(by_work) >= room {
+            *self = FrameAllowance::whole(now, earned);
+            return;
+        }
+        // Both together are less than the room, which is at most `CREDIT_MAX`.
+        #[expect(clippy::cast_possible_truncation)]
+        let (by_time, gained) = (by_time as u32, (by_time + by_work) as u32);
+        self.credit += gained;
+        // The rest of the time counts the next time.
+        self.refilled += TIME_PER_CREDIT * by_time;
+        self.earned = earned;
+    }
+}
+
+fn cost(frame: FrameHead) -> u32 {
+    match frame.kind {
+        FrameKind::Settings if !frame.is_ack => SETTINGS_COST + frame.length / BYTES_PER_COST,
+        // A request: how large its head may be is limited elsewhere.
+        FrameKind::Headers => 1,
+        _ => 1 + frame.length / BYTES_PER_COST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection on which time passes, frames come and work is done.
+    struct Connection {
+        budget: FrameBudget,
+        work: WorkDone,
+    }
+
+    impl Connection {
+        fn new() -> Connection {
+            let now = Instant::now();
+            Connection {
+                budget: FrameBudget::new(now),
+                work: WorkDone {
+                    now,
+                    earned: 0,
+                    body: 0,
+                },
+            }
+        }
+
+        fn sends(&mut self, kind: FrameKind, length: u32) -> Result<(), FrameKind> {
+            let work = self.work;
+            self.budget.spend(FrameHead::new(kind, length), || work)
+        }
+
+        fn waits(&mut self, time: Duration) {
+            self.work.now += time;
+        }
+
+        /// Sends a DATA frame with so many bytes of a body.
+        fn gives(&mut self, bytes: u64) {
+            self.work.earned += bytes + 9;
+            self.work.body += bytes;
+        }
+    }
+
+    /// How many frames are taken of an endless flood without a pause.
+    fn flood(kind: FrameKind, length: u32) -> (usize, FrameKind) {
+        let mut connection = Connection::new();
+        for count in 0.. {
+            if let Err(cause) = connection.sends(kind, length) {
+                return (count, cause);
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn every_flood_ends_and_is_named() {
+        for kind in FrameKind::ALL {
+            let (count, cause) = flood(kind, 0);
+            assert_eq!(cause, kind);
+            assert!((10..=2_000).contains(&count), "{kind:?}: {count}");
+        }
+    }
+
+    #[test]
+    fn large_frames_that_nobody_asked_for_end_sooner() {
+        let (small, _) = flood(FrameKind::Unknown, 0);
+        let (large, _) = flood(FrameKind::Unknown, 16 << 10);
+        assert!(large < small / 4, "{large} of {small}");
+    }
+
+    #[test]
+    fn a_mixed_flood_is_named_by_what_costs_most() {
+        let mut connection = Connection::new();
+        let cause = loop {
+            for kind in [FrameKind::Ping, FrameKind::Ping, FrameKind::WindowUpdate] {
+                let _ = connection.sends(kind, 8);
+            }
+            if let Err(cause) = connection.sends(FrameKind::Priority, 5) {
+                break cause;
+            }
+        };
+        assert_eq!(cause, FrameKind::Ping);
+    }
+
+    #[test]
+    fn fifty_pings_a_second_are_taken_for_ever() {
+        let mut connection = Connection::new();
+        for _ in 0..100_000 {
+            connection.sends(FrameKind::Ping, 8).unwrap();
+            connection.waits(Duration::from_millis(20));
+        }
+    }
+
+    /// Where the allowance is used up, time counts though it comes in bits of less than one frame.
+    #[test]
+    fn time_in_small_bits_adds_up() {
+        let mut connection = Connection::new();
+        while connection.sends(FrameKind::Ping, 8).is_ok() {}
+        let mut taken = 0;
+        for _ in 0..1_000 {
+            connection.waits(Duration::from_millis(3));
+            taken += u32::from(connection.sends(FrameKind::Ping, 8).is_ok());
+        }
+        assert_eq!(taken, 300);
+    }
+
+    /// A download whose client tells both windows of every 4 KB, and measures how long each took.
+    #[test]
+    fn a_download_earns_what_its_window_updates_cost() {
+        let mut connection = Connection::new();
+        for _ in 0..1_000_000 {
+            connection.gives(4 << 10);
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::Ping, 8).unwrap();
+        }
+    }
+
+    /// A live stream whose pieces are of a few bytes, told of in the same way.
+    #[test]
+    fn small_pieces_earn_what_their_window_updates_cost() {
+        let mut connection = Connection::new();
+        for _ in 0..1_000_000 {
+            connection.gives(20);
+            connection.work.earned += PIECE_WORTH;
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::Ping, 8).unwrap();
+        }
+    }
+
+    /// A window that is shared out in tiny frames, each told of on both windows.
+    #[test]
+    fn tiny_frames_earn_what_their_window_updates_cost() {
+        let mut connection = Connection::new();
+        for _ in 0..1_000_000 {
+            connection.gives(10);
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_window_opened_by_single_bytes_ends() {
+        let mut connection = Connection::new();
+        let mut taken = 0;
+        while connection.sends(FrameKind::WindowUpdate, 4).is_ok() {
+            connection.gives(1);
+            taken += 1;
+        }
+        assert!(taken < 10_000, "{taken}");
+    }
+
+    /// What is downloaded does not pay for frames that do not acknowledge it.
+    #[test]
+    fn a_download_pays_for_no_flood() {
+        for kind in [FrameKind::Ping, FrameKind::Settings, FrameKind::Unknown] {
+            let mut connection = Connection::new();
+            let mut taken = 0;
+            while connection.sends(kind, 8).is_ok() {
+                connection.gives(100);
+                taken += 1;
+            }
+            assert!(taken < 5_000, "{taken}");
+        }
+    }
+
+    /// Requests for tiny files with a priority, and a reset of the stream that is over already.
+    #[test]
+    fn answers_earn_what_their_requests_cost() {
+        let mut connection = Connection::new();
+        for _ in 0..1_000_000 {
+            connection.sends(FrameKind::Headers, 500).unwrap();
+            connection.sends(FrameKind::Priority, 5).unwrap();
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.sends(FrameKind::RstStream, 4).unwrap();
+            connection.sends(FrameKind::Unknown, 40).unwrap();
+            connection.gives(1);
+            connection.work.earned += PIECE_WORTH + ANSWER_WORTH;
+        }
+    }
+
+    /// Bytes earned long ago do not pay for a flood.
+    #[test]
+    fn an_allowance_is_never_more_than_whole() {
+        let mut connection = Connection::new();
+        connection.gives(1 << 40);
+        connection.waits(Duration::from_hours(24));
+        let count = (0..).take_while(|_| connection.sends(FrameKind::Ping, 8).is_ok());
+        assert!(count.count() <= 4_000);
+    }
+}

@@ -1,0 +1,411 @@
+//! Do the bytes of an HTTP/1 connection mean one thing to everybody? Pure.
+//!
+//! httparse and hyper are as lenient as RFC 9112 lets them be: a line may end with a bare LF, a
+//! chunk size may have any number of digits, and nothing is said of a request with two framings. A
+//! proxy in front that reads such bytes in another way disagrees with us on where a request ends.
+//! So this follows every request that hyper is to read, and finds the first byte that is not
+//! strictly right.
+//!
+//! It finds the ends of bodies as hyper does, since it lets nothing pass that leaves room for two
+//! opinions; what it does not look at (methods, names, values) is hyper's business.
+
+mod chunks;
+
+use memchr::{memchr, memchr2};
+
+use self::chunks::ChunkParser;
+
+/// The longest line of a field that says how a body is framed. Zeros could make it longer.
+const FRAMING_LINE_MAX: usize = 128;
+
+/// The first bytes that are wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FramingFault {
+    /// How many bytes before them are right.
+    pub(super) at: usize,
+    /// They are a body's and not a head's.
+    pub(super) in_body: bool,
+}
+
+/// Where in its requests a connection is.
+pub(super) struct StrictReader {
+    state: ReaderState,
+    /// The last byte was a CR.
+    after_cr: bool,
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    framing: BodyFraming,
+}
+
+enum ReaderState {
+    /// Between requests; blank lines may come.
+    Idle,
+    RequestLine {
+        in_target: bool,
+    },
+    Field,
+    /// So many bytes of a body are still to come.
+    Body(u64),
+    Chunks(ChunkParser),
+}
+
+/// What a head says of its body.
+#[derive(Default)]
+struct BodyFraming {
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+impl StrictReader {
+    /// A reader for a connection of which nothing was read.
+    pub(super) fn new() -> StrictReader {
+        StrictReader {
+            state: ReaderState::Idle,
+            after_cr: false,
+            line: Vec::new(),
+            framing: BodyFraming::default(),
+        }
+    }
+
+    /// Follows the next bytes; nothing may come after a fault.
+    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let fault = |offset, in_body| FramingFault {
+                at: at + offset,
+                in_body,
+            };
+            at += match &mut self.state {
+                ReaderState::Body(left) => {
+                    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= count as u64;
+                    if *left == 0 {
+                        self.state = ReaderState::Idle;
+                    }
+                    count
+                }
+                ReaderState::Chunks(chunks) => {
+                    let read = chunks.follow(rest).map_err(|offset| fault(offset, true))?;
+                    if chunks.is_over() {
+                        self.state = ReaderState::Idle;
+                    }
+                    read
+                }
+                ReaderState::Idle | ReaderState::RequestLine { .. } | ReaderState::Field => self
+                    .follow_line(rest)
+                    .map_err(|offset| fault(offset, false))?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Follows a head to the end of its line, or of what came. Says how many bytes that were, or
+    /// how many of them are right.
+    fn follow_line(&mut self, rest: &[u8]) -> Result<usize, usize> {
+        if self.after_cr {
+            self.after_cr = false;
+            if rest[0] != b'\n' {
+                return Err(0);
+            }
+            self.end_line(&[]).map_err(|()| 0_usize)?;
+            return Ok(1);
+        }
+        let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        let text = &rest[..end];
+        if !text.is_empty() && matches!(self.state, ReaderState::Idle) {
+            self.state = ReaderState::RequestLine { in_target: false };
+        }
+        if let ReaderState::RequestLine { in_target } = &mut self.state {
+            let target = match memchr(b' ', text) {
+                _ if *in_target => Some(0),
+                Some(space) => Some(space),
+                None => None,
+            };
+            if let Some(target) = target {
+                *in_target = true;
+                if let Some(hash) = memchr(b'#', &text[target..]) {
+                    return Err(target + hash);
+                }
+            }
+        }
+        match rest.get(end..) {
+            Some([b'\r', b'\n', ..]) => {
+                self.end_line(text).map_err(|()| end)?;
+                Ok(end + 2)
+            }
+            Some([b'\r']) => {
+                self.keep(text);
+                self.after_cr = true;
+                Ok(end + 1)
+            }
+            // The end of what came.
+            None | Some([]) => {
+                self.keep(text);
+                Ok(end)
+            }
+            // A CR or a LF alone.
+            Some(_) => Err(end),
+        }
+    }
+
+    /// Keeps as much of a field's line as tells whether it is about framing, and whether it is too
+    /// long.
+    fn keep(&mut self, text: &[u8]) {
+        if matches!(self.state, ReaderState::Field) {
+            let room = (FRAMING_LINE_MAX + 1).saturating_sub(self.line.len());
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+        }
+    }
+
+    fn end_line(&mut self, text: &[u8]) -> Result<(), ()> {
+        let kept = std::mem::take(&mut self.line);
+        let is_blank = kept.is_empty() && text.is_empty();
+        match self.state {
+            ReaderState::RequestLine { .. } => {
+                self.framing = BodyFraming::default();
+                self.state = ReaderState::Field;
+            }
+            ReaderState::Field if is_blank => self.state = self.framing.body(),
+            ReaderState::Field if kept.is_empty() => self.framing.read(text)?,
+            ReaderState::Field => self.framing.read(&[&kept, text].concat())?,
+            ReaderState::Idle | ReaderState::Body(_) | ReaderState::Chunks(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl BodyFraming {
+    /// Reads a field's line. An error: two recipients could see two bodies.
+    fn read(&mut self, line: &[u8]) -> Result<(), ()> {
+        let colon = memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let length = decimal(value)
+                .filter(|_| line.len() <= FRAMING_LINE_MAX)
+                .ok_or(())?;
+            let differs = self.length.is_some_and(|other| other != length);
+            self.length = Some(length);
+            if differs || self.is_chunked {
+                return Err(());
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            let is_known = value.eq_ignore_ascii_case(b"chunked");
+            if self.is_chunked || self.length.is_some() || !is_known {
+                return Err(());
+            }
+            self.is_chunked = true;
+        }
+        Ok(())
+    }
+
+    fn body(&self) -> ReaderState {
+        match self.length {
+            _ if self.is_chunked => ReaderState::Chunks(ChunkParser::new()),
+            Some(length @ 1..) => ReaderState::Body(length),
+            _ => ReaderState::Idle,
+        }
+    }
+}
+
+/// Digits and nothing else, and no more than a body can have.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(text).ok()?;
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse().ok().filter(|_| is_plain)?;
+    i64::try_from(number).is_ok().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    /// Where the first fault is, whether it is in a body, and whether all ended between two
+    /// requests.
+    fn followed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<bool, (usize, bool)> {
+        let (mut reader, mut read) = (StrictReader::new(), 0);
+        for piece in pieces {
+            let followed = reader.follow(piece);
+            followed.map_err(|FramingFault { at, in_body }| (read + at, in_body))?;
+            read += piece.len();
+        }
+        Ok(matches!(reader.state, ReaderState::Idle))
+    }
+
+    fn whole(text: &str) -> Result<bool, (usize, bool)> {
+        followed([text.as_bytes()])
+    }
+
+    /// The fault is where `|` stands.
+    fn fault(marked: &str, in_body: bool) {
+        let at = marked.find('|').unwrap();
+        let text = marked.replacen('|', "", 1);
+        assert_eq!(whole(&text), Err((at, in_body)), "{marked:?}");
+        // A CR may be passed on before it is known to end a wrong line.
+        let cut = followed(text.as_bytes().chunks(1));
+        let expected = [Err((at, in_body)), Err((at + 1, in_body))];
+        assert!(expected.contains(&cut), "{marked:?} in bytes: {cut:?}");
+    }
+
+    #[test]
+    fn requests_that_mean_one_thing_pass() {
+        for text in [
+            GET,
+            "\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+            "G#T / HTTP/1.1\r\nA: #\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 12\r\n\r\nanything\n\r#\0",
+            "POST / HTTP/1.1\r\ncontent-LENGTH:\t0003 \r\nContent-Length: 3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\ntransfer-encoding: ChunKed\r\n\r\n0\r\n\r\n",
+            &format!(
+                "{CHUNKED}5\r\n\n\r#\0a\r\n0000000000000001 \t\r\nx\r\n0\r\nA: b\r\nC: d\r\n\r\n"
+            ),
+            &format!("{CHUNKED}1;a=b; c=\"\\\";\t\" \r\nx\r\n000;x\r\n\r\n"),
+        ] {
+            assert_eq!(whole(text), Ok(true), "{text:?}");
+            assert_eq!(whole(&format!("{text}{GET}{text}")), Ok(true), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_in_the_middle_is_no_end() {
+        for text in [
+            "G",
+            &GET[..GET.len() - 1],
+            "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\na",
+            &format!("{CHUNKED}0\r\n"),
+            &format!("{CHUNKED}1\r\na"),
+        ] {
+            assert_eq!(whole(text), Ok(false), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lines_end_with_both_characters() {
+        fault("GET / HTTP/1.1|\nHost: a\r\n\r\n", false);
+        fault("GET / HTTP/1.1\r\nHost: a|\n\r\n", false);
+        fault("GET / HTTP/1.1\r\nHost: a\r\n|\n", false);
+        fault("|\nGET / HTTP/1.1\r\n\r\n", false);
+        fault("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx|\n", false);
+    }
+
+    #[test]
+    fn a_cr_ends_a_line_and_does_nothing_else() {
+        // The CR itself may be passed on before it is known what follows.
+        for text in [
+            "GET / HTTP/1.1\rHost: a",
+            "GET / HTTP/1.1\r\nA: b\rc",
+            "\r\rG",
+        ] {
+            let (whole, cut) = (whole(text), followed(text.as_bytes().chunks(1)));
+            let cr = text
+                .find("\rH")
+                .or(text.find("\rc"))
+                .or(text.find("\rG"))
+                .unwrap();
+            assert!(
+                matches!(whole, Err((at, false)) if at <= cr),
+                "{text:?}: {whole:?}"
+            );
+            assert!(
+                matches!(cut, Err((at, false)) if at <= cr + 1),
+                "{text:?}: {cut:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_has_no_fragment() {
+        fault("GET /a|#b HTTP/1.1\r\n\r\n", false);
+        fault("GET |# HTTP/1.1\r\n\r\n", false);
+    }
+
+    #[test]
+    fn a_body_is_framed_in_one_way() {
+        for (first, second) in [
+            ("Content-Length: 5", "Transfer-Encoding: chunked"),
+            ("Transfer-Encoding: chunked", "Content-Length: 5"),
+            ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+            ("Content-Length: 5", "Content-Length: 6"),
+            ("A: b", "Transfer-Encoding: gzip, chunked"),
+            ("A: b", "Transfer-Encoding: ,chunked"),
+            ("A: b", "Content-Length: 5, 5"),
+            ("A: b", "Content-Length: +5"),
+            ("A: b", "Content-Length: 0x5"),
+            ("A: b", "Content-Length:"),
+            ("A: b", "Content-Length: 99999999999999999999"),
+        ] {
+            fault(
+                &format!("POST / HTTP/1.1\r\n{first}\r\n{second}|\r\n\r\n"),
+                false,
+            );
+        }
+        let zeros = "0".repeat(FRAMING_LINE_MAX);
+        fault(
+            &format!("POST / HTTP/1.1\r\nContent-Length: {zeros}5|\r\n\r\n"),
+            false,
+        );
+    }
+
+    #[test]
+    fn chunks_are_written_in_one_way() {
+        for body in [
+            "|;a\r\n",
+            "|\r\n",
+            "|-1\r\n",
+            "0|x5\r\n",
+            "5|_\r\n",
+            "5 |5\r\n",
+            "5|\n",
+            "0000000000000000|5\r\n",
+            "5;a|\n",
+            "5;a=\"b|\r\n",
+            "5;a=\"b\\|\r\n",
+            "5;a|\0",
+            "1\r\na|b",
+            "1\r\na|\n",
+            "0\r\n|\n",
+            "0\r\nA: b|\n\r\n",
+        ] {
+            fault(&format!("{CHUNKED}{body}"), true);
+        }
+    }
+
+    proptest! {
+        /// However the bytes are cut into reads, the same is found.
+        #[test]
+        fn pieces_change_nothing(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "GET", " ", "/", "#", "\r\n", "\r\n", "\n", "\r", "A: b", "Content-Length: 7",
+                "Transfer-Encoding: chunked", "7", "f", ";a=", "\"", "\\", "0\r\n\r\n", "1234567",
+                GET, CHUNKED, "POST / HTTP/1.1\r\nContent-Length: 7\r\n\r\n",
+            ]), 0..30),
+            cuts in prop::collection::vec(1..9_usize, 1..40),
+        ) {
+            let text = parts.concat();
+            let (mut pieces, mut rest) = (Vec::new(), text.as_bytes());
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, left) = rest.split_at((*cut).min(rest.len()));
+                pieces.push(piece);
+                rest = left;
+            }
+            let (whole, cut) = (whole(&text), followed(pieces));
+            match (whole, cut) {
+                // A CR may be passed on before it is known that nothing follows it.
+                (Err((one, a)), Err((other, b))) => {
+                    prop_assert_eq!(a, b);
+                    prop_assert!(one.abs_diff(other) <= 1);
+                }
+                (whole, cut) => prop_assert_eq!(whole, cut),
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Where does a chunked body end? RFC 9112 §7.1, to the letter.
+
+/// More digits than the largest size needs.
+const DIGITS_MAX: u8 = 16;
+
+/// Where in a chunked body its reader is.
+pub(super) struct ChunkParser(ChunkState);
+
+#[derive(Clone, Copy)]
+enum ChunkState {
+    /// A chunk's size.
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Blanks behind it: another digit would be another size.
+    Blanks {
+        size: u64,
+    },
+    Extension {
+        size: u64,
+        quote: Quote,
+    },
+    SizeLf {
+        size: u64,
+    },
+    /// So many bytes of a chunk are still to come.
+    Data {
+        left: u64,
+    },
+    DataCr,
+    DataLf,
+    /// The beginning of a trailer, or of the end.
+    Line,
+    Trailer,
+    TrailerLf,
+    EndLf,
+    Over,
+}
+
+/// Whether an extension's value is within quotes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    Shut,
+    Open,
+    /// Behind a backslash.
+    Escape,
+}
+
+impl ChunkParser {
+    pub(super) fn new() -> ChunkParser {
+        ChunkParser(ChunkState::Size { size: 0, digits: 0 })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.0, ChunkState::Over)
+    }
+
+    /// Follows bytes to the end of the body, or of what came. Says how many bytes that were, or how
+    /// many of them are right.
+    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+        let mut read = 0;
+        while read < bytes.len() && !self.is_over() {
+            if let ChunkState::Data { left } = self.0 {
+                let here = (bytes.len() - read) as u64;
+                let count = left.min(here);
+                self.0 = if count == left {
+                    ChunkState::DataCr
+                } else {
+                    ChunkState::Data { left: left - count }
+                };
+                // Not more than is here.
+                read += usize::try_from(count).unwrap_or(bytes.len());
+                continue;
+            }
+            self.0 = self.0.step(bytes[read]).ok_or(read)?;
+            read += 1;
+        }
+        Ok(read)
+    }
+}
+
+impl ChunkState {
+    /// Where one more byte leads; `None` where it is wrong.
+    fn step(self, byte: u8) -> Option<ChunkState> {
+        let end_of_size = |size| match byte {
+            b'\r' => Some(ChunkState::SizeLf { size }),
+            b';' => Some(ChunkState::Extension {
+                size,
+                quote: Quote::Shut,
+            }),
+            b' ' | b'\t' => Some(ChunkState::Blanks { size }),
+            _ => None,
+        };
+        match self {
+            ChunkState::Size { size, digits } => match hex(byte) {
+                Some(digit) if digits < DIGITS_MAX => Some(ChunkState::Size {
+                    size: size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                }),
+                None if digits > 0 => end_of_size(size),
+                Some(_) | None => None,
+            },
+            ChunkState::Blanks { size } => end_of_size(size),
+            ChunkState::Extension { size, quote } => match (quote, byte) {
+                (Quote::Shut, b'\r') => Some(ChunkState::SizeLf { size }),
+                (_, b'\t') => Some(self),
+                (_, byte) if byte.is_ascii_control() => None,
+                (quote, byte) => Some(ChunkState::Extension {
+                    size,
+                    quote: quote.after(byte),
+                }),
+            },
+            ChunkState::SizeLf { size } if byte == b'\n' => Some(match size {
+                0 => ChunkState::Line,
+                left => ChunkState::Data { left },
+            }),
+            ChunkState::DataCr if byte == b'\r' => Some(ChunkState::DataLf),
+            ChunkState::DataLf if byte == b'\n' => Some(ChunkState::Size { size: 0, digits: 0 }),
+            ChunkState::Line if byte == b'\r' => Some(ChunkState::EndLf),
+            ChunkState::Trailer if byte == b'\r' => Some(ChunkState::TrailerLf),
+            ChunkState::Line | ChunkState::Trailer if byte != b'\n' => Some(ChunkState::Trailer),
+            ChunkState::TrailerLf if byte == b'\n' => Some(ChunkState::Line),
+            ChunkState::EndLf if byte == b'\n' => Some(ChunkState::Over),
+            _ => None,
+        }
+    }
+}
+
+impl Quote {
+    fn after(self, byte: u8) -> Quote {
+        match (self, byte) {
+            (Quote::Shut, b'"') | (Quote::Escape, _) => Quote::Open,
+            (Quote::Open, b'"') => Quote::Shut,
+            (Quote::Open, b'\\') => Quote::Escape,
+            (quote, _) => quote,
+        }
+    }
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}

@@ -1,0 +1,203 @@
+//! How is a connection closed so that its viewer loses nothing that was sent? Knows nothing of requests.
+//!
+//! A socket that is closed while bytes of the viewer are unread, or still come, is reset: the kernel drops what has
+//! not left, and the viewer's next write fails, for which many drop what they have not read.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Duration, Instant, timeout};
+
+use super::Limits;
+use super::connection_state::ConnectionState;
+use super::connection_timer::LEAVING_TIME;
+
+/// How long a viewer is waited for who has got everything, as far as its kernel tells, and says nothing.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the kernel has rid itself of all that a viewer is to take.
+const UNTAKEN_STEP: Duration = Duration::from_millis(100);
+
+/// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
+pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limits: &Limits) {
+    let reading = async {
+        end(&mut line).await;
+        let mut left = limits.drain_bytes_max;
+        let mut bytes = [0; 1024];
+        while let Ok(count @ 1..) = line.read(&mut bytes).await {
+            match left.checked_sub(count as u64) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // Whatever is still to come is not worth more time.
+    let _ = timeout(LINGER, reading).await;
+}
+
+/// Says that nothing more is coming, and waits until the viewer has closed the connection too, as long as it takes
+/// what the kernel holds for it at the least rate. Over HTTP/2 viewers send frames while they read.
+pub(super) async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(
+    mut line: L,
+    gauge: &ConnectionState,
+    limits: &Limits,
+) {
+    let reading = async {
+        let mut waiting = UnreadWait::new(gauge, Instant::now());
+        let (mut is_ended, mut left) = (false, limits.drain_bytes_max);
+        let mut bytes = [0; 1024];
+        loop {
+            let step = async {
+                if !is_ended {
+                    end(&mut line).await;
+                    is_ended = true;
+                }
+                line.read(&mut bytes).await
+            };
+            let read = timeout(UNTAKEN_STEP, step).await;
+            let now = Instant::now();
+            match read {
+                Ok(Ok(count @ 1..)) => match left.checked_sub(count as u64) {
+                    Some(rest) => (left, waiting.heard_at) = (rest, now),
+                    None => break,
+                },
+                Ok(_) => break,
+                Err(_) => {}
+            }
+            let is_untaken = !is_ended || gauge.has_untaken();
+            if waiting.is_over(is_untaken, || gauge.taken(), limits, now) {
+                break;
+            }
+        }
+    };
+    if gauge.is_told_to_leave() {
+        // A newcomer waits for its place.
+        let _ = timeout(LEAVING_TIME, reading).await;
+    } else {
+        reading.await;
+    }
+}
+
+async fn end<L: AsyncWrite + Unpin>(line: &mut L) {
+    // Nobody is left to hear of a failure.
+    let _ = poll_fn(|cx| Pin::new(&mut *line).poll_shutdown(cx)).await;
+}
+
+/// A viewer is waited for.
+struct UnreadWait {
+    /// The kernel had rid itself of the last response by then.
+    quiet_since: Instant,
+    heard_at: Instant,
+    /// The window in which bytes are counted.
+    since: Instant,
+    taken: u64,
+    all_taken_at: Option<Instant>,
+}
+
+impl UnreadWait {
+    fn new(gauge: &ConnectionState, now: Instant) -> UnreadWait {
+        UnreadWait {
+            quiet_since: gauge.since(),
+            heard_at: now,
+            since: now,
+            taken: gauge.taken(),
+            all_taken_at: None,
+        }
+    }
+
+    fn is_over(
+        &mut self,
+        is_untaken: bool,
+        taken: impl FnOnce() -> u64,
+        limits: &Limits,
+        now: Instant,
+    ) -> bool {
+        let window = limits.send_rate_window;
+        if is_untaken {
+            self.quiet_since = now;
+            if now < self.since + window {
+                return false;
+            }
+            let before = std::mem::replace(&mut self.taken, taken());
+            self.since = now;
+            return self.taken.saturating_sub(before) < limits.send_min_bytes();
+        }
+        // The viewer's own kernel may still hold all of it.
+        let all_taken_at = *self.all_taken_at.get_or_insert(now);
+        now >= self.quiet_since + window
+            || now >= self.heard_at + LINGER
+            || now >= all_taken_at + window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(20);
+
+    fn limits() -> Limits {
+        Limits {
+            send_rate_window: WINDOW,
+            send_rate_min_bytes_per_second: 500,
+            ..Limits::default()
+        }
+    }
+
+    fn waiting(now: Instant) -> UnreadWait {
+        UnreadWait {
+            quiet_since: now,
+            heard_at: now,
+            since: now,
+            taken: 0,
+            all_taken_at: None,
+        }
+    }
+
+    #[test]
+    fn a_viewer_who_takes_bytes_at_the_least_rate_is_waited_for() {
+        let now = Instant::now();
+        let mut waiting = waiting(now);
+        for (window, taken, is_over) in [(1, 10_000, false), (2, 20_000, false), (3, 29_999, true)]
+        {
+            let early = now + WINDOW * window - Duration::from_secs(1);
+            assert!(!waiting.is_over(true, || 0, &limits(), early));
+            let over = waiting.is_over(true, || taken, &limits(), now + WINDOW * window);
+            assert_eq!(over, is_over, "{taken}");
+        }
+    }
+
+    #[test]
+    fn who_has_it_all_is_waited_for_while_frames_come_and_for_one_window_at_most() {
+        let now = Instant::now();
+        let mut waiting = waiting(now);
+        assert!(!waiting.is_over(true, || 0, &limits(), now));
+        for second in 0..20 {
+            waiting.heard_at = now + Duration::from_secs(second);
+            assert!(!waiting.is_over(false, || 0, &limits(), waiting.heard_at));
+        }
+        assert!(waiting.is_over(false, || 0, &limits(), now + WINDOW));
+    }
+
+    #[test]
+    fn who_took_the_last_bytes_just_now_is_not_idle() {
+        let now = Instant::now();
+        let mut waiting = waiting(now);
+        let later = now + WINDOW - Duration::from_secs(1);
+        assert!(!waiting.is_over(true, || 0, &limits(), later));
+        waiting.heard_at = later;
+        assert!(!waiting.is_over(false, || 0, &limits(), now + WINDOW));
+    }
+
+    #[test]
+    fn who_has_it_all_and_says_nothing_is_waited_for_shortly_and_not_when_idle() {
+        let now = Instant::now();
+        let mut silent = waiting(now);
+        assert!(!silent.is_over(false, || 0, &limits(), now));
+        assert!(silent.is_over(false, || 0, &limits(), now + LINGER));
+        let mut idle = waiting(now);
+        idle.quiet_since = now - WINDOW;
+        assert!(idle.is_over(false, || 0, &limits(), now));
+    }
+}

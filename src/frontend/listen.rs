@@ -1,0 +1,255 @@
+//! Where do viewers come in? Binds every listener before anything starts, or says why not.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::certificates::{CertificateError, Certificates};
+use super::{ListenAddress, Listener};
+
+/// Connections that may wait to be accepted; the system's own maximum may be lower.
+const BACKLOG: i32 = 8192;
+
+/// Why there can be no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The socket.
+    #[error("cannot listen on {address}: {reason}")]
+    Socket {
+        /// Which listener.
+        address: ListenAddress,
+        /// Why, in words.
+        reason: String,
+        /// Why, as the system put it.
+        #[source]
+        source: io::Error,
+    },
+    /// Its certificates.
+    #[error("cannot listen on {address}: {source}")]
+    Tls {
+        /// Which listener.
+        address: ListenAddress,
+        /// Why.
+        source: Box<CertificateError>,
+    },
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => write!(f, "{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound listener. Connections wait in it until an [`super::Edge`] serves it.
+pub struct BoundListener {
+    pub(super) socket: ListeningSocket,
+    pub(super) certificates: Option<Arc<Certificates>>,
+    address: ListenAddress,
+}
+
+/// A listening socket.
+pub(super) enum ListeningSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl BoundListener {
+    /// Binds a listener.
+    pub fn bind(listener: &Listener) -> Result<BoundListener, BindError> {
+        let certificates = match &listener.tls {
+            None => None,
+            Some(tls) => Some(Certificates::load(tls).map_err(|source| BindError::Tls {
+                address: listener.address.clone(),
+                source: Box::new(source),
+            })?),
+        };
+        let (socket, address) =
+            bind_address(&listener.address).map_err(|source| BindError::Socket {
+                address: listener.address.clone(),
+                reason: reason(&source),
+                source,
+            })?;
+        Ok(BoundListener {
+            socket,
+            certificates,
+            address,
+        })
+    }
+
+    /// Where it listens, with the port the system chose.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// Its certificates, where it speaks TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
+    }
+
+    /// The same listener for another worker.
+    pub fn try_clone(&self) -> io::Result<BoundListener> {
+        let socket = match &self.socket {
+            ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
+            ListeningSocket::Unix(socket) => ListeningSocket::Unix(socket.try_clone()?),
+        };
+        let certificates = self.certificates.clone();
+        Ok(BoundListener {
+            socket,
+            certificates,
+            address: self.address.clone(),
+        })
+    }
+}
+
+fn bind_address(address: &ListenAddress) -> io::Result<(ListeningSocket, ListenAddress)> {
+    match address {
+        ListenAddress::Tcp(address) => {
+            let socket = bind_tcp(*address)?;
+            let bound = ListenAddress::Tcp(socket.local_addr()?);
+            Ok((ListeningSocket::Tcp(socket), bound))
+        }
+        ListenAddress::Unix(path) => {
+            let socket = bind_unix(path)?;
+            Ok((ListeningSocket::Unix(socket), address.clone()))
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `0.0.0.0` and `[::]` can then both be listened on, and peers are what they seem.
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit it: one call instead of one for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Before listening, so that nobody can connect with other rights.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Removes what a server that is gone left behind: a socket nobody answers on, and nothing else.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is no socket",
+        ));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned()
+        }
+        io::ErrorKind::AlreadyExists => "a file that is no socket has that name".to_owned(),
+        io::ErrorKind::NotFound => "no such directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(address: ListenAddress) -> Listener {
+        Listener { address, tls: None }
+    }
+
+    fn local() -> Listener {
+        plain(ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()))
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let first = BoundListener::bind(&local()).unwrap();
+        let error = BoundListener::bind(&plain(first.address().clone()))
+            .err()
+            .unwrap();
+        let told = error.to_string();
+        assert!(told.contains(&first.address().to_string()), "{told}");
+        assert!(
+            told.contains("another program listens there already"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn both_families_can_have_the_same_port() {
+        let v4 =
+            BoundListener::bind(&plain(ListenAddress::Tcp("0.0.0.0:0".parse().unwrap()))).unwrap();
+        let ListenAddress::Tcp(bound) = v4.address() else {
+            unreachable!()
+        };
+        let v6 = SocketAddr::new("::".parse().unwrap(), bound.port());
+        match BoundListener::bind(&plain(ListenAddress::Tcp(v6))) {
+            Ok(_) => {}
+            Err(BindError::Socket { source, .. }) => {
+                // A machine without IPv6, or someone else's port.
+                assert_ne!(source.kind(), io::ErrorKind::InvalidInput, "{source}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("edge.sock");
+        let listener = plain(ListenAddress::Unix(path.clone()));
+        let live = BoundListener::bind(&listener).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        assert!(BoundListener::bind(&listener).is_err(), "somebody answers");
+        drop(live);
+        BoundListener::bind(&listener).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notes.txt");
+        std::fs::write(&path, "keep").unwrap();
+        assert!(BoundListener::bind(&plain(ListenAddress::Unix(path.clone()))).is_err());
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "keep");
+    }
+}

@@ -1,0 +1,376 @@
+//! How does an answer's body leave, and who hears of its end? Hands it out in slices, tells once.
+//!
+//! Slices, because hyper takes a frame at a time and drops a body as soon as its last frame is
+//! queued: whole objects would be told before a byte was sent, and never as aborted. Slicing shares
+//! the bytes, it copies nothing. What is told is at most one slice ahead of the socket; of a stream of
+//! HTTP/2 it is told when its last slice has left: see [`Pace`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::connection::SEND_QUEUE_BYTES;
+use super::connection_state::ConnectionState;
+use super::pace::SendRate;
+use super::slice::CountedBytes;
+use super::stored_reads::StoredBodiesRead;
+use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
+use crate::telemetry::{CutBy, RequestRecord};
+
+/// One writev each, and a quarter of what the kernel's send buffer grows to.
+const SLICE_HTTP1: usize = 256 << 10;
+
+/// What h2 has whole can be taken back with its connection only: so little of it that clients have room for it.
+const SLICE_HTTP2: usize = 32 << 10;
+
+/// So much of a stream h2 can have that has not left: all but a byte of what it asks for, and a slice.
+const QUEUED_BYTES_MAX: u64 = (SEND_QUEUE_BYTES + SLICE_HTTP2) as u64;
+
+/// What an answer travels on.
+pub(super) enum ResponseCarrier {
+    /// A whole connection (HTTP/1).
+    Connection(Arc<ConnectionState>),
+    /// One of a connection's streams (HTTP/2).
+    Stream(Arc<ConnectionState>, Arc<SendRate>),
+}
+
+impl ResponseCarrier {
+    pub(super) fn gauge(&self) -> &Arc<ConnectionState> {
+        match self {
+            ResponseCarrier::Connection(gauge) | ResponseCarrier::Stream(gauge, _) => gauge,
+        }
+    }
+
+    /// This, or all that travels with it.
+    fn was_cut_for_memory(&self) -> bool {
+        self.reading().was_cut() || self.gauge().reading.was_cut()
+    }
+
+    fn reading(&self) -> &StoredBodiesRead {
+        match self {
+            ResponseCarrier::Connection(gauge) => &gauge.reading,
+            ResponseCarrier::Stream(_, pace) => &pace.reading,
+        }
+    }
+}
+
+/// A body that may read stored ones while it is sent.
+pub(super) trait ReadsStoredBodies: http_body::Body {
+    /// What it has begun to read since this was asked last.
+    fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        None
+    }
+}
+
+impl ReadsStoredBodies for ResponseBody {
+    fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        self.new_body()
+    }
+}
+
+/// A body that tells its tale when it ends, however it ends.
+pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
+    body: B,
+    rest: Bytes,
+    ended: bool,
+    failed: bool,
+    tale: RequestRecord,
+    carrier: ResponseCarrier,
+}
+
+impl<B: ReadsStoredBodies> RecordingBody<B> {
+    pub(super) fn new(
+        mut body: B,
+        tale: RequestRecord,
+        carrier: ResponseCarrier,
+    ) -> RecordingBody<B> {
+        if let Some(shared) = body.new_body() {
+            carrier.reading().begin(shared);
+        }
+        if let ResponseCarrier::Stream(_, pace) = &carrier
+            && !body.is_end_stream()
+        {
+            pace.begin_body();
+        }
+        RecordingBody {
+            body,
+            rest: Bytes::new(),
+            ended: false,
+            failed: false,
+            tale,
+            carrier,
+        }
+    }
+
+    fn slice(&mut self) -> CountedBytes {
+        let max = match &self.carrier {
+            ResponseCarrier::Connection(_) => SLICE_HTTP1,
+            ResponseCarrier::Stream(..) => SLICE_HTTP2,
+        };
+        let length = self.rest.len().min(max);
+        let slice = self
+            .rest
+            .split_to(length - usize::from(self.keeps_last(length)));
+        let slice = self.apart(slice);
+        self.tale.bytes += slice.len() as u64;
+        match &self.carrier {
+            ResponseCarrier::Connection(_) => CountedBytes::on_http1(slice),
+            ResponseCarrier::Stream(_, pace) => CountedBytes::on_http2(slice, pace.clone()),
+        }
+    }
+
+    /// A body's last byte is asked for when the windows have room for it and all before it. Until then the
+    /// stream's task looks after it, and can reset it alone. What is one slice is not worth a frame more: a
+    /// viewer who has not even room for that loses the connection.
+    fn keeps_last(&self, length: usize) -> bool {
+        let is_last = || length == self.rest.len() && self.body.is_end_stream();
+        match &self.carrier {
+            ResponseCarrier::Stream(_, pace) => length > 1 && pace.handed() > 0 && is_last(),
+            ResponseCarrier::Connection(_) => false,
+        }
+    }
+
+    /// At least so many bytes are still to be handed out.
+    fn left_bytes_min(&self) -> u64 {
+        self.rest.len() as u64 + self.body.size_hint().lower()
+    }
+
+    /// h2 keeps the last slices of a body when nobody looks after the stream any more, and they keep all of the
+    /// body. So it gets copies of them where a slow viewer reads it, and where they are of a range, which may be
+    /// two bytes of megabytes.
+    fn apart(&self, slice: Bytes) -> Bytes {
+        let is_part = self.tale.status == StatusCode::PARTIAL_CONTENT;
+        match &self.carrier {
+            ResponseCarrier::Stream(_, pace)
+                if pace.reading.reads()
+                    && self.left_bytes_min() < QUEUED_BYTES_MAX
+                    && (is_part || pace.reading.is_slow()) =>
+            {
+                Bytes::copy_from_slice(&slice)
+            }
+            _ => slice,
+        }
+    }
+
+    /// It is read from a held body.
+    pub(super) fn reads(&self, shared: Arc<SharedBody>) {
+        self.carrier.reading().begin(shared);
+    }
+
+    /// Everything has left.
+    pub(super) fn let_go(&self) {
+        self.carrier.reading().end();
+    }
+
+    /// The head is ready now, whenever the rest follows.
+    pub(super) fn head_ready(&mut self) {
+        if self.tale.head_time.is_zero() {
+            self.tale.head_time = self.tale.arrived.elapsed();
+        }
+    }
+
+    /// So many of the last bytes handed out never left.
+    pub(super) fn left_behind(&mut self, bytes: usize) {
+        self.failed |= bytes > 0;
+        self.tale.bytes = self.tale.bytes.saturating_sub(bytes as u64);
+    }
+
+    fn through(&self) -> bool {
+        self.ended || (self.rest.is_empty() && self.body.is_end_stream())
+    }
+
+    fn cut(&mut self, cut: BodyTruncated) -> BodyTruncated {
+        self.tale.cut_by = Some(match cut {
+            BodyTruncated::Origin => CutBy::Origin,
+            BodyTruncated::Viewer => CutBy::Viewer,
+            BodyTruncated::Memory => CutBy::Memory,
+        });
+        if let ResponseCarrier::Connection(gauge) = &self.carrier {
+            // hyper closes the connection; a plain close would be a proper end for a body that is
+            // delimited by it.
+            gauge.sever();
+        }
+        cut
+    }
+}
+
+impl<B> http_body::Body for RecordingBody<B>
+where
+    B: ReadsStoredBodies<Data = Bytes, Error = BodyTruncated> + Unpin,
+{
+    type Data = CountedBytes;
+    type Error = BodyTruncated;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<CountedBytes>, BodyTruncated>>> {
+        let this = self.get_mut();
+        while this.rest.is_empty() {
+            let polled = Pin::new(&mut this.body).poll_frame(cx);
+            if let Some(shared) = this.body.new_body() {
+                this.reads(shared);
+            }
+            match polled {
+                // Trailers are not passed on.
+                Poll::Ready(Some(Ok(frame))) => this.rest = frame.into_data().unwrap_or_default(),
+                Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
+                Poll::Ready(None) => {
+                    this.ended = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    if let ResponseCarrier::Stream(_, pace) = &this.carrier {
+                        pace.wait_for_body();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(this.slice()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.through()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let inner = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
+    fn drop(&mut self) {
+        if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
+            self.tale.cut_by = Some(if self.carrier.was_cut_for_memory() {
+                CutBy::Memory
+            } else {
+                CutBy::Viewer
+            });
+        }
+        let gauge = match &self.carrier {
+            ResponseCarrier::Connection(gauge) => gauge,
+            ResponseCarrier::Stream(_, pace) => {
+                pace.reading.end();
+                let nothing = RequestRecord::begun(self.tale.arrived);
+                return pace.tell_at_end(std::mem::replace(&mut self.tale, nothing));
+            }
+        };
+        let now = Instant::now();
+        let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
+        self.tale.total_time = total_time;
+        // Nobody read the clock for an answer that left in one go.
+        if self.tale.head_time.is_zero() {
+            self.tale.head_time = total_time;
+        }
+        // Its last slice may still wait for the socket.
+        gauge.reading.answered();
+        gauge.rested(now);
+        (gauge.teller)(&self.tale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::test_support::{self, Tales};
+    use http_body::Body as _;
+
+    fn told(body: ResponseBody) -> (RecordingBody, Tales) {
+        let tales = Tales::default();
+        let gauge = Arc::new(ConnectionState::new(tales.teller(), None, false, None));
+        let tale = test_support::tale(std::time::Instant::now());
+        (
+            RecordingBody::new(body, tale, ResponseCarrier::Connection(gauge)),
+            tales,
+        )
+    }
+
+    async fn next(told: &mut RecordingBody) -> Option<usize> {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *told).poll_frame(cx)).await;
+        let slice = frame.map(|frame| frame.unwrap().into_data().ok().unwrap());
+        slice.map(|slice| slice.into_bytes().len())
+    }
+
+    #[tokio::test]
+    async fn a_large_object_leaves_in_slices_and_is_told_whole() {
+        let size = SLICE_HTTP1 * 2 + 5;
+        let (mut told, tales) = told(ResponseBody::Whole(Some(Bytes::from(vec![0; size]))));
+        assert_eq!(told.size_hint().exact(), Some(size as u64));
+        assert_eq!(next(&mut told).await, Some(SLICE_HTTP1));
+        assert!(!told.is_end_stream());
+        assert_eq!(next(&mut told).await, Some(SLICE_HTTP1));
+        assert_eq!(next(&mut told).await, Some(5));
+        assert!(told.is_end_stream());
+        assert!(tales.take().is_empty(), "not told before its end");
+        drop(told);
+        let told = tales.take();
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].bytes, told[0].cut_by), (size as u64, None));
+    }
+
+    /// What h2 may still have when nobody looks after the stream.
+    #[tokio::test]
+    async fn the_end_of_a_range_over_http2_keeps_nothing_of_its_object() {
+        let object = Bytes::from(vec![0; 1 << 20]);
+        for (status, length, is_apart) in
+            [(206, 300_000, true), (206, 2, true), (200, 300_000, false)]
+        {
+            let gauge = Arc::new(ConnectionState::new(
+                Tales::default().teller(),
+                None,
+                false,
+                None,
+            ));
+            let carrier = ResponseCarrier::Stream(gauge.clone(), SendRate::new(gauge));
+            let tale = RequestRecord {
+                status: StatusCode::from_u16(status).unwrap(),
+                ..test_support::tale(std::time::Instant::now())
+            };
+            let body = ResponseBody::Whole(Some(object.slice(1000..1000 + length)));
+            let mut told = RecordingBody::new(body, tale, carrier);
+            told.reads(Arc::new(SharedBody::default()));
+            let mut left = length;
+            while left > 0 {
+                let frame = std::future::poll_fn(|cx| Pin::new(&mut told).poll_frame(cx)).await;
+                let slice = frame.unwrap().unwrap().into_data().ok().unwrap();
+                let slice = slice.into_bytes();
+                left -= slice.len();
+                let is_copy = !object.as_ptr_range().contains(&slice.as_ptr());
+                assert_eq!(is_copy, is_apart && left < 96 << 10, "{status} {left}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_dropped_early_is_told_as_aborted() {
+        let (mut told, tales) = told(ResponseBody::Whole(Some(Bytes::from(vec![
+            0;
+            SLICE_HTTP1 + 1
+        ]))));
+        next(&mut told).await;
+        drop(told);
+        assert_eq!(tales.take()[0].cut_by, Some(CutBy::Viewer));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_as_nothing() {
+        let (told, tales) = told(ResponseBody::Empty);
+        assert!(told.is_end_stream());
+        drop(told);
+        let tale = tales.take().remove(0);
+        assert_eq!((tale.bytes, tale.cut_by), (0, None));
+    }
+}

@@ -1,0 +1,317 @@
+//! How much of a request's body is let in, and how long may it take?
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Duration, Instant, Sleep, timeout};
+
+use super::Limits;
+use super::connection_state::ConnectionState;
+use super::connection_table::ConnectionTable;
+use super::connection_timer::ring;
+use super::stats::ConnectionEvent;
+use crate::upstream::UploadFault;
+
+/// A request's body on its way to an origin. It has one deadline, which every byte that comes moves
+/// on by what the byte may take at the minimum rate.
+pub(super) struct ViewerUpload<B> {
+    body: B,
+    came: u64,
+    start: Instant,
+    alarm: Option<Pin<Box<Sleep>>>,
+    limits: Arc<Limits>,
+    roll: Arc<ConnectionTable>,
+    gauge: Arc<ConnectionState>,
+}
+
+impl<B> ViewerUpload<B> {
+    pub(super) fn new(
+        body: B,
+        limits: Arc<Limits>,
+        roll: Arc<ConnectionTable>,
+        gauge: Arc<ConnectionState>,
+    ) -> ViewerUpload<B> {
+        ViewerUpload {
+            body,
+            came: 0,
+            start: Instant::now(),
+            alarm: None,
+            limits,
+            roll,
+            gauge,
+        }
+    }
+
+    fn due(&self) -> Instant {
+        self.start + self.limits.send_rate_window + self.limits.slice_time(self.came)
+    }
+}
+
+impl<B> Body for ViewerUpload<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(_))) => {
+                this.gauge.leave_unread();
+                return Poll::Ready(Some(Err(UploadFault::Broken.into())));
+            }
+            Poll::Ready(None) => {
+                this.gauge.body_read();
+                return Poll::Ready(None);
+            }
+            Poll::Pending => {
+                let due = this.due();
+                return ring(&mut this.alarm, due, cx).map(|()| {
+                    this.roll.tally.count(ConnectionEvent::BodyTimeout);
+                    this.gauge.leave_unread();
+                    Some(Err(UploadFault::TooSlow.into()))
+                });
+            }
+        };
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        this.came += bytes;
+        this.gauge.earn(bytes);
+        if this.came > this.limits.request_body_bytes_max {
+            this.gauge.leave_unread();
+            return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));
+        }
+        if this.body.is_end_stream() {
+            this.gauge.body_read();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Limits {
+    /// How long so many bytes may take: at the minimum rate, but never less than the window.
+    fn slice_time(&self, bytes: u64) -> Duration {
+        let seconds = bytes
+            .checked_div(self.send_rate_min_bytes_per_second)
+            .unwrap_or(0);
+        self.send_rate_window.max(Duration::from_secs(seconds))
+    }
+}
+
+/// A body that nobody wants, which is read and dropped, up to a bound.
+pub(super) struct DrainedBody<B> {
+    body: B,
+    left: u64,
+    frames: u64,
+}
+
+/// Why an unwanted body was not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DrainError {
+    /// It is longer than is read for nothing.
+    TooLong,
+    /// It broke off, or its framing is wrong.
+    Broken,
+}
+
+/// In so many turns of the runtime hyper hands over what it has read of a body already.
+const TURNS: u32 = 3;
+
+impl<B> DrainedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    pub(super) fn new(body: B, limits: &Limits) -> DrainedBody<B> {
+        DrainedBody {
+            body,
+            left: limits.drain_bytes_max,
+            frames: 0,
+        }
+    }
+
+    /// Reads what has come already. `None`: that was not all of it.
+    pub(super) async fn read_at_hand(&mut self) -> Option<Result<(), DrainError>> {
+        if self.body.size_hint().lower() > self.left {
+            return Some(Err(DrainError::TooLong));
+        }
+        let mut turns = 0;
+        while turns < TURNS {
+            let before = self.frames;
+            if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.poll_read(cx))).await {
+                return Some(read);
+            }
+            turns = if self.frames == before { turns + 1 } else { 0 };
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+
+    /// Reads the rest while the request is answered, for so long as a head may take. Where that is
+    /// not all of it, hyper closes the connection behind the answer.
+    pub(super) fn read_behind(
+        mut self,
+        limits: &Limits,
+        roll: Arc<ConnectionTable>,
+        gauge: Arc<ConnectionState>,
+    ) {
+        let deadline = limits.head_timeout;
+        gauge.set_unread(true);
+        tokio::spawn(async move {
+            let reading = poll_fn(|cx| self.poll_read(cx));
+            match timeout(deadline, reading).await {
+                Ok(Ok(())) => {
+                    gauge.body_read();
+                    gauge.set_unread(false);
+                }
+                Ok(Err(_)) => {}
+                Err(_) => roll.tally.count(ConnectionEvent::BodyTimeout),
+            }
+        });
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DrainError>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(Ok(()));
+            };
+            let Ok(frame) = frame else {
+                return Poll::Ready(Err(DrainError::Broken));
+            };
+            self.frames += 1;
+            let came = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(left) = self.left.checked_sub(came) else {
+                return Poll::Ready(Err(DrainError::TooLong));
+            };
+            self.left = left;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy;
+    use std::time::Duration;
+
+    /// Pieces of a body, each after so many seconds.
+    struct Pieces(Vec<(u64, usize)>, Option<Pin<Box<Sleep>>>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = proxy::BodyTruncated;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, proxy::BodyTruncated>>> {
+            let Some((seconds, bytes)) = self.0.first().copied() else {
+                return Poll::Ready(None);
+            };
+            let pause = Duration::from_secs(seconds);
+            let alarm = self
+                .1
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+            std::task::ready!(alarm.as_mut().poll(cx));
+            self.1 = None;
+            self.0.remove(0);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; bytes])))))
+        }
+    }
+
+    async fn upload(pieces: Vec<(u64, usize)>) -> Result<u64, String> {
+        let limits = Arc::new(Limits {
+            request_body_bytes_max: 1000,
+            ..Limits::default()
+        });
+        let roll = ConnectionTable::new(&limits);
+        let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
+        let mut upload = ViewerUpload::new(Pieces(pieces, None), limits, roll, gauge);
+        let mut came = 0;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await {
+            came += frame
+                .map_err(|error| error.to_string())?
+                .data_ref()
+                .unwrap()
+                .len() as u64;
+        }
+        Ok(came)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_within_bounds_passes() {
+        assert_eq!(upload(vec![(1, 400), (10, 600)]).await, Ok(1000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_over_the_limit_fails() {
+        assert_eq!(
+            upload(vec![(0, 1001)]).await,
+            Err(UploadFault::TooLarge.to_string())
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_fails_however_often_it_drips() {
+        let drips = vec![(10, 1); 100];
+        assert_eq!(upload(drips).await, Err(UploadFault::TooSlow.to_string()));
+    }
+
+    fn unwanted(pieces: Vec<(u64, usize)>) -> DrainedBody<Pieces> {
+        let limits = Limits {
+            drain_bytes_max: 100,
+            ..Limits::default()
+        };
+        DrainedBody::new(Pieces(pieces, None), &limits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_at_hand_is_read_up_to_a_bound() {
+        let read = unwanted(vec![(0, 50), (0, 50)]).read_at_hand().await;
+        assert_eq!(read, Some(Ok(())));
+        let read = unwanted(vec![(0, 50), (0, 51)]).read_at_hand().await;
+        assert_eq!(read, Some(Err(DrainError::TooLong)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_still_to_come_is_not_waited_for() {
+        let start = Instant::now();
+        assert_eq!(unwanted(vec![(9, 1)]).read_at_hand().await, None);
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_is_read_behind_the_answer_until_the_deadline() {
+        let limits = Limits::default();
+        for (pieces, unread, timeouts) in [
+            (vec![(4, 1), (4, 1)], false, 0),
+            (vec![(9, 1), (9, 1)], true, 1),
+            (vec![(1, 101)], true, 0),
+        ] {
+            let roll = ConnectionTable::new(&limits);
+            let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
+            unwanted(pieces).read_behind(&limits, roll.clone(), gauge.clone());
+            assert!(gauge.left_unread());
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(gauge.left_unread(), unread);
+            assert_eq!(roll.stats().of(ConnectionEvent::BodyTimeout), timeouts);
+        }
+    }
+}

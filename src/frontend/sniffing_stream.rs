@@ -1,0 +1,370 @@
+//! What goes over the socket? A wrapper that notes what the watch must know, and tells HTTP/2 by
+//! its preface.
+//!
+//! It decides nothing about time and costs no timer and no extra system call.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::connection_state::ConnectionState;
+use super::frames::FrameKind;
+use super::http2_reads::{Flood, Http2Reads};
+
+/// What an HTTP/2 connection by prior knowledge begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Something a viewer can be on the other end of.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Sees to it that closing it is a reset: what is unsent is dropped, and the viewer cannot
+    /// take the end for a proper one.
+    fn sever(&self) {}
+
+    /// Whether that is possible now.
+    fn can_sever(&self) -> bool {
+        true
+    }
+}
+
+impl Transport for TcpStream {
+    fn sever(&self) {
+        // A socket that is already dead needs no reset.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// TLS ends with a word of its own: without it no end is a proper one, whatever it travels on.
+impl<W: Transport> Transport for TlsStream<W> {
+    fn sever(&self) {
+        self.get_ref().0.sever();
+    }
+}
+
+#[cfg(test)]
+impl Transport for tokio::io::DuplexStream {}
+
+/// A connection's socket.
+pub(super) struct SniffingStream<W: Transport> {
+    wire: W,
+    gauge: Arc<ConnectionState>,
+    opening: ProtocolGuess,
+}
+
+/// What is known of the protocol.
+enum ProtocolGuess {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2(Box<Http2Reads>),
+    /// Not known yet; so far everything looked like the preface.
+    Unknown(Vec<u8>),
+    /// The preface has come, and with it what is here; whoever spoke HTTP/1 is to let go.
+    Recognised(Vec<u8>),
+}
+
+impl<W: Transport> SniffingStream<W> {
+    /// The protocol is agreed (ALPN) to be HTTP/1.
+    pub(super) fn http1(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
+        SniffingStream {
+            wire,
+            gauge,
+            opening: ProtocolGuess::Http1,
+        }
+    }
+
+    /// The protocol is agreed (ALPN) to be HTTP/2.
+    pub(super) fn http2(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
+        SniffingStream {
+            wire,
+            gauge,
+            opening: ProtocolGuess::Http2(Http2Reads::new(Vec::new())),
+        }
+    }
+
+    /// The first bytes tell. Reading fails once they are HTTP/2's, see [`Line::recognised`].
+    pub(super) fn open(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
+        SniffingStream {
+            wire,
+            gauge,
+            opening: ProtocolGuess::Unknown(Vec::new()),
+        }
+    }
+
+    /// Whether the viewer began with HTTP/2's preface.
+    pub(super) fn is_recognised(&self) -> bool {
+        matches!(self.opening, ProtocolGuess::Recognised(_))
+    }
+
+    /// The same line for HTTP/2, if the viewer began with its preface.
+    pub(super) fn recognised(mut self) -> Result<SniffingStream<W>, SniffingStream<W>> {
+        if let ProtocolGuess::Recognised(held) = &mut self.opening {
+            self.opening = ProtocolGuess::Http2(Http2Reads::new(std::mem::take(held)));
+            return Ok(self);
+        }
+        Err(self)
+    }
+
+    /// Why reading failed, if an HTTP/2 connection sent too many frames that ask for nothing.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        match &self.opening {
+            ProtocolGuess::Http2(reads) => reads.flood(),
+            _ => None,
+        }
+    }
+
+    /// The type of the last frame of an HTTP/2 connection.
+    pub(super) fn last_frame(&self) -> Option<FrameKind> {
+        match &self.opening {
+            ProtocolGuess::Http2(reads) => Some(reads.last()),
+            _ => None,
+        }
+    }
+
+    fn poll_http2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let ProtocolGuess::Http2(reads) = &mut self.opening else {
+            return Poll::Ready(Ok(()));
+        };
+        let start = buf.filled().len();
+        if !reads.give_held(buf) {
+            ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
+        }
+        if reads.admit(&buf.filled()[start..], &self.gauge) {
+            return Poll::Ready(Ok(()));
+        }
+        buf.set_filled(start);
+        Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Reads into hyper's own buffer and looks at what came. An HTTP/1 connection is recognised by
+    /// its first byte and pays nothing but this comparison.
+    fn poll_opening(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ProtocolGuess::Unknown(held) = &mut self.opening else {
+            return Poll::Ready(Ok(()));
+        };
+        let start = buf.filled().len();
+        loop {
+            buf.put_slice(held);
+            let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
+            let came = &buf.filled()[start..];
+            if came.len() > held.len() {
+                self.gauge.heard();
+                self.gauge.set_severable(self.wire.can_sever());
+            }
+            let ended = matches!(polled, Poll::Ready(_)) && came.len() == held.len();
+            if came.len() >= PREFACE.len() && came.starts_with(PREFACE) {
+                self.opening = ProtocolGuess::Recognised(came.to_vec());
+                buf.set_filled(start);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            if ended || !PREFACE.starts_with(came) {
+                self.opening = ProtocolGuess::Http1;
+                return match polled {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => Poll::Ready(Ok(())),
+                };
+            }
+            *held = came.to_vec();
+            buf.set_filled(start);
+            if polled.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<W: Transport> Drop for SniffingStream<W> {
+    fn drop(&mut self) {
+        self.gauge.closes();
+        if self.gauge.severed() {
+            self.wire.sever();
+        }
+    }
+}
+
+impl<W: Transport> AsyncRead for SniffingStream<W> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.opening {
+            ProtocolGuess::Http1 => {
+                let before = buf.filled().len();
+                let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
+                if buf.filled().len() > before {
+                    this.gauge.heard();
+                    this.gauge.set_severable(this.wire.can_sever());
+                }
+                polled
+            }
+            ProtocolGuess::Http2(_) => this.poll_http2(cx, buf),
+            ProtocolGuess::Unknown(_) => this.poll_opening(cx, buf),
+            ProtocolGuess::Recognised(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        }
+    }
+}
+
+impl<W: Transport> SniffingStream<W> {
+    fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Ready(Ok(count)) => self.gauge.wrote(*count),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.gauge.set_blocked(true),
+        }
+        polled
+    }
+}
+
+impl<W: Transport> AsyncWrite for SniffingStream<W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.wire).poll_write(cx, bytes);
+        this.note(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.wire).poll_write_vectored(cx, bytes);
+        this.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.wire).poll_flush(cx);
+        this.gauge.set_blocked(polled.is_pending());
+        if polled.is_ready() {
+            this.gauge.reading.flushed();
+        }
+        polled
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // What was severed must not end like something whole.
+        if matches!(this.opening, ProtocolGuess::Recognised(_)) || this.gauge.severed() {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = Pin::new(&mut this.wire).poll_shutdown(cx);
+        this.gauge.set_blocked(polled.is_pending());
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    fn pair() -> (DuplexStream, SniffingStream<DuplexStream>) {
+        let (viewer, wire) = duplex(1024);
+        let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
+        (viewer, SniffingStream::open(wire, gauge))
+    }
+
+    async fn read(line: &mut SniffingStream<DuplexStream>) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 1024];
+        let count = line.read(&mut bytes).await?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn http1_is_handed_on_at_once() {
+        let (mut viewer, mut line) = pair();
+        viewer.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        assert_eq!(read(&mut line).await.unwrap(), b"GET / HTTP/1.1\r\n");
+        assert!(line.recognised().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_preface_is_replayed_with_what_followed() {
+        let (mut viewer, mut line) = pair();
+        viewer.write_all(PREFACE).await.unwrap();
+        viewer.write_all(b"settings").await.unwrap();
+        assert!(read(&mut line).await.is_err());
+        let mut line = line.recognised().ok().unwrap();
+        let mut replayed = vec![0; PREFACE.len() + 8];
+        line.read_exact(&mut replayed).await.unwrap();
+        assert_eq!(replayed, [PREFACE, b"settings"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_preface_may_come_in_pieces() {
+        let (mut viewer, mut line) = pair();
+        let reading = tokio::spawn(async move {
+            let failed = read(&mut line).await.is_err();
+            (failed, line.recognised().is_ok())
+        });
+        for byte in PREFACE {
+            viewer.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reading.await.unwrap(), (true, true));
+    }
+
+    #[tokio::test]
+    async fn a_post_in_pieces_is_not_mistaken_for_a_preface() {
+        let (mut viewer, mut line) = pair();
+        let reading = tokio::spawn(async move {
+            let bytes = read(&mut line).await.unwrap();
+            (bytes, line.recognised().is_ok())
+        });
+        viewer.write_all(b"P").await.unwrap();
+        tokio::task::yield_now().await;
+        viewer.write_all(b"OST /").await.unwrap();
+        assert_eq!(reading.await.unwrap(), (b"POST /".to_vec(), false));
+    }
+
+    #[tokio::test]
+    async fn an_end_within_the_preface_is_handed_on() {
+        let (mut viewer, mut line) = pair();
+        viewer.write_all(b"PRI").await.unwrap();
+        drop(viewer);
+        assert_eq!(read(&mut line).await.unwrap(), b"PRI");
+        assert_eq!(read(&mut line).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_is_noted_until_it_is_flushed() {
+        let (mut viewer, mut line) = pair();
+        let gauge = line.gauge.clone();
+        let bytes = [7; 2000];
+        let mut writing = Box::pin(async {
+            line.write_all(&bytes).await.unwrap();
+            line.flush().await.unwrap();
+        });
+        let once = futures_poll(&mut writing).await;
+        assert!(once.is_pending() && gauge.blocked());
+        let mut sink = vec![0; 2000];
+        let ((), count) = tokio::join!(writing, viewer.read_exact(&mut sink));
+        assert_eq!(count.unwrap(), 2000);
+        assert!(!gauge.blocked());
+        assert_eq!(gauge.taken(), 2000);
+    }
+
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
+    }
+}

@@ -1,0 +1,224 @@
+//! Stopping: answers under way are finished, nobody is kept, and the last one out is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::frontend::Limits;
+use crate::frontend::test_support::{Scene, Viewer, answer, until};
+use crate::proxy::ResponseBody;
+
+fn hello() -> ResponseBody {
+    ResponseBody::Whole(Some(Bytes::from_static(b"hello")))
+}
+
+async fn drained(scene: &Scene) {
+    timeout(Duration::from_secs(10), scene.edge.drain())
+        .await
+        .expect("somebody was kept");
+}
+
+#[tokio::test]
+async fn an_empty_edge_is_gone_at_once() {
+    let scene = Scene::with_body(Limits::default(), hello);
+    drained(&scene).await;
+    until("the door is shut", || {
+        std::net::TcpStream::connect(scene.address).is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn quiet_viewers_are_not_waited_for() {
+    for scene in Scene::in_both_lanes(Limits::default(), hello) {
+        let mut used = Viewer::meet(&scene).await;
+        used.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        used.hear_until("hello").await;
+        let mut fresh = Viewer::meet(&scene).await;
+        until("both are in", || scene.edge.stats().open == 2).await;
+        drained(&scene).await;
+        assert!(
+            used.hear_out().await.1 && fresh.hear_out().await.1,
+            "proper ends"
+        );
+    }
+}
+
+#[tokio::test]
+async fn answers_under_way_are_finished_and_are_the_last() {
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = gate.clone();
+    let scene = Scene::start(Limits::default(), None, move |arrival| {
+        let gate = waiting.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            answer(&arrival, hello())
+        }
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the viewer is in", || scene.edge.stats().open == 1).await;
+    let edge = scene.edge.clone();
+    let draining = tokio::spawn(async move { edge.drain().await });
+    until("draining", || scene.edge.draining()).await;
+    gate.add_permits(1);
+    let (heard, proper) = viewer.hear_out().await;
+    assert!(
+        heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
+        "{heard}"
+    );
+    assert!(proper);
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_was_on_its_way_is_still_answered() {
+    for scene in Scene::in_both_lanes(Limits::default(), hello) {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.hear_until("hello").await;
+        let edge = scene.edge.clone();
+        let draining = tokio::spawn(async move { edge.drain().await });
+        until("draining", || scene.edge.draining()).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let (heard, _) = viewer.hear_out().await;
+        assert!(
+            heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
+            "{heard}"
+        );
+        timeout(Duration::from_secs(10), draining)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn aborting_throws_everyone_out() {
+    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+        std::future::pending::<()>().await;
+        answer(&arrival, ResponseBody::Empty)
+    });
+    let mut viewer = Viewer::meet(&scene).await;
+    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the viewer is in", || scene.edge.stats().open == 1).await;
+    scene.edge.abort();
+    assert_eq!(viewer.hear_out().await.0, "");
+    until("nobody is left", || scene.edge.stats().open == 0).await;
+}
+
+/// Whoever asks again while a large answer is on its way must not lose the rest of it.
+#[tokio::test]
+async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
+    const LENGTH: usize = 12 << 20;
+    for scene in Scene::in_both_lanes(Limits::default(), || {
+        ResponseBody::Whole(Some(Bytes::from(vec![b'x'; LENGTH])))
+    }) {
+        let mut viewer = Viewer::meet(&scene).await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.hear_until("\r\n\r\n").await;
+        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let edge = scene.edge.clone();
+        let draining = tokio::spawn(async move { edge.drain().await });
+        until("draining", || scene.edge.draining()).await;
+        let (heard, proper) = viewer.hear_out().await;
+        let first = heard.bytes().take_while(|&byte| byte == b'x').count();
+        assert_eq!((first, proper), (LENGTH, true));
+        assert!(scene.tales.take()[0].cut_by.is_none());
+        timeout(Duration::from_secs(10), draining)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+/// A frame header with this length, type, flags and stream.
+fn frame_head(length: u32, kind: u8, flags: u8, stream: u32) -> Vec<u8> {
+    let head = [&length.to_be_bytes()[1..], &[kind, flags]].concat();
+    [head, stream.to_be_bytes().to_vec()].concat()
+}
+
+async fn read_u24(viewer: &mut TcpStream) -> std::io::Result<u32> {
+    let mut bytes = [0; 4];
+    viewer.read_exact(&mut bytes[1..]).await?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+/// A `WINDOW_UPDATE` of the connection.
+fn opened(bytes: u32) -> Vec<u8> {
+    [frame_head(4, 8, 0, 0), bytes.to_be_bytes().to_vec()].concat()
+}
+
+/// Everything has been written, and most of it waits in the kernel for a viewer who reads slowly and says so:
+/// what it says must not reset the connection.
+#[tokio::test]
+async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
+    const LENGTH: usize = 1 << 20;
+    const PING: u8 = 6;
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = gate.clone();
+    let scene = Scene::start(Limits::default(), None, move |arrival| {
+        let gate = waiting.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            answer(
+                &arrival,
+                ResponseBody::Whole(Some(Bytes::from(vec![b'x'; LENGTH]))),
+            )
+        }
+    });
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    let mut viewer = socket.connect(scene.address).await.unwrap();
+    let windows = [&[0, 4][..], &(1_u32 << 30).to_be_bytes()].concat();
+    let get = [0x82, 0x86, 0x84, 1, 1, b'a'];
+    let opening = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        [frame_head(6, 4, 0, 0), windows].concat(),
+        opened(1 << 30),
+        [frame_head(6, 1, 5, 1), get.to_vec()].concat(),
+    ];
+    viewer.write_all(&opening.concat()).await.unwrap();
+    until("the viewer is in", || scene.edge.stats().open == 1).await;
+    let edge = scene.edge.clone();
+    let draining = tokio::spawn(async move { edge.drain().await });
+    let mut came = 0;
+    let mut is_whole = false;
+    while let Ok(length) = read_u24(&mut viewer).await {
+        let (kind, flags) = (
+            viewer.read_u8().await.unwrap(),
+            viewer.read_u8().await.unwrap(),
+        );
+        viewer.read_u32().await.unwrap();
+        let mut payload = vec![0; length as usize];
+        if viewer.read_exact(&mut payload).await.is_err() {
+            break;
+        }
+        if kind == PING && flags == 0 {
+            let pong = [frame_head(8, PING, 1, 0), payload].concat();
+            viewer.write_all(&pong).await.unwrap();
+            gate.add_permits(1);
+            until("all is written", || scene.tales.count() == 1).await;
+        } else if kind == 0 {
+            came += length as usize;
+            is_whole |= flags & 1 == 1;
+            // Many viewers drop what they have not read when they cannot write.
+            let written = viewer.write_all(&opened(length)).await;
+            written.expect("the connection is open");
+        }
+    }
+    assert_eq!((came, is_whole), (LENGTH, true));
+    drop(viewer);
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap()
+        .unwrap();
+}

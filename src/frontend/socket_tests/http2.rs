@@ -1,0 +1,260 @@
+//! HTTP/2: by prior knowledge and by ALPN, and streams that stand still.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Request, Version};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::frontend::test_support::{Purse, Scene, answer, until};
+use crate::frontend::{ConnectionEvent, Limits, Tls};
+use crate::proxy::ResponseBody;
+
+const LARGE: usize = 1 << 20;
+
+fn large() -> ResponseBody {
+    ResponseBody::Whole(Some(Bytes::from(vec![7; LARGE])))
+}
+
+async fn speak<W>(wire: W) -> SendRequest<Bytes>
+where
+    W: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, connection) = h2::client::handshake(wire).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn meet(scene: &Scene) -> SendRequest<Bytes> {
+    speak(TcpStream::connect(scene.address).await.unwrap()).await
+}
+
+async fn ask(client: &SendRequest<Bytes>) -> http::Response<h2::RecvStream> {
+    let mut client = client.clone().ready().await.unwrap();
+    let request = Request::get("http://a.example/")
+        .version(Version::HTTP_2)
+        .body(())
+        .unwrap();
+    let (response, _) = client.send_request(request, true).unwrap();
+    timeout(Duration::from_secs(10), response)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn read_out(mut body: h2::RecvStream) -> Result<usize, h2::Error> {
+    let mut came = 0;
+    while let Some(data) = body.data().await {
+        let data = data?;
+        came += data.len();
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    Ok(came)
+}
+
+#[tokio::test]
+async fn prior_knowledge_is_understood_and_large_bodies_arrive_whole() {
+    let scene = Scene::with_body(Limits::default(), large);
+    let client = meet(&scene).await;
+    let first = tokio::spawn(read_out(ask(&client).await.into_body()));
+    let response = ask(&client).await;
+    assert_eq!(response.headers()["content-length"], LARGE.to_string());
+    assert!(response.headers().contains_key("date"));
+    assert_eq!(read_out(response.into_body()).await.unwrap(), LARGE);
+    assert_eq!(first.await.unwrap().unwrap(), LARGE);
+    until("both told", || scene.tales.count() == 2).await;
+    assert!(
+        scene
+            .tales
+            .take()
+            .iter()
+            .all(|tale| tale.cut_by.is_none() && tale.bytes == LARGE as u64)
+    );
+}
+
+#[tokio::test]
+async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
+    let limits = Limits {
+        send_rate_window: Duration::from_millis(100),
+        send_rate_min_bytes_per_second: 1 << 30,
+        ..Limits::default()
+    };
+    let scene = Scene::with_body(limits, large);
+    let client = meet(&scene).await;
+    let held = ask(&client).await;
+    until("reset", || {
+        scene.edge.stats().of(ConnectionEvent::SlowViewer) == 1
+    })
+    .await;
+    until("told", || scene.tales.count() == 1).await;
+    assert!(scene.tales.take()[0].cut_by.is_some());
+    assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
+}
+
+/// As over HTTP/1.1.
+#[tokio::test]
+async fn a_refused_head_is_told_with_what_is_known_of_it() {
+    let scene = Scene::with_body(Limits::default(), large);
+    let client = meet(&scene).await;
+    let cases = [
+        (1, 9_000, "/one", 431),
+        (5, 7_000, "/together", 431),
+        (101, 1, "/many", 431),
+        (0, 0, "/long?", 414),
+    ];
+    for (count, size, path, status) in cases {
+        let rest = if status == 414 { 9_000 } else { 0 };
+        let uri = format!("http://a.example{path}{}", "x".repeat(rest));
+        let mut request = Request::get(uri).version(Version::HTTP_2);
+        for number in 0..count {
+            request = request.header(format!("a-{number}"), "x".repeat(size));
+        }
+        let mut client = client.clone().ready().await.unwrap();
+        let (response, _) = client
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{path}");
+        until("told", || scene.tales.count() == 1).await;
+        let tale = scene.tales.take().remove(0);
+        assert_eq!(tale.status, status, "{path}");
+        let line = tale.line.unwrap();
+        assert_eq!(
+            (line.method, line.protocol),
+            (Some(http::Method::GET), "HTTP/2.0")
+        );
+        assert_eq!(line.path, path.trim_end_matches('?'));
+    }
+    assert_eq!(scene.edge.stats().of(ConnectionEvent::HeadRefused), 4);
+}
+
+#[tokio::test]
+async fn draining_says_goodbye_and_finishes_streams() {
+    let scene = Scene::with_body(Limits::default(), large);
+    let client = meet(&scene).await;
+    let response = ask(&client).await;
+    let edge = scene.edge.clone();
+    let draining = tokio::spawn(async move { edge.drain().await });
+    assert_eq!(read_out(response.into_body()).await.unwrap(), LARGE);
+    timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(client.ready().await.is_err(), "no more requests");
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_stream() {
+    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+        assert_ne!(
+            arrival.method,
+            http::Method::DELETE,
+            "this panic is part of the test"
+        );
+        answer(&arrival, large())
+    });
+    let mut client = meet(&scene).await.ready().await.unwrap();
+    let request = Request::delete("http://a.example/").body(()).unwrap();
+    let (trapped, _) = client.send_request(request, true).unwrap();
+    assert!(trapped.await.is_err());
+    assert_eq!(
+        read_out(ask(&client).await.into_body()).await.unwrap(),
+        LARGE
+    );
+}
+
+struct Secure {
+    scene: Scene,
+    purse: Purse,
+}
+
+fn secure(limits: Limits, tls12: bool) -> Secure {
+    let purse = Purse::new();
+    let certificates = vec![
+        purse.make("a", &["a.example"]),
+        purse.make("b", &["b.example"]),
+    ];
+    let answering = |arrival: crate::proxy::ViewerRequest| async move {
+        assert!(arrival.tls && arrival.peer.is_some());
+        answer(
+            &arrival,
+            ResponseBody::Whole(Some(Bytes::from_static(b"hello"))),
+        )
+    };
+    let scene = Scene::start(
+        limits,
+        Some(Tls {
+            certificates,
+            tls12,
+        }),
+        answering,
+    );
+    Secure { scene, purse }
+}
+
+impl Secure {
+    async fn meet(&self, name: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        for file in ["a", "b"] {
+            roots.add(self.purse.certificate(file)).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let wire = TcpStream::connect(self.scene.address).await.unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, wire)
+            .await
+    }
+}
+
+#[tokio::test]
+async fn tls_speaks_what_was_agreed_with_the_certificate_asked_for() {
+    let secure = secure(Limits::default(), true);
+    let client = speak(secure.meet("b.example", b"h2").await.unwrap()).await;
+    assert_eq!(read_out(ask(&client).await.into_body()).await.unwrap(), 5);
+
+    let mut wire = secure.meet("a.example", b"http/1.1").await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
+    wire.write_all(request).await.unwrap();
+    let mut heard = String::new();
+    wire.read_to_string(&mut heard).await.unwrap();
+    assert!(
+        heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("hello"),
+        "{heard}"
+    );
+}
+
+#[tokio::test]
+async fn handshakes_that_fail_or_dawdle_are_counted() {
+    let limits = Limits {
+        handshake_timeout: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let secure = secure(limits, false);
+    let stats = || secure.scene.edge.stats();
+    let mut wire = TcpStream::connect(secure.scene.address).await.unwrap();
+    wire.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    until("failed", || {
+        stats().of(ConnectionEvent::HandshakeFailed) == 1
+    })
+    .await;
+    let _silent = TcpStream::connect(secure.scene.address).await.unwrap();
+    until("dawdled", || {
+        stats().of(ConnectionEvent::HandshakeTimeout) == 1
+    })
+    .await;
+    until("nobody is left", || stats().open == 0).await;
+}

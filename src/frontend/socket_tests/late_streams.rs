@@ -1,0 +1,128 @@
+//! HTTP/2: many small answers share what a connection carries, and the last of them waits for long. The clock
+//! stands still while anybody has something to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use parking_lot::Mutex;
+use tokio::io::duplex;
+use tokio::time::{Instant, sleep_until};
+
+use crate::frontend::test_support::serve_wire;
+use crate::frontend::{ConnectionEvent, Limits};
+use crate::proxy::ResponseBody;
+
+/// One piece, which h2 has whole.
+const SMALL: usize = 30_000;
+
+/// What a viewer got.
+struct Got {
+    whole: usize,
+    slow_viewers: u64,
+    seconds: u64,
+}
+
+/// How fast a viewer reads, all streams together.
+struct Reader {
+    bytes_per_second: u64,
+    free_at: Mutex<Instant>,
+}
+
+impl Reader {
+    async fn read(&self, bytes: usize) {
+        let taken_at = {
+            let mut free_at = self.free_at.lock();
+            let time =
+                Duration::from_secs(bytes as u64) / u32::try_from(self.bytes_per_second).unwrap();
+            *free_at = (*free_at).max(Instant::now()) + time;
+            *free_at
+        };
+        sleep_until(taken_at).await;
+    }
+
+    /// Whether the answer came whole.
+    async fn ask(&self, client: &SendRequest<Bytes>) -> Option<bool> {
+        let mut client = client.clone().ready().await.ok()?;
+        let request = Request::get("http://a.example/").body(()).unwrap();
+        let (response, _) = client.send_request(request, true).ok()?;
+        let mut body = response.await.ok()?.into_body();
+        let mut came = 0;
+        while let Some(data) = body.data().await {
+            let bytes = data.ok()?.len();
+            came += bytes;
+            self.read(bytes).await;
+            body.flow_control().release_capacity(bytes).ok()?;
+        }
+        Some(came == SMALL)
+    }
+}
+
+/// A viewer has so many requests at once on a connection whose window is 64 KiB and opens as it reads. With
+/// `is_one_shut` there is a stream besides that is never read; its own window lacks one byte.
+async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: bool) -> Got {
+    let began = Instant::now();
+    let (viewer, wire) = duplex(64 << 10);
+    let (roll, _tales) = serve_wire(Limits::default(), wire, || {
+        ResponseBody::Whole(Some(Bytes::from(vec![7; SMALL])))
+    });
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(u32::try_from(SMALL).unwrap() - 1);
+    let (client, connection) = builder.handshake::<_, Bytes>(viewer).await.unwrap();
+    tokio::spawn(connection);
+    let reader = Arc::new(Reader {
+        bytes_per_second,
+        free_at: Mutex::new(began),
+    });
+    let mut shut = None;
+    if is_one_shut {
+        let mut client = client.clone().ready().await.unwrap();
+        let request = Request::get("http://a.example/").body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
+        shut = Some(response.await.unwrap());
+    }
+    let asking = (0..streams).map(|_| {
+        let (reader, client) = (reader.clone(), client.clone());
+        tokio::spawn(async move {
+            let mut whole = 0;
+            for _ in 0..each {
+                match reader.ask(&client).await {
+                    Some(is_whole) => whole += usize::from(is_whole),
+                    None => break,
+                }
+            }
+            whole
+        })
+    });
+    let mut whole = 0;
+    for asking in asking.collect::<Vec<_>>() {
+        whole += asking.await.unwrap();
+    }
+    drop(shut);
+    Got {
+        whole,
+        slow_viewers: roll.stats().of(ConnectionEvent::SlowViewer),
+        seconds: began.elapsed().as_secs(),
+    }
+}
+
+/// All of them are read at the least rate together, so the last one is through after a minute.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_waits_for_others_of_a_connection_that_moves_is_served() {
+    for (streams, bytes_per_second) in [(100, 50_000), (30, 20_000), (12, 10_000)] {
+        let got = take(streams, 1, bytes_per_second, false).await;
+        let expected = (streams, 0);
+        assert_eq!((got.whole, got.slow_viewers), expected, "{} s", got.seconds);
+    }
+}
+
+/// Others do not keep it open for ever.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_never_read_ends_a_connection_that_moves_after_four_windows() {
+    let got = take(20, 10_000, 20_000, true).await;
+    assert_eq!(got.slow_viewers, 1, "{} s", got.seconds);
+    assert!((80..=100).contains(&got.seconds), "{} s", got.seconds);
+    assert!(got.whole > 20, "{} answers", got.whole);
+}

@@ -1,0 +1,202 @@
+//! What happened to connections, in numbers? Counts; knows nothing of requests.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::frames::FrameKind;
+
+/// What can happen to a connection. Also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// Taken in.
+    Accepted,
+    /// Closed at once: as many are open as may be, and none is idle.
+    RefusedFull,
+    /// Closed at once: its client has as many open as it may have.
+    RefusedClient,
+    /// The system had no descriptor or memory for it.
+    AcceptFailed,
+    /// Told to leave, as the longest idle, to make room for a newcomer.
+    Shed,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// A request head took too long.
+    HeadTimeout,
+    /// No request for too long.
+    IdleTimeout,
+    /// A request body took too long.
+    BodyTimeout,
+    /// The viewer took its answer too slowly.
+    SlowViewer,
+    /// The viewer was slow, and what it had not read yet had to leave memory.
+    MemoryShort,
+    /// A request was refused before anything was looked up (400, 413, 414, 431; over HTTP/2 also a malformed one,
+    /// whose stream is reset or whose connection is closed).
+    HeadRefused,
+    /// The viewer left before there was anything to answer.
+    Abandoned,
+}
+
+impl ConnectionEvent {
+    /// Every event, in the order of their counters.
+    pub const ALL: [ConnectionEvent; 14] = [
+        ConnectionEvent::Accepted,
+        ConnectionEvent::RefusedFull,
+        ConnectionEvent::RefusedClient,
+        ConnectionEvent::AcceptFailed,
+        ConnectionEvent::Shed,
+        ConnectionEvent::HandshakeFailed,
+        ConnectionEvent::HandshakeTimeout,
+        ConnectionEvent::HeadTimeout,
+        ConnectionEvent::IdleTimeout,
+        ConnectionEvent::BodyTimeout,
+        ConnectionEvent::SlowViewer,
+        ConnectionEvent::MemoryShort,
+        ConnectionEvent::HeadRefused,
+        ConnectionEvent::Abandoned,
+    ];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConnectionEvent::Accepted => "accepted",
+            ConnectionEvent::RefusedFull => "refused_full",
+            ConnectionEvent::RefusedClient => "refused_client",
+            ConnectionEvent::AcceptFailed => "accept_failed",
+            ConnectionEvent::Shed => "shed",
+            ConnectionEvent::HandshakeFailed => "handshake_failed",
+            ConnectionEvent::HandshakeTimeout => "handshake_timeout",
+            ConnectionEvent::HeadTimeout => "head_timeout",
+            ConnectionEvent::IdleTimeout => "idle_timeout",
+            ConnectionEvent::BodyTimeout => "body_timeout",
+            ConnectionEvent::SlowViewer => "slow_viewer",
+            ConnectionEvent::MemoryShort => "memory_short",
+            ConnectionEvent::HeadRefused => "head_refused",
+            ConnectionEvent::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// The counters themselves.
+#[derive(Default)]
+pub(super) struct ConnectionCounters {
+    counts: [AtomicU64; ConnectionEvent::ALL.len()],
+    floods: [AtomicU64; FrameKind::ALL.len()],
+}
+
+impl ConnectionCounters {
+    pub(super) fn count(&self, event: ConnectionEvent) {
+        self.counts[event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An HTTP/2 connection was closed that sent mostly such frames.
+    pub(super) fn count_flood(&self, kind: FrameKind) {
+        self.floods[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self, open: usize, queued_bytes: u64) -> Stats {
+        Stats {
+            open,
+            queued_bytes,
+            counts: std::array::from_fn(|place| self.counts[place].load(Ordering::Relaxed)),
+            floods: std::array::from_fn(|place| self.floods[place].load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections open now.
+    pub open: usize,
+    /// Bytes of bodies that HTTP/2 streams have queued.
+    queued_bytes: u64,
+    counts: [u64; ConnectionEvent::ALL.len()],
+    floods: [u64; FrameKind::ALL.len()],
+}
+
+impl Stats {
+    /// How often something has happened.
+    pub fn of(&self, event: ConnectionEvent) -> u64 {
+        self.counts[event as usize]
+    }
+
+    /// Appends the counters in the Prometheus text format.
+    pub fn render(&self, page: &mut String) {
+        page.push_str(concat!(
+            "# HELP seawall_edge_connections_open Viewer connections open now.\n",
+            "# TYPE seawall_edge_connections_open gauge\n",
+        ));
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "seawall_edge_connections_open {}", self.open);
+        page.push_str(concat!(
+            "# HELP seawall_edge_http2_queued_bytes Bytes of responses that HTTP/2 streams have queued because ",
+            "their viewers do not take them: up to 96 KiB each, shared with the store where it has the object. ",
+            "If it stays high, lower streams_max or send_rate_window.\n",
+            "# TYPE seawall_edge_http2_queued_bytes gauge\n",
+        ));
+        let _ = writeln!(
+            page,
+            "seawall_edge_http2_queued_bytes {}",
+            self.queued_bytes
+        );
+        page.push_str(concat!(
+            "# HELP seawall_edge_events_total What happened to viewer connections.\n",
+            "# TYPE seawall_edge_events_total counter\n",
+        ));
+        for event in ConnectionEvent::ALL {
+            let (word, count) = (event.as_str(), self.of(event));
+            let _ = writeln!(
+                page,
+                "seawall_edge_events_total{{event=\"{word}\"}} {count}"
+            );
+        }
+        page.push_str(concat!(
+            "# HELP seawall_edge_http2_floods_total HTTP/2 connections closed because they sent too many ",
+            "control frames for what they asked for, by the type that cost most.\n",
+            "# TYPE seawall_edge_http2_floods_total counter\n",
+        ));
+        for (kind, count) in FrameKind::ALL.into_iter().zip(self.floods) {
+            let word = kind.as_str();
+            let _ = writeln!(
+                page,
+                "seawall_edge_http2_floods_total{{frame=\"{word}\"}} {count}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_its_own_counter() {
+        let tally = ConnectionCounters::default();
+        for (place, event) in ConnectionEvent::ALL.into_iter().enumerate() {
+            assert_eq!(place, event as usize);
+            tally.count(event);
+        }
+        let stats = tally.snapshot(3, 5);
+        assert!(
+            ConnectionEvent::ALL
+                .into_iter()
+                .all(|event| stats.of(event) == 1)
+        );
+    }
+
+    #[test]
+    fn the_page_names_every_event() {
+        let mut page = String::new();
+        ConnectionCounters::default()
+            .snapshot(7, 5)
+            .render(&mut page);
+        assert!(page.contains("seawall_edge_connections_open 7\n"));
+        assert!(page.contains("seawall_edge_http2_queued_bytes 5\n"));
+        for event in ConnectionEvent::ALL {
+            assert!(page.contains(&format!("{{event=\"{}\"}} 0\n", event.as_str())));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What is this object, and what does its own text say? Pure: no clock, no I/O, no async.
+
+mod cmcd;
+mod cmsd;
+mod dash;
+mod date_time;
+mod directories;
+mod fingerprint;
+mod hls;
+mod info;
+mod kind;
+pub mod low_latency;
+mod typical_duration;
+
+pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
+pub use cmsd::cmsd_dynamic;
+pub use dash::SegmentNaming;
+pub use directories::directory_examples;
+pub use info::{
+    EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, LiveEdge, Liveness, ManifestError,
+    ManifestInfo, NAMES_MAX, ParsedText, RENDITIONS_MAX, ServerControl, read_manifest,
+};
+pub use kind::{Kind, is_plain_text};

@@ -1,0 +1,160 @@
+//! How does CMCD write its values (CTA-5004 §3.2)? Knows the forms, not the keys.
+
+use std::time::Duration;
+
+/// More pairs than there are keys, many times over.
+const PAIRS_MAX: usize = 64;
+
+/// A value as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CmcdValue<'a> {
+    /// The key stands alone.
+    Bare,
+    /// A number, a token, or what else is not quoted.
+    Plain(&'a str),
+    /// What is between the quotes, escapes included.
+    Quoted(&'a str),
+}
+
+/// `key=value` after `key=value`, with commas between.
+pub(super) struct CmcdPairs<'a> {
+    rest: &'a str,
+    left: usize,
+}
+
+impl<'a> CmcdPairs<'a> {
+    pub(super) fn of(text: &'a str) -> CmcdPairs<'a> {
+        CmcdPairs {
+            rest: text,
+            left: PAIRS_MAX,
+        }
+    }
+}
+
+impl<'a> Iterator for CmcdPairs<'a> {
+    type Item = (&'a str, CmcdValue<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        self.rest = self.rest.trim_ascii_start();
+        let end = self.rest.find([',', '=']).unwrap_or(self.rest.len());
+        let (key, rest) = self.rest.split_at(end);
+        let (value, rest) = match rest.strip_prefix('=') {
+            None => (CmcdValue::Bare, rest),
+            Some(rest) => value(rest)?,
+        };
+        // What follows a closing quote and is no comma belongs to nothing.
+        let next = rest.find(',').map_or("", |comma| &rest[comma + 1..]);
+        if key.is_empty() && rest.is_empty() {
+            return None;
+        }
+        self.rest = next;
+        Some((key.trim_ascii(), value))
+    }
+}
+
+/// The value at the start, and what follows it. A quote that nothing closes takes everything after
+/// it along.
+fn value(text: &str) -> Option<(CmcdValue<'_>, &str)> {
+    if let Some(quoted) = text.strip_prefix('"') {
+        let (value, rest) = quoted.split_at(closing_quote(quoted)?);
+        return Some((CmcdValue::Quoted(value), &rest[1..]));
+    }
+    let (value, rest) = text.split_at(text.find(',').unwrap_or(text.len()));
+    Some((CmcdValue::Plain(value.trim_ascii()), rest))
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })
+}
+
+impl CmcdValue<'_> {
+    /// A bare key is true; some players write it out.
+    pub(super) fn is_true(self) -> bool {
+        matches!(self, CmcdValue::Bare | CmcdValue::Plain("true" | "?1"))
+    }
+
+    /// Numbers come rounded, and as integers.
+    pub(super) fn number(self) -> Option<u32> {
+        let digits = self.token()?;
+        let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+        all_digits.then(|| digits.parse().ok())?
+    }
+
+    pub(super) fn millis(self) -> Option<Duration> {
+        self.number()
+            .map(|count| Duration::from_millis(count.into()))
+    }
+
+    /// A number that may have a fraction, not negative.
+    pub(super) fn decimal(self) -> Option<f32> {
+        let text = self.token()?;
+        let plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let number: f32 = text.parse().ok().filter(|_| plain)?;
+        number.is_finite().then_some(number)
+    }
+
+    /// One word without quotes; a player that quotes it is understood.
+    pub(super) fn token(&self) -> Option<&str> {
+        match self {
+            CmcdValue::Plain(text) | CmcdValue::Quoted(text) => Some(text),
+            CmcdValue::Bare => None,
+        }
+    }
+
+    /// Text in quotes; a player that forgets them is understood. Not empty, no control characters,
+    /// not longer than so many characters.
+    pub(super) fn text(self, chars_max: usize) -> Option<String> {
+        let text = match self {
+            CmcdValue::Bare => return None,
+            CmcdValue::Plain(text) => text.to_owned(),
+            CmcdValue::Quoted(text) => unescaped(text),
+        };
+        let fits = !text.is_empty() && text.chars().count() <= chars_max;
+        (fits && !text.chars().any(char::is_control)).then_some(text)
+    }
+
+    /// Text that is percent-encoded once more.
+    pub(super) fn reference(self, chars_max: usize) -> Option<String> {
+        let text = decoded(&self.text(chars_max)?)?;
+        (!text.is_empty() && !text.chars().any(char::is_control)).then_some(text)
+    }
+}
+
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => plain.extend(letters.next()),
+            letter => plain.push(letter),
+        }
+    }
+    plain
+}
+
+/// Percent-decoded; `None` where that makes no text.
+pub(super) fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let code = digit(digits[0])? * 16 + digit(digits[1])?;
+        bytes.push(u8::try_from(code).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}

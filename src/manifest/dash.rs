@@ -1,0 +1,111 @@
+//! What does a DASH MPD say about itself, and what does it list (ISO/IEC 23009-1)? What a patch?
+//!
+//! Read by events, each part into a small value of its own: `xml` (elements), `document` (what is
+//! written), `level` (what is inherited), `timeline`, `pattern`, `template`, `lane` (one
+//! representation), `edge` (what follows from it all).
+
+mod document;
+mod edge;
+mod inherited;
+mod reference;
+mod representation;
+mod template;
+#[cfg(test)]
+mod tests;
+mod time;
+mod timeline;
+mod url_template;
+mod xml;
+
+pub use self::template::SegmentNaming;
+
+use self::document::{Mpd, MpdRepresentation};
+use self::edge::RepresentationsByPeriod;
+use self::xml::{Xml, XmlTag};
+use super::date_time::date_time;
+use super::directories::Directories;
+use super::info::{Listing, Liveness, ManifestError, ManifestInfo, ParsedText, ServerControl};
+
+pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
+    let (mut xml, root) = Xml::open(text)?;
+    let read = match root.name {
+        "MPD" => mpd(&mut xml, &root)?,
+        "Patch" => patch(&root),
+        _ => return Err(ManifestError::Broken("neither an MPD nor a patch to one")),
+    };
+    xml.close()?;
+    Ok(read)
+}
+
+fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<ParsedText, ManifestError> {
+    let mut mpd = Mpd::read(xml, root)?;
+    let liveness = liveness(&mpd);
+    let clocks = std::mem::take(&mut mpd.clocks);
+    let lanes = RepresentationsByPeriod::of(&mpd);
+    let facts = ManifestInfo {
+        target_duration: mpd.update_period,
+        segment: lanes.segment(),
+        edge: lanes.edge(mpd.began),
+        published: mpd.published,
+        began: mpd.began,
+        ..nothing_but(liveness)
+    };
+    let listing = lanes.listing(mpd.began, liveness == Liveness::Live);
+    let listing = Listing {
+        clocks,
+        shift_depth: mpd.shift_depth,
+        ..listing
+    };
+    Ok(ParsedText { facts, listing })
+}
+
+/// Shows one name in each directory of each period.
+pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), ManifestError> {
+    let (mut xml, root) = Xml::open(text)?;
+    Mpd::read_each(&mut xml, &root, |tracks| {
+        let names = tracks.iter().flat_map(MpdRepresentation::examples);
+        names.for_each(|name| into.take(&name));
+    })?;
+    Ok(())
+}
+
+/// A patch is one version of itself; that there is one shows that the presentation is live.
+fn patch(root: &XmlTag<'_>) -> ParsedText {
+    let published = root.attribute("publishTime");
+    let facts = ManifestInfo {
+        published: published.and_then(|value| date_time(&value)),
+        is_patch: true,
+        ..nothing_but(Liveness::Live)
+    };
+    ParsedText {
+        facts,
+        listing: Listing::default(),
+    }
+}
+
+/// §5.3.1.2: an MPD is static unless it says otherwise, and a dynamic one without an update period
+/// does not change. Packagers forget that, so it is believed only where the end is known too and
+/// no event among the media can call for an update.
+fn liveness(mpd: &Mpd<'_>) -> Liveness {
+    let is_settled = mpd.update_period.is_none() && mpd.duration.is_some();
+    if !mpd.is_dynamic || (is_settled && !mpd.has_update_events) {
+        Liveness::Ended
+    } else {
+        Liveness::Live
+    }
+}
+
+fn nothing_but(liveness: Liveness) -> ManifestInfo {
+    ManifestInfo {
+        liveness,
+        target_duration: None,
+        part_target: None,
+        segment: None,
+        multivariant: false,
+        edge: None,
+        published: None,
+        began: None,
+        is_patch: false,
+        control: ServerControl::default(),
+    }
+}

@@ -1,0 +1,339 @@
+//! What is written in an MPD (ISO/IEC 23009-1), as far as anyone asks? Its periods and their
+//! representations as small values; draws no conclusions.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use super::super::date_time::date_time;
+use super::super::info::{ManifestError, NAME_BYTES_MAX};
+use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, SegmentTemplate};
+use super::time::{LONG, duration};
+use super::xml::{Xml, XmlTag};
+
+/// The last periods of a presentation; of those before it is only asked where the first begins.
+const PERIODS_KEPT: usize = 3;
+/// Representations of one period.
+const TRACKS_MAX: usize = 512;
+const CLOCKS_MAX: usize = 8;
+
+/// An MPD.
+#[derive(Default)]
+pub(super) struct Mpd<'a> {
+    pub(super) is_dynamic: bool,
+    pub(super) update_period: Option<Duration>,
+    pub(super) shift_depth: Option<Duration>,
+    pub(super) published: Option<SystemTime>,
+    pub(super) began: Option<SystemTime>,
+    pub(super) duration: Option<Duration>,
+    /// Events among the media say when to look again.
+    pub(super) has_update_events: bool,
+    /// Addresses of `UTCTiming`.
+    pub(super) clocks: Vec<String>,
+    /// The first period that holds anything, if it is none of those kept.
+    pub(super) first: Option<MpdPeriod<'a>>,
+    pub(super) periods: VecDeque<MpdPeriod<'a>>,
+}
+
+/// A period whose start is known.
+pub(super) struct MpdPeriod<'a> {
+    pub(super) start: Duration,
+    pub(super) end: Option<Duration>,
+    pub(super) tracks: Vec<MpdRepresentation<'a>>,
+}
+
+/// A representation.
+pub(super) struct MpdRepresentation<'a> {
+    pub(super) medium: MediaType,
+    pub(super) id: Cow<'a, str>,
+    pub(super) bandwidth: Cow<'a, str>,
+    pub(super) base: BaseUrl,
+    pub(super) segments: SegmentTemplate,
+    pub(super) ranged: Option<Rc<[RangedFile]>>,
+}
+
+impl<'a> Mpd<'a> {
+    /// Reads the element whose tag came last.
+    pub(super) fn read(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Mpd<'a>, ManifestError> {
+        Mpd::read_each(xml, root, |_| {})
+    }
+
+    /// The same, and shows the representations of each period.
+    pub(super) fn read_each(
+        xml: &mut Xml<'a>,
+        root: &XmlTag<'a>,
+        mut each: impl FnMut(&[MpdRepresentation<'a>]),
+    ) -> Result<Mpd<'a>, ManifestError> {
+        let depth = xml.depth();
+        let mut mpd = Mpd::default();
+        for (name, value) in root.attributes() {
+            match name {
+                "type" => mpd.is_dynamic = value != "static",
+                "minimumUpdatePeriod" => {
+                    mpd.update_period = duration(&value).map(|period| period.min(LONG));
+                }
+                "timeShiftBufferDepth" => mpd.shift_depth = duration(&value),
+                "publishTime" => mpd.published = date_time(&value),
+                "availabilityStartTime" => mpd.began = date_time(&value),
+                "mediaPresentationDuration" => mpd.duration = duration(&value),
+                _ => {}
+            }
+        }
+        let mut level = InheritedAttributes::default();
+        while let Some(tag) = xml.child(depth)? {
+            match tag.name {
+                "Period" => mpd.take_period(xml, &tag, &level, &mut each)?,
+                "UTCTiming" => mpd.take_clock(&tag),
+                _ => level.take(xml, &tag)?,
+            }
+        }
+        let end = mpd.duration;
+        if let Some(last) = mpd.periods.back_mut() {
+            last.end = last.end.or(end);
+        }
+        Ok(mpd)
+    }
+
+    fn take_period(
+        &mut self,
+        xml: &mut Xml<'a>,
+        tag: &XmlTag<'a>,
+        above: &InheritedAttributes,
+        each: &mut impl FnMut(&[MpdRepresentation<'a>]),
+    ) -> Result<(), ManifestError> {
+        let attribute = |name| tag.attribute(name).and_then(|value| duration(&value));
+        let (start, length) = (attribute("start"), attribute("duration"));
+        let tracks = self.tracks(xml, above)?;
+        each(&tracks);
+        let start = match self.periods.back() {
+            None => start.or(Some(Duration::ZERO)),
+            Some(before) => start.or(before.end),
+        };
+        // §5.3.2.1: one whose start is not known is announced and not yet there.
+        let Some(start) = start else { return Ok(()) };
+        if let Some(before) = self.periods.back_mut() {
+            before.end = Some(before.end.map_or(start, |end| end.min(start)));
+        }
+        let end = length.and_then(|length| start.checked_add(length));
+        self.periods.push_back(MpdPeriod { start, end, tracks });
+        if self.periods.len() > PERIODS_KEPT {
+            let left = self.periods.pop_front();
+            self.first = self.first.take().or(left.filter(MpdPeriod::has_timeline));
+        }
+        Ok(())
+    }
+
+    /// The representations of a period.
+    fn tracks(
+        &mut self,
+        xml: &mut Xml<'a>,
+        above: &InheritedAttributes,
+    ) -> Result<Vec<MpdRepresentation<'a>>, ManifestError> {
+        let depth = xml.depth();
+        let mut own = InheritedAttributes::default();
+        let mut sets = Vec::new();
+        let mut count = 0;
+        while let Some(tag) = xml.child(depth)? {
+            match tag.name {
+                "AdaptationSet" => {
+                    let set = self.set(xml, &tag, TRACKS_MAX - count)?;
+                    count += set.1.len();
+                    if !set.1.is_empty() {
+                        sets.push(set);
+                    }
+                }
+                _ => own.take(xml, &tag)?,
+            }
+        }
+        let own = own.below(above);
+        let mut tracks = Vec::with_capacity(count);
+        for (set, representations) in sets {
+            let set = set.below(&own);
+            for (tag, representation) in representations {
+                tracks.push(MpdRepresentation::new(&tag, representation.below(&set)));
+            }
+        }
+        Ok(tracks)
+    }
+
+    /// An adaptation set, and its representations.
+    fn set(
+        &mut self,
+        xml: &mut Xml<'a>,
+        tag: &XmlTag<'a>,
+        count_max: usize,
+    ) -> Result<(InheritedAttributes, Vec<(XmlTag<'a>, InheritedAttributes)>), ManifestError> {
+        let depth = xml.depth();
+        let mut level = InheritedAttributes {
+            medium: MediaType::of(tag),
+            ..InheritedAttributes::default()
+        };
+        let mut representations = Vec::new();
+        while let Some(tag) = xml.child(depth)? {
+            match tag.name {
+                "Representation" if representations.len() < count_max => {
+                    let depth = xml.depth();
+                    let mut own = InheritedAttributes {
+                        medium: MediaType::of(&tag),
+                        ..InheritedAttributes::default()
+                    };
+                    while let Some(tag) = xml.child(depth)? {
+                        self.note(&tag);
+                        own.take(xml, &tag)?;
+                    }
+                    representations.push((tag, own));
+                }
+                _ => {
+                    self.note(&tag);
+                    level.take(xml, &tag)?;
+                }
+            }
+        }
+        Ok((level, representations))
+    }
+
+    /// §5.10.4: events that say that the MPD has changed.
+    fn note(&mut self, tag: &XmlTag<'_>) {
+        const UPDATES: &str = "urn:mpeg:dash:event:2012";
+        self.has_update_events |= tag.name == "InbandEventStream"
+            && tag
+                .attribute("schemeIdUri")
+                .is_some_and(|scheme| scheme == UPDATES);
+    }
+
+    /// Only schemes whose value is a list of addresses (§5.8.5.7).
+    fn take_clock(&mut self, tag: &XmlTag<'_>) {
+        let scheme = tag.attribute("schemeIdUri").unwrap_or_default();
+        if !scheme.starts_with("urn:mpeg:dash:utc:http-") {
+            return;
+        }
+        let value = tag.attribute("value").unwrap_or_default();
+        let room = CLOCKS_MAX - self.clocks.len().min(CLOCKS_MAX);
+        let addresses = value.split_ascii_whitespace();
+        let addresses = addresses.filter(|address| address.len() <= NAME_BYTES_MAX);
+        self.clocks.extend(addresses.take(room).map(str::to_owned));
+    }
+}
+
+impl MpdPeriod<'_> {
+    fn has_timeline(&self) -> bool {
+        self.tracks
+            .iter()
+            .any(|track| track.segments.timeline.is_some())
+    }
+}
+
+impl<'a> MpdRepresentation<'a> {
+    fn new(tag: &XmlTag<'a>, level: InheritedAttributes) -> MpdRepresentation<'a> {
+        MpdRepresentation {
+            medium: level.medium.unwrap_or(MediaType::Other),
+            id: tag.attribute("id").unwrap_or_default(),
+            bandwidth: tag.attribute("bandwidth").unwrap_or_default(),
+            base: level.base.unwrap_or_else(|| BaseUrl {
+                url: Some("".into()),
+                head_start: None,
+            }),
+            segments: level.segments.unwrap_or_default(),
+            ranged: level.ranged,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::template::AvailabilityTimeOffset;
+    use super::*;
+
+    fn read(inside: &str, check: impl FnOnce(Mpd<'_>)) {
+        let text = format!("<MPD>{inside}</MPD>");
+        let (mut xml, root) = Xml::open(&text).unwrap();
+        check(Mpd::read(&mut xml, &root).unwrap());
+        xml.close().unwrap();
+    }
+
+    #[test]
+    fn levels_inherit_whatever_their_order() {
+        let inside = "<BaseURL>https://h/a/</BaseURL><BaseURL>https://other/</BaseURL>\
+            <Period><BaseURL availabilityTimeOffset='1.5'>b/</BaseURL>\
+              <AdaptationSet mimeType='video/mp4'>\
+                <Representation id='v' bandwidth='5'><BaseURL>c/</BaseURL>\
+                  <SegmentTemplate startNumber='4'/></Representation>\
+                <Representation id='w'/>\
+                <SegmentTemplate timescale='90' media='m' startNumber='3'/>\
+              </AdaptationSet>\
+              <SegmentTemplate timescale='1' duration='7' initialization='i'/></Period>";
+        read(inside, |mpd| {
+            let [v, w] = &mpd.periods[0].tracks[..] else {
+                panic!("two tracks")
+            };
+            assert_eq!(
+                (&*v.id, &*v.bandwidth, v.base.url.as_deref()),
+                ("v", "5", Some("https://h/a/b/c/"))
+            );
+            assert_eq!(
+                (&*w.id, w.base.url.as_deref()),
+                ("w", Some("https://h/a/b/"))
+            );
+            assert_eq!(
+                w.base.head_start,
+                Some(AvailabilityTimeOffset::By(Duration::from_millis(1500)))
+            );
+            assert!(v.medium == MediaType::Video);
+            assert_eq!(
+                (v.segments.start_number, w.segments.start_number),
+                (Some(4), Some(3))
+            );
+            for track in [v, w] {
+                let segments = &track.segments;
+                assert_eq!((segments.timescale, segments.duration), (Some(90), Some(7)));
+                assert_eq!(segments.media.as_deref(), Some("m"));
+                assert_eq!(segments.initialization.as_deref(), Some("i"));
+            }
+        });
+    }
+
+    // §5.3.2.1.
+    #[test]
+    fn periods_follow_each_other() {
+        let spans = |inside: &str| {
+            let mut spans = Vec::new();
+            read(inside, |mpd| {
+                let seconds =
+                    |it: &MpdPeriod<'_>| (it.start.as_secs(), it.end.map(|end| end.as_secs()));
+                spans = mpd.periods.iter().map(seconds).collect();
+            });
+            spans
+        };
+        let ends = |start, end| (start, Some(end));
+        assert_eq!(spans("<Period/>"), [(0, None)]);
+        assert_eq!(spans("<Period start='PT5S'/><Period/>"), [(5, None)]);
+        assert_eq!(
+            spans("<Period duration='PT5S'/><Period/>"),
+            [ends(0, 5), (5, None)]
+        );
+        let overlapping = "<Period start='PT2S' duration='PT9S'/><Period start='PT4S'/>";
+        assert_eq!(spans(overlapping), [ends(2, 4), (4, None)]);
+        let many = "<Period duration='PT1S'/>".repeat(9);
+        assert_eq!(spans(&many), [ends(6, 7), ends(7, 8), ends(8, 9)]);
+    }
+
+    #[test]
+    fn clocks_are_those_with_an_address() {
+        let inside = "<UTCTiming schemeIdUri='urn:mpeg:dash:utc:http-iso:2014' value=' a  b '/>\
+            <UTCTiming schemeIdUri='urn:mpeg:dash:utc:direct:2014' value='2024-01-01T00:00:00Z'/>\
+            <UTCTiming schemeIdUri='urn:mpeg:dash:utc:http-head:2014' value='c'/>";
+        read(inside, |mpd| assert_eq!(mpd.clocks, ["a", "b", "c"]));
+        let many = inside.repeat(20);
+        read(&many, |mpd| assert_eq!(mpd.clocks.len(), CLOCKS_MAX));
+    }
+
+    #[test]
+    fn representations_have_a_bound() {
+        let set = "<AdaptationSet><Representation/><Representation/></AdaptationSet>";
+        let inside = format!("<Period>{}</Period>", set.repeat(TRACKS_MAX));
+        read(&inside, |mpd| {
+            assert_eq!(mpd.periods[0].tracks.len(), TRACKS_MAX);
+        });
+    }
+}

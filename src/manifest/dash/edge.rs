@@ -1,0 +1,218 @@
+//! How far does an MPD reach, and what does it list? The conclusions drawn from what is written.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use super::super::fingerprint::fingerprint;
+use super::super::info::{EACH_MIN, LISTED_MAX, ListedResource, Listing, LiveEdge, NAMES_MAX};
+use super::super::typical_duration::{USUAL_OF, usual};
+use super::document::{Mpd, MpdPeriod};
+use super::inherited::MediaType;
+use super::representation::Representation;
+
+const TEMPLATES_MAX: usize = 128;
+/// The names of all templates together: they are remembered as long as the manifest is watched.
+const TEMPLATES_BYTES_MAX: usize = 128 << 10;
+const INITS_MAX: usize = 128;
+/// Files of which ranges are listed.
+const FILES_MAX: usize = 128;
+
+/// The representations of the periods that are kept, the last period first.
+pub(super) struct RepresentationsByPeriod<'a> {
+    periods: Vec<Vec<Representation<'a>>>,
+    first: Option<Vec<Representation<'a>>>,
+}
+
+impl<'a> RepresentationsByPeriod<'a> {
+    pub(super) fn of(mpd: &'a Mpd<'a>) -> RepresentationsByPeriod<'a> {
+        let lanes = |period: &'a MpdPeriod<'a>| {
+            let tracks = period.tracks.iter();
+            tracks
+                .map(|track| Representation::new(period, track))
+                .collect()
+        };
+        RepresentationsByPeriod {
+            periods: mpd.periods.iter().rev().map(lanes).collect(),
+            first: mpd.first.as_ref().map(lanes),
+        }
+    }
+
+    /// How far it reaches; the presentation began at `began`.
+    ///
+    /// Video and audio decide, and of them the one that is behind: what ends there is all there.
+    /// Subtitles and thumbnails come when they come, and count only where there is nothing else.
+    pub(super) fn edge(&self, began: Option<SystemTime>) -> Option<LiveEdge> {
+        let newest = self.newest()?;
+        let mut oldest = self.first.iter().chain(self.periods.iter().rev());
+        let first = oldest.find_map(|lanes| spans(lanes).map(|(first, _)| first).max())?;
+        let ends = || spans(newest).map(|(_, last)| last);
+        let last = ends().min()?;
+        Some(LiveEdge {
+            first,
+            last,
+            names: names(newest),
+            ends: began.and_then(|began| began.checked_add(Duration::from_millis(last))),
+            period: newest.first().map_or(0, Representation::period),
+            tracks: ends().count() as u64,
+            furthest: ends().max().unwrap_or(last),
+            ..LiveEdge::default()
+        })
+    }
+
+    /// How long the segments at the edge usually are: the video's, or else those of what comes first. A period
+    /// that has just begun may have a short one only, so those before it count too.
+    pub(super) fn segment(&self) -> Option<Duration> {
+        let lengths = |is_of: fn(&Representation<'_>) -> bool| {
+            let lanes = self.periods.iter().filter_map(|lanes| {
+                let mut lanes = lanes.iter().filter(|lane| is_of(lane));
+                lanes.find(|lane| lane.lengths().next().is_some())
+            });
+            usual(lanes.flat_map(Representation::lengths).take(USUAL_OF))
+        };
+        lengths(|lane| lane.medium() == MediaType::Video).or_else(|| lengths(|_| true))
+    }
+
+    /// What can be fetched. Only a live presentation has templates: what it lists is not all.
+    pub(super) fn listing(&self, began: Option<SystemTime>, is_live: bool) -> Listing {
+        let lanes = || self.periods.iter().flatten();
+        let mut seen = HashSet::new();
+        let inits = lanes().filter_map(Representation::initialization);
+        let inits = inits.filter(|uri| seen.insert(uri.clone()));
+        let inits = inits.take(INITS_MAX).map(|uri| ListedResource {
+            sequence: 0,
+            lane: 0,
+            uri,
+            range: None,
+        });
+        let inits = inits.collect();
+        let templates = lanes()
+            .filter(|_| is_live)
+            .filter_map(|lane| lane.template(began))
+            .scan(0, |bytes, template| {
+                *bytes += template.weight_bytes();
+                (*bytes <= TEMPLATES_BYTES_MAX).then_some(template)
+            });
+        let files = lanes()
+            .flat_map(Representation::files)
+            .map(|(uri, end)| ListedResource {
+                sequence: 0,
+                lane: 0,
+                uri,
+                range: Some((0, Some(end))),
+            });
+        Listing {
+            inits,
+            files: files.take(FILES_MAX).collect(),
+            segments: self
+                .newest()
+                .map(|lanes| segments(lanes))
+                .unwrap_or_default(),
+            templates: templates.take(TEMPLATES_MAX).collect(),
+            ..Listing::default()
+        }
+    }
+
+    /// The last period that lists segments.
+    fn newest(&self) -> Option<&Vec<Representation<'a>>> {
+        let mut periods = self.periods.iter();
+        periods.find(|lanes| spans(lanes).next().is_some())
+    }
+}
+
+/// Where those lanes begin and end that decide.
+fn spans<'a>(lanes: &'a [Representation<'a>]) -> impl Iterator<Item = (u64, u64)> {
+    deciding(lanes).filter_map(Representation::span)
+}
+
+fn deciding<'a>(lanes: &'a [Representation<'a>]) -> impl Iterator<Item = &'a Representation<'a>> {
+    let plays =
+        |lane: &Representation<'_>| lane.medium() != MediaType::Other && lane.span().is_some();
+    let any_plays = lanes.iter().any(plays);
+    lanes.iter().filter(move |lane| !any_plays || plays(lane))
+}
+
+/// Fingerprints of the last segments of the first representation that lists any.
+fn names<'a>(lanes: &'a [Representation<'a>]) -> Box<[u64]> {
+    let Some(lane) = deciding(lanes).find(|lane| lane.span().is_some()) else {
+        return Box::default();
+    };
+    let Some(pattern) = lane.pattern() else {
+        return Box::default();
+    };
+    let latest = lane.latest().take(NAMES_MAX);
+    let mut names: Vec<u64> = latest
+        .map(|(_, place)| fingerprint(&pattern.bare_name(place)))
+        .collect();
+    names.reverse();
+    names.into()
+}
+
+/// The last segments of each representation, as many of each, the oldest first.
+fn segments(lanes: &[Representation<'_>]) -> Vec<ListedResource> {
+    let listing = || {
+        let lanes = lanes.iter().filter(|lane| lane.span().is_some());
+        lanes
+            .filter_map(|lane| Some((lane, lane.pattern()?)))
+            .take(LISTED_MAX)
+            .enumerate()
+    };
+    let each = (LISTED_MAX / listing().count().max(1)).max(EACH_MIN);
+    let mut segments: Vec<ListedResource> = listing()
+        .flat_map(|(number, (lane, pattern))| {
+            let latest = lane.latest().take(each);
+            latest.map(move |(sequence, place)| ListedResource {
+                sequence,
+                lane: number,
+                uri: pattern.name(place),
+                range: None,
+            })
+        })
+        .collect();
+    segments.sort_by_key(|segment| segment.sequence);
+    segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+
+    /// Of each file the end of the last range: of the base URL, of names, and of what the level above lists.
+    #[test]
+    fn ranges_of_files_say_how_far_these_reach() {
+        let list = |ranges: &str| format!("<SegmentList duration='2'>{ranges}</SegmentList>");
+        let own = list(
+            "<Initialization range='0-9999'/><SegmentURL media='b.mp4' mediaRange='10-19'/>\
+             <SegmentURL media='b.mp4' mediaRange='5-9'/><SegmentURL media='c.mp4'/>\
+             <SegmentURL media='d.mp4' mediaRange='7'/><SegmentURL mediaRange='0-x'/>\
+             <SegmentURL media='e.mp4' mediaRange='0-18446744073709551615'/>",
+        );
+        let above = list("<SegmentURL mediaRange='0-99'/><SegmentURL mediaRange='100-199'/>");
+        let text = format!(
+            "<MPD type='dynamic'><BaseURL>x/</BaseURL><Period><AdaptationSet>{above}\
+             <Representation><BaseURL>a.mp4</BaseURL></Representation>\
+             <Representation><BaseURL>y/</BaseURL>{own}</Representation>\
+             </AdaptationSet></Period></MPD>"
+        );
+        let files = read(&text).unwrap().listing.files.into_iter();
+        let files: Vec<_> = files.map(|file| (file.uri, file.range)).collect();
+        let up_to = |name: &str, end| (name.to_owned(), Some((0, Some(end))));
+        assert_eq!(
+            files,
+            [
+                up_to("x/a.mp4", 200),
+                up_to("x/y/b.mp4", 20),
+                up_to("x/y/e.mp4", u64::MAX)
+            ]
+        );
+        let many: Vec<String> = (0..40)
+            .map(|number| format!("<SegmentURL media='{number}' mediaRange='0-1'/>"))
+            .collect();
+        let track = format!("<Representation>{}</Representation>", list(&many.concat()));
+        let text = format!(
+            "<MPD><Period><AdaptationSet>{}</AdaptationSet></Period></MPD>",
+            track.repeat(20)
+        );
+        let files = read(&text).unwrap().listing.files;
+        assert_eq!((files.len(), &*files[0].uri), (128, "24"));
+    }
+}

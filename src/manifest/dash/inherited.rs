@@ -1,0 +1,220 @@
+//! What may be said of segments at every level of an MPD, and what does one level inherit from the
+//! one above (ISO/IEC 23009-1 §5.3.9)?
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::super::info::{ManifestError, NAME_BYTES_MAX};
+use super::reference;
+use super::template::AvailabilityTimeOffset;
+use super::timeline::SegmentTimeline;
+use super::xml::{Xml, XmlTag};
+
+/// What a representation carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MediaType {
+    Video,
+    Audio,
+    /// Subtitles, thumbnails, and what does not say.
+    Other,
+}
+
+/// `BaseURL`: the first of each level, joined. Shared by all below it that say nothing else.
+#[derive(Clone, Default)]
+pub(super) struct BaseUrl {
+    /// `None`: longer than anybody asks for.
+    pub(super) url: Option<Rc<str>>,
+    pub(super) head_start: Option<AvailabilityTimeOffset>,
+}
+
+/// `SegmentTemplate`.
+#[derive(Clone, Default)]
+pub(super) struct SegmentTemplate {
+    /// Empty where it is longer than anybody asks for.
+    pub(super) media: Option<Rc<str>>,
+    /// See `media`.
+    pub(super) initialization: Option<Rc<str>>,
+    pub(super) timescale: Option<u64>,
+    pub(super) duration: Option<u64>,
+    pub(super) start_number: Option<u64>,
+    pub(super) end_number: Option<u64>,
+    pub(super) offset: Option<u64>,
+    pub(super) head_start: Option<AvailabilityTimeOffset>,
+    pub(super) timeline: Option<Rc<SegmentTimeline>>,
+}
+
+/// A file of which a `SegmentList` lists ranges.
+pub(super) struct RangedFile {
+    /// Empty: the base URL itself.
+    pub(super) name: Rc<str>,
+    /// Where the last range ends.
+    pub(super) end: u64,
+}
+
+/// So many files of one list, those listed last: packagers write one for each representation.
+const RANGED_MAX: usize = 16;
+
+/// What a period, an adaptation set or a representation says for itself and what is below it.
+#[derive(Default)]
+pub(super) struct InheritedAttributes {
+    pub(super) base: Option<BaseUrl>,
+    pub(super) segments: Option<SegmentTemplate>,
+    pub(super) ranged: Option<Rc<[RangedFile]>>,
+    pub(super) medium: Option<MediaType>,
+}
+
+impl MediaType {
+    pub(super) fn of(tag: &XmlTag<'_>) -> Option<MediaType> {
+        let stated = tag
+            .attribute("contentType")
+            .or_else(|| tag.attribute("mimeType"))?;
+        Some(match stated.split('/').next() {
+            Some("video") => MediaType::Video,
+            Some("audio") => MediaType::Audio,
+            _ => MediaType::Other,
+        })
+    }
+}
+
+impl InheritedAttributes {
+    /// Takes in an element that any level may have.
+    pub(super) fn take(
+        &mut self,
+        xml: &mut Xml<'_>,
+        tag: &XmlTag<'_>,
+    ) -> Result<(), ManifestError> {
+        match tag.name {
+            // Those after the first are where else the same can be had.
+            "BaseURL" if self.base.is_none() => {
+                let head_start = tag.attribute("availabilityTimeOffset");
+                self.base = Some(BaseUrl {
+                    head_start: head_start.and_then(|value| AvailabilityTimeOffset::of(&value)),
+                    url: short(&xml.content()?.unwrap_or_default()),
+                });
+            }
+            "SegmentTemplate" => self.segments = Some(SegmentTemplate::read(xml, tag)?),
+            "SegmentList" => self.ranged = Some(RangedFile::read(xml)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// With what it inherits.
+    pub(super) fn below(self, above: &InheritedAttributes) -> InheritedAttributes {
+        InheritedAttributes {
+            base: match (self.base, &above.base) {
+                (Some(own), Some(above)) => Some(BaseUrl {
+                    url: own.url.zip(above.url.as_ref()).and_then(|(own, above)| {
+                        let fits = above.len() + own.len() <= NAME_BYTES_MAX;
+                        fits.then(|| reference::join(above, &own).into())
+                    }),
+                    head_start: own.head_start.or(above.head_start),
+                }),
+                (own, above) => own.or_else(|| above.clone()),
+            },
+            segments: match (self.segments, &above.segments) {
+                (Some(own), Some(above)) => Some(own.below(above)),
+                (own, above) => own.or_else(|| above.clone()),
+            },
+            ranged: self.ranged.or_else(|| above.ranged.clone()),
+            medium: self.medium.or(above.medium),
+        }
+    }
+}
+
+impl RangedFile {
+    fn read(xml: &mut Xml<'_>) -> Result<Rc<[RangedFile]>, ManifestError> {
+        let depth = xml.depth();
+        let mut files: Vec<RangedFile> = Vec::new();
+        while let Some(tag) = xml.child(depth)? {
+            let range = tag.attribute("mediaRange");
+            let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
+            let (Some(last), "SegmentURL") = (last, tag.name) else {
+                continue;
+            };
+            let name = tag.attribute("media").unwrap_or_default();
+            let end = last.saturating_add(1);
+            let mut known = files.iter_mut().rev();
+            if let Some(known) = known.find(|known| *known.name == *name) {
+                known.end = known.end.max(end);
+            } else if let Some(name) = short(&name) {
+                if files.len() >= RANGED_MAX {
+                    files.remove(0);
+                }
+                files.push(RangedFile { name, end });
+            }
+        }
+        Ok(files.into())
+    }
+}
+
+impl SegmentTemplate {
+    fn read(xml: &mut Xml<'_>, tag: &XmlTag<'_>) -> Result<SegmentTemplate, ManifestError> {
+        let depth = xml.depth();
+        let mut segments = SegmentTemplate::default();
+        for (name, value) in tag.attributes() {
+            let number = || value.parse().ok();
+            match name {
+                "media" => segments.media = Some(short(&value).unwrap_or_default()),
+                "initialization" => {
+                    segments.initialization = Some(short(&value).unwrap_or_default());
+                }
+                "timescale" => segments.timescale = number(),
+                "duration" => segments.duration = number(),
+                "startNumber" => segments.start_number = number(),
+                "endNumber" => segments.end_number = number(),
+                "presentationTimeOffset" => segments.offset = number(),
+                "availabilityTimeOffset" => {
+                    segments.head_start = AvailabilityTimeOffset::of(&value)
+                }
+                _ => {}
+            }
+        }
+        while let Some(tag) = xml.child(depth)? {
+            match tag.name {
+                "SegmentTimeline" => segments.timeline = Some(Rc::new(SegmentTimeline::read(xml)?)),
+                "Initialization" => {
+                    let named = tag.attribute("sourceURL");
+                    let named = named.map(|name| short(&name).unwrap_or_default());
+                    segments.initialization = named.or(segments.initialization);
+                }
+                _ => {}
+            }
+        }
+        Ok(segments)
+    }
+
+    fn below(self, above: &SegmentTemplate) -> SegmentTemplate {
+        let both = above.clone();
+        SegmentTemplate {
+            media: self.media.or(both.media),
+            initialization: self.initialization.or(both.initialization),
+            timescale: self.timescale.or(both.timescale),
+            duration: self.duration.or(both.duration),
+            start_number: self.start_number.or(both.start_number),
+            end_number: self.end_number.or(both.end_number),
+            offset: self.offset.or(both.offset),
+            head_start: self.head_start.or(both.head_start),
+            timeline: self.timeline.or(both.timeline),
+        }
+    }
+}
+
+impl AvailabilityTimeOffset {
+    fn of(text: &str) -> Option<AvailabilityTimeOffset> {
+        if text == "INF" {
+            return Some(AvailabilityTimeOffset::Always);
+        }
+        seconds(text).map(AvailabilityTimeOffset::By)
+    }
+}
+
+/// A name that somebody may ask for.
+fn short(name: &str) -> Option<Rc<str>> {
+    (name.len() <= NAME_BYTES_MAX).then(|| name.into())
+}
+
+/// `xs:double`, not negative.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}

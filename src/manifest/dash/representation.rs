@@ -1,0 +1,234 @@
+//! One representation in one period: where do its segments lie on the presentation's timeline, and
+//! what are they called?
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use super::super::info::NAME_BYTES_MAX;
+use super::document::{MpdPeriod, MpdRepresentation};
+use super::inherited::MediaType;
+use super::reference;
+use super::template::{AvailabilityBase, AvailabilityTimeOffset, SegmentNaming, SegmentTiming};
+use super::time::span;
+use super::timeline::{SegmentTimeline, TimelineSegment};
+use super::url_template::{SegmentPosition, UrlTemplate};
+
+const NANOS: u128 = 1_000_000_000;
+
+/// A representation with its numbers worked out.
+pub(super) struct Representation<'a> {
+    track: &'a MpdRepresentation<'a>,
+    start: Duration,
+    /// Ticks in a second; not zero.
+    scale: u64,
+    /// The time on its scale at which the period begins.
+    offset: u64,
+    /// The same for the period's end.
+    end: Option<u64>,
+    timeline: Option<Rc<SegmentTimeline>>,
+    /// How segments are named, where they have names of their own.
+    pattern: Option<UrlTemplate>,
+}
+
+impl<'a> Representation<'a> {
+    pub(super) fn new(
+        period: &MpdPeriod<'_>,
+        track: &'a MpdRepresentation<'a>,
+    ) -> Representation<'a> {
+        let segments = &track.segments;
+        let scale = segments.timescale.filter(|&scale| scale > 0).unwrap_or(1);
+        let offset = segments.offset.unwrap_or(0);
+        let end = period.end.and_then(|end| {
+            let nanos = end.checked_sub(period.start)?.as_nanos();
+            let ticks = nanos.checked_mul(u128::from(scale))?.div_ceil(NANOS);
+            u64::try_from(ticks).ok()?.checked_add(offset)
+        });
+        let timeline = segments
+            .timeline
+            .clone()
+            .and_then(|timeline| timeline.until(end));
+        let pattern = segments
+            .media
+            .as_deref()
+            .and_then(|media| track.pattern(media));
+        Representation {
+            track,
+            start: period.start,
+            scale,
+            offset,
+            end,
+            timeline,
+            pattern: pattern.filter(|pattern| pattern.has_number() || pattern.has_time()),
+        }
+    }
+
+    /// Where its period begins, in milliseconds.
+    pub(super) fn period(&self) -> u64 {
+        u64::try_from(self.start.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn medium(&self) -> MediaType {
+        self.track.medium
+    }
+
+    /// Where the listed segments begin and end in milliseconds, if it is known which they are.
+    pub(super) fn span(&self) -> Option<(u64, u64)> {
+        let timeline = self.listed()?;
+        Some((self.millis(timeline.first)?, self.millis(timeline.end)?))
+    }
+
+    /// The last segments listed, the very last one first: where each ends in milliseconds, and its
+    /// place.
+    pub(super) fn latest(&self) -> impl Iterator<Item = (u64, SegmentPosition)> {
+        let latest = self.listed().into_iter().flat_map(SegmentTimeline::latest);
+        latest.map_while(|segment| Some((self.millis(segment.end())?, self.place(segment)?)))
+    }
+
+    pub(super) fn pattern(&self) -> Option<&UrlTemplate> {
+        self.pattern.as_ref()
+    }
+
+    /// The name of the initialisation segment.
+    pub(super) fn initialization(&self) -> Option<String> {
+        let written = self.track.segments.initialization.as_deref()?;
+        let written = Some(written).filter(|written| !written.is_empty())?;
+        let pattern = self.track.pattern(written)?;
+        let has_gaps = pattern.has_number() || pattern.has_time();
+        (!has_gaps).then(|| pattern.name(SegmentPosition::default()))
+    }
+
+    /// The files of which it lists ranges, and where the last range of each ends.
+    pub(super) fn files(&self) -> impl Iterator<Item = (String, u64)> {
+        let ranged = self.track.ranged.iter().flat_map(|files| files.iter());
+        ranged.filter_map(|file| {
+            let base = self.track.base.url.as_deref()?;
+            let fits = base.len() + file.name.len() <= NAME_BYTES_MAX;
+            fits.then(|| (reference::join(base, &file.name), file.end))
+        })
+    }
+
+    /// How long the segments at its edge are, the last one's length first.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = Duration> {
+        let latest = self.listed().into_iter().flat_map(SegmentTimeline::latest);
+        let latest = latest.map(|segment| segment.length);
+        // Where no list says how long each is, all are of one length.
+        let alike = self.step().filter(|_| self.listed().is_none());
+        let ticks = latest.chain(alike.into_iter().cycle());
+        ticks.map(|ticks| span(ticks, self.scale))
+    }
+
+    /// How its segments are named and when they are there; `began` is when the presentation did.
+    pub(super) fn template(&self, began: Option<SystemTime>) -> Option<SegmentNaming> {
+        let step = self.step()?;
+        let segments = &self.track.segments;
+        let number = self.first_number();
+        let reach = match &self.timeline {
+            None => AvailabilityBase::Clock(SegmentPosition {
+                number,
+                time: self.offset,
+            }),
+            Some(timeline) => match timeline.open {
+                Some(open) => AvailabilityBase::Clock(self.place(open)?),
+                None => AvailabilityBase::Listed(SegmentPosition {
+                    number: number.checked_add(timeline.count)?,
+                    time: timeline.end,
+                }),
+            },
+        };
+        let pattern = self.pattern.clone()?;
+        Some(SegmentNaming {
+            last: self.last(&pattern, reach, step),
+            pattern,
+            reach,
+            pace: SegmentTiming {
+                scale: self.scale,
+                step,
+                offset: self.offset,
+            },
+            began: began.and_then(|began| began.checked_add(self.start)),
+            head_start: AvailabilityTimeOffset::sum(
+                self.track.base.head_start,
+                segments.head_start,
+            ),
+        })
+    }
+
+    /// The value of the last segment before the period's end.
+    fn last(&self, pattern: &UrlTemplate, reach: AvailabilityBase, step: u64) -> Option<u64> {
+        let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) = reach;
+        let by_time = !pattern.has_number();
+        let by_period = self.end.and_then(|end| {
+            let left = end.saturating_sub(from.time);
+            // Where a timeline ends, what is left may be no more than what was rounded off.
+            let count = match reach {
+                AvailabilityBase::Listed(_) if left < step / 2 => 0,
+                _ => left.div_ceil(step),
+            };
+            if by_time {
+                from.time
+                    .checked_add(step.checked_mul(count)?)?
+                    .checked_sub(step)
+            } else {
+                from.number.checked_add(count)?.checked_sub(1)
+            }
+        });
+        let by_number = self.track.segments.end_number.filter(|_| !by_time);
+        by_period.into_iter().chain(by_number).min()
+    }
+
+    /// The timeline, unless it does not say where it ends.
+    fn listed(&self) -> Option<&SegmentTimeline> {
+        let timeline = self.timeline.as_deref()?;
+        timeline.open.is_none().then_some(timeline)
+    }
+
+    fn step(&self) -> Option<u64> {
+        let step = match &self.timeline {
+            Some(timeline) => timeline.open.or_else(|| timeline.latest().next())?.length,
+            None if self.track.segments.timeline.is_some() => return None,
+            None => self.track.segments.duration?,
+        };
+        (step > 0).then_some(step)
+    }
+
+    fn place(&self, segment: TimelineSegment) -> Option<SegmentPosition> {
+        Some(SegmentPosition {
+            number: self.first_number().checked_add(segment.index)?,
+            time: segment.start,
+        })
+    }
+
+    fn first_number(&self) -> u64 {
+        self.track.segments.start_number.unwrap_or(1)
+    }
+
+    /// A time of its own scale on the presentation's timeline.
+    fn millis(&self, ticks: u64) -> Option<u64> {
+        let into = i128::from(ticks) - i128::from(self.offset);
+        let into = (into * 1000).div_euclid(i128::from(self.scale));
+        let millis = i128::try_from(self.start.as_millis()).ok()? + into;
+        u64::try_from(millis.max(0)).ok()
+    }
+}
+
+impl MpdRepresentation<'_> {
+    /// What it names itself by, and one name of each of its templates.
+    pub(super) fn examples(&self) -> impl Iterator<Item = String> {
+        let base = self.base.url.as_deref().filter(|base| !base.is_empty());
+        let segments = &self.segments;
+        let written = [&segments.initialization, &segments.media];
+        let written = written.into_iter().flatten();
+        let patterns = written.filter_map(|written| self.pattern(written));
+        let named = patterns.map(|pattern| pattern.name(SegmentPosition { number: 1, time: 0 }));
+        base.map(str::to_owned).into_iter().chain(named)
+    }
+
+    fn pattern(&self, written: &str) -> Option<UrlTemplate> {
+        UrlTemplate::new(
+            self.base.url.as_deref()?,
+            written,
+            &self.id,
+            &self.bandwidth,
+        )
+    }
+}

@@ -1,0 +1,325 @@
+//! Which segments does a `SegmentTimeline` list (ISO/IEC 23009-1 §5.3.9.6)? In ticks of its time
+//! scale; knows neither names nor clocks.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::super::info::{LISTED_MAX, ManifestError};
+use super::xml::{Xml, XmlTag};
+
+/// The segments of one timeline: how far they reach, and the last of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SegmentTimeline {
+    /// Where the first one starts.
+    pub(super) first: u64,
+    /// Where the last one ends.
+    pub(super) end: u64,
+    /// How many there are.
+    pub(super) count: u64,
+    /// Runs of segments of one length, the last ones.
+    runs: VecDeque<SegmentRun>,
+    /// A last run with no end of its own: it goes on as long as its period, or for ever.
+    pub(super) open: Option<TimelineSegment>,
+    /// A number in it makes no sense, so none of it counts.
+    broken: bool,
+}
+
+/// One segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TimelineSegment {
+    /// Counted from the timeline's first, which is 0.
+    pub(super) index: u64,
+    pub(super) start: u64,
+    pub(super) length: u64,
+}
+
+impl TimelineSegment {
+    /// Saturates: what ends later than the numbers reach was sorted out before.
+    pub(super) fn end(self) -> u64 {
+        self.start.saturating_add(self.length)
+    }
+}
+
+/// Segments of one length, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SegmentRun {
+    first: TimelineSegment,
+    count: u64,
+}
+
+/// `S` as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct TimelineEntry {
+    start: Option<u64>,
+    length: u64,
+    /// Repeated so often; negative: up to the next entry's start.
+    repeat: i64,
+}
+
+impl SegmentTimeline {
+    /// Reads the element whose tag came last.
+    pub(super) fn read(xml: &mut Xml<'_>) -> Result<SegmentTimeline, ManifestError> {
+        let depth = xml.depth();
+        let mut timeline = SegmentTimeline::default();
+        loop {
+            // Entries are most of an MPD: those of the usual form are read at once.
+            if xml.depth() == depth {
+                xml.eat(|text| timeline.take_plain(text));
+            }
+            match xml.child(depth)? {
+                None => return Ok(timeline),
+                Some(tag) if tag.name == "S" => match TimelineEntry::of(&tag) {
+                    Some(entry) => timeline.take(entry),
+                    None => timeline.broken = true,
+                },
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// With its open end closed, where it is known that nothing comes after `end`. `None` when it
+    /// makes no sense or lists nothing.
+    pub(super) fn until(mut self: Rc<Self>, end: Option<u64>) -> Option<Rc<SegmentTimeline>> {
+        if let (Some(open), Some(end)) = (self.open, end) {
+            let timeline = Rc::make_mut(&mut self);
+            timeline.open = None;
+            timeline.run_until(open, end);
+        }
+        let lists = self.count > 0 || self.open.is_some_and(|open| open.length > 0);
+        (lists && !self.broken).then_some(self)
+    }
+
+    /// The last segments, the very last one first.
+    pub(super) fn latest(&self) -> impl Iterator<Item = TimelineSegment> {
+        let runs = self.runs.iter().rev();
+        let segments = runs.flat_map(|run| {
+            (0..run.count).rev().map(|nth| TimelineSegment {
+                index: run.first.index + nth,
+                start: run.first.start + nth * run.first.length,
+                length: run.first.length,
+            })
+        });
+        segments.take(LISTED_MAX)
+    }
+
+    /// Entries in the form `<S t="0" d="1" r="2"/>`. Returns how many bytes they fill.
+    fn take_plain(&mut self, text: &str) -> usize {
+        let mut rest = text.as_bytes();
+        while let Some((entry, after)) = plain(rest) {
+            self.take(entry);
+            rest = after;
+        }
+        text.len() - rest.len()
+    }
+
+    fn take(&mut self, entry: TimelineEntry) {
+        if let Some(open) = self.open.take() {
+            self.run_until(open, entry.start.unwrap_or(open.end()));
+        }
+        let first = TimelineSegment {
+            index: self.count,
+            start: entry.start.unwrap_or(self.end),
+            length: entry.length,
+        };
+        if self.count == 0 {
+            self.first = first.start;
+            self.end = first.start;
+        }
+        match u64::try_from(entry.repeat) {
+            Ok(repeat) => self.run(first, repeat.checked_add(1)),
+            Err(_) => self.open = Some(first),
+        }
+    }
+
+    /// As many segments as it takes to reach `end`.
+    fn run_until(&mut self, first: TimelineSegment, end: u64) {
+        if first.length == 0 {
+            self.broken = true;
+        } else if end > first.start {
+            self.run(first, Some((end - first.start).div_ceil(first.length)));
+        }
+    }
+
+    fn run(&mut self, first: TimelineSegment, count: Option<u64>) {
+        let length = count.and_then(|count| first.length.checked_mul(count));
+        let end = length.and_then(|length| first.start.checked_add(length));
+        let total = count.and_then(|count| self.count.checked_add(count));
+        let (Some(count), Some(end), Some(total)) = (count, end, total) else {
+            self.broken = true;
+            return;
+        };
+        // An empty segment says nothing, and a timeline runs forward.
+        if first.length == 0 || end <= self.end {
+            self.broken = true;
+            return;
+        }
+        if self.runs.len() == LISTED_MAX {
+            self.runs.pop_front();
+        }
+        self.runs.push_back(SegmentRun { first, count });
+        (self.end, self.count) = (end, total);
+    }
+}
+
+impl TimelineEntry {
+    fn of(tag: &XmlTag<'_>) -> Option<TimelineEntry> {
+        let mut entry = TimelineEntry::default();
+        for (name, value) in tag.attributes() {
+            match name {
+                "t" => entry.start = Some(value.parse().ok()?),
+                "d" => entry.length = value.parse().ok()?,
+                "r" => entry.repeat = value.parse().ok()?,
+                _ => {}
+            }
+        }
+        Some(entry)
+    }
+}
+
+/// An entry of the usual form at the start, and what follows it.
+fn plain(text: &[u8]) -> Option<(TimelineEntry, &[u8])> {
+    let mut rest = text.trim_ascii_start().strip_prefix(b"<S")?;
+    let mut entry = TimelineEntry::default();
+    loop {
+        let spaced = rest.trim_ascii_start();
+        if let Some(after) = spaced.strip_prefix(b"/>") {
+            return Some((entry, after));
+        }
+        if spaced.len() == rest.len() {
+            return None;
+        }
+        let (name, value) = (spaced.first()?, spaced.get(1..)?.strip_prefix(b"=\"")?);
+        let (value, negative) = match value.strip_prefix(b"-") {
+            Some(value) => (value, true),
+            None => (value, false),
+        };
+        let (number, after) = number(value)?;
+        match name {
+            b't' if !negative => entry.start = Some(number),
+            b'd' if !negative => entry.length = number,
+            b'r' => {
+                let repeat = i64::try_from(number).ok()?;
+                entry.repeat = if negative { -repeat } else { repeat };
+            }
+            _ => return None,
+        }
+        rest = after.strip_prefix(b"\"")?;
+    }
+}
+
+/// Digits at the start, and what follows them.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let mut rest = text;
+    let mut number = 0_u64;
+    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+        number = number
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
+        rest = after;
+    }
+    (rest.len() < text.len()).then_some((number, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(entries: &str) -> Rc<SegmentTimeline> {
+        let text = format!("<T>{entries}</T>");
+        let (mut xml, _) = Xml::open(&text).unwrap();
+        Rc::new(SegmentTimeline::read(&mut xml).unwrap())
+    }
+
+    fn starts(timeline: &SegmentTimeline) -> Vec<(u64, u64)> {
+        let latest = timeline.latest();
+        latest
+            .map(|segment| (segment.index, segment.start))
+            .collect()
+    }
+
+    #[test]
+    fn entries_follow_each_other() {
+        let timeline = read("\n <S t=\"100\" d=\"10\" r=\"2\"/>\n <S d=\"5\" />").until(None);
+        let timeline = timeline.unwrap();
+        assert_eq!(
+            (timeline.first, timeline.end, timeline.count),
+            (100, 135, 4)
+        );
+        assert_eq!(starts(&timeline), [(3, 130), (2, 120), (1, 110), (0, 100)]);
+    }
+
+    #[test]
+    fn every_way_of_writing_says_the_same() {
+        let usual = read("<S t=\"7\" d=\"2\" r=\"1\"/><S d=\"3\"/>");
+        for other in [
+            "<S d='2' t='7' r='1'/><S d='3'></S>",
+            "<S r=\"1\" t=\"7\" d=\"2\"></S><!-- --><S d=\"3\"/>",
+            "<S t=\" 7 \" n=\"4\" d=\"2\" r=\"&#x31;\"/><x:S d=\"9\"/><S d=\"3\"/>",
+        ] {
+            assert_eq!(read(other), usual, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_negative_repeat_lasts_to_the_next_start() {
+        let timeline = read("<S t=\"0\" d=\"10\" r=\"-1\"/><S t=\"35\" d=\"10\"/>");
+        let timeline = timeline.until(None).unwrap();
+        assert_eq!((timeline.count, timeline.end), (5, 45));
+        // Nothing is known of where it ends.
+        let timeline = read("<S t=\"0\" d=\"10\" r=\"-1\"/><S d=\"7\"/>").until(None);
+        assert_eq!(timeline.map(|it| (it.count, it.end)), Some((2, 17)));
+    }
+
+    #[test]
+    fn an_open_end_lasts_as_long_as_its_period() {
+        let open = read("<S t=\"5\" d=\"10\"/><S d=\"10\" r=\"-1\"/>");
+        let whole = open.clone().until(Some(40)).unwrap();
+        assert_eq!((whole.count, whole.end, whole.open), (4, 45, None));
+        let open = open.until(None).unwrap();
+        assert_eq!((open.count, open.end), (1, 15));
+        assert_eq!(open.open.map(|segment| segment.start), Some(15));
+    }
+
+    #[test]
+    fn nonsense_counts_for_nothing() {
+        for entries in [
+            "",
+            "<S t=\"1\"/>",
+            "<S t=\"1\" d=\"0\" r=\"5\"/>",
+            "<S t=\"1\" d=\"0\" r=\"-1\"/><S t=\"9\" d=\"1\"/>",
+            "<S t=\"1\" d=\"x\"/>",
+            "<S t=\"1\" d=\"-1\"/>",
+            "<S t=\"9\" d=\"1\"/><S t=\"2\" d=\"1\"/>",
+            "<S t=\"18446744073709551615\" d=\"1\"/>",
+            "<S t=\"18446744073709551616\" d=\"1\"/>",
+            "<S t=\"0\" d=\"9\" r=\"9223372036854775807\"/>",
+            "<S t=\"0\" d=\"2\" r=\"99999999999999999999\"/>",
+        ] {
+            assert_eq!(read(entries).until(None), None, "{entries}");
+        }
+    }
+
+    #[test]
+    fn however_many_there_are_only_the_last_are_held() {
+        let many = read("<S t=\"0\" d=\"1\" r=\"9000000000000000000\"/>")
+            .until(None)
+            .unwrap();
+        assert_eq!(starts(&many).len(), LISTED_MAX);
+        let runs = "<S d=\"1\"/>".repeat(1000);
+        let runs = read(&runs).until(None).unwrap();
+        assert_eq!((runs.count, runs.runs.len()), (1000, LISTED_MAX));
+        assert_eq!(starts(&runs)[0], (999, 999));
+    }
+
+    proptest! {
+        #[test]
+        fn no_entries_panic(entries in "(<S( [tdrn]=\"-?[0-9]{1,20}\"){0,4}/>){0,8}") {
+            if let Some(timeline) = read(&entries).until(Some(u64::MAX)) {
+                let latest: Vec<_> = timeline.latest().collect();
+                prop_assert!(latest.is_sorted_by(|a, b| a.index > b.index));
+                prop_assert!(latest.iter().all(|segment| segment.end() <= timeline.end));
+            }
+        }
+    }
+}

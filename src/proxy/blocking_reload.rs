@@ -1,0 +1,168 @@
+//! Is the state of a playlist that a low-latency player asks for there already? Then it is answered at once,
+//! whichever request brought it; and never before it is there.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, StatusCode};
+
+use super::Shield;
+use super::context::RequestContext;
+use crate::cache::{Object, StoredHead};
+use crate::manifest::low_latency::ReloadDirectives;
+use crate::manifest::{Liveness, ManifestInfo};
+use crate::policy::access::CacheRequest;
+use crate::policy::freshness::{Freshness, freshness};
+
+/// What the newest version that is held makes of directives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReloadStatus {
+    /// It answers them.
+    Answers,
+    /// They mean nothing: the playlist as it is answers them.
+    Nothing,
+    /// Not yet, or that cannot be told.
+    Waits,
+}
+
+/// What is to be done with a request for a state.
+pub(super) enum ReloadAction {
+    /// Answered by this version.
+    There(Arc<Object>),
+    /// Refused.
+    TooFar,
+    /// Looked up like anything else.
+    Open,
+}
+
+impl Shield {
+    /// What the newest version that is held says to a request for a state. The request is brought to one
+    /// form first, and where directives mean nothing it becomes one for the playlist as it is.
+    pub(super) fn state_at_hand(&self, ask: &mut RequestContext) -> ReloadAction {
+        if !ask.entry.is_directed() {
+            return ReloadAction::Open;
+        }
+        let Some(newest) = self.newest(&ask.entry, ask.now, || self.upstream(ask)) else {
+            return ReloadAction::Open;
+        };
+        let served = ask.freshness(&newest) == Freshness::Fresh
+            || ask.directives.is_none() && is_newest(&newest, ask.now);
+        let asked = ask.entry.directives();
+        if let Some(facts) = segments(&newest) {
+            if is_newest(&newest, ask.now) && is_far(asked, facts) {
+                return ReloadAction::TooFar;
+            }
+            let read = asked.at(facts);
+            if let Some(entry) = (read != asked).then(|| ask.entry.asking(read)).flatten() {
+                ask.entry = entry;
+            }
+        }
+        match told(&newest, ask.entry.directives()) {
+            ReloadStatus::Answers if served => return ReloadAction::There(newest),
+            ReloadStatus::Waits => {}
+            // A version that is not to be shown as it is answers nobody: what there is now does.
+            ReloadStatus::Answers | ReloadStatus::Nothing => ask.entry = ask.entry.plain(),
+        }
+        ReloadAction::Open
+    }
+
+    pub(super) fn newest(
+        &self,
+        entry: &CacheRequest,
+        now: Instant,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Option<Arc<Object>> {
+        let (key, kind) = (entry.identity(), entry.kind);
+        self.cache.lookup(key, kind, now, upstream).object
+    }
+
+    /// The newest version, if that answers a request for a state and may be shown.
+    pub(super) fn newest_for(
+        &self,
+        entry: &CacheRequest,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Option<Arc<Object>> {
+        let now = Instant::now();
+        let newest = self.newest(entry, now, upstream)?;
+        let fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
+        let served = fresh || is_newest(&newest, now);
+        let answers = told(&newest, entry.directives()) != ReloadStatus::Waits;
+        (served && answers).then_some(newest)
+    }
+
+    /// By the newest version, a state is asked for that a server has to wait for.
+    pub(super) fn is_near(
+        &self,
+        entry: &CacheRequest,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> bool {
+        let asked = entry.directives();
+        if asked.msn.is_none() {
+            return false;
+        }
+        let newest = self.newest(entry, Instant::now(), upstream);
+        let newest = newest.as_deref().and_then(segments);
+        newest.is_some_and(|facts| !is_far(asked, facts))
+    }
+}
+
+/// What a version says that lists segments and may be waited for.
+fn segments(object: &Object) -> Option<&ManifestInfo> {
+    let facts = facts(object)?;
+    let waits = facts.liveness == Liveness::Live && facts.control.can_block;
+    Some(facts).filter(|_| waits)
+}
+
+fn facts(object: &Object) -> Option<&ManifestInfo> {
+    let head = &object.head;
+    let facts = head.facts.as_deref();
+    facts.filter(|facts| head.status == StatusCode::OK && !facts.multivariant)
+}
+
+fn is_far(asked: ReloadDirectives, facts: &ManifestInfo) -> bool {
+    let edge = facts.edge.as_ref();
+    let is_far = |msn| edge.is_some_and(|edge| edge.too_far(msn));
+    asked.msn.is_some_and(is_far)
+}
+
+fn told(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
+    let Some(facts) = facts(object) else {
+        return ReloadStatus::Waits;
+    };
+    if facts.liveness == Liveness::Ended {
+        return ReloadStatus::Nothing;
+    }
+    let (Some(msn), Some(edge)) = (asked.msn, &facts.edge) else {
+        return ReloadStatus::Waits;
+    };
+    if !facts.control.can_block {
+        return ReloadStatus::Nothing;
+    }
+    // A delta update that is not made here is the origin's to make.
+    if asked.skip.is_some() || !edge.has(msn, asked.part) {
+        return ReloadStatus::Waits;
+    }
+    ReloadStatus::Answers
+}
+
+/// A low-latency playlist that is looked after is the newest there is: the origin is asked for the next
+/// one, and has not answered.
+pub(super) fn is_newest(object: &Object, now: Instant) -> bool {
+    let facts = object.head.facts.as_deref();
+    let blocks = facts.is_some_and(|facts| facts.control.can_block);
+    blocks && is_tended(object, now)
+}
+
+/// A manifest that is looked after may be good for longer: it is looked at when it is due to change.
+pub(super) fn is_tended(object: &Object, now: Instant) -> bool {
+    let StoredHead {
+        lifetime,
+        attention,
+        facts,
+        ..
+    } = &object.head;
+    let tended = attention
+        .as_ref()
+        .is_some_and(|attention| attention.is_tended());
+    tended && lifetime.age(now) < lifetime.tended_for(facts.as_deref())
+}

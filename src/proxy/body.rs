@@ -1,0 +1,129 @@
+//! An answer's body: nothing, bytes at hand, or bytes still arriving.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::pass::PassThroughStream;
+use super::slices::SlicedBody;
+use crate::cache::{BodyTruncated, Follower, SharedBody};
+
+/// A body on its way to one viewer. [`Cut`] means that it could not be completed: the viewer's
+/// connection (or stream) must be cut, never ended cleanly.
+pub enum ResponseBody {
+    /// Nothing.
+    Empty,
+    /// At hand, in one piece.
+    Whole(Option<Bytes>),
+    /// At hand, in several pieces.
+    Pieces(VecDeque<Bytes>),
+    /// Followed while a fill brings it.
+    Growing {
+        /// Reads the fill.
+        follower: Follower,
+        /// Bytes still to come, where that is known.
+        left: Option<u64>,
+    },
+    /// Straight from the origin, for this viewer alone.
+    Passing(Box<PassThroughStream>),
+    /// Slice after slice of a large object.
+    Sliced(Box<SlicedBody>),
+}
+
+impl ResponseBody {
+    /// Bytes at hand.
+    pub fn whole(bytes: Bytes) -> ResponseBody {
+        if bytes.is_empty() {
+            ResponseBody::Empty
+        } else {
+            ResponseBody::Whole(Some(bytes))
+        }
+    }
+
+    /// What it has begun to read since this was asked last, where it comes piece by piece.
+    pub(crate) fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        match self {
+            ResponseBody::Growing { follower, .. } => follower.new_body(),
+            ResponseBody::Sliced(sliced) => sliced.new_body(),
+            ResponseBody::Empty
+            | ResponseBody::Whole(_)
+            | ResponseBody::Pieces(_)
+            | ResponseBody::Passing(_) => None,
+        }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyTruncated;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyTruncated>>> {
+        let next = match self.get_mut() {
+            ResponseBody::Empty => None,
+            ResponseBody::Whole(bytes) => bytes.take().map(Ok),
+            ResponseBody::Pieces(pieces) => pieces.pop_front().map(Ok),
+            ResponseBody::Growing { follower, left } => {
+                let next = ready!(follower.poll_bytes(cx));
+                checked(next, left)
+            }
+            ResponseBody::Passing(passing) => ready!(passing.poll_bytes(cx)),
+            ResponseBody::Sliced(sliced) => ready!(sliced.poll_bytes(cx)),
+        };
+        Poll::Ready(next.map(|bytes| bytes.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ResponseBody::Empty
+            | ResponseBody::Whole(None)
+            | ResponseBody::Growing { left: Some(0), .. } => true,
+            ResponseBody::Pieces(pieces) => pieces.is_empty(),
+            ResponseBody::Whole(Some(_))
+            | ResponseBody::Growing { .. }
+            | ResponseBody::Passing(_)
+            | ResponseBody::Sliced(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let known = match self {
+            ResponseBody::Empty | ResponseBody::Whole(None) => Some(0),
+            ResponseBody::Whole(Some(bytes)) => Some(bytes.len() as u64),
+            ResponseBody::Pieces(pieces) => {
+                Some(pieces.iter().map(|piece| piece.len() as u64).sum())
+            }
+            ResponseBody::Growing { left, .. } => *left,
+            ResponseBody::Passing(passing) => passing.left(),
+            ResponseBody::Sliced(sliced) => Some(sliced.left()),
+        };
+        known.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Counts a promised length down; an end before its time is a cut.
+pub(super) fn checked(
+    next: Option<Result<Bytes, BodyTruncated>>,
+    left: &mut Option<u64>,
+) -> Option<Result<Bytes, BodyTruncated>> {
+    let Some(promised) = left else {
+        return next;
+    };
+    match next {
+        None if *promised > 0 => Some(Err(BodyTruncated::Origin)),
+        Some(Ok(bytes)) => match promised.checked_sub(bytes.len() as u64) {
+            Some(rest) => {
+                *promised = rest;
+                Some(Ok(bytes))
+            }
+            None => Some(Err(BodyTruncated::Origin)),
+        },
+        other => other,
+    }
+}

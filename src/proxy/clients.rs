@@ -1,0 +1,416 @@
+//! How much may one client make an origin do that no viewer waits for any more? A fetch whose viewers have all
+//! left runs on only while few do, of its client and in all. A client whose requests are mostly left is slowed
+//! down before its next ones reach an origin: closing a connection takes a request back from here, not from there.
+//!
+//! Clients are told apart by address, so many viewers may be one. Every fetch that is waited for to its end
+//! pays for others, and a proxy in front is slowed down only when a fifth of its fetches are left.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Shield;
+use super::context::RequestContext;
+use super::pipeline::is_held;
+use crate::cache::{Fill, Lookup};
+
+/// Fetches that run on while no viewer waits, of one client and in all.
+const RUNNING_MAX: usize = 16;
+const RUNNING_IN_ALL_MAX: usize = 64;
+/// What a fetch costs its client that it left, and what one brings that it waited for.
+const COST: u64 = 4;
+const PAY: u64 = 1;
+/// What a client is forgiven a second: 32 fetches.
+const FORGIVEN_PER_SECOND: u64 = 32 * COST;
+/// Who owes more has none of its fetches run on …
+const RUN_ON_DEBT_MAX: u64 = 32 * COST;
+/// … and who owes so much is slowed down.
+const DEBT_MAX: u64 = 64 * COST;
+/// Between two requests of a client that is slowed down.
+const PACE: Duration = Duration::from_micros(31_250);
+/// One that would have to wait for longer is refused.
+const DELAY_MAX: Duration = Duration::from_secs(2);
+/// Clients that owe something, at most; beyond, they owe together.
+const CLIENTS_MAX: usize = 4096;
+
+/// Who asks: an address, or the network that one host has in IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Client(Option<IpAddr>);
+
+/// What clients have cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    /// Fetches under way that no viewer waits for any more.
+    pub running: u64,
+    /// Fetches given up because their viewers had left.
+    pub given_up: u64,
+    /// Requests that had to wait because their client had left too many.
+    pub delayed: u64,
+    /// Requests refused for the same reason.
+    pub refused: u64,
+}
+
+/// All clients that owe something.
+#[derive(Default)]
+pub(super) struct Clients {
+    accounts: Mutex<ClientAccounts>,
+    given_up: AtomicU64,
+    delayed: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[derive(Default)]
+struct ClientAccounts {
+    of: HashMap<Client, ClientAccount, ahash::RandomState>,
+    running: usize,
+}
+
+struct ClientAccount {
+    debt: u64,
+    /// When its debt was that.
+    at: Instant,
+    running: usize,
+    /// When its next request may go, while it is slowed down.
+    next: Instant,
+}
+
+/// When a request may go.
+#[derive(Debug, PartialEq, Eq)]
+enum FetchAdmission {
+    Now,
+    At(Instant),
+    Refused,
+}
+
+impl Client {
+    pub(super) fn of(peer: Option<IpAddr>) -> Client {
+        Client(peer.map(|peer| match peer.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+            address @ IpAddr::V4(_) => address,
+        }))
+    }
+}
+
+impl ClientAccount {
+    fn settle(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.at);
+        let forgiven = since.as_millis() * u128::from(FORGIVEN_PER_SECOND) / 1000;
+        if forgiven > 0 {
+            let forgiven = u64::try_from(forgiven).unwrap_or(u64::MAX);
+            self.debt = self.debt.saturating_sub(forgiven);
+            self.at = now;
+        }
+    }
+
+    fn is_clear(&mut self, now: Instant) -> bool {
+        self.settle(now);
+        self.debt == 0 && self.running == 0
+    }
+}
+
+impl ClientAccounts {
+    fn admission(&mut self, client: Client, now: Instant) -> FetchAdmission {
+        let Some(account) = self.of.get_mut(&client) else {
+            return FetchAdmission::Now;
+        };
+        account.settle(now);
+        if account.debt < DEBT_MAX {
+            return FetchAdmission::Now;
+        }
+        let turn = account.next.max(now);
+        if turn.saturating_duration_since(now) > DELAY_MAX {
+            return FetchAdmission::Refused;
+        }
+        account.next = turn + PACE;
+        FetchAdmission::At(turn)
+    }
+
+    /// A fetch has been left, for the first time or again. `true`: it may run on.
+    fn left(&mut self, client: Client, first: bool, wants_to_run: bool, now: Instant) -> bool {
+        let has_room = self.running < RUNNING_IN_ALL_MAX;
+        let account = self.account(client, now);
+        let runs = wants_to_run
+            && has_room
+            && account.running < RUNNING_MAX
+            && account.debt < RUN_ON_DEBT_MAX;
+        // A debt that grows without end would never be paid.
+        let cost = if first { COST } else { 0 };
+        account.debt = (account.debt + cost).min(2 * DEBT_MAX);
+        account.running += usize::from(runs);
+        self.running += usize::from(runs);
+        runs
+    }
+
+    fn account(&mut self, client: Client, now: Instant) -> &mut ClientAccount {
+        if self.of.len() >= CLIENTS_MAX && !self.of.contains_key(&client) {
+            self.of.retain(|_, account| !account.is_clear(now));
+        }
+        let account = self.of.entry(self.owner(client)).or_insert(ClientAccount {
+            debt: 0,
+            at: now,
+            running: 0,
+            next: now,
+        });
+        account.settle(now);
+        account
+    }
+
+    /// Who pays for a client: itself, unless too many others owe.
+    fn owner(&self, client: Client) -> Client {
+        let known = self.of.len() < CLIENTS_MAX || self.of.contains_key(&client);
+        if known { client } else { Client(None) }
+    }
+
+    fn stopped(&mut self, client: Client) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(account) = self.of.get_mut(&client) {
+            account.running = account.running.saturating_sub(1);
+        }
+    }
+
+    fn waited_for(&mut self, client: Client, now: Instant) {
+        let Some(account) = self.of.get_mut(&client) else {
+            return;
+        };
+        account.debt = account.debt.saturating_sub(PAY);
+        if account.is_clear(now) {
+            self.of.remove(&client);
+        }
+    }
+}
+
+impl Clients {
+    /// Waits where the client is slowed down; `false`: the request is refused.
+    pub(super) async fn admit(&self, client: Client) -> bool {
+        let admission = self.accounts.lock().admission(client, Instant::now());
+        match admission {
+            FetchAdmission::Now => true,
+            FetchAdmission::At(turn) => {
+                self.delayed.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep_until(turn.into()).await;
+                true
+            }
+            FetchAdmission::Refused => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// A fetch begins that a client asked for.
+    pub(super) fn visit(self: &Arc<Self>, client: Client) -> ClientFetch {
+        ClientFetch {
+            clients: Arc::clone(self),
+            client,
+            left: AtomicBool::new(false),
+            running: Mutex::default(),
+        }
+    }
+
+    pub(super) fn read(&self) -> ClientStats {
+        ClientStats {
+            running: self.accounts.lock().running as u64,
+            given_up: self.given_up.load(Ordering::Relaxed),
+            delayed: self.delayed.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shield {
+    /// Only this request would make the origin be asked. What is held, tracked, newly listed or being
+    /// fetched is fetched once for everyone: clients behind one address do not pay for it.
+    pub(super) fn is_wanted_by_one_alone(&self, ask: &RequestContext, found: &Lookup) -> bool {
+        let (entry, streams) = (&ask.entry, &self.streams);
+        !is_held(found)
+            && !self.cache.is_being_filled(found)
+            && streams.watched(entry).is_none()
+            && !streams.is_new(&entry.key, ask.now)
+    }
+}
+
+/// A fetch that a client caused. Paid for when it ends, unless it was left.
+pub(super) struct ClientFetch {
+    clients: Arc<Clients>,
+    client: Client,
+    left: AtomicBool,
+    /// It runs on, and nobody waits for it.
+    running: Mutex<Option<DetachedFetchGuard>>,
+}
+
+/// A place among the fetches that run on.
+struct DetachedFetchGuard {
+    clients: Arc<Clients>,
+    client: Client,
+}
+
+impl ClientFetch {
+    /// Resolves when the viewers of a fill have left and it is not to run on.
+    pub(super) async fn given_up(&self, fill: &Fill, may_run_on: bool) {
+        loop {
+            fill.deserted().await;
+            if self.running.lock().is_none() {
+                let running = self.leave(may_run_on);
+                if running.is_none() {
+                    return;
+                }
+                *self.running.lock() = running;
+            }
+            fill.joined().await;
+            *self.running.lock() = None;
+        }
+    }
+
+    /// The client has left. Each fetch costs it once.
+    fn leave(&self, may_run_on: bool) -> Option<DetachedFetchGuard> {
+        let first = !self.left.swap(true, Ordering::Relaxed);
+        let mut accounts = self.clients.accounts.lock();
+        let client = accounts.owner(self.client);
+        let runs = accounts.left(client, first, may_run_on, Instant::now());
+        drop(accounts);
+        if runs {
+            let clients = Arc::clone(&self.clients);
+            return Some(DetachedFetchGuard { clients, client });
+        }
+        self.clients.given_up.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// The same for one that only this viewer waited for.
+    pub(super) fn abandon(&self) {
+        self.leave(false);
+    }
+
+    /// Its answer goes to its viewer alone, whose staying or leaving decides.
+    pub(super) fn hand_over(&self) -> PrivateFetch {
+        self.left.store(true, Ordering::Relaxed);
+        PrivateFetch::new(self.clients.visit(self.client))
+    }
+}
+
+impl Drop for ClientFetch {
+    fn drop(&mut self) {
+        if !*self.left.get_mut() {
+            let mut accounts = self.clients.accounts.lock();
+            accounts.waited_for(self.client, Instant::now());
+        }
+    }
+}
+
+impl Drop for DetachedFetchGuard {
+    fn drop(&mut self) {
+        self.clients.accounts.lock().stopped(self.client);
+    }
+}
+
+/// A fetch for one viewer alone: dropped before its end, it has been left.
+pub(super) struct PrivateFetch(Option<ClientFetch>);
+
+impl PrivateFetch {
+    pub(super) fn new(visit: ClientFetch) -> PrivateFetch {
+        PrivateFetch(Some(visit))
+    }
+
+    /// It was waited for to its end.
+    pub(super) fn ended(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PrivateFetch {
+    fn drop(&mut self) {
+        if let Some(visit) = self.0.take() {
+            visit.abandon();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(last: u8) -> Client {
+        Client::of(Some([192, 0, 2, last].into()))
+    }
+
+    /// Leaves so many fetches at once; gives how many may run on.
+    fn leave(accounts: &mut ClientAccounts, client: Client, count: usize, now: Instant) -> usize {
+        let left = (0..count).filter(|_| accounts.left(client, true, true, now));
+        left.count()
+    }
+
+    #[test]
+    fn so_many_run_on_of_one_client_and_in_all() {
+        let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
+        assert_eq!(leave(&mut accounts, client(1), 20, now), RUNNING_MAX);
+        let others = (2..20).map(|last| leave(&mut accounts, client(last), 20, now));
+        let others: usize = others.sum();
+        assert_eq!(others + RUNNING_MAX, RUNNING_IN_ALL_MAX);
+        accounts.stopped(client(1));
+        assert_eq!(leave(&mut accounts, client(30), 2, now), 1);
+    }
+
+    #[test]
+    fn who_leaves_too_many_is_slowed_down_then_refused_and_forgiven() {
+        let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
+        leave(&mut accounts, client(1), 63, now);
+        assert_eq!(accounts.admission(client(1), now), FetchAdmission::Now);
+        leave(&mut accounts, client(1), 1, now);
+        assert_eq!(accounts.admission(client(1), now), FetchAdmission::At(now));
+        assert_eq!(
+            accounts.admission(client(1), now),
+            FetchAdmission::At(now + PACE)
+        );
+        let waiting = (0..1000).map(|_| accounts.admission(client(1), now));
+        let waiting = waiting.take_while(|admission| *admission != FetchAdmission::Refused);
+        assert!(waiting.count() < 70);
+        assert_eq!(accounts.admission(client(2), now), FetchAdmission::Now);
+        let later = now + Duration::from_millis(100);
+        assert_eq!(accounts.admission(client(1), later), FetchAdmission::Now);
+    }
+
+    #[test]
+    fn four_that_are_waited_for_pay_for_one_that_is_left() {
+        let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
+        for _ in 0..1000 {
+            leave(&mut accounts, client(1), 1, now);
+            accounts.stopped(client(1));
+            (0..4).for_each(|_| accounts.waited_for(client(1), now));
+        }
+        assert!(accounts.of.is_empty() && accounts.running == 0);
+    }
+
+    #[test]
+    fn too_many_clients_owe_together_and_are_forgotten_in_time() {
+        let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
+        for number in 0..3 * CLIENTS_MAX {
+            let [.., high, low] = number.to_be_bytes();
+            let client = Client::of(Some([10, 0, high, low].into()));
+            let owner = accounts.owner(client);
+            accounts.left(owner, true, false, now);
+        }
+        assert!(accounts.of.len() <= CLIENTS_MAX + 1);
+        assert_eq!(
+            accounts.admission(Client(None), now),
+            FetchAdmission::At(now)
+        );
+        let later = now + Duration::from_mins(1);
+        accounts.account(client(1), later);
+        assert_eq!(accounts.of.len(), 1);
+    }
+
+    #[test]
+    fn one_host_is_one_client_however_many_addresses_it_has() {
+        let of = |text: &str| Client::of(Some(text.parse().unwrap()));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:3::4"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+}

@@ -1,0 +1,302 @@
+//! What does a manifest say, through its content coding? And how is it coded for viewers? The shield asks
+//! for plain text, and has each version compressed once in each coding that viewers take, on threads of their
+//! own ([`press`]): no hit waits for that, and no worker does it.
+
+mod compressor;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::timeout;
+
+pub use compressor::CodingStats;
+pub(super) use compressor::Compressor;
+use compressor::SHORT_BYTES_MAX;
+
+use super::Shield;
+use super::read_whole::ReadWholeError;
+use crate::cache::{EncodedBodies, EncodedBodySet, Object};
+use crate::manifest::{Kind, ManifestError, ParsedText, read_manifest};
+use crate::policy::encoding::{self, ContentCoding};
+use crate::policy::fields;
+
+/// Text shorter than this fits a packet as it is.
+const CODED_BYTES_MIN: usize = 600;
+
+/// A longer text goes out as it is: its codings would take long, and as much memory again.
+const CODED_BYTES_MAX: usize = 4 << 20;
+
+/// Who asks first for a coding of a short text waits for it so long at most.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// What tells of the bytes as the origin sent them.
+const DIGESTS: [&str; 3] = ["content-md5", "content-digest", "digest"];
+
+/// Why a manifest is a failed fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DecodeError {
+    #[error(transparent)]
+    Body(#[from] ReadWholeError),
+    #[error(transparent)]
+    Text(#[from] ManifestError),
+    #[error("its content coding is broken")]
+    Coding,
+}
+
+/// More codings one upon the other than anybody applies.
+const CODINGS_MAX: usize = 4;
+
+/// Reads a manifest, through the codings that are made here too. One in another coding goes unread.
+pub(super) fn read(
+    kind: Kind,
+    headers: &HeaderMap,
+    body: &Bytes,
+    bytes_max: u64,
+) -> Result<Option<ParsedText>, DecodeError> {
+    match plain(headers, body, bytes_max)? {
+        Some(text) => Ok(Some(read_manifest(kind, &text)?)),
+        None => Ok(None),
+    }
+}
+
+/// A text without its codings, unless one of them is unknown here.
+pub(super) fn plain(
+    headers: &HeaderMap,
+    body: &Bytes,
+    bytes_max: u64,
+) -> Result<Option<Bytes>, DecodeError> {
+    let Some(codings) = encoding::applied(headers, CODINGS_MAX) else {
+        return Ok(None);
+    };
+    let mut text = body.clone();
+    for coding in codings.into_iter().rev() {
+        text = decode(coding, &text, bytes_max)?.into();
+    }
+    Ok(Some(text))
+}
+
+fn decode(coding: ContentCoding, body: &[u8], bytes_max: u64) -> Result<Vec<u8>, DecodeError> {
+    /// No more memory for a window than an HTTP client has to have (RFC 9659 §3).
+    const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+    const BUFFER_BYTES: usize = 4096;
+    let mut text = Vec::new();
+    // One byte more than allowed tells that there is more.
+    let most = bytes_max.saturating_add(1);
+    let read = match coding {
+        ContentCoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut text),
+        ContentCoding::Brotli => brotli::Decompressor::new(body, BUFFER_BYTES)
+            .take(most)
+            .read_to_end(&mut text),
+        ContentCoding::Zstd => zstd::Decoder::new(body).and_then(|mut decoder| {
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            decoder.take(most).read_to_end(&mut text)
+        }),
+    };
+    read.map_err(|_| DecodeError::Coding)?;
+    if text.len() as u64 > bytes_max {
+        return Err(ReadWholeError::TooLarge.into());
+    }
+    Ok(text)
+}
+
+/// The form of a held answer that suits a viewer.
+pub(super) enum EncodedForm<'o> {
+    /// This one is there.
+    Ready(&'o Arc<Object>),
+    /// A better one is being made, and will be there in a moment.
+    Coming(&'o Arc<EncodedBodySet>, ContentCoding),
+}
+
+impl Shield {
+    /// The same manifest, to be had in other codings too, where that is worth it. Those that the version
+    /// before was asked for in are made now.
+    pub(super) fn codable(&self, mut object: Object, before: Option<&Object>) -> Object {
+        let mut headers = object.head.headers.to_map();
+        let worth_it = object.head.status == StatusCode::OK
+            && !headers.contains_key(header::CONTENT_ENCODING)
+            && !is_untouchable(&headers)
+            && (CODED_BYTES_MIN..=CODED_BYTES_MAX).contains(&object.body.len());
+        if !worth_it {
+            return object;
+        }
+        if !fields::lists(&headers, header::VARY, b"accept-encoding") {
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            object.head.headers = headers.into();
+        }
+        let mut codable = Object::new(object.head, object.body);
+        let before = before.and_then(Object::coded);
+        let (codings, ordered) = EncodedBodies::after(before);
+        for coding in ordered {
+            self.press.order(&codable.body, coding, codings.bodies());
+        }
+        codable.set_coded(Some(codings));
+        codable
+    }
+
+    /// What is held, in the best coding that the viewer takes and that is there. The best that it takes is
+    /// made from now on, off the workers; where that is a matter of a moment, it is waited for.
+    pub(super) fn form<'o>(&self, object: &'o Arc<Object>, viewer: &HeaderMap) -> EncodedForm<'o> {
+        let Some(codings) = object.coded() else {
+            return EncodedForm::Ready(object);
+        };
+        let mut taken = encoding::taken(viewer);
+        let Some(best) = taken.next() else {
+            return EncodedForm::Ready(object);
+        };
+        let bodies = codings.bodies();
+        if bodies.ask(best) {
+            self.press.order(&object.body, best, bodies);
+        }
+        if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
+            return EncodedForm::Coming(bodies, best);
+        }
+        EncodedForm::Ready(there(object, codings, best, taken))
+    }
+
+    /// The same as soon as it may be, for those who can wait.
+    pub(super) async fn soon(&self, object: &Arc<Object>, viewer: &HeaderMap) {
+        if let EncodedForm::Coming(bodies, coding) = self.form(object, viewer) {
+            // What does not come in time is not waited for: what is there is served.
+            let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
+        }
+    }
+}
+
+/// What is there of what a viewer takes, in the order of preference; else the text as it is.
+pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
+    let mut taken = encoding::taken(viewer);
+    match object.coded().zip(taken.next()) {
+        Some((codings, best)) => there(object, codings, best, taken),
+        None => object,
+    }
+}
+
+fn there<'o>(
+    object: &'o Arc<Object>,
+    codings: &'o EncodedBodies,
+    best: ContentCoding,
+    others: impl Iterator<Item = ContentCoding>,
+) -> &'o Arc<Object> {
+    let around = |coding| move |body| in_coding(object, coding, body);
+    let mut taken = std::iter::once(best).chain(others);
+    let coded = taken.find_map(|coding| codings.in_coding(coding, around(coding)));
+    coded.unwrap_or(object)
+}
+
+/// The same with a body that is compressed already.
+fn in_coding(object: &Object, coding: ContentCoding, body: Bytes) -> Object {
+    let mut head = object.head.clone();
+    let mut headers = head.headers.to_map();
+    let name = HeaderValue::from_static(coding.as_str());
+    headers.insert(header::CONTENT_ENCODING, name);
+    let tag = headers.get(header::ETAG);
+    if let Some(tag) = tag.and_then(|tag| distinct(tag, coding)) {
+        headers.insert(header::ETAG, tag);
+    }
+    for digest in DIGESTS {
+        headers.remove(digest);
+    }
+    head.headers = headers.into();
+    object.coded_as(head, body)
+}
+
+/// Nobody on the way may code it otherwise (RFC 9110 §7.7).
+fn is_untouchable(headers: &HeaderMap) -> bool {
+    fields::lists(headers, header::CACHE_CONTROL, b"no-transform")
+}
+
+/// RFC 9110 §8.8.3.3: two codings of one text are two representations, which a strong tag tells apart.
+fn distinct(tag: &HeaderValue, coding: ContentCoding) -> Option<HeaderValue> {
+    let inner = tag.as_bytes().strip_suffix(b"\"")?;
+    let strong = inner.starts_with(b"\"");
+    let coded = [inner, b"-", coding.as_str().as_bytes(), b"\""].concat();
+    strong
+        .then(|| HeaderValue::from_bytes(&coded).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::cache::StoredHead;
+    use crate::policy::Lifetime;
+
+    #[test]
+    fn a_strong_tag_names_the_coding_and_a_weak_one_stays() {
+        let tag = |text| distinct(&HeaderValue::from_static(text), ContentCoding::Brotli);
+        assert_eq!(tag("\"v1\""), Some(HeaderValue::from_static("\"v1-br\"")));
+        assert_eq!(tag("W/\"v1\""), None);
+    }
+
+    fn object() -> Object {
+        let head = StoredHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("\"v1\""))])
+                .into(),
+            targeted: None,
+            kind: Kind::Hls,
+            lifetime: Lifetime::none(Instant::now()),
+            facts: None,
+            length: None,
+            stored: true,
+            tie: None,
+            attention: None,
+        };
+        let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
+        let mut object = Object::new(head, text.into());
+        object.set_coded(Some(EncodedBodies::after(None).0));
+        object
+    }
+
+    fn takes(codings: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(codings))])
+    }
+
+    #[tokio::test]
+    async fn each_coding_can_be_read_again() {
+        let (object, press) = (Arc::new(object()), Compressor::default());
+        for coding in ContentCoding::ALL {
+            let viewer = takes(coding.as_str());
+            assert!(
+                Arc::ptr_eq(suited(&object, &viewer), &object),
+                "not there yet"
+            );
+            let bodies = object.coded().unwrap().bodies();
+            assert!(bodies.ask(coding));
+            press.order(&object.body, coding, bodies);
+            bodies.delivered(coding).await;
+            let coded = suited(&object, &viewer);
+            let told = coded.head.headers.get(&header::CONTENT_ENCODING);
+            assert_eq!(told.unwrap(), coding.as_str().as_bytes());
+            assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
+            let mut read = Vec::new();
+            match coding {
+                ContentCoding::Gzip => {
+                    drop(MultiGzDecoder::new(&coded.body[..]).read_to_end(&mut read))
+                }
+                ContentCoding::Brotli => {
+                    brotli::BrotliDecompress(&mut &coded.body[..], &mut read).unwrap();
+                }
+                ContentCoding::Zstd => read = zstd::bulk::decompress(&coded.body, 1 << 20).unwrap(),
+            }
+            assert_eq!(read, object.body);
+        }
+        assert!(Arc::ptr_eq(suited(&object, &HeaderMap::new()), &object));
+        assert_eq!(press.read().made.map(|(_, made)| made), [1; 3]);
+    }
+
+    #[test]
+    fn until_the_best_coding_is_there_another_one_does() {
+        let object = Arc::new(object());
+        let bodies = object.coded().unwrap().bodies();
+        bodies.deliver(ContentCoding::Gzip, Some("small".into()));
+        assert_eq!(suited(&object, &takes("br, gzip")).body, "small");
+        assert!(Arc::ptr_eq(suited(&object, &takes("br, zstd")), &object));
+    }
+}

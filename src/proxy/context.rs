@@ -1,0 +1,219 @@
+//! What is one viewer asking for, and what is known of the asking so far?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::clients::Client;
+use super::status::ForwardReason;
+use super::{ResponseBody, ViewerRequest, ViewerResponse};
+use crate::cache::Object;
+use crate::manifest::Kind;
+use crate::policy::access::CacheRequest;
+use crate::policy::directives::RequestDirectives;
+use crate::policy::freshness::{Freshness, freshness, freshness_for};
+use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// One request that has entered.
+pub(super) struct RequestContext {
+    pub(super) entry: CacheRequest,
+    /// Who asks.
+    pub(super) client: Client,
+    /// What this shield calls itself.
+    pub(super) shield: Arc<str>,
+    /// HEAD: everything but the body.
+    pub(super) head_only: bool,
+    /// The viewer's headers.
+    pub(super) headers: HeaderMap,
+    /// The viewer's cache directives, where the route honours them.
+    pub(super) directives: Option<RequestDirectives>,
+    pub(super) now: Instant,
+    /// Why the cache could not answer by itself.
+    pub(super) forward: ForwardReason,
+    /// Joined a fill that another request caused.
+    pub(super) collapsed: bool,
+    /// How long the origin took, when it was asked for this request alone.
+    pub(super) origin_time: Option<Duration>,
+    tale: RequestRecord,
+}
+
+impl RequestContext {
+    /// Takes the arrival's headers out of it.
+    pub(super) fn new(
+        arrival: &mut ViewerRequest,
+        entry: CacheRequest,
+        shield: &Arc<str>,
+        line: bool,
+    ) -> RequestContext {
+        let route = &entry.route;
+        let directives = route
+            .honour_request_directives
+            .then(|| RequestDirectives::of(&arrival.headers));
+        let mut tale = blank_tale(arrival, line);
+        tale.kind = entry.kind;
+        tale.route = Some((Arc::clone(&route.name), route.index));
+        if line {
+            tale.key_hash = entry.key.fingerprint();
+        }
+        RequestContext {
+            head_only: arrival.method == Method::HEAD,
+            client: Client::of(arrival.peer),
+            entry,
+            shield: Arc::clone(shield),
+            headers: std::mem::take(&mut arrival.headers),
+            directives,
+            now: arrival.arrived,
+            forward: ForwardReason::Nothing,
+            collapsed: false,
+            origin_time: None,
+            tale,
+        }
+    }
+
+    pub(super) fn freshness(&self, object: &Object) -> Freshness {
+        let lifetime = &object.head.lifetime;
+        match &self.directives {
+            None => freshness(lifetime, self.now),
+            Some(directives) => freshness_for(lifetime, directives, self.now),
+        }
+    }
+
+    /// The request waited this long for an origin's head, besides what it waited before.
+    pub(super) fn waited_for_origin(&mut self, time: Duration) {
+        *self.origin_time.get_or_insert_default() += time;
+    }
+
+    pub(super) fn only_if_cached(&self) -> bool {
+        self.directives
+            .as_ref()
+            .is_some_and(|directives| directives.only_if_cached)
+    }
+
+    /// Ends the asking. A HEAD gets no body, whatever there is.
+    pub(super) fn answer(
+        self,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: ResponseBody,
+        outcome: Outcome,
+    ) -> ViewerResponse {
+        let mut tale = self.tale;
+        tale.outcome = outcome;
+        tale.origin_time = self.origin_time;
+        stamp(&mut headers, &self.headers, &mut tale);
+        let body = if self.head_only {
+            ResponseBody::Empty
+        } else {
+            body
+        };
+        finish(status, headers, body, tale)
+    }
+
+    /// The same, with a held object's head and body as they are.
+    pub(super) fn answer_held(
+        self,
+        object: &Arc<Object>,
+        added: HeaderMap,
+        outcome: Outcome,
+    ) -> ViewerResponse {
+        let body = ResponseBody::whole(object.body.clone());
+        let mut answer = self.answer(object.head.status, added, body, outcome);
+        answer.held = Some(Arc::clone(object));
+        answer
+    }
+
+    /// What is told should the viewer leave before there is an answer.
+    pub(super) fn tale_if_left(&self) -> RequestRecord {
+        let mut tale = self.tale.clone();
+        if let (Some(line), Some(id)) = (&mut tale.line, given_id(&self.headers)) {
+            id.to_str()
+                .unwrap_or_default()
+                .clone_into(&mut line.request_id);
+        }
+        tale
+    }
+
+    /// What the answer really carries.
+    pub(super) fn kind(&mut self, kind: Kind) {
+        self.tale.kind = kind;
+    }
+}
+
+/// An answer to a request that did not enter.
+pub(super) fn answer_outside(
+    arrival: &ViewerRequest,
+    line: bool,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    body: ResponseBody,
+    outcome: Outcome,
+) -> ViewerResponse {
+    let mut tale = blank_tale(arrival, line);
+    tale.outcome = outcome;
+    stamp(&mut headers, &arrival.headers, &mut tale);
+    finish(status, headers, body, tale)
+}
+
+fn finish(
+    status: StatusCode,
+    headers: HeaderMap,
+    body: ResponseBody,
+    mut tale: RequestRecord,
+) -> ViewerResponse {
+    tale.status = status;
+    ViewerResponse {
+        status,
+        headers,
+        held: None,
+        body,
+        part_of: None,
+        tale,
+    }
+}
+
+/// Puts the request's id on the answer and on the log line: the viewer's own, if it sent one that
+/// is fit to be repeated.
+fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, tale: &mut RequestRecord) {
+    let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
+    if let Some(line) = &mut tale.line {
+        id.to_str()
+            .unwrap_or_default()
+            .clone_into(&mut line.request_id);
+    }
+    answer.insert(X_REQUEST_ID, id);
+}
+
+fn given_id(viewer: &HeaderMap) -> Option<&HeaderValue> {
+    viewer.get(X_REQUEST_ID).filter(|id| {
+        id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    })
+}
+
+fn fresh_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u64(..);
+    let text: [u8; 16] =
+        std::array::from_fn(|place| DIGITS[(random >> (place * 4) & 0xf) as usize]);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn blank_tale(arrival: &ViewerRequest, line: bool) -> RequestRecord {
+    RequestRecord {
+        line: line.then(|| {
+            let ViewerRequest {
+                method,
+                uri,
+                version,
+                headers,
+                peer,
+                ..
+            } = arrival;
+            Box::new(AccessLogFields::of(method, uri, *version, headers, *peer))
+        }),
+        ..RequestRecord::begun(arrival.arrived)
+    }
+}

@@ -1,0 +1,358 @@
+//! The one fill of a key: a detached task that asks the origin, lets the answer be judged, and feeds
+//! all who wait. It belongs to no viewer.
+
+mod delivery;
+mod empty;
+mod failure;
+mod held_back;
+mod manifest;
+mod outdated;
+mod request;
+mod revalidation;
+mod streaming;
+mod takeover;
+mod version;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Shield;
+use super::clients::ClientFetch;
+use super::live::{Location, PrefetchSource, UNLISTED_FOR};
+use super::pass::PassThroughResponse;
+use super::race::LeftOut;
+use crate::cache::{AccessTracker, EpochToken, Fill, StoredHead, Verdict};
+use crate::manifest::{Kind, Liveness, ManifestInfo, is_plain_text};
+use crate::policy::access::CacheRequest;
+use crate::policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
+use crate::policy::{Key, Lifetime, Now, headers};
+use crate::upstream::{Failure, Framing, UpstreamResponse};
+
+/// Who waits for a fill besides its followers.
+pub(super) enum FillTrigger {
+    /// The one who caused it, and who gets the answer itself if it may not be shared.
+    Waits(oneshot::Sender<PassThroughResponse>, ClientFetch),
+    /// A refresh behind viewers who have been served, or will be.
+    Nobody,
+    /// Those who will ask for it soon; it keeps its place among what is fetched ahead.
+    Coming {
+        source: PrefetchSource,
+        attention: Arc<AccessTracker>,
+        _place: OwnedSemaphorePermit,
+    },
+}
+
+/// One fill's work.
+pub(super) struct FillTask {
+    shield: Arc<Shield>,
+    fill: Fill,
+    viewer: FillTrigger,
+    entry: CacheRequest,
+    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none
+    /// but its URL's; a state of one, asked for by number, does.
+    tie: Option<EpochToken>,
+    /// Where notes belong that its request may have provoked by words of its own.
+    own: Option<Key>,
+    /// It may be what a programme left lying that has begun anew.
+    left_over: bool,
+    /// The origin may hold its answer back.
+    held_back: bool,
+    /// Other endpoints have taken over from these.
+    left: LeftOut,
+    /// So many answers had no byte.
+    empty_answers: u8,
+}
+
+/// What the origin said, and to which question.
+struct OriginOutcome {
+    reply: UpstreamResponse,
+    /// It was asked whether the held object still holds.
+    conditional: bool,
+}
+
+impl FillTask {
+    pub(super) fn new(
+        shield: Arc<Shield>,
+        entry: &CacheRequest,
+        fill: Fill,
+        viewer: FillTrigger,
+    ) -> FillTask {
+        let places = if entry.is_directed() {
+            Location::only(entry.states())
+        } else if entry.kind.is_manifest() {
+            Location::default()
+        } else {
+            shield.streams.places_of(entry)
+        };
+        let mut tie = shield.tie(entry, &places);
+        let left_over = shield
+            .streams
+            .is_left_over(&shield.rules, entry, Now::now());
+        if left_over {
+            tie = shield.tie(entry, &places.unlisted());
+        }
+        if let Some(tie) = &tie {
+            fill.belongs(tie);
+        }
+        if !entry.kind.is_manifest()
+            && let Some(position) = shield.live_position(entry)
+        {
+            fill.is_listed(position);
+        }
+        FillTask {
+            tie,
+            left_over,
+            own: shield.own_slot(fill.found(), fill.upstream(), entry),
+            held_back: shield.is_held_back(entry),
+            left: LeftOut::default(),
+            empty_answers: 0,
+            shield,
+            fill,
+            viewer,
+            entry: entry.clone(),
+        }
+    }
+
+    pub(super) async fn run(self) {
+        self.await_availability().await;
+        let seen = self.fill.found().object.clone();
+        let told = tokio::select! {
+            told = self.told() => told,
+            newest = self.outrun() => return self.fill.settle(Verdict::Object(newest)),
+        };
+        match (told, seen) {
+            // All viewers have left; dropped, the fill lets its key go.
+            (None, _) => {}
+            (Some(Err(failure)), _) => self.failed(failure),
+            (Some(Ok(OriginOutcome { reply, conditional })), Some(seen))
+                if conditional && reply.status == StatusCode::NOT_MODIFIED =>
+            {
+                self.revived(&reply, &seen);
+            }
+            (Some(Ok(OriginOutcome { reply, .. })), _)
+                if reply.status == StatusCode::NOT_MODIFIED =>
+            {
+                self.failed(Failure::Protocol);
+            }
+            (Some(Ok(OriginOutcome { reply, .. })), _) => self.landed(reply).await,
+        }
+    }
+
+    /// Resolves when the fill is of no use to anyone, or too many are of use to nobody yet. A refresh of what is
+    /// held is of use though its viewer has been served the old one and left. What the origin holds back for
+    /// viewers who have left would keep others from waiting.
+    async fn given_up(&self, held_back: bool) {
+        let refreshes = self.fill.found().object.is_some();
+        let of_use = self.shield.settings.finish_abandoned || refreshes;
+        match &self.viewer {
+            FillTrigger::Waits(_, visit) => visit.given_up(&self.fill, of_use && !held_back).await,
+            FillTrigger::Nobody | FillTrigger::Coming { .. } => std::future::pending().await,
+        }
+    }
+
+    /// What an answer with these headers carries.
+    fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
+        let kind = self.shield.streams.kind_of(&self.entry);
+        let content_type = headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        // An error's page is not what was asked for, and that a manifest lists it says more than `text/plain`.
+        if !status.is_success() || (is_plain_text(content_type) && self.is_new()) {
+            return kind;
+        }
+        kind.refined(content_type)
+    }
+
+    /// As what it is now, or as the state that was asked for.
+    fn judge(
+        &self,
+        reply: &UpstreamResponse,
+        kind: Kind,
+        facts: Option<&ManifestInfo>,
+        as_state: bool,
+    ) -> Storage {
+        let answered = self.answered(reply, &reply.headers, kind, facts);
+        let standing = match answered.standing {
+            ManifestContext::State if !as_state => ManifestContext::Plain,
+            standing => standing,
+        };
+        let answered = ResponseFacts {
+            status: reply.status,
+            end_is_proven: reply.framing != Framing::UntilClose,
+            standing,
+            due_in: self.due_in(reply.status),
+            ..answered
+        };
+        storage(&answered, &self.entry.route, Now::now())
+    }
+
+    /// A good answer that is whole, with these headers.
+    fn answered<'a>(
+        &self,
+        reply: &UpstreamResponse,
+        headers: &'a HeaderMap,
+        kind: Kind,
+        facts: Option<&'a ManifestInfo>,
+    ) -> ResponseFacts<'a> {
+        let multivariant = facts.filter(|facts| facts.multivariant);
+        let children =
+            multivariant.and_then(|_| self.shield.streams.target_duration(&self.entry.key));
+        ResponseFacts {
+            status: StatusCode::OK,
+            headers,
+            kind,
+            facts,
+            end_is_proven: true,
+            authorized: self.authorized(),
+            delay: self.delay(reply),
+            standing: facts.map_or(ManifestContext::Plain, |facts| self.standing(facts)),
+            children,
+            due_in: None,
+        }
+    }
+
+    fn standing(&self, facts: &ManifestInfo) -> ManifestContext {
+        let lately = || {
+            let watch = self.watched();
+            watch.is_some_and(|watch| watch.lately_live(Instant::now()))
+        };
+        if self.is_state(facts) {
+            ManifestContext::State
+        } else if facts.liveness == Liveness::Ended && lately() {
+            ManifestContext::JustEnded
+        } else {
+            ManifestContext::Plain
+        }
+    }
+
+    /// For how long an answer was on its way. One that was held back was made when it came.
+    fn delay(&self, reply: &UpstreamResponse) -> Duration {
+        if self.held_back {
+            Duration::ZERO
+        } else {
+            reply.waited
+        }
+    }
+
+    fn authorized(&self) -> bool {
+        self.fill.upstream().contains_key(header::AUTHORIZATION)
+    }
+
+    async fn landed(mut self, reply: UpstreamResponse) {
+        let reply = match self.unprovoked(reply).await {
+            Some(Ok(reply)) => reply,
+            Some(Err(failure)) => return self.failed(failure),
+            None => return,
+        };
+        if let Some(left) = self.doubted(reply.status) {
+            return self.missing(reply, left).await;
+        }
+        if self.is_no_answer(&reply) {
+            return self.failed(Failure::Protocol);
+        }
+        if self.lags(reply.status) {
+            return self.lagging(reply).await;
+        }
+        self.shield.learn_reach(&self.entry, reply.status);
+        let kind = self.kind(reply.status, &reply.headers);
+        if let Some(endpoint) = reply.outdone.filter(|_| !kind.is_manifest()) {
+            self.avoid_for_media(endpoint, "late, or without what it lists");
+        }
+        match self.judge(&reply, kind, None, false) {
+            Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
+            Storage::LastingFailure(lifetime) => self.failing_for(reply, lifetime).await,
+            Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {
+                self.provoked(reply, lifetime.fresh_for).await;
+            }
+            Storage::Gone if self.own.is_some() => self.provoked(reply, Duration::ZERO).await,
+            Storage::Gone => self.gone(reply).await,
+            Storage::Refused => self.refused(reply).await,
+            _ if reply.status == StatusCode::OK && kind.is_manifest() => {
+                self.manifest(reply).await;
+            }
+            Storage::Pass(reason) => self.pass(reply, reason),
+            Storage::Store(lifetime) if is_error(reply.status) => {
+                self.error(reply, kind, lifetime).await;
+            }
+            Storage::Store(lifetime) => {
+                let lifetime = self.while_unlisted(lifetime);
+                self.stream(reply, kind, lifetime).await;
+            }
+        }
+    }
+
+    /// That something is not there which is held is believed only if it is said to a request without
+    /// words of its own: the origin is asked once more. `None` as [`Job::fetch`].
+    async fn unprovoked(
+        &mut self,
+        reply: UpstreamResponse,
+    ) -> Option<Result<UpstreamResponse, Failure>> {
+        let gone = matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let doubted = gone && self.own.is_some() && self.held().is_some();
+        if !doubted {
+            return Some(Ok(reply));
+        }
+        let (route, name) = (&self.entry.route, &self.shield.rules.name);
+        let plain = headers::without_own_words(self.fill.upstream(), route, name);
+        let reply = self.fetch(plain, self.avoided()).await?;
+        self.own = None;
+        Some(reply)
+    }
+
+    /// For how long something is good that no manifest of a new programme lists yet.
+    pub(super) fn while_unlisted(&self, lifetime: Lifetime) -> Lifetime {
+        if !self.left_over {
+            return lifetime;
+        }
+        Lifetime {
+            fresh_for: lifetime.fresh_for.min(lifetime.age_received + UNLISTED_FOR),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            ..lifetime
+        }
+    }
+
+    /// The head under which an answer is stored and sent.
+    fn head(
+        &self,
+        status: StatusCode,
+        origin: HeaderMap,
+        kind: Kind,
+        lifetime: Lifetime,
+        stored: bool,
+    ) -> StoredHead {
+        let targeted = headers::targeted(&origin).map(|fields| Box::new((*fields).into()));
+        let mut headers = headers::downstream(origin, &self.shield.rules.name);
+        if status == StatusCode::OK {
+            headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        StoredHead {
+            status,
+            headers: headers.into(),
+            targeted,
+            kind,
+            lifetime,
+            facts: None,
+            length: None,
+            stored,
+            tie: self.tie.as_ref().and_then(|tie| {
+                let of_place = !kind.is_manifest() || self.entry.is_directed();
+                if of_place {
+                    Some(tie.clone())
+                } else {
+                    tie.to_url()
+                }
+            }),
+            attention: match &self.viewer {
+                FillTrigger::Coming { attention, .. } => Some(Arc::clone(attention)),
+                _ => None,
+            },
+        }
+    }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}

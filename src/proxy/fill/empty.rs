@@ -1,0 +1,60 @@
+//! A segment without a byte is none: the file is still being written in place, or was lost. It is asked for
+//! elsewhere, and once more a moment later; it is never stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::sleep;
+
+use super::{FillTask, FillTrigger};
+use crate::cache::Verdict;
+use crate::manifest::Kind;
+use crate::policy::EndpointSet;
+use crate::proxy::rejections;
+use crate::upstream::Failure;
+
+/// What is written in place has its first bytes after so long, mostly.
+const WRITTEN_AFTER: Duration = Duration::from_millis(400);
+
+/// Has an answer of this kind at least one byte?
+pub(super) fn has_bytes(kind: Kind, status: StatusCode) -> bool {
+    status == StatusCode::OK && matches!(kind, Kind::Segment | Kind::Init | Kind::Key)
+}
+
+impl FillTask {
+    /// An endpoint answered with nothing.
+    pub(super) async fn empty(mut self, endpoint: usize) {
+        let path = self.entry.target.path();
+        tracing::warn!(path, endpoint, "origin sent a segment without a byte");
+        let answers = self.empty_answers;
+        self.empty_answers += 1;
+        if answers == 0
+            && let Some(other) = self.elsewhere(endpoint).await
+        {
+            self.leave(endpoint);
+            return Box::pin(self.landed(other)).await;
+        }
+        if answers < 2 {
+            self.empty_answers = 2;
+            sleep(WRITTEN_AFTER).await;
+            match self
+                .fetch(self.fill.upstream().clone(), EndpointSet::default())
+                .await
+            {
+                None => return self.fill.cut(),
+                Some(Ok(reply)) if reply.status == StatusCode::OK => {
+                    return Box::pin(self.landed(reply)).await;
+                }
+                Some(_) => {}
+            }
+        }
+        let held = self.fill.found().object.is_some();
+        let answer = Arc::new(rejections::failure_object(Failure::Protocol, held));
+        // Fetched ahead of viewers it leaves nothing behind for them.
+        if !matches!(self.viewer, FillTrigger::Coming { .. }) {
+            self.back_off(None, &answer);
+        }
+        self.fill.settle(Verdict::Failed(answer));
+    }
+}

@@ -1,0 +1,94 @@
+//! What the origin holds back until it is there: when is it late, who brings it then, and what ends the wait
+//! before its own answer does?
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, StatusCode};
+use tokio::time::sleep;
+
+use super::FillTask;
+use crate::cache::{Object, Verdict};
+use crate::proxy::live::{PlaylistTracker, RejectReason};
+use crate::proxy::rejections;
+use crate::upstream::UpstreamResponse;
+
+impl FillTask {
+    /// The playlist that is asked for, or the one that announces what is.
+    pub(super) fn waited_for(&self) -> Option<Arc<PlaylistTracker>> {
+        if self.entry.is_directed() {
+            return self.watched();
+        }
+        let announced = self.held_back && !self.entry.kind.is_manifest();
+        let listing = announced.then(|| self.shield.streams.listing(&self.entry));
+        listing?.pop()
+    }
+
+    /// After how long another endpoint is asked too.
+    pub(super) fn overdue(&self) -> Option<Duration> {
+        let watch = self.held_back.then(|| self.waited_for()).flatten()?;
+        watch.overdue(self.entry.directives(), Instant::now())
+    }
+
+    /// Resolves when another request has brought a version that answers this one: whoever waits need not wait
+    /// for its own.
+    pub(super) async fn outrun(&self) -> Arc<Object> {
+        let waits = self.entry.directives().msn.is_some();
+        let Some(watch) = self.watched().filter(|_| waits) else {
+            return pending().await;
+        };
+        loop {
+            let filed = watch.filed.notified();
+            let upstream = || self.fill.upstream().clone();
+            if let Some(newest) = self.shield.newest_for(&self.entry, upstream) {
+                return newest;
+            }
+            filed.await;
+        }
+    }
+
+    /// An endpoint that calls a request too far ahead which is not, going by the newest version that is
+    /// held, is behind itself.
+    pub(super) fn lags(&self, status: StatusCode) -> bool {
+        let upstream = || self.fill.upstream().clone();
+        status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry, upstream)
+    }
+
+    /// Another endpoint is asked then. That the request was refused is nothing to tell a player: where no
+    /// other one has it, what there is now is the answer, as from an origin that does not wait.
+    pub(super) async fn lagging(self, reply: UpstreamResponse) {
+        let why = "too far ahead of this endpoint alone";
+        self.refuse(self.watched(), reply.endpoint, RejectReason::Behind, &why);
+        let other = tokio::select! {
+            other = self.elsewhere(reply.endpoint) => other,
+            newest = self.outrun() => return self.fill.settle(Verdict::Object(newest)),
+        };
+        if let Some(other) = other {
+            return self.manifest(other).await;
+        }
+        let pause = self.watched().map(|watch| watch.early_for());
+        let newest = tokio::select! {
+            newest = self.outrun() => Some(newest),
+            // Who asks again at once does so no more often than this.
+            () = sleep(pause.unwrap_or_default()) => self.newest(),
+        };
+        if let Some(newest) = newest {
+            return self.fill.settle(Verdict::Object(newest));
+        }
+        let soon = HeaderValue::from_static("1");
+        let answer = rejections::own_answer(StatusCode::SERVICE_UNAVAILABLE, Some(soon));
+        let answer = Arc::new(answer);
+        self.back_off(None, &answer);
+        self.fill.settle(Verdict::Failed(answer));
+    }
+
+    /// This endpoint goes on holding back what another one had.
+    pub(super) fn outdone(&self, watch: Option<&PlaylistTracker>, endpoint: Option<usize>) {
+        if let Some((watch, endpoint)) = watch.zip(endpoint) {
+            let path = self.entry.target.path();
+            tracing::warn!(path, endpoint, "holds back what another endpoint has");
+            watch.avoid(endpoint, Instant::now());
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! A manifest is held whole, read, and compared with what viewers have seen; only then is it handed on.
+//! One that is broken is a failed fetch; for one that is broken or lags behind, another endpoint is asked.
+
+use std::fmt::Display;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header;
+use tokio::time::timeout;
+
+use super::{FillTask, FillTrigger};
+use crate::cache::{Follower, StoredHead};
+use crate::manifest::{Kind, Liveness, ManifestInfo, ParsedText, low_latency};
+use crate::policy::lifetime::Storage;
+use crate::policy::progress::Progress;
+use crate::policy::vary::Vary;
+use crate::policy::{Lifetime, headers};
+use crate::proxy::blocking_work::WorkSize;
+use crate::proxy::coding::{self, DecodeError};
+use crate::proxy::live::{PlaylistTracker, PrefetchSource, RejectReason, Variant};
+use crate::proxy::race::SILENCE;
+use crate::proxy::read_whole::{ReadWholeError, whole};
+use crate::upstream::{Failure, UpstreamResponse};
+
+/// A manifest that may be shown.
+pub(super) struct ManifestText {
+    pub(super) reply: UpstreamResponse,
+    pub(super) kind: Kind,
+    pub(super) body: Bytes,
+    /// `None`: it is in a coding that nobody here reads.
+    pub(super) manifest: Option<ParsedText>,
+    /// The delta update, where it is to be made here.
+    pub(super) delta: Option<String>,
+    pub(super) watch: Option<Arc<PlaylistTracker>>,
+    pub(super) variant: Variant,
+    /// When it was what there was, as far as is known: when the request for it was sent, or, where the
+    /// origin held its answer back, when that came.
+    pub(super) seen: Instant,
+    /// The origin says itself that it has not changed for long.
+    pub(super) old: bool,
+}
+
+/// What reading a manifest comes to, as in [`Text`].
+struct ParsedManifest {
+    manifest: Option<ParsedText>,
+    delta: Option<String>,
+}
+
+/// Why there is none.
+pub(super) enum ManifestRejection {
+    /// It did not come.
+    Unheard(Failure),
+    /// It is behind what viewers have seen.
+    Behind(Box<ManifestText>),
+    /// What came is no use; another endpoint may have better.
+    Unfit,
+}
+
+impl ManifestText {
+    pub(super) fn facts(&self) -> Option<&ManifestInfo> {
+        self.manifest.as_ref().map(|manifest| &manifest.facts)
+    }
+
+    /// One endpoint's word is not enough for it, if there is another.
+    fn is_doubtful(&self) -> bool {
+        self.manifest.is_none()
+            || self.old
+            || self.progress() == Progress::Restarted
+            || self.ends_suddenly()
+    }
+
+    fn is_live(&self) -> bool {
+        self.facts()
+            .is_some_and(|facts| facts.liveness == Liveness::Live)
+    }
+
+    /// It says that a stream has ended which was going on. A packager that is stopped says so, and players who
+    /// have heard it never come back.
+    fn ends_suddenly(&self) -> bool {
+        let goes_on = |watch: &Arc<PlaylistTracker>| watch.goes_on(Instant::now());
+        let ends = self.facts().is_some() && !self.is_live();
+        ends && self.watch.as_ref().is_some_and(goes_on)
+    }
+
+    fn fault(&self) -> RejectReason {
+        if self.manifest.is_none() {
+            RejectReason::Coded
+        } else if self.old {
+            RejectReason::Stalled
+        } else {
+            RejectReason::Behind
+        }
+    }
+
+    /// What it is to the newest version that viewers have seen.
+    fn progress(&self) -> Progress {
+        match (&self.watch, self.facts()) {
+            (Some(watch), Some(facts)) => watch.judge(self.variant, facts, self.seen),
+            _ => Progress::Onward,
+        }
+    }
+}
+
+impl FillTask {
+    pub(super) async fn manifest(self, reply: UpstreamResponse) {
+        let first = reply.endpoint;
+        let mut text = self.read_or_elsewhere(reply).await;
+        let doubtful = match &text {
+            Ok(text) => text.is_doubtful(),
+            Err(ManifestRejection::Unheard(failure)) => *failure == Failure::Truncated,
+            Err(ManifestRejection::Unfit | ManifestRejection::Behind(_)) => true,
+        };
+        if doubtful && let Some(other) = self.elsewhere(first).await {
+            let other = self.read(other).await;
+            text = self.better(text, other);
+        }
+        match text {
+            Ok(text) => self.show(text).await,
+            Err(ManifestRejection::Unheard(failure)) => self.failed(failure),
+            Err(ManifestRejection::Behind(text)) => self.outdated(*text),
+            Err(ManifestRejection::Unfit) => self.failed(Failure::Protocol),
+        }
+    }
+
+    /// Which of two endpoints' versions is shown, where the first one's was not fit or doubtful.
+    fn better(
+        &self,
+        first: Result<ManifestText, ManifestRejection>,
+        other: Result<ManifestText, ManifestRejection>,
+    ) -> Result<ManifestText, ManifestRejection> {
+        match (first, other) {
+            (Ok(first), Ok(other)) if !other.is_doubtful() => {
+                let (why, fault) = ("another endpoint has one to go on with", first.fault());
+                self.refuse(first.watch, first.reply.endpoint, fault, &why);
+                Ok(other)
+            }
+            // One that lags has not ended, and what viewers have seen is newer.
+            (Ok(first), Err(ManifestRejection::Behind(other)))
+                if first.ends_suddenly() && other.is_live() =>
+            {
+                Err(ManifestRejection::Behind(other))
+            }
+            (Ok(first), _) => Ok(first),
+            // One that lags says that there is something newer; one that may be of another generation says nothing.
+            (Err(ManifestRejection::Behind(first)), other)
+                if other.as_ref().is_ok_and(ManifestText::is_doubtful) =>
+            {
+                Err(ManifestRejection::Behind(first))
+            }
+            (Err(ManifestRejection::Behind(first)), Err(_)) => {
+                Err(ManifestRejection::Behind(first))
+            }
+            (Err(_), other) => other,
+        }
+    }
+
+    pub(super) fn watched(&self) -> Option<Arc<PlaylistTracker>> {
+        self.shield.streams.watched(&self.entry)
+    }
+
+    /// Reads a manifest; if it does not come whole in time, also another endpoint's.
+    async fn read_or_elsewhere(
+        &self,
+        reply: UpstreamResponse,
+    ) -> Result<ManifestText, ManifestRejection> {
+        let first = reply.endpoint;
+        let mut reading = pin!(self.read(reply));
+        if let Ok(text) = timeout(SILENCE, &mut reading).await {
+            return text;
+        }
+        tokio::select! {
+            biased;
+            text = &mut reading => text,
+            Some(other) = self.elsewhere(first) => {
+                self.leave(first);
+                self.read(other).await
+            }
+        }
+    }
+
+    async fn read(&self, mut reply: UpstreamResponse) -> Result<ManifestText, ManifestRejection> {
+        let (sent, seen) = self.times(&reply);
+        let bytes_max = self.shield.settings.manifest_bytes_max;
+        let kind = self.kind(reply.status, &reply.headers);
+        let reserve = |bytes| self.fill.reserve(bytes);
+        let body = match whole(&mut reply.body, bytes_max, reserve).await {
+            Ok(body) => body,
+            Err(ReadWholeError::Origin(failure)) => {
+                return Err(ManifestRejection::Unheard(failure));
+            }
+            Err(ReadWholeError::NoRoom) => return Err(ManifestRejection::Unheard(Failure::Busy)),
+            Err(why) => {
+                return Err(self.refuse(
+                    self.watched(),
+                    reply.endpoint,
+                    RejectReason::Broken,
+                    &why,
+                ));
+            }
+        };
+        let understood = match self.understand(kind, &reply, &body).await {
+            Ok(Some(understood)) => understood,
+            Ok(None) => return Err(ManifestRejection::Unheard(Failure::Busy)),
+            Err(why) => {
+                return Err(self.refuse(
+                    self.watched(),
+                    reply.endpoint,
+                    RejectReason::Broken,
+                    &why,
+                ));
+            }
+        };
+        let ParsedManifest { manifest, delta } = understood;
+        let facts = manifest.as_ref().map(|manifest| &manifest.facts);
+        let streams = &self.shield.streams;
+        // What is one viewer's own has no place on a timeline that others share.
+        let is_shared = !matches!(self.judge(&reply, kind, facts, false), Storage::Pass(_));
+        let shared = facts.filter(|_| is_shared);
+        let mut text = ManifestText {
+            watch: shared.and_then(|facts| streams.watch(&self.entry, facts, seen)),
+            variant: self.variant(&reply.headers),
+            reply,
+            kind,
+            body,
+            manifest,
+            delta,
+            seen,
+            old: false,
+        };
+        let updated = headers::last_updated(&text.reply.headers);
+        let is_old = |watch: &Arc<PlaylistTracker>| {
+            updated.is_some_and(|updated| watch.is_old(updated, SystemTime::now()))
+        };
+        text.old = text.watch.as_ref().is_some_and(is_old);
+        // While this one was on its way, another request may have brought a newer one.
+        let overtaken = |watch: &Arc<PlaylistTracker>| watch.overtakes(text.variant, sent);
+        if text.progress() == Progress::Behind && !text.watch.as_ref().is_some_and(overtaken) {
+            let why = "behind what viewers have seen";
+            let watch = text.watch.clone();
+            self.refuse(watch, text.reply.endpoint, RejectReason::Behind, &why);
+            return Err(ManifestRejection::Behind(Box::new(text)));
+        }
+        Ok(text)
+    }
+
+    /// Reads it and makes its delta update, apart from those who serve viewers where that may take
+    /// long. `None`: there was no room for that in time.
+    async fn understand(
+        &self,
+        kind: Kind,
+        reply: &UpstreamResponse,
+        body: &Bytes,
+    ) -> Result<Option<ParsedManifest>, DecodeError> {
+        let bytes_max = self.shield.settings.manifest_bytes_max;
+        let makes_delta = self.entry.route.live.delta_updates && kind != Kind::Dash;
+        let (headers, text) = (reply.headers.clone(), body.clone());
+        let is_coded = headers.contains_key(header::CONTENT_ENCODING);
+        let work = move || {
+            let manifest = coding::read(kind, &headers, &text, bytes_max)?;
+            let facts = manifest.as_ref().map(|manifest| &manifest.facts);
+            let offered = facts.is_some_and(|facts| facts.control.can_skip_until.is_some());
+            let text = std::str::from_utf8(&text).ok();
+            let text = text.filter(|_| makes_delta && offered);
+            let delta = text.and_then(low_latency::delta);
+            Ok(ParsedManifest { manifest, delta })
+        };
+        match WorkSize::of(body.len(), is_coded).put_in(work).await {
+            Some(understood) => understood.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// When the request was sent, and when its answer was what there was.
+    pub(super) fn times(&self, reply: &UpstreamResponse) -> (Instant, Instant) {
+        let now = Instant::now();
+        let sent = now.checked_sub(reply.waited).unwrap_or(now);
+        (sent, if self.held_back { now } else { sent })
+    }
+
+    pub(super) fn refuse(
+        &self,
+        watch: Option<Arc<PlaylistTracker>>,
+        endpoint: usize,
+        reason: RejectReason,
+        why: &dyn Display,
+    ) -> ManifestRejection {
+        let path = self.entry.target.path();
+        self.shield.streams.unfit(reason);
+        // One endpoint may be unfit many times a second: the log has it once.
+        if watch.is_none_or(|watch| watch.avoid(endpoint, Instant::now())) {
+            tracing::warn!(path, endpoint, "manifest refused: {why}");
+        }
+        ManifestRejection::Unfit
+    }
+
+    /// Shows it to all who wait, and files it. Versions of one manifest come by several ways, but are shown
+    /// one after the other, and none after a newer one.
+    async fn show(self, text: ManifestText) {
+        let (learnt, since) = {
+            let watch = text.watch.clone();
+            let _turn = watch.as_ref().map(|watch| watch.turn());
+            let progress = text.progress();
+            if progress == Progress::Behind {
+                return self.give_newer(text);
+            }
+            let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
+                Storage::Store(_) if text.manifest.is_none() => return self.hand_over_unread(text),
+                Storage::Store(lifetime) => lifetime,
+                Storage::Pass(reason) => return self.hand_over_text(text, reason),
+                // Only other statuses come to these.
+                _ => return self.failed(Failure::Protocol),
+            };
+            let coming = self.learn(&text, progress);
+            ((lifetime, progress, coming), Instant::now())
+        };
+        let (lifetime, progress, coming) = learnt;
+        if let Some(span) = self.keeps_for(text.watch.as_deref(), progress) {
+            let landed = async {
+                for mut one in coming {
+                    one.landing().await;
+                }
+            };
+            // What does not come in time is shown all the same.
+            let _ = timeout(span, landed).await;
+        }
+        self.place(text, lifetime, progress, since);
+    }
+
+    /// Files a version and hands it to all who wait, unless a newer one has been taken since.
+    fn place(mut self, text: ManifestText, lifetime: Lifetime, progress: Progress, since: Instant) {
+        let watch = text.watch.clone();
+        let turn = watch.as_ref().map(|watch| watch.turn());
+        let variant = text.variant;
+        if watch
+            .as_ref()
+            .is_some_and(|watch| watch.overtakes(variant, since))
+        {
+            return self.give_newer(text);
+        }
+        if text.facts().is_some_and(|facts| self.is_state(facts)) {
+            self.outdone(watch.as_deref(), text.reply.outdone);
+        }
+        let (shield, seen) = (Arc::clone(&self.shield), text.seen);
+        let version = self.version(text, lifetime, progress);
+        if let Some(watch) = &watch {
+            watch.good_for(left(&version.object.head, seen), seen);
+        }
+        self.file(version);
+        drop(turn);
+        if let Some(watch) = &watch {
+            watch.filed.notify_waiters();
+            shield.tend(watch);
+        }
+    }
+
+    /// For how long a version may be kept back, until what it lists has begun to come: nobody waits for it,
+    /// viewers have the one before for so long, and this one only goes on from that.
+    fn keeps_for(&self, watch: Option<&PlaylistTracker>, progress: Progress) -> Option<Duration> {
+        let nobody = matches!(self.viewer, FillTrigger::Nobody) && !self.held_back;
+        let goes_on = progress == Progress::Onward;
+        let before = self.held().filter(|_| nobody && goes_on)?;
+        let left = left(&before.head, Instant::now());
+        Some(watch?.keeps_for().min(left))
+    }
+
+    /// What a version says of its stream, before anybody sees it: whoever gets the new text must not get
+    /// objects of the generation before. What it lists is fetched; gives a place at each of these fetches.
+    fn learn(&self, text: &ManifestText, progress: Progress) -> Vec<Follower> {
+        let shield = &self.shield;
+        let Some(manifest) = &text.manifest else {
+            return Vec::new();
+        };
+        if manifest.facts.multivariant {
+            shield
+                .streams
+                .joins(&shield.rules, &self.entry, manifest, text.seen);
+        }
+        let apart = shield
+            .streams
+            .keep_apart(&shield.rules, &self.entry, manifest);
+        for named in apart {
+            shield.cache.purge(&named.key, named.kind);
+        }
+        let Some(watch) = &text.watch else {
+            return Vec::new();
+        };
+        let alike = self.vary(&text.reply.headers) == Vary::Nothing;
+        watch.asked_with(self.fill.upstream(), alike);
+        let (what, when) = ((text.variant, progress), (text.seen, self.held_back));
+        let mut news = watch.takes(&shield.rules, manifest, what, when);
+        shield.streams.file(&news, watch);
+        shield.slide(&mut news, watch);
+        for place in news.left.iter().chain(&news.unlisted(watch)) {
+            shield.cache.end_epoch(place);
+        }
+        if progress == Progress::Restarted {
+            shield.cache.end_epoch(&self.entry.states());
+            let path = self.entry.target.path();
+            tracing::warn!(path, "stream began anew: what was held of it is dropped");
+        }
+        self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
+        // It may be looked after for longer than anybody stays.
+        let waits = matches!(self.viewer, FillTrigger::Waits(..));
+        if !waits && !watch.is_wanted(Instant::now()) {
+            return Vec::new();
+        }
+        let with = watch.asking_with();
+        let said = with.as_deref().cloned().unwrap_or_default();
+        let coming = shield.wanted(news.coming, &said, watch.patience());
+        watch.grew(coming.len());
+        let Some(with) = with else {
+            return Vec::new();
+        };
+        shield.fetch_announced(news.announced, &with);
+        shield.fetch_ahead(&coming, PrefetchSource::Playlist, &with)
+    }
+
+    /// The origin confirmed the version that is held.
+    pub(super) fn confirmed(&self, reply: &UpstreamResponse, head: &StoredHead, variant: Variant) {
+        // That a state is what it was says nothing of the newest one.
+        if self.entry.is_directed() {
+            return;
+        }
+        let Some(watch) = self.watched() else {
+            return;
+        };
+        let (_, seen) = self.times(reply);
+        watch.unchanged(variant, seen);
+        watch.good_for(left(head, seen), seen);
+        self.look_elsewhere_if_stalled(&watch, reply.endpoint, false);
+        self.shield.tend(&watch);
+    }
+
+    pub(super) fn look_elsewhere_if_stalled(
+        &self,
+        watch: &PlaylistTracker,
+        endpoint: usize,
+        is_old: bool,
+    ) {
+        let now = Instant::now();
+        let origin = self.origin();
+        // Players have three segments in hand: another endpoint is asked before these are over.
+        let late = origin.has_others() && watch.is_late(now);
+        if is_old || late || watch.stalled(now) {
+            self.shield.streams.unfit(RejectReason::Stalled);
+            watch.avoid(endpoint, now);
+        }
+    }
+}
+
+/// For how long it may be served from a moment on while it is looked after.
+pub(super) fn left(head: &StoredHead, now: Instant) -> Duration {
+    let lifetime = &head.lifetime;
+    let tended = lifetime.tended_for(head.facts.as_deref());
+    tended.saturating_sub(lifetime.age(now))
+}

@@ -1,0 +1,191 @@
+//! How is the origin asked for one fill: when, for what, how urgently, and at which endpoint first?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::{FillTask, FillTrigger, OriginOutcome};
+use crate::cache::Object;
+use crate::manifest::{Kind, Liveness};
+use crate::policy::freshness::{Freshness, freshness};
+use crate::policy::{EndpointSet, Now, conditional};
+use crate::proxy::live::{Availability, PrefetchSource};
+use crate::proxy::{Shield, rank};
+use crate::upstream::{
+    ExpectedContent, Failure, Priority, Upgrade, UpstreamRequest, UpstreamResponse,
+};
+
+impl FillTask {
+    /// What the origin says of what is held, or of what there is.
+    pub(super) async fn told(&self) -> Option<Result<OriginOutcome, Failure>> {
+        let seen = self.fill.found().object.as_deref();
+        let held = self.held().filter(|held| !self.is_forgotten(held));
+        let told = self.ask(held).await;
+        match &told {
+            // Nobody offered a validator, or it names another object: this answers another question.
+            Some(Ok(answer))
+                if answer.reply.status == StatusCode::NOT_MODIFIED
+                    && !(answer.conditional && same_object(&answer.reply, seen)) =>
+            {
+                self.ask(None).await
+            }
+            _ => told,
+        }
+    }
+
+    /// It is of a live manifest of which nothing more is known: others made room for themselves. A version that is
+    /// confirmed would say nothing anew of its stream.
+    fn is_forgotten(&self, held: &Object) -> bool {
+        let facts = held.head.facts.as_deref();
+        let is_live = facts.is_some_and(|facts| facts.liveness == Liveness::Live);
+        let is_watched = facts.is_some_and(|facts| !facts.multivariant && !facts.is_patch);
+        is_live && is_watched && !self.entry.is_directed() && self.watched().is_none()
+    }
+
+    /// A segment that will be there in a moment is asked for then, once, instead of again and again
+    /// by all whose clocks are ahead.
+    pub(super) async fn await_availability(&self) {
+        if matches!(self.viewer, FillTrigger::Coming { .. }) {
+            return;
+        }
+        match self.due() {
+            Some(Availability::Reckoned(due_in, watch)) => {
+                self.shield.foresee(&watch);
+                if due_in <= self.entry.route.live.hold_early {
+                    tokio::time::sleep(due_in).await;
+                }
+            }
+            Some(Availability::Past(_, watch)) => self.shield.foresee(&watch),
+            Some(Availability::Listed(_)) | None => {}
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Availability> {
+        let Shield { streams, rules, .. } = &*self.shield;
+        streams.due(rules, &self.entry, Now::now())
+    }
+
+    /// In how long that is to be had which the origin does not have. What a manifest lists leaves nothing
+    /// behind for viewers when it was asked for ahead of them.
+    pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
+        match self.viewer {
+            _ if status == StatusCode::OK => None,
+            FillTrigger::Coming { source, .. } if source != PrefetchSource::Nor => {
+                Some(Duration::ZERO)
+            }
+            _ => self.due()?.absent_for(),
+        }
+    }
+
+    /// Asks the origin, for a whole object or whether the one that is held still holds. `None` as
+    /// [`Job::fetch`].
+    pub(super) async fn ask(
+        &self,
+        held: Option<&Arc<Object>>,
+    ) -> Option<Result<OriginOutcome, Failure>> {
+        let mut headers = self.fill.upstream().clone();
+        let conditional = held
+            .is_some_and(|held| conditional::validators(&held.head.headers.to_map(), &mut headers));
+        let reply = self.fetch(headers, self.avoided()).await?;
+        Some(reply.map(|reply| OriginOutcome { reply, conditional }))
+    }
+
+    /// Sends one request to the origin. `None`: all viewers have left,
+    /// and the fill is to be given up then.
+    pub(super) async fn fetch(
+        &self,
+        headers: HeaderMap,
+        avoided: EndpointSet,
+    ) -> Option<Result<UpstreamResponse, Failure>> {
+        let errand = self.errand(headers, avoided);
+        let origin = self.origin();
+        tokio::select! {
+            reply = origin.fetch(errand) => Some(reply),
+            () = self.given_up(self.held_back) => None,
+        }
+    }
+
+    /// A request to the origin, which counts as one of its stream.
+    pub(super) fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
+        self.shield.streams.asked(&self.entry);
+        let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
+        UpstreamRequest {
+            expected: self.is_expected(),
+            wants: self.wants(),
+            class: self.shield.streams.kind_of(&self.entry).into(),
+            covered: self.covered(),
+            held_back: self.is_known_to_be_held_back(),
+            overdue: self.overdue(),
+            avoided,
+            upgrade: self.upgrade(),
+            ..UpstreamRequest::get(target, host, headers, self.rank())
+        }
+    }
+
+    fn wants(&self) -> ExpectedContent {
+        match self.shield.streams.kind_of(&self.entry) {
+            Kind::Hls | Kind::Dash => ExpectedContent::Manifest,
+            Kind::Segment | Kind::Init => ExpectedContent::Media,
+            Kind::Key | Kind::Clock | Kind::Other => ExpectedContent::Anything,
+        }
+    }
+
+    /// It should be there: it was, or a manifest says so.
+    pub(super) fn is_expected(&self) -> bool {
+        let is_due = || self.due().is_some_and(|due| due.is_expected());
+        // Who does not hold back what is announced does not have it; another endpoint may.
+        let is_announced = || !self.entry.kind.is_manifest() && self.is_known_to_be_held_back();
+        self.held().is_some() || self.is_new() || is_announced() || is_due()
+    }
+
+    pub(super) fn is_known_to_be_held_back(&self) -> bool {
+        let upstream = self.fill.upstream();
+        self.held_back && self.shield.is_known_to_be_held_back(&self.entry, upstream)
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        let streams = &self.shield.streams;
+        streams.is_new(&self.entry.key, Instant::now())
+    }
+
+    /// What is held, if that is more than an error.
+    pub(super) fn held(&self) -> Option<&Arc<Object>> {
+        let held = self.fill.found().object.as_ref();
+        held.filter(|held| held.head.status == StatusCode::OK)
+    }
+
+    /// Something is held that may be served if the origin fails.
+    pub(super) fn covered(&self) -> bool {
+        let held = self.fill.found().object.as_ref();
+        let now = Instant::now();
+        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Dead)
+    }
+
+    pub(super) fn rank(&self) -> Priority {
+        match self.viewer {
+            FillTrigger::Waits(..) => rank::waited_for(self.entry.kind, || self.is_new()),
+            FillTrigger::Nobody => rank::behind(self.entry.kind),
+            FillTrigger::Coming { .. } => Priority::Ahead,
+        }
+    }
+
+    /// What nobody waits for yet is as urgent as anything once a viewer has joined.
+    pub(super) fn upgrade(&self) -> Option<Upgrade> {
+        let waits = matches!(self.viewer, FillTrigger::Waits(..)) || self.entry.kind.is_manifest();
+        (!waits).then(|| Upgrade {
+            when: Box::pin(self.fill.taken_up()),
+            rank: rank::waited_for(self.entry.kind, || true),
+        })
+    }
+}
+
+/// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
+fn same_object(reply: &UpstreamResponse, seen: Option<&Object>) -> bool {
+    let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
+    match (reply.headers.get(header::ETAG), held) {
+        (Some(told), Some(held)) => weak(told.as_bytes()) == weak(held),
+        _ => true,
+    }
+}

@@ -1,0 +1,103 @@
+//! The origin confirmed what is held: the same body under updated headers and a new lifetime.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, header};
+
+use super::FillTask;
+use crate::cache::{EncodedBodies, Object, StoredHead, Verdict};
+use crate::policy::lifetime::{ManifestContext, Storage, storage};
+use crate::policy::progress::Progress;
+use crate::policy::{Lifetime, Now, conditional, headers};
+use crate::proxy::live::{PlaylistTracker, Variant};
+use crate::upstream::UpstreamResponse;
+
+impl FillTask {
+    /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
+    pub(super) fn revived(self, reply: &UpstreamResponse, seen: &Arc<Object>) {
+        let watch = self.watched();
+        // It takes its turn, as any version does: another request may have brought a newer one.
+        let _turn = watch.as_ref().map(|watch| watch.turn());
+        let name = &self.shield.rules.name;
+        let update = headers::downstream(reply.headers.clone(), name);
+        let updated = conditional::updated(&seen.head.headers.to_map(), &update);
+        let variant = self.variant(&updated);
+        let newer = watch.as_ref();
+        let newer = newer.and_then(|watch| self.newer(watch, variant, seen));
+        if let Some(newer) = newer {
+            return self.fill.settle(Verdict::Object(newer));
+        }
+        let targeted = headers::targeted(&reply.headers);
+        let (object, stored) = self.renewed((seen, true), updated, targeted, reply);
+        let object = Arc::new(object);
+        if stored {
+            self.confirmed(reply, &object.head, variant);
+        }
+        let verdict = Verdict::Revalidated(Arc::clone(&object));
+        if stored {
+            self.fill.varies(self.vary(&object.head.headers.to_map()));
+            self.fill.keep(&object, verdict);
+        } else {
+            self.fill.displace();
+            self.fill.settle(verdict);
+        }
+    }
+
+    /// What viewers have seen since, if the origin confirmed something older.
+    fn newer(
+        &self,
+        watch: &PlaylistTracker,
+        variant: Variant,
+        seen: &Object,
+    ) -> Option<Arc<Object>> {
+        let facts = seen.head.facts.as_deref()?;
+        if watch.judge(variant, facts, Instant::now()) != Progress::Behind {
+            return None;
+        }
+        self.newest().filter(|newest| newest.body != seen.body)
+    }
+
+    /// What is held under these headers, its lifetime begun anew by a reply, as the state that was asked
+    /// for or as what it is now; and whether it may be stored. `targeted`: what the reply says to
+    /// caches like this one.
+    pub(super) fn renewed(
+        &self,
+        (held, as_state): (&Arc<Object>, bool),
+        headers: HeaderMap,
+        targeted: Option<Box<HeaderMap>>,
+        reply: &UpstreamResponse,
+    ) -> (Object, bool) {
+        let now = Now::now();
+        let known = || Some(Box::new(held.head.targeted.as_ref()?.to_map()));
+        let targeted = targeted.or_else(known);
+        let mut judged = headers.clone();
+        judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
+        judged.remove(header::AGE);
+        judged.extend(headers::age(&reply.headers));
+        let mut answered =
+            self.answered(reply, &judged, held.head.kind, held.head.facts.as_deref());
+        if answered.standing == ManifestContext::State && !as_state {
+            answered.standing = ManifestContext::Plain;
+        }
+        let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
+            Storage::Store(lifetime) => (self.while_unlisted(lifetime), true),
+            _ => (Lifetime::none(now.mono), false),
+        };
+        let head = StoredHead {
+            headers: headers.into(),
+            targeted: targeted.map(|fields| Box::new((*fields).into())),
+            lifetime,
+            stored,
+            ..held.head.clone()
+        };
+        let mut object = held.under(head);
+        object.set_coded(held.coded().map(EncodedBodies::again));
+        let delta = held.delta().map(|delta| {
+            let delta = Object::clone(delta).lasting(&object.head.lifetime);
+            Arc::new(delta)
+        });
+        object.set_delta(delta);
+        (object, stored)
+    }
+}

@@ -1,0 +1,226 @@
+//! The origin sends something that viewers need not wait for the end of: it goes to everyone chunk by
+//! chunk, and what is too large for one fetch is left to slices.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use super::FillTask;
+use super::delivery::{self, Delivery};
+use super::empty::has_bytes;
+use crate::cache::{ExpiringMemo, FillControl, KeyMemo, SliceSet, Verdict};
+use crate::manifest::Kind;
+use crate::policy::Lifetime;
+use crate::policy::lifetime::UncacheableReason;
+use crate::policy::vary::Vary;
+use crate::proxy::live::Availability;
+use crate::proxy::race::{AVOIDED, BodyEvent, ExpectedBody};
+use crate::upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
+
+/// That an object is too large for one fetch is remembered for so long at most.
+const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
+
+/// The first pieces of a body, before viewers have any.
+#[derive(Default)]
+struct HeldBack {
+    pieces: Vec<Bytes>,
+    /// What came after them, unless that is to be waited for.
+    end: Option<BodyEvent>,
+}
+
+impl FillTask {
+    /// Hands every chunk to everyone as it arrives, and stores the whole.
+    pub(super) async fn stream(mut self, reply: UpstreamResponse, kind: Kind, lifetime: Lifetime) {
+        if let Framing::Length(length) = reply.framing {
+            let settings = &self.shield.settings;
+            let place = self.fill.found().kind;
+            let whole_max = self.shield.cache.object_bytes_max(place);
+            if length > settings.whole_fetch_max.min(whole_max)
+                && let Some(etag) = self.sliceable(&reply, &lifetime)
+            {
+                return self.slice(reply, kind, lifetime, length, etag);
+            }
+            if !self.fill.fits(length) {
+                return self.pass(reply, UncacheableReason::TooLarge);
+            }
+        }
+        let has_bytes = has_bytes(kind, reply.status);
+        if has_bytes && reply.framing == Framing::Length(0) {
+            return self.empty(reply.endpoint).await;
+        }
+        let has_others = self.origin().has_others();
+        let expected = self.expected(kind, delivery::length(reply.framing));
+        let left = self.left.clone();
+        let mut delivery = Delivery::new(&reply, left, has_others, expected);
+        let mut inflow = reply.body;
+        let is_doubtful = has_bytes && delivery.begun.length.is_none();
+        let mut held = if delivery.race.may_move() || is_doubtful {
+            self.hold(&mut inflow, &mut delivery).await
+        } else {
+            HeldBack::default()
+        };
+        match held.end.take() {
+            Some(BodyEvent::Deserted) => return self.fill.cut(),
+            Some(BodyEvent::Came(Some(Err(failure)))) => return self.failed(failure),
+            Some(BodyEvent::Came(None)) if has_bytes && held.pieces.is_empty() => {
+                return self.empty(delivery.race.endpoint()).await;
+            }
+            Some(BodyEvent::TakenOver(other)) => {
+                inflow.outdone();
+                self.left = delivery.race.left();
+                return Box::pin(self.landed(other)).await;
+            }
+            end => held.end = end,
+        }
+        self.fill.varies(self.vary(&reply.headers));
+        let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
+        head.length = delivery.begun.length;
+        let length = head.length.unwrap_or_default();
+        head.stored = self.fill.will_have_room(&head, length);
+        self.fill.begin(Arc::new(head));
+        delivery.show();
+        self.feed(inflow, delivery, held).await;
+    }
+
+    /// Keeps the first pieces until they show that the body comes in time: another endpoint can give another
+    /// answer only until viewers have this one's head.
+    async fn hold(&self, inflow: &mut UpstreamBody, delivery: &mut Delivery) -> HeldBack {
+        let mut held = HeldBack::default();
+        loop {
+            match self.piece(inflow, delivery).await {
+                BodyEvent::Came(Some(Ok(bytes))) => held.pieces.push(bytes),
+                end => {
+                    held.end = Some(end);
+                    return held;
+                }
+            }
+            if !delivery.is_held() {
+                return held;
+            }
+        }
+    }
+
+    /// Hands on what comes, from this endpoint or from the one that takes over.
+    async fn feed(self, mut inflow: UpstreamBody, mut delivery: Delivery, held: HeldBack) {
+        for bytes in held.pieces {
+            if !self.hand_on(bytes, &inflow, &mut delivery).await {
+                return self.fill.cut();
+            }
+        }
+        let mut end = held.end;
+        loop {
+            let piece = match end.take() {
+                Some(end) => end,
+                None => self.piece(&mut inflow, &mut delivery).await,
+            };
+            let endpoint = delivery.race.endpoint();
+            match piece {
+                BodyEvent::Deserted => return self.fill.cut(),
+                BodyEvent::Came(None) if delivery.is_whole() => return self.fill.finish().await,
+                BodyEvent::Came(None) => return self.broke_off(Failure::Truncated, endpoint),
+                BodyEvent::Came(Some(Err(failure))) => return self.broke_off(failure, endpoint),
+                BodyEvent::Came(Some(Ok(bytes))) => {
+                    if delivery.is_too_long() {
+                        return self.broke_off(Failure::Truncated, endpoint);
+                    }
+                    if !self.hand_on(bytes, &inflow, &mut delivery).await {
+                        return self.fill.cut();
+                    }
+                }
+                BodyEvent::TakenOver(other) => {
+                    delivery.move_to(&other);
+                    std::mem::replace(&mut inflow, other.body).outdone();
+                }
+            }
+        }
+    }
+
+    /// Hands a piece to all who follow; false where nobody does any more.
+    async fn hand_on(&self, bytes: Bytes, inflow: &UpstreamBody, delivery: &mut Delivery) -> bool {
+        let began = Instant::now();
+        let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
+        delivery.race.pause(began.elapsed());
+        pushed == Some(FillControl::On)
+    }
+
+    /// What is known of a body before it comes, and whether all who have it have all of it, whatever its framing says.
+    fn expected(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
+        let listing = self.shield.streams.listing(&self.entry);
+        let mut listed = listing.iter().filter_map(|watch| {
+            let (duration, is_segment) = watch.listed_for(&self.entry)?;
+            // An MPD may list what is still being produced; a playlist lists no segment before its end.
+            Some((duration, is_segment && watch.entry.kind == Kind::Hls))
+        });
+        let listed = listed.next();
+        let is_small = matches!(kind, Kind::Init | Kind::Key);
+        let duration = match listed {
+            _ if is_small => Some(Duration::ZERO),
+            Some((duration, _)) => Some(duration),
+            // What no manifest names is no segment of it.
+            None => match self.due() {
+                Some(Availability::Reckoned(_, watch) | Availability::Past(_, watch)) => {
+                    Some(watch.segment_duration())
+                }
+                Some(Availability::Listed(_)) | None => None,
+            },
+        };
+        let end_is_known = is_small || listed.is_some_and(|(_, whole)| whole);
+        let is_complete = || self.shield.is_complete(&self.entry);
+        let expected = ExpectedBody {
+            length,
+            duration: duration.filter(|duration| is_small || !duration.is_zero()),
+            is_complete: length.is_some() || end_is_known || is_complete(),
+        };
+        (expected, end_is_known)
+    }
+
+    /// Slices need parts, a strong validator to tie them together, and time to be of use; variants are
+    /// never sliced, nor is what could not be sliced a moment ago.
+    fn sliceable(&self, reply: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
+        let now = Instant::now();
+        let found = self.fill.found();
+        let known = self.shield.cache.noted(&found.slot, now);
+        let ranges = reply.headers.get(header::ACCEPT_RANGES)?;
+        let etag = reply.headers.get(header::ETAG)?;
+        let sliceable = ranges == "bytes"
+            && etag.as_bytes().starts_with(b"\"")
+            && reply.status == StatusCode::OK
+            && Vary::of(&reply.headers) == Vary::Nothing
+            && !found.has_variants()
+            && !lifetime.fresh_left(now).is_zero()
+            && !matches!(known, Some(KeyMemo::Unsliceable));
+        // A copy: it is kept for long, and what it was read into is not.
+        let etag = HeaderValue::from_bytes(etag.as_bytes()).ok()?;
+        sliceable.then_some(etag)
+    }
+
+    /// Too large for one fetch: this one is given up, and slices take over.
+    fn slice(
+        self,
+        reply: UpstreamResponse,
+        kind: Kind,
+        lifetime: Lifetime,
+        length: u64,
+        etag: HeaderValue,
+    ) {
+        let now = Instant::now();
+        let memory = lifetime.fresh_left(now).min(LARGE_MEMORY_MAX);
+        let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
+        head.length = Some(length);
+        let series = SliceSet {
+            head,
+            length,
+            etag,
+            tie: self.shield.cache.tie_slices(&self.fill.found().key),
+            left: self.left_before(now).map(|left| (left, now + AVOIDED)),
+        };
+        self.fill.displace();
+        self.fill.note(ExpiringMemo {
+            until: now + memory,
+            what: KeyMemo::Sliced(Arc::new(series)),
+        });
+        self.fill.settle(Verdict::Sliced);
+    }
+}

@@ -1,0 +1,165 @@
+//! How is a version of a manifest filed? As what was asked for; and, where that was a certain state of a
+//! low-latency playlist, as the newest version of it too, whoever asked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::FillTask;
+use super::manifest::ManifestText;
+use crate::cache::{Object, Verdict};
+use crate::manifest::{Liveness, ManifestInfo};
+use crate::policy::Lifetime;
+use crate::policy::encoding::is_asked_in_plain;
+use crate::policy::lifetime::Storage;
+use crate::policy::progress::Progress;
+use crate::policy::vary::Vary;
+use crate::proxy::live::{Location, Variant};
+
+/// A version that is about to be filed.
+pub(super) struct StoredVersion {
+    /// As whoever asks for the playlist gets it.
+    pub(super) object: Object,
+    vary: Vary,
+    /// For how long it is good as the state that was asked for, or in its place.
+    as_state: Option<Lifetime>,
+}
+
+impl FillTask {
+    /// Makes an answer of a manifest, in all its forms.
+    pub(super) fn version(
+        &mut self,
+        text: ManifestText,
+        lifetime: Lifetime,
+        progress: Progress,
+    ) -> StoredVersion {
+        if self.entry.is_directed() && progress == Progress::Restarted {
+            // It is the first of the new epoch.
+            let states = Location::only(self.entry.states());
+            self.tie = self.shield.tie(&self.entry, &states);
+        }
+        let facts = text.manifest.map(|manifest| manifest.facts);
+        let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
+        let judged = is_state.then(|| self.judge(&text.reply, text.kind, facts.as_ref(), true));
+        let as_state = match judged {
+            Some(Storage::Store(lifetime)) => Some(lifetime),
+            Some(_) => None,
+            None => facts
+                .as_ref()
+                .and_then(|facts| self.too_early(facts, &lifetime)),
+        };
+        let vary = self.vary(&text.reply.headers);
+        let (status, headers) = (text.reply.status, text.reply.headers);
+        let mut head = self.head(status, headers, text.kind, lifetime, true);
+        head.facts = facts.map(Box::new);
+        head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
+        let delta = text
+            .delta
+            .map(|delta| Object::new(head.clone(), delta.into()));
+        let before = self.before();
+        let shield = &self.shield;
+        let mut object = shield.codable(Object::new(head, text.body), before.as_deref());
+        let before = before.as_ref().and_then(|before| before.delta());
+        let codable = |delta| Arc::new(shield.codable(delta, before.map(Arc::as_ref)));
+        object.set_delta(delta.map(codable));
+        if !self.fill.has_room_for(&object) {
+            object.set_unstored();
+        }
+        StoredVersion {
+            object,
+            vary,
+            as_state,
+        }
+    }
+
+    /// The version before this one.
+    fn before(&self) -> Option<Arc<Object>> {
+        if self.entry.is_directed() {
+            let upstream = || self.fill.upstream().clone();
+            return self.shield.newest(&self.entry, Instant::now(), upstream);
+        }
+        self.fill.found().object.clone()
+    }
+
+    /// Is it the state that was asked for, and not merely what there was?
+    pub(super) fn is_state(&self, facts: &ManifestInfo) -> bool {
+        let asked = self.entry.directives();
+        let edge = facts.edge.as_ref();
+        let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));
+        facts.liveness == Liveness::Live && asked.msn.is_some_and(has)
+    }
+
+    /// For how long an answer is good that the origin gave before it had what was asked for: all who wait get
+    /// it, but whoever comes then is not to have an old state for a new one. Half a part spares an
+    /// origin that never waits most of the players who ask again at once.
+    fn too_early(&self, facts: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
+        const SHARE: u32 = 8;
+        let live = facts.liveness == Liveness::Live && facts.edge.is_some();
+        let early = live && self.entry.directives().msn.is_some();
+        let segment = facts.target_duration.unwrap_or_default();
+        let span = facts.part_target.map_or(segment / SHARE, |part| part / 2);
+        early.then(|| Lifetime {
+            fresh_for: lifetime.fresh_for.min(lifetime.age_received + span),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            ..lifetime.clone()
+        })
+    }
+
+    /// Which request headers chose an answer. Of most kinds no coding is ever asked for.
+    pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
+        if is_asked_in_plain(self.entry.kind, self.entry.target.path()) {
+            Vary::of_plain(response)
+        } else {
+            Vary::of(response)
+        }
+    }
+
+    /// Which variant an answer with these headers is: where the origin says so, or where its answers are
+    /// known to differ.
+    pub(super) fn variant(&self, headers: &HeaderMap) -> Variant {
+        let said = match self.vary(headers) {
+            Vary::On(names) => Some(names),
+            Vary::Nothing | Vary::Everything => None,
+        };
+        let names = said
+            .as_deref()
+            .or_else(|| self.fill.found().variant_names());
+        // Manifests are asked for in no coding, whoever asks: one that comes in a coding all the same goes on from
+        // those that do not.
+        let names = names.into_iter().flatten();
+        let names = names.filter(|name| *name != header::ACCEPT_ENCODING);
+        let names: Vec<HeaderName> = names.cloned().collect();
+        let values = (!names.is_empty()).then(|| Vary::values(&names, self.fill.upstream()));
+        self.shield.streams.variant(values.as_deref())
+    }
+
+    /// Files a version and hands it to all who wait.
+    pub(super) fn file(self, version: StoredVersion) {
+        let StoredVersion {
+            object,
+            vary,
+            as_state,
+        } = version;
+        let edge = object
+            .head
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.edge.as_ref());
+        let is_whole = edge.is_some_and(|edge| edge.skipped == 0);
+        let newest = self.entry.is_directed() && is_whole && vary == Vary::Nothing;
+        let object = Arc::new(object);
+        if newest {
+            let (key, kind) = (self.entry.identity(), self.entry.kind);
+            self.shield.cache.file(key, kind, &object);
+        }
+        let kept = match as_state {
+            Some(lifetime) => Arc::new(object.lasting(&lifetime)),
+            None => object,
+        };
+        self.fill.varies(vary);
+        let verdict = Verdict::Object(Arc::clone(&kept));
+        self.fill.keep(&kept, verdict);
+    }
+}

@@ -1,0 +1,439 @@
+//! Which live manifests do viewers watch, and what streams do they belong to? What is known of a manifest
+//! beyond the version that is held, whichever URL or origin told it.
+
+mod availability;
+mod avoided;
+mod blocking;
+mod dash_prefetch;
+mod demand;
+mod growth;
+mod horizon;
+mod lists;
+mod manifest_diff;
+mod numbered;
+mod places;
+mod prefetch;
+mod refresher;
+mod reject_reason;
+mod representations;
+mod restart_leftovers;
+mod standstill;
+mod stream;
+mod tracker;
+mod uncacheable_urls;
+mod unstored;
+mod variants;
+mod watch_size;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+pub(super) use availability::Availability;
+use lists::ListedKeys;
+pub(super) use manifest_diff::ManifestDiff;
+pub(super) use numbered::{Location, unlisted};
+pub use prefetch::PrefetchSource;
+pub use reject_reason::RejectReason;
+pub(super) use restart_leftovers::UNLISTED_FOR;
+use stream::LiveStream;
+pub use stream::StreamStats;
+pub(super) use tracker::PlaylistTracker;
+pub(super) use variants::Variant;
+
+use super::Shield;
+use crate::cache::eviction::LivePosition;
+use crate::manifest::{Kind, Liveness, ManifestInfo, ParsedText};
+use crate::policy::access::CacheRequest;
+use crate::policy::{Key, Rules};
+
+/// All of them.
+pub(super) struct LiveStreams {
+    lists: Mutex<ListedKeys>,
+    unstored: Mutex<unstored::UnstoredManifests>,
+    pub(super) ahead: prefetch::Prefetcher,
+    apart: uncacheable_urls::UncacheableUrls,
+    hasher: ahash::RandomState,
+    /// Some stream has begun anew.
+    any_anew: AtomicBool,
+    /// Some manifest has listed ranges of files.
+    any_ranged: AtomicBool,
+    /// Some manifest has listed segments in directories of their own.
+    any_numbered: AtomicBool,
+    unfit: [AtomicU64; RejectReason::ALL.len()],
+}
+
+/// A stream, as a unit.
+pub(super) struct StreamId {
+    /// As far as other manifests list them.
+    pub(super) manifests: Vec<Key>,
+    pub(super) watches: Vec<Arc<PlaylistTracker>>,
+}
+
+/// Figures of all streams, for metrics.
+#[derive(Clone, Debug)]
+pub struct StreamsSnapshot {
+    /// By stream.
+    pub streams: Vec<StreamStats>,
+    /// Bytes of memory, about, that is taken by what is known of manifests.
+    pub bytes: u64,
+    /// Manifests that are looked after, and of these those that have stalled.
+    pub watched: u64,
+    /// See `watched`.
+    pub stalled: u64,
+    /// Manifests that were not fit to be shown, by reason.
+    pub unfit: [(RejectReason, u64); RejectReason::ALL.len()],
+    /// Objects fetched ahead of viewers, how many of them a viewer then asked for, and how many were not
+    /// fetched because there was no room.
+    pub ahead: prefetch::PrefetchStats,
+}
+
+impl LiveStreams {
+    /// Beside a store of so many bytes.
+    pub(super) fn new(memory_bytes: u64) -> LiveStreams {
+        LiveStreams {
+            lists: Mutex::new(ListedKeys::new(memory_bytes)),
+            unstored: Mutex::default(),
+            ahead: prefetch::Prefetcher::default(),
+            apart: uncacheable_urls::UncacheableUrls::default(),
+            hasher: ahash::RandomState::new(),
+            any_anew: AtomicBool::new(false),
+            any_ranged: AtomicBool::new(false),
+            any_numbered: AtomicBool::new(false),
+            unfit: Default::default(),
+        }
+    }
+
+    /// The watch of a live manifest; begun with its first version.
+    pub(super) fn watch(
+        &self,
+        entry: &CacheRequest,
+        facts: &ManifestInfo,
+        sent: Instant,
+    ) -> Option<Arc<PlaylistTracker>> {
+        if facts.multivariant || facts.is_patch {
+            return None;
+        }
+        let mut lists = self.lists.lock();
+        if let Some(watch) = lists.watches.get(entry.identity()) {
+            return Some(Arc::clone(watch));
+        }
+        if facts.liveness == Liveness::Ended {
+            return None;
+        }
+        let stream = lists.stream_of(entry);
+        let watch = Arc::new(PlaylistTracker::new(entry.plain(), stream, facts, sent));
+        lists.begin(&watch, sent);
+        Some(watch)
+    }
+
+    /// Which variant was chosen by these values of headers.
+    pub(super) fn variant(&self, values: Option<&[u8]>) -> Variant {
+        Variant(values.map(|values| self.hasher.hash_one(values)))
+    }
+
+    /// The watch of what this is a state of.
+    pub(super) fn watched(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
+        self.lists.lock().watches.get(entry.identity()).cloned()
+    }
+
+    /// A manifest that lists others makes them one stream.
+    pub(super) fn joins(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        manifest: &ParsedText,
+        now: Instant,
+    ) {
+        let children: Vec<Key> = manifest
+            .listing
+            .renditions
+            .iter()
+            .filter_map(|name| entry.sibling(rules, name))
+            .map(|child| child.key)
+            .collect();
+        let mut lists = self.lists.lock();
+        lists.sweep(now);
+        let identity = entry.identity();
+        let stream = lists.stream_of(entry);
+        let all = children.into_iter().chain([identity.clone()]);
+        lists.adopt(&stream, all, now);
+    }
+
+    /// Did a manifest list it just now, so that it is at the live edge of a stream?
+    pub(super) fn is_new(&self, key: &Key, now: Instant) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let until = self.lists.lock().new.get(&hash).copied();
+        until.is_some_and(|until| now < until)
+    }
+
+    /// How often what a multivariant playlist lists changes, as far as any of that was seen.
+    pub(super) fn target_duration(&self, key: &Key) -> Option<Duration> {
+        self.lists.lock().parents.get(key)?.0.target_duration()
+    }
+
+    /// Remembers what a manifest names that nobody may store; gives what is news.
+    pub(super) fn keep_apart(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        manifest: &ParsedText,
+    ) -> Vec<CacheRequest> {
+        self.apart.learn(rules, entry, &manifest.listing)
+    }
+
+    /// What is asked for, by its path or by what a manifest said of it.
+    pub(super) fn kind_of(&self, entry: &CacheRequest) -> Kind {
+        self.apart.kind_of(entry).unwrap_or(entry.kind)
+    }
+
+    /// Files what a version of this manifest brought.
+    pub(super) fn file(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
+        let (bytes, places) = (watch.weight_bytes(), watch.places());
+        let mut lists = self.lists.lock();
+        lists.sweep(news.found);
+        if news.numbered {
+            self.any_numbered.store(true, Ordering::Relaxed);
+        }
+        lists.weigh(watch, bytes, news.found);
+        let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
+        lists.are_new(listed, news.new_until);
+        places::file(&mut lists.places, news, &places, watch);
+        lists.announce(news);
+        drop(lists);
+        self.tell_others(news, watch);
+    }
+
+    /// Tells those what a version says who have no part in it: that files may grow; and to all who list something
+    /// where a packager began anew, that from now on it is remembered what they list.
+    fn tell_others(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
+        if news.ranged {
+            self.any_ranged.store(true, Ordering::Relaxed);
+        }
+        if !news.anew.is_empty() {
+            self.any_anew.store(true, Ordering::Relaxed);
+        } else if !self.any_anew.load(Ordering::Relaxed) {
+            return;
+        }
+        let (neighbours, newcomers_to) = (self.lying_in(&news.anew), self.lying_in(&news.places));
+        for neighbour in neighbours {
+            neighbour.has_restarted_neighbour(news.found);
+        }
+        let mut others = newcomers_to.iter();
+        if others.any(|other| other.is_short_of_former(news.found)) {
+            watch.has_restarted_neighbour(news.found);
+        }
+    }
+
+    /// Those who list something in one of these places, stored or not.
+    fn lying_in(&self, places: &[Key]) -> Vec<Arc<PlaylistTracker>> {
+        let lists = self.lists.lock();
+        let stored = places.iter().filter_map(|place| lists.places.get(place));
+        let mut watches: Vec<_> = stored.flatten().filter_map(Weak::upgrade).collect();
+        drop(lists);
+        let unstored = self.unstored.lock();
+        watches.extend(places.iter().flat_map(|place| unstored.listing(place)));
+        watches
+    }
+
+    /// Where something lies, by what manifests list.
+    pub(super) fn places_of(&self, entry: &CacheRequest) -> Location {
+        let here = Location::only(entry.place());
+        if !self.any_numbered.load(Ordering::Relaxed) {
+            return here;
+        }
+        let (lists, unstored) = (self.lists.lock(), self.unstored.lock());
+        let is_listed = |place: &Key| lists.places.contains_key(place) || unstored.lists(place);
+        Location {
+            around: entry.numbered_places().find(is_listed),
+            ..here
+        }
+    }
+
+    /// It is announced, and not there yet.
+    fn is_announced(&self, key: &Key, now: Instant) -> bool {
+        let until = self.lists.lock().announced.get(key).copied();
+        until.is_some_and(|until| now < until)
+    }
+
+    /// What belongs to the same stream as a manifest.
+    pub(super) fn unit(&self, entry: &CacheRequest) -> Option<StreamId> {
+        let lists = self.lists.lock();
+        let identity = entry.identity();
+        let watch = lists.watches.get(identity).map(|watch| &watch.stream);
+        let parent = lists.parents.get(identity).map(|(stream, _)| stream);
+        let keyed = lists.of_url(entry).map(|watch| &watch.stream);
+        let streams: Vec<_> = watch.or(parent).into_iter().chain(keyed).collect();
+        if streams.is_empty() {
+            return None;
+        }
+        let is_one = |of: &Arc<LiveStream>| streams.iter().any(|stream| Arc::ptr_eq(of, stream));
+        let listed = lists.parents.iter();
+        let listed = listed.filter(|(_, (of, _))| is_one(of));
+        let watches = lists.watches.values();
+        let watches = watches.filter(|watch| is_one(&watch.stream));
+        Some(StreamId {
+            manifests: listed.map(|(key, _)| key.clone()).collect(),
+            watches: watches.cloned().collect(),
+        })
+    }
+
+    /// Whatever comes next of a URL is the first, under each of its keys.
+    pub(super) fn forget_url(&self, entry: &CacheRequest) {
+        let lists = self.lists.lock();
+        lists.of_url(entry).for_each(|watch| watch.forget());
+    }
+
+    /// The same of all manifests that are meant.
+    pub(super) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
+        let lists = self.lists.lock();
+        let watches = lists.watches.iter();
+        let meant: Vec<_> = watches
+            .filter(|(key, _)| is_meant(key))
+            .map(|(_, watch)| Arc::clone(watch))
+            .collect();
+        drop(lists);
+        for watch in meant {
+            watch.forget();
+        }
+    }
+
+    /// The manifests that list what lies beside something, the last one at the end.
+    pub(super) fn listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+        let places = self.places_of(entry);
+        let mut listing: Vec<Arc<PlaylistTracker>> = Vec::new();
+        let lists = self.lists.lock();
+        let places = places.around.iter().chain(&places.here);
+        let known = places.filter_map(|place| lists.places.get(place));
+        for watch in known.flatten().filter_map(Weak::upgrade) {
+            listing.retain(|other| !Arc::ptr_eq(other, &watch));
+            listing.push(watch);
+        }
+        listing
+    }
+
+    /// Other manifests that list what lies where this one's segments do, as far as anybody follows them.
+    fn beside(&self, watch: &Arc<PlaylistTracker>, now: Instant) -> Vec<Arc<PlaylistTracker>> {
+        let mut others: Vec<Arc<PlaylistTracker>> = Vec::new();
+        let places = watch.places();
+        let lists = self.lists.lock();
+        let listing = places.iter().filter_map(|place| lists.places.get(place));
+        for other in listing.flatten().filter_map(Weak::upgrade) {
+            let is_known = |known: &Arc<PlaylistTracker>| Arc::ptr_eq(known, &other);
+            if !is_known(watch) && !others.iter().any(is_known) {
+                others.push(other);
+            }
+        }
+        drop(lists);
+        others.retain(|other| other.is_followed(now));
+        others
+    }
+
+    /// The origin is asked for something, by its key and by the place where it lies.
+    pub(super) fn asked(&self, entry: &CacheRequest) {
+        let watch = self.watched(entry);
+        if let Some(watch) = watch.or_else(|| self.listing(entry).pop()) {
+            watch.stream.ask();
+        }
+    }
+
+    pub(super) fn unfit(&self, why: RejectReason) {
+        self.unfit[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self, now: Instant) -> StreamsSnapshot {
+        let watches: Vec<_> = self.lists.lock().watches.values().cloned().collect();
+        let tended = |watch: &&Arc<PlaylistTracker>| watch.attention.is_tended();
+        let watched = watches.iter().filter(tended).count();
+        let stalled = watches
+            .iter()
+            .filter(tended)
+            .filter(|watch| watch.stalled(now));
+        let stalled = stalled.count();
+        let mut ends: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> = HashMap::new();
+        for watch in &watches {
+            let (_, low, high) = ends
+                .entry(Arc::as_ptr(&watch.stream))
+                .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
+            // What nobody looks at stands where it was.
+            if let Some(reach) = watch.reach().filter(|_| watch.attention.is_tended()) {
+                *low = reach.min(*low);
+                *high = reach.max(*high);
+            }
+        }
+        let streams = ends.into_values();
+        let mut streams: Vec<_> = streams
+            .map(|(stream, low, high)| stream.read(high.saturating_sub(low)))
+            .collect();
+        // Manifests that differ in their queries alone have no parent that says so, and one name.
+        streams.sort_by(|a, b| a.name.cmp(&b.name));
+        streams.dedup_by(|more, stream| {
+            let same = more.name == stream.name;
+            if same {
+                stream.add(more);
+            }
+            same
+        });
+        let bytes = watches
+            .iter()
+            .map(|watch| watch.weight_bytes() as u64)
+            .sum();
+        StreamsSnapshot {
+            streams,
+            bytes,
+            watched: watched as u64,
+            stalled: stalled as u64,
+            unfit: RejectReason::ALL
+                .map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
+            ahead: self.ahead.read(),
+        }
+    }
+}
+
+impl Shield {
+    /// Tells the cache what a version changed: who has new segments, and what no manifest lists any more
+    /// that anybody follows.
+    pub(super) fn slide(&self, news: &mut ManifestDiff, watch: &Arc<PlaylistTracker>) {
+        let slide = std::mem::take(&mut news.slide);
+        let mut departed = slide.departed;
+        if !departed.is_empty() {
+            for other in self.streams.beside(watch, news.found) {
+                other.keeps(&mut departed);
+            }
+        }
+        if !(slide.advances.is_empty() && departed.is_empty()) {
+            self.cache.slide(&slide.advances, &departed);
+        }
+    }
+
+    /// Where something is in a live stream that a manifest lists.
+    pub(super) fn live_position(&self, entry: &CacheRequest) -> Option<LivePosition> {
+        let now = SystemTime::now();
+        let listing = self.streams.listing(entry).into_iter();
+        let mut positions = listing.filter_map(|watch| watch.position(&self.rules, entry, now));
+        positions.next()
+    }
+
+    /// The origin may hold its answer back until there is something to answer with.
+    pub(super) fn is_held_back(&self, entry: &CacheRequest) -> bool {
+        entry.directives().msn.is_some() || self.is_announced(entry)
+    }
+
+    /// It will: a playlist says so that is held, or has announced this. A viewer's word is not enough.
+    pub(super) fn is_known_to_be_held_back(
+        &self,
+        entry: &CacheRequest,
+        upstream: &HeaderMap,
+    ) -> bool {
+        self.is_announced(entry) || self.is_near(entry, || upstream.clone())
+    }
+
+    fn is_announced(&self, entry: &CacheRequest) -> bool {
+        self.streams.is_announced(&entry.key, Instant::now())
+    }
+}

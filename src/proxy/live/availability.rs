@@ -1,0 +1,211 @@
+//! When will something be there that is asked for and is not there yet?
+
+use std::num::IntErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::horizon::HorizonDecision;
+use super::{LiveStreams, PlaylistTracker};
+use crate::manifest::Kind;
+use crate::policy::access::CacheRequest;
+use crate::policy::missing_manifest::is_absence;
+use crate::policy::{Now, Rules};
+use crate::proxy::Shield;
+
+/// What is known of a segment's coming.
+pub(in crate::proxy) enum Availability {
+    /// A watched MPD says in how long it is to be had.
+    Reckoned(Duration, Arc<PlaylistTracker>),
+    /// It says that it has been there for so long.
+    Past(Duration, Arc<PlaylistTracker>),
+    /// The next version of a playlist, which may list it, is due in so long.
+    Listed(Duration),
+}
+
+/// Packagers are late by so much, mostly …
+const LATE_MAX: Duration = Duration::from_secs(2);
+/// … and what is late may be there at any moment.
+const LATE_STEP: Duration = Duration::from_millis(100);
+
+/// Players have segments in hand: this part of one they do not notice.
+const LATE_SHARE: u32 = 2;
+
+/// What has been there for longer may have left the window again.
+const EXPECTED_MAX: Duration = Duration::from_mins(1);
+
+impl Availability {
+    /// It should be there now.
+    pub(in crate::proxy) fn is_expected(&self) -> bool {
+        matches!(self, Availability::Past(since, _) if *since < EXPECTED_MAX)
+    }
+
+    /// For how long it may be believed at most that it is not there. Nothing: as long as anything else.
+    pub(in crate::proxy) fn absent_for(&self) -> Option<Duration> {
+        match self {
+            Availability::Reckoned(due_in, _) => Some(*due_in),
+            Availability::Listed(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
+            Availability::Past(since, _) => (*since < LATE_MAX).then_some(LATE_STEP),
+        }
+    }
+}
+
+impl Shield {
+    /// An MPD says that it is not there for long, and the origin has confirmed a moment ago how far it is:
+    /// nobody need ask.
+    pub(in crate::proxy) fn is_out_of_reach(&self, entry: &CacheRequest) -> bool {
+        let now = Now::now();
+        let Some(Availability::Reckoned(due_in, watch)) = self.streams.due(&self.rules, entry, now)
+        else {
+            return false;
+        };
+        let step = watch.course.lock().step;
+        let reach = watch.horizon.lock().reach(due_in, step, now.mono);
+        reach != HorizonDecision::Ask && !self.streams.is_new(&entry.key, now.mono)
+    }
+
+    /// The origin has all of it: a playlist lists it, or it ended some time ago by the timeline of an MPD. An MPD may
+    /// list what is still being produced (`@availabilityTimeOffset`), and a preload hint announces it.
+    pub(in crate::proxy) fn is_complete(&self, entry: &CacheRequest) -> bool {
+        let now = Now::now().wall;
+        let listing = self.streams.listing(entry);
+        listing.iter().any(|watch| {
+            if watch.entry.kind == Kind::Hls {
+                return watch.listed_for(entry).is_some();
+            }
+            let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
+            let ended = ends.and_then(|ends| now.duration_since(ends).ok());
+            // Encoders are behind the clock of their MPD.
+            let margin = watch.segment_duration().max(LATE_MAX);
+            ended.is_some_and(|ended| ended >= margin)
+        })
+    }
+
+    /// It does not exist yet, by what is held, and whoever asks for it is answered when it does: how long
+    /// that may take until it is late. `None`: it is there, or nobody knows.
+    pub(in crate::proxy) fn to_come_within(&self, entry: &CacheRequest) -> Option<Duration> {
+        let now = Now::now();
+        let announcing = if entry.is_directed() {
+            let watch = self.streams.watched(entry);
+            watch.filter(|watch| watch.is_next(entry.directives()))
+        } else {
+            let is_announced = self.streams.is_announced(&entry.key, now.mono);
+            let mut listing = is_announced.then(|| self.streams.listing(entry));
+            listing.as_mut().and_then(Vec::pop)
+        };
+        if let Some(watch) = announcing {
+            return watch.overdue(entry.directives(), now.mono);
+        }
+        match self.streams.due(&self.rules, entry, now)? {
+            Availability::Reckoned(due_in, watch) if due_in <= entry.route.live.hold_early => {
+                let step = watch.course.lock().step;
+                Some(due_in + step / LATE_SHARE)
+            }
+            Availability::Reckoned(..) | Availability::Past(..) | Availability::Listed(_) => None,
+        }
+    }
+
+    /// The origin had it, or had it not: what is there before its time tells how far the origin is ahead of
+    /// its MPD's clock, and so does what is not there.
+    pub(in crate::proxy) fn learn_reach(&self, entry: &CacheRequest, status: StatusCode) {
+        let now = Now::now();
+        let is_there = status == StatusCode::OK;
+        if (is_there || is_absence(status))
+            && let Some(Availability::Reckoned(due_in, watch)) =
+                self.streams.due(&self.rules, entry, now)
+        {
+            let mut horizon = watch.horizon.lock();
+            if is_there {
+                horizon.was_there(due_in, now.mono);
+            } else {
+                horizon.was_absent(due_in, now.mono);
+            }
+        }
+    }
+}
+
+impl LiveStreams {
+    /// Looks into the manifests that list what lies beside it.
+    pub(in crate::proxy) fn due(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        now: Now,
+    ) -> Option<Availability> {
+        // Not all segments have names that tell.
+        if entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock) {
+            return None;
+        }
+        let listing = self.listing(entry);
+        let uncountable = with_last_number(entry.target.path());
+        let uncountable: Vec<CacheRequest> = uncountable
+            .filter_map(|path| entry.namesake(rules, &path))
+            .collect();
+        // Where several MPDs name it, it is there when the first one says so.
+        let reckoned = listing.iter().filter_map(|watch| {
+            let lanes = watch.lanes();
+            let mut names = std::iter::once(entry).chain(&uncountable);
+            let at = |named| lanes.available_at(rules, &watch.entry, named, now.wall);
+            Some((names.find_map(at)?, watch))
+        });
+        let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, watch)| {
+            let watch = Arc::clone(watch);
+            match at.duration_since(now.wall) {
+                Ok(due_in) => Availability::Reckoned(due_in, watch),
+                Err(past) => Availability::Past(past.duration(), watch),
+            }
+        });
+        // Of an MPD the times are known, whichever version lists what.
+        let playlists = listing.iter().filter(|watch| watch.entry.kind == Kind::Hls);
+        let versions = playlists.filter_map(|watch| watch.next_version(now.mono));
+        reckoned.or_else(|| versions.min().map(Availability::Listed))
+    }
+}
+
+/// Names in which a number that has too many digits to count to is the last one that can be counted to: it is as far
+/// away. One name for each such number.
+fn with_last_number(path: &str) -> impl Iterator<Item = String> {
+    /// An invented path may be full of them.
+    const NUMBERS_MAX: usize = 4;
+    let mut after = path;
+    let names = std::iter::from_fn(move || {
+        loop {
+            let from = after.find(|first: char| first.is_ascii_digit())?;
+            let number = &after[from..];
+            let length = number.find(|next: char| !next.is_ascii_digit());
+            let (digits, rest) = number.split_at(length.unwrap_or(number.len()));
+            after = rest;
+            let parsed = digits.parse::<u64>();
+            if parsed.is_err_and(|error| *error.kind() == IntErrorKind::PosOverflow) {
+                let before = &path[..path.len() - number.len()];
+                return Some(format!("{before}{}{rest}", u64::MAX));
+            }
+        }
+    });
+    names.take(NUMBERS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_nobody_can_count_to_stand_for_the_last_one() {
+        let names = |path: &str| with_last_number(path).collect::<Vec<_>>();
+        assert_eq!(names("/v1/18446744073709551615.m4s"), [""; 0]);
+        assert_eq!(
+            names("/v1/18446744073709551616.m4s"),
+            ["/v1/18446744073709551615.m4s"]
+        );
+        let long = "9".repeat(30);
+        assert_eq!(
+            names(&format!("/{long}/a{long}")),
+            [
+                format!("/{}/a{long}", u64::MAX),
+                format!("/{long}/a{}", u64::MAX)
+            ]
+        );
+        assert_eq!(names(&format!("/{long}").repeat(9)).len(), 4);
+    }
+}

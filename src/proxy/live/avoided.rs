@@ -1,0 +1,118 @@
+//! Which endpoints are asked last for a manifest, since they gave something that is not for viewers?
+
+use std::time::{Duration, Instant};
+
+use super::PlaylistTracker;
+use crate::policy::EndpointSet;
+
+/// It is asked last for so many segments' time; for twice as long each time when it does so again
+/// within as long …
+const AVOIDED_SEGMENTS: u32 = 5;
+/// … but no longer than this.
+const AVOIDED_MAX: Duration = Duration::from_mins(10);
+
+/// An endpoint that is asked last, until when and for how long.
+pub(super) struct AvoidedEndpoints {
+    endpoint: usize,
+    until: Instant,
+    span: Duration,
+}
+
+impl AvoidedEndpoints {
+    /// It gave something unfit, now. True if that is news.
+    pub(super) fn again(
+        avoided: &mut Vec<AvoidedEndpoints>,
+        endpoint: usize,
+        (segment, now): (Duration, Instant),
+    ) -> bool {
+        let least = segment * AVOIDED_SEGMENTS;
+        let is_it = |before: &AvoidedEndpoints| before.endpoint == endpoint;
+        let before = avoided.iter().position(is_it);
+        let before = before.map(|at| avoided.swap_remove(at));
+        let is_news = before.as_ref().is_none_or(|before| now >= before.until);
+        let span = before.map_or(least, |before| before.span_again(least, now));
+        avoided.push(AvoidedEndpoints {
+            endpoint,
+            until: now + span,
+            span,
+        });
+        is_news
+    }
+
+    pub(super) fn endpoints_at(avoided: &[AvoidedEndpoints], now: Instant) -> EndpointSet {
+        let until_later = avoided.iter().filter(|avoided| avoided.until > now);
+        let none = EndpointSet::default();
+        until_later.fold(none, |set, avoided| set.with(avoided.endpoint))
+    }
+
+    /// For how long it is asked last now, if no longer than the least has been given it.
+    fn span_again(&self, least: Duration, now: Instant) -> Duration {
+        if now < self.until {
+            self.span
+        } else if now < self.until + self.span {
+            (self.span * 2).min(AVOIDED_MAX)
+        } else {
+            least
+        }
+    }
+}
+
+impl PlaylistTracker {
+    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
+    /// that is news.
+    pub(in crate::proxy) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+        let mut course = self.course.lock();
+        let segment = course.segment;
+        AvoidedEndpoints::again(&mut course.avoided, endpoint, (segment, now))
+    }
+
+    pub(in crate::proxy) fn avoided(&self, now: Instant) -> EndpointSet {
+        AvoidedEndpoints::endpoints_at(&self.course.lock().avoided, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_avoided_time_and_again_is_so_for_longer() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let avoided = |span| AvoidedEndpoints {
+            endpoint: 0,
+            until: now,
+            span,
+        };
+        let again = |span, later| avoided(span).span_again(20 * second, now + later);
+        assert_eq!(again(20 * second, second), 40 * second);
+        assert_eq!(again(20 * second, 21 * second), 20 * second);
+        assert_eq!(again(400 * second, second), AVOIDED_MAX);
+        let meanwhile = AvoidedEndpoints {
+            until: now + second,
+            ..avoided(40 * second)
+        };
+        assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
+    }
+
+    #[test]
+    fn remembers_each_endpoint_for_itself() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut avoided = Vec::new();
+        assert!(AvoidedEndpoints::again(&mut avoided, 0, (second, now)));
+        assert!(AvoidedEndpoints::again(
+            &mut avoided,
+            1,
+            (second, now + second)
+        ));
+        assert!(!AvoidedEndpoints::again(
+            &mut avoided,
+            0,
+            (second, now + second)
+        ));
+        let both = EndpointSet::of(0).with(1);
+        assert_eq!(AvoidedEndpoints::endpoints_at(&avoided, now + second), both);
+        assert_eq!(avoided.len(), 2);
+        let later = AvoidedEndpoints::endpoints_at(&avoided, now + 6 * second);
+        assert_eq!(later, EndpointSet::default());
+    }
+}

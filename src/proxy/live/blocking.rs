@@ -1,0 +1,240 @@
+//! How is the next version of a low-latency playlist asked for? Its server can hold a request back until it
+//! is there (LL-HLS blocking reload): asked so, it is heard of at once, by one request a version. Where
+//! that leads nowhere, the playlist is looked at now and then like any other.
+
+use std::time::{Duration, Instant};
+
+use crate::manifest::low_latency::ReloadDirectives;
+use crate::manifest::{Liveness, ManifestInfo};
+
+/// The next look at a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum PlannedPoll {
+    /// Its newest version is asked for, at this moment.
+    At(Instant),
+    /// A certain version is asked for, from this moment on.
+    Blocking(Instant, ReloadDirectives),
+}
+
+impl PlannedPoll {
+    /// When it comes.
+    pub(super) fn at(&self) -> Instant {
+        match self {
+            PlannedPoll::At(at) | PlannedPoll::Blocking(at, _) => *at,
+        }
+    }
+}
+
+/// After a request that brought nothing new, the server is not trusted to hold one back for so many
+/// periods.
+const FAILED_PERIODS: u32 = 6;
+
+/// A version that is so many parts late has to be looked for elsewhere: players who are as near the edge as
+/// a server lets them have three parts in hand.
+const LATE_PARTS: u32 = 2;
+/// A server waits for segments that are so near to the next one.
+const AHEAD_MAX: u64 = 2;
+/// Without parts they have three segments in hand: late is what this part of one is.
+const LATE_SHARE: u32 = 2;
+
+/// What is known of one playlist.
+#[derive(Debug, Default)]
+pub(super) struct BlockingReload {
+    /// What its next version has that the newest one lacks; `None`: its server does not block.
+    next: Option<ReloadDirectives>,
+    /// How often it changes: with each part, or else with each segment; and how long segments are.
+    version: Duration,
+    segment: Duration,
+    asked: Option<Instant>,
+    failed_until: Option<Instant>,
+}
+
+impl BlockingReload {
+    /// There is a version with these facts.
+    pub(super) fn follows(&mut self, facts: &ManifestInfo) {
+        let blocks = facts.control.can_block && facts.liveness == Liveness::Live;
+        let edge = facts.edge.as_ref().filter(|edge| blocks && edge.numbered);
+        self.next = edge.map(|edge| ReloadDirectives {
+            msn: Some(edge.last.saturating_add(1)),
+            part: facts.part_target.map(|_| edge.parts),
+            skip: None,
+        });
+        self.segment = facts.target_duration.unwrap_or_default();
+        self.version = facts.part_target.unwrap_or(self.segment);
+    }
+
+    /// The next look, if it is to be a blocking one.
+    pub(super) fn next(&self, now: Instant) -> Option<PlannedPoll> {
+        if self.failed_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        // However quickly the server answers, it is not asked more often.
+        let gap = self.version / 2;
+        let from = self.asked.map_or(now, |asked| now.max(asked + gap));
+        self.next.map(|next| PlannedPoll::Blocking(from, next))
+    }
+
+    /// After how long a request is held back too long, where the newest version came so long ago: when what it
+    /// asks for is late. Without directives it asks for what was announced, which comes with the next
+    /// version.
+    pub(super) fn overdue(&self, asked: ReloadDirectives, since: Duration) -> Option<Duration> {
+        const FAR: u64 = 64;
+        let next = self.next?;
+        let ahead = |asked: Option<u64>, next: Option<u64>| {
+            let ahead = asked
+                .unwrap_or_default()
+                .saturating_sub(next.unwrap_or_default());
+            u32::try_from(ahead.min(FAR)).unwrap_or_default()
+        };
+        let asked = if asked.msn.is_some() { asked } else { next };
+        let segments = ahead(asked.msn, next.msn);
+        let due = match asked.part {
+            Some(_) if segments == 0 => self.version * (ahead(asked.part, next.part) + 1),
+            Some(_) => self.segment * segments + self.version * (ahead(asked.part, None) + 1),
+            None => self.segment * (segments + 1),
+        };
+        let late = if self.version < self.segment {
+            self.version * LATE_PARTS
+        } else {
+            self.segment / LATE_SHARE
+        };
+        Some(due.saturating_sub(since) + late)
+    }
+
+    /// A state that the newest version has not, and that its server waits for.
+    pub(super) fn is_next(&self, asked: ReloadDirectives) -> bool {
+        let Some((next, msn)) = self.next.zip(asked.msn) else {
+            return false;
+        };
+        match msn.checked_sub(next.msn.unwrap_or_default()) {
+            Some(0) => asked.part.is_none_or(|part| Some(part) >= next.part),
+            Some(segments) => segments < AHEAD_MAX,
+            None => false,
+        }
+    }
+
+    /// It is asked for.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// That brought nothing new.
+    pub(super) fn fails(&mut self, now: Instant, period: Duration) {
+        self.failed_until = Some(now + period * FAILED_PERIODS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Kind, read_manifest};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn playlist(control: &str, end: &str) -> ManifestInfo {
+        let text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:{control}\n\
+             #EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:4,\n7.mp4\n\
+             #EXT-X-PART:DURATION=1,URI=\"8.0.mp4\"\n{end}"
+        );
+        read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
+    }
+
+    fn after(facts: &ManifestInfo) -> BlockingReload {
+        let mut blocking = BlockingReload::default();
+        blocking.follows(facts);
+        blocking
+    }
+
+    #[test]
+    fn the_next_part_is_asked_for_but_not_too_often() {
+        let (now, next) = (
+            Instant::now(),
+            ReloadDirectives::of("_HLS_msn=8&_HLS_part=1").unwrap(),
+        );
+        let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        assert_eq!(blocking.next(now), Some(PlannedPoll::Blocking(now, next)));
+        blocking.asked(now);
+        let from = now + SECOND / 2;
+        assert_eq!(blocking.next(now), Some(PlannedPoll::Blocking(from, next)));
+        assert_eq!(
+            blocking.next(now + SECOND),
+            Some(PlannedPoll::Blocking(now + SECOND, next))
+        );
+    }
+
+    #[test]
+    fn a_server_that_does_not_block_or_has_ended_is_not_asked_to() {
+        let now = Instant::now();
+        assert_eq!(after(&playlist("HOLD-BACK=12", "")).next(now), None);
+        let ended = playlist("CAN-BLOCK-RELOAD=YES", "#EXT-X-ENDLIST\n");
+        assert_eq!(after(&ended).next(now), None);
+    }
+
+    #[test]
+    fn what_is_held_back_is_late_two_parts_after_it_is_due() {
+        let asked = |query| ReloadDirectives::of(query).unwrap();
+        let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        let overdue = |query, since| blocking.overdue(asked(query), since);
+        for (query, due) in [
+            ("_HLS_msn=8&_HLS_part=1", 1),
+            ("", 1),
+            ("_HLS_msn=8&_HLS_part=3", 3),
+            ("_HLS_msn=8", 4),
+            ("_HLS_msn=9&_HLS_part=0", 5),
+            ("_HLS_msn=9", 8),
+        ] {
+            assert_eq!(
+                overdue(query, Duration::ZERO),
+                Some((due + 2) * SECOND),
+                "{query}"
+            );
+        }
+        assert_eq!(overdue("", SECOND / 2), Some(SECOND * 5 / 2));
+        assert_eq!(overdue("", 60 * SECOND), Some(2 * SECOND));
+        let whole = playlist("CAN-BLOCK-RELOAD=YES", "").clone();
+        let whole = ManifestInfo {
+            part_target: None,
+            ..whole
+        };
+        assert_eq!(
+            after(&whole).overdue(asked("_HLS_msn=8"), SECOND),
+            Some(5 * SECOND)
+        );
+        assert_eq!(
+            after(&playlist("", "")).overdue(asked("_HLS_msn=8"), SECOND),
+            None
+        );
+    }
+
+    #[test]
+    fn what_is_next_is_not_there_yet_and_near() {
+        let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        for (query, is_next) in [
+            ("_HLS_msn=8&_HLS_part=1", true),
+            ("_HLS_msn=8", true),
+            ("_HLS_msn=9&_HLS_part=0", true),
+            ("_HLS_msn=8&_HLS_part=0", false),
+            ("_HLS_msn=7&_HLS_part=3", false),
+            ("_HLS_msn=10", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                blocking.is_next(ReloadDirectives::of(query).unwrap()),
+                is_next,
+                "{query}"
+            );
+        }
+        let asked = ReloadDirectives::of("_HLS_msn=8&_HLS_part=1").unwrap();
+        assert!(!after(&playlist("", "")).is_next(asked));
+    }
+
+    #[test]
+    fn what_led_nowhere_is_not_tried_again_for_a_while() {
+        let now = Instant::now();
+        let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
+        blocking.fails(now, SECOND);
+        assert_eq!(blocking.next(now + 5 * SECOND), None);
+        assert!(blocking.next(now + 6 * SECOND).is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! Where segments are told by the clock, no new version of the MPD announces them. One task for
+//! each MPD whose segments are watched: it fetches the next one when it is there, and ends when
+//! nobody watches.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+
+use super::{PlaylistTracker, PrefetchSource};
+use crate::policy::Key;
+use crate::policy::access::CacheRequest;
+use crate::proxy::Shield;
+
+/// Nobody waits longer than this for one segment.
+const WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// After so many looks that found nothing wanted, nobody watches: that is two segments' time.
+const IN_VAIN_MAX: u32 = 6;
+
+/// Ends with the task, however that ends.
+struct DashPrefetchGuard {
+    shield: Arc<Shield>,
+    watch: Arc<PlaylistTracker>,
+    /// The newest segments that were counted.
+    counted: Vec<Key>,
+    in_vain: u32,
+}
+
+impl Drop for DashPrefetchGuard {
+    fn drop(&mut self) {
+        self.watch.foreseen.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Shield {
+    /// A viewer asks for a segment of this MPD: what comes after it is foreseen from now on.
+    pub(in crate::proxy) fn foresee(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) {
+        let wanted = watch.entry.route.live.prefetch && wait(watch).is_some();
+        if !wanted || watch.foreseen.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut foresight = DashPrefetchGuard {
+            shield: Arc::clone(self),
+            watch: Arc::clone(watch),
+            counted: Vec::new(),
+            in_vain: 0,
+        };
+        tokio::spawn(async move {
+            while foresight.in_vain < IN_VAIN_MAX
+                && let Some(wait) = wait(&foresight.watch)
+            {
+                sleep(wait).await;
+                foresight.look();
+            }
+        });
+    }
+}
+
+fn wait(watch: &PlaylistTracker) -> Option<Duration> {
+    let now = SystemTime::now();
+    let wait = watch.lanes().next_look(now)?.duration_since(now).ok()?;
+    (wait <= WAIT_MAX).then_some(wait)
+}
+
+impl DashPrefetchGuard {
+    /// Fetches what is new and wanted.
+    fn look(&mut self) {
+        let DashPrefetchGuard { shield, watch, .. } = self;
+        let lanes = watch.lanes();
+        let newest = lanes.newest(&shield.rules, &watch.entry, SystemTime::now());
+        let with = watch.asking_with();
+        let said = with.as_deref().cloned().unwrap_or_default();
+        let wanted = shield.wanted(newest, &said, watch.patience());
+        let keys: Vec<Key> = wanted.iter().map(|entry| entry.key.clone()).collect();
+        let is_new = |entry: &&CacheRequest| !self.counted.contains(&entry.key);
+        let new: Vec<CacheRequest> = wanted.iter().filter(is_new).cloned().collect();
+        watch.stream.grew(new.len() as u64);
+        let now = SystemTime::now();
+        let of = (&shield.rules, &watch.entry);
+        let slides = new.iter().filter_map(|entry| lanes.slide(of, entry, now));
+        for (rendition, gone) in slides {
+            let gone: Vec<u64> = gone.iter().map(Key::fingerprint).collect();
+            shield.cache.slide(&[watch.by_clock(rendition)], &gone);
+        }
+        self.counted = keys;
+        self.in_vain = if wanted.is_empty() {
+            self.in_vain + 1
+        } else {
+            0
+        };
+        if let Some(with) = with {
+            shield.fetch_ahead(&wanted, PrefetchSource::Template, &with);
+        }
+    }
+}

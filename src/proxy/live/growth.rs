@@ -1,0 +1,79 @@
+//! Some live manifests cut one file into ranges, and the file grows with each version. Is what is held of it
+//! shorter than a manifest says it is?
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::LiveStreams;
+use super::tracker::TrackerState;
+use crate::manifest::{ListedResource, Listing};
+use crate::policy::access::CacheRequest;
+use crate::policy::{Lifetime, Rules};
+
+/// An origin may be behind its own manifest: what has come so lately is not asked for again.
+const LATELY: Duration = Duration::from_millis(500);
+
+impl TrackerState {
+    /// Remembers how far the files reach of which a version lists ranges.
+    pub(super) fn measure(&mut self, entry: &CacheRequest, rules: &Rules, listing: &Listing) {
+        let Listing {
+            inits,
+            segments,
+            parts,
+            files,
+            ..
+        } = listing;
+        let mut ends: HashMap<&str, u64> = HashMap::new();
+        let listed = inits.iter().chain(segments).chain(parts).chain(files);
+        for ListedResource { uri, range, .. } in listed {
+            let Some((start, Some(length))) = *range else {
+                continue;
+            };
+            let end = ends.entry(uri).or_default();
+            *end = start.saturating_add(length).max(*end);
+        }
+        // One file may have several names.
+        let mut files: HashMap<u64, u64> = HashMap::new();
+        for (uri, end) in ends {
+            if let Some(file) = entry.namesake(rules, uri) {
+                let reach = files.entry(self.hasher.hash_one(&file.key)).or_default();
+                *reach = end.max(*reach);
+            }
+        }
+        self.files = files.into_iter().collect();
+    }
+
+    fn reach_of(&self, entry: &CacheRequest) -> Option<u64> {
+        if self.files.is_empty() {
+            return None;
+        }
+        let file = self.hasher.hash_one(&entry.key);
+        let mut files = self.files.iter();
+        files.find_map(|(hash, end)| (*hash == file).then_some(*end))
+    }
+}
+
+impl LiveStreams {
+    /// Files may grow at all: hits that know of none take no lock.
+    pub(in crate::proxy) fn any_ranged(&self) -> bool {
+        self.any_ranged.load(Ordering::Relaxed)
+    }
+
+    /// Something of this length is held, and a live manifest cuts more than that out of it.
+    pub(in crate::proxy) fn is_outgrown(
+        &self,
+        entry: &CacheRequest,
+        length: u64,
+        lifetime: &Lifetime,
+        now: Instant,
+    ) -> bool {
+        let resident = now.saturating_duration_since(lifetime.received);
+        let may_grow = !entry.kind.is_manifest() && resident >= LATELY;
+        may_grow
+            && self.all_listing(entry).iter().any(|watch| {
+                let end = watch.course.lock().reach_of(entry);
+                end.is_some_and(|end| end > length)
+            })
+    }
+}

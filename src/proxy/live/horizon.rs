@@ -1,0 +1,200 @@
+//! How far ahead of an MPD's clock does its origin have segments? What the MPD says is hours away need
+//! not be asked for each time; but clocks and starts can be wrong, so the origin has the last word. Pure:
+//! the clock is an argument.
+
+use std::time::{Duration, Instant};
+
+/// Clocks differ, and packagers are early, by so much; and by a segment.
+const EARLY_MAX: Duration = Duration::from_secs(2);
+/// That something is not there is believed for so long.
+const ABSENT_FOR: Duration = Duration::from_secs(2);
+/// That segments are there long before their time is believed for so long.
+const THERE_FOR: Duration = Duration::from_mins(10);
+/// So many requests for what is far away go to the origin within that time where it has said that there
+/// is nothing, …
+const DOUBTS_MAX: u32 = 4;
+/// … and where it has not been heard yet.
+const FIRST_DOUBTS_MAX: u32 = 64;
+
+/// What is known of one MPD.
+#[derive(Debug, Default)]
+pub(super) struct MpdHorizon {
+    /// Something was there that was to come in so long only, and when that was seen.
+    there: Option<(Duration, Instant)>,
+    /// Something was not there that was to come in so long.
+    absent: Option<(Duration, Instant)>,
+    /// Requests that were let through in doubt, and since when they are counted.
+    doubts: u32,
+    counted_from: Option<Instant>,
+}
+
+/// What is to be done with a request for something that is not there yet, by the MPD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HorizonDecision {
+    /// The origin is asked.
+    Ask,
+    /// It is not there: the origin has said so of something nearer, or of this, a moment ago.
+    Absent,
+    /// The origin has been asked for such things often enough.
+    Enough,
+}
+
+impl MpdHorizon {
+    /// Is the origin asked for what comes in so long? Segments are `step` long.
+    pub(super) fn reach(
+        &mut self,
+        due_in: Duration,
+        step: Duration,
+        now: Instant,
+    ) -> HorizonDecision {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let there = self.there.filter(|(_, at)| since(*at) < THERE_FOR);
+        let lead = there.map_or(Duration::ZERO, |(lead, _)| lead);
+        if due_in <= lead.saturating_add(step).saturating_add(EARLY_MAX) {
+            return HorizonDecision::Ask;
+        }
+        let absent = self.absent.filter(|(_, at)| since(*at) < ABSENT_FOR);
+        if absent.is_some_and(|(from, _)| from <= due_in) {
+            return HorizonDecision::Absent;
+        }
+        if self
+            .counted_from
+            .is_none_or(|from| since(from) >= ABSENT_FOR)
+        {
+            (self.doubts, self.counted_from) = (0, Some(now));
+        }
+        let doubts_max = match self.absent {
+            Some(_) => DOUBTS_MAX,
+            None => FIRST_DOUBTS_MAX,
+        };
+        if self.doubts >= doubts_max {
+            return HorizonDecision::Enough;
+        }
+        self.doubts += 1;
+        HorizonDecision::Ask
+    }
+
+    /// The origin had what was to come in so long only.
+    pub(super) fn was_there(&mut self, due_in: Duration, now: Instant) {
+        let further = self.there.is_none_or(|(lead, at)| {
+            lead <= due_in || now.saturating_duration_since(at) >= THERE_FOR
+        });
+        if further {
+            self.there = Some((due_in, now));
+        }
+        // What is further away than something that is there may be there too.
+        self.absent = self.absent.filter(|(from, _)| *from > due_in);
+    }
+
+    /// It did not have it.
+    pub(super) fn was_absent(&mut self, due_in: Duration, now: Instant) {
+        let nearer = self.absent.is_none_or(|(from, at)| {
+            due_in <= from || now.saturating_duration_since(at) >= ABSENT_FOR
+        });
+        if nearer {
+            self.absent = Some((due_in, now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reach(horizon: &mut MpdHorizon, due_in: u32, now: Instant) -> HorizonDecision {
+        horizon.reach(due_in * SECOND, 2 * SECOND, now)
+    }
+
+    #[test]
+    fn what_is_a_segment_away_is_asked_for_each_time() {
+        let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(reach(&mut horizon, 4, now), HorizonDecision::Ask);
+        }
+        horizon.was_absent(4 * SECOND, now);
+        assert_eq!(reach(&mut horizon, 4, now), HorizonDecision::Ask);
+    }
+
+    #[test]
+    fn one_no_is_good_for_all_that_is_further_away_for_a_while() {
+        let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
+        assert_eq!(reach(&mut horizon, 3600, now), HorizonDecision::Ask);
+        horizon.was_absent(3600 * SECOND, now);
+        for due_in in [3600, 3601, 1_000_000] {
+            assert_eq!(reach(&mut horizon, due_in, now), HorizonDecision::Absent);
+        }
+        assert_eq!(reach(&mut horizon, 3000, now), HorizonDecision::Ask);
+        assert_eq!(
+            reach(&mut horizon, 3600, now + ABSENT_FOR),
+            HorizonDecision::Ask
+        );
+    }
+
+    #[test]
+    fn who_counts_backwards_is_not_let_through_each_time() {
+        let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
+        let mut asked = 0;
+        for due_in in (1000..5000).rev() {
+            if reach(&mut horizon, due_in, now) == HorizonDecision::Ask {
+                horizon.was_absent(due_in * SECOND, now);
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, DOUBTS_MAX);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_found_out() {
+        let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
+        horizon.was_absent(10 * SECOND, now);
+        horizon.was_there(3600 * SECOND, now);
+        for due_in in [10, 3600, 3604] {
+            assert_eq!(reach(&mut horizon, due_in, now), HorizonDecision::Ask);
+        }
+        horizon.was_absent(4000 * SECOND, now);
+        assert_eq!(reach(&mut horizon, 4000, now), HorizonDecision::Absent);
+    }
+
+    proptest! {
+        /// An origin that is ahead of its MPD's clock by anything, and whoever asks for whatever:
+        /// nothing that it has is said to be absent.
+        #[test]
+        fn what_the_origin_has_is_never_said_to_be_absent(
+            lead in 0..10_000_u64,
+            asks in prop::collection::vec((0..20_000_u64, 0..5_000_u64), 0..200),
+        ) {
+            let (mut horizon, mut now) = (MpdHorizon::default(), Instant::now());
+            for (due_in, pause) in asks {
+                now += Duration::from_millis(pause);
+                let (has, due_in) = (due_in <= lead, Duration::from_secs(due_in));
+                match horizon.reach(due_in, 2 * SECOND, now) {
+                    HorizonDecision::Ask if has => horizon.was_there(due_in, now),
+                    HorizonDecision::Ask => horizon.was_absent(due_in, now),
+                    HorizonDecision::Absent => prop_assert!(!has),
+                    // Out of many requests in doubt within two seconds.
+                    HorizonDecision::Enough => {}
+                }
+            }
+        }
+
+        #[test]
+        fn the_origin_is_asked_now_and_then_only(
+            asks in prop::collection::vec((5..u32::MAX, 0..100_u64), 1..500),
+        ) {
+            let (mut horizon, start) = (MpdHorizon::default(), Instant::now());
+            let (mut now, mut asked) = (start, 0);
+            for (due_in, pause) in asks {
+                now += Duration::from_millis(pause);
+                if reach(&mut horizon, due_in, now) == HorizonDecision::Ask {
+                    horizon.was_absent(due_in * SECOND, now);
+                    asked += 1;
+                }
+            }
+            let windows = (now - start).as_secs() / ABSENT_FOR.as_secs() + 1;
+            prop_assert!(asked <= windows * u64::from(DOUBTS_MAX));
+        }
+    }
+}

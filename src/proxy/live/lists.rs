@@ -1,0 +1,335 @@
+//! What is listed of streams, by their keys, and what makes room when there is too much of it?
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::places::ListingWatches;
+use super::stream::LiveStream;
+use super::{ManifestDiff, PlaylistTracker};
+use crate::policy::Key;
+use crate::policy::access::CacheRequest;
+
+/// Manifests that are watched at once, at most; others are held and refreshed as any object is.
+const WATCHES_MAX: usize = 20_000;
+/// What is known of them takes this part of the store's memory at most, beside that …
+const MEMORY_PART: u64 = 8;
+/// … but so many bytes where that is little.
+const BYTES_MIN: u64 = 1 << 20;
+/// A watch takes about so many bytes at least.
+const WATCH_BYTES: usize = 4 << 10;
+/// A manifest that nobody has asked for so long is forgotten: as long as its segments may be held, a
+/// packager may begin anew and use their names again.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+/// What a multivariant playlist lists belongs to it for so long after it was seen.
+const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
+/// For each watch, so many announced things are known at once, at most. Others are asked for as if they were
+/// there.
+const ANNOUNCED_EACH: usize = 4;
+/// What has been announced and has not come after so long is not expected any more.
+const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
+/// Where there is no room for another one, this part is dropped at once.
+const DROPPED_PART: usize = 10;
+/// So many manifests that differ in their queries alone are a crowd: somebody may have invented them.
+const CROWD: usize = 256;
+/// Who is asked for so long after the first time has been come back to.
+const COME_BACK: Duration = Duration::from_millis(500);
+/// For each watch, so many manifests are known at once, at most, to belong to what lists them.
+const PARENTS_EACH: usize = 4;
+/// For each watch, so many segments count as new at once, at most.
+const NEW_EACH: usize = 16;
+/// Lists shorter than this are not worth sweeping.
+const SWEEP_MIN: usize = 256;
+
+pub(super) struct ListedKeys {
+    bytes_max: usize,
+    /// What the watches take, as far as their last versions told.
+    bytes: usize,
+    pub(super) watches: HashMap<Key, Arc<PlaylistTracker>, ahash::RandomState>,
+    /// Which stream a manifest that another one lists belongs to.
+    pub(super) parents: HashMap<Key, (Arc<LiveStream>, Instant), ahash::RandomState>,
+    /// Segments that were listed a moment ago, by a hash of their keys, and until when they count as new.
+    pub(super) new: HashMap<u64, Instant, ahash::RandomState>,
+    /// Which manifests list what lies in a directory, the last one at the end.
+    pub(super) places: ListingWatches,
+    /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
+    pub(super) announced: HashMap<Key, Instant, ahash::RandomState>,
+    sweep_at: usize,
+}
+
+impl ListedKeys {
+    /// Beside a store of so many bytes.
+    pub(super) fn new(memory_bytes: u64) -> ListedKeys {
+        let bytes_max = (memory_bytes / MEMORY_PART).max(BYTES_MIN);
+        ListedKeys {
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            bytes: 0,
+            watches: HashMap::default(),
+            parents: HashMap::default(),
+            new: HashMap::default(),
+            places: HashMap::default(),
+            announced: HashMap::default(),
+            sweep_at: 0,
+        }
+    }
+
+    fn watches_max(&self) -> usize {
+        WATCHES_MAX.min(self.bytes_max / WATCH_BYTES)
+    }
+
+    /// Another manifest is watched.
+    pub(super) fn begin(&mut self, watch: &Arc<PlaylistTracker>, now: Instant) {
+        self.sweep(now);
+        if self.watches.len() >= self.watches_max() {
+            self.make_room(now);
+        }
+        let key = watch.entry.key.clone();
+        self.watches.insert(key, Arc::clone(watch));
+        self.weigh(watch, watch.weight_bytes(), now);
+    }
+
+    /// A watch takes so many bytes from now on.
+    pub(super) fn weigh(&mut self, watch: &Arc<PlaylistTracker>, bytes: usize, now: Instant) {
+        let known = self.watches.get(&watch.entry.key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, watch)) {
+            let before = watch.counted_bytes.swap(bytes, Ordering::Relaxed);
+            self.bytes = self.bytes - before + bytes;
+            if self.bytes > self.bytes_max {
+                self.make_room(now);
+            }
+        }
+    }
+
+    /// What has been listed belongs to a stream, as the manifest with this key does.
+    pub(super) fn adopt(
+        &mut self,
+        stream: &Arc<LiveStream>,
+        manifests: impl Iterator<Item = Key>,
+        now: Instant,
+    ) {
+        let parents_max = PARENTS_EACH * self.watches_max();
+        for key in manifests {
+            if self.parents.len() >= parents_max && !self.parents.contains_key(&key) {
+                self.forget_parents();
+            }
+            self.parents.insert(key, (Arc::clone(stream), now));
+        }
+    }
+
+    /// Those that were listed longest ago.
+    fn forget_parents(&mut self) {
+        let mut listed: Vec<Instant> = self.parents.values().map(|(_, at)| *at).collect();
+        let dropped = listed.len().div_ceil(DROPPED_PART);
+        let (_, last, _) = listed.select_nth_unstable(dropped - 1);
+        let last = *last;
+        self.parents.retain(|_, (_, at)| *at > last);
+    }
+
+    /// Segments count as new for a while, by these hashes of their keys.
+    pub(super) fn are_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
+        if self.new.len() < NEW_EACH * self.watches_max() {
+            self.new.extend(hashes.map(|hash| (hash, until)));
+        }
+    }
+
+    /// Those of one URL, where viewers' fields are part of the key.
+    pub(super) fn of_url(
+        &self,
+        entry: &CacheRequest,
+    ) -> impl Iterator<Item = &Arc<PlaylistTracker>> {
+        let (url, path) = (entry.url(), entry.target.path());
+        let watches = url.is_some().then(|| self.watches.values());
+        let watches = watches.into_iter().flatten();
+        // To make a key for each of them takes too long for what all viewers wait for.
+        let named = watches.filter(move |watch| watch.entry.target.path() == path);
+        named.filter(move |watch| watch.entry.url() == url)
+    }
+
+    /// The stream that a manifest belongs to, as far as another one has said; else one of its own.
+    pub(super) fn stream_of(&self, entry: &CacheRequest) -> Arc<LiveStream> {
+        let parent = self.parents.get(entry.identity());
+        let known = parent.map(|(stream, _)| Arc::clone(stream));
+        known.unwrap_or_else(|| Arc::new(LiveStream::new(entry.target.path())))
+    }
+
+    /// Drops watches until there is room for more: first of crowds that differ in their queries alone, then those that nobody
+    /// came back to, then those that were asked for longest ago.
+    fn make_room(&mut self, now: Instant) {
+        let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
+        for watch in self.watches.values() {
+            *crowds.entry(watch.entry.target.path()).or_default() += 1;
+        }
+        let rank = |watch: &PlaylistTracker| {
+            let since = watch.attention.since();
+            let unasked = watch.attention.unasked_for(now);
+            let asked = unasked.and_then(|unasked| now.checked_sub(unasked));
+            let asked = asked.unwrap_or(since);
+            let crowd = crowds.get(watch.entry.target.path());
+            let is_alone = crowd.is_none_or(|crowd| *crowd < CROWD);
+            (is_alone, asked > since + COME_BACK, asked)
+        };
+        let ranked = self.watches.iter();
+        let mut ranked: Vec<_> = ranked
+            .map(|(key, watch)| (rank(watch), key.clone()))
+            .collect();
+        ranked.sort_unstable();
+        let dropped = ranked.len().div_ceil(DROPPED_PART);
+        let bytes_max = self.bytes_max - self.bytes_max / DROPPED_PART;
+        for (at, (_, key)) in ranked.into_iter().enumerate() {
+            if at >= dropped && self.bytes <= bytes_max {
+                break;
+            }
+            if let Some(watch) = self.watches.remove(&key) {
+                self.bytes -= watch.counted_bytes.swap(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A version announces other things than the one before it.
+    pub(super) fn announce(&mut self, news: &ManifestDiff) {
+        for key in &news.withdrawn {
+            self.announced.remove(key);
+        }
+        let until = news.found + ANNOUNCED_FOR_MAX;
+        if self.announced.len() < ANNOUNCED_EACH * self.watches_max() {
+            let keys = news.announced.iter().map(|one| one.entry.key.clone());
+            self.announced.extend(keys.map(|key| (key, until)));
+        }
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if self.len() < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        let unasked = |watch: &PlaylistTracker| {
+            let since = now.saturating_duration_since(watch.attention.since());
+            watch.attention.unasked_for(now).unwrap_or(since)
+        };
+        let bytes = &mut self.bytes;
+        self.watches.retain(|_, watch| {
+            let stays = unasked(watch) < FORGOTTEN_AFTER;
+            if !stays {
+                *bytes -= watch.counted_bytes.swap(0, Ordering::Relaxed);
+            }
+            stays
+        });
+        self.parents
+            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
+        let is_known = |watch: &Weak<PlaylistTracker>| watch.strong_count() > 0;
+        self.places
+            .retain(|_, listing| listing.iter().any(is_known));
+        self.new.retain(|_, until| now < *until);
+        self.announced.retain(|_, until| now < *until);
+        self.sweep_at = 2 * self.len();
+    }
+
+    fn len(&self) -> usize {
+        let timed = self.new.len() + self.announced.len();
+        self.watches.len() + self.parents.len() + self.places.len() + timed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Kind, ManifestInfo, read_manifest};
+    use crate::policy::progress::Progress;
+    use crate::policy::{Route, Rules};
+    use crate::proxy::live::{LiveStreams, Variant};
+
+    fn rules() -> Rules {
+        Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        }
+    }
+
+    fn entry(uri: String) -> CacheRequest {
+        CacheRequest::asked(&rules(), "a", Box::leak(uri.into_boxed_str()))
+    }
+
+    fn facts() -> ManifestInfo {
+        let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
+        read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
+    }
+
+    /// Twenty thousand of them may be watched, beside `memory`.
+    #[test]
+    fn a_watched_playlist_takes_few_kilobytes_however_long_it_is() {
+        let line = |number| format!("#EXTINF:4,\nsegment-{number}.ts\n");
+        for segments in [30, 900] {
+            let lines: String = (0..segments).map(line).collect();
+            let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
+            let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
+            let (streams, now) = (LiveStreams::new(1 << 30), Instant::now());
+            let entry = entry("/live/a.m3u8".to_owned());
+            let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
+            let version = (Variant::default(), Progress::Onward);
+            watch.takes(&rules(), &manifest, version, (now, false));
+            let bytes = watch.weight_bytes();
+            assert!(bytes < 8 << 10, "{segments}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn invented_queries_push_out_nothing_that_is_watched_and_nobody_goes_without() {
+        for memory_bytes in [1 << 30, 16 << 20] {
+            keeps_what_is_watched(memory_bytes);
+        }
+    }
+
+    fn keeps_what_is_watched(memory_bytes: u64) {
+        let (streams, facts, start) = (LiveStreams::new(memory_bytes), facts(), Instant::now());
+        let at = |millis: usize| start + Duration::from_millis(millis as u64);
+        let watch = |uri: String, at| streams.watch(&entry(uri), &facts, at);
+        let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
+        let watches = watched.map(|uri| watch(uri.to_owned(), start).unwrap());
+        let invented = WATCHES_MAX * 3 / 2;
+        for number in 0..invented {
+            if number % 1000 == 0 {
+                let asked = at(1000 + number);
+                for watch in &watches {
+                    watch.attention.asks(asked);
+                }
+            }
+            let uri = format!("/live/a.m3u8?{number}");
+            assert!(watch(uri, at(1000 + number)).is_some());
+        }
+        let new = watch("/live/new.m3u8".to_owned(), at(1000 + invented));
+        assert!(new.is_some());
+        for (uri, watch) in watched.into_iter().zip(&watches) {
+            let known = streams.watched(&entry(uri.to_owned()));
+            assert!(
+                known.is_some_and(|known| Arc::ptr_eq(&known, watch)),
+                "{uri}"
+            );
+        }
+        let lists = streams.lists.lock();
+        assert!(lists.watches.len() <= lists.watches_max());
+        assert!(lists.bytes <= lists.bytes_max);
+        let all = lists.watches.values();
+        let all: usize = all.map(|watch| watch.weight_bytes()).sum();
+        assert_eq!(lists.bytes, all);
+        assert!(watches[0].weight_bytes() < WATCH_BYTES);
+    }
+
+    #[test]
+    fn what_was_listed_longest_ago_makes_room_for_other_parents() {
+        let (mut lists, start) = (ListedKeys::new(BYTES_MIN), Instant::now());
+        let stream = Arc::new(LiveStream::new("/live/master.m3u8"));
+        let key = |number: u64| Key::of(&[&number.to_be_bytes()]);
+        let parents_max = PARENTS_EACH * lists.watches_max();
+        for number in 0..3 * parents_max as u64 {
+            let now = start + Duration::from_millis(number);
+            lists.adopt(&stream, [key(number)].into_iter(), now);
+            lists.adopt(&stream, [key(0)].into_iter(), now);
+            assert!(lists.parents.contains_key(&key(number)));
+        }
+        assert!(
+            lists.parents.contains_key(&key(0)),
+            "it is listed again and again"
+        );
+        assert!(lists.parents.len() <= parents_max);
+    }
+}

@@ -1,0 +1,354 @@
+//! What does a version of a manifest list that the one before did not, and where does that lie?
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::numbered::unlisted;
+use super::representations::{ExpectedSegment, Representations};
+use super::restart_leftovers::spot;
+use super::tracker::{PlaylistTracker, TrackerState};
+use super::window::WindowChange;
+use crate::manifest::{ListedResource, Listing, ParsedText};
+use crate::policy::access::CacheRequest;
+use crate::policy::{Key, Rules};
+
+/// What was listed so many segments' time ago is not new any more: players start about there.
+const NEW_SEGMENTS: u32 = 3;
+
+/// A player at the live edge begins with one of the last so many segments, or asks for what follows them:
+/// of what is new, nothing before these will be asked for soon.
+pub(super) const EDGE_SEGMENTS: usize = 3;
+
+/// So many names are remembered of a manifest that leaves out what was listed before.
+const REMEMBERED_MAX: usize = 1024;
+
+/// What a manifest lists lies in so many directories, as far as is remembered: those found last.
+const PLACES_MAX: usize = 256;
+
+/// Something that may be asked for before it is there (`EXT-X-PRELOAD-HINT`).
+pub(in crate::proxy) struct AnnouncedPart {
+    pub(in crate::proxy) entry: CacheRequest,
+    /// All of it, and not a part of something that grows.
+    pub(in crate::proxy) whole: bool,
+    /// The version before did not announce it.
+    pub(in crate::proxy) new: bool,
+}
+
+/// Something that is listed under a new name.
+struct NewEntry {
+    sequence: u64,
+    entry: CacheRequest,
+    /// An initialisation segment; its number is that of the first segment it is for.
+    init: bool,
+}
+
+/// What a version brought.
+pub(in crate::proxy) struct ManifestDiff {
+    /// What it lists whole that the one before did not.
+    pub(in crate::proxy) listed: Vec<Key>,
+    /// So long that counts as new.
+    pub(in crate::proxy) new_until: Instant,
+    /// What of that is to be fetched, if anybody wants it, the newest first; nothing for the first version.
+    pub(in crate::proxy) coming: Vec<ExpectedSegment>,
+    /// When it was found.
+    pub(in crate::proxy) found: Instant,
+    /// What it announces that is not there yet.
+    pub(in crate::proxy) announced: Vec<AnnouncedPart>,
+    /// What the one before announced and this one does not.
+    pub(in crate::proxy) withdrawn: Vec<Key>,
+    /// Where what it lists lies, as far as that was not known, and what is forgotten of that.
+    pub(in crate::proxy) places: Vec<Key>,
+    pub(super) forgotten: Vec<Key>,
+    /// Where the generation before lay, if this is the first version of a new one.
+    pub(super) anew: Vec<Key>,
+    /// It lists segments in directories of their own.
+    pub(super) numbered: bool,
+    /// It lists ranges of files.
+    pub(super) ranged: bool,
+    /// It is remembered what it lists: what lies in its places and is not listed may be the old programme's.
+    pub(super) recorded: bool,
+    /// Places whose epoch has ended: it is the first version of a new generation.
+    pub(in crate::proxy) left: Vec<Key>,
+    /// Segments that came and went.
+    pub(in crate::proxy) slide: WindowChange,
+}
+
+impl ManifestDiff {
+    /// Where what is not listed belongs, if the new version says what is.
+    pub(in crate::proxy) fn unlisted(&self, watch: &PlaylistTracker) -> Vec<Key> {
+        let places = if self.recorded {
+            watch.places()
+        } else {
+            Vec::new()
+        };
+        places.iter().map(unlisted).collect()
+    }
+}
+
+impl TrackerState {
+    /// Compares a version with the one before it. `left`: the places of a generation that has ended.
+    pub(super) fn news(
+        &mut self,
+        entry: &CacheRequest,
+        rules: &Rules,
+        manifest: &ParsedText,
+        (first, left, sent): (bool, Vec<Key>, Instant),
+    ) -> ManifestDiff {
+        let ParsedText { facts, listing } = manifest;
+        let slide = self.window.slide((entry, rules), manifest, self.segment);
+        self.measure(entry, rules, listing);
+        self.lanes = Arc::new(Representations::of(listing, SystemTime::now()));
+        let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
+        let low_latency = facts.part_target.is_some();
+        let known = self.places.clone();
+        let mut new = self.list(entry, rules, listing, (low_latency, is_delta));
+        let is_new = |place: &&Key| !known.contains(place);
+        let places = self.places.iter().filter(is_new).cloned().collect();
+        let forgotten = known.iter().filter(|place| !self.places.contains(place));
+        let forgotten = forgotten.cloned().collect();
+        let (announced, past) = self.announce(entry, rules, listing);
+        // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
+        let come = past.iter().filter(|(_, whole)| *whole);
+        for (entry, _) in come {
+            if new.iter().all(|new| new.entry.key != entry.key) {
+                new.push(NewEntry {
+                    sequence: u64::MAX,
+                    entry: entry.clone(),
+                    init: false,
+                });
+            }
+        }
+        let numbered = facts.edge.as_ref().filter(|edge| edge.numbered);
+        let reached = numbered.map(|edge| edge.last);
+        let before = std::mem::replace(&mut self.reached, reached);
+        // A name that is signed anew with each version is no new segment.
+        let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
+        let listed: Vec<Key> = new.iter().map(|new| new.entry.key.clone()).collect();
+        let coming = match (first, numbered) {
+            (true, _) => Vec::new(),
+            (_, Some(edge)) => {
+                new.retain(|new| goes_on(new.sequence));
+                let new = at_the_edge(new, edge.last);
+                new.into_iter().map(ExpectedSegment::surely).collect()
+            }
+            (_, None) => {
+                let new: HashSet<&Key> = listed.iter().collect();
+                let is_new = |key: &Key| new.contains(key);
+                ExpectedSegment::listed(rules, entry, listing, is_new)
+            }
+        };
+        ManifestDiff {
+            listed,
+            new_until: sent + self.segment * NEW_SEGMENTS,
+            coming,
+            found: sent,
+            announced,
+            withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
+            places,
+            forgotten,
+            anew: Vec::new(),
+            numbered: !self.numbered.known().is_empty(),
+            ranged: !self.files.is_empty(),
+            recorded: false,
+            left,
+            slide,
+        }
+    }
+
+    /// Resolves what is listed whole, remembers it and where it lies, and says which of it has a new name,
+    /// with its number. Of a low-latency playlist viewers want the parts; who wants whole segments is behind, and asks for them.
+    fn list(
+        &mut self,
+        entry: &CacheRequest,
+        rules: &Rules,
+        listing: &Listing,
+        (low_latency, is_delta): (bool, bool),
+    ) -> Vec<NewEntry> {
+        let segments: &[ListedResource] = if low_latency { &[] } else { &listing.segments };
+        let media = segments.iter().chain(&listing.parts);
+        let listed = listing.inits.iter().map(|init| (init, true));
+        let listed = listed.chain(media.map(|one| (one, false)));
+        let before = std::mem::take(&mut self.listed);
+        let mut now: HashSet<u64, ahash::RandomState> = HashSet::default();
+        if is_delta && before.len() < REMEMBERED_MAX {
+            // What it leaves out is listed all the same.
+            now.extend(&before);
+        }
+        let mut new = Vec::new();
+        for (listed, init) in listed {
+            let ListedResource { uri, range, .. } = listed;
+            let whole = range.is_none();
+            let fingerprint = self.hasher.hash_one((uri, whole));
+            if !now.insert(fingerprint) || before.binary_search(&fingerprint).is_ok() {
+                continue;
+            }
+            self.lies(entry.namesake(rules, uri));
+            let sibling = entry.sibling(rules, uri).filter(|_| whole);
+            new.extend(sibling.map(|entry| NewEntry {
+                sequence: listed.sequence,
+                entry,
+                init,
+            }));
+        }
+        let mut listed: Box<[u64]> = now.into_iter().collect();
+        listed.sort_unstable();
+        self.listed = listed;
+        // Segments that are not fetched ahead have their place all the same; and after a restart, a name.
+        let last = listing.segments.last().filter(|_| low_latency);
+        let unfetched = match &self.aftermath {
+            Some(_) if low_latency => &listing.segments[..],
+            _ => last.map_or(&[][..], std::slice::from_ref),
+        };
+        let announced = listing.coming.iter().filter(|_| self.aftermath.is_some());
+        let besides = unfetched.iter().chain(&listing.files).chain(announced);
+        let besides: Vec<&ListedResource> = besides.collect();
+        for one in besides {
+            self.lies(entry.namesake(rules, &one.uri));
+        }
+        let lanes = Arc::clone(&self.lanes);
+        for example in lanes.examples() {
+            if let Some(example) = entry.namesake(rules, &example) {
+                self.lies_at(&example);
+            }
+        }
+        if self.places.len() > PLACES_MAX {
+            self.forget_places(entry, rules, listing);
+        }
+        new
+    }
+
+    /// It belongs to what the manifest lists.
+    fn lies(&mut self, listed: Option<CacheRequest>) {
+        let Some(listed) = listed else { return };
+        if let Some(aftermath) = &mut self.aftermath {
+            aftermath.lists(spot(&self.hasher, &listed));
+        }
+        self.lies_at(&listed);
+    }
+
+    fn lies_at(&mut self, listed: &CacheRequest) {
+        let around = self.numbered.list(listed);
+        // That one stands for each further directory.
+        let is_known = around
+            .as_ref()
+            .is_some_and(|place| self.places.contains(place));
+        let here = (!is_known).then(|| listed.place());
+        for place in here.into_iter().chain(around) {
+            if !self.places.contains(&place) {
+                self.places.push(place);
+            }
+        }
+    }
+
+    /// Names may have a new directory with each version. Those are forgotten that were found longest ago,
+    /// but for where this version lists something.
+    fn forget_places(&mut self, entry: &CacheRequest, rules: &Rules, listing: &Listing) {
+        let Listing {
+            inits,
+            segments,
+            parts,
+            files,
+            ..
+        } = listing;
+        let listed = inits.iter().chain(segments).chain(parts).chain(files);
+        let listed = listed.filter_map(|one| entry.namesake(rules, &one.uri));
+        let in_use = listed.map(|one| one.place());
+        let in_use = self.numbered.known().iter().cloned().chain(in_use);
+        let in_use: HashSet<Key> = in_use.take(PLACES_MAX).collect();
+        let mut spare = self.places.len() - PLACES_MAX / 2;
+        self.places.retain(|place| {
+            let goes = spare > 0 && !in_use.contains(place);
+            spare -= usize::from(goes);
+            !goes
+        });
+        self.places.truncate(PLACES_MAX);
+    }
+
+    /// What is announced now, and what is no more.
+    fn announce(
+        &mut self,
+        entry: &CacheRequest,
+        rules: &Rules,
+        listing: &Listing,
+    ) -> (Vec<AnnouncedPart>, Vec<(CacheRequest, bool)>) {
+        let mut past = std::mem::take(&mut self.announced);
+        let mut announced = Vec::new();
+        for ListedResource { uri, range, .. } in &listing.coming {
+            let Some(entry) = entry.sibling(rules, uri) else {
+                continue;
+            };
+            let whole = range.is_none();
+            self.announced.push((entry.clone(), whole));
+            announced.push(AnnouncedPart {
+                new: past.iter().all(|(before, _)| before.key != entry.key),
+                whole,
+                entry,
+            });
+        }
+        let still = |key: &Key| self.announced.iter().any(|(one, _)| one.key == *key);
+        past.retain(|(entry, _)| !still(&entry.key));
+        (announced, past)
+    }
+}
+
+/// Of what is new in a playlist that ends with the segment `last`, what a player at the live edge will ask
+/// for: an initialisation segment first, then the newest. Somebody who comes back to a long playlist asks
+/// for nothing of what was added meanwhile but its end.
+fn at_the_edge(new: Vec<NewEntry>, last: u64) -> Vec<CacheRequest> {
+    let from = last.saturating_sub(EDGE_SEGMENTS as u64 - 1);
+    let (inits, mut media): (Vec<NewEntry>, Vec<NewEntry>) =
+        new.into_iter().partition(|new| new.init);
+    let init = inits.into_iter().max_by_key(|init| init.sequence);
+    media.retain(|new| new.sequence >= from);
+    // Of one segment's parts the last one is the newest.
+    media.reverse();
+    media.sort_by_key(|new| Reverse(new.sequence));
+    init.into_iter().chain(media).map(|new| new.entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Kind, read_manifest};
+    use crate::policy::Route;
+    use crate::policy::progress::Progress;
+    use crate::proxy::live::{LiveStreams, Variant};
+
+    /// A directory for each version, as for names that are signed anew, and one for all of them.
+    #[test]
+    fn of_more_directories_than_are_remembered_those_found_last_are_known() {
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        };
+        let entry = CacheRequest::asked(&rules, "a", "/live/a.m3u8");
+        let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
+        let (streams, now) = (LiveStreams::new(1 << 30), Instant::now());
+        let manifest = |version: usize| {
+            let text = format!(
+                "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{version}\n\
+                 #EXT-X-MAP:URI=\"init/i.mp4\"\n#EXTINF:4,\n/{}/{version}.mp4\n",
+                signed(version)
+            );
+            read_manifest(Kind::Hls, text.as_bytes()).unwrap()
+        };
+        let watch = streams.watch(&entry, &manifest(0).facts, now).unwrap();
+        let last = 2 * PLACES_MAX;
+        for version in 0..=last {
+            let what = (Variant::default(), Progress::Onward);
+            let news = watch.takes(&rules, &manifest(version), what, (now, false));
+            streams.file(&news, &watch);
+            assert!(watch.places().len() <= PLACES_MAX);
+        }
+        let listing = |name: &str| {
+            let listed = entry.sibling(&rules, name).unwrap();
+            streams.listing(&listed).len()
+        };
+        assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);
+        assert_eq!(listing(&format!("/{}/x.mp4", signed(last - 100))), 1);
+        assert_eq!(listing("init/x.mp4"), 1, "it is listed all the time");
+        assert_eq!(listing("/b/x.mp4"), 0);
+    }
+}

@@ -1,0 +1,199 @@
+//! Which manifests list what lies in a directory? A few of those that do, so that what one of them says of it
+//! is known for all that lies there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::PlaylistTracker;
+use super::manifest_diff::ManifestDiff;
+use crate::policy::Key;
+
+/// Of the manifests that list what lies in one directory, so many are remembered.
+const LISTING_MAX: usize = 16;
+
+/// Who lists what lies in a directory, the last one at the end.
+pub(super) type ListingWatches = HashMap<Key, Vec<Weak<PlaylistTracker>>, ahash::RandomState>;
+
+/// Files where lies what a version lists, with all `known` places of that manifest.
+pub(super) fn file(
+    places: &mut ListingWatches,
+    news: &ManifestDiff,
+    known: &[Key],
+    watch: &Arc<PlaylistTracker>,
+) {
+    for place in &news.forgotten {
+        lies_no_more(places, place, watch);
+    }
+    for place in &news.places {
+        lies_in(places, place, watch, news.found);
+    }
+    // Others may have pushed it out since it was filed there.
+    for place in known {
+        if !is_filed(places, place, watch) {
+            lies_in(places, place, watch, news.found);
+        }
+    }
+}
+
+fn is_filed(places: &ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>) -> bool {
+    let mut listing = places.get(place).into_iter().flatten();
+    listing.any(|other| other.as_ptr() == Arc::as_ptr(watch))
+}
+
+/// A manifest lists something there, and is the last one that is known to.
+fn lies_in(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>, now: Instant) {
+    let listing = places.entry(place.clone()).or_default();
+    let own = Arc::as_ptr(watch);
+    listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
+    if listing.len() >= LISTING_MAX {
+        listing.remove(least_telling(listing, now));
+    }
+    listing.push(Arc::downgrade(watch));
+}
+
+/// Which one makes room for another. Anybody can make up manifests by inventing queries: they push out
+/// neither what is looked after, nor who tells that the programme began anew. Those are half of them at
+/// most, once nobody looks after them: the others tell what is listed now.
+fn least_telling(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
+    let told = |watch: &Weak<PlaylistTracker>| {
+        let known = watch.upgrade();
+        known.map_or((false, false), |watch| {
+            let is_tended = watch.attention.is_tended();
+            (watch.is_short_of_former(now), is_tended)
+        })
+    };
+    let told: Vec<(bool, bool)> = listing.iter().map(told).collect();
+    let short = told.iter().filter(|(is_short, _)| *is_short).count();
+    let first = |is_it: &dyn Fn(&(bool, bool)) -> bool| told.iter().position(is_it);
+    let left = || first(&|one| *one == (true, false)).filter(|_| short > LISTING_MAX / 2);
+    let spare = first(&|one| *one == (false, false)).or_else(left);
+    let spare = spare.or_else(|| first(&|(is_short, _)| !is_short));
+    spare.unwrap_or_default()
+}
+
+/// It does so no more.
+fn lies_no_more(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>) {
+    if let Some(listing) = places.get_mut(place) {
+        let own = Arc::as_ptr(watch);
+        listing.retain(|other| other.as_ptr() != own);
+        if listing.is_empty() {
+            places.remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Kind, ParsedText, read_manifest};
+    use crate::policy::access::CacheRequest;
+    use crate::policy::progress::Progress;
+    use crate::policy::{Route, Rules};
+    use crate::proxy::live::stream::LiveStream;
+    use crate::proxy::live::{LiveStreams, Variant};
+
+    fn rules() -> Rules {
+        Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        }
+    }
+
+    fn entry(uri: String) -> CacheRequest {
+        CacheRequest::asked(&rules(), "a", Box::leak(uri.into_boxed_str()))
+    }
+
+    fn playlist(first: usize) -> ParsedText {
+        let text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{first}\n\
+             #EXTINF:4,\n{first}.ts\n"
+        );
+        read_manifest(Kind::Hls, text.as_bytes()).unwrap()
+    }
+
+    /// As many others list the same as are remembered. Who is asked for again is remembered again.
+    #[test]
+    fn who_was_pushed_out_of_a_place_returns_with_its_next_version() {
+        let (streams, rules, now) = (LiveStreams::new(1 << 30), rules(), Instant::now());
+        let show = |uri: &str, first: usize| {
+            let (entry, manifest) = (entry(uri.to_owned()), playlist(first));
+            let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
+            let version = (Variant::default(), Progress::Onward);
+            let news = watch.takes(&rules, &manifest, version, (now, false));
+            streams.file(&news, &watch);
+            watch
+        };
+        let is_listed = |watch: &Arc<PlaylistTracker>| {
+            let listing = streams.listing(&entry("/live/1.ts".to_owned()));
+            listing.iter().any(|other| Arc::ptr_eq(other, watch))
+        };
+        let first = show("/live/a.m3u8", 1);
+        assert!(is_listed(&first));
+        for number in 0..LISTING_MAX {
+            show(&format!("/live/{number}.m3u8"), 1);
+        }
+        assert!(!is_listed(&first));
+        show("/live/a.m3u8", 2);
+        assert!(is_listed(&first));
+        // The last one that came is still there.
+        assert!(is_listed(&show("/live/15.m3u8", 1)));
+    }
+
+    /// Neither invented queries push them out, nor do they push out those that list what is there now.
+    #[test]
+    fn those_that_began_anew_and_those_looked_after_stay_listed_in_a_place() {
+        let now = Instant::now();
+        let (rules, facts) = (rules(), playlist(1).facts);
+        let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
+        let watch = |uri: String| {
+            let (entry, stream) = (entry(uri), Arc::clone(&stream));
+            Arc::new(PlaylistTracker::new(entry, stream, &facts, now))
+        };
+        let anew = |uri: String| {
+            let watch = watch(uri);
+            for first in [5000, 1] {
+                let manifest = playlist(first);
+                let progress = watch.judge(Variant::default(), &manifest.facts, now);
+                let version = (Variant::default(), progress);
+                watch.takes(&rules, &manifest, version, (now, false));
+            }
+            assert!(watch.is_short_of_former(now));
+            watch
+        };
+        let place = Key::of(&[b"place"]);
+        for (began_anew, is_left) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
+            let mut places = ListingWatches::default();
+            let mut known: Vec<_> = (0..began_anew)
+                .map(|n| anew(format!("/live/{n}.m3u8")))
+                .collect();
+            for watch in &known {
+                watch.attention.tend(!is_left);
+                lies_in(&mut places, &place, watch, now);
+            }
+            let tended = watch("/live/tended.m3u8".to_owned());
+            tended.attention.tend(true);
+            lies_in(&mut places, &place, &tended, now);
+            for number in 0..3 * LISTING_MAX {
+                let invented = watch(format!("/live/a.m3u8?{number}"));
+                lies_in(&mut places, &place, &invented, now);
+                known.push(invented);
+            }
+            let listing = &places[&place];
+            let listed = |watch: &Arc<PlaylistTracker>| {
+                let mut listing = listing.iter();
+                listing.any(|other| other.as_ptr() == Arc::as_ptr(watch))
+            };
+            assert_eq!(listing.len(), LISTING_MAX);
+            assert!(listed(known.last().unwrap()), "the last one is known");
+            let stay = known[..began_anew]
+                .iter()
+                .filter(|watch| listed(watch))
+                .count();
+            let half = if is_left { 2 } else { 1 };
+            let expected = began_anew.min(LISTING_MAX / half - 2 + half);
+            assert!(stay >= expected, "{stay} of {began_anew}");
+            assert!(listed(&tended) || !is_left);
+        }
+    }
+}

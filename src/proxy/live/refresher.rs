@@ -1,0 +1,138 @@
+//! Who keeps a watched manifest fresh? One task for each: it looks when a change is due, ahead of viewers,
+//! and ends when nobody watches any more.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::time::{sleep_until, timeout};
+
+use super::blocking::PlannedPoll;
+use super::{PlaylistTracker, Variant};
+use crate::cache::{Fill, JoinOutcome, Object};
+use crate::manifest::low_latency::ReloadDirectives;
+use crate::policy::access::CacheRequest;
+use crate::policy::freshness::{Freshness, freshness};
+use crate::proxy::Shield;
+use crate::proxy::fill::{FillTask, FillTrigger};
+
+/// Ends with the task, however that ends: then viewers refresh the manifest themselves.
+struct RefresherGuard {
+    shield: Arc<Shield>,
+    watch: Arc<PlaylistTracker>,
+}
+
+impl Drop for RefresherGuard {
+    fn drop(&mut self) {
+        self.watch.attention.tend(false);
+    }
+}
+
+impl Shield {
+    /// Looks after a manifest from now on, if it is watched. True if somebody does.
+    pub(in crate::proxy) fn tend(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) -> bool {
+        let look = watch.next_look(Instant::now());
+        let Some(look) = look.filter(|_| watch.entry.route.live.cadence) else {
+            return false;
+        };
+        // Caches behind are told, also by the answer that begins it.
+        watch.attention.is_looked_at(look.at());
+        if !watch.attention.tend(true) {
+            return true;
+        }
+        let tending = RefresherGuard {
+            shield: Arc::clone(self),
+            watch: Arc::clone(watch),
+        };
+        tokio::spawn(async move {
+            while let Some(look) = tending.watch.next_look(Instant::now()) {
+                tending.watch.attention.is_looked_at(look.at());
+                match look {
+                    PlannedPoll::At(at) => {
+                        sleep_until(at.into()).await;
+                        tending.look().await;
+                    }
+                    PlannedPoll::Blocking(from, next) => {
+                        sleep_until(from.into()).await;
+                        tending.wait_for(next).await;
+                    }
+                }
+            }
+        });
+        true
+    }
+}
+
+impl RefresherGuard {
+    async fn look(&self) {
+        let RefresherGuard { shield, watch } = self;
+        let heard = watch.heard();
+        self.ask().await;
+        if watch.heard() == heard {
+            watch.rest(Instant::now(), shield.settings.failure_backoff);
+        }
+    }
+
+    async fn ask(&self) {
+        let RefresherGuard { shield, watch } = self;
+        let entry = &watch.entry;
+        let asking_with = watch.asking_with().unwrap_or_default();
+        let upstream = || shield.sent(&asking_with, entry);
+        let now = Instant::now();
+        let found = shield.cache.lookup(&entry.key, entry.kind, now, upstream);
+        if shield.failed_lately(&found, &asking_with, entry, now) {
+            return;
+        }
+        match shield.cache.lead(&found, upstream) {
+            Some(fill) => self.run(entry, fill).await,
+            // Somebody looks already. Its result is as good.
+            None => watch.unchanged(Variant::default(), Instant::now()),
+        }
+    }
+
+    async fn run(&self, entry: &CacheRequest, fill: Fill) {
+        let shield = Arc::clone(&self.shield);
+        let job = FillTask::new(shield, entry, fill, FillTrigger::Nobody);
+        job.run().await;
+    }
+
+    /// Asks for the next version, or waits with the viewers who have asked for it.
+    async fn wait_for(&self, next: ReloadDirectives) {
+        let RefresherGuard { shield, watch } = self;
+        let taken = watch.waits(Instant::now());
+        let Some(entry) = watch.entry.asking(next) else {
+            return watch.waited(taken, Instant::now());
+        };
+        let upstream = shield.sent(&watch.asking_with().unwrap_or_default(), &entry);
+        let cache = &shield.cache;
+        let now = Instant::now();
+        let found = cache.lookup(&entry.key, entry.kind, now, || upstream.clone());
+        let held = found.object.clone();
+        let held = held.filter(|held| freshness(&held.head.lifetime, now) == Freshness::Fresh);
+        let joined = match held {
+            Some(object) => JoinOutcome::Held(object),
+            None => cache.join(&found, &upstream),
+        };
+        match joined {
+            JoinOutcome::Lead(fill, follower) => {
+                drop(follower);
+                self.run(&entry, fill).await;
+            }
+            JoinOutcome::Follow(mut follower) => {
+                let origin = &shield.origins[entry.route.origin_index];
+                let _ = timeout(origin.held_back_max(), follower.landing()).await;
+            }
+            // It came in the meantime, and the watch knows.
+            JoinOutcome::Held(object) if has(&object, next) => return,
+            JoinOutcome::Held(_) | JoinOutcome::Again | JoinOutcome::Crowded => {}
+        }
+        watch.waited(taken, Instant::now());
+    }
+}
+
+/// It is the version that was asked for, or a later one.
+fn has(object: &Object, asked: ReloadDirectives) -> bool {
+    let facts = object.head.facts.as_deref();
+    let edge = facts.and_then(|facts| facts.edge.as_ref());
+    let reached = edge.zip(asked.msn);
+    reached.is_some_and(|(edge, msn)| edge.has(msn, asked.part))
+}

@@ -1,0 +1,423 @@
+//! When are the segments of an MPD there, and which of its representations does anybody watch? An
+//! MPD lists all of them in one, and names segments by number that no version of it announces.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use super::manifest_diff::EDGE_SEGMENTS;
+use crate::manifest::{ListedResource, Listing, SegmentNaming};
+use crate::policy::access::CacheRequest;
+use crate::policy::{Key, Rules};
+
+/// Players stay a few segments behind the newest: who watches has asked for one of so many before
+/// it.
+const BEFORE_MAX: usize = 6;
+/// Older segments are not told apart by how far they are behind the newest one.
+const BEHIND_MAX: u64 = 64;
+
+/// Something new, and what shows that anybody wants it.
+pub(in crate::proxy) struct ExpectedSegment {
+    pub(in crate::proxy) entry: CacheRequest,
+    pub(in crate::proxy) wanted: PrefetchInterest,
+}
+
+impl ExpectedSegment {
+    pub(super) fn surely(entry: CacheRequest) -> ExpectedSegment {
+        let wanted = PrefetchInterest::Surely;
+        ExpectedSegment { entry, wanted }
+    }
+
+    /// What is new of what an MPD lists, with those just before it in the same representation: the last
+    /// ones of each, the newest first.
+    pub(super) fn listed(
+        rules: &Rules,
+        mpd: &CacheRequest,
+        listing: &Listing,
+        is_new: impl Fn(&Key) -> bool,
+    ) -> Vec<ExpectedSegment> {
+        let mut before: HashMap<usize, VecDeque<CacheRequest>> = HashMap::new();
+        let mut new: Vec<(usize, CacheRequest)> = Vec::new();
+        for ListedResource { uri, lane, .. } in &listing.segments {
+            let Some(entry) = mpd.sibling(rules, uri) else {
+                continue;
+            };
+            if is_new(&entry.key) {
+                new.push((*lane, entry));
+                continue;
+            }
+            let before = before.entry(*lane).or_default();
+            if before.len() >= BEFORE_MAX {
+                before.pop_front();
+            }
+            before.push_back(entry);
+        }
+        let mut taken: HashMap<usize, usize> = HashMap::new();
+        let newest = new.into_iter().rev().filter(|(lane, _)| {
+            let taken = taken.entry(*lane).or_default();
+            *taken += 1;
+            *taken <= EDGE_SEGMENTS
+        });
+        let coming = newest.map(|(lane, entry)| {
+            let before = before.get(&lane).cloned().unwrap_or_default();
+            let wanted = PrefetchInterest::AfterAny(before.into());
+            ExpectedSegment { entry, wanted }
+        });
+        coming.collect()
+    }
+}
+
+/// Does anybody want what is new?
+pub(in crate::proxy) enum PrefetchInterest {
+    /// It is of the one rendition that its playlist is for, and the playlist is watched.
+    Surely,
+    /// If a viewer asked a moment ago for one of these, which came before it.
+    AfterAny(Vec<CacheRequest>),
+}
+
+/// The representations of an MPD, as far as their segments have names to reckon with.
+#[derive(Default)]
+pub(super) struct Representations {
+    templates: Vec<SegmentNaming>,
+    /// When the MPD was found to list what it lists.
+    found: Option<SystemTime>,
+    shift_depth: Option<Duration>,
+}
+
+impl Representations {
+    pub(super) fn of(listing: &Listing, found: SystemTime) -> Representations {
+        Representations {
+            templates: listing.templates.clone(),
+            found: Some(found),
+            shift_depth: listing.shift_depth,
+        }
+    }
+
+    /// Two names of each, to tell where they lie.
+    pub(super) fn examples(&self) -> impl Iterator<Item = String> {
+        let names = |template: &SegmentNaming| [1, 2].map(|value| template.name(value));
+        self.templates.iter().flat_map(names)
+    }
+
+    /// Segments have no names to reckon with.
+    pub(super) fn are_silent(&self) -> bool {
+        self.templates.is_empty()
+    }
+
+    /// Is something of the MPD at `mpd` a segment that is there by now, by a timeline or by the clock?
+    pub(super) fn have(
+        &self,
+        rules: &Rules,
+        mpd: &CacheRequest,
+        entry: &CacheRequest,
+        now: SystemTime,
+    ) -> bool {
+        self.templates.iter().any(|template| {
+            let value = template.number_of(entry.target.path());
+            let newest = value.zip(template.newest(now));
+            newest.is_some_and(|(value, newest)| {
+                let named = || mpd.namesake(rules, &template.name(value));
+                value <= newest && named().is_some_and(|named| named.spot() == entry.spot())
+            })
+        })
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.templates.iter().map(SegmentNaming::weight_bytes).sum()
+    }
+
+    /// When something is to be had that the MPD at `mpd` names and does not list. What a timeline
+    /// lists is there, whatever the clock says: many a packager's is a little off.
+    pub(super) fn available_at(
+        &self,
+        rules: &Rules,
+        mpd: &CacheRequest,
+        entry: &CacheRequest,
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        self.templates.iter().find_map(|template| {
+            let value = template.number_of(entry.target.path())?;
+            let named = mpd.namesake(rules, &template.name(value))?;
+            let newest = template.newest(now).filter(|_| !template.is_by_clock());
+            let is_listed = newest.is_some_and(|newest| value <= newest);
+            // Names of other representations may end alike.
+            let is_named = named.spot() == entry.spot();
+            if !is_named || is_listed {
+                return None;
+            }
+            let at = template.available_at(value)?;
+            let after = newest.and_then(|newest| self.after_listed(template, newest, at));
+            Some(after.map_or(at, |after| after.min(at)))
+        })
+    }
+
+    /// When something ends that the MPD at `mpd` names, as a timeline or the clock says.
+    pub(super) fn ends_at(
+        &self,
+        rules: &Rules,
+        mpd: &CacheRequest,
+        entry: &CacheRequest,
+    ) -> Option<SystemTime> {
+        let ends = self.templates.iter().filter_map(|template| {
+            let value = template.number_of(entry.target.path())?;
+            let named = mpd.namesake(rules, &template.name(value))?;
+            // Names of other representations may end alike.
+            (named.spot() == entry.spot()).then(|| template.ends_at(value))?
+        });
+        ends.max()
+    }
+
+    /// When something is there, judged by the last segment that a timeline lists: that one was there when
+    /// it was found, though the clock may have it otherwise.
+    fn after_listed(
+        &self,
+        template: &SegmentNaming,
+        newest: u64,
+        at: SystemTime,
+    ) -> Option<SystemTime> {
+        let after = at.duration_since(template.available_at(newest)?).ok()?;
+        self.found?.checked_add(after)
+    }
+
+    /// Which representation something belongs to that only the clock tells, and how many segments it is
+    /// behind the newest one.
+    pub(super) fn place(
+        &self,
+        rules: &Rules,
+        mpd: &CacheRequest,
+        entry: &CacheRequest,
+        now: SystemTime,
+    ) -> Option<(usize, u64)> {
+        let mut of = self.templates.iter().enumerate();
+        of.find_map(|(at, template)| {
+            let value = template.number_of(entry.target.path())?;
+            let newest = template.newest(now).filter(|_| template.is_by_clock())?;
+            let named = mpd.namesake(rules, &template.name(value))?;
+            let behind = (0..BEHIND_MAX).find(|behind| {
+                let before = template.before(newest, *behind);
+                before.is_none_or(|before| before <= value)
+            });
+            let behind = behind.unwrap_or(BEHIND_MAX);
+            let is_there = self.listed(template).is_none_or(|listed| behind < listed);
+            // Names of other representations may end alike.
+            (is_there && named.spot() == entry.spot()).then_some((at, behind))
+        })
+    }
+
+    /// A representation has a new segment: others are not there any more. Gives the representation and
+    /// these segments.
+    pub(super) fn slide(
+        &self,
+        (rules, mpd): (&Rules, &CacheRequest),
+        newest: &CacheRequest,
+        now: SystemTime,
+    ) -> Option<(usize, Vec<Key>)> {
+        /// Where looks were late, some have gone since the last one.
+        const GONE_MAX: u64 = 4;
+        let (at, _) = self.place(rules, mpd, newest, now)?;
+        let template = self.templates.get(at)?;
+        let value = template.number_of(newest.target.path())?;
+        let oldest = self.listed(template);
+        let gone = oldest.into_iter().flat_map(|from| from..from + GONE_MAX);
+        let gone = gone.filter_map(|back| {
+            let name = template.name(template.before(value, back)?);
+            Some(mpd.sibling(rules, &name)?.key)
+        });
+        Some((at, gone.collect()))
+    }
+
+    /// So many segments of a representation are there at once: where they stay, all that ever were.
+    pub(super) fn listed_of(&self, template: usize) -> u64 {
+        let template = self.templates.get(template);
+        let listed = template.and_then(|template| self.listed(template));
+        listed.unwrap_or(u64::MAX)
+    }
+
+    /// So many segments of a representation are there at once (ISO/IEC 23009-1 §5.3.9.5.3: each for the
+    /// depth of the buffer and its own length, twice); `None`: they stay.
+    fn listed(&self, template: &SegmentNaming) -> Option<u64> {
+        let (depth, step) = (self.shift_depth?.as_millis(), template.step().as_millis());
+        u64::try_from(depth.checked_div(step)?).ok()?.checked_add(2)
+    }
+
+    /// The newest segment of each representation whose clock says that it is there, with those
+    /// before it. Where periods name their segments alike, it is one for all of them.
+    pub(super) fn newest(
+        &self,
+        rules: &Rules,
+        mpd: &CacheRequest,
+        now: SystemTime,
+    ) -> Vec<ExpectedSegment> {
+        let mut seen = HashSet::new();
+        let by_clock = self.by_clock(now);
+        by_clock
+            .filter_map(|(template, newest)| {
+                let named = |value| mpd.sibling(rules, &template.name(value));
+                let entry = named(newest).filter(|entry| seen.insert(entry.key.clone()))?;
+                let before = (1..=BEFORE_MAX as u64)
+                    .filter_map(|back| named(template.before(newest, back)?));
+                Some(ExpectedSegment {
+                    entry,
+                    wanted: PrefetchInterest::AfterAny(before.collect()),
+                })
+            })
+            .collect()
+    }
+
+    /// When to look what is newest: when the next one is there, and twice after it, as packagers
+    /// are late.
+    pub(super) fn next_look(&self, now: SystemTime) -> Option<SystemTime> {
+        /// A clock need not be read more often.
+        const WAIT_MIN: Duration = Duration::from_millis(20);
+        let looks = self.by_clock(now).flat_map(|(template, newest)| {
+            let step = template.step();
+            let there = template.available_at(newest);
+            let late = [step / 20, step / 5].map(|late| there?.checked_add(late));
+            let next = template
+                .next(now)
+                .and_then(|next| template.available_at(next));
+            late.into_iter().chain([next]).flatten()
+        });
+        looks
+            .filter(|look| *look > now)
+            .min()
+            .map(|look| look.max(now + WAIT_MIN))
+    }
+
+    fn by_clock(&self, now: SystemTime) -> impl Iterator<Item = (&SegmentNaming, u64)> {
+        let templates = self
+            .templates
+            .iter()
+            .filter(|template| template.is_by_clock());
+        let newest = move |template| Some((template, newest(template, now)?));
+        templates.filter_map(newest)
+    }
+}
+
+/// The newest segment, but of a period whose last one has been there for a whole one's time: nothing comes after it
+/// that anybody would have to foresee.
+fn newest(template: &SegmentNaming, now: SystemTime) -> Option<u64> {
+    let newest = template.newest(now)?;
+    let there = template.available_at(newest)?;
+    let is_over = template.next(now).is_none() && there.checked_add(template.step())? <= now;
+    (!is_over).then_some(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manifest::{Kind, read_manifest};
+    use crate::policy::Route;
+
+    fn read(periods: &str) -> (Rules, CacheRequest, Listing) {
+        read_with("", periods)
+    }
+
+    fn read_with(attribute: &str, periods: &str) -> (Rules, CacheRequest, Listing) {
+        let mpd = format!(
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' {attribute}>\
+             {periods}</MPD>"
+        );
+        let manifest = read_manifest(Kind::Dash, mpd.as_bytes()).unwrap();
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        };
+        let entry = CacheRequest::asked(&rules, "a", "/live/a.mpd");
+        (rules, entry, manifest.listing)
+    }
+
+    /// What is newest at a second of 1970, by an MPD of these periods.
+    fn newest(periods: &str, second: u64) -> Vec<String> {
+        let (rules, entry, listing) = read(periods);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let newest = Representations::of(&listing, now).newest(&rules, &entry, now);
+        newest
+            .into_iter()
+            .map(|coming| coming.entry.target.path().to_owned())
+            .collect()
+    }
+
+    /// Segments of two seconds, from this number on.
+    fn period(start: u64, number: u64) -> String {
+        format!(
+            "<Period start='PT{start}S'><AdaptationSet><SegmentTemplate duration='2' \
+             startNumber='{number}' media='$Number$.m4s'/><Representation/></AdaptationSet>\
+             </Period>"
+        )
+    }
+
+    #[test]
+    fn however_many_representations_each_shows_who_watches_it() {
+        let representations: Vec<_> = (0..40)
+            .map(|number| format!("<Representation id='{number}'/>"))
+            .collect();
+        let (rules, entry, listing) = read(&format!(
+            "<Period><AdaptationSet><SegmentTemplate media='$RepresentationID$/$Number$'>\
+             <SegmentTimeline><S t='0' d='2' r='99'/></SegmentTimeline></SegmentTemplate>{}\
+             </AdaptationSet></Period>",
+            representations.concat()
+        ));
+        let newest = |entry: &CacheRequest| entry.target.path().ends_with("/100");
+        let keys = listing.segments.iter();
+        let keys = keys.filter_map(|listed| entry.sibling(&rules, &listed.uri));
+        let new: HashSet<Key> = keys.filter(newest).map(|entry| entry.key).collect();
+        let coming = ExpectedSegment::listed(&rules, &entry, &listing, |key| new.contains(key));
+        assert_eq!(coming.len(), 40);
+        for ExpectedSegment { entry, wanted } in coming {
+            let PrefetchInterest::AfterAny(before) = wanted else {
+                panic!("whoever watches it or not");
+            };
+            assert_eq!(before.len(), 6);
+            assert!(before.iter().all(|other| other.place() == entry.place()));
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_not_foreseen_for_ever() {
+        // The first period has room for three and a half.
+        let periods = period(0, 1) + &period(7, 5);
+        assert_eq!(newest(&periods, 5), ["/live/2.m4s"]);
+        assert_eq!(newest(&periods, 8), ["/live/4.m4s"]);
+        assert_eq!(newest(&periods, 9), ["/live/5.m4s", "/live/4.m4s"]);
+        assert_eq!(newest(&periods, 10), ["/live/5.m4s"]);
+        let over = "<Period start='PT0S' duration='PT7S'>";
+        let over = period(0, 1).replace("<Period start='PT0S'>", over);
+        assert_eq!(newest(&over, 1000), [""; 0]);
+    }
+
+    #[test]
+    fn what_periods_name_alike_is_one() {
+        let periods = period(0, 1) + &period(7, 4);
+        assert_eq!(newest(&periods, 9), ["/live/4.m4s"]);
+    }
+
+    #[test]
+    fn what_the_buffer_holds_no_more_has_no_place_and_is_named_when_a_new_segment_comes() {
+        let (rules, entry, listing) = read(&period(0, 0));
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let segment = |number: u64| entry.sibling(&rules, &format!("{number}.m4s")).unwrap();
+        // The newest is 99; all stay.
+        let lanes = Representations::of(&listing, at(200));
+        assert!(lanes.place(&rules, &entry, &segment(1), at(200)).is_some());
+        let (_, gone) = lanes
+            .slide((&rules, &entry), &segment(99), at(200))
+            .unwrap();
+        assert!(gone.is_empty());
+        assert_eq!(lanes.listed_of(0), u64::MAX);
+        // Twenty seconds are there, and a segment's length on both sides of them.
+        let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
+        let lanes = Representations::of(&listing, at(200));
+        let place = |number| lanes.place(&rules, &entry, &segment(number), at(200));
+        assert_eq!(place(88), Some((0, 11)));
+        assert_eq!(lanes.listed_of(0), 12);
+        assert_eq!(place(87), None);
+        let (_, gone) = lanes
+            .slide((&rules, &entry), &segment(99), at(200))
+            .unwrap();
+        let named: Vec<Key> = (84..=87).rev().map(|number| segment(number).key).collect();
+        assert_eq!(gone, named);
+    }
+}

@@ -1,0 +1,161 @@
+//! After a restart: what may be kept of a place where the old programme left its files? Players with the old
+//! playlist go on asking for them, and the new programme will use the same names.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{LiveStreams, PlaylistTracker};
+use crate::manifest::Kind;
+use crate::policy::access::CacheRequest;
+use crate::policy::{Key, Now, Rules};
+
+/// A restart is remembered for so long: as long as what was stored may be held.
+const REMEMBERED_FOR: Duration = Duration::from_hours(24);
+/// So many of the names that were listed last are remembered at least, and twice as many at most.
+const LISTED_MIN: usize = 2048;
+
+/// What a manifest has listed since a place that it lists from began anew. In two sets: when the
+/// later one is full it takes the place of the earlier one.
+pub(super) struct RestartLeftovers {
+    began: Instant,
+    /// It began anew itself, and not a neighbour of it.
+    own: bool,
+    later: HashSet<u64, ahash::RandomState>,
+    earlier: HashSet<u64, ahash::RandomState>,
+}
+
+impl RestartLeftovers {
+    pub(super) fn new(own: bool, now: Instant) -> RestartLeftovers {
+        RestartLeftovers {
+            began: now,
+            own,
+            later: HashSet::default(),
+            earlier: HashSet::default(),
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= REMEMBERED_FOR
+    }
+
+    /// The new programme lists it.
+    pub(super) fn lists(&mut self, spot: u64) {
+        self.later.insert(spot);
+        if self.later.len() >= LISTED_MIN {
+            self.earlier = std::mem::take(&mut self.later);
+        }
+    }
+
+    pub(super) fn has_listed(&self, spot: u64) -> bool {
+        self.later.contains(&spot) || self.earlier.contains(&spot)
+    }
+
+    /// Nothing that it lists has a name that is known here: then nobody can be told what is listed.
+    pub(super) fn is_silent(&self) -> bool {
+        self.later.is_empty() && self.earlier.is_empty()
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        (self.later.capacity() + self.earlier.capacity()) * (size_of::<u64>() + 1)
+    }
+}
+
+impl PlaylistTracker {
+    /// It has begun anew and not come as far yet as before: names that it does not list may be the old programme's.
+    pub(super) fn is_short_of_former(&self, now: Instant) -> bool {
+        let course = self.course.lock();
+        let aftermath = course.aftermath.as_ref();
+        aftermath.is_some_and(|aftermath| {
+            let tells = !aftermath.is_silent() || !course.lanes.are_silent();
+            aftermath.is_own() && !aftermath.is_over(now) && tells
+        })
+    }
+
+    /// Its numbers say nothing of restarts after all.
+    pub(super) fn forget_restart(&self) {
+        self.course.lock().aftermath = None;
+    }
+
+    /// A neighbour in one of its places has begun anew: from now on it is remembered what this one lists.
+    pub(super) fn has_restarted_neighbour(&self, now: Instant) {
+        let mut course = self.course.lock();
+        let begin = || Box::new(RestartLeftovers::new(false, now));
+        course.aftermath.get_or_insert_with(begin);
+    }
+
+    /// It has listed this since it, or a neighbour, began anew.
+    pub(super) fn has_listed_anew(&self, rules: &Rules, entry: &CacheRequest, now: Now) -> bool {
+        let (listed, lanes) = {
+            let course = self.course.lock();
+            let Some(aftermath) = &course.aftermath else {
+                return false;
+            };
+            let listed = aftermath.has_listed(spot(&course.hasher, entry));
+            (listed, Arc::clone(&course.lanes))
+        };
+        listed || lanes.have(rules, &self.entry, entry, now.wall)
+    }
+}
+
+impl LiveStreams {
+    /// May this be what a programme left lying that has begun anew? The manifests of its place have listed other
+    /// names since then, and will come to this one.
+    pub(in crate::proxy) fn is_left_over(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        now: Now,
+    ) -> bool {
+        let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
+        if apart || !self.any_anew.load(Ordering::Relaxed) {
+            return false;
+        }
+        let places = self.places_of(entry);
+        let in_place = |place: &Option<Key>| self.lying_in(place.as_slice());
+        let (here, around) = (in_place(&places.here), in_place(&places.around));
+        let is_short = |watch: &Arc<PlaylistTracker>| watch.is_short_of_former(now.mono);
+        let is_around =
+            |watch: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(watch, other));
+        // Others may list a directory with a number without a part in what is numbered beside it.
+        let is_others = |watch: &Arc<PlaylistTracker>| !is_short(watch) && !is_around(watch);
+        if !here.is_empty() && here.iter().all(is_others) {
+            return false;
+        }
+        let mut listing = here.iter().chain(&around);
+        listing.any(is_short)
+            && !(here.iter().chain(&around)).any(|watch| watch.has_listed_anew(rules, entry, now))
+    }
+}
+
+/// For how long that is good which no manifest lists.
+pub(in crate::proxy) const UNLISTED_FOR: Duration = Duration::from_secs(1);
+
+/// A name in short.
+pub(super) fn spot(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
+    hasher.hash_one(entry.spot())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_listed_last_are_remembered() {
+        let mut aftermath = RestartLeftovers::new(true, Instant::now());
+        assert!(aftermath.is_silent());
+        for spot in 0..3 * LISTED_MIN as u64 {
+            aftermath.lists(spot);
+            assert!(aftermath.has_listed(spot));
+        }
+        let last = 3 * LISTED_MIN as u64 - 1;
+        assert!(aftermath.has_listed(last - LISTED_MIN as u64 + 1));
+        assert!(!aftermath.has_listed(0) && !aftermath.is_silent());
+    }
+}

@@ -1,0 +1,357 @@
+//! Some manifests may not be stored: each viewer gets a text of its own. Such a text steers nothing that other
+//! viewers get, but for two things that it says: that a packager began anew, and how far a file reaches that grows.
+//! Both only make that untrue which is held, so the worst that a text can do is a fetch.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::places::{self, ListingWatches};
+use super::stream::LiveStream;
+use super::variants::Variant;
+use super::{LiveStreams, ManifestDiff, PlaylistTracker};
+use crate::manifest::{Liveness, ManifestInfo, ParsedText};
+use crate::policy::Key;
+use crate::policy::access::CacheRequest;
+use crate::policy::progress::Progress;
+use crate::proxy::Shield;
+
+/// So many of these manifests are known at once, at most. Those that are known stay so while they are asked for: of a
+/// crowd of sessions these tell of a restart for all, while of newcomers each text would be the first.
+const UNSTORED_MAX: usize = 2048;
+/// Nobody watches one any more that was not asked for while so many of its segments play …
+const GONE_SEGMENTS: u32 = 5;
+/// … or for so long.
+const GONE_AFTER_MAX: Duration = Duration::from_mins(1);
+/// Where there is no room, it is looked so often who has gone.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Where viewers have numbers of their own under one URL, each other text seems to begin anew. So many times one
+/// manifest is believed …
+const RESTARTS_MAX: u32 = 3;
+/// … within so long.
+const RESTARTS_WITHIN: Duration = Duration::from_mins(10);
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct UnstoredManifests {
+    watches: HashMap<Key, UnstoredManifest, ahash::RandomState>,
+    /// Which of them list what lies in a directory, the last one at the end.
+    places: ListingWatches,
+    swept: Option<Instant>,
+    /// Who was found to have had a share of the room since then: to count the crowds each time takes too long.
+    sated: HashSet<Key, ahash::RandomState>,
+}
+
+struct UnstoredManifest {
+    watch: Arc<PlaylistTracker>,
+    /// The same for all sessions that differ in their queries alone.
+    spot: Key,
+    asked: Instant,
+    /// How often it began anew, and since when that is counted.
+    restarts: (u32, Instant),
+}
+
+impl UnstoredManifests {
+    /// What is known of one, and whether that has just begun. `None`: there is no room for it.
+    fn watch(
+        &mut self,
+        entry: &CacheRequest,
+        facts: &ManifestInfo,
+        now: Instant,
+    ) -> Option<(Arc<PlaylistTracker>, bool)> {
+        if let Some(known) = self.watches.get_mut(entry.identity()) {
+            known.asked = now;
+            return Some((Arc::clone(&known.watch), false));
+        }
+        let plain = entry.plain();
+        let spot = plain.spot();
+        if self.watches.len() >= UNSTORED_MAX && !self.makes_room(&spot, now) {
+            return None;
+        }
+        let key = plain.key.clone();
+        // The same playlist for another session tells of the same restart.
+        let mut others = self.watches.values();
+        let same = others.find(|known| known.spot == spot);
+        let stream = same.map(|known| Arc::clone(&known.watch.stream));
+        let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(plain.target.path())));
+        let watch = Arc::new(PlaylistTracker::new(plain, stream, facts, now));
+        let known = UnstoredManifest {
+            watch: Arc::clone(&watch),
+            spot,
+            asked: now,
+            restarts: (0, now),
+        };
+        self.watches.insert(key, known);
+        Some((watch, true))
+    }
+
+    /// Forgets those that nobody watches any more. Where there are none, the largest crowd gives up its half, if what
+    /// is new here has far fewer.
+    fn makes_room(&mut self, new: &Key, now: Instant) -> bool {
+        let swept = self.swept;
+        if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
+            self.swept = Some(now);
+            self.sated.clear();
+            self.watches.retain(|_, known| !known.is_gone(now));
+        }
+        if self.watches.len() >= UNSTORED_MAX && !self.sated.contains(new) {
+            self.halve_a_crowd(new);
+        }
+        let has_room = self.watches.len() < UNSTORED_MAX;
+        if has_room {
+            let is_known = |watch: &Weak<PlaylistTracker>| watch.strong_count() > 0;
+            self.places
+                .retain(|_, listing| listing.iter().any(is_known));
+        }
+        has_room
+    }
+
+    fn halve_a_crowd(&mut self, new: &Key) {
+        let mut crowds: HashMap<&Key, usize, ahash::RandomState> = HashMap::default();
+        for known in self.watches.values() {
+            *crowds.entry(&known.spot).or_default() += 1;
+        }
+        let own = crowds.get(new).copied().unwrap_or_default();
+        let largest = crowds.into_iter().max_by_key(|(_, count)| *count);
+        let Some((spot, half)) = largest.map(|(spot, count)| (spot, count / 2)) else {
+            return;
+        };
+        if own >= half {
+            if self.sated.len() < UNSTORED_MAX {
+                self.sated.insert(new.clone());
+            }
+            return;
+        }
+        let crowd = self.watches.iter().filter(|(_, known)| known.spot == *spot);
+        let mut crowd: Vec<_> = crowd.map(|(key, known)| (known.asked, key)).collect();
+        // Those that were asked for longest ago.
+        crowd.select_nth_unstable_by_key(half, |(asked, _)| *asked);
+        let dropped: Vec<Key> = crowd[..half]
+            .iter()
+            .map(|(_, key)| (*key).clone())
+            .collect();
+        for key in &dropped {
+            self.watches.remove(key);
+        }
+    }
+
+    /// Is it believed that this one begins anew?
+    fn may_begin_anew(&mut self, entry: &CacheRequest, now: Instant) -> bool {
+        let Some(known) = self.watches.get_mut(entry.identity()) else {
+            return false;
+        };
+        let (times, since) = &mut known.restarts;
+        if now.saturating_duration_since(*since) >= RESTARTS_WITHIN {
+            (*times, *since) = (0, now);
+        }
+        *times += 1;
+        *times <= RESTARTS_MAX
+    }
+
+    pub(super) fn lists(&self, place: &Key) -> bool {
+        self.places.contains_key(place)
+    }
+
+    /// Those that list what lies there.
+    pub(super) fn listing(&self, place: &Key) -> impl Iterator<Item = Arc<PlaylistTracker>> {
+        let listing = self.places.get(place).into_iter().flatten();
+        listing.filter_map(Weak::upgrade)
+    }
+}
+
+impl UnstoredManifest {
+    fn is_gone(&self, now: Instant) -> bool {
+        let segment = self.watch.segment_duration();
+        let gone_after = segment.saturating_mul(GONE_SEGMENTS).min(GONE_AFTER_MAX);
+        now.saturating_duration_since(self.asked) > gone_after
+    }
+}
+
+impl LiveStreams {
+    /// The manifests that list what lies beside something, also those that may not be stored.
+    pub(super) fn all_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+        let mut listing = self.listing(entry);
+        let places = self.places_of(entry);
+        let unstored = self.unstored.lock();
+        if !unstored.watches.is_empty() {
+            let places = places.around.iter().chain(&places.here);
+            listing.extend(places.flat_map(|place| unstored.listing(place)));
+        }
+        listing
+    }
+
+    /// Takes a text, after a look at what it is to the one before it. `None`: it says nothing new.
+    fn take_unstored(
+        &self,
+        shield: &Shield,
+        (entry, variant): (&CacheRequest, Variant),
+        manifest: &ParsedText,
+        sent: Instant,
+    ) -> Option<(Arc<PlaylistTracker>, ManifestDiff, Progress)> {
+        let facts = &manifest.facts;
+        let (watch, is_first) = self.unstored.lock().watch(entry, facts, sent)?;
+        let turn = watch.turn();
+        let progress = match watch.judge(variant, facts, sent) {
+            Progress::Behind => return None,
+            Progress::Same if !is_first => {
+                watch.unchanged(variant, sent);
+                return None;
+            }
+            progress => progress,
+        };
+        if progress == Progress::Restarted && !self.unstored.lock().may_begin_anew(entry, sent) {
+            watch.forget_restart();
+            return None;
+        }
+        let news = watch.takes(&shield.rules, manifest, (variant, progress), (sent, false));
+        drop(turn);
+        let places = watch.places();
+        places::file(&mut self.unstored.lock().places, &news, &places, &watch);
+        if news.numbered {
+            self.any_numbered.store(true, Ordering::Relaxed);
+        }
+        self.tell_others(&news, &watch);
+        Some((watch, news, progress))
+    }
+}
+
+impl Shield {
+    /// What a manifest says that is handed on and not stored.
+    pub(in crate::proxy) fn learn_unstored(
+        &self,
+        (entry, variant): (&CacheRequest, Variant),
+        manifest: &ParsedText,
+        sent: Instant,
+    ) {
+        let facts = &manifest.facts;
+        // One that has ended never begins anew.
+        if facts.multivariant || facts.is_patch || facts.liveness == Liveness::Ended {
+            return;
+        }
+        let what = (entry, variant);
+        let Some((watch, news, progress)) = self.streams.take_unstored(self, what, manifest, sent)
+        else {
+            return;
+        };
+        for place in news.left.iter().chain(&news.unlisted(&watch)) {
+            self.cache.end_epoch(place);
+        }
+        if progress == Progress::Restarted {
+            let path = entry.target.path();
+            tracing::warn!(path, "stream began anew: what was held of it is dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Kind, read_manifest};
+    use crate::policy::{Route, Rules};
+
+    const CROWD: usize = UNSTORED_MAX * 3 / 2;
+
+    struct Viewers {
+        unstored: UnstoredManifests,
+        rules: Rules,
+        facts: ManifestInfo,
+    }
+
+    impl Viewers {
+        fn new() -> Viewers {
+            let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
+            Viewers {
+                unstored: UnstoredManifests::default(),
+                rules: Rules {
+                    routes: vec![Arc::new(Route::everything("main"))],
+                    name: "seawall".into(),
+                },
+                facts: read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts,
+            }
+        }
+
+        /// So many sessions ask once. Of how many is it known what they got before, and how many are new?
+        fn ask(
+            &mut self,
+            path: &str,
+            sessions: std::ops::Range<usize>,
+            now: Instant,
+        ) -> (usize, usize) {
+            let (mut known, mut new) = (0, 0);
+            for session in sessions {
+                let uri = format!("{path}?session={session}");
+                let entry = CacheRequest::asked(&self.rules, "a", Box::leak(uri.into_boxed_str()));
+                match self.unstored.watch(&entry, &self.facts, now) {
+                    Some((_, true)) => new += 1,
+                    Some((_, false)) => known += 1,
+                    None => {}
+                }
+                assert!(self.unstored.watches.len() <= UNSTORED_MAX);
+            }
+            (known, new)
+        }
+    }
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    #[test]
+    fn of_a_crowd_of_sessions_the_same_ones_stay_known() {
+        let (mut viewers, start) = (Viewers::new(), Instant::now());
+        viewers.ask("/live/a.m3u8", 0..CROWD, start);
+        for round in 1..20 {
+            let asked = viewers.ask("/live/a.m3u8", 0..CROWD, start + seconds(4 * round));
+            assert_eq!(asked, (UNSTORED_MAX, 0), "{round}");
+        }
+    }
+
+    #[test]
+    fn sessions_that_are_gone_make_room_for_others() {
+        let (mut viewers, start) = (Viewers::new(), Instant::now());
+        viewers.ask("/live/a.m3u8", 0..CROWD, start);
+        let others = CROWD..2 * CROWD;
+        let asked = viewers.ask("/live/a.m3u8", others.clone(), start + seconds(19));
+        assert_eq!(asked, (0, 0));
+        let asked = viewers.ask("/live/a.m3u8", others, start + seconds(21));
+        assert_eq!(asked, (0, UNSTORED_MAX));
+    }
+
+    #[test]
+    fn a_crowd_leaves_room_for_the_sessions_of_other_streams() {
+        let (mut viewers, start) = (Viewers::new(), Instant::now());
+        viewers.ask("/live/a.m3u8", 0..CROWD, start);
+        for path in ["/live/b.m3u8", "/live/c.m3u8"] {
+            assert_eq!(viewers.ask(path, 0..10, start).1, 10, "{path}");
+        }
+        for round in 1..5 {
+            let now = start + seconds(4 * round);
+            let (known, _) = viewers.ask("/live/a.m3u8", 0..CROWD, now);
+            assert!(known >= UNSTORED_MAX / 4, "{round}: {known}");
+            for path in ["/live/b.m3u8", "/live/c.m3u8"] {
+                assert_eq!(viewers.ask(path, 0..10, now), (10, 0), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_too_many_streams_those_that_are_known_stay_known() {
+        let (mut viewers, start) = (Viewers::new(), Instant::now());
+        for round in 0..3 {
+            let mut all = (0, 0);
+            for stream in 0..CROWD {
+                let path = format!("/live/{stream}.m3u8");
+                let now = start + seconds(4 * round);
+                let (known, new) = viewers.ask(&path, 0..1, now);
+                all = (all.0 + known, all.1 + new);
+            }
+            let expected = if round == 0 {
+                (0, UNSTORED_MAX)
+            } else {
+                (UNSTORED_MAX, 0)
+            };
+            assert_eq!(all, expected, "{round}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! How much memory does a watch take, and how little can it be? Thousands of manifests may be watched, each for
+//! a day after it was asked for last.
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
+
+use super::PlaylistTracker;
+use super::stream::LiveStream;
+use crate::cache::AccessTracker;
+use crate::policy::Key;
+use crate::policy::access::CacheRequest;
+
+impl PlaylistTracker {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        /// An entry's texts and keys, and what surrounds an allocation.
+        const ENTRY_BYTES: usize = 256;
+        const FIELD_BYTES: usize = 112;
+        let text = |entry: &CacheRequest| {
+            let target = entry.target.as_str().len();
+            size_of::<CacheRequest>() + ENTRY_BYTES + target + entry.key.bytes().len()
+        };
+        let course = self.course.lock();
+        let keys = course.places.iter().map(|place| place.bytes().len());
+        let places = course.places.capacity() * size_of::<Key>() + keys.sum::<usize>();
+        let announced = course.announced.iter().map(|(entry, _)| text(entry));
+        let asked_with = course.asked_with.iter().flat_map(|with| with.iter());
+        let fields = asked_with.map(|(_, value)| value.len() + FIELD_BYTES);
+        let aftermath = course.aftermath.as_ref();
+        let files = size_of_val(&*course.files) + course.window.weight_bytes();
+        let bytes = size_of::<PlaylistTracker>()
+            + text(&self.entry)
+            + size_of::<AccessTracker>()
+            + size_of::<LiveStream>()
+            + size_of_val(&*course.listed)
+            + places
+            + course.numbered.weight_bytes()
+            + announced.sum::<usize>()
+            + fields.sum::<usize>()
+            + course.lanes.weight_bytes()
+            + course.variants.weight_bytes()
+            + aftermath.map_or(0, |aftermath| aftermath.weight_bytes())
+            + files;
+        // The allocator's classes.
+        bytes + bytes / 8
+    }
+}
+
+/// With texts of its own. Those of a request are parts of the buffer that a connection was read into,
+/// which they would keep.
+pub(super) fn owned(mut entry: CacheRequest) -> CacheRequest {
+    if let Ok(target) = PathAndQuery::try_from(entry.target.as_str().to_owned()) {
+        entry.target = target;
+    }
+    entry
+}
+
+/// The same for header values.
+pub(super) fn own_values(fields: &HeaderMap) -> HeaderMap {
+    let own = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    let fields = fields.iter();
+    fields
+        .filter_map(|(name, value)| Some((name.clone(), own(value)?)))
+        .fold(HeaderMap::new(), |mut owned, (name, value)| {
+            owned.append(name, value);
+            owned
+        })
+}

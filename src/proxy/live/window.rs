@@ -1,0 +1,402 @@
+//! Which segments does a live manifest list, and which did it list a moment ago? The cache is told both: how
+//! far a segment is from the live edge says how much it is wanted, and one that no live manifest lists any
+//! more is the first to leave memory.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::tracker::{PlaylistTracker, UNASKED_SEGMENTS};
+use crate::cache::eviction::{Advance, LivePosition};
+use crate::manifest::{ListedResource, Listing, LiveEdge, ParsedText};
+use crate::policy::Rules;
+use crate::policy::access::CacheRequest;
+
+/// So many segments of one manifest are remembered; of what was listed before, nobody says that it departs.
+const REMEMBERED_MAX: usize = 2048;
+/// Parts are listed for three target durations after their segment is whole (RFC 8216bis §4.4.4.9); which of
+/// them still are is not read.
+const PART_SEGMENTS: u64 = 3;
+
+/// Which of a manifest's renditions, and whether it is its parts that are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum RenditionId {
+    /// HLS: the only one. DASH: one of those whose timeline is listed.
+    Segments(usize),
+    Parts,
+    /// DASH: one of those whose segments are told by the clock.
+    Template(usize),
+}
+
+struct WindowSegment {
+    rendition: u64,
+    is_part: bool,
+    sequence: u64,
+    uri: u64,
+    /// The fingerprint of its key.
+    name: u64,
+}
+
+/// Something that a version lists.
+struct ListedName<'a> {
+    rendition: u64,
+    uri: u64,
+    listed: &'a ListedResource,
+    is_part: bool,
+}
+
+/// What a manifest lists.
+#[derive(Default)]
+pub(super) struct ListedWindow {
+    segments: VecDeque<WindowSegment>,
+    /// What was listed by a generation that has ended.
+    outdated: Vec<u64>,
+    hasher: ahash::RandomState,
+}
+
+/// What changed with a version.
+#[derive(Default)]
+pub(in crate::proxy) struct WindowChange {
+    pub(in crate::proxy) advances: Vec<Advance>,
+    /// Fingerprints of the keys that this manifest does not list any more.
+    pub(in crate::proxy) departed: Vec<u64>,
+}
+
+impl ListedWindow {
+    /// Takes a version. `segment`: how long its segments are.
+    pub(super) fn slide(
+        &mut self,
+        (entry, rules): (&CacheRequest, &Rules),
+        ParsedText { facts, listing }: &ParsedText,
+        segment: Duration,
+    ) -> WindowChange {
+        let is_first = self.segments.is_empty();
+        let part = facts.part_target.unwrap_or(segment);
+        let version = self.named(listing);
+        let (mut departed, mut known) = self.leave(&version, facts.edge.as_ref());
+        let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
+        for ListedName {
+            rendition,
+            uri,
+            listed,
+            is_part,
+        } in version
+        {
+            if !known.insert((rendition, uri)) {
+                continue;
+            }
+            let Some(sibling) = entry.sibling(rules, &listed.uri) else {
+                continue;
+            };
+            let period = if is_part { part } else { segment };
+            new.entry(rendition).or_insert((0, period)).0 += 1;
+            self.segments.push_back(WindowSegment {
+                rendition,
+                is_part,
+                sequence: listed.sequence,
+                uri,
+                name: sibling.key.fingerprint(),
+            });
+        }
+        let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
+        self.segments.drain(..forgotten);
+        let advances = new.into_iter().map(|(rendition, (count, period))| Advance {
+            rendition,
+            // What was listed before anybody looked says nothing of how fast the rendition goes on.
+            segments: if is_first { 0 } else { count },
+            listed: self.listed_of(rendition),
+            period_ms: millis(period),
+        });
+        let advances = advances.collect();
+        // The same name may be listed under another number.
+        self.keeps(&mut departed);
+        WindowChange { advances, departed }
+    }
+
+    /// What a version lists that has a name of its own.
+    fn named<'a>(&self, listing: &'a Listing) -> Vec<ListedName<'a>> {
+        let segments = listing.segments.iter().map(|listed| (listed, false));
+        let parts = listing.parts.iter().map(|listed| (listed, true));
+        let whole = segments.chain(parts).filter(|(one, _)| one.range.is_none());
+        let named = whole.map(|(listed, is_part)| ListedName {
+            rendition: self.rendition(listed, is_part),
+            uri: self.hasher.hash_one(&listed.uri),
+            listed,
+            is_part,
+        });
+        named.collect()
+    }
+
+    /// Forgets what a version does not list any more. Gives the fingerprints of these, and what is known of
+    /// the version already.
+    fn leave(
+        &mut self,
+        version: &[ListedName],
+        edge: Option<&LiveEdge>,
+    ) -> (Vec<u64>, HashSet<(u64, u64)>) {
+        let mut oldest: HashMap<u64, u64> = HashMap::new();
+        for ListedName {
+            rendition, listed, ..
+        } in version
+        {
+            let oldest = oldest.entry(*rendition).or_insert(listed.sequence);
+            *oldest = listed.sequence.min(*oldest);
+        }
+        let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
+        let mut known = HashSet::new();
+        let mut departed = std::mem::take(&mut self.outdated);
+        self.segments.retain(|segment| {
+            if listed.contains(&segment.listed()) {
+                known.insert(segment.listed());
+                return true;
+            }
+            let left = match edge {
+                Some(edge) if segment.is_part => segment.sequence + PART_SEGMENTS <= edge.last,
+                // Of a long window only the end is listed here.
+                Some(edge) => {
+                    segment.sequence < edge.first
+                        || oldest
+                            .get(&segment.rendition)
+                            .is_some_and(|oldest| segment.sequence >= *oldest)
+                }
+                None => true,
+            };
+            departed.extend(left.then_some(segment.name));
+            !left
+        });
+        (departed, known)
+    }
+
+    /// A new generation begins: nothing that was listed is any more, as the next version will say.
+    pub(super) fn clear(&mut self) {
+        let all = self.segments.drain(..);
+        self.outdated.extend(all.map(|segment| segment.name));
+    }
+
+    /// Where a segment is, by the fingerprint of its key.
+    pub(super) fn position(&self, name: u64) -> Option<LivePosition> {
+        let is_it = |segment: &WindowSegment| segment.name == name;
+        let at = self.segments.iter().rposition(is_it)?;
+        let rendition = self.segments[at].rendition;
+        let newer = self.segments.range(at + 1..);
+        let newer = newer.filter(|segment| segment.rendition == rendition);
+        Some(LivePosition {
+            rendition,
+            behind: newer.count() as u64,
+        })
+    }
+
+    /// Is it a whole segment that is listed under this name? If not, a part. `None`: it is not listed.
+    pub(super) fn is_segment(&self, name: u64) -> Option<bool> {
+        let listed = self.segments.iter().filter(|listed| listed.name == name);
+        listed.map(|listed| !listed.is_part).max()
+    }
+
+    /// Where a part is that is announced.
+    pub(super) fn next_part(&self) -> LivePosition {
+        LivePosition {
+            rendition: self.hasher.hash_one(RenditionId::Parts),
+            behind: 0,
+        }
+    }
+
+    /// Where a segment of an MPD is that the clock tells.
+    pub(super) fn by_clock(&self, template: usize, behind: u64) -> LivePosition {
+        LivePosition {
+            rendition: self.hasher.hash_one(RenditionId::Template(template)),
+            behind,
+        }
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let outdated = self.outdated.capacity() * size_of::<u64>();
+        self.segments.capacity() * size_of::<WindowSegment>() + outdated
+    }
+
+    /// Of the others' departed segments, those that this one lists too.
+    pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
+        if departed.is_empty() {
+            return;
+        }
+        let own: HashSet<u64> = self.segments.iter().map(|segment| segment.name).collect();
+        departed.retain(|name| !own.contains(name));
+    }
+
+    fn rendition(&self, listed: &ListedResource, is_part: bool) -> u64 {
+        self.hasher.hash_one(if is_part {
+            RenditionId::Parts
+        } else {
+            RenditionId::Segments(listed.lane)
+        })
+    }
+
+    fn listed_of(&self, rendition: u64) -> u64 {
+        let of = self.segments.iter();
+        of.filter(|segment| segment.rendition == rendition).count() as u64
+    }
+}
+
+impl WindowSegment {
+    /// What identifies it in a version.
+    fn listed(&self) -> (u64, u64) {
+        (self.rendition, self.uri)
+    }
+}
+
+impl PlaylistTracker {
+    /// Somebody watches it, or did so a moment ago.
+    pub(super) fn is_followed(&self, now: Instant) -> bool {
+        let patience = self.course.lock().segment * UNASKED_SEGMENTS;
+        let unasked = self.attention.unasked_for(now);
+        self.attention.is_tended() || unasked.is_some_and(|unasked| unasked < patience)
+    }
+
+    /// Where something is that it lists, or announces, while it is live.
+    pub(super) fn position(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        now: SystemTime,
+    ) -> Option<LivePosition> {
+        let course = self.course.lock();
+        if course.ended {
+            return None;
+        }
+        let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == entry.key;
+        let announced = || {
+            let is_announced = course.announced.iter().any(is_announced);
+            is_announced.then(|| course.window.next_part())
+        };
+        let by_clock = || {
+            let (template, behind) = course.lanes.place(rules, &self.entry, entry, now)?;
+            Some(course.window.by_clock(template, behind))
+        };
+        let listed = course.window.position(entry.key.fingerprint());
+        listed.or_else(announced).or_else(by_clock)
+    }
+
+    /// How far those of its representations are that the clock tells of.
+    pub(super) fn by_clock(&self, template: usize) -> Advance {
+        let course = self.course.lock();
+        Advance {
+            rendition: course.window.by_clock(template, 0).rendition,
+            segments: 1,
+            listed: course.lanes.listed_of(template),
+            period_ms: millis(course.segment),
+        }
+    }
+
+    /// Of the departed segments of another manifest, those go that this one lists too.
+    pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
+        self.course.lock().window.keeps(departed);
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manifest::{Kind, read_manifest};
+    use crate::policy::Route;
+
+    fn rules() -> Rules {
+        Rules {
+            routes: vec![Arc::new(Route::everything("main"))],
+            name: "seawall".into(),
+        }
+    }
+
+    fn slide(window: &mut ListedWindow, text: &str) -> WindowChange {
+        let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
+        let rules = rules();
+        let entry = CacheRequest::asked(&rules, "a", "/live/a.m3u8");
+        window.slide((&entry, &rules), &manifest, Duration::from_secs(4))
+    }
+
+    fn playlist(first: u64, count: u64) -> String {
+        let head = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{first}\n");
+        let segments = (first..first + count).map(|number| format!("#EXTINF:4,\n{number}.ts\n"));
+        head + &segments.collect::<String>()
+    }
+
+    fn name(path: &'static str) -> u64 {
+        CacheRequest::asked(&rules(), "a", path).key.fingerprint()
+    }
+
+    fn numbered(number: u64) -> u64 {
+        CacheRequest::asked(&rules(), "a", format!("/live/{number}.ts").leak())
+            .key
+            .fingerprint()
+    }
+
+    #[test]
+    fn what_is_not_listed_any_more_departs_and_the_rest_moves_on() {
+        let mut window = ListedWindow::default();
+        let first = slide(&mut window, &playlist(1, 3));
+        assert!(first.departed.is_empty());
+        assert_eq!(first.advances[0].segments, 0, "nobody knows since when");
+        assert_eq!(window.position(numbered(1)).unwrap().behind, 2);
+        let second = slide(&mut window, &playlist(2, 3));
+        assert_eq!(second.departed, [numbered(1)]);
+        assert_eq!(second.advances[0].segments, 1);
+        assert_eq!(second.advances[0].period_ms, 4000);
+        assert_eq!(window.position(numbered(1)), None);
+        assert_eq!(window.position(numbered(4)).unwrap().behind, 0);
+        assert!(slide(&mut window, &playlist(2, 3)).advances.is_empty());
+        window.clear();
+        let anew = slide(&mut window, &playlist(3, 3));
+        assert_eq!(anew.departed, [numbered(2)]);
+    }
+
+    #[test]
+    fn a_long_window_departs_at_its_start_only() {
+        let mut window = ListedWindow::default();
+        slide(&mut window, &playlist(1, 64));
+        for last in 65..=200 {
+            assert!(slide(&mut window, &playlist(1, last)).departed.is_empty());
+        }
+        let position = window.position(numbered(2)).unwrap();
+        assert_eq!(position.behind, 198);
+        let left = slide(&mut window, &playlist(11, 190)).departed;
+        assert_eq!(left.len(), 10);
+    }
+
+    #[test]
+    fn what_another_manifest_lists_stays() {
+        let mut other = ListedWindow::default();
+        slide(&mut other, &playlist(2, 3));
+        let mut departed = vec![numbered(1), numbered(2)];
+        other.keeps(&mut departed);
+        assert_eq!(departed, [numbered(1)]);
+    }
+
+    #[test]
+    fn names_that_are_signed_anew_depart_with_the_version() {
+        let mut window = ListedWindow::default();
+        slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?a"));
+        let left = slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?b")).departed;
+        assert_eq!(left.len(), 3);
+    }
+
+    #[test]
+    fn parts_depart_some_segments_after_the_live_edge() {
+        let mut window = ListedWindow::default();
+        let parts = |last: u64| {
+            let part = format!("#EXT-X-PART:DURATION=1,URI=\"{}.0.ts\"\n", last + 1);
+            let head = "#EXTM3U\n#EXT-X-PART-INF:PART-TARGET=1\n";
+            playlist(last - 3, 4).replace("#EXTM3U\n", head) + &part
+        };
+        slide(&mut window, &parts(10));
+        let part = name("/live/11.0.ts");
+        assert_eq!(window.position(part), Some(window.next_part()));
+        for last in 11..14 {
+            assert!(!slide(&mut window, &parts(last)).departed.contains(&part));
+        }
+        assert!(slide(&mut window, &parts(14)).departed.contains(&part));
+    }
+}

@@ -1,0 +1,103 @@
+//! A manifest that may not be stored goes straight to one viewer. What it says of its stream is read beside
+//! that: before its end is handed on where it is short, so that what is untrue is gone when the viewer asks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::Shield;
+use super::blocking_work::WorkSize;
+use super::coding;
+use super::live::Variant;
+use crate::manifest::{Kind, ParsedText};
+use crate::policy::access::CacheRequest;
+use crate::policy::vary::Vary;
+use crate::upstream::UpstreamResponse;
+
+/// Longer texts are handed on unread, …
+const TEXT_BYTES_MAX: usize = 2 << 20;
+/// … and so are those for which there is no turn: so many are read beside at once.
+const AT_ONCE_MAX: usize = 32;
+
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+
+/// A manifest on its way to one viewer, as far as it has come.
+pub(super) struct ManifestTap {
+    shield: Arc<Shield>,
+    entry: CacheRequest,
+    kind: Kind,
+    /// The answer's.
+    headers: HeaderMap,
+    variant: Variant,
+    sent: Instant,
+    text: Vec<u8>,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl ManifestTap {
+    /// Begins with an answer's head. `None`: it carries no manifest, or too many are read.
+    pub(super) fn of(
+        shield: &Arc<Shield>,
+        entry: &CacheRequest,
+        upstream: &HeaderMap,
+        reply: &UpstreamResponse,
+    ) -> Option<Box<ManifestTap>> {
+        let content_type = reply.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let kind = entry.kind.refined(content_type);
+        if reply.status != StatusCode::OK || !kind.is_manifest() {
+            return None;
+        }
+        let turn = TURNS.try_acquire().ok()?;
+        let values = match Vary::of(&reply.headers) {
+            Vary::On(names) => Some(Vary::values(&names, upstream)),
+            Vary::Nothing | Vary::Everything => None,
+        };
+        let now = Instant::now();
+        Some(Box::new(ManifestTap {
+            shield: Arc::clone(shield),
+            entry: entry.clone(),
+            kind,
+            headers: reply.headers.clone(),
+            variant: shield.streams.variant(values.as_deref()),
+            sent: now.checked_sub(reply.waited).unwrap_or(now),
+            text: Vec::new(),
+            _turn: turn,
+        }))
+    }
+
+    /// More of it. False: it is too long.
+    pub(super) fn hear(&mut self, bytes: &Bytes) -> bool {
+        let fits = self.text.len() + bytes.len() <= TEXT_BYTES_MAX;
+        if fits {
+            self.text.extend_from_slice(bytes);
+        }
+        fits
+    }
+
+    /// It has come whole.
+    pub(super) fn learn(mut self: Box<Self>) {
+        let text = Bytes::from(std::mem::take(&mut self.text));
+        let (kind, headers) = (self.kind, std::mem::take(&mut self.headers));
+        let is_coded = headers.contains_key(header::CONTENT_ENCODING);
+        let effort = WorkSize::of(text.len(), is_coded);
+        let read = move || coding::read(kind, &headers, &text, TEXT_BYTES_MAX as u64);
+        if effort == WorkSize::Short {
+            return self.take(read().ok().flatten());
+        }
+        tokio::spawn(async move {
+            let manifest = effort.put_in(read).await.and_then(Result::ok);
+            self.take(manifest.flatten());
+        });
+    }
+
+    fn take(&self, manifest: Option<ParsedText>) {
+        if let Some(manifest) = manifest {
+            let what = (&self.entry, self.variant);
+            self.shield.learn_unstored(what, &manifest, self.sent);
+        }
+    }
+}

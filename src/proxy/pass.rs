@@ -1,0 +1,307 @@
+//! What may not be shared: straight from the origin to one viewer, at that viewer's pace.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+
+use super::body::checked;
+use super::clients::PrivateFetch;
+use super::context::RequestContext;
+use super::overheard::ManifestTap;
+use super::status::ForwardReason;
+use super::{ResponseBody, Shield, ViewerResponse, rank, rejections, respond};
+use crate::cache::BodyTruncated;
+use crate::policy::lifetime::UncacheableReason;
+use crate::policy::{EndpointSet, headers};
+use crate::upstream::{
+    BudgetUse, ExpectedContent, Failure, Framing, RequestBody, UpstreamBody, UpstreamRequest,
+    UpstreamResponse, ViewerRelay,
+};
+
+/// What an uncached request needs beyond the route's allow-list to mean the same to the origin.
+const OF_A_PASSED_READ: [HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+/// An origin's answer that goes to one viewer.
+pub(super) struct PassThroughResponse {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: PassThroughBody,
+    pub(super) reason: Option<UncacheableReason>,
+    /// Where it is a manifest, read beside.
+    overheard: Option<Box<ManifestTap>>,
+    /// Left, if it is dropped before its end.
+    pub(super) own: Option<PrivateFetch>,
+}
+
+/// A manifest has been read already when it turns out to be one viewer's own.
+pub(super) enum PassThroughBody {
+    Flowing(UpstreamBody, Framing),
+    Whole(Bytes),
+}
+
+impl PassThroughResponse {
+    /// Its head, why it is passed on, and its body.
+    pub(super) fn parts(
+        self,
+    ) -> (
+        StatusCode,
+        HeaderMap,
+        Option<UncacheableReason>,
+        ResponseBody,
+    ) {
+        let body = self.body.into_body(self.own, self.overheard);
+        (self.status, self.headers, self.reason, body)
+    }
+
+    /// `bodiless`: it answers a HEAD, whose length is the origin's to tell.
+    pub(super) fn of(
+        reply: UpstreamResponse,
+        reason: Option<UncacheableReason>,
+        bodiless: bool,
+        name: &str,
+    ) -> PassThroughResponse {
+        let length = reply.headers.get(header::CONTENT_LENGTH).cloned();
+        let mut headers = passed_headers(reply.headers, name);
+        headers.extend(
+            length
+                .filter(|_| bodiless)
+                .map(|length| (header::CONTENT_LENGTH, length)),
+        );
+        PassThroughResponse {
+            status: reply.status,
+            headers,
+            body: PassThroughBody::Flowing(reply.body, reply.framing),
+            reason,
+            overheard: None,
+            own: None,
+        }
+    }
+
+    /// With what it costs its client to leave before its end.
+    fn left_by(self, own: PrivateFetch) -> PassThroughResponse {
+        let own = Some(own);
+        PassThroughResponse { own, ..self }
+    }
+
+    pub(super) fn whole(
+        reply: UpstreamResponse,
+        body: Bytes,
+        reason: UncacheableReason,
+        name: &str,
+    ) -> PassThroughResponse {
+        PassThroughResponse {
+            status: reply.status,
+            headers: passed_headers(reply.headers, name),
+            body: PassThroughBody::Whole(body),
+            reason: Some(reason),
+            overheard: None,
+            own: None,
+        }
+    }
+}
+
+/// Nothing is held here that could age: the age it came with goes on.
+fn passed_headers(origin: HeaderMap, name: &str) -> HeaderMap {
+    let age = headers::age(&origin);
+    let mut headers = headers::downstream(origin, name);
+    headers.extend(age);
+    headers
+}
+
+impl PassThroughBody {
+    fn into_body(
+        self,
+        own: Option<PrivateFetch>,
+        overheard: Option<Box<ManifestTap>>,
+    ) -> ResponseBody {
+        let ended = |own: Option<PrivateFetch>| own.map(|mut own| own.ended());
+        match self {
+            PassThroughBody::Whole(bytes) => {
+                ended(own);
+                ResponseBody::whole(bytes)
+            }
+            PassThroughBody::Flowing(_, Framing::Length(0)) => {
+                ended(own);
+                ResponseBody::Empty
+            }
+            PassThroughBody::Flowing(inflow, framing) => ResponseBody::Passing(Box::new(
+                PassThroughStream::new(inflow, framing, own, overheard),
+            )),
+        }
+    }
+}
+
+impl Shield {
+    /// GET or HEAD, for this viewer alone.
+    pub(super) async fn pass(self: &Arc<Self>, mut ask: RequestContext) -> ViewerResponse {
+        ask.forward = ForwardReason::Bypass;
+        let mut headers = self.upstream(&ask);
+        for name in OF_A_PASSED_READ {
+            if let Some(value) = ask.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        let head_only = ask.head_only;
+        let method = if head_only { Method::HEAD } else { Method::GET };
+        let sent = headers.clone();
+        match self.ask_origin(&mut ask, method, headers, None).await {
+            Ok((reply, own)) => {
+                let overheard = (!head_only)
+                    .then(|| ManifestTap::of(self, &ask.entry, &sent, &reply))
+                    .flatten();
+                let mut passed = PassThroughResponse::of(reply, None, head_only, &self.rules.name);
+                passed.overheard = overheard;
+                respond::passing(ask, passed.left_by(own))
+            }
+            Err(failure) => rejections::failed(ask, failure),
+        }
+    }
+
+    /// Another method, on a route that passes it. Success makes what is held for the URI untrue.
+    /// `host`: as the viewer named it.
+    pub(super) async fn pass_method(
+        self: &Arc<Self>,
+        mut ask: RequestContext,
+        host: &str,
+        method: Method,
+        body: Option<RequestBody>,
+    ) -> ViewerResponse {
+        ask.forward = ForwardReason::Method;
+        if headers::loops(&ask.headers, &self.rules.name) {
+            return rejections::looped(ask);
+        }
+        let (route, forwarded) = (&ask.entry.route, ask.entry.forwarded.as_deref());
+        let headers = headers::passed(&ask.headers, forwarded, route, &self.rules.name);
+        if !self.clients.admit(ask.client).await {
+            return rejections::restrained(ask);
+        }
+        let (reply, own) = match self
+            .ask_origin(&mut ask, method.clone(), headers, body)
+            .await
+        {
+            Ok(reply) => reply,
+            Err(failure) => return rejections::failed(ask, failure),
+        };
+        if !method.is_safe() && (reply.status.is_success() || reply.status.is_redirection()) {
+            self.invalidate(&ask.entry, host, &reply.headers);
+        }
+        let passed = PassThroughResponse::of(reply, None, false, &self.rules.name);
+        respond::passing(ask, passed.left_by(own))
+    }
+
+    async fn ask_origin(
+        &self,
+        ask: &mut RequestContext,
+        method: Method,
+        headers: HeaderMap,
+        body: Option<RequestBody>,
+    ) -> Result<(UpstreamResponse, PrivateFetch), Failure> {
+        let mut own = PrivateFetch::new(self.clients.visit(ask.client));
+        let entry = &ask.entry;
+        let errand = UpstreamRequest {
+            upgrade: None,
+            expected: false,
+            wants: ExpectedContent::Anything,
+            class: self.streams.kind_of(entry).into(),
+            covered: false,
+            method,
+            path_and_query: entry.target.clone(),
+            host: entry.sent_host().cloned(),
+            headers,
+            body,
+            rank: rank::waited_for(entry.kind, || self.streams.is_new(&entry.key, ask.now)),
+            held_back: false,
+            overdue: None,
+            avoided: EndpointSet::default(),
+            excluded: EndpointSet::default(),
+            budget: BudgetUse::Earns,
+        };
+        let origin = &self.origins[entry.route.origin_index];
+        let asked = Instant::now();
+        let reply = origin.fetch(errand).await;
+        let waited = reply.as_ref().map(|reply| reply.waited);
+        ask.waited_for_origin(waited.unwrap_or_else(|_| asked.elapsed()));
+        match reply {
+            Ok(reply) => Ok((reply, own)),
+            Err(failure) => {
+                own.ended();
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// An origin's body, read as fast as one viewer takes it.
+pub struct PassThroughStream {
+    relay: ViewerRelay,
+    left: Option<u64>,
+    over: bool,
+    own: Option<PrivateFetch>,
+    overheard: Option<Box<ManifestTap>>,
+}
+
+impl PassThroughStream {
+    fn new(
+        inflow: UpstreamBody,
+        framing: Framing,
+        own: Option<PrivateFetch>,
+        overheard: Option<Box<ManifestTap>>,
+    ) -> PassThroughStream {
+        PassThroughStream {
+            relay: inflow.relay(),
+            left: match framing {
+                Framing::Length(length) => Some(length),
+                Framing::Delimited | Framing::UntilClose => None,
+            },
+            over: false,
+            own,
+            overheard,
+        }
+    }
+
+    pub(super) fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    pub(super) fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyTruncated>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.relay.poll_next(cx));
+        self.over = !matches!(next, Some(Ok(_)));
+        let cut = if self.relay.viewer_was_cut() {
+            BodyTruncated::Viewer
+        } else {
+            BodyTruncated::Origin
+        };
+        let next = next.map(|bytes| bytes.map_err(|_| cut));
+        let next = checked(next, &mut self.left);
+        if let Some(Ok(bytes)) = &next
+            && let Some(overheard) = &mut self.overheard
+            && !overheard.hear(bytes)
+        {
+            self.overheard = None;
+        }
+        // The last byte may be all that is ever asked for.
+        if self.over || self.left == Some(0) {
+            self.own.iter_mut().for_each(PrivateFetch::ended);
+            let is_whole = !matches!(next, Some(Err(_)));
+            let overheard = self.overheard.take().filter(|_| is_whole);
+            overheard.into_iter().for_each(ManifestTap::learn);
+        }
+        Poll::Ready(next)
+    }
+}

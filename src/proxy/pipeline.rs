@@ -1,0 +1,429 @@
+//! The journey of one request: each function is one step and says where it leads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT_ENCODING, RANGE};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::blocking_reload::{ReloadAction, is_newest, is_tended};
+use super::coding::EncodedForm;
+use super::context::RequestContext;
+use super::fill::{FillTask, FillTrigger};
+use super::pass::PassThroughResponse;
+use super::stale_on_error::servable_on_error;
+use super::status::ForwardReason;
+use super::{Shield, ViewerRequest, ViewerResponse, rejections, respond};
+use crate::cache::{
+    Fill, FillHead, Follower, JoinOutcome, KeyMemo, Lookup, Object, StoredHead, Verdict,
+};
+use crate::policy::access::{Admission, CacheRequest, access};
+use crate::policy::encoding::is_asked_in_plain;
+use crate::policy::freshness::Freshness;
+use crate::policy::headers;
+use crate::policy::lifetime::UncacheableReason;
+use crate::policy::range::reaches;
+use crate::telemetry::Outcome;
+
+/// A lookup is made again when a fill ended, or the key turned out to have variants, meanwhile. So often
+/// at most: then the request goes to the origin by itself.
+const LOOKUPS_MAX: usize = 5;
+
+/// What a look at memory comes to.
+enum LookupOutcome {
+    /// Answered from memory.
+    Served(ViewerResponse),
+    /// Answered from memory in a moment, when the coding is there in which it is to go out.
+    Coming(RequestContext, Arc<Object>),
+    /// Nothing that may be served as it is.
+    Wanting(RequestContext, Lookup),
+}
+
+/// Where a step leads.
+pub(super) enum PipelineStep {
+    /// Done.
+    Answer(ViewerResponse),
+    /// Look up again.
+    Again(RequestContext),
+}
+
+impl Shield {
+    /// Answers a GET that waits for nothing, from what is in memory. Whatever needs more than that is
+    /// nothing here, and has left no trace: the request may be asked again.
+    pub fn at_once(self: &Arc<Self>, mut arrival: ViewerRequest) -> Option<ViewerResponse> {
+        let Admission::Enter(entry) = self.judge(&arrival) else {
+            return None;
+        };
+        let hint = self.hinted(&arrival, &entry);
+        match self.enter(&mut arrival, entry) {
+            LookupOutcome::Served(answer) => {
+                self.take_hint(hint);
+                Some(answer)
+            }
+            LookupOutcome::Coming(..) | LookupOutcome::Wanting(..) => None,
+        }
+    }
+
+    fn judge(&self, arrival: &ViewerRequest) -> Admission {
+        access(
+            &self.rules,
+            &arrival.method,
+            &arrival.uri,
+            arrival.version,
+            &arrival.headers,
+        )
+    }
+
+    fn ask(&self, arrival: &mut ViewerRequest, entry: CacheRequest) -> RequestContext {
+        let line = self.telemetry.access_log.wants();
+        RequestContext::new(arrival, entry, &self.rules.name, line)
+    }
+
+    /// Answers one request. Never fails: whatever happens has a status. Hits do not wait.
+    pub async fn answer(self: &Arc<Self>, mut arrival: ViewerRequest) -> ViewerResponse {
+        let line = self.telemetry.access_log.wants();
+        match self.judge(&arrival) {
+            Admission::Refuse(refusal) => rejections::refused(&arrival, refusal, line),
+            Admission::Preflight(route) => rejections::preflight(&arrival, &route, line),
+            Admission::Pass(entry) => {
+                let host = arrival.host().to_owned();
+                let ask = self.ask(&mut arrival, entry);
+                // Boxed, as all that waits: a connection keeps room for the largest future it may run.
+                let tale = ask.tale_if_left();
+                let answering = self.pass_method(ask, &host, arrival.method, arrival.body);
+                Box::pin(self.waited_for(tale, answering)).await
+            }
+            Admission::Enter(entry) => {
+                self.take_hint(self.hinted(&arrival, &entry));
+                match self.enter(&mut arrival, entry) {
+                    LookupOutcome::Served(answer) => answer,
+                    LookupOutcome::Coming(ask, object) => {
+                        let tale = ask.tale_if_left();
+                        Box::pin(self.waited_for(tale, self.in_time(ask, &object))).await
+                    }
+                    LookupOutcome::Wanting(ask, found) => {
+                        let tale = ask.tale_if_left();
+                        Box::pin(self.waited_for(tale, self.journey(ask, found))).await
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(self: &Arc<Self>, arrival: &mut ViewerRequest, entry: CacheRequest) -> LookupOutcome {
+        let ask = self.ask(arrival, entry);
+        if headers::loops(&ask.headers, &self.rules.name) {
+            return LookupOutcome::Served(rejections::looped(ask));
+        }
+        self.at_hand(ask)
+    }
+
+    /// Looks the key up and serves what may be served without a wait.
+    fn at_hand(self: &Arc<Self>, mut ask: RequestContext) -> LookupOutcome {
+        match self.state_at_hand(&mut ask) {
+            ReloadAction::There(state) => return self.hit(ask, &state),
+            ReloadAction::TooFar => return LookupOutcome::Served(rejections::too_far(ask)),
+            ReloadAction::Open => {}
+        }
+        let (entry, now) = (&ask.entry, ask.now);
+        let upstream = || self.upstream(&ask);
+        let found = self.cache.lookup(&entry.key, entry.kind, now, upstream);
+        if let Some(object) = &found.object
+            && !self.is_outgrown(&ask, &object.head, object.body.len() as u64)
+        {
+            // What is looked after is the playlist, and not what was said of a state of it.
+            let looks = ask.directives.is_none() && !ask.entry.is_directed();
+            match ask.freshness(object) {
+                Freshness::Fresh => return self.hit(ask, object),
+                _ if looks && is_newest(object, ask.now) => {
+                    return self.hit(ask, object);
+                }
+                Freshness::Stale => return LookupOutcome::Served(self.stale(ask, &found, object)),
+                Freshness::IfError if looks && is_tended(object, ask.now) => {
+                    return LookupOutcome::Served(self.stale(ask, &found, object));
+                }
+                Freshness::IfError | Freshness::Dead => {}
+            }
+        }
+        ask.forward = ForwardReason::because(&found);
+        if ask.only_if_cached() {
+            return LookupOutcome::Served(rejections::not_held(ask));
+        }
+        LookupOutcome::Wanting(ask, found)
+    }
+
+    /// Fetches, and looks again where that is what it led to.
+    async fn journey(
+        self: &Arc<Self>,
+        mut ask: RequestContext,
+        mut found: Lookup,
+    ) -> ViewerResponse {
+        if self.is_wanted_by_one_alone(&ask, &found) && !self.clients.admit(ask.client).await {
+            return rejections::restrained(ask);
+        }
+        for _ in 0..LOOKUPS_MAX {
+            ask = match self.fetch(ask, &found).await {
+                PipelineStep::Answer(answer) => return answer,
+                PipelineStep::Again(ask) => ask,
+            };
+            ask.now = Instant::now();
+            (ask, found) = match self.at_hand(ask) {
+                LookupOutcome::Served(answer) => return answer,
+                LookupOutcome::Coming(ask, object) => return self.in_time(ask, &object).await,
+                LookupOutcome::Wanting(ask, found) => (ask, found),
+            };
+        }
+        Box::pin(self.pass(ask)).await
+    }
+
+    /// A live manifest says that there is more than what is held, and the viewer asks for that.
+    fn is_outgrown(&self, ask: &RequestContext, head: &StoredHead, length: u64) -> bool {
+        let streams = &self.streams;
+        streams.any_ranged()
+            && reaches(&ask.headers, self.settings.ranges_max, length)
+            && streams.is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
+    }
+
+    fn hit(&self, ask: RequestContext, object: &Arc<Object>) -> LookupOutcome {
+        let outcome = if object.head.status.is_client_error() {
+            Outcome::Negative
+        } else {
+            Outcome::Hit
+        };
+        match self.form(respond::asked_form(&ask, object), &ask.headers) {
+            EncodedForm::Ready(form) => {
+                object.hits.add();
+                LookupOutcome::Served(respond::form(ask, form, outcome, &self.settings))
+            }
+            EncodedForm::Coming(..) => LookupOutcome::Coming(ask, Arc::clone(object)),
+        }
+    }
+
+    /// Serves what is stale and refreshes it behind the viewer.
+    fn stale(
+        self: &Arc<Self>,
+        ask: RequestContext,
+        found: &Lookup,
+        object: &Arc<Object>,
+    ) -> ViewerResponse {
+        object.hits.add();
+        if (ask.entry.is_directed() || !self.tends(&ask.entry, object))
+            && !self.failed_lately(found, &ask.headers, &ask.entry, ask.now)
+            && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
+        {
+            self.launch(&ask.entry, fill, FillTrigger::Nobody);
+        }
+        // Nobody waits for a coding here; but it is made from now on.
+        self.form(respond::asked_form(&ask, object), &ask.headers);
+        respond::object(ask, object, Outcome::Stale, &self.settings)
+    }
+
+    /// Is it looked after? From now on, if it can be: it was asked for a second time.
+    fn tends(self: &Arc<Self>, entry: &CacheRequest, object: &Object) -> bool {
+        let attention = object.head.attention.as_ref();
+        attention.is_some_and(|attention| {
+            attention.is_tended()
+                || self
+                    .streams
+                    .watched(entry)
+                    .is_some_and(|watch| self.tend(&watch))
+        })
+    }
+
+    /// An endpoint broke off in the middle of it a moment ago; the next request goes to another one.
+    fn broke_off_elsewhere(&self, found: &Lookup, now: Instant) -> bool {
+        let noted = self.cache.noted(&found.slot, now);
+        matches!(noted, Some(KeyMemo::Avoid(_)))
+    }
+
+    /// Nothing fresh is held: what is known of the key decides, then the one fill.
+    async fn fetch(self: &Arc<Self>, mut ask: RequestContext, found: &Lookup) -> PipelineStep {
+        match self.noted(found, &ask.headers, &ask.entry, ask.now) {
+            Some(KeyMemo::Failed(answer)) => {
+                return self.covered_or(ask, found, &answer, |ask| {
+                    rejections::failure_answer(ask, &answer, Outcome::Negative)
+                });
+            }
+            Some(KeyMemo::Pass) => return PipelineStep::Answer(Box::pin(self.pass(ask)).await),
+            Some(KeyMemo::Sliced(series))
+                if self.is_outgrown(&ask, &series.head, series.length) =>
+            {
+                self.cache.forget_note(found);
+            }
+            Some(KeyMemo::Sliced(series)) => return self.sliced(ask, found, series).await,
+            Some(
+                KeyMemo::Unsliceable
+                | KeyMemo::BrokenOff
+                | KeyMemo::Avoid(_)
+                | KeyMemo::Unheard(..),
+            )
+            | None => {}
+        }
+        if !is_held(found) && self.is_out_of_reach(&ask.entry) {
+            return PipelineStep::Answer(rejections::too_early(ask));
+        }
+        let upstream = self.upstream(&ask);
+        match self.cache.join(found, &upstream) {
+            JoinOutcome::Held(_) | JoinOutcome::Again => PipelineStep::Again(ask),
+            JoinOutcome::Crowded => self.stale_or(ask, found, rejections::crowded),
+            JoinOutcome::Lead(fill, follower) => {
+                let (passing, passed) = oneshot::channel();
+                let visit = self.clients.visit(ask.client);
+                self.launch(&ask.entry, fill, FillTrigger::Waits(passing, visit));
+                self.follow(ask, found, &upstream, follower, Some(passed))
+                    .await
+            }
+            JoinOutcome::Follow(follower) => {
+                ask.collapsed = true;
+                self.follow(ask, found, &upstream, follower, None).await
+            }
+        }
+    }
+
+    /// Waits at a fill, within the viewer's deadline.
+    async fn follow(
+        self: &Arc<Self>,
+        mut ask: RequestContext,
+        found: &Lookup,
+        upstream: &HeaderMap,
+        mut follower: Follower,
+        passed: Option<oneshot::Receiver<PassThroughResponse>>,
+    ) -> PipelineStep {
+        // A viewer who insists on a fresh answer, and may, waits for it.
+        let settles_for_less = ask.directives.is_none() && servable_on_error(&ask, found).is_some();
+        let patience = if settles_for_less {
+            self.settings.stale_wait_max
+        } else {
+            self.patience(&ask.entry)
+        };
+        let leads = passed.is_some();
+        let to_come = (!leads).then(|| self.to_come_within(&ask.entry));
+        let since = Instant::now();
+        let landing = timeout(patience, follower.landing()).await;
+        ask.now = Instant::now();
+        let waited = ask.now.saturating_duration_since(since);
+        ask.waited_for_origin(waited);
+        let outcome = match to_come {
+            None => Outcome::Miss,
+            // What is late is the origin's doing, and no longer the programme's.
+            Some(Some(within)) if waited <= within => Outcome::HeldBack,
+            Some(_) => Outcome::Coalesced,
+        };
+        let Ok(landing) = landing else {
+            return self.stale_or(ask, found, rejections::timed_out);
+        };
+        if !leads && !follower.shares(upstream) {
+            ask.collapsed = false;
+            return PipelineStep::Again(ask);
+        }
+        match landing {
+            FillHead::Growing(head) => PipelineStep::Answer(
+                respond::growing(ask, &head, follower, outcome, &self.settings).await,
+            ),
+            FillHead::Settled(Verdict::Refused(_)) if !follower.same_request(upstream) => {
+                ask.collapsed = false;
+                PipelineStep::Again(ask)
+            }
+            FillHead::Settled(Verdict::Failed(_) | Verdict::Lost | Verdict::Pass)
+                if !self.concerns(&follower, upstream, &ask.entry) =>
+            {
+                ask.collapsed = false;
+                PipelineStep::Again(ask)
+            }
+            FillHead::Settled(verdict) => {
+                drop(follower);
+                self.settled(ask, found, verdict, outcome, passed).await
+            }
+        }
+    }
+
+    /// How long viewers wait where nothing else is at hand: who asks for what the origin holds back
+    /// until it is there, as long as the origin may.
+    fn patience(&self, entry: &CacheRequest) -> Duration {
+        let origin = &self.origins[entry.route.origin_index];
+        let held_back = self.is_held_back(entry).then(|| origin.held_back_max());
+        self.settings.wait_max.max(held_back.unwrap_or_default())
+    }
+
+    async fn settled(
+        self: &Arc<Self>,
+        ask: RequestContext,
+        found: &Lookup,
+        verdict: Verdict,
+        outcome: Outcome,
+        passed: Option<oneshot::Receiver<PassThroughResponse>>,
+    ) -> PipelineStep {
+        let settings = &self.settings;
+        if let Verdict::Object(object) | Verdict::Revalidated(object) = &verdict {
+            self.soon(respond::asked_form(&ask, object), &ask.headers)
+                .await;
+        }
+        match verdict {
+            Verdict::Object(object) | Verdict::Refused(object) => {
+                PipelineStep::Answer(respond::object(ask, &object, outcome, settings))
+            }
+            Verdict::Revalidated(object) => {
+                let outcome = match outcome {
+                    Outcome::Miss => Outcome::Revalidated,
+                    coalesced => coalesced,
+                };
+                PipelineStep::Answer(respond::object(ask, &object, outcome, settings))
+            }
+            Verdict::Failed(answer) => self.covered_or(ask, found, &answer, |ask| {
+                rejections::failure_answer(ask, &answer, Outcome::Failed)
+            }),
+            Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
+                rejections::failure_answer(ask, &answer, Outcome::Overload)
+            }),
+            // Nothing of it was handed on yet, and another endpoint may have the whole.
+            Verdict::Lost
+                if servable_on_error(&ask, found).is_none()
+                    && self.broke_off_elsewhere(found, ask.now) =>
+            {
+                PipelineStep::Again(ask)
+            }
+            Verdict::Lost => self.stale_or(ask, found, rejections::lost),
+            Verdict::Sliced => PipelineStep::Again(ask),
+            Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {
+                // Of something large that is not held, a part is fetched as a part.
+                Some(passed)
+                    if passed.reason == Some(UncacheableReason::TooLarge)
+                        && ask.headers.contains_key(RANGE) =>
+                {
+                    drop(passed);
+                    PipelineStep::Answer(Box::pin(self.pass(ask)).await)
+                }
+                Some(passed) => PipelineStep::Answer(respond::passing(ask, passed)),
+                None => PipelineStep::Answer(Box::pin(self.pass(ask)).await),
+            },
+        }
+    }
+
+    /// Starts a fill that belongs to nobody.
+    pub(super) fn launch(self: &Arc<Self>, entry: &CacheRequest, fill: Fill, viewer: FillTrigger) {
+        tokio::spawn(FillTask::new(Arc::clone(self), entry, fill, viewer).run());
+    }
+
+    /// The request's headers as they go to the origin.
+    pub(super) fn upstream(&self, ask: &RequestContext) -> HeaderMap {
+        self.sent(&ask.headers, &ask.entry)
+    }
+
+    /// What is sent of a viewer's headers. Manifests and media are asked for in no coding.
+    pub(super) fn sent(&self, viewer: &HeaderMap, entry: &CacheRequest) -> HeaderMap {
+        let forwarded = entry.forwarded.as_deref();
+        let mut sent = headers::upstream(viewer, forwarded, &entry.route, &self.rules.name);
+        if is_asked_in_plain(entry.kind, entry.target.path()) {
+            sent.remove(ACCEPT_ENCODING);
+        }
+        sent
+    }
+}
+
+/// Something is held that was there.
+pub(super) fn is_held(found: &Lookup) -> bool {
+    let held = found.object.as_ref();
+    held.is_some_and(|held| held.head.status == StatusCode::OK)
+}

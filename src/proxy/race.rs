@@ -1,0 +1,451 @@
+//! Several endpoints may have one body. Where the one that delivers it stops in the middle or is too slow, another one
+//! is requested too. Both are read, and the other one takes over as soon as it is further. Whole bodies and slices are
+//! raced alike. Knows nothing of keys and of what is stored.
+
+mod challenger;
+mod left_out;
+mod losers;
+mod pace;
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::sleep;
+
+pub(super) use left_out::LeftOut;
+pub(super) use pace::{BodyRate, ExpectedBody};
+
+use self::challenger::{Challenger, ChallengerRequest, RaceLost, finish};
+use self::losers::{Losers, Loss, Progress};
+use super::Shield;
+use crate::policy::EndpointSet;
+use crate::upstream::{
+    BudgetUse, Failure, Origin, UpstreamBody, UpstreamRequest, UpstreamResponse,
+};
+
+/// After so long without a byte another endpoint is requested.
+pub(super) const SILENCE: Duration = Duration::from_millis(700);
+/// The same while the body may still be produced, a chunk a second.
+const PAUSE: Duration = Duration::from_millis(1500);
+/// Where the budget refuses, or no other endpoint stands, this is tried again after so long.
+const REFUSED_FOR: Duration = Duration::from_millis(250);
+/// So much later a body that no other endpoint can go on with is cut: players ask for it anew, and
+/// are answered by another endpoint. The same for one that stays too slow.
+const CUT_AFTER: Duration = Duration::from_millis(1300);
+/// Where another endpoint could not be asked, or was of no use, none is asked before this has passed.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+/// For so long requests for the same go to others than an endpoint that stopped in the middle.
+pub(super) const AVOIDED: Duration = Duration::from_secs(10);
+
+/// What comes next of a body.
+pub(super) enum BodyEvent {
+    /// From the endpoint that delivers it: bytes, the end or a failure.
+    Came(Option<Result<Bytes, Failure>>),
+    /// The response of the endpoint that has taken over. If readers have a part of the body, it begins where that
+    /// part ends.
+    TakenOver(UpstreamResponse),
+    /// Its readers have left.
+    Deserted,
+}
+
+/// What another endpoint's response is to the body that is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResponseFit {
+    /// The rest of it, or all of it while readers have nothing.
+    Same,
+    /// That endpoint has another object under this name: whoever asks anew gets it.
+    Another,
+    /// It has neither.
+    Nothing,
+}
+
+/// What a race has to know of a body.
+pub(super) trait Contested {
+    fn shield(&self) -> &Arc<Shield>;
+    fn origin_index(&self) -> usize;
+    /// Headers of a request for what is missing after so many bytes. `None`: no other endpoint can go on.
+    fn rest(&self, received: u64) -> Option<HeaderMap>;
+    /// That request.
+    fn errand(&self, headers: HeaderMap) -> UpstreamRequest;
+    /// Judges its response.
+    fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>;
+    /// Readers have what was received: the body cannot begin anew.
+    fn is_shown(&self) -> bool;
+    /// The origin has all of it by now.
+    fn is_complete(&self) -> bool;
+    /// Endpoints that had their turn with it a moment ago: they would do no better for whoever asks anew.
+    fn left_before(&self) -> EndpointSet;
+    /// The endpoint stopped, although the origin has all of the body.
+    fn stopped(&self, _endpoint: usize) {}
+
+    fn origin(&self) -> &Origin {
+        &self.shield().origins[self.origin_index()]
+    }
+}
+
+/// The endpoints of one body: who delivers it, how fast, and who may take over.
+pub(super) struct Race {
+    endpoint: usize,
+    /// Others may be requested at all.
+    may_move: bool,
+    /// Others have taken over from these.
+    former: LeftOut,
+    /// Those that had their turn when the body began: as long as it lasts they do no better.
+    left_before: Option<EndpointSet>,
+    /// Those that were requested in vain.
+    losers: Losers,
+    /// The endpoint broke off.
+    is_broken: bool,
+    pace: BodyRate,
+    late_since: Option<Instant>,
+    challenger: Option<Challenger>,
+    /// When another endpoint was last requested.
+    requested: Option<Instant>,
+    /// When it was last looked whether the origin has all of it.
+    looked: Instant,
+}
+
+impl Race {
+    /// `former`: endpoints that others have taken over from already.
+    pub(super) fn new(
+        endpoint: usize,
+        former: LeftOut,
+        may_move: bool,
+        expected: ExpectedBody,
+    ) -> Race {
+        let now = Instant::now();
+        Race {
+            endpoint,
+            may_move,
+            former,
+            left_before: None,
+            losers: Losers::default(),
+            is_broken: false,
+            pace: BodyRate::new(expected, now),
+            late_since: None,
+            challenger: None,
+            requested: None,
+            looked: now,
+        }
+    }
+
+    /// Who delivers the body.
+    pub(super) fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+
+    /// Whom others have taken over from, this one included.
+    pub(super) fn left(mut self) -> LeftOut {
+        self.former.add(self.endpoint, Instant::now());
+        self.former
+    }
+
+    pub(super) fn may_move(&self) -> bool {
+        self.may_move
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.pace.received()
+    }
+
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        self.pace.age(now)
+    }
+
+    /// It comes too slowly so far, and whoever comes first may yet deliver it.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.may_move
+            && self.pace.is_behind(now)
+            && (self.challenger.is_some() || !self.pace.is_late(now))
+    }
+
+    /// Readers get the body from now on: another endpoint can only go on with it, and its time is counted anew.
+    pub(super) fn show(&mut self) {
+        self.challenger = None;
+        self.late_since = None;
+    }
+
+    /// The reader took so long.
+    pub(super) fn pause(&mut self, span: Duration) {
+        self.pace.pause(span);
+    }
+
+    /// Another endpoint goes on with the body.
+    pub(super) fn move_to(&mut self, endpoint: usize) {
+        let now = Instant::now();
+        self.former.add(self.endpoint, now);
+        self.endpoint = endpoint;
+        self.is_broken = false;
+        self.pace.restart(now);
+        self.late_since = None;
+        self.requested = None;
+    }
+
+    /// Waits for the next piece; where the endpoint falls silent, is too slow or breaks off, also for another one to
+    /// take over.
+    pub(super) async fn next(
+        &mut self,
+        inflow: &mut UpstreamBody,
+        body: &impl Contested,
+        given_up: impl Future<Output = ()>,
+    ) -> BodyEvent {
+        self.left_before.get_or_insert_with(|| body.left_before());
+        if self.is_hopeless(body) {
+            return BodyEvent::Came(Some(Err(Failure::Truncated)));
+        }
+        let mut given_up = pin!(given_up);
+        let mut next = pin!(inflow.next());
+        let patience = if self.pace.is_complete() {
+            SILENCE
+        } else {
+            PAUSE
+        };
+        let mut silent = pin!(sleep(patience));
+        let mut too_long = pin!(sleep(patience + CUT_AFTER));
+        let (mut is_silent, mut is_cut) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                came = &mut next => match came {
+                    Some(Err(failure)) => break self.broken(failure, body, given_up).await,
+                    Some(Ok(bytes)) => {
+                        self.came(bytes.len(), body);
+                        break BodyEvent::Came(Some(Ok(bytes)));
+                    }
+                    None => break BodyEvent::Came(None),
+                },
+                () = &mut given_up => break BodyEvent::Deserted,
+                end = finish(&mut self.challenger) => {
+                    if let Some(reply) = self.settle(end, body) {
+                        break BodyEvent::TakenOver(reply);
+                    }
+                    // In a while it may be otherwise.
+                    if is_silent && self.challenger.is_none() {
+                        is_silent = false;
+                        silent.as_mut().reset(tokio::time::Instant::now() + ASKED_EVERY);
+                    }
+                }
+                () = &mut silent, if !is_silent => {
+                    let now = tokio::time::Instant::now();
+                    self.look_if_complete(body);
+                    let wait = self.silent(body);
+                    if wait.is_none() && !is_cut {
+                        is_cut = self.pace.is_complete() && self.shown(body) > 0;
+                        too_long.as_mut().reset(now + CUT_AFTER);
+                    }
+                    is_silent = self.challenger.is_some() || is_cut || !self.may_move;
+                    silent.as_mut().reset(now + wait.unwrap_or(ASKED_EVERY));
+                }
+                () = &mut too_long, if is_cut => {
+                    break BodyEvent::Came(Some(Err(Failure::Truncated)));
+                }
+            }
+        }
+    }
+
+    /// No byte has come for long. Gives how long to wait where no other endpoint may be requested now.
+    fn silent(&mut self, body: &impl Contested) -> Option<Duration> {
+        let stands = self.may_move && self.another_stands(body);
+        if stands && self.pace.is_complete() {
+            body.stopped(self.endpoint);
+        }
+        let may = stands && self.challenge(body, true);
+        (!may).then_some(REFUSED_FOR)
+    }
+
+    /// Bytes came: another endpoint is requested if they come too slowly, and not waited for if they do not.
+    fn came(&mut self, bytes: usize, body: &impl Contested) {
+        let now = Instant::now();
+        self.pace.add(bytes, now);
+        if now >= self.looked + ASKED_EVERY {
+            self.look_if_complete(body);
+        }
+        if let Some(challenger) = &self.challenger {
+            challenger.report(self.pace.received());
+        }
+        let is_late = self.pace.is_late(now);
+        self.late_since = is_late.then(|| self.late_since.unwrap_or(now));
+        if is_late {
+            self.challenge(body, false);
+        } else if self.challenger.take().is_some_and(|one| one.has_stopped) {
+            body.origin().took_over(false);
+        }
+    }
+
+    /// What was produced while it was sent is judged from when the origin has all of it.
+    fn look_if_complete(&mut self, body: &impl Contested) {
+        let now = Instant::now();
+        self.looked = now;
+        if self.may_move && !self.pace.is_complete() && body.is_complete() {
+            self.pace.complete(now);
+        }
+    }
+
+    /// The endpoint broke off: the response of another one, if that can go on. Each is asked once.
+    async fn broken(
+        &mut self,
+        failure: Failure,
+        body: &impl Contested,
+        mut given_up: Pin<&mut impl Future<Output = ()>>,
+    ) -> BodyEvent {
+        let broken = BodyEvent::Came(Some(Err(failure)));
+        self.losers.forget_overdue(Instant::now());
+        self.is_broken = true;
+        if !self.may_move || !self.another_stands(body) {
+            return broken;
+        }
+        body.stopped(self.endpoint);
+        self.challenge(body, true);
+        while self.challenger.is_some() {
+            tokio::select! {
+                end = finish(&mut self.challenger) => {
+                    if let Some(reply) = self.settle(end, body) {
+                        return BodyEvent::TakenOver(reply);
+                    }
+                }
+                () = &mut given_up => return BodyEvent::Deserted,
+            }
+        }
+        broken
+    }
+
+    /// The other endpoint has taken over, or was of no use: the next one is requested then.
+    fn settle(
+        &mut self,
+        end: Result<UpstreamResponse, RaceLost>,
+        body: &impl Contested,
+    ) -> Option<UpstreamResponse> {
+        let challenger = self.challenger.take();
+        let has_stopped = challenger.is_some_and(|one| one.has_stopped);
+        match end {
+            Ok(reply) => {
+                body.origin().took_over(true);
+                Some(reply)
+            }
+            Err(lost) => {
+                if has_stopped {
+                    body.origin().took_over(false);
+                }
+                if let RaceLost::By(endpoint, fit) = lost {
+                    let now = Instant::now();
+                    let loss = match fit {
+                        ResponseFit::Another => Loss::Different,
+                        ResponseFit::Same if self.progress(has_stopped, now) == Progress::Moves => {
+                            Loss::Slower
+                        }
+                        ResponseFit::Same | ResponseFit::Nothing => Loss::Useless,
+                    };
+                    self.losers.add(endpoint, loss, now);
+                    self.requested = None;
+                    self.challenge(body, has_stopped);
+                }
+                None
+            }
+        }
+    }
+
+    /// Requests another endpoint, if one stands and can go on. False where the budget refuses: more requests would only
+    /// add to the load.
+    fn challenge(&mut self, body: &impl Contested, has_stopped: bool) -> bool {
+        let now = Instant::now();
+        let excluded = self.excluded(has_stopped, now);
+        let is_busy = self.challenger.is_some();
+        if is_busy || !self.may_move || !body.origin().another_stands(excluded) {
+            return true;
+        }
+        let lately = |requested: Instant| now < requested + ASKED_EVERY;
+        if !has_stopped && self.requested.is_some_and(lately) {
+            return true;
+        }
+        let received = self.received();
+        let Some(headers) = body.rest(received) else {
+            return true;
+        };
+        self.requested = Some(now);
+        let Some(leave) = body.origin().take_over(self.endpoint, has_stopped) else {
+            return false;
+        };
+        let errand = UpstreamRequest {
+            budget: BudgetUse::Paid,
+            excluded,
+            ..body.errand(headers)
+        };
+        let request = ChallengerRequest {
+            shield: Arc::clone(body.shield()),
+            origin_index: body.origin_index(),
+            errand,
+            judge: body.judge(received),
+        };
+        let shown = body.is_shown().then_some(received);
+        let challenger = Challenger::start(request, shown, received, (has_stopped, leave));
+        self.challenger = Some(challenger);
+        true
+    }
+
+    /// It has been too slow for a while, no other endpoint takes over, and one stands that had no turn with it: whoever
+    /// asks anew is better off. Not while it moves and others are asked for the rest: those that have it take over.
+    fn is_hopeless(&mut self, body: &impl Contested) -> bool {
+        let now = Instant::now();
+        let is_long = self
+            .late_since
+            .is_some_and(|since| now >= since + CUT_AFTER);
+        if !is_long || !body.is_shown() || !self.may_move || self.challenger.is_some() {
+            return false;
+        }
+        let progress = self.progress(false, now);
+        if progress == Progress::Moves && body.rest(self.received()).is_some() {
+            return false;
+        }
+        let left_before = self.left_before.unwrap_or_default();
+        let had_turns = self.former.all().and(left_before).and(body.left_before());
+        let losers = self.losers.no_better(progress);
+        let no_better = had_turns.and(losers).with(self.endpoint);
+        if !body.origin().another_stands(no_better) {
+            return false;
+        }
+        let allowed = body.origin().take_over(self.endpoint, false).is_some();
+        if !allowed {
+            self.late_since = Some(now);
+        }
+        allowed
+    }
+
+    /// Readers have so much of it.
+    fn shown(&self, body: &impl Contested) -> u64 {
+        if body.is_shown() { self.received() } else { 0 }
+    }
+
+    fn progress(&self, has_stopped: bool, now: Instant) -> Progress {
+        if self.is_broken {
+            Progress::Broken
+        } else if has_stopped || self.pace.is_dribble(now) {
+            Progress::Stands
+        } else {
+            Progress::Moves
+        }
+    }
+
+    /// A race goes to none of these.
+    fn excluded(&self, has_stopped: bool, now: Instant) -> EndpointSet {
+        let progress = self.progress(has_stopped, now);
+        let losers = self.losers.left_out(progress, true, now);
+        self.former(now).and(losers)
+    }
+
+    /// One stands that may do better, be it with another object, now that this one has stopped.
+    fn another_stands(&self, body: &impl Contested) -> bool {
+        let now = Instant::now();
+        let progress = self.progress(true, now);
+        let losers = self.losers.left_out(progress, false, now);
+        body.origin().another_stands(self.former(now).and(losers))
+    }
+
+    /// These had their turn lately, or have it now.
+    fn former(&self, now: Instant) -> EndpointSet {
+        self.former.within(AVOIDED, now).with(self.endpoint)
+    }
+}

@@ -1,0 +1,118 @@
+//! Another endpoint is requested for a body, and its response read until it is further than the endpoint that delivers
+//! the body.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::timeout;
+
+use super::{ResponseFit, SILENCE};
+use crate::proxy::Shield;
+use crate::upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
+
+/// An endpoint that has sent so much and is still behind the one that delivers the body is of no use.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Another endpoint that is requested.
+pub(super) struct Challenger {
+    end: Pin<Box<dyn Future<Output = Result<UpstreamResponse, RaceLost>> + Send>>,
+    /// So much has come from the endpoint that delivers the body.
+    received: Arc<AtomicU64>,
+    /// That one is silent or has failed. If not, it is slow.
+    pub(super) has_stopped: bool,
+    _leave: Takeover,
+}
+
+/// What it is requested for, and how its response is judged.
+pub(super) struct ChallengerRequest {
+    pub(super) shield: Arc<Shield>,
+    pub(super) origin_index: usize,
+    pub(super) errand: UpstreamRequest,
+    pub(super) judge: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
+}
+
+/// The other endpoint did not take over.
+pub(super) enum RaceLost {
+    /// None answered.
+    Unanswered,
+    /// This one was of no use, for its response or for its speed.
+    By(usize, ResponseFit),
+}
+
+impl Challenger {
+    /// `shown`: so much of the body readers have, and its head: the response begins there. `None`: they have nothing,
+    /// and it begins anew.
+    pub(super) fn start(
+        request: ChallengerRequest,
+        shown: Option<u64>,
+        received: u64,
+        (has_stopped, leave): (bool, Takeover),
+    ) -> Challenger {
+        let received = Arc::new(AtomicU64::new(received));
+        Challenger {
+            end: Box::pin(run(request, shown, Arc::clone(&received))),
+            received,
+            has_stopped,
+            _leave: leave,
+        }
+    }
+
+    /// So much has come from the endpoint that delivers the body.
+    pub(super) fn report(&self, received: u64) {
+        self.received.store(received, Ordering::Relaxed);
+    }
+}
+
+/// How a race ends; never, where no other endpoint is requested.
+pub(super) async fn finish(
+    challenger: &mut Option<Challenger>,
+) -> Result<UpstreamResponse, RaceLost> {
+    match challenger {
+        Some(challenger) => challenger.end.as_mut().await,
+        None => pending().await,
+    }
+}
+
+async fn run(
+    request: ChallengerRequest,
+    shown: Option<u64>,
+    received: Arc<AtomicU64>,
+) -> Result<UpstreamResponse, RaceLost> {
+    let origin = &request.shield.origins[request.origin_index];
+    let reply = origin.fetch(request.errand).await;
+    let mut reply = reply.map_err(|_| RaceLost::Unanswered)?;
+    let fit = (request.judge)(&reply);
+    if fit != ResponseFit::Same {
+        return Err(RaceLost::By(reply.endpoint, fit));
+    }
+    let from = shown.unwrap_or_default();
+    match get_ahead(&mut reply.body, &received, from).await {
+        Some(more) if shown.is_some() => reply.body.skip(more),
+        Some(_) => {}
+        None => return Err(RaceLost::By(reply.endpoint, fit)),
+    }
+    Ok(reply)
+}
+
+/// Reads a body that begins at `from` until it is further than what was received from another endpoint. Gives how far
+/// that one is in it; `None`: it does not get there.
+async fn get_ahead(body: &mut UpstreamBody, received: &AtomicU64, from: u64) -> Option<u64> {
+    loop {
+        let ahead = body.ahead_bytes();
+        let came = received.load(Ordering::Relaxed) - from;
+        if ahead > came {
+            return Some(came);
+        }
+        if ahead > BYTES_MAX {
+            return None;
+        }
+        match timeout(SILENCE, body.read_ahead()).await {
+            Ok(Some(Ok(()))) => {}
+            // Nothing is the whole of it.
+            Ok(None) if came == 0 => return Some(0),
+            Ok(Some(Err(_)) | None) | Err(_) => return None,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Does a body arrive fast enough to be of use? Compares its progress with what its players need. Pure: the
+//! clock is an argument.
+
+use std::time::{Duration, Instant};
+
+/// A body is judged only after this long: a connection takes a moment to reach its speed.
+const JUDGED_AFTER: Duration = Duration::from_millis(700);
+/// The first bytes are not taken for a speed before that.
+const SPEED_AFTER: Duration = Duration::from_millis(200);
+/// The current pace is what came within this time, and within twice this time at most.
+const WINDOW: Duration = Duration::from_secs(1);
+/// The rest of a body has to be there within the duration of its media, within these bounds.
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(10);
+/// The same where nobody knows how long its media plays …
+const REST_UNKNOWN: Duration = Duration::from_secs(4);
+/// … unless it brings so many bytes a second: it is large then, and not slow.
+const BYTES_PER_S_ENOUGH: u64 = 250_000;
+/// A segment of unknown length brings so many bytes a second, unless it is being produced: so little is no audio.
+const BYTES_PER_S_MIN: u64 = 2_000;
+/// Media that takes so many times as long to come as it plays is of no use to any player.
+const DRIBBLE_FACTOR: u32 = 10;
+
+/// What is known of a body when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ExpectedBody {
+    pub(in crate::proxy) length: Option<u64>,
+    /// How long its media plays.
+    pub(in crate::proxy) duration: Option<Duration>,
+    /// The origin has all of it. If not, it arrives at the pace of its encoder.
+    pub(in crate::proxy) is_complete: bool,
+}
+
+/// How far a body had come at a moment.
+#[derive(Clone, Copy, Debug)]
+struct PacePoint {
+    at: Instant,
+    received: u64,
+}
+
+/// How fast a body arrives.
+#[derive(Debug)]
+pub(in crate::proxy) struct BodyRate {
+    expected: ExpectedBody,
+    began: Instant,
+    received: u64,
+    /// The older one is the start of the window.
+    marks: [PacePoint; 2],
+}
+
+impl BodyRate {
+    pub(in crate::proxy) fn new(expected: ExpectedBody, now: Instant) -> BodyRate {
+        let mark = PacePoint {
+            at: now,
+            received: 0,
+        };
+        BodyRate {
+            expected,
+            began: now,
+            received: 0,
+            marks: [mark; 2],
+        }
+    }
+
+    /// It is judged from now on.
+    pub(in crate::proxy) fn restart(&mut self, now: Instant) {
+        let received = self.received;
+        self.began = now;
+        self.marks = [PacePoint { at: now, received }; 2];
+    }
+
+    /// So much has come.
+    pub(in crate::proxy) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The origin has all of it.
+    pub(in crate::proxy) fn is_complete(&self) -> bool {
+        self.expected.is_complete
+    }
+
+    /// The origin has all of it from now on: until now it came as it was produced.
+    pub(in crate::proxy) fn complete(&mut self, now: Instant) {
+        self.expected.is_complete = true;
+        self.restart(now);
+    }
+
+    /// So long the endpoint has had.
+    pub(in crate::proxy) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
+    /// Bytes came.
+    pub(in crate::proxy) fn add(&mut self, bytes: usize, now: Instant) {
+        self.received += bytes as u64;
+        if now.saturating_duration_since(self.marks[1].at) >= WINDOW {
+            let received = self.received;
+            self.marks = [self.marks[1], PacePoint { at: now, received }];
+        }
+    }
+
+    /// The time that the reader of the body took is not the endpoint's.
+    pub(in crate::proxy) fn pause(&mut self, span: Duration) {
+        self.began += span;
+        for mark in &mut self.marks {
+            mark.at += span;
+        }
+    }
+
+    /// The rest cannot arrive in time at the current pace.
+    pub(in crate::proxy) fn is_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= JUDGED_AFTER && self.is_behind(now)
+    }
+
+    /// The same, however short a time it has had.
+    pub(in crate::proxy) fn is_behind(&self, now: Instant) -> bool {
+        if !self.expected.is_complete {
+            return false;
+        }
+        let come_in = |bytes, within| self.come_in(bytes, within, now);
+        let second = Duration::from_secs(1);
+        let Some(length) = self.expected.length else {
+            let so_far = now.saturating_duration_since(self.began);
+            return so_far > self.within() || !come_in(BYTES_PER_S_MIN, second);
+        };
+        let rest = length.saturating_sub(self.received);
+        let is_large = self.expected.duration.is_none() && come_in(BYTES_PER_S_ENOUGH, second);
+        !is_large && !come_in(rest, self.within())
+    }
+
+    /// So little comes that it is as good as nothing.
+    pub(in crate::proxy) fn is_dribble(&self, now: Instant) -> bool {
+        let ExpectedBody {
+            length, duration, ..
+        } = self.expected;
+        let rest = length.map(|length| length.saturating_sub(self.received));
+        let is_useless = duration.and(rest).is_some_and(|rest| {
+            let within = self.within() * DRIBBLE_FACTOR;
+            !self.come_in(rest, within, now)
+        });
+        is_useless || !self.come_in(BYTES_PER_S_MIN, Duration::from_secs(1), now)
+    }
+
+    /// So many bytes come within this time at the current pace.
+    fn come_in(&self, bytes: u64, within: Duration, now: Instant) -> bool {
+        let [since, _] = self.marks;
+        let span = now.saturating_duration_since(since.at).max(SPEED_AFTER);
+        let came = self.received - since.received;
+        u128::from(came) * within.as_millis() >= u128::from(bytes) * span.as_millis()
+    }
+
+    fn within(&self) -> Duration {
+        let duration = self.expected.duration;
+        duration.map_or(REST_UNKNOWN, |duration| duration.clamp(REST_MIN, REST_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: ExpectedBody = ExpectedBody {
+        length: Some(600_000),
+        duration: Some(Duration::from_secs(6)),
+        is_complete: true,
+    };
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// When is a body late, in milliseconds, of which so many bytes come every so many milliseconds?
+    fn late_after(expected: ExpectedBody, bytes: usize, every: u64) -> Option<u64> {
+        let start = Instant::now();
+        let mut pace = BodyRate::new(expected, start);
+        let mut received = 0;
+        for after in (0..60_000 / every).map(|turn| turn * every) {
+            let now = start + millis(after);
+            received += bytes as u64;
+            if expected.length.is_some_and(|length| received >= length) {
+                return None;
+            }
+            pace.add(bytes, now);
+            if pace.is_late(now) {
+                return Some(after);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn calls_a_body_late_that_cannot_come_within_its_duration() {
+        assert_eq!(late_after(SEGMENT, 2, 250), Some(750));
+        assert_eq!(late_after(SEGMENT, 400, 100), Some(700));
+        assert_eq!(late_after(SEGMENT, 4_000, 100), Some(700));
+    }
+
+    #[test]
+    fn leaves_a_body_alone_that_comes_in_time() {
+        assert_eq!(late_after(SEGMENT, 12_000, 100), None);
+        assert_eq!(late_after(SEGMENT, 65_536, 500), None);
+    }
+
+    #[test]
+    fn needs_no_duration_to_call_a_dribble_late() {
+        let unknown = ExpectedBody {
+            duration: None,
+            ..SEGMENT
+        };
+        assert_eq!(late_after(unknown, 800, 200), Some(800));
+        let large = ExpectedBody {
+            length: Some(100_000_000),
+            ..unknown
+        };
+        assert_eq!(late_after(large, 400_000, 1_000), None);
+    }
+
+    #[test]
+    fn calls_a_body_without_a_length_late_that_was_complete_before() {
+        let complete = ExpectedBody {
+            length: None,
+            ..SEGMENT
+        };
+        assert_eq!(late_after(complete, 2, 250), Some(750));
+        // Audio at 48 kbit/s, as it is made.
+        assert_eq!(late_after(complete, 3_000, 500), Some(6_500));
+        // It should have ended by now.
+        assert_eq!(late_after(complete, 10_000, 1_000), Some(7_000));
+    }
+
+    #[test]
+    fn never_calls_late_what_is_being_produced() {
+        let produced = ExpectedBody {
+            length: None,
+            is_complete: false,
+            ..SEGMENT
+        };
+        assert_eq!(late_after(produced, 1, 1_000), None);
+        assert_eq!(late_after(produced, 0, 1_000), None);
+    }
+
+    #[test]
+    fn judges_what_was_produced_from_when_it_is_complete() {
+        let (start, second) = (Instant::now(), millis(1_000));
+        let mut pace = BodyRate::new(
+            ExpectedBody {
+                length: None,
+                is_complete: false,
+                ..SEGMENT
+            },
+            start,
+        );
+        for after in 1..=6 {
+            pace.add(5, start + second * after);
+        }
+        let complete = start + second * 6;
+        pace.complete(complete);
+        assert!(!pace.is_late(complete));
+        pace.add(5, complete + millis(700));
+        assert!(pace.is_late(complete + millis(700)));
+    }
+
+    #[test]
+    fn forgets_how_fast_it_was_and_how_slow() {
+        let start = Instant::now();
+        let mut pace = BodyRate::new(SEGMENT, start);
+        pace.add(300_000, start + millis(10));
+        // From then on eight bytes a second.
+        let mut late = None;
+        for after in 1..10 {
+            let now = start + millis(after * 1_000);
+            pace.add(8, now);
+            late = late.or(pace.is_late(now).then_some(after));
+        }
+        assert_eq!(late, Some(2));
+        for after in 10..14 {
+            pace.add(60_000, start + millis(after * 1_000));
+        }
+        assert!(!pace.is_late(start + millis(13_000)));
+    }
+
+    #[test]
+    fn tells_a_dribble_from_what_is_slow() {
+        let unknown = ExpectedBody {
+            length: Some(100_000_000),
+            duration: None,
+            is_complete: true,
+        };
+        let is_dribble = |expected, bytes: usize| {
+            let start = Instant::now();
+            let mut pace = BodyRate::new(expected, start);
+            for after in 1..=20 {
+                pace.add(bytes / 10, start + millis(100 * after));
+            }
+            pace.is_dribble(start + millis(2_000))
+        };
+        assert!(is_dribble(unknown, 1_000));
+        assert!(!is_dribble(unknown, 3_000));
+        assert!(!is_dribble(unknown, 200_000));
+        // Six seconds of media in a minute.
+        assert!(is_dribble(SEGMENT, 9_000));
+        assert!(!is_dribble(SEGMENT, 11_000));
+    }
+
+    #[test]
+    fn blames_no_endpoint_for_a_slow_reader() {
+        let start = Instant::now();
+        let mut pace = BodyRate::new(SEGMENT, start);
+        pace.add(100_000, start + millis(100));
+        pace.pause(millis(60_000));
+        assert!(!pace.is_late(start + millis(60_800)));
+    }
+
+    #[test]
+    fn takes_the_first_bytes_for_no_speed() {
+        let start = Instant::now();
+        let mut pace = BodyRate::new(SEGMENT, start);
+        pace.add(8, start);
+        assert!(pace.is_behind(start) && !pace.is_late(start));
+        pace.add(32_768, start);
+        assert!(!pace.is_behind(start));
+    }
+}

@@ -1,0 +1,449 @@
+//! How does an answer look when there is something to answer with: held, or arriving?
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::timeout;
+
+use super::context::RequestContext;
+use super::pass::PassThroughResponse;
+use super::status::{CacheStatusDetail, X_CACHE, tell};
+use super::{ResponseBody, Settings, ViewerResponse, coding, cors, rejections};
+use crate::cache::{BodyExtent, FIELDS_ADDED, FieldLines, Follower, Object, StoredHead};
+use crate::policy::conditional::{self, PreconditionResult};
+use crate::policy::freshness::{FRESHNESS_READ, TELLING_FRESHNESS, restated};
+use crate::policy::lifetime::{Rule, UncacheableReason};
+use crate::policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRange};
+use crate::policy::route::Cors;
+use crate::telemetry::Outcome;
+
+/// From an object in memory.
+pub(super) fn object(
+    ask: RequestContext,
+    object: &Arc<Object>,
+    outcome: Outcome,
+    settings: &Settings,
+) -> ViewerResponse {
+    let suited = coding::suited(asked_form(&ask, object), &ask.headers);
+    form(ask, suited, outcome, settings)
+}
+
+/// The whole of it, or its delta update.
+pub(super) fn asked_form<'o>(ask: &RequestContext, object: &'o Arc<Object>) -> &'o Arc<Object> {
+    let delta = object.delta().filter(|_| ask.entry.takes_delta());
+    delta.unwrap_or(object)
+}
+
+/// From an object in memory, in the form that suits the viewer.
+pub(super) fn form(
+    mut ask: RequestContext,
+    object: &Arc<Object>,
+    outcome: Outcome,
+    settings: &Settings,
+) -> ViewerResponse {
+    if let Some(attention) = &object.head.attention {
+        attention.asks(ask.now);
+    }
+    if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
+        ask.kind(object.head.kind);
+        let added = dress(
+            &ask,
+            &object.head,
+            HeaderMap::with_capacity(FIELDS_ADDED),
+            outcome,
+        );
+        return ask.answer_held(object, added, outcome);
+    }
+    let body = &object.body;
+    let length = body.len() as u64;
+    let part = |span: ByteSpan| body.slice(to_usize(span.start)..to_usize(span.end));
+    let mut answer = sized(
+        ask,
+        &object.head,
+        length,
+        outcome,
+        settings.ranges_max,
+        |spans| match spans {
+            [span] => ResponseBody::whole(part(*span)),
+            _ => ResponseBody::Pieces(spans.iter().copied().map(part).collect()),
+        },
+    );
+    if !matches!(answer.body, ResponseBody::Empty) {
+        answer.part_of = Some(Arc::clone(object));
+    }
+    answer
+}
+
+/// The answer only adds to the stored fields: none of them, but those that are always said anew, is
+/// replaced.
+fn may_share(ask: &RequestContext, stored: &FieldLines) -> bool {
+    let route = &ask.entry.route;
+    let stays = |name| !stored.contains(&name);
+    let cors = match route.cors {
+        Cors::Off => {
+            stays(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+                && stays(header::ACCESS_CONTROL_EXPOSE_HEADERS)
+        }
+        Cors::Any | Cors::Only { .. } => stays(header::ACCESS_CONTROL_ALLOW_CREDENTIALS),
+    };
+    cors && (!route.x_cache || stays(X_CACHE))
+}
+
+/// Nothing was asked for but the object as it is.
+fn wants_whole(ask: &RequestContext, head: &StoredHead) -> bool {
+    !ask.head_only
+        && (head.status != StatusCode::OK
+            || !ask.headers.contains_key(header::RANGE)
+                && condition(ask, head) == PreconditionResult::Proceed)
+}
+
+/// Offsets within a body that is in memory fit.
+pub(super) fn to_usize(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+/// From anything of known length; `body` makes the bytes of the spans.
+pub(super) fn sized(
+    mut ask: RequestContext,
+    head: &StoredHead,
+    length: u64,
+    outcome: Outcome,
+    ranges_max: usize,
+    body: impl FnOnce(&[ByteSpan]) -> ResponseBody,
+) -> ViewerResponse {
+    ask.kind(head.kind);
+    if let Some(answer) = precondition(&ask, head, outcome) {
+        return finish(ask, answer, ResponseBody::Empty, outcome);
+    }
+    let mut headers = dressed(&ask, head, outcome);
+    if ask.head_only {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        return finish(ask, (head.status, headers), ResponseBody::Empty, outcome);
+    }
+    let resolved = match asked(&ask, head, ranges_max) {
+        RequestedRange::Whole => ResolvedRange::Whole,
+        asked @ RequestedRange::Ranges(_) => range::resolve(&asked, length),
+    };
+    match resolved {
+        ResolvedRange::Whole => {
+            let whole = ByteSpan {
+                start: 0,
+                end: length,
+            };
+            finish(ask, (head.status, headers), body(&[whole]), outcome)
+        }
+        ResolvedRange::One(span) => {
+            let told = range::content_range(span, length);
+            partial(ask, headers, told, body(&[span]), outcome)
+        }
+        ResolvedRange::Many(spans) => {
+            multipart(ask, headers, &spans, length, body(&spans), outcome)
+        }
+        ResolvedRange::Unsatisfiable => unsatisfiable(ask, head, length, outcome),
+    }
+}
+
+/// What of a body of known length will be read.
+pub(super) fn first_span(ask: &RequestContext, head: &StoredHead, length: u64) -> ByteSpan {
+    match range::resolve(&asked(ask, head, 1), length) {
+        ResolvedRange::One(span) => span,
+        ResolvedRange::Whole | ResolvedRange::Many(_) | ResolvedRange::Unsatisfiable => ByteSpan {
+            start: 0,
+            end: length,
+        },
+    }
+}
+
+/// From a body that is still arriving: a part of it starts as soon as its bytes are there.
+pub(super) async fn growing(
+    mut ask: RequestContext,
+    head: &StoredHead,
+    mut follower: Follower,
+    outcome: Outcome,
+    settings: &Settings,
+) -> ViewerResponse {
+    if let Some(attention) = &head.attention {
+        attention.asks(ask.now);
+    }
+    if let Some(length) = head.length {
+        return sized(ask, head, length, outcome, 1, |spans| {
+            let (start, end) = spans
+                .first()
+                .map_or((0, length), |span| (span.start, span.end));
+            follower.narrow(start, end);
+            ResponseBody::Growing {
+                follower,
+                left: Some(end - start),
+            }
+        });
+    }
+    ask.kind(head.kind);
+    if let Some(answer) = precondition(&ask, head, outcome) {
+        return finish(ask, answer, ResponseBody::Empty, outcome);
+    }
+    let arriving = StreamingResponse {
+        headers: dressed(&ask, head, outcome),
+        ask,
+        head,
+        follower,
+        outcome,
+    };
+    if arriving.ask.head_only {
+        return arriving.whole(None);
+    }
+    match near_range(&arriving.ask, head, settings.whole_fetch_max) {
+        None => arriving.whole(None),
+        Some(range) => arriving.range(range, settings.wait_max).await,
+    }
+}
+
+/// An answer whose body arrives, of unknown length.
+struct StreamingResponse<'h> {
+    ask: RequestContext,
+    head: &'h StoredHead,
+    headers: HeaderMap,
+    follower: Follower,
+    outcome: Outcome,
+}
+
+impl StreamingResponse<'_> {
+    fn whole(self, left: Option<u64>) -> ViewerResponse {
+        let body = ResponseBody::Growing {
+            follower: self.follower,
+            left,
+        };
+        let answer = (self.head.status, self.headers);
+        finish(self.ask, answer, body, self.outcome)
+    }
+
+    /// A closed range, as soon as its last byte is there.
+    async fn range(mut self, (first, last): (u64, u64), patience: Duration) -> ViewerResponse {
+        match timeout(patience, self.follower.reach(last + 1)).await {
+            Err(_) => rejections::timed_out(self.ask),
+            Ok(Err(_)) => rejections::lost(self.ask),
+            Ok(Ok(BodyExtent::There)) => {
+                let span = ByteSpan {
+                    start: first,
+                    end: last + 1,
+                };
+                self.part(range::content_range_so_far(span), span)
+            }
+            // From its first byte on it would be something else than what was asked for, and that has gone by.
+            Ok(Ok(BodyExtent::Passing)) => rejections::passing(self.ask),
+            Ok(Ok(BodyExtent::Whole(length))) => {
+                let spec = RequestedRange::Ranges(vec![RangeSpec::Closed(first, last)]);
+                match range::resolve(&spec, length) {
+                    ResolvedRange::One(span) => self.part(range::content_range(span, length), span),
+                    ResolvedRange::Unsatisfiable => {
+                        unsatisfiable(self.ask, self.head, length, self.outcome)
+                    }
+                    ResolvedRange::Whole | ResolvedRange::Many(_) => self.whole(Some(length)),
+                }
+            }
+        }
+    }
+
+    fn part(mut self, told: HeaderValue, span: ByteSpan) -> ViewerResponse {
+        self.follower.narrow(span.start, span.end);
+        let body = ResponseBody::Growing {
+            follower: self.follower,
+            left: Some(span.length()),
+        };
+        partial(self.ask, self.headers, told, body, self.outcome)
+    }
+}
+
+/// While the length is not known, a closed range can be told as soon as its bytes are there. One that
+/// is open would wait for the end of the body, and one that ends beyond what is held of any body for ever:
+/// it is ignored (RFC 9110 §14.2 lets a server).
+fn near_range(ask: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option<(u64, u64)> {
+    match asked(ask, head, 1) {
+        RequestedRange::Ranges(specs) => match specs[..] {
+            [RangeSpec::Closed(first, last)] if last < bytes_max => Some((first, last)),
+            _ => None,
+        },
+        RequestedRange::Whole => None,
+    }
+}
+
+/// What may not be shared, for this viewer alone.
+pub(super) fn passing(ask: RequestContext, passed: PassThroughResponse) -> ViewerResponse {
+    let (status, mut headers, reason, body) = passed.parts();
+    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    let story = CacheStatusDetail {
+        origin_status: Some(status.as_u16()),
+        detail: reason.map(UncacheableReason::as_str),
+        ..CacheStatusDetail::default()
+    };
+    tell(&mut headers, &ask, Outcome::Pass, story);
+    ask.answer(status, headers, body, Outcome::Pass)
+}
+
+/// The head's own headers, and what is true only now.
+fn dressed(ask: &RequestContext, head: &StoredHead, outcome: Outcome) -> HeaderMap {
+    dress(ask, head, head.headers.to_map(), outcome)
+}
+
+fn dress(
+    ask: &RequestContext,
+    head: &StoredHead,
+    mut headers: HeaderMap,
+    outcome: Outcome,
+) -> HeaderMap {
+    headers.reserve(FIELDS_ADDED);
+    let lifetime = &head.lifetime;
+    headers.insert(
+        header::AGE,
+        HeaderValue::from(lifetime.age(ask.now).as_secs()),
+    );
+    if let Some(left) = left_until_look(head, ask.now) {
+        let age = lifetime.age(ask.now).as_secs();
+        if let Some(told) = restated(&head.headers.only(&FRESHNESS_READ), age, left) {
+            for name in &TELLING_FRESHNESS {
+                headers.remove(name);
+            }
+            headers.extend(told);
+        }
+    }
+    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    let filled = matches!(
+        outcome,
+        Outcome::Miss | Outcome::Coalesced | Outcome::HeldBack | Outcome::Revalidated
+    );
+    let story = CacheStatusDetail {
+        lifetime: Some(lifetime),
+        origin_status: match outcome {
+            Outcome::Miss => Some(head.status.as_u16()),
+            Outcome::Revalidated => Some(StatusCode::NOT_MODIFIED.as_u16()),
+            _ => None,
+        },
+        stored: filled && head.stored,
+        detail: None,
+    };
+    tell(&mut headers, ask, outcome, story);
+    headers
+}
+
+/// What the viewer's preconditions come to. Most have none.
+fn condition(ask: &RequestContext, head: &StoredHead) -> PreconditionResult {
+    if !conditional::is_conditional(&ask.headers) {
+        return PreconditionResult::Proceed;
+    }
+    let validators = head.headers.only(&conditional::VALIDATORS);
+    conditional::judge(&ask.headers, &validators)
+}
+
+/// The freshness that the origin stated is used up, and the manifest is served because it is looked
+/// after: how many seconds caches behind may keep it. Until the next look, or for as long as the origin
+/// lets it be kept, if that is shorter; for one at least, as they count in whole ones.
+fn left_until_look(head: &StoredHead, now: Instant) -> Option<u64> {
+    let attention = head.attention.as_ref()?;
+    let lifetime = &head.lifetime;
+    // What is fresh by what others are told too need not be read again with every hit.
+    let may_be_used_up = lifetime.age(now).as_secs() >= lifetime.fresh_for.as_secs()
+        || lifetime.rule == Rule::Override
+        || head.targeted.is_some();
+    let is_due = may_be_used_up && attention.is_tended() && head.restates_freshness();
+    let left = attention.next_look_in(now).min(lifetime.fresh_for);
+    is_due.then(|| left.as_secs().max(1))
+}
+
+/// 304 or 412, where the viewer's preconditions ask for it.
+fn precondition(
+    ask: &RequestContext,
+    head: &StoredHead,
+    outcome: Outcome,
+) -> Option<(StatusCode, HeaderMap)> {
+    if head.status != StatusCode::OK {
+        return None;
+    }
+    match condition(ask, head) {
+        PreconditionResult::Proceed => None,
+        PreconditionResult::NotModified => {
+            let headers = conditional::not_modified_headers(&head.headers.to_map());
+            Some((StatusCode::NOT_MODIFIED, dress(ask, head, headers, outcome)))
+        }
+        PreconditionResult::Failed => {
+            let headers = dress(ask, head, HeaderMap::new(), outcome);
+            Some((StatusCode::PRECONDITION_FAILED, headers))
+        }
+    }
+}
+
+fn asked(ask: &RequestContext, head: &StoredHead, ranges_max: usize) -> RequestedRange {
+    if head.status != StatusCode::OK || !ask.headers.contains_key(header::RANGE) {
+        return RequestedRange::Whole;
+    }
+    let holds = || {
+        let validators = head.headers.only(&conditional::VALIDATORS);
+        range::if_range_holds(&ask.headers, &validators)
+    };
+    if !ask.headers.contains_key(header::IF_RANGE) || holds() {
+        range::asked(&ask.headers, ranges_max)
+    } else {
+        RequestedRange::Whole
+    }
+}
+
+fn partial(
+    ask: RequestContext,
+    mut headers: HeaderMap,
+    told: HeaderValue,
+    body: ResponseBody,
+    outcome: Outcome,
+) -> ViewerResponse {
+    headers.insert(header::CONTENT_RANGE, told);
+    finish(ask, (StatusCode::PARTIAL_CONTENT, headers), body, outcome)
+}
+
+/// About this request alone: nothing of the object's own headers, above all none that would let a
+/// cache behind keep it.
+fn unsatisfiable(
+    ask: RequestContext,
+    head: &StoredHead,
+    length: u64,
+    outcome: Outcome,
+) -> ViewerResponse {
+    let mut headers = dress(&ask, head, HeaderMap::new(), outcome);
+    headers.insert(header::CONTENT_RANGE, range::unsatisfied(length));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.remove(header::AGE);
+    let status = StatusCode::RANGE_NOT_SATISFIABLE;
+    finish(ask, (status, headers), ResponseBody::Empty, outcome)
+}
+
+fn multipart(
+    ask: RequestContext,
+    mut headers: HeaderMap,
+    spans: &[ByteSpan],
+    length: u64,
+    parts: ResponseBody,
+    outcome: Outcome,
+) -> ViewerResponse {
+    let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let part_type = headers.get(header::CONTENT_TYPE);
+    let framed = range::multipart(spans, length, part_type, &boundary);
+    headers.insert(header::CONTENT_TYPE, framed.content_type);
+    let mut parts = match parts {
+        ResponseBody::Pieces(parts) => parts,
+        _ => VecDeque::new(),
+    };
+    let mut pieces = VecDeque::new();
+    for delimiter in framed.delimiters {
+        pieces.push_back(delimiter);
+        pieces.extend(parts.pop_front());
+    }
+    let answer = (StatusCode::PARTIAL_CONTENT, headers);
+    finish(ask, answer, ResponseBody::Pieces(pieces), outcome)
+}
+
+fn finish(
+    ask: RequestContext,
+    (status, headers): (StatusCode, HeaderMap),
+    body: ResponseBody,
+    outcome: Outcome,
+) -> ViewerResponse {
+    ask.answer(status, headers, body, outcome)
+}

@@ -1,0 +1,395 @@
+//! An object too large for one fetch, served slice after slice. Each slice is an object of its own:
+//! stored, single-flighted, and named by the strong `ETag` and the length that they all share. So a slice is
+//! fetched once while these stand, however often the object is confirmed or found anew. A purge of the
+//! object ends all its slices.
+
+mod asking;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use super::clients::Client;
+use super::context::RequestContext;
+use super::pipeline::PipelineStep;
+use super::race::{BodyEvent, LeftOut};
+use super::respond::to_usize;
+use super::status::ForwardReason;
+use super::{ResponseBody, Shield, respond};
+use crate::cache::{
+    BodyTruncated, EpochToken, ExpiringMemo, FieldLines, Fill, FillControl, FillHead, Follower,
+    JoinOutcome, KeyMemo, Lookup, Object, SharedBody, SliceSet, StoredHead, Verdict,
+};
+use crate::policy::range::ByteSpan;
+use crate::policy::{EndpointSet, Key, Lifetime, Route};
+use crate::telemetry::Outcome;
+use asking::SliceBody;
+
+/// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
+const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
+/// So many slices are looked for at most to find out whether all that is asked for is held.
+const HELD_LOOKED_AT_MAX: u64 = 1024;
+/// That an origin sends no parts of an object is remembered for so long.
+const UNSLICEABLE_MEMORY: Duration = Duration::from_mins(10);
+/// A slice is looked up again when its fill ended meanwhile; so often at most.
+const LOOKUPS_MAX: usize = 3;
+
+/// What all slices of one object share.
+struct SliceContext {
+    shield: Arc<Shield>,
+    route: Arc<Route>,
+    /// Where the series is noted.
+    found: Lookup,
+    target: PathAndQuery,
+    host: Option<HeaderValue>,
+    upstream: HeaderMap,
+    series: Arc<SliceSet>,
+    client: Client,
+    /// Endpoints that stopped in the middle of a slice: they are asked last for the next ones.
+    left: Mutex<LeftOut>,
+    /// Those that had stopped when this began: as long as it lasts, asking anew does no better with them.
+    left_before: EndpointSet,
+}
+
+/// Why a slice did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SliceError {
+    /// The object is another by now.
+    Changed,
+    /// The origin sends no parts after all.
+    NoParts,
+    /// It failed, or there was no room: the next try may do better.
+    Failed,
+}
+
+impl Shield {
+    /// Answers from slices. The first one needed is there before anything is promised; without it,
+    /// the key is looked at again with what has been learned.
+    pub(super) async fn sliced(
+        self: &Arc<Self>,
+        mut ask: RequestContext,
+        found: &Lookup,
+        series: Arc<SliceSet>,
+    ) -> PipelineStep {
+        ask.forward = ForwardReason::Partial;
+        let entry = &ask.entry;
+        let source = Arc::new(SliceContext {
+            shield: Arc::clone(self),
+            route: Arc::clone(&entry.route),
+            found: found.clone(),
+            target: entry.target.clone(),
+            host: entry.sent_host().cloned(),
+            upstream: self.upstream(&ask),
+            series: Arc::clone(&series),
+            client: ask.client,
+            left: Mutex::default(),
+            left_before: series.left_at(Instant::now()),
+        });
+        // Several parts of a very large object: the whole is a permitted answer.
+        let (head, length) = (&series.head, series.length);
+        let span = respond::first_span(&ask, head, length);
+        let is_held = source.holds(span);
+        let outcome = if is_held { Outcome::Hit } else { Outcome::Miss };
+        let first = if is_held || ask.head_only {
+            None
+        } else {
+            match source.slice(span.start).await {
+                Ok(first) => Some(first),
+                Err(_) => return PipelineStep::Again(ask),
+            }
+        };
+        PipelineStep::Answer(respond::sized(ask, head, length, outcome, 1, |spans| {
+            let whole = ByteSpan {
+                start: 0,
+                end: length,
+            };
+            let span = spans.first().copied().unwrap_or(whole);
+            ResponseBody::Sliced(Box::new(SlicedBody::new(source, span, first)))
+        }))
+    }
+}
+
+/// A slice, whole or on its way.
+enum Slice {
+    Held(Arc<Object>),
+    Growing(Follower),
+}
+
+/// What a body is waiting for, or reading.
+enum SliceStage {
+    Fetch(SliceFetch),
+    Read(Slice),
+}
+
+type SliceFetch = Pin<Box<dyn Future<Output = Result<Slice, BodyTruncated>> + Send>>;
+
+/// A body made of slices.
+pub struct SlicedBody {
+    source: Arc<SliceContext>,
+    at: u64,
+    end: u64,
+    stage: SliceStage,
+    /// What the slice that was begun last shares, until somebody asks for it.
+    new_body: Option<Arc<SharedBody>>,
+}
+
+impl SlicedBody {
+    /// `first`: the slice that holds the span's first byte, where it is at hand.
+    fn new(source: Arc<SliceContext>, span: ByteSpan, first: Option<Slice>) -> SlicedBody {
+        let mut sliced = SlicedBody {
+            stage: SliceStage::Fetch(fetch(&source, span.start)),
+            source,
+            at: span.start,
+            end: span.end,
+            new_body: None,
+        };
+        if let Some(first) = first {
+            sliced.begin(first);
+        }
+        sliced
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.end - self.at
+    }
+
+    pub(super) fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+        self.new_body.take()
+    }
+
+    /// The end of what the slice under way has of it.
+    fn end_here(&self) -> u64 {
+        self.source.span(self.at).end.min(self.end)
+    }
+
+    fn begin(&mut self, mut slice: Slice) {
+        if let Slice::Growing(follower) = &mut slice {
+            let start = self.source.span(self.at).start;
+            follower.narrow(self.at - start, self.end_here() - start);
+        }
+        self.new_body = match &mut slice {
+            Slice::Held(object) => object.shared_body().cloned(),
+            Slice::Growing(follower) => follower.new_body(),
+        };
+        self.stage = SliceStage::Read(slice);
+    }
+
+    pub(super) fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyTruncated>>> {
+        while self.at < self.end {
+            let end = self.end_here();
+            let bytes = match &mut self.stage {
+                SliceStage::Fetch(fetch) => match ready!(fetch.as_mut().poll(cx)) {
+                    Ok(slice) => {
+                        self.begin(slice);
+                        continue;
+                    }
+                    Err(cut) => Err(cut),
+                },
+                SliceStage::Read(Slice::Held(object)) => {
+                    let start = self.source.span(self.at).start;
+                    let within = to_usize(self.at - start)..to_usize(end - start);
+                    Ok(object.body.slice(within))
+                }
+                // Its end comes when all of it has been read, which ends this turn, or too soon.
+                SliceStage::Read(Slice::Growing(follower)) => {
+                    ready!(follower.poll_bytes(cx)).unwrap_or(Err(BodyTruncated::Origin))
+                }
+            };
+            return Poll::Ready(Some(match bytes {
+                Ok(bytes) => {
+                    self.at += bytes.len() as u64;
+                    if self.at == end && self.at < self.end {
+                        self.stage = SliceStage::Fetch(fetch(&self.source, self.at));
+                    }
+                    Ok(bytes)
+                }
+                Err(cut) => {
+                    self.end = self.at;
+                    Err(cut)
+                }
+            }));
+        }
+        Poll::Ready(None)
+    }
+}
+
+fn fetch(source: &Arc<SliceContext>, offset: u64) -> SliceFetch {
+    let source = Arc::clone(source);
+    Box::pin(async move { source.slice(offset).await })
+}
+
+impl SliceContext {
+    /// Each is stored like any object, with others beside it.
+    fn size(&self) -> u64 {
+        let room = self.shield.cache.object_bytes_max(self.found.kind);
+        self.shield.settings.slice_bytes.min(room / 2).max(1)
+    }
+
+    /// The slice that holds `offset`.
+    fn span(&self, offset: u64) -> ByteSpan {
+        let size = self.size();
+        let start = offset / size * size;
+        ByteSpan {
+            start,
+            end: (start + size).min(self.series.length),
+        }
+    }
+
+    fn key(&self, span: ByteSpan) -> Key {
+        Key::of(&[
+            b"slice",
+            self.found.slot.bytes(),
+            self.series.etag.as_bytes(),
+            &self.series.length.to_be_bytes(),
+            &span.start.to_be_bytes(),
+            &span.end.to_be_bytes(),
+        ])
+    }
+
+    /// All of it is in memory.
+    fn holds(&self, span: ByteSpan) -> bool {
+        let size = self.size();
+        let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
+        let starts = (0..slices).map(|number| span.start / size * size + number * size);
+        let now = Instant::now();
+        let is_held = |start| {
+            let key = self.key(self.span(start));
+            let kind = self.found.kind;
+            let found = self.shield.cache.lookup(&key, kind, now, HeaderMap::new);
+            found.object.is_some()
+        };
+        slices <= HELD_LOOKED_AT_MAX && starts.into_iter().all(is_held)
+    }
+
+    async fn slice(self: &Arc<Self>, offset: u64) -> Result<Slice, BodyTruncated> {
+        let span = self.span(offset);
+        let key = self.key(span);
+        let cache = &self.shield.cache;
+        for _ in 0..LOOKUPS_MAX {
+            let kind = self.found.kind;
+            let found = cache.lookup(&key, kind, Instant::now(), HeaderMap::new);
+            if let Some(object) = found.object {
+                return Ok(Slice::Held(object));
+            }
+            let mut follower = match cache.join(&found, &self.upstream) {
+                JoinOutcome::Held(object) => return Ok(Slice::Held(object)),
+                JoinOutcome::Again => continue,
+                JoinOutcome::Crowded => return Err(BodyTruncated::Origin),
+                JoinOutcome::Follow(follower) => follower,
+                JoinOutcome::Lead(fill, follower) => {
+                    tokio::spawn(Arc::clone(self).fill(fill, span));
+                    follower
+                }
+            };
+            let wait_max = self.shield.settings.wait_max;
+            return match timeout(wait_max, follower.landing()).await {
+                Ok(FillHead::Growing(_)) => Ok(Slice::Growing(follower)),
+                Ok(FillHead::Settled(Verdict::Object(object))) => Ok(Slice::Held(object)),
+                _ => Err(BodyTruncated::Origin),
+            };
+        }
+        Err(BodyTruncated::Origin)
+    }
+
+    /// One slice's fill. Each piece goes to all who wait, as it comes.
+    async fn fill(self: Arc<Self>, fill: Fill, span: ByteSpan) {
+        fill.belongs(&self.tie());
+        let visit = self.shield.clients.visit(self.client);
+        let fetched = tokio::select! {
+            fetched = self.fetch(&fill, span) => fetched,
+            () = visit.given_up(&fill, true) => return fill.cut(),
+        };
+        let reply = match fetched {
+            Ok(reply) => reply,
+            Err(fault) => {
+                self.learn(fault);
+                return fill.settle(Verdict::Lost);
+            }
+        };
+        let (mut inflow, mut race) = (reply.body, asking::race(span, reply.endpoint));
+        fill.begin(Arc::new(self.head(span)));
+        let body = SliceBody {
+            source: &self,
+            fill: &fill,
+            span,
+        };
+        loop {
+            let given_up = visit.given_up(&fill, true);
+            let bytes = match race.next(&mut inflow, &body, given_up).await {
+                BodyEvent::Deserted => return fill.cut(),
+                BodyEvent::Came(None) => break,
+                BodyEvent::Came(Some(Err(_))) => {
+                    self.leave(race.endpoint());
+                    return fill.cut();
+                }
+                BodyEvent::Came(Some(Ok(bytes))) => bytes,
+                BodyEvent::TakenOver(other) => {
+                    self.left.lock().add(race.endpoint(), Instant::now());
+                    race.move_to(other.endpoint);
+                    std::mem::replace(&mut inflow, other.body).outdone();
+                    continue;
+                }
+            };
+            if race.received() > span.length() {
+                return fill.cut();
+            }
+            let began = Instant::now();
+            if inflow.wait_for_viewer(fill.push(bytes)).await != Some(FillControl::On) {
+                return fill.cut();
+            }
+            race.pause(began.elapsed());
+        }
+        if race.received() == span.length() {
+            fill.finish().await;
+        } else {
+            fill.cut();
+        }
+    }
+
+    /// What a missing slice says of the whole.
+    fn learn(&self, fault: SliceError) {
+        let cache = &self.shield.cache;
+        match fault {
+            SliceError::Failed => {}
+            // What was held of it stays: another endpoint may still have that one.
+            SliceError::Changed => cache.forget_note(&self.found),
+            SliceError::NoParts => cache.note(
+                &self.found,
+                ExpiringMemo {
+                    until: Instant::now() + UNSLICEABLE_MEMORY,
+                    what: KeyMemo::Unsliceable,
+                },
+            ),
+        }
+    }
+
+    fn tie(&self) -> EpochToken {
+        let tie = self.series.head.tie.clone().unwrap_or_default();
+        tie.of_slice(&self.series.tie)
+    }
+
+    fn head(&self, span: ByteSpan) -> StoredHead {
+        StoredHead {
+            headers: FieldLines::default(),
+            targeted: None,
+            tie: Some(self.tie()),
+            length: Some(span.length()),
+            lifetime: Lifetime {
+                fresh_for: SLICE_KEPT,
+                ..Lifetime::none(Instant::now())
+            },
+            ..self.series.head.clone()
+        }
+    }
+}

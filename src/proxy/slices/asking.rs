@@ -1,0 +1,209 @@
+//! How is one slice asked for? Of one endpoint after another, where one does not have it or stops in the middle.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{SliceContext, SliceError};
+use crate::cache::{ExpiringMemo, Fill, KeyMemo};
+use crate::policy::EndpointSet;
+use crate::policy::missing_manifest::is_absence;
+use crate::policy::range::{ByteSpan, read_content_range};
+use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, LeftOut, Race, ResponseFit};
+use crate::proxy::{Shield, rank};
+use crate::upstream::{Origin, UpstreamRequest, UpstreamResponse};
+
+/// A race for a slice, which endpoint `endpoint` delivers.
+pub(super) fn race(span: ByteSpan, endpoint: usize) -> Race {
+    let expected = ExpectedBody {
+        length: Some(span.length()),
+        duration: None,
+        is_complete: true,
+    };
+    Race::new(endpoint, LeftOut::default(), true, expected)
+}
+
+/// A slice in a race. Its readers get each piece as it comes.
+pub(super) struct SliceBody<'a> {
+    pub(super) source: &'a Arc<SliceContext>,
+    pub(super) fill: &'a Fill,
+    pub(super) span: ByteSpan,
+}
+
+impl SliceBody<'_> {
+    fn missing(&self, received: u64) -> ByteSpan {
+        let ByteSpan { start, end } = self.span;
+        ByteSpan {
+            start: end.min(start + received),
+            end,
+        }
+    }
+}
+
+impl Contested for SliceBody<'_> {
+    fn shield(&self) -> &Arc<Shield> {
+        &self.source.shield
+    }
+
+    fn origin_index(&self) -> usize {
+        self.source.route.origin_index
+    }
+
+    fn rest(&self, received: u64) -> Option<HeaderMap> {
+        let missing = self.missing(received);
+        if missing.length() == 0 {
+            return None;
+        }
+        let headers = self.fill.upstream().clone();
+        self.source.part(headers, missing).ok()
+    }
+
+    fn errand(&self, headers: HeaderMap) -> UpstreamRequest {
+        self.source.errand(headers, EndpointSet::default())
+    }
+
+    fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
+        let (source, missing) = (Arc::clone(self.source), self.missing(received));
+        Box::new(move |reply| match source.examine(reply, missing) {
+            Ok(()) => ResponseFit::Same,
+            Err(SliceError::Failed) => ResponseFit::Nothing,
+            Err(_) if is_absence(reply.status) => ResponseFit::Nothing,
+            Err(SliceError::Changed | SliceError::NoParts) => ResponseFit::Another,
+        })
+    }
+
+    fn is_shown(&self) -> bool {
+        true
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+
+    fn left_before(&self) -> EndpointSet {
+        let since = self.source.left.lock().all();
+        since.and(self.source.left_before)
+    }
+}
+
+impl SliceContext {
+    /// Those that stopped in the middle of it a moment ago.
+    fn left(&self) -> EndpointSet {
+        let now = Instant::now();
+        let before = self.series.left_at(now);
+        self.left.lock().within(AVOIDED, now).and(before)
+    }
+
+    /// An endpoint stopped in the middle, and no other has the rest of this object: whoever asks anew finds
+    /// what another one has, which may have another name for it.
+    pub(super) fn leave(&self, endpoint: usize) {
+        let (now, cache) = (Instant::now(), &self.shield.cache);
+        let noted = cache.noted(&self.found.slot, now);
+        let is_ours =
+            matches!(noted, Some(KeyMemo::Sliced(series)) if series.etag == self.series.etag);
+        let left = self.left().with(endpoint);
+        if is_ours && self.origin().another_stands(left) {
+            cache.note(
+                &self.found,
+                ExpiringMemo {
+                    until: now + AVOIDED,
+                    what: KeyMemo::Avoid(left),
+                },
+            );
+        }
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.shield.origins[self.route.origin_index]
+    }
+
+    /// Twins may name the same object differently, or have another one for a while: where one endpoint does
+    /// not have this one, another is asked.
+    pub(super) async fn fetch(
+        &self,
+        fill: &Fill,
+        span: ByteSpan,
+    ) -> Result<UpstreamResponse, SliceError> {
+        let upstream = || fill.upstream().clone();
+        let none = EndpointSet::default();
+        let reply = self.ask(upstream(), span, none).await?;
+        let Err(fault) = self.examine(&reply, span) else {
+            return Ok(reply);
+        };
+        let origin = self.origin();
+        if fault == SliceError::Failed || !origin.has_others() {
+            return Err(fault);
+        }
+        let endpoint = reply.endpoint;
+        // What it holds of the origin's limits is needed now.
+        drop(reply);
+        let than = EndpointSet::of(endpoint);
+        let other = self.ask(upstream(), span, than).await;
+        let other = other.ok().filter(|other| other.endpoint != endpoint);
+        let fit = other.filter(|other| self.examine(other, span).is_ok());
+        fit.ok_or(fault)
+    }
+
+    /// `avoided`: endpoints that do not have it.
+    async fn ask(
+        &self,
+        headers: HeaderMap,
+        span: ByteSpan,
+        avoided: EndpointSet,
+    ) -> Result<UpstreamResponse, SliceError> {
+        let errand = self.errand(self.part(headers, span)?, avoided);
+        self.origin()
+            .fetch(errand)
+            .await
+            .map_err(|_| SliceError::Failed)
+    }
+
+    /// Headers of a request for a part of this object, and of no other.
+    fn part(&self, mut headers: HeaderMap, span: ByteSpan) -> Result<HeaderMap, SliceError> {
+        let range = format!("bytes={}-{}", span.start, span.end - 1);
+        let range = HeaderValue::try_from(range).map_err(|_| SliceError::Failed)?;
+        headers.insert(header::RANGE, range);
+        headers.insert(header::IF_MATCH, self.series.etag.clone());
+        Ok(headers)
+    }
+
+    fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
+        let (target, host) = (self.target.clone(), self.host.clone());
+        let rank = rank::waited_for(self.found.kind, || false);
+        UpstreamRequest {
+            class: self.found.kind.into(),
+            avoided: avoided.and(self.left()),
+            ..UpstreamRequest::get(target, host, headers, rank)
+        }
+    }
+
+    /// Is this the slice that was asked for, of the object that is held?
+    fn examine(&self, reply: &UpstreamResponse, span: ByteSpan) -> Result<(), SliceError> {
+        let told = reply
+            .headers
+            .get(header::CONTENT_RANGE)
+            .and_then(read_content_range);
+        let etag = reply.headers.get(header::ETAG);
+        // Some servers give what they have coded the `ETag` of what they have not.
+        let is_coded = reply.headers.contains_key(header::CONTENT_ENCODING);
+        match reply.status {
+            StatusCode::PARTIAL_CONTENT if etag != Some(&self.series.etag) => Err(match etag {
+                Some(other) if other.as_bytes().starts_with(b"\"") => SliceError::Changed,
+                _ => SliceError::NoParts,
+            }),
+            StatusCode::PARTIAL_CONTENT if is_coded => Err(SliceError::NoParts),
+            StatusCode::PARTIAL_CONTENT => match told {
+                Some((_, length)) if length != self.series.length => Err(SliceError::Changed),
+                Some((there, _)) if there == span => Ok(()),
+                _ => Err(SliceError::NoParts),
+            },
+            StatusCode::OK if etag == Some(&self.series.etag) => Err(SliceError::NoParts),
+            StatusCode::OK | StatusCode::PRECONDITION_FAILED => Err(SliceError::Changed),
+            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND | StatusCode::GONE => {
+                Err(SliceError::Changed)
+            }
+            _ => Err(SliceError::Failed),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The origin failed, or did not answer in time: is there something stale to serve instead?
+
+use std::sync::Arc;
+
+use super::context::RequestContext;
+use super::pipeline::PipelineStep;
+use super::{Shield, ViewerResponse, respond};
+use crate::cache::{Lookup, Object};
+use crate::policy::freshness::{Freshness, freshness};
+use crate::policy::missing_manifest::is_absence;
+use crate::telemetry::Outcome;
+
+impl Shield {
+    /// Serves stale because of a failure; without a servable copy, what `otherwise` says.
+    pub(super) fn stale_or(
+        &self,
+        ask: RequestContext,
+        found: &Lookup,
+        otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
+    ) -> PipelineStep {
+        self.cover(ask, found, Outcome::StaleError, otherwise)
+    }
+
+    /// The same where the failure has an answer. One that says of something held that it is not there
+    /// counts as a failure only while it is doubted.
+    pub(super) fn covered_or(
+        &self,
+        ask: RequestContext,
+        found: &Lookup,
+        failure: &Object,
+        otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
+    ) -> PipelineStep {
+        let outcome = if is_absence(failure.head.status) {
+            Outcome::StaleMissing
+        } else {
+            Outcome::StaleError
+        };
+        self.cover(ask, found, outcome, otherwise)
+    }
+
+    fn cover(
+        &self,
+        ask: RequestContext,
+        found: &Lookup,
+        outcome: Outcome,
+        otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
+    ) -> PipelineStep {
+        PipelineStep::Answer(match servable_on_error(&ask, found) {
+            Some(object) => respond::object(ask, object, outcome, &self.settings),
+            None => otherwise(ask),
+        })
+    }
+}
+
+/// The held object, when the origin's failure makes it servable.
+pub(super) fn servable_on_error<'f>(
+    ask: &RequestContext,
+    found: &'f Lookup,
+) -> Option<&'f Arc<Object>> {
+    found
+        .object
+        .as_ref()
+        .filter(|object| freshness(&object.head.lifetime, ask.now) != Freshness::Dead)
+}

@@ -1,0 +1,112 @@
+//! How does a player reach the stream? One HTTP/1.1 connection, kept while it lasts.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::{Request, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Nobody waits longer for one answer: longer than any origin holds one back.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A body of more bytes is no part of this stream.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// A connection, or where to get one.
+pub(super) struct PlayerConnection {
+    door: SocketAddr,
+    open: Option<OpenConnection>,
+}
+
+struct OpenConnection {
+    sender: SendRequest<String>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl PlayerConnection {
+    pub(super) fn to(door: SocketAddr) -> PlayerConnection {
+        PlayerConnection { door, open: None }
+    }
+
+    /// A whole answer.
+    pub(super) async fn get(&mut self, target: &str) -> io::Result<(StatusCode, Bytes)> {
+        let answer = timeout(PATIENCE, self.answer(target)).await;
+        let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if answer.is_err() {
+            self.open = None;
+        }
+        answer
+    }
+
+    async fn answer(&mut self, target: &str) -> io::Result<(StatusCode, Bytes)> {
+        let request = Request::get(target)
+            .header(HOST, self.door.to_string())
+            .body(String::new())
+            .map_err(io::Error::other)?;
+        let sender = self.ready().await?;
+        let response = sender.send_request(request).await;
+        let (head, body) = response.map_err(io::Error::other)?.into_parts();
+        Ok((head.status, whole(body).await?))
+    }
+
+    /// The sender of a connection that can take a request.
+    async fn ready(&mut self) -> io::Result<&mut SendRequest<String>> {
+        let usable = match &mut self.open {
+            Some(open) => open.sender.ready().await.is_ok(),
+            None => false,
+        };
+        if !usable {
+            self.open = None;
+        }
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => OpenConnection::to(self.door).await?,
+        };
+        Ok(&mut self.open.insert(open).sender)
+    }
+}
+
+impl OpenConnection {
+    async fn to(door: SocketAddr) -> io::Result<OpenConnection> {
+        let wire = TcpStream::connect(door).await?;
+        wire.set_nodelay(true)?;
+        let joined = http1::handshake(TokioIo::new(wire)).await;
+        let (sender, connection) = joined.map_err(io::Error::other)?;
+        let driver = tokio::spawn(async move {
+            // How it ended is heard of by whoever waits for an answer.
+            let _ = connection.await;
+        });
+        Ok(OpenConnection { sender, driver })
+    }
+}
+
+async fn whole(mut body: Incoming) -> io::Result<Bytes> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let Ok(data) = frame.map_err(io::Error::other)?.into_data() else {
+            continue;
+        };
+        if read.len() + data.len() > BODY_BYTES_MAX {
+            return Err(io::Error::other("too large"));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}

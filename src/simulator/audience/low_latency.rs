@@ -1,0 +1,76 @@
+//! How does a player of LL-HLS go on? It asks for the next state of the playlist as soon as it has one, and for
+//! each part as soon as it is listed or announced.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::watch::{self, Receiver, Sender};
+
+use super::{Player, named};
+use crate::manifest::low_latency::ReloadDirectives;
+use crate::manifest::{Listing, LiveEdge};
+use crate::simulator::place::Resource;
+
+/// After a failure.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Parts that it remembers having got.
+const HAD_MAX: usize = 64;
+
+pub(super) async fn watch(player: &Player) {
+    let (news, newest) = watch::channel(Listing::default());
+    tokio::join!(playlists(player, news), parts(player, newest));
+}
+
+async fn playlists(player: &Player, news: Sender<Listing>) {
+    let mut line = player.line();
+    let entry = Resource::Multivariant(player.form);
+    player.see(&mut line, entry, "").await;
+    let playlist = Resource::Playlist(player.form, player.rendition);
+    let mut edge = None;
+    loop {
+        let query = edge.as_ref().map(next).unwrap_or_default();
+        let seen = player.see(&mut line, playlist, &query).await;
+        if let Some(read) = seen.and_then(|seen| seen.manifest) {
+            edge = read.facts.edge;
+            news.send_replace(read.listing);
+        } else {
+            // Perhaps what it knows is of another time.
+            edge = None;
+            player.clock.until(player.clock.now() + PAUSE).await;
+        }
+    }
+}
+
+/// What the next state has that this one lacks.
+fn next(edge: &LiveEdge) -> String {
+    let next = ReloadDirectives {
+        msn: Some(edge.last + 1),
+        part: Some(edge.parts),
+        skip: None,
+    };
+    format!("?{}", next.canonical())
+}
+
+async fn parts(player: &Player, mut newest: Receiver<Listing>) {
+    let mut line = player.line();
+    let init = Resource::Init(player.form, player.rendition);
+    player.see(&mut line, init, "").await;
+    let playlist = Resource::Playlist(player.form, player.rendition);
+    let mut had = VecDeque::new();
+    while newest.changed().await.is_ok() {
+        let listing = newest.borrow_and_update().clone();
+        let wanted = listing.parts.iter().chain(&listing.coming);
+        // Ranges of a segment that grows are had as parts of it.
+        let whole = wanted.filter(|listed| listed.range.is_none());
+        for place in whole.filter_map(|listed| named(playlist, &listed.uri)) {
+            if had.contains(&place) || player.see(&mut line, place, "").await.is_none() {
+                continue;
+            }
+            had.push_back(place);
+            if had.len() > HAD_MAX {
+                had.pop_front();
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! How does a player of whole segments go on? HLS: the playlist again after a target duration, or half of one
+//! where it had not changed (RFC 8216 §6.3.4). DASH: the MPD again after its update period; between that what
+//! the clock says is there.
+
+use std::time::{Duration, SystemTime};
+
+use super::line::PlayerConnection;
+use super::{Player, named};
+use crate::manifest::{ParsedText, SegmentNaming};
+use crate::simulator::place::{Packaging, Resource};
+use crate::simulator::utc::Utc;
+
+/// Players begin so many segments before the end.
+const BEHIND: usize = 3;
+
+/// Where nothing says when to ask again, and after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a player has got.
+#[derive(Default)]
+struct PlayerProgress {
+    /// The last segment, by the number or time in its name.
+    last: Option<u64>,
+    /// Where the manifest ended.
+    end: Option<u64>,
+    begun: bool,
+}
+
+pub(super) async fn watch(player: &Player) {
+    let (mut manifests, mut media) = (player.line(), player.line());
+    let manifest = if player.form.is_dash() {
+        Resource::Mpd(player.form)
+    } else {
+        let entry = Resource::Multivariant(player.form);
+        player.see(&mut manifests, entry, "").await;
+        Resource::Playlist(player.form, player.rendition)
+    };
+    let mut progress = PlayerProgress::default();
+    loop {
+        let asked = player.clock.now();
+        let seen = player.see(&mut manifests, manifest, "").await;
+        let Some(read) = seen.and_then(|seen| seen.manifest) else {
+            player.clock.until(asked + PAUSE).await;
+            continue;
+        };
+        if !progress.begun && player.form != Packaging::Ts {
+            progress.begun = true;
+            let init = Resource::Init(player.form, player.rendition);
+            player.see(&mut media, init, "").await;
+        }
+        let again = asked + progress.pause(&read);
+        progress.catch_up(player, &mut media, manifest, &read).await;
+        while let Some(next) = next_by_clock(player, &read, again) {
+            player.clock.until(next).await;
+            progress.catch_up(player, &mut media, manifest, &read).await;
+        }
+        player.clock.until(again).await;
+    }
+}
+
+impl PlayerProgress {
+    /// How long a manifest is good for a player.
+    fn pause(&mut self, manifest: &ParsedText) -> Duration {
+        let facts = &manifest.facts;
+        let edge = facts.edge.as_ref();
+        let numbered = edge.is_some_and(|edge| edge.numbered);
+        let end = edge.map(|edge| edge.last);
+        if end < self.end {
+            // The packager began anew, and so does the player.
+            self.last = None;
+        }
+        let changed = end != std::mem::replace(&mut self.end, end);
+        let pause = facts.target_duration.or(facts.segment).unwrap_or(PAUSE);
+        if numbered && !changed {
+            pause / 2
+        } else {
+            pause
+        }
+    }
+
+    /// Gets what is there and was not had.
+    async fn catch_up(
+        &mut self,
+        player: &Player,
+        line: &mut PlayerConnection,
+        place: Resource,
+        read: &ParsedText,
+    ) {
+        let there = there(player, place, read);
+        let from = match self.last {
+            Some(last) => there.iter().position(|(name, _)| *name > last),
+            None => Some(there.len().saturating_sub(BEHIND)),
+        };
+        for (name, segment) in there.into_iter().skip(from.unwrap_or(usize::MAX)) {
+            if player.see(line, segment, "").await.is_none() {
+                return;
+            }
+            self.last = Some(name);
+        }
+    }
+}
+
+/// When the next segment is there that no new manifest will list, if that is before.
+fn next_by_clock(player: &Player, read: &ParsedText, before: Utc) -> Option<Utc> {
+    let now = player.clock.now();
+    let template = by_clock(player, read)?;
+    let next = template.available_at(template.next(wall(now))?)?;
+    let next = next.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (next > now && next < before).then_some(next)
+}
+
+/// What there is of the player's rendition, in order.
+fn there(player: &Player, manifest: Resource, read: &ParsedText) -> Vec<(u64, Resource)> {
+    if let Some(template) = by_clock(player, read) {
+        let newest = template.newest(wall(player.clock.now()));
+        let first = newest.map_or(0, |newest| newest.saturating_sub(BEHIND as u64));
+        let numbers = newest.map(|newest| first..=newest).into_iter().flatten();
+        return numbers
+            .map(|number| {
+                let place = Resource::Segment(player.form, player.rendition, number);
+                (number, place)
+            })
+            .collect();
+    }
+    let listed = read.listing.segments.iter();
+    let places = listed.filter_map(|listed| named(manifest, &listed.uri));
+    let own = places.filter(|place| place.rendition() == Some(player.rendition));
+    own.filter_map(|place| match place {
+        Resource::Segment(_, _, name) => Some((name, place)),
+        _ => None,
+    })
+    .collect()
+}
+
+fn by_clock<'a>(player: &Player, read: &'a ParsedText) -> Option<&'a SegmentNaming> {
+    let templates = read.listing.templates.iter();
+    let mut by_clock = templates.filter(|template| template.is_by_clock());
+    by_clock.find(|template| template.name(0).starts_with(player.rendition.name()))
+}
+
+fn wall(now: Utc) -> SystemTime {
+    SystemTime::UNIX_EPOCH + now
+}

@@ -1,0 +1,114 @@
+//! How do answers' bodies come? Whole, or piece by piece as they are made, or cut off on purpose.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use super::request_log::OpenRequest;
+
+/// An answer's body. The request is under way until it is dropped.
+pub(super) struct OriginBody {
+    form: OriginBodyKind,
+    visit: Option<OpenRequest>,
+}
+
+enum OriginBodyKind {
+    Whole(Bytes),
+    /// Some bytes, and then no more although more were announced.
+    Cut {
+        sent: Bytes,
+        announced: u64,
+    },
+    /// As they are made.
+    Growing(mpsc::Receiver<Bytes>),
+}
+
+/// The body ended here on purpose.
+#[derive(Debug, thiserror::Error)]
+#[error("cut off, as ordered")]
+pub(super) struct CutOff;
+
+impl OriginBody {
+    pub(super) fn whole(bytes: impl Into<Bytes>) -> OriginBody {
+        OriginBody::of(OriginBodyKind::Whole(bytes.into()))
+    }
+
+    /// The first half of these.
+    pub(super) fn half(bytes: &Bytes) -> OriginBody {
+        OriginBody::of(OriginBodyKind::Cut {
+            sent: bytes.slice(..bytes.len() / 2),
+            announced: bytes.len() as u64,
+        })
+    }
+
+    pub(super) fn growing(pieces: mpsc::Receiver<Bytes>) -> OriginBody {
+        OriginBody::of(OriginBodyKind::Growing(pieces))
+    }
+
+    fn of(form: OriginBodyKind) -> OriginBody {
+        OriginBody { form, visit: None }
+    }
+
+    /// Counts as under way until it is sent.
+    pub(super) fn visited(self, visit: OpenRequest) -> OriginBody {
+        OriginBody {
+            visit: Some(visit),
+            ..self
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Option<&Bytes> {
+        match &self.form {
+            OriginBodyKind::Whole(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+impl Body for OriginBody {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        match &mut self.form {
+            OriginBodyKind::Whole(bytes) if bytes.is_empty() => {
+                self.visit = None;
+                Poll::Ready(None)
+            }
+            OriginBodyKind::Whole(bytes) => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            OriginBodyKind::Cut { announced: 0, .. } => Poll::Ready(Some(Err(CutOff))),
+            OriginBodyKind::Cut { sent, announced } if sent.is_empty() => {
+                // Not at once: what was sent has to leave before the connection is closed.
+                *announced = 0;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            OriginBodyKind::Cut { sent, .. } => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(sent)))))
+            }
+            OriginBodyKind::Growing(pieces) => pieces
+                .poll_recv(cx)
+                .map(|piece| piece.map(Frame::data).map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.form, OriginBodyKind::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.form {
+            OriginBodyKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            OriginBodyKind::Cut { announced, .. } => SizeHint::with_exact(*announced),
+            OriginBodyKind::Growing(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What time is it on the air? The real time, time that runs faster, or time that a test moves by
+//! hand. Everything that waits in this room waits on this clock.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::utc::Utc;
+
+/// A clock. Its copies tell the same time.
+#[derive(Clone, Debug)]
+pub struct Clock(ClockMode);
+
+#[derive(Clone, Debug)]
+enum ClockMode {
+    Runs {
+        from: Utc,
+        since: Instant,
+        times: f64,
+    },
+    ByHand(Arc<watch::Sender<Utc>>),
+}
+
+/// Moves a clock.
+#[derive(Clone, Debug)]
+pub struct ClockControl(Arc<watch::Sender<Utc>>);
+
+impl Clock {
+    /// The real time.
+    pub fn real() -> Clock {
+        Clock::times(1.0)
+    }
+
+    /// The real time now, and from then on this many times as fast.
+    pub fn times(times: f64) -> Clock {
+        let from = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Clock(ClockMode::Runs {
+            from: from.unwrap_or_default(),
+            since: Instant::now(),
+            times: times.clamp(0.001, 1000.0),
+        })
+    }
+
+    /// A time that stands still until its hand is moved.
+    pub fn by_hand(from: Utc) -> (Clock, ClockControl) {
+        let sender = Arc::new(watch::Sender::new(from));
+        (
+            Clock(ClockMode::ByHand(sender.clone())),
+            ClockControl(sender),
+        )
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Utc {
+        match &self.0 {
+            ClockMode::Runs { from, since, times } => *from + since.elapsed().mul_f64(*times),
+            ClockMode::ByHand(time) => *time.borrow(),
+        }
+    }
+
+    /// Waits for a time, at most some while by a clock on the wall; whoever waits looks again.
+    pub async fn until(&self, time: Utc) {
+        const WAIT_MAX: Duration = Duration::from_mins(1);
+        match &self.0 {
+            ClockMode::Runs { times, .. } => {
+                let left = time.saturating_sub(self.now()).div_f64(*times);
+                tokio::time::sleep(left.min(WAIT_MAX)).await;
+            }
+            ClockMode::ByHand(moved) => {
+                let mut moved = moved.subscribe();
+                let there = moved.wait_for(|now| *now >= time);
+                let _ = tokio::time::timeout(WAIT_MAX, there).await;
+            }
+        }
+    }
+}
+
+impl ClockControl {
+    /// Time goes on by this much; whoever waited for it wakes.
+    pub fn advance(&self, by: Duration) {
+        self.0.send_modify(|time| *time += by);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hand_wakes_those_whose_time_has_come() {
+        let (clock, hand) = Clock::by_hand(Duration::from_secs(100));
+        let waiter = clock.clone();
+        let waiting = tokio::spawn(async move {
+            waiter.until(Duration::from_secs(103)).await;
+            waiter.now()
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            hand.advance(Duration::from_secs(1));
+        }
+        assert_eq!(waiting.await.unwrap(), Duration::from_secs(103));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_clock_waits_less() {
+        let clock = Clock::times(10.0);
+        let (began, told) = (Instant::now(), clock.now());
+        clock.until(told + Duration::from_secs(20)).await;
+        assert!(clock.now() >= told + Duration::from_secs(20));
+        assert!(began.elapsed() < Duration::from_secs(3));
+    }
+}

@@ -1,0 +1,244 @@
+//! What does the MPD say (ISO/IEC 23009-1)? Text made of a broadcast and a moment; knows no request
+//! and no fault.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::broadcast::Broadcast;
+use super::media_assets::DemoRendition;
+use super::place::{CLOCK, Packaging};
+use super::utc::{Utc, iso};
+
+/// The MPD; `None` while there is nothing to list.
+pub(super) fn mpd(broadcast: &Broadcast, form: Packaging, now: Utc) -> Option<String> {
+    let listed = broadcast.listed(now);
+    if listed.is_empty() {
+        return None;
+    }
+    // With `$Number$` it says all there is to say from the beginning, and never changes.
+    let published = match form {
+        Packaging::Timeline => broadcast.segment_due(listed.end - 1),
+        _ => broadcast.start(),
+    };
+    let segment = broadcast.segment_duration();
+    // With a latency target there is none: players add one to the other.
+    let delay = match form {
+        Packaging::Chunked => String::new(),
+        _ => format!(
+            " suggestedPresentationDelay=\"{}\"",
+            DemoPeriod(segment * 3)
+        ),
+    };
+    let mut text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" \
+         profiles=\"urn:mpeg:dash:profile:isoff-live:2011\" type=\"dynamic\"\n     \
+         availabilityStartTime=\"{}\" publishTime=\"{}\"\n     \
+         minimumUpdatePeriod=\"{segment}\" timeShiftBufferDepth=\"{}\"{delay} \
+         minBufferTime=\"{}\" \
+         maxSegmentDuration=\"{segment}\">\n",
+        iso(broadcast.start()),
+        iso(published),
+        DemoPeriod(segment * broadcast.window()),
+        DemoPeriod(segment.min(Duration::from_secs(2))),
+        segment = DemoPeriod(segment),
+    );
+    if form == Packaging::Chunked {
+        text.push_str(
+            " <ServiceDescription id=\"0\"><Latency target=\"2000\" min=\"1000\" max=\"6000\"/>\
+             <PlaybackRate min=\"0.96\" max=\"1.04\"/></ServiceDescription>\n",
+        );
+    }
+    text.push_str(" <Period id=\"0\" start=\"PT0S\">\n");
+    set(broadcast, form, &DemoRendition::VIDEO, now, &mut text);
+    set(broadcast, form, &[DemoRendition::Audio], now, &mut text);
+    let _ = write!(
+        text,
+        " </Period>\n \
+         <UTCTiming schemeIdUri=\"urn:mpeg:dash:utc:http-iso:2014\" value=\"{CLOCK}\"/>\n\
+         </MPD>\n"
+    );
+    Some(text)
+}
+
+/// `PT2S`.
+struct DemoPeriod(Duration);
+
+impl std::fmt::Display for DemoPeriod {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "PT{}S", self.0.as_secs_f64())
+    }
+}
+
+/// Renditions a player may switch between.
+fn set(
+    broadcast: &Broadcast,
+    form: Packaging,
+    renditions: &[DemoRendition],
+    now: Utc,
+    text: &mut String,
+) {
+    let (id, kind) = match renditions {
+        [DemoRendition::Audio] => (1, "audio"),
+        _ => (0, "video"),
+    };
+    let language = if kind == "audio" { " lang=\"en\"" } else { "" };
+    let _ = writeln!(
+        text,
+        "  <AdaptationSet id=\"{id}\" contentType=\"{kind}\" mimeType=\"{kind}/mp4\"{language} \
+         segmentAlignment=\"true\" startWithSAP=\"1\">"
+    );
+    if let Some(first) = renditions.first() {
+        template(broadcast, form, *first, now, text);
+    }
+    for rendition in renditions {
+        representation(broadcast, *rendition, text);
+    }
+    text.push_str("  </AdaptationSet>\n");
+}
+
+fn template(
+    broadcast: &Broadcast,
+    form: Packaging,
+    rendition: DemoRendition,
+    now: Utc,
+    text: &mut String,
+) {
+    let timescale = broadcast.track(rendition).timescale;
+    let initialization = "initialization=\"$RepresentationID$/init.mp4\"";
+    if form == Packaging::Timeline {
+        let _ = writeln!(
+            text,
+            "   <SegmentTemplate timescale=\"{timescale}\" {initialization} \
+             media=\"$RepresentationID$/$Time$.m4s\">\n    <SegmentTimeline>"
+        );
+        timeline(broadcast, rendition, now, text);
+        text.push_str("    </SegmentTimeline>\n   </SegmentTemplate>\n");
+        return;
+    }
+    let segment = broadcast.segment_duration();
+    let early = if form == Packaging::Chunked {
+        let offset = segment
+            .saturating_sub(broadcast.part_duration())
+            .as_secs_f64();
+        // Rounded down: nothing is promised before it is there.
+        let offset = (offset * 1000.0).floor() / 1000.0;
+        format!(" availabilityTimeOffset=\"{offset:.3}\" availabilityTimeComplete=\"false\"")
+    } else {
+        String::new()
+    };
+    let ticks = segment.as_secs() * timescale;
+    let _ = writeln!(
+        text,
+        "   <SegmentTemplate timescale=\"{timescale}\" duration=\"{ticks}\" \
+         startNumber=\"0\"{early} \
+         {initialization} media=\"$RepresentationID$/$Number$.m4s\"/>"
+    );
+}
+
+/// Runs of segments that last equally long.
+fn timeline(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mut String) {
+    let segments = broadcast.listed(now);
+    let mut segments = segments
+        .map(|segment| broadcast.segment_ticks(rendition, segment))
+        .peekable();
+    let mut begins = segments.peek().map(|(start, _)| *start);
+    while let Some((_, lasts)) = segments.next() {
+        let mut repeated = 0;
+        while segments.next_if(|(_, next)| *next == lasts).is_some() {
+            repeated += 1;
+        }
+        // One goes on where the last ended; only the first has to say where.
+        let start = begins.take().map(|start| format!(" t=\"{start}\""));
+        let start = start.unwrap_or_default();
+        let repeat = if repeated > 0 {
+            format!(" r=\"{repeated}\"")
+        } else {
+            String::new()
+        };
+        let _ = writeln!(text, "     <S{start} d=\"{lasts}\"{repeat}/>");
+    }
+}
+
+fn representation(broadcast: &Broadcast, rendition: DemoRendition, text: &mut String) {
+    let track = broadcast.track(rendition);
+    let (bandwidth, _) = track.bits_per_second();
+    let picture = match track.size {
+        Some((width, height)) => {
+            format!("width=\"{width}\" height=\"{height}\" frameRate=\"30\"")
+        }
+        None => "audioSamplingRate=\"48000\"".to_owned(),
+    };
+    let _ = writeln!(
+        text,
+        "   <Representation id=\"{}\" codecs=\"{}\" bandwidth=\"{bandwidth}\" {picture}/>",
+        rendition.name(),
+        track.codec
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::broadcast::BroadcastPlan;
+    use super::*;
+
+    const START: Utc = Duration::from_secs(1_750_000_000);
+
+    fn told(form: Packaging, plan: BroadcastPlan, seconds: u64) -> String {
+        mpd(
+            &Broadcast::new(plan),
+            form,
+            START + Duration::from_secs(seconds),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_timeline_lists_what_there_is_and_says_since_when() {
+        let text = told(
+            Packaging::Timeline,
+            BroadcastPlan::from(START).window(4),
+            21,
+        );
+        // Ten segments were made, the last at twenty seconds; 6 to 9 are listed.
+        assert!(
+            text.contains("publishTime=\"2025-06-15T15:07:00.000Z\""),
+            "{text}"
+        );
+        assert!(
+            text.contains("     <S t=\"360000\" d=\"60000\" r=\"3\"/>\n"),
+            "{text}"
+        );
+        // Sound: frames 562, 656, 750, 843, 937.
+        let sound = "     <S t=\"575488\" d=\"96256\" r=\"1\"/>\n     \
+            <S d=\"95232\"/>\n     <S d=\"96256\"/>\n";
+        assert!(text.contains(sound), "{text}");
+    }
+
+    #[test]
+    fn numbers_never_change() {
+        for form in [Packaging::Number, Packaging::Chunked] {
+            let plan = BroadcastPlan::from(START).segment_seconds(4);
+            assert_eq!(told(form, plan, 4), told(form, plan, 4000));
+        }
+    }
+
+    /// Shaka Player adds the delay to the target.
+    #[test]
+    fn a_latency_target_stands_alone() {
+        for form in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
+            let text = told(form, BroadcastPlan::from(START).segment_seconds(4), 21);
+            let has_delay = text.contains("suggestedPresentationDelay");
+            let has_target = text.contains("<Latency target");
+            assert!(has_delay != has_target, "{text}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_promised_early_by_a_segment_less_one() {
+        let plan = BroadcastPlan::from(START).segment_seconds(4).part_thirds(2);
+        let text = told(Packaging::Chunked, plan, 4);
+        assert!(text.contains("availabilityTimeOffset=\"3.333\""), "{text}");
+        assert!(text.contains("duration=\"192000\""), "{text}");
+    }
+}

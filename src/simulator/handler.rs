@@ -1,0 +1,339 @@
+//! What does this origin answer? The request, the scene and the clock in; an answer out, when its
+//! time has come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use tokio::sync::mpsc;
+
+use super::body::OriginBody;
+use super::clock::Clock;
+use super::control::{Control, USAGE};
+use super::faults::StreamView;
+use super::head::{self, BodyCompleteness, RequestRange};
+use super::hls::{AnswerTime, PlaylistQuery};
+use super::media_assets::DemoRendition;
+use super::place::{Packaging, Resource, ResourceKind};
+use super::request_log::RequestLog;
+use super::utc::{Utc, iso};
+use super::{dash, hls};
+
+/// Where people switch faults.
+const CONTROL: &str = "/control";
+
+/// One origin's answers.
+#[derive(Debug)]
+pub(super) struct OriginHandler {
+    pub(super) clock: Clock,
+    pub(super) control: Control,
+    pub(super) tally: RequestLog,
+    /// Requests that could have been refused.
+    asked: AtomicU64,
+}
+
+/// What comes of looking for something.
+enum AssetLookup {
+    Found(Response<OriginBody>),
+    /// Not there, but looked for again at this moment, or when the scene changes.
+    Later(Option<Utc>),
+}
+
+impl OriginHandler {
+    pub(super) fn new(clock: Clock, control: Control) -> OriginHandler {
+        OriginHandler {
+            clock,
+            control,
+            tally: RequestLog::default(),
+            asked: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<OriginBody> {
+        let uri = request.uri();
+        if uri.path() == CONTROL {
+            return self.switch(request.method(), uri.query().unwrap_or_default());
+        }
+        let place = Resource::of(uri.path());
+        let kind = place.map_or(ResourceKind::Unknown, Resource::kind);
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let visit = self.tally.enter(kind, target);
+        let response = match *request.method() {
+            Method::GET | Method::HEAD => self.found(place, &request).await,
+            _ => head::refusal(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD\n"),
+        };
+        let bare = request.method() == Method::HEAD;
+        head::shaped(response, bare).map(|body| body.visited(visit))
+    }
+
+    async fn found<B>(
+        &self,
+        place: Option<Resource>,
+        request: &Request<B>,
+    ) -> Response<OriginBody> {
+        let Some(place) = place else {
+            return head::refusal(StatusCode::NOT_FOUND, "no such thing\n");
+        };
+        let faults = self.view(place).faults;
+        if !faults.slow.is_zero() {
+            self.clock.until(self.clock.now() + faults.slow).await;
+        }
+        if self.refuses(faults.refused_percent) {
+            return head::refusal(StatusCode::SERVICE_UNAVAILABLE, "refused, as ordered\n");
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let Some(directives) = PlaylistQuery::of(query) else {
+            return head::refusal(StatusCode::BAD_REQUEST, "not a number\n");
+        };
+        let range = RequestRange::of(request.headers());
+        let response = self
+            .awaited(place, |view| match place {
+                Resource::Clock => AssetLookup::Found(head::clock(iso(self.clock.now()))),
+                Resource::Multivariant(form) => AssetLookup::Found(head::manifest(
+                    view,
+                    hls::multivariant(&view.broadcast, form),
+                    place,
+                )),
+                Resource::Mpd(form) => {
+                    manifest(view, dash::mpd(&view.broadcast, form, view.listing), place)
+                }
+                Resource::Playlist(form, rendition) => {
+                    playlist(view, (form, rendition), directives)
+                }
+                Resource::Init(_, rendition) => AssetLookup::Found(head::media(
+                    view,
+                    view.broadcast.init(rendition),
+                    place,
+                    range,
+                    BodyCompleteness::Whole,
+                )),
+                Resource::Segment(form, rendition, name) => {
+                    self.segment(view, (form, rendition, name), range)
+                }
+                Resource::Part(_, rendition, segment, part) => {
+                    part_of(view, place, (rendition, segment, part), range)
+                }
+            })
+            .await;
+        head::conditional(response, request.headers())
+    }
+
+    /// Looks until something is found, or for three segments' length.
+    async fn awaited(
+        &self,
+        place: Resource,
+        look: impl Fn(&StreamView) -> AssetLookup,
+    ) -> Response<OriginBody> {
+        let mut scene = self.control.watch();
+        let mut until = None;
+        loop {
+            let now = self.clock.now();
+            let view = scene.borrow_and_update().view(place.rendition(), now);
+            let until = *until.get_or_insert(now + view.broadcast.segment_duration() * 3);
+            let later = match look(&view) {
+                AssetLookup::Found(response) => return response,
+                AssetLookup::Later(_) if now >= until => {
+                    return head::refusal(StatusCode::SERVICE_UNAVAILABLE, "it did not come\n");
+                }
+                AssetLookup::Later(later) => later.map_or(until, |later| later.min(until)),
+            };
+            tokio::select! {
+                () = self.clock.until(later) => {}
+                _ = scene.changed() => {}
+            }
+        }
+    }
+
+    fn view(&self, place: Resource) -> StreamView {
+        let now = self.clock.now();
+        self.control.watch().borrow().view(place.rendition(), now)
+    }
+
+    /// Spread evenly: of a hundred requests just as many as ordered.
+    fn refuses(&self, percent: u8) -> bool {
+        let percent = u64::from(percent);
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        (asked + 1) * percent / 100 > asked * percent / 100
+    }
+
+    fn switch(&self, method: &Method, query: &str) -> Response<OriginBody> {
+        let told = |status, text: String| {
+            let mut response = head::plain(status, text);
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, head::NO_STORE);
+            response
+        };
+        let changed = match *method {
+            Method::POST => self.control.obey(query),
+            Method::GET if query.is_empty() => Ok(()),
+            _ => Err(format!(
+                "POST to change, GET without a query to look\nknown: {USAGE}\n"
+            )),
+        };
+        match changed {
+            Ok(()) => {
+                let (faults, asked) = (self.control.faults(), self.tally.report());
+                told(StatusCode::OK, format!("{faults:#?}\n\nasked for\n{asked}"))
+            }
+            Err(why) => told(StatusCode::BAD_REQUEST, why),
+        }
+    }
+
+    fn segment(
+        &self,
+        view: &StreamView,
+        which: (Packaging, DemoRendition, u64),
+        range: Option<RequestRange>,
+    ) -> AssetLookup {
+        let (form, rendition, name) = which;
+        let broadcast = &view.broadcast;
+        let place = Resource::Segment(form, rendition, name);
+        let segment = match form {
+            Packaging::Timeline => broadcast.segment_at(rendition, name),
+            _ => Some(name),
+        };
+        let made = broadcast.segments(view.making);
+        let Some(segment) = segment.filter(|segment| broadcast.is_kept(*segment, view.making))
+        else {
+            return AssetLookup::Found(head::not_found());
+        };
+        if segment < made {
+            let bytes = match form {
+                Packaging::Ts => broadcast.ts_segment(rendition, segment),
+                _ => broadcast.segment(rendition, segment),
+            };
+            return AssetLookup::Found(head::media(
+                view,
+                bytes,
+                place,
+                range,
+                BodyCompleteness::Whole,
+            ));
+        }
+        if segment > made || !form.grows() {
+            return AssetLookup::Found(head::not_found());
+        }
+        let parts = broadcast.parts(segment, view.making);
+        let later = AssetLookup::Later(Some(view.made_at(broadcast.part_due(segment, parts))));
+        match (form, range) {
+            // Asked for ahead of its availability.
+            (Packaging::Chunked, _) if parts == 0 => AssetLookup::Found(head::not_found()),
+            (_, None) if parts == 0 => later,
+            (_, None) => {
+                let pieces = self.grow(rendition, segment);
+                AssetLookup::Found(head::media_growing(OriginBody::growing(pieces), place))
+            }
+            (_, Some(range)) => {
+                let so_far: Vec<_> = (0..parts)
+                    .map(|part| broadcast.part(rendition, segment, part))
+                    .collect();
+                let so_far = Bytes::from(so_far.concat());
+                if range.begins_within(so_far.len() as u64) {
+                    AssetLookup::Found(head::media(
+                        view,
+                        so_far,
+                        place,
+                        Some(range),
+                        BodyCompleteness::SoFar,
+                    ))
+                } else {
+                    later
+                }
+            }
+        }
+    }
+
+    /// Hands out a segment part by part as they are made.
+    fn grow(&self, rendition: DemoRendition, segment: u64) -> mpsc::Receiver<Bytes> {
+        let (give, take) = mpsc::channel(1);
+        let (clock, mut scene) = (self.clock.clone(), self.control.watch());
+        tokio::spawn(async move {
+            // A restart does not change what is under way.
+            let broadcast = scene.borrow().broadcast.clone();
+            for part in 0..broadcast.parts_per_segment() {
+                loop {
+                    let view = scene.borrow_and_update().view(Some(rendition), clock.now());
+                    if broadcast.parts(segment, view.making) > part {
+                        break;
+                    }
+                    let due = view.made_at(broadcast.part_due(segment, part));
+                    tokio::select! {
+                        () = clock.until(due) => {}
+                        _ = scene.changed() => {}
+                        () = give.closed() => return,
+                    }
+                }
+                let bytes = broadcast.part(rendition, segment, part);
+                if give.send(bytes).await.is_err() {
+                    return;
+                }
+            }
+        });
+        take
+    }
+}
+
+fn manifest(view: &StreamView, text: Option<String>, place: Resource) -> AssetLookup {
+    AssetLookup::Found(match text {
+        Some(text) => head::manifest(view, text, place),
+        None => head::not_found(),
+    })
+}
+
+fn playlist(
+    view: &StreamView,
+    which: (Packaging, DemoRendition),
+    directives: PlaylistQuery,
+) -> AssetLookup {
+    let place = Resource::Playlist(which.0, which.1);
+    let (broadcast, listing) = (&view.broadcast, view.listing);
+    if which.0.is_low_latency_hls() {
+        match directives.wait(broadcast, listing) {
+            AnswerTime::No => {}
+            AnswerTime::Until(due) => return AssetLookup::Later(view.listed_at(due)),
+            AnswerTime::Nonsense => {
+                let why = "no such segment for a long time\n";
+                return AssetLookup::Found(head::refusal(StatusCode::BAD_REQUEST, why));
+            }
+        }
+    }
+    manifest(
+        view,
+        hls::directed(broadcast, which, listing, directives),
+        place,
+    )
+}
+
+/// A part that is there, or the one that comes next: that one is waited for.
+fn part_of(
+    view: &StreamView,
+    place: Resource,
+    (rendition, segment, part): (DemoRendition, u64, u64),
+    range: Option<RequestRange>,
+) -> AssetLookup {
+    let broadcast = &view.broadcast;
+    let made = broadcast.parts(segment, view.making);
+    let exists = part < broadcast.parts_per_segment() && broadcast.is_kept(segment, view.making);
+    if exists && part < made {
+        let bytes = broadcast.part(rendition, segment, part);
+        return AssetLookup::Found(head::media(
+            view,
+            bytes,
+            place,
+            range,
+            BodyCompleteness::Whole,
+        ));
+    }
+    let due = broadcast.part_due(segment, part);
+    let next = due.saturating_sub(view.making) <= broadcast.part_duration() + SLACK;
+    if exists && next {
+        AssetLookup::Later(Some(view.made_at(due)))
+    } else {
+        AssetLookup::Found(head::not_found())
+    }
+}
+
+/// Moments are rounded to nanoseconds.
+const SLACK: Duration = Duration::from_nanos(2);

@@ -1,0 +1,326 @@
+//! What do LL-HLS playlists say, and to whom must they not say it yet (rfc8216bis §4.4.3.7,
+//! §4.4.4.9, §6.2.5)? Answers how long a blocking request waits for; the waiting is the server's.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use super::super::broadcast::Broadcast;
+use super::super::media_assets::DemoRendition;
+use super::super::place::Packaging;
+use super::super::utc::Utc;
+use super::{MAP, begin, end, head, segments};
+
+/// Parts are listed for the segments of the last three target durations.
+const SEGMENTS_WITH_PARTS: u64 = 3;
+
+/// A delta update leaves out what is further from the end than this many target durations.
+const SKIP_DURATIONS: u64 = 6;
+
+/// What a request's query asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PlaylistQuery {
+    /// Answer when this segment is there.
+    pub(crate) segment: Option<u64>,
+    /// Or rather when this part of it is.
+    pub(crate) part: Option<u64>,
+    /// Leave out what was listed before.
+    pub(crate) skip: bool,
+}
+
+/// When may a request be answered?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerTime {
+    /// At once.
+    No,
+    /// Not before this moment on the manifest's clock.
+    Until(Utc),
+    /// Never: 400.
+    Nonsense,
+}
+
+impl PlaylistQuery {
+    /// From a query; `None` where a number is none.
+    pub(crate) fn of(query: &str) -> Option<PlaylistQuery> {
+        let mut directives = PlaylistQuery::default();
+        for pair in query.split('&') {
+            match pair.split_once('=') {
+                Some(("_HLS_msn", number)) => directives.segment = Some(number.parse().ok()?),
+                Some(("_HLS_part", number)) => directives.part = Some(number.parse().ok()?),
+                Some(("_HLS_skip", "YES" | "v2")) => directives.skip = true,
+                _ => {}
+            }
+        }
+        Some(directives)
+    }
+
+    /// When what they ask for is there.
+    pub(crate) fn wait(self, broadcast: &Broadcast, now: Utc) -> AnswerTime {
+        /// A segment further ahead than this is nobody's next one.
+        const AHEAD_MAX: u64 = 2;
+        let Some(segment) = self.segment else {
+            let nonsense = self.part.is_some();
+            return if nonsense {
+                AnswerTime::Nonsense
+            } else {
+                AnswerTime::No
+            };
+        };
+        let last = broadcast.segments(now);
+        if segment > last + AHEAD_MAX {
+            return AnswerTime::Nonsense;
+        }
+        // A part behind the segment's last is the next one's first.
+        let parts = broadcast.parts_per_segment();
+        let due = match self.part {
+            None => broadcast.segment_due(segment),
+            Some(part) if part < parts => broadcast.part_due(segment, part),
+            Some(_) => broadcast.part_due(segment + 1, 0),
+        };
+        if due <= now {
+            AnswerTime::No
+        } else {
+            AnswerTime::Until(due)
+        }
+    }
+}
+
+pub(super) fn playlist(
+    broadcast: &Broadcast,
+    which: (Packaging, DemoRendition),
+    now: Utc,
+    skip: bool,
+) -> Option<String> {
+    let listed = broadcast.listed(now);
+    if listed.is_empty() {
+        return None;
+    }
+    let skipped = if skip { skippable(&listed) } else { 0 };
+    let mut text = head(broadcast, if skipped > 0 { 9 } else { 6 }, listed.start);
+    control(broadcast, which.1, &mut text);
+    if skipped > 0 {
+        let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
+    } else {
+        text.push_str(MAP);
+    }
+    let with_parts = listed
+        .end
+        .saturating_sub(SEGMENTS_WITH_PARTS)
+        .max(listed.start);
+    let first = listed.start + skipped;
+    segments(broadcast, which, first..with_parts.max(first), &mut text);
+    for segment in with_parts.max(first)..=listed.end {
+        let made = broadcast.parts(segment, now);
+        begin(broadcast, segment, &mut text);
+        parts(broadcast, which, (segment, made), &mut text);
+        if segment < listed.end {
+            end(broadcast, which, segment, &mut text);
+        } else {
+            hint(broadcast, which, (segment, made), &mut text);
+        }
+    }
+    reports(broadcast, which.1, now, &mut text);
+    Some(text)
+}
+
+/// How many of these segments are beyond the skip boundary.
+fn skippable(listed: &Range<u64>) -> u64 {
+    let count = listed.end - listed.start;
+    count.saturating_sub(SKIP_DURATIONS)
+}
+
+fn control(broadcast: &Broadcast, rendition: DemoRendition, text: &mut String) {
+    let target = broadcast.target_duration();
+    let part = part_target(broadcast, rendition);
+    let _ = writeln!(
+        text,
+        "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={}.0,\
+         PART-HOLD-BACK={:.5},HOLD-BACK={}.0\n#EXT-X-PART-INF:PART-TARGET={part:.5}",
+        target * SKIP_DURATIONS,
+        part * 3.0,
+        target * 3,
+    );
+}
+
+/// The longest part there is: sound's differ by a frame. Twelve segments are the whole reel at
+/// least.
+fn part_target(broadcast: &Broadcast, rendition: DemoRendition) -> f64 {
+    let parts = 0..12 * broadcast.parts_per_segment();
+    let longest = parts
+        .map(|part| broadcast.part_seconds(rendition, 0, part))
+        .fold(0.0, f64::max);
+    // Rounded up: no part may be longer than is said.
+    (longest * 100_000.0).ceil() / 100_000.0
+}
+
+fn parts(
+    broadcast: &Broadcast,
+    (form, rendition): (Packaging, DemoRendition),
+    (segment, count): (u64, u64),
+    text: &mut String,
+) {
+    let mut offset = 0;
+    for part in 0..count {
+        let seconds = broadcast.part_seconds(rendition, segment, part);
+        let _ = write!(text, "#EXT-X-PART:DURATION={seconds:.5},");
+        if form == Packaging::LowLatency {
+            let _ = write!(text, "URI=\"{segment}.{part}.m4s\"");
+        } else {
+            let bytes = broadcast.part_bytes(rendition, segment, part);
+            let _ = write!(text, "URI=\"{segment}.m4s\",BYTERANGE=\"{bytes}@{offset}\"");
+            offset += bytes;
+        }
+        let independent = broadcast.is_independent(rendition, segment, part);
+        text.push_str(if independent {
+            ",INDEPENDENT=YES\n"
+        } else {
+            "\n"
+        });
+    }
+}
+
+/// The part that comes next.
+fn hint(
+    broadcast: &Broadcast,
+    (form, rendition): (Packaging, DemoRendition),
+    (segment, part): (u64, u64),
+    text: &mut String,
+) {
+    if form == Packaging::LowLatency {
+        let _ = writeln!(
+            text,
+            "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{segment}.{part}.m4s\""
+        );
+    } else {
+        let made = (0..part).map(|part| broadcast.part_bytes(rendition, segment, part));
+        let start: u64 = made.sum();
+        let _ = writeln!(
+            text,
+            "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{segment}.m4s\",BYTERANGE-START={start}"
+        );
+    }
+}
+
+/// How far the other renditions are.
+fn reports(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mut String) {
+    let segment = broadcast.segments(now);
+    let (segment, part) = match broadcast.parts(segment, now) {
+        0 => (segment.saturating_sub(1), broadcast.parts_per_segment() - 1),
+        made => (segment, made - 1),
+    };
+    for other in DemoRendition::ALL
+        .into_iter()
+        .filter(|other| *other != rendition)
+    {
+        let name = other.name();
+        let _ = writeln!(
+            text,
+            "#EXT-X-RENDITION-REPORT:URI=\"../{name}/index.m3u8\",\
+             LAST-MSN={segment},LAST-PART={part}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::broadcast::BroadcastPlan;
+    use super::*;
+
+    const START: Utc = Duration::from_secs(1_750_000_000);
+
+    fn at(millis: u64) -> Utc {
+        START + Duration::from_millis(millis)
+    }
+
+    fn told(form: Packaging, plan: BroadcastPlan, millis: u64, skip: bool) -> String {
+        let broadcast = Broadcast::new(plan);
+        playlist(&broadcast, (form, DemoRendition::Low), at(millis), skip).unwrap()
+    }
+
+    #[test]
+    fn the_end_is_told_in_parts() {
+        let plan = BroadcastPlan::from(START).window(4).part_thirds(3);
+        let text = told(Packaging::LowLatency, plan, 9_000, false);
+        let expected = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:2\n\
+            #EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+            #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=12.0,\
+            PART-HOLD-BACK=3.00000,HOLD-BACK=6.0\n#EXT-X-PART-INF:PART-TARGET=1.00000\n\
+            #EXT-X-MAP:URI=\"init.mp4\"\n\
+            #EXT-X-PROGRAM-DATE-TIME:2025-06-15T15:06:40.000Z\n#EXTINF:2.00000,\n0.m4s\n\
+            #EXT-X-PROGRAM-DATE-TIME:2025-06-15T15:06:42.000Z\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"1.0.m4s\",INDEPENDENT=YES\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"1.1.m4s\"\n#EXTINF:2.00000,\n1.m4s\n\
+            #EXT-X-PROGRAM-DATE-TIME:2025-06-15T15:06:44.000Z\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"2.0.m4s\",INDEPENDENT=YES\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"2.1.m4s\"\n#EXTINF:2.00000,\n2.m4s\n\
+            #EXT-X-PROGRAM-DATE-TIME:2025-06-15T15:06:46.000Z\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"3.0.m4s\",INDEPENDENT=YES\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"3.1.m4s\"\n#EXTINF:2.00000,\n3.m4s\n\
+            #EXT-X-PROGRAM-DATE-TIME:2025-06-15T15:06:48.000Z\n\
+            #EXT-X-PART:DURATION=1.00000,URI=\"4.0.m4s\",INDEPENDENT=YES\n\
+            #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"4.1.m4s\"\n\
+            #EXT-X-RENDITION-REPORT:URI=\"../360p/index.m3u8\",LAST-MSN=4,LAST-PART=0\n\
+            #EXT-X-RENDITION-REPORT:URI=\"../audio/index.m3u8\",LAST-MSN=4,LAST-PART=0\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn ranges_lie_behind_one_another() {
+        let plan = BroadcastPlan::from(START).window(1).part_thirds(1);
+        let broadcast = Broadcast::new(plan);
+        let text = told(Packaging::LowLatencyRanges, plan, 2_700, false);
+        let made: Vec<u64> = (0..2)
+            .map(|part| broadcast.part_bytes(DemoRendition::Low, 1, part))
+            .collect();
+        let second = format!("URI=\"1.m4s\",BYTERANGE=\"{}@{}\"\n", made[1], made[0]);
+        assert!(text.contains(&second), "{text}");
+        let hint = format!("URI=\"1.m4s\",BYTERANGE-START={}\n", made[0] + made[1]);
+        assert!(text.contains(&hint), "{text}");
+    }
+
+    #[test]
+    fn a_delta_leaves_out_what_is_beyond_the_boundary() {
+        let plan = BroadcastPlan::from(START).window(10);
+        let (whole, delta) = (
+            told(Packaging::LowLatency, plan, 60_000, false),
+            told(Packaging::LowLatency, plan, 60_000, true),
+        );
+        assert!(delta.contains("#EXT-X-VERSION:9\n"), "{delta}");
+        assert!(
+            delta.contains("#EXT-X-SKIP:SKIPPED-SEGMENTS=4\n"),
+            "{delta}"
+        );
+        assert!(!delta.contains("23.m4s"), "{delta}");
+        let tail = |text: &str| text[text.find("24.m4s").unwrap()..].to_owned();
+        assert_eq!(tail(&whole), tail(&delta));
+        // Nothing to leave out: the whole playlist.
+        let short = |skip| told(Packaging::LowLatency, plan.window(6), 60_000, skip);
+        assert_eq!(short(true), short(false));
+    }
+
+    #[test]
+    fn requests_wait_for_what_they_name() {
+        let broadcast = Broadcast::new(BroadcastPlan::from(START).part_thirds(3));
+        // Four segments and one part.
+        let now = at(9_000);
+        let wait = |query| PlaylistQuery::of(query).unwrap().wait(&broadcast, now);
+        assert_eq!(wait(""), AnswerTime::No);
+        assert_eq!(wait("_HLS_msn=3"), AnswerTime::No);
+        assert_eq!(wait("_HLS_msn=4"), AnswerTime::Until(at(10_000)));
+        assert_eq!(wait("_HLS_msn=4&_HLS_part=0"), AnswerTime::No);
+        assert_eq!(
+            wait("_HLS_part=1&_HLS_msn=4"),
+            AnswerTime::Until(at(10_000))
+        );
+        assert_eq!(
+            wait("_HLS_msn=4&_HLS_part=2"),
+            AnswerTime::Until(at(11_000))
+        );
+        assert_eq!(wait("_HLS_msn=6"), AnswerTime::Until(at(14_000)));
+        assert_eq!(wait("_HLS_msn=7"), AnswerTime::Nonsense);
+        assert_eq!(wait("_HLS_part=1"), AnswerTime::Nonsense);
+        assert_eq!(PlaylistQuery::of("_HLS_msn=x"), None);
+        assert!(PlaylistQuery::of("a=b&_HLS_skip=YES").unwrap().skip);
+    }
+}

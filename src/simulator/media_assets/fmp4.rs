@@ -1,0 +1,132 @@
+//! How does a fragment look in CMAF (ISO/IEC 14496-12, 23000-19)? A `moof` that says when, and the
+//! samples behind it. Knows nothing of segments: those are fragments in a row.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{FRAGMENTS_PER_GOP, MediaFragment, SampleTrack};
+
+/// tfhd: offsets count from the `moof`; default duration and flags follow.
+const TFHD_FLAGS: u32 = 0x02_0000 | 0x08 | 0x20;
+/// trun: an offset to the data, flags of the first sample, a size for each.
+const TRUN_FLAGS: u32 = 0x01 | 0x04 | 0x200;
+/// Needs no other sample.
+const SYNC: u32 = 0x0200_0000;
+/// Needs others.
+const NOT_SYNC: u32 = 0x0101_0000;
+
+const HEAD: u32 = 8;
+const MFHD: u32 = HEAD + 8;
+const TFHD: u32 = HEAD + 16;
+const TFDT: u32 = HEAD + 12;
+const TRUN: u32 = HEAD + 16;
+const SAMPLE: u32 = 4;
+
+/// The one track of each file.
+const TRACK_ID: u32 = 1;
+
+pub(super) fn fragment(track: &SampleTrack, fragment: MediaFragment) -> Bytes {
+    let samples: Vec<_> = track.samples(fragment).collect();
+    let start = samples.first().map_or(0, |(ticks, _)| *ticks);
+    let count = word(samples.len());
+    let data = samples
+        .iter()
+        .map(|(_, bytes)| word(bytes.len()))
+        .sum::<u32>();
+    let trun = TRUN + SAMPLE * count;
+    let traf = HEAD + TFHD + TFDT + trun;
+    let moof = HEAD + MFHD + traf;
+    let begins_gop = fragment.number.is_multiple_of(FRAGMENTS_PER_GOP);
+    let (first, others) = match (track.is_video(), begins_gop) {
+        (false, _) => (SYNC, SYNC),
+        (true, true) => (SYNC, NOT_SYNC),
+        (true, false) => (NOT_SYNC, NOT_SYNC),
+    };
+
+    let mut out = BytesMut::with_capacity((moof + HEAD + data) as usize);
+    open(&mut out, moof, *b"moof");
+    full(&mut out, MFHD, *b"mfhd", 0);
+    // It counts from one, and may begin again.
+    #[expect(clippy::cast_possible_truncation)]
+    out.put_u32((fragment.number as u32).wrapping_add(1));
+    open(&mut out, traf, *b"traf");
+    full(&mut out, TFHD, *b"tfhd", TFHD_FLAGS);
+    out.put_u32(TRACK_ID);
+    out.put_u32(word(track.sample_ticks));
+    out.put_u32(others);
+    full(&mut out, TFDT, *b"tfdt", 1 << 24);
+    out.put_u64(start);
+    full(&mut out, trun, *b"trun", TRUN_FLAGS);
+    out.put_u32(count);
+    out.put_u32(moof + HEAD);
+    out.put_u32(first);
+    for (_, bytes) in &samples {
+        out.put_u32(word(bytes.len()));
+    }
+    open(&mut out, HEAD + data, *b"mdat");
+    for (_, bytes) in &samples {
+        out.put_slice(bytes);
+    }
+    out.freeze()
+}
+
+pub(super) fn fragment_bytes(track: &SampleTrack, fragment: MediaFragment) -> u64 {
+    let fixed = HEAD + MFHD + HEAD + TFHD + TFDT + TRUN + HEAD;
+    let samples = track.samples(fragment);
+    let each = samples.map(|(_, bytes)| u64::from(SAMPLE) + bytes.len() as u64);
+    u64::from(fixed) + each.sum::<u64>()
+}
+
+fn open(out: &mut BytesMut, length: u32, name: [u8; 4]) {
+    out.put_u32(length);
+    out.put_slice(&name);
+}
+
+/// A box with a version (its first byte) and flags.
+fn full(out: &mut BytesMut, length: u32, name: [u8; 4], version_and_flags: u32) {
+    open(out, length, name);
+    out.put_u32(version_and_flags);
+}
+
+/// The reel's sizes, counts and durations are far below 4 GiB.
+fn word(value: impl TryInto<u32>) -> u32 {
+    value.try_into().unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DemoRendition, FRAGMENTS_PER_REEL, MediaAssets};
+    use super::*;
+
+    #[test]
+    fn lengths_are_known_without_making_them() {
+        let reel = MediaAssets::shipped();
+        for rendition in DemoRendition::ALL {
+            let track = reel.track(rendition);
+            for number in 0..FRAGMENTS_PER_REEL {
+                let one = MediaFragment { number, shift: 6 };
+                let made = fragment(track, one);
+                assert_eq!(made.len() as u64, fragment_bytes(track, one));
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_round_has_the_same_samples_at_another_time() {
+        let reel = MediaAssets::shipped();
+        let track = reel.track(DemoRendition::High);
+        let of_round = |round: u64| {
+            fragment(
+                track,
+                MediaFragment {
+                    number: round * FRAGMENTS_PER_REEL + 7,
+                    shift: 0,
+                },
+            )
+        };
+        let (first, second) = (of_round(0), of_round(1));
+        let time = |bytes: &[u8]| u64::from_be_bytes(bytes[68..76].try_into().unwrap());
+        assert_eq!(time(&first), 70_000);
+        assert_eq!(time(&second), 24 * 30_000 + 70_000);
+        assert_eq!(first[76..], second[76..]);
+    }
+}

@@ -1,0 +1,315 @@
+//! How does a piece of the reel look as a transport stream (ISO/IEC 13818-1)? Pictures in Annex B,
+//! sound in ADTS, and counters that go on from the piece before. Knows nothing of playlists.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::asset::{self, DecoderSetup};
+use super::{FRAGMENTS_PER_REEL, MediaFragment, SampleTrack};
+
+const PACKET: usize = 188;
+const HEAD: usize = 4;
+const ROOM: usize = PACKET - HEAD;
+/// Length, flags, clock.
+const CLOCK_FIELD: usize = 8;
+
+const PMT: u16 = 0x1000;
+const VIDEO: u16 = 0x100;
+const AUDIO: u16 = 0x101;
+
+/// The system clock runs this far behind the timestamps, so that everything is there in time: sound
+/// comes in pieces of a third of a second. In units of 90 kHz.
+const LEAD: u64 = 45_000;
+
+const PES_HEAD: usize = 14;
+const DELIMITER: [u8; 6] = [0, 0, 0, 1, 9, 0xf0];
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+const ADTS_HEAD: usize = 7;
+
+/// These fragments of pictures and sound, behind tables that say what is what.
+pub(super) fn segment(
+    video: &SampleTrack,
+    audio: &SampleTrack,
+    fragments: &Range<MediaFragment>,
+) -> Bytes {
+    let Range { start, end } = fragments;
+    let mut out = Packets::default();
+    // One of each table a segment, so their counters follow the segment's place.
+    let table_counter = start.number / (end.number - start.number).max(1);
+    out.table(0, table_counter, &association());
+    out.table(PMT, table_counter, &program());
+    let (mut pictures, mut sounds) = packets_before(video, audio, *start);
+    for number in start.number..end.number {
+        let fragment = MediaFragment {
+            number,
+            shift: start.shift,
+        };
+        let frames: Vec<_> = audio.samples(fragment).collect();
+        let begins = frames.first().map_or(0, |(ticks, _)| *ticks) * 90_000 / audio.timescale;
+        let unit = sound(begins, &frames);
+        sounds += out.unit(AUDIO, sounds, None, &unit);
+        for (ticks, sample) in video.samples(fragment) {
+            let time = ticks * 90_000 / video.timescale;
+            let unit = picture(time, sample, &video.setup);
+            pictures += out.unit(VIDEO, pictures, Some(time), &unit);
+        }
+    }
+    out.0.freeze()
+}
+
+/// How many packets pictures and sound took from the broadcast's beginning.
+fn packets_before(video: &SampleTrack, audio: &SampleTrack, fragment: MediaFragment) -> (u64, u64) {
+    let count = |from: u64, to: u64| {
+        let mut counts = (0, 0);
+        for number in from..to {
+            let one = MediaFragment {
+                number,
+                shift: fragment.shift,
+            };
+            let pictures = video.samples(one);
+            let pictures = pictures.map(|(_, sample)| picture_bytes(sample, &video.setup));
+            counts.0 += pictures.map(|bytes| packets(bytes, true)).sum::<u64>();
+            let sound = audio.samples(one);
+            let sound: usize = sound.map(|(_, frame)| ADTS_HEAD + frame.len()).sum();
+            counts.1 += packets(PES_HEAD + sound, false);
+        }
+        counts
+    };
+    let rounds = fragment.number / FRAGMENTS_PER_REEL;
+    let (round, rest) = (
+        count(0, FRAGMENTS_PER_REEL),
+        count(0, fragment.number % FRAGMENTS_PER_REEL),
+    );
+    (rounds * round.0 + rest.0, rounds * round.1 + rest.1)
+}
+
+fn packets(bytes: usize, with_clock: bool) -> u64 {
+    let clock = if with_clock { CLOCK_FIELD } else { 0 };
+    (bytes + clock).div_ceil(ROOM) as u64
+}
+
+/// One access unit: a delimiter, the parameter sets before an IDR picture, the picture.
+fn picture(time: u64, sample: &[u8], setup: &DecoderSetup) -> BytesMut {
+    let mut out = pes(0xe0, 0, time);
+    out.put_slice(&DELIMITER);
+    for set in sets_before(sample, setup) {
+        out.put_slice(&START_CODE);
+        out.put_slice(set);
+    }
+    for nal in asset::nals(sample) {
+        out.put_slice(&START_CODE);
+        out.put_slice(nal);
+    }
+    out
+}
+
+fn picture_bytes(sample: &[u8], setup: &DecoderSetup) -> usize {
+    let sets = sets_before(sample, setup).into_iter();
+    let nals = sets.chain(asset::nals(sample));
+    PES_HEAD + DELIMITER.len() + nals.map(|nal| START_CODE.len() + nal.len()).sum::<usize>()
+}
+
+fn sets_before<'a>(sample: &'a [u8], setup: &'a DecoderSetup) -> Vec<&'a [u8]> {
+    const IDR: u8 = 5;
+    let idr = asset::nals(sample).any(|nal| nal.first().is_some_and(|kind| kind & 0x1f == IDR));
+    match setup {
+        DecoderSetup::Avc { sps, pps, .. } if idr => vec![sps, pps],
+        _ => Vec::new(),
+    }
+}
+
+/// A fragment's frames, each behind its ADTS head (ISO/IEC 13818-7): AAC-LC, 48 kHz, mono.
+fn sound(time: u64, frames: &[(u64, &[u8])]) -> BytesMut {
+    let bytes: usize = frames
+        .iter()
+        .map(|(_, frame)| ADTS_HEAD + frame.len())
+        .sum();
+    // Behind the length itself come three bytes of flags and five of time.
+    let mut out = pes(0xc0, bytes + 8, time);
+    for (_, frame) in frames {
+        let length = ADTS_HEAD + frame.len();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the bits that belong there"
+        )]
+        out.put_slice(&[
+            0xff,
+            0xf1,
+            0b0100_1100,
+            0b0100_0000 | (length >> 11) as u8,
+            (length >> 3) as u8,
+            (length << 5) as u8 | 0x1f,
+            0xfc,
+        ]);
+        out.put_slice(frame);
+    }
+    out
+}
+
+/// The head of a packetised elementary stream's packet. A length of 0 is unbounded (pictures only).
+fn pes(stream: u8, length: usize, time: u64) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_slice(&[0, 0, 1, stream]);
+    out.put_u16(u16::try_from(length).unwrap_or(0));
+    // Aligned; a presentation time and nothing else.
+    out.put_slice(&[0x84, 0x80, 5]);
+    let time = (time + LEAD) % (1 << 33);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the bits that belong there"
+    )]
+    out.put_slice(&[
+        0x21 | (time >> 29) as u8 & 0x0e,
+        (time >> 22) as u8,
+        (time >> 14) as u8 | 1,
+        (time >> 7) as u8,
+        (time << 1) as u8 | 1,
+    ]);
+    out
+}
+
+/// Which programs there are: one, and where its table is.
+fn association() -> Vec<u8> {
+    let mut section = vec![0, 0xb0, 13, 0, 1, 0xc1, 0, 0, 0, 1];
+    section.extend((0xe000 | PMT).to_be_bytes());
+    section
+}
+
+/// What the program is made of: H.264 and ADTS; the clock is with the pictures.
+fn program() -> Vec<u8> {
+    let mut section = vec![2, 0xb0, 23, 0, 1, 0xc1, 0, 0];
+    section.extend((0xe000 | VIDEO).to_be_bytes());
+    section.extend([0xf0, 0]);
+    for (kind, pid) in [(0x1b, VIDEO), (0x0f, AUDIO)] {
+        section.push(kind);
+        section.extend((0xe000 | pid).to_be_bytes());
+        section.extend([0xf0, 0]);
+    }
+    section
+}
+
+#[derive(Default)]
+struct Packets(BytesMut);
+
+impl Packets {
+    fn table(&mut self, pid: u16, counter: u64, section: &[u8]) {
+        let mut unit = vec![0];
+        unit.extend(section);
+        unit.extend(crc(section).to_be_bytes());
+        // Tables are filled up behind, not with an adaptation field.
+        unit.resize(ROOM, 0xff);
+        self.unit(pid, counter, None, &unit);
+    }
+
+    /// Cuts a unit into packets and says how many they are.
+    fn unit(&mut self, pid: u16, counter: u64, clock: Option<u64>, unit: &[u8]) -> u64 {
+        let mut rest = unit;
+        let mut number = 0;
+        while !rest.is_empty() {
+            let first = number == 0;
+            let field = adaptation(clock.filter(|_| first), rest.len());
+            let (now, later) = rest.split_at(rest.len().min(ROOM - field.len()));
+            let flags = if first { 0x4000 } else { 0 };
+            self.0.put_u8(0x47);
+            self.0.put_u16(pid | flags);
+            let has_field = if field.is_empty() { 0x10 } else { 0x30 };
+            self.0.put_u8(has_field | ((counter + number) & 0xf) as u8);
+            self.0.put_slice(&field);
+            self.0.put_slice(now);
+            rest = later;
+            number += 1;
+        }
+        number
+    }
+}
+
+/// What stands before the payload: the clock, and as many bytes as the last payload lacks.
+fn adaptation(clock: Option<u64>, payload: usize) -> Vec<u8> {
+    let mut field = match clock {
+        None => Vec::new(),
+        Some(time) => {
+            let base = time % (1 << 33);
+            let mut field = vec![7, 0x10];
+            // 33 bits, six reserved ones, and an extension of nothing.
+            field.extend(&((base << 15) | 0x7e00).to_be_bytes()[2..]);
+            field
+        }
+    };
+    let lacking = ROOM.saturating_sub(field.len() + payload);
+    if lacking > 0 {
+        if field.is_empty() {
+            field.push(0);
+            if lacking > 1 {
+                field.push(0);
+            }
+        }
+        let length = ROOM - payload;
+        field.resize(length, 0xff);
+        field[0] = u8::try_from(length - 1).unwrap_or(0);
+    }
+    field
+}
+
+/// The checksum of tables (annex A).
+fn crc(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| {
+            let carry = if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 };
+            crc << 1 ^ carry
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::{DemoRendition, MediaAssets};
+    use super::*;
+
+    fn piece(number: u64, shift: u64) -> Bytes {
+        let at = |number| MediaFragment { number, shift };
+        MediaAssets::shipped().ts(DemoRendition::Low, at(number)..at(number + 6))
+    }
+
+    #[test]
+    fn counters_go_on_from_piece_to_piece() {
+        for shift in [0, 6] {
+            let mut counters = HashMap::new();
+            // Over the seam of the reel.
+            for number in (48..96).step_by(6) {
+                for packet in piece(number, shift).chunks(PACKET) {
+                    assert_eq!((packet.len(), packet[0]), (PACKET, 0x47));
+                    let pid = u16::from_be_bytes([packet[1], packet[2]]) & 0x1fff;
+                    let counter = packet[3] & 0xf;
+                    if let Some(before) = counters.insert(pid, counter) {
+                        assert_eq!(counter, (before + 1) & 0xf, "{pid:#x} in {number}");
+                    }
+                }
+            }
+            assert_eq!(counters.len(), 4);
+        }
+    }
+
+    #[test]
+    fn tables_have_the_checksum_decoders_expect() {
+        // A section followed by its own checksum leaves nothing.
+        for section in [association(), program()] {
+            let whole = [&section[..], &crc(&section).to_be_bytes()].concat();
+            assert_eq!(crc(&whole), 0);
+            assert_eq!(usize::from(section[2]) + 3, whole.len());
+        }
+        assert_eq!(crc(b"123456789"), 0x0376_e6e7);
+    }
+
+    #[test]
+    fn a_field_fills_its_packet() {
+        for payload in 0..=ROOM {
+            let field = adaptation(None, payload);
+            assert_eq!(field.len() + payload, ROOM, "{payload}");
+        }
+        assert_eq!(adaptation(None, 500), [0_u8; 0]);
+        assert_eq!(adaptation(Some(1), 500).len(), CLOCK_FIELD);
+    }
+}

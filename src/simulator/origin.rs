@@ -1,0 +1,176 @@
+//! How is the stream reached? A small HTTP/1.1 server with bounds and deadlines of its own.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::broadcast::{Broadcast, BroadcastPlan};
+use super::clock::Clock;
+use super::control::Control;
+use super::faults::{Faults, OriginScene};
+use super::handler::OriginHandler;
+use super::place::Packaging;
+use super::request_log::RequestLog;
+
+/// Connections at once; more wait in the listener.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// For a request's head, and for the next one on a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// After so long a connection is closed behind its answer, and soon after that in any case.
+const CONNECTION_MAX: Duration = Duration::from_mins(10);
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A head of more bytes is refused.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// After a failure to accept.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// A live origin on a socket of its own, until it is dropped.
+#[derive(Debug)]
+pub struct SimulatedOrigin {
+    address: SocketAddr,
+    desk: Arc<OriginHandler>,
+    scene: OriginScene,
+    task: JoinHandle<()>,
+}
+
+impl Drop for SimulatedOrigin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl SimulatedOrigin {
+    /// Starts on a free port of the loopback address, inside a tokio runtime.
+    pub fn start(plan: BroadcastPlan, clock: Clock) -> io::Result<SimulatedOrigin> {
+        SimulatedOrigin::start_at((Ipv4Addr::LOCALHOST, 0).into(), plan, clock)
+    }
+
+    /// Starts at an address.
+    pub fn start_at(
+        address: SocketAddr,
+        plan: BroadcastPlan,
+        clock: Clock,
+    ) -> io::Result<SimulatedOrigin> {
+        let scene = OriginScene {
+            broadcast: Arc::new(Broadcast::new(plan)),
+            faults: Faults::default(),
+            lag: 0,
+        };
+        SimulatedOrigin::of(address, scene, clock)
+    }
+
+    /// A second origin of the same stream, so many segments behind this one. It has faults and
+    /// counts of its own.
+    pub fn twin(&self, lag_segments: u64) -> io::Result<SimulatedOrigin> {
+        let scene = OriginScene {
+            lag: lag_segments,
+            ..self.scene.clone()
+        };
+        let address = (self.address.ip(), 0).into();
+        SimulatedOrigin::of(address, scene, self.desk.clock.clone())
+    }
+
+    fn of(address: SocketAddr, scene: OriginScene, clock: Clock) -> io::Result<SimulatedOrigin> {
+        let socket = TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        let control = Control::new(scene.clone(), clock.clone());
+        let desk = Arc::new(OriginHandler::new(clock, control));
+        let task = tokio::spawn(receive(socket, desk.clone()));
+        Ok(SimulatedOrigin {
+            address,
+            desk,
+            scene,
+            task,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where players of a form begin.
+    pub fn entry(&self, form: Packaging) -> String {
+        format!("{}{}", self.url(), form.entry())
+    }
+
+    /// The stream as it was planned: what the right bytes are. A restart is not in it.
+    pub fn broadcast(&self) -> &Broadcast {
+        &self.scene.broadcast
+    }
+
+    /// Switches its faults.
+    pub fn control(&self) -> &Control {
+        &self.desk.control
+    }
+
+    /// What it was asked.
+    pub fn tally(&self) -> &RequestLog {
+        &self.desk.tally
+    }
+
+    /// The time it keeps.
+    pub fn clock(&self) -> &Clock {
+        &self.desk.clock
+    }
+}
+
+async fn receive(socket: tokio::net::TcpListener, desk: Arc<OriginHandler>) {
+    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(seat) = seats.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((wire, _)) = socket.accept().await else {
+            sleep(BACKOFF).await;
+            continue;
+        };
+        let desk = desk.clone();
+        connections.spawn(async move {
+            let _seat = seat;
+            converse(wire, desk).await;
+        });
+    }
+}
+
+async fn converse(wire: TcpStream, desk: Arc<OriginHandler>) {
+    // Chunks are to leave when they are made.
+    let _ = wire.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let desk = desk.clone();
+        async move { Ok::<_, std::convert::Infallible>(desk.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(wire), service);
+    let mut connection = std::pin::pin!(connection);
+    // A viewer who leaves, or is cut off as ordered, is nobody's loss.
+    if timeout(CONNECTION_MAX, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(GRACE, connection).await;
+    }
+}

@@ -1,0 +1,264 @@
+//! What does a URL name? `/live/ll/360p/12.3.m4s` is part 3 of segment 12 of a rendition of a form.
+//! Knows names only; whether the thing exists is for the broadcast to say.
+
+use super::media_assets::DemoRendition;
+
+/// How the stream is packaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packaging {
+    /// HLS with transport streams.
+    Ts,
+    /// HLS with CMAF.
+    Cmaf,
+    /// LL-HLS, each part with a name of its own.
+    LowLatency,
+    /// LL-HLS, parts as byte ranges of their segment.
+    LowLatencyRanges,
+    /// DASH with a `SegmentTimeline`.
+    Timeline,
+    /// DASH with `$Number$` and a duration.
+    Number,
+    /// DASH with `$Number$`, segments handed out as they are made.
+    Chunked,
+}
+
+impl Packaging {
+    /// All of them.
+    pub const ALL: [Packaging; 7] = [
+        Packaging::Ts,
+        Packaging::Cmaf,
+        Packaging::LowLatency,
+        Packaging::LowLatencyRanges,
+        Packaging::Timeline,
+        Packaging::Number,
+        Packaging::Chunked,
+    ];
+
+    /// What it is called in URLs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packaging::Ts => "ts",
+            Packaging::Cmaf => "cmaf",
+            Packaging::LowLatency => "ll",
+            Packaging::LowLatencyRanges => "ll-range",
+            Packaging::Timeline => "timeline",
+            Packaging::Number => "number",
+            Packaging::Chunked => "chunked",
+        }
+    }
+
+    /// Where players begin.
+    pub fn entry(self) -> String {
+        let file = if self.is_dash() { MPD } else { PLAYLIST };
+        format!("{ROOT}{}/{file}", self.name())
+    }
+
+    /// Is it DASH?
+    pub fn is_dash(self) -> bool {
+        matches!(
+            self,
+            Packaging::Timeline | Packaging::Number | Packaging::Chunked
+        )
+    }
+
+    /// Is it LL-HLS?
+    pub fn is_low_latency_hls(self) -> bool {
+        matches!(self, Packaging::LowLatency | Packaging::LowLatencyRanges)
+    }
+
+    /// Are segments handed out while they are made?
+    pub fn grows(self) -> bool {
+        matches!(self, Packaging::LowLatencyRanges | Packaging::Chunked)
+    }
+
+    /// Does the form have this rendition? In transport streams sound goes with the pictures.
+    pub fn has(self, rendition: DemoRendition) -> bool {
+        self != Packaging::Ts || rendition != DemoRendition::Audio
+    }
+}
+
+/// What every stream's path begins with.
+pub(super) const ROOT: &str = "/live/";
+/// Where the time is told.
+pub(super) const CLOCK: &str = "/time";
+
+const PLAYLIST: &str = "index.m3u8";
+const MPD: &str = "manifest.mpd";
+const INIT: &str = "init.mp4";
+
+/// Something that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// The playlist of playlists.
+    Multivariant(Packaging),
+    /// The MPD.
+    Mpd(Packaging),
+    /// A rendition's playlist.
+    Playlist(Packaging, DemoRendition),
+    /// A rendition's init segment.
+    Init(Packaging, DemoRendition),
+    /// A segment, by number; by its first tick where the form is [`Form::Timeline`].
+    Segment(Packaging, DemoRendition, u64),
+    /// A part of a segment.
+    Part(Packaging, DemoRendition, u64, u64),
+    /// The time (`UTCTiming`).
+    Clock,
+}
+
+/// What kind of thing that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKind {
+    /// The playlist of playlists.
+    Multivariant,
+    /// A rendition's playlist.
+    Playlist,
+    /// An MPD.
+    Mpd,
+    /// An init segment.
+    Init,
+    /// A segment.
+    Segment,
+    /// A part.
+    Part,
+    /// The time.
+    Clock,
+    /// Nothing this origin has.
+    Unknown,
+}
+
+impl Resource {
+    /// What a path names.
+    pub fn of(path: &str) -> Option<Resource> {
+        if path == CLOCK {
+            return Some(Resource::Clock);
+        }
+        let (form, rest) = path.strip_prefix(ROOT)?.split_once('/')?;
+        let form = Packaging::ALL.into_iter().find(|one| one.name() == form)?;
+        match (form.is_dash(), rest) {
+            (true, MPD) => return Some(Resource::Mpd(form)),
+            (false, PLAYLIST) => return Some(Resource::Multivariant(form)),
+            _ => {}
+        }
+        let (rendition, file) = rest.split_once('/')?;
+        let rendition = DemoRendition::named(rendition).filter(|one| form.has(*one))?;
+        match file {
+            PLAYLIST if !form.is_dash() => Some(Resource::Playlist(form, rendition)),
+            INIT if form != Packaging::Ts => Some(Resource::Init(form, rendition)),
+            file => media(form, rendition, file),
+        }
+    }
+
+    /// What kind of thing it is.
+    pub fn kind(self) -> ResourceKind {
+        match self {
+            Resource::Multivariant(_) => ResourceKind::Multivariant,
+            Resource::Mpd(_) => ResourceKind::Mpd,
+            Resource::Playlist(..) => ResourceKind::Playlist,
+            Resource::Init(..) => ResourceKind::Init,
+            Resource::Segment(..) => ResourceKind::Segment,
+            Resource::Part(..) => ResourceKind::Part,
+            Resource::Clock => ResourceKind::Clock,
+        }
+    }
+
+    /// Its rendition, if it belongs to one.
+    pub fn rendition(self) -> Option<DemoRendition> {
+        match self {
+            Resource::Playlist(_, rendition)
+            | Resource::Init(_, rendition)
+            | Resource::Segment(_, rendition, _)
+            | Resource::Part(_, rendition, ..) => Some(rendition),
+            Resource::Multivariant(_) | Resource::Mpd(_) | Resource::Clock => None,
+        }
+    }
+
+    /// As a path.
+    pub fn path(self) -> String {
+        let under = |form: Packaging, rendition: DemoRendition| {
+            format!("{ROOT}{}/{}", form.name(), rendition.name())
+        };
+        match self {
+            Resource::Multivariant(form) | Resource::Mpd(form) => form.entry(),
+            Resource::Playlist(form, rendition) => format!("{}/{PLAYLIST}", under(form, rendition)),
+            Resource::Init(form, rendition) => format!("{}/{INIT}", under(form, rendition)),
+            Resource::Segment(form, rendition, name) => {
+                let extension = if form == Packaging::Ts { "ts" } else { "m4s" };
+                format!("{}/{name}.{extension}", under(form, rendition))
+            }
+            Resource::Part(form, rendition, segment, part) => {
+                format!("{}/{segment}.{part}.m4s", under(form, rendition))
+            }
+            Resource::Clock => CLOCK.to_owned(),
+        }
+    }
+}
+
+fn media(form: Packaging, rendition: DemoRendition, file: &str) -> Option<Resource> {
+    let (name, extension) = file.rsplit_once('.')?;
+    let expected = if form == Packaging::Ts { "ts" } else { "m4s" };
+    if extension != expected {
+        return None;
+    }
+    match name.split_once('.') {
+        None => Some(Resource::Segment(form, rendition, number(name)?)),
+        Some((segment, part)) if form == Packaging::LowLatency => {
+            let (segment, part) = (number(segment)?, number(part)?);
+            Some(Resource::Part(form, rendition, segment, part))
+        }
+        Some(_) => None,
+    }
+}
+
+/// A number as this origin writes it. One spelling each, and small enough to reckon with.
+fn number(text: &str) -> Option<u64> {
+    const NUMBER_MAX: u64 = 1 << 50;
+    let number: u64 = text.parse().ok()?;
+    (number < NUMBER_MAX && number.to_string() == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_is_found() {
+        for form in Packaging::ALL {
+            let entry = Resource::of(&form.entry()).unwrap();
+            assert_eq!(entry.path(), form.entry());
+            for rendition in DemoRendition::ALL {
+                let segment = Resource::Segment(form, rendition, 12);
+                let found = form.has(rendition).then_some(segment);
+                assert_eq!(Resource::of(&segment.path()), found);
+            }
+        }
+        for path in [
+            "/time",
+            "/live/ll/360p/12.3.m4s",
+            "/live/cmaf/audio/index.m3u8",
+            "/live/timeline/audio/init.mp4",
+        ] {
+            assert_eq!(Resource::of(path).unwrap().path(), path);
+        }
+    }
+
+    #[test]
+    fn what_is_spelt_otherwise_is_not() {
+        for path in [
+            "/",
+            "/live/",
+            "/live/ts",
+            "/live/ts/manifest.mpd",
+            "/live/timeline/360p/index.m3u8",
+            "/live/ts/360p/init.mp4",
+            "/live/ts/audio/1.ts",
+            "/live/ts/360p/1.m4s",
+            "/live/cmaf/360p/01.m4s",
+            "/live/cmaf/360p/+1.m4s",
+            "/live/cmaf/360p/1.2.m4s",
+            "/live/cmaf/360p/99999999999999999999.m4s",
+            "/live/cmaf/720p/1.m4s",
+        ] {
+            assert_eq!(Resource::of(path), None, "{path}");
+        }
+    }
+}

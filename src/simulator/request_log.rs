@@ -1,0 +1,212 @@
+//! What was the origin asked? Counts by kind and by target; what a shield must keep small.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::place::ResourceKind;
+
+/// Targets are remembered up to this many; the longest known are forgotten first.
+const TARGETS_MAX: usize = 100_000;
+
+/// Counts requests. Its copies are the same book.
+#[derive(Clone, Debug, Default)]
+pub struct RequestLog(Arc<Mutex<RequestLogInner>>);
+
+#[derive(Debug, Default)]
+struct RequestLogInner {
+    targets: HashMap<String, (ResourceKind, RequestCount)>,
+    order: VecDeque<String>,
+    kinds: BTreeMap<ResourceKind, RequestCount>,
+}
+
+/// How often something was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestCount {
+    /// Requests.
+    pub requests: u64,
+    /// Of these, under way.
+    pub in_flight: u64,
+    /// The most that were under way at once.
+    pub in_flight_max: u64,
+}
+
+impl RequestCount {
+    fn enter(&mut self) {
+        self.requests += 1;
+        self.in_flight += 1;
+        self.in_flight_max = self.in_flight_max.max(self.in_flight);
+    }
+
+    fn leave(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+}
+
+/// A request under way, until it is dropped.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    book: RequestLog,
+    kind: ResourceKind,
+    target: String,
+}
+
+impl RequestLog {
+    pub(super) fn enter(&self, kind: ResourceKind, target: &str) -> OpenRequest {
+        let mut book = self.0.lock();
+        book.kinds.entry(kind).or_default().enter();
+        if let Some((_, count)) = book.targets.get_mut(target) {
+            count.enter();
+        } else {
+            book.remember(kind, target);
+        }
+        OpenRequest {
+            book: self.clone(),
+            kind,
+            target: target.to_owned(),
+        }
+    }
+
+    /// Requests for a target: a path, and its query.
+    pub fn of(&self, target: &str) -> RequestCount {
+        let book = self.0.lock();
+        book.targets
+            .get(target)
+            .map_or_else(RequestCount::default, |(_, count)| *count)
+    }
+
+    /// Requests for things of a kind.
+    pub fn of_kind(&self, kind: ResourceKind) -> RequestCount {
+        self.0.lock().kinds.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Requests in all.
+    pub fn requests(&self) -> u64 {
+        self.0
+            .lock()
+            .kinds
+            .values()
+            .map(|count| count.requests)
+            .sum()
+    }
+
+    /// Every target of a kind with how often it was asked for, in order.
+    pub fn targets(&self, kind: ResourceKind) -> Vec<(String, RequestCount)> {
+        let book = self.0.lock();
+        let of_kind = book.targets.iter().filter(|(_, (of, _))| *of == kind);
+        let mut targets: Vec<_> = of_kind
+            .map(|(target, (_, count))| (target.clone(), *count))
+            .collect();
+        targets.sort_by(|one, other| one.0.cmp(&other.0));
+        targets
+    }
+
+    /// Media that were asked for more than once.
+    pub fn duplicates(&self) -> Vec<(String, u64)> {
+        [
+            ResourceKind::Init,
+            ResourceKind::Segment,
+            ResourceKind::Part,
+        ]
+        .into_iter()
+        .flat_map(|kind| self.targets(kind))
+        .filter(|(_, count)| count.requests > 1)
+        .map(|(target, count)| (target, count.requests))
+        .collect()
+    }
+
+    /// A few lines for people: requests by kind, and what was asked for twice.
+    pub fn report(&self) -> String {
+        let mut lines: Vec<String> = self
+            .0
+            .lock()
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind:?} {}\n", count.requests))
+            .collect();
+        let twice = self.duplicates();
+        lines.push(format!("asked for more than once: {}\n", twice.len()));
+        lines.concat()
+    }
+
+    /// Forgets everything but what is under way.
+    pub fn reset(&self) {
+        let mut book = self.0.lock();
+        book.targets.clear();
+        book.order.clear();
+        for count in book.kinds.values_mut() {
+            count.requests = 0;
+            count.in_flight_max = count.in_flight;
+        }
+    }
+}
+
+impl RequestLogInner {
+    fn remember(&mut self, kind: ResourceKind, target: &str) {
+        if self.targets.len() >= TARGETS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.targets.remove(&oldest);
+        }
+        let mut count = RequestCount::default();
+        count.enter();
+        self.targets.insert(target.to_owned(), (kind, count));
+        self.order.push_back(target.to_owned());
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let mut book = self.book.0.lock();
+        if let Some(count) = book.kinds.get_mut(&self.kind) {
+            count.leave();
+        }
+        if let Some((_, count)) = book.targets.get_mut(&self.target) {
+            count.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_while_and_after_they_are_under_way() {
+        let tally = RequestLog::default();
+        let first = tally.enter(ResourceKind::Segment, "/1");
+        let second = tally.enter(ResourceKind::Segment, "/1");
+        drop(first);
+        let third = tally.enter(ResourceKind::Segment, "/1");
+        drop(tally.enter(ResourceKind::Part, "/2"));
+        let count = RequestCount {
+            requests: 3,
+            in_flight: 2,
+            in_flight_max: 2,
+        };
+        assert_eq!(tally.of("/1"), count);
+        assert_eq!(tally.of_kind(ResourceKind::Segment), count);
+        assert_eq!(tally.of_kind(ResourceKind::Mpd), RequestCount::default());
+        assert_eq!(tally.requests(), 4);
+        assert_eq!(tally.duplicates(), [("/1".to_owned(), 3)]);
+        drop((second, third));
+        assert_eq!(tally.of("/1").in_flight, 0);
+        tally.reset();
+        assert_eq!((tally.requests(), tally.duplicates().len()), (0, 0));
+    }
+
+    #[test]
+    fn the_book_has_a_last_page() {
+        let tally = RequestLog::default();
+        for number in 0..=TARGETS_MAX {
+            drop(tally.enter(ResourceKind::Segment, &number.to_string()));
+        }
+        assert_eq!(tally.targets(ResourceKind::Segment).len(), TARGETS_MAX);
+        assert_eq!(tally.of("0"), RequestCount::default());
+        assert_eq!(
+            tally.of_kind(ResourceKind::Segment).requests,
+            TARGETS_MAX as u64 + 1
+        );
+    }
+}

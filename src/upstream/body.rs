@@ -1,0 +1,235 @@
+//! How does a body arrive? Piece by piece, counted against what was promised. It ends whole or in a
+//! [`Failure`]: a connection's word alone is not believed.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt_guard::AttemptGuard;
+use super::connection::UpstreamConnection;
+use super::slow_viewers::LimitHolder;
+use super::{Failure, Framing};
+
+/// Bytes a second that a body has to bring in the long run, of the time that the origin is waited for.
+const RATE_MIN: u32 = 512;
+
+/// A body on its way from an origin. Dropping it before its end closes the connection.
+pub struct UpstreamBody {
+    state: BodyPhase,
+    /// The next bytes, where somebody has waited for them already.
+    ahead: VecDeque<Bytes>,
+}
+
+/// Where a body is. At its end nothing is held: the line is released or closed, the permit free,
+/// the entry written.
+enum BodyPhase {
+    UnderWay(Box<BodyState>),
+    Whole,
+    Failed(Failure),
+}
+
+/// What a body under way holds.
+pub(super) struct BodyState {
+    pub(super) line: UpstreamConnection,
+    pub(super) hold: Arc<LimitHolder>,
+    pub(super) entry: AttemptGuard,
+    pub(super) status: StatusCode,
+    pub(super) framing: Framing,
+    /// How long the connection may idle afterwards.
+    pub(super) idle: Duration,
+    /// Between two pieces.
+    pub(super) patience: Duration,
+    /// How long the origin may be waited for beyond what its bytes take at the minimum rate.
+    pub(super) slack: Duration,
+    /// How long it was waited for. What the reader takes is not the origin's.
+    pub(super) waited: Duration,
+    pub(super) received: u64,
+}
+
+impl UpstreamBody {
+    /// Starts a body, which may have ended with the head.
+    pub(super) fn new(course: BodyState) -> UpstreamBody {
+        let state = BodyPhase::UnderWay(Box::new(course));
+        let ahead = VecDeque::new();
+        let mut inflow = UpstreamBody { state, ahead };
+        inflow.settle(false);
+        inflow
+    }
+
+    /// The next bytes; `None` is a proven end. After `None` or an error it is not called again.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        if let Some(ahead) = self.ahead.pop_front() {
+            return Some(Ok(ahead));
+        }
+        self.read().await
+    }
+
+    async fn read(&mut self) -> Option<Result<Bytes, Failure>> {
+        // One read may bring thousands of pieces: others have their turn between them.
+        tokio::task::consume_budget().await;
+        let piece = match &mut self.state {
+            BodyPhase::UnderWay(course) => course.read().await,
+            BodyPhase::Whole => return None,
+            BodyPhase::Failed(failure) => return Some(Err(*failure)),
+        };
+        match piece {
+            Ok(piece) => {
+                self.settle(piece.is_none());
+                piece.map(Ok)
+            }
+            Err(failure) => {
+                if let BodyPhase::UnderWay(course) =
+                    mem::replace(&mut self.state, BodyPhase::Failed(failure))
+                {
+                    course.fail(failure);
+                }
+                Some(Err(failure))
+            }
+        }
+    }
+
+    /// Waits for the next bytes that [`Inflow::next`] has not given, and keeps them for it. `None` is a proven end.
+    pub async fn read_ahead(&mut self) -> Option<Result<(), Failure>> {
+        let piece = self.read().await?;
+        Some(piece.map(|piece| self.ahead.push_back(piece)))
+    }
+
+    /// So many bytes have been read ahead.
+    pub fn ahead_bytes(&self) -> u64 {
+        self.ahead.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Drops the first bytes of those that have been read ahead.
+    pub fn skip(&mut self, mut bytes: u64) {
+        while bytes > 0
+            && let Some(mut first) = self.ahead.pop_front()
+        {
+            let length = first.len() as u64;
+            if length > bytes {
+                let skipped = usize::try_from(bytes).unwrap_or(usize::MAX);
+                self.ahead.push_front(first.split_off(skipped));
+                return;
+            }
+            bytes -= length;
+        }
+    }
+
+    /// Waits for the first bytes, or for a proven end. False where it fails.
+    pub async fn has_begun(&mut self) -> bool {
+        !matches!(self.read_ahead().await, Some(Err(_)))
+    }
+
+    /// Another endpoint goes on in its place: it counts as broken off.
+    pub fn outdone(mut self) {
+        let failure = Failure::Truncated;
+        if let BodyPhase::UnderWay(course) =
+            mem::replace(&mut self.state, BodyPhase::Failed(failure))
+        {
+            course.fail(failure);
+        }
+    }
+
+    /// What it holds of its group's limits; nothing any more at its end.
+    pub(super) fn hold(&self) -> Option<&Arc<LimitHolder>> {
+        match &self.state {
+            BodyPhase::UnderWay(course) => Some(&course.hold),
+            BodyPhase::Whole | BodyPhase::Failed(_) => None,
+        }
+    }
+
+    /// Waits for whoever reads the body, who holds up nobody else meanwhile. `None`: there are too many
+    /// who are as slow, and the body has to be given up.
+    pub async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
+        match self.hold() {
+            Some(hold) => hold.wait_for_viewer(event).await,
+            None => Some(event.await),
+        }
+    }
+
+    /// Ends the course where its end is proven: as soon as that is known, so that the connection is
+    /// free for others while the last bytes are still on their way to viewers.
+    fn settle(&mut self, told: bool) {
+        if let BodyPhase::UnderWay(course) = &mut self.state
+            && (told || course.proven())
+            && let BodyPhase::UnderWay(course) = mem::replace(&mut self.state, BodyPhase::Whole)
+        {
+            course.finish();
+        }
+    }
+}
+
+impl BodyState {
+    /// The next bytes, or `None` at the end if that is where the end was promised.
+    async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
+        let began = Instant::now();
+        let at_rate = Duration::from_secs(self.received) / RATE_MIN;
+        let left = (self.slack + at_rate).saturating_sub(self.waited);
+        let until = began + self.patience.min(left);
+        let read = self.read_until(until).await;
+        let waited = began.elapsed();
+        self.waited += waited;
+        if read.is_err() && waited >= self.patience {
+            self.line.stalled();
+        }
+        read
+    }
+
+    async fn read_until(&mut self, until: Instant) -> Result<Option<Bytes>, Failure> {
+        // A piece may be empty; a flood of them must not outlast the deadline.
+        loop {
+            let Ok(piece) = timeout_at(until, self.line.read()).await else {
+                return Err(Failure::Truncated);
+            };
+            match piece {
+                Ok(Some(piece)) if piece.is_empty() && Instant::now() < until => {}
+                Ok(Some(piece)) if piece.is_empty() => return Err(Failure::Truncated),
+                Ok(Some(piece)) => {
+                    self.received += piece.len() as u64;
+                    self.entry.received(piece.len());
+                    return match self.framing {
+                        Framing::Length(length) if self.received > length => {
+                            Err(Failure::Truncated)
+                        }
+                        _ => Ok(Some(piece)),
+                    };
+                }
+                Ok(None) => {
+                    return match self.framing {
+                        Framing::Length(length) if self.received != length => {
+                            Err(Failure::Truncated)
+                        }
+                        _ => Ok(None),
+                    };
+                }
+                Err(_) => return Err(Failure::Truncated),
+            }
+        }
+    }
+
+    /// Both the count and the connection say already that nothing more will come.
+    fn proven(&mut self) -> bool {
+        let promised = match self.framing {
+            Framing::Length(length) => length,
+            Framing::Delimited | Framing::UntilClose => self.received,
+        };
+        self.received == promised && self.line.ended()
+    }
+
+    fn finish(self) {
+        self.line.release(self.idle);
+        self.entry.whole(self.status);
+        drop(self.hold);
+    }
+
+    fn fail(self, failure: Failure) {
+        drop(self.line);
+        self.entry.failed(failure);
+        drop(self.hold);
+    }
+}

@@ -1,0 +1,218 @@
+//! Which endpoint is asked, and which then? An order over those of a group, by how they stand.
+//!
+//! Those in good standing come first, by priority; among equals the group's balance decides. Those in
+//! doubt come after them all, so that nobody waits for them while another can answer, and somebody still
+//! asks them when no other is left.
+
+/// How requests are spread over endpoints of one priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// All to the first in the list; the next only when it fails.
+    #[default]
+    Failover,
+    /// In turn, as often as their weights say.
+    RoundRobin,
+    /// To whoever has the fewest under way, for its weight.
+    LeastInFlight,
+    /// By what is asked for: the same URL goes to the same endpoint while it stands.
+    Hash,
+}
+
+/// How an endpoint stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndpointCondition {
+    /// Lower is asked first.
+    pub(super) priority: u8,
+    pub(super) weight: u32,
+    pub(super) in_flight: usize,
+    /// Nothing speaks against it.
+    pub(super) good: bool,
+}
+
+/// The places of endpoints, the first to be asked first. `seed` names what is asked for; `wheel` is whose
+/// turn it is.
+pub(super) fn order(
+    standings: &[EndpointCondition],
+    balance: Balance,
+    seed: u64,
+    wheel: &mut WeightedRotation,
+) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..standings.len()).collect();
+    if balance == Balance::RoundRobin {
+        wheel.turn(standings);
+    }
+    let rank = |place: usize| {
+        let standing = &standings[place];
+        let weight = f64::from(standing.weight.max(1));
+        match balance {
+            Balance::Failover => 0.0,
+            Balance::RoundRobin => -wheel.credit(place),
+            #[expect(clippy::cast_precision_loss, reason = "counts of requests under way")]
+            Balance::LeastInFlight => (standing.in_flight + 1) as f64 / weight,
+            Balance::Hash => distance(seed, place, weight),
+        }
+    };
+    let key = |place: &usize| (!standings[*place].good, standings[*place].priority);
+    places.sort_by(|one, other| {
+        key(one)
+            .cmp(&key(other))
+            .then_with(|| rank(*one).total_cmp(&rank(*other)))
+    });
+    if balance == Balance::RoundRobin
+        && let Some(&first) = places.first()
+    {
+        wheel.spend(first, standings);
+    }
+    places
+}
+
+/// Weighted rendezvous hashing: each endpoint draws a number for each URL, and the least wins. One that
+/// leaves takes only its own URLs with it.
+fn distance(seed: u64, place: usize, weight: f64) -> f64 {
+    let hasher = ahash::RandomState::with_seeds(seed, 1, 2, 3);
+    // 53 bits make a fraction that is neither 0 nor 1.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    let drawn = ((hasher.hash_one(place) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -drawn.ln() / weight
+}
+
+/// Whose turn it is: each endpoint gains its weight with every request, and who is asked pays for all.
+/// Heavy ones are spread among the light ones instead of coming in a row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WeightedRotation {
+    credits: Vec<i64>,
+}
+
+impl WeightedRotation {
+    fn turn(&mut self, standings: &[EndpointCondition]) {
+        self.credits.resize(standings.len(), 0);
+        let playing = playing(standings);
+        for (place, standing) in standings.iter().enumerate() {
+            if playing(standing) {
+                self.credits[place] += i64::from(standing.weight.max(1));
+            } else {
+                // Who returns does not claim all the turns it missed.
+                self.credits[place] = 0;
+            }
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "sums of weights")]
+    fn credit(&self, place: usize) -> f64 {
+        self.credits[place] as f64
+    }
+
+    fn spend(&mut self, place: usize, standings: &[EndpointCondition]) {
+        let playing = playing(standings);
+        let stakes = standings.iter().filter(|standing| playing(standing));
+        self.credits[place] -= stakes
+            .map(|standing| i64::from(standing.weight.max(1)))
+            .sum::<i64>();
+    }
+}
+
+/// Who shares the first request: the best in standing, of the first priority among them.
+fn playing(standings: &[EndpointCondition]) -> impl Fn(&EndpointCondition) -> bool {
+    let key = |standing: &EndpointCondition| (!standing.good, standing.priority);
+    let best = standings.iter().map(key).min();
+    move |standing| Some(key(standing)) == best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(priority: u8, weight: u32) -> EndpointCondition {
+        EndpointCondition {
+            priority,
+            weight,
+            in_flight: 0,
+            good: true,
+        }
+    }
+
+    fn first(
+        standings: &[EndpointCondition],
+        balance: Balance,
+        seed: u64,
+        wheel: &mut WeightedRotation,
+    ) -> usize {
+        order(standings, balance, seed, wheel)[0]
+    }
+
+    #[test]
+    fn failover_keeps_the_lists_order_within_a_priority() {
+        let all = [standing(1, 1), standing(0, 1), standing(0, 1)];
+        let order = order(&all, Balance::Failover, 0, &mut WeightedRotation::default());
+        assert_eq!(order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn who_is_in_doubt_comes_last_whatever_its_priority() {
+        let mut all = [standing(0, 1), standing(1, 1), standing(2, 1)];
+        all[0].good = false;
+        for balance in [
+            Balance::Failover,
+            Balance::RoundRobin,
+            Balance::LeastInFlight,
+            Balance::Hash,
+        ] {
+            let order = order(&all, balance, 7, &mut WeightedRotation::default());
+            assert_eq!(order, [1, 2, 0], "{balance:?}");
+        }
+    }
+
+    #[test]
+    fn turns_follow_the_weights_and_are_spread() {
+        let all = [standing(0, 3), standing(0, 1), standing(9, 5)];
+        let mut wheel = WeightedRotation::default();
+        let mut turn = || first(&all, Balance::RoundRobin, 0, &mut wheel);
+        let turns: Vec<usize> = (0..8).map(|_| turn()).collect();
+        assert_eq!(turns, [0, 0, 1, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn who_returns_has_no_turns_saved_up() {
+        let mut all = [standing(0, 1), standing(0, 1)];
+        let mut wheel = WeightedRotation::default();
+        all[1].good = false;
+        for _ in 0..100 {
+            assert_eq!(first(&all, Balance::RoundRobin, 0, &mut wheel), 0);
+        }
+        all[1].good = true;
+        let turns = (0..10).map(|_| first(&all, Balance::RoundRobin, 0, &mut wheel));
+        let second = turns.filter(|&place| place == 1).count();
+        assert!((4..=6).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn the_least_busy_for_its_weight_is_asked() {
+        let mut all = [standing(0, 1), standing(0, 4)];
+        all[0].in_flight = 2;
+        all[1].in_flight = 7;
+        let mut wheel = WeightedRotation::default();
+        assert_eq!(first(&all, Balance::LeastInFlight, 0, &mut wheel), 1);
+        all[1].in_flight = 20;
+        assert_eq!(first(&all, Balance::LeastInFlight, 0, &mut wheel), 0);
+    }
+
+    #[test]
+    fn a_url_stays_where_it_is_when_another_endpoint_leaves() {
+        let all = [standing(0, 1), standing(0, 1), standing(0, 2)];
+        let mut without = all;
+        without[1].good = false;
+        let mut wheel = WeightedRotation::default();
+        let mut shares = [0_u32; 3];
+        for seed in 0..4000 {
+            let place = first(&all, Balance::Hash, seed, &mut wheel);
+            shares[place] += 1;
+            if place != 1 {
+                assert_eq!(first(&without, Balance::Hash, seed, &mut wheel), place);
+            }
+        }
+        assert!(
+            (850..1150).contains(&shares[0]) && (1850..2150).contains(&shares[2]),
+            "{shares:?}"
+        );
+    }
+}

@@ -1,0 +1,392 @@
+//! How does one endpoint stand, and what came of asking it? Its counters, and the guards that decide whether
+//! it is asked.
+
+mod outcome;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::check::CheckFailure;
+use super::connector::EndpointConnector;
+use super::guard::FailureSubject;
+use super::guard::breaker::{Breaker, BreakerDecision, BreakerOutlook, BreakerPass};
+use super::guard::ejection::Ejection;
+use super::guard::health::HealthState;
+use super::guard::pace::{self, LatencyWindow, TypicalLatency};
+use super::guard::sparing::LogThrottle;
+use super::limit::{
+    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, kept_for_manifests,
+};
+use super::quota::Quotas;
+use super::stats::{Condition, EndpointCounters, EndpointStats, HealthCheckStats};
+use super::{Failure, Priority, RequestClass, Settings};
+
+/// Who stood when a request was last put in order, and was not ejected since.
+pub(super) type EndpointRoster = Arc<[AtomicBool]>;
+
+/// One endpoint of a group.
+pub(super) struct EndpointState {
+    /// As metrics and logs name it.
+    label: Arc<str>,
+    /// Its place in the group's list.
+    pub(super) place: usize,
+    pub(super) priority: u8,
+    pub(super) weight: u32,
+    pub(super) ledger: EndpointCounters,
+    /// Who in the group stands, by place.
+    roll: EndpointRoster,
+    cap: Option<EndpointCap>,
+    quotas: Quotas,
+    pub(super) watched: Mutex<EndpointGuards>,
+}
+
+/// A bound of its own.
+struct EndpointCap {
+    concurrency_max: usize,
+    gate: ConcurrencyLimiter,
+}
+
+/// A place among the requests that an endpoint bears; free again when dropped.
+pub(super) struct EndpointSlot {
+    /// `None`: it bears any number.
+    pub(super) permit: Option<Permit>,
+    /// Its group's permit, where its asker does not hold one for it.
+    pub(super) of_group: Option<Permit>,
+}
+
+impl EndpointSlot {
+    /// The same, with the group's permit for a request that nobody holds one for.
+    pub(super) fn with(self, permit: Permit) -> EndpointSlot {
+        EndpointSlot {
+            of_group: Some(permit),
+            ..self
+        }
+    }
+}
+
+/// What a check of the endpoint's health is for.
+const CHECK: FailureSubject = FailureSubject {
+    url: 0,
+    directory: 0,
+};
+
+/// How often one that is back from an ejection is tried behind the viewers.
+const TRIAL_EVERY: Duration = Duration::from_secs(1);
+
+/// What its past says of an endpoint.
+pub(super) struct EndpointGuards {
+    pub(super) breaker: Breaker,
+    pub(super) ejection: Ejection,
+    /// Where it is checked.
+    health: Option<HealthState>,
+    pace: LatencyWindow,
+    typical: TypicalLatency,
+    /// Ejected for having been slow; its old response times are forgotten when it returns.
+    slow: bool,
+    /// Not tried again behind the viewers before.
+    trial_from: Option<Instant>,
+    /// Bound what is logged of the breaker, and of ejections.
+    breaker_lines: [LogThrottle; 2],
+    ejection_lines: LogThrottle,
+}
+
+impl EndpointGuards {
+    /// The pace, without what was before the last return.
+    fn pace(&mut self, now: Instant) -> &mut LatencyWindow {
+        if self.slow && self.ejection.until(now).is_none() {
+            self.slow = false;
+            self.pace.clear(now);
+        }
+        &mut self.pace
+    }
+}
+
+impl EndpointState {
+    /// The endpoint at a place in a group.
+    pub(super) fn new(place: usize, group: &Settings, roll: &EndpointRoster) -> EndpointState {
+        let (endpoint, guards) = (&group.endpoints[place], &group.guards);
+        let now = Instant::now();
+        EndpointState {
+            label: endpoint.url().into(),
+            place,
+            priority: endpoint.priority,
+            weight: endpoint.weight,
+            ledger: EndpointCounters::default(),
+            roll: Arc::clone(roll),
+            cap: endpoint.concurrency_max.map(|concurrency_max| EndpointCap {
+                concurrency_max,
+                gate: ConcurrencyLimiter::new(&LimiterSettings {
+                    concurrency_max,
+                    kept_for_manifests: match endpoint.requests_per_second_max {
+                        Some(_) => kept_for_manifests(concurrency_max),
+                        None => 0,
+                    },
+                    queue_max: group.queue_max,
+                    requests_per_second_max: None,
+                }),
+            }),
+            quotas: Quotas::new(endpoint.requests_per_second_max, group.queue_max),
+            watched: Mutex::new(EndpointGuards {
+                breaker: Breaker::new(guards.breaker, now),
+                ejection: Ejection::new(guards.ejection),
+                health: group
+                    .health
+                    .as_ref()
+                    .map(|check| HealthState::new(check.pace)),
+                pace: LatencyWindow::new(guards.pace, now),
+                typical: TypicalLatency::default(),
+                slow: false,
+                trial_from: None,
+                breaker_lines: Default::default(),
+                ejection_lines: LogThrottle::default(),
+            }),
+        }
+    }
+
+    /// Nothing speaks against asking it.
+    pub(super) fn in_good_standing(&self, now: Instant) -> bool {
+        let watched = self.watched.lock();
+        watched.breaker.outlook(now) == BreakerOutlook::Clear
+            && watched.ejection.until(now).is_none()
+            && !watched.ejection.on_trial()
+            && watched.health.as_ref().is_none_or(HealthState::healthy)
+    }
+
+    /// As metrics and logs name it.
+    pub(super) fn url(&self) -> Arc<str> {
+        Arc::clone(&self.label)
+    }
+
+    /// Its breaker lets no request for this pass.
+    pub(super) fn refuses(&self, subject: FailureSubject, now: Instant) -> bool {
+        let outlook = self.watched.lock().breaker.outlook_for(subject, now);
+        matches!(outlook, BreakerOutlook::Refused { .. })
+    }
+
+    /// A place and a turn, unless it is at its cap or at its rate.
+    pub(super) fn slot(&self, class: RequestClass) -> Option<EndpointSlot> {
+        self.slot_for(class, false)
+    }
+
+    /// The same; what the endpoint holds back takes a turn and no place.
+    pub(super) fn slot_for(&self, class: RequestClass, held_back: bool) -> Option<EndpointSlot> {
+        let permit = match self.cap.as_ref().filter(|_| !held_back) {
+            Some(cap) => Some(cap.gate.try_enter()?),
+            None => None,
+        };
+        let of_group = None;
+        let turn = self.quotas.try_turn(class);
+        turn.then_some(EndpointSlot { permit, of_group })
+    }
+
+    /// It has a place and a turn now.
+    pub(super) fn has_slot(&self, class: RequestClass) -> bool {
+        let is_open = self.cap.as_ref().is_none_or(|cap| cap.gate.is_open());
+        is_open && self.quotas.has_turn(class)
+    }
+
+    /// The same as [`Site::slot_for`], with a wait in order of rank. The turn comes last: whoever has one
+    /// is sent at once.
+    pub(super) async fn wait_for_slot(
+        &self,
+        (rank, class): (Priority, RequestClass),
+        held_back: bool,
+        patience: Duration,
+    ) -> Result<EndpointSlot, Failure> {
+        let until = tokio::time::Instant::now() + patience;
+        let permit = match self.cap.as_ref().filter(|_| !held_back) {
+            Some(cap) => Some(cap.gate.enter(rank, patience).await?),
+            None => None,
+        };
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        self.quotas.turn(class, rank, left).await?;
+        let of_group = None;
+        Ok(EndpointSlot { permit, of_group })
+    }
+
+    /// Who waits for it, and who did in vain.
+    pub(super) fn census(&self) -> LimiterCounts {
+        let census = self.cap.as_ref().map(|cap| cap.gate.census());
+        let mut census = census.unwrap_or_default();
+        self.quotas.add_waits(&mut census);
+        census
+    }
+
+    /// Its breaker would let one request try, or it is back from an ejection and has not proven itself:
+    /// then the asker is to see whether it answers, and nobody else is for a while.
+    pub(super) fn wants_probe(&self, now: Instant) -> bool {
+        let mut watched = self.watched.lock();
+        if watched.breaker.outlook(now) == BreakerOutlook::ProbeDue {
+            return true;
+        }
+        let back = watched.ejection.on_trial() && watched.ejection.until(now).is_none();
+        let due = back && watched.trial_from.is_none_or(|from| now >= from);
+        if due {
+            watched.trial_from = Some(now + TRIAL_EVERY);
+        }
+        due
+    }
+
+    /// Says whether requests are sent to it first, for those that would be ejected.
+    pub(super) fn enrol(&self, stands: bool) {
+        self.roll[self.place].store(stands, Ordering::Relaxed);
+    }
+
+    fn others_standing(&self) -> usize {
+        let others = self.roll.iter().enumerate();
+        let others = others.filter(|(place, _)| *place != self.place);
+        others
+            .filter(|(_, stands)| stands.load(Ordering::Relaxed))
+            .count()
+    }
+
+    /// Leave for a check to stand in for the probe that its breaker wants, if it wants one.
+    pub(super) fn leave_to_probe(&self, now: Instant) -> Option<BreakerPass> {
+        let mut watched = self.watched.lock();
+        if watched.breaker.outlook(now) != BreakerOutlook::ProbeDue {
+            return None;
+        }
+        // A check is not for anything that failed.
+        match watched.breaker.admit(CHECK, now) {
+            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => Some(pass),
+            BreakerDecision::No { .. } => None,
+        }
+    }
+
+    /// Hears what came of a check. A bad one is not held against it by its breaker: what viewers ask
+    /// for may be well.
+    pub(super) fn checked(&self, result: Result<(), CheckFailure>, leave: Option<BreakerPass>) {
+        let now = Instant::now();
+        let mut change = None;
+        let mut watched = self.watched.lock();
+        match leave {
+            Some(pass) if result.is_ok() => change = watched.breaker.succeeded(pass, now),
+            Some(pass) => watched.breaker.returned(pass, now),
+            None => {}
+        }
+        let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
+        let health = watched.health.as_mut();
+        let turned = health.is_some_and(|health| health.record(result.is_ok()));
+        drop(watched);
+        self.tell(change, line, None);
+        let endpoint = &*self.label;
+        match result {
+            Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
+            Err(reason) if turned => {
+                tracing::warn!(endpoint, %reason, "origin endpoint unhealthy");
+            }
+            _ => {}
+        }
+    }
+
+    /// How fast it answers lately, as far as is known.
+    pub(super) fn pace(&self, now: Instant) -> Option<pace::LatencyReading> {
+        self.watched.lock().pace(now).read(now)
+    }
+
+    /// How long nineteen of twenty answers take lately, and how long is typical of it.
+    pub(super) fn speed(&self, now: Instant) -> (Option<Duration>, Option<Duration>) {
+        let mut watched = self.watched.lock();
+        let p95 = watched.pace(now).read(now).map(|reading| reading.p95);
+        (p95, watched.typical.read())
+    }
+
+    /// An answer's head came so long after the request was sent, or did not come. It says something
+    /// of the endpoint's pace unless the endpoint took its time by intent.
+    pub(super) fn timed(&self, took: Duration, end: Result<(), Failure>, telling: bool) {
+        if end.is_ok() {
+            self.ledger.clocked.record(took);
+        }
+        if telling && matches!(end, Ok(()) | Err(Failure::Timeout)) {
+            self.outlasted(Instant::now(), took);
+        }
+        if telling && end.is_ok() {
+            self.watched.lock().typical.record(took);
+        }
+    }
+
+    /// An answer took so long, or longer.
+    pub(super) fn outlasted(&self, now: Instant, waited: Duration) {
+        self.watched.lock().pace(now).record(now, waited);
+    }
+
+    /// Judges its pace by what is typical of so many others that stand.
+    pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
+        let mut watched = self.watched.lock();
+        let Some(own) = watched.pace(now).read(now) else {
+            return;
+        };
+        if let Some(until) = watched.ejection.judged(now, own.p50, typical, others) {
+            watched.slow = true;
+            drop(watched);
+            self.ejected(until.saturating_duration_since(now), "slow");
+        }
+    }
+
+    pub(super) fn read(&self, dial: &EndpointConnector) -> EndpointStats {
+        let now = Instant::now();
+        let mut watched = self.watched.lock();
+        EndpointStats {
+            endpoint: Arc::clone(&self.label),
+            counts: self.ledger.read(),
+            concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
+            quotas: self.quotas.read(),
+            condition: Condition {
+                reachable: dial.reachable(self.place),
+                ejected: watched.ejection.until(now).is_some(),
+                ejections: watched.ejection.ejected_total(),
+                breaker: watched.breaker.state().as_str(),
+                breaker_opened: watched.breaker.opened_total(),
+                health: watched.health.as_ref().map(|health| HealthCheckStats {
+                    healthy: health.healthy(),
+                    passed: health.passed_total(),
+                    failed: health.failed_total(),
+                }),
+            },
+            pace: watched.pace(now).read(now),
+            latency: self.ledger.clocked.read(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::guard::ejection;
+    use crate::upstream::{Endpoint, Guards};
+
+    #[test]
+    fn who_returns_from_being_slow_starts_with_a_clean_sheet() {
+        let ejection = ejection::Settings {
+            slow_judgements: 2,
+            ..ejection::Settings::default()
+        };
+        let mut settings = Settings::single("main", Endpoint::new(false, "o.example", 80));
+        settings
+            .endpoints
+            .push(Endpoint::new(false, "p.example", 80));
+        settings.guards = Guards {
+            ejection,
+            ..Guards::default()
+        };
+        let roll: EndpointRoster = [true, true].map(AtomicBool::new).into();
+        let site = EndpointState::new(0, &settings, &roll);
+        let now = Instant::now();
+        (0..20).for_each(|_| site.outlasted(now, Duration::from_secs(2)));
+        let typical = Duration::from_millis(20);
+        site.compare(now, typical, 1);
+        assert!(site.in_good_standing(now));
+        site.compare(now, typical, 1);
+        assert!(!site.in_good_standing(now) && site.pace(now).is_some());
+        let back = now + ejection.base;
+        assert!(site.pace(back).is_none());
+        assert!(!site.in_good_standing(back), "it has to prove itself first");
+        assert!(
+            site.wants_probe(back) && !site.wants_probe(back),
+            "to one asker"
+        );
+    }
+}

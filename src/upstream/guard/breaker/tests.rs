@@ -1,0 +1,377 @@
+//! Does the breaker open, probe and close when it should, and only then?
+
+mod orders;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const SETTINGS: Settings = Settings {
+    error_share: 1.0,
+    window: Duration::from_secs(10),
+    requests_min: 10,
+    probe_after: Duration::from_millis(500),
+    probe_after_max: Duration::from_secs(2),
+    probe_patience: Duration::from_secs(3),
+};
+
+/// A channel that failed in every scene, and one that nobody has asked for.
+const FAILED: u64 = 1;
+const OTHER: u64 = 99;
+
+/// A breaker and the time it is told.
+struct Scene {
+    breaker: Breaker,
+    now: Instant,
+    urls: u64,
+}
+
+fn subject(url: u64, directory: u64) -> FailureSubject {
+    FailureSubject { url, directory }
+}
+
+impl Scene {
+    fn start() -> Scene {
+        Scene::with(SETTINGS)
+    }
+
+    fn with(settings: Settings) -> Scene {
+        let now = Instant::now();
+        let breaker = Breaker::new(settings, now);
+        let urls = 0;
+        Scene { breaker, now, urls }
+    }
+
+    fn opened() -> Scene {
+        let mut scene = Scene::start();
+        scene.fail(10);
+        assert!(matches!(scene.breaker.state(), State::Open { .. }));
+        scene
+    }
+
+    fn admit(&mut self) -> BreakerDecision {
+        self.breaker.admit(subject(0, FAILED), self.now)
+    }
+
+    fn pass(&mut self) -> BreakerPass {
+        match self.admit() {
+            BreakerDecision::Yes(pass) => pass,
+            other => panic!("not let through: {other:?}"),
+        }
+    }
+
+    fn probe(&mut self) -> BreakerPass {
+        match self.admit() {
+            BreakerDecision::Probe(pass) => pass,
+            other => panic!("no probe: {other:?}"),
+        }
+    }
+
+    fn succeed(&mut self, times: usize) {
+        for _ in 0..times {
+            let pass = self.pass();
+            self.record(pass, true);
+        }
+    }
+
+    /// So many URLs of one directory cannot be had for want of a connection.
+    fn fail(&mut self, times: u64) {
+        for _ in 0..times {
+            self.fail_in(FAILED, EndpointFault::Unreachable);
+        }
+    }
+
+    /// One more URL of a directory fails.
+    fn fail_in(&mut self, directory: u64, fault: EndpointFault) {
+        self.urls += 1;
+        let what = subject(self.urls, directory);
+        match self.breaker.admit(what, self.now) {
+            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => {
+                self.breaker.failed(pass, self.now, (what, fault));
+            }
+            BreakerDecision::No { .. } => panic!("not let through"),
+        }
+    }
+
+    fn record(&mut self, pass: BreakerPass, ok: bool) {
+        if ok {
+            self.breaker.succeeded(pass, self.now);
+        } else {
+            self.urls += 1;
+            let what = (subject(self.urls, FAILED), EndpointFault::Unreachable);
+            self.breaker.failed(pass, self.now, what);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.breaker.state() == State::Closed
+    }
+
+    /// How long requests are refused from now on.
+    fn refused_for(&mut self) -> Duration {
+        match self.admit() {
+            BreakerDecision::No { until } => until - self.now,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+}
+
+#[test]
+fn it_opens_when_nothing_succeeds_and_not_while_anything_does() {
+    let mut scene = Scene::start();
+    scene.succeed(1);
+    scene.fail(500);
+    assert!(scene.is_closed(), "it answered a moment ago");
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
+    assert!(scene.is_closed(), "too few");
+    scene.fail(1);
+    assert_eq!(scene.refused_for(), SETTINGS.probe_after);
+    assert_eq!(scene.breaker.opened_total(), 1);
+}
+
+#[test]
+fn it_opens_at_a_lower_share_where_that_is_set() {
+    let mut scene = Scene::with(Settings {
+        error_share: 0.5,
+        ..SETTINGS
+    });
+    scene.succeed(12);
+    scene.fail(11);
+    assert!(scene.is_closed());
+    scene.fail(1);
+    assert!(!scene.is_closed());
+}
+
+#[test]
+fn one_url_is_one_vote() {
+    for fault in [
+        EndpointFault::Unreachable,
+        EndpointFault::Silent,
+        EndpointFault::Gateway,
+        EndpointFault::Url,
+    ] {
+        let mut scene = Scene::start();
+        for _ in 0..1000 {
+            let pass = scene.pass();
+            let what = (subject(5, FAILED), fault);
+            scene.breaker.failed(pass, scene.now, what);
+        }
+        assert!(scene.is_closed(), "{fault:?}");
+    }
+}
+
+#[test]
+fn answers_of_few_directories_say_nothing_of_the_endpoint() {
+    for fault in [EndpointFault::Gateway, EndpointFault::Url] {
+        let mut scene = Scene::start();
+        (0..1000).for_each(|url| scene.fail_in(url % 2, fault));
+        assert!(scene.is_closed(), "{fault:?}");
+        scene.fail_in(7, fault);
+        assert!(!scene.is_closed(), "{fault:?}");
+    }
+}
+
+#[test]
+fn errors_of_urls_count_half() {
+    let mut scene = Scene::start();
+    (0..18).for_each(|url| scene.fail_in(url, EndpointFault::Url));
+    assert!(scene.is_closed());
+    scene.fail_in(18, EndpointFault::Url);
+    assert!(!scene.is_closed());
+}
+
+#[test]
+fn a_directory_that_has_not_failed_is_let_pass_and_its_success_closes() {
+    let mut scene = Scene::opened();
+    let other = subject(1000, OTHER);
+    assert_eq!(
+        scene.breaker.outlook_for(other, scene.now),
+        BreakerOutlook::Clear
+    );
+    let BreakerDecision::Yes(pass) = scene.breaker.admit(other, scene.now) else {
+        panic!("not let through");
+    };
+    let BreakerDecision::Yes(second) = scene.breaker.admit(other, scene.now) else {
+        panic!("not let through beside it");
+    };
+    scene
+        .breaker
+        .failed(pass, scene.now, (other, EndpointFault::Gateway));
+    let refused = scene.breaker.admit(other, scene.now);
+    assert!(
+        matches!(refused, BreakerDecision::No { .. }),
+        "it has failed now"
+    );
+    assert_eq!(
+        scene.breaker.succeeded(second, scene.now),
+        Some(BreakerTransition::Closed)
+    );
+    assert!(scene.is_closed());
+}
+
+#[test]
+fn what_is_spared_does_not_take_the_probes_place() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    let probe = scene.probe();
+    let other = subject(1000, OTHER);
+    let BreakerDecision::Yes(spared) = scene.breaker.admit(other, scene.now) else {
+        panic!("not let through");
+    };
+    scene.breaker.lost(spared, scene.now);
+    assert_eq!(scene.breaker.state().as_str(), "probing");
+    scene.record(probe, false);
+    assert_eq!(scene.breaker.state().as_str(), "open");
+}
+
+#[test]
+fn errors_long_ago_are_forgotten() {
+    let mut scene = Scene::start();
+    scene.fail(9);
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
+    assert!(scene.is_closed());
+}
+
+#[test]
+fn one_probe_goes_and_its_success_closes() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after.saturating_sub(MS));
+    assert_eq!(scene.refused_for(), MS);
+    scene.wait(MS);
+    assert_eq!(scene.breaker.outlook(scene.now), BreakerOutlook::ProbeDue);
+    let probe = scene.probe();
+    assert_eq!(scene.refused_for(), SETTINGS.probe_patience);
+    scene.record(probe, true);
+    assert!(scene.is_closed());
+}
+
+#[test]
+fn after_a_probe_errors_open_it_no_sooner_than_before() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    let probe = scene.probe();
+    scene.record(probe, true);
+    scene.fail(100);
+    assert!(scene.is_closed(), "it answered a moment ago");
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
+    assert!(scene.is_closed());
+    scene.fail(1);
+    assert!(!scene.is_closed());
+}
+
+#[test]
+fn each_probe_that_fails_doubles_the_wait_up_to_its_bound() {
+    let mut scene = Scene::opened();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let wait = scene.refused_for();
+        waits.push(wait.as_millis());
+        scene.wait(wait);
+        let probe = scene.probe();
+        scene.record(probe, false);
+    }
+    assert_eq!(waits, [500, 1000, 2000, 2000]);
+    assert_eq!(scene.breaker.opened_total(), 1);
+}
+
+#[test]
+fn an_origin_that_relapses_waits_longer_and_one_that_held_does_not() {
+    let mut scene = Scene::opened();
+    let mut relapse = |after| {
+        let wait = scene.refused_for();
+        scene.wait(wait);
+        let probe = scene.probe();
+        scene.record(probe, true);
+        scene.wait(after);
+        while scene.is_closed() {
+            scene.fail(1);
+        }
+        scene.refused_for()
+    };
+    assert_eq!(relapse(SETTINGS.window), SETTINGS.probe_after * 2);
+    assert_eq!(relapse(SETTINGS.window * 2), SETTINGS.probe_after);
+}
+
+#[test]
+fn probes_that_are_lost_do_not_follow_back_to_back() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    for _ in 0..3 {
+        let probe = scene.probe();
+        scene.breaker.lost(probe, scene.now);
+        assert_eq!(scene.refused_for(), SETTINGS.probe_after, "and no longer");
+        scene.wait(SETTINGS.probe_after);
+    }
+    let probe = scene.probe();
+    scene.record(probe, true);
+    assert_eq!(scene.breaker.state(), State::Closed);
+}
+
+#[test]
+fn not_even_where_the_wait_for_a_probe_is_next_to_nothing() {
+    let mut scene = Scene::start();
+    scene.breaker.settings.probe_after = Duration::from_nanos(1);
+    scene.fail(10);
+    scene.wait(MS);
+    let probe = scene.probe();
+    scene.breaker.lost(probe, scene.now);
+    assert_eq!(scene.refused_for(), LOST_WAIT_MIN);
+}
+
+#[test]
+fn a_probe_that_is_returned_gives_its_place_to_the_next_at_once() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    let probe = scene.probe();
+    scene.breaker.returned(probe, scene.now);
+    let probe = scene.probe();
+    scene.record(probe, true);
+    assert_eq!(scene.breaker.state(), State::Closed);
+}
+
+#[test]
+fn what_was_sent_before_the_opening_says_nothing() {
+    let mut scene = Scene::start();
+    let stragglers = [scene.pass(), scene.pass(), scene.pass(), scene.pass()];
+    let [good, bad, lost, late] = stragglers;
+    scene.fail(10);
+    scene.wait(SETTINGS.probe_after);
+    let probe = scene.probe();
+    let probing = scene.breaker.state();
+    scene.record(good, true);
+    scene.record(bad, false);
+    scene.breaker.lost(lost, scene.now);
+    assert_eq!(scene.breaker.state(), probing);
+    scene.record(probe, true);
+    scene.wait(SETTINGS.window);
+    scene.fail(9);
+    scene.record(late, false);
+    assert!(scene.is_closed());
+}
+
+#[test]
+fn a_probe_that_takes_too_long_holds_nobody_up_but_its_success_counts() {
+    let mut scene = Scene::opened();
+    scene.wait(SETTINGS.probe_after);
+    let slow = scene.probe();
+    let slower = {
+        scene.wait(SETTINGS.probe_patience);
+        scene.probe()
+    };
+    scene.wait(SETTINGS.probe_patience);
+    let third = scene.probe();
+    scene.record(slow, false);
+    assert_eq!(scene.breaker.state().as_str(), "probing");
+    scene.record(slower, true);
+    assert_eq!(scene.breaker.state(), State::Closed);
+    scene.wait(SETTINGS.window);
+    scene.record(third, false);
+    scene.fail(9);
+    assert!(scene.is_closed());
+}

@@ -1,0 +1,107 @@
+//! Does the breaker keep its promises under random orders of events?
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Admit,
+    Record(usize, bool),
+    Lose(usize),
+    Return(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0_u64..1_500).prop_map(Step::Wait),
+        8 => Just(Step::Admit),
+        6 => (0_usize..64, proptest::bool::weighted(0.3))
+            .prop_map(|(which, ok)| Step::Record(which, ok)),
+        1 => (0_usize..64).prop_map(Step::Lose),
+        1 => (0_usize..64).prop_map(Step::Return),
+    ];
+    proptest::collection::vec(step, 0..400)
+}
+
+/// What a bystander knows: the passes that are out, the probe that holds the place, and how many
+/// verdicts came since the breaker last closed.
+struct Bystander {
+    scene: Scene,
+    out: Vec<BreakerPass>,
+    probe: Option<(u64, Instant)>,
+    verdicts: u32,
+}
+
+impl Bystander {
+    fn take(&mut self, which: usize) -> Option<BreakerPass> {
+        let count = self.out.len();
+        (count > 0).then(|| self.out.swap_remove(which % count))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let before = self.scene.breaker.state();
+        match *step {
+            Step::Wait(millis) => self.scene.now += MS * u32::try_from(millis).unwrap(),
+            Step::Admit => match self.scene.admit() {
+                BreakerDecision::Yes(pass) => self.out.push(pass),
+                BreakerDecision::Probe(pass) => {
+                    let overdue = |sent| self.scene.now >= sent + SETTINGS.probe_patience;
+                    prop_assert!(self.probe.is_none_or(|(_, sent)| overdue(sent)));
+                    self.probe = Some((pass.round, self.scene.now));
+                    self.out.push(pass);
+                }
+                BreakerDecision::No { until } => prop_assert!(until > self.scene.now),
+            },
+            Step::Record(which, ok) => {
+                if let Some(pass) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
+                    self.verdicts += 1;
+                    self.scene.record(pass, ok);
+                }
+            }
+            Step::Lose(which) => {
+                if let Some(pass) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
+                    self.scene.breaker.lost(pass, self.scene.now);
+                }
+            }
+            Step::Return(which) => {
+                if let Some(pass) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
+                    self.scene.breaker.returned(pass, self.scene.now);
+                }
+            }
+        }
+        match (before, self.scene.breaker.state()) {
+            (State::Closed, State::Open { .. }) => {
+                prop_assert!(self.verdicts >= SETTINGS.requests_min);
+            }
+            (State::Open { .. } | State::Probing { .. }, State::Closed) => {
+                self.verdicts = 0;
+                self.probe = None;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_probe_at_a_time_and_one_in_the_end(steps in steps()) {
+        let scene = Scene::start();
+        let mut bystander = Bystander { scene, out: Vec::new(), probe: None, verdicts: 0 };
+        for step in &steps {
+            bystander.step(step)?;
+        }
+        let mut scene = bystander.scene;
+        scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_patience));
+        match scene.admit() {
+            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => scene.record(pass, true),
+            BreakerDecision::No { .. } => prop_assert!(false, "nobody is ever let through again"),
+        }
+        prop_assert_eq!(scene.breaker.state(), State::Closed);
+    }
+}

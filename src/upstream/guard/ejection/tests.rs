@@ -1,0 +1,274 @@
+//! Is an endpoint ejected when it should be, for as long as it should be, and never the last one?
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BASE: Duration = Duration::from_secs(5);
+
+/// Nothing is heard when this is asked for.
+fn silence(url: u64) -> (FailureSubject, EndpointFault) {
+    (FailureSubject { url, directory: 1 }, EndpointFault::Silent)
+}
+
+/// The same, where something is answered, in a directory.
+fn refusal(url: u64, directory: u64) -> (FailureSubject, EndpointFault) {
+    (FailureSubject { url, directory }, EndpointFault::Gateway)
+}
+
+fn ejection() -> Ejection {
+    Ejection::new(Settings::default())
+}
+
+/// Fails until ejected; says how often that was and for how long it is out.
+fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
+    for failures in 1..100 {
+        let what = silence(failures);
+        if let Some(until) = ejection.failed(now, now, 1, what) {
+            assert_eq!(ejection.until(now), Some(until));
+            return (usize::try_from(failures).unwrap(), until - now);
+        }
+    }
+    panic!("never ejected");
+}
+
+#[test]
+fn failures_in_a_row_eject() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    (0..4).for_each(|url| assert_eq!(ejection.failed(now, now, 1, silence(url)), None));
+    ejection.succeeded(now, now);
+    assert_eq!(fail(&mut ejection, now), (5, BASE));
+    assert_eq!(ejection.until(now + BASE), None);
+    assert_eq!(ejection.ejected_total(), 1);
+}
+
+#[test]
+fn the_last_one_stays_and_goes_when_another_is_back() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    (0..20).for_each(|url| assert_eq!(ejection.failed(now, now, 0, silence(url)), None));
+    assert_eq!(fail(&mut ejection, now), (1, BASE));
+}
+
+#[test]
+fn a_failure_on_return_ejects_for_longer_up_to_the_bound() {
+    let mut now = Instant::now();
+    let mut ejection = ejection();
+    now += fail(&mut ejection, now).1;
+    let mut times = Vec::new();
+    for _ in 0..13 {
+        let (failures, time) = fail(&mut ejection, now);
+        assert_eq!(failures, 1);
+        times.push(time.as_secs());
+        now += time;
+    }
+    assert_eq!(times[..3], [10, 15, 20]);
+    assert_eq!(times[10..], [60, 60, 60]);
+}
+
+#[test]
+fn standing_with_success_makes_the_next_ejection_shorter() {
+    let mut now = Instant::now();
+    let mut ejection = ejection();
+    now += fail(&mut ejection, now).1;
+    now += fail(&mut ejection, now).1;
+    (0..100).for_each(|_| ejection.succeeded(now, now));
+    assert_eq!(fail(&mut ejection, now), (5, BASE * 3));
+    now += BASE * 3;
+    for _ in 0..9 {
+        now += BASE;
+        ejection.succeeded(now, now);
+    }
+    assert_eq!(fail(&mut ejection, now), (5, BASE));
+}
+
+#[test]
+fn one_url_that_fails_is_one_failure() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    for _ in 0..50 {
+        assert_eq!(ejection.failed(now, now, 1, refusal(7, 1)), None);
+    }
+    assert_eq!(fail(&mut ejection, now), (4, BASE));
+}
+
+#[test]
+fn a_failure_on_return_that_was_there_before_is_no_relapse() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    for url in 0..4 {
+        assert_eq!(ejection.failed(now, now, 1, refusal(url, 1)), None);
+    }
+    assert!(ejection.failed(now, now, 1, refusal(4, 1)).is_some());
+    let back = now + BASE;
+    assert_eq!(ejection.until(now), Some(back));
+    assert_eq!(ejection.failed(back, back, 1, refusal(9, 1)), None);
+    let of_url = (
+        FailureSubject {
+            url: 9,
+            directory: 2,
+        },
+        EndpointFault::Url,
+    );
+    assert_eq!(ejection.failed(back, back, 1, of_url), None);
+    assert!(ejection.on_trial());
+    assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
+}
+
+#[test]
+fn failures_that_another_endpoint_makes_good_eject_in_spite_of_successes_between() {
+    let now = Instant::now();
+    let url = |url| silence(url).0;
+    let mut ejection = ejection();
+    for number in 0..4 {
+        ejection.succeeded(now, now);
+        assert_eq!(ejection.made_good(now, now, 1, url(number)), None);
+        assert_eq!(ejection.made_good(now, now, 1, url(0)), None, "one URL");
+    }
+    assert!(ejection.made_good(now, now, 1, url(4)).is_some());
+}
+
+#[test]
+fn few_failures_among_many_successes_eject_nobody() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    (0..1000).for_each(|_| ejection.succeeded(now, now));
+    for number in 0..60 {
+        assert_eq!(ejection.made_good(now, now, 1, silence(number).0), None);
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_silent_for_long_is_ejected_and_one_that_speaks_is_not() {
+    let now = Instant::now();
+    let silence = Settings::default().silence;
+    let mut ejection = ejection();
+    let [one, other] = [1, 2].map(|url| FailureSubject { url, directory: 1 });
+    assert_eq!(ejection.outdone(now, now, 1, one), None);
+    ejection.heard();
+    let later = now + silence;
+    assert_eq!(ejection.outdone(later, later, 1, other), None);
+    let later = later + silence;
+    assert_eq!(ejection.outdone(later, later, 1, other), None, "one URL");
+    assert_eq!(ejection.outdone(later, later, 0, one), None, "the last one");
+    assert_eq!(ejection.outdone(later, later, 1, one), Some(later + BASE));
+}
+
+#[test]
+fn what_was_sent_before_the_return_says_nothing() {
+    let sent = Instant::now();
+    let mut ejection = ejection();
+    let back = sent + fail(&mut ejection, sent).1;
+    assert_eq!(ejection.failed(back, sent, 1, silence(1)), None);
+    ejection.succeeded(back, sent);
+    assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
+}
+
+#[test]
+fn much_slower_than_its_peers_for_a_while_ejects() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    let (quick, slow) = (Duration::from_millis(200), Duration::from_millis(900));
+    let mut judged = |own, peers| ejection.judged(now, own, peers, 1).is_some();
+    assert_eq!([judged(slow, quick), judged(slow, quick)], [false, false]);
+    assert!(!judged(quick, quick));
+    assert_eq!([judged(slow, quick), judged(slow, quick)], [false, false]);
+    assert!(judged(slow, quick));
+    assert!(!judged(slow, quick), "it is out already");
+}
+
+#[test]
+fn slow_like_its_peers_or_quick_enough_is_not_slow() {
+    let now = Instant::now();
+    let mut ejection = ejection();
+    let millis = Duration::from_millis;
+    for _ in 0..10 {
+        assert_eq!(ejection.judged(now, millis(2_000), millis(500), 1), None);
+        assert_eq!(ejection.judged(now, millis(500), millis(1), 1), None);
+    }
+}
+
+#[test]
+fn needing_no_judgement_is_needing_one() {
+    let now = Instant::now();
+    let settings = Settings {
+        slow_judgements: 0,
+        ..Settings::default()
+    };
+    let mut ejection = Ejection::new(settings);
+    let millis = Duration::from_millis;
+    assert_eq!(ejection.judged(now, millis(1), millis(1), 1), None);
+    let until = ejection.judged(now, millis(900), millis(1), 1);
+    assert_eq!(until, Some(now + BASE));
+}
+
+#[test]
+fn the_median_is_the_middle_one() {
+    let median = |times: &[u64]| {
+        let mut times: Vec<_> = times.iter().copied().map(Duration::from_secs).collect();
+        median(&mut times).map(|median| median.as_secs())
+    };
+    assert_eq!(median(&[]), None);
+    assert_eq!(median(&[3]), Some(3));
+    assert_eq!(median(&[9, 1]), Some(1));
+    assert_eq!(median(&[9, 1, 4]), Some(4));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Succeed,
+    Fail(usize, u64),
+    Outdo(usize, u64),
+    Judge(u64, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0_u64..20_000).prop_map(Step::Wait),
+        Just(Step::Succeed),
+        (0_usize..3, 0_u64..4).prop_map(|(others, url)| Step::Fail(others, url)),
+        (0_usize..3, 0_u64..4).prop_map(|(others, url)| Step::Outdo(others, url)),
+        (0_u64..2_000, 0_usize..3).prop_map(|(own, others)| Step::Judge(own, others)),
+    ];
+    proptest::collection::vec(step, 0..300)
+}
+
+proptest! {
+    #[test]
+    fn never_the_last_never_for_longer_than_the_bound(steps in steps()) {
+        let settings = Settings { failures: 2, slow_judgements: 2, ..Settings::default() };
+        let mut now = Instant::now();
+        let mut ejection = Ejection::new(settings);
+        for step in steps {
+            let was_out = ejection.until(now).is_some();
+            let (ejected, others) = match step {
+                Step::Wait(millis) => {
+                    now += Duration::from_millis(millis);
+                    continue;
+                }
+                Step::Succeed => {
+                    ejection.succeeded(now, now);
+                    (None, 0)
+                }
+                Step::Fail(others, url) => {
+                    (ejection.failed(now, now, others, silence(url)), others)
+                }
+                Step::Outdo(others, url) => {
+                    let subject = silence(url).0;
+                    (ejection.outdone(now, now, others, subject), others)
+                }
+                Step::Judge(own, others) => {
+                    let (own, peers) = (Duration::from_millis(own), Duration::from_millis(100));
+                    (ejection.judged(now, own, peers, others), others)
+                }
+            };
+            if let Some(until) = ejected {
+                prop_assert!(!was_out && others > 0);
+                prop_assert!((BASE..=settings.max).contains(&(until - now)));
+            }
+            prop_assert_eq!(ejection.until(now).is_some(), was_out || ejected.is_some());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! How many lately, and how many of them stood out? Counts over a sliding window, kept in slices:
+//! the memory is bounded and so is the work. Knows nothing of what is counted.
+
+use std::time::{Duration, Instant};
+
+/// The window slides by a slice at a time: it covers nine whole ones and the one that is filling.
+const SLICES: usize = 10;
+
+/// A count, and how many of it stood out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct WindowCounts {
+    pub(super) all: u32,
+    pub(super) marked: u32,
+}
+
+/// Tallies of the recent past.
+#[derive(Clone, Debug)]
+pub(super) struct SlidingWindow {
+    slice: Duration,
+    slices: [WindowCounts; SLICES],
+    newest: usize,
+    newest_began: Instant,
+}
+
+impl SlidingWindow {
+    pub(super) fn new(span: Duration, now: Instant) -> SlidingWindow {
+        let slices = u32::try_from(SLICES).unwrap_or(u32::MAX);
+        SlidingWindow {
+            slice: (span / slices).max(Duration::from_millis(1)),
+            slices: [WindowCounts::default(); SLICES],
+            newest: 0,
+            newest_began: now,
+        }
+    }
+
+    /// The slice that counts now. A caller whose clock was read before another's, and who came
+    /// after it, counts in the other's slice.
+    pub(super) fn slice(&mut self, now: Instant) -> &mut WindowCounts {
+        let passed = self.passed(now);
+        if passed >= SLICES {
+            self.clear(now);
+            return &mut self.slices[self.newest];
+        }
+        for _ in 0..passed {
+            self.newest = (self.newest + 1) % SLICES;
+            self.slices[self.newest] = WindowCounts::default();
+            self.newest_began += self.slice;
+        }
+        &mut self.slices[self.newest]
+    }
+
+    /// Everything in the window.
+    pub(super) fn tally(&self, now: Instant) -> WindowCounts {
+        let live = SLICES.saturating_sub(self.passed(now));
+        let mut tally = WindowCounts::default();
+        for back in 0..live {
+            let slice = self.slices[(self.newest + SLICES - back) % SLICES];
+            tally.all = tally.all.saturating_add(slice.all);
+            tally.marked = tally.marked.saturating_add(slice.marked);
+        }
+        tally
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self, now: Instant) {
+        self.slices = [WindowCounts::default(); SLICES];
+        self.newest_began = now;
+    }
+
+    /// Whole slices since the newest one began.
+    fn passed(&self, now: Instant) -> usize {
+        let since = now.saturating_duration_since(self.newest_began);
+        let passed = since.as_nanos() / self.slice.as_nanos();
+        usize::try_from(passed).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SPAN: Duration = Duration::from_secs(10);
+
+    fn count(window: &mut SlidingWindow, now: Instant) {
+        window.slice(now).all += 1;
+    }
+
+    #[test]
+    fn what_is_older_than_the_span_is_forgotten() {
+        let start = Instant::now();
+        let mut window = SlidingWindow::new(SPAN, start);
+        count(&mut window, start);
+        window.slice(start).marked += 1;
+        assert_eq!(
+            window.tally(start + SPAN / 2),
+            WindowCounts { all: 1, marked: 1 }
+        );
+        count(&mut window, start + SPAN / 2);
+        assert_eq!(
+            window.tally(start + SPAN),
+            WindowCounts { all: 1, marked: 0 }
+        );
+        assert_eq!(window.tally(start + SPAN * 2), WindowCounts::default());
+    }
+
+    #[test]
+    fn a_clock_read_too_early_counts_with_the_newest() {
+        let start = Instant::now();
+        let mut window = SlidingWindow::new(SPAN, start + SPAN);
+        count(&mut window, start);
+        assert_eq!(window.tally(start).all, 1);
+        assert_eq!(window.tally(start + SPAN).all, 1);
+    }
+
+    #[test]
+    fn a_span_of_nothing_is_a_short_one() {
+        let start = Instant::now();
+        let mut window = SlidingWindow::new(Duration::ZERO, start);
+        count(&mut window, start);
+        assert_eq!(window.tally(start).all, 1);
+        assert_eq!(window.tally(start + SPAN).all, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn between_nine_slices_and_ten_are_remembered(
+            steps in proptest::collection::vec(
+                prop_oneof![9 => 0_u64..3_000, 1 => 0_u64..30_000],
+                1..60,
+            ),
+        ) {
+            let mut now = Instant::now();
+            let mut window = SlidingWindow::new(SPAN, now);
+            let mut counted = Vec::new();
+            for step in steps {
+                now += Duration::from_millis(step);
+                count(&mut window, now);
+                counted.push(now);
+                let within = |span| counted.iter().filter(|&&at| now - at < span).count();
+                let remembered = usize::try_from(window.tally(now).all).unwrap();
+                prop_assert!(remembered <= within(SPAN));
+                prop_assert!(remembered >= within(SPAN * 9 / 10));
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Who answers first? Where somebody waits and an endpoint takes longer than it mostly does, the next is
+//! asked too, and so on; the first good answer wins. The other requests are cancelled, and nobody is
+//! blamed for that once. What an endpoint holds back by intent is late when it should have been there by now: whoever
+//! asked says when that is, and the next endpoint is asked for it then, leave or no leave.
+//!
+//! All are asked in the asker's own task: whoever stops waiting stops them all.
+
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::attempt::{AttemptError, AttemptResponse};
+use super::attempt_guard::AttemptGuard;
+use super::endpoint::EndpointState;
+use super::group::{OriginGroup, now};
+use super::request::AttemptRequest;
+use super::selection::EndpointSelection;
+use super::upload::UpstreamUpload;
+use super::{Priority, Retry, Upgrade};
+
+/// Quick endpoints are given this long for a manifest: below it a hedge costs more than it saves.
+const PATIENCE_MIN: Duration = Duration::from_millis(20);
+/// The same for anything larger, and how many times the usual it is given.
+const MEDIA_PATIENCE_MIN: Duration = Duration::from_millis(100);
+const MEDIA_FACTOR: u32 = 2;
+
+/// Whoever is asked for what another one holds back, and answers within this part of the time that was
+/// waited for it, had it. Where both held it back, the first to have it is none the worse.
+const HAD_SHARE: u32 = 4;
+
+type RaceOutcome = Result<AttemptResponse, AttemptError>;
+
+impl Retry {
+    /// What somebody waits for is worth asking for twice. Not what the origin holds back by intent:
+    /// that is late when its asker says so.
+    pub(super) fn hedges(
+        &self,
+        rank: Priority,
+        later: Option<&Upgrade>,
+        request: &AttemptRequest,
+    ) -> bool {
+        let rank = later.map_or(rank, |later| later.rank);
+        let wanted = rank <= Priority::Segment && request.method == http::Method::GET;
+        self.hedge && wanted && request.repeatable() && !request.blocks()
+    }
+}
+
+/// An endpoint that is being asked.
+struct HedgedAttempt<'a> {
+    site: Arc<EndpointState>,
+    asked: Instant,
+    /// After this long it is late.
+    patience: Duration,
+    is_hedge: bool,
+    attempt: Pin<Box<dyn Future<Output = RaceOutcome> + Send + 'a>>,
+}
+
+impl OriginGroup {
+    /// Asks an endpoint; each time that all that were asked are late, the tour's next one too.
+    pub(super) async fn race(
+        &self,
+        entry: AttemptGuard,
+        request: &AttemptRequest,
+        body: &mut Option<UpstreamUpload>,
+        tour: &mut EndpointSelection,
+    ) -> RaceOutcome {
+        let site = Arc::clone(entry.site());
+        let attempt = Box::pin(self.attempt(entry, request, body, self.limits(tour)));
+        let Some(patience) = self.patience(&site, tour) else {
+            return attempt.await;
+        };
+        let mut racers = vec![HedgedAttempt {
+            site,
+            asked: Instant::now(),
+            patience,
+            is_hedge: false,
+            attempt,
+        }];
+        let mut next_at = racers.last().map(HedgedAttempt::late_at);
+        let mut poor = None;
+        loop {
+            let (racer, outcome) = tokio::select! {
+                biased;
+                came = first_of(&mut racers) => came,
+                entry = self.join(next_at, tour) => {
+                    let hedge = entry.map(|entry| self.hedge_with(entry, request, tour));
+                    next_at = hedge.as_ref().map(HedgedAttempt::late_at);
+                    racers.extend(hedge);
+                    continue;
+                }
+            };
+            let is_good = self.is_good(&outcome, tour);
+            let outcome = match poor.take() {
+                Some(poor) => better(outcome, poor, tour),
+                None => outcome,
+            };
+            if is_good && racer.is_hedge {
+                return self.hedge_came(racer, outcome, racers, tour).await;
+            }
+            if is_good || racers.is_empty() {
+                return outcome;
+            }
+            poor = Some(outcome);
+        }
+    }
+
+    /// Opens an entry with one more endpoint when those that are asked are late. Never resolves where
+    /// no more are to be asked.
+    async fn join(
+        &self,
+        next_at: Option<Instant>,
+        tour: &mut EndpointSelection,
+    ) -> Option<AttemptGuard> {
+        let Some(next_at) = next_at else {
+            return pending().await;
+        };
+        if !tour.held_back {
+            tour.until_urgent().await;
+        }
+        sleep_until(next_at).await;
+        self.second(tour).await
+    }
+
+    fn hedge_with<'a>(
+        &'a self,
+        entry: AttemptGuard,
+        request: &'a AttemptRequest,
+        tour: &EndpointSelection,
+    ) -> HedgedAttempt<'a> {
+        let site = Arc::clone(entry.site());
+        site.ledger.hedged();
+        let limits = self.limits(tour);
+        HedgedAttempt {
+            asked: Instant::now(),
+            patience: self
+                .patience(&site, tour)
+                .unwrap_or(self.retry.hedge_after_max),
+            site,
+            is_hedge: true,
+            attempt: Box::pin(async move {
+                let mut nothing = None;
+                self.attempt(entry, request, &mut nothing, limits).await
+            }),
+        }
+    }
+
+    /// A hedge brought a good answer while others are still asked.
+    async fn hedge_came(
+        &self,
+        quick: HedgedAttempt<'_>,
+        outcome: RaceOutcome,
+        mut slow: Vec<HedgedAttempt<'_>>,
+        tour: &mut EndpointSelection,
+    ) -> RaceOutcome {
+        if !brings(&outcome) {
+            // Who may have it is not blamed by one that has not.
+            let patience = slow.first().map_or(Duration::ZERO, |slow| slow.patience);
+            let another = timeout(self.grace(patience), self.another(&mut slow, tour));
+            return match another.await.ok().flatten() {
+                Some(another) => {
+                    if let Ok(answer) = outcome {
+                        answer.dismiss();
+                    }
+                    another
+                }
+                None => outcome,
+            };
+        }
+        quick.site.ledger.hedge_won();
+        let mut outdone = None;
+        for slow in slow.iter().filter(|slow| slow.asked < quick.asked) {
+            if self.overtaken(slow, &quick, tour) {
+                outdone = outdone.or(Some(slow.site.place));
+            }
+        }
+        outcome.map(|answer| AttemptResponse { outdone, ..answer })
+    }
+
+    /// The first good answer of those that are still asked.
+    async fn another(
+        &self,
+        racers: &mut Vec<HedgedAttempt<'_>>,
+        tour: &mut EndpointSelection,
+    ) -> Option<RaceOutcome> {
+        while !racers.is_empty() {
+            let (_, outcome) = first_of(racers).await;
+            if self.is_good(&outcome, tour) {
+                return Some(outcome);
+            }
+        }
+        None
+    }
+
+    /// What is held against an endpoint that another one was quicker than; true if it is to be remembered.
+    fn overtaken(
+        &self,
+        slow: &HedgedAttempt<'_>,
+        quick: &HedgedAttempt<'_>,
+        tour: &EndpointSelection,
+    ) -> bool {
+        let (site, waited) = (&slow.site, slow.asked.elapsed());
+        let had = !tour.held_back || quick.asked.elapsed() < slow.patience / HAD_SHARE;
+        if had {
+            site.beaten(slow.asked.into_std(), tour.subject);
+        }
+        if !tour.held_back {
+            // Its answer would have taken longer still.
+            site.outlasted(now(), waited);
+        }
+        // To be late by a little is nothing to remember.
+        let late = tour.held_back || waited >= self.retry.hedge_after_max;
+        had && late
+    }
+
+    /// How much longer the first one is waited for where the other one brings nothing: what that does not have
+    /// the first one may be about to send.
+    fn grace(&self, patience: Duration) -> Duration {
+        patience.max(self.retry.hedge_after_max * 2)
+    }
+
+    /// How long one endpoint is waited for alone; `None`: for as long as it takes.
+    fn patience(&self, site: &EndpointState, tour: &EndpointSelection) -> Option<Duration> {
+        if tour.held_back {
+            return tour.overdue;
+        }
+        if !tour.hedged || self.sites.len() < 2 {
+            return None;
+        }
+        let is_manifest = match &tour.upgrade {
+            Some(upgrade) => upgrade.rank == Priority::Manifest,
+            None => tour.rank == Priority::Manifest,
+        };
+        let (p95, typical) = site.speed(now());
+        Some(patience(
+            is_manifest,
+            (p95, typical),
+            self.retry.hedge_after_max,
+        ))
+    }
+
+    async fn second(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
+        if tour.held_back {
+            self.relief(tour).await
+        } else {
+            self.hedge(tour)
+        }
+    }
+
+    /// Opens an entry with the next endpoint for what the first one holds back too long. It waits in the
+    /// first one's place. The retry budget is not asked: it is there for origins in trouble, and this
+    /// one is well as far as anybody knows.
+    async fn relief(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
+        let site = Arc::clone(&self.sites[*tour.order.get(tour.turns)?]);
+        let patience = tour.until.saturating_duration_since(Instant::now());
+        self.gate.turn(tour.rank, patience).await.ok()?;
+        let slot = site.slot_for(tour.class, tour.held_back)?;
+        tour.turns += 1;
+        AttemptGuard::open(&site, slot, tour.subject, now())
+    }
+
+    /// Opens an entry with the next endpoint, if it is a good one not asked yet that has room, and the
+    /// budget allows it.
+    fn hedge(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
+        let site = &self.sites[*tour.order.get(tour.turns)?];
+        let now = now();
+        if !self.stands(site, now) {
+            return None;
+        }
+        let mut budget = self.budget.lock();
+        // Looked at first: a turn taken in vain is lost.
+        if !budget.affords(now) || !site.has_slot(tour.class) {
+            return None;
+        }
+        // It must fit beside the first one: a hedge never goes over a cap.
+        let permit = self.gate.try_enter()?;
+        let slot = site.slot(tour.class)?.with(permit);
+        budget.try_spend(now);
+        tour.turns += 1;
+        AttemptGuard::open(site, slot, tour.subject, now)
+    }
+
+    fn is_good(&self, outcome: &RaceOutcome, tour: &EndpointSelection) -> bool {
+        outcome.as_ref().is_ok_and(|answer| {
+            // Who does not have it yet, and says so instead of holding it back, is no relief.
+            let has = !tour.held_back || answer.head.status.is_success();
+            has && self.is_good_answer(answer, tour)
+        })
+    }
+}
+
+/// How long an endpoint is waited for alone, going by how long nineteen of twenty answers took
+/// lately and by what is typical of it. `longest`: for endpoints that are not slow by nature.
+fn patience(
+    is_manifest: bool,
+    (p95, typical): (Option<Duration>, Option<Duration>),
+    longest: Duration,
+) -> Duration {
+    // Answers that another endpoint overtook count as taking about the longest.
+    const LONGER: (u32, u32) = (5, 4);
+    if let Some(typical) = typical.filter(|&typical| typical > longest * LONGER.0 / LONGER.1) {
+        let usual = typical * MEDIA_FACTOR;
+        return p95.map_or(usual, |p95| p95.max(usual));
+    }
+    let usual = p95.map(|p95| {
+        if is_manifest {
+            p95.max(PATIENCE_MIN)
+        } else {
+            (p95 * MEDIA_FACTOR).max(MEDIA_PATIENCE_MIN)
+        }
+    });
+    usual.map_or(longest, |usual| usual.min(longest))
+}
+
+impl HedgedAttempt<'_> {
+    fn late_at(&self) -> Instant {
+        self.asked + self.patience
+    }
+}
+
+/// Waits for the first attempt to end, and takes it out. There must be one.
+async fn first_of<'a>(racers: &mut Vec<HedgedAttempt<'a>>) -> (HedgedAttempt<'a>, RaceOutcome) {
+    poll_fn(|context| {
+        for index in 0..racers.len() {
+            if let Poll::Ready(outcome) = racers[index].attempt.as_mut().poll(context) {
+                return Poll::Ready((racers.remove(index), outcome));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// It is what was asked for, and not one endpoint's word that it has nothing.
+fn brings(outcome: &RaceOutcome) -> bool {
+    let status = outcome.as_ref().map(|answer| answer.head.status);
+    status.is_ok_and(|status| status.is_success() || status == StatusCode::NOT_MODIFIED)
+}
+
+/// Of two, the better answer; a poor one is better than none.
+fn better(later: RaceOutcome, earlier: RaceOutcome, tour: &EndpointSelection) -> RaceOutcome {
+    match (later, earlier) {
+        (Ok(later), Ok(earlier)) => Ok(tour.better(later, earlier)),
+        (Ok(answer), Err(_)) | (Err(_), Ok(answer)) => Ok(answer),
+        (Err(later), Err(earlier)) => Err(AttemptError {
+            sent: later.sent || earlier.sent,
+            resent: later.resent || earlier.resent,
+            ..later
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_millis(500);
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_quick_endpoint_is_late_soon_and_none_is_given_longer_than_the_longest() {
+        let after = |manifest, p95: Option<u64>| {
+            let typical = p95.map(|_| millis(10));
+            patience(manifest, (p95.map(millis), typical), LONGEST).as_millis()
+        };
+        assert_eq!([after(true, Some(5)), after(false, Some(5))], [20, 100]);
+        assert_eq!([after(true, Some(90)), after(false, Some(90))], [90, 180]);
+        assert_eq!([after(true, Some(900)), after(false, Some(900))], [500; 2]);
+        assert_eq!([after(true, None), after(false, None)], [500; 2]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_slow_by_nature_is_not_asked_for_twice_each_time() {
+        let slow = Some(millis(800));
+        assert_eq!(patience(false, (None, slow), LONGEST), millis(1600));
+        assert_eq!(
+            patience(true, (Some(millis(1900)), slow), LONGEST),
+            millis(1900)
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! How long did answers take, since the start? Counts by upper bound, which monitoring adds up over
+//! shields and compares over time. Knows nothing of the recent past alone: that is the pace's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Response times by size, for a histogram.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LatencyHistogram {
+    /// How many took no longer than the bound of the same place in [`Latency::BOUNDS`].
+    pub within: [u64; LatencyHistogram::BOUNDS.len()],
+    /// How many there were.
+    pub count: u64,
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl LatencyHistogram {
+    /// From an answer out of a neighbour's memory to a blocking playlist's.
+    pub const BOUNDS: [Duration; 13] = [
+        Duration::from_millis(1),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(50),
+        Duration::from_millis(100),
+        Duration::from_millis(250),
+        Duration::from_millis(500),
+        Duration::from_secs(1),
+        Duration::from_millis(2500),
+        Duration::from_secs(5),
+        Duration::from_secs(10),
+        Duration::from_secs(30),
+    ];
+}
+
+/// The counters behind [`Latency`].
+#[derive(Default)]
+pub(super) struct LatencyTimer {
+    /// By the first bound that is long enough; the last place is for what exceeds them all.
+    buckets: [AtomicU64; LatencyHistogram::BOUNDS.len() + 1],
+    micros: AtomicU64,
+}
+
+impl LatencyTimer {
+    pub(super) fn record(&self, took: Duration) {
+        let place = LatencyHistogram::BOUNDS.partition_point(|&bound| bound < took);
+        self.buckets[place].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> LatencyHistogram {
+        let mut latency = LatencyHistogram {
+            sum: Duration::from_micros(self.micros.load(Ordering::Relaxed)),
+            ..LatencyHistogram::default()
+        };
+        for (place, bucket) in self.buckets.iter().enumerate() {
+            latency.count += bucket.load(Ordering::Relaxed);
+            if let Some(within) = latency.within.get_mut(place) {
+                *within = latency.count;
+            }
+        }
+        latency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bound_counts_what_took_no_longer() {
+        assert!(LatencyHistogram::BOUNDS.is_sorted());
+        let clocked = LatencyTimer::default();
+        for millis in [0, 5, 6, 31_000] {
+            clocked.record(Duration::from_millis(millis));
+        }
+        let latency = clocked.read();
+        assert_eq!(latency.within[..4], [1, 2, 3, 3]);
+        assert_eq!((latency.within[12], latency.count), (3, 4));
+        assert_eq!(latency.sum, Duration::from_millis(31_011));
+    }
+}

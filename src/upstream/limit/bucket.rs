@@ -1,0 +1,105 @@
+//! Is it time for another request? A token bucket, kept as the one moment at which it will be full
+//! again: each token taken puts that moment off.
+//!
+//! The clock is an argument; nobody waits in here.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// The bucket holds the tokens of this part of a second.
+const BURSTS_PER_SECOND: u32 = 10;
+
+/// So many a second, evenly but for a short burst.
+pub(super) struct TokenBucket {
+    /// Between two tokens.
+    interval: Duration,
+    /// How far off full it may be for one more token to be in it.
+    slack: Duration,
+    /// `None`: nothing was ever taken.
+    full_at: Option<Instant>,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub(super) fn new(per_second: u32) -> TokenBucket {
+        let per_second = per_second.max(1);
+        // Rounded up: never more than was allowed.
+        let interval = Duration::from_nanos(SECOND_NS.div_ceil(per_second.into()));
+        let burst = (per_second / BURSTS_PER_SECOND).max(1);
+        TokenBucket {
+            interval,
+            slack: interval * (burst - 1),
+            full_at: None,
+        }
+    }
+
+    /// How long until there is a token to take.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.full_at.map_or(Duration::ZERO, |full_at| {
+            full_at.saturating_duration_since(now + self.slack)
+        })
+    }
+
+    /// Takes a token, if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let there_is = self.wait(now).is_zero();
+        if there_is {
+            let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
+            self.full_at = Some(full_at + self.interval);
+        }
+        there_is
+    }
+
+    /// Puts back a token that was taken and not used.
+    pub(super) fn put_back(&mut self) {
+        self.full_at = self
+            .full_at
+            .and_then(|full_at| full_at.checked_sub(self.interval));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Takes until nothing is left.
+    fn drain(bucket: &mut TokenBucket, now: Instant) -> usize {
+        (0..10_000).take_while(|_| bucket.take(now)).count()
+    }
+
+    #[test]
+    fn a_tenth_of_a_second_at_once_and_then_evenly() {
+        let (mut bucket, start) = (TokenBucket::new(100), Instant::now());
+        assert_eq!(drain(&mut bucket, start), 10);
+        assert_eq!(bucket.wait(start), 10 * MS);
+        assert_eq!(drain(&mut bucket, start + 9 * MS), 0);
+        assert_eq!(drain(&mut bucket, start + 10 * MS), 1);
+        assert_eq!(drain(&mut bucket, start + 45 * MS), 3);
+        assert_eq!(bucket.wait(start + 45 * MS), 5 * MS);
+        assert_eq!(drain(&mut bucket, start + 3600 * 1000 * MS), 10);
+    }
+
+    #[test]
+    fn at_least_one_at_once() {
+        let (mut bucket, start) = (TokenBucket::new(3), Instant::now());
+        let mut taken = 0;
+        for ms in 0..3000 {
+            taken += drain(&mut bucket, start + ms * MS);
+        }
+        assert_eq!(taken, 9);
+    }
+
+    #[test]
+    fn a_token_put_back_is_there_again_and_makes_no_second_one() {
+        let (mut bucket, start) = (TokenBucket::new(20), Instant::now());
+        assert_eq!(drain(&mut bucket, start), 2);
+        bucket.put_back();
+        assert_eq!(drain(&mut bucket, start), 1);
+        bucket.put_back();
+        assert_eq!(drain(&mut bucket, start + 10_000 * MS), 2);
+    }
+}

@@ -1,0 +1,279 @@
+//! No permit too many, none lost, nobody forgotten: the gate under random orders of coming,
+//! looking, leaving, finishing and time passing.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+
+use proptest::prelude::*;
+use tokio::time::advance;
+
+use super::*;
+
+const QUEUE_MAX: usize = 4;
+const PACED_PERMITS: usize = 2;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Someone comes, with so many milliseconds of patience.
+    Come(Priority, u64),
+    /// A guest who was woken looks; not all do so at once.
+    Look(usize),
+    /// A guest gives up, woken or not, with a permit reserved or not.
+    GiveUp(usize),
+    /// A permit is given back.
+    Finish(usize),
+    /// Milliseconds pass.
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let rank = (0..Priority::COUNT).prop_map(|at| Priority::ALL[at]);
+    prop_oneof![
+        5 => (rank, 0..1000_u64).prop_map(|(rank, patience)| Event::Come(rank, patience)),
+        4 => any::<usize>().prop_map(Event::Look),
+        1 => any::<usize>().prop_map(Event::GiveUp),
+        3 => any::<usize>().prop_map(Event::Finish),
+        2 => (1..80_u64).prop_map(Event::Pass),
+    ]
+}
+
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Someone who waits.
+struct Guest<'a> {
+    rank: Priority,
+    number: usize,
+    until: Instant,
+    bell: Arc<Bell>,
+    entering: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
+}
+
+/// A gate, those at it, and what must be true of them.
+struct Scene<'a> {
+    gate: &'a ConcurrencyLimiter,
+    concurrency_max: usize,
+    /// Waiting or called, in the order they came.
+    guests: Vec<Guest<'a>>,
+    permits: Vec<Permit>,
+    /// Who came, and who was let in or turned away.
+    came: usize,
+    entered: usize,
+    turned_away: u64,
+    /// When a permit was taken, for the pace.
+    taken: Vec<Instant>,
+}
+
+impl Scene<'_> {
+    async fn apply(&mut self, event: Event) {
+        match event {
+            Event::Come(rank, patience) => self.come(rank, patience),
+            Event::Look(pick) => {
+                let woken: Vec<_> = (0..self.guests.len())
+                    .filter(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
+                    .collect();
+                if !woken.is_empty() {
+                    self.look(woken[pick % woken.len()]);
+                }
+            }
+            Event::GiveUp(pick) if !self.guests.is_empty() => {
+                self.guests.remove(pick % self.guests.len());
+            }
+            Event::Finish(pick) if !self.permits.is_empty() => {
+                self.permits.swap_remove(pick % self.permits.len());
+            }
+            Event::GiveUp(_) | Event::Finish(_) => {}
+            Event::Pass(ms) => advance(Duration::from_millis(ms)).await,
+        }
+        self.check();
+    }
+
+    fn come(&mut self, rank: Priority, patience: u64) {
+        let patience = Duration::from_millis(patience);
+        self.guests.push(Guest {
+            rank,
+            number: self.came,
+            until: Instant::now() + patience,
+            bell: Arc::default(),
+            entering: Box::pin(self.gate.enter(rank, patience)),
+        });
+        self.came += 1;
+        self.look(self.guests.len() - 1);
+    }
+
+    fn look(&mut self, at: usize) {
+        let guest = &mut self.guests[at];
+        guest.bell.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(&guest.bell));
+        match guest
+            .entering
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+        {
+            Poll::Pending => {}
+            Poll::Ready(Ok(permit)) => {
+                self.guests.remove(at);
+                self.permits.push(permit);
+                self.entered += 1;
+                self.taken.push(Instant::now());
+            }
+            Poll::Ready(Err(failure)) => {
+                assert_eq!(failure, Failure::Busy);
+                self.guests.remove(at);
+                self.turned_away += 1;
+            }
+        }
+    }
+
+    /// Lets all who were woken look, until nobody is.
+    fn calm(&mut self) {
+        while let Some(at) =
+            (0..self.guests.len()).find(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
+        {
+            self.look(at);
+        }
+    }
+
+    /// Milliseconds pass one by one, and nothing else happens.
+    async fn wait(&mut self, ms: u64) {
+        for _ in 0..ms {
+            advance(Duration::from_millis(1)).await;
+            self.calm();
+        }
+    }
+
+    fn check(&self) {
+        let LimiterCounts {
+            in_flight, queued, ..
+        } = self.gate.census();
+        let queued: usize = queued.iter().sum();
+        assert!(in_flight <= self.concurrency_max, "too many permits");
+        assert!(queued <= QUEUE_MAX, "too many in the queue");
+        assert!(self.permits.len() <= in_flight, "a permit nobody gave");
+        let reserved = in_flight - self.permits.len();
+        assert!(reserved + queued <= self.guests.len(), "a leak");
+    }
+
+    /// When all have looked, the numbers are theirs and nobody waits without need or for ever.
+    fn check_calm(&self) {
+        self.check();
+        let census = self.gate.census();
+        let counted = Priority::ALL.map(|rank| {
+            let same = |guest: &&Guest| guest.rank == rank;
+            self.guests.iter().filter(same).count()
+        });
+        assert_eq!(census.queued, counted, "who waits");
+        assert_eq!(census.in_flight, self.permits.len(), "a lost permit");
+        assert!(census.rejected.iter().sum::<u64>() >= self.turned_away);
+        let now = Instant::now();
+        assert!(self.guests.iter().all(|guest| guest.until > now), "late");
+    }
+}
+
+fn limits(concurrency_max: usize, requests_per_second_max: Option<u32>) -> LimiterSettings {
+    LimiterSettings {
+        concurrency_max,
+        kept_for_manifests: 0,
+        queue_max: QUEUE_MAX,
+        requests_per_second_max,
+    }
+}
+
+/// Plays the events under a clock that stands still but for them.
+fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mut Scene<'_>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let gate = ConcurrencyLimiter::new(limits);
+    runtime.block_on(async {
+        let mut scene = Scene {
+            gate: &gate,
+            concurrency_max: limits.concurrency_max,
+            guests: Vec::new(),
+            permits: Vec::new(),
+            came: 0,
+            entered: 0,
+            turned_away: 0,
+            taken: Vec::new(),
+        };
+        for event in events {
+            scene.apply(event).await;
+        }
+        // What time has brought since the last look.
+        scene.wait(1).await;
+        scene.check_calm();
+        then(&mut scene).await;
+        scene.guests.clear();
+        scene.permits.clear();
+    });
+    let LimiterCounts {
+        in_flight, queued, ..
+    } = gate.census();
+    assert_eq!(
+        (in_flight, queued),
+        (0, [0; Priority::COUNT]),
+        "left behind"
+    );
+}
+
+proptest! {
+    /// Where nothing but permits is short, whoever waits is waiting for one; and they are handed
+    /// out by rank, then age.
+    #[test]
+    fn permits_are_neither_lost_nor_too_many(
+        concurrency_max in 1..4_usize,
+        events in proptest::collection::vec(event(), 0..80),
+    ) {
+        play(&limits(concurrency_max, None), events, async |scene| {
+            let waiting = !scene.guests.is_empty();
+            assert!(!waiting || scene.permits.len() == concurrency_max, "a permit is idle");
+            while !scene.guests.is_empty() {
+                let next = scene.guests.iter().min_by_key(|guest| (guest.rank, guest.number));
+                let next = next.map(|guest| guest.number);
+                let entered = scene.entered;
+                scene.permits.pop();
+                scene.calm();
+                assert_eq!(scene.entered, entered + 1, "one permit, one guest");
+                assert!(scene.guests.iter().all(|guest| Some(guest.number) != next), "the first");
+            }
+        });
+    }
+
+    /// With a pace, no second sees more than the pace and the burst; and whoever waits gets a
+    /// permit when a token comes, without anyone else's doing.
+    #[test]
+    fn a_pace_holds_whatever_the_order(
+        per_second in 5..60_u32,
+        events in proptest::collection::vec(event(), 0..80),
+    ) {
+        play(&limits(PACED_PERMITS, Some(per_second)), events, async |scene| {
+            while !scene.guests.is_empty() {
+                while !scene.permits.is_empty() {
+                    scene.permits.clear();
+                    scene.calm();
+                }
+                let (there, entered) = (scene.guests.len(), scene.entered);
+                scene.wait(1000 / u64::from(per_second) + 1).await;
+                let progress = scene.entered > entered || scene.guests.len() < there;
+                assert!(progress || there == 0, "no timekeeper");
+            }
+            let most = usize::try_from(per_second + (per_second / 10).max(1)).unwrap();
+            for (at, start) in scene.taken.iter().enumerate() {
+                let within = scene.taken[at..]
+                    .iter()
+                    .take_while(|taken| **taken < *start + Duration::from_secs(1));
+                // Those let in before that second may have noticed in it.
+                assert!(within.count() <= most + PACED_PERMITS, "faster than the pace");
+            }
+        });
+    }
+}

@@ -1,0 +1,166 @@
+//! What is an answer worth, as far as its head tells? Pure: knows neither endpoints nor the clock.
+
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::{ExpectedContent, UpstreamRequest};
+
+/// The less it is worth, the sooner another endpoint's answer is handed on instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ResponseValue {
+    /// It answers another question: a part that nobody asked for, a redirect of what was there a moment ago.
+    Nothing,
+    /// The endpoint could not answer.
+    Failure,
+    /// It refuses something that should be there.
+    Refusal,
+    /// What was asked for, or an answer like others.
+    Answer,
+}
+
+/// What was asked, as far as it decides which answers are good.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResponseExpectation {
+    /// `None`: it is no GET or HEAD, and something may change by asking another endpoint too.
+    wants: Option<ExpectedContent>,
+    /// It was there a moment ago, or a manifest says that it is.
+    pub(super) expected: bool,
+    is_partial: bool,
+    is_conditional: bool,
+}
+
+impl ResponseExpectation {
+    pub(super) fn of(errand: &UpstreamRequest) -> ResponseExpectation {
+        let has = |headers: &HeaderMap, names: &[header::HeaderName]| {
+            names.iter().any(|name| headers.contains_key(name))
+        };
+        let conditions = [
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::IF_UNMODIFIED_SINCE,
+        ];
+        ResponseExpectation {
+            wants: matches!(errand.method, Method::GET | Method::HEAD).then_some(errand.wants),
+            expected: errand.expected,
+            is_partial: has(&errand.headers, &[header::RANGE]),
+            is_conditional: has(&errand.headers, &conditions),
+        }
+    }
+
+    pub(super) fn is_of_manifest(self) -> bool {
+        self.wants == Some(ExpectedContent::Manifest)
+    }
+
+    pub(super) fn worth(self, status: StatusCode) -> ResponseValue {
+        let Some(wants) = self.wants else {
+            return ResponseValue::Answer;
+        };
+        let wants_a_body = self.expected || wants != ExpectedContent::Anything;
+        match status {
+            status if is_failure(status) => ResponseValue::Failure,
+            StatusCode::PARTIAL_CONTENT if !self.is_partial => ResponseValue::Nothing,
+            StatusCode::NOT_MODIFIED if !self.is_conditional => ResponseValue::Nothing,
+            StatusCode::NOT_MODIFIED => ResponseValue::Answer,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT if wants_a_body => {
+                ResponseValue::Nothing
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE if self.is_partial => ResponseValue::Answer,
+            StatusCode::PRECONDITION_FAILED if self.is_conditional => ResponseValue::Answer,
+            // Invented URLs are redirected and refused in masses: one endpoint's word is enough for those.
+            _ if !self.expected || status.is_success() => ResponseValue::Answer,
+            status if status.is_redirection() => ResponseValue::Nothing,
+            _ => ResponseValue::Refusal,
+        }
+    }
+}
+
+/// It says something of the endpoint, and nothing of what was asked for.
+fn is_failure(status: StatusCode) -> bool {
+    let of_the_endpoint = matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::MISDIRECTED_REQUEST
+    );
+    // Up to 999 may come; beyond 599 nothing is defined, and nothing is good.
+    of_the_endpoint || status.as_u16() >= 500
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: ResponseExpectation = ResponseExpectation {
+        wants: Some(ExpectedContent::Anything),
+        expected: false,
+        is_partial: false,
+        is_conditional: false,
+    };
+    const MEDIA: ResponseExpectation = ResponseExpectation {
+        wants: Some(ExpectedContent::Media),
+        ..PLAIN
+    };
+    const EXPECTED: ResponseExpectation = ResponseExpectation {
+        expected: true,
+        ..MEDIA
+    };
+
+    fn are(question: ResponseExpectation, statuses: &[u16], worth: ResponseValue) {
+        for &status in statuses {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(question.worth(status), worth, "{question:?} {status}");
+        }
+    }
+
+    #[test]
+    fn what_says_that_the_endpoint_failed_is_a_failure_whatever_was_asked() {
+        let failures = [
+            500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 521, 529, 599, 600, 999, 429, 408,
+            421,
+        ];
+        for question in [PLAIN, MEDIA, EXPECTED] {
+            are(question, &failures, ResponseValue::Failure);
+            are(question, &[200], ResponseValue::Answer);
+        }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_worth_nothing() {
+        are(PLAIN, &[206, 304], ResponseValue::Nothing);
+        are(PLAIN, &[204], ResponseValue::Answer);
+        are(MEDIA, &[204, 205, 206, 304], ResponseValue::Nothing);
+        are(
+            EXPECTED,
+            &[300, 301, 302, 303, 307, 308],
+            ResponseValue::Nothing,
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_doubted_only_of_what_should_be_there() {
+        let refusals = [400, 401, 403, 404, 405, 410, 416, 425, 451];
+        are(EXPECTED, &refusals, ResponseValue::Refusal);
+        are(MEDIA, &refusals, ResponseValue::Answer);
+        are(MEDIA, &[301, 302, 307], ResponseValue::Answer);
+    }
+
+    #[test]
+    fn parts_and_conditions_have_answers_of_their_own() {
+        let partial = ResponseExpectation {
+            is_partial: true,
+            is_conditional: true,
+            ..EXPECTED
+        };
+        are(partial, &[206, 304, 412, 416], ResponseValue::Answer);
+    }
+
+    #[test]
+    fn what_may_change_something_is_not_doubted() {
+        let wants = None;
+        are(
+            ResponseExpectation { wants, ..EXPECTED },
+            &[204, 404, 500],
+            ResponseValue::Answer,
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! What does a header's file say? Its last good value, and for a while the one before.
+//!
+//! Files are read where blocking is allowed; who asks for a value never waits. Values are secrets:
+//! nothing here shows one.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::file;
+
+/// How long a value is remembered after it was replaced: as long as MediaPackage may take to learn
+/// of a new one.
+const GRACE: Duration = Duration::from_mins(10);
+
+/// A header whose value is in a file.
+pub(super) struct HeaderFile {
+    pub(super) name: HeaderName,
+    path: PathBuf,
+    values: RwLock<HeaderFileValues>,
+    /// The file could not be used when it was looked at last.
+    troubled: AtomicBool,
+}
+
+struct HeaderFileValues {
+    current: HeaderValue,
+    /// The one before, and until when it may still be tried.
+    former: Option<(HeaderValue, Instant)>,
+}
+
+impl HeaderFile {
+    /// Reads the file for the first time.
+    pub(super) fn new(name: HeaderName, path: PathBuf) -> Result<HeaderFile, (PathBuf, String)> {
+        let current = match header_value(&path) {
+            Ok(value) => value,
+            Err(why) => return Err((path, why)),
+        };
+        let former = None;
+        Ok(HeaderFile {
+            name,
+            path,
+            values: RwLock::new(HeaderFileValues { current, former }),
+            troubled: AtomicBool::new(false),
+        })
+    }
+
+    /// Reads the file again; blocks. Says whether its value is another one now.
+    pub(super) fn look(&self) -> bool {
+        self.learn(header_value(&self.path), Instant::now())
+    }
+
+    fn learn(&self, read: Result<HeaderValue, String>, now: Instant) -> bool {
+        let (header, path) = (self.name.as_str(), self.path.display());
+        let value = match read {
+            Ok(value) => value,
+            Err(why) => {
+                if !self.troubled.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(header, %path, why, "header file not usable: last value kept");
+                }
+                return false;
+            }
+        };
+        self.troubled.store(false, Ordering::Relaxed);
+        let mut values = self.values.write();
+        if values.current == value {
+            return false;
+        }
+        let former = std::mem::replace(&mut values.current, value);
+        values.former = Some((former, now + GRACE));
+        drop(values);
+        tracing::info!(header, %path, "header file changed: its new value is used");
+        true
+    }
+
+    pub(super) fn current(&self) -> HeaderValue {
+        self.values.read().current.clone()
+    }
+
+    /// The value before, while it is remembered.
+    pub(super) fn former(&self, now: Instant) -> Option<HeaderValue> {
+        let values = self.values.read();
+        let (value, until) = values.former.as_ref()?;
+        (now < *until).then(|| value.clone())
+    }
+}
+
+/// Reads a header's value from a file with nothing else in it; a line end after it is left out.
+/// Blocks. Why it cannot be read quotes nothing of it.
+pub fn header_value(path: &Path) -> Result<HeaderValue, String> {
+    let text = file::text(path).map_err(|why| why.to_string())?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err("this file is empty".to_owned());
+    }
+    let value = HeaderValue::from_str(text);
+    let mut value = value.map_err(|_| "characters that a header cannot carry".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(folder: &Path, text: &str) -> HeaderFile {
+        let path = folder.join("code");
+        std::fs::write(&path, text).unwrap();
+        let name = HeaderName::from_static("x-mediapackagev2-cdnidentifier");
+        HeaderFile::new(name, path).ok().unwrap()
+    }
+
+    #[test]
+    fn a_new_value_is_used_and_the_old_one_remembered_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let watched = watched(folder.path(), "first\n");
+        assert_eq!(watched.current(), "first");
+        assert!(watched.current().is_sensitive());
+        assert!(!watched.look());
+        let now = Instant::now();
+        assert_eq!(watched.former(now), None);
+        std::fs::write(folder.path().join("code"), "second\r\n").unwrap();
+        assert!(watched.look());
+        assert_eq!(watched.current(), "second");
+        assert_eq!(watched.former(now).unwrap(), "first");
+        assert_eq!(watched.former(Instant::now() + GRACE), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let watched = watched(folder.path(), "first");
+        let path = folder.path().join("code");
+        for text in ["", "\n", "a\nb", "caf\u{e9}\u{7}", &"x".repeat(300_000)] {
+            std::fs::write(&path, text).unwrap();
+            assert!(!watched.look());
+            assert_eq!(watched.current(), "first");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(!watched.look() && watched.troubled.load(Ordering::Relaxed));
+        std::fs::write(&path, "second").unwrap();
+        assert!(watched.look() && !watched.troubled.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("code");
+        std::fs::write(&path, "hunter\u{1}2").unwrap();
+        assert_eq!(
+            header_value(&path).unwrap_err(),
+            "characters that a header cannot carry"
+        );
+        assert_eq!(
+            header_value(folder.path()).unwrap_err(),
+            "this is not a plain file"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! What came of asking an origin? Counters by endpoint: each attempt counted once, at its end.
+
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use http::StatusCode;
+
+use super::guard::pace;
+use super::latency::LatencyTimer;
+use super::{Failure, LatencyHistogram, Priority, QuotaStats, Rejection};
+
+/// A reading of one group's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// The group.
+    pub name: Arc<str>,
+    /// All its endpoints together.
+    pub total: AttemptCounts,
+    /// Each by itself.
+    pub endpoints: Vec<EndpointStats>,
+    /// Requests that hold a permit now.
+    pub in_flight: usize,
+    /// Requests whose answers the origin holds back now, beside those.
+    pub held_back: usize,
+    /// Requests whose viewers are slow now, beside both.
+    pub slow_viewers: usize,
+    /// Those of them that were cut because there were too many.
+    pub slow_viewers_cut: u64,
+    /// Waiting for a permit now.
+    pub queued: usize,
+    /// The same by rank: load balancers call it the surge queue.
+    pub surge_queue: [(Priority, usize); Priority::COUNT],
+    /// Turned away because the queue was full: newcomers, and those they displaced.
+    pub spillover: u64,
+    /// Turned away by the group's own limits, by reason.
+    pub rejected: [(Rejection, u64); Rejection::ALL.len()],
+}
+
+/// A reading of one endpoint's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointStats {
+    /// Its URL.
+    pub endpoint: Arc<str>,
+    /// What came of asking it.
+    pub counts: AttemptCounts,
+    /// Requests under way with it at most, where it has such a bound of its own.
+    pub concurrency_max: Option<usize>,
+    /// The rates that it allows, where it has such bounds of its own.
+    pub quotas: Vec<QuotaStats>,
+    /// How it stands.
+    pub condition: Condition,
+    /// How fast it answers lately; none while there are too few answers to tell.
+    pub pace: Option<pace::LatencyReading>,
+    /// How fast it answered since the start.
+    pub latency: LatencyHistogram,
+}
+
+/// How an endpoint stands now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// An address of it can be connected to, as far as is known.
+    pub reachable: bool,
+    /// It failed too often in a row, or was too slow, and is asked after all others for a while.
+    pub ejected: bool,
+    /// How often that was so.
+    pub ejections: u64,
+    /// `closed`, `open` or `probing`.
+    pub breaker: &'static str,
+    /// How often it opened.
+    pub breaker_opened: u64,
+    /// What its checks say; `None` where there are none.
+    pub health: Option<HealthCheckStats>,
+}
+
+/// What an endpoint's checks say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheckStats {
+    /// It is well; if not, it is asked after all others.
+    pub healthy: bool,
+    /// Checks that went well.
+    pub passed: u64,
+    /// Checks that did not.
+    pub failed: u64,
+}
+
+/// What came of asking, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttemptCounts {
+    /// Whole answers, 2xx.
+    pub success: u64,
+    /// Whole answers, 3xx (304 among them).
+    pub redirect: u64,
+    /// Whole answers, 4xx.
+    pub client_error: u64,
+    /// Whole answers, 5xx.
+    pub server_error: u64,
+    /// Given up by the asker before their end.
+    pub abandoned: u64,
+    /// Without a whole answer, by reason, in the order of [`Failure::ALL`].
+    pub failures: [u64; Failure::ALL.len()],
+    /// Body bytes received.
+    pub bytes_received: u64,
+    /// Connections made (and HTTP/2 connections, not streams).
+    pub connections_new: u64,
+    /// Times an open connection was used again (HTTP/2: a further stream).
+    pub connections_reused: u64,
+    /// Requests sent again because a reused connection had been closed, or a header's new value refused.
+    pub resent: u64,
+    /// Requests retried after this endpoint did not answer as it should.
+    pub retries: u64,
+    /// Requests sent here because another endpoint was late.
+    pub hedges: u64,
+    /// Those of them that were answered well, and first.
+    pub hedges_won: u64,
+    /// Bodies that it sent too slowly or stopped sending, which another endpoint was asked for.
+    pub takeovers: u64,
+    /// The same where no other was asked, since the budget for retries was spent.
+    pub takeovers_refused: u64,
+    /// Under way now.
+    pub in_flight: usize,
+}
+
+impl AttemptCounts {
+    /// Attempts without a whole answer, for this reason.
+    pub fn failed(&self, failure: Failure) -> u64 {
+        self.failures[failure.index()]
+    }
+}
+
+impl AddAssign<&AttemptCounts> for AttemptCounts {
+    fn add_assign(&mut self, other: &AttemptCounts) {
+        self.success += other.success;
+        self.redirect += other.redirect;
+        self.client_error += other.client_error;
+        self.server_error += other.server_error;
+        self.abandoned += other.abandoned;
+        for (sum, count) in self.failures.iter_mut().zip(other.failures) {
+            *sum += count;
+        }
+        self.bytes_received += other.bytes_received;
+        self.connections_new += other.connections_new;
+        self.connections_reused += other.connections_reused;
+        self.resent += other.resent;
+        self.retries += other.retries;
+        self.hedges += other.hedges;
+        self.hedges_won += other.hedges_won;
+        self.takeovers += other.takeovers;
+        self.takeovers_refused += other.takeovers_refused;
+        self.in_flight += other.in_flight;
+    }
+}
+
+/// The counters behind [`Counts`].
+#[derive(Default)]
+pub(super) struct EndpointCounters {
+    /// 2xx, 3xx, 4xx, 5xx.
+    classes: [AtomicU64; 4],
+    abandoned: AtomicU64,
+    failures: [AtomicU64; Failure::ALL.len()],
+    bytes_received: AtomicU64,
+    connections_new: AtomicU64,
+    connections_reused: AtomicU64,
+    resent: AtomicU64,
+    retries: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
+    takeovers: AtomicU64,
+    takeovers_refused: AtomicU64,
+    pub(super) clocked: LatencyTimer,
+    in_flight: AtomicUsize,
+}
+
+impl EndpointCounters {
+    pub(super) fn begun(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A whole answer, a failure, or neither: given up.
+    pub(super) fn ended(&self, end: Option<Result<StatusCode, Failure>>) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let counter = match end {
+            Some(Ok(status)) => &self.classes[usize::from(status.as_u16() / 100).clamp(2, 5) - 2],
+            Some(Err(failure)) => &self.failures[failure.index()],
+            None => &self.abandoned,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt that was never made.
+    pub(super) fn missed(&self, failure: Failure) {
+        self.failures[failure.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.bytes_received
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn connected(&self, reused: bool) {
+        let counter = if reused {
+            &self.connections_reused
+        } else {
+            &self.connections_new
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn resent(&self) {
+        self.resent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another endpoint is asked for what this one has begun to send, or may not be.
+    pub(super) fn left(&self, allowed: bool) {
+        let counter = if allowed {
+            &self.takeovers
+        } else {
+            &self.takeovers_refused
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read(&self) -> AttemptCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let [success, redirect, client_error, server_error] = self.classes.each_ref().map(get);
+        AttemptCounts {
+            success,
+            redirect,
+            client_error,
+            server_error,
+            abandoned: get(&self.abandoned),
+            failures: self.failures.each_ref().map(get),
+            bytes_received: get(&self.bytes_received),
+            connections_new: get(&self.connections_new),
+            connections_reused: get(&self.connections_reused),
+            resent: get(&self.resent),
+            retries: get(&self.retries),
+            hedges: get(&self.hedges),
+            hedges_won: get(&self.hedges_won),
+            takeovers: get(&self.takeovers),
+            takeovers_refused: get(&self.takeovers_refused),
+            in_flight: self.in_flight(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attempt_is_counted_once() {
+        let ledger = EndpointCounters::default();
+        let ends = [
+            Some(Ok(StatusCode::PARTIAL_CONTENT)),
+            Some(Ok(StatusCode::NOT_MODIFIED)),
+            Some(Ok(StatusCode::NOT_FOUND)),
+            Some(Ok(StatusCode::BAD_GATEWAY)),
+            Some(Err(Failure::Truncated)),
+            None,
+        ];
+        for end in ends {
+            ledger.begun();
+            ledger.ended(end);
+        }
+        let counts = ledger.read();
+        let classes = (counts.success, counts.redirect, counts.client_error);
+        assert_eq!(classes, (1, 1, 1));
+        assert_eq!((counts.server_error, counts.abandoned), (1, 1));
+        assert_eq!(counts.failures[Failure::Truncated.index()], 1);
+        assert_eq!(counts.in_flight, 0);
+    }
+}

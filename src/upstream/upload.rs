@@ -1,0 +1,137 @@
+//! How does a request's body go out? Its beginning is read before anybody is asked: a viewer who sends it
+//! slowly, or not at all, costs the origin nothing. Bounds of size and time are the edge's.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::slow_viewers::LimitHolder;
+use super::{Failure, RequestBody};
+
+/// So much of a body is read before the origin is asked.
+const AHEAD_BYTES_MAX: u64 = 16 << 10;
+
+/// Why a request's body did not arrive whole. That is its sender's doing, and no origin's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UploadFault {
+    /// Larger than allowed.
+    #[error("request body larger than allowed")]
+    TooLarge,
+    /// Slower than allowed.
+    #[error("request body too slow")]
+    TooSlow,
+    /// Not framed as HTTP, or broken off.
+    #[error("request body broken")]
+    Broken,
+}
+
+impl From<&(dyn Error + Send + Sync + 'static)> for UploadFault {
+    fn from(error: &(dyn Error + Send + Sync + 'static)) -> UploadFault {
+        let fault = error.downcast_ref::<UploadFault>().copied();
+        fault.unwrap_or(UploadFault::Broken)
+    }
+}
+
+/// A body to send, and what its request holds of the group's limits.
+pub(super) struct UpstreamUpload {
+    body: RequestBody,
+    pub(super) hold: Arc<LimitHolder>,
+}
+
+impl UpstreamUpload {
+    pub(super) fn of(body: RequestBody, hold: &Arc<LimitHolder>) -> UpstreamUpload {
+        let hold = Arc::clone(hold);
+        UpstreamUpload { body, hold }
+    }
+
+    /// The next piece that is not empty; `None` at the end. While its viewer is slow it holds up nobody.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let frame = poll_fn(|cx| self.body.as_mut().poll_frame(cx));
+            let frame = self.hold.wait_for_viewer(frame).await;
+            // Trailers end here; and an empty piece would be written as the last chunk.
+            match frame.ok_or(Failure::Busy)? {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(UploadFault::from(&*error).into()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) if !piece.is_empty() => return Ok(Some(piece)),
+                    _ => {}
+                },
+            }
+        }
+    }
+}
+
+/// Reads the beginning of a body.
+pub(super) async fn read_ahead(mut body: RequestBody) -> Result<RequestBody, Failure> {
+    let promised = body.size_hint().exact();
+    let mut ahead = VecDeque::new();
+    let mut came = 0;
+    let mut ended = body.is_end_stream();
+    while came < AHEAD_BYTES_MAX && !ended {
+        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            None => ended = true,
+            Some(Err(error)) => return Err(UploadFault::from(&*error).into()),
+            Some(Ok(frame)) => {
+                if let Ok(piece) = frame.into_data() {
+                    came += piece.len() as u64;
+                    ahead.push_back(piece);
+                }
+                ended = body.is_end_stream();
+            }
+        }
+    }
+    if ended && promised.is_some_and(|promised| promised != came) {
+        return Err(Failure::UploadBroken);
+    }
+    Ok(Box::pin(StartedBody {
+        ahead,
+        rest: (!ended).then_some(body),
+        left: if ended { Some(came) } else { promised },
+    }))
+}
+
+/// A body whose beginning has been read.
+struct StartedBody {
+    ahead: VecDeque<Bytes>,
+    /// `None`: the beginning is all of it.
+    rest: Option<RequestBody>,
+    /// Bytes that have not been handed out, where that is known.
+    left: Option<u64>,
+}
+
+impl Body for StartedBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = match (self.ahead.pop_front(), &mut self.rest) {
+            (Some(piece), _) => Some(Ok(Frame::data(piece))),
+            (None, Some(rest)) => ready!(rest.as_mut().poll_frame(cx)),
+            (None, None) => None,
+        };
+        if let (Some(Ok(frame)), Some(left)) = (&frame, &mut self.left) {
+            let came = frame.data_ref().map_or(0, |piece| piece.len() as u64);
+            *left = left.saturating_sub(came);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

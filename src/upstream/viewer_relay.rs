@@ -1,0 +1,74 @@
+//! How does a body go to one viewer, at that viewer's pace? A task reads it from the origin, a few pieces
+//! ahead, so that each wait is known for what it is: for the origin, or for the viewer.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Failure, UpstreamBody};
+
+/// Pieces read ahead of the viewer, of up to 64 KiB each.
+const AHEAD_MAX: usize = 2;
+
+/// A piece, or the proven end.
+type RelayEvent = Option<Result<Bytes, Failure>>;
+
+/// A body on its way to one viewer. Dropping it ends the request to the origin.
+pub struct ViewerRelay {
+    steps: mpsc::Receiver<RelayEvent>,
+    viewer_cut: bool,
+}
+
+impl UpstreamBody {
+    /// Hands the body to one viewer. Must be called inside a tokio runtime.
+    pub fn relay(self) -> ViewerRelay {
+        let (sender, steps) = mpsc::channel(AHEAD_MAX);
+        tokio::spawn(run(self, sender));
+        ViewerRelay {
+            steps,
+            viewer_cut: false,
+        }
+    }
+}
+
+impl ViewerRelay {
+    /// The next bytes; `None` is a proven end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<RelayEvent> {
+        let step = ready!(self.steps.poll_recv(cx));
+        // The task ended without a word: it was cut to make room, or has panicked.
+        self.viewer_cut |= step.is_none();
+        Poll::Ready(step.unwrap_or(Some(Err(Failure::Truncated))))
+    }
+
+    /// Whether the body broke because the viewer took too long, and not through the origin.
+    pub fn viewer_was_cut(&self) -> bool {
+        self.viewer_cut
+    }
+}
+
+async fn run(mut inflow: UpstreamBody, viewer: mpsc::Sender<RelayEvent>) {
+    loop {
+        let step = tokio::select! {
+            biased;
+            step = inflow.next() => step,
+            () = viewer.closed() => return,
+        };
+        let is_last = !matches!(step, Some(Ok(_)));
+        let place = match inflow.hold().map(Arc::clone) {
+            Some(hold) => match hold.wait_for_viewer(viewer.reserve()).await {
+                Some(place) => place,
+                None => return,
+            },
+            None => viewer.reserve().await,
+        };
+        let Ok(place) = place else {
+            return;
+        };
+        place.send(step);
+        if is_last {
+            return;
+        }
+    }
+}

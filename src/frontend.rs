@@ -1,21 +1,23 @@
-//! How are viewers spoken to? Accepts connections, keeps them within limits, speaks HTTP/1.1 and 2.
+//! Serves viewers: accepts connections, enforces limits and deadlines, speaks HTTP/1.1, HTTP/2 and
+//! TLS.
 //!
-//! hyper stays in here (and in `admin`). Knows nothing of keys, lifetimes or origins.
+//! Only this module and `admin` use hyper on the server side. It knows nothing of keys, lifetimes
+//! or origins.
 //!
-//! The accept loop is our own rather than pingora's `Listeners`, although pingora hosts the
-//! process: pingora fixes the TLS handshake deadline at 60 s, counts nothing before a handshake is
-//! over, binds with silent retries and then panics, and registers every socket with the thread that
-//! accepts. Here sockets are bound before anything starts, with an error that names the listener;
-//! a connection is counted and limited before its first byte is read; and every worker has its own
-//! registration of every listener, so that a connection lives wholly on the thread that took it.
+//! pingora hosts the process, but the accept loop is not pingora's `Listeners`. That fixes the TLS
+//! handshake timeout at 60 s, counts a connection only after its handshake, retries a failed bind
+//! silently and then panics, and registers every socket with the accepting thread. Here all sockets
+//! are bound before anything starts, and an error names the listener. A connection is counted and
+//! limited before its first byte is read. Each worker registers each listener with its own runtime,
+//! so a connection stays on the thread that accepted it.
 //!
-//! The way of a connection: `listen` binds, `accept` takes it in and gives it a seat in the `roll`,
-//! `tls` shakes hands, `connection` lets hyper speak HTTP/1.1 or, where `line` found its preface,
-//! HTTP/2 (`frames` reads its frame headers, `flood` says when they are too many); `express`
-//! answers what is at hand before hyper sees it, `exchange` turns every other request into an
-//! answer, `told` sends the body and tells the tale. Beside it sits the `watch`, the one timer of a
-//! connection, which reads what `line` and `told` noted in the `gauge`; `streams` does the same for
-//! the streams of HTTP/2.
+//! The path of a connection: `listen` binds, `accept` accepts it and registers it in the
+//! `connection_table`, `tls` does the handshake, `connection` runs hyper for HTTP/1.1, or for
+//! HTTP/2 if `sniffing_stream` found its preface. `frames` parses HTTP/2 frame headers and `flood`
+//! limits their number. `fast_path` answers cache hits before hyper reads the request; `exchange`
+//! answers all other requests. `recording_body` sends the body and records the request at its end.
+//! `connection_timer` is the one timer of a connection; it reads what the other parts write to the
+//! `connection_state`. `streams` does the same for each HTTP/2 stream.
 
 mod accept;
 mod bad_request;
@@ -64,16 +66,16 @@ pub use certificates::{CertificateError, Certificates};
 pub use listen::{BindError, BoundListener};
 pub use stats::{ConnectionEvent, Stats};
 
-/// Where finished tales go.
+/// Receives the record of each finished request.
 pub type RequestRecorder = Arc<dyn Fn(&crate::telemetry::RequestRecord) + Send + Sync>;
 
-/// Who answers what viewers ask.
+/// Answers the requests of viewers.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers from what is at hand, in no time, or not at all: then the same request may be asked
-    /// again. The body's length is known.
+    /// Answers from memory without waiting. With `None`, the caller may pass the same request to
+    /// `answer`. The length of the body is known.
     fn at_once(&self, arrival: ViewerRequest) -> Option<ViewerResponse>;
 
-    /// Answers whatever is asked.
+    /// Answers any request.
     fn answer(&self, arrival: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
 
@@ -87,19 +89,19 @@ impl Handler for Arc<Shield> {
     }
 }
 
-/// What the edge listens on and what it allows.
+/// Listeners and limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where viewers come in.
+    /// Addresses to listen on.
     pub listeners: Vec<Listener>,
-    /// What they may do.
+    /// Limits of connections and requests.
     pub limits: Limits,
 }
 
-/// One place where viewers come in.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The socket.
+    /// TCP or Unix socket.
     pub address: ListenAddress,
     /// TLS, with several certificates chosen by SNI (the first is the default).
     pub tls: Option<Tls>,
@@ -132,36 +134,37 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Limits towards viewers. Each has a metric.
+/// Limits for viewers. Each has a metric.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once.
+    /// Concurrent connections.
     pub connections_max: usize,
-    /// Connections at once from one address.
+    /// Concurrent connections from one client address.
     pub connections_per_client_max: usize,
-    /// HTTP/2 streams at once on one connection.
+    /// Concurrent HTTP/2 streams on one connection.
     pub streams_max: u32,
-    /// Request head, bytes (431 beyond).
+    /// Size of a request head in bytes; beyond it: 431.
     pub head_bytes_max: usize,
-    /// One header field, bytes (431 beyond).
+    /// Size of one header field in bytes; beyond it: 431.
     pub field_bytes_max: usize,
-    /// Header fields (431 beyond).
+    /// Number of header fields; beyond it: 431.
     pub fields_max: usize,
-    /// Target, bytes (414 beyond).
+    /// Size of the request target in bytes; beyond it: 414.
     pub uri_bytes_max: usize,
-    /// TLS handshake.
+    /// Duration of the TLS handshake.
     pub handshake_timeout: Duration,
-    /// From a connection's (or request's) first byte to the end of its head.
+    /// Time from the first byte of a connection or request to the end of the request head.
     pub head_timeout: Duration,
-    /// Idle keep-alive.
+    /// Idle time of a kept-alive connection.
     pub idle_timeout: Duration,
-    /// A body that moves slower than this, measured over `send_rate_window`, is cut.
+    /// Minimum rate of a body, measured over `send_rate_window`; a slower transfer is cut.
     pub send_rate_min_bytes_per_second: u64,
-    /// See above; also how long a viewer may take nothing at all.
+    /// Window of `send_rate_min_bytes_per_second`; also the longest time without any progress.
     pub send_rate_window: Duration,
-    /// Bytes of an unwanted request body that are read and dropped before the connection is closed.
+    /// Bytes of an unwanted request body that are read and discarded before the connection is
+    /// closed.
     pub drain_bytes_max: u64,
-    /// Largest request body passed on to an origin (413 beyond).
+    /// Size of a request body that is forwarded to an origin; beyond it: 413.
     pub request_body_bytes_max: u64,
 }
 

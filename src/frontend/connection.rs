@@ -1,4 +1,4 @@
-//! How does one connection live? Handshake, protocol, requests, end: one task, on one thread.
+//! Runs one connection in one task on one thread: handshake, protocol, requests, close.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -27,25 +27,25 @@ use super::streams::StreamExecutor;
 use super::write_coalescer::WriteCoalescer;
 use super::{Handler, Limits, RequestRecorder};
 
-/// What a viewer may upload before it is read: the windows of HTTP/2 bound memory per connection,
-/// and players send no bodies. What they download is governed by their windows, not by these.
+/// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
+/// Downloads are governed by the windows of the viewer.
 const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
 const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// Per stream, hyper hands out a further slice as long as h2 has less than this of it.
+/// hyper passes the next slice of a stream to h2 while h2 has queued less than this.
 pub(super) const SEND_QUEUE_BYTES: usize = 64 << 10;
 
-/// Streams reset by the viewer before they were looked at, and by us for its errors, before the
+/// Streams reset before they were accepted, and streams reset for errors of the viewer, before the
 /// connection is closed as abusive.
 const RESET_STREAMS_MAX: usize = 32;
 
-/// The fewest bytes hyper's buffers can be limited to.
+/// The smallest buffer size that hyper accepts.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
-/// hyper parses up to so many fields without allocating.
+/// hyper parses this many header fields without allocating.
 const FIELDS_INLINE: usize = 100;
 
-/// What the connections of one worker share.
+/// Shared by the connections of one worker.
 pub(super) struct ServerContext<A> {
     pub(super) answers: A,
     pub(super) teller: RequestRecorder,
@@ -80,9 +80,9 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
         .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
         .max_header_size(limits.head_bytes_max)
-        // The watch does this, without a timer per request and without counting idle time.
+        // `connection_timer` enforces it without a timer per request, and does not count idle time.
         .header_read_timeout(None)
-        // Written here: see `date`.
+        // `date` writes it.
         .auto_date_header(false);
     if limits.fields_max > FIELDS_INLINE {
         builder.max_headers(limits.fields_max);
@@ -104,12 +104,13 @@ fn http2_builder(limits: &Limits, streams: StreamExecutor) -> http2::Builder<Str
     builder
 }
 
-/// How much of an HTTP/2 head is read: more than a head may have, for what h2 refuses itself nobody can log.
+/// Bytes of an HTTP/2 head that h2 reads. More than the limit: what h2 refuses itself cannot be
+/// logged.
 fn read_bytes_max(limits: &Limits) -> usize {
     limits.head_bytes_max.saturating_mul(2)
 }
 
-/// Where a connection comes from.
+/// The peer of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct PeerInfo {
     pub(super) peer: Option<IpAddr>,
@@ -127,7 +128,7 @@ impl PeerInfo {
     }
 }
 
-/// Serves a connection whose first bytes tell its protocol.
+/// Serves a connection and detects its protocol from the first bytes.
 pub(super) async fn serve_plain<A, W>(
     house: Arc<ServerContext<A>>,
     wire: W,
@@ -138,12 +139,12 @@ pub(super) async fn serve_plain<A, W>(
 {
     let line = SniffingStream::open(wire, gauge.clone());
     if let Some(line) = speak_http1(&house, line, &gauge).await {
-        // Boxed, so that HTTP/1 connections do not carry the size of HTTP/2 ones.
+        // Boxed: an HTTP/1 connection must not have the size of an HTTP/2 one.
         Box::pin(speak_http2(&house, line, &gauge)).await;
     }
 }
 
-/// Serves a connection after its TLS handshake.
+/// Does the TLS handshake and serves the connection.
 pub(super) async fn serve_tls<A, W>(
     house: Arc<ServerContext<A>>,
     wire: W,
@@ -168,7 +169,7 @@ pub(super) async fn serve_tls<A, W>(
     }
 }
 
-/// Speaks HTTP/1 to the end, or until it turns out to be HTTP/2: then the line is handed back.
+/// Speaks HTTP/1 until the connection ends. Returns the stream if the viewer speaks HTTP/2.
 async fn speak_http1<A, W>(
     house: &Arc<ServerContext<A>>,
     line: SniffingStream<W>,
@@ -220,7 +221,7 @@ where
     None
 }
 
-/// Speaks HTTP/2 to the end.
+/// Speaks HTTP/2 until the connection ends.
 async fn speak_http2<A, W>(
     house: &Arc<ServerContext<A>>,
     line: SniffingStream<W>,
@@ -241,7 +242,8 @@ async fn speak_http2<A, W>(
     let ending = poll_fn(|cx| {
         loop {
             let ended = hyper.as_mut().poll(cx);
-            // A full socket wakes this task again; meanwhile the watch counts the time.
+            // A full socket wakes this task when it has room; until then the timer measures the
+            // delay.
             let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
             for _ in 0..line.take_malformed() {
                 house.tell_malformed(gauge);
@@ -260,7 +262,7 @@ async fn speak_http2<A, W>(
                 TimerAction::Cut(event) => {
                     house.cut(event, gauge);
                     return Poll::Ready(match event {
-                        // It has nothing under way, and did not say goodbye.
+                        // No request is in progress, and the viewer has not sent GOAWAY.
                         ConnectionEvent::IdleTimeout => ConnectionEnd::Proper,
                         _ => ConnectionEnd::Lost,
                     });
@@ -289,27 +291,27 @@ async fn speak_http2<A, W>(
     }
 }
 
-/// How an HTTP/2 connection came to its end.
+/// How an HTTP/2 connection ended.
 enum ConnectionEnd {
-    /// Nothing is under way.
+    /// No request is in progress.
     Proper,
     Failed(hyper::Error),
-    /// Nobody reads it any more, or nobody is to.
+    /// The socket failed, or the timer cut the connection: nothing more is sent.
     Lost,
 }
 
-/// Whether h2 has closed the connection with `ENHANCE_YOUR_CALM`: it counts resets, CONTINUATIONs and small DATA
-/// frames itself.
+/// Whether h2 closed the connection with `ENHANCE_YOUR_CALM`: h2 itself counts resets, CONTINUATION
+/// frames and small DATA frames.
 fn is_calmed(error: &hyper::Error) -> bool {
     library_reason(error) == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
-/// Whether h2 has closed the connection for something that it could not read.
+/// Whether h2 closed the connection because of malformed input.
 fn is_refused(error: &hyper::Error) -> bool {
     library_reason(error).is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 
-/// Why h2 has closed a connection, if it has.
+/// The error code with which h2 closed a connection.
 fn library_reason(error: &hyper::Error) -> Option<h2::Reason> {
     let source = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
     source.reason().filter(|_| source.is_library())
@@ -325,7 +327,7 @@ impl<A> ServerContext<A> {
         )
     }
 
-    /// A connection is closed because it sent too many frames that ask for nothing.
+    /// Counts and logs a connection that is closed because of too many control frames.
     fn note_flood(&self, kind: FrameKind, gauge: &ConnectionState) {
         self.roll.tally.count_flood(kind);
         tracing::warn!(
@@ -335,7 +337,7 @@ impl<A> ServerContext<A> {
         );
     }
 
-    /// h2 has refused something without handing it on.
+    /// Counts and records a request that h2 refused without passing it to hyper.
     fn tell_malformed(&self, gauge: &ConnectionState) {
         self.roll.tally.count(ConnectionEvent::HeadRefused);
         (self.teller)(&bad_request::http2_tale(gauge));
@@ -347,7 +349,7 @@ impl<A> ServerContext<A> {
             event,
             ConnectionEvent::SlowViewer | ConnectionEvent::MemoryShort
         ) {
-            // Frees what the kernel still holds for it.
+            // Frees the bytes that the kernel still holds for the connection.
             gauge.sever();
         }
     }

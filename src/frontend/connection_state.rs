@@ -1,8 +1,8 @@
-//! How does a connection stand right now? A few numbers that its parts note and its watch reads.
+//! The state of one connection: its parts write it, and its timer reads it.
 //!
-//! hyper owns the socket, the service and the bodies of a connection, so what the watch needs to
-//! know is left here by each of them. All of them run on one thread; the atomics are for the
-//! compiler's peace and cost a plain load or store.
+//! hyper owns the socket, the service and the bodies of a connection, so each of them records here
+//! what the timer needs. All of them run on one thread. The fields are atomic only to satisfy
+//! `Sync`; they are never contended and cost a plain load or store.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -24,45 +24,45 @@ use crate::proxy::BodyConsumer;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Waits for a request.
+    /// No request; waits for the next one.
     Quiet,
-    /// The first byte of a request has come, its head is not complete.
+    /// The first byte of a request head has arrived; the head is incomplete.
     Head,
     /// A request is being answered.
     Serving,
-    /// Its answer's head is out, without hyper: nothing can be said of the connection any more.
+    /// The fast path has sent the response head: `Connection: close` can no longer be added.
     Sending,
 }
 
-/// Notes on one connection.
+/// The state of one connection.
 pub(super) struct ConnectionState {
-    /// Where the tales of this connection go.
+    /// Receives the records of its requests.
     pub(super) teller: RequestRecorder,
     /// The viewer's address; `None` on Unix sockets.
     pub(super) peer: Option<IpAddr>,
-    /// Came over TLS.
+    /// Uses TLS.
     pub(super) tls: bool,
-    /// The TCP socket, for asking the kernel about it while the connection owns it.
+    /// The TCP socket, for `TCP_INFO` while the connection owns it.
     socket: Option<RawFd>,
     born: Instant,
     phase: AtomicU8,
     since_ns: AtomicU64,
-    /// Bytes of the next request came while this one was being answered.
+    /// Bytes of the next request arrived before this one was answered.
     early: AtomicBool,
-    /// HTTP/2: requests being answered. Stays 0 for HTTP/1.
+    /// HTTP/2: requests in progress. Stays 0 for HTTP/1.
     streams: AtomicU32,
-    /// HTTP/2: when a head or a control frame began that has not ended; 0: there is none.
+    /// HTTP/2: start time of an incomplete head or control frame; 0 means none.
     unfinished_ns: AtomicU64,
     written: AtomicU64,
-    /// HTTP/2: what useful work is worth besides the bytes written, in bytes.
+    /// HTTP/2: credit for useful work in addition to the bytes written, in bytes.
     worth: AtomicU64,
-    /// HTTP/2: bytes of bodies that h2 has put into frames, and those that it has got and not yet.
+    /// HTTP/2: body bytes that h2 has put into frames (`body`) and that it still queues (`queued`).
     body: AtomicU64,
     queued: AtomicU64,
     blocked: AtomicBool,
-    /// How often the socket has taken everything after it took no more.
+    /// How often the socket accepted all bytes after it had been full.
     releases: AtomicU32,
-    /// HTTP/2: streams that h2 has whole.
+    /// HTTP/2: streams whose body h2 has completely.
     pub(super) unsent: UnsentStreams,
     severed: AtomicBool,
     closed: AtomicBool,
@@ -70,7 +70,7 @@ pub(super) struct ConnectionState {
     told_to_leave: AtomicBool,
     severable: AtomicBool,
     leftover: AtomicBool,
-    /// The stored bodies that are read (HTTP/1).
+    /// Stored bodies that responses are reading (HTTP/1).
     pub(super) reading: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
@@ -122,18 +122,18 @@ impl ConnectionState {
         }
     }
 
-    /// When the phase began.
+    /// Start of the current phase.
     pub(super) fn since(&self) -> Instant {
         self.born + Duration::from_nanos(self.since_ns.load(Ordering::Relaxed))
     }
 
     fn nanos(&self, moment: Instant) -> u64 {
         let since = moment.saturating_duration_since(self.born).as_nanos();
-        // Five hundred years of nanoseconds.
+        // A `u64` holds more than 500 years of nanoseconds.
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// When a head or a control frame began of which the rest has not come (HTTP/2).
+    /// Sets the start time of an incomplete head or control frame (HTTP/2).
     pub(super) fn set_unfinished(&self, since: Option<Instant>) {
         let since = since.map_or(0, |since| self.nanos(since).max(1));
         self.unfinished_ns.store(since, Ordering::Relaxed);
@@ -150,7 +150,7 @@ impl ConnectionState {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Bytes of a request came in (HTTP/1).
+    /// Records that bytes of a request arrived (HTTP/1).
     pub(super) fn heard(&self) {
         match self.phase() {
             Phase::Quiet => self.turn(Phase::Head, Instant::now()),
@@ -159,19 +159,19 @@ impl ConnectionState {
         }
     }
 
-    /// A head is complete (HTTP/1).
+    /// Records that a head is complete (HTTP/1).
     pub(super) fn serving(&self) {
         self.early.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
-    /// An answer leaves without hyper (HTTP/1).
+    /// Records that the fast path sends a response (HTTP/1).
     pub(super) fn sending(&self) {
         self.phase.store(Phase::Sending as u8, Ordering::Relaxed);
     }
 
-    /// What came in since the head belonged to the request's own body, also where that came after
-    /// the answer.
+    /// Records that the bytes since the head belonged to the body of this request, also if they
+    /// arrived after the response.
     pub(super) fn body_read(&self) {
         self.early.store(false, Ordering::Relaxed);
         if self.phase() == Phase::Head {
@@ -179,71 +179,70 @@ impl ConnectionState {
         }
     }
 
-    /// An answer is through (HTTP/1).
+    /// Records the end of a response (HTTP/1).
     pub(super) fn rested(&self, now: Instant) {
-        // Bytes of a body that is still read have the body's deadline.
+        // A request body that is still read has its own deadline.
         let early = self.early.swap(false, Ordering::Relaxed) && !self.left_unread();
         self.turn(if early { Phase::Head } else { Phase::Quiet }, now);
     }
 
-    /// A request has come in (HTTP/2).
+    /// Records a new request (HTTP/2).
     pub(super) fn stream_opened(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
-    /// An answer is through (HTTP/2).
+    /// Records the end of a response (HTTP/2).
     pub(super) fn stream_closed(&self, now: Instant) {
         if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.turn(Phase::Quiet, now);
         }
     }
 
-    /// So many bytes were handed to the socket.
+    /// Records bytes written to the socket.
     pub(super) fn wrote(&self, bytes: usize) {
         let written = self.written.load(Ordering::Relaxed);
         self.written
             .store(written + bytes as u64, Ordering::Relaxed);
     }
 
-    /// Useful work was done on an HTTP/2 connection, worth so many bytes sent: see
-    /// [`super::flood`].
+    /// Records useful work on an HTTP/2 connection, in equivalent bytes sent: see [`super::flood`].
     pub(super) fn earn(&self, bytes: u64) {
         let worth = self.worth.load(Ordering::Relaxed);
         self.worth.store(worth + bytes, Ordering::Relaxed);
     }
 
-    /// h2 has got so many bytes of a body.
+    /// Records body bytes passed to h2.
     pub(super) fn queue_body(&self, bytes: usize) {
         let queued = self.queued.load(Ordering::Relaxed);
         self.queued.store(queued + bytes as u64, Ordering::Relaxed);
     }
 
-    /// So many bytes of a body left h2.
+    /// Records body bytes that h2 put into frames.
     pub(super) fn sent_body(&self, bytes: usize) {
         let body = self.body.load(Ordering::Relaxed);
         self.body.store(body + bytes as u64, Ordering::Relaxed);
         self.lost_body(bytes);
     }
 
-    /// h2 has dropped so many bytes of a body, or sent them.
+    /// Subtracts body bytes that h2 has sent or dropped from the queue.
     pub(super) fn lost_body(&self, bytes: usize) {
         let queued = self.queued.load(Ordering::Relaxed);
         let left = queued.saturating_sub(bytes as u64);
         self.queued.store(left, Ordering::Relaxed);
     }
 
-    /// Bytes of bodies that h2 has got and not sent.
+    /// Body bytes that h2 queues.
     pub(super) fn queued_bytes(&self) -> u64 {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Bytes of bodies that have left h2.
+    /// Body bytes that h2 has put into frames.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body.load(Ordering::Relaxed)
     }
 
-    /// What an HTTP/2 connection has done until now.
+    /// The work of an HTTP/2 connection up to now.
     pub(super) fn work(&self, now: Instant) -> WorkDone {
         let written = self.written.load(Ordering::Relaxed);
         WorkDone {
@@ -253,7 +252,7 @@ impl ConnectionState {
         }
     }
 
-    /// The socket takes no more (`true`), or has taken everything (`false`).
+    /// Records that the socket is full (`true`) or has accepted all bytes (`false`).
     pub(super) fn set_blocked(&self, blocked: bool) {
         if self.blocked() && !blocked {
             let releases = self.releases.load(Ordering::Relaxed);
@@ -263,18 +262,19 @@ impl ConnectionState {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// How often the socket has taken everything after it took no more.
+    /// How often the socket accepted all bytes after it had been full.
     pub(super) fn releases(&self) -> u32 {
         self.releases.load(Ordering::Relaxed)
     }
 
-    /// Bytes are ready that the socket does not take.
+    /// Whether bytes wait because the socket is full.
     pub(super) fn blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Bytes the viewer has taken: acknowledged ones where the kernel tells, for its own buffer may
-    /// hold megabytes and then reports nothing for minutes; else those that left our hands.
+    /// Bytes that the viewer has received: those that TCP has acknowledged if the kernel reports
+    /// them, otherwise those written to the socket. The send buffer of the kernel may hold
+    /// megabytes and then accept nothing for minutes.
     pub(super) fn taken(&self) -> u64 {
         self.tcp_info()
             .map(|info| info.tcpi_bytes_acked)
@@ -282,7 +282,7 @@ impl ConnectionState {
             .unwrap_or_else(|| self.written.load(Ordering::Relaxed))
     }
 
-    /// The kernel holds bytes that the viewer's has not acknowledged; `false` where it does not tell.
+    /// Whether the kernel holds bytes that the viewer has not acknowledged; `false` if unknown.
     pub(super) fn has_untaken(&self) -> bool {
         self.tcp_info()
             .is_some_and(|info| info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0)
@@ -294,7 +294,7 @@ impl ConnectionState {
         get_tcp_info(socket).ok()
     }
 
-    /// From now on the end of this connection must not look like a proper one.
+    /// From now on, the connection must not end with a clean close.
     pub(super) fn sever(&self) {
         self.severed.store(true, Ordering::Relaxed);
     }
@@ -303,14 +303,14 @@ impl ConnectionState {
         self.severed.load(Ordering::Relaxed)
     }
 
-    /// One of its streams was cut to free memory: what h2 has queued of it stays until the socket takes
-    /// something again (HTTP/2).
+    /// Records that a stream was reset to free memory: the bytes that h2 queued for it stay until
+    /// the socket accepts bytes again (HTTP/2).
     pub(super) fn stream_cut(&self) {
         self.choked.store(true, Ordering::Relaxed);
         self.wake();
     }
 
-    /// The socket takes nothing since then.
+    /// Whether the socket has stayed full since then.
     pub(super) fn choked(&self) -> bool {
         if !self.blocked() && self.choked.load(Ordering::Relaxed) {
             self.choked.store(false, Ordering::Relaxed);
@@ -318,17 +318,17 @@ impl ConnectionState {
         self.choked.load(Ordering::Relaxed)
     }
 
-    /// Its viewer holds up what must leave memory.
+    /// Whether the connection must end because its slow viewer holds memory that must be freed.
     pub(super) fn must_end(self: &Arc<ConnectionState>, waker: &Waker) -> bool {
         self.reading.must_end(self, self.blocked(), waker)
     }
 
-    /// The socket is not the connection's any more.
+    /// Records that the connection no longer owns the socket.
     pub(super) fn closes(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether the viewer would see that a connection was severed.
+    /// Sets whether the viewer can distinguish an aborted connection from a clean close.
     pub(super) fn set_severable(&self, severable: bool) {
         self.severable.store(severable, Ordering::Relaxed);
     }
@@ -337,12 +337,12 @@ impl ConnectionState {
         self.severable.load(Ordering::Relaxed)
     }
 
-    /// Part of a request body was left unread.
+    /// Records that part of a request body was not read.
     pub(super) fn leave_unread(&self) {
         self.set_unread(true);
     }
 
-    /// Part of a request body is unread, or is no more.
+    /// Sets whether part of a request body is unread.
     pub(super) fn set_unread(&self, unread: bool) {
         self.leftover.store(unread, Ordering::Relaxed);
     }
@@ -351,13 +351,14 @@ impl ConnectionState {
         self.leftover.load(Ordering::Relaxed)
     }
 
-    /// Since when it has had no request, and may be told to leave.
+    /// Start of the idle period, if the connection is idle and has not been asked to close.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.phase() == Phase::Quiet && !self.blocked() && !self.is_told_to_leave();
         is_idle.then(|| self.since())
     }
 
-    /// Has it make room for a newcomer. `false`: nobody looks after it yet.
+    /// Asks the connection to close, to make room for a new one. `false`: its timer does not run
+    /// yet.
     pub(super) fn tell_to_leave(&self) -> bool {
         let waker = self.waker.lock();
         if let Some(waker) = &*waker {
@@ -371,21 +372,21 @@ impl ConnectionState {
         self.told_to_leave.load(Ordering::Relaxed)
     }
 
-    /// Whom to wake when everyone is to finish.
+    /// Sets the waker for shutdown.
     pub(super) fn attend(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }
 
-    /// Has the connection look at its roll again.
+    /// Wakes the connection's task so that it checks the state of the connection table.
     pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();
         }
     }
 
-    /// The connection's task, for throwing it out.
+    /// Sets the connection's task, so that it can be aborted.
     pub(super) fn runs_in(&self, task: AbortHandle) {
-        // Set once, right after the task was made.
+        // Set once, right after the task was spawned.
         let _ = self.task.set(task);
     }
 

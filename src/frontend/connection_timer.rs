@@ -1,13 +1,11 @@
-//! Has a connection run out of time? The one timer of a connection, and the word to finish.
+//! The one timer of a connection: enforces its deadlines and starts its graceful shutdown.
 //!
-//! The timer is lazy: it is set to the earliest moment at which something could be overdue, and
-//! only when it rings is the clock looked at. A request on a kept-alive connection moves no timer.
-//! Waiting for an origin is never the viewer's fault: only bytes that are ready and not taken count
-//! against it.
+//! The timer is lazy. It is set to the earliest possible deadline, and the clock is read only when
+//! it fires, so a request on a kept-alive connection does not reset it. Waiting for an origin is
+//! never counted against the viewer; only bytes that are ready and not received are.
 //!
-//! This is why hyper's own deadline for heads is not used: it costs a timer per request, and it
-//! runs between requests too, so that a kept-alive connection could not be idle for longer than a
-//! head may take.
+//! hyper's own timeout for request heads is not used. It costs a timer per request and also runs
+//! between requests, so a connection could not be idle longer than `head_timeout`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,42 +19,42 @@ use super::connection_table::ConnectionTable;
 use super::stats::ConnectionEvent;
 use super::unsent::StreamLag;
 
-/// When the server stops, a viewer's next request may be on its way: a quiet HTTP/1 connection is
-/// closed only after this, and a request that comes meanwhile is answered with `Connection: close`.
+/// At shutdown, the next request of a viewer may be in flight. A quiet HTTP/1 connection is closed
+/// only after this time; a request that arrives before is answered with `Connection: close`.
 const LAST_CALL: Duration = Duration::from_millis(300);
 
-/// What is queued of a stream that was cut to free memory goes with the stream, unless the socket takes
-/// nothing at all: after this the connection goes.
+/// Resetting a stream to free memory also drops its queue, once the socket accepts bytes. If the
+/// socket accepts nothing for this time, the connection is closed.
 const CHOKED_MAX: Duration = Duration::from_secs(1);
 
-/// How long a connection may take to leave when it was told to make room.
+/// Time in which a connection must close after it was asked to make room.
 pub(super) const LEAVING_TIME: Duration = Duration::from_secs(1);
 
-/// Which protocol is spoken.
+/// The protocol of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ViewerProtocol {
     Http1,
     Http2,
 }
 
-/// What is to be done with a connection.
+/// What the connection's task must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimerAction {
-    /// Nothing; its task will be woken.
+    /// Nothing: the task will be woken.
     Wait,
-    /// Finish what is under way and take nothing new. Said once.
+    /// Finish the requests in progress and accept no new one. Returned once.
     Finish,
-    /// Close it now.
+    /// Close the connection now.
     Cut(ConnectionEvent),
 }
 
-/// A stretch of time in which the viewer had bytes to take.
+/// A period in which bytes were ready for the viewer.
 struct ViewerStall {
     since: Instant,
     taken: u64,
 }
 
-/// The watch over one connection.
+/// The timer of one connection.
 pub(super) struct ConnectionTimer {
     protocol: ViewerProtocol,
     limits: Arc<Limits>,
@@ -64,21 +62,21 @@ pub(super) struct ConnectionTimer {
     gauge: Arc<ConnectionState>,
     alarm: Pin<Box<Sleep>>,
     stall: Option<ViewerStall>,
-    /// The socket has taken nothing since one of the streams was cut to free memory.
+    /// Since when the socket has been full after a stream was reset to free memory.
     choked_since: Option<Instant>,
-    /// There are streams that h2 has whole: when their turn began.
+    /// The current turn, if h2 has the whole body of a stream.
     turn: Option<UnsentTurn>,
-    /// Told to finish, and then.
+    /// When the graceful shutdown of the connection began.
     finishing: Option<Instant>,
     attended: bool,
 }
 
-/// A turn of the streams that h2 has whole.
+/// A turn of the streams whose body h2 has completely.
 struct UnsentTurn {
     since: Instant,
-    /// How often the socket had taken everything.
+    /// How often the socket had accepted all bytes.
     releases: u32,
-    /// Bytes of bodies that had left h2.
+    /// Body bytes that h2 had put into frames.
     body_bytes: u64,
 }
 
@@ -104,7 +102,7 @@ impl ConnectionTimer {
         }
     }
 
-    /// Looks at the connection, after it was polled and has nothing more to do for now.
+    /// Checks the connection. Called after each poll of it that returned `Pending`.
     pub(super) fn look(&mut self, cx: &mut Context<'_>) -> TimerAction {
         if !self.attended {
             self.attended = true;
@@ -144,8 +142,8 @@ impl ConnectionTimer {
         }
     }
 
-    /// An answer under way can be marked as the last one, unless its head is out already; a quiet viewer
-    /// gets the last call.
+    /// A response in progress can be marked as the last one, unless its head is already sent. A
+    /// quiet connection waits for [`LAST_CALL`].
     fn may_finish(&self) -> bool {
         let called = || {
             self.last_call()
@@ -159,7 +157,8 @@ impl ConnectionTimer {
         }
     }
 
-    /// Streams under way can be finished; an answer of HTTP/1 has not been marked as the last one.
+    /// HTTP/2 streams in progress can be finished. An HTTP/1 response is not marked as the last
+    /// one.
     fn may_leave(&self) -> bool {
         self.protocol == ViewerProtocol::Http2 || self.gauge.phase() == Phase::Quiet
     }
@@ -205,12 +204,12 @@ impl ConnectionTimer {
         }
     }
 
-    /// The earliest thing that will be overdue, and when.
+    /// The earliest deadline and its kind.
     fn due(&self) -> Option<(Instant, ExceededDeadline)> {
         let since = self.gauge.since();
         let phase = match (self.gauge.phase(), self.finishing) {
             (Phase::Serving | Phase::Sending, _) => None,
-            // The end of an answer still waits for the socket: how fast it is taken is judged below.
+            // The end of a response still waits for the socket: the send rate below applies.
             (Phase::Quiet, _) if self.gauge.blocked() => None,
             (Phase::Quiet | Phase::Head, Some(finishing)) => {
                 let since = finishing.max(since);
@@ -258,7 +257,7 @@ impl ConnectionTimer {
             .min_by_key(|(moment, _)| *moment)
     }
 
-    /// Something is overdue: what follows? `None`: it was forgiven.
+    /// Handles an expired deadline. `None`: the connection may continue.
     fn judge(&mut self, overdue: ExceededDeadline, now: Instant) -> Option<TimerAction> {
         match overdue {
             ExceededDeadline::Head => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
@@ -276,7 +275,7 @@ impl ConnectionTimer {
             }
             ExceededDeadline::Turn => {
                 let turn = self.turn.replace(self.unsent_turn(now))?;
-                // Where the socket has taken nothing, its own deadline judges.
+                // If the socket accepts nothing, the deadline of the socket applies.
                 let stuck = self.gauge.blocked() && self.gauge.releases() == turn.releases;
                 if stuck {
                     return None;
@@ -284,7 +283,7 @@ impl ConnectionTimer {
                 let moved = self.gauge.body_bytes() - turn.body_bytes;
                 let is_cut = match self.gauge.unsent.next_turn() {
                     StreamLag::None => false,
-                    // Others took what the connection carries: at least two streams at the least rate.
+                    // Other streams used the connection: at least two streams at the minimum rate.
                     StreamLag::Late => moved < self.limits.send_min_bytes(),
                     StreamLag::TooLate => true,
                 };
@@ -303,48 +302,48 @@ impl ConnectionTimer {
     }
 }
 
-/// What can be overdue.
+/// The deadlines of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExceededDeadline {
     /// The next request.
     Request,
-    /// The rest of a head.
+    /// The end of a request head.
     Head,
-    /// Bytes taken by the viewer.
+    /// The minimum rate of the viewer.
     Bytes,
-    /// The turn of the streams that h2 has whole.
+    /// The turn of the streams whose body h2 has completely.
     Turn,
-    /// The end of a connection told to finish.
+    /// The end of the graceful shutdown.
     Farewell,
-    /// Room for what is queued of a stream that was cut to free memory.
+    /// Freeing the queue of a stream that was reset to free memory.
     Room,
-    /// Telling a quiet connection to finish.
+    /// The graceful shutdown of a quiet connection.
     LastCall,
 }
 
 impl Limits {
-    /// Two of them are a window: a stream that makes no progress is late after one window, and before one and a half.
+    /// Half a window: a stream without progress is late after 1 to 1.5 windows.
     fn unsent_turn(&self) -> Duration {
         self.send_rate_window / 2
     }
 
-    /// At the least rate, these bytes take so long.
+    /// The time that these bytes take at the minimum rate.
     pub(super) fn paid_by(&self, bytes: u64) -> Duration {
         let seconds = bytes.checked_div(self.send_rate_min_bytes_per_second);
         let most = self.taken_ahead_max();
         seconds.map_or(most, |seconds| most.min(Duration::from_secs(seconds)))
     }
 
-    /// What is taken ahead counts for this long at most. Viewers over HTTP/2 open their window again when half of it
-    /// is read: of 16 MiB that is every 67 s at 1 Mbit/s.
+    /// The longest time for which bytes received early count. HTTP/2 viewers open their window
+    /// again after they have read half of it: a window of 16 MiB every 67 s at 1 Mbit/s.
     pub(super) fn taken_ahead_max(&self) -> Duration {
         self.send_rate_window * 4
     }
 
-    /// What a viewer must take within one window.
+    /// Bytes that a viewer must receive within one window.
     pub(super) fn send_min_bytes(&self) -> u64 {
         let window_ms = u64::try_from(self.send_rate_window.as_millis()).unwrap_or(u64::MAX);
-        // Taking nothing at all is too slow even where the rate is 0.
+        // At least one byte, even if the rate is 0.
         (self
             .send_rate_min_bytes_per_second
             .saturating_mul(window_ms)
@@ -353,7 +352,7 @@ impl Limits {
     }
 }
 
-/// Polls an alarm that is made only when it is first needed.
+/// Polls a timer that is created on first use.
 pub(super) fn ring(
     alarm: &mut Option<Pin<Box<Sleep>>>,
     due: Instant,

@@ -1,64 +1,62 @@
-//! How many frames that ask for nothing may a viewer send? A budget that useful work refills. Pure.
+//! Limits the control frames of an HTTP/2 viewer with a budget that useful work refills. Pure.
 //!
-//! A PING, a SETTINGS or a `WINDOW_UPDATE` costs a viewer a few bytes and makes work here. A
-//! connection has an allowance of frames. Time refills it slowly; what viewers come for refills it
-//! quickly: answers that went out whole, pieces of bodies, and bytes. A connection that only sends
-//! control frames runs out.
+//! A PING, SETTINGS or `WINDOW_UPDATE` frame costs a viewer a few bytes and causes work here. Each
+//! connection has an allowance of frames. Time refills it slowly. Useful work refills it quickly:
+//! complete responses, pieces of bodies, and bytes. A connection that only sends control frames
+//! runs out of it.
 //!
-//! `WINDOW_UPDATE` has an allowance of its own, which the bytes of bodies refill much faster:
-//! clients may acknowledge every DATA frame on two windows, and where they leave a connection's
-//! window small, h2 shares it out in frames of a dozen bytes.
+//! `WINDOW_UPDATE` has its own allowance, which body bytes refill much faster. Clients may
+//! acknowledge every DATA frame on two windows, and if the connection window is small, h2 sends
+//! DATA frames of a dozen bytes.
 
 use tokio::time::{Duration, Instant};
 
 use super::frames::{FrameHead, FrameKind};
 
-/// An allowance when it is whole, in frames: what a connection may send before it has earned
-/// anything.
+/// A full allowance in frames: what a connection may send before it has earned anything.
 const CREDIT_MAX: u32 = 2_000;
 
-/// How long it takes until time has added one to it.
+/// The time that adds one frame.
 const TIME_PER_CREDIT: Duration = Duration::from_millis(10);
 
-/// How many bytes sent add one to it.
+/// The bytes sent that add one frame.
 const BYTES_PER_CREDIT: u64 = 256;
 
-/// How many bytes of bodies add one `WINDOW_UPDATE`. Whoever opens a window by single bytes runs
+/// The body bytes that add one `WINDOW_UPDATE`. A viewer that opens a window by single bytes runs
 /// out.
 const BODY_BYTES_PER_ACK: u64 = 2;
 
-/// What an answer that went out whole is worth, and a piece of a body, in bytes. Pieces may be
-/// small where an origin sends them so, and a client may acknowledge each of them on two windows
-/// and measure how long it took.
+/// The credit for a complete response and for a piece of a body, in bytes. An origin may send small
+/// pieces, and a client may answer each of them with two `WINDOW_UPDATE` frames and a PING.
 pub(super) const ANSWER_WORTH: u64 = 8 * BYTES_PER_CREDIT;
 pub(super) const PIECE_WORTH: u64 = 4 * BYTES_PER_CREDIT;
 
-/// New settings may touch every stream; clients send them once, or a few times.
+/// New settings may affect every stream. Clients send them once or a few times.
 const SETTINGS_COST: u32 = 128;
 
-/// How many bytes of payload cost as much as one more frame.
+/// Payload bytes that cost as much as one more frame.
 const BYTES_PER_COST: u32 = 4 << 10;
 
-/// What a connection has done until a moment.
+/// The work of a connection up to a moment.
 #[derive(Clone, Copy)]
 pub(super) struct WorkDone {
     pub(super) now: Instant,
-    /// What was worth something, in bytes.
+    /// Credit for all useful work, in bytes.
     pub(super) earned: u64,
-    /// Those of them that were bodies'.
+    /// Body bytes among them.
     pub(super) body: u64,
 }
 
-/// What is left of a connection's allowances.
+/// The remaining allowances of a connection.
 pub(super) struct FrameBudget {
     frames: FrameAllowance,
     acks: FrameAllowance,
-    /// What each type of frame has cost since its allowance was last whole.
+    /// The cost of each frame type since its allowance was last full.
     spent: [u32; FrameKind::ALL.len()],
 }
 
 impl FrameBudget {
-    /// Whole allowances.
+    /// A budget with full allowances.
     pub(super) fn new(now: Instant) -> FrameBudget {
         FrameBudget {
             frames: FrameAllowance::whole(now, 0),
@@ -67,8 +65,8 @@ impl FrameBudget {
         }
     }
 
-    /// Takes what a frame costs. Where its allowance is used up, asks what the connection has done
-    /// since; where that does not suffice, the error is the type that cost most.
+    /// Charges the cost of a frame. If the allowance is used up, it is first refilled from `work`.
+    /// If that is not enough, the error is the frame type with the highest cost.
     pub(super) fn spend(
         &mut self,
         frame: FrameHead,
@@ -101,7 +99,7 @@ impl FrameBudget {
         Ok(())
     }
 
-    /// The type of frame that has cost most.
+    /// The frame type with the highest cost.
     fn dearest(&self) -> FrameKind {
         let spent = FrameKind::ALL.into_iter().zip(self.spent);
         let most = spent.max_by_key(|(_, spent)| *spent);
@@ -109,7 +107,7 @@ impl FrameBudget {
     }
 }
 
-/// A number of frames, and what of time and work it includes.
+/// A number of frames, and the time and work already credited to it.
 struct FrameAllowance {
     credit: u32,
     refilled: Instant,
@@ -125,8 +123,8 @@ impl FrameAllowance {
         }
     }
 
-    /// Adds what time and work have brought since the last time; `earned` frames were brought by
-    /// work in all.
+    /// Adds the credit for time and work since the last refill. `earned` is the total number of
+    /// frames earned by work.
     fn refill(&mut self, now: Instant, earned: u64) {
         let room = u64::from(CREDIT_MAX - self.credit);
         let elapsed = now.saturating_duration_since(self.refilled);
@@ -137,11 +135,11 @@ impl FrameAllowance {
             *self = FrameAllowance::whole(now, earned);
             return;
         }
-        // Both together are less than the room, which is at most `CREDIT_MAX`.
+        // The sum is less than `room`, which is at most `CREDIT_MAX`.
         #[expect(clippy::cast_possible_truncation)]
         let (by_time, gained) = (by_time as u32, (by_time + by_work) as u32);
         self.credit += gained;
-        // The rest of the time counts the next time.
+        // The remainder of the time counts at the next refill.
         self.refilled += TIME_PER_CREDIT * by_time;
         self.earned = earned;
     }
@@ -150,7 +148,7 @@ impl FrameAllowance {
 fn cost(frame: FrameHead) -> u32 {
     match frame.kind {
         FrameKind::Settings if !frame.is_ack => SETTINGS_COST + frame.length / BYTES_PER_COST,
-        // A request: how large its head may be is limited elsewhere.
+        // A request: the size of its head is limited elsewhere.
         FrameKind::Headers => 1,
         _ => 1 + frame.length / BYTES_PER_COST,
     }
@@ -160,7 +158,7 @@ fn cost(frame: FrameHead) -> u32 {
 mod tests {
     use super::*;
 
-    /// A connection on which time passes, frames come and work is done.
+    /// A connection with a simulated clock, frames and work.
     struct Connection {
         budget: FrameBudget,
         work: WorkDone,
@@ -188,14 +186,14 @@ mod tests {
             self.work.now += time;
         }
 
-        /// Sends a DATA frame with so many bytes of a body.
+        /// Sends a DATA frame with `bytes` body bytes.
         fn gives(&mut self, bytes: u64) {
             self.work.earned += bytes + 9;
             self.work.body += bytes;
         }
     }
 
-    /// How many frames are taken of an endless flood without a pause.
+    /// The number of frames accepted from an endless flood without a pause, and its named cause.
     fn flood(kind: FrameKind, length: u32) -> (usize, FrameKind) {
         let mut connection = Connection::new();
         for count in 0.. {
@@ -245,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Where the allowance is used up, time counts though it comes in bits of less than one frame.
+    /// Time shorter than one frame is credited too.
     #[test]
     fn time_in_small_bits_adds_up() {
         let mut connection = Connection::new();
@@ -258,7 +256,7 @@ mod tests {
         assert_eq!(taken, 300);
     }
 
-    /// A download whose client tells both windows of every 4 KB, and measures how long each took.
+    /// A client that acknowledges every 4 KB on both windows and measures the delay with a PING.
     #[test]
     fn a_download_earns_what_its_window_updates_cost() {
         let mut connection = Connection::new();
@@ -270,7 +268,7 @@ mod tests {
         }
     }
 
-    /// A live stream whose pieces are of a few bytes, told of in the same way.
+    /// A live stream with pieces of a few bytes, acknowledged in the same way.
     #[test]
     fn small_pieces_earn_what_their_window_updates_cost() {
         let mut connection = Connection::new();
@@ -283,7 +281,7 @@ mod tests {
         }
     }
 
-    /// A window that is shared out in tiny frames, each told of on both windows.
+    /// A small window used in tiny frames, each acknowledged on both windows.
     #[test]
     fn tiny_frames_earn_what_their_window_updates_cost() {
         let mut connection = Connection::new();
@@ -305,7 +303,7 @@ mod tests {
         assert!(taken < 10_000, "{taken}");
     }
 
-    /// What is downloaded does not pay for frames that do not acknowledge it.
+    /// Downloaded bytes do not pay for frames that do not acknowledge them.
     #[test]
     fn a_download_pays_for_no_flood() {
         for kind in [FrameKind::Ping, FrameKind::Settings, FrameKind::Unknown] {
@@ -319,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Requests for tiny files with a priority, and a reset of the stream that is over already.
+    /// Requests for tiny files with a priority, and a reset of the finished stream.
     #[test]
     fn answers_earn_what_their_requests_cost() {
         let mut connection = Connection::new();
@@ -335,7 +333,7 @@ mod tests {
         }
     }
 
-    /// Bytes earned long ago do not pay for a flood.
+    /// Credit earned long ago does not pay for a flood.
     #[test]
     fn an_allowance_is_never_more_than_whole() {
         let mut connection = Connection::new();

@@ -1,11 +1,10 @@
-//! Which HTTP/2 frames does a viewer send, and which streams are reset for what they sent? Reads frame
-//! headers (RFC 9113 §4.1) off the bytes that hyper reads and writes.
+//! Parses HTTP/2 frame headers (RFC 9113 §4.1) in the bytes that hyper reads and writes: which
+//! frames a viewer sends, and which streams are reset as malformed.
 //!
-//! hyper and h2 answer control frames themselves and tell nobody of them. Only the nine bytes
-//! before each payload are looked at, so the cost is that of the number of frames, not of their
-//! bytes.
+//! hyper and h2 answer control frames themselves and do not report them. Only the nine bytes before
+//! each payload are parsed, so the cost depends on the number of frames, not of bytes.
 
-/// Bytes of the client's preface (RFC 9113 §3.4), which is no frame.
+/// Bytes of the client's preface (RFC 9113 §3.4), which is not a frame.
 const PREFACE_BYTES: u8 = 24;
 
 /// Bytes of a frame header.
@@ -27,12 +26,12 @@ pub(super) enum FrameKind {
     GoAway,
     WindowUpdate,
     Continuation,
-    /// Any other, which receivers ignore.
+    /// Any other type; receivers ignore it.
     Unknown,
 }
 
 impl FrameKind {
-    /// Every type: the RFC's by their number, then the unknown ones.
+    /// All types: those of the RFC by their number, then `Unknown`.
     pub(super) const ALL: [FrameKind; 11] = [
         FrameKind::Data,
         FrameKind::Headers,
@@ -52,7 +51,7 @@ impl FrameKind {
         known.unwrap_or(FrameKind::Unknown)
     }
 
-    /// The word used in metrics and in the log.
+    /// The name in metrics and logs.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             FrameKind::Data => "data",
@@ -70,11 +69,11 @@ impl FrameKind {
     }
 }
 
-/// What a frame header says.
+/// A parsed frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHead {
     pub(super) kind: FrameKind,
-    /// Bytes of its payload.
+    /// Payload bytes.
     pub(super) length: u32,
     pub(super) is_ack: bool,
     pub(super) stream: u32,
@@ -82,7 +81,7 @@ pub(super) struct FrameHead {
 }
 
 impl FrameHead {
-    /// A frame that is the viewer's own idea, on no stream.
+    /// A frame on stream 0 that acknowledges nothing.
     #[cfg(test)]
     pub(super) fn new(kind: FrameKind, length: u32) -> FrameHead {
         FrameHead {
@@ -108,13 +107,13 @@ impl FrameHead {
     }
 }
 
-/// An error code (RFC 9113 §7): what the other side sent is malformed.
+/// Error code (RFC 9113 §7): the peer sent something malformed.
 const PROTOCOL_ERROR: u32 = 0x1;
 
-/// An error code (RFC 9113 §7): the other side makes more work than it should.
+/// Error code (RFC 9113 §7): the peer causes excessive load.
 pub(super) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// A GOAWAY frame: nothing is answered that came on a stream beyond `last_stream`.
+/// A GOAWAY frame: streams above `last_stream` are not answered.
 pub(super) fn goaway(last_stream: u32, code: u32) -> [u8; HEAD_BYTES + 8] {
     let mut frame = [0; HEAD_BYTES + 8];
     frame[2] = 8;
@@ -124,25 +123,25 @@ pub(super) fn goaway(last_stream: u32, code: u32) -> [u8; HEAD_BYTES + 8] {
     frame
 }
 
-/// Where the bytes of one direction stand between two frames.
+/// The position within the frames of one direction.
 pub(super) struct FrameParser {
     preface_left: u8,
     head: [u8; HEAD_BYTES],
     head_read: usize,
     payload_left: u32,
     payload_kind: FrameKind,
-    /// A field block (HEADERS and its CONTINUATIONs) has begun and not ended.
+    /// A field block (HEADERS and its CONTINUATION frames) is incomplete.
     in_block: bool,
-    /// How many frames have begun; a field block counts as one.
+    /// Number of frames begun; a field block counts as one.
     begun: u32,
-    /// The error code of a `RST_STREAM`, as far as it has come.
+    /// Error code of a `RST_STREAM` frame, as far as it has been read.
     code: u32,
-    /// How many streams were reset as malformed.
+    /// Number of streams reset as malformed.
     malformed: u32,
 }
 
 impl FrameParser {
-    /// A parser for a connection of which nothing was read, not even the preface.
+    /// A parser for a new client connection, beginning with the preface.
     pub(super) fn new() -> FrameParser {
         FrameParser {
             preface_left: PREFACE_BYTES,
@@ -157,7 +156,7 @@ impl FrameParser {
         }
     }
 
-    /// A parser for what a server sends: there is no preface.
+    /// A parser for the frames of a server, without a preface.
     pub(super) fn of_server() -> FrameParser {
         FrameParser {
             preface_left: 0,
@@ -165,7 +164,7 @@ impl FrameParser {
         }
     }
 
-    /// How many streams were reset as malformed since this was asked last.
+    /// Number of streams reset as malformed since the last call.
     pub(super) fn take_malformed(&mut self) -> u32 {
         std::mem::take(&mut self.malformed)
     }
@@ -178,8 +177,8 @@ impl FrameParser {
         self.malformed += u32::from(is_malformed);
     }
 
-    /// The number of the frame of which a part has come: the preface, a control frame, or a field
-    /// block, whose end is the end of its last frame. A body may come as slowly as bodies may.
+    /// The number of the incomplete frame: the preface, a control frame, or a field block, which
+    /// ends with its last frame. DATA frames do not count; bodies have their own minimum rate.
     pub(super) fn unfinished(&self) -> Option<u32> {
         let in_preface = (1..PREFACE_BYTES).contains(&self.preface_left);
         let in_payload = self.payload_left > 0 && self.payload_kind != FrameKind::Data;
@@ -187,8 +186,8 @@ impl FrameParser {
         unfinished.then_some(self.begun)
     }
 
-    /// Takes the next bytes, and calls `each` with every frame header that they complete, until it
-    /// says `false`.
+    /// Parses the next bytes and calls `each` with every complete frame header, until it returns
+    /// `false`.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(FrameHead) -> bool) {
         let preface = bytes.len().min(usize::from(self.preface_left));
         // At most 24.
@@ -342,7 +341,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut into reads, the same frames are seen.
+        /// The result does not depend on how the bytes are split into reads.
         #[test]
         fn pieces_change_nothing(
             frames in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>(), 0..40_u16), 0..20),

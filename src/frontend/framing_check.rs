@@ -1,13 +1,13 @@
-//! Do the bytes of an HTTP/1 connection mean one thing to everybody? Pure.
+//! Finds the first byte of an HTTP/1 connection that another parser could read differently. Pure.
 //!
-//! httparse and hyper are as lenient as RFC 9112 lets them be: a line may end with a bare LF, a
-//! chunk size may have any number of digits, and nothing is said of a request with two framings. A
-//! proxy in front that reads such bytes in another way disagrees with us on where a request ends.
-//! So this follows every request that hyper is to read, and finds the first byte that is not
-//! strictly right.
+//! httparse and hyper are as lenient as RFC 9112 allows: a line may end with a bare LF, a chunk
+//! size may have any number of digits, and a request with two framings is accepted. A proxy in
+//! front that reads such bytes differently disagrees with hyper on where a request ends (request
+//! smuggling). So this check follows every request that hyper reads, and stops at the first byte
+//! that is not strictly valid.
 //!
-//! It finds the ends of bodies as hyper does, since it lets nothing pass that leaves room for two
-//! opinions; what it does not look at (methods, names, values) is hyper's business.
+//! It finds the ends of bodies as hyper does, because it accepts only unambiguous framing. It does
+//! not check methods, names and values; hyper does.
 
 mod chunks;
 
@@ -15,41 +15,41 @@ use memchr::{memchr, memchr2};
 
 use self::chunks::ChunkParser;
 
-/// The longest line of a field that says how a body is framed. Zeros could make it longer.
+/// Maximum length of a field line about framing. Leading zeros could make it longer.
 const FRAMING_LINE_MAX: usize = 128;
 
-/// The first bytes that are wrong.
+/// The position of the first invalid bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FramingFault {
-    /// How many bytes before them are right.
+    /// Number of valid bytes before them.
     pub(super) at: usize,
-    /// They are a body's and not a head's.
+    /// Whether they are in a body; otherwise they are in a head.
     pub(super) in_body: bool,
 }
 
-/// Where in its requests a connection is.
+/// Tracks the position within the requests of one connection.
 pub(super) struct StrictReader {
     state: ReaderState,
     /// The last byte was a CR.
     after_cr: bool,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
     framing: BodyFraming,
 }
 
 enum ReaderState {
-    /// Between requests; blank lines may come.
+    /// Between requests; blank lines are allowed.
     Idle,
     RequestLine {
         in_target: bool,
     },
     Field,
-    /// So many bytes of a body are still to come.
+    /// Remaining bytes of a body.
     Body(u64),
     Chunks(ChunkParser),
 }
 
-/// What a head says of its body.
+/// The framing of a body, as given by its head.
 #[derive(Default)]
 struct BodyFraming {
     length: Option<u64>,
@@ -57,7 +57,7 @@ struct BodyFraming {
 }
 
 impl StrictReader {
-    /// A reader for a connection of which nothing was read.
+    /// A reader for a new connection.
     pub(super) fn new() -> StrictReader {
         StrictReader {
             state: ReaderState::Idle,
@@ -67,7 +67,7 @@ impl StrictReader {
         }
     }
 
-    /// Follows the next bytes; nothing may come after a fault.
+    /// Checks the next bytes. Must not be called again after a fault.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
         let mut at = 0;
         while at < bytes.len() {
@@ -100,8 +100,8 @@ impl StrictReader {
         Ok(())
     }
 
-    /// Follows a head to the end of its line, or of what came. Says how many bytes that were, or
-    /// how many of them are right.
+    /// Checks the rest of one line of a head, as far as it has arrived. Returns the number of bytes
+    /// read; the error is the number of valid bytes.
     fn follow_line(&mut self, rest: &[u8]) -> Result<usize, usize> {
         if self.after_cr {
             self.after_cr = false;
@@ -139,18 +139,18 @@ impl StrictReader {
                 self.after_cr = true;
                 Ok(end + 1)
             }
-            // The end of what came.
+            // The end of the bytes that have arrived.
             None | Some([]) => {
                 self.keep(text);
                 Ok(end)
             }
-            // A CR or a LF alone.
+            // A bare CR or a bare LF.
             Some(_) => Err(end),
         }
     }
 
-    /// Keeps as much of a field's line as tells whether it is about framing, and whether it is too
-    /// long.
+    /// Keeps the beginning of a field line: enough to tell whether it is about framing and whether
+    /// it is too long.
     fn keep(&mut self, text: &[u8]) {
         if matches!(self.state, ReaderState::Field) {
             let room = (FRAMING_LINE_MAX + 1).saturating_sub(self.line.len());
@@ -176,7 +176,7 @@ impl StrictReader {
 }
 
 impl BodyFraming {
-    /// Reads a field's line. An error: two recipients could see two bodies.
+    /// Reads a field line. The error means that two recipients could see different bodies.
     fn read(&mut self, line: &[u8]) -> Result<(), ()> {
         let colon = memchr(b':', line).unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
@@ -209,7 +209,7 @@ impl BodyFraming {
     }
 }
 
-/// Digits and nothing else, and no more than a body can have.
+/// Parses a number of digits only, not larger than any body.
 fn decimal(text: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(text).ok()?;
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -226,8 +226,8 @@ mod tests {
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-    /// Where the first fault is, whether it is in a body, and whether all ended between two
-    /// requests.
+    /// Position of the first fault and whether it is in a body, or whether the bytes end between
+    /// two requests.
     fn followed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<bool, (usize, bool)> {
         let (mut reader, mut read) = (StrictReader::new(), 0);
         for piece in pieces {
@@ -242,12 +242,12 @@ mod tests {
         followed([text.as_bytes()])
     }
 
-    /// The fault is where `|` stands.
+    /// Checks that the fault is at the position of `|`.
     fn fault(marked: &str, in_body: bool) {
         let at = marked.find('|').unwrap();
         let text = marked.replacen('|', "", 1);
         assert_eq!(whole(&text), Err((at, in_body)), "{marked:?}");
-        // A CR may be passed on before it is known to end a wrong line.
+        // A CR may be passed on before the next byte shows that the line is invalid.
         let cut = followed(text.as_bytes().chunks(1));
         let expected = [Err((at, in_body)), Err((at + 1, in_body))];
         assert!(expected.contains(&cut), "{marked:?} in bytes: {cut:?}");
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_cr_ends_a_line_and_does_nothing_else() {
-        // The CR itself may be passed on before it is known what follows.
+        // The CR may be passed on before the next byte is known.
         for text in [
             "GET / HTTP/1.1\rHost: a",
             "GET / HTTP/1.1\r\nA: b\rc",
@@ -377,7 +377,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut into reads, the same is found.
+        /// The result does not depend on how the bytes are split into reads.
         #[test]
         fn pieces_change_nothing(
             parts in prop::collection::vec(prop::sample::select(vec![
@@ -399,7 +399,7 @@ mod tests {
             }
             let (whole, cut) = (whole(&text), followed(pieces));
             match (whole, cut) {
-                // A CR may be passed on before it is known that nothing follows it.
+                // A CR may be passed on before the next byte is known.
                 (Err((one, a)), Err((other, b))) => {
                     prop_assert_eq!(a, b);
                     prop_assert!(one.abs_diff(other) <= 1);

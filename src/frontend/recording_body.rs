@@ -1,9 +1,9 @@
-//! How does an answer's body leave, and who hears of its end? Hands it out in slices, tells once.
+//! Sends the body of a response in slices, and records the request once at its end.
 //!
-//! Slices, because hyper takes a frame at a time and drops a body as soon as its last frame is
-//! queued: whole objects would be told before a byte was sent, and never as aborted. Slicing shares
-//! the bytes, it copies nothing. What is told is at most one slice ahead of the socket; of a stream of
-//! HTTP/2 it is told when its last slice has left: see [`Pace`].
+//! Slices are needed because hyper takes one frame at a time and drops a body as soon as its last
+//! frame is queued. A whole object would be recorded before a byte was sent, and never as aborted.
+//! Slicing shares the bytes without copying. The recorded bytes are at most one slice ahead of the
+//! socket. An HTTP/2 stream is recorded when its last slice has been sent: see [`SendRate`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,16 +22,17 @@ use super::stored_reads::StoredBodiesRead;
 use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
 use crate::telemetry::{CutBy, RequestRecord};
 
-/// One writev each, and a quarter of what the kernel's send buffer grows to.
+/// One writev each, and a quarter of the maximum size of the kernel's send buffer.
 const SLICE_HTTP1: usize = 256 << 10;
 
-/// What h2 has whole can be taken back with its connection only: so little of it that clients have room for it.
+/// A body that h2 has completely can be dropped only with its connection, so a slice is small
+/// enough for the windows of clients.
 const SLICE_HTTP2: usize = 32 << 10;
 
-/// So much of a stream h2 can have that has not left: all but a byte of what it asks for, and a slice.
+/// The most that h2 queues of one stream: its send queue less one byte, plus one slice.
 const QUEUED_BYTES_MAX: u64 = (SEND_QUEUE_BYTES + SLICE_HTTP2) as u64;
 
-/// What an answer travels on.
+/// The transport of a response.
 pub(super) enum ResponseCarrier {
     /// A whole connection (HTTP/1).
     Connection(Arc<ConnectionState>),
@@ -46,7 +47,7 @@ impl ResponseCarrier {
         }
     }
 
-    /// This, or all that travels with it.
+    /// Whether this response, or its whole connection, was cut to free memory.
     fn was_cut_for_memory(&self) -> bool {
         self.reading().was_cut() || self.gauge().reading.was_cut()
     }
@@ -59,9 +60,9 @@ impl ResponseCarrier {
     }
 }
 
-/// A body that may read stored ones while it is sent.
+/// A body that may read stored bodies while it is sent.
 pub(super) trait ReadsStoredBodies: http_body::Body {
-    /// What it has begun to read since this was asked last.
+    /// The stored body that it has begun to read since the last call.
     fn new_body(&mut self) -> Option<Arc<SharedBody>> {
         None
     }
@@ -73,7 +74,7 @@ impl ReadsStoredBodies for ResponseBody {
     }
 }
 
-/// A body that tells its tale when it ends, however it ends.
+/// A body that records its request when it ends or is dropped.
 pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
     body: B,
     rest: Bytes,
@@ -124,9 +125,10 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         }
     }
 
-    /// A body's last byte is asked for when the windows have room for it and all before it. Until then the
-    /// stream's task looks after it, and can reset it alone. What is one slice is not worth a frame more: a
-    /// viewer who has not even room for that loses the connection.
+    /// Whether the last byte of a body is kept back. hyper requests it only when the windows have
+    /// room for it and all bytes before. Until then the stream's task runs and can reset the stream
+    /// alone. A body of one slice is not split: a viewer without a window for it loses the
+    /// connection.
     fn keeps_last(&self, length: usize) -> bool {
         let is_last = || length == self.rest.len() && self.body.is_end_stream();
         match &self.carrier {
@@ -135,14 +137,14 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         }
     }
 
-    /// At least so many bytes are still to be handed out.
+    /// The minimum number of bytes still to be passed to hyper.
     fn left_bytes_min(&self) -> u64 {
         self.rest.len() as u64 + self.body.size_hint().lower()
     }
 
-    /// h2 keeps the last slices of a body when nobody looks after the stream any more, and they keep all of the
-    /// body. So it gets copies of them where a slow viewer reads it, and where they are of a range, which may be
-    /// two bytes of megabytes.
+    /// Copies a slice if needed. h2 may keep the last slices after the stream's task has ended, and
+    /// a shared slice keeps the whole body in memory. So they are copied if the viewer is slow, or
+    /// if they belong to a range, which may be two bytes of megabytes.
     fn apart(&self, slice: Bytes) -> Bytes {
         let is_part = self.tale.status == StatusCode::PARTIAL_CONTENT;
         match &self.carrier {
@@ -157,24 +159,24 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         }
     }
 
-    /// It is read from a held body.
+    /// Records that the response reads a stored body.
     pub(super) fn reads(&self, shared: Arc<SharedBody>) {
         self.carrier.reading().begin(shared);
     }
 
-    /// Everything has left.
+    /// Records that all bytes have been sent.
     pub(super) fn let_go(&self) {
         self.carrier.reading().end();
     }
 
-    /// The head is ready now, whenever the rest follows.
+    /// Records the time to the head, if not yet recorded.
     pub(super) fn head_ready(&mut self) {
         if self.tale.head_time.is_zero() {
             self.tale.head_time = self.tale.arrived.elapsed();
         }
     }
 
-    /// So many of the last bytes handed out never left.
+    /// Records that the last `bytes` bytes were not sent.
     pub(super) fn left_behind(&mut self, bytes: usize) {
         self.failed |= bytes > 0;
         self.tale.bytes = self.tale.bytes.saturating_sub(bytes as u64);
@@ -191,8 +193,8 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             BodyTruncated::Memory => CutBy::Memory,
         });
         if let ResponseCarrier::Connection(gauge) = &self.carrier {
-            // hyper closes the connection; a plain close would be a proper end for a body that is
-            // delimited by it.
+            // hyper closes the connection. If the body is delimited by the close, a clean close
+            // would look complete.
             gauge.sever();
         }
         cut
@@ -217,7 +219,7 @@ where
                 this.reads(shared);
             }
             match polled {
-                // Trailers are not passed on.
+                // Trailers are not forwarded.
                 Poll::Ready(Some(Ok(frame))) => this.rest = frame.into_data().unwrap_or_default(),
                 Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
                 Poll::Ready(None) => {
@@ -271,11 +273,11 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
         let now = Instant::now();
         let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
         self.tale.total_time = total_time;
-        // Nobody read the clock for an answer that left in one go.
+        // The clock was not read before for a response that was sent with one write.
         if self.tale.head_time.is_zero() {
             self.tale.head_time = total_time;
         }
-        // Its last slice may still wait for the socket.
+        // The last slice may still wait for the socket.
         gauge.reading.answered();
         gauge.rested(now);
         (gauge.teller)(&self.tale);
@@ -321,7 +323,7 @@ mod tests {
         assert_eq!((told[0].bytes, told[0].cut_by), (size as u64, None));
     }
 
-    /// What h2 may still have when nobody looks after the stream.
+    /// The slices that h2 may still hold after the stream's task has ended.
     #[tokio::test]
     async fn the_end_of_a_range_over_http2_keeps_nothing_of_its_object() {
         let object = Bytes::from(vec![0; 1 << 20]);

@@ -1,4 +1,4 @@
-//! What hyper gets in place of bytes that are not strictly right.
+//! Keeps invalid bytes away from hyper, and supplies a replacement.
 
 use std::io;
 use std::task::Poll;
@@ -7,19 +7,19 @@ use tokio::io::ReadBuf;
 
 use crate::frontend::framing_check::StrictReader;
 
-/// No head can go on like this, wherever it is.
+/// Invalid at any position of a head.
 const UNREADABLE: &[u8] = b"\0\r\n\r\n";
 
-/// Follows what hyper reads, and keeps back the first byte that is wrong and all behind it.
+/// Checks what hyper reads, and keeps back the first invalid byte and all bytes after it.
 pub(super) struct StrictFeed {
     reader: StrictReader,
     substitute: Option<ReplacementInput>,
 }
 
 enum ReplacementInput {
-    /// The rest of [`UNREADABLE`], for a head: hyper refuses it as it refuses any other.
+    /// The rest of [`UNREADABLE`], for a head: hyper refuses it like any other malformed head.
     Head(&'static [u8]),
-    /// An error, for a body.
+    /// An I/O error, for a body.
     Body,
 }
 
@@ -31,12 +31,12 @@ impl StrictFeed {
         }
     }
 
-    /// Whether a wrong byte has come.
+    /// Whether an invalid byte has arrived.
     pub(super) fn is_at_fault(&self) -> bool {
         self.substitute.is_some()
     }
 
-    /// Keeps back what is wrong in the bytes that were read from `start` on.
+    /// Keeps back the invalid bytes among those read from `start` on.
     pub(super) fn keep_back(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
         let Err(fault) = self.reader.follow(&buf.filled()[start..]) else {
             return;
@@ -49,7 +49,7 @@ impl StrictFeed {
         });
     }
 
-    /// Gives what takes the place of the bytes that were kept back.
+    /// Returns the replacement for the bytes kept back.
     pub(super) fn poll_substitute(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.substitute {
             Some(ReplacementInput::Head(rest)) if !rest.is_empty() => {
@@ -59,7 +59,7 @@ impl StrictFeed {
                 Poll::Ready(Ok(()))
             }
             Some(ReplacementInput::Body) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-            // hyper refuses the head, and needs no more of it.
+            // hyper has refused the head and needs no more bytes.
             Some(ReplacementInput::Head(_)) | None => Poll::Pending,
         }
     }

@@ -1,19 +1,19 @@
-//! Where does a chunked body end? RFC 9112 §7.1, to the letter.
+//! Finds the end of a chunked body, strictly by RFC 9112 §7.1.
 
-/// More digits than the largest size needs.
+/// Hex digits of the largest `u64`.
 const DIGITS_MAX: u8 = 16;
 
-/// Where in a chunked body its reader is.
+/// Tracks the position within a chunked body.
 pub(super) struct ChunkParser(ChunkState);
 
 #[derive(Clone, Copy)]
 enum ChunkState {
-    /// A chunk's size.
+    /// The size of a chunk.
     Size {
         size: u64,
         digits: u8,
     },
-    /// Blanks behind it: another digit would be another size.
+    /// Whitespace after the size: a further digit could be read as a different size.
     Blanks {
         size: u64,
     },
@@ -24,13 +24,13 @@ enum ChunkState {
     SizeLf {
         size: u64,
     },
-    /// So many bytes of a chunk are still to come.
+    /// Remaining bytes of a chunk.
     Data {
         left: u64,
     },
     DataCr,
     DataLf,
-    /// The beginning of a trailer, or of the end.
+    /// The beginning of a trailer line or of the final CRLF.
     Line,
     Trailer,
     TrailerLf,
@@ -38,12 +38,12 @@ enum ChunkState {
     Over,
 }
 
-/// Whether an extension's value is within quotes.
+/// Whether the value of an extension is within quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quote {
     Shut,
     Open,
-    /// Behind a backslash.
+    /// After a backslash.
     Escape,
 }
 
@@ -56,8 +56,8 @@ impl ChunkParser {
         matches!(self.0, ChunkState::Over)
     }
 
-    /// Follows bytes to the end of the body, or of what came. Says how many bytes that were, or how
-    /// many of them are right.
+    /// Checks bytes to the end of the body, or as far as they have arrived. Returns the number of
+    /// bytes read; the error is the number of valid bytes.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, usize> {
         let mut read = 0;
         while read < bytes.len() && !self.is_over() {
@@ -69,7 +69,7 @@ impl ChunkParser {
                 } else {
                     ChunkState::Data { left: left - count }
                 };
-                // Not more than is here.
+                // At most the remaining length.
                 read += usize::try_from(count).unwrap_or(bytes.len());
                 continue;
             }
@@ -81,7 +81,7 @@ impl ChunkParser {
 }
 
 impl ChunkState {
-    /// Where one more byte leads; `None` where it is wrong.
+    /// The state after one more byte; `None` if the byte is invalid.
     fn step(self, byte: u8) -> Option<ChunkState> {
         let end_of_size = |size| match byte {
             b'\r' => Some(ChunkState::SizeLf { size }),

@@ -1,8 +1,8 @@
 //! Serves viewers: accepts connections, enforces limits and deadlines, speaks HTTP/1.1, HTTP/2 and
 //! TLS.
 //!
-//! Only this module and `admin` use hyper on the server side. It knows nothing of keys, lifetimes
-//! or origins.
+//! hyper is used only here, in `admin` and in `simulator`. This module knows nothing of keys,
+//! lifetimes or origins.
 //!
 //! pingora hosts the process, but the accept loop is not pingora's `Listeners`. That fixes the TLS
 //! handshake timeout at 60 s, counts a connection only after its handshake, retries a failed bind

@@ -1,4 +1,5 @@
-//! Who is let in? Accepts, counts, limits, and lives through a shortage of descriptors.
+//! Accepts connections, enforces their limits, and backs off when the system runs out of
+//! descriptors.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -17,15 +18,15 @@ use super::stats::{ConnectionEvent, Stats};
 use super::unix::UnixWire;
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
 
-/// With no descriptor or memory left, the next attempt waits so long, and twice as long each time.
+/// Delays after accept() fails for lack of descriptors or memory; doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// What whoever finds all places taken is told, where the words are not encrypted.
+/// The response to a connection over the limit, if it does not use TLS.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
 cache-control: no-store\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// The viewers' side of a server: everything its workers share.
+/// The viewer side of a server, shared by all workers.
 pub struct Frontend {
     limits: Arc<Limits>,
     roll: Arc<ConnectionTable>,
@@ -34,7 +35,7 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// An edge nobody is connected to yet.
+    /// Creates a frontend without connections.
     pub fn new(limits: Limits) -> Result<Frontend, CertificateError> {
         let roll = ConnectionTable::new(&limits);
         Ok(Frontend {
@@ -45,40 +46,40 @@ impl Frontend {
         })
     }
 
-    /// What happened so far.
+    /// The counters since the start.
     pub fn stats(&self) -> Stats {
         self.roll.stats()
     }
 
-    /// Says that the edge is about to stop; viewers are still let in.
+    /// Announces that the server will stop; connections are still accepted.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the edge is about to stop, or has been told to.
+    /// Whether the server is about to stop or is draining.
     pub fn leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) || self.draining()
     }
 
-    /// Whether the edge has been told to stop.
+    /// Whether the frontend is draining.
     pub fn draining(&self) -> bool {
         self.roll.closing()
     }
 
-    /// Stops accepting, has every connection finish, and returns when the last is gone.
+    /// Stops accepting, lets all connections finish, and returns when all are closed.
     pub async fn drain(&self) {
         self.roll.close();
         self.roll.vacant().await;
     }
 
-    /// Stops accepting and drops every connection.
+    /// Stops accepting and aborts all connections.
     pub fn abort(&self) {
         self.roll.close();
         self.roll.abort();
     }
 
-    /// Serves viewers at one door on the current thread's runtime, until the edge is drained.
-    /// Every finished request is told to `teller`.
+    /// Serves one listener on the runtime of the current thread until the frontend is drained.
+    /// `teller` receives the record of each finished request.
     pub async fn serve<A: Handler>(
         &self,
         door: BoundListener,
@@ -102,7 +103,7 @@ impl Frontend {
     }
 }
 
-/// A door registered with the current runtime.
+/// A listener registered with the current runtime.
 struct RegisteredListener<A> {
     socket: RegisteredSocket,
     acceptor: Option<TlsAcceptor>,
@@ -127,9 +128,9 @@ impl Accepted {
         }
     }
 
-    /// Says why it is not let in, if that can be said at once.
+    /// Sends [`REFUSAL`] if that is possible without waiting.
     fn refuse(self) {
-        // It is closed next, whatever became of the words.
+        // The connection is closed next, also if the write failed.
         let _ = match self {
             Accepted::Tcp(wire, _) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
             Accepted::Unix(wire) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
@@ -177,7 +178,7 @@ impl<A: Handler> RegisteredListener<A> {
                         sleep(backoff).await;
                         backoff = (backoff * 2).min(BACKOFF_MAX);
                     }
-                    // The newcomer was gone before it was let in.
+                    // The connection was closed before it was accepted.
                     Err(_) => {}
                 }
             }
@@ -189,7 +190,7 @@ impl<A: Handler> RegisteredListener<A> {
         self.last_sweep().await;
     }
 
-    /// Lets in whoever is waiting already: closing the socket would reset them.
+    /// Accepts the connections in the queue: closing the socket would reset them.
     async fn last_sweep(&self) {
         loop {
             tokio::select! {
@@ -261,7 +262,7 @@ impl<A: Handler> RegisteredListener<A> {
     }
 }
 
-/// Errors that will come again at once if nothing is done about them (Linux's numbers).
+/// Errors that recur at once unless accepting pauses (errno values of Linux).
 fn is_shortage(error: &io::Error) -> bool {
     const NO_MEMORY: i32 = 12;
     const SYSTEM_FILES: i32 = 23;

@@ -1,4 +1,4 @@
-//! What is told of a request that could not even be read? Its first line may still say who it was.
+//! Creates the record of a request that hyper or h2 could not parse.
 
 use http::{Method, StatusCode};
 use tokio::time::Instant;
@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use super::connection_state::ConnectionState;
 use crate::telemetry::{AccessLogFields, RequestRecord};
 
-/// The tale of a head that hyper answered itself. `unread` is how it begins, as far as that is known.
+/// The record of a head that hyper refused. `unread` is its beginning, as far as known.
 pub(super) fn tale(error: &hyper::Error, unread: &[u8], gauge: &ConnectionState) -> RequestRecord {
-    // hyper has one predicate for two statuses.
+    // hyper has one predicate for both statuses.
     let status = if error.is_parse_too_large() && error.to_string().contains("URI") {
         StatusCode::URI_TOO_LONG
     } else if error.is_parse_too_large() {
@@ -27,8 +27,7 @@ pub(super) fn tale(error: &hyper::Error, unread: &[u8], gauge: &ConnectionState)
     }
 }
 
-/// The tale of a stream that h2 reset as malformed, or of a connection that it closed for that. h2 does not say what
-/// was asked for.
+/// The record of a malformed HTTP/2 stream or connection. h2 does not report what was requested.
 pub(super) fn http2_tale(gauge: &ConnectionState) -> RequestRecord {
     let line = AccessLogFields {
         method: None,
@@ -54,7 +53,7 @@ fn line(unread: &[u8], gauge: &ConnectionState) -> AccessLogFields {
         .filter(|word| word.iter().all(u8::is_ascii_alphanumeric));
     let target = String::from_utf8_lossy(words.next().unwrap_or_default());
     let path = target.split(['?', '#']).next().unwrap_or_default();
-    // Absolute form: the authority is the host, and may carry a password.
+    // Absolute form: the authority is the host and may contain a password.
     let (host, path) = match path.split_once("://") {
         Some((_, rest)) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
         None => ("", path),

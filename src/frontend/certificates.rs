@@ -1,4 +1,4 @@
-//! Which certificate answers which name? Loaded from files, chosen by SNI, read again on change.
+//! Loads certificates from files, selects one by SNI, and reloads changed files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,29 +21,29 @@ use super::{CertificateFiles, Tls};
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file cannot be read, or is no PEM.
+    /// A file cannot be read or is not PEM.
     #[error("cannot read {}: {reason}", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A certificate and its key cannot be used together.
+    /// A certificate and its key do not match.
     #[error("cannot use {} with {}: {source}", certificate.display(), key.display())]
     Pair {
         /// The certificate.
         certificate: PathBuf,
         /// The key.
         key: PathBuf,
-        /// Why.
+        /// The reason.
         source: rustls::Error,
     },
-    /// TLS itself cannot be set up.
+    /// rustls cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
-    /// There is no certificate.
-    #[error("no certificate is named")]
+    /// No certificate is configured.
+    #[error("no certificate is configured")]
     None,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Debug for Certificates {
 }
 
 impl Certificates {
-    /// Loads them all; the first is the default.
+    /// Loads all certificates; the first is the default.
     pub fn load(tls: &Tls) -> Result<Arc<Certificates>, CertificateError> {
         // Before reading: a file that changes meanwhile is then read again.
         let stamps = stamps(&tls.certificates);
@@ -77,8 +77,8 @@ impl Certificates {
         }))
     }
 
-    /// Reads the files again if one has changed: `Ok(true)` if they are in use now. Broken files
-    /// are reported once and leave the old certificates in use. Blocks on the file system.
+    /// Reads the files again if one has changed; `Ok(true)` if the new ones are in use. An invalid
+    /// file is reported once, and the old certificates stay in use. Blocks on file I/O.
     pub fn refresh(&self) -> Result<bool, CertificateError> {
         let now = stamps(&self.files);
         if *self.stamps.lock() == now {
@@ -90,7 +90,7 @@ impl Certificates {
         Ok(true)
     }
 
-    /// Whether TLS 1.2 is spoken too.
+    /// Whether TLS 1.2 is allowed.
     pub(super) fn tls12(&self) -> bool {
         self.tls12
     }
@@ -106,7 +106,7 @@ impl ResolvesServerCert for Certificates {
 struct CertificateStore {
     default: Arc<CertifiedKey>,
     exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows the `*.`.
+    /// The key is the name without `*.`.
     wildcard: HashMap<String, Arc<CertifiedKey>>,
 }
 
@@ -128,7 +128,7 @@ impl CertificateStore {
                     Some(parent) => (&mut shelf.wildcard, parent.to_owned()),
                     None => (&mut shelf.exact, name),
                 };
-                // The first that has a name keeps it.
+                // The first certificate with a name wins.
                 names.entry(name).or_insert_with(|| key.clone());
             }
         }
@@ -169,8 +169,8 @@ fn read_pair(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> 
 fn file_error(path: &Path, error: &pem::Error) -> CertificateError {
     let reason = match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "nothing of that kind is in it".to_owned(),
-        // The other errors quote the file, and it may be a key.
+        pem::Error::NoItemsFound => "it contains no PEM item of the expected kind".to_owned(),
+        // Other errors quote the file, which may be a private key.
         _ => "it is not in PEM form".to_owned(),
     };
     CertificateError::File {
@@ -179,7 +179,7 @@ fn file_error(path: &Path, error: &pem::Error) -> CertificateError {
     }
 }
 
-/// The names a certificate is for, in lower case.
+/// The DNS names of a certificate, in lower case.
 fn names(key: &CertifiedKey) -> Vec<String> {
     let Some(leaf) = key.cert.first() else {
         return Vec::new();
@@ -189,12 +189,12 @@ fn names(key: &CertifiedKey) -> Vec<String> {
             .valid_dns_names()
             .map(str::to_ascii_lowercase)
             .collect(),
-        // Whatever is wrong with it, it can still be the default.
+        // A certificate without readable names can still be the default.
         Err(_) => Vec::new(),
     }
 }
 
-/// By what a changed file is known; `None`: there is none.
+/// Inode, size and modification time of a file; `None` if it does not exist.
 type FileStamp = Option<(u64, u64, i64, i64)>;
 
 fn stamps(files: &[CertificateFiles]) -> Vec<FileStamp> {

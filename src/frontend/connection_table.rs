@@ -1,6 +1,7 @@
-//! Who is connected? Seats are given within limits, and everyone can be told to finish.
+//! Registers all viewer connections, enforces the connection limits, and starts the graceful
+//! shutdown.
 //!
-//! Touched when a connection comes and goes and when the server stops, never by a request.
+//! Used when a connection opens or closes and when the server stops, never by a request.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,10 +17,10 @@ use super::connection_state::ConnectionState;
 use super::shedding::{ConnectionShedding, IdleConnection, LEAVING_MAX};
 use super::stats::{ConnectionCounters, ConnectionEvent, Stats};
 
-/// Clients are counted in so many independently locked maps.
+/// Number of independently locked maps of clients.
 const SHARDS: usize = 16;
 
-/// Everyone who is connected.
+/// All viewer connections.
 pub(super) struct ConnectionTable {
     pub(super) tally: ConnectionCounters,
     connections_max: usize,
@@ -30,7 +31,7 @@ pub(super) struct ConnectionTable {
     next_member: AtomicU64,
     shedding: Mutex<ConnectionShedding>,
     hasher: ahash::RandomState,
-    /// The cheap copy of `stage` that connections look at.
+    /// A cheap copy of `stage` for connections.
     closing: AtomicBool,
     stage: watch::Sender<Option<Instant>>,
     vacated: Notify,
@@ -54,8 +55,8 @@ impl ConnectionTable {
         })
     }
 
-    /// A seat for a newcomer, or the limit that leaves none. Where all are taken, whoever has been idle for
-    /// longest is told to leave.
+    /// Registers a connection, or returns the limit that refuses it. At `connections_max`, the
+    /// longest idle connection is asked to close.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: Option<IpAddr>,
@@ -108,7 +109,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Tells the longest idle connection to leave, if any is.
+    /// Asks the longest idle connection to close; `false` if none is idle.
     fn make_room(&self, now: Instant) -> bool {
         let members = self.members.lock();
         let mut shedding = self.shedding.lock();
@@ -137,28 +138,28 @@ impl ConnectionTable {
     }
 
     fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, usize, ahash::RandomState>> {
-        // Less than SHARDS, so it fits.
+        // Less than `SHARDS`, so it fits.
         #[expect(clippy::cast_possible_truncation)]
         let place = self.hasher.hash_one(client) as usize % SHARDS;
         &self.clients[place]
     }
 
-    /// Whether everyone has been told to finish.
+    /// Whether the graceful shutdown has begun.
     pub(super) fn closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// When everyone was told to finish; changes once.
+    /// When the graceful shutdown began; changes once.
     pub(super) fn stage(&self) -> watch::Receiver<Option<Instant>> {
         self.stage.subscribe()
     }
 
-    /// When everyone was told to finish.
+    /// When the graceful shutdown began.
     pub(super) fn closing_since(&self) -> Option<Instant> {
         *self.stage.borrow()
     }
 
-    /// Tells everyone to finish: no new connections, no new requests on old ones.
+    /// Begins the graceful shutdown: no new connections, and no new requests on open ones.
     pub(super) fn close(&self) {
         if self.closing() {
             return;
@@ -170,14 +171,14 @@ impl ConnectionTable {
         }
     }
 
-    /// Returns when nobody is left.
+    /// Waits until no connection is open.
     pub(super) async fn vacant(&self) {
         while self.open.load(Ordering::Acquire) > 0 {
             self.vacated.notified().await;
         }
     }
 
-    /// Throws everyone out.
+    /// Aborts the tasks of all connections.
     pub(super) fn abort(&self) {
         for gauge in self.members.lock().values() {
             gauge.abort();
@@ -193,7 +194,7 @@ impl ConnectionTable {
     }
 }
 
-/// One connection's place; dropping it gives the place back.
+/// A registered connection; dropping it removes the registration.
 pub(super) struct ConnectionGuard {
     roll: Arc<ConnectionTable>,
     client: Option<IpAddr>,
@@ -201,7 +202,7 @@ pub(super) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    /// Makes the connection one that is woken on closing.
+    /// Registers the state of the connection, so that shutdown can wake or abort its task.
     pub(super) fn enrol(&self, gauge: &Arc<ConnectionState>) {
         self.roll.members.lock().insert(self.member, gauge.clone());
     }
@@ -215,8 +216,8 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Who an address is for the limit per client. An IPv6 client is its /64: a household owns at
-/// least one of those whole, so counting single addresses would limit nobody.
+/// The client of an address for the limit per client. An IPv6 client is a /64 network: a household
+/// has at least one, so a limit per address would have no effect.
 fn client_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

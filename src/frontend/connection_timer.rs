@@ -157,8 +157,8 @@ impl ConnectionTimer {
         }
     }
 
-    /// HTTP/2 streams in progress can be finished. An HTTP/1 response is not marked as the last
-    /// one.
+    /// HTTP/2 can finish its streams in progress. HTTP/1 must be quiet, because a response in
+    /// progress was not marked as the last one.
     fn may_leave(&self) -> bool {
         self.protocol == ViewerProtocol::Http2 || self.gauge.phase() == Phase::Quiet
     }

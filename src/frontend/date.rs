@@ -1,8 +1,8 @@
-//! Writes the `Date` of every answer, on both ways to a viewer.
+//! Writes the `Date` of every response, for hyper and for the fast path.
 //!
-//! hyper has a cache of its own for it, which stands still for as long as a clock was set back: answers
-//! of one server then carried two times, the right one and the frozen one. Here how long a written date
-//! lasts is measured by the monotonic clock, so that it follows the wall clock wherever that goes.
+//! hyper's own cached date freezes for as long as the clock was set back: responses of one server
+//! then had two times, the correct one and the frozen one. Here the monotonic clock limits the life
+//! of a cached date, so that it follows every change of the wall clock.
 
 use std::cell::RefCell;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 
-/// As written: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// For example `Sun, 06 Nov 1994 08:49:37 GMT`.
 const DATE_BYTES: usize = 29;
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
@@ -18,11 +18,11 @@ const NANOS_PER_SECOND: u32 = 1_000_000_000;
 type DateText = [u8; DATE_BYTES];
 
 thread_local! {
-    /// Written once a second, not once an answer.
+    /// Formatted once per second, not once per response.
     static DATE: RefCell<Option<CachedDate>> = const { RefCell::new(None) };
 }
 
-/// A date, and until when it is right.
+/// A formatted date and the end of its validity.
 struct CachedDate {
     text: DateText,
     field: HeaderValue,
@@ -30,24 +30,24 @@ struct CachedDate {
 }
 
 impl CachedDate {
-    /// The date at a moment that two clocks tell.
+    /// The date at a moment given by both clocks.
     fn at(now: Instant, wall: SystemTime) -> CachedDate {
         let (text, lasts) = written(wall);
         CachedDate {
             text,
-            // Letters, digits, blanks, commas and colons are a field's value.
+            // All bytes of a date are valid in a field value.
             field: HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("")),
             until: now + lasts,
         }
     }
 }
 
-/// The date now, for a head that is written here. `now` may be a little old, and never in the future.
+/// The current date for a head written here. `now` may be slightly old, but not in the future.
 pub(super) fn date(now: Instant) -> DateText {
     with(now, SystemTime::now, |dated| dated.text)
 }
 
-/// The date now, as a header field.
+/// The current date as a field value.
 pub(super) fn date_field(now: Instant) -> HeaderValue {
     with(now, SystemTime::now, |dated| dated.field.clone())
 }
@@ -63,10 +63,10 @@ fn with<T>(
     })
 }
 
-/// A date in the form of RFC 9110 §5.6.7, and how long it stays right.
+/// A date in the form of RFC 9110 §5.6.7, and how long it is valid.
 fn written(wall: SystemTime) -> (DateText, Duration) {
     let mut text = [b' '; DATE_BYTES];
-    // Writing to an array that is large enough cannot fail.
+    // The array is large enough, so the write cannot fail.
     let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(wall));
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let left = NANOS_PER_SECOND - since.subsec_nanos();

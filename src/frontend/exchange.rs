@@ -1,5 +1,5 @@
-//! How does a request become an answer? Checks the head against the limits, hands it in, and
-//! dresses what comes back for hyper.
+//! Handles one request: checks its head against the limits, calls the handler, and converts the
+//! response for hyper.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
 use crate::upstream::RequestBody;
 
-/// What an answer needs to know of the request it answers.
+/// The properties of a request that its response depends on.
 struct RequestFacts {
     arrived: Instant,
     version: Version,
@@ -31,9 +31,9 @@ struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// Whether the viewer could take a part of this answer for all of it: the end of the connection is
-    /// the end of the body, and looks the same however it comes about. That is so where HTTP/1.0 is
-    /// spoken on a Unix socket by somebody who began with another version.
+    /// Whether the viewer could take an incomplete response for a complete one: the close of the
+    /// connection ends the body, and an aborted body looks the same. That is the case for HTTP/1.0
+    /// on a Unix socket whose first request had another version.
     fn ends_unseen(&self, answer: &ViewerResponse, gauge: &ConnectionState) -> bool {
         self.version <= Version::HTTP_10
             && !gauge.severable()
@@ -99,7 +99,7 @@ pub(super) async fn exchange<A: Handler>(
     Ok(response)
 }
 
-/// Counts a viewer who leaves before there is an answer; who answers tells it.
+/// Counts a viewer that closes before there is a response; the handler records the request.
 struct LeaveGuard<'a> {
     tally: &'a ConnectionCounters,
 }
@@ -112,7 +112,7 @@ impl Drop for LeaveGuard<'_> {
     }
 }
 
-/// What is wrong with a head, if anything is. hyper has already refused what it could not parse.
+/// The status for an unacceptable head. hyper has already refused heads that it could not parse.
 fn refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     let headers = &head.headers;
     over_limit(&head.uri, headers, limits)
@@ -120,9 +120,9 @@ fn refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
         .or_else(|| framing_refusal(headers, limits))
 }
 
-/// h2 reads more of a head than one may have; hyper counts the bytes of HTTP/1 itself.
+/// h2 reads larger heads than the limit. For HTTP/1, hyper enforces the limit itself.
 fn list_refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
-    /// What a field costs besides its text (RFC 9113, 6.5.2).
+    /// The overhead of a field in addition to its text (RFC 9113 §6.5.2).
     const FIELD_COST: usize = 32;
     if head.version < Version::HTTP_2 {
         return None;
@@ -138,7 +138,7 @@ fn list_refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCo
     (list > limits.head_bytes_max).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
-/// The refusal of a head that is larger than one may be.
+/// The status for a head that exceeds a limit.
 pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     let target = uri
         .path_and_query()
@@ -161,8 +161,8 @@ pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Opt
     None
 }
 
-/// hyper takes any list of transfer codings that ends in `chunked`, and lines of them; a list that
-/// two parties may read differently is not taken here.
+/// hyper accepts any list of transfer codings that ends in `chunked`, and several field lines. A
+/// list that two parties could read differently is refused here.
 fn framing_refusal(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -179,8 +179,9 @@ fn framing_refusal(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     (length > limits.request_body_bytes_max).then_some(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
-/// The body where the method has one; else it is read and dropped, and the second value says whether
-/// another request may follow. What has not come yet is not waited for.
+/// Returns the body if the method may have one. Otherwise the body is read and discarded, and the
+/// second value is whether another request may follow. Does not wait for bytes that have not
+/// arrived.
 async fn take_body<A>(
     head: &http::request::Parts,
     body: Incoming,
@@ -195,7 +196,7 @@ async fn take_body<A>(
         let upload = ViewerUpload::new(body, limits, roll, gauge.clone());
         return Ok((Some(Box::pin(upload)), true));
     }
-    // Whoever waits for `100 Continue` gets the answer instead.
+    // A client that waits for `100 Continue` gets the response instead.
     if head.headers.contains_key(EXPECT) {
         gauge.leave_unread();
         return Ok((None, false));
@@ -213,7 +214,7 @@ async fn take_body<A>(
     Ok((None, true))
 }
 
-/// Puts an answer into hyper's form.
+/// Converts a response into hyper's form.
 fn dress(
     mut answer: ViewerResponse,
     asked: &RequestFacts,
@@ -243,7 +244,7 @@ fn dress(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     if status.canonical_reason().is_none() {
-        // hyper would say `<none>`.
+        // hyper would write `<none>`.
         let nothing = ReasonPhrase::from_static(b"");
         response.extensions_mut().insert(nothing);
     }
@@ -253,19 +254,19 @@ fn dress(
     response
 }
 
-/// The head was refused before it came to a route: who wrote it may mean something else by the rest, too.
+/// The head was refused before a route was found: the sender may also frame the rest differently.
 fn is_malformed(answer: &ViewerResponse) -> bool {
     answer.status == StatusCode::BAD_REQUEST
         && answer.tale.outcome == Outcome::Refused
         && answer.tale.route.is_none()
 }
 
-/// Answers with these statuses end with their head.
+/// Whether a response with this status has no body.
 pub(super) fn is_bodiless(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// No further request is taken on this connection (HTTP/2 says so by itself).
+/// Marks the last response of a connection. HTTP/2 does this itself.
 fn mark_last(response: &mut Response<RecordingBody>, asked: &RequestFacts) {
     if asked.version < Version::HTTP_2 {
         response
@@ -275,7 +276,7 @@ fn mark_last(response: &mut Response<RecordingBody>, asked: &RequestFacts) {
 }
 
 impl ResponseCarrier {
-    /// What is logged of a request that goes no further than here.
+    /// The access log fields of a request that is refused here.
     fn line_of(&self, head: &http::request::Parts) -> Box<AccessLogFields> {
         let peer = self.gauge().peer;
         let line = AccessLogFields::of(&head.method, &head.uri, head.version, &head.headers, peer);
@@ -303,13 +304,13 @@ fn refused(
     }
 }
 
-/// What an HTTP/1 request travels on.
+/// The carrier of an HTTP/1 request.
 pub(super) fn connection(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
     gauge.serving();
     ResponseCarrier::Connection(gauge.clone())
 }
 
-/// What an HTTP/2 request travels on.
+/// The carrier of an HTTP/2 request.
 pub(super) fn stream(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
     ResponseCarrier::Stream(gauge.clone(), begin_stream(gauge))
 }

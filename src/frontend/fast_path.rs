@@ -325,7 +325,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
         let this = self.get_mut();
         debug_assert!(
             this.leaving.is_none(),
-            "hyper owes nothing while an answer leaves"
+            "hyper must not write while the fast path sends a response"
         );
         Pin::new(&mut this.line).poll_write(cx, bytes)
     }
@@ -338,7 +338,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
         let this = self.get_mut();
         debug_assert!(
             this.leaving.is_none(),
-            "hyper owes nothing while an answer leaves"
+            "hyper must not write while the fast path sends a response"
         );
         Pin::new(&mut this.line).poll_write_vectored(cx, slices)
     }

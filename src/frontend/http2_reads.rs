@@ -1,4 +1,4 @@
-//! What has been read of an HTTP/2 connection? Its frames, and whether they are a flood.
+//! Checks the bytes read from an HTTP/2 connection for floods and incomplete frames.
 
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
@@ -7,24 +7,24 @@ use super::connection_state::ConnectionState;
 use super::flood::FrameBudget;
 use super::frames::{FrameKind, FrameParser};
 
-/// What was read of an HTTP/2 connection.
+/// The state of the bytes read from an HTTP/2 connection.
 pub(super) struct Http2Reads {
-    /// Read while finding out the protocol, and still to be handed on.
+    /// Read during protocol detection, and not yet passed on.
     held: Vec<u8>,
     parser: FrameParser,
     budget: FrameBudget,
-    /// The highest stream that a request came on.
+    /// The highest stream of a request.
     last_stream: u32,
     /// The type of the last frame.
     last: FrameKind,
-    /// The type of frame that used up the budget.
+    /// The frame type that exhausted the budget.
     flood: Option<FrameKind>,
-    /// The frame that the connection was told to be waiting for the rest of.
+    /// The incomplete frame last reported to the connection state.
     unfinished: Option<u32>,
 }
 
 impl Http2Reads {
-    /// `held` was read while finding out the protocol.
+    /// `held`: bytes read during protocol detection.
     pub(super) fn new(held: Vec<u8>) -> Box<Http2Reads> {
         Box::new(Http2Reads {
             held,
@@ -37,7 +37,7 @@ impl Http2Reads {
         })
     }
 
-    /// Hands on what was read before; `false` where there is no more of it.
+    /// Passes on held bytes; `false` if there are none.
     pub(super) fn give_held(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let count = self.held.len().min(buf.remaining());
         buf.put_slice(&self.held[..count]);
@@ -45,7 +45,7 @@ impl Http2Reads {
         count > 0
     }
 
-    /// Looks at the frames in what came. `false`: they are a flood.
+    /// Checks the frames in these bytes. `false`: they are a flood.
     pub(super) fn admit(&mut self, came: &[u8], gauge: &ConnectionState) -> bool {
         let Http2Reads {
             parser,
@@ -72,7 +72,7 @@ impl Http2Reads {
         self.flood.is_none()
     }
 
-    /// How the connection came to be a flood, if it did.
+    /// The flood, if there was one.
     pub(super) fn flood(&self) -> Option<Flood> {
         let last_stream = self.last_stream;
         self.flood.map(|kind| Flood { kind, last_stream })
@@ -84,10 +84,10 @@ impl Http2Reads {
     }
 }
 
-/// How an HTTP/2 connection came to be a flood.
+/// The cause of closing an HTTP/2 connection with too many control frames.
 pub(super) struct Flood {
-    /// The type of frame that it was mostly made of.
+    /// The frame type with the highest cost.
     pub(super) kind: FrameKind,
-    /// The highest stream that a request came on.
+    /// The highest stream of a request.
     pub(super) last_stream: u32,
 }

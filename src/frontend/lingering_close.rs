@@ -1,7 +1,8 @@
-//! How is a connection closed so that its viewer loses nothing that was sent? Knows nothing of requests.
+//! Closes a connection so that its viewer loses no bytes that were sent.
 //!
-//! A socket that is closed while bytes of the viewer are unread, or still come, is reset: the kernel drops what has
-//! not left, and the viewer's next write fails, for which many drop what they have not read.
+//! If a socket is closed while bytes from the viewer are unread or still arrive, the connection is
+//! reset. The kernel then drops unsent bytes, and the next write of the viewer fails. Many viewers
+//! then discard what they have not read.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,13 +14,13 @@ use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_timer::LEAVING_TIME;
 
-/// How long a viewer is waited for who has got everything, as far as its kernel tells, and says nothing.
+/// Time to wait for a silent viewer after its kernel has acknowledged all bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether the kernel has rid itself of all that a viewer is to take.
+/// Interval for checking whether the kernel still holds bytes for the viewer.
 const UNTAKEN_STEP: Duration = Duration::from_millis(100);
 
-/// Says that nothing more is coming, and reads what the viewer is still sending, within bounds.
+/// Shuts down writing, and reads what the viewer still sends, within limits.
 pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limits: &Limits) {
     let reading = async {
         end(&mut line).await;
@@ -32,12 +33,12 @@ pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limit
             }
         }
     };
-    // Whatever is still to come is not worth more time.
+    // Bytes that arrive later are not worth more time.
     let _ = timeout(LINGER, reading).await;
 }
 
-/// Says that nothing more is coming, and waits until the viewer has closed the connection too, as long as it takes
-/// what the kernel holds for it at the least rate. Over HTTP/2 viewers send frames while they read.
+/// Shuts down writing, and waits until the viewer closes too, as long as it receives the bytes in
+/// the kernel at the minimum rate. HTTP/2 viewers send frames while they read.
 pub(super) async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(
     mut line: L,
     gauge: &ConnectionState,
@@ -72,7 +73,7 @@ pub(super) async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     if gauge.is_told_to_leave() {
-        // A newcomer waits for its place.
+        // A new connection waits for this one to close.
         let _ = timeout(LEAVING_TIME, reading).await;
     } else {
         reading.await;
@@ -80,16 +81,16 @@ pub(super) async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn end<L: AsyncWrite + Unpin>(line: &mut L) {
-    // Nobody is left to hear of a failure.
+    // An error no longer matters.
     let _ = poll_fn(|cx| Pin::new(&mut *line).poll_shutdown(cx)).await;
 }
 
-/// A viewer is waited for.
+/// The state of waiting for a viewer to close.
 struct UnreadWait {
-    /// The kernel had rid itself of the last response by then.
+    /// The kernel had no bytes of the last response by then.
     quiet_since: Instant,
     heard_at: Instant,
-    /// The window in which bytes are counted.
+    /// Start of the window in which bytes are counted.
     since: Instant,
     taken: u64,
     all_taken_at: Option<Instant>,
@@ -123,7 +124,7 @@ impl UnreadWait {
             self.since = now;
             return self.taken.saturating_sub(before) < limits.send_min_bytes();
         }
-        // The viewer's own kernel may still hold all of it.
+        // The kernel of the viewer may still hold all bytes.
         let all_taken_at = *self.all_taken_at.get_or_insert(now);
         now >= self.quiet_since + window
             || now >= self.heard_at + LINGER

@@ -1,4 +1,4 @@
-//! Where do viewers come in? Binds every listener before anything starts, or says why not.
+//! Binds all listeners before anything starts, or returns an error that names the listener.
 
 use std::fmt;
 use std::io;
@@ -13,29 +13,29 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::certificates::{CertificateError, Certificates};
 use super::{ListenAddress, Listener};
 
-/// Connections that may wait to be accepted; the system's own maximum may be lower.
+/// Length of the accept queue; the limit of the system may be lower.
 const BACKLOG: i32 = 8192;
 
-/// Why there can be no listener.
+/// Why a listener cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The socket.
+    /// The socket cannot be bound.
     #[error("cannot listen on {address}: {reason}")]
     Socket {
-        /// Which listener.
+        /// The listener.
         address: ListenAddress,
-        /// Why, in words.
+        /// The reason for operators.
         reason: String,
-        /// Why, as the system put it.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Its certificates.
+    /// The certificates cannot be used.
     #[error("cannot listen on {address}: {source}")]
     Tls {
-        /// Which listener.
+        /// The listener.
         address: ListenAddress,
-        /// Why.
+        /// The reason.
         source: Box<CertificateError>,
     },
 }
@@ -49,7 +49,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A bound listener. Connections wait in it until an [`super::Edge`] serves it.
+/// A bound listener. Connections wait in its queue until a [`super::Frontend`] serves it.
 pub struct BoundListener {
     pub(super) socket: ListeningSocket,
     pub(super) certificates: Option<Arc<Certificates>>,
@@ -85,17 +85,17 @@ impl BoundListener {
         })
     }
 
-    /// Where it listens, with the port the system chose.
+    /// The address, with the port that the system chose.
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }
 
-    /// Its certificates, where it speaks TLS.
+    /// The certificates, if the listener uses TLS.
     pub fn certificates(&self) -> Option<&Arc<Certificates>> {
         self.certificates.as_ref()
     }
 
-    /// The same listener for another worker.
+    /// Clones the listener for another worker.
     pub fn try_clone(&self) -> io::Result<BoundListener> {
         let socket = match &self.socket {
             ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
@@ -132,10 +132,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `0.0.0.0` and `[::]` can then both be listened on, and peers are what they seem.
+        // `0.0.0.0` and `[::]` can then both be bound, and peers have no mapped addresses.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit it: one call instead of one for each connection.
+    // Accepted sockets inherit it: one system call instead of one per connection.
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
@@ -148,13 +148,13 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Before listening, so that nobody can connect with other rights.
+    // Before `listen`, so that no client connects with other permissions.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Removes what a server that is gone left behind: a socket nobody answers on, and nothing else.
+/// Removes the socket file of a stopped server. Fails on a live socket and on any other file.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(found) = std::fs::symlink_metadata(path) else {
         return Ok(());
@@ -224,7 +224,7 @@ mod tests {
         match BoundListener::bind(&plain(ListenAddress::Tcp(v6))) {
             Ok(_) => {}
             Err(BindError::Socket { source, .. }) => {
-                // A machine without IPv6, or someone else's port.
+                // A machine without IPv6, or a port used by another process.
                 assert_ne!(source.kind(), io::ErrorKind::InvalidInput, "{source}");
             }
             Err(other) => panic!("{other}"),

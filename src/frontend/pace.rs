@@ -1,4 +1,4 @@
-//! How much of a stream's body has left, and what is told when all of it has? HTTP/2 only.
+//! Counts the sent bytes of an HTTP/2 stream, and records its request when all have been sent.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,22 +13,22 @@ use super::unsent::SendTurn;
 use crate::proxy::BodyConsumer;
 use crate::telemetry::{CutBy, RequestRecord};
 
-/// How fast a stream's body is taken. The body, its task and every slice that h2 has not sent hold it: when it
-/// is dropped the stream is over, and is told.
+/// The send rate of a stream. The body, the stream's task and every unsent slice in h2 hold it;
+/// when it is dropped, the stream is over and its request is recorded.
 pub(super) struct SendRate {
-    /// Bytes handed out.
+    /// Bytes passed to h2.
     handed: AtomicU64,
-    /// Those that h2 has put into frames, and those that it never will.
+    /// Bytes that h2 has put into frames (`sent`) or has dropped (`lost`).
     sent: AtomicU64,
     lost: AtomicU64,
-    /// How often something was handed out when everything before had left.
+    /// How often bytes were passed to h2 when it had sent all bytes before.
     spells: AtomicU32,
-    /// The next bytes are the viewer's to take, whether they have been handed out or the windows leave no room
-    /// for them. If not, there are none yet.
+    /// The viewer delays the next bytes: they have been passed to h2, or the windows leave no room
+    /// for them. `false`: the body has no bytes yet.
     is_viewers_turn: AtomicBool,
-    /// h2 has all of it: how much was sent when the stream made progress last, and in which turn that was.
+    /// Progress of a stream whose body h2 has completely.
     unsent: UnsentStream,
-    /// The stored bodies that are read.
+    /// Stored bodies that the response is reading.
     pub(super) reading: StoredBodiesRead,
     tale: OnceLock<RequestRecord>,
     gauge: Arc<ConnectionState>,
@@ -36,20 +36,20 @@ pub(super) struct SendRate {
 
 #[derive(Default)]
 struct UnsentStream {
-    /// One more than the turn; 0: h2 does not have all of it.
+    /// The last turn with progress plus 1; 0: h2 does not have the whole body.
     turn: AtomicU32,
     sent: AtomicU64,
-    /// How many bytes are progress.
+    /// Bytes that count as progress.
     progress: AtomicU64,
 }
 
-/// Everything that happens to a stream happens on one thread.
+/// A plain load and store: all parts of a stream run on one thread.
 fn add(count: &AtomicU64, more: u64) {
     count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 impl SendRate {
-    /// The pace of a request that has come in.
+    /// The send rate of a new request.
     pub(super) fn new(gauge: Arc<ConnectionState>) -> Arc<SendRate> {
         gauge.stream_opened();
         Arc::new(SendRate {
@@ -69,12 +69,12 @@ impl SendRate {
         &self.gauge
     }
 
-    /// There is an answer, and bytes of its body.
+    /// Records that the response has body bytes.
     pub(super) fn begin_body(&self) {
         self.is_viewers_turn.store(true, Ordering::Relaxed);
     }
 
-    /// A slice is handed out.
+    /// Records bytes passed to h2.
     pub(super) fn hand(&self, bytes: usize) {
         self.is_viewers_turn.store(true, Ordering::Relaxed);
         if self.outstanding() == 0 {
@@ -86,25 +86,25 @@ impl SendRate {
         self.gauge.earn(PIECE_WORTH);
     }
 
-    /// h2 has put so many bytes into frames.
+    /// Records bytes that h2 put into frames.
     pub(super) fn send(&self, bytes: usize) {
         add(&self.sent, bytes as u64);
         self.gauge.sent_body(bytes);
         self.note_progress();
     }
 
-    /// h2 has dropped so many bytes.
+    /// Records bytes that h2 dropped.
     pub(super) fn lose(&self, bytes: usize) {
         add(&self.lost, bytes as u64);
         self.gauge.lost_body(bytes);
     }
 
-    /// There is nothing to hand out now.
+    /// Records that the body has no bytes now.
     pub(super) fn wait_for_body(&self) {
         self.is_viewers_turn.store(false, Ordering::Relaxed);
     }
 
-    /// The viewer may take bytes, and has not.
+    /// Whether bytes are ready that the viewer has not received.
     pub(super) fn is_held_up(&self) -> bool {
         self.is_viewers_turn() || self.outstanding() > 0
     }
@@ -113,7 +113,7 @@ impl SendRate {
         self.is_viewers_turn.load(Ordering::Relaxed)
     }
 
-    /// Bytes handed out that have not left.
+    /// Bytes passed to h2 that it has neither sent nor dropped.
     pub(super) fn outstanding(&self) -> u64 {
         let left = self.sent() + self.lost.load(Ordering::Relaxed);
         self.handed().saturating_sub(left)
@@ -131,13 +131,14 @@ impl SendRate {
         self.spells.load(Ordering::Relaxed)
     }
 
-    /// What is read must leave memory, and the viewer holds it up.
+    /// Whether the stream must end because its slow viewer holds memory that must be freed.
     pub(super) fn must_end(self: &Arc<SendRate>, cx: &Context<'_>) -> bool {
         let is_held_up = self.is_viewers_turn();
         self.reading.must_end(self, is_held_up, cx.waker())
     }
 
-    /// Nobody but the connection looks after the stream any more. So many bytes in a while are progress.
+    /// Records that only the connection's timer observes the stream now. `progress`: the bytes that
+    /// count as progress.
     pub(super) fn leave_to_h2(&self, progress: u64) {
         if self.outstanding() > 0 {
             self.unsent.progress.store(progress, Ordering::Relaxed);
@@ -168,9 +169,9 @@ impl SendRate {
         turn.checked_sub(1).map(SendTurn)
     }
 
-    /// What is to be told at the end: everything but what left, and when.
+    /// Sets the record to complete at the end with the bytes sent and the time.
     pub(super) fn tell_at_end(&self, tale: RequestRecord) {
-        // Told once.
+        // Set once.
         let _ = self.tale.set(tale);
     }
 }

@@ -1,4 +1,4 @@
-//! How much of a request's body is let in, and how long may it take?
+//! Limits the size and duration of request bodies.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -17,8 +17,8 @@ use super::connection_timer::ring;
 use super::stats::ConnectionEvent;
 use crate::upstream::UploadFault;
 
-/// A request's body on its way to an origin. It has one deadline, which every byte that comes moves
-/// on by what the byte may take at the minimum rate.
+/// A request body that is forwarded to an origin. It has one deadline, which each byte extends by
+/// its time at the minimum rate.
 pub(super) struct ViewerUpload<B> {
     body: B,
     came: u64,
@@ -107,7 +107,7 @@ where
 }
 
 impl Limits {
-    /// How long so many bytes may take: at the minimum rate, but never less than the window.
+    /// The time allowed for these bytes: at the minimum rate, but at least the window.
     fn slice_time(&self, bytes: u64) -> Duration {
         let seconds = bytes
             .checked_div(self.send_rate_min_bytes_per_second)
@@ -116,23 +116,23 @@ impl Limits {
     }
 }
 
-/// A body that nobody wants, which is read and dropped, up to a bound.
+/// An unwanted body that is read and discarded, up to a limit.
 pub(super) struct DrainedBody<B> {
     body: B,
     left: u64,
     frames: u64,
 }
 
-/// Why an unwanted body was not read to its end.
+/// Why an unwanted body was not read completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainError {
-    /// It is longer than is read for nothing.
+    /// It is longer than `drain_bytes_max`.
     TooLong,
-    /// It broke off, or its framing is wrong.
+    /// It is incomplete, or its framing is invalid.
     Broken,
 }
 
-/// In so many turns of the runtime hyper hands over what it has read of a body already.
+/// Runtime turns within which hyper passes on body bytes that it has already read.
 const TURNS: u32 = 3;
 
 impl<B> DrainedBody<B>
@@ -147,7 +147,7 @@ where
         }
     }
 
-    /// Reads what has come already. `None`: that was not all of it.
+    /// Reads the bytes that have arrived. `None`: the body is incomplete.
     pub(super) async fn read_at_hand(&mut self) -> Option<Result<(), DrainError>> {
         if self.body.size_hint().lower() > self.left {
             return Some(Err(DrainError::TooLong));
@@ -164,8 +164,8 @@ where
         None
     }
 
-    /// Reads the rest while the request is answered, for so long as a head may take. Where that is
-    /// not all of it, hyper closes the connection behind the answer.
+    /// Reads the rest while the request is answered, for at most `head_timeout`. If the body is
+    /// still incomplete, hyper closes the connection after the response.
     pub(super) fn read_behind(
         mut self,
         limits: &Limits,
@@ -211,7 +211,7 @@ mod tests {
     use crate::proxy;
     use std::time::Duration;
 
-    /// Pieces of a body, each after so many seconds.
+    /// Pieces of a body, each after a delay in seconds.
     struct Pieces(Vec<(u64, usize)>, Option<Pin<Box<Sleep>>>);
 
     impl Body for Pieces {

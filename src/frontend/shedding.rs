@@ -1,25 +1,26 @@
-//! Which connection makes room for a newcomer? The one that has been idle for longest. Pure.
+//! Selects the connection that is closed for a new one: the longest idle. Pure.
 //!
-//! Looking for it takes a look at every connection, so one look finds many, and looks are rare.
+//! A search checks every connection, so it returns many candidates and runs rarely.
 
 use tokio::time::{Duration, Instant};
 
-/// A viewer between a playlist and the segments that it lists is not idle.
+/// A viewer that pauses between a playlist and its segments is not idle.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 
-/// So many may be told to leave and not have left, at most: they are open besides those that may be.
+/// Maximum number of connections asked to close that are still open, in addition to
+/// `connections_max`.
 pub(super) const LEAVING_MAX: usize = 32;
 
-/// Newcomers cannot cause more than one look in this time.
+/// Minimum time between two searches, however many connections arrive.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// So many does one look find.
+/// Maximum number of candidates per search.
 const FOUND_MAX: usize = 1024;
 
-/// The connections that may make room next.
+/// The next connections to close.
 #[derive(Default)]
 pub(super) struct ConnectionShedding {
-    /// The longest idle is the last.
+    /// The longest idle connection is the last.
     found: Vec<IdleConnection>,
     looked: Option<Instant>,
 }
@@ -32,7 +33,7 @@ pub(super) struct IdleConnection {
 }
 
 impl ConnectionShedding {
-    /// The next that may make room. Whether it is still idle since then is for the caller to see.
+    /// The next candidate. The caller must check that it is still idle.
     pub(super) fn next<I>(
         &mut self,
         now: Instant,

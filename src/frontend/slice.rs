@@ -1,4 +1,4 @@
-//! A piece of an answer's body on its way through hyper, which sees how much of it leaves.
+//! A piece of a response body that counts its bytes as hyper sends them.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use bytes::{Buf, Bytes};
 
 use super::pace::SendRate;
 
-/// A piece of a body. Over HTTP/2 it tells its stream what h2 has put into frames of it.
+/// A piece of a body. Over HTTP/2 it reports the bytes that h2 puts into frames.
 pub(super) struct CountedBytes {
     bytes: Bytes,
     stream: Option<Arc<SendRate>>,
 }
 
 impl CountedBytes {
-    /// A piece that leaves on HTTP/1, whose socket is watched as a whole.
+    /// A piece sent over HTTP/1, where the socket as a whole is observed.
     pub(super) fn on_http1(bytes: Bytes) -> CountedBytes {
         CountedBytes {
             bytes,
@@ -21,7 +21,7 @@ impl CountedBytes {
         }
     }
 
-    /// A piece that leaves on a stream of HTTP/2.
+    /// A piece sent over an HTTP/2 stream.
     pub(super) fn on_http2(bytes: Bytes, stream: Arc<SendRate>) -> CountedBytes {
         stream.hand(bytes.len());
         CountedBytes {
@@ -52,7 +52,7 @@ impl Buf for CountedBytes {
     }
 }
 
-/// What h2 has not sent by now is never sent: the stream was reset, or its connection is gone.
+/// h2 never sends the remaining bytes: the stream was reset or the connection is closed.
 impl Drop for CountedBytes {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {

@@ -1,7 +1,6 @@
-//! What goes over the socket? A wrapper that notes what the watch must know, and tells HTTP/2 by
-//! its preface.
+//! Wraps a connection's socket: updates the connection state, and detects HTTP/2 by its preface.
 //!
-//! It decides nothing about time and costs no timer and no extra system call.
+//! It enforces no deadlines and needs no timer and no additional system call.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,16 +15,16 @@ use super::connection_state::ConnectionState;
 use super::frames::FrameKind;
 use super::http2_reads::{Flood, Http2Reads};
 
-/// What an HTTP/2 connection by prior knowledge begins with.
+/// The first bytes of HTTP/2 with prior knowledge.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Something a viewer can be on the other end of.
+/// A transport between Seawall and a viewer.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Sees to it that closing it is a reset: what is unsent is dropped, and the viewer cannot
-    /// take the end for a proper one.
+    /// Makes the next close a reset: unsent bytes are dropped, and the viewer cannot mistake it for
+    /// a clean close.
     fn sever(&self) {}
 
-    /// Whether that is possible now.
+    /// Whether `sever` works now.
     fn can_sever(&self) -> bool {
         true
     }
@@ -33,12 +32,12 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
 impl Transport for TcpStream {
     fn sever(&self) {
-        // A socket that is already dead needs no reset.
+        // A dead socket needs no reset.
         let _ = self.set_zero_linger();
     }
 }
 
-/// TLS ends with a word of its own: without it no end is a proper one, whatever it travels on.
+/// TLS has its own close message; without it no close is clean, on any transport.
 impl<W: Transport> Transport for TlsStream<W> {
     fn sever(&self) {
         self.get_ref().0.sever();
@@ -48,27 +47,27 @@ impl<W: Transport> Transport for TlsStream<W> {
 #[cfg(test)]
 impl Transport for tokio::io::DuplexStream {}
 
-/// A connection's socket.
+/// The stream of one connection.
 pub(super) struct SniffingStream<W: Transport> {
     wire: W,
     gauge: Arc<ConnectionState>,
     opening: ProtocolGuess,
 }
 
-/// What is known of the protocol.
+/// The protocol as far as it is known.
 enum ProtocolGuess {
     /// HTTP/1.
     Http1,
     /// HTTP/2.
     Http2(Box<Http2Reads>),
-    /// Not known yet; so far everything looked like the preface.
+    /// Not known yet; all bytes so far match the preface.
     Unknown(Vec<u8>),
-    /// The preface has come, and with it what is here; whoever spoke HTTP/1 is to let go.
+    /// The preface and these bytes have arrived; the HTTP/1 reader must release the stream.
     Recognised(Vec<u8>),
 }
 
 impl<W: Transport> SniffingStream<W> {
-    /// The protocol is agreed (ALPN) to be HTTP/1.
+    /// A stream on which ALPN has selected HTTP/1.
     pub(super) fn http1(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
             wire,
@@ -77,7 +76,7 @@ impl<W: Transport> SniffingStream<W> {
         }
     }
 
-    /// The protocol is agreed (ALPN) to be HTTP/2.
+    /// A stream on which ALPN has selected HTTP/2.
     pub(super) fn http2(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
             wire,
@@ -86,7 +85,8 @@ impl<W: Transport> SniffingStream<W> {
         }
     }
 
-    /// The first bytes tell. Reading fails once they are HTTP/2's, see [`Line::recognised`].
+    /// A stream that detects the protocol. Once it is HTTP/2, reading fails: see
+    /// [`SniffingStream::recognised`].
     pub(super) fn open(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
             wire,
@@ -95,12 +95,12 @@ impl<W: Transport> SniffingStream<W> {
         }
     }
 
-    /// Whether the viewer began with HTTP/2's preface.
+    /// Whether the viewer sent the HTTP/2 preface.
     pub(super) fn is_recognised(&self) -> bool {
         matches!(self.opening, ProtocolGuess::Recognised(_))
     }
 
-    /// The same line for HTTP/2, if the viewer began with its preface.
+    /// The stream for HTTP/2 if the viewer sent the preface, otherwise the unchanged stream.
     pub(super) fn recognised(mut self) -> Result<SniffingStream<W>, SniffingStream<W>> {
         if let ProtocolGuess::Recognised(held) = &mut self.opening {
             self.opening = ProtocolGuess::Http2(Http2Reads::new(std::mem::take(held)));
@@ -109,7 +109,7 @@ impl<W: Transport> SniffingStream<W> {
         Err(self)
     }
 
-    /// Why reading failed, if an HTTP/2 connection sent too many frames that ask for nothing.
+    /// The reason of a failed read, if an HTTP/2 connection sent too many control frames.
     pub(super) fn flood(&self) -> Option<Flood> {
         match &self.opening {
             ProtocolGuess::Http2(reads) => reads.flood(),
@@ -117,7 +117,7 @@ impl<W: Transport> SniffingStream<W> {
         }
     }
 
-    /// The type of the last frame of an HTTP/2 connection.
+    /// The type of the last frame on an HTTP/2 connection.
     pub(super) fn last_frame(&self) -> Option<FrameKind> {
         match &self.opening {
             ProtocolGuess::Http2(reads) => Some(reads.last()),
@@ -140,8 +140,8 @@ impl<W: Transport> SniffingStream<W> {
         Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 
-    /// Reads into hyper's own buffer and looks at what came. An HTTP/1 connection is recognised by
-    /// its first byte and pays nothing but this comparison.
+    /// Reads into hyper's buffer and checks the bytes. HTTP/1 is detected by the first byte, at the
+    /// cost of one comparison.
     fn poll_opening(
         &mut self,
         cx: &mut Context<'_>,
@@ -262,7 +262,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // What was severed must not end like something whole.
+        // An aborted response must not end with a clean close.
         if matches!(this.opening, ProtocolGuess::Recognised(_)) || this.gauge.severed() {
             return Poll::Ready(Ok(()));
         }

@@ -1,4 +1,4 @@
-//! Does the edge keep its promises over real sockets? One file per kind of promise.
+//! Tests of the frontend over real sockets. One file per kind of promise.
 
 mod closing;
 mod express;

@@ -1,46 +1,46 @@
-//! What happened to connections, in numbers? Counts; knows nothing of requests.
+//! Counts the events of viewer connections.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::frames::FrameKind;
 
-/// What can happen to a connection. Also a metric label.
+/// An event of a connection. Also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionEvent {
-    /// Taken in.
+    /// The connection was accepted.
     Accepted,
-    /// Closed at once: as many are open as may be, and none is idle.
+    /// Closed at once: `connections_max` is reached, and no connection is idle.
     RefusedFull,
-    /// Closed at once: its client has as many open as it may have.
+    /// Closed at once: its client has reached `connections_per_client_max`.
     RefusedClient,
-    /// The system had no descriptor or memory for it.
+    /// accept() failed: the system had no file descriptor or memory.
     AcceptFailed,
-    /// Told to leave, as the longest idle, to make room for a newcomer.
+    /// The longest idle connection was asked to close, to make room for a new one.
     Shed,
     /// The TLS handshake failed.
     HandshakeFailed,
     /// The TLS handshake took too long.
     HandshakeTimeout,
-    /// A request head took too long.
+    /// The request head took too long.
     HeadTimeout,
-    /// No request for too long.
+    /// No request for `idle_timeout`.
     IdleTimeout,
-    /// A request body took too long.
+    /// The request body took too long.
     BodyTimeout,
-    /// The viewer took its answer too slowly.
+    /// The viewer received its response too slowly.
     SlowViewer,
-    /// The viewer was slow, and what it had not read yet had to leave memory.
+    /// The viewer was slow, and the memory of the bytes that it had not received was needed.
     MemoryShort,
-    /// A request was refused before anything was looked up (400, 413, 414, 431; over HTTP/2 also a malformed one,
-    /// whose stream is reset or whose connection is closed).
+    /// A request was refused before the cache lookup: 400, 413, 414, 431. Over HTTP/2 also a
+    /// malformed request, whose stream is reset or whose connection is closed.
     HeadRefused,
-    /// The viewer left before there was anything to answer.
+    /// The viewer closed the stream or connection before there was a response.
     Abandoned,
 }
 
 impl ConnectionEvent {
-    /// Every event, in the order of their counters.
+    /// All events, in the order of their counters.
     pub const ALL: [ConnectionEvent; 14] = [
         ConnectionEvent::Accepted,
         ConnectionEvent::RefusedFull,
@@ -58,7 +58,7 @@ impl ConnectionEvent {
         ConnectionEvent::Abandoned,
     ];
 
-    /// The word used in metrics.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             ConnectionEvent::Accepted => "accepted",
@@ -79,7 +79,7 @@ impl ConnectionEvent {
     }
 }
 
-/// The counters themselves.
+/// The counters of all workers.
 #[derive(Default)]
 pub(super) struct ConnectionCounters {
     counts: [AtomicU64; ConnectionEvent::ALL.len()],
@@ -91,7 +91,7 @@ impl ConnectionCounters {
         self.counts[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An HTTP/2 connection was closed that sent mostly such frames.
+    /// Counts an HTTP/2 connection that was closed because of too many frames, mostly of this type.
     pub(super) fn count_flood(&self, kind: FrameKind) {
         self.floods[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -106,19 +106,19 @@ impl ConnectionCounters {
     }
 }
 
-/// The counters at one moment.
+/// The values of the counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Connections open now.
     pub open: usize,
-    /// Bytes of bodies that HTTP/2 streams have queued.
+    /// Body bytes that HTTP/2 streams have queued.
     queued_bytes: u64,
     counts: [u64; ConnectionEvent::ALL.len()],
     floods: [u64; FrameKind::ALL.len()],
 }
 
 impl Stats {
-    /// How often something has happened.
+    /// The number of these events.
     pub fn of(&self, event: ConnectionEvent) -> u64 {
         self.counts[event as usize]
     }

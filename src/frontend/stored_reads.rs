@@ -1,6 +1,8 @@
-//! Which stored bodies does an answer under way read, is its viewer slow, and must it end for that?
+//! Tracks the stored bodies that a response is reading, and ends a slow viewer whose body must
+//! leave memory.
 //!
-//! A viewer who takes all at once is never registered as a slow reader: see [`SlowReader`].
+//! A viewer that receives all bytes at once is never registered as a slow reader: see
+//! [`SlowReader`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +13,10 @@ use tokio::time::Instant;
 
 use crate::proxy::{BodyConsumer, SharedBody, SlowReader};
 
-/// The stored bodies that a connection (HTTP/1) or a stream (HTTP/2) reads.
+/// The stored bodies that a connection (HTTP/1) or a stream (HTTP/2) is reading.
 #[derive(Default)]
 pub(super) struct StoredBodiesRead {
-    /// There are some: most answers are small and never take the lock.
+    /// Whether there are any: most responses are small and never take the lock.
     any: AtomicBool,
     was_cut: AtomicBool,
     bodies: Mutex<Vec<StoredBodyRead>>,
@@ -22,18 +24,18 @@ pub(super) struct StoredBodiesRead {
 
 struct StoredBodyRead {
     body: Arc<SharedBody>,
-    /// Once the viewer was held up.
+    /// Set when the socket or window was full for the first time.
     slow: Option<SlowReader>,
-    /// Its answer has been handed out; the last bytes may still wait for the socket.
+    /// The whole response was passed on; its last bytes may still wait for the socket.
     is_over: bool,
 }
 
 impl StoredBodiesRead {
-    /// The answer under way reads this from here on.
+    /// Records that the current response reads this body.
     pub(super) fn begin(&self, body: Arc<SharedBody>) {
         let mut bodies = self.bodies.lock();
-        // Where an answer reads many bodies in turn, only the last bytes of the one before may still wait for
-        // the socket.
+        // If a response reads many bodies in turn, only the previous one may still have bytes that
+        // wait for the socket.
         let first = bodies.partition_point(|read| read.is_over);
         let last = bodies.len().saturating_sub(1);
         if first < last {
@@ -47,7 +49,7 @@ impl StoredBodiesRead {
         self.any.store(true, Ordering::Relaxed);
     }
 
-    /// The answer under way has been handed out.
+    /// Records that the whole response was passed on.
     pub(super) fn answered(&self) {
         if self.reads() {
             let mut bodies = self.bodies.lock();
@@ -55,7 +57,7 @@ impl StoredBodiesRead {
         }
     }
 
-    /// All that was handed out has left.
+    /// Records that all bytes passed on have been sent.
     pub(super) fn flushed(&self) {
         if self.reads() {
             let mut bodies = self.bodies.lock();
@@ -64,24 +66,24 @@ impl StoredBodiesRead {
         }
     }
 
-    /// Nothing is read any more.
+    /// Records that nothing is read any more.
     pub(super) fn end(&self) {
         self.answered();
         self.flushed();
     }
 
-    /// There are stored bodies that are read.
+    /// Whether stored bodies are being read.
     pub(super) fn reads(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// The viewer has been held up.
+    /// Whether the viewer has been slow.
     pub(super) fn is_slow(&self) -> bool {
         self.reads() && self.bodies.lock().iter().any(|read| read.slow.is_some())
     }
 
-    /// Must it end, as the viewer holds up what has to leave memory? If not, `waker` is called as soon as it
-    /// must. `is_held_up`: the viewer takes no more for now.
+    /// Whether the response must end because its slow viewer holds memory that must be freed. If
+    /// not, `waker` is called as soon as it must. `is_held_up`: the viewer accepts no bytes now.
     pub(super) fn must_end<V: BodyConsumer + 'static>(
         &self,
         viewer: &Arc<V>,
@@ -113,12 +115,12 @@ impl StoredBodiesRead {
         must_end
     }
 
-    /// What is under way ends for want of memory.
+    /// Records that the current response is cut to free memory.
     pub(super) fn note_cut(&self) {
         self.was_cut.store(true, Ordering::Relaxed);
     }
 
-    /// It had to end.
+    /// Whether a response was cut to free memory.
     pub(super) fn was_cut(&self) -> bool {
         self.was_cut.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! What the edge's tests play with: tales that are kept, certificates, and a server with a scripted
-//! answer.
+//! Support for the frontend's tests: recorded requests, certificates, and a server with scripted
+//! responses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::manifest::Kind;
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{Outcome, RequestRecord};
 
-/// Tales told so far.
+/// The records of finished requests.
 #[derive(Clone, Default)]
 pub(super) struct Tales(Arc<Mutex<Vec<RequestRecord>>>);
 
@@ -62,7 +62,7 @@ pub(super) fn answer(arrival: &ViewerRequest, body: ResponseBody) -> ViewerRespo
     }
 }
 
-/// Certificates in a directory of their own.
+/// Certificates in a temporary directory.
 pub(super) struct Purse(tempfile::TempDir);
 
 impl Purse {
@@ -91,7 +91,7 @@ impl Purse {
     }
 }
 
-/// Answers that are never at hand.
+/// A handler whose responses are never in memory.
 struct Script<A>(A);
 
 impl<A, F> Handler for Script<A>
@@ -108,7 +108,8 @@ where
     }
 }
 
-/// Answers that are at hand where the script has a body for them; the others are hyper's, and empty.
+/// A handler whose responses are in memory if the script has a body for them. hyper sends the
+/// others, which are empty.
 pub(super) struct AtHand<A>(pub(super) A);
 
 impl<A> Handler for AtHand<A>
@@ -128,7 +129,7 @@ where
     }
 }
 
-/// Serves one connection that needs no socket, so that a test may stop the clock.
+/// Serves one connection without a socket, so that a test can pause the clock.
 pub(super) fn serve_wire(
     limits: Limits,
     wire: DuplexStream,
@@ -143,7 +144,7 @@ pub(super) fn serve_wire(
     (roll, tales)
 }
 
-/// A running edge.
+/// A running frontend.
 pub(super) struct Scene {
     pub(super) edge: Arc<Frontend>,
     pub(super) tales: Tales,
@@ -176,7 +177,7 @@ impl Scene {
         }
     }
 
-    /// The same promise where hyper answers and where the answer is at hand.
+    /// One scene where hyper answers, and one where the fast path does.
     pub(super) fn in_both_lanes(limits: Limits, body: fn() -> ResponseBody) -> [Scene; 2] {
         [
             Scene::with_body(limits.clone(), body),
@@ -184,7 +185,7 @@ impl Scene {
         ]
     }
 
-    /// A scene whose answers have this body.
+    /// A scene whose responses have this body.
     pub(super) fn with_body(limits: Limits, body: fn() -> ResponseBody) -> Scene {
         Scene::start(limits, None, move |arrival| async move {
             answer(&arrival, body())
@@ -198,10 +199,10 @@ impl Drop for Scene {
     }
 }
 
-/// Nothing that works takes so long.
+/// Longer than any successful step takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits until something holds; the test fails if it never does.
+/// Waits until a condition holds; the test fails if it never does.
 pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
@@ -211,7 +212,7 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     timeout(PATIENCE, waiting).await.expect(what);
 }
 
-/// A viewer who speaks bytes.
+/// A viewer that sends raw bytes.
 pub(super) struct Viewer(pub(super) TcpStream);
 
 impl Viewer {
@@ -223,7 +224,7 @@ impl Viewer {
         self.0.write_all(words.as_bytes()).await.unwrap();
     }
 
-    /// Everything up to and with these words.
+    /// Reads up to and including these bytes.
     pub(super) async fn hear_until(&mut self, words: &str) -> String {
         let mut heard = Vec::new();
         let hearing = async {
@@ -240,7 +241,7 @@ impl Viewer {
         String::from_utf8_lossy(&heard).into_owned()
     }
 
-    /// Everything up to the end, and whether the end was a proper one.
+    /// Reads to the end; the second value is whether the connection was closed cleanly.
     pub(super) async fn hear_out(&mut self) -> (String, bool) {
         let mut heard = Vec::new();
         let end = timeout(PATIENCE, self.0.read_to_end(&mut heard))

@@ -1,4 +1,4 @@
-//! How is TLS spoken? rustls with ring, named explicitly; tickets, ALPN, nothing older than 1.2.
+//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{CertificateError, Certificates};
 
-/// What shakes hands on one listener. `tickets` is shared by all workers, so that a session begun
-/// with one can be resumed with another.
+/// The TLS acceptor of one listener. All workers share `tickets`, so a session of one worker can be
+/// resumed at another.
 pub(super) fn acceptor(
     certificates: &Arc<Certificates>,
     tickets: &Arc<dyn ProducesTickets>,
@@ -25,13 +25,13 @@ pub(super) fn acceptor(
         .with_no_client_auth()
         .with_cert_resolver(certificates.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Sessions live in the viewers' tickets; storing them here too would be memory for nothing.
+    // Viewers store their sessions in tickets; storing them here too would waste memory.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = tickets.clone();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Makes and reads session tickets.
+/// Creates the issuer and reader of session tickets.
 pub(super) fn tickets() -> Result<Arc<dyn ProducesTickets>, CertificateError> {
     Ok(ring::Ticketer::new()?)
 }

@@ -1,11 +1,11 @@
-//! Reads from a Unix socket so that a failed answer can be told from a whole one.
+//! Reads from a Unix socket so that a client can distinguish an incomplete response from a complete
+//! one.
 //!
-//! An answer without a length to an HTTP/1.0 client ends when its connection closes. Over TCP a body
-//! that could not be completed is reset, which no client takes for an end. A Unix socket has no such
-//! reset, with one exception: the kernel tells the other side `ECONNRESET`, behind everything that
-//! was sent, if the socket is closed while there are bytes in it that nobody has read. So the last
-//! byte of what an HTTP/1.0 client has sent is handed on and stays in the socket, and is taken out
-//! when the answer has ended well.
+//! A response without a length to an HTTP/1.0 client ends when its connection closes. Over TCP, the
+//! connection of an incomplete body is reset, and no client takes that for the end. A Unix socket
+//! has no such reset, with one exception: if it is closed while it holds unread bytes, the kernel
+//! reports `ECONNRESET` to the other side after all bytes sent. So the last byte of an HTTP/1.0
+//! request is passed on but stays in the socket, and is removed when the response is complete.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,32 +18,32 @@ use tokio::net::UnixStream;
 
 use super::sniffing_stream::Transport;
 
-/// Bytes looked at in one go.
+/// Bytes peeked at once.
 const PEEK_BYTES: usize = 4 << 10;
 
-/// How the request line of an HTTP/1.0 request ends.
+/// The end of an HTTP/1.0 request line.
 const HTTP10: &[u8] = b"HTTP/1.0";
 
 /// A connection on a Unix socket.
 pub(super) struct UnixWire {
     stream: UnixStream,
     speaks: FirstLineVersion,
-    /// The last byte handed on is still in the socket.
+    /// The last byte passed on is still in the socket.
     held: bool,
 }
 
-/// What the first request line says.
+/// The version in the first request line.
 enum FirstLineVersion {
-    /// It has not ended yet; these are its last bytes.
+    /// The line is incomplete; these are its last bytes.
     Unknown(Vec<u8>),
     /// HTTP/1.0.
     Http10,
-    /// Something in which every end of a body is told from a cut.
+    /// A protocol in which the end of a body is always explicit.
     Other,
 }
 
 impl FirstLineVersion {
-    /// Hears of further bytes.
+    /// Reads further bytes of the line.
     fn follow(&mut self, bytes: &[u8]) {
         let FirstLineVersion::Unknown(line) = self else {
             return;
@@ -57,7 +57,7 @@ impl FirstLineVersion {
                 continue;
             }
             let ended = line.strip_suffix(b"\r").unwrap_or(line);
-            // Empty lines before a request mean nothing.
+            // Blank lines before a request are ignored.
             if !ended.is_empty() {
                 *self = if ended.ends_with(HTTP10) {
                     FirstLineVersion::Http10
@@ -72,7 +72,7 @@ impl FirstLineVersion {
 }
 
 impl UnixWire {
-    /// A connection whose first request tells its version.
+    /// A connection whose first request line gives the version.
     pub(super) fn plain(stream: UnixStream) -> UnixWire {
         UnixWire {
             stream,
@@ -81,7 +81,7 @@ impl UnixWire {
         }
     }
 
-    /// A connection on which TLS is spoken: its own end tells whether all has come.
+    /// A TLS connection: TLS itself marks the end.
     pub(super) fn for_tls(stream: UnixStream) -> UnixWire {
         UnixWire {
             stream,
@@ -90,8 +90,8 @@ impl UnixWire {
         }
     }
 
-    /// Takes so many bytes that were looked at out of the socket: they are there, so it does not matter
-    /// whether the runtime believes that the socket is ready.
+    /// Removes peeked bytes from the socket. They are there, so the readiness state of the runtime
+    /// does not matter.
     fn take(&self, count: usize) -> io::Result<()> {
         let mut bytes = [0; PEEK_BYTES];
         let mut left = count.min(PEEK_BYTES);
@@ -119,7 +119,7 @@ impl UnixWire {
             let peeked = self.stream.try_io(Interest::READABLE, || {
                 match recv(socket, &mut bytes[..room], MsgFlags::MSG_PEEK)? {
                     count if count > held || count == 0 || ended => Ok(count),
-                    // Nothing but what was handed on already.
+                    // Only bytes that were already passed on.
                     _ => Err(io::ErrorKind::WouldBlock.into()),
                 }
             });
@@ -138,7 +138,7 @@ impl UnixWire {
         }
     }
 
-    /// Whether the other side has said that it sends no more. Only asked of a socket that is ready.
+    /// Whether the peer has closed its sending side. Called only for a ready socket.
     fn is_read_closed(&self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match pin!(self.stream.ready(Interest::READABLE)).poll(&mut cx) {
@@ -193,7 +193,7 @@ impl AsyncWrite for UnixWire {
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
-    /// A proper end: the byte that was left in the socket is taken out.
+    /// A clean close: removes the byte that was kept in the socket.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if std::mem::take(&mut this.held) {

@@ -1,26 +1,26 @@
-//! Which streams of an HTTP/2 connection have been handed to h2 whole and do not leave?
+//! Finds the HTTP/2 streams whose body h2 has completely but does not send.
 //!
-//! hyper lets go of a stream when h2 has the last piece of its body, and h2 waits for the viewer's
-//! windows for as long as it takes. Nobody else looks after such a stream, so the connection's
-//! [`super::watch`] does. Most are gone within a turn: no list is kept of them, and no clock is read.
-//! They are counted by the turn in which they last made progress, and a turn ends when the watch says
-//! so.
+//! hyper drops a stream when h2 has the last piece of its body, and h2 waits for the windows of the
+//! viewer without a limit. So the [`super::connection_timer`] checks these streams. Most are sent
+//! within a turn, so there is no list of them, and no clock is read. They are counted by the turn
+//! of their last progress; the timer ends each turn.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A stream is late after so many whole turns without progress: see [`Lag`].
+/// A stream is late after this many whole turns without progress: see [`StreamLag`].
 const LATE_TURNS: u32 = 2;
 
-/// Nothing excuses a stream after so many whole turns without progress. Two turns are a window, and what h2 has
-/// whole (32 KiB) takes less than four windows at the default rate: where many streams share a connection that is
-/// just fast enough for all of them, the last one waits for so long.
+/// After this many whole turns without progress, a stream is too late. Two turns are a window, and
+/// 32 KiB, the most that h2 has of a complete body, take less than four windows at the default
+/// rate. If many streams share a connection that is just fast enough for all, the last one waits
+/// that long.
 const LATE_TURNS_MAX: u32 = 8;
 
-/// The turn that runs, those before it in which a stream may still be, and the next. A power of two: turns are
-/// counted past the largest number.
+/// The current turn, earlier turns that may have streams, and the next turn. A power of two,
+/// because turn numbers wrap around.
 const TURNS: usize = 16;
 
-/// How many streams made progress last in which turn.
+/// The number of streams per turn of their last progress.
 #[derive(Default)]
 pub(super) struct UnsentStreams {
     turn: AtomicU32,
@@ -30,21 +30,21 @@ pub(super) struct UnsentStreams {
 /// Whether streams make no progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamLag {
-    /// Each has made progress lately.
+    /// All have made progress recently.
     None,
-    /// Some stream has made none in two whole turns. It may have waited for others to take what the connection
-    /// can carry.
+    /// A stream has made no progress for two whole turns. It may have waited because other streams
+    /// used the connection.
     Late,
-    /// Some stream has made none for longer than others can explain.
+    /// A stream has made no progress for longer than other streams can explain.
     TooLate,
 }
 
-/// The turn in which a stream made progress last.
+/// The turn in which a stream last made progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SendTurn(pub(super) u32);
 
 impl UnsentStreams {
-    /// Counts a stream in the turn that runs.
+    /// Counts a stream in the current turn.
     pub(super) fn enter(&self) -> SendTurn {
         let turn = self.turn.load(Ordering::Relaxed);
         let streams = self.streams_in(turn);
@@ -52,20 +52,20 @@ impl UnsentStreams {
         SendTurn(turn)
     }
 
-    /// A stream is gone, or counts in a later turn.
+    /// Removes a stream that has ended or moves to a later turn.
     pub(super) fn leave(&self, turn: SendTurn) {
         let streams = self.streams_in(turn.0);
         let left = streams.load(Ordering::Relaxed).saturating_sub(1);
         streams.store(left, Ordering::Relaxed);
     }
 
-    /// Whether there are any.
+    /// Whether there are such streams.
     pub(super) fn any(&self) -> bool {
         let count = |streams: &AtomicU32| streams.load(Ordering::Relaxed);
         self.streams.iter().any(|streams| count(streams) > 0)
     }
 
-    /// Begins the next turn, and says how those that ended were used.
+    /// Begins the next turn and returns the lag of the slowest stream.
     pub(super) fn next_turn(&self) -> StreamLag {
         let next = self.turn.load(Ordering::Relaxed).wrapping_add(1);
         self.turn.store(next, Ordering::Relaxed);

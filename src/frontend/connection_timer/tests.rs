@@ -1,4 +1,4 @@
-//! A connection is ended for what its viewer does, and not for what others do.
+//! A connection is ended only for what its viewer does.
 
 use super::*;
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ fn watch(protocol: ViewerProtocol) -> ConnectionTimer {
     )
 }
 
-/// Looks until there is something to do, and says after how many seconds that was.
+/// Polls the timer until it returns an action; also returns the elapsed seconds.
 async fn verdict(watch: &mut ConnectionTimer) -> (TimerAction, u64) {
     let start = Instant::now();
     let look = poll_fn(|cx| match watch.look(cx) {
@@ -44,8 +44,8 @@ async fn a_quiet_viewer_has_the_idle_time() {
     );
 }
 
-/// hyper has handed it all out, and the socket has not taken it yet: neither the idle time nor the server's end
-/// throws it away.
+/// hyper has written the whole response, and the socket is still full: neither the idle timeout nor
+/// the shutdown of the server discards it.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_an_answer_leaves_before_a_quiet_connection_is_closed() {
     for is_finishing in [false, true] {

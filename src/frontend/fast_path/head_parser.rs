@@ -1,4 +1,4 @@
-//! Is this exactly one request, and a plain one? Anything but a clear yes is hyper's business.
+//! Decides whether bytes are exactly one plain request. All other bytes are left to hyper.
 
 use std::mem::MaybeUninit;
 
@@ -10,7 +10,7 @@ use memchr::memchr_iter;
 /// More fields than players and CDNs send.
 const FIELDS_MAX: usize = 64;
 
-/// Fields with which a request is not over at the end of its head.
+/// Header fields with which a request may continue after its head.
 const GOES_ON: [HeaderName; 4] = [
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
@@ -18,20 +18,20 @@ const GOES_ON: [HeaderName; 4] = [
     header::UPGRADE,
 ];
 
-/// What some bytes are.
+/// The kind of the bytes read.
 pub(super) enum ParsedRequest {
-    /// One whole GET, after which the connection stays open.
+    /// One complete GET request that keeps the connection open.
     Get { uri: Uri, headers: HeaderMap },
-    /// Another whole request without a body.
+    /// Another complete request without a body.
     Bodiless,
-    /// Less, or more, or something else.
+    /// Incomplete, more than one request, or anything else.
     Other,
 }
 
-/// Reads what came. Never takes for a request what hyper would take for anything else: both use the
-/// same parser with the same settings.
+/// Parses the bytes read. Uses the same parser with the same settings as hyper, so it never takes
+/// bytes for a request that hyper reads differently.
 pub(super) fn read(came: &[u8]) -> ParsedRequest {
-    // One copy, which the target and all values then share.
+    // One copy, shared by the target and all values.
     let bytes = Bytes::copy_from_slice(came);
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
     let mut request = Request::new(&mut []);
@@ -59,12 +59,12 @@ pub(super) fn read(came: &[u8]) -> ParsedRequest {
     }
 }
 
-/// The parser takes it for the end of a line. A CR alone it does not take for anything.
+/// httparse accepts a bare LF as the end of a line. It rejects a bare CR.
 fn has_bare_lf(head: &[u8]) -> bool {
     memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
-/// `None` where they say that the request goes on.
+/// `None` if a field says that the request continues after its head.
 fn headers(fields: &[Header<'_>], bytes: &Bytes) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {

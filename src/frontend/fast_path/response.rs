@@ -1,4 +1,4 @@
-//! How does an answer's head look on the wire? HTTP/1.1, with the date and the length.
+//! Writes the HTTP/1.1 head of a response from memory, with `Date` and `Content-Length`.
 
 use std::io::Write as _;
 
@@ -8,10 +8,10 @@ use crate::cache::write_field;
 use crate::frontend::date::date;
 use crate::proxy::ViewerResponse;
 
-/// Fits most heads with a playlist behind them, so that they are written without growing.
+/// Holds most heads followed by a playlist without a reallocation.
 const HEAD_BYTES: usize = 4 << 10;
 
-/// The head of an answer that is at hand; `length` is that of its body, where it may have one.
+/// Writes the head of a response. `length` is the length of the body if it may have one.
 pub(super) fn head(answer: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
     let ViewerResponse {
         status,
@@ -41,7 +41,7 @@ pub(super) fn head(answer: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
     }
     let held_dated = held.is_some_and(|object| object.head.headers.contains(&header::DATE));
     if !held_dated && !headers.contains_key(header::DATE) {
-        // It was at hand: the moment it was asked for is the moment it was made.
+        // A response from memory is generated when its request arrives.
         head.extend_from_slice(b"date: ");
         head.extend_from_slice(&date(tale.arrived));
         head.extend_from_slice(b"\r\n");

@@ -1,4 +1,5 @@
-//! Stopping: answers under way are finished, nobody is kept, and the last one out is waited for.
+//! Shutdown: responses in progress are finished, idle connections are closed, and the frontend
+//! waits for the last one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +116,7 @@ async fn aborting_throws_everyone_out() {
     until("nobody is left", || scene.edge.stats().open == 0).await;
 }
 
-/// Whoever asks again while a large answer is on its way must not lose the rest of it.
+/// A second request during a large response must not truncate that response.
 #[tokio::test]
 async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
     const LENGTH: usize = 12 << 20;
@@ -152,13 +153,13 @@ async fn read_u24(viewer: &mut TcpStream) -> std::io::Result<u32> {
     Ok(u32::from_be_bytes(bytes))
 }
 
-/// A `WINDOW_UPDATE` of the connection.
+/// A `WINDOW_UPDATE` frame for the connection.
 fn opened(bytes: u32) -> Vec<u8> {
     [frame_head(4, 8, 0, 0), bytes.to_be_bytes().to_vec()].concat()
 }
 
-/// Everything has been written, and most of it waits in the kernel for a viewer who reads slowly and says so:
-/// what it says must not reset the connection.
+/// All bytes are written, and most of them wait in the kernel for a slow viewer that sends
+/// `WINDOW_UPDATE` frames. These frames must not reset the connection.
 #[tokio::test]
 async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
     const LENGTH: usize = 1 << 20;
@@ -210,7 +211,7 @@ async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
         } else if kind == 0 {
             came += length as usize;
             is_whole |= flags & 1 == 1;
-            // Many viewers drop what they have not read when they cannot write.
+            // Many viewers discard unread bytes when a write fails.
             let written = viewer.write_all(&opened(length)).await;
             written.expect("the connection is open");
         }

@@ -1,4 +1,4 @@
-//! What is at hand is answered before hyper sees the request, and nobody can tell from the bytes.
+//! Requests answered from memory before hyper reads them: the bytes are the same as hyper's.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use crate::frontend::Limits;
 use crate::frontend::test_support::{AtHand, Scene, Viewer, until};
 use crate::proxy::{ResponseBody, ViewerRequest};
 
-/// `/here…` is at hand and says its path; the rest is hyper's, and empty.
+/// `/here…` is answered from memory with its path as the body. hyper answers other paths, with an
+/// empty body.
 fn scene() -> Scene {
     let here = |arrival: &ViewerRequest| {
         let path = arrival.uri.path().to_owned();
@@ -74,8 +75,8 @@ async fn half_a_head_makes_the_connection_hypers_for_good() {
     assert!(!at_hand(&get(&mut viewer, "/here/3").await));
 }
 
-/// Were a request looked for in the middle of another one's head, a viewer could have answers sent
-/// that a proxy in front would take for the answers to somebody else.
+/// If a request were parsed in the middle of another head, a viewer could inject responses that a
+/// proxy in front would assign to other clients.
 #[tokio::test]
 async fn a_request_inside_another_ones_head_is_none() {
     let scene = scene();
@@ -174,7 +175,7 @@ async fn small_pieces_leave_together_and_in_order() {
     assert_eq!(scene.tales.take()[0].bytes, 16);
 }
 
-/// The time to an answer's head is the shield's; the time to its end is the viewer's.
+/// The time to the head is Seawall's; the time to the end is the viewer's.
 #[tokio::test]
 async fn a_slow_viewer_does_not_make_the_head_late() {
     let large = |_: &ViewerRequest| Some(ResponseBody::Whole(Some(Bytes::from(vec![0; 64 << 20]))));

@@ -1,4 +1,4 @@
-//! HTTP/1.1: keep-alive, pipelining, framing, and bodies that nobody asked for.
+//! HTTP/1.1: keep-alive, pipelining, framing, and unwanted request bodies.
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;

@@ -1,4 +1,4 @@
-//! HTTP/2: by prior knowledge and by ALPN, and streams that stand still.
+//! HTTP/2: prior knowledge, ALPN, and stalled streams.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +99,7 @@ async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
     assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
 }
 
-/// As over HTTP/1.1.
+/// The same as over HTTP/1.1.
 #[tokio::test]
 async fn a_refused_head_is_told_with_what_is_known_of_it() {
     let scene = Scene::with_body(Limits::default(), large);

@@ -1,5 +1,5 @@
-//! HTTP/2: many small answers share what a connection carries, and the last of them waits for long. The clock
-//! stands still while anybody has something to do.
+//! HTTP/2: many small responses share a connection, and the last of them waits long. The clock is
+//! paused while any task can run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::frontend::test_support::serve_wire;
 use crate::frontend::{ConnectionEvent, Limits};
 use crate::proxy::ResponseBody;
 
-/// One piece, which h2 has whole.
+/// One slice, which h2 then has completely.
 const SMALL: usize = 30_000;
 
-/// What a viewer got.
+/// What a viewer received.
 struct Got {
     whole: usize,
     slow_viewers: u64,
     seconds: u64,
 }
 
-/// How fast a viewer reads, all streams together.
+/// The read rate of a viewer, for all streams together.
 struct Reader {
     bytes_per_second: u64,
     free_at: Mutex<Instant>,
@@ -43,7 +43,7 @@ impl Reader {
         sleep_until(taken_at).await;
     }
 
-    /// Whether the answer came whole.
+    /// Whether the response is complete.
     async fn ask(&self, client: &SendRequest<Bytes>) -> Option<bool> {
         let mut client = client.clone().ready().await.ok()?;
         let request = Request::get("http://a.example/").body(()).unwrap();
@@ -60,8 +60,9 @@ impl Reader {
     }
 }
 
-/// A viewer has so many requests at once on a connection whose window is 64 KiB and opens as it reads. With
-/// `is_one_shut` there is a stream besides that is never read; its own window lacks one byte.
+/// Sends `streams` requests at once, `each` times in turn, on a connection whose window is 64 KiB
+/// and opens as the viewer reads. With `is_one_shut` there is one more stream that is never read;
+/// its window lacks one byte.
 async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: bool) -> Got {
     let began = Instant::now();
     let (viewer, wire) = duplex(64 << 10);
@@ -108,7 +109,7 @@ async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: b
     }
 }
 
-/// All of them are read at the least rate together, so the last one is through after a minute.
+/// All streams together are read at the minimum rate, so the last one ends after a minute.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_waits_for_others_of_a_connection_that_moves_is_served() {
     for (streams, bytes_per_second) in [(100, 50_000), (30, 20_000), (12, 10_000)] {
@@ -118,7 +119,7 @@ async fn a_stream_that_waits_for_others_of_a_connection_that_moves_is_served() {
     }
 }
 
-/// Others do not keep it open for ever.
+/// Other streams do not keep the connection open forever.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_never_read_ends_a_connection_that_moves_after_four_windows() {
     let got = take(20, 10_000, 20_000, true).await;

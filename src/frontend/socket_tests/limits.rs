@@ -1,4 +1,4 @@
-//! Limits and deadlines: each refuses what is beyond it, and each is counted.
+//! Limits and deadlines: each refuses what exceeds it, and each is counted.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
     ];
     for (request, status) in cases {
         let mut viewer = Viewer::meet(&scene).await;
-        // The connection may end before all of it is sent.
+        // The connection may end before all bytes are sent.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut viewer.0, request.as_bytes()).await;
         let (heard, _) = viewer.hear_out().await;
         assert!(
@@ -96,7 +96,7 @@ async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
     assert_eq!(scene.edge.stats().of(ConnectionEvent::HeadRefused), 6);
 }
 
-/// Whoever looks for a refused request in the log finds who asked and for what, as far as it said so.
+/// The log of a refused request contains the peer and the target, as far as they are known.
 #[tokio::test]
 async fn a_refused_head_is_told_with_what_is_known_of_it() {
     let scene = Scene::with_body(Limits::default(), hello);

@@ -1,4 +1,4 @@
-//! A body that could not be completed never ends like one that was.
+//! An incomplete body never ends like a complete one.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::frontend::sniffing_stream::SniffingStream;
 use crate::frontend::test_support::{Tales, tale};
 use crate::proxy::BodyTruncated;
 
-/// Five bytes, a pause, and then no more.
+/// A body of five bytes, a pause, and an error or an early end.
 struct Torn {
     length: Option<u64>,
     polls: u8,

@@ -333,7 +333,7 @@ impl<A> ServerContext<A> {
         tracing::warn!(
             peer = gauge.peer.map(tracing::field::display),
             frame = kind.as_str(),
-            "closed an HTTP/2 connection that sent too many control frames for what it asked for"
+            "closed an HTTP/2 connection: too many control frames for its requests"
         );
     }
 

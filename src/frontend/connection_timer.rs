@@ -143,7 +143,7 @@ impl ConnectionTimer {
     }
 
     /// A response in progress can be marked as the last one, unless its head is already sent. A
-    /// quiet connection waits for [`LAST_CALL`].
+    /// quiet connection first waits for a request that may be in flight.
     fn may_finish(&self) -> bool {
         let called = || {
             self.last_call()

@@ -162,7 +162,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "a file that is no socket",
+            "the file is not a socket",
         ));
     }
     match UnixStream::connect(path) {
@@ -181,7 +181,7 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned()
         }
-        io::ErrorKind::AlreadyExists => "a file that is no socket has that name".to_owned(),
+        io::ErrorKind::AlreadyExists => "a file that is not a socket has that name".to_owned(),
         io::ErrorKind::NotFound => "no such directory".to_owned(),
         _ => error.to_string(),
     }

@@ -85,8 +85,7 @@ impl<W: Transport> SniffingStream<W> {
         }
     }
 
-    /// A stream that detects the protocol. Once it is HTTP/2, reading fails: see
-    /// [`SniffingStream::recognised`].
+    /// A stream that detects the protocol. Reading fails once the HTTP/2 preface has arrived.
     pub(super) fn open(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
             wire,

@@ -21,7 +21,7 @@ use crate::frontend::sniffing_stream::SniffingStream;
 use crate::frontend::test_support::{Tales, tale};
 use crate::proxy::BodyTruncated;
 
-/// A body of five bytes, a pause, and an error or an early end.
+/// A body of five bytes, a pause, and an error.
 struct Torn {
     length: Option<u64>,
     polls: u8,

@@ -18,7 +18,7 @@ use super::stats::{ConnectionEvent, Stats};
 use super::unix::UnixWire;
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
 
-/// Delays after accept() fails for lack of descriptors or memory; doubled each time.
+/// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 

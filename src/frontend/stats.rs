@@ -14,7 +14,7 @@ pub enum ConnectionEvent {
     RefusedFull,
     /// Closed at once: its client has reached `connections_per_client_max`.
     RefusedClient,
-    /// accept() failed: the system had no file descriptor or memory.
+    /// `accept` failed: the system had no file descriptor or memory.
     AcceptFailed,
     /// The longest idle connection was asked to close, to make room for a new one.
     Shed,
@@ -133,7 +133,7 @@ impl Stats {
         let _ = writeln!(page, "seawall_edge_connections_open {}", self.open);
         page.push_str(concat!(
             "# HELP seawall_edge_http2_queued_bytes Bytes of responses that HTTP/2 streams have queued because ",
-            "their viewers do not receive them: up to 96 KiB each, shared with the store where it has the object. ",
+            "their viewers do not take them: up to 96 KiB each, shared with the store where it has the object. ",
             "If it stays high, lower streams_max or send_rate_window.\n",
             "# TYPE seawall_edge_http2_queued_bytes gauge\n",
         ));
@@ -143,7 +143,7 @@ impl Stats {
             self.queued_bytes
         );
         page.push_str(concat!(
-            "# HELP seawall_edge_events_total Events of viewer connections by type, such as accepted, refused or timed out.\n",
+            "# HELP seawall_edge_events_total What happened to viewer connections.\n",
             "# TYPE seawall_edge_events_total counter\n",
         ));
         for event in ConnectionEvent::ALL {
@@ -154,8 +154,8 @@ impl Stats {
             );
         }
         page.push_str(concat!(
-            "# HELP seawall_edge_http2_floods_total HTTP/2 connections closed because of too many ",
-            "control frames for their requests, by the frame type with the highest cost.\n",
+            "# HELP seawall_edge_http2_floods_total HTTP/2 connections closed because they sent too many ",
+            "control frames for what they asked for, by the type that cost most.\n",
             "# TYPE seawall_edge_http2_floods_total counter\n",
         ));
         for (kind, count) in FrameKind::ALL.into_iter().zip(self.floods) {

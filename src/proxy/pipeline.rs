@@ -1,4 +1,4 @@
-//! The journey of one request: each function is one step and says where it leads.
+//! The steps of one request, one function per step; each returns the next step.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,31 +27,31 @@ use crate::policy::lifetime::UncacheableReason;
 use crate::policy::range::reaches;
 use crate::telemetry::Outcome;
 
-/// A lookup is made again when a fill ended, or the key turned out to have variants, meanwhile. So often
-/// at most: then the request goes to the origin by itself.
+/// Maximum lookups per request. A lookup is repeated when a fill ended, or the key turned out to
+/// have variants, in the meantime. After that the request goes to the origin by itself.
 const LOOKUPS_MAX: usize = 5;
 
-/// What a look at memory comes to.
+/// Result of a cache lookup.
 enum LookupOutcome {
     /// Answered from memory.
     Served(ViewerResponse),
-    /// Answered from memory in a moment, when the coding is there in which it is to go out.
+    /// Answered from memory once the requested content coding is ready.
     Coming(RequestContext, Arc<Object>),
-    /// Nothing that may be served as it is.
+    /// Nothing stored may be served as it is.
     Wanting(RequestContext, Lookup),
 }
 
 /// Where a step leads.
 pub(super) enum PipelineStep {
-    /// Done.
+    /// The response.
     Answer(ViewerResponse),
-    /// Look up again.
+    /// Look the key up again.
     Again(RequestContext),
 }
 
 impl Shield {
-    /// Answers a GET that waits for nothing, from what is in memory. Whatever needs more than that is
-    /// nothing here, and has left no trace: the request may be asked again.
+    /// Answers a GET from memory, without waiting. `None` if that is not possible; nothing has
+    /// changed then, and the request may go to [`Shield::answer`].
     pub fn at_once(self: &Arc<Self>, mut arrival: ViewerRequest) -> Option<ViewerResponse> {
         let Admission::Enter(entry) = self.judge(&arrival) else {
             return None;
@@ -81,7 +81,7 @@ impl Shield {
         RequestContext::new(arrival, entry, &self.rules.name, line)
     }
 
-    /// Answers one request. Never fails: whatever happens has a status. Hits do not wait.
+    /// Answers one request. Never fails: every error has a status. Hits do not wait.
     pub async fn answer(self: &Arc<Self>, mut arrival: ViewerRequest) -> ViewerResponse {
         let line = self.telemetry.access_log.wants();
         match self.judge(&arrival) {
@@ -90,7 +90,8 @@ impl Shield {
             Admission::Pass(entry) => {
                 let host = arrival.host().to_owned();
                 let ask = self.ask(&mut arrival, entry);
-                // Boxed, as all that waits: a connection keeps room for the largest future it may run.
+                // Boxed like all futures that wait: a connection reserves room for its largest
+                // future.
                 let tale = ask.tale_if_left();
                 let answering = self.pass_method(ask, &host, arrival.method, arrival.body);
                 Box::pin(self.waited_for(tale, answering)).await
@@ -133,7 +134,8 @@ impl Shield {
         if let Some(object) = &found.object
             && !self.is_outgrown(&ask, &object.head, object.body.len() as u64)
         {
-            // What is looked after is the playlist, and not what was said of a state of it.
+            // The refresher keeps the playlist current, not the stored answers to blocking
+            // requests.
             let looks = ask.directives.is_none() && !ask.entry.is_directed();
             match ask.freshness(object) {
                 Freshness::Fresh => return self.hit(ask, object),
@@ -154,7 +156,7 @@ impl Shield {
         LookupOutcome::Wanting(ask, found)
     }
 
-    /// Fetches, and looks again where that is what it led to.
+    /// Fetches, and looks the key up again when the fetch asks for it.
     async fn journey(
         self: &Arc<Self>,
         mut ask: RequestContext,
@@ -178,7 +180,7 @@ impl Shield {
         Box::pin(self.pass(ask)).await
     }
 
-    /// A live manifest says that there is more than what is held, and the viewer asks for that.
+    /// The viewer's range ends beyond the stored object, and a live manifest lists such ranges.
     fn is_outgrown(&self, ask: &RequestContext, head: &StoredHead, length: u64) -> bool {
         let streams = &self.streams;
         streams.any_ranged()
@@ -201,7 +203,7 @@ impl Shield {
         }
     }
 
-    /// Serves what is stale and refreshes it behind the viewer.
+    /// Serves a stale object and refreshes it in the background.
     fn stale(
         self: &Arc<Self>,
         ask: RequestContext,
@@ -215,12 +217,13 @@ impl Shield {
         {
             self.launch(&ask.entry, fill, FillTrigger::Nobody);
         }
-        // Nobody waits for a coding here; but it is made from now on.
+        // The response does not wait for the coding; this starts it for later requests.
         self.form(respond::asked_form(&ask, object), &ask.headers);
         respond::object(ask, object, Outcome::Stale, &self.settings)
     }
 
-    /// Is it looked after? From now on, if it can be: it was asked for a second time.
+    /// Whether the manifest is refreshed in the background. Starts that, if possible: this is its
+    /// second request.
     fn tends(self: &Arc<Self>, entry: &CacheRequest, object: &Object) -> bool {
         let attention = object.head.attention.as_ref();
         attention.is_some_and(|attention| {
@@ -232,13 +235,14 @@ impl Shield {
         })
     }
 
-    /// An endpoint broke off in the middle of it a moment ago; the next request goes to another one.
+    /// An endpoint broke off inside the object a moment ago; the next request goes to another
+    /// endpoint.
     fn broke_off_elsewhere(&self, found: &Lookup, now: Instant) -> bool {
         let noted = self.cache.noted(&found.slot, now);
         matches!(noted, Some(KeyMemo::Avoid(_)))
     }
 
-    /// Nothing fresh is held: what is known of the key decides, then the one fill.
+    /// Nothing fresh is stored: the key's memo decides, else the request joins the fill.
     async fn fetch(self: &Arc<Self>, mut ask: RequestContext, found: &Lookup) -> PipelineStep {
         match self.noted(found, &ask.headers, &ask.entry, ask.now) {
             Some(KeyMemo::Failed(answer)) => {
@@ -282,7 +286,7 @@ impl Shield {
         }
     }
 
-    /// Waits at a fill, within the viewer's deadline.
+    /// Waits for a fill, within the viewer's deadline.
     async fn follow(
         self: &Arc<Self>,
         mut ask: RequestContext,
@@ -291,7 +295,7 @@ impl Shield {
         mut follower: Follower,
         passed: Option<oneshot::Receiver<PassThroughResponse>>,
     ) -> PipelineStep {
-        // A viewer who insists on a fresh answer, and may, waits for it.
+        // A viewer who may insist on a fresh response waits for it.
         let settles_for_less = ask.directives.is_none() && servable_on_error(&ask, found).is_some();
         let patience = if settles_for_less {
             self.settings.stale_wait_max
@@ -307,7 +311,8 @@ impl Shield {
         ask.waited_for_origin(waited);
         let outcome = match to_come {
             None => Outcome::Miss,
-            // What is late is the origin's doing, and no longer the programme's.
+            // A response later than expected is late because of the origin, not because it is not
+            // due yet.
             Some(Some(within)) if waited <= within => Outcome::HeldBack,
             Some(_) => Outcome::Coalesced,
         };
@@ -339,8 +344,8 @@ impl Shield {
         }
     }
 
-    /// How long viewers wait where nothing else is at hand: who asks for what the origin holds back
-    /// until it is there, as long as the origin may.
+    /// How long a viewer waits when nothing stored can be served instead. A request that the origin
+    /// holds back waits as long as the origin may hold it.
     fn patience(&self, entry: &CacheRequest) -> Duration {
         let origin = &self.origins[entry.route.origin_index];
         let held_back = self.is_held_back(entry).then(|| origin.held_back_max());
@@ -377,7 +382,7 @@ impl Shield {
             Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
                 rejections::failure_answer(ask, &answer, Outcome::Overload)
             }),
-            // Nothing of it was handed on yet, and another endpoint may have the whole.
+            // No viewer got a byte, and another endpoint may have the whole body.
             Verdict::Lost
                 if servable_on_error(&ask, found).is_none()
                     && self.broke_off_elsewhere(found, ask.now) =>
@@ -387,7 +392,7 @@ impl Shield {
             Verdict::Lost => self.stale_or(ask, found, rejections::lost),
             Verdict::Sliced => PipelineStep::Again(ask),
             Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {
-                // Of something large that is not held, a part is fetched as a part.
+                // A range of a large object that is not stored is fetched as a range.
                 Some(passed)
                     if passed.reason == Some(UncacheableReason::TooLarge)
                         && ask.headers.contains_key(RANGE) =>
@@ -401,7 +406,7 @@ impl Shield {
         }
     }
 
-    /// Starts a fill that belongs to nobody.
+    /// Starts a fill as a detached task.
     pub(super) fn launch(self: &Arc<Self>, entry: &CacheRequest, fill: Fill, viewer: FillTrigger) {
         tokio::spawn(FillTask::new(Arc::clone(self), entry, fill, viewer).run());
     }
@@ -411,7 +416,8 @@ impl Shield {
         self.sent(&ask.headers, &ask.entry)
     }
 
-    /// What is sent of a viewer's headers. Manifests and media are asked for in no coding.
+    /// The viewer's headers that are sent upstream. Manifests and media are requested without a
+    /// content coding.
     pub(super) fn sent(&self, viewer: &HeaderMap, entry: &CacheRequest) -> HeaderMap {
         let forwarded = entry.forwarded.as_deref();
         let mut sent = headers::upstream(viewer, forwarded, &entry.route, &self.rules.name);
@@ -422,7 +428,7 @@ impl Shield {
     }
 }
 
-/// Something is held that was there.
+/// A successful response is stored.
 pub(super) fn is_held(found: &Lookup) -> bool {
     let held = found.object.as_ref();
     held.is_some_and(|held| held.head.status == StatusCode::OK)

@@ -1,6 +1,6 @@
-//! Several endpoints may have one body. Where the one that delivers it stops in the middle or is too slow, another one
-//! is requested too. Both are read, and the other one takes over as soon as it is further. Whole bodies and slices are
-//! raced alike. Knows nothing of keys and of what is stored.
+//! Moves a body to another endpoint when the one that delivers it stops or is too slow. Both
+//! responses are read; the other takes over as soon as it is further into the body. Used for whole
+//! bodies and for slices. Does not depend on keys or on storage.
 
 mod challenger;
 mod left_out;
@@ -27,59 +27,61 @@ use crate::upstream::{
     BudgetUse, Failure, Origin, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };
 
-/// After so long without a byte another endpoint is requested.
+/// After this time without a byte, another endpoint is requested.
 pub(super) const SILENCE: Duration = Duration::from_millis(700);
-/// The same while the body may still be produced, a chunk a second.
+/// The same for a body that may still be produced: chunks can be a second apart.
 const PAUSE: Duration = Duration::from_millis(1500);
-/// Where the budget refuses, or no other endpoint stands, this is tried again after so long.
+/// Delay before the next attempt when the retry budget refuses, or no other endpoint is available.
 const REFUSED_FOR: Duration = Duration::from_millis(250);
-/// So much later a body that no other endpoint can go on with is cut: players ask for it anew, and
-/// are answered by another endpoint. The same for one that stays too slow.
+/// A body that no other endpoint can continue is cut after this further time, also one that stays
+/// too slow: players request it again, and another endpoint answers.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
-/// Where another endpoint could not be asked, or was of no use, none is asked before this has passed.
+/// Minimum time between two requests to other endpoints, after one that failed or did not help.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// For so long requests for the same go to others than an endpoint that stopped in the middle.
+/// An endpoint that stopped inside a body gets no requests for the same object for this time.
 pub(super) const AVOIDED: Duration = Duration::from_secs(10);
 
-/// What comes next of a body.
+/// The next event of a body.
 pub(super) enum BodyEvent {
-    /// From the endpoint that delivers it: bytes, the end or a failure.
+    /// From the endpoint that delivers the body: bytes, the end or a failure.
     Came(Option<Result<Bytes, Failure>>),
-    /// The response of the endpoint that has taken over. If readers have a part of the body, it begins where that
-    /// part ends.
+    /// The response of the endpoint that has taken over. If readers have a part of the body, this
+    /// response begins where that part ends.
     TakenOver(UpstreamResponse),
-    /// Its readers have left.
+    /// All readers have left.
     Deserted,
 }
 
-/// What another endpoint's response is to the body that is delivered.
+/// How another endpoint's response fits the body that is being delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseFit {
-    /// The rest of it, or all of it while readers have nothing.
+    /// It is the rest of the body, or the whole body while readers have nothing.
     Same,
-    /// That endpoint has another object under this name: whoever asks anew gets it.
+    /// That endpoint has a different object under this URL; a new request would get that object.
     Another,
-    /// It has neither.
+    /// It is neither.
     Nothing,
 }
 
-/// What a race has to know of a body.
+/// What a race needs to know about a body.
 pub(super) trait Contested {
     fn shield(&self) -> &Arc<Shield>;
     fn origin_index(&self) -> usize;
-    /// Headers of a request for what is missing after so many bytes. `None`: no other endpoint can go on.
+    /// Request headers for the part after `received` bytes. `None`: no other endpoint can continue
+    /// the body.
     fn rest(&self, received: u64) -> Option<HeaderMap>;
-    /// That request.
+    /// The request for that part.
     fn errand(&self, headers: HeaderMap) -> UpstreamRequest;
-    /// Judges its response.
+    /// Returns the function that judges the response to that request.
     fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>;
-    /// Readers have what was received: the body cannot begin anew.
+    /// Readers have the received bytes: the body cannot restart.
     fn is_shown(&self) -> bool;
-    /// The origin has all of it by now.
+    /// The origin has the complete body by now.
     fn is_complete(&self) -> bool;
-    /// Endpoints that had their turn with it a moment ago: they would do no better for whoever asks anew.
+    /// Endpoints that were left a moment ago for this object: a new request would do no better
+    /// there.
     fn left_before(&self) -> EndpointSet;
-    /// The endpoint stopped, although the origin has all of the body.
+    /// Called when the endpoint has stopped although the origin has the complete body.
     fn stopped(&self, _endpoint: usize) {}
 
     fn origin(&self) -> &Origin {
@@ -87,30 +89,30 @@ pub(super) trait Contested {
     }
 }
 
-/// The endpoints of one body: who delivers it, how fast, and who may take over.
+/// The endpoints of one body: which one delivers it, at what rate, and which ones may take over.
 pub(super) struct Race {
     endpoint: usize,
-    /// Others may be requested at all.
+    /// Other endpoints may be requested at all.
     may_move: bool,
-    /// Others have taken over from these.
+    /// Endpoints from which another one has taken over.
     former: LeftOut,
-    /// Those that had their turn when the body began: as long as it lasts they do no better.
+    /// Endpoints already left when the body began; they do no better until the body ends.
     left_before: Option<EndpointSet>,
-    /// Those that were requested in vain.
+    /// Endpoints that were requested without success.
     losers: Losers,
-    /// The endpoint broke off.
+    /// The current endpoint's body broke off.
     is_broken: bool,
     pace: BodyRate,
     late_since: Option<Instant>,
     challenger: Option<Challenger>,
     /// When another endpoint was last requested.
     requested: Option<Instant>,
-    /// When it was last looked whether the origin has all of it.
+    /// When the race last checked whether the origin has the complete body.
     looked: Instant,
 }
 
 impl Race {
-    /// `former`: endpoints that others have taken over from already.
+    /// `former`: endpoints from which another one has already taken over.
     pub(super) fn new(
         endpoint: usize,
         former: LeftOut,
@@ -133,12 +135,12 @@ impl Race {
         }
     }
 
-    /// Who delivers the body.
+    /// The endpoint that delivers the body.
     pub(super) fn endpoint(&self) -> usize {
         self.endpoint
     }
 
-    /// Whom others have taken over from, this one included.
+    /// All endpoints that delivered a part of the body, including the current one.
     pub(super) fn left(mut self) -> LeftOut {
         self.former.add(self.endpoint, Instant::now());
         self.former
@@ -156,25 +158,26 @@ impl Race {
         self.pace.age(now)
     }
 
-    /// It comes too slowly so far, and whoever comes first may yet deliver it.
+    /// The body is too slow so far, and the first response to get ahead may still deliver it.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         self.may_move
             && self.pace.is_behind(now)
             && (self.challenger.is_some() || !self.pace.is_late(now))
     }
 
-    /// Readers get the body from now on: another endpoint can only go on with it, and its time is counted anew.
+    /// Readers receive the body from now on: another endpoint can only continue it, and lateness is
+    /// measured from now.
     pub(super) fn show(&mut self) {
         self.challenger = None;
         self.late_since = None;
     }
 
-    /// The reader took so long.
+    /// Excludes time in which the reader took no bytes.
     pub(super) fn pause(&mut self, span: Duration) {
         self.pace.pause(span);
     }
 
-    /// Another endpoint goes on with the body.
+    /// Another endpoint continues the body.
     pub(super) fn move_to(&mut self, endpoint: usize) {
         let now = Instant::now();
         self.former.add(self.endpoint, now);
@@ -185,8 +188,8 @@ impl Race {
         self.requested = None;
     }
 
-    /// Waits for the next piece; where the endpoint falls silent, is too slow or breaks off, also for another one to
-    /// take over.
+    /// Waits for the next chunk. While the endpoint is silent, too slow or broken, also waits for
+    /// another endpoint to take over.
     pub(super) async fn next(
         &mut self,
         inflow: &mut UpstreamBody,
@@ -223,7 +226,7 @@ impl Race {
                     if let Some(reply) = self.settle(end, body) {
                         break BodyEvent::TakenOver(reply);
                     }
-                    // In a while it may be otherwise.
+                    // Another attempt may succeed later.
                     if is_silent && self.challenger.is_none() {
                         is_silent = false;
                         silent.as_mut().reset(tokio::time::Instant::now() + ASKED_EVERY);
@@ -247,7 +250,8 @@ impl Race {
         }
     }
 
-    /// No byte has come for long. Gives how long to wait where no other endpoint may be requested now.
+    /// No byte has come for `patience`. Returns the time until the next attempt when no other
+    /// endpoint may be requested now.
     fn silent(&mut self, body: &impl Contested) -> Option<Duration> {
         let stands = self.may_move && self.another_stands(body);
         if stands && self.pace.is_complete() {
@@ -257,7 +261,8 @@ impl Race {
         (!may).then_some(REFUSED_FOR)
     }
 
-    /// Bytes came: another endpoint is requested if they come too slowly, and not waited for if they do not.
+    /// Counts received bytes. Requests another endpoint when the rate is too low; drops the
+    /// challenger when it is not.
     fn came(&mut self, bytes: usize, body: &impl Contested) {
         let now = Instant::now();
         self.pace.add(bytes, now);
@@ -276,7 +281,8 @@ impl Race {
         }
     }
 
-    /// What was produced while it was sent is judged from when the origin has all of it.
+    /// A body that was sent while it was produced is judged from the moment the origin has all of
+    /// it.
     fn look_if_complete(&mut self, body: &impl Contested) {
         let now = Instant::now();
         self.looked = now;
@@ -285,7 +291,8 @@ impl Race {
         }
     }
 
-    /// The endpoint broke off: the response of another one, if that can go on. Each is asked once.
+    /// The body broke off: returns the response of another endpoint that can continue it. Each
+    /// endpoint is requested once.
     async fn broken(
         &mut self,
         failure: Failure,
@@ -313,7 +320,7 @@ impl Race {
         broken
     }
 
-    /// The other endpoint has taken over, or was of no use: the next one is requested then.
+    /// Handles the challenger's end: it has taken over, or the next endpoint is requested.
     fn settle(
         &mut self,
         end: Result<UpstreamResponse, RaceLost>,
@@ -348,8 +355,8 @@ impl Race {
         }
     }
 
-    /// Requests another endpoint, if one stands and can go on. False where the budget refuses: more requests would only
-    /// add to the load.
+    /// Requests another endpoint, if one is available and can continue the body. Returns false when
+    /// the retry budget refuses: further attempts would only add load.
     fn challenge(&mut self, body: &impl Contested, has_stopped: bool) -> bool {
         let now = Instant::now();
         let excluded = self.excluded(has_stopped, now);
@@ -386,8 +393,9 @@ impl Race {
         true
     }
 
-    /// It has been too slow for a while, no other endpoint takes over, and one stands that had no turn with it: whoever
-    /// asks anew is better off. Not while it moves and others are asked for the rest: those that have it take over.
+    /// The body has been too slow for `CUT_AFTER`, no endpoint takes over, and an endpoint is
+    /// available that has not delivered it yet: readers are better off with a new request. False
+    /// while bytes arrive and others can be asked for the rest; they take over instead.
     fn is_hopeless(&mut self, body: &impl Contested) -> bool {
         let now = Instant::now();
         let is_long = self
@@ -414,7 +422,7 @@ impl Race {
         allowed
     }
 
-    /// Readers have so much of it.
+    /// Number of bytes that readers have.
     fn shown(&self, body: &impl Contested) -> u64 {
         if body.is_shown() { self.received() } else { 0 }
     }
@@ -429,14 +437,15 @@ impl Race {
         }
     }
 
-    /// A race goes to none of these.
+    /// Endpoints that a challenge must not use.
     fn excluded(&self, has_stopped: bool, now: Instant) -> EndpointSet {
         let progress = self.progress(has_stopped, now);
         let losers = self.losers.left_out(progress, true, now);
         self.former(now).and(losers)
     }
 
-    /// One stands that may do better, be it with another object, now that this one has stopped.
+    /// An endpoint is available that may do better, even with a different object, now that this one
+    /// has stopped.
     fn another_stands(&self, body: &impl Contested) -> bool {
         let now = Instant::now();
         let progress = self.progress(true, now);
@@ -444,7 +453,7 @@ impl Race {
         body.origin().another_stands(self.former(now).and(losers))
     }
 
-    /// These had their turn lately, or have it now.
+    /// The current endpoint and those left within [`AVOIDED`].
     fn former(&self, now: Instant) -> EndpointSet {
         self.former.within(AVOIDED, now).with(self.endpoint)
     }

@@ -1,5 +1,5 @@
-//! Another endpoint is requested for a body, and its response read until it is further than the endpoint that delivers
-//! the body.
+//! Requests another endpoint for a body, and reads its response until it is further than the
+//! endpoint that delivers the body.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -12,20 +12,20 @@ use super::{ResponseFit, SILENCE};
 use crate::proxy::Shield;
 use crate::upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
-/// An endpoint that has sent so much and is still behind the one that delivers the body is of no use.
+/// A challenger that has sent this much and is still behind is given up.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Another endpoint that is requested.
+/// A request to another endpoint.
 pub(super) struct Challenger {
     end: Pin<Box<dyn Future<Output = Result<UpstreamResponse, RaceLost>> + Send>>,
-    /// So much has come from the endpoint that delivers the body.
+    /// Bytes received from the endpoint that delivers the body.
     received: Arc<AtomicU64>,
-    /// That one is silent or has failed. If not, it is slow.
+    /// The delivering endpoint is silent or has failed. If false, it is slow.
     pub(super) has_stopped: bool,
     _leave: Takeover,
 }
 
-/// What it is requested for, and how its response is judged.
+/// The challenger's request, and the function that judges its response.
 pub(super) struct ChallengerRequest {
     pub(super) shield: Arc<Shield>,
     pub(super) origin_index: usize,
@@ -33,17 +33,17 @@ pub(super) struct ChallengerRequest {
     pub(super) judge: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
 }
 
-/// The other endpoint did not take over.
+/// Why the other endpoint did not take over.
 pub(super) enum RaceLost {
-    /// None answered.
+    /// No endpoint answered.
     Unanswered,
-    /// This one was of no use, for its response or for its speed.
+    /// This endpoint's response did not fit, or was too slow.
     By(usize, ResponseFit),
 }
 
 impl Challenger {
-    /// `shown`: so much of the body readers have, and its head: the response begins there. `None`: they have nothing,
-    /// and it begins anew.
+    /// `shown`: the number of bytes that readers have; the response begins there. `None`: readers
+    /// have nothing, not even the head, and the response begins at byte 0.
     pub(super) fn start(
         request: ChallengerRequest,
         shown: Option<u64>,
@@ -59,13 +59,13 @@ impl Challenger {
         }
     }
 
-    /// So much has come from the endpoint that delivers the body.
+    /// Records how many bytes came from the endpoint that delivers the body.
     pub(super) fn report(&self, received: u64) {
         self.received.store(received, Ordering::Relaxed);
     }
 }
 
-/// How a race ends; never, where no other endpoint is requested.
+/// Resolves when the race ends; never, if no other endpoint was requested.
 pub(super) async fn finish(
     challenger: &mut Option<Challenger>,
 ) -> Result<UpstreamResponse, RaceLost> {
@@ -96,8 +96,8 @@ async fn run(
     Ok(reply)
 }
 
-/// Reads a body that begins at `from` until it is further than what was received from another endpoint. Gives how far
-/// that one is in it; `None`: it does not get there.
+/// Reads a body that begins at `from` until it is further than `received`. Returns how far the
+/// delivering endpoint is within it; `None`: it does not get ahead.
 async fn get_ahead(body: &mut UpstreamBody, received: &AtomicU64, from: u64) -> Option<u64> {
     loop {
         let ahead = body.ahead_bytes();
@@ -110,7 +110,7 @@ async fn get_ahead(body: &mut UpstreamBody, received: &AtomicU64, from: u64) -> 
         }
         match timeout(SILENCE, body.read_ahead()).await {
             Ok(Some(Ok(()))) => {}
-            // Nothing is the whole of it.
+            // An empty body is complete.
             Ok(None) if came == 0 => return Some(0),
             Ok(Some(Err(_)) | None) | Err(_) => return None,
         }

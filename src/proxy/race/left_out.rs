@@ -1,10 +1,10 @@
-//! Which endpoints were left out, and when? Pure: the clock is an argument.
+//! Records which endpoints were left out, and when. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
 use crate::policy::EndpointSet;
 
-/// Endpoints, each with the moment at which it was left out last.
+/// Endpoints, each with the time at which it was last left out.
 #[derive(Clone, Debug, Default)]
 pub(in crate::proxy) struct LeftOut(Vec<(usize, Instant)>);
 
@@ -14,12 +14,12 @@ impl LeftOut {
         self.0.push((endpoint, now));
     }
 
-    /// Those that were left out within this time.
+    /// Endpoints that were left out within `span`.
     pub(in crate::proxy) fn within(&self, span: Duration, now: Instant) -> EndpointSet {
         self.those(|at| now < at + span)
     }
 
-    /// Those that were ever left out.
+    /// Endpoints that were ever left out.
     pub(in crate::proxy) fn all(&self) -> EndpointSet {
         self.those(|_| true)
     }

@@ -1,34 +1,34 @@
-//! Which endpoints were requested for a body in vain, and when may they be requested again? Pure: the clock is an
-//! argument.
+//! Decides which endpoints, requested for a body without success, may be requested again. Pure: the
+//! clock is an argument.
 
 use std::time::{Duration, Instant};
 
 use super::AVOIDED;
 use crate::policy::EndpointSet;
 
-/// An endpoint that was of no use is requested again after so long: what it does not have it may be about to get. Each
-/// further time it takes twice as long, up to [`AVOIDED`].
+/// An endpoint that did not help is requested again after this time: it may get the object
+/// meanwhile. The time doubles with each further failure, up to [`AVOIDED`].
 const USELESS_FOR: Duration = Duration::from_secs(2);
 
-/// What came of requesting an endpoint.
+/// Why an endpoint lost a race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It had nothing, or no more than one that has stopped.
+    /// It had no usable response, or was no further than an endpoint that had stopped.
     Useless,
-    /// It has the same, and was no further than one that goes on.
+    /// It has the same body, and was no further than an endpoint that still delivers.
     Slower,
-    /// It has another object under this name.
+    /// It has a different object under this URL.
     Different,
 }
 
-/// How the endpoint stands that delivers the body.
+/// The state of the endpoint that delivers the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Bytes come, be it slowly.
+    /// Bytes arrive, even if slowly.
     Moves,
-    /// None come, or so few that it is as good as that.
+    /// No bytes arrive, or too few to be of use.
     Stands,
-    /// None will come.
+    /// No more bytes will arrive.
     Broken,
 }
 
@@ -45,7 +45,7 @@ struct Loser {
 pub(super) struct Losers(Vec<Loser>);
 
 impl Losers {
-    /// What was known of it before no longer counts.
+    /// Replaces what was recorded of the endpoint before.
     pub(super) fn add(&mut self, endpoint: usize, loss: Loss, now: Instant) {
         let mut left_out = match loss {
             Loss::Useless => USELESS_FOR,
@@ -65,13 +65,14 @@ impl Losers {
         });
     }
 
-    /// What was long ago no longer counts.
+    /// Removes endpoints whose time is over.
     pub(super) fn forget_overdue(&mut self, now: Instant) {
         self.0.retain(|one| now < one.at + one.left_out);
     }
 
-    /// Who is not to be requested now, and of those with another object only if that counts. Bytes from one that was no
-    /// faster are only needed when none come. Of one that is broken each is asked for the rest once.
+    /// Endpoints not to request now. Endpoints with a different object are included only if
+    /// `with_different`. A slower endpoint is requested again only when no bytes arrive. For a
+    /// broken body, each endpoint is asked for the rest once.
     pub(super) fn left_out(
         &self,
         progress: Progress,
@@ -87,8 +88,9 @@ impl Losers {
         })
     }
 
-    /// Whoever asks anew is not better off with these, as long as the body lasts. Another object is better than one that
-    /// does not come, and no better than one that comes slowly: it may well come as slowly.
+    /// Endpoints at which a new request is no better, until the body ends. A different object is
+    /// better than a body that does not arrive, but no better than a slow one: it may be just as
+    /// slow.
     pub(super) fn no_better(&self, progress: Progress) -> EndpointSet {
         self.those(|one| one.loss != Loss::Different || progress == Progress::Moves)
     }

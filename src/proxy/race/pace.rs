@@ -1,50 +1,49 @@
-//! Does a body arrive fast enough to be of use? Compares its progress with what its players need. Pure: the
-//! clock is an argument.
+//! Decides whether a body arrives fast enough for its players. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
-/// A body is judged only after this long: a connection takes a moment to reach its speed.
+/// A body is not judged before this time: a connection needs a moment to reach its rate.
 const JUDGED_AFTER: Duration = Duration::from_millis(700);
-/// The first bytes are not taken for a speed before that.
+/// The rate is averaged over at least this time: the first bytes alone give no rate.
 const SPEED_AFTER: Duration = Duration::from_millis(200);
-/// The current pace is what came within this time, and within twice this time at most.
+/// The current rate is measured over this time, and over at most twice this time.
 const WINDOW: Duration = Duration::from_secs(1);
-/// The rest of a body has to be there within the duration of its media, within these bounds.
+/// The rest of a body must arrive within the duration of its media, limited to these bounds.
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(10);
-/// The same where nobody knows how long its media plays …
+/// The same when the duration is unknown,
 const REST_UNKNOWN: Duration = Duration::from_secs(4);
-/// … unless it brings so many bytes a second: it is large then, and not slow.
+/// unless the rate is at least this: such a body is large, not slow.
 const BYTES_PER_S_ENOUGH: u64 = 250_000;
-/// A segment of unknown length brings so many bytes a second, unless it is being produced: so little is no audio.
+/// Minimum rate of a complete segment of unknown length: less would not even be audio.
 const BYTES_PER_S_MIN: u64 = 2_000;
-/// Media that takes so many times as long to come as it plays is of no use to any player.
+/// Media that takes this many times its duration to arrive is of no use to any player.
 const DRIBBLE_FACTOR: u32 = 10;
 
 /// What is known of a body when it begins.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct ExpectedBody {
     pub(in crate::proxy) length: Option<u64>,
-    /// How long its media plays.
+    /// Playing time of the media.
     pub(in crate::proxy) duration: Option<Duration>,
-    /// The origin has all of it. If not, it arrives at the pace of its encoder.
+    /// The origin has the complete body. If false, the body arrives at its encoder's rate.
     pub(in crate::proxy) is_complete: bool,
 }
 
-/// How far a body had come at a moment.
+/// Bytes received at a moment.
 #[derive(Clone, Copy, Debug)]
 struct PacePoint {
     at: Instant,
     received: u64,
 }
 
-/// How fast a body arrives.
+/// The rate at which a body arrives.
 #[derive(Debug)]
 pub(in crate::proxy) struct BodyRate {
     expected: ExpectedBody,
     began: Instant,
     received: u64,
-    /// The older one is the start of the window.
+    /// Two past points; the first is the start of the measuring window.
     marks: [PacePoint; 2],
 }
 
@@ -62,35 +61,35 @@ impl BodyRate {
         }
     }
 
-    /// It is judged from now on.
+    /// Starts judging anew from now.
     pub(in crate::proxy) fn restart(&mut self, now: Instant) {
         let received = self.received;
         self.began = now;
         self.marks = [PacePoint { at: now, received }; 2];
     }
 
-    /// So much has come.
+    /// Bytes received.
     pub(in crate::proxy) fn received(&self) -> u64 {
         self.received
     }
 
-    /// The origin has all of it.
+    /// The origin has the complete body.
     pub(in crate::proxy) fn is_complete(&self) -> bool {
         self.expected.is_complete
     }
 
-    /// The origin has all of it from now on: until now it came as it was produced.
+    /// Marks the body as complete at the origin: until now it came as it was produced.
     pub(in crate::proxy) fn complete(&mut self, now: Instant) {
         self.expected.is_complete = true;
         self.restart(now);
     }
 
-    /// So long the endpoint has had.
+    /// Time since judging began.
     pub(in crate::proxy) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.began)
     }
 
-    /// Bytes came.
+    /// Counts received bytes.
     pub(in crate::proxy) fn add(&mut self, bytes: usize, now: Instant) {
         self.received += bytes as u64;
         if now.saturating_duration_since(self.marks[1].at) >= WINDOW {
@@ -99,7 +98,7 @@ impl BodyRate {
         }
     }
 
-    /// The time that the reader of the body took is not the endpoint's.
+    /// Excludes time that the body's reader took: the endpoint is not responsible for it.
     pub(in crate::proxy) fn pause(&mut self, span: Duration) {
         self.began += span;
         for mark in &mut self.marks {
@@ -107,12 +106,12 @@ impl BodyRate {
         }
     }
 
-    /// The rest cannot arrive in time at the current pace.
+    /// The rest cannot arrive in time at the current rate.
     pub(in crate::proxy) fn is_late(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.began) >= JUDGED_AFTER && self.is_behind(now)
     }
 
-    /// The same, however short a time it has had.
+    /// The same, without waiting for `JUDGED_AFTER`.
     pub(in crate::proxy) fn is_behind(&self, now: Instant) -> bool {
         if !self.expected.is_complete {
             return false;
@@ -128,7 +127,7 @@ impl BodyRate {
         !is_large && !come_in(rest, self.within())
     }
 
-    /// So little comes that it is as good as nothing.
+    /// The rate is too low to be of any use.
     pub(in crate::proxy) fn is_dribble(&self, now: Instant) -> bool {
         let ExpectedBody {
             length, duration, ..
@@ -141,7 +140,7 @@ impl BodyRate {
         is_useless || !self.come_in(BYTES_PER_S_MIN, Duration::from_secs(1), now)
     }
 
-    /// So many bytes come within this time at the current pace.
+    /// At the current rate, this many bytes arrive within this time.
     fn come_in(&self, bytes: u64, within: Duration, now: Instant) -> bool {
         let [since, _] = self.marks;
         let span = now.saturating_duration_since(since.at).max(SPEED_AFTER);
@@ -169,7 +168,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// When is a body late, in milliseconds, of which so many bytes come every so many milliseconds?
+    /// Milliseconds until a body is late that delivers `bytes` every `every` milliseconds.
     fn late_after(expected: ExpectedBody, bytes: usize, every: u64) -> Option<u64> {
         let start = Instant::now();
         let mut pace = BodyRate::new(expected, start);
@@ -222,7 +221,7 @@ mod tests {
             ..SEGMENT
         };
         assert_eq!(late_after(complete, 2, 250), Some(750));
-        // Audio at 48 kbit/s, as it is made.
+        // Audio at 48 kbit/s, while it is produced.
         assert_eq!(late_after(complete, 3_000, 500), Some(6_500));
         // It should have ended by now.
         assert_eq!(late_after(complete, 10_000, 1_000), Some(7_000));
@@ -265,7 +264,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = BodyRate::new(SEGMENT, start);
         pace.add(300_000, start + millis(10));
-        // From then on eight bytes a second.
+        // From then on, eight bytes a second.
         let mut late = None;
         for after in 1..10 {
             let now = start + millis(after * 1_000);

@@ -1,4 +1,5 @@
-//! A request's journey, one short function per step: admit, look up, answer, or join the one fill.
+//! Handles viewer requests: admits a request, looks its key up, and answers from memory or from the
+//! key's one fill.
 
 mod blocking_reload;
 mod blocking_work;
@@ -46,26 +47,27 @@ use crate::policy::Rules;
 use crate::telemetry::Telemetry;
 use crate::upstream::Origin;
 
-/// How long viewers wait, and for what.
+/// Waits and limits of the proxy.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A viewer waits so long for the head of an answer; then stale, else 504.
+    /// A viewer waits at most this long for a response head; then it gets a stale object, else 504.
     pub wait_max: Duration,
-    /// With a stale copy at hand (stale-if-error), a viewer waits only so long for a fresh one.
+    /// A viewer waits only this long for a fresh response if a stale one may be served
+    /// (stale-if-error).
     pub stale_wait_max: Duration,
-    /// After a failed fetch, the same key is not asked for again for so long.
+    /// After a failed fetch, the key is not requested again for this time.
     pub failure_backoff: Duration,
-    /// An uncacheable key is remembered so long: its viewers do not queue behind one another.
+    /// An uncacheable key is remembered for this time: its viewers do not queue behind one another.
     pub pass_memory: Duration,
-    /// Objects larger than this are fetched in slices, where the origin can send parts of them.
+    /// Objects larger than this are fetched in slices, if the origin supports ranges.
     pub whole_fetch_max: u64,
     /// Slice size for larger objects.
     pub slice_bytes: u64,
-    /// When every viewer of a fill has left: finish it (true) or cancel it.
+    /// When every viewer of a fill has left: finish the fill (true) or cancel it.
     pub finish_abandoned: bool,
-    /// Ranges in one request at most; more are answered with the whole object.
+    /// Maximum ranges in one request; a request with more gets the whole object.
     pub ranges_max: usize,
-    /// A manifest larger than this is a failed fetch.
+    /// A manifest larger than this counts as a failed fetch.
     pub manifest_bytes_max: u64,
 }
 
@@ -85,7 +87,7 @@ impl Default for Settings {
     }
 }
 
-/// The shield: one per process (and per test).
+/// The caching proxy. One per process, and one per test.
 pub struct Shield {
     rules: Rules,
     cache: Cache,
@@ -97,22 +99,22 @@ pub struct Shield {
     clients: Arc<clients::Clients>,
 }
 
-/// What a shield is made of.
+/// Everything a shield is built from.
 pub struct ShieldParts {
-    /// Routes.
+    /// Routes and their rules.
     pub rules: Rules,
-    /// Bounds of memory.
+    /// Memory limits.
     pub cache: cache::Settings,
-    /// Waits.
+    /// Waits and limits of the proxy.
     pub settings: Settings,
     /// Origin groups, in the order routes refer to them.
     pub origins: Vec<Arc<Origin>>,
-    /// Where outcomes go.
+    /// Receives one outcome per request.
     pub telemetry: Arc<Telemetry>,
 }
 
 impl Shield {
-    /// Puts a shield together.
+    /// Builds the shield.
     pub fn new(parts: ShieldParts) -> Arc<Shield> {
         let mut settings = parts.settings;
         settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
@@ -128,27 +130,27 @@ impl Shield {
         })
     }
 
-    /// Where outcomes go.
+    /// Receives one outcome per request.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
     }
 
-    /// What is remembered, for metrics.
+    /// The cache, for metrics.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// The live streams that are watched, for metrics.
+    /// A snapshot of the tracked live streams, for metrics.
     pub fn streams(&self) -> live::StreamsSnapshot {
         self.streams.read(Instant::now())
     }
 
-    /// What is compressed here, for metrics.
+    /// Compression counters, for metrics.
     pub fn codings(&self) -> CodingStats {
         self.press.read()
     }
 
-    /// What clients left that they had asked for, for metrics.
+    /// Counters of fetches that clients abandoned, for metrics.
     pub fn clients(&self) -> ClientStats {
         self.clients.read()
     }

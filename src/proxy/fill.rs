@@ -1,5 +1,5 @@
-//! The one fill of a key: a detached task that asks the origin, lets the answer be judged, and feeds
-//! all who wait. It belongs to no viewer.
+//! Runs the one fill of a key: a detached task that requests the object, has the response judged,
+//! and feeds all followers. It does not depend on any viewer.
 
 mod delivery;
 mod empty;
@@ -31,13 +31,13 @@ use crate::policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
 use crate::policy::{Key, Lifetime, Now, headers};
 use crate::upstream::{Failure, Framing, UpstreamResponse};
 
-/// Who waits for a fill besides its followers.
+/// What started a fill, and who besides the followers waits for it.
 pub(super) enum FillTrigger {
-    /// The one who caused it, and who gets the answer itself if it may not be shared.
+    /// A viewer; it gets the response alone if the response may not be shared.
     Waits(oneshot::Sender<PassThroughResponse>, ClientFetch),
-    /// A refresh behind viewers who have been served, or will be.
+    /// A background refresh; viewers are served the stored object.
     Nobody,
-    /// Those who will ask for it soon; it keeps its place among what is fetched ahead.
+    /// A prefetch for coming viewers; it holds its permit among the prefetches.
     Coming {
         source: PrefetchSource,
         attention: Arc<AccessTracker>,
@@ -45,31 +45,31 @@ pub(super) enum FillTrigger {
     },
 }
 
-/// One fill's work.
+/// The work of one fill.
 pub(super) struct FillTask {
     shield: Arc<Shield>,
     fill: Fill,
     viewer: FillTrigger,
     entry: CacheRequest,
-    /// The epoch in which it was asked for. A manifest is judged by what it says, and belongs to none
-    /// but its URL's; a state of one, asked for by number, does.
+    /// The epoch at the time of the request. A manifest belongs only to the epoch of its URL, a
+    /// state of a playlist that was requested by number to its own.
     tie: Option<EpochToken>,
-    /// Where notes belong that its request may have provoked by words of its own.
+    /// Key for memos that the request's unkeyed headers may have caused.
     own: Option<Key>,
-    /// It may be what a programme left lying that has begun anew.
+    /// The object may be left over from before a restart of the stream.
     left_over: bool,
-    /// The origin may hold its answer back.
+    /// The origin may hold its response back until the version exists.
     held_back: bool,
-    /// Other endpoints have taken over from these.
+    /// Endpoints from which another one has taken over.
     left: LeftOut,
-    /// So many answers had no byte.
+    /// Number of responses without any byte.
     empty_answers: u8,
 }
 
-/// What the origin said, and to which question.
+/// The origin's response, and how it was requested.
 struct OriginOutcome {
     reply: UpstreamResponse,
-    /// It was asked whether the held object still holds.
+    /// The request was a revalidation of the stored object.
     conditional: bool,
 }
 
@@ -124,7 +124,7 @@ impl FillTask {
             newest = self.outrun() => return self.fill.settle(Verdict::Object(newest)),
         };
         match (told, seen) {
-            // All viewers have left; dropped, the fill lets its key go.
+            // All viewers have left. Dropping the fill releases its key.
             (None, _) => {}
             (Some(Err(failure)), _) => self.failed(failure),
             (Some(Ok(OriginOutcome { reply, conditional })), Some(seen))
@@ -141,9 +141,9 @@ impl FillTask {
         }
     }
 
-    /// Resolves when the fill is of no use to anyone, or too many are of use to nobody yet. A refresh of what is
-    /// held is of use though its viewer has been served the old one and left. What the origin holds back for
-    /// viewers who have left would keep others from waiting.
+    /// Resolves when the fill should be cancelled: it has no viewers, and is of no use or too
+    /// many such fills run. A refresh of a stored object is of use even after its viewer has left. A
+    /// response that the origin holds back is not: it would keep others from waiting.
     async fn given_up(&self, held_back: bool) {
         let refreshes = self.fill.found().object.is_some();
         let of_use = self.shield.settings.finish_abandoned || refreshes;
@@ -153,19 +153,20 @@ impl FillTask {
         }
     }
 
-    /// What an answer with these headers carries.
+    /// The kind of a response with these headers.
     fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
         let kind = self.shield.streams.kind_of(&self.entry);
         let content_type = headers.get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
-        // An error's page is not what was asked for, and that a manifest lists it says more than `text/plain`.
+        // An error page has another type than the object, and a manifest's listing says more than
+        // `text/plain`.
         if !status.is_success() || (is_plain_text(content_type) && self.is_new()) {
             return kind;
         }
         kind.refined(content_type)
     }
 
-    /// As what it is now, or as the state that was asked for.
+    /// `as_state`: judge it as the requested state of the playlist, not as the current version.
     fn judge(
         &self,
         reply: &UpstreamResponse,
@@ -188,7 +189,7 @@ impl FillTask {
         storage(&answered, &self.entry.route, Now::now())
     }
 
-    /// A good answer that is whole, with these headers.
+    /// The facts of a complete 200 response with these headers.
     fn answered<'a>(
         &self,
         reply: &UpstreamResponse,
@@ -227,7 +228,7 @@ impl FillTask {
         }
     }
 
-    /// For how long an answer was on its way. One that was held back was made when it came.
+    /// Time the response was under way. A response that was held back was produced when it arrived.
     fn delay(&self, reply: &UpstreamResponse) -> Duration {
         if self.held_back {
             Duration::ZERO
@@ -283,8 +284,8 @@ impl FillTask {
         }
     }
 
-    /// That something is not there which is held is believed only if it is said to a request without
-    /// words of its own: the origin is asked once more. `None` as [`Job::fetch`].
+    /// Before a 404 or 410 replaces a stored object, the origin is asked again without unkeyed
+    /// headers. `None` as in [`FillTask::fetch`].
     async fn unprovoked(
         &mut self,
         reply: UpstreamResponse,
@@ -301,7 +302,7 @@ impl FillTask {
         Some(reply)
     }
 
-    /// For how long something is good that no manifest of a new programme lists yet.
+    /// Shortens the lifetime of an object that no manifest has listed since the restart.
     pub(super) fn while_unlisted(&self, lifetime: Lifetime) -> Lifetime {
         if !self.left_over {
             return lifetime;
@@ -314,7 +315,7 @@ impl FillTask {
         }
     }
 
-    /// The head under which an answer is stored and sent.
+    /// The head under which a response is stored and sent.
     fn head(
         &self,
         status: StatusCode,

@@ -1,4 +1,5 @@
-//! A body under way: what was promised of it, and what another endpoint's response must be to go on with it.
+//! Tracks a body in progress: what its head promised, and which response of another endpoint can
+//! continue it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,32 +13,35 @@ use crate::proxy::Shield;
 use crate::proxy::race::{Contested, ExpectedBody, LeftOut, Race, ResponseFit};
 use crate::upstream::{Framing, UpstreamRequest, UpstreamResponse};
 
-/// So long, and so much of it, a slow body is kept from viewers, so that another endpoint may begin anew.
+/// A slow body is held back from viewers for at most this time and size, so that another endpoint
+/// can still begin from byte 0.
 const HELD_MAX: Duration = Duration::from_secs(3);
 const HELD_BYTES_MAX: u64 = 256 << 10;
 
-/// A body under way.
+/// A body in progress.
 pub(super) struct Delivery {
     pub(super) begun: BodyProgress,
     pub(super) race: Race,
 }
 
-/// What was promised when the body began, and what another endpoint would have to go on from.
+/// What the response head promised, and where another endpoint would have to continue.
 #[derive(Clone)]
 pub(super) struct BodyProgress {
     etag: Option<HeaderValue>,
-    /// Some servers give what they have coded the `ETag` of what they have not.
+    /// Compared too: some servers use one `ETag` for the coded and the plain body.
     codings: Vec<HeaderValue>,
     pub(super) length: Option<u64>,
-    /// All endpoints that have it have all of it. If not, nothing says where it ends but the one that delivers it:
-    /// another one may not be as far, and its end would pass for the end.
+    /// Every endpoint that has the object has all of it. If false, only the delivering endpoint
+    /// knows the end: another one may have less, and its end would be taken for the end of the
+    /// body.
     end_is_known: bool,
-    /// Viewers have the head, and what has been received so far.
+    /// Viewers have the head and all received bytes.
     is_shown: bool,
 }
 
 impl Delivery {
-    /// `left`: endpoints that had it before. `end_is_known`: as in [`Begun`], where it has no length.
+    /// `left`: endpoints that delivered it before. `end_is_known`: as in [`BodyProgress`], for a
+    /// body without a length.
     pub(super) fn new(
         reply: &UpstreamResponse,
         left: LeftOut,
@@ -59,7 +63,7 @@ impl Delivery {
         }
     }
 
-    /// It may yet be replaced: viewers are to have nothing of it.
+    /// Viewers get no bytes yet: another endpoint may still replace the body.
     pub(super) fn is_held(&self) -> bool {
         let now = Instant::now();
         self.race.is_open(now)
@@ -67,26 +71,27 @@ impl Delivery {
             && self.race.received() < HELD_BYTES_MAX
     }
 
-    /// Viewers have the head, and what has come: from now on only the rest of the same will do.
+    /// Viewers have the head and all received bytes: from now on only the rest of the same body
+    /// fits.
     pub(super) fn show(&mut self) {
         self.begun.is_shown = true;
         self.race.show();
     }
 
-    /// Another endpoint goes on with it, and has said how long it is.
+    /// Another endpoint continues the body; its response may state the length.
     pub(super) fn move_to(&mut self, reply: &UpstreamResponse) {
         self.race.move_to(reply.endpoint);
         let told = told(reply).map(|(_, length)| length);
         self.begun.length = self.begun.length.or(told);
     }
 
-    /// Whether all has come that was promised when the body began.
+    /// All bytes that the head promised have arrived.
     pub(super) fn is_whole(&self) -> bool {
         let length = self.begun.length;
         length.is_none_or(|length| length == self.race.received())
     }
 
-    /// More has come than was promised.
+    /// More bytes have arrived than the head promised.
     pub(super) fn is_too_long(&self) -> bool {
         let length = self.begun.length;
         length.is_some_and(|length| self.race.received() > length)
@@ -94,12 +99,12 @@ impl Delivery {
 }
 
 impl BodyProgress {
-    /// Where another endpoint would have to go on from.
+    /// The offset at which another endpoint would have to continue.
     fn shown(&self, received: u64) -> u64 {
         if self.is_shown { received } else { 0 }
     }
 
-    /// What another endpoint's response to a request for what is missing after so many bytes is.
+    /// Judges another endpoint's response to the request for the part after `received` bytes.
     fn judge(&self, reply: &UpstreamResponse, received: u64) -> ResponseFit {
         let shown = self.shown(received);
         if shown == 0 {
@@ -142,7 +147,7 @@ impl Contested for FillBody<'_> {
         self.job.entry.route.origin_index
     }
 
-    /// All of it where viewers have nothing yet.
+    /// Requests the whole body while viewers have nothing.
     fn rest(&self, received: u64) -> Option<HeaderMap> {
         let mut headers = self.job.fill.upstream().clone();
         let shown = self.begun.shown(received);
@@ -185,7 +190,7 @@ impl Contested for FillBody<'_> {
     }
 }
 
-/// The length that a body has from its beginning.
+/// The length of a body, if known from the head.
 pub(super) fn length(framing: Framing) -> Option<u64> {
     match framing {
         Framing::Length(length) => Some(length),
@@ -193,7 +198,7 @@ pub(super) fn length(framing: Framing) -> Option<u64> {
     }
 }
 
-/// Which part of how much it says that it is.
+/// The range and the complete length that `Content-Range` states.
 fn told(reply: &UpstreamResponse) -> Option<(ByteSpan, u64)> {
     let told = reply.headers.get(header::CONTENT_RANGE);
     told.and_then(read_content_range)

@@ -1,4 +1,4 @@
-//! The origin gave nothing to store: it failed, refused, or answered for one viewer alone.
+//! Ends fills that have nothing to store: failures, refusals and responses for one viewer alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,18 +20,19 @@ use crate::proxy::read_whole::whole;
 use crate::proxy::rejections;
 use crate::upstream::{Failure, UpstreamResponse};
 
-/// An origin's error page is handed on up to this size.
+/// Maximum size of an origin's error page that is sent on.
 const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;
 
-/// And waited for so long: what it says beside its status is nothing that players need.
+/// Maximum wait for an error page: players need only its status.
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// That an object is too large to be held, and comes in no slices, is remembered for so long.
+/// A key whose object is too large to store, and is not served in slices, is remembered for this
+/// time.
 const TOO_LARGE_MEMORY: Duration = Duration::from_mins(10);
 
 impl FillTask {
-    /// The origin said that it cannot: all who wait are told, what is held stays, and the origin is
-    /// left alone for a while.
+    /// The origin answered with an error: all followers get it, the stored object stays, and the
+    /// key backs off.
     pub(super) async fn failing(self, reply: UpstreamResponse, wait: Option<Duration>, open: bool) {
         let answer = if open {
             self.in_its_words(reply).await
@@ -44,7 +45,8 @@ impl FillTask {
         self.fill.settle(Verdict::Failed(answer));
     }
 
-    /// The same, for as long as the origin says that it is so. What is held stays, and covers it.
+    /// The same, for as long as the origin's response is fresh. The stored object stays and is
+    /// served instead.
     pub(super) async fn failing_for(self, reply: UpstreamResponse, lifetime: Lifetime) {
         let left = lifetime.fresh_left(Instant::now());
         let answer = Arc::new(self.in_its_words_for(reply, lifetime).await);
@@ -53,15 +55,15 @@ impl FillTask {
         self.fill.settle(Verdict::Failed(answer));
     }
 
-    /// The object is no more: what is held goes, and everyone who waits is told.
+    /// The object no longer exists: the stored object is removed, and all followers get the
+    /// response.
     pub(super) async fn gone(self, reply: UpstreamResponse) {
         let answer = Arc::new(self.in_its_words(reply).await);
         self.fill.displace();
         self.fill.settle(Verdict::Object(answer));
     }
 
-    /// An error that may be stored. Its status is what viewers wait for: they get it alone where its page is late,
-    /// and it is not stored then.
+    /// A cacheable error. If its page is late, viewers get the status alone, and it is not stored.
     pub(super) async fn error(self, mut reply: UpstreamResponse, kind: Kind, lifetime: Lifetime) {
         let reading = async {
             while reply.body.ahead_bytes() < ERROR_BODY_BYTES_MAX {
@@ -87,14 +89,14 @@ impl FillTask {
         self.fill.settle(Verdict::Object(answer));
     }
 
-    /// The origin refused this request; what it says to others is not known.
+    /// The origin refused this request; other requests may get another answer.
     pub(super) async fn refused(self, reply: UpstreamResponse) {
         let answer = Arc::new(self.in_its_words(reply).await);
         self.fill.settle(Verdict::Refused(answer));
     }
 
-    /// For how long an answer that a manifest is not there is doubted: one is held, and the route
-    /// wants it so. A 403 to a viewer's own credentials is about those.
+    /// Time for which a manifest's absence is doubted: a version is stored, and the route allows
+    /// it. A 403 to a viewer's own credentials is not doubted.
     pub(super) fn doubted(&self, status: StatusCode) -> Option<Duration> {
         let own = status == StatusCode::FORBIDDEN && self.authorized();
         let held = self.fill.found().object.as_ref();
@@ -104,8 +106,8 @@ impl FillTask {
         doubted_for(&head.lifetime, window, Instant::now()).filter(|_| manifest)
     }
 
-    /// What no origin means to say of a manifest that was there a moment ago, while what is held may be served:
-    /// unless the request provoked it by words of its own.
+    /// The status makes no sense for a manifest of which a servable version is stored. Not if
+    /// unkeyed headers may have caused it.
     pub(super) fn is_no_answer(&self, reply: &UpstreamResponse) -> bool {
         let is_manifest = |held: &Arc<Object>| held.head.kind.is_manifest();
         let has_location = reply.headers.contains_key(header::LOCATION);
@@ -116,22 +118,22 @@ impl FillTask {
             && self.held().is_some_and(is_manifest)
     }
 
-    /// The origin says that a manifest is not there, and is not believed yet: a failure like others.
+    /// Treats a doubted absence of a manifest as a failure.
     pub(super) async fn missing(self, mut reply: UpstreamResponse, left: Duration) {
         let answer = Arc::new(rejections::own_answer(reply.status, None));
         let wait = self.shield.settings.failure_backoff.min(left);
         self.back_off(Some(wait), &answer);
         self.fill.settle(Verdict::Failed(answer));
-        // Nobody waits for the rest of it; read, its connection can be used again.
+        // No viewer waits for the rest of the body; reading it lets the connection be reused.
         let _ = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
     }
 
-    /// The origin could not be heard.
+    /// The request got no usable response.
     pub(super) fn failed(self, failure: Failure) {
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(rejections::failure_object(failure, held));
         match failure {
-            // Our own doing, not the origin's: the next viewer may try.
+            // A local limit, not the origin: the next viewer may try.
             Failure::Busy | Failure::Open => {}
             Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(answer)),
             Failure::Truncated => self.back_off_unless_first(&answer),
@@ -145,7 +147,7 @@ impl FillTask {
         self.fill.settle(Verdict::Failed(answer));
     }
 
-    /// The answer broke off on its way to all who wait.
+    /// The body broke off while it was sent to all followers.
     pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
         let origin = self.origin();
         let noted = self.noted(Instant::now());
@@ -154,7 +156,7 @@ impl FillTask {
             _ => EndpointSet::default(),
         };
         if origin.another_stands(left.with(endpoint)) {
-            // It answers whoever asks again, and those who have seen nothing of this yet.
+            // That endpoint answers new requests, and followers that have received nothing yet.
             self.leave(endpoint);
             return self.fill.cut();
         }
@@ -164,8 +166,8 @@ impl FillTask {
         self.fill.break_off(answer);
     }
 
-    /// An origin whose answer broke off was answering: who has nothing else may try at once, and once. Who is
-    /// served what is held need not have it asked for again at once.
+    /// An origin whose body broke off does answer: viewers without a stored object may retry once,
+    /// at once. With a stored object, the key backs off.
     fn back_off_unless_first(&self, answer: &Arc<Object>) {
         let backoff = self.shield.settings.failure_backoff;
         let now = Instant::now();
@@ -198,7 +200,7 @@ impl FillTask {
         }
     }
 
-    /// The same, but no longer than until an endpoint is back that could not be connected to.
+    /// The same, but only until an endpoint answers again to which no connection was possible.
     fn back_off_until_heard(&self, answer: &Arc<Object>) {
         let (wait, now) = (self.shield.settings.failure_backoff, Instant::now());
         if !wait.is_zero() {
@@ -209,7 +211,7 @@ impl FillTask {
         }
     }
 
-    /// Remembers what may be due to this very request, for those that are the same.
+    /// Stores a memo of the key, or of requests with the same unkeyed headers.
     fn note(&self, note: ExpiringMemo) {
         match &self.own {
             Some(own) => self.fill.note_apart(own, note),
@@ -217,8 +219,8 @@ impl FillTask {
         }
     }
 
-    /// An error that the request may have provoked by words of its own: nothing is dropped for it, and
-    /// only requests that say the same share it.
+    /// An error that unkeyed headers may have caused: the stored object stays, and only requests
+    /// with the same headers share the error.
     pub(super) async fn provoked(self, reply: UpstreamResponse, lasting: Duration) {
         let answer = Arc::new(self.in_its_words(reply).await);
         if !lasting.is_zero() {
@@ -227,7 +229,7 @@ impl FillTask {
         self.fill.settle(Verdict::Refused(answer));
     }
 
-    /// A small answer, read whole, good for this moment only; its head alone where the rest is late.
+    /// The origin's small response, read whole, never fresh; without body if that is late.
     async fn in_its_words(&self, reply: UpstreamResponse) -> Object {
         self.in_its_words_for(reply, Lifetime::none(Instant::now()))
             .await
@@ -247,15 +249,15 @@ impl FillTask {
         Object::new(head, body.unwrap_or_default())
     }
 
-    /// One viewer's own, or nobody's: not stored, not shared.
+    /// Passes the response to the leader alone: not stored, not shared.
     pub(super) fn pass(self, reply: UpstreamResponse, reason: UncacheableReason) {
         let name = &self.shield.rules.name;
         let passed = PassThroughResponse::of(reply, Some(reason), false, name);
         self.hand_over(passed, reason);
     }
 
-    /// The leader gets the answer itself. That a resource is uncacheable is remembered, so that its
-    /// viewers do not queue behind one another; what one odd request brought is not.
+    /// Gives the response to the leader. An uncacheable key is remembered, so that its viewers do
+    /// not queue behind one another; a response to one unusual request is not.
     pub(super) fn hand_over(self, mut passed: PassThroughResponse, reason: UncacheableReason) {
         if passed.status == StatusCode::OK && reason != UncacheableReason::Partial {
             if self.own.is_none() {
@@ -264,7 +266,7 @@ impl FillTask {
             self.note(ExpiringMemo {
                 until: Instant::now()
                     + match reason {
-                        // That is the object's nature, and finding out costs a fetch that is given up.
+                        // This rarely changes, and to find out costs an aborted fetch.
                         UncacheableReason::TooLarge => {
                             TOO_LARGE_MEMORY.max(self.shield.settings.pass_memory)
                         }
@@ -275,13 +277,13 @@ impl FillTask {
         }
         if let FillTrigger::Waits(viewer, visit) = self.viewer {
             passed.own = Some(visit.hand_over());
-            // A viewer who has left takes the answer, and the connection, with it.
+            // If the viewer has left, this drops the response and closes its connection.
             let _ = viewer.send(passed);
         }
         self.fill.settle(Verdict::Pass);
     }
 
-    /// What nobody here can read is not kept for others: nothing watches over it.
+    /// A manifest that cannot be decoded is not stored: no tracker could refresh it.
     pub(super) fn hand_over_unread(self, text: ManifestText) {
         self.shield.streams.unfit(RejectReason::Coded);
         let path = self.entry.target.path();
@@ -296,7 +298,7 @@ impl FillTask {
         self.hand_over_text(text, UncacheableReason::Coding);
     }
 
-    /// The same for a manifest, which has been read already.
+    /// The same for a manifest, which has been read completely.
     pub(super) fn hand_over_text(self, text: ManifestText, reason: UncacheableReason) {
         if let Some(manifest) = &text.manifest {
             let what = (&self.entry, text.variant);

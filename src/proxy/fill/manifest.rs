@@ -1,5 +1,6 @@
-//! A manifest is held whole, read, and compared with what viewers have seen; only then is it handed on.
-//! One that is broken is a failed fetch; for one that is broken or lags behind, another endpoint is asked.
+//! Reads a manifest whole, parses it, and compares it with the version that viewers have seen
+//! before sending it on. A broken manifest is a failed fetch. If it is broken or behind, another
+//! endpoint is tried.
 
 use std::fmt::Display;
 use std::pin::pin;
@@ -24,37 +25,37 @@ use crate::proxy::race::SILENCE;
 use crate::proxy::read_whole::{ReadWholeError, whole};
 use crate::upstream::{Failure, UpstreamResponse};
 
-/// A manifest that may be shown.
+/// A manifest that may be served.
 pub(super) struct ManifestText {
     pub(super) reply: UpstreamResponse,
     pub(super) kind: Kind,
     pub(super) body: Bytes,
-    /// `None`: it is in a coding that nobody here reads.
+    /// `None`: it has an unsupported content coding.
     pub(super) manifest: Option<ParsedText>,
-    /// The delta update, where it is to be made here.
+    /// The delta update, if the shield makes it.
     pub(super) delta: Option<String>,
     pub(super) watch: Option<Arc<PlaylistTracker>>,
     pub(super) variant: Variant,
-    /// When it was what there was, as far as is known: when the request for it was sent, or, where the
-    /// origin held its answer back, when that came.
+    /// When it was current, as far as known: when its request was sent, or when its response
+    /// arrived if the origin held that back.
     pub(super) seen: Instant,
-    /// The origin says itself that it has not changed for long.
+    /// Its last-updated header (MediaPackage) says that it has not changed for several periods.
     pub(super) old: bool,
 }
 
-/// What reading a manifest comes to, as in [`Text`].
+/// The result of parsing, as in [`ManifestText`].
 struct ParsedManifest {
     manifest: Option<ParsedText>,
     delta: Option<String>,
 }
 
-/// Why there is none.
+/// Why there is no manifest to serve.
 pub(super) enum ManifestRejection {
-    /// It did not come.
+    /// It did not arrive.
     Unheard(Failure),
-    /// It is behind what viewers have seen.
+    /// It is behind the version that viewers have seen.
     Behind(Box<ManifestText>),
-    /// What came is no use; another endpoint may have better.
+    /// It is unusable; another endpoint may have a better one.
     Unfit,
 }
 
@@ -63,7 +64,7 @@ impl ManifestText {
         self.manifest.as_ref().map(|manifest| &manifest.facts)
     }
 
-    /// One endpoint's word is not enough for it, if there is another.
+    /// A second endpoint should confirm it, if there is one.
     fn is_doubtful(&self) -> bool {
         self.manifest.is_none()
             || self.old
@@ -76,8 +77,8 @@ impl ManifestText {
             .is_some_and(|facts| facts.liveness == Liveness::Live)
     }
 
-    /// It says that a stream has ended which was going on. A packager that is stopped says so, and players who
-    /// have heard it never come back.
+    /// It says that a stream has ended that was live until now. A packager that is stopped says so,
+    /// and players that read it never come back.
     fn ends_suddenly(&self) -> bool {
         let goes_on = |watch: &Arc<PlaylistTracker>| watch.goes_on(Instant::now());
         let ends = self.facts().is_some() && !self.is_live();
@@ -94,7 +95,7 @@ impl ManifestText {
         }
     }
 
-    /// What it is to the newest version that viewers have seen.
+    /// Its position relative to the newest version that viewers have seen.
     fn progress(&self) -> Progress {
         match (&self.watch, self.facts()) {
             (Some(watch), Some(facts)) => watch.judge(self.variant, facts, self.seen),
@@ -124,7 +125,7 @@ impl FillTask {
         }
     }
 
-    /// Which of two endpoints' versions is shown, where the first one's was not fit or doubtful.
+    /// Chooses between two endpoints' versions after the first was unusable or doubtful.
     fn better(
         &self,
         first: Result<ManifestText, ManifestRejection>,
@@ -136,14 +137,15 @@ impl FillTask {
                 self.refuse(first.watch, first.reply.endpoint, fault, &why);
                 Ok(other)
             }
-            // One that lags has not ended, and what viewers have seen is newer.
+            // The other endpoint lags but has not ended, and viewers have seen a newer version.
             (Ok(first), Err(ManifestRejection::Behind(other)))
                 if first.ends_suddenly() && other.is_live() =>
             {
                 Err(ManifestRejection::Behind(other))
             }
             (Ok(first), _) => Ok(first),
-            // One that lags says that there is something newer; one that may be of another generation says nothing.
+            // A version that lags proves that a newer one exists; one that may be from another
+            // timeline proves nothing.
             (Err(ManifestRejection::Behind(first)), other)
                 if other.as_ref().is_ok_and(ManifestText::is_doubtful) =>
             {
@@ -160,7 +162,7 @@ impl FillTask {
         self.shield.streams.watched(&self.entry)
     }
 
-    /// Reads a manifest; if it does not come whole in time, also another endpoint's.
+    /// Reads a manifest. If it is not complete within [`SILENCE`], also reads another endpoint's.
     async fn read_or_elsewhere(
         &self,
         reply: UpstreamResponse,
@@ -215,7 +217,7 @@ impl FillTask {
         let ParsedManifest { manifest, delta } = understood;
         let facts = manifest.as_ref().map(|manifest| &manifest.facts);
         let streams = &self.shield.streams;
-        // What is one viewer's own has no place on a timeline that others share.
+        // A response for one viewer must not change the timeline that others share.
         let is_shared = !matches!(self.judge(&reply, kind, facts, false), Storage::Pass(_));
         let shared = facts.filter(|_| is_shared);
         let mut text = ManifestText {
@@ -234,7 +236,7 @@ impl FillTask {
             updated.is_some_and(|updated| watch.is_old(updated, SystemTime::now()))
         };
         text.old = text.watch.as_ref().is_some_and(is_old);
-        // While this one was on its way, another request may have brought a newer one.
+        // Another request may have brought a newer version in the meantime.
         let overtaken = |watch: &Arc<PlaylistTracker>| watch.overtakes(text.variant, sent);
         if text.progress() == Progress::Behind && !text.watch.as_ref().is_some_and(overtaken) {
             let why = "behind what viewers have seen";
@@ -245,8 +247,8 @@ impl FillTask {
         Ok(text)
     }
 
-    /// Reads it and makes its delta update, apart from those who serve viewers where that may take
-    /// long. `None`: there was no room for that in time.
+    /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
+    /// `None`: no thread was free in time.
     async fn understand(
         &self,
         kind: Kind,
@@ -272,7 +274,7 @@ impl FillTask {
         }
     }
 
-    /// When the request was sent, and when its answer was what there was.
+    /// When the request was sent, and when the response was current.
     pub(super) fn times(&self, reply: &UpstreamResponse) -> (Instant, Instant) {
         let now = Instant::now();
         let sent = now.checked_sub(reply.waited).unwrap_or(now);
@@ -288,15 +290,15 @@ impl FillTask {
     ) -> ManifestRejection {
         let path = self.entry.target.path();
         self.shield.streams.unfit(reason);
-        // One endpoint may be unfit many times a second: the log has it once.
+        // One endpoint may fail this check many times a second; log it once.
         if watch.is_none_or(|watch| watch.avoid(endpoint, Instant::now())) {
             tracing::warn!(path, endpoint, "manifest refused: {why}");
         }
         ManifestRejection::Unfit
     }
 
-    /// Shows it to all who wait, and files it. Versions of one manifest come by several ways, but are shown
-    /// one after the other, and none after a newer one.
+    /// Serves a version to all followers and stores it. Versions of one manifest arrive by several
+    /// paths; they are served one after another, never an older one after a newer one.
     async fn show(self, text: ManifestText) {
         let (learnt, since) = {
             let watch = text.watch.clone();
@@ -309,7 +311,7 @@ impl FillTask {
                 Storage::Store(_) if text.manifest.is_none() => return self.hand_over_unread(text),
                 Storage::Store(lifetime) => lifetime,
                 Storage::Pass(reason) => return self.hand_over_text(text, reason),
-                // Only other statuses come to these.
+                // Other results need a status other than 200.
                 _ => return self.failed(Failure::Protocol),
             };
             let coming = self.learn(&text, progress);
@@ -322,13 +324,13 @@ impl FillTask {
                     one.landing().await;
                 }
             };
-            // What does not come in time is shown all the same.
+            // The version is served even if the prefetches have not begun in time.
             let _ = timeout(span, landed).await;
         }
         self.place(text, lifetime, progress, since);
     }
 
-    /// Files a version and hands it to all who wait, unless a newer one has been taken since.
+    /// Stores a version and gives it to all followers, unless a newer one has been stored since.
     fn place(mut self, text: ManifestText, lifetime: Lifetime, progress: Progress, since: Instant) {
         let watch = text.watch.clone();
         let turn = watch.as_ref().map(|watch| watch.turn());
@@ -355,8 +357,8 @@ impl FillTask {
         }
     }
 
-    /// For how long a version may be kept back, until what it lists has begun to come: nobody waits for it,
-    /// viewers have the one before for so long, and this one only goes on from that.
+    /// How long a version may be held back until its new segments begin to arrive: only when no
+    /// viewer waits for it, the version before may still be served, and this one continues it.
     fn keeps_for(&self, watch: Option<&PlaylistTracker>, progress: Progress) -> Option<Duration> {
         let nobody = matches!(self.viewer, FillTrigger::Nobody) && !self.held_back;
         let goes_on = progress == Progress::Onward;
@@ -365,8 +367,8 @@ impl FillTask {
         Some(watch?.keeps_for().min(left))
     }
 
-    /// What a version says of its stream, before anybody sees it: whoever gets the new text must not get
-    /// objects of the generation before. What it lists is fetched; gives a place at each of these fetches.
+    /// Applies a version to its stream before any viewer sees it: a viewer with the new text must
+    /// not get objects from before a restart. Prefetches new segments; returns a follower of each.
     fn learn(&self, text: &ManifestText, progress: Progress) -> Vec<Follower> {
         let shield = &self.shield;
         let Some(manifest) = &text.manifest else {
@@ -401,7 +403,7 @@ impl FillTask {
             tracing::warn!(path, "stream began anew: what was held of it is dropped");
         }
         self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
-        // It may be looked after for longer than anybody stays.
+        // The refresher may run for longer than any viewer stays.
         let waits = matches!(self.viewer, FillTrigger::Waits(..));
         if !waits && !watch.is_wanted(Instant::now()) {
             return Vec::new();
@@ -419,7 +421,7 @@ impl FillTask {
 
     /// The origin confirmed the version that is held.
     pub(super) fn confirmed(&self, reply: &UpstreamResponse, head: &StoredHead, variant: Variant) {
-        // That a state is what it was says nothing of the newest one.
+        // A confirmed state of the playlist does not prove that it is the newest version.
         if self.entry.is_directed() {
             return;
         }
@@ -441,7 +443,7 @@ impl FillTask {
     ) {
         let now = Instant::now();
         let origin = self.origin();
-        // Players have three segments in hand: another endpoint is asked before these are over.
+        // Players buffer about three segments: another endpoint is requested before these run out.
         let late = origin.has_others() && watch.is_late(now);
         if is_old || late || watch.stalled(now) {
             self.shield.streams.unfit(RejectReason::Stalled);
@@ -450,7 +452,7 @@ impl FillTask {
     }
 }
 
-/// For how long it may be served from a moment on while it is looked after.
+/// How long it may still be served at `now` while the refresher keeps it current.
 pub(super) fn left(head: &StoredHead, now: Instant) -> Duration {
     let lifetime = &head.lifetime;
     let tended = lifetime.tended_for(head.facts.as_deref());

@@ -1,4 +1,5 @@
-//! How is the origin asked for one fill: when, for what, how urgently, and at which endpoint first?
+//! Builds and sends a fill's request: when, for what, with which priority, and with which endpoints
+//! last.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,13 +18,14 @@ use crate::upstream::{
 };
 
 impl FillTask {
-    /// What the origin says of what is held, or of what there is.
+    /// Requests the object, or revalidates the stored one.
     pub(super) async fn told(&self) -> Option<Result<OriginOutcome, Failure>> {
         let seen = self.fill.found().object.as_deref();
         let held = self.held().filter(|held| !self.is_forgotten(held));
         let told = self.ask(held).await;
         match &told {
-            // Nobody offered a validator, or it names another object: this answers another question.
+            // The request was not conditional, or the 304 names another object: request the object
+            // itself.
             Some(Ok(answer))
                 if answer.reply.status == StatusCode::NOT_MODIFIED
                     && !(answer.conditional && same_object(&answer.reply, seen)) =>
@@ -34,8 +36,8 @@ impl FillTask {
         }
     }
 
-    /// It is of a live manifest of which nothing more is known: others made room for themselves. A version that is
-    /// confirmed would say nothing anew of its stream.
+    /// A stored version of a live manifest whose tracker was evicted. A 304 would not rebuild the
+    /// tracker.
     fn is_forgotten(&self, held: &Object) -> bool {
         let facts = held.head.facts.as_deref();
         let is_live = facts.is_some_and(|facts| facts.liveness == Liveness::Live);
@@ -43,8 +45,8 @@ impl FillTask {
         is_live && is_watched && !self.entry.is_directed() && self.watched().is_none()
     }
 
-    /// A segment that will be there in a moment is asked for then, once, instead of again and again
-    /// by all whose clocks are ahead.
+    /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
+    /// players whose clocks are ahead would request it repeatedly.
     pub(super) async fn await_availability(&self) {
         if matches!(self.viewer, FillTrigger::Coming { .. }) {
             return;
@@ -66,8 +68,8 @@ impl FillTask {
         streams.due(rules, &self.entry, Now::now())
     }
 
-    /// In how long that is to be had which the origin does not have. What a manifest lists leaves nothing
-    /// behind for viewers when it was asked for ahead of them.
+    /// Time until an object exists that the origin does not have. A failed prefetch of a listed
+    /// object leaves no memo that would affect viewers.
     pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
         match self.viewer {
             _ if status == StatusCode::OK => None,
@@ -78,8 +80,7 @@ impl FillTask {
         }
     }
 
-    /// Asks the origin, for a whole object or whether the one that is held still holds. `None` as
-    /// [`Job::fetch`].
+    /// Requests the object, or revalidates `held`. `None` as in [`FillTask::fetch`].
     pub(super) async fn ask(
         &self,
         held: Option<&Arc<Object>>,
@@ -91,8 +92,8 @@ impl FillTask {
         Some(reply.map(|reply| OriginOutcome { reply, conditional }))
     }
 
-    /// Sends one request to the origin. `None`: all viewers have left,
-    /// and the fill is to be given up then.
+    /// Sends one request to the origin. `None`: the fill is to be cancelled, because all viewers
+    /// have left.
     pub(super) async fn fetch(
         &self,
         headers: HeaderMap,
@@ -106,7 +107,7 @@ impl FillTask {
         }
     }
 
-    /// A request to the origin, which counts as one of its stream.
+    /// Builds a request to the origin, and counts it for its stream.
     pub(super) fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
         self.shield.streams.asked(&self.entry);
         let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
@@ -131,10 +132,11 @@ impl FillTask {
         }
     }
 
-    /// It should be there: it was, or a manifest says so.
+    /// The object should exist: it did before, or a manifest says so.
     pub(super) fn is_expected(&self) -> bool {
         let is_due = || self.due().is_some_and(|due| due.is_expected());
-        // Who does not hold back what is announced does not have it; another endpoint may.
+        // An endpoint that does not hold back an announced object lacks it; another endpoint may
+        // have it.
         let is_announced = || !self.entry.kind.is_manifest() && self.is_known_to_be_held_back();
         self.held().is_some() || self.is_new() || is_announced() || is_due()
     }
@@ -149,13 +151,13 @@ impl FillTask {
         streams.is_new(&self.entry.key, Instant::now())
     }
 
-    /// What is held, if that is more than an error.
+    /// The stored object, unless it is an error.
     pub(super) fn held(&self) -> Option<&Arc<Object>> {
         let held = self.fill.found().object.as_ref();
         held.filter(|held| held.head.status == StatusCode::OK)
     }
 
-    /// Something is held that may be served if the origin fails.
+    /// An object is stored that may be served if the origin fails.
     pub(super) fn covered(&self) -> bool {
         let held = self.fill.found().object.as_ref();
         let now = Instant::now();
@@ -170,7 +172,7 @@ impl FillTask {
         }
     }
 
-    /// What nobody waits for yet is as urgent as anything once a viewer has joined.
+    /// A prefetch gets a viewer's priority once a viewer has joined.
     pub(super) fn upgrade(&self) -> Option<Upgrade> {
         let waits = matches!(self.viewer, FillTrigger::Waits(..)) || self.entry.kind.is_manifest();
         (!waits).then(|| Upgrade {
@@ -180,7 +182,7 @@ impl FillTask {
     }
 }
 
-/// Does a 304 speak of the object that is held? (RFC 9111 §4.3.4: by its validator, where it has one.)
+/// Whether a 304 is about the stored object (RFC 9111 §4.3.4: by its validator, if it has one).
 fn same_object(reply: &UpstreamResponse, seen: Option<&Object>) -> bool {
     let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
     let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));

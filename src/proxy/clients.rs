@@ -1,9 +1,11 @@
-//! How much may one client make an origin do that no viewer waits for any more? A fetch whose viewers have all
-//! left runs on only while few do, of its client and in all. A client whose requests are mostly left is slowed
-//! down before its next ones reach an origin: closing a connection takes a request back from here, not from there.
+//! Limits the origin work that a client can cause for responses that no viewer waits for. A fetch
+//! whose viewers have all left continues only while few such fetches run, per client and in all. A
+//! client that abandons most of its requests is slowed down before its next ones reach an origin: a
+//! closed connection cancels a request here, not at the origin.
 //!
-//! Clients are told apart by address, so many viewers may be one. Every fetch that is waited for to its end
-//! pays for others, and a proxy in front is slowed down only when a fifth of its fetches are left.
+//! A client is an address, so it may stand for many viewers. Each fetch that is waited for to its
+//! end pays back a part of an abandoned one: a proxy is slowed down only when it abandons a fifth
+//! of its fetches.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,43 +20,43 @@ use super::context::RequestContext;
 use super::pipeline::is_held;
 use crate::cache::{Fill, Lookup};
 
-/// Fetches that run on while no viewer waits, of one client and in all.
+/// Maximum detached fetches (no viewer waits) of one client, and in all.
 const RUNNING_MAX: usize = 16;
 const RUNNING_IN_ALL_MAX: usize = 64;
-/// What a fetch costs its client that it left, and what one brings that it waited for.
+/// Debt added by an abandoned fetch, and debt removed by a completed one.
 const COST: u64 = 4;
 const PAY: u64 = 1;
-/// What a client is forgiven a second: 32 fetches.
+/// Debt that a client is forgiven per second: 32 fetches.
 const FORGIVEN_PER_SECOND: u64 = 32 * COST;
-/// Who owes more has none of its fetches run on …
+/// Above this debt, none of a client's fetches continue without a viewer;
 const RUN_ON_DEBT_MAX: u64 = 32 * COST;
-/// … and who owes so much is slowed down.
+/// above this debt, the client is slowed down.
 const DEBT_MAX: u64 = 64 * COST;
-/// Between two requests of a client that is slowed down.
+/// Minimum interval between two requests of a client that is slowed down.
 const PACE: Duration = Duration::from_micros(31_250);
-/// One that would have to wait for longer is refused.
+/// A request that would wait longer is refused.
 const DELAY_MAX: Duration = Duration::from_secs(2);
-/// Clients that owe something, at most; beyond, they owe together.
+/// Maximum clients with an account of their own; further clients share one.
 const CLIENTS_MAX: usize = 4096;
 
-/// Who asks: an address, or the network that one host has in IPv6.
+/// A client: an IPv4 address or an IPv6 /64 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Client(Option<IpAddr>);
 
-/// What clients have cost so far.
+/// Counters of abandoned fetches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientStats {
-    /// Fetches under way that no viewer waits for any more.
+    /// Fetches in progress for which no viewer waits.
     pub running: u64,
-    /// Fetches given up because their viewers had left.
+    /// Fetches cancelled because their viewers had left.
     pub given_up: u64,
-    /// Requests that had to wait because their client had left too many.
+    /// Requests delayed because their client had abandoned too many.
     pub delayed: u64,
     /// Requests refused for the same reason.
     pub refused: u64,
 }
 
-/// All clients that owe something.
+/// The accounts of all clients with debt or detached fetches.
 #[derive(Default)]
 pub(super) struct Clients {
     accounts: Mutex<ClientAccounts>,
@@ -71,14 +73,14 @@ struct ClientAccounts {
 
 struct ClientAccount {
     debt: u64,
-    /// When its debt was that.
+    /// When `debt` was computed.
     at: Instant,
     running: usize,
-    /// When its next request may go, while it is slowed down.
+    /// Earliest time of the next request while the client is slowed down.
     next: Instant,
 }
 
-/// When a request may go.
+/// Whether, or when, a request may start.
 #[derive(Debug, PartialEq, Eq)]
 enum FetchAdmission {
     Now,
@@ -132,7 +134,8 @@ impl ClientAccounts {
         FetchAdmission::At(turn)
     }
 
-    /// A fetch has been left, for the first time or again. `true`: it may run on.
+    /// Records that all viewers of a fetch have left; `first`: for the first time. `true`: the
+    /// fetch may continue.
     fn left(&mut self, client: Client, first: bool, wants_to_run: bool, now: Instant) -> bool {
         let has_room = self.running < RUNNING_IN_ALL_MAX;
         let account = self.account(client, now);
@@ -140,7 +143,7 @@ impl ClientAccounts {
             && has_room
             && account.running < RUNNING_MAX
             && account.debt < RUN_ON_DEBT_MAX;
-        // A debt that grows without end would never be paid.
+        // A limit, because a debt without one could never be paid.
         let cost = if first { COST } else { 0 };
         account.debt = (account.debt + cost).min(2 * DEBT_MAX);
         account.running += usize::from(runs);
@@ -162,7 +165,7 @@ impl ClientAccounts {
         account
     }
 
-    /// Who pays for a client: itself, unless too many others owe.
+    /// The account that a client uses: its own, unless there are too many.
     fn owner(&self, client: Client) -> Client {
         let known = self.of.len() < CLIENTS_MAX || self.of.contains_key(&client);
         if known { client } else { Client(None) }
@@ -187,7 +190,7 @@ impl ClientAccounts {
 }
 
 impl Clients {
-    /// Waits where the client is slowed down; `false`: the request is refused.
+    /// Waits while the client is slowed down; `false`: the request is refused.
     pub(super) async fn admit(&self, client: Client) -> bool {
         let admission = self.accounts.lock().admission(client, Instant::now());
         match admission {
@@ -204,7 +207,7 @@ impl Clients {
         }
     }
 
-    /// A fetch begins that a client asked for.
+    /// Begins the accounting of a fetch that a client caused.
     pub(super) fn visit(self: &Arc<Self>, client: Client) -> ClientFetch {
         ClientFetch {
             clients: Arc::clone(self),
@@ -225,8 +228,9 @@ impl Clients {
 }
 
 impl Shield {
-    /// Only this request would make the origin be asked. What is held, tracked, newly listed or being
-    /// fetched is fetched once for everyone: clients behind one address do not pay for it.
+    /// Only this request causes an origin request. An object that is stored, tracked, newly listed
+    /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
+    /// it.
     pub(super) fn is_wanted_by_one_alone(&self, ask: &RequestContext, found: &Lookup) -> bool {
         let (entry, streams) = (&ask.entry, &self.streams);
         !is_held(found)
@@ -236,23 +240,23 @@ impl Shield {
     }
 }
 
-/// A fetch that a client caused. Paid for when it ends, unless it was left.
+/// A fetch that a client caused. Pays when it ends, unless it was abandoned.
 pub(super) struct ClientFetch {
     clients: Arc<Clients>,
     client: Client,
     left: AtomicBool,
-    /// It runs on, and nobody waits for it.
+    /// Set while the fetch continues without a viewer.
     running: Mutex<Option<DetachedFetchGuard>>,
 }
 
-/// A place among the fetches that run on.
+/// Counts as one detached fetch until dropped.
 struct DetachedFetchGuard {
     clients: Arc<Clients>,
     client: Client,
 }
 
 impl ClientFetch {
-    /// Resolves when the viewers of a fill have left and it is not to run on.
+    /// Resolves when the viewers of a fill have left and it must not continue.
     pub(super) async fn given_up(&self, fill: &Fill, may_run_on: bool) {
         loop {
             fill.deserted().await;
@@ -268,7 +272,7 @@ impl ClientFetch {
         }
     }
 
-    /// The client has left. Each fetch costs it once.
+    /// The client has left. A fetch is charged once.
     fn leave(&self, may_run_on: bool) -> Option<DetachedFetchGuard> {
         let first = !self.left.swap(true, Ordering::Relaxed);
         let mut accounts = self.clients.accounts.lock();
@@ -283,12 +287,12 @@ impl ClientFetch {
         None
     }
 
-    /// The same for one that only this viewer waited for.
+    /// The same for a fetch for which only this viewer waited.
     pub(super) fn abandon(&self) {
         self.leave(false);
     }
 
-    /// Its answer goes to its viewer alone, whose staying or leaving decides.
+    /// The response goes to one viewer, so the fetch ends or is abandoned with that viewer.
     pub(super) fn hand_over(&self) -> PrivateFetch {
         self.left.store(true, Ordering::Relaxed);
         PrivateFetch::new(self.clients.visit(self.client))
@@ -310,7 +314,7 @@ impl Drop for DetachedFetchGuard {
     }
 }
 
-/// A fetch for one viewer alone: dropped before its end, it has been left.
+/// A fetch for one viewer: abandoned when dropped before [`PrivateFetch::ended`].
 pub(super) struct PrivateFetch(Option<ClientFetch>);
 
 impl PrivateFetch {
@@ -318,7 +322,7 @@ impl PrivateFetch {
         PrivateFetch(Some(visit))
     }
 
-    /// It was waited for to its end.
+    /// The body was read to its end.
     pub(super) fn ended(&mut self) {
         self.0 = None;
     }
@@ -340,7 +344,7 @@ mod tests {
         Client::of(Some([192, 0, 2, last].into()))
     }
 
-    /// Leaves so many fetches at once; gives how many may run on.
+    /// Abandons `count` fetches at once; returns how many may continue.
     fn leave(accounts: &mut ClientAccounts, client: Client, count: usize, now: Instant) -> usize {
         let left = (0..count).filter(|_| accounts.left(client, true, true, now));
         left.count()

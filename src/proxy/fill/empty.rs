@@ -1,5 +1,5 @@
-//! A segment without a byte is none: the file is still being written in place, or was lost. It is asked for
-//! elsewhere, and once more a moment later; it is never stored.
+//! Handles an empty segment: the file is still being written in place, or was lost. It is requested
+//! from another endpoint, and once more a moment later. It is never stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::policy::EndpointSet;
 use crate::proxy::rejections;
 use crate::upstream::Failure;
 
-/// What is written in place has its first bytes after so long, mostly.
+/// A file that is written in place usually has its first bytes after this time.
 const WRITTEN_AFTER: Duration = Duration::from_millis(400);
 
-/// Has an answer of this kind at least one byte?
+/// Whether a response of this kind must have at least one byte.
 pub(super) fn has_bytes(kind: Kind, status: StatusCode) -> bool {
     status == StatusCode::OK && matches!(kind, Kind::Segment | Kind::Init | Kind::Key)
 }
 
 impl FillTask {
-    /// An endpoint answered with nothing.
+    /// An endpoint sent an empty body.
     pub(super) async fn empty(mut self, endpoint: usize) {
         let path = self.entry.target.path();
         tracing::warn!(path, endpoint, "origin sent a segment without a byte");
@@ -51,7 +51,7 @@ impl FillTask {
         }
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(rejections::failure_object(Failure::Protocol, held));
-        // Fetched ahead of viewers it leaves nothing behind for them.
+        // A failed prefetch leaves no memo that would affect viewers.
         if !matches!(self.viewer, FillTrigger::Coming { .. }) {
             self.back_off(None, &answer);
         }

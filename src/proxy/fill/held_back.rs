@@ -1,5 +1,5 @@
-//! What the origin holds back until it is there: when is it late, who brings it then, and what ends the wait
-//! before its own answer does?
+//! Handles requests that the origin holds back until the version exists: when one is overdue, and
+//! when another response ends the wait earlier.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::proxy::rejections;
 use crate::upstream::UpstreamResponse;
 
 impl FillTask {
-    /// The playlist that is asked for, or the one that announces what is.
+    /// The requested playlist, or the one that announces the requested object.
     pub(super) fn waited_for(&self) -> Option<Arc<PlaylistTracker>> {
         if self.entry.is_directed() {
             return self.watched();
@@ -25,14 +25,13 @@ impl FillTask {
         listing?.pop()
     }
 
-    /// After how long another endpoint is asked too.
+    /// The time after which another endpoint is requested too.
     pub(super) fn overdue(&self) -> Option<Duration> {
         let watch = self.held_back.then(|| self.waited_for()).flatten()?;
         watch.overdue(self.entry.directives(), Instant::now())
     }
 
-    /// Resolves when another request has brought a version that answers this one: whoever waits need not wait
-    /// for its own.
+    /// Resolves when another request has brought a version that answers this one.
     pub(super) async fn outrun(&self) -> Arc<Object> {
         let waits = self.entry.directives().msn.is_some();
         let Some(watch) = self.watched().filter(|_| waits) else {
@@ -48,15 +47,15 @@ impl FillTask {
         }
     }
 
-    /// An endpoint that calls a request too far ahead which is not, going by the newest version that is
-    /// held, is behind itself.
+    /// The endpoint rejects the request as too far ahead, but the newest stored version shows that
+    /// it is not: the endpoint is behind.
     pub(super) fn lags(&self, status: StatusCode) -> bool {
         let upstream = || self.fill.upstream().clone();
         status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry, upstream)
     }
 
-    /// Another endpoint is asked then. That the request was refused is nothing to tell a player: where no
-    /// other one has it, what there is now is the answer, as from an origin that does not wait.
+    /// Requests another endpoint. A 400 must not reach the player: if no other endpoint has the
+    /// version, the current version is the answer, as from an origin that does not block.
     pub(super) async fn lagging(self, reply: UpstreamResponse) {
         let why = "too far ahead of this endpoint alone";
         self.refuse(self.watched(), reply.endpoint, RejectReason::Behind, &why);
@@ -70,7 +69,7 @@ impl FillTask {
         let pause = self.watched().map(|watch| watch.early_for());
         let newest = tokio::select! {
             newest = self.outrun() => Some(newest),
-            // Who asks again at once does so no more often than this.
+            // Limits how often a player that repeats at once gets the same version.
             () = sleep(pause.unwrap_or_default()) => self.newest(),
         };
         if let Some(newest) = newest {
@@ -83,7 +82,7 @@ impl FillTask {
         self.fill.settle(Verdict::Failed(answer));
     }
 
-    /// This endpoint goes on holding back what another one had.
+    /// The endpoint still holds back a version that another endpoint has.
     pub(super) fn outdone(&self, watch: Option<&PlaylistTracker>, endpoint: Option<usize>) {
         if let Some((watch, endpoint)) = watch.zip(endpoint) {
             let path = self.entry.target.path();

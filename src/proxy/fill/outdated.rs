@@ -1,5 +1,5 @@
-//! What came is older than what viewers have seen, or was overtaken on its way. That is no failure: it
-//! proves that what is held is newer, and whoever waits gets that.
+//! Handles a manifest that is older than what viewers have seen, or that was overtaken on its way.
+//! This is no failure: the stored version is newer, and followers get that one.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,15 +15,16 @@ use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
 
 impl FillTask {
-    /// An endpoint lags.
+    /// An endpoint is behind.
     pub(super) fn outdated(self, text: ManifestText) {
         let watch = text.watch.clone();
         let _turn = watch.as_ref().map(|watch| watch.turn());
         self.give_newer(text);
     }
 
-    /// Gives the newest version to all who wait, as if the origin had just confirmed it. The caller has the
-    /// manifest's turn. Where nothing is held any more, what came is better than nothing.
+    /// Gives the newest version to all followers, as if the origin had just confirmed it. The
+    /// caller holds the manifest's turn. If nothing newer is stored any more, the older version is
+    /// served.
     pub(super) fn give_newer(self, text: ManifestText) {
         let newest = self.newest();
         let Some(held) = newest.filter(|held| is_newest(&text, held)) else {
@@ -53,7 +54,7 @@ impl FillTask {
         }
     }
 
-    /// The newest version that is held of what this is a state of.
+    /// The newest stored version of the manifest.
     pub(super) fn newest(&self) -> Option<Arc<Object>> {
         let (key, kind) = (self.entry.identity(), self.entry.kind);
         let upstream = || self.fill.upstream().clone();
@@ -62,7 +63,7 @@ impl FillTask {
         newest.filter(|newest| newest.head.status == StatusCode::OK)
     }
 
-    /// To all who wait now, and to nobody after them.
+    /// Gives it to the current followers, without storing it.
     fn give_as_it_is(mut self, text: ManifestText) {
         let judged = self.judge(&text.reply, text.kind, text.facts(), false);
         if let Storage::Pass(reason) = judged {
@@ -77,7 +78,7 @@ impl FillTask {
     }
 }
 
-/// Is what is held what viewers have seen last?
+/// Whether the stored version is the newest that viewers have seen.
 fn is_newest(text: &ManifestText, held: &Object) -> bool {
     let Some((watch, facts)) = text.watch.as_ref().zip(held.head.facts.as_deref()) else {
         return true;

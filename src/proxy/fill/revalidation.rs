@@ -1,4 +1,4 @@
-//! The origin confirmed what is held: the same body under updated headers and a new lifetime.
+//! Applies a 304: the stored body gets updated headers and a new lifetime.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::proxy::live::{PlaylistTracker, Variant};
 use crate::upstream::UpstreamResponse;
 
 impl FillTask {
-    /// RFC 9111 §4.3.4: the stored headers are updated first; the lifetime follows from the result.
+    /// Updates the stored headers first; the lifetime follows from the result (RFC 9111 §4.3.4).
     pub(super) fn revived(self, reply: &UpstreamResponse, seen: &Arc<Object>) {
         let watch = self.watched();
-        // It takes its turn, as any version does: another request may have brought a newer one.
+        // Takes its turn like any version: another request may have brought a newer one.
         let _turn = watch.as_ref().map(|watch| watch.turn());
         let name = &self.shield.rules.name;
         let update = headers::downstream(reply.headers.clone(), name);
@@ -44,7 +44,7 @@ impl FillTask {
         }
     }
 
-    /// What viewers have seen since, if the origin confirmed something older.
+    /// The version that viewers have seen since, if the origin confirmed an older one.
     fn newer(
         &self,
         watch: &PlaylistTracker,
@@ -58,9 +58,9 @@ impl FillTask {
         self.newest().filter(|newest| newest.body != seen.body)
     }
 
-    /// What is held under these headers, its lifetime begun anew by a reply, as the state that was asked
-    /// for or as what it is now; and whether it may be stored. `targeted`: what the reply says to
-    /// caches like this one.
+    /// The stored object with these headers and a new lifetime, as the requested state or as the
+    /// current version; and whether it may be stored. `targeted`: the reply's directives for this
+    /// kind of cache.
     pub(super) fn renewed(
         &self,
         (held, as_state): (&Arc<Object>, bool),

@@ -1,5 +1,5 @@
-//! The origin sends something that viewers need not wait for the end of: it goes to everyone chunk by
-//! chunk, and what is too large for one fetch is left to slices.
+//! Sends a response to all followers chunk by chunk, stores it, and hands objects too large for one
+//! fetch to slices.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,19 +19,19 @@ use crate::proxy::live::Availability;
 use crate::proxy::race::{AVOIDED, BodyEvent, ExpectedBody};
 use crate::upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
 
-/// That an object is too large for one fetch is remembered for so long at most.
+/// A key whose object is too large for one fetch is remembered for at most this time.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
 
-/// The first pieces of a body, before viewers have any.
+/// The first chunks of a body, before viewers have any.
 #[derive(Default)]
 struct HeldBack {
     pieces: Vec<Bytes>,
-    /// What came after them, unless that is to be waited for.
+    /// The event after these chunks, if it has happened already.
     end: Option<BodyEvent>,
 }
 
 impl FillTask {
-    /// Hands every chunk to everyone as it arrives, and stores the whole.
+    /// Sends each chunk to all followers as it arrives, and stores the complete object.
     pub(super) async fn stream(mut self, reply: UpstreamResponse, kind: Kind, lifetime: Lifetime) {
         if let Framing::Length(length) = reply.framing {
             let settings = &self.shield.settings;
@@ -84,8 +84,8 @@ impl FillTask {
         self.feed(inflow, delivery, held).await;
     }
 
-    /// Keeps the first pieces until they show that the body comes in time: another endpoint can give another
-    /// answer only until viewers have this one's head.
+    /// Collects the first chunks until the body is fast enough: another endpoint can replace the
+    /// response only until viewers have its head.
     async fn hold(&self, inflow: &mut UpstreamBody, delivery: &mut Delivery) -> HeldBack {
         let mut held = HeldBack::default();
         loop {
@@ -102,7 +102,7 @@ impl FillTask {
         }
     }
 
-    /// Hands on what comes, from this endpoint or from the one that takes over.
+    /// Sends the body on, from this endpoint or from one that takes over.
     async fn feed(self, mut inflow: UpstreamBody, mut delivery: Delivery, held: HeldBack) {
         for bytes in held.pieces {
             if !self.hand_on(bytes, &inflow, &mut delivery).await {
@@ -137,7 +137,7 @@ impl FillTask {
         }
     }
 
-    /// Hands a piece to all who follow; false where nobody does any more.
+    /// Sends a chunk to all followers; false when no follower is left.
     async fn hand_on(&self, bytes: Bytes, inflow: &UpstreamBody, delivery: &mut Delivery) -> bool {
         let began = Instant::now();
         let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
@@ -145,12 +145,14 @@ impl FillTask {
         pushed == Some(FillControl::On)
     }
 
-    /// What is known of a body before it comes, and whether all who have it have all of it, whatever its framing says.
+    /// What is known of a body before it arrives, and whether every endpoint that has it has all of
+    /// it.
     fn expected(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
         let listing = self.shield.streams.listing(&self.entry);
         let mut listed = listing.iter().filter_map(|watch| {
             let (duration, is_segment) = watch.listed_for(&self.entry)?;
-            // An MPD may list what is still being produced; a playlist lists no segment before its end.
+            // An MPD may list a segment that is still being produced; a playlist lists only
+            // complete segments.
             Some((duration, is_segment && watch.entry.kind == Kind::Hls))
         });
         let listed = listed.next();
@@ -158,7 +160,7 @@ impl FillTask {
         let duration = match listed {
             _ if is_small => Some(Duration::ZERO),
             Some((duration, _)) => Some(duration),
-            // What no manifest names is no segment of it.
+            // An object that no manifest lists is a segment only if an MPD predicts it.
             None => match self.due() {
                 Some(Availability::Reckoned(_, watch) | Availability::Past(_, watch)) => {
                     Some(watch.segment_duration())
@@ -176,8 +178,8 @@ impl FillTask {
         (expected, end_is_known)
     }
 
-    /// Slices need parts, a strong validator to tie them together, and time to be of use; variants are
-    /// never sliced, nor is what could not be sliced a moment ago.
+    /// Slices need ranges, a strong validator to tie them together, and a lifetime. Variants are
+    /// never sliced, nor is an object whose slicing failed a moment ago.
     fn sliceable(&self, reply: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
         let now = Instant::now();
         let found = self.fill.found();
@@ -191,12 +193,12 @@ impl FillTask {
             && !found.has_variants()
             && !lifetime.fresh_left(now).is_zero()
             && !matches!(known, Some(KeyMemo::Unsliceable));
-        // A copy: it is kept for long, and what it was read into is not.
+        // A copy: the value is kept for long, and must not keep the response's read buffer alive.
         let etag = HeaderValue::from_bytes(etag.as_bytes()).ok()?;
         sliceable.then_some(etag)
     }
 
-    /// Too large for one fetch: this one is given up, and slices take over.
+    /// Cancels this fetch of a large object; slices replace it.
     fn slice(
         self,
         reply: UpstreamResponse,

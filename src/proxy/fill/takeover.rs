@@ -1,5 +1,5 @@
-//! A fill's body is delivered by one endpoint, and others may take over. Which endpoints are asked last after that, for
-//! the same and for what is listed with it?
+//! Reads a fill's body, with takeover by other endpoints, and records which endpoints to ask last
+//! for this object and for the objects listed with it.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::proxy::race::{AVOIDED, BodyEvent};
 use crate::upstream::{Origin, UpstreamBody, UpstreamResponse};
 
 impl FillTask {
-    /// Waits for the next piece of a body, or for another endpoint to take over.
+    /// Waits for the next chunk of a body, or for another endpoint to take over.
     pub(super) async fn piece(
         &self,
         inflow: &mut UpstreamBody,
@@ -32,7 +32,7 @@ impl FillTask {
         &self.shield.origins[self.entry.route.origin_index]
     }
 
-    /// Whom to ask last, where these must not be asked.
+    /// The endpoints to ask last, if those in `than` must not be asked.
     fn others(&self, than: EndpointSet) -> EndpointSet {
         let all = self.avoided().and(than);
         if self.origin().another_stands(all) {
@@ -42,8 +42,8 @@ impl FillTask {
         }
     }
 
-    /// The endpoints that are asked last, since they gave something unfit: for a manifest, or for what
-    /// that lists.
+    /// The endpoints to ask last, because they gave an unusable response for a manifest or for an
+    /// object it lists.
     pub(super) fn avoided(&self) -> EndpointSet {
         let now = Instant::now();
         if let Some(left) = self.left_before(now) {
@@ -60,7 +60,7 @@ impl FillTask {
             .fold(none, |set, watch| set.and(watch.avoided(now)))
     }
 
-    /// The endpoints that stopped in the middle of this a moment ago.
+    /// The endpoints that stopped inside this object a moment ago.
     pub(super) fn left_before(&self, now: Instant) -> Option<EndpointSet> {
         match self.shield.cache.noted(&self.fill.found().slot, now) {
             Some(KeyMemo::Avoid(left)) => Some(left),
@@ -68,8 +68,8 @@ impl FillTask {
         }
     }
 
-    /// An endpoint is no good for what the manifests list: others are asked first for a while, for
-    /// the manifests too.
+    /// Puts an endpoint behind the others for a while: for the objects of the manifests that list
+    /// this one, and for these manifests.
     pub(super) fn avoid_for_media(&self, endpoint: usize, why: &str) {
         let now = Instant::now();
         let path = self.entry.target.path();
@@ -81,7 +81,7 @@ impl FillTask {
         }
     }
 
-    /// What another endpoint than this one says.
+    /// Requests the object from another endpoint than `than`.
     pub(super) async fn elsewhere(&self, than: usize) -> Option<UpstreamResponse> {
         let origin = self.origin();
         if !origin.has_others() {
@@ -94,7 +94,8 @@ impl FillTask {
         fit.then_some(reply)
     }
 
-    /// An endpoint broke off: for the same others are asked first, and for what is listed with it.
+    /// The endpoint's body broke off: others are asked first for this object, and for those listed
+    /// with it.
     pub(super) fn leave(&self, endpoint: usize) {
         self.avoid_for_media(endpoint, "it stopped in the middle");
         let now = Instant::now();

@@ -1,5 +1,5 @@
-//! How is a version of a manifest filed? As what was asked for; and, where that was a certain state of a
-//! low-latency playlist, as the newest version of it too, whoever asked.
+//! Stores a version of a manifest under the key that was requested. A state of a low-latency
+//! playlist is also stored as the newest version.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ use crate::policy::progress::Progress;
 use crate::policy::vary::Vary;
 use crate::proxy::live::{Location, Variant};
 
-/// A version that is about to be filed.
+/// A version that is about to be stored.
 pub(super) struct StoredVersion {
-    /// As whoever asks for the playlist gets it.
+    /// The response to a plain request for the playlist.
     pub(super) object: Object,
     vary: Vary,
-    /// For how long it is good as the state that was asked for, or in its place.
+    /// Its lifetime as the requested state, or as the answer in place of that state.
     as_state: Option<Lifetime>,
 }
 
 impl FillTask {
-    /// Makes an answer of a manifest, in all its forms.
+    /// Builds the stored object of a manifest, with its delta update and codings.
     pub(super) fn version(
         &mut self,
         text: ManifestText,
@@ -35,7 +35,7 @@ impl FillTask {
         progress: Progress,
     ) -> StoredVersion {
         if self.entry.is_directed() && progress == Progress::Restarted {
-            // It is the first of the new epoch.
+            // It is the first version of the new epoch.
             let states = Location::only(self.entry.states());
             self.tie = self.shield.tie(&self.entry, &states);
         }
@@ -82,7 +82,7 @@ impl FillTask {
         self.fill.found().object.clone()
     }
 
-    /// Is it the state that was asked for, and not merely what there was?
+    /// Whether this is the requested state, and not just the version that existed.
     pub(super) fn is_state(&self, facts: &ManifestInfo) -> bool {
         let asked = self.entry.directives();
         let edge = facts.edge.as_ref();
@@ -90,9 +90,9 @@ impl FillTask {
         facts.liveness == Liveness::Live && asked.msn.is_some_and(has)
     }
 
-    /// For how long an answer is good that the origin gave before it had what was asked for: all who wait get
-    /// it, but whoever comes then is not to have an old state for a new one. Half a part spares an
-    /// origin that never waits most of the players who ask again at once.
+    /// Lifetime of a response that the origin gave before it had the requested state. All followers
+    /// get it, but later requests must not get an old state in place of a new one. Half a part
+    /// saves an origin that never blocks from most of the immediate repeats.
     fn too_early(&self, facts: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
         const SHARE: u32 = 8;
         let live = facts.liveness == Liveness::Live && facts.edge.is_some();
@@ -107,7 +107,8 @@ impl FillTask {
         })
     }
 
-    /// Which request headers chose an answer. Of most kinds no coding is ever asked for.
+    /// The request headers that selected a response. Most kinds are only requested without a
+    /// content coding.
     pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
         if is_asked_in_plain(self.entry.kind, self.entry.target.path()) {
             Vary::of_plain(response)
@@ -116,8 +117,8 @@ impl FillTask {
         }
     }
 
-    /// Which variant an answer with these headers is: where the origin says so, or where its answers are
-    /// known to differ.
+    /// The variant of a response with these headers: by its `Vary`, or by the `Vary` of earlier
+    /// responses.
     pub(super) fn variant(&self, headers: &HeaderMap) -> Variant {
         let said = match self.vary(headers) {
             Vary::On(names) => Some(names),
@@ -126,8 +127,8 @@ impl FillTask {
         let names = said
             .as_deref()
             .or_else(|| self.fill.found().variant_names());
-        // Manifests are asked for in no coding, whoever asks: one that comes in a coding all the same goes on from
-        // those that do not.
+        // Manifests are requested without a content coding. One that arrives in a coding all the
+        // same belongs to the same timeline.
         let names = names.into_iter().flatten();
         let names = names.filter(|name| *name != header::ACCEPT_ENCODING);
         let names: Vec<HeaderName> = names.cloned().collect();
@@ -135,7 +136,7 @@ impl FillTask {
         self.shield.streams.variant(values.as_deref())
     }
 
-    /// Files a version and hands it to all who wait.
+    /// Stores a version and gives it to all followers.
     pub(super) fn file(self, version: StoredVersion) {
         let StoredVersion {
             object,

@@ -1,6 +1,6 @@
-//! What does a manifest say, through its content coding? And how is it coded for viewers? The shield asks
-//! for plain text, and has each version compressed once in each coding that viewers take, on threads of their
-//! own ([`press`]): no hit waits for that, and no worker does it.
+//! Decodes manifests from their content coding, and encodes them for viewers. The shield requests
+//! manifests without a coding, and compresses each version once per coding that viewers accept, on
+//! threads of its own ([`compressor`]): hits do not wait for it, and no worker thread does it.
 
 mod compressor;
 
@@ -24,19 +24,19 @@ use crate::manifest::{Kind, ManifestError, ParsedText, read_manifest};
 use crate::policy::encoding::{self, ContentCoding};
 use crate::policy::fields;
 
-/// Text shorter than this fits a packet as it is.
+/// A shorter text fits into one packet uncompressed.
 const CODED_BYTES_MIN: usize = 600;
 
-/// A longer text goes out as it is: its codings would take long, and as much memory again.
+/// A longer text is sent uncompressed: its codings would take long and need as much memory again.
 const CODED_BYTES_MAX: usize = 4 << 20;
 
-/// Who asks first for a coding of a short text waits for it so long at most.
+/// The first request for a coding of a short text waits at most this long for it.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// What tells of the bytes as the origin sent them.
+/// Header fields that describe the bytes as the origin sent them.
 const DIGESTS: [&str; 3] = ["content-md5", "content-digest", "digest"];
 
-/// Why a manifest is a failed fetch.
+/// Why a manifest cannot be decoded or parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DecodeError {
     #[error(transparent)]
@@ -47,10 +47,10 @@ pub(super) enum DecodeError {
     Coding,
 }
 
-/// More codings one upon the other than anybody applies.
+/// More codings applied to one body than any real server uses.
 const CODINGS_MAX: usize = 4;
 
-/// Reads a manifest, through the codings that are made here too. One in another coding goes unread.
+/// Parses a manifest after decoding it. `None`: it has an unsupported coding.
 pub(super) fn read(
     kind: Kind,
     headers: &HeaderMap,
@@ -63,7 +63,7 @@ pub(super) fn read(
     }
 }
 
-/// A text without its codings, unless one of them is unknown here.
+/// The text without its codings. `None`: one of them is unsupported.
 pub(super) fn plain(
     headers: &HeaderMap,
     body: &Bytes,
@@ -80,11 +80,11 @@ pub(super) fn plain(
 }
 
 fn decode(coding: ContentCoding, body: &[u8], bytes_max: u64) -> Result<Vec<u8>, DecodeError> {
-    /// No more memory for a window than an HTTP client has to have (RFC 9659 §3).
+    /// The window that RFC 9659 §3 requires every HTTP client to support, and no larger.
     const ZSTD_WINDOW_LOG_MAX: u32 = 23;
     const BUFFER_BYTES: usize = 4096;
     let mut text = Vec::new();
-    // One byte more than allowed tells that there is more.
+    // One byte above the limit shows that the text is too large.
     let most = bytes_max.saturating_add(1);
     let read = match coding {
         ContentCoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut text),
@@ -103,17 +103,17 @@ fn decode(coding: ContentCoding, body: &[u8], bytes_max: u64) -> Result<Vec<u8>,
     Ok(text)
 }
 
-/// The form of a held answer that suits a viewer.
+/// The form of a stored object that suits a viewer.
 pub(super) enum EncodedForm<'o> {
-    /// This one is there.
+    /// This form is available.
     Ready(&'o Arc<Object>),
-    /// A better one is being made, and will be there in a moment.
+    /// A better form is being made, and will be available in a moment.
     Coming(&'o Arc<EncodedBodySet>, ContentCoding),
 }
 
 impl Shield {
-    /// The same manifest, to be had in other codings too, where that is worth it. Those that the version
-    /// before was asked for in are made now.
+    /// Makes a manifest available in other codings, if that is worthwhile. Starts the codings in
+    /// which the previous version was requested.
     pub(super) fn codable(&self, mut object: Object, before: Option<&Object>) -> Object {
         let mut headers = object.head.headers.to_map();
         let worth_it = object.head.status == StatusCode::OK
@@ -137,8 +137,8 @@ impl Shield {
         codable
     }
 
-    /// What is held, in the best coding that the viewer takes and that is there. The best that it takes is
-    /// made from now on, off the workers; where that is a matter of a moment, it is waited for.
+    /// The stored object in the best available coding that the viewer accepts. Starts the best
+    /// accepted coding on a compressor thread; for a short text, the viewer should wait for it.
     pub(super) fn form<'o>(&self, object: &'o Arc<Object>, viewer: &HeaderMap) -> EncodedForm<'o> {
         let Some(codings) = object.coded() else {
             return EncodedForm::Ready(object);
@@ -157,16 +157,16 @@ impl Shield {
         EncodedForm::Ready(there(object, codings, best, taken))
     }
 
-    /// The same as soon as it may be, for those who can wait.
+    /// Waits until the best form is available, at most [`WAIT_MAX`].
     pub(super) async fn soon(&self, object: &Arc<Object>, viewer: &HeaderMap) {
         if let EncodedForm::Coming(bodies, coding) = self.form(object, viewer) {
-            // What does not come in time is not waited for: what is there is served.
+            // After the timeout, an available form is served.
             let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
         }
     }
 }
 
-/// What is there of what a viewer takes, in the order of preference; else the text as it is.
+/// The available form that the viewer prefers; else the uncompressed text.
 pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
     let mut taken = encoding::taken(viewer);
     match object.coded().zip(taken.next()) {
@@ -187,7 +187,7 @@ fn there<'o>(
     coded.unwrap_or(object)
 }
 
-/// The same with a body that is compressed already.
+/// The same object with a compressed body.
 fn in_coding(object: &Object, coding: ContentCoding, body: Bytes) -> Object {
     let mut head = object.head.clone();
     let mut headers = head.headers.to_map();
@@ -204,12 +204,13 @@ fn in_coding(object: &Object, coding: ContentCoding, body: Bytes) -> Object {
     object.coded_as(head, body)
 }
 
-/// Nobody on the way may code it otherwise (RFC 9110 §7.7).
+/// No intermediary may change the coding (RFC 9110 §7.7).
 fn is_untouchable(headers: &HeaderMap) -> bool {
     fields::lists(headers, header::CACHE_CONTROL, b"no-transform")
 }
 
-/// RFC 9110 §8.8.3.3: two codings of one text are two representations, which a strong tag tells apart.
+/// Two codings of one text are two representations and need different strong tags (RFC 9110
+/// §8.8.3.3).
 fn distinct(tag: &HeaderValue, coding: ContentCoding) -> Option<HeaderValue> {
     let inner = tag.as_bytes().strip_suffix(b"\"")?;
     let strong = inner.starts_with(b"\"");

@@ -1,5 +1,5 @@
-//! Purges: of one URL, of a stream, of all URLs with a prefix, of everything; and the invalidation of what an
-//! unsafe request has changed at the origin (RFC 9111 §4.4).
+//! Purges one URL, a stream, all URLs with a prefix, or everything; and invalidates what an unsafe
+//! request has changed at the origin (RFC 9111 §4.4).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,62 +16,62 @@ use crate::policy::access::{Admission, CacheRequest, access, host_of};
 use crate::policy::key::KeyParts;
 use crate::policy::{Key, Rules};
 
-/// More manifests than a stream has, also where some viewers get names of their own for them.
+/// Maximum manifests read for one stream: more than any stream has, even with personalised URLs.
 const MANIFESTS_MAX: usize = 4096;
 
-/// What came of a purge.
+/// The result of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// So many objects were held until then.
+    /// Number of objects removed.
     pub objects: u64,
-    /// If not, the stream has more manifests than were looked through, and something of it may be held still.
+    /// If false, the stream has more manifests than were read, and some of its objects may remain.
     pub is_complete: bool,
 }
 
-/// What was found of a stream that is to be purged.
+/// A stream's purge, before it is finished.
 struct StreamPurge {
     purge: CachePurge,
     is_known: bool,
     is_complete: bool,
 }
 
-/// What a held manifest names.
+/// The URLs in a stored manifest.
 #[derive(Default)]
 struct Named {
     manifests: Vec<CacheRequest>,
-    /// Where everything else lies.
+    /// Directories of everything else that it lists.
     places: Vec<Key>,
-    /// It may name more manifests than are read of it.
+    /// It may list more manifests than were read from it.
     has_more: bool,
 }
 
-/// What an operator wants dropped. URLs are absolute (`http://host/path?query`), as viewers ask for them.
+/// What to purge. URLs are absolute (`http://host/path?query`), as viewers request them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeScope {
-    /// One URL with its variants and slices; of a playlist every state of it.
+    /// One URL with its variants and slices; for a playlist, all its states.
     Url(Uri),
-    /// The stream that a manifest belongs to: its manifests, what is known of them, and all that lies where
-    /// they say that their segments do.
+    /// The stream of a manifest: its manifests, their trackers, and everything in the directories
+    /// of their segments.
     Stream(Uri),
-    /// Every URL that begins like this.
+    /// Every URL with this prefix.
     Prefix(Uri),
     /// Everything.
     Everything,
 }
 
-/// The parts of a key that all URLs with a prefix have in common.
+/// The parts that the keys of all URLs with a prefix share.
 struct Prefix {
-    /// Empty: all of them.
+    /// Empty: all origins.
     origins: Vec<OriginAndHost>,
     target: Box<[u8]>,
 }
 
-/// A group of origins, and the host where that is sent to it.
+/// An origin group, and the host if it is sent to that group.
 type OriginAndHost = (Box<[u8]>, Box<[u8]>);
 
 impl Shield {
-    /// Drops it, and dooms the fills under way for it: from now on nothing of it is served. `None`: no route
-    /// serves it, or no such stream is known.
+    /// Removes what `scope` selects, and stops current fills from being stored: from now on nothing
+    /// of it is served. `None`: no route serves it, or the stream is unknown.
     pub async fn purge(self: &Arc<Self>, scope: PurgeScope) -> Option<Purged> {
         let (mut is_known, mut is_complete) = (true, true);
         let purge = match &scope {
@@ -143,7 +143,7 @@ impl Shield {
                 .held(manifest.identity(), url.as_ref(), manifest.kind);
             is_known |= !held.is_empty();
             if held.is_empty() && manifest.kind.is_manifest() {
-                // What it lists most likely lies beside it.
+                // An unknown manifest's objects are most likely in its own directory.
                 places.insert(manifest.place());
             }
             for object in held {
@@ -169,7 +169,7 @@ impl Shield {
         }
     }
 
-    /// The request for a manifest of the same stream, of which only the key is known.
+    /// The request for a manifest of the same stream of which only the key is known.
     fn entry_of(&self, entry: &CacheRequest, key: &Key) -> Option<CacheRequest> {
         let target = str::from_utf8(key.asked()?.target).ok()?;
         let other = entry.namesake(&self.rules, target)?;
@@ -222,17 +222,17 @@ impl Shield {
 
     fn entry(&self, url: &Uri) -> Option<CacheRequest> {
         let headers = HeaderMap::new();
-        // As over HTTP/2, a URL alone names its host.
+        // As in HTTP/2, the URL alone names the host.
         match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
             Admission::Enter(entry) => Some(entry),
             _ => None,
         }
     }
 
-    /// What is asked for, and of a playlist every state of it and how far it had come: the next version is
-    /// the first.
+    /// Purges the URL; for a playlist also all its states and its progress, so that any next
+    /// version is accepted.
     ///
-    /// Where viewers' fields are part of the key, all keys of the URL are forgotten.
+    /// If viewers' headers are part of the key, all keys of the URL are purged.
     fn forget(&self, entry: &CacheRequest, purge: &mut CachePurge) {
         if let Some(url) = entry.url() {
             purge.epoch(&url);
@@ -247,8 +247,8 @@ impl Shield {
         }
     }
 
-    /// A method that changes something succeeded: what is held for its URI, and for the resources on
-    /// the same host that the answer names, is no longer true (RFC 9111 §4.4).
+    /// An unsafe method succeeded: purges its URI and the resources on the same host that the
+    /// response names (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, entry: &CacheRequest, host: &str, response: &HeaderMap) {
         let mut purge = self.cache.purging();
         self.forget(entry, &mut purge);
@@ -264,7 +264,7 @@ impl Shield {
 }
 
 impl Prefix {
-    /// `None`: no route serves anything that begins so.
+    /// `None`: no route serves a URL with this prefix.
     fn of(rules: &Rules, url: &Uri) -> Option<Prefix> {
         let target = url.path_and_query()?.as_str();
         let host = host_of(url)?;

@@ -1,4 +1,4 @@
-//! How does an answer look when there is something to answer with: held, or arriving?
+//! Builds responses from stored objects and from bodies that are still arriving.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRa
 use crate::policy::route::Cors;
 use crate::telemetry::Outcome;
 
-/// From an object in memory.
+/// Responds with a stored object.
 pub(super) fn object(
     ask: RequestContext,
     object: &Arc<Object>,
@@ -30,13 +30,13 @@ pub(super) fn object(
     form(ask, suited, outcome, settings)
 }
 
-/// The whole of it, or its delta update.
+/// The object's full body, or its delta update.
 pub(super) fn asked_form<'o>(ask: &RequestContext, object: &'o Arc<Object>) -> &'o Arc<Object> {
     let delta = object.delta().filter(|_| ask.entry.takes_delta());
     delta.unwrap_or(object)
 }
 
-/// From an object in memory, in the form that suits the viewer.
+/// Responds with a stored object in the given form (coding, delta update).
 pub(super) fn form(
     mut ask: RequestContext,
     object: &Arc<Object>,
@@ -76,8 +76,8 @@ pub(super) fn form(
     answer
 }
 
-/// The answer only adds to the stored fields: none of them, but those that are always said anew, is
-/// replaced.
+/// The response can share the stored header fields: it adds fields, and replaces none except those
+/// that every response states anew.
 fn may_share(ask: &RequestContext, stored: &FieldLines) -> bool {
     let route = &ask.entry.route;
     let stays = |name| !stored.contains(&name);
@@ -91,7 +91,7 @@ fn may_share(ask: &RequestContext, stored: &FieldLines) -> bool {
     cors && (!route.x_cache || stays(X_CACHE))
 }
 
-/// Nothing was asked for but the object as it is.
+/// The request asks for the complete object, without a range or a failing precondition.
 fn wants_whole(ask: &RequestContext, head: &StoredHead) -> bool {
     !ask.head_only
         && (head.status != StatusCode::OK
@@ -99,12 +99,12 @@ fn wants_whole(ask: &RequestContext, head: &StoredHead) -> bool {
                 && condition(ask, head) == PreconditionResult::Proceed)
 }
 
-/// Offsets within a body that is in memory fit.
+/// Converts an offset within a body in memory.
 pub(super) fn to_usize(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
-/// From anything of known length; `body` makes the bytes of the spans.
+/// Responds with a body of known length; `body` makes the bytes of the spans.
 pub(super) fn sized(
     mut ask: RequestContext,
     head: &StoredHead,
@@ -145,7 +145,7 @@ pub(super) fn sized(
     }
 }
 
-/// What of a body of known length will be read.
+/// The span of a body of known length that will be read.
 pub(super) fn first_span(ask: &RequestContext, head: &StoredHead, length: u64) -> ByteSpan {
     match range::resolve(&asked(ask, head, 1), length) {
         ResolvedRange::One(span) => span,
@@ -156,7 +156,7 @@ pub(super) fn first_span(ask: &RequestContext, head: &StoredHead, length: u64) -
     }
 }
 
-/// From a body that is still arriving: a part of it starts as soon as its bytes are there.
+/// Responds with a body that is still arriving; a range starts as soon as its bytes are there.
 pub(super) async fn growing(
     mut ask: RequestContext,
     head: &StoredHead,
@@ -199,7 +199,7 @@ pub(super) async fn growing(
     }
 }
 
-/// An answer whose body arrives, of unknown length.
+/// A response with an arriving body of unknown length.
 struct StreamingResponse<'h> {
     ask: RequestContext,
     head: &'h StoredHead,
@@ -218,7 +218,7 @@ impl StreamingResponse<'_> {
         finish(self.ask, answer, body, self.outcome)
     }
 
-    /// A closed range, as soon as its last byte is there.
+    /// A closed range, sent when its last byte is there.
     async fn range(mut self, (first, last): (u64, u64), patience: Duration) -> ViewerResponse {
         match timeout(patience, self.follower.reach(last + 1)).await {
             Err(_) => rejections::timed_out(self.ask),
@@ -230,7 +230,8 @@ impl StreamingResponse<'_> {
                 };
                 self.part(range::content_range_so_far(span), span)
             }
-            // From its first byte on it would be something else than what was asked for, and that has gone by.
+            // The first requested bytes have left the window, and a later start would not be the
+            // requested range.
             Ok(Ok(BodyExtent::Passing)) => rejections::passing(self.ask),
             Ok(Ok(BodyExtent::Whole(length))) => {
                 let spec = RequestedRange::Ranges(vec![RangeSpec::Closed(first, last)]);
@@ -255,9 +256,9 @@ impl StreamingResponse<'_> {
     }
 }
 
-/// While the length is not known, a closed range can be told as soon as its bytes are there. One that
-/// is open would wait for the end of the body, and one that ends beyond what is held of any body for ever:
-/// it is ignored (RFC 9110 §14.2 lets a server).
+/// While the length is unknown, a closed range can be answered once its bytes are there. An open
+/// range would wait for the end of the body, and a range beyond the buffer limit would wait
+/// forever: both are ignored (allowed by RFC 9110 §14.2).
 fn near_range(ask: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option<(u64, u64)> {
     match asked(ask, head, 1) {
         RequestedRange::Ranges(specs) => match specs[..] {
@@ -268,7 +269,7 @@ fn near_range(ask: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option
     }
 }
 
-/// What may not be shared, for this viewer alone.
+/// Responds to one viewer with an uncacheable response.
 pub(super) fn passing(ask: RequestContext, passed: PassThroughResponse) -> ViewerResponse {
     let (status, mut headers, reason, body) = passed.parts();
     cors::allow(&mut headers, &ask.headers, &ask.entry.route);
@@ -281,7 +282,7 @@ pub(super) fn passing(ask: RequestContext, passed: PassThroughResponse) -> Viewe
     ask.answer(status, headers, body, Outcome::Pass)
 }
 
-/// The head's own headers, and what is true only now.
+/// The stored headers, with those that depend on the time and the request.
 fn dressed(ask: &RequestContext, head: &StoredHead, outcome: Outcome) -> HeaderMap {
     dress(ask, head, head.headers.to_map(), outcome)
 }
@@ -326,7 +327,7 @@ fn dress(
     headers
 }
 
-/// What the viewer's preconditions come to. Most have none.
+/// The result of the viewer's preconditions. Most requests have none.
 fn condition(ask: &RequestContext, head: &StoredHead) -> PreconditionResult {
     if !conditional::is_conditional(&ask.headers) {
         return PreconditionResult::Proceed;
@@ -335,13 +336,14 @@ fn condition(ask: &RequestContext, head: &StoredHead) -> PreconditionResult {
     conditional::judge(&ask.headers, &validators)
 }
 
-/// The freshness that the origin stated is used up, and the manifest is served because it is looked
-/// after: how many seconds caches behind may keep it. Until the next look, or for as long as the origin
-/// lets it be kept, if that is shorter; for one at least, as they count in whole ones.
+/// Seconds for which downstream caches may keep a manifest whose stated freshness is over, but
+/// which the refresher keeps current: the time to the next poll, at most the origin's lifetime, at
+/// least 1 s because caches count whole seconds.
 fn left_until_look(head: &StoredHead, now: Instant) -> Option<u64> {
     let attention = head.attention.as_ref()?;
     let lifetime = &head.lifetime;
-    // What is fresh by what others are told too need not be read again with every hit.
+    // Avoids reading the headers of every hit: objects fresh by fields that downstream caches see
+    // too are skipped.
     let may_be_used_up = lifetime.age(now).as_secs() >= lifetime.fresh_for.as_secs()
         || lifetime.rule == Rule::Override
         || head.targeted.is_some();
@@ -350,7 +352,7 @@ fn left_until_look(head: &StoredHead, now: Instant) -> Option<u64> {
     is_due.then(|| left.as_secs().max(1))
 }
 
-/// 304 or 412, where the viewer's preconditions ask for it.
+/// 304 or 412, if the viewer's preconditions require it.
 fn precondition(
     ask: &RequestContext,
     head: &StoredHead,
@@ -398,8 +400,8 @@ fn partial(
     finish(ask, (StatusCode::PARTIAL_CONTENT, headers), body, outcome)
 }
 
-/// About this request alone: nothing of the object's own headers, above all none that would let a
-/// cache behind keep it.
+/// A 416 concerns this request only: it has none of the object's headers, above all none that would
+/// let a downstream cache keep it.
 fn unsatisfiable(
     ask: RequestContext,
     head: &StoredHead,

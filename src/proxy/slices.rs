@@ -1,7 +1,7 @@
-//! An object too large for one fetch, served slice after slice. Each slice is an object of its own:
-//! stored, single-flighted, and named by the strong `ETag` and the length that they all share. So a slice is
-//! fetched once while these stand, however often the object is confirmed or found anew. A purge of the
-//! object ends all its slices.
+//! Serves objects too large for one fetch as slices. Each slice is an object of its own, with its
+//! own fill. Its key contains the object's strong `ETag` and length, so a slice is fetched once
+//! while these are unchanged, even if the object is revalidated or fetched again. A purge of the
+//! object removes all its slices.
 
 mod asking;
 
@@ -33,46 +33,46 @@ use crate::policy::{EndpointSet, Key, Lifetime, Route};
 use crate::telemetry::Outcome;
 use asking::SliceBody;
 
-/// The strong `ETag` in its key says that a slice cannot change: it may be kept for long.
+/// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
-/// So many slices are looked for at most to find out whether all that is asked for is held.
+/// Maximum slices looked up to see whether a whole range is stored.
 const HELD_LOOKED_AT_MAX: u64 = 1024;
-/// That an origin sends no parts of an object is remembered for so long.
+/// A key whose origin does not answer range requests is remembered for this time.
 const UNSLICEABLE_MEMORY: Duration = Duration::from_mins(10);
-/// A slice is looked up again when its fill ended meanwhile; so often at most.
+/// Maximum lookups of a slice; one is repeated when a fill ended in the meantime.
 const LOOKUPS_MAX: usize = 3;
 
 /// What all slices of one object share.
 struct SliceContext {
     shield: Arc<Shield>,
     route: Arc<Route>,
-    /// Where the series is noted.
+    /// The lookup of the object, whose slot holds the memo of its slices.
     found: Lookup,
     target: PathAndQuery,
     host: Option<HeaderValue>,
     upstream: HeaderMap,
     series: Arc<SliceSet>,
     client: Client,
-    /// Endpoints that stopped in the middle of a slice: they are asked last for the next ones.
+    /// Endpoints that stopped inside a slice; the next slices ask them last.
     left: Mutex<LeftOut>,
-    /// Those that had stopped when this began: as long as it lasts, asking anew does no better with them.
+    /// Endpoints that had stopped when this response began: a new request would do no better there.
     left_before: EndpointSet,
 }
 
-/// Why a slice did not come.
+/// Why a slice is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SliceError {
-    /// The object is another by now.
+    /// The object has changed at the origin.
     Changed,
-    /// The origin sends no parts after all.
+    /// The origin does not answer range requests for it.
     NoParts,
-    /// It failed, or there was no room: the next try may do better.
+    /// A failure, or no memory: the next attempt may succeed.
     Failed,
 }
 
 impl Shield {
-    /// Answers from slices. The first one needed is there before anything is promised; without it,
-    /// the key is looked at again with what has been learned.
+    /// Responds from slices. Fetches the first slice before the head is sent; if that fails, the
+    /// key is looked up again.
     pub(super) async fn sliced(
         self: &Arc<Self>,
         mut ask: RequestContext,
@@ -93,7 +93,7 @@ impl Shield {
             left: Mutex::default(),
             left_before: series.left_at(Instant::now()),
         });
-        // Several parts of a very large object: the whole is a permitted answer.
+        // A request for several ranges of a very large object gets the whole object (allowed).
         let (head, length) = (&series.head, series.length);
         let span = respond::first_span(&ask, head, length);
         let is_held = source.holds(span);
@@ -117,13 +117,13 @@ impl Shield {
     }
 }
 
-/// A slice, whole or on its way.
+/// A slice: stored, or arriving.
 enum Slice {
     Held(Arc<Object>),
     Growing(Follower),
 }
 
-/// What a body is waiting for, or reading.
+/// What the body waits for, or reads.
 enum SliceStage {
     Fetch(SliceFetch),
     Read(Slice),
@@ -137,12 +137,12 @@ pub struct SlicedBody {
     at: u64,
     end: u64,
     stage: SliceStage,
-    /// What the slice that was begun last shares, until somebody asks for it.
+    /// The shared body of the newest slice, until [`SlicedBody::new_body`] takes it.
     new_body: Option<Arc<SharedBody>>,
 }
 
 impl SlicedBody {
-    /// `first`: the slice that holds the span's first byte, where it is at hand.
+    /// `first`: the slice with the span's first byte, if it is available already.
     fn new(source: Arc<SliceContext>, span: ByteSpan, first: Option<Slice>) -> SlicedBody {
         let mut sliced = SlicedBody {
             stage: SliceStage::Fetch(fetch(&source, span.start)),
@@ -165,7 +165,7 @@ impl SlicedBody {
         self.new_body.take()
     }
 
-    /// The end of what the slice under way has of it.
+    /// The end of the current slice's part of the body.
     fn end_here(&self) -> u64 {
         self.source.span(self.at).end.min(self.end)
     }
@@ -201,7 +201,8 @@ impl SlicedBody {
                     let within = to_usize(self.at - start)..to_usize(end - start);
                     Ok(object.body.slice(within))
                 }
-                // Its end comes when all of it has been read, which ends this turn, or too soon.
+                // The stream ends too early: a complete slice ends with the last byte, before this
+                // is polled again.
                 SliceStage::Read(Slice::Growing(follower)) => {
                     ready!(follower.poll_bytes(cx)).unwrap_or(Err(BodyTruncated::Origin))
                 }
@@ -230,13 +231,13 @@ fn fetch(source: &Arc<SliceContext>, offset: u64) -> SliceFetch {
 }
 
 impl SliceContext {
-    /// Each is stored like any object, with others beside it.
+    /// At most half the object limit: a slice is stored like any object, with others beside it.
     fn size(&self) -> u64 {
         let room = self.shield.cache.object_bytes_max(self.found.kind);
         self.shield.settings.slice_bytes.min(room / 2).max(1)
     }
 
-    /// The slice that holds `offset`.
+    /// The slice that contains `offset`.
     fn span(&self, offset: u64) -> ByteSpan {
         let size = self.size();
         let start = offset / size * size;
@@ -257,7 +258,7 @@ impl SliceContext {
         ])
     }
 
-    /// All of it is in memory.
+    /// Every slice of the span is stored.
     fn holds(&self, span: ByteSpan) -> bool {
         let size = self.size();
         let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
@@ -302,7 +303,7 @@ impl SliceContext {
         Err(BodyTruncated::Origin)
     }
 
-    /// One slice's fill. Each piece goes to all who wait, as it comes.
+    /// The fill of one slice. Followers get each chunk as it arrives.
     async fn fill(self: Arc<Self>, fill: Fill, span: ByteSpan) {
         fill.belongs(&self.tie());
         let visit = self.shield.clients.visit(self.client);
@@ -357,12 +358,12 @@ impl SliceContext {
         }
     }
 
-    /// What a missing slice says of the whole.
+    /// Stores what a missing slice shows about the object.
     fn learn(&self, fault: SliceError) {
         let cache = &self.shield.cache;
         match fault {
             SliceError::Failed => {}
-            // What was held of it stays: another endpoint may still have that one.
+            // Stored slices stay: another endpoint may still have this object.
             SliceError::Changed => cache.forget_note(&self.found),
             SliceError::NoParts => cache.note(
                 &self.found,

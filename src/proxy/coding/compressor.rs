@@ -1,6 +1,6 @@
-//! Who compresses texts? Threads of their own, so that no worker ever does: a 4 MiB playlist takes a tenth of a
-//! second in brotli. Orders wait in two bounded queues, the short texts' and the long ones', each with its own
-//! threads; what finds its queue full is not made.
+//! Compresses texts on threads of its own, so that no worker thread does it: brotli needs about 0.1
+//! s for a 4 MiB playlist. Short and long texts have a bounded queue and threads each. A job that
+//! finds its queue full is dropped.
 
 use std::io::Write;
 use std::panic::catch_unwind;
@@ -19,28 +19,28 @@ use parking_lot::Mutex;
 use crate::cache::EncodedBodySet;
 use crate::policy::encoding::ContentCoding;
 
-/// A text up to this size is compressed in a few milliseconds: who asks first waits for it.
+/// A text up to this size takes a few milliseconds to compress; the first request waits for it.
 pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
 
-/// Orders that wait at most: of short texts, and of long ones, which may hold 4 MiB each.
+/// Maximum jobs in the queue of short texts, and of long texts (up to 4 MiB each).
 const SHORT_QUEUE_MAX: usize = 1024;
 const LONG_QUEUE_MAX: usize = 32;
-/// Threads for short texts at most; half the cores otherwise. Long texts have one.
+/// Maximum threads for short texts, if half the cores are more. Long texts have one thread.
 const SHORT_THREADS_MAX: usize = 4;
 
-/// How hard is tried: about where more takes much longer and makes texts hardly any smaller.
+/// Compression levels: higher ones take much longer and save little.
 const GZIP_LEVEL: u32 = 4;
 const BROTLI_QUALITY: i32 = 5;
 const ZSTD_LEVEL: i32 = 3;
 
-/// A text to be compressed.
+/// A text to compress.
 struct CompressionJob {
     text: Bytes,
     coding: ContentCoding,
     bodies: Arc<EncodedBodySet>,
 }
 
-/// The threads, started with the first order.
+/// The compressor threads, started with the first job.
 #[derive(Default)]
 pub(in crate::proxy) struct Compressor {
     queues: OnceLock<CompressionQueues>,
@@ -59,19 +59,19 @@ struct CompressionCounters {
     refused: AtomicU64,
 }
 
-/// What has been compressed, since the start.
+/// Compression counters since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodingStats {
     /// Texts compressed, by coding.
     pub made: [(ContentCoding, u64); ContentCoding::ALL.len()],
-    /// Not compressed: too many waited.
+    /// Texts not compressed because the queue was full.
     pub refused: u64,
-    /// Waiting or being compressed now.
+    /// Texts in the queue or being compressed.
     pub queued: u64,
 }
 
 impl Compressor {
-    /// Has a text compressed, some time soon.
+    /// Queues a text for compression.
     pub(super) fn order(&self, text: &Bytes, coding: ContentCoding, bodies: &Arc<EncodedBodySet>) {
         let queues = self
             .queues
@@ -117,7 +117,7 @@ impl CompressionQueues {
     }
 }
 
-/// A queue and its threads, which end when nobody can order any more.
+/// Starts a queue with its threads, which end when the sender is dropped.
 fn queue(
     bound: usize,
     threads: usize,
@@ -137,7 +137,7 @@ fn queue(
 
 fn work(orders: &Mutex<Receiver<CompressionJob>>, counts: &CompressionCounters) {
     loop {
-        // Held while waiting: one thread waits here, and the others for it.
+        // The lock is held while waiting: one thread waits here, the others wait for the lock.
         let Ok(order) = orders.lock().recv() else {
             return;
         };

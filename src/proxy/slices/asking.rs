@@ -1,4 +1,5 @@
-//! How is one slice asked for? Of one endpoint after another, where one does not have it or stops in the middle.
+//! Requests a slice from an endpoint, and from another one if the first does not have it or stops
+//! inside it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, LeftOut, Race, Respon
 use crate::proxy::{Shield, rank};
 use crate::upstream::{Origin, UpstreamRequest, UpstreamResponse};
 
-/// A race for a slice, which endpoint `endpoint` delivers.
+/// The race for a slice that `endpoint` delivers.
 pub(super) fn race(span: ByteSpan, endpoint: usize) -> Race {
     let expected = ExpectedBody {
         length: Some(span.length()),
@@ -24,7 +25,7 @@ pub(super) fn race(span: ByteSpan, endpoint: usize) -> Race {
     Race::new(endpoint, LeftOut::default(), true, expected)
 }
 
-/// A slice in a race. Its readers get each piece as it comes.
+/// A slice in a race. Its followers get each chunk as it arrives.
 pub(super) struct SliceBody<'a> {
     pub(super) source: &'a Arc<SliceContext>,
     pub(super) fill: &'a Fill,
@@ -88,15 +89,15 @@ impl Contested for SliceBody<'_> {
 }
 
 impl SliceContext {
-    /// Those that stopped in the middle of it a moment ago.
+    /// Endpoints that stopped inside this object a moment ago.
     fn left(&self) -> EndpointSet {
         let now = Instant::now();
         let before = self.series.left_at(now);
         self.left.lock().within(AVOIDED, now).and(before)
     }
 
-    /// An endpoint stopped in the middle, and no other has the rest of this object: whoever asks anew finds
-    /// what another one has, which may have another name for it.
+    /// The endpoint stopped inside a slice, and no other endpoint can continue this object. New
+    /// requests go to another endpoint, which may have the object under another `ETag`.
     pub(super) fn leave(&self, endpoint: usize) {
         let (now, cache) = (Instant::now(), &self.shield.cache);
         let noted = cache.noted(&self.found.slot, now);
@@ -118,8 +119,8 @@ impl SliceContext {
         &self.shield.origins[self.route.origin_index]
     }
 
-    /// Twins may name the same object differently, or have another one for a while: where one endpoint does
-    /// not have this one, another is asked.
+    /// Requests a slice. Equal endpoints may use different `ETag`s for one object, or have another
+    /// version for a while: if one endpoint does not have this one, another is asked.
     pub(super) async fn fetch(
         &self,
         fill: &Fill,
@@ -136,7 +137,7 @@ impl SliceContext {
             return Err(fault);
         }
         let endpoint = reply.endpoint;
-        // What it holds of the origin's limits is needed now.
+        // Releases the first response's permit before the second request.
         drop(reply);
         let than = EndpointSet::of(endpoint);
         let other = self.ask(upstream(), span, than).await;
@@ -145,7 +146,7 @@ impl SliceContext {
         fit.ok_or(fault)
     }
 
-    /// `avoided`: endpoints that do not have it.
+    /// `avoided`: endpoints that do not have the slice.
     async fn ask(
         &self,
         headers: HeaderMap,
@@ -159,7 +160,7 @@ impl SliceContext {
             .map_err(|_| SliceError::Failed)
     }
 
-    /// Headers of a request for a part of this object, and of no other.
+    /// Headers of a range request that only this object may answer.
     fn part(&self, mut headers: HeaderMap, span: ByteSpan) -> Result<HeaderMap, SliceError> {
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| SliceError::Failed)?;
@@ -178,14 +179,14 @@ impl SliceContext {
         }
     }
 
-    /// Is this the slice that was asked for, of the object that is held?
+    /// Checks that the response is the requested slice of this object.
     fn examine(&self, reply: &UpstreamResponse, span: ByteSpan) -> Result<(), SliceError> {
         let told = reply
             .headers
             .get(header::CONTENT_RANGE)
             .and_then(read_content_range);
         let etag = reply.headers.get(header::ETAG);
-        // Some servers give what they have coded the `ETag` of what they have not.
+        // Some servers use one `ETag` for the coded and the plain body.
         let is_coded = reply.headers.contains_key(header::CONTENT_ENCODING);
         match reply.status {
             StatusCode::PARTIAL_CONTENT if etag != Some(&self.series.etag) => Err(match etag {

@@ -1,5 +1,5 @@
-//! Is the state of a playlist that a low-latency player asks for there already? Then it is answered at once,
-//! whichever request brought it; and never before it is there.
+//! Answers LL-HLS blocking requests from the stored version once that has the requested state,
+//! whichever request brought it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,30 +14,30 @@ use crate::manifest::{Liveness, ManifestInfo};
 use crate::policy::access::CacheRequest;
 use crate::policy::freshness::{Freshness, freshness};
 
-/// What the newest version that is held makes of directives.
+/// How the newest stored version relates to a request's directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReloadStatus {
     /// It answers them.
     Answers,
-    /// They mean nothing: the playlist as it is answers them.
+    /// They have no effect: the current playlist is the answer.
     Nothing,
-    /// Not yet, or that cannot be told.
+    /// It does not have the state yet, or this is unknown.
     Waits,
 }
 
-/// What is to be done with a request for a state.
+/// What to do with a request for a state.
 pub(super) enum ReloadAction {
-    /// Answered by this version.
+    /// Answer with this version.
     There(Arc<Object>),
-    /// Refused.
+    /// Refuse the request.
     TooFar,
-    /// Looked up like anything else.
+    /// Look the request's key up.
     Open,
 }
 
 impl Shield {
-    /// What the newest version that is held says to a request for a state. The request is brought to one
-    /// form first, and where directives mean nothing it becomes one for the playlist as it is.
+    /// Compares a request for a state with the newest stored version. Normalises the directives
+    /// first; if they have no effect, the request becomes one for the current playlist.
     pub(super) fn state_at_hand(&self, ask: &mut RequestContext) -> ReloadAction {
         if !ask.entry.is_directed() {
             return ReloadAction::Open;
@@ -60,7 +60,7 @@ impl Shield {
         match told(&newest, ask.entry.directives()) {
             ReloadStatus::Answers if served => return ReloadAction::There(newest),
             ReloadStatus::Waits => {}
-            // A version that is not to be shown as it is answers nobody: what there is now does.
+            // A version that must not be served as it is: request the current one.
             ReloadStatus::Answers | ReloadStatus::Nothing => ask.entry = ask.entry.plain(),
         }
         ReloadAction::Open
@@ -76,7 +76,7 @@ impl Shield {
         self.cache.lookup(key, kind, now, upstream).object
     }
 
-    /// The newest version, if that answers a request for a state and may be shown.
+    /// The newest version, if it answers a request for a state and may be served.
     pub(super) fn newest_for(
         &self,
         entry: &CacheRequest,
@@ -90,7 +90,7 @@ impl Shield {
         (served && answers).then_some(newest)
     }
 
-    /// By the newest version, a state is asked for that a server has to wait for.
+    /// The requested state is near enough to the newest version for a server to block on it.
     pub(super) fn is_near(
         &self,
         entry: &CacheRequest,
@@ -106,7 +106,7 @@ impl Shield {
     }
 }
 
-/// What a version says that lists segments and may be waited for.
+/// The facts of a live playlist that supports blocking requests.
 fn segments(object: &Object) -> Option<&ManifestInfo> {
     let facts = facts(object)?;
     let waits = facts.liveness == Liveness::Live && facts.control.can_block;
@@ -138,22 +138,23 @@ fn told(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
     if !facts.control.can_block {
         return ReloadStatus::Nothing;
     }
-    // A delta update that is not made here is the origin's to make.
+    // A delta update that the shield does not make must come from the origin.
     if asked.skip.is_some() || !edge.has(msn, asked.part) {
         return ReloadStatus::Waits;
     }
     ReloadStatus::Answers
 }
 
-/// A low-latency playlist that is looked after is the newest there is: the origin is asked for the next
-/// one, and has not answered.
+/// Whether this is the current version of a refreshed low-latency playlist: the refresher has
+/// requested the next version, and the origin has not answered yet.
 pub(super) fn is_newest(object: &Object, now: Instant) -> bool {
     let facts = object.head.facts.as_deref();
     let blocks = facts.is_some_and(|facts| facts.control.can_block);
     blocks && is_tended(object, now)
 }
 
-/// A manifest that is looked after may be good for longer: it is looked at when it is due to change.
+/// Whether the refresher keeps this manifest current; it is then valid for longer than its
+/// freshness.
 pub(super) fn is_tended(object: &Object, now: Instant) -> bool {
     let StoredHead {
         lifetime,

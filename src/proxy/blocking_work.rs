@@ -1,5 +1,4 @@
-//! Where does work run that may take long? Not on the threads that serve viewers, and only so much of it at
-//! once.
+//! Runs work that may take long outside the worker threads, with a limit on concurrency.
 
 use std::time::Duration;
 
@@ -7,26 +6,26 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Texts up to this size are read where they come in: that takes less time than to hand them over.
+/// A text up to this size is parsed in place: that is faster than a change of thread.
 const SHORT_BYTES_MAX: usize = 32 << 10;
-/// So many longer ones are read at once.
+/// Maximum longer texts parsed at once.
 const AT_ONCE_MAX: usize = 2;
-/// Who has no turn by then has none.
+/// Work that has not started after this time is dropped.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
-/// How long some work takes.
+/// How long work may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WorkSize {
-    /// No time that anybody would notice.
+    /// Short enough for a worker thread.
     Short,
-    /// Perhaps a tenth of a second.
+    /// Up to about 0.1 s.
     Long,
 }
 
 impl WorkSize {
-    /// That of reading a text. How long one is that comes in a coding, nobody knows.
+    /// The size of parsing a text. The decoded size of a coded text is unknown.
     pub(super) fn of(bytes: usize, is_coded: bool) -> WorkSize {
         if bytes <= SHORT_BYTES_MAX && !is_coded {
             WorkSize::Short
@@ -35,7 +34,7 @@ impl WorkSize {
         }
     }
 
-    /// Does it. `None`: it had no turn in time, or broke.
+    /// Runs the work. `None`: it did not start in time, or it panicked.
     pub(super) async fn put_in<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,

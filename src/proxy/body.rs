@@ -1,4 +1,4 @@
-//! An answer's body: nothing, bytes at hand, or bytes still arriving.
+//! Defines the response body: empty, in memory, or still arriving.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,30 +12,30 @@ use super::pass::PassThroughStream;
 use super::slices::SlicedBody;
 use crate::cache::{BodyTruncated, Follower, SharedBody};
 
-/// A body on its way to one viewer. [`Cut`] means that it could not be completed: the viewer's
-/// connection (or stream) must be cut, never ended cleanly.
+/// A body that is sent to one viewer. [`BodyTruncated`] means that it is incomplete: the viewer's
+/// connection or HTTP/2 stream must be reset, never ended cleanly.
 pub enum ResponseBody {
-    /// Nothing.
+    /// No body.
     Empty,
-    /// At hand, in one piece.
+    /// In memory, as one buffer.
     Whole(Option<Bytes>),
-    /// At hand, in several pieces.
+    /// In memory, as several buffers.
     Pieces(VecDeque<Bytes>),
-    /// Followed while a fill brings it.
+    /// Arriving in a fill.
     Growing {
         /// Reads the fill.
         follower: Follower,
-        /// Bytes still to come, where that is known.
+        /// Remaining bytes, if known.
         left: Option<u64>,
     },
-    /// Straight from the origin, for this viewer alone.
+    /// Passed from the origin to this viewer alone.
     Passing(Box<PassThroughStream>),
-    /// Slice after slice of a large object.
+    /// The slices of a large object.
     Sliced(Box<SlicedBody>),
 }
 
 impl ResponseBody {
-    /// Bytes at hand.
+    /// A body in memory.
     pub fn whole(bytes: Bytes) -> ResponseBody {
         if bytes.is_empty() {
             ResponseBody::Empty
@@ -44,7 +44,7 @@ impl ResponseBody {
         }
     }
 
-    /// What it has begun to read since this was asked last, where it comes piece by piece.
+    /// A shared body that this one has begun to read since the last call.
     pub(crate) fn new_body(&mut self) -> Option<Arc<SharedBody>> {
         match self {
             ResponseBody::Growing { follower, .. } => follower.new_body(),
@@ -107,7 +107,7 @@ impl http_body::Body for ResponseBody {
     }
 }
 
-/// Counts a promised length down; an end before its time is a cut.
+/// Counts the remaining length down; an earlier end is a truncated body.
 pub(super) fn checked(
     next: Option<Result<Bytes, BodyTruncated>>,
     left: &mut Option<u64>,

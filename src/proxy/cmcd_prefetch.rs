@@ -1,6 +1,6 @@
-//! What does a player say that it will ask for next (`nor` of CMCD)? A hint and no more: what it
-//! names is fetched behind everything else, once, and only where the request itself might have
-//! gone.
+//! Prefetches the object that a player announces as its next request (CMCD `nor`). Such a prefetch
+//! has the lowest priority, happens once, and only for a URL that the request itself could have
+//! used.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::manifest::{Cmcd, Kind};
 use crate::policy::access::CacheRequest;
 use crate::policy::{Now, headers};
 
-/// The header for what goes with a single request.
+/// The CMCD header for fields of a single request.
 const CMCD_REQUEST: HeaderName = HeaderName::from_static("cmcd-request");
 
-/// What will be asked for, and what the request says besides.
+/// The announced request, and the headers to send with it.
 pub(super) struct CmcdPrefetch {
     next: CacheRequest,
     with: HeaderMap,
@@ -39,7 +39,7 @@ impl Shield {
             return None;
         }
         let told = Cmcd::of(arrival.uri.query(), &arrival.headers)?;
-        // Of something large, a part is wanted: it may be all there is.
+        // With a range, the player wants only a part of an object that may be large.
         let name = told.next_object.filter(|_| told.next_range.is_none())?;
         let next = entry.sibling(&self.rules, &name)?;
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
@@ -49,7 +49,7 @@ impl Shield {
         Some(CmcdPrefetch { next, with })
     }
 
-    /// Fetches it, unless it is known not to be there yet.
+    /// Prefetches the object, unless it is known not to exist yet.
     pub(super) fn take_hint(self: &Arc<Self>, hint: Option<CmcdPrefetch>) {
         let Some(CmcdPrefetch { next, with }) = hint else {
             return;

@@ -1,4 +1,4 @@
-//! What is one viewer asking for, and what is known of the asking so far?
+//! Holds the state of one viewer request on its way through the pipeline.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,31 +18,31 @@ use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// One request that has entered.
+/// An admitted request.
 pub(super) struct RequestContext {
     pub(super) entry: CacheRequest,
-    /// Who asks.
+    /// The client that sent it.
     pub(super) client: Client,
-    /// What this shield calls itself.
+    /// The name of this shield.
     pub(super) shield: Arc<str>,
-    /// HEAD: everything but the body.
+    /// HEAD: no body.
     pub(super) head_only: bool,
     /// The viewer's headers.
     pub(super) headers: HeaderMap,
-    /// The viewer's cache directives, where the route honours them.
+    /// The viewer's cache directives, if the route honours them.
     pub(super) directives: Option<RequestDirectives>,
     pub(super) now: Instant,
-    /// Why the cache could not answer by itself.
+    /// Why the cache could not answer (RFC 9211 `fwd`).
     pub(super) forward: ForwardReason,
-    /// Joined a fill that another request caused.
+    /// The request joined a fill of another request.
     pub(super) collapsed: bool,
-    /// How long the origin took, when it was asked for this request alone.
+    /// Time waited for the origin.
     pub(super) origin_time: Option<Duration>,
     tale: RequestRecord,
 }
 
 impl RequestContext {
-    /// Takes the arrival's headers out of it.
+    /// Takes the headers out of `arrival`.
     pub(super) fn new(
         arrival: &mut ViewerRequest,
         entry: CacheRequest,
@@ -82,7 +82,7 @@ impl RequestContext {
         }
     }
 
-    /// The request waited this long for an origin's head, besides what it waited before.
+    /// Adds time for which the request waited for the origin's head.
     pub(super) fn waited_for_origin(&mut self, time: Duration) {
         *self.origin_time.get_or_insert_default() += time;
     }
@@ -93,7 +93,7 @@ impl RequestContext {
             .is_some_and(|directives| directives.only_if_cached)
     }
 
-    /// Ends the asking. A HEAD gets no body, whatever there is.
+    /// Builds the response. HEAD gets no body.
     pub(super) fn answer(
         self,
         status: StatusCode,
@@ -113,7 +113,7 @@ impl RequestContext {
         finish(status, headers, body, tale)
     }
 
-    /// The same, with a held object's head and body as they are.
+    /// The same, with a stored object's headers and body, shared.
     pub(super) fn answer_held(
         self,
         object: &Arc<Object>,
@@ -126,7 +126,7 @@ impl RequestContext {
         answer
     }
 
-    /// What is told should the viewer leave before there is an answer.
+    /// The record to write if the viewer leaves before there is a response.
     pub(super) fn tale_if_left(&self) -> RequestRecord {
         let mut tale = self.tale.clone();
         if let (Some(line), Some(id)) = (&mut tale.line, given_id(&self.headers)) {
@@ -137,13 +137,13 @@ impl RequestContext {
         tale
     }
 
-    /// What the answer really carries.
+    /// Sets the kind that the response really has.
     pub(super) fn kind(&mut self, kind: Kind) {
         self.tale.kind = kind;
     }
 }
 
-/// An answer to a request that did not enter.
+/// Responds to a request that was not admitted.
 pub(super) fn answer_outside(
     arrival: &ViewerRequest,
     line: bool,
@@ -175,8 +175,8 @@ fn finish(
     }
 }
 
-/// Puts the request's id on the answer and on the log line: the viewer's own, if it sent one that
-/// is fit to be repeated.
+/// Puts the request id into the response and the access log: the viewer's own id if it is short
+/// printable ASCII.
 fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, tale: &mut RequestRecord) {
     let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
     if let Some(line) = &mut tale.line {

@@ -1,12 +1,11 @@
-//! May a page from elsewhere read this? The shield answers for the origin, so that one stored answer
-//! serves every page.
+//! Answers CORS for the origin, so that one stored response serves pages of all origins.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::policy::route::Cors;
 use crate::policy::{Route, fields};
 
-/// What a player reads besides the body: `Age` tunes low-latency players in.
+/// Response headers that players read; low-latency players use `Age`.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Age, Cache-Status, CMSD-Dynamic, CMSD-Static, Content-Length, Content-Range, Date, X-Request-Id",
 );
@@ -18,12 +17,12 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
-/// Dresses an answer for pages from elsewhere.
+/// Adds the CORS fields for cross-origin pages.
 pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
     match &route.cors {
         Cors::Off => {}
         Cors::Any => {
-            // Browsers refuse it beside `*`, and with it the whole answer.
+            // Browsers reject a response that has this field beside `*`.
             answer.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
@@ -69,7 +68,7 @@ pub(super) fn preflight(viewer: &HeaderMap, route: &Route) -> HeaderMap {
     answer
 }
 
-/// Whatever headers a page wants to send are dropped before the origin: it may send them.
+/// Any requested header is allowed: the shield drops it before the origin.
 fn copy_asked(viewer: &HeaderMap, answer: &mut HeaderMap) {
     const ASKED: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
     if let Some(asked) = viewer.get(ASKED) {

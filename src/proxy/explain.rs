@@ -1,5 +1,5 @@
-//! What would happen to a request for this URL, and why? Looks only: nothing is asked for, and
-//! nobody counts.
+//! Explains how a request for a URL would be handled. Read-only: sends no request and counts
+//! nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,61 +17,62 @@ use crate::policy::freshness::{Freshness, freshness};
 /// All that is known of a URL.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// The route that takes it, and how it is sent to which origin.
+    /// The request as it would be cached and sent: route, origin, key.
     pub entry: CacheRequest,
-    /// What it is: by the answer that is held, by what a manifest said, or by its path.
+    /// The kind of object: by the stored response, a manifest's listing, or the path.
     pub kind: Kind,
-    /// What is held of it.
+    /// The stored object.
     pub held: Option<StoredObject>,
-    /// It is held in variants by request headers; what is shown is for a request without any.
+    /// The object is stored in variants by request headers; `held` is for a request without
+    /// headers.
     pub varies: bool,
-    /// What is remembered of it besides.
+    /// The key's memo, in words.
     pub known: Option<&'static str>,
-    /// What is known of it beyond the version that is held, if it is a live manifest.
+    /// The state of its tracker, if it is a live manifest.
     pub followed: Option<TrackedManifest>,
-    /// In how long it is to be there, if it is a segment that an MPD lets one reckon with.
+    /// Time until the segment exists, if an MPD predicts that.
     pub due_in: Option<Duration>,
-    /// The endpoint that would be asked now; `None`: none may be.
+    /// The endpoint that a request would go to now; `None`: no endpoint is allowed.
     pub endpoint: Option<Arc<str>>,
 }
 
-/// What is held.
+/// A stored object.
 #[derive(Clone, Debug)]
 pub struct StoredObject {
-    /// Whole.
+    /// The object.
     pub object: Arc<Object>,
-    /// How old it is.
+    /// Its age.
     pub age: Duration,
-    /// What may be done with it.
+    /// What may be done with it now.
     pub freshness: Freshness,
-    /// How old it may be served while it is looked after.
+    /// The maximum age at which it is served while the refresher keeps it current.
     pub tended_for: Duration,
 }
 
-/// A live manifest that is followed from version to version.
+/// A live manifest with a tracker.
 #[derive(Clone, Debug)]
 pub struct TrackedManifest {
-    /// The manifest that its stream begins with.
+    /// The manifest by which the stream is named.
     pub stream: Arc<str>,
-    /// It is refreshed ahead of viewers.
+    /// The refresher keeps it current.
     pub is_tended: bool,
-    /// It is refreshed ahead of viewers, and should have changed long ago.
+    /// The refresher keeps it current, and it should have changed long ago.
     pub is_stalled: bool,
-    /// For how long no viewer has asked for it; `None`: none ever did.
+    /// Time since the last viewer request; `None`: no viewer has requested it.
     pub unasked_for: Option<Duration>,
-    /// In how long it is looked at; `None`: when a viewer asks.
+    /// Time to the next poll; `None`: at the next viewer request.
     pub next_look_in: Option<Duration>,
 }
 
 impl Shield {
-    /// Explains an absolute URL, as a viewer would ask for it.
+    /// Explains an absolute URL, as a viewer would request it.
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessDenial> {
         let headers = HeaderMap::new();
-        // As over HTTP/2, a URL alone names its host.
+        // As in HTTP/2, the URL alone names the host.
         let entry = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
             Admission::Enter(entry) | Admission::Pass(entry) => entry,
             Admission::Refuse(refusal) => return Err(refusal),
-            // Only OPTIONS comes to that.
+            // Only OPTIONS leads here.
             Admission::Preflight(_) => return Err(AccessDenial::not_served()),
         };
         let now = Now::now();
@@ -117,13 +118,13 @@ fn phrase(known: &KeyMemo) -> &'static str {
     match known {
         KeyMemo::Pass => "answers to it are not kept: each request goes to the origin",
         KeyMemo::Failed(_) | KeyMemo::Unheard(..) => {
-            "the origin failed on it just now and is left alone for a moment"
+            "the origin failed on it just now: no request until its backoff ends"
         }
-        KeyMemo::BrokenOff => "the origin's answer broke off just now",
-        KeyMemo::Sliced(_) => "too large for one fetch: held in slices",
+        KeyMemo::BrokenOff => "the origin's response broke off just now",
+        KeyMemo::Sliced(_) => "too large for one fetch: stored in slices",
         KeyMemo::Avoid(_) => {
-            "an endpoint broke off in the middle of it, and others are asked first"
+            "an endpoint broke off inside its body: others are asked first"
         }
-        KeyMemo::Unsliceable => "too large for one fetch, and the origin sends no parts of it",
+        KeyMemo::Unsliceable => "too large for one fetch, and the origin does not answer range requests",
     }
 }

@@ -259,7 +259,7 @@ impl FillTask {
         self.shield.learn_reach(&self.entry, reply.status);
         let kind = self.kind(reply.status, &reply.headers);
         if let Some(endpoint) = reply.outdone.filter(|_| !kind.is_manifest()) {
-            self.avoid_for_media(endpoint, "late, or without what it lists");
+            self.avoid_for_media(endpoint, "late, or without a listed object");
         }
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.failing(reply, wait, open).await,

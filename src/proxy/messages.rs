@@ -1,4 +1,4 @@
-//! What comes in from a viewer and what goes back, free of any HTTP library's machinery.
+//! The viewer's request and response, independent of any HTTP library.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use crate::upstream::RequestBody;
 
 /// A parsed request.
 pub struct ViewerRequest {
-    /// Method.
+    /// The method.
     pub method: Method,
     /// As parsed: origin-form with `Host`, or absolute (HTTP/2 always).
     pub uri: Uri,
-    /// Version spoken.
+    /// The HTTP version.
     pub version: Version,
     /// All headers.
     pub headers: HeaderMap,
     /// The viewer's address; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
-    /// Came over TLS.
+    /// The connection uses TLS.
     pub tls: bool,
-    /// When its head was complete.
+    /// When the request head was complete.
     pub arrived: Instant,
-    /// Its body. Dropped unread unless a route passes the method on.
+    /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
 }
 
 impl ViewerRequest {
-    /// The host as the viewer named it.
+    /// The host, as the viewer named it.
     pub(super) fn host(&self) -> &str {
         let field = self.headers.get(header::HOST);
         let named = field.and_then(|host| host.to_str().ok());
@@ -40,31 +40,31 @@ impl ViewerRequest {
     }
 }
 
-/// An answer; its body may still be growing.
+/// A response; its body may still be arriving.
 pub struct ViewerResponse {
-    /// Status.
+    /// The status.
     pub status: StatusCode,
-    /// Complete but for `Date` and framing, which the edge adds, and for the fields of `held`.
+    /// All header fields except `Date`, framing (the frontend adds both) and the fields of `held`.
     pub headers: HeaderMap,
-    /// An object whose fields are the answer's too, but for [`crate::cache::SAID_ANEW`], and but for those
-    /// that tell freshness, where the answer does: shared, not copied.
+    /// An object whose header fields are also the response's, shared instead of copied; except
+    /// [`crate::cache::SAID_ANEW`], and except the freshness fields if `headers` has any.
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: ResponseBody,
-    /// The object whose body this is, or parts of it, where it is not `held`.
+    /// The object that the body, or parts of it, comes from, if that is not `held`.
     pub part_of: Option<Arc<Object>>,
-    /// To be finished and told by the edge when the body is through.
+    /// The frontend completes and records it when the body has ended.
     pub tale: RequestRecord,
 }
 
 impl ViewerResponse {
-    /// What the body shares with a held object, where slow readers of that are counted.
+    /// The body shared with a stored object; its slow readers are counted.
     pub fn shared_body(&self) -> Option<&Arc<SharedBody>> {
         let object = self.held.as_ref().or(self.part_of.as_ref())?;
         object.shared_body()
     }
 
-    /// All its fields in one map.
+    /// All header fields in one map.
     pub fn take_headers(&mut self) -> HeaderMap {
         let added = std::mem::take(&mut self.headers);
         let Some(object) = self.held.take() else {

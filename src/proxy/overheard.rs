@@ -1,5 +1,6 @@
-//! A manifest that may not be stored goes straight to one viewer. What it says of its stream is read beside
-//! that: before its end is handed on where it is short, so that what is untrue is gone when the viewer asks.
+//! Parses uncacheable manifests while they are passed to one viewer. A short one is parsed before
+//! its last bytes are sent, so that the viewer's next request does not get an object that the
+//! manifest has made invalid.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,19 +18,19 @@ use crate::policy::access::CacheRequest;
 use crate::policy::vary::Vary;
 use crate::upstream::UpstreamResponse;
 
-/// Longer texts are handed on unread, …
+/// A longer manifest is passed on without being parsed,
 const TEXT_BYTES_MAX: usize = 2 << 20;
-/// … and so are those for which there is no turn: so many are read beside at once.
+/// as is any beyond this number at once.
 const AT_ONCE_MAX: usize = 32;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
-/// A manifest on its way to one viewer, as far as it has come.
+/// An uncacheable manifest, as far as it has arrived.
 pub(super) struct ManifestTap {
     shield: Arc<Shield>,
     entry: CacheRequest,
     kind: Kind,
-    /// The answer's.
+    /// The response headers.
     headers: HeaderMap,
     variant: Variant,
     sent: Instant,
@@ -38,7 +39,7 @@ pub(super) struct ManifestTap {
 }
 
 impl ManifestTap {
-    /// Begins with an answer's head. `None`: it carries no manifest, or too many are read.
+    /// Begins with a response head. `None`: it is no manifest, or too many are being parsed.
     pub(super) fn of(
         shield: &Arc<Shield>,
         entry: &CacheRequest,
@@ -69,7 +70,7 @@ impl ManifestTap {
         }))
     }
 
-    /// More of it. False: it is too long.
+    /// Adds bytes. False: the manifest is too long.
     pub(super) fn hear(&mut self, bytes: &Bytes) -> bool {
         let fits = self.text.len() + bytes.len() <= TEXT_BYTES_MAX;
         if fits {
@@ -78,7 +79,7 @@ impl ManifestTap {
         fits
     }
 
-    /// It has come whole.
+    /// The manifest is complete: parses it, and applies it to its stream.
     pub(super) fn learn(mut self: Box<Self>) {
         let text = Bytes::from(std::mem::take(&mut self.text));
         let (kind, headers) = (self.kind, std::mem::take(&mut self.headers));

@@ -1,4 +1,4 @@
-//! What may not be shared: straight from the origin to one viewer, at that viewer's pace.
+//! Passes uncacheable responses from the origin to one viewer, at that viewer's rate.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,7 +21,7 @@ use crate::upstream::{
     UpstreamResponse, ViewerRelay,
 };
 
-/// What an uncached request needs beyond the route's allow-list to mean the same to the origin.
+/// Request headers that an uncached request needs besides those that the route allows.
 const OF_A_PASSED_READ: [HeaderName; 6] = [
     header::RANGE,
     header::IF_RANGE,
@@ -31,26 +31,26 @@ const OF_A_PASSED_READ: [HeaderName; 6] = [
     header::IF_UNMODIFIED_SINCE,
 ];
 
-/// An origin's answer that goes to one viewer.
+/// An origin response for one viewer.
 pub(super) struct PassThroughResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: PassThroughBody,
     pub(super) reason: Option<UncacheableReason>,
-    /// Where it is a manifest, read beside.
+    /// Parses the body on the way, if it is a manifest.
     overheard: Option<Box<ManifestTap>>,
-    /// Left, if it is dropped before its end.
+    /// Counts as abandoned if it is dropped before the end of the body.
     pub(super) own: Option<PrivateFetch>,
 }
 
-/// A manifest has been read already when it turns out to be one viewer's own.
+/// The body; a manifest was read completely before it turned out to be uncacheable.
 pub(super) enum PassThroughBody {
     Flowing(UpstreamBody, Framing),
     Whole(Bytes),
 }
 
 impl PassThroughResponse {
-    /// Its head, why it is passed on, and its body.
+    /// Its status, headers, reason and body.
     pub(super) fn parts(
         self,
     ) -> (
@@ -63,7 +63,7 @@ impl PassThroughResponse {
         (self.status, self.headers, self.reason, body)
     }
 
-    /// `bodiless`: it answers a HEAD, whose length is the origin's to tell.
+    /// `bodiless`: the response to a HEAD, which keeps the origin's `Content-Length`.
     pub(super) fn of(
         reply: UpstreamResponse,
         reason: Option<UncacheableReason>,
@@ -87,7 +87,7 @@ impl PassThroughResponse {
         }
     }
 
-    /// With what it costs its client to leave before its end.
+    /// Charges the client if it leaves before the end of the body.
     fn left_by(self, own: PrivateFetch) -> PassThroughResponse {
         let own = Some(own);
         PassThroughResponse { own, ..self }
@@ -110,7 +110,7 @@ impl PassThroughResponse {
     }
 }
 
-/// Nothing is held here that could age: the age it came with goes on.
+/// The shield does not store the response, so it keeps the origin's `Age`.
 fn passed_headers(origin: HeaderMap, name: &str) -> HeaderMap {
     let age = headers::age(&origin);
     let mut headers = headers::downstream(origin, name);
@@ -142,7 +142,7 @@ impl PassThroughBody {
 }
 
 impl Shield {
-    /// GET or HEAD, for this viewer alone.
+    /// Requests the object with GET or HEAD for this viewer alone.
     pub(super) async fn pass(self: &Arc<Self>, mut ask: RequestContext) -> ViewerResponse {
         ask.forward = ForwardReason::Bypass;
         let mut headers = self.upstream(&ask);
@@ -167,8 +167,8 @@ impl Shield {
         }
     }
 
-    /// Another method, on a route that passes it. Success makes what is held for the URI untrue.
-    /// `host`: as the viewer named it.
+    /// Forwards another method on a route that allows it. Success invalidates the stored objects of
+    /// the URI. `host`: as the viewer named it.
     pub(super) async fn pass_method(
         self: &Arc<Self>,
         mut ask: RequestContext,
@@ -295,7 +295,7 @@ impl PassThroughStream {
         {
             self.overheard = None;
         }
-        // The last byte may be all that is ever asked for.
+        // The viewer may not poll again after the last byte.
         if self.over || self.left == Some(0) {
             self.own.iter_mut().for_each(PrivateFetch::ended);
             let is_whole = !matches!(next, Some(Err(_)));

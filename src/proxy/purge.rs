@@ -105,7 +105,7 @@ impl Shield {
         if !is_complete {
             tracing::warn!(
                 ?scope,
-                "the stream has too many manifests to purge them all: purge the rest by prefix"
+                "the stream has too many manifests to purge all of them: purge the rest by prefix"
             );
         }
         (is_known || objects > 0).then_some(Purged {

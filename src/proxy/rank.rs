@@ -1,9 +1,9 @@
-//! Whose request goes to the origin first? Told by what it asks for and by whether anybody waits.
+//! Chooses the priority of an origin request, by its kind and by who waits.
 
 use crate::manifest::Kind;
 use crate::upstream::Priority;
 
-/// A viewer waits for it; it is new at the live edge of a stream, or not.
+/// A viewer waits. `is_new`: the object is new at the live edge.
 pub(super) fn waited_for(kind: Kind, is_new: impl FnOnce() -> bool) -> Priority {
     if kind.is_manifest() {
         Priority::Manifest
@@ -14,8 +14,7 @@ pub(super) fn waited_for(kind: Kind, is_new: impl FnOnce() -> bool) -> Priority 
     }
 }
 
-/// It happens behind viewers who have been served something stale. A manifest is urgent all the
-/// same: every viewer sees how old it is.
+/// A background refresh. A manifest is urgent all the same: viewers see its age.
 pub(super) fn behind(kind: Kind) -> Priority {
     if kind.is_manifest() {
         Priority::Manifest

@@ -1,21 +1,21 @@
-//! A body that is no use in pieces: read to its proven end, within bounds.
+//! Reads a complete body into memory, within limits.
 
 use bytes::Bytes;
 
 use crate::upstream::{Failure, UpstreamBody};
 
-/// Why there is no whole body.
+/// Why the body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReadWholeError {
     #[error(transparent)]
     Origin(#[from] Failure),
     #[error("it is larger than the limit")]
     TooLarge,
-    #[error("fills hold too much already")]
+    #[error("no fill memory is left")]
     NoRoom,
 }
 
-/// Reads a body up to a bound, and as long as `reserve` finds room for it.
+/// Reads a body of at most `bytes_max`, while `reserve` grants its memory.
 pub(super) async fn whole(
     inflow: &mut UpstreamBody,
     bytes_max: u64,
@@ -32,6 +32,6 @@ pub(super) async fn whole(
         }
         whole.extend_from_slice(&bytes);
     }
-    // It may be held for long: of exactly its size.
+    // An exact allocation, because it may be stored for long.
     Ok(whole.into_boxed_slice().into())
 }

@@ -1,4 +1,4 @@
-//! How does the shield say no in its own words: refusals, failures, and too many at once?
+//! Builds responses of the shield's own: refusals, failures and overload.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 
-/// The request itself is at fault.
+/// The request itself is invalid or not allowed.
 pub(super) fn refused(
     arrival: &ViewerRequest,
     refusal: AccessDenial,
@@ -42,7 +42,7 @@ pub(super) fn refused(
     )
 }
 
-/// A CORS preflight, or an OPTIONS of any other intent.
+/// A CORS preflight, or any other OPTIONS request.
 pub(super) fn preflight(arrival: &ViewerRequest, route: &Route, line: bool) -> ViewerResponse {
     let headers = cors::preflight(&arrival.headers, route);
     let status = StatusCode::NO_CONTENT;
@@ -56,69 +56,69 @@ pub(super) fn preflight(arrival: &ViewerRequest, route: &Route, line: bool) -> V
     )
 }
 
-/// The request has been here before.
+/// The request has passed through this shield before.
 pub(super) fn looped(ask: RequestContext) -> ViewerResponse {
-    let why = "this request has passed through this shield already";
+    let why = "loop detected: this request has passed through this shield already";
     say(ask, StatusCode::LOOP_DETECTED, why, Outcome::Refused)
 }
 
-/// `only-if-cached`, and it is not.
+/// `only-if-cached`, and the object is not stored.
 pub(super) fn not_held(ask: RequestContext) -> ViewerResponse {
     say(
         ask,
         StatusCode::GATEWAY_TIMEOUT,
-        "not held",
+        "not in the cache",
         Outcome::Failed,
     )
 }
 
-/// More than two segments ahead of a playlist that is followed (rfc8216bis §6.2.5.2).
+/// More than two segments ahead of a tracked playlist (rfc8216bis §6.2.5.2).
 pub(super) fn too_far(ask: RequestContext) -> ViewerResponse {
-    let why = "that is more than two segments ahead";
+    let why = "the request is more than two segments ahead of the playlist";
     say(ask, StatusCode::BAD_REQUEST, why, Outcome::Refused)
 }
 
-/// A segment that will not be there for long, by its MPD.
+/// A segment that is not due for a while, according to its MPD.
 pub(super) fn too_early(ask: RequestContext) -> ViewerResponse {
-    let why = "that is not there yet, by its manifest";
+    let why = "not available yet, according to its manifest";
     say(ask, StatusCode::NOT_FOUND, why, Outcome::Refused)
 }
 
-/// Too many viewers wait for this key already.
+/// Too many viewers already wait for this key.
 pub(super) fn crowded(ask: RequestContext) -> ViewerResponse {
-    let why = "too many are waiting for this already";
+    let why = "too many requests already wait for this object";
     say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
 }
 
-/// Too much of what this client asked for was left before it came.
+/// The client has abandoned too many requests.
 pub(super) fn restrained(ask: RequestContext) -> ViewerResponse {
-    let why = "too many requests from this address were given up";
+    let why = "too many requests from this address were abandoned";
     say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
 }
 
-/// A part of what arrives is wanted, and there is no room to hold it so far.
+/// A range of an arriving body is requested, and there is no memory to buffer the body up to it.
 pub(super) fn passing(ask: RequestContext) -> ViewerResponse {
-    let why = "no room to hold this so far";
+    let why = "no memory to buffer this object up to the requested range";
     say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
 }
 
-/// The viewer's patience is at its end.
+/// The viewer's deadline has passed.
 pub(super) fn timed_out(ask: RequestContext) -> ViewerResponse {
     let why = "the origin did not answer in time";
     say(ask, StatusCode::GATEWAY_TIMEOUT, why, Outcome::Overload)
 }
 
-/// The fill broke before there was anything to answer with.
+/// The fill broke before there was a response.
 pub(super) fn lost(ask: RequestContext) -> ViewerResponse {
     say(
         ask,
         StatusCode::BAD_GATEWAY,
-        "the origin's answer was lost",
+        "the origin's response broke off",
         Outcome::Failed,
     )
 }
 
-/// The origin failed on this request alone.
+/// The origin failed on a request that no other viewer shares.
 pub(super) fn failed(ask: RequestContext, failure: Failure) -> ViewerResponse {
     let object = failure_object(failure, false);
     let outcome = if failure.is_of_upload() {
@@ -131,7 +131,7 @@ pub(super) fn failed(ask: RequestContext, failure: Failure) -> ViewerResponse {
     failure_answer(ask, &object, outcome)
 }
 
-/// The origin failed, for all who wait.
+/// The origin failed, for all followers.
 pub(super) fn failure_answer(
     ask: RequestContext,
     object: &Object,
@@ -155,15 +155,15 @@ pub(super) fn failure_answer(
     tell(&mut headers, &ask, outcome, story);
     let lifetime = &object.head.lifetime;
     if !lifetime.fresh_for.is_zero() {
-        // Caches behind must not count its lifetime from now.
+        // Downstream caches must not count the lifetime from now.
         headers.insert(header::AGE, lifetime.age(ask.now).as_secs().into());
     }
     let body = ResponseBody::whole(object.body.clone());
     ask.answer(status, headers, body, outcome)
 }
 
-/// The answer that a failure comes to. With a copy held that may not be served, the fault is told as
-/// RFC 9111 §5.2.2.2 wants it: 504.
+/// The response to a failure. 504 if an object is stored that must not be served (RFC 9111
+/// §5.2.2.2).
 pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
     let status = match failure {
         Failure::Busy | Failure::Open | Failure::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
@@ -177,7 +177,7 @@ pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
     own_object(status, own_headers(), &failure.to_string())
 }
 
-/// The origin's status in the shield's words, where its own are not for everybody.
+/// The origin's status with a body of the shield's own, if the origin's body must not be shared.
 pub(super) fn own_answer(status: StatusCode, retry_after: Option<HeaderValue>) -> Object {
     let mut headers = own_headers();
     headers.extend(retry_after.map(|wait| (header::RETRY_AFTER, wait)));
@@ -217,7 +217,7 @@ fn words(why: &str) -> (HeaderMap, ResponseBody) {
     )
 }
 
-/// What the shield says itself is about this moment: never stored, wherever it goes.
+/// The shield's own responses are valid only now: no cache may store them.
 fn own_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, TEXT);

@@ -1,4 +1,4 @@
-//! The origin failed, or did not answer in time: is there something stale to serve instead?
+//! Serves a stale object when the origin failed or did not answer in time.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::policy::missing_manifest::is_absence;
 use crate::telemetry::Outcome;
 
 impl Shield {
-    /// Serves stale because of a failure; without a servable copy, what `otherwise` says.
+    /// Serves the stored object because of a failure; if that is not allowed, responds with
+    /// `otherwise`.
     pub(super) fn stale_or(
         &self,
         ask: RequestContext,
@@ -21,8 +22,8 @@ impl Shield {
         self.cover(ask, found, Outcome::StaleError, otherwise)
     }
 
-    /// The same where the failure has an answer. One that says of something held that it is not there
-    /// counts as a failure only while it is doubted.
+    /// The same for a failure that has a response. Absence counts as a failure only while it is
+    /// doubted.
     pub(super) fn covered_or(
         &self,
         ask: RequestContext,
@@ -52,7 +53,7 @@ impl Shield {
     }
 }
 
-/// The held object, when the origin's failure makes it servable.
+/// The stored object, if it may be served because the origin failed.
 pub(super) fn servable_on_error<'f>(
     ask: &RequestContext,
     found: &'f Lookup,

@@ -1,4 +1,4 @@
-//! What does the answer say of how it came about? `Cache-Status` (RFC 9211), `X-Cache` and `CMSD-Dynamic`.
+//! Writes `Cache-Status` (RFC 9211), `X-Cache` and `CMSD-Dynamic` into a response.
 
 use std::fmt::Write as _;
 
@@ -15,22 +15,22 @@ use crate::telemetry::Outcome;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(super) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// Why a request had to be forwarded: RFC 9211 §2.2.
+/// Why a request was forwarded (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ForwardReason {
-    /// It had not.
+    /// It was not forwarded.
     Nothing,
-    /// Nothing is held for this URI.
+    /// Nothing is stored for this URI.
     UriMiss,
-    /// Something is held for this URI, but for other request headers.
+    /// This URI is stored, but for other request headers.
     VaryMiss,
-    /// What is held is stale.
+    /// The stored object is stale.
     Stale,
-    /// Only parts of it are held.
+    /// Only parts of the object are stored.
     Partial,
-    /// The method is not the cache's business.
+    /// The method is not cacheable.
     Method,
-    /// The answers to this key are not cacheable.
+    /// Responses for this key are not cacheable.
     Bypass,
 }
 
@@ -58,20 +58,20 @@ impl ForwardReason {
     }
 }
 
-/// What is known of the answer besides.
+/// Further facts for `Cache-Status`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct CacheStatusDetail<'a> {
-    /// How long it is good; `None` when it is not held.
+    /// Its lifetime; `None` if it is not stored.
     pub(super) lifetime: Option<&'a Lifetime>,
-    /// What the origin answered.
+    /// The origin's status.
     pub(super) origin_status: Option<u16>,
-    /// It is being stored.
+    /// The response is being stored.
     pub(super) stored: bool,
-    /// In a word.
+    /// The `detail` parameter.
     pub(super) detail: Option<&'static str>,
 }
 
-/// Writes them.
+/// Writes the fields.
 pub(super) fn tell(
     headers: &mut HeaderMap,
     ask: &RequestContext,
@@ -115,7 +115,8 @@ pub(super) fn tell(
         text.push_str(detail);
     }
     if let Ok(value) = HeaderValue::try_from(text) {
-        // What caches before us said stays, ours comes last: the nearest to the viewer (RFC 9211 §2).
+        // After the values of upstream caches: the cache nearest to the viewer is last (RFC 9211
+        // §2).
         headers.append(CACHE_STATUS, value);
     }
     if ask.entry.route.x_cache {
@@ -129,7 +130,7 @@ pub(super) fn tell(
     }
 }
 
-/// The origin is, and players had better ask for less.
+/// The origin has failed: players should request less.
 fn is_in_trouble(outcome: Outcome) -> bool {
     use Outcome::{Failed, StaleError, StaleMissing};
     matches!(outcome, Failed | StaleError | StaleMissing)

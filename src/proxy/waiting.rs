@@ -1,5 +1,5 @@
-//! Which answers take time, and who hears of a viewer that leaves before one is there? Nobody else can tell: what would have been
-//! answered is dropped with the answer.
+//! Records viewers that leave before they have a response. Only a guard can: the response future is
+//! dropped together with the request.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::cache::Object;
 use crate::telemetry::{Outcome, RequestRecord, Telemetry};
 
 impl Shield {
-    /// An answer that takes time. Should its viewer leave meanwhile, that is told.
+    /// Awaits a response; records the viewer if it leaves before that.
     pub(super) async fn waited_for(
         &self,
         tale: RequestRecord,
@@ -24,7 +24,7 @@ impl Shield {
         answer
     }
 
-    /// A hit, in the coding that is just being made for it.
+    /// Serves a hit whose content coding is being made; waits for the coding within its limit.
     pub(super) async fn in_time(
         &self,
         ask: RequestContext,
@@ -37,7 +37,7 @@ impl Shield {
     }
 }
 
-/// A viewer who has no answer yet; dropping it tells that the viewer has left.
+/// A viewer without a response; dropping this records that the viewer has left.
 struct PendingViewer<'a> {
     telemetry: &'a Telemetry,
     tale: Option<RequestRecord>,

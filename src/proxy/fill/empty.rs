@@ -26,7 +26,7 @@ impl FillTask {
     /// An endpoint sent an empty body.
     pub(super) async fn empty(mut self, endpoint: usize) {
         let path = self.entry.target.path();
-        tracing::warn!(path, endpoint, "origin sent a segment without a byte");
+        tracing::warn!(path, endpoint, "origin sent an empty segment");
         let answers = self.empty_answers;
         self.empty_answers += 1;
         if answers == 0

@@ -293,7 +293,7 @@ impl FillTask {
             path,
             endpoint = text.reply.endpoint,
             coding = coding.as_deref(),
-            "manifest is in a content coding that is not read here: it is passed on and not stored"
+            "manifest has an unsupported content coding: it is passed on and not stored"
         );
         self.hand_over_text(text, UncacheableReason::Coding);
     }

@@ -57,7 +57,7 @@ impl FillTask {
     /// Requests another endpoint. A 400 must not reach the player: if no other endpoint has the
     /// version, the current version is the answer, as from an origin that does not block.
     pub(super) async fn lagging(self, reply: UpstreamResponse) {
-        let why = "too far ahead of this endpoint alone";
+        let why = "this endpoint alone rejects the request as too far ahead";
         self.refuse(self.watched(), reply.endpoint, RejectReason::Behind, &why);
         let other = tokio::select! {
             other = self.elsewhere(reply.endpoint) => other,
@@ -86,7 +86,7 @@ impl FillTask {
     pub(super) fn outdone(&self, watch: Option<&PlaylistTracker>, endpoint: Option<usize>) {
         if let Some((watch, endpoint)) = watch.zip(endpoint) {
             let path = self.entry.target.path();
-            tracing::warn!(path, endpoint, "holds back what another endpoint has");
+            tracing::warn!(path, endpoint, "endpoint holds back a version that another endpoint has");
             watch.avoid(endpoint, Instant::now());
         }
     }

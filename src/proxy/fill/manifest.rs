@@ -133,7 +133,7 @@ impl FillTask {
     ) -> Result<ManifestText, ManifestRejection> {
         match (first, other) {
             (Ok(first), Ok(other)) if !other.is_doubtful() => {
-                let (why, fault) = ("another endpoint has one to go on with", first.fault());
+                let (why, fault) = ("another endpoint has a usable one", first.fault());
                 self.refuse(first.watch, first.reply.endpoint, fault, &why);
                 Ok(other)
             }
@@ -400,7 +400,7 @@ impl FillTask {
         if progress == Progress::Restarted {
             shield.cache.end_epoch(&self.entry.states());
             let path = self.entry.target.path();
-            tracing::warn!(path, "stream began anew: what was held of it is dropped");
+            tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
         self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
         // The refresher may run for longer than any viewer stays.

@@ -97,7 +97,7 @@ impl FillTask {
     /// The endpoint's body broke off: others are asked first for this object, and for those listed
     /// with it.
     pub(super) fn leave(&self, endpoint: usize) {
-        self.avoid_for_media(endpoint, "it stopped in the middle");
+        self.avoid_for_media(endpoint, "it stopped inside a body");
         let now = Instant::now();
         let left = self.left_before(now).unwrap_or_default().with(endpoint);
         self.fill.note(ExpiringMemo {

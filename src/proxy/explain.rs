@@ -122,9 +122,7 @@ fn phrase(known: &KeyMemo) -> &'static str {
         }
         KeyMemo::BrokenOff => "the origin's response broke off just now",
         KeyMemo::Sliced(_) => "too large for one fetch: stored in slices",
-        KeyMemo::Avoid(_) => {
-            "an endpoint broke off inside its body: others are asked first"
-        }
-        KeyMemo::Unsliceable => "too large for one fetch, and the origin does not answer range requests",
+        KeyMemo::Avoid(_) => "an endpoint broke off inside its body: others are asked first",
+        KeyMemo::Unsliceable => "too large for one fetch, and the origin ignores range requests",
     }
 }

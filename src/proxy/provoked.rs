@@ -1,5 +1,5 @@
-//! Whom does an error concern? One that a request may have provoked by words of its own, which are sent and
-//! in no key, concerns requests that say the same, and nobody else. What is remembered of it is filed apart.
+//! Limits errors that a request's unkeyed headers may have caused to requests with the same values.
+//! Their memos have a key of their own.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::policy::access::CacheRequest;
 use crate::policy::{Key, headers};
 
 impl Shield {
-    /// What a request belongs to until it is purged, or begins anew.
+    /// The epoch of a request's object: it ends with a purge or a restart.
     pub(super) fn tie(&self, entry: &CacheRequest, places: &Location) -> Option<EpochToken> {
         let url = entry.url();
         let place = places.here.as_ref();
@@ -24,7 +24,7 @@ impl Shield {
         })
     }
 
-    /// Where notes of a request are filed that has words of its own.
+    /// The memo key of a request with unkeyed headers.
     pub(super) fn own_slot(
         &self,
         found: &Lookup,
@@ -35,7 +35,7 @@ impl Shield {
         Some(Key::of(&[b"own", found.slot.bytes(), &words]))
     }
 
-    /// What is known of a key, for a viewer's request.
+    /// The memo of a key that applies to a viewer's request.
     pub(super) fn noted(
         &self,
         found: &Lookup,
@@ -51,7 +51,7 @@ impl Shield {
         self.still_true(self.cache.noted(&own, now), entry)
     }
 
-    /// What failed while no endpoint could be heard is requested at once when one is back.
+    /// Drops the memo of a failure without any connection once an endpoint is back.
     fn still_true(&self, known: Option<KeyMemo>, entry: &CacheRequest) -> Option<KeyMemo> {
         let Some(KeyMemo::Unheard(answer, since)) = known else {
             return known;
@@ -61,7 +61,7 @@ impl Shield {
         (!is_back).then_some(KeyMemo::Failed(answer))
     }
 
-    /// The origin failed on it a moment ago and is left alone.
+    /// The origin failed on this key a moment ago; the key backs off.
     pub(super) fn failed_lately(
         &self,
         found: &Lookup,
@@ -73,7 +73,7 @@ impl Shield {
         matches!(noted, Some(KeyMemo::Failed(_)))
     }
 
-    /// Does what went wrong with a fill concern a request that was sent like this?
+    /// Whether a fill's failure also applies to a request with these headers.
     pub(super) fn concerns(
         &self,
         follower: &Follower,

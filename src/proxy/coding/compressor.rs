@@ -129,7 +129,7 @@ fn queue(
         let (receiver, counts) = (Arc::clone(&receiver), Arc::clone(counts));
         let named = thread::Builder::new().name("coding".to_owned());
         if let Err(error) = named.spawn(move || work(&receiver, &counts)) {
-            tracing::error!(%error, "cannot start a compressor thread: texts may be sent uncompressed");
+            tracing::error!(%error, "cannot start a compressor thread: texts go uncompressed");
         }
     }
     orders

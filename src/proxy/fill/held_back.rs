@@ -86,7 +86,7 @@ impl FillTask {
     pub(super) fn outdone(&self, watch: Option<&PlaylistTracker>, endpoint: Option<usize>) {
         if let Some((watch, endpoint)) = watch.zip(endpoint) {
             let path = self.entry.target.path();
-            tracing::warn!(path, endpoint, "endpoint holds back a version that another endpoint has");
+            tracing::warn!(path, endpoint, "endpoint holds back what another endpoint has");
             watch.avoid(endpoint, Instant::now());
         }
     }

@@ -419,7 +419,7 @@ impl FillTask {
         shield.fetch_ahead(&coming, PrefetchSource::Playlist, &with)
     }
 
-    /// The origin confirmed the version that is held.
+    /// The origin confirmed the stored version.
     pub(super) fn confirmed(&self, reply: &UpstreamResponse, head: &StoredHead, variant: Variant) {
         // A confirmed state of the playlist does not prove that it is the newest version.
         if self.entry.is_directed() {

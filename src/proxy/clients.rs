@@ -28,9 +28,9 @@ const COST: u64 = 4;
 const PAY: u64 = 1;
 /// Debt that a client is forgiven per second: 32 fetches.
 const FORGIVEN_PER_SECOND: u64 = 32 * COST;
-/// Above this debt, none of a client's fetches continue without a viewer;
+/// From this debt on, no further fetch of a client continues without a viewer.
 const RUN_ON_DEBT_MAX: u64 = 32 * COST;
-/// above this debt, the client is slowed down.
+/// From this debt on, the client is slowed down.
 const DEBT_MAX: u64 = 64 * COST;
 /// Minimum interval between two requests of a client that is slowed down.
 const PACE: Duration = Duration::from_micros(31_250);

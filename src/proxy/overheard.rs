@@ -18,9 +18,9 @@ use crate::policy::access::CacheRequest;
 use crate::policy::vary::Vary;
 use crate::upstream::UpstreamResponse;
 
-/// A longer manifest is passed on without being parsed,
+/// A longer manifest is passed on without being parsed.
 const TEXT_BYTES_MAX: usize = 2 << 20;
-/// as is any beyond this number at once.
+/// Maximum manifests tapped at once; further ones are passed on without being parsed.
 const AT_ONCE_MAX: usize = 32;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);

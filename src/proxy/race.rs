@@ -36,9 +36,11 @@ const REFUSED_FOR: Duration = Duration::from_millis(250);
 /// A body that no other endpoint can continue is cut after this further time, also one that stays
 /// too slow: players request it again, and another endpoint answers.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
-/// Minimum time between two requests to other endpoints, after one that failed or did not help.
+/// Interval of requests to other endpoints, after none answered or none was left, and of checks
+/// whether the origin has the complete body.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// An endpoint that stopped inside a body gets no requests for the same object for this time.
+/// For this time, other endpoints are preferred to one that stopped inside a body of the same
+/// object.
 pub(super) const AVOIDED: Duration = Duration::from_secs(10);
 
 /// The next event of a body.
@@ -158,7 +160,7 @@ impl Race {
         self.pace.age(now)
     }
 
-    /// The body is too slow so far, and the first response to get ahead may still deliver it.
+    /// The body is too slow so far, and another endpoint may still replace it.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         self.may_move
             && self.pace.is_behind(now)

@@ -166,8 +166,8 @@ impl FillTask {
         self.fill.break_off(answer);
     }
 
-    /// An origin whose body broke off does answer: viewers without a stored object may retry once,
-    /// at once. With a stored object, the key backs off.
+    /// An origin whose body broke off does answer: viewers without a servable object may retry
+    /// immediately, but only once. With a servable object, the key backs off.
     fn back_off_unless_first(&self, answer: &Arc<Object>) {
         let backoff = self.shield.settings.failure_backoff;
         let now = Instant::now();

@@ -248,7 +248,7 @@ impl FillTask {
     }
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
-    /// `None`: no thread was free in time.
+    /// `None`: no thread was free in time, or parsing panicked.
     async fn understand(
         &self,
         kind: Kind,

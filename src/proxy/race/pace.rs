@@ -11,11 +11,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The rest of a body must arrive within the duration of its media, limited to these bounds.
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(10);
-/// The same when the duration is unknown,
+/// The same when the duration is unknown.
 const REST_UNKNOWN: Duration = Duration::from_secs(4);
-/// unless the rate is at least this: such a body is large, not slow.
+/// A body of unknown duration with at least this rate is large, not slow.
 const BYTES_PER_S_ENOUGH: u64 = 250_000;
-/// Minimum rate of a complete segment of unknown length: less would not even be audio.
+/// Minimum rate of a complete body of unknown length; below it, any body counts as a dribble. Less
+/// would not even be audio.
 const BYTES_PER_S_MIN: u64 = 2_000;
 /// Media that takes this many times its duration to arrive is of no use to any player.
 const DRIBBLE_FACTOR: u32 = 10;

@@ -1,5 +1,6 @@
-//! Which live manifests do viewers watch, and what streams do they belong to? What is known of a manifest
-//! beyond the version that is held, whichever URL or origin told it.
+//! Tracks the live manifests that viewers request and the streams that they belong to. A tracker
+//! keeps what is known of a manifest beyond the stored version, whichever URL or origin it came
+//! from.
 
 mod availability;
 mod avoided;
@@ -52,49 +53,49 @@ use crate::manifest::{Kind, Liveness, ManifestInfo, ParsedText};
 use crate::policy::access::CacheRequest;
 use crate::policy::{Key, Rules};
 
-/// All of them.
+/// All trackers and streams of the process.
 pub(super) struct LiveStreams {
     lists: Mutex<ListedKeys>,
     unstored: Mutex<unstored::UnstoredManifests>,
     pub(super) ahead: prefetch::Prefetcher,
     apart: uncacheable_urls::UncacheableUrls,
     hasher: ahash::RandomState,
-    /// Some stream has begun anew.
+    /// Set once any stream has restarted.
     any_anew: AtomicBool,
-    /// Some manifest has listed ranges of files.
+    /// Set once any manifest has listed byte ranges of files.
     any_ranged: AtomicBool,
-    /// Some manifest has listed segments in directories of their own.
+    /// Set once any manifest has listed segments in numbered directories.
     any_numbered: AtomicBool,
     unfit: [AtomicU64; RejectReason::ALL.len()],
 }
 
-/// A stream, as a unit.
+/// The manifests of one stream.
 pub(super) struct StreamId {
-    /// As far as other manifests list them.
+    /// Keys of the manifests that other manifests list.
     pub(super) manifests: Vec<Key>,
     pub(super) watches: Vec<Arc<PlaylistTracker>>,
 }
 
-/// Figures of all streams, for metrics.
+/// Counters of all streams, for metrics.
 #[derive(Clone, Debug)]
 pub struct StreamsSnapshot {
-    /// By stream.
+    /// One item per stream.
     pub streams: Vec<StreamStats>,
-    /// Bytes of memory, about, that is taken by what is known of manifests.
+    /// Approximate bytes of memory that the trackers use.
     pub bytes: u64,
-    /// Manifests that are looked after, and of these those that have stalled.
+    /// Manifests that have a running refresher, and those of them that have stalled.
     pub watched: u64,
     /// See `watched`.
     pub stalled: u64,
-    /// Manifests that were not fit to be shown, by reason.
+    /// Manifests that were rejected, by reason.
     pub unfit: [(RejectReason, u64); RejectReason::ALL.len()],
-    /// Objects fetched ahead of viewers, how many of them a viewer then asked for, and how many were not
-    /// fetched because there was no room.
+    /// Prefetched objects, those that a viewer requested later, and those skipped for lack of
+    /// capacity.
     pub ahead: prefetch::PrefetchStats,
 }
 
 impl LiveStreams {
-    /// Beside a store of so many bytes.
+    /// `memory_bytes`: the size of the store. The trackers may use a share of it.
     pub(super) fn new(memory_bytes: u64) -> LiveStreams {
         LiveStreams {
             lists: Mutex::new(ListedKeys::new(memory_bytes)),
@@ -109,7 +110,7 @@ impl LiveStreams {
         }
     }
 
-    /// The watch of a live manifest; begun with its first version.
+    /// The tracker of a live manifest; created with its first version.
     pub(super) fn watch(
         &self,
         entry: &CacheRequest,
@@ -132,17 +133,17 @@ impl LiveStreams {
         Some(watch)
     }
 
-    /// Which variant was chosen by these values of headers.
+    /// The variant that these header values select.
     pub(super) fn variant(&self, values: Option<&[u8]>) -> Variant {
         Variant(values.map(|values| self.hasher.hash_one(values)))
     }
 
-    /// The watch of what this is a state of.
+    /// The tracker of the manifest that this request is for, with or without delivery directives.
     pub(super) fn watched(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
         self.lists.lock().watches.get(entry.identity()).cloned()
     }
 
-    /// A manifest that lists others makes them one stream.
+    /// Assigns a multivariant manifest and the playlists that it lists to one stream.
     pub(super) fn joins(
         &self,
         rules: &Rules,
@@ -165,19 +166,20 @@ impl LiveStreams {
         lists.adopt(&stream, all, now);
     }
 
-    /// Did a manifest list it just now, so that it is at the live edge of a stream?
+    /// Has a manifest listed this key recently, so that it is at the live edge?
     pub(super) fn is_new(&self, key: &Key, now: Instant) -> bool {
         let hash = self.hasher.hash_one(key);
         let until = self.lists.lock().new.get(&hash).copied();
         until.is_some_and(|until| now < until)
     }
 
-    /// How often what a multivariant playlist lists changes, as far as any of that was seen.
+    /// The target duration of the playlists that a multivariant playlist lists, if one has been
+    /// read.
     pub(super) fn target_duration(&self, key: &Key) -> Option<Duration> {
         self.lists.lock().parents.get(key)?.0.target_duration()
     }
 
-    /// Remembers what a manifest names that nobody may store; gives what is news.
+    /// Remembers the uncacheable URLs that a manifest names; returns the new ones.
     pub(super) fn keep_apart(
         &self,
         rules: &Rules,
@@ -187,12 +189,12 @@ impl LiveStreams {
         self.apart.learn(rules, entry, &manifest.listing)
     }
 
-    /// What is asked for, by its path or by what a manifest said of it.
+    /// The kind of the requested object: from a manifest that names it, else from its path.
     pub(super) fn kind_of(&self, entry: &CacheRequest) -> Kind {
         self.apart.kind_of(entry).unwrap_or(entry.kind)
     }
 
-    /// Files what a version of this manifest brought.
+    /// Registers what a new version of this manifest lists.
     pub(super) fn file(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
         let (bytes, places) = (watch.weight_bytes(), watch.places());
         let mut lists = self.lists.lock();
@@ -209,8 +211,9 @@ impl LiveStreams {
         self.tell_others(news, watch);
     }
 
-    /// Tells those what a version says who have no part in it: that files may grow; and to all who list something
-    /// where a packager began anew, that from now on it is remembered what they list.
+    /// Applies what a version says about other manifests: files may grow; and where a packager
+    /// restarted, every manifest that lists from the same directories begins to remember what it
+    /// lists.
     fn tell_others(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
         if news.ranged {
             self.any_ranged.store(true, Ordering::Relaxed);
@@ -230,7 +233,7 @@ impl LiveStreams {
         }
     }
 
-    /// Those who list something in one of these places, stored or not.
+    /// The trackers of manifests, stored or not, that list something in one of these directories.
     fn lying_in(&self, places: &[Key]) -> Vec<Arc<PlaylistTracker>> {
         let lists = self.lists.lock();
         let stored = places.iter().filter_map(|place| lists.places.get(place));
@@ -241,7 +244,7 @@ impl LiveStreams {
         watches
     }
 
-    /// Where something lies, by what manifests list.
+    /// The directories of an object, according to the listed manifests.
     pub(super) fn places_of(&self, entry: &CacheRequest) -> Location {
         let here = Location::only(entry.place());
         if !self.any_numbered.load(Ordering::Relaxed) {
@@ -255,13 +258,13 @@ impl LiveStreams {
         }
     }
 
-    /// It is announced, and not there yet.
+    /// Has a preload hint announced this key, and has it not appeared yet?
     fn is_announced(&self, key: &Key, now: Instant) -> bool {
         let until = self.lists.lock().announced.get(key).copied();
         until.is_some_and(|until| now < until)
     }
 
-    /// What belongs to the same stream as a manifest.
+    /// All manifests of the stream that this manifest belongs to.
     pub(super) fn unit(&self, entry: &CacheRequest) -> Option<StreamId> {
         let lists = self.lists.lock();
         let identity = entry.identity();
@@ -283,13 +286,13 @@ impl LiveStreams {
         })
     }
 
-    /// Whatever comes next of a URL is the first, under each of its keys.
+    /// Forgets the timelines of a URL under each of its keys: the next version counts as the first.
     pub(super) fn forget_url(&self, entry: &CacheRequest) {
         let lists = self.lists.lock();
         lists.of_url(entry).for_each(|watch| watch.forget());
     }
 
-    /// The same of all manifests that are meant.
+    /// The same for all manifests whose key matches.
     pub(super) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
         let lists = self.lists.lock();
         let watches = lists.watches.iter();
@@ -303,7 +306,7 @@ impl LiveStreams {
         }
     }
 
-    /// The manifests that list what lies beside something, the last one at the end.
+    /// The manifests that list objects in the directory of this one; the most recent last.
     pub(super) fn listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
         let places = self.places_of(entry);
         let mut listing: Vec<Arc<PlaylistTracker>> = Vec::new();
@@ -317,7 +320,7 @@ impl LiveStreams {
         listing
     }
 
-    /// Other manifests that list what lies where this one's segments do, as far as anybody follows them.
+    /// Other watched manifests that list objects in the same directories.
     fn beside(&self, watch: &Arc<PlaylistTracker>, now: Instant) -> Vec<Arc<PlaylistTracker>> {
         let mut others: Vec<Arc<PlaylistTracker>> = Vec::new();
         let places = watch.places();
@@ -334,7 +337,7 @@ impl LiveStreams {
         others
     }
 
-    /// The origin is asked for something, by its key and by the place where it lies.
+    /// Counts an origin request for the stream that the object belongs to.
     pub(super) fn asked(&self, entry: &CacheRequest) {
         let watch = self.watched(entry);
         if let Some(watch) = watch.or_else(|| self.listing(entry).pop()) {
@@ -360,7 +363,7 @@ impl LiveStreams {
             let (_, low, high) = ends
                 .entry(Arc::as_ptr(&watch.stream))
                 .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
-            // What nobody looks at stands where it was.
+            // A manifest without a refresher is not up to date, so it says nothing about skew.
             if let Some(reach) = watch.reach().filter(|_| watch.attention.is_tended()) {
                 *low = reach.min(*low);
                 *high = reach.max(*high);
@@ -370,7 +373,7 @@ impl LiveStreams {
         let mut streams: Vec<_> = streams
             .map(|(stream, low, high)| stream.read(high.saturating_sub(low)))
             .collect();
-        // Manifests that differ in their queries alone have no parent that says so, and one name.
+        // Manifests that differ only in the query have no common parent, but share a name.
         streams.sort_by(|a, b| a.name.cmp(&b.name));
         streams.dedup_by(|more, stream| {
             let same = more.name == stream.name;
@@ -396,8 +399,8 @@ impl LiveStreams {
 }
 
 impl Shield {
-    /// Tells the cache what a version changed: who has new segments, and what no manifest lists any more
-    /// that anybody follows.
+    /// Tells the cache what a version changed: which renditions have new segments, and which
+    /// segments no watched manifest lists any more.
     pub(super) fn slide(&self, news: &mut ManifestDiff, watch: &Arc<PlaylistTracker>) {
         let slide = std::mem::take(&mut news.slide);
         let mut departed = slide.departed;
@@ -411,7 +414,7 @@ impl Shield {
         }
     }
 
-    /// Where something is in a live stream that a manifest lists.
+    /// The position of an object in a live stream that lists it.
     pub(super) fn live_position(&self, entry: &CacheRequest) -> Option<LivePosition> {
         let now = SystemTime::now();
         let listing = self.streams.listing(entry).into_iter();
@@ -419,12 +422,13 @@ impl Shield {
         positions.next()
     }
 
-    /// The origin may hold its answer back until there is something to answer with.
+    /// May the origin hold the response back until the object exists?
     pub(super) fn is_held_back(&self, entry: &CacheRequest) -> bool {
         entry.directives().msn.is_some() || self.is_announced(entry)
     }
 
-    /// It will: a playlist says so that is held, or has announced this. A viewer's word is not enough.
+    /// Is a held-back response certain? A stored playlist must say so or announce the object; a
+    /// viewer's directives alone are not enough.
     pub(super) fn is_known_to_be_held_back(
         &self,
         entry: &CacheRequest,

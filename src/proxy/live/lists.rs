@@ -1,4 +1,5 @@
-//! What is listed of streams, by their keys, and what makes room when there is too much of it?
+//! Indexes the trackers and what their manifests list, by key, and evicts entries when the memory
+//! limit is reached.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -11,55 +12,55 @@ use super::{ManifestDiff, PlaylistTracker};
 use crate::policy::Key;
 use crate::policy::access::CacheRequest;
 
-/// Manifests that are watched at once, at most; others are held and refreshed as any object is.
+/// Most manifests tracked at once; others are cached and refreshed like any object.
 const WATCHES_MAX: usize = 20_000;
-/// What is known of them takes this part of the store's memory at most, beside that …
+/// The trackers use at most this fraction (1/n) of the store's memory …
 const MEMORY_PART: u64 = 8;
-/// … but so many bytes where that is little.
+/// … but may always use this many bytes.
 const BYTES_MIN: u64 = 1 << 20;
-/// A watch takes about so many bytes at least.
+/// Approximate least size of a tracker, in bytes.
 const WATCH_BYTES: usize = 4 << 10;
-/// A manifest that nobody has asked for so long is forgotten: as long as its segments may be held, a
-/// packager may begin anew and use their names again.
+/// A tracker is dropped after this time without a request. Its segments may be stored as long, and
+/// a restarted packager may reuse their names.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
-/// What a multivariant playlist lists belongs to it for so long after it was seen.
+/// A playlist belongs to its multivariant playlist for this long after that was read.
 const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
-/// For each watch, so many announced things are known at once, at most. Others are asked for as if they were
-/// there.
+/// Most announced objects per tracker. Objects beyond that are requested as if they existed.
 const ANNOUNCED_EACH: usize = 4;
-/// What has been announced and has not come after so long is not expected any more.
+/// An announced object is expected for this long at most.
 const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
-/// Where there is no room for another one, this part is dropped at once.
+/// When the index is full, 1/n of the entries are dropped at once.
 const DROPPED_PART: usize = 10;
-/// So many manifests that differ in their queries alone are a crowd: somebody may have invented them.
+/// This many manifests that differ only in the query are a crowd: a client may have invented them.
 const CROWD: usize = 256;
-/// Who is asked for so long after the first time has been come back to.
+/// A manifest counts as requested repeatedly when a request comes this long after the first one.
 const COME_BACK: Duration = Duration::from_millis(500);
-/// For each watch, so many manifests are known at once, at most, to belong to what lists them.
+/// Most known parent relations per tracker.
 const PARENTS_EACH: usize = 4;
-/// For each watch, so many segments count as new at once, at most.
+/// Most segments per tracker that count as new at once.
 const NEW_EACH: usize = 16;
-/// Lists shorter than this are not worth sweeping.
+/// Fewer entries than this are not swept.
 const SWEEP_MIN: usize = 256;
 
 pub(super) struct ListedKeys {
     bytes_max: usize,
-    /// What the watches take, as far as their last versions told.
+    /// Bytes used by the trackers, as of their last versions.
     bytes: usize,
     pub(super) watches: HashMap<Key, Arc<PlaylistTracker>, ahash::RandomState>,
-    /// Which stream a manifest that another one lists belongs to.
+    /// The stream of a manifest that another manifest lists, and when it was listed.
     pub(super) parents: HashMap<Key, (Arc<LiveStream>, Instant), ahash::RandomState>,
-    /// Segments that were listed a moment ago, by a hash of their keys, and until when they count as new.
+    /// Recently listed segments, by a hash of their keys, and until when they count as new.
     pub(super) new: HashMap<u64, Instant, ahash::RandomState>,
-    /// Which manifests list what lies in a directory, the last one at the end.
+    /// The manifests that list objects in a directory, the most recent last.
     pub(super) places: ListingWatches,
-    /// What is announced and not there yet (LL-HLS preload hints), and how long that is believed.
+    /// Announced objects that do not exist yet (LL-HLS preload hints), and until when they are
+    /// expected.
     pub(super) announced: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
 }
 
 impl ListedKeys {
-    /// Beside a store of so many bytes.
+    /// `memory_bytes`: the size of the store.
     pub(super) fn new(memory_bytes: u64) -> ListedKeys {
         let bytes_max = (memory_bytes / MEMORY_PART).max(BYTES_MIN);
         ListedKeys {
@@ -78,7 +79,7 @@ impl ListedKeys {
         WATCHES_MAX.min(self.bytes_max / WATCH_BYTES)
     }
 
-    /// Another manifest is watched.
+    /// Adds a tracker.
     pub(super) fn begin(&mut self, watch: &Arc<PlaylistTracker>, now: Instant) {
         self.sweep(now);
         if self.watches.len() >= self.watches_max() {
@@ -89,7 +90,7 @@ impl ListedKeys {
         self.weigh(watch, watch.weight_bytes(), now);
     }
 
-    /// A watch takes so many bytes from now on.
+    /// Updates the size of a tracker.
     pub(super) fn weigh(&mut self, watch: &Arc<PlaylistTracker>, bytes: usize, now: Instant) {
         let known = self.watches.get(&watch.entry.key);
         if known.is_some_and(|known| Arc::ptr_eq(known, watch)) {
@@ -101,7 +102,7 @@ impl ListedKeys {
         }
     }
 
-    /// What has been listed belongs to a stream, as the manifest with this key does.
+    /// Assigns listed manifests to a stream.
     pub(super) fn adopt(
         &mut self,
         stream: &Arc<LiveStream>,
@@ -117,7 +118,7 @@ impl ListedKeys {
         }
     }
 
-    /// Those that were listed longest ago.
+    /// Drops the relations that were listed longest ago.
     fn forget_parents(&mut self) {
         let mut listed: Vec<Instant> = self.parents.values().map(|(_, at)| *at).collect();
         let dropped = listed.len().div_ceil(DROPPED_PART);
@@ -126,14 +127,14 @@ impl ListedKeys {
         self.parents.retain(|_, (_, at)| *at > last);
     }
 
-    /// Segments count as new for a while, by these hashes of their keys.
+    /// Marks segments as new until `until`, by the hashes of their keys.
     pub(super) fn are_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
         if self.new.len() < NEW_EACH * self.watches_max() {
             self.new.extend(hashes.map(|hash| (hash, until)));
         }
     }
 
-    /// Those of one URL, where viewers' fields are part of the key.
+    /// The trackers of one URL: several where viewers' header fields are part of the key.
     pub(super) fn of_url(
         &self,
         entry: &CacheRequest,
@@ -141,20 +142,20 @@ impl ListedKeys {
         let (url, path) = (entry.url(), entry.target.path());
         let watches = url.is_some().then(|| self.watches.values());
         let watches = watches.into_iter().flatten();
-        // To make a key for each of them takes too long for what all viewers wait for.
+        // Comparing paths first is cheaper than building a key for each tracker under the lock.
         let named = watches.filter(move |watch| watch.entry.target.path() == path);
         named.filter(move |watch| watch.entry.url() == url)
     }
 
-    /// The stream that a manifest belongs to, as far as another one has said; else one of its own.
+    /// The stream of a manifest, as its parent says; else a new stream.
     pub(super) fn stream_of(&self, entry: &CacheRequest) -> Arc<LiveStream> {
         let parent = self.parents.get(entry.identity());
         let known = parent.map(|(stream, _)| Arc::clone(stream));
         known.unwrap_or_else(|| Arc::new(LiveStream::new(entry.target.path())))
     }
 
-    /// Drops watches until there is room for more: first of crowds that differ in their queries alone, then those that nobody
-    /// came back to, then those that were asked for longest ago.
+    /// Drops trackers until there is room: first crowds that differ only in the query, then
+    /// trackers that were never requested again, then those requested longest ago.
     fn make_room(&mut self, now: Instant) {
         let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
         for watch in self.watches.values() {
@@ -186,7 +187,7 @@ impl ListedKeys {
         }
     }
 
-    /// A version announces other things than the one before it.
+    /// Replaces the announced objects of the previous version by those of this one.
     pub(super) fn announce(&mut self, news: &ManifestDiff) {
         for key in &news.withdrawn {
             self.announced.remove(key);
@@ -254,7 +255,7 @@ mod tests {
         read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
     }
 
-    /// Twenty thousand of them may be watched, beside `memory`.
+    /// 20,000 trackers may exist, in addition to `memory`.
     #[test]
     fn a_watched_playlist_takes_few_kilobytes_however_long_it_is() {
         let line = |number| format!("#EXTINF:4,\nsegment-{number}.ts\n");

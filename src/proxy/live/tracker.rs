@@ -1,4 +1,4 @@
-//! What is known of one live manifest, from version to version?
+//! Keeps the state of one live manifest across its versions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -28,92 +28,94 @@ use crate::policy::progress::Progress;
 use crate::policy::{Key, Rules};
 use crate::proxy::TrackedManifest;
 
-/// When nobody has asked for so many segments' time, nobody watches any more.
+/// A manifest counts as unwatched after this many segment durations without a request.
 pub(super) const UNASKED_SEGMENTS: u32 = 3;
-/// Within so many segments' time all manifests of a stream tell that the packager began anew.
+/// All manifests of a stream show a restart within this many segment durations.
 const RESTARTED_SEGMENTS: u32 = 4;
-/// What does not say how long its segments are is looked at as if they took so long.
+/// The segment duration assumed for a manifest that states none.
 const UNTOLD_PACE: Duration = Duration::from_secs(1);
-/// No manifest is left alone for longer than this counts as a segment.
+/// Upper limit of a segment duration, as used for poll intervals.
 const SEGMENT_MAX: Duration = Duration::from_secs(30);
 
-/// One manifest that has been asked for.
+/// The tracker of one requested manifest.
 pub(in crate::proxy) struct PlaylistTracker {
-    /// How it is asked for.
+    /// The request for it, without delivery directives.
     pub(in crate::proxy) entry: CacheRequest,
     pub(in crate::proxy) attention: Arc<AccessTracker>,
     pub(super) stream: Arc<LiveStream>,
-    /// Somebody foresees what its clock says.
+    /// A task prefetches the segments whose times its clock gives.
     pub(super) foreseen: AtomicBool,
-    /// Tells those who wait for a version when one is filed, whoever asked for it.
+    /// Notifies requests that wait for a version when any fill registers one.
     pub(in crate::proxy) filed: Notify,
     pub(super) course: Mutex<TrackerState>,
-    /// Of an MPD: how far its origin is ahead of its clock.
+    /// MPD only: how far the origin is ahead of the MPD's clock.
     pub(super) horizon: Mutex<MpdHorizon>,
-    /// Versions are shown one after the other.
+    /// Held while a version is compared and published: one version at a time.
     turn: Mutex<()>,
-    /// What it is counted to take, among all.
+    /// The bytes of this tracker in the total of all trackers.
     pub(super) counted_bytes: AtomicUsize,
 }
 
 pub(super) struct TrackerState {
-    /// How far each variant has come.
+    /// The timeline of each variant.
     pub(super) variants: VariantTimelines,
     cadence: Cadence,
-    /// How often it changes: with each part, in low latency.
+    /// Interval between versions; low latency: the part duration.
     period: Duration,
-    /// How long its segments are, or how long it may take to change where that is longer.
+    /// Segment duration, or the target duration where that is longer.
     pub(super) segment: Duration,
-    /// How long its segments are: players ask about so often for one.
+    /// Segment duration: players request one segment per such interval.
     pub(super) step: Duration,
-    /// When the version that is shown was found.
+    /// When the current version was found.
     found: Instant,
     pub(super) avoided: Vec<AvoidedEndpoints>,
     good_until: Option<Instant>,
-    /// Not looked at before: the last look failed, or was a moment ago.
+    /// No poll before this moment: the last poll failed or was very recent.
     rests_until: Instant,
-    /// Looks that the origin answered.
+    /// Number of polls that the origin answered.
     heard: u64,
-    /// When the last version was taken that went on, of any variant.
+    /// When the last changed version was taken, of any variant.
     taken: Option<Instant>,
     blocking: BlockingReload,
-    /// What is announced; and whether that is all of something.
+    /// Objects announced by preload hints; true: the whole object, not a byte range of it.
     pub(super) announced: Vec<(CacheRequest, bool)>,
-    /// Fingerprints of what the last version listed, in order, and where that lies, the place that was
-    /// found last at the end.
+    /// Fingerprints of what the last version listed, sorted, and the directories of these objects;
+    /// the directory found last is at the end.
     pub(super) listed: Box<[u64]>,
     pub(super) places: Vec<Key>,
     pub(super) numbered: NumberedDirectories,
-    /// How far the files reach of which the last version listed ranges, by hashes of their keys.
+    /// The end offsets in bytes of the files of which the last version lists ranges, by hashes of
+    /// their keys.
     pub(super) files: Box<[(u64, u64)]>,
-    /// Since the packager began anew, here or in a place that is listed here too.
+    /// What has been listed since a restart of this manifest, or of another one that lists from the
+    /// same directories.
     pub(super) aftermath: Option<Box<RestartLeftovers>>,
-    /// The number of the last whole segment that was listed.
+    /// Media sequence number of the last complete listed segment.
     pub(super) reached: Option<u64>,
     pub(super) lanes: Arc<Representations>,
     pub(super) hasher: ahash::RandomState,
     pub(super) window: ListedWindow,
     pub(super) ended: bool,
-    /// When it last said that it was live.
+    /// When a version last said that the stream is live.
     pub(super) live: Option<Instant>,
-    /// What the last viewer's request said besides, so that it can be made again. `None`: it was made
-    /// in that viewer's name, and is not made without him.
+    /// Header fields of the last viewer's request, so that the request can be repeated. `None`: it
+    /// was made with that viewer's credentials and must not be repeated without the viewer.
     pub(super) asked_with: Option<Arc<HeaderMap>>,
 }
 
-/// How long it takes to change, at the most, if all is well.
+/// The longest expected time between two versions.
 fn segment(facts: &ManifestInfo) -> Option<Duration> {
     let segment = facts.segment.max(facts.target_duration)?;
     Some(segment.min(SEGMENT_MAX))
 }
 
-/// How long its segments are; an MPD may be updated far less often than it grows.
+/// The segment duration; an MPD may be updated far less often than it grows.
 fn step(facts: &ManifestInfo, period: Duration) -> Duration {
     facts.segment_max().unwrap_or(period).min(SEGMENT_MAX)
 }
 
 impl PlaylistTracker {
-    /// Begins with the first version.
+    /// Starts with the first version.
     pub(super) fn new(
         entry: CacheRequest,
         stream: Arc<LiveStream>,
@@ -161,36 +163,37 @@ impl PlaylistTracker {
         }
     }
 
-    /// For as long as a version is judged, filed and shown.
+    /// Locks the tracker while a version is compared, registered and published.
     pub(in crate::proxy) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
     }
 
-    /// A new version is kept back so long at most, until what it lists has begun to come.
+    /// Longest time a new version is held back until its new segments begin to arrive.
     pub(in crate::proxy) fn keeps_for(&self) -> Duration {
         const SHARE: u32 = 20;
         self.course.lock().segment / SHARE
     }
 
-    /// For how long an answer is good that the origin gave before it had what was asked for: half of that
-    /// spares an origin that never waits most of the players who ask again at once.
+    /// Lifetime of a response that the origin sent before the requested version existed: half an
+    /// update period. It protects an origin that never blocks from players that repeat the request
+    /// at once.
     pub(in crate::proxy) fn early_for(&self) -> Duration {
         self.course.lock().period / 2
     }
 
-    /// Whatever comes next is the first.
+    /// Forgets the timelines: the next version counts as the first.
     pub(in crate::proxy) fn forget(&self) {
         let mut course = self.course.lock();
         course.variants.forget();
         course.live = None;
     }
 
-    /// Where lies what it lists.
+    /// The directories of the listed objects.
     pub(in crate::proxy) fn places(&self) -> Vec<Key> {
         self.course.lock().places.clone()
     }
 
-    /// A version of this variant has been taken since then.
+    /// Has a version of this variant been taken after `then`?
     pub(in crate::proxy) fn overtakes(&self, variant: Variant, then: Instant) -> bool {
         let course = self.course.lock();
         course
@@ -199,7 +202,7 @@ impl PlaylistTracker {
             .is_some_and(|taken| taken > then)
     }
 
-    /// What a version is to the latest one of its variant. The first one of all is as far as is known.
+    /// Compares a version with the latest one of its variant. The first version of all is current.
     pub(in crate::proxy) fn judge(
         &self,
         variant: Variant,
@@ -211,7 +214,7 @@ impl PlaylistTracker {
         course.variants.of(variant, facts, (period, now)).judge(now)
     }
 
-    /// How long something plays that it lists, and whether that is a whole segment.
+    /// The duration of a listed object, and whether that is a whole segment.
     pub(in crate::proxy) fn listed_for(&self, entry: &CacheRequest) -> Option<(Duration, bool)> {
         let course = self.course.lock();
         let is_segment = course.window.is_segment(entry.key.fingerprint())?;
@@ -223,12 +226,13 @@ impl PlaylistTracker {
         Some((duration, is_segment))
     }
 
-    /// How long its segments play.
+    /// The segment duration.
     pub(in crate::proxy) fn segment_duration(&self) -> Duration {
         self.course.lock().step
     }
 
-    /// After how long a request for a state of it, or for what it announces, is held back too long.
+    /// The wait after which a blocking request for a version, or for an announced object, is
+    /// overdue.
     pub(in crate::proxy) fn overdue(
         &self,
         asked: ReloadDirectives,
@@ -241,17 +245,17 @@ impl PlaylistTracker {
             .overdue(asked, now.saturating_duration_since(newest))
     }
 
-    /// The next state is asked for, or one after it, which its server holds back.
+    /// Does the request ask for a future version that the server will block for?
     pub(super) fn is_next(&self, asked: ReloadDirectives) -> bool {
         self.course.lock().blocking.is_next(asked)
     }
 
-    /// The number of its last segment, where segments are numbered.
+    /// The media sequence number of its last segment, if segments are numbered.
     pub(in crate::proxy) fn reach(&self) -> Option<u64> {
         self.course.lock().variants.reach()
     }
 
-    /// A look that was sent then found the version that is known.
+    /// Records a poll, sent at `sent`, that found the known version.
     pub(in crate::proxy) fn unchanged(&self, variant: Variant, sent: Instant) {
         let mut course = self.course.lock();
         course.cadence.unchanged(sent);
@@ -259,8 +263,8 @@ impl PlaylistTracker {
         course.hears(sent);
     }
 
-    /// A version that is shown from now on, found by a look that was sent then; or, where the origin held
-    /// its answer back, at the very moment when it became the newest.
+    /// Takes a version that is published from now on. `sent`: when the poll was sent; if the origin
+    /// held the response back (`held_back`), the moment when the version became the newest.
     pub(in crate::proxy) fn takes(
         &self,
         rules: &Rules,
@@ -308,7 +312,7 @@ impl PlaylistTracker {
         }
         course.blocking.follows(facts);
         if held_back {
-            // It is not late: it was not there before.
+            // A held-back response is never late: the version did not exist earlier.
             course.cadence.unchanged(sent);
         }
         self.keep_pace(course, progress, (first, sent));
@@ -330,7 +334,7 @@ impl PlaylistTracker {
         news
     }
 
-    /// What a look found says when the next version comes.
+    /// Updates the cadence with the result of a poll.
     fn keep_pace(
         &self,
         course: &mut TrackerState,
@@ -341,7 +345,7 @@ impl PlaylistTracker {
             Progress::Onward | Progress::Restarted if !first => {
                 let change = course.cadence.changed(sent, course.period);
                 let shown = sent.saturating_duration_since(course.found);
-                // Nobody may have looked for long, where nobody watched.
+                // Without a refresher the last poll may be long ago.
                 if self.attention.is_tended() {
                     self.stream.replaced(shown, change.late);
                 }
@@ -352,17 +356,17 @@ impl PlaylistTracker {
         }
     }
 
-    /// Its representations, where it is an MPD.
+    /// The representations, if it is an MPD.
     pub(super) fn lanes(&self) -> Arc<Representations> {
         Arc::clone(&self.course.lock().lanes)
     }
 
-    /// So many segments of it are new, and wanted.
+    /// Counts new segments that viewers want.
     pub(in crate::proxy) fn grew(&self, by: usize) {
         self.stream.grew(by as u64);
     }
 
-    /// In how long the next version is due.
+    /// Time until the next version is due.
     pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
         let course = self.course.lock();
         let changes = !course.ended && !course.period.is_zero();
@@ -370,7 +374,7 @@ impl PlaylistTracker {
         (changes && !due.is_zero()).then_some(due)
     }
 
-    /// When to look at it next, and how; `None` once nobody watches, or it has ended.
+    /// Time and mode of the next poll; `None` when no viewer watches or the stream has ended.
     pub(in crate::proxy) fn next_look(&self, now: Instant) -> Option<PlannedPoll> {
         let course = self.course.lock();
         let idle = self.entry.route.live.idle;
@@ -379,36 +383,36 @@ impl PlaylistTracker {
         let until = course.good_until?;
         let may_be_asked = course.asked_with.is_some() && !course.ended;
         let watched = unasked < patience && may_be_asked;
-        // However short the origin says that it is good.
+        // A lower bound for the lifetime that the origin gives.
         let until = until.max(course.rests_until + course.pace() / 8);
         let plainly = || {
-            // An MPD that lists no segments may never change: it is confirmed before it is stale.
+            // An MPD that lists no segments may never change: it is revalidated before it is stale.
             let changes = (!course.period.is_zero()).then(|| course.cadence.next().min(until));
             PlannedPoll::At(changes.unwrap_or(until).max(course.rests_until))
         };
         watched.then(|| course.blocking.next(now).unwrap_or_else(plainly))
     }
 
-    /// How many looks the origin has answered so far.
+    /// Number of polls that the origin has answered.
     pub(super) fn heard(&self) -> u64 {
         self.course.lock().heard
     }
 
-    /// A look came to nothing: the origin is left alone for so long.
+    /// Records a failed poll: no further one for `pause`.
     pub(super) fn rest(&self, now: Instant, pause: Duration) {
         let mut course = self.course.lock();
         course.rests_until = now + pause.max(course.breath());
     }
 
-    /// The origin is asked now for the next version, and will answer when it is there. How far the
-    /// manifest has come before that.
+    /// Records the start of a blocking request. Returns when the latest version was taken.
     pub(super) fn waits(&self, now: Instant) -> Option<Instant> {
         let mut course = self.course.lock();
         course.blocking.asked(now);
         course.taken
     }
 
-    /// It has answered. If it said nothing new since then, it is asked in the other way for a while.
+    /// Records the end of a blocking request. If no version came since `taken`, plain polling
+    /// replaces blocking requests for a time.
     pub(super) fn waited(&self, taken: Option<Instant>, now: Instant) {
         let mut course = self.course.lock();
         if course.taken == taken {
@@ -417,7 +421,7 @@ impl PlaylistTracker {
         }
     }
 
-    /// What can be said of it to people.
+    /// The state of this tracker, for `/status`.
     pub(in crate::proxy) fn followed(&self, now: Instant) -> TrackedManifest {
         let is_tended = self.attention.is_tended();
         let next_look = self.next_look(now).filter(|_| is_tended);
@@ -430,10 +434,10 @@ impl PlaylistTracker {
         }
     }
 
-    /// What is held is good for so long from now on, and has to be looked at before that is over. What is
-    /// good for nothing is looked at by nobody but those who want it.
+    /// The stored version is fresh for `span` from now; the next poll is planned before it expires.
+    /// With a span of zero there is no refresher: viewers' requests fetch it.
     pub(in crate::proxy) fn good_for(&self, span: Duration, now: Instant) {
-        /// A look takes a while, and the origin may ask for a second one.
+        /// A poll takes time, and may need a second one.
         const SHARE: f64 = 0.9;
         let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
         self.course.lock().good_until = until;
@@ -446,7 +450,7 @@ impl TrackerState {
         self.rests_until = sent + self.breath();
     }
 
-    /// How long a version lasts, or, where nothing says so, a segment.
+    /// The interval between versions, or a segment duration where that is unknown.
     fn pace(&self) -> Duration {
         if self.period.is_zero() {
             self.segment.max(UNTOLD_PACE)
@@ -455,7 +459,7 @@ impl TrackerState {
         }
     }
 
-    /// Between two looks at least.
+    /// Least interval between two polls.
     fn breath(&self) -> Duration {
         const SHARE: u32 = 64;
         self.pace() / SHARE

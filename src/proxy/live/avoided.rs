@@ -1,17 +1,17 @@
-//! Which endpoints are asked last for a manifest, since they gave something that is not for viewers?
+//! Deprioritizes endpoints that have sent a rejected version of a manifest.
 
 use std::time::{Duration, Instant};
 
 use super::PlaylistTracker;
 use crate::policy::EndpointSet;
 
-/// It is asked last for so many segments' time; for twice as long each time when it does so again
-/// within as long …
+/// An endpoint is avoided for this many segment durations; for twice as long each time it fails
+/// again within that time …
 const AVOIDED_SEGMENTS: u32 = 5;
 /// … but no longer than this.
 const AVOIDED_MAX: Duration = Duration::from_mins(10);
 
-/// An endpoint that is asked last, until when and for how long.
+/// An avoided endpoint, until when and for how long.
 pub(super) struct AvoidedEndpoints {
     endpoint: usize,
     until: Instant,
@@ -19,7 +19,7 @@ pub(super) struct AvoidedEndpoints {
 }
 
 impl AvoidedEndpoints {
-    /// It gave something unfit, now. True if that is news.
+    /// Records a rejected version from an endpoint. True if the endpoint was not avoided before.
     pub(super) fn again(
         avoided: &mut Vec<AvoidedEndpoints>,
         endpoint: usize,
@@ -45,7 +45,7 @@ impl AvoidedEndpoints {
         until_later.fold(none, |set, avoided| set.with(avoided.endpoint))
     }
 
-    /// For how long it is asked last now, if no longer than the least has been given it.
+    /// The duration for which it is avoided now; `least` is the shortest.
     fn span_again(&self, least: Duration, now: Instant) -> Duration {
         if now < self.until {
             self.span
@@ -58,8 +58,8 @@ impl AvoidedEndpoints {
 }
 
 impl PlaylistTracker {
-    /// An endpoint gave something that is not for viewers: others are asked first for a while. True if
-    /// that is news.
+    /// Avoids an endpoint that sent a rejected version: others are tried first for a time. True if
+    /// the endpoint was not avoided before.
     pub(in crate::proxy) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
         let mut course = self.course.lock();
         let segment = course.segment;

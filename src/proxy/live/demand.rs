@@ -1,5 +1,5 @@
-//! Does anybody want a live manifest just now, and what it lists; and with what is that asked for behind those
-//! who do?
+//! Says whether viewers currently want a live manifest and its segments, and with which header
+//! fields they are fetched in the background.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,31 +10,31 @@ use super::PlaylistTracker;
 use super::watch_size::own_values;
 use crate::policy::headers;
 
-/// Players ask a little later than once a segment, and networks are slow.
+/// Allowance for players that request later than once per segment, and for slow networks.
 const DAWDLING: Duration = Duration::from_millis(500);
 
 impl PlaylistTracker {
-    /// A request that was made for a viewer, with these headers, may be made again for all with those of
-    /// them that are `for_others`; where its answer is everybody's (`alike`), and not one for each choice
-    /// of headers.
+    /// Remembers the header fields of a viewer's request for repetition in the background, reduced
+    /// to those that `for_others` permits. Only where the response is the same for all (`alike`),
+    /// not one per header value.
     pub(in crate::proxy) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
         let others = headers::for_others(sent, &self.entry.route).filter(|_| alike);
         self.course.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
     }
 
-    /// With what it, and what it lists, is asked for behind viewers; `None`: it is not.
+    /// The header fields for background requests; `None`: there are no such requests.
     pub(in crate::proxy) fn asking_with(&self) -> Option<Arc<HeaderMap>> {
         self.course.lock().asked_with.clone()
     }
 
-    /// Players ask about once a segment: if nobody has asked for one of a rendition for so long, nobody
-    /// watches that.
+    /// A rendition counts as unwatched when no viewer has requested a segment of it for this long:
+    /// two segment durations and an allowance.
     pub(in crate::proxy) fn patience(&self) -> Duration {
         self.course.lock().step * 2 + DAWDLING
     }
 
-    /// A viewer has asked for it a moment ago. Players ask for a playlist once a segment, for an MPD once
-    /// an update period.
+    /// Has a viewer requested it recently? Players request a playlist once per segment, an MPD once
+    /// per update period.
     pub(in crate::proxy) fn is_wanted(&self, now: Instant) -> bool {
         let patience = {
             let course = self.course.lock();

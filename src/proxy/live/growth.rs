@@ -1,5 +1,5 @@
-//! Some live manifests cut one file into ranges, and the file grows with each version. Is what is held of it
-//! shorter than a manifest says it is?
+//! Detects stored files that are shorter than a live manifest says: some manifests list byte ranges
+//! of one file, and the file grows with each version.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use crate::manifest::{ListedResource, Listing};
 use crate::policy::access::CacheRequest;
 use crate::policy::{Lifetime, Rules};
 
-/// An origin may be behind its own manifest: what has come so lately is not asked for again.
+/// An origin may be behind its own manifest: an object received this recently is not fetched again.
 const LATELY: Duration = Duration::from_millis(500);
 
 impl TrackerState {
-    /// Remembers how far the files reach of which a version lists ranges.
+    /// Remembers the end offsets of the files of which a version lists ranges.
     pub(super) fn measure(&mut self, entry: &CacheRequest, rules: &Rules, listing: &Listing) {
         let Listing {
             inits,
@@ -33,7 +33,7 @@ impl TrackerState {
             let end = ends.entry(uri).or_default();
             *end = start.saturating_add(length).max(*end);
         }
-        // One file may have several names.
+        // One file may be listed under several names.
         let mut files: HashMap<u64, u64> = HashMap::new();
         for (uri, end) in ends {
             if let Some(file) = entry.namesake(rules, uri) {
@@ -55,12 +55,12 @@ impl TrackerState {
 }
 
 impl LiveStreams {
-    /// Files may grow at all: hits that know of none take no lock.
+    /// Does any manifest list byte ranges? If not, hits take no lock.
     pub(in crate::proxy) fn any_ranged(&self) -> bool {
         self.any_ranged.load(Ordering::Relaxed)
     }
 
-    /// Something of this length is held, and a live manifest cuts more than that out of it.
+    /// Does a live manifest list ranges beyond the `length` of this stored object?
     pub(in crate::proxy) fn is_outgrown(
         &self,
         entry: &CacheRequest,

@@ -1,5 +1,5 @@
-//! Who keeps a watched manifest fresh? One task for each: it looks when a change is due, ahead of viewers,
-//! and ends when nobody watches any more.
+//! Keeps watched manifests fresh. One task per manifest polls when a change is due, ahead of
+//! viewers, and ends when no viewer watches.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::policy::freshness::{Freshness, freshness};
 use crate::proxy::Shield;
 use crate::proxy::fill::{FillTask, FillTrigger};
 
-/// Ends with the task, however that ends: then viewers refresh the manifest themselves.
+/// Dropped when the task ends, for any reason: viewers' requests then refresh the manifest.
 struct RefresherGuard {
     shield: Arc<Shield>,
     watch: Arc<PlaylistTracker>,
@@ -28,13 +28,14 @@ impl Drop for RefresherGuard {
 }
 
 impl Shield {
-    /// Looks after a manifest from now on, if it is watched. True if somebody does.
+    /// Starts a refresher for a watched manifest. True if one is running.
     pub(in crate::proxy) fn tend(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) -> bool {
         let look = watch.next_look(Instant::now());
         let Some(look) = look.filter(|_| watch.entry.route.live.cadence) else {
             return false;
         };
-        // Caches behind are told, also by the answer that begins it.
+        // Downstream caches learn the time of the next poll, also from the response that starts the
+        // refresher.
         watch.attention.is_looked_at(look.at());
         if !watch.attention.tend(true) {
             return true;
@@ -84,7 +85,7 @@ impl RefresherGuard {
         }
         match shield.cache.lead(&found, upstream) {
             Some(fill) => self.run(entry, fill).await,
-            // Somebody looks already. Its result is as good.
+            // Another fill polls already. Its result serves as well.
             None => watch.unchanged(Variant::default(), Instant::now()),
         }
     }
@@ -95,7 +96,7 @@ impl RefresherGuard {
         job.run().await;
     }
 
-    /// Asks for the next version, or waits with the viewers who have asked for it.
+    /// Sends a blocking request for the next version, or follows that of a viewer.
     async fn wait_for(&self, next: ReloadDirectives) {
         let RefresherGuard { shield, watch } = self;
         let taken = watch.waits(Instant::now());
@@ -121,7 +122,7 @@ impl RefresherGuard {
                 let origin = &shield.origins[entry.route.origin_index];
                 let _ = timeout(origin.held_back_max(), follower.landing()).await;
             }
-            // It came in the meantime, and the watch knows.
+            // It has arrived in the meantime and is registered.
             JoinOutcome::Held(object) if has(&object, next) => return,
             JoinOutcome::Held(_) | JoinOutcome::Again | JoinOutcome::Crowded => {}
         }
@@ -129,7 +130,7 @@ impl RefresherGuard {
     }
 }
 
-/// It is the version that was asked for, or a later one.
+/// Is it the requested version, or a later one?
 fn has(object: &Object, asked: ReloadDirectives) -> bool {
     let facts = object.head.facts.as_deref();
     let edge = facts.and_then(|facts| facts.edge.as_ref());

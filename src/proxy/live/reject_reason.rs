@@ -1,15 +1,16 @@
-//! Names the reasons for which viewers are not shown a manifest that an origin sent.
+//! Names the reasons for which a manifest from an origin is rejected.
 
-/// Why a manifest that an origin sent was not shown. A metric label.
+/// Why a manifest from an origin was rejected. A metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectReason {
-    /// Empty, cut off, or no manifest.
+    /// Empty, truncated, or not a manifest.
     Broken,
-    /// Behind what viewers have seen.
+    /// Older than a version that viewers have seen.
     Behind,
-    /// Unchanged for long after it should have changed: shown, and another endpoint is asked.
+    /// Unchanged for long after it should have changed: served, and another endpoint is asked.
     Stalled,
-    /// In a content coding that is not read here: passed on unread, where no other endpoint has it in another.
+    /// In an unsupported content coding: forwarded without being parsed, if no other endpoint has
+    /// another coding.
     Coded,
 }
 
@@ -22,7 +23,7 @@ impl RejectReason {
         RejectReason::Coded,
     ];
 
-    /// The word used in metrics.
+    /// The label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             RejectReason::Broken => "broken",

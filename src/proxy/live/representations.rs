@@ -1,5 +1,5 @@
-//! When are the segments of an MPD there, and which of its representations does anybody watch? An
-//! MPD lists all of them in one, and names segments by number that no version of it announces.
+//! Says when the segments of an MPD are available, and which of its representations viewers watch.
+//! One MPD lists all representations, and names segments by number that no version of it lists.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, SystemTime};
@@ -9,13 +9,13 @@ use crate::manifest::{ListedResource, Listing, SegmentNaming};
 use crate::policy::access::CacheRequest;
 use crate::policy::{Key, Rules};
 
-/// Players stay a few segments behind the newest: who watches has asked for one of so many before
-/// it.
+/// Players stay a few segments behind the newest: a viewer of a representation has requested one of
+/// this many segments before it.
 const BEFORE_MAX: usize = 6;
-/// Older segments are not told apart by how far they are behind the newest one.
+/// All segments farther behind the newest one than this count as this far behind.
 const BEHIND_MAX: u64 = 64;
 
-/// Something new, and what shows that anybody wants it.
+/// A new segment, and the condition under which viewers want it.
 pub(in crate::proxy) struct ExpectedSegment {
     pub(in crate::proxy) entry: CacheRequest,
     pub(in crate::proxy) wanted: PrefetchInterest,
@@ -27,8 +27,8 @@ impl ExpectedSegment {
         ExpectedSegment { entry, wanted }
     }
 
-    /// What is new of what an MPD lists, with those just before it in the same representation: the last
-    /// ones of each, the newest first.
+    /// The new segments that an MPD lists, each with the segments just before it in the same
+    /// representation: the last ones of each, the newest first.
     pub(super) fn listed(
         rules: &Rules,
         mpd: &CacheRequest,
@@ -66,19 +66,19 @@ impl ExpectedSegment {
     }
 }
 
-/// Does anybody want what is new?
+/// When a new segment is worth a prefetch.
 pub(in crate::proxy) enum PrefetchInterest {
-    /// It is of the one rendition that its playlist is for, and the playlist is watched.
+    /// Always: its playlist is for one rendition, and is watched.
     Surely,
-    /// If a viewer asked a moment ago for one of these, which came before it.
+    /// If a viewer recently requested one of these preceding segments.
     AfterAny(Vec<CacheRequest>),
 }
 
-/// The representations of an MPD, as far as their segments have names to reckon with.
+/// The representations of an MPD whose segment names can be computed.
 #[derive(Default)]
 pub(super) struct Representations {
     templates: Vec<SegmentNaming>,
-    /// When the MPD was found to list what it lists.
+    /// When this version of the MPD was found.
     found: Option<SystemTime>,
     shift_depth: Option<Duration>,
 }
@@ -92,18 +92,19 @@ impl Representations {
         }
     }
 
-    /// Two names of each, to tell where they lie.
+    /// Two segment names of each, from which their directories follow.
     pub(super) fn examples(&self) -> impl Iterator<Item = String> {
         let names = |template: &SegmentNaming| [1, 2].map(|value| template.name(value));
         self.templates.iter().flat_map(names)
     }
 
-    /// Segments have no names to reckon with.
+    /// No representation has segment names that can be computed.
     pub(super) fn are_silent(&self) -> bool {
         self.templates.is_empty()
     }
 
-    /// Is something of the MPD at `mpd` a segment that is there by now, by a timeline or by the clock?
+    /// Is the entry a segment of the MPD at `mpd` that is available now, by a timeline or by the
+    /// clock?
     pub(super) fn have(
         &self,
         rules: &Rules,
@@ -121,13 +122,13 @@ impl Representations {
         })
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
         self.templates.iter().map(SegmentNaming::weight_bytes).sum()
     }
 
-    /// When something is to be had that the MPD at `mpd` names and does not list. What a timeline
-    /// lists is there, whatever the clock says: many a packager's is a little off.
+    /// When a segment becomes available that the MPD at `mpd` names and does not list. A segment in
+    /// a timeline is available, whatever the clock says: many packagers' clocks are slightly off.
     pub(super) fn available_at(
         &self,
         rules: &Rules,
@@ -140,7 +141,7 @@ impl Representations {
             let named = mpd.namesake(rules, &template.name(value))?;
             let newest = template.newest(now).filter(|_| !template.is_by_clock());
             let is_listed = newest.is_some_and(|newest| value <= newest);
-            // Names of other representations may end alike.
+            // Names of other representations may have the same ending.
             let is_named = named.spot() == entry.spot();
             if !is_named || is_listed {
                 return None;
@@ -151,7 +152,7 @@ impl Representations {
         })
     }
 
-    /// When something ends that the MPD at `mpd` names, as a timeline or the clock says.
+    /// When a segment of the MPD at `mpd` ends, by a timeline or the clock.
     pub(super) fn ends_at(
         &self,
         rules: &Rules,
@@ -161,14 +162,14 @@ impl Representations {
         let ends = self.templates.iter().filter_map(|template| {
             let value = template.number_of(entry.target.path())?;
             let named = mpd.namesake(rules, &template.name(value))?;
-            // Names of other representations may end alike.
+            // Names of other representations may have the same ending.
             (named.spot() == entry.spot()).then(|| template.ends_at(value))?
         });
         ends.max()
     }
 
-    /// When something is there, judged by the last segment that a timeline lists: that one was there when
-    /// it was found, though the clock may have it otherwise.
+    /// When a segment becomes available, counted from the last segment of a timeline: that one was
+    /// available when the version was found, even if the clock disagrees.
     fn after_listed(
         &self,
         template: &SegmentNaming,
@@ -179,7 +180,7 @@ impl Representations {
         self.found?.checked_add(after)
     }
 
-    /// Which representation something belongs to that only the clock tells, and how many segments it is
+    /// The representation of a segment that only the clock announces, and how many segments it is
     /// behind the newest one.
     pub(super) fn place(
         &self,
@@ -199,20 +200,20 @@ impl Representations {
             });
             let behind = behind.unwrap_or(BEHIND_MAX);
             let is_there = self.listed(template).is_none_or(|listed| behind < listed);
-            // Names of other representations may end alike.
+            // Names of other representations may have the same ending.
             (is_there && named.spot() == entry.spot()).then_some((at, behind))
         })
     }
 
-    /// A representation has a new segment: others are not there any more. Gives the representation and
-    /// these segments.
+    /// Called when a representation has a new segment. Returns the representation and the segments
+    /// that have left its window.
     pub(super) fn slide(
         &self,
         (rules, mpd): (&Rules, &CacheRequest),
         newest: &CacheRequest,
         now: SystemTime,
     ) -> Option<(usize, Vec<Key>)> {
-        /// Where looks were late, some have gone since the last one.
+        /// A late check finds several segments gone.
         const GONE_MAX: u64 = 4;
         let (at, _) = self.place(rules, mpd, newest, now)?;
         let template = self.templates.get(at)?;
@@ -226,22 +227,22 @@ impl Representations {
         Some((at, gone.collect()))
     }
 
-    /// So many segments of a representation are there at once: where they stay, all that ever were.
+    /// Number of segments of a representation that are available at once; `u64::MAX` if they stay.
     pub(super) fn listed_of(&self, template: usize) -> u64 {
         let template = self.templates.get(template);
         let listed = template.and_then(|template| self.listed(template));
         listed.unwrap_or(u64::MAX)
     }
 
-    /// So many segments of a representation are there at once (ISO/IEC 23009-1 §5.3.9.5.3: each for the
-    /// depth of the buffer and its own length, twice); `None`: they stay.
+    /// Number of segments of a representation that are available at once (ISO/IEC 23009-1
+    /// §5.3.9.5.3: each for the depth of the buffer and twice its own length); `None`: they stay.
     fn listed(&self, template: &SegmentNaming) -> Option<u64> {
         let (depth, step) = (self.shift_depth?.as_millis(), template.step().as_millis());
         u64::try_from(depth.checked_div(step)?).ok()?.checked_add(2)
     }
 
-    /// The newest segment of each representation whose clock says that it is there, with those
-    /// before it. Where periods name their segments alike, it is one for all of them.
+    /// The newest available segment of each representation that is timed by the clock, with the
+    /// segments before it. Periods that use the same name share one item.
     pub(super) fn newest(
         &self,
         rules: &Rules,
@@ -264,10 +265,10 @@ impl Representations {
             .collect()
     }
 
-    /// When to look what is newest: when the next one is there, and twice after it, as packagers
-    /// are late.
+    /// When to check for the newest segment: when the next one is due, and twice after that, since
+    /// packagers are late.
     pub(super) fn next_look(&self, now: SystemTime) -> Option<SystemTime> {
-        /// A clock need not be read more often.
+        /// Least time between two checks.
         const WAIT_MIN: Duration = Duration::from_millis(20);
         let looks = self.by_clock(now).flat_map(|(template, newest)| {
             let step = template.step();
@@ -294,8 +295,8 @@ impl Representations {
     }
 }
 
-/// The newest segment, but of a period whose last one has been there for a whole one's time: nothing comes after it
-/// that anybody would have to foresee.
+/// The newest segment; `None` if the period's last one has been available for a segment duration:
+/// no further one follows.
 fn newest(template: &SegmentNaming, now: SystemTime) -> Option<u64> {
     let newest = template.newest(now)?;
     let there = template.available_at(newest)?;
@@ -329,7 +330,7 @@ mod tests {
         (rules, entry, manifest.listing)
     }
 
-    /// What is newest at a second of 1970, by an MPD of these periods.
+    /// The newest segments at a second of 1970, by an MPD of these periods.
     fn newest(periods: &str, second: u64) -> Vec<String> {
         let (rules, entry, listing) = read(periods);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
@@ -340,7 +341,7 @@ mod tests {
             .collect()
     }
 
-    /// Segments of two seconds, from this number on.
+    /// A period of segments of 2 s, numbered from `number`.
     fn period(start: u64, number: u64) -> String {
         format!(
             "<Period start='PT{start}S'><AdaptationSet><SegmentTemplate duration='2' \
@@ -377,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_not_foreseen_for_ever() {
-        // The first period has room for three and a half.
+        // The first period holds three and a half segments.
         let periods = period(0, 1) + &period(7, 5);
         assert_eq!(newest(&periods, 5), ["/live/2.m4s"]);
         assert_eq!(newest(&periods, 8), ["/live/4.m4s"]);
@@ -399,7 +400,7 @@ mod tests {
         let (rules, entry, listing) = read(&period(0, 0));
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let segment = |number: u64| entry.sibling(&rules, &format!("{number}.m4s")).unwrap();
-        // The newest is 99; all stay.
+        // The newest is 99; all segments stay.
         let lanes = Representations::of(&listing, at(200));
         assert!(lanes.place(&rules, &entry, &segment(1), at(200)).is_some());
         let (_, gone) = lanes
@@ -407,7 +408,7 @@ mod tests {
             .unwrap();
         assert!(gone.is_empty());
         assert_eq!(lanes.listed_of(0), u64::MAX);
-        // Twenty seconds are there, and a segment's length on both sides of them.
+        // The buffer holds 20 s, and one segment more on both sides.
         let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
         let lanes = Representations::of(&listing, at(200));
         let place = |number| lanes.place(&rules, &entry, &segment(number), at(200));

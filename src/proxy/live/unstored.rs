@@ -1,6 +1,6 @@
-//! Some manifests may not be stored: each viewer gets a text of its own. Such a text steers nothing that other
-//! viewers get, but for two things that it says: that a packager began anew, and how far a file reaches that grows.
-//! Both only make that untrue which is held, so the worst that a text can do is a fetch.
+//! Tracks manifests that must not be stored because each viewer gets a different text. Such a text
+//! affects other viewers only in two ways: it shows a restart, and the length of a growing file.
+//! Both only invalidate stored objects, so the worst effect is an extra fetch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -17,43 +17,44 @@ use crate::policy::access::CacheRequest;
 use crate::policy::progress::Progress;
 use crate::proxy::Shield;
 
-/// So many of these manifests are known at once, at most. Those that are known stay so while they are asked for: of a
-/// crowd of sessions these tell of a restart for all, while of newcomers each text would be the first.
+/// Most of these manifests tracked at once. Known ones stay while they are requested: they show
+/// restarts for a whole crowd of sessions, while each text of a new session would be its first.
 const UNSTORED_MAX: usize = 2048;
-/// Nobody watches one any more that was not asked for while so many of its segments play …
+/// A manifest counts as unwatched after this many segment durations without a request …
 const GONE_SEGMENTS: u32 = 5;
-/// … or for so long.
+/// … and after this time at the latest.
 const GONE_AFTER_MAX: Duration = Duration::from_mins(1);
-/// Where there is no room, it is looked so often who has gone.
+/// When the table is full, it is swept at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Where viewers have numbers of their own under one URL, each other text seems to begin anew. So many times one
-/// manifest is believed …
+/// Where viewers get numbers of their own under one URL, every other text looks like a restart.
+/// Restarts of one manifest are believed this many times …
 const RESTARTS_MAX: u32 = 3;
-/// … within so long.
+/// … within this time.
 const RESTARTS_WITHIN: Duration = Duration::from_mins(10);
 
-/// All of them.
+/// All manifests that are tracked and not stored.
 #[derive(Default)]
 pub(super) struct UnstoredManifests {
     watches: HashMap<Key, UnstoredManifest, ahash::RandomState>,
-    /// Which of them list what lies in a directory, the last one at the end.
+    /// The manifests that list objects in a directory, the most recent last.
     places: ListingWatches,
     swept: Option<Instant>,
-    /// Who was found to have had a share of the room since then: to count the crowds each time takes too long.
+    /// The names (`spot`) found since then to hold their share of the table: counting the crowds
+    /// each time takes too long.
     sated: HashSet<Key, ahash::RandomState>,
 }
 
 struct UnstoredManifest {
     watch: Arc<PlaylistTracker>,
-    /// The same for all sessions that differ in their queries alone.
+    /// The same for all sessions that differ only in the query.
     spot: Key,
     asked: Instant,
-    /// How often it began anew, and since when that is counted.
+    /// Number of restarts, and since when they are counted.
     restarts: (u32, Instant),
 }
 
 impl UnstoredManifests {
-    /// What is known of one, and whether that has just begun. `None`: there is no room for it.
+    /// The tracker of a manifest, and whether it is new. `None`: the table is full.
     fn watch(
         &mut self,
         entry: &CacheRequest,
@@ -70,7 +71,7 @@ impl UnstoredManifests {
             return None;
         }
         let key = plain.key.clone();
-        // The same playlist for another session tells of the same restart.
+        // The same playlist for another session shows the same restart.
         let mut others = self.watches.values();
         let same = others.find(|known| known.spot == spot);
         let stream = same.map(|known| Arc::clone(&known.watch.stream));
@@ -86,8 +87,8 @@ impl UnstoredManifests {
         Some((watch, true))
     }
 
-    /// Forgets those that nobody watches any more. Where there are none, the largest crowd gives up its half, if what
-    /// is new here has far fewer.
+    /// Drops unwatched manifests. If there are none, the largest crowd loses its older half, if the
+    /// new manifest's crowd is smaller than that half.
     fn makes_room(&mut self, new: &Key, now: Instant) -> bool {
         let swept = self.swept;
         if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
@@ -125,7 +126,7 @@ impl UnstoredManifests {
         }
         let crowd = self.watches.iter().filter(|(_, known)| known.spot == *spot);
         let mut crowd: Vec<_> = crowd.map(|(key, known)| (known.asked, key)).collect();
-        // Those that were asked for longest ago.
+        // Drop those requested longest ago.
         crowd.select_nth_unstable_by_key(half, |(asked, _)| *asked);
         let dropped: Vec<Key> = crowd[..half]
             .iter()
@@ -136,7 +137,7 @@ impl UnstoredManifests {
         }
     }
 
-    /// Is it believed that this one begins anew?
+    /// Is a restart of this manifest believed?
     fn may_begin_anew(&mut self, entry: &CacheRequest, now: Instant) -> bool {
         let Some(known) = self.watches.get_mut(entry.identity()) else {
             return false;
@@ -153,7 +154,7 @@ impl UnstoredManifests {
         self.places.contains_key(place)
     }
 
-    /// Those that list what lies there.
+    /// The manifests that list objects in this directory.
     pub(super) fn listing(&self, place: &Key) -> impl Iterator<Item = Arc<PlaylistTracker>> {
         let listing = self.places.get(place).into_iter().flatten();
         listing.filter_map(Weak::upgrade)
@@ -169,7 +170,8 @@ impl UnstoredManifest {
 }
 
 impl LiveStreams {
-    /// The manifests that list what lies beside something, also those that may not be stored.
+    /// The manifests that list objects in the directory of this one, including those that must not
+    /// be stored.
     pub(super) fn all_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
         let mut listing = self.listing(entry);
         let places = self.places_of(entry);
@@ -181,7 +183,7 @@ impl LiveStreams {
         listing
     }
 
-    /// Takes a text, after a look at what it is to the one before it. `None`: it says nothing new.
+    /// Compares a text with the previous one and takes it. `None`: it says nothing new.
     fn take_unstored(
         &self,
         shield: &Shield,
@@ -217,7 +219,7 @@ impl LiveStreams {
 }
 
 impl Shield {
-    /// What a manifest says that is handed on and not stored.
+    /// Applies what a manifest says that is forwarded and not stored.
     pub(in crate::proxy) fn learn_unstored(
         &self,
         (entry, variant): (&CacheRequest, Variant),
@@ -225,7 +227,7 @@ impl Shield {
         sent: Instant,
     ) {
         let facts = &manifest.facts;
-        // One that has ended never begins anew.
+        // An ended manifest never restarts.
         if facts.multivariant || facts.is_patch || facts.liveness == Liveness::Ended {
             return;
         }
@@ -271,7 +273,7 @@ mod tests {
             }
         }
 
-        /// So many sessions ask once. Of how many is it known what they got before, and how many are new?
+        /// Each session requests once. Returns the number of known and of new sessions.
         fn ask(
             &mut self,
             path: &str,

@@ -1,6 +1,5 @@
-//! How far has each variant of one manifest come? Where the answer is another one for each country or device,
-//! each has a timeline of its own: that one ends earlier than another is no lag, and other names are
-//! no restart.
+//! Keeps a timeline for each variant of one manifest. Where responses differ by country or device,
+//! a variant that ends earlier than another does not lag, and other names are not a restart.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +7,17 @@ use crate::manifest::{ManifestInfo, NAMES_MAX};
 use crate::policy::Key;
 use crate::policy::progress::{Progress, Timeline};
 
-/// So many variants of a manifest are told apart; beyond that, the one seen longest ago is forgotten, and
-/// its next version is the first.
+/// Most variants tracked per manifest. Beyond that the variant seen longest ago is forgotten, and
+/// its next version counts as the first.
 const VARIANTS_MAX: usize = 16;
 
-/// Which variant a version is of: a hash of the header values that chose it, or nothing where it is
-/// everybody's.
+/// The variant of a version: a hash of the header values that selected it, or nothing where there
+/// is one response for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) struct Variant(pub(super) Option<u64>);
 
 impl Variant {
-    /// A name of its own for each variant of a manifest.
+    /// A distinct name for each variant of a manifest.
     pub(super) fn name(self, manifest: &Key) -> Key {
         match self.0 {
             None => manifest.clone(),
@@ -27,7 +26,7 @@ impl Variant {
     }
 }
 
-/// The timelines of a manifest, the one seen last at the end.
+/// The timelines of a manifest, the most recently seen last.
 #[derive(Default)]
 pub(super) struct VariantTimelines {
     known: Vec<VariantTimeline>,
@@ -36,11 +35,11 @@ pub(super) struct VariantTimelines {
 struct VariantTimeline {
     variant: Variant,
     track: Timeline,
-    /// When the last version was taken that went on.
+    /// When the last changed version was taken.
     taken: Option<Instant>,
 }
 
-/// A version, and the timeline that it is compared with.
+/// A version, and the timeline to compare it with.
 pub(super) struct ComparedVersion<'a> {
     facts: &'a ManifestInfo,
     track: &'a mut Timeline,
@@ -57,7 +56,7 @@ impl ComparedVersion<'_> {
 }
 
 impl VariantTimelines {
-    /// A version of a variant; begins its timeline where it is the first.
+    /// A version of a variant; the first one starts its timeline.
     pub(super) fn of<'a>(
         &'a mut self,
         variant: Variant,
@@ -89,7 +88,7 @@ impl VariantTimelines {
         self.position(variant).map(|at| &self.known[at])
     }
 
-    /// The origin still speaks of what is known.
+    /// The origin has confirmed the known version.
     pub(super) fn hear(&mut self, variant: Variant, now: Instant) {
         if let Some(at) = self.position(variant) {
             self.known[at].track.hears(now);
@@ -106,7 +105,7 @@ impl VariantTimelines {
         self.known(variant)?.taken
     }
 
-    /// Whatever comes next is the first.
+    /// The next version of each variant counts as the first.
     pub(super) fn forget(&mut self) {
         for known in &mut self.known {
             known.track.forget();
@@ -119,30 +118,30 @@ impl VariantTimelines {
         }
     }
 
-    /// The one that was seen last should have changed by now.
+    /// The most recently seen variant should have changed by now.
     pub(super) fn late(&self, now: Instant) -> bool {
         let latest = self.known.last();
         latest.is_some_and(|known| known.track.late(now))
     }
 
-    /// The one that was seen last should have changed long ago.
+    /// The most recently seen variant should have changed long ago.
     pub(super) fn stalled(&self, now: Instant) -> bool {
         let latest = self.known.last();
         latest.is_some_and(|known| known.track.stalled(now))
     }
 
-    /// The number of its last segment, where segments are numbered.
+    /// The media sequence number of the last segment, if segments are numbered.
     pub(super) fn reach(&self) -> Option<u64> {
         self.known.last()?.track.reach()
     }
 
-    /// One of them has begun anew, and has not come as far yet as before.
+    /// A variant has restarted and not yet reached its former position.
     pub(super) fn are_short_of_former(&self) -> bool {
         let mut tracks = self.known.iter().map(|known| &known.track);
         tracks.any(Timeline::is_short_of_former)
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
         /// Two marks with the fingerprints of their names.
         const NAMES_BYTES: usize = 2 * NAMES_MAX * size_of::<u64>();

@@ -1,5 +1,5 @@
-//! How much memory does a watch take, and how little can it be? Thousands of manifests may be watched, each for
-//! a day after it was asked for last.
+//! Computes the memory that a tracker uses, and keeps it small: thousands of manifests may be
+//! tracked, each for a day after its last request.
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
@@ -11,9 +11,9 @@ use crate::policy::Key;
 use crate::policy::access::CacheRequest;
 
 impl PlaylistTracker {
-    /// Bytes of memory that it takes, about.
+    /// Approximate bytes of memory of this tracker.
     pub(super) fn weight_bytes(&self) -> usize {
-        /// An entry's texts and keys, and what surrounds an allocation.
+        /// Texts and keys of a `CacheRequest`, and the overhead of an allocation.
         const ENTRY_BYTES: usize = 256;
         const FIELD_BYTES: usize = 112;
         let text = |entry: &CacheRequest| {
@@ -41,13 +41,13 @@ impl PlaylistTracker {
             + course.variants.weight_bytes()
             + aftermath.map_or(0, |aftermath| aftermath.weight_bytes())
             + files;
-        // The allocator's classes.
+        // Allowance for the allocator's size classes.
         bytes + bytes / 8
     }
 }
 
-/// With texts of its own. Those of a request are parts of the buffer that a connection was read into,
-/// which they would keep.
+/// Copies the target. The texts of a request are slices of the connection's read buffer and would
+/// keep it allocated.
 pub(super) fn owned(mut entry: CacheRequest) -> CacheRequest {
     if let Ok(target) = PathAndQuery::try_from(entry.target.as_str().to_owned()) {
         entry.target = target;
@@ -55,7 +55,7 @@ pub(super) fn owned(mut entry: CacheRequest) -> CacheRequest {
     entry
 }
 
-/// The same for header values.
+/// Does the same for header values.
 pub(super) fn own_values(fields: &HeaderMap) -> HeaderMap {
     let own = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
     let fields = fields.iter();

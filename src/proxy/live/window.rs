@@ -1,6 +1,6 @@
-//! Which segments does a live manifest list, and which did it list a moment ago? The cache is told both: how
-//! far a segment is from the live edge says how much it is wanted, and one that no live manifest lists any
-//! more is the first to leave memory.
+//! Tracks the segments that a live manifest lists and has just dropped. The cache uses both for
+//! eviction: the distance of a segment from the live edge is its value, and a segment that no live
+//! manifest lists any more is evicted first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,19 +11,19 @@ use crate::manifest::{ListedResource, Listing, LiveEdge, ParsedText};
 use crate::policy::Rules;
 use crate::policy::access::CacheRequest;
 
-/// So many segments of one manifest are remembered; of what was listed before, nobody says that it departs.
+/// Most segments remembered per manifest. Older ones are never reported as departed.
 const REMEMBERED_MAX: usize = 2048;
-/// Parts are listed for three target durations after their segment is whole (RFC 8216bis §4.4.4.9); which of
-/// them still are is not read.
+/// Parts are listed for three target durations after their segment is complete (RFC 8216bis
+/// §4.4.4.9). Which parts are still listed is not parsed.
 const PART_SEGMENTS: u64 = 3;
 
-/// Which of a manifest's renditions, and whether it is its parts that are meant.
+/// A rendition of a manifest: its segments or its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum RenditionId {
-    /// HLS: the only one. DASH: one of those whose timeline is listed.
+    /// HLS: the only rendition. DASH: a representation whose timeline is listed.
     Segments(usize),
     Parts,
-    /// DASH: one of those whose segments are told by the clock.
+    /// DASH: a representation whose segments are timed by the clock.
     Template(usize),
 }
 
@@ -32,11 +32,11 @@ struct WindowSegment {
     is_part: bool,
     sequence: u64,
     uri: u64,
-    /// The fingerprint of its key.
+    /// Fingerprint of the key.
     name: u64,
 }
 
-/// Something that a version lists.
+/// An object that a version lists under a name of its own.
 struct ListedName<'a> {
     rendition: u64,
     uri: u64,
@@ -44,25 +44,25 @@ struct ListedName<'a> {
     is_part: bool,
 }
 
-/// What a manifest lists.
+/// The segments that a manifest lists.
 #[derive(Default)]
 pub(super) struct ListedWindow {
     segments: VecDeque<WindowSegment>,
-    /// What was listed by a generation that has ended.
+    /// Segments listed before a restart.
     outdated: Vec<u64>,
     hasher: ahash::RandomState,
 }
 
-/// What changed with a version.
+/// What a version changed.
 #[derive(Default)]
 pub(in crate::proxy) struct WindowChange {
     pub(in crate::proxy) advances: Vec<Advance>,
-    /// Fingerprints of the keys that this manifest does not list any more.
+    /// Fingerprints of the keys that this manifest no longer lists.
     pub(in crate::proxy) departed: Vec<u64>,
 }
 
 impl ListedWindow {
-    /// Takes a version. `segment`: how long its segments are.
+    /// Applies a version. `segment`: the segment duration.
     pub(super) fn slide(
         &mut self,
         (entry, rules): (&CacheRequest, &Rules),
@@ -101,18 +101,18 @@ impl ListedWindow {
         self.segments.drain(..forgotten);
         let advances = new.into_iter().map(|(rendition, (count, period))| Advance {
             rendition,
-            // What was listed before anybody looked says nothing of how fast the rendition goes on.
+            // The first version says nothing about the pace of the rendition.
             segments: if is_first { 0 } else { count },
             listed: self.listed_of(rendition),
             period_ms: millis(period),
         });
         let advances = advances.collect();
-        // The same name may be listed under another number.
+        // The same name may be listed again under another number.
         self.keeps(&mut departed);
         WindowChange { advances, departed }
     }
 
-    /// What a version lists that has a name of its own.
+    /// The listed objects of a version that are whole files, not byte ranges.
     fn named<'a>(&self, listing: &'a Listing) -> Vec<ListedName<'a>> {
         let segments = listing.segments.iter().map(|listed| (listed, false));
         let parts = listing.parts.iter().map(|listed| (listed, true));
@@ -126,8 +126,8 @@ impl ListedWindow {
         named.collect()
     }
 
-    /// Forgets what a version does not list any more. Gives the fingerprints of these, and what is known of
-    /// the version already.
+    /// Removes the segments that a version no longer lists. Returns their fingerprints, and the
+    /// segments of the version that are already known.
     fn leave(
         &mut self,
         version: &[ListedName],
@@ -151,7 +151,7 @@ impl ListedWindow {
             }
             let left = match edge {
                 Some(edge) if segment.is_part => segment.sequence + PART_SEGMENTS <= edge.last,
-                // Of a long window only the end is listed here.
+                // Of a long window, only the end is parsed into the listing.
                 Some(edge) => {
                     segment.sequence < edge.first
                         || oldest
@@ -166,13 +166,13 @@ impl ListedWindow {
         (departed, known)
     }
 
-    /// A new generation begins: nothing that was listed is any more, as the next version will say.
+    /// Called on a restart: all listed segments are reported as departed with the next version.
     pub(super) fn clear(&mut self) {
         let all = self.segments.drain(..);
         self.outdated.extend(all.map(|segment| segment.name));
     }
 
-    /// Where a segment is, by the fingerprint of its key.
+    /// The position of a segment, by the fingerprint of its key.
     pub(super) fn position(&self, name: u64) -> Option<LivePosition> {
         let is_it = |segment: &WindowSegment| segment.name == name;
         let at = self.segments.iter().rposition(is_it)?;
@@ -185,13 +185,14 @@ impl ListedWindow {
         })
     }
 
-    /// Is it a whole segment that is listed under this name? If not, a part. `None`: it is not listed.
+    /// Is the object listed under this fingerprint a segment (`true`) or a part? `None`: not
+    /// listed.
     pub(super) fn is_segment(&self, name: u64) -> Option<bool> {
         let listed = self.segments.iter().filter(|listed| listed.name == name);
         listed.map(|listed| !listed.is_part).max()
     }
 
-    /// Where a part is that is announced.
+    /// The position of an announced part.
     pub(super) fn next_part(&self) -> LivePosition {
         LivePosition {
             rendition: self.hasher.hash_one(RenditionId::Parts),
@@ -199,7 +200,7 @@ impl ListedWindow {
         }
     }
 
-    /// Where a segment of an MPD is that the clock tells.
+    /// The position of an MPD's segment that is timed by the clock.
     pub(super) fn by_clock(&self, template: usize, behind: u64) -> LivePosition {
         LivePosition {
             rendition: self.hasher.hash_one(RenditionId::Template(template)),
@@ -207,13 +208,13 @@ impl ListedWindow {
         }
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
         let outdated = self.outdated.capacity() * size_of::<u64>();
         self.segments.capacity() * size_of::<WindowSegment>() + outdated
     }
 
-    /// Of the others' departed segments, those that this one lists too.
+    /// Removes from `departed` the segments that this manifest still lists.
     pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
         if departed.is_empty() {
             return;
@@ -237,21 +238,21 @@ impl ListedWindow {
 }
 
 impl WindowSegment {
-    /// What identifies it in a version.
+    /// Its identity within a version.
     fn listed(&self) -> (u64, u64) {
         (self.rendition, self.uri)
     }
 }
 
 impl PlaylistTracker {
-    /// Somebody watches it, or did so a moment ago.
+    /// Do viewers watch it, or did they recently?
     pub(super) fn is_followed(&self, now: Instant) -> bool {
         let patience = self.course.lock().segment * UNASKED_SEGMENTS;
         let unasked = self.attention.unasked_for(now);
         self.attention.is_tended() || unasked.is_some_and(|unasked| unasked < patience)
     }
 
-    /// Where something is that it lists, or announces, while it is live.
+    /// The position of an object that the live manifest lists or announces.
     pub(super) fn position(
         &self,
         rules: &Rules,
@@ -275,7 +276,7 @@ impl PlaylistTracker {
         listed.or_else(announced).or_else(by_clock)
     }
 
-    /// How far those of its representations are that the clock tells of.
+    /// The progress by one segment of a representation that is timed by the clock.
     pub(super) fn by_clock(&self, template: usize) -> Advance {
         let course = self.course.lock();
         Advance {
@@ -286,7 +287,7 @@ impl PlaylistTracker {
         }
     }
 
-    /// Of the departed segments of another manifest, those go that this one lists too.
+    /// Removes from `departed`, the segments of another manifest, those that this one still lists.
     pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
         self.course.lock().window.keeps(departed);
     }

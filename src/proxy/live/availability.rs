@@ -1,4 +1,4 @@
-//! When will something be there that is asked for and is not there yet?
+//! Estimates when a requested object that does not exist yet will be available.
 
 use std::num::IntErrorKind;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use crate::policy::missing_manifest::is_absence;
 use crate::policy::{Now, Rules};
 use crate::proxy::Shield;
 
-/// What is known of a segment's coming.
+/// What is known about a segment's availability.
 pub(in crate::proxy) enum Availability {
-    /// A watched MPD says in how long it is to be had.
+    /// A watched MPD says that it is due in this time.
     Reckoned(Duration, Arc<PlaylistTracker>),
-    /// It says that it has been there for so long.
+    /// A watched MPD says that it has been available for this time.
     Past(Duration, Arc<PlaylistTracker>),
-    /// The next version of a playlist, which may list it, is due in so long.
+    /// The next version of a playlist, which may list it, is due in this time.
     Listed(Duration),
 }
 
-/// Packagers are late by so much, mostly …
+/// Packagers are usually late by no more than this …
 const LATE_MAX: Duration = Duration::from_secs(2);
-/// … and what is late may be there at any moment.
+/// … and a late segment may appear at any moment.
 const LATE_STEP: Duration = Duration::from_millis(100);
 
-/// Players have segments in hand: this part of one they do not notice.
+/// Players have segments buffered: they tolerate a delay of 1/n segment.
 const LATE_SHARE: u32 = 2;
 
-/// What has been there for longer may have left the window again.
+/// A segment available for longer may have left the window.
 const EXPECTED_MAX: Duration = Duration::from_mins(1);
 
 impl Availability {
-    /// It should be there now.
+    /// It should be available now.
     pub(in crate::proxy) fn is_expected(&self) -> bool {
         matches!(self, Availability::Past(since, _) if *since < EXPECTED_MAX)
     }
 
-    /// For how long it may be believed at most that it is not there. Nothing: as long as anything else.
+    /// How long its absence may be cached at most. `None`: the usual time.
     pub(in crate::proxy) fn absent_for(&self) -> Option<Duration> {
         match self {
             Availability::Reckoned(due_in, _) => Some(*due_in),
@@ -52,8 +52,8 @@ impl Availability {
 }
 
 impl Shield {
-    /// An MPD says that it is not there for long, and the origin has confirmed a moment ago how far it is:
-    /// nobody need ask.
+    /// Can the request be answered without the origin? True if an MPD says that the segment is due
+    /// much later, and the origin has just confirmed how far it is.
     pub(in crate::proxy) fn is_out_of_reach(&self, entry: &CacheRequest) -> bool {
         let now = Now::now();
         let Some(Availability::Reckoned(due_in, watch)) = self.streams.due(&self.rules, entry, now)
@@ -65,8 +65,9 @@ impl Shield {
         reach != HorizonDecision::Ask && !self.streams.is_new(&entry.key, now.mono)
     }
 
-    /// The origin has all of it: a playlist lists it, or it ended some time ago by the timeline of an MPD. An MPD may
-    /// list what is still being produced (`@availabilityTimeOffset`), and a preload hint announces it.
+    /// Does the origin have the complete object? A playlist lists it, or it ended some time ago by
+    /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
+    /// preload hints announce them.
     pub(in crate::proxy) fn is_complete(&self, entry: &CacheRequest) -> bool {
         let now = Now::now().wall;
         let listing = self.streams.listing(entry);
@@ -76,14 +77,14 @@ impl Shield {
             }
             let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
             let ended = ends.and_then(|ends| now.duration_since(ends).ok());
-            // Encoders are behind the clock of their MPD.
+            // Encoders are behind their MPD's clock.
             let margin = watch.segment_duration().max(LATE_MAX);
             ended.is_some_and(|ended| ended >= margin)
         })
     }
 
-    /// It does not exist yet, by what is held, and whoever asks for it is answered when it does: how long
-    /// that may take until it is late. `None`: it is there, or nobody knows.
+    /// For an object that does not exist yet by the stored manifests and is answered once it does:
+    /// the wait until it is late. `None`: it exists, or that is unknown.
     pub(in crate::proxy) fn to_come_within(&self, entry: &CacheRequest) -> Option<Duration> {
         let now = Now::now();
         let announcing = if entry.is_directed() {
@@ -106,8 +107,8 @@ impl Shield {
         }
     }
 
-    /// The origin had it, or had it not: what is there before its time tells how far the origin is ahead of
-    /// its MPD's clock, and so does what is not there.
+    /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
+    /// absent before their time show it.
     pub(in crate::proxy) fn learn_reach(&self, entry: &CacheRequest, status: StatusCode) {
         let now = Now::now();
         let is_there = status == StatusCode::OK;
@@ -126,14 +127,14 @@ impl Shield {
 }
 
 impl LiveStreams {
-    /// Looks into the manifests that list what lies beside it.
+    /// Looks the object up in the manifests that list objects in its directory.
     pub(in crate::proxy) fn due(
         &self,
         rules: &Rules,
         entry: &CacheRequest,
         now: Now,
     ) -> Option<Availability> {
-        // Not all segments have names that tell.
+        // Not all segments have a name that shows their kind.
         if entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock) {
             return None;
         }
@@ -142,7 +143,7 @@ impl LiveStreams {
         let uncountable: Vec<CacheRequest> = uncountable
             .filter_map(|path| entry.namesake(rules, &path))
             .collect();
-        // Where several MPDs name it, it is there when the first one says so.
+        // If several MPDs name it, the earliest time applies.
         let reckoned = listing.iter().filter_map(|watch| {
             let lanes = watch.lanes();
             let mut names = std::iter::once(entry).chain(&uncountable);
@@ -156,17 +157,17 @@ impl LiveStreams {
                 Err(past) => Availability::Past(past.duration(), watch),
             }
         });
-        // Of an MPD the times are known, whichever version lists what.
+        // For an MPD the times are known, independent of its versions.
         let playlists = listing.iter().filter(|watch| watch.entry.kind == Kind::Hls);
         let versions = playlists.filter_map(|watch| watch.next_version(now.mono));
         reckoned.or_else(|| versions.min().map(Availability::Listed))
     }
 }
 
-/// Names in which a number that has too many digits to count to is the last one that can be counted to: it is as far
-/// away. One name for each such number.
+/// Names in which a number beyond `u64` is replaced by `u64::MAX`: both are equally far away. One
+/// name for each such number.
 fn with_last_number(path: &str) -> impl Iterator<Item = String> {
-    /// An invented path may be full of them.
+    /// An invented path may contain many such numbers.
     const NUMBERS_MAX: usize = 4;
     let mut after = path;
     let names = std::iter::from_fn(move || {

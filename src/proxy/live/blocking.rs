@@ -1,23 +1,23 @@
-//! How is the next version of a low-latency playlist asked for? Its server can hold a request back until it
-//! is there (LL-HLS blocking reload): asked so, it is heard of at once, by one request a version. Where
-//! that leads nowhere, the playlist is looked at now and then like any other.
+//! Decides how the next version of a low-latency playlist is requested. A server that supports
+//! blocking reload (LL-HLS) holds the request until the version exists: one request per version,
+//! without delay. If that fails, the playlist is polled like any other.
 
 use std::time::{Duration, Instant};
 
 use crate::manifest::low_latency::ReloadDirectives;
 use crate::manifest::{Liveness, ManifestInfo};
 
-/// The next look at a manifest.
+/// The next poll of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum PlannedPoll {
-    /// Its newest version is asked for, at this moment.
+    /// A plain request for the newest version, at this moment.
     At(Instant),
-    /// A certain version is asked for, from this moment on.
+    /// A blocking request for a certain version, from this moment on.
     Blocking(Instant, ReloadDirectives),
 }
 
 impl PlannedPoll {
-    /// When it comes.
+    /// When the poll is sent.
     pub(super) fn at(&self) -> Instant {
         match self {
             PlannedPoll::At(at) | PlannedPoll::Blocking(at, _) => *at,
@@ -25,24 +25,23 @@ impl PlannedPoll {
     }
 }
 
-/// After a request that brought nothing new, the server is not trusted to hold one back for so many
-/// periods.
+/// After a blocking request without a new version, no further one is sent for this many periods.
 const FAILED_PERIODS: u32 = 6;
 
-/// A version that is so many parts late has to be looked for elsewhere: players who are as near the edge as
-/// a server lets them have three parts in hand.
+/// A version this many parts late is looked for at another endpoint: a player as close to the edge
+/// as the server permits (`PART-HOLD-BACK`) has three parts buffered.
 const LATE_PARTS: u32 = 2;
-/// A server waits for segments that are so near to the next one.
+/// A server blocks for segments at most this far ahead.
 const AHEAD_MAX: u64 = 2;
-/// Without parts they have three segments in hand: late is what this part of one is.
+/// Without parts, players have three segments buffered: a version is late after 1/n of a segment.
 const LATE_SHARE: u32 = 2;
 
-/// What is known of one playlist.
+/// The blocking-reload state of one playlist.
 #[derive(Debug, Default)]
 pub(super) struct BlockingReload {
-    /// What its next version has that the newest one lacks; `None`: its server does not block.
+    /// The directives that request the next version; `None`: the server does not block.
     next: Option<ReloadDirectives>,
-    /// How often it changes: with each part, or else with each segment; and how long segments are.
+    /// The interval between versions (part or segment duration), and the segment duration.
     version: Duration,
     segment: Duration,
     asked: Option<Instant>,
@@ -50,7 +49,7 @@ pub(super) struct BlockingReload {
 }
 
 impl BlockingReload {
-    /// There is a version with these facts.
+    /// Updates the state from a version.
     pub(super) fn follows(&mut self, facts: &ManifestInfo) {
         let blocks = facts.control.can_block && facts.liveness == Liveness::Live;
         let edge = facts.edge.as_ref().filter(|edge| blocks && edge.numbered);
@@ -63,19 +62,19 @@ impl BlockingReload {
         self.version = facts.part_target.unwrap_or(self.segment);
     }
 
-    /// The next look, if it is to be a blocking one.
+    /// The next poll, if it is a blocking one.
     pub(super) fn next(&self, now: Instant) -> Option<PlannedPoll> {
         if self.failed_until.is_some_and(|until| now < until) {
             return None;
         }
-        // However quickly the server answers, it is not asked more often.
+        // A lower bound for the interval, if the server responds early.
         let gap = self.version / 2;
         let from = self.asked.map_or(now, |asked| now.max(asked + gap));
         self.next.map(|next| PlannedPoll::Blocking(from, next))
     }
 
-    /// After how long a request is held back too long, where the newest version came so long ago: when what it
-    /// asks for is late. Without directives it asks for what was announced, which comes with the next
+    /// The wait after which a held-back request is overdue. `since`: the age of the newest version.
+    /// Without directives the request is for an announced object, which comes with the next
     /// version.
     pub(super) fn overdue(&self, asked: ReloadDirectives, since: Duration) -> Option<Duration> {
         const FAR: u64 = 64;
@@ -101,7 +100,7 @@ impl BlockingReload {
         Some(due.saturating_sub(since) + late)
     }
 
-    /// A state that the newest version has not, and that its server waits for.
+    /// Does the request ask for a future version that the server will block for?
     pub(super) fn is_next(&self, asked: ReloadDirectives) -> bool {
         let Some((next, msn)) = self.next.zip(asked.msn) else {
             return false;
@@ -113,12 +112,12 @@ impl BlockingReload {
         }
     }
 
-    /// It is asked for.
+    /// Records a blocking request.
     pub(super) fn asked(&mut self, now: Instant) {
         self.asked = Some(now);
     }
 
-    /// That brought nothing new.
+    /// Records a blocking request that brought no new version.
     pub(super) fn fails(&mut self, now: Instant, period: Duration) {
         self.failed_until = Some(now + period * FAILED_PERIODS);
     }

@@ -1,6 +1,6 @@
-//! Where segments are told by the clock, no new version of the MPD announces them. One task for
-//! each MPD whose segments are watched: it fetches the next one when it is there, and ends when
-//! nobody watches.
+//! Prefetches segments that only the clock announces: no new version of the MPD lists them. One
+//! task per MPD fetches the next segment when it becomes available, and ends when no viewer
+//! watches.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,17 +13,17 @@ use crate::policy::Key;
 use crate::policy::access::CacheRequest;
 use crate::proxy::Shield;
 
-/// Nobody waits longer than this for one segment.
+/// The task ends if the next segment is farther away than this.
 const WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// After so many looks that found nothing wanted, nobody watches: that is two segments' time.
+/// The task ends after this many checks without a wanted segment, which is two segment durations.
 const IN_VAIN_MAX: u32 = 6;
 
-/// Ends with the task, however that ends.
+/// Dropped when the task ends, for any reason.
 struct DashPrefetchGuard {
     shield: Arc<Shield>,
     watch: Arc<PlaylistTracker>,
-    /// The newest segments that were counted.
+    /// The newest segments that have been counted.
     counted: Vec<Key>,
     in_vain: u32,
 }
@@ -35,7 +35,7 @@ impl Drop for DashPrefetchGuard {
 }
 
 impl Shield {
-    /// A viewer asks for a segment of this MPD: what comes after it is foreseen from now on.
+    /// Starts the prefetch task of an MPD when a viewer requests one of its segments.
     pub(in crate::proxy) fn foresee(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) {
         let wanted = watch.entry.route.live.prefetch && wait(watch).is_some();
         if !wanted || watch.foreseen.swap(true, Ordering::Relaxed) {
@@ -65,7 +65,7 @@ fn wait(watch: &PlaylistTracker) -> Option<Duration> {
 }
 
 impl DashPrefetchGuard {
-    /// Fetches what is new and wanted.
+    /// Fetches the new segments that viewers want.
     fn look(&mut self) {
         let DashPrefetchGuard { shield, watch, .. } = self;
         let lanes = watch.lanes();

@@ -1,46 +1,46 @@
-//! How far ahead of an MPD's clock does its origin have segments? What the MPD says is hours away need
-//! not be asked for each time; but clocks and starts can be wrong, so the origin has the last word. Pure:
-//! the clock is an argument.
+//! Learns how far an origin is ahead of its MPD's clock. A segment that is hours away by the MPD
+//! need not be requested each time; but clocks and start times can be wrong, so the origin decides.
+//! Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Clocks differ, and packagers are early, by so much; and by a segment.
+/// Tolerance for clock differences and early packagers, in addition to one segment.
 const EARLY_MAX: Duration = Duration::from_secs(2);
-/// That something is not there is believed for so long.
+/// An observed absence is valid for this time.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
-/// That segments are there long before their time is believed for so long.
+/// An observed early presence is valid for this time.
 const THERE_FOR: Duration = Duration::from_mins(10);
-/// So many requests for what is far away go to the origin within that time where it has said that there
-/// is nothing, …
+/// Most requests for distant segments that are forwarded within `ABSENT_FOR` if the origin has
+/// reported an absence before …
 const DOUBTS_MAX: u32 = 4;
-/// … and where it has not been heard yet.
+/// … and if it has not.
 const FIRST_DOUBTS_MAX: u32 = 64;
 
-/// What is known of one MPD.
+/// What the origin has shown about one MPD.
 #[derive(Debug, Default)]
 pub(super) struct MpdHorizon {
-    /// Something was there that was to come in so long only, and when that was seen.
+    /// The largest time by which a segment was early, and when that was seen.
     there: Option<(Duration, Instant)>,
-    /// Something was not there that was to come in so long.
+    /// The shortest due time of a segment that was absent, and when that was seen.
     absent: Option<(Duration, Instant)>,
-    /// Requests that were let through in doubt, and since when they are counted.
+    /// Uncertain requests that were forwarded, and since when they are counted.
     doubts: u32,
     counted_from: Option<Instant>,
 }
 
-/// What is to be done with a request for something that is not there yet, by the MPD.
+/// What to do with a request for a segment that is not yet due by the MPD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HorizonDecision {
-    /// The origin is asked.
+    /// Forward it to the origin.
     Ask,
-    /// It is not there: the origin has said so of something nearer, or of this, a moment ago.
+    /// Report it absent: the origin has just said so of this segment or an earlier one.
     Absent,
-    /// The origin has been asked for such things often enough.
+    /// Do not forward it: the limit of such requests is reached.
     Enough,
 }
 
 impl MpdHorizon {
-    /// Is the origin asked for what comes in so long? Segments are `step` long.
+    /// Decides about a request for a segment that is due in `due_in`. `step`: the segment duration.
     pub(super) fn reach(
         &mut self,
         due_in: Duration,
@@ -74,7 +74,7 @@ impl MpdHorizon {
         HorizonDecision::Ask
     }
 
-    /// The origin had what was to come in so long only.
+    /// Records that the origin had a segment that is due in `due_in`.
     pub(super) fn was_there(&mut self, due_in: Duration, now: Instant) {
         let further = self.there.is_none_or(|(lead, at)| {
             lead <= due_in || now.saturating_duration_since(at) >= THERE_FOR
@@ -82,11 +82,11 @@ impl MpdHorizon {
         if further {
             self.there = Some((due_in, now));
         }
-        // What is further away than something that is there may be there too.
+        // A segment that is due later than an available one may be available too.
         self.absent = self.absent.filter(|(from, _)| *from > due_in);
     }
 
-    /// It did not have it.
+    /// Records that the origin did not have it.
     pub(super) fn was_absent(&mut self, due_in: Duration, now: Instant) {
         let nearer = self.absent.is_none_or(|(from, at)| {
             due_in <= from || now.saturating_duration_since(at) >= ABSENT_FOR
@@ -159,8 +159,7 @@ mod tests {
     }
 
     proptest! {
-        /// An origin that is ahead of its MPD's clock by anything, and whoever asks for whatever:
-        /// nothing that it has is said to be absent.
+        /// For any lead of the origin and any requests: no available segment is reported absent.
         #[test]
         fn what_the_origin_has_is_never_said_to_be_absent(
             lead in 0..10_000_u64,
@@ -174,7 +173,7 @@ mod tests {
                     HorizonDecision::Ask if has => horizon.was_there(due_in, now),
                     HorizonDecision::Ask => horizon.was_absent(due_in, now),
                     HorizonDecision::Absent => prop_assert!(!has),
-                    // Out of many requests in doubt within two seconds.
+                    // Too many uncertain requests within 2 s.
                     HorizonDecision::Enough => {}
                 }
             }

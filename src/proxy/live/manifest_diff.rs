@@ -1,4 +1,5 @@
-//! What does a version of a manifest list that the one before did not, and where does that lie?
+//! Compares a version of a manifest with the one before it: what is newly listed, and in which
+//! directories.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -14,69 +15,71 @@ use crate::manifest::{ListedResource, Listing, ParsedText};
 use crate::policy::access::CacheRequest;
 use crate::policy::{Key, Rules};
 
-/// What was listed so many segments' time ago is not new any more: players start about there.
+/// A listed object counts as new for this many segment durations: players start about there.
 const NEW_SEGMENTS: u32 = 3;
 
-/// A player at the live edge begins with one of the last so many segments, or asks for what follows them:
-/// of what is new, nothing before these will be asked for soon.
+/// A player at the live edge starts with one of this many last segments, or requests those that
+/// follow: no older new object will be requested soon.
 pub(super) const EDGE_SEGMENTS: usize = 3;
 
-/// So many names are remembered of a manifest that leaves out what was listed before.
+/// Most names remembered of a manifest that sends delta updates.
 const REMEMBERED_MAX: usize = 1024;
 
-/// What a manifest lists lies in so many directories, as far as is remembered: those found last.
+/// Most directories remembered per manifest: those found last.
 const PLACES_MAX: usize = 256;
 
-/// Something that may be asked for before it is there (`EXT-X-PRELOAD-HINT`).
+/// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).
 pub(in crate::proxy) struct AnnouncedPart {
     pub(in crate::proxy) entry: CacheRequest,
-    /// All of it, and not a part of something that grows.
+    /// The whole object, not a byte range of a growing one.
     pub(in crate::proxy) whole: bool,
-    /// The version before did not announce it.
+    /// The previous version did not announce it.
     pub(in crate::proxy) new: bool,
 }
 
-/// Something that is listed under a new name.
+/// A listed object with a new name.
 struct NewEntry {
     sequence: u64,
     entry: CacheRequest,
-    /// An initialisation segment; its number is that of the first segment it is for.
+    /// An initialization segment; its number is that of the first segment that uses it.
     init: bool,
 }
 
-/// What a version brought.
+/// What a version changed.
 pub(in crate::proxy) struct ManifestDiff {
-    /// What it lists whole that the one before did not.
+    /// Newly listed objects, without byte ranges.
     pub(in crate::proxy) listed: Vec<Key>,
-    /// So long that counts as new.
+    /// Until when `listed` counts as new.
     pub(in crate::proxy) new_until: Instant,
-    /// What of that is to be fetched, if anybody wants it, the newest first; nothing for the first version.
+    /// Newly listed objects to prefetch if viewers want them, the newest first; empty for the first
+    /// version.
     pub(in crate::proxy) coming: Vec<ExpectedSegment>,
-    /// When it was found.
+    /// When the version was found.
     pub(in crate::proxy) found: Instant,
-    /// What it announces that is not there yet.
+    /// Announced objects that do not exist yet.
     pub(in crate::proxy) announced: Vec<AnnouncedPart>,
-    /// What the one before announced and this one does not.
+    /// Objects that the previous version announced and this one does not.
     pub(in crate::proxy) withdrawn: Vec<Key>,
-    /// Where what it lists lies, as far as that was not known, and what is forgotten of that.
+    /// Newly known directories of the listed objects, and directories that are forgotten.
     pub(in crate::proxy) places: Vec<Key>,
     pub(super) forgotten: Vec<Key>,
-    /// Where the generation before lay, if this is the first version of a new one.
+    /// The directories of the previous generation, if this is the first version after a restart.
     pub(super) anew: Vec<Key>,
-    /// It lists segments in directories of their own.
+    /// The manifest lists segments in numbered directories.
     pub(super) numbered: bool,
-    /// It lists ranges of files.
+    /// The manifest lists byte ranges of files.
     pub(super) ranged: bool,
-    /// It is remembered what it lists: what lies in its places and is not listed may be the old programme's.
+    /// What it lists is being remembered: an unlisted object in its directories may be from before
+    /// the restart.
     pub(super) recorded: bool,
-    /// Places whose epoch has ended: it is the first version of a new generation.
+    /// Directories whose epoch has ended: this is the first version after a restart.
     pub(in crate::proxy) left: Vec<Key>,
-    /// Segments that came and went.
+    /// Segments added and dropped.
     pub(in crate::proxy) slide: WindowChange,
 }
 
 impl ManifestDiff {
-    /// Where what is not listed belongs, if the new version says what is.
+    /// The epochs of unlisted objects in its directories, if the new version says what is listed.
     pub(in crate::proxy) fn unlisted(&self, watch: &PlaylistTracker) -> Vec<Key> {
         let places = if self.recorded {
             watch.places()
@@ -88,7 +91,8 @@ impl ManifestDiff {
 }
 
 impl TrackerState {
-    /// Compares a version with the one before it. `left`: the places of a generation that has ended.
+    /// Compares a version with the previous one. `left`: the directories of a generation that has
+    /// ended.
     pub(super) fn news(
         &mut self,
         entry: &CacheRequest,
@@ -109,7 +113,8 @@ impl TrackerState {
         let forgotten = known.iter().filter(|place| !self.places.contains(place));
         let forgotten = forgotten.cloned().collect();
         let (announced, past) = self.announce(entry, rules, listing);
-        // What was announced and is so no more is there: listed, or a part of a segment that is whole now.
+        // An object that is no longer announced exists: listed, or a part of a segment that is now
+        // complete.
         let come = past.iter().filter(|(_, whole)| *whole);
         for (entry, _) in come {
             if new.iter().all(|new| new.entry.key != entry.key) {
@@ -123,7 +128,7 @@ impl TrackerState {
         let numbered = facts.edge.as_ref().filter(|edge| edge.numbered);
         let reached = numbered.map(|edge| edge.last);
         let before = std::mem::replace(&mut self.reached, reached);
-        // A name that is signed anew with each version is no new segment.
+        // A segment whose name is re-signed in each version is not new.
         let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
         let listed: Vec<Key> = new.iter().map(|new| new.entry.key.clone()).collect();
         let coming = match (first, numbered) {
@@ -157,8 +162,9 @@ impl TrackerState {
         }
     }
 
-    /// Resolves what is listed whole, remembers it and where it lies, and says which of it has a new name,
-    /// with its number. Of a low-latency playlist viewers want the parts; who wants whole segments is behind, and asks for them.
+    /// Resolves and remembers the listed objects and their directories. Returns those with a new
+    /// name, with their numbers. In a low-latency playlist only the parts count: a viewer that
+    /// wants whole segments is behind, and requests them.
     fn list(
         &mut self,
         entry: &CacheRequest,
@@ -173,7 +179,7 @@ impl TrackerState {
         let before = std::mem::take(&mut self.listed);
         let mut now: HashSet<u64, ahash::RandomState> = HashSet::default();
         if is_delta && before.len() < REMEMBERED_MAX {
-            // What it leaves out is listed all the same.
+            // Segments that a delta update skips are still listed.
             now.extend(&before);
         }
         let mut new = Vec::new();
@@ -195,7 +201,8 @@ impl TrackerState {
         let mut listed: Box<[u64]> = now.into_iter().collect();
         listed.sort_unstable();
         self.listed = listed;
-        // Segments that are not fetched ahead have their place all the same; and after a restart, a name.
+        // Segments that are not prefetched have a directory too; and after a restart, a name to
+        // remember.
         let last = listing.segments.last().filter(|_| low_latency);
         let unfetched = match &self.aftermath {
             Some(_) if low_latency => &listing.segments[..],
@@ -219,7 +226,7 @@ impl TrackerState {
         new
     }
 
-    /// It belongs to what the manifest lists.
+    /// Remembers a listed object and its directory.
     fn lies(&mut self, listed: Option<CacheRequest>) {
         let Some(listed) = listed else { return };
         if let Some(aftermath) = &mut self.aftermath {
@@ -230,7 +237,7 @@ impl TrackerState {
 
     fn lies_at(&mut self, listed: &CacheRequest) {
         let around = self.numbered.list(listed);
-        // That one stands for each further directory.
+        // The numbered directory stands for all further ones.
         let is_known = around
             .as_ref()
             .is_some_and(|place| self.places.contains(place));
@@ -242,8 +249,8 @@ impl TrackerState {
         }
     }
 
-    /// Names may have a new directory with each version. Those are forgotten that were found longest ago,
-    /// but for where this version lists something.
+    /// Each version may list a new directory. Forgets those found longest ago, except those in
+    /// which this version lists something.
     fn forget_places(&mut self, entry: &CacheRequest, rules: &Rules, listing: &Listing) {
         let Listing {
             inits,
@@ -266,7 +273,7 @@ impl TrackerState {
         self.places.truncate(PLACES_MAX);
     }
 
-    /// What is announced now, and what is no more.
+    /// The objects announced now, and those no longer announced.
     fn announce(
         &mut self,
         entry: &CacheRequest,
@@ -293,16 +300,16 @@ impl TrackerState {
     }
 }
 
-/// Of what is new in a playlist that ends with the segment `last`, what a player at the live edge will ask
-/// for: an initialisation segment first, then the newest. Somebody who comes back to a long playlist asks
-/// for nothing of what was added meanwhile but its end.
+/// The new objects of a playlist, ending with segment `last`, that a player at the live edge will
+/// request: first an initialization segment, then the newest segments. Of all that was added to a
+/// long playlist while it was not watched, only the end will be requested.
 fn at_the_edge(new: Vec<NewEntry>, last: u64) -> Vec<CacheRequest> {
     let from = last.saturating_sub(EDGE_SEGMENTS as u64 - 1);
     let (inits, mut media): (Vec<NewEntry>, Vec<NewEntry>) =
         new.into_iter().partition(|new| new.init);
     let init = inits.into_iter().max_by_key(|init| init.sequence);
     media.retain(|new| new.sequence >= from);
-    // Of one segment's parts the last one is the newest.
+    // The last part of a segment is the newest.
     media.reverse();
     media.sort_by_key(|new| Reverse(new.sequence));
     init.into_iter().chain(media).map(|new| new.entry).collect()
@@ -316,7 +323,7 @@ mod tests {
     use crate::policy::progress::Progress;
     use crate::proxy::live::{LiveStreams, Variant};
 
-    /// A directory for each version, as for names that are signed anew, and one for all of them.
+    /// One directory per version, as with re-signed names, and one for all versions.
     #[test]
     fn of_more_directories_than_are_remembered_those_found_last_are_known() {
         let rules = Rules {

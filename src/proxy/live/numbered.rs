@@ -1,28 +1,29 @@
-//! Packagers may give each segment a directory of its own (`104/seg.ts`). All these directories are one place, so
-//! that it is known of each of them which manifest lists it and when its programme began anew. Which parts of a path
-//! are numbers of segments shows where a manifest lists two directories that differ in nothing else.
+//! Recognizes numbered directories: some packagers give each segment a directory of its own
+//! (`104/seg.ts`). All of them count as one directory, so that the manifests that list it and its
+//! restarts are known for each of them. A path part is a segment number if one manifest lists two
+//! directories that differ only in it.
 
 use std::collections::HashMap;
 
 use crate::policy::Key;
 use crate::policy::access::CacheRequest;
 
-/// Directories remembered of one manifest that may turn out to be numbered.
+/// Most directories remembered per manifest as candidates.
 const SEEN_MAX: usize = 512;
-/// Location that stand for numbered directories; a manifest has one for each rendition, mostly.
+/// Most numbered directories per manifest; usually there is one per rendition.
 const NUMBERED_MAX: usize = 64;
 
-/// What one manifest lists in numbered directories.
+/// The numbered directories of one manifest.
 #[derive(Default)]
 pub(super) struct NumberedDirectories {
-    /// A directory that a numbered place would stand for.
+    /// Candidate numbered directory → a real directory that it would stand for.
     seen: HashMap<Key, Key, ahash::RandomState>,
-    /// The one that was listed last at the end.
+    /// Known numbered directories, the most recently listed last.
     known: Vec<Key>,
 }
 
 impl NumberedDirectories {
-    /// Something is listed: the place that stands for its directory and others, if it has one.
+    /// Registers a listed object. Returns its numbered directory, if it has one.
     pub(super) fn list(&mut self, listed: &CacheRequest) -> Option<Key> {
         let places: Vec<Key> = listed.numbered_places().collect();
         let is_known = |place: &Key| places.contains(place);
@@ -56,21 +57,21 @@ impl NumberedDirectories {
         &self.known
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
-        /// A key's text, and what surrounds an allocation.
+        /// A key's text and the overhead of an allocation.
         const TEXT_BYTES: usize = 96;
         let keys = 2 * self.seen.capacity() + self.known.capacity();
         keys * size_of::<Key>() + (2 * self.seen.len() + self.known.len()) * TEXT_BYTES
     }
 }
 
-/// Where something lies.
+/// The directories of an object.
 #[derive(Default)]
 pub(in crate::proxy) struct Location {
     /// Its directory.
     pub(in crate::proxy) here: Option<Key>,
-    /// All directories that differ from it in a segment's number.
+    /// The numbered directory that contains it.
     pub(in crate::proxy) around: Option<Key>,
 }
 
@@ -82,7 +83,8 @@ impl Location {
         }
     }
 
-    /// Where it belongs as long as it is not listed, until the next version says what is.
+    /// The epochs of the object while it is unlisted: they end with the next version that says what
+    /// is listed.
     pub(in crate::proxy) fn unlisted(&self) -> Location {
         Location {
             here: self.here.as_ref().map(unlisted),
@@ -91,7 +93,7 @@ impl Location {
     }
 }
 
-/// Where what is not listed belongs that lies in a place.
+/// The key for the epoch of unlisted objects in a directory.
 pub(in crate::proxy) fn unlisted(place: &Key) -> Key {
     Key::of(&[b"unlisted", place.bytes()])
 }

@@ -1,5 +1,5 @@
-//! Which manifests list what lies in a directory? A few of those that do, so that what one of them says of it
-//! is known for all that lies there.
+//! Indexes, for each directory, a few of the manifests that list objects in it. What one of them
+//! says applies to all objects in the directory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,13 +9,13 @@ use super::PlaylistTracker;
 use super::manifest_diff::ManifestDiff;
 use crate::policy::Key;
 
-/// Of the manifests that list what lies in one directory, so many are remembered.
+/// Most manifests remembered per directory.
 const LISTING_MAX: usize = 16;
 
-/// Who lists what lies in a directory, the last one at the end.
+/// The manifests that list objects in a directory, the most recent last.
 pub(super) type ListingWatches = HashMap<Key, Vec<Weak<PlaylistTracker>>, ahash::RandomState>;
 
-/// Files where lies what a version lists, with all `known` places of that manifest.
+/// Registers the directories of a version; `known` are all directories of the manifest.
 pub(super) fn file(
     places: &mut ListingWatches,
     news: &ManifestDiff,
@@ -28,7 +28,7 @@ pub(super) fn file(
     for place in &news.places {
         lies_in(places, place, watch, news.found);
     }
-    // Others may have pushed it out since it was filed there.
+    // Other manifests may have displaced it since.
     for place in known {
         if !is_filed(places, place, watch) {
             lies_in(places, place, watch, news.found);
@@ -41,7 +41,7 @@ fn is_filed(places: &ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>) 
     listing.any(|other| other.as_ptr() == Arc::as_ptr(watch))
 }
 
-/// A manifest lists something there, and is the last one that is known to.
+/// Registers a manifest for a directory, as the most recent one.
 fn lies_in(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>, now: Instant) {
     let listing = places.entry(place.clone()).or_default();
     let own = Arc::as_ptr(watch);
@@ -52,9 +52,9 @@ fn lies_in(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker
     listing.push(Arc::downgrade(watch));
 }
 
-/// Which one makes room for another. Anybody can make up manifests by inventing queries: they push out
-/// neither what is looked after, nor who tells that the programme began anew. Those are half of them at
-/// most, once nobody looks after them: the others tell what is listed now.
+/// The manifest to displace. Clients can create manifests by inventing queries; these displace
+/// neither manifests with a refresher nor those that show a restart. Of the latter, those without a
+/// refresher may hold at most half of the slots: the others say what is listed now.
 fn least_telling(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
     let told = |watch: &Weak<PlaylistTracker>| {
         let known = watch.upgrade();
@@ -72,7 +72,7 @@ fn least_telling(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
     spare.unwrap_or_default()
 }
 
-/// It does so no more.
+/// Removes a manifest from a directory.
 fn lies_no_more(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>) {
     if let Some(listing) = places.get_mut(place) {
         let own = Arc::as_ptr(watch);
@@ -112,7 +112,8 @@ mod tests {
         read_manifest(Kind::Hls, text.as_bytes()).unwrap()
     }
 
-    /// As many others list the same as are remembered. Who is asked for again is remembered again.
+    /// As many other manifests list the directory as are remembered. A displaced one returns with
+    /// its next version.
     #[test]
     fn who_was_pushed_out_of_a_place_returns_with_its_next_version() {
         let (streams, rules, now) = (LiveStreams::new(1 << 30), rules(), Instant::now());
@@ -136,11 +137,12 @@ mod tests {
         assert!(!is_listed(&first));
         show("/live/a.m3u8", 2);
         assert!(is_listed(&first));
-        // The last one that came is still there.
+        // The most recent one is still registered.
         assert!(is_listed(&show("/live/15.m3u8", 1)));
     }
 
-    /// Neither invented queries push them out, nor do they push out those that list what is there now.
+    /// Invented queries do not displace them, and they do not displace manifests that list current
+    /// objects.
     #[test]
     fn those_that_began_anew_and_those_looked_after_stay_listed_in_a_place() {
         let now = Instant::now();

@@ -1,5 +1,5 @@
-//! What will be asked for next? A new segment is fetched once, behind everything else, before the first
-//! viewer asks for it. Bounded in number and bytes; where the origin is busy, nothing is fetched ahead.
+//! Prefetches new segments: each is fetched once, at the lowest priority, before the first viewer
+//! requests it. Limited in number and bytes; none while the origin is busy.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::policy::encoding::is_asked_in_plain;
 use crate::proxy::Shield;
 use crate::proxy::fill::FillTrigger;
 
-/// Fetched ahead at once, at most …
+/// Most prefetches at once …
 const AHEAD_MAX: usize = 64;
-/// … announced and waited for: one a rendition of a low-latency stream …
+/// … of announced objects, one per rendition of a low-latency stream …
 const ANNOUNCED_MAX: usize = 512;
-/// … and by what viewers say, who may say anything.
+/// … and of objects that viewers announce (CMCD), which may be wrong.
 const TOLD_MAX: usize = 16;
 
-/// What is being fetched ahead, and what came of it.
+/// The prefetches in progress, and their counters.
 pub(in crate::proxy) struct Prefetcher {
     places: Arc<Semaphore>,
     announced: Arc<Semaphore>,
@@ -35,14 +35,14 @@ pub(in crate::proxy) struct Prefetcher {
     left_out: AtomicU64,
 }
 
-/// What said that something will be asked for. A metric label.
+/// What announced that an object will be requested. A metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefetchSource {
     /// A new version of a manifest lists it.
     Playlist,
-    /// A player says that it will ask for it next (CMCD).
+    /// A player announces its next request (CMCD `nor`).
     Nor,
-    /// The clock says that it is there, by an MPD's template.
+    /// An MPD's template and the clock say that it is available.
     Template,
 }
 
@@ -54,7 +54,7 @@ impl PrefetchSource {
         PrefetchSource::Template,
     ];
 
-    /// The word used in metrics.
+    /// The label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             PrefetchSource::Playlist => "playlist",
@@ -64,14 +64,14 @@ impl PrefetchSource {
     }
 }
 
-/// Counts, since the start.
+/// Counters since the process start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefetchStats {
-    /// Fetched ahead of viewers, by what said so.
+    /// Prefetched objects, by source.
     pub fetched: [(PrefetchSource, u64); PrefetchSource::ALL.len()],
-    /// Of these, asked for by a viewer later.
+    /// Those that a viewer requested later.
     pub used: u64,
-    /// Not fetched ahead: too much was under way.
+    /// Prefetches skipped because a limit was reached.
     pub left_out: u64,
 }
 
@@ -104,7 +104,7 @@ impl Prefetcher {
 }
 
 impl Shield {
-    /// What of all that is new anybody wants: viewers have asked for what it follows within `patience`.
+    /// The new segments that viewers want: a preceding segment was requested within `patience`.
     pub(in crate::proxy) fn wanted(
         &self,
         coming: Vec<ExpectedSegment>,
@@ -124,7 +124,7 @@ impl Shield {
         wanted.map(|coming| coming.entry).collect()
     }
 
-    /// For how long no viewer has asked for something that is held; `None`: nobody ever has.
+    /// Time since a viewer last requested a stored object; `None`: never.
     fn unasked_for(
         &self,
         entry: &CacheRequest,
@@ -140,13 +140,13 @@ impl Shield {
         let head = &held?.head;
         match &head.attention {
             Some(attention) => attention.unasked_for(now),
-            // A viewer's request brought it.
+            // A viewer's request fetched it.
             None => Some(now.saturating_duration_since(head.lifetime.received)),
         }
     }
 
-    /// Fetches what will be asked for, if nobody has or does. `with`: what the requests of those who
-    /// will ask say besides. Gives a place at each fetch that this began.
+    /// Prefetches objects that are neither stored nor being fetched. `with`: the header fields of
+    /// the requests. Returns a follower for each fill that it started.
     pub(in crate::proxy) fn fetch_ahead(
         self: &Arc<Self>,
         coming: &[CacheRequest],
@@ -165,7 +165,7 @@ impl Shield {
         begun.collect()
     }
 
-    /// Asks for what a new version announces: the origin answers when it is there.
+    /// Requests the objects that a new version announces: the origin responds when they exist.
     pub(in crate::proxy) fn fetch_announced(
         self: &Arc<Self>,
         announced: Vec<AnnouncedPart>,
@@ -197,7 +197,8 @@ impl Shield {
         let now = Instant::now();
         let mut found = self.cache.lookup(&entry.key, entry.kind, now, upstream);
         let status = found.object.as_ref().map(|object| object.head.status);
-        // Players may say anything; what a manifest lists was asked for too early, and is there now.
+        // A client error of a listed object came from a request that was too early. A player's
+        // announcement proves nothing.
         if source != PrefetchSource::Nor && status.is_some_and(|status| status.is_client_error()) {
             self.cache.purge(&entry.key, entry.kind);
             found.object = None;
@@ -228,8 +229,8 @@ impl Shield {
     }
 }
 
-/// What will be asked for comes as players will ask for it: what is asked for in a coding at all, they take
-/// in gzip.
+/// Sends the request as players will: an object that is not always requested uncompressed is
+/// requested with gzip.
 fn as_players<'w>(with: &'w HeaderMap, entry: &CacheRequest) -> Cow<'w, HeaderMap> {
     if is_asked_in_plain(entry.kind, entry.target.path()) || with.contains_key(ACCEPT_ENCODING) {
         return Cow::Borrowed(with);

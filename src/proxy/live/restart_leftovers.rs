@@ -1,5 +1,5 @@
-//! After a restart: what may be kept of a place where the old programme left its files? Players with the old
-//! playlist go on asking for them, and the new programme will use the same names.
+//! Detects objects left over from before a restart. Players with the old playlist still request
+//! them, and the restarted packager will reuse their names.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::manifest::Kind;
 use crate::policy::access::CacheRequest;
 use crate::policy::{Key, Now, Rules};
 
-/// A restart is remembered for so long: as long as what was stored may be held.
+/// A restart is remembered as long as objects may be stored.
 const REMEMBERED_FOR: Duration = Duration::from_hours(24);
-/// So many of the names that were listed last are remembered at least, and twice as many at most.
+/// At least this many of the last listed names are remembered, and at most twice as many.
 const LISTED_MIN: usize = 2048;
 
-/// What a manifest has listed since a place that it lists from began anew. In two sets: when the
-/// later one is full it takes the place of the earlier one.
+/// The names that a manifest has listed since a restart in one of its directories. Two sets: when
+/// `later` is full it replaces `earlier`.
 pub(super) struct RestartLeftovers {
     began: Instant,
-    /// It began anew itself, and not a neighbour of it.
+    /// The manifest itself restarted, not another one in the same directory.
     own: bool,
     later: HashSet<u64, ahash::RandomState>,
     earlier: HashSet<u64, ahash::RandomState>,
@@ -44,7 +44,7 @@ impl RestartLeftovers {
         now.saturating_duration_since(self.began) >= REMEMBERED_FOR
     }
 
-    /// The new programme lists it.
+    /// Records a name that is listed after the restart.
     pub(super) fn lists(&mut self, spot: u64) {
         self.later.insert(spot);
         if self.later.len() >= LISTED_MIN {
@@ -56,19 +56,20 @@ impl RestartLeftovers {
         self.later.contains(&spot) || self.earlier.contains(&spot)
     }
 
-    /// Nothing that it lists has a name that is known here: then nobody can be told what is listed.
+    /// No known name has been listed: nothing can be said about what is listed.
     pub(super) fn is_silent(&self) -> bool {
         self.later.is_empty() && self.earlier.is_empty()
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
         (self.later.capacity() + self.earlier.capacity()) * (size_of::<u64>() + 1)
     }
 }
 
 impl PlaylistTracker {
-    /// It has begun anew and not come as far yet as before: names that it does not list may be the old programme's.
+    /// It has restarted and not yet reached its former position: names that it does not list may be
+    /// from before the restart.
     pub(super) fn is_short_of_former(&self, now: Instant) -> bool {
         let course = self.course.lock();
         let aftermath = course.aftermath.as_ref();
@@ -78,19 +79,20 @@ impl PlaylistTracker {
         })
     }
 
-    /// Its numbers say nothing of restarts after all.
+    /// Ends the handling of a restart that is not believed.
     pub(super) fn forget_restart(&self) {
         self.course.lock().aftermath = None;
     }
 
-    /// A neighbour in one of its places has begun anew: from now on it is remembered what this one lists.
+    /// Records the restart of another manifest in the same directory: from now on this one
+    /// remembers what it lists.
     pub(super) fn has_restarted_neighbour(&self, now: Instant) {
         let mut course = self.course.lock();
         let begin = || Box::new(RestartLeftovers::new(false, now));
         course.aftermath.get_or_insert_with(begin);
     }
 
-    /// It has listed this since it, or a neighbour, began anew.
+    /// Has it listed this object since the restart?
     pub(super) fn has_listed_anew(&self, rules: &Rules, entry: &CacheRequest, now: Now) -> bool {
         let (listed, lanes) = {
             let course = self.course.lock();
@@ -105,8 +107,8 @@ impl PlaylistTracker {
 }
 
 impl LiveStreams {
-    /// May this be what a programme left lying that has begun anew? The manifests of its place have listed other
-    /// names since then, and will come to this one.
+    /// May this object be left over from before a restart? The manifests of its directory have
+    /// listed other names since the restart, and will reach this one.
     pub(in crate::proxy) fn is_left_over(
         &self,
         rules: &Rules,
@@ -123,7 +125,8 @@ impl LiveStreams {
         let is_short = |watch: &Arc<PlaylistTracker>| watch.is_short_of_former(now.mono);
         let is_around =
             |watch: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(watch, other));
-        // Others may list a directory with a number without a part in what is numbered beside it.
+        // A real directory may also be listed by manifests that do not take part in its numbered
+        // directory.
         let is_others = |watch: &Arc<PlaylistTracker>| !is_short(watch) && !is_around(watch);
         if !here.is_empty() && here.iter().all(is_others) {
             return false;
@@ -134,10 +137,10 @@ impl LiveStreams {
     }
 }
 
-/// For how long that is good which no manifest lists.
+/// The lifetime of an object that no manifest lists.
 pub(in crate::proxy) const UNLISTED_FOR: Duration = Duration::from_secs(1);
 
-/// A name in short.
+/// A hash of the object's name.
 pub(super) fn spot(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
     hasher.hash_one(entry.spot())
 }

@@ -1,8 +1,8 @@
-//! What has a stream cost its origin, measured against the least that it could cost? And how old were its
-//! manifests, as viewers got them?
+//! Measures the origin requests of a stream against the least possible number, and the age of its
+//! manifests as viewers got them.
 //!
-//! Every version of a manifest and every new segment has to be asked for once, whatever the audience: that is
-//! the floor.
+//! Every version of a manifest and every new segment costs one origin request, whatever the
+//! audience: that is the floor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::policy::Key;
 
-/// One stream: a manifest that players begin with, and what hangs on it.
+/// One stream: the manifest that players start with, and the manifests that it lists.
 pub(super) struct LiveStream {
     name: Arc<str>,
     asked: AtomicU64,
@@ -25,39 +25,40 @@ pub(super) struct LiveStream {
 #[derive(Default)]
 struct StreamState {
     restart: Option<Restart>,
-    /// Seconds during which versions were the latest, and seconds squared by which they were late.
+    /// Total seconds for which versions were current, and the sum of squared lateness in seconds²,
+    /// halved.
     watched: f64,
     late: f64,
 }
 
-/// The packager has begun anew, as far as its manifests have told.
+/// A restart of the packager, as its manifests have shown it.
 struct Restart {
     since: Instant,
-    /// Who told.
+    /// The manifests that have shown it.
     told: Vec<Key>,
-    /// Whose epoch it ended.
+    /// The directories whose epoch it has ended.
     places: Vec<Key>,
 }
 
-/// A stream's figures, for metrics.
+/// A stream's counters, for metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamStats {
-    /// The path of the manifest that players begin with.
+    /// The path of the manifest that players start with.
     pub name: Arc<str>,
-    /// Requests to the origin.
+    /// Number of requests to the origin.
     pub asked: u64,
-    /// Requests that no shield could do without.
+    /// Number of requests that an ideal cache would make.
     pub floor: u64,
-    /// Times the packager began anew.
+    /// Number of restarts of the packager.
     pub restarts: u64,
-    /// How old manifests were on average, as served, beyond what the origin itself had to offer.
+    /// Average age of manifests as served, beyond the age at the origin.
     pub staleness: Duration,
-    /// By how many segments the manifests of the stream that are watched differ at their ends.
+    /// By how many segments the ends of the stream's watched manifests differ.
     pub skew: u64,
 }
 
 impl StreamStats {
-    /// The figures of another stream of the same name are this one's.
+    /// Adds the counters of another stream of the same name.
     pub(super) fn add(&mut self, more: &StreamStats) {
         self.asked += more.asked;
         self.floor += more.floor;
@@ -79,12 +80,12 @@ impl LiveStream {
         }
     }
 
-    /// The path of the manifest that players begin with.
+    /// The path of the manifest that players start with.
     pub(super) fn name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
-    /// One of its playlists changes as often as that.
+    /// Sets the target duration of one of its playlists.
     pub(super) fn targets(&self, duration: Duration) {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.target_ms.store(millis, Ordering::Relaxed);
@@ -95,27 +96,27 @@ impl LiveStream {
         (millis > 0).then(|| Duration::from_millis(millis))
     }
 
-    /// The origin is asked for something of it.
+    /// Counts an origin request for this stream.
     pub(super) fn ask(&self) {
         self.asked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many things are there that were not there before.
+    /// Adds new versions or segments to the floor.
     pub(super) fn grew(&self, by: u64) {
         self.floor.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// A version was shown for so long, and out of date for the last part of that. Viewers who came at
-    /// any moment of it saw something that was on average half as old.
+    /// Records a replaced version: it was served for `shown`, and was out of date for the last
+    /// `late` of that. A viewer in that last part saw on average half of this age.
     pub(super) fn replaced(&self, shown: Duration, late: Duration) {
         let mut course = self.course.lock();
         course.watched += shown.as_secs_f64();
         course.late += late.as_secs_f64().powi(2) / 2.0;
     }
 
-    /// The packager began anew, says a manifest. The stream's manifests say so one after the other, within
-    /// `memory`; one that says so again tells of another restart. Gives which of the manifest's places have
-    /// not seen their epoch end by this restart.
+    /// Records a restart shown by a manifest. The manifests of a stream show it one after the
+    /// other, within `memory`; a manifest that shows it again means another restart. Returns the
+    /// directories whose epoch this restart has not ended yet.
     pub(super) fn restarted(
         &self,
         manifest: &Key,
@@ -165,7 +166,7 @@ mod tests {
         let second = Duration::from_secs(1);
         stream.replaced(4 * second, 2 * second);
         stream.replaced(4 * second, Duration::ZERO);
-        // Two seconds out of eight, half as old on average.
+        // 2 s out of 8 s, at half of that age on average.
         assert_eq!(stream.read(0).staleness, second / 4);
     }
 
@@ -190,7 +191,7 @@ mod tests {
             std::slice::from_ref(&own)
         );
         assert_eq!(stream.read(0).restarts, 1);
-        // It says so again: the packager has begun anew once more.
+        // The same manifest again: a second restart.
         assert_eq!(
             restarted(&other, &[&own], later),
             std::slice::from_ref(&own)

@@ -1,5 +1,5 @@
-//! What do manifests name that nobody may store, although its own name does not tell? Clocks
-//! (DASH `UTCTiming`) and keys (`EXT-X-KEY`).
+//! Remembers the URLs that manifests name as uncacheable, although the URL itself does not show it:
+//! clocks (DASH `UTCTiming`) and keys (`EXT-X-KEY`).
 
 use std::collections::HashMap;
 
@@ -9,17 +9,17 @@ use crate::manifest::{Kind, Listing};
 use crate::policy::access::CacheRequest;
 use crate::policy::{Key, Rules};
 
-/// So many that were named last are remembered at least, and twice as many at most.
+/// At least this many of the last named URLs are remembered, and at most twice as many.
 const NAMED_MIN: usize = 10_000;
 
-/// What is kept apart, by the place where it is.
+/// The uncacheable URLs.
 #[derive(Default)]
 pub(super) struct UncacheableUrls {
     named: Mutex<UncacheableSet>,
 }
 
-/// In two lists: when the later one is full it takes the place of the earlier one, so that what was
-/// named longest ago makes room, and nobody has to look for it.
+/// Two maps: when `later` is full it replaces `earlier`, so that the oldest names are dropped
+/// without a search.
 #[derive(Default)]
 struct UncacheableSet {
     later: HashMap<Key, Kind, ahash::RandomState>,
@@ -27,10 +27,10 @@ struct UncacheableSet {
 }
 
 impl UncacheableUrls {
-    /// Remembers what a manifest names; gives what is news.
+    /// Remembers the URLs that a manifest names; returns the new ones.
     ///
-    /// A key may have another name for this host in its URL. With clocks that would be too much: most of them are
-    /// nowhere near, and called `/`.
+    /// The host in a key's URL is ignored: it may be another name of this one. For clocks that
+    /// would match too much: most are on other hosts, with the path `/`.
     pub(super) fn learn(
         &self,
         rules: &Rules,
@@ -51,7 +51,7 @@ impl UncacheableUrls {
         news
     }
 
-    /// What it is that is asked for, if a manifest said so.
+    /// The kind of the requested object, if a manifest has named it.
     pub(super) fn kind_of(&self, entry: &CacheRequest) -> Option<Kind> {
         let named = self.named.lock();
         if named.later.is_empty() && named.earlier.is_empty() {
@@ -61,14 +61,15 @@ impl UncacheableUrls {
     }
 }
 
-/// Any answer has a `Date`, so a manifest may name itself or a segment as the clock; that is to be kept all the same.
+/// Any response has a `Date`, so a manifest may name itself or a segment as its clock; these stay
+/// cacheable.
 fn may_be_clock(manifest: &CacheRequest, clock: &CacheRequest) -> bool {
     let is_content = clock.kind.is_manifest() || matches!(clock.kind, Kind::Segment | Kind::Init);
     !is_content && clock.spot() != manifest.spot()
 }
 
 impl UncacheableSet {
-    /// Is it news?
+    /// Adds a name. Returns true if it is new.
     fn name(&mut self, spot: Key, kind: Kind) -> bool {
         let is_known = self.kind_of(&spot).is_some();
         self.later.insert(spot, kind);

@@ -241,7 +241,7 @@ impl Shield {
         }
         if progress == Progress::Restarted {
             let path = entry.target.path();
-            tracing::warn!(path, "stream began anew: what was held of it is dropped");
+            tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is this object, and what does its own text say? Pure: no clock, no I/O, no async.
+//! Parses manifests and classifies objects. Pure: no clock, no I/O, no async.
 
 mod cmcd;
 mod cmsd;

@@ -1,5 +1,5 @@
-//! What does a player tell about itself (Common Media Client Data, CTA-5004)? Reads what comes in a
-//! query or in headers, value by value: a bad one is dropped and harms no other.
+//! Parses Common Media Client Data (CMCD, CTA-5004) from a query or from headers. Each value is
+//! read on its own: an invalid one is dropped and does not affect the others.
 
 #[cfg(test)]
 mod tests;
@@ -15,62 +15,63 @@ use self::value::{CmcdPairs, CmcdValue, decoded};
 /// The name of the query parameter.
 const PARAMETER: &str = "CMCD";
 
-/// The headers, by how often their values change. Which key comes in which makes no difference.
+/// The headers. CTA-5004 groups keys by how often they change; here each key is read from any of
+/// them.
 const HEADERS: [&str; 4] = ["cmcd-object", "cmcd-request", "cmcd-session", "cmcd-status"];
 
-/// Longer data is passed over whole: players send a few hundred bytes.
+/// Longer data is ignored: players send a few hundred bytes.
 const BYTES_MAX: usize = 4096;
-/// CTA-5004 allows names of sessions and contents so many characters.
+/// Most characters of a session or content ID (CTA-5004).
 const NAME_MAX: usize = 64;
 const REFERENCE_MAX: usize = 1024;
 
-/// What a player told with one request. Unknown keys are passed over.
+/// The CMCD of one request. Unknown keys are ignored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cmcd {
-    /// `br`: the encoded bitrate of what is asked for.
+    /// `br`: encoded bitrate of the requested object.
     pub bitrate_kbps: Option<u32>,
-    /// `bl`: how much is buffered.
+    /// `bl`: buffer length.
     pub buffer: Option<Duration>,
-    /// `bs`: the buffer ran empty since the last request.
+    /// `bs`: the buffer has run empty since the last request.
     pub starved: bool,
-    /// `cid`: the content.
+    /// `cid`: content ID.
     pub content: Option<String>,
-    /// `d`: how long the object plays.
+    /// `d`: duration of the object.
     pub duration: Option<Duration>,
-    /// `dl`: how long the first byte may take before the buffer runs empty.
+    /// `dl`: time until the buffer runs empty, the deadline for the first byte.
     pub deadline: Option<Duration>,
-    /// `mtp`: the throughput that the player measures.
+    /// `mtp`: measured throughput.
     pub throughput_kbps: Option<u32>,
-    /// `nor`: what it will ask for next, relative to what it asks for now.
+    /// `nor`: the next requested object, relative to this request's URL.
     pub next_object: Option<String>,
-    /// `nrr`: only these bytes of that (or of the same object).
+    /// `nrr`: byte range of the next request (of `nor`, or else of the same object).
     pub next_range: Option<NextRange>,
-    /// `ot`: what it asks for.
+    /// `ot`: type of the requested object.
     pub object: Option<ObjectType>,
-    /// `pr`: how fast it plays; 0 is standing still.
+    /// `pr`: playback rate; 0 is paused.
     pub rate: Option<f32>,
-    /// `rtp`: the throughput that is enough for it.
+    /// `rtp`: requested maximum throughput.
     pub enough_kbps: Option<u32>,
-    /// `sf`: of which form the manifest is.
+    /// `sf`: streaming format.
     pub format: Option<StreamFormat>,
-    /// `sid`: the session.
+    /// `sid`: session ID.
     pub session: Option<String>,
-    /// `st`: `l` live, `v` all there.
+    /// `st`: `l` live, `v` on demand.
     pub is_live: Option<bool>,
-    /// `su`: needed at once, to start, to seek or because the buffer is empty.
+    /// `su`: needed at once, for startup, a seek or an empty buffer.
     pub is_startup: bool,
-    /// `tb`: the highest bitrate on offer.
+    /// `tb`: highest available bitrate.
     pub top_kbps: Option<u32>,
-    /// `v`: the version of these data; absent is 1.
+    /// `v`: CMCD version; 1 if absent.
     pub version: Option<u32>,
 }
 
-/// `nrr`. One of the two is known.
+/// `nrr`. At least one of the two is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextRange {
-    /// The first byte; absent: the last so many bytes are meant.
+    /// First byte; absent: the range is the last `last` bytes.
     pub first: Option<u64>,
-    /// The last byte, or how many.
+    /// Last byte, or the number of bytes of a suffix range.
     pub last: Option<u64>,
 }
 
@@ -83,7 +84,7 @@ pub enum ObjectType {
     Audio,
     /// `v`: video.
     Video,
-    /// `av`: both in one.
+    /// `av`: audio and video.
     Muxed,
     /// `i`: initialisation segment.
     Init,
@@ -91,7 +92,7 @@ pub enum ObjectType {
     Caption,
     /// `tt`: timed text in ISO BMFF.
     TimedText,
-    /// `k`: key, licence or certificate.
+    /// `k`: key, license or certificate.
     Key,
     /// `o`.
     Other,
@@ -111,8 +112,8 @@ pub enum StreamFormat {
 }
 
 impl Cmcd {
-    /// What a request tells, in its query or its headers; `None` when it carries no such data.
-    /// Where both speak of the same, the headers win.
+    /// The CMCD of a request, from its query and headers; `None` if it has none. Headers take
+    /// precedence.
     pub fn of(query: Option<&str>, headers: &HeaderMap) -> Option<Cmcd> {
         let mut told = None;
         if let Some(value) = query.and_then(parameter) {
@@ -171,7 +172,7 @@ impl Cmcd {
     }
 }
 
-/// A value that cannot be understood leaves what is there.
+/// An invalid value leaves the previous one.
 fn keep<T>(place: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
         *place = value;
@@ -226,7 +227,7 @@ fn is_live(token: &str) -> Option<bool> {
     }
 }
 
-/// The query without these data, which belong neither into a key nor to the origin.
+/// The query without CMCD, which is neither part of the key nor sent to the origin.
 pub fn strip_query(query: &str) -> Cow<'_, str> {
     if !query.contains(PARAMETER) || parameter(query).is_none() {
         return Cow::Borrowed(query);

@@ -1,8 +1,9 @@
-//! What does the shield tell a player about the way to it (Common Media Server Data, CTA-5006)?
-//! Only writes `CMSD-Dynamic`; the origin's `CMSD-Static` passes through unread.
+//! Writes Common Media Server Data (CMSD, CTA-5006): only `CMSD-Dynamic`. The origin's
+//! `CMSD-Static` is forwarded unchanged.
 
-/// What one server on the way says of one response: its name, and whether it is under duress (`du`), so that a
-/// player may ask for less. Never stored. What no header can carry is left out of the name.
+/// The item of one server about one response: its name, and whether it is under duress (`du`), so
+/// that a player may reduce its bitrate. Never stored. Characters that no header may contain are
+/// removed from the name.
 ///
 /// An item of a structured field (RFC 9651 §3.3).
 pub fn cmsd_dynamic(server: &str, duress: bool) -> String {

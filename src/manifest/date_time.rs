@@ -1,12 +1,12 @@
-//! When is a moment that is written as a date (ISO 8601, as RFC 3339 and XML Schema narrow it)? Read as widely as
-//! packagers of HLS and DASH write it.
+//! Parses dates (ISO 8601, as profiled by RFC 3339 and XML Schema), in all the forms that HLS and
+//! DASH packagers write.
 
 use std::time::{Duration, SystemTime};
 
 const DAY: i64 = 86_400;
 
-/// Of the years 1 to 9999. Without a time zone it counts as UTC (ISO/IEC 23009-1 has it so), and a zone may lack its
-/// colon or its minutes.
+/// Years 1 to 9999. Without a time zone it is UTC (ISO/IEC 23009-1); a zone may omit its colon or
+/// its minutes.
 pub(super) fn date_time(text: &str) -> Option<SystemTime> {
     let (date, time) = text.trim_ascii().split_at_checked("YYYY-MM-DD".len())?;
     let time = time.strip_prefix(['T', 't', ' '])?;
@@ -33,7 +33,7 @@ fn day(date: &str) -> Option<i64> {
     days(digits(year, 4)?, digits(month, 2)?, digits(day, 2)?)
 }
 
-/// `hh:mm:ss`. The end of the day may be written as 24:00:00, and there are leap seconds.
+/// `hh:mm:ss`. The end of the day may be 24:00:00, and there are leap seconds.
 fn seconds_of_day(time: &str) -> Option<i64> {
     let (hours, rest) = time.split_once(':')?;
     let (minutes, seconds) = rest.split_once(':')?;
@@ -65,7 +65,7 @@ fn zone_seconds(zone: &str) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// A number of exactly so many digits.
+/// A number of exactly `count` digits.
 fn digits(text: &str, count: usize) -> Option<i64> {
     let fits = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     fits.then(|| text.parse().ok())?
@@ -88,11 +88,11 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leaps = before / 4 - before / 100 + before / 400;
     let month_index = usize::try_from(month - 1).ok()?;
     let in_year = BEFORE[month_index] + i64::from(is_leap && month > 2) + day - 1;
-    // 719,162 days lie between 0001-01-01 and 1970-01-01.
+    // From 0001-01-01 to 1970-01-01: 719,162 days.
     Some(before * 365 + leaps + in_year - 719_162)
 }
 
-/// What digits after a decimal point stand for, of which nine count.
+/// The nanoseconds of a decimal fraction; digits after the ninth are ignored.
 pub(super) fn nanos(digits: &str) -> u32 {
     digits
         .bytes()
@@ -180,7 +180,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_next_day_is_a_day_later(days in 0_u64..2_900_000) {
-            // From the number of days to a date by counting, the slow way.
+            // Converts a day count to a date by counting.
             let (mut year, mut left) = (1970, days);
             let length = |year: u64| 365 + u64::from(
                 year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400));

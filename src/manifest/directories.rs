@@ -1,5 +1,5 @@
-//! All directories in which a manifest names something. A listing has only the last segments, and a purge has to
-//! find the first ones too.
+//! Finds all directories in which a manifest names objects. A listing has only the last segments; a
+//! purge must find the first ones too.
 
 use std::collections::HashSet;
 
@@ -7,8 +7,8 @@ use super::dash;
 use super::hls;
 use super::kind::Kind;
 
-/// Takes names, and shows one in each directory, as written. Of a directory it keeps no more than a hash: there may be
-/// one for each segment, and short texts may write long names.
+/// Collects names and reports one per directory, as written. Keeps only a hash per directory: there
+/// may be one directory per segment, and short texts may produce long names.
 pub(super) struct Directories<'a> {
     known: HashSet<u64>,
     hasher: ahash::RandomState,
@@ -25,7 +25,7 @@ impl Directories<'_> {
     }
 }
 
-/// Shows one name in each directory in which a manifest names something. Nothing of what cannot be read.
+/// Reports one name in each directory of a manifest. An unreadable body has none.
 pub fn directory_examples(kind: Kind, body: &[u8], mut show: impl FnMut(&str)) {
     let mut directories = Directories {
         known: HashSet::new(),
@@ -35,7 +35,7 @@ pub fn directory_examples(kind: Kind, body: &[u8], mut show: impl FnMut(&str)) {
     if let Ok(text) = std::str::from_utf8(body) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match kind {
-            // What was read before the text breaks off counts.
+            // Names before the point where the text breaks off count.
             Kind::Dash => {
                 let _ = dash::directories(text, &mut directories);
             }
@@ -56,7 +56,7 @@ mod tests {
         names
     }
 
-    /// A film of six hours with a directory for each two seconds has more than ten thousand.
+    /// A film of six hours with a directory per two seconds has more than ten thousand.
     #[test]
     fn a_directory_for_each_segment_is_not_too_many() {
         let names = (0..20_000).map(|number| format!("{number}/s.ts"));

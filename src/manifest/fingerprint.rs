@@ -1,6 +1,6 @@
-//! A short stand-in for a name, the same in every process and every version of the program.
+//! A hash of a name that is the same in every process and every version of the program.
 
-/// FNV-1a with 64 bits (Fowler, Noll, Vo). Tells names apart; keeps no secret.
+/// FNV-1a, 64 bits (Fowler, Noll, Vo). Distinguishes names; not cryptographic.
 pub(super) fn fingerprint(name: &str) -> u64 {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;

@@ -1,5 +1,5 @@
-//! What does an HLS playlist say about itself (RFC 8216, rfc8216bis)? One pass over its lines. What
-//! players would play is read, however odd; what cannot be understood counts as not said.
+//! Parses HLS playlists (RFC 8216, rfc8216bis) in one pass over the lines. What players would play
+//! is accepted, however odd; unintelligible values count as absent.
 
 mod directories;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use super::info::{
 
 pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
     let mut lines = text.lines();
-    // RFC 8216 §4.3.1.1: it MUST be the first line.
+    // RFC 8216 §4.3.1.1: `#EXTM3U` MUST be the first line.
     if lines
         .next()
         .is_none_or(|first| first.trim_ascii_end() != "#EXTM3U")
@@ -47,7 +47,7 @@ pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
     playlist.manifest()
 }
 
-/// What has been seen so far.
+/// The parser's state.
 #[derive(Default)]
 struct PlaylistParser<'a> {
     ended: bool,
@@ -59,9 +59,9 @@ struct PlaylistParser<'a> {
     lists_renditions: bool,
     renditions: Vec<&'a str>,
     keys: VecDeque<&'a str>,
-    /// A tag that speaks of the next URI has come, its URI has not.
+    /// A tag that applies to the next URI has been read, its URI not yet.
     awaits: Option<ExpectedUri>,
-    /// The last URI, and the one before it.
+    /// The last URI and the one before it.
     uri: Option<&'a str>,
     uri_before: Option<&'a str>,
 }
@@ -78,7 +78,7 @@ impl<'a> PlaylistParser<'a> {
             self.take_uri(line);
             return;
         }
-        // The most frequent one needs no look at the others.
+        // The most frequent tag is checked first.
         if let Some(value) = line.strip_prefix("#EXTINF:") {
             self.awaits = Some(ExpectedUri::Segment);
             self.timeline.take_duration(value);
@@ -100,7 +100,7 @@ impl<'a> PlaylistParser<'a> {
             // §4.3.3.5: a VOD playlist MUST NOT change.
             "#EXT-X-PLAYLIST-TYPE" => self.ended |= value.trim_ascii() == "VOD",
             "#EXT-X-TARGETDURATION" => {
-                // It must not be repeated; if it is, the shorter one is the safe one.
+                // The tag must not be repeated; if it is, the shorter value is the safe one.
                 let seen = self.target_duration.into_iter().chain(seconds(value));
                 self.target_duration = seen.min();
             }
@@ -143,7 +143,7 @@ impl<'a> PlaylistParser<'a> {
             None => {}
         }
         // §4.3.3.1: a media playlist must have a target duration; without one, without a rendition
-        // and without a URI it is the head of something that was cut off.
+        // and without a URI it is the head of a truncated playlist.
         if self.target_duration.is_none() && self.uri.is_none() && !self.lists_renditions {
             return Err(ManifestError::Broken("nothing after #EXTM3U"));
         }
@@ -171,8 +171,8 @@ impl<'a> PlaylistParser<'a> {
         Ok(ParsedText { facts, listing })
     }
 
-    /// Is the last line, which no line break ends, visibly a part of one? In general that cannot
-    /// be told; a missing line break alone is common and harmless.
+    /// Is the last line, which has no line break, visibly truncated? In general this cannot be
+    /// decided; a missing line break alone is common and harmless.
     fn ends_inside(&self, line: &str) -> bool {
         if line.starts_with('#') {
             return truncation::is_cut_tag(line);

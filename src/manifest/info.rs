@@ -1,59 +1,58 @@
-//! What does a manifest say about itself? Bytes in, a [`Manifest`] out; never panics.
+//! What a manifest says: bytes in, a [`ParsedText`] out. Never panics.
 
 use std::time::{Duration, SystemTime};
 
 use super::dash::SegmentNaming;
 use super::{Kind, dash, hls};
 
-/// Is the stream still being written?
+/// Whether the stream is still being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     /// New versions of this manifest are expected.
     Live,
-    /// The manifest says that it will not change any more.
+    /// The manifest says that it will not change again.
     Ended,
 }
 
-/// A manifest, read.
+/// A parsed manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedText {
-    /// What stays known of it as long as it is held.
+    /// Kept as long as the manifest is stored.
     pub facts: ManifestInfo,
-    /// What it lists: looked at once, when a version arrives.
+    /// What it lists: used once, when a version arrives.
     pub listing: Listing,
 }
 
-/// What a manifest's own text says. Partial: what it does not say, or says in a way that cannot be
-/// understood, is absent.
+/// What a manifest's text says. What it does not say, or says in an unintelligible way, is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestInfo {
     /// Live or ended.
     pub liveness: Liveness,
-    /// HLS target duration (absent when zero), or the DASH minimum update period (zero is a
-    /// statement there: look again at once).
+    /// HLS target duration (absent when zero), or the DASH minimum update period (zero there means:
+    /// request again at once).
     pub target_duration: Option<Duration>,
     /// HLS part target duration: present for low-latency playlists.
     pub part_target: Option<Duration>,
-    /// How long the segments at the live edge are: how often a new one is to be expected. One that
-    /// an advertisement cut short does not change it.
+    /// Usual duration of the segments at the live edge: how often a new one is expected. A segment
+    /// shortened by an advertisement does not change it.
     pub segment: Option<Duration>,
-    /// A multivariant playlist: lists renditions and no segments. Its text cannot say whether the
-    /// stream has ended, so it counts as live.
+    /// A multivariant playlist: lists renditions and no segments. It cannot say whether the stream
+    /// has ended, so it counts as live.
     pub multivariant: bool,
-    /// How far it reaches, where it lists segments.
+    /// The live edge, if it lists segments.
     pub edge: Option<LiveEdge>,
-    /// DASH `publishTime`, and when it says that the stream began (`availabilityStartTime`).
+    /// DASH `publishTime`, and the start of the stream (`availabilityStartTime`).
     pub published: Option<SystemTime>,
     /// See `published`.
     pub began: Option<SystemTime>,
-    /// DASH: it is a patch to another version of an MPD (ISO/IEC 23009-1 §5.15).
+    /// DASH: a patch to another version of an MPD (ISO/IEC 23009-1 §5.15).
     pub is_patch: bool,
-    /// What a low-latency HLS server says it can do (`EXT-X-SERVER-CONTROL`).
+    /// The capabilities of a low-latency HLS server (`EXT-X-SERVER-CONTROL`).
     pub control: ServerControl,
 }
 
 impl ManifestInfo {
-    /// How often it changes, as far as it says so: with each part, or else with each segment.
+    /// The stated interval between versions: the part, segment or target duration, in this order.
     pub fn changes_every(&self) -> Option<Duration> {
         self.edge.as_ref()?;
         let parts = self.part_target;
@@ -61,7 +60,7 @@ impl ManifestInfo {
         every.filter(|every| !every.is_zero())
     }
 
-    /// How long its segments are, at most. HLS promises that; a DASH update period may be anything.
+    /// The longest segment duration. HLS guarantees it; a DASH update period says nothing about it.
     pub fn segment_max(&self) -> Option<Duration> {
         match &self.edge {
             Some(edge) if edge.numbered => self.segment.max(self.target_duration),
@@ -70,47 +69,46 @@ impl ManifestInfo {
     }
 }
 
-/// How far a manifest reaches. Two versions of one manifest are compared by it.
+/// The extent of a manifest. Two versions of one manifest are compared by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveEdge {
-    /// Places are numbers of segments, which follow one another (HLS), and not times (DASH).
+    /// `first` and `last` are consecutive segment numbers (HLS), not times (DASH).
     pub numbered: bool,
-    /// Where it begins. HLS: the media sequence number of the first segment (also of one that a
-    /// delta update leaves out). DASH: the first segment's start on the media timeline, in
-    /// milliseconds.
+    /// The start. HLS: the media sequence number of the first segment (also if a delta update skips
+    /// it). DASH: the start of the first segment on the media timeline, in milliseconds.
     pub first: u64,
-    /// Where it ends. HLS: the number of the last whole segment (one less than `first` where only
-    /// parts are listed). DASH: the end of the last segment on the media timeline, in milliseconds.
+    /// The end. HLS: the number of the last complete segment (one less than `first` if only parts
+    /// are listed). DASH: the end of the last segment on the media timeline, in milliseconds.
     pub last: u64,
-    /// HLS: how many of the first segments a delta update leaves out; none in a whole playlist.
+    /// HLS: number of segments that a delta update skips; 0 in a whole playlist.
     pub skipped: u64,
-    /// HLS: how many parts of the segment `last` are listed: none, where it has none or they were
-    /// taken out already.
+    /// HLS: number of listed parts of the segment `last`: 0 if it has none or they have been
+    /// removed.
     pub last_parts: u64,
-    /// HLS: how many parts of the segment after `last` are there already.
+    /// HLS: number of listed parts of the segment after `last`.
     pub parts: u64,
-    /// HLS `EXT-X-DISCONTINUITY-SEQUENCE`, and the discontinuities listed since (a delta update
-    /// may have left some out).
+    /// HLS `EXT-X-DISCONTINUITY-SEQUENCE` plus the listed discontinuities (a delta update may skip
+    /// some).
     pub discontinuity: u64,
-    /// Fingerprints of the last segments' names, the last one at the end, at most [`NAMES_MAX`].
-    /// HLS: of the last part of their paths, or of whole paths where that part is the same for
-    /// all; never of a query. They are the same in every process and version.
+    /// Fingerprints of the last segments' names, in order, at most [`NAMES_MAX`]. HLS: of the last
+    /// part of their paths, or of whole paths if that part is the same for all; never of a query.
+    /// They are the same in every process and version.
     pub names: Box<[u64]>,
-    /// HLS: the number that segments' names count, less the media sequence number (it wraps),
-    /// where names count. A name that is signed anew with each version counts all the same.
+    /// HLS: the number in the segments' names less the media sequence number (it wraps), if the
+    /// names count. Re-signed names count too.
     pub numbering: Option<u64>,
-    /// DASH: where the last period begins that lists segments, in milliseconds.
+    /// DASH: start of the last period that lists segments, in milliseconds.
     pub period: u64,
-    /// DASH: the representations that decide how far it reaches.
+    /// DASH: number of representations that determine `last`.
     pub tracks: u64,
-    /// DASH: where the one of these ends that reaches furthest, in milliseconds.
+    /// DASH: end of the longest of these, in milliseconds.
     pub furthest: u64,
-    /// When the media listed last ends, by the wall clock, where the manifest says so
+    /// Wall-clock end of the last listed media, if the manifest states it
     /// (`EXT-X-PROGRAM-DATE-TIME`; DASH: its timeline).
     pub ends: Option<SystemTime>,
 }
 
-/// As many segments' names are remembered with a playlist.
+/// Most segment names remembered per playlist.
 pub const NAMES_MAX: usize = 16;
 
 /// `EXT-X-SERVER-CONTROL`.
@@ -122,83 +120,84 @@ pub struct ServerControl {
     pub can_skip_until: Option<Duration>,
 }
 
-/// What a manifest lists, as far as anyone wants to fetch it: names as written, not yet resolved.
-/// What says itself that it is not there (`EXT-X-GAP`) is left out, and what is named by a variable
-/// (`EXT-X-DEFINE`) whose value is not stated beside it.
+/// The objects that a manifest lists, by name as written, not resolved. Omitted: gaps
+/// (`EXT-X-GAP`), and names with a variable (`EXT-X-DEFINE`) whose value the playlist does not
+/// state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Playlists of renditions (HLS multivariant), each once, at most [`RENDITIONS_MAX`].
+    /// Rendition playlists (HLS multivariant), each once, at most [`RENDITIONS_MAX`].
     pub renditions: Vec<String>,
-    /// Initialisation segments, each once, oldest first, the last [`LISTED_MAX`]. Their numbers are
-    /// those of the first segments they are for.
+    /// Initialization segments, each once, oldest first, the last [`LISTED_MAX`]. Their numbers are
+    /// those of the first segments that use them.
     pub inits: Vec<ListedResource>,
-    /// The segments nearest the live edge, oldest first, at most [`LISTED_MAX`]; in DASH those of at most so many
-    /// representations, of each at least [`EACH_MIN`] where there are as many.
+    /// The segments nearest the live edge, oldest first, at most [`LISTED_MAX`]; in DASH of at most
+    /// that many representations, at least [`EACH_MIN`] of each where it has them.
     pub segments: Vec<ListedResource>,
     /// The parts of the segment that is being written, oldest first, the last [`LISTED_MAX`].
     pub parts: Vec<ListedResource>,
-    /// What is not there yet and may be asked for already (`EXT-X-PRELOAD-HINT`), at most
+    /// Objects that may be requested before they exist (`EXT-X-PRELOAD-HINT`), at most
     /// [`LISTED_MAX`].
     pub coming: Vec<ListedResource>,
-    /// DASH: files of which a `SegmentList` lists ranges, each with one range that reaches from its start to the
-    /// end of the last one; at most 128.
+    /// DASH: files of which a `SegmentList` lists ranges, each with one range from its start to the
+    /// end of the last listed range; at most 128.
     pub files: Vec<ListedResource>,
-    /// DASH: how segments are named that no list names (`SegmentTemplate`), by representation.
+    /// DASH: names of segments that no list contains (`SegmentTemplate`), by representation.
     pub templates: Vec<SegmentNaming>,
-    /// DASH: for how long segments stay there (`timeShiftBufferDepth`); for ever where nothing says so.
+    /// DASH: how long segments stay available (`timeShiftBufferDepth`); forever if absent.
     pub shift_depth: Option<Duration>,
-    /// DASH: where the time is told (`UTCTiming`), as written. Nobody may store that.
+    /// DASH: clock URLs (`UTCTiming`), as written. Never storable.
     pub clocks: Vec<String>,
-    /// HLS: where keys are had (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last
-    /// [`KEYS_MAX`]. Nobody may store those either.
+    /// HLS: key URLs (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last [`KEYS_MAX`]. Never
+    /// storable.
     pub keys: Vec<String>,
 }
 
-/// No longer name is listed: nobody asks for one.
+/// Longer names are not listed: no client requests one.
 pub(super) const NAME_BYTES_MAX: usize = 4096;
 
-/// So many segments are listed at most.
+/// Most segments listed.
 pub const LISTED_MAX: usize = 64;
 
-/// Players stay a few segments behind the newest: of so many it can be told what they watch.
+/// Segments listed per representation: players stay a few segments behind the newest, so these show
+/// what they watch.
 pub const EACH_MIN: usize = 7;
 
-/// So many renditions are listed at most.
+/// Most renditions listed.
 pub const RENDITIONS_MAX: usize = 256;
 
-/// So many keys are listed at most.
+/// Most keys listed.
 pub const KEYS_MAX: usize = 32;
 
-/// One resource.
+/// One listed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedResource {
-    /// As in [`Edge::last`].
+    /// As in [`LiveEdge::last`].
     pub sequence: u64,
-    /// DASH: which representation it is of, so that those of one can be told; in HLS there is only one.
+    /// DASH: index of its representation; HLS has only one.
     pub lane: usize,
     /// As written.
     pub uri: String,
-    /// Only these bytes of it: offset and length; a hint may leave the length open.
+    /// Byte range: offset and length; a hint may leave the length open.
     pub range: Option<(u64, Option<u64>)>,
 }
 
-/// Why a body that claimed to be a manifest is a failed fetch.
+/// Why a body is not accepted as a manifest; the fetch counts as failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Nothing there.
+    /// The body is empty.
     #[error("manifest is empty")]
     Empty,
-    /// Not text.
+    /// The body is not text.
     #[error("manifest is not UTF-8")]
     NotText,
-    /// It lacks its first or last marker (`#EXTM3U`, `</MPD>`), or ends inside a line.
+    /// Its first or last marker is missing (`#EXTM3U`, `</MPD>`), or it ends inside a line.
     #[error("manifest is cut off or is something else: {0}")]
     Broken(&'static str),
 }
 
-/// Reads a whole, uncompressed manifest. Every kind but [`Kind::Dash`] is read as HLS.
+/// Parses a whole, uncompressed manifest. Every kind but [`Kind::Dash`] is parsed as HLS.
 pub fn read_manifest(kind: Kind, body: &[u8]) -> Result<ParsedText, ManifestError> {
-    // A file that was allotted and not yet written is full of zeros, which UTF-8 permits.
+    // A file that is allocated and not yet written contains zero bytes, which UTF-8 permits.
     if body.contains(&0) {
         return Err(ManifestError::NotText);
     }

@@ -1,7 +1,6 @@
-//! Which kind of object does a request or an answer carry? Knows names and content types, not
-//! caching.
+//! Determines the kind of an object from its path and content type.
 
-/// The kinds of content a media shield treats differently. Also a metric label and a log word.
+/// The kinds of content that the shield treats differently. Also a metric label and a log value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An HLS playlist, multivariant or media.
@@ -12,11 +11,11 @@ pub enum Kind {
     Segment,
     /// An initialisation segment.
     Init,
-    /// A decryption key or a licence: never stored unless a route says so.
+    /// A decryption key or a license: never stored unless a route says so.
     Key,
     /// A time endpoint (DASH `UTCTiming`): never stored.
     Clock,
-    /// Anything else: stored only when the origin says for how long.
+    /// Anything else: stored only if the origin states a lifetime.
     Other,
 }
 
@@ -37,7 +36,7 @@ impl Kind {
         self as usize
     }
 
-    /// The word used in logs and metrics.
+    /// The value used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Hls => "hls",
@@ -50,17 +49,17 @@ impl Kind {
         }
     }
 
-    /// Manifests are held whole, read, and given a lifetime of seconds.
+    /// Manifests are buffered whole, parsed, and given a lifetime of seconds.
     pub fn is_manifest(self) -> bool {
         matches!(self, Kind::Hls | Kind::Dash)
     }
 
-    /// What the path alone suggests, before anything is known of the answer.
+    /// The kind by the path alone, before a response is known.
     ///
     /// The extension of a path that two servers may read differently (`/account;x.ts`,
-    /// `/account%23x.m3u8`) says nothing.
+    /// `/account%23x.m3u8`) is ignored.
     pub fn of_path(path: &str) -> Kind {
-        // Keys and clocks first, and tricks or not: to call one so is always the safe side.
+        // Keys and clocks first, also in ambiguous paths: this kind is always the safe one.
         if is_key(path) {
             return Kind::Key;
         }
@@ -88,14 +87,13 @@ impl Kind {
         }
     }
 
-    /// What the answer really carries: the content type has the last word over the extension.
-    /// An extension alone never makes an object storable: `/account/x.ts` served as
-    /// `text/html` is [`Kind::Other`].
+    /// The kind of the response: the content type overrides the extension, unless it is missing or
+    /// generic. `/account/x.ts` served as `text/html` is [`Kind::Other`].
     ///
-    /// Two things keep their kind whatever they are served as. Keys and clocks, because no content
-    /// type makes them storable. And manifests, because servers label them badly (a playlist taken
-    /// for a segment would live for a day) and because their text is read next: a page in place of
-    /// a playlist must be seen there as a failed fetch.
+    /// Two kinds do not depend on the content type. Keys and clocks, because no content type makes
+    /// them storable. And manifests, because servers label them badly (a playlist taken for a
+    /// segment would be stored for a day) and because their text is parsed next: an error page in
+    /// place of a playlist must count there as a failed fetch.
     #[must_use]
     pub fn refined(self, content_type: Option<&str>) -> Kind {
         if matches!(self, Kind::Key | Kind::Clock) {
@@ -120,7 +118,7 @@ impl Kind {
     }
 }
 
-/// Is it `text/plain`, which servers say of files whose names they do not know?
+/// Is it `text/plain`, which servers send for files of unknown type?
 pub fn is_plain_text(content_type: Option<&str>) -> bool {
     let essence = content_type.unwrap_or_default().split(';').next();
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/plain"))
@@ -138,23 +136,23 @@ const HLS_TYPES: [&str; 4] = [
     "audio/x-mpegurl",
 ];
 
-/// A patch is read and judged as the MPD that it is for.
+/// A patch is treated like the MPD that it is for.
 const DASH_TYPES: [&str; 3] = [
     "application/dash+xml",
     "application/dash-patch+xml",
     "video/vnd.mpeg.dash.mpd",
 ];
 
-/// Types that say no more than "bytes"; and what many a table of types makes of `.ts`: Qt's
-/// translation files.
+/// Types that only mean "bytes"; and the type that many tables assign to `.ts`: Qt's translation
+/// files.
 const UNTOLD_TYPES: [&str; 3] = [
     "application/octet-stream",
     "binary/octet-stream",
     "text/vnd.trolltech.linguist",
 ];
 
-/// Types of segments outside `video/` and `audio/`. Of images those that thumbnails and trick play
-/// use; SVG is a document.
+/// Segment types outside `video/` and `audio/`. Of images, those used for thumbnails and trick
+/// play; SVG is a document.
 const SEGMENT_TYPES: [&str; 8] = [
     "application/mp4",
     "application/ttml+xml",
@@ -177,7 +175,7 @@ fn is_media(essence: &str) -> bool {
             .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
-/// A `.key` file, or a path through something called licence.
+/// A `.key` file, or a path with a part called license.
 fn is_key(path: &str) -> bool {
     path.split('/').map(bare).any(|part| {
         part.eq_ignore_ascii_case("license")
@@ -193,7 +191,7 @@ fn bare(part: &str) -> &str {
     part.split(';').next().unwrap_or_default()
 }
 
-/// Has the path a byte at which one server may end a name where another reads on: parameters, a
+/// Does the path contain a byte that ends a name for some servers and not for others: parameters, a
 /// backslash, or an encoded delimiter or control character?
 fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
@@ -205,7 +203,7 @@ fn is_ambiguous(path: &str) -> bool {
     })
 }
 
-/// The byte that two hexadecimal digits stand for.
+/// The byte value of two hexadecimal digits.
 pub(super) fn unescaped(digits: Option<&[u8]>) -> Option<u8> {
     digits?.iter().try_fold(0_u8, |byte, &digit| {
         let value = char::from(digit).to_digit(16)?;
@@ -213,8 +211,7 @@ pub(super) fn unescaped(digits: Option<&[u8]>) -> Option<u8> {
     })
 }
 
-/// Is one of the words of a file name `init`, perhaps with a number (`init`, `video_init-1`,
-/// `init0`)?
+/// Is a word of the file name `init`, perhaps with a number (`init`, `video_init-1`, `init0`)?
 fn has_init(stem: &str) -> bool {
     stem.split(|letter: char| !letter.is_ascii_alphanumeric())
         .any(|word| {
@@ -278,7 +275,7 @@ mod tests {
         assert_eq!(Kind::Clock.refined(Some("video/mp4")), Kind::Clock);
     }
 
-    // Fault list, line 25: what one server takes for the end of a name, another reads past.
+    // Where one server ends a name, another reads on.
     #[test]
     fn ambiguous_paths_are_not_known_by_extension() {
         for path in [

@@ -1,5 +1,5 @@
-//! What does a low-latency HLS request ask for (delivery directives, rfc8216bis §6.2.5), does a
-//! playlist have it, and what does its delta update look like? Waits for nothing and asks nobody.
+//! Low-latency HLS: delivery directives (rfc8216bis §6.2.5), whether a playlist satisfies them, and
+//! delta updates. Pure: no waiting, no requests.
 
 mod delta;
 #[cfg(test)]
@@ -9,15 +9,16 @@ pub use self::delta::delta;
 use super::kind::unescaped;
 use super::{LiveEdge, ManifestInfo};
 
-/// Names of the query parameters that are directives, in canonical order.
+/// The query parameters that are delivery directives, in canonical order.
 pub const DIRECTIVES: [&str; 3] = ["_HLS_msn", "_HLS_part", "_HLS_skip"];
 
-/// Is it the name of a directive, as it stands in a query? Some origins read it with escapes in it too.
+/// Is it the name of a directive, as written in a query? Percent-encoded forms count, because some
+/// origins decode them.
 pub fn is_directive(written: &str) -> bool {
     DIRECTIVES.iter().any(|name| spells(written, name))
 }
 
-/// Is it the one that makes a server wait?
+/// Is it the directive that makes a server block?
 pub fn is_blocking(written: &str) -> bool {
     spells(written, DIRECTIVES[0])
 }
@@ -39,18 +40,19 @@ fn spells(written: &str, name: &str) -> bool {
     all && rest.is_empty()
 }
 
-/// What a request for a playlist asks for.
+/// The delivery directives of a playlist request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReloadDirectives {
-    /// `_HLS_msn`: answer when the playlist has the segment of this number.
+    /// `_HLS_msn`: respond when the playlist contains the segment with this number.
     pub msn: Option<u64>,
-    /// `_HLS_part`: or when it has this part of it, the first being 0. Never without `msn`.
+    /// `_HLS_part`: respond when it contains this part of the segment, counted from 0. Never
+    /// without `msn`.
     pub part: Option<u64>,
-    /// `_HLS_skip`: a delta update will do.
+    /// `_HLS_skip`: a delta update is accepted.
     pub skip: Option<Skip>,
 }
 
-/// What may be left out of an answer that the viewer has already.
+/// What a delta update may skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Skip {
     /// `YES`: old segments.
@@ -59,14 +61,14 @@ pub enum Skip {
     SegmentsAndDateRanges,
 }
 
-/// The directives cannot be understood, or contradict each other. Whoever asks so is to hear it
-/// from the origin, to which the query goes as it came.
+/// The directives are malformed or contradictory. The query is forwarded unchanged, so that the
+/// origin reports the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed delivery directives")]
 pub struct MalformedDirectives;
 
 impl ReloadDirectives {
-    /// Reads a query (without its `?`). Parameters that are no directives are passed over.
+    /// Parses a query (without `?`). Other parameters are ignored.
     pub fn of(query: &str) -> Result<ReloadDirectives, MalformedDirectives> {
         let mut read = ReloadDirectives::default();
         let [msn, part, skip] = DIRECTIVES;
@@ -80,21 +82,21 @@ impl ReloadDirectives {
                 once(&mut read.skip, Skip::of(value))?;
             }
         }
-        // rfc8216bis §6.2.5.2: a part without its segment's number is the client's error.
+        // rfc8216bis §6.2.5.2: `_HLS_part` without `_HLS_msn` is a client error.
         if read.part.is_some() && read.msn.is_none() {
             return Err(MalformedDirectives);
         }
         Ok(read)
     }
 
-    /// None of them.
+    /// Has it no directives?
     pub fn is_empty(&self) -> bool {
         *self == ReloadDirectives::default()
     }
 
-    /// The same request as a playlist's newest version reads it (rfc8216bis §6.2.5.2): a part beyond those that
-    /// a segment has is the next segment's first. How many a segment will have that is not whole yet
-    /// nobody knows; more than this no packager makes.
+    /// The same request relative to a playlist's newest version (rfc8216bis §6.2.5.2): a part
+    /// beyond the last part of a segment is the first of the next segment. The number of parts of
+    /// an incomplete segment is unknown; the limit here is more than any packager produces.
     #[must_use]
     pub fn at(self, facts: &ManifestInfo) -> ReloadDirectives {
         let (Some(msn), Some(part), Some(edge)) = (self.msn, self.part, &facts.edge) else {
@@ -117,7 +119,7 @@ impl ReloadDirectives {
         }
     }
 
-    /// As a query, always in the same order: two requests for the same are the same.
+    /// As a query in canonical order, so that equal requests have equal keys.
     pub fn canonical(&self) -> String {
         let values = [
             self.msn.map(|msn| msn.to_string()),
@@ -145,7 +147,7 @@ impl Skip {
     }
 }
 
-/// A directive is given at most once.
+/// Stores a directive; a second one is an error.
 fn once<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), MalformedDirectives> {
     match (slot.is_some(), value) {
         (false, Some(value)) => {
@@ -156,14 +158,14 @@ fn once<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), MalformedDirect
     }
 }
 
-/// Digits and nothing else. Leading zeros mean nothing.
+/// Digits only. Leading zeros are ignored.
 fn number(value: &str) -> Option<u64> {
     let all_digits = value.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| value.parse().ok()).flatten()
 }
 
-/// Parts of a segment at most, where they are half as long at least as they may be (rfc8216bis §4.4.3.7 wants
-/// 85 %).
+/// Most parts of a segment, if each is at least half of the part target duration (rfc8216bis
+/// §4.4.3.7 requires 85 %).
 fn parts_max(facts: &ManifestInfo) -> u64 {
     let targets = facts.target_duration.zip(facts.part_target);
     let parts = targets.and_then(|(segment, part)| {
@@ -174,20 +176,20 @@ fn parts_max(facts: &ManifestInfo) -> u64 {
 }
 
 impl LiveEdge {
-    /// A server refuses to wait for it (rfc8216bis §6.2.5.2).
+    /// A server refuses to block for this segment (rfc8216bis §6.2.5.2).
     pub fn too_far(&self, msn: u64) -> bool {
         const AHEAD_MAX: u64 = 2;
         msn > self.last.saturating_add(AHEAD_MAX)
     }
 
-    /// Does a playlist that reaches so far answer a blocking request (rfc8216bis §6.2.5.2)? With a
-    /// segment's number alone the whole segment must be there, with a part that part.
+    /// Does a playlist with this edge satisfy a blocking request (rfc8216bis §6.2.5.2)? With a
+    /// segment number alone the segment must be complete; with a part, that part must exist.
     pub fn has(&self, msn: u64, part: Option<u64>) -> bool {
         let following = self.last.saturating_add(1);
         match part {
             Some(part) if msn == following => part < self.parts,
-            // A part beyond the last one of a whole segment is the next segment's first. Whose
-            // parts are not listed has none to be compared with.
+            // A part beyond the last one of a complete segment is the first of the next segment. A
+            // segment without listed parts counts as a whole.
             Some(part) if msn == self.last && self.last_parts > 0 => {
                 part < self.last_parts || self.parts > 0
             }

@@ -1,12 +1,12 @@
-//! How long are a stream's segments? One that an advertisement cut short, or that is longer than its neighbours, changes
-//! nothing.
+//! The typical segment duration of a stream. A single shorter (advertisement) or longer segment
+//! does not change it.
 
 use std::time::Duration;
 
-/// From so many of the last durations the usual one is told.
+/// Number of last durations used.
 pub(super) const USUAL_OF: usize = 5;
 
-/// The middle one.
+/// The median.
 pub(super) fn usual(durations: impl Iterator<Item = Duration>) -> Option<Duration> {
     let mut durations: Vec<Duration> = durations.collect();
     durations.sort_unstable();

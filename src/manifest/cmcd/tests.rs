@@ -1,4 +1,4 @@
-//! What players write, what they should not, and that neither does harm.
+//! Tests of CMCD as players write it, and of malformed CMCD.
 
 use std::fmt::Write;
 
@@ -139,7 +139,7 @@ fn forms_that_players_confuse_are_understood() {
     };
     assert_eq!(plain("nrr=5-").next_range, Some(half_open));
     assert_eq!(plain("sid=\"a\"x,tb=7").top_kbps, Some(7));
-    // What an open quote holds is lost, what came before it is not.
+    // The text after an open quote is lost, the text before it is not.
     let cut = plain("br=5,sid=\"a,tb=7");
     assert_eq!(
         (cut.bitrate_kbps, cut.top_kbps, cut.session),

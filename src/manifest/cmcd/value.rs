@@ -1,8 +1,8 @@
-//! How does CMCD write its values (CTA-5004 §3.2)? Knows the forms, not the keys.
+//! Parses the values of CMCD (CTA-5004 §3.2): the forms, not the keys.
 
 use std::time::Duration;
 
-/// More pairs than there are keys, many times over.
+/// Far more pairs than there are keys.
 const PAIRS_MAX: usize = 64;
 
 /// A value as written.
@@ -10,13 +10,13 @@ const PAIRS_MAX: usize = 64;
 pub(super) enum CmcdValue<'a> {
     /// The key stands alone.
     Bare,
-    /// A number, a token, or what else is not quoted.
+    /// A number, a token, or other unquoted text.
     Plain(&'a str),
-    /// What is between the quotes, escapes included.
+    /// The text between the quotes, including escapes.
     Quoted(&'a str),
 }
 
-/// `key=value` after `key=value`, with commas between.
+/// Pairs `key=value`, separated by commas.
 pub(super) struct CmcdPairs<'a> {
     rest: &'a str,
     left: usize,
@@ -43,7 +43,7 @@ impl<'a> Iterator for CmcdPairs<'a> {
             None => (CmcdValue::Bare, rest),
             Some(rest) => value(rest)?,
         };
-        // What follows a closing quote and is no comma belongs to nothing.
+        // Text between a closing quote and the next comma is ignored.
         let next = rest.find(',').map_or("", |comma| &rest[comma + 1..]);
         if key.is_empty() && rest.is_empty() {
             return None;
@@ -53,8 +53,7 @@ impl<'a> Iterator for CmcdPairs<'a> {
     }
 }
 
-/// The value at the start, and what follows it. A quote that nothing closes takes everything after
-/// it along.
+/// The value at the start, and the rest. An unclosed quote consumes the rest.
 fn value(text: &str) -> Option<(CmcdValue<'_>, &str)> {
     if let Some(quoted) = text.strip_prefix('"') {
         let (value, rest) = quoted.split_at(closing_quote(quoted)?);
@@ -79,7 +78,7 @@ impl CmcdValue<'_> {
         matches!(self, CmcdValue::Bare | CmcdValue::Plain("true" | "?1"))
     }
 
-    /// Numbers come rounded, and as integers.
+    /// A number; CMCD rounds them to integers.
     pub(super) fn number(self) -> Option<u32> {
         let digits = self.token()?;
         let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -91,7 +90,7 @@ impl CmcdValue<'_> {
             .map(|count| Duration::from_millis(count.into()))
     }
 
-    /// A number that may have a fraction, not negative.
+    /// A non-negative decimal number.
     pub(super) fn decimal(self) -> Option<f32> {
         let text = self.token()?;
         let plain = text
@@ -101,7 +100,7 @@ impl CmcdValue<'_> {
         number.is_finite().then_some(number)
     }
 
-    /// One word without quotes; a player that quotes it is understood.
+    /// An unquoted token; quotes are tolerated.
     pub(super) fn token(&self) -> Option<&str> {
         match self {
             CmcdValue::Plain(text) | CmcdValue::Quoted(text) => Some(text),
@@ -109,8 +108,8 @@ impl CmcdValue<'_> {
         }
     }
 
-    /// Text in quotes; a player that forgets them is understood. Not empty, no control characters,
-    /// not longer than so many characters.
+    /// Quoted text; missing quotes are tolerated. Not empty, no control characters, at most
+    /// `chars_max` characters.
     pub(super) fn text(self, chars_max: usize) -> Option<String> {
         let text = match self {
             CmcdValue::Bare => return None,
@@ -121,7 +120,7 @@ impl CmcdValue<'_> {
         (fits && !text.chars().any(char::is_control)).then_some(text)
     }
 
-    /// Text that is percent-encoded once more.
+    /// Percent-encoded text, decoded.
     pub(super) fn reference(self, chars_max: usize) -> Option<String> {
         let text = decoded(&self.text(chars_max)?)?;
         (!text.is_empty() && !text.chars().any(char::is_control)).then_some(text)
@@ -140,7 +139,7 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
-/// Percent-decoded; `None` where that makes no text.
+/// Percent-decodes; `None` if the result is not UTF-8.
 pub(super) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

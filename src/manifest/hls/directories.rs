@@ -1,4 +1,4 @@
-//! The directories that a playlist names, in URI lines and in the URI attributes of all tags.
+//! Finds the directories that a playlist names, in URI lines and in the URI attributes of all tags.
 
 use super::syntax::{attribute, tag_and_value};
 use super::variables::Variables;

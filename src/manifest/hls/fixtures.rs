@@ -1,4 +1,4 @@
-//! Playlists in the shapes that packagers write, each with what is to be read from it beside it:
+//! Tests with playlists as packagers write them, each with the expected result:
 //! `tests/fixtures/hls/NAME.m3u8` and `NAME.facts`.
 
 use std::fmt::Write;
@@ -24,7 +24,7 @@ fn playlists() -> Vec<PathBuf> {
     playlists
 }
 
-/// As the `.facts` files have it: what is absent has no line.
+/// The format of the `.facts` files: absent values have no line.
 fn told(ParsedText { facts, listing }: &ParsedText) -> String {
     let mut text = format!("{:?}\n", facts.liveness);
     let durations = [

@@ -1,15 +1,15 @@
-//! What do segments' names tell of a stream, so that two versions of its playlist can be compared?
-//! Names may be signed anew with each version: in the query, in a directory or in the file's name.
+//! Derives from segment names how two versions of a playlist compare. Names may be re-signed in
+//! each version: in the query, in a directory or in the file name.
 
 use crate::manifest::fingerprint::fingerprint;
 
-/// So much of a path's end is searched for the number that names count.
+/// Bytes at the end of a path that are searched for the number that names count.
 const COUNTED_BYTES_MAX: usize = 256;
-/// The number is looked for in so many of the last names.
+/// Number of last names that are searched for the number.
 const COUNTED_MAX: usize = 4;
 
-/// Fingerprints of names: of the last part of each path, which a signature in a directory leaves
-/// alone. Where all have the same one (`7/video.ts`, `8/video.ts`), of whole paths.
+/// Fingerprints of names: of the last part of each path, which a signed directory does not change.
+/// If that part is the same for all (`7/video.ts`, `8/video.ts`), of whole paths.
 pub(super) fn fingerprints(uris: &[&str]) -> Box<[u64]> {
     let paths = uris.iter().map(|uri| path(uri));
     let file = |path: &str| path.rfind('/').map_or(0, |slash| slash + 1);
@@ -25,8 +25,8 @@ pub(super) fn fingerprints(uris: &[&str]) -> Box<[u64]> {
         .collect()
 }
 
-/// The number that names count, less the media sequence number of their segment: the last one of
-/// `uris` has the number `last`. `None` where the names do not count.
+/// The number in the segments' names less their media sequence number; the last of `uris` is
+/// segment `last`. `None` if the names do not count.
 pub(super) fn numbering(uris: &[&str], last: u64) -> Option<u64> {
     let (newest, before) = uris.split_last()?;
     let before = &before[before.len().saturating_sub(COUNTED_MAX)..];

@@ -1,14 +1,14 @@
-//! How are the values of tags written (RFC 8216 §4.2)? Knows no tag. Read more widely than they may
-//! be written: blanks around a value, a number in quotes, a duration with an exponent.
+//! Parses the values of tags (RFC 8216 §4.2), without knowing the tags. Accepts more than the RFC:
+//! blanks around a value, quoted numbers, durations with an exponent.
 
 use std::time::Duration;
 
-/// A line's tag, and what follows its colon.
+/// A line's tag, and the text after its colon.
 pub(in crate::manifest) fn tag_and_value(line: &str) -> (&str, &str) {
     line.split_once(':').unwrap_or((line, ""))
 }
 
-/// An attribute list's names and values, quotes taken off.
+/// The names and values of an attribute list, without quotes.
 pub(in crate::manifest) fn attributes(list: &str) -> Attributes<'_> {
     Attributes { rest: list }
 }
@@ -20,7 +20,7 @@ pub(in crate::manifest) fn attribute<'a>(list: &'a str, name: &str) -> Option<&'
         .map(|(_, value)| value)
 }
 
-/// See [`attributes`]. Ends where a quote is not closed.
+/// See [`attributes`]. Ends at an unclosed quote.
 pub(in crate::manifest) struct Attributes<'a> {
     rest: &'a str,
 }
@@ -31,7 +31,7 @@ impl<'a> Iterator for Attributes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let bytes = self.rest.as_bytes();
         let equals = bytes.iter().position(|&byte| byte == b'=')?;
-        // Something without a value may stand before it.
+        // An item without a value may precede it.
         let name = match bytes[..equals].iter().rposition(|&byte| byte == b',') {
             Some(comma) => &self.rest[comma + 1..equals],
             None => &self.rest[..equals],
@@ -41,7 +41,7 @@ impl<'a> Iterator for Attributes<'a> {
             Some(quoted) => quoted.split_once('"')?,
             None => after.split_at(after.find(',').unwrap_or(after.len())),
         };
-        // What follows a closing quote up to the comma belongs to nobody.
+        // Text between a closing quote and the comma is ignored.
         self.rest = rest.split_once(',').map_or("", |(_, rest)| rest);
         Some((name.trim_ascii(), value.trim_ascii()))
     }
@@ -54,7 +54,7 @@ pub(in crate::manifest) fn count(text: &str) -> Option<u64> {
     all_digits.then(|| digits.parse().ok()).flatten()
 }
 
-/// A decimal count of seconds. Bounded, so that no arithmetic on it can overflow.
+/// A decimal number of seconds, limited so that no arithmetic on it can overflow.
 pub(in crate::manifest) fn seconds(text: &str) -> Option<Duration> {
     const SECONDS_MAX: Duration = Duration::from_hours(24);
     let text = text.trim_ascii();
@@ -67,7 +67,7 @@ pub(in crate::manifest) fn seconds(text: &str) -> Option<Duration> {
         .then(|| Duration::from_secs_f64(count.min(SECONDS_MAX.as_secs_f64())))
 }
 
-/// The common way to write them, read without floating point: at most nine digits on either side.
+/// The common form, parsed without floating point: at most nine digits on either side.
 fn plain_seconds(text: &str) -> Option<Duration> {
     let mut whole = None;
     let mut number = 0_u32;
@@ -113,7 +113,7 @@ impl ByteRange {
     }
 }
 
-/// Where the last range ended, and of what: a range without an offset goes on there.
+/// The end and the resource of the last range: a range without an offset continues there.
 #[derive(Default)]
 pub(in crate::manifest) struct RangeEnd<'a> {
     uri: &'a str,
@@ -121,7 +121,7 @@ pub(in crate::manifest) struct RangeEnd<'a> {
 }
 
 impl<'a> RangeEnd<'a> {
-    /// The offset of a range, if it can be told.
+    /// The offset of a range, if it is known.
     pub(in crate::manifest) fn offset(&mut self, uri: &'a str, range: ByteRange) -> Option<u64> {
         let goes_on = self.uri == uri && !uri.is_empty();
         let offset = range.offset.or(goes_on.then_some(self.end));

@@ -1,4 +1,4 @@
-//! What RFC 8216 and its successor say of playlists, and what a cut one looks like.
+//! Tests of playlists against RFC 8216 and rfc8216bis, and of truncated playlists.
 
 use std::time::SystemTime;
 
@@ -64,7 +64,7 @@ fn a_live_playlist() {
     let edge = read.edge.clone().unwrap();
     assert_eq!((edge.first, edge.last, edge.parts), (100, 102, 0));
     assert_eq!((edge.discontinuity, edge.names.len()), (1, 3));
-    // 5.9 s of the segment that the date is of, and the 6 s after it.
+    // 5.9 s of the segment with the date, and the 6 s after it.
     let date = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 19_723);
     assert_eq!(edge.ends, Some(date + Duration::from_millis(11_900)));
     assert_eq!(facts(&LIVE.replace('\n', "\r\n")), read);
@@ -378,7 +378,7 @@ fn a_missing_line_break_alone_is_no_cut() {
 proptest! {
     #[test]
     fn a_cut_is_seen_or_harmless(at in 0..LIVE.len()) {
-        // What passes for whole says nothing false: fewer segments, nothing ended.
+        // A truncated playlist that is accepted says nothing false: fewer segments, no end.
         if let Ok(ParsedText { facts, .. }) = read(&LIVE[..at]) {
             prop_assert_eq!(facts.liveness, Liveness::Live);
             prop_assert!(facts.edge.is_none_or(|edge| edge.last <= 102));
@@ -424,7 +424,7 @@ proptest! {
             if let Some(before) = before {
                 let added = edge.ends.unwrap().duration_since(before.ends.unwrap());
                 prop_assert_eq!(added.ok(), Some(Duration::from_millis(*millis)));
-                // The names that both know are the same.
+                // Names known to both are the same.
                 let known = edge.names.len() - 1;
                 prop_assert!(before.names.ends_with(&edge.names[..known]));
             }

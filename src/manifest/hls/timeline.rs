@@ -1,5 +1,5 @@
-//! Which segments and parts does a media playlist list, where do their bytes lie, and how far do
-//! they reach? Keeps the ones near the live edge and counts the rest.
+//! Collects the segments and parts of a media playlist, their byte ranges and their extent. Keeps
+//! those near the live edge and counts the rest.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use crate::manifest::date_time::date_time;
 use crate::manifest::info::{LISTED_MAX, ListedResource, Listing, LiveEdge, NAMES_MAX};
 use crate::manifest::typical_duration::{USUAL_OF, usual};
 
-/// What has been listed so far.
+/// The segments read so far.
 #[derive(Default)]
 pub(super) struct PlaylistTimeline<'a> {
     media_sequence: u64,
     skipped: u64,
     discontinuity_sequence: u64,
     discontinuities: u64,
-    /// What the tags since the last segment say of the next one.
+    /// Tags since the last segment that apply to the next one.
     next: NextSegment,
     segments: u64,
     recent: VecDeque<PlaylistResource<'a>>,
-    /// How long the last segments are.
+    /// Durations of the last segments.
     durations: VecDeque<Duration>,
     segment_range: RangeEnd<'a>,
-    /// Of the segment after the last one, and of the last one.
+    /// Parts of the segment after the last one, and of the last one.
     parts: SegmentParts<'a>,
     last_parts: u64,
     part_range: RangeEnd<'a>,
     inits: VecDeque<PlaylistResource<'a>>,
     hints: Vec<PlaylistResource<'a>>,
-    /// The last date, as written, and how much has been listed since.
+    /// The last date, as written, and the duration listed since.
     date: Option<&'a str>,
     since_date: Option<Duration>,
 }
@@ -46,13 +46,13 @@ struct NextSegment {
 #[derive(Default)]
 struct SegmentParts<'a> {
     count: u64,
-    /// All of them together, where there are any; unknown when one does not say.
+    /// Total duration; unknown if one is not stated.
     duration: Option<Duration>,
     recent: VecDeque<PlaylistResource<'a>>,
 }
 
-/// Something that may be fetched. Numbered from the first segment that is listed itself: what the
-/// first one's number is may be said later.
+/// A listed object. Numbered from the first listed segment, since the media sequence number may
+/// follow later.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct PlaylistResource<'a> {
     index: u64,
@@ -60,14 +60,14 @@ struct PlaylistResource<'a> {
     bytes: ResourceBytes,
 }
 
-/// Which bytes of a resource.
+/// The bytes of a resource.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ResourceBytes {
     /// All.
     All,
-    /// From the first number on, so many.
+    /// Offset and length.
     Range(u64, Option<u64>),
-    /// Not to be fetched: it is a gap, or nobody can tell where its range begins.
+    /// Not fetchable: a gap, or the start of its range is unknown.
     Unknown,
 }
 
@@ -211,12 +211,12 @@ impl<'a> PlaylistTimeline<'a> {
         }
     }
 
-    /// How many segments are listed themselves.
+    /// Number of listed segments.
     pub(super) fn segments(&self) -> u64 {
         self.segments
     }
 
-    /// How long the last few are.
+    /// The typical duration of the last few segments.
     pub(super) fn usual_duration(&self) -> Option<Duration> {
         usual(self.durations.iter().copied())
     }

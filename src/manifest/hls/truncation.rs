@@ -1,7 +1,7 @@
-//! Is a playlist's last line, which no line break ends, a part of a line? Knows the tags that there
-//! are, not what they mean.
+//! Decides whether a playlist's last line without a line break is truncated. Knows the tags, not
+//! their meaning.
 
-/// Tags that stand alone, and tags that `:` and a value must follow.
+/// Tags without a value, and tags that require `:` and a value.
 const BARE_TAGS: [&str; 6] = [
     "#EXTM3U",
     "#EXT-X-DISCONTINUITY",
@@ -38,7 +38,7 @@ const VALUED_TAGS: [&str; 25] = [
     "#EXT-X-TARGETDURATION:",
 ];
 
-/// Begins like a known tag and stops short, or has a value that cannot end where it does.
+/// The line is the start of a known tag, or has a value that cannot end there.
 pub(super) fn is_cut_tag(line: &str) -> bool {
     let Some((tag, value)) = line.split_once(':') else {
         let known = BARE_TAGS.contains(&line);
@@ -58,7 +58,7 @@ pub(super) fn is_cut_name(last: &str, before: &str) -> bool {
     before.len() > last.len() && before.starts_with(last)
 }
 
-/// What follows the last dot of a URI's last path segment, the dot included; its query left out.
+/// The last dot of a URI's last path segment and the text after it, without the query.
 fn extension(uri: &str) -> &str {
     let path = uri.split(['?', '#']).next().unwrap_or_default();
     let name = path.rsplit('/').next().unwrap_or_default();

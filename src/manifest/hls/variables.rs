@@ -1,10 +1,10 @@
-//! What do names in a playlist stand for (`EXT-X-DEFINE`, rfc8216bis §4.3)? Only values that the playlist itself states: others come
-//! with a viewer's request or from another playlist.
+//! Substitutes variables in a playlist (`EXT-X-DEFINE`, rfc8216bis §4.3). Only values that the
+//! playlist itself states: others come from a request's query or from another playlist.
 
 use super::syntax::attribute;
 use crate::manifest::info::NAME_BYTES_MAX;
 
-/// So many are known at most.
+/// Most variables kept.
 const VARIABLES_MAX: usize = 64;
 
 /// Names and values.
@@ -22,7 +22,8 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// A URI with its variables filled in. `None` where it is empty or too long, or something stays unknown.
+    /// A URI with its variables substituted. `None` if it is empty or too long, or a variable is
+    /// unknown.
     pub(super) fn fill(&self, uri: &str) -> Option<String> {
         if uri.len() > NAME_BYTES_MAX {
             return None;

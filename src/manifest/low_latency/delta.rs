@@ -1,15 +1,16 @@
-//! What is a playlist without the old segments that its viewers have already (rfc8216bis §6.2.5.1)?
-//! Lines are taken over or left out; only what can no longer be told without them is written anew.
+//! Writes delta updates: a playlist without the old segments that its viewers have already
+//! (rfc8216bis §6.2.5.1). Lines are copied or skipped; only lines that lose their meaning without
+//! the skipped ones are rewritten.
 
 use std::time::Duration;
 
 use crate::manifest::hls::syntax::{ByteRange, RangeEnd, attribute, count, seconds, tag_and_value};
 
-/// The delta update (`_HLS_skip=YES`) of a whole playlist. `None` where it offers none
-/// (`CAN-SKIP-UNTIL`), has ended, is a delta update itself, or nothing in it is old enough: the
-/// playlist itself is the answer then.
+/// The delta update (`_HLS_skip=YES`) of a whole playlist. `None` if the playlist offers none
+/// (`CAN-SKIP-UNTIL`), has ended, is a delta update itself, or has no segment that is old enough:
+/// the whole playlist is then the response.
 ///
-/// Nor of a playlist of more lines, or with more keys at a time, than any packager writes.
+/// Also `None` for a playlist with more lines, or more keys in effect, than any packager writes.
 pub fn delta(playlist: &str) -> Option<String> {
     let breaks = playlist.bytes().filter(|&byte| byte == b'\n');
     if breaks.count() > LINES_MAX {
@@ -33,15 +34,15 @@ pub fn delta(playlist: &str) -> Option<String> {
     Some(text)
 }
 
-/// A day of segments of two seconds, with four lines each, is half of that.
+/// A day of 2 s segments, with four lines each, is half of this.
 const LINES_MAX: usize = 400_000;
-/// Keys of so many formats apply at a time.
+/// Most key formats in effect at once.
 const KEYS_MAX: usize = 32;
 
-/// `EXT-X-SKIP` came with this version of the protocol.
+/// The protocol version that introduced `EXT-X-SKIP`.
 const VERSION_MIN: u64 = 9;
 
-/// Tags that speak of the whole playlist: a delta update has them all, wherever they stand.
+/// Tags that apply to the whole playlist: a delta update has all of them, wherever they are.
 const OF_PLAYLIST: [&str; 16] = [
     "#EXTM3U",
     "#EXT-X-CONTENT-STEERING",
@@ -61,7 +62,7 @@ const OF_PLAYLIST: [&str; 16] = [
     "#EXT-X-VERSION",
 ];
 
-/// Tags that speak of the segments after them.
+/// Tags that apply to the segments after them.
 const OF_SEGMENT: [&str; 9] = [
     "#EXTINF",
     "#EXT-X-BITRATE",
@@ -74,13 +75,13 @@ const OF_SEGMENT: [&str; 9] = [
     "#EXT-X-PROGRAM-DATE-TIME",
 ];
 
-/// A line, its end included.
+/// A line, including its end.
 #[derive(Clone, Copy)]
 struct PlaylistLine<'a> {
     text: &'a str,
     /// Empty for a blank line and for a URI.
     tag: &'a str,
-    /// What follows the tag's colon, or the URI.
+    /// The text after the tag's colon, or the URI.
     value: &'a str,
 }
 
@@ -108,16 +109,16 @@ impl<'a> PlaylistLine<'a> {
     }
 }
 
-/// A range that begins where the last one ended.
+/// Does the range start where the last one ended?
 fn goes_on(range: &str) -> bool {
     ByteRange::of(range).is_some_and(|range| range.offset.is_none())
 }
 
-/// How many segments are farther from the end than `CAN-SKIP-UNTIL`, and after how many lines the
-/// last of them ends.
+/// The number of segments farther from the end than `CAN-SKIP-UNTIL`, and the number of lines up to
+/// the end of the last of them.
 fn skippable(lines: &[PlaylistLine<'_>]) -> Option<(usize, usize)> {
     let mut skip_until = None;
-    // After how much time and how many lines each segment ends.
+    // Time and number of lines at the end of each segment.
     let mut ends: Vec<(Duration, usize)> = Vec::new();
     let (mut end, mut parts) = (Duration::ZERO, Duration::ZERO);
     let mut duration = None;
@@ -135,8 +136,8 @@ fn skippable(lines: &[PlaylistLine<'_>]) -> Option<(usize, usize)> {
             }
             "#EXTINF" => duration = Some(seconds(value.split(',').next()?)?),
             "#EXT-X-PART" => parts += attribute(value, "DURATION").and_then(seconds)?,
-            // Delivery directives mean nothing to a stream that has ended; and a rendition's URI is no
-            // segment's.
+            // Delivery directives have no meaning for an ended stream; and a rendition's URI is not
+            // a segment.
             "#EXT-X-SKIP" | "#EXT-X-ENDLIST" | "#EXT-X-STREAM-INF" => return None,
             "#EXT-X-PLAYLIST-TYPE" if value.trim_ascii() == "VOD" => return None,
             _ => {}
@@ -144,19 +145,19 @@ fn skippable(lines: &[PlaylistLine<'_>]) -> Option<(usize, usize)> {
     }
     let old = (end + parts).checked_sub(skip_until?)?;
     let skipped = ends.partition_point(|&(end, _)| end < old);
-    // The last one stays, however soon it may be left out: updates are compared by it.
+    // The last segment stays, even if it may be skipped: updates are compared by it.
     let skipped = skipped.min(ends.len().saturating_sub(1));
     let (_, boundary) = ends.get(skipped.checked_sub(1)?)?;
     Some((skipped, *boundary))
 }
 
-/// The head, with a version that permits what follows, and what speaks of the playlist elsewhere.
+/// The head, with a sufficient version, and tags of the whole playlist from elsewhere.
 fn put_playlist_tags(text: &mut String, old: &[PlaylistLine<'_>]) {
     let media = old
         .iter()
         .position(PlaylistLine::is_of_segment)
         .unwrap_or(0);
-    // A tag that nobody knows belongs to the head where one of the head's own follows.
+    // An unknown tag belongs to the head if a known tag of the head follows it.
     let head = old[..media].iter().rposition(PlaylistLine::is_of_playlist);
     let has_version = old.iter().any(|line| line.tag == "#EXT-X-VERSION");
     for (index, line) in old.iter().enumerate() {
@@ -183,10 +184,10 @@ fn put_tag(text: &mut String, tag: &str, value: &str) {
     text.extend([tag, value, "\n"]);
 }
 
-/// Lines among the old segments that speak of the kept ones too. `None`: too many keys to tell.
+/// Lines among the skipped segments that still apply to the kept ones. `None`: too many keys.
 fn still_applying<'a>(old: &[PlaylistLine<'a>]) -> Option<Vec<PlaylistLine<'a>>> {
     let mut keys: Vec<PlaylistLine<'a>> = Vec::new();
-    // A key is for every initialisation segment that follows it.
+    // A key applies to every initialization segment after it.
     let (mut map, mut keys_of_map) = (None, Vec::new());
     let mut changed = false;
     let mut bitrate = None;
@@ -196,7 +197,7 @@ fn still_applying<'a>(old: &[PlaylistLine<'a>]) -> Option<Vec<PlaylistLine<'a>>>
                 keys.clear();
                 changed = true;
             }
-            // The last of each format applies, and formats apply side by side.
+            // The last key of each format applies; keys of several formats apply together.
             "#EXT-X-KEY" => {
                 let format = key_format(line);
                 keys.retain(|key| key_format(key) != format);
@@ -226,7 +227,7 @@ fn key_format<'a>(key: &PlaylistLine<'a>) -> &'a str {
     attribute(key.value, "KEYFORMAT").unwrap_or("identity")
 }
 
-/// What makes keys that apply into others.
+/// The lines that turn the keys in effect before into those after.
 fn changes<'a>(
     before: &[PlaylistLine<'a>],
     mut after: Vec<PlaylistLine<'a>>,
@@ -241,8 +242,8 @@ fn changes<'a>(
     after
 }
 
-/// The rest as it is, but for a range that went on where an old segment's ended: it is told where
-/// that was. `None` where nobody can tell.
+/// The kept lines unchanged, except a range that starts where a skipped segment's range ended: its
+/// offset is written out. `None` if the offset is unknown.
 fn put_kept(text: &mut String, old: &[PlaylistLine<'_>], kept: &[PlaylistLine<'_>]) -> Option<()> {
     let had_parts = old.iter().any(|line| line.tag == "#EXT-X-PART");
     let (mut first_segment, mut first_part) = (true, had_parts);
@@ -271,7 +272,7 @@ fn put_kept(text: &mut String, old: &[PlaylistLine<'_>], kept: &[PlaylistLine<'_
     Some(())
 }
 
-/// Where the range of the last old segment ended, if it was one of the same resource.
+/// The end of the last skipped segment's range, if it is of the same resource.
 fn end_of_last(old: &[PlaylistLine<'_>], uri: &str) -> Option<u64> {
     let mut ranges = RangeEnd::default();
     let mut range = None;

@@ -1,4 +1,4 @@
-//! What rfc8216bis says of delivery directives and delta updates.
+//! Tests of delivery directives and delta updates against rfc8216bis.
 
 use std::collections::BTreeMap;
 
@@ -91,7 +91,7 @@ fn a_playlist_has_what_it_lists() {
         (100, None),
         (99, Some(77)),
         (100, Some(3)),
-        // Of a whole segment there is no fifth part: it is the first of the next.
+        // A complete segment has no fifth part: it is the first of the next segment.
         (100, Some(4)),
         (101, Some(0)),
         (101, Some(1)),
@@ -157,7 +157,7 @@ fn old_segments_are_left_out_and_what_still_applies_is_told_again() {
         #VENDOR-OF-PLAYLIST\n#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:10\n\
         #EXT-X-DATERANGE:ID=\"a\"\n#EXT-X-SKIP:SKIPPED-SEGMENTS=1\n\
         #EXT-X-MAP:URI=\"i.mp4\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"0\"\n";
-    // 2.mp4 to 7.mp4 are just the 24 s that may not be skipped, and 1.mp4 ends there.
+    // 2.mp4 to 7.mp4 are exactly the 24 s that may not be skipped; 1.mp4 ends before them.
     let full = format!("{HEAD}{old}{kept}");
     let update = delta(&full).unwrap();
     assert!(
@@ -263,7 +263,7 @@ fn a_range_that_goes_on_is_told_where() {
     );
     let text = text.replacen("BYTERANGE:100", "BYTERANGE:100@50", 1);
     let update = delta(&text).unwrap();
-    // 13 of 20 are left out.
+    // 13 of 20 are skipped.
     assert_eq!(update.matches("BYTERANGE:100@1350\n").count(), 1);
     assert_eq!(update.matches("BYTERANGE:100\n").count(), 6);
     let range = "#EXT-X-BYTERANGE:100\n#EXTINF:4.0,\nv.ts\n";
@@ -280,13 +280,13 @@ fn a_range_that_goes_on_is_told_where() {
     assert!(delta(&plain(20, &part.replace('7', "7@0"))).is_some());
 }
 
-/// What a player makes of one segment.
+/// One segment as a player reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Played {
     uri: String,
     duration: String,
     keys: Vec<String>,
-    /// And the keys that it is encrypted by.
+    /// With the keys that encrypt it.
     map: Option<(String, Vec<String>)>,
     offset: Option<u64>,
     discontinuity: bool,
@@ -295,7 +295,8 @@ struct Played {
 
 type Playlist = BTreeMap<u64, Played>;
 
-/// Reads a playlist as a player does; what a delta update leaves out is taken from the one before.
+/// Reads a playlist as a player does; segments that a delta update skips are taken from the
+/// previous version.
 fn play(text: &str, before: &Playlist) -> Playlist {
     let mut playlist = Playlist::new();
     let (mut number, mut duration, mut discontinuity, mut parts) = (0, "", false, 0);
@@ -342,7 +343,7 @@ fn play(text: &str, before: &Playlist) -> Playlist {
     playlist
 }
 
-/// Lines that may stand before a segment.
+/// Lines that may precede a segment.
 fn tags() -> impl Strategy<Value = &'static str> {
     prop_oneof![
         6 => Just(""),
@@ -408,8 +409,8 @@ proptest! {
     }
 }
 
-/// However many keys, formats and ranges a playlist has, its delta update takes no longer than reading it: or
-/// there is none.
+/// For any number of keys, formats and ranges, a delta update takes no longer than parsing the
+/// playlist, or there is none.
 #[test]
 fn no_playlist_makes_its_delta_update_take_long() {
     const MANY: usize = 60_000;

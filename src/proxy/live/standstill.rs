@@ -9,8 +9,8 @@ use crate::policy::progress::STALLED_PERIODS;
 const LATELY: Duration = Duration::from_mins(2);
 
 impl PlaylistTracker {
-    /// Has the manifest, by the origin's `Last-Modified` time, been unchanged for longer than it
-    /// may?
+    /// Has the manifest, by the update time that the origin states, been unchanged for longer than
+    /// it may?
     pub(in crate::proxy) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
         let course = self.course.lock();
         let since = now.duration_since(updated).unwrap_or_default();

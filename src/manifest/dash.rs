@@ -1,8 +1,8 @@
-//! What does a DASH MPD say about itself, and what does it list (ISO/IEC 23009-1)? What a patch?
+//! Parses DASH MPDs and MPD patches (ISO/IEC 23009-1).
 //!
-//! Read by events, each part into a small value of its own: `xml` (elements), `document` (what is
-//! written), `level` (what is inherited), `timeline`, `pattern`, `template`, `lane` (one
-//! representation), `edge` (what follows from it all).
+//! Event based; each module reads or derives one part: `xml` (elements), `document` (periods and
+//! representations), `inherited` (attributes of all levels), `timeline`, `url_template`,
+//! `template`, `representation`, and `edge` (live edge and listing).
 
 mod document;
 mod edge;
@@ -59,7 +59,7 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<ParsedText, ManifestE
     Ok(ParsedText { facts, listing })
 }
 
-/// Shows one name in each directory of each period.
+/// Reports one name in each directory of each period.
 pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
     Mpd::read_each(&mut xml, &root, |tracks| {
@@ -69,7 +69,7 @@ pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), 
     Ok(())
 }
 
-/// A patch is one version of itself; that there is one shows that the presentation is live.
+/// A patch is a version of its own; its existence shows that the presentation is live.
 fn patch(root: &XmlTag<'_>) -> ParsedText {
     let published = root.attribute("publishTime");
     let facts = ManifestInfo {
@@ -83,9 +83,9 @@ fn patch(root: &XmlTag<'_>) -> ParsedText {
     }
 }
 
-/// §5.3.1.2: an MPD is static unless it says otherwise, and a dynamic one without an update period
-/// does not change. Packagers forget that, so it is believed only where the end is known too and
-/// no event among the media can call for an update.
+/// §5.3.1.2: an MPD is static by default, and a dynamic one without an update period does not
+/// change. Packagers omit the period by mistake, so such an MPD counts as ended only if its end is
+/// known and no event in the media can request an update.
 fn liveness(mpd: &Mpd<'_>) -> Liveness {
     let is_settled = mpd.update_period.is_none() && mpd.duration.is_some();
     if !mpd.is_dynamic || (is_settled && !mpd.has_update_events) {

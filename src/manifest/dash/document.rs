@@ -1,5 +1,5 @@
-//! What is written in an MPD (ISO/IEC 23009-1), as far as anyone asks? Its periods and their
-//! representations as small values; draws no conclusions.
+//! Reads the parts of an MPD (ISO/IEC 23009-1) that are used: its periods and their
+//! representations. Draws no conclusions.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,9 +12,9 @@ use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, Segm
 use super::time::{LONG, duration};
 use super::xml::{Xml, XmlTag};
 
-/// The last periods of a presentation; of those before it is only asked where the first begins.
+/// Most periods kept, the last ones. Of the earlier ones only the start of the first is needed.
 const PERIODS_KEPT: usize = 3;
-/// Representations of one period.
+/// Most representations of one period.
 const TRACKS_MAX: usize = 512;
 const CLOCKS_MAX: usize = 8;
 
@@ -27,11 +27,11 @@ pub(super) struct Mpd<'a> {
     pub(super) published: Option<SystemTime>,
     pub(super) began: Option<SystemTime>,
     pub(super) duration: Option<Duration>,
-    /// Events among the media say when to look again.
+    /// Events in the media announce updates of the MPD.
     pub(super) has_update_events: bool,
-    /// Addresses of `UTCTiming`.
+    /// URLs of `UTCTiming`.
     pub(super) clocks: Vec<String>,
-    /// The first period that holds anything, if it is none of those kept.
+    /// The first period with a timeline, if it is not one of `periods`.
     pub(super) first: Option<MpdPeriod<'a>>,
     pub(super) periods: VecDeque<MpdPeriod<'a>>,
 }
@@ -54,12 +54,12 @@ pub(super) struct MpdRepresentation<'a> {
 }
 
 impl<'a> Mpd<'a> {
-    /// Reads the element whose tag came last.
+    /// Reads the element whose tag was read last.
     pub(super) fn read(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Mpd<'a>, ManifestError> {
         Mpd::read_each(xml, root, |_| {})
     }
 
-    /// The same, and shows the representations of each period.
+    /// The same; also reports the representations of each period.
     pub(super) fn read_each(
         xml: &mut Xml<'a>,
         root: &XmlTag<'a>,
@@ -110,7 +110,7 @@ impl<'a> Mpd<'a> {
             None => start.or(Some(Duration::ZERO)),
             Some(before) => start.or(before.end),
         };
-        // §5.3.2.1: one whose start is not known is announced and not yet there.
+        // §5.3.2.1: a period with an unknown start is announced and not yet available.
         let Some(start) = start else { return Ok(()) };
         if let Some(before) = self.periods.back_mut() {
             before.end = Some(before.end.map_or(start, |end| end.min(start)));
@@ -193,7 +193,7 @@ impl<'a> Mpd<'a> {
         Ok((level, representations))
     }
 
-    /// §5.10.4: events that say that the MPD has changed.
+    /// §5.10.4: events that announce a change of the MPD.
     fn note(&mut self, tag: &XmlTag<'_>) {
         const UPDATES: &str = "urn:mpeg:dash:event:2012";
         self.has_update_events |= tag.name == "InbandEventStream"
@@ -202,7 +202,7 @@ impl<'a> Mpd<'a> {
                 .is_some_and(|scheme| scheme == UPDATES);
     }
 
-    /// Only schemes whose value is a list of addresses (§5.8.5.7).
+    /// Only schemes whose value is a list of URLs (§5.8.5.7).
     fn take_clock(&mut self, tag: &XmlTag<'_>) {
         let scheme = tag.attribute("schemeIdUri").unwrap_or_default();
         if !scheme.starts_with("urn:mpeg:dash:utc:http-") {

@@ -1,4 +1,4 @@
-//! How far does an MPD reach, and what does it list? The conclusions drawn from what is written.
+//! Derives the live edge and the listing of an MPD.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -11,13 +11,13 @@ use super::inherited::MediaType;
 use super::representation::Representation;
 
 const TEMPLATES_MAX: usize = 128;
-/// The names of all templates together: they are remembered as long as the manifest is watched.
+/// Most bytes of all templates' names: they are kept as long as the manifest is tracked.
 const TEMPLATES_BYTES_MAX: usize = 128 << 10;
 const INITS_MAX: usize = 128;
-/// Files of which ranges are listed.
+/// Most files of which ranges are listed.
 const FILES_MAX: usize = 128;
 
-/// The representations of the periods that are kept, the last period first.
+/// The representations of the kept periods, the last period first.
 pub(super) struct RepresentationsByPeriod<'a> {
     periods: Vec<Vec<Representation<'a>>>,
     first: Option<Vec<Representation<'a>>>,
@@ -37,10 +37,11 @@ impl<'a> RepresentationsByPeriod<'a> {
         }
     }
 
-    /// How far it reaches; the presentation began at `began`.
+    /// The live edge; the presentation started at `began`.
     ///
-    /// Video and audio decide, and of them the one that is behind: what ends there is all there.
-    /// Subtitles and thumbnails come when they come, and count only where there is nothing else.
+    /// Video and audio determine the edge, and of them the one that ends first: up to there
+    /// everything is available. Subtitles and thumbnails are irregular, and count only if there is
+    /// nothing else.
     pub(super) fn edge(&self, began: Option<SystemTime>) -> Option<LiveEdge> {
         let newest = self.newest()?;
         let mut oldest = self.first.iter().chain(self.periods.iter().rev());
@@ -59,8 +60,8 @@ impl<'a> RepresentationsByPeriod<'a> {
         })
     }
 
-    /// How long the segments at the edge usually are: the video's, or else those of what comes first. A period
-    /// that has just begun may have a short one only, so those before it count too.
+    /// The typical segment duration at the edge: of the video, or else of the deciding
+    /// representations. A new period may have only a short segment, so earlier periods count too.
     pub(super) fn segment(&self) -> Option<Duration> {
         let lengths = |is_of: fn(&Representation<'_>) -> bool| {
             let lanes = self.periods.iter().filter_map(|lanes| {
@@ -72,7 +73,7 @@ impl<'a> RepresentationsByPeriod<'a> {
         lengths(|lane| lane.medium() == MediaType::Video).or_else(|| lengths(|_| true))
     }
 
-    /// What can be fetched. Only a live presentation has templates: what it lists is not all.
+    /// The listing. Only a live presentation has templates: its segments are not all listed.
     pub(super) fn listing(&self, began: Option<SystemTime>, is_live: bool) -> Listing {
         let lanes = || self.periods.iter().flatten();
         let mut seen = HashSet::new();
@@ -119,7 +120,7 @@ impl<'a> RepresentationsByPeriod<'a> {
     }
 }
 
-/// Where those lanes begin and end that decide.
+/// Start and end of the deciding representations.
 fn spans<'a>(lanes: &'a [Representation<'a>]) -> impl Iterator<Item = (u64, u64)> {
     deciding(lanes).filter_map(Representation::span)
 }
@@ -147,7 +148,7 @@ fn names<'a>(lanes: &'a [Representation<'a>]) -> Box<[u64]> {
     names.into()
 }
 
-/// The last segments of each representation, as many of each, the oldest first.
+/// The last segments of each representation, the same number of each, oldest first.
 fn segments(lanes: &[Representation<'_>]) -> Vec<ListedResource> {
     let listing = || {
         let lanes = lanes.iter().filter(|lane| lane.span().is_some());
@@ -176,7 +177,8 @@ fn segments(lanes: &[Representation<'_>]) -> Vec<ListedResource> {
 mod tests {
     use super::super::read;
 
-    /// Of each file the end of the last range: of the base URL, of names, and of what the level above lists.
+    /// The end of the last range of each file: of the base URL, of named files, and of an inherited
+    /// list.
     #[test]
     fn ranges_of_files_say_how_far_these_reach() {
         let list = |ranges: &str| format!("<SegmentList duration='2'>{ranges}</SegmentList>");

@@ -1,5 +1,5 @@
-//! What may be said of segments at every level of an MPD, and what does one level inherit from the
-//! one above (ISO/IEC 23009-1 §5.3.9)?
+//! Reads the segment attributes that every level of an MPD may have, and inherits them from the
+//! level above (ISO/IEC 23009-1 §5.3.9).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use super::template::AvailabilityTimeOffset;
 use super::timeline::SegmentTimeline;
 use super::xml::{Xml, XmlTag};
 
-/// What a representation carries.
+/// The media type of a representation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MediaType {
     Video,
     Audio,
-    /// Subtitles, thumbnails, and what does not say.
+    /// Subtitles, thumbnails, and unknown types.
     Other,
 }
 
-/// `BaseURL`: the first of each level, joined. Shared by all below it that say nothing else.
+/// `BaseURL`: the first of each level, resolved. Shared by all lower levels without their own.
 #[derive(Clone, Default)]
 pub(super) struct BaseUrl {
-    /// `None`: longer than anybody asks for.
+    /// `None`: longer than any request.
     pub(super) url: Option<Rc<str>>,
     pub(super) head_start: Option<AvailabilityTimeOffset>,
 }
@@ -30,7 +30,7 @@ pub(super) struct BaseUrl {
 /// `SegmentTemplate`.
 #[derive(Clone, Default)]
 pub(super) struct SegmentTemplate {
-    /// Empty where it is longer than anybody asks for.
+    /// Empty if longer than any request.
     pub(super) media: Option<Rc<str>>,
     /// See `media`.
     pub(super) initialization: Option<Rc<str>>,
@@ -47,14 +47,15 @@ pub(super) struct SegmentTemplate {
 pub(super) struct RangedFile {
     /// Empty: the base URL itself.
     pub(super) name: Rc<str>,
-    /// Where the last range ends.
+    /// End of the last range, in bytes.
     pub(super) end: u64,
 }
 
-/// So many files of one list, those listed last: packagers write one for each representation.
+/// Most files per list, the last ones: packagers write one per representation.
 const RANGED_MAX: usize = 16;
 
-/// What a period, an adaptation set or a representation says for itself and what is below it.
+/// Attributes of a period, an adaptation set or a representation, which apply to it and to the
+/// levels below.
 #[derive(Default)]
 pub(super) struct InheritedAttributes {
     pub(super) base: Option<BaseUrl>,
@@ -77,14 +78,14 @@ impl MediaType {
 }
 
 impl InheritedAttributes {
-    /// Takes in an element that any level may have.
+    /// Reads an element that any level may contain.
     pub(super) fn take(
         &mut self,
         xml: &mut Xml<'_>,
         tag: &XmlTag<'_>,
     ) -> Result<(), ManifestError> {
         match tag.name {
-            // Those after the first are where else the same can be had.
+            // Further base URLs are alternatives.
             "BaseURL" if self.base.is_none() => {
                 let head_start = tag.attribute("availabilityTimeOffset");
                 self.base = Some(BaseUrl {
@@ -99,7 +100,7 @@ impl InheritedAttributes {
         Ok(())
     }
 
-    /// With what it inherits.
+    /// Adds the inherited attributes.
     pub(super) fn below(self, above: &InheritedAttributes) -> InheritedAttributes {
         InheritedAttributes {
             base: match (self.base, &above.base) {
@@ -209,7 +210,7 @@ impl AvailabilityTimeOffset {
     }
 }
 
-/// A name that somebody may ask for.
+/// The name, unless it is longer than any request.
 fn short(name: &str) -> Option<Rc<str>> {
     (name.len() <= NAME_BYTES_MAX).then(|| name.into())
 }

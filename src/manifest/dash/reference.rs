@@ -1,5 +1,5 @@
-//! What comes before a relative reference, so that it says the same without its base (RFC 3986,
-//! section 5)? Joins text; dot segments stay for whoever resolves the whole.
+//! Resolves relative references textually (RFC 3986, section 5). Dot segments are left for the
+//! caller to remove.
 
 /// The part of `base` that goes before `reference`.
 pub(super) fn stem(base: &str, reference: &str) -> String {
@@ -26,7 +26,7 @@ pub(super) fn stem(base: &str, reference: &str) -> String {
     if reference.starts_with('?') {
         return path.to_owned();
     }
-    // A last `.` or `..` is a directory; so is a host without a path.
+    // A final `.` or `..` is a directory; so is a host without a path.
     let last = path[root.min(path.len())..].rsplit('/').next();
     if [Some("."), Some("..")].contains(&last) || (root > 0 && root >= path.len()) {
         return format!("{path}/");
@@ -35,15 +35,15 @@ pub(super) fn stem(base: &str, reference: &str) -> String {
     path[..end].to_owned()
 }
 
-/// The two in one.
+/// Joins base and reference.
 pub(super) fn join(base: &str, reference: &str) -> String {
     let mut joined = stem(base, reference);
     joined.push_str(reference);
     joined
 }
 
-/// The part of a path by which requests for it can be told: without scheme and host, and without
-/// what climbs up from the manifest's directory.
+/// The part of a path that requests for it contain: without scheme and host, and without parts that
+/// lead above the manifest's directory.
 pub(super) fn local(path: &str) -> &str {
     let mut local = &path[root(path)..];
     for climb in ["../", "./"] {
@@ -59,7 +59,7 @@ pub(super) fn local(path: &str) -> &str {
     local.trim_start_matches('/')
 }
 
-/// How long scheme and authority are.
+/// Length of scheme and authority in bytes.
 fn root(reference: &str) -> usize {
     let after = if has_scheme(reference) {
         reference.find(':').map_or(0, |colon| colon + 1)

@@ -1,5 +1,5 @@
-//! One representation in one period: where do its segments lie on the presentation's timeline, and
-//! what are they called?
+//! One representation in one period: the positions of its segments on the presentation's timeline,
+//! and their names.
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -15,18 +15,18 @@ use super::url_template::{SegmentPosition, UrlTemplate};
 
 const NANOS: u128 = 1_000_000_000;
 
-/// A representation with its numbers worked out.
+/// A representation with all values computed.
 pub(super) struct Representation<'a> {
     track: &'a MpdRepresentation<'a>,
     start: Duration,
-    /// Ticks in a second; not zero.
+    /// Ticks per second; not zero.
     scale: u64,
-    /// The time on its scale at which the period begins.
+    /// Start of the period on its time scale.
     offset: u64,
-    /// The same for the period's end.
+    /// End of the period on its time scale.
     end: Option<u64>,
     timeline: Option<Rc<SegmentTimeline>>,
-    /// How segments are named, where they have names of their own.
+    /// The names of segments, if each has its own.
     pattern: Option<UrlTemplate>,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Representation<'a> {
         }
     }
 
-    /// Where its period begins, in milliseconds.
+    /// Start of its period, in milliseconds.
     pub(super) fn period(&self) -> u64 {
         u64::try_from(self.start.as_millis()).unwrap_or(u64::MAX)
     }
@@ -71,14 +71,13 @@ impl<'a> Representation<'a> {
         self.track.medium
     }
 
-    /// Where the listed segments begin and end in milliseconds, if it is known which they are.
+    /// Start and end of the listed segments in milliseconds, if they are known.
     pub(super) fn span(&self) -> Option<(u64, u64)> {
         let timeline = self.listed()?;
         Some((self.millis(timeline.first)?, self.millis(timeline.end)?))
     }
 
-    /// The last segments listed, the very last one first: where each ends in milliseconds, and its
-    /// place.
+    /// The last listed segments, newest first: the end in milliseconds, and the position.
     pub(super) fn latest(&self) -> impl Iterator<Item = (u64, SegmentPosition)> {
         let latest = self.listed().into_iter().flat_map(SegmentTimeline::latest);
         latest.map_while(|segment| Some((self.millis(segment.end())?, self.place(segment)?)))
@@ -97,7 +96,7 @@ impl<'a> Representation<'a> {
         (!has_gaps).then(|| pattern.name(SegmentPosition::default()))
     }
 
-    /// The files of which it lists ranges, and where the last range of each ends.
+    /// The files of which it lists ranges, and the end of the last range of each.
     pub(super) fn files(&self) -> impl Iterator<Item = (String, u64)> {
         let ranged = self.track.ranged.iter().flat_map(|files| files.iter());
         ranged.filter_map(|file| {
@@ -107,17 +106,17 @@ impl<'a> Representation<'a> {
         })
     }
 
-    /// How long the segments at its edge are, the last one's length first.
+    /// Durations of the segments at its edge, the last one first.
     pub(super) fn lengths(&self) -> impl Iterator<Item = Duration> {
         let latest = self.listed().into_iter().flat_map(SegmentTimeline::latest);
         let latest = latest.map(|segment| segment.length);
-        // Where no list says how long each is, all are of one length.
+        // Without a list, all segments have the same duration.
         let alike = self.step().filter(|_| self.listed().is_none());
         let ticks = latest.chain(alike.into_iter().cycle());
         ticks.map(|ticks| span(ticks, self.scale))
     }
 
-    /// How its segments are named and when they are there; `began` is when the presentation did.
+    /// The names and availability times of its segments; `began` is the start of the presentation.
     pub(super) fn template(&self, began: Option<SystemTime>) -> Option<SegmentNaming> {
         let step = self.step()?;
         let segments = &self.track.segments;
@@ -153,13 +152,13 @@ impl<'a> Representation<'a> {
         })
     }
 
-    /// The value of the last segment before the period's end.
+    /// Value of the last segment before the period's end.
     fn last(&self, pattern: &UrlTemplate, reach: AvailabilityBase, step: u64) -> Option<u64> {
         let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) = reach;
         let by_time = !pattern.has_number();
         let by_period = self.end.and_then(|end| {
             let left = end.saturating_sub(from.time);
-            // Where a timeline ends, what is left may be no more than what was rounded off.
+            // The rest after a timeline may be only a rounding error.
             let count = match reach {
                 AvailabilityBase::Listed(_) if left < step / 2 => 0,
                 _ => left.div_ceil(step),
@@ -176,7 +175,7 @@ impl<'a> Representation<'a> {
         by_period.into_iter().chain(by_number).min()
     }
 
-    /// The timeline, unless it does not say where it ends.
+    /// The timeline, unless its end is open.
     fn listed(&self) -> Option<&SegmentTimeline> {
         let timeline = self.timeline.as_deref()?;
         timeline.open.is_none().then_some(timeline)
@@ -202,7 +201,7 @@ impl<'a> Representation<'a> {
         self.track.segments.start_number.unwrap_or(1)
     }
 
-    /// A time of its own scale on the presentation's timeline.
+    /// Converts a time of its own scale to the presentation's timeline.
     fn millis(&self, ticks: u64) -> Option<u64> {
         let into = i128::from(ticks) - i128::from(self.offset);
         let into = (into * 1000).div_euclid(i128::from(self.scale));
@@ -212,7 +211,7 @@ impl<'a> Representation<'a> {
 }
 
 impl MpdRepresentation<'_> {
-    /// What it names itself by, and one name of each of its templates.
+    /// Its base URL, and one name of each of its templates.
     pub(super) fn examples(&self) -> impl Iterator<Item = String> {
         let base = self.base.url.as_deref().filter(|base| !base.is_empty());
         let segments = &self.segments;

@@ -1,8 +1,8 @@
-//! Which segments of a live representation are there at what time, and how are they named
-//! (ISO/IEC 23009-1 §5.3.9.5.3)? The time is an argument.
+//! Computes which segments of a live representation are available at a given time, and their names
+//! (ISO/IEC 23009-1 §5.3.9.5.3). The time is an argument.
 //!
-//! A segment is meant by its *value*: what stands for `$Number$` in its name, or for `$Time$` where
-//! segments are told by their start. Values grow with time.
+//! A segment is identified by its *value*: the `$Number$` in its name, or the `$Time$` if segments
+//! are named by their start. Values increase with time.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,52 +11,52 @@ use super::url_template::{SegmentPosition, UrlTemplate};
 
 const NANOS: i128 = 1_000_000_000;
 
-/// Five centuries: whoever invents numbers must not get beyond what can be reckoned.
+/// Five centuries. Limits the times computed from invented numbers.
 const FAR: Duration = Duration::from_hours(500 * 365 * 24);
 
-/// How the segments of one representation are named and when each of them is there.
+/// The names and availability times of one representation's segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentNaming {
     pub(super) pattern: UrlTemplate,
     pub(super) reach: AvailabilityBase,
     pub(super) pace: SegmentTiming,
-    /// When its period began by the wall clock.
+    /// Wall-clock start of its period.
     pub(super) began: Option<SystemTime>,
     pub(super) head_start: AvailabilityTimeOffset,
-    /// The value of the last segment of its period, where an end is known.
+    /// Value of the period's last segment, if the end is known.
     pub(super) last: Option<u64>,
 }
 
-/// From where values and times are counted.
+/// The base from which values and times are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AvailabilityBase {
-    /// A timeline lists the segments before that one: it is the next.
+    /// A timeline lists the segments before this position: it is the next one.
     Listed(SegmentPosition),
-    /// That one is the first, and how many have followed it is for the clock to tell.
+    /// The position of the first segment; the clock determines how many have followed.
     Clock(SegmentPosition),
 }
 
-/// How segments follow each other, in ticks.
+/// The segment timing, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentTiming {
-    /// Ticks in a second; not zero.
+    /// Ticks per second; not zero.
     pub(super) scale: u64,
-    /// The length of a segment; not zero.
+    /// Segment duration in ticks; not zero.
     pub(super) step: u64,
-    /// The time on this scale at which the period begins.
+    /// Start of the period on this time scale.
     pub(super) offset: u64,
 }
 
-/// `@availabilityTimeOffset`: how long before its end a segment may be asked for.
+/// `@availabilityTimeOffset`: how long before its end a segment may be requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AvailabilityTimeOffset {
     By(Duration),
-    /// `INF`: all of them at once.
+    /// `INF`: all segments at once.
     Always,
 }
 
 impl AvailabilityTimeOffset {
-    /// §5.3.9.5.3: those of base URL and template add up.
+    /// §5.3.9.5.3: the offsets of base URL and template add up.
     pub(super) fn sum(
         one: Option<AvailabilityTimeOffset>,
         other: Option<AvailabilityTimeOffset>,
@@ -75,8 +75,7 @@ impl AvailabilityTimeOffset {
 }
 
 impl SegmentNaming {
-    /// The value of the newest segment that is there at `now`; with a timeline, of the last one
-    /// that it lists.
+    /// Value of the newest available segment at `now`; with a timeline, of the last listed one.
     pub fn newest(&self, now: SystemTime) -> Option<u64> {
         let first = match self.reach {
             AvailabilityBase::Listed(next) => return self.before(self.value(next), 1),
@@ -97,7 +96,7 @@ impl SegmentNaming {
         Some(self.last.map_or(newest, |last| last.min(newest)))
     }
 
-    /// The value of the segment that comes after [`Template::newest`]; `None` at the end.
+    /// Value of the segment after [`SegmentNaming::newest`]; `None` at the end.
     pub fn next(&self, now: SystemTime) -> Option<u64> {
         let (AvailabilityBase::Listed(place) | AvailabilityBase::Clock(place)) = self.reach;
         let next = match self.newest(now) {
@@ -107,27 +106,27 @@ impl SegmentNaming {
         (self.last.is_none_or(|last| next <= last)).then_some(next)
     }
 
-    /// Does the clock tell which segments are there, rather than new versions of the MPD?
+    /// Does the clock determine the available segments, rather than new versions of the MPD?
     pub fn is_by_clock(&self) -> bool {
         matches!(self.reach, AvailabilityBase::Clock(_))
     }
 
-    /// The value of the segment so many before another.
+    /// Value of the segment `back` segments before another.
     pub fn before(&self, value: u64, back: u64) -> Option<u64> {
         value.checked_sub(back.checked_mul(self.stride())?)
     }
 
-    /// The name of a segment, as [`Listing::segments`](crate::media::Listing::segments) has them.
+    /// The name of a segment, as in [`Listing::segments`](crate::manifest::Listing::segments).
     pub fn name(&self, value: u64) -> String {
         self.pattern.name(self.place(value))
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub fn weight_bytes(&self) -> usize {
         size_of::<SegmentNaming>() + self.pattern.weight_bytes()
     }
 
-    /// The value of the segment whose name a path ends in, whatever query follows.
+    /// Value of the segment whose name the path ends with; the query is ignored.
     pub fn number_of(&self, path: &str) -> Option<u64> {
         let read = self.pattern.read(path)?;
         if self.is_by_time() {
@@ -137,9 +136,9 @@ impl SegmentNaming {
         }
     }
 
-    /// When a segment can be had. `None` for one that will never be there, or where the manifest
-    /// does not say when it began. For one that a timeline lists, this is an estimate from the
-    /// newest one's length. What is further away than [`FAR`] comes then.
+    /// When a segment becomes available. `None` for one beyond the end, or if the start of the
+    /// presentation is unknown. For a segment in a timeline this is an estimate from the newest
+    /// one's duration. Capped at [`FAR`].
     pub fn available_at(&self, value: u64) -> Option<SystemTime> {
         match self.head_start {
             AvailabilityTimeOffset::By(head_start) => self.before_end(value, head_start),
@@ -149,7 +148,7 @@ impl SegmentNaming {
         }
     }
 
-    /// When a segment ends, whatever its head start: all of it can be had then.
+    /// When a segment ends, and is available in full whatever its offset.
     pub fn ends_at(&self, value: u64) -> Option<SystemTime> {
         self.before_end(value, Duration::ZERO)
     }
@@ -163,18 +162,18 @@ impl SegmentNaming {
         }
         let ends = self.start(value).saturating_add(self.pace.step.into());
         let ends = ends.saturating_sub(self.pace.offset.into());
-        // Rounded up: at that moment it is there.
+        // Rounded up: it is available at that moment.
         let nanoseconds = ends.saturating_mul(NANOS).max(-i128::MAX);
         let ends = -(-nanoseconds).div_euclid(self.pace.scale.into());
         at(began, ends.saturating_sub(nanos(span)?))
     }
 
-    /// How long a segment is: how often a new one is to be expected.
+    /// The segment duration: how often a new segment is expected.
     pub fn step(&self) -> Duration {
         span(self.pace.step, self.pace.scale)
     }
 
-    /// Are values starts rather than numbers?
+    /// Are values start times rather than numbers?
     fn is_by_time(&self) -> bool {
         !self.pattern.has_number()
     }
@@ -187,7 +186,7 @@ impl SegmentNaming {
         }
     }
 
-    /// By how much the values of neighbours differ.
+    /// Difference between the values of consecutive segments.
     fn stride(&self) -> u64 {
         if self.is_by_time() { self.pace.step } else { 1 }
     }
@@ -199,7 +198,7 @@ impl SegmentNaming {
         }
     }
 
-    /// Where a segment starts, in ticks.
+    /// Start of a segment, in ticks.
     fn start(&self, value: u64) -> i128 {
         if self.is_by_time() {
             return i128::from(value);
@@ -240,7 +239,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs_f64(second)
     }
 
-    /// Two seconds long, begun at second 100, the first one number 1.
+    /// Segments of 2 s, from second 100, numbered from 1.
     fn by_clock() -> SegmentNaming {
         SegmentNaming {
             pattern: UrlTemplate::new("", "$Number$.m4s", "", "").unwrap(),
@@ -256,7 +255,7 @@ mod tests {
         }
     }
 
-    /// The timeline ends at tick 50,000 with number 24; its period began at tick 20,000.
+    /// The timeline ends at tick 50,000 with number 24; its period starts at tick 20,000.
     fn by_timeline(written: &str) -> SegmentNaming {
         SegmentNaming {
             pattern: UrlTemplate::new("", written, "", "").unwrap(),
@@ -363,7 +362,7 @@ mod tests {
             (Some(24), Some(25))
         );
         assert_eq!(numbered.name(25), "25.m4s");
-        // It starts 30 s into the period, which began at second 100.
+        // It starts 30 s into the period, which starts at second 100.
         assert_eq!(numbered.available_at(25), Some(at_second(132.0)));
         let timed = by_timeline("$Time$.m4s");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What MPDs of real shapes say, what cut ones look like, and that nothing else does harm.
+//! Tests of MPDs as packagers write them, of truncated ones, and of arbitrary input.
 
 mod hostile;
 
@@ -128,7 +128,7 @@ fn video_and_audio_decide_how_far_it_reaches() {
     assert_eq!(edge(&[text]), (0, 4_000));
 }
 
-/// A live MPD of one video representation, in periods whose timelines are these.
+/// A live MPD of one video representation, with one period per timeline.
 fn timelines(periods: &[&str]) -> String {
     let period = |entries: &&str| {
         format!(
@@ -204,7 +204,7 @@ fn an_announced_period_does_not_hide_where_it_ends() {
     let edge = manifest.facts.edge.unwrap();
     assert_eq!((edge.first, edge.last), (0, 60_000));
     assert_eq!(manifest.listing.segments.last().unwrap().uri, "50/5");
-    // The period is full: nothing comes after its fifth segment.
+    // The period is full: no segment follows the fifth.
     let now = SystemTime::UNIX_EPOCH;
     assert_eq!(manifest.listing.templates[0].next(now), None);
 }
@@ -268,7 +268,7 @@ fn fixtures() -> Vec<PathBuf> {
         .collect()
 }
 
-/// What a manifest says, a line each; what it does not say has none.
+/// What a manifest says, one line each; absent values have no line.
 fn told(manifest: &ParsedText) -> String {
     let ParsedText { facts, listing } = manifest;
     let mut lines = vec![format!("{:?}", facts.liveness)];
@@ -312,7 +312,7 @@ fn told(manifest: &ParsedText) -> String {
     lines.join("\n") + "\n"
 }
 
-/// What a template says. Fixtures are written for one moment, 2024-01-01T00:10:00Z.
+/// What a template says. Fixtures are for one moment, 2024-01-01T00:10:00Z.
 fn told_next(template: &SegmentNaming) -> Vec<String> {
     let now = date_time("2024-01-01T00:10:00Z").unwrap();
     let newest = template
@@ -367,7 +367,7 @@ proptest! {
         }
     }
 
-    // Well-formed, and every value in it arbitrary.
+    // Well-formed, with arbitrary values.
     #[test]
     fn no_values_panic(
         text in any_fixture(), values in prop::collection::vec(VALUE, 1..40), every in 1_usize..7,
@@ -392,7 +392,7 @@ const VALUE: &str =
 const TEXT: &str = "(<MPD |<Period>|<AdaptationSet>|<SegmentTemplate |<S |<!-|-->|\
     <!\\[CDATA\\[|[<>!?/='\"MPDT0-9.\\-é ]){0,80}";
 
-/// Reads, and asks everything that can be asked.
+/// Parses the text and calls every function of the result.
 fn harmless(text: &str) {
     let Ok(ParsedText { facts, listing }) = read(text) else {
         return;

@@ -1,4 +1,4 @@
-//! How long is an `xs:duration` (XML Schema part 2)? Odd forms say nothing.
+//! Parses `xs:duration` (XML Schema part 2). Malformed values are absent.
 
 use std::time::Duration;
 
@@ -8,19 +8,18 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// However long it is said to take until something comes, it is reckoned with no longer time: what is held is gone
-/// by then, and sums of it stay in range.
+/// Upper limit of all durations. Stored objects have expired by then, and sums stay in range.
 pub(super) const LONG: Duration = Duration::from_secs(365 * DAY);
 
-/// How long so many ticks are. `scale`, how many a second has, is not zero.
+/// The duration of `ticks`. `scale`, in ticks per second, is not zero.
 pub(super) fn span(ticks: u64, scale: u64) -> Duration {
     let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(scale);
     let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
     Duration::from_nanos(nanos).min(LONG)
 }
 
-/// `xs:duration`: `PnYnMnDTnHnMnS`, the seconds perhaps with a fraction. A year counts as 365 days
-/// and a month as 30. `None` when it is malformed or negative.
+/// `xs:duration`: `PnYnMnDTnHnMnS`, seconds may have a fraction. A year counts as 365 days and a
+/// month as 30. `None` if malformed or negative.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let period = text.strip_prefix('P')?;
     let (date, time) = match period.split_once('T') {
@@ -42,7 +41,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     date.checked_add(time)?.checked_add(seconds)
 }
 
-/// Counts of whole units, each at most once and in the order given; and what follows them.
+/// Parses counts of whole units, each at most once and in the given order; returns the rest too.
 fn units<'a>(text: &'a str, order: &[(char, u64)]) -> Option<(Duration, &'a str)> {
     let mut rest = text;
     let mut sum = 0_u64;
@@ -59,7 +58,7 @@ fn units<'a>(text: &'a str, order: &[(char, u64)]) -> Option<(Duration, &'a str)
     Some((Duration::from_secs(sum), rest))
 }
 
-/// Digits, perhaps with a fraction, of which nine digits count.
+/// A decimal number; digits after the ninth of the fraction are ignored.
 fn decimal(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! Which segments does a `SegmentTimeline` list (ISO/IEC 23009-1 §5.3.9.6)? In ticks of its time
-//! scale; knows neither names nor clocks.
+//! Reads a `SegmentTimeline` (ISO/IEC 23009-1 §5.3.9.6), in ticks of its time scale; knows neither
+//! names nor clocks.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -7,40 +7,40 @@ use std::rc::Rc;
 use super::super::info::{LISTED_MAX, ManifestError};
 use super::xml::{Xml, XmlTag};
 
-/// The segments of one timeline: how far they reach, and the last of them.
+/// The segments of one timeline: its extent and the last segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SegmentTimeline {
-    /// Where the first one starts.
+    /// Start of the first segment.
     pub(super) first: u64,
-    /// Where the last one ends.
+    /// End of the last segment.
     pub(super) end: u64,
-    /// How many there are.
+    /// Number of segments.
     pub(super) count: u64,
-    /// Runs of segments of one length, the last ones.
+    /// The last runs of segments of equal duration.
     runs: VecDeque<SegmentRun>,
-    /// A last run with no end of its own: it goes on as long as its period, or for ever.
+    /// A last run without an end: it continues to the end of its period, or forever.
     pub(super) open: Option<TimelineSegment>,
-    /// A number in it makes no sense, so none of it counts.
+    /// It contains an invalid number: the whole timeline is ignored.
     broken: bool,
 }
 
 /// One segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TimelineSegment {
-    /// Counted from the timeline's first, which is 0.
+    /// Index from the timeline's first segment, which is 0.
     pub(super) index: u64,
     pub(super) start: u64,
     pub(super) length: u64,
 }
 
 impl TimelineSegment {
-    /// Saturates: what ends later than the numbers reach was sorted out before.
+    /// Saturates: segments that end beyond the range of numbers have been rejected before.
     pub(super) fn end(self) -> u64 {
         self.start.saturating_add(self.length)
     }
 }
 
-/// Segments of one length, one after the other.
+/// Consecutive segments of equal duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SegmentRun {
     first: TimelineSegment,
@@ -52,17 +52,17 @@ struct SegmentRun {
 struct TimelineEntry {
     start: Option<u64>,
     length: u64,
-    /// Repeated so often; negative: up to the next entry's start.
+    /// Number of repetitions; negative: up to the next entry's start.
     repeat: i64,
 }
 
 impl SegmentTimeline {
-    /// Reads the element whose tag came last.
+    /// Reads the element whose tag was read last.
     pub(super) fn read(xml: &mut Xml<'_>) -> Result<SegmentTimeline, ManifestError> {
         let depth = xml.depth();
         let mut timeline = SegmentTimeline::default();
         loop {
-            // Entries are most of an MPD: those of the usual form are read at once.
+            // Entries are most of an MPD's text: the usual form has a fast path.
             if xml.depth() == depth {
                 xml.eat(|text| timeline.take_plain(text));
             }
@@ -77,8 +77,8 @@ impl SegmentTimeline {
         }
     }
 
-    /// With its open end closed, where it is known that nothing comes after `end`. `None` when it
-    /// makes no sense or lists nothing.
+    /// Closes an open end at `end`, the end of the period, if known. `None` if the timeline is
+    /// invalid or lists nothing.
     pub(super) fn until(mut self: Rc<Self>, end: Option<u64>) -> Option<Rc<SegmentTimeline>> {
         if let (Some(open), Some(end)) = (self.open, end) {
             let timeline = Rc::make_mut(&mut self);
@@ -89,7 +89,7 @@ impl SegmentTimeline {
         (lists && !self.broken).then_some(self)
     }
 
-    /// The last segments, the very last one first.
+    /// The last segments, newest first.
     pub(super) fn latest(&self) -> impl Iterator<Item = TimelineSegment> {
         let runs = self.runs.iter().rev();
         let segments = runs.flat_map(|run| {
@@ -102,7 +102,7 @@ impl SegmentTimeline {
         segments.take(LISTED_MAX)
     }
 
-    /// Entries in the form `<S t="0" d="1" r="2"/>`. Returns how many bytes they fill.
+    /// Reads entries of the form `<S t="0" d="1" r="2"/>`. Returns the number of bytes read.
     fn take_plain(&mut self, text: &str) -> usize {
         let mut rest = text.as_bytes();
         while let Some((entry, after)) = plain(rest) {
@@ -131,7 +131,7 @@ impl SegmentTimeline {
         }
     }
 
-    /// As many segments as it takes to reach `end`.
+    /// Adds segments up to `end`.
     fn run_until(&mut self, first: TimelineSegment, end: u64) {
         if first.length == 0 {
             self.broken = true;
@@ -148,7 +148,7 @@ impl SegmentTimeline {
             self.broken = true;
             return;
         };
-        // An empty segment says nothing, and a timeline runs forward.
+        // A segment must not be empty, and a timeline runs forward.
         if first.length == 0 || end <= self.end {
             self.broken = true;
             return;
@@ -176,7 +176,7 @@ impl TimelineEntry {
     }
 }
 
-/// An entry of the usual form at the start, and what follows it.
+/// An entry of the usual form at the start, and the rest.
 fn plain(text: &[u8]) -> Option<(TimelineEntry, &[u8])> {
     let mut rest = text.trim_ascii_start().strip_prefix(b"<S")?;
     let mut entry = TimelineEntry::default();
@@ -207,7 +207,7 @@ fn plain(text: &[u8]) -> Option<(TimelineEntry, &[u8])> {
     }
 }
 
-/// Digits at the start, and what follows them.
+/// The number at the start, and the rest.
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut rest = text;
     let mut number = 0_u64;
@@ -266,7 +266,7 @@ mod tests {
         let timeline = read("<S t=\"0\" d=\"10\" r=\"-1\"/><S t=\"35\" d=\"10\"/>");
         let timeline = timeline.until(None).unwrap();
         assert_eq!((timeline.count, timeline.end), (5, 45));
-        // Nothing is known of where it ends.
+        // Its end is unknown.
         let timeline = read("<S t=\"0\" d=\"10\" r=\"-1\"/><S d=\"7\"/>").until(None);
         assert_eq!(timeline.map(|it| (it.count, it.end)), Some((2, 17)));
     }

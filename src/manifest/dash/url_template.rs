@@ -1,4 +1,4 @@
-//! How are segments named (ISO/IEC 23009-1 §5.3.9.4.4, `$Number%05d$`)? Writes and reads names.
+//! Formats and parses segment names (ISO/IEC 23009-1 §5.3.9.4.4, `$Number%05d$`).
 
 use super::super::info::NAME_BYTES_MAX;
 use super::reference;
@@ -10,11 +10,11 @@ const NUMBERS_MAX: usize = 3;
 /// The digits of a `u64`.
 const WIDTH_MAX: usize = 20;
 
-/// A name with gaps in it: only what differs between the segments of one representation.
+/// A name with variables: only those that differ between the segments of one representation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UrlTemplate {
     pieces: Box<[TemplatePiece]>,
-    /// So many bytes at its start come from base URLs.
+    /// Bytes at its start that come from base URLs.
     stem: usize,
 }
 
@@ -24,21 +24,21 @@ enum TemplatePiece {
     Gap(TemplateVariable, usize),
 }
 
-/// What goes into a gap.
+/// The variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TemplateVariable {
     Number,
     Time,
 }
 
-/// Which segment is meant.
+/// The position of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SegmentPosition {
     pub(super) number: u64,
     pub(super) time: u64,
 }
 
-/// What a name says: at least one of the two.
+/// The values parsed from a name: at least one of the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SegmentNumbers {
     pub(super) number: Option<u64>,
@@ -46,8 +46,8 @@ pub(super) struct SegmentNumbers {
 }
 
 impl UrlTemplate {
-    /// Fills in what is the same for all segments of a representation. `None` when there is a gap
-    /// that nothing is known to fill, or names are longer than anybody asks for.
+    /// Substitutes the variables that are equal for all segments of a representation. `None` if a
+    /// variable is unknown, or names are longer than any request.
     pub(super) fn new(base: &str, written: &str, id: &str, bandwidth: &str) -> Option<UrlTemplate> {
         let mut size = base.len() + written.len();
         let mut fits = |more: usize| {
@@ -107,7 +107,7 @@ impl UrlTemplate {
         })
     }
 
-    /// Bytes of memory besides its own size, about.
+    /// Approximate bytes of memory in addition to its own size.
     pub(super) fn weight_bytes(&self) -> usize {
         let texts = self.pieces.iter().map(|piece| match piece {
             TemplatePiece::Text(text) => text.capacity(),
@@ -116,12 +116,12 @@ impl UrlTemplate {
         size_of_val(&*self.pieces) + texts.sum::<usize>()
     }
 
-    /// Are segments told by number?
+    /// Do names contain the segment number?
     pub(super) fn has_number(&self) -> bool {
         self.has(TemplateVariable::Number)
     }
 
-    /// Are segments told by their start?
+    /// Do names contain the segment's start time?
     pub(super) fn has_time(&self) -> bool {
         self.has(TemplateVariable::Time)
     }
@@ -151,7 +151,7 @@ impl UrlTemplate {
         name
     }
 
-    /// The name as the manifest writes it: without base URL and query.
+    /// The name as written in the manifest: without base URL and query.
     pub(super) fn bare_name(&self, place: SegmentPosition) -> String {
         let mut name = self.name(place);
         name.drain(..self.stem);
@@ -159,8 +159,8 @@ impl UrlTemplate {
         name
     }
 
-    /// What a path says that ends as names do; it must say it exactly as [`Pattern::name`] does.
-    /// What their queries say does not matter.
+    /// The values in a path that ends with a name; they must be formatted exactly as
+    /// [`UrlTemplate::name`] does. Variables in the query are ignored.
     pub(super) fn read(&self, path: &str) -> Option<SegmentNumbers> {
         let mut pieces: Vec<(&str, Option<(TemplateVariable, usize)>)> = Vec::new();
         for piece in &self.pieces {
@@ -188,7 +188,7 @@ impl UrlTemplate {
     }
 }
 
-/// Reads the pieces from the last one backwards. Bounded: a pattern has few gaps, a gap few digits.
+/// Parses the pieces backwards. Bounded: a template has few variables, a variable few digits.
 fn read_end(
     pieces: &[(&str, Option<(TemplateVariable, usize)>)],
     path: &str,
@@ -215,7 +215,7 @@ fn read_end(
     })
 }
 
-/// The zeros before so many digits.
+/// The zeros that pad a number to `width`.
 fn padding(digits: usize, width: usize) -> impl Iterator<Item = char> {
     std::iter::repeat_n('0', width.saturating_sub(digits))
 }

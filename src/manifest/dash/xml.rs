@@ -1,7 +1,7 @@
-//! Which elements does an XML text hold? One level at a time; knows nothing of what they mean.
+//! Reads the elements of an XML text, one level at a time, without knowing their meaning.
 //!
-//! Entities are read as far as XML itself defines them, namespaces as far as the root's prefix:
-//! an element under another prefix is a stranger.
+//! Supports the entities that XML itself defines, and namespaces by the root's prefix: an element
+//! with another prefix is foreign.
 
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -13,34 +13,34 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::super::info::ManifestError;
 
-/// An MPD's root has a dozen, with its namespaces.
+/// An MPD's root has about a dozen, including namespaces.
 const ATTRIBUTES_MAX: usize = 256;
-/// Elements within elements: an MPD has eight levels.
+/// Most nested elements: an MPD has eight levels.
 const DEPTH_MAX: u32 = 64;
 
 const ILL_FORMED: ManifestError = ManifestError::Broken("not well-formed XML");
 
-/// A document that is being read.
+/// A document during parsing.
 pub(super) struct Xml<'a> {
     text: &'a str,
     reader: Reader<&'a [u8]>,
-    /// The root's prefix with its colon, or nothing.
+    /// The root's prefix with its colon, or empty.
     prefix: &'a str,
-    /// So many elements are open.
+    /// Number of open elements.
     depth: u32,
-    /// The innermost of them is an empty-element tag, `<a/>`.
+    /// The innermost open element is an empty-element tag, `<a/>`.
     in_empty: bool,
 }
 
-/// The tag that begins an element.
+/// The start tag of an element.
 pub(super) struct XmlTag<'a> {
-    /// Without the root's prefix; nothing for a stranger.
+    /// Without the root's prefix; empty for a foreign element.
     pub(super) name: &'a str,
     attributes: &'a str,
 }
 
 impl<'a> XmlTag<'a> {
-    /// Names as written and values without entities; what cannot be understood is left out.
+    /// Names as written, and values with entities replaced; invalid ones are omitted.
     pub(super) fn attributes(&self) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
         let mut attributes = Attributes::new(self.attributes, 0);
         attributes.with_checks(false);
@@ -62,7 +62,7 @@ impl<'a> XmlTag<'a> {
     }
 
     fn is_well_formed(&self) -> bool {
-        // Each is compared with all before it.
+        // Each is compared with all previous ones.
         let mut attributes = Attributes::new(self.attributes, 0);
         let all = attributes
             .by_ref()
@@ -72,7 +72,7 @@ impl<'a> XmlTag<'a> {
     }
 }
 
-/// Without blanks around it, entities replaced.
+/// Trims the text and replaces entities.
 fn plain(text: &str) -> Option<Cow<'_, str>> {
     let text = text.trim_ascii();
     if text.contains('&') {
@@ -110,13 +110,13 @@ impl<'a> Xml<'a> {
         }
     }
 
-    /// The depth of the element whose tag came last; see [`Xml::child`].
+    /// The depth of the element whose tag was read last; see [`Xml::child`].
     pub(super) fn depth(&self) -> u32 {
         self.depth
     }
 
-    /// The next child of the element at `depth`; `None` at its end. What is inside the child before
-    /// and was not read is passed over.
+    /// The next child of the element at `depth`; `None` at its end. Unread content of the previous
+    /// child is skipped.
     pub(super) fn child(&mut self, depth: u32) -> Result<Option<XmlTag<'a>>, ManifestError> {
         loop {
             if self.in_empty {
@@ -149,7 +149,7 @@ impl<'a> Xml<'a> {
         }
     }
 
-    /// The text in the element whose tag came last; nothing where it holds elements or notes.
+    /// The text of the element whose tag was read last; `None` if it contains elements or comments.
     pub(super) fn content(&mut self) -> Result<Option<Cow<'a, str>>, ManifestError> {
         let (start, depth) = (self.at(), self.depth);
         if self.in_empty {
@@ -165,8 +165,8 @@ impl<'a> Xml<'a> {
         Ok(plain(inside).filter(|_| !inside.contains('<')))
     }
 
-    /// Lets `take` eat whole elements from the start of what is next, if those of the root's
-    /// namespace have no prefix: it returns how many bytes it has eaten.
+    /// Lets `take` consume whole elements at the current position, if the root's namespace has no
+    /// prefix. `take` returns the number of bytes consumed.
     pub(super) fn eat(&mut self, take: impl FnOnce(&'a str) -> usize) {
         if self.prefix.is_empty() && !self.in_empty {
             let eaten = take(self.text.get(self.at()..).unwrap_or_default());
@@ -174,7 +174,7 @@ impl<'a> Xml<'a> {
         }
     }
 
-    /// Nothing but blanks and notes may follow the root.
+    /// Only blanks and comments may follow the root.
     pub(super) fn close(mut self) -> Result<(), ManifestError> {
         while self.depth > 0 {
             self.child(1)?;
@@ -193,12 +193,12 @@ impl<'a> Xml<'a> {
         self.reader.read_event().map_err(|_| ILL_FORMED)
     }
 
-    /// Where in the text the next event begins.
+    /// Offset of the next event in the text.
     fn at(&self) -> usize {
         usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX)
     }
 
-    /// The tag that was read last, as a part of the text: it ends before `>` or `/>`.
+    /// The tag that was read last, as a slice of the text: it ends before `>` or `/>`.
     fn tag(&self, start: &BytesStart<'_>, close: usize) -> Option<XmlTag<'a>> {
         let end = self.at().checked_sub(close)?;
         let inside = self.text.get(end.checked_sub(start.len())?..end)?;

@@ -1,11 +1,11 @@
-//! MPDs that nobody writes but to do harm: they cost no more than to read their text.
+//! Tests of hostile MPDs: their cost is no more than that of reading the text.
 
 use super::super::super::{Kind, read_manifest};
 use super::super::SegmentNaming;
 use super::*;
 
-/// A base URL, a template or a name that is longer than anybody asks for names nothing, and is not
-/// written out for each of the representations below it.
+/// A base URL, a template or a name that is longer than any request is ignored, and not copied to
+/// each of the representations below it.
 #[test]
 fn long_names_are_not_multiplied() {
     let long = "x".repeat(1 << 20);
@@ -41,7 +41,7 @@ fn long_names_are_not_multiplied() {
     assert!(!most.listing.segments.is_empty());
 }
 
-/// Elements without number are read in the time that their text takes, and nothing is kept of them.
+/// Any number of elements is read in time proportional to the text, and none is kept.
 #[test]
 fn empty_elements_are_nothing() {
     for element in [

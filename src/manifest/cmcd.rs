@@ -86,7 +86,7 @@ pub enum ObjectType {
     Video,
     /// `av`: audio and video.
     Muxed,
-    /// `i`: initialisation segment.
+    /// `i`: initialization segment.
     Init,
     /// `c`: captions or subtitles.
     Caption,

@@ -9,7 +9,7 @@ pub enum Kind {
     Dash,
     /// A media segment, part or chunk (also subtitles, trick play, thumbnails).
     Segment,
-    /// An initialisation segment.
+    /// An initialization segment.
     Init,
     /// A decryption key or a license: never stored unless a route says so.
     Key,

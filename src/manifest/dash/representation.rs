@@ -87,7 +87,7 @@ impl<'a> Representation<'a> {
         self.pattern.as_ref()
     }
 
-    /// The name of the initialisation segment.
+    /// The name of the initialization segment.
     pub(super) fn initialization(&self) -> Option<String> {
         let written = self.track.segments.initialization.as_deref()?;
         let written = Some(written).filter(|written| !written.is_empty())?;

@@ -32,7 +32,7 @@ use crate::proxy::TrackedManifest;
 pub(super) const UNASKED_SEGMENTS: u32 = 3;
 /// All manifests of a stream show a restart within this many segment durations.
 const RESTARTED_SEGMENTS: u32 = 4;
-/// The segment duration assumed for a manifest that states none.
+/// Least interval assumed between versions of a manifest that states no update interval.
 const UNTOLD_PACE: Duration = Duration::from_secs(1);
 /// Upper limit of a segment duration, as used for poll intervals.
 const SEGMENT_MAX: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
-//! What is remembered, and what is being fetched right now?
+//! The cache: stored objects and the fills in progress.
 //!
-//! Four calls: [`Cache::lookup`], [`Cache::join`] (and [`Cache::lead`]), [`Cache::purge`],
-//! [`Cache::stats`]. Knows nothing of origins, viewers' sockets or clocks: a fill is fed from
-//! outside, and whether an object is fresh is judged by `policy`.
+//! The main calls are [`Cache::lookup`], [`Cache::join`] (or [`Cache::lead`]), [`Cache::purge`] and
+//! [`Cache::stats`]. The module knows nothing of origins and client sockets. The caller feeds a fill;
+//! `policy` decides whether an object is fresh.
 
 mod access_tracker;
 mod budget;
@@ -49,21 +49,21 @@ use self::eviction::{Advance, EvictionReason};
 use crate::manifest::Kind;
 use crate::policy::Key;
 
-/// Bounds of the memory store and of fills.
+/// Memory limits of the store and of fills.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of finished objects, overhead included.
+    /// Maximum bytes of stored objects, overhead included.
     pub memory_bytes: u64,
-    /// The largest object that is stored; larger ones stream through.
+    /// Maximum size of a stored object. Larger objects are streamed and not stored.
     pub object_bytes_max: u64,
-    /// Bytes held by fills still under way, and by bodies that slow viewers read after the store has let
-    /// them go; apart from `memory_bytes`.
+    /// Maximum bytes of fills in progress, and of bodies that left the store while slow viewers still
+    /// read them. Not part of `memory_bytes`.
     pub fill_bytes_max: u64,
-    /// Viewers waiting on one key at most.
+    /// Maximum viewers that wait for one key.
     pub waiters_max: usize,
-    /// Variants (`Vary`) of one key at most.
+    /// Maximum variants (`Vary`) of one key.
     pub variants_max: usize,
-    /// Kinds that get a store of their own, with its bytes (taken out of `memory_bytes`).
+    /// Kinds with a partition of their own, and its bytes. These are part of `memory_bytes`.
     pub kind_bytes_max: Vec<(Kind, u64)>,
 }
 
@@ -80,7 +80,7 @@ impl Default for Settings {
     }
 }
 
-/// The memory of one shield. Cheap to clone.
+/// The cache of one instance. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<CacheInner>,
@@ -104,41 +104,41 @@ impl CacheInner {
     }
 }
 
-/// What the cache holds and does, for metrics.
+/// Numbers for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Objects (and variant markers) stored.
+    /// Objects (and variant markers) in the store.
     pub objects: u64,
-    /// Bytes stored, overhead included.
+    /// Bytes in the store, overhead included.
     pub bytes: u64,
-    /// The bound of `bytes`.
+    /// Limit of `bytes`.
     pub bytes_max: u64,
-    /// Objects dropped to make room, by what they were, since start.
+    /// Objects removed to free memory, by reason, since start.
     pub evictions: [(EvictionReason, u64); EvictionReason::ALL.len()],
     /// Objects stored, since start.
     pub insertions: u64,
-    /// Variants not stored because their key had too many, since start.
+    /// Variants not stored because the key already had the maximum, since start.
     pub too_varied: u64,
-    /// Fills under way.
+    /// Fills in progress.
     pub fills: u64,
-    /// Viewers following a fill.
+    /// Viewers that follow a fill.
     pub followers: u64,
-    /// Bytes held by fills under way.
+    /// Bytes held by fills in progress.
     pub fill_bytes: u64,
-    /// The bound of `fill_bytes`.
+    /// Limit of `fill_bytes`.
     pub fill_bytes_max: u64,
-    /// Bytes of bodies that the store has let go and that slow viewers still read.
+    /// Bytes of bodies that left the store while slow viewers still read them.
     pub pinned_bytes: u64,
-    /// The bound of `pinned_bytes`; a part of `fill_bytes_max`.
+    /// Limit of `pinned_bytes`; part of `fill_bytes_max`.
     pub pinned_bytes_max: u64,
-    /// Viewers turned away because a key had too many waiting, since start.
+    /// Viewers rejected because too many waited for the same key, since start.
     pub crowded: u64,
-    /// Fills that streamed through a window because they were too large to hold, since start.
+    /// Fills that became too large to hold and were streamed through a window, since start.
     pub windowed: u64,
 }
 
 impl Cache {
-    /// An empty memory.
+    /// Creates an empty cache.
     pub fn new(settings: Settings) -> Cache {
         let notes = key_memos::KeyMemos::new(settings.memory_bytes);
         let budget = Arc::new(budget::FillBudget::new(settings.fill_bytes_max));
@@ -158,8 +158,8 @@ impl Cache {
         }
     }
 
-    /// What is held for a key. `upstream` gives the request headers as they would be sent to the
-    /// origin; it is only called when the key has variants.
+    /// Looks up a key. `upstream` returns the request headers as they would be sent to the origin. It is
+    /// called only when the key has variants.
     pub fn lookup(
         &self,
         key: &Key,
@@ -170,50 +170,52 @@ impl Cache {
         self.inner.store.lookup(key, kind, now, upstream)
     }
 
-    /// Joins the fill for what was looked up, or becomes its leader.
-    /// `upstream`: the request's headers as they would be sent to the origin.
+    /// Joins the fill for this lookup, or becomes its leader. `upstream` holds the request headers as
+    /// they would be sent to the origin.
     pub fn join(&self, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
         registry::join(&self.inner, found, upstream)
     }
 
-    /// A fill for what was looked up is under way.
+    /// Whether a fill for this lookup is in progress.
     pub fn is_being_filled(&self, found: &Lookup) -> bool {
         registry::is_being_filled(&self.inner, found)
     }
 
-    /// Becomes the leader of a fill that no viewer waits for; `None` when one is under way, or when
-    /// something else is held by now than was found.
+    /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in progress, or
+    /// when the stored object changed after the lookup.
     pub fn lead(&self, found: &Lookup, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
         registry::lead(&self.inner, found, upstream)
     }
 
-    /// What is known about a slot that holds no fresh object.
+    /// The memo of a slot that has no fresh object.
     pub fn noted(&self, slot: &Key, now: Instant) -> Option<KeyMemo> {
         self.inner.notes.read(slot, now)
     }
 
-    /// Remembers something about what was looked up, if it has no object.
+    /// Writes a memo for the slot of a lookup. It has an effect while the slot has no fresh object.
     pub fn note(&self, found: &Lookup, note: ExpiringMemo) {
         self.inner.notes.write(&found.slot, note);
     }
 
-    /// Forgets what was noted about what was looked up.
+    /// Erases the memo of a lookup's slot.
     pub fn forget_note(&self, found: &Lookup) {
         self.inner.notes.erase(&found.slot);
     }
 
-    /// Files under a key what another key's fill brought: the newest state of a playlist is the playlist.
-    /// Not where variants are held, nor what belongs to an epoch that has ended.
+    /// Stores under a key the object that a fill of another key brought: the newest version of a playlist
+    /// also answers requests for the playlist itself. Does nothing for a key with variants, or for an
+    /// object of an epoch that has ended.
     pub fn file(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         registry::file(&self.inner, key, kind, object);
     }
 
-    /// Forgets a key with all its variants; a fill under way for it will not be stored, nor joined.
+    /// Removes a key with all its variants. A fill in progress for it is not stored, and no request joins
+    /// it.
     pub fn purge(&self, key: &Key, kind: Kind) {
         self.purging().key(key, kind);
     }
 
-    /// Everything that is held for a key, in all variants; and of a URL with several keys for each of these.
+    /// All objects of a key, in all variants. With `url`, also the objects of all keys of that URL.
     pub fn held(&self, key: &Key, url: Option<&Key>, kind: Kind) -> Vec<Arc<Object>> {
         let inner = &self.inner;
         let now = Instant::now();
@@ -224,40 +226,41 @@ impl Cache {
             .collect()
     }
 
-    /// What is asked for now belongs to a place until the place's epoch ends, and to a URL that has
-    /// many keys until the URL is purged.
+    /// Binds what is requested now to a place, until the place's epoch ends, and to a URL with several
+    /// keys, until the URL is purged.
     pub fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
         self.inner.epochs.tie(place, url)
     }
 
-    /// The slices of an object belong together until its key is purged.
+    /// Binds the slices of an object together, until its key is purged.
     pub fn tie_slices(&self, key: &Key) -> EpochToken {
         self.inner.epochs.tie(Some(&slices_of(key)), None)
     }
 
-    /// Drops everything that belongs to a place, what is being fetched included, in one step.
+    /// Drops everything in a place in one step, including what is being fetched.
     pub fn end_epoch(&self, place: &Key) {
         self.inner.epochs.end(place);
     }
 
-    /// Live renditions have new segments; and no live manifest lists these any more, by the fingerprints of
-    /// their keys: they are the first to go where memory is short.
+    /// Records that live renditions have new segments, and which objects no live manifest lists any more
+    /// (by the fingerprints of their keys). Those are evicted first when memory is short.
     pub fn slide(&self, advances: &[Advance], departed: &[u64]) {
         self.inner.store.slide(advances, departed);
     }
 
-    /// The largest body of a kind that is stored.
+    /// Maximum size of a stored body of this kind.
     pub fn object_bytes_max(&self, place: Kind) -> u64 {
         self.inner.object_bytes_max(place)
     }
 
-    /// Fills hold less than half of what they may: there is room for some that nobody waits for.
+    /// Whether fills use less than half of their memory. Only then may a fill start that no viewer waits
+    /// for.
     pub fn fills_have_room(&self) -> bool {
         let inner = &self.inner;
         inner.budget.used() < inner.settings.fill_bytes_max / 2
     }
 
-    /// A snapshot for metrics.
+    /// Numbers for metrics, at this moment.
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;
         inner.store.expire();
@@ -281,7 +284,7 @@ impl Cache {
     }
 }
 
-/// Among the places whose epochs end: an object's slices.
+/// The place whose epoch binds an object's slices.
 fn slices_of(key: &Key) -> Key {
     Key::of(&[b"slices", key.bytes()])
 }

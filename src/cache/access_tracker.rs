@@ -1,24 +1,24 @@
-//! When did a viewer last ask for something that is looked after ahead of viewers? And is it, at present?
+//! Records when a viewer last requested an object that is refreshed in the background.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Shared by the object, on which hits leave a mark, and by whoever looks after it.
+/// Shared by the object, on which hits record an access, and by the background refresh.
 #[derive(Debug)]
 pub struct AccessTracker {
     since: Instant,
-    /// Milliseconds after `since`, and one; zero: nobody has asked yet.
+    /// Milliseconds after `since`, plus one. Zero: no request yet.
     asked: AtomicU64,
     tended: AtomicBool,
-    /// When it is looked at next: milliseconds after `since`.
+    /// Time of the next poll, in milliseconds after `since`.
     looked_at: AtomicU64,
-    /// Counts the first viewer.
+    /// Incremented at the first request.
     first: Option<Arc<AtomicU64>>,
 }
 
 impl AccessTracker {
-    /// Nobody has asked yet.
+    /// Creates a tracker without any request.
     pub fn new(now: Instant) -> AccessTracker {
         AccessTracker {
             since: now,
@@ -29,7 +29,7 @@ impl AccessTracker {
         }
     }
 
-    /// The same, and the first viewer is counted.
+    /// As [`AccessTracker::new`]; the first request increments `first`.
     pub fn counted(now: Instant, first: Arc<AtomicU64>) -> AccessTracker {
         AccessTracker {
             first: Some(first),
@@ -37,12 +37,12 @@ impl AccessTracker {
         }
     }
 
-    /// A viewer asks.
+    /// Records a viewer's request.
     pub fn asks(&self, now: Instant) {
         let since = now.saturating_duration_since(self.since).as_millis();
         let mark = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
-        // Which of two viewers of one millisecond is written down makes no difference, and a load is
-        // cheaper than a store that other cores must hear of.
+        // Two viewers in one millisecond write the same mark. A load is cheaper than a store, which
+        // invalidates the cache line of other cores.
         let known = self.asked.load(Ordering::Relaxed);
         if known != mark
             && self.asked.swap(mark, Ordering::Relaxed) == 0
@@ -52,36 +52,36 @@ impl AccessTracker {
         }
     }
 
-    /// For how long nobody has asked; `None`: nobody ever did.
+    /// Time since the last request. `None`: no request yet.
     pub fn unasked_for(&self, now: Instant) -> Option<Duration> {
         let asked = self.asked.load(Ordering::Relaxed).checked_sub(1)?;
         Some(now.saturating_duration_since(self.since + Duration::from_millis(asked)))
     }
 
-    /// When it began.
+    /// When tracking began.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// It is looked at then.
+    /// Sets the time of the next poll.
     pub fn is_looked_at(&self, at: Instant) {
         let after = at.saturating_duration_since(self.since).as_millis();
         let after = u64::try_from(after).unwrap_or(u64::MAX);
         self.looked_at.store(after, Ordering::Relaxed);
     }
 
-    /// In how long it is looked at; nothing when that is under way.
+    /// Time until the next poll. Zero while a poll is in progress.
     pub fn next_look_in(&self, now: Instant) -> Duration {
         let after = Duration::from_millis(self.looked_at.load(Ordering::Relaxed));
         after.saturating_sub(now.saturating_duration_since(self.since))
     }
 
-    /// Somebody looks after it: viewers need not have it refreshed.
+    /// Whether a background task refreshes the object, so that viewers need not start a refresh.
     pub fn is_tended(&self) -> bool {
         self.tended.load(Ordering::Relaxed)
     }
 
-    /// Somebody does so from now on, or does so no more. True if that is news.
+    /// Sets whether a background task refreshes the object. True if this changes the state.
     pub fn tend(&self, tended: bool) -> bool {
         self.tended.swap(tended, Ordering::Relaxed) != tended
     }

@@ -1,19 +1,19 @@
-//! How many bytes do fills hold together? Charged as they arrive, within one bound.
+//! Limits the bytes that all fills hold together. Bytes are charged as they arrive.
 //!
-//! A fill that holds much may not take the last of the room from those that hold little: else a few slow
-//! large ones would leave nothing for anybody. Who finds no room waits for some, and not for long.
+//! A large fill may not take the last part of the budget: otherwise a few slow large fills would leave
+//! nothing for small ones. A fill that finds no room waits for a short time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// A fill that holds no more than this share of the whole is a small one.
+/// A fill is small while it holds no more than 1/16 of the budget.
 const SMALL_SHARE: u64 = 16;
-/// This share of the whole is for small ones alone, as soon as there is more than one fill.
+/// 1/4 of the budget is reserved for small fills, as soon as there is more than one fill.
 const KEPT_SHARE: u64 = 4;
 
-/// Bytes of fills under way, and of pinned bodies.
+/// Bytes of fills in progress and of pinned bodies.
 #[derive(Debug)]
 pub(crate) struct FillBudget {
     used: AtomicU64,
@@ -30,7 +30,7 @@ impl FillBudget {
         }
     }
 
-    /// Takes `bytes` for a fill that was given `held` before, if they fit.
+    /// Charges `bytes` to a fill that already holds `held`. False when they do not fit.
     pub(crate) fn take(&self, held: u64, bytes: u64) -> bool {
         let taken = self
             .used
@@ -47,7 +47,7 @@ impl FillBudget {
         taken.is_ok()
     }
 
-    /// Counts bytes that are held whether or not they fit.
+    /// Charges bytes that are held in any case, even above the limit.
     pub(crate) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -59,7 +59,7 @@ impl FillBudget {
         }
     }
 
-    /// Resolves when bytes were given back since it was made.
+    /// Resolves when bytes are given back after this call.
     pub(crate) fn freed(&self) -> Notified<'_> {
         self.freed.notified()
     }
@@ -68,7 +68,7 @@ impl FillBudget {
         self.max
     }
 
-    /// What all may use together besides the part that is kept for small fills.
+    /// The limit for all fills together without the part reserved for small ones.
     pub(crate) fn max_for_large(&self) -> u64 {
         self.max - self.max / KEPT_SHARE
     }

@@ -1,5 +1,6 @@
-//! The same text in other content codings. Nothing is compressed here: who asks for a coding that is not there
-//! has it ordered, once a version and coding, and gets something else meanwhile.
+//! Bodies of the same text in other content codings. Nothing is compressed here. The first viewer that
+//! accepts a missing coding causes one encoding job per version and coding, and gets another coding
+//! meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,18 +11,18 @@ use tokio::sync::Notify;
 use super::Object;
 use crate::policy::encoding::ContentCoding;
 
-/// A coding that somebody asked for is made of so many further versions before anybody asks.
+/// After a viewer requests a coding, this many further versions are encoded before anyone requests them.
 const VERSIONS_AHEAD: u8 = 8;
 
-/// A text's codings, as far as they have been made.
+/// The encoded bodies of a text, as far as they exist.
 #[derive(Debug)]
 pub struct EncodedBodies {
     bodies: Arc<EncodedBodySet>,
-    /// Objects around the bodies that are there, made when the first viewer takes one.
+    /// Objects with the encoded bodies, created at the first use.
     objects: [OnceLock<Arc<Object>>; ContentCoding::ALL.len()],
 }
 
-/// The bodies: shared by all objects that carry this text.
+/// The encoded bodies, shared by all objects with this text.
 #[derive(Debug, Default)]
 pub struct EncodedBodySet {
     places: [EncodedBodySlot; ContentCoding::ALL.len()],
@@ -30,10 +31,10 @@ pub struct EncodedBodySet {
 
 #[derive(Debug, Default)]
 struct EncodedBodySlot {
-    /// `None`: the coding makes the text no smaller.
+    /// `None`: encoding does not make the text smaller.
     body: OnceLock<Option<Bytes>>,
     ordered: AtomicBool,
-    /// For so many versions, this one included, it is to be had.
+    /// Number of versions, including this one, for which this coding is to be made.
     wanted: AtomicU8,
 }
 
@@ -42,15 +43,15 @@ impl EncodedBodySet {
         &self.places[coding as usize]
     }
 
-    /// It is there, or known to be of no use.
+    /// Whether the encoded body exists, or encoding is known to make the text no smaller.
     pub fn is_made(&self, coding: ContentCoding) -> bool {
         self.place(coding).body.get().is_some()
     }
 
-    /// Somebody takes this coding. True for the one caller who is to have it made.
+    /// Records a request for this coding. True for the one caller that must start the encoding.
     pub fn ask(&self, coding: ContentCoding) -> bool {
         let place = self.place(coding);
-        // A load is cheaper than a store that other cores must hear of.
+        // A load is cheaper than a store, which invalidates the cache line of other cores.
         if place.wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
             place.wanted.store(VERSIONS_AHEAD, Ordering::Relaxed);
         }
@@ -62,25 +63,25 @@ impl EncodedBodySet {
         !ordered.load(Ordering::Relaxed) && !ordered.swap(true, Ordering::AcqRel)
     }
 
-    /// It is being made.
+    /// Whether the encoding is in progress.
     pub fn is_coming(&self, coding: ContentCoding) -> bool {
         !self.is_made(coding) && self.place(coding).ordered.load(Ordering::Acquire)
     }
 
-    /// What came of an order; `None`: it makes the text no smaller.
+    /// Stores the result of an encoding. `None`: it makes the text no smaller.
     pub fn deliver(&self, coding: ContentCoding, body: Option<Bytes>) {
-        // One order, one delivery: nobody was first.
+        // Each encoding delivers once, so the slot is empty.
         let _ = self.place(coding).body.set(body);
         self.made.notify_waiters();
     }
 
-    /// It could not be made now: the next viewer may have it ordered again.
+    /// The encoding failed. The next viewer may start it again.
     pub fn cancel(&self, coding: ContentCoding) {
         self.place(coding).ordered.store(false, Ordering::Release);
         self.made.notify_waiters();
     }
 
-    /// Resolves when an order has been delivered or cancelled.
+    /// Resolves when the encoding has been delivered or cancelled.
     pub async fn delivered(&self, coding: ContentCoding) {
         loop {
             let made = self.made.notified();
@@ -93,8 +94,8 @@ impl EncodedBodySet {
 }
 
 impl EncodedBodies {
-    /// Of a new text: none is there yet. What the version before was asked for in is wanted of this one
-    /// too: `ordered` names what is to be made at once.
+    /// Creates the set for a new text, still without encoded bodies. Codings that were requested for
+    /// recent versions are made for this one too; the second value lists those to encode at once.
     pub fn after(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
         let bodies = EncodedBodySet::default();
         let mut ordered = Vec::new();
@@ -118,18 +119,18 @@ impl EncodedBodies {
         }
     }
 
-    /// Of the same text under another head.
+    /// The same encoded bodies for an object with another head.
     #[must_use]
     pub fn again(&self) -> EncodedBodies {
         EncodedBodies::of(Arc::clone(&self.bodies))
     }
 
-    /// The bodies, to be asked for and delivered.
+    /// The shared encoded bodies.
     pub fn bodies(&self) -> &Arc<EncodedBodySet> {
         &self.bodies
     }
 
-    /// The text in a coding, where that is there; `around` puts the object together, once.
+    /// The object in a coding, if its body exists. `around` creates the object, once.
     pub fn in_coding(
         &self,
         coding: ContentCoding,

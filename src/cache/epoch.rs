@@ -1,7 +1,7 @@
-//! Is what is held still of the programme that it was stored under? A packager that starts anew reuses
-//! its names: everything filed under a place is dropped in one step, by counting the place's epoch on.
+//! Drops all objects of a place (usually a directory) in one step, by increasing the place's epoch. A
+//! packager that restarts reuses its segment names, so everything stored before is invalid.
 //!
-//! A place is whatever the caller says belongs together; nobody has to know what is filed there.
+//! The caller chooses what a place is. No list of the objects in it is needed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use super::weight::allocated;
 use crate::policy::Key;
 
-/// Ties an object to the epochs of its place and of its URL as they were when it was asked for.
+/// Binds an object to the epochs of its place and of its URL at the time of the request.
 #[derive(Clone, Debug, Default)]
 pub struct EpochToken(EpochBinding);
 
-/// Nearly all objects are tied to a place and to nothing else: with the mark's fields side by side that takes
-/// no more than two words, and an optional tie neither.
+/// Nearly all objects are bound to a place only. With the fields of the mark inline, the token takes two
+/// words, and so does an optional token.
 #[derive(Clone, Debug)]
 enum EpochBinding {
     Place { number: u32, epoch: Arc<Epoch> },
@@ -27,11 +27,11 @@ enum EpochBinding {
 #[derive(Clone, Debug, Default)]
 struct EpochMarks {
     place: Option<EpochMark>,
-    /// Only where one URL has many keys: see [`Tie::to_url`].
+    /// Only when one URL has several keys: see [`EpochToken::to_url`].
     url: Option<EpochMark>,
-    /// Of a slice: the object that it is a part of. That one counts among its URL's keys already.
+    /// Of a slice: the epoch of the whole object, which is already counted among the keys of its URL.
     whole: Option<EpochMark>,
-    /// Of what has a directory of its own: all such directories.
+    /// Of an object in a directory of its own: the epoch of all such directories.
     around: Option<EpochMark>,
 }
 
@@ -44,13 +44,13 @@ struct EpochMark {
 #[derive(Debug, Default)]
 struct Epoch {
     number: AtomicU32,
-    /// An object bears its weight.
+    /// The weight of this epoch is already charged to an object.
     is_weighed: AtomicBool,
-    /// The keys of one URL under which something is held. A place has none.
+    /// The keys of one URL that may have stored objects. A place has none.
     keys: OnceLock<Box<Mutex<HashSet<Key, ahash::RandomState>>>>,
 }
 
-/// An epoch and its place in the list, with what is still listed of those that are over.
+/// Bytes of an epoch and its table entry, with a share of the ended epochs that are still listed.
 const EPOCH_BYTES: usize = 200;
 
 impl Default for EpochBinding {
@@ -80,17 +80,17 @@ impl Epoch {
 }
 
 impl EpochToken {
-    /// Is it still the same epoch?
+    /// Whether none of its epochs has ended.
     pub fn holds(&self) -> bool {
         self.all_marks(Epoch::is_at)
     }
 
-    /// It held until these epochs ended, or has never been to any that did.
+    /// Whether it was valid until these epochs ended, or still is.
     pub(crate) fn held_before(&self, ended: &EndedEpochs) -> bool {
         self.all_marks(|epoch, number| epoch.is_at(number) || ended.has(epoch, number))
     }
 
-    /// One of these epochs was its own.
+    /// Whether one of these ended epochs is its own.
     pub(crate) fn ended_with(&self, ended: &EndedEpochs) -> bool {
         !self.all_marks(|epoch, number| !ended.has(epoch, number))
     }
@@ -106,7 +106,7 @@ impl EpochToken {
         }
     }
 
-    /// It ends with a place's epoch.
+    /// Whether it ends with the epoch of a place.
     pub fn is_to_place(&self) -> bool {
         match &self.0 {
             EpochBinding::Place { .. } => true,
@@ -114,7 +114,7 @@ impl EpochToken {
         }
     }
 
-    /// The same, tied to the URL alone; `None` where it is not tied to that.
+    /// The same token bound to the URL alone. `None` if it is not bound to a URL.
     #[must_use]
     pub fn to_url(&self) -> Option<EpochToken> {
         let EpochMarks { url, whole, .. } = self.marks();
@@ -127,7 +127,7 @@ impl EpochToken {
         })
     }
 
-    /// The same, tied to the place of another tie too.
+    /// The same token, also bound to the place of `around`.
     #[must_use]
     pub fn within(&self, around: &EpochToken) -> EpochToken {
         EpochToken::from(EpochMarks {
@@ -136,7 +136,7 @@ impl EpochToken {
         })
     }
 
-    /// The same for a slice of what is tied; `whole` ends when that is purged.
+    /// The same token for a slice; it also ends when `whole` is purged.
     #[must_use]
     pub fn of_slice(&self, whole: &EpochToken) -> EpochToken {
         EpochToken::from(EpochMarks {
@@ -166,7 +166,7 @@ impl EpochToken {
         }
     }
 
-    /// The weight of its place's epoch, which the first object bears that is stored in that.
+    /// The bytes of its place's epoch. They are charged to the first object that is stored in the epoch.
     pub(super) fn epoch_bytes(&self) -> usize {
         let epoch = match &self.0 {
             EpochBinding::Place { epoch, .. } => Some(epoch),
@@ -176,7 +176,7 @@ impl EpochToken {
         epoch.map_or(0, |epoch| if is_weighed(epoch) { 0 } else { EPOCH_BYTES })
     }
 
-    /// Counts a key in among those of its URL, unless `keys_max` others are held already.
+    /// Adds a key to the keys of its URL, unless `keys_max` others have stored objects.
     pub(crate) fn admit(&self, key: &Key, keys_max: usize, held: impl Fn(&Key) -> bool) -> bool {
         let EpochBinding::Marks(marks) = &self.0 else {
             return true;
@@ -196,11 +196,11 @@ impl EpochToken {
     }
 }
 
-/// Epochs that a purge has ended, as they were before.
+/// Epochs that a purge has ended, with their numbers before.
 #[derive(Default)]
 pub(crate) struct EndedEpochs {
     numbers: HashMap<usize, u32>,
-    /// As long as they are here, no other epoch has their address.
+    /// While they are kept here, no other epoch can have the same address.
     kept: Vec<Arc<Epoch>>,
 }
 
@@ -212,7 +212,7 @@ impl EndedEpochs {
 
     fn take(&mut self, epoch: Arc<Epoch>) {
         let number = epoch.end();
-        // The first time it ended in a purge, what was there before was dropped.
+        // Later ends in the same purge do not count: the first one dropped the objects.
         let address = Arc::as_ptr(&epoch).addr();
         self.numbers.entry(address).or_insert(number);
         self.kept.push(epoch);
@@ -223,7 +223,7 @@ impl EndedEpochs {
     }
 }
 
-/// The places to which anything is tied, in shards: to look through one takes no time that is noticed.
+/// All places with live tokens, in shards, so that scanning one shard is short.
 pub(crate) struct Epochs {
     shards: [Mutex<EpochTable>; SHARDS],
     hasher: ahash::RandomState,
@@ -243,11 +243,11 @@ impl Default for Epochs {
 #[derive(Default)]
 struct EpochTable {
     epochs: HashMap<Key, Weak<Epoch>, ahash::RandomState>,
-    /// With so many listed, those that nothing is tied to are taken off the list.
+    /// At this length, epochs without tokens are removed from the table.
     sweep_at: usize,
 }
 
-/// A list shorter than this is not worth sweeping.
+/// A shorter table is not worth sweeping.
 const SWEEP_MIN: usize = 64;
 
 impl Epochs {
@@ -274,7 +274,7 @@ impl Epochs {
         }
     }
 
-    /// The same, and remembers what has ended.
+    /// Ends the epoch of a place and records it in `ended`.
     pub(crate) fn end_for(&self, place: &Key, ended: &mut EndedEpochs) {
         let places = self.places(place).lock();
         if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
@@ -282,7 +282,7 @@ impl Epochs {
         }
     }
 
-    /// The same of all places that are meant.
+    /// Ends the epochs of all matching places and records them in `ended`.
     pub(crate) fn end_where(&self, is_meant: impl Fn(&Key) -> bool, ended: &mut EndedEpochs) {
         for shard in &self.shards {
             let places = shard.lock();
@@ -292,7 +292,7 @@ impl Epochs {
         }
     }
 
-    /// The keys of a URL under which something may be held.
+    /// The keys of a URL that may have stored objects.
     pub(crate) fn keys_of(&self, url: &Key) -> Vec<Key> {
         let places = self.places(url).lock();
         let epoch = places.epochs.get(url).and_then(Weak::upgrade);
@@ -308,7 +308,7 @@ impl Epochs {
 }
 
 impl Epoch {
-    /// Gives its number as it was.
+    /// Returns the number before.
     fn end(&self) -> u32 {
         let number = self.number.fetch_add(1, Ordering::AcqRel);
         if let Some(keys) = self.keys.get() {

@@ -1,7 +1,8 @@
-//! How does the one fill of a key feed those who wait? The producing side of a flight.
+//! The producing side of a flight: the one fill of a key, which feeds its followers.
 //!
-//! A body is held whole while it arrives, within the budget of all fills. One that outgrows what may be
-//! held goes on through a window: it keeps pace with its fastest reader and forgets what it need not keep.
+//! A body is held whole while it arrives, within the memory budget of all fills. A body that grows beyond
+//! its limit continues through a window: the fill keeps pace with its fastest reader and discards the
+//! rest.
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,29 +23,30 @@ use super::{
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
-/// Should the producer go on?
+/// Whether the producer should continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillControl {
-    /// Somebody reads, or the result will be stored.
+    /// A viewer reads, or the result will be stored.
     On,
-    /// Nobody reads and nothing can be stored.
+    /// No viewer reads and nothing can be stored.
     Deserted,
 }
 
-/// In windowed mode the producer stays at most so far ahead of the fastest follower …
+/// In windowed mode the producer stays at most this far ahead of the fastest follower.
 const AHEAD_BYTES_MAX: u64 = 1 << 20;
-/// … and a follower who falls so far behind is cut.
+/// In windowed mode a follower this far behind is cut off.
 const BEHIND_BYTES_MAX: u64 = 4 << 20;
-/// Where fills hold too much already, a window is no larger than this.
+/// The window size when the budget of fills is used up.
 const WINDOW_BYTES_MIN: u64 = 256 << 10;
 
-/// A fill that finds no room waits so long for some before it goes through a window.
+/// A fill without room in the budget waits this long before it switches to a window.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 
-/// So many bytes are copied at once, before others have their turn.
+/// Bytes copied before the task yields.
 const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// The producing side of a flight. Dropped without an end, it cuts its followers and lets the key go.
+/// The producing side of a flight. Dropping it before its end cuts the followers off and releases the
+/// key.
 pub struct Fill {
     inner: Arc<CacheInner>,
     flight: Arc<Flight>,
@@ -64,39 +66,39 @@ impl Fill {
         Arc::clone(&self.flight)
     }
 
-    /// What was looked up before this fill was started.
+    /// The lookup that started this fill.
     pub fn found(&self) -> &Lookup {
         &self.flight.found
     }
 
-    /// The request headers this fill was started with.
+    /// The request headers with which this fill was started.
     pub fn upstream(&self) -> &HeaderMap {
         &self.flight.upstream
     }
 
-    /// A place at it for somebody who waits.
+    /// Creates a follower of this fill.
     pub fn follower(&self) -> Follower {
         Follower::new(self.flight(), Arc::clone(&self.inner.registry.counts))
     }
 
-    /// Resolves when somebody has joined it who waits for what it brings.
+    /// Resolves when a viewer has joined and waits for the result.
     pub fn taken_up(&self) -> impl Future<Output = ()> + Send + use<> {
         self.flight().taken_up()
     }
 
-    /// What it brings is of an epoch, after whose end nobody joins it any more.
+    /// Binds the result to an epoch. After the epoch's end no request joins this fill.
     pub fn belongs(&self, tie: &EpochToken) {
         self.flight.state().tie = Some(tie.clone());
     }
 
-    /// What it brings is listed by a live manifest, there.
+    /// Records that a live manifest lists the result, and its position there.
     pub fn is_listed(&self, position: LivePosition) {
         self.flight.state().standing.live = Some(position);
     }
 
-    /// Tells which request headers chose the answer, before it is published. An answer that names none
-    /// under a key that has variants is one more variant: an origin that codes only for some, and
-    /// forgets to say so, must not make the plain answer everybody's.
+    /// Records which request headers selected the response, before it is published. A response without
+    /// `Vary` under a key that has variants is stored as one more variant: some origins send `Vary` only
+    /// with compressed responses, and the plain response must not replace all variants.
     pub fn varies(&self, vary: Vary) {
         let vary = match (vary, self.flight.found.variant_names()) {
             (Vary::Nothing, Some(names)) => Vary::On(names.to_vec()),
@@ -108,18 +110,18 @@ impl Fill {
         self.flight.state().vary = vary;
     }
 
-    /// Could a body of this length be stored?
+    /// Whether a body of this length could be stored.
     pub fn fits(&self, length: u64) -> bool {
         length <= self.inner.object_bytes_max(self.found().kind)
     }
 
-    /// Is there room for this object?
+    /// Whether there is room for this object in the store.
     pub fn has_room_for(&self, object: &Object) -> bool {
         let bytes = object.weight_bytes(self.found().slot.bytes().len());
         self.has_room(&object.head, bytes)
     }
 
-    /// Is there room for an object with this head and a body of this length, as far as can be said now?
+    /// An estimate of whether the store has room for an object with this head and a body of this length.
     pub fn will_have_room(&self, head: &StoredHead, length: u64) -> bool {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let key_bytes = self.found().slot.bytes().len();
@@ -131,7 +133,7 @@ impl Fill {
         bytes as u64 <= bounds.bytes_max(class(head, None))
     }
 
-    /// Reserves memory for so many bytes more; false when fills hold too much already.
+    /// Reserves `length` more bytes. False when fills already hold too much.
     pub fn reserve(&self, length: u64) -> bool {
         let mut state = self.flight.state();
         let taken = self.inner.budget.take(state.budgeted, length);
@@ -141,15 +143,15 @@ impl Fill {
         taken
     }
 
-    /// Publishes the head of a body that will arrive in pieces.
+    /// Publishes the head. The body arrives in pieces.
     pub fn begin(&self, head: Arc<StoredHead>) {
         let mut state = self.flight.state();
         state.stage = FlightStage::Growing(GrowingBody::new(head));
         Flight::wake(state);
     }
 
-    /// Hands on the next piece. Waits for room for a while, where there is none; and in windowed mode for
-    /// the fastest reader.
+    /// Passes the next piece to the followers. Without room in the budget it waits for a limited time. In
+    /// windowed mode it waits for the fastest reader.
     pub async fn push(&self, bytes: Bytes) -> FillControl {
         if bytes.is_empty() {
             return FillControl::On;
@@ -164,7 +166,7 @@ impl Fill {
         FillControl::On
     }
 
-    /// Charges for a piece, where it is to be held; false where there is no room for it.
+    /// Charges a piece to the budget, if it is to be held. False when there is no room.
     fn make_room(&self, bytes: u64) -> bool {
         let mut state = self.flight.state();
         let FlightState {
@@ -189,7 +191,7 @@ impl Fill {
         let until = Instant::now() + ROOM_WAIT;
         loop {
             let mut freed = pin!(self.inner.budget.freed());
-            // From here on no bytes are given back unnoticed.
+            // From here on the task is woken when bytes are given back.
             freed.as_mut().enable();
             if self.make_room(bytes) {
                 return;
@@ -202,7 +204,7 @@ impl Fill {
         }
     }
 
-    /// Appends a piece; true in windowed mode.
+    /// Appends a piece. True in windowed mode.
     fn append(&self, bytes: Bytes) -> bool {
         let mut state = self.flight.state();
         let FlightState {
@@ -224,8 +226,8 @@ impl Fill {
         windowed
     }
 
-    /// Forgets what has left the window, and charges for what is in it. What the fastest reader has not
-    /// read stays: it is waited for.
+    /// Discards what has left the window and charges what is in it. Bytes that the fastest reader has not
+    /// read stay; the producer waits for that reader.
     fn slide(&self, state: &mut FlightState) {
         let (fastest, slowest) = (state.fastest(), state.slowest());
         let FlightState {
@@ -276,7 +278,7 @@ impl Fill {
         }
     }
 
-    /// Resolves when no viewer follows any more.
+    /// Resolves when no viewer follows.
     pub async fn deserted(&self) {
         loop {
             let moved = self.flight.producer.notified();
@@ -298,25 +300,27 @@ impl Fill {
         }
     }
 
-    /// Remembers something about this fill's key, unless it was purged meanwhile.
+    /// Writes a memo for this fill's key, unless the key was purged since.
     pub fn note(&self, note: ExpiringMemo) {
         registry::note(&self.inner, &self.flight, note);
     }
 
-    /// Remembers something about requests that are filed apart from others for this fill's key.
+    /// Writes a memo under another slot than the fill's own, unless the fill's key was purged since.
     pub fn note_apart(&self, slot: &Key, note: ExpiringMemo) {
         registry::note_apart(&self.inner, &self.flight, slot, note);
     }
 
-    /// What was held before is no longer true, and nothing storable takes its place.
+    /// Removes the object that was stored before: it is no longer valid, and the new response is not
+    /// storable.
     pub fn displace(&self) {
         registry::displace(&self.inner, &self.flight);
     }
 
-    /// The body is whole: compacts and stores it, unless it was too large to hold or was purged.
+    /// The body is complete: copies it into one allocation and stores it, unless it was windowed or
+    /// purged.
     pub async fn finish(mut self) {
         if let Some((head, pieces)) = self.pieces() {
-            // Copied outside the lock: followers go on reading the pieces meanwhile.
+            // Copied outside the lock: followers continue to read the pieces meanwhile.
             let body = compact(&pieces).await;
             let object = Object::of_fill(StoredHead::clone(&head), body, &self.flight.body);
             let object = Arc::new(object);
@@ -326,7 +330,7 @@ impl Fill {
         self.end();
     }
 
-    /// What has arrived, unless only a window of it is held: that one is marked complete.
+    /// The pieces of the body. In windowed mode there is only a window: marks the body complete instead.
     fn pieces(&self) -> Option<(Arc<StoredHead>, Vec<Bytes>)> {
         let mut state = self.flight.state();
         let FlightStage::Growing(growing) = &mut state.stage else {
@@ -336,7 +340,7 @@ impl Fill {
             growing.complete = true;
             let held = usize::try_from(growing.held()).unwrap_or(usize::MAX);
             Flight::wake(state);
-            // No fill is charged any more for what slow followers still keep of it.
+            // From here on, slow followers of the rest are counted as pinned, not charged to a fill.
             if let Some(body) = Arc::clone(&self.flight.body).sized(held) {
                 body.pass_by(&self.inner.pinned, Instant::now().into_std());
             }
@@ -345,7 +349,7 @@ impl Fill {
         Some((Arc::clone(&growing.head), growing.pieces()))
     }
 
-    /// Stores a whole answer and hands it to all who wait, with `verdict` as its wrapping.
+    /// Stores a complete response and gives `verdict` to all waiting requests.
     pub fn keep(mut self, object: &Arc<Object>, verdict: Verdict) -> StoreOutcome {
         let stored = self.store(object);
         self.publish(FlightStage::Settled(verdict));
@@ -362,7 +366,8 @@ impl Fill {
         self.end();
     }
 
-    /// The body broke: followers are cut, nothing is stored. Who has seen nothing of it gets this answer.
+    /// The body was truncated: cuts the followers off and stores nothing. A follower that has not read
+    /// any of it gets `answer`.
     pub fn break_off(mut self, answer: Arc<Object>) {
         registry::detach(&self.inner, &self.flight);
         self.pass_store_by(&answer);
@@ -370,7 +375,7 @@ impl Fill {
         self.end();
     }
 
-    /// Given up: followers are cut, nothing is stored.
+    /// Gives up: cuts the followers off and stores nothing.
     pub fn cut(self) {
         drop(self);
     }
@@ -391,7 +396,7 @@ impl Fill {
         let mut state = self.flight.state();
         let before = std::mem::replace(&mut state.stage, stage);
         Flight::wake(state);
-        // Many pieces may go with it: not under the lock.
+        // It may free many pieces: not under the lock.
         drop(before);
     }
 
@@ -409,7 +414,7 @@ impl Drop for Fill {
         if self.ended {
             return;
         }
-        // First: whoever comes now shall lead a fill of their own, not join a broken one.
+        // Detach first: a new request must lead its own fill, not join a broken one.
         registry::detach(&self.inner, &self.flight);
         let mut state = self.flight.state();
         state.stage = match state.stage {
@@ -421,8 +426,8 @@ impl Drop for Fill {
     }
 }
 
-/// One allocation for the whole body, so that hits write one buffer. Also for a single piece: it may be
-/// a slice of a larger read buffer, and a copy holds exactly what it needs.
+/// Copies the body into one allocation, so that a hit writes one buffer. A single piece is copied too: it
+/// may be a slice of a larger read buffer, which it would keep in memory.
 async fn compact(pieces: &[Bytes]) -> Bytes {
     let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
     let mut copied = 0;

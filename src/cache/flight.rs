@@ -1,4 +1,4 @@
-//! What is happening to the one fill of a key? A small state machine behind one lock.
+//! The shared state of one fill: a small state machine behind one lock.
 //!
 //! ```text
 //! Waiting ──begin──→ Growing ──finish──→ Settled(Object)
@@ -7,8 +7,8 @@
 //!    └──settle──→ Settled(verdict)        (a dropped fill settles as Lost)
 //! ```
 //!
-//! A [`super::Fill`] feeds it and belongs to no viewer; each [`super::Follower`] reads it at its own pace.
-//! Whatever changes wakes everyone, and nobody polls.
+//! A [`super::Fill`] feeds it and belongs to no viewer. Each [`super::Follower`] reads it at its own
+//! pace. Every change of state wakes all waiters; there is no polling.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,24 +27,25 @@ use super::{EpochToken, Lookup, Object, StoredHead};
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
-/// How a fill ended, for those who wait.
+/// How a fill ended, for the waiting requests.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// A whole answer for everybody.
+    /// A complete response for all.
     Object(Arc<Object>),
-    /// The origin confirmed what was held; this is it with new headers and a new lifetime.
+    /// The origin confirmed the stored object (304); this is the object with new headers and a new
+    /// lifetime.
     Revalidated(Arc<Object>),
-    /// The origin failed: an answer for those to whom nothing stale can be served.
+    /// The origin failed. The error response is for requests without a stale object to serve.
     Failed(Arc<Object>),
-    /// This host lacked what it takes to ask: an answer for the same, at this moment alone.
+    /// This host lacked resources to send the request. The response is for requests that wait now.
     Exhausted(Arc<Object>),
-    /// The origin refused the leader's request: an answer for those whose request is the same.
+    /// The origin rejected the leader's request. The response is for identical requests.
     Refused(Arc<Object>),
-    /// The answer may not be shared: everyone asks for themselves.
+    /// The response must not be shared: each request goes to the origin itself.
     Pass,
-    /// Too large for one fetch: to be served in slices.
+    /// Too large for one fetch: serve it in slices.
     Sliced,
-    /// The fill broke without a word (it panicked or was given up).
+    /// The fill ended without a result (it panicked or was dropped).
     Lost,
 }
 
@@ -53,36 +54,36 @@ pub(super) struct Flight {
     /// The leader's request headers as sent upstream.
     pub(super) upstream: HeaderMap,
     state: Mutex<FlightState>,
-    /// Tells the producer that a reader came, moved or left.
+    /// Notifies the producer when a reader joins, moves or leaves.
     pub(super) producer: Notify,
-    /// Somebody found it under way, and waits for what it brings.
+    /// A request found this flight in progress and waits for its result.
     joined: AtomicBool,
     joining: Notify,
-    /// The body that followers read, of which the object is made in the end.
+    /// The body that followers read, which becomes the body of the stored object.
     pub(super) body: Arc<SharedBody>,
 }
 
 pub(super) struct FlightState {
     pub(super) stage: FlightStage,
-    /// Which request headers chose the answer, once known.
+    /// Which request headers selected the response, once known.
     pub(super) vary: Vary,
-    /// Where the answer is filed, if it varies.
+    /// The slot of the result, if it varies.
     pub(super) place: Option<VariantSlot>,
-    /// Purged meanwhile: the result must not be stored. Guarded by the registry's lock too.
+    /// Purged since the start: the result must not be stored. Also guarded by the registry's lock.
     pub(super) doomed: bool,
-    /// What it brings is of this epoch.
+    /// The epoch of the result.
     pub(super) tie: Option<EpochToken>,
-    /// What it brings is listed there in a live stream, and so many viewers have asked for it.
+    /// The result's position in a live stream, and the number of viewers that requested it.
     pub(super) standing: StorageHints,
     wakers: Vec<Waker>,
-    /// Grows with each wake-up, so that a follower knows whether its waker is still filed.
+    /// Incremented with each wake-up, so that a follower knows whether its waker is still registered.
     round: u64,
-    /// Where each follower reads; `None` is a free seat, listed in `free`.
+    /// The read offset of each follower. `None` is a free seat, listed in `free`.
     seats: Vec<Option<u64>>,
     free: Vec<usize>,
-    /// Where the fastest one reads.
+    /// The read offset of the fastest follower.
     fastest: u64,
-    /// Bytes taken from the budget.
+    /// Bytes charged to the budget.
     pub(super) budgeted: u64,
 }
 
@@ -90,19 +91,20 @@ pub(super) enum FlightStage {
     Waiting,
     Growing(GrowingBody),
     Settled(Verdict),
-    /// Broken off; what that is to those who have seen nothing of it.
+    /// The body was truncated. Holds the response for followers that have not read any of it.
     Cut(Option<Arc<Object>>),
 }
 
 pub(super) struct GrowingBody {
     pub(super) head: Arc<StoredHead>,
-    /// What has arrived, in pieces of some size: a piece of a few bytes would cost more than it brings.
+    /// What has arrived, in chunks of a minimum size: the overhead of a very small chunk exceeds its
+    /// content.
     chunks: VecDeque<BodyChunk>,
-    /// The small pieces that arrived since the last chunk.
+    /// Small pieces that arrived after the last chunk.
     open: Vec<u8>,
     pub(super) end: u64,
     pub(super) complete: bool,
-    /// Too large to hold: only a window of it is kept, and it will not be stored.
+    /// Too large to hold: only a window is kept, and it will not be stored.
     pub(super) windowed: bool,
     /// There was no room for a window of the usual size.
     pub(super) tight: bool,
@@ -113,9 +115,9 @@ struct BodyChunk {
     bytes: Bytes,
 }
 
-/// A piece of no more than this is copied to others like it: it may be a small slice of a large buffer.
+/// A piece up to this size is copied together with others: it may be a small slice of a large buffer.
 const SMALL_BYTES_MAX: usize = 16 << 10;
-/// Small pieces are gathered into chunks of no more than this.
+/// Small pieces are gathered into chunks of at most this size.
 const CHUNK_BYTES_MAX: usize = 32 << 10;
 
 impl GrowingBody {
@@ -131,7 +133,7 @@ impl GrowingBody {
         }
     }
 
-    /// Adds what has arrived.
+    /// Appends a piece.
     pub(super) fn append(&mut self, bytes: Bytes) {
         if self.open.len() + bytes.len() > CHUNK_BYTES_MAX || bytes.len() > SMALL_BYTES_MAX {
             self.close();
@@ -154,7 +156,7 @@ impl GrowingBody {
         }
     }
 
-    /// All that is held, in order.
+    /// All held pieces, in order.
     pub(super) fn pieces(&mut self) -> Vec<Bytes> {
         self.close();
         let pieces = self.chunks.iter().map(|chunk| chunk.bytes.clone());
@@ -166,13 +168,13 @@ impl GrowingBody {
         self.chunks.len()
     }
 
-    /// Bytes that are held.
+    /// Bytes held.
     pub(super) fn held(&self) -> u64 {
         let open = self.end - self.open.len() as u64;
         self.end - self.chunks.front().map_or(open, |chunk| chunk.start)
     }
 
-    /// The bytes at `at`, up to `limit`; `Err` when they have left the window already.
+    /// The bytes from `at` up to `limit`. `Err` when they have already left the window.
     pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, super::BodyTruncated> {
         let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
         let open_at = self.end - self.open.len() as u64;
@@ -204,7 +206,7 @@ impl GrowingBody {
 }
 
 impl FlightState {
-    /// Files a waker unless it is filed already; `filed` belongs to the one who waits.
+    /// Registers a waker unless it is registered already. `filed` belongs to the waiting follower.
     pub(super) fn wait(&mut self, cx: &Context<'_>, filed: &mut Option<(u64, usize)>) {
         match filed {
             Some((round, slot)) if *round == self.round => {
@@ -217,12 +219,12 @@ impl FlightState {
         }
     }
 
-    /// Where the fastest follower reads, while there is one.
+    /// The read offset of the fastest follower, if there is one.
     pub(super) fn fastest(&self) -> Option<u64> {
         (self.seated() > 0).then_some(self.fastest)
     }
 
-    /// Where the slowest one does. Looks at all of them.
+    /// The read offset of the slowest follower. Scans all of them.
     pub(super) fn slowest(&self) -> Option<u64> {
         self.seats.iter().flatten().min().copied()
     }
@@ -271,36 +273,37 @@ impl Flight {
         }
     }
 
-    /// Somebody joins it who waits.
+    /// Records that a request has joined and waits.
     pub(super) fn join(&self) {
         if !self.joined.swap(true, Ordering::AcqRel) {
             self.joining.notify_waiters();
         }
     }
 
-    /// Resolves when somebody has.
+    /// Resolves when a request has joined.
     pub(super) async fn taken_up(self: Arc<Self>) {
-        // Filed before the look: whoever joins in between wakes it.
+        // Registered before the check: a request that joins in between wakes it.
         let joining = self.joining.notified();
         if !self.joined.load(Ordering::Acquire) {
             joining.await;
         }
     }
 
-    /// What it brings is for those who come now, and not only for those who came before a restart. It may
-    /// bring what was held, which may have been dropped before this was tied to anything.
+    /// Whether new requests may use the result, not only those from before a restart of the packager. The
+    /// result may be the stored object, which may have been dropped before this flight was bound to an
+    /// epoch.
     pub(super) fn is_current(&self) -> bool {
         let held = self.found.object.as_ref();
         held.is_none_or(|held| held.head.holds())
             && self.state().tie.as_ref().is_none_or(EpochToken::holds)
     }
 
-    /// Something was held when it began, which the origin may confirm.
+    /// Whether an object was stored when it began, which the origin may confirm.
     pub(super) fn is_refresh(&self) -> bool {
         self.found.object.is_some()
     }
 
-    /// It is for such a key, or for a variant of it.
+    /// Whether it is for a matching key, or for a variant of one.
     pub(super) fn is_of(&self, is_meant: impl Fn(&Key) -> bool) -> bool {
         is_meant(&self.found.slot) || is_meant(&self.found.key)
     }
@@ -309,7 +312,7 @@ impl Flight {
         self.state.lock()
     }
 
-    /// Wakes all who wait, after the lock is released.
+    /// Wakes all waiters, after it releases the lock.
     pub(super) fn wake(mut state: MutexGuard<'_, FlightState>) {
         state.round += 1;
         let wakers = std::mem::take(&mut state.wakers);
@@ -335,7 +338,7 @@ impl Flight {
 
     pub(super) fn moved(&self, state: &mut FlightState, seat: usize, at: u64) {
         state.seats[seat] = Some(at);
-        // Only the fastest one holds the producer up.
+        // The producer waits only for the fastest follower.
         if at > state.fastest {
             state.fastest = at;
             if matches!(&state.stage, FlightStage::Growing(growing) if growing.windowed) {
@@ -344,7 +347,7 @@ impl Flight {
         }
     }
 
-    /// Gives a seat back, and with it the waker that may be filed: it keeps a whole task alive.
+    /// Frees a seat and its registered waker, which would keep a whole task alive.
     pub(super) fn leave(&self, seat: usize, filed: Option<(u64, usize)>) {
         let mut state = self.state();
         if let Some((_, slot)) = filed.filter(|(round, _)| *round == state.round) {

@@ -1,4 +1,4 @@
-//! How does one viewer read a fill? At its own pace, from its own offset, woken when something comes.
+//! One viewer's view of a fill: it reads at its own pace, from its own offset.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::pinned::SharedBody;
 use super::registry::FlightCounts;
 use crate::policy::vary::Vary;
 
-/// The body broke before its end: whoever reads it must be cut off, never ended cleanly.
+/// The body ended before its end: the viewer's connection must be cut off, never ended cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyTruncated {
-    /// What was to come did not come.
+    /// The rest did not arrive.
     #[error("body cut off")]
     Origin,
-    /// The viewer took too long, and others needed its place at the origin.
+    /// The viewer was too slow, and others needed the origin connection that it kept busy.
     #[error("viewer too slow")]
     Viewer,
-    /// The viewer took too long, and what it had not read yet had to leave memory.
+    /// The viewer was too slow, and the rest of the body had to leave memory.
     #[error("viewer too slow for what memory can hold")]
     Memory,
 }
 
-/// What a follower finds once there is something to answer with.
+/// What a follower gets once there is something to respond with.
 #[derive(Clone, Debug)]
 pub enum FillHead {
-    /// A head; the body is arriving.
+    /// The head; the body is arriving.
     Growing(Arc<StoredHead>),
-    /// The fill is over.
+    /// The fill has ended.
     Settled(Verdict),
 }
 
-/// One viewer's place at a fill. Dropping it leaves.
+/// One viewer's seat at a fill. Dropping it leaves the fill.
 pub struct Follower {
     flight: Arc<Flight>,
     counts: Arc<FlightCounts>,
@@ -62,7 +62,7 @@ impl Follower {
         }
     }
 
-    /// Waits for a head or an end.
+    /// Waits for the head or the end.
     pub async fn landing(&mut self) -> FillHead {
         poll_fn(|cx| self.poll_landing(cx)).await
     }
@@ -74,7 +74,7 @@ impl Follower {
                 Poll::Ready(FillHead::Growing(Arc::clone(&growing.head)))
             }
             FlightStage::Settled(verdict) => Poll::Ready(FillHead::Settled(verdict.clone())),
-            // A body that broke before this viewer's head went out is a failed fill to it.
+            // For a viewer whose head was not sent yet, a truncated body is a failed fill.
             FlightStage::Cut(answer) => Poll::Ready(FillHead::Settled(match answer {
                 Some(answer) => Verdict::Failed(Arc::clone(answer)),
                 None => Verdict::Lost,
@@ -86,7 +86,7 @@ impl Follower {
         }
     }
 
-    /// May a request with these upstream headers share what this fill brings?
+    /// Whether a request with these upstream headers may share the result.
     pub fn shares(&self, upstream: &HeaderMap) -> bool {
         match &self.flight.state().vary {
             Vary::Nothing => true,
@@ -102,18 +102,18 @@ impl Follower {
         &self.flight.upstream
     }
 
-    /// Is a request with these upstream headers the very request that was sent?
+    /// Whether a request with these upstream headers is identical to the request that was sent.
     pub fn same_request(&self, upstream: &HeaderMap) -> bool {
         self.flight.upstream == *upstream
     }
 
-    /// The body that is read from here; told once.
+    /// The body that this follower reads; `Some` only at the first call.
     pub fn new_body(&mut self) -> Option<Arc<SharedBody>> {
         let is_new = !std::mem::replace(&mut self.is_body_told, true);
         is_new.then(|| Arc::clone(&self.flight.body))
     }
 
-    /// How much of the body has come.
+    /// How many bytes of the body have arrived.
     pub fn grown(&self) -> u64 {
         match &self.flight.state().stage {
             FlightStage::Growing(growing) => growing.end,
@@ -124,14 +124,14 @@ impl Follower {
         }
     }
 
-    /// Reads only `start..end` from here on.
+    /// Limits reading to `start..end` from here on.
     pub fn narrow(&mut self, start: u64, end: u64) {
         (self.at, self.end) = (start, end);
         let mut state = self.flight.state();
         self.flight.moved(&mut state, self.seat, start);
     }
 
-    /// Waits until the body has grown to `offset`, or until it is settled: then its length is told.
+    /// Waits until the body has grown to `offset`, or is complete: then returns its length.
     pub async fn reach(&mut self, offset: u64) -> Result<BodyExtent, BodyTruncated> {
         poll_fn(|cx| {
             let mut state = self.flight.state();
@@ -142,7 +142,7 @@ impl Follower {
                 FlightStage::Growing(growing) if growing.end >= offset => {
                     Poll::Ready(Ok(BodyExtent::There))
                 }
-                // It goes no further until somebody reads.
+                // It makes no progress until a follower reads.
                 FlightStage::Growing(growing) if growing.windowed => {
                     Poll::Ready(Ok(BodyExtent::Passing))
                 }
@@ -161,7 +161,7 @@ impl Follower {
         .await
     }
 
-    /// The next bytes; `None` is the proven end (of the body, or of the narrowed part).
+    /// The next bytes. `None` is the proven end of the body, or of the range.
     pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, BodyTruncated>>> {
         if self.at >= self.end {
             return Poll::Ready(None);
@@ -198,19 +198,19 @@ impl Follower {
     }
 }
 
-/// Offsets within a body that is in memory fit.
+/// Offsets within a body in memory fit in `usize`.
 fn to_usize(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
-/// How far a body has grown.
+/// How far a body has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyExtent {
-    /// As far as was asked for.
+    /// Up to the requested offset.
     There,
-    /// It will not be held so far: it must be read as it passes.
+    /// The body is windowed and will not be held up to the offset: the caller must read it as it passes.
     Passing,
-    /// It is whole, and so long.
+    /// It is complete and has this length.
     Whole(u64),
 }
 

@@ -1,9 +1,10 @@
-//! What finished objects are in memory? Bounded by bytes, in partitions; [`super::eviction`] says what goes.
+//! Stores complete objects in memory, in partitions with a limit in bytes. [`super::eviction`] chooses
+//! what is evicted.
 //!
-//! An object whose answer varies is filed in two steps: under the key lies a marker that names the
-//! request headers that matter, and under a second key, made of the first, the marker's generation
-//! and those headers' values, the object. A new marker is a new generation, so that dropping a
-//! marker drops all its variants in one step.
+//! A response with `Vary` is stored in two steps. The key holds a marker that names the request headers
+//! in `Vary`. A second key holds the object. It is derived from the first key, the marker's generation
+//! and the values of these headers. A new marker is a new generation, so removing a marker removes all
+//! its variants in one step.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,28 +23,28 @@ use crate::manifest::Kind;
 use crate::policy::Key;
 use crate::policy::vary::Vary;
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Clone)]
 pub struct Lookup {
-    /// The key asked for.
+    /// The requested key.
     pub key: Key,
-    /// Which store it belongs to.
+    /// Selects the partition.
     pub kind: Kind,
-    /// Where this request's object lies or would lie, as far as is known.
+    /// The key under which this request's object is stored or would be stored, as far as is known.
     pub slot: Key,
-    /// The object, fresh or not.
+    /// The stored object, fresh or stale.
     pub object: Option<Arc<Object>>,
-    /// The marker, when the key has variants.
+    /// The variant marker, when the key has variants.
     pub(crate) variants: Option<Arc<VariantIndex>>,
 }
 
 impl Lookup {
-    /// Is something held for this key, if perhaps for other request headers?
+    /// Whether the key has variants, for these or other request headers.
     pub fn has_variants(&self) -> bool {
         self.variants.is_some()
     }
 
-    /// The request headers that tell this key's variants apart, where it has any.
+    /// The request headers that select a variant, when the key has variants.
     pub(crate) fn variant_names(&self) -> Option<&[HeaderName]> {
         self.variants
             .as_ref()
@@ -51,16 +52,16 @@ impl Lookup {
     }
 }
 
-/// What became of an object that was offered.
+/// The result of storing an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
-    /// It is in memory.
+    /// The object is stored.
     Yes,
-    /// The key has too many variants already.
+    /// The key already has the maximum number of variants.
     TooVaried,
-    /// The key was purged while it was fetched.
+    /// The key was purged during the fetch.
     Purged,
-    /// It does not fit in memory beside manifests.
+    /// The object does not fit in memory beside manifests.
     NoRoom,
 }
 
@@ -79,7 +80,7 @@ pub(crate) struct Store {
     too_varied: AtomicU64,
 }
 
-/// What belongs to an epoch that has ended is held no more.
+/// Rejects an object whose epoch has ended.
 fn held(object: Arc<Object>) -> Option<Arc<Object>> {
     Some(object).filter(|object| object.head.holds())
 }
@@ -99,7 +100,7 @@ impl Store {
         }
     }
 
-    /// How memory is divided.
+    /// The division of memory into partitions.
     pub(crate) fn shares(&self) -> &MemoryShares {
         &self.shares
     }
@@ -148,7 +149,7 @@ impl Store {
         }
     }
 
-    /// Has anything been stored for this lookup since it was made, or is held no more what it found?
+    /// What changed in the store after this lookup: a new object or marker, or the found object is gone.
     pub(crate) fn newer(&self, found: &Lookup) -> Option<NewerObject> {
         let now = Instant::now();
         let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
@@ -165,7 +166,8 @@ impl Store {
         }
     }
 
-    /// The place of an answer that varies: the marker in force, or a new one that is not yet filed.
+    /// The slot of a response with `Vary`: under the current marker, or under a new one that is not
+    /// stored yet.
     pub(crate) fn place(
         &self,
         found: &Lookup,
@@ -184,12 +186,12 @@ impl Store {
         VariantSlot { variants, slot }
     }
 
-    /// Files a place's marker, so that others find the variants.
+    /// Stores a slot's marker, so that other requests find the variants.
     pub(crate) fn mark(&self, found: &Lookup, place: &VariantSlot) {
         self.of(found.kind).mark(found.key.clone(), &place.variants);
     }
 
-    /// Files an object that is the same for everyone.
+    /// Stores an object that does not vary.
     pub(crate) fn insert(
         &self,
         found: &Lookup,
@@ -200,7 +202,7 @@ impl Store {
             return StoreOutcome::TooVaried;
         }
         let partition = self.of(found.kind);
-        // However many have asked for a state, they did so at once, and will ask for the next one.
+        // All requests for one numbered version arrive at once; the next ones are for the next version.
         let passing = StorageHints::default();
         let standing = if object.is_state() {
             &passing
@@ -210,7 +212,7 @@ impl Store {
         self.told(partition.insert(found.key.clone(), object, standing))
     }
 
-    /// One URL has so many keys at most, where viewers' fields are part of them.
+    /// Limits the number of keys of one URL, where viewers' request headers are part of the key.
     fn admits(&self, found: &Lookup, object: &Object) -> bool {
         let partition = self.of(found.kind);
         let now = Instant::now();
@@ -223,8 +225,8 @@ impl Store {
         admitted
     }
 
-    /// Files the newest version of something, which is the same for everyone, unless there are variants. It
-    /// answers all who follow it, though they ask by other names: it outlasts the states it leaves behind.
+    /// Stores the newest version of an object, unless the key has variants. Requests under other keys use
+    /// it too, so it starts with two requests and outlasts the older versions.
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
         if self.marker(kind, key).is_none() {
@@ -237,7 +239,7 @@ impl Store {
         }
     }
 
-    /// Files a variant in its place, as long as its marker is in force.
+    /// Stores a variant in its slot, while its marker is the current one.
     pub(crate) fn insert_variant(
         &self,
         found: &Lookup,
@@ -271,14 +273,14 @@ impl Store {
         StoreOutcome::Yes
     }
 
-    /// Live renditions have new segments, and others have departed; see [`super::eviction`].
+    /// Passes on new segments of live renditions and unlisted objects; see [`super::eviction`].
     pub(crate) fn slide(&self, advances: &[Advance], departed: &[u64]) {
         for partition in &self.partitions {
             partition.slide(advances, departed);
         }
     }
 
-    /// Is the marker that this lookup saw still the one in force?
+    /// Whether the marker of this lookup is still the current one.
     pub(crate) fn same_variants(&self, found: &Lookup) -> bool {
         match (&found.variants, self.marker(found.kind, &found.key)) {
             (Some(then), Some(now)) => Arc::ptr_eq(then, &now),
@@ -286,7 +288,7 @@ impl Store {
         }
     }
 
-    /// Removes what lies under a key, with its variants. Gives these objects.
+    /// Removes a key with its variants. Returns the removed objects.
     pub(crate) fn remove(&self, key: &Key, kind: Kind) -> Vec<Arc<Object>> {
         let partition = self.of(kind);
         match partition.remove(key) {
@@ -300,7 +302,7 @@ impl Store {
         }
     }
 
-    /// Removes everything that is meant, wherever it lies. Gives these objects.
+    /// Removes all entries that match, in all partitions, and passes each removed object to `gone`.
     pub(crate) fn remove_where(
         &self,
         is_meant: impl Fn(&Key, Option<&Object>) -> bool,
@@ -317,7 +319,7 @@ impl Store {
         }
     }
 
-    /// Everything that lies under a key, in all variants.
+    /// All objects of a key, in all variants.
     pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
         let slots = match self.of(kind).get(key, now) {
             Some(TableEntry::Variants(variants)) => variants.known.lock().iter().cloned().collect(),
@@ -327,7 +329,7 @@ impl Store {
         objects.collect()
     }
 
-    /// Lets go of everything whose time is over.
+    /// Removes all expired entries.
     pub(crate) fn expire(&self) {
         self.partitions.iter().for_each(Partition::expire);
     }
@@ -358,19 +360,19 @@ impl Store {
     }
 }
 
-/// Where an answer that varies is filed.
+/// The marker and the key of a variant.
 #[derive(Clone)]
 pub(crate) struct VariantSlot {
     variants: Arc<VariantIndex>,
     pub(crate) slot: Key,
 }
 
-/// What has been stored since a lookup.
+/// What changed in the store after a lookup.
 pub(crate) enum NewerObject {
     Object(Arc<Object>),
-    /// A marker: the lookup must be made again.
+    /// A marker: the caller must look up again.
     Marker,
-    /// Nothing: what was found has been dropped, and no fill may begin from it.
+    /// The found object was removed. No fill may start from it.
     Gone,
 }
 
@@ -394,7 +396,7 @@ impl VariantIndex {
         ])
     }
 
-    /// Counts a variant in, unless as many are held as may be.
+    /// Adds a variant, unless the key already has the maximum number.
     fn admit(&self, slot: &Key, variants_max: usize, held: impl Fn(&Key) -> bool) -> bool {
         let mut known = self.known.lock();
         if known.contains(slot) {

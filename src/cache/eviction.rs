@@ -1,17 +1,17 @@
-//! Which stored objects go when memory is short? A pure policy: without a lock, with the time as an
-//! argument. The store asks it at each insertion, and `benches/eviction` replays exactly this code.
+//! Chooses which objects to evict when memory is short. A pure policy: without a lock, and time is a
+//! parameter. The store calls it at each insertion; `benches/eviction` replays exactly this code.
 //!
-//! Memory is divided by what objects are worth to viewers, not by who came last:
+//! Memory is divided by the value of objects to viewers, not by recency:
 //!
-//! * **Errors and redirects** have a small part of their own, and never take more.
-//! * **Manifests** may take a quarter; within that no media displaces them.
-//! * **Media** share the rest. Live segments that have left their playlists go first. Then what was asked for
-//!   once (a small first-in-first-out queue, as in S3-FIFO: what is asked for again moves on). Then whichever
-//!   is less likely to be asked for: the least wanted of some live segments drawn at random
-//!   ([`renditions`]), or the oldest on-demand object that nobody asked for during its last round (CLOCK).
+//! - **Errors and redirects** have a small part of their own and never take more.
+//! - **Manifests** may take a quarter. Media does not displace them there.
+//! - **Media** share the rest. Live segments that no playlist lists any more are evicted first. Then
+//!   objects requested once (a small FIFO queue as in S3-FIFO; objects requested again move on). Then the
+//!   less likely one of two: the live segment with the lowest expected request rate in a random sample
+//!   ([`renditions`]), or the oldest on-demand object without a hit in its last round (CLOCK).
 //!
-//! Whose time is over goes before all of these. Hits only count ([`HitCounter`]); all else happens when
-//! something is stored.
+//! Expired objects are removed before all of these. A hit only increments a counter ([`HitCounter`]);
+//! everything else happens when an object is stored.
 
 mod bounds;
 mod candidate;
@@ -40,26 +40,26 @@ pub use renditions::{Advance, LivePosition};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EvictionQueue {
     Departed,
-    /// Media that were asked for once.
+    /// Media requested once.
     Probation,
     Live,
     OnDemand,
-    /// Manifests that were asked for once.
+    /// Manifests requested once.
     NewManifests,
     Manifests,
     Errors,
     /// Markers without variants.
     Markers,
-    /// Markers with variants: they go when the last variant has gone.
+    /// Markers with variants. They stay until the last variant has gone.
     Parents,
 }
 
 const QUEUES: usize = 9;
-/// Small, as every object costs one: what only some need is what its role says.
+/// Small, because every object has one. Data that only some need is in the role.
 #[derive(Debug)]
 struct Node<K, H> {
     key: K,
-    /// Counts its hits; a marker has none.
+    /// Its hit counter; a marker has none.
     hits: Option<H>,
     marker: Option<NodeId>,
     role: Role,
@@ -69,9 +69,9 @@ struct Node<K, H> {
 #[derive(Debug)]
 enum Role {
     Other,
-    /// Media that were asked for once, by name.
+    /// Media requested once, with their name.
     Probation(u64),
-    /// On-demand media, since when their round lasts, in milliseconds.
+    /// On-demand media, with the start of their round in milliseconds.
     OnDemand(u64),
     Live(Box<LiveRole>),
     Marker(Box<VariantsOfOne>),
@@ -82,7 +82,7 @@ struct LiveRole {
     name: u64,
     rendition: u64,
     number: u64,
-    /// Its place among those that are drawn from.
+    /// Its index in [`Policy::live`].
     place: usize,
 }
 
@@ -96,13 +96,13 @@ impl<K, H: Deref<Target: AsRef<HitCounter>>> Node<K, H> {
         self.hits.as_ref().map(|hits| (**hits).as_ref())
     }
 
-    /// Hits since the last time that this was asked.
+    /// Hits since the last call.
     fn take_hits(&self) -> f32 {
         self.counter().map_or(0.0, HitCounter::take)
     }
 }
 
-/// Decides what is evicted from one store.
+/// The eviction policy of one partition.
 #[derive(Debug)]
 pub struct Policy<K, H> {
     queues: SlabQueues<Node<K, H>, QUEUES>,
@@ -118,7 +118,7 @@ pub struct Policy<K, H> {
 }
 
 impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
-    /// For a store with these bounds.
+    /// A policy with these limits.
     pub fn new(bounds: MemoryBounds) -> Policy<K, H> {
         Policy {
             queues: SlabQueues::new(),
@@ -133,29 +133,29 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         }
     }
 
-    /// Bytes that are held.
+    /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.queues.all_bytes()
     }
 
-    /// Objects that are held, markers included.
+    /// Objects held, markers included.
     pub fn len(&self) -> u64 {
         self.queues.all_len()
     }
 
-    /// Nothing is held.
+    /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Evictions by reason, since the start.
+    /// Evictions by reason, since start.
     pub fn evictions(&self) -> [(EvictionReason, u64); EvictionReason::ALL.len()] {
         EvictionReason::ALL.map(|reason| (reason, self.evictions[reason as usize]))
     }
 
-    /// Makes room for an object and counts it in, in the place of another one where it `replaces` that.
-    /// `evicted` is given the keys of what has to go. `None`: it does not fit beside what must stay; what
-    /// it was to replace is counted out all the same.
+    /// Makes room for an object and adds it, in place of `replaces` if given. Adds the keys of the
+    /// evicted objects to `evicted`. `None` if it does not fit beside objects that must stay; the
+    /// replaced object is removed all the same.
     pub fn insert(
         &mut self,
         candidate: Candidate<K, H>,
@@ -178,7 +178,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let again = requests > 1 || known;
         let marker = marker.filter(|marker| self.is_marker(*marker));
         if let Some(marker) = marker {
-            // Not evicted to make room for its own variant.
+            // The marker must not be evicted to make room for its own variant.
             self.queues.shift(marker, EvictionQueue::Parents as usize);
         }
         let room = self.make_room(class, bytes, now_ms, evicted);
@@ -221,7 +221,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         Some(id)
     }
 
-    /// Lets go of everything whose time is over; `expired` is given the keys.
+    /// Removes all expired objects and adds their keys to `expired`.
     pub fn expire(&mut self, now_ms: u64, expired: &mut Vec<K>) {
         while let Some(id) = self.expiry.first(now_ms) {
             let Some(node) = self.take(id) else {
@@ -232,28 +232,28 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         }
     }
 
-    /// An object is held no more, for another reason than room.
+    /// Removes an object for another reason than eviction.
     pub fn remove(&mut self, id: NodeId) {
         if let Some(node) = self.take(id) {
             self.depart_variants(node);
         }
     }
 
-    /// A live manifest lists new segments.
+    /// Records that a live manifest lists new segments.
     pub fn advance(&mut self, advance: Advance, now_ms: u64) {
         let queues = &self.queues;
         let take = |id| Some(queues.get(id)?.take_hits());
         self.renditions.advance(advance, take, now_ms);
     }
 
-    /// No live manifest lists it any more: it is the first to go.
+    /// Records that no live manifest lists this name any more: its objects are evicted first.
     pub fn depart(&mut self, name: u64) {
         for id in self.listed.remove(&name).unwrap_or_default() {
             self.depart_one(id);
         }
     }
 
-    /// Is it held, and would go first?
+    /// Whether it is held and is among the first to be evicted.
     pub fn has_departed(&self, id: NodeId) -> bool {
         let place = self.queues.place(id);
         place.is_some_and(|(queue, _)| queue == EvictionQueue::Departed as usize)
@@ -264,7 +264,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.queues.shift(id, EvictionQueue::Departed as usize);
     }
 
-    /// Without their marker, nobody finds them.
+    /// Without their marker the variants cannot be found.
     fn depart_variants(&mut self, node: Node<K, H>) {
         if let Role::Marker(variants) = node.role {
             for variant in variants.ids {
@@ -273,7 +273,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         }
     }
 
-    /// Takes out what is replaced. Gives whether it was asked for more than once.
+    /// Removes a replaced object. Returns whether it was requested more than once.
     fn displace(&mut self, id: NodeId, by: &Candidate<K, H>) -> bool {
         let place = self.queues.place(id).map(|(queue, _)| queue);
         let Some(node) = self.take(id) else {
@@ -289,7 +289,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         kept || asked
     }
 
-    /// Takes a node out of everything but its variants.
+    /// Removes a node from everything except its list of variants.
     fn take(&mut self, id: NodeId) -> Option<Node<K, H>> {
         self.leave_live(id);
         let node = self.queues.remove(id)?;

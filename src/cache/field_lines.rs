@@ -1,25 +1,26 @@
-//! A stored head's fields: one text of exactly their size, as HTTP/1 writes them.
+//! The fields of a stored head, as one text of exactly their size in HTTP/1 form.
 //!
 //! A `HeaderMap` of ten fields takes over two kilobytes, and its values keep whole read buffers of the
-//! connection alive that they arrived on. The text takes what it says. Answers on HTTP/1 copy it as it is;
-//! whoever needs a map makes one.
+//! connection alive. The text takes only its own size. HTTP/1 responses copy it unchanged; other callers
+//! convert it into a map.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::policy::freshness::TELLING_FRESHNESS;
 
-/// What an answer says anew, or leaves out, whatever the origin said.
+/// Fields that a response sets or omits itself, whatever the origin sent.
 pub static SAID_ANEW: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Answers add so many fields to a copy of the stored ones: a map with room for them is not rebuilt.
+/// A response adds up to this many fields to a copy of the stored ones. A map with this room is not
+/// rebuilt.
 pub const FIELDS_ADDED: usize = 10;
 
-/// Whether these occur is asked with every hit, so it is written down once.
+/// Every hit checks whether these fields exist, so the result is stored as bits.
 static MARKED: [HeaderName; 5] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -28,24 +29,25 @@ static MARKED: [HeaderName; 5] = [
     HeaderName::from_static("x-cache"),
 ];
 
-/// The field lines of a stored answer.
+/// The field lines of a stored response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldLines {
-    /// `name: value\r\n` each, those of [`TELLING_FRESHNESS`] behind the others, those of [`SAID_ANEW`] last.
+    /// Lines of the form `name: value\r\n`. [`TELLING_FRESHNESS`] follow the other fields, [`SAID_ANEW`]
+    /// come last.
     text: Box<[u8]>,
-    /// Where those that tell freshness begin.
+    /// Offset of the [`TELLING_FRESHNESS`] lines.
     lasting_bytes: u32,
-    /// Where those of [`SAID_ANEW`] begin.
+    /// Offset of the [`SAID_ANEW`] lines.
     shared_bytes: u32,
-    /// How many lines there are.
+    /// Number of lines.
     count: u16,
-    /// One bit for each of [`MARKED`].
+    /// One bit for each field of [`MARKED`].
     marks: u8,
 }
 
 impl FieldLines {
-    /// The lines that belong in an answer which adds these fields: all but those of [`SAID_ANEW`], and but
-    /// for those of [`TELLING_FRESHNESS`] where it tells that itself.
+    /// The lines to send in a response that adds these fields: all except [`SAID_ANEW`], and except
+    /// [`TELLING_FRESHNESS`] when `added` contains one of those.
     pub fn shared(&self, added: &HeaderMap) -> &[u8] {
         let tells = TELLING_FRESHNESS
             .iter()
@@ -58,12 +60,12 @@ impl FieldLines {
         &self.text[..end as usize]
     }
 
-    /// Bytes of the text.
+    /// Length of the text in bytes.
     pub fn text_bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// Is there a field of this name?
+    /// Whether a field of this name exists.
     pub fn contains(&self, name: &HeaderName) -> bool {
         match MARKED.iter().position(|marked| marked == name) {
             Some(bit) => self.marks & 1 << bit != 0,
@@ -78,17 +80,17 @@ impl FieldLines {
         Some(line.value)
     }
 
-    /// All fields, with room for those that an answer adds.
+    /// All fields, with room for those that a response adds.
     pub fn to_map(&self) -> HeaderMap {
         self.map_of(&self.text)
     }
 
-    /// The same as a map, with room for those that it adds.
+    /// As [`FieldLines::shared`], as a map with room for the added fields.
     pub fn shared_map(&self, added: &HeaderMap) -> HeaderMap {
         self.map_of(self.shared(added))
     }
 
-    /// The fields of these names.
+    /// The fields with these names.
     pub fn only(&self, names: &[HeaderName]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for line in FieldLineIter::of(&self.text) {
@@ -104,11 +106,11 @@ impl FieldLines {
 
     fn map_of(&self, text: &[u8]) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(usize::from(self.count) + FIELDS_ADDED);
-        // One copy that all values share: they leave the stored text alone.
+        // All values share one copy and do not keep the stored text alive.
         let copy = Bytes::copy_from_slice(text);
         for line in FieldLineIter::of(text) {
             let value = copy.slice(line.value_at..line.value_at + line.value.len());
-            // Both were read off a map: they are well-formed.
+            // Both came from a map, so they are well-formed.
             if let Ok(name) = HeaderName::from_bytes(line.name)
                 && let Ok(value) = HeaderValue::from_maybe_shared(value)
             {
@@ -141,7 +143,7 @@ impl From<&HeaderMap> for FieldLines {
                     write_field(&mut text, name, value);
                 }
             }
-            // Heads are bounded: a text is never so long.
+            // Heads are limited in size, so this always fits.
             u32::try_from(start).unwrap_or(u32::MAX)
         };
         let lasting_bytes = write_all(&TELLING_FRESHNESS);
@@ -166,11 +168,11 @@ impl From<HeaderMap> for FieldLines {
 struct FieldLine<'t> {
     name: &'t [u8],
     value: &'t [u8],
-    /// Where the value begins in the text.
+    /// Offset of the value in the text.
     value_at: usize,
 }
 
-/// The lines of a text, one after the other.
+/// Iterates over the lines of a text.
 struct FieldLineIter<'t> {
     text: &'t [u8],
     at: usize,
@@ -186,7 +188,7 @@ impl<'t> Iterator for FieldLineIter<'t> {
     type Item = FieldLine<'t>;
 
     fn next(&mut self) -> Option<FieldLine<'t>> {
-        // Neither a name nor a value contains what ends it.
+        // A name contains no colon, and a value no CR.
         let rest = &self.text[self.at..];
         let colon = memchr::memchr(b':', rest)?;
         let end = colon + memchr::memchr(b'\r', &rest[colon..])?;
@@ -201,7 +203,7 @@ impl<'t> Iterator for FieldLineIter<'t> {
     }
 }
 
-/// One field as HTTP/1 writes it.
+/// Writes one field in HTTP/1 form.
 pub fn write_field(lines: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     lines.extend_from_slice(name.as_str().as_bytes());
     lines.extend_from_slice(b": ");

@@ -1,8 +1,8 @@
-//! What is worth remembering about a key that has no object? That it is uncacheable, that its
-//! origin just failed, or how it must be fetched. Bounded by bytes, each gone when its time is over.
+//! Memos: what is known about keys without an object, for example that a response is uncacheable, that
+//! the origin just failed, or how to fetch it. Limited in bytes; each memo expires.
 //!
-//! Failures have a table of their own: invented URLs that fail displace nothing else that is known. In both
-//! tables the oldest go first, so that the newest failure is always remembered.
+//! Failures have a table of their own, so that invented URLs that fail do not displace other memos. Both
+//! tables evict the least recently used memo, so that the newest failure is always kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,63 +16,64 @@ use super::weight::{ARC_BYTES, allocated};
 use super::{EpochToken, Object, StoredHead};
 use crate::policy::{EndpointSet, Key};
 
-/// Something remembered about a key, until a moment.
+/// A memo with its expiry.
 #[derive(Clone, Debug)]
 pub struct ExpiringMemo {
-    /// Until when it holds.
+    /// When it expires.
     pub until: Instant,
-    /// What.
+    /// The memo.
     pub what: KeyMemo,
 }
 
-/// What can be known of a key.
+/// A memo about a key.
 #[derive(Clone, Debug)]
 pub enum KeyMemo {
-    /// Answers to this key are not cacheable: go straight to the origin.
+    /// Responses are not cacheable: go straight to the origin.
     Pass,
-    /// The origin just failed on this key: do not ask again yet, and answer this where nothing stale is
-    /// held.
+    /// The origin just failed for this key. Do not contact it yet, and send this response when there is
+    /// no stale object.
     Failed(Arc<Object>),
-    /// The same since this moment, since no endpoint could be heard: only until one is back.
+    /// As `Failed`, because no endpoint responded, since this moment. Valid only until one responds
+    /// again.
     Unheard(Arc<Object>, Instant),
-    /// The origin's answer broke off midway: it may be asked again at once, and once.
+    /// The origin's response was truncated. One more request may follow at once.
     BrokenOff,
-    /// The object is too large for one fetch: it is fetched in slices.
+    /// The object is too large for one fetch: fetch it in slices.
     Sliced(Arc<SliceSet>),
-    /// It is too large for one fetch, and its origin sends no parts: it streams through.
+    /// It is too large for one fetch, and the origin does not support ranges: stream it through.
     Unsliceable,
-    /// These endpoints broke off in the middle of it: others are asked first.
+    /// These endpoints truncated the body before: prefer other endpoints.
     Avoid(EndpointSet),
 }
 
-/// What the slices of one object have in common.
+/// What all slices of an object have in common.
 #[derive(Debug)]
 pub struct SliceSet {
-    /// Its head.
+    /// The head of the object.
     pub head: StoredHead,
-    /// Its whole length.
+    /// The length of the object, in bytes.
     pub length: u64,
-    /// All slices carry this strong `ETag`.
+    /// The strong `ETag` that all slices must have.
     pub etag: HeaderValue,
-    /// Ends when the object is purged, and all slices with it.
+    /// Ends, with all slices, when the object is purged.
     pub tie: EpochToken,
-    /// Endpoints that stopped in the middle of it before, and until when that counts.
+    /// Endpoints that truncated the body before, and until when they are avoided.
     pub left: Option<(EndpointSet, Instant)>,
 }
 
 impl SliceSet {
-    /// Those that count at this time.
+    /// The endpoints to avoid at this time.
     pub fn left_at(&self, now: Instant) -> EndpointSet {
         let left = self.left.filter(|(_, until)| now < *until);
         left.map(|(left, _)| left).unwrap_or_default()
     }
 }
 
-/// What a table keeps for each entry besides key and note.
+/// Overhead of a table entry, besides its key and memo.
 const ENTRY_BYTES: usize = 340;
-/// Each table may take this part of what the store may, besides that, …
+/// Each table may take 1/64 of the store's limit, in addition to it, …
 const MEMORY_PART: u64 = 64;
-/// … but no more than this, and always this much.
+/// … but at most and at least these sizes.
 const BYTES_MAX: u64 = 8 << 20;
 const BYTES_MIN: u64 = 64 << 10;
 
@@ -103,7 +104,7 @@ impl Expiry<Key, ExpiringMemo> for MemoExpiry {
 
 fn weigh(key: &Key, note: &ExpiringMemo) -> u32 {
     let what = match &note.what {
-        // An answer that many keys share counts for each of them.
+        // A response that several keys share is charged to each of them.
         KeyMemo::Failed(answer) | KeyMemo::Unheard(answer, _) => answer.own_bytes(),
         KeyMemo::Sliced(series) => {
             allocated(size_of::<SliceSet>() + ARC_BYTES)
@@ -126,7 +127,7 @@ fn table(bytes_max: u64) -> MemoTable {
 }
 
 impl KeyMemos {
-    /// Beside a store of so many bytes.
+    /// For a store with a limit of `memory_bytes`.
     pub(crate) fn new(memory_bytes: u64) -> KeyMemos {
         let bytes_max = (memory_bytes / MEMORY_PART).clamp(BYTES_MIN, BYTES_MAX);
         KeyMemos {
@@ -144,7 +145,7 @@ impl KeyMemos {
         }
     }
 
-    /// What holds at a moment: a failure before everything else.
+    /// The memo that is valid at a time. A failure has precedence.
     pub(crate) fn read(&self, key: &Key, now: Instant) -> Option<KeyMemo> {
         let holds = |note: &ExpiringMemo| note.until > now && note.what.holds();
         let read = |table: &MemoTable| table.get(key).filter(holds);

@@ -1,4 +1,4 @@
-//! What is an answer made of? A head, whose lifetime is decided, and a body in one piece.
+//! A stored response: its head with its lifetime, and its body in one allocation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,39 +13,39 @@ use super::{AccessTracker, EncodedBodies, EpochToken, FieldLines};
 use crate::manifest::{Kind, ManifestInfo};
 use crate::policy::Lifetime;
 
-/// The head of an answer, shared by all who get it.
+/// The head of a response, shared by all requests that get it.
 #[derive(Clone, Debug)]
 pub struct StoredHead {
     /// Status.
     pub status: StatusCode,
-    /// As sent to viewers: hop-by-hop fields gone, `Age` and `Content-Length` left out.
+    /// As sent to viewers: without hop-by-hop fields, `Age` and `Content-Length`.
     pub headers: FieldLines,
-    /// The cache-control fields meant for caches like this one (RFC 9213): a 304 that does not repeat
+    /// The targeted cache-control fields for caches like this one (RFC 9213). A 304 that does not repeat
     /// them leaves them in force.
     pub targeted: Option<Box<FieldLines>>,
-    /// What it really carries.
+    /// The kind of the content itself.
     pub kind: Kind,
-    /// For how long it is good.
+    /// How long it is fresh, and may be served stale.
     pub lifetime: Lifetime,
     /// What a manifest says about itself.
     pub facts: Option<Box<ManifestInfo>>,
-    /// Body length, where it is known already.
+    /// Body length in bytes, if known.
     pub length: Option<u64>,
-    /// It is to be stored, as far as is known when it goes out.
+    /// Whether it is to be stored, as far as is known when the response is sent.
     pub stored: bool,
-    /// Held no longer than its place's epoch lasts.
+    /// Its epoch. The object is not used after the epoch's end.
     pub tie: Option<EpochToken>,
-    /// Whoever is served it leaves a mark, where somebody looks after it or fetched it ahead.
+    /// Records accesses, when the object is refreshed in the background or was prefetched.
     pub attention: Option<Arc<AccessTracker>>,
 }
 
 impl StoredHead {
-    /// It belongs to no epoch that has ended.
+    /// Whether none of its epochs has ended.
     pub fn holds(&self) -> bool {
         self.tie.as_ref().is_none_or(EpochToken::holds)
     }
 
-    /// Bytes of memory that it takes besides its own size. Epochs and attention are shared.
+    /// Bytes of memory besides its own size. Epochs and access trackers are shared.
     pub fn own_bytes(&self) -> usize {
         let fields = |fields: &FieldLines| allocated(fields.text_bytes());
         let targeted = self
@@ -60,8 +60,9 @@ impl StoredHead {
         fields(&self.headers) + targeted.chain(facts).chain(tie).sum::<usize>()
     }
 
-    /// It may be served past what its origin stated, as it is looked after: then each answer says how long
-    /// it is fresh. A low-latency playlist is not: who asks for that waits for the next one.
+    /// Whether each response states the remaining freshness, because a background refresh lets it be
+    /// served past the lifetime its origin stated. Not for low-latency playlists: their players wait for
+    /// the next version.
     pub fn restates_freshness(&self) -> bool {
         let blocks = |facts: &ManifestInfo| facts.part_target.is_some() || facts.control.can_block;
         let may_be_tended = self.kind.is_manifest() && self.attention.is_some();
@@ -69,30 +70,30 @@ impl StoredHead {
     }
 }
 
-/// What else a manifest is to be had in.
+/// Other forms of a manifest.
 #[derive(Clone, Debug, Default)]
 struct ManifestForms {
     coded: Option<EncodedBodies>,
     delta: Option<Arc<Object>>,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// Its head; `length` is known.
+    /// Its head. `length` is always set.
     pub head: StoredHead,
     /// Its body, in one allocation.
     pub body: Bytes,
-    /// Only of some manifests.
+    /// Only for some manifests.
     forms: Option<Box<ManifestForms>>,
-    /// How often it was served from memory, for eviction.
+    /// Hits from memory, for eviction.
     pub hits: HitCounter,
-    /// Who holds and who reads the body; nothing where it is small.
+    /// The store entries and slow readers of the body. `None` for a small body.
     shared: Option<Arc<SharedBody>>,
 }
 
 impl Object {
-    /// Puts a whole answer together.
+    /// Creates an object from a head and a complete body.
     pub fn new(mut head: StoredHead, body: Bytes) -> Object {
         head.length = Some(body.len() as u64);
         Object {
@@ -104,7 +105,7 @@ impl Object {
         }
     }
 
-    /// The same body under another head.
+    /// The same body with another head.
     #[must_use]
     pub fn under(&self, head: StoredHead) -> Object {
         Object {
@@ -113,7 +114,7 @@ impl Object {
         }
     }
 
-    /// The text of this object in a coding: whoever reads that counts as a reader of this.
+    /// An encoded form of this object. Its readers count as readers of this object's body.
     #[must_use]
     pub fn coded_as(&self, head: StoredHead, body: Bytes) -> Object {
         Object {
@@ -122,7 +123,7 @@ impl Object {
         }
     }
 
-    /// Of what a fill brought, whose followers go on reading it.
+    /// From the body of a fill. Followers may still be reading it.
     pub(super) fn of_fill(head: StoredHead, body: Bytes, shared: &Arc<SharedBody>) -> Object {
         Object {
             shared: Arc::clone(shared).sized(body.len()),
@@ -130,7 +131,7 @@ impl Object {
         }
     }
 
-    /// What slow readers of the body are registered at; nothing where it is too small to count.
+    /// Where slow readers of the body are registered. `None` for a small body.
     pub fn shared_body(&self) -> Option<&Arc<SharedBody>> {
         self.shared.as_ref()
     }
@@ -148,13 +149,13 @@ impl Object {
         self.shared_bodies().for_each(|body| body.leave(now));
     }
 
-    /// It is handed to viewers without having been stored.
+    /// The object is sent to viewers but was not stored.
     pub(super) fn passes_store_by(&self, pinned: &Arc<PinnedBodies>, now: Instant) {
         self.shared_bodies()
             .for_each(|body| body.pass_by(pinned, now));
     }
 
-    /// The same answer with another lifetime. Its bytes are shared.
+    /// The same response with another lifetime. Its body is shared.
     #[must_use]
     pub fn lasting(&self, lifetime: &Lifetime) -> Object {
         let forms = self.forms.as_ref().map(|forms| {
@@ -174,43 +175,43 @@ impl Object {
         }
     }
 
-    /// The same in the codings that are made here, for those who take one; nothing where it is not to be coded.
+    /// Its encoded bodies. `None` when it is not to be encoded.
     pub fn coded(&self) -> Option<&EncodedBodies> {
         self.forms.as_ref()?.coded.as_ref()
     }
 
-    /// The same playlist without its old segments (LL-HLS), for those who have these.
+    /// The playlist delta update (LL-HLS): the same playlist without its old segments.
     pub fn delta(&self) -> Option<&Arc<Object>> {
         self.forms.as_ref()?.delta.as_ref()
     }
 
-    /// Says in which codings it is to be had.
+    /// Sets its encoded bodies.
     pub fn set_coded(&mut self, coded: Option<EncodedBodies>) {
         if coded.is_some() || self.forms.is_some() {
             self.forms.get_or_insert_default().coded = coded;
         }
     }
 
-    /// Says what it is without its old segments.
+    /// Sets its playlist delta update.
     pub fn set_delta(&mut self, delta: Option<Arc<Object>>) {
         if delta.is_some() || self.forms.is_some() {
             self.forms.get_or_insert_default().delta = delta;
         }
     }
 
-    /// Bytes of memory that it takes in the store, under a key of `key_bytes`.
+    /// Bytes of memory in the store, under a key of `key_bytes`.
     pub fn weight_bytes(&self, key_bytes: usize) -> usize {
         entry_bytes(key_bytes) + epoch_bytes(&self.head) + self.own_bytes()
     }
 
-    /// About the same, of an object with this head and a body of so many bytes that is still to come.
+    /// An estimate of [`Object::weight_bytes`] for an object whose body is still to arrive.
     pub(super) fn weight_to_come(head: &StoredHead, body_bytes: usize, key_bytes: usize) -> usize {
         let shared = allocated(size_of::<SharedBody>() + ARC_BYTES) + SHARED_BYTES;
         let object = allocated(size_of::<Object>() + ARC_BYTES) + head.own_bytes();
         entry_bytes(key_bytes) + epoch_bytes(head) + object + allocated(body_bytes) + shared
     }
 
-    /// It is handed out and not stored.
+    /// Marks it as sent to viewers but not stored.
     pub fn set_unstored(&mut self) {
         self.head.stored = false;
         let delta = self.forms.as_mut().and_then(|forms| forms.delta.as_mut());
@@ -219,14 +220,14 @@ impl Object {
         }
     }
 
-    /// Bytes of memory that it takes by itself, wherever it is.
+    /// Bytes of memory that it takes by itself, outside the store too.
     pub fn own_bytes(&self) -> usize {
         let shared = self
             .shared
             .iter()
             .map(|_| allocated(size_of::<SharedBody>() + ARC_BYTES));
         let body = allocated(self.body.len()) + SHARED_BYTES + shared.sum::<usize>();
-        // Codings are made later: together they are about as large as the text.
+        // The encoded bodies are made later. Together they are about as large as the text.
         let coded = self.coded().map(|_| body + self.head.own_bytes());
         let delta = self.delta().map(|delta| delta.own_bytes());
         let forms = self
@@ -237,8 +238,8 @@ impl Object {
         allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
     }
 
-    /// As the newest version of what this is a state of. One that may hardly be served as it is belongs to no
-    /// epoch then: it is kept, to be confirmed, until a newer one takes its place.
+    /// This object as the newest version of its playlist. A version with a very short lifetime is
+    /// detached from its epoch: it is kept for revalidation, until a newer version replaces it.
     pub(super) fn as_newest(self: &Arc<Object>) -> Arc<Object> {
         const SHORT: Duration = Duration::from_secs(10);
         let tie = self.head.tie.as_ref();
@@ -250,16 +251,16 @@ impl Object {
         Arc::new(newest)
     }
 
-    /// It is a state of a playlist that somebody asked for by number: a version that the next one replaces.
+    /// Whether it is a numbered version of a playlist, which the next version replaces.
     pub(super) fn is_state(&self) -> bool {
         let tie = self.head.tie.as_ref();
         self.head.kind.is_manifest() && tie.is_some_and(EpochToken::is_to_place)
     }
 
-    /// How long after its making an object is of any use: while it may be served at all and, since
-    /// a 304 revives it cheaply, for a while after. Not a manifest of an epoch: a low-latency playlist
-    /// leaves one behind with every part, and nobody asks for that one again. Nor an error, which a 304
-    /// does not make any cheaper.
+    /// How long an object is of use after its reception: while it may be served, and for a time after,
+    /// because a 304 revalidates it cheaply. Not for a manifest in an epoch: a low-latency playlist
+    /// leaves one version behind with every part, and no player requests that one again. Not for an error
+    /// either, which a 304 does not make cheaper.
     pub fn kept_for(&self) -> Duration {
         const REVIVABLE: Duration = Duration::from_mins(10);
         let revivable = if self.is_state() || !self.head.status.is_success() {
@@ -270,7 +271,7 @@ impl Object {
         self.head.lifetime.usable_for().saturating_add(revivable)
     }
 
-    /// What is left of that.
+    /// The part of this time that is left.
     pub(super) fn kept_left(&self, now: Instant) -> Duration {
         let resident = now.saturating_duration_since(self.head.lifetime.received);
         self.kept_for().saturating_sub(resident)

@@ -1,6 +1,6 @@
-//! A bounded part of memory: a table, unbounded by itself, and the policy that decides what leaves it. Hits go
-//! to the table alone; whatever is stored takes the policy's lock, so that both always say the same, and the
-//! bound holds after every insertion.
+//! A part of memory with a limit: a table without a limit, and the policy that decides what is evicted.
+//! Hits use only the table. A store takes the policy's lock, so that table and policy agree and the limit
+//! holds after every insertion.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,23 +20,23 @@ use crate::policy::Key;
 const MARKER_BYTES: usize = 512;
 const MARKER_KEPT: Duration = Duration::from_hours(30 * 24);
 
-/// What lies under a key.
+/// What a key holds.
 #[derive(Clone)]
 pub(super) enum TableEntry {
     Object(Arc<Object>),
     Variants(Arc<VariantIndex>),
 }
 
-/// What is known of an object besides itself when it is stored.
+/// What is known about an object when it is stored, besides its content.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StorageHints {
-    /// Where it is in a live stream, if a live manifest lists it.
+    /// Its position in a live stream, if a live manifest lists it.
     pub(crate) live: Option<LivePosition>,
-    /// Requests of viewers that were answered with it so far.
+    /// Viewers' requests that were answered with it so far.
     pub(crate) requests: u32,
 }
 
-/// An entry of the table, from when it is filed until it is gone, whatever the way.
+/// An entry of the table. Its drop, for whatever reason, reports that the object left the store.
 struct EntryGuard {
     entry: TableEntry,
     id: NodeId,
@@ -77,7 +77,7 @@ impl Partition {
         }
     }
 
-    /// What lies under a key, unless its time is over.
+    /// The entry of a key, unless it has expired.
     pub(super) fn get(&self, key: &Key, now: Instant) -> Option<TableEntry> {
         let entry = self.table.read(key, |held| held.entry.clone())?;
         entry.is_kept(now).then_some(entry)
@@ -88,7 +88,7 @@ impl Partition {
         is_kept.unwrap_or(false)
     }
 
-    /// Files an object; false where it does not fit beside what must stay.
+    /// Stores an object. False when it does not fit beside objects that must stay.
     pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, standing: &StorageHints) -> bool {
         let name = slot.fingerprint();
         self.place(
@@ -100,7 +100,7 @@ impl Partition {
         )
     }
 
-    /// Files one of a key's variants.
+    /// Stores a variant of a key.
     pub(super) fn insert_variant(
         &self,
         (key, slot): (&Key, Key),
@@ -111,7 +111,7 @@ impl Partition {
         self.place(slot, key.fingerprint(), entry, standing, Some(key))
     }
 
-    /// Files the marker of a key's variants.
+    /// Stores the marker of a key's variants.
     pub(super) fn mark(&self, key: Key, variants: &Arc<VariantIndex>) {
         let is_it = |held: &EntryGuard| match &held.entry {
             TableEntry::Variants(now) => Arc::ptr_eq(now, variants),
@@ -168,7 +168,7 @@ impl Partition {
                 .insert(slot, EntryGuard::new(entry, id, &self.pinned)),
             None => self.table.remove(&slot),
         });
-        // What is gone is freed when others may go on.
+        // Frees the removed objects after the lock is released.
         drop(policy);
         drop(gone);
         placed.is_some()
@@ -179,7 +179,7 @@ impl Partition {
         taken.collect()
     }
 
-    /// Gives what lay there.
+    /// Returns the removed entry.
     pub(super) fn remove(&self, key: &Key) -> Option<TableEntry> {
         let mut policy = self.policy.lock();
         let gone = self.table.remove(key);
@@ -190,7 +190,7 @@ impl Partition {
         gone.map(|held| held.entry.clone())
     }
 
-    /// The keys of what is meant, among all that is held.
+    /// The keys of all matching entries.
     pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &TableEntry) -> bool) -> Vec<Key> {
         self.table
             .keys_where(|key, held| is_meant(key, &held.entry))
@@ -208,7 +208,7 @@ impl Partition {
         }
     }
 
-    /// Lets go of everything whose time is over.
+    /// Removes all expired entries.
     pub(super) fn expire(&self) {
         let mut expired = Vec::new();
         let mut policy = self.policy.lock();
@@ -255,7 +255,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What an object with this head is to the policy.
+/// The eviction class of an object with this head.
 pub(super) fn class(head: &StoredHead, live: Option<LivePosition>) -> ObjectClass {
     match live {
         _ if !head.status.is_success() => ObjectClass::Error,

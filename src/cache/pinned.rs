@@ -1,12 +1,12 @@
-//! Counts and bounds the bodies that slow readers keep in memory after the store has let them go.
+//! Counts and limits the bodies that slow readers keep in memory after they left the store.
 //!
-//! A reader keeps the whole body in memory that it reads a part of. While the store holds the body too, that
-//! costs nothing. Once it is evicted, replaced, purged or expired it is *pinned*: memory beside the store's
-//! bound, for as long as its slowest reader likes.
+//! A reader keeps the whole body in memory. While the store holds the body too, that costs nothing. Once
+//! the body is evicted, replaced, purged or expired it is *pinned*: it takes memory outside the store's
+//! limit until its slowest reader has finished.
 //!
-//! A reader is registered when its viewer takes no more bytes for now, and not before: one that is never
-//! held up is through at once, so that a hit pays nothing. A body counts once, however many read it.
-//! [`pace`] chooses whose readers are cut where pinned bodies take more than they may.
+//! A reader is registered when its viewer first accepts no more bytes. A reader that never blocks
+//! finishes at once, so a hit has no cost. A body counts once, whatever the number of readers. [`pace`]
+//! chooses whose readers are cut off when pinned bodies exceed their limit.
 
 mod pace;
 
@@ -22,15 +22,14 @@ use parking_lot::Mutex;
 use self::pace::{CutOrder, ReadPace};
 use super::budget::FillBudget;
 
-/// The readers of smaller bodies are not counted: a connection or a stream costs as much by itself.
+/// Readers of smaller bodies are not counted: a connection or a stream alone costs as much.
 const COUNTED_BYTES_MIN: usize = 4 << 10;
 
-/// Pinned bodies may take this share of the fills' memory, as far as no fill needs it …
+/// Pinned bodies may take 1/2 of the memory of fills, as far as no fill needs it.
 const SHARE: u64 = 2;
-/// … and this share of it in any case.
+/// They may take 1/8 of it in any case.
 const SHARE_KEPT: u64 = 8;
-/// Where they take too much they are cut to this part below the bound, so that not each one that is added
-/// has another one looked for.
+/// A cut goes 1/8 below the limit, so that not each new pinned body causes another search.
 const SLACK: u64 = 8;
 
 /// The pinned bodies of one cache.
@@ -38,11 +37,11 @@ const SLACK: u64 = 8;
 pub(crate) struct PinnedBodies {
     budget: Arc<FillBudget>,
     bytes: AtomicU64,
-    /// Those of them whose readers are all cut and have not ended yet.
+    /// Bytes of bodies whose readers are all cut off but have not ended yet.
     leaving: AtomicU64,
-    /// By address.
+    /// By the address of the body.
     bodies: Mutex<HashMap<usize, Weak<SharedBody>>>,
-    /// One looks for bodies to cut at a time.
+    /// Only one task at a time chooses bodies to cut.
     choosing: Mutex<()>,
 }
 
@@ -65,12 +64,12 @@ impl PinnedBodies {
         self.budget.max() / SHARE
     }
 
-    /// A fill finds no room for so many bytes: pinned bodies give way.
+    /// Frees pinned bodies when a fill finds no room for `bytes`.
     pub(crate) fn give_way(&self, bytes: u64, now: Instant) {
         self.cut_down_to(self.bytes_max_beside(bytes), now);
     }
 
-    /// The bound beside what fills hold, and so many bytes more.
+    /// The limit of pinned bodies beside the bytes of all fills and `wanted` more.
     fn bytes_max_beside(&self, wanted: u64) -> u64 {
         let fills = self.budget.used().saturating_sub(self.bytes());
         let room = self.budget.max_for_large();
@@ -85,7 +84,7 @@ impl PinnedBodies {
         }
     }
 
-    /// Bytes of those that are not about to go.
+    /// Bytes of pinned bodies whose readers are not all cut off.
     fn staying(&self) -> u64 {
         let leaving = self.leaving.load(Ordering::Relaxed);
         self.bytes().saturating_sub(leaving)
@@ -130,9 +129,9 @@ fn address(body: &Arc<SharedBody>) -> usize {
     Arc::as_ptr(body).addr()
 }
 
-/// A body in memory: which entries of the store hold it, who reads it slowly. All objects that carry the body
-/// share this. (The texts that are made of it in codings too: whoever reads one of them counts as a reader
-/// of the text itself, which is larger.)
+/// A body in memory, with the number of store entries that hold it and its slow readers. All objects with
+/// this body share it. So do its encoded bodies: a reader of one counts as a reader of the text itself,
+/// which is larger.
 #[derive(Default)]
 pub struct SharedBody {
     state: Mutex<PinnedState>,
@@ -141,9 +140,9 @@ pub struct SharedBody {
 #[derive(Default)]
 struct PinnedState {
     bytes: u64,
-    /// So many entries of the store hold it.
+    /// Number of store entries that hold it.
     entries: usize,
-    /// Where it counts; nowhere while it is still being fetched, as fills are counted by themselves.
+    /// Where it is counted. `None` while it is still being fetched: fills have a budget of their own.
     pinned: Option<Arc<PinnedBodies>>,
     is_counted: bool,
     is_leaving: bool,
@@ -152,9 +151,9 @@ struct PinnedState {
     next_reader: u64,
 }
 
-/// Who reads a body.
+/// The viewer that reads a body.
 pub trait BodyConsumer: Send + Sync {
-    /// How many bytes it has taken so far, counted from anywhere.
+    /// Bytes it has accepted so far, from any fixed starting point.
     fn bytes_taken(&self) -> u64;
 }
 
@@ -170,18 +169,18 @@ struct ReadProgress {
 }
 
 impl SharedBody {
-    /// For a body of this length; none for a small one.
+    /// For a body of this length. `None` for a small one.
     pub(super) fn of(bytes: usize) -> Option<Arc<SharedBody>> {
         Arc::<SharedBody>::default().sized(bytes)
     }
 
-    /// The body that was fetched takes so many bytes; nothing where it is a small one.
+    /// Sets the length of a fetched body. `None` for a small one.
     pub(super) fn sized(self: Arc<SharedBody>, bytes: usize) -> Option<Arc<SharedBody>> {
         self.state.lock().bytes = bytes as u64;
         (bytes >= COUNTED_BYTES_MIN).then_some(self)
     }
 
-    /// One more entry of the store holds it.
+    /// One more store entry holds it.
     pub(super) fn enter(self: &Arc<SharedBody>, pinned: &Arc<PinnedBodies>) {
         let mut state = self.state.lock();
         state.entries += 1;
@@ -189,21 +188,22 @@ impl SharedBody {
         self.count(&mut state);
     }
 
-    /// An entry of the store lets it go.
+    /// One store entry no longer holds it.
     pub(super) fn leave(self: &Arc<SharedBody>, now: Instant) {
         let mut state = self.state.lock();
         state.entries = state.entries.saturating_sub(1);
         self.count_and_bound(state, now);
     }
 
-    /// It is whole and was not stored.
+    /// It is complete and was not stored.
     pub(super) fn pass_by(self: &Arc<SharedBody>, pinned: &Arc<PinnedBodies>, now: Instant) {
         let mut state = self.state.lock();
         state.pinned = Some(Arc::clone(pinned));
         self.count_and_bound(state, now);
     }
 
-    /// The viewer, who reads it, takes no more for now. The waker is called when the reader is cut.
+    /// Registers a reader whose viewer accepts no more bytes now. The waker is called when the reader is
+    /// cut off.
     pub fn read_slowly(
         self: &Arc<SharedBody>,
         viewer: Weak<dyn BodyConsumer>,
@@ -244,7 +244,7 @@ impl SharedBody {
         }
     }
 
-    /// Counts it, or counts it no more, by what is true now.
+    /// Starts or stops counting it, according to its present state.
     fn count(self: &Arc<SharedBody>, state: &mut PinnedState) {
         let Some(pinned) = &state.pinned else { return };
         let counts = state.entries == 0 && !state.readers.is_empty();
@@ -262,14 +262,14 @@ impl SharedBody {
         (state.is_counted, state.is_leaving) = (counts, leaves);
     }
 
-    /// How its fastest reader gets on; `None` where all have been cut.
+    /// The pace of its fastest reader. `None` when all have been cut off.
     fn fastest(&self, now: Instant) -> Option<CutOrder> {
         let staying: Vec<_> = {
             let state = self.state.lock();
             let staying = state.readers.values().filter(|reader| !reader.is_cut());
             staying.cloned().collect()
         };
-        // Unlocked: a viewer who is asked and leaves meanwhile is dropped here, and takes its readers along.
+        // Without the lock: a viewer that leaves during the call is dropped here, with its readers.
         staying.iter().map(|reader| reader.standing(now)).max()
     }
 
@@ -314,7 +314,7 @@ impl PinnedReader {
     }
 }
 
-/// A viewer who was held up while it read a body, until all bytes of that body have left.
+/// A viewer that blocked while it read a body, until all bytes of that body have been sent.
 pub struct SlowReader {
     body: Arc<SharedBody>,
     id: u64,
@@ -322,8 +322,8 @@ pub struct SlowReader {
 }
 
 impl SlowReader {
-    /// The viewer takes no more again. True where the answer must end, visibly, so that the body can leave
-    /// memory; else the waker is called as soon as it must.
+    /// The viewer accepts no more bytes again. True if the response must now be truncated, so that the
+    /// body can leave memory. Otherwise the waker is called as soon as that is necessary.
     #[must_use]
     pub fn is_held_up(&self, waker: &Waker, now: Instant) -> bool {
         let mut progress = self.reader.progress.lock();
@@ -336,7 +336,7 @@ impl SlowReader {
         self.reader.is_cut()
     }
 
-    /// The viewer has taken all there was, and waits.
+    /// The viewer has accepted all available bytes and waits for more.
     pub fn keeps_up(&self) {
         self.reader.progress.lock().pace.set_held_up(false);
     }

@@ -1,5 +1,5 @@
-//! A purge in two steps. The first makes it impossible, in constant time, that anything old is served. The second
-//! walks the whole store off the workers, frees what was dropped, and counts it.
+//! A purge in two steps. The first makes it impossible, in constant time, to serve an old object. The
+//! second walks the whole store outside the worker threads, frees the dropped objects and counts them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,21 +13,21 @@ use crate::policy::Key;
 
 type PurgeMatcher = dyn Fn(&Key) -> bool + Send + Sync;
 
-/// A purge that has begun.
+/// A purge in progress.
 pub struct CachePurge {
     inner: Arc<CacheInner>,
     ended: EndedEpochs,
-    /// Removed already.
+    /// Objects removed so far.
     removed: Vec<Arc<Object>>,
     meant: Option<PurgeWalk>,
 }
 
-/// What purges that walk through the store have yet to come to: a refresh of it that begins meanwhile is not
-/// stored. As many as there are operators who purge at the same moment.
+/// The purges that still walk the store. A refresh of a matching object that begins during the walk is
+/// not stored. There are as many as operators who purge at the same time.
 #[derive(Default)]
 pub(crate) struct PurgeWalks(Mutex<Vec<Arc<PurgeMatcher>>>);
 
-/// A purge walks through the store, until this is dropped.
+/// A purge that walks the store, until this is dropped.
 struct PurgeWalk {
     inner: Arc<CacheInner>,
     is_meant: Arc<PurgeMatcher>,
@@ -69,30 +69,32 @@ impl Cache {
 }
 
 impl CachePurge {
-    /// A key with all its variants; a fill under way for it will not be stored, nor joined.
+    /// Purges a key with all its variants. A fill in progress for it is not stored, and no request joins
+    /// it.
     pub fn key(&mut self, key: &Key, kind: Kind) {
         let removed = registry::purge(&self.inner, key, kind, &mut self.ended);
         self.removed.extend(removed);
     }
 
-    /// Everything that belongs to a place, what is being fetched included.
+    /// Purges all objects of a place, including what is being fetched.
     pub fn epoch(&mut self, place: &Key) {
         self.inner.epochs.end_for(place, &mut self.ended);
     }
 
-    /// The notes on such keys, and on those made of them. To be called off the threads that serve viewers.
+    /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads that
+    /// serve viewers.
     pub fn notes(&self, is_meant: impl Fn(&Key) -> bool) {
         self.inner.notes.erase_where(is_meant);
     }
 
-    /// Everything with such a key, or with one that is made of such a one. `whole`: a place is meant where
-    /// everything in it is. To be called once, off the threads that serve viewers.
+    /// Purges all objects with a matching key, or with a key derived from one. `whole` matches a place
+    /// when everything in it matches. Call it once, outside the threads that serve viewers.
     pub fn all(
         &mut self,
         is_meant: impl Fn(&Key) -> bool + Send + Sync + 'static,
         whole: impl Fn(&Key) -> bool,
     ) {
-        // First: whatever begins is known to be meant, and what has begun is doomed.
+        // First, so that new flights know the purge; the flights in progress are doomed next.
         let walk = PurgeWalk::begin(&self.inner, Arc::new(is_meant));
         self.inner.epochs.end_where(whole, &mut self.ended);
         registry::doom(&self.inner, |flight| flight.is_of(&*walk.is_meant));
@@ -100,8 +102,8 @@ impl CachePurge {
         self.meant = Some(walk);
     }
 
-    /// Frees what was dropped. Gives how many objects that were: each variant and each slice is one. Takes
-    /// long where much is held, so it is not for threads that serve viewers.
+    /// Frees the dropped objects. Returns their number; each variant and each slice counts as one. Slow
+    /// with a large store, so do not call it on threads that serve viewers.
     pub fn finish(self) -> u64 {
         let CachePurge {
             inner,
@@ -120,7 +122,7 @@ impl CachePurge {
             return dropped;
         }
         if meant.is_none() {
-            // Whoever was filing something of an epoch that has ended has filed it.
+            // Waits until any store of an object of an ended epoch is complete.
             registry::doom(&inner, |_| false);
         }
         let of_key = |key: &Key| meant.as_ref().is_some_and(|walk| (walk.is_meant)(key));
@@ -131,7 +133,7 @@ impl CachePurge {
         inner.store.remove_where(is_meant, |object| {
             dropped += u64::from(was_held(object));
         });
-        // Nobody who comes now is given what was confirmed of something that was dropped, or evicted before.
+        // New requests must not join a refresh of an object that was dropped, or evicted before.
         registry::doom(&inner, |flight| flight.is_refresh() && flight.is_of(of_key));
         dropped
     }

@@ -1,7 +1,7 @@
-//! Which keys are being filled? At most one fill a key, whatever the number of viewers.
+//! The fills in progress by key: at most one per key, whatever the number of viewers.
 //!
-//! Sharded by key. The shard's lock orders what must not cross: a purge and the storing of what was
-//! fetched before it; the end of one fill and the start of the next.
+//! Sharded by key. The shard's lock orders a purge and the storing of what was fetched before it, and the
+//! end of one fill and the start of the next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,17 +53,17 @@ impl FlightCounts {
     }
 }
 
-/// What came of wanting to join.
+/// The result of an attempt to join a fill.
 pub enum JoinOutcome {
-    /// No fill was under way: this caller must feed the new one, and follows it too.
+    /// No fill was in progress. The caller must feed the new one, and follows it too.
     Lead(Fill, Follower),
-    /// Someone else's fill.
+    /// Another request's fill.
     Follow(Follower),
-    /// Meanwhile an object was stored.
+    /// An object was stored since the lookup.
     Held(Arc<Object>),
-    /// Meanwhile the key turned out to have variants, or what was found was dropped: look up again.
+    /// Since the lookup the key got variants, or the found object was removed: look up again.
     Again,
-    /// Too many wait for this key already.
+    /// Too many requests already wait for this key.
     Crowded,
 }
 
@@ -79,7 +79,7 @@ impl Default for FlightRegistry {
 
 impl FlightRegistry {
     fn shard(&self, key: &Key) -> MutexGuard<'_, FlightShard> {
-        // The low byte alone chooses: there are fewer shards than that tells apart.
+        // The low byte is enough to choose one of 64 shards.
         let [low, ..] = self.hasher.hash_one(key).to_le_bytes();
         self.shards[usize::from(low) % SHARDS].lock()
     }
@@ -91,11 +91,12 @@ impl FlightRegistry {
         upstream: &HeaderMap,
     ) -> Fill {
         let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
-        // What it may have confirmed is gone, or about to go, and may be evicted before a purge comes to it.
+        // A purge has removed this object or is about to. It may be evicted before the purge reaches it.
         if flight.is_refresh() && flight.is_of(|key| inner.walks.mean(key)) {
             flight.state().doomed = true;
         }
-        // One that is no longer current gives way, and no purge would find it any more.
+        // The new flight replaces one that is no longer current. A purge could not find that one any
+        // more.
         if let Some(before) = shard.insert(found.slot.clone(), Arc::clone(&flight)) {
             before.state().doomed = true;
         }
@@ -117,7 +118,7 @@ pub(super) fn join(inner: &Arc<CacheInner>, found: &Lookup, upstream: &HeaderMap
         flight.join();
         return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
-    // A fill may have ended between the caller's lookup and this lock, or a purge begun.
+    // Since the caller's lookup, a fill may have ended or a purge begun.
     match inner.store.newer(found) {
         Some(NewerObject::Object(object)) => return JoinOutcome::Held(object),
         Some(NewerObject::Marker | NewerObject::Gone) => return JoinOutcome::Again,
@@ -148,9 +149,9 @@ pub(super) fn lead(
     Some(FlightRegistry::open(inner, &mut shard, found, &upstream()))
 }
 
-/// Learns which request headers chose a flight's answer: lists the flight under its variant's slot, then
-/// files the marker, so that whoever sees the marker finds the flight too. A flight that was purged
-/// meanwhile is neither listed nor marked: it answers only those who were there before.
+/// Records which request headers selected a flight's response. Registers the flight under its variant's
+/// slot, then stores the marker, so that a request that sees the marker also finds the flight. A flight
+/// that was purged is neither registered nor marked: only its present followers get the response.
 pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName]) {
     let found = &flight.found;
     let place = {
@@ -162,7 +163,7 @@ pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName
     };
     let slot = place.slot.clone();
     if slot != found.slot {
-        // Reachable only through the marker that is filed next, or that the flight was found with.
+        // Reachable only through the marker that is stored next, or that the flight's lookup found.
         let mut shard = inner.registry.shard(&slot);
         shard.entry(slot).or_insert_with(|| Arc::clone(flight));
     }
@@ -173,21 +174,21 @@ pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName
     flight.state().place = Some(place);
 }
 
-/// Was the key purged since this flight began? The caller holds the lock of the key's shard.
+/// Whether the key was purged since this flight began. The caller holds the lock of the key's shard.
 fn is_doomed(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
     let found = &flight.found;
     let mut state = flight.state();
-    // The marker this flight was looked up with is gone, or another.
+    // The marker of this flight's lookup is gone or replaced.
     state.doomed |= found.has_variants() && !inner.store.same_variants(found);
     state.doomed
 }
 
-/// Remembers something about a flight's key, unless it was purged since.
+/// Writes a memo for a flight's key, unless the key was purged since.
 pub(super) fn note(inner: &CacheInner, flight: &Arc<Flight>, note: ExpiringMemo) {
     note_apart(inner, flight, &flight.found.slot, note);
 }
 
-/// The same under another name than the flight's own.
+/// As [`note`], under another slot than the flight's own.
 pub(super) fn note_apart(inner: &CacheInner, flight: &Arc<Flight>, slot: &Key, note: ExpiringMemo) {
     let _shard = inner.registry.shard(&flight.found.key);
     if !is_doomed(inner, flight) {
@@ -195,7 +196,7 @@ pub(super) fn note_apart(inner: &CacheInner, flight: &Arc<Flight>, slot: &Key, n
     }
 }
 
-/// Forgets what was held when a flight began.
+/// Removes the object that was stored when a flight began.
 pub(super) fn displace(inner: &CacheInner, flight: &Arc<Flight>) {
     let found = &flight.found;
     let _shard = inner.registry.shard(&found.key);
@@ -204,18 +205,18 @@ pub(super) fn displace(inner: &CacheInner, flight: &Arc<Flight>) {
     }
 }
 
-/// Stores what a flight brought, unless a purge came first.
+/// Stores a flight's result, unless a purge came first.
 pub(super) fn store(
     inner: &CacheInner,
     flight: &Arc<Flight>,
     object: &Arc<Object>,
 ) -> StoreOutcome {
     let found = &flight.found;
-    // A purge takes the lock of the key itself, whatever slot the flight belongs to.
+    // A purge locks the shard of the key itself, whatever the flight's slot.
     let _shard = inner.registry.shard(&found.key);
     let state = flight.state();
     match &state.place {
-        // What belongs to an epoch that has ended must not displace what was fetched after its end.
+        // An object of an ended epoch must not replace one that was fetched after its end.
         _ if state.doomed || !object.head.holds() => StoreOutcome::Purged,
         None => inner.store.insert(found, object, &state.standing),
         Some(place) => inner
@@ -224,7 +225,7 @@ pub(super) fn store(
     }
 }
 
-/// Stores under a key what was fetched under another one.
+/// Stores under a key an object that was fetched under another key.
 pub(super) fn file(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
     if object.head.holds() {
@@ -232,7 +233,7 @@ pub(super) fn file(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Objec
     }
 }
 
-/// Lets new viewers of this key start a flight of their own.
+/// Removes a flight from the registry, so that new requests for its key start another one.
 pub(super) fn detach(inner: &CacheInner, flight: &Arc<Flight>) {
     let place = flight
         .state()
@@ -250,7 +251,7 @@ pub(super) fn detach(inner: &CacheInner, flight: &Arc<Flight>) {
     }
 }
 
-/// Gives what was held.
+/// Returns the removed objects.
 pub(super) fn purge(
     inner: &CacheInner,
     key: &Key,
@@ -266,7 +267,8 @@ pub(super) fn purge(
     inner.store.remove(key, kind)
 }
 
-/// Dooms all flights that are meant. Whatever was being filed when this began is filed when it ends.
+/// Dooms all matching flights. A store that was in progress when this call began is complete when it
+/// ends.
 pub(super) fn doom(inner: &CacheInner, is_meant: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
         shard.lock().retain(|_, flight| {

@@ -1,22 +1,23 @@
-//! How is memory divided? Pure arithmetic.
+//! Divides memory into partitions. Pure arithmetic.
 
 use super::Settings;
 use super::eviction::{MemoryBounds, ObjectClass};
 use crate::manifest::Kind;
 
-/// Kinds with bounds of their own leave at least this part of memory to the others.
+/// Kinds with their own limits leave at least 1/16 of memory to the others.
 const SHARED_PART_MIN: u64 = 16;
 
 /// The partitions of memory.
 #[derive(Clone, Debug)]
 pub struct MemoryShares {
-    /// The first is everybody's; the others belong to kinds with a bound of their own.
+    /// The first partition is shared. The others belong to kinds with their own limit.
     pub(super) partitions: Vec<MemoryBounds>,
     pub(super) by_kind: [usize; Kind::ALL.len()],
 }
 
 impl MemoryShares {
-    /// Those that settings make. Where kinds were given too much, each has so much less.
+    /// The partitions for these settings. If the kinds' limits exceed memory, all are reduced in
+    /// proportion.
     pub fn new(settings: &Settings) -> MemoryShares {
         let memory = settings.memory_bytes;
         let apart = apart(settings);
@@ -34,14 +35,14 @@ impl MemoryShares {
         }
     }
 
-    /// What kinds without a bound of their own have left is enough.
+    /// Whether the kinds without their own limit keep enough memory.
     pub fn leave_room(settings: &Settings) -> bool {
         let memory = settings.memory_bytes;
         apart(settings) <= memory - memory / SHARED_PART_MIN
     }
 
-    /// The largest body of a kind that has a place, whatever else is held. What an object takes besides its
-    /// body is taken to be a sixteenth at most.
+    /// Maximum body size of a kind that fits, whatever else is stored. Up to 1/16 of an object is assumed
+    /// to be overhead.
     pub fn object_bytes_max(&self, kind: Kind) -> u64 {
         let class = if counts_as_manifest(kind) {
             ObjectClass::Manifest
@@ -52,13 +53,13 @@ impl MemoryShares {
         room - room.div_ceil(16)
     }
 
-    /// The partition where a kind goes.
+    /// The limits of a kind's partition.
     pub fn bounds(&self, kind: Kind) -> &MemoryBounds {
         &self.partitions[self.by_kind[kind.index()]]
     }
 }
 
-/// Initialisation segments are small, and nothing plays without them: they count as manifests.
+/// Initialization segments are small, and nothing plays without them: they count as manifests.
 pub(super) fn counts_as_manifest(kind: Kind) -> bool {
     kind.is_manifest() || kind == Kind::Init
 }
@@ -68,7 +69,7 @@ fn apart(settings: &Settings) -> u64 {
     kinds.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
-/// The bound of a kind, where all of them together may have less than they were given.
+/// The limit of a kind, reduced when all kinds together exceed `apart_max`.
 fn share(bytes: u64, apart: u64, apart_max: u64) -> u64 {
     if apart <= apart_max {
         return bytes;

@@ -1,5 +1,5 @@
-//! What lies under which key? A hash table in shards, each behind a lock that readers share and hold for as
-//! long as it takes to copy a pointer. Knows neither bounds nor times: the policy of eviction does.
+//! A sharded hash table. Readers share a shard's lock and hold it only while they copy a pointer. The
+//! table knows neither limits nor expiry: the eviction policy does.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -7,12 +7,12 @@ use parking_lot::RwLock;
 
 use crate::policy::Key;
 
-/// A shard that grows moves its entries while its readers wait: many shards have few each.
+/// A shard that grows moves its entries while its readers wait. With many shards, each has few entries.
 const SHARDS: usize = 64;
-/// A shard is made smaller when less than this part of its places is taken.
+/// A shard shrinks when less than 1/4 of its capacity is used.
 const TAKEN_PART_MIN: usize = 4;
 
-/// On a cache line of its own: who reads one shard writes to its lock.
+/// On its own cache line, because every reader of a shard writes to its lock.
 #[repr(align(64))]
 struct TableShard<V>(RwLock<HashTable<(Key, V)>>);
 
@@ -30,7 +30,7 @@ impl<V> ObjectTable<V> {
         }
     }
 
-    /// What `read` makes of what lies under a key. Others wait for it.
+    /// Applies `read` to the value of a key, under the shard's lock.
     pub(super) fn read<R>(&self, key: &Key, read: impl FnOnce(&V) -> R) -> Option<R> {
         let (hash, shard) = self.shard(key);
         let shard = shard.read();
@@ -38,7 +38,7 @@ impl<V> ObjectTable<V> {
         Some(read(value))
     }
 
-    /// Puts something under a key. Gives what lay there, for the caller to drop when it holds no lock.
+    /// Stores a value. Returns the previous one, for the caller to drop without a lock.
     pub(super) fn insert(&self, key: Key, value: V) -> Option<V> {
         let (hash, shard) = self.shard(&key);
         let mut shard = shard.write();
@@ -64,7 +64,8 @@ impl<V> ObjectTable<V> {
         Some(value)
     }
 
-    /// The keys of what is meant, found shard by shard: of one, readers go on and writers wait meanwhile.
+    /// The keys of all matching entries. Scans one shard at a time; meanwhile that shard's writers wait
+    /// and its readers do not.
     pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
         for shard in &self.shards {
@@ -77,7 +78,7 @@ impl<V> ObjectTable<V> {
 
     fn shard(&self, key: &Key) -> (u64, &RwLock<HashTable<(Key, V)>>) {
         let hash = self.hasher.hash_one(key);
-        // The table inside goes by the lowest and the highest bits.
+        // The table inside uses the lowest and the highest bits.
         let [.., one, _] = hash.to_le_bytes();
         (hash, &self.shards[usize::from(one) % SHARDS].0)
     }

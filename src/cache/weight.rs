@@ -1,11 +1,11 @@
-//! What does a thing really take in memory? The allocator's size classes, and what the store adds.
-//! `tests/weight.rs` holds these figures against the allocator's own count.
+//! Computes how much memory an object takes: the allocator's size classes, and the store's overhead.
+//! `tests/weight.rs` compares these figures with the allocator's own count.
 
-/// What the store keeps for each entry besides key and value: its places in the table, in the policy of
-/// eviction and in the order of expiry, with their share of what is free there.
+/// The store's overhead per entry besides key and value: the entries in the table, in the eviction policy
+/// and in the expiry order, with a share of the free space there.
 const STORE_ENTRY_BYTES: usize = 190;
 
-/// What an entry takes besides its value, under a key of so many bytes.
+/// Bytes of an entry besides its value, under a key of this length.
 pub(crate) fn entry_bytes(key_bytes: usize) -> usize {
     STORE_ENTRY_BYTES + allocated(key_bytes + ARC_BYTES)
 }
@@ -13,15 +13,15 @@ pub(crate) fn entry_bytes(key_bytes: usize) -> usize {
 /// The two counters of an `Arc`.
 pub(crate) const ARC_BYTES: usize = 16;
 
-/// `Bytes` that were shared once keep a counter of their own.
+/// `Bytes` that were shared once have a counter of their own.
 pub(crate) const SHARED_BYTES: usize = 32;
 
-/// From this size on the allocator gives whole pages, and one more to vary where they begin.
+/// From this size on the allocator returns whole pages, plus one to vary the start address.
 const LARGE_BYTES_MIN: usize = 14 << 10;
 const PAGE_BYTES: usize = 4 << 10;
 
-/// The bytes that the allocator (jemalloc) gives for so many. Below a few pages it has four sizes
-/// between one power of two and the next.
+/// The bytes that the allocator (jemalloc) uses for a request of `bytes`. Below a few pages it has four
+/// size classes between one power of two and the next.
 pub(crate) fn allocated(bytes: usize) -> usize {
     const SPACING_BYTES: usize = 16;
     if bytes <= 8 {

@@ -1,26 +1,26 @@
-//! How much of a partition may which objects take?
+//! Divides a partition among the classes of objects.
 
 use super::ObjectClass;
 
-/// Errors and redirects may take this part of memory, and no more than [`ERRORS_BYTES_MAX`].
+/// Errors and redirects may take 1/32 of memory, and no more than [`ERRORS_BYTES_MAX`].
 const ERRORS_PART: u64 = 32;
 const ERRORS_BYTES_MAX: u64 = 8 << 20;
-/// Manifests may take this part of memory where media take the rest.
+/// Manifests may take 1/4 of memory when media take the rest.
 const MANIFESTS_PART: u64 = 4;
-/// Where there are only manifests, this part is left for the markers of their variants.
+/// In a partition for manifests only, 1/16 is left for the markers of their variants.
 const MARKERS_PART: u64 = 16;
 
-/// The parts of one partition.
+/// The limits of one partition.
 #[derive(Clone, Debug)]
 pub struct MemoryBounds {
     pub(super) errors: u64,
     pub(super) manifests: u64,
-    /// What media and manifests may take together.
+    /// Limit of media and manifests together.
     pub(super) others: u64,
 }
 
 impl MemoryBounds {
-    /// Of so many bytes. `manifests_only`: no media come there.
+    /// Limits for a partition of `bytes`. `manifests_only`: it holds no media.
     pub fn of(bytes: u64, manifests_only: bool) -> MemoryBounds {
         let errors = (bytes / ERRORS_PART).min(ERRORS_BYTES_MAX);
         let others = bytes - errors;
@@ -35,12 +35,12 @@ impl MemoryBounds {
         }
     }
 
-    /// All of it.
+    /// The whole partition.
     pub fn bytes(&self) -> u64 {
         self.errors + self.others
     }
 
-    /// The largest object of a class that has a place, whatever else is held.
+    /// Maximum size of an object of a class that fits, whatever else is held.
     pub fn bytes_max(&self, class: ObjectClass) -> u64 {
         match class {
             ObjectClass::Error => self.errors,

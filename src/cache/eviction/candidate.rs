@@ -1,15 +1,15 @@
-//! What does the policy know of an object, and which words does it have for what it did?
+//! What the policy knows about an object, and its reasons for an eviction.
 
 use super::{LivePosition, NodeId};
 
-/// What an object is, as far as keeping it is concerned.
+/// The class of an object, for eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectClass {
     /// An error or a redirect.
     Error,
     /// A playlist or an MPD.
     Manifest,
-    /// Says which request headers tell the variants of a key apart.
+    /// Names the request headers that select a variant of a key.
     Marker,
     /// Media that a live manifest lists.
     Live(LivePosition),
@@ -17,48 +17,48 @@ pub enum ObjectClass {
     OnDemand,
 }
 
-/// An object that is to be stored.
+/// An object to be stored.
 #[derive(Debug)]
 pub struct Candidate<K, H> {
-    /// What the store evicts it by.
+    /// The key under which the store evicts it.
     pub key: K,
-    /// A fingerprint of what viewers ask for: all variants of a key have the same.
+    /// A fingerprint of the requested key: all variants of a key have the same.
     pub name: u64,
-    /// What it weighs.
+    /// Its weight in bytes.
     pub bytes: u64,
-    /// What it is.
+    /// Its class.
     pub class: ObjectClass,
-    /// Counts its hits from now on, unless it is a marker.
+    /// Its hit counter. A marker has none.
     pub hits: Option<H>,
-    /// Requests that were answered with it before it was stored.
+    /// Requests answered with it before it was stored.
     pub requests: u32,
-    /// The marker that leads to it, where it is a variant.
+    /// For a variant: the marker of its key.
     pub marker: Option<NodeId>,
-    /// When its time is over, in milliseconds.
+    /// When it expires, in milliseconds.
     pub kept_until_ms: u64,
 }
 
-/// Where an object was when it was evicted, which says why. A metric label.
+/// Why an object was evicted, given by the queue it was in. A metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EvictionReason {
-    /// A live segment that had left its playlists.
+    /// A live segment that no playlist listed any more.
     Departed,
-    /// Nobody had asked for it a second time.
+    /// It was not requested a second time.
     OneOff,
-    /// The least wanted of the live segments.
+    /// The live segment with the lowest expected request rate.
     Live,
-    /// The least wanted of what is on demand.
+    /// The on-demand object with the lowest expected request rate.
     OnDemand,
-    /// Manifests had taken their part.
+    /// Manifests exceeded their part.
     Manifest,
-    /// Errors had taken theirs.
+    /// Errors exceeded their part.
     Error,
     /// A variant marker without variants.
     Marker,
 }
 
 impl EvictionReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [EvictionReason; 7] = [
         EvictionReason::Departed,
         EvictionReason::OneOff,

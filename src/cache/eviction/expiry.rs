@@ -1,15 +1,15 @@
-//! Whose time is over? In steps of a second, the earliest first.
+//! Orders objects by expiry, in steps of a second.
 
 use std::collections::BTreeSet;
 
 use super::queues::NodeId;
 
-/// A second, counted from the time's beginning. Eight bytes less than an exact time, for every object.
+/// A time in seconds. Eight bytes less per object than an exact time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tick(u32);
 
 impl Tick {
-    /// The first one that is not before a time.
+    /// The first tick that is not before a time.
     pub(super) fn after(ms: u64) -> Tick {
         Tick(u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX))
     }
@@ -19,7 +19,7 @@ impl Tick {
     }
 }
 
-/// When the nodes' times are over.
+/// The expiry of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     ticks: BTreeSet<(Tick, NodeId)>,
@@ -34,7 +34,7 @@ impl Expiry {
         self.ticks.remove(&(tick, id));
     }
 
-    /// One whose time is over.
+    /// A node that has expired.
     pub(super) fn first(&self, now_ms: u64) -> Option<NodeId> {
         let (tick, id) = *self.ticks.first()?;
         tick.has_come(now_ms).then_some(id)

@@ -1,4 +1,4 @@
-//! Which objects were evicted a short time ago, after one request? Whoever asks for one of them again shows
+//! Remembers which objects were evicted recently after one request. A new request for one of them shows
 //! that it is more than a one-off. Holds fingerprints only.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +11,7 @@ pub(super) struct Ghosts {
 }
 
 impl Ghosts {
-    /// Remembers one, and forgets the oldest until there are `len_max` at most.
+    /// Adds a name, and removes the oldest ones until at most `len_max` are left.
     pub(super) fn remember(&mut self, name: u64, len_max: usize) {
         self.count += 1;
         self.since.insert(name, self.count);
@@ -26,7 +26,7 @@ impl Ghosts {
         }
     }
 
-    /// Was it here? It is not any more.
+    /// Removes a name. Returns whether it was remembered.
     pub(super) fn recall(&mut self, name: u64) -> bool {
         self.since.remove(&name).is_some()
     }

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// An approximate counter in one byte (Morris). It is exact up to [`EXACT_MAX`]; above, each step stands
-/// for more hits and is taken more seldom, so that a popular object's counter is almost never written and
-/// its cache line stays shared between cores.
+/// An approximate counter in one byte (Morris). It is exact up to [`EXACT_MAX`]. Above that, each step
+/// stands for more hits and is taken less often, so that the counter of a popular object is rarely
+/// written and its cache line stays shared between cores.
 #[derive(Debug, Default)]
 pub struct HitCounter(AtomicU8);
 
 const EXACT_MAX: u8 = 8;
-/// After so many steps, a step stands for twice as many hits.
+/// After this many steps, a step stands for twice as many hits.
 const STEPS_PER_DOUBLING: u8 = 4;
-/// More hits than this are not told apart.
+/// Counts above this are not distinguished.
 const DOUBLINGS_MAX: u8 = 30;
 
 impl HitCounter {
@@ -35,7 +35,7 @@ impl HitCounter {
         hits(self.0.load(Ordering::Relaxed))
     }
 
-    /// The same, and counts from zero again.
+    /// As [`HitCounter::count`], and resets the counter.
     pub(super) fn take(&self) -> f32 {
         hits(self.0.swap(0, Ordering::Relaxed))
     }
@@ -47,14 +47,14 @@ impl AsRef<HitCounter> for HitCounter {
     }
 }
 
-/// A copy goes on from the same count.
+/// A copy continues from the same count.
 impl Clone for HitCounter {
     fn clone(&self) -> HitCounter {
         HitCounter(AtomicU8::new(self.0.load(Ordering::Relaxed)))
     }
 }
 
-/// How many hits so many steps stand for, on average.
+/// The average number of hits for a number of steps.
 fn hits(steps: u8) -> f32 {
     let above = steps.saturating_sub(EXACT_MAX);
     let exact = steps - above;

@@ -1,18 +1,18 @@
 //! The queues of an eviction policy: doubly linked lists in one slab of nodes, oldest first. Every
-//! operation takes constant time. Knows nothing of why a node is in a queue.
+//! operation takes constant time. The module does not know why a node is in a queue.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-/// Names a node. The id of a removed node names nothing, also when its place is used again.
+/// Identifies a node. The id of a removed node stays invalid, even when its slot is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId {
     index: u32,
-    /// Never zero, so that an optional id takes no more room.
+    /// Never zero, so that an optional id has the same size.
     generation: NonZeroU32,
 }
 
-/// Nodes are allotted so many at a time: a table that grows by doubling would be half empty.
+/// Slots per chunk. A table that grows by doubling would be half empty.
 const CHUNK: usize = 512;
 const NONE: u32 = u32::MAX;
 
@@ -20,15 +20,15 @@ const NONE: u32 = u32::MAX;
 struct NodeSlot<T> {
     generation: NonZeroU32,
     before: u32,
-    /// Where nothing is held: the next free place of the chunk.
+    /// In a free slot: the next free slot of the chunk.
     after: u32,
     queue: u8,
     bytes: u64,
-    /// `None`: a free place.
+    /// `None`: a free slot.
     node: Option<T>,
 }
 
-/// Without memory while it holds nothing.
+/// An empty chunk uses no memory.
 #[derive(Debug)]
 struct SlabChunk<T> {
     slots: Vec<NodeSlot<T>>,
@@ -57,7 +57,7 @@ impl QueueEnds {
 #[derive(Debug)]
 pub(super) struct SlabQueues<T, const N: usize> {
     chunks: Vec<SlabChunk<T>>,
-    /// Chunks with free places. The first one is filled first, so that others become empty.
+    /// Chunks with free slots. The first one is filled first, so that others become empty.
     open: BTreeSet<usize>,
     last_generation: NonZeroU32,
     ends: [QueueEnds; N],
@@ -110,7 +110,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
 
     /// Adds a node at the end of a queue.
     pub(super) fn push(&mut self, queue: usize, bytes: u64, node: T) -> NodeId {
-        // No place has seen two of the same in living memory.
+        // A generation repeats only after four billion nodes.
         let generation = self.last_generation.checked_add(1);
         let generation = generation.unwrap_or(NonZeroU32::MIN);
         self.last_generation = generation;
@@ -126,14 +126,14 @@ impl<T, const N: usize> SlabQueues<T, N> {
         NodeId { index, generation }
     }
 
-    /// Takes a node out.
+    /// Removes a node.
     pub(super) fn remove(&mut self, id: NodeId) -> Option<T> {
         self.slot(id)?;
         self.unlink(id.index);
         self.free(id.index)
     }
 
-    /// Moves a node to the end of a queue, perhaps its own.
+    /// Moves a node to the end of a queue, which may be its own.
     pub(super) fn shift(&mut self, id: NodeId, queue: usize) {
         if self.slot(id).is_some() {
             self.unlink(id.index);
@@ -141,7 +141,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
         }
     }
 
-    /// The slot of a node, if that is still there.
+    /// The slot of a node, if the node still exists.
     fn slot(&self, id: NodeId) -> Option<&NodeSlot<T>> {
         let chunk = self.chunks.get(id.index as usize / CHUNK)?;
         let slot = chunk.slots.get(id.index as usize % CHUNK)?;
@@ -158,7 +158,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
         Some(NodeId { index, generation })
     }
 
-    /// Puts a slot into the first free place.
+    /// Writes a slot to the first free position.
     fn allot(&mut self, slot: NodeSlot<T>) -> u32 {
         let number = self.open.first().copied().unwrap_or(self.chunks.len());
         if number == self.chunks.len() {
@@ -170,7 +170,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
         if chunk.held == CHUNK {
             self.open.remove(&number);
         }
-        // A node takes more than a byte: there are fewer of them than u32 counts.
+        // A node takes more than a byte, so the index fits in `u32`.
         u32::try_from(number * CHUNK + at).unwrap_or(NONE)
     }
 
@@ -186,7 +186,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
         let slot = self.at(index);
         slot.before = last;
         slot.after = NONE;
-        // There are fewer queues than a byte counts.
+        // There are fewer than 256 queues.
         slot.queue = u8::try_from(queue).unwrap_or(u8::MAX);
         let bytes = slot.bytes;
         if last == NONE {
@@ -248,7 +248,7 @@ impl<T> SlabChunk<T> {
         let slot = &mut self.slots[at];
         let node = slot.node.take();
         slot.after = self.first_free;
-        // There are fewer places in a chunk than u32 counts.
+        // A chunk has fewer slots than `u32` counts.
         self.first_free = u32::try_from(at).unwrap_or(NONE);
         self.held -= 1;
         if self.held == 0 {

@@ -1,10 +1,10 @@
-//! How often will a live segment be asked for? Learned from what was asked of the segments before it.
+//! Estimates how often a live segment will be requested, from the requests for earlier segments.
 //!
-//! Viewers of a live rendition ask for each of its segments once, most of them just after it was published.
-//! So two figures foretell a segment's demand: how often a segment of its rendition is asked for in all, and
-//! which share of that comes at each distance from the live edge, which is much the same for all renditions.
-//! A segment that was fetched ahead is not wanted yet, and will be in a moment: what counts is not what comes
-//! at its present distance, but what it brings a second if it is held until its best time.
+//! Each viewer of a live rendition requests each segment once, usually just after its publication. Two
+//! figures predict a segment's demand: how often a segment of its rendition is requested in all, and the
+//! share of these requests at each distance from the live edge, which is similar for all renditions. A
+//! prefetched segment is not requested yet but will be soon. So the estimate is not the rate at the
+//! present distance, but the requests per second if the segment is held until its best time.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -17,70 +17,71 @@ use std::collections::HashMap;
 use super::hits::HitCounter;
 use super::queues::NodeId;
 
-/// Where a segment is in a live stream.
+/// The position of a segment in a live stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivePosition {
-    /// Names the rendition.
+    /// Identifies the rendition.
     pub rendition: u64,
-    /// How many newer segments the rendition lists.
+    /// Number of newer segments that the rendition lists.
     pub behind: u64,
 }
 
-/// What a new version of a live playlist says of a rendition.
+/// What a new version of a live playlist says about a rendition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advance {
-    /// Names the rendition.
+    /// Identifies the rendition.
     pub rendition: u64,
-    /// Segments that are new.
+    /// Number of new segments.
     pub segments: u64,
-    /// Segments that the playlist lists.
+    /// Number of segments that the playlist lists.
     pub listed: u64,
-    /// From one new segment to the next, in milliseconds.
+    /// Time between two new segments, in milliseconds.
     pub period_ms: u64,
 }
 
-/// Distances from the live edge up to here are told apart; greater ones by their power of two.
+/// Distances from the live edge below this are separate classes; greater ones are classed by power of
+/// two.
 const NEAR: u64 = 8;
 const DISTANCES: usize = 20;
 /// At these distances requests are expected before any were counted.
 const EXPECTED: usize = NEAR as usize;
-/// The share of the newest segment in the estimate of a rendition's demand.
+/// Weight of the newest segment in the estimate of a rendition's demand.
 const NEWEST_SHARE: f32 = 0.3;
-/// The estimate begins as the mean of so many segments.
+/// The estimate begins as the mean of this many segments.
 const FIRST_SEGMENTS: f32 = 3.0;
-/// Where so much has been counted, the past counts half.
+/// When the count exceeds this, all counts are halved.
 const COUNTED_MAX: f32 = 1e6;
-/// Renditions known at once.
+/// Maximum number of tracked renditions.
 const RENDITIONS_MAX: usize = 1 << 16;
-/// Segments that were listed before the first one that is counted have numbers too.
+/// Segments listed before the first counted one need numbers too.
 const FIRST_NUMBER: u64 = 1 << 32;
 const SWEEP_MIN: usize = 1024;
 
 #[derive(Debug, Default)]
 struct TrackedRendition {
-    /// The number of its newest segment, counted from [`FIRST_NUMBER`].
+    /// Number of its newest segment, counted from [`FIRST_NUMBER`].
     newest: u64,
     advanced_ms: u64,
     period_ms: u64,
-    /// How many segments it lists.
+    /// Number of segments that it lists.
     listed: u64,
-    /// Requests for one segment in all, estimated over so many segments.
+    /// Requests for one segment in all, estimated over `segments` segments.
     demand: f32,
     segments: f32,
     /// Requests since its last segment.
     asked: f32,
-    /// Its segments near the live edge that are stored.
+    /// Its stored segments near the live edge.
     near: Vec<(u64, NodeId)>,
-    /// Stored segments.
+    /// Number of stored segments.
     held: u32,
 }
 
-/// All renditions of which segments were stored or listed.
+/// All renditions with stored or listed segments.
 #[derive(Debug)]
 pub(super) struct Renditions {
     known: HashMap<u64, TrackedRendition, ahash::RandomState>,
-    /// Requests by distance from the live edge; and how many there would have been at that distance if all
-    /// of a segment's requests came there.
+    /// Requests by distance from the live edge, and the number there would be if all requests for a
+    /// segment came at that distance.
     asked: [f32; DISTANCES],
     possible: [f32; DISTANCES],
     sweep_at: usize,
@@ -96,7 +97,8 @@ impl Renditions {
         }
     }
 
-    /// A segment is stored after so many requests. Gives its number; `None`: too many renditions are known.
+    /// Records a stored segment that had `asked` requests. Returns its number; `None` if there are too
+    /// many renditions.
     pub(super) fn hold(
         &mut self,
         LivePosition { rendition, behind }: LivePosition,
@@ -115,7 +117,7 @@ impl Renditions {
         Some(number)
     }
 
-    /// A stored segment is no more.
+    /// Records that a segment was removed from the store.
     pub(super) fn release(&mut self, rendition: u64, asked: f32) {
         if let Some(of) = self.known.get_mut(&rendition) {
             of.held = of.held.saturating_sub(1);
@@ -123,7 +125,7 @@ impl Renditions {
         }
     }
 
-    /// A rendition has new segments. `take`: the hits of one that is stored, which count from zero again.
+    /// Records new segments of a rendition. `take` returns the hits of a stored segment and resets them.
     pub(super) fn advance(
         &mut self,
         advance: Advance,
@@ -159,7 +161,7 @@ impl Renditions {
         }
     }
 
-    /// Requests a second that a stored segment may expect until its best time is over.
+    /// Expected requests per second for a stored segment until its best time is over.
     pub(super) fn rate(
         &mut self,
         (rendition, number): (u64, u64),
@@ -181,14 +183,14 @@ impl Renditions {
         } else {
             of.asked.max(counter.count()).max(1.0)
         };
-        // A rendition that does not go on loses its viewers, or has lost them.
+        // A rendition without new segments loses its viewers, or has lost them.
         let since_ms = now_ms.saturating_sub(of.advanced_ms).max(of.period_ms);
         let listed = of.listed;
         demand * self.share_from(at, listed) / seconds(since_ms)
     }
 
-    /// Which share of its requests a segment may expect with each new segment, from a distance on for as long
-    /// as that is the most, and it is listed.
+    /// The expected share of a segment's requests per new segment, from a distance on: the maximum over
+    /// all periods in which the segment is still listed.
     fn share_from(&self, at: usize, listed: u64) -> f32 {
         let (mut requests, mut segments, mut most) = (0.0, 0.0, 0.0_f32);
         for at in at..DISTANCES {
@@ -229,8 +231,8 @@ impl Renditions {
 }
 
 impl TrackedRendition {
-    /// What was asked for since the last segment is what a segment is asked for in all, as they are all
-    /// asked for alike.
+    /// The requests since the last segment estimate the requests for one segment in all, as all segments
+    /// are requested alike.
     fn learn(&mut self, new: u64) {
         let asked = std::mem::take(&mut self.asked);
         if new == 0 {
@@ -257,7 +259,7 @@ fn distance(behind: u64) -> usize {
     at.min(DISTANCES - 1)
 }
 
-/// How many segments of a playlist that lists so many are in a class.
+/// Number of segments in a class, for a playlist with `listed` segments.
 fn width(at: usize, listed: u64) -> f32 {
     let at = at as u64;
     let (from, to) = match at.checked_sub(NEAR) {

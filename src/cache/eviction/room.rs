@@ -1,17 +1,17 @@
-//! Which objects go, to make room for another one?
+//! Chooses the objects to evict, to make room for another one.
 
 use std::ops::Deref;
 
 use super::queues::NodeId;
 use super::{EvictionQueue, EvictionReason, HitCounter, ObjectClass, Policy, Role};
 
-/// Markers whose variants have not come yet, or have gone, may take this part of memory.
+/// Markers without variants may take 1/32 of memory.
 const MARKERS_PART: u64 = 32;
-/// What was asked for once may always take this part of what media or manifests may.
+/// Objects requested once may always take 1/50 of the part of media or manifests.
 const PROBATION_PART: u64 = 50;
-/// So many live segments are drawn, to evict the least wanted of them.
+/// Size of the random sample of live segments; the one with the lowest expected rate is evicted.
 const DRAWN: usize = 32;
-/// What nobody asked for during its last round is taken to be asked for half a time in the next one.
+/// An object without a request in its last round is assumed to get half a request in the next one.
 const UNASKED: f32 = 0.5;
 
 const MEDIA: [EvictionQueue; 6] = [
@@ -25,7 +25,7 @@ const MEDIA: [EvictionQueue; 6] = [
 const MANIFESTS: [EvictionQueue; 2] = [EvictionQueue::NewManifests, EvictionQueue::Manifests];
 
 impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
-    /// Makes room as objects of a class may; `None` if there is none for it.
+    /// Makes room for an object of a class. `None` if that is impossible.
     pub(super) fn make_room(
         &mut self,
         class: ObjectClass,
@@ -53,7 +53,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             }
         }
         while self.bytes_of(&MEDIA) + self.bytes_of(&MANIFESTS) + bytes > self.bounds.others {
-            // Markers of manifests' variants may be all that is left.
+            // Only markers of manifests' variants may be left.
             self.evict_media(now_ms, evicted)
                 .or_else(|| self.evict_manifest(evicted))?;
         }
@@ -82,7 +82,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.evict_oldest(EvictionQueue::Manifests, EvictionReason::Manifest, evicted)
     }
 
-    /// Evicts the oldest of a queue that was not asked for since it was looked at last.
+    /// Evicts the oldest object of a queue, or moves it to the end if it had a hit since the last check.
     fn evict_oldest(
         &mut self,
         queue: EvictionQueue,
@@ -98,7 +98,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         Some(())
     }
 
-    /// Evicts something, or finds that it has to stay: then there is something else to evict.
+    /// Evicts an object, or moves one to another queue; then there is another one to evict.
     fn evict_media(&mut self, now_ms: u64, evicted: &mut Vec<K>) -> Option<()> {
         if let Some(first) = self.queues.first(EvictionQueue::Departed as usize) {
             self.evict(first, EvictionReason::Departed, evicted);
@@ -138,7 +138,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.evict_oldest(EvictionQueue::Markers, EvictionReason::Marker, evicted)
     }
 
-    /// What was asked for again stays; the rest goes, and is remembered for a while.
+    /// Keeps an object that was requested again. Otherwise evicts it and remembers its name for a while.
     fn end_probation(&mut self, id: NodeId, now_ms: u64, evicted: &mut Vec<K>) {
         if self.was_asked(id) {
             if let Some(node) = self.queues.get_mut(id) {
@@ -157,7 +157,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.evict(id, EvictionReason::OneOff, evicted);
     }
 
-    /// The least wanted of some live segments, and how often it is asked for in a second.
+    /// The live segment with the lowest expected request rate in a random sample, and that rate per
+    /// second.
     fn least_wanted(&mut self, now_ms: u64) -> Option<(f32, NodeId)> {
         let mut least: Option<(f32, NodeId)> = None;
         for _ in 0..DRAWN.min(self.live.len() * 2) {

@@ -1,19 +1,20 @@
-//! How fast does a reader get on, and who is cut first? Pure; the clock is an argument.
+//! Measures how fast a reader reads, and orders readers for cutting. Pure; the clock is a parameter.
 //!
-//! A body stays in memory until its last reader is through. So it is ranked by its fastest reader: where
-//! somebody reads it fast, cutting the slow ones would free nothing, and cutting all would harm the fast one.
+//! A body stays in memory until its last reader has finished, so it is ranked by its fastest reader.
+//! While one reader is fast, cutting off the slow ones would free nothing, and cutting off all would harm
+//! the fast one.
 
 use std::time::{Duration, Instant};
 
-/// A pace is what was taken in the last one to two of these: the kernel takes bytes in lumps.
+/// The pace is measured over the last one to two spans, because the kernel accepts bytes in bursts.
 const SPAN: Duration = Duration::from_secs(10);
 
-/// Of whom little is known it is presumed that he took this, before, …
+/// A new reader is assumed to have read this many bytes before, in [`PRESUMED_TIME`].
 const PRESUMED_BYTES: u64 = 128 << 10;
-/// … in this time: an average viewer, so that neither a burst nor a wait of a moment tells much.
+/// An average viewer's time for them, so that one burst or one short wait does not decide.
 const PRESUMED_TIME: Duration = Duration::from_millis(500);
 
-/// How much a reader has taken, and how much at two moments of the last time.
+/// The bytes a reader has accepted, now and at two earlier times.
 #[derive(Debug)]
 pub(super) struct ReadPace {
     began: Instant,
@@ -28,7 +29,7 @@ struct PaceMark {
     taken: u64,
 }
 
-/// Who is less is cut first: the slower, and of those that are equally slow the one that began earlier.
+/// The lower value is cut first: the slower reader, and of equally slow ones the one that began earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CutOrder {
     bytes_per_second: u64,
@@ -36,7 +37,7 @@ pub(super) struct CutOrder {
 }
 
 impl ReadPace {
-    /// Of a reader that is held up for the first time, and has taken so much since whenever.
+    /// For a reader that blocks for the first time and has accepted `taken` bytes so far.
     pub(super) fn new(taken: u64, now: Instant) -> ReadPace {
         let mark = PaceMark { at: now, taken };
         ReadPace {
@@ -47,17 +48,17 @@ impl ReadPace {
         }
     }
 
-    /// The viewer takes no more for now; or it has taken everything, and waits.
+    /// Sets whether the viewer accepts no more bytes, or has accepted all available ones and waits.
     pub(super) fn set_held_up(&mut self, is_held_up: bool) {
         self.is_held_up = is_held_up;
     }
 
-    /// It is time to look how much has been taken.
+    /// Whether it is time for a new mark.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.later.at) >= SPAN
     }
 
-    /// So much has been taken by now.
+    /// Records the bytes accepted by now.
     pub(super) fn note(&mut self, taken: u64, now: Instant) {
         if self.is_due(now) {
             self.earlier = std::mem::replace(&mut self.later, PaceMark { at: now, taken });

@@ -1,7 +1,7 @@
-//! What happened? One outcome per request, told once: to the metrics and to the access log.
+//! Records one outcome per request, in the metrics and in the access log.
 //!
-//! Knows words and numbers. Knows nothing of sockets, stores or origins: the other rooms keep
-//! their own counts, and whoever serves `/metrics` writes them with an [`Exposition`].
+//! The module knows labels and numbers, not sockets, stores or origins. Other modules keep their own
+//! counts; the admin interface writes these to `/metrics` with an [`Exposition`].
 
 mod access_log;
 mod exposition;
@@ -18,28 +18,28 @@ pub use log_queue::{LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
 pub use metrics::Metrics;
 pub use outcome::{AccessLogFields, CutBy, Outcome, RequestRecord, ResponseSource};
 
-/// The content type of what [`Telemetry::render`] and [`Exposition`] write.
+/// The content type of the text that [`Telemetry::render`] and [`Exposition`] write.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Settings of everything that tells.
+/// Settings of telemetry.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// One JSON line per request.
+    /// The access log: one JSON line per request.
     pub access_log: AccessLogSettings,
 }
 
 /// Why telemetry could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// A metric was refused; its name or labels are wrong.
-    #[error("metric refused")]
+    /// A metric was rejected: its name or labels are invalid.
+    #[error("metric rejected")]
     Metric(#[from] prometheus::Error),
     /// The access log's file cannot be opened for appending.
     #[error("cannot open access log {path}: {source}")]
     LogFile {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The access log's thread could not be started.
@@ -47,7 +47,7 @@ pub enum TelemetryError {
     LogThread(std::io::Error),
 }
 
-/// Where tales go.
+/// The metrics and the access log.
 pub struct Telemetry {
     /// Prometheus metrics.
     pub metrics: Metrics,
@@ -56,7 +56,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Prepares counters for these routes, in the order of their indexes, and opens the log.
+    /// Creates the counters for these routes, in the order of their indexes, and opens the log.
     pub fn new(settings: &Settings, route_names: &[Arc<str>]) -> Result<Telemetry, TelemetryError> {
         Ok(Telemetry {
             metrics: Metrics::new(route_names)?,
@@ -64,25 +64,25 @@ impl Telemetry {
         })
     }
 
-    /// Tells one finished request.
+    /// Records one finished request.
     pub fn tell(&self, tale: &RequestRecord) {
         self.metrics.count(tale);
         self.access_log.write(tale);
     }
 
-    /// Writes what the access log still holds. To be called before a program ends without running
+    /// Writes the queued lines of the access log. Call it before a program ends without running
     /// destructors; dropping does the same.
     pub fn close(&self) {
         self.access_log.close();
     }
 
-    /// Everything counted here, as Prometheus text (format 0.0.4). Counts of other rooms may be
-    /// appended with an [`Exposition`] of their own; names must not occur in both.
+    /// All counts as Prometheus text (format 0.0.4). Counts of other modules may be appended with their
+    /// own [`Exposition`]; a name must not occur in both.
     pub fn render(&self) -> String {
         let mut page = Exposition::default();
         page.gauge(
             "seawall_build_info",
-            "The version that is running; the value is always 1.",
+            "The running version. The value is always 1.",
             &[("version", env!("CARGO_PKG_VERSION"))],
             1_u64,
         );

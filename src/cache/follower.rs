@@ -17,13 +17,13 @@ use crate::policy::vary::Vary;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyTruncated {
     /// The rest did not arrive.
-    #[error("body cut off")]
+    #[error("body truncated")]
     Origin,
     /// The viewer was too slow, and others needed the origin connection that it kept busy.
     #[error("viewer too slow")]
     Viewer,
     /// The viewer was too slow, and the rest of the body had to leave memory.
-    #[error("viewer too slow for what memory can hold")]
+    #[error("viewer too slow for the memory limit")]
     Memory,
 }
 

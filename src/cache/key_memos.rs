@@ -224,7 +224,7 @@ mod tests {
             notes.read(&key(9999), now),
             Some(KeyMemo::Failed(_))
         ));
-        // What has worked since has not failed.
+        // A later success replaces the failure.
         notes.write(&key(9999), pass);
         assert!(matches!(notes.read(&key(9999), now), Some(KeyMemo::Pass)));
         assert!(notes.read(&key(9999), until).is_none());

@@ -292,7 +292,7 @@ impl AsRef<HitCounter> for Object {
 mod tests {
     use super::*;
 
-    /// There may be a million of them: a word more would take a size class of 320 bytes.
+    /// A store may have a million objects. One more word would need the size class of 320 bytes.
     #[test]
     fn an_object_takes_256_bytes_of_the_allocator() {
         assert!(allocated(size_of::<Object>() + ARC_BYTES) <= 256);

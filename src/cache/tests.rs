@@ -1,4 +1,4 @@
-//! What is remembered is true, and what was purged stays away: the promises one by one.
+//! The cache's promises: lookups are correct, and purged objects do not come back.
 
 mod fills;
 mod leaving;
@@ -58,7 +58,7 @@ fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
     }
 }
 
-/// Ends a small fill.
+/// Finishes a small fill, which completes at the first poll.
 fn finish(fill: Fill) {
     let mut finished = std::pin::pin!(fill.finish());
     let mut cx = Context::from_waker(Waker::noop());
@@ -84,7 +84,7 @@ impl Wake for Bell {
     }
 }
 
-/// A viewer that reads when told to, and remembers whether it has been promised a wake-up.
+/// A viewer that reads on request, and records whether it registered a waker.
 struct Reader {
     follower: Follower,
     bell: Arc<Bell>,

@@ -1,8 +1,8 @@
-//! Which requests get a JSON line, and how does it leave without anyone waiting for it?
+//! The access log: one JSON line per request, without any wait for its reader.
 //!
-//! A tale is copied into a bounded queue; a thread of its own turns it into text. When the reader
-//! of the log is slow the queue fills, and lines are dropped and counted, never waited for.
-//! Knows nothing of how a request was served beyond what its tale says.
+//! A request record is copied into a bounded queue; one thread converts it to text. When the reader of
+//! the log is slow, the queue fills, and further lines are dropped and counted. The log knows only what
+//! the record contains.
 
 mod file;
 mod line;
@@ -23,34 +23,34 @@ use self::line::AccessLogEntry;
 use self::writer::{AccessLogWriter, WriterCounts};
 use super::{Exposition, RequestRecord, TelemetryError};
 
-/// Lines that may wait for the writer. With the bounds on an entry's texts this is 32 MiB at the
-/// very worst, and some 2 MiB with paths as they usually are.
+/// Lines that may wait for the writer. With the limits on an entry's texts this is 32 MiB in the worst
+/// case, and about 2 MiB with typical paths.
 const QUEUE_LINES_MAX: usize = 8192;
 
-/// A stopping program waits so long for the last lines to be written.
+/// Maximum wait for the last lines when the program stops.
 const FINISH_MAX: Duration = Duration::from_secs(2);
 
 /// Whether, how much and where to log.
 #[derive(Clone, Debug, Default)]
 pub struct AccessLogSettings {
-    /// Log at all.
+    /// Enables the log.
     pub enabled: bool,
-    /// Log one in so many (0 and 1: every one). Errors (5xx, aborted) are always logged.
+    /// Log one request in this many (0 and 1: all). Errors (5xx, aborted) are always logged.
     pub sample: u32,
-    /// Append to this file; reopened within a second when it was moved away. `None`: stdout.
+    /// Append to this file. It is reopened within a second after it was moved. `None`: stdout.
     pub path: Option<PathBuf>,
 }
 
 /// The access log.
 pub struct AccessLog {
-    /// `None`: not enabled.
+    /// `None`: disabled.
     queue: Option<AccessLogQueue>,
-    /// One in so many; at least 1.
+    /// Log one request in this many; at least 1.
     sample: u32,
 }
 
 impl AccessLog {
-    /// Opens the log where the settings say.
+    /// Opens the log according to the settings.
     pub fn open(settings: &AccessLogSettings) -> Result<AccessLog, TelemetryError> {
         let sample = settings.sample.max(1);
         let queue = match &settings.path {
@@ -67,13 +67,13 @@ impl AccessLog {
         Ok(AccessLog { queue, sample })
     }
 
-    /// Should this request carry a [`super::LogLine`]? True whenever the log is enabled, sampled
-    /// or not: whether a request ends in an error, which is always logged, shows only at its end.
+    /// Whether a request needs [`super::AccessLogFields`]. True whenever the log is enabled, even with
+    /// sampling: errors are always logged, and only the end of a request shows whether it is one.
     pub fn wants(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Writes one line, if this tale is among those to be logged. Never blocks.
+    /// Writes one line if this record is to be logged. Never blocks.
     pub fn write(&self, tale: &RequestRecord) {
         let Some(queue) = &self.queue else { return };
         let weight = if tale.cut_by.is_some() || tale.status.is_server_error() {
@@ -90,15 +90,15 @@ impl AccessLog {
         }
     }
 
-    /// Writes what is queued and takes no more; waits for that, within a bound. Dropping the log
-    /// does the same: this is for programs that end without running destructors.
+    /// Writes the queued lines and accepts no more. Waits for that for a limited time. Dropping the log
+    /// does the same; this is for programs that end without running destructors.
     pub fn close(&self) {
         if let Some(queue) = &self.queue {
             queue.close();
         }
     }
 
-    /// Writes what became of the lines.
+    /// Writes the log's own metrics.
     pub(super) fn describe(&self, page: &mut Exposition) {
         let (written, dropped, errors) = self
             .queue
@@ -107,27 +107,27 @@ impl AccessLog {
         for (fate, lines) in [("written", written), ("dropped", dropped)] {
             page.counter(
                 "seawall_access_log_lines_total",
-                "Access log lines, by what became of them.",
+                "Access log lines, written or dropped. If dropped rises, the reader of the log is too slow or absent, or the disk is full.",
                 &[("fate", fate)],
                 lines,
             );
         }
         page.counter(
             "seawall_access_log_write_errors_total",
-            "Failed writes to the access log's file or pipe.",
+            "Failed writes to the access log's file or pipe. If it rises, check the disk, the permissions and the pipe's reader.",
             &[],
             errors,
         );
     }
 }
 
-/// The way to the writer's thread.
+/// The queue to the writer thread.
 struct AccessLogQueue {
-    /// Empty once the log is closed; that is also how the writer learns of it.
+    /// Empty once the log is closed, which also tells the writer to finish.
     entries: ArcSwapOption<SyncSender<Box<AccessLogEntry>>>,
     counts: Arc<WriterCounts>,
     writer: Thread,
-    /// Hung up by the writer when it has finished; nothing is ever sent.
+    /// Disconnected by the writer when it has finished. Nothing is ever sent.
     finished: Mutex<Receiver<()>>,
 }
 
@@ -166,7 +166,7 @@ impl AccessLogQueue {
             return;
         }
         self.writer.unpark();
-        // A reader of the log that never reads must not keep the program from stopping.
+        // A log reader that never reads must not keep the program from stopping.
         let _ = self.finished.lock().recv_timeout(FINISH_MAX);
     }
 }
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Takes no byte until the other end is dropped.
+    /// Blocks until the other end is dropped.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
@@ -275,7 +275,7 @@ mod tests {
         }
         drop(log);
         let lines = paper.lines();
-        // 2,500 expected; nine standard deviations to either side.
+        // 2,500 expected, with nine standard deviations on either side.
         assert!((2100..2900).contains(&lines.len()), "{}", lines.len());
         assert!(lines.iter().all(|line| line["weight"] == 4));
     }
@@ -284,7 +284,7 @@ mod tests {
     fn a_stuck_reader_costs_lines_and_holds_nobody_up() {
         let (release, stuck) = sync_channel(0);
         let log = log(Stuck(stuck), 1, 4);
-        // Big enough for the writer to leave its buffer and get stuck itself.
+        // Enough lines to fill the writer's buffer and block the writer.
         for _ in 0..1000 {
             log.write(&tale(Outcome::Hit, Kind::Segment, 200));
         }

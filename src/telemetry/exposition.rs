@@ -1,5 +1,5 @@
-//! How are numbers written for Prometheus? The text format 0.0.4: each name's help and type once,
-//! its samples together, labels escaped. Knows no metric by name.
+//! Writes metrics in the Prometheus text format 0.0.4: help and type once per name, all samples of a name
+//! together, labels escaped. It knows no metric by name.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::policy::Key;
 
-/// A page of samples, written in any order and shown grouped by name, as the format demands.
+/// A page of samples. They are added in any order and written grouped by name, as the format requires.
 #[derive(Debug, Default)]
 pub struct Exposition {
     families: Vec<MetricFamily>,
@@ -29,7 +29,7 @@ enum MetricType {
 }
 
 impl Exposition {
-    /// Adds one sample of something that only grows. Names end in `_total`.
+    /// Adds a sample of a counter. Its name ends in `_total`.
     pub fn counter(
         &mut self,
         name: &'static str,
@@ -41,7 +41,7 @@ impl Exposition {
         self.sample(MetricType::Counter, name, help, labels, value.into());
     }
 
-    /// Adds one sample of something that goes up and down.
+    /// Adds a sample of a gauge.
     pub fn gauge(
         &mut self,
         name: &'static str,
@@ -52,8 +52,7 @@ impl Exposition {
         self.sample(MetricType::Gauge, name, help, labels, value.into());
     }
 
-    /// Adds one series of measures by size: each bound with how many were no larger, then how many
-    /// there were and their sum.
+    /// Adds a histogram series: for each bound the cumulative count, then the total count and the sum.
     pub fn histogram(
         &mut self,
         name: &'static str,
@@ -89,8 +88,8 @@ impl Exposition {
         name: &'static str,
         help: &'static str,
     ) -> &mut MetricFamily {
-        debug_assert!(is_name(name), "{name} is no metric name of ours");
-        // Callers write a metric's samples one after another, so the search begins at the end.
+        debug_assert!(is_name(name), "{name} is not a valid metric name");
+        // Callers add a metric's samples one after another, so the search begins at the end.
         let place = self.families.iter().rposition(|family| family.name == name);
         let place = place.unwrap_or_else(|| {
             self.families.push(MetricFamily {
@@ -102,13 +101,13 @@ impl Exposition {
             self.families.len() - 1
         });
         let family = &mut self.families[place];
-        debug_assert_eq!(family.shape, shape, "{name} is written as two types");
+        debug_assert_eq!(family.shape, shape, "{name} is used with two types");
         family
     }
 }
 
 impl MetricFamily {
-    /// Writes a sample; `suffix` says which of a histogram's it is.
+    /// Writes a sample. `suffix` is the part of a histogram.
     fn write(&mut self, suffix: &str, labels: &[(&str, &str)], value: SampleValue) {
         let samples = &mut self.samples;
         samples.push_str(self.name);
@@ -150,12 +149,12 @@ impl Display for Exposition {
     }
 }
 
-/// A sample's value.
+/// The value of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SampleValue {
     /// A count, written exactly.
     Whole(u64),
-    /// A measure.
+    /// A measurement.
     Real(f64),
 }
 
@@ -200,25 +199,25 @@ impl From<f64> for SampleValue {
     }
 }
 
-/// Prometheus counts time in seconds.
+/// Prometheus uses seconds.
 impl From<Duration> for SampleValue {
     fn from(value: Duration) -> SampleValue {
         SampleValue::Real(value.as_secs_f64())
     }
 }
 
-/// The longest label value; viewers choose some of them, and each stands in several series.
+/// Maximum length of a label value. Viewers choose some of them, and each is in several series.
 const LABEL_BYTES_MAX: usize = 200;
 
-/// A label's value that is too long: its beginning, and a hash that tells it from its like.
+/// Truncates a long label value and appends a hash, so that similar values stay distinct.
 fn bounded(text: &str) -> Cow<'_, str> {
-    /// An ellipsis and sixteen digits.
+    /// An ellipsis (3 bytes) and sixteen digits.
     const HASH_BYTES: usize = 19;
     if text.len() <= LABEL_BYTES_MAX {
         return Cow::Borrowed(text);
     }
     let begun = text.floor_char_boundary(LABEL_BYTES_MAX - HASH_BYTES);
-    // The same in every process, so that series go on after a restart.
+    // The same hash in every process, so that series continue after a restart.
     let hash = Key::of(&[text.as_bytes()]).fingerprint();
     Cow::Owned(format!("{}…{hash:016x}", &text[..begun]))
 }

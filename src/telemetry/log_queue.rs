@@ -1,8 +1,8 @@
-//! Carries lines of the program's own log to a file or pipe without making anyone wait.
+//! Writes the lines of the program's own log to a file or pipe, without blocking the threads that log.
 //!
-//! Whoever logs copies a line into a bounded queue; one thread writes. When the reader of the log
-//! is slow or stands still, the queue fills up, and further lines are dropped and counted. The same
-//! holds for messages that repeat too often: see [`RateLimit`]. Knows nothing of what a line says.
+//! A thread that logs copies a line into a bounded queue; one thread writes. When the reader of the log
+//! is slow or stops, the queue fills, and further lines are dropped and counted. Messages that repeat too
+//! often are dropped and counted too: see [`RateLimit`]. The queue does not know what a line says.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,26 +15,26 @@ use std::time::{Duration, Instant};
 
 use super::Exposition;
 
-/// Lines and bytes that may wait for the writing thread.
+/// Maximum lines and bytes that wait for the writer thread.
 const QUEUE_LINES_MAX: usize = 8192;
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 
-/// A longer line is cut: it can only be made long by what somebody else sent.
+/// A longer line is truncated: only input from outside can make it long.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes gathered for one write.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// The log says so often at most that lines were left out.
+/// Minimum interval between two reports of dropped lines.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// A writer that would block (another process made the pipe non-blocking) is tried again after this.
+/// Retry interval for a writer that would block (another process made the pipe non-blocking).
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
-/// A stopping program waits so long for the last lines to be written.
+/// Maximum wait for the last lines when the program stops.
 const FINISH_MAX: Duration = Duration::from_secs(1);
 
-/// What became of the lines.
+/// Counts of dropped lines, by reason.
 #[derive(Debug, Default)]
 pub struct LogCounts {
     overflowed: AtomicU64,
@@ -43,12 +43,12 @@ pub struct LogCounts {
 }
 
 impl LogCounts {
-    /// A message was left out because it repeats too often.
+    /// Counts a message that was dropped because it repeats too often.
     pub fn count_repeated(&self) {
         self.repeated.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lines that found the queue full, were repeated too often, or could not be written.
+    /// Lines that found the queue full, repeated too often, or could not be written.
     pub fn read(&self) -> [(&'static str, u64); 3] {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
@@ -58,14 +58,14 @@ impl LogCounts {
         ]
     }
 
-    /// Appends the counters to a page of metrics.
+    /// Writes the counters to a page of metrics.
     pub fn describe(&self, page: &mut Exposition) {
         for (reason, lines) in self.read() {
             page.counter(
                 "seawall_log_lines_dropped_total",
-                "Lines of the program's own log that were left out: because the reader of standard \
-                 error is too slow (queue_full), because a message repeats too often (repeated), \
-                 or because standard error cannot be written (write_failed).",
+                "Lines of the program's own log that were dropped: the reader of standard error is \
+                 too slow (queue_full), a message repeats too often (repeated), or a write to \
+                 standard error failed (write_failed).",
                 &[("reason", reason)],
                 lines,
             );
@@ -73,7 +73,7 @@ impl LogCounts {
     }
 }
 
-/// The way to the writing thread. Its clones lead to the same one.
+/// The queue to the writer thread. All clones lead to the same thread.
 #[derive(Clone)]
 pub struct LogQueue {
     lines: SyncSender<Vec<u8>>,
@@ -81,15 +81,15 @@ pub struct LogQueue {
     counts: Arc<LogCounts>,
 }
 
-/// Waits for the last lines when it is dropped, within a bound.
+/// Waits for the last lines for a limited time when it is dropped.
 pub struct LogGuard {
     closing: SyncSender<Vec<u8>>,
     finished: Receiver<()>,
 }
 
 impl LogQueue {
-    /// Starts the writing thread. `report` is called on it, now and then, when lines were left out:
-    /// it may log.
+    /// Starts the writer thread. It calls `report` at intervals when lines were dropped; `report` may
+    /// log.
     pub fn to(
         sink: impl Write + Send + 'static,
         counts: Arc<LogCounts>,
@@ -109,7 +109,7 @@ impl LogQueue {
             .name("seawall log".into())
             .spawn(move || {
                 writer.run(&incoming);
-                // Nobody waits where the program goes on without its log.
+                // The receiver is gone if the program continues without its log.
                 let _ = finishing.try_send(());
             })?;
         let guard = LogGuard {
@@ -124,10 +124,10 @@ impl LogQueue {
         Ok((queue, guard))
     }
 
-    /// Queues one line with its newline, or drops and counts it. Never waits.
+    /// Queues one line with its newline, or drops and counts it. Never blocks.
     pub fn push(&self, mut line: Vec<u8>) {
         if line.is_empty() {
-            // The sign to finish, see `LogGuard`.
+            // An empty line is the signal to finish, see [`LogGuard`].
             return;
         }
         if line.len() > LINE_BYTES_MAX {
@@ -147,7 +147,7 @@ impl LogQueue {
         }
     }
 
-    /// Somewhere to write one line.
+    /// A writer for one line.
     pub fn line(&self) -> LogLineWriter {
         LogLineWriter {
             queue: self.clone(),
@@ -158,14 +158,14 @@ impl LogQueue {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // An empty line asks the writer to finish. With a full queue it is stuck anyway.
+        // An empty line tells the writer to finish. If the queue is full, the writer is blocked anyway.
         if self.closing.try_send(Vec::new()).is_ok() {
             let _ = self.finished.recv_timeout(FINISH_MAX);
         }
     }
 }
 
-/// Collects one line, and queues it when it is dropped.
+/// Collects one line and queues it when dropped.
 pub struct LogLineWriter {
     queue: LogQueue,
     line: Vec<u8>,
@@ -188,7 +188,7 @@ impl Drop for LogLineWriter {
     }
 }
 
-/// The writing end.
+/// The writer thread's state.
 struct LogWriter<W> {
     sink: W,
     queued_bytes: Arc<AtomicUsize>,
@@ -226,7 +226,7 @@ impl<W: Write> LogWriter<W> {
         }
     }
 
-    /// True where the line is the sign to finish.
+    /// True if the line is the signal to finish.
     fn gather(&mut self, line: &[u8], batch: &mut Vec<u8>) -> bool {
         self.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
         batch.extend_from_slice(line);
@@ -251,8 +251,8 @@ impl<W: Write> LogWriter<W> {
     }
 }
 
-/// How often one message may be logged: a burst, then a slow trickle. A message is known by the place
-/// in the code that logs it, so the table is bounded by the program's size.
+/// Limits how often one message is logged: a burst, then a low rate. A message is identified by the place
+/// in the code that logs it, so the size of the table is limited by the size of the program.
 pub struct RateLimit<P> {
     places: HashMap<P, MessageBudget>,
 }
@@ -262,12 +262,12 @@ struct MessageBudget {
     filled: Instant,
 }
 
-/// So many lines in a row from one place, and so many a second after that.
+/// Lines per place in a burst, and lines per second after it.
 const BURST: f64 = 50.0;
 const LINES_PER_SECOND: f64 = 2.0;
 
 impl<P: Eq + Hash> RateLimit<P> {
-    /// Nothing has been logged yet.
+    /// A limit with full budgets.
     pub fn new() -> RateLimit<P> {
         RateLimit {
             places: HashMap::new(),
@@ -315,7 +315,7 @@ mod tests {
         }
     }
 
-    /// Takes no byte until the other end is dropped.
+    /// Blocks until the other end is dropped.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {

@@ -1,5 +1,5 @@
-//! How many, how much, how long? Prometheus metrics of requests, with every series resolved once
-//! at start, so that counting a request costs a handful of relaxed atomic adds and no look-up.
+//! Prometheus metrics of requests. Every series is resolved once at start, so that counting a request
+//! costs a few relaxed atomic additions and no lookup.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use prometheus::{
 use super::{CutBy, Outcome, RequestRecord, ResponseSource};
 use crate::manifest::Kind;
 
-/// The route label of requests that no route took.
+/// The route label of requests without a matching route.
 const NO_ROUTE: &str = "none";
 
-/// From a hit out of memory to the longest a viewer is let wait.
+/// From a hit in memory to the longest wait of a viewer.
 const HEAD_SECONDS: [f64; 15] = [
     0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     15.0,
 ];
 
-/// From an origin in the same rack to one that is about to be given up.
+/// From an origin in the same rack to one that is about to time out.
 const ORIGIN_SECONDS: [f64; 12] = [
     0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
 ];
 
-/// Status classes; what HTTP does not define counts as `other`.
+/// Status classes. Codes outside 100–599 count as `other`.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
 fn class_index(status: StatusCode) -> usize {
@@ -34,27 +34,27 @@ fn class_index(status: StatusCode) -> usize {
     hundreds.saturating_sub(1).min(CLASSES.len() - 1)
 }
 
-/// The metrics. Tables are dense: a series' place is computed from the indexes of its labels.
+/// The metrics. Tables are dense: the position of a series is computed from the indexes of its labels.
 pub struct Metrics {
     registry: Registry,
-    /// Routes, the one for "none" not counted: its index is the last.
+    /// Number of routes. It is also the index of the route "none".
     routes: usize,
-    /// Route × kind × outcome.
+    /// Indexed by route, kind and outcome.
     requests: Vec<IntCounter>,
-    /// Route × status class.
+    /// Indexed by route and status class.
     responses: Vec<IntCounter>,
-    /// Kind.
+    /// Indexed by kind.
     sent_bytes: Vec<IntCounter>,
-    /// Kind × who cut it.
+    /// Indexed by kind and cause.
     aborted: Vec<IntCounter>,
-    /// Kind × source.
+    /// Indexed by kind and source.
     head_seconds: Vec<Histogram>,
-    /// Route.
+    /// Indexed by route.
     origin_seconds: Vec<Histogram>,
 }
 
 impl Metrics {
-    /// Resolves every series for these routes, whose places are their indexes in tales.
+    /// Resolves every series for these routes. A request record holds its route's index in this list.
     pub fn new(route_names: &[Arc<str>]) -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
         let routes: Vec<&str> = route_names
@@ -80,36 +80,38 @@ impl Metrics {
         Ok(Metrics {
             requests: counters(
                 "seawall_requests_total",
-                "Viewers' requests, by how they were served. What each outcome means, and which are hits: docs/outcomes.md.",
+                "Requests from viewers, by outcome. Increments when a request ends. If failed, stale_error or overload rise, check the origin; \
+                 docs/outcomes.md explains each outcome and the hit ratio.",
                 &[("route", &routes), ("kind", &kinds), ("outcome", &outcomes)],
             )?,
             responses: counters(
                 "seawall_responses_total",
-                "Answers to viewers, by status class.",
+                "Responses to viewers, by status class. Increments when a response ends. If 5xx rises, see the outcomes in \
+                 seawall_requests_total.",
                 &[("route", &routes), ("class", &CLASSES)],
             )?,
             sent_bytes: counters(
                 "seawall_sent_bytes_total",
-                "Body bytes sent to viewers.",
+                "Body bytes sent to viewers. Increments when a response ends.",
                 &[("kind", &kinds)],
             )?,
             aborted: counters(
                 "seawall_responses_aborted_total",
-                "Answers whose body was cut, by whose fault that was: the origin broke off midway, or the viewer \
-                 left or took too long.",
+                "Responses whose body was truncated, by cause. origin: the origin's body ended early; check the origin. viewer: the \
+                 viewer left or was too slow. memory: the viewer was too slow for the memory limit; raise [cache] memory or [fill] memory.",
                 &[("kind", &kinds), ("cause", &cutters)],
             )?,
             head_seconds: histograms(
                 "seawall_response_head_seconds",
-                "From a request's arrival to its answer's head, by whom that depended on: memory (nobody), held_back (what was \
-                 asked for did not exist yet), origin, shield (refusals).",
+                "Time from a request's arrival to its response head, by what it depended on: memory (no wait), held_back (the \
+                 object did not exist yet), origin, shield (rejections). If source=origin rises, check the origin.",
                 &HEAD_SECONDS,
                 &[("kind", &kinds), ("source", &sources)],
             )?,
             origin_seconds: histograms(
                 "seawall_origin_head_seconds",
-                "How long requests waited for the head of an origin's answer, their own fetch or one that they joined. \
-                 Requests answered from memory are not observed, nor are those for what did not exist yet. Rising: look at the origin.",
+                "Time that requests waited for the head of an origin response, from their own fetch or a joined one. \
+                 Requests answered from memory, and requests for objects that did not exist yet, are not observed. If it rises, check the origin.",
                 &ORIGIN_SECONDS,
                 &[("route", &routes)],
             )?,
@@ -120,14 +122,14 @@ impl Metrics {
 
     /// Counts one finished request.
     pub fn count(&self, tale: &RequestRecord) {
-        // An index beyond the table can only come from rules newer than it: count it as "none".
+        // An index beyond the table can only come from newer rules: count it as "none".
         let route = tale.route.as_ref().map_or(self.routes, |(_, index)| *index);
         let route = route.min(self.routes);
         let kind = tale.kind.index();
         let outcome = tale.outcome.index();
         self.requests[(route * Kind::ALL.len() + kind) * Outcome::ALL.len() + outcome].inc();
         if tale.outcome == Outcome::Left {
-            // There was no answer.
+            // There was no response.
             return;
         }
         self.responses[route * CLASSES.len() + class_index(tale.status)].inc();
@@ -146,7 +148,7 @@ impl Metrics {
         }
     }
 
-    /// Everything counted, as Prometheus text.
+    /// All counts as Prometheus text.
     pub fn render(&self) -> String {
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
@@ -168,7 +170,7 @@ fn names_of<'a>(labels: &[(&'a str, &[&str])]) -> Vec<&'a str> {
     labels.iter().map(|(name, _)| *name).collect()
 }
 
-/// Looks up the series of every combination of label values, the last label turning fastest.
+/// Resolves the series of every combination of label values. The last label changes fastest.
 fn resolve<S, E>(
     labels: &[(&str, &[&str])],
     series: impl Fn(&[&str]) -> Result<S, E>,

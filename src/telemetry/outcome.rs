@@ -1,4 +1,4 @@
-//! How did a request end? One enum that is the metric label and the log word.
+//! How a request ended: the outcome is both the metric label and the word in the log.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,48 +11,48 @@ use crate::manifest::Kind;
 /// How a request was served. Misses, stale answers and refusals are outcomes, not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// From memory, fresh.
+    /// Served from memory, fresh.
     Hit,
-    /// From memory, stale, while a refresh runs behind the viewer.
+    /// Served from memory, stale, and refreshed in the background.
     Stale,
-    /// From memory, stale, because the origin failed.
+    /// Served from memory, stale, because the origin failed.
     StaleError,
-    /// From memory, stale, because the origin says that it is not there, and that is not believed
-    /// yet.
+    /// Served from memory, stale: the origin responded 404 to a manifest that existed a moment ago.
     StaleMissing,
-    /// This request caused the fill.
+    /// This request started the fill.
     Miss,
-    /// Joined a fill that another request caused.
+    /// Joined a fill that another request started.
     Coalesced,
-    /// Asked for what was not there yet, joined the one request for it, and was answered when it came:
-    /// a blocking reload of an LL-HLS playlist, an announced part, a segment that the clock announces.
+    /// Requested before it existed, joined the one origin request for it, and was answered when it came:
+    /// a blocking reload of an LL-HLS playlist, an announced part, or a segment with a known publication
+    /// time.
     HeldBack,
-    /// The origin confirmed with a 304 what was held.
+    /// The origin confirmed the stored object with a 304.
     Revalidated,
     /// Not cacheable: straight from the origin.
     Pass,
-    /// A remembered failure, or a remembered absence: answered without asking the origin.
+    /// A recent failure or a recent 404 was answered without contacting the origin.
     Negative,
-    /// Answered by the shield itself (CORS preflight).
+    /// Answered by Seawall itself (CORS preflight).
     Local,
-    /// Refused by a rule or a limit (4xx).
+    /// Rejected by a rule or a limit (4xx).
     Refused,
-    /// Too many waiting, or no time left (503, 504 by the shield).
+    /// Too many requests wait, or no time is left (503 or 504 from Seawall).
     Overload,
-    /// The origin failed and nothing was held (502, 504).
+    /// The origin failed and there was no stored object (502, 504).
     Failed,
-    /// The viewer left before there was an answer (499 in the log, as nginx writes it).
+    /// The viewer left before the response (499 in the log, as in nginx).
     Left,
 }
 
-/// Who ended a body before its end. One enum that is the metric label and the log word.
+/// The cause of a truncated body: both the metric label and the word in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CutBy {
-    /// The origin broke off midway, or the shield lost what it had promised.
+    /// The origin truncated the body, or Seawall lost a body whose head it had sent.
     Origin,
-    /// The viewer left, or took too long.
+    /// The viewer left or was too slow.
     Viewer,
-    /// The shield: the viewer was slow, and what it had not read yet had to leave memory.
+    /// Seawall truncated it: the viewer was slow, and the rest of the body had to leave memory.
     Memory,
 }
 
@@ -76,7 +76,7 @@ impl CutBy {
 }
 
 impl Outcome {
-    /// Every outcome, in the order of [`Outcome::index`].
+    /// All outcomes, in the order of [`Outcome::index`].
     pub const ALL: [Outcome; 15] = [
         Outcome::Hit,
         Outcome::Stale,
@@ -122,22 +122,22 @@ impl Outcome {
     }
 }
 
-/// On whom did the time until an answer's head depend? This partition of outcomes is also what the hit
-/// ratio is made of, here and nowhere else.
+/// What the time until a response's head depended on. The hit ratio is defined by this division of
+/// outcomes, and only here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResponseSource {
-    /// On nobody: answered at once from memory.
+    /// On nothing: answered at once from memory.
     Memory,
-    /// On nobody either: what was asked for did not exist yet, and came when it did.
+    /// On the publication of the object, which did not exist yet.
     HeldBack,
-    /// On the origin, which was waited for, in vain or not.
+    /// On the origin, whether it responded or not.
     Origin,
-    /// On the shield: it is its own word (refusals, CORS).
+    /// On Seawall itself (rejections, CORS).
     Shield,
 }
 
 impl ResponseSource {
-    /// All of them, in the order of [`Source::index`].
+    /// All of them, in the order of [`ResponseSource::index`].
     pub const ALL: [ResponseSource; 4] = [
         ResponseSource::Memory,
         ResponseSource::HeldBack,
@@ -160,8 +160,8 @@ impl ResponseSource {
         }
     }
 
-    /// A hit is a request that caused no origin request and waited for none that was under way.
-    /// `None`: the hit ratio does not count it, for no cache could have had the answer.
+    /// A hit is a request that started no origin request and waited for none in progress. `None`: not
+    /// counted in the hit ratio, because no cache could have had the response.
     pub fn is_hit(self) -> Option<bool> {
         match self {
             ResponseSource::Memory | ResponseSource::HeldBack => Some(true),
@@ -172,7 +172,7 @@ impl ResponseSource {
 }
 
 impl Outcome {
-    /// On whom the time until the head depended.
+    /// What the time until the head depended on.
     pub fn source(self) -> ResponseSource {
         match self {
             Outcome::Hit | Outcome::Stale | Outcome::Negative => ResponseSource::Memory,
@@ -190,43 +190,44 @@ impl Outcome {
     }
 }
 
-/// No status was sent; this is what logs write for it.
+/// Logged as the status, although none was sent.
 const LEFT: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
     Err(_) => StatusCode::REQUEST_TIMEOUT,
 };
 
-/// Everything worth telling about one request. Filled by the shield, finished by the edge.
+/// What is recorded about one request. The proxy fills it, the frontend completes it.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
-    /// When its head was complete.
+    /// When the request's head was complete.
     pub arrived: Instant,
     /// How it was served.
     pub outcome: Outcome,
-    /// What it was for.
+    /// The kind of the requested object.
     pub kind: Kind,
-    /// The route's name and metric index; `None` when no route took it.
+    /// The route's name and metric index. `None` without a matching route.
     pub route: Option<(Arc<str>, usize)>,
-    /// Hash of the key; 0 when it never had one.
+    /// Hash of the cache key. 0 without a key.
     pub key_hash: u64,
-    /// Answered status.
+    /// Status of the response.
     pub status: StatusCode,
-    /// How long this request waited for the head of an origin's answer, whoever's fetch that was.
+    /// How long this request waited for the head of an origin response, from its own fetch or a joined
+    /// one.
     pub origin_time: Option<Duration>,
-    /// From arrival to the head being ready. Set by the edge.
+    /// From arrival to the head of the response. Set by the frontend.
     pub head_time: Duration,
-    /// From arrival to the last body byte handed to the socket. Set by the edge.
+    /// From arrival to the last body byte written to the socket. Set by the frontend.
     pub total_time: Duration,
-    /// Body bytes sent. Set by the edge.
+    /// Body bytes sent. Set by the frontend.
     pub bytes: u64,
-    /// Who cut it before its end, if anybody did. Set by the edge.
+    /// Why the body was truncated, if it was. Set by the frontend.
     pub cut_by: Option<CutBy>,
-    /// Only filled when this request will be logged (see [`super::AccessLog::wants`]).
+    /// Only set when this request may be logged (see [`super::AccessLog::wants`]).
     pub line: Option<Box<AccessLogFields>>,
 }
 
 impl RequestRecord {
-    /// The beginning of one: nothing has happened yet.
+    /// A record for a request that has just arrived.
     pub fn begun(arrived: Instant) -> RequestRecord {
         RequestRecord {
             arrived,
@@ -244,7 +245,7 @@ impl RequestRecord {
         }
     }
 
-    /// It has ended with no answer, for its viewer left.
+    /// Ends the record without a response, because the viewer left.
     #[must_use]
     pub fn left(mut self) -> RequestRecord {
         self.outcome = Outcome::Left;
@@ -255,25 +256,25 @@ impl RequestRecord {
     }
 }
 
-/// What only the access log needs.
+/// Fields that only the access log needs.
 #[derive(Clone, Debug)]
 pub struct AccessLogFields {
-    /// Method; `None` where nobody could read it.
+    /// Method. `None` if it could not be parsed.
     pub method: Option<Method>,
-    /// Path as asked for, without the query (queries may carry tokens). Empty: not known.
+    /// Requested path without the query, which may contain tokens. Empty: unknown.
     pub path: String,
-    /// Host as asked for. Empty: not known.
+    /// Requested host. Empty: unknown.
     pub host: String,
     /// The viewer's address.
     pub peer: Option<IpAddr>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: &'static str,
-    /// The request id, also sent as `X-Request-Id`. Empty: it got none.
+    /// The request id, also sent as `X-Request-Id`. Empty: it has none.
     pub request_id: String,
 }
 
 impl AccessLogFields {
-    /// What a request's head says of it; the request's id is not known yet.
+    /// From a request's head. The request id is not set yet.
     pub fn of(
         method: &Method,
         uri: &Uri,

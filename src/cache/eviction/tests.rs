@@ -1,4 +1,4 @@
-//! What is evicted first, what never, and that the bound always holds.
+//! Which objects are evicted first, which never, and that the limit always holds.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ mod live_edge;
 
 const KIB: u64 = 1024;
 
-/// A store of KiB objects with numbers for keys.
+/// A store of 1 KiB objects with numbers as keys.
 struct Shelf {
     policy: Policy<u64, Arc<HitCounter>>,
     held: HashMap<u64, (NodeId, Arc<HitCounter>)>,
     now_ms: u64,
-    /// Requests for what is stored next.
+    /// Requests for the next stored object.
     requests: u32,
 }
 
@@ -43,7 +43,7 @@ impl Shelf {
         self.store_for(key, class, bytes, marker, u64::from(u32::MAX))
     }
 
-    /// Stores what so many have asked for already.
+    /// Stores an object that already had `requests` requests.
     fn store_asked(&mut self, key: u64, class: ObjectClass, requests: u32) -> bool {
         let asked = std::mem::replace(&mut self.requests, requests);
         let stored = self.store(key, class);
@@ -155,7 +155,8 @@ fn keeps_the_audience_of_the_larger_rendition() {
             shelf.advance(rendition);
             shelf.store(key, live(rendition));
         }
-        // Two segments' time later, fifty ask for the first rendition's, and one for another one's.
+        // Two segment durations later, 50 viewers request the first rendition's segment, and one
+        // another's.
         let earlier = number.saturating_sub(2) * 10;
         let behind = number.min(2);
         for (audience, rendition, viewers) in [(0, 0, 50), (1, 4, 1)] {
@@ -245,7 +246,7 @@ fn a_marker_stays_as_long_as_its_variants() {
     assert!(shelf.holds(1) && !shelf.holds(100));
     (1000..1100).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
     assert!(shelf.holds(1) && shelf.holds(2));
-    // Without the marker nobody finds the variant.
+    // Without the marker the variant cannot be found.
     let (marker, _) = shelf.held.remove(&1).unwrap();
     shelf.policy.remove(marker);
     assert!(shelf.policy.has_departed(shelf.held[&2].0));
@@ -294,7 +295,7 @@ fn variants_depart_with_the_name_that_is_listed() {
     );
 }
 
-/// Something that may happen to a key.
+/// An event for a key.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Store(ObjectClass, u64, u64),
@@ -328,8 +329,7 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
 }
 
 proptest! {
-    /// Whatever happens: the bound holds, what is counted is what is held, and a live segment that fits is
-    /// stored.
+    /// After any events: the limit holds, the counts are correct, and a live segment that fits is stored.
     #[test]
     fn counts_what_is_held_and_never_more_than_the_bound(
         steps in proptest::collection::vec(step(), 1..300)
@@ -354,7 +354,7 @@ proptest! {
                 Step::Remove => {
                     if let Some((id, _)) = shelf.held.remove(&key) {
                         shelf.policy.remove(id);
-                        // Twice is once.
+                        // A second removal has no effect.
                         shelf.policy.remove(id);
                     }
                 }

@@ -1,4 +1,4 @@
-//! What counts as pinned, and who is cut where it is too much.
+//! Which bodies count as pinned, and whose readers are cut off above the limit.
 
 use std::task::Wake;
 use std::time::Duration;
@@ -24,12 +24,12 @@ impl BodyConsumer for Taken {
     }
 }
 
-/// Somebody who takes nothing.
+/// A viewer that accepts no bytes.
 fn nobody() -> Weak<dyn BodyConsumer> {
     Weak::<Taken>::new()
 }
 
-/// A clock, and room for two bodies (the slack that cuts leave included).
+/// A clock, and a limit of two bodies (including the slack after a cut).
 struct Scene {
     start: Instant,
     pinned: Arc<PinnedBodies>,
@@ -54,7 +54,7 @@ impl Scene {
         body
     }
 
-    /// Stored, read by somebody who takes nothing, and evicted.
+    /// A body that was stored, is read by a viewer that accepts no bytes, and was evicted.
     fn pinned(&self, seconds: u64) -> (Arc<SharedBody>, SlowReader) {
         let body = self.stored();
         let reader = body.read_slowly(nobody(), Waker::noop(), self.after(seconds));
@@ -62,7 +62,7 @@ impl Scene {
         (body, reader)
     }
 
-    /// The same by somebody who may take something.
+    /// As [`Scene::pinned`], with a viewer that may accept bytes.
     fn pinned_by_viewer(&self, seconds: u64) -> (Arc<SharedBody>, Arc<Taken>, SlowReader) {
         let body = self.stored();
         let viewer = Arc::<Taken>::default();
@@ -82,7 +82,7 @@ fn is_cut(reader: &SlowReader) -> bool {
     reader.reader.is_cut()
 }
 
-/// A viewer who leaves while it is asked how much it has taken.
+/// A viewer that leaves during the call for its accepted bytes.
 #[derive(Default)]
 struct Leaving {
     itself: Mutex<Option<Arc<Leaving>>>,
@@ -207,7 +207,7 @@ fn a_reader_that_comes_to_a_body_that_was_given_up_is_not_cut_with_the_others() 
     let others = [scene.pinned(1), scene.pinned(2)];
     assert!(is_cut(&stalled));
     let late = body.read_slowly(nobody(), Waker::noop(), scene.after(3));
-    // The body stays now: another one has to go.
+    // The body stays now, so another one must be cut.
     assert_eq!(
         [&late, &others[0].1, &others[1].1].map(is_cut),
         [false, true, false]

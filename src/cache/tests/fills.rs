@@ -1,4 +1,4 @@
-//! Bodies on their way: what is held of them, in which pieces, and what their readers cost.
+//! Bodies in progress: what a fill holds, in which pieces, and the cost of its readers.
 
 use super::*;
 use crate::cache::flight::{Flight, FlightStage};
@@ -17,7 +17,7 @@ fn a_body_too_large_to_hold_goes_through_a_window() {
         let mut push = std::pin::pin!(fill.push(Bytes::from(vec![7; 20_000])));
         assert!(push.as_mut().poll(&mut cx).is_ready());
         reader.read();
-        // What is in the window counts, and is little.
+        // Only the window is charged, and it is small.
         assert!(cache.stats().fill_bytes <= 40_000);
     }
     finish(fill);
@@ -26,8 +26,8 @@ fn a_body_too_large_to_hold_goes_through_a_window() {
     assert!(look(&cache).object.is_none());
 }
 
-/// Players of low latency ask for each version by a name of its own, all at once; the newest one is also
-/// filed under the name of the playlist.
+/// Low-latency players request each version under a key of its own, all at once. The newest version is
+/// also stored under the key of the playlist.
 #[test]
 fn versions_that_have_passed_leave_memory_before_the_newest_one() {
     let cache = Cache::new(Settings {
@@ -129,7 +129,7 @@ async fn pieces_of_a_byte_are_gathered_and_followed_all_the_same() {
     let (mut eager, mut late) = (Reader::new(follower), Reader::new(fill.follower()));
     fill.begin(Arc::new(head()));
     for number in 0..PIECES {
-        // As they come: each a slice of what was read.
+        // As pieces arrive: each a slice of a read buffer.
         let piece = Bytes::copy_from_slice(&number.to_le_bytes()[..1]);
         assert_eq!(fill.push(piece).await, FillControl::On);
         if number % 100 == 0 {
@@ -150,7 +150,7 @@ async fn pieces_of_a_byte_are_gathered_and_followed_all_the_same() {
     }
 }
 
-/// However many follow a body that goes through a window, a piece is work for each of them once.
+/// Whatever the number of followers of a windowed body, each piece wakes each of them once.
 #[tokio::test]
 async fn only_the_fastest_reader_wakes_the_producer_of_a_window() {
     let cache = Cache::new(Settings {

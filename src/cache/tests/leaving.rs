@@ -1,4 +1,5 @@
-//! However a body leaves the store, it counts as pinned while a slow viewer reads it, and only then.
+//! For every way in which a body leaves the store: it counts as pinned while a slow viewer reads it, and
+//! only then.
 
 use std::sync::Weak;
 
@@ -25,7 +26,7 @@ fn push(fill: &Fill, bytes: usize) {
     assert!(push.as_mut().poll(&mut cx).is_ready());
 }
 
-/// A fill brings a body that lasts so long; a viewer who followed it goes on reading slowly.
+/// A fill brings a body with this lifetime; a viewer that followed it continues to read slowly.
 fn fetched(cache: &Cache, fresh_for: Duration) -> (Follower, SlowReader) {
     let mut head = head();
     head.lifetime.fresh_for = fresh_for;
@@ -133,7 +134,7 @@ fn too_large_for_the_store() {
     assert_eq!(pinned(&cache), BODY as u64);
 }
 
-/// What followers have not read yet of a body that was never held whole.
+/// Counts the unread part of a body that was never held whole.
 #[test]
 fn through_a_window() {
     let cache = Cache::new(Settings {

@@ -1,5 +1,5 @@
-//! One fill a key, no lost wake-up, nothing left behind: the flight as a state machine under random
-//! orders of events.
+//! Tests the flight's state machine under random orders of events: one fill per key, no lost wake-up, and
+//! nothing left in memory.
 
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// One flight under test, and what it must come to.
+/// One flight under test, with its expected state.
 struct Model {
     cache: Cache,
     fill: Option<Fill>,
@@ -146,7 +146,7 @@ impl Model {
             let whole = reader.read == self.sent;
             match (self.over, reader.end) {
                 (Some(Ok(())), Some(Ok(()))) => assert!(whole),
-                // Who had read everything before the break still learns that it broke.
+                // A follower that has read everything before the break still gets the error.
                 (Some(Err(_)), Some(Err(_))) => {}
                 other => panic!("ended as {other:?}"),
             }

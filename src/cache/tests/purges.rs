@@ -1,4 +1,4 @@
-//! What was purged stays away, also from those who had found it before.
+//! Purged objects do not come back, not even for requests that found them before.
 
 use super::*;
 
@@ -13,13 +13,13 @@ fn keep_coded(cache: &Cache) {
     keep_variant(lead(cache, &accepting("gzip")).0, "old");
 }
 
-/// As when memory is short.
+/// Evicts the object, as when memory is short.
 fn evict(cache: &Cache) {
     let gone = cache.inner.store.remove(&key(), Kind::Segment);
     assert_eq!(gone.len(), 1);
 }
 
-/// A purge of everything under a part of a directory, which drops objects while it looks for them.
+/// A purge of a path prefix, which removes objects while it walks the store.
 #[test]
 fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
     let cache = Cache::new(Settings::default());
@@ -34,7 +34,7 @@ fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
     assert!(look(&cache).object.is_none());
 }
 
-/// It is evicted in between, so that the purge does not come to it at all.
+/// The object is evicted in between, so the walk does not find it.
 #[test]
 fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
     for is_confirmed in [true, false] {
@@ -59,7 +59,7 @@ fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
                 assert_eq!(purge.finish(), 0);
             } else {
                 assert_eq!(purge.finish(), 0);
-                // Nor is what it brings given to those who come after the purge.
+                // Requests after the purge do not get its result either.
                 let (_fill, _follower) = lead(&cache, &HeaderMap::new());
                 end(refresh);
             }
@@ -69,7 +69,7 @@ fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
     }
 }
 
-/// What is looked for is forgotten with the purge that looked for it.
+/// The matcher is dropped together with its purge.
 #[test]
 fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
     let purges: [fn(CachePurge); 2] = [|purge| assert_eq!(purge.finish(), 0), drop];
@@ -85,7 +85,7 @@ fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
     }
 }
 
-/// A refresh belongs to its object's place from its first moment on, not only when it is tied to it.
+/// A refresh belongs to its object's place from the start, not only after it was bound to an epoch.
 #[test]
 fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     let place = Key::of(&[b"place"]);
@@ -113,8 +113,8 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     }
 }
 
-/// Another fill has begun in its place meanwhile, since what it was to refresh belonged to what a restart ended. The
-/// purge finds that one alone.
+/// A second fill has replaced the refresh, because a restart ended the epoch of the refreshed object. The
+/// purge finds only the second fill.
 #[test]
 fn a_purge_meets_a_refresh_that_gave_way_before_it() {
     let place = Key::of(&[b"place"]);
@@ -156,7 +156,7 @@ fn nor_if_it_was_confirmed_before_the_purge_came_to_it() {
     assert!(look(&cache).object.is_none());
 }
 
-/// What is asked for anew belongs to nothing that was purged.
+/// A new request does not belong to anything purged.
 #[test]
 fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
     let cache = Cache::new(Settings::default());
@@ -195,12 +195,12 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
             purge(&cache);
             assert!(cache.lead(&found, || upstream.clone()).is_none());
             assert!(matches!(cache.join(&found, upstream), JoinOutcome::Again));
-            // Who looks again, finds nothing and begins with nothing.
+            // A new lookup finds nothing, and its fill starts without an object.
             let (fill, _follower) = lead(&cache, upstream);
             assert!(fill.found().object.is_none());
         }
     }
-    // The same where everything of a place goes in one step.
+    // The same when all objects of a place are dropped in one step.
     let cache = Cache::new(Settings::default());
     let tied = StoredHead {
         tie: Some(cache.tie(Some(&place), None)),

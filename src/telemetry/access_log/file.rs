@@ -1,5 +1,5 @@
-//! Where do appended lines go when the log is rotated? The file is opened again when its path no
-//! longer leads to it, so that moving it away is all a rotation has to do.
+//! The access log's file or named pipe. It is opened again when its path leads to another file, so a log
+//! rotation only has to move it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
-/// Lines name viewers' addresses: for the owner and the group, not for everyone.
+/// Lines contain viewers' addresses: readable by owner and group only.
 const MODE: u32 = 0o640;
 
-/// How often the path is looked at.
+/// Interval between checks of the path.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A full pipe is waited for so long, …
+/// Maximum wait for a full pipe, …
 const FULL_MAX: Duration = Duration::from_secs(1);
-/// … and tried so often.
+/// … and the interval between attempts.
 const FULL_RETRY: Duration = Duration::from_millis(10);
 
 /// A file that is appended to, or a named pipe.
 pub(super) struct LogFile {
     path: PathBuf,
-    /// `None`: a pipe that nobody reads.
+    /// `None`: a pipe without a reader.
     file: Option<File>,
-    /// What was written last is the beginning of a line.
+    /// The last write ended in the middle of a line.
     is_torn: bool,
-    /// The rest of a line is skipped: a reader who is gone got its beginning.
+    /// Skips the rest of a line whose beginning went to the previous reader of the pipe.
     skips_rest: bool,
     looked: Instant,
     look_every: Duration,
@@ -58,7 +58,7 @@ impl LogFile {
         tracing::warn!(%path, "nobody reads the access log's pipe: its lines are lost until somebody does");
     }
 
-    /// It is time to look again.
+    /// Whether the next check of the path is due.
     fn looks(&mut self) -> bool {
         let is_time = self.looked.elapsed() >= self.look_every;
         if is_time {
@@ -75,7 +75,7 @@ impl LogFile {
     }
 }
 
-/// Waits for nobody. `None`: it is a pipe that nobody reads.
+/// Opens without blocking. `None`: a pipe without a reader.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let opened = OpenOptions::new()
         .append(true)
@@ -93,7 +93,7 @@ fn is_pipe(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
 
-/// A pipe that is full has a reader who is slow: it is waited for, on the log's own thread.
+/// Waits for a slow reader of a full pipe, on the log's own thread.
 #[expect(clippy::disallowed_methods, reason = "the log has a thread of its own")]
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
     let began = Instant::now();
@@ -138,7 +138,7 @@ impl Write for LogFile {
         written
     }
 
-    /// Called between lines only, with everything written: the moment to change files.
+    /// Called only between lines and after everything was written: the file may be changed now.
     fn flush(&mut self) -> io::Result<()> {
         if self.looks() && self.was_moved() {
             self.file = open(&self.path)?;
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(read_to_string(&path).unwrap(), "three\n");
     }
 
-    /// The line that was half written when its reader left.
+    /// The line was partly written when the first reader left.
     #[test]
     fn a_pipes_next_reader_begins_with_a_whole_line() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,5 @@
-//! What does a line of the access log say? The tale as flat JSON: always the same fields, `null`
-//! where there is nothing to say, times in milliseconds. Refuses queries, credentials and control
-//! characters.
+//! The format of an access log line: flat JSON, always the same fields, `null` for missing values, times
+//! in milliseconds. Removes queries, credentials and control characters.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
@@ -11,22 +10,22 @@ use serde::{Serialize, Serializer};
 
 use super::super::{AccessLogFields, CutBy, RequestRecord};
 
-/// The longest path, host, method and request id that are logged; what is longer is cut.
+/// Maximum lengths of the logged path, host, method and request id. Longer ones are truncated.
 const PATH_BYTES_MAX: usize = 2048;
 const HOST_BYTES_MAX: usize = 255;
 const WORD_BYTES_MAX: usize = 128;
 
-/// A tale on its way to the writer.
+/// A request record in the writer's queue.
 pub(super) struct AccessLogEntry {
     tale: RequestRecord,
-    /// For how many requests this line stands.
+    /// Number of requests that this line represents.
     weight: u32,
-    /// When the tale was told.
+    /// When the request ended.
     ended: SystemTime,
 }
 
 impl AccessLogEntry {
-    /// Copies what the line needs, within bounds.
+    /// Copies the fields that the line needs, and truncates long ones.
     pub(super) fn of(tale: &RequestRecord, weight: u32, ended: SystemTime) -> AccessLogEntry {
         let route = tale.route.clone();
         let line = tale.line.as_deref().map(|line| Box::new(bounded(line)));
@@ -43,7 +42,7 @@ impl AccessLogEntry {
 
     /// Appends the line and its newline.
     pub(super) fn write_line(&self, into: &mut Vec<u8>) {
-        // Neither a `Vec` nor these fields can fail to be written.
+        // Writing to a `Vec` cannot fail, and these fields can always be serialized.
         let _ = serde_json::to_writer(&mut *into, &FieldWriter::of(self));
         into.push(b'\n');
     }
@@ -52,7 +51,7 @@ impl AccessLogEntry {
 fn bounded(line: &AccessLogFields) -> AccessLogFields {
     let word = |text: &str, bytes_max| text[..text.floor_char_boundary(bytes_max)].to_owned();
     AccessLogFields {
-        // A piece of a method is a method.
+        // A prefix of a method is a valid method.
         method: line
             .method
             .as_ref()
@@ -65,7 +64,7 @@ fn bounded(line: &AccessLogFields) -> AccessLogFields {
     }
 }
 
-/// The line's fields, in the order in which they are written.
+/// The fields of a line, in the order in which they are written.
 #[derive(Serialize)]
 struct FieldWriter<'a> {
     ts: DisplayJson<Timestamp>,
@@ -93,7 +92,7 @@ impl<'a> FieldWriter<'a> {
     fn of(entry: &'a AccessLogEntry) -> FieldWriter<'a> {
         let tale = &entry.tale;
         let line = tale.line.as_deref();
-        // A clock set back below the epoch is no reason to fail.
+        // The clock may have been set to a time before the epoch.
         let arrived = entry
             .ended
             .checked_sub(tale.total_time)
@@ -122,17 +121,17 @@ impl<'a> FieldWriter<'a> {
     }
 }
 
-/// What is empty is not known.
+/// An empty text means unknown.
 fn known(text: &str) -> Option<Cow<'_, str>> {
     (!text.is_empty()).then(|| printable(text))
 }
 
-/// To the microsecond: what is finer is noise.
+/// Rounded to microseconds.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// JSON escapes what a terminal obeys only up to U+001F; the rest (DEL, C1) is replaced here.
+/// JSON escapes control characters only up to U+001F; the others (DEL, C1) are replaced here.
 fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(char::is_control) {
         Cow::Owned(text.replace(char::is_control, "\u{fffd}"))
@@ -141,17 +140,17 @@ fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// An authority may carry `user:password@`.
+/// An authority may contain `user:password@`.
 fn without_credentials(host: &str) -> &str {
     host.rsplit('@').next().unwrap_or(host)
 }
 
-/// The tale promises a path without its query; a token in a log is worth a second look.
+/// The record's path has no query already. This check makes sure that no token is logged.
 fn without_query(path: &str) -> &str {
     path.split('?').next().unwrap_or(path)
 }
 
-/// Written as it displays, without a string in between.
+/// Serializes through `Display`, without an intermediate string.
 struct DisplayJson<T>(T);
 
 impl<T: Display> Serialize for DisplayJson<T> {

@@ -1,5 +1,5 @@
-//! How do queued entries reach the file or pipe? One thread, batches, and a buffer that is
-//! flushed whenever the queue is empty. Knows bytes and errors, not where they go.
+//! Writes queued entries to the file or pipe: one thread, in batches, with a buffer that is flushed when
+//! the queue is empty. It does not know where the bytes go.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use super::line::AccessLogEntry;
 
-/// Gathered before a write.
+/// Bytes gathered before a write.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Entries taken in one go before the buffer is flushed even under constant load.
+/// Maximum entries between two flushes, also under constant load.
 const BATCH_LINES_MAX: usize = 8192;
 
-/// After a batch the writer rests, so that a busy server wakes it a hundred times a second and
-/// not once a request. The queue takes 800,000 lines a second before this drops any.
+/// Pause after a batch, so that a busy server wakes the writer 100 times per second and not once per
+/// request. The queue takes 800,000 lines per second before lines are dropped.
 const REST: Duration = Duration::from_millis(10);
 
-/// What became of the lines.
+/// Counts of written and dropped lines, and of failed writes.
 #[derive(Default)]
 pub(super) struct WriterCounts {
     written: AtomicU64,
@@ -35,19 +35,19 @@ impl WriterCounts {
         (read(&self.written), read(&self.dropped), read(&self.errors))
     }
 
-    /// One line found no place.
+    /// Counts a line that was dropped because the queue was full.
     pub(super) fn drop_line(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The writing end.
+/// The writer thread's state.
 pub(super) struct AccessLogWriter<W: Write> {
     out: BufWriter<W>,
-    /// One line on its way, kept for its allocation.
+    /// The current line. Kept to reuse its allocation.
     text: Vec<u8>,
     counts: Arc<WriterCounts>,
-    /// The last write failed: said once, not with every line.
+    /// The last write failed. Only the first of several failures is logged.
     failing: bool,
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::manifest::Kind;
 
-    /// Fails so many times, then takes everything.
+    /// Fails this many times, then accepts everything.
     struct Failing(usize);
 
     impl Write for Failing {

@@ -1,29 +1,29 @@
-//! Where memory holds a third of what live streams bring, viewers find what they watch.
+//! Hit ratios when memory holds a third of the segments of live streams.
 
 use super::*;
 
-/// So many segments of each rendition go by.
+/// Number of segments of each rendition.
 const SEGMENTS: u64 = 150;
 const KEYS: u64 = 1_000_000;
 
-/// Live streams whose segments are fetched when they are new, and asked for later.
+/// Live streams whose segments are prefetched when they are new, and requested later.
 #[derive(Debug)]
 struct Streams {
     renditions: u64,
-    /// Segments that are there at once.
+    /// Number of segments listed at once.
     listed: u64,
     /// How many segments behind the newest one viewers are.
     viewers_behind: &'static [u64],
-    /// So many segments of each rendition fit in memory.
+    /// Number of segments of each rendition that fit in memory.
     held: u64,
-    /// Whoever moves back to an old segment, once in so many segments.
+    /// Once per this many segments, a viewer seeks back to an old segment.
     rewinds_every: u64,
 }
 
 impl Streams {
     /// The share of requests that are hits, in percent, once memory is full.
     fn hit_percent(&self) -> f64 {
-        // A thirty-second is for errors.
+        // 1/32 is for errors.
         let memory = self.held * self.renditions * KIB * 32 / 31;
         let mut shelf = Shelf::of(memory);
         let (mut hits, mut asked) = (0_u32, 0_u32);
@@ -72,7 +72,7 @@ impl Shelf {
         self.store_asked(key(rendition, newest), live(rendition), 0);
     }
 
-    /// A viewer asks for a segment, which is fetched if it has to be.
+    /// A viewer requests a segment. On a miss it is fetched and stored.
     fn watch(&mut self, rendition: u64, newest: u64, behind: u64) -> bool {
         let key = key(rendition, newest - behind);
         let is_hit = self.ask(key);
@@ -123,7 +123,7 @@ fn where_about_as_much_is_listed_as_memory_holds_those_at_the_live_edge_are_kept
     every_audience_hits(52, SEGMENTS / 3);
 }
 
-/// Of each rendition there is room for what lies between the live edge and the last viewer, and for little more.
+/// Memory holds the segments of each rendition between the live edge and the last viewer, and few more.
 #[test]
 fn where_there_is_little_memory_segments_are_kept_until_their_viewers_come() {
     for listed in [u64::MAX, 100, 30] {

@@ -10,7 +10,7 @@ use tokio::sync::futures::Notified;
 
 /// A fill is small while it holds no more than 1/16 of the budget.
 const SMALL_SHARE: u64 = 16;
-/// 1/4 of the budget is reserved for small fills, as soon as there is more than one fill.
+/// 1/4 of the budget is reserved for small fills, unless one fill is all that uses the budget.
 const KEPT_SHARE: u64 = 4;
 
 /// Bytes of fills in progress and of pinned bodies.

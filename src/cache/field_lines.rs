@@ -32,12 +32,11 @@ static MARKED: [HeaderName; 5] = [
 /// The field lines of a stored response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldLines {
-    /// Lines of the form `name: value\r\n`. [`TELLING_FRESHNESS`] follow the other fields, [`SAID_ANEW`]
-    /// come last.
+    /// Lines of the form `name: value\r\n`: most fields, then [`TELLING_FRESHNESS`], then the replaced ones.
     text: Box<[u8]>,
     /// Offset of the [`TELLING_FRESHNESS`] lines.
     lasting_bytes: u32,
-    /// Offset of the [`SAID_ANEW`] lines.
+    /// Offset of the lines that a response replaces.
     shared_bytes: u32,
     /// Number of lines.
     count: u16,
@@ -46,7 +45,7 @@ pub struct FieldLines {
 }
 
 impl FieldLines {
-    /// The lines to send in a response that adds these fields: all except [`SAID_ANEW`], and except
+    /// The lines to send in a response that adds these fields: all except the replaced ones, and except
     /// [`TELLING_FRESHNESS`] when `added` contains one of those.
     pub fn shared(&self, added: &HeaderMap) -> &[u8] {
         let tells = TELLING_FRESHNESS

@@ -16,7 +16,7 @@ use crate::policy::Lifetime;
 /// The head of a response, shared by all requests that get it.
 #[derive(Clone, Debug)]
 pub struct StoredHead {
-    /// Status.
+    /// The status code.
     pub status: StatusCode,
     /// As sent to viewers: without hop-by-hop fields, `Age` and `Content-Length`.
     pub headers: FieldLines,

@@ -67,7 +67,7 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// With these bounds.
+    /// An empty partition with these limits.
     pub(super) fn new(bounds: MemoryBounds, pinned: &Arc<PinnedBodies>) -> Partition {
         Partition {
             table: ObjectTable::new(),

@@ -107,14 +107,16 @@ impl AccessLog {
         for (fate, lines) in [("written", written), ("dropped", dropped)] {
             page.counter(
                 "seawall_access_log_lines_total",
-                "Access log lines, written or dropped. If dropped rises, the reader of the log is too slow or absent, or the disk is full.",
+                "Access log lines, written or dropped. If dropped rises, the reader of the log is \
+                 too slow or absent, or the disk is full.",
                 &[("fate", fate)],
                 lines,
             );
         }
         page.counter(
             "seawall_access_log_write_errors_total",
-            "Failed writes to the access log's file or pipe. If it rises, check the disk, the permissions and the pipe's reader.",
+            "Failed writes to the access log's file or pipe. If it rises, check the disk, the \
+             permissions and the pipe's reader.",
             &[],
             errors,
         );

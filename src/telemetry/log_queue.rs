@@ -274,7 +274,7 @@ impl<P: Eq + Hash> RateLimit<P> {
         }
     }
 
-    /// Whether this place may log a line now.
+    /// Whether this place in the code may log a line now.
     pub fn admit(&mut self, place: P, now: Instant) -> bool {
         let bucket = self.places.entry(place).or_insert(MessageBudget {
             tokens: BURST,

@@ -80,14 +80,15 @@ impl Metrics {
         Ok(Metrics {
             requests: counters(
                 "seawall_requests_total",
-                "Requests from viewers, by outcome. Increments when a request ends. If failed, stale_error or overload rise, check the origin; \
-                 docs/outcomes.md explains each outcome and the hit ratio.",
+                "Requests from viewers, by outcome. Increments when a request ends. If failed, \
+                 stale_error or overload rise, check the origin; docs/outcomes.md explains each \
+                 outcome and the hit ratio.",
                 &[("route", &routes), ("kind", &kinds), ("outcome", &outcomes)],
             )?,
             responses: counters(
                 "seawall_responses_total",
-                "Responses to viewers, by status class. Increments when a response ends. If 5xx rises, see the outcomes in \
-                 seawall_requests_total.",
+                "Responses to viewers, by status class. Increments when a response ends. If 5xx \
+                 rises, see the outcomes in seawall_requests_total.",
                 &[("route", &routes), ("class", &CLASSES)],
             )?,
             sent_bytes: counters(
@@ -97,21 +98,24 @@ impl Metrics {
             )?,
             aborted: counters(
                 "seawall_responses_aborted_total",
-                "Responses whose body was truncated, by cause. origin: the origin's body ended early; check the origin. viewer: the \
-                 viewer left or was too slow. memory: the viewer was too slow for the memory limit; raise [cache] memory or [fill] memory.",
+                "Responses whose body was truncated, by cause. origin: the origin's body ended \
+                 early; check the origin. viewer: the viewer left or was too slow. memory: the \
+                 viewer was too slow for the memory limit; raise [cache] memory or [fill] memory.",
                 &[("kind", &kinds), ("cause", &cutters)],
             )?,
             head_seconds: histograms(
                 "seawall_response_head_seconds",
-                "Time from a request's arrival to its response head, by what it depended on: memory (no wait), held_back (the \
-                 object did not exist yet), origin, shield (rejections). If source=origin rises, check the origin.",
+                "Time from a request's arrival to its response head, by what it depended on: \
+                 memory (no wait), held_back (the object did not exist yet), origin, shield \
+                 (rejections). If source=origin rises, check the origin.",
                 &HEAD_SECONDS,
                 &[("kind", &kinds), ("source", &sources)],
             )?,
             origin_seconds: histograms(
                 "seawall_origin_head_seconds",
-                "Time that requests waited for the head of an origin response, from their own fetch or a joined one. \
-                 Requests answered from memory, and requests for objects that did not exist yet, are not observed. If it rises, check the origin.",
+                "Time that requests waited for the head of an origin response, from their own \
+                 fetch or a joined one. Requests answered from memory, and requests for objects \
+                 that did not exist yet, are not observed. If it rises, check the origin.",
                 &ORIGIN_SECONDS,
                 &[("route", &routes)],
             )?,

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use crate::manifest::Kind;
 
-/// How a request was served. Misses, stale answers and refusals are outcomes, not errors.
+/// How a request was served. Misses, stale responses and rejections are outcomes, not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Served from memory, fresh.
@@ -222,7 +222,7 @@ pub struct RequestRecord {
     pub bytes: u64,
     /// Why the body was truncated, if it was. Set by the frontend.
     pub cut_by: Option<CutBy>,
-    /// Only set when this request may be logged (see [`super::AccessLog::wants`]).
+    /// Only set when this request may be logged (see [`super::AccessLog`]).
     pub line: Option<Box<AccessLogFields>>,
 }
 
@@ -267,7 +267,7 @@ pub struct AccessLogFields {
     pub host: String,
     /// The viewer's address.
     pub peer: Option<IpAddr>,
-    /// `HTTP/1.1` or `HTTP/2.0`.
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: &'static str,
     /// The request id, also sent as `X-Request-Id`. Empty: it has none.
     pub request_id: String,

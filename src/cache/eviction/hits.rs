@@ -1,4 +1,4 @@
-//! Counts how often a stored object was served, at next to no cost for the hit that counts.
+//! Counts how often a stored object was served, at almost no cost per hit.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

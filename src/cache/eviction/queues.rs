@@ -102,7 +102,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
         self.at(id.index).node.as_mut()
     }
 
-    /// The queue of a node and its weight.
+    /// The queue of a node, and its weight in bytes.
     pub(super) fn place(&self, id: NodeId) -> Option<(usize, u64)> {
         let slot = self.slot(id)?;
         Some((usize::from(slot.queue), slot.bytes))
@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// What a queue holds, the oldest first.
+    /// The nodes of a queue, oldest first.
     fn listed(queues: &SlabQueues<u16, 2>, queue: usize) -> Vec<u16> {
         let (mut at, mut listed) = (queues.ends[queue].first, Vec::new());
         while let Some(slot) =
@@ -325,7 +325,7 @@ mod tests {
             queues.remove(*id);
         }
         assert_eq!(chunks(&queues), 1);
-        // What comes then fills the first ones.
+        // New nodes fill the first chunks.
         queues.push(0, 1, 7);
         assert_eq!(chunks(&queues), 2);
         assert!(ids[..9 * CHUNK].iter().all(|id| queues.get(*id).is_none()));

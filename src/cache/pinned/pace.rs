@@ -99,7 +99,7 @@ mod tests {
             self.0 + Duration::from_millis(millis)
         }
 
-        /// One that began then, and has taken `bytes` a second until `now`.
+        /// A reader that began at `began` and has accepted `bytes` per second until `now`.
         fn standing(&self, began: u64, bytes: u64, now: u64) -> CutOrder {
             let mut pace = ReadPace::new(0, self.after(began));
             let taken = |at: u64| (at - began) * bytes / 1000;

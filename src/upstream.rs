@@ -1,7 +1,8 @@
-//! How is an origin asked? One request in, one head and a body that either arrives whole or fails.
+//! Sends requests to origin groups: one request in, one response head and a body that arrives
+//! complete or fails.
 //!
-//! Knows addresses, connections, deadlines and retries. Knows nothing of keys, viewers or storage.
-//! pingora stays in here; nothing of it shows in this face.
+//! Owns addresses, connections, deadlines and retries. Has no knowledge of cache keys or storage.
+//! pingora types do not appear in the public interface.
 
 mod activity;
 mod attempt;
@@ -84,67 +85,67 @@ use takeover::Takeovers;
 
 /// One request to an origin.
 pub struct UpstreamRequest {
-    /// GET for fills; others on routes that pass them.
+    /// GET for fills; other methods on routes that pass them.
     pub method: Method,
-    /// Exactly what the key was made of.
+    /// The exact target that the cache key was built from.
     pub path_and_query: PathAndQuery,
-    /// The viewer's canonical host where the route forwards it.
+    /// The viewer's canonical host, if the route forwards it.
     pub host: Option<HeaderValue>,
-    /// Already filtered by `policy`; hop-by-hop headers are not in it.
+    /// Already filtered by `policy`; contains no hop-by-hop headers.
     pub headers: HeaderMap,
-    /// A body, for methods that have one.
+    /// The body, for methods that have one.
     pub body: Option<RequestBody>,
-    /// It was there a moment ago, or a manifest says that it is: one endpoint's refusal is not believed
-    /// while another can be asked.
+    /// The object existed a moment ago, or a manifest lists it: a refusal is not trusted while
+    /// another endpoint can be asked.
     pub expected: bool,
-    /// What an answer has to bring.
+    /// The content that a valid response carries.
     pub wants: ExpectedContent,
-    /// Whose rate it counts against, where an endpoint tells classes apart.
+    /// The rate limit it counts against, where an endpoint has one per class.
     pub class: RequestClass,
-    /// Something is served instead if there is no answer: no endpoint is asked twice for it.
+    /// Another response is served if this request fails: no endpoint is asked twice.
     pub covered: bool,
-    /// Its place when not all can go at once.
+    /// Order in the queue before the origin.
     pub rank: Priority,
-    /// The origin is known to hold its answer back until there is something to answer with: it waits there
-    /// outside the caps.
+    /// The origin is known to block until new content exists (LL-HLS): the request waits outside
+    /// the concurrency limits.
     pub held_back: bool,
-    /// What is held back is late after so long: another endpoint is asked too.
+    /// A blocking request is late after this time: another endpoint is asked too.
     pub overdue: Option<Duration>,
-    /// These endpoints gave something that could not be used: others are asked first.
+    /// Endpoints that returned unusable responses: the others are asked first.
     pub avoided: EndpointSet,
-    /// These endpoints are not asked.
+    /// Endpoints that must not be asked.
     pub excluded: EndpointSet,
-    /// What it is to the budget for retries.
+    /// How it counts in the retry budget.
     pub budget: BudgetUse,
-    /// Nobody waits for it yet, and somebody may while it is on its way.
+    /// Set when no viewer waits yet, and one may before the response arrives.
     pub upgrade: Option<Upgrade>,
 }
 
-/// What is asked for, as far as that tells an answer that brings nothing.
+/// The expected content: tells which responses carry nothing useful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedContent {
-    /// An answer without a body may be what there is.
+    /// A response without a body is acceptable.
     Anything,
-    /// A segment, or what it takes to play one.
+    /// A segment, or an object needed to play one.
     Media,
     /// A manifest.
     Manifest,
 }
 
-/// What a request is to the budget for retries.
+/// How a request counts in the retry budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetUse {
-    /// A first request: a share of these may be sent again.
+    /// A first request: it adds a share of a retry to the budget.
     Earns,
-    /// A second one, which was paid for with [`Origin::take_over`].
+    /// A second request, already paid for with [`Origin::take_over`].
     Paid,
 }
 
-/// When a request becomes more urgent.
+/// Raises the priority of a request that is in progress.
 pub struct Upgrade {
-    /// Resolves then.
+    /// Resolves when the priority rises.
     pub when: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Its place from then on.
+    /// The priority from then on.
     pub rank: Priority,
 }
 
@@ -177,42 +178,42 @@ impl UpstreamRequest {
     }
 }
 
-/// A request body on its way to an origin; its bounds are the edge's business. It fails with an [`UploadFault`].
+/// A request body; `frontend` enforces its limits. It fails with an [`UploadFault`].
 pub type RequestBody = std::pin::Pin<
     Box<dyn http_body::Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>> + Send>,
 >;
 
-/// How an answer's end is known.
+/// How the end of a response body is known (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes were promised.
+    /// After this number of bytes (`Content-Length`).
     Length(u64),
-    /// Chunked, or HTTP/2 without a length: the end is told.
+    /// Chunked, or HTTP/2 without a length: the end is explicit.
     Delimited,
-    /// The end is the connection's end: cannot be told from a failure, so never stored.
+    /// The body ends when the connection closes. That looks like a failure, so it is never stored.
     UntilClose,
 }
 
-/// What an origin answered; the body is still to come.
+/// A response whose head has arrived; the body follows.
 pub struct UpstreamResponse {
     /// Status.
     pub status: StatusCode,
-    /// As sent, hop-by-hop headers included; `policy` strips them.
+    /// As received, with hop-by-hop headers; `policy` strips them.
     pub headers: HeaderMap,
-    /// How the end is known. Answers to HEAD, 204 and 304 have no body: a length of 0.
+    /// How the body ends. Responses to HEAD, 204 and 304 have no body: a length of 0.
     pub framing: Framing,
     /// The body.
     pub body: UpstreamBody,
-    /// From asking for a permit to the head's last byte.
+    /// From the permit request to the last byte of the head.
     pub waited: Duration,
-    /// The endpoint's place in its group.
+    /// The endpoint's index in its group.
     pub endpoint: usize,
-    /// The place of another one, which did not have what this one had: it said so, or was so late that
-    /// this one was asked.
+    /// The index of an endpoint that lacked this object: it answered so, or was so late that this
+    /// endpoint was asked too.
     pub outdone: Option<usize>,
 }
 
-/// An origin group, ready to be asked.
+/// An origin group that accepts requests.
 pub struct Origin {
     name: Arc<str>,
     desk: Arc<OriginGroup>,
@@ -222,8 +223,8 @@ pub struct Origin {
 pub type Resolver = Arc<dyn Fn(&str, u16) -> std::io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 impl Origin {
-    /// Prepares a group. Names are resolved in the background: this never blocks.
-    /// `lookup` is the system's resolver in production and a script in tests.
+    /// Creates a group. DNS lookups run in the background: this never blocks. `lookup` is the
+    /// system resolver in production and a script in tests.
     pub fn new(settings: Settings, lookup: Resolver) -> Result<Origin, SetupError> {
         let signer = Signer::new(&settings, &lookup)?;
         let names = EndpointNames::new(&settings.endpoints, lookup, settings.resolve_every);
@@ -291,28 +292,28 @@ impl Origin {
         &self.name
     }
 
-    /// Asks the origin, within the group's cap and deadlines: one endpoint, and others where that one cannot
-    /// be reached or, as far as [`Retry`] goes, does not answer as it should. Dropping the future gives its
-    /// permit back and closes its connection.
+    /// Sends a request within the group's limits and deadlines. Other endpoints are asked if one is
+    /// unreachable or, as far as [`Retry`] allows, fails. Dropping the future releases the permit
+    /// and closes the connection.
     pub async fn fetch(&self, errand: UpstreamRequest) -> Result<UpstreamResponse, Failure> {
         self.desk.attend();
         self.desk.fetch(errand).await
     }
 
-    /// Nobody waits, and more than half of what may be under way is free: something that nobody needs yet
-    /// may be asked for.
+    /// The queue is empty, more than half of the permits are free and an endpoint is in good
+    /// standing: prefetches may be sent.
     pub fn has_room(&self) -> bool {
         let stands = |site: &Arc<EndpointState>| self.desk.stands(site, Instant::now());
         self.desk.gate.has_room() && self.desk.sites.iter().any(stands)
     }
 
-    /// The same for something that the origin is expected to hold back.
+    /// The same as [`Origin::has_room`], for blocking requests.
     pub fn has_room_to_wait(&self) -> bool {
         let stands = |site: &Arc<EndpointState>| self.desk.stands(site, Instant::now());
         self.desk.waiting_room.has_room() && self.desk.sites.iter().any(stands)
     }
 
-    /// Another endpoint than these is in good standing.
+    /// An endpoint outside `than` is in good standing.
     pub fn another_stands(&self, than: EndpointSet) -> bool {
         let now = Instant::now();
         let is_other = |site: &&Arc<EndpointState>| !than.contains(site.place);
@@ -320,28 +321,30 @@ impl Origin {
         others.any(|site| self.desk.stands(site, now))
     }
 
-    /// Takes leave to ask another endpoint for a body that one has begun, and counts it. `failed`: that one
-    /// sends no more. If not, it is slow. `None`: it would only add to the load.
+    /// Permits and counts a takeover: another endpoint is asked for a body that `from` has begun.
+    /// `failed`: `from` sends no more; otherwise it is slow. `None`: a takeover would only add
+    /// load.
     pub fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
         self.desk.take_over(from, failed)
     }
 
-    /// Another endpoint brought more of a body than the one that began it, or was asked in vain.
+    /// Records whether a takeover delivered more of the body than the first endpoint.
     pub fn took_over(&self, helped: bool) {
         self.desk.takeovers.end(helped);
     }
 
-    /// An endpoint could be connected to after this moment that could not be before.
+    /// An unreachable address became reachable again after this time.
     pub fn has_returned_since(&self, then: Instant) -> bool {
         self.desk.dial.has_returned_since(then.into())
     }
 
-    /// There is another endpoint than one that gave something unfit.
+    /// The group has more than one endpoint.
     pub fn has_others(&self) -> bool {
         self.desk.sites.len() > 1
     }
 
-    /// The URL of the endpoint that a request would go to first; `None`: none may be asked now.
+    /// The URL of the endpoint that this request would go to first; `None`: no endpoint accepts it
+    /// now.
     pub fn would_ask(
         &self,
         target: &PathAndQuery,
@@ -353,21 +356,20 @@ impl Origin {
         Some(site.url())
     }
 
-    /// How long the head of an answer may take that the origin holds back by intent (LL-HLS), its
-    /// place in the queue and its connection included.
+    /// Longest wait for the head of a blocking response (LL-HLS), including queue and connect time.
     pub fn held_back_max(&self) -> Duration {
         let deadlines = &self.desk.deadlines;
         let longest = deadlines.queue + deadlines.connect + deadlines.blocking;
         longest.min(deadlines.total)
     }
 
-    /// Starts checking the endpoints, where that is set, before anybody asks for anything. Must be called
-    /// inside a tokio runtime; should that one end, the next fetch starts anew.
+    /// Starts the health checks, if configured. Must be called inside a tokio runtime; if that
+    /// runtime ends, the next fetch starts them again.
     pub fn attend(&self) {
         self.desk.attend();
     }
 
-    /// What came of asking, so far.
+    /// Reads the counters.
     pub fn stats(&self) -> Stats {
         let OriginGroup {
             gate,
@@ -377,7 +379,8 @@ impl Origin {
             sites,
             ..
         } = &*self.desk;
-        // Who waits for one endpoint waits for the group: there is one queue to look at.
+        // A request that waits for an endpoint also counts as waiting for the group: one queue to
+        // monitor.
         let mut census = gate.census();
         let held_back = waiting_room.census();
         census.add_waits(&held_back);
@@ -407,8 +410,8 @@ impl Origin {
     }
 }
 
-/// What is more than all endpoints bear together waits in the group's queue, where ranks count among
-/// all.
+/// At most the sum of the endpoints' limits: the excess waits in the group's queue, where all
+/// priorities compete.
 fn concurrency_max(settings: &Settings) -> usize {
     let mut caps = settings
         .endpoints

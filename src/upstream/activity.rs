@@ -1,10 +1,9 @@
-//! Whose trouble is it where requests share a connection? One stream's, unless the connection is
-//! lost.
+//! Decides whether a problem concerns one HTTP/2 stream or its whole connection.
 //!
-//! A stream that is reset, or late, says nothing of the streams beside it. A connection takes no
-//! more of them when it says so or breaks, or when one stream waits in vain and in all that time no
-//! other is brought anything: then it may be dead, and a new one is cheap. One that is dead and
-//! waited on by nobody is found out by pings.
+//! A reset or late stream says nothing about the other streams. A connection gets no new streams
+//! after GOAWAY, REFUSED_STREAM or an I/O error, or when one stream times out and no other received
+//! anything in that time: it may be dead, and a new one is cheap. PINGs find dead connections that
+//! no stream waits on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,9 +12,9 @@ use h2::Reason;
 use parking_lot::Mutex;
 use pingora_core::protocols::http::v2::client::Http2Session;
 
-/// Whether an HTTP/2 error is the connection's: it is gone, is going, or takes no more. A request
-/// that had no answer then was not processed, as far as HTTP/2 can tell, or is in doubt like one on
-/// a connection of its own.
+/// The HTTP/2 error is the connection's: it is closed, closing, or accepts no more streams. A
+/// request without a response was then not processed, or its state is unknown as on an unshared
+/// connection.
 pub(super) fn is_of_connection(error: &pingora_error::Error) -> bool {
     error
         .root_cause()
@@ -26,38 +25,38 @@ pub(super) fn is_of_connection(error: &pingora_error::Error) -> bool {
         })
 }
 
-/// What the streams of one connection have been brought, as one of them sees it.
+/// Activity of all streams of one connection, as seen by one of them.
 pub(super) struct ConnectionActivity {
     beats: Arc<AtomicU64>,
-    /// So many when the wait began.
+    /// Value of `beats` when the wait began.
     heard: u64,
 }
 
 impl ConnectionActivity {
-    /// A wait begins.
+    /// Starts a wait.
     pub(super) fn listen(&mut self) {
         self.heard = self.beats.load(Ordering::Relaxed);
     }
 
-    /// Something came.
+    /// Records received data.
     pub(super) fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Nothing came to any stream since the wait began.
+    /// No stream received anything since the wait began.
     pub(super) fn is_still(&self) -> bool {
         self.heard == self.beats.load(Ordering::Relaxed)
     }
 }
 
-/// The connections that have streams.
+/// Connections with open streams.
 #[derive(Default)]
 pub(super) struct ActivityTable(Mutex<Vec<(usize, Weak<AtomicU64>)>>);
 
 impl ActivityTable {
-    /// The pulse of a stream's connection.
+    /// The activity of a stream's connection.
     pub(super) fn of(&self, session: &Http2Session) -> ConnectionActivity {
-        // All streams of a connection hold its digest, so nobody else's is there while one of them
+        // All streams of a connection hold its digest, so the address is unique while one of them
         // lives.
         let digest = std::ptr::from_ref(session.conn.digest()).addr();
         self.at(digest)

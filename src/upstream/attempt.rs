@@ -1,5 +1,5 @@
-//! How is one endpoint asked once? Line, request, head; again on a fresh line if a reused one had been
-//! lost meanwhile. Every step has its deadline.
+//! Makes one attempt at one endpoint: connect, send the request, read the head; once more on a new
+//! connection if a reused one was closed. Every step has a deadline.
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -13,21 +13,21 @@ use super::request::{AttemptRequest, PayloadSize};
 use super::upload::UpstreamUpload;
 use super::{Failure, drain};
 
-/// An answer whose head has arrived.
+/// A response whose head has arrived.
 pub(super) struct AttemptResponse {
     pub(super) line: UpstreamConnection,
     pub(super) head: ResponseHead,
     pub(super) entry: AttemptGuard,
-    /// The place of an endpoint that was asked before and goes on holding this back.
+    /// The index of an endpoint that lacks this object, or is late with it.
     pub(super) outdone: Option<usize>,
 }
 
-/// Why there is none.
+/// Why an attempt brought no response head.
 pub(super) struct AttemptError {
     pub(super) failure: Failure,
     /// The endpoint may have seen the request.
     pub(super) sent: bool,
-    /// It was sent a second time already, on a fresh connection.
+    /// It was already sent again, on a new connection.
     pub(super) resent: bool,
 }
 
@@ -44,24 +44,24 @@ impl AttemptError {
     }
 }
 
-/// Why a line brought no head.
+/// Why a connection brought no head.
 pub(super) struct BrokenConnection {
     pub(super) failure: Failure,
-    /// The connection was lost, or takes no more: that says nothing about the origin.
+    /// The connection was lost or accepts no more requests: says nothing about the origin.
     lost: bool,
 }
 
-/// How far an attempt came.
+/// Progress of an attempt.
 #[derive(Default)]
 struct AttemptState {
-    /// When the endpoint was sent it, the last time.
+    /// When the request was last sent.
     sent: Option<Instant>,
     resent: bool,
 }
 
 impl OriginGroup {
-    /// Asks one endpoint. `body` is taken out once there is a line to send it on. The first limit is for a
-    /// connection, the second for everything.
+    /// Sends the request to one endpoint. `body` is taken once a connection exists. The first
+    /// deadline is for the connection, the second for everything.
     pub(super) async fn attempt(
         &self,
         mut entry: AttemptGuard,
@@ -76,7 +76,7 @@ impl OriginGroup {
         let asking = self.ask_site(entry.site(), request, body, connect_until, &mut course);
         let asked = timeout_at(until, asking).await;
         let asked = asked.unwrap_or(Err(Failure::Timeout));
-        // With a body the time would be the asker's as much as the endpoint's.
+        // With a body, the time depends on the sender as much as on the endpoint.
         if let Some(sent) = course.sent.filter(|_| request.payload.is_empty()) {
             let end = asked.as_ref().map(drop).map_err(|&failure| failure);
             entry.site().timed(sent.elapsed(), end, !request.blocks());
@@ -95,8 +95,8 @@ impl OriginGroup {
                 if failure == Failure::Exhausted {
                     self.tell_of_shortage();
                 }
-                // A viewer's body may have broken off, a held-back playlist is late by intent, and what the
-                // queue took of the time for everything the endpoint did not have.
+                // Not the endpoint's fault: an upload that broke off, a blocking response that is
+                // late by design, or a total deadline that the queue used up.
                 let ours = request.payload.is_empty();
                 let patience = request.patience(&self.deadlines);
                 let cut_short = course.sent.is_some_and(|sent| sent.elapsed() < patience);
@@ -132,13 +132,14 @@ impl OriginGroup {
         connect_until: Instant,
         course: &mut AttemptState,
     ) -> Result<(UpstreamConnection, ResponseHead), Failure> {
-        // What cannot be sent again takes no chance with a connection that may be closing.
+        // A request that cannot be repeated is not risked on an idle connection that may be
+        // closing.
         let line = self.line(to, !request.repeatable(), connect_until).await?;
         let reused = line.reused();
         course.sent = Some(Instant::now());
         let first = match self.converse(line, request, body.take()).await {
-            // An idle connection is closed without warning: that says nothing about the origin.
-            // A head that broke off half-way counts as none: nothing of it was used.
+            // Origins close idle connections without warning: says nothing about the origin. A
+            // partial head counts as none: nothing of it was used.
             Err(broken) if broken.lost && reused => {
                 course.resent = true;
                 to.ledger.resent();
@@ -153,8 +154,8 @@ impl OriginGroup {
         Ok(self.reconsider(to, request, first).await)
     }
 
-    /// Where the origin refuses a secret that has just changed, it may not have learnt of that yet: the
-    /// request is made once more with the one before, and that answer taken unless it is a refusal too.
+    /// If the origin refuses a secret that has just changed, it may not know the new value yet: the
+    /// request is repeated with the other value, and that response used unless it is refused too.
     async fn reconsider(
         &self,
         to: &EndpointState,
@@ -201,7 +202,7 @@ impl OriginGroup {
         Ok(line)
     }
 
-    /// Sends a request on a line and reads the answer's head.
+    /// Sends a request on a connection and reads the response head.
     pub(super) async fn converse(
         &self,
         mut line: UpstreamConnection,
@@ -239,8 +240,8 @@ impl OriginGroup {
         head
     }
 
-    /// Passes a body on. An origin that stops reading it may still have answered (413, say): then
-    /// the line is good for that answer and for nothing else.
+    /// Forwards the body. An origin that stops reading it may still have answered (413, for
+    /// example): then the connection can only be used for that response.
     async fn send_body(
         &self,
         line: &mut UpstreamConnection,
@@ -262,7 +263,7 @@ impl OriginGroup {
         if matches!(payload, PayloadSize::Bytes(promised) if promised != sent) {
             return Err(Failure::UploadBroken);
         }
-        // An error: as above, it may still have answered.
+        // On an error the origin may still have answered, as above.
         if timeout(patience, line.end_body()).await.is_err() {
             line.stalled();
             return Err(Failure::Timeout);

@@ -1,4 +1,4 @@
-//! What came of one attempt at an endpoint? Counted, and judged, once, at its end; as given up unless somebody tells.
+//! Counts and judges one attempt at an endpoint, once, at its end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use super::guard::breaker::{BreakerDecision, BreakerPass};
 use super::guard::{EndpointFault, FailureSubject};
 use super::limit::Permit;
 
-/// Why an attempt counts as failed, for the log.
+/// Why an attempt failed, for the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AttemptEnd {
-    /// There was no whole answer.
+    /// No complete response arrived.
     Failure(Failure),
-    /// The answer was an error.
+    /// The response was an error.
     Status(StatusCode),
     /// Another endpoint answered first.
     Late,
 }
 
 impl AttemptEnd {
-    /// The word for it.
+    /// The log word.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             AttemptEnd::Failure(_) | AttemptEnd::Status(_) => "failures",
@@ -43,7 +43,7 @@ impl fmt::Display for AttemptEnd {
     }
 }
 
-/// One attempt at an endpoint: counted, and judged, once, at its end. Counted as given up unless that is told.
+/// One attempt at an endpoint; counted as abandoned unless its end is recorded before the drop.
 pub(super) struct AttemptGuard {
     site: Arc<EndpointState>,
     slot: EndpointSlot,
@@ -54,7 +54,7 @@ pub(super) struct AttemptGuard {
 }
 
 impl AttemptGuard {
-    /// `None` while the endpoint's breaker lets nobody pass.
+    /// `None` if the endpoint's breaker refuses the request.
     pub(super) fn open(
         site: &Arc<EndpointState>,
         slot: EndpointSlot,
@@ -80,17 +80,17 @@ impl AttemptGuard {
         &self.site
     }
 
-    /// Hands over its place among what the endpoint bears, where that has a bound.
+    /// Hands over the endpoint's permit, if the endpoint has a concurrency limit.
     pub(super) fn endpoint_permit(&mut self) -> Option<Permit> {
         self.slot.permit.take()
     }
 
-    /// It is its asker's only one now, under the asker's own permit.
+    /// Releases the extra group permit: this is now the request's only attempt.
     pub(super) fn alone(&mut self) {
         self.slot.of_group = None;
     }
 
-    /// The answer's head is there; a bad one is held against the endpoint at once.
+    /// The response head arrived; an error status counts against the endpoint at once.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.site.heard();
         if let Some(fault) = fault_of_status(status) {
@@ -102,13 +102,13 @@ impl AttemptGuard {
         self.site.ledger.received(bytes);
     }
 
-    /// The answer arrived whole.
+    /// The response arrived complete.
     pub(super) fn whole(mut self, status: StatusCode) {
         self.judge(Ok(()));
         self.end = Some(Ok(status));
     }
 
-    /// It did not, and that is the endpoint's fault.
+    /// The attempt failed, and the endpoint is to blame.
     pub(super) fn failed(mut self, failure: Failure) {
         if let Some(fault) = fault_of_failure(failure) {
             self.judge(Err((fault, AttemptEnd::Failure(failure))));
@@ -116,7 +116,8 @@ impl AttemptGuard {
         self.end = Some(Err(failure));
     }
 
-    /// It did not, and that may be somebody else's fault: counted, but not held against the endpoint.
+    /// The attempt failed, perhaps through another's fault: counted, but not held against the
+    /// endpoint.
     pub(super) fn broke_off(mut self, failure: Failure) {
         self.end = Some(Err(failure));
     }
@@ -144,13 +145,13 @@ impl Drop for AttemptGuard {
     }
 }
 
-/// What a status says against the endpoint; nothing where it is an answer like others.
+/// The fault that a status means; `None` for an ordinary response.
 fn fault_of_status(status: StatusCode) -> Option<EndpointFault> {
     match status {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Some(EndpointFault::Gateway)
         }
-        // It says something of how it was asked.
+        // The method is not supported: says nothing about the endpoint.
         StatusCode::NOT_IMPLEMENTED => None,
         StatusCode::TOO_MANY_REQUESTS => Some(EndpointFault::Url),
         status if status.is_server_error() => Some(EndpointFault::Url),
@@ -158,7 +159,7 @@ fn fault_of_status(status: StatusCode) -> Option<EndpointFault> {
     }
 }
 
-/// The same of a failure; nothing where it is this host's own, or the viewer's.
+/// The fault that a failure means; `None` if this host or the viewer caused it.
 fn fault_of_failure(failure: Failure) -> Option<EndpointFault> {
     match failure {
         Failure::Resolve | Failure::Connect | Failure::Tls => Some(EndpointFault::Unreachable),

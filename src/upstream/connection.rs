@@ -1,7 +1,7 @@
-//! How is one request carried? A connection (HTTP/1.1) or a stream of one (HTTP/2) under one face.
+//! Carries one request: an HTTP/1.1 connection or an HTTP/2 stream behind one interface.
 //!
-//! A line that is dropped is closed (or its stream reset); only [`Line::release`] after a proven
-//! end lets it be used again. Knows nothing of deadlines, permits or counters.
+//! Dropping it closes the connection (or resets the stream); only [`UpstreamConnection::release`]
+//! after a proven end makes it reusable. Deadlines, permits and counters are handled elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,15 @@ use super::drain::BodyDrain;
 use super::head::{self, ResponseHead};
 use super::request::{AttemptRequest, GroupHeaders};
 
-/// Answers of the kind 1xx before the real one, at most. All of them come within the deadline of one head.
+/// Maximum number of 1xx responses before the final one. All must arrive within the deadline of one
+/// head.
 const INTERIM_MAX: usize = 128;
-/// How long a HTTP/2 connection without streams is kept after one of them was broken off.
+/// How long an HTTP/2 connection without streams is kept after a stream was aborted.
 const IDLE_AFTER_BREAK: Duration = Duration::from_secs(10);
 
 type Result<T> = std::result::Result<T, Box<pingora_error::Error>>;
 
-/// What a line speaks.
+/// The protocol session of a connection.
 pub(super) enum UpstreamSession {
     /// A connection of its own.
     H1(Box<H1Session>),
@@ -34,11 +35,11 @@ pub(super) enum UpstreamSession {
     H2(Box<H2Session>),
 }
 
-/// A way to an endpoint, for one request.
+/// A connection to an endpoint, for one request.
 pub(super) struct UpstreamConnection {
-    /// Taken out when the line ends.
+    /// `None` after release or drop.
     session: Option<UpstreamSession>,
-    /// Of its connection, where that is shared.
+    /// Activity of the shared connection; `None` for HTTP/1.1.
     pulse: Option<ConnectionActivity>,
     peer: HttpPeer,
     endpoint: usize,
@@ -74,28 +75,28 @@ impl UpstreamConnection {
         self.dial.rests()
     }
 
-    /// Others used its connection before.
+    /// The connection carried other requests before.
     pub(super) fn reused(&self) -> bool {
         self.reused
     }
 
-    /// Its connection is not to be used by anybody any more. Streams under way may finish.
+    /// The connection must not be reused. Running streams may finish.
     pub(super) fn condemn(&mut self) {
         self.condemned = true;
     }
 
-    /// It was waited on in vain. A connection of its own is left, a shared one if it is silent to
-    /// all.
+    /// A wait timed out. An HTTP/1.1 connection is abandoned, a shared one only if no stream
+    /// received anything.
     pub(super) fn stalled(&mut self) {
         if self.pulse.as_ref().is_none_or(ConnectionActivity::is_still) {
             self.condemn();
         }
     }
 
-    /// Whether a request that failed like this on it may well be answered on another connection:
-    /// one that was closed, or takes no more, says nothing about the origin.
+    /// A request that failed like this may succeed on another connection: this one was closed or
+    /// accepts no more requests, which says nothing about the origin.
     pub(super) fn was_lost(&self, failure: Failure) -> bool {
-        // Every error of a connection of one's own is the connection's.
+        // Every error of an unshared connection is the connection's.
         failure == Failure::Reset && (self.pulse.is_none() || self.condemned)
     }
 
@@ -119,7 +120,7 @@ impl UpstreamConnection {
         self.heed(sent).map_err(|error| Failure::of_asking(&error))
     }
 
-    /// Sends a piece of the body.
+    /// Sends a chunk of the body.
     pub(super) async fn send_piece(&mut self, piece: Bytes) -> Result<()> {
         self.listen();
         let sent = match self.session() {
@@ -138,7 +139,7 @@ impl UpstreamConnection {
         self.heed(ended)
     }
 
-    /// Reads up to the end of the answer's head, past interim answers.
+    /// Reads the response head, skipping 1xx responses.
     pub(super) async fn read_head(
         &mut self,
         method: &Method,
@@ -170,8 +171,8 @@ impl UpstreamConnection {
         }
     }
 
-    /// The next bytes of the answer's body (an empty piece is not its end); `None` is the end as
-    /// the connection tells it.
+    /// The next bytes of the response body (may be empty before the end); `None` is the end as the
+    /// connection reports it.
     pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
         self.listen();
         let read = match self.session() {
@@ -187,7 +188,7 @@ impl UpstreamConnection {
         }
     }
 
-    /// Whether the end of the body is already known to have come, after a successful read.
+    /// The end of the body is already known to have arrived; call after a successful read.
     pub(super) fn ended(&mut self) -> bool {
         match self.session() {
             UpstreamSession::H1(session) => session.is_body_done(),
@@ -195,8 +196,8 @@ impl UpstreamConnection {
         }
     }
 
-    /// Gives the connection back for others to use: only after a proven end. One that must not be
-    /// used again (the origin says so, or sent more than it promised) is closed instead.
+    /// Returns the connection to the pool: only after a proven end. One that must not be reused
+    /// (the origin says so, or sent more than it promised) is closed instead.
     pub(super) fn release(mut self, idle: Duration) {
         match self.session.take() {
             Some(UpstreamSession::H1(mut session)) => {
@@ -212,21 +213,21 @@ impl UpstreamConnection {
         }
     }
 
-    /// Ends a stream and leaves its connection to the others. pingora keeps a connection whose
-    /// streams were merely dropped for ever, so every stream comes by here.
+    /// Ends a stream and keeps its connection for the others. pingora keeps a connection forever if
+    /// its streams are only dropped, so every stream ends here.
     fn part(&self, session: Box<H2Session>, idle: Duration) {
         if self.condemned {
             session.conn.mark_shutdown();
         }
-        // pingora starts a task to watch the idle connection, which needs a runtime to run in.
+        // pingora spawns a task that watches the idle connection, which needs a runtime.
         if tokio::runtime::Handle::try_current().is_ok() {
             let connector = self.dial.connector();
             connector.release_http_session(*session, &self.peer, Some(idle));
         }
     }
 
-    /// After an error a connection of its own is used no more, a shared one if the error is not the
-    /// stream's.
+    /// After an error an unshared connection is not reused; a shared one is not if the error is the
+    /// connection's.
     fn heed<T>(&mut self, step: Result<T>) -> Result<T> {
         step.inspect_err(|error| {
             if self.pulse.is_none() || is_of_connection(error) {
@@ -256,8 +257,8 @@ impl UpstreamConnection {
     }
 }
 
-/// The body's last chunk has come, and more trailers after it than are read (64 KiB): nobody here passes trailers
-/// on, so nothing is missing. The connection is not used again.
+/// The last chunk has arrived, followed by more trailers than are read (64 KiB). Trailers are
+/// dropped anyway, so the body is complete. The connection is not reused.
 fn has_long_trailers(error: &pingora_error::Error) -> bool {
     let of_trailers = error.etype().as_str() == "InvalidTrailerEnd";
     let is_limit =

@@ -1,5 +1,6 @@
-//! How is an origin reached? By an open connection where there is one, else by a new one to the
-//! first address that answers, beginning at another one each time. Knows addresses and TLS; nothing of requests.
+//! Provides connections to endpoints: a pooled one if there is one, else a new one to the first
+//! address that accepts. New connections start at a different address each time. Handles addresses
+//! and TLS, not requests.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,26 +27,26 @@ use super::resolve::{EndpointNames, share};
 use super::sign::ClientCertificate;
 use super::{Endpoint, Failure, Protocol, Settings, SetupError};
 
-/// Idle connections kept at most.
+/// Maximum number of idle connections.
 const IDLE_MAX: usize = 1024;
-/// Streams on one HTTP/2 connection at most (pingora's own default is one).
+/// Maximum number of streams per HTTP/2 connection (pingora's default is one).
 const STREAMS_MAX: u32 = 64;
-/// What one stream may send before it is read. Unread, it lies in memory: as much for each slow viewer.
+/// HTTP/2 stream window in bytes. Unread data stays in memory, up to this much per slow viewer.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// All streams together may leave their windows unread, and no other stream waits for that.
+/// HTTP/2 connection window: all streams may leave their windows unread without blocking another.
 const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
-/// How often a quiet HTTP/2 connection is asked whether it lives.
+/// Interval of PING frames on a quiet HTTP/2 connection.
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// Taking a connection out of the pool needs the task that watches it to let go: it runs at once,
-/// unless its runtime has stopped turning.
+/// Timeout for taking a connection from the pool: the task that watches it must release it, which
+/// fails only if its runtime has stopped.
 const POOL_PATIENCE: Duration = Duration::from_millis(100);
-/// After so long an address that could not be connected to is tried again, behind the requests.
+/// An unreachable address is tried again after this time, in the background.
 const SHUN: Duration = Duration::from_secs(1);
 const SHUNNED_MAX: usize = 64;
-/// Trusted by groups that speak no TLS: nobody. Spares them reading the system's certificates.
+/// CA file for groups without TLS: trusts no CA and avoids reading the system's certificates.
 const NO_AUTHORITIES: &str = "/dev/null";
 
-/// The ways to one group.
+/// Connects to the endpoints of one group.
 pub(super) struct EndpointConnector {
     connector: Connector,
     pulses: ActivityTable,
@@ -57,24 +58,25 @@ pub(super) struct EndpointConnector {
     patience: Duration,
     names: Arc<EndpointNames>,
     shunned: Mutex<Vec<AvoidedAddresses>>,
-    /// When an address that could not be connected to was connected to again.
+    /// When an unreachable address last became reachable again.
     returned: Mutex<Option<Instant>>,
-    /// New connections begun, by endpoint.
+    /// New connections started, by endpoint.
     begun: Vec<AtomicUsize>,
-    /// Held, by endpoint, while an HTTP/2 connection is made that others will share.
+    /// Held, by endpoint, while a shareable HTTP/2 connection is being opened.
     opening: Vec<tokio::sync::Mutex<()>>,
-    /// HTTP/2 was offered and declined: connections are not shared, nobody need wait for another's.
+    /// HTTP/2 was offered and declined: connections are not shared, so requests do not wait for one
+    /// being opened.
     declined: AtomicBool,
 }
 
-/// An address that could not be connected to: tried last, until a connection proves it good.
+/// An unreachable address: tried last until a connection succeeds.
 struct AvoidedAddresses {
     endpoint: usize,
     address: SocketAddr,
     retry_at: Instant,
 }
 
-/// Why no connection was made, in a word and in full.
+/// Why no connection was made: the failure and its text.
 type ConnectRefusal = (Failure, String);
 
 impl EndpointConnector {
@@ -90,7 +92,7 @@ impl EndpointConnector {
         };
         let shown = settings.client_certificate.as_ref();
         options.cert_key_file = shown.map(ClientCertificate::files).transpose()?;
-        // pingora panics where certificates cannot be loaded.
+        // pingora panics if certificates cannot be loaded.
         let connector = catch_unwind(AssertUnwindSafe(|| Connector::new(Some(options))))
             .map_err(|_| SetupError::Authorities)?;
         Ok(EndpointConnector {
@@ -131,8 +133,8 @@ impl EndpointConnector {
         &self.rests
     }
 
-    /// Gets a line to an endpoint: an open one to any of its good addresses, else a new one to the first
-    /// that can be reached in time. With `fresh`, its connection is new.
+    /// Gets a connection to an endpoint: a pooled one to any reachable address, else a new one to
+    /// the first address that accepts in time. `fresh`: always a new connection.
     pub(super) async fn line(
         self: &Arc<Self>,
         endpoint: usize,
@@ -144,7 +146,7 @@ impl EndpointConnector {
         let good = self.put_shunned_last(&mut addresses);
         let good = &mut addresses[..good];
         if !fresh && good.len() > 1 {
-            // From anywhere: the connections to all of them are kept warm.
+            // Start at a random address, so that the connections to all of them stay warm.
             good.rotate_left(fastrand::usize(..good.len()));
             for &mut address in &mut *good {
                 let peer = self.peer(endpoint, address);
@@ -163,7 +165,7 @@ impl EndpointConnector {
             }
             let patience = share(until, left);
             let connecting = self.connect_or_join(&peer, endpoint, fresh, patience);
-            let late = |_| Err((Failure::Connect, "not in time".to_owned()));
+            let late = |_| Err((Failure::Connect, "timed out".to_owned()));
             match timeout_at(patience, connecting).await.unwrap_or_else(late) {
                 Ok((session, reused)) => {
                     self.unshun(address);
@@ -172,7 +174,7 @@ impl EndpointConnector {
                     ));
                 }
                 Err((refusal, reason)) => {
-                    // What this host lacks says nothing of the address.
+                    // A lack of sockets on this host says nothing about the address.
                     if refusal != Failure::Exhausted {
                         self.shun(endpoint, address, &reason);
                     }
@@ -186,7 +188,7 @@ impl EndpointConnector {
         Err(failure)
     }
 
-    /// May an endpoint be reached, as far as is known?
+    /// At least one known address is not marked unreachable. True while no address is known yet.
     pub(super) fn reachable(&self, endpoint: usize) -> bool {
         let Some(known) = self.names.known(endpoint) else {
             return true;
@@ -196,8 +198,7 @@ impl EndpointConnector {
         known.iter().any(good)
     }
 
-    /// Tries those that could not be connected to again, behind the request that asks for it, so that no
-    /// viewer waits for one to come back.
+    /// Retries unreachable addresses in the background, so that no viewer waits for them.
     pub(super) fn look_for_lost(self: &Arc<Self>) {
         let now = Instant::now();
         for shun in self.shunned.lock().iter_mut() {
@@ -240,8 +241,8 @@ impl EndpointConnector {
         timeout(POOL_PATIENCE, taking).await.ok().flatten()
     }
 
-    /// Connects; but where an HTTP/2 connection is being made already, waits for that one, for half
-    /// of the time there is: a crowd arriving at once needs one connection, not one each.
+    /// Connects. If an HTTP/2 connection is already being opened, waits for it for half of the
+    /// remaining time: many simultaneous requests need one connection, not one each.
     async fn connect_or_join(
         &self,
         peer: &HttpPeer,
@@ -296,11 +297,11 @@ impl EndpointConnector {
         }
     }
 
-    /// pingora's description of an address. It is never given a name: it would look it up itself,
-    /// wait for that, and panic where it fails.
+    /// pingora's description of an address. Never given a host name: pingora would resolve it with
+    /// a blocking call and panic on failure.
     fn peer(&self, endpoint: usize, address: SocketAddr) -> HttpPeer {
         let endpoint = &self.endpoints[endpoint];
-        // An empty name would switch certificate checks off.
+        // An empty name would disable certificate checks.
         let own = endpoint.host.trim_end_matches('.');
         let sni = self.sni.as_deref().unwrap_or(own).to_owned();
         #[expect(clippy::disallowed_methods, reason = "given an address, never a name")]
@@ -320,7 +321,7 @@ impl EndpointConnector {
         peer
     }
 
-    /// Gives how many are not shunned.
+    /// Returns the number of addresses that are not marked unreachable.
     fn put_shunned_last(&self, addresses: &mut [SocketAddr]) -> usize {
         let shunned = self.shunned.lock();
         let is_shunned = |address: &SocketAddr| shunned.iter().any(|shun| shun.address == *address);
@@ -328,8 +329,8 @@ impl EndpointConnector {
         addresses.partition_point(|address| !is_shunned(address))
     }
 
-    /// Each new connection begins at the next address. Sorted: a resolver that turns its answers round
-    /// does not undo it.
+    /// Each new connection starts at the next address. Sorting makes this independent of a resolver
+    /// that rotates its results.
     fn take_turns(&self, endpoint: usize, good: &mut [SocketAddr]) {
         if good.len() > 1 {
             good.sort_unstable();
@@ -338,7 +339,7 @@ impl EndpointConnector {
         }
     }
 
-    /// Tells of an address when it becomes one to shun, not each time it proves it.
+    /// Marks an address as unreachable; logs only when it was not marked before.
     fn shun(&self, endpoint: usize, address: SocketAddr, reason: &str) {
         let mut shunned = self.shunned.lock();
         let known = shunned.iter().any(|shun| shun.address == address);
@@ -366,13 +367,13 @@ impl EndpointConnector {
         }
     }
 
-    /// An address could be connected to after this moment that could not be before.
+    /// An unreachable address became reachable again after this time.
     pub(super) fn has_returned_since(&self, then: Instant) -> bool {
         self.returned.lock().is_some_and(|returned| returned > then)
     }
 }
 
-/// Checks that a file holds certificates, and names it as pingora wants it.
+/// Checks that a file contains certificates, and returns its path as pingora expects it.
 fn authorities(path: &Path) -> Result<String, SetupError> {
     let check = || {
         let text = std::fs::read(path)?;

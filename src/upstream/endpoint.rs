@@ -1,5 +1,4 @@
-//! How does one endpoint stand, and what came of asking it? Its counters, and the guards that decide whether
-//! it is asked.
+//! The state of one endpoint: its counters, limits and the guards that decide whether it is used.
 
 mod outcome;
 
@@ -24,41 +23,42 @@ use super::quota::Quotas;
 use super::stats::{Condition, EndpointCounters, EndpointStats, HealthCheckStats};
 use super::{Failure, Priority, RequestClass, Settings};
 
-/// Who stood when a request was last put in order, and was not ejected since.
+/// Which endpoints were in good standing when a request was last ordered and were not ejected
+/// since.
 pub(super) type EndpointRoster = Arc<[AtomicBool]>;
 
 /// One endpoint of a group.
 pub(super) struct EndpointState {
-    /// As metrics and logs name it.
+    /// The URL, for metrics and logs.
     label: Arc<str>,
-    /// Its place in the group's list.
+    /// Index in the group's list.
     pub(super) place: usize,
     pub(super) priority: u8,
     pub(super) weight: u32,
     pub(super) ledger: EndpointCounters,
-    /// Who in the group stands, by place.
+    /// Which endpoints of the group are in good standing, by index.
     roll: EndpointRoster,
     cap: Option<EndpointCap>,
     quotas: Quotas,
     pub(super) watched: Mutex<EndpointGuards>,
 }
 
-/// A bound of its own.
+/// A concurrency limit of this endpoint alone.
 struct EndpointCap {
     concurrency_max: usize,
     gate: ConcurrencyLimiter,
 }
 
-/// A place among the requests that an endpoint bears; free again when dropped.
+/// Capacity for one request at an endpoint; released when dropped.
 pub(super) struct EndpointSlot {
-    /// `None`: it bears any number.
+    /// `None`: the endpoint has no concurrency limit.
     pub(super) permit: Option<Permit>,
-    /// Its group's permit, where its asker does not hold one for it.
+    /// A permit of the group, if the caller does not hold one for this attempt.
     pub(super) of_group: Option<Permit>,
 }
 
 impl EndpointSlot {
-    /// The same, with the group's permit for a request that nobody holds one for.
+    /// The same, with a permit of the group for an extra attempt.
     pub(super) fn with(self, permit: Permit) -> EndpointSlot {
         EndpointSlot {
             of_group: Some(permit),
@@ -67,34 +67,34 @@ impl EndpointSlot {
     }
 }
 
-/// What a check of the endpoint's health is for.
+/// The failure subject of health checks.
 const CHECK: FailureSubject = FailureSubject {
     url: 0,
     directory: 0,
 };
 
-/// How often one that is back from an ejection is tried behind the viewers.
+/// Interval of background trials after an ejection.
 const TRIAL_EVERY: Duration = Duration::from_secs(1);
 
-/// What its past says of an endpoint.
+/// Guards that judge an endpoint by its past requests.
 pub(super) struct EndpointGuards {
     pub(super) breaker: Breaker,
     pub(super) ejection: Ejection,
-    /// Where it is checked.
+    /// `None`: no health checks.
     health: Option<HealthState>,
     pace: LatencyWindow,
     typical: TypicalLatency,
-    /// Ejected for having been slow; its old response times are forgotten when it returns.
+    /// Ejected as slow; its old response times are dropped when it returns.
     slow: bool,
-    /// Not tried again behind the viewers before.
+    /// Earliest time of the next background trial.
     trial_from: Option<Instant>,
-    /// Bound what is logged of the breaker, and of ejections.
+    /// Throttles for log messages about the breaker (opened, closed) and ejections.
     breaker_lines: [LogThrottle; 2],
     ejection_lines: LogThrottle,
 }
 
 impl EndpointGuards {
-    /// The pace, without what was before the last return.
+    /// The latency window, cleared after an ejection as slow.
     fn pace(&mut self, now: Instant) -> &mut LatencyWindow {
         if self.slow && self.ejection.until(now).is_none() {
             self.slow = false;
@@ -105,7 +105,7 @@ impl EndpointGuards {
 }
 
 impl EndpointState {
-    /// The endpoint at a place in a group.
+    /// Creates the endpoint with this index in a group.
     pub(super) fn new(place: usize, group: &Settings, roll: &EndpointRoster) -> EndpointState {
         let (endpoint, guards) = (&group.endpoints[place], &group.guards);
         let now = Instant::now();
@@ -146,7 +146,7 @@ impl EndpointState {
         }
     }
 
-    /// Nothing speaks against asking it.
+    /// Breaker closed, not ejected or on trial, and health checks pass.
     pub(super) fn in_good_standing(&self, now: Instant) -> bool {
         let watched = self.watched.lock();
         watched.breaker.outlook(now) == BreakerOutlook::Clear
@@ -155,23 +155,23 @@ impl EndpointState {
             && watched.health.as_ref().is_none_or(HealthState::healthy)
     }
 
-    /// As metrics and logs name it.
+    /// The URL, for metrics and logs.
     pub(super) fn url(&self) -> Arc<str> {
         Arc::clone(&self.label)
     }
 
-    /// Its breaker lets no request for this pass.
+    /// The breaker refuses requests for this subject.
     pub(super) fn refuses(&self, subject: FailureSubject, now: Instant) -> bool {
         let outlook = self.watched.lock().breaker.outlook_for(subject, now);
         matches!(outlook, BreakerOutlook::Refused { .. })
     }
 
-    /// A place and a turn, unless it is at its cap or at its rate.
+    /// Capacity and a rate token; `None` if either limit is reached.
     pub(super) fn slot(&self, class: RequestClass) -> Option<EndpointSlot> {
         self.slot_for(class, false)
     }
 
-    /// The same; what the endpoint holds back takes a turn and no place.
+    /// The same; a blocking request takes a rate token but no capacity.
     pub(super) fn slot_for(&self, class: RequestClass, held_back: bool) -> Option<EndpointSlot> {
         let permit = match self.cap.as_ref().filter(|_| !held_back) {
             Some(cap) => Some(cap.gate.try_enter()?),
@@ -182,14 +182,14 @@ impl EndpointState {
         turn.then_some(EndpointSlot { permit, of_group })
     }
 
-    /// It has a place and a turn now.
+    /// Capacity and a rate token are available now.
     pub(super) fn has_slot(&self, class: RequestClass) -> bool {
         let is_open = self.cap.as_ref().is_none_or(|cap| cap.gate.is_open());
         is_open && self.quotas.has_turn(class)
     }
 
-    /// The same as [`Site::slot_for`], with a wait in order of rank. The turn comes last: whoever has one
-    /// is sent at once.
+    /// The same as [`EndpointState::slot_for`], but waits in order of priority. The rate token
+    /// comes last, so that it is used at once.
     pub(super) async fn wait_for_slot(
         &self,
         (rank, class): (Priority, RequestClass),
@@ -207,7 +207,7 @@ impl EndpointState {
         Ok(EndpointSlot { permit, of_group })
     }
 
-    /// Who waits for it, and who did in vain.
+    /// Requests that wait for the endpoint, and those rejected.
     pub(super) fn census(&self) -> LimiterCounts {
         let census = self.cap.as_ref().map(|cap| cap.gate.census());
         let mut census = census.unwrap_or_default();
@@ -215,8 +215,8 @@ impl EndpointState {
         census
     }
 
-    /// Its breaker would let one request try, or it is back from an ejection and has not proven itself:
-    /// then the asker is to see whether it answers, and nobody else is for a while.
+    /// A probe is due: the breaker accepts one, or the endpoint is on trial after an ejection. For
+    /// a trial only the first caller gets `true` for a while.
     pub(super) fn wants_probe(&self, now: Instant) -> bool {
         let mut watched = self.watched.lock();
         if watched.breaker.outlook(now) == BreakerOutlook::ProbeDue {
@@ -230,7 +230,7 @@ impl EndpointState {
         due
     }
 
-    /// Says whether requests are sent to it first, for those that would be ejected.
+    /// Records whether the endpoint is in good standing, for the ejection decisions of others.
     pub(super) fn enrol(&self, stands: bool) {
         self.roll[self.place].store(stands, Ordering::Relaxed);
     }
@@ -243,21 +243,21 @@ impl EndpointState {
             .count()
     }
 
-    /// Leave for a check to stand in for the probe that its breaker wants, if it wants one.
+    /// A breaker pass for a health check, if the breaker is due for a probe.
     pub(super) fn leave_to_probe(&self, now: Instant) -> Option<BreakerPass> {
         let mut watched = self.watched.lock();
         if watched.breaker.outlook(now) != BreakerOutlook::ProbeDue {
             return None;
         }
-        // A check is not for anything that failed.
+        // A health check has no subject that failed.
         match watched.breaker.admit(CHECK, now) {
             BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => Some(pass),
             BreakerDecision::No { .. } => None,
         }
     }
 
-    /// Hears what came of a check. A bad one is not held against it by its breaker: what viewers ask
-    /// for may be well.
+    /// Records a health check. A failed check does not count against the breaker: other URLs may
+    /// work.
     pub(super) fn checked(&self, result: Result<(), CheckFailure>, leave: Option<BreakerPass>) {
         let now = Instant::now();
         let mut change = None;
@@ -282,20 +282,20 @@ impl EndpointState {
         }
     }
 
-    /// How fast it answers lately, as far as is known.
+    /// Recent latency, if known.
     pub(super) fn pace(&self, now: Instant) -> Option<pace::LatencyReading> {
         self.watched.lock().pace(now).read(now)
     }
 
-    /// How long nineteen of twenty answers take lately, and how long is typical of it.
+    /// Recent p95 latency, and the typical latency.
     pub(super) fn speed(&self, now: Instant) -> (Option<Duration>, Option<Duration>) {
         let mut watched = self.watched.lock();
         let p95 = watched.pace(now).read(now).map(|reading| reading.p95);
         (p95, watched.typical.read())
     }
 
-    /// An answer's head came so long after the request was sent, or did not come. It says something
-    /// of the endpoint's pace unless the endpoint took its time by intent.
+    /// Records the time to the response head, or to its failure. `telling`: the time says something
+    /// about the endpoint's latency (it does not for blocking requests).
     pub(super) fn timed(&self, took: Duration, end: Result<(), Failure>, telling: bool) {
         if end.is_ok() {
             self.ledger.clocked.record(took);
@@ -308,12 +308,13 @@ impl EndpointState {
         }
     }
 
-    /// An answer took so long, or longer.
+    /// Records a latency of at least this much.
     pub(super) fn outlasted(&self, now: Instant, waited: Duration) {
         self.watched.lock().pace(now).record(now, waited);
     }
 
-    /// Judges its pace by what is typical of so many others that stand.
+    /// Compares its latency with that of `others` endpoints in good standing; ejects it if too
+    /// slow.
     pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
         let mut watched = self.watched.lock();
         let Some(own) = watched.pace(now).read(now) else {

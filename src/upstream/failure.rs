@@ -1,4 +1,4 @@
-//! Why did an origin give no whole answer? One enum, and the reading of pingora's errors into it.
+//! Why an origin gave no complete response, and the mapping of pingora errors to it.
 
 use std::io;
 
@@ -6,53 +6,53 @@ use pingora_error::{Error, ErrorType};
 
 use super::UploadFault;
 
-/// What Linux says when there are no sockets to be had: no memory, no descriptors in the system, none in
-/// the process, no local port or address, no buffers.
+/// Linux error codes for a lack of sockets on this host: ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL,
+/// ENOBUFS.
 const SHORTAGES: [i32; 5] = [12, 23, 24, 99, 105];
 
-/// Why an origin gave no whole answer. Also a metric label and a log word.
+/// Why an origin gave no complete response. Also a metric label and a log word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Failure {
-    /// Too many are waiting already, or the wait for a permit was too long.
+    /// The queue is full, or the wait for a permit was too long.
     #[error("origin busy")]
     Busy,
-    /// It failed too often: it is left alone until a probe succeeds.
-    #[error("origin left alone")]
+    /// It failed too often: the breaker is open until a probe succeeds.
+    #[error("origin breaker is open")]
     Open,
-    /// No address is known for its name.
+    /// No address is known for the host name.
     #[error("origin name not resolved")]
     Resolve,
-    /// No connection, or not in time.
+    /// No connection, or not before the deadline.
     #[error("origin unreachable")]
     Connect,
     /// TLS failed.
     #[error("origin TLS failed")]
     Tls,
-    /// No head, or not in time.
+    /// No response head before the deadline.
     #[error("origin timed out")]
     Timeout,
     /// Closed or reset before the head.
     #[error("origin reset the connection")]
     Reset,
     /// Not HTTP.
-    #[error("origin broke the protocol")]
+    #[error("invalid HTTP from the origin")]
     Protocol,
     /// The body ended early, lacked its last chunk, or stalled.
-    #[error("origin body cut off")]
+    #[error("origin body incomplete")]
     Truncated,
-    /// Nothing to sign the request with.
+    /// No credentials to sign the request with.
     #[error("no credentials for the origin")]
     Credentials,
-    /// This host has no descriptors, ports or buffers left for a connection: nobody's fault but its own.
-    #[error("out of sockets for the origin")]
+    /// This host has no descriptors, ports or buffers left: not the origin's fault.
+    #[error("no sockets left for the origin")]
     Exhausted,
-    /// The request's own body is larger than allowed.
+    /// The request body is larger than allowed.
     #[error("request body larger than allowed")]
     UploadTooLarge,
-    /// The request's own body came too slowly.
+    /// The request body arrived too slowly.
     #[error("request body too slow")]
     UploadTooSlow,
-    /// The request's own body was not framed as HTTP, or broke off.
+    /// The request body was not valid HTTP, or broke off.
     #[error("request body broken")]
     UploadBroken,
 }
@@ -101,7 +101,7 @@ impl Failure {
         }
     }
 
-    /// The request's own body did not come: that is its sender's doing.
+    /// The request body did not arrive: its sender's fault.
     pub fn is_of_upload(self) -> bool {
         matches!(
             self,
@@ -109,7 +109,7 @@ impl Failure {
         )
     }
 
-    /// What an error while connecting means.
+    /// The failure that an error while connecting means.
     pub(super) fn of_connecting(error: &Error) -> Failure {
         if is_own_shortage(error.root_cause()) {
             return Failure::Exhausted;
@@ -123,7 +123,7 @@ impl Failure {
         }
     }
 
-    /// What an error between the request and the end of the response's head means.
+    /// The failure that an error between request and end of the response head means.
     pub(super) fn of_asking(error: &Error) -> Failure {
         match error.etype() {
             ErrorType::InvalidHTTPHeader
@@ -136,7 +136,7 @@ impl Failure {
     }
 }
 
-/// This host could not make a socket, whatever the origin would have said.
+/// This host could not create a socket.
 fn is_own_shortage(mut cause: &(dyn std::error::Error + 'static)) -> bool {
     loop {
         if let Some(error) = cause.downcast_ref::<io::Error>()
@@ -171,7 +171,7 @@ mod tests {
     const NO_ROUTE: i32 = 113;
     const TIMED_OUT: i32 = 110;
 
-    /// What it comes to when the system says this while a socket is made or connected.
+    /// The failure if the system returns this code while a socket is created or connected.
     fn told(code: i32) -> Failure {
         let system: Result<(), _> = Err(io::Error::from_raw_os_error(code));
         let inner = system.or_err(ErrorType::SocketError, "failed to create socket");

@@ -1,9 +1,10 @@
-//! How is an origin asked? A permit, then one endpoint after another until one answers as it should.
+//! Sends a request to a group: acquires a permit, then tries endpoints until one gives a usable
+//! response.
 //!
-//! An endpoint that could not even be connected to costs nothing but the time: the next is asked at once. Any
-//! further attempt is a retry, for requests that may be sent twice and as long as the budget lasts. The same
-//! endpoint is asked again only after quick failures, where nothing is served instead: whoever
-//! waited for a timeout does not wait for another.
+//! A failed connection is not a retry: the next endpoint is tried at once. Any further attempt is a
+//! retry, for requests that may be sent twice and within the retry budget. The same endpoint is
+//! retried only after a quick failure and if no other response can be served: a timeout is not
+//! repeated there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,17 +40,17 @@ use super::{
 };
 use crate::policy::EndpointSet;
 
-/// A request with a body has the deadlines of its steps, and those that the edge sets its sender. It may take
-/// as long as it moves: so long at most, in all.
+/// Total deadline of a request with a body: each step has its own deadline, and `frontend` limits
+/// the sender, so a slow upload that progresses may continue.
 const UPLOAD_MAX: Duration = Duration::from_hours(24);
 
-/// What asking takes.
+/// The state of one origin group.
 pub(super) struct OriginGroup {
     pub(super) gate: ConcurrencyLimiter,
-    /// Where requests are that the origin holds back: they cost it nothing while they wait, and keep
-    /// nobody else waiting.
+    /// Limiter for requests that the origin blocks (LL-HLS): they cost the origin nothing while
+    /// they wait, and must not delay others.
     pub(super) waiting_room: ConcurrencyLimiter,
-    /// Where requests are whose viewers are slow: those cost it nothing either.
+    /// Limits requests whose viewers are slow: they cost the origin nothing either.
     pub(super) slow_viewers: Arc<SlowViewers>,
     pub(super) dial: Arc<EndpointConnector>,
     pub(super) sites: Vec<Arc<EndpointState>>,
@@ -58,14 +59,14 @@ pub(super) struct OriginGroup {
     pub(super) wheel: Mutex<WeightedRotation>,
     pub(super) retry: Retry,
     pub(super) budget: Mutex<RetryBudget>,
-    /// The last request that failed over to another endpoint was answered well there.
+    /// The last request that failed over to another endpoint succeeded there.
     pub(super) fail_over_helps: AtomicBool,
     pub(super) takeovers: Takeovers,
     pub(super) review: OutlierDetection,
     pub(super) additions: GroupHeaders,
     pub(super) signer: Arc<Signer>,
     pub(super) deadlines: Deadlines,
-    /// Bounds how often it is logged that this host has no sockets left.
+    /// Throttles the log message about missing sockets.
     pub(super) shortage_lines: Mutex<LogThrottle>,
 }
 
@@ -84,12 +85,12 @@ impl OriginGroup {
         };
         let until = asked + total;
         let queue_until = asked + self.deadlines.queue.min(self.deadlines.total);
-        // Who would be refused after all neither waits nor uses up the rate.
+        // A request that every breaker would refuse must not wait or use up the rate limit.
         let subject = request::subject(&errand.path_and_query, errand.host.as_ref());
         if self.sites.iter().all(|site| site.refuses(subject, now())) {
             return Err(Failure::Open);
         }
-        // Who waits for credentials keeps nobody else waiting.
+        // Wait for credentials before taking a permit: others can proceed.
         let ready = self.signer.ready(queue_until).await;
         ready.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let patience = queue_until.saturating_duration_since(Instant::now());
@@ -99,7 +100,7 @@ impl OriginGroup {
         Ok(self.begun(answer, hold, asked))
     }
 
-    /// The answer's head is there: its body follows, under what the request holds.
+    /// Builds the response: its body follows and holds the permits.
     fn begun(
         &self,
         answer: AttemptResponse,
@@ -145,7 +146,7 @@ impl OriginGroup {
         }
     }
 
-    /// Waits for a permit. Whoever becomes more urgent meanwhile waits further ahead in the queue.
+    /// Waits for a permit. A request whose priority rises moves forward in the queue.
     async fn enter(
         &self,
         errand: &mut UpstreamRequest,
@@ -178,7 +179,7 @@ impl OriginGroup {
         }
     }
 
-    /// Leave to wait at the origin. Where requests have a pace this is one of them.
+    /// Waits for a permit for a blocking request. It also needs a token of the rate limit.
     async fn enter_waiting_room(
         &self,
         rank: Priority,
@@ -200,7 +201,7 @@ impl OriginGroup {
     ) -> Result<AttemptResponse, Failure> {
         let covered = errand.covered;
         let (request, mut body, mut tour) = self.prepare(errand, hold, queue_until, until)?;
-        // The latest answer: as good as none, but for when there will be no other.
+        // The best response so far; it is returned only if no better one arrives.
         let (mut retries, mut poor) = (0, None);
         while let Some(entry) = self.next(&mut tour).await {
             let site = Arc::clone(entry.site());
@@ -227,9 +228,10 @@ impl OriginGroup {
                 NextStep::Retry(reach) => tour.reach = reach,
             }
             let pause = self.pause(&tour, retries, wait);
-            // Somebody waits, and another endpoint is well: one that fails must not cost viewers errors
-            // once the budget is spent. A group that fails as a whole is asked again by the budget alone.
-            // A manifest that is not renewed freezes its viewers, whatever is served meanwhile.
+            // A viewer waits and another endpoint is in good standing: a failing endpoint must not
+            // cause viewer errors because the budget is spent. A group that fails as a whole is
+            // retried within the budget only. A manifest that is not renewed freezes its viewers,
+            // whatever is served meanwhile.
             let is_urgent = !covered || tour.question.is_of_manifest();
             let fails_over =
                 is_urgent && tour.turns < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
@@ -239,7 +241,7 @@ impl OriginGroup {
             site.ledger.retried();
             retries += 1;
         }
-        // What answers another question is believed only where nobody else could be asked.
+        // A response to a different question is returned only if no other endpoint can be asked.
         let is_void = |answer: &AttemptResponse| tour.worth(answer) == ResponseValue::Nothing;
         if poor.as_ref().is_some_and(is_void) && self.another_stands(&tour) {
             return Err(Failure::Protocol);
@@ -247,7 +249,7 @@ impl OriginGroup {
         poor.ok_or(tour.failure)
     }
 
-    /// The request as it is sent, its body, and whom to ask.
+    /// Prepares the request head, its body, and the order of endpoints.
     fn prepare(
         self: &Arc<Self>,
         mut errand: UpstreamRequest,
@@ -260,7 +262,7 @@ impl OriginGroup {
         let (avoided, excluded) = (errand.avoided, errand.excluded);
         let (overdue, budget) = (errand.overdue, errand.budget);
         let seal = self.signer.seal();
-        // Nobody was asked; it is told where it would have been.
+        // No endpoint was contacted; the failure is counted for the first one.
         let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
         let (request, body) = AttemptRequest::of(errand, seal)
             .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
@@ -286,7 +288,7 @@ impl OriginGroup {
         Ok((request, body, tour))
     }
 
-    /// Takes leave for a retry, and waits until it may be made; false where it may not.
+    /// Acquires a retry and waits for the backoff; false if no retry is allowed.
     async fn wait_to_retry(&self, pause: Option<Duration>, fails_over: bool) -> bool {
         let Some(pause) = pause.filter(|_| self.may_retry(fails_over)) else {
             return false;
@@ -297,8 +299,8 @@ impl OriginGroup {
         true
     }
 
-    /// How long to wait before a retry: not at all where another endpoint has room for it. `None`:
-    /// nobody has, or nobody who wants to be asked again so soon.
+    /// Wait before a retry: zero if an endpoint not tried yet has room. `None`: no endpoint has
+    /// room, or the one to retry asked for a longer pause.
     fn pause(
         &self,
         tour: &EndpointSelection,
@@ -313,14 +315,15 @@ impl OriginGroup {
         again.then(|| backoff.wait(retries, fastrand::f64(), wait))?
     }
 
-    /// Takes leave for a retry, and a turn: in the origin's eyes it is one more request.
+    /// Acquires a retry from the budget and a token of the rate limit: for the origin, a retry is
+    /// one more request.
     fn may_retry(&self, fails_over: bool) -> bool {
         let mut budget = self.budget.lock();
         let affords = fails_over || budget.affords(now());
         affords && self.gate.try_turn() && (budget.try_spend(now()) || fails_over)
     }
 
-    /// Takes leave to ask another endpoint for a body that one has begun.
+    /// Permits and counts a takeover; see [`super::Origin::take_over`].
     pub(super) fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
         let spend = || self.budget.lock().try_spend(now());
         let takeover = self.takeovers.begin(failed, spend);
@@ -334,27 +337,27 @@ impl OriginGroup {
         sites.any(|site| !site.refuses(tour.subject, now) && site.has_slot(tour.class))
     }
 
-    /// Until when there must be a connection to the endpoint whose turn it is, and until when
-    /// everything.
+    /// Deadlines of the next attempt: for its connection, and for everything.
     pub(super) fn limits(&self, tour: &EndpointSelection) -> (Instant, Instant) {
         let connect_until = share(Instant::now() + self.deadlines.connect, self.left(tour) + 1);
         (connect_until.min(tour.until), tour.until)
     }
 
-    /// How many endpoints have not been asked yet and may be.
+    /// Number of endpoints not tried yet whose breaker accepts the request.
     pub(super) fn left(&self, tour: &EndpointSelection) -> usize {
         let unasked = &tour.order[tour.turns..];
         let open = |place: &&usize| !self.sites[**place].refuses(tour.subject, now());
         unasked.iter().filter(open).count()
     }
 
-    /// Nothing speaks against asking this endpoint first.
+    /// The endpoint is in good standing and reachable.
     pub(super) fn stands(&self, site: &EndpointState, now: std::time::Instant) -> bool {
         site.in_good_standing(now) && self.dial.reachable(site.place)
     }
 
-    /// Whom to ask, in which order: none of those that are excluded. An endpoint that wants a probe gets one behind the request, unless
-    /// nobody else can answer it. Also, how many are in good standing.
+    /// The order of endpoints without the excluded ones, and how many are in good standing. An
+    /// endpoint that is due for a probe gets one in the background, unless no other can answer the
+    /// request.
     fn order(
         self: &Arc<Self>,
         request: &AttemptRequest,
@@ -385,7 +388,7 @@ impl OriginGroup {
     fn standings(&self, avoided: EndpointSet, now: std::time::Instant) -> Vec<EndpointCondition> {
         let is_left =
             |site: &Arc<EndpointState>| self.stands(site, now) && !avoided.contains(site.place);
-        // Where all are to be avoided, none is.
+        // If all endpoints are avoided, the list has no effect.
         let any_left = self.sites.iter().any(is_left);
         let standing = |site: &Arc<EndpointState>| EndpointCondition {
             priority: site.priority,
@@ -396,7 +399,7 @@ impl OriginGroup {
         self.sites.iter().map(standing).collect()
     }
 
-    /// Who would be asked first, were a request with this seed sent now. `None`: nobody may be.
+    /// The endpoint that would be tried first for this seed; `None`: no endpoint accepts it.
     pub(super) fn would_ask(
         &self,
         (seed, subject): (u64, FailureSubject),
@@ -404,14 +407,14 @@ impl OriginGroup {
     ) -> Option<&Arc<EndpointState>> {
         let now = now();
         let standings = self.standings(avoided, now);
-        // Nobody's turn is used up.
+        // Work on a copy, so that the rotation does not advance.
         let mut wheel = self.wheel.lock().clone();
         let order = order(&standings, self.balance, seed, &mut wheel);
         let mut sites = order.into_iter().map(|place| &self.sites[place]);
         sites.find(|site| !site.refuses(subject, now))
     }
 
-    /// Tries an endpoint with what is being asked for, without its body. Nobody waits for the answer.
+    /// Probes an endpoint with a HEAD of this request, in the background.
     fn probe(self: &Arc<Self>, site: &Arc<EndpointState>, request: &AttemptRequest) {
         let permit = site.has_slot(request.class).then(|| self.gate.try_enter());
         let slot = permit
@@ -437,7 +440,7 @@ impl OriginGroup {
     }
 }
 
-/// The guards' clock.
+/// Current time for the guards; follows tokio's paused clock in tests.
 pub(super) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }

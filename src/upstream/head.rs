@@ -1,5 +1,4 @@
-//! What does a response's head promise? How its end will be known, and whether the head can be
-//! trusted at all. Pure functions; knows nothing of connections.
+//! Validates a response head and determines how its body ends. Pure functions without connections.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,11 +7,11 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::{Failure, Framing};
 
-/// A head larger than this is not believed.
+/// A larger head is rejected.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Idle connections are kept so long where the origin does not say how long it keeps them.
+/// Idle timeout of a connection where the origin does not send one.
 const IDLE_MAX: Duration = Duration::from_secs(55);
-/// Leave so long before the origin does, lest a request meet the closing.
+/// Close this much earlier than the origin, so that no request meets the close.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A response's head.
@@ -23,7 +22,7 @@ pub(super) struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// How long the origin wants to be left alone, where it says so.
+    /// `Retry-After` of the response.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let said = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
         let seconds = said.trim().parse().ok().map(Duration::from_secs);
@@ -34,8 +33,8 @@ impl ResponseHead {
     }
 }
 
-/// Reads an HTTP/1 head. `raw` is the head as received: pingora has dropped a `Content-Length` that
-/// came with `Transfer-Encoding`, and such an answer is not to be trusted.
+/// Reads an HTTP/1 head. `raw` is the head as received: pingora drops a `Content-Length` that came
+/// with `Transfer-Encoding`, and such a response must be rejected.
 pub(super) fn h1(
     method: &Method,
     version: Version,
@@ -92,7 +91,7 @@ pub(super) fn h2(
 }
 
 impl ResponseHead {
-    /// Whether the origin does not believe who is asking.
+    /// The status is 401 or 403: the origin rejects the credentials.
     pub(super) fn refuses(&self) -> bool {
         matches!(
             self.status,
@@ -100,7 +99,7 @@ impl ResponseHead {
         )
     }
 
-    /// How long the connection may be kept idle: a little less than the origin will keep it.
+    /// Idle timeout of the connection: a little less than the origin's.
     pub(super) fn idle(&self) -> Duration {
         let told = self.headers.get("keep-alive").and_then(|value| {
             let mut parts = value.to_str().ok()?.split(',').map(str::trim);
@@ -117,8 +116,8 @@ fn bodyless(method: &Method, status: StatusCode) -> bool {
     *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// RFC 9112 §6.1 lets codings stack; an origin that stacks them unasked, or writes the list oddly,
-/// is one whose framing two readers may understand in two ways.
+/// RFC 9112 §6.1 allows several codings. Any list other than a single `chunked` is rejected: two
+/// readers may interpret the framing differently.
 fn is_chunked(headers: &HeaderMap) -> Result<bool, Failure> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -128,7 +127,7 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Failure> {
     }
 }
 
-/// The one `Content-Length`; RFC 9110 §8.6 allows it to be repeated, not to differ.
+/// The `Content-Length`; RFC 9110 §8.6 allows it to be repeated with the same value.
 fn length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
     let mut agreed = None;
     for value in headers.get_all(CONTENT_LENGTH) {
@@ -147,7 +146,7 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
     Ok(agreed)
 }
 
-/// Whether a raw head has a line of this name.
+/// The raw head has a field of this name.
 fn names_field(raw: &[u8], field: &HeaderName) -> bool {
     raw.split(|&byte| byte == b'\n').any(|line| {
         let name = line.split(|&byte| byte == b':').next().unwrap_or(line);

@@ -1,9 +1,9 @@
-//! Who answers first? Where somebody waits and an endpoint takes longer than it mostly does, the next is
-//! asked too, and so on; the first good answer wins. The other requests are cancelled, and nobody is
-//! blamed for that once. What an endpoint holds back by intent is late when it should have been there by now: whoever
-//! asked says when that is, and the next endpoint is asked for it then, leave or no leave.
+//! Hedged requests: when an endpoint takes longer than usual and a viewer waits, the next endpoint
+//! is asked too; the first good response wins and the others are cancelled. Being overtaken once is
+//! not held against an endpoint. A blocking request is hedged after the time its caller sets,
+//! without using the retry budget.
 //!
-//! All are asked in the asker's own task: whoever stops waiting stops them all.
+//! All attempts run in the caller's task: dropping its future cancels them all.
 
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
@@ -23,21 +23,22 @@ use super::selection::EndpointSelection;
 use super::upload::UpstreamUpload;
 use super::{Priority, Retry, Upgrade};
 
-/// Quick endpoints are given this long for a manifest: below it a hedge costs more than it saves.
+/// Minimum wait before a manifest is hedged: below it a hedge costs more than it saves.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
-/// The same for anything larger, and how many times the usual it is given.
+/// Minimum wait for larger objects, and the multiple of the usual latency that is allowed.
 const MEDIA_PATIENCE_MIN: Duration = Duration::from_millis(100);
 const MEDIA_FACTOR: u32 = 2;
 
-/// Whoever is asked for what another one holds back, and answers within this part of the time that was
-/// waited for it, had it. Where both held it back, the first to have it is none the worse.
+/// For a blocking request: an endpoint that answers within this fraction of the wait already had
+/// the object. Otherwise both endpoints blocked, and the first to answer proves nothing about the
+/// other.
 const HAD_SHARE: u32 = 4;
 
 type RaceOutcome = Result<AttemptResponse, AttemptError>;
 
 impl Retry {
-    /// What somebody waits for is worth asking for twice. Not what the origin holds back by intent:
-    /// that is late when its asker says so.
+    /// A request that a viewer waits for may be hedged. Not a blocking request: its caller sets
+    /// when it is late.
     pub(super) fn hedges(
         &self,
         rank: Priority,
@@ -50,18 +51,19 @@ impl Retry {
     }
 }
 
-/// An endpoint that is being asked.
+/// One running attempt.
 struct HedgedAttempt<'a> {
     site: Arc<EndpointState>,
     asked: Instant,
-    /// After this long it is late.
+    /// Wait before the next hedge.
     patience: Duration,
     is_hedge: bool,
     attempt: Pin<Box<dyn Future<Output = RaceOutcome> + Send + 'a>>,
 }
 
 impl OriginGroup {
-    /// Asks an endpoint; each time that all that were asked are late, the tour's next one too.
+    /// Asks an endpoint, and the next one of the selection each time that all running attempts are
+    /// late.
     pub(super) async fn race(
         &self,
         entry: AttemptGuard,
@@ -109,8 +111,8 @@ impl OriginGroup {
         }
     }
 
-    /// Opens an entry with one more endpoint when those that are asked are late. Never resolves where
-    /// no more are to be asked.
+    /// Starts an attempt at one more endpoint when the running ones are late. Never resolves if no
+    /// more are allowed.
     async fn join(
         &self,
         next_at: Option<Instant>,
@@ -149,7 +151,7 @@ impl OriginGroup {
         }
     }
 
-    /// A hedge brought a good answer while others are still asked.
+    /// A hedge got a good response while other attempts are running.
     async fn hedge_came(
         &self,
         quick: HedgedAttempt<'_>,
@@ -158,7 +160,7 @@ impl OriginGroup {
         tour: &mut EndpointSelection,
     ) -> RaceOutcome {
         if !brings(&outcome) {
-            // Who may have it is not blamed by one that has not.
+            // The hedge lacks the object: give the slower endpoint, which may have it, more time.
             let patience = slow.first().map_or(Duration::ZERO, |slow| slow.patience);
             let another = timeout(self.grace(patience), self.another(&mut slow, tour));
             return match another.await.ok().flatten() {
@@ -181,7 +183,7 @@ impl OriginGroup {
         outcome.map(|answer| AttemptResponse { outdone, ..answer })
     }
 
-    /// The first good answer of those that are still asked.
+    /// The first good response among the running attempts.
     async fn another(
         &self,
         racers: &mut Vec<HedgedAttempt<'_>>,
@@ -196,7 +198,8 @@ impl OriginGroup {
         None
     }
 
-    /// What is held against an endpoint that another one was quicker than; true if it is to be remembered.
+    /// Records that another endpoint was quicker; true if this endpoint is reported as lacking the
+    /// object.
     fn overtaken(
         &self,
         slow: &HedgedAttempt<'_>,
@@ -209,21 +212,20 @@ impl OriginGroup {
             site.beaten(slow.asked.into_std(), tour.subject);
         }
         if !tour.held_back {
-            // Its answer would have taken longer still.
+            // Its response would have taken even longer.
             site.outlasted(now(), waited);
         }
-        // To be late by a little is nothing to remember.
+        // A short delay is not reported.
         let late = tour.held_back || waited >= self.retry.hedge_after_max;
         had && late
     }
 
-    /// How much longer the first one is waited for where the other one brings nothing: what that does not have
-    /// the first one may be about to send.
+    /// Extra wait for the first endpoint when the hedge lacks the object.
     fn grace(&self, patience: Duration) -> Duration {
         patience.max(self.retry.hedge_after_max * 2)
     }
 
-    /// How long one endpoint is waited for alone; `None`: for as long as it takes.
+    /// Wait before a hedge; `None`: no hedge.
     fn patience(&self, site: &EndpointState, tour: &EndpointSelection) -> Option<Duration> {
         if tour.held_back {
             return tour.overdue;
@@ -251,9 +253,9 @@ impl OriginGroup {
         }
     }
 
-    /// Opens an entry with the next endpoint for what the first one holds back too long. It waits in the
-    /// first one's place. The retry budget is not asked: it is there for origins in trouble, and this
-    /// one is well as far as anybody knows.
+    /// Starts an attempt at the next endpoint for a blocking request that is late, under the first
+    /// one's permit. It uses no retry budget: that is for failing origins, and nothing indicates a
+    /// failure here.
     async fn relief(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         let site = Arc::clone(&self.sites[*tour.order.get(tour.turns)?]);
         let patience = tour.until.saturating_duration_since(Instant::now());
@@ -263,8 +265,8 @@ impl OriginGroup {
         AttemptGuard::open(&site, slot, tour.subject, now())
     }
 
-    /// Opens an entry with the next endpoint, if it is a good one not asked yet that has room, and the
-    /// budget allows it.
+    /// Starts an attempt at the next endpoint, if it is in good standing, not tried yet and has
+    /// room, and the budget allows it.
     fn hedge(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         let site = &self.sites[*tour.order.get(tour.turns)?];
         let now = now();
@@ -272,11 +274,11 @@ impl OriginGroup {
             return None;
         }
         let mut budget = self.budget.lock();
-        // Looked at first: a turn taken in vain is lost.
+        // Checked first: a rate token taken in vain is lost.
         if !budget.affords(now) || !site.has_slot(tour.class) {
             return None;
         }
-        // It must fit beside the first one: a hedge never goes over a cap.
+        // It needs a permit of its own: a hedge never exceeds a limit.
         let permit = self.gate.try_enter()?;
         let slot = site.slot(tour.class)?.with(permit);
         budget.try_spend(now);
@@ -286,21 +288,22 @@ impl OriginGroup {
 
     fn is_good(&self, outcome: &RaceOutcome, tour: &EndpointSelection) -> bool {
         outcome.as_ref().is_ok_and(|answer| {
-            // Who does not have it yet, and says so instead of holding it back, is no relief.
+            // An endpoint that answers that the object is missing, instead of blocking, does not
+            // help.
             let has = !tour.held_back || answer.head.status.is_success();
             has && self.is_good_answer(answer, tour)
         })
     }
 }
 
-/// How long an endpoint is waited for alone, going by how long nineteen of twenty answers took
-/// lately and by what is typical of it. `longest`: for endpoints that are not slow by nature.
+/// Wait before a hedge, from the recent p95 and the typical latency. `longest`: maximum for
+/// endpoints that are not always slow.
 fn patience(
     is_manifest: bool,
     (p95, typical): (Option<Duration>, Option<Duration>),
     longest: Duration,
 ) -> Duration {
-    // Answers that another endpoint overtook count as taking about the longest.
+    // Responses that were overtaken count with about the maximum, so allow a margin.
     const LONGER: (u32, u32) = (5, 4);
     if let Some(typical) = typical.filter(|&typical| typical > longest * LONGER.0 / LONGER.1) {
         let usual = typical * MEDIA_FACTOR;
@@ -322,7 +325,7 @@ impl HedgedAttempt<'_> {
     }
 }
 
-/// Waits for the first attempt to end, and takes it out. There must be one.
+/// Waits for the first attempt to end, and removes it. There must be one.
 async fn first_of<'a>(racers: &mut Vec<HedgedAttempt<'a>>) -> (HedgedAttempt<'a>, RaceOutcome) {
     poll_fn(|context| {
         for index in 0..racers.len() {
@@ -335,13 +338,13 @@ async fn first_of<'a>(racers: &mut Vec<HedgedAttempt<'a>>) -> (HedgedAttempt<'a>
     .await
 }
 
-/// It is what was asked for, and not one endpoint's word that it has nothing.
+/// The response has the object, and is not a claim that it is missing.
 fn brings(outcome: &RaceOutcome) -> bool {
     let status = outcome.as_ref().map(|answer| answer.head.status);
     status.is_ok_and(|status| status.is_success() || status == StatusCode::NOT_MODIFIED)
 }
 
-/// Of two, the better answer; a poor one is better than none.
+/// The better of two outcomes; a poor response is better than none.
 fn better(later: RaceOutcome, earlier: RaceOutcome, tour: &EndpointSelection) -> RaceOutcome {
     match (later, earlier) {
         (Ok(later), Ok(earlier)) => Ok(tour.better(later, earlier)),

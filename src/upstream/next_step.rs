@@ -1,47 +1,47 @@
-//! What follows from what came of one attempt? Pure: knows neither the clock nor the endpoints.
+//! Decides what follows an attempt: return, retry, or try the next endpoint. Pure function.
 
 use super::selection::CandidateSet;
 
-/// What came of asking an endpoint.
+/// Result of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AttemptVerdict {
-    /// An answer to hand on.
+    /// A response to return.
     Good,
-    /// An answer as good as none.
+    /// A response with a status that is retried.
     Poor,
-    /// An answer that another endpoint may better, and this one will not.
+    /// A response that another endpoint may improve on, but this one will not.
     Doubtful,
-    /// No answer, and the endpoint may have seen the request.
+    /// No response, and the endpoint may have seen the request.
     Failed {
-        /// A connection that broke, and not one that was broken already when it was sent again: the same
-        /// endpoint may do better at once. Whoever waited for a timeout does not wait for another.
+        /// The connection broke before any resend: the same endpoint may succeed at once. False
+        /// after a timeout, which is not repeated at the same endpoint.
         quick: bool,
     },
     /// The endpoint cannot have seen the request.
     Unreached,
-    /// This host could not ask anybody.
+    /// This host has no sockets left.
     Unable,
 }
 
-/// What may still be done.
+/// What is still possible.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemainingOptions {
-    /// Endpoints that were not asked yet and may be.
+    /// Endpoints not tried yet that accept the request.
     pub(super) left: usize,
-    /// Something is served instead.
+    /// Another response is served on failure.
     pub(super) covered: bool,
-    /// It may be sent once more.
+    /// The request may be sent once more.
     pub(super) again: bool,
 }
 
-/// What to do now.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextStep {
-    /// Nothing more: the best there is has to do.
+    /// Stop, with the best response so far.
     End,
-    /// Ask the next one. Who was not reached was not asked: that is no retry.
+    /// Try the next endpoint. An endpoint that was not reached costs no retry.
     Next,
-    /// Ask again, if a retry is granted.
+    /// Try again, if a retry is granted.
     Retry(CandidateSet),
 }
 

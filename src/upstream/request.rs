@@ -1,7 +1,7 @@
-//! What is sent? An errand as a request head, the same for HTTP/1.1 and HTTP/2 but for its address.
+//! Builds the request head that is sent: the same for HTTP/1.1 and HTTP/2 except for the address.
 //!
-//! Framing and connection headers are this room's own: whatever an errand or the settings say of
-//! them is left out.
+//! This module sets framing and connection headers itself: values from the caller or the settings
+//! are dropped.
 
 use std::time::Duration;
 
@@ -15,37 +15,37 @@ use super::sign::{FIELDS, Message, RequestAuth};
 use super::{Deadlines, Failure, Priority, RequestBody, RequestClass, UpstreamRequest};
 use crate::manifest::low_latency::is_blocking;
 
-/// Everything of an errand but its body.
+/// An [`UpstreamRequest`] without its body.
 pub(super) struct AttemptRequest {
     pub(super) method: Method,
-    /// As it is sent.
+    /// The target as it is sent.
     pub(super) target: PathAndQuery,
     pub(super) host: Option<HeaderValue>,
     pub(super) headers: HeaderMap,
     pub(super) payload: PayloadSize,
     pub(super) rank: Priority,
-    /// Whose rate it counts against.
+    /// The rate limit it counts against.
     pub(super) class: RequestClass,
-    /// The origin is expected to hold its answer back.
+    /// The origin is expected to block until new content exists.
     pub(super) held_back: bool,
-    /// What shows the origin who is asking.
+    /// Credentials for the origin.
     pub(super) seal: RequestAuth,
 }
 
-/// How much body follows.
+/// The size of the request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PayloadSize {
-    /// None, and the method means none.
+    /// No body, and the method defines none.
     Nothing,
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(u64),
-    /// Nobody knows.
+    /// Unknown.
     Chunks,
 }
 
-/// What a group adds to every request.
+/// Headers that a group adds to every request.
 pub(super) struct GroupHeaders {
-    /// `Host` by endpoint, where an errand brings none.
+    /// `Host` by endpoint, used if the request has none.
     pub(super) hosts: Vec<HeaderValue>,
 }
 
@@ -64,26 +64,26 @@ impl PayloadSize {
         }
     }
 
-    /// Whether nothing follows the head.
+    /// No body bytes follow the head.
     pub(super) fn is_empty(self) -> bool {
         matches!(self, PayloadSize::Nothing | PayloadSize::Bytes(0))
     }
 }
 
-/// See [`Request::seed`].
+/// See [`AttemptRequest::seed`].
 pub(super) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
     let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
     hasher.hash_one((target.as_str(), host))
 }
 
-/// See [`Request::subject`].
+/// See [`AttemptRequest::subject`].
 pub(super) fn subject(target: &PathAndQuery, host: Option<&HeaderValue>) -> FailureSubject {
     FailureSubject::of(target.path(), host.map(HeaderValue::as_bytes))
 }
 
 impl AttemptRequest {
-    /// An errand's request, and the body to send with it. What cannot be sent to anybody fails here,
-    /// so that no endpoint is blamed for it.
+    /// Splits a request into head and body. A request that cannot be sent to any endpoint fails
+    /// here, so that no endpoint is blamed.
     pub(super) fn of(
         errand: UpstreamRequest,
         seal: RequestAuth,
@@ -103,7 +103,7 @@ impl AttemptRequest {
         Ok((request, errand.body))
     }
 
-    /// The same request for a head alone.
+    /// The same request with the method HEAD.
     pub(super) fn head_only(&self) -> AttemptRequest {
         AttemptRequest {
             method: Method::HEAD,
@@ -112,7 +112,7 @@ impl AttemptRequest {
         }
     }
 
-    /// The same request, shown to be whose it is in another way.
+    /// The same request with other credentials.
     pub(super) fn sealed(&self, seal: RequestAuth) -> AttemptRequest {
         AttemptRequest {
             method: self.method.clone(),
@@ -127,28 +127,29 @@ impl AttemptRequest {
         }
     }
 
-    /// What it is for, in the eyes of those who judge endpoints.
+    /// The URL and directory that failures are counted under.
     pub(super) fn subject(&self) -> FailureSubject {
         subject(&self.target, self.host.as_ref())
     }
 
-    /// A number that is the same for what is the same to an origin.
+    /// A hash of target and host, for load balancing.
     pub(super) fn seed(&self) -> u64 {
         seed(&self.target, self.host.as_ref())
     }
 
-    /// May be sent twice without harm, and can be: nothing of it is used up by sending it.
+    /// Can be sent twice: the method is idempotent and there is no body.
     pub(super) fn repeatable(&self) -> bool {
         self.method.is_idempotent() && self.payload.is_empty()
     }
 
-    /// The origin may answer only when there is something new to say: it is known to, or a playlist is asked
-    /// for ahead of time. The name of a parameter gives it time, but no way past the caps.
+    /// The origin may block until new content exists: it is known to, or a playlist is requested
+    /// ahead of time. An LL-HLS query parameter extends the deadline but does not bypass the
+    /// concurrency limits.
     pub(super) fn blocks(&self) -> bool {
         self.held_back || (self.rank == Priority::Manifest && blocks(&self.target))
     }
 
-    /// How long an endpoint may take to the end of its answer's head.
+    /// Deadline for the end of the response head.
     pub(super) fn patience(&self, deadlines: &Deadlines) -> Duration {
         match self.rank {
             _ if self.blocks() => deadlines.blocking,
@@ -159,7 +160,7 @@ impl AttemptRequest {
         }
     }
 
-    /// The head for an HTTP/1.1 connection to an endpoint.
+    /// The head for HTTP/1.1.
     pub(super) fn h1(&self, to: usize, add: &GroupHeaders) -> Result<Box<RequestHeader>, Failure> {
         let mut head = self.head(Uri::from(self.target.clone()), to, add)?;
         append(&mut head, header::HOST, self.host(to, add))?;
@@ -176,7 +177,7 @@ impl AttemptRequest {
         Ok(head)
     }
 
-    /// The head for an HTTP/2 connection: the host is the `:authority`.
+    /// The head for HTTP/2: the host becomes `:authority`.
     pub(super) fn h2(
         &self,
         to: usize,
@@ -196,7 +197,7 @@ impl AttemptRequest {
         Ok(head)
     }
 
-    /// Everything but what says how long the body is, and `Host`: that is only signed here.
+    /// The common head, without `Host` and body length; `Host` is only part of the signature here.
     fn head(&self, uri: Uri, to: usize, add: &GroupHeaders) -> Result<Box<RequestHeader>, Failure> {
         let size = self.headers.len() + self.seal.headers().len() + 2;
         let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
@@ -227,7 +228,7 @@ impl AttemptRequest {
     }
 }
 
-/// Puts fields in place of any others of their names.
+/// Sets fields, replacing any others of these names.
 fn set(head: &mut RequestHeader, fields: &[(HeaderName, HeaderValue)]) -> Result<(), Failure> {
     let fields = || fields.iter().filter(|(name, _)| !is_ours(name));
     for (name, _) in fields() {
@@ -245,7 +246,7 @@ fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Re
         .map_err(|_| Failure::Protocol)
 }
 
-/// Is it an LL-HLS player's request for what is not there yet?
+/// The query asks for a future playlist version (LL-HLS).
 fn blocks(target: &PathAndQuery) -> bool {
     let query = target.query().unwrap_or_default();
     let blocking = |pair: &str| {
@@ -255,8 +256,8 @@ fn blocks(target: &PathAndQuery) -> bool {
     query.split('&').any(blocking)
 }
 
-/// Belongs to the connection or to the body's framing, or is `Host`, which has settings of its own.
-/// `Expect` is among them because nobody here waits for a 100.
+/// The header belongs to the connection or to body framing, or is `Host`, which has its own
+/// settings. `Expect` is included because this client does not wait for a 100.
 fn is_ours(name: &HeaderName) -> bool {
     const OURS: [HeaderName; 8] = [
         header::HOST,

@@ -1,7 +1,7 @@
-//! Which addresses does a name have? The last good ones, looked up again behind the requests.
+//! Resolves endpoint names: keeps the last good addresses and refreshes them in the background.
 //!
-//! Names are looked up on tokio's blocking pool, at most once at a time each, and nobody who asks
-//! waits longer than told. Knows nothing of connections.
+//! Lookups run on tokio's blocking pool, at most one per name at a time. A caller waits no longer
+//! than its deadline.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Endpoint, Resolver};
 
-/// Addresses of one name at most; a name that claims more is not believed.
+/// Maximum addresses per name; more are ignored.
 const ADDRESSES_MAX: usize = 32;
 
 /// The names of a group's endpoints.
@@ -25,17 +25,17 @@ pub(super) struct EndpointNames {
     tended: AtomicBool,
 }
 
-/// One endpoint's name and what is known of it.
+/// One endpoint's name and its known addresses.
 struct ResolvedHost {
     name: String,
     port: u16,
     literal: bool,
     known: RwLock<Arc<[SocketAddr]>>,
-    /// A look-up is under way.
+    /// A lookup is running.
     looking: AtomicBool,
-    /// The last look-up gave nothing, or was not waited for to its end.
+    /// The last lookup failed, was empty, or did not finish in time.
     doubted: AtomicBool,
-    /// Look-ups ended.
+    /// Number of finished lookups.
     rounds: watch::Sender<u64>,
 }
 
@@ -53,8 +53,8 @@ impl EndpointNames {
         })
     }
 
-    /// Starts looking names up again from time to time, unless that goes on already. Must be
-    /// called inside a tokio runtime; when that one ends, the next call starts anew.
+    /// Starts the periodic lookups, unless they run already. Must be called inside a tokio runtime;
+    /// if that runtime ends, the next call starts them again.
     pub(super) fn tend(self: &Arc<Self>) {
         if self.hosts.iter().all(|host| host.literal) || self.tended.swap(true, Ordering::AcqRel) {
             return;
@@ -72,7 +72,7 @@ impl EndpointNames {
         });
     }
 
-    /// The addresses of one endpoint. Waits only where none is known yet.
+    /// The addresses of one endpoint. Waits only if none is known yet.
     pub(super) async fn addresses(self: &Arc<Self>, at: usize, until: Instant) -> Vec<SocketAddr> {
         let host = &self.hosts[at];
         if host.known().is_empty() {
@@ -85,15 +85,14 @@ impl EndpointNames {
         host.known().to_vec()
     }
 
-    /// The addresses of one endpoint that are known already; `None` while nothing speaks against it
-    /// having some.
+    /// The known addresses of one endpoint; `None` if none is known but no lookup has failed.
     pub(super) fn known(&self, at: usize) -> Option<Arc<[SocketAddr]>> {
         let host = &self.hosts[at];
         let known = host.known();
         (!known.is_empty() || host.doubted()).then_some(known)
     }
 
-    /// Looks a name up, unless it is being looked up already.
+    /// Starts a lookup, unless one is running.
     fn look(self: &Arc<Self>, at: usize) {
         let host = &self.hosts[at];
         if host.literal || host.looking.swap(true, Ordering::AcqRel) {
@@ -107,8 +106,7 @@ impl EndpointNames {
     }
 }
 
-/// The instant up to which the next of `left` tries may go on: half of the time there is, and all
-/// of it for the last.
+/// Deadline of the next of `left` attempts: half of the remaining time, or all of it for the last.
 pub(super) fn share(until: Instant, left: usize) -> Instant {
     if left <= 1 {
         return until;
@@ -140,7 +138,7 @@ impl ResolvedHost {
         self.doubted.load(Ordering::Relaxed)
     }
 
-    /// Takes an answer in. No answer, or an empty one, changes nothing but trust.
+    /// Applies a lookup result. An error or an empty result keeps the addresses and sets `doubted`.
     fn learn(&self, answer: std::io::Result<Vec<SocketAddr>>) {
         let trouble = match answer {
             Ok(addresses) if !addresses.is_empty() => {
@@ -159,7 +157,7 @@ impl ResolvedHost {
     }
 }
 
-/// One look-up. However it ends, even unrun in a runtime that stops, the next may begin.
+/// One lookup. However it ends, even unrun in a runtime that stops, the next may start.
 struct ResolveRound {
     names: Arc<EndpointNames>,
     at: usize,
@@ -180,7 +178,7 @@ impl Drop for ResolveRound {
     }
 }
 
-/// Held by the task that tends the names; gone with it.
+/// Held by the refresh task; its drop allows a new one.
 struct ResolveTaskGuard(Weak<EndpointNames>);
 
 impl Drop for ResolveTaskGuard {

@@ -1,6 +1,4 @@
-//! What is an origin group set to?
-//!
-//! Plain values, validated where they were typed; nothing happens here.
+//! Settings of an origin group: plain values, validated by `config`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,159 +15,160 @@ use super::{Balance, Quota};
 /// Settings of one origin group.
 #[derive(Clone)]
 pub struct Settings {
-    /// Named in logs, metrics and routes.
+    /// Name in logs, metrics and routes.
     pub name: Arc<str>,
-    /// Where it is: one place or several with the same content.
+    /// One endpoint, or several with the same content.
     pub endpoints: Vec<Endpoint>,
     /// How requests are spread over endpoints of one priority.
     pub balance: Balance,
     /// When a request is sent again.
     pub retry: Retry,
-    /// When an endpoint is not asked.
+    /// When an endpoint is avoided.
     pub guards: Guards,
-    /// How endpoints are checked while nobody asks for anything; default: not at all.
+    /// Health checks; default: none.
     pub health: Option<Check>,
-    /// `Host` sent upstream when a route does not forward the viewer's; default: the endpoint's.
+    /// `Host` if the route does not forward the viewer's; default: the endpoint's.
     pub host: Option<String>,
-    /// Name asked for in TLS and checked in the certificate; default: the endpoint's own.
+    /// TLS server name, also checked in the certificate; default: the endpoint's host.
     pub sni: Option<String>,
     /// PEM file of certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Check certificates (default). Off only for tests and laboratories.
+    /// Verify certificates (default). Disable only in tests.
     pub verify: bool,
-    /// Which protocol to speak.
+    /// HTTP version.
     pub protocol: Protocol,
     /// Headers set on every request, after everything else.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The same, from files that hold a value each and are read again when they change.
+    /// The same, from files with one value each, read again when they change.
     pub header_files: Vec<(HeaderName, PathBuf)>,
-    /// Sign requests for AWS.
+    /// Sign requests with AWS Signature Version 4.
     pub sigv4: Option<Sigv4>,
-    /// Shown to origins that ask who is there.
+    /// Client certificate for mutual TLS.
     pub client_certificate: Option<ClientCertificate>,
     /// Deadlines.
     pub deadlines: Deadlines,
-    /// Requests in flight at most; more wait.
+    /// Maximum number of requests in progress; more wait.
     pub concurrency_max: usize,
-    /// Requests whose answers the origin holds back (LL-HLS) at most, beside those; more wait.
+    /// Maximum number of blocking requests (LL-HLS), in addition; more wait.
     pub blocking_max: usize,
-    /// Requests whose viewers are slower than the origin, to read an answer that is not stored or to send
-    /// a body, at most; beside both. Beyond that, the one that has waited longest is cut.
+    /// Maximum number of requests whose viewer is slower than the origin, while it reads an
+    /// unstored response or sends a body; in addition to both. Beyond that, the longest-waiting one
+    /// is cut.
     pub slow_viewers_max: usize,
-    /// Requests waiting for a permit at most. Beyond that the last rank's fail as
+    /// Maximum queue length. Beyond that, requests of the lowest priority fail as
     /// [`super::Failure::Busy`].
     pub queue_max: usize,
-    /// Requests a second at most, after a burst of a tenth of that; more wait, as for a permit.
+    /// Maximum requests per second, after a burst of a tenth of that; more wait, as for a permit.
     pub requests_per_second_max: Option<u32>,
-    /// How often names are resolved again.
+    /// Interval of DNS lookups.
     pub resolve_every: Duration,
 }
 
-/// Where an origin listens.
+/// One server of an origin group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Speak TLS.
+    /// Use TLS.
     pub tls: bool,
-    /// Name or address (an IPv6 address without brackets).
+    /// Host name or address (IPv6 without brackets).
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Lower is asked first; the others only when none of those can answer.
+    /// Lower values are tried first; higher ones only if no lower one can answer.
     pub priority: u8,
-    /// Its share of the requests among endpoints of its priority.
+    /// Share of the requests among endpoints of the same priority.
     pub weight: u32,
-    /// Requests under way with it at most, beside the group's bound; beyond that it is passed over.
+    /// Maximum requests in progress at this endpoint, besides the group's limit; beyond that it is
+    /// skipped.
     pub concurrency_max: Option<usize>,
-    /// Requests per second that it allows, beside the group's; beyond that it is passed over too.
+    /// Maximum requests per second at this endpoint, besides the group's limit; beyond that it is
+    /// skipped.
     pub requests_per_second_max: Option<Quota>,
-    /// The AWS region that its requests are signed for, where the group's is not its own.
+    /// AWS region for signing, if it differs from the group's.
     pub region: Option<String>,
 }
 
-/// What to speak to an origin.
+/// HTTP version for an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
     H1,
-    /// HTTP/2 (by prior knowledge without TLS).
+    /// HTTP/2 (without TLS: by prior knowledge).
     H2,
-    /// HTTP/2 where ALPN offers it over TLS, else HTTP/1.1.
+    /// HTTP/2 if ALPN over TLS selects it, else HTTP/1.1.
     Auto,
 }
 
-/// Every wait has one.
+/// Deadlines of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// For a permit, and for a turn where there is a rate cap.
+    /// Wait for a permit, and for a token of the rate limit.
     pub queue: Duration,
-    /// TCP, and TLS where it is spoken.
+    /// TCP connect and TLS handshake.
     pub connect: Duration,
     /// From the request's last byte to the end of the response's head: manifests.
     pub manifest: Duration,
     /// The same for everything else.
     pub first_byte: Duration,
-    /// The same for what the origin holds back by intent, until there is something new to say
-    /// (LL-HLS).
+    /// The same for blocking requests (LL-HLS).
     pub blocking: Duration,
     /// Between two reads of the body.
     pub between_bytes: Duration,
-    /// For everything up to the end of the head; and as much again for the body, beyond what its bytes take
-    /// at 512 a second and without what its reader takes.
+    /// Everything up to the end of the head. The body may take as long again, plus the time that
+    /// its bytes take at 512 bytes per second, without the time that its reader takes.
     pub total: Duration,
 }
 
-/// When a request is sent again: before the first byte of its answer's body, where sending it twice does no
-/// harm, and as long as the group's budget for it lasts.
+/// When a request is sent again: before the first byte of the response body, if it is idempotent,
+/// and within the group's budget.
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// Further attempts at most. Endpoints not tried yet come first.
+    /// Maximum number of further attempts. Untried endpoints come first.
     pub attempts_max: u32,
-    /// Statuses that are as good as no answer.
+    /// Response statuses that are retried.
     pub statuses: Vec<StatusCode>,
-    /// How long tries at the same endpoint are apart.
+    /// Wait between attempts at the same endpoint.
     pub backoff: backoff::Settings,
-    /// How many retries and hedges a group may make.
+    /// Budget of a group for retries and hedges.
     pub budget: budget::Settings,
-    /// Whether another endpoint is asked too for what is late.
+    /// Also ask another endpoint when a response is late.
     pub hedge: bool,
-    /// What somebody waits for is late after so long at the most, unless the endpoint is always so
-    /// slow.
+    /// Longest wait before a hedge, unless the endpoint is always slower.
     pub hedge_after_max: Duration,
 }
 
-/// What keeps an endpoint from being asked.
+/// Guards that keep requests from an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Guards {
-    /// Too large a share of failures.
+    /// Too many failures.
     pub breaker: breaker::Settings,
-    /// Failures in a row, or answers much slower than the others'.
+    /// Consecutive failures, or responses much slower than those of other endpoints.
     pub ejection: ejection::Settings,
-    /// How response times are estimated.
+    /// How latency is estimated.
     pub pace: pace::Settings,
 }
 
-/// How an endpoint is checked while nobody asks for anything.
+/// An active health check of an endpoint.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What is tried.
+    /// What the check does.
     pub kind: CheckKind,
-    /// For all of a check.
+    /// Deadline of a whole check.
     pub timeout: Duration,
-    /// How often, and how many checks it takes to believe them.
+    /// Interval, and how many results change the state.
     pub pace: health::Settings,
 }
 
-/// What a check tries.
+/// What a health check does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     /// A GET.
     Http {
-        /// Of this.
+        /// The target.
         path: PathAndQuery,
-        /// The statuses that are good; none listed: any 2xx and 3xx.
+        /// Accepted statuses; if empty: any 2xx and 3xx.
         expect: Vec<StatusCode>,
     },
-    /// Connecting (with TLS where it is spoken) is enough.
+    /// A connection only (with TLS if configured).
     Tcp,
 }
 
@@ -203,46 +202,46 @@ impl Default for Retry {
     }
 }
 
-/// Why a group could not be prepared.
+/// Why a group could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// A certificate file is unreadable.
+    /// The CA file is unreadable.
     #[error("cannot read {path}: {source}")]
     CaFile {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The system's certificate authorities, or some of the file's, cannot be used.
+    /// The system's CA certificates, or some of the file's, cannot be used.
     #[error("cannot load the certificate authorities to trust")]
     Authorities,
-    /// A header's file holds no value.
+    /// A header file contains no valid value.
     #[error("cannot use {path} for a header: {why}")]
     HeaderFile {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why; quotes nothing of it.
+        /// The reason, without quoting the file.
         why: String,
     },
-    /// The certificate to show, or its key, cannot be used.
+    /// The client certificate or its key cannot be used.
     #[error("cannot use the client certificate {path}: {why}")]
     ClientCertificate {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Why.
         why: String,
     },
-    /// A signature needs a region, and nothing says which.
-    #[error("no region is known to sign requests to {host} for")]
+    /// No AWS region is known for an endpoint.
+    #[error("no AWS region is known to sign requests to {host}")]
     Region {
         /// The endpoint.
         host: String,
     },
-    /// This cannot be sent as `Host`.
+    /// Not a valid `Host` value.
     #[error("{host:?} cannot be sent as Host")]
     Host {
-        /// What cannot.
+        /// The rejected value.
         host: String,
     },
 }
@@ -262,7 +261,7 @@ impl Default for Deadlines {
 }
 
 impl Settings {
-    /// A group with one endpoint and the default bounds.
+    /// A group with one endpoint and default limits.
     pub fn single(name: &str, endpoint: Endpoint) -> Settings {
         Settings {
             name: name.into(),
@@ -292,7 +291,7 @@ impl Settings {
 }
 
 impl Endpoint {
-    /// An endpoint like any other.
+    /// An endpoint with default settings.
     pub fn new(tls: bool, host: impl Into<String>, port: u16) -> Endpoint {
         Endpoint {
             tls,
@@ -306,7 +305,7 @@ impl Endpoint {
         }
     }
 
-    /// The region that the names of AWS endpoints end with: `….mediapackagev2.eu-west-1.amazonaws.com`.
+    /// The region in an AWS host name: `….mediapackagev2.eu-west-1.amazonaws.com`.
     pub fn region_in_host(&self) -> Option<&str> {
         let domain = self.host.strip_suffix(".amazonaws.com");
         let domain = domain.or_else(|| self.host.strip_suffix(".amazonaws.com.cn"))?;
@@ -316,13 +315,13 @@ impl Endpoint {
         is_regional.then_some(region)
     }
 
-    /// As it is typed.
+    /// The URL, without a path.
     pub(super) fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}", self.authority())
     }
 
-    /// What `Host` says of it: the port only where it is not the scheme's own.
+    /// The `Host` value: with the port only if it is not the scheme's default.
     pub(super) fn authority(&self) -> String {
         let bracketed = self.host.contains(':');
         let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
@@ -335,7 +334,7 @@ impl Endpoint {
     }
 }
 
-/// Header values may be secrets (a token the origin wants to see): only their names are shown.
+/// Header values may be secrets: only their names are shown.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header_names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();

@@ -1,4 +1,4 @@
-//! What came of asking an endpoint, told to its guards; and what operators are told of that.
+//! Reports the outcome of attempts to an endpoint's guards, and logs what they decide.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use crate::upstream::guard::breaker::{BreakerPass, BreakerTransition};
 use crate::upstream::guard::{EndpointFault, FailureSubject};
 
 impl EndpointState {
-    /// Another endpoint was asked later and answered first. Once says nothing; time after time, or
-    /// while nothing is heard of this one at all, it means that this one is asked in vain.
+    /// Another endpoint was asked later and answered first. One such event means nothing; repeated,
+    /// or without any response from this endpoint meanwhile, it counts as silent.
     pub(in crate::upstream) fn beaten(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();
@@ -27,7 +27,7 @@ impl EndpointState {
         }
     }
 
-    /// It failed a request that was sent at `asked`, and another endpoint answered it well.
+    /// It failed a request sent at `asked`, which another endpoint answered well.
     pub(in crate::upstream) fn made_good(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();
@@ -39,12 +39,12 @@ impl EndpointState {
         }
     }
 
-    /// It said something: it is not silent.
+    /// A response head arrived: the endpoint is not silent.
     pub(in crate::upstream) fn heard(&self) {
         self.watched.lock().ejection.heard();
     }
 
-    /// A request that was sent at `asked` was answered well.
+    /// A request sent at `asked` succeeded.
     pub(in crate::upstream) fn succeeded(&self, pass: BreakerPass, asked: Instant) {
         let now = Instant::now();
         let mut watched = self.watched.lock();
@@ -55,7 +55,7 @@ impl EndpointState {
         self.tell(change, line, None);
     }
 
-    /// It failed somebody, for a reason: its breaker may open for that, and it may be ejected.
+    /// Records a failure: the breaker may open, and the endpoint may be ejected.
     pub(in crate::upstream) fn failed(
         &self,
         pass: Option<BreakerPass>,
@@ -76,7 +76,8 @@ impl EndpointState {
         }
     }
 
-    /// Tells operators of its breaker. `left_out`: so often it was not told; `None`: nor is it now.
+    /// Logs a change of the breaker. `left_out`: number of suppressed messages; `None`: suppress
+    /// this one too.
     pub(super) fn tell(
         &self,
         change: Option<BreakerTransition>,
@@ -101,14 +102,14 @@ impl EndpointState {
                     successes,
                     last,
                     left_out,
-                    "origin breaker opened: so many URLs failed, and nearly nothing succeeded"
+                    "origin breaker opened: too many URLs failed, and almost none succeeded"
                 );
             }
             BreakerTransition::Closed => {
                 tracing::warn!(
                     endpoint,
                     left_out,
-                    "origin breaker closed: it answers again"
+                    "origin breaker closed: the endpoint answers again"
                 );
             }
         }

@@ -132,7 +132,7 @@ impl CredentialCache {
     async fn round(&self, failures: &mut u32) -> Duration {
         // What goes wrong on the way is told here, once, with what else was tried.
         let asking = self.ask().with_subscriber(Dispatch::none());
-        let late = |_| Err("no place answered in time".to_owned());
+        let late = |_| Err("no credential source answered in time".to_owned());
         let gap = match timeout(ROUND_MAX, asking).await.unwrap_or_else(late) {
             Ok((place, credentials)) => {
                 *failures = 0;
@@ -170,7 +170,7 @@ impl CredentialCache {
             }
         }
         match tried.len() {
-            0 => Err("no place is known to have any".to_owned()),
+            0 => Err("no credential source is known".to_owned()),
             _ => Err(tried.join("; ")),
         }
     }

@@ -126,7 +126,7 @@ impl CredentialProvider {
         };
         match issued.expiry() {
             Some(expiry) if expiry <= SystemTime::now() => Err(CredentialError::broken(
-                "the credentials it has are past their time",
+                "its credentials have expired",
             )),
             _ => Ok(issued),
         }

@@ -169,10 +169,10 @@ impl CredentialSource {
         };
         let bad = |why| BadVariable { name, why };
         let address =
-            CredentialUrl::parse(&url).ok_or(bad("not a place to ask for credentials"))?;
+            CredentialUrl::parse(&url).ok_or(bad("not a valid http or https URL"))?;
         if !address.may_hear_a_token() {
             return Err(bad(
-                "without TLS, only an address of this machine may be asked",
+                "without TLS, only loopback and container addresses are allowed",
             ));
         }
         let token = match (

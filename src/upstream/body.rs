@@ -1,5 +1,5 @@
-//! How does a body arrive? Piece by piece, counted against what was promised. It ends whole or in a
-//! [`Failure`]: a connection's word alone is not believed.
+//! Receives a response body and checks its length. It ends complete or with a [`Failure`]: the end
+//! reported by the connection alone is not trusted.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,44 +16,44 @@ use super::connection::UpstreamConnection;
 use super::slow_viewers::LimitHolder;
 use super::{Failure, Framing};
 
-/// Bytes a second that a body has to bring in the long run, of the time that the origin is waited for.
+/// Minimum average rate of a body in bytes per second, over the time that the origin is waited for.
 const RATE_MIN: u32 = 512;
 
-/// A body on its way from an origin. Dropping it before its end closes the connection.
+/// A response body that is being received. Dropping it before its end closes the connection.
 pub struct UpstreamBody {
     state: BodyPhase,
-    /// The next bytes, where somebody has waited for them already.
+    /// Chunks read ahead.
     ahead: VecDeque<Bytes>,
 }
 
-/// Where a body is. At its end nothing is held: the line is released or closed, the permit free,
-/// the entry written.
+/// State of a body. At its end nothing is held: the connection is released or closed, the permits
+/// are free, the attempt is recorded.
 enum BodyPhase {
     UnderWay(Box<BodyState>),
     Whole,
     Failed(Failure),
 }
 
-/// What a body under way holds.
+/// What a body in progress holds.
 pub(super) struct BodyState {
     pub(super) line: UpstreamConnection,
     pub(super) hold: Arc<LimitHolder>,
     pub(super) entry: AttemptGuard,
     pub(super) status: StatusCode,
     pub(super) framing: Framing,
-    /// How long the connection may idle afterwards.
+    /// Idle timeout of the connection afterwards.
     pub(super) idle: Duration,
-    /// Between two pieces.
+    /// Deadline for the next chunk.
     pub(super) patience: Duration,
-    /// How long the origin may be waited for beyond what its bytes take at the minimum rate.
+    /// Time that the origin may be waited for beyond what its bytes take at the minimum rate.
     pub(super) slack: Duration,
-    /// How long it was waited for. What the reader takes is not the origin's.
+    /// Time waited for the origin, without the time that the reader takes.
     pub(super) waited: Duration,
     pub(super) received: u64,
 }
 
 impl UpstreamBody {
-    /// Starts a body, which may have ended with the head.
+    /// Starts a body; it may have ended with the head.
     pub(super) fn new(course: BodyState) -> UpstreamBody {
         let state = BodyPhase::UnderWay(Box::new(course));
         let ahead = VecDeque::new();
@@ -62,7 +62,7 @@ impl UpstreamBody {
         inflow
     }
 
-    /// The next bytes; `None` is a proven end. After `None` or an error it is not called again.
+    /// The next chunk; `None` is a proven end. Not called again after `None` or an error.
     pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         if let Some(ahead) = self.ahead.pop_front() {
             return Some(Ok(ahead));
@@ -71,7 +71,7 @@ impl UpstreamBody {
     }
 
     async fn read(&mut self) -> Option<Result<Bytes, Failure>> {
-        // One read may bring thousands of pieces: others have their turn between them.
+        // One read may buffer thousands of chunks: yield to other tasks between them.
         tokio::task::consume_budget().await;
         let piece = match &mut self.state {
             BodyPhase::UnderWay(course) => course.read().await,
@@ -94,18 +94,18 @@ impl UpstreamBody {
         }
     }
 
-    /// Waits for the next bytes that [`Inflow::next`] has not given, and keeps them for it. `None` is a proven end.
+    /// Waits for the next chunk and keeps it for [`UpstreamBody::next`]. `None` is a proven end.
     pub async fn read_ahead(&mut self) -> Option<Result<(), Failure>> {
         let piece = self.read().await?;
         Some(piece.map(|piece| self.ahead.push_back(piece)))
     }
 
-    /// So many bytes have been read ahead.
+    /// Number of bytes read ahead.
     pub fn ahead_bytes(&self) -> u64 {
         self.ahead.iter().map(|piece| piece.len() as u64).sum()
     }
 
-    /// Drops the first bytes of those that have been read ahead.
+    /// Drops the first bytes of the data read ahead.
     pub fn skip(&mut self, mut bytes: u64) {
         while bytes > 0
             && let Some(mut first) = self.ahead.pop_front()
@@ -120,12 +120,12 @@ impl UpstreamBody {
         }
     }
 
-    /// Waits for the first bytes, or for a proven end. False where it fails.
+    /// Waits for the first chunk or a proven end. False on a failure.
     pub async fn has_begun(&mut self) -> bool {
         !matches!(self.read_ahead().await, Some(Err(_)))
     }
 
-    /// Another endpoint goes on in its place: it counts as broken off.
+    /// Another endpoint's body replaces it: it counts as truncated.
     pub fn outdone(mut self) {
         let failure = Failure::Truncated;
         if let BodyPhase::UnderWay(course) =
@@ -135,7 +135,7 @@ impl UpstreamBody {
         }
     }
 
-    /// What it holds of its group's limits; nothing any more at its end.
+    /// The permits that it holds; `None` at its end.
     pub(super) fn hold(&self) -> Option<&Arc<LimitHolder>> {
         match &self.state {
             BodyPhase::UnderWay(course) => Some(&course.hold),
@@ -143,8 +143,8 @@ impl UpstreamBody {
         }
     }
 
-    /// Waits for whoever reads the body, who holds up nobody else meanwhile. `None`: there are too many
-    /// who are as slow, and the body has to be given up.
+    /// Waits for the reader without holding permits for long. `None`: too many requests have slow
+    /// viewers, and this body must be aborted.
     pub async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
         match self.hold() {
             Some(hold) => hold.wait_for_viewer(event).await,
@@ -152,8 +152,8 @@ impl UpstreamBody {
         }
     }
 
-    /// Ends the course where its end is proven: as soon as that is known, so that the connection is
-    /// free for others while the last bytes are still on their way to viewers.
+    /// Finishes the body once its end is proven: the connection is free for others while viewers
+    /// still receive the last bytes.
     fn settle(&mut self, told: bool) {
         if let BodyPhase::UnderWay(course) = &mut self.state
             && (told || course.proven())
@@ -165,7 +165,7 @@ impl UpstreamBody {
 }
 
 impl BodyState {
-    /// The next bytes, or `None` at the end if that is where the end was promised.
+    /// The next chunk, or `None` at an end that matches the framing.
     async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
         let began = Instant::now();
         let at_rate = Duration::from_secs(self.received) / RATE_MIN;
@@ -181,7 +181,7 @@ impl BodyState {
     }
 
     async fn read_until(&mut self, until: Instant) -> Result<Option<Bytes>, Failure> {
-        // A piece may be empty; a flood of them must not outlast the deadline.
+        // A chunk may be empty; many of them must not outlast the deadline.
         loop {
             let Ok(piece) = timeout_at(until, self.line.read()).await else {
                 return Err(Failure::Truncated);
@@ -212,7 +212,7 @@ impl BodyState {
         }
     }
 
-    /// Both the count and the connection say already that nothing more will come.
+    /// Both the byte count and the connection show that the body is complete.
     fn proven(&mut self) -> bool {
         let promised = match self.framing {
             Framing::Length(length) => length,

@@ -1,36 +1,36 @@
-//! Which endpoint is asked, and which then? An order over those of a group, by how they stand.
+//! Orders the endpoints of a group for a request.
 //!
-//! Those in good standing come first, by priority; among equals the group's balance decides. Those in
-//! doubt come after them all, so that nobody waits for them while another can answer, and somebody still
-//! asks them when no other is left.
+//! Endpoints in good standing come first, by priority, then by the group's balance. The others come
+//! last: no request waits for them while another endpoint can answer, and they are still tried when
+//! no other is left.
 
 /// How requests are spread over endpoints of one priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// All to the first in the list; the next only when it fails.
+    /// All to the first in the list; the next only if it fails.
     #[default]
     Failover,
-    /// In turn, as often as their weights say.
+    /// Weighted round robin.
     RoundRobin,
-    /// To whoever has the fewest under way, for its weight.
+    /// Fewest requests in progress, relative to weight.
     LeastInFlight,
-    /// By what is asked for: the same URL goes to the same endpoint while it stands.
+    /// By URL: the same URL goes to the same endpoint while that is in good standing.
     Hash,
 }
 
-/// How an endpoint stands.
+/// Input of the ordering for one endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EndpointCondition {
-    /// Lower is asked first.
+    /// Lower values are tried first.
     pub(super) priority: u8,
     pub(super) weight: u32,
     pub(super) in_flight: usize,
-    /// Nothing speaks against it.
+    /// In good standing.
     pub(super) good: bool,
 }
 
-/// The places of endpoints, the first to be asked first. `seed` names what is asked for; `wheel` is whose
-/// turn it is.
+/// Endpoint indices in the order to try them. `seed` is a hash of the request; `wheel` is the
+/// rotation state.
 pub(super) fn order(
     standings: &[EndpointCondition],
     balance: Balance,
@@ -66,8 +66,8 @@ pub(super) fn order(
     places
 }
 
-/// Weighted rendezvous hashing: each endpoint draws a number for each URL, and the least wins. One that
-/// leaves takes only its own URLs with it.
+/// Weighted rendezvous hashing: each endpoint draws a number per URL, and the lowest wins. An
+/// endpoint that leaves moves only its own URLs.
 fn distance(seed: u64, place: usize, weight: f64) -> f64 {
     let hasher = ahash::RandomState::with_seeds(seed, 1, 2, 3);
     // 53 bits make a fraction that is neither 0 nor 1.
@@ -76,8 +76,8 @@ fn distance(seed: u64, place: usize, weight: f64) -> f64 {
     -drawn.ln() / weight
 }
 
-/// Whose turn it is: each endpoint gains its weight with every request, and who is asked pays for all.
-/// Heavy ones are spread among the light ones instead of coming in a row.
+/// Smooth weighted round robin: each endpoint gains its weight with every request, and the chosen
+/// one pays the sum. Heavy endpoints are interleaved with light ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WeightedRotation {
     credits: Vec<i64>,
@@ -91,7 +91,7 @@ impl WeightedRotation {
             if playing(standing) {
                 self.credits[place] += i64::from(standing.weight.max(1));
             } else {
-                // Who returns does not claim all the turns it missed.
+                // An endpoint that returns gets no credit for the time it was away.
                 self.credits[place] = 0;
             }
         }
@@ -111,7 +111,7 @@ impl WeightedRotation {
     }
 }
 
-/// Who shares the first request: the best in standing, of the first priority among them.
+/// The endpoints that compete for the first attempt: best standing, then lowest priority value.
 fn playing(standings: &[EndpointCondition]) -> impl Fn(&EndpointCondition) -> bool {
     let key = |standing: &EndpointCondition| (!standing.good, standing.priority);
     let best = standings.iter().map(key).min();

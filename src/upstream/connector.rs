@@ -188,7 +188,7 @@ impl EndpointConnector {
         Err(failure)
     }
 
-    /// At least one known address is not marked unreachable. True while no address is known yet.
+    /// At least one known address is not marked unreachable. True before the first lookup result.
     pub(super) fn reachable(&self, endpoint: usize) -> bool {
         let Some(known) = self.names.known(endpoint) else {
             return true;

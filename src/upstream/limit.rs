@@ -1,7 +1,5 @@
-//! How many may ask at once, how many a second, and who goes first? Permits, a pace, and a short
-//! queue for both, in order of rank.
-//!
-//! Knows nothing of requests, nor whether it stands before a group or before one endpoint.
+//! Limits concurrent requests and requests per second: permits, a token bucket, and one bounded
+//! queue for both, ordered by priority. Used for a group as well as for one endpoint.
 
 mod bucket;
 #[cfg(test)]
@@ -24,34 +22,34 @@ use super::{Failure, Priority};
 use queue::{SeatId, WaitingFor};
 use state::{LimiterAdmission, LimiterState, QueueOutlook, WakeUps};
 
-/// What a gate is set to.
+/// Settings of a limiter.
 pub(super) struct LimiterSettings {
-    /// Permits out at most.
+    /// Maximum number of permits in use.
     pub(super) concurrency_max: usize,
-    /// So many of them are for manifests alone.
+    /// Permits reserved for manifests.
     pub(super) kept_for_manifests: usize,
-    /// Waiting for one at most.
+    /// Maximum queue length.
     pub(super) queue_max: usize,
-    /// Permits given out a second at most.
+    /// Maximum permits granted per second.
     pub(super) requests_per_second_max: Option<u32>,
 }
 
-/// How many permits manifests have for themselves where requests wait for a quota with permits in their hands:
-/// others must not take all of them.
+/// Number of permits reserved for manifests where requests hold a permit while they wait for a
+/// quota: other requests must not take all of them.
 pub(super) fn kept_for_manifests(concurrency_max: usize) -> usize {
     concurrency_max
         .div_ceil(8)
         .min(concurrency_max.saturating_sub(1))
 }
 
-/// Why a gate turned someone away. Also a metric label.
+/// Why a limiter rejected a request. Also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rejection {
-    /// The queue was full of those who go first.
+    /// The queue was full of requests of the same or a higher priority.
     QueueFull,
-    /// Made room in a full queue for one who goes first.
+    /// Removed from a full queue for a request of a higher priority.
     Displaced,
-    /// Waited as long as it may.
+    /// The deadline passed in the queue.
     Deadline,
 }
 
@@ -63,7 +61,7 @@ impl Rejection {
         Rejection::Deadline,
     ];
 
-    /// The word used in metrics.
+    /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Rejection::QueueFull => "queue_full",
@@ -73,14 +71,14 @@ impl Rejection {
     }
 }
 
-/// Who is at a gate, and how many it has turned away.
+/// Counts of a limiter: in progress, waiting, rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LimiterCounts {
-    /// Permits out.
+    /// Permits in use.
     pub(super) in_flight: usize,
-    /// Waiting, by rank.
+    /// Waiting requests, by priority.
     pub(super) queued: [usize; Priority::COUNT],
-    /// Turned away, by reason.
+    /// Rejected requests, by reason.
     pub(super) rejected: [u64; Rejection::ALL.len()],
 }
 
@@ -89,7 +87,7 @@ impl LimiterCounts {
         self.rejected[reason as usize]
     }
 
-    /// Counts those as well who wait, or waited in vain, at a gate further in.
+    /// Adds the waiting and rejected requests of an inner limiter.
     pub(super) fn add_waits(&mut self, inner: &LimiterCounts) {
         for (sum, queued) in self.queued.iter_mut().zip(inner.queued) {
             *sum += queued;
@@ -100,12 +98,12 @@ impl LimiterCounts {
     }
 }
 
-/// The gate before an origin.
+/// Limits requests to an origin.
 pub(super) struct ConcurrencyLimiter {
     turnstile: Arc<Mutex<LimiterState>>,
 }
 
-/// Leave to ask; goes to the next when dropped.
+/// Permits one request; passed to the next in the queue when dropped.
 pub(super) struct Permit {
     turnstile: Arc<Mutex<LimiterState>>,
 }
@@ -117,8 +115,8 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// Waits for a permit: behind those of its rank and before those of later ranks, but neither in
-    /// a queue full of them nor longer than `patience`. Dropping the future leaves the queue.
+    /// Waits for a permit: after requests of the same priority and before lower ones, but neither
+    /// in a queue full of them nor longer than `patience`. Dropping the future leaves the queue.
     pub(super) async fn enter(
         &self,
         rank: Priority,
@@ -128,7 +126,7 @@ impl ConcurrencyLimiter {
         entered.map(|()| self.permit())
     }
 
-    /// The same for a turn alone, where there is a pace: for what needs no permit.
+    /// The same for a rate token only, for requests that need no permit here.
     pub(super) async fn turn(&self, rank: Priority, patience: Duration) -> Result<(), Failure> {
         self.wait((rank, WaitingFor::Turn), patience).await
     }
@@ -150,28 +148,28 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// A permit where one is to be had at once, and nobody waits for it. Who finds none has not been
-    /// turned away.
+    /// A permit, if one is free at once and no request waits for it. A refusal is not counted as
+    /// rejected.
     pub(super) fn try_enter(&self) -> Option<Permit> {
         self.step(LimiterState::try_enter).then(|| self.permit())
     }
 
-    /// One more turn for who has a permit already, where the pace allows it at once.
+    /// A further rate token for a request that has a permit, if one is available at once.
     pub(super) fn try_turn(&self) -> bool {
         self.step(LimiterState::try_turn)
     }
 
-    /// A turn is to be had at once.
+    /// A rate token is available now.
     pub(super) fn has_turn(&self) -> bool {
         self.turnstile.lock().has_turn(Instant::now())
     }
 
-    /// A permit is to be had at once.
+    /// A permit is available now.
     pub(super) fn is_open(&self) -> bool {
         self.turnstile.lock().is_open(Instant::now())
     }
 
-    /// Nobody waits, and more than half of the permits are free.
+    /// The queue is empty and more than half of the permits are free.
     pub(super) fn has_room(&self) -> bool {
         self.turnstile.lock().has_room()
     }
@@ -190,7 +188,7 @@ impl ConcurrencyLimiter {
     }
 }
 
-/// Takes one step, and wakes whom it concerns when the lock is free again.
+/// Runs one step under the lock, then wakes the affected waiters without it.
 fn stepping<T>(
     turnstile: &Mutex<LimiterState>,
     step: impl FnOnce(&mut LimiterState, Instant, &mut WakeUps) -> T,
@@ -207,7 +205,7 @@ impl Drop for Permit {
     }
 }
 
-/// A seat in the queue; given up when dropped.
+/// An entry in the queue; removed when dropped.
 struct QueuedRequest<'a> {
     gate: &'a ConcurrencyLimiter,
     /// `None`: the wait is over.
@@ -216,7 +214,7 @@ struct QueuedRequest<'a> {
 }
 
 impl QueuedRequest<'_> {
-    /// One timer serves both ends: the deadline, and the next token where this one keeps time.
+    /// One timer serves both the deadline and, if this request is the timekeeper, the next token.
     fn poll(
         &mut self,
         mut alarm: Pin<&mut Sleep>,

@@ -1,7 +1,7 @@
-//! Whose turn is it? The endpoints that one request goes to, one after another.
+//! Selects the endpoints that one request goes to, one after another.
 //!
-//! One at its cap or at its rate is passed over, and keeps its turn: it may have room when the request is tried again. Only
-//! who has not been asked yet waits for room. Knows nothing of what is asked for.
+//! An endpoint at its concurrency or rate limit is skipped but stays in the order: it may have room
+//! at a retry. Only a request that no endpoint has seen yet waits for room.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -18,54 +18,54 @@ use super::response_value::{ResponseExpectation, ResponseValue};
 use super::{Failure, Priority, RequestClass, Upgrade};
 use crate::policy::missing_manifest::is_absence;
 
-/// Whom one request goes to, and how far it has come.
+/// The endpoints for one request, and its progress.
 pub(super) struct EndpointSelection {
-    /// Places of endpoints, the first to be asked first.
+    /// Endpoint indices in the order to try them.
     pub(super) order: Vec<usize>,
-    /// So many of them, the first ones, are in good standing.
+    /// How many of them, from the start, are in good standing.
     pub(super) good: usize,
-    /// How many of them had their turn.
+    /// How many of them, from the start, were tried.
     pub(super) turns: usize,
     pub(super) reach: CandidateSet,
     pub(super) rank: Priority,
     pub(super) subject: FailureSubject,
-    /// Whose rate it counts against.
+    /// The rate limit it counts against.
     pub(super) class: RequestClass,
-    /// Which answers are good.
+    /// Which responses are good.
     pub(super) question: ResponseExpectation,
-    /// It waits at the endpoint, and takes no place among what that has to do.
+    /// A blocking request: it takes no capacity of the endpoint.
     pub(super) held_back: bool,
-    /// What is held back should have come after so long.
+    /// A blocking request is late after this time.
     pub(super) overdue: Option<Duration>,
-    /// Another endpoint is asked as well when one is late.
+    /// Another endpoint is asked too when one is late.
     pub(super) hedged: bool,
-    /// Who says of something that should be there that it is not.
+    /// Index of an endpoint that answered that an expected object is missing.
     pub(super) absent: Option<usize>,
-    /// Who failed it, and since when it had been asked.
+    /// Endpoints that failed it, and when each was asked.
     pub(super) failed: Vec<(usize, std::time::Instant)>,
-    /// Not before somebody waits for it.
+    /// Set while no viewer waits: no hedge before it resolves.
     pub(super) upgrade: Option<Upgrade>,
-    /// Why there is no answer yet.
+    /// Latest failure.
     pub(super) failure: Failure,
-    /// For room somewhere.
+    /// Deadline for capacity at an endpoint.
     pub(super) queue_until: Instant,
-    /// For everything.
+    /// Deadline for everything.
     pub(super) until: Instant,
 }
 
-/// Which endpoints may be next.
+/// Which endpoints may be tried next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CandidateSet {
-    /// No endpoint has seen the request: any that had no turn yet, after a wait if need be.
+    /// No endpoint has seen the request: any untried one, after a wait if needed.
     First,
-    /// One of those that had no turn yet.
+    /// An untried one.
     Others,
-    /// One of those, else one that had.
+    /// An untried one, else one that was tried.
     All,
 }
 
 impl EndpointSelection {
-    /// The start of one, over endpoints of which the first so many are in good standing.
+    /// Starts a selection over `order`, of which the first `good` are in good standing.
     pub(super) fn new(
         (order, good): (Vec<usize>, usize),
         (rank, subject): (Priority, FailureSubject),
@@ -94,7 +94,7 @@ impl EndpointSelection {
         }
     }
 
-    /// Resolves when somebody waits for the answer.
+    /// Resolves when a viewer waits for the response.
     pub(super) async fn until_urgent(&mut self) {
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.when.as_mut().await;
@@ -103,14 +103,14 @@ impl EndpointSelection {
         }
     }
 
-    /// An endpoint failed it, or gave an answer as good as none.
+    /// Records that an endpoint failed, or answered with a status that is retried.
     pub(super) fn failed_at(&mut self, site: &EndpointState, asked: std::time::Instant) {
         if self.absent != Some(site.place) {
             self.failed.push((site.place, asked));
         }
     }
 
-    /// An endpoint may say that something is not there which another one has.
+    /// Detects an endpoint that answers that an object is missing while another one has it.
     pub(super) fn compare(&mut self, answer: &mut AttemptResponse, is_poor: bool) {
         let status = answer.head.status;
         if is_poor && is_absence(status) {
@@ -124,8 +124,8 @@ impl EndpointSelection {
         self.question.worth(answer.head.status)
     }
 
-    /// Of two, the one that is worth more; the earlier one where both are worth the same, unless one
-    /// endpoint gave both.
+    /// The more valuable of two responses; the earlier one if they are equal, unless both came from
+    /// one endpoint.
     pub(super) fn better(
         &self,
         later: AttemptResponse,
@@ -141,12 +141,12 @@ impl EndpointSelection {
         }
     }
 
-    /// Those that had their turn.
+    /// The tried endpoints.
     pub(super) fn asked(&self) -> &[usize] {
         &self.order[..self.turns]
     }
 
-    /// Those that may be next: the ones in doubt only where all others had their turn.
+    /// The untried endpoints; those not in good standing only after all others.
     pub(super) fn unasked(&self) -> &[usize] {
         let end = if self.turns < self.good {
             self.good
@@ -156,7 +156,7 @@ impl EndpointSelection {
         &self.order[self.turns..end]
     }
 
-    /// It is this one's turn; those it overtakes come after it.
+    /// Marks an endpoint as tried; those skipped come after it.
     fn take(&mut self, at: usize) {
         self.order[self.turns..=at].rotate_right(1);
         self.turns += 1;
@@ -164,7 +164,7 @@ impl EndpointSelection {
 }
 
 impl OriginGroup {
-    /// Opens an entry with the next endpoint that takes the request.
+    /// Starts an attempt at the next endpoint that accepts the request.
     pub(super) async fn next(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         match tour.reach {
             CandidateSet::First => self.first(tour).await,
@@ -173,8 +173,7 @@ impl OriginGroup {
         }
     }
 
-    /// The first one to see the request. While those that could be asked are all at their caps or their rates,
-    /// it waits for whichever of them has room first.
+    /// The first endpoint. While all candidates are at a limit, waits for the first that has room.
     async fn first(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         loop {
             if let Some(entry) = self.unasked(tour) {
@@ -189,7 +188,7 @@ impl OriginGroup {
         }
     }
 
-    /// Waits at all that may be next, and leaves the other queues when one of them has room.
+    /// Waits at all candidates, and leaves the other queues when one has room.
     async fn first_slot(&self, tour: &mut EndpointSelection) -> Option<(usize, EndpointSlot)> {
         let patience = tour.queue_until.saturating_duration_since(Instant::now());
         let (whose, held_back) = ((tour.rank, tour.class), tour.held_back);
@@ -212,7 +211,7 @@ impl OriginGroup {
                 Ok(slot) => return Some((at, slot)),
                 Err(failure) => tour.failure = failure,
             }
-            // One request that waited in vain counts once.
+            // A request that timed out in several queues counts once.
             if Instant::now() >= tour.queue_until {
                 break;
             }
@@ -220,7 +219,8 @@ impl OriginGroup {
         None
     }
 
-    /// One that had no turn yet and has room. Those in doubt are not asked while others merely have none.
+    /// An untried endpoint that has room. Those not in good standing are skipped while the others
+    /// only lack room.
     fn unasked(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         let now = now();
         let mut at = tour.turns;
@@ -239,7 +239,7 @@ impl OriginGroup {
         None
     }
 
-    /// One that had its turn, the one that waited longest first.
+    /// A tried endpoint, the least recently tried first.
     fn asked_before(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         let now = now();
         (0..tour.turns).find_map(|_| {

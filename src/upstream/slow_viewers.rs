@@ -1,8 +1,6 @@
-//! Which requests are slow because of their viewer, and what do they hold meanwhile? A body that its viewer
-//! does not read, or does not send, costs the origin no work: after a moment it gives the permits back that
-//! bound the origin's work, and takes a place among slow viewers, which has a bound of its own.
-//!
-//! Knows nothing of connections.
+//! Handles requests that wait for their viewer. A body that its viewer does not read or send costs
+//! the origin nothing: after a short wait it returns its permits and takes a slot among slow
+//! viewers, whose number is limited separately.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,10 +14,10 @@ use tokio::time::timeout;
 
 use super::limit::Permit;
 
-/// A viewer who takes longer for a piece is what the request waits for.
+/// A viewer that takes longer than this for a chunk is slow.
 const VIEWER_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The places of a group for requests whose viewers are slow.
+/// The slots of a group for requests with slow viewers.
 pub(super) struct SlowViewers {
     places_max: usize,
     places: Mutex<SlowViewerSlots>,
@@ -28,13 +26,13 @@ pub(super) struct SlowViewers {
 #[derive(Default)]
 struct SlowViewerSlots {
     taken: usize,
-    /// Those whose viewer is being waited for, the longest wait first.
+    /// Requests that wait for their viewer, the longest wait first.
     waits: BTreeMap<u64, Arc<Notify>>,
     waits_begun: u64,
     cut: u64,
 }
 
-/// What one request holds of its group's limits.
+/// The permits that one request holds.
 pub(super) struct LimitHolder {
     viewers: Arc<SlowViewers>,
     held: Mutex<HeldPermits>,
@@ -44,11 +42,11 @@ pub(super) struct LimitHolder {
 struct HeldPermits {
     _group: Option<Permit>,
     endpoint: Option<Permit>,
-    /// Instead of both.
+    /// The request holds a slow-viewer slot instead of permits.
     aside: bool,
 }
 
-/// A viewer is being waited for.
+/// A wait for a viewer; unregistered when dropped.
 struct ViewerWait<'a> {
     viewers: &'a SlowViewers,
     number: u64,
@@ -63,7 +61,7 @@ impl SlowViewers {
         }
     }
 
-    /// Requests whose viewers are slow now, and those that were cut to make room so far.
+    /// Number of requests with slow viewers now, and number of those cut so far.
     pub(super) fn census(&self) -> (usize, u64) {
         let places = self.places.lock();
         (places.taken, places.cut)
@@ -82,7 +80,7 @@ impl SlowViewers {
         }
     }
 
-    /// Takes a place. Where there is none, the request that has waited for its viewer the longest is cut.
+    /// Takes a slot. If none is free, cuts the request that has waited longest for its viewer.
     fn take_place(&self) {
         let mut places = self.places.lock();
         places.taken += 1;
@@ -113,7 +111,7 @@ impl LimitHolder {
         })
     }
 
-    /// Takes over what bounds one endpoint's work, in place of another endpoint's.
+    /// Replaces the permit of one endpoint by that of another.
     pub(super) fn adopt(&self, endpoint: Option<Permit>) {
         let mut held = self.held.lock();
         let former = if held.aside {
@@ -125,7 +123,7 @@ impl LimitHolder {
         drop(former);
     }
 
-    /// Waits for the viewer. `None`: the request had to make room, and ends.
+    /// Waits for the viewer. `None`: the request was cut to make room.
     pub(super) async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
         let mut event = pin!(event);
         if !self.held.lock().aside

@@ -1,23 +1,23 @@
-//! Is it time for another request? A token bucket, kept as the one moment at which it will be full
-//! again: each token taken puts that moment off.
+//! A token bucket, stored as the time at which it will be full again: each token taken moves that
+//! time further away.
 //!
-//! The clock is an argument; nobody waits in here.
+//! The clock is a parameter; this module never waits.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// The bucket holds the tokens of this part of a second.
+/// The burst is the tokens of this fraction of a second.
 const BURSTS_PER_SECOND: u32 = 10;
 
-/// So many a second, evenly but for a short burst.
+/// A request rate, even except for a short burst.
 pub(super) struct TokenBucket {
-    /// Between two tokens.
+    /// Time between two tokens.
     interval: Duration,
-    /// How far off full it may be for one more token to be in it.
+    /// At most this long before full, the bucket still holds a token.
     slack: Duration,
-    /// `None`: nothing was ever taken.
+    /// `None`: no token was taken yet.
     full_at: Option<Instant>,
 }
 
@@ -25,7 +25,7 @@ impl TokenBucket {
     /// A full bucket.
     pub(super) fn new(per_second: u32) -> TokenBucket {
         let per_second = per_second.max(1);
-        // Rounded up: never more than was allowed.
+        // Rounded up: never more than the allowed rate.
         let interval = Duration::from_nanos(SECOND_NS.div_ceil(per_second.into()));
         let burst = (per_second / BURSTS_PER_SECOND).max(1);
         TokenBucket {
@@ -35,14 +35,14 @@ impl TokenBucket {
         }
     }
 
-    /// How long until there is a token to take.
+    /// Time until a token is available.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         self.full_at.map_or(Duration::ZERO, |full_at| {
             full_at.saturating_duration_since(now + self.slack)
         })
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token, if one is available.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let there_is = self.wait(now).is_zero();
         if there_is {
@@ -52,7 +52,7 @@ impl TokenBucket {
         there_is
     }
 
-    /// Puts back a token that was taken and not used.
+    /// Returns an unused token.
     pub(super) fn put_back(&mut self) {
         self.full_at = self
             .full_at
@@ -66,7 +66,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Takes until nothing is left.
+    /// Takes tokens until none is left.
     fn drain(bucket: &mut TokenBucket, now: Instant) -> usize {
         (0..10_000).take_while(|_| bucket.take(now)).count()
     }

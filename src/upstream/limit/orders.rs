@@ -1,5 +1,5 @@
-//! No permit too many, none lost, nobody forgotten: the gate under random orders of coming,
-//! looking, leaving, finishing and time passing.
+//! Property tests: under random orders of events the limiter never grants too many permits, loses
+//! none, and forgets no waiting request.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +15,13 @@ const PACED_PERMITS: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// Someone comes, with so many milliseconds of patience.
+    /// A request enters, with this patience in milliseconds.
     Come(Priority, u64),
-    /// A guest who was woken looks; not all do so at once.
+    /// A woken request polls; others may poll later.
     Look(usize),
-    /// A guest gives up, woken or not, with a permit reserved or not.
+    /// A request gives up, woken or not, with a permit reserved or not.
     GiveUp(usize),
-    /// A permit is given back.
+    /// A permit is returned.
     Finish(usize),
     /// Milliseconds pass.
     Pass(u64),
@@ -47,7 +47,7 @@ impl Wake for Bell {
     }
 }
 
-/// Someone who waits.
+/// A waiting request.
 struct Guest<'a> {
     rank: Priority,
     number: usize,
@@ -56,18 +56,18 @@ struct Guest<'a> {
     entering: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
 }
 
-/// A gate, those at it, and what must be true of them.
+/// A limiter, its requests, and the invariants.
 struct Scene<'a> {
     gate: &'a ConcurrencyLimiter,
     concurrency_max: usize,
-    /// Waiting or called, in the order they came.
+    /// Waiting or woken, in order of arrival.
     guests: Vec<Guest<'a>>,
     permits: Vec<Permit>,
-    /// Who came, and who was let in or turned away.
+    /// Requests that entered, were admitted or were rejected.
     came: usize,
     entered: usize,
     turned_away: u64,
-    /// When a permit was taken, for the pace.
+    /// When permits were taken, to check the rate.
     taken: Vec<Instant>,
 }
 
@@ -132,7 +132,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Lets all who were woken look, until nobody is.
+    /// Polls all woken requests until none is left.
     fn calm(&mut self) {
         while let Some(at) =
             (0..self.guests.len()).find(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
@@ -141,7 +141,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Milliseconds pass one by one, and nothing else happens.
+    /// Advances the clock by 1 ms at a time, without other events.
     async fn wait(&mut self, ms: u64) {
         for _ in 0..ms {
             advance(Duration::from_millis(1)).await;
@@ -161,7 +161,7 @@ impl Scene<'_> {
         assert!(reserved + queued <= self.guests.len(), "a leak");
     }
 
-    /// When all have looked, the numbers are theirs and nobody waits without need or for ever.
+    /// After all polls: the counts match, and no request waits without reason or forever.
     fn check_calm(&self) {
         self.check();
         let census = self.gate.census();
@@ -186,7 +186,7 @@ fn limits(concurrency_max: usize, requests_per_second_max: Option<u32>) -> Limit
     }
 }
 
-/// Plays the events under a clock that stands still but for them.
+/// Runs the events under a paused clock.
 fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mut Scene<'_>)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -208,7 +208,7 @@ fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mu
         for event in events {
             scene.apply(event).await;
         }
-        // What time has brought since the last look.
+        // Applies what became due since the last poll.
         scene.wait(1).await;
         scene.check_calm();
         then(&mut scene).await;
@@ -226,8 +226,8 @@ fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mu
 }
 
 proptest! {
-    /// Where nothing but permits is short, whoever waits is waiting for one; and they are handed
-    /// out by rank, then age.
+    /// Without a rate limit, requests wait only for permits, which are granted by priority, then
+    /// age.
     #[test]
     fn permits_are_neither_lost_nor_too_many(
         concurrency_max in 1..4_usize,
@@ -248,8 +248,8 @@ proptest! {
         });
     }
 
-    /// With a pace, no second sees more than the pace and the burst; and whoever waits gets a
-    /// permit when a token comes, without anyone else's doing.
+    /// With a rate limit, no second has more than the rate and the burst, and each waiting request
+    /// gets a permit when a token becomes available, without other events.
     #[test]
     fn a_pace_holds_whatever_the_order(
         per_second in 5..60_u32,
@@ -271,7 +271,7 @@ proptest! {
                 let within = scene.taken[at..]
                     .iter()
                     .take_while(|taken| **taken < *start + Duration::from_secs(1));
-                // Those let in before that second may have noticed in it.
+                // Requests admitted before that second may notice it within it.
                 assert!(within.count() <= most + PACED_PERMITS, "faster than the pace");
             }
         });

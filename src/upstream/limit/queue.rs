@@ -1,30 +1,30 @@
-//! Who is next? Those who wait, by rank and then in the order they came. Every step takes constant
-//! time, leaving from the middle too: the rows are lists linked through the seats.
+//! The queue of a limiter: ordered by priority, then by arrival. Every operation takes constant
+//! time, including removal from the middle: the rows are linked lists over a slab of seats.
 //!
-//! Knows nothing of permits or clocks.
+//! Independent of permits and clocks.
 
 use std::task::Waker;
 
 use crate::upstream::Priority;
 
-/// Those who wait, and those who have been called and have not heard it yet.
+/// Waiting requests, and those that have a result they have not polled yet.
 pub(super) struct PermitQueue {
     seats: Vec<QueueSeat>,
     vacant: Vec<usize>,
-    /// By rank, and in each those who want a turn alone before those who want a permit too.
+    /// By priority; in each, requests for a token only come before those for a permit.
     rows: [[PriorityRow; 2]; Priority::COUNT],
 }
 
-/// A seat's number, good until [`Queue::vacate`].
+/// Index of a seat, valid until [`PermitQueue::vacate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeatId(usize);
 
-/// What somebody waits for.
+/// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitingFor {
-    /// A permit, and a turn.
+    /// A permit and a rate token.
     Permit,
-    /// A turn alone.
+    /// A rate token only.
     Turn,
 }
 
@@ -37,14 +37,14 @@ impl WaitingFor {
     }
 }
 
-/// How it stands with one who has a seat.
+/// State of a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SeatState {
-    /// In its row.
+    /// Waiting in its row.
     Waits,
-    /// Called: a permit is reserved for it.
+    /// Admitted: a permit is reserved for it.
     Admitted,
-    /// Called: it has had to make room.
+    /// Displaced by a request of a higher priority.
     Displaced,
 }
 
@@ -52,13 +52,13 @@ struct QueueSeat {
     rank: Priority,
     wish: WaitingFor,
     standing: SeatState,
-    /// `None`: has been called, or has not looked yet.
+    /// `None`: already woken, or not polled yet.
     waker: Option<Waker>,
     ahead: Option<usize>,
     behind: Option<usize>,
 }
 
-/// Those of one rank who wait, the oldest first.
+/// The waiting requests of one priority, oldest first.
 #[derive(Clone, Copy, Default)]
 struct PriorityRow {
     first: Option<usize>,
@@ -75,7 +75,7 @@ impl PermitQueue {
         }
     }
 
-    /// Takes a seat at the end of the rank's row.
+    /// Adds a request at the end of its row.
     pub(super) fn join(&mut self, rank: Priority, wish: WaitingFor) -> SeatId {
         let row = &mut self.rows[rank.index()][wish.row()];
         let seat = QueueSeat {
@@ -99,7 +99,8 @@ impl PermitQueue {
         SeatId(at)
     }
 
-    /// The oldest of the first rank; where there are no permits for a rank, of those who want none.
+    /// The oldest request of the highest priority. Where `permits` is false for a priority, only
+    /// requests for a token.
     pub(super) fn first(&self, permits: impl Fn(Priority) -> bool) -> Option<SeatId> {
         let ranks = self.rows.iter().zip(Priority::ALL);
         let rows = ranks.map(|([turns, both], rank)| {
@@ -109,14 +110,14 @@ impl PermitQueue {
         rows.flatten().next().map(SeatId)
     }
 
-    /// The youngest of the last rank.
+    /// The newest request of the lowest priority.
     pub(super) fn last(&self) -> Option<(Priority, SeatId)> {
         let mut rows = self.rows.iter().flatten().rev();
         let last = rows.find_map(|row| row.last)?;
         Some((self.seats[last].rank, SeatId(last)))
     }
 
-    /// Ends a wait; the seat is kept until the news has been heard. Gives whom to wake.
+    /// Ends a wait; the seat stays until the request has polled the result. Returns the waker.
     pub(super) fn call(&mut self, ticket: SeatId, news: SeatState) -> Option<Waker> {
         self.unlink(ticket);
         let seat = &mut self.seats[ticket.0];
@@ -124,7 +125,7 @@ impl PermitQueue {
         seat.waker.take()
     }
 
-    /// Gives the seat up, and tells how it stood with it.
+    /// Frees the seat and returns its state.
     pub(super) fn vacate(&mut self, ticket: SeatId) -> SeatState {
         let standing = self.standing(ticket);
         if standing == SeatState::Waits {
@@ -143,17 +144,17 @@ impl PermitQueue {
         self.seats[ticket.0].wish
     }
 
-    /// Whom to wake when this one is called.
+    /// The waker of a seat.
     pub(super) fn waker(&mut self, ticket: SeatId) -> &mut Option<Waker> {
         &mut self.seats[ticket.0].waker
     }
 
-    /// How many wait.
+    /// Number of waiting requests.
     pub(super) fn len(&self) -> usize {
         self.lengths().iter().sum()
     }
 
-    /// How many wait, by rank.
+    /// Number of waiting requests, by priority.
     pub(super) fn lengths(&self) -> [usize; Priority::COUNT] {
         self.rows
             .map(|rows| rows.iter().map(|row| row.length).sum())

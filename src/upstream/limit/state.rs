@@ -1,7 +1,7 @@
-//! Who may ask now, who waits, and who is turned away? The gate's state, without a wait in it.
+//! State machine of the limiter: who is admitted, waits or is rejected. No async code.
 //!
-//! The clock is an argument. Nobody is woken in here either: each step adds to `calls` whom to wake
-//! once the state is let go of.
+//! The clock is a parameter. Each step adds the wakers to call to `calls`; the caller wakes them
+//! after it releases the lock.
 
 use std::task::Waker;
 
@@ -12,10 +12,10 @@ use super::queue::{PermitQueue, SeatId, SeatState, WaitingFor};
 use super::{LimiterCounts, LimiterSettings, Rejection};
 use crate::upstream::Priority;
 
-/// Whom to wake.
+/// Wakers to call.
 pub(super) type WakeUps = Vec<Waker>;
 
-/// Permits, the pace, and the queue for both.
+/// Permits, the token bucket, and the queue for both.
 pub(super) struct LimiterState {
     concurrency_max: usize,
     kept_for_manifests: usize,
@@ -23,29 +23,29 @@ pub(super) struct LimiterState {
     in_flight: usize,
     pace: Option<TokenBucket>,
     queue: PermitQueue,
-    /// While there are permits but no tokens, one who waits keeps time for all: at the next token
-    /// it looks again, and so hands it to whoever is first then.
+    /// While permits are free but no token is, one waiting request is the timekeeper: it polls
+    /// again at the next token, and `settle` then admits the first in the queue.
     timekeeper: Option<SeatId>,
     rejected: [u64; Rejection::ALL.len()],
 }
 
-/// What a newcomer meets.
+/// Result of entering.
 pub(super) enum LimiterAdmission {
-    /// A permit, at once.
+    /// Admitted at once.
     Open,
-    /// A seat in the queue.
+    /// Queued.
     Queued(SeatId),
-    /// A full queue.
+    /// Rejected: the queue is full.
     Closed,
 }
 
-/// What one who waits sees.
+/// Result of a poll by a queued request.
 pub(super) enum QueueOutlook {
-    /// A permit. The seat is given up.
+    /// Admitted; the seat is released.
     Admitted,
-    /// It has waited in vain. The seat is given up.
+    /// Rejected; the seat is released.
     Rejected,
-    /// Nothing new. It is to look again when it is called, and at this time.
+    /// Still waiting: poll again when woken, and at this time.
     Waits(Instant),
 }
 
@@ -63,8 +63,8 @@ impl LimiterState {
         }
     }
 
-    /// Someone comes. A seat in a full queue is found at the cost of the youngest waiter of the
-    /// last rank, if that comes after the newcomer's.
+    /// A request enters. If the queue is full, it displaces the newest request of the lowest
+    /// priority, if that is lower than its own.
     pub(super) fn enter(
         &mut self,
         (rank, wish): (Priority, WaitingFor),
@@ -93,26 +93,27 @@ impl LimiterState {
         LimiterAdmission::Queued(self.queue.join(rank, wish))
     }
 
-    /// Someone comes who would not wait, and is of no rank: what is kept for manifests is not for him.
+    /// A request that does not wait. It has no priority, so the permits reserved for manifests are
+    /// not available to it.
     pub(super) fn try_enter(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
         self.admit(Priority::Ahead, now, calls)
     }
 
     fn admit(&mut self, rank: Priority, now: Instant, calls: &mut WakeUps) -> bool {
         self.settle(now, calls);
-        // What is left now nobody waits for who could have it.
+        // After `settle`, no waiting request could use what is left.
         let open = self.has_permit(rank) && self.take_token(now);
         self.in_flight += usize::from(open);
         open
     }
 
-    /// Someone asks who needs no permit, or has one. Those who wait for a turn go first.
+    /// A request that needs no permit, or has one. Requests that wait for a token go first.
     pub(super) fn try_turn(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
         self.settle(now, calls);
         self.take_token(now)
     }
 
-    /// One who waits looks how it stands, and will be woken when that changes.
+    /// A queued request polls its state, and registers its waker.
     pub(super) fn look(
         &mut self,
         ticket: SeatId,
@@ -147,7 +148,7 @@ impl LimiterState {
         }
     }
 
-    /// One who waits will look no more. What it was given and has not taken goes to the next.
+    /// A queued request gives up. A permit that it was granted goes to the next.
     pub(super) fn give_up(&mut self, ticket: SeatId, now: Instant, calls: &mut WakeUps) {
         self.resign(ticket);
         let wish = self.queue.wish(ticket);
@@ -160,19 +161,19 @@ impl LimiterState {
         self.settle(now, calls);
     }
 
-    /// A permit comes back.
+    /// A permit is returned.
     pub(super) fn leave(&mut self, now: Instant, calls: &mut WakeUps) {
         self.in_flight -= 1;
         self.settle(now, calls);
     }
 
-    /// A newcomer would get a turn now.
+    /// A new request would get a token now.
     pub(super) fn has_turn(&self, now: Instant) -> bool {
         let wait = self.pace.as_ref().map(|pace| pace.wait(now));
         wait.is_none_or(|wait| wait.is_zero() && self.queue.len() == 0)
     }
 
-    /// A newcomer would get a permit now.
+    /// A new request would get a permit now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         self.has_permit(Priority::Ahead) && self.queue.len() == 0 && self.has_turn(now)
     }
@@ -189,8 +190,8 @@ impl LimiterState {
         }
     }
 
-    /// Hands out what there is, to those who are first. Afterwards, where someone waits, there is
-    /// no permit for them, or there is no token and someone keeps time for the next.
+    /// Admits waiting requests in order. Afterwards, if any still wait, there is no permit for
+    /// them, or there is no token and a timekeeper for the next one.
     fn settle(&mut self, now: Instant, calls: &mut WakeUps) {
         while let Some(first) = self.queue.first(|rank| self.has_permit(rank)) {
             if !self.take_token(now) {
@@ -202,7 +203,8 @@ impl LimiterState {
         self.timekeeper = None;
     }
 
-    /// The one who will wait longest keeps time: it has to be replaced least often.
+    /// The last in the queue becomes timekeeper: it will wait longest, so it is replaced least
+    /// often.
     fn appoint(&mut self, calls: &mut WakeUps) {
         if self.timekeeper.is_none()
             && let Some((_, last)) = self.queue.last()
@@ -247,7 +249,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A turnstile with its clock beside it. Nobody is really woken.
+    /// A limiter with its own clock. Wakers are not called.
     struct Scene {
         turnstile: LimiterState,
         now: Instant,
@@ -255,7 +257,7 @@ mod tests {
     }
 
     impl Scene {
-        /// Ten a second, one at once.
+        /// Ten requests per second, burst one.
         fn paced(concurrency_max: usize, queue_max: usize) -> Scene {
             let now = Instant::now();
             Scene {
@@ -287,7 +289,7 @@ mod tests {
             ticket
         }
 
-        /// When to look again; `None`: the wait is over.
+        /// When to poll again; `None`: the wait is over.
         fn look(&mut self, ticket: SeatId) -> Option<Instant> {
             let (waker, mut calls) = (Waker::noop(), WakeUps::new());
             let (until, now) = (self.until, self.now);

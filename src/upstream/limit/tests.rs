@@ -1,4 +1,4 @@
-//! Does the gate keep its promises to those who wait? Time stands still unless a test moves it.
+//! Tests of the limiter under a paused clock.
 
 use std::future::Future;
 use std::task::Waker;
@@ -28,13 +28,13 @@ fn paced(requests_per_second: u32) -> ConcurrencyLimiter {
     })
 }
 
-/// Someone at a gate who looks up only when asked to.
+/// A waiting request that polls only when a test says so.
 struct Guest<'a> {
     entering: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
 }
 
 impl<'a> Guest<'a> {
-    /// Comes, and waits.
+    /// Enters and waits.
     fn waiting(gate: &'a ConcurrencyLimiter, rank: Priority) -> Guest<'a> {
         let mut guest = Guest {
             entering: Box::pin(gate.enter(rank, LONG)),
@@ -43,7 +43,7 @@ impl<'a> Guest<'a> {
         guest
     }
 
-    /// What has come of waiting.
+    /// Polls the result.
     fn look(&mut self) -> Option<Result<Permit, Failure>> {
         let mut cx = Context::from_waker(Waker::noop());
         match self.entering.as_mut().poll(&mut cx) {
@@ -219,7 +219,7 @@ async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
     drop(staying.enters());
 }
 
-/// A timekeeper that leaves is replaced: those who stay are woken at the next token all the same.
+/// A timekeeper that leaves is replaced: the others are still woken at the next token.
 #[tokio::test(start_paused = true)]
 async fn someone_always_keeps_time() {
     let (gate, start) = (Arc::new(paced(1)), Instant::now());

@@ -1,9 +1,9 @@
-//! Is an endpoint well while nobody asks for anything? A task for each tries it from time to time.
+//! Active health checks: one task per endpoint.
 //!
-//! A check is asked like a viewer's request, with the same Host and headers, but on a connection of
-//! its own, which it closes: whether the endpoint takes new ones is half of the question, and those
-//! of the pool are for viewers. It takes no permit, since a busy group is not a sick one, and is
-//! counted apart.
+//! A check uses the same Host and headers as a viewer's request, but a new connection, which it
+//! closes: whether the endpoint accepts connections is part of the check, and pooled ones are for
+//! viewers. It takes no permit, since a busy group may be healthy, and is not counted as an
+//! attempt.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,24 +22,24 @@ use super::request::{AttemptRequest, PayloadSize};
 use super::sign::RequestAuth;
 use super::{Check, CheckKind, Failure, Priority, RequestClass, drain};
 
-/// Between two checks at least, whatever the settings say.
+/// Minimum interval between two checks, whatever the settings say.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// What origins' logs tell checks by.
+/// `User-Agent` that identifies checks in the origin's logs.
 const NAME: HeaderValue = HeaderValue::from_static("seawall-health-check");
 
-/// The checks of a group.
+/// The health checks of a group.
 pub(super) struct HealthChecks {
     check: Check,
-    /// Somebody makes them.
+    /// The tasks are running.
     attended: AtomicBool,
 }
 
-/// Why a check did not go well.
+/// Why a check failed.
 #[derive(Debug)]
 pub(super) enum CheckFailure {
-    /// There was no whole answer.
+    /// No complete response.
     Failure(Failure),
-    /// It had a status that is not expected.
+    /// An unexpected status.
     Status(StatusCode),
 }
 
@@ -53,8 +53,8 @@ impl HealthChecks {
 }
 
 impl OriginGroup {
-    /// Starts checking, unless nothing is to be checked or that goes on already. The tasks end with
-    /// the group.
+    /// Starts the check tasks, unless none are configured or they are running. They end with the
+    /// group.
     pub(super) fn attend(self: &Arc<Self>) {
         let Some(checkups) = &self.checkups else {
             return;
@@ -72,7 +72,7 @@ impl OriginGroup {
     async fn check(self: &Arc<Self>, check: &Check, site: &EndpointState) {
         let until = Instant::now() + check.timeout;
         let (leave, result) = match &check.kind {
-            // That it takes connections does not tell a breaker what it answers.
+            // An accepted connection does not tell the breaker about responses.
             CheckKind::Tcp => (None, self.check_connecting(site, until).await.map(drop)),
             CheckKind::Http { path, expect } => {
                 let leave = site.leave_to_probe(now());
@@ -109,7 +109,7 @@ impl OriginGroup {
         let asking = async {
             let asked = self.converse(line, &request, None).await;
             let (mut line, head) = asked.map_err(|broken| broken.failure)?;
-            // Of a long one, the status must do.
+            // For a long body, the status is enough.
             drain::read(&mut line, head.framing).await?;
             Ok(head.status)
         };
@@ -143,11 +143,11 @@ fn judge(status: StatusCode, expect: &[StatusCode]) -> Result<(), CheckFailure> 
     good.then_some(()).ok_or(CheckFailure::Status(status))
 }
 
-/// Held by the tasks that check; gone with the last of them.
+/// Held by the check tasks; its drop allows them to start again.
 struct CheckGuard(Weak<OriginGroup>);
 
 impl CheckGuard {
-    /// Checks one endpoint for as long as its group lives.
+    /// Checks one endpoint while its group lives.
     async fn look_after(self: Arc<Self>, place: usize, first: Instant) {
         let mut next = first;
         loop {

@@ -1,6 +1,5 @@
-//! What becomes of an answer that nobody takes? Where its rest is short it is read to its end,
-//! behind whoever asked, and the connection goes back to the others: a new one each time costs an
-//! origin in trouble more.
+//! Drains unwanted response bodies: a short rest is read in the background and the connection
+//! returned to the pool. New connections would cost a failing origin more.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,14 +14,14 @@ use super::connection::UpstreamConnection;
 use super::head::ResponseHead;
 use super::{Failure, Framing};
 
-/// Bodies that nobody wants are read so far.
+/// Maximum bytes to drain.
 const BYTES_MAX: u64 = 64 << 10;
-/// And for so long.
+/// Maximum time to drain.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// And so many of a group at once.
+/// Maximum number of concurrent drains per group.
 const COUNT_MAX: usize = 64;
 
-/// Leave to read what nobody wants.
+/// Limits how many unwanted bodies are drained at once.
 pub(super) struct BodyDrain(Arc<Semaphore>);
 
 impl Default for BodyDrain {
@@ -38,14 +37,15 @@ impl BodyDrain {
 }
 
 impl AttemptResponse {
-    /// Ends an answer that is not taken. Its endpoint has said what it had to say.
+    /// Drops a response that is not used. It counts as complete.
     pub(super) fn dismiss(self) {
         self.entry.whole(self.head.status);
         leave(self.line, &self.head);
     }
 }
 
-/// Leaves a line after its head: to others where the rest is short and comes soon.
+/// Releases a connection after the response head, once a short rest is drained; otherwise closes
+/// it.
 pub(super) fn leave(mut line: UpstreamConnection, head: &ResponseHead) {
     let (framing, idle) = (head.framing, head.idle());
     match framing {
@@ -62,22 +62,22 @@ pub(super) fn leave(mut line: UpstreamConnection, head: &ResponseHead) {
             line.release(idle);
         }
     });
-    // Mostly it came with the head: then the connection is there for whoever asks next.
+    // The rest has mostly arrived with the head: then the connection is free at once.
     let mut once = Context::from_waker(Waker::noop());
     if reading.as_mut().poll(&mut once).is_pending() {
         tokio::spawn(reading);
     }
 }
 
-/// How far a body was read.
+/// How far a body was drained.
 pub(super) enum DrainPlan {
     /// To its end.
     Whole,
-    /// As far as it is worth reading.
+    /// To the byte limit.
     Long,
 }
 
-/// Reads a body that nobody wants.
+/// Drains a body.
 pub(super) async fn read(
     line: &mut UpstreamConnection,
     framing: Framing,

@@ -1,5 +1,4 @@
-//! What follows from an answer, or from none? It is judged by what was asked and by who else may be asked, and
-//! the best answer so far is kept.
+//! Judges responses by the request and by the endpoints that remain, and keeps the best one.
 
 use std::time::Duration;
 
@@ -14,8 +13,7 @@ use super::selection::EndpointSelection;
 use crate::policy::missing_manifest::is_absence;
 
 impl OriginGroup {
-    /// What follows from an outcome, and how long the endpoint wants to be left alone. An answer is
-    /// kept, whatever it is.
+    /// The verdict on an outcome, and the endpoint's `Retry-After`. Keeps the best response.
     pub(super) fn weigh(
         &self,
         outcome: Result<AttemptResponse, AttemptError>,
@@ -61,10 +59,10 @@ impl OriginGroup {
         (tried, wait)
     }
 
-    /// Another endpoint may answer better, and has not been asked.
+    /// An untried endpoint may answer better.
     fn another_may(&self, tour: &EndpointSelection, status: StatusCode) -> bool {
         if is_absence(status) {
-            // Even one in doubt may have what should be there.
+            // Even an endpoint not in good standing may have the object.
             self.left(tour) > 0
         } else {
             self.another_stands(tour)
@@ -77,7 +75,8 @@ impl OriginGroup {
         unasked.any(|site| self.stands(site, now) && !site.refuses(tour.subject, now))
     }
 
-    /// Whoever failed where this answer came failed by its own fault.
+    /// Endpoints that failed this request, which another endpoint answered, failed by their own
+    /// fault.
     fn make_good(&self, tour: &EndpointSelection, answer: &AttemptResponse) {
         let status = answer.head.status;
         let place = answer.entry.site().place;
@@ -88,7 +87,7 @@ impl OriginGroup {
         }
     }
 
-    /// Nothing that another endpoint could better.
+    /// A response that no other endpoint could improve on.
     pub(super) fn is_good_answer(
         &self,
         answer: &AttemptResponse,

@@ -1,22 +1,22 @@
-//! How long did answers take, since the start? Counts by upper bound, which monitoring adds up over
-//! shields and compares over time. Knows nothing of the recent past alone: that is the pace's.
+//! Latency histogram since the start, with upper bounds that monitoring can add up over instances
+//! and compare over time. Recent latency is in `guard::pace`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Response times by size, for a histogram.
+/// Response times by upper bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatencyHistogram {
-    /// How many took no longer than the bound of the same place in [`Latency::BOUNDS`].
+    /// Responses that took at most the same entry of [`LatencyHistogram::BOUNDS`].
     pub within: [u64; LatencyHistogram::BOUNDS.len()],
-    /// How many there were.
+    /// Number of responses.
     pub count: u64,
-    /// All of them together.
+    /// Sum of the response times.
     pub sum: Duration,
 }
 
 impl LatencyHistogram {
-    /// From an answer out of a neighbour's memory to a blocking playlist's.
+    /// From a response out of a neighbour's memory to a blocking playlist.
     pub const BOUNDS: [Duration; 13] = [
         Duration::from_millis(1),
         Duration::from_millis(5),
@@ -34,10 +34,10 @@ impl LatencyHistogram {
     ];
 }
 
-/// The counters behind [`Latency`].
+/// The counters behind [`LatencyHistogram`].
 #[derive(Default)]
 pub(super) struct LatencyTimer {
-    /// By the first bound that is long enough; the last place is for what exceeds them all.
+    /// By the first bound that is long enough; the last entry is for longer times.
     buckets: [AtomicU64; LatencyHistogram::BOUNDS.len() + 1],
     micros: AtomicU64,
 }

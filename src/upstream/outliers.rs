@@ -1,5 +1,5 @@
-//! Which endpoint is too slow for its group? Now and then, on a request's way, each is compared
-//! with its peers. Knows nobody's own reasons for being slow.
+//! Outlier detection: compares the latency of each endpoint with that of its peers, now and then,
+//! during a request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::endpoint::EndpointState;
 use super::guard::ejection::median;
 
-/// When endpoints are compared next.
+/// Compares endpoints at a fixed interval.
 pub(super) struct OutlierDetection {
     every: Duration,
     due: Mutex<Instant>,
@@ -23,7 +23,7 @@ impl OutlierDetection {
         }
     }
 
-    /// Compares them, if it is time again. `stands` says of whom a request would be answered.
+    /// Compares the endpoints, if it is due. `stands`: the endpoint is in good standing.
     pub(super) fn hold(
         &self,
         sites: &[Arc<EndpointState>],
@@ -40,7 +40,7 @@ impl OutlierDetection {
             }
             *due = now + self.every;
         }
-        // One after another: who is ejected no longer stands for the next.
+        // One after another: an endpoint that is ejected no longer counts for the next.
         for site in sites.iter().filter(|site| stands(site)) {
             let peers = sites.iter().filter(|peer| peer.place != site.place);
             let peers: Vec<_> = peers.filter(|peer| stands(peer)).collect();

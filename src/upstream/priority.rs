@@ -1,11 +1,9 @@
-//! Which request goes to an origin first, when not all can go at once?
-//!
-//! Knows the order, not how a request comes to its place in it: that is the asker's to say.
+//! Priorities of requests in the queue before an origin. Callers choose the priority.
 
-/// Makes the ranks, in their order, and everything that lists them: a rank is one line below.
+/// Defines the priorities in order, and everything that lists them: one line each below.
 macro_rules! ranks {
     ($($(#[$meaning:meta])+ $rank:ident = $word:literal,)+) => {
-        /// A request's place when not all can go at once: the lesser goes first. Also a metric
+        /// Order of requests in the queue before an origin: lower values first. Also a metric
         /// label.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Priority {
@@ -13,13 +11,13 @@ macro_rules! ranks {
         }
 
         impl Priority {
-            /// How many there are.
+            /// Number of priorities.
             pub const COUNT: usize = [$($word),+].len();
 
-            /// Every rank, in the order of [`Priority::index`]: first come those who go first.
+            /// Every priority, in the order of [`Priority::index`], highest first.
             pub const ALL: [Priority; Priority::COUNT] = [$(Priority::$rank),+];
 
-            /// The word used in metrics.
+            /// The metric label.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Priority::$rank => $word,)+
@@ -32,13 +30,13 @@ macro_rules! ranks {
 ranks! {
     /// A manifest: small, and players stop without it.
     Manifest = "manifest",
-    /// A segment at the live edge: many wait for it at once, and none has a buffer beyond it.
+    /// A segment at the live edge: many viewers wait for it at once, with no buffer beyond it.
     Edge = "edge",
     /// A segment, and everything else that a viewer waits for.
     Segment = "segment",
-    /// What nobody waits for, such as a refresh behind a viewer who has been served.
+    /// A request that no viewer waits for, such as a background refresh.
     Behind = "behind",
-    /// What nobody has asked for yet, and somebody soon will.
+    /// A prefetch: no viewer has requested it yet, and one soon will.
     Ahead = "ahead",
 }
 

@@ -1,7 +1,5 @@
-//! The rates that an endpoint allows, in all or by kind of object, and the queues of requests that wait for
-//! their turn under them.
-//!
-//! Knows nothing of what else limits an endpoint, nor of other endpoints.
+//! Rate limits of an endpoint, for all requests or by class, and the queues of requests that wait
+//! for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,11 +13,11 @@ use crate::manifest::Kind;
 pub enum Quota {
     /// For all requests together.
     All(u32),
-    /// For each class by itself, in the order of [`RequestClass::ALL`]; `None`: any number.
+    /// For each class, in the order of [`RequestClass::ALL`]; `None`: unlimited.
     ByClass([Option<u32>; RequestClass::ALL.len()]),
 }
 
-/// What origins with quotas tell apart. Also a metric label, and a configuration key.
+/// Classes that origins with quotas distinguish. Also a metric label and a configuration key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestClass {
     /// HLS playlists and DASH MPDs.
@@ -58,25 +56,25 @@ impl From<Kind> for RequestClass {
     }
 }
 
-/// A reading of one rate of an endpoint.
+/// A snapshot of one rate limit of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaStats {
     /// `all`, or a class.
     pub kind: &'static str,
-    /// Requests per second at most.
+    /// Maximum requests per second.
     pub per_second: u32,
-    /// Times that a request found the endpoint at this rate.
+    /// Number of times that a request found the endpoint at this limit.
     pub limited: u64,
 }
 
-/// The rates of one endpoint.
+/// The rate limits of one endpoint.
 #[derive(Default)]
 pub(super) struct Quotas {
     rates: Vec<RequestRate>,
 }
 
 struct RequestRate {
-    /// `None`: of all.
+    /// `None`: all classes.
     class: Option<RequestClass>,
     per_second: u32,
     gate: ConcurrencyLimiter,
@@ -113,19 +111,19 @@ impl Quotas {
         Quotas { rates }
     }
 
-    /// The one that a request counts against: there is one at most, so that no turn is lost while another
-    /// is waited for.
+    /// The limit that applies to a class: at most one, so that no token is lost while another is
+    /// waited for.
     fn rate(&self, class: RequestClass) -> Option<&RequestRate> {
         let mut rates = self.rates.iter();
         rates.find(|rate| rate.class.is_none_or(|of| of == class))
     }
 
-    /// A turn is to be had at once.
+    /// A token is available now.
     pub(super) fn has_turn(&self, class: RequestClass) -> bool {
         self.rate(class).is_none_or(|rate| rate.gate.has_turn())
     }
 
-    /// Takes a turn, where one is to be had at once.
+    /// Takes a token, if one is available now.
     pub(super) fn try_turn(&self, class: RequestClass) -> bool {
         let Some(rate) = self.rate(class) else {
             return true;
@@ -137,7 +135,7 @@ impl Quotas {
         taken
     }
 
-    /// Waits for a turn, in order of rank.
+    /// Waits for a token, in order of priority.
     pub(super) async fn turn(
         &self,
         class: RequestClass,
@@ -150,7 +148,7 @@ impl Quotas {
         }
     }
 
-    /// Counts those as well who wait for a turn, or waited in vain.
+    /// Adds the requests that wait for a token, and those rejected.
     pub(super) fn add_waits(&self, census: &mut LimiterCounts) {
         for rate in &self.rates {
             census.add_waits(&rate.gate.census());

@@ -1,28 +1,30 @@
-//! What is an answer worth, as far as its head tells? Pure: knows neither endpoints nor the clock.
+//! Rates a response by its status. Pure functions.
 
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{ExpectedContent, UpstreamRequest};
 
-/// The less it is worth, the sooner another endpoint's answer is handed on instead.
+/// The lower the value, the more readily another endpoint's response is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ResponseValue {
-    /// It answers another question: a part that nobody asked for, a redirect of what was there a moment ago.
+    /// It does not answer the request: an unrequested 206 or 304, or a redirect of an object that
+    /// was there a moment ago.
     Nothing,
-    /// The endpoint could not answer.
+    /// The endpoint failed.
     Failure,
-    /// It refuses something that should be there.
+    /// It refuses an object that should exist.
     Refusal,
-    /// What was asked for, or an answer like others.
+    /// The object, or another regular response.
     Answer,
 }
 
-/// What was asked, as far as it decides which answers are good.
+/// The properties of a request that decide which responses are good.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseExpectation {
-    /// `None`: it is no GET or HEAD, and something may change by asking another endpoint too.
+    /// `None`: not GET or HEAD; another endpoint must not be asked too, because the request may
+    /// change something.
     wants: Option<ExpectedContent>,
-    /// It was there a moment ago, or a manifest says that it is.
+    /// The object existed a moment ago, or a manifest lists it.
     pub(super) expected: bool,
     is_partial: bool,
     is_conditional: bool,
@@ -66,7 +68,8 @@ impl ResponseExpectation {
             }
             StatusCode::RANGE_NOT_SATISFIABLE if self.is_partial => ResponseValue::Answer,
             StatusCode::PRECONDITION_FAILED if self.is_conditional => ResponseValue::Answer,
-            // Invented URLs are redirected and refused in masses: one endpoint's word is enough for those.
+            // Invented URLs are often redirected or refused: one endpoint's response is enough for
+            // those.
             _ if !self.expected || status.is_success() => ResponseValue::Answer,
             status if status.is_redirection() => ResponseValue::Nothing,
             _ => ResponseValue::Refusal,
@@ -74,7 +77,7 @@ impl ResponseExpectation {
     }
 }
 
-/// It says something of the endpoint, and nothing of what was asked for.
+/// The status describes the endpoint, not the object.
 fn is_failure(status: StatusCode) -> bool {
     let of_the_endpoint = matches!(
         status,
@@ -82,7 +85,7 @@ fn is_failure(status: StatusCode) -> bool {
             | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::MISDIRECTED_REQUEST
     );
-    // Up to 999 may come; beyond 599 nothing is defined, and nothing is good.
+    // Statuses up to 999 can arrive; above 599 none is defined.
     of_the_endpoint || status.as_u16() >= 500
 }
 

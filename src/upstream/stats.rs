@@ -1,4 +1,4 @@
-//! What came of asking an origin? Counters by endpoint: each attempt counted once, at its end.
+//! Counters by endpoint: each attempt is counted once, at its end.
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -10,119 +10,120 @@ use super::guard::pace;
 use super::latency::LatencyTimer;
 use super::{Failure, LatencyHistogram, Priority, QuotaStats, Rejection};
 
-/// A reading of one group's counters.
+/// A snapshot of one group's counters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
-    /// The group.
+    /// The group's name.
     pub name: Arc<str>,
     /// All its endpoints together.
     pub total: AttemptCounts,
-    /// Each by itself.
+    /// Each endpoint.
     pub endpoints: Vec<EndpointStats>,
-    /// Requests that hold a permit now.
+    /// Requests that hold a permit.
     pub in_flight: usize,
-    /// Requests whose answers the origin holds back now, beside those.
+    /// Blocking requests in progress, not included in `in_flight`.
     pub held_back: usize,
-    /// Requests whose viewers are slow now, beside both.
+    /// Requests with slow viewers, included in neither.
     pub slow_viewers: usize,
-    /// Those of them that were cut because there were too many.
+    /// Requests with slow viewers that were cut because there were too many.
     pub slow_viewers_cut: u64,
-    /// Waiting for a permit now.
+    /// Requests that wait for a permit.
     pub queued: usize,
-    /// The same by rank: load balancers call it the surge queue.
+    /// The same by priority (the surge queue of load balancers).
     pub surge_queue: [(Priority, usize); Priority::COUNT],
-    /// Turned away because the queue was full: newcomers, and those they displaced.
+    /// Rejected because the queue was full: new requests, and queued ones that they displaced.
     pub spillover: u64,
-    /// Turned away by the group's own limits, by reason.
+    /// Rejected by the group's own limits, by reason.
     pub rejected: [(Rejection, u64); Rejection::ALL.len()],
 }
 
-/// A reading of one endpoint's counters.
+/// A snapshot of one endpoint's counters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointStats {
     /// Its URL.
     pub endpoint: Arc<str>,
-    /// What came of asking it.
+    /// Attempts by outcome.
     pub counts: AttemptCounts,
-    /// Requests under way with it at most, where it has such a bound of its own.
+    /// Concurrency limit of this endpoint, if it has one.
     pub concurrency_max: Option<usize>,
-    /// The rates that it allows, where it has such bounds of its own.
+    /// Rate limits of this endpoint, if it has any.
     pub quotas: Vec<QuotaStats>,
-    /// How it stands.
+    /// Its health.
     pub condition: Condition,
-    /// How fast it answers lately; none while there are too few answers to tell.
+    /// Recent latency; `None` while there are too few responses.
     pub pace: Option<pace::LatencyReading>,
-    /// How fast it answered since the start.
+    /// Latency since the start.
     pub latency: LatencyHistogram,
 }
 
-/// How an endpoint stands now.
+/// Health of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// An address of it can be connected to, as far as is known.
+    /// At least one address is not marked unreachable.
     pub reachable: bool,
-    /// It failed too often in a row, or was too slow, and is asked after all others for a while.
+    /// It failed too often in a row, or was too slow, and is tried after all others for a while.
     pub ejected: bool,
-    /// How often that was so.
+    /// Number of ejections.
     pub ejections: u64,
     /// `closed`, `open` or `probing`.
     pub breaker: &'static str,
-    /// How often it opened.
+    /// Number of times the breaker opened.
     pub breaker_opened: u64,
-    /// What its checks say; `None` where there are none.
+    /// Health check results; `None` without health checks.
     pub health: Option<HealthCheckStats>,
 }
 
-/// What an endpoint's checks say.
+/// Health check results of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheckStats {
-    /// It is well; if not, it is asked after all others.
+    /// Healthy; if not, it is tried after all others.
     pub healthy: bool,
-    /// Checks that went well.
+    /// Checks that passed.
     pub passed: u64,
-    /// Checks that did not.
+    /// Checks that failed.
     pub failed: u64,
 }
 
-/// What came of asking, in numbers.
+/// Attempts by outcome, and related counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptCounts {
-    /// Whole answers, 2xx.
+    /// Complete responses, 2xx.
     pub success: u64,
-    /// Whole answers, 3xx (304 among them).
+    /// Complete responses, 3xx (with 304).
     pub redirect: u64,
-    /// Whole answers, 4xx.
+    /// Complete responses, 4xx.
     pub client_error: u64,
-    /// Whole answers, 5xx.
+    /// Complete responses, 5xx.
     pub server_error: u64,
-    /// Given up by the asker before their end.
+    /// Cancelled by the caller before the end.
     pub abandoned: u64,
-    /// Without a whole answer, by reason, in the order of [`Failure::ALL`].
+    /// Without a complete response, by reason, in the order of [`Failure::ALL`].
     pub failures: [u64; Failure::ALL.len()],
     /// Body bytes received.
     pub bytes_received: u64,
-    /// Connections made (and HTTP/2 connections, not streams).
+    /// New connections (HTTP/2: connections, not streams).
     pub connections_new: u64,
-    /// Times an open connection was used again (HTTP/2: a further stream).
+    /// Attempts on an open connection (HTTP/2: a further stream).
     pub connections_reused: u64,
-    /// Requests sent again because a reused connection had been closed, or a header's new value refused.
+    /// Requests sent again because a reused connection was closed, or a header's new value was
+    /// refused.
     pub resent: u64,
-    /// Requests retried after this endpoint did not answer as it should.
+    /// Requests retried after this endpoint failed.
     pub retries: u64,
     /// Requests sent here because another endpoint was late.
     pub hedges: u64,
-    /// Those of them that were answered well, and first.
+    /// Hedged requests that won.
     pub hedges_won: u64,
-    /// Bodies that it sent too slowly or stopped sending, which another endpoint was asked for.
+    /// Bodies that it sent too slowly or stopped sending, for which another endpoint was asked.
     pub takeovers: u64,
-    /// The same where no other was asked, since the budget for retries was spent.
+    /// The same, but no other endpoint was asked because the retry budget was spent.
     pub takeovers_refused: u64,
-    /// Under way now.
+    /// Attempts in progress.
     pub in_flight: usize,
 }
 
 impl AttemptCounts {
-    /// Attempts without a whole answer, for this reason.
+    /// Attempts without a complete response, for this reason.
     pub fn failed(&self, failure: Failure) -> u64 {
         self.failures[failure.index()]
     }
@@ -151,7 +152,7 @@ impl AddAssign<&AttemptCounts> for AttemptCounts {
     }
 }
 
-/// The counters behind [`Counts`].
+/// The counters behind [`AttemptCounts`].
 #[derive(Default)]
 pub(super) struct EndpointCounters {
     /// 2xx, 3xx, 4xx, 5xx.
@@ -176,7 +177,7 @@ impl EndpointCounters {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A whole answer, a failure, or neither: given up.
+    /// `None`: cancelled.
     pub(super) fn ended(&self, end: Option<Result<StatusCode, Failure>>) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let counter = match end {
@@ -187,7 +188,7 @@ impl EndpointCounters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An attempt that was never made.
+    /// Counts a request that was never sent.
     pub(super) fn missed(&self, failure: Failure) {
         self.failures[failure.index()].fetch_add(1, Ordering::Relaxed);
     }
@@ -222,7 +223,7 @@ impl EndpointCounters {
         self.hedges_won.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Another endpoint is asked for what this one has begun to send, or may not be.
+    /// Counts a takeover from this endpoint, or a refused one.
     pub(super) fn left(&self, allowed: bool) {
         let counter = if allowed {
             &self.takeovers

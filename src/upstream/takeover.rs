@@ -1,20 +1,21 @@
-//! May another endpoint be asked for a body that one has begun to send? It is one more request, like a retry.
+//! Decides whether another endpoint may be asked for a body that one has begun to send. Like a
+//! retry, it is one more request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// So many may be under way beyond the budget before it is known what came of them: where all endpoints stop at
-/// once, they are overloaded, and are not asked for everything again.
+/// Maximum number of takeovers beyond the budget with unknown result: if all endpoints stall at
+/// once they are overloaded, and must not receive every request again.
 const UNPROVEN_MAX: usize = 8;
 
-/// What is known of takeovers in a group.
+/// The takeovers of a group.
 pub(super) struct Takeovers {
-    /// The last endpoint that was asked for the rest of a body was further than the one that began it.
+    /// The last takeover delivered more of the body than the first endpoint.
     help: AtomicBool,
     unproven: Arc<AtomicUsize>,
 }
 
-/// Leave to ask another endpoint for a body, until it is known what came of it.
+/// Permission to ask another endpoint for a body; held until the result is known.
 pub struct Takeover {
     unproven: Option<Arc<AtomicUsize>>,
 }
@@ -29,9 +30,9 @@ impl Default for Takeovers {
 }
 
 impl Takeovers {
-    /// Gives leave. `spend`: takes it from the budget for retries, which alone decides where an endpoint is only
-    /// slow. One that is silent or has failed must not cost viewers errors once that is spent, as long as another
-    /// one brings more.
+    /// Permits a takeover. `spend` takes it from the retry budget, which alone decides if the
+    /// endpoint is only slow. A silent or failed endpoint must not cause viewer errors because the
+    /// budget is spent, while takeovers help.
     pub(super) fn begin(&self, failed: bool, spend: impl FnOnce() -> bool) -> Option<Takeover> {
         if spend() {
             return Some(Takeover { unproven: None });

@@ -1,5 +1,5 @@
-//! How does a request's body go out? Its beginning is read before anybody is asked: a viewer who sends it
-//! slowly, or not at all, costs the origin nothing. Bounds of size and time are the edge's.
+//! Sends a request body. Its beginning is read before an endpoint is contacted: a viewer that sends
+//! slowly, or not at all, costs the origin nothing. `frontend` limits size and time.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -14,10 +14,10 @@ use http_body::{Body, Frame, SizeHint};
 use super::slow_viewers::LimitHolder;
 use super::{Failure, RequestBody};
 
-/// So much of a body is read before the origin is asked.
+/// Bytes of a body that are read before an endpoint is contacted.
 const AHEAD_BYTES_MAX: u64 = 16 << 10;
 
-/// Why a request's body did not arrive whole. That is its sender's doing, and no origin's.
+/// Why a request body did not arrive complete: its sender's fault, not the origin's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFault {
     /// Larger than allowed.
@@ -26,7 +26,7 @@ pub enum UploadFault {
     /// Slower than allowed.
     #[error("request body too slow")]
     TooSlow,
-    /// Not framed as HTTP, or broken off.
+    /// Not valid HTTP, or broken off.
     #[error("request body broken")]
     Broken,
 }
@@ -38,7 +38,7 @@ impl From<&(dyn Error + Send + Sync + 'static)> for UploadFault {
     }
 }
 
-/// A body to send, and what its request holds of the group's limits.
+/// A body to send, and the permits of its request.
 pub(super) struct UpstreamUpload {
     body: RequestBody,
     pub(super) hold: Arc<LimitHolder>,
@@ -50,12 +50,12 @@ impl UpstreamUpload {
         UpstreamUpload { body, hold }
     }
 
-    /// The next piece that is not empty; `None` at the end. While its viewer is slow it holds up nobody.
+    /// The next non-empty chunk; `None` at the end. Permits are released while the viewer is slow.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let frame = poll_fn(|cx| self.body.as_mut().poll_frame(cx));
             let frame = self.hold.wait_for_viewer(frame).await;
-            // Trailers end here; and an empty piece would be written as the last chunk.
+            // Trailers are dropped; an empty chunk would be written as the last one.
             match frame.ok_or(Failure::Busy)? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(UploadFault::from(&*error).into()),
@@ -100,9 +100,9 @@ pub(super) async fn read_ahead(mut body: RequestBody) -> Result<RequestBody, Fai
 /// A body whose beginning has been read.
 struct StartedBody {
     ahead: VecDeque<Bytes>,
-    /// `None`: the beginning is all of it.
+    /// `None`: the beginning is the whole body.
     rest: Option<RequestBody>,
-    /// Bytes that have not been handed out, where that is known.
+    /// Remaining bytes, if known.
     left: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! How does a body go to one viewer, at that viewer's pace? A task reads it from the origin, a few pieces
-//! ahead, so that each wait is known for what it is: for the origin, or for the viewer.
+//! Relays a body to one viewer at the viewer's speed. A task reads it from the origin, a few chunks
+//! ahead, so that waits for the origin and for the viewer are counted separately.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,20 +9,20 @@ use tokio::sync::mpsc;
 
 use super::{Failure, UpstreamBody};
 
-/// Pieces read ahead of the viewer, of up to 64 KiB each.
+/// Chunks read ahead of the viewer, of up to 64 KiB each.
 const AHEAD_MAX: usize = 2;
 
-/// A piece, or the proven end.
+/// A chunk, or the proven end.
 type RelayEvent = Option<Result<Bytes, Failure>>;
 
-/// A body on its way to one viewer. Dropping it ends the request to the origin.
+/// A body for one viewer. Dropping it ends the request to the origin.
 pub struct ViewerRelay {
     steps: mpsc::Receiver<RelayEvent>,
     viewer_cut: bool,
 }
 
 impl UpstreamBody {
-    /// Hands the body to one viewer. Must be called inside a tokio runtime.
+    /// Relays the body to one viewer. Must be called inside a tokio runtime.
     pub fn relay(self) -> ViewerRelay {
         let (sender, steps) = mpsc::channel(AHEAD_MAX);
         tokio::spawn(run(self, sender));
@@ -34,15 +34,15 @@ impl UpstreamBody {
 }
 
 impl ViewerRelay {
-    /// The next bytes; `None` is a proven end.
+    /// The next chunk; `None` is a proven end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<RelayEvent> {
         let step = ready!(self.steps.poll_recv(cx));
-        // The task ended without a word: it was cut to make room, or has panicked.
+        // The task ended without a final event: it was cut to make room, or has panicked.
         self.viewer_cut |= step.is_none();
         Poll::Ready(step.unwrap_or(Some(Err(Failure::Truncated))))
     }
 
-    /// Whether the body broke because the viewer took too long, and not through the origin.
+    /// The body ended early because the viewer was too slow, not because of the origin.
     pub fn viewer_was_cut(&self) -> bool {
         self.viewer_cut
     }

@@ -8,8 +8,8 @@ use crate::upstream::guard::breaker::{BreakerPass, BreakerTransition};
 use crate::upstream::guard::{EndpointFault, FailureSubject};
 
 impl EndpointState {
-    /// Another endpoint was asked later and answered first. One such event means nothing; repeated,
-    /// or without any response from this endpoint meanwhile, it counts as silent.
+    /// Another endpoint was asked later and answered first. This counts as a failure; if this
+    /// endpoint has sent nothing at all for a while, it is ejected as silent.
     pub(in crate::upstream) fn beaten(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();

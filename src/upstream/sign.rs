@@ -1,8 +1,8 @@
-//! How does an origin know who is asking? By header values that are secrets, by a signature, by a
-//! certificate: what a group shows, kept up to date behind the requests.
+//! Authenticates requests to an origin: secret header values, AWS signatures and client
+//! certificates, kept current in the background.
 //!
-//! A request takes a [`Seal`] along: the values and credentials it is sent with. Knows nothing of
-//! connections; secrets are in no log, error or `Debug` of this room.
+//! A request takes a [`RequestAuth`] with the values and credentials it is sent with. No log, error
+//! or `Debug` output of this module contains a secret.
 
 mod background_task;
 mod certificate;
@@ -39,45 +39,44 @@ use background_task::SingleTask;
 use credential_cache::CredentialCache;
 use header_file::HeaderFile;
 
-/// How often files are looked at.
+/// Interval at which files are read again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether a header is one that signatures are made of.
+/// The header is part of a SigV4 signature.
 pub fn is_of_signature(name: &str) -> bool {
     FIELDS
         .iter()
         .any(|field| field.as_str().eq_ignore_ascii_case(name))
 }
 
-/// What a group shows to its origin.
+/// The authentication of a group.
 pub(super) struct Signer {
-    /// Whose, for logs.
+    /// The group's name, for logs.
     owner: Arc<str>,
-    /// Values that stay as they are.
+    /// Constant header values.
     fixed: Vec<(HeaderName, HeaderValue)>,
-    /// Values that change.
+    /// Header values from files.
     files: Vec<HeaderFile>,
     looking: SingleTask,
-    /// The origin took the values before the last change, and refused those after it.
+    /// The origin accepted the values before the last change, and refused the new ones.
     former_first: AtomicBool,
-    /// What makes signatures.
+    /// Scope and credentials for SigV4, if configured.
     signing: Option<(Arc<sigv4::Scope>, Arc<CredentialCache>)>,
 }
 
-/// What one request is sent with.
+/// The authentication of one request.
 #[derive(Clone)]
 pub(super) struct RequestAuth {
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The values are those before the last change.
+    /// It uses the values before the last change.
     former: bool,
-    /// What the signature is made for, and with.
+    /// Scope and credentials of the signature.
     signing: Option<(Arc<sigv4::Scope>, Credentials)>,
     signer: Arc<Signer>,
 }
 
 impl Signer {
-    /// Reads the files for the first time, and starts looking after them if there is a runtime to
-    /// do that in.
+    /// Reads the files, and starts the background tasks if there is a runtime.
     pub(super) fn new(settings: &Settings, lookup: &Resolver) -> Result<Arc<Signer>, SetupError> {
         let files = settings.header_files.iter().map(|(name, path)| {
             let watched = HeaderFile::new(name.clone(), path.clone());
@@ -105,7 +104,7 @@ impl Signer {
         Ok(signer)
     }
 
-    /// Waits until there is something to sign with: only where there is nothing, and not for long.
+    /// Waits briefly for credentials if there are none.
     pub(super) async fn ready(&self, until: Instant) -> Result<(), Failure> {
         match &self.signing {
             Some((_, keyring)) => keyring.ready(until).await,
@@ -113,7 +112,7 @@ impl Signer {
         }
     }
 
-    /// What the next request is to be sent with.
+    /// The authentication for the next request.
     pub(super) fn seal(self: &Arc<Self>) -> Result<RequestAuth, Failure> {
         self.tend();
         let signing = match &self.signing {
@@ -124,7 +123,7 @@ impl Signer {
         Ok(self.sealed(former, signing))
     }
 
-    /// Starts what is done in the background, unless it goes on already.
+    /// Starts the background tasks, unless they run already.
     fn tend(self: &Arc<Self>) {
         if let Some((_, keyring)) = &self.signing {
             keyring.tend();
@@ -143,7 +142,7 @@ impl Signer {
                 let Some(signer) = signer.upgrade() else {
                     return;
                 };
-                // Off the workers: the files may be on a file system that hangs.
+                // Not on the async workers: the file system may hang.
                 let looked = tokio::task::spawn_blocking(move || signer.look());
                 if looked.await.is_err() {
                     return;
@@ -152,7 +151,7 @@ impl Signer {
         });
     }
 
-    /// Reads the files again; blocks.
+    /// Reads the files again. Blocks.
     pub(super) fn look(&self) {
         let changed = self.files.iter().filter(|file| file.look()).count();
         if changed > 0 {
@@ -160,7 +159,7 @@ impl Signer {
         }
     }
 
-    /// Whether there are values from before a change that may still be tried.
+    /// A value from before a change may still be tried.
     fn remembers(&self, now: Instant) -> bool {
         self.files.iter().any(|file| file.former(now).is_some())
     }
@@ -189,7 +188,7 @@ impl Signer {
 }
 
 impl RequestAuth {
-    /// These fields and nothing else.
+    /// Only these header fields.
     #[cfg(test)]
     pub(super) fn of(headers: Vec<(HeaderName, HeaderValue)>) -> RequestAuth {
         let fixed = headers;
@@ -204,12 +203,12 @@ impl RequestAuth {
         signer.sealed(false, None)
     }
 
-    /// Fields to set, in place of any others of these names.
+    /// Header fields to set; they replace fields of the same names.
     pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
 
-    /// What to ask for where somebody asked for this.
+    /// The target to send for a requested target.
     pub(super) fn target(&self, asked: &PathAndQuery) -> Result<PathAndQuery, Failure> {
         match &self.signing {
             Some((scope, _)) => scope.target(asked),
@@ -217,7 +216,7 @@ impl RequestAuth {
         }
     }
 
-    /// The signature's fields for an endpoint, where the origin wants one.
+    /// The signature's header fields for an endpoint, if requests are signed.
     pub(super) fn signature(
         &self,
         endpoint: usize,
@@ -231,14 +230,14 @@ impl RequestAuth {
             .map(Some)
     }
 
-    /// What to try instead where the origin refuses this one: values from before a change, or
-    /// after it, while both may be the right ones.
+    /// The alternative if the origin refuses these values: those before or after the change, while
+    /// both may be valid.
     pub(super) fn other(&self) -> Option<RequestAuth> {
         let two = self.signer.remembers(Instant::now());
         two.then(|| self.signer.sealed(!self.former, self.signing.clone()))
     }
 
-    /// The origin took this one and refused the other: it comes first from now on.
+    /// The origin accepted these values and refused the others: use them first from now on.
     pub(super) fn prefer(&self) {
         let before = self
             .signer

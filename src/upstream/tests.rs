@@ -1,4 +1,4 @@
-//! Does the room keep its promises over real sockets? Scripted origins, one scenario a test.
+//! Tests of the upstream module over real sockets with scripted origins.
 
 mod checks;
 mod client_certificate;
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::policy::EndpointSet;
 
-/// Far longer than anything should take: a test that meets it has failed.
+/// Far longer than any step should take: a test that reaches it has failed.
 const LONG: Duration = Duration::from_secs(20);
 /// Short enough to wait for in a test.
 const SHORT: Duration = Duration::from_millis(80);
@@ -47,7 +47,7 @@ fn origin(settings: Settings) -> Arc<Origin> {
     Arc::new(Origin::new(settings, no_lookup()).unwrap())
 }
 
-/// For origins that are given by address.
+/// Resolver for origins given by address.
 fn no_lookup() -> Resolver {
     Arc::new(|host, _| panic!("{host} was looked up"))
 }
@@ -77,7 +77,7 @@ fn errand(method: Method, path: &str) -> UpstreamRequest {
     }
 }
 
-/// Asks and reads to the end: the status and the body, or how it failed and what came before.
+/// Fetches and reads to the end: the status and the body, or the failure and the data before it.
 async fn whole(origin: &Origin, errand: UpstreamRequest) -> Result<(u16, Bytes), (Failure, Bytes)> {
     let asking = async {
         let reply = match origin.fetch(errand).await {
@@ -101,7 +101,7 @@ async fn body(mut reply: UpstreamResponse) -> Result<Bytes, (Failure, Bytes)> {
     Ok(body.into())
 }
 
-/// Waits until something is so, a limited number of turns.
+/// Waits until a condition holds, a limited number of times.
 async fn until(what: &str, so: impl Fn() -> bool) {
     let waiting = async {
         while !so() {

@@ -1,18 +1,17 @@
-//! Does somebody see to it already? A task in the background is started once, and started anew when
-//! the runtime it was started in has ended.
+//! Ensures that a background task runs once; it can start again after its runtime ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Something that one task sees to.
+/// A flag for one background task.
 #[derive(Default)]
 pub(super) struct SingleTask(Arc<AtomicBool>);
 
-/// Held by the task that sees to it; free again when that ends, however it ends.
+/// Held by the running task; its drop allows a new one.
 pub(super) struct SingleTaskGuard(Arc<AtomicBool>);
 
 impl SingleTask {
-    /// To be seen to from now on, unless somebody does already.
+    /// Claims the task, unless it is running.
     pub(super) fn take(&self) -> Option<SingleTaskGuard> {
         let free = !self.0.swap(true, Ordering::AcqRel);
         free.then(|| SingleTaskGuard(Arc::clone(&self.0)))

@@ -1,5 +1,5 @@
-//! What is shown to an origin that asks who is there? A certificate and its key, checked before
-//! pingora is given their files: it would show nothing where it finds none, and panic at others.
+//! The client certificate and key for mutual TLS. They are checked here, because pingora sends none
+//! if it finds none, and panics on invalid ones.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::upstream::SetupError;
 
-/// The files of a certificate, with those it needs to be believed, and of its key.
+/// The files of a client certificate with its chain, and of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// PEM file of the certificate chain.
@@ -20,7 +20,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Checks both files, and names them as pingora wants them.
+    /// Checks both files, and returns their paths as pingora expects them.
     pub(in crate::upstream) fn files(&self) -> Result<(String, String), SetupError> {
         let (certificate, key) = (&self.certificate, &self.key);
         let read = |path: &Path| std::fs::read(path).map_err(|why| refused(path, &why));
@@ -29,7 +29,7 @@ impl ClientCertificate {
         if chain.is_empty() {
             return Err(refused(certificate, &"no certificate in it"));
         }
-        // What PEM's errors would quote may be of the key.
+        // PEM errors may quote the key.
         let private = PrivateKeyDer::from_pem_slice(&read(key)?)
             .map_err(|_| refused(key, &"no private key in it"))?;
         CertifiedKey::from_der(chain, private, &ring::default_provider())

@@ -1,7 +1,7 @@
-//! Which credentials sign? The last good ones, renewed before they expire, behind the requests.
+//! Caches the credentials for signing and renews them in the background before they expire.
 //!
-//! One task in the background asks the places in turn. A request waits only where nothing good is
-//! held, and not for long. What fails is told once, not at every try.
+//! One task tries the sources in order. A request waits only if no valid credentials are cached,
+//! and not for long. A failure is logged once, not at every attempt.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,45 +18,45 @@ use super::credential_provider::CredentialProvider;
 use super::source::CredentialSource;
 use crate::upstream::{Failure, Resolver, SetupError};
 
-/// How long a request waits where nothing good is held.
+/// How long a request waits for the first valid credentials.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// And so many at once; the others are refused.
+/// Maximum number of waiting requests; more are refused.
 const WAITING_MAX: usize = 4096;
-/// Renewed so long before they expire, and up to so much earlier: a fleet does not renew at once.
+/// Renewal before expiry, plus up to this jitter, so that a fleet does not renew at once.
 const AHEAD: Duration = Duration::from_mins(5);
 const AHEAD_JITTER: Duration = Duration::from_mins(1);
-/// Credentials without an end may still be replaced where they come from.
+/// Credentials without an expiry may still be replaced at their source.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// Between two rounds, at least; and at most, where they fail and nobody asks.
+/// Minimum time between two rounds; and maximum, if they fail and no request asks.
 const GAP_MIN: Duration = Duration::from_secs(1);
 const GAP_MAX: Duration = Duration::from_secs(30);
-/// One round through all the places.
+/// Deadline of one round through all sources.
 const ROUND_MAX: Duration = Duration::from_secs(15);
 
 /// The credentials of one origin group.
 pub(super) struct CredentialCache {
-    /// Whose, for logs.
+    /// The group's name, for logs.
     owner: Arc<str>,
     issuers: Vec<CredentialProvider>,
     held: RwLock<Option<Credentials>>,
     renewal: SingleTask,
-    /// A request found nothing good.
+    /// A request found no valid credentials.
     wanted: Arc<Notify>,
-    /// Rounds ended.
+    /// Number of finished rounds.
     rounds: watch::Sender<u64>,
-    /// Seats for those who wait.
+    /// Permits for waiting requests.
     waiting: Semaphore,
     told: Mutex<Option<LoggedOutcome>>,
 }
 
-/// What was told of the last round.
+/// The logged result of the last round.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LoggedOutcome {
-    /// Credentials came from this place.
+    /// Credentials came from this source.
     Fine(&'static str),
-    /// It failed; what is held is still good.
+    /// It failed; the cached credentials are still valid.
     NotRenewed,
-    /// It failed, and nothing good is held.
+    /// It failed, and no valid credentials are cached.
     Nothing,
 }
 
@@ -80,7 +80,7 @@ impl CredentialCache {
         }))
     }
 
-    /// Waits until there are good credentials: held ones, else those of the round that ends next.
+    /// Waits until there are valid credentials: cached ones, else those of the next round to end.
     pub(super) async fn ready(self: &Arc<Self>, until: Instant) -> Result<(), Failure> {
         self.tend();
         let mut rounds = self.rounds.subscribe();
@@ -88,19 +88,19 @@ impl CredentialCache {
             let seat = self.waiting.try_acquire();
             let _seat = seat.map_err(|_| Failure::Credentials)?;
             self.wanted.notify_one();
-            // Late or not: what counts is whether there are any now.
+            // In time or not: only the cache matters now.
             let until = until.min(Instant::now() + PATIENCE);
             let _ = timeout_at(until, rounds.changed()).await;
         }
         self.credentials().map(drop)
     }
 
-    /// Good credentials, as far as any are held.
+    /// Valid credentials, if cached.
     pub(super) fn credentials(&self) -> Result<Credentials, Failure> {
         self.held().ok_or(Failure::Credentials)
     }
 
-    /// What is held, unless it has expired.
+    /// The cached credentials, unless expired.
     fn held(&self) -> Option<Credentials> {
         let held = self.held.read().clone()?;
         let good = held
@@ -109,8 +109,8 @@ impl CredentialCache {
         good.then_some(held)
     }
 
-    /// Starts the renewal, unless it goes on already. Must be called inside a tokio runtime; when
-    /// that one ends, the next call starts anew.
+    /// Starts the renewal, unless it is running. Must be called inside a tokio runtime; if that
+    /// runtime ends, the next call starts it again.
     pub(super) fn tend(self: &Arc<Self>) {
         let Some(on_duty) = self.renewal.take() else {
             return;
@@ -128,9 +128,9 @@ impl CredentialCache {
         });
     }
 
-    /// Asks the places in turn, and says when to do so next.
+    /// Tries the sources in order; returns the time until the next round.
     async fn round(&self, failures: &mut u32) -> Duration {
-        // What goes wrong on the way is told here, once, with what else was tried.
+        // Suppress logs of single requests: one message below reports everything that was tried.
         let asking = self.ask().with_subscriber(Dispatch::none());
         let late = |_| Err("no credential source answered in time".to_owned());
         let gap = match timeout(ROUND_MAX, asking).await.unwrap_or_else(late) {
@@ -155,7 +155,7 @@ impl CredentialCache {
         gap
     }
 
-    /// The credentials of the first place that has some; or what was tried.
+    /// The credentials of the first source that has some, or the errors of all tried ones.
     async fn ask(&self) -> Result<(&'static str, Credentials), String> {
         let mut tried = Vec::new();
         for issuer in &self.issuers {
@@ -175,7 +175,7 @@ impl CredentialCache {
         }
     }
 
-    /// Tells of a change, not of what stays as it was.
+    /// Logs changes only.
     fn tell(&self, state: LoggedOutcome, tried: &str) {
         let before = self.told.lock().replace(state);
         let origin = &*self.owner;
@@ -197,24 +197,24 @@ impl CredentialCache {
 }
 
 impl Drop for CredentialCache {
-    /// Lets the renewal see that it is over.
+    /// Wakes the renewal task so that it ends.
     fn drop(&mut self) {
         self.wanted.notify_one();
     }
 }
 
-/// When to renew what was just got; `jitter` is from 0 to 1.
+/// Time until renewal; `jitter` is from 0 to 1.
 fn next_renewal(expiry: Option<SystemTime>, now: SystemTime, jitter: f64) -> Duration {
     let Some(expiry) = expiry else {
         return LOOK_EVERY;
     };
     let left = expiry.duration_since(now).unwrap_or_default();
     let ahead = AHEAD + AHEAD_JITTER.mul_f64(jitter);
-    // Short-lived ones are renewed at half of their time.
+    // Short-lived credentials are renewed at half of their lifetime.
     left.saturating_sub(ahead).max(left / 2).max(GAP_MIN)
 }
 
-/// When to try again after so many failures in a row; `jitter` is from 0 to 1.
+/// Time until the next attempt after this many failures in a row; `jitter` is from 0 to 1.
 fn next_try(failures: u32, jitter: f64) -> Duration {
     let doubled = GAP_MIN.saturating_mul(1 << failures.min(6));
     doubled

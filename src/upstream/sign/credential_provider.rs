@@ -1,5 +1,5 @@
-//! How does a place give its credentials? Files are read, endpoints asked over this room's own
-//! connections. Every wait is short: whoever waits for an answer wants to sign a request.
+//! Fetches credentials from a source: reads files, and requests endpoints through this module's own
+//! connections. Deadlines are short: a request waits for the signature.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use crate::upstream::{
     Deadlines, Origin, Priority, Protocol, Resolver, Settings, SetupError, UpstreamRequest,
 };
 
-/// These endpoints are on the same machine, or next to it.
+/// These endpoints are local or close.
 const DEADLINES: Deadlines = Deadlines {
     queue: Duration::from_secs(1),
     connect: Duration::from_secs(1),
@@ -28,9 +28,9 @@ const DEADLINES: Deadlines = Deadlines {
     between_bytes: Duration::from_secs(1),
     total: Duration::from_secs(3),
 };
-/// A longer answer holds no credentials.
+/// A longer response cannot be credentials.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// How long a session with an instance's metadata service is good for: one round needs seconds.
+/// Lifetime of an instance metadata session in seconds: one round needs a few.
 const SESSION_SECONDS: HeaderValue = HeaderValue::from_static("60");
 const SESSION_SECONDS_FIELD: HeaderName =
     HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
@@ -38,7 +38,7 @@ const SESSION_FIELD: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-to
 const SESSIONS: PathAndQuery = PathAndQuery::from_static("/latest/api/token");
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// A place that may have credentials, ready to be asked.
+/// A credential source, ready to be used.
 pub(super) enum CredentialProvider {
     Given(Credentials),
     File {
@@ -55,13 +55,14 @@ pub(super) enum CredentialProvider {
     },
 }
 
-/// Why a place gave none.
+/// Why a source returned no credentials.
 #[derive(Debug)]
 pub(super) struct CredentialError {
-    /// It has none, and is not expected to: the next place may be asked. One that should have some
-    /// and fails is waited for instead, lest requests be signed in somebody else's name.
+    /// It is not expected to have any: the next source is tried. A source that should have
+    /// credentials but fails is retried instead, so that requests are not signed under another
+    /// identity.
     pub(super) absent: bool,
-    /// In a few words; quotes no answer.
+    /// A short reason that quotes no response.
     pub(super) why: String,
 }
 
@@ -96,7 +97,7 @@ impl CredentialProvider {
         })
     }
 
-    /// What to call it in a log.
+    /// The log word.
     pub(super) fn name(&self) -> &'static str {
         match self {
             CredentialProvider::Given(_) => "environment",
@@ -157,7 +158,7 @@ fn of_file(path: &Path, profile: &str) -> Result<Credentials, CredentialError> {
     profile::read(&text, profile)
 }
 
-/// Whether a file has a profile's credentials now, and if not, why; blocks.
+/// Checks that a file has a profile's credentials, or says why not. Blocks.
 pub fn look_for_profile(path: &Path, profile: &str) -> Result<(), String> {
     let read = of_file(path, profile);
     read.map(drop).map_err(|refusal| refusal.why)
@@ -187,7 +188,7 @@ async fn of_container(
     document(&answer)
 }
 
-/// Version 2 of the protocol: a session first, then the name of the role, then its credentials.
+/// IMDSv2: get a session token, then the role name, then its credentials.
 async fn of_instance(origin: &Origin) -> Result<Credentials, CredentialError> {
     let mut headers = HeaderMap::new();
     headers.insert(SESSION_SECONDS_FIELD, SESSION_SECONDS);
@@ -221,7 +222,7 @@ async fn of_instance(origin: &Origin) -> Result<Credentials, CredentialError> {
     document(&get(&format!("{ROLES}{role}")).await?)
 }
 
-/// Asks and reads to the end.
+/// Sends a request and reads the whole body.
 async fn ask(origin: &Origin, errand: UpstreamRequest) -> Result<Bytes, CredentialError> {
     let failed = |failure: crate::upstream::Failure| {
         CredentialError::broken(format!("no answer ({})", failure.as_str()))
@@ -243,7 +244,7 @@ async fn ask(origin: &Origin, errand: UpstreamRequest) -> Result<Bytes, Credenti
     Ok(answer.into())
 }
 
-/// Credentials as both kinds of endpoints write them.
+/// The JSON document of both kinds of endpoints.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CredentialDocument {
@@ -253,7 +254,7 @@ struct CredentialDocument {
     expiration: Option<String>,
 }
 
-/// Reads credentials. What JSON's errors would quote may be a secret, so they are not passed on.
+/// Parses credentials. JSON errors may quote a secret, so they are not passed on.
 fn document(answer: &[u8]) -> Result<Credentials, CredentialError> {
     let document: CredentialDocument = serde_json::from_slice(answer)
         .map_err(|_| CredentialError::broken("answered with something else than credentials"))?;

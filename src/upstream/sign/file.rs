@@ -1,15 +1,15 @@
-//! What is in a small file? Its text, with a bound on how much that may be. Blocks.
+//! Reads a small text file with a size limit. Blocks.
 
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::Path;
 
-/// A longer file holds neither a secret nor a person's credentials.
+/// A longer file is neither a secret nor a credentials file.
 const BYTES_MAX: u64 = 256 << 10;
 
-/// Reads a file whole. Why it cannot be read quotes nothing of it.
+/// Reads a whole file. Errors quote nothing of it.
 pub(super) fn text(path: &Path) -> Result<String> {
     let refused = |why| Error::new(ErrorKind::InvalidData, why);
-    // Looked at first: opening a pipe would wait for its other end.
+    // Checked first: opening a named pipe would block.
     if !std::fs::metadata(path)?.is_file() {
         return Err(refused("this is not a plain file"));
     }

@@ -1,7 +1,7 @@
-//! What does a header's file say? Its last good value, and for a while the one before.
+//! A header value from a file: the last good value and, for a while, the one before.
 //!
-//! Files are read where blocking is allowed; who asks for a value never waits. Values are secrets:
-//! nothing here shows one.
+//! Files are read where blocking is allowed; reading the value never blocks. Values are secrets and
+//! are never shown.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,7 @@ use tokio::time::Instant;
 
 use super::file;
 
-/// How long a value is remembered after it was replaced: as long as MediaPackage may take to learn
-/// of a new one.
+/// How long a replaced value is kept: MediaPackage may take this long to accept a new one.
 const GRACE: Duration = Duration::from_mins(10);
 
 /// A header whose value is in a file.
@@ -22,13 +21,13 @@ pub(super) struct HeaderFile {
     pub(super) name: HeaderName,
     path: PathBuf,
     values: RwLock<HeaderFileValues>,
-    /// The file could not be used when it was looked at last.
+    /// The file was unusable at the last read.
     troubled: AtomicBool,
 }
 
 struct HeaderFileValues {
     current: HeaderValue,
-    /// The one before, and until when it may still be tried.
+    /// The previous value, and until when it may be tried.
     former: Option<(HeaderValue, Instant)>,
 }
 
@@ -48,7 +47,7 @@ impl HeaderFile {
         })
     }
 
-    /// Reads the file again; blocks. Says whether its value is another one now.
+    /// Reads the file again; true if the value changed. Blocks.
     pub(super) fn look(&self) -> bool {
         self.learn(header_value(&self.path), Instant::now())
     }
@@ -80,7 +79,7 @@ impl HeaderFile {
         self.values.read().current.clone()
     }
 
-    /// The value before, while it is remembered.
+    /// The previous value, while it is kept.
     pub(super) fn former(&self, now: Instant) -> Option<HeaderValue> {
         let values = self.values.read();
         let (value, until) = values.former.as_ref()?;
@@ -88,8 +87,8 @@ impl HeaderFile {
     }
 }
 
-/// Reads a header's value from a file with nothing else in it; a line end after it is left out.
-/// Blocks. Why it cannot be read quotes nothing of it.
+/// Reads a header value from a file that contains nothing else; a trailing newline is removed.
+/// Blocks. Errors quote nothing of it.
 pub fn header_value(path: &Path) -> Result<HeaderValue, String> {
     let text = file::text(path).map_err(|why| why.to_string())?;
     let text = text.trim_end_matches(['\r', '\n']);

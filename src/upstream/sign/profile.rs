@@ -1,4 +1,4 @@
-//! What does a shared credentials file say of a profile? Reads the text; knows no files.
+//! Parses a profile of a shared credentials file.
 
 use aws_credential_types::Credentials;
 

@@ -1,6 +1,6 @@
-//! How is a request signed for AWS? Signature Version 4 in headers, over what is really sent.
+//! Signs requests with AWS Signature Version 4 in headers, over what is really sent.
 //!
-//! Pure: the time and the credentials are arguments. Knows nothing of where they come from.
+//! Pure: the time and the credentials are parameters.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::{Service, Sigv4};
 use crate::upstream::{Endpoint, Failure};
 
-/// What a signature consists of; whatever else says these fields is left out.
+/// The header fields of a signature; other values for these fields are dropped.
 pub(in crate::upstream) const FIELDS: [HeaderName; 4] = [
     header::AUTHORIZATION,
     HeaderName::from_static("x-amz-content-sha256"),
@@ -26,32 +26,32 @@ pub(in crate::upstream) const FIELDS: [HeaderName; 4] = [
     HeaderName::from_static("x-amz-security-token"),
 ];
 
-/// A longer target is not signed. Encoded it grows threefold at most, and the signing crate panics
-/// where a URI of its own making is longer than 65,534 bytes.
+/// Longer targets are not signed. Encoding triples the length at most, and the signing crate panics
+/// if a URI that it builds exceeds 65,534 bytes.
 const TARGET_BYTES_MAX: usize = 20_000;
 
-/// A request as far as a signature covers it.
+/// The parts of a request that a signature covers.
 pub(in crate::upstream) struct Message<'a> {
     pub(in crate::upstream) method: &'a Method,
-    /// As sent, be it as `Host` or as `:authority`.
+    /// As sent, in `Host` or `:authority`.
     pub(in crate::upstream) host: &'a HeaderValue,
-    /// As sent: what [`Scope::target`] makes of what was asked for.
+    /// As sent: the result of [`Scope::target`].
     pub(in crate::upstream) target: &'a PathAndQuery,
     pub(in crate::upstream) headers: &'a HeaderMap,
-    /// No body follows.
+    /// The request has no body.
     pub(in crate::upstream) bodiless: bool,
 }
 
-/// What a signature is good for.
+/// Regions and service that signatures are valid for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::upstream) struct Scope {
-    /// The region of each endpoint, in their order. A signature for another region is refused.
+    /// The region of each endpoint, in order. A signature for another region is refused.
     pub(in crate::upstream) regions: Vec<String>,
     pub(in crate::upstream) service: Service,
 }
 
 impl Scope {
-    /// `Err`: the place of an endpoint whose region nobody says.
+    /// `Err`: the index of an endpoint without a known region.
     pub(super) fn of(sigv4: &Sigv4, endpoints: &[Endpoint]) -> Result<Scope, usize> {
         let region = |(place, endpoint): (usize, &Endpoint)| -> Result<String, usize> {
             let own = endpoint.region.as_deref().or(endpoint.region_in_host());
@@ -68,7 +68,7 @@ impl Scope {
         })
     }
 
-    /// What to ask for, and to sign; a failure where that is too long.
+    /// The target to send and sign; an error if it is too long.
     pub(in crate::upstream) fn target(
         &self,
         asked: &PathAndQuery,
@@ -81,7 +81,7 @@ impl Scope {
         signable.then_some(target).ok_or(Failure::Protocol)
     }
 
-    /// The fields to add to a request to an endpoint.
+    /// The header fields to add to a request.
     pub(in crate::upstream) fn sign(
         &self,
         endpoint: usize,
@@ -98,7 +98,7 @@ impl Scope {
     }
 }
 
-/// The scope in the words of the protocol.
+/// The scope in terms of the signing crate.
 struct CredentialScope<'a> {
     region: &'a str,
     name: &'a str,
@@ -119,7 +119,7 @@ impl CredentialScope<'_> {
             Some((name.as_str(), value.to_str().ok()?)).filter(|_| own)
         });
         let headers = std::iter::once(("host", host)).chain(fields);
-        // Bodies pass as they come: their hash is not known before their end.
+        // Bodies are streamed: their hash is not known before their end.
         let body = if message.bodiless && !self.is_s3 {
             SignableBody::Bytes(&[])
         } else {
@@ -149,7 +149,7 @@ impl CredentialScope<'_> {
         fields.collect()
     }
 
-    /// S3 takes a path as it is, encoded once; everybody else normalises it and encodes it twice.
+    /// S3 uses the path as it is, encoded once; other services normalise it and encode it twice.
     fn settings(&self, body: &SignableBody<'_>) -> SigningSettings {
         let mut settings = SigningSettings::default();
         if self.is_s3 {
@@ -163,9 +163,9 @@ impl CredentialScope<'_> {
     }
 }
 
-/// The target as it is to be sent. S3 signs the key that a path comes to, whose spelling is
-/// prescribed; a path spelt so is the same to it, and to those who imitate it by signing what they
-/// see. It also says that a `+` is one: S3 itself takes it for a space.
+/// The target as it is sent. S3 signs the object key with a prescribed encoding; a path in that
+/// encoding means the same to S3, and to compatible services that sign the path as received. A `+`
+/// is encoded, because S3 itself reads it as a space.
 fn spelling(target: &PathAndQuery) -> Result<PathAndQuery, Failure> {
     let mut spelling = String::with_capacity(target.as_str().len() + 16);
     for byte in decoded(target.path().as_bytes()) {
@@ -173,7 +173,7 @@ fn spelling(target: &PathAndQuery) -> Result<PathAndQuery, Failure> {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
                 spelling.push(char::from(byte));
             }
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             _ => drop(write!(spelling, "%{byte:02X}")),
         }
     }
@@ -184,7 +184,7 @@ fn spelling(target: &PathAndQuery) -> Result<PathAndQuery, Failure> {
     spelling.parse().map_err(|_| Failure::Protocol)
 }
 
-/// The bytes that a path stands for; a `%` that begins no escape stands for itself.
+/// Percent-decodes a path; a `%` that begins no escape is kept.
 fn decoded(path: &[u8]) -> impl Iterator<Item = u8> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! Where may credentials come from? Places in the order they are tried, as the environment and the
-//! settings name them. Looks at nothing but what it is given: reads no file and asks nobody.
+//! Credential sources in the order they are tried, from the environment and the settings. Reads no
+//! file and sends no request.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,82 +10,82 @@ use http::{HeaderValue, Uri};
 
 use crate::upstream::Endpoint;
 
-/// Where variables come from; a closure, so that tests need no process-wide state.
+/// Reads an environment variable; a closure, so that tests need no process-wide state.
 pub type AwsEnvironment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
-/// Signature Version 4, for origins that want their requests signed.
+/// Settings of AWS Signature Version 4.
 #[derive(Clone, Debug)]
 pub struct Sigv4 {
-    /// The region of endpoints that neither say another one nor have it in their names.
+    /// Region of endpoints that neither set one nor have one in their host name.
     pub region: Option<String>,
-    /// What it is.
+    /// The AWS service.
     pub service: Service,
-    /// Where credentials come from: the first place that has some.
+    /// Credential sources; the first that has credentials is used.
     pub sources: Vec<CredentialSource>,
 }
 
-/// What signs are made for.
+/// The AWS service that verifies signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// AWS Elemental MediaPackage v2.
     MediaPackageV2,
-    /// S3 and what speaks like it.
+    /// S3 and compatible services.
     S3,
 }
 
-/// A place that may have credentials.
+/// A source of credentials.
 #[derive(Clone, Debug)]
 pub enum CredentialSource {
-    /// The environment itself.
+    /// Environment variables.
     Given(Credentials),
     /// A profile of the shared credentials file.
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which part of it.
+        /// The profile.
         profile: String,
     },
-    /// The endpoint that ECS and EKS give to a container.
+    /// The credential endpoint of an ECS or EKS container.
     Container {
-        /// Where.
+        /// The URL.
         address: CredentialUrl,
-        /// What it wants to see.
+        /// The token it requires.
         token: ContainerToken,
     },
-    /// The metadata service of an EC2 instance.
+    /// The EC2 instance metadata service.
     Instance {
-        /// Where; its path is not used.
+        /// The URL; its path is not used.
         address: CredentialUrl,
     },
 }
 
-/// What is shown to a container's endpoint.
+/// The authorization token for a container endpoint.
 #[derive(Clone, Debug)]
 pub enum ContainerToken {
-    /// Nothing.
+    /// No token.
     Nothing,
-    /// This, marked as sensitive.
+    /// This value, marked as sensitive.
     Given(HeaderValue),
-    /// What is in this file whenever it is needed: it changes.
+    /// The content of this file, read each time: it changes.
     File(PathBuf),
 }
 
-/// A URL, taken apart.
+/// A parsed URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialUrl {
-    /// Whom to ask.
+    /// Server.
     pub endpoint: Endpoint,
-    /// For what.
+    /// Path and query.
     pub target: PathAndQuery,
 }
 
-/// A variable that cannot be made sense of.
+/// An environment variable with an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {why}")]
 pub struct BadVariable {
     /// Its name.
     pub name: &'static str,
-    /// Why; does not quote it.
+    /// The reason, without quoting the value.
     pub why: &'static str,
 }
 
@@ -94,11 +94,11 @@ type SourceResult = Result<Option<CredentialSource>, BadVariable>;
 const CONTAINERS: &str = "http://169.254.170.2";
 const INSTANCES: &str = "http://169.254.169.254";
 const INSTANCES_V6: &str = "http://[fd00:ec2::254]";
-/// Beside the machine itself, the only ones that may be told a container's token without TLS.
+/// Hosts besides loopback that may receive a container token without TLS.
 const CONTAINER_HOSTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
 
 impl Service {
-    /// Its name in a signature.
+    /// The service name in a signature.
     pub fn as_str(self) -> &'static str {
         match self {
             Service::MediaPackageV2 => "mediapackagev2",
@@ -108,7 +108,7 @@ impl Service {
 }
 
 impl CredentialSource {
-    /// Every place there is, in the usual order.
+    /// All sources, in the standard AWS order.
     pub fn chain(environment: &AwsEnvironment<'_>) -> Result<Vec<CredentialSource>, BadVariable> {
         let found = [
             CredentialSource::given(environment)?,
@@ -119,7 +119,7 @@ impl CredentialSource {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// `AWS_ACCESS_KEY_ID` and its company.
+    /// `AWS_ACCESS_KEY_ID` and related variables.
     pub fn given(environment: &AwsEnvironment<'_>) -> SourceResult {
         const ID: &str = "AWS_ACCESS_KEY_ID";
         const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
@@ -139,7 +139,7 @@ impl CredentialSource {
         }
     }
 
-    /// The shared credentials file. What is not given is what the environment says, or the default.
+    /// The shared credentials file. Missing arguments come from the environment, or are defaults.
     pub fn file(
         environment: &AwsEnvironment<'_>,
         path: Option<PathBuf>,
@@ -155,7 +155,7 @@ impl CredentialSource {
         })
     }
 
-    /// What ECS and EKS tell a container.
+    /// The container endpoint of ECS and EKS.
     pub fn container(environment: &AwsEnvironment<'_>) -> SourceResult {
         const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
         const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
@@ -192,7 +192,7 @@ impl CredentialSource {
         Ok(Some(CredentialSource::Container { address, token }))
     }
 
-    /// The metadata service of an instance, unless it is switched off.
+    /// The instance metadata service, unless disabled.
     pub fn instance(environment: &AwsEnvironment<'_>) -> SourceResult {
         const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
         let variable = |name| set(environment, name);
@@ -213,7 +213,7 @@ impl CredentialSource {
     }
 }
 
-/// A variable that says something.
+/// The trimmed value of a variable; `None` if empty.
 fn set(environment: &AwsEnvironment<'_>, name: &str) -> Option<String> {
     let value = environment(name)?;
     let value = value.trim();
@@ -221,7 +221,7 @@ fn set(environment: &AwsEnvironment<'_>, name: &str) -> Option<String> {
 }
 
 impl CredentialUrl {
-    /// Takes an `http` or `https` URL apart; `None` where it is none.
+    /// Parses an `http` or `https` URL; `None` if invalid.
     pub fn parse(url: &str) -> Option<CredentialUrl> {
         let uri: Uri = url.parse().ok()?;
         let tls = match uri.scheme() {

@@ -1,4 +1,4 @@
-//! Do checks go on exactly as long as they should? With the group, in whichever runtime there is.
+//! Health checks run as long as their group lives, in any runtime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn they_go_on_in_another_runtime() {
     let script = home.block_on(Scripted::always(OK));
     let origin = checked(&script);
     for _ in 0..2 {
-        // Each runtime ends before the next begins, and the checks in it.
+        // Each runtime, with its checks, ends before the next begins.
         let before = passed(&origin);
         runtime().block_on(async {
             whole(&origin, get("/x")).await.unwrap();

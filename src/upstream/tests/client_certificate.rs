@@ -1,4 +1,4 @@
-//! Is an origin that asks who is there shown a certificate, and is a useless one refused at once?
+//! An origin that requests a client certificate gets it; an invalid one is refused at startup.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{no_lookup, origin, settings};
 use crate::upstream::sign::ClientCertificate;
 use crate::upstream::{Origin, Protocol, SetupError};
 
-/// An authority for clients: what issues their certificates, and what lets them pass.
+/// A CA for clients: issues their certificates, and verifies them.
 fn clients() -> (Issuer<'static, KeyPair>, Arc<dyn ClientCertVerifier>) {
     let (issuer, file) = authority();
     let mut roots = RootCertStore::empty();
@@ -56,7 +56,7 @@ async fn a_certificate_is_shown_to_an_origin_that_asks() {
     assert_eq!(answered(&origin(settings.clone())).await.unwrap(), "two");
     settings.protocol = Protocol::H1;
     assert_eq!(answered(&origin(settings.clone())).await.unwrap(), "one");
-    // With the origin's own certificate unchecked, ours is still shown.
+    // The client certificate is sent even if the origin's is not verified.
     settings.verify = false;
     assert_eq!(answered(&origin(settings)).await.unwrap(), "one");
 }

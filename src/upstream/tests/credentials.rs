@@ -1,4 +1,5 @@
-//! Are requests signed with what ECS, EKS and EC2 give out, and is it said well where nothing is?
+//! Requests are signed with credentials from ECS, EKS and EC2, and a lack of credentials is
+//! reported clearly.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ fn ok(body: &str) -> String {
 
 const NOTHING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
-/// Credentials that are good for so many seconds.
+/// Credentials that expire after this many seconds.
 fn document(id: &str, seconds: u64) -> String {
     let expiry = DateTime::from(SystemTime::now() + Duration::from_secs(seconds));
     let expiry = expiry.fmt(Format::DateTime).unwrap();
@@ -37,7 +38,7 @@ fn document(id: &str, seconds: u64) -> String {
     ))
 }
 
-/// A media origin that keeps the heads it was sent.
+/// A media origin that records request heads.
 async fn media() -> (Scripted, Arc<Mutex<Vec<String>>>) {
     let heads: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&heads);
@@ -49,7 +50,7 @@ async fn media() -> (Scripted, Arc<Mutex<Vec<String>>>) {
     (script, heads)
 }
 
-/// An origin whose requests are signed with what this environment leads to.
+/// An origin whose requests are signed with the credentials of this environment.
 fn signing(media: &Scripted, environment: &[(&str, String)]) -> Arc<Origin> {
     origin(signed_settings(media.address, environment))
 }
@@ -172,7 +173,7 @@ async fn credentials_past_their_time_are_got_anew() {
     let (media, _) = media().await;
     let url = format!("http://{}/", container.address);
     let _origin = signing(&media, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)]);
-    // Behind the requests: there are none.
+    // In the background: there are no requests.
     until("a second round", || *rounds.lock() == 2).await;
 }
 
@@ -195,7 +196,7 @@ async fn a_profile_is_read_from_its_file() {
     assert!(signature.contains("Credential=AKIALIVE/"), "{signature}");
 }
 
-/// Signs with credentials from a place that takes connections and never answers.
+/// Signs with credentials from an endpoint that accepts connections and never answers.
 async fn without_credentials() -> (TcpListener, Settings) {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
@@ -239,7 +240,7 @@ async fn nobody_waits_for_credentials_beyond_his_time() {
     assert_eq!(asked.elapsed(), SHORT);
 }
 
-/// What was logged.
+/// The log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -303,7 +304,7 @@ async fn without_credentials_a_request_fails_and_what_was_tried_is_told_once() {
     );
 }
 
-/// The signature of a request as it arrived, made anew.
+/// Recomputes the signature of a received request.
 fn resigned(host: &str, target: &str, date: &str) -> HeaderValue {
     let (day, time) = date.trim_end_matches('Z').split_once('T').unwrap();
     let spaced = |text: &str, between: &str| {

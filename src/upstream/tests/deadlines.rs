@@ -1,4 +1,4 @@
-//! Does every wait end?
+//! Every wait ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn a_trickle_ends_with_the_total() {
     assert!(!body.is_empty());
 }
 
-/// A body that keeps coming has no deadline as a whole; and what its reader takes is not the origin's.
+/// A body that keeps arriving has no total deadline; the time that its reader takes does not count.
 #[tokio::test]
 async fn a_body_that_moves_outlives_the_total() {
     const PIECES: usize = 40;
@@ -123,7 +123,7 @@ async fn a_fetch_given_up_frees_its_permit_and_closes() {
     assert_eq!((stats.in_flight, stats.total.abandoned), (0, 1));
 }
 
-/// A port that was listened on a moment ago, and is not now.
+/// A port that was closed a moment ago.
 async fn nobody_listens() -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
@@ -142,7 +142,7 @@ async fn the_next_endpoint_answers_where_the_first_does_not() {
 
 #[tokio::test]
 async fn a_swallowed_connection_attempt_leaves_time_for_the_next_endpoint() {
-    // Reserved for documentation (RFC 5737): either nothing answers, or a router refuses.
+    // Reserved for documentation (RFC 5737): no answer, or a router refuses.
     let black_hole = "192.0.2.1:9".parse().unwrap();
     let script = Scripted::once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let mut settings = settings(black_hole);
@@ -158,7 +158,7 @@ async fn nobody_listening_is_said_so() {
     assert_eq!(failure, Failure::Connect);
 }
 
-/// The queue took the time, not the endpoint.
+/// The queue used the time, not the endpoint.
 #[tokio::test]
 async fn what_the_queue_took_of_the_whole_time_is_not_the_endpoints() {
     let slow = Scripted::play(|mut wire| async move {

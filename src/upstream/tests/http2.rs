@@ -1,4 +1,4 @@
-//! The same promises over HTTP/2, spoken by prior knowledge.
+//! The same guarantees over HTTP/2 with prior knowledge.
 
 mod shared;
 
@@ -45,7 +45,7 @@ struct Scripted {
     _tasks: JoinSet<()>,
 }
 
-/// Plays `script` on every stream; `streams_max` on a connection, after which it says goodbye.
+/// Runs `script` on every stream; after `streams_max` streams a connection sends GOAWAY.
 async fn play<F>(streams_max: usize, script: impl Fn(Stream) -> F + Send + 'static) -> Scripted
 where
     F: Future<Output = ()> + Send + 'static,
@@ -331,7 +331,7 @@ async fn interim_answers_are_passed_over() {
     assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
 }
 
-/// A length that comes with an answer that has no body is about the body that another would have.
+/// A `Content-Length` on a response without a body is that of the omitted body.
 #[tokio::test]
 async fn answers_without_a_body_may_tell_its_length() {
     let script = play(usize::MAX, |mut stream| async move {

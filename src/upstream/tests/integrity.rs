@@ -1,4 +1,4 @@
-//! Does a body that did not arrive whole ever look whole? No.
+//! An incomplete body never looks complete.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use super::scripted::Scripted;
 use super::{errand, get, origin, settings, until, whole};
 use crate::upstream::{Failure, Framing};
 
-/// Plays an answer, closes, and says what a GET made of it.
+/// Sends a response, closes, and returns the result of a GET.
 async fn fate(answer: &'static str) -> Result<String, (Failure, String)> {
     let script = Scripted::once(answer).await;
     let text = |body: bytes::Bytes| String::from_utf8(body.to_vec()).unwrap();
@@ -208,7 +208,8 @@ async fn a_large_body_arrives_byte_for_byte() {
     assert_eq!(origin.stats().total.bytes_received, 1_600_000);
 }
 
-/// Trailers are dropped, however many: the body was whole before them. Long ones cost the connection.
+/// Trailers of any size are dropped: the body was complete before them. Long ones cost the
+/// connection.
 #[tokio::test]
 async fn a_body_is_whole_whatever_trailers_follow() {
     for (bytes, connections) in [(1000, 1), (60_000, 1), (200_000, 2)] {
@@ -232,7 +233,7 @@ async fn a_body_is_whole_whatever_trailers_follow() {
     }
 }
 
-/// But an end that is not one is none, with trailers or without.
+/// An invalid end is rejected, with trailers or without.
 #[tokio::test]
 async fn trailers_that_break_off_end_nothing() {
     for tail in ["0\r\nx-sum: 1\r\n", "0\r\nx-sum: 1\r\n\rx", "0\r\n"] {
@@ -248,7 +249,7 @@ async fn trailers_that_break_off_end_nothing() {
     }
 }
 
-/// Interim answers are passed over, as many as an origin that reports its progress may send.
+/// 1xx responses are skipped, up to the number that an origin that reports progress may send.
 #[tokio::test]
 async fn many_interim_answers_are_passed_over() {
     let script = Scripted::answering(|_| {

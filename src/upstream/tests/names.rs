@@ -1,4 +1,4 @@
-//! Are addresses remembered when DNS fails?
+//! Known addresses stay in use when DNS fails.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::upstream::{Endpoint, Failure, Origin, Resolver};
 type Answer = io::Result<Vec<SocketAddr>>;
 type Script = Box<dyn Fn(&str) -> Answer + Send>;
 
-/// A resolver whose answer can be changed, and that counts how often it was asked.
+/// A resolver with a changeable result that counts its calls.
 struct Dns {
     answer: Mutex<Script>,
     asked: AtomicUsize,

@@ -1,4 +1,4 @@
-//! Is what is sent what was asked for?
+//! The request sent is the request asked for.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::upstream::{
     Failure, Origin, RequestBody, SetupError, UpstreamRequest, UpstreamResponse,
 };
 
-/// A body in pieces, with or without a promised length.
+/// A body in chunks, with or without a declared length.
 struct Pieces {
     left: Vec<&'static str>,
     length: Option<u64>,
@@ -62,7 +62,7 @@ fn post(length: Option<u64>, breaks: bool) -> UpstreamRequest {
     }
 }
 
-/// Reads a request to its end, as told by `ends`, answers, and shows what was read.
+/// Reads a request until `ends` is true, answers, and returns what was read.
 async fn sent(errand: UpstreamRequest, ends: &'static str) -> Result<String, Failure> {
     let seen = Arc::new(Mutex::new(String::new()));
     let script = Scripted::play({
@@ -170,7 +170,8 @@ fn a_fetch_and_its_body_may_move_between_threads() {
     moves(&Ok::<Option<UpstreamResponse>, Infallible>(None));
 }
 
-/// S3's spelling of a path may be three times as long: too long to sign, and no endpoint's fault.
+/// S3's encoding of a path may be three times as long: too long to sign, and not the endpoint's
+/// fault.
 #[tokio::test]
 async fn what_cannot_be_signed_is_held_against_nobody() {
     let script = Scripted::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;

@@ -1,4 +1,4 @@
-//! Are those retries and hedges paid for that are made, and no others?
+//! Only the retries and hedges that are made use the budget.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn a_retry_that_is_not_made_is_not_counted() {
     assert_eq!(origin.stats().total.retries, 0);
 }
 
-/// The other is full: the same one would be asked again, and has asked for a pause.
+/// The other endpoint is full; the first would be retried, but has asked for a pause.
 #[tokio::test]
 async fn retry_after_counts_where_the_same_one_is_asked_again() {
     let busy = Scripted::always(BUSY_FOR_LONG).await;
@@ -32,7 +32,7 @@ async fn retry_after_counts_where_the_same_one_is_asked_again() {
     assert_eq!((counts.server_error, counts.retries), (1, 0));
 }
 
-/// Where there is no turn for a retry, none is paid for.
+/// Without a rate token for a retry, the budget is not charged.
 #[tokio::test]
 async fn a_retry_without_a_turn_costs_nothing() {
     let script = Scripted::always(BUSY).await;
@@ -40,7 +40,7 @@ async fn a_retry_without_a_turn_costs_nothing() {
     settings.requests_per_second_max = Some(20);
     settings.retry.budget.share = 0.0;
     let origin = origin(settings);
-    // The first retry has a turn, the second has none.
+    // The first retry gets a token, the second does not.
     for _ in 0..2 {
         let _ = whole(&origin, get("/x")).await;
     }
@@ -52,7 +52,7 @@ async fn a_retry_without_a_turn_costs_nothing() {
     assert_eq!(left + spent, 10);
 }
 
-/// A hedge that won is one request.
+/// A hedge that won is charged once.
 #[tokio::test]
 async fn a_hedge_that_won_holds_one_permit() {
     let slow = Scripted::then_silent("").await;

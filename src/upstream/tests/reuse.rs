@@ -1,4 +1,4 @@
-//! When is a connection used again, and what if the origin has closed it meanwhile?
+//! Connections are reused, also when the origin has closed them meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +39,8 @@ async fn not_where_the_origin_says_close() {
     assert_eq!(script.accepted(), 2);
 }
 
-/// Answers the first request of the first `dead` connections, and closes them at the second one:
-/// what an origin does that times out its idle connections.
+/// Answers the first request of the first `dead` connections, and closes them at the second one,
+/// like an origin with an idle timeout.
 async fn closes_when_asked_again(dead: usize) -> Scripted {
     let meeting = Arc::new(Barrier::new(dead));
     Scripted::play(move |mut wire| {
@@ -48,7 +48,7 @@ async fn closes_when_asked_again(dead: usize) -> Scripted {
         async move {
             if wire.number < dead {
                 wire.request().await;
-                // All are open at once, so that the pool holds so many.
+                // All are open at once, so that the pool holds this many.
                 meeting.wait().await;
                 wire.say(OK).await;
                 wire.request().await;
@@ -109,7 +109,7 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\
 const BUSY_CHUNKED: &str = "HTTP/1.1 503 Service Unavailable\r\nTransfer-Encoding: chunked\r\n\r\n\
                             4\r\nbusy\r\n0\r\n\r\n";
 
-/// The first endpoint refuses, the second answers; the first is never left alone for that.
+/// The first endpoint refuses, the second answers; the first is still tried again.
 fn refused_then_answered(first: &Scripted, second: &Scripted) -> Arc<Origin> {
     let mut settings = settings(first.address);
     settings.endpoints.push(endpoint(second.address));
@@ -199,7 +199,8 @@ fn one_origin_serves_several_runtimes() {
     let script = home.block_on(Scripted::always(OK));
     let origin = origin(settings(script.address));
     for _ in 0..3 {
-        // Each runtime ends before the next begins: connections left behind must not be waited for.
+        // Each runtime ends before the next begins: connections left in the pool must not be waited
+        // for.
         let asked = runtime().block_on(whole(&origin, get("/x")));
         assert_eq!(asked.unwrap().1, "ok");
     }
@@ -215,8 +216,8 @@ fn one_origin_serves_several_runtimes() {
     drop(idle);
 }
 
-/// One of a name's two addresses comes back, the other stays dead: the endpoint is found again, whichever
-/// of them the resolver names first.
+/// One of a name's two addresses returns, the other stays dead: the endpoint is found again,
+/// whichever address the resolver returns first.
 #[tokio::test]
 async fn one_address_that_comes_back_is_enough() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Does a secret change without a request failing, whoever learns of the new one first?
+//! A secret changes without a failed request, whichever side changes first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use super::scripted::Scripted;
 use super::{LONG, errand, get, no_lookup, origin, settings, whole};
 use crate::upstream::{Origin, SetupError};
 
-/// An origin that takes one code, and a shield that has its own in a file.
+/// An origin that accepts one code, and a shield with its code in a file.
 struct Scene {
-    /// What the origin takes.
+    /// The code that the origin accepts.
     taken: Arc<Mutex<&'static str>>,
-    /// The codes it was shown.
+    /// The codes it received.
     shown: Arc<Mutex<Vec<String>>>,
     origin: Arc<Origin>,
     file: PathBuf,
@@ -26,7 +26,7 @@ struct Scene {
 
 const FIELD: &str = "x-mediapackagev2-cdnidentifier";
 
-/// The code that a request's head shows.
+/// The code in a request head.
 fn code(head: &str) -> String {
     let mut lines = head.lines();
     let line = lines
@@ -70,7 +70,7 @@ async fn scene(code_in_file: &str) -> Scene {
 }
 
 impl Scene {
-    /// Changes the file, as if it had been looked at just afterwards.
+    /// Changes the file and reads it at once.
     fn write(&self, code: &str) {
         std::fs::write(&self.file, code).unwrap();
         self.origin.desk.signer.look();
@@ -80,7 +80,7 @@ impl Scene {
         whole(&self.origin, get("/x")).await.unwrap().0
     }
 
-    /// The codes shown since this was asked last.
+    /// The codes received since the last call.
     fn shown(&self) -> Vec<String> {
         std::mem::take(&mut *self.shown.lock())
     }
@@ -94,7 +94,7 @@ async fn the_former_value_is_tried_where_the_new_one_is_refused() {
     assert_eq!(scene.status().await, 200);
     assert_eq!(scene.shown(), ["first", "second", "first"]);
     assert_eq!(scene.origin.stats().total.resent, 1);
-    // What was taken comes first from now on: no request is made twice for nothing.
+    // The accepted value is used first from now on: no request is repeated needlessly.
     assert_eq!(scene.status().await, 200);
     assert_eq!(scene.shown(), ["first"]);
     *scene.taken.lock() = "second";

@@ -1,4 +1,4 @@
-//! An origin that says exactly what a test tells it to, byte by byte.
+//! An origin that sends exactly the bytes that a test specifies.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A listening script; it ends when dropped.
+/// A listening scripted origin; stops when dropped.
 pub(super) struct Scripted {
     pub(super) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
-/// One connection to it.
+/// One accepted connection.
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
     /// Its number, from 0.
@@ -24,7 +24,7 @@ pub(super) struct Wire {
 }
 
 impl Scripted {
-    /// Plays `script` on every connection.
+    /// Runs `script` on every connection.
     pub(super) async fn play<F>(script: impl Fn(Wire) -> F + Send + 'static) -> Scripted
     where
         F: Future<Output = ()> + Send + 'static,
@@ -58,7 +58,7 @@ impl Scripted {
         .await
     }
 
-    /// Answers every request with what is made of its head.
+    /// Answers every request with a function of its head.
     pub(super) async fn answering(
         answer: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Scripted {
@@ -74,7 +74,7 @@ impl Scripted {
         .await
     }
 
-    /// Answers one request on every connection, and closes it.
+    /// Answers one request per connection, and closes it.
     pub(super) async fn once(answer: &'static str) -> Scripted {
         Scripted::play(move |mut wire| async move {
             wire.request().await;
@@ -83,7 +83,7 @@ impl Scripted {
         .await
     }
 
-    /// Answers one request on every connection, and says nothing more.
+    /// Answers one request per connection, and sends nothing more.
     pub(super) async fn then_silent(answer: &'static str) -> Scripted {
         Scripted::play(move |mut wire| async move {
             wire.request().await;
@@ -109,7 +109,7 @@ impl Wire {
     }
 
     pub(super) async fn say(&mut self, text: &str) {
-        // The shield may have gone: that is for the test to see.
+        // The shield may have closed: the test must detect that.
         let _ = self.stream.write_all(text.as_bytes()).await;
     }
 

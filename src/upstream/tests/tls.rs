@@ -1,4 +1,4 @@
-//! Is an origin's certificate checked, and HTTP/2 agreed on where it is offered?
+//! The origin's certificate is verified, and HTTP/2 is negotiated where offered.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{get, origin, settings, whole};
 use crate::upstream::{Failure, Origin, Protocol, Settings, SetupError};
 
-/// An origin with a certificate for `media.example`, and the authority that signed it.
+/// An origin with a certificate for `media.example`, and the CA that signed it.
 pub(super) struct Secured {
     address: SocketAddr,
     authority: NamedTempFile,
@@ -34,12 +34,12 @@ pub(super) fn authority() -> (Issuer<'static, KeyPair>, NamedTempFile) {
     (Issuer::new(params, key), file)
 }
 
-/// Answers with the protocol that was agreed on.
+/// Answers with the negotiated protocol.
 async fn secured(offers: &[&str]) -> Secured {
     secured_for(WebPkiClientVerifier::no_client_auth(), offers).await
 }
 
-/// The same, for clients that pass.
+/// The same, for clients that are accepted.
 pub(super) async fn secured_for(clients: Arc<dyn ClientCertVerifier>, offers: &[&str]) -> Secured {
     let (issuer, authority) = authority();
     let key = KeyPair::generate().unwrap();

@@ -1,11 +1,11 @@
-//! Is a request signed as AWS publishes it? Its test suite, as far as it is about what is sent
-//! here, and what S3 wants otherwise, computed apart from this code.
+//! Compares signatures with AWS's published test suite, as far as it applies to what is sent here,
+//! and with S3 signatures computed outside this code.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 
-/// The suite's own moment: 2015-08-30T12:36:00Z.
+/// The time used by the suite: 2015-08-30T12:36:00Z.
 const NOW: Duration = Duration::from_mins(24_015_636);
 
 fn credentials(token: Option<&str>) -> Credentials {
@@ -19,7 +19,7 @@ fn credentials(token: Option<&str>) -> Credentials {
     )
 }
 
-/// What is asked for where somebody asks for this.
+/// The target to send for a requested target.
 fn asked(place: &CredentialScope<'_>, target: &str) -> Option<PathAndQuery> {
     let service = if place.is_s3 {
         Service::S3
@@ -179,7 +179,7 @@ fn what_is_sent_is_what_is_signed_however_it_is_spelt() {
     assert_eq!(of(&SUITE, "/x?b=2&a=1"), of(&SUITE, "/x?a=1&b=2"));
 }
 
-/// Signs whatever can be asked for at all, both ways.
+/// Signs any valid target, both ways.
 fn sign_anything(target: &str) {
     for place in [&SUITE, &S3] {
         let Some(target) = asked(place, target) else {

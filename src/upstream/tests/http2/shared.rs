@@ -1,5 +1,4 @@
-//! Whose trouble is it where streams share a connection? One stream's own, unless the connection is
-//! lost.
+//! Faults on shared HTTP/2 connections: of one stream, or of the whole connection.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -7,7 +6,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::upstream::tests::LONG;
 
-/// Asked a second time for anything, it does this to that stream; else it answers.
+/// Applies this to the stream of a repeated request; otherwise answers.
 async fn spoils_the_second(spoil: impl Fn(Stream) + Copy + Send + 'static) -> Scripted {
     let asked = Arc::new(AtomicUsize::new(0));
     play(usize::MAX, move |mut stream| {
@@ -62,8 +61,8 @@ async fn a_body_cut_off_by_a_reset_leaves_the_connection_to_others() {
     assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
 }
 
-/// Never answers `/hangs`, and tells when it has been asked for; sends a piece of `/long` each time
-/// it is told to.
+/// Never answers `/hangs`, and signals when it is requested; sends a chunk of `/long` on each
+/// signal.
 async fn hangs_and_flows(hung: &Arc<Notify>, more: &Arc<Notify>) -> Scripted {
     let (hung, more) = (hung.clone(), more.clone());
     play(usize::MAX, move |mut stream| {
@@ -119,11 +118,11 @@ async fn a_stream_that_is_late_is_left_and_the_connection_kept_while_others_make
     }
 }
 
-/// Kinds of frames.
+/// Frame types.
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-/// The end of the head and of the stream; on settings the first one alone means they were read.
+/// END_HEADERS and END_STREAM; on SETTINGS the latter's bit means ACK.
 const WHOLE: u8 = 5;
 const READ: u8 = 1;
 
@@ -136,16 +135,16 @@ async fn say(wire: &mut TcpStream, kind: u8, flags: u8, stream: u32, payload: &[
     wire.write_all(&frame).await.unwrap();
 }
 
-/// What is to be done to the second request of a connection.
+/// Fault for the second request of a connection.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
-    /// A goodbye that says it was not looked at, with an error.
+    /// GOAWAY with an error that excludes the request.
     Goodbye,
-    /// The connection is closed.
+    /// Close the connection.
     Close,
 }
 
-/// Speaks frames by hand: the first connection ends at its second request, the others answer all.
+/// Writes frames directly: the first connection ends at its second request, the others answer all.
 async fn speak(mut wire: TcpStream, end: Option<End>) -> std::io::Result<()> {
     wire.read_exact(&mut [0; 24]).await?;
     say(&mut wire, SETTINGS, 0, 0, &[]).await;
@@ -164,7 +163,7 @@ async fn speak(mut wire: TcpStream, end: Option<End>) -> std::io::Result<()> {
                 let why = u32::from(Reason::ENHANCE_YOUR_CALM).to_be_bytes();
                 say(&mut wire, GOAWAY, 0, 0, &[last, why].concat()).await;
             }
-            // 200, by its place in HPACK's table.
+            // Status 200, by its index in the HPACK static table.
             (HEADERS, _) => say(&mut wire, HEADERS, WHOLE, stream, &[0x88]).await,
             _ => {}
         }

@@ -250,10 +250,10 @@ impl UpstreamConnection {
 
     #[expect(
         clippy::expect_used,
-        reason = "only `release` and `drop` take it, and both end the line"
+        reason = "only `release` and `drop` take it, and both end the connection's use"
     )]
     fn session(&mut self) -> &mut UpstreamSession {
-        self.session.as_mut().expect("a line in use has a session")
+        self.session.as_mut().expect("a connection in use has a session")
     }
 }
 

@@ -126,9 +126,9 @@ impl CredentialProvider {
             CredentialProvider::Instance { origin } => of_instance(origin).await?,
         };
         match issued.expiry() {
-            Some(expiry) if expiry <= SystemTime::now() => Err(CredentialError::broken(
-                "its credentials have expired",
-            )),
+            Some(expiry) if expiry <= SystemTime::now() => {
+                Err(CredentialError::broken("its credentials have expired"))
+            }
             _ => Ok(issued),
         }
     }

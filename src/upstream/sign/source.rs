@@ -168,8 +168,7 @@ impl CredentialSource {
             (None, None) => return Ok(None),
         };
         let bad = |why| BadVariable { name, why };
-        let address =
-            CredentialUrl::parse(&url).ok_or(bad("not a valid http or https URL"))?;
+        let address = CredentialUrl::parse(&url).ok_or(bad("not a valid http or https URL"))?;
         if !address.may_hear_a_token() {
             return Err(bad(
                 "without TLS, only loopback and container addresses are allowed",

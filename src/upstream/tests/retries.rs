@@ -52,7 +52,7 @@ async fn a_retry_without_a_turn_costs_nothing() {
     assert_eq!(left + spent, 10);
 }
 
-/// A hedge that won is charged once.
+/// A hedge that won holds one permit, like any request.
 #[tokio::test]
 async fn a_hedge_that_won_holds_one_permit() {
     let slow = Scripted::then_silent("").await;

@@ -109,7 +109,7 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\
 const BUSY_CHUNKED: &str = "HTTP/1.1 503 Service Unavailable\r\nTransfer-Encoding: chunked\r\n\r\n\
                             4\r\nbusy\r\n0\r\n\r\n";
 
-/// The first endpoint refuses, the second answers; the first is still tried again.
+/// The first endpoint refuses, the second answers; the first is never ejected for that.
 fn refused_then_answered(first: &Scripted, second: &Scripted) -> Arc<Origin> {
     let mut settings = settings(first.address);
     settings.endpoints.push(endpoint(second.address));

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::upstream::tests::LONG;
 
-/// Applies this to the stream of a repeated request; otherwise answers.
+/// Applies this to the stream of the second request; answers all others.
 async fn spoils_the_second(spoil: impl Fn(Stream) + Copy + Send + 'static) -> Scripted {
     let asked = Arc::new(AtomicUsize::new(0));
     play(usize::MAX, move |mut stream| {

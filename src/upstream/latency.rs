@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Response times by upper bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatencyHistogram {
-    /// Responses that took at most the same entry of [`LatencyHistogram::BOUNDS`].
+    /// Number of responses that took at most the bound at the same index of
+    /// [`LatencyHistogram::BOUNDS`].
     pub within: [u64; LatencyHistogram::BOUNDS.len()],
     /// Number of responses.
     pub count: u64,

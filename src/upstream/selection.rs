@@ -43,7 +43,7 @@ pub(super) struct EndpointSelection {
     pub(super) absent: Option<usize>,
     /// Endpoints that failed it, and when each was asked.
     pub(super) failed: Vec<(usize, std::time::Instant)>,
-    /// Set while no viewer waits: no hedge before it resolves.
+    /// Set while no viewer waits: until then only blocking requests are hedged.
     pub(super) upgrade: Option<Upgrade>,
     /// Latest failure.
     pub(super) failure: Failure,

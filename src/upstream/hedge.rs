@@ -1,6 +1,6 @@
 //! Hedged requests: when an endpoint takes longer than usual and a viewer waits, the next endpoint
-//! is asked too; the first good response wins and the others are cancelled. Being overtaken once is
-//! not held against an endpoint. A blocking request is hedged after the time its caller sets,
+//! is asked too; the first good response wins and the others are cancelled. Being overtaken counts
+//! as one failure of an endpoint. A blocking request is hedged after the time its caller sets,
 //! without using the retry budget.
 //!
 //! All attempts run in the caller's task: dropping its future cancels them all.

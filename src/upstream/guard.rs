@@ -1,8 +1,8 @@
-//! May this endpoint be asked, and is it worth asking again? State machines that judge an origin by
-//! what came of asking it.
+//! State machines that judge the endpoints of an origin group by the results of their requests:
+//! retry budget, backoff, breaker, ejection, health checks, latency.
 //!
-//! They are told the time and given their chance as arguments: no clock, no randomness, no lock, no
-//! I/O. Whoever owns one puts it under a lock and says what counts as an error.
+//! They take the time and the random number as arguments and contain no clock, randomness, lock or
+//! I/O. The owner of a state machine locks it and decides what counts as an error.
 
 pub mod backoff;
 pub mod breaker;
@@ -15,12 +15,13 @@ mod window;
 
 use std::time::Duration;
 
-/// What a request is for, as far as that says whose failure a failure is.
+/// Identifies what a request was for, to tell a failing URL or directory from a failing endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::upstream) struct FailureSubject {
-    /// A hash of its host and path. Its query may be a viewer's token.
+    /// A hash of the host and path. The query is left out because it may be a viewer's token.
     pub(in crate::upstream) url: u64,
-    /// The same of the path up to its last slash: a channel or a rendition, mostly.
+    /// A hash of the host and the path up to its last slash, which is usually a channel or a
+    /// rendition.
     pub(in crate::upstream) directory: u64,
 }
 
@@ -35,21 +36,21 @@ impl FailureSubject {
     }
 }
 
-/// How a request failed, by how much that says of the endpoint.
+/// How a request failed, ordered by how much the failure says about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::upstream) enum EndpointFault {
-    /// No connection: whatever was asked for, it would have failed.
+    /// No connection: any request would have failed.
     Unreachable,
-    /// No answer in time.
+    /// No response in time.
     Silent,
-    /// A gateway's error (502, 503, 504), or a connection that was reset.
+    /// A gateway error (502, 503, 504), or a connection reset.
     Gateway,
-    /// An error of what was asked for, more likely: another 5xx, 429, a broken answer.
+    /// Probably an error of the requested object: another 5xx, 429, or an invalid response.
     Url,
 }
 
 impl EndpointFault {
-    /// Nothing was heard of the endpoint.
+    /// The endpoint sent nothing.
     pub(in crate::upstream) fn is_silence(self) -> bool {
         matches!(self, EndpointFault::Unreachable | EndpointFault::Silent)
     }
@@ -59,7 +60,7 @@ impl EndpointFault {
     }
 }
 
-/// A part of a duration; `random` is from 0 to 1, and anything else counts as 1.
+/// `random` times a duration. A `random` outside 0 to 1 counts as 1.
 fn portion(whole: Duration, random: f64) -> Duration {
     let part = Duration::try_from_secs_f64(whole.as_secs_f64() * random);
     part.map_or(whole, |part| part.min(whole))

@@ -1,20 +1,20 @@
-//! How long is it before the next try? Longer each time, and anywhere within that, so that those
-//! who failed together do not come back together. Does not know whether there is a next try.
+//! Computes the wait before a retry: exponential backoff with full jitter, so that requests that
+//! failed together are not retried together. It does not decide whether there is a retry.
 
 use std::time::Duration;
 
 use super::portion;
 
-/// How long tries are apart.
+/// The waits before retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Before the first retry at most.
+    /// Maximum wait before the first retry.
     pub base: Duration,
-    /// How many times longer each further one.
+    /// The maximum is multiplied by this for each further retry.
     pub factor: u32,
-    /// However many there were.
+    /// Upper bound of the maximum.
     pub max: Duration,
-    /// An origin that asks to be left alone for longer (`Retry-After`) is not tried again.
+    /// If the origin's `Retry-After` is longer than this, the request is not retried.
     pub retry_after_max: Duration,
 }
 
@@ -30,8 +30,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The wait before a retry; the first is number 0, and `random` is from 0 to 1. What the origin
-    /// asked for comes on top of it. `None`: it asked for too much.
+    /// The wait before a retry; the first retry is number 0, and `random` is from 0 to 1. The
+    /// origin's `Retry-After` is added. `None` if it is longer than `retry_after_max`.
     pub(in crate::upstream) fn wait(
         &self,
         retry: u32,

@@ -1,11 +1,11 @@
-//! Is an endpoint worth asking, or would it only fail again? Closed while it answers anything well;
-//! open when everything fails; then one request at a time tries whether it answers again.
+//! Circuit breaker of one endpoint. It is closed while any requests succeed and opens when all of
+//! them fail. While it is open, one probe at a time tests whether the endpoint has recovered.
 //!
-//! A shield asks an endpoint seldom, so one URL or one channel that fails may be most of what the
-//! endpoint is asked for. So votes are counted by URL, answers that fail must come from several
-//! directories, and an open breaker still lets a request pass for a directory that has not failed.
+//! A shield sends few requests to an endpoint, so one failing URL or channel may be most of the
+//! traffic. Therefore failures are counted once per URL, error responses must come from several
+//! directories, and an open breaker still admits a request for a directory that has not failed.
 //!
-//! It hands out passes and is told what became of them. It has no clock and does no I/O.
+//! The breaker has no clock and does no I/O.
 
 #[cfg(test)]
 mod tests;
@@ -17,29 +17,29 @@ use super::window::SlidingWindow;
 use super::{EndpointFault, FailureSubject};
 use votes::Votes;
 
-/// After a probe that came to nothing, the next goes no sooner.
+/// Minimum wait before the next probe after a probe ended without a result.
 const LOST_WAIT_MIN: Duration = Duration::from_millis(100);
 
-/// When an endpoint is given up, and how soon it is tried again.
+/// When the breaker opens, and how soon it sends a probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Opens when at least this share of what came back is failures, each failed URL counted once:
-    /// 1 is when nothing succeeds, more than 1 is never.
+    /// Opens when failures are at least this share of all results, each failed URL counted once. 1
+    /// means when nothing succeeds; a value above 1 means never.
     pub error_share: f64,
-    /// Over how long the share is taken.
+    /// The period over which the share is measured.
     pub window: Duration,
-    /// So many URLs must have failed. Errors that speak of a URL rather than of the endpoint count
+    /// Minimum number of failed URLs. Errors that concern the URL rather than the endpoint count
     /// half.
     pub requests_min: u32,
-    /// How long after opening a first probe may go. Doubles with each probe that fails, and with
-    /// each opening that follows a closing within two windows.
+    /// Wait between opening and the first probe. Doubles with each failed probe, and with each
+    /// opening within two windows after a closing.
     pub probe_after: Duration,
-    /// Between two probes at most. Bounds how long an origin that came back goes unnoticed, so it
-    /// is best well under two seconds.
+    /// Maximum wait between two probes. This is how long a recovered origin may go unnoticed, so it
+    /// should be well under two seconds.
     pub probe_after_max: Duration,
-    /// A probe without a verdict for so long no longer keeps others from trying. (It may be a
-    /// request that the origin answers late by intent, such as a blocking playlist request.) Its
-    /// success still closes the breaker.
+    /// After this time a probe without a result no longer blocks the next probe. (The origin may
+    /// delay its response on purpose, as for a blocking playlist request.) If the late probe
+    /// succeeds, it still closes the breaker.
     pub probe_patience: Duration,
 }
 
@@ -56,25 +56,25 @@ impl Default for Settings {
     }
 }
 
-/// How a breaker stands. Also a metric label and a word of the status page.
+/// The breaker's state. Also a metric label and a word of the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Requests pass.
+    /// Requests are admitted.
     Closed,
     /// Requests are refused.
     Open {
-        /// From then on one may pass as a probe.
+        /// When the next request may be admitted as a probe.
         until: Instant,
     },
-    /// A probe is on its way, the others are refused.
+    /// A probe is in progress; other requests are refused.
     Probing {
-        /// From then on another may pass, whatever became of this one.
+        /// When another probe may be admitted, even if this one has no result.
         until: Instant,
     },
 }
 
 impl State {
-    /// The word for it.
+    /// The state's name, as used in metrics and on the status page.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Closed => "closed",
@@ -84,64 +84,65 @@ impl State {
     }
 }
 
-/// What a request would be told now.
+/// What [`Breaker::admit`] would decide now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::upstream) enum BreakerOutlook {
-    /// It would pass.
+    /// The request would be admitted.
     Clear,
-    /// It would pass as a probe, and its asker would wait for an endpoint that is likely dead.
+    /// The request would be admitted as a probe, and would wait for an endpoint that is probably
+    /// down.
     ProbeDue,
-    /// It would be refused.
+    /// The request would be refused.
     Refused { until: Instant },
 }
 
-/// What a request is told.
+/// The breaker's decision about one request.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::upstream) enum BreakerDecision {
-    /// It may go.
+    /// Admitted.
     Yes(BreakerPass),
-    /// It may go, and all others wait for what becomes of it.
+    /// Admitted as a probe; other requests are refused until it has a result.
     Probe(BreakerPass),
-    /// It may not.
+    /// Refused.
     No { until: Instant },
 }
 
-/// Leave to ask, once. Ends in [`Breaker::record`], [`Breaker::lost`] or [`Breaker::returned`];
-/// what is heard of a pass from before the last opening or closing says nothing about the present,
-/// and changes nothing.
+/// Permission for one request. It ends in [`Breaker::succeeded`], [`Breaker::failed`],
+/// [`Breaker::lost`] or [`Breaker::returned`]. Results of passes from before the last opening or
+/// closing are out of date and change nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::upstream) struct BreakerPass {
     round: u64,
-    /// It was given while the breaker was open, for a directory that had not failed.
+    /// Issued while the breaker was open, for a directory that had not failed.
     spared: bool,
 }
 
-/// The state that a breaker has just changed to. Worth a line in the log.
+/// A state change, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::upstream) enum BreakerTransition {
-    /// So many URLs of so many directories failed, while so many requests succeeded.
+    /// The number of failed URLs, of their directories, and of successes in the window.
     Opened {
         urls: usize,
         directories: usize,
         successes: u32,
     },
-    /// It answers again.
+    /// The endpoint responds again.
     Closed,
 }
 
-/// Judges one endpoint.
+/// The circuit breaker of one endpoint.
 #[derive(Debug)]
 pub(in crate::upstream) struct Breaker {
     settings: Settings,
-    /// Requests that succeeded.
+    /// Successful requests.
     successes: SlidingWindow,
     votes: Votes,
     state: State,
-    /// The number on passes: another one after each opening and closing, and for each probe.
+    /// The number given to new passes. Increases with each opening, closing and probe.
     round: u64,
-    /// Passes numbered higher than this, while not closed, are probes of this outage.
+    /// While the breaker is not closed, passes with a higher number are probes of this outage.
     opened_in: u64,
     wait: Duration,
     closed_at: Option<Instant>,
@@ -163,8 +164,7 @@ impl Breaker {
         }
     }
 
-    /// What [`Breaker::admit`] would say, without taking the probe's place: for choosing among
-    /// endpoints.
+    /// What [`Breaker::admit`] would decide, without starting a probe. Used to choose an endpoint.
     pub(in crate::upstream) fn outlook(&self, now: Instant) -> BreakerOutlook {
         match self.state {
             State::Closed => BreakerOutlook::Clear,
@@ -175,7 +175,8 @@ impl Breaker {
         }
     }
 
-    /// The same for a request for something: an open breaker spares what has not failed.
+    /// The same for one subject: an open breaker admits requests for directories that have not
+    /// failed.
     pub(in crate::upstream) fn outlook_for(
         &self,
         subject: FailureSubject,
@@ -189,7 +190,7 @@ impl Breaker {
         }
     }
 
-    /// Asks for leave.
+    /// Decides whether a request may be sent.
     pub(in crate::upstream) fn admit(
         &mut self,
         subject: FailureSubject,
@@ -213,7 +214,7 @@ impl Breaker {
         }
     }
 
-    /// A pass ended well.
+    /// Records that a request succeeded.
     pub(in crate::upstream) fn succeeded(
         &mut self,
         BreakerPass { round, spared }: BreakerPass,
@@ -239,7 +240,7 @@ impl Breaker {
         }
     }
 
-    /// A pass for something ended in a failure.
+    /// Records that a request failed.
     pub(in crate::upstream) fn failed(
         &mut self,
         BreakerPass { round, spared }: BreakerPass,
@@ -266,16 +267,16 @@ impl Breaker {
         }
     }
 
-    /// A pass ended without a verdict: its asker left. If it was the probe, the next waits as long
-    /// as this one had to: those who leave early are no reason to ask a sick endpoint at the pace
-    /// they come.
+    /// Records that a request ended without a result because its client left. If it was the probe,
+    /// the next probe waits again, so that clients that leave early do not raise the probe rate of
+    /// a failing endpoint.
     pub(in crate::upstream) fn lost(&mut self, pass: BreakerPass, now: Instant) {
         let wait = self.wait.max(LOST_WAIT_MIN);
         self.vacate(pass, now + wait);
     }
 
-    /// A pass comes back as good as unused: it told nothing of what viewers ask for. If it was the
-    /// probe, one of theirs may go at once.
+    /// Gives a pass back whose request says nothing about viewers' requests. If it was the probe,
+    /// the next request may be a probe at once.
     pub(in crate::upstream) fn returned(&mut self, pass: BreakerPass, now: Instant) {
         self.vacate(pass, now);
     }
@@ -287,12 +288,12 @@ impl Breaker {
         }
     }
 
-    /// How it stands.
+    /// The current state.
     pub(in crate::upstream) fn state(&self) -> State {
         self.state
     }
 
-    /// How often it opened after having been closed.
+    /// Number of times the breaker opened after being closed.
     pub(in crate::upstream) fn opened_total(&self) -> u64 {
         self.opened_total
     }
@@ -302,7 +303,7 @@ impl Breaker {
         slice.all = slice.all.saturating_add(1);
     }
 
-    /// Only a failure opens: an endpoint that has just answered is not given up.
+    /// Called only after a failure, so that the breaker never opens right after a success.
     fn judge(&mut self, now: Instant) -> Option<BreakerTransition> {
         if !self.votes.carry(self.settings.requests_min, now) {
             return None;
@@ -321,8 +322,8 @@ impl Breaker {
         })
     }
 
-    /// It closed not long ago. In the first window after that it does not open easily: the success
-    /// that closed it counts.
+    /// Whether the breaker closed within the last two windows. In the first of them it opens less
+    /// easily, because the success that closed it still counts.
     fn relapses(&self, now: Instant) -> bool {
         let lately = self.settings.window * 2;
         self.closed_at.is_some_and(|closed| now < closed + lately)
@@ -352,7 +353,7 @@ impl Breaker {
         self.closed_at = Some(now);
         self.successes.clear(now);
         self.votes.clear();
-        // Whatever fails next: this one succeeded.
+        // The success that closed the breaker counts against the next failures.
         self.count_success(now);
     }
 

@@ -1,20 +1,19 @@
-//! May a request be sent a second time? A group's retries and hedges are a share of its requests at
-//! most, so that a failing origin is not asked twice as often as a healthy one.
-//!
-//! Knows neither why somebody wants to ask again nor when.
+//! Retry budget: limits a group's retries and hedges to a share of its requests, so that a failing
+//! origin does not get twice the requests of a healthy one. It does not decide when or why a
+//! request is repeated.
 
 use std::time::{Duration, Instant};
 
 use super::window::SlidingWindow;
 
-/// How much may be asked again.
+/// How many requests may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Of the requests, the share that may be sent again: 0.2 is one in five.
+    /// The share of requests that may be repeated: 0.2 is one in five.
     pub share: f64,
-    /// On top of it, so many a second, so that a quiet group can retry at all.
+    /// Added to the share: repeats per second, so that a group with few requests can retry at all.
     pub per_s_min: u32,
-    /// Over how long both are counted. What the minimum leaves unspent in it may be spent at once.
+    /// The period over which both are counted. The unused part of the minimum may be spent at once.
     pub window: Duration,
 }
 
@@ -28,11 +27,11 @@ impl Default for Settings {
     }
 }
 
-/// What a group may still spend.
+/// The retry budget of one group.
 #[derive(Debug)]
 pub(in crate::upstream) struct RetryBudget {
     settings: Settings,
-    /// Requests, and (marked) what was spent.
+    /// Requests, and (marked) repeats.
     window: SlidingWindow,
 }
 
@@ -44,14 +43,14 @@ impl RetryBudget {
         }
     }
 
-    /// A request is made: a first one, not one that was paid for here.
+    /// Counts a first request. Repeats are counted by [`RetryBudget::try_spend`].
     pub(in crate::upstream) fn request(&mut self, now: Instant) {
         let slice = self.window.slice(now);
         slice.all = slice.all.saturating_add(1);
     }
 
-    /// Takes leave to send one again. Best asked last, when it is sure to be sent: there is no
-    /// giving back.
+    /// Spends one repeat if the budget allows it. Call it last, when the request is sure to be
+    /// sent: a repeat cannot be given back.
     pub(in crate::upstream) fn try_spend(&mut self, now: Instant) -> bool {
         let affordable = self.affords(now);
         if affordable {
@@ -61,12 +60,12 @@ impl RetryBudget {
         affordable
     }
 
-    /// Whether there is one to take.
+    /// Whether the budget allows a repeat.
     pub(in crate::upstream) fn affords(&self, now: Instant) -> bool {
         self.left(now) >= 1.0
     }
 
-    /// How many could be spent now; less than nothing when what earned the spent ones is forgotten.
+    /// Repeats left. Negative when the requests that earned the spent repeats have left the window.
     fn left(&self, now: Instant) -> f64 {
         let tally = self.window.tally(now);
         let earned = f64::from(tally.all) * self.settings.share;
@@ -109,7 +108,7 @@ mod tests {
     }
 
     proptest! {
-        /// By an exact count beside the sliced one, which remembers nine tenths of it at least.
+        /// Compares with an exact count; the sliced window covers at least nine tenths of it.
         #[test]
         fn what_is_spent_is_never_more_than_share_and_minimum(
             share in 0.0_f64..1.0,

@@ -1,43 +1,45 @@
-//! Should an endpoint be left alone for a while, going by the requests it was sent? It is ejected
-//! after failures in a row, when another endpoint had to answer too many of them, when it is silent
-//! while another endpoint answers, or when it is much slower than its peers; for longer each time.
+//! Outlier ejection: removes an endpoint from selection for a time, judged by its requests. An
+//! endpoint is ejected after consecutive failures, when another endpoint succeeds for too many of
+//! its failed requests, when it is silent while another endpoint responds, or when it is much
+//! slower than its peers. Each ejection in a row is longer.
 //!
-//! Knows one endpoint; of its peers only what it is told.
+//! An instance knows one endpoint; the caller passes in what it needs of the peers.
 
 use std::time::{Duration, Instant};
 
 use super::window::SlidingWindow;
 use super::{EndpointFault, FailureSubject};
 
-/// Over how long failures are counted that another endpoint made good …
+/// How long a failure counts that another endpoint made good.
 const MADE_GOOD_WITHIN: Duration = Duration::from_secs(10);
-/// … how many URLs at most, and which share of all requests is too much.
+/// Maximum number of such URLs, and their share of all requests that causes an ejection.
 const MADE_GOOD_MAX: usize = 64;
 const MADE_GOOD_SHARE: f64 = 0.1;
 
-/// So many directories whose answers failed are remembered.
+/// Maximum number of remembered directories whose responses failed.
 const BAD_DIRECTORIES_MAX: usize = 32;
 
-/// What gets an endpoint ejected, and for how long.
+/// What causes an ejection, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Failures in a row, one per URL. One is enough for an endpoint that has not succeeded since its
-    /// return.
+    /// Consecutive failures, counted once per URL. An endpoint that has not succeeded since its
+    /// return is ejected after one.
     pub failures: u32,
-    /// Silent is when, for so long, it answered nothing at all while others answered in its place.
+    /// An endpoint is silent when it sent nothing for this long while other endpoints responded
+    /// instead.
     pub silence: Duration,
-    /// Slow is when the median is more than so many times the peers' median ...
+    /// An endpoint is slow when its median is more than this many times the peers' median ...
     pub slow_factor: f64,
-    /// ... and more than this.
+    /// ... and longer than this.
     pub slow_floor: Duration,
-    /// Judgements in a row that it is slow.
+    /// Consecutive slow judgements that cause an ejection.
     pub slow_judgements: u32,
-    /// How far apart judgements are, at least; whoever asks for them keeps to it.
+    /// Minimum time between judgements. The caller enforces it.
     pub judged_every: Duration,
-    /// For how long the first time. Times the number of ejections in a row; the number goes down
-    /// by one with a success after each such time without ejection.
+    /// Duration of the first ejection, multiplied by the number of ejections in a row. A success
+    /// lowers that number by one, at most once per `base` without an ejection.
     pub base: Duration,
-    /// For how long at most.
+    /// Maximum duration of an ejection.
     pub max: Duration,
 }
 
@@ -56,53 +58,53 @@ impl Default for Settings {
     }
 }
 
-/// Whether an endpoint may be ejected while so many others stand: the last one may not, for one that
-/// may fail is better than none.
+/// Whether an endpoint may be ejected, given the number of other endpoints that are not. The last
+/// one may not: an endpoint that may fail is better than none.
 ///
-/// Two that are judged in the same instant may each count the other. Whoever owns them judges one at
-/// a time, or falls back on the ejected where nobody stands.
+/// Two endpoints judged at the same instant may each count the other. The owner must judge one at a
+/// time, or use ejected endpoints when no other is left.
 fn may_eject(others_standing: usize) -> bool {
     others_standing > 0
 }
 
-/// The middle one of some times, the shorter of two.
+/// The median; of an even number of times, the lower of the middle two.
 pub(in crate::upstream) fn median(times: &mut [Duration]) -> Option<Duration> {
     times.sort_unstable();
     let middle = times.len().checked_sub(1)? / 2;
     times.get(middle).copied()
 }
 
-/// Judges one endpoint. What it hears of requests sent before the endpoint's last return is of the
-/// time before, and changes nothing.
+/// Ejection state of one endpoint. Results of requests sent before the endpoint's last return are
+/// out of date and change nothing.
 #[derive(Debug)]
 pub(in crate::upstream) struct Ejection {
     settings: Settings,
-    /// The URLs that failed in a row.
+    /// URLs that failed since the last success.
     failed: Vec<u64>,
-    /// URLs that failed, and that another endpoint then answered well; and when.
+    /// URLs that failed here and then succeeded at another endpoint, and when.
     made_good: Vec<(u64, Instant)>,
     successes: Option<SlidingWindow>,
-    /// Directories whose answers failed since something succeeded.
+    /// Directories whose responses failed since the last success.
     bad_directories: Vec<u64>,
-    /// When the first request was sent that another endpoint had to answer, and for which URL, while
-    /// nothing was heard of this one since.
+    /// When the first request was sent for which another endpoint responded, and a hash of its URL.
+    /// Cleared when this endpoint sends anything.
     silent_since: Option<(Instant, u64)>,
-    /// Judgements in a row that it is slow.
+    /// Consecutive slow judgements.
     slow: u32,
     /// Ejections in a row.
     ejections: u32,
     /// No success since the last return.
     on_trial: bool,
-    /// When it returns, or returned, from the last ejection.
+    /// When the last ejection ends or ended.
     back: Option<Instant>,
-    /// When the number of ejections in a row goes down next, if there is a success; none while it
-    /// is zero.
+    /// From this time on, a success lowers the number of ejections in a row. `None` while that
+    /// number is zero.
     eased_from: Option<Instant>,
     ejected_total: u64,
 }
 
 impl Ejection {
-    /// It is back, and has not succeeded since.
+    /// Whether the endpoint has not succeeded since its last ejection.
     pub(in crate::upstream) fn on_trial(&self) -> bool {
         self.on_trial
     }
@@ -124,17 +126,17 @@ impl Ejection {
         }
     }
 
-    /// Until when it is ejected, if it is.
+    /// The end of the current ejection, if the endpoint is ejected.
     pub(in crate::upstream) fn until(&self, now: Instant) -> Option<Instant> {
         self.back.filter(|&back| now < back)
     }
 
-    /// How often it was ejected.
+    /// Number of ejections.
     pub(in crate::upstream) fn ejected_total(&self) -> u64 {
         self.ejected_total
     }
 
-    /// A request that was sent at `asked` succeeded.
+    /// Records that a request sent at `asked` succeeded.
     pub(in crate::upstream) fn succeeded(&mut self, now: Instant, asked: Instant) {
         if self.is_past(asked) {
             return;
@@ -151,8 +153,8 @@ impl Ejection {
         }
     }
 
-    /// A request that was sent at `asked` failed, and so many other endpoints stand. Says until
-    /// when the endpoint is ejected for that.
+    /// Records that a request sent at `asked` failed while `others_standing` other endpoints are
+    /// not ejected. Returns the end of the ejection if this caused one.
     pub(in crate::upstream) fn failed(
         &mut self,
         now: Instant,
@@ -171,7 +173,8 @@ impl Ejection {
             self.bad_directories.push(subject.directory);
         }
         if self.on_trial {
-            // It answers. What failed before its return may fail still: that is no relapse.
+            // The endpoint responds. What failed before its return may still fail, so this is no
+            // relapse.
             let unrelated = fault.is_of_url() || (!fault.is_silence() && known);
             return (!unrelated && may_eject(others_standing)).then(|| self.eject(now));
         }
@@ -183,8 +186,8 @@ impl Ejection {
         (enough && may_eject(others_standing)).then(|| self.eject(now))
     }
 
-    /// A request that was sent at `asked` failed here, and another endpoint answered it well: what it
-    /// was for is not to blame. Says until when the endpoint is ejected for that.
+    /// Records that a request sent at `asked` failed here and succeeded at another endpoint, so the
+    /// requested object is not the cause. Returns the end of the ejection if this caused one.
     pub(in crate::upstream) fn made_good(
         &mut self,
         now: Instant,
@@ -214,14 +217,14 @@ impl Ejection {
         self.successes.get_or_insert_with(new)
     }
 
-    /// It said something.
+    /// Records that the endpoint sent something.
     pub(in crate::upstream) fn heard(&mut self) {
         self.silent_since = None;
     }
 
-    /// Another endpoint answered what this one was asked at `asked` and has not answered yet. Says
-    /// until when the endpoint is ejected, if it has been silent for too long, and to more than one
-    /// URL: one may be slow by itself.
+    /// Records that another endpoint responded to a request that this one was sent at `asked` and
+    /// has not responded to yet. Returns the end of the ejection if the endpoint was silent for too
+    /// long, for more than one URL (a single URL may be slow by itself).
     pub(in crate::upstream) fn outdone(
         &mut self,
         now: Instant,
@@ -237,9 +240,9 @@ impl Ejection {
         (silent && subject.url != first && may_eject(others_standing)).then(|| self.eject(now))
     }
 
-    /// The median of its response times is compared with its peers': now and then, not for each
-    /// request. Says until when the endpoint is ejected for that; its old response times are then
-    /// best forgotten.
+    /// Compares the median response time with that of the peers. Called periodically, not per
+    /// request. Returns the end of the ejection if this caused one; the caller should then clear
+    /// the old response times.
     pub(in crate::upstream) fn judged(
         &mut self,
         now: Instant,

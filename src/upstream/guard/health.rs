@@ -1,32 +1,32 @@
-//! Is an endpoint well, as far as asking it for no other reason tells? Counts the checks and says
-//! when the next one is. Does not know how a check is made.
+//! Health state of one endpoint from active health checks. It counts results and schedules the next
+//! check; it does not make the checks.
 
 use std::time::{Duration, Instant};
 
 use super::portion;
 
-/// A check is up to a tenth of the interval early or late: many shields, or many endpoints of one,
-/// that started together drift apart.
+/// A check is early or late by up to a tenth of the interval, so that shields or endpoints that
+/// started together drift apart.
 const JITTER: u32 = 10;
 
-/// How often to check, and how many checks it takes to believe them.
+/// The check interval and the thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Between two checks, about.
+    /// Approximate time between two checks.
     pub every: Duration,
-    /// Successes in a row that make an unhealthy endpoint healthy.
+    /// Consecutive successes that make an unhealthy endpoint healthy.
     pub successes: u32,
-    /// Failures in a row that make a healthy one unhealthy.
+    /// Consecutive failures that make a healthy endpoint unhealthy.
     pub failures: u32,
 }
 
 impl Settings {
-    /// When to check for the first time: soon. `random` is from 0 to 1.
+    /// The time of the first check, which is soon after the start. `random` is from 0 to 1.
     pub(in crate::upstream) fn first_check(&self, now: Instant, random: f64) -> Instant {
         now + portion(self.every / JITTER, random)
     }
 
-    /// When to check again after a check that began now. `random` is from 0 to 1.
+    /// The time of the next check after one that starts now. `random` is from 0 to 1.
     pub(in crate::upstream) fn next_check(&self, now: Instant, random: f64) -> Instant {
         let early = self.every / JITTER;
         now + early * (JITTER - 1) + portion(early * 2, random)
@@ -43,12 +43,12 @@ impl Default for Settings {
     }
 }
 
-/// What the checks of one endpoint say. It is healthy until they say otherwise.
+/// Health check results of one endpoint. It starts healthy.
 #[derive(Debug)]
 pub(in crate::upstream) struct HealthState {
     settings: Settings,
     healthy: bool,
-    /// Checks in a row that said otherwise.
+    /// Consecutive results that contradict the current state.
     contrary: u32,
     passed_total: u64,
     failed_total: u64,
@@ -69,17 +69,17 @@ impl HealthState {
         self.healthy
     }
 
-    /// How many checks went well.
+    /// Number of successful checks.
     pub(in crate::upstream) fn passed_total(&self) -> u64 {
         self.passed_total
     }
 
-    /// How many did not.
+    /// Number of failed checks.
     pub(in crate::upstream) fn failed_total(&self) -> u64 {
         self.failed_total
     }
 
-    /// Hears a check's result. Says whether it turned the verdict.
+    /// Records the result of a check. Returns whether the state changed.
     pub(in crate::upstream) fn record(&mut self, ok: bool) -> bool {
         let total = if ok {
             &mut self.passed_total

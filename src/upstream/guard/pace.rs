@@ -1,27 +1,26 @@
-//! How fast are the answers lately? The median and the 95th percentile of the recent past, from
-//! counts in buckets: the memory is bounded and recording takes one step.
+//! Estimates recent response times: the median and the 95th percentile, from counts in buckets.
+//! Memory is bounded and recording takes constant time.
 //!
-//! Does not know what is timed. Answers that never came count only if they are told too, with the
-//! time after which they were given up.
+//! A request that got no response counts only if the caller records it, with the time after which
+//! it was given up.
 
 use std::time::{Duration, Instant};
 
-/// Each doubling of the time is cut into so many buckets, so an estimate is an eighth too high at
-/// most.
+/// Buckets per doubling of the time, so an estimate is at most an eighth too high.
 const BUCKETS_IN_OCTAVE: u32 = 1 << OCTAVE_BITS;
 const OCTAVE_BITS: u32 = 3;
-/// The first octave begins at 2^7 µs (what is shorter counts as that), the last ends at 2^27 µs,
-/// after two minutes (what is longer counts as just under that).
+/// The first octave begins at 2^7 µs; shorter times count in its first bucket. The last octave ends
+/// at 2^27 µs, which is over two minutes; longer times count in its last bucket.
 const FIRST_OCTAVE: u32 = 7;
 const OCTAVES_END: u32 = 27;
 const BUCKETS: usize = ((OCTAVES_END - FIRST_OCTAVE) * BUCKETS_IN_OCTAVE) as usize;
 
-/// How far back to look, and how much to ask for.
+/// The period of the estimate, and the number of samples it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Between one and two of these are remembered.
+    /// Samples are kept for between one and two windows.
     pub window: Duration,
-    /// Fewer samples than this are no estimate.
+    /// Minimum number of samples for an estimate.
     pub samples_min: u32,
 }
 
@@ -34,22 +33,22 @@ impl Default for Settings {
     }
 }
 
-/// Response times as estimated now: never too low, and at most an eighth too high.
+/// Estimated response times: never too low, and at most an eighth too high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LatencyReading {
-    /// Half of the answers took no longer.
+    /// Median.
     pub p50: Duration,
-    /// Nineteen of twenty took no longer.
+    /// 95th percentile.
     pub p95: Duration,
-    /// From so many samples.
+    /// Number of samples.
     pub samples: u64,
 }
 
-/// The recent response times of an endpoint or a group.
+/// Recent response times of an endpoint or a group.
 #[derive(Debug)]
 pub(in crate::upstream) struct LatencyWindow {
     settings: Settings,
-    /// The window that is filling, and the one before it.
+    /// Counts of the current window and of the window before it.
     present: [u32; BUCKETS],
     past: [u32; BUCKETS],
     present_began: Instant,
@@ -66,7 +65,7 @@ impl LatencyWindow {
         }
     }
 
-    /// Takes a response time in.
+    /// Records a response time.
     pub(in crate::upstream) fn record(&mut self, now: Instant, took: Duration) {
         let window = self.settings.window;
         match self.windows_passed(now) {
@@ -81,15 +80,15 @@ impl LatencyWindow {
         *count = count.saturating_add(1);
     }
 
-    /// Forgets everything: of an endpoint that comes back from an ejection for having been slow,
-    /// the old times say nothing any more.
+    /// Drops all samples. Used when an endpoint returns from an ejection for slowness, because its
+    /// old times are out of date.
     pub(in crate::upstream) fn clear(&mut self, now: Instant) {
         self.present = [0; BUCKETS];
         self.past = [0; BUCKETS];
         self.present_began = now;
     }
 
-    /// The estimate, once there are enough samples.
+    /// The estimate, or `None` with too few samples.
     pub(in crate::upstream) fn read(&self, now: Instant) -> Option<LatencyReading> {
         let (present, past) = match self.windows_passed(now) {
             0 => (Some(&self.present), Some(&self.past)),
@@ -121,21 +120,21 @@ impl LatencyWindow {
         })
     }
 
-    /// Whole windows since the present one began.
+    /// Whole windows since the current one began.
     fn windows_passed(&self, now: Instant) -> u128 {
         let since = now.saturating_duration_since(self.present_began);
         since.as_nanos() / self.settings.window.as_nanos()
     }
 }
 
-/// What is typical of an endpoint, however seldom it is asked: the median of the last few answers.
+/// Typical response time of an endpoint with few requests: the median of the last few responses.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct TypicalLatency {
     last: [Duration; TYPICAL_OF],
     count: usize,
 }
 
-/// So many answers say what is typical.
+/// Number of responses that the typical value is taken from.
 const TYPICAL_OF: usize = 7;
 
 impl TypicalLatency {
@@ -144,7 +143,7 @@ impl TypicalLatency {
         self.count = self.count.wrapping_add(1);
     }
 
-    /// Nothing while there were too few.
+    /// `None` until there are enough responses.
     pub(in crate::upstream) fn read(&self) -> Option<Duration> {
         let mut last = self.last;
         last.sort_unstable();
@@ -152,7 +151,7 @@ impl TypicalLatency {
     }
 }
 
-/// The octave is the highest bit of the microseconds, the place within it the next three.
+/// The octave is the highest bit of the microseconds; the bucket within it is the next three bits.
 fn bucket(took: Duration) -> usize {
     let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
     let micros = micros.clamp(1 << FIRST_OCTAVE, (1 << OCTAVES_END) - 1);
@@ -161,7 +160,7 @@ fn bucket(took: Duration) -> usize {
     ((octave - FIRST_OCTAVE) * BUCKETS_IN_OCTAVE + place) as usize
 }
 
-/// Where a bucket ends and the next begins.
+/// The end of a bucket, which is the start of the next.
 fn upper_edge(bucket: usize) -> Duration {
     let bucket = u64::try_from(bucket).unwrap_or_default();
     let (octave, place) = (bucket >> OCTAVE_BITS, bucket % u64::from(BUCKETS_IN_OCTAVE));

@@ -1,11 +1,11 @@
-//! May a line be written again? Once in a while at most, whatever happens in between.
+//! Limits how often a log line is repeated.
 
 use std::time::{Duration, Instant};
 
-/// Between two lines at least.
+/// Minimum time between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Bounds how often something is logged.
+/// Rate limit of one log line.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct LogThrottle {
     next: Option<Instant>,
@@ -13,7 +13,8 @@ pub(in crate::upstream) struct LogThrottle {
 }
 
 impl LogThrottle {
-    /// Whether to write it; if so, how often it was left out since the last time.
+    /// Returns the number of lines dropped since the last one if the line may be written now, else
+    /// `None`.
     pub(in crate::upstream) fn allows(&mut self, now: Instant) -> Option<u64> {
         if self.next.is_some_and(|next| now < next) {
             self.left_out += 1;

@@ -1,19 +1,19 @@
-//! How many lately, and how many of them stood out? Counts over a sliding window, kept in slices:
-//! the memory is bounded and so is the work. Knows nothing of what is counted.
+//! Counts events over a sliding window that is divided into slices. Memory and work are bounded.
+//! Some events are counted as marked; the owner decides what that means.
 
 use std::time::{Duration, Instant};
 
-/// The window slides by a slice at a time: it covers nine whole ones and the one that is filling.
+/// The window slides by one slice at a time: it covers nine whole slices and the current one.
 const SLICES: usize = 10;
 
-/// A count, and how many of it stood out.
+/// The number of events, and how many of them are marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WindowCounts {
     pub(super) all: u32,
     pub(super) marked: u32,
 }
 
-/// Tallies of the recent past.
+/// Counts of the recent past.
 #[derive(Clone, Debug)]
 pub(super) struct SlidingWindow {
     slice: Duration,
@@ -33,8 +33,8 @@ impl SlidingWindow {
         }
     }
 
-    /// The slice that counts now. A caller whose clock was read before another's, and who came
-    /// after it, counts in the other's slice.
+    /// The current slice. If another caller has already advanced the window past `now`, the later
+    /// slice is returned.
     pub(super) fn slice(&mut self, now: Instant) -> &mut WindowCounts {
         let passed = self.passed(now);
         if passed >= SLICES {
@@ -49,7 +49,7 @@ impl SlidingWindow {
         &mut self.slices[self.newest]
     }
 
-    /// Everything in the window.
+    /// The sum over the window.
     pub(super) fn tally(&self, now: Instant) -> WindowCounts {
         let live = SLICES.saturating_sub(self.passed(now));
         let mut tally = WindowCounts::default();
@@ -61,7 +61,7 @@ impl SlidingWindow {
         tally
     }
 
-    /// Forgets everything.
+    /// Drops all counts.
     pub(super) fn clear(&mut self, now: Instant) {
         self.slices = [WindowCounts::default(); SLICES];
         self.newest_began = now;

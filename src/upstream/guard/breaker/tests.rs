@@ -1,4 +1,4 @@
-//! Does the breaker open, probe and close when it should, and only then?
+//! Tests when the breaker opens, probes and closes.
 
 mod orders;
 
@@ -14,11 +14,11 @@ const SETTINGS: Settings = Settings {
     probe_patience: Duration::from_secs(3),
 };
 
-/// A channel that failed in every scene, and one that nobody has asked for.
+/// A directory that failed in every test, and one that was never requested.
 const FAILED: u64 = 1;
 const OTHER: u64 = 99;
 
-/// A breaker and the time it is told.
+/// A breaker and its simulated clock.
 struct Scene {
     breaker: Breaker,
     now: Instant,
@@ -73,14 +73,14 @@ impl Scene {
         }
     }
 
-    /// So many URLs of one directory cannot be had for want of a connection.
+    /// This many URLs of one directory fail without a connection.
     fn fail(&mut self, times: u64) {
         for _ in 0..times {
             self.fail_in(FAILED, EndpointFault::Unreachable);
         }
     }
 
-    /// One more URL of a directory fails.
+    /// Another URL of a directory fails.
     fn fail_in(&mut self, directory: u64, fault: EndpointFault) {
         self.urls += 1;
         let what = subject(self.urls, directory);

@@ -1,18 +1,18 @@
-//! Which URLs failed lately, and does that speak against the endpoint? One vote per URL, in bounded
-//! memory.
+//! Counts recent failures, one per URL, and decides whether they point to the endpoint. Memory is
+//! bounded.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{EndpointFault, FailureSubject};
 
-/// More URLs than this are not remembered, the oldest are forgotten first.
+/// Maximum number of remembered URLs; the oldest is dropped first.
 const URLS_MAX: usize = 512;
-/// Answers that fail say something of an endpoint where they come from so many directories: one
-/// dead channel is one or two.
+/// Error responses count against the endpoint only when they come from at least this many
+/// directories. One dead channel is one or two directories.
 const DIRECTORIES_MIN: usize = 3;
 
-/// What failed.
+/// The failures within the window.
 #[derive(Debug)]
 pub(super) struct Votes {
     window: Duration,
@@ -51,7 +51,7 @@ impl Votes {
         });
     }
 
-    /// Something of its directory failed within the window.
+    /// Whether anything in the subject's directory failed within the window.
     pub(super) fn implicates(&self, subject: FailureSubject, now: Instant) -> bool {
         self.votes.iter().any(|vote| {
             let is_recent = now.saturating_duration_since(vote.at) < self.window;
@@ -59,7 +59,7 @@ impl Votes {
         })
     }
 
-    /// Enough failed, of the kinds and in the places that speak of the endpoint.
+    /// Whether enough URLs failed, with faults and directories that point to the endpoint.
     pub(super) fn carry(&mut self, needed: u32, now: Instant) -> bool {
         let window = self.window;
         self.votes
@@ -72,7 +72,7 @@ impl Votes {
         silent.count() >= needed || (spread && self.weight() as usize >= needed)
     }
 
-    /// How many URLs failed; those whose failure is likely their own count half.
+    /// Number of failed URLs. URLs with an error of their own count half.
     pub(super) fn weight(&self) -> u32 {
         let own = self.votes.iter().filter(|vote| vote.fault.is_of_url());
         let own = own.count();

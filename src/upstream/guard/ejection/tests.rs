@@ -1,4 +1,4 @@
-//! Is an endpoint ejected when it should be, for as long as it should be, and never the last one?
+//! Tests when an endpoint is ejected, for how long, and that the last one never is.
 
 use proptest::prelude::*;
 
@@ -6,12 +6,12 @@ use super::*;
 
 const BASE: Duration = Duration::from_secs(5);
 
-/// Nothing is heard when this is asked for.
+/// A request that gets no response.
 fn silence(url: u64) -> (FailureSubject, EndpointFault) {
     (FailureSubject { url, directory: 1 }, EndpointFault::Silent)
 }
 
-/// The same, where something is answered, in a directory.
+/// A request in a directory that gets an error response.
 fn refusal(url: u64, directory: u64) -> (FailureSubject, EndpointFault) {
     (FailureSubject { url, directory }, EndpointFault::Gateway)
 }
@@ -20,7 +20,8 @@ fn ejection() -> Ejection {
     Ejection::new(Settings::default())
 }
 
-/// Fails until ejected; says how often that was and for how long it is out.
+/// Records failures until the endpoint is ejected. Returns their number and the duration of the
+/// ejection.
 fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
     for failures in 1..100 {
         let what = silence(failures);

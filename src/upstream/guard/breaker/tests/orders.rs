@@ -1,4 +1,4 @@
-//! Does the breaker keep its promises under random orders of events?
+//! Checks the breaker's invariants under random orders of events.
 
 use proptest::prelude::*;
 
@@ -25,8 +25,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..400)
 }
 
-/// What a bystander knows: the passes that are out, the probe that holds the place, and how many
-/// verdicts came since the breaker last closed.
+/// The state that the test tracks itself: passes in use, the current probe, and the number of
+/// results since the breaker last closed.
 struct Bystander {
     scene: Scene,
     out: Vec<BreakerPass>,

@@ -1,5 +1,5 @@
-//! What should be done with a request or an answer? Pure rules of HTTP and of the routes.
-//! The clock is an argument; nothing here waits, sends or stores.
+//! HTTP caching and route rules as pure functions. The time is an argument; nothing here waits,
+//! sends or stores.
 
 pub mod access;
 pub mod cadence;

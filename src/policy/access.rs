@@ -1,6 +1,6 @@
-//! May this request enter, by which route, for what, and under which key?
+//! Admits or refuses a request, and determines its route, kind and cache key.
 //!
-//! The host is brought to one form; the path is never rewritten: what is keyed is what is forwarded.
+//! The host is normalized. The path is never rewritten: the key is built from what is forwarded.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -13,46 +13,47 @@ use super::delivery_directives::{DeliveryDirectives, SplitQuery};
 use super::{Key, Route, Rules, headers};
 use crate::manifest::Kind;
 
-/// What a request may do.
+/// The decision about a request.
 #[derive(Debug)]
 pub enum Admission {
-    /// GET or HEAD: the cache's business.
+    /// GET or HEAD, served by the cache.
     Enter(CacheRequest),
-    /// OPTIONS: answered by the shield.
+    /// OPTIONS: the shield answers it.
     Preflight(Arc<Route>),
     /// Another method, on a route that passes it to the origin.
     Pass(CacheRequest),
-    /// Not this one.
+    /// Refused.
     Refuse(AccessDenial),
 }
 
-/// What is asked for, in canonical form.
+/// A request to the cache, in canonical form.
 #[derive(Clone, Debug)]
 pub struct CacheRequest {
-    /// The route that takes it.
+    /// The matching route.
     pub route: Arc<Route>,
-    /// What the path suggests.
+    /// The kind that the path suggests.
     pub kind: Kind,
-    /// What to ask the origin for.
+    /// The request target sent to the origin.
     pub target: PathAndQuery,
-    /// The host that the viewer named. See [`Entry::sent_host`].
+    /// The canonical host of the viewer's request. See [`CacheRequest::sent_host`].
     pub host: HeaderValue,
-    /// The viewer's fields that the route forwards, as they are sent; `None`: it sent none of them.
+    /// The viewer's header fields that the route forwards, as they are sent. `None`: there are
+    /// none.
     pub forwarded: Option<Arc<HeaderMap>>,
-    /// Made of exactly what is sent.
+    /// The cache key, built from exactly what is sent.
     pub key: Key,
-    /// Where a state of a playlist is asked for.
+    /// The LL-HLS delivery directives, if the request has any.
     pub delivery: Option<Arc<DeliveryDirectives>>,
 }
 
 impl CacheRequest {
-    /// The host that the origin is told, where the route forwards it: it is part of the key then, and only then.
+    /// The host sent to the origin, if the route forwards it. Only then it is part of the key.
     pub fn sent_host(&self) -> Option<&HeaderValue> {
         self.route.forward_host.then_some(&self.host)
     }
 
-    /// What all requests for this URL have in common, whatever they say in the fields that the route
-    /// forwards. `None`: there is only one of them.
+    /// A key shared by all requests for this URL, whatever their forwarded header fields. `None` if
+    /// the route forwards no fields, because then there is only one request per URL.
     pub fn url(&self) -> Option<Key> {
         let keyed = !self.route.forward_headers.is_empty();
         keyed.then(|| {
@@ -63,12 +64,12 @@ impl CacheRequest {
     }
 }
 
-/// Why a request was turned away.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessDenial {
-    /// What to answer.
+    /// The response status.
     pub status: StatusCode,
-    /// In a word, for the log and the body.
+    /// A short reason for the log and the response body.
     pub why: &'static str,
 }
 
@@ -77,7 +78,7 @@ impl AccessDenial {
         bad("request target cannot be read")
     }
 
-    /// Nobody here serves it.
+    /// No route matches the host and path.
     pub fn not_served() -> AccessDenial {
         AccessDenial {
             status: StatusCode::MISDIRECTED_REQUEST,
@@ -100,7 +101,7 @@ pub fn host_of(url: &Uri) -> Option<String> {
     host.ok().map(Cow::into_owned)
 }
 
-/// Judges a parsed request.
+/// Decides about a parsed request.
 pub fn access(
     rules: &Rules,
     method: &Method,
@@ -198,7 +199,8 @@ fn with_query(uri: &Uri, query: &str) -> Result<Uri, AccessDenial> {
     target.parse().map_err(|_| AccessDenial::unreadable())
 }
 
-/// What is asked of the origin: what the route keeps of the query, and `besides`.
+/// The request target for the origin: the query as filtered by the route, and the pairs in
+/// `besides`.
 fn target(
     route: &Route,
     kind: Kind,
@@ -228,11 +230,11 @@ fn target(
     PathAndQuery::try_from(target).map_err(|_| AccessDenial::unreadable())
 }
 
-/// One form of the host for matching, key and upstream: lower case, no port, no trailing dot.
+/// Normalizes the host for matching, key and upstream: lower case, no port, no trailing dot.
 ///
-/// A target that names a host and `Host` must name the same one. RFC 9113, 8.3.1 demands that of HTTP/2; in HTTP/1 the
-/// target would win (RFC 9112, 3.2.2), but a proxy in front may have judged by `Host`. Where HTTP/1.1 is spoken
-/// `Host` must be there.
+/// A request target with a host must name the same host as `Host`. RFC 9113 §8.3.1 requires that of
+/// HTTP/2. In HTTP/1 the target would win (RFC 9112 §3.2.2), but a proxy in front may have decided
+/// by `Host`. HTTP/1.1 requires `Host`.
 fn canonical_host<'r>(
     uri: &'r Uri,
     version: Version,
@@ -244,7 +246,7 @@ fn canonical_host<'r>(
         return Err(bad("more than one Host"));
     }
     let field = match field {
-        // HTTP/1.0 viewers may leave it out, or empty; they get the routes that take every host.
+        // HTTP/1.0 clients may omit the host or leave it empty; routes that match every host apply.
         Some(host) if host.is_empty() && version <= Version::HTTP_10 => None,
         Some(host) => {
             let host = host.to_str().map_err(|_| bad("Host is not text"))?;
@@ -270,7 +272,7 @@ fn canonical_host<'r>(
     }
 }
 
-/// A host, in its one form, and a port.
+/// A normalized host and a port.
 pub(super) struct HostAndPort<'r> {
     pub(super) host: Cow<'r, str>,
     port: Option<u16>,
@@ -298,7 +300,7 @@ impl<'r> HostAndPort<'r> {
     }
 }
 
-/// What follows a host: nothing, or a colon and a number or nothing (RFC 3986, 3.2.3).
+/// The optional port after a host: a colon and any number of digits (RFC 3986 §3.2.3).
 fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
     let digits = text.strip_prefix(':').unwrap_or(text);
     if digits.is_empty() {
@@ -318,7 +320,7 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
         return Ok(Cow::Owned(format!("[{address}]")));
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    // No label is empty.
+    // A name must not have an empty label.
     let (mut previous, mut is_lower) = (b'.', true);
     for byte in name.bytes() {
         let is_plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
@@ -335,10 +337,10 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
     }
 }
 
-/// Refuses paths (below a route's prefix) that an origin could read as leaving it, or as ending early,
-/// however the dots and slashes are written.
+/// Refuses paths (below a route's prefix) that an origin could resolve to outside the prefix or end
+/// early, however the dots and slashes are encoded.
 pub(super) fn stays_inside(path: &str) -> Result<(), AccessDenial> {
-    // The common case costs one scan: nothing encoded, no dot segments, no backslashes.
+    // The common case needs one scan: no percent-encoding, no dot segments, no backslashes.
     let mut previous = b'/';
     let plain = path.bytes().all(|byte| {
         let dot_segment = byte == b'.' && previous == b'/';
@@ -393,7 +395,7 @@ fn percent_decoded(path: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 impl CacheRequest {
-    /// As a viewer asks for it.
+    /// The request of a viewer, for tests.
     pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> CacheRequest {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         let uri = Uri::from_static(uri);

@@ -1,35 +1,35 @@
-//! Does a manifest go on from the one before it? Redundant origins and packagers differ, lag and restart;
-//! viewers must never see a stream go backwards. Pure: the clock is an argument.
+//! Compares a version of a live manifest with the latest one that viewers have seen. Redundant origins
+//! and packagers differ, lag and restart; viewers must never see a stream go backwards.
 //!
-//! What a version is to the latest one that was shown, the first row that fits:
+//! The first row that matches decides. "Reach" is the end of the last segment listed.
 //!
-//! | both say | the new one | it is |
+//! | both versions have | the new version | result |
 //! |---|---|---|
-//! | when the stream began (DASH) | another time, written and begun earlier | behind: a dead packager |
-//! | | another time else | restarted |
+//! | a start of the stream (DASH) | another one, and both start and `publishTime` are earlier | behind: a dead packager |
+//! | | another one otherwise | restarted |
 //! | `publishTime` (DASH) | an earlier one | behind |
-//! | segments, or nothing any more | lists none and has not ended | behind |
-//! | numbers in common (HLS) | half a minute or more later than its numbers allow, no new discontinuity | restarted |
-//! | | reaches further | onward |
-//! | | as far | the same |
-//! | | less far, names in common | behind |
-//! | | less far, all common numbers renamed, where names stay otherwise | restarted |
-//! | | less far, more discontinuities, not earlier by the clock | restarted |
-//! | no numbers in common (HLS) | far less far, not earlier by the clock | restarted |
-//! | | less far else, or earlier by the clock | behind: an origin that lags or has died |
-//! | times (DASH) | its last period began later | onward, though it ends earlier: the one before was cut short |
-//! | | its last period began earlier | behind |
-//! | | reaches further, as far | onward, the same |
-//! | | less far, with more representations, none of which reaches less far than before | onward |
-//! | | less far | behind |
+//! | segments in the old one | lists none and has not ended | behind |
+//! | segments with the same numbers (HLS) | dates them over 30 s too late, no new discontinuity | restarted |
+//! | segments (HLS) | reaches further | onward |
+//! | | reaches as far | same |
+//! | | less far, but shares names with the old one | behind |
+//! | | less far, more discontinuities, a later clock or none | restarted |
+//! | | less far, no shared number keeps its usual name, a later clock or none | restarted |
+//! | | ends over six segments before the old one begins, a later clock or none | restarted |
+//! | | less far otherwise | behind: an origin that lags or has died |
+//! | times (DASH) | its last period begins earlier | behind |
+//! | | reaches further, as far | onward, same |
+//! | | less far, its last period begins later | onward: the previous period was cut short |
+//! | | less far by a segment at most, more representations, the longest of them not shorter | onward |
+//! | | less far otherwise | behind |
 //!
-//! Names alone are no restart: many a packager signs them anew with each version. Nor does a newer
-//! `publishTime` excuse anything: many a packager writes the time of the request there.
+//! New names alone are not a restart: many packagers sign them again for each version. A newer
+//! `publishTime` proves nothing: many packagers write the time of the request there.
 //!
-//! What the table calls onward is a restart all the same where nobody looked for much longer than the
-//! new segments take, and no clock and no discontinuity accounts for that: a packager that began anew has
-//! come to the old numbers again. What it calls behind is a restart once nothing else has come for
-//! [`STALLED_PERIODS`]; where clocks say that it merely lags, only when it should have caught up since.
+//! There are two exceptions. "Onward" becomes a restart if the manifest was not polled for much longer
+//! than the new segments last, and no clock and no discontinuity explains that: a restarted packager has
+//! reached the old numbers again. "Behind" becomes a restart if nothing else came for
+//! [`STALLED_PERIODS`]; if the clocks show a lag, only after the origin had time to catch up.
 
 #[cfg(test)]
 mod tests;
@@ -39,54 +39,54 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::manifest::{LiveEdge, Liveness, ManifestInfo};
 
-/// What a version is to the one that is known.
+/// How a version relates to the latest known one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It goes on, or says nothing about how far it reaches.
+    /// It continues the stream, or does not say how far it reaches.
     Onward,
     /// It reaches as far.
     Same,
-    /// It lags behind what viewers have seen: not for them.
+    /// It is older than what viewers have seen and must not be served.
     Behind,
-    /// The packager began anew: what was stored under the old numbers is another programme.
+    /// The packager began a new timeline: objects stored under the old numbers are other content.
     Restarted,
 }
 
-/// A live manifest that has not changed for so many of its periods has stalled.
+/// A live manifest is stalled after this many update periods without a change.
 pub const STALLED_PERIODS: u32 = 3;
-/// An old generation is remembered for so long: an origin that still serves it is not believed.
+/// How long the previous generation is remembered. Until then versions of it are rejected.
 const FORMER_MEMORY: Duration = Duration::from_mins(10);
-/// The clocks of redundant packagers do not differ by so much. Where the same number has a time that
-/// is so much later, it is another segment.
+/// Upper bound of the clock difference between redundant packagers. If the same number is dated
+/// later by more than this, it is another segment.
 const LEAP: Duration = Duration::from_secs(30);
-/// By so many segments more than a playlist lists an origin may well lag: some list but three.
+/// An origin may lag by this many segments more than a playlist lists; some list only three.
 const LAG_LIKELY: u64 = 6;
-/// A lag of more segments than this is not reckoned with.
+/// Maximum lag in segments that is considered.
 const LAG_MAX: u64 = 1000;
 
-/// How far a manifest has come, whichever URL and origin told it.
+/// How far a manifest has come, from all URLs and origins that serve it.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     latest: TimelineMark,
-    /// The generation before this one, and when it ended.
+    /// The previous generation, and when it ended.
     former: Option<(TimelineMark, Instant)>,
-    /// When the latest version came that went on.
+    /// When the latest version arrived that continued the stream.
     moved: Instant,
-    /// When the origin last said something of this generation, old or new.
+    /// When the origin last sent a version of this generation, old or new.
     heard: Instant,
     period: Duration,
-    /// Segments that the last two versions list have the same names in both: others would say something.
+    /// The last two versions use the same names for the segments that both list.
     names_stay: bool,
 }
 
-/// What is compared of a version.
+/// The properties of a version that are compared.
 #[derive(Clone, Debug, Default)]
 struct TimelineMark {
     edge: Option<LiveEdge>,
     published: Option<SystemTime>,
     began: Option<SystemTime>,
     ended: bool,
-    /// How long its segments are at most.
+    /// Maximum segment duration.
     segment: Duration,
 }
 
@@ -103,7 +103,7 @@ impl TimelineMark {
 }
 
 impl Timeline {
-    /// Begins with the first version seen. `period`: how often it is to change, at the least.
+    /// Begins with the first version. `period` is the longest expected time between changes.
     pub fn new(facts: &ManifestInfo, period: Duration, now: Instant) -> Timeline {
         Timeline {
             latest: TimelineMark::of(facts),
@@ -115,17 +115,18 @@ impl Timeline {
         }
     }
 
-    /// What a version is to the latest one.
+    /// Compares a version with the latest one.
     pub fn judge(&self, facts: &ManifestInfo, now: Instant) -> Progress {
         let mark = TimelineMark::of(facts);
         let progress = self.compare(&self.latest, &mark);
         match self.as_former(&mark, now) {
-            // Whoever goes on is better than nobody, even with what was left.
+            // A stream that continues is better than a stalled one, even in the previous
+            // generation.
             Some(Progress::Onward) if self.stalled(now) && progress != Progress::Same => {
                 Progress::Restarted
             }
             Some(_) if progress != Progress::Same => Progress::Behind,
-            // Nobody has gone on with what is known for long: it is over, whatever the reason.
+            // Nothing newer came for a long time: this generation is over, whatever the reason.
             None if progress == Progress::Behind && self.is_over(&mark, now) => Progress::Restarted,
             None if progress == Progress::Onward && self.has_come_again(&mark, now) => {
                 Progress::Restarted
@@ -134,7 +135,7 @@ impl Timeline {
         }
     }
 
-    /// Takes a version that was judged, and may be shown unless it is behind.
+    /// Records a version with the result of [`Timeline::judge`].
     pub fn take(&mut self, facts: &ManifestInfo, progress: Progress, now: Instant) {
         let mut mark = TimelineMark::of(facts);
         match progress {
@@ -153,41 +154,41 @@ impl Timeline {
         self.moved = now;
     }
 
-    /// The origin still speaks of this generation.
+    /// Records that the origin still serves this generation.
     pub fn hears(&mut self, now: Instant) {
         self.heard = self.heard.max(now);
     }
 
-    /// Whatever comes next is the first.
+    /// Drops the history. The next version counts as the first.
     pub fn forget(&mut self) {
         (self.latest, self.former) = (TimelineMark::default(), None);
     }
 
-    /// How often it changes, from now on.
+    /// Sets the expected time between changes.
     pub fn paced(&mut self, period: Duration) {
         self.period = period;
     }
 
-    /// It should have changed by now: half a period ago.
+    /// Whether the next change is overdue by more than half a period.
     pub fn late(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.moved);
         self.latest.edge.is_some() && since > self.period * 3 / 2
     }
 
-    /// It should have changed long ago.
+    /// Whether the manifest has stalled; see [`STALLED_PERIODS`].
     pub fn stalled(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.moved);
         self.latest.edge.is_some() && since > self.period * STALLED_PERIODS
     }
 
-    /// The number of its last segment, where segments are numbered.
+    /// The number of the last segment, if segments are numbered.
     pub fn reach(&self) -> Option<u64> {
         let edge = self.latest.edge.as_ref();
         edge.filter(|edge| edge.numbered).map(|edge| edge.last)
     }
 
-    /// It has begun anew, and has not come as far yet as the generation before it: what that one left lying
-    /// has the names of what is still to come.
+    /// Whether the packager has restarted and has not yet passed the end of the previous
+    /// generation. Until then, old segments at the origin may have the names of future ones.
     pub fn is_short_of_former(&self) -> bool {
         let Some((former, _)) = &self.former else {
             return false;
@@ -198,7 +199,7 @@ impl Timeline {
         }
     }
 
-    /// What it is to the generation that was left, if it belongs to that and not to the latest.
+    /// Compares a version with the previous generation. `None` if it does not belong to that one.
     fn as_former(&self, mark: &TimelineMark, now: Instant) -> Option<Progress> {
         let (former, ended) = self.former.as_ref()?;
         let remembered = now.saturating_duration_since(*ended) < FORMER_MEMORY;
@@ -207,8 +208,8 @@ impl Timeline {
         (belongs && !self.latest.is_nearer(mark, former)).then_some(progress)
     }
 
-    /// Is a generation over of which this version, which is behind, is all that has come for long? An origin
-    /// that lags, as clocks tell, is given the time to catch up in.
+    /// Whether this generation is over, given that only versions behind it, like this one, have
+    /// come for a long time. An origin whose clock shows a lag gets the time to catch up.
     fn is_over(&self, mark: &TimelineMark, now: Instant) -> bool {
         if !self.stalled(now) {
             return false;
@@ -226,8 +227,9 @@ impl Timeline {
         !lags || since > lag.saturating_add(segment * STALLED_PERIODS)
     }
 
-    /// Nobody looked for so long that a packager which is just past the known end must have stood still or
-    /// begun anew; and if it stood still, nothing is lost but what is fetched again.
+    /// Whether a version just past the known end is a restart: the manifest was not polled for so
+    /// long that the packager must have stalled or restarted. If it only stalled, the cost is some
+    /// repeated fetches.
     fn has_come_again(&self, mark: &TimelineMark, now: Instant) -> bool {
         let (Some(old), Some(new)) = (&self.latest.edge, &mark.edge) else {
             return false;
@@ -235,7 +237,7 @@ impl Timeline {
         let is_dated = if old.numbered {
             old.ends.is_some() && new.ends.is_some()
         } else {
-            // With one clock for both, the timeline itself is dated.
+            // All times come from one clock, so the timeline itself is dated.
             self.latest.began.is_some() && mark.began.is_some()
         };
         if is_dated || mark.ended || new.discontinuity > old.discontinuity {
@@ -243,7 +245,7 @@ impl Timeline {
         }
         let segment = self.period.max(mark.segment).max(self.latest.segment);
         let more = match new.last.saturating_sub(old.last) {
-            // Segments may be a little longer than they say.
+            // Segments may be a little longer than declared.
             segments if new.numbered => times(segment, segments).saturating_mul(5) / 4,
             millis => Duration::from_millis(millis),
         };
@@ -251,7 +253,7 @@ impl Timeline {
         !segment.is_zero() && since > more.saturating_add(segment * (STALLED_PERIODS + 1))
     }
 
-    /// A version that goes on shows whether names stay as they are from one to the next.
+    /// Learns from a version that continues the stream whether segment names stay the same.
     fn learn_names(&mut self, mark: &TimelineMark) {
         let edges = self.latest.edge.as_ref().zip(mark.edge.as_ref());
         if let Some(found) = edges.and_then(|(old, new)| names(old, new)) {
@@ -265,7 +267,7 @@ impl Timeline {
         if let (Some(then), Some(now)) = (old.began, new.began)
             && then != now
         {
-            // What began before that and was written before that is a packager that has died.
+            // An earlier start with an earlier publish time: a packager that has died.
             return if older && now < then {
                 Progress::Behind
             } else {
@@ -278,15 +280,15 @@ impl Timeline {
         match (&old.edge, &new.edge) {
             (Some(then), Some(now)) if then.numbered && now.numbered => self.numbers(old, new),
             (Some(old), Some(new)) => self.times(old, new),
-            // It listed segments, and now lists none: the packager has lost its input.
+            // The version lists no segments any more: the packager has lost its input.
             (Some(_), None) if !new.ended => Progress::Behind,
             _ => Progress::Onward,
         }
     }
 
-    /// DASH: what ends where is in milliseconds.
+    /// DASH: positions are times in milliseconds.
     fn times(&self, old: &LiveEdge, new: &LiveEdge) -> Progress {
-        // Redundant packagers do not cut periods at the very same moment.
+        // Redundant packagers do not begin periods at exactly the same time.
         let segment = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
         let began_later = new.period.saturating_sub(old.period) > segment;
         if old.period.saturating_sub(new.period) > segment {
@@ -295,9 +297,9 @@ impl Timeline {
         match new.last.cmp(&old.last) {
             Ordering::Greater => Progress::Onward,
             Ordering::Equal => Progress::Same,
-            // A period that was to be longer has been cut short.
+            // The previous period was cut short.
             Ordering::Less if began_later => Progress::Onward,
-            // A representation that has just come may end a little before the others.
+            // A new representation may end a little before the others.
             Ordering::Less
                 if new.tracks > old.tracks
                     && new.furthest >= old.furthest
@@ -309,7 +311,7 @@ impl Timeline {
         }
     }
 
-    /// HLS: what is listed has numbers.
+    /// HLS: segments are numbered.
     fn numbers(&self, old_mark: &TimelineMark, new_mark: &TimelineMark) -> Progress {
         let (Some(old), Some(new)) = (&old_mark.edge, &new_mark.edge) else {
             return Progress::Onward;
@@ -327,7 +329,8 @@ impl Timeline {
         let apart = new.last.saturating_add(LAG_LIKELY) < old.first;
         let clock = old.ends.zip(new.ends).map(|(then, now)| now > then);
         let discontinued = new.discontinuity > old.discontinuity && clock != Some(false);
-        // What no clock tells, the distance must: nobody lags by much more than all that is listed.
+        // Without a clock the distance decides: no origin lags by much more than a playlist's
+        // length.
         let anew = match names {
             Some(SegmentNames::Same) => false,
             Some(SegmentNames::Other) => self.names_stay && clock != Some(false) || discontinued,
@@ -341,13 +344,13 @@ impl Timeline {
     }
 }
 
-/// So many segments' time.
+/// The duration of `count` segments.
 fn times(segment: Duration, count: u64) -> Duration {
     segment.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Do both list the same numbers, with times that are far apart? Where that is no gap that the packager
-/// itself tells of, it has begun anew and has come to the same numbers again.
+/// Whether both list the same numbers with times that are far apart, without a new discontinuity:
+/// the packager restarted and reached the same numbers again.
 fn is_later(old: &LiveEdge, new: &LiveEdge, segment: Duration) -> bool {
     let (Some(then), Some(now)) = (old.ends, new.ends) else {
         return false;
@@ -360,7 +363,7 @@ fn is_later(old: &LiveEdge, new: &LiveEdge, segment: Duration) -> bool {
         then.checked_add(apart)
     };
     let later = expected.and_then(|expected| now.duration_since(expected).ok());
-    // One that lags ends earlier by the clock as well, however long its segments are.
+    // A lagging origin also ends earlier by the clock, whatever its segment duration.
     common
         && now > then
         && new.discontinuity <= old.discontinuity
@@ -368,8 +371,8 @@ fn is_later(old: &LiveEdge, new: &LiveEdge, segment: Duration) -> bool {
 }
 
 impl TimelineMark {
-    /// A delta update leaves out old segments, and perhaps discontinuities among them: those that the
-    /// version before it told are not forgotten. Nor is how far it had come, by one that lists nothing.
+    /// Keeps what the new version does not state: the discontinuities that a delta update skips,
+    /// and the reach if the new version lists no segments.
     fn goes_on_from(&mut self, before: &mut TimelineMark) {
         if self.edge.is_none() {
             self.edge = before.edge.take();
@@ -380,7 +383,7 @@ impl TimelineMark {
         }
     }
 
-    /// Is this one the nearer to a version than another is?
+    /// Whether this mark is nearer to `version` than `other` is.
     fn is_nearer(&self, version: &TimelineMark, other: &TimelineMark) -> bool {
         if self.began != other.began {
             return self.began == version.began;
@@ -403,8 +406,8 @@ enum SegmentNames {
     Other,
 }
 
-/// Do the segments that both list have the same names, as far as names that are signed anew can be
-/// told? `None`: there are none.
+/// Whether the segments that both list have the same names. Names that are signed again for each
+/// version are compared by their numbers. `None`: no segment is in both.
 fn names(old: &LiveEdge, new: &LiveEdge) -> Option<SegmentNames> {
     let name = |edge: &LiveEdge, back: u64| {
         let back = usize::try_from(back).ok()?;

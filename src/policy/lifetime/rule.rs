@@ -1,8 +1,8 @@
-//! Which rule decided how long something is fresh? Each has a name, so that people can be told.
+//! The rules that decide how long a response is fresh. Each has a phrase that `/explain` shows.
 
 use std::time::Duration;
 
-/// A freshness, and the rule that made it so.
+/// A freshness lifetime and the rule that set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RuledDuration(pub(super) Duration, pub(super) Rule);
 
@@ -22,51 +22,51 @@ impl RuledDuration {
     }
 }
 
-/// What decided how long something is fresh, in the order of authority.
+/// What decided the freshness lifetime, by precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// It is good for this moment only.
+    /// Not stored: valid for this response only.
     Nothing,
-    /// The origin wants to be asked each time.
+    /// The origin requires revalidation for each use.
     NoCache,
-    /// It is not there: the route's bound for that.
+    /// The object does not exist: the route's `negative_max`.
     Negative,
-    /// It is not there yet: until it is computed to be.
+    /// The object does not exist yet: until the computed time of its availability.
     Due,
-    /// The route replaces every lifetime.
+    /// The route's `override_ttl`.
     Override,
-    /// The origin says so.
+    /// The origin's own lifetime.
     Origin,
-    /// The origin gives more than the manifest's own text, or nothing: half a target duration.
+    /// Half a target duration: the origin gives more or nothing.
     HalfTarget,
-    /// A low-latency playlist of which the origin says nothing: half a part.
+    /// Half a part: a low-latency playlist for which the origin gives no lifetime.
     HalfPart,
-    /// The state of a low-latency playlist that was asked for.
+    /// A low-latency playlist version that was requested by number.
     State,
-    /// The same: what a multivariant playlist lists changes as often.
+    /// The target duration of the listed playlists: the origin gives more or nothing.
     Multivariant,
-    /// The same: the MPD's update period.
+    /// The MPD's update period: the origin gives more or nothing.
     UpdatePeriod,
-    /// The same: the MPD gives no update period.
+    /// The MPD has no update period.
     NoUpdatePeriod,
-    /// The same: half a segment of the MPD.
+    /// Half a segment of the MPD: the origin gives more or nothing.
     HalfSegment,
-    /// A patch of which the origin does not say how long it is good.
+    /// An MPD patch for which the origin gives no lifetime.
     Patch,
-    /// It was live a moment ago, and may go on.
+    /// The manifest ended a moment ago and may continue.
     JustEnded,
     /// The route's upper bound.
     RouteMax,
     /// The route's lower bound.
     RouteMin,
-    /// The route's default, as nobody says anything.
+    /// The route's default: no other rule applies.
     RouteDefault,
-    /// A tenth of the time since it changed last.
+    /// A tenth of the time since the last modification.
     Heuristic,
 }
 
 impl Rule {
-    /// In a phrase, for people.
+    /// The phrase that `/explain` shows.
     pub fn as_str(self) -> &'static str {
         match self {
             Rule::Nothing => "good for this moment only",

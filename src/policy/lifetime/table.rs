@@ -1,5 +1,5 @@
-//! How long is each kind of object good, by whatever says so? The table of kinds: facts before
-//! defaults, the origin's word where it is stricter.
+//! Freshness lifetimes and stale windows for each kind of object. What the manifest states precedes
+//! the route's defaults; the origin's lifetime applies if it is shorter.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::policy::{Now, Route};
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// A state of a low-latency playlist is asked for so many target durations at most.
+/// A requested version of a low-latency playlist is stored for this many target durations.
 const STATE_TARGETS: u32 = 6;
 
-/// When the origin fails, a live manifest is shown for so many of its periods …
+/// Stale-if-error window of a live manifest in periods …
 const STALE_PERIODS: u32 = 3;
-/// … and for so long at least: an outage of half a minute is to cost no viewer an error.
+/// … and its minimum: viewers must not get errors from an outage of half a minute.
 const STALE_MIN: Duration = Duration::from_mins(1);
 
 pub(super) fn fresh_for(
@@ -61,10 +61,11 @@ pub(super) fn fresh_for(
     }
 }
 
-/// The end of a live stream is believed for so long, to begin with.
+/// Freshness of a manifest that has just ended, because the stream may continue.
 const JUST_ENDED: Duration = Duration::from_secs(10);
 
-/// What is not there is believed for a moment; what is computed to be there soon, until then.
+/// Freshness of a negative response: short, and no longer than the computed time until the object
+/// exists.
 fn absence(
     answer: &ResponseFacts<'_>,
     told: Option<RuledDuration>,
@@ -82,7 +83,7 @@ fn absence(
     }
 }
 
-/// The origin's zero stays zero: a floor must not keep what expires at once.
+/// A zero from the origin stays zero: the route's minimum must not extend it.
 fn segment_freshness(told: Option<RuledDuration>, lifetimes: &Lifetimes) -> RuledDuration {
     match told {
         Some(told) if told.0.is_zero() => told,
@@ -93,7 +94,7 @@ fn segment_freshness(told: Option<RuledDuration>, lifetimes: &Lifetimes) -> Rule
     }
 }
 
-/// RFC 9111 §4.2.2: a tenth of the time since it last changed; at most a day.
+/// RFC 9111 §4.2.2: a tenth of the time since the last modification, at most a day.
 fn heuristic_freshness(headers: &HeaderMap, now: Now) -> Option<Duration> {
     let made = dated(headers, header::DATE).unwrap_or(now.wall);
     let changed = dated(headers, header::LAST_MODIFIED)?;
@@ -145,14 +146,14 @@ fn manifest_freshness(
         .at_most(lifetimes.manifest_max, Rule::RouteMax)
 }
 
-/// That of a live stream changes when renditions come and go.
+/// A live multivariant playlist changes when renditions are added or removed.
 fn multivariant(children: Option<Duration>) -> RuledDuration {
     const UNTOLD: Duration = Duration::from_secs(6);
     RuledDuration(children.unwrap_or(UNTOLD), Rule::Multivariant)
 }
 
-/// A dynamic MPD. One that gives no period, or none at all, changes when events among the media
-/// say so.
+/// A dynamic MPD. One with no update period, or a period of zero, changes when in-band events say
+/// so.
 fn dynamic(facts: &ManifestInfo) -> RuledDuration {
     let period = facts.target_duration.filter(|period| !period.is_zero());
     let term = match period {
@@ -165,8 +166,8 @@ fn dynamic(facts: &ManifestInfo) -> RuledDuration {
     }
 }
 
-/// How long something may be shown that is not fresh any more: while it is refreshed, and when the
-/// origin fails.
+/// The windows in which a stale response may be served: while it is refreshed, and when the origin
+/// fails.
 pub(super) fn stale_windows(
     answer: &ResponseFacts<'_>,
     directives: &ResponseDirectives,
@@ -180,7 +181,7 @@ pub(super) fn stale_windows(
     let ended = |facts: &ManifestInfo| facts.liveness == Liveness::Ended;
     let (while_revalidate, if_error) = match answer.kind {
         _ if answer.status != StatusCode::OK => nothing,
-        // Applied to another MPD than the one it was made for, it makes nonsense.
+        // A patch applies only to the MPD version that it was made for.
         Kind::Hls | Kind::Dash if answer.facts.is_some_and(|facts| facts.is_patch) => {
             return nothing;
         }
@@ -195,7 +196,7 @@ pub(super) fn stale_windows(
         Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
         Kind::Key | Kind::Clock | Kind::Other => nothing,
     };
-    // A part is what a low-latency player is to lag at most.
+    // A low-latency player should lag by one part at most.
     let live = answer
         .facts
         .filter(|facts| facts.liveness == Liveness::Live);
@@ -207,7 +208,8 @@ pub(super) fn stale_windows(
     )
 }
 
-/// Players who have run dry go on when the origin does; an error would end them.
+/// Players with an empty buffer continue when the origin recovers; an error response would stop
+/// them.
 fn live_stale_if_error(facts: Option<&ManifestInfo>) -> Duration {
     let lists_segments = facts.filter(|facts| !facts.multivariant);
     let segment = lists_segments.and_then(ManifestInfo::segment_max);

@@ -1,5 +1,4 @@
-//! What do `Cache-Control` and its targeted relatives say? Parsing only; decisions are made
-//! elsewhere.
+//! Parses `Cache-Control`, `CDN-Cache-Control`, `Surrogate-Control` and `Pragma`.
 
 mod structured;
 #[cfg(test)]
@@ -14,18 +13,18 @@ use super::fields;
 
 static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// Larger lifetimes are taken for this one (RFC 9111 §1.2.2).
+/// Larger lifetimes are reduced to this one (RFC 9111 §1.2.2).
 const SECONDS_MAX: u64 = 1 << 31;
 
-/// Response directives that matter to a shared cache. Unknown ones are ignored; a malformed or
-/// repeated lifetime counts as the stricter reading (RFC 9111 §4.2.1).
+/// Response directives for a shared cache. Unknown directives are ignored. If a lifetime is
+/// malformed or repeated, the stricter reading applies (RFC 9111 §4.2.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a directive that is there or not; the RFC allows every combination"
 )]
 pub struct ResponseDirectives {
-    /// A directive field was present at all.
+    /// Whether the field was present.
     pub present: bool,
     /// `no-store`.
     pub no_store: bool,
@@ -35,11 +34,11 @@ pub struct ResponseDirectives {
     pub no_cache: bool,
     /// `public`.
     pub public: bool,
-    /// `must-revalidate`, said in so many words. What `s-maxage` implies
-    /// is not in here: see [`ResponseDirectives::stale_while_revalidate_or`].
+    /// `must-revalidate` itself. The implication of `s-maxage` is not included: see
+    /// [`ResponseDirectives::stale_while_revalidate_or`].
     pub must_revalidate: bool,
-    /// `proxy-revalidate`: the same for shared caches, but no permission to share what an authorized
-    /// request brought (RFC 9111 §3.5 names `must-revalidate` alone).
+    /// `proxy-revalidate`: the same for shared caches, but no permission to share a response to an
+    /// authorized request (RFC 9111 §3.5 names only `must-revalidate`).
     pub proxy_revalidate: bool,
     /// `max-age`.
     pub max_age: Option<Duration>,
@@ -52,9 +51,9 @@ pub struct ResponseDirectives {
 }
 
 impl ResponseDirectives {
-    /// Reads the most targeted field present and well-formed: `CDN-Cache-Control` (RFC 9213), then
-    /// `Surrogate-Control`, then `Cache-Control`; a targeted one replaces `Cache-Control` and
-    /// `Expires`. `targeted` in the result tells whether it was one.
+    /// Reads the most specific field that is present and well-formed: `CDN-Cache-Control` (RFC
+    /// 9213), then `Surrogate-Control`, then `Cache-Control`. A targeted field replaces
+    /// `Cache-Control` and `Expires`; the second result says whether it was one.
     pub fn of(headers: &HeaderMap) -> (ResponseDirectives, Targeted) {
         if let Some(directives) = Self::from_cdn(headers) {
             return (directives, Targeted::Yes);
@@ -73,24 +72,23 @@ impl ResponseDirectives {
         (directives, Targeted::No)
     }
 
-    /// How long it may be used stale while it is refreshed: the origin's word, else `default`.
+    /// How long the response may be used stale while it is refreshed: the origin's value, or
+    /// `default`.
     ///
-    /// `must-revalidate`, `proxy-revalidate` and `no-cache` forbid any stale use (RFC 9111
-    /// §4.2.4). `s-maxage` alone forbids it too (§5.2.2.10: it has the meaning of
-    /// `proxy-revalidate`), but where the origin sends a stale window next to it, the window
-    /// stands: RFC 5861 is an explicit permission, and an origin that writes both for a shared
-    /// cache means both.
+    /// `must-revalidate`, `proxy-revalidate` and `no-cache` forbid any stale use (RFC 9111 §4.2.4).
+    /// `s-maxage` alone forbids it too, because it implies `proxy-revalidate` (§5.2.2.10). But a
+    /// stale window next to `s-maxage` applies: RFC 5861 is an explicit permission.
     pub fn stale_while_revalidate_or(&self, default: Duration) -> Duration {
         self.stale_window(self.stale_while_revalidate, default)
     }
 
-    /// How long it may be used stale when the origin fails; by the same rules as
+    /// How long the response may be used stale when the origin fails, by the same rules as
     /// [`ResponseDirectives::stale_while_revalidate_or`].
     pub fn stale_if_error_or(&self, default: Duration) -> Duration {
         self.stale_window(self.stale_if_error, default)
     }
 
-    /// Is every stale use forbidden, whatever the route's defaults?
+    /// Whether all stale use is forbidden, whatever the route's defaults.
     pub fn stale_forbidden(&self) -> bool {
         let implied = self.s_maxage.is_some()
             && self.stale_while_revalidate.is_none()
@@ -109,8 +107,8 @@ impl ResponseDirectives {
         }
     }
 
-    /// `CDN-Cache-Control`, unless it is absent, empty or not a structured dictionary
-    /// (RFC 9213 §2.1: then it counts as absent).
+    /// `CDN-Cache-Control`, unless it is absent, empty or not a structured dictionary (RFC 9213
+    /// §2.1: then it is ignored).
     fn from_cdn(headers: &HeaderMap) -> Option<ResponseDirectives> {
         let mut directives = ResponseDirectives {
             present: true,
@@ -125,7 +123,7 @@ impl ResponseDirectives {
         (members > 0).then_some(directives)
     }
 
-    /// `Surrogate-Control`, unless it says nothing about caching (it may only announce ESI).
+    /// `Surrogate-Control`, unless it has no caching directive (it may only announce ESI).
     fn from_surrogate(headers: &HeaderMap) -> Option<ResponseDirectives> {
         let mut directives = ResponseDirectives {
             present: true,
@@ -133,19 +131,19 @@ impl ResponseDirectives {
         };
         let mut said = false;
         for element in fields::elements(headers, &SURROGATE_CONTROL) {
-            // `max-age=60;abc` is meant for the surrogate called abc, which we are not.
+            // `max-age=60;abc` is meant for a surrogate called abc.
             if fields::split(element, b';').nth(1).is_some() {
                 continue;
             }
             let (name, value) = fields::name_and_value(element);
-            // `max-age=60+30`: fresh for 60, and 30 more that we do not use.
+            // `max-age=60+30`: 60 s fresh, and 30 s more that are not used here.
             let value = value.and_then(|value| value.split(|&byte| byte == b'+').next());
             said |= directives.set(name, Argument::of(value), DuplicateRule::Strictest);
         }
         said.then_some(directives)
     }
 
-    /// Takes note of one directive; false when it is none that matters here.
+    /// Records one directive. Returns false if it is unknown.
     fn set(&mut self, name: &[u8], argument: Argument, repeated: DuplicateRule) -> bool {
         let mut buffer = [0; NAME_MAX];
         match lowered(name, &mut buffer) {
@@ -171,16 +169,16 @@ impl ResponseDirectives {
     }
 }
 
-/// Which field the directives came from.
+/// Whether a targeted field was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Targeted {
     /// A targeted field: `Expires` is ignored.
     Yes,
-    /// `Cache-Control` or nothing.
+    /// `Cache-Control`, or none.
     No,
 }
 
-/// Request directives; only honoured on routes that ask for it.
+/// Request directives. Used only on routes with `honour_request_directives`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestDirectives {
     /// `no-store`.
@@ -198,7 +196,7 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Reads a request's headers.
+    /// Parses a request's headers.
     pub fn of(headers: &HeaderMap) -> RequestDirectives {
         let mut directives = RequestDirectives::default();
         if headers.contains_key(CACHE_CONTROL) {
@@ -206,7 +204,7 @@ impl RequestDirectives {
                 directives.set(element);
             }
         } else {
-            // RFC 9111 §5.4: `Pragma` speaks for clients that know no `Cache-Control`.
+            // RFC 9111 §5.4: `Pragma` is for clients without `Cache-Control`.
             directives.no_cache = fields::elements(headers, PRAGMA)
                 .any(|element| element.eq_ignore_ascii_case(b"no-cache"));
         }
@@ -223,7 +221,7 @@ impl RequestDirectives {
             b"only-if-cached" => self.only_if_cached = true,
             b"max-age" => DuplicateRule::Strictest.lifetime(&mut self.max_age, argument),
             b"min-fresh" => {
-                // The longer demand is the stricter one here.
+                // For `min-fresh` the longer value is the stricter one.
                 self.min_fresh = self.min_fresh.max(Some(argument.lifetime()));
             }
             b"max-stale" => self.allow_stale(argument),
@@ -231,7 +229,7 @@ impl RequestDirectives {
         }
     }
 
-    /// Of several `max-stale` the one that allows least counts.
+    /// Of several `max-stale`, the smallest counts.
     fn allow_stale(&mut self, argument: Argument) {
         let allowed = (argument != Argument::Flag(true)).then(|| argument.lifetime());
         self.max_stale = Some(match (self.max_stale.flatten(), allowed) {
@@ -241,10 +239,10 @@ impl RequestDirectives {
     }
 }
 
-/// What stands behind a directive's name.
+/// The argument of a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Argument {
-    /// Nothing, or a boolean of a structured field.
+    /// None, or a boolean of a structured field.
     Flag(bool),
     /// A count of seconds.
     Seconds(Duration),
@@ -253,7 +251,7 @@ enum Argument {
 }
 
 impl Argument {
-    /// Reads a token or a quoted string; RFC 9111 §5.2 has recipients accept either form.
+    /// Parses a token or a quoted string; RFC 9111 §5.2 requires recipients to accept both.
     fn of(value: Option<&[u8]>) -> Argument {
         let Some(value) = value else {
             return Argument::Flag(true);
@@ -265,13 +263,13 @@ impl Argument {
         seconds(bare).map_or(Argument::Text, Argument::Seconds)
     }
 
-    /// As the argument of a directive that forbids something: said, unless it is a plain "false".
+    /// Whether a restricting directive applies: always, unless it is a plain "false".
     fn restricts(self) -> bool {
         self != Argument::Flag(false)
     }
 
-    /// As the argument of a lifetime: what is not a count of seconds is none at all, because
-    /// invalid freshness information counts as stale (RFC 9111 §4.2.1).
+    /// The argument as a lifetime. Anything but a number of seconds is zero, because invalid
+    /// freshness information counts as stale (RFC 9111 §4.2.1).
     fn lifetime(self) -> Duration {
         match self {
             Argument::Seconds(lifetime) => lifetime,
@@ -280,7 +278,7 @@ impl Argument {
     }
 }
 
-/// Which of several mentions of one directive counts?
+/// Which of several occurrences of a directive counts.
 #[derive(Clone, Copy)]
 enum DuplicateRule {
     /// `Cache-Control`: the most restrictive (RFC 9111 §4.2.1).
@@ -319,10 +317,10 @@ pub(super) fn seconds(digits: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(count.min(SECONDS_MAX)))
 }
 
-/// Room for the longest directive name that is known.
+/// Length of the longest known directive name.
 const NAME_MAX: usize = 24;
 
-/// A directive's name in lower case; empty when it is longer than any known.
+/// A directive's name in lower case; empty if it is longer than any known name.
 fn lowered<'a>(name: &[u8], buffer: &'a mut [u8; NAME_MAX]) -> &'a [u8] {
     let Some(target) = buffer.get_mut(..name.len()) else {
         return &[];

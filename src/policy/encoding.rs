@@ -1,5 +1,5 @@
-//! Which content codings can the viewer read? Towards origins reduced to two forms, so that variants stay
-//! few; of what is coded here there are more.
+//! Negotiates content codings. For origins `Accept-Encoding` is reduced to two forms, which keeps
+//! the number of variants small. The shield itself encodes with more codings.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use super::fields;
 use crate::manifest::Kind;
 
-/// A coding that is made here, the one that players gain most by first.
+/// A coding that the shield can apply. The order is the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
     /// RFC 7932.
@@ -19,14 +19,14 @@ pub enum ContentCoding {
 }
 
 impl ContentCoding {
-    /// Every coding, in order of preference.
+    /// All codings, in order of preference.
     pub const ALL: [ContentCoding; 3] = [
         ContentCoding::Brotli,
         ContentCoding::Zstd,
         ContentCoding::Gzip,
     ];
 
-    /// As in `Content-Encoding`.
+    /// The name in `Content-Encoding`.
     pub fn as_str(self) -> &'static str {
         match self {
             ContentCoding::Brotli => "br",
@@ -45,16 +45,16 @@ impl ContentCoding {
     }
 }
 
-/// The codings that a viewer takes of what is coded here, the best one first: those that it names, or gzip
-/// where it takes anything.
+/// The codings that a viewer accepts and the shield can apply, in order of preference: those it
+/// names, or gzip for `*`.
 pub fn taken(request: &HeaderMap) -> impl Iterator<Item = ContentCoding> {
     let accepted = AcceptEncoding::of(request);
     let takes = move |coding: &ContentCoding| accepted.takes(*coding);
     ContentCoding::ALL.into_iter().filter(takes)
 }
 
-/// The codings of an answer, in the order in which they were applied. `None`: one is unknown here, or there are
-/// more than `codings_max`.
+/// The codings of a response, in the order in which they were applied. `None` if one is unknown or
+/// there are more than `codings_max`.
 pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<ContentCoding>> {
     let names = fields::elements(answer, CONTENT_ENCODING);
     let names = names.filter(|name| !name.eq_ignore_ascii_case(b"identity"));
@@ -65,16 +65,16 @@ pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<ContentCodi
     (codings.len() <= codings_max).then_some(codings)
 }
 
-/// The canonical `Accept-Encoding` to send upstream and to tell variants apart: `gzip` when the
-/// viewer takes it (by name or `*`, q > 0), nothing otherwise.
+/// The canonical `Accept-Encoding` for the origin and for variants: `gzip` if the viewer accepts it
+/// (by name or `*`, q > 0), otherwise none.
 pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
     let gzip = AcceptEncoding::of(request).takes(ContentCoding::Gzip);
     gzip.then(|| HeaderValue::from_static(ContentCoding::Gzip.as_str()))
 }
 
-/// Is it asked for in no coding, whatever a viewer takes? Manifests are read here, and compressed here.
-/// Media are compressed by their nature: one answer serves everybody, even where an origin says that its
-/// answers vary. Subtitles are text.
+/// Whether the origin is asked for an uncoded response, whatever the viewer accepts. The shield
+/// parses manifests and compresses them itself. Media are already compressed, so one response
+/// serves all viewers, even if the origin says that its responses vary. Subtitles are text.
 pub fn is_asked_in_plain(kind: Kind, path: &str) -> bool {
     const TEXT: [&str; 2] = ["vtt", "webvtt"];
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -86,10 +86,10 @@ pub fn is_asked_in_plain(kind: Kind, path: &str) -> bool {
     }
 }
 
-/// What `Accept-Encoding` says.
+/// The accepted codings.
 ///
-/// A refusal by name beats `*` (RFC 9110 §12.5.3). A viewer that sends no field at all gets no
-/// coding: the RFC would allow any, but such viewers tend to be the ones that read none.
+/// A refusal by name overrides `*` (RFC 9110 §12.5.3). Without the field no coding is used: the RFC
+/// allows any, but such clients often cannot decode any.
 #[derive(Default)]
 struct AcceptEncoding {
     by_name: [Option<bool>; ContentCoding::ALL.len()],
@@ -119,8 +119,8 @@ impl AcceptEncoding {
     }
 }
 
-/// Is `q=…` above zero? `( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )`; what is malformed
-/// counts as a refusal, because an uncoded body can always be read.
+/// Whether `q=…` is above zero. `( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )`; a malformed
+/// weight counts as a refusal, because every client can read an uncoded body.
 fn has_weight(parameters: &[u8]) -> bool {
     let Some(value) = parameters
         .trim_ascii()

@@ -1,4 +1,4 @@
-//! Is a held object fresh, stale but usable, or past use? RFC 9111 §4.2 as pure arithmetic.
+//! Decides whether a stored response is fresh, stale but usable, or unusable (RFC 9111 §4.2).
 
 use std::time::{Duration, Instant};
 
@@ -8,25 +8,25 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::directives::{RequestDirectives, seconds};
 use super::{Lifetime, fields};
 
-/// What may be done with a held object now.
+/// How a stored response may be used now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// Serve it.
     Fresh,
-    /// Serve it and refresh behind the viewer (RFC 5861 §3).
+    /// Serve it and refresh it in the background (RFC 5861 §3).
     Stale,
     /// Serve it only if the origin fails (RFC 5861 §4).
     IfError,
-    /// Do not serve it without asking the origin.
+    /// Do not serve it without a request to the origin.
     Dead,
 }
 
-/// Judges a lifetime at a moment.
+/// The freshness at a given time.
 pub fn freshness(lifetime: &Lifetime, now: Instant) -> Freshness {
     let Some(staleness) = lifetime.age(now).checked_sub(lifetime.fresh_for) else {
         return Freshness::Fresh;
     };
-    // "response_is_fresh = (freshness_lifetime > current_age)": equal is stale already.
+    // "response_is_fresh = (freshness_lifetime > current_age)": equal is already stale.
     if staleness < lifetime.stale_while_revalidate {
         Freshness::Stale
     } else if staleness < lifetime.stale_if_error {
@@ -36,7 +36,7 @@ pub fn freshness(lifetime: &Lifetime, now: Instant) -> Freshness {
     }
 }
 
-/// The same, for a viewer whose directives are honoured (RFC 9111 §5.2.1).
+/// The same for a viewer whose directives are honoured (RFC 9111 §5.2.1).
 pub fn freshness_for(
     lifetime: &Lifetime,
     directives: &RequestDirectives,
@@ -68,7 +68,7 @@ pub fn freshness_for(
     }
 }
 
-/// Seconds of freshness left; negative once stale. For `Cache-Status`.
+/// Remaining freshness in seconds; negative once stale. For `Cache-Status`.
 pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     let age = lifetime.age(now);
@@ -78,17 +78,17 @@ pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
     }
 }
 
-/// The fields that tell caches and players behind this one how long an answer is fresh.
+/// The fields that state freshness to downstream caches and players.
 pub static TELLING_FRESHNESS: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CONTROL];
 
-/// These say how long it is fresh, whoever reads them.
+/// The fields from which freshness is computed.
 pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, DATE];
 
-/// A manifest that is looked after is served past the freshness that its origin stated, because the
-/// next look is when it may change. A cache behind would take it for stale and ask again each time.
-/// These fields state what is left instead: `left` seconds from an `age` on. Only lifetimes above
-/// zero that are used up are replaced; a field that forbids reuse stays as it is. `None` where nothing
-/// is to be replaced; else all of [`TELLING_FRESHNESS`].
+/// Restates the freshness of a manifest with a refresher. Such a manifest is served past the
+/// origin's lifetime, until it may change. A downstream cache would treat it as stale and request
+/// it again each time. So the fields state what is left: `left` seconds beyond `age`. Only expired
+/// lifetimes above zero are replaced; a field that forbids reuse stays. `None`: nothing is
+/// replaced. Otherwise the result has all of [`TELLING_FRESHNESS`].
 pub fn restated(stored: &HeaderMap, age: u64, left: u64) -> Option<HeaderMap> {
     let until = age.saturating_add(left);
     let mut told = HeaderMap::new();
@@ -113,7 +113,7 @@ pub fn restated(stored: &HeaderMap, age: u64, left: u64) -> Option<HeaderMap> {
     Some(told)
 }
 
-/// The field with its used-up lifetimes replaced; `None` where it has none.
+/// The field with its expired lifetimes replaced; `None` if it has none.
 fn extended(stored: &HeaderMap, name: &HeaderName, age: u64, until: u64) -> Option<HeaderValue> {
     let mut text: Vec<u8> = Vec::new();
     let mut changed = false;
@@ -137,7 +137,7 @@ fn extended(stored: &HeaderMap, name: &HeaderName, age: u64, until: u64) -> Opti
     HeaderValue::try_from(text).ok().filter(|_| changed)
 }
 
-/// `Expires` is used up and no `max-age` overrules it (RFC 9111 §5.3): one is added that does.
+/// `Expires` has passed and no `max-age` overrides it (RFC 9111 §5.3): adds a `max-age`.
 fn instead_of_expires(stored: &HeaderMap, age: u64, until: u64) -> Option<HeaderValue> {
     let expires = fields::date(stored, EXPIRES)?;
     let lifetime = expires.duration_since(fields::date(stored, DATE)?).ok()?;
@@ -154,7 +154,7 @@ fn instead_of_expires(stored: &HeaderMap, age: u64, until: u64) -> Option<Header
     HeaderValue::try_from(text).ok().filter(|_| is_used_up)
 }
 
-/// The seconds that a `max-age` or `s-maxage` states.
+/// The seconds of a `max-age` or `s-maxage`.
 fn lifetime(element: &[u8]) -> Option<u64> {
     let (_, value) = fields::name_and_value(element);
     let stated = seconds(value.filter(|_| lifetime_name(element))?)?;

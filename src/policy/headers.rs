@@ -1,5 +1,5 @@
-//! Which headers travel? From viewer to origin an allow-list, from origin to viewer all but the
-//! hop-by-hop.
+//! Decides which header fields are forwarded: from viewer to origin an allow-list, from origin to
+//! viewer all but the hop-by-hop fields.
 
 #[cfg(test)]
 mod tests;
@@ -16,17 +16,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::vary::Vary;
 use super::{Route, encoding, fields};
 
-/// What each server on the way says of one response (CTA-5006): that of a stored one is not true any more.
+/// Each server's statement about one response (CTA-5006); it is not true for a stored response.
 pub static CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
 static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// Longest `Via` or `CDN-Loop` that is carried on.
+/// Maximum length of a forwarded `Via` or `CDN-Loop`.
 const CHAIN_BYTES_MAX: usize = 1024;
 
-/// Removes hop-by-hop fields, those that `Connection` names included (never `Host`,
+/// Removes hop-by-hop fields and the fields that `Connection` names. It never removes `Host`,
 /// `Authorization`, `Cache-Control`, `Content-*`, `Set-Cookie`, `Vary`, `ETag` and others whose
-/// loss would change meaning).
+/// loss would change the meaning.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in nominated(headers) {
         headers.remove(name);
@@ -41,13 +41,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The viewer's fields that the route forwards (`forward_headers`), each in one line, as they are
-/// sent and as they are in the key; `None`: the request has none of them.
+/// The viewer's fields that the route forwards (`forward_headers`), each as one line, as they are
+/// sent and as they are in the key. `None`: the request has none of them.
 ///
-/// Cookies, `Authorization` and forwarding headers travel only where the route names them. Some
-/// never do, named or not: hop-by-hop fields; `Range` and conditionals, because an upstream
-/// request is for everybody and asks for the whole; `Host`, which the route decides; `Origin`, on
-/// whose absence [`super::vary::Vary::of`] relies; and what players tell of themselves (`CMCD-…`).
+/// Cookies, `Authorization` and forwarding headers are sent only if the route names them. Some
+/// fields are never sent: hop-by-hop fields; `Range` and preconditions, because an upstream request
+/// serves all viewers and requests the whole object; `Host`, which the route decides; `Origin`,
+/// because [`super::vary::Vary::of`] relies on its absence; and CMCD headers (`CMCD-…`).
 pub fn forwarded(viewer: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     if route.forward_headers.is_empty() {
         return None;
@@ -57,14 +57,14 @@ pub fn forwarded(viewer: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     (!sent.is_empty()).then_some(sent)
 }
 
-/// The headers of an upstream request. `forwarded`, as [`forwarded`] gave it, is in the key. What is
-/// sent and not in the key is this alone:
+/// The headers of an upstream request. `forwarded`, the result of [`forwarded`], is in the key. Only
+/// these fields are sent and not in the key:
 ///
-/// - `Accept-Encoding` in its two canonical forms: answers that it chose are told apart by `Vary`;
-/// - `CDN-Loop` with the viewer's own chain, by which loops are found, and the route's
-///   `unkeyed_headers`: see [`own_words`].
+/// - `Accept-Encoding` in its two canonical forms: `Vary` separates the variants it selects;
+/// - `CDN-Loop` with the viewer's chain, for loop detection, and the route's `unkeyed_headers`: see
+///   [`own_words`].
 ///
-/// `Via` names this shield and nobody before it: the request is the shield's own, for all viewers.
+/// `Via` names only this shield, because the request is made for all viewers.
 pub fn upstream(
     viewer: &HeaderMap,
     forwarded: Option<&HeaderMap>,
@@ -77,8 +77,8 @@ pub fn upstream(
     if let Some(coding) = encoding::canonical(viewer) {
         sent.insert(ACCEPT_ENCODING, coding);
     }
-    // The protocol version is that of the hop before; 1.1 stands for all of them, as the rules do
-    // not know the connection and nobody downstream acts on it.
+    // `Via` should state the version of the previous hop. It is always 1.1 here: the rules do not
+    // know the connection, and no server acts on it.
     if let Ok(via) = HeaderValue::try_from(format!("1.1 {name}")) {
         sent.insert(VIA, via);
     }
@@ -88,15 +88,15 @@ pub fn upstream(
     sent
 }
 
-/// Does a viewer's request say anything that would be sent and is in no key? Quick, for hits.
+/// Whether the viewer's request has fields that are sent but not in the key. Cheap, for hits.
 pub fn has_own_words(viewer: &HeaderMap, route: &Route) -> bool {
     let listed = &route.unkeyed_headers;
     viewer.contains_key(&CDN_LOOP) || listed.iter().any(|field| viewer.contains_key(field))
 }
 
-/// What an upstream request says that is one viewer's word and in no key, framed; `None`: nothing.
-/// An error that such a request is answered with may be due to these words: it counts only for
-/// requests that say the same.
+/// The fields of an upstream request that come from one viewer and are not in the key,
+/// length-framed. `None`: there are none. These fields may have caused an error response, so it is
+/// shared only with requests that send the same values.
 pub fn own_words(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec<u8>> {
     let chain = sent.get(&CDN_LOOP).filter(|chain| *chain != name);
     let mut names: Vec<HeaderName> = chain.map(|_| CDN_LOOP.clone()).into_iter().collect();
@@ -108,7 +108,7 @@ pub fn own_words(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec<u8>>
     (!names.is_empty()).then(|| [listed.as_bytes(), b":", &values].concat())
 }
 
-/// The same request without any viewer's own words, as the shield would make it for itself.
+/// The request without the fields of [`own_words`], as the shield would make it itself.
 pub fn without_own_words(sent: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
     let mut plain = sent.clone();
     for field in &route.unkeyed_headers {
@@ -120,9 +120,9 @@ pub fn without_own_words(sent: &HeaderMap, route: &Route, name: &str) -> HeaderM
     plain
 }
 
-/// The headers of a request that is passed on for one viewer alone (a `POST`, a `PUT`): as
-/// [`upstream`], and what describes its body, and its preconditions. The body's length is framed
-/// anew by who sends it.
+/// The headers of a request that is passed on for one viewer (a `POST`, a `PUT`): those of
+/// [`upstream`], the fields that describe the body, and preconditions. The connection sets the body
+/// length.
 pub fn passed(
     viewer: &HeaderMap,
     forwarded: Option<&HeaderMap>,
@@ -139,8 +139,8 @@ pub fn passed(
     sent
 }
 
-/// What of the headers of an upstream request was a viewer's own word, as far as others may speak it:
-/// with these it can be made again for all. `None`: it was made in one viewer's name.
+/// The viewer's fields of an upstream request, for repeating it on behalf of all viewers. `None`:
+/// the request carried a viewer's credentials.
 pub fn for_others(sent: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     if sent.contains_key(AUTHORIZATION) || sent.contains_key(COOKIE) {
         return None;
@@ -152,8 +152,8 @@ pub fn for_others(sent: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     Some(others)
 }
 
-/// Has this request passed through this shield already? (`CDN-Loop`, RFC 8586.) A chain too long
-/// to be carried on counts as a loop: dropping it would hide one.
+/// Whether the request has already passed through this shield (`CDN-Loop`, RFC 8586). A chain that
+/// is too long to be forwarded counts as a loop, because dropping it would hide one.
 pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
     let lines = viewer.get_all(&CDN_LOOP);
     if lines.iter().map(HeaderValue::len).sum::<usize>() > CHAIN_BYTES_MAX {
@@ -167,11 +167,11 @@ pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
     })
 }
 
-/// An origin's response headers as they will be stored and sent: hop-by-hop stripped, `Via` added,
-/// `Surrogate-Control` removed (it is for the next surrogate alone; `CDN-Cache-Control` is for all of
-/// them, and goes on: RFC 9213 §3.1), `Age` removed (it is recomputed), `CMSD-Dynamic` removed (it is
-/// about one response), `Content-Length` removed (the body knows), `Warning` removed (obsolete,
-/// RFC 9111 §5.5).
+/// An origin's response headers as they are stored and sent. Hop-by-hop fields are removed and `Via` is
+/// added. Also removed: `Surrogate-Control`, which is for the next surrogate only
+/// (`CDN-Cache-Control` is for all caches and stays: RFC 9213 §3.1); `Age`, which is computed again;
+/// `CMSD-Dynamic`, which is about one response; `Content-Length`, which the body knows; `Warning`,
+/// which is obsolete (RFC 9111 §5.5).
 pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     strip_hop_by_hop(&mut origin);
     for field in [AGE, CONTENT_LENGTH, WARNING] {
@@ -185,7 +185,7 @@ pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     origin
 }
 
-/// The cache-control fields of an origin's answer that are meant for caches like this one.
+/// The targeted cache-control fields of an origin's response.
 pub fn targeted(origin: &HeaderMap) -> Option<Box<HeaderMap>> {
     let fields = [&CDN_CACHE_CONTROL, &SURROGATE_CONTROL];
     let lines = fields.into_iter().flat_map(|field| {
@@ -196,19 +196,19 @@ pub fn targeted(origin: &HeaderMap) -> Option<Box<HeaderMap>> {
     (!targeted.is_empty()).then(|| Box::new(targeted))
 }
 
-/// When MediaPackage changed a manifest last, as it says itself: in milliseconds.
+/// The time of the last change of a manifest, from MediaPackage's own header, in milliseconds.
 pub fn last_updated(origin: &HeaderMap) -> Option<SystemTime> {
     const NAME: &str = "x-mediapackage-manifest-last-updated";
     let millis = fields::single(origin, NAME)?.to_str().ok()?.trim().parse();
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis.ok()?))
 }
 
-/// The age an answer came with, as a field of its own.
+/// The origin's `Age` field.
 pub fn age(origin: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
     origin.get(AGE).map(|age| (AGE, age.clone()))
 }
 
-/// Fields that are about one connection (RFC 9110 §7.6.1), whatever `Connection` says.
+/// The fields that are hop-by-hop even if `Connection` does not name them (RFC 9110 §7.6.1).
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -226,8 +226,8 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// The fields that `Connection` names and that may go. Empty, and free, for the usual
-/// `close` and `keep-alive`.
+/// The fields that `Connection` names and that may be removed. Empty, without allocation, for the
+/// usual `close` and `keep-alive`.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     fields::elements(headers, CONNECTION)
         .filter_map(|option| HeaderName::from_bytes(option).ok())
@@ -235,8 +235,8 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Fields for all recipients. `Connection` must not name them (RFC 9110 §7.6.1), and who does it
-/// all the same wants a cache or an origin to overlook something.
+/// Fields for all recipients. `Connection` must not name them (RFC 9110 §7.6.1); a client that does
+/// may be attacking a cache or an origin.
 fn is_end_to_end(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(
@@ -267,8 +267,8 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         || name.starts_with("access-control-")
 }
 
-/// Fields of an upstream request that the shield decides, so that no allow-list can let a viewer's
-/// through.
+/// Fields of an upstream request that only the shield sets. No allow-list can forward a viewer's
+/// value.
 fn is_ours(name: &HeaderName) -> bool {
     const OURS: [HeaderName; 8] = [
         ACCEPT_ENCODING,
@@ -283,7 +283,7 @@ fn is_ours(name: &HeaderName) -> bool {
     OURS.contains(name) || *name == CDN_LOOP || is_precondition(name) || tells_of_viewer(name)
 }
 
-/// What a player tells about itself (CTA-5004). It is other with every request.
+/// CMCD fields (CTA-5004). They differ with every request.
 pub fn tells_of_viewer(name: &HeaderName) -> bool {
     name.as_str().starts_with("cmcd-")
 }
@@ -298,7 +298,7 @@ fn is_precondition(name: &HeaderName) -> bool {
     PRECONDITIONS.contains(name)
 }
 
-/// Copies those of the listed fields that may travel.
+/// Copies the listed fields that may be forwarded.
 fn copy_listed(viewer: &HeaderMap, listed: &[HeaderName], sent: &mut HeaderMap) {
     let nominated = nominated(viewer);
     for field in listed {
@@ -308,8 +308,8 @@ fn copy_listed(viewer: &HeaderMap, listed: &[HeaderName], sent: &mut HeaderMap) 
     }
 }
 
-/// Copies a field in one line, so that the same value is always the same bytes. HTTP/2 splits
-/// `Cookie` into crumbs, which HTTP/1.1 wants joined by semicolons (RFC 9113 §8.2.3).
+/// Copies a field as one line, so that equal values have equal bytes. HTTP/2 splits `Cookie` into
+/// several lines, which HTTP/1.1 requires to be joined by semicolons (RFC 9113 §8.2.3).
 fn copy(from: &HeaderMap, field: &HeaderName, to: &mut HeaderMap) {
     let separator: &[u8] = if field == COOKIE { b"; " } else { b", " };
     if let Some(whole) = joined(from, field, separator) {
@@ -317,7 +317,7 @@ fn copy(from: &HeaderMap, field: &HeaderName, to: &mut HeaderMap) {
     }
 }
 
-/// A list field with one more entry. `None` only when the entry itself is no field value.
+/// A list field with one element appended. `None` only if the element is not a valid field value.
 fn chained(headers: &HeaderMap, field: &HeaderName, entry: &str) -> Option<HeaderValue> {
     let earlier = joined(headers, field, b", ").filter(|earlier| {
         !earlier.is_empty() && earlier.len() + 2 + entry.len() <= CHAIN_BYTES_MAX
@@ -329,7 +329,7 @@ fn chained(headers: &HeaderMap, field: &HeaderName, entry: &str) -> Option<Heade
     HeaderValue::try_from(chain).ok()
 }
 
-/// All lines of a field as one value; `None` when there are none.
+/// All lines of a field as one value; `None` if there are none.
 fn joined(headers: &HeaderMap, field: &HeaderName, separator: &[u8]) -> Option<HeaderValue> {
     let mut lines = headers.get_all(field).into_iter();
     let first = lines.next()?;

@@ -1,8 +1,8 @@
-//! May this answer be stored, and for how long is it good?
+//! Decides whether a response may be stored, and for how long it is fresh.
 //!
-//! The order of authority: what forbids storing; then the route's override; then the origin's own
-//! words; then the table of kinds ([`Rule`] names each step of it). Live manifests are never kept
-//! longer than their text allows.
+//! Precedence: what forbids storing; the route's override; the origin's directives; the table of
+//! kinds ([`Rule`] names each step). Live manifests are never fresh for longer than their content
+//! allows.
 
 mod rule;
 mod table;
@@ -19,28 +19,28 @@ use crate::manifest::{Kind, ManifestInfo};
 pub use rule::Rule;
 use rule::RuledDuration;
 
-/// A low-latency playlist that is looked after may be so many parts old: parts may be late.
+/// A low-latency playlist with a refresher may be this many parts old, because parts may be late.
 const PARTS_TENDED: u32 = 3;
 
-/// For how long an object is good: its freshness counts from the moment the origin made it.
+/// How long an object may be used. Its age counts from its generation at the origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
-    /// When it arrived.
+    /// When the response arrived.
     pub received: Instant,
-    /// How old it was then (RFC 9111 §4.2.3 `corrected_initial_age`).
+    /// Its age then (RFC 9111 §4.2.3 `corrected_initial_age`).
     pub age_received: Duration,
-    /// Fresh until its age is so much.
+    /// Freshness lifetime: the response is fresh while its age is less.
     pub fresh_for: Duration,
-    /// May be served stale for so long after that, while it is refreshed.
+    /// For how long after that it may be served stale while it is refreshed.
     pub stale_while_revalidate: Duration,
-    /// May be served stale for so long after that, when the origin fails.
+    /// For how long after `fresh_for` it may be served stale when the origin fails.
     pub stale_if_error: Duration,
-    /// What decided how long it is fresh.
+    /// The rule that set `fresh_for`.
     pub rule: Rule,
 }
 
 impl Lifetime {
-    /// Good for nothing: for answers that are passed on and never held.
+    /// A lifetime of zero, for responses that are passed on and not stored.
     pub fn none(now: Instant) -> Lifetime {
         Lifetime {
             received: now,
@@ -58,15 +58,15 @@ impl Lifetime {
         self.age_received.saturating_add(resident)
     }
 
-    /// Freshness that is left.
+    /// Remaining freshness.
     pub fn fresh_left(&self, now: Instant) -> Duration {
         self.fresh_for.saturating_sub(self.age(now))
     }
 
-    /// How old it may be served while it is looked after: looks come when the next version is due, which
-    /// may be late. Where the origin wants it shorter than half a segment (in whole seconds, as it has
-    /// to say it), that stands. Where it forbids stale use (`s-maxage`, `must-revalidate`,
-    /// `proxy-revalidate`), it is looked at while it is fresh.
+    /// Maximum age at which a manifest with a refresher may be served. The refresher polls when the
+    /// next version is due, which may be late. A lifetime from the origin that is shorter than half
+    /// a segment stays (one second is allowed for rounding to whole seconds). If the origin forbids
+    /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh.
     pub fn tended_for(&self, facts: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
@@ -82,36 +82,38 @@ impl Lifetime {
         }
     }
 
-    /// From birth to the end of the last window in which it may be served.
+    /// Maximum age at which it may be served, fresh or stale.
     pub fn usable_for(&self) -> Duration {
         self.fresh_for
             .saturating_add(self.stale_while_revalidate.max(self.stale_if_error))
     }
 }
 
-/// What is to be done with an answer.
+/// What to do with a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// Store it.
     Store(Lifetime),
-    /// The origin failed: everyone who waits is told so, what is held stays, nothing is stored.
+    /// The origin failed. Waiting viewers get the failure; the stored object stays; nothing is
+    /// stored.
     Failure {
-        /// How long the origin wants to be left alone, where it says so.
+        /// The origin's `Retry-After`, if any.
         wait: Option<Duration>,
-        /// Its own words may be shown to all; else only its status.
+        /// Whether all viewers may see the origin's headers and body, and not only its status.
         open: bool,
     },
-    /// The same, in its own words, for as long as they are good: the route wants it so.
+    /// A failure that is served as received for its own lifetime, because the route has
+    /// `store_errors`.
     LastingFailure(Lifetime),
-    /// The object is gone (404, 410), by an answer that may not be stored but is everybody's.
+    /// The object does not exist (404, 410, 425), by a response that may be shared but not stored.
     Gone,
-    /// The origin refused this very request: only requests that are the same to it share that.
+    /// The origin refused this request. Only identical requests share the response.
     Refused,
-    /// Neither store nor share it.
+    /// Neither stored nor shared.
     Pass(UncacheableReason),
 }
 
-/// Why an answer is neither stored nor shared. A word in `Cache-Status`.
+/// Why a response is neither stored nor shared. A token in `Cache-Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UncacheableReason {
     /// `no-store`.
@@ -120,26 +122,27 @@ pub enum UncacheableReason {
     Private,
     /// `Set-Cookie`.
     SetCookie,
-    /// The request carried `Authorization` and the answer does not say that it may be shared.
+    /// The request had `Authorization`, and the response does not allow sharing.
     Authorized,
     /// `Vary: *`.
     VaryAll,
-    /// A key or licence, or a clock.
+    /// A DRM key or licence, or a clock.
     Kind,
-    /// The end of the body is the end of the connection: it cannot be proven whole.
+    /// The body ends with the connection, so it cannot be shown to be complete.
     EndUnproven,
-    /// A part that nobody asked for.
+    /// A 206 that was not requested.
     Partial,
-    /// Nothing says for how long it is good.
+    /// Neither the origin nor the rules give a lifetime.
     NoLifetime,
-    /// A manifest in a content coding that cannot be read here: nothing watches over it.
+    /// A manifest in a content coding that the shield cannot decode, so it cannot check the
+    /// versions.
     Coding,
-    /// It fits neither the store nor what fills may hold.
+    /// Too large for the store or for the memory of fills.
     TooLarge,
 }
 
 impl UncacheableReason {
-    /// The word used in `Cache-Status` and logs.
+    /// The token in `Cache-Status` and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             UncacheableReason::NoStore => "no-store",
@@ -157,44 +160,42 @@ impl UncacheableReason {
     }
 }
 
-/// An answer to a plain GET, as far as storing is concerned.
+/// The parts of a GET response that decide whether it is stored.
 pub struct ResponseFacts<'a> {
-    /// Status.
     pub status: StatusCode,
-    /// As the origin sent them.
+    /// The headers as the origin sent them.
     pub headers: &'a HeaderMap,
-    /// What it really carries.
+    /// The kind by its content.
     pub kind: Kind,
-    /// What a manifest says about itself.
+    /// What the manifest states, if it is one.
     pub facts: Option<&'a ManifestInfo>,
-    /// The end of the body can be told from a failure.
+    /// Whether a complete body can be told from a broken one.
     pub end_is_proven: bool,
-    /// The request carried `Authorization` to the origin.
+    /// Whether the request to the origin had `Authorization`.
     pub authorized: bool,
-    /// How long the origin took to answer; nothing where it held the answer back until there was
-    /// something to answer with: that is as old as its arrival.
+    /// Time from the request to the response. Zero if the origin held the response back until the
+    /// content existed, because then it is new on arrival.
     pub delay: Duration,
-    /// What it is besides the manifest as it is now.
+    /// How the response relates to the current version of the manifest.
     pub standing: ManifestContext,
-    /// The target duration of what a multivariant playlist lists, where any is known.
+    /// The target duration of the media playlists that a multivariant playlist lists, if known.
     pub children: Option<Duration>,
-    /// What is not there now is computed to be there in so long.
+    /// The computed time until the missing object exists.
     pub due_in: Option<Duration>,
 }
 
-/// What an answer is besides what there is now.
+/// How a response relates to the current version of the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestContext {
-    /// Nothing.
+    /// It is the current version, or no manifest.
     Plain,
-    /// The state of a playlist that was asked for (LL-HLS); it will be that for ever.
+    /// A requested version of a playlist (LL-HLS). It never changes.
     State,
-    /// A manifest that says it has ended, and was live a moment ago: an encoder that stops may start
-    /// again.
+    /// A manifest that ended and was live a moment ago. An encoder that stops may start again.
     JustEnded,
 }
 
-/// Decides.
+/// Decides what to do with a response.
 pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
     let (directives, targeted) = ResponseDirectives::of(answer.headers);
     let secret = secret(answer, &directives);
@@ -202,7 +203,7 @@ pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
     if is_failure(answer.status) {
         let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
             || Vary::of(answer.headers) != Vary::Nothing;
-        // What may not be stored is not kept for those who come within the back-off either.
+        // A failure that may not be stored is not shared during the back-off either.
         let open = secret.is_none() && !chosen;
         let lasting = failure_freshness(answer, (&directives, targeted), route, now);
         if let Some(lifetime) = lasting.filter(|_| open) {
@@ -228,7 +229,7 @@ pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
         .iter()
         .any(|name| answer.headers.contains_key(name));
     let RuledDuration(fresh_for, rule) = match table::fresh_for(answer, route, explicit, now) {
-        // Good for nothing by itself: what can be confirmed is kept for that, and asked for once.
+        // With `no-cache` the response is stored only to be revalidated.
         Some(_) if directives.no_cache => RuledDuration(Duration::ZERO, Rule::NoCache),
         None if directives.no_cache && has_validator => {
             RuledDuration(Duration::ZERO, Rule::NoCache)
@@ -248,12 +249,12 @@ pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
     })
 }
 
-/// What forbids that two viewers see the same answer.
+/// Why two viewers must not get the same response, if so.
 fn secret(
     answer: &ResponseFacts<'_>,
     directives: &ResponseDirectives,
 ) -> Option<UncacheableReason> {
-    // RFC 9111 §3.5: an answer to an authorized request is shared only where it says so.
+    // RFC 9111 §3.5: a response to an authorized request is shared only if it says so.
     let may_share =
         directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
     if directives.private {
@@ -283,7 +284,7 @@ fn unfit(answer: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason>
     }
 }
 
-/// For how long a failure is good by its own words, where the route keeps such.
+/// The lifetime that a failure states, if the route stores failures.
 fn failure_freshness(
     answer: &ResponseFacts<'_>,
     (directives, targeted): (&ResponseDirectives, Targeted),
@@ -302,7 +303,7 @@ fn failure_freshness(
     Some(lifetime).filter(|lifetime| !lifetime.fresh_left(now.mono).is_zero())
 }
 
-/// Answers that say something about the origin and nothing about the object.
+/// Statuses that say something about the origin and nothing about the object.
 pub fn is_failure(status: StatusCode) -> bool {
     let of_the_request = matches!(
         status,
@@ -313,9 +314,9 @@ pub fn is_failure(status: StatusCode) -> bool {
         || status == StatusCode::REQUEST_TIMEOUT
 }
 
-/// Answers that say that the object is not there (yet). 425 is what DASH servers say of a patch
-/// to come (ISO/IEC 23009-1 §5.15.4); that it is about early data is out of the question: none is
-/// sent.
+/// Statuses that say that the object does not exist (yet). DASH servers send 425 for a patch that
+/// is not available yet (ISO/IEC 23009-1 §5.15.4). It cannot refer to TLS early data here, because
+/// the shield sends none.
 fn is_negative(status: StatusCode) -> bool {
     matches!(
         status,
@@ -323,7 +324,7 @@ fn is_negative(status: StatusCode) -> bool {
     )
 }
 
-/// RFC 9111 §4.2.1, in its order: `s-maxage`, `max-age`, `Expires` less `Date`.
+/// RFC 9111 §4.2.1, in this order: `s-maxage`, `max-age`, `Expires` minus `Date`.
 fn explicit_freshness(
     headers: &HeaderMap,
     directives: &ResponseDirectives,
@@ -335,7 +336,7 @@ fn explicit_freshness(
         return told;
     }
     let expires = headers.get(header::EXPIRES)?;
-    // RFC 9111 §5.3: an invalid date, "0" above all, means already expired.
+    // RFC 9111 §5.3: an invalid date, especially "0", means already expired.
     let Some(expires) = expires.to_str().ok().and_then(date) else {
         return Some(Duration::ZERO);
     };
@@ -351,8 +352,8 @@ fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::Sys
     headers.get(name)?.to_str().ok().and_then(date)
 }
 
-/// Is it an answer other than 200 that RFC 9110 §15.1 lets a cache store, and that says for how
-/// long?
+/// Whether a response other than 200 may be stored: RFC 9110 §15.1 allows it for the status, and
+/// the response states a lifetime or is negative.
 fn may_be_stored(
     answer: &ResponseFacts<'_>,
     (directives, targeted): (&ResponseDirectives, Targeted),
@@ -366,9 +367,9 @@ fn may_be_stored(
     is_negative(answer.status) || (known && told())
 }
 
-/// RFC 9111 §4.2.3, with one difference: the apparent age (our clock less `Date`) counts only
-/// where another cache stood between. Straight from the origin it measures nothing but the
-/// difference of two clocks, and would make a playlist of two seconds stale on arrival.
+/// RFC 9111 §4.2.3, with one difference: the apparent age (our clock minus `Date`) counts only if
+/// another cache is between. Directly from the origin it measures only the difference of two
+/// clocks, and could make a two-second playlist stale on arrival.
 fn age_received(answer: &ResponseFacts<'_>, now: Now) -> Duration {
     let told = answer.headers.get(header::AGE);
     let relayed = told.is_some() || answer.headers.contains_key(header::VIA);
@@ -376,15 +377,14 @@ fn age_received(answer: &ResponseFacts<'_>, now: Now) -> Duration {
         .filter(|_| relayed)
         .and_then(|made| now.wall.duration_since(made).ok())
         .unwrap_or(Duration::ZERO);
-    // RFC 9111 §5.1: of a list, the first member counts.
+    // RFC 9111 §5.1: the first member of a list counts.
     let told = told.and_then(|age| fields::split(age.as_bytes(), b',').next());
     let told = told.and_then(seconds);
     let corrected = told.unwrap_or(Duration::ZERO).saturating_add(answer.delay);
     corrected.max(apparent)
 }
 
-/// How long a failing origin asks to be left alone; bounded, since one wrong header must not take
-/// a key off the air.
+/// The origin's `Retry-After`, bounded, so that one wrong header cannot block a key for long.
 fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
     const WAIT_MAX: Duration = Duration::from_secs(10);
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();

@@ -1,7 +1,7 @@
-//! What does a manifest mean by a name that it lists? A reference resolved against the manifest's own place
-//! (RFC 3986 §5.2), as a request that a viewer might make next.
+//! Resolves a URL reference in a manifest against the manifest's URL (RFC 3986 §5.2) into the
+//! request that a viewer would make for it.
 //!
-//! Only what is on the same host is followed: a shield fetches nothing ahead from anywhere else.
+//! Only references to the same host are resolved: the shield prefetches from no other host.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use http::uri::Uri;
 use super::access::{self, CacheRequest, HostAndPort};
 use super::{Key, Rules, headers};
 
-/// A path longer than this is not followed.
+/// Maximum length in bytes of a resolved path.
 const PATH_BYTES_MAX: usize = 4096;
 
 impl CacheRequest {
-    /// The request for what a manifest calls `reference`; `None` where that is elsewhere, or unclear.
+    /// The request for `reference`. `None` if it is on another host or cannot be resolved.
     pub fn sibling(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
         let (host, path) = host_and_path(reference)?;
         let is_here = |host: &str| {
@@ -24,8 +24,8 @@ impl CacheRequest {
         host.is_none_or(is_here).then(|| self.beside(rules, path))?
     }
 
-    /// The same, if all hosts were the viewer's. Nobody asks for that; but what is dropped or not kept together with
-    /// the manifest lies there, should the host be another name for this one.
+    /// The same, as if every host were the viewer's. Used only to find related objects to drop or
+    /// to exclude from storage, because the other host may be another name for this one.
     pub fn namesake(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
         let (_, path) = host_and_path(reference)?;
         self.beside(rules, path)
@@ -43,7 +43,7 @@ impl CacheRequest {
         access::entry(route, host, &uri, forwarded.map(Arc::new)).ok()
     }
 
-    /// Its directory, among the places that an origin may begin anew.
+    /// The key of the request's directory, for epochs. An origin may restart one directory.
     pub fn place(&self) -> Key {
         let path = self.target.path();
         let directory = path.rfind('/').map_or("", |end| &path[..=end]);
@@ -55,10 +55,10 @@ impl CacheRequest {
         ])
     }
 
-    /// Packagers may give each segment a directory of its own, which has its number: the places that stand for all
-    /// directories that differ from this one's in the numbers of one part of the path, the last part first.
+    /// Packagers may use a numbered directory per segment. Each key stands for all directories that
+    /// differ from this one only in the numbers of one path segment, the last path segment first.
     pub fn numbered_places(&self) -> impl Iterator<Item = Key> {
-        /// More parts with numbers than any packager counts in.
+        /// More numbered path segments than any packager uses.
         const PARTS_MAX: usize = 4;
         let path = self.target.path();
         let directory = path.rfind('/').map_or("", |end| &path[..=end]);
@@ -74,7 +74,7 @@ impl CacheRequest {
             let mut framed = vec![self.route.origin.as_bytes(), host.unwrap_or_default()];
             framed.extend([b"numbered", &directory.as_bytes()[..start]]);
             let between = part.split(|digit: char| digit.is_ascii_digit());
-            // However many digits a number has.
+            // The number of digits does not matter.
             let between = between.filter(|text| !text.is_empty()).map(str::as_bytes);
             framed.extend(between.chain([&directory.as_bytes()[end..]]));
             Some(Key::of(&framed))
@@ -82,7 +82,7 @@ impl CacheRequest {
         numbered.take(PARTS_MAX)
     }
 
-    /// What it names, whatever query follows.
+    /// The key of the path, whatever the query.
     pub fn spot(&self) -> Key {
         let host = self.sent_host().map(http::HeaderValue::as_bytes);
         Key::of(&[
@@ -93,7 +93,8 @@ impl CacheRequest {
     }
 }
 
-/// The host that a reference names, if it names one, and its path, which may be relative then and only then.
+/// The host of a reference, if it has one, and its path. Only a reference without host may have a
+/// relative path.
 fn host_and_path(reference: &str) -> Option<(Option<&str>, &str)> {
     let end_of_part = |text: &str| text.find(['/', '?', '#']).unwrap_or(text.len());
     let (scheme, after) = reference.split_at(end_of_part(reference));
@@ -111,7 +112,7 @@ fn host_and_path(reference: &str) -> Option<(Option<&str>, &str)> {
     path.starts_with('/').then_some((Some(host), path))
 }
 
-/// The path (and query) that a path on the same host stands for.
+/// Resolves a reference on the same host to a path and query.
 fn resolve(base: &str, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (name, query) = match reference.split_once('?') {

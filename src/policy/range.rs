@@ -1,4 +1,4 @@
-//! Which bytes did the viewer ask for? `Range` and `If-Range` (RFC 9110 §14), bounded.
+//! Parses `Range` and `If-Range` (RFC 9110 §14) and resolves ranges against a length.
 
 mod multipart;
 #[cfg(test)]
@@ -13,16 +13,16 @@ pub use self::multipart::{Multipart, multipart};
 use super::conditional::etag::EntityTag;
 use super::fields;
 
-/// What a `Range` header asks for, before the length is known.
+/// The ranges of a `Range` header, before the length is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestedRange {
     /// No range, an unknown unit, malformed, or too many: the whole object.
     Whole,
-    /// One or more byte ranges, in the order asked.
+    /// One or more byte ranges, in the order of the request.
     Ranges(Vec<RangeSpec>),
 }
 
-/// One range as asked.
+/// One requested range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeSpec {
     /// `a-b`, both inclusive.
@@ -42,10 +42,10 @@ pub struct ByteSpan {
     pub end: u64,
 }
 
-/// Ranges against a known length.
+/// Ranges resolved against a length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResolvedRange {
-    /// 200 with everything.
+    /// 200 with the whole object.
     Whole,
     /// 206 with one span.
     One(ByteSpan),
@@ -55,7 +55,8 @@ pub enum ResolvedRange {
     Unsatisfiable,
 }
 
-/// Reads `Range` (only on GET). More than `ranges_max`, or malformed: [`Asked::Whole`].
+/// Parses `Range` (GET only). [`RequestedRange::Whole`] if it is malformed or has more than
+/// `ranges_max` ranges.
 pub fn asked(request: &HeaderMap, ranges_max: usize) -> RequestedRange {
     if !request.contains_key(RANGE) {
         return RequestedRange::Whole;
@@ -65,7 +66,7 @@ pub fn asked(request: &HeaderMap, ranges_max: usize) -> RequestedRange {
         .map_or(RequestedRange::Whole, RequestedRange::Ranges)
 }
 
-/// Is anything asked for that lies behind so many bytes, or may lie there?
+/// Whether a requested range includes, or may include, bytes at or after `length`.
 pub fn reaches(request: &HeaderMap, ranges_max: usize, length: u64) -> bool {
     match asked(request, ranges_max) {
         RequestedRange::Whole => true,
@@ -76,7 +77,7 @@ pub fn reaches(request: &HeaderMap, ranges_max: usize, length: u64) -> bool {
     }
 }
 
-/// Does `If-Range` (if any) hold against a stored object's headers? Strong comparison only.
+/// Whether `If-Range`, if present, matches a stored response. Uses the strong comparison.
 pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     if !request.contains_key(IF_RANGE) {
         return true;
@@ -93,8 +94,7 @@ pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     date_holds(request, stored)
 }
 
-/// Resolves against a length. Overlapping or wasteful sets (sum larger than the object) become
-/// [`Resolved::Whole`].
+/// Resolves ranges against a length. Overlapping ranges become [`ResolvedRange::Whole`].
 pub fn resolve(asked: &RequestedRange, length: u64) -> ResolvedRange {
     let RequestedRange::Ranges(specs) = asked else {
         return ResolvedRange::Whole;
@@ -115,7 +115,7 @@ pub fn content_range(span: ByteSpan, length: u64) -> HeaderValue {
     printed(format!("bytes {}-{last}/{length}", span.start))
 }
 
-/// `Content-Range` of a span of a body whose length is not known yet.
+/// `bytes a-b/*`, for a body whose length is not known yet.
 pub fn content_range_so_far(span: ByteSpan) -> HeaderValue {
     let last = span.end.saturating_sub(1);
     printed(format!("bytes {}-{last}/*", span.start))
@@ -126,7 +126,7 @@ pub fn unsatisfied(length: u64) -> HeaderValue {
     printed(format!("bytes */{length}"))
 }
 
-/// Reads an origin's `Content-Range: bytes a-b/total`; `None` when malformed or of unknown total.
+/// Parses an origin's `Content-Range: bytes a-b/total`; `None` if malformed or without a total.
 pub fn read_content_range(value: &HeaderValue) -> Option<(ByteSpan, u64)> {
     let value = value.as_bytes();
     let (unit, rest) = value.split_at_checked(b"bytes ".len())?;
@@ -137,7 +137,7 @@ pub fn read_content_range(value: &HeaderValue) -> Option<(ByteSpan, u64)> {
     let (first, last) = cut(range, b'-')?;
     let (first, last) = (number(first)?, number(last)?);
     let total = number(total)?;
-    // RFC 9110 §14.4: invalid when it ends before it starts, or past the length.
+    // RFC 9110 §14.4: invalid if it ends before it starts, or past the length.
     let sound = first <= last && last < total;
     sound.then_some((
         ByteSpan {
@@ -149,14 +149,14 @@ pub fn read_content_range(value: &HeaderValue) -> Option<(ByteSpan, u64)> {
 }
 
 impl ByteSpan {
-    /// How many bytes it holds.
+    /// Number of bytes.
     pub fn length(self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 }
 
 impl RangeSpec {
-    /// `int-range / suffix-range`; a position that no object can have is as far off as any.
+    /// `int-range / suffix-range`. A position above `u64::MAX` counts as `u64::MAX`.
     fn of(text: &[u8]) -> Option<RangeSpec> {
         let (first, last) = cut(text, b'-')?;
         match (first, last) {
@@ -164,13 +164,14 @@ impl RangeSpec {
             (first, b"") => Some(RangeSpec::From(saturated(first)?)),
             (first, last) => {
                 let (first, last) = (saturated(first)?, saturated(last)?);
-                // RFC 9110 §14.1.1: invalid when the last position is less than the first.
+                // RFC 9110 §14.1.1: invalid if the last position is less than the first.
                 (first <= last).then_some(RangeSpec::Closed(first, last))
             }
         }
     }
 
-    /// RFC 9110 §14.1.2: satisfiable when it starts before the end, or is a suffix of some bytes.
+    /// RFC 9110 §14.1.2: satisfiable if it starts before the end, or is a suffix of at least one
+    /// byte.
     fn span(self, length: u64) -> Option<ByteSpan> {
         let (start, end) = match self {
             RangeSpec::Closed(first, last) => (first, last.saturating_add(1).min(length)),
@@ -180,7 +181,8 @@ impl RangeSpec {
         (start < end).then_some(ByteSpan { start, end })
     }
 
-    /// A suffix of an empty object is satisfiable by the RFC, but no `Content-Range` can say so.
+    /// A suffix of an empty object is satisfiable by the RFC, but `Content-Range` cannot express
+    /// it.
     fn unsatisfied_at(self, length: u64) -> ResolvedRange {
         match self {
             RangeSpec::Suffix(count) if count > 0 && length == 0 => ResolvedRange::Whole,
@@ -189,8 +191,8 @@ impl RangeSpec {
     }
 }
 
-/// A set that repeats bytes is a way to be sent more than the object: it gets the object
-/// (RFC 9110 §14.2 allows a server to ignore the field). Without overlap the sum cannot exceed it.
+/// Overlapping ranges could make the response larger than the object, so the whole object is sent
+/// (RFC 9110 §14.2 allows a server to ignore the field).
 fn resolve_several(specs: &[RangeSpec], length: u64) -> ResolvedRange {
     let spans: Vec<ByteSpan> = specs.iter().filter_map(|spec| spec.span(length)).collect();
     match spans.as_slice() {
@@ -211,7 +213,7 @@ fn resolve_several(specs: &[RangeSpec], length: u64) -> ResolvedRange {
     }
 }
 
-/// `bytes=` and a list of ranges; `None` when any part of it is malformed, or they are too many.
+/// Parses `bytes=` and a list of ranges; `None` if any part is malformed, or if there are too many.
 fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<RangeSpec>> {
     let (unit, set) = cut(value, b'=')?;
     if !unit.eq_ignore_ascii_case(b"bytes") {
@@ -231,8 +233,8 @@ fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<RangeSpec>> {
     (!specs.is_empty()).then_some(specs)
 }
 
-/// RFC 9110 §13.1.5: a date holds when it is exactly the stored `Last-Modified` and that one is
-/// strong, which §8.8.2.2 lets a cache conclude when its `Date` is at least one second later.
+/// RFC 9110 §13.1.5: a date matches if it equals the stored `Last-Modified` and that is a strong
+/// validator. §8.8.2.2 allows a cache to conclude this if `Date` is at least one second later.
 fn date_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     let (Some(asked), Some(modified), Some(date)) = (
         fields::date(request, IF_RANGE),
@@ -247,13 +249,13 @@ fn date_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
             .is_ok_and(|apart| apart >= Duration::from_secs(1))
 }
 
-/// The two sides of the first `separator`.
+/// The parts before and after the first `separator`.
 fn cut(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|&byte| byte == separator)?;
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// `1*DIGIT` that fits.
+/// `1*DIGIT` that fits into 64 bits.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -266,7 +268,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// `1*DIGIT`, or the largest number when it does not fit.
+/// `1*DIGIT`, or the largest number if it does not fit.
 fn saturated(digits: &[u8]) -> Option<u64> {
     let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     all_digits.then(|| number(digits).unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! Which requests belong together, and what is decided for them? Hosts and path prefixes to an origin group.
+//! Routes: map host and path prefix to an origin group and the rules for its requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,88 +7,88 @@ use http::HeaderName;
 
 pub use super::query::{QueryPolicies, QueryPolicy};
 
-/// One route: what it matches and what holds for everything on it. Built by `config`.
+/// One route: what it matches, and the settings for it. Built by `config`.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent switches, each a key of its own in the file"
 )]
 pub struct Route {
-    /// Named in logs and metrics.
+    /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// Index into the metric tables: the route's place in [`Rules::routes`].
+    /// Index into the metric tables: its position in [`Rules::routes`].
     pub index: usize,
     /// Canonical host names (lower case, no port, no trailing dot) this route serves;
     /// `*.example.com` matches one or more labels. Empty: every host.
     pub hosts: Vec<String>,
     /// Path prefix, ends at a segment boundary: `/live` matches `/live` and `/live/x`, not `/lively`.
     pub path_prefix: String,
-    /// Name of the origin group that answers.
+    /// Name of the origin group.
     pub origin: Arc<str>,
-    /// The origin group's place among the groups.
+    /// Index of the origin group.
     pub origin_index: usize,
     /// Send the viewer's (canonical) host to the origin; it is then part of the key.
     pub forward_host: bool,
-    /// Query parameters that matter.
+    /// Query parameters that are kept.
     pub query: QueryPolicies,
-    /// Viewer headers that the origin needs, beyond those the shield sets itself. They are part of
-    /// the key: who sends other values gets other answers.
+    /// Viewer headers that are forwarded to the origin, besides those the shield sets. They are
+    /// part of the key: other values get other responses.
     pub forward_headers: Vec<HeaderName>,
-    /// Viewer headers that are forwarded although they are not part of the key: one viewer's values
-    /// fetch what all viewers get.
+    /// Viewer headers that are forwarded but not part of the key: all viewers get the response to
+    /// one viewer's values.
     pub unkeyed_headers: Vec<HeaderName>,
-    /// Pass other methods than GET, HEAD and OPTIONS to the origin, uncached.
+    /// Pass methods other than GET, HEAD and OPTIONS to the origin, uncached.
     pub pass_methods: bool,
-    /// Honour viewers' `no-cache`, `max-age`, ... A shield ignores them by default.
+    /// Honour viewers' `no-cache`, `max-age`, ... By default they are ignored.
     pub honour_request_directives: bool,
-    /// Use heuristic freshness from `Last-Modified` where the origin gives no lifetime.
+    /// Use heuristic freshness from `Last-Modified` if the origin gives no lifetime.
     pub heuristic_freshness: bool,
     /// Store keys and licences (default: never).
     pub store_keys: bool,
-    /// Failures of the origin (5xx, 429, 408) are told for as long as they say that they are good.
+    /// Share origin failures (5xx, 429, 408) for the lifetime that they state.
     pub store_errors: bool,
     /// Lifetimes by kind.
     pub lifetimes: Lifetimes,
-    /// What is done for live manifests ahead of viewers.
+    /// What the shield does for live manifests before viewers request it.
     pub live: Live,
-    /// CORS answered by the shield.
+    /// CORS headers set by the shield.
     pub cors: Cors,
     /// Add `X-Cache: HIT|MISS|…` besides `Cache-Status`.
     pub x_cache: bool,
-    /// Tell players with each answer how the shield fares (`CMSD-Dynamic`).
+    /// Send `CMSD-Dynamic` to players with each response.
     pub cmsd: bool,
-    /// Name the key in `Cache-Status`.
+    /// Show the key in `Cache-Status`.
     pub show_key: bool,
 }
 
-/// Lifetimes that a route sets by kind.
+/// Lifetimes by kind of object.
 #[derive(Clone, Debug)]
 pub struct Lifetimes {
-    /// Longest freshness of a live manifest, whatever the origin says.
+    /// Maximum freshness of a live manifest, whatever the origin states.
     pub manifest_max: Duration,
-    /// Freshness of a live manifest when neither origin nor text says more.
+    /// Freshness of a live manifest if neither the origin nor the content gives one.
     pub manifest_default: Duration,
-    /// Freshness of an ended or VOD manifest where the origin sends none.
+    /// Freshness of an ended or VOD manifest if the origin gives none.
     pub ended_default: Duration,
-    /// Freshness of segments and init segments where the origin sends none.
+    /// Freshness of segments and init segments if the origin gives none.
     pub segment_default: Duration,
-    /// Longest and shortest freshness of segments, whatever the origin says.
+    /// Maximum freshness of segments, whatever the origin states.
     pub segment_max: Duration,
-    /// See `segment_max`.
+    /// Minimum freshness of segments, whatever the origin states, except zero.
     pub segment_min: Duration,
-    /// Longest freshness of a 404, 410 and other negative answers.
+    /// Maximum freshness of a 404, 410 and other negative responses.
     pub negative_max: Duration,
-    /// Serve stale while refreshing, for this share of a manifest's freshness (1.0: as long again).
+    /// Stale-while-revalidate of a manifest, as a share of its freshness (1.0: as long again).
     pub manifest_stale_share: f64,
-    /// Serve stale when the origin fails: live manifests. `None`: those that list segments for
-    /// three of their periods and a minute at least, others for a minute.
+    /// Stale-if-error of live manifests. `None`: three segment durations and at least a minute for
+    /// those that list segments, a minute for others.
     pub manifest_stale_if_error: Option<Duration>,
-    /// Serve stale when the origin says that a manifest is not there (403, 404, 410): for so long
-    /// past its freshness; nothing: the origin is believed at once.
+    /// How long a manifest is served stale when the origin says that it does not exist (403, 404,
+    /// 410). Zero: the origin is believed at once.
     pub manifest_stale_if_missing: Duration,
-    /// Serve stale when the origin fails: segments.
+    /// Stale-if-error of segments.
     pub segment_stale_if_error: Duration,
-    /// Replace the origin's lifetime for this route altogether (never its `no-store` or `private`).
+    /// Replaces the origin's lifetime on this route (never its `no-store` or `private`).
     pub override_ttl: Option<Duration>,
 }
 
@@ -113,18 +113,18 @@ impl Default for Lifetimes {
     }
 }
 
-/// What is done for a live stream that is watched, ahead of its viewers.
+/// What the shield does for a live stream that viewers watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Live {
-    /// Manifests are refreshed when they are due to change.
+    /// Refresh manifests when the next version is due.
     pub cadence: bool,
-    /// What a new version lists is fetched before anybody asks for it.
+    /// Fetch the segments of a new version before viewers request them.
     pub prefetch: bool,
-    /// LL-HLS delta updates (`_HLS_skip=YES`) are made here of whole playlists that offer them.
+    /// Make LL-HLS delta updates (`_HLS_skip=YES`) from whole playlists that offer them.
     pub delta_updates: bool,
-    /// A segment that is computed to be there in so long at most is waited for, and asked for then.
+    /// A request for a segment that is computed to exist within this time waits and is sent then.
     pub hold_early: Duration,
-    /// When nobody has asked for a manifest for so long, and for three segments, nobody watches.
+    /// A stream is idle after this time, and after three segments, without a manifest request.
     pub idle: Duration,
 }
 
@@ -140,40 +140,40 @@ impl Default for Live {
     }
 }
 
-/// How the shield answers browsers that ask across origins.
+/// How the shield answers cross-origin requests of browsers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cors {
-    /// `Access-Control-Allow-Origin: *`, preflights answered, `Age` and friends exposed.
+    /// `Access-Control-Allow-Origin: *`; preflights are answered; `Age` and others are exposed.
     Any,
-    /// Only these origins, with their cookies and the like or without.
+    /// Only these origins, with or without credentials.
     Only {
-        /// As browsers write them.
+        /// In the form that browsers send.
         origins: Vec<String>,
         /// Pages may send credentials.
         credentials: bool,
     },
-    /// The origin server's own headers pass through; preflights get 204 with `Allow`.
+    /// The origin's own headers pass through; preflights get 204 with `Allow`.
     Off,
 }
 
-/// All routes, in order of specificity, and what holds for every request.
+/// All routes and the settings for every request.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Most specific first: exact host before wildcard before any; then longest prefix.
+    /// Most specific first: exact host before wildcard before any; then the longest prefix.
     pub routes: Vec<Arc<Route>>,
-    /// The name this shield uses in `Via`, `CDN-Loop` and `Cache-Status`.
+    /// The shield's name in `Via`, `CDN-Loop` and `Cache-Status`.
     pub name: Arc<str>,
 }
 
 impl Rules {
-    /// Finds the route for a canonical host and a path.
+    /// The route for a canonical host and a path.
     pub fn route(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         self.routes
             .iter()
             .find(|route| route.takes_host(host) && route.takes_path(path))
     }
 
-    /// The routes that may take something of a canonical host whose path begins so.
+    /// The routes that may match a path with this beginning on a canonical host.
     pub fn routes_below(&self, host: &str, beginning: &str) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter().filter(move |route| {
             let below = route.path_prefix.starts_with(beginning);
@@ -183,8 +183,8 @@ impl Rules {
 }
 
 impl Route {
-    /// A route for everything to this origin (the first group), with every setting at its default:
-    /// what is safe with any origin (the whole query counts) and what browsers' players need (CORS).
+    /// A route for all requests to this origin (the first group), with default settings: safe with
+    /// any origin (the whole query is kept), and CORS for players in browsers.
     pub fn everything(origin: impl Into<Arc<str>>) -> Route {
         Route {
             name: "default".into(),

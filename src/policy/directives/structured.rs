@@ -1,12 +1,12 @@
-//! Is this line a structured dictionary (RFC 8941 §4.2.2), and what are its members? Reads whole
-//! lines or refuses them; what a member means is not its business.
+//! Parses a line as a structured dictionary (RFC 8941 §4.2.2). A malformed line is rejected as a
+//! whole. The members are not interpreted.
 
 use std::time::Duration;
 
 use super::{Argument, SECONDS_MAX};
 
-/// Hands each member of a line to `member` and counts them; `None` when any part of the line is
-/// malformed, whatever was handed over before.
+/// Calls `member` for each member of a line and returns their number. `None` if any part of the
+/// line is malformed, even after calls of `member`.
 pub(super) fn dictionary(line: &[u8], mut member: impl FnMut(&[u8], Argument)) -> Option<usize> {
     let mut cursor = StructuredCursor { rest: line };
     cursor.skip(b" ");
@@ -88,7 +88,7 @@ impl<'a> StructuredCursor<'a> {
         self.bare_item()
     }
 
-    /// Past the opening bracket: items separated by spaces. Lists do not nest.
+    /// After the opening bracket: items separated by spaces. Lists cannot be nested.
     fn inner_list(&mut self) -> Option<()> {
         loop {
             self.skip(b" ");
@@ -103,8 +103,7 @@ impl<'a> StructuredCursor<'a> {
         }
     }
 
-    /// `*( ";" *SP key [ "=" bare-item ] )`. Parameters of directives mean nothing (RFC 9213
-    /// §2.1).
+    /// `*( ";" *SP key [ "=" bare-item ] )`. Parameters of directives are ignored (RFC 9213 §2.1).
     fn parameters(&mut self) -> Option<()> {
         while self.eat(b';') {
             self.skip(b" ");
@@ -130,8 +129,8 @@ impl<'a> StructuredCursor<'a> {
         }
     }
 
-    /// An integer of at most 15 digits, or a decimal (12 digits, a point, 1 to 3 digits), which is
-    /// no count of seconds: RFC 9213 §2.1 would not have it coerced into one.
+    /// An integer of at most 15 digits, or a decimal (12 digits, a point, 1 to 3 digits). A decimal
+    /// is not a number of seconds: RFC 9213 §2.1 forbids the conversion.
     fn number(&mut self) -> Option<Argument> {
         let negative = self.eat(b'-');
         let whole = self.take_while(|byte| byte.is_ascii_digit());

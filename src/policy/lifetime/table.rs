@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// A requested version of a low-latency playlist is stored for this many target durations.
 const STATE_TARGETS: u32 = 6;
 
-/// Stale-if-error window of a live manifest in periods …
+/// Stale-if-error window of a live manifest in segment durations …
 const STALE_PERIODS: u32 = 3;
 /// … and its minimum: viewers must not get errors from an outage of half a minute.
 const STALE_MIN: Duration = Duration::from_mins(1);

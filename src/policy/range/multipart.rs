@@ -1,5 +1,5 @@
-//! How are several spans sent in one body (RFC 9110 §14.6)? Lays out the text between them; the
-//! spans' own bytes are somebody else's.
+//! Frames several ranges as one `multipart/byteranges` body (RFC 9110 §14.6). The caller supplies
+//! the bytes of the ranges.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -8,17 +8,16 @@ use super::{ByteSpan, printed};
 
 /// The framing of a `multipart/byteranges` body.
 pub struct Multipart {
-    /// For the response's `Content-Type`.
+    /// The response's `Content-Type`.
     pub content_type: HeaderValue,
-    /// What goes before each span's bytes, in order; then the closing delimiter as the last
-    /// element.
+    /// The text before each range's bytes, in order, and the closing delimiter as the last element.
     pub delimiters: Vec<Bytes>,
-    /// Length of the whole body.
+    /// Length of the whole body in bytes.
     pub length: u64,
 }
 
-/// Frames spans; `boundary` must not be guessable from content (the caller draws it at random),
-/// and consists of 1 to 70 letters and digits (RFC 2046 §5.1.1).
+/// Builds the framing. `boundary` must not be guessable from the content (the caller chooses it at
+/// random) and has 1 to 70 letters and digits (RFC 2046 §5.1.1).
 pub fn multipart(
     spans: &[ByteSpan],
     length: u64,
@@ -28,8 +27,7 @@ pub fn multipart(
     let mut delimiters = Vec::with_capacity(spans.len() + 1);
     for (place, span) in spans.iter().enumerate() {
         let mut head = Vec::with_capacity(160);
-        // The line break before a boundary belongs to the boundary; the first has nothing before
-        // it.
+        // The line break before a boundary belongs to the boundary; there is none before the first.
         if place > 0 {
             head.extend_from_slice(b"\r\n");
         }

@@ -75,7 +75,7 @@ pub struct AccessDenial {
 
 impl AccessDenial {
     pub(super) fn unreadable() -> AccessDenial {
-        bad("request target cannot be read")
+        bad("request target is invalid")
     }
 
     /// No route matches the host and path.
@@ -310,7 +310,7 @@ fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
     let number = digits.parse().ok().filter(|_| is_port);
     number
         .map(Some)
-        .ok_or(bad("Host has a port that is no number"))
+        .ok_or(bad("Host has an invalid port"))
 }
 
 fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
@@ -362,7 +362,7 @@ pub(super) fn stays_inside(path: &str) -> Result<(), AccessDenial> {
             _ => depth += 1,
         }
         if depth < 0 {
-            return Err(bad("path leaves its route"));
+            return Err(bad("path leaves the path prefix of its route"));
         }
     }
     Ok(())

@@ -1,56 +1,58 @@
-//! When does a watched manifest change next, and when is it looked at? Pure: the clock is an argument.
+//! Predicts when a live manifest changes next, and schedules the polls. The time is an argument.
 //!
-//! A live manifest changes about once a segment. When exactly is learnt from looks: one that found the old
-//! version says that the change came later, one that found a new version says that it came before. Both,
-//! carried on by a period, bracket the next change. While the bracket is wide, looks narrow it; once it is
-//! narrow, one look at its end is enough.
+//! A live manifest changes about once per segment. The exact time is learned from polls: a poll
+//! that finds the old version shows that the change comes later, and a poll that finds a new
+//! version shows that it came before. Both times plus one period bracket the next change. While the
+//! bracket is wide, polls narrow it; once it is narrow, one poll at its end is enough.
 
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-/// A bracket narrower than this share of the period is good enough: with more looks the origin would pay
-/// for what no viewer notices.
+/// A bracket narrower than this share of the period is narrow enough. More polls would cost origin
+/// requests for a gain that no viewer notices.
 const TOLERANCE: f64 = 0.05;
-/// The bracket grows by this share of the period with each version: clocks drift and packagers dawdle.
+/// The bracket grows by this share of the period with each version, because clocks drift and
+/// packagers are not exact.
 const DRIFT: f64 = 0.002;
-/// A change that is late is looked for again after this share of the period …
+/// Wait before the next poll for an overdue change, as a share of the period …
 const STEP: f64 = 0.02;
-/// … and then after so many times as long, each time.
+/// … and the factor by which each further wait grows.
 const STEP_GROWTH: f64 = 1.6;
-/// Searching looks at this share of the bracket: one that finds the new version costs nothing and
-/// comes later than it might, one that finds nothing costs a request.
+/// A search polls at this share of the bracket. A later poll finds the new version later; an
+/// earlier one is more often a wasted request.
 const SEARCH_AT: f64 = 0.75;
-/// Searching costs looks that find nothing: so many a version at most.
+/// Maximum number of search polls per version that find nothing new.
 const SEARCH_LOOKS_MAX: u32 = 1;
-/// Nothing changes faster, and nothing is watched that changes more slowly.
+/// Range of the period. Changes are not expected faster, and slower manifests are polled at the
+/// maximum.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 const PERIOD_MAX: Duration = Duration::from_secs(30);
 
-/// What is known of a manifest's changes.
+/// The learned schedule of a manifest's changes.
 #[derive(Clone, Debug)]
 pub struct Cadence {
     period: Duration,
-    /// The next change comes after this, as far as is known …
+    /// The next change is expected after this time …
     after: Instant,
-    /// … and not later than this, if it is in time.
+    /// … and no later than this, unless it is overdue.
     by: Instant,
-    /// The last look that found nothing new, or found the version that is to change next.
+    /// The last poll: it found nothing new, or the current version.
     looked: Instant,
-    /// Looks at this version that found nothing new.
+    /// Polls for the next version that found nothing new.
     in_vain: u32,
 }
 
-/// A version came: the one before it was out of date for so long, as far as can be told.
+/// A new version, and how long the version before it was out of date (estimated).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionChange {
-    /// From the estimated change to the look that found it.
+    /// Time from the estimated change to the poll that found it.
     pub late: Duration,
 }
 
 impl Cadence {
-    /// Begins with a version that was found at a moment, by a look that nobody planned.
+    /// Begins with a version found at `found`, by a request that this schedule did not plan.
     pub fn new(period: Duration, found: Instant) -> Cadence {
         let period = period.clamp(PERIOD_MIN, PERIOD_MAX);
         Cadence {
@@ -62,7 +64,7 @@ impl Cadence {
         }
     }
 
-    /// When to look next.
+    /// The time of the next poll.
     pub fn next(&self) -> Instant {
         if self.looked < self.by {
             let width = self.by.saturating_duration_since(self.after);
@@ -76,14 +78,15 @@ impl Cadence {
         self.looked + self.step()
     }
 
-    /// A look that was sent at a moment found nothing new.
+    /// Records that a poll sent at `sent` found nothing new.
     pub fn unchanged(&mut self, sent: Instant) {
         self.looked = self.looked.max(sent);
         self.after = self.after.max(sent);
         self.in_vain += 1;
     }
 
-    /// A look found a new version, which says how long the next one will take.
+    /// Records that a poll found a new version. `period` is the time to the next version that it
+    /// states.
     pub fn changed(&mut self, sent: Instant, period: Duration) -> VersionChange {
         let overdue = self.looked >= self.by;
         let by = if overdue { sent } else { self.by.min(sent) };
@@ -92,7 +95,7 @@ impl Cadence {
         let late = sent.saturating_duration_since(after + width / 2);
         self.period = period.clamp(PERIOD_MIN, PERIOD_MAX);
         let drift = self.share(DRIFT);
-        // What changed just now will not have changed again by the time of this look.
+        // A version that was just found has not been replaced before this poll.
         self.after = (after + self.period.saturating_sub(drift)).max(sent);
         self.by = (by + self.period).max(self.after);
         self.looked = sent;
@@ -104,10 +107,10 @@ impl Cadence {
         self.period.mul_f64(share)
     }
 
-    /// Each later look for a change that is overdue is further away, up to half a period.
+    /// Wait between polls for an overdue change. Grows with each poll, up to half a period.
     fn step(&self) -> Duration {
         let overdue = self.looked.saturating_duration_since(self.by);
-        // The sum of a geometric series tells how far it has come.
+        // The time overdue is the sum of a geometric series of waits, so it gives the last wait.
         let step = self.share(STEP) + overdue.mul_f64(STEP_GROWTH - 1.0);
         step.min(self.period / 2)
     }

@@ -1,6 +1,6 @@
-//! Does the viewer already have it? `If-None-Match`, `If-Modified-Since`, `If-Match`,
-//! `If-Unmodified-Since` against what is held (RFC 9110 §13), and what to send upstream to
-//! revalidate.
+//! Evaluates preconditions (`If-None-Match`, `If-Modified-Since`, `If-Match`,
+//! `If-Unmodified-Since`; RFC 9110 §13) against a stored response, and builds the validators for
+//! revalidation at the origin.
 
 pub(super) mod etag;
 #[cfg(test)]
@@ -16,11 +16,11 @@ use http::{HeaderMap, HeaderName};
 use self::etag::EntityTag;
 use super::{fields, headers};
 
-/// What preconditions come to, in the order of RFC 9110 §13.2.2 (`If-Range` is the range's
-/// business).
+/// The result of the preconditions, in the order of RFC 9110 §13.2.2. `If-Range` is handled in
+/// [`super::range`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreconditionResult {
-    /// No precondition, or all hold: answer in full.
+    /// No precondition, or all are true: send the full response.
     Proceed,
     /// 304.
     NotModified,
@@ -28,10 +28,10 @@ pub enum PreconditionResult {
     Failed,
 }
 
-/// Of a stored answer, what preconditions are judged by.
+/// The stored fields that preconditions are compared with.
 pub const VALIDATORS: [HeaderName; 3] = [ETAG, LAST_MODIFIED, DATE];
 
-/// Does a request have a precondition at all?
+/// Whether a request has a precondition.
 pub fn is_conditional(request: &HeaderMap) -> bool {
     const FIELDS: [HeaderName; 4] = [
         IF_NONE_MATCH,
@@ -42,7 +42,7 @@ pub fn is_conditional(request: &HeaderMap) -> bool {
     FIELDS.iter().any(|field| request.contains_key(field))
 }
 
-/// Judges a GET's or HEAD's preconditions against a stored 200's headers.
+/// Evaluates the preconditions of a GET or HEAD against the headers of a stored 200.
 pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
     if request.contains_key(IF_MATCH) {
         if !names_stored(request, IF_MATCH, stored, |tag, held| {
@@ -51,19 +51,19 @@ pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
             return PreconditionResult::Failed;
         }
     } else if let Some(since) = fields::date(request, IF_UNMODIFIED_SINCE)
-        // §13.1.4: ignored when the resource has no modification date.
+        // §13.1.4: ignored if the resource has no modification date.
         && fields::date(stored, LAST_MODIFIED).is_some_and(|modified| modified > since)
     {
         return PreconditionResult::Failed;
     }
 
-    // §13.1.3: `If-Modified-Since` is ignored beside `If-None-Match`, whatever that one says.
+    // §13.1.3: `If-Modified-Since` is ignored if `If-None-Match` is present, whatever its result.
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
         names_stored(request, IF_NONE_MATCH, stored, |tag, held| {
             tag.matches_weakly(held)
         })
     } else if let Some(since) = fields::date(request, IF_MODIFIED_SINCE) {
-        // RFC 9111 §4.3.2: where no modification date is stored, its `Date` stands in.
+        // RFC 9111 §4.3.2: without a stored modification date its `Date` is used.
         fields::date(stored, LAST_MODIFIED)
             .or_else(|| fields::date(stored, DATE))
             .is_some_and(|modified| modified <= since)
@@ -77,10 +77,10 @@ pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
     }
 }
 
-/// The validators to send upstream for a stored object (`If-None-Match`, `If-Modified-Since`);
-/// nothing when it has none. True when there was one.
+/// Adds the validators of a stored object to an upstream request (`If-None-Match`,
+/// `If-Modified-Since`). Returns whether there was one.
 pub fn validators(stored: &HeaderMap, upstream: &mut HeaderMap) -> bool {
-    // A tag that is not well-formed goes back as it came: the origin knows what it means.
+    // A malformed tag is sent back unchanged: the origin knows what it means.
     let tag = fields::single(stored, ETAG).filter(|tag| !tag.is_empty());
     if let Some(tag) = tag {
         upstream.insert(IF_NONE_MATCH, tag.clone());
@@ -94,8 +94,8 @@ pub fn validators(stored: &HeaderMap, upstream: &mut HeaderMap) -> bool {
     tag.is_some() || modified.is_some()
 }
 
-/// Headers for a 304 made from a stored object's headers: those RFC 9110 §15.4.5 names, and those
-/// a viewer or a cache behind needs (`Age` and `Cache-Status` are added by the caller).
+/// Headers of a 304 from a stored response: those that RFC 9110 §15.4.5 lists, and those that
+/// viewers and downstream caches need. The caller adds `Age` and `Cache-Status`.
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(stored.len());
     for (name, value) in stored {
@@ -106,12 +106,12 @@ pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Stored headers after a 304 (or a HEAD that matches): each field of `update` replaces the stored
-/// one, except those that describe the stored body (`Content-Length`, `Content-Encoding`,
-/// `Content-Range`, `Content-Type`, `Transfer-Encoding`, …; RFC 9111 §3.2), those of the
-/// connection, and `Set-Cookie`, which is for one viewer and would reach all.
+/// The stored headers after a 304 (or a HEAD that matches). Each field of `update` replaces the
+/// stored one, except those that describe the stored body (`Content-Length`, `Content-Encoding`,
+/// `Content-Range`, `Content-Type`, `Transfer-Encoding`, …; RFC 9111 §3.2), hop-by-hop fields, and
+/// `Set-Cookie`, which is for one viewer and would reach all.
 ///
-/// `update` is what [`headers::downstream`] left of the answer.
+/// `update` is the result of [`headers::downstream`].
 pub fn updated(stored: &HeaderMap, update: &HeaderMap) -> HeaderMap {
     let mut headers = stored.clone();
     for name in update.keys().filter(|name| !keeps_its_value(name)) {
@@ -123,7 +123,7 @@ pub fn updated(stored: &HeaderMap, update: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Does the field name the stored entity tag, by `*` or as one that is the `same`?
+/// Whether the field lists the stored entity tag, or `*`. `same` compares two tags.
 fn names_stored(
     request: &HeaderMap,
     field: HeaderName,
@@ -135,7 +135,7 @@ fn names_stored(
         .and_then(|value| EntityTag::of(value.as_bytes()));
     request.get_all(field).into_iter().any(|line| {
         let line = line.as_bytes().trim_ascii();
-        // `*` stands for any representation, and there is one (RFC 9110 §13.1.1, §13.1.2).
+        // `*` matches any stored representation (RFC 9110 §13.1.1, §13.1.2).
         line == b"*" || held.is_some_and(|held| EntityTag::list(line).any(|tag| same(tag, held)))
     })
 }
@@ -151,7 +151,7 @@ fn belongs_on_not_modified(name: &HeaderName) -> bool {
         VARY,
         VIA,
     ];
-    // A browser judges a 304 by the 304's own cross-origin fields.
+    // Browsers apply CORS to a 304 by the 304's own fields.
     NAMED.contains(name)
         || name.as_str().starts_with("access-control-")
         || matches!(

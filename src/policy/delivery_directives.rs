@@ -1,5 +1,5 @@
-//! Does a request ask for a playlist, or for a state of it (LL-HLS delivery directives)? Directives have one
-//! form in the key and upstream; what is asked of a playlist besides them is the route's business.
+//! LL-HLS delivery directives: separates them from the rest of the query and gives them one
+//! canonical form in the key and upstream. The route filters the rest of the query.
 
 use std::sync::Arc;
 
@@ -10,30 +10,30 @@ use super::{Key, Route};
 use crate::manifest::Kind;
 use crate::manifest::low_latency::{ReloadDirectives, Skip, is_directive};
 
-/// What a request asks for beyond the playlist itself.
+/// The delivery directives of a request, and the same request without them.
 #[derive(Clone, Debug)]
 pub struct DeliveryDirectives {
-    /// As the origin is asked: without a delta update that is made here.
+    /// The directives sent to the origin, without a delta update that the shield makes itself.
     upstream: ReloadDirectives,
-    /// The viewer takes a delta update, and it is made here.
+    /// Whether the viewer accepts a delta update that the shield makes.
     takes_delta: bool,
     plain: PathAndQuery,
     key: Key,
 }
 
-/// A query, taken apart.
+/// A query, split into directives and the rest.
 pub(super) enum SplitQuery<'q> {
-    /// Without directives.
+    /// No directives.
     Plain,
-    /// With them, and what there is besides.
+    /// Directives, and the rest of the query.
     Directed(ReloadDirectives, String),
-    /// With some that cannot be understood: the origin is to say so. What there is besides them, and
-    /// they themselves as they came.
+    /// Malformed directives, which the origin is to reject: the rest of the query, and the
+    /// directives as received.
     Malformed(String, Vec<&'q str>),
 }
 
 impl<'q> SplitQuery<'q> {
-    /// Looks for directives, where there may be any.
+    /// Splits a query, if the kind can have directives.
     pub(super) fn of(kind: Kind, query: &'q str) -> SplitQuery<'q> {
         let may_be_playlist = matches!(kind, Kind::Hls | Kind::Other);
         if !may_be_playlist || !(query.contains("_HLS_") || query.contains('%')) {
@@ -42,7 +42,7 @@ impl<'q> SplitQuery<'q> {
         let name = |pair: &'q str| pair.split('=').next().unwrap_or(pair);
         let (directives, rest): (Vec<&str>, Vec<&str>) =
             query.split('&').partition(|pair| is_directive(name(pair)));
-        // One with escapes in its name is read by some origins and not by others.
+        // Some origins decode escapes in the name and some do not.
         let plain = directives.iter().all(|pair| !name(pair).contains('%'));
         match ReloadDirectives::of(query) {
             Ok(_) if directives.is_empty() => SplitQuery::Plain,
@@ -53,7 +53,7 @@ impl<'q> SplitQuery<'q> {
 }
 
 impl DeliveryDirectives {
-    /// What is asked on a route, of a playlist that is asked for and filed like this without directives.
+    /// `plain` and `key` are the target and the key of the request without directives.
     pub(super) fn new(
         directives: ReloadDirectives,
         route: &Route,
@@ -73,13 +73,13 @@ impl DeliveryDirectives {
         }
     }
 
-    /// What the origin is asked for.
+    /// The request target for the origin.
     pub(super) fn target(&self) -> Result<PathAndQuery, AccessDenial> {
         directed(&self.plain, self.upstream)
     }
 }
 
-/// The same target with directives, in their canonical form and always last.
+/// The target with directives, in canonical form and always last.
 fn directed(
     plain: &PathAndQuery,
     directives: ReloadDirectives,
@@ -93,33 +93,32 @@ fn directed(
 }
 
 impl CacheRequest {
-    /// What all requests for a playlist have in common, whatever state of it they ask for: its key
-    /// without directives.
+    /// The key without directives, shared by all requests for versions of the same playlist.
     pub fn identity(&self) -> &Key {
         self.delivery
             .as_ref()
             .map_or(&self.key, |delivery| &delivery.key)
     }
 
-    /// The origin is asked for a certain state of a playlist.
+    /// Whether directives are sent to the origin.
     pub fn is_directed(&self) -> bool {
         !self.directives().is_empty()
     }
 
-    /// What the origin is asked for besides the playlist itself: nothing, mostly.
+    /// The directives sent to the origin.
     pub fn directives(&self) -> ReloadDirectives {
         let delivery = self.delivery.as_ref();
         delivery.map_or_else(ReloadDirectives::default, |delivery| delivery.upstream)
     }
 
-    /// The viewer takes a delta update, and it is made here.
+    /// Whether the viewer accepts a delta update that the shield makes.
     pub fn takes_delta(&self) -> bool {
         self.delivery
             .as_ref()
             .is_some_and(|delivery| delivery.takes_delta)
     }
 
-    /// The request for the playlist as it is now. A viewer who takes a delta update still does.
+    /// The request for the current version of the playlist. It still accepts a delta update.
     #[must_use]
     pub fn plain(&self) -> CacheRequest {
         let Some(delivery) = &self.delivery else {
@@ -136,8 +135,8 @@ impl CacheRequest {
         }
     }
 
-    /// The request for the same playlist with these directives; `None` where they make it too long. A viewer
-    /// who takes a delta update still does.
+    /// The request for the same playlist with other directives. It still accepts a delta update.
+    /// `None` if the target becomes too long.
     pub fn asking(&self, directives: ReloadDirectives) -> Option<CacheRequest> {
         let (plain, identity) = match &self.delivery {
             Some(delivery) => (&delivery.plain, &delivery.key),
@@ -162,7 +161,7 @@ impl CacheRequest {
         })
     }
 
-    /// Among the places whose epochs end: the playlist with all its states.
+    /// The key of the epoch of the playlist with all its versions.
     pub fn states(&self) -> Key {
         Key::of(&[b"states", self.identity().bytes()])
     }

@@ -1,28 +1,29 @@
-//! A set of endpoints of one group, by their places.
+//! A set of endpoints of one group, by index.
 
-/// Those that are asked last, for instance. Of a group with more than 64 endpoints only the first 64 can be in it.
+/// For example the endpoints that are tried last. Only the first 64 endpoints of a group can be in
+/// a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSet(u64);
 
 impl EndpointSet {
-    /// One endpoint alone.
+    /// A set with one endpoint.
     pub fn of(place: usize) -> EndpointSet {
         EndpointSet::default().with(place)
     }
 
-    /// These and one more.
+    /// The set with one more endpoint.
     #[must_use]
     pub fn with(self, place: usize) -> EndpointSet {
         EndpointSet(self.0 | bit(place))
     }
 
-    /// Those of both.
+    /// The union of both sets.
     #[must_use]
     pub fn and(self, other: EndpointSet) -> EndpointSet {
         EndpointSet(self.0 | other.0)
     }
 
-    /// Is the endpoint at this place in it?
+    /// Whether the endpoint at this index is in the set.
     pub fn contains(self, place: usize) -> bool {
         self.0 & bit(place) != 0
     }

@@ -1,13 +1,13 @@
-//! How does a field's value come apart into elements (RFC 9110 §5.6)? Knows lists, quotes and dates,
-//! not what any field means.
+//! Splits field values into elements (RFC 9110 §5.6): lists, quoted strings and dates. It does not
+//! interpret any field.
 
 use std::time::SystemTime;
 
 use http::header::AsHeaderName;
 use http::{HeaderMap, HeaderValue};
 
-/// The elements of a comma-separated field, over all of its lines: trimmed, none empty. A comma
-/// inside a quoted string separates nothing.
+/// The elements of a comma-separated field, over all of its lines: trimmed, never empty. Commas
+/// inside quoted strings do not separate.
 pub(super) fn elements(
     headers: &HeaderMap,
     name: impl AsHeaderName,
@@ -18,24 +18,24 @@ pub(super) fn elements(
         .flat_map(|line| split(line.as_bytes(), b','))
 }
 
-/// Is a word among the elements, in any case?
+/// Whether a word is among the elements, ignoring case.
 pub fn lists(headers: &HeaderMap, name: impl AsHeaderName, word: &[u8]) -> bool {
     elements(headers, name).any(|element| element.eq_ignore_ascii_case(word))
 }
 
-/// The one value of a field that may occur once; `None` when it is absent or repeated.
+/// The value of a field that may occur once; `None` if it is absent or repeated.
 pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(name).into_iter();
     let only = lines.next()?;
     lines.next().is_none().then_some(only)
 }
 
-/// The date in a field that may occur once; `None` when it is absent, repeated or no date.
+/// The date in a field that may occur once; `None` if it is absent, repeated or invalid.
 pub(super) fn date(headers: &HeaderMap, name: impl AsHeaderName) -> Option<SystemTime> {
     http_date(single(headers, name)?.to_str().ok()?)
 }
 
-/// A date, also where it names the wrong day of the week: the rest of it says when it is.
+/// Parses a date. A wrong day of the week is accepted, because the rest states the time.
 pub(super) fn http_date(text: &str) -> Option<SystemTime> {
     const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
     if let Ok(date) = httpdate::parse_http_date(text) {
@@ -48,8 +48,8 @@ pub(super) fn http_date(text: &str) -> Option<SystemTime> {
     others.find_map(|day| httpdate::parse_http_date(&format!("{day}, {rest}")).ok())
 }
 
-/// Splits at a delimiter outside quoted strings; elements are trimmed and never empty. An open
-/// quote reaches to the end.
+/// Splits at a delimiter outside quoted strings; elements are trimmed and never empty. An unclosed
+/// quote extends to the end.
 pub(super) fn split(value: &[u8], delimiter: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
@@ -65,7 +65,7 @@ pub(super) fn split(value: &[u8], delimiter: u8) -> impl Iterator<Item = &[u8]> 
     })
 }
 
-/// Where the first delimiter outside a quoted string is, or the length.
+/// The position of the first delimiter outside a quoted string, or the length.
 fn unquoted(bytes: &[u8], delimiter: u8) -> usize {
     let mut quoted = false;
     let mut escaped = false;
@@ -83,8 +83,8 @@ fn unquoted(bytes: &[u8], delimiter: u8) -> usize {
     bytes.len()
 }
 
-/// An element's name and what follows its first `=`, if anything does. The name is trimmed, so
-/// that a misplaced space cannot hide a restriction; the value is not, so that it stays malformed.
+/// An element's name, and what follows the first `=`, if there is one. The name is trimmed, so that
+/// a misplaced space cannot hide a restriction. The value is not, so that it stays malformed.
 pub(super) fn name_and_value(element: &[u8]) -> (&[u8], Option<&[u8]>) {
     match element.iter().position(|&byte| byte == b'=') {
         Some(at) => (element[..at].trim_ascii(), Some(&element[at + 1..])),

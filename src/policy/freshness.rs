@@ -176,7 +176,7 @@ fn forbids_reuse(element: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// What of these fields is stated anew at an age of five, with two seconds left.
+    /// The restated fields at an age of 5 s, with 2 s left.
     fn told(fields: &[(HeaderName, &'static str)]) -> Vec<String> {
         let fields = fields.iter().cloned();
         let stored = fields.map(|(name, value)| (name, HeaderValue::from_static(value)));

@@ -1,5 +1,5 @@
-//! Under which name is an answer held? Exactly what is sent to the origin, length-framed; the few
-//! fields that are sent and not in it are listed in [`super::headers::upstream`].
+//! The cache key: what is sent to the origin, length-framed. [`super::headers::upstream`] lists the
+//! few fields that are sent and not in the key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::Route;
 use super::vary::Vary;
 
-/// A cache key. Cheap to clone; the same bytes are the same object.
+/// A cache key. Cheap to clone. Equal bytes mean the same object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<[u8]>);
 
 impl Key {
-    /// Frames parts so that no two different lists of parts make the same bytes.
+    /// Frames the parts, so that different lists of parts never have equal bytes.
     pub fn of(parts: &[&[u8]]) -> Key {
         let mut bytes = Vec::with_capacity(
             parts
@@ -30,8 +30,8 @@ impl Key {
         Key(bytes.into())
     }
 
-    /// Of what is asked of an origin: the group, the host where it is sent, the target, and the
-    /// viewer's fields that the route forwards, if the request has any of them.
+    /// The key of a request: origin group, host if it is sent, target, and the viewer's forwarded
+    /// fields, if there are any.
     pub(super) fn of_target(
         route: &Route,
         host: Option<&HeaderValue>,
@@ -51,12 +51,14 @@ impl Key {
         Key::of(&[origin, host, target, listed.join(",").as_bytes(), &values])
     }
 
-    /// What is asked of an origin, whose key this is, or whose variant, part or state it names.
+    /// The parts of the request that this key, or the key it is derived from (variant, slice,
+    /// version), was built from.
     pub fn asked(&self) -> Option<KeyParts<'_>> {
         asked(&self.0)
     }
 
-    /// The directory of what is asked for; see [`Entry::place`](super::access::Entry::place).
+    /// The directory of the request; see
+    /// [`CacheRequest::place`](super::access::CacheRequest::place).
     pub fn place(&self) -> Option<Key> {
         let asked = self.asked()?;
         let path = asked.target.split(|byte| *byte == b'?').next()?;
@@ -70,7 +72,8 @@ impl Key {
         &self.0
     }
 
-    /// A short name for logs: the same in every process, unlike the tables' seeded hashes.
+    /// A short name for logs. It is the same in every process, unlike the hash tables' seeded
+    /// hashes.
     pub fn fingerprint(&self) -> u64 {
         const SEEDS: [u64; 4] = [
             0x243f_6a88_85a3_08d3,
@@ -82,21 +85,21 @@ impl Key {
     }
 }
 
-/// What a key was made of.
+/// The parts of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyParts<'k> {
-    /// The group of origins.
+    /// The origin group.
     pub origin: &'k [u8],
-    /// The host where it is sent; else nothing.
+    /// The host if it is sent; otherwise empty.
     pub host: &'k [u8],
-    /// Path and query; of a directory its path.
+    /// Path and query; for a directory its path.
     pub target: &'k [u8],
 }
 
 fn asked(bytes: &[u8]) -> Option<KeyParts<'_>> {
     let (first, rest) = part(bytes)?;
     let (second, rest) = part(rest)?;
-    // No host begins with a length, and every key does.
+    // A host never begins with a zero byte; a nested key always begins with a length, which does.
     if second.first() == Some(&0) {
         return asked(second);
     }
@@ -108,7 +111,7 @@ fn asked(bytes: &[u8]) -> Option<KeyParts<'_>> {
     })
 }
 
-/// The first part of framed bytes, and the rest.
+/// Splits off the first part of framed bytes.
 fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from_be_bytes(*length))

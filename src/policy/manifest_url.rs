@@ -173,7 +173,7 @@ mod tests {
         })
     }
 
-    /// Which route a name in `/live/index.m3u8` leads to, asked for at a host.
+    /// The index of the route of a reference in `/live/index.m3u8` at a host.
     fn leads_to(routes: Vec<Arc<Route>>, host: &'static str, reference: &str) -> Option<usize> {
         let name = "seawall".into();
         let rules = Rules { routes, name };

@@ -1,5 +1,5 @@
-//! Is it believed that a manifest which was there a moment ago is not there any more? Not at once,
-//! where a route says so.
+//! Decides whether a stored live manifest is still served after the origin says that it does not
+//! exist, on routes with `manifest_stale_if_missing`.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::Lifetime;
 use super::freshness::{Freshness, freshness};
 
-/// Answers by which an origin says that something is not there, or not for anybody.
+/// Statuses that say that an object does not exist or is forbidden.
 pub fn is_absence(status: StatusCode) -> bool {
     matches!(
         status,
@@ -16,8 +16,9 @@ pub fn is_absence(status: StatusCode) -> bool {
     )
 }
 
-/// An answer that says something of a manifest which was there a moment ago: that it is not there, or not for
-/// this viewer, or elsewhere. Others, such as 204, 206 or 421, say that an origin is not as it should be.
+/// Whether a response says what happened to a manifest that existed a moment ago: it is here,
+/// missing, forbidden or elsewhere. Other statuses, such as 204, 206 or 421, indicate a fault of
+/// the origin.
 pub fn says_what_became_of_it(status: StatusCode, has_location: bool) -> bool {
     let refuses = matches!(
         status,
@@ -31,8 +32,8 @@ pub fn says_what_became_of_it(status: StatusCode, has_location: bool) -> bool {
     status == StatusCode::OK || is_absence(status) || refuses || is_elsewhere
 }
 
-/// For how long what is held goes on being served although the origin says that it is not there:
-/// `window` past its freshness, and never longer than in any other failure. `None`: not at all.
+/// How long the stored manifest is still served: `window` past its freshness, but no longer than
+/// after any other failure. `None`: not at all.
 pub fn doubted_for(held: &Lifetime, window: Duration, now: Instant) -> Option<Duration> {
     let end = held.fresh_for.saturating_add(window);
     let left = end.saturating_sub(held.age(now));
@@ -62,7 +63,8 @@ mod tests {
         }
     }
 
-    /// For how long a manifest of two seconds is held on to at an age, given this window.
+    /// The remaining time for a manifest with two seconds of freshness at an age, given this
+    /// window.
     fn left(age: u32, window: u32) -> Option<Duration> {
         let now = Instant::now();
         let held = Lifetime {

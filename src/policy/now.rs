@@ -1,4 +1,4 @@
-//! What time is it? Two clocks read together, so that a jump of the wall clock cannot age an object.
+//! Both clocks, read together, so that a jump of the wall clock cannot change the age of an object.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,7 +20,7 @@ impl Now {
         }
     }
 
-    /// The moment `by` later, on both clocks.
+    /// The time `by` later, on both clocks.
     #[must_use]
     pub fn plus(self, by: Duration) -> Now {
         Now {

@@ -1,13 +1,12 @@
-//! Which part of a query counts? What is dropped is dropped from the key and from the upstream
-//! request alike.
+//! Filters the query. Parameters that are dropped are in neither the key nor the upstream request.
 //!
-//! What players tell about themselves (CMCD) never counts, whatever a route says.
+//! CMCD is always dropped, whatever the route says.
 
 use std::borrow::Cow;
 
 use crate::manifest::{Kind, strip_query};
 
-/// What MediaPackage reads of a manifest's query; of a segment's it reads nothing.
+/// The parameters that MediaPackage reads in manifest requests; in segment requests it reads none.
 const MEDIAPACKAGE: [&str; 10] = [
     "aws.drmsettings",
     "aws.manifestfilter",
@@ -24,24 +23,24 @@ const MEDIAPACKAGE: [&str; 10] = [
 /// Which query parameters are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryPolicy {
-    /// Keep the query exactly as it came.
+    /// Keep the query unchanged.
     All,
     /// Keep nothing.
     None,
-    /// Keep these names (their order in the request is kept).
+    /// Keep these names, in the order of the request.
     Only(Vec<String>),
-    /// Keep all but these names.
+    /// Keep all other names.
     Except(Vec<String>),
 }
 
-/// The same, by what is asked for. A path tells that before anything is known of the answer.
+/// The policies by the kind that the path suggests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryPolicies {
     /// HLS playlists and MPDs.
     pub manifest: QueryPolicy,
-    /// Segments and what initialises them.
+    /// Segments and init segments.
     pub segment: QueryPolicy,
-    /// Keys, clocks, and whatever its name does not give away.
+    /// Keys, clocks, and paths of unknown kind.
     pub other: QueryPolicy,
 }
 
@@ -56,7 +55,7 @@ impl From<QueryPolicy> for QueryPolicies {
 }
 
 impl QueryPolicies {
-    /// What counts for AWS Elemental MediaPackage. What may yet turn out to be a manifest is
+    /// The policies for AWS Elemental MediaPackage. A path of unknown kind may be a manifest and is
     /// treated as one.
     pub fn mediapackage() -> QueryPolicies {
         let names = MEDIAPACKAGE.map(str::to_owned).to_vec();
@@ -66,13 +65,13 @@ impl QueryPolicies {
         }
     }
 
-    /// Nothing of this request's query is left out, nor put in another order.
+    /// Whether this request's query is kept unchanged.
     pub(super) fn keeps_all(&self, kind: Kind, uri: &http::Uri) -> bool {
         let query = uri.query().unwrap_or_default();
         self.keep(kind, query).is_none_or(|kept| kept == query)
     }
 
-    /// The part of a query that counts, in its own order. `None`: nothing is left.
+    /// The part of the query that is kept, in its own order. `None`: nothing is left.
     pub fn keep<'q>(&self, kind: Kind, query: &'q str) -> Option<Cow<'q, str>> {
         let policy = match kind {
             Kind::Hls | Kind::Dash => &self.manifest,
@@ -87,7 +86,8 @@ impl QueryPolicies {
 }
 
 impl QueryPolicy {
-    /// A repeated name counts once, so that two readers of the query cannot disagree about it.
+    /// Keeps the first of several parameters with the same name, so that origin and cache cannot
+    /// interpret the query differently.
     fn keep<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
         let (names, keeps) = match self {
             QueryPolicy::None => return None,

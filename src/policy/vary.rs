@@ -1,34 +1,34 @@
-//! Which request headers chose this answer? `Vary`, and the values that tell variants apart.
+//! Parses `Vary` and computes the values that separate variants.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName};
 
 use super::fields;
 
-/// An answer that varies on more fields than this is treated as one that varies on everything.
+/// A response that varies on more fields than this counts as `Vary: *`.
 const NAMES_MAX: usize = 16;
 
-/// What a response's `Vary` (and its coding) says.
+/// The selecting header fields of a response, by `Vary` and its content coding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vary {
-    /// One answer for everybody.
+    /// One response for all requests.
     Nothing,
-    /// These request headers matter: sorted, lower case, each once.
+    /// These request fields: sorted, lower case, without duplicates.
     On(Vec<HeaderName>),
-    /// `*`: never stored. So is a `Vary` that cannot be read.
+    /// `*`: never stored. A malformed `Vary` counts as `*`.
     Everything,
 }
 
 impl Vary {
-    /// Reads a response. A `Content-Encoding` without `Vary: Accept-Encoding` counts as if it had
-    /// it: a coded body must not reach a viewer who cannot read it. `Origin` is left out when the
-    /// shield does not forward it (it never does): `Vary: Origin` then names a header that was the
-    /// same for everyone.
+    /// Reads a response's headers. A `Content-Encoding` without `Vary: Accept-Encoding` counts as
+    /// if it had it, because a coded response must not reach a viewer that cannot decode it.
+    /// `Origin` is left out because the shield never forwards it, so its value was the same for all
+    /// requests.
     pub fn of(response: &HeaderMap) -> Vary {
         let mut names: Vec<HeaderName> = Vec::new();
         for element in fields::elements(response, VARY) {
-            // RFC 9110 §12.5.5: `*` anywhere says that more than fields took part. It would pass
-            // for a field name, being a token.
+            // RFC 9110 §12.5.5: `*` anywhere means that more than header fields took part. It is a
+            // token, so it would parse as a field name.
             let name = match HeaderName::from_bytes(element) {
                 Ok(name) if element != b"*" => name,
                 _ => return Vary::Everything,
@@ -50,8 +50,8 @@ impl Vary {
         Vary::On(names)
     }
 
-    /// The same of an answer to a request that named no codings, whoever asked: `Accept-Encoding` was
-    /// then the same for everyone too. Not where the answer is coded all the same.
+    /// The same for a request without `Accept-Encoding`: it too was the same for all requests. Does
+    /// not apply if the response is coded anyway.
     pub fn of_plain(response: &HeaderMap) -> Vary {
         match Vary::of(response) {
             Vary::On(mut names) if !is_coded(response) => {
@@ -66,8 +66,8 @@ impl Vary {
         }
     }
 
-    /// The values of the chosen headers in a request as sent upstream (so already canonical),
-    /// length-framed: two requests share a variant exactly when these are equal.
+    /// The values of the selecting fields in an upstream request (already canonical),
+    /// length-framed. Two requests share a variant exactly if these are equal.
     ///
     /// Several lines of a field are one value (RFC 9111 §4.1); an absent field differs from an
     /// empty one.

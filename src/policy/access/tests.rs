@@ -1,4 +1,4 @@
-//! Hosts in one form, paths untouched, and nothing dangerous let in.
+//! Tests host normalization, unchanged paths, and refused requests.
 
 use super::*;
 use crate::policy::route::QueryPolicy;
@@ -302,7 +302,7 @@ fn a_delta_update_that_is_made_here_is_not_asked_for() {
     ));
     assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_msn=7");
     assert!(entry.takes_delta() && entry.plain().takes_delta());
-    // One that leaves out date ranges too is the origin's to make.
+    // The shield cannot skip date ranges, so the origin makes these delta updates.
     let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=v2", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_skip=v2");
     assert!(!entry.takes_delta());
@@ -315,7 +315,7 @@ mod keys {
 
     use super::*;
 
-    /// What viewers send, and routes may name.
+    /// Fields that viewers send and routes may name.
     const FIELDS: [&str; 16] = [
         "accept",
         "accept-encoding",
@@ -385,7 +385,7 @@ mod keys {
                 let entry = entered(access(&rules, &Method::GET, &uri, Version::HTTP_11, viewer));
                 let forwarded = entry.forwarded.as_deref();
                 let mut sent = headers::upstream(viewer, forwarded, &entry.route, &rules.name);
-                // The exceptions, all of them.
+                // The fields that are sent without being in the key.
                 sent.remove(ACCEPT_ENCODING);
                 sent.remove("cdn-loop");
                 for field in &entry.route.unkeyed_headers {

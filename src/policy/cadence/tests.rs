@@ -1,14 +1,14 @@
-//! A manifest that changes at set times, looked at by a cadence: how many looks, and how late?
+//! Simulates a manifest that changes at set times: number of polls and delay.
 
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A manifest that changes at set times, and what looking at it by a cadence comes to.
+/// The result of polling a simulated manifest by a cadence.
 struct Run {
-    /// Looks for each version, the first few versions left out.
+    /// Polls per version, without the first few versions.
     looks: f64,
-    /// Seconds by which versions were found late, on average, as a share of the mean gap.
+    /// Mean delay until a version is found, as a share of the mean time between versions.
     late: f64,
 }
 
@@ -41,7 +41,7 @@ fn run(changes: &[Duration], told: Duration) -> Run {
     }
 }
 
-/// A hundred versions, one each `period`, from `phase` on, each as much too late as `jitter` says.
+/// A hundred versions, one per `period` from `phase` on, each delayed by `jitter`.
 fn changes(period: Duration, phase: Duration, jitter: impl Fn(u32) -> Duration) -> Vec<Duration> {
     let at = |number| phase + period * number + jitter(number);
     (0..100).map(at).collect()

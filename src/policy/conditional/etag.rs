@@ -1,4 +1,4 @@
-//! What is an entity tag, and when are two the same (RFC 9110 §8.8.3)?
+//! Entity tags and their comparison (RFC 9110 §8.8.3).
 
 /// `[ "W/" ] DQUOTE *etagc DQUOTE`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,13 +8,13 @@ pub(in crate::policy) struct EntityTag<'a> {
 }
 
 impl<'a> EntityTag<'a> {
-    /// Reads a value that is one tag and nothing else.
+    /// Parses a value that is exactly one tag.
     pub(in crate::policy) fn of(value: &'a [u8]) -> Option<EntityTag<'a>> {
         let (tag, rest) = EntityTag::leading(value.trim_ascii())?;
         rest.is_empty().then_some(tag)
     }
 
-    /// The tags of a list. What is no tag is passed over up to the next comma: it matches nothing.
+    /// The tags of a list. Malformed parts are skipped up to the next comma and match nothing.
     pub(super) fn list(value: &'a [u8]) -> impl Iterator<Item = EntityTag<'a>> {
         let mut rest = value;
         std::iter::from_fn(move || {
@@ -37,7 +37,7 @@ impl<'a> EntityTag<'a> {
         })
     }
 
-    /// A tag at the start, and what follows it. Backslashes quote nothing in a tag.
+    /// The tag at the start, and the rest. A tag has no escapes.
     fn leading(value: &'a [u8]) -> Option<(EntityTag<'a>, &'a [u8])> {
         let (weak, quoted) = match value.strip_prefix(b"W/") {
             Some(quoted) => (true, quoted),
@@ -57,7 +57,7 @@ impl<'a> EntityTag<'a> {
         !self.weak && !other.weak && self.opaque == other.opaque
     }
 
-    /// Equal but for weakness.
+    /// Equal, ignoring weakness.
     pub(super) fn matches_weakly(self, other: EntityTag<'_>) -> bool {
         self.opaque == other.opaque
     }

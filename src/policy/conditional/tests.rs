@@ -1,4 +1,4 @@
-//! What RFC 9110 §13 and RFC 9111 §4.3 say of preconditions, sentence by sentence.
+//! Tests each requirement of RFC 9110 §13 and RFC 9111 §4.3 on preconditions.
 
 use http::HeaderValue;
 use http::header::{CONNECTION, SERVER, TRANSFER_ENCODING};

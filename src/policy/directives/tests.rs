@@ -1,4 +1,4 @@
-//! What the RFCs say of directives, sentence by sentence.
+//! Tests each requirement of the RFCs on cache directives.
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -155,7 +155,7 @@ fn a_malformed_targeted_field_is_absent() {
         let lines = [("cache-control", "max-age=5"), ("cdn-cache-control", bad)];
         let (read, targeted) = ResponseDirectives::of(&headers(&lines));
         if bad == "max-age" {
-            // Well-formed, but a boolean is no lifetime.
+            // Well-formed, but a boolean is not a lifetime.
             assert_eq!((read.max_age, targeted), (Some(secs(0)), Targeted::Yes));
         } else {
             let expected = (Some(secs(5)), Targeted::No);

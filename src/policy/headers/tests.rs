@@ -1,4 +1,4 @@
-//! What must and must not pass through the shield.
+//! Tests which header fields pass through the shield.
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, ETAG, SET_COOKIE};
 use proptest::prelude::*;
@@ -204,7 +204,7 @@ fn chains_are_bounded() {
     assert_eq!(sent(&viewer, &route(&[]))[VIA], "1.1 seawall");
 }
 
-// RFC 9111 §3.1, and what the shield states anew.
+// RFC 9111 §3.1, and the fields that the shield sets again.
 #[test]
 fn answers_lose_what_is_not_for_the_viewer() {
     let origin = headers(&[

@@ -1,4 +1,4 @@
-//! Each row of the table of kinds, and each thing that forbids storing.
+//! Tests each row of the table of kinds, and each reason not to store.
 
 mod rows;
 
@@ -338,7 +338,7 @@ fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
         ..Lifetime::none(std::time::Instant::now())
     };
     let facts = live(6);
-    // Half a target duration, which an origin may have to round down.
+    // Half a target duration, rounded down to whole seconds by the origin.
     assert_eq!(lifetime(3).tended_for(Some(&facts)), 9 * SECOND);
     assert_eq!(
         lifetime(2).tended_for(Some(&live(5))),

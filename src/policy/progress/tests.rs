@@ -1,4 +1,4 @@
-//! Versions that go on, lag or begin anew, each judged by what went before.
+//! Tests how versions that continue, lag or restart are compared with earlier ones.
 
 mod orders;
 
@@ -7,7 +7,7 @@ use crate::manifest::{Liveness, ServerControl};
 
 const PERIOD: Duration = Duration::from_secs(4);
 
-/// An HLS window of ten segments that ends with this number, named by `name`.
+/// An HLS window of ten segments that ends with number `last`; `name` names the segments.
 fn window(last: u64, name: impl Fn(u64) -> u64) -> ManifestInfo {
     let first = last.saturating_sub(9);
     facts(LiveEdge {
@@ -34,7 +34,7 @@ fn facts(edge: LiveEdge) -> ManifestInfo {
     }
 }
 
-/// Segments are called by their numbers.
+/// Segment names are their numbers.
 fn plain(last: u64) -> ManifestInfo {
     window(last, |number| number)
 }
@@ -80,7 +80,8 @@ fn who_lags_is_not_believed() {
     );
     let part = with(plain(20), |edge| edge.parts = 2);
     assert_eq!(judged(&part, &plain(20)), Progress::Behind);
-    // Another pipeline counts its discontinuities on its own; the names say that it is the same stream.
+    // Another packager counts discontinuities on its own; the names show that it is the same
+    // stream.
     let other = with(plain(19), |edge| edge.discontinuity = 7);
     assert_eq!(judged(&plain(20), &other), Progress::Behind);
 }
@@ -136,7 +137,7 @@ fn a_restart_is_accepted_once() {
 fn when_nothing_goes_on_for_long_whatever_is_there_is_taken() {
     let now = Instant::now();
     let track = Timeline::new(&plain(4), PERIOD, now);
-    // Restarted with the same names: no text can tell this from an origin that lags.
+    // A restart with the same names: it cannot be told from a lagging origin.
     assert_eq!(track.judge(&plain(1), now + 3 * PERIOD), Progress::Behind);
     let late = now + 3 * PERIOD + Duration::from_millis(1);
     assert!(track.stalled(late));
@@ -194,7 +195,7 @@ fn one_that_lists_nothing_is_no_progress_and_forgets_nothing() {
     assert_eq!(track.judge(&plain(5), now), Progress::Restarted);
 }
 
-/// The same numbers with other times are other segments, unless the packager tells of a gap.
+/// The same numbers with other times are other segments, unless there is a new discontinuity.
 #[test]
 fn numbers_that_come_again_a_day_later_are_a_restart() {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -207,7 +208,7 @@ fn numbers_that_come_again_a_day_later_are_a_restart() {
     );
     assert_eq!(judged(&ends(10, 40), &ends(2, 8 + 60)), Progress::Restarted);
     assert_eq!(judged(&ends(10, 40), &ends(9, 36)), Progress::Behind);
-    // One that lags by segments that are shorter than they may be.
+    // A lagging origin with segments shorter than their maximum.
     assert_eq!(judged(&ends(40, 240), &ends(31, 239)), Progress::Behind);
     let gap = with(ends(12, 48 + day), |edge| edge.discontinuity = 1);
     assert_eq!(judged(&ends(10, 40), &gap), Progress::Onward);
@@ -229,7 +230,7 @@ fn a_discontinuity_of_yesterday_is_no_restart() {
     assert_eq!(judged(&held, &dead), Progress::Behind);
 }
 
-/// Timelines of packagers that began at different moments have nothing to do with each other.
+/// Timelines with different starts are not comparable.
 #[test]
 fn mpds_of_two_packagers_do_not_take_turns() {
     let now = Instant::now();
@@ -272,7 +273,7 @@ fn mpd(published: u64, (period, last): (u64, u64), tracks: u64) -> ManifestInfo 
     }
 }
 
-/// Many a packager stamps an MPD with the time of the request.
+/// Many packagers write the time of the request as `publishTime`.
 #[test]
 fn a_newer_publish_time_excuses_no_shorter_timeline() {
     let held = mpd(10, (0, 40_000), 2);
@@ -287,7 +288,7 @@ fn a_newer_publish_time_excuses_no_shorter_timeline() {
     assert_eq!(judged(&held, &nothing), Progress::Behind);
 }
 
-/// A representation that has just come may end a little before the others did.
+/// A new representation may end a little before the others did.
 #[test]
 fn an_mpd_with_a_new_representation_may_end_a_little_earlier() {
     let held = mpd(10, (0, 40_000), 2);
@@ -297,14 +298,14 @@ fn an_mpd_with_a_new_representation_may_end_a_little_earlier() {
     assert_eq!(judged(&held, &joined(30_000, 40_000)), Progress::Behind);
 }
 
-/// A period that listed all of an advertisement ends before it does.
+/// A period that listed a whole advertisement may be cut short.
 #[test]
 fn an_advertisement_that_is_cut_short_is_no_lag_and_no_restart() {
     let advertisement = mpd(10, (100_000, 130_000), 2);
     let back = mpd(12, (115_000, 119_000), 2);
     assert_eq!(judged(&advertisement, &back), Progress::Onward);
     assert_eq!(judged(&back, &advertisement), Progress::Behind, "a twin");
-    // Packagers do not cut at the very same moment.
+    // Redundant packagers do not begin periods at exactly the same time.
     let twin = mpd(12, (100_040, 126_000), 2);
     assert_eq!(judged(&advertisement, &twin), Progress::Behind);
     assert_eq!(
@@ -313,7 +314,7 @@ fn an_advertisement_that_is_cut_short_is_no_lag_and_no_restart() {
     );
 }
 
-/// Names with a signature in them are new ones in each version, also in those of a node that lags.
+/// Signed names differ in each version, also in those of a lagging node.
 #[test]
 fn names_that_are_signed_anew_are_no_restart() {
     let now = Instant::now();
@@ -327,12 +328,12 @@ fn names_that_are_signed_anew_are_no_restart() {
         let lag = signed(last - 2, salt + 100);
         assert_eq!(track.judge(&lag, now), Progress::Behind, "{last}");
     }
-    // Where names count, the first look tells.
+    // If names are numbered, the first version already decides.
     let counted = |last, salt| with(signed(last, salt), |edge| edge.numbering = Some(0));
     assert_eq!(judged(&counted(20, 1), &counted(19, 2)), Progress::Behind);
 }
 
-/// Nobody looked, and the packager has begun anew and come to just past the old end.
+/// The manifest was not polled, and a restarted packager has reached just past the old end.
 #[test]
 fn a_long_silence_and_few_new_segments_are_a_restart() {
     let now = Instant::now();
@@ -356,7 +357,7 @@ fn a_long_silence_and_few_new_segments_are_a_restart() {
     );
 }
 
-/// While clocks say that it merely lags, an origin may catch up.
+/// While the clocks show a lag, an origin may catch up.
 #[test]
 fn who_lags_by_more_than_the_patience_is_no_restart() {
     let now = Instant::now();
@@ -371,8 +372,8 @@ fn who_lags_by_more_than_the_patience_is_no_restart() {
     );
 }
 
-/// A delta update does not list the discontinuities that it leaves out. An origin that lags behind
-/// it and sends them all has not begun anew.
+/// A delta update does not list the discontinuities that it skips. A lagging origin that lists all
+/// of them has not restarted.
 #[test]
 fn a_delta_update_forgets_no_discontinuity() {
     let now = Instant::now();

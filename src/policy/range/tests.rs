@@ -1,4 +1,4 @@
-//! What RFC 9110 §14 says of ranges, and what hostile ones come to.
+//! Tests the requirements of RFC 9110 §14 on ranges, and malicious ranges.
 
 use proptest::prelude::*;
 
@@ -99,7 +99,7 @@ fn several_ranges() {
         answer("bytes=5-6,0-0,-1", 10),
         ResolvedRange::Many(expected)
     );
-    // §15.3.7.2: what is left of several may be a single one.
+    // §15.3.7.2: if only one of several ranges is left, it is sent alone.
     assert_eq!(answer("bytes=5-6,100-", 10), one(5, 7));
 }
 

@@ -1,5 +1,5 @@
-//! The table of docs/live.md, "How long things live", row by row: freshness, the rule that
-//! decided, and the windows after it.
+//! Tests each row of the table "How long things live" in docs/live.md: freshness, the rule that
+//! decided, and the stale windows.
 
 use super::*;
 use crate::policy::route::Lifetimes;
@@ -7,13 +7,13 @@ use crate::policy::route::Lifetimes;
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The origin says an hour.
+/// An hour of freshness from the origin.
 const LONG: &[(&str, &str)] = &[("cache-control", "max-age=3600")];
-/// The origin says a second.
+/// A second of freshness from the origin.
 const SHORT: &[(&str, &str)] = &[("cache-control", "max-age=1")];
 const UNTOLD: &[(&str, &str)] = &[];
 
-/// An answer by its status, kind and facts.
+/// A response by its status, kind and manifest info.
 struct Row<'a> {
     status: u16,
     kind: Kind,
@@ -85,7 +85,7 @@ fn multivariant() -> ManifestInfo {
     }
 }
 
-/// A dynamic MPD with this update period, of segments of four seconds.
+/// A dynamic MPD with this update period and four-second segments.
 fn dynamic(period: Option<Duration>) -> ManifestInfo {
     ManifestInfo {
         target_duration: period,
@@ -253,7 +253,7 @@ fn failures() {
     }
 }
 
-/// What forbids storing, then the route, then the origin, then the text and the table.
+/// Precedence: what forbids storing, the route, the origin, the content, the table.
 #[test]
 fn the_order_of_authority() {
     let facts = live(6);

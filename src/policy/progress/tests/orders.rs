@@ -1,27 +1,27 @@
-//! Whatever the order in which nodes of one origin answer, and however far one of them lags: what is shown only
-//! ever goes on, and nothing looks like a restart.
+//! Random orders of responses from two nodes of one origin, one of which lags: what viewers see
+//! never goes backwards, and nothing is judged a restart.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// How an origin writes its manifests.
+/// The format of an origin's manifests.
 #[derive(Clone, Copy, Debug)]
 enum Form {
     /// HLS, with or without dates.
     Hls { dated: bool },
-    /// HLS whose names are signed anew by each node and with each version.
+    /// HLS with names that each node signs again for each version.
     Signed,
-    /// Low-latency HLS: three parts a segment.
+    /// Low-latency HLS with three parts per segment.
     Parts,
-    /// DASH with the time of the request for a `publishTime`.
+    /// DASH with the time of the request as `publishTime`.
     Stamped,
 }
 
-/// An answer: after so many milliseconds, by the node that lags or by the other one.
+/// A response: milliseconds since the last one, and whether the lagging node sent it.
 type Answer = (u64, bool);
 
-/// What a node has at a time, which lags by so much.
+/// The version that a node has at a time, with its lag.
 fn version(form: Form, now: u64, lag: u64, salt: u64) -> ManifestInfo {
     const SEGMENT: u64 = 4000;
     let media = 1_000_000 + now - lag;
@@ -72,13 +72,13 @@ proptest! {
         let start = Instant::now();
         let at = |now: u64| start + Duration::from_millis(now);
         let of = |now, lags: bool, salt| version(form, now, if lags { lag } else { 0 }, salt);
-        // As far as the names tell, the second version may be one that was signed anew.
+        // By its names, the second version may be the same one, signed again.
         let mut track = Timeline::new(&of(0, first_lags, 0), PERIOD, at(0));
         let mut shown = of(0, first_lags, 0);
         let mut now = 0;
         for (salt, (wait, lags)) in (1..).zip(answers) {
             now += wait;
-            // The other node is heard of now and then, as it is of two that take turns.
+            // The other node responds at times, as when two nodes alternate.
             let lags = lags && salt % 3 != 0;
             let facts = of(now, lags, salt);
             let progress = track.judge(&facts, at(now));

@@ -169,7 +169,7 @@ pub struct ResponseFacts<'a> {
     pub kind: Kind,
     /// What the manifest states, if it is one.
     pub facts: Option<&'a ManifestInfo>,
-    /// Whether a complete body can be told from a broken one.
+    /// Whether the framing distinguishes a complete body from a broken one.
     pub end_is_proven: bool,
     /// Whether the request to the origin had `Authorization`.
     pub authorized: bool,

@@ -5,8 +5,8 @@
 //!
 //! | both versions have | the new version | result |
 //! |---|---|---|
-//! | a start of the stream (DASH) | another one, and both start and `publishTime` are earlier | behind: a dead packager |
-//! | | another one otherwise | restarted |
+//! | a start of the stream (DASH) | starts earlier, with an earlier `publishTime` | behind: a dead packager |
+//! | | starts at another time otherwise | restarted |
 //! | `publishTime` (DASH) | an earlier one | behind |
 //! | segments in the old one | lists none and has not ended | behind |
 //! | segments with the same numbers (HLS) | dates them over 30 s too late, no new discontinuity | restarted |

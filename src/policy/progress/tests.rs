@@ -137,7 +137,7 @@ fn a_restart_is_accepted_once() {
 fn when_nothing_goes_on_for_long_whatever_is_there_is_taken() {
     let now = Instant::now();
     let track = Timeline::new(&plain(4), PERIOD, now);
-    // A restart with the same names: it cannot be told from a lagging origin.
+    // A restart with the same names: it looks the same as a lagging origin.
     assert_eq!(track.judge(&plain(1), now + 3 * PERIOD), Progress::Behind);
     let late = now + 3 * PERIOD + Duration::from_millis(1);
     assert!(track.stalled(late));

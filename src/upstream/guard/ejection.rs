@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::window::SlidingWindow;
 use super::{EndpointFault, FailureSubject};
 
-/// How long a failure counts that another endpoint made good.
+/// How long a failure counts after which another endpoint succeeded.
 const MADE_GOOD_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum number of such URLs, and their share of all requests that causes an ejection.
 const MADE_GOOD_MAX: usize = 64;

@@ -308,9 +308,7 @@ fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
     }
     let is_port = digits.len() < text.len() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.parse().ok().filter(|_| is_port);
-    number
-        .map(Some)
-        .ok_or(bad("Host has an invalid port"))
+    number.map(Some).ok_or(bad("Host has an invalid port"))
 }
 
 fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {

@@ -1,7 +1,7 @@
-//! What may operators ask? `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`,
-//! `POST /purge?url=…` and its like.
+//! The admin server: `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`, `POST
+//! /purge?url=…`.
 //!
-//! Knows no room of the server: it shows the pages it was given and passes purges on.
+//! It depends on no state of other modules: the caller passes handlers as closures.
 
 pub mod cache_metrics;
 pub mod explain;
@@ -17,54 +17,54 @@ pub use server::serve;
 
 use crate::proxy::{PurgeScope, Purged};
 
-/// Where operators come in.
+/// Settings of the admin server.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Its own address, never a viewer's listener. `None`: no admin server.
+    /// The address, never one of the viewers' listeners. `None`: no admin server.
     pub listen: Option<SocketAddr>,
-    /// Domain names by which operators reach it, in lower case. Addresses, and names without a dot,
-    /// need not be listed.
+    /// Domain names by which operators reach it, in lower case. IP addresses, and names without a
+    /// dot, need not be listed.
     pub hosts: Vec<String>,
 }
 
-/// Something that appends its metrics to a page in the Prometheus text format.
+/// Appends metrics to a page in the Prometheus text format.
 pub type MetricsPage = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// Explains an absolute URL.
 pub type ExplainHandler =
     Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
 
-/// Drops what is stored. Gives what came of it; `None`: no route serves it, or no such stream is known.
+/// Purges stored objects. `None`: no route serves the URL, or the stream is unknown.
 pub type PurgeHandler =
     Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
-/// Asks every worker thread whether it still works.
+/// Checks whether every worker thread still answers.
 pub type HealthProbe =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = WorkerHealth> + Send>> + Send + Sync>;
 
-/// What came of asking every worker thread.
+/// The result of a check of all worker threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerHealth {
-    /// How many there are.
+    /// Number of workers.
     pub all: usize,
-    /// How many did not answer in time.
+    /// Number of workers that did not answer in time.
     pub silent: usize,
 }
 
-/// What is behind the counter.
+/// The handlers behind the admin server's paths.
 pub struct AdminHandlers {
-    /// Names that it answers to, see [`Settings::hosts`].
+    /// Accepted host names, see [`Settings::hosts`].
     pub hosts: Vec<String>,
-    /// What `/metrics` shows, in this order.
+    /// The parts of `/metrics`, in this order.
     pub pages: Vec<MetricsPage>,
-    /// What `/status` shows.
+    /// The content of `/status`.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
-    /// What `/healthz` asks.
+    /// The check behind `/healthz`.
     pub healthy: HealthProbe,
-    /// Whether viewers are being let in.
+    /// Whether new connections are accepted.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
-    /// What would be done with an absolute URL, and why; or why nothing would.
+    /// What the shield would do with an absolute URL, or why it would reject the request.
     pub explain: ExplainHandler,
-    /// Drops what is stored, and says how much that was.
+    /// Purges stored objects and returns how many.
     pub purge: PurgeHandler,
 }

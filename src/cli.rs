@@ -1,8 +1,7 @@
-//! What may a person type? `serve`, `demo`, `check`, `explain`, and `health` (for container
-//! health checks).
+//! The command line: `serve`, `demo`, `check`, `explain`, and `health` (for container health
+//! checks).
 //!
-//! Exit codes: 0 when all is well, 1 when something is wrong with what was asked for, 2 when the
-//! command line itself is not understood.
+//! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid.
 
 mod check;
 mod demo;
@@ -19,13 +18,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-/// Where operators come in when a health check is not told.
+/// The admin address that `health` and `explain` use by default.
 const ADMIN: &str = "127.0.0.1:9090";
 
-/// The variable that says where operators come in when neither file nor flags do.
+/// The environment variable with the admin address, used when neither file nor flags set one.
 const ADMIN_VARIABLE: &str = "SEAWALL_ADMIN";
 
-/// What that variable says, if anything.
+/// The admin address from the environment, if set.
 fn admin_of_environment() -> anyhow::Result<Option<SocketAddr>> {
     let Some(said) = std::env::var_os(ADMIN_VARIABLE).filter(|said| !said.is_empty()) else {
         return Ok(None);
@@ -47,19 +46,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer viewers, until told to stop
+    /// Run the server, until a signal stops it
     Serve(serve::Serve),
-    /// Show it on this machine: a live stream made by the program itself, the shield in front
+    /// Show Seawall on this machine: a generated live stream with the shield in front
     Demo(demo::Demo),
-    /// Say everything that is wrong with configuration files
+    /// Report every problem in configuration files
     Check(check::CheckArguments),
     /// Ask a running server what it would do with a URL, and why
     Explain(explain::Explain),
-    /// Ask a running server whether it is well
+    /// Ask a running server whether it is healthy
     Health(health::Health),
 }
 
-/// Runs the program on these words.
+/// Runs the program with these arguments.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
@@ -84,7 +83,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Tells what went wrong, once and plainly.
+/// Prints the error to stderr.
 fn complain(why: &anyhow::Error) {
     match why.downcast_ref::<crate::config::Problems>() {
         Some(problems) => eprintln!("{}", problems.render(wants_colour())),
@@ -92,7 +91,7 @@ fn complain(why: &anyhow::Error) {
     }
 }
 
-/// Colour is for terminals whose owners did not decline it.
+/// Whether to use colour: stderr is a terminal and `NO_COLOR` is not set.
 fn wants_colour() -> bool {
     let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !declined

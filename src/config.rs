@@ -1,8 +1,8 @@
-//! What does the program run on? A validated [`Config`], made from a person's TOML or from flags.
+//! Reads the configuration: TOML or flags in, a validated [`Config`] out.
 //!
-//! What a person typed and what is made of it are two things: [`file`] reads the text, notes
-//! everything wrong with it at once, and only a text with nothing wrong becomes a `Config`.
-//! Defaults are the rooms' own; none is repeated here, except for what belongs to no room.
+//! [`file`] reads the text and reports all problems at once. Only a text without errors becomes a
+//! `Config`. Each module defines the defaults of its own settings; only settings of no module have
+//! their default here.
 
 mod address;
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub use flags::Flags;
 pub use problem::Problems;
 pub use value_error::ValueError;
 
-/// Reads how much memory finished objects may take.
+/// Reads the size of the memory for stored objects.
 pub(crate) fn memory(text: &str) -> Result<u64, ValueError> {
     match quantity::size(text)? {
         0 => Err(ValueError::new(
@@ -48,69 +48,68 @@ pub(crate) fn threads(text: &str) -> Result<usize, ValueError> {
     threads.ok_or(ValueError::new(THREADS, "not a number from 0 to 1024"))
 }
 
-/// Everything, validated.
+/// The validated configuration of the whole program.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Towards viewers.
+    /// Listeners and limits for viewers.
     pub edge: frontend::Settings,
-    /// Towards operators.
+    /// The admin server.
     pub admin: admin::Settings,
     /// Routes.
     pub rules: policy::Rules,
-    /// Origin groups, in the order routes refer to them.
+    /// Origin groups; routes refer to them by position in this list.
     pub origins: Vec<upstream::Settings>,
-    /// Memory.
+    /// Storage in memory.
     pub cache: cache::Settings,
-    /// Waits.
+    /// Time limits and fills.
     pub shield: proxy::Settings,
     /// Metrics and logs.
     pub telemetry: telemetry::Settings,
     /// Worker threads; 0: one per core.
     pub threads: usize,
-    /// How long a server that has been told to stop goes on letting viewers in, while `/readyz` says
-    /// that it is leaving.
+    /// After SIGTERM: how long the server still accepts connections, while `/readyz` answers 503.
     pub lame_duck: Duration,
-    /// How long a stopping server waits for answers under way.
+    /// How long a stopping server waits for responses in progress.
     pub drain_max: Duration,
 }
 
-/// How long a stopping server waits: longer than a viewer takes over a segment.
+/// Longer than a viewer usually needs to read a segment.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
-/// How long a stopping server still lets viewers in: short enough that a restart by hand does not wait
-/// noticeably; load balancers that look less often need more.
+/// Short enough that a manual restart is not noticeably slower. Load balancers that check less
+/// often than once a second need a higher value.
 const LAME_DUCK: Duration = Duration::from_secs(1);
 
-/// What this shield calls itself towards other caches.
+/// The default name in Via, CDN-Loop and Cache-Status.
 const NAME: &str = "seawall";
 
-/// More threads than this are a slip of the finger.
+/// A higher number is probably a typing error.
 const THREADS_MAX: usize = 1024;
 
 const THREADS: &str = "a whole number of threads, 0 for one per core";
 
-/// Where viewers come in when nobody says where.
+/// The default listener.
 const LISTEN: frontend::ListenAddress = frontend::ListenAddress::Tcp(std::net::SocketAddr::V4(
     std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 8080),
 ));
 
-/// What a check may ask beyond the file itself and the files it names.
+/// What a check may use beyond the file and the files that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preflight {
-    /// Nothing: the file may be meant for another machine.
+    /// Nothing: the file may be for another machine.
     Offline,
-    /// This machine's addresses, and its resolver for the names of origins.
+    /// This machine's addresses, and its resolver for the hosts of origins.
     Network,
 }
 
 impl Config {
-    /// Reads and validates a file. Everything wrong with it is reported at once.
+    /// Reads and validates a file. Reports all problems at once.
     pub fn load(path: &Path) -> Result<Config, Problems> {
         Config::check(path, Preflight::Offline).map(|(config, _)| config)
     }
 
-    /// As [`Config::load`], with everything that is doubtful, and further than a start needs: see
-    /// [`Reach`].
+    /// Like [`Config::load`], but also returns the warnings. See [`Preflight`] for the additional
+    /// checks.
     pub fn check(path: &Path, reach: Preflight) -> Result<(Config, Problems), Problems> {
         let source = std::fs::read_to_string(path).map_err(|why| {
             let mut problems = Problems::new(path, String::new(), &[]);
@@ -127,14 +126,14 @@ impl Config {
         draft.finish()
     }
 
-    /// As [`Config::load`], of a text that the program itself has written. `name` is what problems
-    /// call it.
+    /// Like [`Config::load`], for a text that the program wrote itself. `name` is the file name in
+    /// problems.
     pub fn read(source: &str, name: &Path) -> Result<Config, Problems> {
         let draft = file::read(source, name, &secret::process_environment);
         draft.finish().map(|(config, _)| config)
     }
 
-    /// One origin, no file: what the program's flags say.
+    /// One origin, from the program's flags instead of a file.
     pub fn from_flags(flags: Flags) -> Result<Config, Problems> {
         flags::config(flags)
     }
@@ -146,8 +145,8 @@ impl Config {
         Ok(Config::of(vec![group], listeners))
     }
 
-    /// These origins behind these listeners, everything else at its default: the first origin
-    /// answers everything.
+    /// These origins behind these listeners, everything else at its default. All requests go to the
+    /// first origin.
     fn of(origins: Vec<upstream::Settings>, listeners: Vec<frontend::Listener>) -> Config {
         let name = origins
             .first()

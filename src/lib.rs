@@ -1,19 +1,19 @@
 //! Seawall: an origin shield for HLS and DASH.
 //!
-//! The life of a request, in the order of the modules below:
+//! The path of a request, in the order of the modules below:
 //!
-//! 1. [`edge`] accepts a connection, keeps it within its limits and parses a request.
-//! 2. [`shield`] takes it through the journey: [`policy`] says whether it may enter, which
-//!    route it takes and under which key; [`cache`] says what is held for that key.
-//! 3. Fresh: it is answered at once. Stale: it is answered and refreshed behind the viewer.
-//!    Nothing held: it joins the one fill for its key, or starts it.
-//! 4. A fill asks [`origin`], lets [`media`] read a manifest, lets [`policy`] decide its lifetime,
-//!    and hands every chunk to every viewer who waits.
-//! 5. [`telemetry`] tells what happened, once.
+//! 1. [`frontend`] accepts a connection, enforces its limits and parses a request.
+//! 2. [`proxy`] runs the request pipeline: [`policy`] decides whether the request is admitted, its
+//!    route and its key; [`cache`] looks the key up.
+//! 3. Fresh: the response is sent at once. Stale: it is sent and refreshed in the background. Not
+//!    stored: the request joins the one fill of its key, or starts it.
+//! 4. A fill sends a request through [`upstream`]. [`manifest`] parses a manifest, [`policy`]
+//!    decides the lifetime, and every waiting viewer gets each chunk as it arrives.
+//! 5. [`telemetry`] records one outcome per request.
 //!
-//! [`config`] turns a person's TOML into the settings each room owns, and [`server`] puts the
-//! rooms together. [`demo`] stands apart: an origin that is live out of nothing, for scenarios and
-//! for whoever wants to see the rest at work.
+//! [`config`] turns TOML and flags into the settings of each module. [`server`] assembles the
+//! modules. [`simulator`] is separate: an origin with a generated live stream, for tests and
+//! `seawall demo`.
 
 pub mod manifest;
 

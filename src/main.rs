@@ -1,9 +1,10 @@
-//! The `seawall` program: parse the command line, run, exit code.
+//! The `seawall` program: parses the command line, runs the command, returns the exit code.
 
 use std::process::ExitCode;
 
-/// Bodies of megabytes come and go: this one gives their memory back within a second
-/// (`.cargo/config.toml` says so), which keeps the process near the bounds it was given.
+/// Bodies of megabytes are allocated and freed all the time. jemalloc returns freed memory to the
+/// system within a second (see `.cargo/config.toml`), which keeps the process near its configured
+/// limits.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

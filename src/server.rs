@@ -1,10 +1,9 @@
-//! How do the rooms become a running server? The composition root: start, stop, drain.
+//! Assembles the modules into a running server: start, stop, drain.
 //!
-//! In production pingora's `Server` hosts the process: it gives every worker a thread with a
-//! runtime of its own, on which the edge's accept loops run ([`crate::edge`] says why those are
-//! ours).
-//! How the process stops is ours too: pingora's graceful stop always sleeps out its grace period,
-//! so the drain happens while the signal is being waited for, and pingora then stops at once.
+//! In production pingora's `Server` hosts the process. Each worker is a thread with its own
+//! runtime, which runs the accept loops of [`crate::frontend`].
+//! Shutdown is our own: pingora's graceful stop always sleeps for its whole grace period. So the
+//! drain happens while pingora waits for the signal, and pingora then stops at once.
 
 mod assembly;
 mod background;
@@ -31,16 +30,16 @@ use crate::proxy::Shield;
 use crate::telemetry::LogCounts;
 use crate::upstream::Resolver;
 
-/// A server started inside a tokio runtime the caller owns: what tests and benches use.
-/// Dropping it stops it at once.
+/// A server inside a tokio runtime of the caller, for tests and benches. Dropping it stops it at
+/// once.
 pub struct RunningServer {
-    /// Bound viewer addresses, in the order of the listeners (Unix sockets left out).
+    /// Bound viewer addresses, in the order of the listeners, without Unix sockets.
     pub viewers: Vec<SocketAddr>,
     /// Bound admin address.
     pub admin: Option<SocketAddr>,
     /// The shield itself.
     pub shield: Arc<Shield>,
-    /// The viewers' side.
+    /// The listeners' connections.
     pub edge: Arc<Frontend>,
     /// Dropping it ends the tasks.
     _tasks: JoinSet<()>,
@@ -87,13 +86,12 @@ pub fn start(config: Config, lookup: Resolver) -> anyhow::Result<RunningServer> 
     })
 }
 
-/// Runs a server until a signal stops it. `log` is what the program's own log counts.
+/// Runs a server until a signal stops it. `log` has the counters of the program's own log.
 pub fn run(config: Config, log: &Arc<LogCounts>) -> anyhow::Result<()> {
     run_announced(config, log, |_| {})
 }
 
-/// As [`run`]; what is announced are the viewers' bound addresses, once nothing can be in the way
-/// of listening there.
+/// Like [`run`]. Calls `announce` with the bound viewer addresses, once all sockets are bound.
 pub fn run_announced(
     mut config: Config,
     log: &Arc<LogCounts>,
@@ -102,15 +100,16 @@ pub fn run_announced(
     descriptors::raise(&mut config.edge.limits);
     let (workers, drain_max) = (workers(config.threads), config.drain_max);
 
-    // The workers' runtimes do not exist yet; whatever the rooms do in the background lives here.
+    // The workers' runtimes do not exist yet: background tasks of all modules run on this one.
     let keeper = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("seawall keeper")
         .enable_all()
         .build()
-        .context("cannot start the keeper's thread")?;
+        .context("cannot start the background thread")?;
     let guard = keeper.enter();
-    // First of all: whoever can connect may also send a signal, which must not end a server that starts.
+    // First of all: a client that can connect may also send a signal, which must not end a starting
+    // server.
     let heard = ReceivedSignal::listen().context("cannot listen for signals")?;
     let bound = ServerParts::bind(config)?;
     let assembly = bound.furnish(&assembly::system_lookup(), workers, log)?;
@@ -145,7 +144,7 @@ pub fn run_announced(
         tracing::info!(address = %door.address(), tls, "listening on {}", door.address());
     }
     announce(&doors.iter().filter_map(tcp_address).collect::<Vec<_>>());
-    // The workers have their own: the socket closes with the last of them.
+    // The workers have duplicates: the socket closes with the last of them.
     drop(doors);
     if let Some(office) = office {
         if let Some(address) = office.address() {

@@ -1,9 +1,8 @@
-//! Where does a live stream come from when there is none? A live-edge origin: the same stream as
-//! HLS and DASH, in every form a shield must know, with a clock that may be real, faster or moved by
-//! hand, and with the faults that origins have. It serves the scenarios and `seawall demo`.
+//! A simulated live origin: one stream as HLS and DASH in all packagings, with a clock (real,
+//! faster or manual) and with faults. Tests and `seawall demo` use it.
 //!
-//! [`Broadcast`] is pure: what is on the air follows from the plan and the moment. [`Origin`] puts it
-//! behind a socket.
+//! [`Broadcast`] is pure: its content follows from the plan and the time. [`SimulatedOrigin`]
+//! serves it on a socket.
 
 mod audience;
 mod body;

@@ -1,13 +1,13 @@
-//! What does the memory count? Its snapshot, written as metrics.
+//! Writes the statistics of the cache as metrics.
 
 use crate::cache;
 use crate::proxy::{ClientStats, CodingStats};
 use crate::telemetry::Exposition;
 
-/// A metric's name, what it says, and what it stands at.
+/// A metric's name, help text and value.
 type MetricLine = (&'static str, &'static str, u64);
 
-/// What is remembered and what is being fetched.
+/// Stored objects and fills.
 pub fn memory(stats: &cache::Stats) -> String {
     let mut page = Exposition::default();
     for (name, help, value) in levels(stats) {
@@ -25,26 +25,26 @@ pub fn memory(stats: &cache::Stats) -> String {
     page.to_string()
 }
 
-/// What clients asked for and left.
+/// Requests that clients abandoned.
 pub fn clients(stats: &ClientStats) -> String {
     let mut page = Exposition::default();
     page.gauge(
         "seawall_fetches_deserted",
-        "Fetches under way that no viewer waits for any more: 16 of one client and 64 in all at most.",
+        "Fetches in progress that no viewer waits for any more: at most 16 per client and 64 in total.",
         &[],
         stats.running,
     );
     page.counter(
         "seawall_fetches_given_up_total",
-        "Fetches given up because their viewers had left, and too many of them or of this client's ran on.",
+        "Fetches cancelled because their viewers had left and too many such fetches were in progress.",
         &[],
         stats.given_up,
     );
     for (result, count) in [("delayed", stats.delayed), ("refused", stats.refused)] {
         page.counter(
             "seawall_requests_restrained_total",
-            "Requests delayed or refused because their client (an address) had left most of what it asked \
-             for. If it grows, a client resets its requests in a loop.",
+            "Requests delayed or refused because their client (an address) abandoned most of its requests. \
+             If it grows, a client resets its requests in a loop.",
             &[("result", result)],
             count,
         );
@@ -52,21 +52,21 @@ pub fn clients(stats: &ClientStats) -> String {
     page.to_string()
 }
 
-/// What is compressed.
+/// Compression of manifests.
 pub fn codings(stats: &CodingStats) -> String {
     let mut page = Exposition::default();
     for (coding, made) in stats.made {
         page.counter(
             "seawall_codings_total",
-            "Manifests compressed, once a version and coding, off the threads that serve viewers.",
+            "Manifests compressed: once per version and coding, outside the worker threads.",
             &[("coding", coding.as_str())],
             made,
         );
     }
     page.counter(
         "seawall_codings_refused_total",
-        "Manifests that went out in plain text because too many waited to be compressed: the machine \
-         is short of cores.",
+        "Manifests sent uncompressed because too many waited to be compressed: the machine \
+         has too few cores.",
         &[],
         stats.refused,
     );
@@ -89,34 +89,34 @@ fn levels(stats: &cache::Stats) -> [MetricLine; 9] {
         ),
         (
             "seawall_store_bytes_max",
-            "The bound of stored bytes.",
+            "Limit of stored bytes.",
             stats.bytes_max,
         ),
-        ("seawall_fills_in_flight", "Fills under way.", stats.fills),
+        ("seawall_fills_in_flight", "Fills in progress.", stats.fills),
         (
             "seawall_waiters",
-            "Viewers at a fill under way.",
+            "Viewers attached to fills in progress.",
             stats.followers,
         ),
         (
             "seawall_fill_bytes",
-            "Bytes held by fills under way.",
+            "Bytes held by fills in progress.",
             stats.fill_bytes,
         ),
         (
             "seawall_fill_bytes_max",
-            "The bound of bytes held by fills and of pinned bytes, together.",
+            "Limit of fill bytes and pinned bytes together.",
             stats.fill_bytes_max,
         ),
         (
             "seawall_pinned_bytes",
             "Bytes of bodies that have left memory (evicted, replaced, purged, expired) while slow \
-             viewers read them. They come out of fill.memory.",
+             viewers read them. They count towards fill.memory.",
             stats.pinned_bytes,
         ),
         (
             "seawall_pinned_bytes_max",
-            "The bound of pinned bytes; lower while fills need the room. Past it the slowest viewers \
+            "Limit of pinned bytes; lower while fills need the memory. Above it the slowest viewers \
              are cut: seawall_edge_events_total{event=\"memory_short\"} counts them.",
             stats.pinned_bytes_max,
         ),
@@ -132,17 +132,17 @@ fn totals(stats: &cache::Stats) -> [MetricLine; 4] {
         ),
         (
             "seawall_variants_refused_total",
-            "Variants not stored because their URL had too many.",
+            "Variants not stored because their URL reached variants_max.",
             stats.too_varied,
         ),
         (
             "seawall_waiters_refused_total",
-            "Viewers turned away because too many waited for the same key.",
+            "Viewers rejected because waiters_max already waited for the same key.",
             stats.crowded,
         ),
         (
             "seawall_fills_windowed_total",
-            "Fills too large to hold, streamed through a window.",
+            "Fills too large to hold in memory, streamed through a window.",
             stats.windowed,
         ),
     ]

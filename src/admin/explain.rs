@@ -1,4 +1,4 @@
-//! What would happen to a request for a URL, and why? The shield's explanation, as JSON.
+//! Writes the shield's explanation of a URL as JSON.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::manifest::{LiveEdge, Liveness, ManifestInfo};
 use crate::policy::freshness::Freshness;
 use crate::proxy::{Explanation, StoredObject, TrackedManifest};
 
-/// What `/explain` answers. What does not apply is left out.
+/// The body of `/explain`. Fields that do not apply are left out.
 pub fn explanation(told: &Explanation) -> Value {
     let entry = &told.entry;
     let host = entry.sent_host().and_then(|host| host.to_str().ok());
@@ -74,7 +74,7 @@ fn manifest(facts: &ManifestInfo) -> Value {
     }))
 }
 
-/// Where it begins and ends: in numbers of segments, or in seconds of the media timeline.
+/// The first and last segment: as numbers, or in seconds of the media timeline.
 fn edge(edge: &LiveEdge) -> Value {
     if edge.numbered {
         return json!({ "first": edge.first, "last": edge.last, "parts": edge.parts });
@@ -93,7 +93,7 @@ fn followed(followed: &TrackedManifest) -> Value {
     }))
 }
 
-/// To the millisecond.
+/// Rounded to milliseconds.
 fn seconds(span: Option<Duration>) -> Option<f64> {
     span.map(|span| (span.as_secs_f64() * 1000.0).round() / 1000.0)
 }

@@ -1,16 +1,16 @@
-//! Which requests to the admin port come from an operator, and which from a web page in an operator's
-//! browser? The port asks for no password, so a page must not be able to use it.
+//! Rejects requests to the admin port that a web page in an operator's browser sends. The port has
+//! no password.
 //!
-//! Two attacks matter. A page's own domain may be made to resolve to this machine (DNS rebinding): then
-//! `Host` is a domain that no operator uses. And a page may send a POST to the port's address: then the
-//! browser says so in `Origin` and `Sec-Fetch-Site`.
+//! Two attacks matter. DNS rebinding: a page's own domain resolves to this machine; then `Host` is
+//! a domain that no operator uses. Cross-site requests: a page sends a POST to the port's address;
+//! then the browser sets `Origin` and `Sec-Fetch-Site`.
 
 use std::net::IpAddr;
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Request, StatusCode};
 
-/// Why a request is refused.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AdminDenial {
     pub(super) status: StatusCode,
@@ -28,7 +28,8 @@ const CROSS_SITE: AdminDenial = AdminDenial {
     text: "a web page of another site may not do this\n",
 };
 
-/// Why this request is refused; `None`: it is not. `hosts` are names that operators use, in lower case.
+/// Why this request is rejected; `None` if it is accepted. `hosts` are the operators' names, in
+/// lower case.
 pub(super) fn refusal<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminDenial> {
     let headers = request.headers();
     let in_target = request.uri().authority().map(http::uri::Authority::as_str);
@@ -41,7 +42,7 @@ pub(super) fn refusal<B>(request: &Request<B>, hosts: &[String]) -> Option<Admin
     (changes && is_cross_site(headers, host)).then_some(CROSS_SITE)
 }
 
-/// An address, a name without a dot (which no public domain is), or one that the configuration names.
+/// Whether `host` is an IP address, a name without a dot (no public domain), or a configured name.
 fn is_operators(host: &str, hosts: &[String]) -> bool {
     let name = name_of(host).to_ascii_lowercase();
     let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
@@ -59,7 +60,7 @@ fn name_of(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// A browser says that another site's page sends this.
+/// Whether the browser marks this request as sent by another site's page.
 fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let fetched = text("sec-fetch-site");

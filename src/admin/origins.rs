@@ -1,4 +1,4 @@
-//! How are the origins, and what came of asking them? Their snapshots, as metrics and as a status page.
+//! Writes the statistics of origins as metrics and as the status page.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::telemetry::Exposition;
 use crate::upstream::{AttemptCounts, EndpointStats, Failure, LatencyHistogram, Stats};
 
-/// Breakers' words, for a gauge by state.
+/// The breaker's states, as label values.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "probing"];
 
 /// All groups and their endpoints, as metrics.
@@ -28,50 +28,50 @@ pub fn metrics(groups: &[Stats]) -> String {
     page.to_string()
 }
 
-/// Those who hold a permit, who wait, and who were turned away, in the load balancers' words.
+/// Permits, queue and rejections, with the names that load balancers use.
 fn gate(page: &mut Exposition, stats: &Stats) {
     let name = ("origin", &*stats.name);
     page.gauge(
         "seawall_origin_in_flight",
-        "Requests to origins under way.",
+        "Requests to origins in progress.",
         &[name],
         stats.in_flight as u64,
     );
     page.gauge(
         "seawall_origin_held_back",
-        "Requests whose answers origins hold back until there is something new (LL-HLS), beside those.",
+        "Blocking requests (LL-HLS) that the origin delays until there is a new version; not in in_flight.",
         &[name],
         stats.held_back as u64,
     );
     page.gauge(
         "seawall_origin_slow_viewers",
-        "Requests that wait for a slow viewer and not for the origin, beside both: bodies that are not stored, and uploads.",
+        "Requests that wait for a slow viewer and not for the origin (unstored bodies, uploads); in neither of both.",
         &[name],
         stats.slow_viewers as u64,
     );
     page.counter(
         "seawall_origin_slow_viewers_cut_total",
-        "Slow viewers cut because there were more than slow_viewers_max. Raise it if they are wanted.",
+        "Slow viewers cut because there were more than slow_viewers_max. Raise it to keep them.",
         &[name],
         stats.slow_viewers_cut,
     );
     page.gauge(
         "seawall_origin_queued",
-        "Requests waiting for a permit to ask an origin.",
+        "Requests waiting for a permit for an origin.",
         &[name],
         stats.queued as u64,
     );
     for (rank, waiting) in stats.surge_queue {
         page.gauge(
             "seawall_origin_surge_queue_length",
-            "Requests waiting to ask an origin, by rank.",
+            "Requests waiting for a permit for an origin, by priority.",
             &[name, ("rank", rank.as_str())],
             waiting as u64,
         );
     }
     page.counter(
         "seawall_origin_spillover_total",
-        "Requests rejected because the queue was full: newcomers, and those they displaced.",
+        "Requests rejected because the queue was full: new ones, and queued ones that they displaced.",
         &[name],
         stats.spillover,
     );
@@ -98,7 +98,7 @@ fn requests(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     for (result, count) in classes.into_iter().chain(failures) {
         page.counter(
             "seawall_origin_requests_total",
-            "Requests to origins, by what came of them.",
+            "Requests to origins, by result.",
             &labels(stats, endpoint, ("result", result)),
             count,
         );
@@ -120,68 +120,68 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     ] {
         page.counter(
             "seawall_origin_connections_total",
-            "Connections to origins, made or used again.",
+            "Connections to origins, new or reused.",
             &labels(stats, endpoint, ("state", state)),
             value,
         );
     }
     page.gauge(
         "seawall_origin_active",
-        "Requests under way, by endpoint.",
+        "Requests in progress, by endpoint.",
         both,
         counts.in_flight as u64,
     );
 }
 
-/// Requests beyond the first.
+/// Retries, hedges and takeovers.
 fn repeats(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let counts = &endpoint.counts;
     let both = &labels(stats, endpoint, ("", ""))[..2];
     page.counter(
         "seawall_origin_resent_total",
-        "Requests sent again because a reused connection had been closed.",
+        "Requests sent again because the origin had closed a reused connection.",
         both,
         counts.resent,
     );
     page.counter(
         "seawall_origin_retries_total",
-        "Requests tried again after this endpoint did not answer as it should.",
+        "Requests retried after a failure of this endpoint.",
         both,
         counts.retries,
     );
     page.counter(
         "seawall_origin_hedges_total",
-        "Requests sent to this endpoint because another one was late.",
+        "Hedged requests: sent to this endpoint because another one was late.",
         both,
         counts.hedges,
     );
     page.counter(
         "seawall_origin_hedges_won_total",
-        "Those of them that were answered well, and first.",
+        "Hedged requests that won: this endpoint sent the first good response.",
         both,
         counts.hedges_won,
     );
     page.counter(
         "seawall_origin_takeovers_total",
-        "Bodies that this endpoint sent too slowly, stopped or broke off, and that another one was asked for.",
+        "Bodies that this endpoint sent too slowly, stopped or broke, and that were requested from another one.",
         both,
         counts.takeovers,
     );
     page.counter(
         "seawall_origin_takeovers_refused_total",
-        "Times that no other endpoint was asked for such a body, since the retry budget was spent: all endpoints are slow.",
+        "Takeovers not made because the retry budget was spent: all endpoints are slow.",
         both,
         counts.takeovers_refused,
     );
 }
 
-/// The limits of its own that an endpoint has.
+/// Limits of a single endpoint.
 fn limits(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let both = &labels(stats, endpoint, ("", ""))[..2];
     if let Some(cap) = endpoint.concurrency_max {
         page.gauge(
             "seawall_origin_active_max",
-            "Requests under way at most, by endpoint, where it has a bound of its own.",
+            "Limit of requests in progress, for endpoints with their own limit.",
             both,
             cap as u64,
         );
@@ -190,33 +190,34 @@ fn limits(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
         let labels = labels(stats, endpoint, ("kind", quota.kind));
         page.gauge(
             "seawall_origin_requests_per_second_max",
-            "Requests per second that the endpoint may get, by kind, where it has such a limit of its own.",
+            "Limit of requests per second, by kind, for endpoints with their own limit.",
             &labels,
             u64::from(quota.per_second),
         );
         page.counter(
             "seawall_origin_rate_limited_total",
-            "Times that a request found the endpoint at its requests_per_second_max: it went to another \
-             endpoint or waited. Where it grows steadily, the origin's quota is too small for the audience.",
+            "Times that a request found the endpoint at its requests_per_second_max and went to another \
+             endpoint or waited. If it grows steadily, the origin's quota is too small for the audience.",
             &labels,
             quota.limited,
         );
     }
 }
 
-/// From sending a request to the answer's head: lately, and since the start.
+/// Time from sending a request to the response head: recent percentiles, and a histogram since
+/// start.
 fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     if let Some(pace) = endpoint.pace {
         let both = &labels(stats, endpoint, ("", ""))[..2];
         page.gauge(
             "seawall_origin_response_p50_seconds",
-            "Half of the answers' heads of the last seconds came within this time.",
+            "Median time to the response head, over the last seconds.",
             both,
             pace.p50,
         );
         page.gauge(
             "seawall_origin_response_p95_seconds",
-            "19 of 20 answers' heads of the last seconds came within this time.",
+            "95th percentile of the time to the response head, over the last seconds.",
             both,
             pace.p95,
         );
@@ -225,7 +226,7 @@ fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let bounds = LatencyHistogram::BOUNDS.map(Into::into);
     page.histogram(
         "seawall_origin_target_response_seconds",
-        "Time to the answer's head: the load balancers' target response time.",
+        "Time to the response head: what load balancers call target response time.",
         &labels(stats, endpoint, ("", ""))[..2],
         bounds.into_iter().zip(latency.within),
         (latency.count, latency.sum.into()),
@@ -237,13 +238,13 @@ fn condition(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let condition = &endpoint.condition;
     page.gauge(
         "seawall_origin_reachable",
-        "Whether connecting to the endpoint works, as far as is known.",
+        "Whether an address of the endpoint can be connected to, as far as is known.",
         both,
         u64::from(condition.reachable),
     );
     page.gauge(
         "seawall_origin_ejected",
-        "Whether the endpoint failed too often in a row, or was too slow, and is asked last.",
+        "Whether the endpoint is ejected: too many failures in a row, or too slow. It is used last.",
         both,
         u64::from(condition.ejected),
     );
@@ -256,7 +257,7 @@ fn condition(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     for state in BREAKER_STATES {
         page.gauge(
             "seawall_origin_breaker",
-            "The state of the endpoint's breaker: 1 for the one it is in.",
+            "The state of the endpoint's breaker: 1 for the current state.",
             &labels(stats, endpoint, ("state", state)),
             u64::from(condition.breaker == state),
         );
@@ -269,14 +270,14 @@ fn condition(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     );
 }
 
-/// Nothing of endpoints that are not checked: nobody knows.
+/// Endpoints without health checks have no metrics here.
 fn health(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let Some(checked) = &endpoint.condition.health else {
         return;
     };
     page.gauge(
         "seawall_origin_healthy",
-        "Whether the endpoint's health checks go well; if not, it is asked last.",
+        "Whether the endpoint passes its health checks; if not, it is used last.",
         &labels(stats, endpoint, ("", ""))[..2],
         u64::from(checked.healthy),
     );
@@ -302,7 +303,7 @@ fn labels<'a>(
     ]
 }
 
-/// All groups and their endpoints, as one page for people and scripts.
+/// All groups and their endpoints, as JSON.
 pub fn status(groups: &[Stats]) -> Value {
     let groups = groups.iter().map(|stats| {
         json!({
@@ -354,7 +355,7 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
     })
 }
 
-/// By kind; null where there are none.
+/// By kind; null if the endpoint has no quota.
 fn quotas_status(endpoint: &EndpointStats) -> Value {
     let quotas = endpoint.quotas.iter();
     let quotas: serde_json::Map<_, _> = quotas

@@ -1,4 +1,4 @@
-//! How are operators received? A small HTTP/1.1 server with deadlines and bounds of its own.
+//! The HTTP/1.1 server for operators, with its own deadlines and limits.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,24 +21,24 @@ use super::{AdminHandlers, WorkerHealth, guard};
 use crate::proxy::PurgeScope;
 use crate::telemetry;
 
-/// Operators at once; more wait in the listener.
+/// Connections at once; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 64;
 
-/// For a request's head.
+/// For the request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For a whole visit. A visit is one request: scrapers come back with a new connection.
+/// For a whole connection. A connection serves one request: scrapers open a new one each time.
 const VISIT_MAX: Duration = Duration::from_secs(30);
 
-/// A head of more bytes is refused.
+/// A larger request head is rejected.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// After a failure to accept.
+/// Pause after a failed accept.
 const BACKOFF: Duration = Duration::from_millis(250);
 
-/// Receives operators until it is dropped, and their connections with it.
+/// Serves operators until it is dropped; that also drops their connections.
 pub async fn serve(socket: TcpListener, desk: Arc<AdminHandlers>) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -65,7 +65,6 @@ pub async fn serve(socket: TcpListener, desk: Arc<AdminHandlers>) -> io::Result<
                 .max_header_size(HEAD_BYTES_MAX)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(wire), service);
-            // An operator who leaves or dawdles is nobody's loss.
             let _ = timeout(VISIT_MAX, visit).await;
         });
     }
@@ -112,7 +111,7 @@ fn metrics(desk: &AdminHandlers) -> Response<TextBody> {
     typed(StatusCode::OK, page, telemetry::CONTENT_TYPE)
 }
 
-/// What would be done with a URL; or why nothing would.
+/// What the shield would do with a URL, or why it would reject the request.
 fn explain(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
     let Some(url) = asked_url(uri, "url=") else {
         return not_a_url();
@@ -157,7 +156,7 @@ async fn purge(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
     json(status, &told)
 }
 
-/// What is to be purged: one thing, by one parameter.
+/// What to purge: exactly one thing, named by exactly one parameter.
 fn scope(uri: &Uri) -> Option<PurgeScope> {
     let is_all = |one: &str| matches!(one, "all" | "all=" | "all=true" | "all=1");
     let all = uri.query()?.split('&').any(is_all);
@@ -202,7 +201,7 @@ fn percent_decoded(encoded: &str) -> Option<Vec<u8>> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    // A base-16 digit fits.
+    // A hexadecimal digit fits into a byte.
     #[expect(clippy::cast_possible_truncation)]
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
@@ -232,7 +231,7 @@ fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Resp
     response
 }
 
-/// A body at hand.
+/// A complete body in memory.
 struct TextBody(Option<Bytes>);
 
 impl Body for TextBody {

@@ -1,31 +1,31 @@
-//! What do live streams cost their origins, and how fresh are they? As metrics.
+//! Writes the statistics of live streams as metrics: origin requests and freshness.
 
 use crate::proxy::{StreamStats, StreamsSnapshot};
 use crate::telemetry::Exposition;
 
-/// So many streams have series of their own, those that cost most; the others are in the sums.
+/// Only the streams with the most origin requests have their own series; all are in the sums.
 const STREAMS_MAX: usize = 500;
 
-/// All streams that are watched.
+/// All live streams in use.
 pub fn metrics(snapshot: &StreamsSnapshot) -> String {
     let mut page = Exposition::default();
     page.gauge(
         "seawall_manifests_watched",
-        "Live manifests that are looked after ahead of viewers.",
+        "Live manifests that are refreshed ahead of viewers.",
         &[],
         snapshot.watched,
     );
     page.gauge(
         "seawall_manifests_stalled",
-        "Of these, those that have not changed for three times as long as they should take.",
+        "Of these, manifests without a change for three times their expected interval.",
         &[],
         snapshot.stalled,
     );
     page.gauge(
         "seawall_manifests_watched_bytes",
-        "Memory, about, that is taken by what is known of manifests, beside the cache's. It grows with \
-         the manifests that viewers ask for and with what these list, to an eighth of the cache's \
-         `memory`. Where it stays there, more manifests are watched than that is enough for, or \
+        "Approximate memory of the manifest trackers, apart from the cache. It grows with \
+         the manifests that viewers request and with what they list, up to an eighth of the cache's \
+         `memory`. If it stays there, more manifests are watched than fit, or \
          viewers invent queries.",
         &[],
         snapshot.bytes,
@@ -33,7 +33,7 @@ pub fn metrics(snapshot: &StreamsSnapshot) -> String {
     for (why, count) in snapshot.unfit {
         page.counter(
             "seawall_manifests_unfit_total",
-            "Manifests that origins sent and that were not fit for viewers, by reason.",
+            "Manifests from origins that were rejected as unfit for viewers, by reason.",
             &[("reason", why.as_str())],
             count,
         );
@@ -52,20 +52,20 @@ fn ahead(page: &mut Exposition, snapshot: &StreamsSnapshot) {
     for (source, count) in ahead.fetched {
         page.counter(
             "seawall_ahead_total",
-            "Objects fetched ahead of viewers, by what said that they will be asked for.",
+            "Objects prefetched, by the source of the prediction.",
             &[("source", source.as_str())],
             count,
         );
     }
     page.counter(
         "seawall_ahead_left_out_total",
-        "Objects that were not fetched ahead, for want of room.",
+        "Objects not prefetched because memory or prefetch permits were short.",
         &[],
         ahead.left_out,
     );
     page.counter(
         "seawall_ahead_used_total",
-        "Objects fetched ahead that a viewer then asked for.",
+        "Prefetched objects that a viewer then requested.",
         &[],
         ahead.used,
     );
@@ -81,25 +81,25 @@ fn one(page: &mut Exposition, stream: &StreamStats) {
     );
     page.counter(
         "seawall_stream_floor_total",
-        "Versions of manifests and new segments: what has to be asked for once, whatever the audience.",
+        "Origin requests that an ideal cache would make: one per manifest version and new segment.",
         labels,
         stream.floor,
     );
     page.counter(
         "seawall_stream_restarts_total",
-        "Times the packager began anew, and what was held of it was dropped.",
+        "Times the packager began a new timeline, which dropped the stored objects of the stream.",
         labels,
         stream.restarts,
     );
     page.gauge(
         "seawall_stream_staleness_seconds",
-        "How old manifests were on average, as served, beyond what the origin had to offer.",
+        "Average age of served manifests beyond the newest version that the origin had.",
         labels,
         stream.staleness,
     );
     page.gauge(
         "seawall_stream_skew_segments",
-        "By how many segments the manifests of one stream differ at their ends.",
+        "Difference in segments between the live edges of one stream's manifests.",
         labels,
         stream.skew,
     );

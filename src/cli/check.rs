@@ -1,4 +1,4 @@
-//! `seawall check`: everything that is wrong with files, or a few lines on what they would do.
+//! `seawall check`: reports all problems of configuration files, or summarises what they do.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,15 @@ use crate::frontend::{ListenAddress, Listener};
 use crate::policy::Route;
 use crate::upstream;
 
-/// Say everything that is wrong with configuration files.
+/// Report every problem in configuration files.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
     /// The files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
-    /// Neither resolve names nor look for addresses: the files are meant for other machines
+    /// Do not use the network: neither resolve names nor check addresses. For files of other
+    /// machines
     #[arg(long)]
     offline: bool,
 
@@ -26,13 +27,13 @@ pub(super) struct CheckArguments {
     #[arg(long)]
     strict: bool,
 
-    /// Print the findings as JSON, and nothing else
+    /// Print only the findings, as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl CheckArguments {
-    /// Checks every file; an error if any has an error, or a warning where that is asked for.
+    /// Checks every file. Fails if any has an error, or a warning with `--strict`.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         self.tell(&mut std::io::stdout())
     }
@@ -58,7 +59,7 @@ impl CheckArguments {
                 continue;
             }
             if let Some(config) = config {
-                // Who reads it may have left; the exit code says it all the same.
+                // The reader of stdout may be gone; the exit code still has the result.
                 let _ = out.write_all(summary(file, &config, problems.warnings()).as_bytes());
             }
             if !problems.is_empty() {
@@ -75,7 +76,7 @@ impl CheckArguments {
     }
 }
 
-/// How much was found, in words.
+/// The number of findings, in words.
 fn counted(errors: usize, warnings: usize) -> String {
     let some = |count: usize, word: &str| match count {
         0 => None,
@@ -86,7 +87,7 @@ fn counted(errors: usize, warnings: usize) -> String {
     both.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// What a configuration does, in a few lines.
+/// A short summary of a configuration.
 fn summary(file: &Path, config: &Config, warnings: usize) -> String {
     let mut text = match counted(0, warnings).as_str() {
         "" => format!("{}: good\n", file.display()),
@@ -156,7 +157,7 @@ fn origin_line(origin: &upstream::Settings, used: bool) -> String {
     text
 }
 
-/// The regions of an origin's endpoints, each once, in their order.
+/// The regions of an origin's endpoints, without duplicates, in their order.
 fn regions(origin: &upstream::Settings, sigv4: &upstream::sign::Sigv4) -> String {
     let mut regions: Vec<&str> = Vec::new();
     for endpoint in &origin.endpoints {

@@ -1,7 +1,7 @@
-//! `seawall demo`: a live stream out of nothing, and the shield in front of it, on this machine.
+//! `seawall demo`: a generated live stream with the shield in front of it, on this machine.
 //!
-//! The shield is the one that `serve` runs, on a configuration written here; only the origins are
-//! the program's own.
+//! The shield is the one that `serve` runs, with a configuration written here. Only the origins are
+//! simulated.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,10 +18,10 @@ use crate::simulator::{
     BroadcastPlan, Clock, DemoRendition, Packaging, Player, SimulatedOrigin, USAGE,
 };
 
-/// Show it on this machine.
+/// Show Seawall on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
-    /// Where viewers come in
+    /// Address for viewers
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -30,7 +30,7 @@ pub(super) struct Demo {
     )]
     listen: SocketAddr,
 
-    /// Where operators come in for metrics, health and purges
+    /// Address of the admin server: metrics, health, purges
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -39,7 +39,7 @@ pub(super) struct Demo {
     )]
     admin: SocketAddr,
 
-    /// Where the first origin listens; port 0: any free one
+    /// Address of the first origin; port 0 for any free port
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -61,11 +61,11 @@ pub(super) struct Demo {
     )]
     part: u64,
 
-    /// How many times as fast as the real time the stream is made, for tests of players
+    /// Speed of the stream as a multiple of real time, for tests of players
     #[arg(long, value_name = "TIMES", default_value = "1", value_parser = speed)]
     speed: f64,
 
-    /// How many players watch, of all forms in turn: for something to see in the metrics
+    /// Number of simulated players, over all packagings in turn, so that the metrics show traffic
     #[arg(
         long,
         value_name = "PLAYERS",
@@ -74,18 +74,18 @@ pub(super) struct Demo {
     )]
     viewers: u16,
 
-    /// How to write the log [default: text on a terminal, else json]
+    /// Format of the log [default: text on a terminal, else json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log: Option<LogFormat>,
 }
 
-/// How long the stream has been on the air when the demo begins: longer than any window.
+/// The age of the stream when the demo starts: longer than any window.
 const ON_AIR: Duration = Duration::from_mins(5);
 
-/// More would measure this machine and not the shield.
+/// A higher number would measure this machine and not the shield.
 const PLAYERS_MAX: i64 = 2000;
 
-/// Nobody's evening is spoilt when a demo ends.
+/// A demo need not wait for viewers.
 const DRAIN_MAX: Duration = Duration::from_millis(200);
 
 fn segment_seconds(text: &str) -> Result<u64, &'static str> {
@@ -156,7 +156,7 @@ impl Demo {
         })
     }
 
-    /// Players of every form and rendition in turn.
+    /// Players of every packaging and rendition in turn.
     fn audience(&self, door: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
         let renditions = |form: Packaging| {
             DemoRendition::ALL
@@ -176,7 +176,7 @@ impl Demo {
         })
     }
 
-    /// What to look at, and what to try.
+    /// URLs to play, and commands to try.
     fn told(
         &self,
         viewers: SocketAddr,

@@ -1,4 +1,4 @@
-//! `seawall explain`: what a running server would do with a URL, and why, told to people.
+//! `seawall explain`: prints what a running server would do with a URL, and why.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -12,31 +12,31 @@ use serde_json::Value;
 use super::health::left;
 use crate::config;
 
-/// For everything: connecting, asking and hearing.
+/// For everything: connect, request and response.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Explanations are a few hundred bytes.
+/// An explanation has a few hundred bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// Ask a running server what it would do with a URL, and why.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// As a viewer would ask for it: `http://host/path?query`
+    /// The URL as a viewer would request it: `http://host/path?query`
     #[arg(value_name = "URL")]
     url: String,
 
-    /// Where its operators come in
+    /// Address of the server's admin port
     #[arg(long, value_name = "ADDRESS", default_value = super::ADMIN)]
     #[arg(value_parser = config::socket)]
     admin: SocketAddr,
 
-    /// As the server tells it, for programs
+    /// Print the server's JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Explain {
-    /// Prints the explanation; an error if no route serves the URL.
+    /// Prints the explanation. Fails if no route serves the URL.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let answer = ask(self.admin, &self.url, Instant::now() + ANSWER_MAX);
         let (status, body) = answer.with_context(|| {
@@ -54,13 +54,13 @@ impl Explain {
         } else {
             text(&self.url, &told)
         };
-        // Who reads it may have left.
+        // The reader of stdout may be gone.
         let _ = io::stdout().write_all(page.as_bytes());
         Ok(())
     }
 }
 
-/// The status and body of the answer.
+/// The status and the body of the response.
 fn ask(admin: SocketAddr, url: &str, deadline: Instant) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&admin, left(deadline)?)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
@@ -82,7 +82,7 @@ fn ask(admin: SocketAddr, url: &str, deadline: Instant) -> io::Result<(u16, Vec<
     Ok((status.ok_or_else(not_http)?, body))
 }
 
-/// Nothing in it means anything to who reads a query.
+/// Percent-encodes every byte with a meaning in a query.
 fn encoded(url: &str) -> String {
     let mut encoded = String::with_capacity(url.len());
     for byte in url.bytes() {
@@ -95,7 +95,7 @@ fn encoded(url: &str) -> String {
     encoded
 }
 
-/// A few lines for people.
+/// The explanation as text.
 fn text(url: &str, told: &Value) -> String {
     let mut text = format!("{url}\n");
     let mut line = |word: &str, rest: String| {
@@ -108,7 +108,7 @@ fn text(url: &str, told: &Value) -> String {
     let host = host.map_or(String::new(), |host| format!(" (Host: {host})"));
     line("sent as", format!("{}{host}", of("target")));
     line("key", of("key").to_owned());
-    let endpoint = told["endpoint"].as_str().unwrap_or("nobody, at present");
+    let endpoint = told["endpoint"].as_str().unwrap_or("none available");
     line("origin", format!("{}: {endpoint}", of("origin")));
     for rest in held(told) {
         line("held", rest);

@@ -1,6 +1,6 @@
-//! `seawall health`: one question to a running server, answered by the exit code.
+//! `seawall health`: one health check of a running server; the exit code is the result.
 //!
-//! Plain sockets, so that a container needs no other tool and the check starts nothing.
+//! Plain sockets, so that a container needs no other tool and the check starts no runtime.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,22 +11,22 @@ use clap::Args;
 
 use crate::config;
 
-/// For everything: connecting, asking and hearing.
+/// For everything: connect, request and response.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// `HTTP/1.1 200`: as much of the answer as it takes.
+/// `HTTP/1.1 200`: the part of the response that is read.
 const STATUS_BYTES: usize = 12;
 
-/// Ask a running server whether it is well.
+/// Ask a running server whether it is healthy.
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// Where its operators come in [default: `SEAWALL_ADMIN`, else 127.0.0.1:9090]
+    /// Address of the server's admin port [default: `SEAWALL_ADMIN`, else 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS", value_parser = config::socket)]
     admin: Option<SocketAddr>,
 }
 
 impl Health {
-    /// Fails unless the server says that it is well.
+    /// Fails unless the server answers 200.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let admin = match self.admin {
             Some(admin) => admin,
@@ -68,7 +68,7 @@ fn status(head: &[u8]) -> Option<u16> {
         .then(|| status.parse().ok())?
 }
 
-/// The time that is left, if any.
+/// The time until the deadline; an error once it has passed.
 pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
@@ -93,7 +93,7 @@ mod tests {
             assert!(question[..count].starts_with(b"GET /healthz HTTP/1.1\r\n"));
             stream.write_all(answer).unwrap();
             if answer.is_empty() {
-                // Says nothing until the other side gives up.
+                // Sends nothing until the other side gives up.
                 let _ = stream.read(&mut question);
             }
         });

@@ -1,7 +1,7 @@
-//! How does the program write its own log? To stderr, for people or for machines.
+//! Sets up the program's own log: to stderr, as text or JSON.
 //!
-//! No thread that serves viewers ever waits for whoever reads stderr: lines go through a bounded queue
-//! ([`crate::telemetry::LogQueue`]). The access log is another thing: see [`crate::telemetry`].
+//! A worker thread never waits for the reader of stderr: lines go through a bounded queue
+//! ([`crate::telemetry::LogQueue`]). The access log is separate: see [`crate::telemetry`].
 
 use std::io::{IsTerminal, stderr};
 use std::panic;
@@ -19,29 +19,29 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::telemetry::{LogCounts, LogGuard, LogQueue, RateLimit};
 
-/// `info` for ourselves. The libraries below us speak up only for errors: their warnings are about
-/// what single viewers and origins send, and anybody can cause as many of them as he likes.
+/// `info` for Seawall. Libraries log errors only: their warnings are about what single viewers and
+/// origins send, and anyone can cause any number of them.
 const LEVELS: &str = "error,seawall=info,pingora_core::connectors=off";
 
-/// The variables that change that, the first that is set.
+/// The variables that change the levels; the first that is set applies.
 const VARIABLES: [&str; 2] = ["SEAWALL_LOG", "RUST_LOG"];
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// For people
+    /// Text for people
     Text,
 }
 
-/// A log that has been started: what it counts, and what waits for its last lines when dropped.
+/// A started log. When dropped, it waits until the last lines are written.
 pub(super) struct LogOptions {
     pub(super) counts: Arc<LogCounts>,
     _guard: LogGuard,
 }
 
-/// Starts logging, the libraries' `log` records and panics included.
+/// Starts logging, including panics and the `log` records of libraries.
 pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
     let asked = VARIABLES
         .into_iter()
@@ -74,7 +74,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
         LogFormat::Text => subscriber.with(layer).try_init(),
     };
     started.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
-    // The usual hook writes to stderr itself, and would wait for a reader that stands still.
+    // The default hook writes to stderr itself, and would wait for a reader that does not read.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(LogOptions {
         counts,
@@ -82,7 +82,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
     })
 }
 
-/// Says in the log itself that some of it is missing.
+/// Logs that log lines were dropped.
 fn report(counts: &LogCounts) {
     let [(_, queue_full), (_, repeated), (_, write_failed)] = counts.read();
     tracing::warn!(
@@ -93,7 +93,7 @@ fn report(counts: &LogCounts) {
     );
 }
 
-/// Drops messages that repeat too often. Whoever asks for more than `info` gets all of it.
+/// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, are kept.
 struct RepeatFilter {
     limit: Mutex<RateLimit<callsite::Identifier>>,
     counts: Arc<LogCounts>,
@@ -113,13 +113,14 @@ impl<S: Subscriber> Layer<S> for RepeatFilter {
     }
 }
 
-/// The usual levels with those asked for on top. A bare level is for ourselves alone.
+/// The default levels, overridden by the configured ones. A level without a target applies to
+/// Seawall only.
 fn levels(asked: &str) -> anyhow::Result<EnvFilter> {
     let ours = |directive: &str| match directive.trim().parse::<LevelFilter>() {
         Ok(level) => format!("seawall={level}"),
         Err(_) => directive.to_owned(),
     };
-    // No directive at all would read as one for errors.
+    // An empty list of directives would mean errors only.
     let asked = asked
         .split(',')
         .filter(|directive| !directive.trim().is_empty());

@@ -1,4 +1,4 @@
-//! `seawall serve`: from a file or from flags to a running server.
+//! `seawall serve`: starts a server from a file or from flags.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::config::{self, Config, Flags, Preflight};
 use crate::frontend::ListenAddress;
 use crate::upstream::Endpoint;
 
-/// Answer viewers, until told to stop.
+/// Run the server, until a signal stops it.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Read everything from this file; no other setting can be given then
+    /// Read all settings from this file; excludes all other settings
     #[arg(long, value_name = "FILE", required_unless_present = "origins")]
     config: Option<PathBuf>,
 
@@ -29,7 +29,7 @@ pub(super) struct Serve {
     origins: Vec<Endpoint>,
 
     #[arg(
-        help = "Where viewers come in: IP:PORT or unix:/PATH; again for more [default: 0.0.0.0:8080]",
+        help = "Address for viewers: IP:PORT or unix:/PATH; repeat for more [default: 0.0.0.0:8080]",
         long,
         value_name = "ADDRESS",
         value_parser = config::listen,
@@ -37,11 +37,11 @@ pub(super) struct Serve {
     )]
     listen: Vec<ListenAddress>,
 
-    /// Where operators come in for metrics, health and purges, such as 127.0.0.1:9090
+    /// Address of the admin server (metrics, health, purges), such as 127.0.0.1:9090
     #[arg(long, value_name = "ADDRESS", value_parser = config::socket, conflicts_with = "config")]
     admin: Option<SocketAddr>,
 
-    /// Memory for finished objects, such as 1GiB
+    /// Memory for stored objects, such as 1GiB
     #[arg(long, value_name = "SIZE", value_parser = config::memory, conflicts_with = "config")]
     memory: Option<u64>,
 
@@ -53,13 +53,13 @@ pub(super) struct Serve {
     #[arg(long, conflicts_with = "config")]
     access_log: bool,
 
-    /// How to write the log [default: text on a terminal, else json]
+    /// Format of the log [default: text on a terminal, else json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log: Option<LogFormat>,
 }
 
 impl Serve {
-    /// Runs until the server is told to stop.
+    /// Runs until a signal stops the server.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let implied = super::admin_of_environment()?;
         let mut config = match &self.config {
@@ -81,13 +81,14 @@ impl Serve {
         };
         imply_admin(&mut config, implied);
         let log = logging::start(self.log)?;
-        // Before anything speaks TLS; were another provider installed already, it would do.
+        // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         crate::server::run(config, &log.counts)
     }
 }
 
-/// Lets operators in where the environment says, unless they have an address or viewers have that port.
+/// Sets the admin address from the environment, unless one is configured or a listener has that
+/// port.
 fn imply_admin(config: &mut Config, implied: Option<SocketAddr>) {
     let taken = |port: u16| {
         let listeners = config.edge.listeners.iter();

@@ -1,4 +1,4 @@
-//! In which order are the rooms put together? Sockets first: nothing starts that cannot be reached.
+//! Assembles the modules in order. Sockets come first: nothing starts if a socket cannot be bound.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -16,27 +16,27 @@ use crate::proxy::{Shield, ShieldParts};
 use crate::telemetry::{Exposition, LogCounts, Telemetry};
 use crate::upstream::{Origin, Resolver};
 
-/// A server whose sockets are bound and whose rooms are still empty.
+/// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {
     config: Config,
     doors: Vec<BoundListener>,
     admin: Option<TcpListener>,
 }
 
-/// A server ready to open.
+/// All parts of a server, ready to accept connections.
 pub(super) struct ServerParts {
     pub(super) front: FrontendService,
     pub(super) doors: Vec<BoundListener>,
     pub(super) office: Option<AdminService>,
     pub(super) telemetry: Arc<Telemetry>,
-    /// How long viewers are still let in after the server has been told to stop.
+    /// After SIGTERM: how long connections are still accepted.
     pub(super) lame_duck: Duration,
-    /// One for each worker.
+    /// One per worker.
     pub(super) probes: Vec<Probe>,
 }
 
 impl ServerParts {
-    /// Binds every socket, or says which cannot be.
+    /// Binds every socket.
     pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
         let doors = config.edge.listeners.iter().map(BoundListener::bind);
         let doors = doors.collect::<Result<Vec<_>, _>>()?;
@@ -56,7 +56,7 @@ impl ServerParts {
 }
 
 impl BoundServer {
-    /// Furnishes the rooms. Called inside a tokio runtime, where they may work in the background.
+    /// Creates the modules. Call it inside a tokio runtime: some start background tasks.
     pub(super) fn furnish(
         self,
         lookup: &Resolver,
@@ -92,7 +92,7 @@ impl BoundServer {
         });
         let edge = Arc::new(Frontend::new(config.edge.limits)?);
         let (prober, probes) = probe::of_workers(workers);
-        // Without an address for operators, nobody could be told that the server is about to stop.
+        // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
         let office = admin.map(|socket| {
             let desk = AdminHandlers {
@@ -113,7 +113,7 @@ impl BoundServer {
     }
 }
 
-/// What operators see and may do.
+/// The handlers of the admin server.
 fn desk(
     shield: &Arc<Shield>,
     telemetry: &Arc<Telemetry>,

@@ -1,4 +1,4 @@
-//! What is looked after while the server runs? Certificates, so far.
+//! Background tasks of the server: reloads renewed certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::frontend::{BoundListener, Certificates};
 
-/// A renewed certificate is in use after so long at most.
+/// A renewed certificate is in use after at most this time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Looks at the certificates' files from time to time. Ends at once where there are none.
+/// Checks the certificates' files periodically. Ends at once if there are none.
 pub(super) fn watch_certificates(
     doors: &[BoundListener],
 ) -> impl Future<Output = ()> + Send + use<> {
@@ -34,13 +34,13 @@ pub(super) fn watch_certificates(
     }
 }
 
-/// Off the runtime's own threads: the files may be on a file system that hangs.
+/// On a blocking thread: the files may be on a file system that hangs.
 async fn look(certificates: Arc<Certificates>) {
     let looked = tokio::task::spawn_blocking(move || certificates.refresh()).await;
     match looked {
         Ok(Ok(false)) => {}
-        Ok(Ok(true)) => tracing::info!("certificates read again"),
-        Ok(Err(error)) => tracing::error!(%error, "certificates stay as they were: {error}"),
-        Err(error) => tracing::error!(%error, "certificates could not be looked at"),
+        Ok(Ok(true)) => tracing::info!("certificates reloaded"),
+        Ok(Err(error)) => tracing::error!(%error, "the previous certificates stay in use: {error}"),
+        Err(error) => tracing::error!(%error, "the check of the certificates failed"),
     }
 }

@@ -1,12 +1,12 @@
-//! How many descriptors are there, and how many of them may viewers take?
+//! Raises the limit of open descriptors, and limits the share that viewers may use.
 
 use crate::frontend::Limits;
 
-/// Kept for connections to origins, listeners, files and the log.
+/// Reserved for connections to origins, listeners, files and the log.
 const RESERVE: u64 = 1024;
 
-/// Raises the limit of open descriptors as far as the system allows, and keeps viewers from taking
-/// all of them: a connection that is closed at once is better than one nobody can accept.
+/// Raises the limit of open descriptors as far as the system allows, and keeps viewers below it: a
+/// connection that is closed at once is better than one that cannot be accepted.
 pub(super) fn raise(limits: &mut Limits) {
     let available = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(available) => available,
@@ -27,7 +27,7 @@ pub(super) fn raise(limits: &mut Limits) {
     }
 }
 
-/// Connections that fit into so many descriptors.
+/// Connections that fit into this number of descriptors.
 fn room(descriptors: u64) -> usize {
     let room = descriptors - RESERVE.min(descriptors / 4);
     usize::try_from(room).unwrap_or(usize::MAX)

@@ -1,7 +1,7 @@
-//! Is every worker thread alive? Each is asked, and has to answer in time.
+//! Checks that every worker thread is alive: each must answer a probe in time.
 //!
-//! A thread that hangs (in a system call that does not return, in a loop that does not end) cannot
-//! be seen from outside: the kernel still accepts its connections, and the other threads work on.
+//! A thread that hangs (in a system call or an endless loop) cannot be detected from outside: the
+//! kernel still accepts its connections, and the other threads work on.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use tokio::time::timeout;
 
 use crate::admin::WorkerHealth;
 
-/// A worker that does not answer in this time is as good as dead: less than `seawall health` waits,
-/// and far more than the slowest thing a worker may do at once.
+/// A worker that does not answer in this time counts as dead. Less than `seawall health` waits, and
+/// far more than the longest work that a worker does without yielding.
 const ANSWER_MAX: Duration = Duration::from_millis(1500);
 
-/// Questions that may wait for a worker. More come only while it does not answer.
+/// Probes that may wait for a worker. They pile up only while it does not answer.
 const QUESTIONS_MAX: usize = 64;
 
 type ProbeReply = oneshot::Sender<()>;
 
-/// Asks the workers.
+/// Sends probes to the workers.
 pub(super) struct Prober {
     workers: Vec<mpsc::Sender<ProbeReply>>,
 }
 
-/// Answers for one worker.
+/// Answers the probes of one worker.
 pub(super) struct Probe {
     questions: mpsc::Receiver<ProbeReply>,
 }
 
-/// A prober of so many workers, and what each of them has to run.
+/// A prober of `count` workers, and the probe that each worker runs.
 pub(super) fn of_workers(count: usize) -> (Prober, Vec<Probe>) {
     let pairs = (0..count).map(|_| mpsc::channel(QUESTIONS_MAX));
     let (workers, probes) = pairs
@@ -40,12 +40,13 @@ pub(super) fn of_workers(count: usize) -> (Prober, Vec<Probe>) {
 }
 
 impl Prober {
-    /// Asks all of them at the same time.
+    /// Probes all workers at the same time.
     pub(super) async fn ask(&self) -> WorkerHealth {
         let mut asked = JoinSet::new();
         for worker in &self.workers {
             let (question, answer) = oneshot::channel();
-            // With a full queue it is silent: the question is dropped, and its answer never comes.
+            // With a full queue the worker counts as silent: the probe is dropped, which also drops
+            // its reply channel.
             let _ = worker.try_send(question);
             asked.spawn(async move { matches!(timeout(ANSWER_MAX, answer).await, Ok(Ok(()))) });
         }
@@ -58,10 +59,10 @@ impl Prober {
 }
 
 impl Probe {
-    /// Answers on the current thread's runtime for as long as somebody may ask.
+    /// Answers on the current thread's runtime until the prober is dropped.
     pub(super) async fn answer(mut self) {
         while let Some(question) = self.questions.recv().await {
-            // Whoever asked may have given up.
+            // The prober may have given up.
             let _ = question.send(());
         }
     }

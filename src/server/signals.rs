@@ -1,4 +1,4 @@
-//! When does the server stop, and how long does it wait for answers under way?
+//! Decides on signals when the server stops, and how long it waits for responses in progress.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -16,24 +16,25 @@ use tokio::time::sleep;
 
 use crate::frontend::Frontend;
 
-/// The signals of a process, caught from the moment this exists.
+/// The signals of the process, caught from the moment this exists.
 pub(super) struct ReceivedSignal {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
-    /// Those that mean nothing here, with their names.
+    /// Signals without a meaning here, with their names.
     others: Vec<(Cow<'static, str>, Signal)>,
 }
 
-/// What a signal means here.
+/// What a signal means.
 enum SignalAction {
-    /// Stop, after what is under way.
+    /// Stop, after the responses in progress.
     Stop(&'static str),
-    /// Nothing: its default, which would end the process at once, is not what anybody wants.
+    /// Ignored: the default action would end the process at once.
     Nothing(Cow<'static, str>),
 }
 
-/// Signals that would end the process, but for faults of its own, and those that nobody can catch.
+/// Signals that would end the process by default, except those of its own faults and those that
+/// cannot be caught.
 const OTHERS: &[(&str, libc::c_int)] = &[
     ("SIGHUP", libc::SIGHUP),
     ("SIGUSR1", libc::SIGUSR1),
@@ -66,7 +67,7 @@ fn real_time() -> impl Iterator<Item = (Cow<'static, str>, libc::c_int)> {
 }
 
 impl ReceivedSignal {
-    /// Catches them. Called inside a tokio runtime that outlives this.
+    /// Catches them. Call it inside a tokio runtime that outlives this.
     pub(super) fn listen() -> io::Result<ReceivedSignal> {
         let others = OTHERS
             .iter()
@@ -90,7 +91,7 @@ impl ReceivedSignal {
         }
     }
 
-    /// Returns when one comes that means to stop.
+    /// Waits for a signal that means to stop.
     async fn stop(&mut self) -> &'static str {
         loop {
             match self.next().await {
@@ -104,7 +105,7 @@ impl ReceivedSignal {
         }
     }
 
-    /// Returns when one comes that means to stop at once.
+    /// Waits for a signal that means to stop at once.
     async fn insist(&mut self) -> &'static str {
         loop {
             match self.stop().await {
@@ -115,7 +116,7 @@ impl ReceivedSignal {
     }
 }
 
-/// The name of the next one of these.
+/// Waits for the next of these and returns its name.
 async fn other(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> {
     poll_fn(|cx| {
         for (name, signal) in others.iter_mut() {
@@ -128,11 +129,11 @@ async fn other(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> 
     .await
 }
 
-/// Waits for a signal to stop, then drains. A second SIGINT or SIGQUIT, from somebody at a terminal,
-/// ends the wait; a second SIGTERM does not, because supervisors repeat it.
+/// Waits for a signal to stop, then drains. A second SIGINT or SIGQUIT, typed at a terminal, ends
+/// the wait; a second SIGTERM does not, because supervisors repeat it.
 pub(super) struct Signals {
     pub(super) edge: Arc<Frontend>,
-    /// Taken by the one who waits for them.
+    /// Taken by the first wait.
     pub(super) heard: Mutex<Option<ReceivedSignal>>,
     pub(super) lame_duck: Duration,
     pub(super) drain_max: Duration,
@@ -144,10 +145,10 @@ impl ShutdownSignalWatch for Signals {
         let heard = self.heard.lock().take();
         match heard {
             Some(heard) => self.drain(heard).await,
-            // Somebody waits for them already, and will end the process.
+            // The first wait is still in progress, and will end the process.
             None => std::future::pending().await,
         }
-        // Whoever is left by now has had its time.
+        // The remaining connections had `drain_max` to finish.
         self.edge.abort();
         ShutdownSignal::FastShutdown
     }
@@ -158,13 +159,13 @@ impl Signals {
         let signal = heard.stop().await;
         self.edge.leave();
         let open = self.edge.stats().open;
-        // Whom nobody is connected to has no load balancer that would go on connecting.
+        // If no viewer is connected, no load balancer needs time to notice.
         if open > 0 && !self.lame_duck.is_zero() {
             let seconds = self.lame_duck.as_secs_f64();
             tracing::info!(
                 signal,
                 open,
-                "stopping: not ready any more, viewers are let in for another {seconds} s"
+                "stopping: not ready any more, connections are accepted for another {seconds} s"
             );
             tokio::select! {
                 () = sleep(self.lame_duck) => {}

@@ -1,5 +1,5 @@
-//! Who does the work? Workers that serve viewers, each on a thread of its own, and an office for
-//! operators.
+//! The services that pingora runs: one worker thread per core for viewers, and one for the admin
+//! server.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::admin::{self, AdminHandlers};
 use crate::frontend::{BoundListener, Frontend, RequestRecorder};
 use crate::proxy::Shield;
 
-/// The viewers' side and what answers them.
+/// The frontend and the shield that answers its requests.
 #[derive(Clone)]
 pub(super) struct FrontendService {
     pub(super) edge: Arc<Frontend>,
@@ -22,7 +22,7 @@ pub(super) struct FrontendService {
 }
 
 impl FrontendService {
-    /// Opens doors on the current runtime; the tasks end when the edge is drained.
+    /// Accepts connections on the current runtime; the tasks end when the frontend is drained.
     pub(super) fn open(&self, doors: Vec<BoundListener>, tasks: &mut JoinSet<()>) {
         let telemetry = self.shield.telemetry().clone();
         let teller: RequestRecorder = Arc::new(move |tale| telemetry.tell(tale));
@@ -38,7 +38,7 @@ impl FrontendService {
     }
 }
 
-/// One thread that serves viewers at every door.
+/// One thread that serves viewers on every listener.
 pub(super) struct WorkerThread {
     name: String,
     front: FrontendService,
@@ -71,7 +71,7 @@ impl Service for WorkerThread {
         _listeners_per_fd: usize,
     ) {
         if let Some(probe) = self.probe.take() {
-            // Not among those that end with the doors: a worker that drains is alive.
+            // Not among the tasks that end with the listeners: a worker that drains is alive.
             tokio::spawn(probe.answer());
         }
         let mut tasks = JoinSet::new();
@@ -88,7 +88,7 @@ impl Service for WorkerThread {
     }
 }
 
-/// Where operators are received.
+/// The admin server's thread.
 pub(super) struct AdminService {
     socket: Option<TcpListener>,
     desk: Arc<AdminHandlers>,
@@ -108,7 +108,7 @@ impl AdminService {
             .and_then(|socket| socket.local_addr().ok())
     }
 
-    /// Receives operators until the process ends.
+    /// Serves operators until the process ends.
     pub(super) async fn work(mut self) {
         self.receive().await;
     }

@@ -1,4 +1,4 @@
-//! How are sockets, origins, hosts and paths written by people? Pure text in, values out.
+//! Parses sockets, origins, hosts, paths and names. Pure: text in, values out.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -18,16 +18,16 @@ const PATH: &str = "a path such as \"/live\"";
 const WEB_ORIGIN: &str = "a web origin such as \"https://player.example\"";
 const NAME: &str = "a name such as \"live-1\" (letters, digits and -_.:/*)";
 
-/// Longest name of an origin or a route: it travels in every metric and log line.
+/// Longest name of an origin or a route: it is in every metric and log line.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Reads an address with its port, where only this machine should be able to come in unless somebody
-/// says otherwise.
+/// Reads a socket address that is reachable only from this machine by default: a missing address is
+/// suggested as 127.0.0.1.
 pub(crate) fn socket(text: &str) -> Result<SocketAddr, ValueError> {
     socket_or(text, Ipv4Addr::LOCALHOST)
 }
 
-/// Reads an address with its port. Where the address is missing, `usual` is suggested.
+/// Reads a socket address. If only the address is missing, `usual` is suggested.
 fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, ValueError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -49,7 +49,7 @@ fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, ValueError> {
     }
 }
 
-/// Reads where a listener listens.
+/// Reads the address of a listener: TCP or Unix.
 pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
     match text.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => Ok(ListenAddress::Unix(path.into())),
@@ -71,7 +71,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
     }
 }
 
-/// Reads the URL of an origin: scheme, host and perhaps a port; nothing after that.
+/// Reads the URL of an origin: scheme, host and optional port; nothing after that.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, ValueError> {
     let fault = |why| ValueError::new(ENDPOINT, why);
     if text.is_empty() {
@@ -99,7 +99,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, ValueError> {
     Ok(Endpoint::new(tls, host, port))
 }
 
-/// What was meant by an origin without `://`: perhaps a slip in the scheme, perhaps no scheme at all.
+/// Explains an origin without `://`: a misspelt scheme, or no scheme at all.
 fn without_scheme(text: &str) -> ValueError {
     let rest_of = |scheme: &str| {
         let rest = text.strip_prefix(scheme)?;
@@ -132,7 +132,7 @@ fn port(authority: &Authority, tls: bool) -> Option<u16> {
     }
 }
 
-/// A name or an address without brackets, canonical.
+/// A host name or an IP address without brackets, in canonical form.
 fn upstream_host(host: &str) -> Option<String> {
     if let Some(inside) = host
         .strip_prefix('[')
@@ -144,13 +144,13 @@ fn upstream_host(host: &str) -> Option<String> {
     is_name(&name).then_some(name)
 }
 
-/// Reads a name to be asked for in TLS.
+/// Reads a server name for TLS (SNI).
 pub(crate) fn server_name(text: &str) -> Result<String, ValueError> {
     let wanted = "a host name such as \"origin.example\"";
     upstream_host(text).ok_or(ValueError::new(wanted, "not a host name"))
 }
 
-/// Reads what is sent as `Host`: a name or address, perhaps with a port.
+/// Reads a `Host` value: a name or address, with an optional port.
 pub(crate) fn authority(text: &str) -> Result<String, ValueError> {
     let fault = ValueError::new(
         "a host such as \"origin.example\" or \"origin.example:8080\"",
@@ -162,7 +162,7 @@ pub(crate) fn authority(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Reads a host a route serves, and makes it canonical: lower case, no trailing dot.
+/// Reads a route's host and makes it canonical: lower case, no trailing dot.
 pub(crate) fn host(text: &str) -> Result<String, ValueError> {
     let fault = |why| ValueError::new(HOST, why);
     let canonical = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -198,7 +198,7 @@ pub(crate) fn host(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Reads a path prefix; a slash at its end means nothing, because prefixes end at segments.
+/// Reads a path prefix. A slash at its end is dropped, because prefixes end at segments.
 pub(crate) fn path_prefix(text: &str) -> Result<String, ValueError> {
     let fault = |why| ValueError::new(PATH, why);
     if !text.starts_with('/') {
@@ -240,7 +240,7 @@ pub(crate) fn web_origin(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Reads a name that will be a metric label and a log word.
+/// Reads a name for metric labels and log fields.
 pub(crate) fn name(text: &str) -> Result<String, ValueError> {
     let fault = |why| ValueError::new(NAME, why);
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/*[]%".contains(c);
@@ -252,7 +252,7 @@ pub(crate) fn name(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Reads the name of a region as signatures spell it.
+/// Reads the name of an AWS region as signatures spell it.
 pub(crate) fn region(text: &str) -> Result<String, ValueError> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
@@ -264,7 +264,7 @@ pub(crate) fn region(text: &str) -> Result<String, ValueError> {
     ))
 }
 
-/// Reads the name this shield goes by in `Via` and `CDN-Loop`: one token.
+/// Reads this shield's name in `Via` and `CDN-Loop`: one token.
 pub(crate) fn pseudonym(text: &str) -> Result<String, ValueError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
@@ -276,7 +276,7 @@ pub(crate) fn pseudonym(text: &str) -> Result<String, ValueError> {
     ))
 }
 
-/// Letters, digits, dashes and underscores in dot-separated labels.
+/// Letters, digits, dashes and underscores in labels separated by dots.
 fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

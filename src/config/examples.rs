@@ -1,4 +1,4 @@
-//! Do the annotated examples and the reference say what the code does?
+//! Tests that the annotated examples and the reference match the code.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ thread_local! {
     static KEYS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Remembers the keys a table knows, for the tests below.
+/// Records the keys that a table knows, for the tests below.
 pub(super) fn remember(title: &str, keys: &[&str]) {
     KEYS.with_borrow_mut(|known| known.extend(keys.iter().map(|key| format!("{title} {key}"))));
 }
@@ -33,7 +33,7 @@ fn examples() -> Vec<PathBuf> {
     examples
 }
 
-/// Takes the `#` off lines that show defaults, and `#e.g. ` off lines that show examples.
+/// Removes the `#` from lines that show defaults, and `#e.g. ` from lines that show examples.
 fn uncommented(text: &str, with_examples: bool) -> String {
     let line = |line: &str| {
         if let Some(example) = line.strip_prefix("#e.g. ") {
@@ -52,7 +52,7 @@ fn uncommented(text: &str, with_examples: bool) -> String {
 }
 
 fn read(text: &str, path: &Path) -> Config {
-    // What AWS's variables say is looked at more closely than what files fill in.
+    // AWS variables stay unset: their values are validated, and these placeholders are not valid.
     let environment: &secret::EnvironmentReader<'_> =
         &|name| (!name.starts_with("AWS_")).then(|| format!("value-of-{name}"));
     file::read(text, path, environment)
@@ -60,7 +60,7 @@ fn read(text: &str, path: &Path) -> Config {
         .map_or_else(|problems| panic!("{problems}"), |(config, _)| config)
 }
 
-/// A place where every file that the examples name exists.
+/// A folder with every file that the examples name.
 fn furnished() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let pair = rcgen::generate_simple_self_signed(["live.example".to_owned()]).unwrap();
@@ -77,7 +77,7 @@ fn furnished() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// `table.key` to the value shown in the annotated file; only keys that have a default.
+/// `table.key` to the value in the annotated file; only keys with a default.
 fn shown_defaults() -> BTreeMap<String, String> {
     let mut table = String::new();
     let mut shown = BTreeMap::new();

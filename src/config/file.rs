@@ -1,7 +1,6 @@
-//! What did a person type? Reads the TOML, table by table, and notes everything wrong with it.
+//! Reads the TOML file, table by table, and collects every problem in it.
 //!
-//! Knows the names of the keys and which setting each one is. The settings' meaning, and their
-//! defaults, are the rooms' own.
+//! It maps keys to settings. The modules define the meaning of the settings, and their defaults.
 
 mod caching;
 mod endpoints;
@@ -30,21 +29,21 @@ use crate::upstream::Endpoint;
 
 pub(super) use listeners::{AddressUse, ListenPlace, conflicts};
 
-/// A configuration together with everything wrong with it.
+/// A configuration together with its problems.
 pub(super) struct ConfigDraft {
     config: Config,
-    /// Where it listens.
+    /// The addresses of its listeners and of the admin server.
     pub(super) places: Vec<ListenPlace>,
-    /// Where its origins are, and where that is said.
+    /// The endpoints of its origins, with their position in the text.
     pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
-    /// Where `memory` is said.
+    /// The position of `memory`.
     pub(super) memory: Option<SourceSpan>,
-    /// Everything wrong or doubtful.
+    /// All errors and warnings.
     pub(super) problems: Problems,
 }
 
 impl ConfigDraft {
-    /// The configuration and its warnings, if there are no errors; else both.
+    /// The configuration and its warnings if there are no errors; else all problems.
     pub(super) fn finish(self) -> Result<(Config, Problems), Problems> {
         if self.problems.errors() == 0 {
             Ok((self.config, self.problems))
@@ -53,21 +52,21 @@ impl ConfigDraft {
         }
     }
 
-    /// Bytes that bodies may take, stored and arriving.
+    /// The limit of bytes for bodies, stored and in fills.
     pub(super) fn bodies_bytes_max(&self) -> u64 {
         let cache = &self.config.cache;
         cache.memory_bytes.saturating_add(cache.fill_bytes_max)
     }
 }
 
-/// Reads a file's text. `path` is where it came from: relative paths start there.
+/// Reads a file's text. Relative paths start at the folder of `path`.
 pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_>) -> ConfigDraft {
     let (toml, errors) = DeTable::parse_recoverable(source);
     let page = TomlReader::new(source, path, environment);
     let reading = TomlTable::root(&page, toml.get_ref(), sections);
     let (mut found, mut hidden) = page.findings();
     if !errors.is_empty() {
-        // What could be read of broken text would only give problems that are not there.
+        // Values read from broken TOML would only cause false problems.
         found = syntax(source, &errors);
         hidden.extend(
             errors
@@ -88,7 +87,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_
     }
 }
 
-/// The first thing wrong with each line: what follows it is mostly its consequence.
+/// The first error of each line: later errors on it are mostly consequences.
 fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     let line = |span: &SourceSpan| source[..span.start].matches('\n').count();
     let mut lines = HashSet::new();
@@ -105,8 +104,8 @@ fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     first.map(problem).collect()
 }
 
-/// What may be a secret on a broken line: everything from its first string on, where the line may set
-/// a header of an origin or a URL with a password. Other keys carry no secrets.
+/// The possible secret on a broken line: everything from its first string on, if the line may set a
+/// header of an origin or a URL with a password. Other keys carry no secrets.
 fn doubtful(source: &str, error: SourceSpan) -> Option<SourceSpan> {
     let start = source[..error.start]
         .rfind('\n')
@@ -120,8 +119,8 @@ fn doubtful(source: &str, error: SourceSpan) -> Option<SourceSpan> {
     may_be_secret.then_some(start + quote..end)
 }
 
-/// Could the last line of this text be part of a `headers` table? It could unless another table began, or
-/// a brace closed, since the word was last written.
+/// Whether the last line of this text may be part of a `headers` table: no other table began, and
+/// no brace closed, since the last `headers`.
 fn may_set_headers(text: &str) -> bool {
     let Some(at) = text.rfind("headers") else {
         return false;
@@ -139,7 +138,7 @@ fn may_set_headers(text: &str) -> bool {
     !ended
 }
 
-/// What the sections make together.
+/// The result of reading all sections.
 struct SectionsRead {
     config: Config,
     places: Vec<ListenPlace>,
@@ -224,7 +223,7 @@ fn server(table: &mut TomlTable<'_>, config: &mut Config) {
     table.put("name", name, |value| Ok(pseudonym(value)?.into()));
 }
 
-/// Routes as typed; or the one that goes without saying, where there is one origin.
+/// The configured routes; or one default route, if there is a single origin.
 fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
     let typed = routes::routes(root, groups);
     for problem in order::duplicates(&typed) {
@@ -258,20 +257,20 @@ fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Rout
     }
 }
 
-/// The problem of a configuration with nothing to fetch from.
+/// The problem of a configuration without origins.
 pub(super) fn no_origin() -> Problem {
     Problem::new("no origin is named")
         .help("add [[origin]] with endpoints = [\"https://origin.example\"]")
 }
 
-/// Log settings as they are when nobody says otherwise; a sample of none would mean nothing.
+/// The default log settings, with a sample rate of 1: a rate of 0 would mean nothing.
 pub(super) fn telemetry() -> telemetry::Settings {
     let mut settings = telemetry::Settings::default();
     settings.access_log.sample = settings.access_log.sample.max(1);
     settings
 }
 
-/// Reads a table that is there at most once.
+/// Reads a table that may occur once.
 fn section<'a>(
     root: &mut TomlTable<'a>,
     key: &'static str,
@@ -281,7 +280,7 @@ fn section<'a>(
     root.get(key, |value| value.table(title, read));
 }
 
-/// Reads tables that are there any number of times.
+/// Reads a table that may occur any number of times.
 fn tables<'a, T>(
     root: &mut TomlTable<'a>,
     key: &'static str,

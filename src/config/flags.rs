@@ -1,4 +1,4 @@
-//! What do the program's flags make? The same `Config` as a file would, without one.
+//! Builds the same `Config` from the program's flags as a file would.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,16 +9,16 @@ use super::{Config, LISTEN};
 use crate::frontend::{ListenAddress, Listener};
 use crate::upstream::{self, Endpoint};
 
-/// What can be said without a file. Whatever is left out is at its default.
+/// The settings that need no file. Omitted settings have their defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// Where the one origin group is; the first that can be reached answers.
+    /// The endpoints of the single origin group; the first that can be reached is used.
     pub origins: Vec<Endpoint>,
-    /// Where viewers come in.
+    /// The listeners' addresses.
     pub listen: Vec<ListenAddress>,
-    /// Where operators come in.
+    /// The admin server's address.
     pub admin: Option<SocketAddr>,
-    /// Bytes of memory for finished objects.
+    /// Bytes of memory for stored objects.
     pub memory: Option<u64>,
     /// Worker threads.
     pub threads: Option<usize>,
@@ -26,7 +26,7 @@ pub struct Flags {
     pub access_log: bool,
 }
 
-/// Makes the configuration; the only things that can be wrong are addresses used twice.
+/// Builds the configuration. The only possible problems are addresses used twice.
 pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
     let mut problems = Problems::new(Path::new(""), String::new(), &[]);
     let listen = if flags.listen.is_empty() {

@@ -1,7 +1,7 @@
-//! Which route is asked first? The most specific one; and no two may say the same.
+//! Sorts routes, the most specific one first, and reports duplicates.
 //!
-//! The first route in the list that matches is taken, so the order is the whole rule: an exact
-//! host before a wildcard before any host; of two wildcards the longer; then the longer path.
+//! The first route in the list that matches is taken, so the order is the whole rule: an exact host
+//! before a wildcard before any host; of two wildcards the longer; then the longer path.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ fn rank(host: &str) -> HostSpecificity {
     }
 }
 
-/// Sorts routes and numbers them. A route whose hosts differ in rank (`example.com` and
-/// `*.example.com`) takes several places, under one name.
+/// Sorts and numbers routes. A route whose hosts differ in rank (`example.com` and `*.example.com`)
+/// occurs several times, under one name.
 pub(super) fn arrange(routes: Vec<Route>) -> Vec<Arc<Route>> {
     let mut placed: Vec<(HostSpecificity, Route)> = routes.into_iter().flat_map(by_rank).collect();
     placed.sort_by_key(|(rank, route)| (*rank, Reverse(route.path_prefix.len())));
@@ -53,17 +53,17 @@ fn by_rank(mut route: Route) -> Vec<(HostSpecificity, Route)> {
         .collect()
 }
 
-/// A route and where its table is in the file.
+/// A route and the position of its table in the file.
 pub(super) struct PlacedRoute {
     /// The route.
     pub(super) route: Route,
     /// Its table's header.
     pub(super) span: SourceSpan,
-    /// Its hosts and its path could be read. Where not, nothing is known of what else it hides.
+    /// Whether its hosts and its path were valid. If not, duplicates of it cannot be found.
     pub(super) place_is_known: bool,
 }
 
-/// Problems with routes that can never be taken, because an earlier one says the same.
+/// Reports routes that are never taken, because an earlier one matches the same requests.
 pub(super) fn duplicates(routes: &[PlacedRoute]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (at, later) in routes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Are the certificates usable? Reads PEM files as the listeners and origins will read them later.
+//! Checks certificates and keys: reads PEM files as listeners and origins will read them later.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -8,14 +8,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// Why a certificate and its key cannot be used together, and which file is to blame.
+/// Why a certificate and its key cannot be used together, by file.
 #[derive(Debug)]
 pub(super) enum PemError {
     /// The certificate's file.
     Certificate(String),
     /// The key's file.
     Key(String),
-    /// Both can be read, but they do not belong together.
+    /// Both are valid, but they do not belong together.
     Mismatch,
 }
 
@@ -39,10 +39,10 @@ pub(super) fn check_pair(certificate: &Path, key: &Path) -> Vec<PemError> {
     faults
 }
 
-/// A certificate that ends sooner than this is worth a warning.
+/// A certificate that expires sooner causes a warning.
 const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
 
-/// Why a certificate is not good for long.
+/// Why a certificate will not be valid for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CertificateExpiry {
     #[error("this certificate has expired, {0} days ago")]
@@ -53,7 +53,7 @@ pub(super) enum CertificateExpiry {
     NotYet(u64),
 }
 
-/// Looks at the dates of a file's first certificate. One that cannot be read is [`check_pair`]'s finding.
+/// Checks the dates of a file's first certificate. Unreadable files are [`check_pair`]'s finding.
 pub(super) fn expiry(path: &Path, now: SystemTime) -> Option<CertificateExpiry> {
     const DAY: u64 = 24 * 3600;
     let chain = certificates(path).ok()?;
@@ -91,7 +91,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-/// Reads a file; at most a megabyte, because nothing a configuration names is larger.
+/// Reads a file of at most 1 MiB: no file that a configuration names is larger.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     const BYTES_MAX: u64 = 1 << 20;
     let metadata = std::fs::metadata(path).map_err(|why| why.to_string())?;

@@ -1,6 +1,7 @@
-//! Will it work on this machine? Asks the resolver for origins and the kernel for addresses.
+//! Checks the configuration against this machine: asks the resolver for origins and the kernel for
+//! addresses.
 //!
-//! Only `check` asks; a start does not wait for names, because origins come and go.
+//! Only `seawall check` does so. A start does not wait for names, because origins come and go.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -14,26 +15,26 @@ use super::problem::Problem;
 use crate::frontend::ListenAddress;
 use crate::upstream::{Endpoint, Resolver};
 
-/// A name that takes longer than this to resolve is as good as unknown.
+/// A name that takes longer to resolve counts as unknown.
 const RESOLVE_MAX: Duration = Duration::from_secs(2);
 
-/// Names asked for at the same time.
+/// Names resolved at the same time.
 const LOOKUPS_MAX: usize = 16;
 
-/// This machine's resolver.
+/// The system's resolver.
 pub(super) fn system_lookup() -> Resolver {
     Arc::new(|host: &str, port: u16| Ok((host, port).to_socket_addrs()?.collect()))
 }
 
-/// Adds problems with addresses this machine does not have, and names it cannot resolve.
+/// Adds problems: addresses that this machine does not have, names that it cannot resolve.
 pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: Option<u64>) {
     let mut found = Vec::new();
     found.extend(machine_bytes.and_then(|bytes| beyond_memory(draft, bytes)));
     for place in &draft.places {
         if let Err(why) = local(&place.address) {
             let what = match place.used_as {
-                AddressUse::Listener => "viewers cannot come in here",
-                AddressUse::Admin => "operators cannot come in here",
+                AddressUse::Listener => "viewers cannot connect here",
+                AddressUse::Admin => "operators cannot connect here",
             };
             found.push(located(Problem::new(what), place.span.clone(), why));
         }
@@ -42,7 +43,7 @@ pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: O
         let endpoints: Vec<_> = batch.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         for ((_, span), why) in batch.iter().zip(resolve(&endpoints, lookup)) {
             let Some(why) = why else { continue };
-            // Not quoted: part of it may come from the environment.
+            // The host is not quoted: part of it may come from the environment.
             let problem = Problem::new("this origin's name cannot be resolved");
             let problem = problem.at(span.clone(), why);
             found.push(problem.help("check the name, or use --offline to leave this out"));
@@ -53,7 +54,7 @@ pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: O
     }
 }
 
-/// Memory that this process may take: the machine's, or its control group's where that is less.
+/// Memory that this process may use: the machine's, or its control group's if that is less.
 pub(super) fn machine_memory() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo
@@ -65,7 +66,7 @@ pub(super) fn machine_memory() -> Option<u64> {
     Some(group.unwrap_or(u64::MAX).min(kib.saturating_mul(1024)))
 }
 
-/// A warning where bodies may take more memory than there is.
+/// Warns if bodies may take more memory than the machine has.
 fn beyond_memory(draft: &ConfigDraft, machine_bytes: u64) -> Option<Problem> {
     let wanted = draft.bodies_bytes_max();
     if wanted <= machine_bytes {
@@ -92,7 +93,7 @@ fn located(problem: Problem, span: Option<super::problem::SourceSpan>, why: Stri
     }
 }
 
-/// Can this machine listen there? The port itself is not tried: the server may be running.
+/// Whether this machine has the address. The port is not tried: the server may be running.
 fn local(address: &ListenAddress) -> Result<(), String> {
     match address {
         ListenAddress::Tcp(address) => match TcpListener::bind(SocketAddr::new(address.ip(), 0)) {

@@ -1,6 +1,6 @@
-//! What is wrong with a configuration, where, and how is it mended?
+//! Problems of a configuration: what is wrong, where, and how to correct it.
 //!
-//! Knows text and spans; knows nothing of what the keys mean. Never holds an expanded secret.
+//! Knows text and spans, not the meaning of keys. Never holds an expanded secret.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-/// A stretch of the file's text, in bytes.
+/// A range of bytes in the file's text.
 pub(crate) type SourceSpan = Range<usize>;
 
-/// How much a finding matters.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// The configuration works, but probably not as its author wants.
+    /// The configuration works, but probably not as intended.
     Warning,
 }
 
@@ -29,7 +29,7 @@ impl Severity {
     }
 }
 
-/// One thing that is wrong, or probably wrong.
+/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     severity: Severity,
@@ -41,7 +41,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A problem, said in one line.
+    /// An error, described in one line.
     pub(crate) fn new(what: impl Into<String>) -> Problem {
         Problem {
             severity: Severity::Error,
@@ -53,7 +53,7 @@ impl Problem {
         }
     }
 
-    /// A finding that does not keep the configuration from being used, said in one line.
+    /// A warning, described in one line. It does not keep the configuration from being used.
     pub(crate) fn warning(what: impl Into<String>) -> Problem {
         Problem {
             severity: Severity::Warning,
@@ -61,20 +61,20 @@ impl Problem {
         }
     }
 
-    /// Where it is, and a few words to put under the offending text.
+    /// The position, and a short label for the marked text.
     pub(crate) fn at(mut self, span: SourceSpan, label: impl Into<String>) -> Problem {
         self.span = Some(span);
         self.label = label.into();
         self
     }
 
-    /// How it is mended.
+    /// How to correct it.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Problem {
         self.help = Some(help.into());
         self
     }
 
-    /// Another place that has to do with it.
+    /// A second position that is related.
     pub(crate) fn other(mut self, span: SourceSpan, label: &'static str) -> Problem {
         self.other = Some(Box::new((span, label)));
         self
@@ -111,10 +111,10 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with one configuration, in the order of its text.
+/// All problems of one configuration, in the order of its text.
 ///
-/// Its text is kept with literal secrets blotted out, so that neither `Display` nor `Debug`
-/// can show one.
+/// It keeps the text with literal secrets masked, so that neither `Display` nor `Debug` can show
+/// one.
 #[derive(Clone)]
 pub struct Problems {
     path: PathBuf,
@@ -123,7 +123,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Nothing wrong so far with `source`, read from `path`; `hidden` stretches are blotted out.
+    /// An empty list for `source`, read from `path`; the `hidden` spans are masked.
     pub(crate) fn new(path: &Path, source: String, hidden: &[SourceSpan]) -> Problems {
         let source = blot(source, hidden);
         Problems {
@@ -133,7 +133,7 @@ impl Problems {
         }
     }
 
-    /// Adds one, in its place.
+    /// Adds a problem, in the order of the text.
     pub(crate) fn push(&mut self, problem: Problem) {
         let start = |problem: &Problem| problem.span.as_ref().map(|span| span.start);
         let place = self
@@ -142,12 +142,12 @@ impl Problems {
         self.list.insert(place, problem);
     }
 
-    /// How many errors there are.
+    /// The number of errors.
     pub fn errors(&self) -> usize {
         self.count(Severity::Error)
     }
 
-    /// How many warnings there are.
+    /// The number of warnings.
     pub fn warnings(&self) -> usize {
         self.count(Severity::Warning)
     }
@@ -157,12 +157,12 @@ impl Problems {
         self.list.iter().filter(of_severity).count()
     }
 
-    /// Nothing is wrong, and nothing is doubtful.
+    /// Whether there are neither errors nor warnings.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Each finding for programs, with its line and column (both from 1) where it has a place.
+    /// All findings as JSON, with line and column (both from 1) if they have a position.
     pub fn to_json(&self) -> serde_json::Value {
         let one = |problem: &Problem| {
             let place = problem.span.as_ref().map(|span| self.line_and_column(span));
@@ -185,7 +185,7 @@ impl Problems {
         (line, before[line_start..].chars().count() + 1)
     }
 
-    /// All of it as text for people; `colour` for terminals.
+    /// All findings as text; `colour` for terminals.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour {
             Renderer::styled()
@@ -215,8 +215,8 @@ impl fmt::Debug for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Replaces what is in the hidden stretches by asterisks, byte for byte, so that spans stay true.
-/// Quotes stay, so that one sees a string; `${NAME}` stays, because it is a name and no secret.
+/// Replaces the hidden spans by asterisks, byte for byte, so that spans stay valid. Quotes stay, so
+/// that a string is recognisable; `${NAME}` stays, because a name is no secret.
 fn blot(source: String, hidden: &[SourceSpan]) -> String {
     let mut bytes = source.into_bytes();
     for span in hidden {

@@ -1,14 +1,14 @@
-//! How are durations and sizes written by people? Pure text in, numbers out.
+//! Parses durations and sizes. Pure: text in, numbers out.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::value_error::ValueError;
 
-/// Nothing here waits longer; it also keeps sums of instants and durations in range.
+/// No wait is longer; it also keeps sums of instants and durations in range.
 const DURATION_MAX: Duration = Duration::from_hours(366 * 24);
 
-/// Beyond any machine's memory; it keeps sums of sizes in range.
+/// More than any machine's memory; it keeps sums of sizes in range.
 const SIZE_MAX: u64 = 1 << 50;
 
 const DURATION: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h\"";
@@ -62,14 +62,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     Ok(total)
 }
 
-/// A duration with a blank in it is one without.
+/// Suggests the text without spaces, or with short units, if that is a duration.
 fn not_a_duration(text: &str) -> ValueError {
     let fault = ValueError::new(DURATION, "not a duration");
     let instead = with_short_units(text).filter(|meant| meant != text);
     ValueError { instead, ..fault }
 }
 
-/// The same duration with the units that are read here, where it has others that people write.
+/// The same duration with the supported units, if it uses other common ones.
 fn with_short_units(text: &str) -> Option<String> {
     let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     let mut rest = text.as_str();
@@ -91,7 +91,7 @@ fn with_short_units(text: &str) -> Option<String> {
     duration(&short).is_ok().then_some(short)
 }
 
-/// Reads `64MiB`, `1GB`, `512KiB`, `500B`; a bare number counts bytes.
+/// Reads `64MiB`, `1GB`, `512KiB`, `500B`; a bare number is a number of bytes.
 pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -127,7 +127,7 @@ pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
     }
 }
 
-/// One number and its unit off the front of `text`.
+/// The first number and its unit, and the rest of `text`.
 fn amount(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let count = text[..digits].parse().ok()?;

@@ -1,6 +1,6 @@
-//! How is one value read? Small readers to be named next to the key they read.
+//! Readers for single values, named next to the key that they read.
 //!
-//! Each takes a value and gives what it means or a problem with its place. None knows a key.
+//! Each takes a value and returns its meaning, or a problem with its position. None knows a key.
 
 use std::path::Path;
 use std::time::Duration;
@@ -77,7 +77,7 @@ fn fit<N: TryFrom<u64>>(value: TomlValue<'_>, number: u64, wanted: &'static str)
     N::try_from(number).map_err(|_| value.problem(ValueError::new(wanted, "too large")))
 }
 
-/// A number, 0 included, that need not be whole.
+/// A number, 0 included, not necessarily whole.
 pub(super) fn share(value: TomlValue<'_>) -> ReadResult<f64> {
     const WANTED: &str = "a number from 0 to 1000 such as 1.0 or 0.5";
     let text = match value.toml() {
@@ -91,7 +91,7 @@ pub(super) fn share(value: TomlValue<'_>) -> ReadResult<f64> {
     }
 }
 
-/// A duration, nothing included.
+/// A duration, 0 included.
 pub(super) fn duration(value: TomlValue<'_>) -> ReadResult<Duration> {
     const WANTED: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h\"";
     match value.toml() {
@@ -104,7 +104,7 @@ pub(super) fn duration(value: TomlValue<'_>) -> ReadResult<Duration> {
     }
 }
 
-/// A deadline: a duration longer than nothing.
+/// A deadline: a duration longer than 0.
 pub(super) fn deadline(value: TomlValue<'_>) -> ReadResult<Duration> {
     let duration = duration(value)?;
     if duration.is_zero() {
@@ -113,7 +113,7 @@ pub(super) fn deadline(value: TomlValue<'_>) -> ReadResult<Duration> {
     Ok(duration)
 }
 
-/// A string with variables filled in, read by a parser of plain text.
+/// A string with variables expanded, parsed by `parse`.
 pub(super) fn parsed<'a, T>(
     parse: impl Fn(&str) -> Result<T, ValueError>,
     wanted: &'static str,
@@ -121,7 +121,7 @@ pub(super) fn parsed<'a, T>(
     move |value| parse(&value.text(wanted)?).map_err(|fault| value.problem(fault))
 }
 
-/// A list of whatever `read` reads. Every item's problem is noted.
+/// A list of items that `read` reads. Each item's problem is noted.
 pub(super) fn list<'a, T>(
     read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
     wanted: &'static str,
@@ -134,7 +134,7 @@ pub(super) fn list<'a, T>(
     }
 }
 
-/// As [`list`], where an empty one means nothing.
+/// Like [`list`], but not empty.
 pub(super) fn some_of<'a, T>(
     read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
     wanted: &'static str,
@@ -148,7 +148,7 @@ pub(super) fn some_of<'a, T>(
     }
 }
 
-/// One of a few words.
+/// One of several words.
 pub(super) fn word<'w, 'a, T: Clone>(
     words: &'w [(&'static str, T)],
     wanted: &'static str,

@@ -1,10 +1,10 @@
-//! How do secrets come into the configuration? `${NAME}` inside strings, from the environment.
+//! Expands `${NAME}` inside strings from the environment.
 //!
-//! What comes out is a value and never a message: faults name variables, not what is in them.
+//! The result is a value and never part of a message: errors name variables, not their content.
 
 use std::ops::Range;
 
-/// Where variables come from; a closure, so that tests need no process-wide state.
+/// The source of variables; a closure, so that tests need no process-wide state.
 pub(super) type EnvironmentReader<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
 /// The process's own environment.
@@ -12,16 +12,16 @@ pub(super) fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Why a string could not be filled in, and which part of it is to blame.
+/// Why a string could not be expanded, and which part of it is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MissingReference {
-    /// The reference, in bytes of the string.
+    /// The reference, as a range of bytes of the string.
     pub(super) place: Range<usize>,
     /// Why.
     pub(super) why: MissingReason,
 }
 
-/// Why a reference cannot be filled in.
+/// Why a reference cannot be expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MissingReason {
     /// No such variable, or not UTF-8.
@@ -32,12 +32,12 @@ pub(super) enum MissingReason {
     Malformed,
 }
 
-/// Does this text refer to a variable?
+/// Whether this text refers to a variable.
 pub(super) fn refers(text: &str) -> bool {
     text.contains("${")
 }
 
-/// Fills in every `${NAME}`; `$${` stands for a literal `${`.
+/// Expands every `${NAME}`; `$${` is a literal `${`.
 pub(super) fn expand(
     text: &str,
     environment: &EnvironmentReader<'_>,

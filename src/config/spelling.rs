@@ -1,6 +1,6 @@
-//! Which of the known names did a person mean? Knows letters, not meanings.
+//! Finds the known name that a misspelt one probably means.
 
-/// The known name nearest to `typed`, if one is near enough to be meant.
+/// The known name nearest to `typed`, if the distance is small enough.
 pub(super) fn nearest<'n>(
     typed: &str,
     known: impl IntoIterator<Item = &'n str>,
@@ -14,7 +14,7 @@ pub(super) fn nearest<'n>(
         .map(|(_, name)| name)
 }
 
-/// Case and the choice of `-` or `_` are no difference.
+/// Ignores case and the difference between `-` and `_`.
 fn fold(name: &str) -> Vec<char> {
     name.chars()
         .map(|c| {
@@ -27,7 +27,7 @@ fn fold(name: &str) -> Vec<char> {
         .collect()
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that lead from one to the other.
+/// The edit distance: insertions, deletions, replacements and swaps of neighbours.
 fn distance(from: &[char], to: &[char]) -> usize {
     let mut rows = vec![(0..=to.len()).collect::<Vec<usize>>()];
     for (i, a) in from.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! What is on the page? One TOML file while it is being read: its values with their places, and
-//! everything found wrong so far. Knows TOML; knows nothing of what the keys mean.
+//! A TOML file while it is read: its values with their positions, and the problems found so far.
+//! Knows TOML, not the meaning of keys.
 //!
-//! Readers never stop at the first problem: they note it here and go on with a default.
+//! Readers do not stop at the first problem: they note it here and continue with a default.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::secret::{self, EnvironmentReader, MissingReason};
 use super::spelling::nearest;
 use super::value_error::ValueError;
 
-/// What a reader makes of a value: something, or a problem with a place.
+/// The result of reading a value, or a problem with a position.
 pub(super) type ReadResult<T> = Result<T, Problem>;
 
 /// A file being read.
@@ -27,7 +27,7 @@ pub(super) struct TomlReader<'a> {
 }
 
 impl<'a> TomlReader<'a> {
-    /// A page with nothing wrong so far. Relative paths on it start at its own folder.
+    /// A reader without problems. Relative paths in the file start at its own folder.
     pub(super) fn new(
         source: &'a str,
         path: &Path,
@@ -43,7 +43,7 @@ impl<'a> TomlReader<'a> {
         }
     }
 
-    /// Where variables come from.
+    /// The source of variables.
     pub(super) fn environment(&self) -> &'a EnvironmentReader<'a> {
         self.environment
     }
@@ -53,43 +53,43 @@ impl<'a> TomlReader<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// What was read, if it could be read; the problem is noted otherwise.
+    /// The value, if it could be read; else notes the problem.
     pub(super) fn keep<T>(&self, read: ReadResult<T>) -> Option<T> {
         read.map_err(|problem| self.note(problem)).ok()
     }
 
-    /// Blots out a stretch of text wherever problems are shown.
+    /// Masks a span wherever problems are shown.
     pub(super) fn hide(&self, span: SourceSpan) {
         self.hidden.borrow_mut().push(span);
     }
 
-    /// Everything wrong, and what must not be shown.
+    /// All problems, and the spans that must not be shown.
     pub(super) fn findings(self) -> (Vec<Problem>, Vec<SourceSpan>) {
         (self.problems.into_inner(), self.hidden.into_inner())
     }
 }
 
-/// One value on the page.
+/// One value of the file.
 #[derive(Clone, Copy)]
 pub(super) struct TomlValue<'a> {
     page: &'a TomlReader<'a>,
-    /// What to call it in messages: its key, or the key of the list it is in.
+    /// Its name in messages: its key, or the key of the list that it is in.
     name: &'a str,
     toml: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> TomlValue<'a> {
-    /// The page it is on.
+    /// The file that it is in.
     pub(super) fn page(&self) -> &'a TomlReader<'a> {
         self.page
     }
 
-    /// What to call it in messages.
+    /// Its name in messages.
     pub(super) fn name(&self) -> &'a str {
         self.name
     }
 
-    /// Where it is.
+    /// Its position.
     pub(super) fn span(&self) -> SourceSpan {
         self.toml.span()
     }
@@ -99,12 +99,12 @@ impl<'a> TomlValue<'a> {
         self.toml.get_ref()
     }
 
-    /// Whether part of it comes from the environment: it must not be quoted then.
+    /// Whether part of it comes from the environment. Messages must not quote it then.
     pub(super) fn is_filled_in(&self) -> bool {
         self.toml().as_str().is_some_and(secret::refers)
     }
 
-    /// A problem with this value, in the words of a fault.
+    /// A problem with this value, made of an error.
     pub(super) fn problem(&self, fault: ValueError) -> Problem {
         let what = format!("`{}` must be {}", self.name, fault.wanted);
         let problem = Problem::new(what).at(self.span(), fault.why);
@@ -117,7 +117,7 @@ impl<'a> TomlValue<'a> {
         }
     }
 
-    /// A problem because this is another type of value than wanted.
+    /// A problem because the value has the wrong type.
     pub(super) fn mismatch(&self, wanted: &'static str) -> Problem {
         let why = match self.toml() {
             DeValue::String(_) => "this is a string",
@@ -131,7 +131,7 @@ impl<'a> TomlValue<'a> {
         self.problem(ValueError::new(wanted, why))
     }
 
-    /// Its text with variables filled in; `wanted` says what it should be if it is no string.
+    /// Its text with variables expanded; `wanted` describes the expected value if it is no string.
     pub(super) fn text(&self, wanted: &'static str) -> ReadResult<String> {
         let text = self.toml().as_str().ok_or_else(|| self.mismatch(wanted))?;
         secret::expand(text, self.page.environment).map_err(|gap| {
@@ -155,7 +155,7 @@ impl<'a> TomlValue<'a> {
         })
     }
 
-    /// Its path, made absolute against the folder of the page.
+    /// Its path, made absolute relative to the file's folder.
     pub(super) fn path(&self) -> ReadResult<PathBuf> {
         const WANTED: &str = "a path such as \"certs/live.pem\"";
         match self.text(WANTED)?.as_str() {
@@ -177,7 +177,7 @@ impl<'a> TomlValue<'a> {
         Ok(array.iter().map(move |toml| TomlValue { page, name, toml }))
     }
 
-    /// The entries of a table whose keys are free.
+    /// The entries of a table with arbitrary keys.
     pub(super) fn entries(
         &self,
         wanted: &'static str,
@@ -198,7 +198,7 @@ impl<'a> TomlValue<'a> {
         }))
     }
 
-    /// Reads it as a table called `title`; keys that `read` never asks for are problems.
+    /// Reads it as a table called `title`; keys that `read` does not use are problems.
     pub(super) fn table<T>(
         &self,
         title: &'a str,
@@ -219,7 +219,7 @@ impl<'a> TomlValue<'a> {
         .read(read))
     }
 
-    /// Where a part of the string is in the file; the whole string where escapes hide it.
+    /// The position of a part of the string; the whole string if it contains escapes.
     fn place_of(&self, part: &str) -> SourceSpan {
         let whole = self.span();
         match self
@@ -234,17 +234,17 @@ impl<'a> TomlValue<'a> {
     }
 }
 
-/// One entry of a table whose keys are free.
+/// One entry of a table with arbitrary keys.
 pub(super) struct TomlEntry<'a> {
     /// The key.
     pub(super) key: &'a str,
-    /// Where the key is.
+    /// The position of the key.
     pub(super) span: SourceSpan,
-    /// What it is set to.
+    /// Its value.
     pub(super) value: TomlValue<'a>,
 }
 
-/// A table whose keys are known.
+/// A table with known keys.
 pub(super) struct TomlTable<'a> {
     page: &'a TomlReader<'a>,
     title: &'a str,
@@ -254,7 +254,7 @@ pub(super) struct TomlTable<'a> {
 }
 
 impl<'a> TomlTable<'a> {
-    /// Reads the whole page as a table.
+    /// Reads the whole file as a table.
     pub(super) fn root<T>(
         page: &'a TomlReader<'a>,
         entries: &'a DeTable<'a>,
@@ -276,17 +276,17 @@ impl<'a> TomlTable<'a> {
         made
     }
 
-    /// The page it is on.
+    /// The file that it is in.
     pub(super) fn page(&self) -> &'a TomlReader<'a> {
         self.page
     }
 
-    /// Where it begins.
+    /// Its position.
     pub(super) fn span(&self) -> SourceSpan {
         self.span.clone()
     }
 
-    /// The value of a key, if it is there.
+    /// The value of a key, if present.
     pub(super) fn value(&mut self, key: &'static str) -> Option<TomlValue<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -299,8 +299,8 @@ impl<'a> TomlTable<'a> {
         })
     }
 
-    /// What a reader makes of a key's value. Problems are noted; then, and when the key is not
-    /// there, it is `None`.
+    /// The value of a key, read by `read`. `None` if the key is missing, or has a problem, which is
+    /// noted.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -310,7 +310,7 @@ impl<'a> TomlTable<'a> {
         self.page.keep(read(value))
     }
 
-    /// Puts what a reader makes of a key's value in its place; the default stays otherwise.
+    /// Reads a key's value into `place`, which keeps its default if that fails.
     pub(super) fn put<T>(
         &mut self,
         key: &'static str,
@@ -322,7 +322,7 @@ impl<'a> TomlTable<'a> {
         }
     }
 
-    /// As [`Table::put`], where the default is to have none.
+    /// Like [`TomlTable::put`], for settings that are `None` by default.
     pub(super) fn put_some<T>(
         &mut self,
         key: &'static str,
@@ -332,7 +332,7 @@ impl<'a> TomlTable<'a> {
         self.put(key, place, |value| read(value).map(Some));
     }
 
-    /// Notes that a key is missing that this table cannot do without.
+    /// Notes that a required key is missing.
     pub(super) fn note_missing(&self, key: &str, example: &str) {
         let what = format!("{} has no `{key}`", self.title);
         let problem = Problem::new(what).at(self.span(), "wanted in here");

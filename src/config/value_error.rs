@@ -1,21 +1,21 @@
-//! Why can a text not be read as what it should be? Knows neither files nor places.
+//! Why a text is not a valid value. Knows neither files nor positions.
 
 use std::fmt;
 
-/// Why a text is not what it should be. Quotes nothing of the text, except in `instead`, which
-/// is left out wherever the text may hold a secret.
+/// Why a text is not valid. Quotes nothing of the text, except in `instead`, which is left out if
+/// the text may hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
-    /// What it should be, with an article and an example.
+    /// The expected value, with an article and an example.
     pub wanted: &'static str,
-    /// What is wrong with it, in a few words.
+    /// What is wrong, in a few words.
     pub why: &'static str,
-    /// What was probably meant.
+    /// The value that was probably meant.
     pub instead: Option<String>,
 }
 
 impl ValueError {
-    /// A text that is not what was wanted.
+    /// An error for a text that is not the expected value.
     pub(crate) fn new(wanted: &'static str, why: &'static str) -> ValueError {
         ValueError {
             wanted,
@@ -24,7 +24,7 @@ impl ValueError {
         }
     }
 
-    /// What was probably meant.
+    /// Adds the value that was probably meant.
     pub(crate) fn instead(mut self, text: impl Into<String>) -> ValueError {
         self.instead = Some(text.into());
         self

@@ -1,4 +1,4 @@
-//! How are sockets, origins, hosts and paths written by people? Examples, right and wrong.
+//! Tests of the address parser: examples, right and wrong.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! `[cache]`, `[fill]`: what is remembered, and how is it fetched?
+//! Reads `[cache]` and `[fill]`.
 
 use crate::cache;
 use crate::config::problem::Problem;
@@ -8,7 +8,7 @@ use crate::config::{ValueError, read};
 use crate::manifest::Kind;
 use crate::proxy;
 
-/// Reads `[cache]`, except for those that are the shield's.
+/// Reads `[cache]`, except for the shield's keys.
 pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut cache::Settings) {
     table.put("memory", &mut cache.memory_bytes, read::size);
     let object = table.value("object_max");

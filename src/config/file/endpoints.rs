@@ -10,7 +10,7 @@ use crate::upstream::{Endpoint, Quota, RequestClass};
 
 const URL: &str = "an origin such as \"https://origin.example\"";
 
-/// Reads the list, which has at least one and none twice.
+/// Reads the list of endpoints: at least one, and no duplicates.
 pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)> {
     const WANTED: &str = "a list of origins such as [\"https://origin.example\"]";
     if table.value("endpoints").is_none() {
@@ -39,7 +39,7 @@ fn endpoint(value: TomlValue<'_>) -> ReadResult<(Endpoint, SourceSpan)> {
         if table.value("url").is_none() {
             table.note_missing("url", "url = \"https://origin.example\"");
         }
-        // One that is no URL is a problem noted already; it still has other keys to read.
+        // An invalid URL is reported already; the table still has other keys to read.
         let nowhere = || Endpoint::new(false, String::new(), 0);
         let mut endpoint = table.get("url", url).unwrap_or_else(nowhere);
         table.put("priority", &mut endpoint.priority, read::count_or_zero);
@@ -85,7 +85,7 @@ fn quota(value: TomlValue<'_>) -> ReadResult<Quota> {
 }
 
 fn url(value: TomlValue<'_>) -> ReadResult<Endpoint> {
-    // A password typed into a URL is refused, and must not be shown while that is said.
+    // A password typed into a URL is rejected, and must not be shown in the message.
     if value.toml().as_str().is_some_and(|text| text.contains('@')) {
         value.page().hide(value.span());
     }

@@ -1,5 +1,5 @@
-//! `forward_headers`, `unkeyed_headers`: what of a viewer's request is sent to the origin, and is it part of
-//! the key?
+//! Reads `forward_headers` and `unkeyed_headers`: which of a viewer's headers are sent to the
+//! origin, in the key or not.
 
 use http::{HeaderName, header};
 
@@ -23,7 +23,7 @@ const OF_ONE_VIEWER: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Reads both.
+/// Reads both keys.
 pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
     let typed = table.value("forward_headers");
     let keyed = &mut route.forward_headers;
@@ -32,7 +32,7 @@ pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
     if let Some((typed, name)) = typed.zip(keyed.iter().find(differs)) {
         let what = format!("`{name}` differs with each viewer, and is part of the key");
         let problem = Problem::warning(what).at(typed.span(), "each value has its own copies");
-        let help = "write it in unkeyed_headers if it changes no answer";
+        let help = "write it in unkeyed_headers if it changes no response";
         table.page().note(problem.help(help));
     }
     let typed = table.value("unkeyed_headers");
@@ -52,7 +52,7 @@ pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
         names.join(", ")
     );
     let problem = Problem::warning(what).at(typed.span(), "forwarded for all");
-    let help = "one viewer's values fetch what all viewers get";
+    let help = "one viewer's values fetch the response for all viewers";
     table.page().note(problem.help(help));
 }
 
@@ -66,7 +66,7 @@ fn forwarded(value: TomlValue<'_>) -> ReadResult<HeaderName> {
     }
     let what = "headers that may be forwarded";
     if headers::tells_of_viewer(&name) {
-        let why = "what players tell of themselves goes to no origin";
+        let why = "CMCD goes to no origin";
         return Err(value.problem(ValueError::new(what, why)));
     }
     if is_reserved(&name) {
@@ -75,12 +75,12 @@ fn forwarded(value: TomlValue<'_>) -> ReadResult<HeaderName> {
     Ok(name)
 }
 
-/// What says who a viewer is chooses what he gets: it is never left out of the key.
+/// A header that identifies a viewer determines the response: it must be in the key.
 fn unkeyed_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
     let name = forwarded(value)?;
     if [header::AUTHORIZATION, header::COOKIE].contains(&name) {
-        let what = "headers that choose no answer";
-        let why = "one viewer's credentials would fetch what all get; write forward_headers";
+        let what = "headers that change no response";
+        let why = "one viewer's credentials would fetch the response for all; write forward_headers";
         return Err(value.problem(ValueError::new(what, why)));
     }
     Ok(name)

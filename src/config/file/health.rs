@@ -1,4 +1,4 @@
-//! `[origin.health]`: how are endpoints checked while nobody asks for anything?
+//! Reads `[origin.health]`: the active checks of endpoints.
 
 use http::StatusCode;
 use http::uri::PathAndQuery;
@@ -11,7 +11,7 @@ use crate::upstream::{Check, CheckKind};
 const PATH: &str = "a path such as \"/health\"";
 const STATUSES: &str = "a list of statuses such as [200]";
 
-/// Reads the table. That it is there switches checks on.
+/// Reads the table. Its presence enables the checks.
 pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
     let mut check = Check::default();
     let http = read::word(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
@@ -30,7 +30,7 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
         check.kind = CheckKind::Tcp;
         for value in asked {
             let what = format!("`{}` means nothing to a check by \"tcp\"", value.name());
-            let problem = Problem::new(what).at(value.span(), "nothing is asked for");
+            let problem = Problem::new(what).at(value.span(), "this check sends no request");
             table
                 .page()
                 .note(problem.help("leave it out, or write kind = \"http\""));
@@ -39,7 +39,7 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
     table.put("every", &mut check.pace.every, read::deadline);
     table.put("timeout", &mut check.timeout, read::deadline);
     if check.timeout > check.pace.every {
-        // What was typed is meant; the default is cut short in silence.
+        // Only a configured value is reported; the default is shortened silently.
         if let Some(typed) = table.value("timeout") {
             let problem = Problem::new("`timeout` is longer than `every`");
             let problem = problem.at(typed.span(), "the next check would be due before");
@@ -54,13 +54,13 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
     check
 }
 
-/// A path to ask for, perhaps with a query.
+/// The path to request, with an optional query.
 fn path(text: &str) -> Result<PathAndQuery, ValueError> {
     if !text.starts_with('/') {
         return Err(ValueError::new(PATH, "a path starts with /").instead(format!("/{text}")));
     }
     let path = text.parse::<PathAndQuery>().ok();
-    // What follows a `#` would be dropped in silence.
+    // Text after a `#` would be dropped silently.
     path.filter(|path| path.as_str() == text)
         .ok_or(ValueError::new(PATH, "characters that a path cannot have"))
 }

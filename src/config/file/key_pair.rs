@@ -1,4 +1,5 @@
-//! A certificate and its key, whoever shows them: two files that must belong together.
+//! Reads a certificate and its key, for listeners and for client certificates: two files that must
+//! match.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -11,7 +12,7 @@ use crate::config::toml_reader::{TomlTable, TomlValue};
 /// A key of a table, and an example of it.
 type KeyAndExample = (&'static str, &'static str);
 
-/// Reads the paths of a certificate and of its key, and checks what is in the files.
+/// Reads the paths of a certificate and of its key, and checks the content of the files.
 pub(super) fn certificate(
     table: &mut TomlTable<'_>,
     [certificate, key]: [KeyAndExample; 2],

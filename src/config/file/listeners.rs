@@ -1,4 +1,4 @@
-//! `[[listener]]`, `[limits]`, `[admin]`: where do people come in, and what may they do?
+//! Reads `[[listener]]`, `[limits]` and `[admin]`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,19 +18,19 @@ pub(in crate::config) enum AddressUse {
     Admin,
 }
 
-/// An address something listens on, and where that is said.
+/// An address to listen on, and its position in the file.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct ListenPlace {
     /// The address.
     pub(in crate::config) address: ListenAddress,
-    /// What for.
+    /// Its use.
     pub(in crate::config) used_as: AddressUse,
-    /// Where; `None` when a flag says so.
+    /// Its position in the file; `None` if it comes from a flag.
     pub(in crate::config) span: Option<SourceSpan>,
 }
 
 impl ListenPlace {
-    /// For viewers.
+    /// An address for viewers.
     pub(in crate::config) fn listener(address: ListenAddress) -> ListenPlace {
         ListenPlace {
             address,
@@ -39,7 +39,7 @@ impl ListenPlace {
         }
     }
 
-    /// For operators.
+    /// An address for operators.
     pub(in crate::config) fn admin(address: SocketAddr) -> ListenPlace {
         ListenPlace {
             address: ListenAddress::Tcp(address),
@@ -49,7 +49,7 @@ impl ListenPlace {
     }
 }
 
-/// Reads every `[[listener]]`; none means the default one.
+/// Reads every `[[listener]]`; without any, the default one.
 pub(super) fn listeners(
     root: &mut TomlTable<'_>,
     listeners: &mut Vec<Listener>,
@@ -116,7 +116,7 @@ fn certificate(value: TomlValue<'_>) -> ReadResult<Option<CertificateFiles>> {
     })
 }
 
-/// Reads `[limits]`, except for those that are the shield's.
+/// Reads `[limits]`, except for the shield's keys.
 pub(super) fn limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
     table.put("connections_max", &mut limits.connections_max, read::count);
     let per_client = &mut limits.connections_per_client_max;
@@ -177,7 +177,7 @@ pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> O
         let problem = Problem::warning("the admin port can be reached from other machines");
         let problem = problem.at(
             value.span(),
-            "it purges and tells, and asks for no password",
+            "it can purge and shows everything, without a password",
         );
         let help = "listen on 127.0.0.1, or let a firewall keep others out";
         value.page().note(problem.help(help));
@@ -188,7 +188,7 @@ pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> O
     })
 }
 
-/// Problems with addresses that two would listen on.
+/// Problems with addresses that are used twice.
 pub(in crate::config) fn conflicts(places: &[ListenPlace]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (at, later) in places.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `[[origin]]`: where does content come from, and how is it asked for?
+//! Reads `[[origin]]`: endpoints, connections, limits and deadlines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{address, pem, read};
 use crate::upstream::{Balance, Deadlines, Endpoint, Protocol, Settings};
 
-/// An origin group, and where things about it are said.
+/// An origin group, and its positions in the file.
 pub(super) struct OriginTable {
     /// Its settings.
     pub(super) settings: Settings,
-    /// Its name, or its table where it has none.
+    /// The position of its name, or of its table if it has none.
     pub(super) span: SourceSpan,
     /// Its endpoints.
     pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
 }
 
 impl OriginTable {
-    /// One of its endpoints is an egress endpoint of AWS Elemental MediaPackage.
+    /// Whether one of its endpoints is an egress endpoint of AWS Elemental MediaPackage.
     pub(super) fn is_mediapackage(&self) -> bool {
         let is_egress = |host: &str| {
             host.ends_with(".amazonaws.com")
@@ -43,7 +43,7 @@ const BALANCES: [(&str, Balance); 4] = [
     ("hash", Balance::Hash),
 ];
 
-/// Reads every `[[origin]]`. Viewers wait for `wait_max`.
+/// Reads every `[[origin]]`. `wait_max`: how long viewers wait.
 pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<OriginTable> {
     let groups = tables(root, "origin", "[[origin]]", |table| group(table, wait_max));
     for (at, later) in groups.iter().enumerate() {
@@ -67,7 +67,7 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
     let endpoints = endpoints(table);
     let first = endpoints.first().map(|(endpoint, _)| endpoint.clone());
     let host = first.as_ref().map(|first| first.host.clone());
-    // An origin without endpoints is a problem noted already; it still has other keys to read.
+    // Missing endpoints are reported already; the table still has other keys to read.
     let nowhere = Endpoint::new(false, String::new(), 0);
     let name = typed.or(host).unwrap_or_default();
     let mut settings = Settings::single(&name, first.unwrap_or(nowhere));
@@ -103,7 +103,7 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
     }
 }
 
-/// How its endpoints are spoken to.
+/// TLS and protocol of the connections to endpoints.
 fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.put_some(
         "host",
@@ -133,7 +133,7 @@ fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.put("protocol", &mut settings.protocol, protocol);
 }
 
-/// How many may ask at once, and how often.
+/// Limits of concurrent requests and of request rates.
 fn admission(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.put(
         "concurrency_max",
@@ -180,7 +180,7 @@ fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
         ("first_byte", deadlines.first_byte),
         ("blocking", deadlines.blocking),
     ] {
-        // What was typed is meant; a default is cut short by `total` in silence.
+        // Only a configured value is reported; `total` shortens a default silently.
         if part > deadlines.total
             && let Some(typed) = table.value(key)
         {
@@ -193,7 +193,7 @@ fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
     }
 }
 
-/// An answer that may begin when nobody waits for it any more is told to nobody as late.
+/// Warns of deadlines longer than `wait_max`: a response may then begin after all viewers gave up.
 fn outlasting(table: &mut TomlTable<'_>, deadlines: &Deadlines, wait_max: Duration) {
     for (key, part) in [
         ("manifest", deadlines.manifest),

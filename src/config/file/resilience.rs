@@ -1,5 +1,4 @@
-//! `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]`: what follows when an origin does not answer as it
-//! should.
+//! Reads `[origin.retry]`, `[origin.breaker]` and `[origin.ejection]`.
 
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, read};
 use crate::upstream::Settings;
 
-/// More attempts would only add to the load of an origin that is down.
+/// More attempts would only add load to an origin that is down.
 const ATTEMPTS_MAX: u32 = 3;
-/// Shorter windows would open breakers over single failures, or never.
+/// With shorter windows a breaker would open after single failures, or never.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
 /// Reads the tables.
@@ -67,7 +66,7 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     });
 }
 
-/// What begins with one duration grows to the other.
+/// Reports a pair of a first and a maximum duration in which the maximum is shorter.
 fn in_step(table: &TomlTable<'_>, (least, from): (&str, Duration), (most, to): (&str, Duration)) {
     if to < from {
         let problem = Problem::new(format!("`{most}` is shorter than `{least}`"));
@@ -77,7 +76,7 @@ fn in_step(table: &TomlTable<'_>, (least, from): (&str, Duration), (most, to): (
     }
 }
 
-/// As slow as the others is not slow.
+/// A factor of 1 would make every endpoint slow.
 fn more_than_once(value: TomlValue<'_>) -> ReadResult<f64> {
     match read::share(value)? {
         factor if factor > 1.0 => Ok(factor),
@@ -109,7 +108,7 @@ fn fraction(value: TomlValue<'_>) -> ReadResult<f64> {
     }
 }
 
-/// None at all would open a breaker at its first look.
+/// A share of 0 would open a breaker at its first check.
 fn some_fraction(value: TomlValue<'_>) -> ReadResult<f64> {
     match fraction(value)? {
         share if share > 0.0 => Ok(share),
@@ -120,7 +119,7 @@ fn some_fraction(value: TomlValue<'_>) -> ReadResult<f64> {
     }
 }
 
-/// In a moment even the busiest origin answers too few to take a share of.
+/// In a shorter time even the busiest origin sends too few responses for a meaningful share.
 fn window(value: TomlValue<'_>) -> ReadResult<Duration> {
     match read::duration(value)? {
         window if window >= WINDOW_MIN => Ok(window),

@@ -1,4 +1,4 @@
-//! `[[route]]`: which requests belong together, and what holds for them?
+//! Reads `[[route]]`: which requests belong together, and their settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) fn routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<Pl
     routes.into_iter().map(|(placed, _)| placed).collect()
 }
 
-/// Reads one; also whether it names itself.
+/// Reads one route, and whether it has a name of its own.
 fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, bool) {
     let span = table.span();
     let (origin, origin_index) = origin(table, groups);
@@ -95,7 +95,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
     (placed, named)
 }
 
-/// What is done for live streams.
+/// Reads the settings for live streams.
 fn live(table: &mut TomlTable<'_>, live: &mut Live) {
     table.get("live", |value| {
         value.table("live", |table| {
@@ -108,7 +108,7 @@ fn live(table: &mut TomlTable<'_>, live: &mut Live) {
     });
 }
 
-/// Before MediaPackage, a query that keeps everything makes each viewer's session a key of its own.
+/// With MediaPackage, a query policy that keeps everything makes a key of each viewer's session.
 fn warn_of_all_queries(table: &mut TomlTable<'_>, route: &Route, groups: &[OriginTable]) {
     let kinds = [&route.query.manifest, &route.query.segment];
     let keeps_all = kinds.contains(&&QueryPolicy::All);
@@ -130,7 +130,7 @@ pub(super) fn all_queries_warning(span: SourceSpan) -> Problem {
         .help("write query = \"mediapackage\" to keep what MediaPackage reads, and nothing else")
 }
 
-/// What a route is called that has no name: the place it serves.
+/// The default name of a route: its host and path.
 fn place_name(route: &Route) -> String {
     match (route.hosts.first(), route.path_prefix.as_str()) {
         (None, "/") => "default".to_owned(),
@@ -140,7 +140,7 @@ fn place_name(route: &Route) -> String {
     }
 }
 
-/// The origin a route names, or the only one there is.
+/// The origin that a route names, or the only one.
 fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize) {
     let names = groups.iter().map(|group| &*group.settings.name);
     let Some(value) = table.value("origin") else {
@@ -177,7 +177,7 @@ fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize
     ("".into(), 0)
 }
 
-/// One policy for all, a profile that has a name, or a table by what is asked for.
+/// One policy for all kinds, a named profile, or a table by kind.
 fn queries(value: TomlValue<'_>) -> ReadResult<QueryPolicies> {
     let Some(table) = value.toml().as_table() else {
         let words = [
@@ -217,7 +217,7 @@ fn query(value: TomlValue<'_>) -> ReadResult<QueryPolicy> {
     }
 }
 
-/// Viewers wait along, and give up after a while.
+/// The request of a viewer waits this long, and viewers give up after a while.
 fn hold_early(value: TomlValue<'_>) -> ReadResult<Duration> {
     const MOST: Duration = Duration::from_secs(5);
     let held = read::duration(value)?;
@@ -246,7 +246,7 @@ fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
 }
 
 fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
-    /// The longest that a live manifest is shown when the origin fails, unless the file says more.
+    /// How long a live manifest is served when the origin fails, by default.
     const UNTOLD: Duration = Duration::from_mins(1);
     table.put("manifest_max", &mut lifetimes.manifest_max, read::duration);
     table.put(

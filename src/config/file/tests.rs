@@ -1,4 +1,4 @@
-//! Does what is typed arrive, and does everything that is wrong come at once?
+//! Tests that every setting is read, and that all problems are reported at once.
 
 mod health;
 mod identity;
@@ -37,14 +37,14 @@ fn config(source: &str) -> Config {
         .map_or_else(|problems| panic!("{problems}"), |(config, _)| config)
 }
 
-/// What is said about a text, after checking that it is `count` problems.
+/// The rendered problems of a text, after a check that there are `count`.
 fn complaint(count: usize, source: &str) -> String {
     let problems = draft(source).finish().expect_err("something wrong");
     assert_eq!(problems.errors(), count, "{problems}");
     problems.to_string()
 }
 
-/// One problem at `line:column`, underlining `text`, and saying each of `words`.
+/// One problem at `line:column`, underlining `text`, with each of `words`.
 fn one(source: &str, place: &str, text: &str, words: &[&str]) {
     let said = complaint(1, source);
     assert!(
@@ -64,7 +64,7 @@ fn one(source: &str, place: &str, text: &str, words: &[&str]) {
     }
 }
 
-/// A text whose first line is wrong, with an origin behind it.
+/// A text whose first line is wrong, followed by an origin.
 fn first_line(line: &str, column: usize, text: &str, words: &[&str]) {
     one(
         &format!("{line}\n{ORIGIN}"),

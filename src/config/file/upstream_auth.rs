@@ -1,4 +1,4 @@
-//! How does an origin know who is asking? An `[[origin]]`'s headers, signature and certificate.
+//! Reads how an `[[origin]]` authenticates this shield: headers, signature, client certificate.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::config::{ValueError, address, read};
 use crate::upstream::sign::{self, ClientCertificate, CredentialSource, Service, Sigv4};
 use crate::upstream::{Endpoint, Settings};
 
-/// Fields that say how a message is framed or where it goes: the shield's own business.
+/// Header fields for message framing and routing: only the shield sets them.
 const RESERVED: [&str; 11] = [
     "connection",
     "content-length",
@@ -26,7 +26,7 @@ const RESERVED: [&str; 11] = [
     "upgrade",
 ];
 
-/// Reads what an origin is shown.
+/// Reads all of them.
 pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let headers = table.value("headers");
     let read = table.get("headers", read_headers).unwrap_or_default();
@@ -43,22 +43,22 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     client_certificate(table, settings);
 }
 
-/// Whether the shield alone decides over this field.
+/// Whether only the shield may set this field.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(&name.as_str())
 }
 
-/// Headers by where their values come from.
+/// Headers by the source of their values.
 #[derive(Default)]
 struct AddedHeaders {
     values: Vec<(HeaderName, HeaderValue)>,
     files: Vec<(HeaderName, PathBuf)>,
 }
 
-/// Where a header's value comes from.
+/// The source of a header's value.
 enum HeaderContent {
     Value(HeaderValue),
-    /// A file, and what is in it now.
+    /// A file, and its content now.
     File(PathBuf, HeaderValue),
 }
 
@@ -88,7 +88,8 @@ fn read_headers(value: TomlValue<'_>) -> ReadResult<AddedHeaders> {
     Ok(headers)
 }
 
-/// MediaPackage takes codes of 8 to 256 characters; a channel refuses every request with another one.
+/// MediaPackage accepts codes of 8 to 256 characters; a channel rejects every request with another
+/// code.
 fn check_cdn_code(
     value: TomlValue<'_>,
     name: &HeaderName,
@@ -133,7 +134,7 @@ fn header_name(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
 }
 
 /// A header's value, always treated as a secret: typed, from the environment, or from a file.
-/// `None` where the table that names the file has problems, noted already.
+/// `None` if the table that names the file has problems, which are reported already.
 fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
     const WANTED: &str = "a string, or { file = \"path\" }";
     if value.toml().is_table() {
@@ -151,7 +152,7 @@ fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
     Ok(Some(HeaderContent::Value(content)))
 }
 
-/// The file named by `file`, which must have a value in it already.
+/// The file named by `file`, which must contain a value already.
 fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
     let Some(value) = table.value("file") else {
         table.note_missing("file", "file = \"/run/secrets/token\"");
@@ -162,7 +163,7 @@ fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
     Some(HeaderContent::File(path, table.page().keep(good)?))
 }
 
-/// Notes headers that the signature is made of.
+/// Reports headers that the signature sets itself.
 fn note_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
     let entries = headers.entries("").into_iter().flatten();
     for entry in entries.filter(|entry| sign::is_of_signature(entry.key)) {
@@ -173,7 +174,7 @@ fn note_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
     }
 }
 
-/// `None` where something is missing, noted already.
+/// `None` if a key is missing, which is reported already.
 fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
     value.table("sigv4", |table| {
         if table.value("service").is_none() {
@@ -181,7 +182,7 @@ fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
         }
         let typed = table.value("region").is_some();
         let region = table.get("region", read::parsed(address::region, "a region"));
-        // One that cannot be read is a problem noted already, and not one more for want of it.
+        // An unreadable region is reported already, and not as missing too.
         let region = if typed { Some(region?) } else { None };
         let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
         let service = read::word(&services, "\"mediapackagev2\" or \"s3\"");
@@ -195,7 +196,7 @@ fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
     })
 }
 
-/// Notes the first endpoint whose region neither it, nor its name, nor the group says.
+/// Reports the first endpoint without a region: not configured, not in its name, not in the group.
 fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoint]) {
     let is_known = |endpoint: &&Endpoint| {
         endpoint.region.is_some() || endpoint.region_in_host().is_some() || sigv4.region.is_some()
@@ -203,7 +204,7 @@ fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoin
     if endpoints.iter().all(|endpoint| is_known(&endpoint)) {
         return;
     }
-    let problem = Problem::new("nobody says which region an endpoint is signed for");
+    let problem = Problem::new("the region of an endpoint's signature is not known");
     let problem = problem.at(value.span(), "wanted in here");
     let help = "add region = \"eu-west-1\" here, or to the endpoint where they differ";
     value.page().note(problem.help(help));
@@ -225,10 +226,10 @@ fn warn_of_idle_regions(table: &mut TomlTable<'_>, settings: &Settings) {
     }
 }
 
-/// Where a person wants credentials to come from.
+/// The configured source of credentials.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CredentialSupply {
-    /// The first place that has some.
+    /// The first source that has credentials.
     Auto,
     Environment,
     File,
@@ -258,7 +259,7 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     };
     let page = table.page();
     if let Some(value) = of_file.filter(|_| supply != CredentialSupply::File) {
-        let what = format!("`{}` is about a file that is not looked at", value.name());
+        let what = format!("`{}` is about a file that is not read", value.name());
         let problem = Problem::new(what).at(value.span(), "never used");
         page.note(problem.help("leave `credentials` out, or write credentials = \"file\""));
     }
@@ -282,7 +283,7 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     Some(sources)
 }
 
-/// The places to try, or why there are none.
+/// The sources to try, or why there are none.
 fn found(
     environment: &sign::AwsEnvironment<'_>,
     supply: CredentialSupply,
@@ -314,7 +315,7 @@ fn found(
         .ok_or_else(|| missing.to_owned())
 }
 
-/// What is shown in a TLS handshake: both of the files, or none.
+/// The client certificate for TLS: both files, or none.
 fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let wanted = [
         ("client_certificate", "client_certificate = \"shield.pem\""),

@@ -1,4 +1,4 @@
-//! Is `[origin.health]` understood?
+//! Tests of `[origin.health]`.
 
 use super::*;
 use crate::upstream::{Check, CheckKind};

@@ -1,4 +1,4 @@
-//! Does what an origin is shown arrive, and is every mistake in it found?
+//! Tests of an origin's headers, signature and client certificate, right and wrong.
 
 use super::*;
 use crate::upstream::sign::{CredentialSource, Service};

@@ -1,4 +1,4 @@
-//! Does each kind of mistake give the right place and the right advice?
+//! Tests that each kind of mistake is reported with its position and the right help.
 
 use super::*;
 

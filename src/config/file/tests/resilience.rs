@@ -1,5 +1,5 @@
-//! Are `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]` and the deadlines understood, and their
-//! contradictions told?
+//! Tests of `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]` and the deadlines, and of their
+//! contradictions.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Do secrets and the files of secrets arrive, and are they never shown?
+//! Tests that secrets and files of secrets are read, and never shown.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What works and is doubtful gets a warning; and suggestions are safe.
+//! Tests of warnings: settings that work but are doubtful.
 
 use super::*;
 

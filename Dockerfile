@@ -8,8 +8,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /seawall
 
-# Dependencies alone first, in a layer that only a change of the manifests rebuilds. Empty files
-# stand in for our own sources, and for the benches that the manifest names.
+# Dependencies first, in a layer that is rebuilt only when Cargo.toml or Cargo.lock changes. Empty files
+# replace our own sources, and the benches that Cargo.toml names.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 RUN mkdir -p src \
@@ -22,20 +22,20 @@ RUN mkdir -p src \
  && cargo build --release --locked --bin seawall
 
 COPY src src
-# Newer than what was built from the empty files, whatever the checkout's dates say.
+# Makes the sources newer than the build of the empty files, whatever their dates in the checkout are.
 RUN touch src/lib.rs src/main.rs && cargo build --release --locked --bin seawall
 
 # libc, libgcc and certificate authorities; no shell, no package manager; user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /seawall/target/release/seawall /usr/local/bin/seawall
 COPY LICENSE /usr/share/doc/seawall/LICENSE
-# Viewers; operators (/metrics, /healthz).
+# Viewers; admin server (/metrics, /healthz).
 EXPOSE 8080 9090
-# Where operators come in unless the file or a flag says otherwise: the container's own loopback. The
-# health check asks there; who has operators come in elsewhere sets this variable to that address.
+# The admin address unless the file or a flag sets one: the container's own loopback. The health check
+# uses it: with another admin address, set this variable to that address.
 ENV SEAWALL_ADMIN=127.0.0.1:9090
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
     CMD ["/usr/local/bin/seawall", "health"]
 ENTRYPOINT ["/usr/local/bin/seawall"]
-# Mount a file there, or say `serve --origin https://origin.example --listen 0.0.0.0:8080` instead.
+# Mount a file there, or use `serve --origin https://origin.example --listen 0.0.0.0:8080` instead.
 CMD ["serve", "--config", "/etc/seawall/seawall.toml"]

@@ -1,7 +1,9 @@
-//! Who watches? Players of the demo's stream, which ask as real ones do: the entry, a playlist at its pace, each
-//! segment or part once, in order. They decode nothing; what they got, and when, they tell.
+//! Simulated players. They request what real players do: the multivariant playlist, a playlist at
+//! its interval, each segment or part once, in order. They decode nothing and report each response
+//! with its time.
 //!
-//! Each has two connections, as browsers have several: what is waited for does not hold up the other.
+//! Each uses two connections, as browsers use several: a blocking playlist request does not delay
+//! media requests.
 
 mod line;
 mod low_latency;
@@ -20,46 +22,46 @@ use super::place::{Packaging, Resource};
 use super::utc::Utc;
 use crate::manifest::{self, ParsedText};
 
-/// One thing that a player asked for.
+/// One request of a player.
 #[derive(Clone, Debug)]
 pub struct PlayerFetch {
-    /// What it is.
+    /// The requested object.
     pub place: Resource,
-    /// When it was asked for, by the demo's clock.
+    /// When it was requested, by the simulator's clock.
     pub asked: Utc,
-    /// When the last byte of the answer was there.
+    /// When the last byte of the response arrived.
     pub answered: Utc,
-    /// What came; nothing where there was no whole answer.
+    /// Status and body; `None` if the response was not complete.
     pub answer: Option<(StatusCode, Bytes)>,
-    /// What it says, where it is a manifest and can be read.
+    /// The parsed manifest, if it is one.
     pub manifest: Option<ParsedText>,
 }
 
 impl PlayerFetch {
-    /// A whole answer of status 200.
+    /// Whether the response is complete and its status is 200.
     pub fn is_good(&self) -> bool {
         let status = self.answer.as_ref().map(|(status, _)| *status);
         status == Some(StatusCode::OK)
     }
 }
 
-/// A player of one rendition in one form.
+/// A player of one rendition in one packaging.
 #[derive(Clone)]
 pub struct Player {
-    /// Where the stream is had.
+    /// The address of the server.
     pub door: SocketAddr,
-    /// In which form.
+    /// The packaging.
     pub form: Packaging,
-    /// Which rendition.
+    /// The rendition.
     pub rendition: DemoRendition,
-    /// The clock of the stream, which it paces itself by.
+    /// The clock of the stream, which times the player's requests.
     pub clock: Clock,
-    /// Hears of everything that it asked for.
+    /// Called with every request and its result.
     pub told: Arc<dyn Fn(&PlayerFetch) + Send + Sync>,
 }
 
 impl Player {
-    /// Watches for ever: until it is dropped.
+    /// Plays until it is dropped.
     pub async fn watch(self) {
         match self.form {
             Packaging::LowLatency | Packaging::LowLatencyRanges => low_latency::watch(&self).await,
@@ -71,7 +73,7 @@ impl Player {
         PlayerConnection::to(self.door)
     }
 
-    /// Asks for something, and tells. `None`: it was not had.
+    /// Requests an object and reports the result. `None`: the response was not good.
     async fn see(
         &self,
         line: &mut PlayerConnection,
@@ -101,7 +103,7 @@ fn read(place: Resource, body: &[u8]) -> Option<ParsedText> {
     manifest::read_manifest(kind, body).ok()
 }
 
-/// What a name in a manifest leads to.
+/// The resource that a name in a manifest refers to.
 fn named(manifest: Resource, uri: &str) -> Option<Resource> {
     let path = manifest.path();
     let (directory, _) = path.rsplit_once('/')?;

@@ -1,4 +1,4 @@
-//! How do answers' bodies come? Whole, or piece by piece as they are made, or cut off on purpose.
+//! Response bodies: whole, piece by piece as they are made, or cut off on purpose.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::request_log::OpenRequest;
 
-/// An answer's body. The request is under way until it is dropped.
+/// A response body. Its request counts as in progress until it is dropped.
 pub(super) struct OriginBody {
     form: OriginBodyKind,
     visit: Option<OpenRequest>,
@@ -17,16 +17,16 @@ pub(super) struct OriginBody {
 
 enum OriginBodyKind {
     Whole(Bytes),
-    /// Some bytes, and then no more although more were announced.
+    /// Fewer bytes than Content-Length announces.
     Cut {
         sent: Bytes,
         announced: u64,
     },
-    /// As they are made.
+    /// Pieces, sent as they are made.
     Growing(mpsc::Receiver<Bytes>),
 }
 
-/// The body ended here on purpose.
+/// The error that ends a body that is cut on purpose.
 #[derive(Debug, thiserror::Error)]
 #[error("cut off, as ordered")]
 pub(super) struct CutOff;
@@ -36,7 +36,7 @@ impl OriginBody {
         OriginBody::of(OriginBodyKind::Whole(bytes.into()))
     }
 
-    /// The first half of these.
+    /// Only the first half of these bytes.
     pub(super) fn half(bytes: &Bytes) -> OriginBody {
         OriginBody::of(OriginBodyKind::Cut {
             sent: bytes.slice(..bytes.len() / 2),
@@ -52,7 +52,7 @@ impl OriginBody {
         OriginBody { form, visit: None }
     }
 
-    /// Counts as under way until it is sent.
+    /// Keeps the request counted as in progress until the body is dropped.
     pub(super) fn visited(self, visit: OpenRequest) -> OriginBody {
         OriginBody {
             visit: Some(visit),
@@ -86,7 +86,7 @@ impl Body for OriginBody {
             }
             OriginBodyKind::Cut { announced: 0, .. } => Poll::Ready(Some(Err(CutOff))),
             OriginBodyKind::Cut { sent, announced } if sent.is_empty() => {
-                // Not at once: what was sent has to leave before the connection is closed.
+                // Not at once: the bytes sent must leave before the connection is closed.
                 *announced = 0;
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -1,5 +1,5 @@
-//! What is on the air at a given moment? The plan of a stream, its clock an argument: the same plan
-//! at the same moment has the same segments, parts and texts, to the byte. Knows no request.
+//! The content of the stream at a given time. Pure: the same plan at the same time has the same
+//! segments, parts and texts, to the byte. Knows no requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::utc::Utc;
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// How a stream is cut and when it began.
+/// The segmentation of a stream and its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BroadcastPlan {
     start: Utc,
@@ -23,10 +23,10 @@ pub struct BroadcastPlan {
 }
 
 impl BroadcastPlan {
-    /// Segments of two seconds in parts of a third, of which the last ten are listed.
+    /// Segments of 2 s in parts of 1/3 s; the last ten segments are listed.
     pub fn from(start: Utc) -> BroadcastPlan {
         BroadcastPlan {
-            // As manifests write it: nothing may come later than they say.
+            // Rounded to milliseconds as in manifests: nothing may come later than they say.
             start: Utc::from_millis(start.as_millis().try_into().unwrap_or(u64::MAX)),
             segment_fragments: FRAGMENTS_PER_GOP,
             part_fragments: 1,
@@ -34,8 +34,8 @@ impl BroadcastPlan {
         }
     }
 
-    /// Segments of this many seconds: two, or a multiple of it, for that is how far apart IDR
-    /// pictures are. Anything else is rounded up.
+    /// Segments of this many seconds: a multiple of two, because IDR pictures are two seconds
+    /// apart. Other values are rounded up.
     #[must_use]
     pub fn segment_seconds(self, seconds: u64) -> BroadcastPlan {
         let fragments = (seconds * FRAGMENTS_PER_SECOND).max(1);
@@ -45,8 +45,8 @@ impl BroadcastPlan {
         }
     }
 
-    /// Segments of this many thirds of a second, although decoders cannot begin with each of them: for
-    /// audiences that decode nothing and have no time. Not for DASH's `$Number$`.
+    /// Segments of this many thirds of a second, for tests that need short segments. Decoders
+    /// cannot start with each of them. Not for DASH's `$Number$`.
     #[must_use]
     pub fn segment_thirds(self, thirds: u64) -> BroadcastPlan {
         BroadcastPlan {
@@ -64,7 +64,7 @@ impl BroadcastPlan {
         }
     }
 
-    /// So many segments are listed.
+    /// The number of listed segments.
     #[must_use]
     pub fn window(self, segments: u64) -> BroadcastPlan {
         BroadcastPlan {
@@ -74,17 +74,17 @@ impl BroadcastPlan {
     }
 }
 
-/// A stream on the air.
+/// A running stream.
 #[derive(Clone, Debug)]
 pub struct Broadcast {
     plan: BroadcastPlan,
     reel: Arc<MediaAssets>,
-    /// How often it was begun anew.
+    /// The number of restarts.
     generation: u64,
 }
 
 impl Broadcast {
-    /// Puts a plan on the air.
+    /// Starts a stream.
     pub fn new(plan: BroadcastPlan) -> Broadcast {
         Broadcast {
             plan,
@@ -93,8 +93,8 @@ impl Broadcast {
         }
     }
 
-    /// Begun anew, as by a packager that was restarted: numbers from 0, the same names, other
-    /// bytes. One segment is there at once.
+    /// The stream after a restart of the packager: numbers from 0, the same names, other bytes. One
+    /// segment is complete at once.
     #[must_use]
     pub fn restarted(&self, now: Utc) -> Broadcast {
         let start = now.saturating_sub(self.segment_duration());
@@ -110,50 +110,50 @@ impl Broadcast {
         self.plan.start
     }
 
-    /// How long segments are.
+    /// Duration of a segment.
     pub fn segment_duration(&self) -> Duration {
         time_of(self.plan.segment_fragments)
     }
 
-    /// In whole seconds, as HLS has to say it (RFC 8216 §4.3.3.1).
+    /// Segment duration in whole seconds, as HLS requires (RFC 8216 §4.3.3.1).
     pub(super) fn target_duration(&self) -> u64 {
         let segment = self.segment_duration();
         segment.as_secs() + u64::from(segment.subsec_nanos() > 0)
     }
 
-    /// How long parts are.
+    /// Duration of a part.
     pub fn part_duration(&self) -> Duration {
         time_of(self.plan.part_fragments)
     }
 
-    /// How many segments are listed.
+    /// Number of listed segments.
     pub fn window(&self) -> u32 {
         u32::try_from(self.plan.window).unwrap_or(u32::MAX)
     }
 
-    /// Parts in a segment.
+    /// Number of parts in a segment.
     pub fn parts_per_segment(&self) -> u64 {
         self.plan.segment_fragments / self.plan.part_fragments
     }
 
-    /// How many segments are whole: the number of the one being made.
+    /// Number of complete segments, which is also the number of the one being made.
     pub fn segments(&self, now: Utc) -> u64 {
         self.fragments(now) / self.plan.segment_fragments
     }
 
-    /// How many parts are whole, of this segment: never more than it has.
+    /// Number of complete parts of this segment.
     pub fn parts(&self, segment: u64, now: Utc) -> u64 {
         let begun = segment.saturating_mul(self.plan.segment_fragments);
         let fragments = self.fragments(now).saturating_sub(begun);
         (fragments / self.plan.part_fragments).min(self.parts_per_segment())
     }
 
-    /// When a segment is whole.
+    /// When a segment is complete.
     pub fn segment_due(&self, segment: u64) -> Utc {
         self.part_due(segment, self.parts_per_segment() - 1)
     }
 
-    /// When a part is whole.
+    /// When a part is complete.
     pub fn part_due(&self, segment: u64, part: u64) -> Utc {
         let (_, end) = self.part_fragments(segment, part);
         self.plan.start.saturating_add(time_of(end))
@@ -165,13 +165,13 @@ impl Broadcast {
         self.plan.start.saturating_add(time_of(fragments))
     }
 
-    /// The segments listed at this moment: from the first to before the last.
+    /// The segments listed at this time.
     pub fn listed(&self, now: Utc) -> std::ops::Range<u64> {
         let end = self.segments(now);
         end.saturating_sub(self.plan.window)..end
     }
 
-    /// Is a segment that was made still there? As long again as it was listed, and some time more.
+    /// Whether a segment is not deleted yet: it stays for more than twice the window.
     pub fn is_kept(&self, segment: u64, now: Utc) -> bool {
         let kept = 2 * self.plan.window + 3;
         segment.saturating_add(kept) >= self.segments(now)
@@ -179,13 +179,13 @@ impl Broadcast {
 
     /// The segment of a rendition that begins at this tick (DASH's `$Time$`).
     pub fn segment_at(&self, rendition: DemoRendition, ticks: u64) -> Option<u64> {
-        // Sound begins up to a frame before the pictures: rounding up finds its segment.
+        // Audio begins up to one frame before video: rounding up finds its segment.
         let per_segment = self.track(rendition).timescale * self.plan.segment_fragments;
         let segment = (ticks * FRAGMENTS_PER_SECOND).div_ceil(per_segment);
         (self.segment_ticks(rendition, segment).0 == ticks).then_some(segment)
     }
 
-    /// When a segment of a rendition begins and how long it lasts, in ticks.
+    /// The begin and the duration of a rendition's segment, in ticks.
     pub fn segment_ticks(&self, rendition: DemoRendition, segment: u64) -> (u64, u64) {
         let from = segment * self.plan.segment_fragments;
         let track = self.track(rendition);
@@ -193,20 +193,20 @@ impl Broadcast {
         (track.ticks(from), lasts)
     }
 
-    /// How long a segment of a rendition lasts, in seconds.
+    /// The duration of a rendition's segment, in seconds.
     pub fn segment_seconds(&self, rendition: DemoRendition, segment: u64) -> f64 {
         let (_, ticks) = self.segment_ticks(rendition, segment);
         seconds(ticks, self.track(rendition))
     }
 
-    /// How long a part of a rendition lasts, in seconds.
+    /// The duration of a rendition's part, in seconds.
     pub fn part_seconds(&self, rendition: DemoRendition, segment: u64, part: u64) -> f64 {
         let (from, to) = self.part_fragments(segment, part);
         let track = self.track(rendition);
         seconds(track.ticks_between(from, to), track)
     }
 
-    /// Does a part begin with a picture that needs no other?
+    /// Whether a part begins with an IDR picture.
     pub fn is_independent(&self, rendition: DemoRendition, segment: u64, part: u64) -> bool {
         let (from, _) = self.part_fragments(segment, part);
         rendition == DemoRendition::Audio || from.is_multiple_of(FRAGMENTS_PER_GOP)
@@ -217,19 +217,19 @@ impl Broadcast {
         self.track(rendition).init.clone()
     }
 
-    /// A segment, whether or not its time has come.
+    /// A segment, whether or not it is due yet.
     pub fn segment(&self, rendition: DemoRendition, segment: u64) -> Bytes {
         let from = segment * self.plan.segment_fragments;
         self.joined(rendition, from, from + self.plan.segment_fragments)
     }
 
-    /// A part, whether or not its time has come. A segment's parts in a row are the segment.
+    /// A part, whether or not it is due yet. The parts of a segment, concatenated, are the segment.
     pub fn part(&self, rendition: DemoRendition, segment: u64, part: u64) -> Bytes {
         let (from, to) = self.part_fragments(segment, part);
         self.joined(rendition, from, to)
     }
 
-    /// How many bytes [`Broadcast::part`] has.
+    /// The length of [`Broadcast::part`] in bytes.
     pub fn part_bytes(&self, rendition: DemoRendition, segment: u64, part: u64) -> u64 {
         let (from, to) = self.part_fragments(segment, part);
         let track = self.track(rendition);
@@ -238,7 +238,7 @@ impl Broadcast {
             .sum()
     }
 
-    /// A segment as a transport stream, its sound with it.
+    /// A segment as a transport stream, with audio.
     pub fn ts_segment(&self, rendition: DemoRendition, segment: u64) -> Bytes {
         let from = segment * self.plan.segment_fragments;
         let to = from + self.plan.segment_fragments;
@@ -264,14 +264,14 @@ impl Broadcast {
         MediaFragment { number, shift }
     }
 
-    /// The fragments of a part: the first, and the one behind the last.
+    /// The fragments of a part: the first, and the one after the last.
     fn part_fragments(&self, segment: u64, part: u64) -> (u64, u64) {
         let begun = segment.saturating_mul(self.plan.segment_fragments);
         let from = begun.saturating_add(part.saturating_mul(self.plan.part_fragments));
         (from, from.saturating_add(self.plan.part_fragments))
     }
 
-    /// How many fragments are whole.
+    /// Number of complete fragments.
     fn fragments(&self, now: Utc) -> u64 {
         let on_air = now.saturating_sub(self.plan.start).as_nanos();
         let fragments = on_air * u128::from(FRAGMENTS_PER_SECOND) / NANOS_PER_SECOND;
@@ -279,7 +279,7 @@ impl Broadcast {
     }
 }
 
-/// How long so many fragments last: rounded up, so that they are whole when it has gone by.
+/// The duration of this many fragments, rounded up so that they are complete when it has passed.
 fn time_of(fragments: u64) -> Duration {
     let nanos = u128::from(fragments) * NANOS_PER_SECOND;
     let nanos = nanos.div_ceil(u128::from(FRAGMENTS_PER_SECOND));

@@ -1,5 +1,5 @@
-//! What time is it on the air? The real time, time that runs faster, or time that a test moves by
-//! hand. Everything that waits in this room waits on this clock.
+//! The simulator's clock: real time, accelerated time, or time that a test sets. Everything in this
+//! module that waits uses it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::utc::Utc;
 
-/// A clock. Its copies tell the same time.
+/// A clock. Its clones show the same time.
 #[derive(Clone, Debug)]
 pub struct Clock(ClockMode);
 
@@ -23,7 +23,7 @@ enum ClockMode {
     ByHand(Arc<watch::Sender<Utc>>),
 }
 
-/// Moves a clock.
+/// Controls a manual clock.
 #[derive(Clone, Debug)]
 pub struct ClockControl(Arc<watch::Sender<Utc>>);
 
@@ -33,7 +33,7 @@ impl Clock {
         Clock::times(1.0)
     }
 
-    /// The real time now, and from then on this many times as fast.
+    /// Starts at the real time and runs this many times as fast.
     pub fn times(times: f64) -> Clock {
         let from = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Clock(ClockMode::Runs {
@@ -43,7 +43,7 @@ impl Clock {
         })
     }
 
-    /// A time that stands still until its hand is moved.
+    /// A clock that stands still until its control moves it.
     pub fn by_hand(from: Utc) -> (Clock, ClockControl) {
         let sender = Arc::new(watch::Sender::new(from));
         (
@@ -52,7 +52,7 @@ impl Clock {
         )
     }
 
-    /// What time it is.
+    /// The current time.
     pub fn now(&self) -> Utc {
         match &self.0 {
             ClockMode::Runs { from, since, times } => *from + since.elapsed().mul_f64(*times),
@@ -60,7 +60,7 @@ impl Clock {
         }
     }
 
-    /// Waits for a time, at most some while by a clock on the wall; whoever waits looks again.
+    /// Waits for a time, but at most a minute of real time: callers check again in a loop.
     pub async fn until(&self, time: Utc) {
         const WAIT_MAX: Duration = Duration::from_mins(1);
         match &self.0 {
@@ -78,7 +78,7 @@ impl Clock {
 }
 
 impl ClockControl {
-    /// Time goes on by this much; whoever waited for it wakes.
+    /// Moves the clock forward and wakes the tasks that wait for the new time.
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|time| *time += by);
     }

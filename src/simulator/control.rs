@@ -1,4 +1,5 @@
-//! How are faults switched? By tests with a handle, by people with a URL: `/control?late=3`.
+//! Switches the faults of an origin: by tests through a handle, by people through a URL:
+//! `/control?late=3`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use super::clock::Clock;
 use super::faults::{Faults, OriginScene};
 use super::media_assets::DemoRendition;
 
-/// What people may write behind `/control?`.
+/// The syntax of the query of `/control`.
 pub const USAGE: &str = "late=SECONDS stall=on|off back=SEGMENTS cut=media|manifests|off \
      missing=SECONDS refuse=PERCENT slow=SECONDS only=360p|180p|audio|all restart heal";
 
-/// Switches an origin's faults. Its copies switch the same.
+/// Switches an origin's faults. Its clones control the same origin.
 #[derive(Clone, Debug)]
 pub struct Control {
     scene: Arc<watch::Sender<OriginScene>>,
@@ -26,12 +27,12 @@ impl Control {
         Control { scene, clock }
     }
 
-    /// Changes what is wrong, from now on.
+    /// Changes the active faults.
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
         self.scene.send_modify(|scene| change(&mut scene.faults));
     }
 
-    /// What is wrong.
+    /// The active faults.
     pub fn faults(&self) -> Faults {
         self.scene.borrow().faults.clone()
     }
@@ -42,12 +43,12 @@ impl Control {
         self.set(|faults| faults.stalled = Some(now));
     }
 
-    /// Nothing is wrong any more. A restart is not undone.
+    /// Ends all faults. A restart is not undone.
     pub fn heal(&self) {
         self.set(|faults| *faults = Faults::default());
     }
 
-    /// The packager is restarted: numbers from 0, the same names, other bytes.
+    /// Restarts the packager: numbers from 0, the same names, other bytes.
     pub fn restart(&self) {
         let now = self.clock.now();
         self.scene.send_modify(|scene| {
@@ -59,7 +60,7 @@ impl Control {
         self.scene.subscribe()
     }
 
-    /// Does what a query says, all of it or, where something is not understood, nothing.
+    /// Executes a query: all of it, or nothing if a part is invalid.
     pub(super) fn obey(&self, query: &str) -> Result<(), String> {
         let mut faults = self.faults();
         let mut restart = false;

@@ -1,5 +1,5 @@
-//! What does the MPD say (ISO/IEC 23009-1)? Text made of a broadcast and a moment; knows no request
-//! and no fault.
+//! Writes the MPD (ISO/IEC 23009-1) of a broadcast at a given time. Knows no requests and no
+//! faults.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use super::media_assets::DemoRendition;
 use super::place::{CLOCK, Packaging};
 use super::utc::{Utc, iso};
 
-/// The MPD; `None` while there is nothing to list.
+/// The MPD; `None` if no segment is complete.
 pub(super) fn mpd(broadcast: &Broadcast, form: Packaging, now: Utc) -> Option<String> {
     let listed = broadcast.listed(now);
     if listed.is_empty() {
         return None;
     }
-    // With `$Number$` it says all there is to say from the beginning, and never changes.
+    // With `$Number$` the MPD is complete from the beginning and never changes.
     let published = match form {
         Packaging::Timeline => broadcast.segment_due(listed.end - 1),
         _ => broadcast.start(),
     };
     let segment = broadcast.segment_duration();
-    // With a latency target there is none: players add one to the other.
+    // Not with a latency target: players add the delay to it.
     let delay = match form {
         Packaging::Chunked => String::new(),
         _ => format!(
@@ -61,7 +61,7 @@ pub(super) fn mpd(broadcast: &Broadcast, form: Packaging, now: Utc) -> Option<St
     Some(text)
 }
 
-/// `PT2S`.
+/// A duration, written as `PT2S`.
 struct DemoPeriod(Duration);
 
 impl std::fmt::Display for DemoPeriod {
@@ -70,7 +70,7 @@ impl std::fmt::Display for DemoPeriod {
     }
 }
 
-/// Renditions a player may switch between.
+/// An adaptation set: renditions that a player may switch between.
 fn set(
     broadcast: &Broadcast,
     form: Packaging,
@@ -121,7 +121,7 @@ fn template(
         let offset = segment
             .saturating_sub(broadcast.part_duration())
             .as_secs_f64();
-        // Rounded down: nothing is promised before it is there.
+        // Rounded down, so that nothing is announced before it exists.
         let offset = (offset * 1000.0).floor() / 1000.0;
         format!(" availabilityTimeOffset=\"{offset:.3}\" availabilityTimeComplete=\"false\"")
     } else {
@@ -136,7 +136,7 @@ fn template(
     );
 }
 
-/// Runs of segments that last equally long.
+/// Runs of segments of equal duration.
 fn timeline(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mut String) {
     let segments = broadcast.listed(now);
     let mut segments = segments
@@ -148,7 +148,7 @@ fn timeline(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mu
         while segments.next_if(|(_, next)| *next == lasts).is_some() {
             repeated += 1;
         }
-        // One goes on where the last ended; only the first has to say where.
+        // Each run begins where the last one ended; only the first needs its begin.
         let start = begins.take().map(|start| format!(" t=\"{start}\""));
         let start = start.unwrap_or_default();
         let repeat = if repeated > 0 {
@@ -200,7 +200,7 @@ mod tests {
             BroadcastPlan::from(START).window(4),
             21,
         );
-        // Ten segments were made, the last at twenty seconds; 6 to 9 are listed.
+        // Ten segments are complete, the last at 20 s; 6 to 9 are listed.
         assert!(
             text.contains("publishTime=\"2025-06-15T15:07:00.000Z\""),
             "{text}"
@@ -209,7 +209,7 @@ mod tests {
             text.contains("     <S t=\"360000\" d=\"60000\" r=\"3\"/>\n"),
             "{text}"
         );
-        // Sound: frames 562, 656, 750, 843, 937.
+        // Audio: frames 562, 656, 750, 843, 937.
         let sound = "     <S t=\"575488\" d=\"96256\" r=\"1\"/>\n     \
             <S d=\"95232\"/>\n     <S d=\"96256\"/>\n";
         assert!(text.contains(sound), "{text}");

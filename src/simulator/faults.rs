@@ -1,6 +1,5 @@
-//! What may go wrong with an origin, and what follows for what it shows? All faults but the crude
-//! ones are errors of time: an origin that is late, stands still or goes back tells what was true at
-//! another moment.
+//! Faults of an origin, and their effect on its content. Most faults are errors of time: an origin
+//! that is late, stalled or behind shows the content of another time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,30 +8,30 @@ use super::broadcast::Broadcast;
 use super::media_assets::DemoRendition;
 use super::utc::Utc;
 
-/// What is wrong. By default nothing is.
+/// The active faults. By default there are none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// Everything is published so much later than it was made.
+    /// Everything is published this much later than it was made.
     pub late: Duration,
-    /// Manifests have stopped changing at this moment; media go on.
+    /// Manifests have not changed since this time; media continue.
     pub stalled: Option<Utc>,
-    /// Manifests have gone back by so many segments.
+    /// Manifests have gone back by this many segments.
     pub back: u64,
-    /// Media end at the half of what was announced, and the connection with them.
+    /// Media bodies end at half of the announced length, and close the connection.
     pub cut_media: bool,
-    /// Manifests end at their half, as if that were all.
+    /// Manifests end at half of their length, without an error.
     pub cut_manifests: bool,
-    /// Media cannot be found for so long after manifests list them.
+    /// Media cannot be found for this long after manifests list them.
     pub missing: Duration,
-    /// So many of a hundred requests are refused with 503.
+    /// Percentage of requests that are answered with 503.
     pub refused_percent: u8,
-    /// Before an answer's first byte.
+    /// Delay before the first byte of a response.
     pub slow: Duration,
-    /// Only this rendition is wrong; otherwise all, and what belongs to none.
+    /// The faults apply to this rendition only; otherwise to all, and to objects of no rendition.
     pub only: Option<DemoRendition>,
 }
 
-/// What an origin shows: a stream, and what is wrong with it.
+/// What an origin shows: a stream and its faults.
 #[derive(Clone, Debug)]
 pub(super) struct OriginScene {
     pub(super) broadcast: Arc<Broadcast>,
@@ -45,11 +44,11 @@ pub(super) struct OriginScene {
 #[derive(Clone, Debug)]
 pub(super) struct StreamView {
     pub(super) broadcast: Arc<Broadcast>,
-    /// What is wrong for this request.
+    /// The faults for this request.
     pub(super) faults: Faults,
-    /// The moment whose manifests are shown.
+    /// The time whose manifests are shown.
     pub(super) listing: Utc,
-    /// The moment whose media are there.
+    /// The time whose media are available.
     pub(super) making: Utc,
     listing_behind: Duration,
     making_behind: Duration,
@@ -81,14 +80,14 @@ impl OriginScene {
 }
 
 impl StreamView {
-    /// When a manifest of this moment is shown; `None` where time stands still before it.
+    /// When the manifest of this time is shown; `None` if manifests have stalled before.
     pub(super) fn listed_at(&self, moment: Utc) -> Option<Utc> {
         let shown = moment.saturating_add(self.listing_behind);
         let stands = self.faults.stalled.is_some_and(|stalled| stalled < shown);
         (!stands).then_some(shown)
     }
 
-    /// When media that were made at this moment are there.
+    /// When media that were made at this time are available.
     pub(super) fn made_at(&self, moment: Utc) -> Utc {
         moment.saturating_add(self.making_behind)
     }

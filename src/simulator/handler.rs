@@ -1,5 +1,5 @@
-//! What does this origin answer? The request, the scene and the clock in; an answer out, when its
-//! time has come.
+//! The origin's request handler: makes a response of the request, the scene and the clock, once the
+//! object is due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,23 +21,23 @@ use super::request_log::RequestLog;
 use super::utc::{Utc, iso};
 use super::{dash, hls};
 
-/// Where people switch faults.
+/// The path for switching faults.
 const CONTROL: &str = "/control";
 
-/// One origin's answers.
+/// The request handler of one origin.
 #[derive(Debug)]
 pub(super) struct OriginHandler {
     pub(super) clock: Clock,
     pub(super) control: Control,
     pub(super) tally: RequestLog,
-    /// Requests that could have been refused.
+    /// Requests that `refuse` could apply to.
     asked: AtomicU64,
 }
 
-/// What comes of looking for something.
+/// The result of a lookup.
 enum AssetLookup {
     Found(Response<OriginBody>),
-    /// Not there, but looked for again at this moment, or when the scene changes.
+    /// Not available: look up again at this time, or when the scene changes.
     Later(Option<Utc>),
 }
 
@@ -120,7 +120,7 @@ impl OriginHandler {
         head::conditional(response, request.headers())
     }
 
-    /// Looks until something is found, or for three segments' length.
+    /// Repeats the lookup until it succeeds, or for three segment durations.
     async fn awaited(
         &self,
         place: Resource,
@@ -135,7 +135,7 @@ impl OriginHandler {
             let later = match look(&view) {
                 AssetLookup::Found(response) => return response,
                 AssetLookup::Later(_) if now >= until => {
-                    return head::refusal(StatusCode::SERVICE_UNAVAILABLE, "it did not come\n");
+                    return head::refusal(StatusCode::SERVICE_UNAVAILABLE, "not available in time\n");
                 }
                 AssetLookup::Later(later) => later.map_or(until, |later| later.min(until)),
             };
@@ -151,7 +151,7 @@ impl OriginHandler {
         self.control.watch().borrow().view(place.rendition(), now)
     }
 
-    /// Spread evenly: of a hundred requests just as many as ordered.
+    /// Spread evenly: exactly `percent` of a hundred requests.
     fn refuses(&self, percent: u8) -> bool {
         let percent = u64::from(percent);
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
@@ -169,13 +169,13 @@ impl OriginHandler {
             Method::POST => self.control.obey(query),
             Method::GET if query.is_empty() => Ok(()),
             _ => Err(format!(
-                "POST to change, GET without a query to look\nknown: {USAGE}\n"
+                "POST to change faults, GET without a query to show them\nknown: {USAGE}\n"
             )),
         };
         match changed {
             Ok(()) => {
                 let (faults, asked) = (self.control.faults(), self.tally.report());
-                told(StatusCode::OK, format!("{faults:#?}\n\nasked for\n{asked}"))
+                told(StatusCode::OK, format!("{faults:#?}\n\nrequests\n{asked}"))
             }
             Err(why) => told(StatusCode::BAD_REQUEST, why),
         }
@@ -218,7 +218,7 @@ impl OriginHandler {
         let parts = broadcast.parts(segment, view.making);
         let later = AssetLookup::Later(Some(view.made_at(broadcast.part_due(segment, parts))));
         match (form, range) {
-            // Asked for ahead of its availability.
+            // Requested before its availability time.
             (Packaging::Chunked, _) if parts == 0 => AssetLookup::Found(head::not_found()),
             (_, None) if parts == 0 => later,
             (_, None) => {
@@ -245,12 +245,12 @@ impl OriginHandler {
         }
     }
 
-    /// Hands out a segment part by part as they are made.
+    /// Sends a segment part by part, as they are made.
     fn grow(&self, rendition: DemoRendition, segment: u64) -> mpsc::Receiver<Bytes> {
         let (give, take) = mpsc::channel(1);
         let (clock, mut scene) = (self.clock.clone(), self.control.watch());
         tokio::spawn(async move {
-            // A restart does not change what is under way.
+            // A restart does not change a response in progress.
             let broadcast = scene.borrow().broadcast.clone();
             for part in 0..broadcast.parts_per_segment() {
                 loop {
@@ -294,7 +294,7 @@ fn playlist(
             AnswerTime::No => {}
             AnswerTime::Until(due) => return AssetLookup::Later(view.listed_at(due)),
             AnswerTime::Nonsense => {
-                let why = "no such segment for a long time\n";
+                let why = "this segment is too far ahead\n";
                 return AssetLookup::Found(head::refusal(StatusCode::BAD_REQUEST, why));
             }
         }
@@ -306,7 +306,7 @@ fn playlist(
     )
 }
 
-/// A part that is there, or the one that comes next: that one is waited for.
+/// A part that is complete, or the next one, which is waited for.
 fn part_of(
     view: &StreamView,
     place: Resource,
@@ -335,5 +335,5 @@ fn part_of(
     }
 }
 
-/// Moments are rounded to nanoseconds.
+/// Times are rounded to nanoseconds.
 const SLACK: Duration = Duration::from_nanos(2);

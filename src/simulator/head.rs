@@ -1,4 +1,4 @@
-//! How do answers look? Status lines, headers as MediaPackage sends them, ranges, validators.
+//! Response heads: status, headers as MediaPackage sends them, ranges, validators.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -29,10 +29,10 @@ pub(super) struct RequestRange {
     last: Option<u64>,
 }
 
-/// Is what is there all of it?
+/// Whether the body is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyCompleteness {
-    /// Yes.
+    /// It is complete.
     Whole,
     /// It still grows.
     SoFar,
@@ -56,7 +56,7 @@ impl RequestRange {
     }
 }
 
-/// Media that are there: as a whole, or the range that was asked for.
+/// Complete media, or the requested range of them.
 pub(super) fn media(
     view: &StreamView,
     bytes: Bytes,
@@ -84,7 +84,7 @@ pub(super) fn media(
     response
 }
 
-/// Media that come as they are made.
+/// Media that are sent as they are made.
 pub(super) fn media_growing(body: OriginBody, place: Resource) -> Response<OriginBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -93,7 +93,7 @@ pub(super) fn media_growing(body: OriginBody, place: Resource) -> Response<Origi
     response
 }
 
-/// Cuts out a range and says so; `None` where there is nothing of it.
+/// Cuts out a range and sets Content-Range; `None` if the range is not satisfiable.
 fn partial(
     response: &mut Response<OriginBody>,
     bytes: Bytes,
@@ -126,7 +126,7 @@ fn partial(
     Some(bytes.slice(first.ok()?..=last.ok()?))
 }
 
-/// A manifest's text.
+/// A manifest.
 pub(super) fn manifest(
     view: &StreamView,
     mut text: String,
@@ -157,7 +157,7 @@ pub(super) fn manifest(
     response
 }
 
-/// The time.
+/// The current time.
 pub(super) fn clock(time: String) -> Response<OriginBody> {
     let mut response = plain(StatusCode::OK, time);
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -180,7 +180,7 @@ pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Orig
     response
 }
 
-/// 304 for who has it already.
+/// 304 if the client's validator matches.
 pub(super) fn conditional(
     mut response: Response<OriginBody>,
     asked: &HeaderMap,
@@ -200,7 +200,7 @@ pub(super) fn conditional(
     response
 }
 
-/// What all answers have; for HEAD, no body but its length.
+/// Headers of all responses. For HEAD: no body, but its length.
 pub(super) fn shaped(mut response: Response<OriginBody>, bare: bool) -> Response<OriginBody> {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -227,7 +227,7 @@ fn content_type(place: Resource) -> HeaderValue {
     })
 }
 
-/// A strong validator: of these bytes.
+/// A strong validator, made of the bytes.
 fn etag(bytes: &[u8]) -> HeaderValue {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);

@@ -1,5 +1,5 @@
-//! What do the playlists say (RFC 8216, rfc8216bis)? Text made of a broadcast and a moment; knows
-//! no request and no fault.
+//! Writes HLS playlists (RFC 8216, rfc8216bis) of a broadcast at a given time. Knows no requests
+//! and no faults.
 
 mod low_latency;
 
@@ -13,7 +13,7 @@ use super::utc::{Utc, iso};
 
 pub(super) use low_latency::{AnswerTime, PlaylistQuery};
 
-/// The playlist of playlists.
+/// The multivariant playlist.
 pub(super) fn multivariant(broadcast: &Broadcast, form: Packaging) -> String {
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n");
     let sound = broadcast.track(DemoRendition::Audio);
@@ -42,7 +42,7 @@ pub(super) fn multivariant(broadcast: &Broadcast, form: Packaging) -> String {
     text
 }
 
-/// A rendition's playlist; `None` while there is nothing to list.
+/// A rendition's playlist; `None` if no segment is complete.
 pub(super) fn media(
     broadcast: &Broadcast,
     (form, rendition): (Packaging, DemoRendition),
@@ -64,7 +64,7 @@ pub(super) fn media(
     Some(text)
 }
 
-/// A rendition's playlist as an answer to LL-HLS's delivery directives.
+/// A rendition's playlist for LL-HLS delivery directives.
 pub(super) fn directed(
     broadcast: &Broadcast,
     which: (Packaging, DemoRendition),
@@ -147,7 +147,7 @@ mod tests {
             .lines()
             .filter(|line| line.contains("EXTINF"))
             .collect();
-        // 93 frames of sound, then 94.
+        // 93 audio frames, then 94.
         assert_eq!(lines, ["#EXTINF:1.98400,", "#EXTINF:2.00533,"]);
         assert!(told.contains("#EXT-X-MAP:URI=\"init.mp4\"\n"));
     }

@@ -1,10 +1,10 @@
-//! What is there to show? A reel of 24 seconds that repeats for ever: pictures in two sizes with a
-//! running clock, and a sound. Knows samples and how they are cut into fragments; knows nothing of
-//! segments, playlists or the time of day.
+//! The media of the stream: a loop of 24 seconds, with two video renditions that show a running
+//! clock, and an audio rendition. Knows samples and fragments; knows nothing of segments, playlists
+//! or the time of day.
 //!
-//! The files were made by `reel/make.sh` and are part of the program. Fragment `n` is a third of a
-//! second: ten pictures, fifteen or sixteen frames of sound. Its samples are the reel's, its time
-//! goes on for ever.
+//! The files were made by `media_assets/make.sh` and are part of the program. Fragment `n` is a
+//! third of a second: ten pictures, or fifteen or sixteen audio frames. Its samples come from the
+//! loop; its timestamps increase for ever.
 
 mod asset;
 mod fmp4;
@@ -17,18 +17,18 @@ use bytes::Bytes;
 
 use self::asset::MediaFile;
 
-/// Fragments in a second.
+/// Fragments per second.
 pub(super) const FRAGMENTS_PER_SECOND: u64 = 3;
 
-/// Fragments from one IDR picture to the next. Segments are made of whole ones.
+/// Fragments from one IDR picture to the next. A segment has whole GOPs.
 pub(super) const FRAGMENTS_PER_GOP: u64 = 6;
 
-/// Fragments before the reel begins anew.
+/// Fragments per round of the loop.
 pub(super) const FRAGMENTS_PER_REEL: u64 = 72;
 
 const REEL_SECONDS: u64 = FRAGMENTS_PER_REEL / FRAGMENTS_PER_SECOND;
 
-/// The reel: every rendition of it.
+/// The media loop in all renditions.
 #[derive(Debug)]
 pub(super) struct MediaAssets {
     tracks: [SampleTrack; 3],
@@ -41,22 +41,22 @@ pub enum DemoRendition {
     High,
     /// 320x180.
     Low,
-    /// The sound.
+    /// Audio.
     Audio,
 }
 
 impl DemoRendition {
-    /// All of them.
+    /// All renditions.
     pub const ALL: [DemoRendition; 3] = [
         DemoRendition::High,
         DemoRendition::Low,
         DemoRendition::Audio,
     ];
 
-    /// Those with pictures.
+    /// The video renditions.
     pub const VIDEO: [DemoRendition; 2] = [DemoRendition::High, DemoRendition::Low];
 
-    /// What it is called in URLs.
+    /// The name in URLs.
     pub fn name(self) -> &'static str {
         match self {
             DemoRendition::High => "360p",
@@ -65,7 +65,7 @@ impl DemoRendition {
         }
     }
 
-    /// The one with this name.
+    /// The rendition with this name.
     pub fn named(name: &str) -> Option<DemoRendition> {
         DemoRendition::ALL
             .into_iter()
@@ -78,21 +78,21 @@ impl DemoRendition {
 pub(super) struct SampleTrack {
     /// `ftyp` and `moov`.
     pub(super) init: Bytes,
-    /// Ticks in a second.
+    /// Ticks per second.
     pub(super) timescale: u64,
     /// As in `CODECS` (RFC 6381).
     pub(super) codec: String,
-    /// Width and height, of pictures.
+    /// Width and height; `None` for audio.
     pub(super) size: Option<(u16, u16)>,
     sample_ticks: u64,
     samples: Vec<Range<usize>>,
     data: &'static [u8],
-    /// What decoders must know first, for formats without an init segment.
+    /// The decoder configuration, for formats without an init segment.
     setup: asset::DecoderSetup,
 }
 
-/// A fragment: its place in time, and how far the reel is ahead of that. A restarted broadcast
-/// begins elsewhere in the reel, so that the same names have other bytes.
+/// A fragment: its number on the timeline, and the offset of its media in the loop. After a restart
+/// the offset differs, so that the same names have other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MediaFragment {
     pub(super) number: u64,
@@ -100,7 +100,7 @@ pub(super) struct MediaFragment {
 }
 
 impl MediaAssets {
-    /// The one that comes with the program.
+    /// The media that are part of the program.
     pub(super) fn shipped() -> Arc<MediaAssets> {
         static SHIPPED: LazyLock<Arc<MediaAssets>> = LazyLock::new(|| {
             let files: [&'static [u8]; 3] = [
@@ -120,7 +120,7 @@ impl MediaAssets {
         &self.tracks[rendition as usize]
     }
 
-    /// A piece of a transport stream: this rendition's pictures, and the sound.
+    /// A piece of a transport stream: this video rendition, and audio.
     pub(super) fn ts(&self, rendition: DemoRendition, fragments: Range<MediaFragment>) -> Bytes {
         let sound = self.track(DemoRendition::Audio);
         ts::segment(self.track(rendition), sound, &fragments)
@@ -150,7 +150,7 @@ impl SampleTrack {
         self.first_sample(fragment) * self.sample_ticks
     }
 
-    /// How long these fragments last, in ticks.
+    /// The duration of these fragments, in ticks.
     pub(super) fn ticks_between(&self, from: u64, to: u64) -> u64 {
         self.ticks(to) - self.ticks(from)
     }
@@ -160,12 +160,12 @@ impl SampleTrack {
         fmp4::fragment(self, fragment)
     }
 
-    /// How many bytes [`Track::fragment`] has.
+    /// The length of [`SampleTrack::fragment`] in bytes.
     pub(super) fn fragment_bytes(&self, fragment: MediaFragment) -> u64 {
         fmp4::fragment_bytes(self, fragment)
     }
 
-    /// Bits a second over the busiest two seconds, and over the whole reel.
+    /// Bits per second: over the busiest two seconds, and over the whole loop.
     pub(super) fn bits_per_second(&self) -> (u64, u64) {
         let gop = |gop: u64| -> u64 {
             let fragments = gop * FRAGMENTS_PER_GOP..(gop + 1) * FRAGMENTS_PER_GOP;
@@ -188,13 +188,13 @@ impl SampleTrack {
         self.size.is_some()
     }
 
-    /// The first sample of a fragment. Sound does not divide into thirds of a second; rounding down
-    /// keeps its fragments from ending after the pictures'.
+    /// The first sample of a fragment. Audio frames do not divide into thirds of a second; rounding
+    /// down keeps audio fragments from ending after video.
     fn first_sample(&self, fragment: u64) -> u64 {
         fragment * self.samples.len() as u64 / FRAGMENTS_PER_REEL
     }
 
-    /// A fragment's samples: when each begins, in ticks, and its bytes.
+    /// A fragment's samples: their begin in ticks, and their bytes.
     fn samples(&self, fragment: MediaFragment) -> impl Iterator<Item = (u64, &'static [u8])> {
         let count = self.samples.len() as u64;
         let ahead = self.first_sample(fragment.shift);

@@ -1,4 +1,4 @@
-//! How is the stream reached? A small HTTP/1.1 server with bounds and deadlines of its own.
+//! The origin's HTTP/1.1 server, with its own limits and deadlines.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,23 +21,23 @@ use super::handler::OriginHandler;
 use super::place::Packaging;
 use super::request_log::RequestLog;
 
-/// Connections at once; more wait in the listener.
+/// Connections at once; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// For a request's head, and for the next one on a connection.
+/// For a request head, and idle time before the next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// After so long a connection is closed behind its answer, and soon after that in any case.
+/// After this time a connection is closed behind its response, and after `GRACE` in any case.
 const CONNECTION_MAX: Duration = Duration::from_mins(10);
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A head of more bytes is refused.
+/// A larger request head is rejected.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
-/// After a failure to accept.
+/// Pause after a failed accept.
 const BACKOFF: Duration = Duration::from_millis(250);
 
-/// A live origin on a socket of its own, until it is dropped.
+/// A live origin with its own socket; stops when dropped.
 #[derive(Debug)]
 pub struct SimulatedOrigin {
     address: SocketAddr,
@@ -53,7 +53,7 @@ impl Drop for SimulatedOrigin {
 }
 
 impl SimulatedOrigin {
-    /// Starts on a free port of the loopback address, inside a tokio runtime.
+    /// Starts on a free port of the loopback address. Call it inside a tokio runtime.
     pub fn start(plan: BroadcastPlan, clock: Clock) -> io::Result<SimulatedOrigin> {
         SimulatedOrigin::start_at((Ipv4Addr::LOCALHOST, 0).into(), plan, clock)
     }
@@ -72,8 +72,8 @@ impl SimulatedOrigin {
         SimulatedOrigin::of(address, scene, clock)
     }
 
-    /// A second origin of the same stream, so many segments behind this one. It has faults and
-    /// counts of its own.
+    /// A second origin of the same stream, this many segments behind. It has its own faults and
+    /// request log.
     pub fn twin(&self, lag_segments: u64) -> io::Result<SimulatedOrigin> {
         let scene = OriginScene {
             lag: lag_segments,
@@ -99,7 +99,7 @@ impl SimulatedOrigin {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -109,27 +109,27 @@ impl SimulatedOrigin {
         format!("http://{}", self.address)
     }
 
-    /// Where players of a form begin.
+    /// The URL at which players of a packaging start.
     pub fn entry(&self, form: Packaging) -> String {
         format!("{}{}", self.url(), form.entry())
     }
 
-    /// The stream as it was planned: what the right bytes are. A restart is not in it.
+    /// The stream as planned: the expected bytes. Restarts are not included.
     pub fn broadcast(&self) -> &Broadcast {
         &self.scene.broadcast
     }
 
-    /// Switches its faults.
+    /// Controls its faults.
     pub fn control(&self) -> &Control {
         &self.desk.control
     }
 
-    /// What it was asked.
+    /// The log of its requests.
     pub fn tally(&self) -> &RequestLog {
         &self.desk.tally
     }
 
-    /// The time it keeps.
+    /// Its clock.
     pub fn clock(&self) -> &Clock {
         &self.desk.clock
     }
@@ -156,7 +156,7 @@ async fn receive(socket: tokio::net::TcpListener, desk: Arc<OriginHandler>) {
 }
 
 async fn converse(wire: TcpStream, desk: Arc<OriginHandler>) {
-    // Chunks are to leave when they are made.
+    // Chunks must be sent when they are made.
     let _ = wire.set_nodelay(true);
     let service = service_fn(move |request| {
         let desk = desk.clone();
@@ -168,7 +168,6 @@ async fn converse(wire: TcpStream, desk: Arc<OriginHandler>) {
         .max_header_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(wire), service);
     let mut connection = std::pin::pin!(connection);
-    // A viewer who leaves, or is cut off as ordered, is nobody's loss.
     if timeout(CONNECTION_MAX, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(GRACE, connection).await;

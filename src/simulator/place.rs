@@ -1,5 +1,5 @@
-//! What does a URL name? `/live/ll/360p/12.3.m4s` is part 3 of segment 12 of a rendition of a form.
-//! Knows names only; whether the thing exists is for the broadcast to say.
+//! The URLs of the stream. `/live/ll/360p/12.3.m4s` is part 3 of segment 12 of a rendition in one
+//! packaging. Knows names only; the broadcast knows whether the object exists.
 
 use super::media_assets::DemoRendition;
 
@@ -10,7 +10,7 @@ pub enum Packaging {
     Ts,
     /// HLS with CMAF.
     Cmaf,
-    /// LL-HLS, each part with a name of its own.
+    /// LL-HLS, each part with its own URL.
     LowLatency,
     /// LL-HLS, parts as byte ranges of their segment.
     LowLatencyRanges,
@@ -18,12 +18,12 @@ pub enum Packaging {
     Timeline,
     /// DASH with `$Number$` and a duration.
     Number,
-    /// DASH with `$Number$`, segments handed out as they are made.
+    /// DASH with `$Number$`, segments sent while they are made.
     Chunked,
 }
 
 impl Packaging {
-    /// All of them.
+    /// All packagings.
     pub const ALL: [Packaging; 7] = [
         Packaging::Ts,
         Packaging::Cmaf,
@@ -34,7 +34,7 @@ impl Packaging {
         Packaging::Chunked,
     ];
 
-    /// What it is called in URLs.
+    /// The name in URLs.
     pub fn name(self) -> &'static str {
         match self {
             Packaging::Ts => "ts",
@@ -47,13 +47,13 @@ impl Packaging {
         }
     }
 
-    /// Where players begin.
+    /// The path at which players start.
     pub fn entry(self) -> String {
         let file = if self.is_dash() { MPD } else { PLAYLIST };
         format!("{ROOT}{}/{file}", self.name())
     }
 
-    /// Is it DASH?
+    /// Whether it is DASH.
     pub fn is_dash(self) -> bool {
         matches!(
             self,
@@ -61,35 +61,35 @@ impl Packaging {
         )
     }
 
-    /// Is it LL-HLS?
+    /// Whether it is LL-HLS.
     pub fn is_low_latency_hls(self) -> bool {
         matches!(self, Packaging::LowLatency | Packaging::LowLatencyRanges)
     }
 
-    /// Are segments handed out while they are made?
+    /// Whether segments are sent while they are made.
     pub fn grows(self) -> bool {
         matches!(self, Packaging::LowLatencyRanges | Packaging::Chunked)
     }
 
-    /// Does the form have this rendition? In transport streams sound goes with the pictures.
+    /// Whether it has this rendition. In transport streams audio is part of the video segments.
     pub fn has(self, rendition: DemoRendition) -> bool {
         self != Packaging::Ts || rendition != DemoRendition::Audio
     }
 }
 
-/// What every stream's path begins with.
+/// The prefix of all stream paths.
 pub(super) const ROOT: &str = "/live/";
-/// Where the time is told.
+/// The path of the current time.
 pub(super) const CLOCK: &str = "/time";
 
 const PLAYLIST: &str = "index.m3u8";
 const MPD: &str = "manifest.mpd";
 const INIT: &str = "init.mp4";
 
-/// Something that can be asked for.
+/// An object of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
-    /// The playlist of playlists.
+    /// The multivariant playlist.
     Multivariant(Packaging),
     /// The MPD.
     Mpd(Packaging),
@@ -97,18 +97,18 @@ pub enum Resource {
     Playlist(Packaging, DemoRendition),
     /// A rendition's init segment.
     Init(Packaging, DemoRendition),
-    /// A segment, by number; by its first tick where the form is [`Form::Timeline`].
+    /// A segment, by number; by its first tick with [`Packaging::Timeline`].
     Segment(Packaging, DemoRendition, u64),
     /// A part of a segment.
     Part(Packaging, DemoRendition, u64, u64),
-    /// The time (`UTCTiming`).
+    /// The current time (`UTCTiming`).
     Clock,
 }
 
-/// What kind of thing that is.
+/// The kind of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceKind {
-    /// The playlist of playlists.
+    /// The multivariant playlist.
     Multivariant,
     /// A rendition's playlist.
     Playlist,
@@ -120,14 +120,14 @@ pub enum ResourceKind {
     Segment,
     /// A part.
     Part,
-    /// The time.
+    /// The current time.
     Clock,
-    /// Nothing this origin has.
+    /// Not an object of this origin.
     Unknown,
 }
 
 impl Resource {
-    /// What a path names.
+    /// Parses a path.
     pub fn of(path: &str) -> Option<Resource> {
         if path == CLOCK {
             return Some(Resource::Clock);
@@ -148,7 +148,7 @@ impl Resource {
         }
     }
 
-    /// What kind of thing it is.
+    /// Its kind.
     pub fn kind(self) -> ResourceKind {
         match self {
             Resource::Multivariant(_) => ResourceKind::Multivariant,
@@ -161,7 +161,7 @@ impl Resource {
         }
     }
 
-    /// Its rendition, if it belongs to one.
+    /// Its rendition, if it has one.
     pub fn rendition(self) -> Option<DemoRendition> {
         match self {
             Resource::Playlist(_, rendition)
@@ -172,7 +172,7 @@ impl Resource {
         }
     }
 
-    /// As a path.
+    /// Its path.
     pub fn path(self) -> String {
         let under = |form: Packaging, rendition: DemoRendition| {
             format!("{ROOT}{}/{}", form.name(), rendition.name())
@@ -209,7 +209,7 @@ fn media(form: Packaging, rendition: DemoRendition, file: &str) -> Option<Resour
     }
 }
 
-/// A number as this origin writes it. One spelling each, and small enough to reckon with.
+/// A number as this origin writes it: one spelling each, and small enough for sums.
 fn number(text: &str) -> Option<u64> {
     const NUMBER_MAX: u64 = 1 << 50;
     let number: u64 = text.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What was the origin asked? Counts by kind and by target; what a shield must keep small.
+//! Counts requests by kind and by target, to show how many requests a shield makes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use super::place::ResourceKind;
 
-/// Targets are remembered up to this many; the longest known are forgotten first.
+/// Remembered targets; the oldest ones are forgotten first.
 const TARGETS_MAX: usize = 100_000;
 
-/// Counts requests. Its copies are the same book.
+/// Counts requests. Its clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct RequestLog(Arc<Mutex<RequestLogInner>>);
 
@@ -21,14 +21,14 @@ struct RequestLogInner {
     kinds: BTreeMap<ResourceKind, RequestCount>,
 }
 
-/// How often something was asked for.
+/// Request counts of a target or a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestCount {
     /// Requests.
     pub requests: u64,
-    /// Of these, under way.
+    /// Of these, in progress.
     pub in_flight: u64,
-    /// The most that were under way at once.
+    /// The highest number in progress at once.
     pub in_flight_max: u64,
 }
 
@@ -44,7 +44,7 @@ impl RequestCount {
     }
 }
 
-/// A request under way, until it is dropped.
+/// A request in progress, until it is dropped.
 #[derive(Debug)]
 pub(super) struct OpenRequest {
     book: RequestLog,
@@ -68,7 +68,7 @@ impl RequestLog {
         }
     }
 
-    /// Requests for a target: a path, and its query.
+    /// Requests for a target: a path and its query.
     pub fn of(&self, target: &str) -> RequestCount {
         let book = self.0.lock();
         book.targets
@@ -76,12 +76,12 @@ impl RequestLog {
             .map_or_else(RequestCount::default, |(_, count)| *count)
     }
 
-    /// Requests for things of a kind.
+    /// Requests for resources of a kind.
     pub fn of_kind(&self, kind: ResourceKind) -> RequestCount {
         self.0.lock().kinds.get(&kind).copied().unwrap_or_default()
     }
 
-    /// Requests in all.
+    /// All requests.
     pub fn requests(&self) -> u64 {
         self.0
             .lock()
@@ -91,7 +91,7 @@ impl RequestLog {
             .sum()
     }
 
-    /// Every target of a kind with how often it was asked for, in order.
+    /// All targets of a kind with their counts, in order.
     pub fn targets(&self, kind: ResourceKind) -> Vec<(String, RequestCount)> {
         let book = self.0.lock();
         let of_kind = book.targets.iter().filter(|(_, (of, _))| *of == kind);
@@ -102,7 +102,7 @@ impl RequestLog {
         targets
     }
 
-    /// Media that were asked for more than once.
+    /// Media that were requested more than once.
     pub fn duplicates(&self) -> Vec<(String, u64)> {
         [
             ResourceKind::Init,
@@ -116,7 +116,7 @@ impl RequestLog {
         .collect()
     }
 
-    /// A few lines for people: requests by kind, and what was asked for twice.
+    /// A short report: requests by kind, and duplicates.
     pub fn report(&self) -> String {
         let mut lines: Vec<String> = self
             .0
@@ -126,11 +126,11 @@ impl RequestLog {
             .map(|(kind, count)| format!("{kind:?} {}\n", count.requests))
             .collect();
         let twice = self.duplicates();
-        lines.push(format!("asked for more than once: {}\n", twice.len()));
+        lines.push(format!("requested more than once: {}\n", twice.len()));
         lines.concat()
     }
 
-    /// Forgets everything but what is under way.
+    /// Resets all counts except those in progress.
     pub fn reset(&self) {
         let mut book = self.0.lock();
         book.targets.clear();

@@ -1,4 +1,4 @@
-//! How is a point in time written (ISO 8601)? Times are what has gone by since the UNIX epoch.
+//! Times as durations since the UNIX epoch, and their ISO 8601 form.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub fn iso(time: Utc) -> String {
 }
 
 /// The Gregorian date of a day since 1970-01-01. Counts in eras of 400 years that begin in March,
-/// so that the leap day is a year's last.
+/// so that the leap day is a year's last day.
 fn date(day: u64) -> (u64, u64, u64) {
     const ERA_DAYS: u64 = 146_097;
     let day = day + 719_468;

@@ -1,4 +1,4 @@
-//! How does a player reach the stream? One HTTP/1.1 connection, kept while it lasts.
+//! A player's HTTP/1.1 connection, opened again when it is closed.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Nobody waits longer for one answer: longer than any origin holds one back.
+/// Longer than any origin delays a response.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A body of more bytes is no part of this stream.
+/// No body of the stream is larger.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// A connection, or where to get one.
+/// A connection, opened when it is needed.
 pub(super) struct PlayerConnection {
     door: SocketAddr,
     open: Option<OpenConnection>,
@@ -45,7 +45,7 @@ impl PlayerConnection {
         PlayerConnection { door, open: None }
     }
 
-    /// A whole answer.
+    /// Requests a target and reads the whole response.
     pub(super) async fn get(&mut self, target: &str) -> io::Result<(StatusCode, Bytes)> {
         let answer = timeout(PATIENCE, self.answer(target)).await;
         let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -90,7 +90,7 @@ impl OpenConnection {
         let joined = http1::handshake(TokioIo::new(wire)).await;
         let (sender, connection) = joined.map_err(io::Error::other)?;
         let driver = tokio::spawn(async move {
-            // How it ended is heard of by whoever waits for an answer.
+            // An error also fails the response that is waited for.
             let _ = connection.await;
         });
         Ok(OpenConnection { sender, driver })

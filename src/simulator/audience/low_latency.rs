@@ -1,5 +1,5 @@
-//! How does a player of LL-HLS go on? It asks for the next state of the playlist as soon as it has one, and for
-//! each part as soon as it is listed or announced.
+//! Playback of LL-HLS: requests the next version of the playlist as soon as it has one (blocking
+//! reload), and each part as soon as it is listed or hinted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::manifest::low_latency::ReloadDirectives;
 use crate::manifest::{Listing, LiveEdge};
 use crate::simulator::place::Resource;
 
-/// After a failure.
+/// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Parts that it remembers having got.
+/// Number of recent parts that it remembers, to request each once.
 const HAD_MAX: usize = 64;
 
 pub(super) async fn watch(player: &Player) {
@@ -35,14 +35,14 @@ async fn playlists(player: &Player, news: Sender<Listing>) {
             edge = read.facts.edge;
             news.send_replace(read.listing);
         } else {
-            // Perhaps what it knows is of another time.
+            // The known position may be from before a restart.
             edge = None;
             player.clock.until(player.clock.now() + PAUSE).await;
         }
     }
 }
 
-/// What the next state has that this one lacks.
+/// The query for the first version after this one.
 fn next(edge: &LiveEdge) -> String {
     let next = ReloadDirectives {
         msn: Some(edge.last + 1),
@@ -61,7 +61,7 @@ async fn parts(player: &Player, mut newest: Receiver<Listing>) {
     while newest.changed().await.is_ok() {
         let listing = newest.borrow_and_update().clone();
         let wanted = listing.parts.iter().chain(&listing.coming);
-        // Ranges of a segment that grows are had as parts of it.
+        // Parts with byte ranges arrive as part of their growing segment.
         let whole = wanted.filter(|listed| listed.range.is_none());
         for place in whole.filter_map(|listed| named(playlist, &listed.uri)) {
             if had.contains(&place) || player.see(&mut line, place, "").await.is_none() {

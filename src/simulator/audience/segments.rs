@@ -1,6 +1,6 @@
-//! How does a player of whole segments go on? HLS: the playlist again after a target duration, or half of one
-//! where it had not changed (RFC 8216 §6.3.4). DASH: the MPD again after its update period; between that what
-//! the clock says is there.
+//! Playback of whole segments. HLS: reloads the playlist after a target duration, or after half of
+//! one if it did not change (RFC 8216 §6.3.4). DASH: reloads the MPD after its update period, and
+//! meanwhile requests segments when they become available.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,18 +10,18 @@ use crate::manifest::{ParsedText, SegmentNaming};
 use crate::simulator::place::{Packaging, Resource};
 use crate::simulator::utc::Utc;
 
-/// Players begin so many segments before the end.
+/// Playback starts this many segments before the end.
 const BEHIND: usize = 3;
 
-/// Where nothing says when to ask again, and after a failure.
+/// Reload interval without a duration in the manifest, and pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a player has got.
+/// What a player has requested so far.
 #[derive(Default)]
 struct PlayerProgress {
     /// The last segment, by the number or time in its name.
     last: Option<u64>,
-    /// Where the manifest ended.
+    /// The end of the last manifest.
     end: Option<u64>,
     begun: bool,
 }
@@ -59,14 +59,14 @@ pub(super) async fn watch(player: &Player) {
 }
 
 impl PlayerProgress {
-    /// How long a manifest is good for a player.
+    /// The time until the next reload.
     fn pause(&mut self, manifest: &ParsedText) -> Duration {
         let facts = &manifest.facts;
         let edge = facts.edge.as_ref();
         let numbered = edge.is_some_and(|edge| edge.numbered);
         let end = edge.map(|edge| edge.last);
         if end < self.end {
-            // The packager began anew, and so does the player.
+            // The packager restarted: the player starts again.
             self.last = None;
         }
         let changed = end != std::mem::replace(&mut self.end, end);
@@ -78,7 +78,7 @@ impl PlayerProgress {
         }
     }
 
-    /// Gets what is there and was not had.
+    /// Requests the segments that are available and were not requested yet.
     async fn catch_up(
         &mut self,
         player: &Player,
@@ -100,7 +100,7 @@ impl PlayerProgress {
     }
 }
 
-/// When the next segment is there that no new manifest will list, if that is before.
+/// When the next segment becomes available without a new manifest, if that is before `before`.
 fn next_by_clock(player: &Player, read: &ParsedText, before: Utc) -> Option<Utc> {
     let now = player.clock.now();
     let template = by_clock(player, read)?;
@@ -109,7 +109,7 @@ fn next_by_clock(player: &Player, read: &ParsedText, before: Utc) -> Option<Utc>
     (next > now && next < before).then_some(next)
 }
 
-/// What there is of the player's rendition, in order.
+/// The available segments of the player's rendition, in order.
 fn there(player: &Player, manifest: Resource, read: &ParsedText) -> Vec<(u64, Resource)> {
     if let Some(template) = by_clock(player, read) {
         let newest = template.newest(wall(player.clock.now()));

@@ -1,5 +1,5 @@
-//! What do LL-HLS playlists say, and to whom must they not say it yet (rfc8216bis §4.4.3.7,
-//! §4.4.4.9, §6.2.5)? Answers how long a blocking request waits for; the waiting is the server's.
+//! Writes LL-HLS playlists, and computes how long a blocking request has to wait (rfc8216bis
+//! §4.4.3.7, §4.4.4.9, §6.2.5). The handler does the waiting.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -13,33 +13,33 @@ use super::{MAP, begin, end, head, segments};
 /// Parts are listed for the segments of the last three target durations.
 const SEGMENTS_WITH_PARTS: u64 = 3;
 
-/// A delta update leaves out what is further from the end than this many target durations.
+/// A delta update skips segments further than this many target durations from the end.
 const SKIP_DURATIONS: u64 = 6;
 
-/// What a request's query asks for.
+/// The delivery directives of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PlaylistQuery {
-    /// Answer when this segment is there.
+    /// Respond when this segment is complete (`_HLS_msn`).
     pub(crate) segment: Option<u64>,
-    /// Or rather when this part of it is.
+    /// Respond when this part of it is complete (`_HLS_part`).
     pub(crate) part: Option<u64>,
-    /// Leave out what was listed before.
+    /// Request a delta update (`_HLS_skip`).
     pub(crate) skip: bool,
 }
 
-/// When may a request be answered?
+/// When a request may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerTime {
     /// At once.
     No,
-    /// Not before this moment on the manifest's clock.
+    /// Not before this time on the manifest's clock.
     Until(Utc),
     /// Never: 400.
     Nonsense,
 }
 
 impl PlaylistQuery {
-    /// From a query; `None` where a number is none.
+    /// Parses a query; `None` if a number is invalid.
     pub(crate) fn of(query: &str) -> Option<PlaylistQuery> {
         let mut directives = PlaylistQuery::default();
         for pair in query.split('&') {
@@ -53,9 +53,9 @@ impl PlaylistQuery {
         Some(directives)
     }
 
-    /// When what they ask for is there.
+    /// When the requested segment or part is complete.
     pub(crate) fn wait(self, broadcast: &Broadcast, now: Utc) -> AnswerTime {
-        /// A segment further ahead than this is nobody's next one.
+        /// Requests for a segment further ahead are rejected.
         const AHEAD_MAX: u64 = 2;
         let Some(segment) = self.segment else {
             let nonsense = self.part.is_some();
@@ -69,7 +69,7 @@ impl PlaylistQuery {
         if segment > last + AHEAD_MAX {
             return AnswerTime::Nonsense;
         }
-        // A part behind the segment's last is the next one's first.
+        // A part after the segment's last one is the first of the next segment.
         let parts = broadcast.parts_per_segment();
         let due = match self.part {
             None => broadcast.segment_due(segment),
@@ -122,7 +122,7 @@ pub(super) fn playlist(
     Some(text)
 }
 
-/// How many of these segments are beyond the skip boundary.
+/// How many of these segments are before the skip boundary.
 fn skippable(listed: &Range<u64>) -> u64 {
     let count = listed.end - listed.start;
     count.saturating_sub(SKIP_DURATIONS)
@@ -141,14 +141,14 @@ fn control(broadcast: &Broadcast, rendition: DemoRendition, text: &mut String) {
     );
 }
 
-/// The longest part there is: sound's differ by a frame. Twelve segments are the whole reel at
-/// least.
+/// The duration of the longest part: audio parts differ by one frame. Twelve segments of two
+/// seconds or more cover the whole media loop.
 fn part_target(broadcast: &Broadcast, rendition: DemoRendition) -> f64 {
     let parts = 0..12 * broadcast.parts_per_segment();
     let longest = parts
         .map(|part| broadcast.part_seconds(rendition, 0, part))
         .fold(0.0, f64::max);
-    // Rounded up: no part may be longer than is said.
+    // Rounded up: no part may be longer than the target.
     (longest * 100_000.0).ceil() / 100_000.0
 }
 
@@ -178,7 +178,7 @@ fn parts(
     }
 }
 
-/// The part that comes next.
+/// The preload hint for the next part.
 fn hint(
     broadcast: &Broadcast,
     (form, rendition): (Packaging, DemoRendition),
@@ -200,7 +200,7 @@ fn hint(
     }
 }
 
-/// How far the other renditions are.
+/// The rendition reports.
 fn reports(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mut String) {
     let segment = broadcast.segments(now);
     let (segment, part) = match broadcast.parts(segment, now) {
@@ -294,7 +294,7 @@ mod tests {
         assert!(!delta.contains("23.m4s"), "{delta}");
         let tail = |text: &str| text[text.find("24.m4s").unwrap()..].to_owned();
         assert_eq!(tail(&whole), tail(&delta));
-        // Nothing to leave out: the whole playlist.
+        // Nothing to skip: the full playlist.
         let short = |skip| told(Packaging::LowLatency, plan.window(6), 60_000, skip);
         assert_eq!(short(true), short(false));
     }

@@ -1,9 +1,9 @@
-//! What is in one of the reel's files? Reads just so much of ISO/IEC 14496-12 as `make.sh` lets
-//! ffmpeg write: an empty `moov`, and one fragment with all samples.
+//! Reads one of the media files: only the part of ISO/IEC 14496-12 that ffmpeg writes with the
+//! options of `make.sh`, which is an empty `moov` and one fragment with all samples.
 
 use std::ops::Range;
 
-/// A file, understood.
+/// A parsed file.
 pub(super) struct MediaFile {
     pub(super) init: &'static [u8],
     pub(super) timescale: u32,
@@ -13,7 +13,7 @@ pub(super) struct MediaFile {
     pub(super) setup: DecoderSetup,
 }
 
-/// What a decoder must know before the first sample.
+/// The decoder configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum DecoderSetup {
     /// The first bytes of the `AVCDecoderConfigurationRecord`, a sequence and a picture parameter
@@ -28,7 +28,7 @@ pub(super) enum DecoderSetup {
 }
 
 impl DecoderSetup {
-    /// RFC 6381 §3.3, §3.4.
+    /// The codec string (RFC 6381 §3.3, §3.4).
     pub(super) fn codec(&self) -> String {
         match self {
             DecoderSetup::Avc {
@@ -50,14 +50,14 @@ impl MediaFile {
         let traf = find(file, &["moof", "traf"])?.bytes(file);
         let tfhd = find(traf, &["tfhd"])?.bytes(traf);
         let trun = find(traf, &["trun"])?.bytes(traf);
-        // `moof` begins with its own head: offsets count from there.
+        // `moof` includes its own header: offsets count from there.
         let samples = samples(trun, moof.start - HEAD_BYTES)?;
         Some(MediaFile {
             init: &file[..moov.0.end],
             timescale: u32_at(mdhd, 12)?,
             size,
-            // Flags, track, then the duration: make.sh's ffmpeg writes no other optional field
-            // before it.
+            // Flags, track, then the duration: with the options of make.sh ffmpeg writes no other
+            // optional field before it.
             sample_ticks: u32_at(tfhd, 8)?,
             samples,
             setup,
@@ -67,7 +67,7 @@ impl MediaFile {
 
 const HEAD_BYTES: usize = 8;
 
-/// A box's content, as a range of what was searched.
+/// A box's content, as a range of the searched bytes.
 struct BoxContent(Range<usize>);
 
 impl BoxContent {
@@ -95,12 +95,12 @@ fn find(bytes: &[u8], path: &[&str]) -> Option<BoxContent> {
     }
 }
 
-/// What the first sample entry says, and the size of pictures.
+/// The decoder configuration in the first sample entry, and the picture size.
 fn setup(stsd: &'static [u8]) -> Option<(DecoderSetup, Option<(u16, u16)>)> {
     const BEFORE_ENTRIES: usize = 8;
     const VISUAL_ENTRY: usize = 78;
     const AUDIO_ENTRY: usize = 28;
-    /// Tag, length, and what `Setup::Aac` says (ISO/IEC 14496-3 §1.6.2.1).
+    /// Tag, length, and the configuration of `DecoderSetup::Aac` (ISO/IEC 14496-3 §1.6.2.1).
     const AAC: [u8; 3] = [2, 0x11, 0x88];
     let entries = stsd.get(BEFORE_ENTRIES..)?;
     let Some(avc1) = find(entries, &["avc1"]) else {
@@ -122,7 +122,7 @@ fn setup(stsd: &'static [u8]) -> Option<(DecoderSetup, Option<(u16, u16)>)> {
     Some((DecoderSetup::Avc { profile, sps, pps }, Some(size)))
 }
 
-/// Where the samples of a `trun` lie in the file.
+/// The positions of a `trun`'s samples in the file.
 fn samples(trun: &[u8], moof_start: usize) -> Option<Vec<Range<usize>>> {
     const FIRST_FLAGS: u32 = 0x4;
     const PER_SAMPLE: [(u32, bool); 4] = [
@@ -152,7 +152,7 @@ fn samples(trun: &[u8], moof_start: usize) -> Option<Vec<Range<usize>>> {
     Some(samples)
 }
 
-/// The NAL units of a picture, each behind its length (ISO/IEC 14496-15).
+/// The NAL units of a picture, each preceded by its length (ISO/IEC 14496-15).
 pub(super) fn nals(sample: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = sample;
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! How does a fragment look in CMAF (ISO/IEC 14496-12, 23000-19)? A `moof` that says when, and the
-//! samples behind it. Knows nothing of segments: those are fragments in a row.
+//! Writes a fragment as CMAF (ISO/IEC 14496-12, 23000-19): a `moof` with its time, and an `mdat`
+//! with its samples. Knows nothing of segments: a segment is several fragments.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,11 +7,11 @@ use super::{FRAGMENTS_PER_GOP, MediaFragment, SampleTrack};
 
 /// tfhd: offsets count from the `moof`; default duration and flags follow.
 const TFHD_FLAGS: u32 = 0x02_0000 | 0x08 | 0x20;
-/// trun: an offset to the data, flags of the first sample, a size for each.
+/// trun: a data offset, flags of the first sample, a size per sample.
 const TRUN_FLAGS: u32 = 0x01 | 0x04 | 0x200;
-/// Needs no other sample.
+/// The sample does not depend on others.
 const SYNC: u32 = 0x0200_0000;
-/// Needs others.
+/// The sample depends on others.
 const NOT_SYNC: u32 = 0x0101_0000;
 
 const HEAD: u32 = 8;
@@ -21,7 +21,7 @@ const TFDT: u32 = HEAD + 12;
 const TRUN: u32 = HEAD + 16;
 const SAMPLE: u32 = 4;
 
-/// The one track of each file.
+/// Each file has one track.
 const TRACK_ID: u32 = 1;
 
 pub(super) fn fragment(track: &SampleTrack, fragment: MediaFragment) -> Bytes {
@@ -45,7 +45,7 @@ pub(super) fn fragment(track: &SampleTrack, fragment: MediaFragment) -> Bytes {
     let mut out = BytesMut::with_capacity((moof + HEAD + data) as usize);
     open(&mut out, moof, *b"moof");
     full(&mut out, MFHD, *b"mfhd", 0);
-    // It counts from one, and may begin again.
+    // The sequence number starts at one, and may wrap.
     #[expect(clippy::cast_possible_truncation)]
     out.put_u32((fragment.number as u32).wrapping_add(1));
     open(&mut out, traf, *b"traf");
@@ -81,13 +81,13 @@ fn open(out: &mut BytesMut, length: u32, name: [u8; 4]) {
     out.put_slice(&name);
 }
 
-/// A box with a version (its first byte) and flags.
+/// A full box: with a version (its first byte) and flags.
 fn full(out: &mut BytesMut, length: u32, name: [u8; 4], version_and_flags: u32) {
     open(out, length, name);
     out.put_u32(version_and_flags);
 }
 
-/// The reel's sizes, counts and durations are far below 4 GiB.
+/// All sizes, counts and durations of the loop are far below 4 GiB.
 fn word(value: impl TryInto<u32>) -> u32 {
     value.try_into().unwrap_or(u32::MAX)
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the demo's reel: 24 s of picture with a running clock, and a beep each second, that repeat
-# without a seam. Needs ffmpeg with libx264 and the DejaVu fonts. The program is built with what
-# lies here, so this is run only to change it.
+# Makes the simulator's media: a loop of 24 s, video with a running clock and a beep each second, without
+# a seam. Needs ffmpeg with libx264 and the DejaVu fonts. The program contains the files in this folder,
+# so run this script only to change them.
 #
-# What src/simulator/media_assets.rs counts on: 30 frames a second without B-frames, an IDR picture every two
+# src/simulator/media_assets.rs relies on this: 30 frames a second without B-frames, an IDR picture every two
 # seconds and nowhere else, 720 pictures; AAC at 48 kHz, 1125 frames of 1024 samples; each file an
 # empty moov and one fragment.
 set -euo pipefail
@@ -18,7 +18,7 @@ picture() {
     local clock="drawtext=font=DejaVu Sans Mono:fontsize=$2:fontcolor=white:box=1:boxcolor=black@0.8:boxborderw=8"
     clock+=":x=(w-text_w)/2:y=(h-text_h)/2:text='%{eif\\:floor(t)\\:d\\:2}.%{eif\\:mod(n\\,30)\\:d\\:2}'"
     local name="drawtext=font=DejaVu Sans Mono:fontsize=$(($2 / 2)):fontcolor=white:x=8:y=8:text='$1'"
-    # A bar that travels once through the picture in the length of the reel.
+    # A bar that crosses the picture once per loop.
     local bar="drawbox=x=0:y=ih-12:w=iw:h=12:color=black:t=fill[base];"
     bar+="color=c=orange:s=${1%x*}x12:r=30:d=$seconds[bar];"
     bar+="[base][bar]overlay=x='-w+w*t/$seconds':y=H-12:shortest=1"
@@ -30,14 +30,14 @@ picture() {
         -flags +bitexact+cgop -video_track_timescale 30000 "${one_fragment[@]}" "$5"
 }
 
-# A soft hum; a short beep at each full second, a higher one at the start of the reel.
+# A soft hum; a short beep at each full second, a higher one at the start of the loop.
 sound() {
     local folder
     folder=$(mktemp -d)
     ffmpeg -hide_banner -loglevel error -y -f lavfi \
         -i "aevalsrc='0.03*sin(2*PI*110*t)+0.25*sin(2*PI*t*if(lt(t,1),1320,880))*lt(mod(t,1),0.08)':s=48000:d=$((seconds + 1))" \
         -c:a aac -b:a 48k -ac 1 -flags +bitexact "$folder/sound.aac"
-    # By way of a plain MP4: an empty moov is written before ADTS has told what the decoder must know.
+    # Through a plain MP4 first: ffmpeg writes an empty moov before it has the decoder configuration from ADTS.
     ffmpeg -hide_banner -loglevel error -y -i "$folder/sound.aac" -c copy -bsf:a aac_adtstoasc \
         -frames:a 1125 "$folder/sound.mp4"
     ffmpeg -hide_banner -loglevel error -y -i "$folder/sound.mp4" -c copy "${one_fragment[@]}" "$1"

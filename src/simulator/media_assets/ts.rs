@@ -1,5 +1,6 @@
-//! How does a piece of the reel look as a transport stream (ISO/IEC 13818-1)? Pictures in Annex B,
-//! sound in ADTS, and counters that go on from the piece before. Knows nothing of playlists.
+//! Writes a piece of the media loop as a transport stream (ISO/IEC 13818-1): video as Annex B,
+//! audio as ADTS, and continuity counters that continue from the piece before. Knows nothing of
+//! playlists.
 
 use std::ops::Range;
 
@@ -11,15 +12,15 @@ use super::{FRAGMENTS_PER_REEL, MediaFragment, SampleTrack};
 const PACKET: usize = 188;
 const HEAD: usize = 4;
 const ROOM: usize = PACKET - HEAD;
-/// Length, flags, clock.
+/// Length, flags, PCR.
 const CLOCK_FIELD: usize = 8;
 
 const PMT: u16 = 0x1000;
 const VIDEO: u16 = 0x100;
 const AUDIO: u16 = 0x101;
 
-/// The system clock runs this far behind the timestamps, so that everything is there in time: sound
-/// comes in pieces of a third of a second. In units of 90 kHz.
+/// The PCR is this far behind the timestamps, so that all data arrive in time: audio comes in
+/// pieces of a third of a second. In units of 1/90000 s.
 const LEAD: u64 = 45_000;
 
 const PES_HEAD: usize = 14;
@@ -27,7 +28,7 @@ const DELIMITER: [u8; 6] = [0, 0, 0, 1, 9, 0xf0];
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 const ADTS_HEAD: usize = 7;
 
-/// These fragments of pictures and sound, behind tables that say what is what.
+/// These fragments of video and audio, after the PAT and the PMT.
 pub(super) fn segment(
     video: &SampleTrack,
     audio: &SampleTrack,
@@ -35,7 +36,7 @@ pub(super) fn segment(
 ) -> Bytes {
     let Range { start, end } = fragments;
     let mut out = Packets::default();
-    // One of each table a segment, so their counters follow the segment's place.
+    // One of each table per segment, so their counters follow the segment's number.
     let table_counter = start.number / (end.number - start.number).max(1);
     out.table(0, table_counter, &association());
     out.table(PMT, table_counter, &program());
@@ -58,7 +59,7 @@ pub(super) fn segment(
     out.0.freeze()
 }
 
-/// How many packets pictures and sound took from the broadcast's beginning.
+/// The number of video and audio packets since the beginning of the broadcast.
 fn packets_before(video: &SampleTrack, audio: &SampleTrack, fragment: MediaFragment) -> (u64, u64) {
     let count = |from: u64, to: u64| {
         let mut counts = (0, 0);
@@ -119,13 +120,13 @@ fn sets_before<'a>(sample: &'a [u8], setup: &'a DecoderSetup) -> Vec<&'a [u8]> {
     }
 }
 
-/// A fragment's frames, each behind its ADTS head (ISO/IEC 13818-7): AAC-LC, 48 kHz, mono.
+/// A fragment's audio frames, each with its ADTS header (ISO/IEC 13818-7): AAC-LC, 48 kHz, mono.
 fn sound(time: u64, frames: &[(u64, &[u8])]) -> BytesMut {
     let bytes: usize = frames
         .iter()
         .map(|(_, frame)| ADTS_HEAD + frame.len())
         .sum();
-    // Behind the length itself come three bytes of flags and five of time.
+    // The length counts the bytes after it: three of flags and five of time.
     let mut out = pes(0xc0, bytes + 8, time);
     for (_, frame) in frames {
         let length = ADTS_HEAD + frame.len();
@@ -147,12 +148,12 @@ fn sound(time: u64, frames: &[(u64, &[u8])]) -> BytesMut {
     out
 }
 
-/// The head of a packetised elementary stream's packet. A length of 0 is unbounded (pictures only).
+/// The header of a PES packet. A length of 0 is unbounded (video only).
 fn pes(stream: u8, length: usize, time: u64) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_slice(&[0, 0, 1, stream]);
     out.put_u16(u16::try_from(length).unwrap_or(0));
-    // Aligned; a presentation time and nothing else.
+    // Aligned; only a presentation time.
     out.put_slice(&[0x84, 0x80, 5]);
     let time = (time + LEAD) % (1 << 33);
     #[expect(
@@ -169,14 +170,14 @@ fn pes(stream: u8, length: usize, time: u64) -> BytesMut {
     out
 }
 
-/// Which programs there are: one, and where its table is.
+/// The program association table (PAT): one program.
 fn association() -> Vec<u8> {
     let mut section = vec![0, 0xb0, 13, 0, 1, 0xc1, 0, 0, 0, 1];
     section.extend((0xe000 | PMT).to_be_bytes());
     section
 }
 
-/// What the program is made of: H.264 and ADTS; the clock is with the pictures.
+/// The program map table (PMT): H.264 and ADTS; the PCR is in the video.
 fn program() -> Vec<u8> {
     let mut section = vec![2, 0xb0, 23, 0, 1, 0xc1, 0, 0];
     section.extend((0xe000 | VIDEO).to_be_bytes());
@@ -197,12 +198,12 @@ impl Packets {
         let mut unit = vec![0];
         unit.extend(section);
         unit.extend(crc(section).to_be_bytes());
-        // Tables are filled up behind, not with an adaptation field.
+        // Tables are padded at their end, not with an adaptation field.
         unit.resize(ROOM, 0xff);
         self.unit(pid, counter, None, &unit);
     }
 
-    /// Cuts a unit into packets and says how many they are.
+    /// Splits a unit into packets and returns their number.
     fn unit(&mut self, pid: u16, counter: u64, clock: Option<u64>, unit: &[u8]) -> u64 {
         let mut rest = unit;
         let mut number = 0;
@@ -224,14 +225,14 @@ impl Packets {
     }
 }
 
-/// What stands before the payload: the clock, and as many bytes as the last payload lacks.
+/// The adaptation field: the PCR, and padding if the last payload is short.
 fn adaptation(clock: Option<u64>, payload: usize) -> Vec<u8> {
     let mut field = match clock {
         None => Vec::new(),
         Some(time) => {
             let base = time % (1 << 33);
             let mut field = vec![7, 0x10];
-            // 33 bits, six reserved ones, and an extension of nothing.
+            // 33 bits, six reserved bits, and an extension of zero.
             field.extend(&((base << 15) | 0x7e00).to_be_bytes()[2..]);
             field
         }
@@ -277,7 +278,7 @@ mod tests {
     fn counters_go_on_from_piece_to_piece() {
         for shift in [0, 6] {
             let mut counters = HashMap::new();
-            // Over the seam of the reel.
+            // Across the end of the loop.
             for number in (48..96).step_by(6) {
                 for packet in piece(number, shift).chunks(PACKET) {
                     assert_eq!((packet.len(), packet[0]), (PACKET, 0x47));
@@ -294,7 +295,7 @@ mod tests {
 
     #[test]
     fn tables_have_the_checksum_decoders_expect() {
-        // A section followed by its own checksum leaves nothing.
+        // A section followed by its own checksum gives zero.
         for section in [association(), program()] {
             let whole = [&section[..], &crc(&section).to_be_bytes()].concat();
             assert_eq!(crc(&whole), 0);

@@ -1,5 +1,5 @@
-//! The admin server: `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`, `POST
-//! /purge?url=…`.
+//! The admin server: `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`,
+//! `POST /purge?url=…`.
 //!
 //! It depends on no state of other modules: the caller passes handlers as closures.
 

@@ -45,7 +45,7 @@ fn gate(page: &mut Exposition, stats: &Stats) {
     );
     page.gauge(
         "seawall_origin_slow_viewers",
-        "Requests that wait for a slow viewer and not for the origin (unstored bodies, uploads); in neither of both.",
+        "Requests that wait for a slow viewer and not for the origin (unstored bodies, uploads); not in in_flight or held_back.",
         &[name],
         stats.slow_viewers as u64,
     );

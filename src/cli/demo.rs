@@ -185,8 +185,8 @@ impl Demo {
     ) -> String {
         let shield = format!("http://{viewers}");
         let mut text = String::from(
-            "\nA live stream is on the air, a clock of 24 seconds that repeats, and Seawall \
-             stands in front.\n\
+            "\nA live stream is running (a clock of 24 seconds that repeats), with Seawall in \
+             front of it.\n\
              Play one of these (VLC, mpv, ffplay, hls.js, dash.js):\n\n",
         );
         for (form, what) in [
@@ -205,20 +205,20 @@ impl Demo {
         let admin = self.admin;
         let _ = write!(
             text,
-            "\nAsk twice: a miss, then hits with their Age.\n\n  \
+            "\nRequest this twice: a miss, then a hit with its Age.\n\n  \
              curl -sI {shield}{playlist} | grep -iE '^(age|cache-status)'\n\n\
-             What the shield has done, and how its origins are:\n\n  \
+             What the shield has done, and the state of its origins:\n\n  \
              curl -s http://{admin}/metrics | grep seawall_requests_total\n  \
              curl -s http://{admin}/metrics | grep seawall_stream_\n  \
              curl -s http://{admin}/status\n\n\
-             What the first origin was asked:\n\n  \
+             The requests to the first origin:\n\n  \
              curl -s {one}/control\n\n\
-             Spoil the first origin, and see what viewers notice; then spoil the second, too:\n\n  \
+             Break the first origin, and see what viewers notice; then break the second, too:\n\n  \
              curl -X POST '{one}/control?refuse=100'\n  \
              curl -X POST '{other}/control?refuse=100'\n  \
              curl -X POST '{one}/control?heal'\n  \
              curl -X POST '{other}/control?heal'\n\n\
-             Everything that can be spoilt: {USAGE}\n\n\
+             All faults: {USAGE}\n\n\
              Ctrl-C ends it.\n\n"
         );
         text

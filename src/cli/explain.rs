@@ -108,7 +108,7 @@ fn text(url: &str, told: &Value) -> String {
     let host = host.map_or(String::new(), |host| format!(" (Host: {host})"));
     line("sent as", format!("{}{host}", of("target")));
     line("key", of("key").to_owned());
-    let endpoint = told["endpoint"].as_str().unwrap_or("none available");
+    let endpoint = told["endpoint"].as_str().unwrap_or("nobody, at present");
     line("origin", format!("{}: {endpoint}", of("origin")));
     for rest in held(told) {
         line("held", rest);
@@ -123,7 +123,7 @@ fn text(url: &str, told: &Value) -> String {
         line("known", known.to_owned());
     }
     match told["due_in_seconds"].as_f64() {
-        Some(0.0) => line("due", "it should be there by now".to_owned()),
+        Some(0.0) => line("due", "it should exist by now".to_owned()),
         Some(seconds) => line("due", format!("in {seconds} s")),
         None => {}
     }
@@ -133,7 +133,7 @@ fn text(url: &str, told: &Value) -> String {
 fn held(told: &Value) -> Vec<String> {
     let held = &told["held"];
     if held.is_null() && told["varies"] == true {
-        return vec!["in variants by request headers; none for a request without any".to_owned()];
+        return vec!["in variants by request headers; none for a request without these".to_owned()];
     }
     if held.is_null() {
         return vec!["nothing".to_owned()];
@@ -152,7 +152,7 @@ fn held(told: &Value) -> Vec<String> {
         ),
     ];
     if let Some(age) = held["tended_until_age_seconds"].as_f64() {
-        lines.push(format!("up to an age of {age} s while it is looked after"));
+        lines.push(format!("up to an age of {age} s while it is refreshed ahead of viewers"));
     }
     lines
 }
@@ -197,12 +197,12 @@ fn followed(followed: &Value) -> Option<String> {
     }
     told.push(match followed["unasked_for_seconds"].as_f64() {
         Some(seconds) => format!("a viewer asked {seconds} s ago"),
-        None => "no viewer asked since it was first seen".to_owned(),
+        None => "no viewer requested it since it was first seen".to_owned(),
     });
     told.push(match followed["next_look_in_seconds"].as_f64() {
         Some(seconds) => format!("looked at again in {seconds} s"),
-        None if followed["is_tended"] == true => "about to be left alone".to_owned(),
-        None => "looked at when a viewer asks".to_owned(),
+        None if followed["is_tended"] == true => "about to be dropped from refreshing".to_owned(),
+        None => "refreshed when a viewer requests it".to_owned(),
     });
     Some(told.join(", "))
 }

@@ -204,7 +204,7 @@ fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoin
     if endpoints.iter().all(|endpoint| is_known(&endpoint)) {
         return;
     }
-    let problem = Problem::new("the region of an endpoint's signature is not known");
+    let problem = Problem::new("it is not known which region an endpoint is signed for");
     let problem = problem.at(value.span(), "wanted in here");
     let help = "add region = \"eu-west-1\" here, or to the endpoint where they differ";
     value.page().note(problem.help(help));

@@ -5,7 +5,7 @@ use crate::upstream::sign::{CredentialSource, Service};
 
 const SIGNED: &str = "region = \"eu-west-1\", service = \"s3\"";
 
-/// Reads an origin with more lines, in an environment, with files beside the configuration.
+/// Reads an origin with additional lines, with this environment and these files beside the configuration.
 fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -21,7 +21,7 @@ fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Resul
         .map_err(|problems| problems.to_string())
 }
 
-/// The places that credentials come from, each in a word.
+/// The sources of credentials, each as one word.
 fn places(line: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Vec<String>, String> {
     let config = read_with(&format!("sigv4 = {{ {SIGNED}{line} }}"), set, files)?;
     let sources = config.origins[0].sigv4.clone().unwrap().sources;

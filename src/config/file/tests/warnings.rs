@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is doubtful about a text in which nothing is wrong.
+/// The rendered warnings of a text without errors.
 fn warnings(source: &str) -> String {
     let (_, warnings) = draft(source).finish().expect("nothing wrong");
     assert_eq!(warnings.errors(), 0);

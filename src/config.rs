@@ -98,7 +98,7 @@ const LISTEN: frontend::ListenAddress = frontend::ListenAddress::Tcp(std::net::S
 pub enum Preflight {
     /// Nothing: the file may be for another machine.
     Offline,
-    /// This machine's addresses, and its resolver for the hosts of origins.
+    /// This machine's addresses and memory, and its resolver for the hosts of origins.
     Network,
 }
 

@@ -14,12 +14,11 @@ use crate::upstream;
 /// Report every problem in configuration files.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
-    /// The files
+    /// The files to check
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
-    /// Do not use the network: neither resolve names nor check addresses. For files of other
-    /// machines
+    /// Check the files only, not names, addresses and memory of this machine
     #[arg(long)]
     offline: bool,
 

@@ -201,7 +201,7 @@ fn followed(followed: &Value) -> Option<String> {
     });
     told.push(match followed["next_look_in_seconds"].as_f64() {
         Some(seconds) => format!("looked at again in {seconds} s"),
-        None if followed["is_tended"] == true => "about to be dropped from refreshing".to_owned(),
+        None if followed["is_tended"] == true => "about to stop being refreshed".to_owned(),
         None => "refreshed when a viewer requests it".to_owned(),
     });
     Some(told.join(", "))

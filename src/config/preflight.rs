@@ -1,5 +1,5 @@
-//! Checks the configuration against this machine: asks the resolver for origins and the kernel for
-//! addresses.
+//! Checks the configuration against this machine: asks the resolver for origins, and the kernel
+//! for addresses and memory.
 //!
 //! Only `seawall check` does so. A start does not wait for names, because origins come and go.
 

@@ -148,7 +148,7 @@ impl ShutdownSignalWatch for Signals {
             // The first wait is still in progress, and will end the process.
             None => std::future::pending().await,
         }
-        // The remaining connections had `drain_max` to finish.
+        // The remaining connections had their time to finish.
         self.edge.abort();
         ShutdownSignal::FastShutdown
     }

@@ -1,5 +1,4 @@
-//! The services that pingora runs: one worker thread per core for viewers, and one for the admin
-//! server.
+//! The services that pingora runs: a thread per worker for viewers, and one for the admin server.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

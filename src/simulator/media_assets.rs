@@ -110,7 +110,7 @@ impl MediaAssets {
             ];
             #[expect(clippy::expect_used, reason = "a unit test reads the same bytes")]
             let tracks =
-                files.map(|file| SampleTrack::of(file).expect("the shipped reel can be read"));
+                files.map(|file| SampleTrack::of(file).expect("the bundled media can be read"));
             Arc::new(MediaAssets { tracks })
         });
         SHIPPED.clone()

@@ -1,4 +1,4 @@
-//! A manifest that is not one is a failure of the origin, whatever status it came with.
+//! A broken or incomplete manifest counts as an origin failure, whatever its status.
 
 use std::io::Read;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{Origin, Shield, get, gzip, manifest, playlist, reply};
 
 const PATH: &str = "/live/index.m3u8";
 
-/// What origins send with a 200 on a bad day.
+/// Bodies that broken origins send with 200.
 fn broken() -> Vec<(&'static str, Reply)> {
     let cut_in_a_line = playlist(2).trim_end_matches("ts\n").to_owned();
     let page = "<html><body>Service unavailable</body></html>";
@@ -37,7 +37,7 @@ fn broken() -> Vec<(&'static str, Reply)> {
     ]
 }
 
-/// The old one is kept, and the broken one is never shown.
+/// The stored manifest is kept, and viewers never see the broken one.
 #[tokio::test]
 async fn the_old_one_is_kept() {
     for (name, broken) in broken() {
@@ -58,7 +58,7 @@ async fn the_old_one_is_kept() {
     }
 }
 
-/// With nothing held it is an error, and it is not stored.
+/// Without a stored manifest viewers get an error, and nothing is stored.
 #[tokio::test]
 async fn without_an_old_one_it_is_an_error() {
     for (name, broken) in broken() {
@@ -74,7 +74,7 @@ async fn without_an_old_one_it_is_an_error() {
     }
 }
 
-/// The same for an MPD without its end.
+/// The same for an MPD without its end tag.
 #[tokio::test]
 async fn an_mpd_without_its_end() {
     const MPD: &str = "/live/a.mpd";
@@ -98,7 +98,7 @@ fn brotli(text: &[u8]) -> Vec<u8> {
     coded
 }
 
-/// A playlist may come in a coding that nobody asked for: it is read all the same.
+/// A playlist in a coding that was not requested is decoded and checked all the same.
 #[tokio::test]
 async fn whatever_its_content_coding_it_is_read() {
     type Code = fn(&[u8]) -> Vec<u8>;
@@ -133,7 +133,7 @@ async fn whatever_its_content_coding_it_is_read() {
     }
 }
 
-/// What is in a coding that nobody knows goes to each viewer as it is, and is kept for none.
+/// A playlist in an unknown coding is passed on to each viewer, and not stored.
 #[tokio::test]
 async fn what_cannot_be_decoded_is_passed_on() {
     let coded = |coding: &str| {
@@ -162,7 +162,7 @@ async fn what_cannot_be_decoded_is_passed_on() {
     }
 }
 
-/// Another endpoint may have it in one that is read here.
+/// Another endpoint may send the manifest in a coding that Seawall can read.
 #[tokio::test]
 async fn nor_is_it_passed_on_where_another_endpoint_has_it_plain() {
     let coded = reply()

@@ -1,5 +1,4 @@
-//! The image's health check works however the program is run in it: with flags alone, as the
-//! Dockerfile's comment says.
+//! The image's health check works when the program runs with flags alone, as the Dockerfile describes.
 
 use std::process::{Command, Stdio};
 
@@ -9,7 +8,7 @@ use crate::support::{Origin, segment};
 #[tokio::test]
 async fn the_program_is_healthy_where_nobody_configured_an_admin_address() {
     let origin = Origin::start().await.on("/seg1.ts", segment("whole"));
-    // What the image sets, but for the port.
+    // The arguments that the image sets, except the port.
     let mut program = Program::serve_as(&origin, "", |command| {
         command.env("SEAWALL_ADMIN", "127.0.0.1:0");
         command.stderr(Stdio::piped());

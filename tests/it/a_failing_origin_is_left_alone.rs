@@ -1,4 +1,4 @@
-//! An origin that fails is not asked again and again: viewers get what is held, or a word, at once.
+//! A failing origin gets few requests: viewers get the stored object or an error at once.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use crate::support::{
 
 const PATH: &str = "/0/index.m3u8";
 
-/// A piece of one of three channels.
+/// A segment of one of three channels.
 fn path(piece: usize) -> String {
     format!("/{}/{piece}.ts", piece % 3)
 }
 
-/// Opens after three failures, and would try again only after an hour.
+/// The breaker opens after three failures and probes only after an hour.
 fn touchy(origin: &Origin) -> Builder {
     Shield::in_front_of(origin)
         .origin(|group| {
@@ -37,7 +37,7 @@ async fn failing(paths: usize) -> Origin {
     origin
 }
 
-/// The breaker opens: nothing more reaches the origin, and viewers are told at once.
+/// After the breaker has opened, no request reaches the origin, and viewers get an error at once.
 #[tokio::test]
 async fn after_too_many_failures() {
     let origin = failing(10).await;
@@ -56,7 +56,7 @@ async fn after_too_many_failures() {
     assert_eq!(shield.counted("seawall_origin_breaker", &open).await, 1);
 }
 
-/// With something held, it is served without a wait for the origin.
+/// A stored object is served without waiting for the origin.
 #[tokio::test]
 async fn and_what_is_held_is_served_at_once() {
     let silence = Gate::new();
@@ -81,7 +81,7 @@ async fn and_what_is_held_is_served_at_once() {
     assert_eq!(origin.hits(PATH), 1, "nobody waited for the origin");
 }
 
-/// One request tries whether it is back; then all pass again.
+/// One request probes whether the origin is back; then all requests pass again.
 #[tokio::test]
 async fn until_one_probe_succeeds() {
     let origin = failing(3).await.on("/0/back.ts", segment("whole"));
@@ -101,7 +101,7 @@ async fn until_one_probe_succeeds() {
     assert_eq!(shield.counted("seawall_origin_breaker", &closed).await, 1);
 }
 
-/// While another endpoint answers, the probe is made behind the viewers: a head, for which none of them waits.
+/// While another endpoint answers, the probe is a HEAD request in the background: no viewer waits for it.
 #[tokio::test]
 async fn and_no_viewer_waits_for_the_probe() {
     let silence = Gate::new();
@@ -145,7 +145,7 @@ async fn and_no_viewer_waits_for_the_probe() {
     assert!(heads <= 7, "{heads}");
 }
 
-/// An endpoint that fails in a row is asked after the others.
+/// An endpoint that fails repeatedly is used after the others.
 #[tokio::test]
 async fn and_asked_last() {
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
@@ -179,7 +179,7 @@ async fn and_asked_last() {
     assert_eq!(endpoints[1]["requests"]["2xx"], 10);
 }
 
-/// At once means before the queue: it is no use to wait for leave to be refused.
+/// With an open breaker requests are rejected before the queue: waiting for a permit would be useless.
 #[tokio::test]
 async fn at_once_though_every_permit_is_taken() {
     let silence = Gate::new();
@@ -205,7 +205,7 @@ async fn at_once_though_every_permit_is_taken() {
     hanging.answers().await[0].is_whole("late");
 }
 
-/// A viewer's own trouble says nothing about the origin: uploads that break off do not open its breaker.
+/// An upload that its viewer breaks off says nothing about the origin and does not open its breaker.
 #[tokio::test]
 async fn but_not_for_what_viewers_break() {
     let origin = Origin::start().await.on("/a.ts", segment("whole"));
@@ -225,7 +225,8 @@ async fn but_not_for_what_viewers_break() {
     assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
 }
 
-/// Nor does a viewer who is slow to send what he uploads: the origin is not asked before that is here.
+/// A viewer who uploads slowly does not open it either: the origin gets the request only when the body is
+/// complete.
 #[tokio::test]
 async fn nor_for_uploads_that_stall() {
     let origin = Origin::start().await.on("/a.ts", segment("whole"));
@@ -249,8 +250,8 @@ async fn nor_for_uploads_that_stall() {
     assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
 }
 
-/// Nor do those who read what is passed on to them so slowly that the origin's whole time would be over:
-/// that time is theirs, and they get all of it.
+/// Viewers who read a pass-through body more slowly than the origin's total deadline allows do not open the
+/// breaker, and get the whole body.
 #[tokio::test]
 async fn nor_for_slow_readers() {
     const TOTAL: Duration = Duration::from_millis(500);

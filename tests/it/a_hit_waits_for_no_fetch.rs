@@ -1,5 +1,5 @@
-//! What counts as a hit: who caused no request to the origin and waited for none. Who asks for what does not exist
-//! yet waits for the programme, and counts apart from those who wait for a fetch.
+//! A hit is a response that caused no origin request and waited for none. Requests for objects that do not
+//! exist yet wait for the programme, and are counted apart from those that wait for a fetch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use crate::low_latency_hls::{NEXT, PATH, holding, passive, version};
 use crate::support::metrics::{REQUESTS, WAITERS};
 use crate::support::{Gate, Origin, Shield, eventually, get, manifest, reply, segment};
 
-/// Waits until so many requests have been counted, and says how.
+/// Waits until this number of requests has been counted, and returns the counts.
 async fn counted(shield: &Shield, all: u64) -> impl AsyncFn(&'static str) -> u64 {
     eventually("all to be counted", async || {
         shield.counted(REQUESTS, &[]).await >= all
@@ -62,7 +62,7 @@ async fn waiting_for_an_announced_part_counts_as_held_back() {
     assert_eq!(counted("coalesced").await, 0);
 }
 
-/// A name in a query is no reason to expect anything.
+/// A known name in a query makes no object expected.
 #[tokio::test]
 async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
     for held in [
@@ -89,7 +89,7 @@ async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
     }
 }
 
-/// What comes later than it should is the origin's delay: those waited for the origin.
+/// A late part is the origin's delay: its viewers waited for the origin.
 #[tokio::test]
 async fn what_is_late_counts_as_coalesced() {
     let gate = Gate::new();
@@ -105,7 +105,7 @@ async fn what_is_late_counts_as_coalesced() {
     shield.get(PATH).await;
     let crowd = shield.crowd(5, get(NEXT)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
-    // Three parts' time goes by, and more: it was due after one.
+    // The part was due after one part duration: more than three have passed.
     tokio::time::sleep(Duration::from_millis(500)).await;
     gate.open();
     crowd.answers().await;
@@ -114,7 +114,7 @@ async fn what_is_late_counts_as_coalesced() {
     assert_eq!(counted("held_back").await, 0);
 }
 
-/// The clock of an MPD says when a segment is there; until then nobody asks.
+/// The MPD's clock says when a segment exists; until then the origin gets no request.
 #[tokio::test]
 async fn waiting_for_a_segments_time_counts_as_held_back() {
     const STEP_MILLIS: u128 = 20_000;

@@ -1,5 +1,5 @@
-//! A purge drops all that it stands for, of a URL, a stream, a prefix or everything, on demand as well as live,
-//! and says how many objects that were. What was on its way is not kept either.
+//! A purge drops everything that it covers (a URL, a stream, a prefix, everything; live and on demand) and
+//! reports the number of objects. Fetches in progress are not stored either.
 
 use crate::low_latency_hls::{NEXT, PATH as PLAYLIST, holding, passive, version};
 use crate::support::metrics::{FILLS, STORED};
@@ -8,7 +8,7 @@ use crate::support::{
     playlist, reply, segment, status,
 };
 
-/// Each is asked for; `is_hit`: answered from memory or not.
+/// Requests each path; `is_hit` says whether it must be served from memory.
 async fn all_are(shield: &Shield, paths: &[&str], is_hit: bool) {
     for path in paths {
         let answer = shield.get(path).await;
@@ -81,7 +81,7 @@ async fn every_slice_of_a_large_object_counts() {
     for (what, path, scope, dropped) in [
         ("url", "/large.ts", "/large.ts", 8),
         ("prefix", "/vod/large.ts", "/vod/", 8),
-        // The playlist as well.
+        // The playlist is dropped as well.
         ("stream", "/film/large.ts", "/film/i.m3u8", 9),
     ] {
         shield.get("/film/i.m3u8").await;
@@ -94,7 +94,7 @@ async fn every_slice_of_a_large_object_counts() {
     }
 }
 
-/// A film: nobody watches over it, and its segments were listed long ago.
+/// An on-demand playlist: it is not watched, and its segments were listed long ago.
 #[tokio::test]
 async fn a_stream_on_demand_is_dropped_with_all_its_segments() {
     let line = |number| format!("#EXTINF:4,\nhd/{number}.ts\n");
@@ -173,7 +173,7 @@ async fn an_mpd_on_demand_is_dropped_with_the_segments_of_all_its_periods() {
     all_are(&shield, &media, false).await;
 }
 
-/// What its timeline has left behind is held all the same.
+/// Segments that have left the timeline are still stored.
 #[tokio::test]
 async fn a_live_mpd_is_dropped_with_what_it_lists_no_longer() {
     let mpd = "<MPD type='dynamic' minimumUpdatePeriod='PT2S' availabilityStartTime='2020-01-01T00:00:00Z'>\
@@ -203,7 +203,7 @@ async fn a_live_mpd_is_dropped_with_what_it_lists_no_longer() {
     all_are(&shield, &["/live/c/7.m4s"], true).await;
 }
 
-/// A failure is remembered for a second, and no longer than until a purge.
+/// A failure is remembered for a second, or until a purge.
 #[tokio::test]
 async fn a_purge_drops_what_is_known_of_failures() {
     let scopes = [
@@ -232,7 +232,7 @@ async fn a_purge_drops_what_is_known_of_failures() {
     }
 }
 
-/// Its playlist is not held: what lies beside it goes.
+/// The playlist is not stored: the objects in its directory are dropped.
 #[tokio::test]
 async fn segments_of_a_playlist_that_nobody_may_store_are_dropped() {
     let unstored = manifest(ended_playlist(1)).cache_control("no-store");
@@ -266,7 +266,7 @@ async fn a_prefix_drops_what_begins_so_and_nothing_else() {
     all_are(&shield, &paths, false).await;
 }
 
-/// Whoever reads it gets it whole; nobody else does.
+/// Viewers who already read the body get all of it; later viewers get a new one.
 #[tokio::test]
 async fn what_is_on_its_way_is_not_kept_by_any_purge() {
     let scopes = [
@@ -307,7 +307,7 @@ async fn what_is_on_its_way_is_not_kept_by_any_purge() {
     }
 }
 
-/// A state of a playlist that was waited for is no newest version after a purge.
+/// After a purge, a low-latency version that was waited for does not count as the newest.
 #[tokio::test]
 async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
     for what in ["url", "stream", "prefix", "all"] {
@@ -330,7 +330,7 @@ async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
     }
 }
 
-/// A playlist of playlists, so many in each of so many more playlists of playlists.
+/// A multivariant playlist that names multivariant playlists, each with many more.
 fn nested(outer: usize, inner: usize) -> (String, impl Fn(usize) -> String) {
     let listed = |name: String| format!("#EXT-X-STREAM-INF:BANDWIDTH=1\n{name}\n");
     let named = |names: String| format!("#EXTM3U\n{names}");
@@ -342,7 +342,7 @@ fn nested(outer: usize, inner: usize) -> (String, impl Fn(usize) -> String) {
     (named(of_all.collect()), of_one)
 }
 
-/// Where viewers have names of their own for its playlists, a stream has thousands of these.
+/// With one playlist URL per viewer, a stream has thousands of playlists.
 #[tokio::test]
 async fn a_stream_of_a_thousand_playlists_is_dropped_with_all_of_them() {
     let (outer, inner) = (10, 250);
@@ -372,7 +372,7 @@ async fn a_stream_of_a_thousand_playlists_is_dropped_with_all_of_them() {
 
 #[tokio::test]
 async fn a_purge_says_that_it_did_not_come_to_the_end_of_a_stream() {
-    // Of one playlist more than are read, and of a stream more than are looked through.
+    // More names in one playlist than a purge reads, and more playlists in a stream than it visits.
     for (outer, inner) in [(300, 0), (17, 250)] {
         let (all, one) = nested(outer, inner);
         let mut origin = Origin::start().await.on("/m.m3u8", manifest(all));

@@ -1,5 +1,5 @@
-//! After a restart a player with the old playlist goes on asking for what the old programme left lying. It may
-//! have that, but when the new programme comes to the same name, everybody gets the new one.
+//! After a restart of the packager, players with the old playlist may still get old segments. When the new
+//! programme reuses a name, every viewer gets the new segment.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::support::{Gate, Origin, Response, Shield, get, manifest, playlist, re
 const PATH: &str = "/live/index.m3u8";
 const LEFT: &str = "/live/seg104.ts";
 
-/// Out of date at once, and refreshed behind the viewer.
+/// Stale on arrival, and refreshed in the background.
 fn overdue(text: String) -> Reply {
     manifest(text).cache_control("max-age=1").age(1)
 }
@@ -48,7 +48,7 @@ async fn what_is_not_listed_yet_is_not_kept() {
     assert_eq!(origin.hits(LEFT), 2);
 }
 
-/// Nobody who comes when it is listed joins those who asked for the old one.
+/// A viewer who requests a newly listed segment does not join a fetch of the old one.
 #[tokio::test]
 async fn what_is_on_its_way_is_for_those_who_asked_before() {
     let gate = Gate::new();
@@ -73,7 +73,7 @@ async fn what_is_on_its_way_is_for_those_who_asked_before() {
     shield.get(LEFT).await.is_whole("today");
 }
 
-/// Nor do players who ask for the playlist with a query of their own once it has begun anew.
+/// Nor does a player whose playlist request has a query of its own.
 #[tokio::test]
 async fn nor_behind_more_players_than_a_place_is_told_by() {
     for cache_control in ["max-age=1", "no-store"] {
@@ -100,7 +100,7 @@ async fn nor_behind_more_players_than_a_place_is_told_by() {
     }
 }
 
-/// Renditions in one directory tell of the restart one after the other.
+/// Renditions in one directory restart one after another.
 #[tokio::test]
 async fn nor_what_a_neighbour_listed_before() {
     let rendition = |name: &str, first| playlist(first).replace("seg", name);
@@ -122,7 +122,8 @@ async fn nor_what_a_neighbour_listed_before() {
     origin.now(other, overdue(rendition("b", 1)));
     shows(&shield, other, rendition("b", 1)).await;
     origin.now(left, kept("today"));
-    // Step by step: what is nearer to the old numbers than to the latest is not believed.
+    // A number closer to the old timeline than to the latest version is not accepted as a step of the
+    // restart.
     for first in [48, 75, 88, 95, 99, 101, 102] {
         origin.now(other, overdue(rendition("b", first)));
         shows(&shield, other, rendition("b", first)).await;
@@ -130,7 +131,7 @@ async fn nor_what_a_neighbour_listed_before() {
     shield.get(left).await.is_whole("today");
 }
 
-/// The same for the numbers of an MPD, with and without a timeline.
+/// The same for segment numbers of an MPD, with and without a timeline.
 #[tokio::test]
 async fn nor_the_numbers_of_an_mpd() {
     let path = "/live/a.mpd";
@@ -172,7 +173,7 @@ async fn nor_the_numbers_of_an_mpd() {
     shield.get(LEFT).await.is_whole("today");
 }
 
-/// A playlist that may not be stored is handed on to each viewer; what it says of a restart counts all the same.
+/// A playlist that may not be stored is passed on to each viewer, and its restart is noticed all the same.
 #[tokio::test]
 async fn nor_behind_a_playlist_that_may_not_be_stored() {
     let (seg, new) = ("/live/seg2.ts", "/live/seg3.ts");
@@ -201,7 +202,7 @@ async fn nor_behind_a_playlist_that_may_not_be_stored() {
             shield.get(path).await.is_whole("today");
             assert!(shield.get(path).await.is_hit(), "{value}: {path} is kept");
         }
-        // A player with the old playlist; the new programme will use that name.
+        // A player has the old playlist; the new programme will reuse that name.
         shield.get(LEFT).await.is_whole("yesterday");
         origin.now(LEFT, segment("today"));
         origin.now(PATH, unstored(102));
@@ -210,7 +211,7 @@ async fn nor_behind_a_playlist_that_may_not_be_stored() {
     }
 }
 
-/// An MPD that may not be stored, whose text comes in chunks.
+/// An MPD that may not be stored and arrives in chunks.
 #[tokio::test]
 async fn nor_behind_an_mpd_that_may_not_be_stored() {
     let (path, seg) = ("/live/a.mpd", "/live/seg3.ts");
@@ -241,7 +242,7 @@ async fn nor_behind_an_mpd_that_may_not_be_stored() {
     assert!(shield.get(seg).await.is_hit());
 }
 
-/// Where each viewer has numbers of its own under one URL, nothing is told by them, and what is held stays.
+/// Where each viewer gets other numbers under one URL, the numbers show no restart, and stored objects stay.
 #[tokio::test]
 async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
     let seg = "/live/seg2.ts";
@@ -259,7 +260,7 @@ async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
     assert!(origin.hits(seg) <= 5, "{}", origin.hits(seg));
 }
 
-/// So many segments, each in a directory of its own.
+/// This many segments, each in its own directory.
 fn in_directories(first: u64, count: u64) -> String {
     let mut text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n");
     for number in first..first + count {
@@ -268,7 +269,7 @@ fn in_directories(first: u64, count: u64) -> String {
     text
 }
 
-/// Of what lies in a directory for each segment, no version names the directories that are to come, …
+/// Where each segment has its own directory, no version lists the directories to come …
 #[tokio::test]
 async fn nor_in_directories_that_are_not_listed_yet() {
     let left = "/live/104/seg.ts";
@@ -301,7 +302,7 @@ async fn nor_in_directories_that_are_not_listed_yet() {
     }
 }
 
-/// … and those that were listed long ago are more than anybody remembers.
+/// … and the directories listed long ago exceed the history that is kept.
 #[tokio::test]
 async fn nor_in_directories_that_were_listed_long_ago() {
     let left = "/live/104/seg.ts";
@@ -327,7 +328,7 @@ async fn nor_in_directories_that_were_listed_long_ago() {
     shield.get(left).await.is_whole("today");
 }
 
-/// The same where only the clock tells which numbers there are.
+/// The same where only the MPD's clock says which numbers exist.
 #[tokio::test]
 async fn nor_in_directories_that_only_the_clock_knows() {
     let (path, left) = ("/live/a.mpd", "/live/1000/seg.ts");

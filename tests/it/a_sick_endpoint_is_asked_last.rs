@@ -1,5 +1,5 @@
-//! An endpoint that does not pass its health checks is asked after all others, until it passes them
-//! again; and it is asked all the same where no other is left.
+//! An endpoint whose health checks fail is used after all others until they pass again. It is still used when
+//! no other endpoint is left.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{Gate, Origin, Shield, eventually, get, segment, status};
 
 const HEALTH: &str = "/health";
 
-/// Often enough for a test, and with all the time in the world.
+/// A short interval for the test, and a long timeout.
 fn often(kind: CheckKind) -> Check {
     Check {
         kind,
@@ -34,7 +34,7 @@ fn asking() -> Check {
     })
 }
 
-/// A shield that checks all its endpoints, the first of which is asked first.
+/// A shield that checks all its endpoints and prefers the first.
 fn checked(check: Check, endpoints: &[&Origin]) -> Builder {
     let (first, others) = endpoints.split_first().unwrap();
     let others: Vec<_> = others.iter().map(|origin| endpoint(origin)).collect();
@@ -45,7 +45,7 @@ fn checked(check: Check, endpoints: &[&Origin]) -> Builder {
     })
 }
 
-/// An endpoint with content of its own, whose checks end like this.
+/// An endpoint with its own content, whose checks have this result.
 async fn serving(content: &'static str, health: u16) -> Origin {
     Origin::start()
         .await
@@ -54,7 +54,7 @@ async fn serving(content: &'static str, health: u16) -> Origin {
         .on(HEALTH, status(health).body("how it is"))
 }
 
-/// Waits until the checks of an endpoint say so.
+/// Waits until the endpoint's checks have this result.
 async fn is_healthy(shield: &Shield, origin: &Origin, healthy: bool) {
     let url = format!("http://{}", origin.address());
     eventually(format!("{url} healthy: {healthy}"), async || {
@@ -63,7 +63,7 @@ async fn is_healthy(shield: &Shield, origin: &Origin, healthy: bool) {
     .await;
 }
 
-/// Viewers would be served by it, but what it says of itself is believed.
+/// The endpoint would serve viewers, but its own health report decides.
 #[tokio::test]
 async fn it_steps_back_until_two_checks_go_well() {
     let (first, second) = (serving("first", 503).await, serving("second", 200).await);
@@ -83,7 +83,7 @@ async fn it_steps_back_until_two_checks_go_well() {
     assert_eq!(second.hits("/b.ts"), 0);
 }
 
-/// Nobody else could answer: it is asked, and its answer is as good as any.
+/// When no other endpoint can answer, it is used, and its response is passed on like any other.
 #[tokio::test]
 async fn the_last_one_left_is_asked() {
     let only = serving("only", 500).await;
@@ -98,7 +98,7 @@ async fn the_last_one_left_is_asked() {
     shield.get("/a.ts").await.is_whole("first");
 }
 
-/// Without an answer in time it is not well; nor is one whose answer breaks off.
+/// A check without a response in time fails, and so does one whose response breaks off.
 #[tokio::test]
 async fn half_an_answer_is_none() {
     let silent = Origin::start().await;
@@ -117,7 +117,7 @@ async fn half_an_answer_is_none() {
     }
 }
 
-/// Where the checks only connect, what it answers is no matter.
+/// When the checks only connect, the content of a response does not matter.
 #[tokio::test]
 async fn connecting_may_be_enough() {
     let (first, second) = (serving("first", 500).await, serving("second", 500).await);
@@ -133,7 +133,7 @@ async fn connecting_may_be_enough() {
     assert_eq!(first.hits(HEALTH), 0);
 }
 
-/// Checks are asked as viewers are, and are no viewers.
+/// Checks use the same connection settings as viewers' requests, but are not counted as such.
 #[tokio::test]
 async fn checks_are_counted_apart() {
     let origin = serving("x", 200).await;
@@ -159,8 +159,7 @@ async fn checks_are_counted_apart() {
     assert_eq!(shield.counted(ORIGIN_REQUESTS, &[]).await, 1);
 }
 
-/// Checks that fail open no breaker, and one that goes well closes it: nobody need ask in vain
-/// first.
+/// Failed checks do not open the breaker, and a passed one closes it without a failing viewer request first.
 #[tokio::test]
 async fn a_good_check_closes_the_breaker() {
     let origin = serving("x", 500).await.on("/broken.ts", status(500));
@@ -184,7 +183,7 @@ async fn a_good_check_closes_the_breaker() {
     assert_eq!(origin.hits("/broken.ts"), 1);
 }
 
-/// Over HTTP/2 as well, and operators see it on the page.
+/// The same over HTTP/2; `/status` shows the results.
 #[tokio::test]
 async fn the_status_page_says_so() {
     let origin = Origin::start_h2().await.on(HEALTH, status(503));

@@ -1,5 +1,5 @@
-//! A body comes slowly, and no other endpoint has it sooner: it goes on, and the others are not asked for it over and
-//! over.
+//! A slow body that no other endpoint can send sooner goes on, and the other endpoints are not requested for
+//! it repeatedly.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ const HOUR: Duration = Duration::from_hours(1);
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 const LENGTH: usize = 4 << 20;
-/// It comes at full speed up to here where it is no slice: viewers have it then.
+/// Up to this offset a body that is no slice arrives at full speed, so that viewers have a part of it.
 const SHOWN: usize = 1 << 20;
-/// So much a tenth of a second.
+/// Bytes per tenth of a second.
 const SLOW: usize = 20_000;
 
-/// The first is asked first.
+/// The first endpoint is preferred.
 async fn in_front_of(origins: &[&Origin], is_sliced: bool) -> Shield {
     let others: Vec<_> = origins[1..].iter().map(|other| endpoint(other)).collect();
     let shield = Shield::in_front_of(origins[0]).origin(|group| {
@@ -44,7 +44,7 @@ async fn serving(script: impl Into<Script>) -> Origin {
     Origin::start().await.on(PATH, list).on(SEGMENT, script)
 }
 
-/// The part that was asked for, with no byte of it yet; for those who ask for another object, none.
+/// The requested range without any byte of it yet; nothing for requests that name another object.
 fn part(asked: &Request, etag: &str) -> Option<(Reply, usize, usize)> {
     let wanted = asked.header("if-match");
     if wanted.is_some_and(|wanted| wanted != etag) {
@@ -62,7 +62,7 @@ fn part(asked: &Request, etag: &str) -> Option<(Reply, usize, usize)> {
     Some((begun, from, to))
 }
 
-/// 200 kB a second for so long.
+/// 200 kB per second for this long.
 fn slow(body: &Bytes, etag: &'static str, is_sliced: bool, tenths: usize) -> Script {
     let body = body.clone();
     answering(move |asked| {
@@ -85,7 +85,7 @@ fn slow(body: &Bytes, etag: &'static str, is_sliced: bool, tenths: usize) -> Scr
     })
 }
 
-/// The two of them call it by different names, and neither can go on with the other's.
+/// The two endpoints use different `ETag`s, and neither can continue the other's body.
 #[tokio::test]
 async fn it_is_not_cut_for_another_object_that_may_come_as_slowly() {
     for is_sliced in [true, false] {
@@ -98,7 +98,7 @@ async fn it_is_not_cut_for_another_object_that_may_come_as_slowly() {
     }
 }
 
-/// The other one has the same, and is no faster.
+/// The other endpoint has the same object and is no faster.
 #[tokio::test]
 async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
     for is_sliced in [true, false] {
@@ -115,8 +115,8 @@ async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
     }
 }
 
-/// It breaks off. All the others promise the rest, and send none of it: the last of them has stopped long after the
-/// first one has.
+/// The body breaks off. All other endpoints promise the rest and send none of it; the last one stops long
+/// after the first.
 #[tokio::test]
 async fn for_the_rest_of_what_is_broken_each_is_asked_once() {
     let body = noise(3, LENGTH);

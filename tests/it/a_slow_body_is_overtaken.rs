@@ -1,7 +1,8 @@
-//! An endpoint sends a body too slowly to be of use, or stops in the middle: another one is asked for it, and
-//! whoever is further feeds the viewers. What flows as slowly as it is produced is left alone.
+//! When an endpoint sends a body too slowly or stops in the middle, another endpoint is requested, and
+//! viewers get the body of the one that has sent more. A body that flows at the pace of its encoder is left
+//! alone.
 //!
-//! No deadline of the origin's ends before the scenario does.
+//! No origin deadline passes within these scenarios.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 const LENGTH: usize = 600_000;
 
-/// The first is asked first.
+/// The first endpoint is preferred.
 fn in_front_of(origins: &[&Origin]) -> Builder {
     let others: Vec<_> = origins[1..].iter().map(|other| endpoint(other)).collect();
     Shield::in_front_of(origins[0])
@@ -49,7 +50,7 @@ async fn serving(path: &str, answer: Reply) -> Origin {
     Origin::start().await.on(PATH, list).on(path, answer)
 }
 
-/// 8 and 4,000 bytes a second (1,000 where no length is known), where 100,000 are needed: viewers see nothing of it.
+/// 8 and 4,000 bytes per second (1,000 without a length) where 100,000 are needed: viewers see no delay.
 #[tokio::test]
 async fn when_it_dribbles_from_the_first_byte() {
     let (one, other) = (noise(1, LENGTH), noise(2, LENGTH));
@@ -67,7 +68,7 @@ async fn when_it_dribbles_from_the_first_byte() {
             assert!(shield.get(SEGMENT).await.is_whole(&other).is_hit());
             assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
             assert_eq!(shield.counted(TAKEOVERS, &[]).await, 1);
-            // What is listed with it is asked of the other endpoint at once.
+            // Other segments of the same playlist are requested from the other endpoint at once.
             shield.get("/live/seg2.ts").await.is_whole("next");
             assert_eq!(first.hits("/live/seg2.ts"), 0);
         }
@@ -87,7 +88,7 @@ async fn when_an_initialisation_segment_dribbles() {
     assert_eq!((first.hits(path), second.hits(path)), (1, 1));
 }
 
-/// Viewers have half of it. The other endpoint has the same, and is asked for the rest.
+/// Viewers have half of it. The other endpoint has the same object and gets a request for the rest.
 #[tokio::test]
 async fn when_it_slows_down_in_the_middle_of_the_same() {
     let body = noise(4, LENGTH);
@@ -113,7 +114,8 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
     }
 }
 
-/// Nothing says that the other endpoint has the same, or it says that it has not: whoever asks again gets its answer.
+/// No validator, or a different one, ties the two objects: viewers who request again get the other endpoint's
+/// body.
 #[tokio::test]
 async fn when_it_slows_down_in_the_middle_of_something_else() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
@@ -143,8 +145,8 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
     }
 }
 
-/// The other endpoint lacks it: it is not asked again at once, the one that is to be overtaken is not asked at all, and
-/// the other one gets its turn when it has it.
+/// The other endpoint lacks the object: it is excluded for a while, the slow endpoint is not requested for
+/// its own body, and the other one is used once it has the object.
 #[tokio::test]
 async fn a_race_in_vain_is_not_run_again_at_once() {
     for refusal in [404, 503] {
@@ -170,7 +172,7 @@ async fn a_race_in_vain_is_not_run_again_at_once() {
     }
 }
 
-/// A chunk at a time, as its encoder makes them, and nothing says that it is complete.
+/// A segment that arrives in chunks at the pace of its encoder, with nothing that says it is complete.
 #[tokio::test]
 async fn what_is_being_produced_is_left_alone() {
     let body = noise(7, 3_000);
@@ -183,7 +185,7 @@ async fn what_is_being_produced_is_left_alone() {
     assert_eq!(second.hits("/live/next.m4s"), 0);
 }
 
-/// A part that is announced, and sent while it is produced.
+/// An announced part that is sent while it is produced.
 #[tokio::test]
 async fn an_announced_part_is_left_alone() {
     let (body, part) = (noise(14, 3_000), "/live/21.2.mp4");
@@ -200,7 +202,7 @@ async fn an_announced_part_is_left_alone() {
     assert_eq!((first.hits(part), second.hits(part)), (1, 0));
 }
 
-/// Slow is better than nothing: who asks again is served as slowly as it comes.
+/// A slow body is better than none: a second request is served at the same pace.
 #[tokio::test]
 async fn a_body_is_not_cut_where_all_are_slow() {
     let body = noise(15, LENGTH);
@@ -221,7 +223,7 @@ async fn a_body_is_not_cut_where_all_are_slow() {
     assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
 }
 
-/// There is no other endpoint: viewers get what there is, as it comes.
+/// With one endpoint, viewers get the body as it arrives.
 #[tokio::test]
 async fn one_endpoint_alone_may_be_slow() {
     let body = noise(8, 20_000);
@@ -235,7 +237,7 @@ async fn one_endpoint_alone_may_be_slow() {
     assert_eq!(shield.counted(TAKEOVERS, &[]).await, 0);
 }
 
-/// The other endpoint is slower still: the first one's body goes on.
+/// The other endpoint is slower still: the first endpoint's body continues.
 #[tokio::test]
 async fn whoever_is_further_is_heard() {
     let (one, other) = (noise(9, LENGTH), noise(10, LENGTH));
@@ -252,7 +254,7 @@ async fn whoever_is_further_is_heard() {
     assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
 }
 
-/// All endpoints are slow, as where they share a line that is full: asking twice would only make it worse.
+/// All endpoints are slow because they share a full link: duplicate requests would make it worse.
 #[tokio::test]
 async fn slow_endpoints_are_asked_twice_within_the_budget() {
     let body = noise(11, 60_000);
@@ -286,7 +288,7 @@ async fn slow_endpoints_are_asked_twice_within_the_budget() {
     assert!(shield.counted(TAKEOVERS_REFUSED, &[]).await > 0);
 }
 
-/// All stop in the middle, as where they are overloaded: they are not asked for everything again.
+/// All endpoints stop in the middle, as under overload: they do not get every request again.
 #[tokio::test]
 async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
     const COUNT: usize = 60;
@@ -321,7 +323,7 @@ async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
             }
             continue;
         }
-        // Each of those that are not asked for again has been refused several times.
+        // Takeovers for the bodies that were not requested again have been refused several times.
         eventually("refusals", async || {
             shield.counted(TAKEOVERS_REFUSED, &[]).await > 2 * COUNT as u64
         })
@@ -331,7 +333,8 @@ async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
     }
 }
 
-/// Two of three stop in the middle: the third is asked for the rest, and for whatever follows.
+/// Two of three endpoints stop in the middle: the third gets the request for the rest, and all following
+/// requests.
 #[tokio::test]
 async fn when_two_of_three_stop_in_the_middle() {
     let body = noise(12, LENGTH);
@@ -368,7 +371,7 @@ async fn when_two_of_three_stop_in_the_middle() {
     }
 }
 
-/// From where the first one stopped, and no further than the middle.
+/// From the offset at which the first one stopped to the middle of the body.
 fn ranged_then_stalling(body: &Bytes) -> Reply {
     let length = body.len();
     let told = format!("bytes 200000-{}/{length}", length - 1);

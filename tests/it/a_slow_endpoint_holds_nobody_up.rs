@@ -1,5 +1,5 @@
-//! Where another endpoint can answer, a slow one is waited for by nobody: a late manifest is asked
-//! for twice, within a budget, and who is slow all the time is asked last.
+//! When another endpoint can answer, viewers do not wait for a slow one: a late manifest is requested twice,
+//! within a budget, and an endpoint that is always slow is used last.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, 
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 const BLOCKING: &str = "/live/index.m3u8?_HLS_msn=2";
-/// Asked for with many queries: many objects.
+/// Requested with many queries, and so many objects.
 const QUICK: &str = "/quick.ts";
-/// So many answers make an endpoint's pace known.
+/// The number of responses after which an endpoint's latency is known.
 const ENOUGH: usize = 20;
 
 const HOUR: Duration = Duration::from_hours(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An origin that answers at once, so far.
+/// An origin that answers at once at first.
 async fn quick() -> Origin {
     Origin::start().await.on(QUICK, segment("quick"))
 }
 
-/// In front of two endpoints, and in no hurry of its own.
+/// A shield in front of two endpoints, with long deadlines.
 fn in_front_of_both(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
         .origin(|group| {
@@ -38,7 +38,7 @@ fn in_front_of_both(first: &Origin, second: &Origin) -> Builder {
         .waits(|waits| waits.wait_max = HOUR)
 }
 
-/// Lets the shield see how quick the first endpoint is.
+/// Makes the shield measure the latency of the first endpoint.
 async fn get_used_to_it(shield: &Shield) {
     for number in 0..ENOUGH {
         let answer = shield.get(&format!("{QUICK}?{number}")).await;
@@ -46,8 +46,8 @@ async fn get_used_to_it(shield: &Shield) {
     }
 }
 
-/// The second endpoint answers a manifest that the first never does; the first is let go, and not
-/// blamed.
+/// The second endpoint answers a manifest that the first never answers; the first request is cancelled
+/// without blame.
 #[tokio::test]
 async fn a_late_manifest_comes_from_the_other() {
     let never = Gate::new();
@@ -69,8 +69,7 @@ async fn a_late_manifest_comes_from_the_other() {
     assert_eq!(shield.gauge(EJECTED).await, 0);
 }
 
-/// To be late once is nobody's fault. Time after time, the first is asked in vain: it is asked
-/// last.
+/// Being late once is no failure. After several hedges that the first endpoint lost, it is used last.
 #[tokio::test]
 async fn who_is_beaten_time_after_time_is_asked_last() {
     const LOSSES: u32 = 3;
@@ -109,8 +108,8 @@ async fn who_is_beaten_time_after_time_is_asked_last() {
     assert_eq!(hedges, u64::from(LOSSES));
 }
 
-/// One that hangs is left for a moment, and then on trial: it is tried again and again behind the
-/// viewers, with heads, about once a second, and no viewer is sent to it.
+/// A hung endpoint is ejected for a moment, and then probed about once a second with HEAD requests in the
+/// background; no viewer's request is sent to it.
 #[tokio::test]
 async fn one_that_hangs_is_tried_behind_the_viewers() {
     const MOMENT: Duration = Duration::from_millis(1);
@@ -147,7 +146,7 @@ async fn one_that_hangs_is_tried_behind_the_viewers() {
     assert_eq!(asked("GET"), 1, "of {number} viewers none was sent to it");
 }
 
-/// A bad answer of the second does not win over the first's, however late that is.
+/// An error of the second endpoint does not win over the first endpoint's response, however late that is.
 #[tokio::test]
 async fn a_bad_answer_does_not_win() {
     let gate = Gate::new();
@@ -168,8 +167,8 @@ async fn a_bad_answer_does_not_win() {
     assert_eq!(shield.counted(HEDGES_WON, &[]).await, 0);
 }
 
-/// A blocking playlist is late by intent: by the time a segment and a manifest that were asked for after
-/// it have come from the second endpoint, that has seen nothing of it.
+/// A blocking playlist request is late on purpose: the second endpoint does not get it while it answers later
+/// requests for a segment and a manifest.
 #[tokio::test]
 async fn blocking_playlists_are_asked_for_once() {
     let gate = Gate::new();
@@ -194,8 +193,7 @@ async fn blocking_playlists_are_asked_for_once() {
     blocked.answers().await[0].is_whole(playlist(2));
 }
 
-/// What the group may not spend is not sent in time: the other endpoint is asked when the first one's
-/// deadline is over, and not before.
+/// Without budget no hedge is sent: the other endpoint is requested only after the first one's deadline.
 #[tokio::test]
 async fn hedges_keep_to_the_budget() {
     let no_budget = |group: &mut Settings| {
@@ -208,7 +206,7 @@ async fn hedges_keep_to_the_budget() {
     assert_eq!(shield.counted(HEDGES, &[]).await, 0);
 }
 
-/// Switched off, nothing is asked for twice, whatever the budget.
+/// With hedging switched off, nothing is requested twice, whatever the budget.
 #[tokio::test]
 async fn hedges_can_be_switched_off() {
     let no_hedges = |group: &mut Settings| {
@@ -221,7 +219,7 @@ async fn hedges_can_be_switched_off() {
     assert_eq!(shield.counted(HEDGES, &[]).await, 0);
 }
 
-/// The first endpoint never answers the manifest, the second one would.
+/// The first endpoint never answers the manifest; the second would.
 async fn before_a_silent_one(change: impl FnOnce(&mut Settings)) -> (Shield, Origin, Origin) {
     let never = Gate::new();
     let first = quick()
@@ -239,8 +237,8 @@ async fn before_a_silent_one(change: impl FnOnce(&mut Settings)) -> (Shield, Ori
     (shield, first, second)
 }
 
-/// While the second endpoint answers one request after another, the first has not answered any: it
-/// is much slower, whatever the machine. From then on it is asked only when the other is gone.
+/// The second endpoint answers many requests while the first answers none, so it is much slower on any
+/// machine. From then on the first is used only when the second is gone.
 #[tokio::test]
 async fn the_slow_one_is_asked_last() {
     const PAIRS: usize = 2 * ENOUGH;

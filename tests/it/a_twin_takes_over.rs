@@ -1,7 +1,7 @@
-//! One of two endpoints hangs, stops in the middle, breaks off or lacks what it lists: viewers get the
-//! other one's answer while the first one's has not come, whatever they ask for.
+//! When one of two endpoints hangs, stops, breaks off or lacks what it lists, viewers get the other
+//! endpoint's response, whatever they request.
 //!
-//! No deadline of the origin's ends before the scenario does: what comes, came from the other endpoint.
+//! No origin deadline passes within these scenarios: what arrives came from the other endpoint.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ mediaPresentationDuration="PT8S"><Period><AdaptationSet mimeType="video/mp4"><Se
 media="$Number$.m4s" initialization="init.mp4" duration="4" timescale="1"/><Representation id="v"
 bandwidth="1000"/></AdaptationSet></Period></MPD>"#;
 
-/// The first is asked first.
+/// The first endpoint is preferred.
 fn in_front_of(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
         .origin(|group| {
@@ -35,7 +35,7 @@ fn in_front_of(first: &Origin, second: &Origin) -> Builder {
         .waits(|waits| waits.wait_max = HOUR)
 }
 
-/// What viewers ask for, by path.
+/// What viewers request, by path.
 fn everything() -> [(&'static str, &'static str, String); 7] {
     let hls = "application/vnd.apple.mpegurl";
     [
@@ -53,7 +53,7 @@ fn answer(content_type: &str, body: &str) -> Reply {
     reply().content_type(content_type).body(body.to_owned())
 }
 
-/// Nothing is known of how fast anybody is: whoever waits does not wait for long.
+/// No latency is known yet: viewers wait only for the default hedge delay.
 #[tokio::test]
 async fn when_the_first_hangs() {
     for (path, content_type, body) in everything() {
@@ -70,7 +70,7 @@ async fn when_the_first_hangs() {
     }
 }
 
-/// Two of three hang, or hang and fail: the third is asked as soon as the second is late too.
+/// Two of three endpoints hang, or hang and fail: the third is requested as soon as the second is late too.
 #[tokio::test]
 async fn when_the_first_two_of_three_hang() {
     for (path, content_type, body) in everything() {
@@ -93,7 +93,7 @@ async fn when_the_first_two_of_three_hang() {
     }
 }
 
-/// It is silent to everybody: it is not asked a third time in vain.
+/// It answers no request at all: it does not get a third one.
 #[tokio::test]
 async fn who_is_silent_is_left_at_once() {
     let never = Gate::new();
@@ -119,7 +119,7 @@ async fn who_is_silent_is_left_at_once() {
     assert_eq!(shield.gauge(EJECTED).await, 1);
 }
 
-/// Fetched ahead it may hang for long; from the moment a viewer waits for it, it may not.
+/// A prefetch may hang for long, but not once a viewer waits for it.
 #[tokio::test]
 async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
     let never = Gate::new();
@@ -146,7 +146,7 @@ async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
     assert_eq!((first.hits(newest), second.hits(newest)), (1, 1));
 }
 
-/// One endpoint is all there is: it is asked once, however late.
+/// With one endpoint, it gets one request, however late.
 #[tokio::test]
 async fn one_endpoint_alone_is_asked_once() {
     let gate = Gate::new();
@@ -166,7 +166,7 @@ async fn one_endpoint_alone_is_asked_once() {
     assert_eq!(shield.counted(HEDGES, &[]).await, 0);
 }
 
-/// A head, and nothing of the body.
+/// A response head without any body bytes.
 #[tokio::test]
 async fn when_the_first_stops_before_the_first_byte() {
     for (path, content_type, body) in everything() {
@@ -181,7 +181,7 @@ async fn when_the_first_stops_before_the_first_byte() {
     }
 }
 
-/// Viewers have the half of it, and a strong validator says that the other one has the same.
+/// Viewers have half of it, and a strong validator says that the other endpoint has the same object.
 #[tokio::test]
 async fn when_the_first_stops_in_the_middle_of_the_same() {
     let body = noise(7, 300_000);
@@ -207,7 +207,7 @@ async fn when_the_first_stops_in_the_middle_of_the_same() {
     }
 }
 
-/// It is being produced: where the other one ends is not where it ends.
+/// The body is still being produced: its end at the other endpoint need not be the end of the object.
 #[tokio::test]
 async fn but_not_with_what_it_may_have_less_of() {
     let (body, gate) = (noise(8, 300_000), Gate::new());
@@ -226,7 +226,7 @@ async fn but_not_with_what_it_may_have_less_of() {
     let shield = in_front_of(&first, &second).start().await;
     let waiting = shield.crowd(2, get("/1.m4s")).await;
     gate.wait_arrived(1).await;
-    // Longer than any pause that is waited for.
+    // Longer than the silence that starts a takeover.
     tokio::time::sleep(Duration::from_secs(2)).await;
     gate.open();
     for answer in waiting.answers().await {
@@ -236,7 +236,7 @@ async fn but_not_with_what_it_may_have_less_of() {
     assert_eq!((first.hits("/1.m4s"), second.hits("/1.m4s")), (1, 0));
 }
 
-/// Who goes on says how long it is: less than that is not the whole, however it ends.
+/// The endpoint that continues states the total length: a shorter body is not whole, however it ends.
 #[tokio::test]
 async fn and_what_it_says_of_the_length_is_held_against_it() {
     let (body, path) = (noise(9, 300_000), "/live/seg1.ts");
@@ -273,8 +273,8 @@ async fn and_what_it_says_of_the_length_is_held_against_it() {
     }
 }
 
-/// Nothing says that it is the same: whoever has the half of it is cut, and gets the whole of the other
-/// one's when asking again, at once.
+/// Without a shared validator, viewers with half of the body are cut, and get the other endpoint's body when
+/// they request again.
 #[tokio::test]
 async fn when_the_first_stops_in_the_middle_of_something_else() {
     let (one, other) = (noise(1, 300_000), noise(2, 300_000));
@@ -299,7 +299,7 @@ async fn when_the_first_stops_in_the_middle_of_something_else() {
         let second = Origin::start().await.on("/1.m4s", whole);
         let shield = in_front_of(&first, &second).start().await;
         let begun = shield.get("/1.m4s").await;
-        // Whoever has seen nothing of it is not cut.
+        // A viewer without any bytes is not cut.
         if begun.end == End::Whole {
             begun.is_whole(&other);
         } else {
@@ -310,7 +310,7 @@ async fn when_the_first_stops_in_the_middle_of_something_else() {
     }
 }
 
-/// A manifest is of use only when it is whole.
+/// A manifest is useful only when it is whole.
 #[tokio::test]
 async fn when_a_manifest_stops_in_the_middle() {
     for end in [Reply::stall, Reply::close, Reply::reset] {
@@ -326,7 +326,7 @@ async fn when_a_manifest_stops_in_the_middle() {
     }
 }
 
-/// It lists a part, and does not have it: it is asked for no other part for a while.
+/// The endpoint lists a part that it lacks: it gets no request for other parts for a while.
 #[tokio::test]
 async fn when_parts_are_missing_that_are_listed_or_announced() {
     let parts = ["/live/21.0.mp4", "/live/21.1.mp4", "/live/21.2.mp4"];
@@ -353,7 +353,7 @@ async fn when_parts_are_missing_that_are_listed_or_announced() {
     assert_eq!(asked, [1, 0, 0]);
 }
 
-/// The newest segments, and those before them: the manifest lists them all.
+/// The newest segments and older ones, all listed by the manifest.
 #[tokio::test]
 async fn when_segments_are_missing_that_are_listed() {
     let mpd = "<MPD type=\"dynamic\" availabilityStartTime=\"2024-01-01T00:00:00Z\" \
@@ -394,7 +394,7 @@ async fn when_segments_are_missing_that_are_listed() {
     }
 }
 
-/// The viewer's own wish not to have anything asked for twice.
+/// The route's or viewer's setting forbids duplicate requests.
 #[tokio::test]
 async fn hedges_can_be_switched_off_for_media_too() {
     let gate = Gate::new();

@@ -1,14 +1,14 @@
-//! Of two origins one holds players back for ever, or is behind: the other one has what they wait for, and they
-//! go on.
+//! One of two origins holds blocking requests back for ever, or is behind: players get the version from the
+//! other one.
 
 use crate::low_latency_hls::{NEXT, PATH, passive, version};
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{Gate, Origin, Shield, get, manifest, segment, status};
 
-/// What comes after [`NEXT`].
+/// The part after [`NEXT`].
 const AFTER: &str = "/live/index.m3u8?_HLS_msn=21&_HLS_part=3";
 
-/// The same with shorter parts: what is late is so sooner.
+/// The same with shorter parts, so that they are late sooner.
 fn quick(last: u64, parts: u64) -> String {
     version(last, parts).replace("PART-TARGET=1.0", "PART-TARGET=0.2")
 }
@@ -17,7 +17,7 @@ fn and(builder: Builder, other: &Origin) -> Builder {
     builder.origin(|group| group.endpoints.push(endpoint(other)))
 }
 
-/// It is waited for once: from then on the one that goes on is asked first, for parts too.
+/// Viewers wait for it once: then the endpoint that continues is preferred, for parts too.
 #[tokio::test]
 async fn players_go_on_after_one_gap() {
     let (never, later) = (Gate::new(), Gate::new());
@@ -58,7 +58,7 @@ async fn players_go_on_after_one_gap() {
     assert_eq!(hanging.hits("/live/21.3.mp4"), 0);
 }
 
-/// Whoever waits for a state that another request brought need not wait for their own.
+/// A viewer gets a version that another request brought, without waiting for the own request.
 #[tokio::test]
 async fn a_newer_version_ends_all_waits_for_what_it_has() {
     let never = Gate::new();

@@ -1,5 +1,4 @@
-//! A name with several addresses is all of them: each gets its share of the connections, and one
-//! that is dead costs the others nothing.
+//! All addresses of an endpoint's name get a share of the connections, and a dead address delays no request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use crate::support::metrics::CONNECTIONS;
 use crate::support::shield::Builder;
 use crate::support::{Gate, Origin, Shield, get, segment};
 
-/// An endpoint by name; it has the addresses of these origins, always told in this order.
+/// An endpoint by name; it resolves to the addresses of these origins, always in this order.
 fn named(origins: &[&Origin]) -> Builder {
     let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
     Shield::in_front_of(origins[0])
@@ -34,7 +33,7 @@ fn asked(origin: &Origin) -> usize {
     paths().map(|path| origin.hits(&path)).sum()
 }
 
-/// Six at once need six connections: two to each of three addresses. Later ones use those.
+/// Six concurrent requests need six connections: two to each of three addresses. Later requests reuse them.
 #[tokio::test]
 async fn new_connections_are_spread() {
     let gate = Gate::new();
@@ -66,7 +65,7 @@ async fn new_connections_are_spread() {
     assert_eq!(shield.counted(CONNECTIONS, &[("state", "new")]).await, 6);
 }
 
-/// A dead address is tried last, wherever the turn begins.
+/// A dead address is tried last, whichever address is first in turn.
 #[tokio::test]
 async fn but_not_to_the_dead() {
     let gate = Gate::new();

@@ -1,7 +1,6 @@
-//! An error is its status. Viewers, and the players that turn elsewhere for it, do not wait for a page that does
-//! not come.
+//! An error is its status: viewers do not wait for an error body that stalls.
 //!
-//! No deadline of the origin's ends before the scenario does.
+//! No origin deadline passes within these scenarios.
 
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ fn in_front_of(origin: &Origin) -> Builder {
         })
 }
 
-/// Errors that may be stored, whose pages stall or break off.
+/// Storable errors whose bodies stall or break off.
 fn errors() -> Vec<(u16, Reply)> {
     let mut errors = Vec::new();
     for code in [403, 404, 500] {
@@ -52,7 +51,7 @@ async fn the_status_comes_without_it() {
     }
 }
 
-/// Its endpoint is not asked again for what another one has.
+/// The endpoint does not get the request again when another endpoint has the object.
 #[tokio::test]
 async fn another_endpoint_is_not_waited_with() {
     for (code, error) in errors() {
@@ -69,7 +68,7 @@ async fn another_endpoint_is_not_waited_with() {
     }
 }
 
-/// What is no whole answer is not stored.
+/// An incomplete error body is not stored.
 #[tokio::test]
 async fn it_is_not_stored() {
     let error = status(404).cache_control("max-age=60");
@@ -82,7 +81,7 @@ async fn it_is_not_stored() {
     shield.get(SEGMENT).await.is_whole("whole");
 }
 
-/// A page that comes is the answer, and stored as before, however long.
+/// An error body that arrives is sent and stored as before, however long.
 #[tokio::test]
 async fn a_page_that_comes_is_passed_on() {
     for length in [0, 100, 200_000] {

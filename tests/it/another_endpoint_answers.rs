@@ -1,4 +1,4 @@
-//! One of several endpoints fails, and viewers do not notice: another answers.
+//! When one of several endpoints fails, another answers, and viewers see no failure.
 
 use seawall::upstream::Balance;
 
@@ -18,7 +18,7 @@ async fn answering(reply: Reply) -> Origin {
     Origin::start().await.on(PIECE, reply)
 }
 
-/// Whatever is as good as no answer: the other endpoint is asked at once.
+/// Responses that count as failures: the other endpoint is requested at once.
 #[tokio::test]
 async fn when_one_does_not_answer_as_it_should() {
     for bad in [status(502), status(503), status(504), hang_up()] {
@@ -32,7 +32,7 @@ async fn when_one_does_not_answer_as_it_should() {
     }
 }
 
-/// A refusal is an answer: it is passed on.
+/// A refusal is a valid response and is passed on.
 #[tokio::test]
 async fn but_not_when_one_refuses() {
     for code in [403, 404, 410] {
@@ -44,7 +44,7 @@ async fn but_not_when_one_refuses() {
     }
 }
 
-/// A live manifest does not vanish: one endpoint that lost it is not believed.
+/// A live manifest does not disappear: a 404 of one endpoint alone is not accepted.
 #[tokio::test]
 async fn when_one_lost_what_was_held_a_moment_ago() {
     for code in [403, 404, 410] {
@@ -59,7 +59,7 @@ async fn when_one_lost_what_was_held_a_moment_ago() {
     }
 }
 
-/// When all fail, what the last one said is said.
+/// When all endpoints fail, viewers get the last response.
 #[tokio::test]
 async fn unless_none_does() {
     let first = answering(status(503)).await;
@@ -73,8 +73,8 @@ async fn unless_none_does() {
     assert_eq!((first.hits(PIECE), second.hits(PIECE)), (2, 2));
 }
 
-/// How many of 40 requests were answered well, and how often both endpoints were asked, where the first
-/// endpoint fails and the budget allows for one retry in ten.
+/// Returns how many of 40 requests succeeded, and how often both endpoints were requested, where the first
+/// endpoint fails and the budget allows one retry in ten.
 async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
     const REQUESTS: usize = 40;
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
@@ -87,7 +87,7 @@ async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
         .origin(|group| {
             group.retry.budget.share = 0.1;
             group.retry.budget.per_s_min = 0;
-            // Neither of these is to take part.
+            // Breaker and ejection are switched off.
             group.guards.breaker.requests_min = 1000;
             group.guards.ejection.failures = 1000;
         })
@@ -108,7 +108,8 @@ async fn beyond_the_budget_while_another_endpoint_is_well() {
     assert_eq!(beyond_the_budget(segment("whole")).await, (40, 80));
 }
 
-/// Where all fail, retries are a share of the requests: an origin in trouble is not asked twice as often.
+/// When all endpoints fail, retries are a share of the requests: an origin in trouble does not get twice the
+/// load.
 #[tokio::test]
 async fn as_far_as_the_budget_goes_where_all_fail() {
     let (answered, asked) = beyond_the_budget(status(503)).await;
@@ -116,7 +117,7 @@ async fn as_far_as_the_budget_goes_where_all_fail() {
     assert!((41..=45).contains(&asked), "{asked}");
 }
 
-/// Requests are spread as the balance says.
+/// Requests are spread as `balance` says.
 #[tokio::test]
 async fn in_turn() {
     const REQUESTS: usize = 12;
@@ -140,7 +141,7 @@ async fn in_turn() {
     assert_eq!((asked(&first), asked(&second)), (3, 9));
 }
 
-/// Another priority is asked only when the first cannot answer.
+/// A lower priority is used only when the first cannot answer.
 #[tokio::test]
 async fn by_priority() {
     let first = answering(segment("first")).await;
@@ -156,8 +157,7 @@ async fn by_priority() {
     assert_eq!(first.hits(PIECE), 0);
 }
 
-/// An answer that something is not there, held, is nothing that was there a moment ago: one
-/// endpoint's word is enough.
+/// A stored 404 is no object that existed a moment ago: one endpoint's 404 is enough to confirm it.
 #[tokio::test]
 async fn what_was_not_there_before_is_asked_for_once() {
     let missing = status(404).cache_control("max-age=1").age(10);

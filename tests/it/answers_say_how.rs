@@ -1,4 +1,4 @@
-//! Every answer says how it came about: `Cache-Status`, `Age`, `Via`, a request id.
+//! Every response says how it was produced: `Cache-Status`, `Age`, `Via`, a request id.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use crate::support::{Gate, Origin, Shield, get, noise, segment, status};
 
 const PATH: &str = "/live/seg1.ts";
 
-/// Nothing was held for the URI, or nothing for this variant of it (RFC 9211 has a word for each).
+/// No object was stored for the URI, or none for this variant (RFC 9211 has a word for each).
 fn is_miss(status: &CacheStatus) -> bool {
     matches!(status.value("fwd"), Some("miss" | "uri-miss" | "vary-miss"))
 }
 
-/// A miss says that it was forwarded and stored; a hit says for how long it is still good.
+/// A miss says that it was forwarded and stored; a hit states its remaining freshness.
 #[tokio::test]
 async fn a_miss_and_a_hit() {
     let origin = Origin::start()
@@ -36,7 +36,7 @@ async fn a_miss_and_a_hit() {
     assert!(answer.age() < 100);
 }
 
-/// Who joined another's fill is told so.
+/// A response from another request's fill says `collapsed`.
 #[tokio::test]
 async fn a_collapsed_request() {
     let gate = Gate::new();
@@ -55,7 +55,7 @@ async fn a_collapsed_request() {
     assert!(answers.iter().all(|answer| is_miss(&answer.cache_status())));
 }
 
-/// `X-Cache` is there for those who read it, where the route says so.
+/// `X-Cache` is sent when the route is configured to.
 #[tokio::test]
 async fn x_cache_where_wanted() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -68,7 +68,7 @@ async fn x_cache_where_wanted() {
     assert_eq!(shield.start().await.get(PATH).await.header("x-cache"), None);
 }
 
-/// Players hear how the shield fares where the route says so; what an origin said of another answer is never kept.
+/// With `cmsd` players learn of origin failures; an origin's CMSD of another response is never stored.
 #[tokio::test]
 async fn players_are_told_of_trouble_where_wanted() {
     let overdue = || {
@@ -94,7 +94,7 @@ async fn players_are_told_of_trouble_where_wanted() {
     }
 }
 
-/// The key is named only where the route says so.
+/// The key is shown only when the route is configured to.
 #[tokio::test]
 async fn the_key_where_wanted() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -105,7 +105,7 @@ async fn the_key_where_wanted() {
     }
 }
 
-/// Every answer has a request id of its own.
+/// Every response has its own request id.
 #[tokio::test]
 async fn request_ids_differ() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -123,7 +123,7 @@ async fn request_ids_differ() {
     assert_eq!(ids.len(), 10);
 }
 
-/// Fields between the origin and us stay there; the rest arrives, with our `Via`.
+/// Hop-by-hop fields of the origin connection are removed; the others arrive, with Seawall's `Via`.
 #[tokio::test]
 async fn hop_by_hop_fields_stay_behind() {
     let object = segment("x")
@@ -148,7 +148,7 @@ async fn hop_by_hop_fields_stay_behind() {
     }
 }
 
-/// `Connection` cannot name fields whose loss would change what the answer means.
+/// `Connection` cannot remove fields whose loss would change the meaning of the response.
 #[tokio::test]
 async fn connection_cannot_strip_meaning() {
     let object = segment("x")
@@ -167,7 +167,7 @@ async fn connection_cannot_strip_meaning() {
     }
 }
 
-/// It goes by the name it was given.
+/// `Via` and `Cache-Status` use the configured name.
 #[tokio::test]
 async fn the_name_it_was_given() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -181,8 +181,8 @@ async fn the_name_it_was_given() {
     }
 }
 
-/// "stored" is said of what is kept and of nothing else: not of what the origin has just forbidden
-/// to keep, and not of what is too large.
+/// `stored` is said only of objects that are stored: not of responses that forbid it, and not of too large
+/// ones.
 #[tokio::test]
 async fn stored_means_kept() {
     let once = segment("x")
@@ -211,7 +211,7 @@ async fn stored_means_kept() {
     assert!(!status.says("stored"), "{status:?}");
 }
 
-/// What is passed on is as old as the origin says, first and last.
+/// A pass-through response has the `Age` that the origin states.
 #[tokio::test]
 async fn passed_answers_keep_their_age() {
     let aged = segment("x").cache_control("private, max-age=60").age(55);

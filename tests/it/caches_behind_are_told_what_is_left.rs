@@ -1,5 +1,5 @@
-//! A CDN in front of the shield can keep what it gets: no answer that is looked after arrives with its
-//! freshness used up, and what the origin says to CDNs reaches them.
+//! Downstream caches can store what they get: no refreshed playlist arrives with its freshness used up, and
+//! the origin's directives for CDNs reach them.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,14 +8,14 @@ use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment}
 
 const PATH: &str = "/live/index.m3u8";
 
-/// Six seconds a segment, and good for three by its `fields`; five seconds old.
+/// Segments of six seconds; fresh for three by its `fields`; five seconds old.
 fn version(fields: &[(&str, &str)]) -> Reply {
     let reply = manifest(playlist(1)).age(5).validated_by("\"1\"");
     let add = |reply: Reply, (name, value): &(&str, &str)| reply.header(name, value);
     fields.iter().fold(reply, add)
 }
 
-/// A shield that looks after such a playlist.
+/// A shield that refreshes such a playlist.
 async fn looking_after(reply: Reply) -> (Origin, Shield) {
     let origin = Origin::start().await.on(PATH, reply);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -47,14 +47,14 @@ fn has_some_left(answer: &Response, field: &str, directive: &str) {
         "what the origin said of its age stays true: {answer:?}"
     );
     assert!(granted > age, "{granted} at an age of {age}: {answer:?}");
-    // No longer than the origin lets it be kept from now on.
+    // Not longer than the origin allows from now on.
     assert!(
         granted <= age + 3,
         "{granted} at an age of {age}: {answer:?}"
     );
 }
 
-/// Whichever field states it, and also where only a 304 is sent.
+/// Whichever field states the lifetime, and also with a 304 to the viewer.
 #[tokio::test]
 async fn what_is_looked_after_has_freshness_left() {
     let now = SystemTime::now();
@@ -107,7 +107,7 @@ async fn what_is_looked_after_has_freshness_left() {
     }
 }
 
-/// Players of low latency wait for the next part: nothing in between may keep what they get for longer.
+/// Low-latency players wait for the next part: no cache in between may store it for longer.
 #[tokio::test]
 async fn but_nothing_of_low_latency_is_kept_longer() {
     let text = playlist(1).replace(

@@ -1,5 +1,5 @@
-//! When a DASH segment is there follows from the MPD: nobody asks the origin for it in vain, and
-//! what is watched is fetched when it is there, though no version of the MPD announces it.
+//! The MPD says when a DASH segment exists: until then the origin gets no request for it, and segments of
+//! watched representations are prefetched when they exist, although no new MPD announces them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::support::{
 const MPD: &str = "/live/a.mpd";
 const STEP: Duration = Duration::from_millis(250);
 
-/// Segments of a quarter of a second since 1970, told by number, in two representations.
+/// Segments of a quarter of a second since 1970, by number, in two representations.
 fn by_number() -> String {
     let template = "<SegmentTemplate timescale=\"4\" duration=\"1\" startNumber=\"0\" \
                     initialization=\"$RepresentationID$/init.mp4\" \
@@ -30,13 +30,13 @@ fn name(representation: &str, number: u64) -> String {
     format!("/live/{representation}/{number}.m4s")
 }
 
-/// The newest segment that is there.
+/// The newest segment that exists.
 fn newest() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis() / STEP.as_millis()).unwrap() - 1
 }
 
-/// An origin that has segments from when they are there, and so many of them.
+/// An origin that answers 404 for segments that do not exist yet, with this many of them.
 async fn on_the_air() -> Origin {
     let mpd = reply()
         .content_type("application/dash+xml")
@@ -58,7 +58,7 @@ async fn on_the_air() -> Origin {
     origin
 }
 
-/// A crowd whose clocks are ahead waits for the segment; the origin is asked once, when it has it.
+/// Viewers whose clocks are ahead wait for the segment; the origin gets one request when it has it.
 #[tokio::test]
 async fn who_comes_early_waits() {
     let origin = on_the_air().await;
@@ -77,8 +77,8 @@ async fn who_comes_early_waits() {
     assert_eq!(origin.hits(&early), 1);
 }
 
-/// A packager that is late says 404 when it should not: that is believed for a moment and no longer, whoever was
-/// held until then.
+/// A late packager answers 404 for a segment that should exist: the 404 is remembered for a moment only, also
+/// for viewers who were held until then.
 #[tokio::test]
 async fn a_packager_that_is_late_is_asked_again_soon() {
     let origin = on_the_air().await;
@@ -98,8 +98,8 @@ async fn a_packager_that_is_late_is_asked_again_soon() {
     there.await.is_whole("there");
 }
 
-/// Players with a bug count upward through numbers that are hours away. One in a while is asked for; the others are
-/// answered here, by the same MPD and a margin.
+/// Buggy players count upwards through numbers that are hours ahead. One in a while is requested from the
+/// origin; the others get 404 by the MPD's clock and a margin.
 #[tokio::test]
 async fn what_is_hours_away_is_no_burden_to_the_origin() {
     for text in [
@@ -123,7 +123,7 @@ async fn what_is_hours_away_is_no_burden_to_the_origin() {
             }
         };
         let mut viewer = shield.viewer().await;
-        // An hour away; beyond what times, and beyond what numbers of 64 bits can say.
+        // An hour ahead; beyond representable times; beyond 64-bit numbers.
         let hour = u128::from(newest() + 14_400);
         let most = u128::from(u64::MAX);
         for far in [
@@ -150,11 +150,11 @@ async fn what_is_hours_away_is_no_burden_to_the_origin() {
     }
 }
 
-/// A clock that is wrong by hours hides nothing that is there.
+/// An MPD clock that is wrong by hours hides no existing segment.
 #[tokio::test]
 async fn but_what_is_there_is_never_denied() {
     let origin = on_the_air().await;
-    // By this MPD everything comes an hour later.
+    // By this MPD everything exists an hour later.
     let late = by_number().replace("1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z");
     let mpd = reply().content_type("application/dash+xml").body(late);
     origin.now(MPD, mpd);
@@ -163,7 +163,7 @@ async fn but_what_is_there_is_never_denied() {
         .start()
         .await;
     shield.get(MPD).await;
-    // Something is not there at all, and the origin says so.
+    // An object does not exist at all, and the origin says so.
     assert_eq!(shield.get(&name("hd", newest() + 9_000)).await.status, 404);
     let first = newest() - 5;
     for number in first..first + 5 {
@@ -174,7 +174,7 @@ async fn but_what_is_there_is_never_denied() {
     }
 }
 
-/// Names without any extension are known by the MPD.
+/// Segment names without an extension are recognised by the MPD.
 #[tokio::test]
 async fn whatever_segments_are_called() {
     let odd = |number| format!("/live/hd/Fragments(video={number},format=mpd)");
@@ -201,7 +201,7 @@ async fn whatever_segments_are_called() {
     assert_eq!(origin.hits(&odd(early)), 1);
 }
 
-/// Who is not to wait is told that it is not there, and that is remembered until it is.
+/// With `hold_early` off, viewers get a 404 that is remembered until the segment exists.
 #[tokio::test]
 async fn an_absence_ends_when_the_segment_is_there() {
     let origin = on_the_air().await;
@@ -221,8 +221,7 @@ async fn an_absence_ends_when_the_segment_is_there() {
     assert_eq!(origin.hits(&early), 2);
 }
 
-/// The next numbers of a representation that is watched are fetched without any viewer; of the
-/// other none is.
+/// The next numbers of a watched representation are prefetched; those of the other one are not.
 #[tokio::test]
 async fn the_next_number_is_fetched_when_it_is_there() {
     let origin = on_the_air().await;
@@ -243,7 +242,7 @@ async fn the_next_number_is_fetched_when_it_is_there() {
     assert!(shield.counted("seawall_ahead_total", &templates).await >= 3);
 }
 
-/// A representation that its viewer has left for another one is left alone, though the other one goes on.
+/// A representation that its viewer has left is not prefetched, although the other one goes on.
 #[tokio::test]
 async fn and_not_of_what_was_left_for_another_bitrate() {
     let origin = on_the_air().await;
@@ -263,7 +262,7 @@ async fn and_not_of_what_was_left_for_another_bitrate() {
     assert_eq!(late, 0, "two segments' time and half a second are over");
 }
 
-/// A long timeline lists what was watched long ago. That says nothing of today.
+/// A long timeline lists segments that were requested long ago: they are no sign of current viewers.
 #[tokio::test]
 async fn nor_of_what_was_watched_long_ago() {
     let text = |last| by_timeline(last).replace("d=\"6\"", "d=\"1\"");
@@ -282,7 +281,7 @@ async fn nor_of_what_was_watched_long_ago() {
         .await;
     shield.get(MPD).await;
     shield.get(&name("hd", 9)).await.is_whole("there");
-    // Segments of a second: after two and a half nobody watches any more.
+    // Segments of a second: after two and a half seconds the stream is unwatched.
     tokio::time::sleep(Duration::from_millis(2700)).await;
     origin.now(MPD, version(11));
     let newer = |answer: &crate::support::Response| answer.text() == text(11);
@@ -290,7 +289,7 @@ async fn nor_of_what_was_watched_long_ago() {
     assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 0);
 }
 
-/// It ends when nobody watches.
+/// Prefetch ends when the stream is unwatched.
 #[tokio::test]
 async fn and_no_more_when_nobody_watches() {
     let origin = on_the_air().await;
@@ -298,7 +297,7 @@ async fn and_no_more_when_nobody_watches() {
     shield.get(MPD).await;
     let first = newest();
     shield.get(&name("hd", first)).await.is_whole("there");
-    // Two segments' time and half a second: four are fetched in vain at most.
+    // Two segment durations and half a second: four requests in vain at most.
     origin.wait_hits(&name("hd", first + 2), 1).await;
     tokio::time::sleep(8 * STEP).await;
     let fetched = |number: &u64| origin.hits(&name("hd", *number)) > 0;
@@ -325,8 +324,7 @@ fn by_timeline(last: u64) -> String {
         .unwrap()
 }
 
-/// A new version lists the next segment of all representations: only that is fetched which
-/// viewers watch.
+/// A new version lists the next segment of all representations: only those of watched ones are prefetched.
 #[tokio::test]
 async fn of_what_is_listed_only_what_is_watched() {
     let version = |last| {
@@ -355,7 +353,7 @@ async fn of_what_is_listed_only_what_is_watched() {
     assert_eq!(origin.hits(&name("hd", 10)), 0, "it was listed before");
 }
 
-/// A timeline that runs ahead of the clock keeps nobody waiting: what it lists is there.
+/// A timeline ahead of the clock delays no request: listed segments are requested at once.
 #[tokio::test]
 async fn what_is_listed_is_there() {
     let ahead = by_timeline(10).replace("1970-", "2099-");
@@ -371,8 +369,8 @@ async fn what_is_listed_is_there() {
     assert!(!due(10).await && due(11).await);
 }
 
-/// Who invents live streams pushes out what is known of this one. Its MPD never changes, and says all the same
-/// from when its segments are there once somebody asks for it again.
+/// Invented streams push the state of this one out. Its MPD never changes, but its availability times are
+/// known again after the next request for it.
 #[tokio::test]
 async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
     const OTHERS: usize = 300;
@@ -404,7 +402,7 @@ async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
     assert!(!is_known().await);
     shield.get(MPD).await.is_whole(by_number());
     eventually("the MPD to be known", is_known).await;
-    // From now on it is confirmed again.
+    // From now on it is revalidated again.
     let is_confirmed = async || origin.latest(MPD).header("if-none-match").is_some();
     eventually("it to be confirmed", async || {
         shield.get(MPD).await.is_whole(by_number());

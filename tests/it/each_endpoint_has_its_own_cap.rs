@@ -1,5 +1,5 @@
-//! An endpoint sees no more at once than it was said to bear: others answer meanwhile, and where
-//! there is nobody else, what matters most goes first.
+//! An endpoint never gets more concurrent requests than its limit: other endpoints answer meanwhile; without
+//! another endpoint, requests wait by priority.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{
 const PLAYLIST: &str = "/live/index.m3u8";
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The first endpoint is asked while it has room. Nobody's patience ends.
+/// The first endpoint is preferred while it has a free place. All deadlines are long.
 fn capped(first: (&Origin, usize), others: &[(&Origin, Option<usize>)]) -> Builder {
     Shield::in_front_of(first.0)
         .origin(|group| {
@@ -30,7 +30,7 @@ fn capped(first: (&Origin, usize), others: &[(&Origin, Option<usize>)]) -> Build
         .waits(|waits| waits.wait_max = HOUR)
 }
 
-/// The first endpoint is in doubt from its first failure on; the other has room for one request.
+/// The first endpoint is in doubt after its first failure; the second has room for one request.
 fn doubting(doubtful: &Origin, sound: &Origin) -> Builder {
     capped((doubtful, 9), &[(sound, Some(1))]).origin(|group| {
         group.guards.ejection.failures = 1;
@@ -39,7 +39,7 @@ fn doubting(doubtful: &Origin, sound: &Origin) -> Builder {
     })
 }
 
-/// The place is taken until the body has ended; whoever comes meanwhile goes to the other at once.
+/// A request holds its place until its body has ended; meanwhile others go to the second endpoint at once.
 #[tokio::test]
 async fn the_next_one_answers_meanwhile() {
     let gate = Gate::new();
@@ -84,8 +84,8 @@ async fn the_next_one_answers_meanwhile() {
     assert_eq!(first.concurrent_max(), 1);
 }
 
-/// Two places in all, six objects: never a second one at the same endpoint, and the manifest that
-/// came last is next.
+/// Two places in all, six objects: no endpoint gets a second request at once, and the manifest that arrived
+/// last goes next.
 #[tokio::test]
 async fn when_all_are_full_requests_wait_in_order() {
     let [first_gate, rest] = [(); 2].map(|()| Gate::new());
@@ -128,7 +128,7 @@ async fn when_all_are_full_requests_wait_in_order() {
     assert_eq!(shield.counted(REJECTED, &[]).await, 0);
 }
 
-/// One that is merely busy is waited for, in order of rank; one in doubt is not asked instead.
+/// Requests wait for a busy endpoint, by priority; an endpoint in doubt is not used instead.
 #[tokio::test]
 async fn busy_is_better_than_in_doubt() {
     let [busy, next] = [(); 2].map(|()| Gate::new());
@@ -161,7 +161,7 @@ async fn busy_is_better_than_in_doubt() {
     assert_eq!(doubtful.hits("/a.ts") + doubtful.hits(PLAYLIST), 0);
 }
 
-/// That wait has the queue's deadline, and is counted as one in the queue.
+/// This wait has the queue's deadline and counts as queued.
 #[tokio::test]
 async fn the_wait_for_one_has_an_end() {
     let gate = Gate::new();
@@ -187,7 +187,7 @@ async fn the_wait_for_one_has_an_end() {
     assert_eq!(sound.hits("/late.ts") + doubtful.hits("/late.ts"), 0);
 }
 
-/// A retry asks nobody for whom there is no room, and does not wait for it: what was said is said.
+/// A retry that finds no free place is not made and does not wait: viewers get the first response.
 #[tokio::test]
 async fn a_retry_does_not_wait() {
     let gate = Gate::new();
@@ -209,8 +209,8 @@ async fn a_retry_does_not_wait() {
     }
 }
 
-/// All places of one are taken by answers that are errors already, and the other fails as well:
-/// with both breakers open nobody waits for room.
+/// Errors hold all places of one endpoint, and the other fails as well: with both breakers open no request
+/// waits for a place.
 #[tokio::test]
 async fn who_is_left_alone_is_not_waited_for() {
     let gate = Gate::new();

@@ -1,4 +1,4 @@
-//! A manifest is there at once or late; what an origin holds back by intent is waited for.
+//! A manifest has a short deadline; a response that the origin delays on purpose has a long one.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const AHEAD: &str = "/live/index.m3u8?_HLS_msn=9";
 const HOUR: Duration = Duration::from_hours(1);
 const SHORT: Duration = Duration::from_millis(100);
 
-/// Only manifests are in a hurry.
+/// A short deadline for manifests only.
 fn strict(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).origin(|group| {
         group.retry.hedge = false;
@@ -22,7 +22,7 @@ fn strict(origin: &Origin) -> Builder {
     })
 }
 
-/// A segment that takes longer than a manifest may is waited for all the same.
+/// A segment that takes longer than a manifest may is still waited for.
 #[tokio::test]
 async fn a_manifest_a_short_one() {
     let gate = Gate::new();
@@ -38,7 +38,7 @@ async fn a_manifest_a_short_one() {
     waiting.answers().await[0].is_whole("late");
 }
 
-/// Where there is another endpoint, it is asked then.
+/// With another endpoint, that one is requested then.
 #[tokio::test]
 async fn and_then_another_endpoint_answers() {
     let never = Gate::new();
@@ -52,8 +52,7 @@ async fn and_then_another_endpoint_answers() {
     shield.get(PATH).await.is_whole(playlist(2));
 }
 
-/// Who asks ahead of time waits longer than manifests may take, and longer than viewers wait for
-/// anything else.
+/// A blocking request waits longer than the deadline for manifests, and longer than viewers wait otherwise.
 #[tokio::test]
 async fn what_is_held_back_by_intent_its_own() {
     let (gate, never) = (Gate::new(), Gate::new());

@@ -1,4 +1,5 @@
-//! A packager may write all segments into one file, and list ranges of it: the file grows with each version.
+//! A packager may append all segments to one file and list byte ranges of it: viewers get new ranges as the
+//! file grows.
 
 use std::fmt::Write;
 
@@ -15,11 +16,11 @@ const SEGMENT: usize = 500;
 enum Form {
     Segments,
     Parts,
-    /// The initialisation segment has other names for the same file.
+    /// The initialisation segment names the same file by another URL.
     Absolute,
     /// The playlist may not be stored.
     Unstored,
-    /// A `SegmentList` whose ranges are of the base URL.
+    /// A `SegmentList` whose ranges refer to the base URL.
     SegmentList,
     /// The same with the file's name at each range.
     NamedSegmentList,
@@ -41,7 +42,7 @@ impl Form {
         }
     }
 
-    /// A playlist of so many segments of one file.
+    /// A playlist with this many segments of one file.
     fn playlist(self, segments: usize) -> String {
         let mut text = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:EVENT\n".to_owned();
         let file = match self {
@@ -76,7 +77,7 @@ impl Form {
     }
 }
 
-/// An MPD of so many segments of one file.
+/// An MPD with this many segments of one file.
 fn mpd(segments: usize, media: &str) -> String {
     let mut list = String::new();
     for number in 0..segments {
@@ -93,7 +94,7 @@ fn mpd(segments: usize, media: &str) -> String {
     )
 }
 
-/// An origin that has so many segments by now.
+/// An origin that currently has this many segments.
 fn comes_to(origin: &Origin, bytes: &Bytes, segments: usize, form: Form) {
     let text = form.text(segments);
     let text = match form {
@@ -136,7 +137,7 @@ async fn plays_on(form: Form, in_slices: bool) {
         let newer = |answer: &Response| answer.text() == text;
         shield.until(get(form.path()), newer).await;
         let (start, end) = ((segments - 1) * SEGMENT, segments * SEGMENT);
-        // One that begins behind the end of what was held, one that begins before it.
+        // One range begins behind the end of the stored bytes, one before it.
         for start in [start, start - 100] {
             let asking = get(FILE).range(&format!("{start}-{}", end - 1));
             let there =
@@ -195,7 +196,7 @@ async fn also_where_an_mpd_names_the_file_at_each_range() {
     plays_on(Form::NamedSegmentList, false).await;
 }
 
-/// A cache behind may fetch the file whole, or several ranges at once.
+/// A downstream cache may fetch the whole file, or several ranges at once.
 #[tokio::test]
 async fn who_wants_all_of_it_gets_what_was_added_too() {
     let bytes = noise(7, 20 * SEGMENT);
@@ -222,7 +223,7 @@ async fn who_wants_all_of_it_gets_what_was_added_too() {
     }
 }
 
-/// Nobody asks the origin for what no playlist lists.
+/// The origin gets no request for bytes that no playlist lists.
 #[tokio::test]
 async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
     let bytes = noise(7, 20 * SEGMENT);
@@ -231,7 +232,7 @@ async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(Form::Segments.path()).await;
     shield.get(FILE).await.is_whole(bytes.slice(..8 * SEGMENT));
-    // Longer than what has just come is left alone.
+    // Longer than new bytes are left alone.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     for range in ["4000-4499", "3900-4499", "4000-"] {
         let answer = shield.ask(get(FILE).range(range)).await;

@@ -1,5 +1,4 @@
-//! A connection that makes work and asks for nothing is closed; one that is busy with what it asked
-//! for is not.
+//! A connection that only causes work is closed; one that works on its own requests is not.
 
 use std::time::Duration;
 
@@ -15,11 +14,10 @@ use crate::support::{Gate, Origin, Shield, eventually, noise, reply, segment};
 
 const PATH: &str = "/live/seg1.ts";
 
-/// More frames than anybody may send for nothing, and fewer bytes than are read after the last
-/// word.
+/// More frames than a client may send without requests, and fewer bytes than are read after the GOAWAY.
 const FRAMES: usize = 3_000;
 
-/// Each flood: the frames that it repeats, and what the metric calls it.
+/// Each flood: the repeated frames, and its label in the metric.
 fn floods() -> Vec<(Vec<Frame>, &'static str)> {
     vec![
         (vec![frame(PING, 0, 0, &[7; 8])], "ping"),
@@ -41,7 +39,7 @@ async fn flood(viewer: &mut FrameViewer, pattern: &[Frame]) {
     viewer.send(&frames).await;
 }
 
-/// The last word of a connection that was closed for a flood.
+/// The GOAWAY of a connection that was closed for a flood.
 async fn is_ended(viewer: &mut FrameViewer, flood: &str) {
     let frames = viewer.rest().await;
     let last = frames.last().unwrap_or_else(|| panic!("{flood}: nothing"));
@@ -49,7 +47,7 @@ async fn is_ended(viewer: &mut FrameViewer, flood: &str) {
     assert_eq!(last.error_code(), ENHANCE_YOUR_CALM, "{flood}");
 }
 
-/// A stream whose answer is held back at the origin is open while the flood comes.
+/// A stream whose response is held at the origin is open during the flood.
 #[tokio::test]
 async fn a_flood_of_any_frame_is_ended_and_counted() {
     let gate = Gate::new();
@@ -70,7 +68,7 @@ async fn a_flood_of_any_frame_is_ended_and_counted() {
     }
 }
 
-/// Streams that are held make each change of the initial window expensive.
+/// Open streams make each change of the initial window expensive.
 #[tokio::test]
 async fn toggled_windows_with_many_held_streams_are_ended() {
     let origin = Origin::start()
@@ -92,8 +90,7 @@ async fn toggled_windows_with_many_held_streams_are_ended() {
     assert_eq!(shield.counted(FLOODS, &[("frame", "settings")]).await, 1);
 }
 
-/// A body that comes in pieces of nothing, or nearly. h2 itself ends such connections; we count
-/// them.
+/// A body in empty or tiny DATA frames. h2 itself ends such connections; Seawall counts them.
 #[tokio::test]
 async fn data_in_tiny_frames_is_ended() {
     let origin = Origin::start().await.on("/api", reply());
@@ -111,7 +108,7 @@ async fn data_in_tiny_frames_is_ended() {
     }
 }
 
-/// Requests that are taken back at once are no use to anybody.
+/// Requests that are cancelled at once are useless work.
 #[tokio::test]
 async fn requests_taken_back_at_once_are_ended() {
     let gate = Gate::new();
@@ -130,8 +127,7 @@ async fn requests_taken_back_at_once_are_ended() {
     assert_eq!(shield.counted(FLOODS, &[]).await, 1);
 }
 
-/// Over TLS and over a Unix socket as in the clear; endless ones are cut, whoever reads the last
-/// word or not.
+/// The same over TLS and a Unix socket; endless floods are cut, whether or not the client reads the GOAWAY.
 #[tokio::test]
 async fn floods_are_ended_on_every_kind_of_connection() {
     let folder = tempdir().unwrap();
@@ -169,8 +165,8 @@ async fn floods_are_ended_on_every_kind_of_connection() {
     viewer.get(PATH).await.is_whole("whole");
 }
 
-/// A hundred downloads through a window that is too small for them, by a client that acknowledges
-/// each DATA frame on both windows. h2 then sends frames of a dozen bytes.
+/// A hundred downloads through windows that are too small, by a client that acknowledges each DATA frame on
+/// both windows. h2 then sends frames of a dozen bytes.
 #[tokio::test]
 async fn a_busy_connection_is_never_taken_for_a_flood() {
     const WINDOW: u32 = 4_000;
@@ -206,8 +202,7 @@ async fn a_busy_connection_is_never_taken_for_a_flood() {
     assert_eq!(shield.counted(FLOODS, &[]).await, 0);
 }
 
-/// Thousands of small answers on one connection, each with a priority and a reset that comes too
-/// late.
+/// Thousands of small responses on one connection, each with a priority and a late reset.
 #[tokio::test]
 async fn thousands_of_small_answers_are_no_flood() {
     let origin = Origin::start()
@@ -227,8 +222,7 @@ async fn thousands_of_small_answers_are_no_flood() {
     assert_eq!(shield.counted(FLOODS, &[]).await, 0);
 }
 
-/// A blank line is no request, however many of them come: the first byte starts the clock of the
-/// head.
+/// Blank lines are no request, however many arrive: the first byte starts the head's deadline.
 #[tokio::test]
 async fn endless_blank_lines_are_ended_like_a_head() {
     let origin = Origin::start().await.on(PATH, segment("whole"));

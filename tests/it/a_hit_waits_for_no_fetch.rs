@@ -62,7 +62,7 @@ async fn waiting_for_an_announced_part_counts_as_held_back() {
     assert_eq!(counted("coalesced").await, 0);
 }
 
-/// A known name in a query makes no object expected.
+/// Directives for a playlist that is not known to block count as an ordinary fetch.
 #[tokio::test]
 async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
     for held in [

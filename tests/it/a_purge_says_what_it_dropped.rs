@@ -307,7 +307,7 @@ async fn what_is_on_its_way_is_not_kept_by_any_purge() {
     }
 }
 
-/// After a purge, a low-latency version that was waited for does not count as the newest.
+/// A low-latency version that arrives after a purge does not bring the old playlist back.
 #[tokio::test]
 async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
     for what in ["url", "stream", "prefix", "all"] {

@@ -122,8 +122,7 @@ async fn nor_what_a_neighbour_listed_before() {
     origin.now(other, overdue(rendition("b", 1)));
     shows(&shield, other, rendition("b", 1)).await;
     origin.now(left, kept("today"));
-    // A number closer to the old timeline than to the latest version is not accepted as a step of the
-    // restart.
+    // In small steps: a jump to a number closer to the old timeline than to the latest version is rejected.
     for first in [48, 75, 88, 95, 99, 101, 102] {
         origin.now(other, overdue(rendition("b", first)));
         shows(&shield, other, rendition("b", first)).await;

@@ -133,7 +133,7 @@ async fn connecting_may_be_enough() {
     assert_eq!(first.hits(HEALTH), 0);
 }
 
-/// Checks use the same connection settings as viewers' requests, but are not counted as such.
+/// Checks send the group's host and headers, and are counted apart from viewers' requests.
 #[tokio::test]
 async fn checks_are_counted_apart() {
     let origin = serving("x", 200).await;

@@ -93,7 +93,7 @@ async fn when_the_first_two_of_three_hang() {
     }
 }
 
-/// It answers no request at all: it does not get a third one.
+/// An endpoint that has answered no request does not get a third one.
 #[tokio::test]
 async fn who_is_silent_is_left_at_once() {
     let never = Gate::new();
@@ -394,7 +394,7 @@ async fn when_segments_are_missing_that_are_listed() {
     }
 }
 
-/// The route's or viewer's setting forbids duplicate requests.
+/// With `hedge` off the second endpoint gets no request.
 #[tokio::test]
 async fn hedges_can_be_switched_off_for_media_too() {
     let gate = Gate::new();

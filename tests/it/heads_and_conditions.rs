@@ -1,5 +1,4 @@
-//! HEAD, and requests from those who have the object already, cost no more than they must and break
-//! nothing for others.
+//! HEAD and conditional requests cost no more than necessary and disturb no other request.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use crate::support::{Gate, Origin, Shield, get, head, manifest, noise, playlist,
 
 const PATH: &str = "/vod/seg1.ts";
 
-/// Collapse 18: HEAD misses, then GET: a whole body.
+/// Collapse 18: a HEAD miss, then GET: the GET gets a whole body.
 #[tokio::test]
 async fn head_first_then_get() {
     let body = noise(1, 1000);
@@ -22,7 +21,7 @@ async fn head_first_then_get() {
     assert!(viewer.get(PATH).await.is_whole(&body).is_hit());
 }
 
-/// HEAD is answered from what a GET brought, with the same fields.
+/// HEAD is answered from what a GET stored, with the same fields.
 #[tokio::test]
 async fn head_from_the_object_of_a_get() {
     let object = segment(noise(1, 1000)).validated_by("\"1\"");
@@ -39,7 +38,7 @@ async fn head_from_the_object_of_a_get() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// HEAD during a fill does not wait for the body and starts nothing of its own.
+/// HEAD during a fill does not wait for the body and starts no request.
 #[tokio::test]
 async fn head_during_a_fill() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
@@ -70,7 +69,7 @@ async fn a_condition_on_a_miss() {
     assert!(shield.get(PATH).await.is_whole("whole").is_hit());
 }
 
-/// Conditions against what is held: 304 to those who have it, the whole to those who do not.
+/// Conditions against a stored object: 304 on a match, the whole object otherwise.
 #[tokio::test]
 async fn conditions_on_a_hit() {
     const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
@@ -115,7 +114,7 @@ async fn tags_go_before_dates() {
     shield.ask(ask).await.is_whole("whole");
 }
 
-/// The origin confirms with a 304: the body stays, its fields are renewed, and it is fresh again.
+/// The origin confirms with a 304: the body stays, its fields are updated, and it is fresh again.
 #[tokio::test]
 async fn confirmed_objects_live_on() {
     const PLAYLIST: &str = "/live/index.m3u8";
@@ -142,7 +141,7 @@ async fn confirmed_objects_live_on() {
     assert_eq!(asked[1].header("if-none-match"), Some("\"1\""));
 }
 
-/// Fields of a 304 that describe a body do not replace those of the body that is held.
+/// Fields of a 304 that describe a body do not replace those of the stored body.
 #[tokio::test]
 async fn a_confirmation_does_not_rename_the_body() {
     const PLAYLIST: &str = "/live/index.m3u8";
@@ -170,7 +169,7 @@ async fn a_confirmation_does_not_rename_the_body() {
     renewed.is_whole(playlist(1));
 }
 
-/// HEAD on what may not be shared: the length is the origin's, or is left unsaid, and is never 0.
+/// HEAD on an uncacheable object: `Content-Length` is the origin's or absent, and never 0.
 #[tokio::test]
 async fn head_of_what_is_passed() {
     let body = noise(1, 1000);
@@ -189,14 +188,14 @@ async fn head_of_what_is_passed() {
 
 const LIVE: &str = "/live/index.m3u8";
 
-/// A playlist that may be served only if the origin fails, and is asked for anew by every viewer.
+/// A playlist that may be served stale only if the origin fails, and is revalidated by every viewer.
 fn overdue() -> Reply {
     manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
         .age(10)
 }
 
-/// The shield of a viewer who waits for the origin rather than take what is overdue.
+/// A shield whose viewers wait for the origin rather than get a stale object.
 async fn patient(script: Script) -> (Origin, Shield) {
     let origin = Origin::start().await.on(LIVE, script);
     let shield = Shield::in_front_of(&origin)
@@ -206,8 +205,7 @@ async fn patient(script: Script) -> (Origin, Shield) {
     (origin, shield)
 }
 
-/// "Not modified", said to one who named nothing that it could be compared with, confirms nothing:
-/// asked again.
+/// A 304 to a request without a validator confirms nothing: the object is requested again.
 #[tokio::test]
 async fn a_confirmation_of_nothing() {
     let new = manifest(playlist(2)).cache_control("max-age=60");
@@ -218,7 +216,7 @@ async fn a_confirmation_of_nothing() {
     assert_eq!(origin.hits(LIVE), 3);
 }
 
-/// "Not modified" about another object than the one that is held: asked again, plainly.
+/// A 304 with another validator than the stored object's: the object is requested again, unconditionally.
 #[tokio::test]
 async fn a_confirmation_of_something_else() {
     let old = overdue().header("ETag", "\"1\"");
@@ -235,7 +233,7 @@ async fn a_confirmation_of_something_else() {
     assert_eq!(asked[2].header("if-none-match"), None);
 }
 
-/// A confirmation that says nothing of `must-revalidate` leaves it in force.
+/// A 304 without `must-revalidate` leaves the stored directive in force.
 #[tokio::test]
 async fn a_confirmation_does_not_loosen_what_was_said() {
     let strict = manifest(playlist(1))

@@ -1,4 +1,4 @@
-//! Manifests are compressed behind the viewers: once, and in time for those who come later.
+//! Manifests are compressed in the background: once per version, and in time for later viewers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ fn vod(version: usize, length: usize) -> Reply {
     manifest(text(version, length)).cache_control("max-age=600")
 }
 
-/// The first who takes a coding of a long text gets plain text, the others the coding, once it is made.
+/// The first viewer who accepts a coding of a long text gets plain text; later viewers get the coding.
 #[tokio::test]
 async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
     for coding in ["br", "zstd", "gzip"] {
@@ -47,7 +47,7 @@ async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
     }
 }
 
-/// While the best coding is made, one that is there already does.
+/// While the best coding is being made, viewers get another one that is ready.
 #[tokio::test]
 async fn another_coding_that_is_there_is_better_than_none() {
     let origin = Origin::start().await.on(PATH, vod(1, 1 << 20));
@@ -64,7 +64,7 @@ async fn another_coding_that_is_there_is_better_than_none() {
         .await;
 }
 
-/// A text that is too long is not compressed at all.
+/// A text above the size limit is not compressed at all.
 #[tokio::test]
 async fn a_text_beyond_the_bound_is_never_compressed() {
     let origin = Origin::start().await.on(PATH, vod(1, 5 << 20));
@@ -80,7 +80,7 @@ async fn a_text_beyond_the_bound_is_never_compressed() {
     assert_eq!(shield.gauge("seawall_codings_queued").await, 0);
 }
 
-/// What one version was asked for in is made of the next before anybody asks.
+/// A coding that was requested for one version is made of the next one in advance.
 #[tokio::test]
 async fn the_next_version_is_compressed_before_anybody_asks() {
     let version = Arc::new(AtomicUsize::new(1));
@@ -106,7 +106,8 @@ async fn the_next_version_is_compressed_before_anybody_asks() {
     made(2).await;
 }
 
-/// Who asks first for a coding of a short text has it at once: what low-latency players ask for is new each time.
+/// The first request for a coding of a short text gets it at once: low-latency players request a new version
+/// each time.
 #[tokio::test]
 async fn a_short_text_is_waited_for() {
     let origin = Origin::start().await.on(PATH, vod(1, 20 << 10));

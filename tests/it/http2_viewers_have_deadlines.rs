@@ -1,4 +1,4 @@
-//! A viewer who speaks HTTP/2 has the same deadlines as one who speaks HTTP/1.1.
+//! HTTP/2 viewers have the same deadlines as HTTP/1.1 viewers.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::support::{Origin, Shield, eventually, noise, segment};
 const PATH: &str = "/live/seg1.ts";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Long enough for a slow machine to send a head, and no time a player would notice.
+/// Long enough for a slow machine to send a head, and too short for a player to notice.
 const SOON: Duration = Duration::from_millis(500);
 
-/// Heads that begin and do not end: what is sent once, and what then comes again and again.
+/// Heads that begin and do not end: what is sent first, and what is then repeated.
 fn unfinished_heads() -> Vec<(Vec<u8>, Vec<u8>)> {
     let block = fields("GET", PATH, HOST);
     let whole = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block).to_bytes();
@@ -44,7 +44,7 @@ async fn head_timeouts(shield: &Shield) -> u64 {
         .await
 }
 
-/// The first byte of a head starts its clock, and further ones do not restart it.
+/// The first byte of a head starts its deadline, and further bytes do not restart it.
 #[tokio::test]
 async fn a_head_that_does_not_end_is_cut() {
     let folder = tempdir().unwrap();
@@ -79,8 +79,8 @@ async fn a_head_that_does_not_end_is_cut() {
     }
 }
 
-/// Whoever sends one whole frame after the other is never in the middle of one for long, though
-/// each read may end there; and a body may come as slowly as bodies may.
+/// A viewer who sends whole frames is never in the middle of one for long, even if each read ends there; and
+/// a request body has the body's longer deadline.
 #[tokio::test]
 async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     let origin = Origin::start()
@@ -107,7 +107,7 @@ async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     viewer.send_raw(&upload[sent..]).await;
     let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
     viewer.until(is_end).await.expect("an answer");
-    // The end of one frame and the beginning of the next come together, always.
+    // The end of one frame and the beginning of the next always arrive together.
     let ping = frame(PING, 0, 0, &[7; 8]).to_bytes();
     let began = std::time::Instant::now();
     viewer.send_raw(&ping[..5]).await;
@@ -125,13 +125,13 @@ async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     assert_eq!(head_timeouts(&shield).await, 0);
 }
 
-/// More than one slice, so that the stream's own task sees it to its end.
+/// More than one piece, so that the stream's own task supervises it to its end.
 const LARGE: u32 = 200_000;
-/// One slice: h2 has it whole at once.
+/// One piece: h2 has it whole at once.
 const SMALL: u32 = 1_000;
 const STREAMS: u32 = 100;
 
-/// A shield that holds an object of this size, and ends viewers who are too slow soon.
+/// A shield that stores an object of this size and cuts slow viewers soon.
 async fn impatient(size: u32, rate: u64) -> Shield {
     let origin = Origin::start().await.on(
         PATH,
@@ -158,7 +158,7 @@ async fn aborted(shield: &Shield) -> u64 {
     shield.counted(ABORTED, &[("cause", "viewer")]).await
 }
 
-/// Asks for the object on so many streams, whose windows leave room for this much of it.
+/// Requests the object on this many streams, whose windows leave room for this much of it.
 async fn ask_through_windows(shield: &Shield, streams: u32, window: u32) -> FrameViewer {
     let mut viewer = FrameViewer::connect(shield.address()).await;
     let requests = (0..streams).map(|number| request(number * 2 + 1, "GET", PATH, true));
@@ -168,8 +168,8 @@ async fn ask_through_windows(shield: &Shield, streams: u32, window: u32) -> Fram
     viewer
 }
 
-/// Whether the windows leave no room from the beginning, after a byte, at the end of a slice, or before the last
-/// byte: each stream is reset and told with what left, and its connection goes on.
+/// Windows without room from the beginning, after a byte, at the end of a piece, or before the last byte:
+/// each stream is reset and logged with the bytes that left, and its connection goes on.
 #[tokio::test]
 async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
     for (size, window) in [
@@ -202,7 +202,7 @@ async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
     }
 }
 
-/// Nobody can take back what h2 has whole, but with its connection.
+/// A response that h2 has whole can be ended only with its connection.
 #[tokio::test]
 async fn small_answers_that_nobody_takes_end_their_connection() {
     for window in [1, SMALL - 1] {
@@ -220,7 +220,7 @@ async fn small_answers_that_nobody_takes_end_their_connection() {
     }
 }
 
-/// As over HTTP/1.1.
+/// The same as over HTTP/1.1.
 #[tokio::test]
 async fn a_stream_that_crawls_is_ended() {
     let shield = impatient(LARGE, 1 << 20).await;
@@ -233,7 +233,7 @@ async fn a_stream_that_crawls_is_ended() {
     eventually("told", async || aborted(&shield).await == 1).await;
 }
 
-/// An answer is told when its last byte has left, and as what became of it.
+/// A response is logged when its last byte has left, with its real end.
 #[tokio::test]
 async fn answers_are_told_at_their_true_end() {
     let origin = Origin::start().await.on(
@@ -261,8 +261,8 @@ async fn answers_are_told_at_their_true_end() {
     assert_eq!(aborted(&shield).await, 0);
 }
 
-/// What waits for windows is seen: whether hyper still has the stream or h2 has it whole, and until the viewer
-/// leaves or takes it.
+/// Bytes that wait for windows are counted, whether hyper or h2 has the stream, until the viewer leaves or
+/// reads them.
 #[tokio::test]
 async fn what_waits_for_viewers_is_told_and_no_more_once_they_take_it_or_leave() {
     const STREAMS: u32 = 10;

@@ -12,7 +12,7 @@ use crate::support::{End, Gate, Origin, Response, Shield, answering, get, noise,
 const PATH: &str = "/vod/seg1.ts";
 const LENGTH: usize = 1 << 20;
 
-/// The size from which objects are fetched in slices in here, and the size of these.
+/// The size from which objects are fetched in slices here, and the size of a slice.
 const WHOLE_MAX: usize = 256 << 10;
 const SLICE: usize = 64 << 10;
 
@@ -24,7 +24,7 @@ async fn slicing(origin: &Origin) -> Shield {
     builder.start().await
 }
 
-/// A large object that can be had in parts, tied together by its `ETag`.
+/// A large object that the origin serves by ranges, with an `ETag`.
 fn version(body: &Bytes, etag: &str) -> Reply {
     segment(Bytes::new())
         .validated_by(etag)
@@ -38,7 +38,7 @@ fn is_part(answer: &Response, body: &Bytes, start: usize, end: usize) {
     assert_eq!(answer.header("content-range"), Some(&*range));
 }
 
-/// The ranges that the origin was asked for, none of them larger than a slice.
+/// The ranges that the origin was asked for; none is larger than a slice.
 fn slices(origin: &Origin, length: usize) -> Vec<(usize, usize)> {
     let asked = origin.requests(PATH);
     let ranges: Vec<_> = asked
@@ -51,7 +51,7 @@ fn slices(origin: &Origin, length: usize) -> Vec<(usize, usize)> {
     ranges
 }
 
-/// A range of a large object fetches the slices it touches and no others, once.
+/// A range of a large object fetches the slices that it touches, once, and no others.
 #[tokio::test]
 async fn a_large_object_comes_in_slices() {
     let body = noise(1, LENGTH);
@@ -66,7 +66,7 @@ async fn a_large_object_comes_in_slices() {
     assert_eq!(origin.hits(PATH), before, "all of it was held");
 }
 
-/// Slices are single-flighted too.
+/// Concurrent requests for a slice cause one fetch.
 #[tokio::test]
 async fn a_crowd_fetches_each_slice_once() {
     let body = noise(1, LENGTH);
@@ -81,7 +81,7 @@ async fn a_crowd_fetches_each_slice_once() {
     assert_eq!(fetched.len(), different.len(), "{fetched:?}");
 }
 
-/// Slices of two versions of an object are never put together.
+/// Slices of two versions of an object are never combined.
 #[tokio::test]
 async fn slices_of_different_objects_do_not_mix() {
     let (old, new) = (noise(1, LENGTH), noise(2, LENGTH));
@@ -103,8 +103,8 @@ async fn slices_of_different_objects_do_not_mix() {
     is_part(&after, &new, 0, 200_000);
 }
 
-/// An origin that promises parts and then sends the whole all the same: the viewer has the object
-/// from the second request on at the latest.
+/// An origin that offers ranges and then sends the whole object: the viewer gets it from the second request
+/// on at the latest.
 #[tokio::test]
 async fn promised_parts_that_do_not_come() {
     let body = noise(1, LENGTH);
@@ -125,7 +125,7 @@ async fn promised_parts_that_do_not_come() {
     );
 }
 
-/// One slice that fails once does not take the object off the air.
+/// One slice that fails once does not make the object unavailable.
 #[tokio::test]
 async fn a_slice_that_fails_once() {
     let (body, parts) = (noise(1, LENGTH), AtomicUsize::new(0));
@@ -141,7 +141,7 @@ async fn a_slice_that_fails_once() {
     shield.get(PATH).await.is_whole(&body);
 }
 
-/// What must be confirmed each time is not asked for slice by slice each time.
+/// An object that must be revalidated each time is not revalidated for each slice.
 #[tokio::test]
 async fn what_is_never_fresh_costs_two_requests_at_most() {
     for directive in ["no-cache", "max-age=0"] {
@@ -157,7 +157,7 @@ async fn what_is_never_fresh_costs_two_requests_at_most() {
     }
 }
 
-/// What has been under way for longer than it is good is not fresh because it comes in slices.
+/// An object whose transfer took longer than its lifetime is not fresh because it is sliced.
 #[tokio::test]
 async fn slices_are_as_old_as_they_say() {
     let body = noise(1, LENGTH);
@@ -172,7 +172,7 @@ async fn slices_are_as_old_as_they_say() {
     assert!(origin.hits(PATH) > before, "the origin was not asked again");
 }
 
-/// A purge drops the slices too, even if the origin has not changed the name of what it changed.
+/// A purge drops the slices too, even if the origin keeps the `ETag` of a changed object.
 #[tokio::test]
 async fn purged_with_its_slices() {
     let (old, new) = (noise(1, LENGTH), noise(2, LENGTH));
@@ -185,7 +185,7 @@ async fn purged_with_its_slices() {
     is_part(&shield.ask(ask()).await, &new, 100_000, 200_000);
 }
 
-/// A slice is fetched once while the object's name stands, however often the object is found anew.
+/// A slice is fetched once while the object's `ETag` is unchanged, however often its head is fetched again.
 #[tokio::test]
 async fn slices_outlive_what_is_known_of_the_whole() {
     let body = noise(1, LENGTH);
@@ -196,7 +196,7 @@ async fn slices_outlive_what_is_known_of_the_whole() {
     is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
     let fetched = slices(&origin, body.len()).len();
     let before = origin.hits(PATH);
-    // It is out of date by now and then, and looked for again.
+    // It is stale by now and then, and requested again.
     shield.until(ask(), |_| origin.hits(PATH) > before).await;
     is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
     assert_eq!(
@@ -206,7 +206,7 @@ async fn slices_outlive_what_is_known_of_the_whole() {
     );
 }
 
-/// An answer from slices that are all held is a hit.
+/// A response from stored slices alone is a hit.
 #[tokio::test]
 async fn what_is_held_in_slices_is_a_hit() {
     let body = noise(1, LENGTH);
@@ -225,7 +225,7 @@ async fn what_is_held_in_slices_is_a_hit() {
     assert!(told(all.is_whole(&body)).contains("; hit"));
 }
 
-/// A slice goes out as it comes.
+/// A slice is sent to viewers as it arrives.
 #[tokio::test]
 async fn the_first_byte_waits_for_no_whole_slice() {
     let (body, gate) = (noise(1, LENGTH), Gate::new());
@@ -249,7 +249,7 @@ async fn the_first_byte_waits_for_no_whole_slice() {
     is_part(&exchange.finish().await, &body, 0, 100_000);
 }
 
-/// Of a large file without a strong name, a part is fetched as a part: the whole is never fetched for it.
+/// A part of a large file without a strong `ETag` is fetched as a part: the whole is never fetched for it.
 #[tokio::test]
 async fn a_part_of_what_cannot_be_sliced_is_fetched_as_a_part() {
     for etag in [None, Some("W/\"1\"")] {

@@ -1,4 +1,4 @@
-//! A fill belongs to nobody: whoever caused it may leave, and a slow reader slows only himself.
+//! A fill is independent of its viewers: any of them may leave, and a slow reader slows no other.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn the_first_viewer_leaves() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 12, before there is even a head.
+/// Collapse 12, before the response head.
 #[tokio::test]
 async fn the_first_viewer_leaves_before_the_head() {
     let gate = Gate::new();
@@ -101,8 +101,8 @@ async fn all_leave(shield: &Shield) {
     }
 }
 
-/// Collapse 14: one of a hundred reads next to nothing. The others get everything at full speed
-/// meanwhile, and memory stays within its bound.
+/// Collapse 14: one of a hundred reads almost nothing. The others get everything at full speed, and memory
+/// stays within its bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_slows_nobody() {
     const FILL_BYTES_MAX: u64 = 16 << 20;
@@ -114,7 +114,7 @@ async fn a_slow_reader_slows_nobody() {
     let shield = Shield::in_front_of(&origin)
         .with(|config| {
             config.cache.fill_bytes_max = FILL_BYTES_MAX;
-            // It reads nothing at all while the others are looked at.
+            // This viewer reads nothing at all while the others are checked.
             config.edge.limits.send_rate_window = Duration::from_mins(10);
         })
         .start()
@@ -138,7 +138,7 @@ async fn a_slow_reader_slows_nobody() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 14, where the object is too large to be held: who falls behind may be cut, but is never
+/// Collapse 14, for an object too large to be stored: a viewer who falls behind may be cut, but is never
 /// waited for, and never gets other bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_of_a_passing_object_slows_nobody() {
@@ -171,7 +171,7 @@ async fn a_slow_reader_of_a_passing_object_slows_nobody() {
     );
 }
 
-/// Whoever gives up before there is a head has asked all the same: it is counted, and by whom it was cut.
+/// A request whose viewer leaves before the head is counted, with who ended it.
 #[tokio::test]
 async fn who_leaves_before_the_head_is_counted() {
     let gate = Gate::new();
@@ -204,7 +204,7 @@ async fn who_leaves_before_the_head_is_counted() {
     gate.open();
 }
 
-/// Whose fault a broken answer is shows in its metric.
+/// The metric of a broken response says who caused it.
 #[tokio::test]
 async fn a_cut_is_counted_by_whose_fault_it_is() {
     const CUT: &str = "seawall_responses_aborted_total";

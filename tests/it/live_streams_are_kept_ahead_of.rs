@@ -1,5 +1,5 @@
-//! While a live stream is watched, its manifests are refreshed when they are due, and what they announce is
-//! there before anybody asks for it.
+//! While a live stream is watched, its manifests are refreshed when they are due, and the objects that they
+//! announce are prefetched.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::{
 
 const PATH: &str = "/live/index.m3u8";
 
-/// Segments of a quarter of a second, for as long as anybody wants.
+/// Segments of a quarter of a second, without end.
 fn quick(first: u64) -> String {
     let head = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n";
     let line = |number: u64| format!("#EXTINF:0.25,\nseg{number}.ts\n");
@@ -19,7 +19,7 @@ fn quick(first: u64) -> String {
     format!("{head}#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}")
 }
 
-/// An origin whose playlist goes on by itself.
+/// An origin whose playlist advances by itself.
 async fn on_the_air() -> Origin {
     let start = Instant::now();
     let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
@@ -27,20 +27,20 @@ async fn on_the_air() -> Origin {
     Origin::start().await.on(PATH, live)
 }
 
-/// Two viewers are enough: from then on it is refreshed without any.
+/// Two viewers are enough: from then on the playlist is refreshed without viewers.
 #[tokio::test]
 async fn a_watched_playlist_is_refreshed_without_viewers() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
-    // Until it is stale, and a viewer has had it refreshed.
+    // Until the playlist is stale, and a viewer has caused its refresh.
     let refreshed = |_: &_| origin.hits(PATH) >= 2;
     shield.until(get(PATH), refreshed).await;
     let before = origin.hits(PATH);
     origin.wait_hits(PATH, before + 3).await;
 }
 
-/// What forbids stale use does not forbid to look before it is stale.
+/// Directives that forbid stale use do not forbid a refresh before expiry.
 #[tokio::test]
 async fn also_where_nothing_stale_may_be_served() {
     for strict in [
@@ -65,7 +65,7 @@ async fn also_where_nothing_stale_may_be_served() {
     }
 }
 
-/// An MPD that names its segments by number says all there is to say at once. It is confirmed while it is fresh.
+/// An MPD with segment numbers changes rarely. It is revalidated while it is fresh.
 #[tokio::test]
 async fn also_what_never_changes() {
     let template = "<SegmentTemplate duration='2' media='$RepresentationID$/$Number$.m4s'/>";
@@ -91,7 +91,7 @@ async fn also_what_never_changes() {
     }
 }
 
-/// When nobody asks any more, nobody is asked.
+/// When no viewer is left, the origin gets no more polls.
 #[tokio::test]
 async fn and_left_alone_when_nobody_watches() {
     let origin = on_the_air().await;
@@ -101,7 +101,7 @@ async fn and_left_alone_when_nobody_watches() {
         .start()
         .await;
     shield.until(get(PATH), |_| origin.hits(PATH) >= 3).await;
-    // Three segments' time, in which it is looked at a few more times.
+    // Three segment durations, in which a few more polls may happen.
     eventually("the origin is left alone", async || {
         let hits = origin.hits(PATH);
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -110,7 +110,7 @@ async fn and_left_alone_when_nobody_watches() {
     .await;
 }
 
-/// An origin in trouble is looked at once a second, as it is asked for anything else.
+/// A failing origin is polled once a second, like any other object that fails.
 #[tokio::test]
 async fn and_an_origin_in_trouble_is_not_looked_at_all_the_time() {
     let origin = on_the_air().await;
@@ -123,7 +123,7 @@ async fn and_an_origin_in_trouble_is_not_looked_at_all_the_time() {
     assert!((1..=2).contains(&looks), "{looks} looks in 0.9 s");
 }
 
-/// What a new version lists is fetched once, before the first viewer asks.
+/// Segments that a new version lists are fetched once, before the first viewer's request.
 #[tokio::test]
 async fn a_new_segment_is_there_before_its_first_viewer() {
     let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
@@ -151,10 +151,10 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
     assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
 }
 
-/// A version is shown when what it lists has begun to come: the first viewer of a segment does not wait for it.
+/// A version is shown when its new segment has begun to arrive: the first viewer of a segment does not wait.
 #[tokio::test]
 async fn and_so_is_every_segment_of_the_version_that_lists_it() {
-    // Long segments, so that there is time to look.
+    // Long segments, so that there is time for the checks.
     let long = |first| playlist(first).replace(":6", ":60");
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
     let gate = Gate::new();
@@ -163,7 +163,7 @@ async fn and_so_is_every_segment_of_the_version_that_lists_it() {
         .on(PATH, overdue(long(1)))
         .on("/live/seg4.ts", segment("new").hold_head(&gate))
         .on("/live/seg5.ts", segment("newer").hold_head(&Gate::new()));
-    // Viewers have it refreshed, so that it is looked at at once.
+    // Viewers cause the refresh, so that it happens at once.
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.live.cadence = false)
         .start()
@@ -176,15 +176,15 @@ async fn and_so_is_every_segment_of_the_version_that_lists_it() {
     let newer = |answer: &crate::support::Response| answer.text() == long(2);
     shield.until(get(PATH), newer).await;
     shield.get("/live/seg4.ts").await.is_whole("new");
-    // One that does not come holds the version back for a moment only.
+    // A segment that does not arrive holds the version back for a moment only.
     origin.now(PATH, overdue(long(3)));
     let newer = |answer: &crate::support::Response| answer.text() == long(3);
     shield.until(get(PATH), newer).await;
     assert_eq!(origin.hits("/live/seg5.ts"), 1);
 }
 
-/// Playlists may name segments with the viewers' own host, and by variables of theirs. From anywhere else nothing is
-/// fetched.
+/// Playlists may name segments with the viewers' own host and with variables. Nothing is fetched from any
+/// other host.
 #[tokio::test]
 async fn whatever_it_is_called() {
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
@@ -198,7 +198,7 @@ async fn whatever_it_is_called() {
     ] {
         let define = "#EXT-X-VERSION:8\n#EXT-X-DEFINE:NAME=\"where\",VALUE=\"live\"";
         let version = |first| {
-            // What is on the same host is fetched, however the others are called.
+            // Segments on the same host are fetched, whatever the others are called.
             let known = named(first, name) + &format!("#EXTINF:6,\nknown{first}.ts\n");
             known.replace("#EXT-X-VERSION:6", define)
         };
@@ -218,7 +218,7 @@ async fn whatever_it_is_called() {
     }
 }
 
-/// Names that are signed anew with each version are not fetched anew.
+/// Segment URLs that are signed anew with each version are not fetched anew.
 #[tokio::test]
 async fn but_not_what_was_listed_before_under_another_signature() {
     let signed = |first: u64, by: &str| playlist(first).replace(".ts", &format!(".ts?sig={by}"));
@@ -242,7 +242,7 @@ async fn but_not_what_was_listed_before_under_another_signature() {
     }
 }
 
-/// Who comes back to a long playlist plays its end: of all that was added meanwhile nothing else is fetched.
+/// A viewer who returns to a long playlist plays its end: only the last new segments are prefetched.
 #[tokio::test]
 async fn nor_all_that_was_added_while_nobody_watched() {
     let long = |first: u64, last: u64| {
@@ -275,7 +275,7 @@ async fn nor_all_that_was_added_while_nobody_watched() {
     assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 3);
 }
 
-/// Browsers take codings, and many an origin says that its answers vary by them. Media are one answer for all.
+/// Browsers accept codings, and many origins send `Vary: Accept-Encoding`. Media have one variant for all.
 #[tokio::test]
 async fn whatever_codings_viewers_take() {
     let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
@@ -297,7 +297,7 @@ async fn whatever_codings_viewers_take() {
     assert_eq!(origin.latest(new).header("accept-encoding"), None);
 }
 
-/// Subtitles are text: what is fetched ahead of browsers is what they will ask for, in its coding.
+/// Subtitles are text: prefetch for browsers requests the coding that they will request.
 #[tokio::test]
 async fn and_subtitles_come_as_browsers_take_them() {
     let text = |first| playlist(first).replace(".ts", ".vtt");
@@ -322,11 +322,11 @@ async fn and_subtitles_come_as_browsers_take_them() {
     let answer = shield.until(browser, stored).await;
     assert_eq!(answer.header("content-encoding"), Some("gzip"));
     assert_eq!(origin.hits(new), 1);
-    // Who cannot read that gets another answer.
+    // A viewer who does not accept that coding gets another variant.
     assert_eq!(shield.get(new).await.header("content-encoding"), None);
 }
 
-/// A playlist may be looked after for longer than anybody stays: what it lists then is fetched for nobody.
+/// A playlist may be refreshed for longer than any viewer stays: its segments are not prefetched then.
 #[tokio::test]
 async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
     let origin = on_the_air().await;
@@ -343,7 +343,7 @@ async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
         ahead().await > 0
     };
     eventually("something is fetched ahead", began).await;
-    // It says that its segments are of a second: two of these, and half a second.
+    // The playlist says that its segments last a second: two of these, and half a second.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (looks, fetched) = (origin.hits(PATH), ahead().await);
     origin.wait_hits(PATH, looks + 6).await;
@@ -374,7 +374,7 @@ async fn unless_the_route_says_otherwise() {
     );
 }
 
-/// Where viewers' requests carry something that the origin wants, so do those that are made behind them.
+/// Background requests carry the fields of viewers' requests that the route forwards.
 #[tokio::test]
 async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
     let start = Instant::now();
@@ -393,7 +393,7 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
     let before = origin.hits(PATH);
     origin.wait_hits(PATH, before + 4).await;
     assert_eq!(shield.ask(asking()).await.status, 200);
-    // What is said in one viewer's name is not said without him.
+    // A field of one viewer is not sent without that viewer.
     let own = Origin::start().await.on(PATH, overdue_for_all());
     let shield = Shield::in_front_of(&own)
         .route(|route| route.forward_headers = vec!["cookie".parse().unwrap()])
@@ -404,7 +404,7 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
     assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
 }
 
-/// What is another manifest for each viewer's choice is refreshed by those who want it.
+/// A manifest with variants by viewers' fields is refreshed only by its viewers.
 #[tokio::test]
 async fn but_what_varies_is_not_looked_after() {
     let start = Instant::now();
@@ -432,7 +432,7 @@ fn overdue_for_all() -> crate::support::origin::Reply {
     manifest(quick(7)).cache_control("public, max-age=1").age(1)
 }
 
-/// That a segment is not there is remembered no longer than until the next version may list it.
+/// A 404 of a segment is remembered only until the next version may list it.
 #[tokio::test]
 async fn an_absence_ends_with_the_next_version() {
     let origin = on_the_air().await;

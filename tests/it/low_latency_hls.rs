@@ -1,5 +1,5 @@
-//! Players of low-latency HLS ask for what is not there yet. The origin hears of it once, everyone is answered
-//! as soon as there is an answer, and nobody before.
+//! Low-latency HLS players request versions and parts that do not exist yet. The origin gets each such
+//! request once, all viewers are answered as soon as it answers, and none before.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::support::viewer::Viewer;
 use crate::support::{Gate, Origin, Response, Shield, eventually, get, manifest, segment, status};
 
 pub const PATH: &str = "/live/index.m3u8";
-/// What comes after [`version`] (20, 2).
+/// The version after [`version`] (20, 2).
 pub const NEXT: &str = "/live/index.m3u8?_HLS_msn=21&_HLS_part=2";
 
-/// Ten segments of four seconds up to this one, and parts of the one after it.
+/// Ten segments of four seconds up to this one, and parts of the next.
 pub fn version(last: u64, parts: u64) -> String {
     let first = last - 9;
     let head = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n\
@@ -39,7 +39,7 @@ pub fn version(last: u64, parts: u64) -> String {
     format!("{head}#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}{parts}")
 }
 
-/// An origin that has come so far, and answers the next request when the gate opens.
+/// An origin that has this version, and sends the next one when the gate opens.
 pub async fn holding(gate: &Gate) -> Origin {
     let next = manifest(version(20, 3)).cache_control("max-age=1");
     Origin::start()
@@ -48,7 +48,7 @@ pub async fn holding(gate: &Gate) -> Origin {
         .on(NEXT, next.hold_head(gate))
 }
 
-/// Nothing is asked for but what viewers ask for.
+/// A shield that makes no requests of its own.
 pub fn passive(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).route(|route| {
         route.live.cadence = false;
@@ -76,7 +76,7 @@ async fn a_crowd_that_waits_is_one_request() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Whichever request brought it, the newest version is the playlist.
+/// The newest version is the playlist, whichever request brought it.
 #[tokio::test]
 async fn what_is_held_answers_whoever_asks_for_it() {
     let gate = Gate::new();
@@ -98,7 +98,7 @@ async fn what_is_held_answers_whoever_asks_for_it() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// An old version in place of a new one makes players ask again without a pause.
+/// An old version in place of a new one makes players request again without a pause.
 #[tokio::test]
 async fn nobody_is_answered_early_not_even_when_the_origin_fails() {
     let origin = Origin::start()
@@ -142,7 +142,7 @@ async fn directives_mean_nothing_once_a_stream_has_ended() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Who waits at the origin takes nobody's place.
+/// A request that the origin holds back takes no permit.
 #[tokio::test]
 async fn blocking_requests_starve_nobody() {
     let gate = Gate::new();
@@ -163,7 +163,7 @@ async fn blocking_requests_starve_nobody() {
     waiting.answers().await[0].is_whole(version(20, 3));
 }
 
-/// Where the origin answers nothing to those who would wait, the playlist is looked at now and then.
+/// When the origin does not answer blocking requests, the playlist is polled by its cadence.
 #[tokio::test]
 async fn what_cannot_be_waited_for_is_looked_at() {
     let quick = version(20, 2).replace("PART-TARGET=1.0", "PART-TARGET=0.2");
@@ -173,7 +173,7 @@ async fn what_cannot_be_waited_for_is_looked_at() {
         .on(PATH, overdue)
         .on(NEXT, status(503));
     let shield = Shield::in_front_of(&origin).start().await;
-    // The first is answered, the second has it refreshed, and from then on it is looked after.
+    // The first request is answered, the second causes a refresh, and from then on it is refreshed by itself.
     shield.get(PATH).await;
     shield.get(PATH).await;
     origin.wait_hits(NEXT, 1).await;
@@ -197,7 +197,7 @@ async fn a_route_that_drops_queries_keeps_directives() {
     assert_eq!(origin.hits(NEXT), 1);
 }
 
-/// Players with and without delta updates are one audience to the origin.
+/// Players with and without delta updates cause the same origin requests.
 #[tokio::test]
 async fn delta_updates_are_made_here() {
     let gate = Gate::new();
@@ -225,7 +225,7 @@ async fn delta_updates_are_made_here() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// What an origin leaves out of its own delta update is not missing from the playlist.
+/// Lines that an origin skips in its own delta update are not missing from the playlist.
 #[tokio::test]
 async fn an_origins_delta_update_is_nobody_elses_playlist() {
     let text = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n\
@@ -260,7 +260,7 @@ async fn a_purge_drops_every_state() {
     assert_eq!(origin.hits(NEXT), 2);
 }
 
-/// Two answers on their way at once may come in the wrong order. That is nobody's fault.
+/// Two responses in progress may arrive in the wrong order. No endpoint is blamed for that.
 #[tokio::test]
 async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
     let (slow, gate) = (Gate::new(), Gate::new());
@@ -280,7 +280,8 @@ async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
     assert_eq!(unfit.await, 0);
 }
 
-/// An origin that does not wait with an announced part says 404: not to those who come when it is listed.
+/// An origin that does not block for an announced part answers 404: viewers who come when it is listed do not
+/// get that.
 #[tokio::test]
 async fn a_part_that_was_asked_for_too_early_is_there_when_it_is_listed() {
     let gate = Gate::new();
@@ -302,7 +303,7 @@ async fn a_part_that_was_asked_for_too_early_is_there_when_it_is_listed() {
 const START: Utc = Duration::from_secs(1_750_000_000);
 const PART: Duration = Duration::from_nanos(333_333_334);
 
-/// The demo's stream on a clock that is moved by hand: twenty segments and two parts have been made.
+/// The simulator's stream on a manual clock: twenty segments and two parts exist.
 async fn on_air() -> (simulator::SimulatedOrigin, ClockControl, Shield) {
     let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
     let demo = simulator::SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap();
@@ -322,8 +323,8 @@ async fn waits_at(demo: &simulator::SimulatedOrigin, target: &str) {
     .await;
 }
 
-/// One viewer is enough: from then on the shield asks for each part and each version itself, before anybody
-/// does, and all who come join it.
+/// One viewer is enough: from then on the shield requests each part and version itself, and viewers join
+/// these requests.
 #[tokio::test]
 async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
     let (demo, hand, shield) = on_air().await;
@@ -359,7 +360,8 @@ async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
     assert_eq!(demo.tally().duplicates(), []);
 }
 
-/// Parts as ranges: the segment is fetched once, as it is written, and each range goes out when it is there.
+/// Parts as byte ranges: the segment is fetched once, as it is written, and each range is sent when it
+/// exists.
 #[tokio::test]
 async fn ranges_go_out_of_a_segment_that_grows() {
     let (demo, hand, shield) = on_air().await;
@@ -380,7 +382,7 @@ async fn ranges_go_out_of_a_segment_that_grows() {
     assert_eq!(demo.tally().of(&place).requests, 1);
 }
 
-/// A confirmation of what was held when it was asked for comes after a newer version: viewers stay with that.
+/// A 304 for an old version arrives after a newer version: viewers keep getting the newer one.
 #[tokio::test]
 async fn a_confirmation_that_is_overtaken_gives_way_to_the_newer_version() {
     let (slow, gate) = (Gate::new(), Gate::new());
@@ -402,7 +404,7 @@ async fn a_confirmation_that_is_overtaken_gives_way_to_the_newer_version() {
         .is_whole(version(20, 3));
 }
 
-/// A state that comes of a node which lags: what is held is newer, whole or as a delta update.
+/// A version from a node that lags: the stored one is newer, whole or as a delta update.
 #[tokio::test]
 async fn a_state_by_a_node_that_lags_is_no_error() {
     for words in ["no-cache", "max-age=1, must-revalidate", "max-age=1"] {

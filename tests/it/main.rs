@@ -1,5 +1,5 @@
-//! Does Seawall keep its promises? Each file is one of them, told over real sockets: a scripted
-//! origin, the shield in front of it, and viewers who look closely.
+//! Scenarios: each file tests one promise of Seawall over real sockets, with a scripted origin, the shield in
+//! front of it, and raw clients.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

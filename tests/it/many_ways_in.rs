@@ -1,4 +1,4 @@
-//! The same answers over HTTP/1.1 and HTTP/2, in the clear, over TLS and over a Unix socket.
+//! The same responses over HTTP/1.1 and HTTP/2, in cleartext, over TLS and over a Unix socket.
 
 use tempfile::tempdir;
 
@@ -34,7 +34,7 @@ async fn one_request_and_goodbye() {
     viewer.wait_closed().await;
 }
 
-/// Pipelining: answers come in the order of the requests, misses and hits alike.
+/// Pipelining: responses arrive in the order of the requests, misses and hits alike.
 #[tokio::test]
 async fn pipelined_requests() {
     let mut origin = Origin::start().await;
@@ -54,7 +54,7 @@ async fn pipelined_requests() {
     }
 }
 
-/// HTTP/1.0 viewers get what they can read.
+/// HTTP/1.0 viewers get responses that HTTP/1.0 can express.
 #[tokio::test]
 async fn an_old_viewer() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -119,7 +119,7 @@ async fn tls_of_both_versions() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Each name gets its own certificate.
+/// Each server name gets its own certificate.
 #[tokio::test]
 async fn certificates_by_name() {
     let folder = tempdir().unwrap();
@@ -133,7 +133,7 @@ async fn certificates_by_name() {
     }
 }
 
-/// A Unix socket besides the TCP listener.
+/// A Unix socket in addition to the TCP listener.
 #[tokio::test]
 async fn a_unix_socket() {
     let folder = tempdir().unwrap();

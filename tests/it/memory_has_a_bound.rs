@@ -1,4 +1,4 @@
-//! However much passes through, the shield keeps no more than it was allowed to.
+//! The shield holds no more memory than configured, whatever the traffic.
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ fn path(number: usize) -> String {
     format!("/vod/{number}.ts")
 }
 
-/// Everyone reads to the end and finds exactly this.
+/// All viewers read to the end and get exactly these bytes.
 async fn all_exact(readers: Vec<Arriving>, body: &Bytes) {
     for reader in readers {
         assert_eq!(
@@ -29,7 +29,7 @@ async fn all_exact(readers: Vec<Arriving>, body: &Bytes) {
     }
 }
 
-/// Store 31: evicted while 100 stream it out of memory. Every reader gets every byte.
+/// Store 31: an object is evicted while 100 viewers read it from memory. Every viewer gets every byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn evicted_under_its_readers() {
     let body = noise(0, 4 * MIB);
@@ -52,7 +52,7 @@ async fn evicted_under_its_readers() {
     all_exact(readers, &body).await;
 }
 
-/// Store 31: evicted while 100 stream it out of the fill.
+/// Store 31: the same while 100 viewers read it from the fill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purged_under_the_readers_of_its_fill() {
     let (gate, body) = (Gate::new(), noise(0, 2 * MIB));
@@ -71,7 +71,7 @@ async fn purged_under_the_readers_of_its_fill() {
     assert_eq!(origin.hits(&path(0)), 1);
 }
 
-/// The store keeps within its bytes, overhead included.
+/// The store stays within its bound, overhead included.
 #[tokio::test]
 async fn the_store_keeps_within_its_bytes() {
     const MEMORY: u64 = 4 << 20;
@@ -92,7 +92,7 @@ async fn the_store_keeps_within_its_bytes() {
         .await;
 }
 
-/// Store 32: an object larger than may be stored is streamed, every time.
+/// Store 32: an object larger than `object_max` is streamed each time.
 #[tokio::test]
 async fn too_large_to_store() {
     let body = noise(0, 3 * MIB);
@@ -110,7 +110,7 @@ async fn too_large_to_store() {
     }
 }
 
-/// Store 32, where the origin does not say how large it is.
+/// Store 32, where the origin does not send a length.
 #[tokio::test]
 async fn too_large_to_store_and_of_unknown_length() {
     let body = noise(0, 3 * MIB);
@@ -129,7 +129,7 @@ async fn too_large_to_store_and_of_unknown_length() {
     }
 }
 
-/// A fill that found no room, and went on while another gave its room back, owes nothing at its end.
+/// A fill that found no room, and continued while another released memory, holds none at its end.
 #[tokio::test]
 async fn what_was_held_is_given_back() {
     const PIECE: usize = MIB / 8;
@@ -165,8 +165,8 @@ async fn what_was_held_is_given_back() {
     shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
 }
 
-/// An object that may be stored but finds no room while it arrives is fetched once all the same,
-/// for all who wait, and is nobody's private affair afterwards.
+/// A storable object that finds no room while it arrives is still fetched once for all who wait, and is not
+/// treated as private afterwards.
 #[tokio::test]
 async fn too_large_to_hold_but_one_request() {
     let (gate, body) = (Gate::new(), noise(0, 3 * MIB));
@@ -191,7 +191,7 @@ async fn too_large_to_hold_but_one_request() {
     assert_ne!(status.value("fwd"), Some("bypass"), "{status:?}");
 }
 
-/// What slow origins promise to send takes no room: others are held, and fetched once.
+/// A length that a slow origin announces reserves no memory: others are stored, and fetched once.
 #[tokio::test]
 async fn slow_large_fills_leave_room_for_others() {
     let (gate, body) = (Gate::new(), noise(0, MIB));
@@ -225,18 +225,18 @@ async fn slow_large_fills_leave_room_for_others() {
     shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
 }
 
-/// What the real program may hold in here: finished objects, and fills under way.
+/// The memory limits of the real program here: finished objects, and fills in progress.
 const BOUNDS: &str =
     "[cache]\nmemory = \"64MiB\"\nobject_max = \"4MiB\"\n[fill]\nmemory = \"16MiB\"\n";
 const BOUND: u64 = (64 + 16) << 20;
 
-/// What the program takes once it has answered anything at all.
+/// Resident memory of the program after its first responses.
 async fn idle_bytes(program: &Program) -> u64 {
     assert_eq!(program.viewer().await.get("/none.ts").await.status, 404);
     program.resident_bytes()
 }
 
-/// Fails unless the program has never grown beyond its bounds and a tenth since it was idle.
+/// Fails if the program has ever exceeded its limits, plus a tenth, since it was idle.
 #[track_caller]
 fn kept_within_bounds(program: &Program, idle: u64) {
     let grown = program.resident_bytes_max() - idle;
@@ -260,7 +260,7 @@ async fn the_process_streams_what_it_cannot_hold() {
     kept_within_bounds(&program, idle);
 }
 
-/// Store 32, of many objects: the real program's cache is filled three times over in one breath.
+/// Store 32, with many objects: the real program's cache is filled three times over at once.
 #[tokio::test]
 async fn the_process_forgets_in_time() {
     let (mut origin, body) = (Origin::start().await, noise(0, 3 * MIB));
@@ -275,7 +275,7 @@ async fn the_process_forgets_in_time() {
     kept_within_bounds(&program, idle);
 }
 
-/// A live playlist, under so many names that differ in their queries alone.
+/// A live playlist, under this many names that differ only in their queries.
 async fn ask_with_invented_queries(mut viewer: Viewer, names: std::ops::Range<usize>) {
     for number in names {
         let answer = viewer.get(&format!("/live/a.m3u8?{number}")).await;
@@ -288,7 +288,7 @@ async fn live_origin() -> Origin {
     origin.on("/live/a.m3u8", manifest(playlist(1)))
 }
 
-/// What is known of manifests takes an eighth of the store's memory beside it, whatever viewers invent.
+/// The state of manifests takes an eighth of the store's memory at most, whatever viewers invent.
 #[tokio::test]
 async fn what_is_known_of_manifests_is_bounded_in_bytes() {
     let origin = live_origin().await;
@@ -302,7 +302,7 @@ async fn what_is_known_of_manifests_is_bounded_in_bytes() {
     assert!((max / 2..=max).contains(&bytes), "{bytes}");
 }
 
-/// The real program grows by no more than its bounds, that eighth, and what surrounds them.
+/// The real program grows by no more than its limits, that eighth, and a fixed overhead.
 #[tokio::test]
 async fn the_process_does_not_grow_by_invented_queries() {
     const BOUNDS: &str =

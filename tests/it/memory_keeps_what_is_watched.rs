@@ -1,4 +1,4 @@
-//! Where memory is short, what viewers watch stays in it, and what nobody will ask for goes.
+//! When memory is full, objects that viewers watch stay, and objects without viewers leave.
 
 use bytes::Bytes;
 use seawall::manifest::Kind;
@@ -13,7 +13,7 @@ use crate::support::{
 const MIB: u64 = 1 << 20;
 const SEGMENT: usize = 100 << 10;
 
-/// A live stream that goes on when it is told to.
+/// A live stream that advances on command.
 struct Stream {
     path: &'static str,
     media_type: &'static str,
@@ -55,14 +55,14 @@ const DASH: Stream = Stream {
 };
 
 impl Stream {
-    /// A version that is due to be looked at again.
+    /// A version that is due for a refresh.
     fn version(&self, newest: u64) -> Reply {
         let overdue = reply().cache_control("max-age=1").age(1);
         let text = (self.text)(newest);
         overdue.content_type(self.media_type).body(text)
     }
 
-    /// Four viewers watch so many segments; each is fetched once, and there for nearly all of them.
+    /// Four viewers watch this many segments; each is fetched once, and is stored for nearly all of them.
     async fn is_watched_in(&self, memory: u64, segments: u64) {
         const VIEWERS: usize = 4;
         let mut origin = Origin::start().await;
@@ -76,7 +76,7 @@ impl Stream {
             .start()
             .await;
         shield.get(self.path).await;
-        // Somebody watches: what is new from now on is wanted.
+        // A viewer watches: from now on new segments are prefetched.
         shield.get(&(self.segment)(9)).await;
         shield.get(&(self.segment)(10)).await;
         let (mut asked, mut hits) = (0, 0);
@@ -114,7 +114,7 @@ async fn evicted(shield: &Shield, reason: &str) -> u64 {
         .await
 }
 
-/// More than twice as much as memory holds goes by, and nobody misses anything.
+/// More than twice the memory passes through, and no viewer misses a watched object.
 #[tokio::test]
 async fn a_live_playlist_keeps_its_segments_when_memory_is_full() {
     HLS.is_watched_in(MIB, 24).await;
@@ -125,7 +125,7 @@ async fn an_mpd_keeps_its_segments_when_memory_is_full() {
     DASH.is_watched_in(MIB, 24).await;
 }
 
-/// Ten segments and a playlist that viewers have asked for twice.
+/// Ten segments and a playlist that viewers have requested twice.
 async fn watched(shield: &Shield) -> Vec<String> {
     let names: Vec<_> = (0..10).map(|number| format!("/vod/{number}.ts")).collect();
     for _ in 0..2 {
@@ -146,7 +146,7 @@ async fn watched_origin() -> Origin {
     origin.on("/vod/a.m3u8", manifest(ended_playlist(1)))
 }
 
-/// So many URLs are asked for once each, over four connections.
+/// Requests this many URLs once each, over four connections.
 async fn flood(shield: &Shield, count: usize, name: fn(usize) -> String) {
     const VIEWERS: usize = 4;
     let mut viewers = JoinSet::new();
@@ -183,8 +183,8 @@ async fn thousands_of_invented_urls_displace_nothing_that_is_watched() {
     displaces_nothing(watched_origin().await, name).await;
 }
 
-/// Names that do not exist, files in queries that nobody asks for again, watched segments under other
-/// queries and playlists without viewers, all at once: five times the memory.
+/// Missing names, files with queries that are never repeated, watched segments under other queries, and
+/// playlists without viewers, all at once: five times the memory.
 #[tokio::test]
 async fn ten_thousand_invented_urls_of_all_sorts_displace_nothing_that_is_watched() {
     const MEMORY: u64 = 16 * MIB;
@@ -220,7 +220,7 @@ async fn a_scan_of_thousands_of_files_displaces_nothing_that_is_watched() {
     displaces_nothing(origin, |number| format!("/cold/{number}.ts")).await;
 }
 
-/// Errors are small, and many: they take no more than their part.
+/// Errors are small and many: they take no more than their share.
 #[tokio::test]
 async fn errors_are_bounded_by_a_part_of_their_own() {
     let gone = status(404).body("x".repeat(1000));
@@ -234,7 +234,7 @@ async fn errors_are_bounded_by_a_part_of_their_own() {
     assert!(evicted(&shield, "error").await > 0);
 }
 
-/// A kind's own bound holds, and what it displaces is of that kind alone.
+/// `kind_max` holds, and displaces only objects of that kind.
 #[tokio::test]
 async fn a_kind_with_a_bound_of_its_own_displaces_only_itself() {
     let mut origin = watched_origin().await;

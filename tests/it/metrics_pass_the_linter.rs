@@ -1,11 +1,11 @@
-//! What `/metrics` says after traffic is what Prometheus's own linter wants to read.
+//! `/metrics` passes Prometheus's own linter after traffic.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::support::{Origin, Shield, ask, get, manifest, playlist, segment, status};
 
-/// A page after hits, misses, failures, absences, live playlists and a purge.
+/// A page after hits, misses, failures, 404s, live playlists and a purge.
 async fn page_after_traffic() -> String {
     let origin = Origin::start()
         .await
@@ -29,8 +29,8 @@ async fn page_after_traffic() -> String {
     shield.admin(get("/metrics")).await.is_200_text().to_owned()
 }
 
-/// The rules that matter most, without the linter: every family has help and a type before its samples,
-/// is told once, and a label of a summary or histogram is on nothing else.
+/// The main rules, without the linter: every family has help and type before its samples and appears once;
+/// labels of summaries and histograms appear on nothing else.
 #[tokio::test]
 async fn every_family_is_described_once_and_uses_no_reserved_label() {
     let page = page_after_traffic().await;
@@ -52,7 +52,7 @@ async fn every_family_is_described_once_and_uses_no_reserved_label() {
     assert!(described.len() > 40, "{described:?}");
 }
 
-/// `promtool` comes with Prometheus, and is not on every machine: `cargo test -- --ignored` where it is.
+/// `promtool` comes with Prometheus and is not on every machine: run `cargo test -- --ignored` where it is.
 #[tokio::test]
 #[ignore = "needs promtool in the path; .ci/run installs it"]
 async fn promtool_has_nothing_to_say() {

@@ -1,5 +1,5 @@
-//! Where as many are connected as may be, a newcomer takes the place of whoever has been idle for
-//! longest; only where everybody is busy it is refused, and told so.
+//! At `connections_max` a new connection replaces the one that has been idle for longest. If none is idle, it
+//! gets 503.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,7 +26,7 @@ async fn events(shield: &Shield, event: &str) -> u64 {
     shield.counted(EDGE_EVENTS, &[("event", event)]).await
 }
 
-/// A viewer who tries once; its connection is kept where it was let in.
+/// A viewer who tries once; an accepted connection is kept.
 async fn try_once(shield: &Shield) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(shield.address()).await.ok()?;
     let request = format!("GET {PATH} HTTP/1.1\r\nHost: media.test\r\n\r\n");
@@ -66,7 +66,7 @@ async fn the_longest_idle_viewer_makes_room() {
     busy.await.unwrap().finish().await.is_whole("held");
 }
 
-/// Also one who never asked for anything, and has not been refused anything either.
+/// This includes a connection that has sent no request and got no refusal.
 #[tokio::test]
 async fn an_idle_http2_viewer_is_told_to_go() {
     let gate = Gate::new();

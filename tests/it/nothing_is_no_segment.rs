@@ -1,5 +1,5 @@
-//! An answer without a byte is no segment, part or initialisation segment: it is asked for elsewhere, and it is
-//! never stored.
+//! An empty response is no segment, part or initialisation segment: it is requested elsewhere, and never
+//! stored.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn the_other_endpoint_is_asked_for_it() {
     }
 }
 
-/// An encoder writes in place: a moment later it is there.
+/// An encoder creates the file first: the bytes are there a moment later.
 #[tokio::test]
 async fn it_is_asked_for_once_more_a_moment_later() {
     for empty in nothing() {
@@ -49,7 +49,7 @@ async fn it_is_asked_for_once_more_a_moment_later() {
     }
 }
 
-/// Where it stays empty that is a failure, which is forgotten like any other.
+/// An object that stays empty counts as a failure, and is forgotten like any other failure.
 #[tokio::test]
 async fn it_is_never_stored() {
     for empty in nothing() {
@@ -65,7 +65,7 @@ async fn it_is_never_stored() {
     }
 }
 
-/// A thousand viewers of it are no thousand requests.
+/// A thousand viewers of it do not cause a thousand requests.
 #[tokio::test]
 async fn who_waits_for_it_shares_the_failure() {
     let origin = Origin::start().await.on("/1.ts", segment(""));
@@ -79,7 +79,7 @@ async fn who_waits_for_it_shares_the_failure() {
     assert_eq!(origin.hits("/1.ts"), 2);
 }
 
-/// Something else may well be empty.
+/// Other kinds of objects may be empty.
 #[tokio::test]
 async fn what_is_no_media_may_be_empty() {
     let beacon = reply()

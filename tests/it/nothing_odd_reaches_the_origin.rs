@@ -1,8 +1,8 @@
-//! A request that the shield and an origin could read differently goes no further.
+//! A request that the shield and an origin could read differently is rejected.
 
 use crate::support::{Origin, Shield, get, segment};
 
-/// Out of what a route serves, however the dots are written: 400, and the origin hears nothing.
+/// Paths that leave a route's prefix, however the dots are encoded: 400, and no origin request.
 #[tokio::test]
 async fn a_path_does_not_leave_its_route() {
     let ways_out = [
@@ -26,7 +26,7 @@ async fn a_path_does_not_leave_its_route() {
     assert_eq!(origin.hits("/admin/x"), 0);
 }
 
-/// What stays inside is none of our business: it is forwarded byte for byte.
+/// Paths inside the prefix are forwarded byte for byte.
 #[tokio::test]
 async fn a_path_that_stays_inside_is_left_alone() {
     let targets = ["/live/a/../b.ts", "/live/a/%2e%2e/b.ts", "/live/./b.ts"];
@@ -41,7 +41,7 @@ async fn a_path_that_stays_inside_is_left_alone() {
     }
 }
 
-/// What follows an address in brackets is a port, or nothing.
+/// After an address in brackets only a port may follow.
 #[tokio::test]
 async fn an_address_is_followed_by_a_port() {
     let origin = Origin::start().await.on("/live/seg1.ts", segment("x"));

@@ -1,4 +1,4 @@
-//! A key has at most one fill in flight, whatever the number of viewers and whatever its answer.
+//! A key has at most one fill in progress, whatever the number of viewers and the response.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +14,13 @@ use crate::support::{
 const SEGMENT: &str = "/live/seg1.ts";
 const PLAYLIST: &str = "/live/index.m3u8";
 
-/// Waits until everyone is there, the one who leads the fill included.
+/// Waits until all viewers wait, the leader of the fill included.
 async fn wait_for_waiters(shield: &Shield, crowd: u64) {
     let there = |waiting| waiting >= crowd;
     shield.wait_gauge(WAITERS, there).await;
 }
 
-/// Collapse 11: 1000 simultaneous misses are one GET, and everyone gets the same bytes.
+/// Collapse 11: 1000 simultaneous misses are one GET, and all get the same bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_misses_are_one_request() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
@@ -37,7 +37,7 @@ async fn a_thousand_misses_are_one_request() {
     assert_eq!(origin.hits(SEGMENT), 1);
 }
 
-/// Collapse 11, for a manifest, which is held whole before anyone gets it.
+/// Collapse 11, for a manifest, which is held whole before any viewer gets it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_viewers_share_one_playlist() {
     let gate = Gate::new();
@@ -71,7 +71,7 @@ async fn other_keys_go_on() {
     assert_eq!(held.answers().await.len(), 10);
 }
 
-/// Collapse 15: the fill gets 503. At most two GETs, and nobody held anything: 503 for all.
+/// Collapse 15: the fill gets 503. At most two GETs, and nothing stored: 503 for all.
 #[tokio::test]
 async fn a_failure_is_shared() {
     let gate = Gate::new();
@@ -92,7 +92,7 @@ async fn a_failure_is_shared() {
     );
 }
 
-/// Collapse 15: the fill gets 503 and a stale copy is at hand: everyone gets that.
+/// Collapse 15: the fill gets 503 and a stale object is stored: all get that.
 #[tokio::test]
 async fn a_failure_is_covered_by_the_stale_copy() {
     let gate = Gate::new();
@@ -133,8 +133,8 @@ async fn not_found_is_shared() {
     assert_eq!(origin.hits(SEGMENT), 1);
 }
 
-/// Collapse 16: `no-store` under collapse. No body reaches two viewers, and the origin sees no
-/// more requests at once than it allows.
+/// Collapse 16: `no-store` with many waiting viewers. No body reaches two viewers, and the origin gets no
+/// more concurrent requests than its limit.
 #[tokio::test]
 async fn private_bodies_are_not_shared() {
     for directive in ["no-store", "private"] {
@@ -164,8 +164,8 @@ async fn private_bodies_are_not_shared() {
     }
 }
 
-/// Collapse 21: a 1 s playlist at 500 requests a second. At most one GET a second, and no answer
-/// older than its lifetime and stale window, nor than an answer before it.
+/// Collapse 21: a 1 s playlist at 500 requests per second. At most one GET per second, and no response older
+/// than its lifetime and stale window, or than a response before it.
 #[tokio::test]
 async fn a_busy_playlist_is_one_request_a_second() {
     const STEP: Duration = Duration::from_millis(2);
@@ -201,7 +201,7 @@ fn sequence(playlist: &str) -> u64 {
     line.unwrap().parse().unwrap()
 }
 
-/// Past the most viewers that may wait on one key: 503 with Retry-After, at once.
+/// Above the limit of viewers that may wait on one key: 503 with Retry-After, at once.
 #[tokio::test]
 async fn too_many_waiting_are_turned_away() {
     let gate = Gate::new();
@@ -231,7 +231,7 @@ async fn too_many_waiting_are_turned_away() {
     assert_eq!(origin.hits(SEGMENT), 1);
 }
 
-/// Past the most viewers that may wait on one key, with a stale copy at hand: that.
+/// Above that limit, with a stale object stored: that object.
 #[tokio::test]
 async fn too_many_waiting_get_the_stale_copy() {
     let gate = Gate::new();
@@ -253,7 +253,7 @@ async fn too_many_waiting_get_the_stale_copy() {
     answers.join_all().await;
 }
 
-/// Nobody waits for ever: past the deadline for a head, 504.
+/// No viewer waits for ever: 504 after the deadline for a head.
 #[tokio::test]
 async fn waiting_has_an_end() {
     let gate = Gate::new();

@@ -1,5 +1,5 @@
-//! What fails harms nothing that is well: neither one URL, nor many, nor a channel whose packager is
-//! dead makes the shield refuse what its origin would have answered.
+//! Failures do not affect healthy objects: neither one URL, nor many, nor a dead channel makes the shield
+//! refuse requests that its origin would answer.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{Origin, Shield, hang_up, segment, status};
 
-/// More than any guard waits for.
+/// More failures than any guard needs.
 const MANY: usize = 60;
 
-/// What an origin may do with a request that it cannot answer.
+/// How an origin handles a request that it cannot answer.
 fn failures() -> [(&'static str, Reply); 6] {
     [
         ("500", status(500)),
@@ -23,7 +23,7 @@ fn failures() -> [(&'static str, Reply); 6] {
     ]
 }
 
-/// Whatever back-off would hide is asked for at the origin each time.
+/// Responses that back-off would hide are requested from the origin each time.
 fn in_front_of(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).waits(|waits| waits.failure_backoff = Duration::ZERO)
 }
@@ -35,7 +35,7 @@ fn with_good(mut origin: Origin, directory: &str) -> Origin {
     origin
 }
 
-/// Asks for what fails, in between for what is well.
+/// Requests failing URLs, and healthy ones in between.
 async fn in_turns(shield: &Shield, bad: impl Fn(usize) -> String, why: &str) {
     for number in 0..MANY {
         let answer = shield.get(&bad(number)).await;
@@ -56,7 +56,7 @@ async fn one_url_that_fails() {
     }
 }
 
-/// The same beside what is well, and in a directory of its own each time.
+/// The same beside healthy objects, and in its own directory each time.
 #[tokio::test]
 async fn another_url_that_fails_each_time() {
     for (why, failure) in failures() {
@@ -78,8 +78,8 @@ async fn another_url_that_fails_each_time() {
     }
 }
 
-/// Nobody asks for anything else for a while; then a viewer tunes in to a channel that is well, or to
-/// something beside what fails.
+/// Only failing URLs are requested for a while; then a viewer requests a healthy channel, or a healthy object
+/// in the failing directory.
 #[tokio::test]
 async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
     for (why, failure) in failures() {
@@ -102,8 +102,7 @@ async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
     }
 }
 
-/// Everything that was asked for fails, in many places: the breaker opens, and a channel that nobody
-/// asked for is tried all the same.
+/// All requests fail, in many directories: the breaker opens, and a channel not yet requested is still tried.
 #[tokio::test]
 async fn an_open_breaker_spares_what_has_not_failed() {
     let mut origin = with_good(Origin::start().await, "/live");
@@ -127,7 +126,7 @@ async fn an_open_breaker_spares_what_has_not_failed() {
     shield.get("/live/good0.ts").await.is_whole("good");
 }
 
-/// Of two endpoints neither is put last for one URL that fails at both.
+/// Neither of two endpoints is used last for one URL that fails at both.
 #[tokio::test]
 async fn one_url_that_fails_at_both_endpoints() {
     for (why, failure) in failures() {

@@ -1,4 +1,4 @@
-//! What one viewer's request provokes at the origin is not done to anybody else.
+//! An error that one viewer's request provokes at the origin reaches no other viewer.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::support::{Gate, Origin, Shield, answering, get, manifest, playlist, s
 
 const PATH: &str = "/live/index.m3u8";
 
-/// A request that an origin may take offence at.
+/// A request with fields that an origin may reject.
 fn evil() -> Ask {
     get(PATH).header("CDN-Loop", "evil")
 }
 
-/// A refusal is for the one who provoked it. What is held stays held, and the next viewers share one
-/// request as ever.
+/// A refusal is for the viewer who provoked it. Stored objects stay stored, and later viewers share one
+/// request as usual.
 #[tokio::test]
 async fn a_provoked_refusal_costs_the_others_nothing() {
     for code in [400, 401, 403, 508] {
@@ -44,7 +44,7 @@ async fn a_provoked_refusal_costs_the_others_nothing() {
     }
 }
 
-/// Who waited for a request that was refused is not refused with it.
+/// Viewers who waited for a refused request are not refused with it.
 #[tokio::test]
 async fn a_provoked_refusal_is_not_shared() {
     for code in [400, 401, 403, 508] {
@@ -68,7 +68,7 @@ async fn a_provoked_refusal_is_not_shared() {
     }
 }
 
-/// An error that is meant for one viewer is shared by all who wait, but not what it says to him.
+/// A private error is shared by all who wait, without the fields meant for one viewer.
 #[tokio::test]
 async fn a_private_error_is_told_in_our_own_words() {
     let errors = [
@@ -93,7 +93,7 @@ async fn a_private_error_is_told_in_our_own_words() {
     }
 }
 
-/// `proxy-revalidate` does not say that an answer to one viewer's credentials may be shared.
+/// `proxy-revalidate` does not allow a response to one viewer's credentials to be shared.
 #[tokio::test]
 async fn credentials_open_the_door_for_one() {
     let personal = answering(|request| {
@@ -113,7 +113,7 @@ async fn credentials_open_the_door_for_one() {
     }
 }
 
-/// An error page in a coding that its first reader takes is not given so to one who does not.
+/// An error body in a coding that its first reader accepts is not sent to a viewer who does not.
 #[tokio::test]
 async fn a_coded_error_page_is_for_those_who_can_read_it() {
     let gate = Gate::new();
@@ -149,7 +149,7 @@ async fn a_coded_error_page_is_for_those_who_can_read_it() {
     }
 }
 
-/// What an origin says to those whose fields it does not like.
+/// Responses of an origin to fields that it rejects.
 fn touchy(fault: impl Fn() -> Reply + Send + Sync + 'static) -> Script {
     answering(move |request| {
         let lines = ["via", "cdn-loop", "user-agent", "x-trace"];
@@ -220,10 +220,10 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_remembered_for_others() {
     }
 }
 
-/// Nor is it shared with those who wait for the same object, nor does it drop what is held.
+/// Nor is it shared with those who wait for the same object, nor does it drop a stored one.
 #[tokio::test]
 async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing() {
-    // All but the one without a head that could be held.
+    // All but the one without a head that could be stored.
     let faults = faults().into_iter().rev().skip(1);
     for (told, fault) in faults.enumerate() {
         for field in ["CDN-Loop", "User-Agent"] {
@@ -262,7 +262,8 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing()
     );
 }
 
-/// Who has been refused is not let in by what another one's credentials brought, whichever field it is.
+/// A refused viewer does not get a response that another viewer's credentials brought, whichever field
+/// carries them.
 #[tokio::test]
 async fn a_forwarded_field_is_part_of_the_key() {
     const PATHS: [&str; 2] = ["/own.ts", "/own.vtt"];

@@ -1,4 +1,4 @@
-//! The key is made of exactly what is sent upstream, and little is.
+//! The key contains exactly what is sent upstream, and little is sent.
 
 use seawall::policy::route::QueryPolicy;
 
@@ -38,7 +38,7 @@ async fn viewers_fields_stay_with_us() {
     }
 }
 
-/// Those that the route names are forwarded; the shield names itself.
+/// Fields named by the route are forwarded; the shield adds its name.
 #[tokio::test]
 async fn named_fields_are_forwarded() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -70,7 +70,7 @@ async fn named_fields_are_forwarded() {
     assert_eq!(asked.fields.all("host").len(), 1);
 }
 
-/// A request that has been here before is not sent round again.
+/// A request that has passed here before is rejected as a loop.
 #[tokio::test]
 async fn loops_are_broken() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -98,7 +98,7 @@ fn keeping(origin: &Origin, query: QueryPolicy) -> Builder {
     Shield::in_front_of(origin).route(|route| route.query = query.into())
 }
 
-/// Fails unless asking for all of these is one request for `upstream`.
+/// Fails unless all of these requests cause one request for `upstream`.
 async fn are_one(origin: &Origin, shield: &Shield, targets: &[&str], upstream: &str) {
     for target in targets {
         shield.get(target).await.is_whole("whole");
@@ -154,7 +154,7 @@ async fn no_parameters() {
     are_one(&origin, &shield, &targets, "/live/seg1.ts").await;
 }
 
-/// What players tell about themselves never counts, in the query or in headers, and goes nowhere.
+/// CMCD never counts, in the query or in headers, and is not forwarded.
 #[tokio::test]
 async fn nothing_of_what_players_tell() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -173,7 +173,7 @@ async fn nothing_of_what_players_tell() {
     assert_eq!(asked.header("cmcd-session"), None);
 }
 
-/// Different paths, and different queries that are kept, are different objects, byte for byte.
+/// Different paths, and different kept queries, are different objects, byte for byte.
 #[tokio::test]
 async fn keys_are_the_bytes_sent() {
     let targets = [
@@ -196,7 +196,7 @@ async fn keys_are_the_bytes_sent() {
     }
 }
 
-/// One host in all its spellings is one key, and one name upstream; an unknown one is refused.
+/// All spellings of a host are one key and one name upstream; an unknown host is refused.
 #[tokio::test]
 async fn hosts_have_one_form() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -224,7 +224,7 @@ async fn hosts_have_one_form() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Where the host is forwarded it is part of the key; where it is not, it is not.
+/// The host is part of the key only if it is forwarded.
 #[tokio::test]
 async fn hosts_count_where_they_are_sent() {
     for (forwarded, fetches) in [(true, 2), (false, 1)] {
@@ -240,7 +240,7 @@ async fn hosts_count_where_they_are_sent() {
     }
 }
 
-/// The origin is spoken to by its own name, or by the one the group gives it.
+/// The upstream `Host` is the endpoint's name, or the one that the group sets.
 #[tokio::test]
 async fn the_origins_name() {
     let origin = Origin::start().await.on(PATH, segment("whole"));

@@ -1,4 +1,4 @@
-//! What is odd about an answer is not remembered, and never passed off as something better.
+//! A malformed or partial response is not stored, and never served as a complete one.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::{Origin, Shield, get, hang_up, noise, reply, segment, status
 
 const PATH: &str = "/live/seg1.ts";
 
-/// Integrity 6: more than promised. The object is exact and the connection is not used again.
+/// Integrity 6: more bytes than promised. The object is exact, and the connection is not reused.
 #[tokio::test]
 async fn more_than_promised() {
     let (body, rest) = (noise(1, 100), "HTTP/1.1 200 OK\r\n\r\n");
@@ -39,7 +39,7 @@ async fn ended_by_close() {
     }
 }
 
-/// Integrity 8: 206 to a plain GET is not stored, and not sold as the whole.
+/// Integrity 8: 206 to a plain GET is not stored, and not served as the whole.
 #[tokio::test]
 async fn a_part_nobody_asked_for() {
     let body = noise(1, 1000);
@@ -72,7 +72,7 @@ async fn not_modified_since_never() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Integrity 10: a reset on a reused connection is retried once, and the viewer sees 200.
+/// Integrity 10: a reset on a reused connection is retried once, and the viewer gets 200.
 #[tokio::test]
 async fn reset_on_a_reused_connection() {
     let origin = Origin::start()
@@ -108,7 +108,7 @@ async fn reset_again_on_a_fresh_connection() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// An answer that a viewer's broken request caused says nothing about the object.
+/// A response that a viewer's malformed request caused says nothing about the object.
 #[tokio::test]
 async fn failures_of_the_origin_are_not_kept() {
     for code in [500, 502, 503, 504, 408, 429] {

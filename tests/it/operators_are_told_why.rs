@@ -1,5 +1,5 @@
-//! An operator who asks about a URL is told which route takes it, what is held of it and why for
-//! so long, which endpoint would be asked, and when it is looked at next.
+//! `explain` tells an operator which route takes a URL, what is stored and which rule decides for how long,
+//! which endpoint would be used, and when the next poll is due.
 
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ async fn that_no_route_serves_it() {
     assert_eq!(shield.admin(get("/explain?url=/a.ts")).await.status, 400);
 }
 
-/// What nobody watches is not looked at: that its last version is old says nothing about the origin.
+/// An unwatched manifest is not polled: an old version says nothing about the origin.
 #[tokio::test]
 async fn that_a_stream_without_viewers_has_not_stalled() {
     let text = playlist(7).replace("TARGETDURATION:6", "TARGETDURATION:1");

@@ -1,4 +1,4 @@
-//! What happened is counted once, and operators have an address of their own to ask.
+//! Each event is counted once, and operators have a listener of their own.
 
 use crate::support::metrics::{FILLS, REQUESTS, STORED, WAITERS};
 use crate::support::{
@@ -7,7 +7,7 @@ use crate::support::{
 
 const PATH: &str = "/live/seg1.ts";
 
-/// Waits until so many requests have ended like this, and fails if there are more.
+/// Waits until this many requests have this outcome, and fails if there are more.
 async fn are_counted(shield: &Shield, outcome: &str, expected: u64) {
     eventually(format!("{expected} counted as {outcome}"), async || {
         let counted = shield.counted(REQUESTS, &[("outcome", outcome)]).await;
@@ -54,7 +54,7 @@ async fn outcomes_are_counted() {
     are_counted(&shield, "failed", 1).await;
 }
 
-/// By kind as well, and the store's size besides.
+/// Counts by kind, and the size of the store.
 #[tokio::test]
 async fn kinds_are_told_apart() {
     let origin = Origin::start()
@@ -75,7 +75,7 @@ async fn kinds_are_told_apart() {
     shield.wait_gauge(STORED, |objects| objects >= 2).await;
 }
 
-/// What is missing is counted as what it would have been, not as the error's page.
+/// A missing object counts as the kind that it would have, not as its error page.
 #[tokio::test]
 async fn a_missing_segment_counts_as_a_segment() {
     let page = status(404).content_type("text/html").body("<p>none</p>");
@@ -89,7 +89,7 @@ async fn a_missing_segment_counts_as_a_segment() {
     .await;
 }
 
-/// Alive and ready.
+/// `/healthz` and `/readyz`.
 #[tokio::test]
 async fn health_is_told() {
     let origin = Origin::start().await;
@@ -107,7 +107,7 @@ async fn health_is_told() {
     );
 }
 
-/// The operators' paths mean nothing on a viewers' listener.
+/// The operators' paths have no meaning on a viewers' listener.
 #[tokio::test]
 async fn viewers_cannot_operate() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -125,7 +125,7 @@ async fn viewers_cannot_operate() {
     assert!(shield.get(PATH).await.is_hit());
 }
 
-/// The answers on the operators' page are for Prometheus.
+/// `/metrics` has Prometheus's content type.
 #[tokio::test]
 async fn metrics_are_readable() {
     let origin = Origin::start().await;
@@ -143,7 +143,7 @@ async fn metrics_are_readable() {
     }
 }
 
-/// The status page says who waits, who was turned away, and how each endpoint stands.
+/// `/status` shows waiting and rejected requests, and the state of each endpoint.
 #[tokio::test]
 async fn the_status_page_shows_queue_and_guards() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -191,7 +191,7 @@ async fn a_web_page_cannot_operate() {
     assert!(!shield.get(PATH).await.is_hit());
 }
 
-/// Whoever waits for the origin has waited for it, whoever's fetch that is.
+/// A viewer who waits for the origin is counted as such, whichever request caused the fetch.
 #[tokio::test]
 async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
     const WAITED: &str = "seawall_origin_head_seconds_count";
@@ -209,7 +209,7 @@ async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
     assert_eq!(shield.counted(WAITED, &[]).await, 5);
 }
 
-/// How long the origin took is counted for what is passed on, whether that was known or found out.
+/// The origin's response time is counted for pass-through requests, whether known in advance or not.
 #[tokio::test]
 async fn the_origins_time_is_counted_for_what_is_passed_on() {
     let own = segment("own").cache_control("no-store");

@@ -1,4 +1,4 @@
-//! How long an answer is kept follows the origin's word, then the playlist's own, then its kind.
+//! The lifetime of a response follows the origin's directives, then the playlist, then its kind.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ async fn second(path: &str, answer: Reply) -> Response {
     second
 }
 
-/// Seconds of freshness left when it was asked for again at once.
+/// Seconds of freshness left when requested again at once.
 async fn lifetime(path: &str, answer: Reply) -> i64 {
     let answer = second(path, answer).await;
     answer
@@ -54,7 +54,7 @@ fn is_about(lifetime: i64, expected: i64) {
     );
 }
 
-/// A segment without a word about caching is kept for a day.
+/// A segment without caching directives is stored for a day.
 #[tokio::test]
 async fn segments_are_kept_for_a_day() {
     is_about(lifetime(SEGMENT, segment("x")).await, DAY);
@@ -72,7 +72,7 @@ async fn segments_are_kept_for_a_day() {
     );
 }
 
-/// The origin's word holds where there is one; the more targeted wins.
+/// The origin's directives apply; the more targeted field wins.
 #[tokio::test]
 async fn the_origin_has_the_last_word() {
     let said = |directives| segment("x").cache_control(directives);
@@ -93,7 +93,7 @@ async fn the_origin_has_the_last_word() {
     is_about(lifetime(SEGMENT, override_expires).await, 100);
 }
 
-/// `Expires` counts from `Date`; what is no date has expired already.
+/// `Expires` counts from `Date`; an invalid date means expired.
 #[tokio::test]
 async fn expires_counts_from_date() {
     let now = SystemTime::now();
@@ -105,7 +105,7 @@ async fn expires_counts_from_date() {
     is_not_stored(SEGMENT, segment("x").header("Expires", "0")).await;
 }
 
-/// Age arithmetic: what an object had behind it when it came is taken off what it has left.
+/// The age on arrival is subtracted from the lifetime.
 #[tokio::test]
 async fn age_is_taken_off() {
     let answer = second(SEGMENT, segment("x").cache_control("max-age=100").age(40)).await;
@@ -119,7 +119,7 @@ async fn age_is_taken_off() {
     );
 }
 
-/// A live playlist is kept for seconds: half its target duration at most.
+/// A live playlist lives for seconds: half its target duration at most.
 #[tokio::test]
 async fn live_playlists_are_kept_for_seconds() {
     assert!((1..=3).contains(&lifetime(PLAYLIST, manifest(playlist(1))).await));
@@ -129,7 +129,7 @@ async fn live_playlists_are_kept_for_seconds() {
     );
 }
 
-/// A live playlist never outlives its own cadence, whatever a careless origin says.
+/// A live playlist never outlives its own cadence, whatever the origin says.
 #[tokio::test]
 async fn live_playlists_do_not_outlive_their_cadence() {
     let careless = manifest(playlist(1)).cache_control("max-age=86400");
@@ -144,7 +144,7 @@ async fn ended_playlists_are_kept() {
     is_about(lifetime(PLAYLIST, said).await, 600);
 }
 
-/// DASH: a static MPD is kept like an ended playlist, a dynamic one for seconds.
+/// DASH: a static MPD lives like an ended playlist, a dynamic one for seconds.
 #[tokio::test]
 async fn dash_manifests_are_told_apart() {
     let mpd = |attributes| {
@@ -156,7 +156,7 @@ async fn dash_manifests_are_told_apart() {
     assert!((1..=2).contains(&lifetime("/live/a.mpd", live).await));
 }
 
-/// What must not be stored is not, whatever else is said.
+/// Forbidden responses are not stored, whatever other directives say.
 #[tokio::test]
 async fn private_answers_are_not_stored() {
     is_not_stored(SEGMENT, segment("x").cache_control("no-store")).await;
@@ -171,7 +171,7 @@ async fn private_answers_are_not_stored() {
     is_not_stored(SEGMENT, targeted.header("CDN-Cache-Control", "no-store")).await;
 }
 
-/// `no-cache` may be stored but is confirmed each time.
+/// `no-cache` may be stored and is revalidated each time.
 #[tokio::test]
 async fn no_cache_is_confirmed_each_time() {
     let object = segment("x").cache_control("no-cache").validated_by("\"1\"");
@@ -183,7 +183,7 @@ async fn no_cache_is_confirmed_each_time() {
     }
 }
 
-/// The same of what is neither a playlist nor media: everybody shares one confirmation.
+/// The same for objects that are neither playlist nor media: all viewers share one revalidation.
 #[tokio::test]
 async fn no_cache_with_a_validator_is_confirmed_whatever_it_is() {
     const PATH: &str = "/api/schedule";
@@ -202,7 +202,7 @@ async fn no_cache_with_a_validator_is_confirmed_whatever_it_is() {
     is_not_stored("/api/other", reply().body("?").cache_control("no-cache")).await;
 }
 
-/// Servers say `text/plain` of names that they do not know. What a live playlist lists is a segment.
+/// Servers send `text/plain` for unknown extensions. What a live playlist lists is a segment.
 #[tokio::test]
 async fn what_a_playlist_lists_is_a_segment_whatever_its_type() {
     let plain = |body: &'static str| reply().content_type("text/plain").body(body);
@@ -221,7 +221,7 @@ async fn what_a_playlist_lists_is_a_segment_whatever_its_type() {
     assert_eq!(origin.hits("/live/secret.ts"), 3, "a name is not enough");
 }
 
-/// Answers to requests that carried credentials upstream are stored only if they are public.
+/// Responses to requests with credentials are stored only if they are public.
 #[tokio::test]
 async fn credentials_make_an_answer_private() {
     let object = |directives| segment("x").cache_control(directives);
@@ -285,7 +285,7 @@ async fn keys_and_clocks_are_not_stored() {
     assert!(shield.get("/drm/one.key").await.is_hit());
 }
 
-/// A 404 is remembered, but for a second at most, however long the origin would have it.
+/// A 404 is remembered for a second at most, whatever lifetime the origin states.
 #[tokio::test]
 async fn not_found_is_remembered_briefly() {
     let missing = status(404).cache_control("max-age=600").body("not yet");
@@ -304,7 +304,7 @@ async fn not_found_is_remembered_briefly() {
     assert_eq!(origin.hits(SEGMENT), 2);
 }
 
-/// A 405 is about a request, not about the object: remembered as briefly as a 404.
+/// A 405 concerns a request, not the object: it is remembered as briefly as a 404.
 #[tokio::test]
 async fn method_not_allowed_is_remembered_briefly() {
     let refused = status(405).cache_control("max-age=3600");
@@ -323,7 +323,7 @@ async fn method_not_allowed_is_remembered_briefly() {
     assert_eq!(origin.hits("/old.ts"), 2, "five seconds are too old");
 }
 
-/// An age that no clock could have counted is very old, and no trouble.
+/// An impossibly large age counts as very old, without an overflow.
 #[tokio::test]
 async fn absurd_ages_are_old() {
     for age in ["18446744073709551615", "99999999999999999999"] {
@@ -338,8 +338,8 @@ async fn absurd_ages_are_old() {
     }
 }
 
-/// An error is told for as long as it says, where the route wants that; and never instead of what may be
-/// served stale.
+/// With `store_errors` an error is stored for the lifetime that it states, and is never served in place of an
+/// object that may be served stale.
 #[tokio::test]
 async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
     let error = || status(500).cache_control("max-age=60").age(20).body("why");
@@ -368,7 +368,7 @@ async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
     assert_eq!(origin.hits(SEGMENT), 2);
 }
 
-/// Viewers' own wishes are ignored by default and honoured where a route says so.
+/// Viewers' cache directives are ignored by default and honoured where a route says so.
 #[tokio::test]
 async fn viewers_do_not_decide_unless_they_may() {
     for (honoured, fetches) in [(false, 1), (true, 2)] {
@@ -386,7 +386,7 @@ async fn viewers_do_not_decide_unless_they_may() {
     }
 }
 
-/// `only-if-cached` on a route that honours wishes: 504 instead of a fetch.
+/// `only-if-cached` on a route that honours directives: 504 instead of a fetch.
 #[tokio::test]
 async fn only_if_cached() {
     let origin = Origin::start().await.on(SEGMENT, segment("x"));

@@ -1,5 +1,4 @@
-//! Stale 27: endpoints that come and go all the time leave nothing behind, and what is held is
-//! answered whatever they do.
+//! Stale 27: endpoints that come and go leave no permanent effect, and stored objects are served throughout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,18 +13,18 @@ use crate::support::origin::Reply;
 use crate::support::shield::endpoint;
 use crate::support::{Origin, Shield, eventually, get, manifest, playlist, segment};
 
-/// Playlists that are held, and past their time.
+/// Playlists that are stored and stale.
 const HELD: u64 = 8;
 const NEW: &str = "/new.ts";
 const VIEWERS: usize = 12;
-/// Each endpoint goes away so often: once a second for a minute.
+/// How often each endpoint goes away: once a second for a minute.
 const FLAPS: usize = 30;
-/// Answers seen between two moves: enough for every viewer to have met the change.
+/// Responses between two changes: enough for every viewer to have met the change.
 const BETWEEN: usize = 2 * VIEWERS;
 
 const PERMITS: usize = 6;
-/// A permit may stand for two requests to one endpoint for a moment (one given up that the endpoint
-/// has not noticed); a probe needs none.
+/// A permit may stand for two requests to one endpoint for a moment (a cancelled one that the endpoint has
+/// not noticed); a probe needs none.
 const BOUND: usize = 2 * PERMITS + 1;
 
 fn path(number: u64) -> String {
@@ -46,7 +45,7 @@ async fn stocked() -> Origin {
     origin
 }
 
-/// A crowd that keeps asking until it is told to stop.
+/// Viewers who keep requesting until they are stopped.
 #[derive(Default)]
 struct Crowd {
     answered: AtomicUsize,
@@ -54,7 +53,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// One viewer: what is held must be answered, what is new may fail, but with an answer.
+    /// One viewer: stored objects must be served; new ones may fail, but with a response.
     async fn watch(self: Arc<Crowd>, shield: Arc<Shield>, seat: usize) {
         let mut viewer = shield.viewer().await;
         for round in 0.. {
@@ -71,7 +70,7 @@ impl Crowd {
         }
     }
 
-    /// Waits until some more viewers have been answered.
+    /// Waits until more viewers have got responses.
     async fn go_on(&self) {
         let goal = self.answered.load(Ordering::Relaxed) + BETWEEN;
         eventually("more answers", async || {
@@ -81,8 +80,8 @@ impl Crowd {
     }
 }
 
-/// All were away, and one is back, as another request has shown: nobody gets an error for what failed
-/// meanwhile.
+/// All endpoints were down and one is back, as another request has shown: requests that failed meanwhile
+/// succeed at once.
 #[tokio::test]
 async fn what_failed_meanwhile_is_asked_for_at_once() {
     let init = "/live/init.mp4";
@@ -108,7 +107,7 @@ async fn what_failed_meanwhile_is_asked_for_at_once() {
     shield.get(init).await.is_whole("init");
 }
 
-/// One away, both away, the other away, and so on.
+/// One down, both down, the other down, and so on.
 #[tokio::test]
 async fn and_viewers_do_not_notice() {
     let (first, second) = (stocked().await, stocked().await);

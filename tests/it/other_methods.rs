@@ -1,4 +1,4 @@
-//! Viewers read. Other methods are refused, answered here, or passed on where a route says so.
+//! Other methods than GET and HEAD are refused, answered here, or passed on where a route says so.
 
 use seawall::policy::route::Cors;
 
@@ -7,7 +7,7 @@ use crate::support::{End, Origin, Shield, ask, get, reply, segment, status};
 const PATH: &str = "/live/seg1.ts";
 const SITE: &str = "https://player.test";
 
-/// By default: 405 with what is allowed, and nothing reaches the origin.
+/// By default: 405 with `Allow`, and no origin request.
 #[tokio::test]
 async fn refused_by_default() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -40,7 +40,7 @@ async fn a_refused_body_is_out_of_the_way() {
     assert_eq!(origin.hits("/other"), 0);
 }
 
-/// Where the route passes them: to the origin and back, body and all, never stored.
+/// Where the route passes them: to the origin and back, with bodies, never stored.
 #[tokio::test]
 async fn passed_where_the_route_says_so() {
     let accepted = status(201).cache_control("max-age=60").body("made");
@@ -61,7 +61,7 @@ async fn passed_where_the_route_says_so() {
     );
 }
 
-/// A write that succeeded makes what is held for its URI invalid; one that failed does not.
+/// A successful write invalidates the object stored for its URI; a failed one does not.
 #[tokio::test]
 async fn writes_invalidate() {
     for (code, fetches) in [(204, 2), (200, 2), (303, 2), (403, 1), (500, 1)] {
@@ -118,7 +118,7 @@ async fn preflights_are_answered_here() {
     assert_eq!(origin.hits(PATH), 0);
 }
 
-/// Browsers may read what players need to tune in, on misses and on hits.
+/// Browsers may read the fields that players need, on misses and on hits.
 #[tokio::test]
 async fn browsers_may_read_age() {
     let origin = Origin::start().await.on(PATH, segment("x"));
@@ -146,7 +146,7 @@ fn only(credentials: bool) -> Cors {
     }
 }
 
-/// Pages whose players send cookies are let in where the route says so, and by nobody's `*`.
+/// Pages whose players send cookies are allowed where the route says so, never by `*`.
 #[tokio::test]
 async fn credentials_are_the_routes_to_allow() {
     let allowing = segment("x").header("Access-Control-Allow-Credentials", "true");
@@ -202,7 +202,7 @@ async fn cors_left_to_the_origin() {
     assert_eq!(answer.header("access-control-allow-origin"), Some(SITE));
 }
 
-/// Two routes share an object, and each has its own way with it, whoever asked first.
+/// Two routes share an object and apply their own CORS settings, whichever route fetched it.
 #[tokio::test]
 async fn one_routes_cors_is_not_anothers() {
     use seawall::policy::route::Cors;

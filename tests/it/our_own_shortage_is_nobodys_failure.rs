@@ -1,10 +1,10 @@
-//! A host that has no sockets left cannot ask its origin: that is told as the host's own trouble, is
-//! held against no endpoint, and is over when it is over.
+//! When the host has no file descriptors left, requests fail with an error about the host: no endpoint is
+//! blamed, and requests succeed again when descriptors are free.
 
 use crate::support::program::Program;
 use crate::support::{Origin, get, segment};
 
-/// More than it takes to open a breaker.
+/// More failures than open a breaker.
 const MANY: usize = 30;
 
 #[tokio::test]
@@ -12,13 +12,13 @@ async fn when_there_are_no_descriptors_for_a_while() {
     let path = |number: usize| format!("/{number}/a.ts");
     let mut origin = Origin::start().await;
     for number in 0..=MANY {
-        // Each on a connection of its own.
+        // Each request on a connection of its own.
         let once = segment("whole").header("Connection", "close");
         origin = origin.on(&path(number), once);
     }
     let program = Program::serve(&origin, "").await;
     let mut viewer = program.viewer().await;
-    // Its connection is accepted, and the origin's is closed again.
+    // The viewer's connection is accepted, and the origin's is closed again.
     viewer.ask(get(&path(MANY))).await.is_whole("whole");
     let usual = program.exhaust_descriptors();
     for number in 0..MANY {

@@ -1,4 +1,4 @@
-//! A range gets exactly its bytes, out of memory or out of a fill under way.
+//! A range gets exactly its bytes, from memory or from a fill in progress.
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ fn is_part(answer: &Response, body: &Bytes, start: usize, end: usize) {
     assert_eq!(answer.header("content-range"), Some(&*range));
 }
 
-/// Single, open and suffix ranges out of memory.
+/// Single, open and suffix ranges from memory.
 #[tokio::test]
 async fn one_range_of_each_form() {
     let body = noise(1, 1000);
@@ -57,7 +57,7 @@ async fn a_range_behind_the_end() {
     }
 }
 
-/// What is no range, or asks for too much of a good thing, gets the whole.
+/// Invalid ranges and too many ranges get the whole object.
 #[tokio::test]
 async fn nonsense_gets_the_whole() {
     let body = noise(1, 1000);
@@ -116,7 +116,7 @@ async fn several_ranges_at_once() {
     assert_eq!(parts[4].trim_end(), "--");
 }
 
-/// `If-Range`: the part while the object is the same, the whole when it is another.
+/// `If-Range`: the part while the object is unchanged, the whole otherwise.
 #[tokio::test]
 async fn a_part_only_of_the_same_object() {
     let body = noise(1, 1000);
@@ -127,7 +127,7 @@ async fn a_part_only_of_the_same_object() {
     shield.ask(ask("W/\"1\"")).await.is_whole(&body);
 }
 
-/// A range that nobody holds fetches the whole object, once, and plainly.
+/// A range of an object that is not stored fetches the whole object, once, without `Range`.
 #[tokio::test]
 async fn a_range_miss_fetches_the_whole() {
     let body = noise(1, 100_000);
@@ -153,7 +153,7 @@ async fn a_range_miss_fetches_the_whole() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 17: a range during a fill gets its bytes as soon as they are there.
+/// Collapse 17: a range during a fill gets its bytes as soon as they have arrived.
 #[tokio::test]
 async fn a_range_out_of_a_fill() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
@@ -178,7 +178,7 @@ async fn a_range_out_of_a_fill() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 17 and Integrity 1: a range out of a fill that breaks is cut, never ended.
+/// Collapse 17 and Integrity 1: a range from a fill that breaks is cut, never ended.
 #[tokio::test]
 async fn a_range_out_of_a_broken_fill() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
@@ -191,7 +191,7 @@ async fn a_range_out_of_a_broken_fill() {
     across.finish().await.is_cut(&body[400..600]);
 }
 
-/// A body of unknown length, of which the second half comes when the gate opens.
+/// A body of unknown length, whose second half is sent when the gate opens.
 fn growing(body: &Bytes, gate: &Gate) -> Reply {
     let half = body.len() / 2;
     let start = reply().content_type("video/mp2t").chunked();
@@ -199,8 +199,7 @@ fn growing(body: &Bytes, gate: &Gate) -> Reply {
     start.send(body.slice(half..))
 }
 
-/// While nobody knows the length, a range without a near end is not waited for: the whole body
-/// follows the fill at once.
+/// While the length is unknown, an open or long range does not wait: the whole body follows the fill at once.
 #[tokio::test]
 async fn an_open_range_of_unknown_length_waits_for_nothing() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
@@ -220,7 +219,7 @@ async fn an_open_range_of_unknown_length_waits_for_nothing() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// A short range with an end is answered as soon as its bytes are there, whatever is to come.
+/// A short range with an end is answered as soon as its bytes have arrived.
 #[tokio::test]
 async fn a_short_range_of_unknown_length_is_answered_at_once() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
@@ -239,8 +238,7 @@ async fn a_short_range_of_unknown_length_is_answered_at_once() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// That a range lies behind the end says nothing about the object: it is not to be kept, and has
-/// none of the object's fields.
+/// A 416 says nothing about the object: it may not be stored, and has none of the object's fields.
 #[tokio::test]
 async fn an_unsatisfiable_range_is_not_to_be_kept() {
     let object = segment(noise(1, 1000))

@@ -1,4 +1,4 @@
-//! What is evicted while slow viewers read it stays in memory for them, but only so much of it.
+//! Evicted objects that slow viewers still read stay in memory, up to a limit.
 
 use bytes::Bytes;
 
@@ -8,10 +8,10 @@ use crate::support::{
     Arriving, End, Origin, Response, Shield, eventually, get, manifest, noise, segment,
 };
 
-/// More than a socket takes for a viewer who reads nothing.
+/// More than socket buffers take for a viewer who reads nothing.
 const BODY: usize = 4 << 20;
 const COUNT: usize = 10;
-/// Room for one body in memory, and for two that are pinned.
+/// Memory for one body, and for two pinned ones.
 const MEMORY: u64 = 6 << 20;
 const FILLS_MAX: u64 = 20 << 20;
 
@@ -25,7 +25,7 @@ fn bodies() -> Vec<Bytes> {
         .collect()
 }
 
-/// Segments on an origin that also sends ranges of them.
+/// Segments on an origin that also serves ranges.
 async fn scene(bodies: &[Bytes]) -> (Origin, Shield) {
     scene_with(bodies, |_| {}).await
 }
@@ -52,7 +52,7 @@ async fn scene_with(
     (origin, shield)
 }
 
-/// Begins to read, and takes nothing further.
+/// Begins to read, and stops.
 async fn stuck(shield: &Shield, ask: Ask) -> Arriving {
     let mut reader = Viewer::connect_thin(shield.address())
         .await
@@ -63,7 +63,7 @@ async fn stuck(shield: &Shield, ask: Ask) -> Arriving {
     reader
 }
 
-/// Each reads what is evicted by what the later ones read.
+/// Each viewer reads an object that later requests evict.
 async fn all_stuck(shield: &Shield, ask: impl Fn(usize) -> Ask, held: bool) -> Vec<Arriving> {
     let mut readers = Vec::new();
     for number in 0..COUNT {
@@ -91,7 +91,7 @@ async fn cut(shield: &Shield) -> u64 {
     shield.counted(EDGE_EVENTS, &event).await
 }
 
-/// Nearly all are cut, visibly, as all are equally slow; the others get every byte.
+/// Nearly all viewers are cut visibly, as all are equally slow; the others get every byte.
 async fn most_are_cut(readers: Vec<Arriving>, parts: &[Bytes]) {
     let mut cut = Vec::new();
     for (reader, part) in readers.into_iter().zip(parts) {
@@ -158,7 +158,7 @@ async fn readers_of_several_parts_in_one_answer_are_cut_too() {
     assert!(cut >= COUNT - 3, "{cut}");
 }
 
-/// Each pins a slice, which is an object of its own.
+/// Each viewer pins a slice, which is an object of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_slices_are_cut_too() {
     let bodies = bodies();
@@ -212,7 +212,7 @@ async fn http2_streams_are_reset_and_their_connection_lives_on() {
     }
 }
 
-/// What is large but not larger than a viewer takes at once harms nobody.
+/// A large body that the viewer's socket takes at once pins nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_up_is_never_cut() {
     let bodies = bodies();
@@ -229,7 +229,7 @@ async fn who_keeps_up_is_never_cut() {
     assert_eq!(shield.gauge(PINNED_BYTES).await, 0);
 }
 
-/// Whose segment others read slowly, and who reads on meanwhile, gets all of it.
+/// A viewer who keeps reading a segment gets all of it, although others read it slowly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fast_reader_is_not_cut_for_a_slow_one_of_the_same_segment() {
     for over_h2 in [false, true] {
@@ -278,7 +278,7 @@ async fn replaced_versions_count_as_well() {
     most_are_cut(readers, &bodies).await;
 }
 
-/// The codings that are made here are bodies of their own.
+/// Compressed manifests are bodies of their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_coded_playlists_are_cut_too() {
     const TEXT: usize = 3 << 20;
@@ -331,7 +331,7 @@ async fn readers_of_coded_playlists_are_cut_too() {
     assert!((COUNT - 4..COUNT).contains(&reset), "{reset}");
 }
 
-/// What the end of a connection could be taken for: HTTP/1.0, where there is no reset too.
+/// HTTP/1.0, where the end of the connection could be taken for the end of the body: the connection is reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
     let folder = tempfile::tempdir().unwrap();

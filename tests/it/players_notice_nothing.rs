@@ -1,5 +1,5 @@
-//! Whatever happens to its origins, an audience of a live stream goes on: no error, no step back, no byte that the
-//! packager did not make. Players as they are, two origins of the demo's, segments of a third of a second.
+//! Whatever happens to its origins, the audience of a live stream goes on: no error, no step back, no byte
+//! that the packager did not make. Real players, two simulated origins, segments of a third of a second.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use seawall::simulator::{DemoRendition, Packaging, Resource, ResourceKind};
 
 use crate::support::audience::{Audience, Evening};
 
-/// Players begin with three segments: with one more they have come back for the playlist, and it is looked after.
+/// Players begin with three segments: after one more they have polled the playlist again, and it is refreshed
+/// by the shield.
 const BEFORE: usize = 4;
 
-/// Nothing is wrong: each version and each segment is asked for about once, whatever the audience.
+/// Without faults, each version and each segment is requested about once, whatever the audience.
 #[tokio::test]
 async fn while_all_is_well_the_origin_hardly_hears_of_them() {
     let evening = Evening::of(Packaging::Cmaf).await;
@@ -32,7 +33,7 @@ async fn while_all_is_well_the_origin_hardly_hears_of_them() {
     );
 }
 
-/// What happens to the first of two origins is not seen.
+/// Faults of the first of two origins are invisible to players.
 async fn the_first_one_fails(how: &str) -> (Evening, Audience) {
     let evening = Evening::of(Packaging::Cmaf).await;
     let audience = evening.audience(9);
@@ -79,13 +80,13 @@ async fn when_an_origin_is_late() {
     the_first_one_fails("late=1").await;
 }
 
-/// Its manifests list what it does not have yet; the other one has it.
+/// Its manifests list segments that it does not have yet; the other origin has them.
 #[tokio::test]
 async fn when_segments_are_missing() {
     the_first_one_fails("missing=0.5").await;
 }
 
-/// Nobody gets a cut segment as if it were whole, and nobody gets it twice.
+/// No player gets a cut segment as complete, and none gets it twice.
 #[tokio::test]
 async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
     let evening = Evening::of(Packaging::Cmaf).await;
@@ -98,8 +99,8 @@ async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
     audience.went_only_on().got_the_packagers_bytes();
 }
 
-/// The packager is restarted and uses its names again: a step back, once, and never a byte of the old programme
-/// behind the new playlist.
+/// The packager restarts and reuses its names: one step back, and never a byte of the old programme with the
+/// new playlist.
 #[tokio::test]
 async fn when_the_packager_begins_anew() {
     let evening = Evening::of(Packaging::Cmaf).await;
@@ -115,7 +116,7 @@ async fn when_the_packager_begins_anew() {
     assert_eq!(evening.restarts().await, 1);
 }
 
-/// One rendition falls behind: an operator sees it, by the stream's skew.
+/// One rendition falls behind: operators see it as the stream's skew.
 #[tokio::test]
 async fn when_one_rendition_falls_behind_operators_see_it() {
     let evening = Evening::of(Packaging::Cmaf).await;
@@ -127,7 +128,7 @@ async fn when_one_rendition_falls_behind_operators_see_it() {
     evening.wait_skew(3).await;
 }
 
-/// A redundant pair whose second is always a segment behind, asked in turns.
+/// A redundant pair whose second origin is always a segment behind, used in turn.
 #[tokio::test]
 async fn when_the_two_are_out_of_step() {
     let evening = Evening::out_of_step(Packaging::Cmaf).await;
@@ -147,7 +148,7 @@ async fn when_the_two_are_out_of_step() {
     );
 }
 
-/// In low latency each part is asked for once, and each state of each playlist.
+/// Low latency: each part is requested once, and each version of each playlist.
 #[tokio::test]
 async fn in_low_latency_each_part_is_asked_for_once() {
     let evening = Evening::of(Packaging::LowLatency).await;
@@ -163,7 +164,8 @@ async fn in_low_latency_each_part_is_asked_for_once() {
         parts.iter().all(|(_, count)| count.requests == 1),
         "{parts:?}"
     );
-    // A blocking request a part and rendition; each began with a plain one, and perhaps the cadence's.
+    // A blocking request per part and rendition; each rendition began with a plain one, and perhaps one more
+    // by the cadence.
     let playlists = evening.first.tally().targets(ResourceKind::Playlist);
     let blocking = playlists
         .iter()
@@ -173,7 +175,7 @@ async fn in_low_latency_each_part_is_asked_for_once() {
     }
 }
 
-/// DASH: by a timeline, by the clock, and chunk by chunk.
+/// DASH: with a timeline, with numbers, and in chunks.
 #[tokio::test]
 async fn in_dash_as_well() {
     for form in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
@@ -190,7 +192,7 @@ async fn in_dash_as_well() {
     }
 }
 
-/// An origin that takes its time is nobody's wait, once it is known when a version is due.
+/// Viewers do not wait for a slow origin once the cadence of its versions is known.
 #[tokio::test]
 async fn when_an_origin_is_slow() {
     let evening = Evening::of(Packaging::Cmaf).await;

@@ -1,11 +1,11 @@
-//! Playlists are text that each viewer asks for again and again: the origin is asked for them in plain, and
-//! viewers get them in the coding that they take best.
+//! Playlists are requested from the origin in plain text, and viewers get them in the best coding that they
+//! accept.
 
 use crate::support::{Origin, Shield, get, manifest, playlist};
 
 const PATH: &str = "/live/index.m3u8";
 
-/// Viewers who take gzip get it from the shield: the origin is asked once, for plain text.
+/// Viewers who accept gzip get it from the shield: one origin request, for plain text.
 #[tokio::test]
 async fn in_the_coding_that_viewers_take_best() {
     let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
@@ -37,7 +37,7 @@ async fn in_the_coding_that_viewers_take_best() {
     assert_eq!(origin.latest(PATH).header("accept-encoding"), None);
 }
 
-/// Nor is one compressed that nobody may touch.
+/// A response with `no-transform` is not compressed.
 #[tokio::test]
 async fn but_not_where_nobody_may_touch_them() {
     let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);

@@ -114,8 +114,8 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
     }
 }
 
-/// No shared validator shows that both objects are the same: viewers are cut, and get the other endpoint's body
-/// when they request again.
+/// No shared validator shows that both objects are the same: viewers are cut, and get the other endpoint's
+/// body when they request again.
 #[tokio::test]
 async fn when_it_slows_down_in_the_middle_of_something_else() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));

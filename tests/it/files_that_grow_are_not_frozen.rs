@@ -232,7 +232,7 @@ async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(Form::Segments.path()).await;
     shield.get(FILE).await.is_whole(bytes.slice(..8 * SEGMENT));
-    // Longer than new bytes are left alone.
+    // Longer than the 500 ms after a fetch in which a grown file is not requested again.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     for range in ["4000-4499", "3900-4499", "4000-"] {
         let answer = shield.ask(get(FILE).range(range)).await;

@@ -66,7 +66,7 @@ async fn the_longest_idle_viewer_makes_room() {
     busy.await.unwrap().finish().await.is_whole("held");
 }
 
-/// This includes a connection that has sent no request and got no refusal.
+/// An idle HTTP/2 connection gets a GOAWAY, also one that has sent no request.
 #[tokio::test]
 async fn an_idle_http2_viewer_is_told_to_go() {
     let gate = Gate::new();

@@ -212,7 +212,7 @@ async fn http2_streams_are_reset_and_their_connection_lives_on() {
     }
 }
 
-/// A large body that the viewer's socket takes at once pins nothing.
+/// Viewers who read at full speed are not cut and pin nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_up_is_never_cut() {
     let bodies = bodies();
@@ -331,7 +331,8 @@ async fn readers_of_coded_playlists_are_cut_too() {
     assert!((COUNT - 4..COUNT).contains(&reset), "{reset}");
 }
 
-/// HTTP/1.0, where the end of the connection could be taken for the end of the body: the connection is reset.
+/// HTTP/1.0 on a Unix socket: the end of the connection could be taken for the end of the body, and a Unix socket
+/// has no reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What an operator has purged is not served any more, whatever was under way for it.
+//! A purged object is never served again, whatever requests for it were in progress.
 
 use crate::support::{
     Gate, Origin, Shield, answering, ask, get, manifest, noise, playlist, segment, status,
@@ -22,7 +22,7 @@ async fn purged_objects_are_fetched_again() {
 /// A purge drops every variant, and nothing else.
 #[tokio::test]
 async fn purged_with_all_variants_and_nothing_else() {
-    // Subtitles: of media no coding is ever asked for.
+    // Subtitles, because media are requested without a coding.
     const PATH: &str = "/vod/1.vtt";
     let varied = || segment("old").header("Vary", "Accept-Encoding");
     let script = varied().then(varied()).then(segment("new"));
@@ -41,7 +41,7 @@ async fn purged_with_all_variants_and_nothing_else() {
     assert!(shield.get("/vod/seg2.ts").await.is_hit());
 }
 
-/// Store 29: purge during a fill. Who reads it gets it whole; who asks afterwards gets the new.
+/// Store 29: purge during a fill. Viewers of the fill get it whole; later requests get the new object.
 #[tokio::test]
 async fn purged_during_a_fill() {
     let (gate, old) = (Gate::new(), noise(1, 1000));
@@ -61,7 +61,7 @@ async fn purged_during_a_fill() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Store 29, of a manifest whose head is not even here.
+/// Store 29, of a manifest before its response head.
 #[tokio::test]
 async fn purged_before_the_head() {
     const PLAYLIST: &str = "/live/index.m3u8";
@@ -108,7 +108,7 @@ async fn purged_during_a_revalidation() {
     shield.get(PLAYLIST).await.is_whole(playlist(2));
 }
 
-/// A purge of what is not held, and of what no route serves, is answered too.
+/// A purge of a URL that is not stored, or that no route serves, gets a response too.
 #[tokio::test]
 async fn purging_nothing() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -123,7 +123,7 @@ async fn purging_nothing() {
     shield.get(PATH).await.is_whole("whole");
 }
 
-/// A stream is purged as one: its manifests, what is known of them, and what they list; nothing else.
+/// A stream purge drops its manifests, their history, and the objects that they list; nothing else.
 #[tokio::test]
 async fn a_stream_is_purged_with_all_that_belongs_to_it() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n";
@@ -143,7 +143,7 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
     ] {
         assert_eq!(shield.get(path).await.status, 200);
     }
-    // Behind what viewers have seen, which is forgotten.
+    // Behind the version that viewers have seen, which the purge has forgotten.
     origin.now("/live/v0/i.m3u8", lasting(playlist(4999)));
     origin.now("/live/v0/seg1.ts", segment("new"));
     let unknown = shield.admin(ask("POST", "/purge?stream=http://shield.test/none.m3u8"));
@@ -157,7 +157,7 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
     assert!(shield.get("/other/seg1.ts").await.is_hit());
 }
 
-/// A slice that is on its way belongs to what was purged, though the origin gives the new one the same name.
+/// A slice in progress belongs to the purged object, even if the origin gives the new one the same `ETag`.
 #[tokio::test]
 async fn purged_while_a_slice_of_it_comes() {
     const LENGTH: usize = 1 << 20;

@@ -1,5 +1,5 @@
-//! An endpoint gets no more requests per second of a kind than its quota allows: another one answers meanwhile,
-//! and where there is none, requests wait for their turn. Other kinds are not delayed by that.
+//! An endpoint never gets more requests per second of a kind than its quota: another endpoint answers
+//! meanwhile; without one, requests wait. Other kinds are not delayed.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::{Gate, Origin, Shield, get, manifest, playlist, segment, sta
 const HOUR: Duration = Duration::from_hours(1);
 const OBJECTS: usize = 6;
 
-/// One segment a second, and any number of everything else.
+/// One segment per second, and any number of other requests.
 const SEGMENTS: Quota = Quota::ByClass([None, Some(1), None]);
 
 async fn full() -> Origin {
@@ -48,7 +48,7 @@ fn segments_at(origin: &Origin) -> usize {
     (0..OBJECTS).map(|number| origin.hits(&path(number))).sum()
 }
 
-/// One at once, and one more for each second since.
+/// One request at once, and one more for each second since.
 fn allowed(since: Instant) -> usize {
     1 + usize::try_from(since.elapsed().as_secs()).unwrap_or(usize::MAX)
 }
@@ -150,8 +150,8 @@ async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
     assert_eq!(shield.counted(REJECTED, &in_vain).await, rejected as u64);
 }
 
-/// Many segments at once, and the endpoint that is asked first has a small quota: they wait for whichever endpoint
-/// has a turn first, and nobody is turned away while another one's quota lies idle.
+/// Many concurrent segments, and a small quota at the preferred endpoint: requests go to the first endpoint
+/// whose quota allows one, and none is rejected while another endpoint's quota is unused.
 #[tokio::test]
 async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
     const MANY: usize = 60;
@@ -183,8 +183,8 @@ async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
     assert_eq!(shield.counted(REJECTED, &[]).await, 0);
 }
 
-/// Segments take all the places that they may, and wait for their quota there. Manifests have a place left, in the
-/// group and at an endpoint with a bound of its own.
+/// Segments take all the places that they may, and wait for their quota there. Manifests have a place left,
+/// in the group and at an endpoint with its own limit.
 #[tokio::test]
 async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
     for is_of_group in [true, false] {
@@ -220,7 +220,7 @@ async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
     }
 }
 
-/// The origin counts a retry as one more request.
+/// A retry counts as one more request at the origin.
 #[tokio::test]
 async fn a_retry_is_not_made_beyond_the_quota() {
     let origin = Origin::start().await.on("/0/a.ts", status(503));

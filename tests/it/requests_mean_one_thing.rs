@@ -1,5 +1,4 @@
-//! What two programs could read as two different requests is refused, and nothing behind it is
-//! looked at.
+//! A request that two programs could read differently is rejected, and no byte after it is parsed.
 
 use tempfile::tempdir;
 
@@ -14,10 +13,10 @@ use crate::support::{Origin, Shield, eventually, get, segment};
 const HELD: &str = "/live/held.ts";
 const OTHER: &str = "/live/other.ts";
 
-/// What would be asked for if the request before it were taken to end elsewhere.
+/// The request that would be found if the one before it ended elsewhere.
 const SMUGGLED: &str = "GET /live/smuggled.ts HTTP/1.1\r\nHost: media.test\r\n\r\n";
 
-/// Heads that are read in two ways, for a path.
+/// Ambiguous heads, for a path.
 fn heads(path: &str) -> Vec<String> {
     let get = format!("GET {path} HTTP/1.1\r\nHost: media.test\r\n");
     let post = format!("POST {path} HTTP/1.1\r\nHost: media.test\r\n");
@@ -42,7 +41,7 @@ fn heads(path: &str) -> Vec<String> {
     ]
 }
 
-/// Bodies that are read in two ways.
+/// Ambiguous bodies.
 fn bodies(path: &str) -> Vec<String> {
     let chunks = [
         "00000000000000005\r\nhello\r\n0\r\n\r\n",
@@ -83,7 +82,7 @@ async fn origin() -> Origin {
         .on("/live/smuggled.ts", segment("smuggled"))
 }
 
-/// Whether the answer is held or not, and whether it is the first request of its connection or not.
+/// Whether or not the object is stored, and whether or not it is the first request of its connection.
 #[tokio::test]
 async fn what_two_programs_read_differently_is_refused() {
     let origin = origin().await;
@@ -116,7 +115,7 @@ async fn what_two_programs_read_differently_is_refused() {
     assert!(shield.counted(EDGE_EVENTS, &labels).await > refused / 3);
 }
 
-/// Over TLS and over a Unix socket as in the clear, and in single bytes as in one piece.
+/// Over TLS and over a Unix socket as in cleartext, in single bytes and in one piece.
 #[tokio::test]
 async fn the_same_is_refused_on_every_kind_of_connection() {
     let folder = tempdir().unwrap();
@@ -141,7 +140,7 @@ async fn the_same_is_refused_on_every_kind_of_connection() {
     }
 }
 
-/// Who names a host that is none may mean something else by what follows.
+/// An invalid host makes the bytes after the head doubtful.
 #[tokio::test]
 async fn a_host_that_is_none_ends_the_connection() {
     let origin = origin().await;
@@ -164,7 +163,7 @@ async fn a_host_that_is_none_ends_the_connection() {
     assert_eq!(origin.hits(OTHER), 0);
 }
 
-/// What is unusual and clear is answered, and the next request behind it too.
+/// An unusual but unambiguous request is answered, and so is the next one.
 #[tokio::test]
 async fn what_is_unusual_and_clear_is_answered() {
     let origin = origin().await;
@@ -191,7 +190,7 @@ async fn what_is_unusual_and_clear_is_answered() {
     }
 }
 
-/// What HPACK calls `:status: 200`, in one byte.
+/// `:status: 200` in HPACK, one byte.
 const OK: u8 = 0x88;
 
 async fn answers_over_http1(shield: &Shield, target: &str, host: &str) -> bool {
@@ -207,7 +206,7 @@ async fn answers_over_http1(shield: &Shield, target: &str, host: &str) -> bool {
     }
 }
 
-/// A refusal may be an answer, or the end of the stream where h2 itself cannot read an authority.
+/// A rejection is a response, or the end of the stream if h2 itself cannot parse an authority.
 async fn answers_over_http2(shield: &Shield, authority: Option<&str>, host: Option<&str>) -> bool {
     let mut viewer = FrameViewer::connect(shield.address()).await;
     let mut block = fields("GET", HELD, authority);
@@ -223,7 +222,7 @@ async fn answers_over_http2(shield: &Shield, authority: Option<&str>, host: Opti
     answer.kind == HEADERS && answer.payload[0] == OK
 }
 
-/// The same hosts are hosts, whichever protocol and form names them.
+/// The same spellings are valid hosts in every protocol and form.
 #[tokio::test]
 async fn a_host_is_a_host_in_every_protocol() {
     let origin = origin().await;
@@ -262,8 +261,8 @@ async fn a_host_is_a_host_in_every_protocol() {
     }
 }
 
-/// RFC 9113, 8.3.1: `:authority` and `Host` name one host. So it is with an absolute target of HTTP/1: what is in
-/// front may have judged by the other one.
+/// RFC 9113, 8.3.1: `:authority` and `Host` name one host. So do an absolute HTTP/1 target and `Host`: a
+/// program in front may have decided by the other one.
 #[tokio::test]
 async fn a_target_that_names_another_host_than_host_is_refused() {
     let origin = origin().await;
@@ -291,8 +290,8 @@ async fn a_target_that_names_another_host_than_host_is_refused() {
     assert_eq!(origin.hits(OTHER), 0);
 }
 
-/// What h2 refuses by itself: a stream that is malformed is reset, and a head that cannot be decoded ends the
-/// connection. Each is counted and logged.
+/// Requests that h2 itself rejects: a malformed stream is reset, and an undecodable head ends the connection.
+/// Each is counted and logged.
 #[tokio::test]
 async fn what_is_malformed_over_http2_is_refused_and_counted() {
     let origin = origin().await;
@@ -328,7 +327,7 @@ async fn what_is_malformed_over_http2_is_refused_and_counted() {
     assert_eq!(answer.expect("an answer").kind, HEADERS, "the others go on");
     let refused = malformed.len() as u64;
     are_refused(&shield, refused).await;
-    // The last one is an index that the table does not have.
+    // The last one is an index outside the table.
     let undecodable = [
         with(field("Upper", "x")),
         with(field("a", "b\r\nc")),
@@ -345,7 +344,7 @@ async fn what_is_malformed_over_http2_is_refused_and_counted() {
     assert_eq!(origin.hits(OTHER), 0);
 }
 
-/// So many heads were refused, and each has its line.
+/// This many heads were rejected, and each has a log entry.
 async fn are_refused(shield: &Shield, count: u64) {
     eventually("all counted", async || {
         let heads = shield.counted(EDGE_EVENTS, &[("event", "head_refused")]);

@@ -1,4 +1,4 @@
-//! What signals do to the program: three of them end it, after what is under way, and no other does.
+//! TERM, INT and QUIT end the program after the requests in progress; no other signal does.
 
 use std::process::Stdio;
 
@@ -37,7 +37,7 @@ async fn signals_that_mean_nothing_here_end_nothing() {
     }
     program.signal(&real_time(0));
     log.until("SIGRTMIN does nothing").await;
-    // These do nothing anyway.
+    // These are ignored by default.
     for name in ["CHLD", "CONT", "URG", "WINCH", "PIPE"] {
         program.signal(name);
     }
@@ -85,7 +85,7 @@ async fn a_stopping_server_is_not_ready_and_lets_viewers_in_for_a_while() {
     assert_eq!(ready().await, 503);
     program.viewer().await.get(PATH).await.is_whole("whole");
     connected.get(PATH).await.is_whole("whole");
-    // Somebody at a terminal need not wait for that.
+    // An operator at a terminal need not wait for the lame-duck time.
     program.signal("INT");
     log.until("may finish what is under way").await;
     assert_eq!(program.ended().await, Some(0));

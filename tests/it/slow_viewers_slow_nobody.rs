@@ -1,5 +1,5 @@
-//! What a viewer takes slowly, or sends slowly, is that viewer's own: it holds no place at the origin, no
-//! share of a connection that others use, and nobody else's answer.
+//! A viewer who reads or sends slowly affects no other viewer: it holds no permit at the origin, no share of
+//! a common connection, and no other response.
 
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ fn uncacheable(body: &Bytes) -> Reply {
     segment(body.clone()).cache_control("no-store")
 }
 
-/// A shield that cuts nobody for being slow.
+/// A shield that cuts no viewer for being slow.
 fn patient(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).with(|config| config.edge.limits.send_rate_window = HOUR)
 }
 
-/// A viewer who has the head of an answer and takes no more than a socket's buffer of its body.
+/// A viewer who has the response head and reads no more than a socket's buffer of the body.
 async fn stalled(shield: &Shield, target: &str) -> Arriving {
     let viewer = Viewer::connect_thin(shield.address()).await;
     let answer = viewer.begin(get(target)).await;
@@ -38,8 +38,8 @@ async fn stalled(shield: &Shield, target: &str) -> Arriving {
     answer
 }
 
-/// Twelve stalled readers of a file that is not stored, and one connection to the origin: a miss of
-/// another file comes through while they are stuck.
+/// Twelve stalled readers of an uncacheable file, and one connection to the origin: a miss of another file
+/// succeeds meanwhile.
 #[tokio::test]
 async fn stalled_readers_leave_the_shared_connection_to_others() {
     let (film, other) = (film(), noise(8, 4 * MIB));
@@ -59,8 +59,8 @@ async fn stalled_readers_leave_the_shared_connection_to_others() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
-/// A cap of two and more stalled readers than that, over both protocols, with the cap at the group or
-/// at the endpoint: unrelated viewers are answered.
+/// A limit of two and more stalled readers than that, over both protocols, with the limit at the group or the
+/// endpoint: other viewers get responses.
 #[tokio::test]
 async fn stalled_readers_hold_no_place_at_the_origin() {
     for (h2, at_endpoint) in [(false, false), (true, false), (false, true)] {
@@ -92,7 +92,7 @@ async fn stalled_readers_hold_no_place_at_the_origin() {
     }
 }
 
-/// What would be stored, but finds no room, keeps pace with its readers: it holds no place either.
+/// A storable body that finds no room flows at the pace of its readers: it holds no permit either.
 #[tokio::test]
 async fn a_fill_that_keeps_pace_with_its_reader_holds_no_place() {
     let origin = Origin::start()
@@ -111,7 +111,7 @@ async fn a_fill_that_keeps_pace_with_its_reader_holds_no_place() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
-/// A reader who was slow and comes back gets every byte, however often it stops.
+/// A reader who pauses and continues gets every byte, however often it pauses.
 #[tokio::test]
 async fn a_slow_reader_gets_everything_in_the_end() {
     let film = film();
@@ -124,8 +124,7 @@ async fn a_slow_reader_gets_everything_in_the_end() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
-/// There are only so many places for slow viewers: the one who has been waited for longest makes room,
-/// and is cut, never ended.
+/// `slow_viewers_max`: the request that has waited longest for its viewer is cut, visibly.
 #[tokio::test]
 async fn past_their_bound_the_slowest_viewer_is_cut() {
     let film = film();
@@ -150,7 +149,7 @@ async fn past_their_bound_the_slowest_viewer_is_cut() {
     }
 }
 
-/// Two slow readers behind one endpoint's cap: the other endpoint is not all that is left.
+/// Two slow readers behind one endpoint's limit: the first endpoint becomes usable again.
 #[tokio::test]
 async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
     let first = Origin::start().await.on("/film.mp4", uncacheable(&film()));
@@ -168,7 +167,7 @@ async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
     shield.get("/other.ts").await.is_whole("first");
 }
 
-/// A POST of so many bytes of which only the first have come.
+/// A POST of this many bytes of which only the first have arrived.
 async fn begun(shield: &Shield, promised: usize, sent: usize) -> Viewer {
     let mut viewer = shield.viewer().await;
     let head =
@@ -178,7 +177,7 @@ async fn begun(shield: &Shield, promised: usize, sent: usize) -> Viewer {
     viewer
 }
 
-/// Bodies that have not come hold no place at the origin, and it does not hear of them.
+/// Incomplete upload bodies hold no permit, and the origin gets no request for them.
 #[tokio::test]
 async fn slow_senders_hold_no_place_at_the_origin() {
     const LARGE: usize = 256 << 10;
@@ -218,7 +217,7 @@ async fn slow_senders_hold_no_place_at_the_origin() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
-/// What is wrong with a request's body is told its sender, by the right name, and held against no origin.
+/// Errors in a request's body are reported to its sender with the right status, and count against no origin.
 #[tokio::test]
 async fn a_senders_fault_is_the_senders() {
     const BODIES: [(&str, u16); 6] = [

@@ -1,12 +1,11 @@
-//! What nobody may store is not stored, whatever it is called: clocks that an MPD names, keys
-//! that a playlist names. What they are called is learnt from the manifest.
+//! Clocks named by an MPD and keys named by a playlist are never stored, whatever their names are.
 
 use crate::support::{Origin, Shield, manifest, playlist, reply};
 
 const CLOCK: &str = "/live/now";
 const KEY: &str = "/live/k1.bin";
 
-/// An MPD that says where the time is told.
+/// An MPD that names its clock.
 const MPD: &str = "<MPD type=\"dynamic\" minimumUpdatePeriod=\"PT2S\">\
                    <UTCTiming schemeIdUri=\"urn:mpeg:dash:utc:http-iso:2014\" value=\"now\"/>\
                    </MPD>";
@@ -31,7 +30,7 @@ async fn the_time() {
     }
 }
 
-/// An MPD may call itself the clock (any answer has a date). It is kept all the same.
+/// An MPD may name itself as the clock (any response has a date). It is stored all the same.
 #[tokio::test]
 async fn but_an_mpd_that_is_its_own_clock_is() {
     let own = MPD.replace("\"now\"", "\"?utc\"");
@@ -42,7 +41,7 @@ async fn but_an_mpd_that_is_its_own_clock_is() {
     assert!(shield.get("/live/a.mpd").await.is_hit());
 }
 
-/// A key that is named with a host is the same key.
+/// A key URL with a host is the same key.
 #[tokio::test]
 async fn keys_with_a_host() {
     let key = reply().cache_control("max-age=60").body("0123456789abcdef");

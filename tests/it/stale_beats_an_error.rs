@@ -1,4 +1,4 @@
-//! While there is something to show, a failing origin is the operator's trouble, not the viewer's.
+//! While a stored object may be served, viewers do not see an origin's failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use crate::support::{
 
 const PATH: &str = "/live/index.m3u8";
 
-/// A playlist that arrives past its freshness and any use while it is refreshed, but may be served
-/// for a minute if the origin fails.
+/// A playlist that arrives stale and beyond `stale-while-revalidate`, but may be served for a minute if the
+/// origin fails.
 fn overdue() -> Reply {
     manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -35,8 +35,8 @@ async fn a_dead_origin_is_covered() {
     }
 }
 
-/// Stale 22: at once, not after the origin's timeout: the head never comes and no deadline of the
-/// origin's passes in here, yet the viewer is answered.
+/// Stale 22: at once, not after the origin's timeout: no head arrives and no origin deadline passes here, yet
+/// the viewer gets a response.
 #[tokio::test]
 async fn a_silent_origin_is_covered_at_once() {
     let silence = Gate::new();
@@ -57,7 +57,7 @@ async fn a_silent_origin_is_covered_at_once() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Stale 22: past the window there is nothing to show: 504.
+/// Stale 22: past the window nothing may be served: 504.
 #[tokio::test]
 async fn past_the_window_it_is_an_error() {
     let past = manifest(playlist(1))
@@ -73,7 +73,7 @@ async fn past_the_window_it_is_an_error() {
     assert_eq!(shield.get(PATH).await.status, 504);
 }
 
-/// Stale 23: must-revalidate: 504, whatever else was allowed.
+/// Stale 23: must-revalidate: 504, whatever else is allowed.
 #[tokio::test]
 async fn must_revalidate_is_obeyed() {
     for strict in ["must-revalidate", "proxy-revalidate"] {
@@ -87,8 +87,7 @@ async fn must_revalidate_is_obeyed() {
     }
 }
 
-/// Stale 24: 5xx on revalidation: the old object is kept, and the origin is left in peace for the
-/// back-off.
+/// Stale 24: 5xx on revalidation: the old object is kept, and the origin gets no request during the back-off.
 #[tokio::test]
 async fn a_failed_revalidation_keeps_the_old() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(503)));
@@ -103,7 +102,7 @@ async fn a_failed_revalidation_keeps_the_old() {
     assert_eq!(origin.hits(PATH), 2, "one retry in the whole back-off");
 }
 
-/// Stale 24, with nothing held: the failure itself is remembered for the back-off.
+/// Stale 24, with nothing stored: the failure itself is remembered for the back-off.
 #[tokio::test]
 async fn a_failed_miss_is_not_hammered() {
     let origin = Origin::start().await.on(PATH, status(503));
@@ -117,7 +116,7 @@ async fn a_failed_miss_is_not_hammered() {
     assert_eq!(origin.hits(PATH), 2, "once, and one retry");
 }
 
-/// Stale 25: the origin returns: fresh within one probe, and no herd.
+/// Stale 25: the origin returns: fresh within one probe, without a herd of requests.
 #[tokio::test]
 async fn a_returning_origin_is_noticed() {
     let fresh = manifest(playlist(2)).cache_control("max-age=60");
@@ -142,7 +141,7 @@ async fn a_returning_origin_is_noticed() {
     assert_eq!(origin.hits(PATH), 2, "one request brought it back");
 }
 
-/// Stale while it is refreshed: nobody waits, and one request renews it for all.
+/// Stale while revalidating: no viewer waits, and one request refreshes it for all.
 #[tokio::test]
 async fn refreshed_behind_the_viewer() {
     let gate = Gate::new();
@@ -165,7 +164,7 @@ async fn refreshed_behind_the_viewer() {
     assert_eq!(origin.hits("/live/seg.ts"), 2);
 }
 
-/// A redundant endpoint answers when the first refuses.
+/// Another endpoint answers when the first refuses.
 #[tokio::test]
 async fn a_second_endpoint_steps_in() {
     let primary = Origin::start().await;
@@ -205,8 +204,8 @@ async fn a_lost_name_keeps_its_addresses() {
     shield.get("/b.ts").await.is_whole("b");
 }
 
-/// An error that is meant for one viewer, or brings a cookie, is an error all the same: the copy
-/// covers it, and the origin is left in peace for the back-off.
+/// A private error, or one with a cookie, is an error all the same: the stored object is served, and the
+/// origin gets no request during the back-off.
 #[tokio::test]
 async fn a_private_error_is_covered_too() {
     let errors = [
@@ -231,7 +230,7 @@ async fn a_private_error_is_covered_too() {
     }
 }
 
-/// That the object is gone is no error: it is believed, and the copy is dropped.
+/// A 404 or 410 is no failure: it is accepted, and the stored object is dropped.
 #[tokio::test]
 async fn gone_is_gone() {
     for code in [404, 410] {
@@ -248,7 +247,8 @@ async fn gone_is_gone() {
     }
 }
 
-/// Where a route doubts it, a manifest that is suddenly not there is served on, and says why.
+/// With `manifest_stale_if_missing`, a manifest that suddenly gets 404 is still served, and `Cache-Status`
+/// says why.
 #[tokio::test]
 async fn a_flap_is_not_believed_at_once() {
     for code in [403, 404, 410] {
@@ -272,7 +272,7 @@ async fn a_flap_is_not_believed_at_once() {
     }
 }
 
-/// While it is doubted the origin is left in peace for the back-off, like after any other failure.
+/// Meanwhile the origin gets no request during the back-off, as after any other failure.
 #[tokio::test]
 async fn a_flap_is_not_asked_about_again_and_again() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(404)));
@@ -286,7 +286,7 @@ async fn a_flap_is_not_asked_about_again_and_again() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Past the route's window, without one, and where the origin wants nothing stale, it is believed.
+/// Past that window, without one, and with directives against stale use, the 404 is accepted.
 #[tokio::test]
 async fn then_it_is_believed() {
     let strict = manifest(playlist(1))
@@ -304,7 +304,7 @@ async fn then_it_is_believed() {
     }
 }
 
-/// Only manifests are doubted about: a segment that is gone is past.
+/// This concerns manifests only: a missing segment is accepted as missing.
 #[tokio::test]
 async fn a_segment_is_not_there_at_once() {
     let old = segment("old")
@@ -316,7 +316,7 @@ async fn a_segment_is_not_there_at_once() {
     assert_eq!(shield.get("/a.ts").await.status, 404);
 }
 
-/// Doubts for so many seconds that a manifest is not there, and asks each time.
+/// Covers a missing manifest for this many seconds, and requests it each time.
 fn doubting(origin: &Origin, seconds: u64) -> Builder {
     let window = Duration::from_secs(seconds);
     Shield::in_front_of(origin)
@@ -327,8 +327,8 @@ fn doubting(origin: &Origin, seconds: u64) -> Builder {
         })
 }
 
-/// A slow refresh is of use even when the viewer who caused it was served the copy and is gone, and
-/// even where a fill that all viewers have left is given up.
+/// A slow refresh completes even when the viewer who caused it got the stale object and left, and even where
+/// fills without viewers are cancelled.
 #[tokio::test]
 async fn a_refresh_outlives_its_viewer() {
     let gate = Gate::new();
@@ -352,8 +352,7 @@ async fn a_refresh_outlives_its_viewer() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// What is held and may not be served covers nothing: the origin is asked twice, as where nothing is
-/// held.
+/// A stored object that may not be served covers nothing: the request is retried as if nothing were stored.
 #[tokio::test]
 async fn what_may_not_be_served_costs_no_retry() {
     let strict = segment("old")
@@ -368,8 +367,8 @@ async fn what_may_not_be_served_costs_no_retry() {
     }
 }
 
-/// Stale 24, for answers that break off: a refresh that did is not made again at once, though every
-/// viewer is served something stale.
+/// Stale 24, for bodies that break off: such a refresh is not repeated at once, though every viewer gets a
+/// stale object.
 #[tokio::test]
 async fn a_refresh_that_breaks_off_is_not_repeated_at_once() {
     let stale = segment("whole")

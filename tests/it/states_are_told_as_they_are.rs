@@ -1,11 +1,12 @@
-//! A state of a low-latency playlist is what the origin said of it, for as long as that says so; and nobody can
-//! make states up.
+//! Versions of a low-latency playlist come from the origin and live for as long as it allows; viewers cannot
+//! invent versions.
 
 use crate::low_latency_hls::{NEXT, PATH, holding, passive, version};
 
 use crate::support::{Gate, Origin, Shield, get, manifest, reply, segment, status};
 
-/// An origin that gives up waiting answers with what there is. That is no answer to who comes later.
+/// An origin that stops blocking early answers with the current version. Later viewers do not get that
+/// response.
 #[tokio::test]
 async fn an_answer_before_its_time_is_for_those_who_waited() {
     let now = || manifest(version(20, 2)).cache_control("max-age=1");
@@ -19,7 +20,7 @@ async fn an_answer_before_its_time_is_for_those_who_waited() {
     shield.get(PATH).await.is_whole(version(20, 2));
 }
 
-/// Manifests are asked for in plain text: what they would vary on is the same for everyone.
+/// Manifests are requested in plain text: `Vary: Accept-Encoding` makes no variants.
 #[tokio::test]
 async fn a_playlist_that_could_be_coded_is_one_all_the_same() {
     let vary = |text: String| {
@@ -67,7 +68,7 @@ async fn made_up_parts_are_one_request() {
     assert_eq!((origin.hits(first_of_next), origin.hits(PATH)), (1, 2));
 }
 
-/// While a playlist is followed nobody need ask the origin how far it has come.
+/// While a playlist is refreshed, no request is needed to learn which versions exist.
 #[tokio::test]
 async fn what_is_too_far_ahead_is_refused_here() {
     let gate = Gate::new();
@@ -80,7 +81,7 @@ async fn what_is_too_far_ahead_is_refused_here() {
         .on(NEXT, manifest(slow(3)).hold_head(&gate))
         .on(far, status(404));
     let shield = Shield::in_front_of(&origin).start().await;
-    // The first is answered, the second has it refreshed, and from then on it is followed.
+    // The first request is answered, the second causes a refresh, and from then on it is refreshed by itself.
     shield.get(PATH).await;
     shield.get(PATH).await;
     gate.wait_arrived(1).await;
@@ -88,7 +89,7 @@ async fn what_is_too_far_ahead_is_refused_here() {
     assert_eq!(origin.hits(far), 0);
 }
 
-/// What is held back for nobody would keep others from waiting.
+/// A blocking request without viewers would keep others waiting.
 #[tokio::test]
 async fn who_leaves_is_not_waited_for() {
     let gate = Gate::new();
@@ -104,7 +105,7 @@ async fn who_leaves_is_not_waited_for() {
         .await;
 }
 
-/// Who waits at the origin takes nobody's place; but there is a bound to them, too.
+/// Blocking requests take no permit; but `blocking_max` bounds them.
 #[tokio::test]
 async fn and_are_bounded_themselves() {
     let gate = Gate::new();
@@ -130,8 +131,8 @@ async fn and_are_bounded_themselves() {
     }
 }
 
-/// The origin may read a directive whose name has escapes in it. No playlist that is held says so: it is a
-/// request within the cap, like any other.
+/// A directive with an escaped name may still be one for the origin. No stored playlist confirms that it
+/// blocks: it needs a permit like any other request.
 #[tokio::test]
 async fn a_directive_in_disguise_is_a_request_like_others() {
     let gate = Gate::new();
@@ -155,7 +156,7 @@ async fn a_directive_in_disguise_is_a_request_like_others() {
     assert_eq!(origin.concurrent_max(), 1);
 }
 
-/// A pace is kept by what is held back too; but that takes no place, not for a moment.
+/// Blocking requests count against the rate limit too, but never take a permit.
 #[tokio::test]
 async fn with_a_pace_nobodys_place_is_taken_either() {
     let gate = Gate::new();
@@ -179,7 +180,7 @@ async fn with_a_pace_nobodys_place_is_taken_either() {
     waiting.answers().await[0].is_whole(version(20, 3));
 }
 
-/// Where the origin wants to be asked each time, a state is no exception.
+/// With `no-cache` each request for a version is revalidated too.
 #[tokio::test]
 async fn what_the_origin_wants_asked_is_asked() {
     let asked = |text: String| manifest(text).cache_control("no-cache");
@@ -198,7 +199,7 @@ async fn what_the_origin_wants_asked_is_asked() {
     }
 }
 
-/// Parts of a large segment lie far into it.
+/// Parts of a large segment are ranges far into it.
 #[tokio::test]
 async fn a_range_far_into_what_grows_is_waited_for() {
     const PIECE: usize = 3 << 20;

@@ -1,4 +1,4 @@
-//! Whoever is told "stored" finds it stored: what has no room in its part of memory says so, is not held,
+//! `stored` in `Cache-Status` is true: an object that exceeds its share of memory is reported as not stored,
 //! and displaces nothing.
 
 use seawall::config::Config;
@@ -11,14 +11,14 @@ const KIB: usize = 1 << 10;
 const MIB: u64 = 1 << 20;
 const WATCHED: &str = "/vod/watched.ts";
 
-/// An ended playlist of about so many bytes.
+/// An ended playlist of about this many bytes.
 fn playlist(bytes: usize) -> String {
     let comment = "#".to_owned() + &"x".repeat(bytes) + "\n";
     ended_playlist(1).replace("#EXT-X-ENDLIST", &(comment + "#EXT-X-ENDLIST"))
 }
 
-/// Asks twice, with time to store between. Gives whether the first one says "stored" and the second
-/// one is a hit.
+/// Requests twice, with time to store between. Returns whether the first response says `stored` and the
+/// second one is a hit.
 async fn ask_twice(shield: &Shield, path: &str) -> (bool, bool) {
     let first: Response = shield.get(path).await;
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
@@ -41,7 +41,7 @@ async fn origin() -> Origin {
     origin.on(WATCHED, segment(noise(1, 100 * KIB)))
 }
 
-/// A quarter of memory is for playlists: a larger one is fetched each time, and no media leave for it.
+/// A quarter of memory is for playlists: a larger one is fetched each time, and displaces no media.
 #[tokio::test]
 async fn a_playlist_larger_than_a_quarter_of_memory_is_not_stored() {
     let origin = origin()
@@ -68,7 +68,7 @@ async fn a_playlist_larger_than_its_kinds_own_part_is_not_stored() {
     assert!(shield.get(WATCHED).await.is_hit());
 }
 
-/// They are no media, though a fill brings them as if they were.
+/// Initialisation segments have their own share, although a fill stores them like media.
 #[tokio::test]
 async fn an_initialisation_segment_fits_in_a_part_of_its_own() {
     let origin = origin()
@@ -95,7 +95,7 @@ async fn an_error_larger_than_the_part_of_errors_is_not_stored() {
     assert_eq!(ask_twice(&shield, "/vod/small.ts").await, (true, true));
 }
 
-/// A segment that is larger than all that manifests leave passes through, with a kind's own bound and without.
+/// A segment larger than the share of media passes through, with `kind_max` and without.
 #[tokio::test]
 async fn a_segment_larger_than_its_part_is_not_stored() {
     for kinds in [Vec::new(), vec![(Kind::Segment, MIB)]] {

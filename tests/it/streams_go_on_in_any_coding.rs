@@ -1,5 +1,4 @@
-//! A version of a live playlist is compared with the one before it also where origins send them in a content
-//! coding.
+//! Versions of a live playlist are compared with each other also when origins send them in a content coding.
 
 use std::io::Read;
 
@@ -12,15 +11,15 @@ use crate::support::{Origin, Response, Shield, get, gzip, manifest, playlist, re
 const PATH: &str = "/live/index.m3u8";
 const UNFIT: &str = "seawall_manifests_unfit_total";
 
-/// Its first segment has this number, and it says that it varies or does not.
+/// The playlist whose first segment has this number, with or without `Vary`.
 type Version<'a> = &'a dyn Fn(u64, bool) -> Reply;
 
-/// Out of date at once, and refreshed behind the viewer.
+/// Stale on arrival, and refreshed in the background.
 fn overdue(text: String) -> Reply {
     manifest(text).cache_control("max-age=1").age(1)
 }
 
-/// Whichever of them is coded, whether that was asked for, and whether it says that it varies.
+/// Either or both versions are coded, requested or not, with and without `Vary`.
 #[tokio::test]
 async fn one_that_lags_is_not_believed() {
     let coded = |first: u64, varies: bool| {
@@ -70,7 +69,7 @@ async fn one_that_lags_is_not_believed() {
     }
 }
 
-/// What a viewer reads.
+/// The decoded text.
 fn decoded(answer: &Response) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     let mut text = String::new();

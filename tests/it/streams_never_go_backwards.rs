@@ -1,4 +1,4 @@
-//! Redundant origins differ, lag and restart; what viewers see of a live stream only ever goes on.
+//! Redundant origins differ, lag and restart; viewers never see a live stream go backwards.
 
 use seawall::upstream::Balance;
 
@@ -8,7 +8,7 @@ use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment,
 const PATH: &str = "/live/index.m3u8";
 const UNFIT: &str = "seawall_manifests_unfit_total";
 
-/// Out of date at once, and refreshed behind the viewer.
+/// Stale on arrival, and refreshed in the background.
 fn overdue(text: String) -> crate::support::origin::Reply {
     manifest(text).cache_control("max-age=1").age(1)
 }
@@ -17,7 +17,7 @@ fn says(first: u64) -> impl Fn(&Response) -> bool {
     move |answer| answer.text() == playlist(first)
 }
 
-/// Asked in turn, so that every other answer is the other's.
+/// Round robin, so that the endpoints answer in turn.
 fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first).origin(|group| {
         group.balance = Balance::RoundRobin;
@@ -25,7 +25,7 @@ fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
     })
 }
 
-/// One that lags is asked, not believed, and the other one asked in the same breath.
+/// A version that lags is not shown, and the other endpoint is requested at once.
 #[tokio::test]
 async fn an_origin_that_lags_is_not_believed() {
     let first = Origin::start().await.on(PATH, overdue(playlist(10)));
@@ -52,7 +52,7 @@ async fn an_origin_that_lags_is_not_believed() {
     }
 }
 
-/// A broken manifest is no answer while another endpoint has a whole one.
+/// A broken manifest is not used while another endpoint has a whole one.
 #[tokio::test]
 async fn a_broken_manifest_of_one_is_made_good_by_the_other() {
     let whole = playlist(3);
@@ -68,7 +68,7 @@ async fn a_broken_manifest_of_one_is_made_good_by_the_other() {
     assert_eq!(shield.counted(UNFIT, &[("reason", "broken")]).await, 1);
 }
 
-/// A packager that starts anew reuses its names. Nobody gets yesterday's segment with today's playlist.
+/// A restarted packager reuses its names. No viewer gets an old segment with the new playlist.
 #[tokio::test]
 async fn a_restart_drops_what_was_held() {
     let origin = Origin::start()
@@ -92,7 +92,7 @@ async fn a_restart_drops_what_was_held() {
     assert_eq!(restarts.await, 1);
 }
 
-/// Wherever its segments are, however they are named: under another of this host's names, or as ranges of one file.
+/// Wherever its segments are: under another name of this host, or as ranges of one file.
 #[tokio::test]
 async fn a_restart_drops_what_lies_elsewhere_too() {
     let named = |first| {
@@ -117,7 +117,7 @@ async fn a_restart_drops_what_lies_elsewhere_too() {
     }
 }
 
-/// Who still serves the generation before is not believed: there is no way back.
+/// An endpoint that still serves the former timeline is not used: there is no way back.
 #[tokio::test]
 async fn a_restart_is_accepted_once() {
     let origin = Origin::start().await.on(PATH, overdue(playlist(5000)));
@@ -133,7 +133,7 @@ async fn a_restart_is_accepted_once() {
     shield.until(get(PATH), says(2)).await;
 }
 
-/// A packager that is restarted begins all its renditions anew, each in a directory of its own.
+/// A restarted packager begins all its renditions anew, each in its own directory.
 #[tokio::test]
 async fn a_restart_drops_what_was_held_of_every_rendition() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n\
@@ -166,7 +166,7 @@ async fn a_restart_drops_what_was_held_of_every_rendition() {
     assert_eq!(restarts.await, 1, "one restart");
 }
 
-/// A twin that died yesterday must not take the audience over because the other one stumbled once.
+/// A twin that stopped yesterday does not take the audience over because the other endpoint failed once.
 #[tokio::test]
 async fn a_twin_of_another_generation_does_not_take_over() {
     let first = Origin::start().await.on(PATH, overdue(playlist(5000)));
@@ -186,7 +186,8 @@ async fn a_twin_of_another_generation_does_not_take_over() {
     assert_eq!(restarts.await, 0);
 }
 
-/// An origin that knows that it stands still is not asked alone, from the very first time.
+/// The version of an origin that reports itself as stalled is compared with another endpoint's, from the
+/// first request.
 #[tokio::test]
 async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
     let updated = "x-mediapackage-manifest-last-updated";
@@ -202,7 +203,7 @@ async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
     assert_eq!(shield.counted(UNFIT, &[("reason", "stalled")]).await, 1);
 }
 
-/// An encoder that stops says that the stream has ended. When it starts again, the end is not held for an hour.
+/// A stopping encoder marks the stream as ended. When it starts again, the end is not stored for an hour.
 #[tokio::test]
 async fn an_end_is_not_believed_for_long() {
     let ended = playlist(11) + "#EXT-X-ENDLIST\n";
@@ -223,7 +224,7 @@ async fn an_end_is_not_believed_for_long() {
     assert!(ttl.is_some_and(|ttl| ttl <= 10), "{status} {answer:?}");
 }
 
-/// What an origin says of how long a playlist is good, in ways that permit nothing stale, and one that does.
+/// Cache directives that forbid stale use, and one that allows it.
 const WORDS: [&str; 5] = [
     "no-cache",
     "max-age=1, must-revalidate",
@@ -232,7 +233,7 @@ const WORDS: [&str; 5] = [
     "max-age=1",
 ];
 
-/// Several nodes behind one name, one of which lags: there is no other endpoint to ask.
+/// Several nodes behind one name, one of which lags: there is no other endpoint to request.
 #[tokio::test]
 async fn a_node_that_lags_is_no_error_whatever_may_be_stale() {
     for words in WORDS {
@@ -260,7 +261,7 @@ async fn a_node_that_lags_is_no_error_whatever_may_be_stale() {
     }
 }
 
-/// An answer that lags confirms what is held: it is fresh again, as after a 304.
+/// A version that lags confirms the stored one: it is fresh again, as after a 304.
 #[tokio::test]
 async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
     let fresh = |first| manifest(playlist(first)).cache_control("max-age=60, must-revalidate");
@@ -280,7 +281,7 @@ async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Nothing is held any more: what lags is better than an error. So is what nobody may hold.
+/// With nothing stored, an older version is better than an error. The same holds for uncacheable manifests.
 #[tokio::test]
 async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
     let never = |first| manifest(playlist(first)).cache_control("no-store");
@@ -290,7 +291,7 @@ async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
     for first in [10, 9, 11, 8] {
         shield.get(PATH).await.is_whole(playlist(first));
     }
-    // What is held may leave memory, and the memory of how far it had come stays.
+    // The object may leave memory; the record of its progress stays.
     let origin = Origin::start().await.on(PATH, overdue(playlist(10)));
     let shield = Shield::in_front_of(&origin)
         .with(|config| config.cache.memory_bytes = 64 << 10)
@@ -307,7 +308,7 @@ async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
     }
 }
 
-/// The same for an MPD, whose packager writes the time of the request for `publishTime`.
+/// The same for an MPD whose packager writes the time of the request into `publishTime`.
 #[tokio::test]
 async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
     let path = "/live/a.mpd";
@@ -339,7 +340,7 @@ async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
     }
 }
 
-/// Each country has a timeline of its own: its advertisements make it later than others, with other names.
+/// Each country has its own timeline: its advertisements make it later than others, with other names.
 #[tokio::test]
 async fn variants_have_timelines_of_their_own() {
     use crate::support::origin::{Request, answering};
@@ -378,7 +379,7 @@ async fn variants_have_timelines_of_their_own() {
     }
 }
 
-/// A name that is signed anew with each version is the same segment, wherever its signature stands.
+/// A name that is signed anew with each version is the same segment, wherever the signature stands.
 #[tokio::test]
 async fn names_signed_in_their_paths_are_no_restart() {
     for form in ["/t{}/seg", "seg-{}-", "/t{}/a/{}/seg"] {
@@ -390,7 +391,7 @@ async fn names_signed_in_their_paths_are_no_restart() {
             let versions = std::sync::atomic::AtomicUsize::new(0);
             move |_| {
                 let version = versions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                // Every third one is of a node that lags.
+                // Every third version is from a node that lags.
                 let lag = u64::from(version % 3 == 2) * 2;
                 overdue(signed(10 + version as u64 / 4 - lag, version))
             }

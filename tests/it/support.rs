@@ -1,4 +1,4 @@
-//! What scenarios are told with: a scripted origin, the shield in front of it, and viewers.
+//! The tools of scenarios: a scripted origin, the shield in front of it, and raw viewers.
 
 pub mod audience;
 pub mod bucket;

@@ -1,5 +1,5 @@
-//! The live-edge origin of the demo and of the scenarios does over a socket what it plans: each
-//! form, at each moment, with a clock that is moved by hand.
+//! The simulated origin serves over a socket what its plan says: each form, at each moment, with a manual
+//! clock.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{Arriving, End, Response, eventually, get};
 const START: Utc = Duration::from_secs(1_750_000_000);
 const PART: Duration = Duration::from_nanos(333_333_334);
 
-/// Twenty segments and two parts have been made.
+/// Twenty segments and two parts exist.
 fn on_air() -> (SimulatedOrigin, ClockControl) {
     let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
     (
@@ -33,7 +33,7 @@ async fn begun(origin: &SimulatedOrigin, target: &str) -> Arriving {
     viewer.begin(get(target)).await
 }
 
-/// A request that is to wait: it is under way when this returns.
+/// A request that must wait: it is in progress when this returns.
 async fn waiting(origin: &SimulatedOrigin, target: &str) -> JoinHandle<Response> {
     waiting_for(origin, target, get(target)).await
 }
@@ -60,7 +60,7 @@ fn whole(
     }
 }
 
-/// Everything a player of HLS would follow from the entry is there, and is the planned bytes.
+/// Everything that an HLS player would request from the entry playlist exists, with the planned bytes.
 #[tokio::test]
 async fn every_uri_of_every_playlist_leads_somewhere() {
     let (origin, _hand) = on_air();
@@ -98,7 +98,7 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
     assert_eq!(origin.tally().duplicates(), []);
 }
 
-/// A timeline's times and the numbers of the other forms name the same segments.
+/// Timeline times and segment numbers name the same segments.
 #[tokio::test]
 async fn mpds_name_what_is_there_and_nothing_else() {
     let (origin, hand) = on_air();
@@ -127,7 +127,7 @@ async fn mpds_name_what_is_there_and_nothing_else() {
     assert_eq!(time.header("cache-control"), Some("no-store"));
 }
 
-/// LL-DASH: a segment is handed out chunk by chunk as it is made; ahead of that there is nothing.
+/// LL-DASH: a segment is sent chunk by chunk as it is made, and does not exist before that.
 #[tokio::test]
 async fn a_growing_segment_comes_chunk_by_chunk() {
     let (origin, hand) = on_air();
@@ -150,7 +150,7 @@ async fn a_growing_segment_comes_chunk_by_chunk() {
         .is_whole(origin.broadcast().segment(DemoRendition::High, 20));
 }
 
-/// LL-HLS: a blocking request is answered when its part is there, a hinted part likewise.
+/// LL-HLS: a blocking request is answered when its part exists, and so is a hinted part.
 #[tokio::test]
 async fn what_is_hinted_is_waited_for() {
     let (origin, hand) = on_air();
@@ -178,14 +178,14 @@ async fn what_is_hinted_is_waited_for() {
     assert_eq!(status("_HLS_part=1").await, 400);
     let beyond = Resource::Part(Packaging::LowLatency, DemoRendition::Low, 20, 5).path();
     assert_eq!(asked(&origin, &beyond).await.status, 404);
-    // A whole segment without an end: who waits for it is told so.
+    // A whole segment without an end: a request that waits for it gets an error.
     origin.control().stall();
     let never = waiting(&origin, &format!("{playlist}?_HLS_msn=20")).await;
     hand.advance(Duration::from_secs(6));
     assert_eq!(never.await.unwrap().status, 503);
 }
 
-/// LL-HLS with byte ranges: the parts in a row are the segment, of which they are ranges.
+/// LL-HLS with byte ranges: the parts are ranges of the segment, and together the whole of it.
 #[tokio::test]
 async fn parts_are_ranges_of_a_segment_that_grows() {
     let (origin, hand) = on_air();
@@ -209,7 +209,7 @@ async fn parts_are_ranges_of_a_segment_that_grows() {
     assert_eq!(joined, origin.broadcast().segment(DemoRendition::Audio, 20));
 }
 
-/// Faults of time: each shows what was true at another moment.
+/// Time faults: each shows what was true at another moment.
 #[tokio::test]
 async fn faults_of_time_show_another_moment() {
     let (origin, hand) = on_air();
@@ -254,7 +254,7 @@ async fn faults_of_time_show_another_moment() {
     );
 }
 
-/// The crude faults: cut off, refused, slow.
+/// Other faults: truncated, refused, slow.
 #[tokio::test]
 async fn crude_faults_are_as_ordered() {
     let (origin, hand) = on_air();
@@ -285,7 +285,7 @@ async fn crude_faults_are_as_ordered() {
     assert_eq!(slow.await.unwrap().status, 200);
 }
 
-/// People switch faults with a URL; what they do is not counted as the stream's requests.
+/// Faults are switched by URL; these requests are not counted as the stream's.
 #[tokio::test]
 async fn faults_can_be_switched_by_url() {
     let (origin, _hand) = on_air();

@@ -1,5 +1,5 @@
-//! Whatever speaks against all endpoints of a group, somebody is still asked; and one good answer
-//! is passed on like any other.
+//! Even if every endpoint of a group is ejected, unhealthy or unreachable, one of them is still used, and a
+//! good response is passed on like any other.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{Origin, Shield, eventually, get, segment, status};
 const HOUR: Duration = Duration::from_hours(1);
 const HEALTH: &str = "/health";
 
-/// Two endpoints, the first asked first, where one failure is enough to be asked last for an hour.
+/// Two endpoints in order, where one failure is enough for an ejection of an hour.
 fn suspicious(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
         .origin(|group| {
@@ -58,7 +58,7 @@ async fn sick() -> Origin {
         .on("/good.ts", segment("good"))
 }
 
-/// One is ejected; the other, which fails as well, is not, and stays the one to ask.
+/// One endpoint is ejected; the other, which fails as well, is not, and remains in use.
 #[tokio::test]
 async fn when_the_others_are_ejected() {
     let (first, second) = (sick().await, sick().await);
@@ -69,8 +69,8 @@ async fn when_the_others_are_ejected() {
     assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
 }
 
-/// One ejected, both unhealthy, and neither can be connected to when it was last tried; back they
-/// are asked at once.
+/// One endpoint is ejected, both are unhealthy, and neither accepted the last connection: when they are back,
+/// they are used at once.
 #[tokio::test]
 async fn when_nothing_speaks_for_any() {
     let (first, second) = (sick().await, sick().await);
@@ -85,7 +85,7 @@ async fn when_nothing_speaks_for_any() {
     shield.get("/good.ts").await.is_whole("good");
 }
 
-/// The first has an open breaker besides: the second is asked, however little speaks for it.
+/// The first also has an open breaker: the second is used, although it is unhealthy.
 #[tokio::test]
 async fn when_the_others_breaker_is_open() {
     let first = sick().await;
@@ -101,7 +101,7 @@ async fn when_the_others_breaker_is_open() {
         .start()
         .await;
     none_is_healthy(&shield).await;
-    // Three good answers keep the second's breaker closed when it fails.
+    // Three good responses keep the second's breaker closed when it fails.
     first.stop().await;
     for number in 0..3 {
         let path = format!("/{number}.ts");
@@ -116,8 +116,8 @@ async fn when_the_others_breaker_is_open() {
     assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
 }
 
-/// All breakers open: nobody is asked until a probe is due; then a viewer's own request is the
-/// probe, and good for all.
+/// All breakers are open: no request is sent until a probe is due; then a viewer's own request is the probe,
+/// and its response is passed on.
 #[tokio::test]
 async fn when_all_breakers_are_open_one_request_tries() {
     let (first, second) = (sick().await, sick().await);

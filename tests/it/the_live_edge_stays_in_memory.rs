@@ -1,5 +1,5 @@
-//! Memory holds a third of what a live stream brings: what is fetched ahead is there when viewers come to it, and
-//! no segment at the live edge is fetched twice.
+//! Memory holds a third of a live stream's segments: prefetched segments are still stored when viewers
+//! request them, and no segment at the live edge is fetched twice.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,11 +15,11 @@ use crate::support::{
 const MPD: &str = "/live/a.mpd";
 const REPRESENTATIONS: [&str; 3] = ["hd", "sd", "en"];
 const SEGMENT: usize = 16 << 10;
-/// So many segments of each representation go by.
+/// Segments of each representation in a run.
 const SEGMENTS: u64 = 90;
-/// How many segments one viewer is behind the newest one, and another one.
+/// How many segments the two viewers are behind the newest one.
 const BEHIND: [u64; 2] = [3, 4];
-/// Somebody moves back once in so many segments.
+/// A viewer rewinds once in this many segments.
 const REWINDS_EVERY: u64 = 5;
 const STEP: Duration = Duration::from_millis(80);
 
@@ -34,7 +34,7 @@ fn mpd(attributes: &str, template: &str) -> String {
     )
 }
 
-/// Segments that the clock tells, by number.
+/// Segments by number, available by the clock.
 fn by_number(attributes: &str) -> String {
     let step = STEP.as_millis();
     mpd(
@@ -74,7 +74,7 @@ async fn shield(origin: &Origin) -> Shield {
 struct Audience {
     viewer: Viewer,
     asked: usize,
-    /// What was fetched again for them.
+    /// Segments that were fetched again for them.
     again: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ impl Audience {
         }
     }
 
-    /// They ask for what lies behind the newest segment; `old` is a number that somebody moves back to.
+    /// Requests the segments behind the newest one; `old` is a number that a viewer rewinds to.
     async fn watch(
         &mut self,
         origin: &Origin,
@@ -125,19 +125,19 @@ impl Audience {
     }
 }
 
-/// Once in a while somebody moves half way back, if that is still there.
+/// Now and then a viewer rewinds half way, if that segment still exists.
 fn rewind(index: u64, there: u64) -> Option<u64> {
     let back = index / 2;
     (index.is_multiple_of(REWINDS_EVERY) && back > 8 && back < there).then_some(back)
 }
 
-/// The newest segment that is there.
+/// The newest segment that exists.
 fn newest() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis() / STEP.as_millis()).unwrap() - 1
 }
 
-/// `there`: so many segments are.
+/// `there`: how many segments exist at the origin.
 async fn is_watched_by_number(attributes: &str, there: u64) {
     let origin = Origin::start().await.on(MPD, dash(by_number(attributes)));
     let name = |id: &str, number: u64| format!("/live/{id}/{number}.m4s");
@@ -179,7 +179,7 @@ async fn of_an_mpd_with_a_window_whose_segments_are_told_by_number() {
     is_watched_by_number(&depth, 60).await;
 }
 
-/// `listed`: so many segments are.
+/// `listed`: how many segments the MPD lists.
 async fn is_watched_by_time(attributes: &str, listed: u64) {
     const BEGIN: u64 = 10;
     let mut origin = Origin::start().await;

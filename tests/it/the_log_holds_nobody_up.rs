@@ -1,5 +1,4 @@
-//! Whoever reads the program's log may be slow or stand still: no viewer waits, and nobody can fill
-//! the log with lines of his own making.
+//! A slow or stalled reader of the program's log delays no viewer, and no viewer can fill the log.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,10 +17,10 @@ use crate::support::{Origin, eventually, get, segment};
 const PATH: &str = "/live/seg1.ts";
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 
-/// What an HTTP/2 connection by prior knowledge begins with: the preface and empty SETTINGS.
+/// The start of an HTTP/2 connection by prior knowledge: the preface and empty SETTINGS.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
-/// A PING that says it is an answer.
+/// A PING with the ACK flag.
 const PING_ACK: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00nobodyAs";
 
 async fn value(admin: std::net::SocketAddr, metric: &str) -> u64 {
@@ -46,7 +45,7 @@ async fn viewers_are_served_while_nobody_reads_standard_error() {
     .await;
     let mut log = program.log();
     let admin = log.admin().await;
-    // From here on nobody reads. A pipe holds 64 KiB, and each frame is worth some lines.
+    // From here on the log is not read. A pipe holds 64 KiB, and each frame causes some log lines.
     let queue_full = "seawall_log_lines_dropped_total{reason=\"queue_full\"}";
     eventually("lines to be dropped", async || {
         let mut noisy = program.viewer().await;
@@ -144,7 +143,7 @@ async fn an_access_log_that_nobody_reads_holds_nobody_up() {
         let (mut reader, mut text) = (opened.unwrap(), Vec::new());
         eventually("the line of a later request", async || {
             program.viewer().await.get("/live/later.ts").await;
-            // There is an end to it as long as nobody writes.
+            // The pipe ends while no writer has it open.
             let mut bytes = vec![0; 64 << 10];
             let read = reader.read(&mut bytes).unwrap_or(0);
             text.extend_from_slice(&bytes[..read]);

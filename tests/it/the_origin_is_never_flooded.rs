@@ -1,5 +1,5 @@
-//! The origin sees no more at once, and no more a second, than it was said to bear; what matters
-//! most goes first, and what finds no place is told so at once.
+//! The origin gets no more concurrent requests, and no more per second, than configured. Requests go by
+//! priority, and those that find no place in the queue are rejected at once.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::{
 
 const PLAYLIST: &str = "/live/index.m3u8";
 
-/// A shield whose viewers and queues have all the time in the world.
+/// A shield whose viewers and queues have no deadline within the test.
 fn patient(origin: &Origin, concurrency_max: usize) -> Builder {
     let hour = Duration::from_hours(1);
     Shield::in_front_of(origin)
@@ -26,7 +26,7 @@ fn patient(origin: &Origin, concurrency_max: usize) -> Builder {
         .waits(|waits| waits.wait_max = hour)
 }
 
-/// Past the cap and the queue: told so, and when to come again.
+/// Above limit and queue: 503 with `Retry-After`.
 #[track_caller]
 fn is_turned_away(answer: &Response) {
     assert_eq!(answer.status, 503, "{answer:?}");
@@ -37,8 +37,8 @@ fn path(number: usize) -> String {
     format!("/live/seg{number}.ts")
 }
 
-/// Ten at once, a hundred objects, three hundred viewers: never an eleventh, the manifest that was
-/// asked for last is fetched next, and everyone is answered.
+/// A limit of ten, a hundred objects, three hundred viewers: never an eleventh request; the manifest that was
+/// requested last is fetched next, and all viewers get responses.
 #[tokio::test]
 async fn a_surge_waits_in_order() {
     const OBJECTS: usize = 100;
@@ -84,8 +84,8 @@ async fn a_surge_waits_in_order() {
     assert_eq!(shield.counted(REJECTED, &[]).await, 0);
 }
 
-/// A full queue turns the newcomer away at once, by the right name in the metrics; and who has
-/// something stale gets that.
+/// A full queue rejects new requests at once, with the right reason in the metrics; viewers with a stale
+/// object get that.
 #[tokio::test]
 async fn past_the_queue_it_is_an_error_or_stale() {
     let gate = Gate::new();
@@ -123,7 +123,7 @@ async fn past_the_queue_it_is_an_error_or_stale() {
     assert_eq!(origin.hits("/late.ts"), 0);
 }
 
-/// A manifest finds a place in a queue full of segments, at the cost of the one that came last.
+/// A manifest finds a place in a queue full of segments: the newest segment request is rejected.
 #[tokio::test]
 async fn a_manifest_displaces_the_youngest_segment() {
     let gate = Gate::new();
@@ -158,7 +158,7 @@ async fn a_manifest_displaces_the_youngest_segment() {
     }
 }
 
-/// Who waits too long in the queue is told so, too.
+/// A request that waits too long in the queue is rejected.
 #[tokio::test]
 async fn the_queue_has_a_deadline() {
     let gate = Gate::new();
@@ -179,7 +179,7 @@ async fn the_queue_has_a_deadline() {
     held.answers().await;
 }
 
-/// A refresh that nobody waits for comes after what somebody does, whichever was first.
+/// A background refresh comes after requests that viewers wait for, whichever was first.
 #[tokio::test]
 async fn refreshes_stand_back() {
     let [first, next] = [Gate::new(), Gate::new()];
@@ -213,8 +213,8 @@ async fn refreshes_stand_back() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
 }
 
-/// With a quota, a burst of a tenth of a second and then the pace: whenever one looks, the origin
-/// has seen no more than that; and everyone is answered.
+/// With a rate limit: a burst of a tenth of a second, then the rate. At no moment has the origin got more;
+/// and all viewers get responses.
 #[tokio::test]
 async fn a_quota_spreads_requests() {
     const INTERVAL_MS: u128 = 25;
@@ -246,8 +246,8 @@ async fn a_quota_spreads_requests() {
     assert_eq!(shield.counted(REJECTED, &[]).await, 0);
 }
 
-/// Who asks for what is to come waits at the origin, outside the cap, only where a playlist that is held
-/// says that the origin waits. A viewer's word for it is one more request within the cap.
+/// A blocking request waits at the origin outside the limit only if the stored playlist says that the origin
+/// blocks. Otherwise it is one more request within the limit.
 #[tokio::test]
 async fn a_delivery_directive_is_no_way_past_the_cap() {
     const QUERIES: [&str; 5] = [
@@ -297,7 +297,7 @@ async fn a_delivery_directive_is_no_way_past_the_cap() {
     assert_eq!(origin.concurrent_max(), 2);
 }
 
-/// A retry is one more request in the origin's eyes: where the quota has no room for it, it is not made.
+/// A retry counts as a request at the origin: without room in the quota it is not made.
 #[tokio::test]
 async fn a_retry_counts_against_the_quota() {
     let origin = Origin::start().await.on("/a.ts", status(503));

@@ -1,4 +1,4 @@
-//! A body that did not arrive whole is never stored and never ends cleanly, for any of its viewers.
+//! An incomplete body is never stored and never ends cleanly, for any viewer.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::support::{
 
 const PATH: &str = "/live/seg1.ts";
 
-/// How long the shield waits between two reads of a body in here.
+/// The shield's deadline between two reads of a body here.
 const STALL: Duration = Duration::from_millis(150);
 
-/// The body that should have come.
+/// The complete body.
 fn whole() -> Bytes {
     noise(1, 1000)
 }
 
-/// Its first half, behind which each fault happens once the gate opens.
+/// Its first half, after which each fault happens once the gate opens.
 fn half(gate: &Gate) -> Reply {
     reply()
         .content_type("video/mp2t")
@@ -33,7 +33,7 @@ fn half(gate: &Gate) -> Reply {
         .hold(gate)
 }
 
-/// A shield that gives up on a stalled body soon and asks again at once after a failure.
+/// A shield with a short stall deadline and no back-off after a failure.
 async fn shield(origin: &Origin) -> Shield {
     let builder = Shield::in_front_of(origin)
         .origin(|group| group.deadlines.between_bytes = STALL)
@@ -54,7 +54,7 @@ async fn followers(shield: &Shield) -> Vec<Arriving> {
     followers
 }
 
-/// Every follower of the one broken fill sees that it broke, and the next viewer gets a new one.
+/// Every follower of the broken fill sees that it broke, and the next viewer gets a new one.
 async fn breaks_for_everyone(origin: Origin, gate: Gate) {
     let shield = shield(&origin).await;
     let followers = followers(&shield).await;
@@ -78,7 +78,7 @@ async fn finished(followers: Vec<Arriving>) -> [Response; 4] {
     responses.try_into().expect("four followers")
 }
 
-/// Without a length, and stalled: the end that does not come is not made up.
+/// Without a length, and stalled: viewers see no clean end.
 #[tokio::test]
 async fn chunked_and_stalled() {
     let gate = Gate::new();
@@ -89,7 +89,7 @@ async fn chunked_and_stalled() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// The same where the end is the connection's: each viewer has an answer of his own.
+/// The same with a body that ends with the connection: each viewer has its own response.
 #[tokio::test]
 async fn until_close_and_stalled() {
     let gate = Gate::new();
@@ -197,8 +197,8 @@ async fn a_stall_past_the_deadline() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// What an HTTP/1.0 client hears, to whom only the end of the connection says that a body is over:
-/// everything behind the head, and whether it ended properly. The origin goes on once half is there.
+/// What an HTTP/1.0 client gets, for which only the end of the connection ends a body: everything after the
+/// head, and whether the connection ended cleanly. The origin continues once half has arrived.
 async fn heard_over_http10(mut wire: impl Duplex, gate: Gate) -> (Bytes, bool) {
     let request = format!("GET {PATH} HTTP/1.0\r\nHost: media.test\r\n\r\n");
     wire.write_all(request.as_bytes()).await.unwrap();
@@ -219,8 +219,8 @@ async fn heard_over_http10(mut wire: impl Duplex, gate: Gate) -> (Bytes, bool) {
     (Bytes::from(heard).slice(body..), ended.is_ok())
 }
 
-/// Towards HTTP/1.0, on every kind of listener: nginx speaks it to its upstreams unless told otherwise,
-/// and would cache the half.
+/// Towards HTTP/1.0, on every kind of listener: nginx speaks it to its upstreams by default, and would cache
+/// the half.
 #[tokio::test]
 async fn http10_sees_an_error_on_every_listener() {
     let folder = tempfile::tempdir().unwrap();
@@ -262,8 +262,8 @@ async fn http10_sees_an_error_on_every_listener() {
     }
 }
 
-/// A client that began with another version, and has no byte of its own left in the socket, is told
-/// nothing whose end it could not know.
+/// A client that began with another version, and has left no byte in the socket, gets no body whose end it
+/// could not recognise.
 #[tokio::test]
 async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -285,7 +285,7 @@ async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
     drop(shield);
 }
 
-/// The same of an origin with two endpoints, however it breaks off: each sees two requests a second.
+/// The same of an origin with two endpoints, however the body breaks off: each gets two requests per second.
 #[tokio::test]
 async fn endpoints_that_always_break_off_are_left_alone() {
     let broken = || segment("half").content_length(100);
@@ -312,8 +312,8 @@ async fn endpoints_that_always_break_off_are_left_alone() {
     }
 }
 
-/// An origin that breaks off time after time sees two requests a second for an object, whatever the crowd; and
-/// it is said what happened.
+/// An origin whose bodies always break off gets two requests per second for an object, whatever the number of
+/// viewers; and the log says what happened.
 #[tokio::test]
 async fn an_origin_that_always_breaks_off_is_left_alone() {
     let broken = segment("half").content_length(100).close();

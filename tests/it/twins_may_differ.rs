@@ -1,6 +1,5 @@
-//! Two endpoints answer to the same names, but not always with the same: what one has not, the other
-//! may be about to send; what one codes, the other does not; and what one says cannot be put together
-//! with what the other says.
+//! Two endpoints with the same names may differ: one may lack an object that the other is about to send, or
+//! send it in a content coding; their bodies are combined only if they are the same object.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 
-/// The first is asked first. No deadline of the origin's ends before the scenario does.
+/// The first endpoint is preferred. No origin deadline passes within these scenarios.
 fn in_front_of(endpoints: &[&Origin]) -> Builder {
     Shield::in_front_of(endpoints[0])
         .origin(|group| {
@@ -33,8 +32,8 @@ fn in_front_of(endpoints: &[&Origin]) -> Builder {
         .waits(|waits| waits.wait_max = HOUR)
 }
 
-/// The first is a little late. The twin is asked meanwhile, and says at once that it has no such thing:
-/// nothing is known of it yet that would say that it should.
+/// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once; nothing
+/// stored or listed says that the object exists.
 #[tokio::test]
 async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
     for refusal in [403, 404, 410, 302, 416] {
@@ -58,7 +57,7 @@ async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
     }
 }
 
-/// Nobody waits for long for what is nowhere.
+/// Viewers do not wait long for an object that exists nowhere.
 #[tokio::test]
 async fn but_it_is_where_the_other_says_nothing() {
     let never = Gate::new();
@@ -69,8 +68,8 @@ async fn but_it_is_where_the_other_says_nothing() {
     assert_eq!(shield.get(SEGMENT).await.status, 404);
 }
 
-/// A segment that no playlist lists yet may still be made: it comes in chunks, with pauses. That is no fault
-/// of the endpoint's: it is asked for the next one too, and the twin for neither.
+/// A segment that no playlist lists yet may still be produced: it arrives in chunks, with pauses. The
+/// endpoint is not blamed: it gets the next request too, and the second endpoint gets none.
 #[tokio::test]
 async fn a_pause_in_what_is_still_being_made_is_no_fault() {
     let (gate, next) = (Gate::new(), "/live/seg2.ts");
@@ -97,7 +96,7 @@ async fn a_pause_in_what_is_still_being_made_is_no_fault() {
     assert_eq!((second.hits(SEGMENT), second.hits(next)), (0, 0));
 }
 
-/// The twin is as far as the first: it has a head, and no byte yet. Who has the first byte is heard.
+/// The second endpoint is as far as the first: it has a head and no byte yet. The first body byte decides.
 #[tokio::test]
 async fn a_head_alone_takes_nothing_over() {
     for framing in [Reply::chunked as fn(Reply) -> Reply, |reply| {
@@ -122,7 +121,7 @@ async fn a_head_alone_takes_nothing_over() {
     }
 }
 
-/// Some servers name what they have compressed as they name the plain file.
+/// Some servers use one `ETag` for the compressed and the plain file.
 #[tokio::test]
 async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
     let (plain, coded) = (noise(1, 300_000), noise(2, 300_000));
@@ -153,8 +152,8 @@ async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
     }
 }
 
-/// The twin's rest does not end where it should: the viewer has nothing beyond the end, and nothing of it
-/// is kept.
+/// The second endpoint's rest is longer than it should be: the viewer gets no byte beyond the end, and
+/// nothing of it is stored.
 #[tokio::test]
 async fn a_rest_that_goes_on_too_long_is_not_kept() {
     let body = noise(1, 300_000);
@@ -182,8 +181,8 @@ async fn a_rest_that_goes_on_too_long_is_not_kept() {
     assert!(again.status != 200 || !again.is_hit(), "{again:?}");
 }
 
-/// Twins that name the same file differently, asked in turn: the slices of each object come from the one
-/// that has it.
+/// Endpoints with different `ETag`s for one file, used in turn: the slices of each object come from the
+/// endpoint that has it.
 #[tokio::test]
 async fn slices_come_from_whoever_has_the_object() {
     const LENGTH: usize = 1 << 20;
@@ -209,8 +208,8 @@ async fn slices_come_from_whoever_has_the_object() {
     assert!(shield.get(SEGMENT).await.is_hit(), "the slices are held");
 }
 
-/// One endpoint stops in the middle of each slice, or goes on too slowly. The other one, which has the same by its strong validator, goes
-/// on, and is asked for the next ones.
+/// One endpoint stops in the middle of each slice, or becomes too slow. The other one has the same strong
+/// validator, continues the slice, and gets the requests for the next ones.
 #[tokio::test]
 async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     const LENGTH: usize = 1 << 20;
@@ -257,8 +256,8 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     }
 }
 
-/// The same, where the other one has another name for it and so cannot go on: viewers are cut soon, and whoever asks
-/// again has what the other one has.
+/// The same with another `ETag` at the other endpoint, so that it cannot continue: viewers are cut soon, and
+/// a new request gets the other endpoint's object.
 #[tokio::test]
 async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhere() {
     const LENGTH: usize = 1 << 20;
@@ -309,7 +308,8 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
     }
 }
 
-/// Both are slow, under names of their own: viewers are cut once, and served as slowly as it comes when they ask again.
+/// Both are slow, with different `ETag`s: viewers are cut once, and served at the slow pace when they request
+/// again.
 #[tokio::test]
 async fn slices_are_not_cut_where_all_are_slow() {
     const LENGTH: usize = 1 << 20;
@@ -343,7 +343,7 @@ async fn slices_are_not_cut_where_all_are_slow() {
     shield.get(SEGMENT).await.is_whole(&body);
 }
 
-/// A slice in another coding is no slice of what began in plain.
+/// A slice in a content coding does not belong to an object that began in plain.
 #[tokio::test]
 async fn slices_in_another_coding_are_not_joined() {
     const LENGTH: usize = 1 << 20;
@@ -371,7 +371,7 @@ async fn slices_in_another_coding_are_not_joined() {
     }
 }
 
-/// The words of an error are not worth waiting for.
+/// Viewers do not wait for the body of an error.
 #[tokio::test]
 async fn who_stops_in_the_middle_of_an_error_holds_nobody_up() {
     for (refusal, cache_control) in [(500, "max-age=1"), (404, "no-store"), (403, "no-cache")] {
@@ -389,13 +389,13 @@ async fn who_stops_in_the_middle_of_an_error_holds_nobody_up() {
     }
 }
 
-/// Out of date at once, and refreshed behind the viewer.
+/// Stale on arrival, and refreshed in the background.
 fn overdue(text: String) -> Reply {
     manifest(text).cache_control("max-age=1").age(1)
 }
 
-/// The packager of one endpoint stops, in good order. The other one goes on, and so do the players, who would never
-/// come back to a playlist that has ended: also where the other one is a little behind.
+/// The packager of one endpoint ends its stream. The other one goes on, and so do the players, who would
+/// never leave an ended playlist: also when the other endpoint is a little behind.
 #[tokio::test]
 async fn an_end_at_one_endpoint_alone_is_no_end() {
     let ended = |first| overdue(playlist(first) + "#EXT-X-ENDLIST\n");
@@ -419,7 +419,7 @@ async fn an_end_at_one_endpoint_alone_is_no_end() {
     }
 }
 
-/// Where all say so it is over, and nobody waits for the end.
+/// When all endpoints say so the stream has ended, and no viewer waits for it.
 #[tokio::test]
 async fn an_end_at_all_endpoints_is_the_end() {
     let first = Origin::start().await.on(PATH, overdue(playlist(10)));

@@ -1,4 +1,4 @@
-//! A body that a GET should not have is not waited for, and not taken for the next request.
+//! An unexpected body of a GET delays no response, and is not taken for the next request.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Origin, Shield, ask, get, segment};
 const HELD: &str = "/live/held.ts";
 const OTHER: &str = "/live/other.ts";
 
-/// Heads that promise a body, and the status they are answered with.
+/// Heads that announce a body, and the status of their response.
 fn promises() -> Vec<(String, u16)> {
     let mut promises = Vec::new();
     for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
@@ -27,7 +27,7 @@ fn promises() -> Vec<(String, u16)> {
     promises
 }
 
-/// A deadline that a scenario would not live to see.
+/// A deadline that does not pass within a scenario.
 async fn shield(origin: &Origin) -> Shield {
     let shield = Shield::in_front_of(origin)
         .with(|config| config.edge.limits.head_timeout = Duration::from_hours(1))
@@ -44,7 +44,7 @@ async fn origin() -> Origin {
         .on(OTHER, segment("other").cache_control("no-store"))
 }
 
-/// Whatever the answer is, it does not wait for the body.
+/// The response does not wait for the body, whatever it is.
 #[tokio::test]
 async fn an_answer_does_not_wait_for_a_body() {
     let origin = origin().await;
@@ -71,7 +71,7 @@ async fn an_answer_does_not_wait_for_a_body() {
         .expect("an answer");
 }
 
-/// A body that comes after the answer is read, and is never the next request.
+/// A body that arrives after the response is read and dropped, and is never the next request.
 #[tokio::test]
 async fn a_body_that_comes_late_is_no_request() {
     let origin = origin().await;
@@ -95,7 +95,7 @@ async fn a_body_that_comes_late_is_no_request() {
     assert_eq!(origin.hits(OTHER), 0);
 }
 
-/// One that does not come in time ends the connection, and the viewer has its answer.
+/// A body that does not arrive in time ends the connection, after the viewer has its response.
 #[tokio::test]
 async fn a_body_that_does_not_come_ends_the_connection() {
     let origin = origin().await;
@@ -119,7 +119,7 @@ async fn a_body_that_does_not_come_ends_the_connection() {
     assert_eq!(shield.counted(EDGE_EVENTS, &labels).await, 2);
 }
 
-/// One that is longer than is read for nothing is not begun: the answer says that it is the last.
+/// A body above `unwanted_body_max` is not read: the response says `Connection: close`.
 #[tokio::test]
 async fn a_body_that_is_too_long_is_not_begun() {
     let origin = origin().await;

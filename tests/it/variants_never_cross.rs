@@ -1,11 +1,11 @@
-//! Who cannot read a coding never gets it, and variants do not multiply without end.
+//! A viewer never gets a coding that it does not accept, and variants do not multiply without limit.
 
 use crate::support::origin::{Request, Script};
 use crate::support::{Gate, Origin, Response, Shield, answering, get, reply, segment};
 
 const PATH: &str = "/vod/seg1.vtt";
 
-/// Gives `gzip` (in name only) to those who ask for it.
+/// Sends `gzip` (in name only) to viewers who accept it.
 fn coded_or_not(request: &Request) -> crate::support::origin::Reply {
     let plain = reply()
         .content_type("text/vtt")
@@ -65,7 +65,7 @@ async fn each_gets_a_coding_he_can_read() {
     );
 }
 
-/// Collapse 20, for those who wait for one fill.
+/// Collapse 20, for viewers who wait for one fill.
 #[tokio::test]
 async fn a_fill_is_shared_only_by_those_who_can_read_it() {
     let gate = Gate::new();
@@ -84,7 +84,7 @@ async fn a_fill_is_shared_only_by_those_who_can_read_it() {
     assert!(origin.hits(PATH) <= 6, "{} requests", origin.hits(PATH));
 }
 
-/// Collapse 20, from an origin that codes without saying `Vary`.
+/// Collapse 20, from an origin that codes without `Vary`.
 #[tokio::test]
 async fn a_coding_counts_as_vary() {
     let forgetful = answering(|request| match request.header("accept-encoding") {
@@ -117,7 +117,7 @@ async fn vary_on_everything_is_not_stored() {
     }
 }
 
-/// Collapse 20: variants of one key are capped.
+/// Collapse 20: variants of one key are limited.
 #[tokio::test]
 async fn variants_are_capped() {
     let flavoured = answering(|request| {

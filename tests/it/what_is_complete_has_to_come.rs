@@ -1,7 +1,7 @@
-//! Media may be sent while it is produced, in chunks and without a length: its pauses are no fault. Once a manifest
-//! says that the origin has all of it, an endpoint that stalls or dribbles is left for another one.
+//! Media may be sent while they are produced, in chunks and without a length: pauses are no fault then. Once
+//! a manifest says that they are complete, an endpoint that stalls or is too slow is replaced by another one.
 //!
-//! No deadline of the origin's ends before the scenario does.
+//! No origin deadline passes within these scenarios.
 
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,7 +24,7 @@ const STEP_S: u64 = 3600;
 /// The path of a segment, by its number.
 type NameOf = fn(u64) -> String;
 
-/// The first is asked first.
+/// The first endpoint is preferred.
 fn in_front_of(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
         .origin(|group| {
@@ -62,8 +62,8 @@ fn produced() -> u64 {
     now.as_secs() / STEP_S
 }
 
-/// An hour each since 1970, by number and clock, or listed with their times: the last one can be had while it is
-/// produced.
+/// Segments of an hour since 1970, by number and clock, or listed with their times: the last one can be
+/// requested while it is produced.
 fn mpds() -> [(Reply, NameOf); 2] {
     let mpd = |template: String| {
         let text = format!(
@@ -94,7 +94,7 @@ fn mpds() -> [(Reply, NameOf); 2] {
     ]
 }
 
-/// What is known to be complete, with the manifest that says so.
+/// Complete media, with the manifest that says so.
 fn complete() -> Vec<(&'static str, Reply, String)> {
     let mut all = vec![
         (PLAYLIST, low_latency(), LISTED_PART.to_owned()),
@@ -106,7 +106,7 @@ fn complete() -> Vec<(&'static str, Reply, String)> {
     all
 }
 
-/// Side by side: each of them waits for seconds.
+/// In parallel, because each case waits for seconds.
 async fn each<F: Future<Output = ()> + Send + 'static>(cases: impl IntoIterator<Item = F>) {
     let mut cases: JoinSet<()> = cases.into_iter().collect();
     while let Some(done) = cases.join_next().await {
@@ -114,7 +114,7 @@ async fn each<F: Future<Output = ()> + Send + 'static>(cases: impl IntoIterator<
     }
 }
 
-/// Viewers have nothing of it: they get it from the other endpoint.
+/// Viewers have no byte yet: they get the object from the other endpoint.
 #[tokio::test]
 async fn when_it_dribbles_from_the_first_byte() {
     let (one, other) = (noise(1, 2_000), noise(2, 60_000));
@@ -133,8 +133,9 @@ async fn when_it_dribbles_from_the_first_byte() {
     .await;
 }
 
-/// Viewers have a part of it: they are cut, and get it from the other endpoint when they ask again. The name of the
-/// other's does not say that it is whole there, unless it is a segment that a playlist lists.
+/// Viewers have a part of it: they are cut, and get it from the other endpoint when they request again. A
+/// shared `ETag` does not prove that the other endpoint has all of it, unless a playlist lists it as a
+/// segment.
 #[tokio::test]
 async fn when_it_stalls_or_dribbles_in_the_middle() {
     let (one, other) = (noise(3, 60_000), noise(4, 60_000));
@@ -176,7 +177,7 @@ async fn when_it_stalls_or_dribbles_in_the_middle() {
     .await;
 }
 
-/// A part that is announced, and the segment of an MPD that has not ended, come as they are produced.
+/// An announced part, and the segment of an MPD that has not ended, arrive as they are produced.
 #[tokio::test]
 async fn what_is_being_produced_may_pause() {
     let body = noise(5, 3_000);
@@ -196,7 +197,7 @@ async fn what_is_being_produced_may_pause() {
             assert_eq!(shield.get(list).await.status, 200);
             let waiting = shield.crowd(1, get(&path)).await;
             gate.wait_arrived(1).await;
-            // Longer than any pause of what is complete.
+            // Longer than the allowed pause of a complete object.
             tokio::time::sleep(millis(3_000)).await;
             gate.open();
             for answer in waiting.answers().await {
@@ -208,7 +209,7 @@ async fn what_is_being_produced_may_pause() {
     .await;
 }
 
-/// It stalls while it is produced. From when the playlist lists it, that is a fault.
+/// A segment stalls while it is produced. From the moment the playlist lists it, that is a fault.
 #[tokio::test]
 async fn when_it_stalls_and_is_listed_meanwhile() {
     let (one, other) = (noise(6, 60_000), noise(7, 60_000));
@@ -236,7 +237,8 @@ async fn when_it_stalls_and_is_listed_meanwhile() {
     shield.get(HINTED_PART).await.is_whole(&other);
 }
 
-/// It lies beside the segments, and no manifest lists it: how long those play says nothing of how fast it has to come.
+/// An object beside the segments that no manifest lists: their duration says nothing about its required
+/// speed.
 #[tokio::test]
 async fn what_no_manifest_lists_has_the_duration_of_none() {
     const LENGTH: usize = 12_000_000;
@@ -250,7 +252,7 @@ async fn what_no_manifest_lists_has_the_duration_of_none() {
             .map(|(list, text)| {
                 let body = body.clone();
                 async move {
-                    // Within the longest duration of all it would not come at this speed.
+                    // At this speed it would not arrive within the longest duration of all.
                     let flowing = reply().content_type("video/mp4");
                     let flowing = flowing.content_length(LENGTH as u64);
                     let flowing = flowing.dribble(&body.slice(..1_500_000), 60_000, millis(100));
@@ -267,8 +269,8 @@ async fn what_no_manifest_lists_has_the_duration_of_none() {
     .await;
 }
 
-/// It was too slow while it was kept from viewers, and another endpoint was no faster. Once they have it, it has as
-/// long as any other before they are cut.
+/// A body was too slow while it was held back from viewers, and no other endpoint was faster. Once viewers
+/// have it, it gets the usual time before they are cut.
 #[tokio::test]
 async fn what_is_shown_has_its_time_from_then_on() {
     const LENGTH: usize = 600_000;

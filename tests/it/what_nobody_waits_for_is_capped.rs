@@ -1,6 +1,6 @@
-//! A viewer who asks and leaves takes the request back from the shield, and not from the origin. So what no
-//! viewer waits for any more is capped, by client and in all, and a client who leaves nearly everything is
-//! slowed down.
+//! A viewer who requests and leaves cancels its request at the shield, but not the work at the origin. So
+//! fetches without viewers are limited, per client and in total, and a client that abandons nearly all its
+//! requests is slowed down.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::support::{
 };
 
 const MIB: usize = 1 << 20;
-/// What one client's fetches may be that nobody waits for.
+/// The limits of one client's fetches without viewers.
 const RUNNING_MAX: u64 = 16;
 
 fn path(number: usize) -> String {
     format!("/film/seg{number}.ts")
 }
 
-/// An origin with so many segments, the answers to which wait for a gate.
+/// An origin with this many segments, whose responses wait for a gate.
 async fn held(count: usize, gate: &Gate) -> Origin {
     let mut origin = Origin::start().await;
     for number in 0..count {
@@ -33,8 +33,8 @@ fn roomy(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).origin(|group| group.deadlines.queue = Duration::from_hours(1))
 }
 
-/// Forty are asked for on connections of HTTP/1.1, and all leave: as many run on as may, the rest is given
-/// up and closed at the origin. What runs on is stored.
+/// Forty requests on HTTP/1.1 connections, and all viewers leave: fetches up to the limit continue and are
+/// stored, the others are cancelled and closed at the origin.
 #[tokio::test]
 async fn fetches_of_viewers_who_closed_their_connections() {
     const COUNT: usize = 40;
@@ -69,7 +69,7 @@ async fn fetches_of_viewers_who_closed_their_connections() {
     assert_eq!(hits, RUNNING_MAX);
 }
 
-/// The same for streams of HTTP/2 that are reset; and who joins in time has the fetch go on.
+/// The same for HTTP/2 streams that are reset; a viewer who joins in time keeps the fetch going.
 #[tokio::test]
 async fn fetches_of_streams_that_were_reset() {
     const COUNT: usize = 40;
@@ -96,7 +96,7 @@ async fn fetches_of_streams_that_were_reset() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
 }
 
-/// One that runs on for nobody, and is joined, makes room for another.
+/// A fetch without viewers that a viewer joins makes room for another.
 #[tokio::test]
 async fn a_fetch_that_is_joined_again_counts_no_more() {
     let gate = Gate::new();
@@ -113,8 +113,8 @@ async fn a_fetch_that_is_joined_again_counts_no_more() {
     assert_eq!(origin.hits(&path(0)), 1);
 }
 
-/// Whoever resets as fast as it asks, in whatever way the origin answers: a bounded number of requests and
-/// bytes reach the origin, and others are served as ever.
+/// A client that resets as fast as it requests, however the origin answers: a bounded number of requests and
+/// bytes reach the origin, and others are served as usual.
 #[tokio::test]
 async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
     const RESETS: usize = 1000;
@@ -130,7 +130,7 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
                 let target = format!("/film?{batch}-{number}");
                 asked.push(viewer.send(get(&target)).await);
             }
-            // They are on their way to the origin when they are reset, as far as they get there.
+            // The requests may already be on their way to the origin when they are reset.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         shield.wait_gauge(FILLS, |fills| fills == 0).await;
@@ -141,12 +141,12 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
     }
 }
 
-/// Viewers and the client that resets come from one address, as behind a CDN: what viewers share is not
-/// refused and not slowed down, whatever has to be asked of the origin for it.
+/// Viewers and the client that resets share one address, as behind a CDN: requests for shared objects are not
+/// rejected and not slowed down, whatever they cost at the origin.
 #[tokio::test]
 async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way() {
     const PATH: &str = "/live/index.m3u8";
-    // More than a client may owe, whatever is forgiven while a busy machine takes them.
+    // More abandoned requests than a client may have, with a margin for a busy machine.
     const ABUSES: u64 = 100;
     const VIEWERS: usize = 240;
     let gate = Gate::new();
@@ -175,7 +175,7 @@ async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way
         for number in 0..ABUSES {
             asked.push(viewer.send(get(&format!("/film?{round}-{number}"))).await);
         }
-        // A busy machine needs longer until they are on their way.
+        // A busy machine needs longer until the requests have been sent.
         tokio::time::sleep(Duration::from_millis(20 + 5 * round)).await;
         round += 1;
         assert!(round < 200, "the client is never restrained");
@@ -249,7 +249,8 @@ async fn slices_nobody_waits_for_are_capped() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
 }
 
-/// Viewers who come one after another, each for a part, are there one after another: the fetch goes on.
+/// Viewers who arrive one after another, each for a part, follow one another without a gap: the fetch
+/// continues.
 #[tokio::test]
 async fn a_fetch_that_is_left_again_and_again_runs_on() {
     let gate = Gate::new();

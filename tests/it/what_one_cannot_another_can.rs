@@ -1,5 +1,5 @@
-//! One of two endpoints answers with something else than what was asked for, whatever that is: viewers get
-//! the other one's answer, and a live stream goes on. What nobody knows of is asked for once all the same.
+//! When one of two endpoints sends an unusable response, viewers get the other endpoint's, and a live stream
+//! goes on. An unknown URL is still requested only once.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ mediaPresentationDuration="PT8S"><Period><AdaptationSet mimeType="video/mp4"><Se
 media="$Number$.m4s" initialization="init.mp4" duration="4" timescale="1"/><Representation id="v"
 bandwidth="1000"/></AdaptationSet></Period></MPD>"#;
 
-/// What says that an endpoint could not answer.
+/// Statuses that say that an endpoint could not answer.
 const FAILURES: [u16; 17] = [
     408, 421, 429, 500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 521, 529, 599, 600,
 ];
-/// What has no body, or not the one that was asked for.
+/// Statuses without a body, or with a body that was not requested.
 const VOID: [u16; 4] = [204, 205, 206, 304];
-/// What is an answer where nothing is known of what was asked for.
+/// Statuses that are valid responses for an unknown URL.
 const REFUSALS: [u16; 12] = [300, 301, 302, 307, 308, 400, 401, 403, 404, 410, 416, 451];
 
 fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first).origin(|group| group.endpoints.push(endpoint(second)))
 }
 
-/// What viewers ask for, by path.
+/// What viewers request, by path.
 fn everything() -> [(&'static str, &'static str, String); 5] {
     let hls = "application/vnd.apple.mpegurl";
     [
@@ -62,7 +62,7 @@ async fn what_one_endpoint_fails_at_the_other_is_asked_for() {
     }
 }
 
-/// A stream goes on, version by version, though the first endpoint has nothing good to say any more.
+/// A stream goes on, version by version, though the first endpoint has no usable response any more.
 #[tokio::test]
 async fn a_live_playlist_goes_on_whatever_the_first_endpoint_says() {
     let all = FAILURES
@@ -113,7 +113,7 @@ async fn what_a_playlist_lists_comes_from_the_other_endpoint() {
     }
 }
 
-/// Both say it: then it is so, and in the words of the first.
+/// Both endpoints agree: viewers get the first endpoint's response.
 #[tokio::test]
 async fn what_both_endpoints_say_is_the_answer() {
     for code in [302, 404, 451, 501] {
@@ -142,7 +142,7 @@ async fn what_both_endpoints_say_is_the_answer() {
     }
 }
 
-/// Invented URLs must not cost the origin twice as much.
+/// Invented URLs must not double the origin's requests.
 #[tokio::test]
 async fn what_nobody_knows_of_is_asked_for_once() {
     for code in REFUSALS.into_iter().chain([425]) {
@@ -156,7 +156,7 @@ async fn what_nobody_knows_of_is_asked_for_once() {
     }
 }
 
-/// That is a retry, and retries have a list of their own.
+/// This is a retry, and retries have a list of their own.
 #[tokio::test]
 async fn a_sole_endpoint_that_fails_is_asked_once() {
     for code in [408, 421, 429, 500, 501, 505, 507, 520, 599] {
@@ -167,7 +167,7 @@ async fn a_sole_endpoint_that_fails_is_asked_once() {
     }
 }
 
-/// A group that fails as a whole is not asked twice as often.
+/// A group that fails as a whole does not get twice the requests.
 #[tokio::test]
 async fn where_both_endpoints_fail_the_budget_bounds_what_they_are_asked() {
     const REQUESTS: usize = 40;
@@ -194,7 +194,7 @@ async fn where_both_endpoints_fail_the_budget_bounds_what_they_are_asked() {
     assert!((41..=45).contains(&asked), "{asked}");
 }
 
-/// No other endpoint can be asked: what is held is better than what says nothing of it.
+/// No other endpoint is available: a stored object is better than a response that says nothing about it.
 #[tokio::test]
 async fn a_held_playlist_outlives_an_answer_to_something_else() {
     for code in [204, 205, 206, 304, 400, 416, 421, 425, 500, 501, 508] {

@@ -1,5 +1,5 @@
-//! A player may say what it will ask for next (CMCD `nor`): that is fetched once, before it asks,
-//! and from nowhere but where the player's own request went.
+//! The object that a player announces as its next request (CMCD `nor`) is prefetched once, and only from
+//! where the player's own request went.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn in_the_query_or_in_a_header() {
     }
 }
 
-/// What is held already serves whoever announces it.
+/// An object that is stored is not fetched again for an announcement.
 #[tokio::test]
 async fn from_a_hit_too() {
     let origin = origin().await;
@@ -72,7 +72,7 @@ async fn and_nothing_from_elsewhere() {
     }
 }
 
-/// What is known not to be there is not asked for again because somebody announces it.
+/// An object that is known to be missing is not requested again for an announcement.
 #[tokio::test]
 async fn and_what_is_known_not_to_be_there_is_left_alone() {
     let missing = "/live/seg2.ts";

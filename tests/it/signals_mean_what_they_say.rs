@@ -85,7 +85,7 @@ async fn a_stopping_server_is_not_ready_and_lets_viewers_in_for_a_while() {
     assert_eq!(ready().await, 503);
     program.viewer().await.get(PATH).await.is_whole("whole");
     connected.get(PATH).await.is_whole("whole");
-    // An operator at a terminal need not wait for the lame-duck time.
+    // A second signal ends the lame-duck time, for an operator at a terminal.
     program.signal("INT");
     log.until("may finish what is under way").await;
     assert_eq!(program.ended().await, Some(0));

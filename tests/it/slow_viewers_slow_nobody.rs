@@ -149,7 +149,7 @@ async fn past_their_bound_the_slowest_viewer_is_cut() {
     }
 }
 
-/// Two slow readers behind one endpoint's limit: the first endpoint becomes usable again.
+/// A slow reader at an endpoint with a limit of one: the endpoint still gets other requests.
 #[tokio::test]
 async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
     let first = Origin::start().await.on("/film.mp4", uncacheable(&film()));

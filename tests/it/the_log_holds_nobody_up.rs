@@ -143,7 +143,7 @@ async fn an_access_log_that_nobody_reads_holds_nobody_up() {
         let (mut reader, mut text) = (opened.unwrap(), Vec::new());
         eventually("the line of a later request", async || {
             program.viewer().await.get("/live/later.ts").await;
-            // The pipe ends while no writer has it open.
+            // Reading returns 0 while no writer has the pipe open.
             let mut bytes = vec![0; 64 << 10];
             let read = reader.read(&mut bytes).unwrap_or(0);
             text.extend_from_slice(&bytes[..read]);

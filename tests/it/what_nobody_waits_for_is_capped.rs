@@ -249,8 +249,7 @@ async fn slices_nobody_waits_for_are_capped() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
 }
 
-/// Viewers who arrive one after another, each for a part, follow one another without a gap: the fetch
-/// continues.
+/// A fetch that viewers join and leave one after another continues.
 #[tokio::test]
 async fn a_fetch_that_is_left_again_and_again_runs_on() {
     let gate = Gate::new();

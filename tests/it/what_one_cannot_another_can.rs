@@ -156,7 +156,7 @@ async fn what_nobody_knows_of_is_asked_for_once() {
     }
 }
 
-/// This is a retry, and retries have a list of their own.
+/// With one endpoint another request would be a retry, and these statuses are not retried.
 #[tokio::test]
 async fn a_sole_endpoint_that_fails_is_asked_once() {
     for code in [408, 421, 429, 500, 501, 505, 507, 520, 599] {

@@ -1,5 +1,5 @@
-//! A live stream of the demo's, the shield in front of two of its origins, and players who watch: what they got is
-//! looked at closely.
+//! A simulated live stream with two origins, the shield in front of them, and players whose downloads are
+//! checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::shield::endpoint_at;
 use super::viewer::Viewer;
 use super::{Shield, ask};
 
-/// How long the stream has been on the air: longer than any window.
+/// How long the stream has been live: longer than any window.
 const ON_AIR: Duration = Duration::from_mins(5);
 
 /// The stream, its origins and the shield.
@@ -29,7 +29,7 @@ pub struct Evening {
     form: Packaging,
 }
 
-/// Players who watch.
+/// A group of players.
 pub struct Audience {
     books: Vec<Arc<Mutex<Vec<PlayerFetch>>>>,
     broadcast: Broadcast,
@@ -37,12 +37,12 @@ pub struct Audience {
 }
 
 impl Evening {
-    /// The second origin stands by.
+    /// The second origin is a standby.
     pub async fn of(form: Packaging) -> Evening {
         Evening::begin(form, 0, Balance::default()).await
     }
 
-    /// The second origin is a segment behind the first, and they are asked in turns.
+    /// The second origin is a segment behind the first, and they are used in turn.
     pub async fn out_of_step(form: Packaging) -> Evening {
         Evening::begin(form, 1, Balance::RoundRobin).await
     }
@@ -73,7 +73,7 @@ impl Evening {
         }
     }
 
-    /// So many players, of all renditions in turn.
+    /// This many players, spread over all renditions.
     pub fn audience(&self, count: usize) -> Audience {
         let mut players = JoinSet::new();
         let renditions = DemoRendition::ALL
@@ -103,21 +103,21 @@ impl Evening {
         }
     }
 
-    /// Switches faults of an origin, as people would.
+    /// Switches faults of an origin by its control URL.
     pub async fn spoil(&self, origin: &simulator::SimulatedOrigin, how: &str) {
         let order = ask("POST", &format!("/control?{how}"));
         let done = Viewer::connect(origin.address()).await.ask(order).await;
         assert_eq!(done.status, 200, "{}", done.text());
     }
 
-    /// The packager begins anew.
+    /// Restarts the packager.
     pub async fn restart(&self) {
         for origin in [&self.first, &self.second] {
             self.spoil(origin, "restart").await;
         }
     }
 
-    /// Manifests that were not shown, for this reason.
+    /// Manifests that were rejected for this reason.
     pub async fn unfit(&self, reason: &str) -> u64 {
         let reason = [("reason", reason)];
         self.shield
@@ -125,14 +125,14 @@ impl Evening {
             .await
     }
 
-    /// New generations of the stream.
+    /// Restarts of the stream that the shield has noticed.
     pub async fn restarts(&self) -> u64 {
         self.shield
             .counted("seawall_stream_restarts_total", &[])
             .await
     }
 
-    /// Waits until renditions differ by so many segments.
+    /// Waits until the skew of renditions is this many segments.
     pub async fn wait_skew(&self, segments: u64) {
         let skew = "seawall_stream_skew_segments";
         self.shield.wait_gauge(skew, |skew| skew >= segments).await;
@@ -140,7 +140,7 @@ impl Evening {
 }
 
 impl Audience {
-    /// Waits until every player has had so many more segments or parts.
+    /// Waits until every player has got this many more segments or parts.
     pub async fn goes_on_for(&self, media: usize) {
         let counts = || self.books.iter().map(|book| had(&book.lock()));
         let before: Vec<usize> = counts().collect();
@@ -151,7 +151,7 @@ impl Audience {
         .await;
     }
 
-    /// Waits until every player has seen the stream begin anew.
+    /// Waits until every player has seen the stream restart.
     pub async fn begins_anew(&self) {
         eventually("all players to begin anew", async || {
             let mut each = self.books.iter();
@@ -160,12 +160,12 @@ impl Audience {
         .await;
     }
 
-    /// Everything that was asked for was had.
+    /// Fails unless every request succeeded.
     pub fn saw_no_error(&self) -> &Audience {
         self.saw_no_error_of(|_| true)
     }
 
-    /// Everything of a kind that was asked for was had.
+    /// Fails unless every request for a kind succeeded.
     pub fn saw_no_error_of(&self, kind: impl Fn(Resource) -> bool) -> &Audience {
         self.each(|sight, _| {
             let status = sight.answer.as_ref().map(|(status, _)| status);
@@ -175,7 +175,7 @@ impl Audience {
         self
     }
 
-    /// No playlist was older than one before it; a packager that begins anew is no step back, once.
+    /// Fails if a playlist was older than one before it; a restart allows one step back.
     pub fn went_only_on(&self) -> &Audience {
         for book in &self.books {
             assert!(steps_back(&book.lock()) <= 1, "there and back again");
@@ -183,7 +183,7 @@ impl Audience {
         self
     }
 
-    /// Every byte of media is what was made, in the generation that the player is in.
+    /// Fails unless all media have the packager's bytes, in the generation that the player is in.
     pub fn got_the_packagers_bytes(&self) -> &Audience {
         let later = self.broadcast.restarted(self.broadcast.start());
         self.each(|sight, generation| {
@@ -198,7 +198,7 @@ impl Audience {
         self
     }
 
-    /// How long players waited for things of a kind since then.
+    /// How long players have waited since then for objects of a kind.
     pub fn waits(&self, since: Utc, kind: impl Fn(Resource) -> bool) -> Vec<Duration> {
         let mut waits = Vec::new();
         self.each(|sight, _| {
@@ -209,7 +209,7 @@ impl Audience {
         waits
     }
 
-    /// Goes through everything that players saw, with how often the stream had begun anew.
+    /// Visits every fetch of every player, with the number of restarts before it.
     fn each(&self, mut look: impl FnMut(&PlayerFetch, usize)) {
         for book in &self.books {
             let book = book.lock();
@@ -234,7 +234,7 @@ fn had(book: &[PlayerFetch]) -> usize {
         .count()
 }
 
-/// How often a manifest reached less far than the one before it.
+/// How often a manifest ended earlier than the one before it.
 fn steps_back(book: &[PlayerFetch]) -> usize {
     let reaches: Vec<(u64, u64)> = book
         .iter()

@@ -1,4 +1,4 @@
-//! An S3 that checks signatures and is not ours: moto.
+//! An independent S3 implementation that checks signatures: moto.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::patience::within_at_most;
 use super::viewer::{Ask, Response, Viewer, ask};
 
-/// Says where moto's server is, if not in the path.
+/// Names moto's server if it is not in the path.
 const PROGRAM: &str = "SEAWALL_MOTO_SERVER";
 /// Python takes its time to start.
 const START: Duration = Duration::from_mins(1);
@@ -25,7 +25,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Starts it with these objects, and one key that may read them. Fails where it is not installed.
+    /// Starts it with these objects, and one key that may read them. Fails if moto is not installed.
     pub async fn start(objects: &[(&str, &str)]) -> Bucket {
         let program = std::env::var(PROGRAM).unwrap_or_else(|_| "moto_server".to_owned());
         let folder = tempfile::tempdir().expect("a writable folder");
@@ -62,7 +62,7 @@ impl Bucket {
         bucket
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -91,19 +91,19 @@ impl Bucket {
             rest.split('<').next().unwrap_or_default().to_owned()
         };
         self.key = (text("AccessKeyId"), text("SecretAccessKey"));
-        // From here on every request must be signed, and well.
+        // From here on every request needs a valid signature.
         let strict = ask("POST", "/moto-api/reset-auth").header("Content-Type", "text/plain");
         self.ask("s3", strict.body(b"0")).await;
     }
 
-    /// A command to its IAM about the one user.
+    /// An IAM command about the one user.
     async fn command(&self, command: &str) -> Response {
         let form = format!("{command}&UserName=shield&Version=2010-05-08");
         let command = ask("POST", "/").header("Content-Type", "application/x-www-form-urlencoded");
         self.ask("iam", command.body(form.as_bytes())).await
     }
 
-    /// A request before signatures are checked: they only say which service is meant.
+    /// A request before signatures are checked: they only name the service.
     async fn ask(&self, service: &str, ask: Ask) -> Response {
         let scope = format!("x/20250101/us-east-1/{service}/aws4_request");
         let signature =

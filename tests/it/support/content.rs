@@ -1,12 +1,12 @@
-//! What do the objects look like? Playlists a player would take, and bytes that betray mix-ups.
+//! Test content: valid playlists, and bytes in which mix-ups show.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 
 use bytes::Bytes;
 
-/// A live HLS media playlist whose first segment has this number. Six seconds of target duration:
-/// where the origin names a shorter lifetime, that one holds.
+/// A live HLS media playlist whose first segment has this number. Its target duration is 6 s, so a shorter
+/// lifetime from the origin applies.
 pub fn playlist(first: u64) -> String {
     let head = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n";
     let segment = |number: u64| format!("#EXTINF:6.0,\nseg{number}.ts\n");
@@ -14,12 +14,12 @@ pub fn playlist(first: u64) -> String {
     format!("{head}#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}")
 }
 
-/// The same stream after it has ended.
+/// The same stream after its end.
 pub fn ended_playlist(first: u64) -> String {
     playlist(first) + "#EXT-X-ENDLIST\n"
 }
 
-/// In a content coding.
+/// Compressed with gzip.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     let mut coded = Vec::new();
     let mut reader = flate2::read::GzEncoder::new(text, flate2::Compression::default());
@@ -27,8 +27,7 @@ pub fn gzip(text: &[u8]) -> Vec<u8> {
     coded
 }
 
-/// `length` bytes without any period: a shifted, mixed or repeated piece shows.
-/// Different `seed`s share no piece.
+/// `length` bytes without a period: shifted, mixed or repeated pieces show. Different seeds share no piece.
 pub fn noise(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -42,17 +41,17 @@ pub fn noise(seed: u64, length: usize) -> Bytes {
     bytes.into()
 }
 
-/// Tells bodies apart without keeping them.
+/// Identifies a body without storing it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// How many bytes there were.
+    /// The number of bytes.
     pub length: u64,
-    /// A hash over all of them in order.
+    /// A hash over all bytes in order.
     pub hash: u64,
 }
 
 impl Fingerprint {
-    /// The fingerprint of bytes at hand.
+    /// The fingerprint of these bytes.
     pub fn of(bytes: &[u8]) -> Fingerprint {
         let mut press = Press::default();
         press.feed(bytes);
@@ -60,7 +59,7 @@ impl Fingerprint {
     }
 }
 
-/// Takes a fingerprint piece by piece: however a body was cut into pieces, the hash is the same.
+/// Computes a fingerprint incrementally: the division into pieces does not change the hash.
 #[derive(Default)]
 pub struct Press {
     length: u64,
@@ -74,7 +73,7 @@ impl Press {
         self.hasher.write(piece);
     }
 
-    /// The fingerprint of everything fed.
+    /// The fingerprint of all pieces.
     pub fn finish(&self) -> Fingerprint {
         Fingerprint {
             length: self.length,

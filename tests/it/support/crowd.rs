@@ -1,17 +1,17 @@
-//! Many viewers at once, each on a connection of its own.
+//! Many concurrent viewers, each on its own connection.
 
 use tokio::task::JoinSet;
 
 use super::shield::Shield;
 use super::viewer::{Arriving, Ask, Response, Viewer};
 
-/// Viewers who have asked and have not been answered yet.
+/// Viewers who have sent a request and have no response yet.
 pub struct Crowd {
     waiting: Vec<(Viewer, Ask)>,
 }
 
 impl Crowd {
-    /// Connects `count` viewers, each of whom asks the same.
+    /// Connects `count` viewers who all send the same request.
     pub async fn asking(shield: &Shield, count: usize, ask: Ask) -> Crowd {
         let mut waiting = Vec::with_capacity(count);
         for _ in 0..count {
@@ -22,18 +22,18 @@ impl Crowd {
         Crowd { waiting }
     }
 
-    /// Everyone's whole answer, read at the same time.
+    /// All complete responses, read concurrently.
     pub async fn answers(self) -> Vec<Response> {
         self.answering().join_all().await
     }
 
-    /// Everyone's answer, each when it is whole.
+    /// The responses, each as soon as it is complete.
     pub fn answering(self) -> JoinSet<Response> {
         let answer = async |(mut viewer, ask): (Viewer, Ask)| viewer.receive(&ask).await;
         self.waiting.into_iter().map(answer).collect()
     }
 
-    /// Everyone with the head of an answer and nothing of its body read.
+    /// All viewers with the response head, and no body byte read.
     pub async fn arriving(self) -> Vec<Arriving> {
         let mut arriving = Vec::with_capacity(self.waiting.len());
         for (viewer, ask) in self.waiting {

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame: what a client library would never send, and what it would not show.
+//! HTTP/2 frame by frame, for what a client library never sends or does not show.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -51,14 +51,14 @@ pub fn window_update(stream: u32, bytes: u32) -> Frame {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
-/// A SETTINGS frame that sets the window new streams begin with, and moves those of the open ones.
+/// A SETTINGS frame with the initial window of new streams; it also changes the windows of open ones.
 pub fn initial_window(bytes: u32) -> Frame {
     let mut payload = vec![0, 4];
     payload.extend_from_slice(&bytes.to_be_bytes());
     frame(SETTINGS, 0, 0, &payload)
 }
 
-/// A request's HEADERS. With `is_whole` nothing follows.
+/// A request's HEADERS. With `is_whole` it ends the stream.
 pub fn request(stream: u32, method: &str, path: &str, is_whole: bool) -> Frame {
     let flags = END_HEADERS | if is_whole { END_STREAM } else { 0 };
     frame(HEADERS, flags, stream, &fields(method, path, HOST))
@@ -106,13 +106,13 @@ impl Frame {
     }
 }
 
-/// A connection that speaks frames.
+/// An HTTP/2 connection that sends and receives single frames.
 pub struct FrameViewer {
     stream: Box<dyn Duplex>,
 }
 
 impl FrameViewer {
-    /// By prior knowledge, over TCP; little is taken before it is read.
+    /// By prior knowledge, over TCP, with a small receive buffer.
     pub async fn connect(address: SocketAddr) -> FrameViewer {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
@@ -130,7 +130,7 @@ impl FrameViewer {
         FrameViewer::over(stream.expect("the socket accepts viewers")).await
     }
 
-    /// Says the preface and empty settings.
+    /// Sends the preface and empty settings.
     pub async fn over(stream: impl Duplex + 'static) -> FrameViewer {
         let mut viewer = FrameViewer::silent(stream);
         viewer.send_raw(PREFACE).await;
@@ -138,26 +138,26 @@ impl FrameViewer {
         viewer
     }
 
-    /// Says nothing of itself.
+    /// Sends nothing by itself.
     pub fn silent(stream: impl Duplex + 'static) -> FrameViewer {
         FrameViewer {
             stream: Box::new(stream),
         }
     }
 
-    /// Connects, and says nothing of itself.
+    /// Connects and sends nothing by itself.
     pub async fn connect_silent(address: SocketAddr) -> FrameViewer {
         let stream = within("a connection", TcpStream::connect(address)).await;
         FrameViewer::silent(stream.expect("the shield accepts viewers"))
     }
 
-    /// Sends frames; whether they arrive is seen by what comes back.
+    /// Sends frames; only responses show whether they arrived.
     pub async fn send(&mut self, frames: &[Frame]) {
         let bytes: Vec<u8> = frames.iter().flat_map(Frame::to_bytes).collect();
         self.send_raw(&bytes).await;
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub async fn send_raw(&mut self, bytes: &[u8]) {
         let sending = async {
             // The shield may have closed the connection.
@@ -167,12 +167,12 @@ impl FrameViewer {
         within("frames to be taken", sending).await;
     }
 
-    /// The next frame; `None` at the end, whichever it is.
+    /// The next frame; `None` when the connection ends, cleanly or not.
     pub async fn next(&mut self) -> Option<Frame> {
         within("a frame", self.read()).await
     }
 
-    /// Reads until a frame for which this holds; `None` where the connection ends before.
+    /// Reads up to a frame for which this holds; `None` if the connection ends before.
     pub async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
         let reading = async {
             loop {
@@ -185,7 +185,7 @@ impl FrameViewer {
         within("that frame, or the end", reading).await
     }
 
-    /// Everything that is still to come, to the end.
+    /// All remaining frames.
     pub async fn rest(&mut self) -> Vec<Frame> {
         let reading = async {
             let mut frames = Vec::new();

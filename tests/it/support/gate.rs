@@ -1,4 +1,4 @@
-//! When does the origin go on? When the scenario says so: a gate holds an answer where it is put.
+//! A gate holds an origin's response until the scenario opens it.
 
 use std::sync::Arc;
 
@@ -26,12 +26,12 @@ impl Gate {
         }
     }
 
-    /// Lets everyone through, now and later.
+    /// Opens the gate, for good.
     pub fn open(&self) {
         self.state.send_modify(|state| state.open = true);
     }
 
-    /// Waits until `count` answers have come to this gate (whether or not it held them).
+    /// Waits until `count` responses have reached this gate (held or not).
     pub async fn wait_arrived(&self, count: usize) {
         let mut seen = self.state.subscribe();
         let arrival = seen.wait_for(|state| state.arrived >= count);
@@ -40,7 +40,7 @@ impl Gate {
             .expect("the gate holds its own sender");
     }
 
-    /// Goes through when the gate is open.
+    /// Waits until the gate is open.
     pub(super) async fn pass(&self) {
         self.state.send_modify(|state| state.arrived += 1);
         let mut seen = self.state.subscribe();

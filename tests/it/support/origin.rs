@@ -1,6 +1,6 @@
-//! The origin of a scenario: a script over plain TCP that records what it was asked.
+//! The scripted origin of a scenario, over plain TCP, with a record of its requests.
 //!
-//! It knows no HTTP library: bytes go out exactly as written, so that every fault is possible.
+//! It uses no HTTP library: bytes are sent exactly as written, so every fault is possible.
 
 mod book;
 mod h1;
@@ -21,7 +21,7 @@ use seawall::upstream::Protocol;
 
 use super::patience::within;
 
-/// Connections waiting to be accepted.
+/// Connections in the accept queue.
 const BACKLOG: u32 = 1024;
 
 /// A running origin. Its connections end when it is dropped.
@@ -41,19 +41,19 @@ enum Speaks {
 enum Door {
     /// Accepting; aborting the task ends every connection.
     Open(AbortHandle),
-    /// The port is kept, but nobody listens: connections are refused.
+    /// The port is reserved without a listener: connections are refused.
     Closed(TcpSocket),
-    /// In between.
+    /// Between these states.
     Moving,
 }
 
 impl Origin {
-    /// An HTTP/1.1 origin on a free port of this machine. Unknown paths get 404.
+    /// An HTTP/1.1 origin on a free local port. Unknown paths get 404.
     pub async fn start() -> Origin {
         Origin::speaking(Speaks::H1).await
     }
 
-    /// An HTTP/2 origin (prior knowledge) that follows the same scripts.
+    /// An HTTP/2 origin (prior knowledge) with the same scripts.
     pub async fn start_h2() -> Origin {
         Origin::speaking(Speaks::H2).await
     }
@@ -78,12 +78,12 @@ impl Origin {
         self
     }
 
-    /// Scripts a path anew while the scenario runs.
+    /// Replaces the script of a path while the scenario runs.
     pub fn now(&self, target: &str, script: impl Into<Script>) {
         self.book.script(target, script.into());
     }
 
-    /// What to speak to it.
+    /// The protocol to speak to it.
     pub fn protocol(&self) -> Protocol {
         match self.speaks {
             Speaks::H1 => Protocol::H1,
@@ -91,12 +91,12 @@ impl Origin {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many requests for a path (with its query, or for every query of the path) there were.
+    /// The number of requests for a path (with its query, or for every query of the path).
     pub fn hits(&self, target: &str) -> usize {
         self.requests(target).len()
     }
@@ -112,24 +112,24 @@ impl Origin {
         latest.unwrap_or_else(|| panic!("the origin was never asked for {target}"))
     }
 
-    /// Waits until a path has been asked for so often.
+    /// Waits until a path has been requested this often.
     pub async fn wait_hits(&self, target: &str, count: usize) {
         let what = format!("request {count} for {target} at the origin");
         within(what, self.book.wait(|record| record.hits(target) >= count)).await;
     }
 
-    /// Waits until the shield has closed this many connections whose answers were not through.
+    /// Waits until the shield has closed this many connections before their responses ended.
     pub async fn wait_abandoned(&self, count: usize) {
         let what = format!("{count} answers given up by the shield");
         within(what, self.book.wait(|record| record.abandoned >= count)).await;
     }
 
-    /// Connections that are open now.
+    /// Open connections.
     pub fn connections(&self) -> usize {
         self.book.open()
     }
 
-    /// The most answers that were ever under way at the same time.
+    /// The highest number of responses in progress at the same time.
     pub fn concurrent_max(&self) -> usize {
         self.book.concurrent_max()
     }

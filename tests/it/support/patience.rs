@@ -1,7 +1,7 @@
-//! How long does a scenario wait? For an event, and never for ever.
+//! Waits with a limit for events.
 //!
-//! Nothing in here sleeps to let something happen: a wait ends when what it waits for is there, and
-//! a scenario that would hang fails with the name of what was missing.
+//! No wait sleeps to let something happen: it ends with its event, and a scenario that would hang fails with
+//! the name of the missing event.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-/// The longest any single wait may take before the scenario fails.
+/// The longest time for a single wait before the scenario fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often something that cannot wake us (a metric, a file) is looked at again.
+/// The polling interval for what cannot wake a task (a metric, a file).
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// Waits for `event`, and fails the scenario by the name of `what` when it does not come.
+/// Waits for `event`; fails the scenario with the name `what` when it does not happen.
 pub async fn within<T>(what: impl Display, event: impl Future<Output = T>) -> T {
     within_at_most(PATIENCE, what, event).await
 }
 
-/// As [`within`], for the few waits that are long by nature.
+/// As [`within`], for the few waits that need longer.
 pub async fn within_at_most<T>(
     longest: Duration,
     what: impl Display,
@@ -32,7 +32,7 @@ pub async fn within_at_most<T>(
     }
 }
 
-/// Looks again and again until `check` holds: for what can be seen but does not announce itself.
+/// Polls until `check` holds, for conditions without a notification.
 pub async fn eventually(what: impl Display, mut check: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !check().await {

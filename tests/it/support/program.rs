@@ -1,4 +1,4 @@
-//! The real program in a process of its own: for what is only seen from outside, such as memory.
+//! The real program in its own process, for properties that show only from outside, such as memory.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,12 +24,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts the program in front of `origin` with these bounds; waits until it listens.
+    /// Starts the program in front of `origin` with these limits; waits until it listens.
     pub async fn serve(origin: &Origin, bounds: &str) -> Program {
         Program::serve_as(origin, bounds, |_| {}).await
     }
 
-    /// The same, with changes to its environment and to where its outputs lead.
+    /// The same, with changes to its environment and its outputs.
     pub async fn serve_as(
         origin: &Origin,
         bounds: &str,
@@ -67,19 +67,19 @@ impl Program {
         Viewer::connect_unix(&self.socket).await
     }
 
-    /// Where its viewers come in.
+    /// The viewers' socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// The program's log, where standard error is a pipe. It fills up unless somebody reads.
+    /// The program's log, if standard error is a pipe. The pipe fills up unless it is read.
     pub fn log(&mut self) -> Log {
         let pipe = self.child.stderr.take().expect("a piped standard error");
         let pipe = Receiver::from_owned_fd(OwnedFd::from(pipe)).expect("a pipe");
         Log(BufReader::new(pipe).lines())
     }
 
-    /// Sends the program a signal by its name, as a person would.
+    /// Sends the program a signal by its name, as an operator would.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])
@@ -87,7 +87,7 @@ impl Program {
         assert!(sent.expect("a kill program").success(), "no {name} sent");
     }
 
-    /// Waits until the program has ended; its exit code, where it has one.
+    /// Waits until the program has ended; its exit code, if any.
     pub async fn ended(&mut self) -> Option<i32> {
         let mut code = None;
         eventually("the program to end", async || {
@@ -99,19 +99,19 @@ impl Program {
         code
     }
 
-    /// Bytes in memory now.
+    /// Resident memory in bytes now.
     pub fn resident_bytes(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most bytes that were ever in memory.
+    /// The highest resident memory so far, in bytes.
     pub fn resident_bytes_max(&self) -> u64 {
         self.status("VmHWM:")
     }
 
-    /// Keeps the program from opening anything more; gives the limit that it had.
+    /// Prevents the program from opening descriptors; returns the former limit.
     pub fn exhaust_descriptors(&self) -> (u64, u64) {
-        /// Those that every process has. What is open stays open.
+        /// The descriptors that every process has. Open ones stay open.
         const STANDARD: u64 = 3;
         let (mut soft, mut hard) = (0, 0);
         let limit = Some((&mut soft, &mut hard));
@@ -120,7 +120,7 @@ impl Program {
         (soft, hard)
     }
 
-    /// Bounds how many descriptors the program may open.
+    /// Limits the number of descriptors that the program may open.
     pub fn limit_descriptors(&self, limit: (u64, u64)) {
         let limited = rlimit::prlimit(self.pid(), Resource::NOFILE, Some(limit), None);
         limited.expect("a child of ours");
@@ -143,7 +143,7 @@ impl Program {
 pub struct Log(Lines<BufReader<Receiver>>);
 
 impl Log {
-    /// Reads until a line that contains these words, and returns it.
+    /// Reads up to a line that contains these words, and returns it.
     pub async fn until(&mut self, words: &str) -> String {
         self.lines_until(words)
             .await
@@ -151,7 +151,7 @@ impl Log {
             .expect("at least that line")
     }
 
-    /// Reads until a line that contains these words, and returns all that was read.
+    /// Reads up to a line that contains these words, and returns all lines read.
     pub async fn lines_until(&mut self, words: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let what = format!("a line with {words}");
@@ -165,7 +165,7 @@ impl Log {
         panic!("the log ended without {words}: {lines:#?}")
     }
 
-    /// Reads until the program says where operators come in.
+    /// Reads until the program logs the address of the admin listener.
     pub async fn admin(&mut self) -> SocketAddr {
         let line = self.until("operators come in at ").await;
         let (_, address) = line.split_once("operators come in at ").expect("just seen");
@@ -184,7 +184,7 @@ impl Drop for Program {
     }
 }
 
-/// What a person would type for this.
+/// A minimal configuration for this.
 fn configuration(origin: &Origin, socket: &std::path::Path, bounds: &str) -> String {
     let address = origin.address();
     let socket = socket.display();

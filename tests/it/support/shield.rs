@@ -18,13 +18,13 @@ use super::origin::Origin;
 use super::patience::{eventually, within};
 use super::viewer::{Arriving, Ask, H2Viewer, Identity, Response, Viewer, ask, get};
 
-/// The name this shield gives itself in `Via`, `CDN-Loop` and `Cache-Status`.
+/// The shield's name in `Via`, `CDN-Loop` and `Cache-Status`.
 pub const NAME: &str = "seawall";
 
 /// The name of the one origin group and of the one route.
 const ONLY: &str = "only";
 
-/// A shield about to start.
+/// A shield that is being configured.
 pub struct Builder {
     config: Config,
     lookup: Resolver,
@@ -36,7 +36,7 @@ pub struct Shield {
 }
 
 impl Shield {
-    /// One listener, one route for everything, one origin group with one endpoint, default bounds.
+    /// One listener, one route for everything, one origin group with one endpoint, default limits.
     pub fn in_front_of(origin: &Origin) -> Builder {
         let protocol = origin.protocol();
         Shield::before(endpoint(origin)).origin(|group| group.protocol = protocol)
@@ -53,7 +53,7 @@ impl Shield {
         }
     }
 
-    /// Where viewers come in.
+    /// The viewers' listener.
     pub fn address(&self) -> SocketAddr {
         self.running.viewers[0]
     }
@@ -79,12 +79,12 @@ impl Shield {
         self.viewer().await.ask(ask).await
     }
 
-    /// The head of an answer on a new connection.
+    /// The head of a response on a new connection.
     pub async fn begin(&self, ask: Ask) -> Arriving {
         self.viewer().await.begin(ask).await
     }
 
-    /// Asks until an answer is as it should become: for what happens behind the viewers.
+    /// Repeats a request until the response is as expected, for changes in the background.
     pub async fn until(&self, ask: Ask, reached: impl Fn(&Response) -> bool) -> Response {
         let mut last = None;
         eventually(format!("another answer to {ask}"), async || {
@@ -97,18 +97,18 @@ impl Shield {
         last.expect("asked at least once")
     }
 
-    /// So many viewers, each on a new connection, who have all asked the same.
+    /// This many viewers, each on a new connection, who have all sent the same request.
     pub async fn crowd(&self, count: usize, ask: Ask) -> Crowd {
         Crowd::asking(self, count, ask).await
     }
 
-    /// A request to the operators' address.
+    /// A request to the admin listener.
     pub async fn admin(&self, ask: Ask) -> Response {
         let address = self.running.admin.expect("an admin listener");
         self.admin_as(&address.to_string(), ask).await
     }
 
-    /// The same under another name of the operators' address.
+    /// The same with another `Host`.
     pub async fn admin_as(&self, host: &str, ask: Ask) -> Response {
         let address = self.running.admin.expect("an admin listener");
         Viewer::connect(address).await.ask(ask.host(host)).await
@@ -119,7 +119,7 @@ impl Shield {
         self.purged("url", target).await;
     }
 
-    /// The same of the whole stream that a manifest belongs to.
+    /// Purges the whole stream of a manifest.
     pub async fn purge_stream(&self, target: &str) {
         self.purged("stream", target).await;
     }
@@ -130,14 +130,14 @@ impl Shield {
             .await;
     }
 
-    /// How many objects a purge by this query dropped.
+    /// The number of objects that a purge with this query dropped.
     pub async fn dropped(&self, query: &str) -> u64 {
         let (objects, is_complete) = self.told_of_purge(query).await;
         assert!(is_complete, "{query}");
         objects
     }
 
-    /// The same of a stream, and whether that was all of it.
+    /// The same for a stream, and whether the purge was complete.
     pub async fn dropped_of_stream(&self, target: &str) -> (u64, bool) {
         let url = format!("http://{}{target}", super::viewer::HOST);
         let query = format!("stream={}", percent_encoded(&url));
@@ -157,7 +157,7 @@ impl Shield {
         )
     }
 
-    /// The same of what viewers know as a target: `what` is `url`, `stream` or `prefix`.
+    /// The same for a target as viewers know it: `what` is `url`, `stream` or `prefix`.
     pub async fn dropped_of(&self, what: &str, target: &str) -> u64 {
         let url = format!("http://{}{target}", super::viewer::HOST);
         self.dropped(&format!("{what}={}", percent_encoded(&url)))
@@ -171,12 +171,12 @@ impl Shield {
         answer.text().to_owned()
     }
 
-    /// The sum of a counter over all series that have these labels; 0 before it first counts.
+    /// The sum of a counter over all series with these labels; 0 before its first increase.
     pub async fn counted(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         series(&self.metrics().await, name, labels).sum()
     }
 
-    /// A gauge, which is always there.
+    /// A gauge, which always exists.
     pub async fn gauge(&self, name: &str) -> u64 {
         let text = self.metrics().await;
         let values: Vec<u64> = series(&text, name, &[]).collect();
@@ -184,7 +184,7 @@ impl Shield {
         values.iter().sum()
     }
 
-    /// Waits until so many of a rank wait for the origin.
+    /// Waits until this many requests of a priority are queued before the origin.
     pub async fn wait_queued(&self, rank: &str, expected: u64) {
         eventually(format!("{expected} of rank {rank} queued"), async || {
             self.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
@@ -192,14 +192,14 @@ impl Shield {
         .await;
     }
 
-    /// Waits until a gauge has come to a value.
+    /// Waits until a gauge has reached a value.
     pub async fn wait_gauge(&self, name: &str, reached: impl Fn(u64) -> bool) {
         let what = format!("{name} to come to what it should be");
         eventually(what, async || reached(self.gauge(name).await)).await;
     }
 }
 
-/// The values of a metric (whole numbers) in every series that has these labels.
+/// The values of a metric (whole numbers) in every series with these labels.
 fn series<'a>(
     text: &'a str,
     name: &'a str,
@@ -237,7 +237,7 @@ impl Builder {
         self.with(|config| change(&mut config.origins[0]))
     }
 
-    /// Changes how long viewers wait, and for what.
+    /// Changes the viewers' deadlines and the settings of fills.
     #[must_use]
     pub fn waits(self, change: impl FnOnce(&mut proxy::Settings)) -> Builder {
         self.with(|config| change(&mut config.shield))
@@ -250,7 +250,7 @@ impl Builder {
         self
     }
 
-    /// Listens on a Unix socket besides.
+    /// Adds a listener on a Unix socket.
     #[must_use]
     pub fn on_unix(self, path: PathBuf) -> Builder {
         let listener = Listener {
@@ -260,7 +260,7 @@ impl Builder {
         self.with(|config| config.edge.listeners.push(listener))
     }
 
-    /// Speaks TLS on the one listener; the first identity answers viewers who name no host.
+    /// Uses TLS on the one listener; the first identity is the default for viewers without SNI.
     #[must_use]
     pub fn with_tls(self, identities: &[&Identity]) -> Builder {
         let files = |identity: &&Identity| CertificateFiles {
@@ -277,7 +277,7 @@ impl Builder {
     /// Starts it on free ports.
     pub async fn start(self) -> Shield {
         let running = server::start(self.config, self.lookup).expect("a sound configuration");
-        // One turn of the runtime: what was spawned has begun.
+        // One turn of the runtime, so that spawned tasks have begun.
         tokio::task::yield_now().await;
         Shield { running }
     }
@@ -316,12 +316,12 @@ fn config(endpoint: Endpoint) -> Config {
     }
 }
 
-/// Where an origin listens, as the configuration says it.
+/// An origin's address in the configuration.
 pub fn endpoint(origin: &Origin) -> Endpoint {
     endpoint_at(origin.address())
 }
 
-/// The same of anything that listens there.
+/// The same for any other address.
 pub fn endpoint_at(address: SocketAddr) -> Endpoint {
     Endpoint::new(false, address.ip().to_string(), address.port())
 }

@@ -1,6 +1,6 @@
-//! The viewer of a scenario: a raw client that sees what a player or a CDN would see, and no less.
+//! The raw client of a scenario: it sees exactly what a player or a CDN would see.
 //!
-//! It decides for itself whether a body ended by its framing or was cut off.
+//! It decides itself whether a body ended by its framing or was cut off.
 
 mod ask;
 mod h2;
@@ -36,7 +36,7 @@ impl Viewer {
         Viewer::over(stream)
     }
 
-    /// Connects over TCP with a receive buffer so small that little is taken before it is read.
+    /// Connects over TCP with a small receive buffer, so that little is taken before it is read.
     pub async fn connect_thin(address: SocketAddr) -> Viewer {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
@@ -52,36 +52,36 @@ impl Viewer {
         Viewer::over(stream.expect("the socket accepts viewers"))
     }
 
-    /// Speaks over a stream that is connected already.
+    /// Uses a stream that is already connected.
     pub fn over(stream: impl Duplex + 'static) -> Viewer {
         Viewer {
             wire: Wire::over(Box::new(stream)),
         }
     }
 
-    /// GET, the whole answer, and the connection stays open for the next.
+    /// GET and the whole response; the connection stays open for the next.
     pub async fn get(&mut self, target: &str) -> Response {
         self.ask(get(target)).await
     }
 
-    /// A request and its whole answer.
+    /// A request and its whole response.
     pub async fn ask(&mut self, ask: Ask) -> Response {
         self.send(&ask).await;
         self.receive(&ask).await
     }
 
-    /// Only the request: several in a row are a pipeline.
+    /// Sends a request only: several in a row are a pipeline.
     pub async fn send(&mut self, ask: &Ask) {
         self.send_raw(&ask.to_bytes()).await;
     }
 
-    /// Bytes as they are.
+    /// Sends raw bytes.
     pub async fn send_raw(&mut self, bytes: &[u8]) {
         let sent = within("a request to be taken", self.wire.write(bytes)).await;
         sent.expect("the shield reads requests");
     }
 
-    /// The whole answer to the oldest request not answered yet, which is this one.
+    /// The whole response to this request, the oldest one without a response.
     pub async fn receive(&mut self, ask: &Ask) -> Response {
         let (head, mut framing) = self.head(ask).await;
         let mut body = Vec::new();
@@ -95,7 +95,7 @@ impl Viewer {
         Response::new(head, body.into(), end)
     }
 
-    /// The head of an answer; its body is read as the scenario wishes. Dropping it leaves early.
+    /// The head of a response; the scenario reads the body. Dropping it leaves early.
     pub async fn begin(mut self, ask: Ask) -> Arriving {
         self.send(&ask).await;
         self.arriving(&ask).await
@@ -107,7 +107,7 @@ impl Viewer {
         Arriving::new(head, Source::H1(Box::new(self.wire), framing))
     }
 
-    /// Waits until the shield closes the connection; what it still says is not looked at.
+    /// Waits until the shield closes the connection, and ignores the remaining bytes.
     pub async fn wait_closed(&mut self) {
         let closed = async { while matches!(self.wire.some(usize::MAX).await, Ok(Some(_))) {} };
         within("the shield to close the connection", closed).await;

@@ -1,19 +1,19 @@
-//! How do bytes come off a connection? A duplex stream with a buffer, for both sides of the shield.
+//! A buffered duplex stream, used by both sides of the shield.
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Anything HTTP can be spoken over.
+/// Any stream that can carry HTTP.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A head longer than this is a bug in the scenario or in the shield.
+/// A longer head is a bug in the scenario or in the shield.
 const HEAD_BYTES_MAX: usize = 256 << 10;
 
-/// How much one read may bring.
+/// The most bytes that one read returns.
 const READ_BYTES: usize = 64 << 10;
 
-/// A connection and what was read from it but not yet taken.
+/// A connection and the bytes that were read but not yet consumed.
 pub struct Wire<S = Box<dyn Duplex>> {
     stream: S,
     buffer: BytesMut,
@@ -33,7 +33,7 @@ impl<S: Duplex> Wire<S> {
         &self.stream
     }
 
-    /// Writes everything, exactly as given.
+    /// Writes all bytes, exactly as given.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
@@ -45,7 +45,7 @@ impl<S: Duplex> Wire<S> {
         self.stream.read_buf(&mut self.buffer).await
     }
 
-    /// Everything up to and including `mark`; `None` when the stream ends before it.
+    /// All bytes up to and including `mark`; `None` when the stream ends before it.
     pub async fn through(&mut self, mark: &[u8]) -> io::Result<Option<Bytes>> {
         loop {
             let found = self.buffer.windows(mark.len()).position(|w| w == mark);
@@ -59,7 +59,7 @@ impl<S: Duplex> Wire<S> {
         }
     }
 
-    /// At least one byte and at most `most` (0 is never asked for); `None` at the stream's end.
+    /// At least one byte and at most `most` (never 0); `None` at the stream's end.
     pub async fn some(&mut self, most: usize) -> io::Result<Option<Bytes>> {
         if self.buffer.is_empty() && self.fill().await? == 0 {
             return Ok(None);
@@ -79,7 +79,7 @@ impl<S: Duplex> Wire<S> {
     }
 }
 
-/// Header fields in the order they came.
+/// Header fields in the order of arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Fields(pub Vec<(String, String)>);
 
@@ -119,7 +119,7 @@ impl From<&http::HeaderMap> for Fields {
     }
 }
 
-/// Header fields as HTTP/1.1 writes them.
+/// Header fields in HTTP/1.1 form.
 pub fn head_lines(fields: &[(String, String)]) -> String {
     let line = |(name, value): &(String, String)| format!("{name}: {value}\r\n");
     fields.iter().map(line).collect()

@@ -1,4 +1,4 @@
-//! What was the origin asked, and what is it to say? One book per origin, for its connections.
+//! The scripts and the request record of one origin, shared by its connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,16 +15,16 @@ pub(super) struct Book {
     record: watch::Sender<Record>,
 }
 
-/// What has happened so far.
+/// The record so far.
 #[derive(Default)]
 pub(super) struct Record {
     requests: Vec<Request>,
     connections: usize,
     under_way: usize,
     under_way_max: usize,
-    /// Connections open now.
+    /// Open connections.
     pub(super) open: usize,
-    /// Answers whose reader left before their end.
+    /// Responses whose reader left before their end.
     pub(super) abandoned: usize,
 }
 
@@ -64,7 +64,7 @@ impl Book {
         self.record.borrow().open
     }
 
-    /// Ends when `reached` holds.
+    /// Returns when `reached` holds.
     pub(super) async fn wait(&self, reached: impl Fn(&Record) -> bool) {
         let mut record = self.record.subscribe();
         record
@@ -98,7 +98,7 @@ impl Book {
     }
 }
 
-/// One open connection's page of the book.
+/// The view of one open connection.
 pub(super) struct Connection {
     /// Counted from 1.
     pub(super) number: usize,
@@ -106,7 +106,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Records a request and finds its answer. The answer is under way until the guard is dropped.
+    /// Records a request and returns its reply. The response is in progress until the guard is dropped.
     pub(super) fn answer(&self, request: &Request) -> (Reply, UnderWay) {
         let reply = self.book.next(request);
         self.book.record.send_modify(|record| {
@@ -117,7 +117,7 @@ impl Connection {
         (reply, UnderWay(self.book.clone()))
     }
 
-    /// Records that an answer's reader left before its end.
+    /// Records that a response's reader left before its end.
     pub(super) fn abandoned(&self) {
         self.book.record.send_modify(|record| record.abandoned += 1);
     }
@@ -129,7 +129,7 @@ impl Drop for Connection {
     }
 }
 
-/// An answer being given.
+/// A response in progress.
 pub(super) struct UnderWay(Arc<Book>);
 
 impl Drop for UnderWay {

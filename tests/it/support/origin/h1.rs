@@ -1,4 +1,4 @@
-//! How is a script spoken in HTTP/1.1? As bytes, with whatever is wrong in them.
+//! Sends scripted replies over HTTP/1.1, faults included.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::request::Request;
 use crate::support::gate::Gate;
 use crate::support::wire::{Wire, head_lines};
 
-/// What becomes of the connection after an answer.
+/// The state of the connection after a response.
 #[derive(PartialEq, Eq)]
 enum After {
     KeepAlive,
@@ -97,7 +97,7 @@ async fn held(wire: &mut Wire<TcpStream>, gate: Option<&Gate>) -> bool {
     }
 }
 
-/// Does the reader leave within this time?
+/// Whether the reader leaves within this time.
 async fn left_within(wire: &mut Wire<TcpStream>, time: Duration) -> bool {
     tokio::time::timeout(time, held(wire, None)).await.is_ok()
 }

@@ -1,4 +1,4 @@
-//! How is a script spoken in HTTP/2? As frames: a close or a reset becomes `RST_STREAM`.
+//! Sends scripted replies over HTTP/2: a close or a reset becomes `RST_STREAM`.
 
 use ::h2::server::{self, SendResponse};
 use ::h2::{Reason, RecvStream, SendStream};
@@ -21,7 +21,7 @@ pub(super) async fn serve(stream: TcpStream, connection: Connection) {
     while let Some(Ok((request, respond))) = streams.accept().await {
         let connection = connection.clone();
         answers.spawn(async move {
-            // A stream that the shield gave up ends here; the scenario sees it at the shield.
+            // A cancelled stream ends here; the scenario observes it at the shield.
             let _ = answer(&connection, request, respond).await;
         });
     }

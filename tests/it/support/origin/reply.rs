@@ -1,4 +1,4 @@
-//! What does the origin answer, byte for byte? Written down by the scenario, faults included.
+//! The origin's replies, byte for byte as the scenario describes them, faults included.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::request::Request;
 use crate::support::gate::Gate;
 
-/// One answer. Says `200 OK` with an empty body unless told otherwise.
+/// One reply. By default `200 OK` with an empty body.
 #[derive(Clone)]
 pub struct Reply {
     pub(super) status: u16,
@@ -20,18 +20,18 @@ pub struct Reply {
     ranged: Option<Bytes>,
 }
 
-/// How the body's end is told.
+/// The framing of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// `Content-Length` of what the steps send, or as written by the scenario.
+    /// `Content-Length`: of the bytes to send, or as written by the scenario.
     Length(Option<u64>),
     /// Each `send` is a chunk.
     Chunked,
-    /// The connection's end is the body's.
+    /// The body ends with the connection.
     UntilClose,
 }
 
-/// When the head goes out, if at all.
+/// When the head is sent, if at all.
 #[derive(Clone)]
 pub(super) enum Head {
     AtOnce,
@@ -42,23 +42,23 @@ pub(super) enum Head {
 /// What happens after the head, in order.
 #[derive(Clone)]
 pub(super) enum Step {
-    /// Body bytes, framed as the reply says.
+    /// Body bytes, framed like the reply.
     Send(Bytes),
     /// Bytes outside any framing.
     Raw(Bytes),
-    /// Goes on when the gate opens.
+    /// Continues when the gate opens.
     Hold(Gate),
-    /// Goes on after this time.
+    /// Continues after this time.
     Pause(Duration),
-    /// Says nothing more and leaves the connection open.
+    /// Sends nothing more and leaves the connection open.
     Stall,
-    /// Ends the connection in good manners (HTTP/2: resets the stream).
+    /// Ends the connection cleanly (HTTP/2: resets the stream).
     Close,
     /// Resets the connection (HTTP/2: the stream).
     Reset,
 }
 
-/// The start of every answer: `200 OK`.
+/// The start of every reply: `200 OK`.
 pub fn reply() -> Reply {
     Reply {
         status: 200,
@@ -71,12 +71,12 @@ pub fn reply() -> Reply {
     }
 }
 
-/// An answer with this status.
+/// A reply with this status.
 pub fn status(status: u16) -> Reply {
     Reply { status, ..reply() }
 }
 
-/// No answer at all: the connection is reset when the request has been read.
+/// No reply: the connection is reset when the request has been read.
 pub fn hang_up() -> Reply {
     let mut reply = reply();
     reply.head = Head::Never;
@@ -90,7 +90,7 @@ pub fn manifest(text: impl Into<String>) -> Reply {
         .body(text.into())
 }
 
-/// A media segment with these bytes and without a word about caching.
+/// A media segment with these bytes and without caching directives.
 pub fn segment(bytes: impl Into<Bytes>) -> Reply {
     reply().content_type("video/mp2t").body(bytes)
 }
@@ -112,29 +112,29 @@ impl Reply {
         self.header("Content-Type", media_type)
     }
 
-    /// `Age`: how objects become stale in here without anyone sleeping.
+    /// `Age`: makes objects stale without sleeping.
     pub fn age(self, seconds: u64) -> Reply {
         self.header("Age", seconds)
     }
 
-    /// `ETag`, and 304 to whoever has it already.
+    /// `ETag`, and 304 to requests that have it.
     pub fn validated_by(mut self, etag: &str) -> Reply {
         self.validator = Some(etag.to_owned());
         self.header("ETag", etag)
     }
 
-    /// The whole body, with its length unless another framing is asked for.
+    /// The whole body, with its length unless another framing is chosen.
     pub fn body(self, bytes: impl Into<Bytes>) -> Reply {
         self.send(bytes)
     }
 
-    /// The whole body, and 206 with a piece of it to whoever asks for one range.
+    /// The whole body, and 206 for a request with one range.
     pub fn ranged(mut self, bytes: impl Into<Bytes>) -> Reply {
         self.ranged = Some(bytes.into());
         self.header("Accept-Ranges", "bytes")
     }
 
-    /// Promises this length, whatever is sent.
+    /// Announces this length, whatever is sent.
     pub fn content_length(mut self, length: u64) -> Reply {
         self.framing = Framing::Length(Some(length));
         self
@@ -163,17 +163,17 @@ impl Reply {
         self.step(Step::Send(bytes.into()))
     }
 
-    /// Bytes that no framing knows of.
+    /// Bytes outside the framing.
     pub fn raw(self, bytes: impl Into<Bytes>) -> Reply {
         self.step(Step::Raw(bytes.into()))
     }
 
-    /// Waits for the gate before what follows.
+    /// Waits for the gate before the following steps.
     pub fn hold(self, gate: &Gate) -> Reply {
         self.step(Step::Hold(gate.clone()))
     }
 
-    /// Body bytes, a piece of this size at a time, with this time after each.
+    /// Body bytes in pieces of this size, with this pause after each.
     pub fn dribble(mut self, bytes: &Bytes, size: usize, every: Duration) -> Reply {
         for piece in bytes.chunks(size) {
             let piece = Bytes::copy_from_slice(piece);
@@ -182,22 +182,22 @@ impl Reply {
         self
     }
 
-    /// Falls silent without closing.
+    /// Goes silent without closing.
     pub fn stall(self) -> Reply {
         self.step(Step::Stall)
     }
 
-    /// Closes the connection, whatever was promised.
+    /// Closes the connection, whatever was announced.
     pub fn close(self) -> Reply {
         self.step(Step::Close)
     }
 
-    /// Resets the connection, whatever was promised.
+    /// Resets the connection, whatever was announced.
     pub fn reset(self) -> Reply {
         self.step(Step::Reset)
     }
 
-    /// This answer first, `next` to the request after it. The last one is given for ever.
+    /// This reply first, `next` to the request after it. The last reply is repeated.
     pub fn then(self, next: Reply) -> Script {
         Script::from(self).then(next)
     }
@@ -207,7 +207,7 @@ impl Reply {
         self
     }
 
-    /// What this request gets: 304 or 206 where the reply allows it, else the reply as written.
+    /// The reply to this request: 304 or 206 where the reply allows it, else as written.
     pub(super) fn to(mut self, request: &Request) -> Reply {
         let validator = self.validator.take();
         let known = |etag: &String| request.header("if-none-match") == Some(etag.as_str());
@@ -236,7 +236,7 @@ impl Reply {
         }
     }
 
-    /// Body bytes that the steps send.
+    /// The number of body bytes that the steps send.
     pub(super) fn sends(&self) -> u64 {
         let length = |step: &Step| match step {
             Step::Send(bytes) => bytes.len() as u64,
@@ -245,13 +245,13 @@ impl Reply {
         self.steps.iter().map(length).sum()
     }
 
-    /// Does this answer have a body for that method?
+    /// Whether this reply has a body for that method.
     pub(super) fn has_body(&self, method: &str) -> bool {
         method != "HEAD" && self.status != 304 && self.status != 204
     }
 }
 
-/// The answers for one path, in order; the last one is given for ever.
+/// The replies for one path, in order; the last one is repeated.
 pub struct Script {
     makers: Vec<Maker>,
     served: usize,
@@ -259,7 +259,7 @@ pub struct Script {
 
 type Maker = Box<dyn Fn(&Request) -> Reply + Send>;
 
-/// Answers made from the request at hand.
+/// Replies computed from the request.
 pub fn answering(maker: impl Fn(&Request) -> Reply + Send + 'static) -> Script {
     Script {
         makers: vec![Box::new(maker)],
@@ -268,7 +268,7 @@ pub fn answering(maker: impl Fn(&Request) -> Reply + Send + 'static) -> Script {
 }
 
 impl Script {
-    /// What the request after the ones so far gets.
+    /// The reply to the next request.
     pub fn then(mut self, next: Reply) -> Script {
         self.makers.push(Box::new(move |_| next.clone()));
         self

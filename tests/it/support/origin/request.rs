@@ -1,11 +1,11 @@
-//! What did the shield ask the origin? One request as it was read off the connection.
+//! A request from the shield, as read from the connection.
 
 use bytes::Bytes;
 use tokio::io;
 
 use crate::support::wire::{Duplex, Fields, Wire};
 
-/// A request as the origin saw it.
+/// A request as the origin got it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Method.
@@ -16,7 +16,7 @@ pub struct Request {
     pub fields: Fields,
     /// Body.
     pub body: Bytes,
-    /// Which of the origin's connections it came on, counted from 1.
+    /// The number of the origin's connection that it arrived on, counted from 1.
     pub connection: usize,
 }
 
@@ -32,7 +32,7 @@ impl Request {
         &self.target[..end]
     }
 
-    /// The one range asked for, as start and end (exclusive), against this length.
+    /// The one requested range, as start and end (exclusive), of an object of this length.
     pub fn range(&self, length: usize) -> Option<(usize, usize)> {
         let (from, to) = self
             .header("range")?

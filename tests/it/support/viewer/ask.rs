@@ -1,10 +1,10 @@
-//! What does a viewer ask for? One request, written in a line.
+//! A viewer's request, written in one line.
 
 use std::fmt;
 
 use crate::support::wire::head_lines;
 
-/// The host that viewers name unless they say otherwise.
+/// The default host of viewers.
 pub const HOST: &str = "media.test";
 
 /// A request.
@@ -62,7 +62,7 @@ impl Ask {
         self.header("Content-Length", &bytes.len().to_string())
     }
 
-    /// As HTTP/1.1 writes it.
+    /// The HTTP/1.1 form.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let fields = head_lines(&self.fields);
         let start = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
@@ -72,7 +72,7 @@ impl Ask {
         bytes
     }
 
-    /// As HTTP/2 frames it.
+    /// The HTTP/2 form.
     pub(super) fn to_request(&self, scheme: &str) -> http::Request<()> {
         let mut request = http::Request::builder()
             .method(self.method.as_str())

@@ -1,4 +1,4 @@
-//! How does a viewer speak HTTP/2? Many streams on one connection, cleartext or over TLS.
+//! The HTTP/2 viewer: many streams on one connection, cleartext or over TLS.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::response::{Arriving, Head, Response, Source};
 use crate::support::patience::within;
 use crate::support::wire::{Duplex, Fields};
 
-/// What a viewer takes unread, on a stream and on the connection.
+/// The viewer's flow-control window, per stream and connection.
 const WINDOW: u32 = 1 << 20;
 
 /// One HTTP/2 connection to the shield.
@@ -21,11 +21,11 @@ pub struct H2Viewer {
     connection: Connection,
 }
 
-/// Drives the connection for as long as the viewer or one of its answers is there.
+/// Drives the connection while the viewer or one of its responses exists.
 pub(super) type Connection = Arc<JoinSet<()>>;
 
 impl H2Viewer {
-    /// Speaks HTTP/2 by prior knowledge (or after ALPN) over a connected stream.
+    /// Uses HTTP/2 by prior knowledge (or after ALPN) over a connected stream.
     pub async fn over(stream: impl Duplex + 'static, scheme: &'static str) -> H2Viewer {
         let mut builder = client::Builder::new();
         builder
@@ -35,7 +35,7 @@ impl H2Viewer {
         let (streams, connection) = hands.expect("the shield speaks HTTP/2");
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            // How the connection ends is told by its streams.
+            // The streams report how the connection ended.
             let _ = connection.await;
         });
         H2Viewer {
@@ -45,17 +45,17 @@ impl H2Viewer {
         }
     }
 
-    /// GET and the whole answer.
+    /// GET and the whole response.
     pub async fn get(&self, target: &str) -> Response {
         self.ask(get(target)).await
     }
 
-    /// A request and its whole answer.
+    /// A request and its whole response.
     pub async fn ask(&self, ask: Ask) -> Response {
         self.begin(ask).await.finish().await
     }
 
-    /// Only the request. Dropped, its stream is reset.
+    /// Sends a request only. Dropped, its stream is reset.
     pub async fn send(&self, ask: Ask) -> impl Sized + use<> {
         let ready = within("a free stream", self.streams.clone().ready()).await;
         let request = ask.to_request(self.scheme);
@@ -65,7 +65,7 @@ impl H2Viewer {
         sent.expect("a stream")
     }
 
-    /// The head of an answer; its body is read as the scenario wishes.
+    /// The head of a response; the scenario reads the body.
     pub async fn begin(&self, ask: Ask) -> Arriving {
         let ready = within("a free stream", self.streams.clone().ready()).await;
         let request = ask.to_request(self.scheme);

@@ -1,4 +1,4 @@
-//! What did a viewer get? Head, body, and the one thing clients are careless about: how it ended.
+//! A response as a viewer got it: head, body, and how the body ended.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::support::wire::{Fields, Wire};
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By its framing: length reached, last chunk, `END_STREAM`. Or there was none to come.
+    /// By its framing: length reached, last chunk, `END_STREAM`, or no body.
     Whole,
     /// The connection ended (or the framing broke) before the body did.
     Cut,
@@ -30,15 +30,15 @@ pub struct Head {
     pub(super) fields: Fields,
 }
 
-/// A whole answer, or what there was of it.
+/// A whole response, or the part of it that arrived.
 pub struct Response {
     /// Status code.
     pub status: u16,
     /// Header fields; names in lower case.
     pub fields: Fields,
-    /// Every body byte that came.
+    /// All body bytes that arrived.
     pub body: Bytes,
-    /// How it ended.
+    /// How the body ended.
     pub end: End,
 }
 
@@ -62,14 +62,14 @@ impl Response {
         std::str::from_utf8(&self.body).expect("a text body")
     }
 
-    /// `Age`, which every answer out of memory must have.
+    /// `Age`, which every response from memory must have.
     #[track_caller]
     pub fn age(&self) -> u64 {
         let age = self.fields.number("age");
         age.unwrap_or_else(|| panic!("no Age in {self:?}"))
     }
 
-    /// What this shield says of itself in `Cache-Status`.
+    /// This shield's entry in `Cache-Status`.
     #[track_caller]
     pub fn cache_status(&self) -> CacheStatus {
         let said = self.header("cache-status");
@@ -79,19 +79,19 @@ impl Response {
         )
     }
 
-    /// Was it served from memory, fresh?
+    /// Whether it was served from memory, fresh.
     #[track_caller]
     pub fn is_hit(&self) -> bool {
         self.cache_status().says("hit")
     }
 
-    /// Fails unless this is a 200 whose body is exactly this and ended as it should.
+    /// Fails unless this is a 200 with exactly this body and a clean end.
     #[track_caller]
     pub fn is_whole(&self, expected: impl AsRef<[u8]>) -> &Response {
         self.is(200, expected)
     }
 
-    /// Fails unless the status is this and the body is exactly this and ended as it should.
+    /// Fails unless it has this status, exactly this body and a clean end.
     #[track_caller]
     pub fn is(&self, status: u16, expected: impl AsRef<[u8]>) -> &Response {
         let expected = expected.as_ref();
@@ -105,14 +105,14 @@ impl Response {
         self
     }
 
-    /// The body as text; fails unless it is a 200 that ended as it should.
+    /// The body as text; fails unless it is a 200 with a clean end.
     #[track_caller]
     pub fn is_200_text(&self) -> &str {
         assert_eq!((self.status, self.end), (200, End::Whole), "{self:?}");
         self.text()
     }
 
-    /// Fails unless the body was visibly cut short, after the first bytes of `whole` and no others.
+    /// Fails unless the body is a prefix of `whole` and was visibly cut.
     #[track_caller]
     pub fn is_cut(&self, whole: impl AsRef<[u8]>) -> &Response {
         assert_ne!(
@@ -145,17 +145,17 @@ impl fmt::Debug for Response {
     }
 }
 
-/// The `Cache-Status` field (RFC 9211) as far as scenarios look into it.
+/// The `Cache-Status` field (RFC 9211), as far as scenarios read it.
 #[derive(Debug)]
 pub struct CacheStatus(String);
 
 impl CacheStatus {
-    /// Is this parameter there, with whatever value?
+    /// Whether this parameter is present, with any value.
     pub fn says(&self, parameter: &str) -> bool {
         self.value(parameter).is_some()
     }
 
-    /// A parameter's value; empty for one that has none.
+    /// A parameter's value; empty for one without a value.
     pub fn value(&self, parameter: &str) -> Option<&str> {
         self.0.split(';').map(str::trim).find_map(|part| {
             let rest = part.strip_prefix(parameter)?;
@@ -167,14 +167,14 @@ impl CacheStatus {
         })
     }
 
-    /// The name of the cache that speaks.
+    /// The name of the cache.
     pub fn cache(&self) -> &str {
         self.0.split(';').next().unwrap_or_default().trim()
     }
 }
 
-/// An answer whose head is here and whose body is read as the scenario wishes.
-/// Dropping it leaves: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
+/// A response whose head has arrived and whose body the scenario reads. Dropping it leaves: HTTP/1.1 closes
+/// the connection, HTTP/2 resets the stream.
 pub struct Arriving {
     /// Status code.
     pub status: u16,
@@ -189,7 +189,7 @@ pub(super) enum Source {
     H1(Box<Wire>, Framing),
     H2 {
         stream: RecvStream,
-        /// Driven for as long as this answer is read.
+        /// Driven while this response is read.
         _connection: Connection,
     },
 }
@@ -205,7 +205,7 @@ impl Arriving {
         }
     }
 
-    /// The next `count` body bytes, as soon as they are here. Fails when the body ends before.
+    /// The next `count` body bytes, as soon as they have arrived. Fails when the body ends before.
     pub async fn read(&mut self, count: usize) -> Bytes {
         let mut read = Vec::with_capacity(count);
         while read.len() < count {
@@ -226,7 +226,7 @@ impl Arriving {
         read.into()
     }
 
-    /// Everything to the end, with what was read before.
+    /// All bytes to the end, with those read before.
     pub async fn finish(mut self) -> Response {
         let mut body = std::mem::take(&mut self.taken);
         let end = self.drain(|piece| body.extend_from_slice(piece)).await;
@@ -259,7 +259,7 @@ impl Arriving {
 }
 
 impl Source {
-    /// The next bytes, or how it ended.
+    /// The next bytes, or how the body ended.
     async fn next(&mut self) -> Result<Bytes, End> {
         match self {
             Source::H1(wire, framing) => framing.next(wire).await,
@@ -279,13 +279,13 @@ impl Source {
     }
 }
 
-/// Where an HTTP/1.1 body stands.
+/// The reading position in an HTTP/1.1 body.
 pub(super) enum Framing {
-    /// So many bytes are missing.
+    /// The number of missing bytes.
     Length(u64),
-    /// So many bytes of the current chunk are missing; 0: its size comes next.
+    /// The number of missing bytes of the current chunk; 0: its size comes next.
     Chunked(u64),
-    /// The connection's end is the body's.
+    /// The body ends with the connection.
     UntilClose,
 }
 
@@ -302,7 +302,7 @@ impl Framing {
         length.map_or(Framing::UntilClose, Framing::Length)
     }
 
-    /// The next bytes, or how it ended.
+    /// The next bytes, or how the body ended.
     pub(super) async fn next(&mut self, wire: &mut Wire) -> Result<Bytes, End> {
         match self {
             Framing::Length(0) => Err(End::Whole),
@@ -357,7 +357,7 @@ async fn line(wire: &mut Wire) -> Option<String> {
     Some(String::from_utf8_lossy(&line[..line.len() - 2]).into_owned())
 }
 
-/// Reads the head of an answer; interim answers (1xx) are passed over.
+/// Reads the head of a response; interim responses (1xx) are skipped.
 pub(super) async fn read_head(wire: &mut Wire, ask: &Ask) -> io::Result<(Head, Framing)> {
     loop {
         let head = wire.through(b"\r\n\r\n").await?;

@@ -1,4 +1,4 @@
-//! How does a viewer speak TLS? With a certificate authority of the scenario's own.
+//! A TLS viewer, with the scenario's own certificates.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::{H2Viewer, Viewer};
 use crate::support::patience::within;
 
-/// A certificate for one name, its key, and the files they are in.
+/// A certificate for one name, its key, and their files.
 pub struct Identity {
     name: String,
     certificate: CertificateDer<'static>,
@@ -24,7 +24,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes a self-signed certificate for `name` and writes it to `folder`.
+    /// Creates a self-signed certificate for `name` and writes it to `folder`.
     pub fn new(name: &str, folder: &Path) -> Identity {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         let certificate_file = folder.join(format!("{name}.crt"));
@@ -40,7 +40,7 @@ impl Identity {
     }
 }
 
-/// A viewer about to connect over TLS who trusts exactly one certificate.
+/// A viewer that is about to connect over TLS and trusts exactly one certificate.
 pub struct TlsViewer<'a> {
     address: SocketAddr,
     identity: &'a Identity,
@@ -48,7 +48,7 @@ pub struct TlsViewer<'a> {
 }
 
 impl<'a> TlsViewer<'a> {
-    /// Will ask for the certificate's name and accept that certificate only.
+    /// Requests the certificate's name and accepts that certificate only.
     pub fn trusting(address: SocketAddr, identity: &'a Identity) -> TlsViewer<'a> {
         TlsViewer {
             address,
@@ -57,7 +57,7 @@ impl<'a> TlsViewer<'a> {
         }
     }
 
-    /// Speaks only this version.
+    /// Offers only this version.
     #[must_use]
     pub fn speaking(mut self, version: &'static SupportedProtocolVersion) -> TlsViewer<'a> {
         self.versions = vec![version];
@@ -70,17 +70,17 @@ impl<'a> TlsViewer<'a> {
         Viewer::over(stream)
     }
 
-    /// Connects and offers only HTTP/1.1, for bytes as they are.
+    /// Connects and offers only HTTP/1.1, for raw bytes.
     pub async fn h1_wire(&self) -> TlsStream<TcpStream> {
         self.connect(&[b"http/1.1"]).await.0
     }
 
-    /// Connects and offers only HTTP/2, for frames as they are.
+    /// Connects and offers only HTTP/2, for raw frames.
     pub async fn h2_wire(&self) -> TlsStream<TcpStream> {
         self.connect(&[b"h2"]).await.0
     }
 
-    /// Connects, offers both, and speaks HTTP/2, which the shield must have chosen.
+    /// Connects, offers both, and uses HTTP/2, which the shield must have chosen.
     pub async fn h2(&self) -> H2Viewer {
         let (stream, chosen) = self.connect(&[b"h2", b"http/1.1"]).await;
         assert_eq!(chosen.as_deref(), Some(&b"h2"[..]), "ALPN");

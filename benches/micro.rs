@@ -1,5 +1,5 @@
-//! What do the steps of a hit cost, one by one? Also what a manifest's fill adds: reading its text
-//! and its directives.
+//! Measures the steps of a hit one by one, and the extra work of a manifest's fill: parsing its text and its
+//! directives.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use seawall::policy::freshness::{freshness, freshness_for};
 use seawall::policy::{Key, Lifetime, Now, Rules, range};
 
 fn main() {
-    // Short: these take nanoseconds, and the whole should not take minutes.
+    // Short, since these steps take nanoseconds and the whole should not take minutes.
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1500))
@@ -55,7 +55,7 @@ fn classify(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From a request's head to its route, kind and key.
+/// From a request head to its route, kind and key.
 fn admit(criterion: &mut Criterion) {
     let rules = rules();
     let headers = player_headers();
@@ -81,7 +81,7 @@ fn admit(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Among enough other objects that the table does not fit the nearest caches.
+/// With enough other objects that the table does not fit into the nearest caches.
 fn look_up(criterion: &mut Criterion) {
     const OBJECTS: usize = 20_000;
     let cache = Cache::new(cache::Settings::default());
@@ -213,7 +213,7 @@ fn resolve_ranges(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What the program makes of `serve --origin` and nothing else.
+/// The rules of `serve --origin` with default settings.
 fn rules() -> Rules {
     match Config::single("http://127.0.0.1:9", Vec::new()) {
         Ok(config) => config.rules,
@@ -221,7 +221,7 @@ fn rules() -> Rules {
     }
 }
 
-/// What a browser's player sends.
+/// The header fields that a browser's player sends.
 fn player_headers() -> HeaderMap {
     let fields = [
         (header::HOST, "live.example.com"),

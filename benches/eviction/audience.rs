@@ -1,28 +1,28 @@
-//! Who asks for what, and when? Traces of live streams and what may go on beside them, made of a seed.
+//! Generates request traces of live streams and other traffic from a seed.
 
 use fastrand::Rng;
 
-/// Streams, each in so many renditions.
+/// Streams, and renditions of each.
 const STREAMS: u32 = 500;
-/// The shares of an audience that watch each rendition, and their bytes a second.
+/// The share of the audience and the bytes per second of each rendition.
 const RENDITIONS: [(f64, u32); 3] = [(0.6, 625_000), (0.3, 312_000), (0.1, 100_000)];
 /// The length of a segment in milliseconds.
 pub const SEGMENT_MS: u32 = 4_000;
 /// Segments in a live playlist.
 pub const WINDOW: u32 = 6;
-/// Segments in a playlist that viewers may seek in.
+/// Segments in a playlist with a seek window.
 const DVR_WINDOW: u32 = 60;
-/// Segments' time that a trace lasts; what is asked for in the first part of it is not counted.
+/// The length of a trace in segment durations; requests in its first part are not counted.
 const SEGMENTS: u32 = 9;
 const WARM_UP_SEGMENTS: u32 = 4;
 
-/// Titles on demand, and segments in each.
+/// On-demand titles, and segments in each.
 const TITLES: u32 = 300;
 const TITLE_SEGMENTS: u32 = 60;
 const TITLE_VIEWERS: u32 = 20_000;
-/// How unequal titles are.
+/// The exponent of the titles' popularity.
 const ZIPF: f64 = 0.9;
-/// Cold files that a scan asks for in a segment's time.
+/// Cold files that a scan requests per segment duration.
 const SCANNED: u32 = 5_000;
 /// The share of viewers who have sought.
 const SEEKERS: f64 = 0.1;
@@ -45,15 +45,15 @@ pub struct LiveItem {
 /// What happens to an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A viewer asks for it.
+    /// A viewer requests it.
     Ask(u32),
-    /// It is published, and fetched before anybody asks.
+    /// It is published, and prefetched.
     Publish(u32),
     /// No playlist lists it any more.
     Depart(u32),
 }
 
-/// What goes on.
+/// The traffic of a trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scene {
     Live,
@@ -65,7 +65,7 @@ pub enum Scene {
 impl Scene {
     pub const ALL: [Scene; 4] = [Scene::Live, Scene::Catalogue, Scene::Scan, Scene::Dvr];
 
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Scene::Live => "live",
@@ -85,19 +85,19 @@ impl Scene {
     }
 }
 
-/// What is asked for in the course of time.
+/// The events of a trace, in order of time.
 pub struct Trace {
     pub items: Vec<Item>,
     pub events: Vec<Event>,
-    /// When, in milliseconds.
+    /// The time, in milliseconds.
     pub times: Vec<u32>,
     /// Segments that each live playlist lists.
     pub window: u32,
-    /// What happens before this is not counted.
+    /// Earlier events are not counted.
     pub counted_from: usize,
 }
 
-/// Which share of a live segment's requests comes in each segment's time, so long after it was published.
+/// The share of a live segment's requests that arrive in each segment duration after its publication.
 pub fn share_asked_at(segments: f32) -> f32 {
     const JITTER: f32 = 0.05;
     let late = 0.05 / WINDOW as f32;
@@ -147,8 +147,8 @@ impl Trace {
         }
     }
 
-    /// The memory with which the optimum would lose nothing: the most bytes that lie between the first and the last
-    /// time that they are wanted.
+    /// The memory with which the optimum loses nothing: the most bytes of items that are between their first
+    /// and last request at one time.
     pub fn working_set(&self) -> u64 {
         let mut spans = vec![(usize::MAX, 0); self.items.len()];
         for (at, event) in self.events.iter().enumerate() {
@@ -228,9 +228,9 @@ impl Making {
         }
     }
 
-    /// How many segments a viewer asks behind the newest: players whose buffer is full ask when their next look at
-    /// the playlist shows it; some have stalled or paused, and some have sought.
-    /// [`share_asked_at`] says the same of a whole audience.
+    /// The number of segments that a viewer is behind the newest: players with a full buffer request a
+    /// segment when their next poll of the playlist shows it; some have stalled or paused, and some have
+    /// sought. [`share_asked_at`] is the distribution over a whole audience.
     fn lag(&mut self, window: u32) -> f64 {
         let (whom, lag) = (self.rng.f64(), self.rng.f64());
         if window > WINDOW && whom < SEEKERS {

@@ -1,4 +1,4 @@
-//! The ways to evict that are compared, each as a memory that a trace is replayed on.
+//! The eviction policies under comparison, each as a memory on which a trace is replayed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use seawall::cache::eviction::{
 
 use crate::audience::{Event, Item, LiveItem, SEGMENT_MS, Trace, share_asked_at};
 
-/// What came of a trace.
+/// The result of a trace.
 #[derive(Clone, Copy, Default)]
 pub struct Tally {
     pub asked: u64,
@@ -31,23 +31,23 @@ impl Tally {
     }
 }
 
-/// A bounded memory.
+/// A memory with a limit.
 pub trait Memory {
-    /// A viewer asks: is it held?
+    /// A viewer requests an item: is it stored?
     fn ask(&mut self, id: u32) -> bool;
-    /// Is it held? Nobody asks.
+    /// Is it stored? Not a request.
     fn holds(&self, id: u32) -> bool;
-    /// It was fetched, for a viewer or (not `asked`) ahead of them.
+    /// Stores a fetched item, for a viewer's request or (not `asked`) a prefetch.
     fn store(&mut self, id: u32, asked: bool);
     /// A playlist lists it as its newest segment.
     fn publish(&mut self, _id: u32) {}
     /// No playlist lists it any more.
     fn depart(&mut self, _id: u32) {}
-    /// Time goes on.
+    /// Advances the clock.
     fn tick(&mut self, _now_ms: u32) {}
 }
 
-/// What a memory makes of a trace.
+/// Replays a trace on a memory.
 pub fn replay(trace: &Trace, mut memory: impl Memory) -> Tally {
     let mut tally = Tally::default();
     for (at, event) in trace.events.iter().enumerate() {
@@ -74,7 +74,7 @@ pub fn replay(trace: &Trace, mut memory: impl Memory) -> Tally {
     tally
 }
 
-/// moka under a policy of its own.
+/// moka with one of its policies.
 pub struct Moka<'a> {
     trace: &'a Trace,
     map: Map<u32, u32, ahash::RandomState>,
@@ -90,7 +90,7 @@ impl Moka<'_> {
     }
 
     fn new(bytes: u64, trace: &Trace, policy: EvictionPolicy) -> Moka<'_> {
-        /// moka weighs in `u32`, as the store had it do.
+        /// moka weighs in `u32`, as the store did when it used moka.
         const UNIT: u32 = 64;
         let map = Map::builder()
             .max_capacity(bytes / u64::from(UNIT))
@@ -116,7 +116,7 @@ impl Memory for Moka<'_> {
     }
 }
 
-/// One half of memory for live segments, the other one for the rest.
+/// One half of memory for live segments, the other half for the rest.
 pub struct Split<'a> {
     live: Moka<'a>,
     rest: Moka<'a>,
@@ -159,7 +159,7 @@ impl Memory for Split<'_> {
     }
 }
 
-/// The policy that ships.
+/// The policy of the program.
 pub struct Seawall<'a> {
     trace: &'a Trace,
     held: Vec<Option<Arc<HitCounter>>>,
@@ -251,8 +251,8 @@ impl Memory for Seawall<'_> {
     }
 }
 
-/// What could be done by whoever knows how many viewers each rendition has and how far behind they ask, but
-/// not what they will do: the least wanted of some items drawn at random goes.
+/// A policy that knows how many viewers each rendition has and how far behind they are, but not their future
+/// requests: of some items drawn at random, the one with the lowest request rate is evicted.
 pub struct Told<'a> {
     trace: &'a Trace,
     places: Vec<Option<usize>>,

@@ -1,8 +1,9 @@
-//! Which way to evict keeps the right things in memory? A simulation: live audiences, and what may go on
-//! beside them, are replayed on moka's policies, on the policy that ships, and on the optimum. Pure, and the
-//! same figures on every machine.
+//! Compares eviction policies in a simulation: traces of live audiences and other traffic are replayed on
+//! moka's policies, on the program's policy, and on the optimum. Without I/O or clock, so the figures are the
+//! same on every machine.
 //!
-//! `cargo bench --bench eviction` prints a table; `-- --seeds N` says of how many traces the medians are.
+//! `cargo bench --bench eviction` prints a table; `-- --seeds N` sets the number of traces behind each
+//! median.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
 #![allow(
     clippy::cast_precision_loss,
@@ -39,7 +40,7 @@ cargo bench --bench eviction [-- [--seeds N] [--scene live|catalogue|scan|dvr]]
   --scene NAME   this one only
 ";
 
-/// Memory, in percent of the working set: the least memory with which the optimum loses nothing.
+/// Memory, in percent of the working set: the smallest memory with which the optimum loses nothing.
 const SHARES: [u64; 5] = [5, 10, 20, 50, 100];
 
 type Contender = (&'static str, fn(u64, &Trace) -> Tally);
@@ -61,7 +62,7 @@ const CONTENDERS: [Contender; 6] = [
     ("optimum (Belady)", optimum),
 ];
 
-/// Makes sense of live segments only.
+/// Applies to live segments only.
 const TOLD: &str = "told all audiences";
 
 struct Order {
@@ -69,12 +70,12 @@ struct Order {
     scenes: Vec<Scene>,
 }
 
-/// What came of each contender with each memory, in this order.
+/// The results of each policy with each memory size, in this order.
 type Run = Vec<Tally>;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
-    // Without a word it is cargo's test of every target.
+    // Without arguments this is cargo's test of all targets.
     if words.is_empty() || words.iter().any(|word| word == "--help") {
         print!("{HELP}");
         return ExitCode::SUCCESS;
@@ -114,7 +115,7 @@ fn read(mut words: impl Iterator<Item = String>) -> Option<Order> {
     Some(order)
 }
 
-/// Replays every scene's traces on as many threads as there are cores.
+/// Replays the traces of every scene on as many threads as there are cores.
 fn simulate(order: &Order) -> Vec<Run> {
     let tasks: Vec<(Scene, u64)> = order
         .scenes

@@ -1,5 +1,5 @@
-//! What would somebody achieve who knows the future (Belady)? What is asked for last goes first, or is not
-//! stored at all.
+//! Belady's optimum, which knows the future: the item with the latest next request is evicted, or not stored
+//! at all.
 
 use std::collections::BinaryHeap;
 
@@ -11,7 +11,7 @@ const NEVER: u32 = u32::MAX;
 pub fn optimum(bytes_max: u64, trace: &Trace) -> Tally {
     let next = next_requests(trace);
     let mut tally = Tally::default();
-    // When each item that is held is asked for next.
+    // The time of the next request for each stored item.
     let mut held: Vec<Option<u32>> = vec![None; trace.items.len()];
     let mut latest_first: BinaryHeap<(u32, u32)> = BinaryHeap::new();
     let mut bytes = 0;
@@ -46,7 +46,7 @@ pub fn optimum(bytes_max: u64, trace: &Trace) -> Tally {
     tally
 }
 
-/// For each event, when its item is asked for next.
+/// For each event, the time of the next request for its item.
 fn next_requests(trace: &Trace) -> Vec<u32> {
     let mut next = vec![NEVER; trace.events.len()];
     let mut latest = vec![NEVER; trace.items.len()];

@@ -1,4 +1,4 @@
-//! What does the person want measured?
+//! The command line of the bench.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -13,30 +13,30 @@ use crate::scenario::Scenario;
 /// Segments of a low-latency stream.
 pub const LOW_LATENCY_SEGMENT: Duration = Duration::from_secs(2);
 
-/// The command line, understood.
+/// The parsed command line.
 pub struct Arguments {
-    /// How often each scenario is run on each server.
+    /// Runs of each scenario on each server.
     pub rounds: usize,
-    /// How long each load lasts.
+    /// The duration of each load.
     pub seconds: u64,
-    /// How many ask at once in the stampede.
+    /// Concurrent requests of the stampede.
     pub viewers: usize,
-    /// How many watch a live stream.
+    /// Viewers of a live stream.
     pub players: usize,
-    /// How long they are watched themselves, in seconds.
+    /// The duration of a live run, in seconds.
     pub live_seconds: u64,
-    /// How long the live stream's origin thinks, in milliseconds.
+    /// The response delay of the live stream's origin, in milliseconds.
     pub thinks_millis: u64,
-    /// Of the servers of a live stream, only this one.
+    /// Measures a live stream only on this server.
     pub only: Option<String>,
-    /// The program to measure, where it is not the one built with this bench.
+    /// The program to measure, if not the one built with this bench.
     pub program: Option<PathBuf>,
-    /// What to run, in this order.
+    /// The scenarios to run, in this order.
     pub scenarios: Vec<Scenario>,
 }
 
 impl Arguments {
-    /// What is watched in a scenario with players.
+    /// The stream of a scenario with players.
     pub fn programme(&self, scenario: Scenario) -> Programme {
         let (form, segment) = match scenario {
             Scenario::LowLatency => (Packaging::LowLatency, LOW_LATENCY_SEGMENT),
@@ -52,7 +52,7 @@ impl Arguments {
     }
 }
 
-/// What can be asked.
+/// The help text.
 pub fn help() -> String {
     let mut text = String::from(
         "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--players P]\n    \
@@ -74,7 +74,7 @@ pub fn help() -> String {
     text
 }
 
-/// Reads the command line. `None`: help is wanted.
+/// Parses the command line. `None`: help was requested.
 pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Arguments>> {
     let mut arguments = Arguments {
         rounds: 3,
@@ -109,7 +109,7 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
             }
             "--only" => arguments.only = Some(value()?),
             "--program" => arguments.program = Some(value()?.into()),
-            // What `cargo bench` says to every bench.
+            // The argument that `cargo bench` passes to every bench.
             "--bench" => {}
             name => match Scenario::ALL.into_iter().find(|known| known.name() == name) {
                 Some(scenario) => arguments.scenarios.push(scenario),

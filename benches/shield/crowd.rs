@@ -1,4 +1,4 @@
-//! What does a crowd wait for, and what does the origin notice of it?
+//! Measures the waits of a crowd, and the requests that it causes at the origin.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use tokio::time::{Instant, interval};
 use crate::origin::Origin;
 use crate::viewer::{Visit, visit};
 
-/// How long the origin thinks before it answers.
+/// The origin's response delay.
 pub const DELAY: Duration = Duration::from_millis(300);
 
 const HERD_FOR: Duration = Duration::from_secs(8);
 const HERD_EVERY: Duration = Duration::from_millis(20);
 
-/// Who is told of.
+/// The crowds in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Crowd {
-    /// Many viewers at once, of an object that nobody has.
+    /// Concurrent viewers of an object that is not stored.
     Stampede,
-    /// The same, once it is held.
+    /// The same, once it is stored.
     Held,
-    /// Everyone who polls a live playlist.
+    /// All requests that poll a live playlist.
     Herd,
-    /// Those of them who came after the first answer.
+    /// Those that began after the first response.
     LaterHerd,
 }
 
 impl Crowd {
-    /// In tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Crowd::Stampede => "stampede",
@@ -40,20 +40,20 @@ impl Crowd {
     }
 }
 
-/// What came of it.
+/// The result of a crowd.
 #[derive(Default)]
 pub struct Outcome {
-    /// Requests that reached the origin, each time.
+    /// Requests that reached the origin, in each run.
     pub origin_requests: Vec<u64>,
     /// Viewers.
     pub viewers: usize,
-    /// Viewers that did not get everything.
+    /// Viewers without a complete response.
     pub failed: usize,
-    /// How long they took, shortest first.
+    /// Response times, shortest first.
     pub took: Vec<Duration>,
 }
 
-/// What nobody has yet, asked for by so many at once.
+/// This many concurrent requests for an object that is not stored.
 pub async fn stampede(
     server: SocketAddr,
     origin: &Origin,
@@ -71,8 +71,8 @@ pub async fn stampede(
     Outcome::of(&visits, origin.asked() - before)
 }
 
-/// A live playlist that is good for two seconds, polled steadily. Told are all polls, and those
-/// that began after the first answer: they could all have been answered at once.
+/// A live playlist with a lifetime of two seconds, polled steadily. Reports all polls, and those that began
+/// after the first response: these could all have been answered at once.
 pub async fn herd(server: SocketAddr, origin: &Origin, name: &str) -> (Outcome, Outcome) {
     let path = format!("/live/{name}.m3u8?max-age=2&delay={}", DELAY.as_millis());
     let before = origin.asked();
@@ -106,7 +106,7 @@ impl Outcome {
         }
     }
 
-    /// Takes what came of the same again.
+    /// Adds the result of another run.
     pub fn add(&mut self, more: Outcome) {
         self.origin_requests.extend(more.origin_requests);
         self.viewers += more.viewers;
@@ -115,7 +115,7 @@ impl Outcome {
         self.took.sort();
     }
 
-    /// So many of a hundred took no longer than this.
+    /// The response time that this percentage of viewers did not exceed.
     pub fn percentile(&self, percent: usize) -> Duration {
         let place = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
         self.took.get(place).copied().unwrap_or_default()

@@ -1,7 +1,7 @@
-//! How does an audience of a live stream fare, and what does the origin notice of it?
+//! Measures a live stream: what its audience gets, and what its origin has to serve.
 //!
-//! The origin is the demo's, in this process, as are the players: one clock tells when a version was
-//! there and when each of them had it. Each server gets a stream of its own, and an empty memory.
+//! The simulated origin and the players run in this process, so one clock says when a version existed and
+//! when each player had it. Each server gets a stream of its own, and starts with empty memory.
 
 mod alone;
 mod figures;
@@ -24,25 +24,25 @@ use tokio::task::JoinSet;
 use crate::Stage;
 use crate::server::{Server, Setting};
 
-/// How long the stream has been on the air: longer than any window.
+/// How long the stream has been live: longer than any window.
 const ON_AIR: Duration = Duration::from_mins(5);
-/// What the demo's origin has for whoever asks whether it is there.
+/// The path that readiness checks request from the simulated origin.
 const READY: &str = "/time";
-/// Before anything is counted, so many segments' time goes by: by then all are watching.
+/// The warm-up, in segment durations: afterwards all players are watching.
 const WARM_UP_SEGMENTS: u32 = 3;
 
-/// What is watched, and by how many.
+/// The stream and its number of viewers.
 #[derive(Clone, Copy)]
 pub struct Programme {
     pub form: Packaging,
     pub segment: Duration,
-    /// How long the origin thinks about every answer.
+    /// The origin's delay for every response.
     pub thinks: Duration,
     pub players: usize,
     pub lasts: Duration,
 }
 
-/// What a player got, without its bytes.
+/// A player's fetch, without its bytes.
 #[derive(Clone, Debug)]
 pub struct Note {
     pub place: Resource,
@@ -71,36 +71,36 @@ impl Note {
     }
 }
 
-/// What came of one server's audience.
+/// The result of one server's run.
 pub struct Evening {
     pub broadcast: Broadcast,
-    /// Everything that was seen, in the order of the answers.
+    /// All fetches, in the order of their responses.
     pub notes: Vec<Note>,
-    /// What counts began and ended then.
+    /// The begin and end of the measured time.
     pub from: Utc,
     pub until: Utc,
     /// Requests at the origin in that time, by kind.
     pub asked: Asked,
-    /// Media that it was asked for more than once.
+    /// Media objects that were requested more than once.
     pub twice: usize,
-    /// Processor time of the server in that time.
+    /// CPU time of the server in that time.
     pub cpu_seconds: f64,
 }
 
 impl Evening {
-    /// What counts of what was seen.
+    /// The fetches within the measured time.
     pub fn counted(&self) -> Vec<&Note> {
         let counted = |note: &&Note| note.answered >= self.from && note.asked < self.until;
         self.notes.iter().filter(counted).collect()
     }
 
-    /// Segments that were made in the time that counts, in each rendition.
+    /// Segments made in the measured time, in each rendition.
     pub fn new_segments(&self) -> u64 {
         let broadcast = &self.broadcast;
         broadcast.segments(self.until) - broadcast.segments(self.from)
     }
 
-    /// Processor time of the server for each answer, in microseconds.
+    /// CPU time of the server per response, in microseconds.
     pub fn cpu_micros(&self, answers: usize) -> String {
         format!("{:.1}", self.cpu_seconds * 1e6 / answers.max(1) as f64)
     }
@@ -136,15 +136,15 @@ impl Asked {
     }
 }
 
-/// Who serves.
+/// The servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Seawall,
-    /// Without what it does ahead of viewers.
+    /// Seawall without background refresh and prefetch.
     Passive,
     Nginx,
     Varnish,
-    /// The origin itself, as what the others are measured against.
+    /// The origin itself, as the baseline.
     Origin,
 }
 
@@ -168,7 +168,7 @@ impl Who {
     }
 
     async fn start(self, setting: &Setting<'_>, stage: &Stage) -> anyhow::Result<Option<Server>> {
-        /// What the shield does ahead of viewers, turned off.
+        /// Switches background refresh and prefetch off.
         const PASSIVE: &str = "[[route]]\norigin = \"bench\"\n\
                                live = { cadence = false, prefetch = false }\n";
         Ok(match self {
@@ -181,7 +181,7 @@ impl Who {
     }
 }
 
-/// Shows a programme through every server there is, or one, one after the other, and tells of each.
+/// Runs a stream through every available server, or one, in turn, and reports each.
 pub async fn compare(
     stage: &Stage,
     programme: Programme,
@@ -243,7 +243,7 @@ async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Resul
     Ok(Some(watched))
 }
 
-/// An audience comes, and what it sees is noted.
+/// Starts an audience and records its fetches.
 async fn watched(
     server: &Server,
     broadcast: &Broadcast,
@@ -278,7 +278,7 @@ async fn watched(
     }
 }
 
-/// Players who come one after the other, within a segment's time.
+/// Players who start one after another, within a segment duration.
 fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes) -> JoinSet<()> {
     let mut players = JoinSet::new();
     for number in 0..programme.players {
@@ -297,7 +297,7 @@ fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes
     players
 }
 
-/// What players tell.
+/// The players' records.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<Note>>>);
 

@@ -1,5 +1,5 @@
-//! Who asks, as fast as answers come? `wrk` and `h2load` where they are installed, because their
-//! own cost is known and small; for plain HTTP/1.1 otherwise a generator of our own.
+//! The load generators: `wrk` and `h2load` where installed, because their own cost is known and small;
+//! otherwise, for plain HTTP/1.1, a generator in this bench.
 
 mod h2load;
 mod own;
@@ -13,56 +13,56 @@ use crate::machine;
 
 /// One load on one server.
 pub struct Load {
-    /// Where to.
+    /// The target address.
     pub address: SocketAddr,
-    /// How.
+    /// The protocol.
     pub protocol: Protocol,
-    /// What for.
+    /// The requested objects.
     pub paths: Paths,
-    /// Connections, kept.
+    /// Persistent connections.
     pub connections: usize,
 }
 
-/// How requests are sent.
+/// The protocol of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1, one request a connection at a time.
+    /// HTTP/1.1, one request at a time per connection.
     Http1,
     /// The same over TLS.
     Http1Tls,
     /// HTTP/2 over TLS.
     Http2Tls {
-        /// Requests under way on each connection.
+        /// Concurrent requests on each connection.
         streams: usize,
     },
 }
 
-/// What is asked for.
+/// The requested objects.
 #[derive(Clone)]
 pub enum Paths {
-    /// Always the same.
+    /// Always the same object.
     Same(String),
-    /// Never the same: a number stands between the two.
+    /// Each time another object: a number stands between the two.
     Each {
-        /// Before the number.
+        /// The text before the number.
         prefix: String,
-        /// After it.
+        /// The text after it.
         suffix: &'static str,
     },
 }
 
-/// What a load brought.
+/// The result of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Yield {
-    /// Whole answers.
+    /// Complete responses.
     pub requests: u64,
-    /// Answers that were errors, and those that did not come.
+    /// Error responses, and missing ones.
     pub failed: u64,
-    /// A second.
+    /// Responses per second.
     pub rate: f64,
 }
 
-/// What is installed.
+/// The installed generators.
 pub struct Generators {
     wrk: Option<PathBuf>,
     h2load: Option<PathBuf>,
@@ -77,7 +77,7 @@ impl Generators {
         }
     }
 
-    /// What to tell the person about them.
+    /// Notes for the user about them.
     pub fn told(&self) -> &'static str {
         match (&self.wrk, &self.h2load) {
             (Some(_), Some(_)) => "load by wrk and h2load",
@@ -87,7 +87,7 @@ impl Generators {
         }
     }
 
-    /// Runs a load; `None` where what it needs is not installed.
+    /// Runs a load; `None` if its generator is not installed.
     pub async fn run(
         &self,
         load: &Load,
@@ -109,7 +109,7 @@ impl Generators {
 }
 
 impl Load {
-    /// The one address, or the first of many.
+    /// The one URL, or the first of many.
     fn url(&self) -> String {
         let scheme = match self.protocol {
             Protocol::Http1 => "http",
@@ -129,7 +129,7 @@ impl Paths {
     }
 }
 
-/// The number that stands before `mark` in a report.
+/// The number before `mark` in a report.
 fn number_before(report: &str, mark: &str) -> Option<f64> {
     let before = &report[..report.find(mark)?];
     let number = before

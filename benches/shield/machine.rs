@@ -1,6 +1,6 @@
-//! What is there to measure with? The machine's cores, and which does what: the server gets one,
-//! everything else (load, origin, this process) another, so that neither's work is counted as the
-//! other's. Also what is installed, what is free, and how busy it is.
+//! The machine's cores and tools. The server gets one core, everything else (load, origin, this process)
+//! another, so that their CPU times are separate. Also reports what is installed, the free space, and how
+//! busy the machine is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The cores of a run.
 pub struct Cores {
     pinned: Option<Pair>,
-    /// What to tell the person about them.
+    /// Notes for the user about them.
     pub told: String,
 }
 
@@ -21,8 +21,8 @@ struct Pair {
 }
 
 impl Cores {
-    /// Moves this process to a core of its own, where there are two and `taskset` is installed.
-    /// To be called before there are threads: each keeps the cores it was born with.
+    /// Moves this process to its own core, if there are two and `taskset` is installed. Must be called before
+    /// threads start: each thread keeps the cores of its creation.
     pub fn claim() -> Cores {
         let unpinned = |why: &str| Cores {
             pinned: None,
@@ -49,7 +49,7 @@ impl Cores {
         }
     }
 
-    /// A command that will run on the server's core.
+    /// A command that runs on the server's core.
     pub fn server_command(&self, program: impl AsRef<OsStr>) -> Command {
         match &self.pinned {
             None => Command::new(program),
@@ -62,8 +62,7 @@ impl Cores {
     }
 }
 
-/// The share of the machine that is busy now, by what it does in a moment; `None` where the kernel
-/// does not tell.
+/// The share of the machine that is busy now, measured over a moment; `None` if the kernel does not say.
 pub async fn busy_share() -> Option<f64> {
     const MOMENT: Duration = Duration::from_millis(500);
     let before = Times::read()?;
@@ -74,15 +73,15 @@ pub async fn busy_share() -> Option<f64> {
     Some(1.0 - idle as f64 / all as f64)
 }
 
-/// What all cores have done since the machine started, in clock ticks.
+/// The work of all cores since boot, in clock ticks.
 struct Times {
     all: u64,
     idle: u64,
 }
 
 impl Times {
-    /// Reads the first line of `/proc/stat`: the word `cpu`, then times by kind; the fourth is
-    /// idle, the fifth idle too, with a disk at work.
+    /// Reads the first line of `/proc/stat`: the word `cpu`, then times by kind; the fourth is idle, the
+    /// fifth is waiting for I/O.
     fn read() -> Option<Times> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let times: Vec<u64> = stat
@@ -98,14 +97,14 @@ impl Times {
     }
 }
 
-/// What is free on a folder's file system; `None` where there is no such folder.
+/// The free space of a directory's file system; `None` without that directory.
 pub fn free_kibibytes(folder: &str) -> Option<u64> {
     let told = Command::new("df").args(["-Pk", folder]).output().ok()?;
     let told = String::from_utf8(told.stdout).ok()?;
     told.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// The cores this process may use: `0-3,8` and the like.
+/// The cores that this process may use: `0-3,8` and the like.
 fn allowed() -> Vec<usize> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status
@@ -119,7 +118,7 @@ fn allowed() -> Vec<usize> {
     ranges.flatten().collect()
 }
 
-/// Where a program is installed, if it is. Servers hide from ordinary users' `PATH` on Debian.
+/// The path of an installed program. Debian keeps servers outside ordinary users' `PATH`.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let hidden = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);

@@ -1,11 +1,11 @@
-//! What does the shield cost, end to end, how does a live audience fare, and how is that beside nginx and
-//! Varnish?
+//! End-to-end benchmark: the cost of the shield and the quality of a live stream, compared with nginx and
+//! Varnish.
 //!
-//! The real program in a process of its own, real sockets on the loopback interface, the server on
-//! one core and everything else on another. What counts is the server's processor time for a
-//! request: it hardly depends on what else the machine does, unlike rates. Nothing is asserted.
+//! The real program runs in its own process, with real sockets on the loopback interface, on one core;
+//! everything else runs on another. The main figure is the server's CPU time per request: unlike rates it
+//! hardly depends on other load of the machine. Nothing is asserted.
 //!
-//! `cargo bench --bench shield -- --help` says what can be asked.
+//! `cargo bench --bench shield -- --help` lists the options.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
 #![allow(
     clippy::cast_precision_loss,
@@ -50,7 +50,7 @@ use crate::server::{Identity, Server, Setting};
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
     if words.is_empty() {
-        // Not cargo's bench, which says so, but perhaps its test of every target: it has no minutes.
+        // Without cargo's `--bench` this may be cargo's test of all targets, which must not take minutes.
         print!("{}", arguments::help());
         return ExitCode::SUCCESS;
     }
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let cores = Cores::claim();
-    // A thousand viewers and the origin's side of a thousand connections, in this one process.
+    // This process has a thousand viewers and the origin's side of a thousand connections.
     let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
     ensure!(
         descriptors > 4000,
@@ -88,7 +88,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut terminated = signal(SignalKind::terminate())?;
-        // Leaving by any of these ways drops, and so ends, whatever was started.
+        // Every way out of here drops, and so ends, all started programs.
         tokio::select! {
             done = run(arguments, cores) => done,
             _ = interrupted.recv() => bail!("interrupted"),
@@ -97,10 +97,10 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// What the bench's own origin has for whoever asks whether it is there.
+/// The path that readiness checks request from the bench's own origin.
 const READY: &str = "/vod/ready.m3u8";
 
-/// Everything that stands while scenarios are played.
+/// Everything that exists while scenarios run.
 struct Stage {
     cores: Cores,
     program: PathBuf,
@@ -155,13 +155,13 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where everything is written that servers and generators need. In memory where there is room for
-/// what nginx holds: no disk is measured then, and none is waited for.
+/// The directory for all files of servers and generators. In memory if there is space for nginx's cache, so
+/// that no disk is measured.
 fn folder() -> std::io::Result<TempDir> {
     const MEMORY: &str = "/dev/shm";
     const ROOM_KIBIBYTES: u64 = 2 << 20;
     let mut builder = tempfile::Builder::new();
-    // Those who start nginx as root get a worker that is not.
+    // nginx started by root has an unprivileged worker.
     builder
         .prefix("seawall-bench-")
         .permissions(Permissions::from_mode(0o755));
@@ -192,7 +192,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// With what a server is started in front of an origin, which has something at `ready`.
+    /// The settings of a server in front of an origin that serves `ready`.
     fn setting<'a>(&'a self, folder: &'a Path, origin: SocketAddr, ready: &'a str) -> Setting<'a> {
         Setting {
             folder,
@@ -203,7 +203,7 @@ impl Stage {
         }
     }
 
-    /// The servers, each round another one first.
+    /// The servers, beginning with another one in each round.
     fn in_turn(&self, round: usize) -> impl Iterator<Item = &Server> {
         let count = self.servers.len();
         (0..count).map(move |place| &self.servers[(place + round - 1) % count])
@@ -243,7 +243,7 @@ impl Stage {
     async fn stampede(&self, results: &mut Results, round: usize, viewers: usize) {
         let name = format!("stampede-{round}");
         for server in self.in_turn(round) {
-            // The second time it is held: what so many viewers cost on this machine anyway.
+            // The second run hits a stored object: the cost of this many viewers on this machine.
             for crowd in [Crowd::Stampede, Crowd::Held] {
                 let outcome = crowd::stampede(server.plain, &self.origin, &name, viewers).await;
                 println!("{}", results.note_crowd(crowd, server.name, outcome));

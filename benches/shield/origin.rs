@@ -1,7 +1,7 @@
-//! What stands behind the servers? An origin of raw sockets that counts what it is asked.
+//! The origin behind the servers: raw sockets, and a count of its requests.
 //!
-//! Below `/live/` lie 2.7 KB playlists, below `/vod/` the same of streams that have ended, and
-//! anything else is a 1 MiB segment. The query may say `max-age=SECONDS` and `delay=MILLISECONDS`.
+//! `/live/` has 2.7 KB live playlists, `/vod/` the same with an end, and any other path a 1 MiB segment. The
+//! query may contain `max-age=SECONDS` and `delay=MILLISECONDS`.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// A running origin. Dropping it closes it.
 pub struct Origin {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     asked: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
-/// What it serves.
+/// The content that it serves.
 struct Content {
     live: Bytes,
     ended: Bytes,
@@ -54,8 +54,8 @@ impl Origin {
         })
     }
 
-    /// Requests so far whose answers were to be delayed: those of crowds. Fills that a load left
-    /// behind do not count among them.
+    /// The number of requests with a delay, which are those of crowds. Fills that a load left behind are not
+    /// counted.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
@@ -78,7 +78,7 @@ async fn accept(listener: TcpListener, content: Arc<Content>) {
         let _ = stream.set_nodelay(true);
         let content = Arc::clone(&content);
         connections.spawn(async move {
-            // A peer that goes away is no news.
+            // A peer that disconnects is no error.
             let _ = converse(stream, &content).await;
         });
         while connections.try_join_next().is_some() {}
@@ -110,7 +110,7 @@ async fn converse(mut stream: TcpStream, content: &Content) -> io::Result<()> {
     }
 }
 
-/// Where a message's body begins.
+/// The offset of a message's body.
 pub fn head_end(read: &[u8]) -> Option<usize> {
     let end = read.windows(4).position(|four| four == b"\r\n\r\n")?;
     Some(end + 4)

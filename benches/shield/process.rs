@@ -1,5 +1,4 @@
-//! What does a running program cost? A child process with all it started: its processor time, its
-//! memory, and its certain end.
+//! A child process with its children: CPU time, memory, and a reliable end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use tokio::time::{Instant, sleep};
 
-/// How often is looked whether a program has ended.
+/// The interval of checks whether a program has ended.
 const LOOK: Duration = Duration::from_millis(5);
-/// A program that was told to end may take so long.
+/// The time that a program gets to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A program that was started here. Dropping it ends it, and whatever it started.
+/// A program that was started here. Dropping it ends it and its children.
 pub struct Program {
     name: String,
     child: Child,
@@ -23,7 +22,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it; what it writes goes to a file in `folder`.
+    /// Starts it; its output goes to a file in `folder`.
     pub fn start(name: &str, mut command: Command, folder: &Path) -> anyhow::Result<Program> {
         let log = folder.join(format!("{name}.log"));
         let output = fs::File::create(&log).context("cannot write a log")?;
@@ -41,7 +40,7 @@ impl Program {
         })
     }
 
-    /// Complains, with its last words, if it has ended.
+    /// An error with the end of its output, if it has ended.
     pub fn still_runs(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -49,7 +48,7 @@ impl Program {
         }
     }
 
-    /// Waits for its end, and gives what it wrote.
+    /// Waits for its end, and returns its output.
     pub async fn finish(mut self, patience: Duration) -> anyhow::Result<String> {
         let deadline = Instant::now() + patience;
         let status = loop {
@@ -68,20 +67,20 @@ impl Program {
         fs::read_to_string(&self.log).with_context(|| format!("cannot read what {name} wrote"))
     }
 
-    /// The end of what it wrote.
+    /// The end of its output.
     pub fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
-    /// Processor time so far, of user and system, of it and all it started.
+    /// CPU time so far, user and system, of it and its children.
     pub fn cpu_seconds(&self) -> f64 {
         let ticks: u64 = self.family().iter().map(|member| member.ticks).sum();
         ticks as f64 / self.ticks_per_second
     }
 
-    /// Memory in use now, by it and all it started.
+    /// Resident memory of it and its children.
     pub fn resident_mebibytes(&self) -> u64 {
         let family = self.family();
         let resident = family.iter().filter_map(|member| {
@@ -120,7 +119,7 @@ impl Drop for Program {
             return;
         }
         let family = self.family();
-        // Politely first: nginx's parent takes its children along, and buries them.
+        // First SIGTERM: nginx's parent then ends and reaps its children.
         signal("TERM", self.child.id());
         if !self.ends_within(PATIENCE) {
             let _ = self.child.kill();
@@ -134,7 +133,7 @@ impl Drop for Program {
     }
 }
 
-/// The shell's own `kill`: not every machine has one as a program.
+/// The shell's own `kill`: not every machine has it as a program.
 fn signal(name: &str, pid: u32) {
     let kill = format!("kill -{name} {pid}");
     let _ = Command::new("sh")
@@ -143,7 +142,7 @@ fn signal(name: &str, pid: u32) {
         .status();
 }
 
-/// One process, as the kernel tells it.
+/// One process, as the kernel reports it.
 struct Member {
     pid: u32,
     parent: u32,
@@ -155,11 +154,11 @@ impl Member {
         self.pid == pid || self.parent == pid
     }
 
-    /// Reads `/proc/PID/stat`. The second field, the name, may hold anything, even parentheses.
+    /// Reads `/proc/PID/stat`. The second field, the name, may contain anything, even parentheses.
     fn read(stat: &str) -> Option<Member> {
         let pid = stat.split(' ').next()?.parse().ok()?;
         let rest: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        // User and system time, then that of children that have ended.
+        // User and system time, then those of children that have ended.
         let ticks = rest
             .get(11..15)?
             .iter()
@@ -181,7 +180,7 @@ fn processes() -> impl Iterator<Item = Member> {
 }
 
 fn ticks_per_second() -> f64 {
-    /// What Linux tells programs on every common platform.
+    /// The value on every common Linux platform.
     const USUAL: f64 = 100.0;
     let asked = Command::new("getconf").arg("CLK_TCK").output();
     asked

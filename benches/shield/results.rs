@@ -1,4 +1,4 @@
-//! What came of it all? Every sample as it is taken, and one table in the end.
+//! Collects samples, prints each as it is taken, and prints the tables at the end.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,15 +9,15 @@ use crate::load::Yield;
 use crate::scenario::Scenario;
 use crate::table::{Table, grouped};
 
-/// The server the others are compared with.
+/// The server that the others are compared with.
 const YARDSTICK: &str = "nginx";
 
 /// One load on one server.
 #[derive(Clone, Copy)]
 pub struct Sample {
-    /// What it brought.
+    /// The result of the load.
     pub brought: Yield,
-    /// Processor time of the server, of user and system.
+    /// CPU time of the server, user and system.
     pub cpu_seconds: f64,
     /// Memory of the server afterwards.
     pub resident_mebibytes: u64,
@@ -25,13 +25,13 @@ pub struct Sample {
 
 impl Sample {
     fn cpu_micros(&self) -> f64 {
-        // A request that failed cost something, too.
+        // A failed request costs CPU time too.
         let requests = self.brought.requests.max(1);
         self.cpu_seconds * 1e6 / requests as f64
     }
 }
 
-/// Everything so far.
+/// All results so far.
 #[derive(Default)]
 pub struct Results {
     samples: Vec<(Scenario, &'static str, Sample)>,
@@ -40,7 +40,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// Takes note of a sample, and gives it as a line.
+    /// Records a sample and returns it as a line of text.
     pub fn note(&mut self, scenario: Scenario, server: &'static str, sample: Sample) -> String {
         self.samples.push((scenario, server, sample));
         let (rate, micros) = (grouped(sample.brought.rate), sample.cpu_micros());
@@ -50,7 +50,7 @@ impl Results {
         )
     }
 
-    /// Takes note of what became of a crowd, and gives it as a line.
+    /// Records the result of a crowd and returns it as a line of text.
     pub fn note_crowd(&mut self, crowd: Crowd, server: &'static str, outcome: Outcome) -> String {
         let (asked, p99) = (asked(&outcome), millis(outcome.percentile(99)));
         self.crowds.entry((crowd, server)).or_default().add(outcome);
@@ -58,7 +58,7 @@ impl Results {
         format!("{name:17} {server:8} {asked} at the origin, p99 {p99} ms")
     }
 
-    /// Takes note of what became of a live stream's audience.
+    /// Records the report of a live stream.
     pub fn note_live(&mut self, told: String) {
         self.live.push(told);
     }
@@ -180,7 +180,7 @@ impl Results {
     }
 }
 
-/// How often the origin was asked, each time; once where it was always the same.
+/// Origin requests in each run; one figure if it was always the same.
 fn asked(outcome: &Outcome) -> String {
     let mut each = outcome.origin_requests.clone();
     each.dedup();

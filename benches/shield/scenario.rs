@@ -1,4 +1,4 @@
-//! What is measured, and with which load?
+//! The scenarios and their loads.
 
 use crate::load::{Load, Paths, Protocol};
 use crate::server::Server;
@@ -6,19 +6,19 @@ use crate::server::Server;
 /// Bytes of a segment.
 const SEGMENT_BYTES: f64 = 1_048_576.0;
 
-/// A playlist that has ended, so that only the origin's `max-age` bounds its freshness.
+/// A playlist that has ended, so that only the origin's `max-age` limits its freshness.
 pub const PLAYLIST: &str = "/vod/a.m3u8?max-age=3600";
-/// One MiB, good for a day.
+/// 1 MiB, fresh for a day.
 pub const SEGMENT: &str = "/seg/a.ts";
 
-/// One thing to measure.
+/// One scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// A small hit.
     Playlist,
     /// A large hit.
     Segment,
-    /// Every request is for something else.
+    /// Every request is for another object.
     Miss,
     /// A small hit over TLS.
     TlsPlaylist,
@@ -26,9 +26,9 @@ pub enum Scenario {
     TlsSegment,
     /// A small hit over HTTP/2.
     H2Playlist,
-    /// Everyone wants the same thing that nobody has.
+    /// Concurrent requests for one object that is not stored.
     Stampede,
-    /// A live playlist expires again and again under steady polling.
+    /// A live playlist that expires repeatedly under steady polling.
     Herd,
     /// An audience watches a live stream.
     Live,
@@ -37,7 +37,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// Every scenario, in the order of a whole run: misses fill the memory, so they come after hits.
+    /// All scenarios, in the order of a whole run: misses fill the memory, so they come after hits.
     pub const ALL: [Scenario; 10] = [
         Scenario::Playlist,
         Scenario::Segment,
@@ -51,7 +51,7 @@ impl Scenario {
         Scenario::LowLatency,
     ];
 
-    /// As typed on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Scenario::Playlist => "playlist",
@@ -67,7 +67,7 @@ impl Scenario {
         }
     }
 
-    /// In a few words.
+    /// A short description.
     pub fn title(self) -> &'static str {
         match self {
             Scenario::Playlist => "2.7 KB playlist hit, HTTP/1.1, 64 connections",
@@ -83,8 +83,8 @@ impl Scenario {
         }
     }
 
-    /// The load that saturates a server with this; `None` for those about a crowd.
-    /// `round` keeps the paths of two rounds apart.
+    /// The load that saturates a server in this scenario; `None` for crowds. `round` separates the paths of
+    /// two rounds.
     pub fn load(self, server: &Server, round: usize) -> Option<Load> {
         let same = |path: &str| Paths::Same(path.to_owned());
         let (protocol, paths, connections) = match self {
@@ -120,7 +120,7 @@ impl Scenario {
         })
     }
 
-    /// Gigabytes a second, where that says more than requests a second.
+    /// Gigabytes per second, where that says more than requests per second.
     pub fn gigabytes(self, rate: f64) -> Option<f64> {
         match self {
             Scenario::Segment | Scenario::TlsSegment => Some(rate * SEGMENT_BYTES / 1e9),

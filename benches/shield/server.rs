@@ -1,5 +1,5 @@
-//! Who is measured? The shield and, where they are installed, nginx as a yardstick and, for live
-//! streams, Varnish: with one thread, a memory or disk of its own, a plain door and a TLS door.
+//! The measured servers: the shield and, where installed, nginx as the reference and, for live streams,
+//! Varnish. Each has one thread, its own memory or disk, a plain and a TLS listener.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -14,12 +14,12 @@ use crate::machine::{self, Cores};
 use crate::process::Program;
 use crate::viewer;
 
-/// A server may take so long to be ready.
+/// The time within which a server must be ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub struct Server {
-    /// In tables.
+    /// The name in tables.
     pub name: &'static str,
     /// HTTP/1.1 without TLS.
     pub plain: SocketAddr,
@@ -36,7 +36,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes a self-signed one (ECDSA P-256), in `folder`.
+    /// Creates a self-signed one (ECDSA P-256), in `folder`.
     pub fn new(folder: &Path) -> anyhow::Result<Identity> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let identity = Identity {
@@ -49,22 +49,22 @@ impl Identity {
     }
 }
 
-/// What every server is started with.
+/// The settings of every server.
 pub struct Setting<'a> {
-    /// Files go here.
+    /// The directory for files.
     pub folder: &'a Path,
-    /// Where content comes from.
+    /// The origin.
     pub origin: SocketAddr,
-    /// What the origin has for whoever asks whether it is there.
+    /// The path that readiness checks request.
     pub ready: &'a str,
-    /// For the TLS door.
+    /// For the TLS listener.
     pub identity: &'a Identity,
-    /// Where it runs.
+    /// The cores.
     pub cores: &'a Cores,
 }
 
 impl Server {
-    /// Starts the shield; `more` is added to its file.
+    /// Starts the shield; `more` is appended to its configuration.
     pub async fn seawall(
         setting: &Setting<'_>,
         program: &Path,
@@ -99,7 +99,7 @@ impl Server {
         Server::start("seawall", command, setting, plain, tls).await
     }
 
-    /// Starts nginx; `None` where it is not installed.
+    /// Starts nginx; `None` if it is not installed.
     pub async fn nginx(setting: &Setting<'_>) -> anyhow::Result<Option<Server>> {
         let Some(program) = machine::program("nginx") else {
             return Ok(None);
@@ -113,7 +113,7 @@ impl Server {
         Ok(Some(server))
     }
 
-    /// Starts Varnish, with its default VCL; `None` where it is not installed. It has no TLS door.
+    /// Starts Varnish, with its default VCL; `None` if it is not installed. It has no TLS listener.
     pub async fn varnish(setting: &Setting<'_>) -> anyhow::Result<Option<Server>> {
         let Some(program) = machine::program("varnishd") else {
             return Ok(None);
@@ -130,7 +130,7 @@ impl Server {
         Ok(Some(server))
     }
 
-    /// Starts anything that answers.
+    /// Starts any server.
     pub async fn start(
         name: &'static str,
         command: Command,
@@ -149,7 +149,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until it answers.
+    /// Waits until it responds.
     async fn ready(&mut self, path: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !viewer::visit(self.plain, path).await.whole {
@@ -164,7 +164,7 @@ impl Server {
     }
 }
 
-/// Addresses nobody listens on. Held all at once, so that they differ.
+/// Free addresses. All are reserved at once, so that they differ.
 pub fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     let listeners: Vec<_> = (0..N)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
@@ -177,8 +177,8 @@ pub fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     addresses.try_into().ok().context("no free port")
 }
 
-/// One worker, and what its manual recommends for a cache in front of media: kept connections on
-/// both sides, sendfile, open files remembered, one fetch per object, stale while it is renewed.
+/// One worker, and the settings that nginx's manual recommends for a cache of media: persistent connections
+/// on both sides, sendfile, an open-file cache, one fetch per object, stale responses during updates.
 fn nginx_config(setting: &Setting<'_>, plain: SocketAddr, tls: SocketAddr) -> String {
     let Setting {
         folder,

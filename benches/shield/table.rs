@@ -1,11 +1,11 @@
-//! How are figures laid out for a person? Columns as wide as they must be, and no wider.
+//! Text tables with columns of the smallest width.
 
-/// A table being filled.
+/// A table under construction.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
-/// Columns that are words; the others are figures, set to the right.
+/// Text columns; the others are figures, right-aligned.
 const WORDS: usize = 2;
 
 impl Table {
@@ -16,12 +16,12 @@ impl Table {
         }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    /// Has it any but its headings?
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
@@ -50,7 +50,7 @@ fn line(row: &[String], widths: &[usize]) -> String {
     set.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-/// A count with its thousands apart.
+/// A count with separated thousands.
 pub fn grouped(count: f64) -> String {
     let digits = format!("{count:.0}");
     let mut text = String::new();

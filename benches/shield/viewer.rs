@@ -1,4 +1,4 @@
-//! How does one viewer fare? A connection of its own, one request, and what it waited for.
+//! One viewer: a connection, one request, and its response time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use tokio::time::{Instant, timeout};
 
 use crate::origin::head_end;
 
-/// Nobody waits longer.
+/// The longest wait of a viewer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
-    /// When it set out to connect.
+    /// The time of the connect.
     pub began: Instant,
     /// From there to the last byte.
     pub took: Duration,
-    /// Was it a 200, and did all of it arrive?
+    /// Whether it was a complete 200.
     pub whole: bool,
 }
 
-/// Connects, asks, and reads to the end.
+/// Connects, sends the request, and reads to the end.
 pub async fn visit(address: SocketAddr, path: &str) -> Visit {
     let began = Instant::now();
     let asked = timeout(PATIENCE, ask(address, path)).await;
@@ -54,7 +54,7 @@ async fn ask(address: SocketAddr, path: &str) -> io::Result<bool> {
     let mut body = read.split_off(body_starts);
     let mut length = body.len() as u64;
     loop {
-        // Chunked: the last chunk tells that it is whole.
+        // Chunked: the last chunk says that it is complete.
         let tail = body.len().saturating_sub(8);
         body.drain(..tail);
         match stream.read_buf(&mut body).await? {
@@ -69,7 +69,7 @@ async fn ask(address: SocketAddr, path: &str) -> io::Result<bool> {
         })
 }
 
-/// What matters of an answer's head.
+/// The relevant parts of a response head.
 pub struct Head {
     /// Status 200.
     pub ok: bool,
@@ -78,7 +78,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads it.
+    /// Parses it.
     pub fn read(head: &[u8]) -> Head {
         let text = String::from_utf8_lossy(head);
         let length = text.lines().find_map(|line| {

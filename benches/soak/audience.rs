@@ -1,4 +1,4 @@
-//! Everybody who asks: players of live streams, and in the storm all the others.
+//! All clients of the soak: players of live streams, and in the storm the other clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use crate::streams::{Stream, Streams};
 const PLAYERS: usize = 180;
 const SLOW_VIEWERS: usize = 20;
 const SLOW_BYTES_PER_SECOND: u64 = 4 << 10;
-/// Downloads of what may not be stored.
+/// Downloads of uncacheable files.
 const DOWNLOADS: usize = 20;
 const DOWNLOAD_BYTES_PER_SECOND: u64 = 1 << 20;
-/// Viewers of the catalogue, and how long each pauses.
+/// Viewers of the catalogue, and the pause between their requests.
 const CATALOGUE_VIEWERS: usize = 10;
 const BROWSE: Duration = Duration::from_millis(100);
-/// Between two requests for the huge manifest, and between two purges.
+/// The pause between two requests for the huge manifest, and between two purges.
 const HUGE_PAUSE: Duration = Duration::from_secs(3);
 const PURGE_PAUSE: Duration = Duration::from_secs(5);
-/// Of so many media one is compared with what the packager made.
+/// One in this many media objects is compared with the packager's bytes.
 const COMPARED_EVERY: u64 = 7;
 
-/// All of them. Dropping it sends them home.
+/// All clients. Dropping it ends them.
 pub struct Audience {
     doors: Vec<SocketAddr>,
     admin: SocketAddr,
@@ -58,13 +58,13 @@ impl Audience {
         }
     }
 
-    /// Everybody goes home.
+    /// Ends all clients.
     pub async fn leave(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
     }
 
-    /// The live audience comes, some at each stream.
+    /// Starts the live audience, some viewers at each stream.
     pub fn watch_live(&self) {
         for number in 0..PLAYERS {
             let place = number % self.streams.len();
@@ -89,7 +89,7 @@ impl Audience {
         }
     }
 
-    /// All the others come.
+    /// Starts the other clients.
     pub fn storm(&self) {
         let door = self.doors[STREAMS];
         let mut tasks = self.tasks.lock();
@@ -113,7 +113,7 @@ impl Audience {
     }
 }
 
-/// Writes down what a player saw.
+/// Records a player's fetch.
 fn note(book: &Book, stream: &Stream, sight: &PlayerFetch) {
     let troubled = stream.is_troubled.load(Ordering::Relaxed);
     let class = if troubled {
@@ -140,12 +140,12 @@ fn note(book: &Book, stream: &Stream, sight: &PlayerFetch) {
         }
         Some((status, _)) => End::Bad(format!("{}: {status} after {waited:?}", sight.place.path())),
     };
-    // What the origin holds back, or makes while it is read, is waited for by intent.
+    // Waits for blocking requests and growing bodies are intended, and not recorded.
     let counts = !stream.form.is_low_latency_hls() && !stream.form.grows();
     book.note(class, end, counts.then_some(waited));
 }
 
-/// What the packager made of some media.
+/// The packager's bytes of some media objects.
 fn compared(stream: &Stream, place: Resource) -> Option<Bytes> {
     let broadcast: &Broadcast = &stream.broadcast;
     match place {
@@ -167,7 +167,7 @@ fn compared(stream: &Stream, place: Resource) -> Option<Bytes> {
     }
 }
 
-/// Is this piece what lies there in the file?
+/// Whether these bytes belong to the file at this offset.
 fn is_of_file(file: u64, length: u64) -> impl FnMut(u64, &[u8]) -> bool {
     move |offset, piece| {
         let mut at = offset;
@@ -185,8 +185,8 @@ fn is_of_file(file: u64, length: u64) -> impl FnMut(u64, &[u8]) -> bool {
     }
 }
 
-/// How a download of so many bytes ended. The library breaks off now and then, and then this may end
-/// short, as long as that is seen.
+/// The end of a download of this many bytes. The library breaks off now and then; such a download may be cut,
+/// as long as the cut is visible.
 fn end_of(
     answer: std::io::Result<download::Answer>,
     length: u64,
@@ -214,7 +214,7 @@ fn end_of(
     (end, waited)
 }
 
-/// Asks for one file after another; the first ones most.
+/// Requests one file after another; the first ones most often.
 async fn browse(door: SocketAddr, files: u64, seed: u64, book: Book) {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
@@ -243,7 +243,7 @@ async fn dawdle(door: SocketAddr, files: u64, seed: u64, book: Book) {
     }
 }
 
-/// Downloads what may not be stored, again and again.
+/// Downloads an uncacheable file, again and again.
 async fn pass(door: SocketAddr, number: usize, book: Book) {
     let length = library::PASS_BYTES;
     loop {
@@ -256,7 +256,7 @@ async fn pass(door: SocketAddr, number: usize, book: Book) {
     }
 }
 
-/// Asks for the huge manifest, in every coding in turn.
+/// Requests the huge manifest, in every coding in turn.
 async fn huge(door: SocketAddr, text: Bytes, book: Book) {
     for coding in ["br", "gzip", "zstd", "identity"].into_iter().cycle() {
         let lines = format!("GET /vod/huge.m3u8 HTTP/1.1\r\nAccept-Encoding: {coding}");
@@ -267,7 +267,7 @@ async fn huge(door: SocketAddr, text: Bytes, book: Book) {
         });
         let end = match answer.await {
             Ok(answer) if answer.status == 200 && answer.ended_cleanly() => {
-                // Plain, or in the coding that was asked for; what begins as the text is all of it.
+                // Plain, or in the requested coding; a body that begins as the text must be all of it.
                 let plain = received.starts_with(b"#EXTM3U");
                 if plain && received != text {
                     End::Bad(format!("{} bytes of the huge manifest", received.len()))
@@ -294,7 +294,7 @@ async fn purge(
     let mut random = fastrand::Rng::with_seed(42);
     for round in 1_u64.. {
         let query = if round.is_multiple_of(10) {
-            // Only the first of every five has an origin in trouble.
+            // One stream in five has a failing origin.
             let stream = random.usize(..streams.len()) / 5 * 5 + 1;
             format!(
                 "stream=http://{}{}",
@@ -308,7 +308,7 @@ async fn purge(
         let lines = format!("POST /purge?{query} HTTP/1.1");
         let answer = download::get(admin, &lines, None, |_, _| true);
         let end = match answer.await {
-            // Not found: nothing of it was held.
+            // 404: nothing of it was stored.
             Ok(answer) if matches!(answer.status, 200 | 404) => End::Good,
             Ok(answer) => End::Bad(format!("{query}: status {}", answer.status)),
             Err(why) => End::Bad(format!("{query}: {why}")),

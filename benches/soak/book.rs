@@ -1,4 +1,4 @@
-//! What did viewers see? Counts and waits by class of viewer, before the storm and in it.
+//! Records the viewers' results and waits by class, before the storm and in it.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Who asks.
+/// The classes of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Players of streams whose origins are well.
+    /// Players of streams with healthy origins.
     Live,
-    /// Players of streams of which an origin lags or restarts.
+    /// Players of streams with an origin that lags or restarts.
     Troubled,
     /// Viewers of the on-demand catalogue.
     OnDemand,
     /// The same at 4 KB/s.
     Slow,
-    /// Downloads of a file that may not be stored.
+    /// Downloads of an uncacheable file.
     Pass,
     /// Viewers of a manifest of 10 MB.
     Huge,
@@ -38,29 +38,29 @@ impl Class {
     ];
 }
 
-/// How one request ended.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// Whole, and the origin's bytes.
+    /// Complete, with the origin's bytes.
     Good,
-    /// An error that the origin caused, and that the viewer could see.
+    /// An error that the origin caused, visible to the viewer.
     OriginsFault,
-    /// The program cut a reader who is slower than it lets anybody be. The reader could see it.
+    /// The program cut a reader below its minimum rate, visibly.
     TooSlow,
     /// Anything else: a fault of the program.
     Bad(String),
 }
 
-/// The longest list of faults that anybody reads.
+/// The longest list of faults in the report.
 const FAULTS_MAX: usize = 12;
-/// Waits at the 99th hundredth below this say more of the machine than of the program.
+/// A 99th percentile below this depends more on the machine than on the program.
 const TELLING: Duration = Duration::from_millis(10);
-/// A run shorter than this says nothing of waits, nor of slow downloads.
+/// A shorter run says nothing about waits or slow downloads.
 const SHORT_SECONDS: u64 = 180;
-/// So many waits make a 99th hundredth.
+/// The number of waits that a 99th percentile needs.
 const WAITS_MIN: usize = 5000;
 
-/// All of it. Its copies are the same book.
+/// The shared record; clones are the same record.
 #[derive(Clone, Default)]
 pub struct Book(Arc<Inner>);
 
@@ -87,12 +87,12 @@ impl Book {
         self.0.storm.store(true, Ordering::Relaxed);
     }
 
-    /// A second has gone by.
+    /// A second has passed.
     pub fn tick(&self) {
         *self.0.seconds.lock() += 1;
     }
 
-    /// Writes down one request: how it ended, and how long its viewer waited where that counts.
+    /// Records one request: its result, and its viewer's wait where that counts.
     pub fn note(&self, class: Class, end: End, waited: Option<Duration>) {
         let mut pages = self.0.pages.lock();
         let page = &mut pages[class as usize];
@@ -118,9 +118,9 @@ impl Book {
         }
     }
 
-    /// Everything that must not have happened.
+    /// All violations.
     pub fn faults(&self) -> Vec<String> {
-        // A slow download takes longer than a short run lasts.
+        // A slow download takes longer than a short run.
         let is_short = *self.0.seconds.lock() < SHORT_SECONDS;
         let mut pages = self.0.pages.lock();
         let mut faults = Vec::new();
@@ -144,7 +144,7 @@ impl Book {
         faults
     }
 
-    /// What people want to see.
+    /// The table of the report.
     pub fn table(&self) -> String {
         let mut pages = self.0.pages.lock();
         let mut text = String::from(

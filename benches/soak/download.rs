@@ -1,4 +1,4 @@
-//! A viewer who downloads: one request over a connection of its own, at the pace it is given.
+//! A downloading viewer: one request on its own connection, at a given rate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,34 +8,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Nobody waits longer for a head, or for the next byte.
+/// The longest wait for a head, or for the next byte.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// A head has no more bytes.
+/// The size limit of a head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
-/// What came.
+/// The result of a download.
 pub struct Answer {
     pub status: u16,
-    /// What the head promised; `None`: nothing.
+    /// The length that the head announced, if any.
     pub promised: Option<u64>,
     pub received: u64,
     /// From the request to the head.
     pub waited: Duration,
-    /// Why the body is not whole, where one could see that.
+    /// Why the body is incomplete, if that was visible.
     pub broken: Option<io::Error>,
-    /// The bytes were those that were expected.
+    /// Whether all bytes were the expected ones.
     pub is_right: bool,
 }
 
 impl Answer {
-    /// Nothing showed that anything was missing.
+    /// Whether no cut was visible.
     pub fn ended_cleanly(&self) -> bool {
         self.broken.is_none()
     }
 }
 
-/// Asks, and reads at so many bytes a second where a rate is given. `expected` gets each piece with its
-/// offset, and says whether those are the right bytes.
+/// Sends the request, and reads at this many bytes per second if a rate is given. `expected` gets each piece
+/// with its offset, and says whether the bytes are right.
 pub async fn get(
     door: SocketAddr,
     lines: &str,
@@ -44,7 +44,7 @@ pub async fn get(
 ) -> io::Result<Answer> {
     let socket = TcpSocket::new_v4()?;
     if rate.is_some() {
-        // What the kernel takes in advance is not read slowly.
+        // A small receive buffer, so that the kernel does not read ahead at full speed.
         socket.set_recv_buffer_size(16 << 10)?;
     }
     let mut wire = socket.connect(door).await?;
@@ -71,7 +71,7 @@ pub async fn get(
     Ok(read_body(wire, answer, begun, rate, expected).await)
 }
 
-/// A head, and what came with it of the body.
+/// A head, and the body bytes that came with it.
 async fn read_head(wire: &mut TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut buffer = vec![0; 16 << 10];
     let mut head = Vec::new();

@@ -1,5 +1,5 @@
-//! The origin of everything that is not live: a catalogue, files that may not be stored, a manifest of
-//! 10 MB. Its bytes can be checked wherever one begins to read.
+//! The origin of everything that is not live: a catalogue, uncacheable files, a manifest of 10 MB. Its bytes
+//! can be checked from any offset.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -18,21 +18,21 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Every so many bytes a file says which it is and how far one has read.
+/// The distance of marks in a file; each mark names the file and the offset.
 pub const MARK_EVERY: u64 = 4096;
 
-/// The catalogue's smallest file, and the step from one to the next in turn.
+/// The catalogue's smallest file, and the step to the next size.
 const FILE_BYTES: u64 = 256 << 10;
 const SIZES: u64 = 16;
 
-/// What may not be stored.
+/// The size of an uncacheable file.
 pub const PASS_BYTES: u64 = 16 << 20;
 /// The manifest's segments: 10 MB of text.
 const HUGE_SEGMENTS: usize = 290_000;
-/// One of so many answers from the catalogue breaks off at its half.
+/// One in this many responses from the catalogue breaks off in the middle.
 const CUT_EVERY: u64 = 97;
 
-/// What one frame carries at most.
+/// The most bytes of one frame.
 const FRAME_BYTES: u64 = 64 << 10;
 
 /// The running library.
@@ -50,13 +50,13 @@ struct Shelves {
     asked: AtomicU64,
 }
 
-/// How long a file of the catalogue is.
+/// The length of a file of the catalogue.
 pub fn file_bytes(file: u64) -> u64 {
     FILE_BYTES * (1 + file % SIZES) + 1
 }
 
 impl Library {
-    /// Starts it, with a catalogue of twice as many bytes as memory has.
+    /// Starts it, with a catalogue of twice the size of memory.
     pub async fn start(memory_bytes: u64) -> std::io::Result<Library> {
         let mut files = 0;
         let mut bytes = 0;
@@ -89,7 +89,7 @@ impl Library {
                         let answer = shelves.answer(&request);
                         async move { Ok::<_, Infallible>(answer) }
                     });
-                    // Who breaks off, or is broken off, is of no interest.
+                    // Connections that break off are expected.
                     let _ = http1::Builder::new()
                         .serve_connection(TokioIo::new(wire), service)
                         .await;
@@ -165,7 +165,7 @@ pub fn block(file: u64, at: u64, length: u64) -> Bytes {
     Bytes::from(block).slice((at - start) as usize..)
 }
 
-/// A body.
+/// A response body.
 enum Text {
     Whole(Option<Bytes>),
     File {

@@ -1,10 +1,10 @@
-//! Does the shield keep its promises for hours, with memory full and everything going wrong at once?
+//! Soak test: the shield must keep its promises for hours, with memory full and many faults at once.
 //!
-//! The real program in a process of its own: 50 live streams with two origins each, of which some lag and
-//! restart; 200 viewers, 20 of them at 4 KB/s; a file that is not stored, downloaded by 20; an on-demand
-//! catalogue twice the size of memory; origins that break off; purges; a manifest of 10 MB. It fails when
-//! a viewer sees an error that no origin caused, when anything truncated ends cleanly, when the bytes are
-//! not the origin's, and when memory or descriptors outgrow their bounds.
+//! The real program runs in its own process: 50 live streams with two origins each, some of which lag and
+//! restart; 200 viewers, 20 of them at 4 KB/s; an uncacheable file, downloaded by 20; an on-demand catalogue
+//! twice the size of memory; origins that break off; purges; a manifest of 10 MB. The test fails when a
+//! viewer sees an error that no origin caused, when a truncated body ends cleanly, when bytes differ from the
+//! origin's, or when memory or descriptors exceed their limits.
 //!
 //! `cargo bench --bench soak -- MINUTES`, or `./x soak MINUTES`.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
@@ -34,24 +34,24 @@ use crate::library::Library;
 use crate::program::{Bounds, Program};
 use crate::streams::Streams;
 
-/// Live streams, each on an address of its own.
+/// Live streams, each on its own address.
 const STREAMS: usize = 50;
 
-/// What the program may keep, in MiB: small, so that memory is full soon.
+/// The cache memory of the program, in MiB: small, so that it is full soon.
 const MEMORY_MIB: u64 = 64;
-/// What fills may hold, in MiB.
+/// The memory of fills, in MiB.
 const FILL_MIB: u64 = 64;
 
-/// The share of the time in which only the live audience is there, for comparison.
+/// The share of the time with the live audience alone, for comparison.
 const CALM_SHARE: f64 = 0.2;
 
-/// How often memory and descriptors are looked at.
+/// The interval of checks of memory and descriptors.
 const LOOK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let Some(word) = words.next() else {
-        // Not asked for, but perhaps cargo's test of every target: that has no minutes.
+        // Without arguments this may be cargo's test of all targets, which must not take minutes.
         println!("cargo bench --bench soak -- MINUTES");
         return ExitCode::SUCCESS;
     };
@@ -126,7 +126,7 @@ async fn run(lasts: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks at the program until a moment; an error if it has ended.
+/// Checks the program until a moment; an error if it has ended.
 async fn watch(program: &mut Program, book: &Book, until: Instant) -> anyhow::Result<()> {
     let mut next = Instant::now();
     while next < until {

@@ -1,4 +1,4 @@
-//! The program under test: its configuration, its process, and what the kernel says of that.
+//! The program under test: its configuration, its process, and its resource use.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,16 +16,16 @@ use crate::download;
 use crate::library::Library;
 use crate::streams::Streams;
 
-/// The program may take so long to listen.
+/// The time within which the program must listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Beyond `memory` and `fill.memory`: the program itself, connections, indexes.
+/// Memory beyond `memory` and `fill.memory`: the program itself, connections, indexes.
 const BESIDE_MIB: u64 = 64;
 
-/// Two connections for each player, one for anybody else, the same towards origins, and some.
+/// Two connections for each player, one for any other client, the same towards origins, and a reserve.
 const DESCRIPTORS_MAX: usize = 3000;
 
-/// What it is told to stay within.
+/// The limits that the program must respect.
 #[derive(Clone, Copy)]
 pub struct Bounds {
     pub memory_mib: u64,
@@ -84,7 +84,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Where viewers of a stream come in; the library's is the one after the last stream's.
+    /// The viewers' address of a stream; the library's is the one after the last stream's.
     pub fn door(&self, stream: usize) -> SocketAddr {
         (host(stream), self.port).into()
     }
@@ -110,7 +110,7 @@ impl Program {
         Ok(())
     }
 
-    /// What it says of itself at the end.
+    /// Its own metrics at the end.
     pub async fn summary(&self) -> anyhow::Result<String> {
         let page = download::page(self.admin, "/metrics").await?;
         let sum = |name: &str, label: &str| -> f64 {
@@ -142,7 +142,7 @@ impl Program {
         ))
     }
 
-    /// What outgrew its bounds.
+    /// All exceeded limits.
     pub fn faults(&self, bounds: Bounds) -> Vec<String> {
         let mut faults = Vec::new();
         let most = self.resident_mib.iter().max().copied().unwrap_or_default();
@@ -156,7 +156,7 @@ impl Program {
         if open > DESCRIPTORS_MAX {
             faults.push(format!("{open} descriptors were open"));
         }
-        // The first quarter is calm in part; what leaks goes on growing after the second.
+        // The first quarter is partly calm; a leak keeps growing after the second.
         let quarter = self.resident_mib.len() / 4;
         let mean = |of: &[u64]| of.iter().sum::<u64>() as f64 / of.len().max(1) as f64;
         if quarter > 60 {
@@ -172,7 +172,7 @@ impl Program {
     }
 }
 
-/// Each stream has an address of its own, and with it a host: players name the address they ask.
+/// Each stream has its own address, and so its own host: players name the address that they connect to.
 pub fn host(stream: usize) -> Ipv4Addr {
     let last = u8::try_from(stream + 2).unwrap_or(u8::MAX);
     Ipv4Addr::new(127, 0, 0, last)

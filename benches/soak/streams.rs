@@ -1,4 +1,4 @@
-//! The live origins: two for each stream, in step with each other, until some of them lag and restart.
+//! The live origins: two per stream, in step until some of them lag and restart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +8,14 @@ use seawall::simulator::{Broadcast, BroadcastPlan, Clock, Packaging, SimulatedOr
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long the streams have been on the air: longer than any window.
+/// How long the streams have been live: longer than any window.
 const ON_AIR: Duration = Duration::from_mins(5);
-/// Every so many streams one has an origin in trouble.
+/// One in this many streams has a failing origin.
 const TROUBLED_EVERY: usize = 5;
-/// How long an origin lags, and by how much.
+/// How long and by how much an origin lags.
 const LAGS_FOR: Duration = Duration::from_secs(12);
 const LAGS_BY: Duration = Duration::from_secs(4);
-/// Between one stream's troubles and the next one's.
+/// The pause between the faults of one stream and the next.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// All streams.
@@ -29,13 +29,13 @@ pub struct Stream {
     pub form: Packaging,
     pub clock: Clock,
     pub broadcast: Broadcast,
-    /// One of its origins lags or has restarted, now or before.
+    /// Whether one of its origins lags or has restarted, now or before.
     pub is_troubled: AtomicBool,
     origins: [SimulatedOrigin; 2],
 }
 
 impl Streams {
-    /// Starts them, in all forms in turn, each begun at another moment.
+    /// Starts them, in all formats in turn, each with another start time.
     pub fn start(count: usize) -> std::io::Result<Streams> {
         let stream = |number: usize| {
             let form = Packaging::ALL[number % Packaging::ALL.len()];
@@ -69,7 +69,7 @@ impl Streams {
         self.list.iter()
     }
 
-    /// From now on the first origins of some streams lag for a while, one after another, and restart at last.
+    /// From now on the first origins of some streams lag for a while, one after another, and then restart.
     pub fn misbehave(&self) {
         let troubled: Vec<_> = self.list.iter().step_by(TROUBLED_EVERY).cloned().collect();
         self.tasks.lock().spawn(async move {

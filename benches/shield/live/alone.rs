@@ -1,5 +1,5 @@
-//! What do players get straight at the origin? The demo's, in a process of its own, on the core that the servers
-//! get: the shield in front of it in that process has nothing to do.
+//! The baseline: players directly at the simulated origin, in a process of its own, on the server's core; the
+//! shield in that process is idle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::server::{Server, free_ports};
 
 pub struct Alone {
     pub server: Server,
-    /// What is on the air there.
+    /// The stream that it serves.
     pub broadcast: Broadcast,
 }
 
@@ -39,7 +39,7 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     let slow = format!("/control?slow={}", programme.thinks.as_secs_f64());
     asked(origin, "POST", &slow).await?;
 
-    // When it began follows from when its last segment ended.
+    // The start of the stream follows from the end of its last segment.
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::High).path();
     let answer = asked(origin, "GET", &playlist).await?;
     let (_, text) = answer.split_once("\r\n\r\n").context("no answer")?;

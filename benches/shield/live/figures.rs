@@ -1,4 +1,4 @@
-//! How are many figures told in a few?
+//! Summarises many durations in a few figures.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ impl Spread {
         self.0.len()
     }
 
-    /// How many are longer than this.
+    /// The number of durations above this.
     pub fn over(&self, bound: Duration) -> usize {
         self.0.iter().filter(|one| **one > bound).count()
     }
@@ -26,14 +26,14 @@ impl Spread {
         self.0.iter().sum::<Duration>() / count
     }
 
-    /// In milliseconds, this share of a hundred and the longest: `p99 / max`.
+    /// In milliseconds, this percentile and the longest: `p99 / max`.
     pub fn told(&self, percent: usize) -> String {
         let place = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
         let at = |place: usize| millis(self.0.get(place).copied().unwrap_or_default());
         format!("{} / {}", at(place), at(self.0.len().saturating_sub(1)))
     }
 
-    /// In milliseconds, half of them are shorter.
+    /// The median, in milliseconds.
     pub fn median(&self) -> String {
         millis(self.0.get(self.0.len() / 2).copied().unwrap_or_default())
     }

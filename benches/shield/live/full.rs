@@ -1,5 +1,5 @@
-//! How does a live audience fare once memory is full? The stream's own segments fill it: it holds a third of
-//! what the run makes.
+//! Measures a live audience once memory is full. The stream's own segments fill it: memory holds a third of
+//! the run's segments.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,18 +20,18 @@ use crate::arguments::LOW_LATENCY_SEGMENT;
 use crate::server::{self, Server};
 use crate::table::Table;
 
-/// In which forms.
+/// The formats that are measured.
 const FORMS: [Packaging; 3] = [Packaging::Cmaf, Packaging::Timeline, Packaging::LowLatency];
-/// Memory is full within a minute.
+/// The time within which memory is full.
 const SEGMENT: Duration = LOW_LATENCY_SEGMENT;
-/// What counts lasts at least so long: about ten segments' time before memory is full.
+/// The least measured time: about ten segment durations before memory is full.
 const SEGMENTS_MIN: u32 = 60;
-/// Before the first one that counts, players ask for so many.
+/// The requests of players before the measured time begins.
 const SEGMENTS_BEFORE: u32 = WARM_UP_SEGMENTS + 3;
-/// Why media leave memory.
+/// The reasons for which media are evicted.
 const MEDIA_LEFT: [&str; 4] = ["departed", "one_off", "live", "on_demand"];
 
-/// What is counted apart.
+/// The classes that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Manifests,
@@ -57,7 +57,7 @@ impl Class {
     }
 }
 
-/// Answers to viewers, by how they came about.
+/// Responses to viewers, by outcome.
 #[derive(Clone, Copy, Default)]
 struct Answers([u64; Outcome::ALL.len()]);
 
@@ -83,18 +83,18 @@ impl Answers {
     }
 }
 
-/// The counts at one moment.
+/// The counters at one moment.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     answers: [Answers; Class::ALL.len()],
     asked: Asked,
-    /// Segments that each rendition has.
+    /// Segments of each rendition so far.
     segments: u64,
-    /// Media that have left memory.
+    /// Evicted media.
     evictions: u64,
 }
 
-/// Outcomes with a column of their own.
+/// Outcomes with their own column.
 const SHOWN: [Outcome; 5] = [
     Outcome::Hit,
     Outcome::Stale,
@@ -103,7 +103,7 @@ const SHOWN: [Outcome; 5] = [
     Outcome::Miss,
 ];
 
-/// Shows each form through the shield alone, and tells of the time before memory was full and after.
+/// Runs each format through the shield alone, and reports the time before and after memory is full.
 pub async fn watched_with_full_memory(
     stage: &Stage,
     programme: Programme,
@@ -159,14 +159,14 @@ fn row(
     row
 }
 
-/// Requests that an ideal cache makes while so many segments of each rendition are made.
+/// Requests of an ideal cache while this many segments of each rendition are made.
 fn floor(form: Packaging, class: Class, made: u64) -> u64 {
     let each = if form.is_low_latency_hls() {
         made * Broadcast::new(plan()).parts_per_segment()
     } else {
         made
     };
-    // One MPD is of all renditions.
+    // One MPD covers all renditions.
     if form.is_dash() && class == Class::Manifests {
         each
     } else {
@@ -181,7 +181,7 @@ fn plan() -> BroadcastPlan {
         .part_thirds(1)
 }
 
-/// Counts when everybody watches, when memory is full, and at the end.
+/// Counts when all players watch, when memory is full, and at the end.
 async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts; 3]> {
     let programme = Programme {
         segment: SEGMENT,
@@ -205,7 +205,7 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
     let players = audience(server.plain, programme, &clock, &Notes::default());
     let broadcast = origin.broadcast();
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
-    // Between parts, and far from a segment's end: what was made by then has been asked for by then.
+    // Between parts, and far from a segment's end: everything that exists has been requested by then.
     let from = broadcast.segment_due(first) + SEGMENT * 5 / 12;
     clock.until(from).await;
     let before = counts(admin, &origin, &clock).await?;
@@ -226,7 +226,7 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
     Ok([before, at_full, now])
 }
 
-/// Bytes of all segments that are asked for while a programme lasts, or of the parts that they are made of.
+/// Bytes of all segments, or of their parts, that are requested during a run.
 fn bytes_made(broadcast: &Broadcast, programme: Programme) -> u64 {
     let segments = programme.lasts.as_secs() / SEGMENT.as_secs() + u64::from(SEGMENTS_BEFORE);
     let of_all = DemoRendition::ALL.map(|rendition| broadcast.segment(rendition, 10).len() as u64);

@@ -1,4 +1,4 @@
-//! A low-latency stream: how often is the origin asked for a part, and when does a viewer hear of it?
+//! Low-latency streams: origin requests per part, and the delay of versions and parts at viewers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub fn table() -> Table {
     ])
 }
 
-/// A version: a rendition's playlist as it was when a part came.
+/// A version: a rendition's playlist as it was when a part appeared.
 type Version = (DemoRendition, u64, u64);
 
 pub fn row(name: &'static str, evening: &Evening) -> Vec<String> {
@@ -73,13 +73,13 @@ pub fn row(name: &'static str, evening: &Evening) -> Vec<String> {
     ]
 }
 
-/// Parts of all renditions that were made in the time that counts.
+/// Parts of all renditions that were made in the measured time.
 fn made(evening: &Evening) -> u64 {
     let parts = evening.broadcast.parts_per_segment();
     evening.new_segments() * parts * DemoRendition::ALL.len() as u64
 }
 
-/// How long after it was made those had a version who waited for it.
+/// The delay between a version and its arrival at viewers who waited for it.
 fn waits_by_version(evening: &Evening) -> HashMap<Version, Vec<Duration>> {
     let mut waits: HashMap<Version, Vec<Duration>> = HashMap::new();
     for note in &evening.notes {
@@ -98,7 +98,7 @@ fn waits_by_version(evening: &Evening) -> HashMap<Version, Vec<Duration>> {
     waits
 }
 
-/// When the last part of a version was made.
+/// The time at which the last part of a version was made.
 fn due(evening: &Evening, last: u64, parts: u64) -> Utc {
     let broadcast = &evening.broadcast;
     match parts.checked_sub(1) {
@@ -107,7 +107,7 @@ fn due(evening: &Evening, last: u64, parts: u64) -> Utc {
     }
 }
 
-/// How long after it was made a part was had by somebody who waited for it.
+/// The delay between a part and its arrival at a viewer who waited for it.
 fn after_made(note: &Note, evening: &Evening) -> Option<Duration> {
     let Resource::Part(_, _, segment, part) = note.place else {
         return None;

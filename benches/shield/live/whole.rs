@@ -1,4 +1,4 @@
-//! A stream of whole segments: what did it cost, how old was what viewers got, and who had to wait?
+//! Streams of whole segments: cost, age of the responses, and waits.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::figures::{Spread, millis, percent, ratio};
 use super::{Evening, Note, Programme};
 use crate::table::Table;
 
-/// A viewer who waits longer for a manifest has noticed.
+/// A longer wait for a manifest is noticeable.
 const NOTICED: Duration = Duration::from_millis(5);
 
 pub fn told(programme: Programme) -> String {
@@ -93,14 +93,14 @@ fn floor(evening: &Evening) -> u64 {
     2 * evening.new_segments() * DemoRendition::ALL.len() as u64
 }
 
-/// For how long a newer version had been out.
+/// How long a newer version had existed.
 fn old(note: &Note, evening: &Evening) -> Duration {
     let newer = |(last, _)| evening.broadcast.segment_due(last + 1);
     let newer: Option<Utc> = note.reach.map(newer);
     newer.map_or(Duration::ZERO, |newer| note.answered.saturating_sub(newer))
 }
 
-/// How long those waited who asked for a segment first.
+/// The waits of the first viewer of each segment.
 fn first_viewers(evening: &Evening) -> Spread {
     let mut early: HashSet<Resource> = HashSet::new();
     let mut first: HashMap<Resource, &Note> = HashMap::new();

@@ -1,4 +1,4 @@
-//! How is `h2load` asked, and what does it answer?
+//! Runs `h2load` and parses its report.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::{Load, Yield, number_before};
 use crate::process::Program;
 
-/// Beyond the load itself.
+/// Time allowed beyond the load itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(
@@ -31,7 +31,7 @@ pub(super) async fn run(
 }
 
 fn read(report: &str) -> Option<Yield> {
-    // Its first line of figures goes: "finished in 2.00s, 47000.50 req/s, 130.05MB/s".
+    // The first line with figures is: "finished in 2.00s, 47000.50 req/s, 130.05MB/s".
     let summary = &report[report.find("requests: ")?..];
     let failed = number_before(summary, " failed,")? + number_before(summary, " errored,")?;
     Some(Yield {

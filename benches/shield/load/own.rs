@@ -1,5 +1,5 @@
-//! How does this bench ask, where nothing better is installed? Kept connections, one request after
-//! the other, nothing looked at but status and length.
+//! A simple load generator: persistent connections, one request after another; only status and length are
+//! checked.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,11 +16,11 @@ use super::{Load, Paths, Yield};
 use crate::origin::head_end;
 use crate::viewer::Head;
 
-/// A connection that was lost is made anew after so long.
+/// The delay before a lost connection is opened again.
 const PAUSE: Duration = Duration::from_millis(10);
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// What all connections share.
+/// State shared by all connections.
 struct Tally {
     address: SocketAddr,
     paths: Paths,

@@ -1,4 +1,4 @@
-//! How is `wrk` asked, and what does it answer?
+//! Runs `wrk` and parses its report.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::{Load, Paths, Yield, number_before};
 use crate::process::Program;
 
-/// Beyond the load itself.
+/// Time allowed beyond the load itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(
@@ -54,7 +54,7 @@ fn read(report: &str) -> Option<Yield> {
         rest[..end].parse::<u64>().ok()
     };
     let refused = number_after("Non-2xx or 3xx responses:").unwrap_or(0);
-    // Lines that wrk leaves out when there is nothing to tell.
+    // wrk omits these lines when the counts are 0.
     let broken = report.split_once("Socket errors:").map_or(0, |(_, rest)| {
         let line = rest.lines().next().unwrap_or_default();
         line.split(|c: char| !c.is_ascii_digit())

@@ -32,11 +32,11 @@ use optimum::optimum;
 use table::Table;
 
 const HELP: &str = "\
-Replays audiences on several ways to evict, and prints hit ratios and byte hit ratios in percent.
+Replays request traces on several eviction policies, and prints hit ratios and byte hit ratios in percent.
 
 cargo bench --bench eviction [-- [--seeds N] [--scene live|catalogue|scan|dvr]]
 
-  --seeds N      medians of so many traces (3)
+  --seeds N      medians of N traces (3)
   --scene NAME   this one only
 ";
 
@@ -62,8 +62,8 @@ const CONTENDERS: [Contender; 6] = [
     ("optimum (Belady)", optimum),
 ];
 
-/// Applies to live segments only.
-const TOLD: &str = "told all audiences";
+/// The policy that knows all audiences; applies to live segments only.
+const TOLD: &str = "known audiences";
 
 struct Order {
     seeds: u64,

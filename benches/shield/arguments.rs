@@ -58,14 +58,14 @@ pub fn help() -> String {
         "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--players P]\n    \
          [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
          Starts the shield, and nginx if it is installed, in front of an origin of its own, and\n\
-         measures both in turns. Nothing passes or fails: it only tells.\n\n  \
+         measures both in turn. It reports figures, and never fails because of them.\n\n  \
          --rounds N      how often each scenario is run on each server [3]\n  \
          --seconds S     how long each load lasts [2]\n  \
-         --viewers V     how many ask at once in the stampede [1000]\n  \
-         --players P     how many watch a live stream [200]\n  \
-         --live-seconds S  for how long of that everything is counted [20]\n  \
-         --thinks MS     how long the live stream's origin takes to answer [40]\n  \
-         --only SERVER   of the servers of a live stream: seawall, passive, nginx or varnish\n  \
+         --viewers V     concurrent requests of the stampede [1000]\n  \
+         --players P     viewers of a live stream [200]\n  \
+         --live-seconds S  the measured time of a live stream, in seconds [20]\n  \
+         --thinks MS     the response delay of the live stream's origin, in ms [40]\n  \
+         --only SERVER   measures a live stream only on seawall, passive, nginx or varnish\n  \
          --program FILE  a seawall built elsewhere, such as target/release/seawall\n\nScenarios:\n",
     );
     for scenario in Scenario::ALL {

@@ -92,7 +92,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         tokio::select! {
             done = run(arguments, cores) => done,
             _ = interrupted.recv() => bail!("interrupted"),
-            _ = terminated.recv() => bail!("told to stop"),
+            _ = terminated.recv() => bail!("stopped by a signal"),
         }
     })
 }

@@ -70,9 +70,9 @@ impl Results {
         if !loads.is_empty() {
             let _ = writeln!(
                 text,
-                "\nMedians. CPU is the server's processor time for a request, of user and system; \
-                 × {YARDSTICK}: as a share of {YARDSTICK}'s.\nRSS is from the first round; what \
-                 {YARDSTICK} holds is in files, and not in there.\n\n{}",
+                "\nMedians. CPU is the server's CPU time per request, user and system; \
+                 × {YARDSTICK}: as a share of {YARDSTICK}'s.\nRSS is from the first round; \
+                 {YARDSTICK}'s cache is in files and not included.\n\n{}",
                 loads.text()
             );
         }
@@ -80,8 +80,8 @@ impl Results {
             let delay = DELAY.as_millis();
             let _ = writeln!(
                 text,
-                "\nThe origin answers after {delay} ms; nobody can be faster than that who waits \
-                 for it. p99 over: what p99 is beyond it.\n\n{}",
+                "\nThe origin answers after {delay} ms, the least time of a request that waits \
+                 for it. p99 over: p99 minus that time.\n\n{}",
                 crowds.text()
             );
         }

@@ -76,7 +76,7 @@ impl Scenario {
             Scenario::TlsPlaylist => "2.7 KB playlist hit, TLS, HTTP/1.1, 64 connections",
             Scenario::TlsSegment => "1 MiB segment hit, TLS, HTTP/1.1, 16 connections",
             Scenario::H2Playlist => "2.7 KB playlist hit, TLS, HTTP/2, 16 connections × 32 streams",
-            Scenario::Stampede => "many viewers ask at once for one object that nobody has",
+            Scenario::Stampede => "many viewers request one object at once that is not stored",
             Scenario::Herd => "a 2 s live playlist is polled 50 times a second for 8 s",
             Scenario::Live => "players watch a live stream of 4 s segments; Varnish too",
             Scenario::LowLatency => "players watch LL-HLS of 1/3 s parts; Varnish too",

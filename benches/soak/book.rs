@@ -131,13 +131,13 @@ impl Book {
                 faults.append(&mut page.examples);
             }
             if page.good == 0 && !(is_short && class == Class::Slow) {
-                faults.push(format!("{class:?}: nobody got anything"));
+                faults.push(format!("{class:?}: no request succeeded"));
             }
             let enough = !is_short && page.calm.len().min(page.storm.len()) >= WAITS_MIN;
             let (calm, storm) = (share(&mut page.calm, 0.99), share(&mut page.storm, 0.99));
             if enough && storm > (calm * 2).max(TELLING) {
                 faults.push(format!(
-                    "{class:?}: the 99th hundredth waits {storm:?}, and {calm:?} before the storm"
+                    "{class:?}: 99th percentile of waits {storm:?}, before the storm {calm:?}"
                 ));
             }
         }

@@ -105,7 +105,7 @@ async fn run(lasts: Duration) -> anyhow::Result<()> {
     audience.watch_live();
     watch(&mut program, &book, calm_until).await?;
     println!(
-        "{} s of calm are over: everybody comes",
+        "{} s of calm are over: all clients start",
         lasts.mul_f64(CALM_SHARE).as_secs()
     );
     book.storm_begins();
@@ -120,7 +120,7 @@ async fn run(lasts: Duration) -> anyhow::Result<()> {
     faults.extend(program.faults(bounds));
     ensure!(faults.is_empty(), "{}", faults.join("\n       "));
     println!(
-        "everything held for {:.1} minutes",
+        "all promises held for {:.1} minutes",
         lasts.as_secs_f64() / 60.0
     );
     Ok(())

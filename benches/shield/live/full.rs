@@ -22,11 +22,11 @@ use crate::table::Table;
 
 /// The formats that are measured.
 const FORMS: [Packaging; 3] = [Packaging::Cmaf, Packaging::Timeline, Packaging::LowLatency];
-/// The time within which memory is full.
+/// Short segments, so that memory is full within a minute.
 const SEGMENT: Duration = LOW_LATENCY_SEGMENT;
-/// The least measured time: about ten segment durations before memory is full.
+/// The least length of a run: about ten measured segment durations before memory is full.
 const SEGMENTS_MIN: u32 = 60;
-/// The requests of players before the measured time begins.
+/// Segments that players have requested when the measured time begins.
 const SEGMENTS_BEFORE: u32 = WARM_UP_SEGMENTS + 3;
 /// The reasons for which media are evicted.
 const MEDIA_LEFT: [&str; 4] = ["departed", "one_off", "live", "on_demand"];
@@ -122,10 +122,10 @@ pub async fn watched_with_full_memory(
         }
         println!("{} has been watched with memory full", form.name());
     }
-    let told = "The same players, of one server whose memory holds a third of what is made meanwhile; before media left it,\n\
-                and after. A hit waited for no fetch: it was fresh (hit), looked after or refreshed behind its viewer\n\
-                (stale), or there was nothing to fetch until it existed (held_back); see docs/outcomes.md. The floor:\n\
-                each version of each manifest and each segment once; of LL-HLS each state and each part.";
+    let told = "The same players at one server whose memory holds a third of the segments made meanwhile, before media were\n\
+                evicted and after. A hit waited for no fetch: it was fresh (hit), refreshed in the background (stale),\n\
+                or there was nothing to fetch until it existed (held_back); see docs/outcomes.md. The floor: one request\n\
+                for each version of each manifest and for each segment; with LL-HLS for each version and each part.";
     Ok(format!("\n{told}\n\n{}", table.text()))
 }
 

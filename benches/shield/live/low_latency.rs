@@ -12,8 +12,8 @@ use crate::table::Table;
 pub fn told(programme: Programme) -> String {
     format!(
         "{} players of {} renditions with blocking reload, parts of a third of a second, an origin that takes\n\
-         {} ms, {} s. How many milliseconds after it was made a version was had: by the first of those who waited\n\
-         for it, and by all; and a part. The last row is the origin itself, with the same players.",
+         {} ms, {} s. Milliseconds from the making of a version to its arrival: at the first viewer who waited\n\
+         for it, and at all; and the same for a part. The last row is the origin itself, with the same players.",
         programme.players,
         DemoRendition::ALL.len(),
         programme.thinks.as_millis(),

@@ -14,10 +14,10 @@ const NOTICED: Duration = Duration::from_millis(5);
 
 pub fn told(programme: Programme) -> String {
     format!(
-        "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. The floor: each\n\
-         version of each playlist and each segment once. Old: for how long a newer version had been out\n\
-         when a playlist arrived, on average, and as a share of a segment beyond the origin's own time.\n\
-         There: segments that were there when their first viewer asked.",
+        "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. The floor: one\n\
+         request for each version of each playlist and for each segment. Old: how long a newer version had\n\
+         existed when a playlist arrived, on average; beyond: without the origin's delay, as a share of a segment.\n\
+         There: segments that were stored at their first viewer's request.",
         programme.players,
         DemoRendition::ALL.len(),
         programme.segment.as_secs(),

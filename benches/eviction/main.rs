@@ -32,7 +32,7 @@ use optimum::optimum;
 use table::Table;
 
 const HELP: &str = "\
-Replays request traces on several eviction policies, and prints hit ratios and byte hit ratios in percent.
+Replays request traces on eviction policies, and prints hit ratios and byte hit ratios in percent.
 
 cargo bench --bench eviction [-- [--seeds N] [--scene live|catalogue|scan|dvr]]
 

@@ -78,7 +78,7 @@ async fn and_what_is_held_is_served_at_once() {
     }
     let answer = shield.get(PATH).await;
     answer.is_whole(playlist(1));
-    assert_eq!(origin.hits(PATH), 1, "nobody waited for the origin");
+    assert_eq!(origin.hits(PATH), 1, "no viewer waited for the origin");
 }
 
 /// One request probes whether the origin is back; then all requests pass again.

@@ -138,7 +138,7 @@ async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
     let newer = |answer: &Response| answer.text() == playlist(2);
     shield.until(get(PATH), newer).await;
     never.wait_arrived(1).await;
-    assert_eq!(second.hits(newest), 0, "nobody waits for it");
+    assert_eq!(second.hits(newest), 0, "no viewer waits for it");
     let viewers = shield.crowd(3, get(newest)).await;
     for answer in viewers.answers().await {
         answer.is_whole("second");

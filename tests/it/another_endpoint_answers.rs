@@ -28,7 +28,7 @@ async fn when_one_does_not_answer_as_it_should() {
         shield.get(PIECE).await.is_whole("whole");
         assert_eq!((first.hits(PIECE), second.hits(PIECE)), (1, 1));
         let asked = shield.counted(ORIGIN_REQUESTS, &[("result", "abandoned")]);
-        assert_eq!(asked.await, 0, "whatever it was, it is told");
+        assert_eq!(asked.await, 0, "no attempt counts as abandoned");
     }
 }
 

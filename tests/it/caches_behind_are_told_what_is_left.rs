@@ -20,7 +20,7 @@ async fn looking_after(reply: Reply) -> (Origin, Shield) {
     let origin = Origin::start().await.on(PATH, reply);
     let shield = Shield::in_front_of(&origin).start().await;
     let watched = async |shield: &Shield| shield.gauge("seawall_manifests_watched").await == 1;
-    crate::support::eventually("the playlist is looked after", async || {
+    crate::support::eventually("the playlist is refreshed", async || {
         shield.get(PATH).await;
         watched(&shield).await
     })

@@ -235,7 +235,7 @@ async fn the_next_number_is_fetched_when_it_is_there() {
         shield.until(get(&name("hd", number)), held).await;
     }
     for number in first - 8..first + 5 {
-        assert_eq!(origin.hits(&name("sd", number)), 0, "nobody watches it");
+        assert_eq!(origin.hits(&name("sd", number)), 0, "no viewer watches it");
     }
     assert_eq!(origin.hits(MPD), 1);
     let templates = [("source", "template")];
@@ -349,7 +349,7 @@ async fn of_what_is_listed_only_what_is_watched() {
     origin.wait_hits(&name("hd", 11), 1).await;
     let stored = |answer: &crate::support::Response| answer.is_hit();
     shield.until(get(&name("hd", 11)), stored).await;
-    assert_eq!(origin.hits(&name("sd", 11)), 0, "nobody watches it");
+    assert_eq!(origin.hits(&name("sd", 11)), 0, "no viewer watches it");
     assert_eq!(origin.hits(&name("hd", 10)), 0, "it was listed before");
 }
 

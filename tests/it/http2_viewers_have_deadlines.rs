@@ -187,7 +187,7 @@ async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
             let reset = viewer.until(|frame| frame.kind == RST_STREAM).await;
             reset.expect("a reset");
         }
-        eventually("all told", async || {
+        eventually("all logged", async || {
             aborted(&shield).await == u64::from(streams)
         })
         .await;
@@ -210,7 +210,7 @@ async fn small_answers_that_nobody_takes_end_their_connection() {
         let before = shield.counted(SENT_BYTES, &[]).await;
         let mut viewer = ask_through_windows(&shield, STREAMS, window).await;
         viewer.rest().await;
-        eventually("all told", async || {
+        eventually("all logged", async || {
             aborted(&shield).await == u64::from(STREAMS)
         })
         .await;
@@ -230,7 +230,7 @@ async fn a_stream_that_crawls_is_ended() {
         slow_viewers(&shield).await == 1
     })
     .await;
-    eventually("told", async || aborted(&shield).await == 1).await;
+    eventually("done", async || aborted(&shield).await == 1).await;
 }
 
 /// A response is logged when its last byte has left, with its real end.
@@ -253,7 +253,7 @@ async fn answers_are_told_at_their_true_end() {
     viewer.send(&[window_update(1, 600)]).await;
     let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
     viewer.until(is_end).await.expect("the rest");
-    eventually("told", async || hits().await == 1).await;
+    eventually("done", async || hits().await == 1).await;
     assert_eq!(
         shield.counted(SENT_BYTES, &[]).await - before,
         u64::from(SMALL)

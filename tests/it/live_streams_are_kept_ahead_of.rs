@@ -342,7 +342,7 @@ async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
         shield.get(PATH).await;
         ahead().await > 0
     };
-    eventually("something is fetched ahead", began).await;
+    eventually("a prefetch begins", began).await;
     // The playlist says that its segments last a second: two of these, and half a second.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (looks, fetched) = (origin.hits(PATH), ahead().await);
@@ -370,7 +370,7 @@ async fn unless_the_route_says_otherwise() {
     assert_eq!(
         origin.hits(PATH),
         hits,
-        "nobody but viewers has it refreshed"
+        "no refresh except those that viewers cause"
     );
 }
 

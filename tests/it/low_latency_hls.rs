@@ -66,7 +66,7 @@ async fn a_crowd_that_waits_is_one_request() {
     let otherwise = "/live/index.m3u8?_HLS_part=02&_HLS_msn=21";
     let others = shield.crowd(3, get(otherwise)).await;
     gate.wait_arrived(1).await;
-    assert!(shield.get(PATH).await.is_hit(), "nobody else waits");
+    assert!(shield.get(PATH).await.is_hit(), "other requests are hits");
     gate.open();
     for answers in [crowd.answers().await, others.answers().await] {
         for answer in answers {
@@ -355,7 +355,7 @@ async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
     assert_eq!(
         demo.tally().of(&playlist).requests,
         1,
-        "nobody looks besides"
+        "no other poll is made"
     );
     assert_eq!(demo.tally().duplicates(), []);
 }

@@ -38,7 +38,7 @@ async fn try_once(shield: &Shield) -> Option<TcpStream> {
 
 async fn is_let_in(shield: &Shield) -> TcpStream {
     let mut let_in = None;
-    eventually("room for a newcomer", async || {
+    eventually("room for a new connection", async || {
         let_in = try_once(shield).await;
         let_in.is_some()
     })

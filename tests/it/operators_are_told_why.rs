@@ -25,7 +25,7 @@ async fn of_a_live_playlist() {
         (&"hls".into(), &Value::Null)
     );
     assert_eq!(before["endpoint"], format!("http://{}", origin.address()));
-    assert_eq!(origin.hits(PATH), 0, "to explain is not to ask");
+    assert_eq!(origin.hits(PATH), 0, "explain sends no request");
     shield.get(PATH).await;
     let told = explained(&shield, PATH).await;
     let held = &told["held"];

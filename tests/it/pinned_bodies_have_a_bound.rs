@@ -371,7 +371,7 @@ async fn who_is_cut_so_has_a_cause_of_its_own_in_the_metrics() {
     let readers = all_stuck(&shield, |number| get(&path(number)), true).await;
     few_are_left(&shield).await;
     let cause = [("cause", "memory"), ("kind", "segment")];
-    eventually("the cuts to be told", async || {
+    eventually("the cuts to be counted", async || {
         shield.counted(ABORTED, &cause).await >= COUNT as u64 - 3
     })
     .await;

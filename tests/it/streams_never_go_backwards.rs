@@ -373,7 +373,7 @@ async fn variants_have_timelines_of_their_own() {
             assert_eq!(shield.get(path).await.status, 200);
         }
     }
-    assert_eq!(origin.hits("/live/de-20.ts"), 1, "nobody dropped it");
+    assert_eq!(origin.hits("/live/de-20.ts"), 1, "it was not dropped");
     for name in [UNFIT, "seawall_stream_restarts_total"] {
         assert_eq!(shield.counted(name, &[]).await, 0, "{name}");
     }

@@ -73,7 +73,7 @@ fn admit(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let (uri, headers) = (black_box(&uri), black_box(&headers));
                 let access = access(&rules, &Method::GET, uri, Version::HTTP_11, headers);
-                assert!(matches!(access, Admission::Enter(_)));
+                assert!(matches!(access, Admission::Cache(_)));
                 access
             });
         });
@@ -264,10 +264,10 @@ fn store(cache: &Cache, key: &Key) {
         length: None,
         stored: true,
         tie: None,
-        attention: None,
+        access_tracker: None,
     };
     let object = Arc::new(Object::new(head, Bytes::from_static(b"a small segment")));
-    fill.keep(&object, Verdict::Object(Arc::clone(&object)));
+    fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
 }
 
 /// A live media playlist; 32 segments make 2.7 KB.

@@ -33,7 +33,7 @@ use http::HeaderMap;
 pub use access_tracker::AccessTracker;
 pub use encoded_bodies::{EncodedBodies, EncodedBodySet};
 pub use epoch::EpochToken;
-pub use field_lines::{FIELDS_ADDED, FieldLines, SAID_ANEW, write_field};
+pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
 pub use fill::{Fill, FillControl};
 pub use flight::Verdict;
 pub use follower::{BodyExtent, BodyTruncated, FillHead, Follower};
@@ -188,7 +188,7 @@ impl Cache {
     }
 
     /// The memo of a slot that has no fresh object.
-    pub fn noted(&self, slot: &Key, now: Instant) -> Option<KeyMemo> {
+    pub fn memo(&self, slot: &Key, now: Instant) -> Option<KeyMemo> {
         self.inner.notes.read(slot, now)
     }
 
@@ -205,7 +205,7 @@ impl Cache {
     /// Stores under a key the object that a fill of another key brought: the newest version of a playlist
     /// also answers requests for the playlist itself. Does nothing for a key with variants, or for an
     /// object of an epoch that has ended.
-    pub fn file(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
+    pub fn store_under(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         registry::file(&self.inner, key, kind, object);
     }
 
@@ -216,7 +216,7 @@ impl Cache {
     }
 
     /// All objects of a key, in all variants. With `url`, also the objects of all keys of that URL.
-    pub fn held(&self, key: &Key, url: Option<&Key>, kind: Kind) -> Vec<Arc<Object>> {
+    pub fn objects_of(&self, key: &Key, url: Option<&Key>, kind: Kind) -> Vec<Arc<Object>> {
         let inner = &self.inner;
         let now = Instant::now();
         let others = url.map(|url| inner.epochs.keys_of(url));
@@ -228,7 +228,7 @@ impl Cache {
 
     /// Binds what is requested now to a place, until the place's epoch ends, and to a URL with several
     /// keys, until the URL is purged.
-    pub fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
+    pub fn bind_epoch(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
         self.inner.epochs.tie(place, url)
     }
 
@@ -244,7 +244,7 @@ impl Cache {
 
     /// Records that live renditions have new segments, and which objects no live manifest lists any more
     /// (by the fingerprints of their keys). Those are evicted first when memory is short.
-    pub fn slide(&self, advances: &[Advance], departed: &[u64]) {
+    pub fn update_live_windows(&self, advances: &[Advance], departed: &[u64]) {
         self.inner.store.slide(advances, departed);
     }
 
@@ -255,7 +255,7 @@ impl Cache {
 
     /// Whether fills use less than half of their memory. Only then may a fill start that no viewer waits
     /// for.
-    pub fn fills_have_room(&self) -> bool {
+    pub fn has_room_for_background_fill(&self) -> bool {
         let inner = &self.inner;
         inner.budget.used() < inner.settings.fill_bytes_max / 2
     }

@@ -25,7 +25,7 @@ const ADMIN: &str = "127.0.0.1:9090";
 const ADMIN_VARIABLE: &str = "SEAWALL_ADMIN";
 
 /// The admin address from the environment, if set.
-fn admin_of_environment() -> anyhow::Result<Option<SocketAddr>> {
+fn admin_from_environment() -> anyhow::Result<Option<SocketAddr>> {
     let Some(said) = std::env::var_os(ADMIN_VARIABLE).filter(|said| !said.is_empty()) else {
         return Ok(None);
     };
@@ -77,22 +77,22 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            complain(&why);
+            print_error(&why);
             ExitCode::FAILURE
         }
     }
 }
 
 /// Prints the error to stderr.
-fn complain(why: &anyhow::Error) {
+fn print_error(why: &anyhow::Error) {
     match why.downcast_ref::<crate::config::Problems>() {
-        Some(problems) => eprintln!("{}", problems.render(wants_colour())),
+        Some(problems) => eprintln!("{}", problems.render(is_colour_wanted())),
         None => eprintln!("error: {why:#}"),
     }
 }
 
 /// Whether to use colour: stderr is a terminal and `NO_COLOR` is not set.
-fn wants_colour() -> bool {
+fn is_colour_wanted() -> bool {
     let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !declined
 }

@@ -52,7 +52,7 @@ pub(crate) fn threads(text: &str) -> Result<usize, ValueError> {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Listeners and limits for viewers.
-    pub edge: frontend::Settings,
+    pub frontend: frontend::Settings,
     /// The admin server.
     pub admin: admin::Settings,
     /// Routes.
@@ -62,7 +62,7 @@ pub struct Config {
     /// Storage in memory.
     pub cache: cache::Settings,
     /// Time limits and fills.
-    pub shield: proxy::Settings,
+    pub proxy: proxy::Settings,
     /// Metrics and logs.
     pub telemetry: telemetry::Settings,
     /// Worker threads; 0: one per core.
@@ -152,18 +152,18 @@ impl Config {
             .first()
             .map_or_else(|| "".into(), |origin| Arc::clone(&origin.name));
         Config {
-            edge: frontend::Settings {
+            frontend: frontend::Settings {
                 listeners,
                 limits: frontend::Limits::default(),
             },
             admin: admin::Settings::default(),
             rules: policy::Rules {
-                routes: order::arrange(vec![policy::Route::everything(name)]),
+                routes: order::sort_routes(vec![policy::Route::everything(name)]),
                 name: NAME.into(),
             },
             origins,
             cache: cache::Settings::default(),
-            shield: proxy::Settings::default(),
+            proxy: proxy::Settings::default(),
             telemetry: file::telemetry(),
             threads: 0,
             lame_duck: LAME_DUCK,

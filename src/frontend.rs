@@ -73,15 +73,15 @@ pub type RequestRecorder = Arc<dyn Fn(&crate::telemetry::RequestRecord) + Send +
 pub trait Handler: Send + Sync + 'static {
     /// Answers from memory without waiting. With `None`, the caller may pass the same request to
     /// `answer`. The length of the body is known.
-    fn at_once(&self, arrival: ViewerRequest) -> Option<ViewerResponse>;
+    fn try_answer(&self, arrival: ViewerRequest) -> Option<ViewerResponse>;
 
     /// Answers any request.
     fn answer(&self, arrival: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
 
 impl Handler for Arc<Shield> {
-    fn at_once(&self, arrival: ViewerRequest) -> Option<ViewerResponse> {
-        Shield::at_once(self, arrival)
+    fn try_answer(&self, arrival: ViewerRequest) -> Option<ViewerResponse> {
+        Shield::answer_from_memory(self, arrival)
     }
 
     async fn answer(&self, arrival: ViewerRequest) -> ViewerResponse {

@@ -40,14 +40,14 @@ pub struct RunningServer {
     /// The shield itself.
     pub shield: Arc<Shield>,
     /// The listeners' connections.
-    pub edge: Arc<Frontend>,
+    pub frontend: Arc<Frontend>,
     /// Dropping it ends the tasks.
     _tasks: JoinSet<()>,
 }
 
 impl Drop for RunningServer {
     fn drop(&mut self) {
-        self.edge.abort();
+        self.frontend.abort();
     }
 }
 
@@ -58,30 +58,30 @@ impl Drop for RunningServer {
 )]
 pub fn start(config: Config, lookup: Resolver) -> anyhow::Result<RunningServer> {
     let ServerParts {
-        front,
+        frontend: front,
         doors,
-        office,
+        admin_service: office,
         mut probes,
         ..
-    } = ServerParts::bind(config)?.furnish(&lookup, 1, &Arc::default())?;
+    } = ServerParts::bind(config)?.build(&lookup, 1, &Arc::default())?;
     let viewers = doors.iter().filter_map(tcp_address).collect();
     let admin = office.as_ref().and_then(AdminService::address);
-    let (edge, shield) = (front.edge.clone(), front.shield.clone());
+    let (edge, shield) = (front.frontend.clone(), front.shield.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(background::watch_certificates(&doors));
-    front.open(doors, &mut tasks);
+    front.accept_connections(doors, &mut tasks);
     if let Some(probe) = probes.pop() {
-        tasks.spawn(probe.answer());
+        tasks.spawn(probe.run());
     }
     if let Some(office) = office {
-        tasks.spawn(office.work());
+        tasks.spawn(office.run());
     }
     Ok(RunningServer {
         viewers,
         admin,
         shield,
-        edge,
+        frontend: edge,
         _tasks: tasks,
     })
 }
@@ -97,7 +97,7 @@ pub fn run_announced(
     log: &Arc<LogCounts>,
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
-    descriptors::raise(&mut config.edge.limits);
+    descriptors::raise_limit(&mut config.frontend.limits);
     let (workers, drain_max) = (workers(config.threads), config.drain_max);
 
     // The workers' runtimes do not exist yet: background tasks of all modules run on this one.
@@ -112,21 +112,21 @@ pub fn run_announced(
     // server.
     let heard = ReceivedSignal::listen().context("cannot listen for signals")?;
     let bound = ServerParts::bind(config)?;
-    let assembly = bound.furnish(&assembly::system_lookup(), workers, log)?;
+    let assembly = bound.build(&assembly::system_lookup(), workers, log)?;
     keeper.spawn(background::watch_certificates(&assembly.doors));
     drop(guard);
 
     let ServerParts {
-        front,
+        frontend: front,
         doors,
-        office,
+        admin_service: office,
         telemetry,
         lame_duck,
         probes,
     } = assembly;
     let signals = Signals {
-        edge: front.edge.clone(),
-        heard: Mutex::new(Some(heard)),
+        frontend: front.frontend.clone(),
+        received: Mutex::new(Some(heard)),
         lame_duck,
         drain_max,
     };

@@ -65,7 +65,7 @@ impl Telemetry {
     }
 
     /// Records one finished request.
-    pub fn tell(&self, tale: &RequestRecord) {
+    pub fn record(&self, tale: &RequestRecord) {
         self.metrics.count(tale);
         self.access_log.write(tale);
     }
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_page_names_each_metric_once() {
         let telemetry = Telemetry::new(&Settings::default(), &["live".into()]).unwrap();
-        telemetry.tell(&tale(Outcome::Hit, Kind::Hls, 200));
+        telemetry.record(&tale(Outcome::Hit, Kind::Hls, 200));
         let page = telemetry.render();
         let mut names: Vec<_> = page
             .lines()

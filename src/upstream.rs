@@ -99,18 +99,18 @@ pub struct UpstreamRequest {
     /// another endpoint can be asked.
     pub expected: bool,
     /// The content that a valid response carries.
-    pub wants: ExpectedContent,
+    pub expected_content: ExpectedContent,
     /// The rate limit it counts against, where an endpoint has one per class.
     pub class: RequestClass,
     /// Another response is served if this request fails: no endpoint is asked twice.
-    pub covered: bool,
+    pub has_fallback: bool,
     /// Order in the queue before the origin.
     pub rank: Priority,
     /// The origin is known to block until new content exists (LL-HLS): the request waits outside
     /// the concurrency limits.
-    pub held_back: bool,
+    pub is_blocking: bool,
     /// A blocking request is late after this time: another endpoint is asked too.
-    pub overdue: Option<Duration>,
+    pub late_after: Option<Duration>,
     /// Endpoints that returned unusable responses: the others are asked first.
     pub avoided: EndpointSet,
     /// Endpoints that must not be asked.
@@ -164,12 +164,12 @@ impl UpstreamRequest {
             headers,
             body: None,
             expected: false,
-            wants: ExpectedContent::Anything,
+            expected_content: ExpectedContent::Anything,
             class: RequestClass::Other,
-            covered: false,
+            has_fallback: false,
             rank,
-            held_back: false,
-            overdue: None,
+            is_blocking: false,
+            late_after: None,
             avoided: EndpointSet::default(),
             excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
@@ -210,13 +210,13 @@ pub struct UpstreamResponse {
     pub endpoint: usize,
     /// The index of an endpoint that lacked this object: it answered so, or was so late that this
     /// endpoint was asked too.
-    pub outdone: Option<usize>,
+    pub lacking_endpoint: Option<usize>,
 }
 
 /// An origin group that accepts requests.
 pub struct Origin {
     name: Arc<str>,
-    desk: Arc<OriginGroup>,
+    group: Arc<OriginGroup>,
 }
 
 /// Resolves a host and port to addresses; may block (it runs on the blocking pool).
@@ -257,24 +257,24 @@ impl Origin {
         };
         Ok(Origin {
             name: settings.name,
-            desk: Arc::new(OriginGroup {
-                gate: ConcurrencyLimiter::new(&limits),
-                waiting_room: ConcurrencyLimiter::new(&LimiterSettings {
+            group: Arc::new(OriginGroup {
+                limiter: ConcurrencyLimiter::new(&limits),
+                blocking_limiter: ConcurrencyLimiter::new(&LimiterSettings {
                     concurrency_max: settings.blocking_max,
                     kept_for_manifests: 0,
                     queue_max: settings.queue_max,
                     requests_per_second_max: None,
                 }),
                 slow_viewers: Arc::new(SlowViewers::new(settings.slow_viewers_max)),
-                dial,
-                sites,
-                checkups: settings.health.map(HealthChecks::new),
+                connector: dial,
+                endpoints: sites,
+                health_checks: settings.health.map(HealthChecks::new),
                 balance: settings.balance,
-                wheel: Mutex::new(WeightedRotation::default()),
+                rotation: Mutex::new(WeightedRotation::default()),
                 budget: Mutex::new(RetryBudget::new(settings.retry.budget, Instant::now())),
                 fail_over_helps: AtomicBool::new(true),
                 takeovers: Takeovers::default(),
-                review: OutlierDetection::new(
+                outlier_detection: OutlierDetection::new(
                     settings.guards.ejection.judged_every,
                     Instant::now(),
                 ),
@@ -296,93 +296,95 @@ impl Origin {
     /// unreachable or, as far as [`Retry`] allows, fails. Dropping the future releases the permit
     /// and closes the connection.
     pub async fn fetch(&self, errand: UpstreamRequest) -> Result<UpstreamResponse, Failure> {
-        self.desk.attend();
-        self.desk.fetch(errand).await
+        self.group.attend();
+        self.group.fetch(errand).await
     }
 
     /// The queue is empty, more than half of the permits are free and an endpoint is in good
     /// standing: prefetches may be sent.
     pub fn has_room(&self) -> bool {
-        let stands = |site: &Arc<EndpointState>| self.desk.stands(site, Instant::now());
-        self.desk.gate.has_room() && self.desk.sites.iter().any(stands)
+        let stands =
+            |site: &Arc<EndpointState>| self.group.is_in_good_standing(site, Instant::now());
+        self.group.limiter.has_room() && self.group.endpoints.iter().any(stands)
     }
 
     /// The same as [`Origin::has_room`], for blocking requests.
     pub fn has_room_to_wait(&self) -> bool {
-        let stands = |site: &Arc<EndpointState>| self.desk.stands(site, Instant::now());
-        self.desk.waiting_room.has_room() && self.desk.sites.iter().any(stands)
+        let stands =
+            |site: &Arc<EndpointState>| self.group.is_in_good_standing(site, Instant::now());
+        self.group.blocking_limiter.has_room() && self.group.endpoints.iter().any(stands)
     }
 
     /// An endpoint outside `than` is in good standing.
-    pub fn another_stands(&self, than: EndpointSet) -> bool {
+    pub fn has_another_in_good_standing(&self, than: EndpointSet) -> bool {
         let now = Instant::now();
         let is_other = |site: &&Arc<EndpointState>| !than.contains(site.place);
-        let mut others = self.desk.sites.iter().filter(is_other);
-        others.any(|site| self.desk.stands(site, now))
+        let mut others = self.group.endpoints.iter().filter(is_other);
+        others.any(|site| self.group.is_in_good_standing(site, now))
     }
 
     /// Permits and counts a takeover: another endpoint is asked for a body that `from` has begun.
     /// `failed`: `from` sends no more; otherwise it is slow. `None`: a takeover would only add
     /// load.
     pub fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
-        self.desk.take_over(from, failed)
+        self.group.take_over(from, failed)
     }
 
     /// Records whether a takeover delivered more of the body than the first endpoint.
-    pub fn took_over(&self, helped: bool) {
-        self.desk.takeovers.end(helped);
+    pub fn record_takeover(&self, helped: bool) {
+        self.group.takeovers.end(helped);
     }
 
     /// An unreachable address became reachable again after this time.
     pub fn has_returned_since(&self, then: Instant) -> bool {
-        self.desk.dial.has_returned_since(then.into())
+        self.group.connector.has_returned_since(then.into())
     }
 
     /// The group has more than one endpoint.
     pub fn has_others(&self) -> bool {
-        self.desk.sites.len() > 1
+        self.group.endpoints.len() > 1
     }
 
     /// The URL of the endpoint that this request would go to first; `None`: no endpoint accepts it
     /// now.
-    pub fn would_ask(
+    pub fn first_choice(
         &self,
         target: &PathAndQuery,
         host: Option<&HeaderValue>,
         avoided: EndpointSet,
     ) -> Option<Arc<str>> {
         let what = (request::seed(target, host), request::subject(target, host));
-        let site = self.desk.would_ask(what, avoided)?;
+        let site = self.group.would_ask(what, avoided)?;
         Some(site.url())
     }
 
     /// Longest wait for the head of a blocking response (LL-HLS), including queue and connect time.
     pub fn held_back_max(&self) -> Duration {
-        let deadlines = &self.desk.deadlines;
+        let deadlines = &self.group.deadlines;
         let longest = deadlines.queue + deadlines.connect + deadlines.blocking;
         longest.min(deadlines.total)
     }
 
     /// Starts the health checks, if configured. Must be called inside a tokio runtime; if that
     /// runtime ends, the next fetch starts them again.
-    pub fn attend(&self) {
-        self.desk.attend();
+    pub fn start_health_checks(&self) {
+        self.group.attend();
     }
 
     /// Reads the counters.
     pub fn stats(&self) -> Stats {
         let OriginGroup {
-            gate,
-            waiting_room,
+            limiter: gate,
+            blocking_limiter: waiting_room,
             slow_viewers,
-            dial,
-            sites,
+            connector: dial,
+            endpoints: sites,
             ..
-        } = &*self.desk;
+        } = &*self.group;
         // A request that waits for an endpoint also counts as waiting for the group: one queue to
         // monitor.
-        let mut census = gate.census();
-        let held_back = waiting_room.census();
+        let mut census = gate.counts();
+        let held_back = waiting_room.counts();
         census.add_waits(&held_back);
         for site in sites {
             census.add_waits(&site.census());

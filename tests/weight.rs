@@ -84,11 +84,11 @@ fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
         facts: None,
         length: None,
         stored: true,
-        tie: Some(cache.tie(Some(&place_key(place)), None)),
-        attention: None,
+        tie: Some(cache.bind_epoch(Some(&place_key(place)), None)),
+        access_tracker: None,
     };
     let object = Arc::new(Object::new(head, body));
-    fill.keep(&object, Verdict::Object(Arc::clone(&object)));
+    fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
     // A hit: from then on its body is shared.
     drop(object.body.clone());
 }

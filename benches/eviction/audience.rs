@@ -98,7 +98,7 @@ pub struct Trace {
 }
 
 /// The share of a live segment's requests that arrive in each segment duration after its publication.
-pub fn share_asked_at(segments: f32) -> f32 {
+pub fn request_share_at(segments: f32) -> f32 {
     const JITTER: f32 = 0.05;
     let late = 0.05 / WINDOW as f32;
     match segments - JITTER {
@@ -116,7 +116,7 @@ struct Making {
 }
 
 impl Trace {
-    pub fn of(scene: Scene, seed: u64) -> Trace {
+    pub fn generate(scene: Scene, seed: u64) -> Trace {
         let mut making = Making {
             rng: Rng::with_seed(seed),
             items: Vec::new(),
@@ -127,11 +127,11 @@ impl Trace {
         } else {
             WINDOW
         };
-        making.live(window);
+        making.add_live_streams(window);
         match scene {
             Scene::Live | Scene::Dvr => {}
-            Scene::Catalogue => making.catalogue(),
-            Scene::Scan => making.scan(),
+            Scene::Catalogue => making.add_catalogue(),
+            Scene::Scan => making.add_scan(),
         }
         let Making {
             items, mut timed, ..
@@ -175,34 +175,36 @@ impl Trace {
 }
 
 impl Making {
-    fn item(&mut self, bytes_a_second: u32) -> u32 {
+    fn new_item(&mut self, bytes_a_second: u32) -> u32 {
         let bytes = f64::from(bytes_a_second) * f64::from(SEGMENT_MS) / 1000.0;
         let bytes = (bytes * (0.8 + 0.4 * self.rng.f64())) as u32;
         self.items.push(Item { bytes, live: None });
         self.items.len() as u32 - 1
     }
 
-    fn at(&mut self, at: i64, event: Event) {
+    fn push_event(&mut self, at: i64, event: Event) {
         if (0..i64::from(SEGMENTS * SEGMENT_MS)).contains(&at) {
             self.timed.push((at as u32, event));
         }
     }
 
-    fn live(&mut self, window: u32) {
+    fn add_live_streams(&mut self, window: u32) {
         for _ in 0..STREAMS {
             let audience = 10_f64.powf(3.0 * self.rng.f64());
             let phase = i64::from(self.rng.u32(..SEGMENT_MS));
             for (share, rate) in RENDITIONS {
                 let exact = audience * share;
                 let viewers = exact as u32 + u32::from(self.rng.f64() < exact.fract());
-                self.rendition(viewers, rate, window, phase);
+                self.add_rendition(viewers, rate, window, phase);
             }
         }
     }
 
-    fn rendition(&mut self, viewers: u32, rate: u32, window: u32, phase: i64) {
+    fn add_rendition(&mut self, viewers: u32, rate: u32, window: u32, phase: i64) {
         let step = i64::from(SEGMENT_MS);
-        let segments: Vec<u32> = (0..window + SEGMENTS).map(|_| self.item(rate)).collect();
+        let segments: Vec<u32> = (0..window + SEGMENTS)
+            .map(|_| self.new_item(rate))
+            .collect();
         // The first `window` of them were published before the trace begins.
         let published = |number: usize| phase + (number as i64 - i64::from(window)) * step;
         for (number, &id) in segments.iter().enumerate() {
@@ -212,18 +214,18 @@ impl Making {
                 published_ms: published(number) as f32,
             });
             if viewers > 0 {
-                self.at(published(number), Event::Publish(id));
+                self.push_event(published(number), Event::Publish(id));
             }
-            self.at(
+            self.push_event(
                 published(number) + i64::from(window) * step,
                 Event::Depart(id),
             );
         }
         for _ in 0..viewers {
-            let lag = self.lag(window) * step as f64;
+            let lag = self.draw_lag(window) * step as f64;
             for (number, &id) in segments.iter().enumerate() {
                 let jitter = f64::from(SEGMENT_MS) * 0.05 * self.rng.f64();
-                self.at(published(number) + (lag + jitter) as i64, Event::Ask(id));
+                self.push_event(published(number) + (lag + jitter) as i64, Event::Ask(id));
             }
         }
     }
@@ -231,7 +233,7 @@ impl Making {
     /// The number of segments that a viewer is behind the newest: players with a full buffer request a
     /// segment when their next poll of the playlist shows it; some have stalled or paused, and some have
     /// sought. [`share_asked_at`] is the distribution over a whole audience.
-    fn lag(&mut self, window: u32) -> f64 {
+    fn draw_lag(&mut self, window: u32) -> f64 {
         let (whom, lag) = (self.rng.f64(), self.rng.f64());
         if window > WINDOW && whom < SEEKERS {
             return lag * f64::from(window);
@@ -243,7 +245,7 @@ impl Making {
         }
     }
 
-    fn catalogue(&mut self) {
+    fn add_catalogue(&mut self) {
         let weights = (1..=TITLES).map(|rank| f64::from(rank).powf(-ZIPF));
         let mut sum = 0.0;
         let sums: Vec<f64> = weights
@@ -253,7 +255,7 @@ impl Making {
             })
             .collect();
         let first: Vec<u32> = (0..TITLES * TITLE_SEGMENTS)
-            .map(|_| self.item(RENDITIONS[0].1 / 2))
+            .map(|_| self.new_item(RENDITIONS[0].1 / 2))
             .collect();
         for _ in 0..TITLE_VIEWERS {
             let drawn = self.rng.f64() * sum;
@@ -265,16 +267,16 @@ impl Making {
             for number in 0..SEGMENTS.min(TITLE_SEGMENTS - begun) {
                 let place = title * TITLE_SEGMENTS as usize + (begun + number) as usize;
                 let at = phase + i64::from(number * SEGMENT_MS);
-                self.at(at, Event::Ask(first[place]));
+                self.push_event(at, Event::Ask(first[place]));
             }
         }
     }
 
-    fn scan(&mut self) {
+    fn add_scan(&mut self) {
         for _ in 0..SCANNED * SEGMENTS {
-            let id = self.item(RENDITIONS[1].1);
+            let id = self.new_item(RENDITIONS[1].1);
             let at = i64::from(self.rng.u32(..SEGMENTS * SEGMENT_MS));
-            self.at(at, Event::Ask(id));
+            self.push_event(at, Event::Ask(id));
         }
     }
 }

@@ -10,7 +10,7 @@ use seawall::cache::eviction::{
     Advance, Candidate, HitCounter, LivePosition, MemoryBounds, ObjectClass, Policy,
 };
 
-use crate::audience::{Event, Item, LiveItem, SEGMENT_MS, Trace, share_asked_at};
+use crate::audience::{Event, Item, LiveItem, SEGMENT_MS, Trace, request_share_at};
 
 /// The result of a trace.
 #[derive(Clone, Copy, Default)]
@@ -279,7 +279,7 @@ impl Told<'_> {
     fn rate(&self, id: u32) -> f32 {
         self.trace.items[id as usize].live.map_or(0.0, |live| {
             let age = (self.now_ms as f32 - live.published_ms) / SEGMENT_MS as f32;
-            live.viewers * share_asked_at(age)
+            live.viewers * request_share_at(age)
         })
     }
 }

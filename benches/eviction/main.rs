@@ -58,12 +58,14 @@ const CONTENDERS: [Contender; 6] = [
     ("Seawall", |bytes, trace| {
         replay(trace, Seawall::new(bytes, trace))
     }),
-    (TOLD, |bytes, trace| replay(trace, Told::new(bytes, trace))),
+    (KNOWN_AUDIENCES, |bytes, trace| {
+        replay(trace, Told::new(bytes, trace))
+    }),
     ("optimum (Belady)", optimum),
 ];
 
 /// The policy that knows all audiences; applies to live segments only.
-const TOLD: &str = "known audiences";
+const KNOWN_AUDIENCES: &str = "known audiences";
 
 struct Order {
     seeds: u64,
@@ -80,7 +82,7 @@ fn main() -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    let Some(order) = read(words.into_iter()) else {
+    let Some(order) = parse_arguments(words.into_iter()) else {
         eprint!("{HELP}");
         return ExitCode::FAILURE;
     };
@@ -95,7 +97,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn read(mut words: impl Iterator<Item = String>) -> Option<Order> {
+fn parse_arguments(mut words: impl Iterator<Item = String>) -> Option<Order> {
     let mut order = Order {
         seeds: 3,
         scenes: Scene::ALL.to_vec(),
@@ -128,8 +130,8 @@ fn simulate(order: &Order) -> Vec<Run> {
         for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
             let (tasks, next, runs) = (&tasks, &next, &runs);
             scope.spawn(move || {
-                while let Some((at, &(scene, seed))) = take(next, tasks) {
-                    let run = run(&Trace::of(scene, seed));
+                while let Some((at, &(scene, seed))) = next_task(next, tasks) {
+                    let run = run(&Trace::generate(scene, seed));
                     runs.lock().push((at, run));
                 }
             });
@@ -140,7 +142,7 @@ fn simulate(order: &Order) -> Vec<Run> {
     runs.into_iter().map(|(_, run)| run).collect()
 }
 
-fn take<'t, T>(next: &AtomicUsize, tasks: &'t [T]) -> Option<(usize, &'t T)> {
+fn next_task<'t, T>(next: &AtomicUsize, tasks: &'t [T]) -> Option<(usize, &'t T)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
     tasks.get(at).map(|task| (at, task))
 }
@@ -159,7 +161,7 @@ fn table(scene: Scene, runs: &[Run]) -> String {
     headings.extend(SHARES.map(|share| share.to_string()));
     let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
     for (at, (name, _)) in CONTENDERS.iter().enumerate() {
-        if *name == TOLD && scene != Scene::Live {
+        if *name == KNOWN_AUDIENCES && scene != Scene::Live {
             continue;
         }
         let figures = (0..SHARES.len()).map(|share| {

@@ -61,21 +61,21 @@ pub async fn stampede(
     viewers_count: usize,
 ) -> Outcome {
     let path = format!("/vod/{name}.m3u8?delay={}", DELAY.as_millis());
-    let before = origin.asked();
+    let before = origin.delayed_requests();
     let mut viewers = JoinSet::new();
     for _ in 0..viewers_count {
         let path = path.clone();
         viewers.spawn(async move { visit(server, &path).await });
     }
     let visits = viewers.join_all().await;
-    Outcome::of(&visits, origin.asked() - before)
+    Outcome::of(&visits, origin.delayed_requests() - before)
 }
 
 /// A live playlist with a lifetime of two seconds, polled steadily. Reports all polls, and those that began
 /// after the first response: these could all have been answered at once.
 pub async fn herd(server: SocketAddr, origin: &Origin, name: &str) -> (Outcome, Outcome) {
     let path = format!("/live/{name}.m3u8?max-age=2&delay={}", DELAY.as_millis());
-    let before = origin.asked();
+    let before = origin.delayed_requests();
     let mut viewers = JoinSet::new();
     let mut clock = interval(HERD_EVERY);
     let end = Instant::now() + HERD_FOR;
@@ -84,7 +84,7 @@ pub async fn herd(server: SocketAddr, origin: &Origin, name: &str) -> (Outcome, 
         viewers.spawn(async move { visit(server, &path).await });
     }
     let visits = viewers.join_all().await;
-    let asked = origin.asked() - before;
+    let asked = origin.delayed_requests() - before;
     let first = visits.iter().map(|visit| visit.began + visit.took).min();
     let later: Vec<_> = visits
         .iter()
@@ -107,7 +107,7 @@ impl Outcome {
     }
 
     /// Adds the result of another run.
-    pub fn add(&mut self, more: Outcome) {
+    pub fn merge(&mut self, more: Outcome) {
         self.origin_requests.extend(more.origin_requests);
         self.viewers += more.viewers;
         self.failed += more.failed;

@@ -25,7 +25,7 @@ use crate::Stage;
 use crate::server::{Server, Setting};
 
 /// How long the stream has been live: longer than any window.
-const ON_AIR: Duration = Duration::from_mins(5);
+const LIVE_FOR: Duration = Duration::from_mins(5);
 /// The path that readiness checks request from the simulated origin.
 const READY: &str = "/time";
 /// The warm-up, in segment durations: afterwards all players are watching.
@@ -59,8 +59,8 @@ impl Note {
         let edge = facts.and_then(|facts| facts.edge.as_ref());
         Note {
             place: sight.place,
-            asked: sight.asked,
-            answered: sight.answered,
+            asked: sight.requested_at,
+            answered: sight.received_at,
             good: sight.is_good(),
             reach: edge.map(|edge| (edge.last, edge.parts)),
         }
@@ -117,7 +117,7 @@ pub struct Asked {
 impl Asked {
     fn of(origin: &SimulatedOrigin) -> Asked {
         use seawall::simulator::ResourceKind;
-        let count = |kind| origin.tally().of_kind(kind).requests;
+        let count = |kind| origin.request_log().count_of_kind(kind).requests;
         Asked {
             manifests: count(ResourceKind::Multivariant)
                 + count(ResourceKind::Playlist)
@@ -196,7 +196,7 @@ pub async fn compare(
     let wanted = |who: &Who| only.is_none_or(|only| only == who.name());
     for who in Who::ALL.into_iter().filter(wanted) {
         let name = who.name();
-        let Some(evening) = evening(stage, who, programme).await? else {
+        let Some(evening) = run_stream(stage, who, programme).await? else {
             continue;
         };
         table.row(if low_latency {
@@ -208,27 +208,31 @@ pub async fn compare(
     }
     let full = match only {
         None | Some("seawall") if !low_latency => {
-            full::watched_with_full_memory(stage, programme).await?
+            full::measure_with_full_memory(stage, programme).await?
         }
         _ => String::new(),
     };
     let told = if low_latency {
-        low_latency::told(programme)
+        low_latency::description(programme)
     } else {
-        whole::told(programme)
+        whole::description(programme)
     };
     Ok(format!("{told}\n\n{}\n{full}", table.text()))
 }
 
-async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Result<Option<Evening>> {
+async fn run_stream(
+    stage: &Stage,
+    who: Who,
+    programme: Programme,
+) -> anyhow::Result<Option<Evening>> {
     let folder = tempfile::tempdir_in(stage.folder.path())?;
     if who == Who::Origin {
         let alone = alone::start(stage, folder.path(), programme).await?;
-        let watched = watched(&alone.server, &alone.broadcast, None, programme).await;
+        let watched = record_audience(&alone.server, &alone.broadcast, None, programme).await;
         return Ok(Some(watched));
     }
     let clock = Clock::real();
-    let plan = BroadcastPlan::from(clock.now().saturating_sub(ON_AIR))
+    let plan = BroadcastPlan::from(clock.now().saturating_sub(LIVE_FOR))
         .segment_seconds(programme.segment.as_secs())
         .part_thirds(1);
     let origin = SimulatedOrigin::start(plan, clock).context("no origin")?;
@@ -239,12 +243,12 @@ async fn evening(stage: &Stage, who: Who, programme: Programme) -> anyhow::Resul
         return Ok(None);
     };
     let broadcast = origin.broadcast().clone();
-    let watched = watched(&server, &broadcast, Some(&origin), programme).await;
+    let watched = record_audience(&server, &broadcast, Some(&origin), programme).await;
     Ok(Some(watched))
 }
 
 /// Starts an audience and records its fetches.
-async fn watched(
+async fn record_audience(
     server: &Server,
     broadcast: &Broadcast,
     origin: Option<&SimulatedOrigin>,
@@ -252,34 +256,39 @@ async fn watched(
 ) -> Evening {
     let clock = Clock::real();
     let notes = Notes::default();
-    let mut players = audience(server.plain, programme, &clock, &notes);
+    let mut players = start_players(server.plain, programme, &clock, &notes);
     let segment = programme.segment;
 
     // From the middle of a segment to the middle of another.
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
     let from = broadcast.segment_due(first) + segment / 2;
-    clock.until(from).await;
+    clock.wait_until(from).await;
     let asked = origin.map(Asked::of).unwrap_or_default();
     let cpu = server.program.cpu_seconds();
     let segments = (programme.lasts.as_secs_f64() / segment.as_secs_f64()).round();
     let until = from + segment.mul_f64(segments);
-    clock.until(until).await;
+    clock.wait_until(until).await;
     let asked = origin.map(Asked::of).unwrap_or_default().since(asked);
     let cpu_seconds = server.program.cpu_seconds() - cpu;
     players.shutdown().await;
     Evening {
         broadcast: broadcast.clone(),
-        notes: notes.taken(),
+        notes: notes.take_notes(),
         from,
         until,
         asked,
-        twice: origin.map_or(0, |origin| origin.tally().duplicates().len()),
+        twice: origin.map_or(0, |origin| origin.request_log().duplicates().len()),
         cpu_seconds,
     }
 }
 
 /// Players who start one after another, within a segment duration.
-fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes) -> JoinSet<()> {
+fn start_players(
+    door: SocketAddr,
+    programme: Programme,
+    clock: &Clock,
+    notes: &Notes,
+) -> JoinSet<()> {
     let mut players = JoinSet::new();
     for number in 0..programme.players {
         let rendition = DemoRendition::ALL[number % DemoRendition::ALL.len()];
@@ -290,8 +299,8 @@ fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes
             clock.now() + programme.segment.mul_f64(share),
         );
         players.spawn(async move {
-            clock.until(begins).await;
-            player.watch().await;
+            clock.wait_until(begins).await;
+            player.play().await;
         });
     }
     players
@@ -302,7 +311,7 @@ fn audience(door: SocketAddr, programme: Programme, clock: &Clock, notes: &Notes
 struct Notes(Arc<Mutex<Vec<Note>>>);
 
 impl Notes {
-    fn taken(&self) -> Vec<Note> {
+    fn take_notes(&self) -> Vec<Note> {
         std::mem::take(&mut self.0.lock())
     }
 }
@@ -316,10 +325,10 @@ fn player(
 ) -> Player {
     let notes = notes.clone();
     Player {
-        door,
-        form,
+        server: door,
+        packaging: form,
         rendition,
         clock: clock.clone(),
-        told: Arc::new(move |sight| notes.0.lock().push(Note::of(sight))),
+        on_fetch: Arc::new(move |sight| notes.0.lock().push(Note::of(sight))),
     }
 }

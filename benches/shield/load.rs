@@ -78,7 +78,7 @@ impl Generators {
     }
 
     /// Notes for the user about them.
-    pub fn told(&self) -> &'static str {
+    pub fn notes(&self) -> &'static str {
         match (&self.wrk, &self.h2load) {
             (Some(_), Some(_)) => "load by wrk and h2load",
             (Some(_), None) => "load by wrk; no HTTP/2: h2load (nghttp2-client) is not installed",
@@ -115,13 +115,13 @@ impl Load {
             Protocol::Http1 => "http",
             Protocol::Http1Tls | Protocol::Http2Tls { .. } => "https",
         };
-        format!("{scheme}://{}{}", self.address, self.paths.at(0))
+        format!("{scheme}://{}{}", self.address, self.paths.path(0))
     }
 }
 
 impl Paths {
     /// The path of a request by its number.
-    fn at(&self, number: u64) -> String {
+    fn path(&self, number: u64) -> String {
         match self {
             Paths::Same(path) => path.clone(),
             Paths::Each { prefix, suffix } => format!("{prefix}{number}{suffix}"),

@@ -23,12 +23,12 @@ struct Pair {
 impl Cores {
     /// Moves this process to its own core, if there are two and `taskset` is installed. Must be called before
     /// threads start: each thread keeps the cores of its creation.
-    pub fn claim() -> Cores {
+    pub fn pin() -> Cores {
         let unpinned = |why: &str| Cores {
             pinned: None,
             told: format!("not pinned to cores: {why}; figures will be noisier"),
         };
-        let allowed = allowed();
+        let allowed = allowed_cores();
         let &[server, load, ..] = allowed.as_slice() else {
             return unpinned("there is only one");
         };
@@ -105,7 +105,7 @@ pub fn free_kibibytes(folder: &str) -> Option<u64> {
 }
 
 /// The cores that this process may use: `0-3,8` and the like.
-fn allowed() -> Vec<usize> {
+fn allowed_cores() -> Vec<usize> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status
         .lines()

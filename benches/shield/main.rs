@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
-    let cores = Cores::claim();
+    let cores = Cores::pin();
     // This process has a thousand viewers and the origin's side of a thousand connections.
     let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
     ensure!(
@@ -115,8 +115,8 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
     let busy = machine::busy_share().await;
     let built = PathBuf::from(env!("CARGO_BIN_EXE_seawall"));
     let program = arguments.program.clone().unwrap_or(built);
-    let stage = Stage::set(cores, program).await?;
-    println!("{}; {}", stage.cores.told, stage.generators.told());
+    let stage = Stage::prepare(cores, program).await?;
+    println!("{}; {}", stage.cores.told, stage.generators.notes());
     if let Some(busy) = busy.filter(|busy| *busy > 0.1) {
         println!(
             "the machine was {:.0} % busy before this began: expect noise",
@@ -138,7 +138,7 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
                 Scenario::Herd => stage.herd(&mut results).await,
                 Scenario::Live | Scenario::LowLatency => {
                     let programme = arguments.programme(scenario);
-                    results.note_live(
+                    results.record_live(
                         live::compare(&stage, programme, arguments.only.as_deref()).await?,
                     );
                 }
@@ -173,7 +173,7 @@ fn folder() -> std::io::Result<TempDir> {
 }
 
 impl Stage {
-    async fn set(cores: Cores, program: PathBuf) -> anyhow::Result<Stage> {
+    async fn prepare(cores: Cores, program: PathBuf) -> anyhow::Result<Stage> {
         let folder = folder().context("no folder for temporary files")?;
         let origin = Origin::start().await?;
         let mut stage = Stage {
@@ -204,7 +204,7 @@ impl Stage {
     }
 
     /// The servers, beginning with another one in each round.
-    fn in_turn(&self, round: usize) -> impl Iterator<Item = &Server> {
+    fn rotated_servers(&self, round: usize) -> impl Iterator<Item = &Server> {
         let count = self.servers.len();
         (0..count).map(move |place| &self.servers[(place + round - 1) % count])
     }
@@ -216,7 +216,7 @@ impl Stage {
         round: usize,
         lasting: Duration,
     ) -> anyhow::Result<()> {
-        for server in self.in_turn(round) {
+        for server in self.rotated_servers(round) {
             for held in [PLAYLIST, SEGMENT] {
                 let visit = viewer::visit(server.plain, held).await;
                 ensure!(visit.whole, "{} does not serve {held}", server.name);
@@ -235,18 +235,18 @@ impl Stage {
                 cpu_seconds: server.program.cpu_seconds() - before,
                 resident_mebibytes: server.program.resident_mebibytes(),
             };
-            println!("{}", results.note(scenario, server.name, sample));
+            println!("{}", results.record(scenario, server.name, sample));
         }
         Ok(())
     }
 
     async fn stampede(&self, results: &mut Results, round: usize, viewers: usize) {
         let name = format!("stampede-{round}");
-        for server in self.in_turn(round) {
+        for server in self.rotated_servers(round) {
             // The second run hits a stored object: the cost of this many viewers on this machine.
             for crowd in [Crowd::Stampede, Crowd::Held] {
                 let outcome = crowd::stampede(server.plain, &self.origin, &name, viewers).await;
-                println!("{}", results.note_crowd(crowd, server.name, outcome));
+                println!("{}", results.record_crowd(crowd, server.name, outcome));
             }
         }
     }
@@ -254,10 +254,10 @@ impl Stage {
     async fn herd(&self, results: &mut Results) {
         for server in &self.servers {
             let (all, later) = crowd::herd(server.plain, &self.origin, "herd").await;
-            println!("{}", results.note_crowd(Crowd::Herd, server.name, all));
+            println!("{}", results.record_crowd(Crowd::Herd, server.name, all));
             println!(
                 "{}",
-                results.note_crowd(Crowd::LaterHerd, server.name, later)
+                results.record_crowd(Crowd::LaterHerd, server.name, later)
             );
         }
     }

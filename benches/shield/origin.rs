@@ -56,7 +56,7 @@ impl Origin {
 
     /// The number of requests with a delay, which are those of crowds. Fills that a load left behind are not
     /// counted.
-    pub fn asked(&self) -> u64 {
+    pub fn delayed_requests(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
 }
@@ -79,13 +79,13 @@ async fn accept(listener: TcpListener, content: Arc<Content>) {
         let content = Arc::clone(&content);
         connections.spawn(async move {
             // A peer that disconnects is no error.
-            let _ = converse(stream, &content).await;
+            let _ = serve_connection(stream, &content).await;
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn converse(mut stream: TcpStream, content: &Content) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, content: &Content) -> io::Result<()> {
     let mut read = Vec::with_capacity(8 << 10);
     loop {
         let Some(end) = head_end(&read) else {

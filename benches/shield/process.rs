@@ -41,10 +41,10 @@ impl Program {
     }
 
     /// An error with the end of its output, if it has ended.
-    pub fn still_runs(&mut self) -> anyhow::Result<()> {
+    pub fn check_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} ended ({status}):\n{}", self.name, self.last_words()),
+            Some(status) => bail!("{} ended ({status}):\n{}", self.name, self.output_tail()),
         }
     }
 
@@ -62,13 +62,13 @@ impl Program {
         ensure!(
             status.success(),
             "{name} failed ({status}):\n{}",
-            self.last_words()
+            self.output_tail()
         );
         fs::read_to_string(&self.log).with_context(|| format!("cannot read what {name} wrote"))
     }
 
     /// The end of its output.
-    pub fn last_words(&self) -> String {
+    pub fn output_tail(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
@@ -76,13 +76,13 @@ impl Program {
 
     /// CPU time so far, user and system, of it and its children.
     pub fn cpu_seconds(&self) -> f64 {
-        let ticks: u64 = self.family().iter().map(|member| member.ticks).sum();
+        let ticks: u64 = self.with_children().iter().map(|member| member.ticks).sum();
         ticks as f64 / self.ticks_per_second
     }
 
     /// Resident memory of it and its children.
     pub fn resident_mebibytes(&self) -> u64 {
-        let family = self.family();
+        let family = self.with_children();
         let resident = family.iter().filter_map(|member| {
             let status = fs::read_to_string(format!("/proc/{}/status", member.pid)).ok()?;
             let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -92,7 +92,7 @@ impl Program {
     }
 
     /// The process itself and its children.
-    fn family(&self) -> Vec<Member> {
+    fn with_children(&self) -> Vec<Member> {
         let own = self.child.id();
         processes().filter(|one| one.belongs_to(own)).collect()
     }
@@ -101,7 +101,7 @@ impl Program {
         clippy::disallowed_methods,
         reason = "a destructor cannot await, and nothing else goes on when a program is ended"
     )]
-    fn ends_within(&mut self, patience: Duration) -> bool {
+    fn wait_end(&mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
@@ -118,10 +118,10 @@ impl Drop for Program {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        let family = self.family();
+        let family = self.with_children();
         // First SIGTERM: nginx's parent then ends and reaps its children.
         signal("TERM", self.child.id());
-        if !self.ends_within(PATIENCE) {
+        if !self.wait_end(PATIENCE) {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

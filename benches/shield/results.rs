@@ -41,7 +41,7 @@ pub struct Results {
 
 impl Results {
     /// Records a sample and returns it as a line of text.
-    pub fn note(&mut self, scenario: Scenario, server: &'static str, sample: Sample) -> String {
+    pub fn record(&mut self, scenario: Scenario, server: &'static str, sample: Sample) -> String {
         self.samples.push((scenario, server, sample));
         let (rate, micros) = (grouped(sample.brought.rate), sample.cpu_micros());
         format!(
@@ -51,15 +51,18 @@ impl Results {
     }
 
     /// Records the result of a crowd and returns it as a line of text.
-    pub fn note_crowd(&mut self, crowd: Crowd, server: &'static str, outcome: Outcome) -> String {
-        let (asked, p99) = (asked(&outcome), millis(outcome.percentile(99)));
-        self.crowds.entry((crowd, server)).or_default().add(outcome);
+    pub fn record_crowd(&mut self, crowd: Crowd, server: &'static str, outcome: Outcome) -> String {
+        let (asked, p99) = (request_counts(&outcome), millis(outcome.percentile(99)));
+        self.crowds
+            .entry((crowd, server))
+            .or_default()
+            .merge(outcome);
         let name = crowd.name();
         format!("{name:17} {server:8} {asked} at the origin, p99 {p99} ms")
     }
 
     /// Records the report of a live stream.
-    pub fn note_live(&mut self, told: String) {
+    pub fn record_live(&mut self, told: String) {
         self.live.push(told);
     }
 
@@ -169,7 +172,7 @@ impl Results {
                 (*server).to_owned(),
                 outcome.viewers.to_string(),
                 outcome.failed.to_string(),
-                asked(outcome),
+                request_counts(outcome),
                 millis(outcome.percentile(50)),
                 millis(p99),
                 p99.checked_sub(DELAY).map(millis).unwrap_or_default(),
@@ -181,7 +184,7 @@ impl Results {
 }
 
 /// Origin requests in each run; one figure if it was always the same.
-fn asked(outcome: &Outcome) -> String {
+fn request_counts(outcome: &Outcome) -> String {
     let mut each = outcome.origin_requests.clone();
     each.dedup();
     let each: Vec<_> = each.iter().map(u64::to_string).collect();

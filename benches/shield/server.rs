@@ -153,9 +153,9 @@ impl Server {
     async fn ready(&mut self, path: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !viewer::visit(self.plain, path).await.whole {
-            self.program.still_runs()?;
+            self.program.check_running()?;
             if Instant::now() > deadline {
-                let said = self.program.last_words();
+                let said = self.program.output_tail();
                 bail!("{} does not answer; it said:\n{said}", self.name);
             }
             sleep(Duration::from_millis(10)).await;

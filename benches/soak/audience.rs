@@ -48,7 +48,9 @@ pub struct Audience {
 impl Audience {
     pub fn new(program: &Program, streams: &Streams, library: &Library, book: &Book) -> Audience {
         Audience {
-            doors: (0..=STREAMS).map(|number| program.door(number)).collect(),
+            doors: (0..=STREAMS)
+                .map(|number| program.viewer_address(number))
+                .collect(),
             admin: program.admin,
             streams: streams.iter().cloned().collect(),
             files: library.files,
@@ -59,7 +61,7 @@ impl Audience {
     }
 
     /// Ends all clients.
-    pub async fn leave(&self) {
+    pub async fn stop(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
     }
@@ -71,38 +73,47 @@ impl Audience {
             let stream = Arc::clone(&self.streams[place]);
             let renditions: Vec<_> = DemoRendition::ALL
                 .into_iter()
-                .filter(|one| stream.form.has(*one))
+                .filter(|one| stream.form.has_rendition(*one))
                 .collect();
             let rendition = renditions[number / self.streams.len() % renditions.len()];
             let (door, book) = (self.doors[place], self.book.clone());
             self.tasks.lock().spawn(async move {
                 sleep(Duration::from_millis(10) * number as u32).await;
                 let player = Player {
-                    door,
-                    form: stream.form,
+                    server: door,
+                    packaging: stream.form,
                     rendition,
                     clock: stream.clock.clone(),
-                    told: Arc::new(move |sight| note(&book, &stream, sight)),
+                    on_fetch: Arc::new(move |sight| record_fetch(&book, &stream, sight)),
                 };
-                player.watch().await;
+                player.play().await;
             });
         }
     }
 
     /// Starts the other clients.
-    pub fn storm(&self) {
+    pub fn start_storm(&self) {
         let door = self.doors[STREAMS];
         let mut tasks = self.tasks.lock();
         for number in 0..CATALOGUE_VIEWERS {
             tasks.spawn(browse(door, self.files, number as u64, self.book.clone()));
         }
         for number in 0..SLOW_VIEWERS {
-            tasks.spawn(dawdle(door, self.files, number as u64, self.book.clone()));
+            tasks.spawn(read_slowly(
+                door,
+                self.files,
+                number as u64,
+                self.book.clone(),
+            ));
         }
         for number in 0..DOWNLOADS {
-            tasks.spawn(pass(door, number, self.book.clone()));
+            tasks.spawn(download_uncacheable(door, number, self.book.clone()));
         }
-        tasks.spawn(huge(door, self.huge.clone(), self.book.clone()));
+        tasks.spawn(request_huge_manifest(
+            door,
+            self.huge.clone(),
+            self.book.clone(),
+        ));
         tasks.spawn(purge(
             self.admin,
             self.doors.clone(),
@@ -114,21 +125,21 @@ impl Audience {
 }
 
 /// Records a player's fetch.
-fn note(book: &Book, stream: &Stream, sight: &PlayerFetch) {
+fn record_fetch(book: &Book, stream: &Stream, sight: &PlayerFetch) {
     let troubled = stream.is_troubled.load(Ordering::Relaxed);
     let class = if troubled {
         Class::Troubled
     } else {
         Class::Live
     };
-    let waited = sight.answered.saturating_sub(sight.asked);
-    let end = match &sight.answer {
+    let waited = sight.received_at.saturating_sub(sight.requested_at);
+    let end = match &sight.response {
         None => End::Bad(format!(
             "{}: no whole answer after {waited:?}",
             sight.place.path()
         )),
         Some((status, body)) if *status == 200 => {
-            let expected = compared(stream, sight.place);
+            let expected = expected_bytes(stream, sight.place);
             if expected.is_none_or(|expected| expected == *body) {
                 End::Good
             } else {
@@ -141,12 +152,12 @@ fn note(book: &Book, stream: &Stream, sight: &PlayerFetch) {
         Some((status, _)) => End::Bad(format!("{}: {status} after {waited:?}", sight.place.path())),
     };
     // Waits for blocking requests and growing bodies are intended, and not recorded.
-    let counts = !stream.form.is_low_latency_hls() && !stream.form.grows();
-    book.note(class, end, counts.then_some(waited));
+    let counts = !stream.form.is_low_latency_hls() && !stream.form.has_growing_segments();
+    book.record(class, end, counts.then_some(waited));
 }
 
 /// The packager's bytes of some media objects.
-fn compared(stream: &Stream, place: Resource) -> Option<Bytes> {
+fn expected_bytes(stream: &Stream, place: Resource) -> Option<Bytes> {
     let broadcast: &Broadcast = &stream.broadcast;
     match place {
         Resource::Segment(form, rendition, name) => {
@@ -173,7 +184,7 @@ fn is_of_file(file: u64, length: u64) -> impl FnMut(u64, &[u8]) -> bool {
         let mut at = offset;
         let end = offset + piece.len() as u64;
         while at < end {
-            let block = library::block(file, at, length);
+            let block = library::bytes_at(file, at, length);
             let some = block.len().min((end - at) as usize);
             let from = (at - offset) as usize;
             if piece[from..from + some] != block[..some] {
@@ -223,13 +234,13 @@ async fn browse(door: SocketAddr, files: u64, seed: u64, book: Book) {
         let lines = format!("GET /vod/{file}.mp4 HTTP/1.1");
         let answer = download::get(door, &lines, None, is_of_file(file, length)).await;
         let (end, waited) = end_of(answer, length, false);
-        book.note(Class::OnDemand, end, waited);
+        book.record(Class::OnDemand, end, waited);
         sleep(BROWSE).await;
     }
 }
 
 /// Reads one large file after another, slowly.
-async fn dawdle(door: SocketAddr, files: u64, seed: u64, book: Book) {
+async fn read_slowly(door: SocketAddr, files: u64, seed: u64, book: Book) {
     let mut random = fastrand::Rng::with_seed(1000 + seed);
     loop {
         let file = random.u64(..files);
@@ -238,26 +249,26 @@ async fn dawdle(door: SocketAddr, files: u64, seed: u64, book: Book) {
         let rate = Some(SLOW_BYTES_PER_SECOND);
         let answer = download::get(door, &lines, rate, is_of_file(file, length)).await;
         let (end, _) = end_of(answer, length, true);
-        book.note(Class::Slow, end, None);
+        book.record(Class::Slow, end, None);
         sleep(BROWSE).await;
     }
 }
 
 /// Downloads an uncacheable file, again and again.
-async fn pass(door: SocketAddr, number: usize, book: Book) {
+async fn download_uncacheable(door: SocketAddr, number: usize, book: Book) {
     let length = library::PASS_BYTES;
     loop {
         let lines = format!("GET /pass/{}.bin HTTP/1.1", number % 2);
         let rate = Some(DOWNLOAD_BYTES_PER_SECOND);
         let answer = download::get(door, &lines, rate, is_of_file(u64::MAX, length)).await;
         let (end, _) = end_of(answer, length, false);
-        book.note(Class::Pass, end, None);
+        book.record(Class::Pass, end, None);
         sleep(BROWSE).await;
     }
 }
 
 /// Requests the huge manifest, in every coding in turn.
-async fn huge(door: SocketAddr, text: Bytes, book: Book) {
+async fn request_huge_manifest(door: SocketAddr, text: Bytes, book: Book) {
     for coding in ["br", "gzip", "zstd", "identity"].into_iter().cycle() {
         let lines = format!("GET /vod/huge.m3u8 HTTP/1.1\r\nAccept-Encoding: {coding}");
         let mut received = Vec::new();
@@ -278,7 +289,7 @@ async fn huge(door: SocketAddr, text: Bytes, book: Book) {
             Ok(answer) => End::Bad(format!("status {}, {:?}", answer.status, answer.broken)),
             Err(why) => End::Bad(format!("no answer: {why}")),
         };
-        book.note(Class::Huge, end, None);
+        book.record(Class::Huge, end, None);
         sleep(HUGE_PAUSE).await;
     }
 }
@@ -313,7 +324,7 @@ async fn purge(
             Ok(answer) => End::Bad(format!("{query}: status {}", answer.status)),
             Err(why) => End::Bad(format!("{query}: {why}")),
         };
-        book.note(Class::Purge, end, None);
+        book.record(Class::Purge, end, None);
         sleep(PURGE_PAUSE).await;
     }
 }

@@ -54,7 +54,7 @@ pub enum End {
 /// The longest list of faults in the report.
 const FAULTS_MAX: usize = 12;
 /// A 99th percentile below this depends more on the machine than on the program.
-const TELLING: Duration = Duration::from_millis(10);
+const P99_MIN: Duration = Duration::from_millis(10);
 /// A shorter run says nothing about waits or slow downloads.
 const SHORT_SECONDS: u64 = 180;
 /// The number of waits that a 99th percentile needs.
@@ -83,17 +83,17 @@ struct Page {
 }
 
 impl Book {
-    pub fn storm_begins(&self) {
+    pub fn begin_storm(&self) {
         self.0.storm.store(true, Ordering::Relaxed);
     }
 
     /// A second has passed.
-    pub fn tick(&self) {
+    pub fn count_second(&self) {
         *self.0.seconds.lock() += 1;
     }
 
     /// Records one request: its result, and its viewer's wait where that counts.
-    pub fn note(&self, class: Class, end: End, waited: Option<Duration>) {
+    pub fn record(&self, class: Class, end: End, waited: Option<Duration>) {
         let mut pages = self.0.pages.lock();
         let page = &mut pages[class as usize];
         match end {
@@ -134,8 +134,11 @@ impl Book {
                 faults.push(format!("{class:?}: no request succeeded"));
             }
             let enough = !is_short && page.calm.len().min(page.storm.len()) >= WAITS_MIN;
-            let (calm, storm) = (share(&mut page.calm, 0.99), share(&mut page.storm, 0.99));
-            if enough && storm > (calm * 2).max(TELLING) {
+            let (calm, storm) = (
+                percentile(&mut page.calm, 0.99),
+                percentile(&mut page.storm, 0.99),
+            );
+            if enough && storm > (calm * 2).max(P99_MIN) {
                 faults.push(format!(
                     "{class:?}: 99th percentile of waits {storm:?}, before the storm {calm:?}"
                 ));
@@ -158,7 +161,7 @@ impl Book {
                 } else {
                     &mut page.calm
                 };
-                share(waits, at).as_secs_f64() * 1e3
+                percentile(waits, at).as_secs_f64() * 1e3
             };
             let waits = [
                 ms(false, 0.5),
@@ -180,7 +183,7 @@ impl Book {
 }
 
 /// The wait that this share of all does not exceed.
-fn share(waits: &mut [Duration], at: f64) -> Duration {
+fn percentile(waits: &mut [Duration], at: f64) -> Duration {
     if waits.is_empty() {
         return Duration::ZERO;
     }

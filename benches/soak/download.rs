@@ -127,7 +127,7 @@ async fn read_body(
 }
 
 /// A whole small page.
-pub async fn page(door: SocketAddr, target: &str) -> io::Result<String> {
+pub async fn get_page(door: SocketAddr, target: &str) -> io::Result<String> {
     let mut page = Vec::new();
     let lines = format!("GET {target} HTTP/1.1");
     let answer = get(door, &lines, None, |_, piece| {

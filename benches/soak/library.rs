@@ -155,7 +155,7 @@ fn answer(content_type: &'static str, cache_control: &'static str, body: Text) -
 }
 
 /// The bytes of a file at an offset, up to the next mark or the file's end.
-pub fn block(file: u64, at: u64, length: u64) -> Bytes {
+pub fn bytes_at(file: u64, at: u64, length: u64) -> Bytes {
     let start = at / MARK_EVERY * MARK_EVERY;
     let end = (start + MARK_EVERY).min(length);
     let mut block = vec![(file % 251) as u8; (end - start) as usize];
@@ -206,7 +206,7 @@ impl Body for Text {
             } => {
                 let mut frame = Vec::with_capacity(FRAME_BYTES as usize);
                 while *at < *length && (frame.len() as u64) < FRAME_BYTES {
-                    let block = block(*file, *at, *length);
+                    let block = bytes_at(*file, *at, *length);
                     *at += block.len() as u64;
                     frame.extend_from_slice(&block);
                 }

@@ -46,7 +46,7 @@ const FILL_MIB: u64 = 64;
 const CALM_SHARE: f64 = 0.2;
 
 /// The interval of checks of memory and descriptors.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
@@ -103,16 +103,16 @@ async fn run(lasts: Duration) -> anyhow::Result<()> {
     let calm_until = begun + lasts.mul_f64(CALM_SHARE);
     let until = begun + lasts;
     audience.watch_live();
-    watch(&mut program, &book, calm_until).await?;
+    monitor(&mut program, &book, calm_until).await?;
     println!(
         "{} s of calm are over: all clients start",
         lasts.mul_f64(CALM_SHARE).as_secs()
     );
-    book.storm_begins();
-    audience.storm();
-    streams.misbehave();
-    watch(&mut program, &book, until).await?;
-    audience.leave().await;
+    book.begin_storm();
+    audience.start_storm();
+    streams.start_faults();
+    monitor(&mut program, &book, until).await?;
+    audience.stop().await;
 
     println!("{}", book.table());
     println!("{}", program.summary().await?);
@@ -127,13 +127,13 @@ async fn run(lasts: Duration) -> anyhow::Result<()> {
 }
 
 /// Checks the program until a moment; an error if it has ended.
-async fn watch(program: &mut Program, book: &Book, until: Instant) -> anyhow::Result<()> {
+async fn monitor(program: &mut Program, book: &Book, until: Instant) -> anyhow::Result<()> {
     let mut next = Instant::now();
     while next < until {
-        next = (next + LOOK).min(until);
+        next = (next + CHECK_INTERVAL).min(until);
         sleep_until(next).await;
-        program.look()?;
-        book.tick();
+        program.record_usage()?;
+        book.count_second();
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::streams::Streams;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Memory beyond `memory` and `fill.memory`: the program itself, connections, indexes.
-const BESIDE_MIB: u64 = 64;
+const OVERHEAD_MIB: u64 = 64;
 
 /// Two connections for each player, one for any other client, the same towards origins, and a reserve.
 const DESCRIPTORS_MAX: usize = 3000;
@@ -77,7 +77,7 @@ impl Program {
         };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(admin).await.is_err() {
-            program.look()?;
+            program.record_usage()?;
             ensure!(Instant::now() < deadline, "the program does not listen");
             sleep(Duration::from_millis(20)).await;
         }
@@ -85,12 +85,12 @@ impl Program {
     }
 
     /// The viewers' address of a stream; the library's is the one after the last stream's.
-    pub fn door(&self, stream: usize) -> SocketAddr {
+    pub fn viewer_address(&self, stream: usize) -> SocketAddr {
         (host(stream), self.port).into()
     }
 
     /// Reads its memory and descriptors; an error if it has ended.
-    pub fn look(&mut self) -> anyhow::Result<()> {
+    pub fn record_usage(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             anyhow::bail!("the program ended: {status}");
         }
@@ -112,7 +112,7 @@ impl Program {
 
     /// Its own metrics at the end.
     pub async fn summary(&self) -> anyhow::Result<String> {
-        let page = download::page(self.admin, "/metrics").await?;
+        let page = download::get_page(self.admin, "/metrics").await?;
         let sum = |name: &str, label: &str| -> f64 {
             let lines = page
                 .lines()
@@ -146,7 +146,7 @@ impl Program {
     pub fn faults(&self, bounds: Bounds) -> Vec<String> {
         let mut faults = Vec::new();
         let most = self.resident_mib.iter().max().copied().unwrap_or_default();
-        let allowed = bounds.memory_mib + bounds.fill_mib + BESIDE_MIB;
+        let allowed = bounds.memory_mib + bounds.fill_mib + OVERHEAD_MIB;
         if most > allowed {
             faults.push(format!(
                 "{most} MiB were resident, and {allowed} MiB are allowed"

@@ -70,7 +70,7 @@ impl Streams {
     }
 
     /// From now on the first origins of some streams lag for a while, one after another, and then restart.
-    pub fn misbehave(&self) {
+    pub fn start_faults(&self) {
         let troubled: Vec<_> = self.list.iter().step_by(TROUBLED_EVERY).cloned().collect();
         self.tasks.lock().spawn(async move {
             for round in 0_usize.. {

@@ -10,10 +10,10 @@ type MetricLine = (&'static str, &'static str, u64);
 /// Stored objects and fills.
 pub fn memory(stats: &cache::Stats) -> String {
     let mut page = Exposition::default();
-    for (name, help, value) in levels(stats) {
+    for (name, help, value) in gauges(stats) {
         page.gauge(name, help, &[], value);
     }
-    for (name, help, value) in totals(stats) {
+    for (name, help, value) in counters(stats) {
         page.counter(name, help, &[], value);
     }
     for (reason, count) in stats.evictions {
@@ -79,7 +79,7 @@ pub fn codings(stats: &CodingStats) -> String {
     page.to_string()
 }
 
-fn levels(stats: &cache::Stats) -> [MetricLine; 9] {
+fn gauges(stats: &cache::Stats) -> [MetricLine; 9] {
     [
         ("seawall_store_objects", "Objects stored.", stats.objects),
         (
@@ -123,7 +123,7 @@ fn levels(stats: &cache::Stats) -> [MetricLine; 9] {
     ]
 }
 
-fn totals(stats: &cache::Stats) -> [MetricLine; 4] {
+fn counters(stats: &cache::Stats) -> [MetricLine; 4] {
     [
         (
             "seawall_store_insertions_total",

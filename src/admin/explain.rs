@@ -25,15 +25,15 @@ pub fn explanation(told: &Explanation) -> Value {
         "origin": &*entry.route.origin,
         "endpoint": told.endpoint.as_deref(),
         "varies": told.varies.then_some(true),
-        "held": told.held.as_ref().map(held),
+        "held": told.held.as_ref().map(stored_object),
         "manifest": facts.map(manifest),
-        "followed": told.followed.as_ref().map(followed),
+        "followed": told.followed.as_ref().map(tracked_manifest),
         "known": told.known,
         "due_in_seconds": seconds(told.due_in),
     }))
 }
 
-fn held(held: &StoredObject) -> Value {
+fn stored_object(held: &StoredObject) -> Value {
     let StoredObject {
         object,
         age,
@@ -49,7 +49,7 @@ fn held(held: &StoredObject) -> Value {
             Freshness::Fresh => "fresh",
             Freshness::Stale => "stale, served while it is refreshed",
             Freshness::IfError => "stale, served if the origin fails",
-            Freshness::Dead => "too old to be served",
+            Freshness::Unusable => "too old to be served",
         },
         "age_seconds": seconds(Some(*age)),
         "fresh_for_seconds": seconds(Some(lifetime.fresh_for)),
@@ -69,13 +69,13 @@ fn manifest(facts: &ManifestInfo) -> Value {
         "part_seconds": seconds(facts.part_target),
         "segment_seconds": seconds(facts.segment),
         "published": time(facts.published),
-        "edge": facts.edge.as_ref().map(edge),
+        "edge": facts.edge.as_ref().map(live_edge),
         "ends": time(facts.edge.as_ref().and_then(|edge| edge.ends)),
     }))
 }
 
 /// The first and last segment: as numbers, or in seconds of the media timeline.
-fn edge(edge: &LiveEdge) -> Value {
+fn live_edge(edge: &LiveEdge) -> Value {
     if edge.numbered {
         return json!({ "first": edge.first, "last": edge.last, "parts": edge.parts });
     }
@@ -83,7 +83,7 @@ fn edge(edge: &LiveEdge) -> Value {
     json!({ "from_seconds": at(edge.first), "to_seconds": at(edge.last) })
 }
 
-fn followed(followed: &TrackedManifest) -> Value {
+fn tracked_manifest(followed: &TrackedManifest) -> Value {
     without_nulls(json!({
         "stream": &*followed.stream,
         "is_tended": followed.is_tended,

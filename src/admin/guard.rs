@@ -17,7 +17,7 @@ pub(super) struct AdminDenial {
     pub(super) text: &'static str,
 }
 
-const STRANGE_HOST: AdminDenial = AdminDenial {
+const UNKNOWN_HOST: AdminDenial = AdminDenial {
     status: StatusCode::MISDIRECTED_REQUEST,
     text: "this host name is not one of the admin port's: use its IP address, or add the name to \
            `hosts` of [admin]\n",
@@ -30,27 +30,27 @@ const CROSS_SITE: AdminDenial = AdminDenial {
 
 /// Why this request is rejected; `None` if it is accepted. `hosts` are the operators' names, in
 /// lower case.
-pub(super) fn refusal<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminDenial> {
+pub(super) fn denial<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminDenial> {
     let headers = request.headers();
     let in_target = request.uri().authority().map(http::uri::Authority::as_str);
     let in_header = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));
     let host = in_target.or(in_header);
-    if host.is_some_and(|host| !is_operators(host, hosts)) {
-        return Some(STRANGE_HOST);
+    if host.is_some_and(|host| !is_operator_host(host, hosts)) {
+        return Some(UNKNOWN_HOST);
     }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     (changes && is_cross_site(headers, host)).then_some(CROSS_SITE)
 }
 
 /// Whether `host` is an IP address, a name without a dot (no public domain), or a configured name.
-fn is_operators(host: &str, hosts: &[String]) -> bool {
-    let name = name_of(host).to_ascii_lowercase();
+fn is_operator_host(host: &str, hosts: &[String]) -> bool {
+    let name = host_name(host).to_ascii_lowercase();
     let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
     address.is_ok() || !name.contains('.') || hosts.contains(&name)
 }
 
 /// A host without its port and its final dot.
-fn name_of(host: &str) -> &str {
+fn host_name(host: &str) -> &str {
     let bracketed = host.starts_with('[').then(|| host.find(']')).flatten();
     let name = match (bracketed, host.rsplit_once(':')) {
         (Some(end), _) => &host[..=end],
@@ -83,7 +83,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let hosts = ["seawall.internal.example".to_owned()];
-        let refusal = refusal(&request.body(()).unwrap(), &hosts);
+        let refusal = denial(&request.body(()).unwrap(), &hosts);
         refusal.map(|refusal| refusal.status)
     }
 

@@ -14,22 +14,22 @@ const BREAKER_STATES: [&str; 3] = ["closed", "open", "probing"];
 pub fn metrics(groups: &[Stats]) -> String {
     let mut page = Exposition::default();
     for stats in groups {
-        gate(&mut page, stats);
+        write_admission(&mut page, stats);
         for endpoint in &stats.endpoints {
-            requests(&mut page, stats, endpoint);
-            traffic(&mut page, stats, endpoint);
-            repeats(&mut page, stats, endpoint);
-            limits(&mut page, stats, endpoint);
-            speed(&mut page, stats, endpoint);
-            condition(&mut page, stats, endpoint);
-            health(&mut page, stats, endpoint);
+            write_requests(&mut page, stats, endpoint);
+            write_traffic(&mut page, stats, endpoint);
+            write_retries(&mut page, stats, endpoint);
+            write_limits(&mut page, stats, endpoint);
+            write_latency(&mut page, stats, endpoint);
+            write_state(&mut page, stats, endpoint);
+            write_health(&mut page, stats, endpoint);
         }
     }
     page.to_string()
 }
 
 /// Permits, queue and rejections, with the names that load balancers use.
-fn gate(page: &mut Exposition, stats: &Stats) {
+fn write_admission(page: &mut Exposition, stats: &Stats) {
     let name = ("origin", &*stats.name);
     page.gauge(
         "seawall_origin_in_flight",
@@ -85,7 +85,7 @@ fn gate(page: &mut Exposition, stats: &Stats) {
     }
 }
 
-fn requests(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_requests(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let counts = &endpoint.counts;
     let classes = [
         ("2xx", counts.success),
@@ -105,7 +105,7 @@ fn requests(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     }
 }
 
-fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let counts = &endpoint.counts;
     let both = &labels(stats, endpoint, ("", ""))[..2];
     page.counter(
@@ -134,7 +134,7 @@ fn traffic(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
 }
 
 /// Retries, hedges and takeovers.
-fn repeats(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_retries(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let counts = &endpoint.counts;
     let both = &labels(stats, endpoint, ("", ""))[..2];
     page.counter(
@@ -176,7 +176,7 @@ fn repeats(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
 }
 
 /// Limits of a single endpoint.
-fn limits(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_limits(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let both = &labels(stats, endpoint, ("", ""))[..2];
     if let Some(cap) = endpoint.concurrency_max {
         page.gauge(
@@ -206,7 +206,7 @@ fn limits(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
 
 /// Time from sending a request to the response head: recent percentiles, and a histogram since
 /// start.
-fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_latency(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     if let Some(pace) = endpoint.pace {
         let both = &labels(stats, endpoint, ("", ""))[..2];
         page.gauge(
@@ -233,7 +233,7 @@ fn speed(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     );
 }
 
-fn condition(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_state(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let both = &labels(stats, endpoint, ("", ""))[..2];
     let condition = &endpoint.condition;
     page.gauge(
@@ -271,7 +271,7 @@ fn condition(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
 }
 
 /// Endpoints without health checks have no metrics here.
-fn health(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
+fn write_health(page: &mut Exposition, stats: &Stats, endpoint: &EndpointStats) {
     let Some(checked) = &endpoint.condition.health else {
         return;
     };
@@ -312,16 +312,16 @@ pub fn status(groups: &[Stats]) -> Value {
             "held_back": stats.held_back,
             "slow_viewers": stats.slow_viewers,
             "queued": stats.queued,
-            "surge_queue": counted(stats.surge_queue.map(|(rank, n)| (rank.as_str(), n as u64))),
+            "surge_queue": counts_by_name(stats.surge_queue.map(|(rank, n)| (rank.as_str(), n as u64))),
             "spillover": stats.spillover,
-            "rejected": counted(stats.rejected.map(|(reason, n)| (reason.as_str(), n))),
+            "rejected": counts_by_name(stats.rejected.map(|(reason, n)| (reason.as_str(), n))),
             "endpoints": stats.endpoints.iter().map(endpoint_status).collect::<Vec<_>>(),
         })
     });
     json!({ "origins": groups.collect::<Vec<_>>() })
 }
 
-fn counted<const N: usize>(counts: [(&str, u64); N]) -> Value {
+fn counts_by_name<const N: usize>(counts: [(&str, u64); N]) -> Value {
     counts
         .into_iter()
         .map(|(word, count)| (word.to_owned(), json!(count)))

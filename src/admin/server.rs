@@ -28,7 +28,7 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For a whole connection. A connection serves one request: scrapers open a new one each time.
-const VISIT_MAX: Duration = Duration::from_secs(30);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A larger request head is rejected.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -57,7 +57,7 @@ pub async fn serve(socket: TcpListener, desk: Arc<AdminHandlers>) -> io::Result<
             let _seat = seat;
             let service = service_fn(move |request| {
                 let desk = desk.clone();
-                async move { Ok::<_, Infallible>(reply(&desk, &request).await) }
+                async move { Ok::<_, Infallible>(handle(&desk, &request).await) }
             });
             let visit = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -65,13 +65,13 @@ pub async fn serve(socket: TcpListener, desk: Arc<AdminHandlers>) -> io::Result<
                 .max_header_size(HEAD_BYTES_MAX)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(wire), service);
-            let _ = timeout(VISIT_MAX, visit).await;
+            let _ = timeout(CONNECTION_TIMEOUT, visit).await;
         });
     }
 }
 
-async fn reply<B>(desk: &AdminHandlers, request: &Request<B>) -> Response<TextBody> {
-    if let Some(refusal) = guard::refusal(request, &desk.hosts) {
+async fn handle<B>(desk: &AdminHandlers, request: &Request<B>) -> Response<TextBody> {
+    if let Some(refusal) = guard::denial(request, &desk.hosts) {
         return text(refusal.status, refusal.text);
     }
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -85,8 +85,10 @@ async fn reply<B>(desk: &AdminHandlers, request: &Request<B>) -> Response<TextBo
         "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
         "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/purge" if request.method() == Method::POST => purge(desk, request.uri()).await,
-        "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => wrong_method("GET, HEAD"),
-        "/purge" => wrong_method("POST"),
+        "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => {
+            method_not_allowed("GET, HEAD")
+        }
+        "/purge" => method_not_allowed("POST"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -96,7 +98,7 @@ fn health(workers: WorkerHealth) -> Response<TextBody> {
     if silent == 0 {
         return text(StatusCode::OK, "ok\n");
     }
-    typed(
+    with_content_type(
         StatusCode::SERVICE_UNAVAILABLE,
         format!("{silent} of {all} workers do not answer\n"),
         PLAIN,
@@ -108,12 +110,12 @@ fn metrics(desk: &AdminHandlers) -> Response<TextBody> {
     for write in &desk.pages {
         write(&mut page);
     }
-    typed(StatusCode::OK, page, telemetry::CONTENT_TYPE)
+    with_content_type(StatusCode::OK, page, telemetry::CONTENT_TYPE)
 }
 
 /// What the shield would do with a URL, or why it would reject the request.
 fn explain(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
-    let Some(url) = asked_url(uri, "url=") else {
+    let Some(url) = url_parameter(uri, "url=") else {
         return not_a_url();
     };
     match (desk.explain)(&url) {
@@ -130,7 +132,7 @@ fn not_a_url() -> Response<TextBody> {
 }
 
 async fn purge(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
-    let Some(scope) = scope(uri) else {
+    let Some(scope) = purge_scope(uri) else {
         return not_a_scope();
     };
     let what = match &scope {
@@ -157,10 +159,10 @@ async fn purge(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
 }
 
 /// What to purge: exactly one thing, named by exactly one parameter.
-fn scope(uri: &Uri) -> Option<PurgeScope> {
+fn purge_scope(uri: &Uri) -> Option<PurgeScope> {
     let is_all = |one: &str| matches!(one, "all" | "all=" | "all=true" | "all=1");
     let all = uri.query()?.split('&').any(is_all);
-    let named = |name| asked_url(uri, name);
+    let named = |name| url_parameter(uri, name);
     let asked = (named("url="), named("stream="), named("prefix="), all);
     Some(match asked {
         (Some(url), None, None, false) => PurgeScope::Url(url),
@@ -179,7 +181,7 @@ fn not_a_scope() -> Response<TextBody> {
 }
 
 /// A parameter that is an absolute URL, decoded.
-fn asked_url(uri: &Uri, name: &str) -> Option<Uri> {
+fn url_parameter(uri: &Uri, name: &str) -> Option<Uri> {
     let mut parameters = uri.query()?.split('&');
     let encoded = parameters.find_map(|one| one.strip_prefix(name))?;
     let url = Uri::try_from(percent_decoded(encoded)?).ok()?;
@@ -206,7 +208,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-fn wrong_method(allowed: &'static str) -> Response<TextBody> {
+fn method_not_allowed(allowed: &'static str) -> Response<TextBody> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
     response
         .headers_mut()
@@ -215,14 +217,18 @@ fn wrong_method(allowed: &'static str) -> Response<TextBody> {
 }
 
 fn json(status: StatusCode, value: &serde_json::Value) -> Response<TextBody> {
-    typed(status, format!("{value}\n"), "application/json")
+    with_content_type(status, format!("{value}\n"), "application/json")
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<TextBody> {
-    typed(status, body, PLAIN)
+    with_content_type(status, body, PLAIN)
 }
 
-fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Response<TextBody> {
+fn with_content_type(
+    status: StatusCode,
+    body: impl Into<Bytes>,
+    kind: &'static str,
+) -> Response<TextBody> {
     let mut response = Response::new(TextBody(Some(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -300,7 +306,7 @@ mod tests {
             .uri(target)
             .body(())
             .unwrap();
-        let reply = std::pin::pin!(reply(desk, &request));
+        let reply = std::pin::pin!(handle(desk, &request));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let std::task::Poll::Ready(response) = reply.poll(&mut cx) else {
             panic!("the desk of a test answers at once");

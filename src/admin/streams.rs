@@ -38,16 +38,16 @@ pub fn metrics(snapshot: &StreamsSnapshot) -> String {
             count,
         );
     }
-    ahead(&mut page, snapshot);
+    write_prefetch(&mut page, snapshot);
     let mut streams: Vec<&StreamStats> = snapshot.streams.iter().collect();
     streams.sort_by_key(|stream| std::cmp::Reverse(stream.asked));
     for stream in streams.into_iter().take(STREAMS_MAX) {
-        one(&mut page, stream);
+        write_stream(&mut page, stream);
     }
     page.to_string()
 }
 
-fn ahead(page: &mut Exposition, snapshot: &StreamsSnapshot) {
+fn write_prefetch(page: &mut Exposition, snapshot: &StreamsSnapshot) {
     let ahead = &snapshot.ahead;
     for (source, count) in ahead.fetched {
         page.counter(
@@ -71,7 +71,7 @@ fn ahead(page: &mut Exposition, snapshot: &StreamsSnapshot) {
     );
 }
 
-fn one(page: &mut Exposition, stream: &StreamStats) {
+fn write_stream(page: &mut Exposition, stream: &StreamStats) {
     let labels = &[("stream", &*stream.name)];
     page.counter(
         "seawall_stream_origin_requests_total",

@@ -38,7 +38,7 @@ impl AccessTracker {
     }
 
     /// Records a viewer's request.
-    pub fn asks(&self, now: Instant) {
+    pub fn record_access(&self, now: Instant) {
         let since = now.saturating_duration_since(self.since).as_millis();
         let mark = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
         // Two viewers in one millisecond write the same mark. A load is cheaper than a store, which
@@ -53,7 +53,7 @@ impl AccessTracker {
     }
 
     /// Time since the last request. `None`: no request yet.
-    pub fn unasked_for(&self, now: Instant) -> Option<Duration> {
+    pub fn idle_time(&self, now: Instant) -> Option<Duration> {
         let asked = self.asked.load(Ordering::Relaxed).checked_sub(1)?;
         Some(now.saturating_duration_since(self.since + Duration::from_millis(asked)))
     }
@@ -64,25 +64,25 @@ impl AccessTracker {
     }
 
     /// Sets the time of the next poll.
-    pub fn is_looked_at(&self, at: Instant) {
+    pub fn set_next_poll(&self, at: Instant) {
         let after = at.saturating_duration_since(self.since).as_millis();
         let after = u64::try_from(after).unwrap_or(u64::MAX);
         self.looked_at.store(after, Ordering::Relaxed);
     }
 
     /// Time until the next poll. Zero while a poll is in progress.
-    pub fn next_look_in(&self, now: Instant) -> Duration {
+    pub fn time_until_poll(&self, now: Instant) -> Duration {
         let after = Duration::from_millis(self.looked_at.load(Ordering::Relaxed));
         after.saturating_sub(now.saturating_duration_since(self.since))
     }
 
     /// Whether a background task refreshes the object, so that viewers need not start a refresh.
-    pub fn is_tended(&self) -> bool {
+    pub fn has_refresher(&self) -> bool {
         self.tended.load(Ordering::Relaxed)
     }
 
     /// Sets whether a background task refreshes the object. True if this changes the state.
-    pub fn tend(&self, tended: bool) -> bool {
+    pub fn set_has_refresher(&self, tended: bool) -> bool {
         self.tended.swap(tended, Ordering::Relaxed) != tended
     }
 }
@@ -97,12 +97,12 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let first = Arc::new(AtomicU64::new(0));
         let attention = AccessTracker::counted(start, Arc::clone(&first));
-        assert_eq!(attention.unasked_for(at(50)), None);
-        attention.asks(start);
-        attention.asks(at(70));
+        assert_eq!(attention.idle_time(at(50)), None);
+        attention.record_access(start);
+        attention.record_access(at(70));
         assert_eq!(first.load(Ordering::Relaxed), 1);
         assert_eq!(
-            attention.unasked_for(at(100)),
+            attention.idle_time(at(100)),
             Some(Duration::from_millis(30))
         );
     }
@@ -110,7 +110,11 @@ mod tests {
     #[test]
     fn looking_after_it_begins_and_ends_once() {
         let attention = AccessTracker::new(Instant::now());
-        assert!(attention.tend(true) && !attention.tend(true) && attention.is_tended());
-        assert!(attention.tend(false) && !attention.tend(false));
+        assert!(
+            attention.set_has_refresher(true)
+                && !attention.set_has_refresher(true)
+                && attention.has_refresher()
+        );
+        assert!(attention.set_has_refresher(false) && !attention.set_has_refresher(false));
     }
 }

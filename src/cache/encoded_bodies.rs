@@ -173,7 +173,7 @@ mod tests {
             length: None,
             stored: true,
             tie: None,
-            attention: None,
+            access_tracker: None,
         };
         Object::new(head, body)
     }

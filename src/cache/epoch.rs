@@ -81,7 +81,7 @@ impl Epoch {
 
 impl EpochToken {
     /// Whether none of its epochs has ended.
-    pub fn holds(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.all_marks(Epoch::is_at)
     }
 
@@ -342,10 +342,10 @@ mod tests {
             epochs.tie(Some(&here), None),
             epochs.tie(Some(&there), None),
         );
-        assert!(old.holds());
+        assert!(old.is_valid());
         epochs.end(&here);
         let new = epochs.tie(Some(&here), None);
-        assert!(!old.holds() && new.holds() && other.holds());
+        assert!(!old.is_valid() && new.is_valid() && other.is_valid());
     }
 
     #[test]
@@ -358,9 +358,9 @@ mod tests {
                 epochs.tie(Some(&around), None),
             );
             let tie = tie.within(&outer);
-            assert!(tie.holds() && tie.is_to_place() && tie.to_url().is_none());
+            assert!(tie.is_valid() && tie.is_to_place() && tie.to_url().is_none());
             epochs.end(ends);
-            assert!(!tie.holds());
+            assert!(!tie.is_valid());
         }
     }
 
@@ -385,7 +385,7 @@ mod tests {
         let listed = epochs.shards.iter().map(|shard| shard.lock().epochs.len());
         assert!(listed.sum::<usize>() <= 2 * SHARDS * SWEEP_MIN);
         epochs.end(&Key::of(&[b"kept"]));
-        assert!(!kept.holds());
+        assert!(!kept.is_valid());
     }
 
     #[test]
@@ -401,9 +401,9 @@ mod tests {
         assert!(tie.admit(&key(3), 2, |held| *held != key(1)), "one left");
         let manifest = tie.to_url().unwrap();
         epochs.end(&place);
-        assert!(!tie.holds() && manifest.holds());
+        assert!(!tie.is_valid() && manifest.is_valid());
         epochs.end(&url);
-        assert!(!manifest.holds());
+        assert!(!manifest.is_valid());
         assert!(epochs.tie(None, Some(&url)).admit(&key(4), 1, all));
     }
 }

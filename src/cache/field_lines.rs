@@ -7,10 +7,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::policy::freshness::TELLING_FRESHNESS;
+use crate::policy::freshness::FRESHNESS_FIELDS_SENT;
 
 /// Fields that a response sets or omits itself, whatever the origin sent.
-pub static SAID_ANEW: [HeaderName; 3] = [
+pub static REPLACED_FIELDS: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
     HeaderName::from_static("x-request-id"),
@@ -48,7 +48,7 @@ impl FieldLines {
     /// The lines to send in a response that adds these fields: all except the replaced ones, and except
     /// [`TELLING_FRESHNESS`] when `added` contains one of those.
     pub fn shared(&self, added: &HeaderMap) -> &[u8] {
-        let tells = TELLING_FRESHNESS
+        let tells = FRESHNESS_FIELDS_SENT
             .iter()
             .any(|name| added.contains_key(name));
         let end = if tells {
@@ -131,7 +131,7 @@ impl From<&HeaderMap> for FieldLines {
             if let Some(bit) = MARKED.iter().position(|marked| marked == name) {
                 marks |= 1 << bit;
             }
-            if !SAID_ANEW.contains(name) && !TELLING_FRESHNESS.contains(name) {
+            if !REPLACED_FIELDS.contains(name) && !FRESHNESS_FIELDS_SENT.contains(name) {
                 write_field(&mut text, name, value);
             }
         }
@@ -145,8 +145,8 @@ impl From<&HeaderMap> for FieldLines {
             // Heads are limited in size, so this always fits.
             u32::try_from(start).unwrap_or(u32::MAX)
         };
-        let lasting_bytes = write_all(&TELLING_FRESHNESS);
-        let shared_bytes = write_all(&SAID_ANEW);
+        let lasting_bytes = write_all(&FRESHNESS_FIELDS_SENT);
+        let shared_bytes = write_all(&REPLACED_FIELDS);
         FieldLines {
             text: text.into(),
             lasting_bytes,

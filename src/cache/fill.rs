@@ -27,9 +27,9 @@ use crate::policy::vary::Vary;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillControl {
     /// A viewer reads, or the result will be stored.
-    On,
+    Continue,
     /// No viewer reads and nothing can be stored.
-    Deserted,
+    Stop,
 }
 
 /// In windowed mode the producer stays at most this far ahead of the fastest follower.
@@ -82,24 +82,24 @@ impl Fill {
     }
 
     /// Resolves when a viewer has joined and waits for the result.
-    pub fn taken_up(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.flight().taken_up()
+    pub fn wait_for_join(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.flight().wait_for_join()
     }
 
     /// Binds the result to an epoch. After the epoch's end no request joins this fill.
-    pub fn belongs(&self, tie: &EpochToken) {
+    pub fn set_epoch(&self, tie: &EpochToken) {
         self.flight.state().tie = Some(tie.clone());
     }
 
     /// Records that a live manifest lists the result, and its position there.
-    pub fn is_listed(&self, position: LivePosition) {
+    pub fn set_live_position(&self, position: LivePosition) {
         self.flight.state().standing.live = Some(position);
     }
 
     /// Records which request headers selected the response, before it is published. A response without
     /// `Vary` under a key that has variants is stored as one more variant: some origins send `Vary` only
     /// with compressed responses, and the plain response must not replace all variants.
-    pub fn varies(&self, vary: Vary) {
+    pub fn set_vary(&self, vary: Vary) {
         let vary = match (vary, self.flight.found.variant_names()) {
             (Vary::Nothing, Some(names)) => Vary::On(names.to_vec()),
             (vary, _) => vary,
@@ -154,7 +154,7 @@ impl Fill {
     /// windowed mode it waits for the fastest reader.
     pub async fn push(&self, bytes: Bytes) -> FillControl {
         if bytes.is_empty() {
-            return FillControl::On;
+            return FillControl::Continue;
         }
         if !self.make_room(bytes.len() as u64) {
             self.wait_for_room(bytes.len() as u64).await;
@@ -163,7 +163,7 @@ impl Fill {
             registry::detach(&self.inner, &self.flight);
             return self.follow_fastest().await;
         }
-        FillControl::On
+        FillControl::Continue
     }
 
     /// Charges a piece to the budget, if it is to be held. False when there is no room.
@@ -197,7 +197,7 @@ impl Fill {
                 return;
             }
             let now = Instant::now().into_std();
-            self.inner.pinned.give_way(bytes, now);
+            self.inner.pinned.cut_for_fill(bytes, now);
             if timeout_at(until, freed).await.is_err() {
                 return;
             }
@@ -258,10 +258,10 @@ impl Fill {
             {
                 let state = self.flight.state();
                 let FlightStage::Growing(growing) = &state.stage else {
-                    return FillControl::Deserted;
+                    return FillControl::Stop;
                 };
                 match state.fastest() {
-                    None => return FillControl::Deserted,
+                    None => return FillControl::Stop,
                     Some(at) => {
                         let ahead_max = if growing.tight {
                             WINDOW_BYTES_MIN / 2
@@ -269,7 +269,7 @@ impl Fill {
                             AHEAD_BYTES_MAX
                         };
                         if growing.end.saturating_sub(at) < ahead_max {
-                            return FillControl::On;
+                            return FillControl::Continue;
                         }
                     }
                 }
@@ -279,10 +279,10 @@ impl Fill {
     }
 
     /// Resolves when no viewer follows.
-    pub async fn deserted(&self) {
+    pub async fn wait_for_no_followers(&self) {
         loop {
             let moved = self.flight.producer.notified();
-            if self.flight.state().seated() == 0 {
+            if self.flight.state().follower_count() == 0 {
                 return;
             }
             moved.await;
@@ -290,10 +290,10 @@ impl Fill {
     }
 
     /// Resolves when a viewer follows.
-    pub async fn joined(&self) {
+    pub async fn wait_for_follower(&self) {
         loop {
             let moved = self.flight.producer.notified();
-            if self.flight.state().seated() > 0 {
+            if self.flight.state().follower_count() > 0 {
                 return;
             }
             moved.await;
@@ -306,13 +306,13 @@ impl Fill {
     }
 
     /// Writes a memo under another slot than the fill's own, unless the fill's key was purged since.
-    pub fn note_apart(&self, slot: &Key, note: ExpiringMemo) {
+    pub fn write_memo_for(&self, slot: &Key, note: ExpiringMemo) {
         registry::note_apart(&self.inner, &self.flight, slot, note);
     }
 
     /// Removes the object that was stored before: it is no longer valid, and the new response is not
     /// storable.
-    pub fn displace(&self) {
+    pub fn remove_previous(&self) {
         registry::displace(&self.inner, &self.flight);
     }
 
@@ -350,7 +350,7 @@ impl Fill {
     }
 
     /// Stores a complete response and gives `verdict` to all waiting requests.
-    pub fn keep(mut self, object: &Arc<Object>, verdict: Verdict) -> StoreOutcome {
+    pub fn store_and_publish(mut self, object: &Arc<Object>, verdict: Verdict) -> StoreOutcome {
         let stored = self.store(object);
         self.publish(FlightStage::Settled(verdict));
         self.end();
@@ -360,7 +360,7 @@ impl Fill {
     /// Ends the fill without storing anything.
     pub fn settle(mut self, verdict: Verdict) {
         if let Some(object) = verdict.object() {
-            self.pass_store_by(object);
+            self.skip_store(object);
         }
         self.publish(FlightStage::Settled(verdict));
         self.end();
@@ -368,9 +368,9 @@ impl Fill {
 
     /// The body was truncated: cuts the followers off and stores nothing. A follower that has not read
     /// any of it gets `answer`.
-    pub fn break_off(mut self, answer: Arc<Object>) {
+    pub fn truncate(mut self, answer: Arc<Object>) {
         registry::detach(&self.inner, &self.flight);
-        self.pass_store_by(&answer);
+        self.skip_store(&answer);
         self.publish(FlightStage::Cut(Some(answer)));
         self.end();
     }
@@ -383,13 +383,13 @@ impl Fill {
     fn store(&self, object: &Arc<Object>) -> StoreOutcome {
         let stored = registry::store(&self.inner, &self.flight, object);
         if stored != StoreOutcome::Yes {
-            self.pass_store_by(object);
+            self.skip_store(object);
         }
         stored
     }
 
-    fn pass_store_by(&self, object: &Object) {
-        object.passes_store_by(&self.inner.pinned, Instant::now().into_std());
+    fn skip_store(&self, object: &Object) {
+        object.skip_store(&self.inner.pinned, Instant::now().into_std());
     }
 
     fn publish(&self, stage: FlightStage) {

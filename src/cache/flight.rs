@@ -221,7 +221,7 @@ impl FlightState {
 
     /// The read offset of the fastest follower, if there is one.
     pub(super) fn fastest(&self) -> Option<u64> {
-        (self.seated() > 0).then_some(self.fastest)
+        (self.follower_count() > 0).then_some(self.fastest)
     }
 
     /// The read offset of the slowest follower. Scans all of them.
@@ -229,7 +229,7 @@ impl FlightState {
         self.seats.iter().flatten().min().copied()
     }
 
-    pub(super) fn seated(&self) -> usize {
+    pub(super) fn follower_count(&self) -> usize {
         self.seats.len() - self.free.len()
     }
 }
@@ -281,7 +281,7 @@ impl Flight {
     }
 
     /// Resolves when a request has joined.
-    pub(super) async fn taken_up(self: Arc<Self>) {
+    pub(super) async fn wait_for_join(self: Arc<Self>) {
         // Registered before the check: a request that joins in between wakes it.
         let joining = self.joining.notified();
         if !self.joined.load(Ordering::Acquire) {
@@ -294,8 +294,8 @@ impl Flight {
     /// epoch.
     pub(super) fn is_current(&self) -> bool {
         let held = self.found.object.as_ref();
-        held.is_none_or(|held| held.head.holds())
-            && self.state().tie.as_ref().is_none_or(EpochToken::holds)
+        held.is_none_or(|held| held.head.is_valid())
+            && self.state().tie.as_ref().is_none_or(EpochToken::is_valid)
     }
 
     /// Whether an object was stored when it began, which the origin may confirm.
@@ -323,7 +323,7 @@ impl Flight {
     }
 
     /// Takes a seat that reads from `at`.
-    pub(super) fn sit(&self, at: u64) -> usize {
+    pub(super) fn take_seat(&self, at: u64) -> usize {
         let mut state = self.state();
         state.fastest = state.fastest.max(at);
         let seat = state.free.pop().unwrap_or(state.seats.len());
@@ -336,7 +336,7 @@ impl Flight {
         seat
     }
 
-    pub(super) fn moved(&self, state: &mut FlightState, seat: usize, at: u64) {
+    pub(super) fn record_offset(&self, state: &mut FlightState, seat: usize, at: u64) {
         state.seats[seat] = Some(at);
         // The producer waits only for the fastest follower.
         if at > state.fastest {

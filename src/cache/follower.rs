@@ -44,13 +44,13 @@ pub struct Follower {
     at: u64,
     end: u64,
     filed: Option<(u64, usize)>,
-    is_body_told: bool,
+    is_body_taken: bool,
 }
 
 impl Follower {
     pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> Follower {
-        let seat = flight.sit(0);
-        counts.follower_came();
+        let seat = flight.take_seat(0);
+        counts.add_follower();
         Follower {
             flight,
             counts,
@@ -58,16 +58,16 @@ impl Follower {
             at: 0,
             end: u64::MAX,
             filed: None,
-            is_body_told: false,
+            is_body_taken: false,
         }
     }
 
     /// Waits for the head or the end.
-    pub async fn landing(&mut self) -> FillHead {
-        poll_fn(|cx| self.poll_landing(cx)).await
+    pub async fn wait_for_head(&mut self) -> FillHead {
+        poll_fn(|cx| self.poll_head(cx)).await
     }
 
-    fn poll_landing(&mut self, cx: &Context<'_>) -> Poll<FillHead> {
+    fn poll_head(&mut self, cx: &Context<'_>) -> Poll<FillHead> {
         let mut state = self.flight.state();
         match &state.stage {
             FlightStage::Growing(growing) => {
@@ -87,7 +87,7 @@ impl Follower {
     }
 
     /// Whether a request with these upstream headers may share the result.
-    pub fn shares(&self, upstream: &HeaderMap) -> bool {
+    pub fn can_share(&self, upstream: &HeaderMap) -> bool {
         match &self.flight.state().vary {
             Vary::Nothing => true,
             Vary::Everything => false,
@@ -108,13 +108,13 @@ impl Follower {
     }
 
     /// The body that this follower reads; `Some` only at the first call.
-    pub fn new_body(&mut self) -> Option<Arc<SharedBody>> {
-        let is_new = !std::mem::replace(&mut self.is_body_told, true);
+    pub fn take_new_body(&mut self) -> Option<Arc<SharedBody>> {
+        let is_new = !std::mem::replace(&mut self.is_body_taken, true);
         is_new.then(|| Arc::clone(&self.flight.body))
     }
 
     /// How many bytes of the body have arrived.
-    pub fn grown(&self) -> u64 {
+    pub fn received_bytes(&self) -> u64 {
         match &self.flight.state().stage {
             FlightStage::Growing(growing) => growing.end,
             FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
@@ -125,14 +125,14 @@ impl Follower {
     }
 
     /// Limits reading to `start..end` from here on.
-    pub fn narrow(&mut self, start: u64, end: u64) {
+    pub fn set_range(&mut self, start: u64, end: u64) {
         (self.at, self.end) = (start, end);
         let mut state = self.flight.state();
-        self.flight.moved(&mut state, self.seat, start);
+        self.flight.record_offset(&mut state, self.seat, start);
     }
 
     /// Waits until the body has grown to `offset`, or is complete: then returns its length.
-    pub async fn reach(&mut self, offset: u64) -> Result<BodyExtent, BodyTruncated> {
+    pub async fn wait_for_offset(&mut self, offset: u64) -> Result<BodyExtent, BodyTruncated> {
         poll_fn(|cx| {
             let mut state = self.flight.state();
             match &state.stage {
@@ -140,11 +140,11 @@ impl Follower {
                     Poll::Ready(Ok(BodyExtent::Whole(growing.end)))
                 }
                 FlightStage::Growing(growing) if growing.end >= offset => {
-                    Poll::Ready(Ok(BodyExtent::There))
+                    Poll::Ready(Ok(BodyExtent::Reached))
                 }
                 // It makes no progress until a follower reads.
                 FlightStage::Growing(growing) if growing.windowed => {
-                    Poll::Ready(Ok(BodyExtent::Passing))
+                    Poll::Ready(Ok(BodyExtent::Windowed))
                 }
                 FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                     Poll::Ready(Ok(BodyExtent::Whole(object.body.len() as u64)))
@@ -193,7 +193,7 @@ impl Follower {
             }
         };
         self.at += bytes.len() as u64;
-        self.flight.moved(&mut state, self.seat, self.at);
+        self.flight.record_offset(&mut state, self.seat, self.at);
         Poll::Ready(Some(Ok(bytes)))
     }
 }
@@ -207,9 +207,9 @@ fn to_usize(offset: u64) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyExtent {
     /// Up to the requested offset.
-    There,
+    Reached,
     /// The body is windowed and will not be held up to the offset: the caller must read it as it passes.
-    Passing,
+    Windowed,
     /// It is complete and has this length.
     Whole(u64),
 }
@@ -217,6 +217,6 @@ pub enum BodyExtent {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.flight.leave(self.seat, self.filed);
-        self.counts.follower_left();
+        self.counts.remove_follower();
     }
 }

@@ -35,9 +35,9 @@ pub enum KeyMemo {
     Failed(Arc<Object>),
     /// As `Failed`, because no endpoint responded, since this moment. Valid only until one responds
     /// again.
-    Unheard(Arc<Object>, Instant),
+    Unreachable(Arc<Object>, Instant),
     /// The origin's response was truncated. One more request may follow at once.
-    BrokenOff,
+    Truncated,
     /// The object is too large for one fetch: fetch it in slices.
     Sliced(Arc<SliceSet>),
     /// It is too large for one fetch, and the origin does not support ranges: stream it through.
@@ -105,13 +105,13 @@ impl Expiry<Key, ExpiringMemo> for MemoExpiry {
 fn weigh(key: &Key, note: &ExpiringMemo) -> u32 {
     let what = match &note.what {
         // A response that several keys share is charged to each of them.
-        KeyMemo::Failed(answer) | KeyMemo::Unheard(answer, _) => answer.own_bytes(),
+        KeyMemo::Failed(answer) | KeyMemo::Unreachable(answer, _) => answer.own_bytes(),
         KeyMemo::Sliced(series) => {
             allocated(size_of::<SliceSet>() + ARC_BYTES)
                 + series.head.own_bytes()
                 + allocated(series.etag.len())
         }
-        KeyMemo::Pass | KeyMemo::Unsliceable | KeyMemo::BrokenOff | KeyMemo::Avoid(_) => 0,
+        KeyMemo::Pass | KeyMemo::Unsliceable | KeyMemo::Truncated | KeyMemo::Avoid(_) => 0,
     };
     let key = allocated(key.bytes().len() + ARC_BYTES);
     u32::try_from(ENTRY_BYTES + size_of::<ExpiringMemo>() + key + what).unwrap_or(u32::MAX)
@@ -137,7 +137,7 @@ impl KeyMemos {
     }
 
     pub(crate) fn write(&self, key: &Key, note: ExpiringMemo) {
-        if matches!(note.what, KeyMemo::Failed(_) | KeyMemo::Unheard(..)) {
+        if matches!(note.what, KeyMemo::Failed(_) | KeyMemo::Unreachable(..)) {
             self.failures.insert(key.clone(), note);
         } else {
             self.failures.invalidate(key);
@@ -169,7 +169,7 @@ impl KeyMemos {
 impl KeyMemo {
     fn holds(&self) -> bool {
         match self {
-            KeyMemo::Sliced(series) => series.head.holds(),
+            KeyMemo::Sliced(series) => series.head.is_valid(),
             _ => true,
         }
     }
@@ -195,7 +195,7 @@ mod tests {
             length: None,
             stored: false,
             tie: None,
-            attention: None,
+            access_tracker: None,
         };
         KeyMemo::Failed(Arc::new(Object::new(head, Bytes::from(vec![0; 2000]))))
     }

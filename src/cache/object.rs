@@ -36,13 +36,13 @@ pub struct StoredHead {
     /// Its epoch. The object is not used after the epoch's end.
     pub tie: Option<EpochToken>,
     /// Records accesses, when the object is refreshed in the background or was prefetched.
-    pub attention: Option<Arc<AccessTracker>>,
+    pub access_tracker: Option<Arc<AccessTracker>>,
 }
 
 impl StoredHead {
     /// Whether none of its epochs has ended.
-    pub fn holds(&self) -> bool {
-        self.tie.as_ref().is_none_or(EpochToken::holds)
+    pub fn is_valid(&self) -> bool {
+        self.tie.as_ref().is_none_or(EpochToken::is_valid)
     }
 
     /// Bytes of memory besides its own size. Epochs and access trackers are shared.
@@ -65,7 +65,7 @@ impl StoredHead {
     /// the next version.
     pub fn restates_freshness(&self) -> bool {
         let blocks = |facts: &ManifestInfo| facts.part_target.is_some() || facts.control.can_block;
-        let may_be_tended = self.kind.is_manifest() && self.attention.is_some();
+        let may_be_tended = self.kind.is_manifest() && self.access_tracker.is_some();
         may_be_tended && !self.facts.as_deref().is_some_and(blocks)
     }
 }
@@ -150,19 +150,19 @@ impl Object {
     }
 
     /// The object is sent to viewers but was not stored.
-    pub(super) fn passes_store_by(&self, pinned: &Arc<PinnedBodies>, now: Instant) {
+    pub(super) fn skip_store(&self, pinned: &Arc<PinnedBodies>, now: Instant) {
         self.shared_bodies()
             .for_each(|body| body.pass_by(pinned, now));
     }
 
     /// The same response with another lifetime. Its body is shared.
     #[must_use]
-    pub fn lasting(&self, lifetime: &Lifetime) -> Object {
+    pub fn with_lifetime(&self, lifetime: &Lifetime) -> Object {
         let forms = self.forms.as_ref().map(|forms| {
             let delta = forms.delta.as_ref();
             Box::new(ManifestForms {
                 coded: forms.coded.as_ref().map(EncodedBodies::again),
-                delta: delta.map(|delta| Arc::new(delta.lasting(lifetime))),
+                delta: delta.map(|delta| Arc::new(delta.with_lifetime(lifetime))),
             })
         });
         Object {

@@ -65,7 +65,7 @@ impl PinnedBodies {
     }
 
     /// Frees pinned bodies when a fill finds no room for `bytes`.
-    pub(crate) fn give_way(&self, bytes: u64, now: Instant) {
+    pub(crate) fn cut_for_fill(&self, bytes: u64, now: Instant) {
         self.cut_down_to(self.bytes_max_beside(bytes), now);
     }
 
@@ -325,7 +325,7 @@ impl SlowReader {
     /// The viewer accepts no more bytes again. True if the response must now be truncated, so that the
     /// body can leave memory. Otherwise the waker is called as soon as that is necessary.
     #[must_use]
-    pub fn is_held_up(&self, waker: &Waker, now: Instant) -> bool {
+    pub fn record_blocked(&self, waker: &Waker, now: Instant) -> bool {
         let mut progress = self.reader.progress.lock();
         progress.pace.set_held_up(true);
         if progress.pace.is_due(now) {
@@ -337,7 +337,7 @@ impl SlowReader {
     }
 
     /// The viewer has accepted all available bytes and waits for more.
-    pub fn keeps_up(&self) {
+    pub fn record_caught_up(&self) {
         self.reader.progress.lock().pace.set_held_up(false);
     }
 }

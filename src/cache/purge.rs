@@ -34,7 +34,7 @@ struct PurgeWalk {
 }
 
 impl PurgeWalks {
-    pub(crate) fn mean(&self, key: &Key) -> bool {
+    pub(crate) fn matches(&self, key: &Key) -> bool {
         self.0.lock().iter().any(|is_meant| is_meant(key))
     }
 }

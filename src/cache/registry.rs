@@ -44,11 +44,11 @@ impl FlightCounts {
         self.fills.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) fn follower_came(&self) {
+    pub(super) fn add_follower(&self) {
         self.followers.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn follower_left(&self) {
+    pub(super) fn remove_follower(&self) {
         self.followers.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -62,7 +62,7 @@ pub enum JoinOutcome {
     /// An object was stored since the lookup.
     Held(Arc<Object>),
     /// Since the lookup the key got variants, or the found object was removed: look up again.
-    Again,
+    Retry,
     /// Too many requests already wait for this key.
     Crowded,
 }
@@ -92,7 +92,7 @@ impl FlightRegistry {
     ) -> Fill {
         let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
         // A purge has removed this object or is about to. It may be evicted before the purge reaches it.
-        if flight.is_refresh() && flight.is_of(|key| inner.walks.mean(key)) {
+        if flight.is_refresh() && flight.is_of(|key| inner.walks.matches(key)) {
             flight.state().doomed = true;
         }
         // The new flight replaces one that is no longer current. A purge could not find that one any
@@ -110,7 +110,7 @@ pub(super) fn join(inner: &Arc<CacheInner>, found: &Lookup, upstream: &HeaderMap
     let mut shard = inner.registry.shard(&found.slot);
     let flight = shard.get(&found.slot);
     if let Some(flight) = flight.filter(|flight| flight.is_current()) {
-        if flight.state().seated() >= inner.settings.waiters_max {
+        if flight.state().follower_count() >= inner.settings.waiters_max {
             counts.crowded.fetch_add(1, Ordering::Relaxed);
             return JoinOutcome::Crowded;
         }
@@ -119,9 +119,9 @@ pub(super) fn join(inner: &Arc<CacheInner>, found: &Lookup, upstream: &HeaderMap
         return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // Since the caller's lookup, a fill may have ended or a purge begun.
-    match inner.store.newer(found) {
+    match inner.store.find_newer(found) {
         Some(NewerObject::Object(object)) => return JoinOutcome::Held(object),
-        Some(NewerObject::Marker | NewerObject::Gone) => return JoinOutcome::Again,
+        Some(NewerObject::Marker | NewerObject::Gone) => return JoinOutcome::Retry,
         None => {}
     }
     let fill = FlightRegistry::open(inner, &mut shard, found, upstream);
@@ -143,7 +143,7 @@ pub(super) fn lead(
 ) -> Option<Fill> {
     let mut shard = inner.registry.shard(&found.slot);
     let flight = shard.get(&found.slot);
-    if flight.is_some_and(|flight| flight.is_current()) || inner.store.newer(found).is_some() {
+    if flight.is_some_and(|flight| flight.is_current()) || inner.store.find_newer(found).is_some() {
         return None;
     }
     Some(FlightRegistry::open(inner, &mut shard, found, &upstream()))
@@ -217,7 +217,7 @@ pub(super) fn store(
     let state = flight.state();
     match &state.place {
         // An object of an ended epoch must not replace one that was fetched after its end.
-        _ if state.doomed || !object.head.holds() => StoreOutcome::Purged,
+        _ if state.doomed || !object.head.is_valid() => StoreOutcome::Purged,
         None => inner.store.insert(found, object, &state.standing),
         Some(place) => inner
             .store
@@ -228,7 +228,7 @@ pub(super) fn store(
 /// Stores under a key an object that was fetched under another key.
 pub(super) fn file(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
-    if object.head.holds() {
+    if object.head.is_valid() {
         inner.store.replace(key, kind, &object.as_newest());
     }
 }

@@ -81,8 +81,8 @@ pub(crate) struct Store {
 }
 
 /// Rejects an object whose epoch has ended.
-fn held(object: Arc<Object>) -> Option<Arc<Object>> {
-    Some(object).filter(|object| object.head.holds())
+fn filter_valid(object: Arc<Object>) -> Option<Arc<Object>> {
+    Some(object).filter(|object| object.head.is_valid())
 }
 
 impl Store {
@@ -125,7 +125,7 @@ impl Store {
         };
         match self.of(kind).get(key, now) {
             None => {}
-            Some(TableEntry::Object(object)) => found.object = held(object),
+            Some(TableEntry::Object(object)) => found.object = filter_valid(object),
             Some(TableEntry::Variants(variants)) => {
                 found.slot = variants.slot(key, &upstream());
                 found.object = self.object(kind, &found.slot, now);
@@ -137,7 +137,7 @@ impl Store {
 
     fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
         match self.of(kind).get(slot, now) {
-            Some(TableEntry::Object(object)) => held(object),
+            Some(TableEntry::Object(object)) => filter_valid(object),
             _ => None,
         }
     }
@@ -150,14 +150,14 @@ impl Store {
     }
 
     /// What changed in the store after this lookup: a new object or marker, or the found object is gone.
-    pub(crate) fn newer(&self, found: &Lookup) -> Option<NewerObject> {
+    pub(crate) fn find_newer(&self, found: &Lookup) -> Option<NewerObject> {
         let now = Instant::now();
         let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
             (Some(TableEntry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
                 self.object(found.kind, &found.slot, now)
             }
             (Some(TableEntry::Variants(_)), _) => return Some(NewerObject::Marker),
-            (Some(TableEntry::Object(object)), _) => held(object),
+            (Some(TableEntry::Object(object)), _) => filter_valid(object),
             (None, _) => None,
         };
         match object {
@@ -209,7 +209,7 @@ impl Store {
         } else {
             standing
         };
-        self.told(partition.insert(found.key.clone(), object, standing))
+        self.record_insertion(partition.insert(found.key.clone(), object, standing))
     }
 
     /// Limits the number of keys of one URL, where viewers' request headers are part of the key.
@@ -235,7 +235,7 @@ impl Store {
                 requests: 2,
             };
             let stored = partition.insert(key.clone(), object, &standing);
-            self.told(stored);
+            self.record_insertion(stored);
         }
     }
 
@@ -262,10 +262,10 @@ impl Store {
             return StoreOutcome::TooVaried;
         }
         let names = (&found.key, place.slot.clone());
-        self.told(partition.insert_variant(names, object, standing))
+        self.record_insertion(partition.insert_variant(names, object, standing))
     }
 
-    fn told(&self, stored: bool) -> StoreOutcome {
+    fn record_insertion(&self, stored: bool) -> StoreOutcome {
         if !stored {
             return StoreOutcome::NoRoom;
         }

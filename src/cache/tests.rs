@@ -35,7 +35,7 @@ fn head() -> StoredHead {
         length: None,
         stored: true,
         tie: None,
-        attention: None,
+        access_tracker: None,
     }
 }
 
@@ -66,9 +66,9 @@ fn finish(fill: Fill) {
 }
 
 fn keep_variant(fill: Fill, text: &'static str) -> StoreOutcome {
-    fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
+    fill.set_vary(Vary::On(vec![header::ACCEPT_ENCODING]));
     let variant = object(text);
-    fill.keep(&variant, Verdict::Object(Arc::clone(&variant)))
+    fill.store_and_publish(&variant, Verdict::Object(Arc::clone(&variant)))
 }
 
 fn accepting(coding: &'static str) -> HeaderMap {
@@ -138,12 +138,12 @@ fn a_purge_during_a_fill_keeps_its_answer_out() {
     let (next, _waiting) = lead(&cache, &HeaderMap::new());
     let old = object("old");
     assert_eq!(
-        fill.keep(&old, Verdict::Object(Arc::clone(&old))),
+        fill.store_and_publish(&old, Verdict::Object(Arc::clone(&old))),
         StoreOutcome::Purged
     );
     let new = object("new");
     assert_eq!(
-        next.keep(&new, Verdict::Object(Arc::clone(&new))),
+        next.store_and_publish(&new, Verdict::Object(Arc::clone(&new))),
         StoreOutcome::Yes
     );
     assert_eq!(look(&cache).object.unwrap().body, "new");
@@ -173,15 +173,15 @@ fn a_purge_during_a_variants_refresh_is_not_undone() {
     let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
     let gzip = accepting("gzip");
     let (fill, _follower) = lead(&cache, &gzip);
-    fill.varies(vary.clone());
+    fill.set_vary(vary.clone());
     let held = object("held");
-    fill.keep(&held, Verdict::Object(Arc::clone(&held)));
+    fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
     let refresh = cache
         .lead(&look_with(&cache, &gzip), || gzip.clone())
         .unwrap();
     cache.purge(&key(), Kind::Segment);
-    refresh.varies(vary);
-    let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
+    refresh.set_vary(vary);
+    let stored = refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
     assert_eq!(stored, StoreOutcome::Purged);
     assert!(look_with(&cache, &gzip).object.is_none());
 }
@@ -203,7 +203,7 @@ fn who_shares_a_variant_finds_its_flight_while_it_grows() {
     let cache = Cache::new(Settings::default());
     let gzip = accepting("gzip");
     let (fill, _follower) = lead(&cache, &gzip);
-    fill.varies(Vary::On(vec![header::ACCEPT_ENCODING]));
+    fill.set_vary(Vary::On(vec![header::ACCEPT_ENCODING]));
     fill.begin(Arc::new(head()));
     let found = look_with(&cache, &gzip);
     assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Follow(_)));
@@ -233,7 +233,7 @@ fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
     let (before, _waiting) = lead(&cache, &gzip);
     cache.purge(&key(), Kind::Segment);
     keep_variant(lead(&cache, &plain).0, "x");
-    before.varies(vary.clone());
+    before.set_vary(vary.clone());
     before.begin(Arc::new(head()));
     let found = look_with(&cache, &gzip);
     assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Lead(..)));
@@ -270,7 +270,7 @@ fn a_note_about_what_was_purged_is_not_written() {
         until: now + Duration::from_mins(1),
         what: KeyMemo::Pass,
     });
-    assert!(cache.noted(&key(), now).is_none());
+    assert!(cache.memo(&key(), now).is_none());
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
             StoredHead { tie, ..head() },
             Bytes::from_static(b"x"),
         ));
-        fill.keep(&object, Verdict::Object(Arc::clone(&object)));
+        fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
     };
     let held = |name: &str| {
         let found = cache.lookup(
@@ -325,14 +325,14 @@ fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
         );
         found.object.is_some()
     };
-    file("old", Some(cache.tie(Some(&place), None)));
+    file("old", Some(cache.bind_epoch(Some(&place), None)));
     file("free", None);
-    let on_its_way = cache.tie(Some(&place), None);
+    let on_its_way = cache.bind_epoch(Some(&place), None);
     assert!(held("old") && held("free"));
     cache.end_epoch(&place);
     file("late", Some(on_its_way));
     assert!(!held("old") && !held("late") && held("free"));
-    file("old", Some(cache.tie(Some(&place), None)));
+    file("old", Some(cache.bind_epoch(Some(&place), None)));
     assert!(held("old"));
 }
 
@@ -352,13 +352,13 @@ fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
     let JoinOutcome::Lead(before, _first) = join() else {
         panic!("nobody fills it");
     };
-    before.belongs(&cache.tie(Some(&place), None));
+    before.set_epoch(&cache.bind_epoch(Some(&place), None));
     assert!(matches!(join(), JoinOutcome::Follow(_)));
     cache.end_epoch(&place);
     let JoinOutcome::Lead(after, _second) = join() else {
         panic!("what was asked for before is of no use");
     };
-    after.belongs(&cache.tie(Some(&place), None));
+    after.set_epoch(&cache.bind_epoch(Some(&place), None));
     drop(before);
     assert!(
         matches!(join(), JoinOutcome::Follow(_)),
@@ -381,7 +381,7 @@ fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
         )
         .kept_for()
     };
-    let tie = || Some(cache.tie(Some(&Key::of(&[b"states"])), None));
+    let tie = || Some(cache.bind_epoch(Some(&Key::of(&[b"states"])), None));
     let usable = head().lifetime.usable_for();
     assert_eq!(kept_for(Kind::Hls, tie()), usable);
     assert!(kept_for(Kind::Hls, None) > usable && kept_for(Kind::Segment, tie()) > usable);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::wants_colour;
+use super::is_colour_wanted;
 use crate::config::{Config, Preflight};
 use crate::frontend::{ListenAddress, Listener};
 use crate::policy::Route;
@@ -34,10 +34,10 @@ pub(super) struct CheckArguments {
 impl CheckArguments {
     /// Checks every file. Fails if any has an error, or a warning with `--strict`.
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        self.tell(&mut std::io::stdout())
+        self.write_report(&mut std::io::stdout())
     }
 
-    fn tell(&self, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    fn write_report(&self, out: &mut impl std::io::Write) -> anyhow::Result<()> {
         let reach = if self.offline {
             Preflight::Offline
         } else {
@@ -62,21 +62,21 @@ impl CheckArguments {
                 let _ = out.write_all(summary(file, &config, problems.warnings()).as_bytes());
             }
             if !problems.is_empty() {
-                eprintln!("{}\n", problems.render(wants_colour()));
+                eprintln!("{}\n", problems.render(is_colour_wanted()));
             }
         }
         if self.json {
             let _ = writeln!(out, "{:#}", serde_json::Value::from(findings));
         }
         if errors > 0 || (self.strict && warnings > 0) {
-            anyhow::bail!("{}", counted(errors, warnings));
+            anyhow::bail!("{}", describe_counts(errors, warnings));
         }
         Ok(())
     }
 }
 
 /// The number of findings, in words.
-fn counted(errors: usize, warnings: usize) -> String {
+fn describe_counts(errors: usize, warnings: usize) -> String {
     let some = |count: usize, word: &str| match count {
         0 => None,
         1 => Some(format!("1 {word}")),
@@ -88,14 +88,14 @@ fn counted(errors: usize, warnings: usize) -> String {
 
 /// A short summary of a configuration.
 fn summary(file: &Path, config: &Config, warnings: usize) -> String {
-    let mut text = match counted(0, warnings).as_str() {
+    let mut text = match describe_counts(0, warnings).as_str() {
         "" => format!("{}: good\n", file.display()),
         some => format!("{}: good, with {some}\n", file.display()),
     };
     let mut line = |word: &str, rest: String| {
         let _ = writeln!(text, "  {word:<9} {rest}");
     };
-    for listener in &config.edge.listeners {
+    for listener in &config.frontend.listeners {
         line("listener", listener_line(listener));
     }
     if let Some(admin) = config.admin.listen {
@@ -189,7 +189,7 @@ mod tests {
             strict: false,
             json: false,
         };
-        check.tell(&mut out)?;
+        check.write_report(&mut out)?;
         Ok(String::from_utf8(out)?)
     }
 
@@ -210,7 +210,7 @@ mod tests {
                 strict,
                 json,
             };
-            let told = check.tell(&mut out).map_err(|why| why.to_string());
+            let told = check.write_report(&mut out).map_err(|why| why.to_string());
             (told, String::from_utf8(out).unwrap())
         };
         let (told, text) = check(false, false);

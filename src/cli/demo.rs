@@ -129,8 +129,8 @@ impl Demo {
             let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let viewers = viewers.first().copied().unwrap_or(anywhere);
             print!("{}", self.told(viewers, &first, &second));
-            for player in self.audience(viewers, first.clock()) {
-                runtime.spawn(player.watch());
+            for player in self.players(viewers, first.clock()) {
+                runtime.spawn(player.play());
             }
         })?;
         runtime.shutdown_background();
@@ -157,22 +157,22 @@ impl Demo {
     }
 
     /// Players of every packaging and rendition in turn.
-    fn audience(&self, door: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
+    fn players(&self, door: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
         let renditions = |form: Packaging| {
             DemoRendition::ALL
                 .into_iter()
-                .filter(move |one| form.has(*one))
+                .filter(move |one| form.has_rendition(*one))
         };
         let forms = Packaging::ALL.into_iter();
         let seats = forms.flat_map(move |form| renditions(form).map(move |one| (form, one)));
         let clock = clock.clone();
         let taken = seats.cycle().take(self.viewers.into());
         taken.map(move |(form, rendition)| Player {
-            door,
-            form,
+            server: door,
+            packaging: form,
             rendition,
             clock: clock.clone(),
-            told: Arc::new(|_| {}),
+            on_fetch: Arc::new(|_| {}),
         })
     }
 
@@ -251,16 +251,19 @@ mod tests {
             assert!(told.contains(&url), "{told}");
         }
         assert!(told.contains(&format!("{}/control?heal", second.url())));
-        assert_eq!(demo.audience(demo.listen, first.clock()).count(), 0);
+        assert_eq!(demo.players(demo.listen, first.clock()).count(), 0);
     }
 
     #[tokio::test]
     async fn every_form_has_its_players() {
         let Line { demo } = Line::parse_from(["demo", "--viewers", "40"]);
-        let players: Vec<_> = demo.audience(demo.listen, &Clock::real()).collect();
+        let players: Vec<_> = demo.players(demo.listen, &Clock::real()).collect();
         assert_eq!(players.len(), 40);
         for form in Packaging::ALL {
-            assert!(players.iter().any(|player| player.form == form), "{form:?}");
+            assert!(
+                players.iter().any(|player| player.packaging == form),
+                "{form:?}"
+            );
         }
     }
 }

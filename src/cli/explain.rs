@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 
-use super::health::left;
+use super::health::time_left;
 use crate::config;
 
 /// For everything: connect, request and response.
@@ -38,7 +38,7 @@ pub(super) struct Explain {
 impl Explain {
     /// Prints the explanation. Fails if no route serves the URL.
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let answer = ask(self.admin, &self.url, Instant::now() + ANSWER_MAX);
+        let answer = fetch_explanation(self.admin, &self.url, Instant::now() + ANSWER_MAX);
         let (status, body) = answer.with_context(|| {
             let admin = self.admin;
             format!("no answer from {admin} (is it the server's admin address?)")
@@ -52,7 +52,7 @@ impl Explain {
         let page = if self.json {
             format!("{told}\n")
         } else {
-            text(&self.url, &told)
+            render_text(&self.url, &told)
         };
         // The reader of stdout may be gone.
         let _ = io::stdout().write_all(page.as_bytes());
@@ -61,11 +61,15 @@ impl Explain {
 }
 
 /// The status and the body of the response.
-fn ask(admin: SocketAddr, url: &str, deadline: Instant) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&admin, left(deadline)?)?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    stream.set_read_timeout(Some(left(deadline)?))?;
-    let url = encoded(url);
+fn fetch_explanation(
+    admin: SocketAddr,
+    url: &str,
+    deadline: Instant,
+) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&admin, time_left(deadline)?)?;
+    stream.set_write_timeout(Some(time_left(deadline)?))?;
+    stream.set_read_timeout(Some(time_left(deadline)?))?;
+    let url = percent_encode(url);
     let lines = format!("GET /explain?url={url} HTTP/1.1\r\nHost: {admin}\r\nConnection: close");
     stream.write_all(lines.as_bytes())?;
     stream.write_all(b"\r\n\r\n")?;
@@ -83,7 +87,7 @@ fn ask(admin: SocketAddr, url: &str, deadline: Instant) -> io::Result<(u16, Vec<
 }
 
 /// Percent-encodes every byte with a meaning in a query.
-fn encoded(url: &str) -> String {
+fn percent_encode(url: &str) -> String {
     let mut encoded = String::with_capacity(url.len());
     for byte in url.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) {
@@ -96,7 +100,7 @@ fn encoded(url: &str) -> String {
 }
 
 /// The explanation as text.
-fn text(url: &str, told: &Value) -> String {
+fn render_text(url: &str, told: &Value) -> String {
     let mut text = format!("{url}\n");
     let mut line = |word: &str, rest: String| {
         let _ = writeln!(text, "  {word:<9} {rest}");
@@ -110,13 +114,13 @@ fn text(url: &str, told: &Value) -> String {
     line("key", of("key").to_owned());
     let endpoint = told["endpoint"].as_str().unwrap_or("nobody, at present");
     line("origin", format!("{}: {endpoint}", of("origin")));
-    for rest in held(told) {
+    for rest in stored_lines(told) {
         line("held", rest);
     }
-    if let Some(rest) = manifest(&told["manifest"]) {
+    if let Some(rest) = manifest_line(&told["manifest"]) {
         line("manifest", rest);
     }
-    if let Some(rest) = followed(&told["followed"]) {
+    if let Some(rest) = tracker_line(&told["followed"]) {
         line("followed", rest);
     }
     if let Some(known) = told["known"].as_str() {
@@ -130,7 +134,7 @@ fn text(url: &str, told: &Value) -> String {
     text
 }
 
-fn held(told: &Value) -> Vec<String> {
+fn stored_lines(told: &Value) -> Vec<String> {
     let held = &told["held"];
     if held.is_null() && told["varies"] == true {
         return vec!["in variants by request headers; none for a request without these".to_owned()];
@@ -152,12 +156,14 @@ fn held(told: &Value) -> Vec<String> {
         ),
     ];
     if let Some(age) = held["tended_until_age_seconds"].as_f64() {
-        lines.push(format!("up to an age of {age} s while it is refreshed ahead of viewers"));
+        lines.push(format!(
+            "up to an age of {age} s while it is refreshed ahead of viewers"
+        ));
     }
     lines
 }
 
-fn manifest(facts: &Value) -> Option<String> {
+fn manifest_line(facts: &Value) -> Option<String> {
     let is_live = facts["is_live"].as_bool()?;
     let mut told = vec![if is_live { "live" } else { "ended" }.to_owned()];
     if facts["is_multivariant"] == true {
@@ -189,7 +195,7 @@ fn manifest(facts: &Value) -> Option<String> {
     Some(told.join(", "))
 }
 
-fn followed(followed: &Value) -> Option<String> {
+fn tracker_line(followed: &Value) -> Option<String> {
     let stream = followed["stream"].as_str()?;
     let mut told = vec![format!("in the stream {stream}")];
     if followed["is_stalled"] == true {
@@ -216,7 +222,7 @@ mod tests {
     #[test]
     fn every_byte_arrives() {
         assert_eq!(
-            encoded("http://a/b?c=1&d=%2f"),
+            percent_encode("http://a/b?c=1&d=%2f"),
             "http://a/b%3Fc%3D1%26d%3D%252f"
         );
     }
@@ -242,7 +248,7 @@ mod tests {
             },
             "due_in_seconds": 3.0
         });
-        let text = text("http://a/a.m3u8", &told);
+        let text = render_text("http://a/a.m3u8", &told);
         for words in [
             "main: https://o.example",
             "status 200, 321 bytes, 0.5 s old: fresh",
@@ -258,7 +264,7 @@ mod tests {
     #[test]
     fn nothing_held_is_said() {
         let told = json!({ "route": "r", "origin": "o", "target": "/x" });
-        let told = text("http://a/x", &told);
+        let told = render_text("http://a/x", &told);
         assert!(told.contains("held      nothing"), "{told}");
         assert!(told.contains("o: nobody, at present"), "{told}");
     }

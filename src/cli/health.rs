@@ -30,12 +30,12 @@ impl Health {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let admin = match self.admin {
             Some(admin) => admin,
-            None => match super::admin_of_environment()? {
+            None => match super::admin_from_environment()? {
                 Some(admin) => admin,
                 None => config::socket(super::ADMIN)?,
             },
         };
-        let status = ask(admin, Instant::now() + ANSWER_MAX).with_context(|| {
+        let status = fetch_status(admin, Instant::now() + ANSWER_MAX).with_context(|| {
             format!("no answer from {admin} (is it the server's admin address?)")
         })?;
         anyhow::ensure!(status == 200, "{admin} is not well: status {status}");
@@ -43,24 +43,24 @@ impl Health {
     }
 }
 
-fn ask(admin: SocketAddr, deadline: Instant) -> io::Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&admin, left(deadline)?)?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
+fn fetch_status(admin: SocketAddr, deadline: Instant) -> io::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&admin, time_left(deadline)?)?;
+    stream.set_write_timeout(Some(time_left(deadline)?))?;
     let question = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(question.as_bytes())?;
     let mut head = Vec::with_capacity(STATUS_BYTES);
     while head.len() < STATUS_BYTES {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
         let mut piece = [0; STATUS_BYTES];
         match stream.read(&mut piece[..STATUS_BYTES - head.len()])? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => head.extend_from_slice(&piece[..count]),
         }
     }
-    status(&head).ok_or_else(|| io::Error::other("this is not an HTTP server"))
+    parse_status(&head).ok_or_else(|| io::Error::other("this is not an HTTP server"))
 }
 
-fn status(head: &[u8]) -> Option<u16> {
+fn parse_status(head: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(head).ok()?;
     let (version, status) = text.split_once(' ')?;
     version
@@ -69,7 +69,7 @@ fn status(head: &[u8]) -> Option<u16> {
 }
 
 /// The time until the deadline; an error once it has passed.
-pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
+pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
         left => Ok(left),
@@ -97,7 +97,7 @@ mod tests {
                 let _ = stream.read(&mut question);
             }
         });
-        let heard = ask(admin, Instant::now() + patience);
+        let heard = fetch_status(admin, Instant::now() + patience);
         server.join().unwrap();
         heard
     }

@@ -59,7 +59,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
         LogFormat::Json
     };
     let counts = Arc::new(LogCounts::default());
-    let (queue, guard) = LogQueue::to(stderr(), Arc::clone(&counts), report)
+    let (queue, guard) = LogQueue::to(stderr(), Arc::clone(&counts), report_dropped_lines)
         .context("cannot start the log's thread")?;
     let limit = RepeatFilter {
         limit: Mutex::default(),
@@ -83,7 +83,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
 }
 
 /// Logs that log lines were dropped.
-fn report(counts: &LogCounts) {
+fn report_dropped_lines(counts: &LogCounts) {
     let [(_, queue_full), (_, repeated), (_, write_failed)] = counts.read();
     tracing::warn!(
         queue_full,

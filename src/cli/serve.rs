@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::is_colour_wanted;
 use super::logging::{self, LogFormat};
-use super::wants_colour;
 use crate::config::{self, Config, Flags, Preflight};
 use crate::frontend::ListenAddress;
 use crate::upstream::Endpoint;
@@ -61,12 +61,12 @@ pub(super) struct Serve {
 impl Serve {
     /// Runs until a signal stops the server.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let implied = super::admin_of_environment()?;
+        let implied = super::admin_from_environment()?;
         let mut config = match &self.config {
             Some(path) => {
                 let (config, warnings) = Config::check(path, Preflight::Offline)?;
                 if !warnings.is_empty() {
-                    eprintln!("{}\n", warnings.render(wants_colour()));
+                    eprintln!("{}\n", warnings.render(is_colour_wanted()));
                 }
                 config
             }
@@ -79,7 +79,7 @@ impl Serve {
                 access_log: self.access_log,
             })?,
         };
-        imply_admin(&mut config, implied);
+        set_default_admin(&mut config, implied);
         let log = logging::start(self.log)?;
         // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -89,9 +89,9 @@ impl Serve {
 
 /// Sets the admin address from the environment, unless one is configured or a listener has that
 /// port.
-fn imply_admin(config: &mut Config, implied: Option<SocketAddr>) {
+fn set_default_admin(config: &mut Config, implied: Option<SocketAddr>) {
     let taken = |port: u16| {
-        let listeners = config.edge.listeners.iter();
+        let listeners = config.frontend.listeners.iter();
         let ports = listeners.filter_map(|listener| match listener.address {
             ListenAddress::Tcp(address) => Some(address.port()),
             ListenAddress::Unix(_) => None,
@@ -118,12 +118,12 @@ mod tests {
     fn the_environments_address_gives_way_to_a_configured_one_and_to_viewers() {
         let implied: SocketAddr = "127.0.0.1:9090".parse().unwrap();
         let mut config = listening("0.0.0.0:8080");
-        imply_admin(&mut config, Some(implied));
+        set_default_admin(&mut config, Some(implied));
         assert_eq!(config.admin.listen, Some(implied));
-        imply_admin(&mut config, Some("127.0.0.1:9191".parse().unwrap()));
+        set_default_admin(&mut config, Some("127.0.0.1:9191".parse().unwrap()));
         assert_eq!(config.admin.listen, Some(implied));
         let mut config = listening("0.0.0.0:9090");
-        imply_admin(&mut config, Some(implied));
+        set_default_admin(&mut config, Some(implied));
         assert_eq!(config.admin.listen, None);
     }
 }

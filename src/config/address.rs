@@ -64,7 +64,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
         None => match socket_or(text, Ipv4Addr::UNSPECIFIED) {
             Ok(address) => Ok(ListenAddress::Tcp(address)),
             Err(fault) => Err(ValueError {
-                wanted: LISTEN,
+                expected: LISTEN,
                 ..fault
             }),
         },

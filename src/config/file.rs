@@ -64,14 +64,14 @@ pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_
     let (toml, errors) = DeTable::parse_recoverable(source);
     let page = TomlReader::new(source, path, environment);
     let reading = TomlTable::root(&page, toml.get_ref(), sections);
-    let (mut found, mut hidden) = page.findings();
+    let (mut found, mut hidden) = page.into_findings();
     if !errors.is_empty() {
         // Values read from broken TOML would only cause false problems.
-        found = syntax(source, &errors);
+        found = syntax_problems(source, &errors);
         hidden.extend(
             errors
                 .iter()
-                .filter_map(|error| doubtful(source, error.span()?)),
+                .filter_map(|error| possible_secret(source, error.span()?)),
         );
     }
     let mut problems = Problems::new(path, source.to_owned(), &hidden);
@@ -88,7 +88,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_
 }
 
 /// The first error of each line: later errors on it are mostly consequences.
-fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+fn syntax_problems(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     let line = |span: &SourceSpan| source[..span.start].matches('\n').count();
     let mut lines = HashSet::new();
     let first = errors
@@ -106,7 +106,7 @@ fn syntax(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
 
 /// The possible secret on a broken line: everything from its first string on, if the line may set a
 /// header of an origin or a URL with a password. Other keys carry no secrets.
-fn doubtful(source: &str, error: SourceSpan) -> Option<SourceSpan> {
+fn possible_secret(source: &str, error: SourceSpan) -> Option<SourceSpan> {
     let start = source[..error.start]
         .rfind('\n')
         .map_or(0, |newline| newline + 1);
@@ -151,10 +151,10 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     section(root, "server", "[server]", |table| {
         server(table, &mut config);
     });
-    let mut places = listeners::listeners(root, &mut config.edge.listeners);
+    let mut places = listeners::listeners(root, &mut config.frontend.listeners);
     section(root, "limits", "[limits]", |table| {
-        listeners::limits(table, &mut config.edge.limits);
-        table.put("ranges_max", &mut config.shield.ranges_max, read::count);
+        listeners::limits(table, &mut config.frontend.limits);
+        table.put("ranges_max", &mut config.proxy.ranges_max, read::count);
     });
     section(root, "admin", "[admin]", |table| {
         places.extend(listeners::admin(table, &mut config.admin));
@@ -165,12 +165,12 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
         caching::cache(table, &mut config.cache);
         table.put(
             "uncacheable_memory",
-            &mut config.shield.pass_memory,
+            &mut config.proxy.pass_memory,
             read::duration,
         );
     });
     section(root, "fill", "[fill]", |table| {
-        caching::fill(table, &mut config.cache, &mut config.shield);
+        caching::fill(table, &mut config.cache, &mut config.proxy);
     });
     section(root, "access_log", "[access_log]", |table| {
         table.put(
@@ -190,8 +190,8 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     for problem in conflicts(&places) {
         root.page().note(problem);
     }
-    let groups = origins::groups(root, config.shield.wait_max);
-    config.rules.routes = order::arrange(routes(root, &groups));
+    let groups = origins::groups(root, config.proxy.wait_max);
+    config.rules.routes = order::sort_routes(routes(root, &groups));
     let endpoints = groups
         .iter()
         .flat_map(|group| group.endpoints.clone())
@@ -295,8 +295,8 @@ fn tables<'a, T>(
             "write {title} with double brackets: there may be several"
         ))
     });
-    let items = value.page().keep(items).into_iter().flatten();
-    let read_one = |item: TomlValue<'a>| item.page().keep(item.table(title, &mut read));
+    let items = value.page().value_or_note(items).into_iter().flatten();
+    let read_one = |item: TomlValue<'a>| item.page().value_or_note(item.table(title, &mut read));
     items.filter_map(read_one).collect()
 }
 

@@ -90,7 +90,7 @@ mod tests {
             )
         })
         .unwrap();
-        assert_eq!(config.edge.listeners.len(), 2);
+        assert_eq!(config.frontend.listeners.len(), 2);
         assert_eq!(config.rules.routes.len(), 1);
         assert_eq!(&*config.rules.routes[0].origin, "origin.example");
         assert_eq!(&*config.origins[0].name, "origin.example");
@@ -111,7 +111,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(
-            config.edge.listeners,
+            config.frontend.listeners,
             [Listener {
                 address: LISTEN,
                 tls: None

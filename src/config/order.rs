@@ -24,7 +24,7 @@ fn rank(host: &str) -> HostSpecificity {
 
 /// Sorts and numbers routes. A route whose hosts differ in rank (`example.com` and `*.example.com`)
 /// occurs several times, under one name.
-pub(super) fn arrange(routes: Vec<Route>) -> Vec<Arc<Route>> {
+pub(super) fn sort_routes(routes: Vec<Route>) -> Vec<Arc<Route>> {
     let mut placed: Vec<(HostSpecificity, Route)> = routes.into_iter().flat_map(by_rank).collect();
     placed.sort_by_key(|(rank, route)| (*rank, Reverse(route.path_prefix.len())));
     let numbered = placed.into_iter().enumerate();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn names(routes: Vec<Route>) -> Vec<String> {
-        arrange(routes)
+        sort_routes(routes)
             .iter()
             .map(|route| route.name.to_string())
             .collect()
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_route_with_hosts_of_different_rank_takes_several_places() {
-        let routes = arrange(vec![
+        let routes = sort_routes(vec![
             route("mixed", &["*.example", "b.example"], "/"),
             route("exact", &["a.example"], "/live"),
         ]);

@@ -29,14 +29,14 @@ pub(super) fn system_lookup() -> Resolver {
 /// Adds problems: addresses that this machine does not have, names that it cannot resolve.
 pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: Option<u64>) {
     let mut found = Vec::new();
-    found.extend(machine_bytes.and_then(|bytes| beyond_memory(draft, bytes)));
+    found.extend(machine_bytes.and_then(|bytes| memory_warning(draft, bytes)));
     for place in &draft.places {
-        if let Err(why) = local(&place.address) {
+        if let Err(why) = check_address(&place.address) {
             let what = match place.used_as {
                 AddressUse::Listener => "viewers cannot connect here",
                 AddressUse::Admin => "operators cannot connect here",
             };
-            found.push(located(Problem::new(what), place.span.clone(), why));
+            found.push(at_or_help(Problem::new(what), place.span.clone(), why));
         }
     }
     for batch in draft.endpoints.chunks(LOOKUPS_MAX) {
@@ -67,7 +67,7 @@ pub(super) fn machine_memory() -> Option<u64> {
 }
 
 /// Warns if bodies may take more memory than the machine has.
-fn beyond_memory(draft: &ConfigDraft, machine_bytes: u64) -> Option<Problem> {
+fn memory_warning(draft: &ConfigDraft, machine_bytes: u64) -> Option<Problem> {
     let wanted = draft.bodies_bytes_max();
     if wanted <= machine_bytes {
         return None;
@@ -79,14 +79,14 @@ fn beyond_memory(draft: &ConfigDraft, machine_bytes: u64) -> Option<Problem> {
         mib(wanted),
         mib(machine_bytes)
     );
-    let problem = located(problem, draft.memory.clone(), label);
+    let problem = at_or_help(problem, draft.memory.clone(), label);
     Some(match draft.memory {
         Some(_) => problem.help("lower `memory`, and leave some for connections and the system"),
         None => problem,
     })
 }
 
-fn located(problem: Problem, span: Option<super::problem::SourceSpan>, why: String) -> Problem {
+fn at_or_help(problem: Problem, span: Option<super::problem::SourceSpan>, why: String) -> Problem {
     match span {
         Some(span) => problem.at(span, why),
         None => problem.help(why),
@@ -94,7 +94,7 @@ fn located(problem: Problem, span: Option<super::problem::SourceSpan>, why: Stri
 }
 
 /// Whether this machine has the address. The port is not tried: the server may be running.
-fn local(address: &ListenAddress) -> Result<(), String> {
+fn check_address(address: &ListenAddress) -> Result<(), String> {
     match address {
         ListenAddress::Tcp(address) => match TcpListener::bind(SocketAddr::new(address.ip(), 0)) {
             Ok(_) => Ok(()),
@@ -125,7 +125,7 @@ fn resolve(endpoints: &[Endpoint], lookup: &Resolver) -> Vec<Option<String>> {
             };
             let _ = told.send((place, reason));
         });
-        let unanswered = asked.map_or_else(|why| why.to_string(), |_| no_answer());
+        let unanswered = asked.map_or_else(|why| why.to_string(), |_| timeout_message());
         reasons.push(Some(unanswered));
     }
     drop(told);
@@ -138,7 +138,7 @@ fn resolve(endpoints: &[Endpoint], lookup: &Resolver) -> Vec<Option<String>> {
     reasons
 }
 
-fn no_answer() -> String {
+fn timeout_message() -> String {
     format!("no answer within {} s", RESOLVE_MAX.as_secs())
 }
 

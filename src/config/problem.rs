@@ -125,7 +125,7 @@ pub struct Problems {
 impl Problems {
     /// An empty list for `source`, read from `path`; the `hidden` spans are masked.
     pub(crate) fn new(path: &Path, source: String, hidden: &[SourceSpan]) -> Problems {
-        let source = blot(source, hidden);
+        let source = mask(source, hidden);
         Problems {
             path: path.to_owned(),
             source,
@@ -217,7 +217,7 @@ impl std::error::Error for Problems {}
 
 /// Replaces the hidden spans by asterisks, byte for byte, so that spans stay valid. Quotes stay, so
 /// that a string is recognisable; `${NAME}` stays, because a name is no secret.
-fn blot(source: String, hidden: &[SourceSpan]) -> String {
+fn mask(source: String, hidden: &[SourceSpan]) -> String {
     let mut bytes = source.into_bytes();
     for span in hidden {
         let mut in_name = false;

@@ -24,7 +24,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     let mut unit_before = u64::MAX;
     while !rest.is_empty() {
         let (count, unit);
-        (count, unit, rest) = amount(rest).ok_or_else(|| not_a_duration(text))?;
+        (count, unit, rest) = split_amount(rest).ok_or_else(|| not_a_duration(text))?;
         let millis = match unit {
             "ms" => 1,
             "s" => 1000,
@@ -76,7 +76,7 @@ fn with_short_units(text: &str) -> Option<String> {
     let mut short = String::new();
     while !rest.is_empty() {
         let (count, unit);
-        (count, unit, rest) = amount(rest)?;
+        (count, unit, rest) = split_amount(rest)?;
         let unit = match unit.to_ascii_lowercase().as_str() {
             "ms" | "msec" | "msecs" | "milli" | "millis" | "millisecond" | "milliseconds" => "ms",
             "s" | "sec" | "secs" | "second" | "seconds" => "s",
@@ -128,7 +128,7 @@ pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
 }
 
 /// The first number and its unit, and the rest of `text`.
-fn amount(text: &str) -> Option<(u64, &str, &str)> {
+fn split_amount(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let count = text[..digits].parse().ok()?;
     let tail = &text[digits..];

@@ -129,13 +129,13 @@ pub(super) fn list<'a, T>(
     move |value| {
         let items = value.items(wanted)?;
         Ok(items
-            .filter_map(|item| value.page().keep(read(item)))
+            .filter_map(|item| value.page().value_or_note(read(item)))
             .collect())
     }
 }
 
 /// Like [`list`], but not empty.
-pub(super) fn some_of<'a, T>(
+pub(super) fn nonempty_list<'a, T>(
     read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
     wanted: &'static str,
 ) -> impl Fn(TomlValue<'a>) -> ReadResult<Vec<T>> {
@@ -179,7 +179,7 @@ pub(super) fn header_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
 pub(super) fn file_problem(value: TomlValue<'_>, path: &Path, why: impl Into<String>) -> Problem {
     let what = format!("`{}` names a file that cannot be used", value.name());
     let problem = Problem::new(what).at(value.span(), why);
-    if value.is_filled_in() {
+    if value.has_variables() {
         return problem;
     }
     problem.help(format!("the file looked for is {}", path.display()))

@@ -33,7 +33,7 @@ pub(super) enum MissingReason {
 }
 
 /// Whether this text refers to a variable.
-pub(super) fn refers(text: &str) -> bool {
+pub(super) fn has_reference(text: &str) -> bool {
     text.contains("${")
 }
 

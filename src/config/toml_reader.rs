@@ -54,17 +54,17 @@ impl<'a> TomlReader<'a> {
     }
 
     /// The value, if it could be read; else notes the problem.
-    pub(super) fn keep<T>(&self, read: ReadResult<T>) -> Option<T> {
+    pub(super) fn value_or_note<T>(&self, read: ReadResult<T>) -> Option<T> {
         read.map_err(|problem| self.note(problem)).ok()
     }
 
     /// Masks a span wherever problems are shown.
-    pub(super) fn hide(&self, span: SourceSpan) {
+    pub(super) fn mask(&self, span: SourceSpan) {
         self.hidden.borrow_mut().push(span);
     }
 
     /// All problems, and the spans that must not be shown.
-    pub(super) fn findings(self) -> (Vec<Problem>, Vec<SourceSpan>) {
+    pub(super) fn into_findings(self) -> (Vec<Problem>, Vec<SourceSpan>) {
         (self.problems.into_inner(), self.hidden.into_inner())
     }
 }
@@ -100,15 +100,15 @@ impl<'a> TomlValue<'a> {
     }
 
     /// Whether part of it comes from the environment. Messages must not quote it then.
-    pub(super) fn is_filled_in(&self) -> bool {
-        self.toml().as_str().is_some_and(secret::refers)
+    pub(super) fn has_variables(&self) -> bool {
+        self.toml().as_str().is_some_and(secret::has_reference)
     }
 
     /// A problem with this value, made of an error.
     pub(super) fn problem(&self, fault: ValueError) -> Problem {
-        let what = format!("`{}` must be {}", self.name, fault.wanted);
+        let what = format!("`{}` must be {}", self.name, fault.expected);
         let problem = Problem::new(what).at(self.span(), fault.why);
-        if self.is_filled_in() {
+        if self.has_variables() {
             return problem.help("this is about the text after its variables are filled in");
         }
         match fault.instead {
@@ -135,7 +135,7 @@ impl<'a> TomlValue<'a> {
     pub(super) fn text(&self, wanted: &'static str) -> ReadResult<String> {
         let text = self.toml().as_str().ok_or_else(|| self.mismatch(wanted))?;
         secret::expand(text, self.page.environment).map_err(|gap| {
-            let span = self.place_of(&text[gap.place]);
+            let span = self.span_of(&text[gap.place]);
             match gap.why {
                 MissingReason::Missing(name) => {
                     Problem::new(format!("the environment has no variable `{name}`"))
@@ -220,7 +220,7 @@ impl<'a> TomlValue<'a> {
     }
 
     /// The position of a part of the string; the whole string if it contains escapes.
-    fn place_of(&self, part: &str) -> SourceSpan {
+    fn span_of(&self, part: &str) -> SourceSpan {
         let whole = self.span();
         match self
             .page
@@ -307,7 +307,7 @@ impl<'a> TomlTable<'a> {
         read: impl FnOnce(TomlValue<'a>) -> ReadResult<T>,
     ) -> Option<T> {
         let value = self.value(key)?;
-        self.page.keep(read(value))
+        self.page.value_or_note(read(value))
     }
 
     /// Reads a key's value into `place`, which keeps its default if that fails.

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     /// The expected value, with an article and an example.
-    pub wanted: &'static str,
+    pub expected: &'static str,
     /// What is wrong, in a few words.
     pub why: &'static str,
     /// The value that was probably meant.
@@ -16,9 +16,9 @@ pub struct ValueError {
 
 impl ValueError {
     /// An error for a text that is not the expected value.
-    pub(crate) fn new(wanted: &'static str, why: &'static str) -> ValueError {
+    pub(crate) fn new(expected: &'static str, why: &'static str) -> ValueError {
         ValueError {
-            wanted,
+            expected,
             why,
             instead: None,
         }
@@ -33,7 +33,7 @@ impl ValueError {
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {} ({})", self.wanted, self.why)?;
+        write!(f, "expected {} ({})", self.expected, self.why)?;
         match &self.instead {
             Some(text) => write!(f, "; did you mean \"{text}\"?"),
             None => Ok(()),

@@ -69,7 +69,7 @@ impl Frontend {
     /// Stops accepting, lets all connections finish, and returns when all are closed.
     pub async fn drain(&self) {
         self.roll.close();
-        self.roll.vacant().await;
+        self.roll.wait_until_empty().await;
     }
 
     /// Stops accepting and aborts all connections.
@@ -96,7 +96,7 @@ impl Frontend {
         let entrance = RegisteredListener {
             socket: RegisteredSocket::new(door.socket)?,
             acceptor,
-            house: ServerContext::new(answers, teller, self.limits.clone(), self.roll.clone()),
+            context: ServerContext::new(answers, teller, self.limits.clone(), self.roll.clone()),
         };
         entrance.run().await;
         Ok(())
@@ -107,7 +107,7 @@ impl Frontend {
 struct RegisteredListener<A> {
     socket: RegisteredSocket,
     acceptor: Option<TlsAcceptor>,
-    house: Arc<ServerContext<A>>,
+    context: Arc<ServerContext<A>>,
 }
 
 enum RegisteredSocket {
@@ -163,7 +163,7 @@ impl RegisteredSocket {
 
 impl<A: Handler> RegisteredListener<A> {
     async fn run(self) {
-        let mut stage = self.house.roll.stage();
+        let mut stage = self.context.connections.stage();
         let accepting = async {
             let mut backoff = BACKOFF_MIN;
             loop {
@@ -173,7 +173,10 @@ impl<A: Handler> RegisteredListener<A> {
                         backoff = BACKOFF_MIN;
                     }
                     Err(error) if is_shortage(&error) => {
-                        self.house.roll.tally.count(ConnectionEvent::AcceptFailed);
+                        self.context
+                            .connections
+                            .counters
+                            .count(ConnectionEvent::AcceptFailed);
                         tracing::warn!(%error, "cannot accept connections for now");
                         sleep(backoff).await;
                         backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -187,11 +190,11 @@ impl<A: Handler> RegisteredListener<A> {
             () = accepting => {}
             _ = stage.wait_for(Option::is_some) => {}
         }
-        self.last_sweep().await;
+        self.accept_queued().await;
     }
 
     /// Accepts the connections in the queue: closing the socket would reset them.
-    async fn last_sweep(&self) {
+    async fn accept_queued(&self) {
         loop {
             tokio::select! {
                 biased;
@@ -205,10 +208,14 @@ impl<A: Handler> RegisteredListener<A> {
     }
 
     fn admit(&self, newcomer: Accepted) {
-        let seat = match self.house.roll.admit(newcomer.peer(), Instant::now()) {
+        let seat = match self
+            .context
+            .connections
+            .admit(newcomer.peer(), Instant::now())
+        {
             Ok(seat) => seat,
             Err(refused) => {
-                self.house.roll.tally.count(refused);
+                self.context.connections.counters.count(refused);
                 if refused == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
                     newcomer.refuse();
                 }
@@ -221,7 +228,7 @@ impl<A: Handler> RegisteredListener<A> {
                     peer: Some(peer),
                     socket: Some(wire.as_raw_fd()),
                 };
-                self.seat(wire, origin, seat);
+                self.spawn_connection(wire, origin, seat);
             }
             Accepted::Unix(wire) => {
                 let origin = PeerInfo {
@@ -232,20 +239,20 @@ impl<A: Handler> RegisteredListener<A> {
                     Some(_) => UnixWire::for_tls(wire),
                     None => UnixWire::plain(wire),
                 };
-                self.seat(wire, origin, seat);
+                self.spawn_connection(wire, origin, seat);
             }
         }
     }
 
-    fn seat<W: super::sniffing_stream::Transport>(
+    fn spawn_connection<W: super::sniffing_stream::Transport>(
         &self,
         wire: W,
         origin: PeerInfo,
         seat: ConnectionGuard,
     ) {
-        let gauge = origin.gauge(&self.house.teller, self.acceptor.is_some());
-        seat.enrol(&gauge);
-        let (house, noted) = (self.house.clone(), gauge.clone());
+        let gauge = origin.gauge(&self.context.recorder, self.acceptor.is_some());
+        seat.register(&gauge);
+        let (house, noted) = (self.context.clone(), gauge.clone());
         let task = if let Some(acceptor) = &self.acceptor {
             let serving = serve_tls(house, wire, gauge, acceptor.clone());
             tokio::spawn(async move {
@@ -258,7 +265,7 @@ impl<A: Handler> RegisteredListener<A> {
                 serve_plain(house, wire, gauge).await;
             })
         };
-        noted.runs_in(task.abort_handle());
+        noted.set_task(task.abort_handle());
     }
 }
 

@@ -7,7 +7,11 @@ use super::connection_state::ConnectionState;
 use crate::telemetry::{AccessLogFields, RequestRecord};
 
 /// The record of a head that hyper refused. `unread` is its beginning, as far as known.
-pub(super) fn tale(error: &hyper::Error, unread: &[u8], gauge: &ConnectionState) -> RequestRecord {
+pub(super) fn http1_record(
+    error: &hyper::Error,
+    unread: &[u8],
+    gauge: &ConnectionState,
+) -> RequestRecord {
     // hyper has one predicate for both statuses.
     let status = if error.is_parse_too_large() && error.to_string().contains("URI") {
         StatusCode::URI_TOO_LONG
@@ -28,7 +32,7 @@ pub(super) fn tale(error: &hyper::Error, unread: &[u8], gauge: &ConnectionState)
 }
 
 /// The record of a malformed HTTP/2 stream or connection. h2 does not report what was requested.
-pub(super) fn http2_tale(gauge: &ConnectionState) -> RequestRecord {
+pub(super) fn http2_record(gauge: &ConnectionState) -> RequestRecord {
     let line = AccessLogFields {
         method: None,
         path: String::new(),

@@ -17,10 +17,10 @@ use super::bad_request;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::{ConnectionTimer, TimerAction, ViewerProtocol};
-use super::exchange::{connection, exchange, stream};
+use super::exchange::{exchange, http1_carrier, http2_carrier};
 use super::fast_path::FastPath;
 use super::frames::{self, FrameKind};
-use super::lingering_close::{linger, see_off};
+use super::lingering_close::{close_gracefully, linger};
 use super::sniffing_stream::{SniffingStream, Transport};
 use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
@@ -47,10 +47,10 @@ const FIELDS_INLINE: usize = 100;
 
 /// Shared by the connections of one worker.
 pub(super) struct ServerContext<A> {
-    pub(super) answers: A,
-    pub(super) teller: RequestRecorder,
+    pub(super) handler: A,
+    pub(super) recorder: RequestRecorder,
     pub(super) limits: Arc<Limits>,
-    pub(super) roll: Arc<ConnectionTable>,
+    pub(super) connections: Arc<ConnectionTable>,
     http1: http1::Builder,
     http2: http2::Builder<StreamExecutor>,
 }
@@ -65,10 +65,10 @@ impl<A> ServerContext<A> {
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(&limits, StreamExecutor::new(limits.clone(), roll.clone()));
         Arc::new(ServerContext {
-            answers,
-            teller,
+            handler: answers,
+            recorder: teller,
             limits,
-            roll,
+            connections: roll,
             http1,
             http2,
         })
@@ -138,9 +138,9 @@ pub(super) async fn serve_plain<A, W>(
     W: Transport,
 {
     let line = SniffingStream::open(wire, gauge.clone());
-    if let Some(line) = speak_http1(&house, line, &gauge).await {
+    if let Some(line) = serve_http1(&house, line, &gauge).await {
         // Boxed: an HTTP/1 connection must not have the size of an HTTP/2 one.
-        Box::pin(speak_http2(&house, line, &gauge)).await;
+        Box::pin(serve_http2(&house, line, &gauge)).await;
     }
 }
 
@@ -157,20 +157,30 @@ pub(super) async fn serve_tls<A, W>(
     let handshake = Box::pin(acceptor.accept(wire));
     let wire = match timeout(house.limits.handshake_timeout, handshake).await {
         Ok(Ok(wire)) => wire,
-        Ok(Err(_)) => return house.roll.tally.count(ConnectionEvent::HandshakeFailed),
-        Err(_) => return house.roll.tally.count(ConnectionEvent::HandshakeTimeout),
+        Ok(Err(_)) => {
+            return house
+                .connections
+                .counters
+                .count(ConnectionEvent::HandshakeFailed);
+        }
+        Err(_) => {
+            return house
+                .connections
+                .counters
+                .count(ConnectionEvent::HandshakeTimeout);
+        }
     };
     if wire.get_ref().1.alpn_protocol() == Some(b"h2") {
         let line = SniffingStream::http2(wire, gauge.clone());
-        Box::pin(speak_http2(&house, line, &gauge)).await;
+        Box::pin(serve_http2(&house, line, &gauge)).await;
     } else {
         let line = SniffingStream::http1(wire, gauge.clone());
-        speak_http1(&house, line, &gauge).await;
+        serve_http1(&house, line, &gauge).await;
     }
 }
 
 /// Speaks HTTP/1 until the connection ends. Returns the stream if the viewer speaks HTTP/2.
-async fn speak_http1<A, W>(
+async fn serve_http1<A, W>(
     house: &Arc<ServerContext<A>>,
     line: SniffingStream<W>,
     gauge: &Arc<ConnectionState>,
@@ -179,7 +189,7 @@ where
     A: Handler,
     W: Transport,
 {
-    let service = service_fn(|request| exchange(house.clone(), connection(gauge), request));
+    let service = service_fn(|request| exchange(house.clone(), http1_carrier(gauge), request));
     let express = FastPath::new(line, house.clone(), gauge.clone());
     let mut hyper = house.http1.serve_connection(TokioIo::new(express), service);
     let mut watch = house.watch(ViewerProtocol::Http1, gauge);
@@ -188,7 +198,7 @@ where
             if let Poll::Ready(ended) = std::pin::Pin::new(&mut hyper).poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            match watch.look(cx) {
+            match watch.check(cx) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::Finish => std::pin::Pin::new(&mut hyper).graceful_shutdown(),
                 TimerAction::Cut(event) => return Poll::Ready(Err(event)),
@@ -203,10 +213,13 @@ where
         && !express.is_recognised()
     {
         let unread = express.unread_head(&parts.read_buf);
-        house.roll.tally.count(ConnectionEvent::HeadRefused);
-        (house.teller)(&bad_request::tale(error, unread, gauge));
+        house
+            .connections
+            .counters
+            .count(ConnectionEvent::HeadRefused);
+        (house.recorder)(&bad_request::http1_record(error, unread, gauge));
     }
-    let line = match express.into_line().recognised() {
+    let line = match express.into_line().into_http2() {
         Ok(line) => return Some(line),
         Err(line) => line,
     };
@@ -215,14 +228,14 @@ where
         Ok(Err(error)) if error.is_parse() => {
             linger(line, &house.limits).await;
         }
-        Ok(_) if gauge.left_unread() && !gauge.severed() => linger(line, &house.limits).await,
+        Ok(_) if gauge.has_unread_body() && !gauge.severed() => linger(line, &house.limits).await,
         Ok(_) => {}
     }
     None
 }
 
 /// Speaks HTTP/2 until the connection ends.
-async fn speak_http2<A, W>(
+async fn serve_http2<A, W>(
     house: &Arc<ServerContext<A>>,
     line: SniffingStream<W>,
     gauge: &Arc<ConnectionState>,
@@ -232,9 +245,9 @@ async fn speak_http2<A, W>(
 {
     let service = {
         let (house, gauge) = (house.clone(), gauge.clone());
-        service_fn(move |request| exchange(house.clone(), stream(&gauge), request))
+        service_fn(move |request| exchange(house.clone(), http2_carrier(&gauge), request))
     };
-    gauge.rested(Instant::now());
+    gauge.finish_response(Instant::now());
     let line = WriteCoalescer::new(line);
     let io = TokioIo::new(line.clone());
     let mut hyper = pin!(house.http2.serve_connection(io, service));
@@ -246,7 +259,7 @@ async fn speak_http2<A, W>(
             // delay.
             let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
             for _ in 0..line.take_malformed() {
-                house.tell_malformed(gauge);
+                house.record_malformed(gauge);
             }
             if let Poll::Ready(ended) = ended {
                 return Poll::Ready(
@@ -256,7 +269,7 @@ async fn speak_http2<A, W>(
             if lost {
                 return Poll::Ready(ConnectionEnd::Lost);
             }
-            match watch.look(cx) {
+            match watch.check(cx) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::Finish => hyper.as_mut().graceful_shutdown(),
                 TimerAction::Cut(event) => {
@@ -280,13 +293,13 @@ async fn speak_http2<A, W>(
         return linger(line, &house.limits).await;
     }
     match ending {
-        ConnectionEnd::Proper => see_off(line, gauge, &house.limits).await,
+        ConnectionEnd::Proper => close_gracefully(line, gauge, &house.limits).await,
         ConnectionEnd::Failed(error) if is_calmed(&error) => {
             if let Some(kind) = line.ask(SniffingStream::last_frame) {
                 house.note_flood(kind, gauge);
             }
         }
-        ConnectionEnd::Failed(error) if is_refused(&error) => house.tell_malformed(gauge),
+        ConnectionEnd::Failed(error) if is_refused(&error) => house.record_malformed(gauge),
         ConnectionEnd::Failed(_) | ConnectionEnd::Lost => {}
     }
 }
@@ -322,14 +335,14 @@ impl<A> ServerContext<A> {
         ConnectionTimer::new(
             protocol,
             self.limits.clone(),
-            self.roll.clone(),
+            self.connections.clone(),
             gauge.clone(),
         )
     }
 
     /// Counts and logs a connection that is closed because of too many control frames.
     fn note_flood(&self, kind: FrameKind, gauge: &ConnectionState) {
-        self.roll.tally.count_flood(kind);
+        self.connections.counters.count_flood(kind);
         tracing::warn!(
             peer = gauge.peer.map(tracing::field::display),
             frame = kind.as_str(),
@@ -338,13 +351,15 @@ impl<A> ServerContext<A> {
     }
 
     /// Counts and records a request that h2 refused without passing it to hyper.
-    fn tell_malformed(&self, gauge: &ConnectionState) {
-        self.roll.tally.count(ConnectionEvent::HeadRefused);
-        (self.teller)(&bad_request::http2_tale(gauge));
+    fn record_malformed(&self, gauge: &ConnectionState) {
+        self.connections
+            .counters
+            .count(ConnectionEvent::HeadRefused);
+        (self.recorder)(&bad_request::http2_record(gauge));
     }
 
     fn cut(&self, event: ConnectionEvent, gauge: &ConnectionState) {
-        self.roll.tally.count(event);
+        self.connections.counters.count(event);
         if matches!(
             event,
             ConnectionEvent::SlowViewer | ConnectionEvent::MemoryShort

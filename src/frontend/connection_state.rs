@@ -37,7 +37,7 @@ pub(super) enum Phase {
 /// The state of one connection.
 pub(super) struct ConnectionState {
     /// Receives the records of its requests.
-    pub(super) teller: RequestRecorder,
+    pub(super) recorder: RequestRecorder,
     /// The viewer's address; `None` on Unix sockets.
     pub(super) peer: Option<IpAddr>,
     /// Uses TLS.
@@ -67,7 +67,7 @@ pub(super) struct ConnectionState {
     severed: AtomicBool,
     closed: AtomicBool,
     choked: AtomicBool,
-    told_to_leave: AtomicBool,
+    asked_to_close: AtomicBool,
     severable: AtomicBool,
     leftover: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
@@ -78,13 +78,13 @@ pub(super) struct ConnectionState {
 
 impl ConnectionState {
     pub(super) fn new(
-        teller: RequestRecorder,
+        recorder: RequestRecorder,
         peer: Option<IpAddr>,
         tls: bool,
         socket: Option<RawFd>,
     ) -> ConnectionState {
         ConnectionState {
-            teller,
+            recorder,
             peer,
             tls,
             socket,
@@ -104,7 +104,7 @@ impl ConnectionState {
             severed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             choked: AtomicBool::new(false),
-            told_to_leave: AtomicBool::new(false),
+            asked_to_close: AtomicBool::new(false),
             severable: AtomicBool::new(true),
             leftover: AtomicBool::new(false),
             reading: StoredBodiesRead::default(),
@@ -151,7 +151,7 @@ impl ConnectionState {
     }
 
     /// Records that bytes of a request arrived (HTTP/1).
-    pub(super) fn heard(&self) {
+    pub(super) fn record_request_bytes(&self) {
         match self.phase() {
             Phase::Quiet => self.turn(Phase::Head, Instant::now()),
             Phase::Head => {}
@@ -160,19 +160,19 @@ impl ConnectionState {
     }
 
     /// Records that a head is complete (HTTP/1).
-    pub(super) fn serving(&self) {
+    pub(super) fn begin_request(&self) {
         self.early.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
     /// Records that the fast path sends a response (HTTP/1).
-    pub(super) fn sending(&self) {
+    pub(super) fn begin_fast_response(&self) {
         self.phase.store(Phase::Sending as u8, Ordering::Relaxed);
     }
 
     /// Records that the bytes since the head belonged to the body of this request, also if they
     /// arrived after the response.
-    pub(super) fn body_read(&self) {
+    pub(super) fn finish_request_body(&self) {
         self.early.store(false, Ordering::Relaxed);
         if self.phase() == Phase::Head {
             self.turn(Phase::Quiet, Instant::now());
@@ -180,9 +180,9 @@ impl ConnectionState {
     }
 
     /// Records the end of a response (HTTP/1).
-    pub(super) fn rested(&self, now: Instant) {
+    pub(super) fn finish_response(&self, now: Instant) {
         // A request body that is still read has its own deadline.
-        let early = self.early.swap(false, Ordering::Relaxed) && !self.left_unread();
+        let early = self.early.swap(false, Ordering::Relaxed) && !self.has_unread_body();
         self.turn(if early { Phase::Head } else { Phase::Quiet }, now);
     }
 
@@ -275,7 +275,7 @@ impl ConnectionState {
     /// Bytes that the viewer has received: those that TCP has acknowledged if the kernel reports
     /// them, otherwise those written to the socket. The send buffer of the kernel may hold
     /// megabytes and then accept nothing for minutes.
-    pub(super) fn taken(&self) -> u64 {
+    pub(super) fn received_bytes(&self) -> u64 {
         self.tcp_info()
             .map(|info| info.tcpi_bytes_acked)
             .filter(|acked| *acked > 0)
@@ -324,7 +324,7 @@ impl ConnectionState {
     }
 
     /// Records that the connection no longer owns the socket.
-    pub(super) fn closes(&self) {
+    pub(super) fn mark_closed(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
@@ -347,33 +347,33 @@ impl ConnectionState {
         self.leftover.store(unread, Ordering::Relaxed);
     }
 
-    pub(super) fn left_unread(&self) -> bool {
+    pub(super) fn has_unread_body(&self) -> bool {
         self.leftover.load(Ordering::Relaxed)
     }
 
     /// Start of the idle period, if the connection is idle and has not been asked to close.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let is_idle = self.phase() == Phase::Quiet && !self.blocked() && !self.is_told_to_leave();
+        let is_idle = self.phase() == Phase::Quiet && !self.blocked() && !self.is_asked_to_close();
         is_idle.then(|| self.since())
     }
 
     /// Asks the connection to close, to make room for a new one. `false`: its timer does not run
     /// yet.
-    pub(super) fn tell_to_leave(&self) -> bool {
+    pub(super) fn ask_to_close(&self) -> bool {
         let waker = self.waker.lock();
         if let Some(waker) = &*waker {
-            self.told_to_leave.store(true, Ordering::Relaxed);
+            self.asked_to_close.store(true, Ordering::Relaxed);
             waker.wake_by_ref();
         }
         waker.is_some()
     }
 
-    pub(super) fn is_told_to_leave(&self) -> bool {
-        self.told_to_leave.load(Ordering::Relaxed)
+    pub(super) fn is_asked_to_close(&self) -> bool {
+        self.asked_to_close.load(Ordering::Relaxed)
     }
 
     /// Sets the waker for shutdown.
-    pub(super) fn attend(&self, waker: &Waker) {
+    pub(super) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }
 
@@ -385,7 +385,7 @@ impl ConnectionState {
     }
 
     /// Sets the connection's task, so that it can be aborted.
-    pub(super) fn runs_in(&self, task: AbortHandle) {
+    pub(super) fn set_task(&self, task: AbortHandle) {
         // Set once, right after the task was spawned.
         let _ = self.task.set(task);
     }
@@ -399,7 +399,7 @@ impl ConnectionState {
 
 impl BodyConsumer for ConnectionState {
     fn bytes_taken(&self) -> u64 {
-        self.taken()
+        self.received_bytes()
     }
 }
 
@@ -415,21 +415,21 @@ mod tests {
     fn a_request_goes_through_its_phases() {
         let gauge = gauge();
         assert_eq!(gauge.phase(), Phase::Quiet);
-        gauge.heard();
+        gauge.record_request_bytes();
         assert_eq!(gauge.phase(), Phase::Head);
-        gauge.serving();
+        gauge.begin_request();
         assert_eq!(gauge.phase(), Phase::Serving);
-        gauge.rested(Instant::now());
+        gauge.finish_response(Instant::now());
         assert_eq!(gauge.phase(), Phase::Quiet);
     }
 
     #[test]
     fn a_pipelined_head_does_not_count_as_quiet() {
         let gauge = gauge();
-        gauge.heard();
-        gauge.serving();
-        gauge.heard();
-        gauge.rested(Instant::now());
+        gauge.record_request_bytes();
+        gauge.begin_request();
+        gauge.record_request_bytes();
+        gauge.finish_response(Instant::now());
         assert_eq!(gauge.phase(), Phase::Head);
     }
 

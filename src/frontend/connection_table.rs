@@ -22,7 +22,7 @@ const SHARDS: usize = 16;
 
 /// All viewer connections.
 pub(super) struct ConnectionTable {
-    pub(super) tally: ConnectionCounters,
+    pub(super) counters: ConnectionCounters,
     connections_max: usize,
     connections_per_client_max: usize,
     open: AtomicUsize,
@@ -40,7 +40,7 @@ pub(super) struct ConnectionTable {
 impl ConnectionTable {
     pub(super) fn new(limits: &Limits) -> Arc<ConnectionTable> {
         Arc::new(ConnectionTable {
-            tally: ConnectionCounters::default(),
+            counters: ConnectionCounters::default(),
             connections_max: limits.connections_max,
             connections_per_client_max: limits.connections_per_client_max,
             open: AtomicUsize::new(0),
@@ -70,13 +70,13 @@ impl ConnectionTable {
         }
         let open = self.open.fetch_add(1, Ordering::AcqRel);
         if open >= self.connections_max
-            && (open >= self.connections_max + LEAVING_MAX || !self.make_room(now))
+            && (open >= self.connections_max + LEAVING_MAX || !self.shed_idle(now))
         {
             self.exit(client);
             self.leave();
             return Err(ConnectionEvent::RefusedFull);
         }
-        self.tally.count(ConnectionEvent::Accepted);
+        self.counters.count(ConnectionEvent::Accepted);
         let member = self.next_member.fetch_add(1, Ordering::Relaxed);
         Ok(ConnectionGuard {
             roll: self.clone(),
@@ -110,7 +110,7 @@ impl ConnectionTable {
     }
 
     /// Asks the longest idle connection to close; `false` if none is idle.
-    fn make_room(&self, now: Instant) -> bool {
+    fn shed_idle(&self, now: Instant) -> bool {
         let members = self.members.lock();
         let mut shedding = self.shedding.lock();
         let idle = || {
@@ -122,9 +122,9 @@ impl ConnectionTable {
         while let Some(IdleConnection { since, member }) = shedding.next(now, idle) {
             if let Some(gauge) = members.get(&member)
                 && gauge.idle_since() == Some(since)
-                && gauge.tell_to_leave()
+                && gauge.ask_to_close()
             {
-                self.tally.count(ConnectionEvent::Shed);
+                self.counters.count(ConnectionEvent::Shed);
                 return true;
             }
         }
@@ -172,7 +172,7 @@ impl ConnectionTable {
     }
 
     /// Waits until no connection is open.
-    pub(super) async fn vacant(&self) {
+    pub(super) async fn wait_until_empty(&self) {
         while self.open.load(Ordering::Acquire) > 0 {
             self.vacated.notified().await;
         }
@@ -189,7 +189,7 @@ impl ConnectionTable {
         let members = self.members.lock();
         let queued = members.values().map(|gauge| gauge.queued_bytes()).sum();
         drop(members);
-        self.tally
+        self.counters
             .snapshot(self.open.load(Ordering::Relaxed), queued)
     }
 }
@@ -203,7 +203,7 @@ pub(super) struct ConnectionGuard {
 
 impl ConnectionGuard {
     /// Registers the state of the connection, so that shutdown can wake or abort its task.
-    pub(super) fn enrol(&self, gauge: &Arc<ConnectionState>) {
+    pub(super) fn register(&self, gauge: &Arc<ConnectionState>) {
         self.roll.members.lock().insert(self.member, gauge.clone());
     }
 }
@@ -295,7 +295,7 @@ mod tests {
         roll.close();
         let waiting = tokio::spawn({
             let roll = roll.clone();
-            async move { roll.vacant().await }
+            async move { roll.wait_until_empty().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());

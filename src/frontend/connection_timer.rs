@@ -21,7 +21,7 @@ use super::unsent::StreamLag;
 
 /// At shutdown, the next request of a viewer may be in flight. A quiet HTTP/1 connection is closed
 /// only after this time; a request that arrives before is answered with `Connection: close`.
-const LAST_CALL: Duration = Duration::from_millis(300);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// Resetting a stream to free memory also drops its queue, once the socket accepts bytes. If the
 /// socket accepts nothing for this time, the connection is closed.
@@ -103,13 +103,13 @@ impl ConnectionTimer {
     }
 
     /// Checks the connection. Called after each poll of it that returned `Pending`.
-    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> TimerAction {
+    pub(super) fn check(&mut self, cx: &mut Context<'_>) -> TimerAction {
         if !self.attended {
             self.attended = true;
-            self.gauge.attend(cx.waker());
+            self.gauge.set_waker(cx.waker());
         }
         let must_finish = (self.roll.closing() && self.may_finish())
-            || (self.gauge.is_told_to_leave() && self.may_leave());
+            || (self.gauge.is_asked_to_close() && self.may_leave());
         if self.finishing.is_none() && must_finish {
             self.finishing = Some(Instant::now());
             return TimerAction::Finish;
@@ -132,7 +132,7 @@ impl ConnectionTimer {
             let now = Instant::now();
             match self.due() {
                 Some((due, overdue)) if due <= now => {
-                    if let Some(look) = self.judge(overdue, now) {
+                    if let Some(look) = self.handle_expired(overdue, now) {
                         return look;
                     }
                 }
@@ -164,7 +164,9 @@ impl ConnectionTimer {
     }
 
     fn last_call(&self) -> Option<Instant> {
-        self.roll.closing_since().map(|since| since + LAST_CALL)
+        self.roll
+            .closing_since()
+            .map(|since| since + SHUTDOWN_GRACE)
     }
 
     fn follow_stall(&mut self) {
@@ -172,7 +174,7 @@ impl ConnectionTimer {
             (true, None) => {
                 self.stall = Some(ViewerStall {
                     since: Instant::now(),
-                    taken: self.gauge.taken(),
+                    taken: self.gauge.received_bytes(),
                 });
             }
             (false, Some(_)) => self.stall = None,
@@ -213,7 +215,7 @@ impl ConnectionTimer {
             (Phase::Quiet, _) if self.gauge.blocked() => None,
             (Phase::Quiet | Phase::Head, Some(finishing)) => {
                 let since = finishing.max(since);
-                let is_waited_for = self.gauge.is_told_to_leave();
+                let is_waited_for = self.gauge.is_asked_to_close();
                 let time = if is_waited_for {
                     LEAVING_TIME
                 } else {
@@ -258,7 +260,7 @@ impl ConnectionTimer {
     }
 
     /// Handles an expired deadline. `None`: the connection may continue.
-    fn judge(&mut self, overdue: ExceededDeadline, now: Instant) -> Option<TimerAction> {
+    fn handle_expired(&mut self, overdue: ExceededDeadline, now: Instant) -> Option<TimerAction> {
         match overdue {
             ExceededDeadline::Head => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
             ExceededDeadline::Farewell => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
@@ -290,7 +292,7 @@ impl ConnectionTimer {
                 is_cut.then_some(TimerAction::Cut(ConnectionEvent::SlowViewer))
             }
             ExceededDeadline::Bytes => {
-                let taken = self.gauge.taken();
+                let taken = self.gauge.received_bytes();
                 let stall = self.stall.as_mut()?;
                 if taken.saturating_sub(stall.taken) < self.limits.send_min_bytes() {
                     return Some(TimerAction::Cut(ConnectionEvent::SlowViewer));
@@ -353,7 +355,7 @@ impl Limits {
 }
 
 /// Polls a timer that is created on first use.
-pub(super) fn ring(
+pub(super) fn poll_alarm(
     alarm: &mut Option<Pin<Box<Sleep>>>,
     due: Instant,
     cx: &mut Context<'_>,

@@ -34,7 +34,7 @@ impl RequestFacts {
     /// Whether the viewer could take an incomplete response for a complete one: the close of the
     /// connection ends the body, and an aborted body looks the same. That is the case for HTTP/1.0
     /// on a Unix socket whose first request had another version.
-    fn ends_unseen(&self, answer: &ViewerResponse, gauge: &ConnectionState) -> bool {
+    fn has_ambiguous_end(&self, answer: &ViewerResponse, gauge: &ConnectionState) -> bool {
         self.version <= Version::HTTP_10
             && !gauge.severable()
             && !self.bodiless
@@ -55,17 +55,20 @@ pub(super) async fn exchange<A: Handler>(
         version: head.version,
         bodiless: head.method == Method::HEAD,
     };
-    let taken = match refusal(&head, &house.limits) {
+    let taken = match check_head(&head, &house.limits) {
         Some(status) => Err(status),
         None => take_body(&head, body, carrier.gauge(), &house).await,
     };
     let (body, all_read) = match taken {
         Ok(taken) => taken,
         Err(status) => {
-            house.roll.tally.count(ConnectionEvent::HeadRefused);
+            house
+                .connections
+                .counters
+                .count(ConnectionEvent::HeadRefused);
             carrier.gauge().leave_unread();
             let answer = refused(status, asked.arrived, Some(carrier.line_of(&head)));
-            let mut response = dress(answer, &asked, carrier, &house.roll);
+            let mut response = into_hyper_response(answer, &asked, carrier, &house.connections);
             mark_last(&mut response, &asked);
             return Ok(response);
         }
@@ -82,17 +85,17 @@ pub(super) async fn exchange<A: Handler>(
         body,
     };
     let waiting = LeaveGuard {
-        tally: &house.roll.tally,
+        tally: &house.connections.counters,
     };
-    let mut answer = house.answers.answer(arrival).await;
+    let mut answer = house.handler.answer(arrival).await;
     std::mem::forget(waiting);
-    if asked.ends_unseen(&answer, carrier.gauge()) {
-        let line = answer.tale.line.take();
+    if asked.has_ambiguous_end(&answer, carrier.gauge()) {
+        let line = answer.record.line.take();
         answer = refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED, asked.arrived, line);
     }
     let is_last =
-        !all_read || is_malformed(&answer) || (is_upload && carrier.gauge().left_unread());
-    let mut response = dress(answer, &asked, carrier, &house.roll);
+        !all_read || is_malformed(&answer) || (is_upload && carrier.gauge().has_unread_body());
+    let mut response = into_hyper_response(answer, &asked, carrier, &house.connections);
     if is_last {
         mark_last(&mut response, &asked);
     }
@@ -113,7 +116,7 @@ impl Drop for LeaveGuard<'_> {
 }
 
 /// The status for an unacceptable head. hyper has already refused heads that it could not parse.
-fn refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
+fn check_head(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     let headers = &head.headers;
     over_limit(&head.uri, headers, limits)
         .or_else(|| list_refusal(head, limits))
@@ -192,7 +195,7 @@ async fn take_body<A>(
         return Ok((None, true));
     }
     if !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        let (limits, roll) = (house.limits.clone(), house.roll.clone());
+        let (limits, roll) = (house.limits.clone(), house.connections.clone());
         let upload = ViewerUpload::new(body, limits, roll, gauge.clone());
         return Ok((Some(Box::pin(upload)), true));
     }
@@ -202,20 +205,20 @@ async fn take_body<A>(
         return Ok((None, false));
     }
     let mut unwanted = DrainedBody::new(body, &house.limits);
-    match unwanted.read_at_hand().await {
-        Some(Ok(())) => gauge.body_read(),
+    match unwanted.read_available().await {
+        Some(Ok(())) => gauge.finish_request_body(),
         Some(Err(DrainError::Broken)) => return Err(StatusCode::BAD_REQUEST),
         Some(Err(DrainError::TooLong)) => {
             gauge.leave_unread();
             return Ok((None, false));
         }
-        None => unwanted.read_behind(&house.limits, house.roll.clone(), gauge.clone()),
+        None => unwanted.spawn_drain(&house.limits, house.connections.clone(), gauge.clone()),
     }
     Ok((None, true))
 }
 
 /// Converts a response into hyper's form.
-fn dress(
+fn into_hyper_response(
     mut answer: ViewerResponse,
     asked: &RequestFacts,
     carrier: ResponseCarrier,
@@ -230,7 +233,7 @@ fn dress(
     let ViewerResponse {
         status,
         body,
-        mut tale,
+        record: mut tale,
         ..
     } = answer;
     tale.head_time = now.saturating_duration_since(asked.arrived);
@@ -257,8 +260,8 @@ fn dress(
 /// The head was refused before a route was found: the sender may also frame the rest differently.
 fn is_malformed(answer: &ViewerResponse) -> bool {
     answer.status == StatusCode::BAD_REQUEST
-        && answer.tale.outcome == Outcome::Refused
-        && answer.tale.route.is_none()
+        && answer.record.outcome == Outcome::Refused
+        && answer.record.route.is_none()
 }
 
 /// Whether a response with this status has no body.
@@ -300,18 +303,18 @@ fn refused(
         held: None,
         body: ResponseBody::Empty,
         part_of: None,
-        tale,
+        record: tale,
     }
 }
 
 /// The carrier of an HTTP/1 request.
-pub(super) fn connection(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
-    gauge.serving();
+pub(super) fn http1_carrier(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
+    gauge.begin_request();
     ResponseCarrier::Connection(gauge.clone())
 }
 
 /// The carrier of an HTTP/2 request.
-pub(super) fn stream(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
+pub(super) fn http2_carrier(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
     ResponseCarrier::Stream(gauge.clone(), begin_stream(gauge))
 }
 
@@ -335,7 +338,7 @@ mod tests {
 
     fn verdict(request: http::request::Builder) -> Option<u16> {
         let head = head(request);
-        refusal(&head, &limits()).map(|status| status.as_u16())
+        check_head(&head, &limits()).map(|status| status.as_u16())
     }
 
     #[test]

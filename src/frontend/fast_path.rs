@@ -32,7 +32,7 @@ use self::head_parser::ParsedRequest;
 use super::Handler;
 use super::connection::ServerContext;
 use super::connection_state::{ConnectionState, Phase};
-use super::exchange::{connection, is_bodiless, over_limit};
+use super::exchange::{http1_carrier, is_bodiless, over_limit};
 use super::recording_body::RecordingBody;
 use super::sniffing_stream::{SniffingStream, Transport};
 use crate::cache::Object;
@@ -44,15 +44,15 @@ enum ReadTurn {
     /// This wrapper: hyper holds no bytes and owes no response.
     Ours,
     /// hyper answers one complete request.
-    Lent,
+    HyperOnce,
     /// hyper, until the connection closes.
-    Given,
+    Hyper,
 }
 
 /// A stream whose simple requests are answered before hyper reads them.
 pub(super) struct FastPath<A, W: Transport> {
     line: SniffingStream<W>,
-    house: Arc<ServerContext<A>>,
+    context: Arc<ServerContext<A>>,
     gauge: Arc<ConnectionState>,
     turn: ReadTurn,
     /// Boxed: it is unused most of the time.
@@ -85,12 +85,12 @@ struct PendingResponse {
 impl<A: Handler, W: Transport> FastPath<A, W> {
     pub(super) fn new(
         line: SniffingStream<W>,
-        house: Arc<ServerContext<A>>,
+        context: Arc<ServerContext<A>>,
         gauge: Arc<ConnectionState>,
     ) -> FastPath<A, W> {
         FastPath {
             line,
-            house,
+            context,
             gauge,
             turn: ReadTurn::Ours,
             leaving: None,
@@ -138,20 +138,20 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             return false;
         }
         let said = match self.turn {
-            ReadTurn::Ours if came.len() <= self.house.limits.head_bytes_max => {
+            ReadTurn::Ours if came.len() <= self.context.limits.head_bytes_max => {
                 head_parser::read(came)
             }
             _ => ParsedRequest::Other,
         };
         self.turn = match said {
-            ParsedRequest::Other => ReadTurn::Given,
-            ParsedRequest::Bodiless => ReadTurn::Lent,
+            ParsedRequest::Other => ReadTurn::Hyper,
+            ParsedRequest::Bodiless => ReadTurn::HyperOnce,
             ParsedRequest::Get { uri, headers } => {
                 self.leaving = self.answer(uri, headers);
                 if self.leaving.is_some() {
                     ReadTurn::Ours
                 } else {
-                    ReadTurn::Lent
+                    ReadTurn::HyperOnce
                 }
             }
         };
@@ -161,7 +161,9 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     /// The response to a GET if it is in memory. hyper marks the last response of a connection, and
     /// refuses requests over a limit.
     fn answer(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
-        if self.house.roll.closing() || over_limit(&uri, &headers, &self.house.limits).is_some() {
+        if self.context.connections.closing()
+            || over_limit(&uri, &headers, &self.context.limits).is_some()
+        {
             return None;
         }
         let arrival = ViewerRequest {
@@ -175,7 +177,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             arrived: self.gauge.since().into_std(),
             body: None,
         };
-        PendingResponse::of(self.house.answers.at_once(arrival)?, &self.gauge)
+        PendingResponse::of(self.context.handler.try_answer(arrival)?, &self.gauge)
     }
 
     /// Sends the current response.
@@ -204,8 +206,8 @@ impl PendingResponse {
             answer.body
         };
         let part_of = answer.held.or(answer.part_of).filter(|_| !bodiless);
-        let mut told = RecordingBody::new(body, answer.tale, connection(gauge));
-        gauge.sending();
+        let mut told = RecordingBody::new(body, answer.record, http1_carrier(gauge));
+        gauge.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {
             told.head_ready();
@@ -279,8 +281,8 @@ impl PendingResponse {
 impl Drop for PendingResponse {
     fn drop(&mut self) {
         self.told
-            .left_behind(self.head.len() - self.head_sent + self.piece.len());
-        self.told.let_go();
+            .record_unsent(self.head.len() - self.head_sent + self.piece.len());
+        self.told.finish_reading();
     }
 }
 
@@ -355,7 +357,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
             this.opening = Vec::new();
         }
         // hyper has sent the whole response to the request that was left to it.
-        if this.turn == ReadTurn::Lent && this.gauge.phase() == Phase::Quiet {
+        if this.turn == ReadTurn::HyperOnce && this.gauge.phase() == Phase::Quiet {
             this.turn = ReadTurn::Ours;
         }
         Poll::Ready(Ok(()))

@@ -28,8 +28,8 @@ const BODY_BYTES_PER_ACK: u64 = 2;
 
 /// The credit for a complete response and for a piece of a body, in bytes. An origin may send small
 /// pieces, and a client may answer each of them with two `WINDOW_UPDATE` frames and a PING.
-pub(super) const ANSWER_WORTH: u64 = 8 * BYTES_PER_CREDIT;
-pub(super) const PIECE_WORTH: u64 = 4 * BYTES_PER_CREDIT;
+pub(super) const RESPONSE_CREDIT: u64 = 8 * BYTES_PER_CREDIT;
+pub(super) const PIECE_CREDIT: u64 = 4 * BYTES_PER_CREDIT;
 
 /// New settings may affect every stream. Clients send them once or a few times.
 const SETTINGS_COST: u32 = 128;
@@ -274,7 +274,7 @@ mod tests {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
             connection.gives(20);
-            connection.work.earned += PIECE_WORTH;
+            connection.work.earned += PIECE_CREDIT;
             connection.sends(FrameKind::WindowUpdate, 4).unwrap();
             connection.sends(FrameKind::WindowUpdate, 4).unwrap();
             connection.sends(FrameKind::Ping, 8).unwrap();
@@ -329,7 +329,7 @@ mod tests {
             connection.sends(FrameKind::RstStream, 4).unwrap();
             connection.sends(FrameKind::Unknown, 40).unwrap();
             connection.gives(1);
-            connection.work.earned += PIECE_WORTH + ANSWER_WORTH;
+            connection.work.earned += PIECE_CREDIT + RESPONSE_CREDIT;
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limit
 
 /// Shuts down writing, and waits until the viewer closes too, as long as it receives the bytes in
 /// the kernel at the minimum rate. HTTP/2 viewers send frames while they read.
-pub(super) async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
     mut line: L,
     gauge: &ConnectionState,
     limits: &Limits,
@@ -67,12 +67,12 @@ pub(super) async fn see_off<L: AsyncRead + AsyncWrite + Unpin>(
                 Err(_) => {}
             }
             let is_untaken = !is_ended || gauge.has_untaken();
-            if waiting.is_over(is_untaken, || gauge.taken(), limits, now) {
+            if waiting.is_over(is_untaken, || gauge.received_bytes(), limits, now) {
                 break;
             }
         }
     };
-    if gauge.is_told_to_leave() {
+    if gauge.is_asked_to_close() {
         // A new connection waits for this one to close.
         let _ = timeout(LEAVING_TIME, reading).await;
     } else {
@@ -102,7 +102,7 @@ impl UnreadWait {
             quiet_since: gauge.since(),
             heard_at: now,
             since: now,
-            taken: gauge.taken(),
+            taken: gauge.received_bytes(),
             all_taken_at: None,
         }
     }

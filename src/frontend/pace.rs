@@ -7,7 +7,7 @@ use std::task::Context;
 use tokio::time::Instant;
 
 use super::connection_state::ConnectionState;
-use super::flood::{ANSWER_WORTH, PIECE_WORTH};
+use super::flood::{PIECE_CREDIT, RESPONSE_CREDIT};
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::SendTurn;
 use crate::proxy::BodyConsumer;
@@ -30,7 +30,7 @@ pub(super) struct SendRate {
     unsent: UnsentStream,
     /// Stored bodies that the response is reading.
     pub(super) reading: StoredBodiesRead,
-    tale: OnceLock<RequestRecord>,
+    record: OnceLock<RequestRecord>,
     gauge: Arc<ConnectionState>,
 }
 
@@ -60,7 +60,7 @@ impl SendRate {
             is_viewers_turn: AtomicBool::new(false),
             unsent: UnsentStream::default(),
             reading: StoredBodiesRead::default(),
-            tale: OnceLock::new(),
+            record: OnceLock::new(),
             gauge,
         })
     }
@@ -75,7 +75,7 @@ impl SendRate {
     }
 
     /// Records bytes passed to h2.
-    pub(super) fn hand(&self, bytes: usize) {
+    pub(super) fn record_handed(&self, bytes: usize) {
         self.is_viewers_turn.store(true, Ordering::Relaxed);
         if self.outstanding() == 0 {
             let spells = self.spells.load(Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl SendRate {
         }
         add(&self.handed, bytes as u64);
         self.gauge.queue_body(bytes);
-        self.gauge.earn(PIECE_WORTH);
+        self.gauge.earn(PIECE_CREDIT);
     }
 
     /// Records bytes that h2 put into frames.
@@ -94,7 +94,7 @@ impl SendRate {
     }
 
     /// Records bytes that h2 dropped.
-    pub(super) fn lose(&self, bytes: usize) {
+    pub(super) fn record_dropped(&self, bytes: usize) {
         add(&self.lost, bytes as u64);
         self.gauge.lost_body(bytes);
     }
@@ -170,9 +170,9 @@ impl SendRate {
     }
 
     /// Sets the record to complete at the end with the bytes sent and the time.
-    pub(super) fn tell_at_end(&self, tale: RequestRecord) {
+    pub(super) fn record_at_end(&self, tale: RequestRecord) {
         // Set once.
-        let _ = self.tale.set(tale);
+        let _ = self.record.set(tale);
     }
 }
 
@@ -189,7 +189,7 @@ impl Drop for SendRate {
             gauge.unsent.leave(turn);
         }
         let now = Instant::now();
-        if let Some(mut tale) = self.tale.take() {
+        if let Some(mut tale) = self.record.take() {
             tale.bytes = self.sent();
             tale.total_time = now.into_std().saturating_duration_since(tale.arrived);
             if tale.cut_by.is_none() && self.sent() < self.handed() {
@@ -201,9 +201,9 @@ impl Drop for SendRate {
                 });
             }
             if tale.cut_by.is_none() {
-                gauge.earn(ANSWER_WORTH);
+                gauge.earn(RESPONSE_CREDIT);
             }
-            (gauge.teller)(&tale);
+            (gauge.recorder)(&tale);
         }
         gauge.stream_closed(now);
     }

@@ -80,14 +80,14 @@ pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
     rest: Bytes,
     ended: bool,
     failed: bool,
-    tale: RequestRecord,
+    record: RequestRecord,
     carrier: ResponseCarrier,
 }
 
 impl<B: ReadsStoredBodies> RecordingBody<B> {
     pub(super) fn new(
         mut body: B,
-        tale: RequestRecord,
+        record: RequestRecord,
         carrier: ResponseCarrier,
     ) -> RecordingBody<B> {
         if let Some(shared) = body.new_body() {
@@ -103,7 +103,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             rest: Bytes::new(),
             ended: false,
             failed: false,
-            tale,
+            record,
             carrier,
         }
     }
@@ -117,8 +117,8 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         let slice = self
             .rest
             .split_to(length - usize::from(self.keeps_last(length)));
-        let slice = self.apart(slice);
-        self.tale.bytes += slice.len() as u64;
+        let slice = self.detach_slice(slice);
+        self.record.bytes += slice.len() as u64;
         match &self.carrier {
             ResponseCarrier::Connection(_) => CountedBytes::on_http1(slice),
             ResponseCarrier::Stream(_, pace) => CountedBytes::on_http2(slice, pace.clone()),
@@ -145,8 +145,8 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     /// Copies a slice if needed. h2 may keep the last slices after the stream's task has ended, and
     /// a shared slice keeps the whole body in memory. So they are copied if the viewer is slow, or
     /// if they belong to a range, which may be two bytes of megabytes.
-    fn apart(&self, slice: Bytes) -> Bytes {
-        let is_part = self.tale.status == StatusCode::PARTIAL_CONTENT;
+    fn detach_slice(&self, slice: Bytes) -> Bytes {
+        let is_part = self.record.status == StatusCode::PARTIAL_CONTENT;
         match &self.carrier {
             ResponseCarrier::Stream(_, pace)
                 if pace.reading.reads()
@@ -165,29 +165,29 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     }
 
     /// Records that all bytes have been sent.
-    pub(super) fn let_go(&self) {
+    pub(super) fn finish_reading(&self) {
         self.carrier.reading().end();
     }
 
     /// Records the time to the head, if not yet recorded.
     pub(super) fn head_ready(&mut self) {
-        if self.tale.head_time.is_zero() {
-            self.tale.head_time = self.tale.arrived.elapsed();
+        if self.record.head_time.is_zero() {
+            self.record.head_time = self.record.arrived.elapsed();
         }
     }
 
     /// Records that the last `bytes` bytes were not sent.
-    pub(super) fn left_behind(&mut self, bytes: usize) {
+    pub(super) fn record_unsent(&mut self, bytes: usize) {
         self.failed |= bytes > 0;
-        self.tale.bytes = self.tale.bytes.saturating_sub(bytes as u64);
+        self.record.bytes = self.record.bytes.saturating_sub(bytes as u64);
     }
 
-    fn through(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.ended || (self.rest.is_empty() && self.body.is_end_stream())
     }
 
     fn cut(&mut self, cut: BodyTruncated) -> BodyTruncated {
-        self.tale.cut_by = Some(match cut {
+        self.record.cut_by = Some(match cut {
             BodyTruncated::Origin => CutBy::Origin,
             BodyTruncated::Viewer => CutBy::Viewer,
             BodyTruncated::Memory => CutBy::Memory,
@@ -238,7 +238,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.through()
+        self.is_finished()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -255,8 +255,8 @@ where
 
 impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
     fn drop(&mut self) {
-        if self.tale.cut_by.is_none() && (self.failed || !self.through()) {
-            self.tale.cut_by = Some(if self.carrier.was_cut_for_memory() {
+        if self.record.cut_by.is_none() && (self.failed || !self.is_finished()) {
+            self.record.cut_by = Some(if self.carrier.was_cut_for_memory() {
                 CutBy::Memory
             } else {
                 CutBy::Viewer
@@ -266,21 +266,23 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
             ResponseCarrier::Connection(gauge) => gauge,
             ResponseCarrier::Stream(_, pace) => {
                 pace.reading.end();
-                let nothing = RequestRecord::begun(self.tale.arrived);
-                return pace.tell_at_end(std::mem::replace(&mut self.tale, nothing));
+                let nothing = RequestRecord::begun(self.record.arrived);
+                return pace.record_at_end(std::mem::replace(&mut self.record, nothing));
             }
         };
         let now = Instant::now();
-        let total_time = now.into_std().saturating_duration_since(self.tale.arrived);
-        self.tale.total_time = total_time;
+        let total_time = now
+            .into_std()
+            .saturating_duration_since(self.record.arrived);
+        self.record.total_time = total_time;
         // The clock was not read before for a response that was sent with one write.
-        if self.tale.head_time.is_zero() {
-            self.tale.head_time = total_time;
+        if self.record.head_time.is_zero() {
+            self.record.head_time = total_time;
         }
         // The last slice may still wait for the socket.
         gauge.reading.answered();
-        gauge.rested(now);
-        (gauge.teller)(&self.tale);
+        gauge.finish_response(now);
+        (gauge.recorder)(&self.record);
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant, Sleep, timeout};
 use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
-use super::connection_timer::ring;
+use super::connection_timer::poll_alarm;
 use super::stats::ConnectionEvent;
 use crate::upstream::UploadFault;
 
@@ -72,13 +72,13 @@ where
                 return Poll::Ready(Some(Err(UploadFault::Broken.into())));
             }
             Poll::Ready(None) => {
-                this.gauge.body_read();
+                this.gauge.finish_request_body();
                 return Poll::Ready(None);
             }
             Poll::Pending => {
                 let due = this.due();
-                return ring(&mut this.alarm, due, cx).map(|()| {
-                    this.roll.tally.count(ConnectionEvent::BodyTimeout);
+                return poll_alarm(&mut this.alarm, due, cx).map(|()| {
+                    this.roll.counters.count(ConnectionEvent::BodyTimeout);
                     this.gauge.leave_unread();
                     Some(Err(UploadFault::TooSlow.into()))
                 });
@@ -92,7 +92,7 @@ where
             return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));
         }
         if this.body.is_end_stream() {
-            this.gauge.body_read();
+            this.gauge.finish_request_body();
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -148,7 +148,7 @@ where
     }
 
     /// Reads the bytes that have arrived. `None`: the body is incomplete.
-    pub(super) async fn read_at_hand(&mut self) -> Option<Result<(), DrainError>> {
+    pub(super) async fn read_available(&mut self) -> Option<Result<(), DrainError>> {
         if self.body.size_hint().lower() > self.left {
             return Some(Err(DrainError::TooLong));
         }
@@ -166,7 +166,7 @@ where
 
     /// Reads the rest while the request is answered, for at most `head_timeout`. If the body is
     /// still incomplete, hyper closes the connection after the response.
-    pub(super) fn read_behind(
+    pub(super) fn spawn_drain(
         mut self,
         limits: &Limits,
         roll: Arc<ConnectionTable>,
@@ -178,11 +178,11 @@ where
             let reading = poll_fn(|cx| self.poll_read(cx));
             match timeout(deadline, reading).await {
                 Ok(Ok(())) => {
-                    gauge.body_read();
+                    gauge.finish_request_body();
                     gauge.set_unread(false);
                 }
                 Ok(Err(_)) => {}
-                Err(_) => roll.tally.count(ConnectionEvent::BodyTimeout),
+                Err(_) => roll.counters.count(ConnectionEvent::BodyTimeout),
             }
         });
     }
@@ -284,16 +284,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_at_hand_is_read_up_to_a_bound() {
-        let read = unwanted(vec![(0, 50), (0, 50)]).read_at_hand().await;
+        let read = unwanted(vec![(0, 50), (0, 50)]).read_available().await;
         assert_eq!(read, Some(Ok(())));
-        let read = unwanted(vec![(0, 50), (0, 51)]).read_at_hand().await;
+        let read = unwanted(vec![(0, 50), (0, 51)]).read_available().await;
         assert_eq!(read, Some(Err(DrainError::TooLong)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_still_to_come_is_not_waited_for() {
         let start = Instant::now();
-        assert_eq!(unwanted(vec![(9, 1)]).read_at_hand().await, None);
+        assert_eq!(unwanted(vec![(9, 1)]).read_available().await, None);
         assert!(start.elapsed() < Duration::from_secs(1));
     }
 
@@ -307,10 +307,10 @@ mod tests {
         ] {
             let roll = ConnectionTable::new(&limits);
             let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
-            unwanted(pieces).read_behind(&limits, roll.clone(), gauge.clone());
-            assert!(gauge.left_unread());
+            unwanted(pieces).spawn_drain(&limits, roll.clone(), gauge.clone());
+            assert!(gauge.has_unread_body());
             tokio::time::sleep(Duration::from_secs(30)).await;
-            assert_eq!(gauge.left_unread(), unread);
+            assert_eq!(gauge.has_unread_body(), unread);
             assert_eq!(roll.stats().of(ConnectionEvent::BodyTimeout), timeouts);
         }
     }

@@ -23,7 +23,7 @@ impl CountedBytes {
 
     /// A piece sent over an HTTP/2 stream.
     pub(super) fn on_http2(bytes: Bytes, stream: Arc<SendRate>) -> CountedBytes {
-        stream.hand(bytes.len());
+        stream.record_handed(bytes.len());
         CountedBytes {
             bytes,
             stream: Some(stream),
@@ -56,7 +56,7 @@ impl Buf for CountedBytes {
 impl Drop for CountedBytes {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {
-            stream.lose(self.bytes.len());
+            stream.record_dropped(self.bytes.len());
         }
     }
 }

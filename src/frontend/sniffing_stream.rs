@@ -22,7 +22,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes the next close a reset: unsent bytes are dropped, and the viewer cannot mistake it for
     /// a clean close.
-    fn sever(&self) {}
+    fn reset_on_close(&self) {}
 
     /// Whether `sever` works now.
     fn can_sever(&self) -> bool {
@@ -31,7 +31,7 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 }
 
 impl Transport for TcpStream {
-    fn sever(&self) {
+    fn reset_on_close(&self) {
         // A dead socket needs no reset.
         let _ = self.set_zero_linger();
     }
@@ -39,8 +39,8 @@ impl Transport for TcpStream {
 
 /// TLS has its own close message; without it no close is clean, on any transport.
 impl<W: Transport> Transport for TlsStream<W> {
-    fn sever(&self) {
-        self.get_ref().0.sever();
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
     }
 }
 
@@ -100,7 +100,7 @@ impl<W: Transport> SniffingStream<W> {
     }
 
     /// The stream for HTTP/2 if the viewer sent the preface, otherwise the unchanged stream.
-    pub(super) fn recognised(mut self) -> Result<SniffingStream<W>, SniffingStream<W>> {
+    pub(super) fn into_http2(mut self) -> Result<SniffingStream<W>, SniffingStream<W>> {
         if let ProtocolGuess::Recognised(held) = &mut self.opening {
             self.opening = ProtocolGuess::Http2(Http2Reads::new(std::mem::take(held)));
             return Ok(self);
@@ -155,7 +155,7 @@ impl<W: Transport> SniffingStream<W> {
             let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
             let came = &buf.filled()[start..];
             if came.len() > held.len() {
-                self.gauge.heard();
+                self.gauge.record_request_bytes();
                 self.gauge.set_severable(self.wire.can_sever());
             }
             let ended = matches!(polled, Poll::Ready(_)) && came.len() == held.len();
@@ -182,9 +182,9 @@ impl<W: Transport> SniffingStream<W> {
 
 impl<W: Transport> Drop for SniffingStream<W> {
     fn drop(&mut self) {
-        self.gauge.closes();
+        self.gauge.mark_closed();
         if self.gauge.severed() {
-            self.wire.sever();
+            self.wire.reset_on_close();
         }
     }
 }
@@ -201,7 +201,7 @@ impl<W: Transport> AsyncRead for SniffingStream<W> {
                 let before = buf.filled().len();
                 let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
                 if buf.filled().len() > before {
-                    this.gauge.heard();
+                    this.gauge.record_request_bytes();
                     this.gauge.set_severable(this.wire.can_sever());
                 }
                 polled
@@ -294,7 +294,7 @@ mod tests {
         let (mut viewer, mut line) = pair();
         viewer.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         assert_eq!(read(&mut line).await.unwrap(), b"GET / HTTP/1.1\r\n");
-        assert!(line.recognised().is_err());
+        assert!(line.into_http2().is_err());
     }
 
     #[tokio::test]
@@ -303,7 +303,7 @@ mod tests {
         viewer.write_all(PREFACE).await.unwrap();
         viewer.write_all(b"settings").await.unwrap();
         assert!(read(&mut line).await.is_err());
-        let mut line = line.recognised().ok().unwrap();
+        let mut line = line.into_http2().ok().unwrap();
         let mut replayed = vec![0; PREFACE.len() + 8];
         line.read_exact(&mut replayed).await.unwrap();
         assert_eq!(replayed, [PREFACE, b"settings"].concat());
@@ -314,7 +314,7 @@ mod tests {
         let (mut viewer, mut line) = pair();
         let reading = tokio::spawn(async move {
             let failed = read(&mut line).await.is_err();
-            (failed, line.recognised().is_ok())
+            (failed, line.into_http2().is_ok())
         });
         for byte in PREFACE {
             viewer.write_all(&[*byte]).await.unwrap();
@@ -328,7 +328,7 @@ mod tests {
         let (mut viewer, mut line) = pair();
         let reading = tokio::spawn(async move {
             let bytes = read(&mut line).await.unwrap();
-            (bytes, line.recognised().is_ok())
+            (bytes, line.into_http2().is_ok())
         });
         viewer.write_all(b"P").await.unwrap();
         tokio::task::yield_now().await;
@@ -360,7 +360,7 @@ mod tests {
         let ((), count) = tokio::join!(writing, viewer.read_exact(&mut sink));
         assert_eq!(count.unwrap(), 2000);
         assert!(!gauge.blocked());
-        assert_eq!(gauge.taken(), 2000);
+        assert_eq!(gauge.received_bytes(), 2000);
     }
 
     async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {

@@ -96,14 +96,14 @@ impl StoredBodiesRead {
         let mut bodies = self.bodies.lock();
         if !is_held_up {
             let slow = bodies.iter().filter_map(|read| read.slow.as_ref());
-            slow.for_each(SlowReader::keeps_up);
+            slow.for_each(SlowReader::record_caught_up);
             return false;
         }
         let now = Instant::now().into_std();
         let mut must_end = false;
         for read in &mut *bodies {
             if let Some(slow) = &read.slow {
-                must_end |= slow.is_held_up(waker, now);
+                must_end |= slow.record_blocked(waker, now);
             } else {
                 let viewer = Arc::downgrade(viewer);
                 read.slow = Some(read.body.read_slowly(viewer, waker, now));

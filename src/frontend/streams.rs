@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
-use super::connection_timer::ring;
+use super::connection_timer::poll_alarm;
 use super::pace::SendRate;
 use super::stats::ConnectionEvent;
 
@@ -67,7 +67,7 @@ where
             match ended {
                 Ok(()) => pace.leave_to_h2(keeper.limits.send_min_bytes()),
                 // Dropping the stream has reset it.
-                Err(event) => keeper.roll.tally.count(event),
+                Err(event) => keeper.roll.counters.count(event),
             }
             if ended == Err(ConnectionEvent::MemoryShort) {
                 pace.gauge().stream_cut();
@@ -172,7 +172,7 @@ impl SendDeadline {
             let due = stall.since + limits.send_rate_window;
             let (sent, sockets) = (pace.sent() - stall.sent, stall.is_the_sockets(pace));
             self.stall = Some(stall);
-            std::task::ready!(ring(&mut self.alarm, due, cx));
+            std::task::ready!(poll_alarm(&mut self.alarm, due, cx));
             self.ahead.count(limits, pace.sent(), due);
             if sent < limits.send_min_bytes() && !sockets && !self.ahead.is_enough_at(due) {
                 return Poll::Ready(ConnectionEvent::SlowViewer);
@@ -228,7 +228,7 @@ mod tests {
             let pace = pace();
             let moving = Arc::clone(&pace);
             let stream = async move {
-                moving.hand(window_bytes * 3);
+                moving.record_handed(window_bytes * 3);
                 for _ in 0..5 {
                     moving.send(window_bytes / 2);
                     seconds(every_seconds).await;
@@ -247,7 +247,7 @@ mod tests {
         for bytes in [100, 32_000] {
             let pace = pace();
             let stream = async {
-                pace.hand(bytes);
+                pace.record_handed(bytes);
                 pending::<()>().await;
             };
             assert_eq!(run(&pace, stream).await, (false, 20));
@@ -258,7 +258,7 @@ mod tests {
     async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
         let pace = pace();
         let stream = async {
-            pace.hand(100_000);
+            pace.record_handed(100_000);
             for _ in 0..3 {
                 seconds(19).await;
                 pace.send(10_000);
@@ -275,7 +275,7 @@ mod tests {
         let pace = pace();
         let stream = async {
             for _ in 0..5 {
-                pace.hand(100);
+                pace.record_handed(100);
                 seconds(19).await;
                 pace.send(100);
             }
@@ -288,7 +288,7 @@ mod tests {
         let pace = pace();
         let stream = async {
             seconds(600).await;
-            pace.hand(100);
+            pace.record_handed(100);
             pace.send(100);
             pace.wait_for_body();
             seconds(600).await;
@@ -311,7 +311,7 @@ mod tests {
     async fn a_socket_that_is_full_is_judged_by_its_connection() {
         let pace = pace();
         let stream = async {
-            pace.hand(100);
+            pace.record_handed(100);
             pace.gauge().set_blocked(true);
             seconds(70).await;
             // From here on, the stream's window is the cause.
@@ -331,7 +331,7 @@ mod tests {
         for bytes in [0, 100, 0] {
             let (pace, through) = (begin_stream(&gauge), through.clone());
             if bytes > 0 {
-                pace.hand(bytes);
+                pace.record_handed(bytes);
             }
             hyper::rt::Executor::execute(&streams, async move {
                 seconds(60).await;

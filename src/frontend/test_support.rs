@@ -58,7 +58,7 @@ pub(super) fn answer(arrival: &ViewerRequest, body: ResponseBody) -> ViewerRespo
         held: None,
         body,
         part_of: None,
-        tale,
+        record: tale,
     }
 }
 
@@ -99,7 +99,7 @@ where
     A: Fn(ViewerRequest) -> F + Send + Sync + 'static,
     F: Future<Output = ViewerResponse> + Send + 'static,
 {
-    fn at_once(&self, _: ViewerRequest) -> Option<ViewerResponse> {
+    fn try_answer(&self, _: ViewerRequest) -> Option<ViewerResponse> {
         None
     }
 
@@ -116,7 +116,7 @@ impl<A> Handler for AtHand<A>
 where
     A: Fn(&ViewerRequest) -> Option<ResponseBody> + Send + Sync + 'static,
 {
-    fn at_once(&self, arrival: ViewerRequest) -> Option<ViewerResponse> {
+    fn try_answer(&self, arrival: ViewerRequest) -> Option<ViewerResponse> {
         let mut answer = answer(&arrival, (self.0)(&arrival)?);
         let name = HeaderName::from_static("at-hand");
         answer.headers.insert(name, HeaderValue::from(1));

@@ -53,7 +53,7 @@ pub struct ManifestInfo {
 
 impl ManifestInfo {
     /// The stated interval between versions: the part, segment or target duration, in this order.
-    pub fn changes_every(&self) -> Option<Duration> {
+    pub fn version_interval(&self) -> Option<Duration> {
         self.edge.as_ref()?;
         let parts = self.part_target;
         let every = parts.or(self.segment).or(self.target_duration);

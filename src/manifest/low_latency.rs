@@ -177,7 +177,7 @@ fn parts_max(facts: &ManifestInfo) -> u64 {
 
 impl LiveEdge {
     /// A server refuses to block for this segment (rfc8216bis §6.2.5.2).
-    pub fn too_far(&self, msn: u64) -> bool {
+    pub fn is_too_far(&self, msn: u64) -> bool {
         const AHEAD_MAX: u64 = 2;
         msn > self.last.saturating_add(AHEAD_MAX)
     }

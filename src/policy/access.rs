@@ -17,7 +17,7 @@ use crate::manifest::Kind;
 #[derive(Debug)]
 pub enum Admission {
     /// GET or HEAD, served by the cache.
-    Enter(CacheRequest),
+    Cache(CacheRequest),
     /// OPTIONS: the shield answers it.
     Preflight(Arc<Route>),
     /// Another method, on a route that passes it to the origin.
@@ -109,13 +109,13 @@ pub fn access(
     version: Version,
     headers: &HeaderMap,
 ) -> Admission {
-    match enter(rules, method, uri, version, headers) {
+    match try_admit(rules, method, uri, version, headers) {
         Ok(access) => access,
         Err(refusal) => Admission::Refuse(refusal),
     }
 }
 
-fn enter(
+fn try_admit(
     rules: &Rules,
     method: &Method,
     uri: &Uri,
@@ -128,14 +128,14 @@ fn enter(
         return Err(bad("request target is not a path"));
     }
     let route = rules.route(&host, path).ok_or(AccessDenial::not_served())?;
-    stays_inside(&path[route.path_prefix.trim_end_matches('/').len()..])?;
+    check_path(&path[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
         return Ok(Admission::Preflight(Arc::clone(route)));
     }
     let forwarded = headers::forwarded(headers, route);
-    let entry = entry(route, &host, uri, forwarded.map(Arc::new))?;
+    let entry = cache_request(route, &host, uri, forwarded.map(Arc::new))?;
     match *method {
-        Method::GET | Method::HEAD => Ok(Admission::Enter(entry)),
+        Method::GET | Method::HEAD => Ok(Admission::Cache(entry)),
         Method::CONNECT | Method::TRACE => Err(not_allowed()),
         _ if route.pass_methods => Ok(Admission::Pass(entry)),
         _ => Err(not_allowed()),
@@ -149,7 +149,7 @@ fn not_allowed() -> AccessDenial {
     }
 }
 
-pub(super) fn entry(
+pub(super) fn cache_request(
     route: &Arc<Route>,
     host: &str,
     uri: &Uri,
@@ -337,7 +337,7 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
 
 /// Refuses paths (below a route's prefix) that an origin could resolve to outside the prefix or end
 /// early, however the dots and slashes are encoded.
-pub(super) fn stays_inside(path: &str) -> Result<(), AccessDenial> {
+pub(super) fn check_path(path: &str) -> Result<(), AccessDenial> {
     // The common case needs one scan: no percent-encoding, no dot segments, no backslashes.
     let mut previous = b'/';
     let plain = path.bytes().all(|byte| {
@@ -398,7 +398,7 @@ impl CacheRequest {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         let uri = Uri::from_static(uri);
         match access(rules, &Method::GET, &uri, Version::HTTP_11, &headers) {
-            Admission::Enter(entry) => entry,
+            Admission::Cache(entry) => entry,
             other => panic!("{other:?}"),
         }
     }

@@ -39,9 +39,9 @@ pub struct Cadence {
     /// … and no later than this, unless it is overdue.
     by: Instant,
     /// The last poll: it found nothing new, or the current version.
-    looked: Instant,
+    last_poll: Instant,
     /// Polls for the next version that found nothing new.
-    in_vain: u32,
+    empty_polls: u32,
 }
 
 /// A new version, and how long the version before it was out of date (estimated).
@@ -59,36 +59,36 @@ impl Cadence {
             period,
             after: found,
             by: found + period,
-            looked: found,
-            in_vain: 0,
+            last_poll: found,
+            empty_polls: 0,
         }
     }
 
     /// The time of the next poll.
     pub fn next(&self) -> Instant {
-        if self.looked < self.by {
+        if self.last_poll < self.by {
             let width = self.by.saturating_duration_since(self.after);
-            let narrow = width <= self.share(TOLERANCE) || self.in_vain >= SEARCH_LOOKS_MAX;
+            let narrow = width <= self.share(TOLERANCE) || self.empty_polls >= SEARCH_LOOKS_MAX;
             return if narrow {
                 self.by
             } else {
                 self.after + width.mul_f64(SEARCH_AT)
             };
         }
-        self.looked + self.step()
+        self.last_poll + self.step()
     }
 
     /// Records that a poll sent at `sent` found nothing new.
     pub fn unchanged(&mut self, sent: Instant) {
-        self.looked = self.looked.max(sent);
+        self.last_poll = self.last_poll.max(sent);
         self.after = self.after.max(sent);
-        self.in_vain += 1;
+        self.empty_polls += 1;
     }
 
     /// Records that a poll found a new version. `period` is the time to the next version that it
     /// states.
     pub fn changed(&mut self, sent: Instant, period: Duration) -> VersionChange {
-        let overdue = self.looked >= self.by;
+        let overdue = self.last_poll >= self.by;
         let by = if overdue { sent } else { self.by.min(sent) };
         let after = self.after.min(by);
         let width = by.saturating_duration_since(after);
@@ -98,8 +98,8 @@ impl Cadence {
         // A version that was just found has not been replaced before this poll.
         self.after = (after + self.period.saturating_sub(drift)).max(sent);
         self.by = (by + self.period).max(self.after);
-        self.looked = sent;
-        self.in_vain = 0;
+        self.last_poll = sent;
+        self.empty_polls = 0;
         VersionChange { late }
     }
 
@@ -109,7 +109,7 @@ impl Cadence {
 
     /// Wait between polls for an overdue change. Grows with each poll, up to half a period.
     fn step(&self) -> Duration {
-        let overdue = self.looked.saturating_duration_since(self.by);
+        let overdue = self.last_poll.saturating_duration_since(self.by);
         // The time overdue is the sum of a geometric series of waits, so it gives the last wait.
         let step = self.share(STEP) + overdue.mul_f64(STEP_GROWTH - 1.0);
         step.min(self.period / 2)

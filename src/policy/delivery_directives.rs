@@ -137,7 +137,7 @@ impl CacheRequest {
 
     /// The request for the same playlist with other directives. It still accepts a delta update.
     /// `None` if the target becomes too long.
-    pub fn asking(&self, directives: ReloadDirectives) -> Option<CacheRequest> {
+    pub fn with_directives(&self, directives: ReloadDirectives) -> Option<CacheRequest> {
         let (plain, identity) = match &self.delivery {
             Some(delivery) => (&delivery.plain, &delivery.key),
             None => (&self.target, &self.key),
@@ -162,7 +162,7 @@ impl CacheRequest {
     }
 
     /// The key of the epoch of the playlist with all its versions.
-    pub fn states(&self) -> Key {
+    pub fn playlist_epoch_key(&self) -> Key {
         Key::of(&[b"states", self.identity().bytes()])
     }
 }

@@ -18,7 +18,7 @@ pub enum Freshness {
     /// Serve it only if the origin fails (RFC 5861 §4).
     IfError,
     /// Do not serve it without a request to the origin.
-    Dead,
+    Unusable,
 }
 
 /// The freshness at a given time.
@@ -32,7 +32,7 @@ pub fn freshness(lifetime: &Lifetime, now: Instant) -> Freshness {
     } else if staleness < lifetime.stale_if_error {
         Freshness::IfError
     } else {
-        Freshness::Dead
+        Freshness::Unusable
     }
 }
 
@@ -50,8 +50,8 @@ pub fn freshness_for(
         .is_some_and(|wanted| lifetime.fresh_for < age.saturating_add(wanted));
     match plain {
         _ if directives.no_cache || directives.no_store || too_old || too_brief => {
-            if plain == Freshness::Dead {
-                Freshness::Dead
+            if plain == Freshness::Unusable {
+                Freshness::Unusable
             } else {
                 Freshness::IfError
             }
@@ -64,7 +64,7 @@ pub fn freshness_for(
                 _ => plain,
             }
         }
-        Freshness::Fresh | Freshness::Dead => plain,
+        Freshness::Fresh | Freshness::Unusable => plain,
     }
 }
 
@@ -79,7 +79,7 @@ pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
 }
 
 /// The fields that state freshness to downstream caches and players.
-pub static TELLING_FRESHNESS: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CONTROL];
+pub static FRESHNESS_FIELDS_SENT: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CONTROL];
 
 /// The fields from which freshness is computed.
 pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, DATE];
@@ -92,18 +92,18 @@ pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, 
 pub fn restated(stored: &HeaderMap, age: u64, left: u64) -> Option<HeaderMap> {
     let until = age.saturating_add(left);
     let mut told = HeaderMap::new();
-    for name in &TELLING_FRESHNESS {
+    for name in &FRESHNESS_FIELDS_SENT {
         if let Some(value) = extended(stored, name, age, until) {
             told.insert(name, value);
         }
     }
-    if let Some(value) = instead_of_expires(stored, age, until) {
+    if let Some(value) = override_expires(stored, age, until) {
         told.insert(CACHE_CONTROL, value);
     }
     if told.is_empty() {
         return None;
     }
-    for name in &TELLING_FRESHNESS {
+    for name in &FRESHNESS_FIELDS_SENT {
         if !told.contains_key(name) {
             for value in stored.get_all(name) {
                 told.append(name, value.clone());
@@ -138,7 +138,7 @@ fn extended(stored: &HeaderMap, name: &HeaderName, age: u64, until: u64) -> Opti
 }
 
 /// `Expires` has passed and no `max-age` overrides it (RFC 9111 §5.3): adds a `max-age`.
-fn instead_of_expires(stored: &HeaderMap, age: u64, until: u64) -> Option<HeaderValue> {
+fn override_expires(stored: &HeaderMap, age: u64, until: u64) -> Option<HeaderValue> {
     let expires = fields::date(stored, EXPIRES)?;
     let lifetime = expires.duration_since(fields::date(stored, DATE)?).ok()?;
     let is_used_up = (1..=age).contains(&lifetime.as_secs());
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(after(3), Freshness::Stale);
         assert_eq!(after(4), Freshness::IfError);
         assert_eq!(after(61), Freshness::IfError);
-        assert_eq!(after(62), Freshness::Dead);
+        assert_eq!(after(62), Freshness::Unusable);
     }
 
     #[test]
@@ -308,6 +308,6 @@ mod tests {
         assert_eq!(freshness_for(&held, &fresh_only, at(1)), Freshness::IfError);
         assert_eq!(freshness_for(&held, &any_age, at(30)), Freshness::Stale);
         assert_eq!(freshness_for(&held, &young, at(1)), Freshness::IfError);
-        assert_eq!(freshness_for(&held, &young, at(90)), Freshness::Dead);
+        assert_eq!(freshness_for(&held, &young, at(90)), Freshness::Unusable);
     }
 }

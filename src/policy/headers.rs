@@ -89,7 +89,7 @@ pub fn upstream(
 }
 
 /// Whether the viewer's request has fields that are sent but not in the key. Cheap, for hits.
-pub fn has_own_words(viewer: &HeaderMap, route: &Route) -> bool {
+pub fn has_unkeyed_values(viewer: &HeaderMap, route: &Route) -> bool {
     let listed = &route.unkeyed_headers;
     viewer.contains_key(&CDN_LOOP) || listed.iter().any(|field| viewer.contains_key(field))
 }
@@ -97,7 +97,7 @@ pub fn has_own_words(viewer: &HeaderMap, route: &Route) -> bool {
 /// The fields of an upstream request that come from one viewer and are not in the key,
 /// length-framed. `None`: there are none. These fields may have caused an error response, so it is
 /// shared only with requests that send the same values.
-pub fn own_words(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec<u8>> {
+pub fn unkeyed_values(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec<u8>> {
     let chain = sent.get(&CDN_LOOP).filter(|chain| *chain != name);
     let mut names: Vec<HeaderName> = chain.map(|_| CDN_LOOP.clone()).into_iter().collect();
     let listed = route.unkeyed_headers.iter();
@@ -109,7 +109,7 @@ pub fn own_words(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec<u8>>
 }
 
 /// The request without the fields of [`own_words`], as the shield would make it itself.
-pub fn without_own_words(sent: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
+pub fn without_unkeyed_values(sent: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
     let mut plain = sent.clone();
     for field in &route.unkeyed_headers {
         plain.remove(field);
@@ -141,7 +141,7 @@ pub fn passed(
 
 /// The viewer's fields of an upstream request, for repeating it on behalf of all viewers. `None`:
 /// the request carried a viewer's credentials.
-pub fn for_others(sent: &HeaderMap, route: &Route) -> Option<HeaderMap> {
+pub fn shareable_headers(sent: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     if sent.contains_key(AUTHORIZATION) || sent.contains_key(COOKIE) {
         return None;
     }
@@ -269,7 +269,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 
 /// Fields of an upstream request that only the shield sets. No allow-list can forward a viewer's
 /// value.
-fn is_ours(name: &HeaderName) -> bool {
+fn is_set_by_shield(name: &HeaderName) -> bool {
     const OURS: [HeaderName; 8] = [
         ACCEPT_ENCODING,
         CONTENT_LENGTH,
@@ -280,11 +280,11 @@ fn is_ours(name: &HeaderName) -> bool {
         RANGE,
         VIA,
     ];
-    OURS.contains(name) || *name == CDN_LOOP || is_precondition(name) || tells_of_viewer(name)
+    OURS.contains(name) || *name == CDN_LOOP || is_precondition(name) || is_cmcd(name)
 }
 
 /// CMCD fields (CTA-5004). They differ with every request.
-pub fn tells_of_viewer(name: &HeaderName) -> bool {
+pub fn is_cmcd(name: &HeaderName) -> bool {
     name.as_str().starts_with("cmcd-")
 }
 
@@ -302,7 +302,7 @@ fn is_precondition(name: &HeaderName) -> bool {
 fn copy_listed(viewer: &HeaderMap, listed: &[HeaderName], sent: &mut HeaderMap) {
     let nominated = nominated(viewer);
     for field in listed {
-        if !is_ours(field) && !is_hop_by_hop(field) && !nominated.contains(field) {
+        if !is_set_by_shield(field) && !is_hop_by_hop(field) && !nominated.contains(field) {
             copy(viewer, field, sent);
         }
     }

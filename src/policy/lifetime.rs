@@ -20,7 +20,7 @@ pub use rule::Rule;
 use rule::RuledDuration;
 
 /// A low-latency playlist with a refresher may be this many parts old, because parts may be late.
-const PARTS_TENDED: u32 = 3;
+const REFRESHED_PARTS_MAX: u32 = 3;
 
 /// How long an object may be used. Its age counts from its generation at the origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,14 +67,16 @@ impl Lifetime {
     /// next version is due, which may be late. A lifetime from the origin that is shorter than half
     /// a segment stays (one second is allowed for rounding to whole seconds). If the origin forbids
     /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh.
-    pub fn tended_for(&self, facts: Option<&ManifestInfo>) -> Duration {
+    pub fn refreshed_max_age(&self, facts: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
         let target = facts.and_then(ManifestInfo::segment_max);
         let part = facts.and_then(|facts| facts.part_target);
         match (target, part) {
             _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
-            (_, Some(part)) if self.fresh_for >= part / 2 => windows.max(PARTS_TENDED * part),
+            (_, Some(part)) if self.fresh_for >= part / 2 => {
+                windows.max(REFRESHED_PARTS_MAX * part)
+            }
             (Some(target), None) if self.fresh_for + SECOND > target / 2 => {
                 windows.max(target * 3 / 2)
             }
@@ -162,6 +164,7 @@ impl UncacheableReason {
 
 /// The parts of a GET response that decide whether it is stored.
 pub struct ResponseFacts<'a> {
+    /// The status code of the response.
     pub status: StatusCode,
     /// The headers as the origin sent them.
     pub headers: &'a HeaderMap,
@@ -177,9 +180,9 @@ pub struct ResponseFacts<'a> {
     /// content existed, because then it is new on arrival.
     pub delay: Duration,
     /// How the response relates to the current version of the manifest.
-    pub standing: ManifestContext,
+    pub context: ManifestContext,
     /// The target duration of the media playlists that a multivariant playlist lists, if known.
-    pub children: Option<Duration>,
+    pub child_target_duration: Option<Duration>,
     /// The computed time until the missing object exists.
     pub due_in: Option<Duration>,
 }
@@ -198,7 +201,7 @@ pub enum ManifestContext {
 /// Decides what to do with a response.
 pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
     let (directives, targeted) = ResponseDirectives::of(answer.headers);
-    let secret = secret(answer, &directives);
+    let secret = unshareable_reason(answer, &directives);
     let shareable = matches!(secret, None | Some(UncacheableReason::NoStore));
     if is_failure(answer.status) {
         let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
@@ -250,7 +253,7 @@ pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
 }
 
 /// Why two viewers must not get the same response, if so.
-fn secret(
+fn unshareable_reason(
     answer: &ResponseFacts<'_>,
     directives: &ResponseDirectives,
 ) -> Option<UncacheableReason> {

@@ -15,32 +15,33 @@ const PATH_BYTES_MAX: usize = 4096;
 
 impl CacheRequest {
     /// The request for `reference`. `None` if it is on another host or cannot be resolved.
-    pub fn sibling(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
+    pub fn resolve_same_host(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
         let (host, path) = host_and_path(reference)?;
         let is_here = |host: &str| {
             HostAndPort::parse(host)
                 .is_ok_and(|there| self.host.as_bytes() == there.host.as_bytes())
         };
-        host.is_none_or(is_here).then(|| self.beside(rules, path))?
+        host.is_none_or(is_here)
+            .then(|| self.resolve_on_host(rules, path))?
     }
 
     /// The same, as if every host were the viewer's. Used only to find related objects to drop or
     /// to exclude from storage, because the other host may be another name for this one.
-    pub fn namesake(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
+    pub fn resolve_any_host(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
         let (_, path) = host_and_path(reference)?;
-        self.beside(rules, path)
+        self.resolve_on_host(rules, path)
     }
 
-    fn beside(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
+    fn resolve_on_host(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
         let path = resolve(self.target.path(), reference)?;
         let uri: Uri = path.parse().ok()?;
         let host = self.host.to_str().ok()?;
         let route = rules.route(host, uri.path())?;
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
-        access::stays_inside(below).ok()?;
+        access::check_path(below).ok()?;
         let forwarded = self.forwarded.as_deref();
         let forwarded = forwarded.and_then(|told| headers::forwarded(told, route));
-        access::entry(route, host, &uri, forwarded.map(Arc::new)).ok()
+        access::cache_request(route, host, &uri, forwarded.map(Arc::new)).ok()
     }
 
     /// The key of the request's directory, for epochs. An origin may restart one directory.
@@ -83,7 +84,7 @@ impl CacheRequest {
     }
 
     /// The key of the path, whatever the query.
-    pub fn spot(&self) -> Key {
+    pub fn path_key(&self) -> Key {
         let host = self.sent_host().map(http::HeaderValue::as_bytes);
         Key::of(&[
             self.route.origin.as_bytes(),
@@ -178,7 +179,7 @@ mod tests {
         let name = "seawall".into();
         let rules = Rules { routes, name };
         let entry = CacheRequest::asked(&rules, host, "/live/index.m3u8");
-        Some(entry.sibling(&rules, reference)?.route.index)
+        Some(entry.resolve_same_host(&rules, reference)?.route.index)
     }
 
     #[test]
@@ -217,10 +218,10 @@ mod tests {
             "HTTP://MEDIA.test:8080/hd/1.ts?a=b",
             "//media.test./hd/../hd/1.ts?a=b#c",
         ] {
-            let found = of(entry.sibling(&rules, reference));
+            let found = of(entry.resolve_same_host(&rules, reference));
             assert_eq!(found.as_deref(), Some("/hd/1.ts?a=b"), "{reference}");
         }
-        let twice = of(entry.sibling(&rules, "https://media.test//hd/1.ts"));
+        let twice = of(entry.resolve_same_host(&rules, "https://media.test//hd/1.ts"));
         assert_eq!(twice.as_deref(), Some("//hd/1.ts"));
         for reference in [
             "https://cdn.example/a.ts",
@@ -229,8 +230,11 @@ mod tests {
             "https://media.test@cdn.example/a.ts",
             "https://media.test.cdn.example/a.ts",
         ] {
-            assert!(entry.sibling(&rules, reference).is_none(), "{reference}");
-            let found = of(entry.namesake(&rules, reference));
+            assert!(
+                entry.resolve_same_host(&rules, reference).is_none(),
+                "{reference}"
+            );
+            let found = of(entry.resolve_any_host(&rules, reference));
             assert_eq!(found.as_deref(), Some("/a.ts"), "{reference}");
         }
         for reference in [
@@ -239,7 +243,10 @@ mod tests {
             "https:/a.ts",
             "ftp://media.test/a.ts",
         ] {
-            assert!(entry.namesake(&rules, reference).is_none(), "{reference}");
+            assert!(
+                entry.resolve_any_host(&rules, reference).is_none(),
+                "{reference}"
+            );
         }
     }
 
@@ -251,7 +258,7 @@ mod tests {
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let places = |path: &str| -> Vec<Key> {
-            let entry = base.sibling(&rules, path).unwrap();
+            let entry = base.resolve_same_host(&rules, path).unwrap();
             entry.numbered_places().collect()
         };
         assert_eq!(places("/seg1.ts"), []);

@@ -19,7 +19,7 @@ pub fn is_absence(status: StatusCode) -> bool {
 /// Whether a response says what happened to a manifest that existed a moment ago: it is here,
 /// missing, forbidden or elsewhere. Other statuses, such as 204, 206 or 421, indicate a fault of
 /// the origin.
-pub fn says_what_became_of_it(status: StatusCode, has_location: bool) -> bool {
+pub fn is_conclusive(status: StatusCode, has_location: bool) -> bool {
     let refuses = matches!(
         status,
         StatusCode::UNAUTHORIZED
@@ -34,11 +34,11 @@ pub fn says_what_became_of_it(status: StatusCode, has_location: bool) -> bool {
 
 /// How long the stored manifest is still served: `window` past its freshness, but no longer than
 /// after any other failure. `None`: not at all.
-pub fn doubted_for(held: &Lifetime, window: Duration, now: Instant) -> Option<Duration> {
+pub fn remaining_stale_window(held: &Lifetime, window: Duration, now: Instant) -> Option<Duration> {
     let end = held.fresh_for.saturating_add(window);
     let left = end.saturating_sub(held.age(now));
     let doubted = !window.is_zero() && !left.is_zero();
-    (doubted && freshness(held, now) != Freshness::Dead).then_some(left)
+    (doubted && freshness(held, now) != Freshness::Unusable).then_some(left)
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn only_some_answers_say_what_became_of_a_manifest() {
         let says = |status: u16, has_location: bool| {
-            says_what_became_of_it(StatusCode::from_u16(status).unwrap(), has_location)
+            is_conclusive(StatusCode::from_u16(status).unwrap(), has_location)
         };
         for status in [200, 401, 403, 404, 410, 451] {
             assert!(says(status, false), "{status}");
@@ -72,7 +72,7 @@ mod tests {
             stale_if_error: 60 * SECOND,
             ..Lifetime::none(now)
         };
-        doubted_for(&held, window * SECOND, now + age * SECOND)
+        remaining_stale_window(&held, window * SECOND, now + age * SECOND)
     }
 
     #[test]

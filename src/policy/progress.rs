@@ -128,7 +128,7 @@ impl Timeline {
             Some(_) if progress != Progress::Same => Progress::Behind,
             // Nothing newer came for a long time: this generation is over, whatever the reason.
             None if progress == Progress::Behind && self.is_over(&mark, now) => Progress::Restarted,
-            None if progress == Progress::Onward && self.has_come_again(&mark, now) => {
+            None if progress == Progress::Onward && self.has_passed_old_end(&mark, now) => {
                 Progress::Restarted
             }
             _ => progress,
@@ -136,13 +136,13 @@ impl Timeline {
     }
 
     /// Records a version with the result of [`Timeline::judge`].
-    pub fn take(&mut self, facts: &ManifestInfo, progress: Progress, now: Instant) {
+    pub fn record(&mut self, facts: &ManifestInfo, progress: Progress, now: Instant) {
         let mut mark = TimelineMark::of(facts);
         match progress {
-            Progress::Behind | Progress::Same => return self.hears(now),
+            Progress::Behind | Progress::Same => return self.record_response(now),
             Progress::Onward => {
                 self.learn_names(&mark);
-                mark.goes_on_from(&mut self.latest);
+                mark.carry_over(&mut self.latest);
                 self.latest = mark;
             }
             Progress::Restarted => {
@@ -150,12 +150,12 @@ impl Timeline {
                 self.former = Some((former, now));
             }
         }
-        self.hears(now);
+        self.record_response(now);
         self.moved = now;
     }
 
     /// Records that the origin still serves this generation.
-    pub fn hears(&mut self, now: Instant) {
+    pub fn record_response(&mut self, now: Instant) {
         self.heard = self.heard.max(now);
     }
 
@@ -165,7 +165,7 @@ impl Timeline {
     }
 
     /// Sets the expected time between changes.
-    pub fn paced(&mut self, period: Duration) {
+    pub fn set_period(&mut self, period: Duration) {
         self.period = period;
     }
 
@@ -182,7 +182,7 @@ impl Timeline {
     }
 
     /// The number of the last segment, if segments are numbered.
-    pub fn reach(&self) -> Option<u64> {
+    pub fn last_number(&self) -> Option<u64> {
         let edge = self.latest.edge.as_ref();
         edge.filter(|edge| edge.numbered).map(|edge| edge.last)
     }
@@ -230,7 +230,7 @@ impl Timeline {
     /// Whether a version just past the known end is a restart: the manifest was not polled for so
     /// long that the packager must have stalled or restarted. If it only stalled, the cost is some
     /// repeated fetches.
-    fn has_come_again(&self, mark: &TimelineMark, now: Instant) -> bool {
+    fn has_passed_old_end(&self, mark: &TimelineMark, now: Instant) -> bool {
         let (Some(old), Some(new)) = (&self.latest.edge, &mark.edge) else {
             return false;
         };
@@ -373,7 +373,7 @@ fn is_later(old: &LiveEdge, new: &LiveEdge, segment: Duration) -> bool {
 impl TimelineMark {
     /// Keeps what the new version does not state: the discontinuities that a delta update skips,
     /// and the reach if the new version lists no segments.
-    fn goes_on_from(&mut self, before: &mut TimelineMark) {
+    fn carry_over(&mut self, before: &mut TimelineMark) {
         if self.edge.is_none() {
             self.edge = before.edge.take();
         } else if let (Some(edge), Some(before)) = (&mut self.edge, &before.edge)

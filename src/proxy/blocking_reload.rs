@@ -38,7 +38,7 @@ pub(super) enum ReloadAction {
 impl Shield {
     /// Compares a request for a state with the newest stored version. Normalises the directives
     /// first; if they have no effect, the request becomes one for the current playlist.
-    pub(super) fn state_at_hand(&self, ask: &mut RequestContext) -> ReloadAction {
+    pub(super) fn look_up_state(&self, ask: &mut RequestContext) -> ReloadAction {
         if !ask.entry.is_directed() {
             return ReloadAction::Open;
         }
@@ -53,11 +53,14 @@ impl Shield {
                 return ReloadAction::TooFar;
             }
             let read = asked.at(facts);
-            if let Some(entry) = (read != asked).then(|| ask.entry.asking(read)).flatten() {
+            if let Some(entry) = (read != asked)
+                .then(|| ask.entry.with_directives(read))
+                .flatten()
+            {
                 ask.entry = entry;
             }
         }
-        match told(&newest, ask.entry.directives()) {
+        match reload_status(&newest, ask.entry.directives()) {
             ReloadStatus::Answers if served => return ReloadAction::There(newest),
             ReloadStatus::Waits => {}
             // A version that must not be served as it is: request the current one.
@@ -86,7 +89,7 @@ impl Shield {
         let newest = self.newest(entry, now, upstream)?;
         let fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
         let served = fresh || is_newest(&newest, now);
-        let answers = told(&newest, entry.directives()) != ReloadStatus::Waits;
+        let answers = reload_status(&newest, entry.directives()) != ReloadStatus::Waits;
         (served && answers).then_some(newest)
     }
 
@@ -121,11 +124,11 @@ fn facts(object: &Object) -> Option<&ManifestInfo> {
 
 fn is_far(asked: ReloadDirectives, facts: &ManifestInfo) -> bool {
     let edge = facts.edge.as_ref();
-    let is_far = |msn| edge.is_some_and(|edge| edge.too_far(msn));
+    let is_far = |msn| edge.is_some_and(|edge| edge.is_too_far(msn));
     asked.msn.is_some_and(is_far)
 }
 
-fn told(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
+fn reload_status(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
     let Some(facts) = facts(object) else {
         return ReloadStatus::Waits;
     };
@@ -158,12 +161,12 @@ pub(super) fn is_newest(object: &Object, now: Instant) -> bool {
 pub(super) fn is_tended(object: &Object, now: Instant) -> bool {
     let StoredHead {
         lifetime,
-        attention,
+        access_tracker: attention,
         facts,
         ..
     } = &object.head;
     let tended = attention
         .as_ref()
-        .is_some_and(|attention| attention.is_tended());
-    tended && lifetime.age(now) < lifetime.tended_for(facts.as_deref())
+        .is_some_and(|attention| attention.has_refresher());
+    tended && lifetime.age(now) < lifetime.refreshed_max_age(facts.as_deref())
 }

@@ -47,7 +47,7 @@ impl ResponseBody {
     /// A shared body that this one has begun to read since the last call.
     pub(crate) fn new_body(&mut self) -> Option<Arc<SharedBody>> {
         match self {
-            ResponseBody::Growing { follower, .. } => follower.new_body(),
+            ResponseBody::Growing { follower, .. } => follower.take_new_body(),
             ResponseBody::Sliced(sliced) => sliced.new_body(),
             ResponseBody::Empty
             | ResponseBody::Whole(_)

@@ -208,7 +208,7 @@ impl Clients {
     }
 
     /// Begins the accounting of a fetch that a client caused.
-    pub(super) fn visit(self: &Arc<Self>, client: Client) -> ClientFetch {
+    pub(super) fn begin_fetch(self: &Arc<Self>, client: Client) -> ClientFetch {
         ClientFetch {
             clients: Arc::clone(self),
             client,
@@ -259,7 +259,7 @@ impl ClientFetch {
     /// Resolves when the viewers of a fill have left and it must not continue.
     pub(super) async fn given_up(&self, fill: &Fill, may_run_on: bool) {
         loop {
-            fill.deserted().await;
+            fill.wait_for_no_followers().await;
             if self.running.lock().is_none() {
                 let running = self.leave(may_run_on);
                 if running.is_none() {
@@ -267,7 +267,7 @@ impl ClientFetch {
                 }
                 *self.running.lock() = running;
             }
-            fill.joined().await;
+            fill.wait_for_follower().await;
             *self.running.lock() = None;
         }
     }
@@ -295,7 +295,7 @@ impl ClientFetch {
     /// The response goes to one viewer, so the fetch ends or is abandoned with that viewer.
     pub(super) fn hand_over(&self) -> PrivateFetch {
         self.left.store(true, Ordering::Relaxed);
-        PrivateFetch::new(self.clients.visit(self.client))
+        PrivateFetch::new(self.clients.begin_fetch(self.client))
     }
 }
 

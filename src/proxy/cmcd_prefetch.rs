@@ -23,7 +23,7 @@ pub(super) struct CmcdPrefetch {
 
 impl Shield {
     /// The request that a viewer announces with this one: for media, on the same host and route.
-    pub(super) fn hinted(
+    pub(super) fn announced_request(
         &self,
         arrival: &ViewerRequest,
         entry: &CacheRequest,
@@ -41,22 +41,22 @@ impl Shield {
         let told = Cmcd::of(arrival.uri.query(), &arrival.headers)?;
         // With a range, the player wants only a part of an object that may be large.
         let name = told.next_object.filter(|_| told.next_range.is_none())?;
-        let next = entry.sibling(&self.rules, &name)?;
+        let next = entry.resolve_same_host(&self.rules, &name)?;
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
         let same_route = next.route.index == entry.route.index;
         let wanted = is_media && same_route && next.key != entry.key;
-        let with = headers::for_others(&arrival.headers, &next.route).filter(|_| wanted)?;
+        let with = headers::shareable_headers(&arrival.headers, &next.route).filter(|_| wanted)?;
         Some(CmcdPrefetch { next, with })
     }
 
     /// Prefetches the object, unless it is known not to exist yet.
-    pub(super) fn take_hint(self: &Arc<Self>, hint: Option<CmcdPrefetch>) {
+    pub(super) fn prefetch_announced(self: &Arc<Self>, hint: Option<CmcdPrefetch>) {
         let Some(CmcdPrefetch { next, with }) = hint else {
             return;
         };
-        match self.streams.due(&self.rules, &next, Now::now()) {
-            Some(Availability::Reckoned(..)) => {}
-            _ => drop(self.fetch_ahead(&[next], PrefetchSource::Nor, &with)),
+        match self.streams.availability_of(&self.rules, &next, Now::now()) {
+            Some(Availability::DueIn(..)) => {}
+            _ => drop(self.prefetch(&[next], PrefetchSource::Nor, &with)),
         }
     }
 }

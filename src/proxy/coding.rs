@@ -154,11 +154,11 @@ impl Shield {
         if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
             return EncodedForm::Coming(bodies, best);
         }
-        EncodedForm::Ready(there(object, codings, best, taken))
+        EncodedForm::Ready(best_available(object, codings, best, taken))
     }
 
     /// Waits until the best form is available, at most [`WAIT_MAX`].
-    pub(super) async fn soon(&self, object: &Arc<Object>, viewer: &HeaderMap) {
+    pub(super) async fn wait_for_form(&self, object: &Arc<Object>, viewer: &HeaderMap) {
         if let EncodedForm::Coming(bodies, coding) = self.form(object, viewer) {
             // After the timeout, an available form is served.
             let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
@@ -170,12 +170,12 @@ impl Shield {
 pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
     let mut taken = encoding::taken(viewer);
     match object.coded().zip(taken.next()) {
-        Some((codings, best)) => there(object, codings, best, taken),
+        Some((codings, best)) => best_available(object, codings, best, taken),
         None => object,
     }
 }
 
-fn there<'o>(
+fn best_available<'o>(
     object: &'o Arc<Object>,
     codings: &'o EncodedBodies,
     best: ContentCoding,
@@ -247,7 +247,7 @@ mod tests {
             length: None,
             stored: true,
             tie: None,
-            attention: None,
+            access_tracker: None,
         };
         let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
         let mut object = Object::new(head, text.into());

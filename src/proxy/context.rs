@@ -171,7 +171,7 @@ fn finish(
         held: None,
         body,
         part_of: None,
-        tale,
+        record: tale,
     }
 }
 

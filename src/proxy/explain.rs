@@ -70,7 +70,7 @@ impl Shield {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
         let entry = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
-            Admission::Enter(entry) | Admission::Pass(entry) => entry,
+            Admission::Cache(entry) | Admission::Pass(entry) => entry,
             Admission::Refuse(refusal) => return Err(refusal),
             // Only OPTIONS leads here.
             Admission::Preflight(_) => return Err(AccessDenial::not_served()),
@@ -84,7 +84,7 @@ impl Shield {
         let told = held.as_ref().map(|held| held.object.head.kind);
         let known = self.noted(&found, &headers, &entry, now.mono);
         let watch = self.streams.watched(&entry);
-        let due = self.streams.due(&self.rules, &entry, now);
+        let due = self.streams.availability_of(&self.rules, &entry, now);
         let avoided = watch.as_ref().map(|watch| watch.avoided(now.mono));
         let avoided = avoided.unwrap_or_default();
         let origin = &self.origins[entry.route.origin_index];
@@ -95,10 +95,10 @@ impl Shield {
             known: known.as_ref().map(phrase),
             followed: watch.map(|watch| watch.followed(now.mono)),
             due_in: match due {
-                Some(Availability::Reckoned(due_in, _)) if found.object.is_none() => Some(due_in),
+                Some(Availability::DueIn(due_in, _)) if found.object.is_none() => Some(due_in),
                 _ => None,
             },
-            endpoint: origin.would_ask(&entry.target, entry.sent_host(), avoided),
+            endpoint: origin.first_choice(&entry.target, entry.sent_host(), avoided),
             entry,
         })
     }
@@ -109,7 +109,7 @@ fn held(object: &Arc<Object>, now: Instant) -> StoredObject {
     StoredObject {
         age: lifetime.age(now),
         freshness: freshness(lifetime, now),
-        tended_for: lifetime.tended_for(object.head.facts.as_deref()),
+        tended_for: lifetime.refreshed_max_age(object.head.facts.as_deref()),
         object: Arc::clone(object),
     }
 }
@@ -117,10 +117,10 @@ fn held(object: &Arc<Object>, now: Instant) -> StoredObject {
 fn phrase(known: &KeyMemo) -> &'static str {
     match known {
         KeyMemo::Pass => "answers to it are not kept: each request goes to the origin",
-        KeyMemo::Failed(_) | KeyMemo::Unheard(..) => {
+        KeyMemo::Failed(_) | KeyMemo::Unreachable(..) => {
             "the origin failed on it just now: no request until its backoff ends"
         }
-        KeyMemo::BrokenOff => "the origin's response broke off just now",
+        KeyMemo::Truncated => "the origin's response broke off just now",
         KeyMemo::Sliced(_) => "too large for one fetch: stored in slices",
         KeyMemo::Avoid(_) => "an endpoint broke off inside its body: others are asked first",
         KeyMemo::Unsliceable => "too large for one fetch, and the origin ignores range requests",

@@ -34,11 +34,11 @@ use crate::upstream::{Failure, Framing, UpstreamResponse};
 /// What started a fill, and who besides the followers waits for it.
 pub(super) enum FillTrigger {
     /// A viewer; it gets the response alone if the response may not be shared.
-    Waits(oneshot::Sender<PassThroughResponse>, ClientFetch),
+    Viewer(oneshot::Sender<PassThroughResponse>, ClientFetch),
     /// A background refresh; viewers are served the stored object.
-    Nobody,
+    Refresh,
     /// A prefetch for coming viewers; it holds its permit among the prefetches.
-    Coming {
+    Prefetch {
         source: PrefetchSource,
         attention: Arc<AccessTracker>,
         _place: OwnedSemaphorePermit,
@@ -81,26 +81,26 @@ impl FillTask {
         viewer: FillTrigger,
     ) -> FillTask {
         let places = if entry.is_directed() {
-            Location::only(entry.states())
+            Location::only(entry.playlist_epoch_key())
         } else if entry.kind.is_manifest() {
             Location::default()
         } else {
             shield.streams.places_of(entry)
         };
-        let mut tie = shield.tie(entry, &places);
+        let mut tie = shield.epoch_token(entry, &places);
         let left_over = shield
             .streams
             .is_left_over(&shield.rules, entry, Now::now());
         if left_over {
-            tie = shield.tie(entry, &places.unlisted());
+            tie = shield.epoch_token(entry, &places.unlisted());
         }
         if let Some(tie) = &tie {
-            fill.belongs(tie);
+            fill.set_epoch(tie);
         }
         if !entry.kind.is_manifest()
             && let Some(position) = shield.live_position(entry)
         {
-            fill.is_listed(position);
+            fill.set_live_position(position);
         }
         FillTask {
             tie,
@@ -120,8 +120,8 @@ impl FillTask {
         self.await_availability().await;
         let seen = self.fill.found().object.clone();
         let told = tokio::select! {
-            told = self.told() => told,
-            newest = self.outrun() => return self.fill.settle(Verdict::Object(newest)),
+            told = self.request_object() => told,
+            newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
         match (told, seen) {
             // All viewers have left. Dropping the fill releases its key.
@@ -130,26 +130,26 @@ impl FillTask {
             (Some(Ok(OriginOutcome { reply, conditional })), Some(seen))
                 if conditional && reply.status == StatusCode::NOT_MODIFIED =>
             {
-                self.revived(&reply, &seen);
+                self.apply_not_modified(&reply, &seen);
             }
             (Some(Ok(OriginOutcome { reply, .. })), _)
                 if reply.status == StatusCode::NOT_MODIFIED =>
             {
                 self.failed(Failure::Protocol);
             }
-            (Some(Ok(OriginOutcome { reply, .. })), _) => self.landed(reply).await,
+            (Some(Ok(OriginOutcome { reply, .. })), _) => self.handle_response(reply).await,
         }
     }
 
     /// Resolves when the fill should be cancelled: it has no viewers, and is of no use or too
     /// many such fills run. A refresh of a stored object is of use even after its viewer has left. A
     /// response that the origin holds back is not: it would keep others from waiting.
-    async fn given_up(&self, held_back: bool) {
+    async fn wait_until_cancelled(&self, held_back: bool) {
         let refreshes = self.fill.found().object.is_some();
         let of_use = self.shield.settings.finish_abandoned || refreshes;
         match &self.viewer {
-            FillTrigger::Waits(_, visit) => visit.given_up(&self.fill, of_use && !held_back).await,
-            FillTrigger::Nobody | FillTrigger::Coming { .. } => std::future::pending().await,
+            FillTrigger::Viewer(_, visit) => visit.given_up(&self.fill, of_use && !held_back).await,
+            FillTrigger::Refresh | FillTrigger::Prefetch { .. } => std::future::pending().await,
         }
     }
 
@@ -175,14 +175,14 @@ impl FillTask {
         as_state: bool,
     ) -> Storage {
         let answered = self.answered(reply, &reply.headers, kind, facts);
-        let standing = match answered.standing {
+        let standing = match answered.context {
             ManifestContext::State if !as_state => ManifestContext::Plain,
             standing => standing,
         };
         let answered = ResponseFacts {
             status: reply.status,
             end_is_proven: reply.framing != Framing::UntilClose,
-            standing,
+            context: standing,
             due_in: self.due_in(reply.status),
             ..answered
         };
@@ -208,8 +208,8 @@ impl FillTask {
             end_is_proven: true,
             authorized: self.authorized(),
             delay: self.delay(reply),
-            standing: facts.map_or(ManifestContext::Plain, |facts| self.standing(facts)),
-            children,
+            context: facts.map_or(ManifestContext::Plain, |facts| self.standing(facts)),
+            child_target_duration: children,
             due_in: None,
         }
     }
@@ -241,33 +241,35 @@ impl FillTask {
         self.fill.upstream().contains_key(header::AUTHORIZATION)
     }
 
-    async fn landed(mut self, reply: UpstreamResponse) {
-        let reply = match self.unprovoked(reply).await {
+    async fn handle_response(mut self, reply: UpstreamResponse) {
+        let reply = match self.confirm_absence(reply).await {
             Some(Ok(reply)) => reply,
             Some(Err(failure)) => return self.failed(failure),
             None => return,
         };
         if let Some(left) = self.doubted(reply.status) {
-            return self.missing(reply, left).await;
+            return self.fail_doubted_absence(reply, left).await;
         }
-        if self.is_no_answer(&reply) {
+        if self.is_implausible_status(&reply) {
             return self.failed(Failure::Protocol);
         }
-        if self.lags(reply.status) {
-            return self.lagging(reply).await;
+        if self.is_endpoint_behind(reply.status) {
+            return self.retry_elsewhere(reply).await;
         }
         self.shield.learn_reach(&self.entry, reply.status);
         let kind = self.kind(reply.status, &reply.headers);
-        if let Some(endpoint) = reply.outdone.filter(|_| !kind.is_manifest()) {
+        if let Some(endpoint) = reply.lacking_endpoint.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
         match self.judge(&reply, kind, None, false) {
-            Storage::Failure { wait, open } => self.failing(reply, wait, open).await,
+            Storage::Failure { wait, open } => self.fail_with_response(reply, wait, open).await,
             Storage::LastingFailure(lifetime) => self.failing_for(reply, lifetime).await,
             Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {
-                self.provoked(reply, lifetime.fresh_for).await;
+                self.settle_unkeyed_error(reply, lifetime.fresh_for).await;
             }
-            Storage::Gone if self.own.is_some() => self.provoked(reply, Duration::ZERO).await,
+            Storage::Gone if self.own.is_some() => {
+                self.settle_unkeyed_error(reply, Duration::ZERO).await
+            }
             Storage::Gone => self.gone(reply).await,
             Storage::Refused => self.refused(reply).await,
             _ if reply.status == StatusCode::OK && kind.is_manifest() => {
@@ -278,7 +280,7 @@ impl FillTask {
                 self.error(reply, kind, lifetime).await;
             }
             Storage::Store(lifetime) => {
-                let lifetime = self.while_unlisted(lifetime);
+                let lifetime = self.limit_unlisted_lifetime(lifetime);
                 self.stream(reply, kind, lifetime).await;
             }
         }
@@ -286,7 +288,7 @@ impl FillTask {
 
     /// Before a 404 or 410 replaces a stored object, the origin is asked again without unkeyed
     /// headers. `None` as in [`FillTask::fetch`].
-    async fn unprovoked(
+    async fn confirm_absence(
         &mut self,
         reply: UpstreamResponse,
     ) -> Option<Result<UpstreamResponse, Failure>> {
@@ -296,14 +298,14 @@ impl FillTask {
             return Some(Ok(reply));
         }
         let (route, name) = (&self.entry.route, &self.shield.rules.name);
-        let plain = headers::without_own_words(self.fill.upstream(), route, name);
+        let plain = headers::without_unkeyed_values(self.fill.upstream(), route, name);
         let reply = self.fetch(plain, self.avoided()).await?;
         self.own = None;
         Some(reply)
     }
 
     /// Shortens the lifetime of an object that no manifest has listed since the restart.
-    pub(super) fn while_unlisted(&self, lifetime: Lifetime) -> Lifetime {
+    pub(super) fn limit_unlisted_lifetime(&self, lifetime: Lifetime) -> Lifetime {
         if !self.left_over {
             return lifetime;
         }
@@ -346,8 +348,8 @@ impl FillTask {
                     tie.to_url()
                 }
             }),
-            attention: match &self.viewer {
-                FillTrigger::Coming { attention, .. } => Some(Arc::clone(attention)),
+            access_tracker: match &self.viewer {
+                FillTrigger::Prefetch { attention, .. } => Some(Arc::clone(attention)),
                 _ => None,
             },
         }

@@ -58,7 +58,7 @@ pub(super) struct LiveStreams {
     lists: Mutex<ListedKeys>,
     unstored: Mutex<unstored::UnstoredManifests>,
     pub(super) ahead: prefetch::Prefetcher,
-    apart: uncacheable_urls::UncacheableUrls,
+    uncacheable: uncacheable_urls::UncacheableUrls,
     hasher: ahash::RandomState,
     /// Set once any stream has restarted.
     any_anew: AtomicBool,
@@ -101,7 +101,7 @@ impl LiveStreams {
             lists: Mutex::new(ListedKeys::new(memory_bytes)),
             unstored: Mutex::default(),
             ahead: prefetch::Prefetcher::default(),
-            apart: uncacheable_urls::UncacheableUrls::default(),
+            uncacheable: uncacheable_urls::UncacheableUrls::default(),
             hasher: ahash::RandomState::new(),
             any_anew: AtomicBool::new(false),
             any_ranged: AtomicBool::new(false),
@@ -144,7 +144,7 @@ impl LiveStreams {
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
-    pub(super) fn joins(
+    pub(super) fn join_stream(
         &self,
         rules: &Rules,
         entry: &CacheRequest,
@@ -155,7 +155,7 @@ impl LiveStreams {
             .listing
             .renditions
             .iter()
-            .filter_map(|name| entry.sibling(rules, name))
+            .filter_map(|name| entry.resolve_same_host(rules, name))
             .map(|child| child.key)
             .collect();
         let mut lists = self.lists.lock();
@@ -163,7 +163,7 @@ impl LiveStreams {
         let identity = entry.identity();
         let stream = lists.stream_of(entry);
         let all = children.into_iter().chain([identity.clone()]);
-        lists.adopt(&stream, all, now);
+        lists.assign_stream(&stream, all, now);
     }
 
     /// Has a manifest listed this key recently, so that it is at the live edge?
@@ -180,18 +180,18 @@ impl LiveStreams {
     }
 
     /// Remembers the uncacheable URLs that a manifest names; returns the new ones.
-    pub(super) fn keep_apart(
+    pub(super) fn learn_uncacheable(
         &self,
         rules: &Rules,
         entry: &CacheRequest,
         manifest: &ParsedText,
     ) -> Vec<CacheRequest> {
-        self.apart.learn(rules, entry, &manifest.listing)
+        self.uncacheable.learn(rules, entry, &manifest.listing)
     }
 
     /// The kind of the requested object: from a manifest that names it, else from its path.
     pub(super) fn kind_of(&self, entry: &CacheRequest) -> Kind {
-        self.apart.kind_of(entry).unwrap_or(entry.kind)
+        self.uncacheable.kind_of(entry).unwrap_or(entry.kind)
     }
 
     /// Registers what a new version of this manifest lists.
@@ -204,37 +204,40 @@ impl LiveStreams {
         }
         lists.weigh(watch, bytes, news.found);
         let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
-        lists.are_new(listed, news.new_until);
-        places::file(&mut lists.places, news, &places, watch);
+        lists.mark_new(listed, news.new_until);
+        places::register_version(&mut lists.places, news, &places, watch);
         lists.announce(news);
         drop(lists);
-        self.tell_others(news, watch);
+        self.notify_others(news, watch);
     }
 
     /// Applies what a version says about other manifests: files may grow; and where a packager
     /// restarted, every manifest that lists from the same directories begins to remember what it
     /// lists.
-    fn tell_others(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
+    fn notify_others(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
         if news.ranged {
             self.any_ranged.store(true, Ordering::Relaxed);
         }
-        if !news.anew.is_empty() {
+        if !news.restarted_directories.is_empty() {
             self.any_anew.store(true, Ordering::Relaxed);
         } else if !self.any_anew.load(Ordering::Relaxed) {
             return;
         }
-        let (neighbours, newcomers_to) = (self.lying_in(&news.anew), self.lying_in(&news.places));
+        let (neighbours, newcomers_to) = (
+            self.trackers_in(&news.restarted_directories),
+            self.trackers_in(&news.places),
+        );
         for neighbour in neighbours {
-            neighbour.has_restarted_neighbour(news.found);
+            neighbour.record_neighbor_restart(news.found);
         }
         let mut others = newcomers_to.iter();
-        if others.any(|other| other.is_short_of_former(news.found)) {
-            watch.has_restarted_neighbour(news.found);
+        if others.any(|other| other.has_unfinished_restart(news.found)) {
+            watch.record_neighbor_restart(news.found);
         }
     }
 
     /// The trackers of manifests, stored or not, that list something in one of these directories.
-    fn lying_in(&self, places: &[Key]) -> Vec<Arc<PlaylistTracker>> {
+    fn trackers_in(&self, places: &[Key]) -> Vec<Arc<PlaylistTracker>> {
         let lists = self.lists.lock();
         let stored = places.iter().filter_map(|place| lists.places.get(place));
         let mut watches: Vec<_> = stored.flatten().filter_map(Weak::upgrade).collect();
@@ -265,7 +268,7 @@ impl LiveStreams {
     }
 
     /// All manifests of the stream that this manifest belongs to.
-    pub(super) fn unit(&self, entry: &CacheRequest) -> Option<StreamId> {
+    pub(super) fn stream_manifests(&self, entry: &CacheRequest) -> Option<StreamId> {
         let lists = self.lists.lock();
         let identity = entry.identity();
         let watch = lists.watches.get(identity).map(|watch| &watch.stream);
@@ -338,7 +341,7 @@ impl LiveStreams {
     }
 
     /// Counts an origin request for the stream that the object belongs to.
-    pub(super) fn asked(&self, entry: &CacheRequest) {
+    pub(super) fn count_origin_request(&self, entry: &CacheRequest) {
         let watch = self.watched(entry);
         if let Some(watch) = watch.or_else(|| self.listing(entry).pop()) {
             watch.stream.ask();
@@ -351,7 +354,7 @@ impl LiveStreams {
 
     pub(super) fn read(&self, now: Instant) -> StreamsSnapshot {
         let watches: Vec<_> = self.lists.lock().watches.values().cloned().collect();
-        let tended = |watch: &&Arc<PlaylistTracker>| watch.attention.is_tended();
+        let tended = |watch: &&Arc<PlaylistTracker>| watch.attention.has_refresher();
         let watched = watches.iter().filter(tended).count();
         let stalled = watches
             .iter()
@@ -364,7 +367,7 @@ impl LiveStreams {
                 .entry(Arc::as_ptr(&watch.stream))
                 .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
             // A manifest without a refresher is not up to date, so it says nothing about skew.
-            if let Some(reach) = watch.reach().filter(|_| watch.attention.is_tended()) {
+            if let Some(reach) = watch.reach().filter(|_| watch.attention.has_refresher()) {
                 *low = reach.min(*low);
                 *high = reach.max(*high);
             }
@@ -410,7 +413,7 @@ impl Shield {
             }
         }
         if !(slide.advances.is_empty() && departed.is_empty()) {
-            self.cache.slide(&slide.advances, &departed);
+            self.cache.update_live_windows(&slide.advances, &departed);
         }
     }
 

@@ -54,7 +54,7 @@ pub struct ViewerResponse {
     /// The object that the body, or parts of it, comes from, if that is not `held`.
     pub part_of: Option<Arc<Object>>,
     /// The frontend completes and records it when the body has ended.
-    pub tale: RequestRecord,
+    pub record: RequestRecord,
 }
 
 impl ViewerResponse {

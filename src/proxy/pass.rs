@@ -183,7 +183,7 @@ impl Shield {
         let (route, forwarded) = (&ask.entry.route, ask.entry.forwarded.as_deref());
         let headers = headers::passed(&ask.headers, forwarded, route, &self.rules.name);
         if !self.clients.admit(ask.client).await {
-            return rejections::restrained(ask);
+            return rejections::client_limited(ask);
         }
         let (reply, own) = match self
             .ask_origin(&mut ask, method.clone(), headers, body)
@@ -206,22 +206,22 @@ impl Shield {
         headers: HeaderMap,
         body: Option<RequestBody>,
     ) -> Result<(UpstreamResponse, PrivateFetch), Failure> {
-        let mut own = PrivateFetch::new(self.clients.visit(ask.client));
+        let mut own = PrivateFetch::new(self.clients.begin_fetch(ask.client));
         let entry = &ask.entry;
         let errand = UpstreamRequest {
             upgrade: None,
             expected: false,
-            wants: ExpectedContent::Anything,
+            expected_content: ExpectedContent::Anything,
             class: self.streams.kind_of(entry).into(),
-            covered: false,
+            has_fallback: false,
             method,
             path_and_query: entry.target.clone(),
             host: entry.sent_host().cloned(),
             headers,
             body,
             rank: rank::waited_for(entry.kind, || self.streams.is_new(&entry.key, ask.now)),
-            held_back: false,
-            overdue: None,
+            is_blocking: false,
+            late_after: None,
             avoided: EndpointSet::default(),
             excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,

@@ -36,9 +36,9 @@ enum LookupOutcome {
     /// Answered from memory.
     Served(ViewerResponse),
     /// Answered from memory once the requested content coding is ready.
-    Coming(RequestContext, Arc<Object>),
+    AwaitsCoding(RequestContext, Arc<Object>),
     /// Nothing stored may be served as it is.
-    Wanting(RequestContext, Lookup),
+    NeedsFetch(RequestContext, Lookup),
 }
 
 /// Where a step leads.
@@ -52,17 +52,20 @@ pub(super) enum PipelineStep {
 impl Shield {
     /// Answers a GET from memory, without waiting. `None` if that is not possible; nothing has
     /// changed then, and the request may go to [`Shield::answer`].
-    pub fn at_once(self: &Arc<Self>, mut arrival: ViewerRequest) -> Option<ViewerResponse> {
-        let Admission::Enter(entry) = self.judge(&arrival) else {
+    pub fn answer_from_memory(
+        self: &Arc<Self>,
+        mut arrival: ViewerRequest,
+    ) -> Option<ViewerResponse> {
+        let Admission::Cache(entry) = self.judge(&arrival) else {
             return None;
         };
-        let hint = self.hinted(&arrival, &entry);
+        let hint = self.announced_request(&arrival, &entry);
         match self.enter(&mut arrival, entry) {
             LookupOutcome::Served(answer) => {
-                self.take_hint(hint);
+                self.prefetch_announced(hint);
                 Some(answer)
             }
-            LookupOutcome::Coming(..) | LookupOutcome::Wanting(..) => None,
+            LookupOutcome::AwaitsCoding(..) | LookupOutcome::NeedsFetch(..) => None,
         }
     }
 
@@ -77,13 +80,13 @@ impl Shield {
     }
 
     fn ask(&self, arrival: &mut ViewerRequest, entry: CacheRequest) -> RequestContext {
-        let line = self.telemetry.access_log.wants();
+        let line = self.telemetry.access_log.is_enabled();
         RequestContext::new(arrival, entry, &self.rules.name, line)
     }
 
     /// Answers one request. Never fails: every error has a status. Hits do not wait.
     pub async fn answer(self: &Arc<Self>, mut arrival: ViewerRequest) -> ViewerResponse {
-        let line = self.telemetry.access_log.wants();
+        let line = self.telemetry.access_log.is_enabled();
         match self.judge(&arrival) {
             Admission::Refuse(refusal) => rejections::refused(&arrival, refusal, line),
             Admission::Preflight(route) => rejections::preflight(&arrival, &route, line),
@@ -94,19 +97,21 @@ impl Shield {
                 // future.
                 let tale = ask.tale_if_left();
                 let answering = self.pass_method(ask, &host, arrival.method, arrival.body);
-                Box::pin(self.waited_for(tale, answering)).await
+                Box::pin(self.record_if_abandoned(tale, answering)).await
             }
-            Admission::Enter(entry) => {
-                self.take_hint(self.hinted(&arrival, &entry));
+            Admission::Cache(entry) => {
+                self.prefetch_announced(self.announced_request(&arrival, &entry));
                 match self.enter(&mut arrival, entry) {
                     LookupOutcome::Served(answer) => answer,
-                    LookupOutcome::Coming(ask, object) => {
+                    LookupOutcome::AwaitsCoding(ask, object) => {
                         let tale = ask.tale_if_left();
-                        Box::pin(self.waited_for(tale, self.in_time(ask, &object))).await
+                        Box::pin(self.record_if_abandoned(tale, self.hit_with_coding(ask, &object)))
+                            .await
                     }
-                    LookupOutcome::Wanting(ask, found) => {
+                    LookupOutcome::NeedsFetch(ask, found) => {
                         let tale = ask.tale_if_left();
-                        Box::pin(self.waited_for(tale, self.journey(ask, found))).await
+                        Box::pin(self.record_if_abandoned(tale, self.fetch_and_respond(ask, found)))
+                            .await
                     }
                 }
             }
@@ -118,12 +123,12 @@ impl Shield {
         if headers::loops(&ask.headers, &self.rules.name) {
             return LookupOutcome::Served(rejections::looped(ask));
         }
-        self.at_hand(ask)
+        self.look_up(ask)
     }
 
     /// Looks the key up and serves what may be served without a wait.
-    fn at_hand(self: &Arc<Self>, mut ask: RequestContext) -> LookupOutcome {
-        match self.state_at_hand(&mut ask) {
+    fn look_up(self: &Arc<Self>, mut ask: RequestContext) -> LookupOutcome {
+        match self.look_up_state(&mut ask) {
             ReloadAction::There(state) => return self.hit(ask, &state),
             ReloadAction::TooFar => return LookupOutcome::Served(rejections::too_far(ask)),
             ReloadAction::Open => {}
@@ -146,24 +151,24 @@ impl Shield {
                 Freshness::IfError if looks && is_tended(object, ask.now) => {
                     return LookupOutcome::Served(self.stale(ask, &found, object));
                 }
-                Freshness::IfError | Freshness::Dead => {}
+                Freshness::IfError | Freshness::Unusable => {}
             }
         }
         ask.forward = ForwardReason::because(&found);
         if ask.only_if_cached() {
             return LookupOutcome::Served(rejections::not_held(ask));
         }
-        LookupOutcome::Wanting(ask, found)
+        LookupOutcome::NeedsFetch(ask, found)
     }
 
     /// Fetches, and looks the key up again when the fetch asks for it.
-    async fn journey(
+    async fn fetch_and_respond(
         self: &Arc<Self>,
         mut ask: RequestContext,
         mut found: Lookup,
     ) -> ViewerResponse {
         if self.is_wanted_by_one_alone(&ask, &found) && !self.clients.admit(ask.client).await {
-            return rejections::restrained(ask);
+            return rejections::client_limited(ask);
         }
         for _ in 0..LOOKUPS_MAX {
             ask = match self.fetch(ask, &found).await {
@@ -171,10 +176,12 @@ impl Shield {
                 PipelineStep::Again(ask) => ask,
             };
             ask.now = Instant::now();
-            (ask, found) = match self.at_hand(ask) {
+            (ask, found) = match self.look_up(ask) {
                 LookupOutcome::Served(answer) => return answer,
-                LookupOutcome::Coming(ask, object) => return self.in_time(ask, &object).await,
-                LookupOutcome::Wanting(ask, found) => (ask, found),
+                LookupOutcome::AwaitsCoding(ask, object) => {
+                    return self.hit_with_coding(ask, &object).await;
+                }
+                LookupOutcome::NeedsFetch(ask, found) => (ask, found),
             };
         }
         Box::pin(self.pass(ask)).await
@@ -199,7 +206,7 @@ impl Shield {
                 object.hits.add();
                 LookupOutcome::Served(respond::form(ask, form, outcome, &self.settings))
             }
-            EncodedForm::Coming(..) => LookupOutcome::Coming(ask, Arc::clone(object)),
+            EncodedForm::Coming(..) => LookupOutcome::AwaitsCoding(ask, Arc::clone(object)),
         }
     }
 
@@ -211,11 +218,11 @@ impl Shield {
         object: &Arc<Object>,
     ) -> ViewerResponse {
         object.hits.add();
-        if (ask.entry.is_directed() || !self.tends(&ask.entry, object))
+        if (ask.entry.is_directed() || !self.ensure_refreshed(&ask.entry, object))
             && !self.failed_lately(found, &ask.headers, &ask.entry, ask.now)
             && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
         {
-            self.launch(&ask.entry, fill, FillTrigger::Nobody);
+            self.spawn_fill(&ask.entry, fill, FillTrigger::Refresh);
         }
         // The response does not wait for the coding; this starts it for later requests.
         self.form(respond::asked_form(&ask, object), &ask.headers);
@@ -224,21 +231,21 @@ impl Shield {
 
     /// Whether the manifest is refreshed in the background. Starts that, if possible: this is its
     /// second request.
-    fn tends(self: &Arc<Self>, entry: &CacheRequest, object: &Object) -> bool {
-        let attention = object.head.attention.as_ref();
+    fn ensure_refreshed(self: &Arc<Self>, entry: &CacheRequest, object: &Object) -> bool {
+        let attention = object.head.access_tracker.as_ref();
         attention.is_some_and(|attention| {
-            attention.is_tended()
+            attention.has_refresher()
                 || self
                     .streams
                     .watched(entry)
-                    .is_some_and(|watch| self.tend(&watch))
+                    .is_some_and(|watch| self.start_refresher(&watch))
         })
     }
 
     /// An endpoint broke off inside the object a moment ago; the next request goes to another
     /// endpoint.
     fn broke_off_elsewhere(&self, found: &Lookup, now: Instant) -> bool {
-        let noted = self.cache.noted(&found.slot, now);
+        let noted = self.cache.memo(&found.slot, now);
         matches!(noted, Some(KeyMemo::Avoid(_)))
     }
 
@@ -259,23 +266,23 @@ impl Shield {
             Some(KeyMemo::Sliced(series)) => return self.sliced(ask, found, series).await,
             Some(
                 KeyMemo::Unsliceable
-                | KeyMemo::BrokenOff
+                | KeyMemo::Truncated
                 | KeyMemo::Avoid(_)
-                | KeyMemo::Unheard(..),
+                | KeyMemo::Unreachable(..),
             )
             | None => {}
         }
-        if !is_held(found) && self.is_out_of_reach(&ask.entry) {
+        if !is_held(found) && self.is_known_absent(&ask.entry) {
             return PipelineStep::Answer(rejections::too_early(ask));
         }
         let upstream = self.upstream(&ask);
         match self.cache.join(found, &upstream) {
-            JoinOutcome::Held(_) | JoinOutcome::Again => PipelineStep::Again(ask),
+            JoinOutcome::Held(_) | JoinOutcome::Retry => PipelineStep::Again(ask),
             JoinOutcome::Crowded => self.stale_or(ask, found, rejections::crowded),
             JoinOutcome::Lead(fill, follower) => {
                 let (passing, passed) = oneshot::channel();
-                let visit = self.clients.visit(ask.client);
-                self.launch(&ask.entry, fill, FillTrigger::Waits(passing, visit));
+                let visit = self.clients.begin_fetch(ask.client);
+                self.spawn_fill(&ask.entry, fill, FillTrigger::Viewer(passing, visit));
                 self.follow(ask, found, &upstream, follower, Some(passed))
                     .await
             }
@@ -303,9 +310,9 @@ impl Shield {
             self.patience(&ask.entry)
         };
         let leads = passed.is_some();
-        let to_come = (!leads).then(|| self.to_come_within(&ask.entry));
+        let to_come = (!leads).then(|| self.wait_limit(&ask.entry));
         let since = Instant::now();
-        let landing = timeout(patience, follower.landing()).await;
+        let landing = timeout(patience, follower.wait_for_head()).await;
         ask.now = Instant::now();
         let waited = ask.now.saturating_duration_since(since);
         ask.waited_for_origin(waited);
@@ -319,7 +326,7 @@ impl Shield {
         let Ok(landing) = landing else {
             return self.stale_or(ask, found, rejections::timed_out);
         };
-        if !leads && !follower.shares(upstream) {
+        if !leads && !follower.can_share(upstream) {
             ask.collapsed = false;
             return PipelineStep::Again(ask);
         }
@@ -339,7 +346,8 @@ impl Shield {
             }
             FillHead::Settled(verdict) => {
                 drop(follower);
-                self.settled(ask, found, verdict, outcome, passed).await
+                self.respond_to_verdict(ask, found, verdict, outcome, passed)
+                    .await
             }
         }
     }
@@ -352,7 +360,7 @@ impl Shield {
         self.settings.wait_max.max(held_back.unwrap_or_default())
     }
 
-    async fn settled(
+    async fn respond_to_verdict(
         self: &Arc<Self>,
         ask: RequestContext,
         found: &Lookup,
@@ -362,7 +370,7 @@ impl Shield {
     ) -> PipelineStep {
         let settings = &self.settings;
         if let Verdict::Object(object) | Verdict::Revalidated(object) = &verdict {
-            self.soon(respond::asked_form(&ask, object), &ask.headers)
+            self.wait_for_form(respond::asked_form(&ask, object), &ask.headers)
                 .await;
         }
         match verdict {
@@ -407,7 +415,12 @@ impl Shield {
     }
 
     /// Starts a fill as a detached task.
-    pub(super) fn launch(self: &Arc<Self>, entry: &CacheRequest, fill: Fill, viewer: FillTrigger) {
+    pub(super) fn spawn_fill(
+        self: &Arc<Self>,
+        entry: &CacheRequest,
+        fill: Fill,
+        viewer: FillTrigger,
+    ) {
         tokio::spawn(FillTask::new(Arc::clone(self), entry, fill, viewer).run());
     }
 

@@ -13,13 +13,17 @@ use crate::policy::{Key, headers};
 
 impl Shield {
     /// The epoch of a request's object: it ends with a purge or a restart.
-    pub(super) fn tie(&self, entry: &CacheRequest, places: &Location) -> Option<EpochToken> {
+    pub(super) fn epoch_token(
+        &self,
+        entry: &CacheRequest,
+        places: &Location,
+    ) -> Option<EpochToken> {
         let url = entry.url();
         let place = places.here.as_ref();
         let tied = place.is_some() || url.is_some();
-        let tie = tied.then(|| self.cache.tie(place, url.as_ref()))?;
+        let tie = tied.then(|| self.cache.bind_epoch(place, url.as_ref()))?;
         Some(match &places.around {
-            Some(around) => tie.within(&self.cache.tie(Some(around), None)),
+            Some(around) => tie.within(&self.cache.bind_epoch(Some(around), None)),
             None => tie,
         })
     }
@@ -31,7 +35,7 @@ impl Shield {
         sent: &HeaderMap,
         entry: &CacheRequest,
     ) -> Option<Key> {
-        let words = headers::own_words(sent, &entry.route, &self.rules.name)?;
+        let words = headers::unkeyed_values(sent, &entry.route, &self.rules.name)?;
         Some(Key::of(&[b"own", found.slot.bytes(), &words]))
     }
 
@@ -43,17 +47,17 @@ impl Shield {
         entry: &CacheRequest,
         now: Instant,
     ) -> Option<KeyMemo> {
-        let known = self.still_true(self.cache.noted(&found.slot, now), entry);
-        if known.is_some() || !headers::has_own_words(viewer, &entry.route) {
+        let known = self.drop_recovered(self.cache.memo(&found.slot, now), entry);
+        if known.is_some() || !headers::has_unkeyed_values(viewer, &entry.route) {
             return known;
         }
         let own = self.own_slot(found, &self.sent(viewer, entry), entry)?;
-        self.still_true(self.cache.noted(&own, now), entry)
+        self.drop_recovered(self.cache.memo(&own, now), entry)
     }
 
     /// Drops the memo of a failure without any connection once an endpoint is back.
-    fn still_true(&self, known: Option<KeyMemo>, entry: &CacheRequest) -> Option<KeyMemo> {
-        let Some(KeyMemo::Unheard(answer, since)) = known else {
+    fn drop_recovered(&self, known: Option<KeyMemo>, entry: &CacheRequest) -> Option<KeyMemo> {
+        let Some(KeyMemo::Unreachable(answer, since)) = known else {
             return known;
         };
         let origin = &self.origins[entry.route.origin_index];
@@ -80,7 +84,7 @@ impl Shield {
         sent: &HeaderMap,
         entry: &CacheRequest,
     ) -> bool {
-        let words = |sent| headers::own_words(sent, &entry.route, &self.rules.name);
+        let words = |sent| headers::unkeyed_values(sent, &entry.route, &self.rules.name);
         let led = words(follower.upstream());
         led.is_none() || led == words(sent)
     }

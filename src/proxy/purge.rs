@@ -116,7 +116,7 @@ impl Shield {
 
     fn purge_stream(&self, entry: &CacheRequest) -> StreamPurge {
         let mut purge = self.cache.purging();
-        let unit = self.streams.unit(entry);
+        let unit = self.streams.stream_manifests(entry);
         let (mut is_known, mut is_complete) = (unit.is_some(), true);
         let mut places = HashSet::new();
         let mut to_read = VecDeque::from([entry.plain()]);
@@ -140,7 +140,7 @@ impl Shield {
             let url = manifest.url();
             let held = self
                 .cache
-                .held(manifest.identity(), url.as_ref(), manifest.kind);
+                .objects_of(manifest.identity(), url.as_ref(), manifest.kind);
             is_known |= !held.is_empty();
             if held.is_empty() && manifest.kind.is_manifest() {
                 // An unknown manifest's objects are most likely in its own directory.
@@ -172,7 +172,7 @@ impl Shield {
     /// The request for a manifest of the same stream of which only the key is known.
     fn entry_of(&self, entry: &CacheRequest, key: &Key) -> Option<CacheRequest> {
         let target = str::from_utf8(key.asked()?.target).ok()?;
-        let other = entry.namesake(&self.rules, target)?;
+        let other = entry.resolve_any_host(&self.rules, target)?;
         (other.identity() == key).then_some(other)
     }
 
@@ -190,7 +190,7 @@ impl Shield {
         };
         if !renditions.is_empty() {
             let siblings = renditions.iter();
-            let siblings = siblings.filter_map(|name| entry.sibling(&self.rules, name));
+            let siblings = siblings.filter_map(|name| entry.resolve_same_host(&self.rules, name));
             return Named {
                 manifests: siblings.collect(),
                 has_more: renditions.len() >= RENDITIONS_MAX,
@@ -199,7 +199,7 @@ impl Shield {
         }
         let mut places = Vec::new();
         directory_examples(kind, &text, |name| {
-            let named = entry.namesake(&self.rules, name);
+            let named = entry.resolve_any_host(&self.rules, name);
             places.extend(named.map(|named| named.place()));
         });
         Named {
@@ -224,7 +224,7 @@ impl Shield {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
         match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
-            Admission::Enter(entry) => Some(entry),
+            Admission::Cache(entry) => Some(entry),
             _ => None,
         }
     }
@@ -240,7 +240,7 @@ impl Shield {
         } else if let Some(watch) = self.streams.watched(entry) {
             watch.forget();
         }
-        purge.epoch(&entry.states());
+        purge.epoch(&entry.playlist_epoch_key());
         purge.key(entry.identity(), entry.kind);
         if entry.identity() != &entry.key {
             purge.key(&entry.key, entry.kind);

@@ -38,7 +38,7 @@ const REFUSED_FOR: Duration = Duration::from_millis(250);
 const CUT_AFTER: Duration = Duration::from_millis(1300);
 /// Interval of requests to other endpoints, after none answered or none was left, and of checks
 /// whether the origin has the complete body.
-const ASKED_EVERY: Duration = Duration::from_secs(1);
+const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
 /// For this time, other endpoints are preferred to one that stopped inside a body of the same
 /// object.
 pub(super) const AVOIDED: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub(super) const AVOIDED: Duration = Duration::from_secs(10);
 /// The next event of a body.
 pub(super) enum BodyEvent {
     /// From the endpoint that delivers the body: bytes, the end or a failure.
-    Came(Option<Result<Bytes, Failure>>),
+    Received(Option<Result<Bytes, Failure>>),
     /// The response of the endpoint that has taken over. If readers have a part of the body, this
     /// response begins where that part ends.
     TakenOver(UpstreamResponse),
@@ -200,7 +200,7 @@ impl Race {
     ) -> BodyEvent {
         self.left_before.get_or_insert_with(|| body.left_before());
         if self.is_hopeless(body) {
-            return BodyEvent::Came(Some(Err(Failure::Truncated)));
+            return BodyEvent::Received(Some(Err(Failure::Truncated)));
         }
         let mut given_up = pin!(given_up);
         let mut next = pin!(inflow.next());
@@ -216,12 +216,12 @@ impl Race {
             tokio::select! {
                 biased;
                 came = &mut next => match came {
-                    Some(Err(failure)) => break self.broken(failure, body, given_up).await,
+                    Some(Err(failure)) => break self.handle_break(failure, body, given_up).await,
                     Some(Ok(bytes)) => {
-                        self.came(bytes.len(), body);
-                        break BodyEvent::Came(Some(Ok(bytes)));
+                        self.record_bytes(bytes.len(), body);
+                        break BodyEvent::Received(Some(Ok(bytes)));
                     }
-                    None => break BodyEvent::Came(None),
+                    None => break BodyEvent::Received(None),
                 },
                 () = &mut given_up => break BodyEvent::Deserted,
                 end = finish(&mut self.challenger) => {
@@ -231,22 +231,22 @@ impl Race {
                     // Another attempt may succeed later.
                     if is_silent && self.challenger.is_none() {
                         is_silent = false;
-                        silent.as_mut().reset(tokio::time::Instant::now() + ASKED_EVERY);
+                        silent.as_mut().reset(tokio::time::Instant::now() + CHALLENGE_INTERVAL);
                     }
                 }
                 () = &mut silent, if !is_silent => {
                     let now = tokio::time::Instant::now();
                     self.look_if_complete(body);
-                    let wait = self.silent(body);
+                    let wait = self.handle_silence(body);
                     if wait.is_none() && !is_cut {
                         is_cut = self.pace.is_complete() && self.shown(body) > 0;
                         too_long.as_mut().reset(now + CUT_AFTER);
                     }
                     is_silent = self.challenger.is_some() || is_cut || !self.may_move;
-                    silent.as_mut().reset(now + wait.unwrap_or(ASKED_EVERY));
+                    silent.as_mut().reset(now + wait.unwrap_or(CHALLENGE_INTERVAL));
                 }
                 () = &mut too_long, if is_cut => {
-                    break BodyEvent::Came(Some(Err(Failure::Truncated)));
+                    break BodyEvent::Received(Some(Err(Failure::Truncated)));
                 }
             }
         }
@@ -254,7 +254,7 @@ impl Race {
 
     /// No byte has come for `patience`. Returns the time until the next attempt when no other
     /// endpoint may be requested now.
-    fn silent(&mut self, body: &impl Contested) -> Option<Duration> {
+    fn handle_silence(&mut self, body: &impl Contested) -> Option<Duration> {
         let stands = self.may_move && self.another_stands(body);
         if stands && self.pace.is_complete() {
             body.stopped(self.endpoint);
@@ -265,10 +265,10 @@ impl Race {
 
     /// Counts received bytes. Requests another endpoint when the rate is too low; drops the
     /// challenger when it is not.
-    fn came(&mut self, bytes: usize, body: &impl Contested) {
+    fn record_bytes(&mut self, bytes: usize, body: &impl Contested) {
         let now = Instant::now();
         self.pace.add(bytes, now);
-        if now >= self.looked + ASKED_EVERY {
+        if now >= self.looked + CHALLENGE_INTERVAL {
             self.look_if_complete(body);
         }
         if let Some(challenger) = &self.challenger {
@@ -279,7 +279,7 @@ impl Race {
         if is_late {
             self.challenge(body, false);
         } else if self.challenger.take().is_some_and(|one| one.has_stopped) {
-            body.origin().took_over(false);
+            body.origin().record_takeover(false);
         }
     }
 
@@ -295,13 +295,13 @@ impl Race {
 
     /// The body broke off: returns the response of another endpoint that can continue it. Each
     /// endpoint is requested once.
-    async fn broken(
+    async fn handle_break(
         &mut self,
         failure: Failure,
         body: &impl Contested,
         mut given_up: Pin<&mut impl Future<Output = ()>>,
     ) -> BodyEvent {
-        let broken = BodyEvent::Came(Some(Err(failure)));
+        let broken = BodyEvent::Received(Some(Err(failure)));
         self.losers.forget_overdue(Instant::now());
         self.is_broken = true;
         if !self.may_move || !self.another_stands(body) {
@@ -332,12 +332,12 @@ impl Race {
         let has_stopped = challenger.is_some_and(|one| one.has_stopped);
         match end {
             Ok(reply) => {
-                body.origin().took_over(true);
+                body.origin().record_takeover(true);
                 Some(reply)
             }
             Err(lost) => {
                 if has_stopped {
-                    body.origin().took_over(false);
+                    body.origin().record_takeover(false);
                 }
                 if let RaceLost::By(endpoint, fit) = lost {
                     let now = Instant::now();
@@ -363,10 +363,10 @@ impl Race {
         let now = Instant::now();
         let excluded = self.excluded(has_stopped, now);
         let is_busy = self.challenger.is_some();
-        if is_busy || !self.may_move || !body.origin().another_stands(excluded) {
+        if is_busy || !self.may_move || !body.origin().has_another_in_good_standing(excluded) {
             return true;
         }
-        let lately = |requested: Instant| now < requested + ASKED_EVERY;
+        let lately = |requested: Instant| now < requested + CHALLENGE_INTERVAL;
         if !has_stopped && self.requested.is_some_and(lately) {
             return true;
         }
@@ -414,7 +414,7 @@ impl Race {
         let had_turns = self.former.all().and(left_before).and(body.left_before());
         let losers = self.losers.no_better(progress);
         let no_better = had_turns.and(losers).with(self.endpoint);
-        if !body.origin().another_stands(no_better) {
+        if !body.origin().has_another_in_good_standing(no_better) {
             return false;
         }
         let allowed = body.origin().take_over(self.endpoint, false).is_some();
@@ -433,7 +433,7 @@ impl Race {
         if self.is_broken {
             Progress::Broken
         } else if has_stopped || self.pace.is_dribble(now) {
-            Progress::Stands
+            Progress::Stalled
         } else {
             Progress::Moves
         }
@@ -452,7 +452,8 @@ impl Race {
         let now = Instant::now();
         let progress = self.progress(true, now);
         let losers = self.losers.left_out(progress, false, now);
-        body.origin().another_stands(self.former(now).and(losers))
+        body.origin()
+            .has_another_in_good_standing(self.former(now).and(losers))
     }
 
     /// The current endpoint and those left within [`AVOIDED`].

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::context::{RequestContext, answer_outside};
-use super::status::{CacheStatusDetail, tell};
+use super::status::{CacheStatusDetail, write_cache_status};
 use super::{ResponseBody, ViewerRequest, ViewerResponse, cors};
 use crate::cache::{Object, StoredHead};
 use crate::manifest::Kind;
@@ -91,7 +91,7 @@ pub(super) fn crowded(ask: RequestContext) -> ViewerResponse {
 }
 
 /// The client has abandoned too many requests.
-pub(super) fn restrained(ask: RequestContext) -> ViewerResponse {
+pub(super) fn client_limited(ask: RequestContext) -> ViewerResponse {
     let why = "too many requests from this address were abandoned";
     say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
 }
@@ -152,7 +152,7 @@ pub(super) fn failure_answer(
         },
         ..CacheStatusDetail::default()
     };
-    tell(&mut headers, &ask, outcome, story);
+    write_cache_status(&mut headers, &ask, outcome, story);
     let lifetime = &object.head.lifetime;
     if !lifetime.fresh_for.is_zero() {
         // Downstream caches must not count the lifetime from now.
@@ -191,7 +191,7 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
         targeted: None,
         stored: false,
         tie: None,
-        attention: None,
+        access_tracker: None,
         kind: Kind::Other,
         lifetime: Lifetime::none(Instant::now()),
         facts: None,
@@ -206,7 +206,7 @@ fn say(ask: RequestContext, status: StatusCode, why: &str, outcome: Outcome) -> 
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, SOON);
     }
-    tell(&mut headers, &ask, outcome, CacheStatusDetail::default());
+    write_cache_status(&mut headers, &ask, outcome, CacheStatusDetail::default());
     ask.answer(status, headers, body, outcome)
 }
 

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use super::context::RequestContext;
 use super::pass::PassThroughResponse;
-use super::status::{CacheStatusDetail, X_CACHE, tell};
+use super::status::{CacheStatusDetail, X_CACHE, write_cache_status};
 use super::{ResponseBody, Settings, ViewerResponse, coding, cors, rejections};
 use crate::cache::{BodyExtent, FIELDS_ADDED, FieldLines, Follower, Object, StoredHead};
 use crate::policy::conditional::{self, PreconditionResult};
-use crate::policy::freshness::{FRESHNESS_READ, TELLING_FRESHNESS, restated};
+use crate::policy::freshness::{FRESHNESS_FIELDS_SENT, FRESHNESS_READ, restated};
 use crate::policy::lifetime::{Rule, UncacheableReason};
 use crate::policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRange};
 use crate::policy::route::Cors;
@@ -43,8 +43,8 @@ pub(super) fn form(
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
-    if let Some(attention) = &object.head.attention {
-        attention.asks(ask.now);
+    if let Some(attention) = &object.head.access_tracker {
+        attention.record_access(ask.now);
     }
     if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
         ask.kind(object.head.kind);
@@ -164,15 +164,15 @@ pub(super) async fn growing(
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
-    if let Some(attention) = &head.attention {
-        attention.asks(ask.now);
+    if let Some(attention) = &head.access_tracker {
+        attention.record_access(ask.now);
     }
     if let Some(length) = head.length {
         return sized(ask, head, length, outcome, 1, |spans| {
             let (start, end) = spans
                 .first()
                 .map_or((0, length), |span| (span.start, span.end));
-            follower.narrow(start, end);
+            follower.set_range(start, end);
             ResponseBody::Growing {
                 follower,
                 left: Some(end - start),
@@ -220,10 +220,10 @@ impl StreamingResponse<'_> {
 
     /// A closed range, sent when its last byte is there.
     async fn range(mut self, (first, last): (u64, u64), patience: Duration) -> ViewerResponse {
-        match timeout(patience, self.follower.reach(last + 1)).await {
+        match timeout(patience, self.follower.wait_for_offset(last + 1)).await {
             Err(_) => rejections::timed_out(self.ask),
             Ok(Err(_)) => rejections::lost(self.ask),
-            Ok(Ok(BodyExtent::There)) => {
+            Ok(Ok(BodyExtent::Reached)) => {
                 let span = ByteSpan {
                     start: first,
                     end: last + 1,
@@ -232,7 +232,7 @@ impl StreamingResponse<'_> {
             }
             // The first requested bytes have left the window, and a later start would not be the
             // requested range.
-            Ok(Ok(BodyExtent::Passing)) => rejections::passing(self.ask),
+            Ok(Ok(BodyExtent::Windowed)) => rejections::passing(self.ask),
             Ok(Ok(BodyExtent::Whole(length))) => {
                 let spec = RequestedRange::Ranges(vec![RangeSpec::Closed(first, last)]);
                 match range::resolve(&spec, length) {
@@ -247,7 +247,7 @@ impl StreamingResponse<'_> {
     }
 
     fn part(mut self, told: HeaderValue, span: ByteSpan) -> ViewerResponse {
-        self.follower.narrow(span.start, span.end);
+        self.follower.set_range(span.start, span.end);
         let body = ResponseBody::Growing {
             follower: self.follower,
             left: Some(span.length()),
@@ -278,7 +278,7 @@ pub(super) fn passing(ask: RequestContext, passed: PassThroughResponse) -> Viewe
         detail: reason.map(UncacheableReason::as_str),
         ..CacheStatusDetail::default()
     };
-    tell(&mut headers, &ask, Outcome::Pass, story);
+    write_cache_status(&mut headers, &ask, Outcome::Pass, story);
     ask.answer(status, headers, body, Outcome::Pass)
 }
 
@@ -302,7 +302,7 @@ fn dress(
     if let Some(left) = left_until_look(head, ask.now) {
         let age = lifetime.age(ask.now).as_secs();
         if let Some(told) = restated(&head.headers.only(&FRESHNESS_READ), age, left) {
-            for name in &TELLING_FRESHNESS {
+            for name in &FRESHNESS_FIELDS_SENT {
                 headers.remove(name);
             }
             headers.extend(told);
@@ -323,7 +323,7 @@ fn dress(
         stored: filled && head.stored,
         detail: None,
     };
-    tell(&mut headers, ask, outcome, story);
+    write_cache_status(&mut headers, ask, outcome, story);
     headers
 }
 
@@ -340,15 +340,15 @@ fn condition(ask: &RequestContext, head: &StoredHead) -> PreconditionResult {
 /// which the refresher keeps current: the time to the next poll, at most the origin's lifetime, at
 /// least 1 s because caches count whole seconds.
 fn left_until_look(head: &StoredHead, now: Instant) -> Option<u64> {
-    let attention = head.attention.as_ref()?;
+    let attention = head.access_tracker.as_ref()?;
     let lifetime = &head.lifetime;
     // Avoids reading the headers of every hit: objects fresh by fields that downstream caches see
     // too are skipped.
     let may_be_used_up = lifetime.age(now).as_secs() >= lifetime.fresh_for.as_secs()
         || lifetime.rule == Rule::Override
         || head.targeted.is_some();
-    let is_due = may_be_used_up && attention.is_tended() && head.restates_freshness();
-    let left = attention.next_look_in(now).min(lifetime.fresh_for);
+    let is_due = may_be_used_up && attention.has_refresher() && head.restates_freshness();
+    let left = attention.time_until_poll(now).min(lifetime.fresh_for);
     is_due.then(|| left.as_secs().max(1))
 }
 

@@ -173,11 +173,11 @@ impl SlicedBody {
     fn begin(&mut self, mut slice: Slice) {
         if let Slice::Growing(follower) = &mut slice {
             let start = self.source.span(self.at).start;
-            follower.narrow(self.at - start, self.end_here() - start);
+            follower.set_range(self.at - start, self.end_here() - start);
         }
         self.new_body = match &mut slice {
             Slice::Held(object) => object.shared_body().cloned(),
-            Slice::Growing(follower) => follower.new_body(),
+            Slice::Growing(follower) => follower.take_new_body(),
         };
         self.stage = SliceStage::Read(slice);
     }
@@ -285,7 +285,7 @@ impl SliceContext {
             }
             let mut follower = match cache.join(&found, &self.upstream) {
                 JoinOutcome::Held(object) => return Ok(Slice::Held(object)),
-                JoinOutcome::Again => continue,
+                JoinOutcome::Retry => continue,
                 JoinOutcome::Crowded => return Err(BodyTruncated::Origin),
                 JoinOutcome::Follow(follower) => follower,
                 JoinOutcome::Lead(fill, follower) => {
@@ -294,7 +294,7 @@ impl SliceContext {
                 }
             };
             let wait_max = self.shield.settings.wait_max;
-            return match timeout(wait_max, follower.landing()).await {
+            return match timeout(wait_max, follower.wait_for_head()).await {
                 Ok(FillHead::Growing(_)) => Ok(Slice::Growing(follower)),
                 Ok(FillHead::Settled(Verdict::Object(object))) => Ok(Slice::Held(object)),
                 _ => Err(BodyTruncated::Origin),
@@ -305,8 +305,8 @@ impl SliceContext {
 
     /// The fill of one slice. Followers get each chunk as it arrives.
     async fn fill(self: Arc<Self>, fill: Fill, span: ByteSpan) {
-        fill.belongs(&self.tie());
-        let visit = self.shield.clients.visit(self.client);
+        fill.set_epoch(&self.tie());
+        let visit = self.shield.clients.begin_fetch(self.client);
         let fetched = tokio::select! {
             fetched = self.fetch(&fill, span) => fetched,
             () = visit.given_up(&fill, true) => return fill.cut(),
@@ -329,12 +329,12 @@ impl SliceContext {
             let given_up = visit.given_up(&fill, true);
             let bytes = match race.next(&mut inflow, &body, given_up).await {
                 BodyEvent::Deserted => return fill.cut(),
-                BodyEvent::Came(None) => break,
-                BodyEvent::Came(Some(Err(_))) => {
+                BodyEvent::Received(None) => break,
+                BodyEvent::Received(Some(Err(_))) => {
                     self.leave(race.endpoint());
                     return fill.cut();
                 }
-                BodyEvent::Came(Some(Ok(bytes))) => bytes,
+                BodyEvent::Received(Some(Ok(bytes))) => bytes,
                 BodyEvent::TakenOver(other) => {
                     self.left.lock().add(race.endpoint(), Instant::now());
                     race.move_to(other.endpoint);
@@ -346,7 +346,7 @@ impl SliceContext {
                 return fill.cut();
             }
             let began = Instant::now();
-            if inflow.wait_for_viewer(fill.push(bytes)).await != Some(FillControl::On) {
+            if inflow.wait_for_viewer(fill.push(bytes)).await != Some(FillControl::Continue) {
                 return fill.cut();
             }
             race.pause(began.elapsed());

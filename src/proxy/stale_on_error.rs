@@ -61,5 +61,5 @@ pub(super) fn servable_on_error<'f>(
     found
         .object
         .as_ref()
-        .filter(|object| freshness(&object.head.lifetime, ask.now) != Freshness::Dead)
+        .filter(|object| freshness(&object.head.lifetime, ask.now) != Freshness::Unusable)
 }

@@ -72,7 +72,7 @@ pub(super) struct CacheStatusDetail<'a> {
 }
 
 /// Writes the fields.
-pub(super) fn tell(
+pub(super) fn write_cache_status(
     headers: &mut HeaderMap,
     ask: &RequestContext,
     outcome: Outcome,
@@ -123,7 +123,7 @@ pub(super) fn tell(
         headers.insert(X_CACHE, x_cache(outcome));
     }
     if ask.entry.route.cmsd {
-        let item = cmsd_dynamic(&ask.shield, is_in_trouble(outcome));
+        let item = cmsd_dynamic(&ask.shield, has_origin_failed(outcome));
         if let Ok(value) = HeaderValue::try_from(item) {
             headers.insert(CMSD_DYNAMIC.clone(), value);
         }
@@ -131,7 +131,7 @@ pub(super) fn tell(
 }
 
 /// The origin has failed: players should request less.
-fn is_in_trouble(outcome: Outcome) -> bool {
+fn has_origin_failed(outcome: Outcome) -> bool {
     use Outcome::{Failed, StaleError, StaleMissing};
     matches!(outcome, Failed | StaleError | StaleMissing)
 }

@@ -10,7 +10,7 @@ use crate::telemetry::{Outcome, RequestRecord, Telemetry};
 
 impl Shield {
     /// Awaits a response; records the viewer if it leaves before that.
-    pub(super) async fn waited_for(
+    pub(super) async fn record_if_abandoned(
         &self,
         tale: RequestRecord,
         answering: impl Future<Output = ViewerResponse>,
@@ -25,12 +25,12 @@ impl Shield {
     }
 
     /// Serves a hit whose content coding is being made; waits for the coding within its limit.
-    pub(super) async fn in_time(
+    pub(super) async fn hit_with_coding(
         &self,
         ask: RequestContext,
         object: &Arc<Object>,
     ) -> ViewerResponse {
-        self.soon(respond::asked_form(&ask, object), &ask.headers)
+        self.wait_for_form(respond::asked_form(&ask, object), &ask.headers)
             .await;
         object.hits.add();
         respond::object(ask, object, Outcome::Hit, &self.settings)
@@ -54,7 +54,7 @@ impl Drop for PendingViewer<'_> {
         if let Some(tale) = self.tale.take()
             && !std::thread::panicking()
         {
-            self.telemetry.tell(&tale.left());
+            self.telemetry.record(&tale.end_without_response());
         }
     }
 }

@@ -25,9 +25,9 @@ pub(super) struct BoundServer {
 
 /// All parts of a server, ready to accept connections.
 pub(super) struct ServerParts {
-    pub(super) front: FrontendService,
+    pub(super) frontend: FrontendService,
     pub(super) doors: Vec<BoundListener>,
-    pub(super) office: Option<AdminService>,
+    pub(super) admin_service: Option<AdminService>,
     pub(super) telemetry: Arc<Telemetry>,
     /// After SIGTERM: how long connections are still accepted.
     pub(super) lame_duck: Duration,
@@ -38,7 +38,7 @@ pub(super) struct ServerParts {
 impl ServerParts {
     /// Binds every socket.
     pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
-        let doors = config.edge.listeners.iter().map(BoundListener::bind);
+        let doors = config.frontend.listeners.iter().map(BoundListener::bind);
         let doors = doors.collect::<Result<Vec<_>, _>>()?;
         let admin = match config.admin.listen {
             None => None,
@@ -57,7 +57,7 @@ impl ServerParts {
 
 impl BoundServer {
     /// Creates the modules. Call it inside a tokio runtime: some start background tasks.
-    pub(super) fn furnish(
+    pub(super) fn build(
         self,
         lookup: &Resolver,
         workers: usize,
@@ -72,7 +72,7 @@ impl BoundServer {
             let name = settings.name.clone();
             let origin = Origin::new(settings, lookup.clone());
             let origin = origin.with_context(|| format!("cannot prepare origin {name}"))?;
-            origin.attend();
+            origin.start_health_checks();
             Ok(Arc::new(origin))
         });
         let origins = origins.collect::<anyhow::Result<Vec<_>>>()?;
@@ -86,26 +86,29 @@ impl BoundServer {
         let shield = Shield::new(ShieldParts {
             rules: config.rules,
             cache: config.cache,
-            settings: config.shield,
+            settings: config.proxy,
             origins,
             telemetry: telemetry.clone(),
         });
-        let edge = Arc::new(Frontend::new(config.edge.limits)?);
-        let (prober, probes) = probe::of_workers(workers);
+        let edge = Arc::new(Frontend::new(config.frontend.limits)?);
+        let (prober, probes) = probe::probes_for_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
         let office = admin.map(|socket| {
             let desk = AdminHandlers {
                 hosts: config.admin.hosts,
-                ..desk(&shield, &telemetry, &edge, prober, log.clone())
+                ..admin_handlers(&shield, &telemetry, &edge, prober, log.clone())
             };
             AdminService::new(socket, desk)
         });
-        let front = FrontendService { edge, shield };
+        let front = FrontendService {
+            frontend: edge,
+            shield,
+        };
         Ok(ServerParts {
-            front,
+            frontend: front,
             doors,
-            office,
+            admin_service: office,
             telemetry,
             lame_duck,
             probes,
@@ -114,7 +117,7 @@ impl BoundServer {
 }
 
 /// The handlers of the admin server.
-fn desk(
+fn admin_handlers(
     shield: &Arc<Shield>,
     telemetry: &Arc<Telemetry>,
     edge: &Arc<Frontend>,
@@ -151,7 +154,7 @@ fn desk(
         status: Box::new(move || origins::status(&read(&standing))),
         healthy: Box::new(move || {
             let prober = prober.clone();
-            Box::pin(async move { prober.ask().await })
+            Box::pin(async move { prober.probe_all().await })
         }),
         ready: Box::new(move || !open.leaving()),
         explain: Box::new(move |url| match explaining.explain(url) {

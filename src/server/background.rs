@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::frontend::{BoundListener, Certificates};
 
 /// A renewed certificate is in use after at most this time.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Checks the certificates' files periodically. Ends at once if there are none.
 pub(super) fn watch_certificates(
@@ -23,19 +23,19 @@ pub(super) fn watch_certificates(
         if watched.is_empty() {
             return;
         }
-        let mut looks = interval(LOOK_EVERY);
+        let mut looks = interval(CHECK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             for certificates in &watched {
-                look(certificates.clone()).await;
+                reload_certificates(certificates.clone()).await;
             }
         }
     }
 }
 
 /// On a blocking thread: the files may be on a file system that hangs.
-async fn look(certificates: Arc<Certificates>) {
+async fn reload_certificates(certificates: Arc<Certificates>) {
     let looked = tokio::task::spawn_blocking(move || certificates.refresh()).await;
     match looked {
         Ok(Ok(false)) => {}

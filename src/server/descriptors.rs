@@ -7,7 +7,7 @@ const RESERVE: u64 = 1024;
 
 /// Raises the limit of open descriptors as far as the system allows, and keeps viewers below it: a
 /// connection that is closed at once is better than one that cannot be accepted.
-pub(super) fn raise(limits: &mut Limits) {
+pub(super) fn raise_limit(limits: &mut Limits) {
     let available = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(available) => available,
         Err(error) => {
@@ -16,7 +16,7 @@ pub(super) fn raise(limits: &mut Limits) {
         }
     };
     tracing::info!(descriptors = available, "descriptor limit is {available}");
-    let room = room(available);
+    let room = connections_for(available);
     if room < limits.connections_max {
         tracing::warn!(
             configured = limits.connections_max,
@@ -28,18 +28,18 @@ pub(super) fn raise(limits: &mut Limits) {
 }
 
 /// Connections that fit into this number of descriptors.
-fn room(descriptors: u64) -> usize {
+fn connections_for(descriptors: u64) -> usize {
     let room = descriptors - RESERVE.min(descriptors / 4);
     usize::try_from(room).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::room;
+    use super::connections_for;
 
     #[test]
     fn a_share_is_kept_for_everything_but_viewers() {
-        assert_eq!(room(256), 192);
-        assert_eq!(room(65_536), 64_512);
+        assert_eq!(connections_for(256), 192);
+        assert_eq!(connections_for(65_536), 64_512);
     }
 }

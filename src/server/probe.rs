@@ -13,10 +13,10 @@ use crate::admin::WorkerHealth;
 
 /// A worker that does not answer in this time counts as dead. Less than `seawall health` waits, and
 /// far more than the longest work that a worker does without yielding.
-const ANSWER_MAX: Duration = Duration::from_millis(1500);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Probes that may wait for a worker. They pile up only while it does not answer.
-const QUESTIONS_MAX: usize = 64;
+const PENDING_PROBES_MAX: usize = 64;
 
 type ProbeReply = oneshot::Sender<()>;
 
@@ -27,28 +27,35 @@ pub(super) struct Prober {
 
 /// Answers the probes of one worker.
 pub(super) struct Probe {
-    questions: mpsc::Receiver<ProbeReply>,
+    requests: mpsc::Receiver<ProbeReply>,
 }
 
 /// A prober of `count` workers, and the probe that each worker runs.
-pub(super) fn of_workers(count: usize) -> (Prober, Vec<Probe>) {
-    let pairs = (0..count).map(|_| mpsc::channel(QUESTIONS_MAX));
+pub(super) fn probes_for_workers(count: usize) -> (Prober, Vec<Probe>) {
+    let pairs = (0..count).map(|_| mpsc::channel(PENDING_PROBES_MAX));
     let (workers, probes) = pairs
-        .map(|(sender, questions)| (sender, Probe { questions }))
+        .map(|(sender, questions)| {
+            (
+                sender,
+                Probe {
+                    requests: questions,
+                },
+            )
+        })
         .unzip();
     (Prober { workers }, probes)
 }
 
 impl Prober {
     /// Probes all workers at the same time.
-    pub(super) async fn ask(&self) -> WorkerHealth {
+    pub(super) async fn probe_all(&self) -> WorkerHealth {
         let mut asked = JoinSet::new();
         for worker in &self.workers {
             let (question, answer) = oneshot::channel();
             // With a full queue the worker counts as silent: the probe is dropped, which also drops
             // its reply channel.
             let _ = worker.try_send(question);
-            asked.spawn(async move { matches!(timeout(ANSWER_MAX, answer).await, Ok(Ok(()))) });
+            asked.spawn(async move { matches!(timeout(REPLY_TIMEOUT, answer).await, Ok(Ok(()))) });
         }
         let answered = asked.join_all().await.into_iter().filter(|it| *it).count();
         WorkerHealth {
@@ -60,8 +67,8 @@ impl Prober {
 
 impl Probe {
     /// Answers on the current thread's runtime until the prober is dropped.
-    pub(super) async fn answer(mut self) {
-        while let Some(question) = self.questions.recv().await {
+    pub(super) async fn run(mut self) {
+        while let Some(question) = self.requests.recv().await {
             // The prober may have given up.
             let _ = question.send(());
         }
@@ -74,17 +81,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn counts_workers_that_do_not_answer() {
-        let (prober, mut probes) = of_workers(3);
+        let (prober, mut probes) = probes_for_workers(3);
         let hung = probes.pop();
         for probe in probes {
-            tokio::spawn(probe.answer());
+            tokio::spawn(probe.run());
         }
-        assert_eq!(prober.ask().await, WorkerHealth { all: 3, silent: 1 });
-        for _ in 0..2 * QUESTIONS_MAX {
-            assert_eq!(prober.ask().await.silent, 1);
+        assert_eq!(prober.probe_all().await, WorkerHealth { all: 3, silent: 1 });
+        for _ in 0..2 * PENDING_PROBES_MAX {
+            assert_eq!(prober.probe_all().await.silent, 1);
         }
-        tokio::spawn(hung.unwrap().answer());
+        tokio::spawn(hung.unwrap().run());
         tokio::task::yield_now().await;
-        assert_eq!(prober.ask().await.silent, 0);
+        assert_eq!(prober.probe_all().await.silent, 0);
     }
 }

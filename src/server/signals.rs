@@ -30,12 +30,12 @@ enum SignalAction {
     /// Stop, after the responses in progress.
     Stop(&'static str),
     /// Ignored: the default action would end the process at once.
-    Nothing(Cow<'static, str>),
+    Ignore(Cow<'static, str>),
 }
 
 /// Signals that would end the process by default, except those of its own faults and those that
 /// cannot be caught.
-const OTHERS: &[(&str, libc::c_int)] = &[
+const IGNORED_SIGNALS: &[(&str, libc::c_int)] = &[
     ("SIGHUP", libc::SIGHUP),
     ("SIGUSR1", libc::SIGUSR1),
     ("SIGUSR2", libc::SIGUSR2),
@@ -69,7 +69,7 @@ fn real_time() -> impl Iterator<Item = (Cow<'static, str>, libc::c_int)> {
 impl ReceivedSignal {
     /// Catches them. Call it inside a tokio runtime that outlives this.
     pub(super) fn listen() -> io::Result<ReceivedSignal> {
-        let others = OTHERS
+        let others = IGNORED_SIGNALS
             .iter()
             .map(|(name, number)| ((*name).into(), *number));
         let others = others.chain(real_time());
@@ -87,16 +87,16 @@ impl ReceivedSignal {
             _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
             _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
             _ = self.quit.recv() => SignalAction::Stop("SIGQUIT"),
-            name = other(&mut self.others) => SignalAction::Nothing(name),
+            name = next_signal_of(&mut self.others) => SignalAction::Ignore(name),
         }
     }
 
     /// Waits for a signal that means to stop.
-    async fn stop(&mut self) -> &'static str {
+    async fn wait_for_stop(&mut self) -> &'static str {
         loop {
             match self.next().await {
                 SignalAction::Stop(name) => return name,
-                SignalAction::Nothing(name) => tracing::warn!(
+                SignalAction::Ignore(name) => tracing::warn!(
                     signal = %name,
                     "{name} does nothing: the configuration is read at the start alone, and logs \
                      that were moved away are begun anew by themselves"
@@ -106,9 +106,9 @@ impl ReceivedSignal {
     }
 
     /// Waits for a signal that means to stop at once.
-    async fn insist(&mut self) -> &'static str {
+    async fn wait_for_immediate_stop(&mut self) -> &'static str {
         loop {
-            match self.stop().await {
+            match self.wait_for_stop().await {
                 "SIGTERM" => {}
                 name => return name,
             }
@@ -117,7 +117,7 @@ impl ReceivedSignal {
 }
 
 /// Waits for the next of these and returns its name.
-async fn other(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> {
+async fn next_signal_of(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> {
     poll_fn(|cx| {
         for (name, signal) in others.iter_mut() {
             if signal.poll_recv(cx).is_ready() {
@@ -132,9 +132,9 @@ async fn other(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'static, str> 
 /// Waits for a signal to stop, then drains. A second SIGINT or SIGQUIT, typed at a terminal, ends
 /// the wait; a second SIGTERM does not, because supervisors repeat it.
 pub(super) struct Signals {
-    pub(super) edge: Arc<Frontend>,
+    pub(super) frontend: Arc<Frontend>,
     /// Taken by the first wait.
-    pub(super) heard: Mutex<Option<ReceivedSignal>>,
+    pub(super) received: Mutex<Option<ReceivedSignal>>,
     pub(super) lame_duck: Duration,
     pub(super) drain_max: Duration,
 }
@@ -142,23 +142,23 @@ pub(super) struct Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let heard = self.heard.lock().take();
+        let heard = self.received.lock().take();
         match heard {
             Some(heard) => self.drain(heard).await,
             // The first wait is still in progress, and will end the process.
             None => std::future::pending().await,
         }
         // The remaining connections had their time to finish.
-        self.edge.abort();
+        self.frontend.abort();
         ShutdownSignal::FastShutdown
     }
 }
 
 impl Signals {
     async fn drain(&self, mut heard: ReceivedSignal) {
-        let signal = heard.stop().await;
-        self.edge.leave();
-        let open = self.edge.stats().open;
+        let signal = heard.wait_for_stop().await;
+        self.frontend.leave();
+        let open = self.frontend.stats().open;
         // If no viewer is connected, no load balancer needs time to notice.
         if open > 0 && !self.lame_duck.is_zero() {
             let seconds = self.lame_duck.as_secs_f64();
@@ -169,22 +169,22 @@ impl Signals {
             );
             tokio::select! {
                 () = sleep(self.lame_duck) => {}
-                _ = heard.insist() => {}
+                _ = heard.wait_for_immediate_stop() => {}
             }
         }
-        let open = self.edge.stats().open;
+        let open = self.frontend.stats().open;
         tracing::info!(
             signal,
             open,
             "stopping: {open} connections may finish what is under way"
         );
         tokio::select! {
-            () = self.edge.drain() => {}
+            () = self.frontend.drain() => {}
             () = sleep(self.drain_max) => {
-                let open = self.edge.stats().open;
+                let open = self.frontend.stats().open;
                 tracing::warn!(open, "{open} connections did not finish in time");
             }
-            signal = heard.insist() => tracing::warn!(signal, "{signal} again: stopping at once"),
+            signal = heard.wait_for_immediate_stop() => tracing::warn!(signal, "{signal} again: stopping at once"),
         }
     }
 }

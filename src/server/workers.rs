@@ -16,17 +16,18 @@ use crate::proxy::Shield;
 /// The frontend and the shield that answers its requests.
 #[derive(Clone)]
 pub(super) struct FrontendService {
-    pub(super) edge: Arc<Frontend>,
+    pub(super) frontend: Arc<Frontend>,
     pub(super) shield: Arc<Shield>,
 }
 
 impl FrontendService {
     /// Accepts connections on the current runtime; the tasks end when the frontend is drained.
-    pub(super) fn open(&self, doors: Vec<BoundListener>, tasks: &mut JoinSet<()>) {
+    pub(super) fn accept_connections(&self, doors: Vec<BoundListener>, tasks: &mut JoinSet<()>) {
         let telemetry = self.shield.telemetry().clone();
-        let teller: RequestRecorder = Arc::new(move |tale| telemetry.tell(tale));
+        let teller: RequestRecorder = Arc::new(move |tale| telemetry.record(tale));
         for door in doors {
-            let (shield, teller, edge) = (self.shield.clone(), teller.clone(), self.edge.clone());
+            let (shield, teller, edge) =
+                (self.shield.clone(), teller.clone(), self.frontend.clone());
             tasks.spawn(async move {
                 let address = door.address().clone();
                 if let Err(error) = edge.serve(door, shield, teller).await {
@@ -71,10 +72,11 @@ impl Service for WorkerThread {
     ) {
         if let Some(probe) = self.probe.take() {
             // Not among the tasks that end with the listeners: a worker that drains is alive.
-            tokio::spawn(probe.answer());
+            tokio::spawn(probe.run());
         }
         let mut tasks = JoinSet::new();
-        self.front.open(std::mem::take(&mut self.doors), &mut tasks);
+        self.front
+            .accept_connections(std::mem::take(&mut self.doors), &mut tasks);
         tasks.join_all().await;
     }
 
@@ -90,14 +92,14 @@ impl Service for WorkerThread {
 /// The admin server's thread.
 pub(super) struct AdminService {
     socket: Option<TcpListener>,
-    desk: Arc<AdminHandlers>,
+    handlers: Arc<AdminHandlers>,
 }
 
 impl AdminService {
     pub(super) fn new(socket: TcpListener, desk: AdminHandlers) -> AdminService {
         AdminService {
             socket: Some(socket),
-            desk: Arc::new(desk),
+            handlers: Arc::new(desk),
         }
     }
 
@@ -108,15 +110,15 @@ impl AdminService {
     }
 
     /// Serves operators until the process ends.
-    pub(super) async fn work(mut self) {
-        self.receive().await;
+    pub(super) async fn run(mut self) {
+        self.serve().await;
     }
 
-    async fn receive(&mut self) {
+    async fn serve(&mut self) {
         let Some(socket) = self.socket.take() else {
             return;
         };
-        if let Err(error) = admin::serve(socket, self.desk.clone()).await {
+        if let Err(error) = admin::serve(socket, self.handlers.clone()).await {
             tracing::error!(%error, "cannot serve operators: {error}");
         }
     }
@@ -130,7 +132,7 @@ impl Service for AdminService {
         _shutdown: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
-        self.receive().await;
+        self.serve().await;
     }
 
     fn name(&self) -> &'static str {

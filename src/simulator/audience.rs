@@ -28,11 +28,11 @@ pub struct PlayerFetch {
     /// The requested object.
     pub place: Resource,
     /// When it was requested, by the simulator's clock.
-    pub asked: Utc,
+    pub requested_at: Utc,
     /// When the last byte of the response arrived.
-    pub answered: Utc,
+    pub received_at: Utc,
     /// Status and body; `None` if the response was not complete.
-    pub answer: Option<(StatusCode, Bytes)>,
+    pub response: Option<(StatusCode, Bytes)>,
     /// The parsed manifest, if it is one.
     pub manifest: Option<ParsedText>,
 }
@@ -40,7 +40,7 @@ pub struct PlayerFetch {
 impl PlayerFetch {
     /// Whether the response is complete and its status is 200.
     pub fn is_good(&self) -> bool {
-        let status = self.answer.as_ref().map(|(status, _)| *status);
+        let status = self.response.as_ref().map(|(status, _)| *status);
         status == Some(StatusCode::OK)
     }
 }
@@ -49,32 +49,32 @@ impl PlayerFetch {
 #[derive(Clone)]
 pub struct Player {
     /// The address of the server.
-    pub door: SocketAddr,
+    pub server: SocketAddr,
     /// The packaging.
-    pub form: Packaging,
+    pub packaging: Packaging,
     /// The rendition.
     pub rendition: DemoRendition,
     /// The clock of the stream, which times the player's requests.
     pub clock: Clock,
     /// Called with every request and its result.
-    pub told: Arc<dyn Fn(&PlayerFetch) + Send + Sync>,
+    pub on_fetch: Arc<dyn Fn(&PlayerFetch) + Send + Sync>,
 }
 
 impl Player {
     /// Plays until it is dropped.
-    pub async fn watch(self) {
-        match self.form {
+    pub async fn play(self) {
+        match self.packaging {
             Packaging::LowLatency | Packaging::LowLatencyRanges => low_latency::watch(&self).await,
             _ => segments::watch(&self).await,
         }
     }
 
-    fn line(&self) -> PlayerConnection {
-        PlayerConnection::to(self.door)
+    fn connection(&self) -> PlayerConnection {
+        PlayerConnection::to(self.server)
     }
 
     /// Requests an object and reports the result. `None`: the response was not good.
-    async fn see(
+    async fn fetch(
         &self,
         line: &mut PlayerConnection,
         place: Resource,
@@ -84,17 +84,19 @@ impl Player {
         let answer = line.get(&format!("{}{query}", place.path())).await.ok();
         let sight = PlayerFetch {
             place,
-            asked,
-            answered: self.clock.now(),
-            manifest: answer.as_ref().and_then(|(_, body)| read(place, body)),
-            answer,
+            requested_at: asked,
+            received_at: self.clock.now(),
+            manifest: answer
+                .as_ref()
+                .and_then(|(_, body)| parse_manifest(place, body)),
+            response: answer,
         };
-        (self.told)(&sight);
+        (self.on_fetch)(&sight);
         sight.is_good().then_some(sight)
     }
 }
 
-fn read(place: Resource, body: &[u8]) -> Option<ParsedText> {
+fn parse_manifest(place: Resource, body: &[u8]) -> Option<ParsedText> {
     let kind = match place {
         Resource::Mpd(_) => manifest::Kind::Dash,
         Resource::Multivariant(_) | Resource::Playlist(..) => manifest::Kind::Hls,
@@ -104,7 +106,7 @@ fn read(place: Resource, body: &[u8]) -> Option<ParsedText> {
 }
 
 /// The resource that a name in a manifest refers to.
-fn named(manifest: Resource, uri: &str) -> Option<Resource> {
+fn resolve(manifest: Resource, uri: &str) -> Option<Resource> {
     let path = manifest.path();
     let (directory, _) = path.rsplit_once('/')?;
     Resource::of(&format!("{directory}/{uri}"))

@@ -37,7 +37,7 @@ impl OriginBody {
     }
 
     /// Only the first half of these bytes.
-    pub(super) fn half(bytes: &Bytes) -> OriginBody {
+    pub(super) fn cut_in_half(bytes: &Bytes) -> OriginBody {
         OriginBody::of(OriginBodyKind::Cut {
             sent: bytes.slice(..bytes.len() / 2),
             announced: bytes.len() as u64,
@@ -53,7 +53,7 @@ impl OriginBody {
     }
 
     /// Keeps the request counted as in progress until the body is dropped.
-    pub(super) fn visited(self, visit: OpenRequest) -> OriginBody {
+    pub(super) fn with_request(self, visit: OpenRequest) -> OriginBody {
         OriginBody {
             visit: Some(visit),
             ..self

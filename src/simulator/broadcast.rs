@@ -88,7 +88,7 @@ impl Broadcast {
     pub fn new(plan: BroadcastPlan) -> Broadcast {
         Broadcast {
             plan,
-            reel: MediaAssets::shipped(),
+            reel: MediaAssets::bundled(),
             generation: 0,
         }
     }
@@ -112,7 +112,7 @@ impl Broadcast {
 
     /// Duration of a segment.
     pub fn segment_duration(&self) -> Duration {
-        time_of(self.plan.segment_fragments)
+        duration_of(self.plan.segment_fragments)
     }
 
     /// Segment duration in whole seconds, as HLS requires (RFC 8216 §4.3.3.1).
@@ -123,7 +123,7 @@ impl Broadcast {
 
     /// Duration of a part.
     pub fn part_duration(&self) -> Duration {
-        time_of(self.plan.part_fragments)
+        duration_of(self.plan.part_fragments)
     }
 
     /// Number of listed segments.
@@ -156,13 +156,13 @@ impl Broadcast {
     /// When a part is complete.
     pub fn part_due(&self, segment: u64, part: u64) -> Utc {
         let (_, end) = self.part_fragments(segment, part);
-        self.plan.start.saturating_add(time_of(end))
+        self.plan.start.saturating_add(duration_of(end))
     }
 
     /// When a segment begins.
     pub fn segment_begins(&self, segment: u64) -> Utc {
         let fragments = segment.saturating_mul(self.plan.segment_fragments);
-        self.plan.start.saturating_add(time_of(fragments))
+        self.plan.start.saturating_add(duration_of(fragments))
     }
 
     /// The segments listed at this time.
@@ -220,13 +220,13 @@ impl Broadcast {
     /// A segment, whether or not it is due yet.
     pub fn segment(&self, rendition: DemoRendition, segment: u64) -> Bytes {
         let from = segment * self.plan.segment_fragments;
-        self.joined(rendition, from, from + self.plan.segment_fragments)
+        self.concatenated(rendition, from, from + self.plan.segment_fragments)
     }
 
     /// A part, whether or not it is due yet. The parts of a segment, concatenated, are the segment.
     pub fn part(&self, rendition: DemoRendition, segment: u64, part: u64) -> Bytes {
         let (from, to) = self.part_fragments(segment, part);
-        self.joined(rendition, from, to)
+        self.concatenated(rendition, from, to)
     }
 
     /// The length of [`Broadcast::part`] in bytes.
@@ -250,7 +250,7 @@ impl Broadcast {
         self.reel.track(rendition)
     }
 
-    fn joined(&self, rendition: DemoRendition, from: u64, to: u64) -> Bytes {
+    fn concatenated(&self, rendition: DemoRendition, from: u64, to: u64) -> Bytes {
         let track = self.track(rendition);
         let mut fragments = (from..to).map(|number| track.fragment(self.fragment(number)));
         if to - from == 1 {
@@ -280,7 +280,7 @@ impl Broadcast {
 }
 
 /// The duration of this many fragments, rounded up so that they are complete when it has passed.
-fn time_of(fragments: u64) -> Duration {
+fn duration_of(fragments: u64) -> Duration {
     let nanos = u128::from(fragments) * NANOS_PER_SECOND;
     let nanos = nanos.div_ceil(u128::from(FRAGMENTS_PER_SECOND));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

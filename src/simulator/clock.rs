@@ -20,7 +20,7 @@ enum ClockMode {
         since: Instant,
         times: f64,
     },
-    ByHand(Arc<watch::Sender<Utc>>),
+    Manual(Arc<watch::Sender<Utc>>),
 }
 
 /// Controls a manual clock.
@@ -44,10 +44,10 @@ impl Clock {
     }
 
     /// A clock that stands still until its control moves it.
-    pub fn by_hand(from: Utc) -> (Clock, ClockControl) {
+    pub fn manual(from: Utc) -> (Clock, ClockControl) {
         let sender = Arc::new(watch::Sender::new(from));
         (
-            Clock(ClockMode::ByHand(sender.clone())),
+            Clock(ClockMode::Manual(sender.clone())),
             ClockControl(sender),
         )
     }
@@ -56,19 +56,19 @@ impl Clock {
     pub fn now(&self) -> Utc {
         match &self.0 {
             ClockMode::Runs { from, since, times } => *from + since.elapsed().mul_f64(*times),
-            ClockMode::ByHand(time) => *time.borrow(),
+            ClockMode::Manual(time) => *time.borrow(),
         }
     }
 
     /// Waits for a time, but at most a minute of real time: callers check again in a loop.
-    pub async fn until(&self, time: Utc) {
+    pub async fn wait_until(&self, time: Utc) {
         const WAIT_MAX: Duration = Duration::from_mins(1);
         match &self.0 {
             ClockMode::Runs { times, .. } => {
                 let left = time.saturating_sub(self.now()).div_f64(*times);
                 tokio::time::sleep(left.min(WAIT_MAX)).await;
             }
-            ClockMode::ByHand(moved) => {
+            ClockMode::Manual(moved) => {
                 let mut moved = moved.subscribe();
                 let there = moved.wait_for(|now| *now >= time);
                 let _ = tokio::time::timeout(WAIT_MAX, there).await;
@@ -90,10 +90,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_hand_wakes_those_whose_time_has_come() {
-        let (clock, hand) = Clock::by_hand(Duration::from_secs(100));
+        let (clock, hand) = Clock::manual(Duration::from_secs(100));
         let waiter = clock.clone();
         let waiting = tokio::spawn(async move {
-            waiter.until(Duration::from_secs(103)).await;
+            waiter.wait_until(Duration::from_secs(103)).await;
             waiter.now()
         });
         for _ in 0..3 {
@@ -107,7 +107,7 @@ mod tests {
     async fn a_fast_clock_waits_less() {
         let clock = Clock::times(10.0);
         let (began, told) = (Instant::now(), clock.now());
-        clock.until(told + Duration::from_secs(20)).await;
+        clock.wait_until(told + Duration::from_secs(20)).await;
         assert!(clock.now() >= told + Duration::from_secs(20));
         assert!(began.elapsed() < Duration::from_secs(3));
     }

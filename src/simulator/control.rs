@@ -56,12 +56,12 @@ impl Control {
         });
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<OriginScene> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<OriginScene> {
         self.scene.subscribe()
     }
 
     /// Executes a query: all of it, or nothing if a part is invalid.
-    pub(super) fn obey(&self, query: &str) -> Result<(), String> {
+    pub(super) fn execute(&self, query: &str) -> Result<(), String> {
         let mut faults = self.faults();
         let mut restart = false;
         for order in query.split('&').filter(|order| !order.is_empty()) {
@@ -99,7 +99,7 @@ impl Control {
                 faults.cut_manifests = value == "manifests";
             }
             ("only", "all") => faults.only = None,
-            ("only", _) => faults.only = Some(DemoRendition::named(value)?),
+            ("only", _) => faults.only = Some(DemoRendition::from_name(value)?),
             _ => return None,
         }
         Some(())
@@ -120,7 +120,7 @@ mod tests {
 
     fn control() -> Control {
         let now = Duration::from_secs(1_750_000_000);
-        let (clock, _) = Clock::by_hand(now);
+        let (clock, _) = Clock::manual(now);
         let scene = OriginScene {
             broadcast: Arc::new(Broadcast::new(BroadcastPlan::from(now))),
             faults: Faults::default(),
@@ -133,7 +133,7 @@ mod tests {
     fn words_become_faults() {
         let control = control();
         let orders = "late=1.5&stall=on&back=2&cut=media&missing=3&refuse=50&slow=0.2&only=audio";
-        control.obey(orders).unwrap();
+        control.execute(orders).unwrap();
         let expected = Faults {
             late: Duration::from_millis(1500),
             stalled: Some(Duration::from_secs(1_750_000_000)),
@@ -146,7 +146,7 @@ mod tests {
             only: Some(DemoRendition::Audio),
         };
         assert_eq!(control.faults(), expected);
-        control.obey("heal&cut=manifests").unwrap();
+        control.execute("heal&cut=manifests").unwrap();
         let expected = Faults {
             cut_manifests: true,
             ..Faults::default()
@@ -168,7 +168,7 @@ mod tests {
             "only=720p",
             "burn=1",
         ] {
-            let told = control.obey(&format!("slow=1&{slip}")).unwrap_err();
+            let told = control.execute(&format!("slow=1&{slip}")).unwrap_err();
             assert!(
                 told.contains(slip) && told.contains("missing=SECONDS"),
                 "{told}"

@@ -47,9 +47,9 @@ pub(super) struct StreamView {
     /// The faults for this request.
     pub(super) faults: Faults,
     /// The time whose manifests are shown.
-    pub(super) listing: Utc,
+    pub(super) listing_time: Utc,
     /// The time whose media are available.
-    pub(super) making: Utc,
+    pub(super) media_time: Utc,
     listing_behind: Duration,
     making_behind: Duration,
 }
@@ -70,8 +70,8 @@ impl OriginScene {
         let shown = faults.stalled.map_or(now, |stalled| now.min(stalled));
         StreamView {
             broadcast: self.broadcast.clone(),
-            listing: shown.saturating_sub(listing_behind),
-            making: now.saturating_sub(making_behind),
+            listing_time: shown.saturating_sub(listing_behind),
+            media_time: now.saturating_sub(making_behind),
             listing_behind,
             making_behind,
             faults,
@@ -117,7 +117,10 @@ mod tests {
     fn faults_are_errors_of_time() {
         let shown = |faults, lag| {
             let view = view(faults, lag);
-            (view.listing.abs_diff(START), view.making.abs_diff(START))
+            (
+                view.listing_time.abs_diff(START),
+                view.media_time.abs_diff(START),
+            )
         };
         let seconds = |listing, making| (Duration::from_secs(listing), Duration::from_secs(making));
         let right = Faults::default();
@@ -152,8 +155,8 @@ mod tests {
             only: Some(only),
             ..Faults::default()
         };
-        assert_eq!(view(faults(DemoRendition::Low), 0).listing, at(56));
-        assert_eq!(view(faults(DemoRendition::High), 0).listing, at(60));
+        assert_eq!(view(faults(DemoRendition::Low), 0).listing_time, at(56));
+        assert_eq!(view(faults(DemoRendition::High), 0).listing_time, at(60));
     }
 
     #[test]

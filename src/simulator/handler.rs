@@ -29,7 +29,7 @@ const CONTROL: &str = "/control";
 pub(super) struct OriginHandler {
     pub(super) clock: Clock,
     pub(super) control: Control,
-    pub(super) tally: RequestLog,
+    pub(super) request_log: RequestLog,
     /// Requests that `refuse` could apply to.
     asked: AtomicU64,
 }
@@ -46,59 +46,61 @@ impl OriginHandler {
         OriginHandler {
             clock,
             control,
-            tally: RequestLog::default(),
+            request_log: RequestLog::default(),
             asked: AtomicU64::new(0),
         }
     }
 
-    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<OriginBody> {
+    pub(super) async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Response<OriginBody> {
         let uri = request.uri();
         if uri.path() == CONTROL {
-            return self.switch(request.method(), uri.query().unwrap_or_default());
+            return self.handle_control(request.method(), uri.query().unwrap_or_default());
         }
         let place = Resource::of(uri.path());
         let kind = place.map_or(ResourceKind::Unknown, Resource::kind);
         let target = uri.path_and_query().map_or("", |target| target.as_str());
-        let visit = self.tally.enter(kind, target);
+        let visit = self.request_log.enter(kind, target);
         let response = match *request.method() {
-            Method::GET | Method::HEAD => self.found(place, &request).await,
-            _ => head::refusal(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD\n"),
+            Method::GET | Method::HEAD => self.respond(place, &request).await,
+            _ => head::error_response(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD\n"),
         };
         let bare = request.method() == Method::HEAD;
-        head::shaped(response, bare).map(|body| body.visited(visit))
+        head::finalize(response, bare).map(|body| body.with_request(visit))
     }
 
-    async fn found<B>(
+    async fn respond<B>(
         &self,
         place: Option<Resource>,
         request: &Request<B>,
     ) -> Response<OriginBody> {
         let Some(place) = place else {
-            return head::refusal(StatusCode::NOT_FOUND, "no such thing\n");
+            return head::error_response(StatusCode::NOT_FOUND, "no such thing\n");
         };
         let faults = self.view(place).faults;
         if !faults.slow.is_zero() {
-            self.clock.until(self.clock.now() + faults.slow).await;
+            self.clock.wait_until(self.clock.now() + faults.slow).await;
         }
-        if self.refuses(faults.refused_percent) {
-            return head::refusal(StatusCode::SERVICE_UNAVAILABLE, "refused, as ordered\n");
+        if self.is_refused(faults.refused_percent) {
+            return head::error_response(StatusCode::SERVICE_UNAVAILABLE, "refused, as ordered\n");
         }
         let query = request.uri().query().unwrap_or_default();
         let Some(directives) = PlaylistQuery::of(query) else {
-            return head::refusal(StatusCode::BAD_REQUEST, "not a number\n");
+            return head::error_response(StatusCode::BAD_REQUEST, "not a number\n");
         };
         let range = RequestRange::of(request.headers());
         let response = self
-            .awaited(place, |view| match place {
+            .wait_for(place, |view| match place {
                 Resource::Clock => AssetLookup::Found(head::clock(iso(self.clock.now()))),
                 Resource::Multivariant(form) => AssetLookup::Found(head::manifest(
                     view,
                     hls::multivariant(&view.broadcast, form),
                     place,
                 )),
-                Resource::Mpd(form) => {
-                    manifest(view, dash::mpd(&view.broadcast, form, view.listing), place)
-                }
+                Resource::Mpd(form) => manifest(
+                    view,
+                    dash::mpd(&view.broadcast, form, view.listing_time),
+                    place,
+                ),
                 Resource::Playlist(form, rendition) => {
                     playlist(view, (form, rendition), directives)
                 }
@@ -113,20 +115,20 @@ impl OriginHandler {
                     self.segment(view, (form, rendition, name), range)
                 }
                 Resource::Part(_, rendition, segment, part) => {
-                    part_of(view, place, (rendition, segment, part), range)
+                    find_part(view, place, (rendition, segment, part), range)
                 }
             })
             .await;
-        head::conditional(response, request.headers())
+        head::apply_if_none_match(response, request.headers())
     }
 
     /// Repeats the lookup until it succeeds, or for three segment durations.
-    async fn awaited(
+    async fn wait_for(
         &self,
         place: Resource,
         look: impl Fn(&StreamView) -> AssetLookup,
     ) -> Response<OriginBody> {
-        let mut scene = self.control.watch();
+        let mut scene = self.control.subscribe();
         let mut until = None;
         loop {
             let now = self.clock.now();
@@ -135,12 +137,15 @@ impl OriginHandler {
             let later = match look(&view) {
                 AssetLookup::Found(response) => return response,
                 AssetLookup::Later(_) if now >= until => {
-                    return head::refusal(StatusCode::SERVICE_UNAVAILABLE, "not available in time\n");
+                    return head::error_response(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "not available in time\n",
+                    );
                 }
                 AssetLookup::Later(later) => later.map_or(until, |later| later.min(until)),
             };
             tokio::select! {
-                () = self.clock.until(later) => {}
+                () = self.clock.wait_until(later) => {}
                 _ = scene.changed() => {}
             }
         }
@@ -148,17 +153,20 @@ impl OriginHandler {
 
     fn view(&self, place: Resource) -> StreamView {
         let now = self.clock.now();
-        self.control.watch().borrow().view(place.rendition(), now)
+        self.control
+            .subscribe()
+            .borrow()
+            .view(place.rendition(), now)
     }
 
     /// Spread evenly: exactly `percent` of a hundred requests.
-    fn refuses(&self, percent: u8) -> bool {
+    fn is_refused(&self, percent: u8) -> bool {
         let percent = u64::from(percent);
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         (asked + 1) * percent / 100 > asked * percent / 100
     }
 
-    fn switch(&self, method: &Method, query: &str) -> Response<OriginBody> {
+    fn handle_control(&self, method: &Method, query: &str) -> Response<OriginBody> {
         let told = |status, text: String| {
             let mut response = head::plain(status, text);
             let headers = response.headers_mut();
@@ -166,7 +174,7 @@ impl OriginHandler {
             response
         };
         let changed = match *method {
-            Method::POST => self.control.obey(query),
+            Method::POST => self.control.execute(query),
             Method::GET if query.is_empty() => Ok(()),
             _ => Err(format!(
                 "POST to change faults, GET without a query to show them\nknown: {USAGE}\n"
@@ -174,7 +182,7 @@ impl OriginHandler {
         };
         match changed {
             Ok(()) => {
-                let (faults, asked) = (self.control.faults(), self.tally.report());
+                let (faults, asked) = (self.control.faults(), self.request_log.report());
                 told(StatusCode::OK, format!("{faults:#?}\n\nrequests\n{asked}"))
             }
             Err(why) => told(StatusCode::BAD_REQUEST, why),
@@ -194,8 +202,8 @@ impl OriginHandler {
             Packaging::Timeline => broadcast.segment_at(rendition, name),
             _ => Some(name),
         };
-        let made = broadcast.segments(view.making);
-        let Some(segment) = segment.filter(|segment| broadcast.is_kept(*segment, view.making))
+        let made = broadcast.segments(view.media_time);
+        let Some(segment) = segment.filter(|segment| broadcast.is_kept(*segment, view.media_time))
         else {
             return AssetLookup::Found(head::not_found());
         };
@@ -212,18 +220,18 @@ impl OriginHandler {
                 BodyCompleteness::Whole,
             ));
         }
-        if segment > made || !form.grows() {
+        if segment > made || !form.has_growing_segments() {
             return AssetLookup::Found(head::not_found());
         }
-        let parts = broadcast.parts(segment, view.making);
+        let parts = broadcast.parts(segment, view.media_time);
         let later = AssetLookup::Later(Some(view.made_at(broadcast.part_due(segment, parts))));
         match (form, range) {
             // Requested before its availability time.
             (Packaging::Chunked, _) if parts == 0 => AssetLookup::Found(head::not_found()),
             (_, None) if parts == 0 => later,
             (_, None) => {
-                let pieces = self.grow(rendition, segment);
-                AssetLookup::Found(head::media_growing(OriginBody::growing(pieces), place))
+                let pieces = self.stream_segment(rendition, segment);
+                AssetLookup::Found(head::growing_media(OriginBody::growing(pieces), place))
             }
             (_, Some(range)) => {
                 let so_far: Vec<_> = (0..parts)
@@ -246,21 +254,21 @@ impl OriginHandler {
     }
 
     /// Sends a segment part by part, as they are made.
-    fn grow(&self, rendition: DemoRendition, segment: u64) -> mpsc::Receiver<Bytes> {
+    fn stream_segment(&self, rendition: DemoRendition, segment: u64) -> mpsc::Receiver<Bytes> {
         let (give, take) = mpsc::channel(1);
-        let (clock, mut scene) = (self.clock.clone(), self.control.watch());
+        let (clock, mut scene) = (self.clock.clone(), self.control.subscribe());
         tokio::spawn(async move {
             // A restart does not change a response in progress.
             let broadcast = scene.borrow().broadcast.clone();
             for part in 0..broadcast.parts_per_segment() {
                 loop {
                     let view = scene.borrow_and_update().view(Some(rendition), clock.now());
-                    if broadcast.parts(segment, view.making) > part {
+                    if broadcast.parts(segment, view.media_time) > part {
                         break;
                     }
                     let due = view.made_at(broadcast.part_due(segment, part));
                     tokio::select! {
-                        () = clock.until(due) => {}
+                        () = clock.wait_until(due) => {}
                         _ = scene.changed() => {}
                         () = give.closed() => return,
                     }
@@ -288,34 +296,35 @@ fn playlist(
     directives: PlaylistQuery,
 ) -> AssetLookup {
     let place = Resource::Playlist(which.0, which.1);
-    let (broadcast, listing) = (&view.broadcast, view.listing);
+    let (broadcast, listing) = (&view.broadcast, view.listing_time);
     if which.0.is_low_latency_hls() {
-        match directives.wait(broadcast, listing) {
-            AnswerTime::No => {}
+        match directives.answer_time(broadcast, listing) {
+            AnswerTime::Now => {}
             AnswerTime::Until(due) => return AssetLookup::Later(view.listed_at(due)),
-            AnswerTime::Nonsense => {
+            AnswerTime::Invalid => {
                 let why = "this segment is too far ahead\n";
-                return AssetLookup::Found(head::refusal(StatusCode::BAD_REQUEST, why));
+                return AssetLookup::Found(head::error_response(StatusCode::BAD_REQUEST, why));
             }
         }
     }
     manifest(
         view,
-        hls::directed(broadcast, which, listing, directives),
+        hls::media_with_directives(broadcast, which, listing, directives),
         place,
     )
 }
 
 /// A part that is complete, or the next one, which is waited for.
-fn part_of(
+fn find_part(
     view: &StreamView,
     place: Resource,
     (rendition, segment, part): (DemoRendition, u64, u64),
     range: Option<RequestRange>,
 ) -> AssetLookup {
     let broadcast = &view.broadcast;
-    let made = broadcast.parts(segment, view.making);
-    let exists = part < broadcast.parts_per_segment() && broadcast.is_kept(segment, view.making);
+    let made = broadcast.parts(segment, view.media_time);
+    let exists =
+        part < broadcast.parts_per_segment() && broadcast.is_kept(segment, view.media_time);
     if exists && part < made {
         let bytes = broadcast.part(rendition, segment, part);
         return AssetLookup::Found(head::media(
@@ -327,7 +336,7 @@ fn part_of(
         ));
     }
     let due = broadcast.part_due(segment, part);
-    let next = due.saturating_sub(view.making) <= broadcast.part_duration() + SLACK;
+    let next = due.saturating_sub(view.media_time) <= broadcast.part_duration() + SLACK;
     if exists && next {
         AssetLookup::Later(Some(view.made_at(due)))
     } else {

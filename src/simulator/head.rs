@@ -15,8 +15,8 @@ use super::media_assets::DemoRendition;
 use super::place::{Packaging, Resource};
 
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const FORTNIGHT: HeaderValue = HeaderValue::from_static("max-age=1209600");
-const SECOND: HeaderValue = HeaderValue::from_static("max-age=1");
+const MAX_AGE_14_DAYS: HeaderValue = HeaderValue::from_static("max-age=1209600");
+const MAX_AGE_1_SECOND: HeaderValue = HeaderValue::from_static("max-age=1");
 
 const LAST_SEQUENCE: HeaderName = HeaderName::from_static("x-mediapackage-manifest-last-sequence");
 const LAST_UPDATED: HeaderName = HeaderName::from_static("x-mediapackage-manifest-last-updated");
@@ -67,17 +67,17 @@ pub(super) fn media(
     let mut response = Response::new(OriginBody::whole(Bytes::new()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type(place));
-    headers.insert(CACHE_CONTROL, FORTNIGHT);
+    headers.insert(CACHE_CONTROL, MAX_AGE_14_DAYS);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if kept == BodyCompleteness::Whole {
         headers.insert(ETAG, etag(&bytes));
     }
-    let Some(bytes) = partial(&mut response, bytes, range, kept) else {
+    let Some(bytes) = apply_range(&mut response, bytes, range, kept) else {
         *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
         return response;
     };
     *response.body_mut() = if view.faults.cut_media {
-        OriginBody::half(&bytes)
+        OriginBody::cut_in_half(&bytes)
     } else {
         OriginBody::whole(bytes)
     };
@@ -85,16 +85,16 @@ pub(super) fn media(
 }
 
 /// Media that are sent as they are made.
-pub(super) fn media_growing(body: OriginBody, place: Resource) -> Response<OriginBody> {
+pub(super) fn growing_media(body: OriginBody, place: Resource) -> Response<OriginBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type(place));
-    headers.insert(CACHE_CONTROL, FORTNIGHT);
+    headers.insert(CACHE_CONTROL, MAX_AGE_14_DAYS);
     response
 }
 
 /// Cuts out a range and sets Content-Range; `None` if the range is not satisfiable.
-fn partial(
+fn apply_range(
     response: &mut Response<OriginBody>,
     bytes: Bytes,
     range: Option<RequestRange>,
@@ -135,17 +135,17 @@ pub(super) fn manifest(
     if view.faults.cut_manifests {
         text.truncate(text.len() / 2);
     }
-    let segments = view.broadcast.segments(view.listing);
+    let segments = view.broadcast.segments(view.listing_time);
     let updated = view.broadcast.segment_begins(segments).as_millis();
     let text = Bytes::from(text);
     let mut response = Response::new(OriginBody::whole(text.clone()));
     let headers = response.headers_mut();
     let low_latency = matches!(place, Resource::Playlist(form, _) if form.is_low_latency_hls());
     let lifetime = if low_latency {
-        SECOND
+        MAX_AGE_1_SECOND
     } else {
         let half = (view.broadcast.segment_duration().as_secs() / 2).max(1);
-        HeaderValue::try_from(format!("max-age={half}")).unwrap_or(SECOND)
+        HeaderValue::try_from(format!("max-age={half}")).unwrap_or(MAX_AGE_1_SECOND)
     };
     headers.insert(CACHE_CONTROL, lifetime);
     headers.insert(CONTENT_TYPE, content_type(place));
@@ -165,10 +165,10 @@ pub(super) fn clock(time: String) -> Response<OriginBody> {
 }
 
 pub(super) fn not_found() -> Response<OriginBody> {
-    refusal(StatusCode::NOT_FOUND, "not there (yet, or any more)\n")
+    error_response(StatusCode::NOT_FOUND, "not there (yet, or any more)\n")
 }
 
-pub(super) fn refusal(status: StatusCode, why: &'static str) -> Response<OriginBody> {
+pub(super) fn error_response(status: StatusCode, why: &'static str) -> Response<OriginBody> {
     plain(status, why)
 }
 
@@ -181,7 +181,7 @@ pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Orig
 }
 
 /// 304 if the client's validator matches.
-pub(super) fn conditional(
+pub(super) fn apply_if_none_match(
     mut response: Response<OriginBody>,
     asked: &HeaderMap,
 ) -> Response<OriginBody> {
@@ -201,7 +201,7 @@ pub(super) fn conditional(
 }
 
 /// Headers of all responses. For HEAD: no body, but its length.
-pub(super) fn shaped(mut response: Response<OriginBody>, bare: bool) -> Response<OriginBody> {
+pub(super) fn finalize(mut response: Response<OriginBody>, bare: bool) -> Response<OriginBody> {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if bare {
@@ -248,7 +248,7 @@ mod tests {
     fn cut(text: &str, kept: BodyCompleteness) -> (u16, String, Option<Bytes>) {
         let mut response = Response::new(OriginBody::whole(Bytes::new()));
         let bytes = Bytes::from_static(b"0123456789");
-        let cut = partial(&mut response, bytes, range(text), kept);
+        let cut = apply_range(&mut response, bytes, range(text), kept);
         let told = response.headers().get(CONTENT_RANGE);
         let told = told.map(|told| told.to_str().unwrap().to_owned());
         (response.status().as_u16(), told.unwrap_or_default(), cut)

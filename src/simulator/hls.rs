@@ -17,7 +17,7 @@ pub(super) use low_latency::{AnswerTime, PlaylistQuery};
 pub(super) fn multivariant(broadcast: &Broadcast, form: Packaging) -> String {
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n");
     let sound = broadcast.track(DemoRendition::Audio);
-    let apart = form.has(DemoRendition::Audio);
+    let apart = form.has_rendition(DemoRendition::Audio);
     if apart {
         text.push_str(
             "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"sound\",NAME=\"Beeps\",LANGUAGE=\"en\",DEFAULT=YES,\
@@ -65,7 +65,7 @@ pub(super) fn media(
 }
 
 /// A rendition's playlist for LL-HLS delivery directives.
-pub(super) fn directed(
+pub(super) fn media_with_directives(
     broadcast: &Broadcast,
     which: (Packaging, DemoRendition),
     now: Utc,

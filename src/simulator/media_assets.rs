@@ -24,9 +24,9 @@ pub(super) const FRAGMENTS_PER_SECOND: u64 = 3;
 pub(super) const FRAGMENTS_PER_GOP: u64 = 6;
 
 /// Fragments per round of the loop.
-pub(super) const FRAGMENTS_PER_REEL: u64 = 72;
+pub(super) const FRAGMENTS_PER_LOOP: u64 = 72;
 
-const REEL_SECONDS: u64 = FRAGMENTS_PER_REEL / FRAGMENTS_PER_SECOND;
+const LOOP_SECONDS: u64 = FRAGMENTS_PER_LOOP / FRAGMENTS_PER_SECOND;
 
 /// The media loop in all renditions.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl DemoRendition {
     }
 
     /// The rendition with this name.
-    pub fn named(name: &str) -> Option<DemoRendition> {
+    pub fn from_name(name: &str) -> Option<DemoRendition> {
         DemoRendition::ALL
             .into_iter()
             .find(|one| one.name() == name)
@@ -101,7 +101,7 @@ pub(super) struct MediaFragment {
 
 impl MediaAssets {
     /// The media that are part of the program.
-    pub(super) fn shipped() -> Arc<MediaAssets> {
+    pub(super) fn bundled() -> Arc<MediaAssets> {
         static SHIPPED: LazyLock<Arc<MediaAssets>> = LazyLock::new(|| {
             let files: [&'static [u8]; 3] = [
                 include_bytes!("media_assets/360p.mp4"),
@@ -132,7 +132,7 @@ impl SampleTrack {
         let asset = MediaFile::read(file)?;
         let timescale = u64::from(asset.timescale);
         let sample_ticks = u64::from(asset.sample_ticks);
-        let whole = asset.samples.len() as u64 * sample_ticks == REEL_SECONDS * timescale;
+        let whole = asset.samples.len() as u64 * sample_ticks == LOOP_SECONDS * timescale;
         whole.then_some(SampleTrack {
             init: Bytes::from_static(asset.init),
             timescale,
@@ -173,14 +173,14 @@ impl SampleTrack {
                 .map(|number| self.fragment_bytes(MediaFragment { number, shift: 0 }))
                 .sum()
         };
-        let gops: Vec<u64> = (0..FRAGMENTS_PER_REEL / FRAGMENTS_PER_GOP)
+        let gops: Vec<u64> = (0..FRAGMENTS_PER_LOOP / FRAGMENTS_PER_GOP)
             .map(gop)
             .collect();
         let peak = gops.iter().copied().max().unwrap_or_default();
         let gop_seconds = FRAGMENTS_PER_GOP / FRAGMENTS_PER_SECOND;
         (
             peak * 8 / gop_seconds,
-            gops.iter().sum::<u64>() * 8 / REEL_SECONDS,
+            gops.iter().sum::<u64>() * 8 / LOOP_SECONDS,
         )
     }
 
@@ -191,7 +191,7 @@ impl SampleTrack {
     /// The first sample of a fragment. Audio frames do not divide into thirds of a second; rounding
     /// down keeps audio fragments from ending after video.
     fn first_sample(&self, fragment: u64) -> u64 {
-        fragment * self.samples.len() as u64 / FRAGMENTS_PER_REEL
+        fragment * self.samples.len() as u64 / FRAGMENTS_PER_LOOP
     }
 
     /// A fragment's samples: their begin in ticks, and their bytes.
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_shipped_reel_is_as_make_sh_says() {
-        let reel = MediaAssets::shipped();
+        let reel = MediaAssets::bundled();
         let told = |rendition| {
             let track = reel.track(rendition);
             (track.codec.clone(), track.size, track.samples.len())
@@ -232,26 +232,26 @@ mod tests {
 
     #[test]
     fn time_has_no_seam() {
-        let reel = MediaAssets::shipped();
+        let reel = MediaAssets::bundled();
         for rendition in DemoRendition::ALL {
             let track = reel.track(rendition);
             let mut expected = 0;
-            for number in 0..3 * FRAGMENTS_PER_REEL {
+            for number in 0..3 * FRAGMENTS_PER_LOOP {
                 for (ticks, _) in track.samples(MediaFragment { number, shift: 6 }) {
                     assert_eq!(ticks, expected);
                     expected += track.sample_ticks;
                 }
             }
-            assert_eq!(expected, 3 * REEL_SECONDS * track.timescale);
+            assert_eq!(expected, 3 * LOOP_SECONDS * track.timescale);
         }
     }
 
     #[test]
     fn every_group_of_pictures_begins_with_an_idr() {
-        let reel = MediaAssets::shipped();
+        let reel = MediaAssets::bundled();
         let is_idr = |sample: &[u8]| asset::nals(sample).any(|nal| nal[0] & 0x1f == 5);
         for rendition in DemoRendition::VIDEO {
-            for number in 0..FRAGMENTS_PER_REEL {
+            for number in 0..FRAGMENTS_PER_LOOP {
                 let fragment = MediaFragment { number, shift: 0 };
                 let idrs: Vec<bool> = reel
                     .track(rendition)

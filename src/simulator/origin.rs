@@ -41,7 +41,7 @@ const BACKOFF: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct SimulatedOrigin {
     address: SocketAddr,
-    desk: Arc<OriginHandler>,
+    handler: Arc<OriginHandler>,
     scene: OriginScene,
     task: JoinHandle<()>,
 }
@@ -80,7 +80,7 @@ impl SimulatedOrigin {
             ..self.scene.clone()
         };
         let address = (self.address.ip(), 0).into();
-        SimulatedOrigin::of(address, scene, self.desk.clock.clone())
+        SimulatedOrigin::of(address, scene, self.handler.clock.clone())
     }
 
     fn of(address: SocketAddr, scene: OriginScene, clock: Clock) -> io::Result<SimulatedOrigin> {
@@ -90,10 +90,10 @@ impl SimulatedOrigin {
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let control = Control::new(scene.clone(), clock.clone());
         let desk = Arc::new(OriginHandler::new(clock, control));
-        let task = tokio::spawn(receive(socket, desk.clone()));
+        let task = tokio::spawn(accept_connections(socket, desk.clone()));
         Ok(SimulatedOrigin {
             address,
-            desk,
+            handler: desk,
             scene,
             task,
         })
@@ -121,21 +121,21 @@ impl SimulatedOrigin {
 
     /// Controls its faults.
     pub fn control(&self) -> &Control {
-        &self.desk.control
+        &self.handler.control
     }
 
     /// The log of its requests.
-    pub fn tally(&self) -> &RequestLog {
-        &self.desk.tally
+    pub fn request_log(&self) -> &RequestLog {
+        &self.handler.request_log
     }
 
     /// Its clock.
     pub fn clock(&self) -> &Clock {
-        &self.desk.clock
+        &self.handler.clock
     }
 }
 
-async fn receive(socket: tokio::net::TcpListener, desk: Arc<OriginHandler>) {
+async fn accept_connections(socket: tokio::net::TcpListener, desk: Arc<OriginHandler>) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -150,17 +150,17 @@ async fn receive(socket: tokio::net::TcpListener, desk: Arc<OriginHandler>) {
         let desk = desk.clone();
         connections.spawn(async move {
             let _seat = seat;
-            converse(wire, desk).await;
+            serve_connection(wire, desk).await;
         });
     }
 }
 
-async fn converse(wire: TcpStream, desk: Arc<OriginHandler>) {
+async fn serve_connection(wire: TcpStream, desk: Arc<OriginHandler>) {
     // Chunks must be sent when they are made.
     let _ = wire.set_nodelay(true);
     let service = service_fn(move |request| {
         let desk = desk.clone();
-        async move { Ok::<_, std::convert::Infallible>(desk.answer(request).await) }
+        async move { Ok::<_, std::convert::Infallible>(desk.handle(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

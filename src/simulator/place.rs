@@ -67,12 +67,12 @@ impl Packaging {
     }
 
     /// Whether segments are sent while they are made.
-    pub fn grows(self) -> bool {
+    pub fn has_growing_segments(self) -> bool {
         matches!(self, Packaging::LowLatencyRanges | Packaging::Chunked)
     }
 
     /// Whether it has this rendition. In transport streams audio is part of the video segments.
-    pub fn has(self, rendition: DemoRendition) -> bool {
+    pub fn has_rendition(self, rendition: DemoRendition) -> bool {
         self != Packaging::Ts || rendition != DemoRendition::Audio
     }
 }
@@ -140,7 +140,8 @@ impl Resource {
             _ => {}
         }
         let (rendition, file) = rest.split_once('/')?;
-        let rendition = DemoRendition::named(rendition).filter(|one| form.has(*one))?;
+        let rendition =
+            DemoRendition::from_name(rendition).filter(|one| form.has_rendition(*one))?;
         match file {
             PLAYLIST if !form.is_dash() => Some(Resource::Playlist(form, rendition)),
             INIT if form != Packaging::Ts => Some(Resource::Init(form, rendition)),
@@ -227,7 +228,7 @@ mod tests {
             assert_eq!(entry.path(), form.entry());
             for rendition in DemoRendition::ALL {
                 let segment = Resource::Segment(form, rendition, 12);
-                let found = form.has(rendition).then_some(segment);
+                let found = form.has_rendition(rendition).then_some(segment);
                 assert_eq!(Resource::of(&segment.path()), found);
             }
         }

@@ -47,7 +47,7 @@ impl RequestCount {
 /// A request in progress, until it is dropped.
 #[derive(Debug)]
 pub(super) struct OpenRequest {
-    book: RequestLog,
+    log: RequestLog,
     kind: ResourceKind,
     target: String,
 }
@@ -59,17 +59,17 @@ impl RequestLog {
         if let Some((_, count)) = book.targets.get_mut(target) {
             count.enter();
         } else {
-            book.remember(kind, target);
+            book.record_target(kind, target);
         }
         OpenRequest {
-            book: self.clone(),
+            log: self.clone(),
             kind,
             target: target.to_owned(),
         }
     }
 
     /// Requests for a target: a path and its query.
-    pub fn of(&self, target: &str) -> RequestCount {
+    pub fn count_of_target(&self, target: &str) -> RequestCount {
         let book = self.0.lock();
         book.targets
             .get(target)
@@ -77,7 +77,7 @@ impl RequestLog {
     }
 
     /// Requests for resources of a kind.
-    pub fn of_kind(&self, kind: ResourceKind) -> RequestCount {
+    pub fn count_of_kind(&self, kind: ResourceKind) -> RequestCount {
         self.0.lock().kinds.get(&kind).copied().unwrap_or_default()
     }
 
@@ -143,7 +143,7 @@ impl RequestLog {
 }
 
 impl RequestLogInner {
-    fn remember(&mut self, kind: ResourceKind, target: &str) {
+    fn record_target(&mut self, kind: ResourceKind, target: &str) {
         if self.targets.len() >= TARGETS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
@@ -158,7 +158,7 @@ impl RequestLogInner {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut book = self.book.0.lock();
+        let mut book = self.log.0.lock();
         if let Some(count) = book.kinds.get_mut(&self.kind) {
             count.leave();
         }
@@ -185,13 +185,16 @@ mod tests {
             in_flight: 2,
             in_flight_max: 2,
         };
-        assert_eq!(tally.of("/1"), count);
-        assert_eq!(tally.of_kind(ResourceKind::Segment), count);
-        assert_eq!(tally.of_kind(ResourceKind::Mpd), RequestCount::default());
+        assert_eq!(tally.count_of_target("/1"), count);
+        assert_eq!(tally.count_of_kind(ResourceKind::Segment), count);
+        assert_eq!(
+            tally.count_of_kind(ResourceKind::Mpd),
+            RequestCount::default()
+        );
         assert_eq!(tally.requests(), 4);
         assert_eq!(tally.duplicates(), [("/1".to_owned(), 3)]);
         drop((second, third));
-        assert_eq!(tally.of("/1").in_flight, 0);
+        assert_eq!(tally.count_of_target("/1").in_flight, 0);
         tally.reset();
         assert_eq!((tally.requests(), tally.duplicates().len()), (0, 0));
     }
@@ -203,9 +206,9 @@ mod tests {
             drop(tally.enter(ResourceKind::Segment, &number.to_string()));
         }
         assert_eq!(tally.targets(ResourceKind::Segment).len(), TARGETS_MAX);
-        assert_eq!(tally.of("0"), RequestCount::default());
+        assert_eq!(tally.count_of_target("0"), RequestCount::default());
         assert_eq!(
-            tally.of_kind(ResourceKind::Segment).requests,
+            tally.count_of_kind(ResourceKind::Segment).requests,
             TARGETS_MAX as u64 + 1
         );
     }

@@ -69,7 +69,7 @@ impl AccessLog {
 
     /// Whether a request needs [`super::AccessLogFields`]. True whenever the log is enabled, even with
     /// sampling: errors are always logged, and only the end of a request shows whether it is one.
-    pub fn wants(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.queue.is_some()
     }
 
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_log_that_is_off_wants_nothing() {
         let log = AccessLog::open(&AccessLogSettings::default()).unwrap();
-        assert!(!log.wants());
+        assert!(!log.is_enabled());
         log.write(&tale(Outcome::Failed, Kind::Hls, 502));
     }
 
@@ -318,7 +318,7 @@ mod tests {
             path: Some(path.clone()),
         };
         let log = AccessLog::open(&settings).unwrap();
-        assert!(log.wants());
+        assert!(log.is_enabled());
         log.write(&tale(Outcome::Hit, Kind::Hls, 200));
         drop(log);
         let text = std::fs::read_to_string(&path).unwrap();

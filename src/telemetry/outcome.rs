@@ -247,7 +247,7 @@ impl RequestRecord {
 
     /// Ends the record without a response, because the viewer left.
     #[must_use]
-    pub fn left(mut self) -> RequestRecord {
+    pub fn end_without_response(mut self) -> RequestRecord {
         self.outcome = Outcome::Left;
         self.status = LEFT;
         self.cut_by = Some(CutBy::Viewer);

@@ -79,7 +79,9 @@ impl OriginGroup {
         // With a body, the time depends on the sender as much as on the endpoint.
         if let Some(sent) = course.sent.filter(|_| request.payload.is_empty()) {
             let end = asked.as_ref().map(drop).map_err(|&failure| failure);
-            entry.site().timed(sent.elapsed(), end, !request.blocks());
+            entry
+                .site()
+                .record_response_time(sent.elapsed(), end, !request.blocks());
         }
         match asked {
             Ok((line, head)) => {
@@ -104,7 +106,7 @@ impl OriginGroup {
                 if ours && !(failure == Failure::Timeout && excused) {
                     entry.failed(failure);
                 } else {
-                    entry.broke_off(failure);
+                    entry.abort(failure);
                 }
                 Err(AttemptError {
                     failure,
@@ -137,26 +139,26 @@ impl OriginGroup {
         let line = self.line(to, !request.repeatable(), connect_until).await?;
         let reused = line.reused();
         course.sent = Some(Instant::now());
-        let first = match self.converse(line, request, body.take()).await {
+        let first = match self.send_on_connection(line, request, body.take()).await {
             // Origins close idle connections without warning: says nothing about the origin. A
             // partial head counts as none: nothing of it was used.
             Err(broken) if broken.lost && reused => {
                 course.resent = true;
-                to.ledger.resent();
+                to.counters.resent();
                 let until = Instant::now() + self.deadlines.connect;
                 let line = self.line(to, true, until).await?;
                 course.sent = Some(Instant::now());
-                self.converse(line, request, None).await
+                self.send_on_connection(line, request, None).await
             }
             other => other,
         };
         let first = first.map_err(|broken| broken.failure)?;
-        Ok(self.reconsider(to, request, first).await)
+        Ok(self.retry_with_other_secret(to, request, first).await)
     }
 
     /// If the origin refuses a secret that has just changed, it may not know the new value yet: the
     /// request is repeated with the other value, and that response used unless it is refused too.
-    async fn reconsider(
+    async fn retry_with_other_secret(
         &self,
         to: &EndpointState,
         request: &AttemptRequest,
@@ -165,20 +167,20 @@ impl OriginGroup {
         if !first.1.refuses() || !request.repeatable() || !request.method.is_safe() {
             return first;
         }
-        let Some(other) = request.seal.other() else {
+        let Some(other) = request.auth.other() else {
             return first;
         };
         let request = request.sealed(other);
-        to.ledger.resent();
+        to.counters.resent();
         let until = Instant::now() + self.deadlines.connect;
         let again = async {
             let line = self.line(to, false, until).await.ok()?;
-            self.converse(line, &request, None).await.ok()
+            self.send_on_connection(line, &request, None).await.ok()
         };
         match again.await {
             Some(second) if !second.1.refuses() => {
                 if !second.1.status.is_server_error() {
-                    request.seal.prefer();
+                    request.auth.prefer();
                 }
                 drain::leave(first.0, &first.1);
                 second
@@ -197,13 +199,13 @@ impl OriginGroup {
         fresh: bool,
         until: Instant,
     ) -> Result<UpstreamConnection, Failure> {
-        let line = self.dial.line(to.place, fresh, until).await?;
-        to.ledger.connected(line.reused());
+        let line = self.connector.acquire(to.place, fresh, until).await?;
+        to.counters.connected(line.reused());
         Ok(line)
     }
 
     /// Sends a request on a connection and reads the response head.
-    pub(super) async fn converse(
+    pub(super) async fn send_on_connection(
         &self,
         mut line: UpstreamConnection,
         request: &AttemptRequest,

@@ -61,11 +61,11 @@ impl AttemptGuard {
         subject: FailureSubject,
         now: Instant,
     ) -> Option<AttemptGuard> {
-        let pass = match site.watched.lock().breaker.admit(subject, now) {
-            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => pass,
-            BreakerDecision::No { .. } => return None,
+        let pass = match site.guards.lock().breaker.admit(subject, now) {
+            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => pass,
+            BreakerDecision::Refuse { .. } => return None,
         };
-        site.ledger.begun();
+        site.counters.begun();
         Some(AttemptGuard {
             site: Arc::clone(site),
             slot,
@@ -86,24 +86,24 @@ impl AttemptGuard {
     }
 
     /// Releases the extra group permit: this is now the request's only attempt.
-    pub(super) fn alone(&mut self) {
+    pub(super) fn release_group_permit(&mut self) {
         self.slot.of_group = None;
     }
 
     /// The response head arrived; an error status counts against the endpoint at once.
     pub(super) fn answered(&mut self, status: StatusCode) {
-        self.site.heard();
+        self.site.record_response_head();
         if let Some(fault) = fault_of_status(status) {
             self.judge(Err((fault, AttemptEnd::Status(status))));
         }
     }
 
     pub(super) fn received(&self, bytes: usize) {
-        self.site.ledger.received(bytes);
+        self.site.counters.received(bytes);
     }
 
     /// The response arrived complete.
-    pub(super) fn whole(mut self, status: StatusCode) {
+    pub(super) fn complete(mut self, status: StatusCode) {
         self.judge(Ok(()));
         self.end = Some(Ok(status));
     }
@@ -118,7 +118,7 @@ impl AttemptGuard {
 
     /// The attempt failed, perhaps through another's fault: counted, but not held against the
     /// endpoint.
-    pub(super) fn broke_off(mut self, failure: Failure) {
+    pub(super) fn abort(mut self, failure: Failure) {
         self.end = Some(Err(failure));
     }
 
@@ -127,10 +127,10 @@ impl AttemptGuard {
             return;
         };
         match result {
-            Ok(()) => self.site.succeeded(pass, self.asked),
+            Ok(()) => self.site.record_success(pass, self.asked),
             Err((fault, reason)) => {
                 self.site
-                    .failed(Some(pass), self.asked, (self.subject, fault), reason);
+                    .record_failure(Some(pass), self.asked, (self.subject, fault), reason);
             }
         }
     }
@@ -139,9 +139,13 @@ impl AttemptGuard {
 impl Drop for AttemptGuard {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.site.watched.lock().breaker.lost(pass, Instant::now());
+            self.site
+                .guards
+                .lock()
+                .breaker
+                .record_abandoned(pass, Instant::now());
         }
-        self.site.ledger.ended(self.end);
+        self.site.counters.ended(self.end);
     }
 }
 

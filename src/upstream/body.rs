@@ -36,7 +36,7 @@ enum BodyPhase {
 
 /// What a body in progress holds.
 pub(super) struct BodyState {
-    pub(super) line: UpstreamConnection,
+    pub(super) connection: UpstreamConnection,
     pub(super) hold: Arc<LimitHolder>,
     pub(super) entry: AttemptGuard,
     pub(super) status: StatusCode,
@@ -175,7 +175,7 @@ impl BodyState {
         let waited = began.elapsed();
         self.waited += waited;
         if read.is_err() && waited >= self.patience {
-            self.line.stalled();
+            self.connection.stalled();
         }
         read
     }
@@ -183,7 +183,7 @@ impl BodyState {
     async fn read_until(&mut self, until: Instant) -> Result<Option<Bytes>, Failure> {
         // A chunk may be empty; many of them must not outlast the deadline.
         loop {
-            let Ok(piece) = timeout_at(until, self.line.read()).await else {
+            let Ok(piece) = timeout_at(until, self.connection.read()).await else {
                 return Err(Failure::Truncated);
             };
             match piece {
@@ -218,17 +218,17 @@ impl BodyState {
             Framing::Length(length) => length,
             Framing::Delimited | Framing::UntilClose => self.received,
         };
-        self.received == promised && self.line.ended()
+        self.received == promised && self.connection.ended()
     }
 
     fn finish(self) {
-        self.line.release(self.idle);
-        self.entry.whole(self.status);
+        self.connection.release(self.idle);
+        self.entry.complete(self.status);
         drop(self.hold);
     }
 
     fn fail(self, failure: Failure) {
-        drop(self.line);
+        drop(self.connection);
         self.entry.failed(failure);
         drop(self.hold);
     }

@@ -56,14 +56,14 @@ impl OriginGroup {
     /// Starts the check tasks, unless none are configured or they are running. They end with the
     /// group.
     pub(super) fn attend(self: &Arc<Self>) {
-        let Some(checkups) = &self.checkups else {
+        let Some(checkups) = &self.health_checks else {
             return;
         };
         if checkups.attended.swap(true, Ordering::AcqRel) {
             return;
         }
         let attendance = Arc::new(CheckGuard(Arc::downgrade(self)));
-        for site in &self.sites {
+        for site in &self.endpoints {
             let first = checkups.check.pace.first_check(now(), fastrand::f64());
             tokio::spawn(Arc::clone(&attendance).look_after(site.place, first.into()));
         }
@@ -75,12 +75,12 @@ impl OriginGroup {
             // An accepted connection does not tell the breaker about responses.
             CheckKind::Tcp => (None, self.check_connecting(site, until).await.map(drop)),
             CheckKind::Http { path, expect } => {
-                let leave = site.leave_to_probe(now());
+                let leave = site.acquire_probe_pass(now());
                 let asked = self.check_asking(site, path, until).await;
                 (leave, asked.and_then(|status| judge(status, expect)))
             }
         };
-        site.checked(result, leave);
+        site.record_check(result, leave);
     }
 
     async fn check_connecting(
@@ -89,9 +89,9 @@ impl OriginGroup {
         until: Instant,
     ) -> Result<UpstreamConnection, CheckFailure> {
         let connect_until = until.min(Instant::now() + self.deadlines.connect);
-        let connecting = self.dial.line(site.place, true, connect_until);
+        let connecting = self.connector.acquire(site.place, true, connect_until);
         let mut line = connecting.await.map_err(CheckFailure::Failure)?;
-        line.condemn();
+        line.mark_unusable();
         Ok(line)
     }
 
@@ -107,7 +107,7 @@ impl OriginGroup {
         let seal = self.signer.seal().map_err(CheckFailure::Failure)?;
         let request = request(path, seal).map_err(CheckFailure::Failure)?;
         let asking = async {
-            let asked = self.converse(line, &request, None).await;
+            let asked = self.send_on_connection(line, &request, None).await;
             let (mut line, head) = asked.map_err(|broken| broken.failure)?;
             // For a long body, the status is enough.
             drain::read(&mut line, head.framing).await?;
@@ -130,7 +130,7 @@ fn request(path: &PathAndQuery, seal: RequestAuth) -> Result<AttemptRequest, Fai
         held_back: false,
         rank: Priority::Behind,
         class: RequestClass::Other,
-        seal,
+        auth: seal,
     })
 }
 
@@ -155,11 +155,11 @@ impl CheckGuard {
             let Some(desk) = self.0.upgrade() else {
                 return;
             };
-            let Some(checkups) = &desk.checkups else {
+            let Some(checkups) = &desk.health_checks else {
                 return;
             };
             let began = now();
-            desk.check(&checkups.check, &desk.sites[place]).await;
+            desk.check(&checkups.check, &desk.endpoints[place]).await;
             let due = checkups.check.pace.next_check(began, fastrand::f64());
             next = Instant::from_std(due).max(Instant::now() + PAUSE_MIN);
         }
@@ -169,7 +169,7 @@ impl CheckGuard {
 impl Drop for CheckGuard {
     fn drop(&mut self) {
         if let Some(desk) = self.0.upgrade()
-            && let Some(checkups) = &desk.checkups
+            && let Some(checkups) = &desk.health_checks
         {
             checkups.attended.store(false, Ordering::Release);
         }

@@ -40,7 +40,7 @@ pub(super) struct UpstreamConnection {
     /// `None` after release or drop.
     session: Option<UpstreamSession>,
     /// Activity of the shared connection; `None` for HTTP/1.1.
-    pulse: Option<ConnectionActivity>,
+    activity: Option<ConnectionActivity>,
     peer: HttpPeer,
     endpoint: usize,
     reused: bool,
@@ -56,13 +56,13 @@ impl UpstreamConnection {
         reused: bool,
         dial: &Arc<EndpointConnector>,
     ) -> UpstreamConnection {
-        let pulse = match &session {
+        let activity = match &session {
             UpstreamSession::H1(_) => None,
             UpstreamSession::H2(session) => Some(dial.pulses().of(session)),
         };
         UpstreamConnection {
             session: Some(session),
-            pulse,
+            activity,
             peer,
             endpoint,
             reused,
@@ -81,15 +81,19 @@ impl UpstreamConnection {
     }
 
     /// The connection must not be reused. Running streams may finish.
-    pub(super) fn condemn(&mut self) {
+    pub(super) fn mark_unusable(&mut self) {
         self.condemned = true;
     }
 
     /// A wait timed out. An HTTP/1.1 connection is abandoned, a shared one only if no stream
     /// received anything.
     pub(super) fn stalled(&mut self) {
-        if self.pulse.as_ref().is_none_or(ConnectionActivity::is_still) {
-            self.condemn();
+        if self
+            .activity
+            .as_ref()
+            .is_none_or(ConnectionActivity::is_still)
+        {
+            self.mark_unusable();
         }
     }
 
@@ -97,7 +101,7 @@ impl UpstreamConnection {
     /// accepts no more requests, which says nothing about the origin.
     pub(super) fn was_lost(&self, failure: Failure) -> bool {
         // Every error of an unshared connection is the connection's.
-        failure == Failure::Reset && (self.pulse.is_none() || self.condemned)
+        failure == Failure::Reset && (self.activity.is_none() || self.condemned)
     }
 
     /// Sends the head; a body follows unless the request has none.
@@ -117,7 +121,8 @@ impl UpstreamConnection {
                 session.write_request_header(head, request.payload.is_empty())
             }
         };
-        self.heed(sent).map_err(|error| Failure::of_asking(&error))
+        self.note_error(sent)
+            .map_err(|error| Failure::of_asking(&error))
     }
 
     /// Sends a chunk of the body.
@@ -127,7 +132,7 @@ impl UpstreamConnection {
             UpstreamSession::H1(session) => session.write_body(&piece).await.map(drop),
             UpstreamSession::H2(session) => session.write_request_body(piece, false).await,
         };
-        self.heed(sent)
+        self.note_error(sent)
     }
 
     /// Ends the body.
@@ -136,7 +141,7 @@ impl UpstreamConnection {
             UpstreamSession::H1(session) => session.finish_body().await.map(drop),
             UpstreamSession::H2(session) => session.finish_request_body(),
         };
-        self.heed(ended)
+        self.note_error(ended)
     }
 
     /// Reads the response head, skipping 1xx responses.
@@ -163,7 +168,7 @@ impl UpstreamConnection {
                 let read = session.read_response_header().await;
                 let head = session.response_header();
                 let head = head.map(|head| (head.status, head.headers.clone()));
-                self.heed(read).map_err(asking)?;
+                self.note_error(read).map_err(asking)?;
                 self.beat();
                 let (status, headers) = head.ok_or(Failure::Protocol)?;
                 head::h2(method, status, headers)
@@ -182,7 +187,7 @@ impl UpstreamConnection {
         if read.is_ok() {
             self.beat();
         }
-        match self.heed(read) {
+        match self.note_error(read) {
             Err(error) if has_long_trailers(&error) => Ok(None),
             read => read,
         }
@@ -208,14 +213,14 @@ impl UpstreamConnection {
                     transport.release_stream(session.into_inner(), hash, Some(idle));
                 }
             }
-            Some(UpstreamSession::H2(session)) => self.part(session, idle),
+            Some(UpstreamSession::H2(session)) => self.end_stream(session, idle),
             None => {}
         }
     }
 
     /// Ends a stream and keeps its connection for the others. pingora keeps a connection forever if
     /// its streams are only dropped, so every stream ends here.
-    fn part(&self, session: Box<H2Session>, idle: Duration) {
+    fn end_stream(&self, session: Box<H2Session>, idle: Duration) {
         if self.condemned {
             session.conn.mark_shutdown();
         }
@@ -228,22 +233,22 @@ impl UpstreamConnection {
 
     /// After an error an unshared connection is not reused; a shared one is not if the error is the
     /// connection's.
-    fn heed<T>(&mut self, step: Result<T>) -> Result<T> {
+    fn note_error<T>(&mut self, step: Result<T>) -> Result<T> {
         step.inspect_err(|error| {
-            if self.pulse.is_none() || is_of_connection(error) {
+            if self.activity.is_none() || is_of_connection(error) {
                 self.condemned = true;
             }
         })
     }
 
     fn listen(&mut self) {
-        if let Some(pulse) = &mut self.pulse {
+        if let Some(pulse) = &mut self.activity {
             pulse.listen();
         }
     }
 
     fn beat(&self) {
-        if let Some(pulse) = &self.pulse {
+        if let Some(pulse) = &self.activity {
             pulse.beat();
         }
     }
@@ -253,7 +258,9 @@ impl UpstreamConnection {
         reason = "only `release` and `drop` take it, and both end the connection's use"
     )]
     fn session(&mut self) -> &mut UpstreamSession {
-        self.session.as_mut().expect("a connection in use has a session")
+        self.session
+            .as_mut()
+            .expect("a connection in use has a session")
     }
 }
 
@@ -269,7 +276,7 @@ fn has_long_trailers(error: &pingora_error::Error) -> bool {
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
         if let Some(UpstreamSession::H2(session)) = self.session.take() {
-            self.part(session, IDLE_AFTER_BREAK);
+            self.end_stream(session, IDLE_AFTER_BREAK);
         }
     }
 }

@@ -135,7 +135,7 @@ impl EndpointConnector {
 
     /// Gets a connection to an endpoint: a pooled one to any reachable address, else a new one to
     /// the first address that accepts in time. `fresh`: always a new connection.
-    pub(super) async fn line(
+    pub(super) async fn acquire(
         self: &Arc<Self>,
         endpoint: usize,
         fresh: bool,
@@ -168,7 +168,7 @@ impl EndpointConnector {
             let late = |_| Err((Failure::Connect, "timed out".to_owned()));
             match timeout_at(patience, connecting).await.unwrap_or_else(late) {
                 Ok((session, reused)) => {
-                    self.unshun(address);
+                    self.mark_reachable(address);
                     return Ok(UpstreamConnection::new(
                         session, peer, endpoint, reused, self,
                     ));
@@ -176,7 +176,7 @@ impl EndpointConnector {
                 Err((refusal, reason)) => {
                     // A lack of sockets on this host says nothing about the address.
                     if refusal != Failure::Exhausted {
-                        self.shun(endpoint, address, &reason);
+                        self.mark_unreachable(endpoint, address, &reason);
                     }
                     if failure != Failure::Tls {
                         failure = refusal;
@@ -199,7 +199,7 @@ impl EndpointConnector {
     }
 
     /// Retries unreachable addresses in the background, so that no viewer waits for them.
-    pub(super) fn look_for_lost(self: &Arc<Self>) {
+    pub(super) fn retry_unreachable(self: &Arc<Self>) {
         let now = Instant::now();
         for shun in self.shunned.lock().iter_mut() {
             let known = || self.names.known(shun.endpoint);
@@ -216,7 +216,7 @@ impl EndpointConnector {
             let peer = dial.peer(endpoint, address);
             let connecting = dial.connect(&peer);
             if let Ok(Ok(session)) = timeout(dial.patience, connecting).await {
-                dial.unshun(address);
+                dial.mark_reachable(address);
                 drop(UpstreamConnection::new(
                     session, peer, endpoint, false, &dial,
                 ));
@@ -340,7 +340,7 @@ impl EndpointConnector {
     }
 
     /// Marks an address as unreachable; logs only when it was not marked before.
-    fn shun(&self, endpoint: usize, address: SocketAddr, reason: &str) {
+    fn mark_unreachable(&self, endpoint: usize, address: SocketAddr, reason: &str) {
         let mut shunned = self.shunned.lock();
         let known = shunned.iter().any(|shun| shun.address == address);
         shunned.retain(|shun| shun.address != address);
@@ -358,7 +358,7 @@ impl EndpointConnector {
         }
     }
 
-    fn unshun(&self, address: SocketAddr) {
+    fn mark_reachable(&self, address: SocketAddr) {
         let mut shunned = self.shunned.lock();
         let before = shunned.len();
         shunned.retain(|shun| shun.address != address);

@@ -39,7 +39,7 @@ impl BodyDrain {
 impl AttemptResponse {
     /// Drops a response that is not used. It counts as complete.
     pub(super) fn dismiss(self) {
-        self.entry.whole(self.head.status);
+        self.entry.complete(self.head.status);
         leave(self.line, &self.head);
     }
 }

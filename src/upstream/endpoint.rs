@@ -35,12 +35,12 @@ pub(super) struct EndpointState {
     pub(super) place: usize,
     pub(super) priority: u8,
     pub(super) weight: u32,
-    pub(super) ledger: EndpointCounters,
+    pub(super) counters: EndpointCounters,
     /// Which endpoints of the group are in good standing, by index.
-    roll: EndpointRoster,
+    roster: EndpointRoster,
     cap: Option<EndpointCap>,
     quotas: Quotas,
-    pub(super) watched: Mutex<EndpointGuards>,
+    pub(super) guards: Mutex<EndpointGuards>,
 }
 
 /// A concurrency limit of this endpoint alone.
@@ -114,8 +114,8 @@ impl EndpointState {
             place,
             priority: endpoint.priority,
             weight: endpoint.weight,
-            ledger: EndpointCounters::default(),
-            roll: Arc::clone(roll),
+            counters: EndpointCounters::default(),
+            roster: Arc::clone(roll),
             cap: endpoint.concurrency_max.map(|concurrency_max| EndpointCap {
                 concurrency_max,
                 gate: ConcurrencyLimiter::new(&LimiterSettings {
@@ -129,7 +129,7 @@ impl EndpointState {
                 }),
             }),
             quotas: Quotas::new(endpoint.requests_per_second_max, group.queue_max),
-            watched: Mutex::new(EndpointGuards {
+            guards: Mutex::new(EndpointGuards {
                 breaker: Breaker::new(guards.breaker, now),
                 ejection: Ejection::new(guards.ejection),
                 health: group
@@ -148,7 +148,7 @@ impl EndpointState {
 
     /// Breaker closed, not ejected or on trial, and health checks pass.
     pub(super) fn in_good_standing(&self, now: Instant) -> bool {
-        let watched = self.watched.lock();
+        let watched = self.guards.lock();
         watched.breaker.outlook(now) == BreakerOutlook::Clear
             && watched.ejection.until(now).is_none()
             && !watched.ejection.on_trial()
@@ -162,7 +162,7 @@ impl EndpointState {
 
     /// The breaker refuses requests for this subject.
     pub(super) fn refuses(&self, subject: FailureSubject, now: Instant) -> bool {
-        let outlook = self.watched.lock().breaker.outlook_for(subject, now);
+        let outlook = self.guards.lock().breaker.outlook_for(subject, now);
         matches!(outlook, BreakerOutlook::Refused { .. })
     }
 
@@ -209,7 +209,7 @@ impl EndpointState {
 
     /// Requests that wait for the endpoint, and those rejected.
     pub(super) fn census(&self) -> LimiterCounts {
-        let census = self.cap.as_ref().map(|cap| cap.gate.census());
+        let census = self.cap.as_ref().map(|cap| cap.gate.counts());
         let mut census = census.unwrap_or_default();
         self.quotas.add_waits(&mut census);
         census
@@ -217,8 +217,8 @@ impl EndpointState {
 
     /// A probe is due: the breaker accepts one, or the endpoint is on trial after an ejection. For
     /// a trial only the first caller gets `true` for a while.
-    pub(super) fn wants_probe(&self, now: Instant) -> bool {
-        let mut watched = self.watched.lock();
+    pub(super) fn claim_probe(&self, now: Instant) -> bool {
+        let mut watched = self.guards.lock();
         if watched.breaker.outlook(now) == BreakerOutlook::ProbeDue {
             return true;
         }
@@ -231,12 +231,12 @@ impl EndpointState {
     }
 
     /// Records whether the endpoint is in good standing, for the ejection decisions of others.
-    pub(super) fn enrol(&self, stands: bool) {
-        self.roll[self.place].store(stands, Ordering::Relaxed);
+    pub(super) fn set_in_good_standing(&self, stands: bool) {
+        self.roster[self.place].store(stands, Ordering::Relaxed);
     }
 
     fn others_standing(&self) -> usize {
-        let others = self.roll.iter().enumerate();
+        let others = self.roster.iter().enumerate();
         let others = others.filter(|(place, _)| *place != self.place);
         others
             .filter(|(_, stands)| stands.load(Ordering::Relaxed))
@@ -244,34 +244,38 @@ impl EndpointState {
     }
 
     /// A breaker pass for a health check, if the breaker is due for a probe.
-    pub(super) fn leave_to_probe(&self, now: Instant) -> Option<BreakerPass> {
-        let mut watched = self.watched.lock();
+    pub(super) fn acquire_probe_pass(&self, now: Instant) -> Option<BreakerPass> {
+        let mut watched = self.guards.lock();
         if watched.breaker.outlook(now) != BreakerOutlook::ProbeDue {
             return None;
         }
         // A health check has no subject that failed.
         match watched.breaker.admit(CHECK, now) {
-            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => Some(pass),
-            BreakerDecision::No { .. } => None,
+            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => Some(pass),
+            BreakerDecision::Refuse { .. } => None,
         }
     }
 
     /// Records a health check. A failed check does not count against the breaker: other URLs may
     /// work.
-    pub(super) fn checked(&self, result: Result<(), CheckFailure>, leave: Option<BreakerPass>) {
+    pub(super) fn record_check(
+        &self,
+        result: Result<(), CheckFailure>,
+        leave: Option<BreakerPass>,
+    ) {
         let now = Instant::now();
         let mut change = None;
-        let mut watched = self.watched.lock();
+        let mut watched = self.guards.lock();
         match leave {
-            Some(pass) if result.is_ok() => change = watched.breaker.succeeded(pass, now),
-            Some(pass) => watched.breaker.returned(pass, now),
+            Some(pass) if result.is_ok() => change = watched.breaker.record_success(pass, now),
+            Some(pass) => watched.breaker.release(pass, now),
             None => {}
         }
         let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
         let health = watched.health.as_mut();
         let turned = health.is_some_and(|health| health.record(result.is_ok()));
         drop(watched);
-        self.tell(change, line, None);
+        self.log_breaker_transition(change, line, None);
         let endpoint = &*self.label;
         match result {
             Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
@@ -284,43 +288,51 @@ impl EndpointState {
 
     /// Recent latency, if known.
     pub(super) fn pace(&self, now: Instant) -> Option<pace::LatencyReading> {
-        self.watched.lock().pace(now).read(now)
+        self.guards.lock().pace(now).read(now)
     }
 
     /// Recent p95 latency, and the typical latency.
     pub(super) fn speed(&self, now: Instant) -> (Option<Duration>, Option<Duration>) {
-        let mut watched = self.watched.lock();
+        let mut watched = self.guards.lock();
         let p95 = watched.pace(now).read(now).map(|reading| reading.p95);
         (p95, watched.typical.read())
     }
 
     /// Records the time to the response head, or to its failure. `telling`: the time says something
     /// about the endpoint's latency (it does not for blocking requests).
-    pub(super) fn timed(&self, took: Duration, end: Result<(), Failure>, telling: bool) {
+    pub(super) fn record_response_time(
+        &self,
+        took: Duration,
+        end: Result<(), Failure>,
+        telling: bool,
+    ) {
         if end.is_ok() {
-            self.ledger.clocked.record(took);
+            self.counters.clocked.record(took);
         }
         if telling && matches!(end, Ok(()) | Err(Failure::Timeout)) {
-            self.outlasted(Instant::now(), took);
+            self.record_latency(Instant::now(), took);
         }
         if telling && end.is_ok() {
-            self.watched.lock().typical.record(took);
+            self.guards.lock().typical.record(took);
         }
     }
 
     /// Records a latency of at least this much.
-    pub(super) fn outlasted(&self, now: Instant, waited: Duration) {
-        self.watched.lock().pace(now).record(now, waited);
+    pub(super) fn record_latency(&self, now: Instant, waited: Duration) {
+        self.guards.lock().pace(now).record(now, waited);
     }
 
     /// Compares its latency with that of `others` endpoints in good standing; ejects it if too
     /// slow.
     pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
-        let mut watched = self.watched.lock();
+        let mut watched = self.guards.lock();
         let Some(own) = watched.pace(now).read(now) else {
             return;
         };
-        if let Some(until) = watched.ejection.judged(now, own.p50, typical, others) {
+        if let Some(until) = watched
+            .ejection
+            .judge_latency(now, own.p50, typical, others)
+        {
             watched.slow = true;
             drop(watched);
             self.ejected(until.saturating_duration_since(now), "slow");
@@ -329,10 +341,10 @@ impl EndpointState {
 
     pub(super) fn read(&self, dial: &EndpointConnector) -> EndpointStats {
         let now = Instant::now();
-        let mut watched = self.watched.lock();
+        let mut watched = self.guards.lock();
         EndpointStats {
             endpoint: Arc::clone(&self.label),
-            counts: self.ledger.read(),
+            counts: self.counters.read(),
             concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
             quotas: self.quotas.read(),
             condition: Condition {
@@ -348,7 +360,7 @@ impl EndpointState {
                 }),
             },
             pace: watched.pace(now).read(now),
-            latency: self.ledger.clocked.read(),
+            latency: self.counters.clocked.read(),
         }
     }
 }
@@ -376,7 +388,7 @@ mod tests {
         let roll: EndpointRoster = [true, true].map(AtomicBool::new).into();
         let site = EndpointState::new(0, &settings, &roll);
         let now = Instant::now();
-        (0..20).for_each(|_| site.outlasted(now, Duration::from_secs(2)));
+        (0..20).for_each(|_| site.record_latency(now, Duration::from_secs(2)));
         let typical = Duration::from_millis(20);
         site.compare(now, typical, 1);
         assert!(site.in_good_standing(now));
@@ -386,7 +398,7 @@ mod tests {
         assert!(site.pace(back).is_none());
         assert!(!site.in_good_standing(back), "it has to prove itself first");
         assert!(
-            site.wants_probe(back) && !site.wants_probe(back),
+            site.claim_probe(back) && !site.claim_probe(back),
             "to one asker"
         );
     }

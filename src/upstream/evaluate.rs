@@ -34,7 +34,7 @@ impl OriginGroup {
                 return (trouble.tried(), None);
             }
         };
-        answer.entry.alone();
+        answer.entry.release_group_permit();
         let status = answer.head.status;
         let tried = if self.retry.statuses.contains(&status) {
             AttemptVerdict::Poor
@@ -71,8 +71,10 @@ impl OriginGroup {
 
     pub(super) fn another_stands(&self, tour: &EndpointSelection) -> bool {
         let now = now();
-        let mut unasked = tour.order[tour.turns..].iter().map(|&at| &self.sites[at]);
-        unasked.any(|site| self.stands(site, now) && !site.refuses(tour.subject, now))
+        let mut unasked = tour.order[tour.tried..]
+            .iter()
+            .map(|&at| &self.endpoints[at]);
+        unasked.any(|site| self.is_in_good_standing(site, now) && !site.refuses(tour.subject, now))
     }
 
     /// Endpoints that failed this request, which another endpoint answered, failed by their own
@@ -82,7 +84,7 @@ impl OriginGroup {
         let place = answer.entry.site().place;
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             for &(failed, asked) in tour.failed.iter().filter(|(failed, _)| *failed != place) {
-                self.sites[failed].made_good(asked, tour.subject);
+                self.endpoints[failed].record_own_fault(asked, tour.subject);
             }
         }
     }

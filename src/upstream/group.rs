@@ -46,23 +46,23 @@ const UPLOAD_MAX: Duration = Duration::from_hours(24);
 
 /// The state of one origin group.
 pub(super) struct OriginGroup {
-    pub(super) gate: ConcurrencyLimiter,
+    pub(super) limiter: ConcurrencyLimiter,
     /// Limiter for requests that the origin blocks (LL-HLS): they cost the origin nothing while
     /// they wait, and must not delay others.
-    pub(super) waiting_room: ConcurrencyLimiter,
+    pub(super) blocking_limiter: ConcurrencyLimiter,
     /// Limits requests whose viewers are slow: they cost the origin nothing either.
     pub(super) slow_viewers: Arc<SlowViewers>,
-    pub(super) dial: Arc<EndpointConnector>,
-    pub(super) sites: Vec<Arc<EndpointState>>,
-    pub(super) checkups: Option<HealthChecks>,
+    pub(super) connector: Arc<EndpointConnector>,
+    pub(super) endpoints: Vec<Arc<EndpointState>>,
+    pub(super) health_checks: Option<HealthChecks>,
     pub(super) balance: Balance,
-    pub(super) wheel: Mutex<WeightedRotation>,
+    pub(super) rotation: Mutex<WeightedRotation>,
     pub(super) retry: Retry,
     pub(super) budget: Mutex<RetryBudget>,
     /// The last request that failed over to another endpoint succeeded there.
     pub(super) fail_over_helps: AtomicBool,
     pub(super) takeovers: Takeovers,
-    pub(super) review: OutlierDetection,
+    pub(super) outlier_detection: OutlierDetection,
     pub(super) additions: GroupHeaders,
     pub(super) signer: Arc<Signer>,
     pub(super) deadlines: Deadlines,
@@ -87,21 +87,25 @@ impl OriginGroup {
         let queue_until = asked + self.deadlines.queue.min(self.deadlines.total);
         // A request that every breaker would refuse must not wait or use up the rate limit.
         let subject = request::subject(&errand.path_and_query, errand.host.as_ref());
-        if self.sites.iter().all(|site| site.refuses(subject, now())) {
+        if self
+            .endpoints
+            .iter()
+            .all(|site| site.refuses(subject, now()))
+        {
             return Err(Failure::Open);
         }
         // Wait for credentials before taking a permit: others can proceed.
         let ready = self.signer.ready(queue_until).await;
-        ready.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        ready.inspect_err(|&failure| self.endpoints[0].counters.missed(failure))?;
         let patience = queue_until.saturating_duration_since(Instant::now());
         let permit = self.enter(&mut errand, patience).await?;
         let hold = LimitHolder::new(&self.slow_viewers, permit);
-        let answer = self.ask(errand, &hold, queue_until, until).await?;
-        Ok(self.begun(answer, hold, asked))
+        let answer = self.run_attempts(errand, &hold, queue_until, until).await?;
+        Ok(self.build_response(answer, hold, asked))
     }
 
     /// Builds the response: its body follows and holds the permits.
-    fn begun(
+    fn build_response(
         &self,
         answer: AttemptResponse,
         hold: Arc<LimitHolder>,
@@ -124,7 +128,7 @@ impl OriginGroup {
             framing,
         } = head;
         let body = UpstreamBody::new(BodyState {
-            line,
+            connection: line,
             hold,
             entry,
             status,
@@ -142,7 +146,7 @@ impl OriginGroup {
             body,
             waited: asked.elapsed(),
             endpoint,
-            outdone,
+            lacking_endpoint: outdone,
         }
     }
 
@@ -153,7 +157,7 @@ impl OriginGroup {
         patience: Duration,
     ) -> Result<Permit, Failure> {
         let until = Instant::now() + patience;
-        let held_back = errand.held_back;
+        let held_back = errand.is_blocking;
         if let Some(upgrade) = &mut errand.upgrade {
             tokio::select! {
                 biased;
@@ -173,33 +177,33 @@ impl OriginGroup {
         patience: Duration,
     ) -> Result<Permit, Failure> {
         if held_back {
-            self.enter_waiting_room(rank, patience).await
+            self.acquire_blocking_permit(rank, patience).await
         } else {
-            self.gate.enter(rank, patience).await
+            self.limiter.enter(rank, patience).await
         }
     }
 
     /// Waits for a permit for a blocking request. It also needs a token of the rate limit.
-    async fn enter_waiting_room(
+    async fn acquire_blocking_permit(
         &self,
         rank: Priority,
         patience: Duration,
     ) -> Result<Permit, Failure> {
         let until = Instant::now() + patience;
-        let permit = self.waiting_room.enter(rank, patience).await?;
+        let permit = self.blocking_limiter.enter(rank, patience).await?;
         let left = until.saturating_duration_since(Instant::now());
-        self.gate.turn(rank, left).await?;
+        self.limiter.turn(rank, left).await?;
         Ok(permit)
     }
 
-    async fn ask(
+    async fn run_attempts(
         self: &Arc<Self>,
         errand: UpstreamRequest,
         hold: &Arc<LimitHolder>,
         queue_until: Instant,
         until: Instant,
     ) -> Result<AttemptResponse, Failure> {
-        let covered = errand.covered;
+        let covered = errand.has_fallback;
         let (request, mut body, mut tour) = self.prepare(errand, hold, queue_until, until)?;
         // The best response so far; it is returned only if no better one arrives.
         let (mut retries, mut poor) = (0, None);
@@ -225,7 +229,7 @@ impl OriginGroup {
             match step(tried, chances) {
                 NextStep::End => break,
                 NextStep::Next => continue,
-                NextStep::Retry(reach) => tour.reach = reach,
+                NextStep::Retry(reach) => tour.candidates = reach,
             }
             let pause = self.pause(&tour, retries, wait);
             // A viewer waits and another endpoint is in good standing: a failing endpoint must not
@@ -234,11 +238,11 @@ impl OriginGroup {
             // whatever is served meanwhile.
             let is_urgent = !covered || tour.question.is_of_manifest();
             let fails_over =
-                is_urgent && tour.turns < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
+                is_urgent && tour.tried < tour.good && self.fail_over_helps.load(Ordering::Relaxed);
             if !self.wait_to_retry(pause, fails_over).await {
                 break;
             }
-            site.ledger.retried();
+            site.counters.retried();
             retries += 1;
         }
         // A response to a different question is returned only if no other endpoint can be asked.
@@ -260,12 +264,12 @@ impl OriginGroup {
         let (question, rank) = (ResponseExpectation::of(&errand), errand.rank);
         let upgrade = errand.upgrade.take();
         let (avoided, excluded) = (errand.avoided, errand.excluded);
-        let (overdue, budget) = (errand.overdue, errand.budget);
+        let (overdue, budget) = (errand.late_after, errand.budget);
         let seal = self.signer.seal();
         // No endpoint was contacted; the failure is counted for the first one.
-        let seal = seal.inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+        let seal = seal.inspect_err(|&failure| self.endpoints[0].counters.missed(failure))?;
         let (request, body) = AttemptRequest::of(errand, seal)
-            .inspect_err(|&failure| self.sites[0].ledger.missed(failure))?;
+            .inspect_err(|&failure| self.endpoints[0].counters.missed(failure))?;
         let body = body.map(|body| UpstreamUpload::of(body, hold));
         if budget == BudgetUse::Earns {
             self.budget.lock().request(now());
@@ -290,7 +294,7 @@ impl OriginGroup {
 
     /// Acquires a retry and waits for the backoff; false if no retry is allowed.
     async fn wait_to_retry(&self, pause: Option<Duration>, fails_over: bool) -> bool {
-        let Some(pause) = pause.filter(|_| self.may_retry(fails_over)) else {
+        let Some(pause) = pause.filter(|_| self.acquire_retry(fails_over)) else {
             return false;
         };
         if !pause.is_zero() {
@@ -310,30 +314,30 @@ impl OriginGroup {
         if self.has_room(tour, tour.unasked()) {
             return Some(Duration::ZERO);
         }
-        let again = tour.reach == CandidateSet::All && self.has_room(tour, tour.asked());
+        let again = tour.candidates == CandidateSet::All && self.has_room(tour, tour.asked());
         let backoff = &self.retry.backoff;
         again.then(|| backoff.wait(retries, fastrand::f64(), wait))?
     }
 
     /// Acquires a retry from the budget and a token of the rate limit: for the origin, a retry is
     /// one more request.
-    fn may_retry(&self, fails_over: bool) -> bool {
+    fn acquire_retry(&self, fails_over: bool) -> bool {
         let mut budget = self.budget.lock();
         let affords = fails_over || budget.affords(now());
-        affords && self.gate.try_turn() && (budget.try_spend(now()) || fails_over)
+        affords && self.limiter.try_turn() && (budget.try_spend(now()) || fails_over)
     }
 
     /// Permits and counts a takeover; see [`super::Origin::take_over`].
     pub(super) fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
         let spend = || self.budget.lock().try_spend(now());
         let takeover = self.takeovers.begin(failed, spend);
-        self.sites[from].ledger.left(takeover.is_some());
+        self.endpoints[from].counters.left(takeover.is_some());
         takeover
     }
 
     fn has_room(&self, tour: &EndpointSelection, places: &[usize]) -> bool {
         let now = now();
-        let mut sites = places.iter().map(|place| &self.sites[*place]);
+        let mut sites = places.iter().map(|place| &self.endpoints[*place]);
         sites.any(|site| !site.refuses(tour.subject, now) && site.has_slot(tour.class))
     }
 
@@ -345,14 +349,18 @@ impl OriginGroup {
 
     /// Number of endpoints not tried yet whose breaker accepts the request.
     pub(super) fn left(&self, tour: &EndpointSelection) -> usize {
-        let unasked = &tour.order[tour.turns..];
-        let open = |place: &&usize| !self.sites[**place].refuses(tour.subject, now());
+        let unasked = &tour.order[tour.tried..];
+        let open = |place: &&usize| !self.endpoints[**place].refuses(tour.subject, now());
         unasked.iter().filter(open).count()
     }
 
     /// The endpoint is in good standing and reachable.
-    pub(super) fn stands(&self, site: &EndpointState, now: std::time::Instant) -> bool {
-        site.in_good_standing(now) && self.dial.reachable(site.place)
+    pub(super) fn is_in_good_standing(
+        &self,
+        site: &EndpointState,
+        now: std::time::Instant,
+    ) -> bool {
+        site.in_good_standing(now) && self.connector.reachable(site.place)
     }
 
     /// The order of endpoints without the excluded ones, and how many are in good standing. An
@@ -365,38 +373,40 @@ impl OriginGroup {
         excluded: EndpointSet,
     ) -> (Vec<usize>, usize) {
         let now = now();
-        self.dial.look_for_lost();
-        let stands = |site: &EndpointState| self.stands(site, now);
-        self.review.hold(&self.sites, now, stands);
+        self.connector.retry_unreachable();
+        let stands = |site: &EndpointState| self.is_in_good_standing(site, now);
+        self.outlier_detection.hold(&self.endpoints, now, stands);
         let standings = self.standings(avoided.and(excluded), now);
-        for site in &self.sites {
-            site.enrol(stands(site));
+        for site in &self.endpoints {
+            site.set_in_good_standing(stands(site));
         }
         let is_asked = |place: &usize| !excluded.contains(*place);
         let good = (0..standings.len()).filter(|place| standings[*place].good);
         let good = good.filter(is_asked).count();
         if good > 0 {
-            let due = self.sites.iter().filter(|site| site.wants_probe(now));
+            let due = self.endpoints.iter().filter(|site| site.claim_probe(now));
             due.for_each(|site| self.probe(site, request));
         }
         let seed = request.seed();
-        let mut order = order(&standings, self.balance, seed, &mut self.wheel.lock());
+        let mut order = order(&standings, self.balance, seed, &mut self.rotation.lock());
         order.retain(is_asked);
         (order, good)
     }
 
     fn standings(&self, avoided: EndpointSet, now: std::time::Instant) -> Vec<EndpointCondition> {
-        let is_left =
-            |site: &Arc<EndpointState>| self.stands(site, now) && !avoided.contains(site.place);
+        let is_left = |site: &Arc<EndpointState>| {
+            self.is_in_good_standing(site, now) && !avoided.contains(site.place)
+        };
         // If all endpoints are avoided, the list has no effect.
-        let any_left = self.sites.iter().any(is_left);
+        let any_left = self.endpoints.iter().any(is_left);
         let standing = |site: &Arc<EndpointState>| EndpointCondition {
             priority: site.priority,
             weight: site.weight,
-            in_flight: site.ledger.in_flight(),
-            good: self.stands(site, now) && (!any_left || !avoided.contains(site.place)),
+            in_flight: site.counters.in_flight(),
+            good: self.is_in_good_standing(site, now)
+                && (!any_left || !avoided.contains(site.place)),
         };
-        self.sites.iter().map(standing).collect()
+        self.endpoints.iter().map(standing).collect()
     }
 
     /// The endpoint that would be tried first for this seed; `None`: no endpoint accepts it.
@@ -408,15 +418,17 @@ impl OriginGroup {
         let now = now();
         let standings = self.standings(avoided, now);
         // Work on a copy, so that the rotation does not advance.
-        let mut wheel = self.wheel.lock().clone();
+        let mut wheel = self.rotation.lock().clone();
         let order = order(&standings, self.balance, seed, &mut wheel);
-        let mut sites = order.into_iter().map(|place| &self.sites[place]);
+        let mut sites = order.into_iter().map(|place| &self.endpoints[place]);
         sites.find(|site| !site.refuses(subject, now))
     }
 
     /// Probes an endpoint with a HEAD of this request, in the background.
     fn probe(self: &Arc<Self>, site: &Arc<EndpointState>, request: &AttemptRequest) {
-        let permit = site.has_slot(request.class).then(|| self.gate.try_enter());
+        let permit = site
+            .has_slot(request.class)
+            .then(|| self.limiter.try_enter());
         let slot = permit
             .flatten()
             .and_then(|permit| Some(site.slot(request.class)?.with(permit)));

@@ -135,7 +135,7 @@ impl OriginGroup {
         tour: &EndpointSelection,
     ) -> HedgedAttempt<'a> {
         let site = Arc::clone(entry.site());
-        site.ledger.hedged();
+        site.counters.hedged();
         let limits = self.limits(tour);
         HedgedAttempt {
             asked: Instant::now(),
@@ -159,7 +159,7 @@ impl OriginGroup {
         mut slow: Vec<HedgedAttempt<'_>>,
         tour: &mut EndpointSelection,
     ) -> RaceOutcome {
-        if !brings(&outcome) {
+        if !has_content(&outcome) {
             // The hedge lacks the object: give the slower endpoint, which may have it, more time.
             let patience = slow.first().map_or(Duration::ZERO, |slow| slow.patience);
             let another = timeout(self.grace(patience), self.another(&mut slow, tour));
@@ -173,7 +173,7 @@ impl OriginGroup {
                 None => outcome,
             };
         }
-        quick.site.ledger.hedge_won();
+        quick.site.counters.hedge_won();
         let mut outdone = None;
         for slow in slow.iter().filter(|slow| slow.asked < quick.asked) {
             if self.overtaken(slow, &quick, tour) {
@@ -209,11 +209,11 @@ impl OriginGroup {
         let (site, waited) = (&slow.site, slow.asked.elapsed());
         let had = !tour.held_back || quick.asked.elapsed() < slow.patience / HAD_SHARE;
         if had {
-            site.beaten(slow.asked.into_std(), tour.subject);
+            site.record_overtaken(slow.asked.into_std(), tour.subject);
         }
         if !tour.held_back {
             // Its response would have taken even longer.
-            site.outlasted(now(), waited);
+            site.record_latency(now(), waited);
         }
         // A short delay is not reported.
         let late = tour.held_back || waited >= self.retry.hedge_after_max;
@@ -230,7 +230,7 @@ impl OriginGroup {
         if tour.held_back {
             return tour.overdue;
         }
-        if !tour.hedged || self.sites.len() < 2 {
+        if !tour.hedged || self.endpoints.len() < 2 {
             return None;
         }
         let is_manifest = match &tour.upgrade {
@@ -247,7 +247,7 @@ impl OriginGroup {
 
     async fn second(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         if tour.held_back {
-            self.relief(tour).await
+            self.hedge_blocking(tour).await
         } else {
             self.hedge(tour)
         }
@@ -256,21 +256,21 @@ impl OriginGroup {
     /// Starts an attempt at the next endpoint for a blocking request that is late, under the first
     /// one's permit. It uses no retry budget: that is for failing origins, and nothing indicates a
     /// failure here.
-    async fn relief(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
-        let site = Arc::clone(&self.sites[*tour.order.get(tour.turns)?]);
+    async fn hedge_blocking(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
+        let site = Arc::clone(&self.endpoints[*tour.order.get(tour.tried)?]);
         let patience = tour.until.saturating_duration_since(Instant::now());
-        self.gate.turn(tour.rank, patience).await.ok()?;
+        self.limiter.turn(tour.rank, patience).await.ok()?;
         let slot = site.slot_for(tour.class, tour.held_back)?;
-        tour.turns += 1;
+        tour.tried += 1;
         AttemptGuard::open(&site, slot, tour.subject, now())
     }
 
     /// Starts an attempt at the next endpoint, if it is in good standing, not tried yet and has
     /// room, and the budget allows it.
     fn hedge(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
-        let site = &self.sites[*tour.order.get(tour.turns)?];
+        let site = &self.endpoints[*tour.order.get(tour.tried)?];
         let now = now();
-        if !self.stands(site, now) {
+        if !self.is_in_good_standing(site, now) {
             return None;
         }
         let mut budget = self.budget.lock();
@@ -279,10 +279,10 @@ impl OriginGroup {
             return None;
         }
         // It needs a permit of its own: a hedge never exceeds a limit.
-        let permit = self.gate.try_enter()?;
+        let permit = self.limiter.try_enter()?;
         let slot = site.slot(tour.class)?.with(permit);
         budget.try_spend(now);
-        tour.turns += 1;
+        tour.tried += 1;
         AttemptGuard::open(site, slot, tour.subject, now)
     }
 
@@ -339,7 +339,7 @@ async fn first_of<'a>(racers: &mut Vec<HedgedAttempt<'a>>) -> (HedgedAttempt<'a>
 }
 
 /// The response has the object, and is not a claim that it is missing.
-fn brings(outcome: &RaceOutcome) -> bool {
+fn has_content(outcome: &RaceOutcome) -> bool {
     let status = outcome.as_ref().map(|answer| answer.head.status);
     status.is_ok_and(|status| status.is_success() || status == StatusCode::NOT_MODIFIED)
 }

@@ -174,7 +174,7 @@ impl ConcurrencyLimiter {
         self.turnstile.lock().has_room()
     }
 
-    pub(super) fn census(&self) -> LimiterCounts {
+    pub(super) fn counts(&self) -> LimiterCounts {
         self.turnstile.lock().census()
     }
 

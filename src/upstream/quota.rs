@@ -151,7 +151,7 @@ impl Quotas {
     /// Adds the requests that wait for a token, and those rejected.
     pub(super) fn add_waits(&self, census: &mut LimiterCounts) {
         for rate in &self.rates {
-            census.add_waits(&rate.gate.census());
+            census.add_waits(&rate.gate.counts());
         }
     }
 

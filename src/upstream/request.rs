@@ -29,7 +29,7 @@ pub(super) struct AttemptRequest {
     /// The origin is expected to block until new content exists.
     pub(super) held_back: bool,
     /// Credentials for the origin.
-    pub(super) seal: RequestAuth,
+    pub(super) auth: RequestAuth,
 }
 
 /// The size of the request body.
@@ -97,8 +97,8 @@ impl AttemptRequest {
             payload,
             rank: errand.rank,
             class: errand.class,
-            held_back: errand.held_back,
-            seal,
+            held_back: errand.is_blocking,
+            auth: seal,
         };
         Ok((request, errand.body))
     }
@@ -108,7 +108,7 @@ impl AttemptRequest {
         AttemptRequest {
             method: Method::HEAD,
             payload: PayloadSize::Nothing,
-            ..self.sealed(self.seal.clone())
+            ..self.sealed(self.auth.clone())
         }
     }
 
@@ -123,7 +123,7 @@ impl AttemptRequest {
             rank: self.rank,
             class: self.class,
             held_back: self.held_back,
-            seal,
+            auth: seal,
         }
     }
 
@@ -199,14 +199,14 @@ impl AttemptRequest {
 
     /// The common head, without `Host` and body length; `Host` is only part of the signature here.
     fn head(&self, uri: Uri, to: usize, add: &GroupHeaders) -> Result<Box<RequestHeader>, Failure> {
-        let size = self.headers.len() + self.seal.headers().len() + 2;
+        let size = self.headers.len() + self.auth.headers().len() + 2;
         let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
             .map_err(|_| Failure::Protocol)?;
         head.set_uri(uri);
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_ours(name)) {
             append(&mut head, name.clone(), value)?;
         }
-        set(&mut head, self.seal.headers())?;
+        set(&mut head, self.auth.headers())?;
         let message = Message {
             method: &self.method,
             host: self.host(to, add),
@@ -214,7 +214,7 @@ impl AttemptRequest {
             headers: &head.headers,
             bodiless: self.payload.is_empty(),
         };
-        if let Some(signature) = self.seal.signature(to, &message)? {
+        if let Some(signature) = self.auth.signature(to, &message)? {
             for name in &FIELDS {
                 head.remove_header(name);
             }
@@ -282,7 +282,7 @@ mod tests {
             (name, HeaderValue::from_static(value))
         };
         AttemptRequest {
-            seal: RequestAuth::of(set.iter().map(header).collect()),
+            auth: RequestAuth::of(set.iter().map(header).collect()),
             method: Method::GET,
             target: path.parse().unwrap(),
             host: None,

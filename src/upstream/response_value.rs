@@ -42,7 +42,8 @@ impl ResponseExpectation {
             header::IF_UNMODIFIED_SINCE,
         ];
         ResponseExpectation {
-            wants: matches!(errand.method, Method::GET | Method::HEAD).then_some(errand.wants),
+            wants: matches!(errand.method, Method::GET | Method::HEAD)
+                .then_some(errand.expected_content),
             expected: errand.expected,
             is_partial: has(&errand.headers, &[header::RANGE]),
             is_conditional: has(&errand.headers, &conditions),

@@ -25,8 +25,8 @@ pub(super) struct EndpointSelection {
     /// How many of them, from the start, are in good standing.
     pub(super) good: usize,
     /// How many of them, from the start, were tried.
-    pub(super) turns: usize,
-    pub(super) reach: CandidateSet,
+    pub(super) tried: usize,
+    pub(super) candidates: CandidateSet,
     pub(super) rank: Priority,
     pub(super) subject: FailureSubject,
     /// The rate limit it counts against.
@@ -76,8 +76,8 @@ impl EndpointSelection {
         EndpointSelection {
             order,
             good,
-            turns: 0,
-            reach: CandidateSet::First,
+            tried: 0,
+            candidates: CandidateSet::First,
             rank,
             subject,
             class: RequestClass::Other,
@@ -143,30 +143,30 @@ impl EndpointSelection {
 
     /// The tried endpoints.
     pub(super) fn asked(&self) -> &[usize] {
-        &self.order[..self.turns]
+        &self.order[..self.tried]
     }
 
     /// The untried endpoints; those not in good standing only after all others.
     pub(super) fn unasked(&self) -> &[usize] {
-        let end = if self.turns < self.good {
+        let end = if self.tried < self.good {
             self.good
         } else {
             self.order.len()
         };
-        &self.order[self.turns..end]
+        &self.order[self.tried..end]
     }
 
     /// Marks an endpoint as tried; those skipped come after it.
     fn take(&mut self, at: usize) {
-        self.order[self.turns..=at].rotate_right(1);
-        self.turns += 1;
+        self.order[self.tried..=at].rotate_right(1);
+        self.tried += 1;
     }
 }
 
 impl OriginGroup {
     /// Starts an attempt at the next endpoint that accepts the request.
     pub(super) async fn next(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
-        match tour.reach {
+        match tour.candidates {
             CandidateSet::First => self.first(tour).await,
             CandidateSet::Others => self.unasked(tour),
             CandidateSet::All => self.unasked(tour).or_else(|| self.asked_before(tour)),
@@ -181,7 +181,7 @@ impl OriginGroup {
             }
             let (at, slot) = self.first_slot(tour).await?;
             tour.take(at);
-            let site = &self.sites[tour.order[tour.turns - 1]];
+            let site = &self.endpoints[tour.order[tour.tried - 1]];
             if let Some(entry) = AttemptGuard::open(site, slot, tour.subject, now()) {
                 return Some(entry);
             }
@@ -193,8 +193,8 @@ impl OriginGroup {
         let patience = tour.queue_until.saturating_duration_since(Instant::now());
         let (whose, held_back) = ((tour.rank, tour.class), tour.held_back);
         let wait = |(number, place): (usize, &usize)| {
-            let waiting = self.sites[*place].wait_for_slot(whose, held_back, patience);
-            (tour.turns + number, Box::pin(waiting))
+            let waiting = self.endpoints[*place].wait_for_slot(whose, held_back, patience);
+            (tour.tried + number, Box::pin(waiting))
         };
         let mut waits: Vec<_> = tour.unasked().iter().enumerate().map(wait).collect();
         while !waits.is_empty() {
@@ -223,9 +223,9 @@ impl OriginGroup {
     /// only lack room.
     fn unasked(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         let now = now();
-        let mut at = tour.turns;
-        while at < tour.order.len() && !(at == tour.good && at > tour.turns) {
-            let site = &self.sites[tour.order[at]];
+        let mut at = tour.tried;
+        while at < tour.order.len() && !(at == tour.good && at > tour.tried) {
+            let site = &self.endpoints[tour.order[at]];
             let slot = site.slot_for(tour.class, tour.held_back);
             if slot.is_some() || site.refuses(tour.subject, now) {
                 tour.take(at);
@@ -242,9 +242,9 @@ impl OriginGroup {
     /// A tried endpoint, the least recently tried first.
     fn asked_before(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
         let now = now();
-        (0..tour.turns).find_map(|_| {
-            tour.order[..tour.turns].rotate_left(1);
-            let site = &self.sites[tour.order[tour.turns - 1]];
+        (0..tour.tried).find_map(|_| {
+            tour.order[..tour.tried].rotate_left(1);
+            let site = &self.endpoints[tour.order[tour.tried - 1]];
             site.slot_for(tour.class, tour.held_back)
                 .and_then(|slot| AttemptGuard::open(site, slot, tour.subject, now))
         })

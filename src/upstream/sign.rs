@@ -99,7 +99,7 @@ impl Signer {
             signing: signing.transpose()?,
         });
         if tokio::runtime::Handle::try_current().is_ok() {
-            signer.tend();
+            signer.start_tasks();
         }
         Ok(signer)
     }
@@ -114,7 +114,7 @@ impl Signer {
 
     /// The authentication for the next request.
     pub(super) fn seal(self: &Arc<Self>) -> Result<RequestAuth, Failure> {
-        self.tend();
+        self.start_tasks();
         let signing = match &self.signing {
             Some((scope, keyring)) => Some((Arc::clone(scope), keyring.credentials()?)),
             None => None,
@@ -124,7 +124,7 @@ impl Signer {
     }
 
     /// Starts the background tasks, unless they run already.
-    fn tend(self: &Arc<Self>) {
+    fn start_tasks(self: &Arc<Self>) {
         if let Some((_, keyring)) = &self.signing {
             keyring.tend();
         }

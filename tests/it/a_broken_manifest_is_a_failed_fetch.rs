@@ -46,7 +46,7 @@ async fn the_old_one_is_kept() {
             .age(10);
         let origin = Origin::start().await.on(PATH, old.then(broken));
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+            .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
             .start()
             .await;
         for _ in 0..3 {
@@ -65,12 +65,12 @@ async fn without_an_old_one_it_is_an_error() {
         let good = manifest(playlist(1)).cache_control("max-age=60");
         let origin = Origin::start().await.on(PATH, broken.then(good));
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
             .start()
             .await;
         let answer = shield.get(PATH).await;
         assert_eq!(answer.status, 502, "{name}: {answer:?}");
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
     }
 }
 
@@ -84,11 +84,11 @@ async fn an_mpd_without_its_end() {
         .await
         .on(MPD, mpd("<MPD type=\"dynamic\"><Period>").then(mpd(whole)));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
         .start()
         .await;
     assert_eq!(shield.ask(get(MPD)).await.status, 502);
-    shield.get(MPD).await.is_whole(whole);
+    shield.get(MPD).await.assert_whole(whole);
 }
 
 fn brotli(text: &[u8]) -> Vec<u8> {
@@ -124,7 +124,7 @@ async fn whatever_its_content_coding_it_is_read() {
             .on(cut, coded("").body(half));
         let shield = Shield::in_front_of(&origin).start().await;
         for _ in 0..2 {
-            shield.get(good).await.is_whole(&whole);
+            shield.get(good).await.assert_whole(&whole);
         }
         assert_eq!(origin.hits(good), 1, "{coding}");
         for broken in [page, cut] {
@@ -148,14 +148,14 @@ async fn what_cannot_be_decoded_is_passed_on() {
         let shield = Shield::in_front_of(&origin).start().await;
         for asked in 1..=2 {
             let answer = shield.get(PATH).await;
-            answer.is_whole("unread");
+            answer.assert_whole("unread");
             assert_eq!(answer.header("content-encoding"), Some(coding));
             assert_eq!(origin.hits(PATH), asked, "{coding}");
         }
         let coded = [("reason", "coded")];
         assert!(
             shield
-                .counted("seawall_manifests_unfit_total", &coded)
+                .counter("seawall_manifests_unfit_total", &coded)
                 .await
                 > 0
         );

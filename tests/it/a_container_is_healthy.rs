@@ -9,7 +9,7 @@ use crate::support::{Origin, segment};
 async fn the_program_is_healthy_where_nobody_configured_an_admin_address() {
     let origin = Origin::start().await.on("/seg1.ts", segment("whole"));
     // The arguments that the image sets, except the port.
-    let mut program = Program::serve_as(&origin, "", |command| {
+    let mut program = Program::serve_with(&origin, "", |command| {
         command.env("SEAWALL_ADMIN", "127.0.0.1:0");
         command.stderr(Stdio::piped());
     })

@@ -26,7 +26,7 @@ fn touchy(origin: &Origin) -> Builder {
             breaker.probe_after_max = Duration::from_hours(1);
             group.retry.attempts_max = 0;
         })
-        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
 }
 
 async fn failing(paths: usize) -> Origin {
@@ -53,7 +53,7 @@ async fn after_too_many_failures() {
         assert_eq!(origin.hits(&path), 0);
     }
     let open = [("state", "open")];
-    assert_eq!(shield.counted("seawall_origin_breaker", &open).await, 1);
+    assert_eq!(shield.counter("seawall_origin_breaker", &open).await, 1);
 }
 
 /// A stored object is served without waiting for the origin.
@@ -69,15 +69,15 @@ async fn and_what_is_held_is_served_at_once() {
     );
     let shield = touchy(&origin)
         .origin(|group| group.guards.breaker.error_share = 0.5)
-        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.stale_wait_max = Duration::from_hours(1))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     for piece in 0..3 {
         shield.get(&path(piece)).await;
     }
     let answer = shield.get(PATH).await;
-    answer.is_whole(playlist(1));
+    answer.assert_whole(playlist(1));
     assert_eq!(origin.hits(PATH), 1, "no viewer waited for the origin");
 }
 
@@ -96,9 +96,9 @@ async fn until_one_probe_succeeds() {
         shield.get(&path(piece)).await;
     }
     let answered = |answer: &crate::support::Response| answer.status == 200;
-    shield.until(get("/0/back.ts"), answered).await;
+    shield.repeat_until(get("/0/back.ts"), answered).await;
     let closed = [("state", "closed")];
-    assert_eq!(shield.counted("seawall_origin_breaker", &closed).await, 1);
+    assert_eq!(shield.counter("seawall_origin_breaker", &closed).await, 1);
 }
 
 /// While another endpoint answers, the probe is a HEAD request in the background: no viewer waits for it.
@@ -130,7 +130,7 @@ async fn and_no_viewer_waits_for_the_probe() {
     let mut heads = 0;
     for piece in 3..10 {
         let path = path(piece);
-        shield.get(&path).await.is_whole("second");
+        shield.get(&path).await.assert_whole("second");
         let asked = first.requests(&path);
         assert!(asked.iter().all(|request| request.method == "HEAD"));
         heads += asked.len();
@@ -139,7 +139,7 @@ async fn and_no_viewer_waits_for_the_probe() {
     let closed = [("endpoint", &*format!("http://{}", first.address()))];
     eventually("the first endpoint is good again", async || {
         let labels = [closed[0], ("state", "closed")];
-        shield.counted("seawall_origin_breaker", &labels).await == 1
+        shield.counter("seawall_origin_breaker", &labels).await == 1
     })
     .await;
     assert!(heads <= 7, "{heads}");
@@ -164,13 +164,13 @@ async fn and_asked_last() {
         .await;
     for piece in 0..10 {
         let path = format!("/{piece}.ts");
-        shield.get(&path).await.is_whole("second");
+        shield.get(&path).await.assert_whole("second");
     }
     let asked: usize = (0..10)
         .map(|piece| first.hits(&format!("/{piece}.ts")))
         .sum();
     assert_eq!(asked, 2);
-    let ejected = shield.counted("seawall_origin_ejected", &[]).await;
+    let ejected = shield.counter("seawall_origin_ejected", &[]).await;
     assert_eq!(ejected, 1);
     let status = shield.admin(get("/status")).await;
     let status: serde_json::Value = serde_json::from_str(status.text()).unwrap();
@@ -191,7 +191,7 @@ async fn at_once_though_every_permit_is_taken() {
             group.concurrency_max = 2;
             group.deadlines.queue = Duration::from_hours(1);
         })
-        .waits(|waits| waits.wait_max = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.wait_max = Duration::from_hours(1))
         .start()
         .await;
     let hanging = shield.crowd(1, get("/0/hangs.ts")).await;
@@ -202,7 +202,7 @@ async fn at_once_though_every_permit_is_taken() {
     let also = shield.get(&path(3)).await;
     assert_eq!((also.status, origin.hits(&path(3))), (503, 0));
     silence.open();
-    hanging.answers().await[0].is_whole("late");
+    hanging.read_all().await[0].assert_whole("late");
 }
 
 /// An upload that its viewer breaks off says nothing about the origin and does not open its breaker.
@@ -219,10 +219,10 @@ async fn but_not_for_what_viewers_break() {
         viewer.send_raw(head.as_bytes()).await;
         drop(viewer);
     }
-    let ended = async || shield.counted(REQUESTS, &[]).await >= 6;
+    let ended = async || shield.counter(REQUESTS, &[]).await >= 6;
     eventually("their requests ended", ended).await;
-    shield.get("/a.ts").await.is_whole("whole");
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
+    shield.get("/a.ts").await.assert_whole("whole");
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0);
 }
 
 /// A viewer who uploads slowly does not open it either: the origin gets the request only when the body is
@@ -241,13 +241,13 @@ async fn nor_for_uploads_that_stall() {
         viewer.send_raw(head.as_bytes()).await;
         stalling.push(viewer);
     }
-    shield.get("/a.ts").await.is_whole("whole");
+    shield.get("/a.ts").await.assert_whole("whole");
     assert_eq!(origin.hits("/up"), 0);
     drop(stalling);
-    let ended = async || shield.counted(REQUESTS, &[]).await >= 7;
+    let ended = async || shield.counter(REQUESTS, &[]).await >= 7;
     eventually("their requests ended", ended).await;
     assert_eq!(origin.hits("/up"), 0);
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0);
 }
 
 /// Viewers who read a pass-through body more slowly than the origin's total deadline allows do not open the
@@ -270,16 +270,16 @@ async fn nor_for_slow_readers() {
         .await;
     let mut readers = Vec::new();
     for _ in 0..6 {
-        let viewer = Viewer::connect_thin(shield.address()).await;
+        let viewer = Viewer::connect_with_small_buffer(shield.address()).await;
         readers.push(viewer.begin(get("/large.ts")).await);
     }
     let began = Instant::now();
     eventually("the time to be over", async || began.elapsed() > TOTAL).await;
     for reader in readers {
-        reader.finish().await.is_whole(&large);
+        reader.finish().await.assert_whole(&large);
     }
     let truncated = [("result", "truncated")];
-    assert_eq!(shield.counted(ORIGIN_REQUESTS, &truncated).await, 0);
-    shield.get("/a.ts").await.is_whole("whole");
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
+    assert_eq!(shield.counter(ORIGIN_REQUESTS, &truncated).await, 0);
+    shield.get("/a.ts").await.assert_whole("whole");
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0);
 }

@@ -10,10 +10,10 @@ use crate::support::{Gate, Origin, Shield, eventually, get, manifest, reply, seg
 /// Waits until this number of requests has been counted, and returns the counts.
 async fn counted(shield: &Shield, all: u64) -> impl AsyncFn(&'static str) -> u64 {
     eventually("all to be counted", async || {
-        shield.counted(REQUESTS, &[]).await >= all
+        shield.counter(REQUESTS, &[]).await >= all
     })
     .await;
-    async |outcome| shield.counted(REQUESTS, &[("outcome", outcome)]).await
+    async |outcome| shield.counter(REQUESTS, &[("outcome", outcome)]).await
 }
 
 #[tokio::test]
@@ -21,22 +21,22 @@ async fn waiting_for_the_next_state_counts_as_held_back() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
-    shield.get(PATH).await.is_whole(version(20, 2));
+    shield.get(PATH).await.assert_whole(version(20, 2));
     let crowd = shield.crowd(10, get(NEXT)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 10).await;
     gate.open();
-    for answer in crowd.answers().await {
+    for answer in crowd.read_all().await {
         let status = answer.cache_status();
         let detail = status.value("detail") == Some("held-back");
-        assert_eq!(detail, status.says("collapsed"), "{status:?}");
+        assert_eq!(detail, status.has_parameter("collapsed"), "{status:?}");
     }
     let counted = counted(&shield, 11).await;
     assert_eq!(counted("held_back").await, 9);
     assert_eq!(counted("miss").await, 2, "one fetched it, one led");
-    let waited = |source| shield.counted("seawall_response_head_seconds_count", source);
+    let waited = |source| shield.counter("seawall_response_head_seconds_count", source);
     assert_eq!(waited(&[("source", "held_back")]).await, 9);
     assert_eq!(waited(&[("source", "origin")]).await, 2);
-    let at_origin = shield.counted("seawall_origin_head_seconds_count", &[]);
+    let at_origin = shield.counter("seawall_origin_head_seconds_count", &[]);
     assert_eq!(at_origin.await, 2, "the origin is not slow");
 }
 
@@ -54,8 +54,8 @@ async fn waiting_for_an_announced_part_counts_as_held_back() {
     let crowd = shield.crowd(5, get(part)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
     gate.open();
-    for answer in crowd.answers().await {
-        answer.is_whole("part");
+    for answer in crowd.read_all().await {
+        answer.assert_whole("part");
     }
     let counted = counted(&shield, 6).await;
     assert_eq!(counted("held_back").await, 5);
@@ -72,7 +72,7 @@ async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
         let (gate, far) = (Gate::new(), "/live/other.ts?_HLS_msn=21&_HLS_part=2");
         let origin = Origin::start().await.on(far, segment("x").hold_head(&gate));
         if let Some(held) = &held {
-            origin.now("/live/other.ts", manifest(held.clone()));
+            origin.set_script("/live/other.ts", manifest(held.clone()));
         }
         let shield = passive(&origin).start().await;
         if held.is_some() {
@@ -83,7 +83,7 @@ async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
             shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
         }
         gate.open();
-        crowd.answers().await;
+        crowd.read_all().await;
         let counted = counted(&shield, 5).await;
         assert_eq!(counted("held_back").await, 0);
     }
@@ -108,7 +108,7 @@ async fn what_is_late_counts_as_coalesced() {
     // The part was due after one part duration: more than three have passed.
     tokio::time::sleep(Duration::from_millis(500)).await;
     gate.open();
-    crowd.answers().await;
+    crowd.read_all().await;
     let counted = counted(&shield, 6).await;
     assert_eq!(counted("coalesced").await, 4);
     assert_eq!(counted("held_back").await, 0);
@@ -146,8 +146,8 @@ async fn waiting_for_a_segments_time_counts_as_held_back() {
         .start()
         .await;
     shield.get("/live/a.mpd").await;
-    for answer in shield.crowd(10, get(&next)).await.answers().await {
-        answer.is_whole("there");
+    for answer in shield.crowd(10, get(&next)).await.read_all().await {
+        answer.assert_whole("there");
     }
     let counted = counted(&shield, 11).await;
     assert_eq!(counted("held_back").await, 9);

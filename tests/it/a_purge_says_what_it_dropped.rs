@@ -4,7 +4,7 @@
 use crate::low_latency_hls::{NEXT, PATH as PLAYLIST, holding, passive, version};
 use crate::support::metrics::{FILLS, STORED};
 use crate::support::{
-    Gate, Origin, Shield, answering, ask, ended_playlist, eventually, get, manifest, noise,
+    Gate, Origin, Shield, ask, computed, ended_playlist, eventually, get, manifest, noise,
     playlist, reply, segment, status,
 };
 
@@ -22,14 +22,14 @@ async fn nothing_was_held_and_nothing_is_said_to_be_purged() {
     let origin = Origin::start().await.on("/a.ts", segment("a"));
     let shield = Shield::in_front_of(&origin).start().await;
     for query in ["all", "all=true"] {
-        assert_eq!(shield.dropped(query).await, 0);
+        assert_eq!(shield.purge_query(query).await, 0);
     }
     for what in ["url", "prefix"] {
-        assert_eq!(shield.dropped_of(what, "/a.ts").await, 0);
+        assert_eq!(shield.purge_counted(what, "/a.ts").await, 0);
     }
     shield.get("/a.ts").await;
-    assert_eq!(shield.dropped_of("url", "/a.ts").await, 1);
-    assert_eq!(shield.dropped_of("url", "/a.ts").await, 0);
+    assert_eq!(shield.purge_counted("url", "/a.ts").await, 1);
+    assert_eq!(shield.purge_counted("url", "/a.ts").await, 0);
     let none = ask("POST", "/purge?stream=http://shield.test/none/x.m3u8");
     assert_eq!(shield.admin(none).await.status, 404);
 }
@@ -37,7 +37,7 @@ async fn nothing_was_held_and_nothing_is_said_to_be_purged() {
 #[tokio::test]
 async fn every_variant_and_every_key_of_a_url_counts() {
     let varied = || segment("x").header("Vary", "Accept-Encoding");
-    let own = answering(|request| segment(request.header("x-token").unwrap_or("none").to_owned()));
+    let own = computed(|request| segment(request.header("x-token").unwrap_or("none").to_owned()));
     let origin = Origin::start()
         .await
         .on("/1.vtt", varied())
@@ -47,15 +47,15 @@ async fn every_variant_and_every_key_of_a_url_counts() {
     let shield = shield.start().await;
     for coding in ["gzip", "identity"] {
         let asked = get("/1.vtt").header("Accept-Encoding", coding);
-        shield.ask(asked).await.is_whole("x");
+        shield.ask(asked).await.assert_whole("x");
     }
     for token in ["a", "b", "c"] {
         let asked = || get("/own.ts").header("X-Token", token);
-        shield.ask(asked()).await.is_whole(token);
+        shield.ask(asked()).await.assert_whole(token);
         assert!(shield.ask(asked()).await.is_hit());
     }
-    assert_eq!(shield.dropped_of("url", "/1.vtt").await, 2);
-    assert_eq!(shield.dropped_of("url", "/own.ts").await, 3);
+    assert_eq!(shield.purge_counted("url", "/1.vtt").await, 2);
+    assert_eq!(shield.purge_counted("url", "/own.ts").await, 3);
     assert_eq!(shield.gauge(STORED).await, 0, "it is freed at once");
 }
 
@@ -64,8 +64,8 @@ async fn every_slice_of_a_large_object_counts() {
     let body = noise(1, 1 << 20);
     let large = || {
         segment(bytes::Bytes::new())
-            .validated_by("\"1\"")
-            .ranged(body.clone())
+            .etag("\"1\"")
+            .with_ranges(body.clone())
     };
     let origin = Origin::start()
         .await
@@ -73,7 +73,7 @@ async fn every_slice_of_a_large_object_counts() {
         .on("/vod/large.ts", large())
         .on("/film/large.ts", large())
         .on("/film/i.m3u8", manifest(ended_playlist(1)));
-    let shield = Shield::in_front_of(&origin).waits(|waits| {
+    let shield = Shield::in_front_of(&origin).proxy_settings(|waits| {
         waits.whole_fetch_max = 256 << 10;
         waits.slice_bytes = 128 << 10;
     });
@@ -85,11 +85,11 @@ async fn every_slice_of_a_large_object_counts() {
         ("stream", "/film/large.ts", "/film/i.m3u8", 9),
     ] {
         shield.get("/film/i.m3u8").await;
-        shield.get(path).await.is_whole(&body);
+        shield.get(path).await.assert_whole(&body);
         assert!(shield.get(path).await.is_hit());
-        assert_eq!(shield.dropped_of(what, scope).await, dropped, "{what}");
+        assert_eq!(shield.purge_counted(what, scope).await, dropped, "{what}");
         let asked = origin.hits(path);
-        shield.get(path).await.is_whole(&body);
+        shield.get(path).await.assert_whole(&body);
         assert!(origin.hits(path) >= asked + 8, "{what}");
     }
 }
@@ -126,7 +126,7 @@ async fn a_stream_on_demand_is_dropped_with_all_its_segments() {
             shield.get(path).await;
         }
         all_are(&shield, &all, true).await;
-        assert_eq!(shield.dropped_of("stream", by).await, 6, "{by}");
+        assert_eq!(shield.purge_counted("stream", by).await, 6, "{by}");
         all_are(&shield, &media, false).await;
         all_are(&shield, &["/vod/other/1.ts"], true).await;
     }
@@ -145,7 +145,7 @@ async fn a_film_with_a_directory_for_each_segment_is_dropped_to_its_end() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get("/film/i.m3u8").await;
     all_are(&shield, &media, false).await;
-    assert_eq!(shield.dropped_of("stream", "/film/i.m3u8").await, 4);
+    assert_eq!(shield.purge_counted("stream", "/film/i.m3u8").await, 4);
     all_are(&shield, &media, false).await;
 }
 
@@ -169,7 +169,7 @@ async fn an_mpd_on_demand_is_dropped_with_the_segments_of_all_its_periods() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get("/film/a.mpd").await;
     all_are(&shield, &media, false).await;
-    assert_eq!(shield.dropped_of("stream", "/film/a.mpd").await, 4);
+    assert_eq!(shield.purge_counted("stream", "/film/a.mpd").await, 4);
     all_are(&shield, &media, false).await;
 }
 
@@ -198,7 +198,7 @@ async fn a_live_mpd_is_dropped_with_what_it_lists_no_longer() {
     shield.get("/live/a.mpd").await;
     all_are(&shield, &media, false).await;
     shield.get("/live/c/7.m4s").await;
-    assert_eq!(shield.dropped_of("stream", "/live/a.mpd").await, 4);
+    assert_eq!(shield.purge_counted("stream", "/live/a.mpd").await, 4);
     all_are(&shield, &media, false).await;
     all_are(&shield, &["/live/c/7.m4s"], true).await;
 }
@@ -224,11 +224,11 @@ async fn a_purge_drops_what_is_known_of_failures() {
         shield.get("/film/i.m3u8").await;
         assert_eq!(shield.get("/film/seg1.ts").await.status, 500, "{what}");
         let dropped = match what {
-            "all" => shield.dropped("all").await,
-            _ => shield.dropped_of(what, scope).await,
+            "all" => shield.purge_query("all").await,
+            _ => shield.purge_counted(what, scope).await,
         };
         assert_eq!(dropped, u64::from(what != "url"), "{what}");
-        shield.get("/film/seg1.ts").await.is_whole("film");
+        shield.get("/film/seg1.ts").await.assert_whole("film");
     }
 }
 
@@ -243,7 +243,7 @@ async fn segments_of_a_playlist_that_nobody_may_store_are_dropped() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get("/vod/i.m3u8").await;
     shield.get("/vod/seg1.ts").await;
-    assert_eq!(shield.dropped_of("stream", "/vod/i.m3u8").await, 1);
+    assert_eq!(shield.purge_counted("stream", "/vod/i.m3u8").await, 1);
     assert!(!shield.get("/vod/seg1.ts").await.is_hit());
 }
 
@@ -257,12 +257,12 @@ async fn a_prefix_drops_what_begins_so_and_nothing_else() {
     }
     let shield = Shield::in_front_of(&origin).start().await;
     all_are(&shield, &[&paths[..], &others].concat(), false).await;
-    assert_eq!(shield.dropped_of("prefix", "/live/a").await, 3);
-    assert_eq!(shield.dropped_of("prefix", "/live/a").await, 0);
+    assert_eq!(shield.purge_counted("prefix", "/live/a").await, 3);
+    assert_eq!(shield.purge_counted("prefix", "/live/a").await, 0);
     all_are(&shield, &others, true).await;
     all_are(&shield, &paths, false).await;
-    assert_eq!(shield.dropped_of("prefix", "/live/a/").await, 2);
-    assert_eq!(shield.dropped("all").await, 3);
+    assert_eq!(shield.purge_counted("prefix", "/live/a/").await, 2);
+    assert_eq!(shield.purge_query("all").await, 3);
     all_are(&shield, &paths, false).await;
 }
 
@@ -290,19 +290,19 @@ async fn what_is_on_its_way_is_not_kept_by_any_purge() {
         let mut before = shield.begin(get("/live/seg1.ts")).await;
         before.read(500).await;
         let dropped = match what {
-            "all" => shield.dropped("all").await,
-            _ => shield.dropped_of(what, scope).await,
+            "all" => shield.purge_query("all").await,
+            _ => shield.purge_counted(what, scope).await,
         };
         assert_eq!(dropped, u64::from(what != "url"), "{what}");
-        shield.get("/live/seg1.ts").await.is_whole("new");
+        shield.get("/live/seg1.ts").await.assert_whole("new");
         gate.open();
-        before.finish().await.is_whole(&old);
+        before.finish().await.assert_whole(&old);
         eventually("the old fill to end", async || {
             shield.gauge(FILLS).await == 0
         })
         .await;
         let after = shield.get("/live/seg1.ts").await;
-        after.is_whole("new");
+        after.assert_whole("new");
         assert!(after.is_hit(), "{what}");
     }
 }
@@ -314,19 +314,19 @@ async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
         let gate = Gate::new();
         let origin = holding(&gate).await;
         let shield = passive(&origin).start().await;
-        shield.get(PLAYLIST).await.is_whole(version(20, 2));
+        shield.get(PLAYLIST).await.assert_whole(version(20, 2));
         let waiting = shield.crowd(1, get(NEXT)).await;
         gate.wait_arrived(1).await;
         let new = manifest(version(12, 1)).cache_control("max-age=1");
-        origin.now(PLAYLIST, new);
+        origin.set_script(PLAYLIST, new);
         let dropped = match what {
-            "all" => shield.dropped("all").await,
-            _ => shield.dropped_of(what, PLAYLIST).await,
+            "all" => shield.purge_query("all").await,
+            _ => shield.purge_counted(what, PLAYLIST).await,
         };
         assert_eq!(dropped, 1, "{what}");
         gate.open();
-        waiting.answers().await;
-        shield.get(PLAYLIST).await.is_whole(version(12, 1));
+        waiting.read_all().await;
+        shield.get(PLAYLIST).await.assert_whole(version(12, 1));
     }
 }
 
@@ -365,7 +365,7 @@ async fn a_stream_of_a_thousand_playlists_is_dropped_with_all_of_them() {
     for path in &asked {
         assert_eq!(shield.get(path).await.status, 200, "{path}");
     }
-    let (dropped, is_complete) = shield.dropped_of_stream("/m.m3u8").await;
+    let (dropped, is_complete) = shield.purge_stream_counted("/m.m3u8").await;
     assert_eq!((dropped, is_complete), (asked.len() as u64, true));
     assert_eq!(shield.gauge(STORED).await, 0);
 }
@@ -384,7 +384,7 @@ async fn a_purge_says_that_it_did_not_come_to_the_end_of_a_stream() {
         for number in 0..17 {
             shield.get(&format!("/{number}/m.m3u8")).await;
         }
-        let (dropped, is_complete) = shield.dropped_of_stream("/m.m3u8").await;
+        let (dropped, is_complete) = shield.purge_stream_counted("/m.m3u8").await;
         assert!(dropped > 0 && !is_complete, "{outer}: {dropped}");
     }
 }

@@ -20,7 +20,7 @@ fn kept(bytes: &'static str) -> Reply {
 
 async fn shows(shield: &Shield, path: &str, text: String) {
     let shown = |answer: &Response| answer.text() == text;
-    shield.until(get(path), shown).await;
+    shield.repeat_until(get(path), shown).await;
 }
 
 #[tokio::test]
@@ -32,18 +32,18 @@ async fn what_is_not_listed_yet_is_not_kept() {
         .on("/live/seg1.ts", kept("listed"));
     let shield = Shield::in_front_of(&origin).start().await;
     shows(&shield, PATH, playlist(5000)).await;
-    origin.now(PATH, overdue(playlist(1)));
+    origin.set_script(PATH, overdue(playlist(1)));
     shows(&shield, PATH, playlist(1)).await;
-    shield.get(LEFT).await.is_whole("yesterday");
+    shield.get(LEFT).await.assert_whole("yesterday");
     for _ in 0..2 {
-        shield.get("/live/seg1.ts").await.is_whole("listed");
+        shield.get("/live/seg1.ts").await.assert_whole("listed");
     }
     assert_eq!(origin.hits("/live/seg1.ts"), 1, "what is listed is kept");
-    origin.now(LEFT, kept("today"));
-    origin.now(PATH, overdue(playlist(102)));
+    origin.set_script(LEFT, kept("today"));
+    origin.set_script(PATH, overdue(playlist(102)));
     shows(&shield, PATH, playlist(102)).await;
     for _ in 0..2 {
-        shield.get(LEFT).await.is_whole("today");
+        shield.get(LEFT).await.assert_whole("today");
     }
     assert_eq!(origin.hits(LEFT), 2);
 }
@@ -58,19 +58,19 @@ async fn what_is_on_its_way_is_for_those_who_asked_before() {
         .on(LEFT, kept("yesterday").hold_head(&gate));
     let shield = Shield::in_front_of(&origin).start().await;
     shows(&shield, PATH, playlist(5000)).await;
-    origin.now(PATH, overdue(playlist(1)));
+    origin.set_script(PATH, overdue(playlist(1)));
     shows(&shield, PATH, playlist(1)).await;
     let before = shield.crowd(2, get(LEFT)).await;
     gate.wait_arrived(1).await;
-    origin.now(LEFT, kept("today"));
-    origin.now(PATH, overdue(playlist(102)));
+    origin.set_script(LEFT, kept("today"));
+    origin.set_script(PATH, overdue(playlist(102)));
     shows(&shield, PATH, playlist(102)).await;
-    shield.get(LEFT).await.is_whole("today");
+    shield.get(LEFT).await.assert_whole("today");
     gate.open();
-    for answer in before.answers().await {
-        answer.is_whole("yesterday");
+    for answer in before.read_all().await {
+        answer.assert_whole("yesterday");
     }
-    shield.get(LEFT).await.is_whole("today");
+    shield.get(LEFT).await.assert_whole("today");
 }
 
 /// Nor does a player whose playlist request has a query of its own.
@@ -87,16 +87,16 @@ async fn nor_behind_more_players_than_a_place_is_told_by() {
             .start()
             .await;
         shows(&shield, PATH, playlist(5000)).await;
-        origin.now(PATH, listing(1));
+        origin.set_script(PATH, listing(1));
         shows(&shield, PATH, playlist(1)).await;
         for session in 0..40 {
             shield.get(&format!("{PATH}?session={session}")).await;
         }
-        shield.get(LEFT).await.is_whole("yesterday");
-        origin.now(LEFT, kept("today"));
-        origin.now(PATH, listing(102));
+        shield.get(LEFT).await.assert_whole("yesterday");
+        origin.set_script(LEFT, kept("today"));
+        origin.set_script(PATH, listing(102));
         shows(&shield, PATH, playlist(102)).await;
-        shield.get(LEFT).await.is_whole("today");
+        shield.get(LEFT).await.assert_whole("today");
     }
 }
 
@@ -116,18 +116,18 @@ async fn nor_what_a_neighbour_listed_before() {
         .await;
     shows(&shield, one, rendition("a", 104)).await;
     shows(&shield, other, rendition("b", 104)).await;
-    origin.now(one, overdue(rendition("a", 1)));
+    origin.set_script(one, overdue(rendition("a", 1)));
     shows(&shield, one, rendition("a", 1)).await;
-    shield.get(left).await.is_whole("yesterday");
-    origin.now(other, overdue(rendition("b", 1)));
+    shield.get(left).await.assert_whole("yesterday");
+    origin.set_script(other, overdue(rendition("b", 1)));
     shows(&shield, other, rendition("b", 1)).await;
-    origin.now(left, kept("today"));
+    origin.set_script(left, kept("today"));
     // In small steps: a jump to a number closer to the old timeline than to the latest version is rejected.
     for first in [48, 75, 88, 95, 99, 101, 102] {
-        origin.now(other, overdue(rendition("b", first)));
+        origin.set_script(other, overdue(rendition("b", first)));
         shows(&shield, other, rendition("b", first)).await;
     }
-    shield.get(left).await.is_whole("today");
+    shield.get(left).await.assert_whole("today");
 }
 
 /// The same for segment numbers of an MPD, with and without a timeline.
@@ -158,18 +158,18 @@ async fn nor_the_numbers_of_an_mpd() {
         let number = format!("startNumber=\"{first}\"");
         move |answer: &Response| answer.text().contains(&number)
     };
-    shield.until(get(path), lists(5000)).await;
-    origin.now(path, mpd(new, 1));
-    shield.until(get(path), lists(1)).await;
-    shield.get(LEFT).await.is_whole("yesterday");
+    shield.repeat_until(get(path), lists(5000)).await;
+    origin.set_script(path, mpd(new, 1));
+    shield.repeat_until(get(path), lists(1)).await;
+    shield.get(LEFT).await.assert_whole("yesterday");
     for _ in 0..2 {
-        shield.get("/live/seg3.ts").await.is_whole("listed");
+        shield.get("/live/seg3.ts").await.assert_whole("listed");
     }
     assert_eq!(origin.hits("/live/seg3.ts"), 1);
-    origin.now(LEFT, kept("today"));
-    origin.now(path, mpd(new, 102));
-    shield.until(get(path), lists(102)).await;
-    shield.get(LEFT).await.is_whole("today");
+    origin.set_script(LEFT, kept("today"));
+    origin.set_script(path, mpd(new, 102));
+    shield.repeat_until(get(path), lists(102)).await;
+    shield.get(LEFT).await.assert_whole("today");
 }
 
 /// A playlist that may not be stored is passed on to each viewer, and its restart is noticed all the same.
@@ -191,22 +191,22 @@ async fn nor_behind_a_playlist_that_may_not_be_stored() {
         let shield = Shield::in_front_of(&origin).start().await;
         for _ in 0..2 {
             shield.get(PATH).await;
-            shield.get(seg).await.is_whole("yesterday");
+            shield.get(seg).await.assert_whole("yesterday");
         }
-        origin.now(PATH, unstored(1));
-        origin.now(seg, segment("today"));
-        origin.now(new, segment("today"));
+        origin.set_script(PATH, unstored(1));
+        origin.set_script(seg, segment("today"));
+        origin.set_script(new, segment("today"));
         assert_eq!(shield.get(PATH).await.text(), playlist(1));
         for path in [seg, new] {
-            shield.get(path).await.is_whole("today");
+            shield.get(path).await.assert_whole("today");
             assert!(shield.get(path).await.is_hit(), "{value}: {path} is kept");
         }
         // A player has the old playlist; the new programme will reuse that name.
-        shield.get(LEFT).await.is_whole("yesterday");
-        origin.now(LEFT, segment("today"));
-        origin.now(PATH, unstored(102));
+        shield.get(LEFT).await.assert_whole("yesterday");
+        origin.set_script(LEFT, segment("today"));
+        origin.set_script(PATH, unstored(102));
         shield.get(PATH).await;
-        shield.get(LEFT).await.is_whole("today");
+        shield.get(LEFT).await.assert_whole("today");
     }
 }
 
@@ -232,12 +232,12 @@ async fn nor_behind_an_mpd_that_may_not_be_stored() {
     let shield = Shield::in_front_of(&origin).start().await;
     for _ in 0..2 {
         shield.get(path).await;
-        shield.get(seg).await.is_whole("yesterday");
+        shield.get(seg).await.assert_whole("yesterday");
     }
-    origin.now(path, mpd("2024-01-02T00:00:00Z"));
-    origin.now(seg, segment("today"));
+    origin.set_script(path, mpd("2024-01-02T00:00:00Z"));
+    origin.set_script(seg, segment("today"));
     shield.get(path).await;
-    shield.get(seg).await.is_whole("today");
+    shield.get(seg).await.assert_whole("today");
     assert!(shield.get(seg).await.is_hit());
 }
 
@@ -252,9 +252,9 @@ async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
         .on(seg, segment("whole").cache_control("max-age=86400"));
     let shield = Shield::in_front_of(&origin).start().await;
     for first in (1..=60).map(|viewer| (viewer * 7919) % 10_007) {
-        origin.now(PATH, unstored(first));
+        origin.set_script(PATH, unstored(first));
         shield.get(PATH).await;
-        shield.get(seg).await.is_whole("whole");
+        shield.get(seg).await.assert_whole("whole");
     }
     assert!(origin.hits(seg) <= 5, "{}", origin.hits(seg));
 }
@@ -284,18 +284,18 @@ async fn nor_in_directories_that_are_not_listed_yet() {
             .on("/live/2/seg.ts", kept("listed"));
         let shield = Shield::in_front_of(&origin).start().await;
         shows(&shield, PATH, in_directories(5000, 3)).await;
-        origin.now(PATH, listing(1));
+        origin.set_script(PATH, listing(1));
         shows(&shield, PATH, in_directories(1, 3)).await;
-        shield.get(left).await.is_whole("yesterday");
+        shield.get(left).await.assert_whole("yesterday");
         for _ in 0..2 {
-            shield.get("/live/2/seg.ts").await.is_whole("listed");
+            shield.get("/live/2/seg.ts").await.assert_whole("listed");
         }
         assert_eq!(origin.hits("/live/2/seg.ts"), 1, "what is listed is kept");
-        origin.now(left, kept("today"));
-        origin.now(PATH, listing(102));
+        origin.set_script(left, kept("today"));
+        origin.set_script(PATH, listing(102));
         shows(&shield, PATH, in_directories(102, 3)).await;
         for _ in 0..2 {
-            shield.get(left).await.is_whole("today");
+            shield.get(left).await.assert_whole("today");
         }
         assert_eq!(origin.hits(left), 2, "{cache_control}");
     }
@@ -315,16 +315,16 @@ async fn nor_in_directories_that_were_listed_long_ago() {
         .start()
         .await;
     shows(&shield, PATH, in_directories(100, 60)).await;
-    shield.get(left).await.is_whole("yesterday");
+    shield.get(left).await.assert_whole("yesterday");
     for first in (1..10).map(|version| 100 + 50 * version) {
-        origin.now(PATH, listing(first));
+        origin.set_script(PATH, listing(first));
         shows(&shield, PATH, in_directories(first, 60)).await;
     }
     assert!(shield.get(left).await.is_hit());
-    origin.now(left, kept("today"));
-    origin.now(PATH, listing(1));
+    origin.set_script(left, kept("today"));
+    origin.set_script(PATH, listing(1));
     shows(&shield, PATH, in_directories(1, 60)).await;
-    shield.get(left).await.is_whole("today");
+    shield.get(left).await.assert_whole("today");
 }
 
 /// The same where only the MPD's clock says which numbers exist.
@@ -352,11 +352,11 @@ async fn nor_in_directories_that_only_the_clock_knows() {
         .start()
         .await;
     shield.get(path).await;
-    shield.get(left).await.is_whole("yesterday");
+    shield.get(left).await.assert_whole("yesterday");
     assert!(shield.get(left).await.is_hit());
-    origin.now(path, mpd(new));
-    origin.now(left, kept("today"));
+    origin.set_script(path, mpd(new));
+    origin.set_script(left, kept("today"));
     let began_anew = |answer: &Response| answer.text().contains(new);
-    shield.until(get(path), began_anew).await;
-    shield.get(left).await.is_whole("today");
+    shield.repeat_until(get(path), began_anew).await;
+    shield.get(left).await.assert_whole("today");
 }

@@ -58,7 +58,7 @@ async fn serving(content: &'static str, health: u16) -> Origin {
 async fn is_healthy(shield: &Shield, origin: &Origin, healthy: bool) {
     let url = format!("http://{}", origin.address());
     eventually(format!("{url} healthy: {healthy}"), async || {
-        shield.counted(HEALTHY, &[("endpoint", &url)]).await == u64::from(healthy)
+        shield.counter(HEALTHY, &[("endpoint", &url)]).await == u64::from(healthy)
     })
     .await;
 }
@@ -70,16 +70,16 @@ async fn it_steps_back_until_two_checks_go_well() {
     let shield = checked(asking(), &[&first, &second]).start().await;
     is_healthy(&shield, &first, false).await;
     is_healthy(&shield, &second, true).await;
-    shield.get("/a.ts").await.is_whole("second");
+    shield.get("/a.ts").await.assert_whole("second");
     assert_eq!(first.hits("/a.ts"), 0);
 
     let gate = Gate::new();
-    first.now(HEALTH, status(200).then(status(200).hold_head(&gate)));
+    first.set_script(HEALTH, status(200).then(status(200).hold_head(&gate)));
     gate.wait_arrived(1).await;
     is_healthy(&shield, &first, false).await;
     gate.open();
     is_healthy(&shield, &first, true).await;
-    shield.get("/b.ts").await.is_whole("first");
+    shield.get("/b.ts").await.assert_whole("first");
     assert_eq!(second.hits("/b.ts"), 0);
 }
 
@@ -89,24 +89,24 @@ async fn the_last_one_left_is_asked() {
     let only = serving("only", 500).await;
     let shield = checked(asking(), &[&only]).start().await;
     is_healthy(&shield, &only, false).await;
-    shield.get("/a.ts").await.is_whole("only");
+    shield.get("/a.ts").await.assert_whole("only");
 
     let (first, second) = (serving("first", 500).await, serving("second", 500).await);
     let shield = checked(asking(), &[&first, &second]).start().await;
     is_healthy(&shield, &first, false).await;
     is_healthy(&shield, &second, false).await;
-    shield.get("/a.ts").await.is_whole("first");
+    shield.get("/a.ts").await.assert_whole("first");
 }
 
 /// A check without a response in time fails, and so does one whose response breaks off.
 #[tokio::test]
 async fn half_an_answer_is_none() {
     let silent = Origin::start().await;
-    silent.now(HEALTH, status(200).hold_head(&Gate::new()));
+    silent.set_script(HEALTH, status(200).hold_head(&Gate::new()));
     let cut = Origin::start().await;
-    cut.now(HEALTH, status(200).content_length(100).send("x").close());
+    cut.set_script(HEALTH, status(200).content_length(100).send("x").close());
     let stalled = Origin::start().await;
-    stalled.now(HEALTH, status(200).content_length(100).send("x").stall());
+    stalled.set_script(HEALTH, status(200).content_length(100).send("x").stall());
     let check = Check {
         timeout: Duration::from_millis(30),
         ..asking()
@@ -129,7 +129,7 @@ async fn connecting_may_be_enough() {
     is_healthy(&shield, &second, true).await;
     first.resume();
     is_healthy(&shield, &first, true).await;
-    shield.get("/a.ts").await.is_whole("first");
+    shield.get("/a.ts").await.assert_whole("first");
     assert_eq!(first.hits(HEALTH), 0);
 }
 
@@ -147,16 +147,16 @@ async fn checks_are_counted_apart() {
         .await;
     eventually("five good checks", async || {
         let passed = [("result", "passed")];
-        shield.counted(HEALTH_CHECKS, &passed).await >= 5
+        shield.counter(HEALTH_CHECKS, &passed).await >= 5
     })
     .await;
     let check = origin.latest(HEALTH);
     assert_eq!(check.header("host"), Some("media.example"));
     assert_eq!(check.header("x-token"), Some("1"));
-    assert_eq!(shield.counted(ORIGIN_REQUESTS, &[]).await, 0);
-    assert_eq!(shield.counted(REQUESTS, &[]).await, 0);
-    shield.get("/a.ts").await.is_whole("x");
-    assert_eq!(shield.counted(ORIGIN_REQUESTS, &[]).await, 1);
+    assert_eq!(shield.counter(ORIGIN_REQUESTS, &[]).await, 0);
+    assert_eq!(shield.counter(REQUESTS, &[]).await, 0);
+    shield.get("/a.ts").await.assert_whole("x");
+    assert_eq!(shield.counter(ORIGIN_REQUESTS, &[]).await, 1);
 }
 
 /// Failed checks do not open the breaker, and a passed one closes it without a failing viewer request first.
@@ -171,13 +171,13 @@ async fn a_good_check_closes_the_breaker() {
         .start()
         .await;
     is_healthy(&shield, &origin, false).await;
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0);
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0);
     assert_eq!(shield.get("/broken.ts").await.status, 500);
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 1);
-    assert_eq!(shield.counted(BREAKER, &[("state", "closed")]).await, 0);
-    origin.now(HEALTH, status(200));
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 1);
+    assert_eq!(shield.counter(BREAKER, &[("state", "closed")]).await, 0);
+    origin.set_script(HEALTH, status(200));
     eventually("a closed breaker", async || {
-        shield.counted(BREAKER, &[("state", "closed")]).await == 1
+        shield.counter(BREAKER, &[("state", "closed")]).await == 1
     })
     .await;
     assert_eq!(origin.hits("/broken.ts"), 1);
@@ -190,12 +190,15 @@ async fn the_status_page_says_so() {
     let shield = checked(asking(), &[&origin]).start().await;
     eventually("an endpoint shown as not healthy", async || {
         let page = shield.admin(get("/status")).await;
-        page.is_200_text().contains("\"healthy\":false")
+        page.assert_200_text().contains("\"healthy\":false")
     })
     .await;
-    origin.now(HEALTH, status(200));
+    origin.set_script(HEALTH, status(200));
     is_healthy(&shield, &origin, true).await;
     let unchecked = Shield::in_front_of(&origin).start().await;
     let page = unchecked.admin(get("/status")).await;
-    assert!(page.is_200_text().contains("\"healthy\":null"), "{page:?}");
+    assert!(
+        page.assert_200_text().contains("\"healthy\":null"),
+        "{page:?}"
+    );
 }

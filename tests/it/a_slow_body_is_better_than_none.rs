@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::support::origin::{Reply, Request, Script};
 use crate::support::shield::endpoint;
-use crate::support::{End, Origin, Shield, answering, manifest, noise, playlist, segment, status};
+use crate::support::{End, Origin, Shield, computed, manifest, noise, playlist, segment, status};
 
 const HOUR: Duration = Duration::from_hours(1);
 const PATH: &str = "/live/index.m3u8";
@@ -27,7 +27,7 @@ async fn in_front_of(origins: &[&Origin], is_sliced: bool) -> Shield {
         group.deadlines.total = HOUR;
         group.retry.budget.per_s_min = 100;
     });
-    let shield = shield.waits(|waits| {
+    let shield = shield.proxy_settings(|waits| {
         waits.wait_max = HOUR;
         if is_sliced {
             waits.whole_fetch_max = SHOWN as u64;
@@ -35,7 +35,7 @@ async fn in_front_of(origins: &[&Origin], is_sliced: bool) -> Shield {
         }
     });
     let shield = shield.start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     shield
 }
 
@@ -65,14 +65,12 @@ fn part(asked: &Request, etag: &str) -> Option<(Reply, usize, usize)> {
 /// 200 kB per second for this long.
 fn slow(body: &Bytes, etag: &'static str, is_sliced: bool, tenths: usize) -> Script {
     let body = body.clone();
-    answering(move |asked| {
+    computed(move |asked| {
         let Some((begun, mut from, to)) = part(asked, etag) else {
             return status(412);
         };
         let begun = if is_sliced && asked.range(LENGTH).is_none() {
-            return segment(Bytes::new())
-                .validated_by(etag)
-                .ranged(body.clone());
+            return segment(Bytes::new()).etag(etag).with_ranges(body.clone());
         } else if is_sliced {
             begun
         } else {
@@ -80,7 +78,7 @@ fn slow(body: &Bytes, etag: &'static str, is_sliced: bool, tenths: usize) -> Scr
             begun.send(body.slice(from - SHOWN..from))
         };
         let slow = from..from + tenths * SLOW;
-        let begun = begun.dribble(&body.slice(slow), SLOW, Duration::from_millis(100));
+        let begun = begun.send_slowly(&body.slice(slow), SLOW, Duration::from_millis(100));
         begun.send(body.slice(from + tenths * SLOW..to))
     })
 }
@@ -93,7 +91,7 @@ async fn it_is_not_cut_for_another_object_that_may_come_as_slowly() {
         let first = serving(slow(&body, "\"one\"", is_sliced, 40)).await;
         let second = serving(slow(&body, "\"other\"", is_sliced, 40)).await;
         let shield = in_front_of(&[&first, &second], is_sliced).await;
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(SEGMENT).await.assert_whole(&body);
         assert_eq!(second.hits(SEGMENT), 1, "it was asked for the rest");
     }
 }
@@ -104,13 +102,13 @@ async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
     for is_sliced in [true, false] {
         let body = noise(2, LENGTH);
         let first = serving(slow(&body, "\"same\"", is_sliced, 60)).await;
-        let second = serving(answering(|asked| match part(asked, "\"same\"") {
+        let second = serving(computed(|asked| match part(asked, "\"same\"") {
             Some((begun, ..)) => begun.stall(),
             None => status(412),
         }));
         let second = second.await;
         let shield = in_front_of(&[&first, &second], is_sliced).await;
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(SEGMENT).await.assert_whole(&body);
         assert_eq!(second.hits(SEGMENT), 1);
     }
 }
@@ -121,14 +119,14 @@ async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
 async fn for_the_rest_of_what_is_broken_each_is_asked_once() {
     let body = noise(3, LENGTH);
     let begun = body.slice(..SHOWN);
-    let first = answering(move |asked| match part(asked, "\"same\"") {
+    let first = computed(move |asked| match part(asked, "\"same\"") {
         Some((reply, ..)) => reply.send(begun.clone()).close(),
         None => status(412),
     });
     let first = serving(first).await;
     let mut others = Vec::new();
     for _ in 0..4 {
-        let other = answering(|asked| match part(asked, "\"same\"") {
+        let other = computed(|asked| match part(asked, "\"same\"") {
             Some((begun, ..)) => begun.stall(),
             None => status(412),
         });

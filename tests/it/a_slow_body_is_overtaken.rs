@@ -34,7 +34,7 @@ fn in_front_of(origins: &[&Origin]) -> Builder {
             route.live.cadence = false;
             route.live.prefetch = false;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 fn media() -> Reply {
@@ -58,18 +58,18 @@ async fn when_it_dribbles_from_the_first_byte() {
         [|reply| reply.content_length(LENGTH as u64), Reply::chunked];
     for (framed, more) in framed.into_iter().zip([400, 100]) {
         for (size, every) in [(2, 250), (more, 100)] {
-            let dribble = framed(media()).dribble(&one, size, millis(every));
+            let dribble = framed(media()).send_slowly(&one, size, millis(every));
             let first = serving(SEGMENT, dribble).await;
             let second = serving(SEGMENT, media().body(other.clone())).await;
             let second = second.on("/live/seg2.ts", media().body("next"));
             let shield = in_front_of(&[&first, &second]).start().await;
-            shield.get(PATH).await.is_whole(playlist(1));
-            shield.get(SEGMENT).await.is_whole(&other);
-            assert!(shield.get(SEGMENT).await.is_whole(&other).is_hit());
+            shield.get(PATH).await.assert_whole(playlist(1));
+            shield.get(SEGMENT).await.assert_whole(&other);
+            assert!(shield.get(SEGMENT).await.assert_whole(&other).is_hit());
             assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
-            assert_eq!(shield.counted(TAKEOVERS, &[]).await, 1);
+            assert_eq!(shield.counter(TAKEOVERS, &[]).await, 1);
             // Other segments of the same playlist are requested from the other endpoint at once.
-            shield.get("/live/seg2.ts").await.is_whole("next");
+            shield.get("/live/seg2.ts").await.assert_whole("next");
             assert_eq!(first.hits("/live/seg2.ts"), 0);
         }
     }
@@ -80,11 +80,11 @@ async fn when_it_dribbles_from_the_first_byte() {
 async fn when_an_initialisation_segment_dribbles() {
     let (path, init) = ("/live/init.mp4", noise(3, 900));
     let dribble = reply().content_type("video/mp4").content_length(900);
-    let dribble = dribble.dribble(&init, 2, millis(250));
+    let dribble = dribble.send_slowly(&init, 2, millis(250));
     let first = serving(path, dribble).await;
     let second = serving(path, reply().content_type("video/mp4").body(init.clone())).await;
     let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(path).await.is_whole(&init);
+    shield.get(path).await.assert_whole(&init);
     assert_eq!((first.hits(path), second.hits(path)), (1, 1));
 }
 
@@ -101,15 +101,15 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
             slow.chunked()
         };
         let slow = slow.send(body.slice(..half));
-        let slow = slow.dribble(&body.slice(half..), 100, millis(100));
+        let slow = slow.send_slowly(&body.slice(half..), 100, millis(100));
         let first = serving(SEGMENT, slow).await;
-        let whole = media().validated_by("\"same\"").ranged(body.clone());
+        let whole = media().etag("\"same\"").with_ranges(body.clone());
         let second = serving(SEGMENT, whole).await;
         let shield = in_front_of(&[&first, &second]).start().await;
-        shield.get(PATH).await.is_whole(playlist(1));
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(PATH).await.assert_whole(playlist(1));
+        shield.get(SEGMENT).await.assert_whole(&body);
         assert!(second.latest(SEGMENT).header("range").is_some());
-        assert!(shield.get(SEGMENT).await.is_whole(&body).is_hit());
+        assert!(shield.get(SEGMENT).await.assert_whole(&body).is_hit());
         assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
     }
 }
@@ -121,8 +121,11 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
     let half = LENGTH / 2;
     let ends: [fn(Reply, &Bytes) -> Reply; 2] = [
-        |slow, rest| slow.dribble(rest, 100, millis(100)),
-        |slow, rest| slow.dribble(&rest.slice(..1_000), 100, millis(100)).stall(),
+        |slow, rest| slow.send_slowly(rest, 100, millis(100)),
+        |slow, rest| {
+            slow.send_slowly(&rest.slice(..1_000), 100, millis(100))
+                .stall()
+        },
     ];
     let cases = ends.into_iter().flat_map(|end| [(end, false), (end, true)]);
     for (end, named) in cases {
@@ -134,12 +137,12 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
         };
         let slow = slow.send(one.slice(..half));
         let first = serving(SEGMENT, end(slow, &one.slice(half..))).await;
-        let whole = media().validated_by("\"other\"").ranged(other.clone());
+        let whole = media().etag("\"other\"").with_ranges(other.clone());
         let second = serving(SEGMENT, whole).await;
         let shield = in_front_of(&[&first, &second]).start().await;
-        shield.get(PATH).await.is_whole(playlist(1));
-        shield.get(SEGMENT).await.is_cut(&one);
-        shield.get(SEGMENT).await.is_whole(&other);
+        shield.get(PATH).await.assert_whole(playlist(1));
+        shield.get(SEGMENT).await.assert_cut(&one);
+        shield.get(SEGMENT).await.assert_whole(&other);
         let asked = if named { 2 } else { 1 };
         assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, asked));
     }
@@ -159,14 +162,14 @@ async fn a_race_in_vain_is_not_run_again_at_once() {
             .origin(|group| group.retry.attempts_max = 1)
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         let waiting = shield.crowd(1, get(SEGMENT)).await;
         second.wait_hits(SEGMENT, 1).await;
         tokio::time::sleep(millis(300)).await;
         assert!(second.hits(SEGMENT) <= 2, "{}", second.hits(SEGMENT));
-        second.now(SEGMENT, media().body(other.clone()));
-        for answer in waiting.answers().await {
-            answer.is_whole(&other);
+        second.set_script(SEGMENT, media().body(other.clone()));
+        for answer in waiting.read_all().await {
+            answer.assert_whole(&other);
         }
         assert_eq!(first.hits(SEGMENT), 1, "{refusal}");
     }
@@ -176,12 +179,12 @@ async fn a_race_in_vain_is_not_run_again_at_once() {
 #[tokio::test]
 async fn what_is_being_produced_is_left_alone() {
     let body = noise(7, 3_000);
-    let flowing = media().chunked().dribble(&body, 250, millis(200));
+    let flowing = media().chunked().send_slowly(&body, 250, millis(200));
     let first = serving("/live/next.m4s", flowing).await;
     let second = serving("/live/next.m4s", media().body("other")).await;
     let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    shield.get("/live/next.m4s").await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(playlist(1));
+    shield.get("/live/next.m4s").await.assert_whole(&body);
     assert_eq!(second.hits("/live/next.m4s"), 0);
 }
 
@@ -192,13 +195,13 @@ async fn an_announced_part_is_left_alone() {
     let version = low_latency_hls::version(20, 2);
     let list = || manifest(version.clone()).cache_control("max-age=60");
     let flowing = reply().content_type("video/mp4").chunked();
-    let flowing = flowing.dribble(&body, 250, millis(100));
+    let flowing = flowing.send_slowly(&body, 250, millis(100));
     let first = Origin::start().await.on(PATH, list()).on(part, flowing);
     let other = reply().content_type("video/mp4").body("other");
     let second = Origin::start().await.on(PATH, list()).on(part, other);
     let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(&version);
-    shield.get(part).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(&version);
+    shield.get(part).await.assert_whole(&body);
     assert_eq!((first.hits(part), second.hits(part)), (1, 0));
 }
 
@@ -209,7 +212,7 @@ async fn a_body_is_not_cut_where_all_are_slow() {
     let slow = || {
         let slow = media().content_length(LENGTH as u64);
         let slow = slow.send(body.slice(..500_000));
-        let slow = slow.dribble(&body.slice(500_000..505_000), 100, millis(100));
+        let slow = slow.send_slowly(&body.slice(500_000..505_000), 100, millis(100));
         slow.send(body.slice(505_000..))
     };
     let (first, second) = (
@@ -217,9 +220,9 @@ async fn a_body_is_not_cut_where_all_are_slow() {
         serving(SEGMENT, slow()).await,
     );
     let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    shield.get(SEGMENT).await.is_cut(&body);
-    shield.get(SEGMENT).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(playlist(1));
+    shield.get(SEGMENT).await.assert_cut(&body);
+    shield.get(SEGMENT).await.assert_whole(&body);
     assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
 }
 
@@ -228,13 +231,13 @@ async fn a_body_is_not_cut_where_all_are_slow() {
 async fn one_endpoint_alone_may_be_slow() {
     let body = noise(8, 20_000);
     let slow = media().content_length(20_000);
-    let slow = slow.dribble(&body, 1_000, millis(100));
+    let slow = slow.send_slowly(&body, 1_000, millis(100));
     let only = serving(SEGMENT, slow).await;
     let shield = in_front_of(&[&only]).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    shield.get(SEGMENT).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(playlist(1));
+    shield.get(SEGMENT).await.assert_whole(&body);
     assert_eq!(only.hits(SEGMENT), 1);
-    assert_eq!(shield.counted(TAKEOVERS, &[]).await, 0);
+    assert_eq!(shield.counter(TAKEOVERS, &[]).await, 0);
 }
 
 /// The other endpoint is slower still: the first endpoint's body continues.
@@ -242,15 +245,15 @@ async fn one_endpoint_alone_may_be_slow() {
 async fn whoever_is_further_is_heard() {
     let (one, other) = (noise(9, LENGTH), noise(10, LENGTH));
     let slow = media().content_length(LENGTH as u64);
-    let slow = slow.dribble(&one.slice(..30_000), 2_000, millis(100));
+    let slow = slow.send_slowly(&one.slice(..30_000), 2_000, millis(100));
     let slow = slow.send(one.slice(30_000..));
     let first = serving(SEGMENT, slow).await;
     let slower = media().content_length(LENGTH as u64);
     let slower = slower.send(other.slice(..10)).stall();
     let second = serving(SEGMENT, slower).await;
     let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    shield.get(SEGMENT).await.is_whole(&one);
+    shield.get(PATH).await.assert_whole(playlist(1));
+    shield.get(SEGMENT).await.assert_whole(&one);
     assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
 }
 
@@ -260,14 +263,14 @@ async fn slow_endpoints_are_asked_twice_within_the_budget() {
     let body = noise(11, 60_000);
     let slow = || {
         let slow = media().content_length(LENGTH as u64);
-        slow.dribble(&body, 3_000, millis(100))
+        slow.send_slowly(&body, 3_000, millis(100))
     };
     let mut first = serving(SEGMENT, slow()).await;
     let second = serving(SEGMENT, slow()).await;
     for number in 10..20 {
         let path = format!("/live/{number}.ts");
         first = first.on(&path, slow());
-        second.now(&path, slow());
+        second.set_script(&path, slow());
     }
     let shield = in_front_of(&[&first, &second])
         .origin(|group| {
@@ -284,8 +287,8 @@ async fn slow_endpoints_are_asked_twice_within_the_budget() {
         assert_eq!(second.hits(&format!("/live/{number}.ts")), 0);
     }
     drop(waiting);
-    assert_eq!(shield.counted(TAKEOVERS, &[]).await, 0);
-    assert!(shield.counted(TAKEOVERS_REFUSED, &[]).await > 0);
+    assert_eq!(shield.counter(TAKEOVERS, &[]).await, 0);
+    assert!(shield.counter(TAKEOVERS_REFUSED, &[]).await > 0);
 }
 
 /// All endpoints stop in the middle, as under overload: they do not get every request again.
@@ -306,7 +309,7 @@ async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
             second = second.on(
                 &path(number),
                 if second_is_well {
-                    whole().ranged(body.clone())
+                    whole().with_ranges(body.clone())
                 } else {
                     half()
                 },
@@ -319,13 +322,13 @@ async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
         }
         if second_is_well {
             for answer in begun {
-                answer.finish().await.is_whole(&body);
+                answer.finish().await.assert_whole(&body);
             }
             continue;
         }
         // Takeovers for the bodies that were not requested again have been refused several times.
         eventually("refusals", async || {
-            shield.counted(TAKEOVERS_REFUSED, &[]).await > 2 * COUNT as u64
+            shield.counter(TAKEOVERS_REFUSED, &[]).await > 2 * COUNT as u64
         })
         .await;
         let asked: usize = (0..COUNT).map(|number| second.hits(&path(number))).sum();
@@ -355,10 +358,10 @@ async fn when_two_of_three_stop_in_the_middle() {
         } else {
             second.on(SEGMENT, stalling(400_000))
         };
-        let whole = media().validated_by("\"same\"").ranged(body.clone());
+        let whole = media().etag("\"same\"").with_ranges(body.clone());
         let third = serving(SEGMENT, whole).await;
         let shield = in_front_of(&[&first, &second, &third]).start().await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         let mut asked = 1;
         while shield.get(SEGMENT).await.end != End::Whole {
             asked += 1;
@@ -367,7 +370,7 @@ async fn when_two_of_three_stop_in_the_middle() {
         assert_eq!(asked, if etag { 1 } else { 3 });
         let hits = [&first, &second, &third].map(|origin| origin.hits(SEGMENT));
         assert_eq!(hits, [1, 1, 1]);
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(SEGMENT).await.assert_whole(&body);
     }
 }
 

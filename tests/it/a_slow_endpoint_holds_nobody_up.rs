@@ -35,14 +35,14 @@ fn in_front_of_both(first: &Origin, second: &Origin) -> Builder {
             group.deadlines.total = HOUR;
             group.guards.pace.window = HOUR;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 /// Makes the shield measure the latency of the first endpoint.
 async fn get_used_to_it(shield: &Shield) {
     for number in 0..ENOUGH {
         let answer = shield.get(&format!("{QUICK}?{number}")).await;
-        answer.is_whole("quick");
+        answer.assert_whole("quick");
     }
 }
 
@@ -58,14 +58,14 @@ async fn a_late_manifest_comes_from_the_other() {
     let shield = in_front_of_both(&first, &second).start().await;
     get_used_to_it(&shield).await;
 
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     first.wait_abandoned(1).await;
     assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
-    assert_eq!(shield.counted(HEDGES, &[]).await, 1);
-    assert_eq!(shield.counted(HEDGES_WON, &[]).await, 1);
+    assert_eq!(shield.counter(HEDGES, &[]).await, 1);
+    assert_eq!(shield.counter(HEDGES_WON, &[]).await, 1);
     let given_up = [("result", "abandoned")];
     let requests = "seawall_origin_requests_total";
-    assert_eq!(shield.counted(requests, &given_up).await, 1);
+    assert_eq!(shield.counter(requests, &given_up).await, 1);
     assert_eq!(shield.gauge(EJECTED).await, 0);
 }
 
@@ -97,14 +97,14 @@ async fn who_is_beaten_time_after_time_is_asked_last() {
     for number in 0..LOSSES {
         assert_eq!(shield.gauge(EJECTED).await, 0, "after {number}");
         let answer = shield.get(&path(number)).await;
-        answer.is_whole(playlist(number.into()));
+        answer.assert_whole(playlist(number.into()));
         assert_eq!(first.hits(&path(number)), 1);
     }
     assert_eq!(shield.gauge(EJECTED).await, 1);
     let answer = shield.get(&path(LOSSES)).await;
-    answer.is_whole(playlist(LOSSES.into()));
+    answer.assert_whole(playlist(LOSSES.into()));
     assert_eq!(first.hits(&path(LOSSES)), 0);
-    let hedges = shield.counted(HEDGES, &[]).await;
+    let hedges = shield.counter(HEDGES, &[]).await;
     assert_eq!(hedges, u64::from(LOSSES));
 }
 
@@ -127,7 +127,10 @@ async fn one_that_hangs_is_tried_behind_the_viewers() {
         })
         .start()
         .await;
-    shield.get(&format!("{QUICK}?0")).await.is_whole("quick");
+    shield
+        .get(&format!("{QUICK}?0"))
+        .await
+        .assert_whole("quick");
     let asked = |method| {
         let asked = hung.requests(QUICK).into_iter();
         asked.filter(|request| request.method == method).count()
@@ -138,7 +141,7 @@ async fn one_that_hangs_is_tried_behind_the_viewers() {
     eventually("three probes", async || {
         number += 1;
         let answer = shield.get(&format!("{QUICK}?{number}")).await;
-        answer.is_whole("quick");
+        answer.assert_whole("quick");
         asked("HEAD") == 3
     })
     .await;
@@ -159,12 +162,12 @@ async fn a_bad_answer_does_not_win() {
     let waiting = shield.crowd(1, get(PATH)).await;
     second.wait_hits(PATH, 1).await;
     gate.open();
-    for answer in waiting.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in waiting.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
-    assert_eq!(shield.counted(HEDGES, &[]).await, 1);
-    assert_eq!(shield.counted(HEDGES_WON, &[]).await, 0);
+    assert_eq!(shield.counter(HEDGES, &[]).await, 1);
+    assert_eq!(shield.counter(HEDGES_WON, &[]).await, 0);
 }
 
 /// A blocking playlist request is late on purpose: the second endpoint does not get it while it answers later
@@ -186,11 +189,11 @@ async fn blocking_playlists_are_asked_for_once() {
 
     let blocked = shield.crowd(1, get(BLOCKING)).await;
     gate.wait_arrived(1).await;
-    shield.get(SEGMENT).await.is_whole("second");
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(SEGMENT).await.assert_whole("second");
+    shield.get(PATH).await.assert_whole(playlist(1));
     assert_eq!(second.hits(BLOCKING), 0);
     gate.open();
-    blocked.answers().await[0].is_whole(playlist(2));
+    blocked.read_all().await[0].assert_whole(playlist(2));
 }
 
 /// Without budget no hedge is sent: the other endpoint is requested only after the first one's deadline.
@@ -201,9 +204,9 @@ async fn hedges_keep_to_the_budget() {
         group.retry.budget.per_s_min = 0;
     };
     let (shield, first, second) = before_a_silent_one(no_budget).await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
-    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
+    assert_eq!(shield.counter(HEDGES, &[]).await, 0);
 }
 
 /// With hedging switched off, nothing is requested twice, whatever the budget.
@@ -216,7 +219,7 @@ async fn hedges_can_be_switched_off() {
     let (shield, first, second) = before_a_silent_one(no_hedges).await;
     assert_eq!(shield.get(PATH).await.status, 504);
     assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 0));
-    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
+    assert_eq!(shield.counter(HEDGES, &[]).await, 0);
 }
 
 /// The first endpoint never answers the manifest; the second would.
@@ -265,19 +268,22 @@ async fn the_slow_one_is_asked_last() {
         crowds.push(shield.crowd(1, get(&format!("{QUICK}?{number}a"))).await);
         gate.wait_arrived(number + 1).await;
         let answer = shield.get(&format!("{QUICK}?{number}b")).await;
-        answer.is_whole("quick");
+        answer.assert_whole("quick");
     }
     gate.open();
     for crowd in crowds {
-        crowd.answers().await[0].is_whole("slow");
+        crowd.read_all().await[0].assert_whole("slow");
     }
 
     for number in 0..10 {
         let answer = shield.get(&format!("{QUICK}?{number}c")).await;
-        answer.is_whole("quick");
+        answer.assert_whole("quick");
     }
     assert_eq!(slow.hits(QUICK), PAIRS);
     assert_eq!(shield.gauge(EJECTED).await, 1);
     peer.stop().await;
-    shield.get(&format!("{QUICK}?last")).await.is_whole("slow");
+    shield
+        .get(&format!("{QUICK}?last"))
+        .await
+        .assert_whole("slow");
 }

@@ -32,7 +32,7 @@ fn in_front_of(first: &Origin, second: &Origin) -> Builder {
             deadlines.between_bytes = HOUR;
             deadlines.total = HOUR;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 /// What viewers request, by path.
@@ -64,9 +64,9 @@ async fn when_the_first_hangs() {
             .on(path, whole.clone().hold_head(&never));
         let second = Origin::start().await.on(path, whole);
         let shield = in_front_of(&first, &second).start().await;
-        shield.get(path).await.is_whole(&body);
+        shield.get(path).await.assert_whole(&body);
         assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{path}");
-        assert_eq!(shield.counted(HEDGES_WON, &[]).await, 1, "{path}");
+        assert_eq!(shield.counter(HEDGES_WON, &[]).await, 1, "{path}");
     }
 }
 
@@ -87,7 +87,7 @@ async fn when_the_first_two_of_three_hang() {
             .origin(|group| group.endpoints.push(endpoint(&third)))
             .start()
             .await;
-        shield.get(path).await.is_whole(&body);
+        shield.get(path).await.assert_whole(&body);
         let asked = [&first, &second, &third].map(|origin| origin.hits(path));
         assert_eq!(asked, [1, 1, 1], "{path}");
     }
@@ -113,7 +113,7 @@ async fn who_is_silent_is_left_at_once() {
         .await;
     for number in 0..6 {
         let path = format!("/live/{number}.ts");
-        shield.get(&path).await.is_whole("whole");
+        shield.get(&path).await.assert_whole("whole");
         assert_eq!(first.hits(&path), usize::from(number < 2), "{number}");
     }
     assert_eq!(shield.gauge(EJECTED).await, 1);
@@ -136,12 +136,12 @@ async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
     let shield = in_front_of(&first, &second).start().await;
     shield.get(PATH).await;
     let newer = |answer: &Response| answer.text() == playlist(2);
-    shield.until(get(PATH), newer).await;
+    shield.repeat_until(get(PATH), newer).await;
     never.wait_arrived(1).await;
     assert_eq!(second.hits(newest), 0, "no viewer waits for it");
     let viewers = shield.crowd(3, get(newest)).await;
-    for answer in viewers.answers().await {
-        answer.is_whole("second");
+    for answer in viewers.read_all().await {
+        answer.assert_whole("second");
     }
     assert_eq!((first.hits(newest), second.hits(newest)), (1, 1));
 }
@@ -157,13 +157,13 @@ async fn one_endpoint_alone_is_asked_once() {
     let shield = Shield::in_front_of(&origin).start().await;
     let waiting = shield.crowd(2, get("/a.ts")).await;
     gate.wait_arrived(1).await;
-    shield.get("/b.ts").await.is_whole("quick");
+    shield.get("/b.ts").await.assert_whole("quick");
     gate.open();
-    for answer in waiting.answers().await {
-        answer.is_whole("late");
+    for answer in waiting.read_all().await {
+        answer.assert_whole("late");
     }
     assert_eq!(origin.hits("/a.ts"), 1);
-    assert_eq!(shield.counted(HEDGES, &[]).await, 0);
+    assert_eq!(shield.counter(HEDGES, &[]).await, 0);
 }
 
 /// A response head without any body bytes.
@@ -175,7 +175,7 @@ async fn when_the_first_stops_before_the_first_byte() {
             let first = Origin::start().await.on(path, end(begun));
             let second = Origin::start().await.on(path, answer(content_type, &body));
             let shield = in_front_of(&first, &second).start().await;
-            shield.get(path).await.is_whole(&body);
+            shield.get(path).await.assert_whole(&body);
             assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{path}");
         }
     }
@@ -193,17 +193,17 @@ async fn when_the_first_stops_in_the_middle_of_the_same() {
             .send(body.slice(..123_456));
         let whole = reply()
             .content_type("video/mp4")
-            .validated_by("\"same\"")
-            .ranged(body.clone());
+            .etag("\"same\"")
+            .with_ranges(body.clone());
         let first = Origin::start().await.on("/1.m4s", end(half));
         let second = Origin::start().await.on("/1.m4s", whole);
         let shield = in_front_of(&first, &second).start().await;
-        shield.get("/1.m4s").await.is_whole(&body);
+        shield.get("/1.m4s").await.assert_whole(&body);
         let asked = second.latest("/1.m4s");
         assert_eq!(asked.header("range"), Some("bytes=123456-"));
         assert_eq!(asked.header("if-match"), Some("\"same\""));
         let again = shield.get("/1.m4s").await;
-        assert!(again.is_whole(&body).is_hit(), "it is kept as one");
+        assert!(again.assert_whole(&body).is_hit(), "it is kept as one");
     }
 }
 
@@ -219,8 +219,8 @@ async fn but_not_with_what_it_may_have_less_of() {
     let growing = begun.hold(&gate).send(body.slice(200_000..));
     let behind = reply()
         .content_type("video/mp4")
-        .validated_by("\"same\"")
-        .ranged(body.slice(..250_000));
+        .etag("\"same\"")
+        .with_ranges(body.slice(..250_000));
     let first = Origin::start().await.on("/1.m4s", growing);
     let second = Origin::start().await.on("/1.m4s", behind);
     let shield = in_front_of(&first, &second).start().await;
@@ -229,10 +229,10 @@ async fn but_not_with_what_it_may_have_less_of() {
     // Longer than the silence that starts a takeover.
     tokio::time::sleep(Duration::from_secs(2)).await;
     gate.open();
-    for answer in waiting.answers().await {
-        answer.is_whole(&body);
+    for answer in waiting.read_all().await {
+        answer.assert_whole(&body);
     }
-    assert!(shield.get("/1.m4s").await.is_whole(&body).is_hit());
+    assert!(shield.get("/1.m4s").await.assert_whole(&body).is_hit());
     assert_eq!((first.hits("/1.m4s"), second.hits("/1.m4s")), (1, 0));
 }
 
@@ -266,8 +266,8 @@ async fn and_what_it_says_of_the_length_is_held_against_it() {
             })
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
-        shield.get(path).await.is_cut(&body);
+        shield.get(PATH).await.assert_whole(playlist(1));
+        shield.get(path).await.assert_cut(&body);
         assert_eq!(second.hits(path), 1);
         assert_ne!(shield.get(path).await.body, body.slice(..250_000));
     }
@@ -293,19 +293,19 @@ async fn when_the_first_stops_in_the_middle_of_something_else() {
         }
         let whole = reply()
             .content_type("video/mp4")
-            .validated_by("\"other\"")
-            .ranged(other.clone());
+            .etag("\"other\"")
+            .with_ranges(other.clone());
         let first = Origin::start().await.on("/1.m4s", end(half));
         let second = Origin::start().await.on("/1.m4s", whole);
         let shield = in_front_of(&first, &second).start().await;
         let begun = shield.get("/1.m4s").await;
         // A viewer without any bytes is not cut.
         if begun.end == End::Whole {
-            begun.is_whole(&other);
+            begun.assert_whole(&other);
         } else {
-            begun.is_cut(&one);
+            begun.assert_cut(&one);
         }
-        shield.get("/1.m4s").await.is_whole(&other);
+        shield.get("/1.m4s").await.assert_whole(&other);
         assert_eq!(first.hits("/1.m4s"), 1);
     }
 }
@@ -322,7 +322,7 @@ async fn when_a_manifest_stops_in_the_middle() {
         let first = Origin::start().await.on(PATH, end(half));
         let second = Origin::start().await.on(PATH, manifest(text.clone()));
         let shield = in_front_of(&first, &second).start().await;
-        shield.get(PATH).await.is_whole(&text);
+        shield.get(PATH).await.assert_whole(&text);
     }
 }
 
@@ -335,7 +335,7 @@ async fn when_parts_are_missing_that_are_listed_or_announced() {
     let first = Origin::start().await.on(PATH, list);
     let mut second = Origin::start().await;
     for part in parts {
-        first.now(part, status(404));
+        first.set_script(part, status(404));
         second = second.on(part, answer("video/mp4", "part"));
     }
     let shield = in_front_of(&first, &second)
@@ -345,9 +345,9 @@ async fn when_parts_are_missing_that_are_listed_or_announced() {
         })
         .start()
         .await;
-    shield.get(PATH).await.is_whole(&version);
+    shield.get(PATH).await.assert_whole(&version);
     for part in parts {
-        shield.get(part).await.is_whole("part");
+        shield.get(part).await.assert_whole("part");
     }
     let asked: Vec<_> = parts.iter().map(|part| first.hits(part)).collect();
     assert_eq!(asked, [1, 0, 0]);
@@ -376,7 +376,7 @@ async fn when_segments_are_missing_that_are_listed() {
         let mut second = Origin::start().await;
         for segment in segments {
             let segment = format!("/live/{segment}");
-            first.now(&segment, status(404));
+            first.set_script(&segment, status(404));
             second = second.on(&segment, answer("video/mp4", "segment"));
         }
         let shield = in_front_of(&first, &second)
@@ -389,7 +389,7 @@ async fn when_segments_are_missing_that_are_listed() {
         assert_eq!(shield.get(path).await.status, 200);
         for segment in segments {
             let segment = format!("/live/{segment}");
-            shield.get(&segment).await.is_whole("segment");
+            shield.get(&segment).await.assert_whole("segment");
         }
     }
 }

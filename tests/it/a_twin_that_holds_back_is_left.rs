@@ -37,21 +37,21 @@ async fn players_go_on_after_one_gap() {
         .on("/live/21.2.mp4", part.clone())
         .on("/live/21.3.mp4", part.hold_head(&later));
     let shield = and(Shield::in_front_of(&hanging), &well).start().await;
-    shield.get(PATH).await.is_whole(quick(20, 2));
+    shield.get(PATH).await.assert_whole(quick(20, 2));
     let parts = shield.crowd(3, get("/live/21.2.mp4")).await;
-    shield.get(NEXT).await.is_whole(quick(20, 3));
-    for answer in parts.answers().await {
-        answer.is_whole("part");
+    shield.get(NEXT).await.assert_whole(quick(20, 3));
+    for answer in parts.read_all().await {
+        answer.assert_whole("part");
     }
     let players = shield.crowd(3, get(AFTER)).await;
     let parts = shield.crowd(3, get("/live/21.3.mp4")).await;
     later.wait_arrived(2).await;
     later.open();
-    for answer in players.answers().await {
-        answer.is_whole(quick(20, 4));
+    for answer in players.read_all().await {
+        answer.assert_whole(quick(20, 4));
     }
-    for answer in parts.answers().await {
-        answer.is_whole("part");
+    for answer in parts.read_all().await {
+        answer.assert_whole("part");
     }
     assert_eq!((hanging.hits(NEXT), well.hits(NEXT)), (1, 1));
     assert_eq!((hanging.hits(AFTER), well.hits(AFTER)), (0, 1));
@@ -72,9 +72,9 @@ async fn a_newer_version_ends_all_waits_for_what_it_has() {
     shield.get(PATH).await;
     let waiting = shield.crowd(3, get(NEXT)).await;
     never.wait_arrived(1).await;
-    shield.get(AFTER).await.is_whole(version(20, 4));
-    for answer in waiting.answers().await {
-        answer.is_whole(version(20, 4));
+    shield.get(AFTER).await.assert_whole(version(20, 4));
+    for answer in waiting.read_all().await {
+        answer.assert_whole(version(20, 4));
     }
     origin.wait_abandoned(1).await;
 }
@@ -90,9 +90,9 @@ async fn a_refusal_by_who_is_behind_is_nobodys_answer() {
     let well = Origin::start().await.on(NEXT, good);
     let shield = and(passive(&behind), &well).start().await;
     shield.get(PATH).await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     assert_eq!((behind.hits(NEXT), well.hits(NEXT)), (1, 1));
     let alone = passive(&behind).start().await;
     alone.get(PATH).await;
-    alone.get(NEXT).await.is_whole(version(20, 2));
+    alone.get(NEXT).await.assert_whole(version(20, 2));
 }

@@ -14,13 +14,13 @@ fn named(origins: &[&Origin]) -> Builder {
     let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
     Shield::in_front_of(origins[0])
         .origin(|group| group.endpoints = vec![Endpoint::new(false, "origin.example", 80)])
-        .resolving(Arc::new(move |_, _| Ok(addresses.clone())))
+        .with_resolver(Arc::new(move |_, _| Ok(addresses.clone())))
 }
 
 async fn holding(gate: &Gate) -> Origin {
     let origin = Origin::start().await;
     for path in paths() {
-        origin.now(&path, segment(path.clone()).hold_head(gate));
+        origin.set_script(&path, segment(path.clone()).hold_head(gate));
     }
     origin
 }
@@ -51,18 +51,18 @@ async fn new_connections_are_spread() {
     assert_eq!((asked(&one), asked(&two), asked(&three)), (2, 2, 2));
     gate.open();
     for (path, crowd) in paths().zip(crowds) {
-        for answer in crowd.answers().await {
-            answer.is_whole(path.clone());
+        for answer in crowd.read_all().await {
+            answer.assert_whole(path.clone());
         }
     }
     for number in 0..6 {
         let path = format!("/later{number}.ts");
         for origin in [&one, &two, &three] {
-            origin.now(&path, segment("later"));
+            origin.set_script(&path, segment("later"));
         }
-        shield.get(&path).await.is_whole("later");
+        shield.get(&path).await.assert_whole("later");
     }
-    assert_eq!(shield.counted(CONNECTIONS, &[("state", "new")]).await, 6);
+    assert_eq!(shield.counter(CONNECTIONS, &[("state", "new")]).await, 6);
 }
 
 /// A dead address is tried last, whichever address is first in turn.
@@ -79,8 +79,8 @@ async fn but_not_to_the_dead() {
     }
     gate.open();
     for (path, crowd) in paths().zip(crowds) {
-        for answer in crowd.answers().await {
-            answer.is_whole(path.clone());
+        for answer in crowd.read_all().await {
+            answer.assert_whole(path.clone());
         }
     }
     assert_eq!((asked(&alive), asked(&dead)), (6, 0));

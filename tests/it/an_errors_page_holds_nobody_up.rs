@@ -22,7 +22,7 @@ fn in_front_of(origin: &Origin) -> Builder {
             route.live.cadence = false;
             route.live.prefetch = false;
         })
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.wait_max = HOUR;
             waits.failure_backoff = Duration::ZERO;
         })
@@ -62,8 +62,8 @@ async fn another_endpoint_is_not_waited_with() {
             .origin(|group| group.endpoints.push(endpoint(&second)))
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
-        shield.get(SEGMENT).await.is_whole("whole");
+        shield.get(PATH).await.assert_whole(playlist(1));
+        shield.get(SEGMENT).await.assert_whole("whole");
         assert_eq!(first.hits(SEGMENT), 1, "{code}");
     }
 }
@@ -78,7 +78,7 @@ async fn it_is_not_stored() {
         .on(SEGMENT, begun.then(segment("whole")));
     let shield = in_front_of(&origin).start().await;
     assert_eq!(shield.get(SEGMENT).await.status, 404);
-    shield.get(SEGMENT).await.is_whole("whole");
+    shield.get(SEGMENT).await.assert_whole("whole");
 }
 
 /// An error body that arrives is sent and stored as before, however long.

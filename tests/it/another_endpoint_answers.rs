@@ -25,9 +25,9 @@ async fn when_one_does_not_answer_as_it_should() {
         let first = answering(bad).await;
         let second = answering(segment("whole")).await;
         let shield = in_front_of_two(&first, &second).start().await;
-        shield.get(PIECE).await.is_whole("whole");
+        shield.get(PIECE).await.assert_whole("whole");
         assert_eq!((first.hits(PIECE), second.hits(PIECE)), (1, 1));
-        let asked = shield.counted(ORIGIN_REQUESTS, &[("result", "abandoned")]);
+        let asked = shield.counter(ORIGIN_REQUESTS, &[("result", "abandoned")]);
         assert_eq!(asked.await, 0, "no attempt counts as abandoned");
     }
 }
@@ -52,9 +52,9 @@ async fn when_one_lost_what_was_held_a_moment_ago() {
         let first = Origin::start().await.on(PATH, overdue.then(status(code)));
         let second = Origin::start().await.on(PATH, manifest(playlist(2)));
         let shield = in_front_of_two(&first, &second).start().await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         let fresh = |answer: &crate::support::Response| answer.text() == playlist(2);
-        shield.until(get(PATH), fresh).await;
+        shield.repeat_until(get(PATH), fresh).await;
         assert_eq!((first.hits(PATH), second.hits(PATH)), (2, 1));
     }
 }
@@ -135,7 +135,7 @@ async fn in_turn() {
         .start()
         .await;
     for path in &paths {
-        shield.get(path).await.is_whole("whole");
+        shield.get(path).await.assert_whole("whole");
     }
     let asked = |origin: &Origin| paths.iter().map(|path| origin.hits(path)).sum::<usize>();
     assert_eq!((asked(&first), asked(&second)), (3, 9));
@@ -153,7 +153,7 @@ async fn by_priority() {
         })
         .start()
         .await;
-    shield.get(PIECE).await.is_whole("second");
+    shield.get(PIECE).await.assert_whole("second");
     assert_eq!(first.hits(PIECE), 0);
 }
 

@@ -25,13 +25,16 @@ async fn a_miss_and_a_hit() {
     assert_eq!(missed.cache(), NAME);
     assert!(is_miss(&missed), "{missed:?}");
     assert!(
-        !missed.says("hit") && !missed.says("collapsed"),
+        !missed.has_parameter("hit") && !missed.has_parameter("collapsed"),
         "{missed:?}"
     );
     let answer = shield.get(PATH).await;
     let hit = answer.cache_status();
     assert_eq!(hit.cache(), NAME);
-    assert!(hit.says("hit") && !hit.says("fwd"), "{hit:?}");
+    assert!(
+        hit.has_parameter("hit") && !hit.has_parameter("fwd"),
+        "{hit:?}"
+    );
     assert!(hit.value("ttl").is_some(), "{hit:?}");
     assert!(answer.age() < 100);
 }
@@ -47,10 +50,10 @@ async fn a_collapsed_request() {
     let crowd = shield.crowd(10, get(PATH)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 10).await;
     gate.open();
-    let answers = crowd.answers().await;
+    let answers = crowd.read_all().await;
     let collapsed = answers
         .iter()
-        .filter(|answer| answer.cache_status().says("collapsed"));
+        .filter(|answer| answer.cache_status().has_parameter("collapsed"));
     assert_eq!(collapsed.count(), 9);
     assert!(answers.iter().all(|answer| is_miss(&answer.cache_status())));
 }
@@ -87,10 +90,10 @@ async fn players_are_told_of_trouble_where_wanted() {
         let answer = shield.get(PATH).await;
         assert_eq!(answer.header("cmsd-dynamic"), well);
         assert_eq!(answer.header("cmsd-static"), Some("ot=v"));
-        origin.now(PATH, status(500));
+        origin.set_script(PATH, status(500));
         let stale = shield.get(PATH).await;
-        assert_eq!(stale.is_whole("x").header("cmsd-dynamic"), ill);
-        origin.now(PATH, overdue());
+        assert_eq!(stale.assert_whole("x").header("cmsd-dynamic"), ill);
+        origin.set_script(PATH, overdue());
     }
 }
 
@@ -101,7 +104,7 @@ async fn the_key_where_wanted() {
     for wanted in [false, true] {
         let shield = Shield::in_front_of(&origin).route(|route| route.show_key = wanted);
         let status = shield.start().await.get(PATH).await.cache_status();
-        assert_eq!(status.says("key"), wanted, "{status:?}");
+        assert_eq!(status.has_parameter("key"), wanted, "{status:?}");
     }
 }
 
@@ -160,7 +163,7 @@ async fn connection_cannot_strip_meaning() {
     for fetch in 1..=2 {
         let answer = shield.get(PATH).await;
         assert_eq!(
-            answer.is_whole("x").header("content-type"),
+            answer.assert_whole("x").header("content-type"),
             Some("video/mp2t")
         );
         assert_eq!(origin.hits(PATH), fetch, "no-store was read");
@@ -201,14 +204,19 @@ async fn stored_means_kept() {
         .start()
         .await;
     let first = shield.get(PATH).await;
-    assert!(first.is_whole("x").cache_status().says("stored"));
+    assert!(
+        first
+            .assert_whole("x")
+            .cache_status()
+            .has_parameter("stored")
+    );
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     let second = shield.get(PATH).await;
-    let status = second.is_whole("x").cache_status();
-    assert!(!status.says("stored"), "{status:?}");
+    let status = second.assert_whole("x").cache_status();
+    assert!(!status.has_parameter("stored"), "{status:?}");
     let too_large = shield.get("/large.ts").await;
-    let status = too_large.is_whole(&large).cache_status();
-    assert!(!status.says("stored"), "{status:?}");
+    let status = too_large.assert_whole(&large).cache_status();
+    assert!(!status.has_parameter("stored"), "{status:?}");
 }
 
 /// A pass-through response has the `Age` that the origin states.
@@ -220,7 +228,7 @@ async fn passed_answers_keep_their_age() {
     for _ in 0..2 {
         let answer = shield.get(PATH).await;
         assert!(
-            (55..=65).contains(&answer.is_whole("x").age()),
+            (55..=65).contains(&answer.assert_whole("x").age()),
             "{answer:?}"
         );
         assert_eq!(answer.fields.all("age").len(), 1);

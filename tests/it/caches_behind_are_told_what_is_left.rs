@@ -10,7 +10,7 @@ const PATH: &str = "/live/index.m3u8";
 
 /// Segments of six seconds; fresh for three by its `fields`; five seconds old.
 fn version(fields: &[(&str, &str)]) -> Reply {
-    let reply = manifest(playlist(1)).age(5).validated_by("\"1\"");
+    let reply = manifest(playlist(1)).age(5).etag("\"1\"");
     let add = |reply: Reply, (name, value): &(&str, &str)| reply.header(name, value);
     fields.iter().fold(reply, add)
 }
@@ -92,7 +92,7 @@ async fn what_is_looked_after_has_freshness_left() {
         let (_origin, shield) = looking_after(version(fields)).await;
         for _ in 0..3 {
             let answer = shield.get(PATH).await;
-            has_some_left(answer.is_whole(playlist(1)), field, directive);
+            has_some_left(answer.assert_whole(playlist(1)), field, directive);
             let gzip = get(PATH).header("accept-encoding", "gzip");
             has_some_left(&shield.ask(gzip).await, field, directive);
             let known = get(PATH).header("if-none-match", "\"1\"");

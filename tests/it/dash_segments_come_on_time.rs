@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::{
-    Origin, Shield, answering, eventually, get, manifest, playlist, reply, segment, status,
+    Origin, Shield, computed, eventually, get, manifest, playlist, reply, segment, status,
 };
 
 const MPD: &str = "/live/a.mpd";
@@ -45,14 +45,14 @@ async fn on_the_air() -> Origin {
     let first = newest();
     for number in first - 8..first + 120 {
         for representation in ["hd", "sd"] {
-            let there = answering(move |_| {
+            let there = computed(move |_| {
                 if newest() >= number {
                     segment("there")
                 } else {
                     status(404)
                 }
             });
-            origin.now(&name(representation, number), there);
+            origin.set_script(&name(representation, number), there);
         }
     }
     origin
@@ -71,8 +71,8 @@ async fn who_comes_early_waits() {
         .await;
     shield.get(MPD).await;
     let early = name("hd", newest() + 3);
-    for answer in shield.crowd(20, get(&early)).await.answers().await {
-        answer.is_whole("there");
+    for answer in shield.crowd(20, get(&early)).await.read_all().await {
+        answer.assert_whole("there");
     }
     assert_eq!(origin.hits(&early), 1);
 }
@@ -83,7 +83,7 @@ async fn who_comes_early_waits() {
 async fn a_packager_that_is_late_is_asked_again_soon() {
     let origin = on_the_air().await;
     let late = name("hd", newest() + 3);
-    origin.now(&late, status(404).then(segment("there")));
+    origin.set_script(&late, status(404).then(segment("there")));
     let shield = Shield::in_front_of(&origin)
         .route(|route| {
             route.live.hold_early = Duration::from_secs(2);
@@ -94,8 +94,8 @@ async fn a_packager_that_is_late_is_asked_again_soon() {
         .await;
     shield.get(MPD).await;
     assert_eq!(shield.get(&late).await.status, 404);
-    let there = shield.until(get(&late), |answer| answer.status == 200);
-    there.await.is_whole("there");
+    let there = shield.repeat_until(get(&late), |answer| answer.status == 200);
+    there.await.assert_whole("there");
 }
 
 /// Buggy players count upwards through numbers that are hours ahead. One in a while is requested from the
@@ -157,7 +157,7 @@ async fn but_what_is_there_is_never_denied() {
     // By this MPD everything exists an hour later.
     let late = by_number().replace("1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z");
     let mpd = reply().content_type("application/dash+xml").body(late);
-    origin.now(MPD, mpd);
+    origin.set_script(MPD, mpd);
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.live.prefetch = false)
         .start()
@@ -169,7 +169,7 @@ async fn but_what_is_there_is_never_denied() {
     for number in first..first + 5 {
         for representation in ["hd", "sd"] {
             let answer = shield.get(&name(representation, number)).await;
-            answer.is_whole("there");
+            answer.assert_whole("there");
         }
     }
 }
@@ -181,7 +181,7 @@ async fn whatever_segments_are_called() {
     let text = by_number().replace("/$Number$.m4s", "/Fragments(video=$Number$,format=mpd)");
     let mpd = reply().content_type("application/dash+xml").body(text);
     let early = newest() + 3;
-    let there = answering(move |_| {
+    let there = computed(move |_| {
         if newest() >= early {
             segment("there")
         } else {
@@ -197,7 +197,7 @@ async fn whatever_segments_are_called() {
         .start()
         .await;
     shield.get(MPD).await;
-    shield.get(&odd(early)).await.is_whole("there");
+    shield.get(&odd(early)).await.assert_whole("there");
     assert_eq!(origin.hits(&odd(early)), 1);
 }
 
@@ -216,8 +216,8 @@ async fn an_absence_ends_when_the_segment_is_there() {
     shield.get(MPD).await;
     let early = name("hd", newest() + 4);
     assert_eq!(shield.get(&early).await.status, 404);
-    let there = shield.until(get(&early), |answer| answer.status == 200);
-    there.await.is_whole("there");
+    let there = shield.repeat_until(get(&early), |answer| answer.status == 200);
+    there.await.assert_whole("there");
     assert_eq!(origin.hits(&early), 2);
 }
 
@@ -228,18 +228,18 @@ async fn the_next_number_is_fetched_when_it_is_there() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
     let first = newest();
-    shield.get(&name("hd", first)).await.is_whole("there");
+    shield.get(&name("hd", first)).await.assert_whole("there");
     for number in first + 1..first + 4 {
         origin.wait_hits(&name("hd", number), 1).await;
         let held = |answer: &crate::support::Response| answer.is_hit();
-        shield.until(get(&name("hd", number)), held).await;
+        shield.repeat_until(get(&name("hd", number)), held).await;
     }
     for number in first - 8..first + 5 {
         assert_eq!(origin.hits(&name("sd", number)), 0, "no viewer watches it");
     }
     assert_eq!(origin.hits(MPD), 1);
     let templates = [("source", "template")];
-    assert!(shield.counted("seawall_ahead_total", &templates).await >= 3);
+    assert!(shield.counter("seawall_ahead_total", &templates).await >= 3);
 }
 
 /// A representation that its viewer has left is not prefetched, although the other one goes on.
@@ -249,13 +249,13 @@ async fn and_not_of_what_was_left_for_another_bitrate() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
     let first = newest();
-    shield.get(&name("sd", first)).await.is_whole("there");
+    shield.get(&name("sd", first)).await.assert_whole("there");
     // The player switches up, and stays there.
     for number in first + 1..first + 16 {
         while newest() < number {
             tokio::time::sleep(STEP / 10).await;
         }
-        shield.get(&name("hd", number)).await.is_whole("there");
+        shield.get(&name("hd", number)).await.assert_whole("there");
     }
     let fetched = |number: &u64| origin.hits(&name("sd", *number)) > 0;
     let late = (first + 8..first + 16).filter(fetched).count();
@@ -273,20 +273,20 @@ async fn nor_of_what_was_watched_long_ago() {
     };
     let origin = Origin::start().await.on(MPD, version(10));
     for number in 9..13 {
-        origin.now(&name("hd", number), segment("there"));
+        origin.set_script(&name("hd", number), segment("there"));
     }
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.live.cadence = false)
         .start()
         .await;
     shield.get(MPD).await;
-    shield.get(&name("hd", 9)).await.is_whole("there");
+    shield.get(&name("hd", 9)).await.assert_whole("there");
     // Segments of a second: after two and a half seconds the stream is unwatched.
     tokio::time::sleep(Duration::from_millis(2700)).await;
-    origin.now(MPD, version(11));
+    origin.set_script(MPD, version(11));
     let newer = |answer: &crate::support::Response| answer.text() == text(11);
-    shield.until(get(MPD), newer).await;
-    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 0);
+    shield.repeat_until(get(MPD), newer).await;
+    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 0);
 }
 
 /// Prefetch ends when the stream is unwatched.
@@ -296,7 +296,7 @@ async fn and_no_more_when_nobody_watches() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
     let first = newest();
-    shield.get(&name("hd", first)).await.is_whole("there");
+    shield.get(&name("hd", first)).await.assert_whole("there");
     // Two segment durations and half a second: four requests in vain at most.
     origin.wait_hits(&name("hd", first + 2), 1).await;
     tokio::time::sleep(8 * STEP).await;
@@ -337,18 +337,18 @@ async fn of_what_is_listed_only_what_is_watched() {
     let origin = Origin::start().await.on(MPD, version(10));
     for number in 9..12 {
         for representation in ["hd", "sd"] {
-            origin.now(&name(representation, number), segment("there"));
+            origin.set_script(&name(representation, number), segment("there"));
         }
     }
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
-    shield.get(&name("hd", 9)).await.is_whole("there");
-    origin.now(MPD, version(11));
+    shield.get(&name("hd", 9)).await.assert_whole("there");
+    origin.set_script(MPD, version(11));
     let newer = |answer: &crate::support::Response| answer.text() == by_timeline(11);
-    shield.until(get(MPD), newer).await;
+    shield.repeat_until(get(MPD), newer).await;
     origin.wait_hits(&name("hd", 11), 1).await;
     let stored = |answer: &crate::support::Response| answer.is_hit();
-    shield.until(get(&name("hd", 11)), stored).await;
+    shield.repeat_until(get(&name("hd", 11)), stored).await;
     assert_eq!(origin.hits(&name("sd", 11)), 0, "no viewer watches it");
     assert_eq!(origin.hits(&name("hd", 10)), 0, "it was listed before");
 }
@@ -378,7 +378,7 @@ async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
         .content_type("application/dash+xml")
         .cache_control("max-age=1")
         .age(1)
-        .validated_by("\"1\"")
+        .etag("\"1\"")
         .body(by_number());
     let mut origin = Origin::start().await.on(MPD, mpd);
     for number in 0..OTHERS {
@@ -394,18 +394,18 @@ async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
         let told: serde_json::Value = serde_json::from_str(told.text()).unwrap();
         told["followed"].is_object()
     };
-    shield.get(MPD).await.is_whole(by_number());
+    shield.get(MPD).await.assert_whole(by_number());
     assert!(is_known().await);
     for number in 0..OTHERS {
         shield.get(&format!("/{number}.m3u8")).await;
     }
     assert!(!is_known().await);
-    shield.get(MPD).await.is_whole(by_number());
+    shield.get(MPD).await.assert_whole(by_number());
     eventually("the MPD to be known", is_known).await;
     // From now on it is revalidated again.
     let is_confirmed = async || origin.latest(MPD).header("if-none-match").is_some();
     eventually("it to be confirmed", async || {
-        shield.get(MPD).await.is_whole(by_number());
+        shield.get(MPD).await.assert_whole(by_number());
         is_confirmed().await
     })
     .await;

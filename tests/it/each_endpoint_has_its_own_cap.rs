@@ -27,7 +27,7 @@ fn capped(first: (&Origin, usize), others: &[(&Origin, Option<usize>)]) -> Build
             group.deadlines.between_bytes = HOUR;
             group.deadlines.total = HOUR;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 /// The first endpoint is in doubt after its first failure; the second has room for one request.
@@ -50,19 +50,19 @@ async fn the_next_one_answers_meanwhile() {
         .on("/c.ts", segment("first"));
     let second = Origin::start().await;
     for path in ["/a.ts", "/b.ts"] {
-        second.now(path, segment("second"));
+        second.set_script(path, segment("second"));
     }
     let shield = capped((&first, 1), &[(&second, None)]).start().await;
     let held = shield.crowd(1, get("/held.ts")).await;
     gate.wait_arrived(1).await;
-    shield.get("/a.ts").await.is_whole("second");
-    shield.get("/b.ts").await.is_whole("second");
+    shield.get("/a.ts").await.assert_whole("second");
+    shield.get("/b.ts").await.assert_whole("second");
 
     let url = format!("http://{}", first.address());
     let of_first = [("endpoint", &*url)];
-    assert_eq!(shield.counted(ACTIVE, &of_first).await, 1);
+    assert_eq!(shield.counter(ACTIVE, &of_first).await, 1);
     assert_eq!(
-        shield.counted(ACTIVE_MAX, &[]).await,
+        shield.counter(ACTIVE_MAX, &[]).await,
         1,
         "the second has none"
     );
@@ -73,14 +73,14 @@ async fn the_next_one_answers_meanwhile() {
     assert!(endpoints[1]["concurrency_max"].is_null());
 
     gate.open();
-    for answer in held.answers().await {
-        answer.is_whole("heldheld");
+    for answer in held.read_all().await {
+        answer.assert_whole("heldheld");
     }
     eventually("room at the first endpoint", async || {
-        shield.counted(ACTIVE, &of_first).await == 0
+        shield.counter(ACTIVE, &of_first).await == 0
     })
     .await;
-    shield.get("/c.ts").await.is_whole("first");
+    shield.get("/c.ts").await.assert_whole("first");
     assert_eq!(first.concurrent_max(), 1);
 }
 
@@ -90,13 +90,13 @@ async fn the_next_one_answers_meanwhile() {
 async fn when_all_are_full_requests_wait_in_order() {
     let [first_gate, rest] = [(); 2].map(|()| Gate::new());
     let (first, second) = (Origin::start().await, Origin::start().await);
-    first.now("/0.ts", segment("0").hold_head(&first_gate));
+    first.set_script("/0.ts", segment("0").hold_head(&first_gate));
     for origin in [&first, &second] {
         for number in 1..5 {
             let path = format!("/{number}.ts");
-            origin.now(&path, segment(path.clone()).hold_head(&rest));
+            origin.set_script(&path, segment(path.clone()).hold_head(&rest));
         }
-        origin.now(PLAYLIST, manifest(playlist(1)));
+        origin.set_script(PLAYLIST, manifest(playlist(1)));
     }
     let shield = capped((&first, 1), &[(&second, Some(1))]).start().await;
     let zero = shield.crowd(1, get("/0.ts")).await;
@@ -112,20 +112,20 @@ async fn when_all_are_full_requests_wait_in_order() {
     shield.wait_queued("manifest", 1).await;
 
     first_gate.open();
-    for answer in zero.answers().await {
-        answer.is_whole("0");
+    for answer in zero.read_all().await {
+        answer.assert_whole("0");
     }
-    for answer in player.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in player.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     rest.open();
     for (number, crowd) in (1..).zip(crowds) {
-        for answer in crowd.answers().await {
-            answer.is_whole(format!("/{number}.ts"));
+        for answer in crowd.read_all().await {
+            answer.assert_whole(format!("/{number}.ts"));
         }
     }
     assert_eq!((first.concurrent_max(), second.concurrent_max()), (1, 1));
-    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+    assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
 /// Requests wait for a busy endpoint, by priority; an endpoint in doubt is not used instead.
@@ -148,13 +148,13 @@ async fn busy_is_better_than_in_doubt() {
     let player = shield.crowd(1, get(PLAYLIST)).await;
     shield.wait_queued("manifest", 1).await;
     busy.open();
-    for answer in player.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in player.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     next.open();
     for (crowd, body) in [(held, "held"), (segments, "a")] {
-        for answer in crowd.answers().await {
-            answer.is_whole(body);
+        for answer in crowd.read_all().await {
+            answer.assert_whole(body);
         }
     }
     assert_eq!(sound.concurrent_max(), 1);
@@ -181,9 +181,9 @@ async fn the_wait_for_one_has_an_end() {
     assert_eq!(late.status, 503, "{late:?}");
     assert_eq!(late.header("retry-after"), Some("1"), "{late:?}");
     let in_vain = [("reason", "deadline")];
-    assert_eq!(shield.counted(REJECTED, &in_vain).await, 1);
+    assert_eq!(shield.counter(REJECTED, &in_vain).await, 1);
     gate.open();
-    held.answers().await;
+    held.read_all().await;
     assert_eq!(sound.hits("/late.ts") + doubtful.hits("/late.ts"), 0);
 }
 
@@ -204,8 +204,8 @@ async fn a_retry_does_not_wait() {
     assert_eq!(shield.get("/a.ts").await.status, 503);
     assert_eq!((first.hits("/a.ts"), second.hits("/a.ts")), (1, 0));
     gate.open();
-    for answer in held.answers().await {
-        answer.is_whole("held");
+    for answer in held.read_all().await {
+        answer.assert_whole("held");
     }
 }
 
@@ -220,10 +220,10 @@ async fn who_is_left_alone_is_not_waited_for() {
     };
     let (first, second) = (Origin::start().await, Origin::start().await);
     for (path, error) in (0..3).map(slow_error) {
-        first.now(&path, error);
+        first.set_script(&path, error);
     }
     for number in 3..6 {
-        second.now(&format!("/{}/b.ts", number % 3), status(503));
+        second.set_script(&format!("/{}/b.ts", number % 3), status(503));
     }
     let shield = capped((&first, 3), &[(&second, Some(3))])
         .origin(|group| {
@@ -240,18 +240,18 @@ async fn who_is_left_alone_is_not_waited_for() {
         gate.wait_arrived(number + 1).await;
     }
     eventually("an open breaker", async || {
-        shield.counted(BREAKER, &[("state", "open")]).await == 1
+        shield.counter(BREAKER, &[("state", "open")]).await == 1
     })
     .await;
     for number in 3..6 {
         let path = format!("/{}/b.ts", number % 3);
         assert_eq!(shield.get(&path).await.status, 503);
     }
-    assert_eq!(shield.counted(BREAKER, &[("state", "open")]).await, 2);
+    assert_eq!(shield.counter(BREAKER, &[("state", "open")]).await, 2);
     assert_eq!(shield.get("/0/late.ts").await.status, 503);
     assert_eq!(first.hits("/0/late.ts") + second.hits("/0/late.ts"), 0);
     gate.open();
     for crowd in crowds {
-        crowd.answers().await;
+        crowd.read_all().await;
     }
 }

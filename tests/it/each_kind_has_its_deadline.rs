@@ -35,7 +35,7 @@ async fn a_manifest_a_short_one() {
     origin.wait_hits("/a.ts", 1).await;
     assert_eq!(shield.get(PATH).await.status, 504);
     gate.open();
-    waiting.answers().await[0].is_whole("late");
+    waiting.read_all().await[0].assert_whole("late");
 }
 
 /// With another endpoint, that one is requested then.
@@ -49,7 +49,7 @@ async fn and_then_another_endpoint_answers() {
         .origin(|group| group.endpoints.push(endpoint(&second)))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(2));
+    shield.get(PATH).await.assert_whole(playlist(2));
 }
 
 /// A blocking request waits longer than the deadline for manifests, and longer than viewers wait otherwise.
@@ -62,7 +62,7 @@ async fn what_is_held_back_by_intent_its_own() {
         .on(PATH, manifest(playlist(1)).hold_head(&never))
         .on(AHEAD, manifest(playlist(9)).hold_head(&gate));
     let shield = strict(&origin)
-        .waits(|waits| waits.wait_max = SHORT)
+        .proxy_settings(|waits| waits.wait_max = SHORT)
         .start()
         .await;
     let waiting = shield.crowd(5, get(AHEAD)).await;
@@ -70,8 +70,8 @@ async fn what_is_held_back_by_intent_its_own() {
     assert_eq!(shield.get("/slow.ts").await.status, 504);
     assert_eq!(shield.get(PATH).await.status, 504);
     gate.open();
-    for answer in waiting.answers().await {
-        answer.is_whole(playlist(9));
+    for answer in waiting.read_all().await {
+        answer.assert_whole(playlist(9));
     }
     assert_eq!(origin.hits(AHEAD), 1);
 }

@@ -107,10 +107,10 @@ fn comes_to(origin: &Origin, bytes: &Bytes, segments: usize, form: Form) {
         Form::Unstored => text.cache_control("no-store"),
         _ => text.cache_control("max-age=1").age(1),
     };
-    origin.now(form.path(), text);
+    origin.set_script(form.path(), text);
     let file = segment("").cache_control("max-age=86400");
-    let file = file.validated_by(&format!("\"{segments}\""));
-    origin.now(FILE, file.ranged(bytes.slice(..segments * SEGMENT)));
+    let file = file.etag(&format!("\"{segments}\""));
+    origin.set_script(FILE, file.with_ranges(bytes.slice(..segments * SEGMENT)));
 }
 
 async fn plays_on(form: Form, in_slices: bool) {
@@ -118,7 +118,7 @@ async fn plays_on(form: Form, in_slices: bool) {
     let origin = Origin::start().await;
     comes_to(&origin, &bytes, 8, form);
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             if in_slices {
                 waits.whole_fetch_max = 2000;
                 waits.slice_bytes = 1000;
@@ -130,12 +130,12 @@ async fn plays_on(form: Form, in_slices: bool) {
     shield
         .ask(get(FILE).range("0-499"))
         .await
-        .is(206, &bytes[..500]);
+        .assert_is(206, &bytes[..500]);
     for segments in [9, 10] {
         comes_to(&origin, &bytes, segments, form);
         let text = form.text(segments);
         let newer = |answer: &Response| answer.text() == text;
-        shield.until(get(form.path()), newer).await;
+        shield.repeat_until(get(form.path()), newer).await;
         let (start, end) = ((segments - 1) * SEGMENT, segments * SEGMENT);
         // One range begins behind the end of the stored bytes, one before it.
         for start in [start, start - 100] {
@@ -143,9 +143,9 @@ async fn plays_on(form: Form, in_slices: bool) {
             let there =
                 |answer: &Response| answer.status == 206 && answer.body.len() == end - start;
             shield
-                .until(asking, there)
+                .repeat_until(asking, there)
                 .await
-                .is(206, &bytes[start..end]);
+                .assert_is(206, &bytes[start..end]);
         }
         if in_slices {
             continue;
@@ -154,7 +154,7 @@ async fn plays_on(form: Form, in_slices: bool) {
         shield
             .ask(get(FILE).range("0-499"))
             .await
-            .is(206, &bytes[..500]);
+            .assert_is(206, &bytes[..500]);
         assert_eq!(origin.hits(FILE), before, "what is held is enough");
     }
 }
@@ -205,7 +205,7 @@ async fn who_wants_all_of_it_gets_what_was_added_too() {
     comes_to(&origin, &bytes, 8, form);
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(form.path()).await;
-    shield.get(FILE).await.is_whole(&bytes[..8 * SEGMENT]);
+    shield.get(FILE).await.assert_whole(&bytes[..8 * SEGMENT]);
     for (segments, asking) in [
         (9, get(FILE)),
         (10, get(FILE).range("0-9,4900-4999")),
@@ -214,11 +214,11 @@ async fn who_wants_all_of_it_gets_what_was_added_too() {
         comes_to(&origin, &bytes, segments, form);
         let text = form.text(segments);
         let newer = |answer: &Response| answer.text() == text;
-        shield.until(get(form.path()), newer).await;
+        shield.repeat_until(get(form.path()), newer).await;
         let has_grown = |_: &Response| origin.hits(FILE) == segments - 7;
-        shield.until(asking, has_grown).await;
+        shield.repeat_until(asking, has_grown).await;
         let all = shield.get(FILE).await;
-        all.is_whole(&bytes[..segments * SEGMENT]);
+        all.assert_whole(&bytes[..segments * SEGMENT]);
         assert!(all.is_hit(), "{all:?}");
     }
 }
@@ -231,13 +231,19 @@ async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
     comes_to(&origin, &bytes, 8, Form::Segments);
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(Form::Segments.path()).await;
-    shield.get(FILE).await.is_whole(bytes.slice(..8 * SEGMENT));
+    shield
+        .get(FILE)
+        .await
+        .assert_whole(bytes.slice(..8 * SEGMENT));
     // Longer than the 500 ms after a fetch in which a grown file is not requested again.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     for range in ["4000-4499", "3900-4499", "4000-"] {
         let answer = shield.ask(get(FILE).range(range)).await;
         assert!([206, 416].contains(&answer.status), "{answer:?}");
     }
-    shield.get(FILE).await.is_whole(bytes.slice(..8 * SEGMENT));
+    shield
+        .get(FILE)
+        .await
+        .assert_whole(bytes.slice(..8 * SEGMENT));
     assert_eq!(origin.hits(FILE), 1);
 }

@@ -41,7 +41,7 @@ async fn flood(viewer: &mut FrameViewer, pattern: &[Frame]) {
 
 /// The GOAWAY of a connection that was closed for a flood.
 async fn is_ended(viewer: &mut FrameViewer, flood: &str) {
-    let frames = viewer.rest().await;
+    let frames = viewer.read_rest().await;
     let last = frames.last().unwrap_or_else(|| panic!("{flood}: nothing"));
     assert_eq!(last.kind, GOAWAY, "{flood}: {last:?}");
     assert_eq!(last.error_code(), ENHANCE_YOUR_CALM, "{flood}");
@@ -58,13 +58,13 @@ async fn a_flood_of_any_frame_is_ended_and_counted() {
     let shield = Shield::in_front_of(&origin).start().await;
     for (pattern, word) in floods() {
         let labels = [("frame", word)];
-        let before = shield.counted(FLOODS, &labels).await;
+        let before = shield.counter(FLOODS, &labels).await;
         let mut viewer = FrameViewer::connect(shield.address()).await;
         viewer.send(&[request(1, "GET", "/held.ts", true)]).await;
         flood(&mut viewer, &pattern).await;
         is_ended(&mut viewer, word).await;
-        assert_eq!(shield.counted(FLOODS, &labels).await, before + 1, "{word}");
-        shield.get(PATH).await.is_whole("whole");
+        assert_eq!(shield.counter(FLOODS, &labels).await, before + 1, "{word}");
+        shield.get(PATH).await.assert_whole("whole");
     }
 }
 
@@ -83,11 +83,11 @@ async fn toggled_windows_with_many_held_streams_are_ended() {
         .collect();
     viewer.send(&requests).await;
     viewer
-        .until(|frame| frame.kind == HEADERS && frame.stream == 199)
+        .read_until(|frame| frame.kind == HEADERS && frame.stream == 199)
         .await;
     flood(&mut viewer, &[initial_window(1), initial_window(0)]).await;
     is_ended(&mut viewer, "settings").await;
-    assert_eq!(shield.counted(FLOODS, &[("frame", "settings")]).await, 1);
+    assert_eq!(shield.counter(FLOODS, &[("frame", "settings")]).await, 1);
 }
 
 /// A body in empty or tiny DATA frames. h2 itself ends such connections; Seawall counts them.
@@ -103,7 +103,7 @@ async fn data_in_tiny_frames_is_ended() {
         viewer.send(&[request(1, "POST", "/api", false)]).await;
         flood(&mut viewer, &[frame(DATA, 0, 1, payload)]).await;
         is_ended(&mut viewer, "data").await;
-        let floods = shield.counted(FLOODS, &[("frame", "data")]).await;
+        let floods = shield.counter(FLOODS, &[("frame", "data")]).await;
         assert_eq!(floods, counted);
     }
 }
@@ -124,7 +124,7 @@ async fn requests_taken_back_at_once_are_ended() {
         viewer.send(&[whole, reset]).await;
     }
     is_ended(&mut viewer, "resets").await;
-    assert_eq!(shield.counted(FLOODS, &[]).await, 1);
+    assert_eq!(shield.counter(FLOODS, &[]).await, 1);
 }
 
 /// The same over TLS and a Unix socket; endless floods are cut, whether or not the client reads the GOAWAY.
@@ -143,7 +143,7 @@ async fn floods_are_ended_on_every_kind_of_connection() {
         .on_unix(socket.clone())
         .start()
         .await;
-    let tls = TlsViewer::trusting(shield.address(), &identity);
+    let tls = TlsViewer::new_trusting(shield.address(), &identity);
     for (count, (pattern, word)) in floods().into_iter().enumerate() {
         let mut over_tls = FrameViewer::over(tls.h2_wire().await).await;
         let mut over_unix = FrameViewer::connect_unix(&socket).await;
@@ -152,17 +152,17 @@ async fn floods_are_ended_on_every_kind_of_connection() {
             flood(viewer, &pattern).await;
             is_ended(viewer, word).await;
         }
-        let floods = shield.counted(FLOODS, &[]).await;
+        let floods = shield.counter(FLOODS, &[]).await;
         assert_eq!(floods, 2 * (count as u64 + 1), "{word}");
     }
     let mut endless = FrameViewer::connect_unix(&socket).await;
     eventually("the end of an endless flood", async || {
         flood(&mut endless, &[frame(PING, 0, 0, &[7; 8])]).await;
-        shield.counted(FLOODS, &[]).await == 2 * floods().len() as u64 + 1
+        shield.counter(FLOODS, &[]).await == 2 * floods().len() as u64 + 1
     })
     .await;
     let mut viewer = tls.h1().await;
-    viewer.get(PATH).await.is_whole("whole");
+    viewer.get(PATH).await.assert_whole("whole");
 }
 
 /// A hundred downloads through windows that are too small, by a client that acknowledges each DATA frame on
@@ -199,7 +199,7 @@ async fn a_busy_connection_is_never_taken_for_a_flood() {
         }
     }
     assert_eq!(came, STREAMS as usize * body.len());
-    assert_eq!(shield.counted(FLOODS, &[]).await, 0);
+    assert_eq!(shield.counter(FLOODS, &[]).await, 0);
 }
 
 /// Thousands of small responses on one connection, each with a priority and a late reset.
@@ -215,11 +215,11 @@ async fn thousands_of_small_answers_are_no_flood() {
         let asked = request(stream, "GET", PATH, true);
         let order = frame(PRIORITY, 0, stream, &[0, 0, 0, 0, 9]);
         viewer.send(&[asked, order]).await;
-        let last = viewer.until(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0);
+        let last = viewer.read_until(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0);
         assert_eq!(last.await.expect("an answer").stream, stream);
         viewer.send(&[frame(RST_STREAM, 0, stream, &[0; 4])]).await;
     }
-    assert_eq!(shield.counted(FLOODS, &[]).await, 0);
+    assert_eq!(shield.counter(FLOODS, &[]).await, 0);
 }
 
 /// Blank lines are no request, however many arrive: the first byte starts the head's deadline.
@@ -227,20 +227,20 @@ async fn thousands_of_small_answers_are_no_flood() {
 async fn endless_blank_lines_are_ended_like_a_head() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin)
-        .with(|config| config.edge.limits.head_timeout = Duration::from_millis(300))
+        .with(|config| config.frontend.limits.head_timeout = Duration::from_millis(300))
         .start()
         .await;
     let before = format!("GET {PATH} HTTP/1.1\r\nHost: media.test\r\n\r\n");
     let mut cut = 0;
     for before in ["", &before] {
         for lines in ["\r\n", "\r\n\r\n\r\n"] {
-            let mut viewer = FrameViewer::connect_silent(shield.address()).await;
+            let mut viewer = FrameViewer::connect_without_preface(shield.address()).await;
             viewer.send_raw(before.as_bytes()).await;
             cut += 1;
             eventually(format!("{lines:?} after {before:?} to end"), async || {
                 viewer.send_raw(lines.as_bytes()).await;
                 let labels = [("event", "head_timeout")];
-                shield.counted(EDGE_EVENTS, &labels).await == cut
+                shield.counter(EDGE_EVENTS, &labels).await == cut
             })
             .await;
         }

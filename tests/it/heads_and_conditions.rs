@@ -15,22 +15,22 @@ async fn head_first_then_get() {
     let shield = Shield::in_front_of(&origin).start().await;
     let mut viewer = shield.viewer().await;
     let answer = viewer.ask(head(PATH)).await;
-    answer.is(200, "");
+    answer.assert_is(200, "");
     assert_eq!(answer.header("content-length"), Some("1000"));
-    viewer.get(PATH).await.is_whole(&body);
-    assert!(viewer.get(PATH).await.is_whole(&body).is_hit());
+    viewer.get(PATH).await.assert_whole(&body);
+    assert!(viewer.get(PATH).await.assert_whole(&body).is_hit());
 }
 
 /// HEAD is answered from what a GET stored, with the same fields.
 #[tokio::test]
 async fn head_from_the_object_of_a_get() {
-    let object = segment(noise(1, 1000)).validated_by("\"1\"");
+    let object = segment(noise(1, 1000)).etag("\"1\"");
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
     let mut viewer = shield.viewer().await;
     let whole = viewer.get(PATH).await;
     let answer = viewer.ask(head(PATH)).await;
-    answer.is(200, "");
+    answer.assert_is(200, "");
     assert!(answer.is_hit());
     for name in ["content-length", "content-type", "etag"] {
         assert_eq!(answer.header(name), whole.header(name), "{name}");
@@ -50,9 +50,9 @@ async fn head_during_a_fill() {
     let mut filling = shield.begin(get(PATH)).await;
     filling.read(500).await;
     let answer = shield.ask(head(PATH)).await;
-    answer.is(200, "");
+    answer.assert_is(200, "");
     gate.open();
-    filling.finish().await.is_whole(&body);
+    filling.finish().await.assert_whole(&body);
     assert_eq!(origin.hits(PATH), 1);
 }
 
@@ -63,10 +63,10 @@ async fn a_condition_on_a_miss() {
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
     let answer = shield.ask(get(PATH).header("If-None-Match", "\"1\"")).await;
-    answer.is(304, "");
+    answer.assert_is(304, "");
     assert_eq!(answer.header("etag"), Some("\"1\""));
     assert_eq!(origin.latest(PATH).header("if-none-match"), None);
-    assert!(shield.get(PATH).await.is_whole("whole").is_hit());
+    assert!(shield.get(PATH).await.assert_whole("whole").is_hit());
 }
 
 /// Conditions against a stored object: 304 on a match, the whole object otherwise.
@@ -79,7 +79,7 @@ async fn conditions_on_a_hit() {
         .header("Last-Modified", DATE);
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("whole");
+    shield.get(PATH).await.assert_whole("whole");
     let cases = [
         ("If-None-Match", "\"1\"", 304),
         ("If-None-Match", "W/\"1\"", 304),
@@ -111,7 +111,7 @@ async fn tags_go_before_dates() {
     let ask = get(PATH)
         .header("If-None-Match", "\"1\"")
         .header("If-Modified-Since", DATE);
-    shield.ask(ask).await.is_whole("whole");
+    shield.ask(ask).await.assert_whole("whole");
 }
 
 /// The origin confirms with a 304: the body stays, its fields are updated, and it is fresh again.
@@ -130,12 +130,15 @@ async fn confirmed_objects_live_on() {
     let origin = Origin::start().await.on(PLAYLIST, stale.then(confirmed));
     let shield = Shield::in_front_of(&origin).start().await;
     let first = shield.get(PLAYLIST).await;
-    assert_eq!(first.is_whole(playlist(1)).header("x-turn"), Some("first"));
-    let renewed = shield.until(get(PLAYLIST), |answer| {
+    assert_eq!(
+        first.assert_whole(playlist(1)).header("x-turn"),
+        Some("first")
+    );
+    let renewed = shield.repeat_until(get(PLAYLIST), |answer| {
         answer.header("x-turn") == Some("second")
     });
     let renewed = renewed.await;
-    assert!(renewed.is_whole(playlist(1)).age() <= 2, "{renewed:?}");
+    assert!(renewed.assert_whole(playlist(1)).age() <= 2, "{renewed:?}");
     let asked = origin.requests(PLAYLIST);
     assert_eq!(asked[0].header("if-none-match"), None);
     assert_eq!(asked[1].header("if-none-match"), Some("\"1\""));
@@ -156,8 +159,8 @@ async fn a_confirmation_does_not_rename_the_body() {
         .header("X-Turn", "second");
     let origin = Origin::start().await.on(PLAYLIST, stale.then(confirmed));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
-    let renewed = shield.until(get(PLAYLIST), |answer| {
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
+    let renewed = shield.repeat_until(get(PLAYLIST), |answer| {
         answer.header("x-turn") == Some("second")
     });
     let renewed = renewed.await;
@@ -166,7 +169,7 @@ async fn a_confirmation_does_not_rename_the_body() {
         Some("application/vnd.apple.mpegurl")
     );
     assert_eq!(renewed.header("content-encoding"), None);
-    renewed.is_whole(playlist(1));
+    renewed.assert_whole(playlist(1));
 }
 
 /// HEAD on an uncacheable object: `Content-Length` is the origin's or absent, and never 0.
@@ -179,10 +182,10 @@ async fn head_of_what_is_passed() {
     let mut viewer = shield.viewer().await;
     for _ in 0..3 {
         let answer = viewer.ask(head(PATH)).await;
-        answer.is(200, "");
+        answer.assert_is(200, "");
         let length = answer.header("content-length").unwrap_or("1000");
         assert_eq!(length, "1000", "{answer:?}");
-        viewer.get(PATH).await.is_whole(&body);
+        viewer.get(PATH).await.assert_whole(&body);
     }
 }
 
@@ -199,7 +202,7 @@ fn overdue() -> Reply {
 async fn patient(script: Script) -> (Origin, Shield) {
     let origin = Origin::start().await.on(LIVE, script);
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.stale_wait_max = Duration::from_hours(1))
         .start()
         .await;
     (origin, shield)
@@ -210,9 +213,9 @@ async fn patient(script: Script) -> (Origin, Shield) {
 async fn a_confirmation_of_nothing() {
     let new = manifest(playlist(2)).cache_control("max-age=60");
     let (origin, shield) = patient(overdue().then(status(304)).then(new)).await;
-    shield.get(LIVE).await.is_whole(playlist(1));
-    shield.get(LIVE).await.is_whole(playlist(2));
-    assert!(shield.get(LIVE).await.is_whole(playlist(2)).is_hit());
+    shield.get(LIVE).await.assert_whole(playlist(1));
+    shield.get(LIVE).await.assert_whole(playlist(2));
+    assert!(shield.get(LIVE).await.assert_whole(playlist(2)).is_hit());
     assert_eq!(origin.hits(LIVE), 3);
 }
 
@@ -224,9 +227,12 @@ async fn a_confirmation_of_something_else() {
     let new = new.header("ETag", "\"2\"");
     let confused = status(304).header("ETag", "\"2\"");
     let (origin, shield) = patient(old.then(confused).then(new)).await;
-    shield.get(LIVE).await.is_whole(playlist(1));
+    shield.get(LIVE).await.assert_whole(playlist(1));
     let answer = shield.get(LIVE).await;
-    assert_eq!(answer.is_whole(playlist(2)).header("etag"), Some("\"2\""));
+    assert_eq!(
+        answer.assert_whole(playlist(2)).header("etag"),
+        Some("\"2\"")
+    );
     let asked = origin.requests(LIVE);
     assert_eq!(asked.len(), 3);
     assert_eq!(asked[1].header("if-none-match"), Some("\"1\""));
@@ -238,11 +244,11 @@ async fn a_confirmation_of_something_else() {
 async fn a_confirmation_does_not_loosen_what_was_said() {
     let strict = manifest(playlist(1))
         .cache_control("max-age=0, must-revalidate")
-        .validated_by("\"1\"");
+        .etag("\"1\"");
     let confirmed = status(304).header("ETag", "\"1\"").header("Expires", "0");
     let (origin, shield) = patient(strict.then(confirmed)).await;
     for _ in 0..2 {
-        shield.get(LIVE).await.is_whole(playlist(1));
+        shield.get(LIVE).await.assert_whole(playlist(1));
     }
     assert_eq!(origin.hits(LIVE), 2);
     origin.stop().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::origin::Reply;
-use crate::support::{Origin, Shield, answering, eventually, get, manifest};
+use crate::support::{Origin, Shield, computed, eventually, get, manifest};
 
 const PATH: &str = "/vod/index.m3u8";
 const MADE: &str = "seawall_codings_total";
@@ -33,16 +33,16 @@ async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
         let shield = Shield::in_front_of(&origin).start().await;
         let ask = || get(PATH).header("Accept-Encoding", coding);
         let first = shield.ask(ask()).await;
-        let first = first.is_whole(text(1, 1 << 20));
+        let first = first.assert_whole(text(1, 1 << 20));
         assert_eq!(first.header("content-encoding"), None, "{coding}");
         let is_coded =
             |answer: &crate::support::Response| answer.header("content-encoding") == Some(coding);
-        let coded = shield.until(ask(), is_coded).await;
+        let coded = shield.repeat_until(ask(), is_coded).await;
         assert!(coded.body.len() < text(1, 1 << 20).len() / 2);
         for _ in 0..3 {
             assert!(is_coded(&shield.ask(ask()).await), "{coding}");
         }
-        assert_eq!(shield.counted(MADE, &[]).await, 1, "{coding}: made once");
+        assert_eq!(shield.counter(MADE, &[]).await, 1, "{coding}: made once");
         assert_eq!(origin.hits(PATH), 1);
     }
 }
@@ -55,12 +55,14 @@ async fn another_coding_that_is_there_is_better_than_none() {
     let gzip = get(PATH).header("Accept-Encoding", "gzip");
     let coding =
         |answer: &crate::support::Response| answer.header("content-encoding").map(str::to_owned);
-    shield.until(gzip, |answer| coding(answer).is_some()).await;
+    shield
+        .repeat_until(gzip, |answer| coding(answer).is_some())
+        .await;
     let modern = get(PATH).header("Accept-Encoding", "gzip, br");
     let first = shield.ask(modern.clone()).await;
     assert_eq!(coding(&first).as_deref(), Some("gzip"));
     shield
-        .until(modern, |answer| coding(answer).as_deref() == Some("br"))
+        .repeat_until(modern, |answer| coding(answer).as_deref() == Some("br"))
         .await;
 }
 
@@ -73,10 +75,10 @@ async fn a_text_beyond_the_bound_is_never_compressed() {
         let answer = shield
             .ask(get(PATH).header("Accept-Encoding", "br, gzip"))
             .await;
-        let answer = answer.is_whole(text(1, 5 << 20));
+        let answer = answer.assert_whole(text(1, 5 << 20));
         assert_eq!(answer.header("content-encoding"), None);
     }
-    assert_eq!(shield.counted(MADE, &[]).await, 0);
+    assert_eq!(shield.counter(MADE, &[]).await, 0);
     assert_eq!(shield.gauge("seawall_codings_queued").await, 0);
 }
 
@@ -85,7 +87,7 @@ async fn a_text_beyond_the_bound_is_never_compressed() {
 async fn the_next_version_is_compressed_before_anybody_asks() {
     let version = Arc::new(AtomicUsize::new(1));
     let current = Arc::clone(&version);
-    let live = answering(move |_| {
+    let live = computed(move |_| {
         let version = current.load(Ordering::Relaxed);
         manifest(text(version, 200 << 10)).cache_control("max-age=0")
     });
@@ -96,13 +98,15 @@ async fn the_next_version_is_compressed_before_anybody_asks() {
     let made = |count| {
         let shield = &shield;
         eventually(format!("{count} texts compressed"), async move || {
-            shield.counted(MADE, &[("coding", "br")]).await == count
+            shield.counter(MADE, &[("coding", "br")]).await == count
         })
     };
     made(1).await;
     version.store(2, Ordering::Relaxed);
     let next = text(2, 200 << 10);
-    shield.until(get(PATH), |answer| answer.body == next).await;
+    shield
+        .repeat_until(get(PATH), |answer| answer.body == next)
+        .await;
     made(2).await;
 }
 
@@ -118,5 +122,5 @@ async fn a_short_text_is_waited_for() {
             .await;
         assert_eq!(answer.header("content-encoding"), Some(coding));
     }
-    assert_eq!(shield.counted(MADE, &[]).await, 3);
+    assert_eq!(shield.counter(MADE, &[]).await, 3);
 }

@@ -40,7 +40,7 @@ fn unfinished_heads() -> Vec<(Vec<u8>, Vec<u8>)> {
 
 async fn head_timeouts(shield: &Shield) -> u64 {
     shield
-        .counted(EDGE_EVENTS, &[("event", "head_timeout")])
+        .counter(EDGE_EVENTS, &[("event", "head_timeout")])
         .await
 }
 
@@ -52,9 +52,9 @@ async fn a_head_that_does_not_end_is_cut() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let patient = |builder: crate::support::shield::Builder| {
         builder.with(|config| {
-            config.edge.limits.head_timeout = SOON;
-            config.edge.limits.idle_timeout = Duration::from_hours(1);
-            config.edge.limits.send_rate_window = Duration::from_hours(1);
+            config.frontend.limits.head_timeout = SOON;
+            config.frontend.limits.idle_timeout = Duration::from_hours(1);
+            config.frontend.limits.send_rate_window = Duration::from_hours(1);
         })
     };
     let plain = patient(Shield::in_front_of(&origin)).start().await;
@@ -62,10 +62,10 @@ async fn a_head_that_does_not_end_is_cut() {
     let secure = secure.start().await;
     for (count, (once, again)) in unfinished_heads().into_iter().enumerate() {
         let tcp = TcpStream::connect(plain.address()).await.unwrap();
-        let tls = TlsViewer::trusting(secure.address(), &identity);
+        let tls = TlsViewer::new_trusting(secure.address(), &identity);
         let mut viewers = [
-            (&plain, FrameViewer::silent(tcp)),
-            (&secure, FrameViewer::silent(tls.h2_wire().await)),
+            (&plain, FrameViewer::without_preface(tcp)),
+            (&secure, FrameViewer::without_preface(tls.h2_wire().await)),
         ];
         for (shield, viewer) in &mut viewers {
             viewer.send_raw(&once).await;
@@ -74,7 +74,7 @@ async fn a_head_that_does_not_end_is_cut() {
                 head_timeouts(shield).await == count as u64 + 1
             })
             .await;
-            viewer.rest().await;
+            viewer.read_rest().await;
         }
     }
 }
@@ -89,7 +89,7 @@ async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
         .on(PATH, segment("whole").cache_control("max-age=60"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.pass_methods = true)
-        .with(|config| config.edge.limits.head_timeout = SOON)
+        .with(|config| config.frontend.limits.head_timeout = SOON)
         .start()
         .await;
     let mut viewer = FrameViewer::connect(shield.address()).await;
@@ -106,7 +106,7 @@ async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     }
     viewer.send_raw(&upload[sent..]).await;
     let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
-    viewer.until(is_end).await.expect("an answer");
+    viewer.read_until(is_end).await.expect("an answer");
     // The end of one frame and the beginning of the next always arrive together.
     let ping = frame(PING, 0, 0, &[7; 8]).to_bytes();
     let began = std::time::Instant::now();
@@ -114,14 +114,14 @@ async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     while began.elapsed() < SOON * 2 {
         viewer.send_raw(&[&ping[5..], &ping[..5]].concat()).await;
         viewer
-            .until(|frame| frame.kind == PING)
+            .read_until(|frame| frame.kind == PING)
             .await
             .expect("a ping");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     viewer.send_raw(&ping[5..]).await;
     viewer.send(&[request(3, "GET", PATH, true)]).await;
-    viewer.until(is_end).await.expect("an answer");
+    viewer.read_until(is_end).await.expect("an answer");
     assert_eq!(head_timeouts(&shield).await, 0);
 }
 
@@ -139,8 +139,8 @@ async fn impatient(size: u32, rate: u64) -> Shield {
     );
     let shield = Shield::in_front_of(&origin)
         .with(|config| {
-            config.edge.limits.send_rate_window = SOON;
-            config.edge.limits.send_rate_min_bytes_per_second = rate;
+            config.frontend.limits.send_rate_window = SOON;
+            config.frontend.limits.send_rate_min_bytes_per_second = rate;
         })
         .start()
         .await;
@@ -150,12 +150,12 @@ async fn impatient(size: u32, rate: u64) -> Shield {
 
 async fn slow_viewers(shield: &Shield) -> u64 {
     shield
-        .counted(EDGE_EVENTS, &[("event", "slow_viewer")])
+        .counter(EDGE_EVENTS, &[("event", "slow_viewer")])
         .await
 }
 
 async fn aborted(shield: &Shield) -> u64 {
-    shield.counted(ABORTED, &[("cause", "viewer")]).await
+    shield.counter(ABORTED, &[("cause", "viewer")]).await
 }
 
 /// Requests the object on this many streams, whose windows leave room for this much of it.
@@ -180,11 +180,11 @@ async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
         (SMALL, 0),
     ] {
         let shield = impatient(size, 500).await;
-        let before = shield.counted(SENT_BYTES, &[]).await;
+        let before = shield.counter(SENT_BYTES, &[]).await;
         let streams = if window > 1 { 3 } else { STREAMS };
         let mut viewer = ask_through_windows(&shield, streams, window).await;
         for _ in 0..streams {
-            let reset = viewer.until(|frame| frame.kind == RST_STREAM).await;
+            let reset = viewer.read_until(|frame| frame.kind == RST_STREAM).await;
             reset.expect("a reset");
         }
         eventually("all logged", async || {
@@ -192,12 +192,12 @@ async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
         })
         .await;
         assert_eq!(slow_viewers(&shield).await, u64::from(streams), "{window}");
-        let sent = shield.counted(SENT_BYTES, &[]).await - before;
+        let sent = shield.counter(SENT_BYTES, &[]).await - before;
         assert_eq!(sent, u64::from(streams * window), "{window}");
         viewer
             .send(&[request(2 * streams + 1, "HEAD", PATH, true)])
             .await;
-        let head = viewer.until(|frame| frame.kind == HEADERS).await;
+        let head = viewer.read_until(|frame| frame.kind == HEADERS).await;
         assert_eq!(head.expect("a head").stream, 2 * streams + 1);
     }
 }
@@ -207,15 +207,15 @@ async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
 async fn small_answers_that_nobody_takes_end_their_connection() {
     for window in [1, SMALL - 1] {
         let shield = impatient(SMALL, 500).await;
-        let before = shield.counted(SENT_BYTES, &[]).await;
+        let before = shield.counter(SENT_BYTES, &[]).await;
         let mut viewer = ask_through_windows(&shield, STREAMS, window).await;
-        viewer.rest().await;
+        viewer.read_rest().await;
         eventually("all logged", async || {
             aborted(&shield).await == u64::from(STREAMS)
         })
         .await;
         assert_eq!(slow_viewers(&shield).await, 1);
-        let sent = shield.counted(SENT_BYTES, &[]).await - before;
+        let sent = shield.counter(SENT_BYTES, &[]).await - before;
         assert_eq!(sent, u64::from(STREAMS * window), "{window}");
     }
 }
@@ -242,20 +242,20 @@ async fn answers_are_told_at_their_true_end() {
     );
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
-    let hits = async || shield.counted(REQUESTS, &[("outcome", "hit")]).await;
-    let before = shield.counted(SENT_BYTES, &[]).await;
+    let hits = async || shield.counter(REQUESTS, &[("outcome", "hit")]).await;
+    let before = shield.counter(SENT_BYTES, &[]).await;
     let mut viewer = ask_through_windows(&shield, 1, 400).await;
     viewer
-        .until(|frame| frame.kind == DATA)
+        .read_until(|frame| frame.kind == DATA)
         .await
         .expect("some of it");
     assert_eq!(hits().await, 0, "it is still on its way");
     viewer.send(&[window_update(1, 600)]).await;
     let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
-    viewer.until(is_end).await.expect("the rest");
+    viewer.read_until(is_end).await.expect("the rest");
     eventually("done", async || hits().await == 1).await;
     assert_eq!(
-        shield.counted(SENT_BYTES, &[]).await - before,
+        shield.counter(SENT_BYTES, &[]).await - before,
         u64::from(SMALL)
     );
     assert_eq!(aborted(&shield).await, 0);
@@ -286,7 +286,7 @@ async fn what_waits_for_viewers_is_told_and_no_more_once_they_take_it_or_leave()
                 viewer.send(&[initial_window(1 << 30)]).await;
                 let is_end = |frame: &Frame| frame.kind == DATA && frame.flags & END_STREAM != 0;
                 for _ in 0..STREAMS {
-                    viewer.until(is_end).await.expect("an end");
+                    viewer.read_until(is_end).await.expect("an end");
                 }
             }
             drop(viewer);

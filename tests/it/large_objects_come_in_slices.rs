@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::support::metrics::FILLS;
 use crate::support::origin::Reply;
-use crate::support::{End, Gate, Origin, Response, Shield, answering, get, noise, segment, status};
+use crate::support::{End, Gate, Origin, Response, Shield, computed, get, noise, segment, status};
 
 const PATH: &str = "/vod/seg1.ts";
 const LENGTH: usize = 1 << 20;
@@ -17,7 +17,7 @@ const WHOLE_MAX: usize = 256 << 10;
 const SLICE: usize = 64 << 10;
 
 async fn slicing(origin: &Origin) -> Shield {
-    let builder = Shield::in_front_of(origin).waits(|waits| {
+    let builder = Shield::in_front_of(origin).proxy_settings(|waits| {
         waits.whole_fetch_max = WHOLE_MAX as u64;
         waits.slice_bytes = SLICE as u64;
     });
@@ -26,14 +26,12 @@ async fn slicing(origin: &Origin) -> Shield {
 
 /// A large object that the origin serves by ranges, with an `ETag`.
 fn version(body: &Bytes, etag: &str) -> Reply {
-    segment(Bytes::new())
-        .validated_by(etag)
-        .ranged(body.clone())
+    segment(Bytes::new()).etag(etag).with_ranges(body.clone())
 }
 
 #[track_caller]
 fn is_part(answer: &Response, body: &Bytes, start: usize, end: usize) {
-    answer.is(206, &body[start..end]);
+    answer.assert_is(206, &body[start..end]);
     let range = format!("bytes {start}-{}/{}", end - 1, body.len());
     assert_eq!(answer.header("content-range"), Some(&*range));
 }
@@ -73,7 +71,7 @@ async fn a_crowd_fetches_each_slice_once() {
     let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
     let shield = slicing(&origin).await;
     let crowd = shield.crowd(20, get(PATH).range("300000-499999")).await;
-    for answer in crowd.answers().await {
+    for answer in crowd.read_all().await {
         is_part(&answer, &body, 300_000, 500_000);
     }
     let fetched = slices(&origin, body.len());
@@ -93,7 +91,7 @@ async fn slices_of_different_objects_do_not_mix() {
         0,
         100_000,
     );
-    origin.now(PATH, version(&new, "\"2\""));
+    origin.set_script(PATH, version(&new, "\"2\""));
     let across = shield.ask(get(PATH).range("0-199999")).await;
     let honest = [&old, &new]
         .iter()
@@ -115,7 +113,7 @@ async fn promised_parts_that_do_not_come() {
     let shield = slicing(&origin).await;
     shield.get(PATH).await;
     for _ in 0..2 {
-        shield.get(PATH).await.is_whole(&body);
+        shield.get(PATH).await.assert_whole(&body);
     }
     is_part(
         &shield.ask(get(PATH).range("100000-199999")).await,
@@ -130,7 +128,7 @@ async fn promised_parts_that_do_not_come() {
 async fn a_slice_that_fails_once() {
     let (body, parts) = (noise(1, LENGTH), AtomicUsize::new(0));
     let object = version(&body, "\"1\"");
-    let script = answering(move |request| match request.header("range") {
+    let script = computed(move |request| match request.header("range") {
         Some(_) if parts.fetch_add(1, Ordering::Relaxed) == 2 => status(503),
         _ => object.clone(),
     });
@@ -138,7 +136,7 @@ async fn a_slice_that_fails_once() {
     let shield = slicing(&origin).await;
     let first = shield.get(PATH).await;
     assert!(first.end != End::Whole || first.body == body, "{first:?}");
-    shield.get(PATH).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(&body);
 }
 
 /// An object that must be revalidated each time is not revalidated for each slice.
@@ -150,7 +148,7 @@ async fn what_is_never_fresh_costs_two_requests_at_most() {
         let origin = Origin::start().await.on(PATH, object);
         let shield = slicing(&origin).await;
         for turn in 1..=3 {
-            shield.get(PATH).await.is_whole(&body);
+            shield.get(PATH).await.assert_whole(&body);
             let asked = origin.hits(PATH);
             assert!(asked <= 2 * turn, "{directive}: {asked} in {turn} turns");
         }
@@ -180,7 +178,7 @@ async fn purged_with_its_slices() {
     let shield = slicing(&origin).await;
     let ask = || get(PATH).range("100000-199999");
     is_part(&shield.ask(ask()).await, &old, 100_000, 200_000);
-    origin.now(PATH, version(&new, "\"1\""));
+    origin.set_script(PATH, version(&new, "\"1\""));
     shield.purge(PATH).await;
     is_part(&shield.ask(ask()).await, &new, 100_000, 200_000);
 }
@@ -197,7 +195,9 @@ async fn slices_outlive_what_is_known_of_the_whole() {
     let fetched = slices(&origin, body.len()).len();
     let before = origin.hits(PATH);
     // It is stale by now and then, and requested again.
-    shield.until(ask(), |_| origin.hits(PATH) > before).await;
+    shield
+        .repeat_until(ask(), |_| origin.hits(PATH) > before)
+        .await;
     is_part(&shield.ask(ask()).await, &body, 100_000, 200_000);
     assert_eq!(
         slices(&origin, body.len()).len(),
@@ -220,9 +220,9 @@ async fn what_is_held_in_slices_is_a_hit() {
     assert!(again.contains("; hit"), "{again}");
     let more = told(&shield.ask(get(PATH).range("100000-299999")).await);
     assert!(more.contains("fwd=partial"), "{more}");
-    shield.get(PATH).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(&body);
     let all = shield.get(PATH).await;
-    assert!(told(all.is_whole(&body)).contains("; hit"));
+    assert!(told(all.assert_whole(&body)).contains("; hit"));
 }
 
 /// A slice is sent to viewers as it arrives.
@@ -231,7 +231,7 @@ async fn the_first_byte_waits_for_no_whole_slice() {
     let (body, gate) = (noise(1, LENGTH), Gate::new());
     let (object, part) = (version(&body, "\"1\""), body.slice(..SLICE));
     let held = gate.clone();
-    let script = answering(move |request| match request.header("range") {
+    let script = computed(move |request| match request.header("range") {
         Some("bytes=0-65535") => status(206)
             .content_type("video/mp2t")
             .header("ETag", "\"1\"")
@@ -254,7 +254,7 @@ async fn the_first_byte_waits_for_no_whole_slice() {
 async fn a_part_of_what_cannot_be_sliced_is_fetched_as_a_part() {
     for etag in [None, Some("W/\"1\"")] {
         let body = noise(1, LENGTH);
-        let object = segment(Bytes::new()).ranged(body.clone());
+        let object = segment(Bytes::new()).with_ranges(body.clone());
         let object = match etag {
             Some(etag) => object.header("ETag", etag),
             None => object,
@@ -262,7 +262,7 @@ async fn a_part_of_what_cannot_be_sliced_is_fetched_as_a_part() {
         let origin = Origin::start().await.on(PATH, object);
         let shield = Shield::in_front_of(&origin)
             .with(|config| config.cache.object_bytes_max = WHOLE_MAX as u64)
-            .waits(|waits| waits.pass_memory = std::time::Duration::from_millis(1))
+            .proxy_settings(|waits| waits.pass_memory = std::time::Duration::from_millis(1))
             .start()
             .await;
         for start in [0, 100_000, 900_000] {

@@ -27,9 +27,9 @@ async fn the_first_viewer_leaves() {
     third.read(1000).await;
     drop(first);
     gate.open();
-    second.finish().await.is_whole(&body);
-    third.finish().await.is_whole(&body);
-    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    second.finish().await.assert_whole(&body);
+    third.finish().await.assert_whole(&body);
+    assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
     assert_eq!(origin.hits(PATH), 1);
 }
 
@@ -46,8 +46,8 @@ async fn the_first_viewer_leaves_before_the_head() {
     let others = shield.crowd(10, get(PATH)).await;
     drop(first);
     gate.open();
-    for answer in others.answers().await {
-        answer.is_whole("whole");
+    for answer in others.read_all().await {
+        answer.assert_whole("whole");
     }
     assert_eq!(origin.hits(PATH), 1);
 }
@@ -61,14 +61,14 @@ async fn all_leave_and_the_fill_is_finished() {
         .send(body.slice(5000..));
     let origin = Origin::start().await.on(PATH, half);
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.finish_abandoned = true)
+        .proxy_settings(|waits| waits.finish_abandoned = true)
         .start()
         .await;
     all_leave(&shield).await;
     gate.open();
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     shield.wait_gauge(WAITERS, |waiters| waiters == 0).await;
-    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
     assert_eq!(origin.hits(PATH), 1);
 }
 
@@ -83,19 +83,19 @@ async fn all_leave_and_the_fill_is_cancelled() {
         .await
         .on(PATH, half.then(segment(body.clone())));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.finish_abandoned = false)
+        .proxy_settings(|waits| waits.finish_abandoned = false)
         .start()
         .await;
     all_leave(&shield).await;
     origin.wait_abandoned(1).await;
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
-    shield.get(PATH).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(&body);
     assert_eq!(origin.hits(PATH), 2);
 }
 
 async fn all_leave(shield: &Shield) {
-    let mut viewers = shield.crowd(10, get(PATH)).await.arriving().await;
+    let mut viewers = shield.crowd(10, get(PATH)).await.read_heads().await;
     for viewer in &mut viewers {
         viewer.read(5000).await;
     }
@@ -115,14 +115,14 @@ async fn a_slow_reader_slows_nobody() {
         .with(|config| {
             config.cache.fill_bytes_max = FILL_BYTES_MAX;
             // This viewer reads nothing at all while the others are checked.
-            config.edge.limits.send_rate_window = Duration::from_mins(10);
+            config.frontend.limits.send_rate_window = Duration::from_mins(10);
         })
         .start()
         .await;
-    let thin = Viewer::connect_thin(shield.address()).await;
+    let thin = Viewer::connect_with_small_buffer(shield.address()).await;
     let mut slow = thin.begin(get(PATH)).await;
     slow.read(1000).await;
-    let others = shield.crowd(99, get(PATH)).await.arriving().await;
+    let others = shield.crowd(99, get(PATH)).await.read_heads().await;
     gate.open();
     for other in others {
         assert_eq!(
@@ -151,11 +151,11 @@ async fn a_slow_reader_of_a_passing_object_slows_nobody() {
         .with(|config| {
             config.cache.object_bytes_max = 1 << 20;
             config.cache.fill_bytes_max = 2 << 20;
-            config.edge.limits.send_rate_window = Duration::from_mins(1);
+            config.frontend.limits.send_rate_window = Duration::from_mins(1);
         })
         .start()
         .await;
-    let thin = Viewer::connect_thin(shield.address()).await;
+    let thin = Viewer::connect_with_small_buffer(shield.address()).await;
     let mut slow = thin.begin(get(PATH)).await;
     slow.read(1000).await;
     let other = shield.begin(get(PATH)).await;
@@ -192,15 +192,15 @@ async fn who_leaves_before_the_head_is_counted() {
         asked.abort();
         left += 2;
         eventually("both to be counted", async || {
-            shield.counted(REQUESTS, &[("outcome", "left")]).await == left
+            shield.counter(REQUESTS, &[("outcome", "left")]).await == left
         })
         .await;
     }
     assert_eq!(
-        shield.counted("seawall_responses_aborted_total", &[]).await,
+        shield.counter("seawall_responses_aborted_total", &[]).await,
         0
     );
-    assert_eq!(shield.counted("seawall_responses_total", &[]).await, 0);
+    assert_eq!(shield.counter("seawall_responses_total", &[]).await, 0);
     gate.open();
 }
 
@@ -218,19 +218,19 @@ async fn a_cut_is_counted_by_whose_fault_it_is() {
     let shield = Shield::in_front_of(&origin).start().await;
     let is_counted = async |cause: &'static str, count: u64| {
         eventually("the cut to be counted", async || {
-            shield.counted(CUT, &[("cause", cause)]).await == count
+            shield.counter(CUT, &[("cause", cause)]).await == count
         })
         .await;
     };
     let mut reader = shield.begin(get("/short.ts")).await;
     reader.read(4).await;
     breaking.open();
-    reader.finish().await.is_cut("half and the rest");
+    reader.finish().await.assert_cut("half and the rest");
     is_counted("origin", 1).await;
     let mut leaver = shield.begin(get(PATH)).await;
     leaver.read(1000).await;
     drop(leaver);
     is_counted("viewer", 1).await;
-    assert_eq!(shield.counted(CUT, &[("cause", "origin")]).await, 1);
+    assert_eq!(shield.counter(CUT, &[("cause", "origin")]).await, 1);
     gate.open();
 }

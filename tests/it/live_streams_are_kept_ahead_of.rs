@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use seawall::policy::route::Live;
 
 use crate::support::{
-    Gate, Origin, Shield, answering, eventually, get, manifest, playlist, reply, segment, status,
+    Gate, Origin, Shield, computed, eventually, get, manifest, playlist, reply, segment, status,
 };
 
 const PATH: &str = "/live/index.m3u8";
@@ -23,7 +23,7 @@ fn quick(first: u64) -> String {
 async fn on_the_air() -> Origin {
     let start = Instant::now();
     let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
-    let live = answering(move |_| manifest(quick(version())).cache_control("max-age=1"));
+    let live = computed(move |_| manifest(quick(version())).cache_control("max-age=1"));
     Origin::start().await.on(PATH, live)
 }
 
@@ -35,7 +35,7 @@ async fn a_watched_playlist_is_refreshed_without_viewers() {
     shield.get(PATH).await;
     // Until the playlist is stale, and a viewer has caused its refresh.
     let refreshed = |_: &_| origin.hits(PATH) >= 2;
-    shield.until(get(PATH), refreshed).await;
+    shield.repeat_until(get(PATH), refreshed).await;
     let before = origin.hits(PATH);
     origin.wait_hits(PATH, before + 3).await;
 }
@@ -51,10 +51,12 @@ async fn also_where_nothing_stale_may_be_served() {
     ] {
         let start = Instant::now();
         let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
-        let live = answering(move |_| manifest(quick(version())).cache_control(strict));
+        let live = computed(move |_| manifest(quick(version())).cache_control(strict));
         let origin = Origin::start().await.on(PATH, live);
         let shield = Shield::in_front_of(&origin).start().await;
-        shield.until(get(PATH), |_| origin.hits(PATH) >= 2).await;
+        shield
+            .repeat_until(get(PATH), |_| origin.hits(PATH) >= 2)
+            .await;
         let before = origin.hits(PATH);
         origin.wait_hits(PATH, before + 3).await;
         assert_eq!(
@@ -76,12 +78,12 @@ async fn also_what_never_changes() {
              <Representation id='hd' bandwidth='1'/></AdaptationSet></Period></MPD>"
         );
         let mpd = reply().content_type("application/dash+xml").body(mpd);
-        let mpd = mpd.cache_control("max-age=1").validated_by("\"1\"");
+        let mpd = mpd.cache_control("max-age=1").etag("\"1\"");
         let origin = Origin::start().await.on("/live/a.mpd", mpd);
         let shield = Shield::in_front_of(&origin).start().await;
         let viewer = get("/live/a.mpd");
         shield
-            .until(viewer, |_| origin.hits("/live/a.mpd") >= 2)
+            .repeat_until(viewer, |_| origin.hits("/live/a.mpd") >= 2)
             .await;
         for looks in 3..6 {
             origin.wait_hits("/live/a.mpd", looks).await;
@@ -100,7 +102,9 @@ async fn and_left_alone_when_nobody_watches() {
         .route(|route| route.live.idle = idle)
         .start()
         .await;
-    shield.until(get(PATH), |_| origin.hits(PATH) >= 3).await;
+    shield
+        .repeat_until(get(PATH), |_| origin.hits(PATH) >= 3)
+        .await;
     // Three segment durations, in which a few more polls may happen.
     eventually("the origin is left alone", async || {
         let hits = origin.hits(PATH);
@@ -115,8 +119,10 @@ async fn and_left_alone_when_nobody_watches() {
 async fn and_an_origin_in_trouble_is_not_looked_at_all_the_time() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.until(get(PATH), |_| origin.hits(PATH) >= 4).await;
-    origin.now(PATH, status(500));
+    shield
+        .repeat_until(get(PATH), |_| origin.hits(PATH) >= 4)
+        .await;
+    origin.set_script(PATH, status(500));
     let hits = origin.hits(PATH);
     tokio::time::sleep(Duration::from_millis(900)).await;
     let looks = origin.hits(PATH) - hits;
@@ -133,9 +139,9 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
         .on("/live/seg4.ts", segment("new"));
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
-    origin.now(PATH, overdue(2));
+    origin.set_script(PATH, overdue(2));
     shield
-        .until(get(PATH), |answer| answer.text() == playlist(2))
+        .repeat_until(get(PATH), |answer| answer.text() == playlist(2))
         .await;
     origin.wait_hits("/live/seg4.ts", 1).await;
     assert_eq!(origin.hits("/live/seg3.ts"), 0, "it was listed before");
@@ -144,11 +150,11 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
         status.contains("; hit")
     };
     shield
-        .until(get("/live/seg4.ts"), stored)
+        .repeat_until(get("/live/seg4.ts"), stored)
         .await
-        .is_whole("new");
+        .assert_whole("new");
     assert_eq!(origin.hits("/live/seg4.ts"), 1);
-    assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
+    assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 1);
 }
 
 /// A version is shown when its new segment has begun to arrive: the first viewer of a segment does not wait.
@@ -169,17 +175,20 @@ async fn and_so_is_every_segment_of_the_version_that_lists_it() {
         .start()
         .await;
     shield.get(PATH).await;
-    origin.now(PATH, overdue(long(2)));
+    origin.set_script(PATH, overdue(long(2)));
     let asked = |_: &_| origin.hits("/live/seg4.ts") == 1;
-    shield.until(get(PATH), asked).await.is_whole(long(1));
+    shield
+        .repeat_until(get(PATH), asked)
+        .await
+        .assert_whole(long(1));
     gate.open();
     let newer = |answer: &crate::support::Response| answer.text() == long(2);
-    shield.until(get(PATH), newer).await;
-    shield.get("/live/seg4.ts").await.is_whole("new");
+    shield.repeat_until(get(PATH), newer).await;
+    shield.get("/live/seg4.ts").await.assert_whole("new");
     // A segment that does not arrive holds the version back for a moment only.
-    origin.now(PATH, overdue(long(3)));
+    origin.set_script(PATH, overdue(long(3)));
     let newer = |answer: &crate::support::Response| answer.text() == long(3);
-    shield.until(get(PATH), newer).await;
+    shield.repeat_until(get(PATH), newer).await;
     assert_eq!(origin.hits("/live/seg5.ts"), 1);
 }
 
@@ -209,9 +218,9 @@ async fn whatever_it_is_called() {
             .on("/live/known3.ts", segment("new"));
         let shield = Shield::in_front_of(&origin).start().await;
         shield.get(PATH).await;
-        origin.now(PATH, overdue(version(3)));
+        origin.set_script(PATH, overdue(version(3)));
         let newer = |answer: &crate::support::Response| answer.text() == version(3);
-        shield.until(get(PATH), newer).await;
+        shield.repeat_until(get(PATH), newer).await;
         origin.wait_hits("/live/known3.ts", 1).await;
         origin.wait_hits("/live/seg5.ts", times).await;
         assert_eq!(origin.hits("/live/seg5.ts"), times, "{name}");
@@ -231,12 +240,12 @@ async fn but_not_what_was_listed_before_under_another_signature() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
     let next = signed(2, "two");
-    origin.now(PATH, overdue(next.clone()));
+    origin.set_script(PATH, overdue(next.clone()));
     shield
-        .until(get(PATH), |answer| answer.text() == next)
+        .repeat_until(get(PATH), |answer| answer.text() == next)
         .await;
     origin.wait_hits(new, 1).await;
-    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 1);
+    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 1);
     for known in [2, 3] {
         assert_eq!(origin.hits(&format!("/live/seg{known}.ts?sig=two")), 0);
     }
@@ -256,23 +265,23 @@ async fn nor_all_that_was_added_while_nobody_watched() {
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
     let origin = Origin::start().await.on(PATH, overdue(long(1, 20)));
     for number in 1..=80 {
-        origin.now(&format!("/live/seg{number}.ts"), segment("there"));
+        origin.set_script(&format!("/live/seg{number}.ts"), segment("there"));
     }
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.live.cadence = false)
         .start()
         .await;
     shield.get(PATH).await;
-    origin.now(PATH, overdue(long(1, 80)));
+    origin.set_script(PATH, overdue(long(1, 80)));
     let newer = |answer: &crate::support::Response| answer.text() == long(1, 80);
-    shield.until(get(PATH), newer).await;
+    shield.repeat_until(get(PATH), newer).await;
     for number in 78..=80 {
         origin.wait_hits(&format!("/live/seg{number}.ts"), 1).await;
         let segment = shield.get(&format!("/live/seg{number}.ts")).await;
-        segment.is_whole("there");
+        segment.assert_whole("there");
     }
-    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 3);
-    assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 3);
+    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 3);
+    assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 3);
 }
 
 /// Browsers accept codings, and many origins send `Vary: Accept-Encoding`. Media have one variant for all.
@@ -285,14 +294,17 @@ async fn whatever_codings_viewers_take() {
     let shield = Shield::in_front_of(&origin).start().await;
     let browser = |path| get(path).header("accept-encoding", "gzip, deflate, br, zstd");
     shield.ask(browser(PATH)).await;
-    origin.now(PATH, overdue(2));
+    origin.set_script(PATH, overdue(2));
     let newer = |_: &crate::support::Response| origin.hits(new) == 1;
-    shield.until(browser(PATH), newer).await;
+    shield.repeat_until(browser(PATH), newer).await;
     let stored = |answer: &crate::support::Response| answer.is_hit();
-    shield.until(browser(new), stored).await.is_whole("new");
-    shield.get(new).await.is_whole("new");
+    shield
+        .repeat_until(browser(new), stored)
+        .await
+        .assert_whole("new");
+    shield.get(new).await.assert_whole("new");
     let plain = get(new).header("accept-encoding", "identity");
-    shield.ask(plain).await.is_whole("new");
+    shield.ask(plain).await.assert_whole("new");
     assert_eq!(origin.hits(new), 1);
     assert_eq!(origin.latest(new).header("accept-encoding"), None);
 }
@@ -303,7 +315,7 @@ async fn and_subtitles_come_as_browsers_take_them() {
     let text = |first| playlist(first).replace(".ts", ".vtt");
     let overdue = |first| manifest(text(first)).cache_control("max-age=1").age(1);
     let new = "/live/seg4.vtt";
-    let coded = answering(|request| {
+    let coded = computed(|request| {
         let reply = reply().content_type("text/vtt").body("WEBVTT");
         let reply = reply.header("Vary", "Accept-Encoding");
         match request.header("accept-encoding") {
@@ -314,12 +326,12 @@ async fn and_subtitles_come_as_browsers_take_them() {
     let origin = Origin::start().await.on(PATH, overdue(1)).on(new, coded);
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
-    origin.now(PATH, overdue(2));
+    origin.set_script(PATH, overdue(2));
     let newer = |_: &crate::support::Response| origin.hits(new) == 1;
-    shield.until(get(PATH), newer).await;
+    shield.repeat_until(get(PATH), newer).await;
     let browser = get(new).header("accept-encoding", "gzip, deflate, br");
     let stored = |answer: &crate::support::Response| answer.is_hit();
-    let answer = shield.until(browser, stored).await;
+    let answer = shield.repeat_until(browser, stored).await;
     assert_eq!(answer.header("content-encoding"), Some("gzip"));
     assert_eq!(origin.hits(new), 1);
     // A viewer who does not accept that coding gets another variant.
@@ -331,13 +343,13 @@ async fn and_subtitles_come_as_browsers_take_them() {
 async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
     let origin = on_the_air().await;
     for number in 0..200 {
-        origin.now(&format!("/live/seg{number}.ts"), segment("there"));
+        origin.set_script(&format!("/live/seg{number}.ts"), segment("there"));
     }
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.live.idle = Duration::from_secs(30))
         .start()
         .await;
-    let ahead = || shield.counted("seawall_ahead_total", &[]);
+    let ahead = || shield.counter("seawall_ahead_total", &[]);
     let began = async || {
         shield.get(PATH).await;
         ahead().await > 0
@@ -363,8 +375,10 @@ async fn unless_the_route_says_otherwise() {
         .route(|route| route.live = passive)
         .start()
         .await;
-    shield.until(get(PATH), |_| origin.hits(PATH) >= 3).await;
-    assert_eq!(shield.counted("seawall_ahead_total", &[]).await, 0);
+    shield
+        .repeat_until(get(PATH), |_| origin.hits(PATH) >= 3)
+        .await;
+    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 0);
     let hits = origin.hits(PATH);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(
@@ -379,7 +393,7 @@ async fn unless_the_route_says_otherwise() {
 async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
     let start = Instant::now();
     let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
-    let live = answering(move |request| match request.header("x-token") {
+    let live = computed(move |request| match request.header("x-token") {
         Some("let-me-in") => manifest(quick(version())).cache_control("max-age=1"),
         _ => status(404),
     });
@@ -389,7 +403,9 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
         .start()
         .await;
     let asking = || get(PATH).header("x-token", "let-me-in");
-    shield.until(asking(), |_| origin.hits(PATH) >= 2).await;
+    shield
+        .repeat_until(asking(), |_| origin.hits(PATH) >= 2)
+        .await;
     let before = origin.hits(PATH);
     origin.wait_hits(PATH, before + 4).await;
     assert_eq!(shield.ask(asking()).await.status, 200);
@@ -400,7 +416,7 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
         .start()
         .await;
     let asking = || get(PATH).header("cookie", "own=1");
-    shield.until(asking(), |_| own.hits(PATH) >= 2).await;
+    shield.repeat_until(asking(), |_| own.hits(PATH) >= 2).await;
     assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
 }
 
@@ -409,7 +425,7 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
 async fn but_what_varies_is_not_looked_after() {
     let start = Instant::now();
     let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
-    let live = answering(move |_| {
+    let live = computed(move |_| {
         let reply = manifest(quick(version())).cache_control("max-age=1");
         reply.header("vary", "x-side, accept-encoding")
     });
@@ -422,7 +438,7 @@ async fn but_what_varies_is_not_looked_after() {
         let hits = origin.hits(PATH);
         let asking = get(PATH).header("x-side", side);
         shield
-            .until(asking, |_| origin.hits(PATH) >= hits + 2)
+            .repeat_until(asking, |_| origin.hits(PATH) >= hits + 2)
             .await;
     }
     assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
@@ -442,7 +458,7 @@ async fn an_absence_ends_with_the_next_version() {
         .await;
     shield.get(PATH).await;
     assert_eq!(shield.get("/live/seg99.ts").await.status, 404);
-    origin.now("/live/seg99.ts", segment("there"));
-    let there = shield.until(get("/live/seg99.ts"), |answer| answer.status == 200);
-    there.await.is_whole("there");
+    origin.set_script("/live/seg99.ts", segment("there"));
+    let there = shield.repeat_until(get("/live/seg99.ts"), |answer| answer.status == 200);
+    there.await.assert_whole("there");
 }

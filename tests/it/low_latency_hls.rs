@@ -61,16 +61,16 @@ async fn a_crowd_that_waits_is_one_request() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
-    shield.get(PATH).await.is_whole(version(20, 2));
+    shield.get(PATH).await.assert_whole(version(20, 2));
     let crowd = shield.crowd(30, get(NEXT)).await;
     let otherwise = "/live/index.m3u8?_HLS_part=02&_HLS_msn=21";
     let others = shield.crowd(3, get(otherwise)).await;
     gate.wait_arrived(1).await;
     assert!(shield.get(PATH).await.is_hit(), "other requests are hits");
     gate.open();
-    for answers in [crowd.answers().await, others.answers().await] {
+    for answers in [crowd.read_all().await, others.read_all().await] {
         for answer in answers {
-            answer.is_whole(version(20, 3));
+            answer.assert_whole(version(20, 3));
         }
     }
     assert_eq!(origin.hits(PATH), 2);
@@ -83,7 +83,7 @@ async fn what_is_held_answers_whoever_asks_for_it() {
     gate.open();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     for query in [
         "",
         "?_HLS_msn=21&_HLS_part=2",
@@ -91,7 +91,7 @@ async fn what_is_held_answers_whoever_asks_for_it() {
         "?_HLS_msn=20",
     ] {
         let answer = shield.get(&format!("{PATH}{query}")).await;
-        answer.is_whole(version(20, 3));
+        answer.assert_whole(version(20, 3));
         assert!(answer.is_hit(), "{query}: {answer:?}");
         assert_eq!(answer.age(), 0);
     }
@@ -106,9 +106,9 @@ async fn nobody_is_answered_early_not_even_when_the_origin_fails() {
         .on(PATH, manifest(version(20, 2)).cache_control("max-age=1"))
         .on(NEXT, status(503));
     let shield = passive(&origin).start().await;
-    shield.get(PATH).await.is_whole(version(20, 2));
+    shield.get(PATH).await.assert_whole(version(20, 2));
     assert_eq!(shield.get(NEXT).await.status, 503);
-    shield.get(PATH).await.is_whole(version(20, 2));
+    shield.get(PATH).await.assert_whole(version(20, 2));
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn directives_mean_nothing_once_a_stream_has_ended() {
     shield.get(PATH).await;
     for query in ["_HLS_msn=21", "_HLS_msn=90&_HLS_part=1", "_HLS_skip=YES"] {
         let answer = shield.get(&format!("{PATH}?{query}")).await;
-        answer.is_whole(&ended);
+        answer.assert_whole(&ended);
         assert!(answer.is_hit(), "{query}");
     }
     assert_eq!(origin.hits(PATH), 1);
@@ -158,9 +158,9 @@ async fn blocking_requests_starve_nobody() {
     let waiting = shield.crowd(1, get(NEXT)).await;
     gate.wait_arrived(1).await;
     assert_eq!(shield.gauge("seawall_origin_held_back").await, 1);
-    shield.get("/live/20.mp4").await.is_whole("media");
+    shield.get("/live/20.mp4").await.assert_whole("media");
     gate.open();
-    waiting.answers().await[0].is_whole(version(20, 3));
+    waiting.read_all().await[0].assert_whole(version(20, 3));
 }
 
 /// When the origin does not answer blocking requests, the playlist is polled by its cadence.
@@ -193,7 +193,7 @@ async fn a_route_that_drops_queries_keeps_directives() {
         .start()
         .await;
     let asked = "/live/index.m3u8?_HLS_part=2&token=x&_HLS_msn=021";
-    shield.get(asked).await.is_whole(version(20, 3));
+    shield.get(asked).await.assert_whole(version(20, 3));
     assert_eq!(origin.hits(NEXT), 1);
 }
 
@@ -206,18 +206,18 @@ async fn delta_updates_are_made_here() {
     let delta = shield.get(&format!("{PATH}?_HLS_skip=YES")).await;
     assert!(
         delta
-            .is_200_text()
+            .assert_200_text()
             .contains("#EXT-X-SKIP:SKIPPED-SEGMENTS=4")
     );
     assert!(!delta.text().contains("14.mp4") && delta.text().contains("15.mp4"));
-    shield.get(PATH).await.is_whole(version(20, 2));
+    shield.get(PATH).await.assert_whole(version(20, 2));
     let whole = shield.crowd(1, get(NEXT)).await;
     let deltas = shield.crowd(1, get(&format!("{NEXT}&_HLS_skip=YES"))).await;
     gate.wait_arrived(1).await;
     gate.open();
-    whole.answers().await[0].is_whole(version(20, 3));
-    let delta = &deltas.answers().await[0];
-    assert!(delta.is_200_text().contains("#EXT-X-SKIP"));
+    whole.read_all().await[0].assert_whole(version(20, 3));
+    let delta = &deltas.read_all().await[0];
+    assert!(delta.assert_200_text().contains("#EXT-X-SKIP"));
     assert!(delta.text().ends_with("21.3.mp4\"\n"), "{}", delta.text());
     let coded = get(&format!("{NEXT}&_HLS_skip=YES")).header("accept-encoding", "gzip");
     let coded = shield.ask(coded).await;
@@ -243,8 +243,8 @@ async fn an_origins_delta_update_is_nobody_elses_playlist() {
         .start()
         .await;
     shield.get(PATH).await;
-    shield.get(skipping).await.is_whole(text);
-    shield.get(PATH).await.is_whole(version(20, 0));
+    shield.get(skipping).await.assert_whole(text);
+    shield.get(PATH).await.assert_whole(version(20, 0));
     assert!(shield.get(skipping).await.is_hit());
 }
 
@@ -256,7 +256,7 @@ async fn a_purge_drops_every_state() {
     let shield = passive(&origin).start().await;
     shield.get(NEXT).await;
     shield.purge(PATH).await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     assert_eq!(origin.hits(NEXT), 2);
 }
 
@@ -270,13 +270,13 @@ async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
     shield.get(PATH).await;
     shield.purge(PATH).await;
     let old = manifest(version(20, 2)).cache_control("max-age=1");
-    origin.now(PATH, old.hold_head(&slow));
+    origin.set_script(PATH, old.hold_head(&slow));
     let plain = shield.crowd(1, get(PATH)).await;
     slow.wait_arrived(1).await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     slow.open();
-    plain.answers().await[0].is_whole(version(20, 3));
-    let unfit = shield.counted("seawall_manifests_unfit_total", &[]);
+    plain.read_all().await[0].assert_whole(version(20, 3));
+    let unfit = shield.counter("seawall_manifests_unfit_total", &[]);
     assert_eq!(unfit.await, 0);
 }
 
@@ -293,11 +293,12 @@ async fn a_part_that_was_asked_for_too_early_is_there_when_it_is_listed() {
         .start()
         .await;
     shield.get(PATH).await;
-    let early = |answer: &Response| answer.status == 404 && answer.cache_status().says("hit");
-    shield.until(get(part), early).await;
-    origin.now(part, segment("part"));
-    shield.get(NEXT).await.is_whole(version(20, 3));
-    shield.get(part).await.is_whole("part");
+    let early =
+        |answer: &Response| answer.status == 404 && answer.cache_status().has_parameter("hit");
+    shield.repeat_until(get(part), early).await;
+    origin.set_script(part, segment("part"));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
+    shield.get(part).await.assert_whole("part");
 }
 
 const START: Utc = Duration::from_secs(1_750_000_000);
@@ -305,9 +306,11 @@ const PART: Duration = Duration::from_nanos(333_333_334);
 
 /// The simulator's stream on a manual clock: twenty segments and two parts exist.
 async fn on_air() -> (simulator::SimulatedOrigin, ClockControl, Shield) {
-    let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
+    let (clock, hand) = Clock::manual(START + Duration::from_secs(40) + 2 * PART);
     let demo = simulator::SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap();
-    let shield = Shield::before(endpoint_at(demo.address())).start().await;
+    let shield = Shield::in_front_of_endpoint(endpoint_at(demo.address()))
+        .start()
+        .await;
     (demo, hand, shield)
 }
 
@@ -318,7 +321,7 @@ fn asking(shield: &Shield, target: String) -> JoinHandle<Response> {
 
 async fn waits_at(demo: &simulator::SimulatedOrigin, target: &str) {
     eventually(format!("{target} to wait at the origin"), async || {
-        demo.tally().of(target).in_flight == 1
+        demo.request_log().count_of_target(target).in_flight == 1
     })
     .await;
 }
@@ -343,21 +346,25 @@ async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
         let texts = shield.crowd(10, get(&state(next))).await;
         let parts = shield.crowd(10, get(&part(next))).await;
         hand.advance(PART);
-        for answer in texts.answers().await {
+        for answer in texts.read_all().await {
             let listed = format!("URI=\"20.{next}.m4s\"");
-            assert!(answer.is_200_text().contains(&listed), "{}", answer.text());
+            assert!(
+                answer.assert_200_text().contains(&listed),
+                "{}",
+                answer.text()
+            );
         }
-        for answer in parts.answers().await {
-            answer.is_whole(demo.broadcast().part(low, 20, next));
+        for answer in parts.read_all().await {
+            answer.assert_whole(demo.broadcast().part(low, 20, next));
         }
-        assert_eq!(demo.tally().of(&state(next)).requests, 1);
+        assert_eq!(demo.request_log().count_of_target(&state(next)).requests, 1);
     }
     assert_eq!(
-        demo.tally().of(&playlist).requests,
+        demo.request_log().count_of_target(&playlist).requests,
         1,
         "no other poll is made"
     );
-    assert_eq!(demo.tally().duplicates(), []);
+    assert_eq!(demo.request_log().duplicates(), []);
 }
 
 /// Parts as byte ranges: the segment is fetched once, as it is written, and each range is sent when it
@@ -376,10 +383,10 @@ async fn ranges_go_out_of_a_segment_that_grows() {
         if part >= 2 {
             hand.advance(PART);
         }
-        answer.await.unwrap().is(206, &expected);
+        answer.await.unwrap().assert_is(206, &expected);
         first = last + 1;
     }
-    assert_eq!(demo.tally().of(&place).requests, 1);
+    assert_eq!(demo.request_log().count_of_target(&place).requests, 1);
 }
 
 /// A 304 for an old version arrives after a newer version: viewers keep getting the newer one.
@@ -389,19 +396,19 @@ async fn a_confirmation_that_is_overtaken_gives_way_to_the_newer_version() {
     gate.open();
     let tagged = || manifest(version(20, 2)).cache_control("max-age=0");
     let origin = holding(&gate).await;
-    origin.now(PATH, tagged().validated_by("\"2\""));
+    origin.set_script(PATH, tagged().etag("\"2\""));
     let shield = passive(&origin).start().await;
-    shield.get(PATH).await.is_whole(version(20, 2));
-    origin.now(PATH, tagged().validated_by("\"2\"").hold_head(&slow));
+    shield.get(PATH).await.assert_whole(version(20, 2));
+    origin.set_script(PATH, tagged().etag("\"2\"").hold_head(&slow));
     let plain = shield.crowd(1, get(PATH)).await;
     slow.wait_arrived(1).await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     slow.open();
-    plain.answers().await[0].is_whole(version(20, 3));
+    plain.read_all().await[0].assert_whole(version(20, 3));
     shield
         .get(&format!("{PATH}?_HLS_msn=21&_HLS_part=2"))
         .await
-        .is_whole(version(20, 3));
+        .assert_whole(version(20, 3));
 }
 
 /// A version from a node that lags: the stored one is newer, whole or as a delta update.
@@ -416,15 +423,15 @@ async fn a_state_by_a_node_that_lags_is_no_error() {
             .on(NEXT, says(20, 3))
             .on(after, says(19, 3));
         let shield = passive(&origin).start().await;
-        shield.get(PATH).await.is_whole(version(20, 2));
-        shield.get(NEXT).await.is_whole(version(20, 3));
+        shield.get(PATH).await.assert_whole(version(20, 2));
+        shield.get(NEXT).await.assert_whole(version(20, 3));
         for _ in 0..3 {
-            shield.get(after).await.is_whole(version(20, 3));
+            shield.get(after).await.assert_whole(version(20, 3));
             let delta = shield.get(&format!("{after}&_HLS_skip=YES")).await;
-            assert!(delta.is_200_text().contains("21.2.mp4\"\n"), "{words}");
-            shield.get(PATH).await.is_whole(version(20, 3));
+            assert!(delta.assert_200_text().contains("21.2.mp4\"\n"), "{words}");
+            shield.get(PATH).await.assert_whole(version(20, 3));
             let delta = shield.get(&format!("{PATH}?_HLS_skip=YES")).await;
-            assert!(delta.is_200_text().contains("#EXT-X-SKIP"), "{words}");
+            assert!(delta.assert_200_text().contains("#EXT-X-SKIP"), "{words}");
         }
     }
 }

@@ -15,9 +15,9 @@ async fn one_connection_many_requests() {
     let shield = Shield::in_front_of(&origin).start().await;
     let mut viewer = shield.viewer().await;
     for _ in 0..50 {
-        viewer.get(PATH).await.is_whole(&body);
+        viewer.get(PATH).await.assert_whole(&body);
         assert_eq!(viewer.get("/missing.ts").await.status, 404);
-        viewer.ask(head(PATH)).await.is(200, "");
+        viewer.ask(head(PATH)).await.assert_is(200, "");
     }
 }
 
@@ -30,7 +30,7 @@ async fn one_request_and_goodbye() {
     viewer
         .ask(get(PATH).header("Connection", "close"))
         .await
-        .is_whole("whole");
+        .assert_whole("whole");
     viewer.wait_closed().await;
 }
 
@@ -50,7 +50,7 @@ async fn pipelined_requests() {
         viewer.send(&get(path)).await;
     }
     for path in &paths {
-        viewer.receive(&get(path)).await.is_whole(path);
+        viewer.receive(&get(path)).await.assert_whole(path);
     }
 }
 
@@ -63,7 +63,10 @@ async fn an_old_viewer() {
     let request = format!("GET {PATH} HTTP/1.0\r\nHost: media.test\r\n\r\n");
     viewer.send_raw(request.as_bytes()).await;
     let answer = viewer.receive(&get(PATH)).await;
-    assert_eq!(answer.is_whole("whole").header("transfer-encoding"), None);
+    assert_eq!(
+        answer.assert_whole("whole").header("transfer-encoding"),
+        None
+    );
     viewer.wait_closed().await;
 }
 
@@ -79,13 +82,13 @@ async fn http2_by_prior_knowledge() {
         streams.push(viewer.begin(get(PATH)).await);
     }
     for stream in streams {
-        stream.finish().await.is_whole(&body);
+        stream.finish().await.assert_whole(&body);
     }
     viewer
         .ask(get(PATH).range("0-9"))
         .await
-        .is(206, &body[..10]);
-    viewer.ask(head(PATH)).await.is(200, "");
+        .assert_is(206, &body[..10]);
+    viewer.ask(head(PATH)).await.assert_is(200, "");
     assert_eq!(viewer.get("/missing.ts").await.status, 404);
     assert_eq!(origin.hits(PATH), 1);
 }
@@ -96,8 +99,8 @@ async fn http2_to_the_origin() {
     let body = noise(1, 10_000);
     let origin = Origin::start_h2().await.on(PATH, segment(body.clone()));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(&body);
-    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    shield.get(PATH).await.assert_whole(&body);
+    assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
     assert_eq!(origin.hits(PATH), 1);
 }
 
@@ -112,9 +115,9 @@ async fn tls_of_both_versions() {
         .start()
         .await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let viewer = TlsViewer::trusting(shield.address(), &identity).speaking(version);
-        viewer.h1().await.get(PATH).await.is_whole("whole");
-        viewer.h2().await.get(PATH).await.is_whole("whole");
+        let viewer = TlsViewer::new_trusting(shield.address(), &identity).with_version(version);
+        viewer.h1().await.get(PATH).await.assert_whole("whole");
+        viewer.h2().await.get(PATH).await.assert_whole("whole");
     }
     assert_eq!(origin.hits(PATH), 1);
 }
@@ -128,8 +131,10 @@ async fn certificates_by_name() {
     let [a, b] = &identities;
     let shield = Shield::in_front_of(&origin).with_tls(&[a, b]).start().await;
     for identity in &identities {
-        let mut viewer = TlsViewer::trusting(shield.address(), identity).h1().await;
-        viewer.get(PATH).await.is_whole("whole");
+        let mut viewer = TlsViewer::new_trusting(shield.address(), identity)
+            .h1()
+            .await;
+        viewer.get(PATH).await.assert_whole("whole");
     }
 }
 
@@ -147,6 +152,6 @@ async fn a_unix_socket() {
         .await
         .get(PATH)
         .await
-        .is_whole("whole");
-    assert!(shield.get(PATH).await.is_whole("whole").is_hit());
+        .assert_whole("whole");
+    assert!(shield.get(PATH).await.assert_whole("whole").is_hit());
 }

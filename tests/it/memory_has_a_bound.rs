@@ -41,8 +41,8 @@ async fn evicted_under_its_readers() {
         .with(|config| config.cache.memory_bytes = 8 * MIB as u64)
         .start()
         .await;
-    shield.get(&path(0)).await.is_whole(&body);
-    let readers = shield.crowd(100, get(&path(0))).await.arriving().await;
+    shield.get(&path(0)).await.assert_whole(&body);
+    let readers = shield.crowd(100, get(&path(0))).await.read_heads().await;
     for _round in 0..4 {
         for number in 1..=12 {
             assert_eq!(shield.get(&path(number)).await.status, 200);
@@ -61,7 +61,7 @@ async fn purged_under_the_readers_of_its_fill() {
         .send(body.slice(MIB..));
     let origin = Origin::start().await.on(&path(0), half);
     let shield = Shield::in_front_of(&origin).start().await;
-    let mut readers = shield.crowd(100, get(&path(0))).await.arriving().await;
+    let mut readers = shield.crowd(100, get(&path(0))).await.read_heads().await;
     for reader in &mut readers {
         reader.read(1000).await;
     }
@@ -105,7 +105,7 @@ async fn too_large_to_store() {
         .start()
         .await;
     for fetch in 1..=2 {
-        shield.get(&path(0)).await.is_whole(&body);
+        shield.get(&path(0)).await.assert_whole(&body);
         assert_eq!(origin.hits(&path(0)), fetch);
     }
 }
@@ -124,7 +124,7 @@ async fn too_large_to_store_and_of_unknown_length() {
         .start()
         .await;
     for fetch in 1..=2 {
-        shield.get(&path(0)).await.is_whole(&body);
+        shield.get(&path(0)).await.assert_whole(&body);
         assert_eq!(origin.hits(&path(0)), fetch);
     }
 }
@@ -157,10 +157,10 @@ async fn what_was_held_is_given_back() {
     let mut reader = shield.begin(get(&path(2))).await;
     reader.read(2 * PIECE).await;
     room.open();
-    neighbour.finish().await.is_whole(&known);
+    neighbour.finish().await.assert_whole(&known);
     shield.wait_gauge(FILLS, |fills| fills == 1).await;
     rest.open();
-    reader.finish().await.is_whole(&unknown);
+    reader.finish().await.assert_whole(&unknown);
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
 }
@@ -182,12 +182,12 @@ async fn too_large_to_hold_but_one_request() {
     let crowd = shield.crowd(20, get(&path(0))).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 20).await;
     gate.open();
-    for answer in crowd.answers().await {
-        answer.is_whole(&body);
+    for answer in crowd.read_all().await {
+        answer.assert_whole(&body);
     }
     assert_eq!(origin.hits(&path(0)), 1);
     let next = shield.get(&path(0)).await;
-    let status = next.is_whole(&body).cache_status();
+    let status = next.assert_whole(&body).cache_status();
     assert_ne!(status.value("fwd"), Some("bypass"), "{status:?}");
 }
 
@@ -217,7 +217,7 @@ async fn slow_large_fills_leave_room_for_others() {
         slow.push(reader);
     }
     for _ in 0..2 {
-        shield.get("/other.ts").await.is_whole(&other);
+        shield.get("/other.ts").await.assert_whole(&other);
     }
     assert_eq!(origin.hits("/other.ts"), 1);
     gate.open();
@@ -270,7 +270,7 @@ async fn the_process_forgets_in_time() {
     let program = Program::serve(&origin, BOUNDS).await;
     let (idle, mut viewer) = (idle_bytes(&program).await, program.viewer().await);
     for number in 0..64 {
-        viewer.get(&path(number)).await.is_whole(&body);
+        viewer.get(&path(number)).await.assert_whole(&body);
     }
     kept_within_bounds(&program, idle);
 }

@@ -70,7 +70,7 @@ impl Stream {
             let body = noise(number, SEGMENT);
             origin = origin.on(&(self.segment)(number), segment(body));
         }
-        origin.now(self.path, self.version(10));
+        origin.set_script(self.path, self.version(10));
         let shield = Shield::in_front_of(&origin)
             .with(|config| config.cache.memory_bytes = memory)
             .start()
@@ -81,16 +81,16 @@ impl Stream {
         shield.get(&(self.segment)(10)).await;
         let (mut asked, mut hits) = (0, 0);
         for newest in 11..=segments + 10 {
-            origin.now(self.path, self.version(newest));
+            origin.set_script(self.path, self.version(newest));
             let name = (self.segment)(newest);
             let listed = (self.text)(newest);
             let newest_version = |answer: &Response| answer.text() == listed;
-            shield.until(get(self.path), newest_version).await;
+            shield.repeat_until(get(self.path), newest_version).await;
             shield.wait_gauge(FILLS, |fills| fills == 0).await;
             let (body, mut viewer) = (noise(newest, SEGMENT), shield.viewer().await);
             for _ in 0..VIEWERS {
                 let answer = viewer.get(&name).await;
-                answer.is_whole(&body);
+                answer.assert_whole(&body);
                 asked += 1;
                 hits += usize::from(answer.is_hit());
             }
@@ -110,7 +110,7 @@ impl Stream {
 async fn evicted(shield: &Shield, reason: &str) -> u64 {
     let reason = [("reason", reason)];
     shield
-        .counted("seawall_store_evictions_total", &reason)
+        .counter("seawall_store_evictions_total", &reason)
         .await
 }
 

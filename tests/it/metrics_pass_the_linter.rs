@@ -26,7 +26,11 @@ async fn page_after_traffic() -> String {
     }
     shield.ask(ask("DELETE", "/live/seg7.ts")).await;
     shield.purge("/live/seg7.ts").await;
-    shield.admin(get("/metrics")).await.is_200_text().to_owned()
+    shield
+        .admin(get("/metrics"))
+        .await
+        .assert_200_text()
+        .to_owned()
 }
 
 /// The main rules, without the linter: every family has help and type before its samples and appears once;

@@ -19,11 +19,11 @@ async fn origin(gate: &Gate) -> Origin {
 }
 
 fn with_room_for(builder: Builder, connections: usize) -> Builder {
-    builder.with(|config| config.edge.limits.connections_max = connections)
+    builder.with(|config| config.frontend.limits.connections_max = connections)
 }
 
 async fn events(shield: &Shield, event: &str) -> u64 {
-    shield.counted(EDGE_EVENTS, &[("event", event)]).await
+    shield.counter(EDGE_EVENTS, &[("event", event)]).await
 }
 
 /// A viewer who tries once; an accepted connection is kept.
@@ -52,18 +52,18 @@ async fn the_longest_idle_viewer_makes_room() {
     let origin = origin(&gate).await;
     let shield = with_room_for(Shield::in_front_of(&origin), 3).start().await;
     let mut first = shield.viewer().await;
-    first.get(PATH).await.is_whole("whole");
+    first.get(PATH).await.assert_whole("whole");
     let mut second = shield.viewer().await;
-    second.get(PATH).await.is_whole("whole");
+    second.get(PATH).await.assert_whole("whole");
     let busy = shield.viewer().await.begin(get("/held.ts"));
     let busy = tokio::spawn(busy);
     gate.wait_arrived(1).await;
     let _newcomer = is_let_in(&shield).await;
     first.wait_closed().await;
     assert_eq!(events(&shield, "shed").await, 1);
-    second.get(PATH).await.is_whole("whole");
+    second.get(PATH).await.assert_whole("whole");
     gate.open();
-    busy.await.unwrap().finish().await.is_whole("held");
+    busy.await.unwrap().finish().await.assert_whole("held");
 }
 
 /// An idle HTTP/2 connection gets a GOAWAY, also one that has sent no request.
@@ -81,11 +81,11 @@ async fn an_idle_http2_viewer_is_told_to_go() {
         .await;
         if asks {
             viewer.send(&[request(1, "GET", PATH, true)]).await;
-            let answer = viewer.until(|frame| frame.kind == HEADERS).await;
+            let answer = viewer.read_until(|frame| frame.kind == HEADERS).await;
             answer.expect("an answer");
         }
         let newcomer = is_let_in(&shield).await;
-        let frames = viewer.rest().await;
+        let frames = viewer.read_rest().await;
         assert!(
             frames.iter().any(|frame| frame.kind == GOAWAY),
             "{frames:?}"
@@ -115,5 +115,5 @@ async fn where_everybody_is_busy_a_newcomer_is_refused_and_told_so() {
     assert_eq!(events(&shield, "refused_full").await, 1);
     assert_eq!(events(&shield, "shed").await, 0);
     gate.open();
-    busy.await.unwrap().finish().await.is_whole("held");
+    busy.await.unwrap().finish().await.assert_whole("held");
 }

@@ -11,7 +11,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 fn nothing() -> [Reply; 3] {
     let empty = || segment("").cache_control("max-age=86400");
-    [empty(), empty().chunked(), empty().validated_by("\"1\"")]
+    [empty(), empty().chunked(), empty().etag("\"1\"")]
 }
 
 #[tokio::test]
@@ -29,8 +29,8 @@ async fn the_other_endpoint_is_asked_for_it() {
                 .origin(|group| group.endpoints.push(endpoint(&second)))
                 .start()
                 .await;
-            shield.get(path).await.is_whole("whole");
-            assert!(shield.get(path).await.is_whole("whole").is_hit());
+            shield.get(path).await.assert_whole("whole");
+            assert!(shield.get(path).await.assert_whole("whole").is_hit());
             assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{path}");
         }
     }
@@ -43,8 +43,8 @@ async fn it_is_asked_for_once_more_a_moment_later() {
         let script = empty.then(segment("written"));
         let origin = Origin::start().await.on("/1.ts", script);
         let shield = Shield::in_front_of(&origin).start().await;
-        shield.get("/1.ts").await.is_whole("written");
-        assert!(shield.get("/1.ts").await.is_whole("written").is_hit());
+        shield.get("/1.ts").await.assert_whole("written");
+        assert!(shield.get("/1.ts").await.assert_whole("written").is_hit());
         assert_eq!(origin.hits("/1.ts"), 2);
     }
 }
@@ -56,11 +56,11 @@ async fn it_is_never_stored() {
         let script = empty.clone().then(empty).then(segment("written"));
         let origin = Origin::start().await.on("/1.ts", script);
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
             .start()
             .await;
         assert_eq!(shield.get("/1.ts").await.status, 502);
-        shield.get("/1.ts").await.is_whole("written");
+        shield.get("/1.ts").await.assert_whole("written");
         assert_eq!(origin.hits("/1.ts"), 3);
     }
 }
@@ -70,7 +70,7 @@ async fn it_is_never_stored() {
 async fn who_waits_for_it_shares_the_failure() {
     let origin = Origin::start().await.on("/1.ts", segment(""));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = HOUR)
+        .proxy_settings(|waits| waits.failure_backoff = HOUR)
         .start()
         .await;
     for _ in 0..5 {
@@ -87,6 +87,6 @@ async fn what_is_no_media_may_be_empty() {
         .cache_control("max-age=60");
     let origin = Origin::start().await.on("/beacon", beacon);
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get("/beacon").await.is_whole("");
-    assert!(shield.get("/beacon").await.is_whole("").is_hit());
+    shield.get("/beacon").await.assert_whole("");
+    assert!(shield.get("/beacon").await.assert_whole("").is_hit());
 }

@@ -13,7 +13,7 @@ async fn a_path_does_not_leave_its_route() {
     ];
     let origin = Origin::start().await;
     for target in ways_out.into_iter().chain(["/admin/x"]) {
-        origin.now(target, segment("secret"));
+        origin.set_script(target, segment("secret"));
     }
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.path_prefix = "/live".to_owned())
@@ -32,11 +32,11 @@ async fn a_path_that_stays_inside_is_left_alone() {
     let targets = ["/live/a/../b.ts", "/live/a/%2e%2e/b.ts", "/live/./b.ts"];
     let origin = Origin::start().await;
     for target in targets {
-        origin.now(target, segment(target));
+        origin.set_script(target, segment(target));
     }
     let shield = Shield::in_front_of(&origin).start().await;
     for target in targets {
-        shield.get(target).await.is_whole(target);
+        shield.get(target).await.assert_whole(target);
         assert_eq!(origin.hits(target), 1, "{target}");
     }
 }
@@ -52,6 +52,6 @@ async fn an_address_is_followed_by_a_port() {
     }
     assert_eq!(origin.hits("/live/seg1.ts"), 0);
     for host in ["[::1]", "[::1]:80", "127.0.0.1:80"] {
-        shield.ask(ask(host)).await.is_whole("x");
+        shield.ask(ask(host)).await.assert_whole("x");
     }
 }

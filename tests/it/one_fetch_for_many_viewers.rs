@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::support::metrics::WAITERS;
 use crate::support::{
-    Gate, Origin, Shield, answering, get, manifest, noise, playlist, reply, segment, status,
+    Gate, Origin, Shield, computed, get, manifest, noise, playlist, reply, segment, status,
 };
 
 const SEGMENT: &str = "/live/seg1.ts";
@@ -31,8 +31,8 @@ async fn a_thousand_misses_are_one_request() {
     let crowd = shield.crowd(1000, get(SEGMENT)).await;
     wait_for_waiters(&shield, 1000).await;
     gate.open();
-    for answer in crowd.answers().await {
-        answer.is_whole(&body);
+    for answer in crowd.read_all().await {
+        answer.assert_whole(&body);
     }
     assert_eq!(origin.hits(SEGMENT), 1);
 }
@@ -49,8 +49,8 @@ async fn a_hundred_viewers_share_one_playlist() {
     let crowd = shield.crowd(100, get(PLAYLIST)).await;
     wait_for_waiters(&shield, 100).await;
     gate.open();
-    for answer in crowd.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in crowd.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     assert_eq!(origin.hits(PLAYLIST), 1);
 }
@@ -66,9 +66,9 @@ async fn other_keys_go_on() {
     let shield = Shield::in_front_of(&origin).start().await;
     let held = shield.crowd(10, get("/held.ts")).await;
     origin.wait_hits("/held.ts", 1).await;
-    shield.get("/free.ts").await.is_whole("free");
+    shield.get("/free.ts").await.assert_whole("free");
     gate.open();
-    assert_eq!(held.answers().await.len(), 10);
+    assert_eq!(held.read_all().await.len(), 10);
 }
 
 /// Collapse 15: the fill gets 503. At most two GETs, and nothing stored: 503 for all.
@@ -82,7 +82,7 @@ async fn a_failure_is_shared() {
     let crowd = shield.crowd(50, get(SEGMENT)).await;
     wait_for_waiters(&shield, 50).await;
     gate.open();
-    for answer in crowd.answers().await {
+    for answer in crowd.read_all().await {
         assert_eq!(answer.status, 503, "{answer:?}");
     }
     assert!(
@@ -102,12 +102,12 @@ async fn a_failure_is_covered_by_the_stale_copy() {
     let script = stale.then(status(503).hold_head(&gate));
     let origin = Origin::start().await.on(PLAYLIST, script);
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
     let crowd = shield.crowd(50, get(PLAYLIST)).await;
     origin.wait_hits(PLAYLIST, 2).await;
     gate.open();
-    for answer in crowd.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in crowd.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     assert!(
         origin.hits(PLAYLIST) <= 3,
@@ -127,7 +127,7 @@ async fn not_found_is_shared() {
     let crowd = shield.crowd(50, get(SEGMENT)).await;
     wait_for_waiters(&shield, 50).await;
     gate.open();
-    for answer in crowd.answers().await {
+    for answer in crowd.read_all().await {
         assert_eq!(answer.status, 404, "{answer:?}");
     }
     assert_eq!(origin.hits(SEGMENT), 1);
@@ -140,7 +140,7 @@ async fn private_bodies_are_not_shared() {
     for directive in ["no-store", "private"] {
         let (gate, count) = (Gate::new(), AtomicUsize::new(0));
         let held = gate.clone();
-        let personal = answering(move |_| {
+        let personal = computed(move |_| {
             let number = count.fetch_add(1, Ordering::Relaxed);
             let body = format!("for viewer {number} only");
             reply().cache_control(directive).body(body).hold_head(&held)
@@ -153,8 +153,11 @@ async fn private_bodies_are_not_shared() {
         let crowd = shield.crowd(20, get("/account")).await;
         wait_for_waiters(&shield, 20).await;
         gate.open();
-        let answers = crowd.answers().await;
-        let bodies: HashSet<&str> = answers.iter().map(|answer| answer.is_200_text()).collect();
+        let answers = crowd.read_all().await;
+        let bodies: HashSet<&str> = answers
+            .iter()
+            .map(|answer| answer.assert_200_text())
+            .collect();
         assert_eq!(bodies.len(), 20, "each body once");
         assert!(
             origin.concurrent_max() <= 3,
@@ -171,7 +174,7 @@ async fn a_busy_playlist_is_one_request_a_second() {
     const STEP: Duration = Duration::from_millis(2);
     const ROUNDS: u32 = 1250;
     let version = AtomicUsize::new(0);
-    let live = answering(move |_| {
+    let live = computed(move |_| {
         let first = version.fetch_add(1, Ordering::Relaxed);
         manifest(playlist(first as u64)).cache_control("max-age=1")
     });
@@ -185,7 +188,7 @@ async fn a_busy_playlist_is_one_request_a_second() {
         ticks.tick().await;
         let answer = viewer.get(PLAYLIST).await;
         assert!(answer.age() <= 2, "a second and as much again: {answer:?}");
-        let first = sequence(answer.is_200_text());
+        let first = sequence(answer.assert_200_text());
         assert!(first >= newest, "{first} after {newest}");
         newest = first;
     }
@@ -212,7 +215,7 @@ async fn too_many_waiting_are_turned_away() {
         .with(|config| config.cache.waiters_max = 1)
         .start()
         .await;
-    let mut answers = shield.crowd(5, get(SEGMENT)).await.answering();
+    let mut answers = shield.crowd(5, get(SEGMENT)).await.spawn_reads();
     let turned_away = answers.join_next().await.unwrap().unwrap();
     assert_eq!(
         turned_away.status, 503,
@@ -242,13 +245,13 @@ async fn too_many_waiting_get_the_stale_copy() {
     let origin = Origin::start().await.on(PLAYLIST, script);
     let shield = Shield::in_front_of(&origin)
         .with(|config| config.cache.waiters_max = 1)
-        .waits(|waits| waits.stale_wait_max = Duration::from_mins(1))
+        .proxy_settings(|waits| waits.stale_wait_max = Duration::from_mins(1))
         .start()
         .await;
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
-    let mut answers = shield.crowd(5, get(PLAYLIST)).await.answering();
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
+    let mut answers = shield.crowd(5, get(PLAYLIST)).await.spawn_reads();
     let turned_away = answers.join_next().await.unwrap().unwrap();
-    turned_away.is_whole(playlist(1));
+    turned_away.assert_whole(playlist(1));
     gate.open();
     answers.join_all().await;
 }
@@ -261,10 +264,10 @@ async fn waiting_has_an_end() {
         .await
         .on(SEGMENT, segment("whole").hold_head(&gate));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.wait_max = Duration::from_millis(100))
+        .proxy_settings(|waits| waits.wait_max = Duration::from_millis(100))
         .start()
         .await;
-    for answer in shield.crowd(5, get(SEGMENT)).await.answers().await {
+    for answer in shield.crowd(5, get(SEGMENT)).await.read_all().await {
         assert_eq!(answer.status, 504, "{answer:?}");
     }
     gate.open();

@@ -25,7 +25,7 @@ fn failures() -> [(&'static str, Reply); 6] {
 
 /// Responses that back-off would hide are requested from the origin each time.
 fn in_front_of(origin: &Origin) -> Builder {
-    Shield::in_front_of(origin).waits(|waits| waits.failure_backoff = Duration::ZERO)
+    Shield::in_front_of(origin).proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
 }
 
 fn with_good(mut origin: Origin, directory: &str) -> Origin {
@@ -43,7 +43,7 @@ async fn in_turns(shield: &Shield, bad: impl Fn(usize) -> String, why: &str) {
         let answer = shield.get(&format!("/live/good{number}.ts")).await;
         assert_eq!(answer.status, 200, "{why}, {number}: {answer:?}");
     }
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0, "{why}");
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0, "{why}");
 }
 
 #[tokio::test]
@@ -96,9 +96,9 @@ async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
         for number in 0..MANY {
             shield.get(&bad(number)).await;
         }
-        shield.get("/dead/good0.ts").await.is_whole("good");
-        shield.get("/live/good0.ts").await.is_whole("good");
-        assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0, "{why}");
+        shield.get("/dead/good0.ts").await.assert_whole("good");
+        shield.get("/live/good0.ts").await.assert_whole("good");
+        assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0, "{why}");
     }
 }
 
@@ -119,11 +119,11 @@ async fn an_open_breaker_spares_what_has_not_failed() {
     for number in 0..MANY {
         assert_eq!(shield.get(&format!("/{number}/bad.ts")).await.status, 503);
     }
-    assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 1);
+    assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 1);
     let again = origin.hits("/1/bad.ts");
     assert_eq!(shield.get("/1/bad.ts").await.status, 503);
     assert_eq!(origin.hits("/1/bad.ts"), again, "it is left alone");
-    shield.get("/live/good0.ts").await.is_whole("good");
+    shield.get("/live/good0.ts").await.assert_whole("good");
 }
 
 /// Neither of two endpoints is used last for one URL that fails at both.
@@ -143,10 +143,10 @@ async fn one_url_that_fails_at_both_endpoints() {
             shield.get("/live/bad.ts").await;
         }
         assert_eq!(shield.gauge(EJECTED).await, 0, "{why}");
-        assert_eq!(shield.counted(BREAKER_OPENED, &[]).await, 0, "{why}");
+        assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0, "{why}");
         for number in 0..MANY {
             let good = format!("/live/good{number}.ts");
-            shield.get(&good).await.is_whole("good");
+            shield.get(&good).await.assert_whole("good");
             assert_eq!(origins[0].hits(&good), 1, "{why}");
         }
     }

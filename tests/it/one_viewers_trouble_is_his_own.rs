@@ -6,7 +6,7 @@ use crate::support::metrics::WAITERS;
 use crate::support::origin::{Reply, Script, hang_up};
 use crate::support::shield::NAME;
 use crate::support::viewer::Ask;
-use crate::support::{Gate, Origin, Shield, answering, get, manifest, playlist, segment, status};
+use crate::support::{Gate, Origin, Shield, computed, get, manifest, playlist, segment, status};
 
 const PATH: &str = "/live/index.m3u8";
 
@@ -24,19 +24,19 @@ async fn a_provoked_refusal_costs_the_others_nothing() {
         let old = old.cache_control("max-age=1, stale-if-error=60").age(10);
         let origin = Origin::start().await.on(PATH, old.then(status(code)));
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+            .proxy_settings(|waits| waits.stale_wait_max = Duration::from_hours(1))
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         assert_eq!(shield.ask(evil()).await.status, code);
         let new = manifest(playlist(2)).cache_control("max-age=60");
-        origin.now(PATH, new.hold_head(&gate));
+        origin.set_script(PATH, new.hold_head(&gate));
         let crowd = shield.crowd(10, get(PATH)).await;
         origin.wait_hits(PATH, 3).await;
         shield.wait_gauge(WAITERS, |waiting| waiting >= 10).await;
         gate.open();
-        for answer in crowd.answers().await {
-            answer.is_whole(playlist(2));
+        for answer in crowd.read_all().await {
+            answer.assert_whole(playlist(2));
         }
         assert_eq!(origin.hits(PATH), 3, "after {code}");
         let asked = origin.latest(PATH);
@@ -50,7 +50,7 @@ async fn a_provoked_refusal_is_not_shared() {
     for code in [400, 401, 403, 508] {
         let gate = Gate::new();
         let held = gate.clone();
-        let script = answering(move |request| match request.header("cdn-loop") {
+        let script = computed(move |request| match request.header("cdn-loop") {
             Some(nodes) if nodes.contains("evil") => status(code).hold_head(&held),
             _ => manifest(playlist(1)).cache_control("max-age=60"),
         });
@@ -61,9 +61,9 @@ async fn a_provoked_refusal_is_not_shared() {
         let others = shield.crowd(5, get(PATH)).await;
         shield.wait_gauge(WAITERS, |waiting| waiting >= 6).await;
         gate.open();
-        assert_eq!(culprit.answers().await[0].status, code);
-        for answer in others.answers().await {
-            answer.is_whole(playlist(1));
+        assert_eq!(culprit.read_all().await[0].status, code);
+        for answer in others.read_all().await {
+            answer.assert_whole(playlist(1));
         }
     }
 }
@@ -84,7 +84,7 @@ async fn a_private_error_is_told_in_our_own_words() {
         let crowd = shield.crowd(20, get(PATH)).await;
         shield.wait_gauge(WAITERS, |waiting| waiting >= 20).await;
         gate.open();
-        for answer in crowd.answers().await {
+        for answer in crowd.read_all().await {
             assert_eq!(answer.status, 503, "{answer:?}");
             assert_eq!(answer.header("set-cookie"), None);
             assert!(!answer.text().contains("dear viewer"), "{answer:?}");
@@ -96,7 +96,7 @@ async fn a_private_error_is_told_in_our_own_words() {
 /// `proxy-revalidate` does not allow a response to one viewer's credentials to be shared.
 #[tokio::test]
 async fn credentials_open_the_door_for_one() {
-    let personal = answering(|request| {
+    let personal = computed(|request| {
         let who = request.header("authorization").unwrap_or("nobody");
         segment(format!("for {who}")).cache_control("proxy-revalidate, max-age=60")
     });
@@ -109,7 +109,7 @@ async fn credentials_open_the_door_for_one() {
         let answer = shield
             .ask(get("/own.ts").header("Authorization", who))
             .await;
-        answer.is_whole(format!("for {who}"));
+        answer.assert_whole(format!("for {who}"));
     }
 }
 
@@ -118,7 +118,7 @@ async fn credentials_open_the_door_for_one() {
 async fn a_coded_error_page_is_for_those_who_can_read_it() {
     let gate = Gate::new();
     let held = gate.clone();
-    let failing = answering(move |request| match request.header("accept-encoding") {
+    let failing = computed(move |request| match request.header("accept-encoding") {
         Some(_) => status(503)
             .header("Content-Encoding", "gzip")
             .body("coded")
@@ -127,7 +127,7 @@ async fn a_coded_error_page_is_for_those_who_can_read_it() {
     });
     let origin = Origin::start().await.on(PATH, failing);
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;
     let modern = shield
@@ -137,8 +137,8 @@ async fn a_coded_error_page_is_for_those_who_can_read_it() {
     let plain = shield.crowd(3, get(PATH)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 4).await;
     gate.open();
-    assert_eq!(modern.answers().await[0].status, 503);
-    let mut plain = plain.answers().await;
+    assert_eq!(modern.read_all().await[0].status, 503);
+    let mut plain = plain.read_all().await;
     plain.push(shield.get(PATH).await);
     for answer in plain {
         assert_eq!(
@@ -151,7 +151,7 @@ async fn a_coded_error_page_is_for_those_who_can_read_it() {
 
 /// Responses of an origin to fields that it rejects.
 fn touchy(fault: impl Fn() -> Reply + Send + Sync + 'static) -> Script {
-    answering(move |request| {
+    computed(move |request| {
         let lines = ["via", "cdn-loop", "user-agent", "x-trace"];
         let is_evil = |name: &&str| request.header(name).is_some_and(|it| it.contains("evil"));
         if lines.iter().any(is_evil) {
@@ -193,7 +193,7 @@ async fn with_unkeyed_fields(origin: &Origin) -> Shield {
             route.lifetimes.negative_max = Duration::from_hours(1);
         })
         .origin(|group| group.guards.breaker.requests_min = 1000)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.failure_backoff = Duration::from_hours(1);
             waits.pass_memory = Duration::from_hours(1);
         })
@@ -212,9 +212,9 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_remembered_for_others() {
                 .on("/1.ts", touchy(move || fault.clone()));
             let shield = with_unkeyed_fields(&origin).await;
             shield.ask(get("/1.ts").header(field, "evil")).await;
-            shield.get("/1.ts").await.is_whole("good");
+            shield.get("/1.ts").await.assert_whole("good");
             let hits = origin.hits("/1.ts");
-            shield.get("/1.ts").await.is_whole("good");
+            shield.get("/1.ts").await.assert_whole("good");
             assert_eq!(origin.hits("/1.ts"), hits, "{field}, fault {told}");
         }
     }
@@ -237,9 +237,9 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing()
             let others = shield.crowd(5, get("/1.ts")).await;
             shield.wait_gauge(WAITERS, |waiting| waiting >= 6).await;
             gate.open();
-            culprit.answers().await;
-            for answer in others.answers().await {
-                answer.is_whole("good");
+            culprit.read_all().await;
+            for answer in others.read_all().await {
+                answer.assert_whole("good");
             }
             let label = format!("{field}, fault {told}");
             assert!(origin.hits("/1.ts") <= 3, "{label}: one for the others");
@@ -251,10 +251,10 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing()
     let old = segment("good")
         .cache_control("max-age=1, stale-if-error=60")
         .age(10);
-    origin.now("/1.ts", old.then(status(404)).then(segment("good")));
-    shield.get("/1.ts").await.is_whole("good");
+    origin.set_script("/1.ts", old.then(status(404)).then(segment("good")));
+    shield.get("/1.ts").await.assert_whole("good");
     let answer = shield.ask(get("/1.ts").header("CDN-Loop", "evil")).await;
-    answer.is_whole("good");
+    answer.assert_whole("good");
     assert_eq!(
         origin.latest("/1.ts").header("cdn-loop"),
         Some(NAME),
@@ -269,7 +269,7 @@ async fn a_forwarded_field_is_part_of_the_key() {
     const PATHS: [&str; 2] = ["/own.ts", "/own.vtt"];
     for field in ["x-token", "authorization", "cookie", "user-agent"] {
         let door = move |body: String| {
-            answering(move |request| match request.header(field) {
+            computed(move |request| match request.header(field) {
                 Some(who) if who.contains("good") => {
                     segment(format!("{who} {body}")).cache_control("public, max-age=60")
                 }

@@ -53,7 +53,7 @@ async fn named_fields_are_forwarded() {
         .header("X-Tenant", "one")
         .header("X-CDN-Auth", "forged")
         .header("Connection", "X-CDN-Auth, Host");
-    shield.ask(ask).await.is_whole("whole");
+    shield.ask(ask).await.assert_whole("whole");
     let asked = origin.latest(PATH);
     assert_eq!(asked.header("x-tenant"), Some("one"));
     assert_eq!(asked.fields.all("x-cdn-auth"), ["secret"]);
@@ -87,7 +87,7 @@ async fn loops_are_broken() {
     shield
         .ask(get(PATH).header("CDN-Loop", "other"))
         .await
-        .is_whole("whole");
+        .assert_whole("whole");
     assert_eq!(
         origin.latest(PATH).fields.all("cdn-loop").join(", "),
         format!("other, {NAME}")
@@ -101,7 +101,7 @@ fn keeping(origin: &Origin, query: QueryPolicy) -> Builder {
 /// Fails unless all of these requests cause one request for `upstream`.
 async fn are_one(origin: &Origin, shield: &Shield, targets: &[&str], upstream: &str) {
     for target in targets {
-        shield.get(target).await.is_whole("whole");
+        shield.get(target).await.assert_whole("whole");
     }
     let asked = origin.requests(PATH);
     let asked: Vec<_> = asked
@@ -164,7 +164,7 @@ async fn nothing_of_what_players_tell() {
         .await;
     for target in ["?CMCD=bl%3D1%2Cbr%3D2&a=1", "?a=1&CMCD=bl%3D2", "?a=1"] {
         let ask = get(&format!("{PATH}{target}")).header("CMCD-Session", "sid=\"x\"");
-        shield.ask(ask).await.is_whole("whole");
+        shield.ask(ask).await.assert_whole("whole");
     }
     let [asked] = &origin.requests(PATH)[..] else {
         panic!("one request")
@@ -186,12 +186,12 @@ async fn keys_are_the_bytes_sent() {
     ];
     let origin = Origin::start().await;
     for target in targets {
-        origin.now(target, segment(target));
+        origin.set_script(target, segment(target));
     }
     let shield = keeping(&origin, QueryPolicy::All).start().await;
     for _round in 1..=2 {
         for target in targets {
-            shield.get(target).await.is_whole(target);
+            shield.get(target).await.assert_whole(target);
         }
     }
 }
@@ -214,7 +214,7 @@ async fn hosts_have_one_form() {
         "media.test.",
         "Media.Test.:80",
     ] {
-        shield.ask(get(PATH).host(host)).await.is_whole("whole");
+        shield.ask(get(PATH).host(host)).await.assert_whole("whole");
     }
     assert_eq!(origin.hits(PATH), 1);
     assert_eq!(origin.latest(PATH).header("host"), Some("media.test"));
@@ -234,7 +234,7 @@ async fn hosts_count_where_they_are_sent() {
             .start()
             .await;
         for host in ["a.test", "b.test"] {
-            shield.ask(get(PATH).host(host)).await.is_whole("whole");
+            shield.ask(get(PATH).host(host)).await.assert_whole("whole");
         }
         assert_eq!(origin.hits(PATH), fetches, "forwarded: {forwarded}");
     }
@@ -245,7 +245,7 @@ async fn hosts_count_where_they_are_sent() {
 async fn the_origins_name() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("whole");
+    shield.get(PATH).await.assert_whole("whole");
     assert_eq!(
         origin.latest(PATH).header("host"),
         Some(&*origin.address().to_string())
@@ -254,6 +254,6 @@ async fn the_origins_name() {
         .origin(|group| group.host = Some("origin.test".to_owned()))
         .start()
         .await;
-    shield.get(PATH).await.is_whole("whole");
+    shield.get(PATH).await.assert_whole("whole");
     assert_eq!(origin.latest(PATH).header("host"), Some("origin.test"));
 }

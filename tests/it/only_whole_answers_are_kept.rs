@@ -16,9 +16,9 @@ async fn more_than_promised() {
         .on(PATH, segment(too_much).content_length(100))
         .on("/next.ts", segment("next"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(&body);
-    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
-    shield.get("/next.ts").await.is_whole("next");
+    shield.get(PATH).await.assert_whole(&body);
+    assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
+    shield.get("/next.ts").await.assert_whole("next");
     let connections = [PATH, "/next.ts"].map(|path| origin.latest(path).connection);
     assert_ne!(connections[0], connections[1]);
 }
@@ -34,7 +34,7 @@ async fn ended_by_close() {
     let origin = Origin::start().await.on(PATH, endless.send(body.clone()));
     let shield = Shield::in_front_of(&origin).start().await;
     for fetch in 1..=3 {
-        shield.get(PATH).await.is_whole(&body);
+        shield.get(PATH).await.assert_whole(&body);
         assert_eq!(origin.hits(PATH), fetch);
     }
 }
@@ -52,12 +52,12 @@ async fn a_part_nobody_asked_for() {
         .await
         .on(PATH, part.then(segment(body.clone())));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
         .start()
         .await;
     assert_ne!(shield.get(PATH).await.status, 200);
-    shield.get(PATH).await.is_whole(&body);
-    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    shield.get(PATH).await.assert_whole(&body);
+    assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
 }
 
 /// Integrity 9: 304 to a request without validators is fetched again.
@@ -68,7 +68,7 @@ async fn not_modified_since_never() {
         .await
         .on(PATH, confused.then(segment("whole")));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("whole");
+    shield.get(PATH).await.assert_whole("whole");
     assert_eq!(origin.hits(PATH), 2);
 }
 
@@ -80,8 +80,8 @@ async fn reset_on_a_reused_connection() {
         .on("/first.ts", segment("first"))
         .on(PATH, hang_up().then(segment("whole")));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get("/first.ts").await.is_whole("first");
-    shield.get(PATH).await.is_whole("whole");
+    shield.get("/first.ts").await.assert_whole("first");
+    shield.get(PATH).await.assert_whole("whole");
     let tries = origin.requests(PATH);
     assert_eq!(tries.len(), 2);
     assert_eq!(
@@ -103,7 +103,7 @@ async fn reset_again_on_a_fresh_connection() {
         .on("/first.ts", segment("first"))
         .on(PATH, hang_up());
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get("/first.ts").await.is_whole("first");
+    shield.get("/first.ts").await.assert_whole("first");
     assert_eq!(shield.get(PATH).await.status, 502);
     assert_eq!(origin.hits(PATH), 2);
 }
@@ -117,11 +117,11 @@ async fn failures_of_the_origin_are_not_kept() {
             .await
             .on(PATH, failure.then(segment("whole")));
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
             .origin(|group| group.retry.attempts_max = 0)
             .start()
             .await;
         assert_eq!(shield.ask(get(PATH)).await.status, code);
-        shield.get(PATH).await.is_whole("whole");
+        shield.get(PATH).await.assert_whole("whole");
     }
 }

@@ -10,7 +10,7 @@ const PATH: &str = "/live/seg1.ts";
 /// Waits until this many requests have this outcome, and fails if there are more.
 async fn are_counted(shield: &Shield, outcome: &str, expected: u64) {
     eventually(format!("{expected} counted as {outcome}"), async || {
-        let counted = shield.counted(REQUESTS, &[("outcome", outcome)]).await;
+        let counted = shield.counter(REQUESTS, &[("outcome", outcome)]).await;
         assert!(counted <= expected, "{counted} counted as {outcome}");
         counted >= expected
     })
@@ -31,7 +31,7 @@ async fn outcomes_are_counted() {
         .on("/live/index.m3u8", stale);
     let shield = Shield::in_front_of(&origin).start().await;
     for _ in 0..3 {
-        shield.get(PATH).await.is_whole("x");
+        shield.get(PATH).await.assert_whole("x");
     }
     are_counted(&shield, "miss", 1).await;
     are_counted(&shield, "hit", 2).await;
@@ -39,16 +39,22 @@ async fn outcomes_are_counted() {
     shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
     assert_eq!(shield.gauge(FILLS).await, 1);
     gate.open();
-    crowd.answers().await;
+    crowd.read_all().await;
     are_counted(&shield, "coalesced", 4).await;
     are_counted(&shield, "miss", 2).await;
     shield.ask(ask("DELETE", PATH)).await;
     are_counted(&shield, "refused", 1).await;
     shield.ask(ask("OPTIONS", PATH)).await;
     are_counted(&shield, "local", 1).await;
-    shield.get("/live/index.m3u8").await.is_whole(playlist(1));
+    shield
+        .get("/live/index.m3u8")
+        .await
+        .assert_whole(playlist(1));
     origin.stop().await;
-    shield.get("/live/index.m3u8").await.is_whole(playlist(1));
+    shield
+        .get("/live/index.m3u8")
+        .await
+        .assert_whole(playlist(1));
     are_counted(&shield, "stale_error", 1).await;
     assert_eq!(shield.get("/nowhere.ts").await.status / 100, 5);
     are_counted(&shield, "failed", 1).await;
@@ -62,13 +68,13 @@ async fn kinds_are_told_apart() {
         .on(PATH, segment("x"))
         .on("/live/index.m3u8", manifest(ended_playlist(1)));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("x");
+    shield.get(PATH).await.assert_whole("x");
     let ended = shield.get("/live/index.m3u8").await;
-    ended.is_whole(ended_playlist(1));
+    ended.assert_whole(ended_playlist(1));
     for kind in ["hls", "segment"] {
         let labels = [("kind", kind), ("outcome", "miss")];
         eventually(format!("a miss of {kind}"), async || {
-            shield.counted(REQUESTS, &labels).await > 0
+            shield.counter(REQUESTS, &labels).await > 0
         })
         .await;
     }
@@ -84,7 +90,7 @@ async fn a_missing_segment_counts_as_a_segment() {
     assert_eq!(shield.get("/live/seg9.m4s").await.status, 404);
     eventually("a miss of a segment", async || {
         let labels = [("kind", "segment"), ("outcome", "miss")];
-        shield.counted(REQUESTS, &labels).await == 1
+        shield.counter(REQUESTS, &labels).await == 1
     })
     .await;
 }
@@ -112,7 +118,7 @@ async fn health_is_told() {
 async fn viewers_cannot_operate() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("x");
+    shield.get(PATH).await.assert_whole("x");
     for path in ["/metrics", "/healthz", "/readyz"] {
         assert_eq!(shield.get(path).await.status, 404, "{path} is the origin's");
         assert_eq!(origin.hits(path), 1);
@@ -134,7 +140,7 @@ async fn metrics_are_readable() {
     let media_type = page.header("content-type").unwrap_or_default();
     assert!(media_type.starts_with("text/plain"), "{media_type}");
     for line in page
-        .is_200_text()
+        .assert_200_text()
         .lines()
         .filter(|line| !line.starts_with('#'))
     {
@@ -148,7 +154,7 @@ async fn metrics_are_readable() {
 async fn the_status_page_shows_queue_and_guards() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("x");
+    shield.get(PATH).await.assert_whole("x");
     let page = shield.admin(get("/status")).await;
     let page: serde_json::Value = serde_json::from_slice(&page.body).expect("JSON");
     let group = &page["origins"][0];
@@ -166,7 +172,7 @@ async fn the_status_page_shows_queue_and_guards() {
 async fn a_web_page_cannot_operate() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("x");
+    shield.get(PATH).await.assert_whole("x");
     let purge = || {
         ask(
             "POST",
@@ -202,11 +208,11 @@ async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
     let crowd = shield.crowd(5, get(PATH)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
     gate.open();
-    crowd.answers().await;
-    shield.get(PATH).await.is_whole("x");
+    crowd.read_all().await;
+    shield.get(PATH).await.assert_whole("x");
     are_counted(&shield, "hit", 1).await;
     are_counted(&shield, "coalesced", 4).await;
-    assert_eq!(shield.counted(WAITED, &[]).await, 5);
+    assert_eq!(shield.counter(WAITED, &[]).await, 5);
 }
 
 /// The origin's response time is counted for pass-through requests, whether known in advance or not.
@@ -216,10 +222,10 @@ async fn the_origins_time_is_counted_for_what_is_passed_on() {
     let origin = Origin::start().await.on("/own.ts", own);
     let shield = Shield::in_front_of(&origin).start().await;
     for asked in 1..=2 {
-        shield.get("/own.ts").await.is_whole("own");
+        shield.get("/own.ts").await.assert_whole("own");
         eventually("the origin's time to be counted", async || {
             shield
-                .counted("seawall_origin_head_seconds_count", &[])
+                .counter("seawall_origin_head_seconds_count", &[])
                 .await
                 == asked
         })

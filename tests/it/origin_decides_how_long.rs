@@ -174,11 +174,11 @@ async fn private_answers_are_not_stored() {
 /// `no-cache` may be stored and is revalidated each time.
 #[tokio::test]
 async fn no_cache_is_confirmed_each_time() {
-    let object = segment("x").cache_control("no-cache").validated_by("\"1\"");
+    let object = segment("x").cache_control("no-cache").etag("\"1\"");
     let origin = Origin::start().await.on(SEGMENT, object);
     let shield = Shield::in_front_of(&origin).start().await;
     for fetch in 1..=3 {
-        shield.get(SEGMENT).await.is_whole("x");
+        shield.get(SEGMENT).await.assert_whole("x");
         assert_eq!(origin.hits(SEGMENT), fetch);
     }
 }
@@ -191,11 +191,11 @@ async fn no_cache_with_a_validator_is_confirmed_whatever_it_is() {
         .content_type("application/json")
         .body("{}")
         .cache_control("no-cache")
-        .validated_by("\"1\"");
+        .etag("\"1\"");
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
     for fetch in 1..=3 {
-        shield.get(PATH).await.is_whole("{}");
+        shield.get(PATH).await.assert_whole("{}");
         assert_eq!(origin.hits(PATH), fetch);
     }
     assert_eq!(origin.latest(PATH).header("if-none-match"), Some("\"1\""));
@@ -212,10 +212,13 @@ async fn what_a_playlist_lists_is_a_segment_whatever_its_type() {
         .on("/live/seg1.ts", plain("one"))
         .on("/live/secret.ts", plain("other"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get("/live/index.m3u8").await.is_whole(playlist(1));
+    shield
+        .get("/live/index.m3u8")
+        .await
+        .assert_whole(playlist(1));
     for _ in 0..3 {
-        shield.get("/live/seg1.ts").await.is_whole("one");
-        shield.get("/live/secret.ts").await.is_whole("other");
+        shield.get("/live/seg1.ts").await.assert_whole("one");
+        shield.get("/live/secret.ts").await.assert_whole("other");
     }
     assert_eq!(origin.hits("/live/seg1.ts"), 1);
     assert_eq!(origin.hits("/live/secret.ts"), 3, "a name is not enough");
@@ -237,7 +240,7 @@ async fn credentials_make_an_answer_private() {
     for path in ["/private.ts", "/public.ts", "/shared.ts"] {
         for _ in 0..2 {
             let ask = get(path).header("Authorization", "Bearer of-one-viewer");
-            shield.ask(ask).await.is_whole("x");
+            shield.ask(ask).await.assert_whole("x");
         }
     }
     assert_eq!(origin.hits("/private.ts"), 2);
@@ -281,7 +284,7 @@ async fn keys_and_clocks_are_not_stored() {
     shield
         .get("/drm/one.key")
         .await
-        .is_whole("0123456789abcdef");
+        .assert_whole("0123456789abcdef");
     assert!(shield.get("/drm/one.key").await.is_hit());
 }
 
@@ -293,14 +296,14 @@ async fn not_found_is_remembered_briefly() {
         .await
         .on(SEGMENT, missing.then(segment("now it is")));
     let shield = Shield::in_front_of(&origin).start().await;
-    for answer in shield.crowd(20, get(SEGMENT)).await.answers().await {
+    for answer in shield.crowd(20, get(SEGMENT)).await.read_all().await {
         assert_eq!(answer.status, 404);
     }
     assert_eq!(origin.hits(SEGMENT), 1);
     let there = shield
-        .until(get(SEGMENT), |answer| answer.status == 200)
+        .repeat_until(get(SEGMENT), |answer| answer.status == 200)
         .await;
-    there.is_whole("now it is");
+    there.assert_whole("now it is");
     assert_eq!(origin.hits(SEGMENT), 2);
 }
 
@@ -331,7 +334,7 @@ async fn absurd_ages_are_old() {
         let origin = Origin::start().await.on(SEGMENT, object);
         let shield = Shield::in_front_of(&origin).start().await;
         for fetch in 1..=2 {
-            shield.get(SEGMENT).await.is_whole("x");
+            shield.get(SEGMENT).await.assert_whole("x");
             assert_eq!(origin.hits(SEGMENT), fetch, "{age}");
             shield.wait_gauge(FILLS, |fills| fills == 0).await;
         }
@@ -347,7 +350,7 @@ async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
         let origin = Origin::start().await.on(SEGMENT, error());
         let shield = Shield::in_front_of(&origin)
             .route(|route| route.store_errors = wanted)
-            .waits(|waits| waits.failure_backoff = Duration::ZERO)
+            .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
             .start()
             .await;
         for _ in 0..3 {
@@ -363,7 +366,7 @@ async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
     let shield = Shield::in_front_of(&origin).route(|route| route.store_errors = true);
     let shield = shield.start().await;
     for _ in 0..3 {
-        shield.get(SEGMENT).await.is_whole("held");
+        shield.get(SEGMENT).await.assert_whole("held");
     }
     assert_eq!(origin.hits(SEGMENT), 2);
 }
@@ -377,11 +380,11 @@ async fn viewers_do_not_decide_unless_they_may() {
             .route(|route| route.honour_request_directives = honoured)
             .start()
             .await;
-        shield.get(SEGMENT).await.is_whole("x");
+        shield.get(SEGMENT).await.assert_whole("x");
         shield
             .ask(get(SEGMENT).header("Cache-Control", "no-cache"))
             .await
-            .is_whole("x");
+            .assert_whole("x");
         assert_eq!(origin.hits(SEGMENT), fetches, "honoured: {honoured}");
     }
 }

@@ -59,7 +59,7 @@ impl Crowd {
         for round in 0.. {
             for number in 0..HELD {
                 let answer = viewer.get(&path(number)).await;
-                assert!(answer.is_whole(playlist(number)).age() >= 10);
+                assert!(answer.assert_whole(playlist(number)).age() >= 10);
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 if self.enough.load(Ordering::Relaxed) {
                     return;
@@ -95,7 +95,7 @@ async fn what_failed_meanwhile_is_asked_for_at_once() {
     let (first, second) = (serving().await, serving().await);
     let shield = Shield::in_front_of(&first)
         .origin(|group| group.endpoints.push(endpoint(&second)))
-        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;
     first.stop().await;
@@ -103,8 +103,8 @@ async fn what_failed_meanwhile_is_asked_for_at_once() {
     assert_eq!(shield.get(init).await.status, 502);
     assert_eq!(shield.get(init).await.status, 502);
     second.resume();
-    shield.get(NEW).await.is_whole("new");
-    shield.get(init).await.is_whole("init");
+    shield.get(NEW).await.assert_whole("new");
+    shield.get(init).await.assert_whole("init");
 }
 
 /// One down, both down, the other down, and so on.
@@ -118,12 +118,15 @@ async fn and_viewers_do_not_notice() {
             group.guards.breaker.probe_after = Duration::from_millis(1);
             group.guards.breaker.probe_after_max = Duration::from_millis(10);
         })
-        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
         .start()
         .await;
     let shield = Arc::new(shield);
     for number in 0..HELD {
-        shield.get(&path(number)).await.is_whole(playlist(number));
+        shield
+            .get(&path(number))
+            .await
+            .assert_whole(playlist(number));
     }
     let crowd = Arc::new(Crowd::default());
     let viewers: JoinSet<()> = (0..VIEWERS)
@@ -142,7 +145,7 @@ async fn and_viewers_do_not_notice() {
     crowd.enough.store(true, Ordering::Relaxed);
     viewers.join_all().await;
     let covered = shield
-        .counted(REQUESTS, &[("outcome", "stale_error")])
+        .counter(REQUESTS, &[("outcome", "stale_error")])
         .await;
     assert!(covered > 0, "the endpoints were never missed");
     comes_to_rest(&shield, [&first, &second]).await;
@@ -172,13 +175,15 @@ async fn is_fresh_again(shield: &Shield, origins: [&Origin; 2]) {
     for number in 0..HELD {
         for origin in origins {
             let fresh = manifest(playlist(number + 100)).cache_control("max-age=60");
-            origin.now(&path(number), fresh);
+            origin.set_script(&path(number), fresh);
         }
         let fresh = playlist(number + 100);
         shield
-            .until(get(&path(number)), |answer| answer.text() == fresh)
+            .repeat_until(get(&path(number)), |answer| answer.text() == fresh)
             .await;
     }
     let answered = |answer: &crate::support::Response| answer.status == 200;
-    shield.until(get(&format!("{NEW}?after")), answered).await;
+    shield
+        .repeat_until(get(&format!("{NEW}?after")), answered)
+        .await;
 }

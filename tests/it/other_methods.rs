@@ -35,7 +35,7 @@ async fn a_refused_body_is_out_of_the_way() {
         .await;
     assert_eq!(refused.status, 405);
     if refused.header("connection") != Some("close") {
-        viewer.get(PATH).await.is_whole("x");
+        viewer.get(PATH).await.assert_whole("x");
     }
     assert_eq!(origin.hits("/other"), 0);
 }
@@ -51,7 +51,7 @@ async fn passed_where_the_route_says_so() {
         .await;
     for fetch in 1..=2 {
         let answer = shield.ask(ask("POST", "/api").body(b"please")).await;
-        answer.is(201, "made");
+        answer.assert_is(201, "made");
         assert_eq!(origin.hits("/api"), fetch);
     }
     let asked = origin.latest("/api");
@@ -68,7 +68,7 @@ async fn writes_invalidate() {
         for method in ["POST", "PUT", "DELETE"] {
             let origin = Origin::start().await.on(
                 PATH,
-                crate::support::answering(move |request| match request.method.as_str() {
+                crate::support::computed(move |request| match request.method.as_str() {
                     "GET" => segment("x"),
                     _ => status(code),
                 }),
@@ -77,9 +77,9 @@ async fn writes_invalidate() {
                 .route(|route| route.pass_methods = true)
                 .start()
                 .await;
-            shield.get(PATH).await.is_whole("x");
+            shield.get(PATH).await.assert_whole("x");
             assert_eq!(shield.ask(ask(method, PATH)).await.status, code);
-            shield.get(PATH).await.is_whole("x");
+            shield.get(PATH).await.assert_whole("x");
             let gets = origin
                 .requests(PATH)
                 .into_iter()
@@ -126,7 +126,9 @@ async fn browsers_may_read_age() {
     for _ in 0..2 {
         let answer = shield.ask(get(PATH).header("Origin", SITE)).await;
         assert_eq!(
-            answer.is_whole("x").header("access-control-allow-origin"),
+            answer
+                .assert_whole("x")
+                .header("access-control-allow-origin"),
             Some("*")
         );
         let exposed = answer
@@ -183,7 +185,9 @@ async fn only_named_sites() {
         .ask(get(PATH).header("Origin", "https://other.test"))
         .await;
     assert_eq!(
-        stranger.is_whole("x").header("access-control-allow-origin"),
+        stranger
+            .assert_whole("x")
+            .header("access-control-allow-origin"),
         None
     );
     assert_eq!(origin.hits(PATH), 1, "one object for both");
@@ -230,7 +234,7 @@ async fn one_routes_cors_is_not_anothers() {
             let (host, allowed) = HOSTS[turn];
             let answer = shield.ask(get(PATH).host(host)).await;
             let fields: Vec<_> = answer
-                .is_whole("x")
+                .assert_whole("x")
                 .fields
                 .all("access-control-allow-origin");
             assert_eq!(fields, [allowed], "{host} after {}", HOSTS[first].0);

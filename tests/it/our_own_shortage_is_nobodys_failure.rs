@@ -19,7 +19,7 @@ async fn when_there_are_no_descriptors_for_a_while() {
     let program = Program::serve(&origin, "").await;
     let mut viewer = program.viewer().await;
     // The viewer's connection is accepted, and the origin's is closed again.
-    viewer.ask(get(&path(MANY))).await.is_whole("whole");
+    viewer.ask(get(&path(MANY))).await.assert_whole("whole");
     let usual = program.exhaust_descriptors();
     for number in 0..MANY {
         let answer = viewer.ask(get(&path(number))).await;
@@ -31,6 +31,6 @@ async fn when_there_are_no_descriptors_for_a_while() {
     }
     program.limit_descriptors(usual);
     for number in 0..MANY {
-        viewer.ask(get(&path(number))).await.is_whole("whole");
+        viewer.ask(get(&path(number))).await.assert_whole("whole");
     }
 }

@@ -8,16 +8,16 @@ use crate::support::{End, Gate, Origin, Response, Shield, get, noise, reply, seg
 const PATH: &str = "/vod/seg1.ts";
 
 async fn holding(body: &Bytes) -> (Origin, Shield) {
-    let object = segment(body.clone()).validated_by("\"1\"");
+    let object = segment(body.clone()).etag("\"1\"");
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(body);
+    shield.get(PATH).await.assert_whole(body);
     (origin, shield)
 }
 
 #[track_caller]
 fn is_part(answer: &Response, body: &Bytes, start: usize, end: usize) {
-    answer.is(206, &body[start..end]);
+    answer.assert_is(206, &body[start..end]);
     let range = format!("bytes {start}-{}/{}", end - 1, body.len());
     assert_eq!(answer.header("content-range"), Some(&*range));
 }
@@ -73,12 +73,12 @@ async fn nonsense_gets_the_whole() {
         "0-999,0-999,0-999",
         &thousand,
     ] {
-        shield.ask(get(PATH).range(range)).await.is_whole(&body);
+        shield.ask(get(PATH).range(range)).await.assert_whole(&body);
     }
     shield
         .ask(get(PATH).header("Range", "lines=1-2"))
         .await
-        .is_whole(&body);
+        .assert_whole(&body);
 }
 
 /// Several ranges: `multipart/byteranges`, each part with its own `Content-Range`.
@@ -123,8 +123,8 @@ async fn a_part_only_of_the_same_object() {
     let (_origin, shield) = holding(&body).await;
     let ask = |etag| get(PATH).range("0-99").header("If-Range", etag);
     is_part(&shield.ask(ask("\"1\"")).await, &body, 0, 100);
-    shield.ask(ask("\"2\"")).await.is_whole(&body);
-    shield.ask(ask("W/\"1\"")).await.is_whole(&body);
+    shield.ask(ask("\"2\"")).await.assert_whole(&body);
+    shield.ask(ask("W/\"1\"")).await.assert_whole(&body);
 }
 
 /// A range of an object that is not stored fetches the whole object, once, without `Range`.
@@ -133,7 +133,7 @@ async fn a_range_miss_fetches_the_whole() {
     let body = noise(1, 100_000);
     let origin = Origin::start().await.on(
         PATH,
-        reply().content_type("video/mp2t").ranged(body.clone()),
+        reply().content_type("video/mp2t").with_ranges(body.clone()),
     );
     let shield = Shield::in_front_of(&origin).start().await;
     is_part(
@@ -149,7 +149,7 @@ async fn a_range_miss_fetches_the_whole() {
         90_000,
         100_000,
     );
-    assert!(shield.get(PATH).await.is_whole(&body).is_hit());
+    assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
     assert_eq!(origin.hits(PATH), 1);
 }
 
@@ -173,8 +173,8 @@ async fn a_range_out_of_a_fill() {
     let behind = shield.crowd(1, get(PATH).range("600-699")).await;
     gate.open();
     is_part(&across.finish().await, &body, 400, 600);
-    is_part(&behind.answers().await[0], &body, 600, 700);
-    whole.finish().await.is_whole(&body);
+    is_part(&behind.read_all().await[0], &body, 600, 700);
+    whole.finish().await.assert_whole(&body);
     assert_eq!(origin.hits(PATH), 1);
 }
 
@@ -188,7 +188,7 @@ async fn a_range_out_of_a_broken_fill() {
     let mut across = shield.begin(get(PATH).range("400-599")).await;
     across.read(100).await;
     gate.open();
-    across.finish().await.is_cut(&body[400..600]);
+    across.finish().await.assert_cut(&body[400..600]);
 }
 
 /// A body of unknown length, whose second half is sent when the gate opens.
@@ -214,7 +214,7 @@ async fn an_open_range_of_unknown_length_waits_for_nothing() {
     }
     gate.open();
     for viewer in viewers {
-        viewer.finish().await.is_whole(&body);
+        viewer.finish().await.assert_whole(&body);
     }
     assert_eq!(origin.hits(PATH), 1);
 }
@@ -227,14 +227,14 @@ async fn a_short_range_of_unknown_length_is_answered_at_once() {
     let shield = Shield::in_front_of(&origin).start().await;
     for (range, start, end) in [("0-99", 0, 100), ("100-299", 100, 300)] {
         let part = shield.ask(get(PATH).range(range)).await;
-        part.is(206, &body[start..end]);
+        part.assert_is(206, &body[start..end]);
         assert_eq!(
             part.header("content-range"),
             Some(&*format!("bytes {range}/*"))
         );
     }
     gate.open();
-    shield.get(PATH).await.is_whole(&body);
+    shield.get(PATH).await.assert_whole(&body);
     assert_eq!(origin.hits(PATH), 1);
 }
 

@@ -37,8 +37,8 @@ async fn scene_with(
     let mut origin = Origin::start().await.on("/small.ts", segment("small"));
     for (number, body) in bodies.iter().enumerate() {
         let ranged = segment(Bytes::new())
-            .validated_by("\"1\"")
-            .ranged(body.clone());
+            .etag("\"1\"")
+            .with_ranges(body.clone());
         origin = origin.on(&path(number), ranged);
     }
     let shield = Shield::in_front_of(&origin)
@@ -46,7 +46,7 @@ async fn scene_with(
             config.cache.memory_bytes = MEMORY;
             config.cache.fill_bytes_max = FILLS_MAX;
         })
-        .waits(waits)
+        .proxy_settings(waits)
         .start()
         .await;
     (origin, shield)
@@ -54,7 +54,7 @@ async fn scene_with(
 
 /// Begins to read, and stops.
 async fn stuck(shield: &Shield, ask: Ask) -> Arriving {
-    let mut reader = Viewer::connect_thin(shield.address())
+    let mut reader = Viewer::connect_with_small_buffer(shield.address())
         .await
         .begin(ask)
         .await;
@@ -88,7 +88,7 @@ async fn few_are_left(shield: &Shield) {
 
 async fn cut(shield: &Shield) -> u64 {
     let event = [("event", "memory_short")];
-    shield.counted(EDGE_EVENTS, &event).await
+    shield.counter(EDGE_EVENTS, &event).await
 }
 
 /// Nearly all viewers are cut visibly, as all are equally slow; the others get every byte.
@@ -99,7 +99,7 @@ async fn most_are_cut(readers: Vec<Arriving>, parts: &[Bytes]) {
         if answer.end == End::Whole {
             assert!(answer.body == part, "other bytes");
         } else {
-            answer.is_cut(part);
+            answer.assert_cut(part);
         }
         cut.push(answer.end != End::Whole);
     }
@@ -113,7 +113,7 @@ async fn readers_of_evicted_segments_that_were_fetched_for_them_are_cut() {
     let (_origin, shield) = scene(&bodies).await;
     let readers = all_stuck(&shield, |number| get(&path(number)), false).await;
     few_are_left(&shield).await;
-    shield.get("/small.ts").await.is_whole("small");
+    shield.get("/small.ts").await.assert_whole("small");
     most_are_cut(readers, &bodies).await;
     shield.wait_gauge(PINNED_BYTES, |bytes| bytes == 0).await;
 }
@@ -206,7 +206,7 @@ async fn http2_streams_are_reset_and_their_connection_lives_on() {
         few_are_left(&shield).await;
         most_are_cut(readers, &bodies).await;
         for viewer in &viewers {
-            viewer.get("/small.ts").await.is_whole("small");
+            viewer.get("/small.ts").await.assert_whole("small");
         }
         shield.wait_gauge(PINNED_BYTES, |bytes| bytes == 0).await;
     }
@@ -221,8 +221,8 @@ async fn who_keeps_up_is_never_cut() {
     let streams = shield.h2_viewer().await;
     for _ in 0..3 {
         for (number, body) in bodies.iter().enumerate() {
-            viewer.get(&path(number)).await.is_whole(body);
-            streams.get(&path(number)).await.is_whole(body);
+            viewer.get(&path(number)).await.assert_whole(body);
+            streams.get(&path(number)).await.assert_whole(body);
         }
     }
     assert_eq!(cut(&shield).await, 0);
@@ -239,7 +239,7 @@ async fn a_fast_reader_is_not_cut_for_a_slow_one_of_the_same_segment() {
         let mut fast = if over_h2 {
             shield.h2_viewer().await.begin(get(&path(0))).await
         } else {
-            let viewer = Viewer::connect_thin(shield.address()).await;
+            let viewer = Viewer::connect_with_small_buffer(shield.address()).await;
             viewer.begin(get(&path(0))).await
         };
         let mut others = Vec::new();
@@ -270,8 +270,8 @@ async fn replaced_versions_count_as_well() {
     for (number, body) in bodies.iter().enumerate() {
         let version = segment(body.clone())
             .cache_control("no-cache")
-            .validated_by(&format!("\"{number}\""));
-        origin.now(target, version);
+            .etag(&format!("\"{number}\""));
+        origin.set_script(target, version);
         readers.push(stuck(&shield, get(target)).await);
     }
     few_are_left(&shield).await;
@@ -308,7 +308,7 @@ async fn readers_of_coded_playlists_are_cut_too() {
     for number in 0..COUNT {
         let ask = get(&path(number)).header("accept-encoding", "gzip");
         let coded = |answer: &Response| answer.header("content-encoding") == Some("gzip");
-        shield.until(ask.clone(), coded).await;
+        shield.repeat_until(ask.clone(), coded).await;
         let viewer = shield.h2_viewer().await;
         let mut reader = viewer.begin(ask).await;
         reader.read(1000).await;
@@ -355,7 +355,7 @@ async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
         let mut viewer = Viewer::connect_unix(&socket).await;
         let request = format!("GET {} HTTP/1.0\r\nHost: media.test\r\n\r\n", path(number));
         viewer.send_raw(request.as_bytes()).await;
-        let mut reader = viewer.arriving(&get(&path(number))).await;
+        let mut reader = viewer.receive_head(&get(&path(number))).await;
         reader.read(1000).await;
         shield.wait_gauge(FILLS, |fills| fills == 0).await;
         readers.push(reader);
@@ -372,7 +372,7 @@ async fn who_is_cut_so_has_a_cause_of_its_own_in_the_metrics() {
     few_are_left(&shield).await;
     let cause = [("cause", "memory"), ("kind", "segment")];
     eventually("the cuts to be counted", async || {
-        shield.counted(ABORTED, &cause).await >= COUNT as u64 - 3
+        shield.counter(ABORTED, &cause).await >= COUNT as u64 - 3
     })
     .await;
     drop(readers);

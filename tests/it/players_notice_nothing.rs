@@ -14,20 +14,20 @@ const BEFORE: usize = 4;
 /// Without faults, each version and each segment is requested about once, whatever the audience.
 #[tokio::test]
 async fn while_all_is_well_the_origin_hardly_hears_of_them() {
-    let evening = Evening::of(Packaging::Cmaf).await;
-    let audience = evening.audience(12);
-    audience.goes_on_for(6).await;
+    let evening = Evening::start(Packaging::Cmaf).await;
+    let audience = evening.start_players(12);
+    audience.wait_media(6).await;
     audience
-        .saw_no_error()
-        .went_only_on()
-        .got_the_packagers_bytes();
+        .assert_no_error()
+        .assert_never_backwards()
+        .assert_packagers_bytes();
     let asked = [ResourceKind::Init, ResourceKind::Segment].map(|kind| {
-        let targets = evening.first.tally().targets(kind);
+        let targets = evening.first.request_log().targets(kind);
         targets.iter().map(|(_, count)| count.requests).max()
     });
     assert_eq!(asked, [Some(1), Some(1)], "each once");
     assert_eq!(
-        evening.second.tally().requests(),
+        evening.second.request_log().requests(),
         0,
         "the second only stands by"
     );
@@ -35,34 +35,34 @@ async fn while_all_is_well_the_origin_hardly_hears_of_them() {
 
 /// Faults of the first of two origins are invisible to players.
 async fn the_first_one_fails(how: &str) -> (Evening, Audience) {
-    let evening = Evening::of(Packaging::Cmaf).await;
-    let audience = evening.audience(9);
-    audience.goes_on_for(BEFORE).await;
-    evening.spoil(&evening.first, how).await;
-    audience.goes_on_for(6).await;
+    let evening = Evening::start(Packaging::Cmaf).await;
+    let audience = evening.start_players(9);
+    audience.wait_media(BEFORE).await;
+    evening.switch_fault(&evening.first, how).await;
+    audience.wait_media(6).await;
     audience
-        .saw_no_error()
-        .went_only_on()
-        .got_the_packagers_bytes();
+        .assert_no_error()
+        .assert_never_backwards()
+        .assert_packagers_bytes();
     (evening, audience)
 }
 
 #[tokio::test]
 async fn when_an_origin_goes_back() {
     let (evening, _audience) = the_first_one_fails("back=2").await;
-    assert!(evening.unfit("behind").await > 0);
+    assert!(evening.count_rejected("behind").await > 0);
 }
 
 #[tokio::test]
 async fn when_an_origin_stands_still() {
     let (evening, _audience) = the_first_one_fails("stall=on").await;
-    assert!(evening.unfit("stalled").await > 0);
+    assert!(evening.count_rejected("stalled").await > 0);
 }
 
 #[tokio::test]
 async fn when_manifests_are_cut_off() {
     let (evening, _audience) = the_first_one_fails("cut=manifests").await;
-    assert!(evening.unfit("broken").await > 0);
+    assert!(evening.count_rejected("broken").await > 0);
 }
 
 #[tokio::test]
@@ -89,41 +89,41 @@ async fn when_segments_are_missing() {
 /// No player gets a cut segment as complete, and none gets it twice.
 #[tokio::test]
 async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
-    let evening = Evening::of(Packaging::Cmaf).await;
-    let audience = evening.audience(6);
-    audience.goes_on_for(BEFORE).await;
-    evening.spoil(&evening.first, "cut=media").await;
-    audience.goes_on_for(BEFORE).await;
-    evening.spoil(&evening.first, "heal").await;
-    audience.goes_on_for(4).await;
-    audience.went_only_on().got_the_packagers_bytes();
+    let evening = Evening::start(Packaging::Cmaf).await;
+    let audience = evening.start_players(6);
+    audience.wait_media(BEFORE).await;
+    evening.switch_fault(&evening.first, "cut=media").await;
+    audience.wait_media(BEFORE).await;
+    evening.switch_fault(&evening.first, "heal").await;
+    audience.wait_media(4).await;
+    audience.assert_never_backwards().assert_packagers_bytes();
 }
 
 /// The packager restarts and reuses its names: one step back, and never a byte of the old programme with the
 /// new playlist.
 #[tokio::test]
 async fn when_the_packager_begins_anew() {
-    let evening = Evening::of(Packaging::Cmaf).await;
-    let audience = evening.audience(6);
-    audience.goes_on_for(BEFORE).await;
+    let evening = Evening::start(Packaging::Cmaf).await;
+    let audience = evening.start_players(6);
+    audience.wait_media(BEFORE).await;
     evening.restart().await;
-    audience.begins_anew().await;
-    audience.goes_on_for(6).await;
+    audience.wait_restart().await;
+    audience.wait_media(6).await;
     audience
-        .saw_no_error()
-        .went_only_on()
-        .got_the_packagers_bytes();
-    assert_eq!(evening.restarts().await, 1);
+        .assert_no_error()
+        .assert_never_backwards()
+        .assert_packagers_bytes();
+    assert_eq!(evening.count_restarts().await, 1);
 }
 
 /// One rendition falls behind: operators see it as the stream's skew.
 #[tokio::test]
 async fn when_one_rendition_falls_behind_operators_see_it() {
-    let evening = Evening::of(Packaging::Cmaf).await;
-    let audience = evening.audience(6);
-    audience.goes_on_for(BEFORE).await;
+    let evening = Evening::start(Packaging::Cmaf).await;
+    let audience = evening.start_players(6);
+    audience.wait_media(BEFORE).await;
     for origin in [&evening.first, &evening.second] {
-        evening.spoil(origin, "stall=on&only=180p").await;
+        evening.switch_fault(origin, "stall=on&only=180p").await;
     }
     evening.wait_skew(3).await;
 }
@@ -131,18 +131,18 @@ async fn when_one_rendition_falls_behind_operators_see_it() {
 /// A redundant pair whose second origin is always a segment behind, used in turn.
 #[tokio::test]
 async fn when_the_two_are_out_of_step() {
-    let evening = Evening::out_of_step(Packaging::Cmaf).await;
-    let audience = evening.audience(9);
-    audience.goes_on_for(9).await;
+    let evening = Evening::start_with_lag(Packaging::Cmaf).await;
+    let audience = evening.start_players(9);
+    audience.wait_media(9).await;
     audience
-        .saw_no_error()
-        .went_only_on()
-        .got_the_packagers_bytes();
+        .assert_no_error()
+        .assert_never_backwards()
+        .assert_packagers_bytes();
     assert!(
         evening
             .second
-            .tally()
-            .of_kind(ResourceKind::Playlist)
+            .request_log()
+            .count_of_kind(ResourceKind::Playlist)
             .requests
             > 0
     );
@@ -151,14 +151,14 @@ async fn when_the_two_are_out_of_step() {
 /// Low latency: each part is requested once, and each version of each playlist.
 #[tokio::test]
 async fn in_low_latency_each_part_is_asked_for_once() {
-    let evening = Evening::of(Packaging::LowLatency).await;
-    let audience = evening.audience(9);
-    audience.goes_on_for(9).await;
+    let evening = Evening::start(Packaging::LowLatency).await;
+    let audience = evening.start_players(9);
+    audience.wait_media(9).await;
     audience
-        .saw_no_error()
-        .went_only_on()
-        .got_the_packagers_bytes();
-    let parts = evening.first.tally().targets(ResourceKind::Part);
+        .assert_no_error()
+        .assert_never_backwards()
+        .assert_packagers_bytes();
+    let parts = evening.first.request_log().targets(ResourceKind::Part);
     assert!(parts.len() >= 9 * DemoRendition::ALL.len());
     assert!(
         parts.iter().all(|(_, count)| count.requests == 1),
@@ -166,7 +166,7 @@ async fn in_low_latency_each_part_is_asked_for_once() {
     );
     // A blocking request per part and rendition; each rendition began with a plain one, and perhaps one more
     // by the cadence.
-    let playlists = evening.first.tally().targets(ResourceKind::Playlist);
+    let playlists = evening.first.request_log().targets(ResourceKind::Playlist);
     let blocking = playlists
         .iter()
         .filter(|(target, _)| target.contains("_HLS_msn"));
@@ -179,29 +179,32 @@ async fn in_low_latency_each_part_is_asked_for_once() {
 #[tokio::test]
 async fn in_dash_as_well() {
     for form in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
-        let evening = Evening::of(form).await;
-        let audience = evening.audience(6);
-        audience.goes_on_for(2).await;
+        let evening = Evening::start(form).await;
+        let audience = evening.start_players(6);
+        audience.wait_media(2).await;
         audience
-            .saw_no_error()
-            .went_only_on()
-            .got_the_packagers_bytes();
-        let mpd = evening.first.tally().of(&Resource::Mpd(form).path());
+            .assert_no_error()
+            .assert_never_backwards()
+            .assert_packagers_bytes();
+        let mpd = evening
+            .first
+            .request_log()
+            .count_of_target(&Resource::Mpd(form).path());
         assert!(mpd.requests > 0);
-        assert_eq!(evening.first.tally().duplicates(), []);
+        assert_eq!(evening.first.request_log().duplicates(), []);
     }
 }
 
 /// Viewers do not wait for a slow origin once the cadence of its versions is known.
 #[tokio::test]
 async fn when_an_origin_is_slow() {
-    let evening = Evening::of(Packaging::Cmaf).await;
-    evening.spoil(&evening.first, "slow=0.1").await;
-    let audience = evening.audience(9);
-    audience.goes_on_for(4).await;
+    let evening = Evening::start(Packaging::Cmaf).await;
+    evening.switch_fault(&evening.first, "slow=0.1").await;
+    let audience = evening.start_players(9);
+    audience.wait_media(4).await;
     let since = evening.first.clock().now();
-    audience.goes_on_for(6).await;
-    audience.saw_no_error().went_only_on();
+    audience.wait_media(6).await;
+    audience.assert_no_error().assert_never_backwards();
     let waited = audience.waits(since, |place| matches!(place, Resource::Playlist(..)));
     let slow = waited
         .iter()

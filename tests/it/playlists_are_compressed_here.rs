@@ -12,7 +12,7 @@ async fn in_the_coding_that_viewers_take_best() {
     let reply = manifest(long.clone()).header("etag", "\"v1\"");
     let origin = Origin::start().await.on(PATH, reply);
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(long.clone());
+    shield.get(PATH).await.assert_whole(long.clone());
     let coded = shield
         .ask(get(PATH).header("accept-encoding", "deflate, gzip"))
         .await;
@@ -47,5 +47,5 @@ async fn but_not_where_nobody_may_touch_them() {
     let answer = shield
         .ask(get(PATH).header("accept-encoding", "gzip"))
         .await;
-    assert_eq!(answer.is_whole(long).header("content-encoding"), None);
+    assert_eq!(answer.assert_whole(long).header("content-encoding"), None);
 }

@@ -1,7 +1,7 @@
 //! A purged object is never served again, whatever requests for it were in progress.
 
 use crate::support::{
-    Gate, Origin, Shield, answering, ask, get, manifest, noise, playlist, segment, status,
+    Gate, Origin, Shield, ask, computed, get, manifest, noise, playlist, segment, status,
 };
 
 const PATH: &str = "/vod/seg1.ts";
@@ -12,10 +12,10 @@ async fn purged_objects_are_fetched_again() {
         .await
         .on(PATH, segment("old").then(segment("new")));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("old");
-    assert!(shield.get(PATH).await.is_whole("old").is_hit());
+    shield.get(PATH).await.assert_whole("old");
+    assert!(shield.get(PATH).await.assert_whole("old").is_hit());
     shield.purge(PATH).await;
-    shield.get(PATH).await.is_whole("new");
+    shield.get(PATH).await.assert_whole("new");
     assert_eq!(origin.hits(PATH), 2);
 }
 
@@ -32,12 +32,12 @@ async fn purged_with_all_variants_and_nothing_else() {
         .on("/vod/seg2.ts", segment("two"));
     let shield = Shield::in_front_of(&origin).start().await;
     let modern = || get(PATH).header("Accept-Encoding", "gzip");
-    shield.get(PATH).await.is_whole("old");
-    shield.ask(modern()).await.is_whole("old");
-    shield.get("/vod/seg2.ts").await.is_whole("two");
+    shield.get(PATH).await.assert_whole("old");
+    shield.ask(modern()).await.assert_whole("old");
+    shield.get("/vod/seg2.ts").await.assert_whole("two");
     shield.purge(PATH).await;
-    shield.get(PATH).await.is_whole("new");
-    shield.ask(modern()).await.is_whole("new");
+    shield.get(PATH).await.assert_whole("new");
+    shield.ask(modern()).await.assert_whole("new");
     assert!(shield.get("/vod/seg2.ts").await.is_hit());
 }
 
@@ -51,11 +51,11 @@ async fn purged_during_a_fill() {
     let mut before = shield.begin(get(PATH)).await;
     before.read(500).await;
     shield.purge(PATH).await;
-    shield.get(PATH).await.is_whole("new");
+    shield.get(PATH).await.assert_whole("new");
     gate.open();
-    before.finish().await.is_whole(&old);
+    before.finish().await.assert_whole(&old);
     assert!(
-        shield.get(PATH).await.is_whole("new").is_hit(),
+        shield.get(PATH).await.assert_whole("new").is_hit(),
         "the old fill did not come back"
     );
     assert_eq!(origin.hits(PATH), 2);
@@ -75,10 +75,10 @@ async fn purged_before_the_head() {
     let before = shield.crowd(3, get(PLAYLIST)).await;
     origin.wait_hits(PLAYLIST, 1).await;
     shield.purge(PLAYLIST).await;
-    shield.get(PLAYLIST).await.is_whole(playlist(2));
+    shield.get(PLAYLIST).await.assert_whole(playlist(2));
     gate.open();
-    assert_eq!(before.answers().await.len(), 3);
-    shield.get(PLAYLIST).await.is_whole(playlist(2));
+    assert_eq!(before.read_all().await.len(), 3);
+    shield.get(PLAYLIST).await.assert_whole(playlist(2));
 }
 
 /// Store 30: purge during a revalidation. The 304 does not bring the object back.
@@ -96,16 +96,16 @@ async fn purged_during_a_revalidation() {
         .await
         .on(PLAYLIST, stale.then(confirmed).then(new));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
     let during = shield.crowd(1, get(PLAYLIST)).await;
     origin.wait_hits(PLAYLIST, 2).await;
     assert!(origin.latest(PLAYLIST).header("if-none-match").is_some());
     shield.purge(PLAYLIST).await;
     gate.open();
-    during.answers().await;
-    shield.get(PLAYLIST).await.is_whole(playlist(2));
+    during.read_all().await;
+    shield.get(PLAYLIST).await.assert_whole(playlist(2));
     assert_eq!(origin.latest(PLAYLIST).header("if-none-match"), None);
-    shield.get(PLAYLIST).await.is_whole(playlist(2));
+    shield.get(PLAYLIST).await.assert_whole(playlist(2));
 }
 
 /// A purge of a URL that is not stored, or that no route serves, gets a response too.
@@ -120,7 +120,7 @@ async fn purging_nothing() {
     let elsewhere = ask("POST", "/purge?url=http%3A%2F%2Felsewhere.test%2Fx.ts");
     assert!(shield.admin(elsewhere).await.status >= 400);
     assert!(shield.admin(ask("POST", "/purge")).await.status >= 400);
-    shield.get(PATH).await.is_whole("whole");
+    shield.get(PATH).await.assert_whole("whole");
 }
 
 /// A stream purge drops its manifests, their history, and the objects that they list; nothing else.
@@ -144,16 +144,16 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
         assert_eq!(shield.get(path).await.status, 200);
     }
     // Behind the version that viewers have seen, which the purge has forgotten.
-    origin.now("/live/v0/i.m3u8", lasting(playlist(4999)));
-    origin.now("/live/v0/seg1.ts", segment("new"));
+    origin.set_script("/live/v0/i.m3u8", lasting(playlist(4999)));
+    origin.set_script("/live/v0/seg1.ts", segment("new"));
     let unknown = shield.admin(ask("POST", "/purge?stream=http://shield.test/none.m3u8"));
     assert_eq!(unknown.await.status, 404);
     shield.purge_stream("/live/m.m3u8").await;
-    shield.get("/live/m.m3u8").await.is_whole(master);
+    shield.get("/live/m.m3u8").await.assert_whole(master);
     assert_eq!(origin.hits("/live/m.m3u8"), 2);
     let anew = shield.get("/live/v0/i.m3u8").await;
-    anew.is_whole(playlist(4999));
-    shield.get("/live/v0/seg1.ts").await.is_whole("new");
+    anew.assert_whole(playlist(4999));
+    shield.get("/live/v0/seg1.ts").await.assert_whole("new");
     assert!(shield.get("/other/seg1.ts").await.is_hit());
 }
 
@@ -162,18 +162,14 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
 async fn purged_while_a_slice_of_it_comes() {
     const LENGTH: usize = 1 << 20;
     let (old, new, gate) = (noise(1, LENGTH), noise(2, LENGTH), Gate::new());
-    let named = |body| {
-        segment(bytes::Bytes::new())
-            .validated_by("\"1\"")
-            .ranged(body)
-    };
+    let named = |body| segment(bytes::Bytes::new()).etag("\"1\"").with_ranges(body);
     let (whole, held) = (named(old.clone()), named(old.clone()).hold_head(&gate));
-    let script = answering(move |request| match request.header("range") {
+    let script = computed(move |request| match request.header("range") {
         Some(_) => held.clone(),
         None => whole.clone(),
     });
     let origin = Origin::start().await.on(PATH, script);
-    let shield = Shield::in_front_of(&origin).waits(|waits| {
+    let shield = Shield::in_front_of(&origin).proxy_settings(|waits| {
         waits.whole_fetch_max = 256 << 10;
         waits.slice_bytes = 64 << 10;
     });
@@ -183,11 +179,11 @@ async fn purged_while_a_slice_of_it_comes() {
     origin.wait_hits(PATH, 2).await;
     assert!(origin.latest(PATH).header("range").is_some());
     shield.purge(PATH).await;
-    origin.now(PATH, named(new.clone()));
-    shield.ask(asked()).await.is(206, &new[..100]);
+    origin.set_script(PATH, named(new.clone()));
+    shield.ask(asked()).await.assert_is(206, &new[..100]);
     gate.open();
-    for answer in before.answers().await {
-        answer.is(206, &old[..100]);
+    for answer in before.read_all().await {
+        answer.assert_is(206, &old[..100]);
     }
-    shield.ask(asked()).await.is(206, &new[..100]);
+    shield.ask(asked()).await.assert_is(206, &new[..100]);
 }

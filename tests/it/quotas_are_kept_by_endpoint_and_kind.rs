@@ -41,7 +41,7 @@ fn limited(origin: &Origin, quota: Quota) -> Builder {
             group.deadlines.queue = HOUR;
             group.deadlines.total = HOUR;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 fn segments_at(origin: &Origin) -> usize {
@@ -60,19 +60,19 @@ async fn another_endpoint_answers_what_is_beyond_the_quota_of_a_kind() {
     let shield = shield.start().await;
     let start = Instant::now();
     for number in 0..OBJECTS {
-        shield.get(&path(number)).await.is_whole(path(number));
-        shield.get(&list(number)).await.is_whole(playlist(1));
+        shield.get(&path(number)).await.assert_whole(path(number));
+        shield.get(&list(number)).await.assert_whole(playlist(1));
         assert!(segments_at(&first) <= allowed(start));
     }
     assert_eq!(segments_at(&first) + segments_at(&second), OBJECTS);
     for number in 0..OBJECTS {
         assert_eq!(first.hits(&list(number)), 1, "manifests have no quota");
     }
-    let passed_over = shield.counted(RATE_LIMITED, &[("kind", "segment")]).await;
+    let passed_over = shield.counter(RATE_LIMITED, &[("kind", "segment")]).await;
     assert_eq!(passed_over, segments_at(&second) as u64);
-    assert_eq!(shield.counted(RATE_MAX, &[("kind", "segment")]).await, 1);
+    assert_eq!(shield.counter(RATE_MAX, &[("kind", "segment")]).await, 1);
     assert_eq!(
-        shield.counted(RATE_MAX, &[]).await,
+        shield.counter(RATE_MAX, &[]).await,
         1,
         "the other kinds have none"
     );
@@ -98,17 +98,17 @@ async fn where_there_is_no_other_endpoint_one_kind_waits_and_others_do_not() {
         crowds.push(shield.crowd(1, get(&path(number))).await);
     }
     for number in 0..OBJECTS {
-        shield.get(&list(number)).await.is_whole(playlist(1));
+        shield.get(&list(number)).await.assert_whole(playlist(1));
     }
     for (number, crowd) in crowds.into_iter().enumerate() {
-        for answer in crowd.answers().await {
-            answer.is_whole(path(number));
+        for answer in crowd.read_all().await {
+            answer.assert_whole(path(number));
         }
         let seen = segments_at(&origin) as u128;
         assert!(seen <= allowed(), "{seen} of {}", allowed());
     }
     assert_eq!(segments_at(&origin), OBJECTS);
-    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+    assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
 #[tokio::test]
@@ -120,12 +120,12 @@ async fn a_quota_of_all_is_shared_by_the_kinds() {
         .await;
     let start = Instant::now();
     for number in 0..OBJECTS {
-        shield.get(&path(number)).await.is_whole(path(number));
-        shield.get(&list(number)).await.is_whole(playlist(1));
+        shield.get(&path(number)).await.assert_whole(path(number));
+        shield.get(&list(number)).await.assert_whole(playlist(1));
         let lists = (0..OBJECTS).map(|number| first.hits(&list(number)));
         assert!(lists.sum::<usize>() + segments_at(&first) <= allowed(start));
     }
-    assert_eq!(shield.counted(RATE_MAX, &[("kind", "all")]).await, 1);
+    assert_eq!(shield.counter(RATE_MAX, &[("kind", "all")]).await, 1);
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
     }
     assert_eq!(segments_at(&origin) + rejected, OBJECTS);
     let in_vain = [("reason", "deadline")];
-    assert_eq!(shield.counted(REJECTED, &in_vain).await, rejected as u64);
+    assert_eq!(shield.counter(REJECTED, &in_vain).await, rejected as u64);
 }
 
 /// Many concurrent segments, and a small quota at the preferred endpoint: requests go to the first endpoint
@@ -176,11 +176,11 @@ async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
         crowds.push(shield.crowd(1, get(&path(number))).await);
     }
     for crowd in crowds {
-        for answer in crowd.answers().await {
-            answer.is_whole("segment");
+        for answer in crowd.read_all().await {
+            answer.assert_whole("segment");
         }
     }
-    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+    assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
 /// Segments take all the places that they may, and wait for their quota there. Manifests have a place left,
@@ -214,7 +214,7 @@ async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
         let in_flight = |requests: u64| requests + 1 >= places as u64;
         shield.wait_gauge(ORIGIN_IN_FLIGHT, in_flight).await;
         for number in 0..OBJECTS {
-            shield.get(&list(number)).await.is_whole(playlist(1));
+            shield.get(&list(number)).await.assert_whole(playlist(1));
         }
         gate.open();
     }

@@ -90,7 +90,7 @@ async fn what_two_programs_read_differently_is_refused() {
         .route(|route| route.pass_methods = true)
         .start()
         .await;
-    shield.get(HELD).await.is_whole("held");
+    shield.get(HELD).await.assert_whole("held");
     let (held, other) = (origin.hits(HELD), origin.hits(OTHER));
     let mut refused = 0;
     for path in [HELD, OTHER] {
@@ -98,12 +98,12 @@ async fn what_two_programs_read_differently_is_refused() {
             let request = request + SMUGGLED;
             is_refused(shield.viewer().await, &request).await;
             let mut later = shield.viewer().await;
-            later.get(HELD).await.is_whole("held");
+            later.get(HELD).await.assert_whole("held");
             is_refused(later, &request).await;
             let mut behind = shield.viewer().await;
             behind.send(&get(HELD)).await;
             behind.send_raw(request.as_bytes()).await;
-            behind.receive(&get(HELD)).await.is_whole("held");
+            behind.receive(&get(HELD)).await.assert_whole("held");
             let answer = behind.receive(&get(OTHER)).await;
             assert_eq!(answer.status, 400, "behind another: {request:?}");
             refused += 3;
@@ -112,7 +112,7 @@ async fn what_two_programs_read_differently_is_refused() {
     assert_eq!((origin.hits(HELD), origin.hits(OTHER)), (held, other));
     assert_eq!(origin.hits("/live/smuggled.ts"), 0);
     let labels = [("event", "head_refused")];
-    assert!(shield.counted(EDGE_EVENTS, &labels).await > refused / 3);
+    assert!(shield.counter(EDGE_EVENTS, &labels).await > refused / 3);
 }
 
 /// Over TLS and over a Unix socket as in cleartext, in single bytes and in one piece.
@@ -127,8 +127,8 @@ async fn the_same_is_refused_on_every_kind_of_connection() {
         .on_unix(socket.clone())
         .start()
         .await;
-    let tls = TlsViewer::trusting(shield.address(), &identity);
-    tls.h1().await.get(HELD).await.is_whole("held");
+    let tls = TlsViewer::new_trusting(shield.address(), &identity);
+    tls.h1().await.get(HELD).await.assert_whole("held");
     for request in heads(HELD) {
         is_refused(tls.h1().await, &request).await;
         is_refused(Viewer::connect_unix(&socket).await, &request).await;
@@ -145,7 +145,7 @@ async fn the_same_is_refused_on_every_kind_of_connection() {
 async fn a_host_that_is_none_ends_the_connection() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(HELD).await.is_whole("held");
+    shield.get(HELD).await.assert_whole("held");
     for hosts in [
         "",
         "Host: \r\n",
@@ -184,9 +184,9 @@ async fn what_is_unusual_and_clear_is_answered() {
         let mut viewer = shield.viewer().await;
         for _ in 0..2 {
             viewer.send_raw(request.as_bytes()).await;
-            viewer.receive(&get(HELD)).await.is_whole("held");
+            viewer.receive(&get(HELD)).await.assert_whole("held");
         }
-        viewer.get(HELD).await.is_whole("held");
+        viewer.get(HELD).await.assert_whole("held");
     }
 }
 
@@ -216,7 +216,7 @@ async fn answers_over_http2(shield: &Shield, authority: Option<&str>, host: Opti
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
     viewer.send(&[request]).await;
     let answer = viewer
-        .until(|frame| matches!(frame.kind, HEADERS | RST_STREAM))
+        .read_until(|frame| matches!(frame.kind, HEADERS | RST_STREAM))
         .await;
     let answer = answer.expect("an answer");
     answer.kind == HEADERS && answer.payload[0] == OK
@@ -227,7 +227,7 @@ async fn answers_over_http2(shield: &Shield, authority: Option<&str>, host: Opti
 async fn a_host_is_a_host_in_every_protocol() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(HELD).await.is_whole("held");
+    shield.get(HELD).await.assert_whole("held");
     for (host, is_host) in [
         ("media.test", true),
         ("MEDIA.test.", true),
@@ -313,7 +313,7 @@ async fn what_is_malformed_over_http2_is_refused_and_counted() {
     for block in &malformed {
         let request = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
         viewer.send(&[request]).await;
-        let answer = viewer.until(|frame| frame.stream == stream).await;
+        let answer = viewer.read_until(|frame| frame.stream == stream).await;
         let answer = answer.expect("an answer");
         assert_eq!(
             (answer.kind, answer.error_code()),
@@ -323,7 +323,7 @@ async fn what_is_malformed_over_http2_is_refused_and_counted() {
         stream += 2;
     }
     viewer.send(&[request(stream, "GET", HELD, true)]).await;
-    let answer = viewer.until(|frame| frame.stream == stream).await;
+    let answer = viewer.read_until(|frame| frame.stream == stream).await;
     assert_eq!(answer.expect("an answer").kind, HEADERS, "the others go on");
     let refused = malformed.len() as u64;
     are_refused(&shield, refused).await;
@@ -337,7 +337,7 @@ async fn what_is_malformed_over_http2_is_refused_and_counted() {
         let mut viewer = FrameViewer::connect(shield.address()).await;
         let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, block);
         viewer.send(&[request]).await;
-        let end = viewer.until(|frame| frame.kind == GOAWAY).await;
+        let end = viewer.read_until(|frame| frame.kind == GOAWAY).await;
         assert_eq!(end.expect("an end").error_code(), 1, "{block:?}");
         are_refused(&shield, refused + number as u64 + 1).await;
     }
@@ -347,8 +347,8 @@ async fn what_is_malformed_over_http2_is_refused_and_counted() {
 /// This many heads were rejected, and each has a log entry.
 async fn are_refused(shield: &Shield, count: u64) {
     eventually("all counted", async || {
-        let heads = shield.counted(EDGE_EVENTS, &[("event", "head_refused")]);
-        let lines = shield.counted(REQUESTS, &[("outcome", "refused")]);
+        let heads = shield.counter(EDGE_EVENTS, &[("event", "head_refused")]);
+        let lines = shield.counter(REQUESTS, &[("outcome", "refused")]);
         (heads.await, lines.await) == (count, count)
     })
     .await;

@@ -47,16 +47,16 @@ async fn what_is_signed_is_answered_and_nothing_else() {
     signing
         .get("/media/live/index.m3u8")
         .await
-        .is(200, PLAYLIST);
+        .assert_is(200, PLAYLIST);
     // Escapes that stay escaped are unit-tested: some versions of moto decode paths before the check.
     for spelling in ["seg~1.m4s", "seg%7E1.m4s", "%73eg%7e1%2Em4s?x=2&a=1&x=1"] {
         let target = format!("/media/live/{spelling}");
-        signing.get(&target).await.is(200, "odd");
+        signing.get(&target).await.assert_is(200, "odd");
     }
     let ranged = signing
         .ask(get("/media/live/index.m3u8").range("0-6"))
         .await;
-    ranged.is(206, "#EXTM3U");
+    ranged.assert_is(206, "#EXTM3U");
     assert_eq!(
         signing.ask(head("/media/live/index.m3u8")).await.status,
         200

@@ -12,7 +12,7 @@ const PATH: &str = "/live/seg1.ts";
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 
 async fn program(origin: &Origin, bounds: &str) -> Program {
-    Program::serve_as(origin, bounds, |command| {
+    Program::serve_with(origin, bounds, |command| {
         command.stderr(Stdio::piped());
     })
     .await
@@ -27,21 +27,22 @@ async fn signals_that_mean_nothing_here_end_nothing() {
         "HUP", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU", "XFSZ",
     ] {
         program.signal(name);
-        log.until(&format!("SIG{name} does nothing")).await;
-        program.viewer().await.get(PATH).await.is_whole("whole");
+        log.read_until(&format!("SIG{name} does nothing")).await;
+        program.viewer().await.get(PATH).await.assert_whole("whole");
     }
     let real_time = |nth: i32| (libc::SIGRTMIN() + nth).to_string();
     for nth in [1, 2, 15, libc::SIGRTMAX() - libc::SIGRTMIN()] {
         program.signal(&real_time(nth));
-        log.until(&format!("SIGRTMIN+{nth} does nothing")).await;
+        log.read_until(&format!("SIGRTMIN+{nth} does nothing"))
+            .await;
     }
     program.signal(&real_time(0));
-    log.until("SIGRTMIN does nothing").await;
+    log.read_until("SIGRTMIN does nothing").await;
     // These are ignored by default.
     for name in ["CHLD", "CONT", "URG", "WINCH", "PIPE"] {
         program.signal(name);
     }
-    program.viewer().await.get(PATH).await.is_whole("whole");
+    program.viewer().await.get(PATH).await.assert_whole("whole");
 }
 
 #[tokio::test]
@@ -56,10 +57,10 @@ async fn a_signal_to_stop_ends_it_after_what_is_under_way() {
         viewer.send(&get(PATH)).await;
         origin.wait_hits(PATH, 1).await;
         program.signal(name);
-        log.until("may finish what is under way").await;
+        log.read_until("may finish what is under way").await;
         gate.open();
-        viewer.receive(&get(PATH)).await.is_whole("whole");
-        assert_eq!(program.ended().await, Some(0), "{name}");
+        viewer.receive(&get(PATH)).await.assert_whole("whole");
+        assert_eq!(program.wait_end().await, Some(0), "{name}");
     }
 }
 
@@ -79,14 +80,14 @@ async fn a_stopping_server_is_not_ready_and_lets_viewers_in_for_a_while() {
     };
     assert_eq!(ready().await, 200);
     let mut connected = program.viewer().await;
-    connected.get(PATH).await.is_whole("whole");
+    connected.get(PATH).await.assert_whole("whole");
     program.signal("TERM");
-    log.until("not ready any more").await;
+    log.read_until("not ready any more").await;
     assert_eq!(ready().await, 503);
-    program.viewer().await.get(PATH).await.is_whole("whole");
-    connected.get(PATH).await.is_whole("whole");
+    program.viewer().await.get(PATH).await.assert_whole("whole");
+    connected.get(PATH).await.assert_whole("whole");
     // A second signal ends the lame-duck time, for an operator at a terminal.
     program.signal("INT");
-    log.until("may finish what is under way").await;
-    assert_eq!(program.ended().await, Some(0));
+    log.read_until("may finish what is under way").await;
+    assert_eq!(program.wait_end().await, Some(0));
 }

@@ -27,12 +27,12 @@ fn uncacheable(body: &Bytes) -> Reply {
 
 /// A shield that cuts no viewer for being slow.
 fn patient(origin: &Origin) -> Builder {
-    Shield::in_front_of(origin).with(|config| config.edge.limits.send_rate_window = HOUR)
+    Shield::in_front_of(origin).with(|config| config.frontend.limits.send_rate_window = HOUR)
 }
 
 /// A viewer who has the response head and reads no more than a socket's buffer of the body.
 async fn stalled(shield: &Shield, target: &str) -> Arriving {
-    let viewer = Viewer::connect_thin(shield.address()).await;
+    let viewer = Viewer::connect_with_small_buffer(shield.address()).await;
     let answer = viewer.begin(get(target)).await;
     assert_eq!(answer.status, 200);
     answer
@@ -53,7 +53,7 @@ async fn stalled_readers_leave_the_shared_connection_to_others() {
         readers.push(stalled(&shield, "/film.mp4").await);
     }
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 12).await;
-    shield.get("/other.ts").await.is_whole(&other);
+    shield.get("/other.ts").await.assert_whole(&other);
     assert_eq!(origin.connections(), 1);
     drop(readers);
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
@@ -86,7 +86,7 @@ async fn stalled_readers_hold_no_place_at_the_origin() {
         for _ in 0..5 {
             readers.push(stalled(&shield, "/film.mp4").await);
         }
-        shield.get("/other.ts").await.is_whole("other");
+        shield.get("/other.ts").await.assert_whole("other");
         shield.wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == 0).await;
         assert_eq!(shield.gauge(SLOW_VIEWERS).await, 5);
     }
@@ -105,7 +105,7 @@ async fn a_fill_that_keeps_pace_with_its_reader_holds_no_place() {
         .start()
         .await;
     let reader = stalled(&shield, "/film.mp4").await;
-    shield.get("/other.ts").await.is_whole("other");
+    shield.get("/other.ts").await.assert_whole("other");
     assert_eq!(shield.gauge(SLOW_VIEWERS).await, 1);
     drop(reader);
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
@@ -120,7 +120,7 @@ async fn a_slow_reader_gets_everything_in_the_end() {
     let mut reader = stalled(&shield, "/film.mp4").await;
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
     reader.read(MIB).await;
-    reader.finish().await.is_whole(&film);
+    reader.finish().await.assert_whole(&film);
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
@@ -142,10 +142,10 @@ async fn past_their_bound_the_slowest_viewer_is_cut() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 2).await;
     let third = stalled(&shield, "/film.mp4").await;
     shield.wait_gauge(SLOW_VIEWERS_CUT, |cut| cut == 1).await;
-    slowest.finish().await.is_cut(&film);
-    shield.get("/other.ts").await.is_whole("other");
+    slowest.finish().await.assert_cut(&film);
+    shield.get("/other.ts").await.assert_whole("other");
     for reader in [second, third] {
-        reader.finish().await.is_whole(&film);
+        reader.finish().await.assert_whole(&film);
     }
 }
 
@@ -153,7 +153,7 @@ async fn past_their_bound_the_slowest_viewer_is_cut() {
 #[tokio::test]
 async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
     let first = Origin::start().await.on("/film.mp4", uncacheable(&film()));
-    first.now("/other.ts", segment("first"));
+    first.set_script("/other.ts", segment("first"));
     let second = Origin::start().await.on("/other.ts", segment("second"));
     let shield = patient(&first)
         .origin(|group| {
@@ -164,7 +164,7 @@ async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
         .await;
     let _reader = stalled(&shield, "/film.mp4").await;
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
-    shield.get("/other.ts").await.is_whole("first");
+    shield.get("/other.ts").await.assert_whole("first");
 }
 
 /// A POST of this many bytes of which only the first have arrived.
@@ -198,7 +198,7 @@ async fn slow_senders_hold_no_place_at_the_origin() {
     for sent in 0..5 {
         small.push(begun(&shield, 100, sent * 20).await);
     }
-    shield.get("/other.ts").await.is_whole("other");
+    shield.get("/other.ts").await.assert_whole("other");
     assert_eq!(shield.gauge(SLOW_VIEWERS).await, 0);
     let mut large = begun(&shield, LARGE, LARGE / 2).await;
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 1).await;
@@ -210,9 +210,15 @@ async fn slow_senders_hold_no_place_at_the_origin() {
     shield.get("/another.ts").await;
     assert_eq!(origin.hits("/another.ts"), 1);
     large.send_raw(&vec![b'x'; LARGE - LARGE / 2]).await;
-    large.receive(&ask("POST", "/api")).await.is(201, "made");
+    large
+        .receive(&ask("POST", "/api"))
+        .await
+        .assert_is(201, "made");
     small[0].send_raw(&[b'x'; 100]).await;
-    small[0].receive(&ask("POST", "/api")).await.is(201, "made");
+    small[0]
+        .receive(&ask("POST", "/api"))
+        .await
+        .assert_is(201, "made");
     assert_eq!(origin.hits("/api"), 2);
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
@@ -238,8 +244,8 @@ async fn a_senders_fault_is_the_senders() {
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.pass_methods = true)
         .with(|config| {
-            config.edge.limits.request_body_bytes_max = 64 << 10;
-            config.edge.limits.send_rate_window = Duration::from_millis(200);
+            config.frontend.limits.request_body_bytes_max = 64 << 10;
+            config.frontend.limits.send_rate_window = Duration::from_millis(200);
         })
         .start()
         .await;
@@ -269,11 +275,11 @@ async fn a_senders_fault_is_the_senders() {
     for result in ["reset", "timeout", "protocol"] {
         let labels = [("result", result)];
         assert_eq!(
-            shield.counted(ORIGIN_REQUESTS, &labels).await,
+            shield.counter(ORIGIN_REQUESTS, &labels).await,
             0,
             "{result}"
         );
     }
     let refused = [("outcome", "refused")];
-    assert_eq!(shield.counted(REQUESTS, &refused).await, 8);
+    assert_eq!(shield.counter(REQUESTS, &refused).await, 8);
 }

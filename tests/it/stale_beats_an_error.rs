@@ -26,11 +26,11 @@ fn overdue() -> Reply {
 async fn a_dead_origin_is_covered() {
     let origin = Origin::start().await.on(PATH, overdue());
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     origin.stop().await;
     for _ in 0..10 {
         let answer = shield.get(PATH).await;
-        answer.is_whole(playlist(1));
+        answer.assert_whole(playlist(1));
         assert!((10..30).contains(&answer.age()), "{answer:?}");
     }
 }
@@ -47,12 +47,12 @@ async fn a_silent_origin_is_covered_at_once() {
             group.deadlines.manifest = Duration::from_hours(1);
             group.deadlines.total = Duration::from_hours(1);
         })
-        .waits(|waits| waits.wait_max = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.wait_max = Duration::from_hours(1))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    for answer in shield.crowd(20, get(PATH)).await.answers().await {
-        answer.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
+    for answer in shield.crowd(20, get(PATH)).await.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     assert_eq!(origin.hits(PATH), 2);
 }
@@ -68,7 +68,7 @@ async fn past_the_window_it_is_an_error() {
         .route(|route| route.lifetimes.manifest_stale_if_error = Some(Duration::from_secs(1)))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     origin.stop().await;
     assert_eq!(shield.get(PATH).await.status, 504);
 }
@@ -81,7 +81,7 @@ async fn must_revalidate_is_obeyed() {
         let overdue = manifest(playlist(1)).cache_control(&directives).age(10);
         let origin = Origin::start().await.on(PATH, overdue);
         let shield = Shield::in_front_of(&origin).start().await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         origin.stop().await;
         assert_eq!(shield.get(PATH).await.status, 504, "{strict}");
     }
@@ -92,11 +92,11 @@ async fn must_revalidate_is_obeyed() {
 async fn a_failed_revalidation_keeps_the_old() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(503)));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;
     for _ in 0..20 {
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         shield.wait_gauge(FILLS, |fills| fills == 0).await;
     }
     assert_eq!(origin.hits(PATH), 2, "one retry in the whole back-off");
@@ -107,7 +107,7 @@ async fn a_failed_revalidation_keeps_the_old() {
 async fn a_failed_miss_is_not_hammered() {
     let origin = Origin::start().await.on(PATH, status(503));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;
     for _ in 0..20 {
@@ -122,20 +122,20 @@ async fn a_returning_origin_is_noticed() {
     let fresh = manifest(playlist(2)).cache_control("max-age=60");
     let origin = Origin::start().await.on(PATH, overdue().then(fresh));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::from_millis(50))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_millis(50))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     origin.stop().await;
-    for answer in shield.crowd(50, get(PATH)).await.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in shield.crowd(50, get(PATH)).await.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     origin.resume();
     eventually("the new playlist", async || {
-        let answers = shield.crowd(50, get(PATH)).await.answers().await;
+        let answers = shield.crowd(50, get(PATH)).await.read_all().await;
         answers
             .iter()
-            .all(|answer| answer.is_200_text() == playlist(2))
+            .all(|answer| answer.assert_200_text() == playlist(2))
     })
     .await;
     assert_eq!(origin.hits(PATH), 2, "one request brought it back");
@@ -151,15 +151,15 @@ async fn refreshed_behind_the_viewer() {
     let new = segment("new").cache_control("max-age=60").hold_head(&gate);
     let origin = Origin::start().await.on("/live/seg.ts", stale.then(new));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.stale_wait_max = Duration::from_hours(1))
         .start()
         .await;
-    shield.get("/live/seg.ts").await.is_whole("old");
-    for answer in shield.crowd(20, get("/live/seg.ts")).await.answers().await {
-        answer.is_whole("old");
+    shield.get("/live/seg.ts").await.assert_whole("old");
+    for answer in shield.crowd(20, get("/live/seg.ts")).await.read_all().await {
+        answer.assert_whole("old");
     }
     gate.open();
-    let renewed = shield.until(get("/live/seg.ts"), |answer| answer.text() == "new");
+    let renewed = shield.repeat_until(get("/live/seg.ts"), |answer| answer.text() == "new");
     assert!(renewed.await.is_hit());
     assert_eq!(origin.hits("/live/seg.ts"), 2);
 }
@@ -174,7 +174,7 @@ async fn a_second_endpoint_steps_in() {
         .start()
         .await;
     primary.stop().await;
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
 }
 
 /// Stale 28: names that stop resolving keep their last good addresses.
@@ -191,7 +191,7 @@ async fn a_lost_name_keeps_its_addresses() {
             group.endpoints[0].host = "origin.test".to_owned();
             group.resolve_every = Duration::from_millis(10);
         })
-        .resolving(Arc::new(move |_, _| {
+        .with_resolver(Arc::new(move |_, _| {
             match count.fetch_add(1, Ordering::Relaxed) {
                 0 => Ok(vec![address]),
                 _ => Err(std::io::Error::other("no such name")),
@@ -199,9 +199,9 @@ async fn a_lost_name_keeps_its_addresses() {
         }))
         .start()
         .await;
-    shield.get("/a.ts").await.is_whole("a");
+    shield.get("/a.ts").await.assert_whole("a");
     eventually("more lookups", async || asked.load(Ordering::Relaxed) >= 3).await;
-    shield.get("/b.ts").await.is_whole("b");
+    shield.get("/b.ts").await.assert_whole("b");
 }
 
 /// A private error, or one with a cookie, is an error all the same: the stored object is served, and the
@@ -218,12 +218,12 @@ async fn a_private_error_is_covered_too() {
             .age(10);
         let origin = Origin::start().await.on(PATH, old.then(error));
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+            .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
             .start()
             .await;
         for _ in 0..10 {
             let answer = shield.get(PATH).await;
-            assert_eq!(answer.is_whole(playlist(1)).header("set-cookie"), None);
+            assert_eq!(answer.assert_whole(playlist(1)).header("set-cookie"), None);
             shield.wait_gauge(FILLS, |fills| fills == 0).await;
         }
         assert_eq!(origin.hits(PATH), 2);
@@ -238,10 +238,10 @@ async fn gone_is_gone() {
         let script = overdue().then(gone).then(status(503));
         let origin = Origin::start().await.on(PATH, script);
         let shield = Shield::in_front_of(&origin)
-            .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+            .proxy_settings(|waits| waits.stale_wait_max = Duration::from_hours(1))
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         assert_eq!(shield.get(PATH).await.status, code);
         assert_eq!(shield.get(PATH).await.status, 503, "after {code}");
     }
@@ -257,17 +257,17 @@ async fn a_flap_is_not_believed_at_once() {
             let fresh = manifest(playlist(2)).cache_control("max-age=60");
             let origin = Origin::start().await.on(PATH, overdue().then(flap));
             let shield = doubting(&origin, 30).start().await;
-            shield.get(PATH).await.is_whole(playlist(1));
+            shield.get(PATH).await.assert_whole(playlist(1));
             for _ in 0..3 {
                 let answer = shield.get(PATH).await;
-                answer.is_whole(playlist(1));
+                answer.assert_whole(playlist(1));
                 assert!((10..30).contains(&answer.age()), "{answer:?}");
                 let said = answer.header("cache-status").unwrap_or_default();
                 assert!(said.ends_with("; detail=origin-says-missing"), "{said}");
             }
             assert_eq!(origin.hits(PATH), 4, "{code} {directives}");
-            origin.now(PATH, fresh);
-            shield.get(PATH).await.is_whole(playlist(2));
+            origin.set_script(PATH, fresh);
+            shield.get(PATH).await.assert_whole(playlist(2));
         }
     }
 }
@@ -277,11 +277,11 @@ async fn a_flap_is_not_believed_at_once() {
 async fn a_flap_is_not_asked_about_again_and_again() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(404)));
     let shield = doubting(&origin, 30)
-        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;
     for _ in 0..10 {
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
     }
     assert_eq!(origin.hits(PATH), 2);
 }
@@ -297,7 +297,7 @@ async fn then_it_is_believed() {
             let script = held.clone().then(status(code).body("not there"));
             let origin = Origin::start().await.on(PATH, script);
             let shield = doubting(&origin, window).start().await;
-            shield.get(PATH).await.is_whole(playlist(1));
+            shield.get(PATH).await.assert_whole(playlist(1));
             let answer = shield.get(PATH).await;
             assert_eq!((answer.status, answer.text()), (code, "not there"));
         }
@@ -312,7 +312,7 @@ async fn a_segment_is_not_there_at_once() {
         .age(10);
     let origin = Origin::start().await.on("/a.ts", old.then(status(404)));
     let shield = doubting(&origin, 30).start().await;
-    shield.get("/a.ts").await.is_whole("old");
+    shield.get("/a.ts").await.assert_whole("old");
     assert_eq!(shield.get("/a.ts").await.status, 404);
 }
 
@@ -321,7 +321,7 @@ fn doubting(origin: &Origin, seconds: u64) -> Builder {
     let window = Duration::from_secs(seconds);
     Shield::in_front_of(origin)
         .route(|route| route.lifetimes.manifest_stale_if_missing = window)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.failure_backoff = Duration::ZERO;
             waits.stale_wait_max = Duration::from_hours(1);
         })
@@ -337,18 +337,18 @@ async fn a_refresh_outlives_its_viewer() {
         .hold_head(&gate);
     let origin = Origin::start().await.on(PATH, overdue().then(new));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.finish_abandoned = false;
             waits.stale_wait_max = Duration::from_millis(50);
         })
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(1));
-    shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(1));
     origin.wait_hits(PATH, 2).await;
     gate.open();
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
-    assert!(shield.get(PATH).await.is_whole(playlist(2)).is_hit());
+    assert!(shield.get(PATH).await.assert_whole(playlist(2)).is_hit());
     assert_eq!(origin.hits(PATH), 2);
 }
 
@@ -362,8 +362,8 @@ async fn what_may_not_be_served_costs_no_retry() {
         let script = strict.clone().then(trouble).then(segment("new"));
         let origin = Origin::start().await.on("/a.ts", script);
         let shield = Shield::in_front_of(&origin).start().await;
-        shield.get("/a.ts").await.is_whole("old");
-        shield.get("/a.ts").await.is_whole("new");
+        shield.get("/a.ts").await.assert_whole("old");
+        shield.get("/a.ts").await.assert_whole("new");
     }
 }
 
@@ -377,18 +377,18 @@ async fn a_refresh_that_breaks_off_is_not_repeated_at_once() {
     let half = segment("half").content_length(1000).close();
     let origin = Origin::start().await.on("/a.ts", stale.then(half));
     let shield = Shield::in_front_of(&origin)
-        .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;
-    shield.get("/a.ts").await.is_whole("whole");
-    shield.get("/a.ts").await.is_whole("whole");
+    shield.get("/a.ts").await.assert_whole("whole");
+    shield.get("/a.ts").await.assert_whole("whole");
     let truncated = [("result", "truncated")];
     eventually("the refresh to break off", async || {
-        shield.counted(ORIGIN_REQUESTS, &truncated).await > 0
+        shield.counter(ORIGIN_REQUESTS, &truncated).await > 0
     })
     .await;
     for _ in 0..20 {
-        shield.get("/a.ts").await.is_whole("whole");
+        shield.get("/a.ts").await.assert_whole("whole");
     }
     assert_eq!(origin.hits("/a.ts"), 2);
 }

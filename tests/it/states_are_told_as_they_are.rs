@@ -14,10 +14,10 @@ async fn an_answer_before_its_time_is_for_those_who_waited() {
     let origin = Origin::start().await.on(PATH, now()).on(NEXT, early);
     let shield = passive(&origin).start().await;
     shield.get(PATH).await;
-    shield.get(NEXT).await.is_whole(version(20, 2));
+    shield.get(NEXT).await.assert_whole(version(20, 2));
     let failed = |answer: &crate::support::Response| answer.status == 503;
-    shield.until(get(NEXT), failed).await;
-    shield.get(PATH).await.is_whole(version(20, 2));
+    shield.repeat_until(get(NEXT), failed).await;
+    shield.get(PATH).await.assert_whole(version(20, 2));
 }
 
 /// Manifests are requested in plain text: `Vary: Accept-Encoding` makes no variants.
@@ -33,11 +33,11 @@ async fn a_playlist_that_could_be_coded_is_one_all_the_same() {
         .on(NEXT, vary(version(20, 3)));
     let shield = passive(&origin).start().await;
     shield.get(PATH).await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     let older = format!("{PATH}?_HLS_msn=21&_HLS_part=1");
     for target in [PATH, &older] {
         let answer = shield.get(target).await;
-        answer.is_whole(version(20, 3));
+        answer.assert_whole(version(20, 3));
         assert!(answer.is_hit(), "{answer:?}");
         assert_eq!(answer.header("vary"), Some("Accept-Encoding"));
     }
@@ -52,7 +52,7 @@ async fn made_up_parts_are_one_request() {
     let first_of_next = "/live/index.m3u8?_HLS_msn=22&_HLS_part=0";
     let origin = holding(&gate).await;
     let next = manifest(version(21, 1)).cache_control("max-age=1");
-    origin.now(first_of_next, next.hold_head(&gate));
+    origin.set_script(first_of_next, next.hold_head(&gate));
     let shield = passive(&origin).start().await;
     shield.get(PATH).await;
     let mut crowds = Vec::new();
@@ -63,7 +63,7 @@ async fn made_up_parts_are_one_request() {
     gate.wait_arrived(1).await;
     gate.open();
     for crowd in crowds {
-        crowd.answers().await[0].is_whole(version(21, 1));
+        crowd.read_all().await[0].assert_whole(version(21, 1));
     }
     assert_eq!((origin.hits(first_of_next), origin.hits(PATH)), (1, 2));
 }
@@ -127,7 +127,7 @@ async fn and_are_bounded_themselves() {
     assert_eq!(origin.hits(other), 0);
     gate.open();
     for crowd in [one, two] {
-        crowd.answers().await[0].is_whole(version(20, 3));
+        crowd.read_all().await[0].assert_whole(version(20, 3));
     }
 }
 
@@ -151,8 +151,8 @@ async fn a_directive_in_disguise_is_a_request_like_others() {
     let media = shield.crowd(1, get("/live/20.mp4")).await;
     shield.wait_queued("segment", 1).await;
     gate.open();
-    waiting.answers().await[0].is_whole(version(20, 3));
-    media.answers().await[0].is_whole("media");
+    waiting.read_all().await[0].assert_whole(version(20, 3));
+    media.read_all().await[0].assert_whole("media");
     assert_eq!(origin.concurrent_max(), 1);
 }
 
@@ -176,8 +176,8 @@ async fn with_a_pace_nobodys_place_is_taken_either() {
     let waiting = shield.crowd(1, get(NEXT)).await;
     gate.wait_arrived(2).await;
     gate.open();
-    media.answers().await[0].is_whole("media");
-    waiting.answers().await[0].is_whole(version(20, 3));
+    media.read_all().await[0].assert_whole("media");
+    waiting.read_all().await[0].assert_whole(version(20, 3));
 }
 
 /// With `no-cache` each request for a version is revalidated too.
@@ -189,11 +189,11 @@ async fn what_the_origin_wants_asked_is_asked() {
         .on(PATH, asked(version(20, 3)))
         .on(NEXT, asked(version(20, 3)));
     let shield = passive(&origin).start().await;
-    shield.get(NEXT).await.is_whole(version(20, 3));
+    shield.get(NEXT).await.assert_whole(version(20, 3));
     let older = format!("{PATH}?_HLS_msn=21&_HLS_part=1");
     for hits in 2..4 {
         let answer = shield.get(&older).await;
-        answer.is_whole(version(20, 3));
+        answer.assert_whole(version(20, 3));
         assert!(!answer.is_hit(), "{answer:?}");
         assert_eq!(origin.hits(PATH), hits);
     }
@@ -217,6 +217,6 @@ async fn a_range_far_into_what_grows_is_waited_for() {
     let shield = passive(&origin).start().await;
     let first = 3 * PIECE;
     let ask = get("/live/21.mp4").range(&format!("{first}-{}", first + 9));
-    shield.ask(ask).await.is(206, "dddddddddd");
+    shield.ask(ask).await.assert_is(206, "dddddddddd");
     gate.open();
 }

@@ -23,7 +23,10 @@ async fn ask_twice(shield: &Shield, path: &str) -> (bool, bool) {
     let first: Response = shield.get(path).await;
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     let second = shield.get(path).await;
-    (first.cache_status().says("stored"), second.is_hit())
+    (
+        first.cache_status().has_parameter("stored"),
+        second.is_hit(),
+    )
 }
 
 async fn shield(origin: &Origin, memory: u64, kinds: Vec<(Kind, u64)>) -> Shield {

@@ -54,14 +54,14 @@ async fn one_that_lags_is_not_believed() {
             };
             shows(10).await;
             for origin in [&first, &second] {
-                origin.now(PATH, older(9, varies));
+                origin.set_script(PATH, older(9, varies));
             }
-            while shield.counted(UNFIT, &[("reason", "behind")]).await < 2 {
+            while shield.counter(UNFIT, &[("reason", "behind")]).await < 2 {
                 shows(10).await;
             }
-            first.now(PATH, newer(11, varies));
+            first.set_script(PATH, newer(11, varies));
             let goes_on = |answer: &Response| decoded(answer) == playlist(11);
-            shield.until(ask("gzip"), goes_on).await;
+            shield.repeat_until(ask("gzip"), goes_on).await;
             for _ in 0..10 {
                 shows(11).await;
             }

@@ -31,24 +31,24 @@ async fn an_origin_that_lags_is_not_believed() {
     let first = Origin::start().await.on(PATH, overdue(playlist(10)));
     let second = Origin::start().await.on(PATH, overdue(playlist(10)));
     let shield = in_front_of_two(&first, &second).start().await;
-    shield.get(PATH).await.is_whole(playlist(10));
+    shield.get(PATH).await.assert_whole(playlist(10));
     for origin in [&first, &second] {
-        origin.now(PATH, overdue(playlist(9)));
+        origin.set_script(PATH, overdue(playlist(9)));
     }
     let unfit = [("reason", "behind")];
-    while shield.counted(UNFIT, &unfit).await < 2 {
-        shield.get(PATH).await.is_whole(playlist(10));
+    while shield.counter(UNFIT, &unfit).await < 2 {
+        shield.get(PATH).await.assert_whole(playlist(10));
     }
     let hits = first.hits(PATH).min(second.hits(PATH));
     assert!(
         hits >= 1,
         "both were asked, the other one in the same breath"
     );
-    first.now(PATH, overdue(playlist(11)));
-    second.now(PATH, overdue(playlist(9)));
-    shield.until(get(PATH), says(11)).await;
+    first.set_script(PATH, overdue(playlist(11)));
+    second.set_script(PATH, overdue(playlist(9)));
+    shield.repeat_until(get(PATH), says(11)).await;
     for _ in 0..20 {
-        shield.get(PATH).await.is_whole(playlist(11));
+        shield.get(PATH).await.assert_whole(playlist(11));
     }
 }
 
@@ -63,9 +63,9 @@ async fn a_broken_manifest_of_one_is_made_good_by_the_other() {
         .origin(|group| group.endpoints.push(endpoint(&second)))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(whole);
+    shield.get(PATH).await.assert_whole(whole);
     assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
-    assert_eq!(shield.counted(UNFIT, &[("reason", "broken")]).await, 1);
+    assert_eq!(shield.counter(UNFIT, &[("reason", "broken")]).await, 1);
 }
 
 /// A restarted packager reuses its names. No viewer gets an old segment with the new playlist.
@@ -77,18 +77,18 @@ async fn a_restart_drops_what_was_held() {
         .on("/live/seg3.ts", segment("yesterday"))
         .on("/elsewhere/seg3.ts", segment("apart"));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(playlist(5000));
+    shield.get(PATH).await.assert_whole(playlist(5000));
     for path in ["/live/seg3.ts", "/elsewhere/seg3.ts"] {
         shield.get(path).await;
-        origin.now(path, segment("today"));
+        origin.set_script(path, segment("today"));
     }
-    shield.get("/live/seg3.ts").await.is_whole("yesterday");
-    origin.now(PATH, overdue(playlist(1)));
-    shield.until(get(PATH), says(1)).await;
-    shield.get("/live/seg3.ts").await.is_whole("today");
-    shield.get("/elsewhere/seg3.ts").await.is_whole("apart");
+    shield.get("/live/seg3.ts").await.assert_whole("yesterday");
+    origin.set_script(PATH, overdue(playlist(1)));
+    shield.repeat_until(get(PATH), says(1)).await;
+    shield.get("/live/seg3.ts").await.assert_whole("today");
+    shield.get("/elsewhere/seg3.ts").await.assert_whole("apart");
     let stream = [("stream", PATH)];
-    let restarts = shield.counted("seawall_stream_restarts_total", &stream);
+    let restarts = shield.counter("seawall_stream_restarts_total", &stream);
     assert_eq!(restarts.await, 1);
 }
 
@@ -105,15 +105,15 @@ async fn a_restart_drops_what_lies_elsewhere_too() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
     for path in held {
-        origin.now(path, segment("yesterday"));
-        shield.get(path).await.is_whole("yesterday");
-        origin.now(path, segment("today"));
+        origin.set_script(path, segment("yesterday"));
+        shield.get(path).await.assert_whole("yesterday");
+        origin.set_script(path, segment("today"));
     }
-    origin.now(PATH, overdue(named(1)));
+    origin.set_script(PATH, overdue(named(1)));
     let anew = |answer: &Response| answer.text() == named(1);
-    shield.until(get(PATH), anew).await;
+    shield.repeat_until(get(PATH), anew).await;
     for path in held {
-        shield.get(path).await.is_whole("today");
+        shield.get(path).await.assert_whole("today");
     }
 }
 
@@ -122,15 +122,15 @@ async fn a_restart_drops_what_lies_elsewhere_too() {
 async fn a_restart_is_accepted_once() {
     let origin = Origin::start().await.on(PATH, overdue(playlist(5000)));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(playlist(5000));
-    origin.now(PATH, overdue(playlist(1)));
-    shield.until(get(PATH), says(1)).await;
-    origin.now(PATH, overdue(playlist(5001)));
-    while shield.counted(UNFIT, &[("reason", "behind")]).await == 0 {
-        shield.get(PATH).await.is_whole(playlist(1));
+    shield.get(PATH).await.assert_whole(playlist(5000));
+    origin.set_script(PATH, overdue(playlist(1)));
+    shield.repeat_until(get(PATH), says(1)).await;
+    origin.set_script(PATH, overdue(playlist(5001)));
+    while shield.counter(UNFIT, &[("reason", "behind")]).await == 0 {
+        shield.get(PATH).await.assert_whole(playlist(1));
     }
-    origin.now(PATH, overdue(playlist(2)));
-    shield.until(get(PATH), says(2)).await;
+    origin.set_script(PATH, overdue(playlist(2)));
+    shield.repeat_until(get(PATH), says(2)).await;
 }
 
 /// A restarted packager begins all its renditions anew, each in its own directory.
@@ -148,21 +148,21 @@ async fn a_restart_drops_what_was_held_of_every_rendition() {
             .on(&format!("/live/{rendition}/seg3.ts"), segment("yesterday"));
     }
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get("/live/m.m3u8").await.is_whole(master);
+    shield.get("/live/m.m3u8").await.assert_whole(master);
     for rendition in ["v0", "v1"] {
         shield.get(&format!("/live/{rendition}/i.m3u8")).await;
         let path = format!("/live/{rendition}/seg3.ts");
-        shield.get(&path).await.is_whole("yesterday");
-        origin.now(&path, segment("today"));
+        shield.get(&path).await.assert_whole("yesterday");
+        origin.set_script(&path, segment("today"));
     }
     for rendition in ["v0", "v1"] {
         let path = format!("/live/{rendition}/i.m3u8");
-        origin.now(&path, overdue(playlist(1)));
-        shield.until(get(&path), says(1)).await;
+        origin.set_script(&path, overdue(playlist(1)));
+        shield.repeat_until(get(&path), says(1)).await;
         let path = format!("/live/{rendition}/seg3.ts");
-        shield.get(&path).await.is_whole("today");
+        shield.get(&path).await.assert_whole("today");
     }
-    let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+    let restarts = shield.counter("seawall_stream_restarts_total", &[]);
     assert_eq!(restarts.await, 1, "one restart");
 }
 
@@ -175,14 +175,14 @@ async fn a_twin_of_another_generation_does_not_take_over() {
         .origin(|group| group.endpoints.push(endpoint(&second)))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(5000));
-    first.now(PATH, status(503).then(overdue(playlist(5001))));
+    shield.get(PATH).await.assert_whole(playlist(5000));
+    first.set_script(PATH, status(503).then(overdue(playlist(5001))));
     while second.hits(PATH) == 0 {
         let answer = shield.get(PATH).await;
         assert_ne!(answer.text(), playlist(300));
     }
-    shield.until(get(PATH), says(5001)).await;
-    let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+    shield.repeat_until(get(PATH), says(5001)).await;
+    let restarts = shield.counter("seawall_stream_restarts_total", &[]);
     assert_eq!(restarts.await, 0);
 }
 
@@ -198,9 +198,9 @@ async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
         .origin(|group| group.endpoints.push(endpoint(&second)))
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(50));
+    shield.get(PATH).await.assert_whole(playlist(50));
     assert_eq!((first.hits(PATH), second.hits(PATH)), (1, 1));
-    assert_eq!(shield.counted(UNFIT, &[("reason", "stalled")]).await, 1);
+    assert_eq!(shield.counter(UNFIT, &[("reason", "stalled")]).await, 1);
 }
 
 /// A stopping encoder marks the stream as ended. When it starts again, the end is not stored for an hour.
@@ -212,9 +212,9 @@ async fn an_end_is_not_believed_for_long() {
         .await
         .on(PATH, overdue(playlist(10)).then(reply));
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole(playlist(10));
+    shield.get(PATH).await.assert_whole(playlist(10));
     let end = |answer: &Response| answer.text() == ended;
-    let answer = shield.until(get(PATH), end).await;
+    let answer = shield.repeat_until(get(PATH), end).await;
     let told = shield.get(PATH).await;
     let status = told.header("cache-status").unwrap_or_default();
     let ttl = status
@@ -250,13 +250,13 @@ async fn a_node_that_lags_is_no_error_whatever_may_be_stale() {
         let mut newest = 10;
         while origin.hits(PATH) < 12 {
             let answer = shield.get(PATH).await;
-            let text = answer.is_200_text().to_owned();
+            let text = answer.assert_200_text().to_owned();
             let first = (8..=11).find(|first| text == playlist(*first)).unwrap();
             assert!(first >= newest, "{words}: {first} after {newest}");
             newest = first;
         }
         assert_eq!(newest, 11, "{words}");
-        let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+        let restarts = shield.counter("seawall_stream_restarts_total", &[]);
         assert_eq!(restarts.await, 0, "{words}");
     }
 }
@@ -272,8 +272,8 @@ async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
         .route(|route| route.live.cadence = false)
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(10));
-    shield.get(PATH).await.is_whole(playlist(10));
+    shield.get(PATH).await.assert_whole(playlist(10));
+    shield.get(PATH).await.assert_whole(playlist(10));
     for ask in [get(PATH), crate::support::viewer::ask("HEAD", PATH)] {
         let answer = shield.ask(ask).await;
         assert!(answer.status == 200 && answer.is_hit(), "{answer:?}");
@@ -289,7 +289,7 @@ async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
     let origin = Origin::start().await.on(PATH, turns);
     let shield = Shield::in_front_of(&origin).start().await;
     for first in [10, 9, 11, 8] {
-        shield.get(PATH).await.is_whole(playlist(first));
+        shield.get(PATH).await.assert_whole(playlist(first));
     }
     // The object may leave memory; the record of its progress stays.
     let origin = Origin::start().await.on(PATH, overdue(playlist(10)));
@@ -298,11 +298,11 @@ async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
         .route(|route| route.live.cadence = false)
         .start()
         .await;
-    shield.get(PATH).await.is_whole(playlist(10));
-    origin.now(PATH, overdue(playlist(9)));
+    shield.get(PATH).await.assert_whole(playlist(10));
+    origin.set_script(PATH, overdue(playlist(9)));
     for number in 0..200 {
         let path = format!("/other/{number}.ts");
-        origin.now(&path, segment(vec![b'x'; 8 << 10]));
+        origin.set_script(&path, segment(vec![b'x'; 8 << 10]));
         shield.get(&path).await;
         assert_eq!(shield.get(PATH).await.status, 200);
     }
@@ -336,20 +336,20 @@ async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
     for last in [96, 96, 97, 97, 97] {
         let answer = shield.get(path).await;
         let number = format!("startNumber=\"{}\"", last - 5);
-        assert!(answer.is_200_text().contains(&number), "{answer:?}");
+        assert!(answer.assert_200_text().contains(&number), "{answer:?}");
     }
 }
 
 /// Each country has its own timeline: its advertisements make it later than others, with other names.
 #[tokio::test]
 async fn variants_have_timelines_of_their_own() {
-    use crate::support::origin::{Request, answering};
+    use crate::support::origin::{Request, computed};
     let text = |request: &Request| match request.header("x-country") {
         Some("de") => playlist(20).replace("seg", "de-"),
         Some("fr") => playlist(17).replace("seg", "fr-"),
         _ => playlist(30),
     };
-    let script = answering(move |request| overdue(text(request)).header("Vary", "X-Country"));
+    let script = computed(move |request| overdue(text(request)).header("Vary", "X-Country"));
     let origin = Origin::start()
         .await
         .on(PATH, script)
@@ -364,18 +364,18 @@ async fn variants_have_timelines_of_their_own() {
         shield
             .ask(asks("de"))
             .await
-            .is_whole(playlist(20).replace("seg", "de-"));
+            .assert_whole(playlist(20).replace("seg", "de-"));
         shield
             .ask(asks("fr"))
             .await
-            .is_whole(playlist(17).replace("seg", "fr-"));
+            .assert_whole(playlist(17).replace("seg", "fr-"));
         for path in ["/live/de-20.ts", "/live/fr-17.ts"] {
             assert_eq!(shield.get(path).await.status, 200);
         }
     }
     assert_eq!(origin.hits("/live/de-20.ts"), 1, "it was not dropped");
     for name in [UNFIT, "seawall_stream_restarts_total"] {
-        assert_eq!(shield.counted(name, &[]).await, 0, "{name}");
+        assert_eq!(shield.counter(name, &[]).await, 0, "{name}");
     }
 }
 
@@ -387,7 +387,7 @@ async fn names_signed_in_their_paths_are_no_restart() {
             let prefix = form.replace("{}", &format!("s{version}x"));
             playlist(first).replace("seg", &prefix)
         };
-        let script = crate::support::origin::answering({
+        let script = crate::support::origin::computed({
             let versions = std::sync::atomic::AtomicUsize::new(0);
             move |_| {
                 let version = versions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -401,9 +401,9 @@ async fn names_signed_in_their_paths_are_no_restart() {
         while origin.hits(PATH) < 16 {
             assert_eq!(shield.get(PATH).await.status, 200, "{form}");
         }
-        let restarts = shield.counted("seawall_stream_restarts_total", &[]);
+        let restarts = shield.counter("seawall_stream_restarts_total", &[]);
         assert_eq!(restarts.await, 0, "{form}");
-        let ahead = shield.counted("seawall_prefetch_fetched_total", &[]).await;
+        let ahead = shield.counter("seawall_prefetch_fetched_total", &[]).await;
         assert!(ahead <= 12, "{form}: {ahead} fetched ahead of viewers");
     }
 }

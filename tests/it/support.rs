@@ -16,7 +16,7 @@ mod wire;
 
 pub use content::{Fingerprint, ended_playlist, gzip, noise, playlist};
 pub use gate::Gate;
-pub use origin::{Origin, answering, hang_up, manifest, reply, segment, status};
+pub use origin::{Origin, computed, hang_up, manifest, reply, segment, status};
 pub use patience::eventually;
 pub use shield::Shield;
 pub use viewer::{Arriving, End, Response, ask, get, head};

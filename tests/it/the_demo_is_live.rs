@@ -17,7 +17,7 @@ const PART: Duration = Duration::from_nanos(333_333_334);
 
 /// Twenty segments and two parts exist.
 fn on_air() -> (SimulatedOrigin, ClockControl) {
-    let (clock, hand) = Clock::by_hand(START + Duration::from_secs(40) + 2 * PART);
+    let (clock, hand) = Clock::manual(START + Duration::from_secs(40) + 2 * PART);
     (
         SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap(),
         hand,
@@ -42,7 +42,7 @@ async fn waiting_for(origin: &SimulatedOrigin, target: &str, ask: Ask) -> JoinHa
     let address = origin.address();
     let answer = tokio::spawn(async move { Viewer::connect(address).await.ask(ask).await });
     eventually("the request to arrive", async || {
-        origin.tally().of(target).in_flight == 1
+        origin.request_log().count_of_target(target).in_flight == 1
     })
     .await;
     answer
@@ -67,13 +67,16 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
     for form in Packaging::ALL.into_iter().filter(|form| !form.is_dash()) {
         let entry = asked(&origin, &form.entry()).await;
         assert_eq!(entry.header("cache-control"), Some("max-age=1"));
-        for rendition in DemoRendition::ALL.into_iter().filter(|one| form.has(*one)) {
+        for rendition in DemoRendition::ALL
+            .into_iter()
+            .filter(|one| form.has_rendition(*one))
+        {
             let uri = format!("{}/index.m3u8", rendition.name());
-            assert!(entry.is_200_text().contains(&uri), "{form:?}");
+            assert!(entry.assert_200_text().contains(&uri), "{form:?}");
             let playlist = Resource::Playlist(form, rendition).path();
             let told = asked(&origin, &playlist).await;
             let named: Vec<&str> = told
-                .is_200_text()
+                .assert_200_text()
                 .lines()
                 .filter(|line| !line.starts_with('#'))
                 .collect();
@@ -86,16 +89,16 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
                 );
                 let expected = whole(origin.broadcast(), form, rendition, segment);
                 let got = asked(&origin, &place).await;
-                got.is_whole(&expected);
+                got.assert_whole(&expected);
                 assert_eq!(got.header("cache-control"), Some("max-age=1209600"));
             }
             if form != Packaging::Ts {
                 let init = asked(&origin, &Resource::Init(form, rendition).path()).await;
-                init.is_whole(origin.broadcast().init(rendition));
+                init.assert_whole(origin.broadcast().init(rendition));
             }
         }
     }
-    assert_eq!(origin.tally().duplicates(), []);
+    assert_eq!(origin.request_log().duplicates(), []);
 }
 
 /// Timeline times and segment numbers name the same segments.
@@ -104,7 +107,7 @@ async fn mpds_name_what_is_there_and_nothing_else() {
     let (origin, hand) = on_air();
     let told = asked(&origin, &Packaging::Timeline.entry()).await;
     assert!(
-        told.is_200_text()
+        told.assert_200_text()
             .contains("<S t=\"600000\" d=\"60000\" r=\"9\"/>")
     );
     for rendition in DemoRendition::ALL {
@@ -115,7 +118,7 @@ async fn mpds_name_what_is_there_and_nothing_else() {
             Resource::Segment(Packaging::Number, rendition, 19),
             Resource::Segment(Packaging::Chunked, rendition, 19),
         ] {
-            asked(&origin, &place.path()).await.is_whole(&expected);
+            asked(&origin, &place.path()).await.assert_whole(&expected);
         }
     }
     let next = Resource::Segment(Packaging::Number, DemoRendition::Low, 20).path();
@@ -123,7 +126,7 @@ async fn mpds_name_what_is_there_and_nothing_else() {
     hand.advance(Duration::from_secs(2));
     assert_eq!(asked(&origin, &next).await.status, 200);
     let time = asked(&origin, "/time").await;
-    assert_eq!(time.is_200_text(), "2025-06-15T15:07:22.666Z");
+    assert_eq!(time.assert_200_text(), "2025-06-15T15:07:22.666Z");
     assert_eq!(time.header("cache-control"), Some("no-store"));
 }
 
@@ -147,7 +150,7 @@ async fn a_growing_segment_comes_chunk_by_chunk() {
     assert_eq!(rest.end, End::Whole);
     asked(&origin, &place(20))
         .await
-        .is_whole(origin.broadcast().segment(DemoRendition::High, 20));
+        .assert_whole(origin.broadcast().segment(DemoRendition::High, 20));
 }
 
 /// LL-HLS: a blocking request is answered when its part exists, and so is a hinted part.
@@ -156,7 +159,7 @@ async fn what_is_hinted_is_waited_for() {
     let (origin, hand) = on_air();
     let playlist = Resource::Playlist(Packaging::LowLatency, DemoRendition::Low).path();
     let now = asked(&origin, &playlist).await;
-    assert!(now.is_200_text().contains("TYPE=PART,URI=\"20.2.m4s\""));
+    assert!(now.assert_200_text().contains("TYPE=PART,URI=\"20.2.m4s\""));
     assert_eq!(now.header("cache-control"), Some("max-age=1"));
 
     let hinted = Resource::Part(Packaging::LowLatency, DemoRendition::Low, 20, 2).path();
@@ -165,13 +168,13 @@ async fn what_is_hinted_is_waited_for() {
     hand.advance(PART);
     let text = text.await.unwrap();
     assert!(
-        text.is_200_text().contains("URI=\"20.2.m4s\"\n"),
+        text.assert_200_text().contains("URI=\"20.2.m4s\"\n"),
         "{}",
         text.text()
     );
     assert!(text.text().contains("TYPE=PART,URI=\"20.3.m4s\""));
     let bytes = origin.broadcast().part(DemoRendition::Low, 20, 2);
-    part.await.unwrap().is_whole(&bytes);
+    part.await.unwrap().assert_whole(&bytes);
 
     let status = async |query: &str| asked(&origin, &format!("{playlist}?{query}")).await.status;
     assert_eq!(status("_HLS_msn=23").await, 400);
@@ -202,10 +205,10 @@ async fn parts_are_ranges_of_a_segment_that_grows() {
             hand.advance(PART);
             waiting
         };
-        answer.await.unwrap().is(206, &expected);
+        answer.await.unwrap().assert_is(206, &expected);
         joined.extend_from_slice(&expected);
     }
-    asked(&origin, &place).await.is_whole(&joined);
+    asked(&origin, &place).await.assert_whole(&joined);
     assert_eq!(joined, origin.broadcast().segment(DemoRendition::Audio, 20));
 }
 
@@ -217,7 +220,7 @@ async fn faults_of_time_show_another_moment() {
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::Low).path();
     let last = async |origin: &SimulatedOrigin| -> u64 {
         let told = asked(origin, &playlist).await;
-        let last = told.is_200_text().lines().last().unwrap().to_owned();
+        let last = told.assert_200_text().lines().last().unwrap().to_owned();
         last.trim_end_matches(".m4s").parse().unwrap()
     };
     let segment = |number| Resource::Segment(Packaging::Cmaf, DemoRendition::Low, number).path();
@@ -225,7 +228,7 @@ async fn faults_of_time_show_another_moment() {
     assert_eq!((last(&origin).await, last(&twin).await), (19, 17));
     assert_eq!(asked(&twin, &segment(18)).await.status, 404);
     let same = origin.broadcast().segment(DemoRendition::Low, 17);
-    asked(&twin, &segment(17)).await.is_whole(&same);
+    asked(&twin, &segment(17)).await.assert_whole(&same);
 
     control.set(|faults| faults.back = 3);
     assert_eq!(last(&origin).await, 16);
@@ -264,13 +267,13 @@ async fn crude_faults_are_as_ordered() {
     let whole = origin.broadcast().ts_segment(DemoRendition::Low, 19);
     control.set(|faults| faults.cut_media = true);
     let cut = asked(&origin, &place).await;
-    cut.is_cut(&whole);
+    cut.assert_cut(&whole);
     assert_eq!(cut.body, whole[..whole.len() / 2]);
     control.heal();
     let text = asked(&origin, &playlist).await;
     control.set(|faults| faults.cut_manifests = true);
     let half = &text.body[..text.body.len() / 2];
-    asked(&origin, &playlist).await.is_whole(half);
+    asked(&origin, &playlist).await.assert_whole(half);
     control.heal();
     control.set(|faults| faults.refused_percent = 50);
     let mut refused = 0;
@@ -301,10 +304,13 @@ async fn faults_can_be_switched_by_url() {
     assert_eq!(asked(&origin, &Packaging::Ts.entry()).await.status, 200);
     assert_eq!(posted("/control?wrong=1").await, 400);
     assert_eq!(
-        origin.tally().of_kind(ResourceKind::Multivariant).requests,
+        origin
+            .request_log()
+            .count_of_kind(ResourceKind::Multivariant)
+            .requests,
         2
     );
-    assert_eq!(origin.tally().requests(), 2);
+    assert_eq!(origin.request_log().requests(), 2);
 }
 
 /// Revalidation and HEAD, as for any object.

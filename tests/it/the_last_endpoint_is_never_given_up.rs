@@ -24,7 +24,7 @@ fn suspicious(first: &Origin, second: &Origin) -> Builder {
             group.retry.attempts_max = 1;
             group.retry.budget.per_s_min = 100;
         })
-        .waits(|waits| waits.failure_backoff = Duration::ZERO)
+        .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
 }
 
 fn checked(group: &mut seawall::upstream::Settings) {
@@ -47,7 +47,7 @@ async fn none_is_healthy(shield: &Shield) {
         page.text().matches("\"healthy\":false").count() == 2
     })
     .await;
-    assert_eq!(shield.counted(HEALTHY, &[]).await, 0);
+    assert_eq!(shield.counter(HEALTHY, &[]).await, 0);
 }
 
 async fn sick() -> Origin {
@@ -64,8 +64,8 @@ async fn when_the_others_are_ejected() {
     let (first, second) = (sick().await, sick().await);
     let shield = suspicious(&first, &second).start().await;
     assert_eq!(shield.get("/bad.ts").await.status, 503);
-    assert_eq!(shield.counted(EJECTED, &[]).await, 1);
-    shield.get("/good.ts").await.is_whole("good");
+    assert_eq!(shield.counter(EJECTED, &[]).await, 1);
+    shield.get("/good.ts").await.assert_whole("good");
     assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
 }
 
@@ -77,12 +77,12 @@ async fn when_nothing_speaks_for_any() {
     let shield = suspicious(&first, &second).origin(checked).start().await;
     assert_eq!(shield.get("/bad.ts").await.status, 503);
     none_is_healthy(&shield).await;
-    assert_eq!(shield.counted(EJECTED, &[]).await, 1);
+    assert_eq!(shield.counter(EJECTED, &[]).await, 1);
     first.stop().await;
     second.stop().await;
     assert!(shield.get("/good.ts").await.status >= 502);
     second.resume();
-    shield.get("/good.ts").await.is_whole("good");
+    shield.get("/good.ts").await.assert_whole("good");
 }
 
 /// The first also has an open breaker: the second is used, although it is unhealthy.
@@ -105,14 +105,14 @@ async fn when_the_others_breaker_is_open() {
     first.stop().await;
     for number in 0..3 {
         let path = format!("/{number}.ts");
-        second.now(&path, segment("second"));
-        shield.get(&path).await.is_whole("second");
+        second.set_script(&path, segment("second"));
+        shield.get(&path).await.assert_whole("second");
     }
     first.resume();
     assert_eq!(shield.get("/bad.ts").await.status, 500);
-    assert_eq!(shield.counted(BREAKER, &[("state", "open")]).await, 1);
-    assert_eq!(shield.counted(EJECTED, &[]).await, 0);
-    shield.get("/good.ts").await.is_whole("good");
+    assert_eq!(shield.counter(BREAKER, &[("state", "open")]).await, 1);
+    assert_eq!(shield.counter(EJECTED, &[]).await, 0);
+    shield.get("/good.ts").await.assert_whole("good");
     assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
 }
 
@@ -132,9 +132,9 @@ async fn when_all_breakers_are_open_one_request_tries() {
         .await;
     none_is_healthy(&shield).await;
     assert_eq!(shield.get("/bad.ts").await.status, 503);
-    assert_eq!(shield.counted(BREAKER, &[("state", "closed")]).await, 0);
-    assert_eq!(shield.counted(EJECTED, &[]).await, 0);
+    assert_eq!(shield.counter(BREAKER, &[("state", "closed")]).await, 0);
+    assert_eq!(shield.counter(EJECTED, &[]).await, 0);
     let answered = |answer: &crate::support::Response| answer.status == 200;
-    shield.until(get("/good.ts"), answered).await;
-    assert_eq!(shield.counted(BREAKER, &[("state", "closed")]).await, 1);
+    shield.repeat_until(get("/good.ts"), answered).await;
+    assert_eq!(shield.counter(BREAKER, &[("state", "closed")]).await, 1);
 }

@@ -9,7 +9,7 @@ use crate::support::metrics::{FILLS, STORED_BYTES};
 use crate::support::origin::Reply;
 use crate::support::viewer::Viewer;
 use crate::support::{
-    Origin, Response, Shield, answering, eventually, get, noise, reply, segment, status,
+    Origin, Response, Shield, computed, eventually, get, noise, reply, segment, status,
 };
 
 const MPD: &str = "/live/a.mpd";
@@ -100,7 +100,7 @@ impl Audience {
                 self.viewer
                     .get(&name)
                     .await
-                    .is_whole(noise(newest - behind, SEGMENT));
+                    .assert_whole(noise(newest - behind, SEGMENT));
                 self.asked += 1;
                 if origin.hits(&name) > 1 {
                     self.again.push(name);
@@ -118,8 +118,8 @@ impl Audience {
             again.len() * 200 <= asked,
             "of {asked} requests again {again:?}"
         );
-        let evicted = shield.counted("seawall_store_evictions_total", &[("reason", "live")]);
-        let departed = shield.counted("seawall_store_evictions_total", &[("reason", "departed")]);
+        let evicted = shield.counter("seawall_store_evictions_total", &[("reason", "live")]);
+        let departed = shield.counter("seawall_store_evictions_total", &[("reason", "departed")]);
         assert!(evicted.await + departed.await > SEGMENTS, "memory was full");
         assert!(shield.gauge(STORED_BYTES).await > 0);
     }
@@ -151,7 +151,7 @@ async fn is_watched_by_number(attributes: &str, there: u64) {
                     status(404)
                 }
             };
-            origin.now(&name(id, number), answering(there));
+            origin.set_script(&name(id, number), computed(there));
         }
     }
     let shield = shield(&origin).await;
@@ -191,15 +191,15 @@ async fn is_watched_by_time(attributes: &str, listed: u64) {
     }
     let text = |newest: u64| by_time(attributes, newest.saturating_sub(listed).max(1), newest);
     let version = |newest| dash(text(newest)).cache_control("max-age=1").age(1);
-    origin.now(MPD, version(BEGIN));
+    origin.set_script(MPD, version(BEGIN));
     let shield = shield(&origin).await;
     shield.get(MPD).await;
     let mut audience = Audience::of(&shield).await;
     for newest in BEGIN..=BEGIN + SEGMENTS {
-        origin.now(MPD, version(newest));
+        origin.set_script(MPD, version(newest));
         let listed_now = text(newest);
         let is_newest = |answer: &Response| answer.text() == listed_now;
-        shield.until(get(MPD), is_newest).await;
+        shield.repeat_until(get(MPD), is_newest).await;
         shield.wait_gauge(FILLS, |fills| fills == 0).await;
         let old = rewind(newest - BEGIN, listed).map(|back| newest - back);
         audience.watch(&origin, (newest, old), name).await;

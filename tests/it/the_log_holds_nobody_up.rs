@@ -38,7 +38,7 @@ async fn value(admin: std::net::SocketAddr, metric: &str) -> u64 {
 #[tokio::test]
 async fn viewers_are_served_while_nobody_reads_standard_error() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
-    let mut program = Program::serve_as(&origin, ADMIN, |command| {
+    let mut program = Program::serve_with(&origin, ADMIN, |command| {
         command.stderr(Stdio::piped());
         command.env("SEAWALL_LOG", "info,hyper=trace,h2=trace,tokio_util=trace");
     })
@@ -52,12 +52,12 @@ async fn viewers_are_served_while_nobody_reads_standard_error() {
         noisy.send_raw(HELLO).await;
         noisy.send_raw(&PING_ACK.repeat(100)).await;
         let served = program.viewer().await.get(PATH).await;
-        served.is_whole("whole");
+        served.assert_whole("whole");
         value(admin, queue_full).await > 0
     })
     .await;
     for _ in 0..10 {
-        program.viewer().await.get(PATH).await.is_whole("whole");
+        program.viewer().await.get(PATH).await.assert_whole("whole");
     }
     let health = Viewer::connect(admin)
         .await
@@ -69,7 +69,7 @@ async fn viewers_are_served_while_nobody_reads_standard_error() {
 #[tokio::test]
 async fn unsolicited_ping_answers_write_no_log() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
-    let mut program = Program::serve_as(&origin, ADMIN, |command| {
+    let mut program = Program::serve_with(&origin, ADMIN, |command| {
         command.stderr(Stdio::piped());
     })
     .await;
@@ -94,7 +94,7 @@ async fn unsolicited_ping_answers_write_no_log() {
     })
     .await;
     program.signal("USR1");
-    let between = log.lines_until("SIGUSR1").await;
+    let between = log.read_lines_until("SIGUSR1").await;
     assert!(
         between.iter().all(|line| !line.contains("PING")),
         "{between:#?}"
@@ -118,12 +118,12 @@ async fn an_access_log_that_nobody_reads_holds_nobody_up() {
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("a mkfifo program").success());
     let bounds = format!("{ADMIN}\n[access_log]\nenabled = true\npath = {pipe:?}");
-    let mut program = Program::serve_as(&origin, &bounds, |command| {
+    let mut program = Program::serve_with(&origin, &bounds, |command| {
         command.stderr(Stdio::piped());
     })
     .await;
     let mut log = program.log();
-    log.until("nobody reads the access log's pipe").await;
+    log.read_until("nobody reads the access log's pipe").await;
     let admin = log.admin().await;
     let dropped = "seawall_access_log_lines_total{fate=\"dropped\"}";
     for _ in 0..2 {
@@ -131,7 +131,7 @@ async fn an_access_log_that_nobody_reads_holds_nobody_up() {
         eventually("lines to be lost", async || {
             let mut viewer = program.viewer().await;
             for _ in 0..100 {
-                viewer.get(PATH).await.is_whole("whole");
+                viewer.get(PATH).await.assert_whole("whole");
             }
             value(admin, dropped).await > before
         })
@@ -151,6 +151,6 @@ async fn an_access_log_that_nobody_reads_holds_nobody_up() {
         })
         .await;
         drop(reader);
-        log.until("the access log's pipe has a reader").await;
+        log.read_until("the access log's pipe has a reader").await;
     }
 }

@@ -23,7 +23,7 @@ fn patient(origin: &Origin, concurrency_max: usize) -> Builder {
             group.deadlines.first_byte = hour;
             group.deadlines.total = hour;
         })
-        .waits(|waits| waits.wait_max = hour)
+        .proxy_settings(|waits| waits.wait_max = hour)
 }
 
 /// Above limit and queue: 503 with `Retry-After`.
@@ -50,7 +50,7 @@ async fn a_surge_waits_in_order() {
         .on(PLAYLIST, manifest(playlist(1)).hold_head(&manifests));
     for number in 1..OBJECTS {
         let held = segment(path(number)).hold_head(&rest);
-        origin.now(&path(number), held);
+        origin.set_script(&path(number), held);
     }
     let shield = patient(&origin, 10).start().await;
     let mut crowds = vec![shield.crowd(3, get(&path(0))).await];
@@ -71,17 +71,17 @@ async fn a_surge_waits_in_order() {
     shield.wait_queued("segment", 90).await;
     manifests.open();
     rest.open();
-    for answer in players.answers().await {
-        answer.is_whole(playlist(1));
+    for answer in players.read_all().await {
+        answer.assert_whole(playlist(1));
     }
     for (number, crowd) in crowds.into_iter().enumerate() {
-        for answer in crowd.answers().await {
-            answer.is_whole(path(number));
+        for answer in crowd.read_all().await {
+            answer.assert_whole(path(number));
         }
     }
     assert_eq!(origin.concurrent_max(), 10);
     assert!((0..OBJECTS).all(|number| asked(number) == 1));
-    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+    assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
 /// A full queue rejects new requests at once, with the right reason in the metrics; viewers with a stale
@@ -99,26 +99,26 @@ async fn past_the_queue_it_is_an_error_or_stale() {
         .on(PLAYLIST, stale);
     let shield = patient(&origin, 1)
         .origin(|group| group.queue_max = 1)
-        .waits(|waits| waits.stale_wait_max = Duration::from_hours(1))
+        .proxy_settings(|waits| waits.stale_wait_max = Duration::from_hours(1))
         .start()
         .await;
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
     let held = shield.crowd(1, get("/held.ts")).await;
     gate.wait_arrived(1).await;
     let queued = shield.crowd(1, get("/queued.m3u8")).await;
     shield.wait_queued("manifest", 1).await;
 
     is_turned_away(&shield.get("/late.ts").await);
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
-    assert_eq!(shield.counted(SPILLOVER, &[]).await, 2);
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
+    assert_eq!(shield.counter(SPILLOVER, &[]).await, 2);
     let full = [("reason", "queue_full")];
-    assert_eq!(shield.counted(REJECTED, &full).await, 2);
+    assert_eq!(shield.counter(REJECTED, &full).await, 2);
     gate.open();
-    for answer in held.answers().await {
-        answer.is_whole("held");
+    for answer in held.read_all().await {
+        answer.assert_whole("held");
     }
-    for answer in queued.answers().await {
-        answer.is_whole(playlist(7));
+    for answer in queued.read_all().await {
+        answer.assert_whole(playlist(7));
     }
     assert_eq!(origin.hits("/late.ts"), 0);
 }
@@ -143,17 +143,17 @@ async fn a_manifest_displaces_the_youngest_segment() {
     let young = shield.crowd(1, get("/young.ts")).await;
     shield.wait_queued("segment", 2).await;
     let player = shield.crowd(1, get(PLAYLIST)).await;
-    for answer in young.answers().await {
+    for answer in young.read_all().await {
         is_turned_away(&answer);
     }
     let displaced = [("reason", "displaced")];
-    assert_eq!(shield.counted(REJECTED, &displaced).await, 1);
-    assert_eq!(shield.counted(SPILLOVER, &[]).await, 1);
+    assert_eq!(shield.counter(REJECTED, &displaced).await, 1);
+    assert_eq!(shield.counter(SPILLOVER, &[]).await, 1);
     gate.open();
     assert_eq!(origin.hits("/young.ts"), 0);
     for (crowd, body) in [(held, "held"), (old, "old"), (player, &playlist(1))] {
-        for answer in crowd.answers().await {
-            answer.is_whole(body);
+        for answer in crowd.read_all().await {
+            answer.assert_whole(body);
         }
     }
 }
@@ -173,10 +173,10 @@ async fn the_queue_has_a_deadline() {
     gate.wait_arrived(1).await;
     is_turned_away(&shield.get("/late.ts").await);
     let late = [("reason", "deadline")];
-    assert_eq!(shield.counted(REJECTED, &late).await, 1);
-    assert_eq!(shield.counted(SPILLOVER, &[]).await, 0);
+    assert_eq!(shield.counter(REJECTED, &late).await, 1);
+    assert_eq!(shield.counter(SPILLOVER, &[]).await, 0);
     gate.open();
-    held.answers().await;
+    held.read_all().await;
 }
 
 /// A background refresh comes after requests that viewers wait for, whichever was first.
@@ -192,10 +192,10 @@ async fn refreshes_stand_back() {
         .on("/held.ts", segment("held").hold_head(&first))
         .on("/wanted.ts", segment("wanted").hold_head(&next));
     let shield = patient(&origin, 1).start().await;
-    shield.get("/stale.ts").await.is_whole("old");
+    shield.get("/stale.ts").await.assert_whole("old");
     let held = shield.crowd(1, get("/held.ts")).await;
     first.wait_arrived(1).await;
-    shield.get("/stale.ts").await.is_whole("old");
+    shield.get("/stale.ts").await.assert_whole("old");
     shield.wait_queued("behind", 1).await;
     let wanted = shield.crowd(1, get("/wanted.ts")).await;
     shield.wait_queued("segment", 1).await;
@@ -205,8 +205,8 @@ async fn refreshes_stand_back() {
     assert_eq!(origin.hits("/stale.ts"), 1, "not refreshed yet");
     next.open();
     for (crowd, body) in [(held, "held"), (wanted, "wanted")] {
-        for answer in crowd.answers().await {
-            answer.is_whole(body);
+        for answer in crowd.read_all().await {
+            answer.assert_whole(body);
         }
     }
     origin.wait_hits("/stale.ts", 2).await;
@@ -222,7 +222,7 @@ async fn a_quota_spreads_requests() {
     const OBJECTS: usize = 24;
     let origin = Origin::start().await;
     for number in 0..OBJECTS {
-        origin.now(&path(number), segment(path(number)));
+        origin.set_script(&path(number), segment(path(number)));
     }
     let shield = patient(&origin, OBJECTS)
         .origin(|group| group.requests_per_second_max = Some(40))
@@ -235,15 +235,15 @@ async fn a_quota_spreads_requests() {
         crowds.push(shield.crowd(1, get(&path(number))).await);
     }
     for (number, crowd) in crowds.into_iter().enumerate() {
-        for answer in crowd.answers().await {
-            answer.is_whole(path(number));
+        for answer in crowd.read_all().await {
+            answer.assert_whole(path(number));
         }
         let seen = asked().count() as u128;
         let allowed = BURST + start.elapsed().as_millis() / INTERVAL_MS;
         assert!(seen <= allowed, "{seen} of {allowed}");
     }
     assert_eq!(asked().count(), OBJECTS);
-    assert_eq!(shield.counted(REJECTED, &[]).await, 0);
+    assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
 /// A blocking request waits at the origin outside the limit only if the stored playlist says that the origin
@@ -276,7 +276,7 @@ async fn a_delivery_directive_is_no_way_past_the_cap() {
     }
     let shield = patient(&origin, 2).start().await;
     for path in ["/vod.m3u8", "/live.m3u8"] {
-        shield.get(path).await.is_200_text();
+        shield.get(path).await.assert_200_text();
         let asked = format!("{path}?_HLS_msn=9");
         assert!(shield.get(&asked).await.is_hit(), "it waits for nothing");
     }
@@ -286,13 +286,13 @@ async fn a_delivery_directive_is_no_way_past_the_cap() {
     }
     gate.wait_arrived(2).await;
     eventually("the others to queue", async || {
-        shield.counted(SURGE_QUEUE, &[]).await == targets.len() as u64 - 2
+        shield.counter(SURGE_QUEUE, &[]).await == targets.len() as u64 - 2
     })
     .await;
     assert_eq!(shield.gauge(HELD_BACK).await, 0);
     gate.open();
     for crowd in crowds {
-        crowd.answers().await;
+        crowd.read_all().await;
     }
     assert_eq!(origin.concurrent_max(), 2);
 }

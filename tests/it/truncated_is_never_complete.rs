@@ -37,7 +37,7 @@ fn half(gate: &Gate) -> Reply {
 async fn shield(origin: &Origin) -> Shield {
     let builder = Shield::in_front_of(origin)
         .origin(|group| group.deadlines.between_bytes = STALL)
-        .waits(|waits| waits.failure_backoff = Duration::ZERO);
+        .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO);
     builder.start().await
 }
 
@@ -61,12 +61,12 @@ async fn breaks_for_everyone(origin: Origin, gate: Gate) {
     gate.open();
     let [a, b, c, over_h2] = finished(followers).await;
     for response in [&a, &b, &c, &over_h2] {
-        response.is_cut(whole());
+        response.assert_cut(whole());
         assert!(response.body.len() <= 500, "{response:?}");
     }
     assert!(matches!(over_h2.end, End::Reset(_)), "{over_h2:?}");
     assert_eq!(origin.hits(PATH), 1, "one fill for all of them");
-    shield.get(PATH).await.is_whole(whole());
+    shield.get(PATH).await.assert_whole(whole());
     assert_eq!(origin.hits(PATH), 2, "nothing of the broken body was kept");
 }
 
@@ -100,7 +100,7 @@ async fn until_close_and_stalled() {
     let mut viewer = shield.begin(get(PATH)).await;
     assert_eq!(viewer.read(500).await, whole().slice(..500));
     gate.open();
-    viewer.finish().await.is_cut(whole());
+    viewer.finish().await.assert_cut(whole());
 }
 
 /// Integrity 1: `Content-Length` 1000 and the origin closes at 500.
@@ -181,9 +181,9 @@ async fn an_http2_stream_beyond_its_length() {
     let followers = followers(&shield).await;
     gate.open();
     for response in finished(followers).await {
-        response.is_cut(whole());
+        response.assert_cut(whole());
     }
-    shield.get(PATH).await.is_whole(whole());
+    shield.get(PATH).await.assert_whole(whole());
 }
 
 /// Integrity 5: the origin stalls past the read deadline.
@@ -245,7 +245,7 @@ async fn http10_sees_an_error_on_every_listener() {
             let wire: Box<dyn Duplex> = match listener {
                 "unix" => Box::new(UnixStream::connect(&socket).await.unwrap()),
                 "tls" => {
-                    let viewer = TlsViewer::trusting(shield.address(), &identity);
+                    let viewer = TlsViewer::new_trusting(shield.address(), &identity);
                     Box::new(viewer.h1_wire().await)
                 }
                 _ => Box::new(TcpStream::connect(shield.address()).await.unwrap()),

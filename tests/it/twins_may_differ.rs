@@ -9,7 +9,7 @@ use seawall::upstream::Balance;
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{
-    End, Gate, Origin, Response, Shield, answering, get, manifest, noise, playlist, reply, segment,
+    End, Gate, Origin, Response, Shield, computed, get, manifest, noise, playlist, reply, segment,
     status,
 };
 
@@ -29,7 +29,7 @@ fn in_front_of(endpoints: &[&Origin]) -> Builder {
             deadlines.between_bytes = HOUR;
             deadlines.total = HOUR;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 /// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once; nothing
@@ -49,8 +49,8 @@ async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
             let waiting = shield.crowd(3, get(path)).await;
             second.wait_hits(path, 1).await;
             gate.open();
-            for answer in waiting.answers().await {
-                answer.is_whole(&body);
+            for answer in waiting.read_all().await {
+                answer.assert_whole(&body);
             }
             assert_eq!((first.hits(path), second.hits(path)), (1, 1));
         }
@@ -89,10 +89,10 @@ async fn a_pause_in_what_is_still_being_made_is_no_fault() {
     // The pause itself.
     tokio::time::sleep(Duration::from_secs(2)).await;
     gate.open();
-    for answer in waiting.answers().await {
-        answer.is_whole("one two");
+    for answer in waiting.read_all().await {
+        answer.assert_whole("one two");
     }
-    shield.get(next).await.is_whole("one ");
+    shield.get(next).await.assert_whole("one ");
     assert_eq!((second.hits(SEGMENT), second.hits(next)), (0, 0));
 }
 
@@ -114,8 +114,8 @@ async fn a_head_alone_takes_nothing_over() {
         gate.wait_arrived(1).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         gate.open();
-        for answer in waiting.answers().await {
-            answer.is_whole("segment");
+        for answer in waiting.read_all().await {
+            answer.assert_whole("segment");
         }
         assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
     }
@@ -138,16 +138,16 @@ async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
             .close();
         let whole = reply()
             .content_type("video/mp4")
-            .validated_by("\"same\"")
-            .ranged(coded.clone());
+            .etag("\"same\"")
+            .with_ranges(coded.clone());
         let first = Origin::start().await.on("/1.m4s", in_coding(half, one));
         let second = Origin::start().await.on("/1.m4s", in_coding(whole, other));
         let shield = in_front_of(&[&first, &second]).start().await;
         let answer = shield.get("/1.m4s").await;
         if answer.end == End::Whole {
-            answer.is_whole(&coded);
+            answer.assert_whole(&coded);
         } else {
-            answer.is_cut(&plain);
+            answer.assert_cut(&plain);
         }
     }
 }
@@ -187,23 +187,19 @@ async fn a_rest_that_goes_on_too_long_is_not_kept() {
 async fn slices_come_from_whoever_has_the_object() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
-    let named = |etag| {
-        segment(Bytes::new())
-            .validated_by(etag)
-            .ranged(body.clone())
-    };
+    let named = |etag| segment(Bytes::new()).etag(etag).with_ranges(body.clone());
     let first = Origin::start().await.on(SEGMENT, named("\"one\""));
     let second = Origin::start().await.on(SEGMENT, named("\"other\""));
     let shield = in_front_of(&[&first, &second])
         .origin(|group| group.balance = Balance::RoundRobin)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.whole_fetch_max = 256 << 10;
             waits.slice_bytes = 64 << 10;
         })
         .start()
         .await;
     for _ in 0..3 {
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(SEGMENT).await.assert_whole(&body);
     }
     assert!(shield.get(SEGMENT).await.is_hit(), "the slices are held");
 }
@@ -217,20 +213,20 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
         |begun, _| begun.stall(),
         |begun, _| begun.close(),
-        |begun, rest| begun.dribble(rest, 100, Duration::from_millis(100)),
+        |begun, rest| begun.send_slowly(rest, 100, Duration::from_millis(100)),
     ];
     for end in ends {
         let whole = || {
             segment(Bytes::new())
-                .validated_by("\"same\"")
-                .ranged(body.clone())
+                .etag("\"same\"")
+                .with_ranges(body.clone())
         };
         let half = {
             let body = body.clone();
-            answering(move |asked| match asked.range(LENGTH) {
+            computed(move |asked| match asked.range(LENGTH) {
                 None => segment(Bytes::new())
-                    .validated_by("\"same\"")
-                    .ranged(body.clone()),
+                    .etag("\"same\"")
+                    .with_ranges(body.clone()),
                 Some((from, to)) => {
                     let begun = status(206)
                         .header("ETag", "\"same\"")
@@ -244,13 +240,13 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
         let first = Origin::start().await.on(SEGMENT, half);
         let second = Origin::start().await.on(SEGMENT, whole());
         let shield = in_front_of(&[&first, &second])
-            .waits(|waits| {
+            .proxy_settings(|waits| {
                 waits.whole_fetch_max = 256 << 10;
                 waits.slice_bytes = 64 << 10;
             })
             .start()
             .await;
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(SEGMENT).await.assert_whole(&body);
         assert!(first.hits(SEGMENT) <= 3, "it is not asked for each slice");
         assert!(shield.get(SEGMENT).await.is_hit());
     }
@@ -265,17 +261,13 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
     let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
         |begun, _| begun.stall(),
         |begun, _| begun.close(),
-        |begun, rest| begun.dribble(rest, 100, Duration::from_millis(100)),
+        |begun, rest| begun.send_slowly(rest, 100, Duration::from_millis(100)),
     ];
     for end in ends {
-        let named = |etag| {
-            segment(Bytes::new())
-                .validated_by(etag)
-                .ranged(body.clone())
-        };
+        let named = |etag| segment(Bytes::new()).etag(etag).with_ranges(body.clone());
         let half = {
             let (body, whole) = (body.clone(), named("\"one\""));
-            answering(move |asked| match asked.range(LENGTH) {
+            computed(move |asked| match asked.range(LENGTH) {
                 None => whole.clone(),
                 Some((from, to)) => {
                     let begun = status(206)
@@ -289,21 +281,21 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
         };
         let first = Origin::start().await.on(SEGMENT, half);
         let other = named("\"other\"");
-        let second = answering(move |asked| match asked.header("if-match") {
+        let second = computed(move |asked| match asked.header("if-match") {
             Some("\"one\"") => status(412),
             _ => other.clone(),
         });
         let second = Origin::start().await.on(SEGMENT, second);
         let shield = in_front_of(&[&first, &second])
-            .waits(|waits| {
+            .proxy_settings(|waits| {
                 waits.whole_fetch_max = 256 << 10;
                 waits.slice_bytes = 64 << 10;
             })
             .start()
             .await;
-        shield.get(SEGMENT).await.is_cut(&body);
+        shield.get(SEGMENT).await.assert_cut(&body);
         assert_eq!(second.hits(SEGMENT), 1, "it has said that it cannot go on");
-        shield.get(SEGMENT).await.is_whole(&body);
+        shield.get(SEGMENT).await.assert_whole(&body);
         assert!(shield.get(SEGMENT).await.is_hit());
     }
 }
@@ -316,31 +308,29 @@ async fn slices_are_not_cut_where_all_are_slow() {
     let body = noise(1, LENGTH);
     let slow = |etag: &'static str| {
         let body = body.clone();
-        answering(
+        computed(
             move |asked| match (asked.range(LENGTH), asked.header("if-match")) {
                 (_, Some(wanted)) if wanted != etag => status(412),
                 (Some((0, to)), _) => status(206)
                     .header("ETag", etag)
                     .header("Content-Range", format!("bytes 0-{}/{LENGTH}", to - 1))
-                    .dribble(&body.slice(..4_000), 100, Duration::from_millis(100))
+                    .send_slowly(&body.slice(..4_000), 100, Duration::from_millis(100))
                     .send(body.slice(4_000..to)),
-                _ => segment(Bytes::new())
-                    .validated_by(etag)
-                    .ranged(body.clone()),
+                _ => segment(Bytes::new()).etag(etag).with_ranges(body.clone()),
             },
         )
     };
     let first = Origin::start().await.on(SEGMENT, slow("\"one\""));
     let second = Origin::start().await.on(SEGMENT, slow("\"other\""));
     let shield = in_front_of(&[&first, &second])
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.whole_fetch_max = 256 << 10;
             waits.slice_bytes = 64 << 10;
         })
         .start()
         .await;
-    shield.get(SEGMENT).await.is_cut(&body);
-    shield.get(SEGMENT).await.is_whole(&body);
+    shield.get(SEGMENT).await.assert_cut(&body);
+    shield.get(SEGMENT).await.assert_whole(&body);
 }
 
 /// A slice in a content coding does not belong to an object that began in plain.
@@ -350,15 +340,15 @@ async fn slices_in_another_coding_are_not_joined() {
     let (plain, coded) = (noise(1, LENGTH), noise(2, LENGTH));
     let named = |body: &Bytes| {
         segment(Bytes::new())
-            .validated_by("\"same\"")
-            .ranged(body.clone())
+            .etag("\"same\"")
+            .with_ranges(body.clone())
     };
     let first = Origin::start().await.on(SEGMENT, named(&plain));
     let second = named(&coded).header("Content-Encoding", "gzip");
     let second = Origin::start().await.on(SEGMENT, second);
     let shield = in_front_of(&[&first, &second])
         .origin(|group| group.balance = Balance::RoundRobin)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.whole_fetch_max = 256 << 10;
             waits.slice_bytes = 64 << 10;
         })
@@ -403,19 +393,19 @@ async fn an_end_at_one_endpoint_alone_is_no_end() {
         let first = Origin::start().await.on(PATH, overdue(playlist(10)));
         let second = Origin::start().await.on(PATH, overdue(playlist(behind)));
         let shield = in_front_of(&[&first, &second]).start().await;
-        shield.get(PATH).await.is_whole(playlist(10));
-        first.now(PATH, ended(last));
+        shield.get(PATH).await.assert_whole(playlist(10));
+        first.set_script(PATH, ended(last));
         let goes_on = |answer: &Response| {
             assert!(!answer.text().contains("ENDLIST"), "{answer:?}");
             second.hits(PATH) > 0
         };
-        shield.until(get(PATH), goes_on).await;
-        second.now(PATH, overdue(playlist(13)));
+        shield.repeat_until(get(PATH), goes_on).await;
+        second.set_script(PATH, overdue(playlist(13)));
         let newest = |answer: &Response| {
             assert!(!answer.text().contains("ENDLIST"), "{answer:?}");
             answer.text() == playlist(13)
         };
-        shield.until(get(PATH), newest).await;
+        shield.repeat_until(get(PATH), newest).await;
     }
 }
 
@@ -425,11 +415,11 @@ async fn an_end_at_all_endpoints_is_the_end() {
     let first = Origin::start().await.on(PATH, overdue(playlist(10)));
     let second = Origin::start().await.on(PATH, overdue(playlist(10)));
     let shield = in_front_of(&[&first, &second]).start().await;
-    shield.get(PATH).await.is_whole(playlist(10));
+    shield.get(PATH).await.assert_whole(playlist(10));
     let ended = playlist(11) + "#EXT-X-ENDLIST\n";
     for origin in [&first, &second] {
-        origin.now(PATH, overdue(ended.clone()));
+        origin.set_script(PATH, overdue(ended.clone()));
     }
     let is_over = |answer: &Response| answer.text() == ended;
-    shield.until(get(PATH), is_over).await;
+    shield.repeat_until(get(PATH), is_over).await;
 }

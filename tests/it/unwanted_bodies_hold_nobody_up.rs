@@ -30,10 +30,10 @@ fn promises() -> Vec<(String, u16)> {
 /// A deadline that does not pass within a scenario.
 async fn shield(origin: &Origin) -> Shield {
     let shield = Shield::in_front_of(origin)
-        .with(|config| config.edge.limits.head_timeout = Duration::from_hours(1))
+        .with(|config| config.frontend.limits.head_timeout = Duration::from_hours(1))
         .start()
         .await;
-    shield.get(HELD).await.is_whole("held");
+    shield.get(HELD).await.assert_whole("held");
     shield
 }
 
@@ -66,7 +66,7 @@ async fn an_answer_does_not_wait_for_a_body() {
     let mut viewer = FrameViewer::connect(shield.address()).await;
     viewer.send(&[request(1, "GET", HELD, false)]).await;
     viewer
-        .until(|frame| frame.kind == HEADERS)
+        .read_until(|frame| frame.kind == HEADERS)
         .await
         .expect("an answer");
 }
@@ -90,7 +90,7 @@ async fn a_body_that_comes_late_is_no_request() {
             assert_eq!(answer.header("connection"), None);
             viewer.send_raw(&body.as_bytes()[half..]).await;
         }
-        viewer.get(HELD).await.is_whole("held");
+        viewer.get(HELD).await.assert_whole("held");
     }
     assert_eq!(origin.hits(OTHER), 0);
 }
@@ -101,8 +101,8 @@ async fn a_body_that_does_not_come_ends_the_connection() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin)
         .with(|config| {
-            config.edge.limits.head_timeout = Duration::from_millis(200);
-            config.edge.limits.idle_timeout = Duration::from_hours(1);
+            config.frontend.limits.head_timeout = Duration::from_millis(200);
+            config.frontend.limits.idle_timeout = Duration::from_hours(1);
         })
         .start()
         .await;
@@ -112,11 +112,11 @@ async fn a_body_that_does_not_come_ends_the_connection() {
             "GET {HELD} HTTP/{version}\r\nHost: media.test\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nabcd"
         );
         viewer.send_raw(head.as_bytes()).await;
-        viewer.receive(&get(HELD)).await.is_whole("held");
+        viewer.receive(&get(HELD)).await.assert_whole("held");
         viewer.wait_closed().await;
     }
     let labels = [("event", "body_timeout")];
-    assert_eq!(shield.counted(EDGE_EVENTS, &labels).await, 2);
+    assert_eq!(shield.counter(EDGE_EVENTS, &labels).await, 2);
 }
 
 /// A body above `unwanted_body_max` is not read: the response says `Connection: close`.
@@ -128,6 +128,9 @@ async fn a_body_that_is_too_long_is_not_begun() {
     let head = format!("GET {HELD} HTTP/1.1\r\nHost: media.test\r\nContent-Length: 70000\r\n\r\n");
     viewer.send_raw(head.as_bytes()).await;
     let answer = viewer.receive(&get(HELD)).await;
-    assert_eq!(answer.is_whole("held").header("connection"), Some("close"));
+    assert_eq!(
+        answer.assert_whole("held").header("connection"),
+        Some("close")
+    );
     viewer.wait_closed().await;
 }

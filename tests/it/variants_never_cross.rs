@@ -1,7 +1,7 @@
 //! A viewer never gets a coding that it does not accept, and variants do not multiply without limit.
 
 use crate::support::origin::{Request, Script};
-use crate::support::{Gate, Origin, Response, Shield, answering, get, reply, segment};
+use crate::support::{Gate, Origin, Response, Shield, computed, get, reply, segment};
 
 const PATH: &str = "/vod/seg1.vtt";
 
@@ -22,20 +22,23 @@ fn coded_or_not(request: &Request) -> crate::support::origin::Reply {
 }
 
 fn coded() -> Script {
-    answering(coded_or_not)
+    computed(coded_or_not)
 }
 
 #[track_caller]
 fn is_coded(answer: &Response) {
     assert_eq!(
-        answer.is_whole("coded").header("content-encoding"),
+        answer.assert_whole("coded").header("content-encoding"),
         Some("gzip")
     );
 }
 
 #[track_caller]
 fn is_plain(answer: &Response) {
-    assert_eq!(answer.is_whole("plain").header("content-encoding"), None);
+    assert_eq!(
+        answer.assert_whole("plain").header("content-encoding"),
+        None
+    );
 }
 
 /// Collapse 20: `Vary: Accept-Encoding` never crosses, whatever the viewers' spelling.
@@ -70,7 +73,7 @@ async fn each_gets_a_coding_he_can_read() {
 async fn a_fill_is_shared_only_by_those_who_can_read_it() {
     let gate = Gate::new();
     let held = gate.clone();
-    let script = answering(move |request| coded_or_not(request).hold_head(&held));
+    let script = computed(move |request| coded_or_not(request).hold_head(&held));
     let origin = Origin::start().await.on(PATH, script);
     let shield = Shield::in_front_of(&origin).start().await;
     let modern = shield
@@ -79,15 +82,15 @@ async fn a_fill_is_shared_only_by_those_who_can_read_it() {
     origin.wait_hits(PATH, 1).await;
     let plain = shield.crowd(5, get(PATH)).await;
     gate.open();
-    modern.answers().await.iter().for_each(is_coded);
-    plain.answers().await.iter().for_each(is_plain);
+    modern.read_all().await.iter().for_each(is_coded);
+    plain.read_all().await.iter().for_each(is_plain);
     assert!(origin.hits(PATH) <= 6, "{} requests", origin.hits(PATH));
 }
 
 /// Collapse 20, from an origin that codes without `Vary`.
 #[tokio::test]
 async fn a_coding_counts_as_vary() {
-    let forgetful = answering(|request| match request.header("accept-encoding") {
+    let forgetful = computed(|request| match request.header("accept-encoding") {
         Some(_) => segment("coded").header("Content-Encoding", "gzip"),
         None => segment("plain"),
     });
@@ -112,7 +115,7 @@ async fn vary_on_everything_is_not_stored() {
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
     for fetch in 1..=3 {
-        shield.get(PATH).await.is_whole("whole");
+        shield.get(PATH).await.assert_whole("whole");
         assert_eq!(origin.hits(PATH), fetch);
     }
 }
@@ -120,7 +123,7 @@ async fn vary_on_everything_is_not_stored() {
 /// Collapse 20: variants of one key are limited.
 #[tokio::test]
 async fn variants_are_capped() {
-    let flavoured = answering(|request| {
+    let flavoured = computed(|request| {
         let flavour = request.header("x-flavour").unwrap_or("none").to_owned();
         segment(flavour).header("Vary", "X-Flavour")
     });
@@ -135,7 +138,7 @@ async fn variants_are_capped() {
         for flavour in 0..20 {
             let flavour = flavour.to_string();
             let answer = viewer.ask(get(PATH).header("X-Flavour", &flavour)).await;
-            answer.is_whole(&flavour);
+            answer.assert_whole(&flavour);
         }
     }
     assert!(
@@ -154,7 +157,7 @@ async fn vary_on_origin_is_one_variant() {
         shield
             .ask(get(PATH).header("Origin", site))
             .await
-            .is_whole("whole");
+            .assert_whole("whole");
     }
     assert_eq!(origin.hits(PATH), 1);
     assert_eq!(origin.latest(PATH).header("origin"), None);

@@ -18,8 +18,8 @@ async fn whole_answers_on_one_connection() {
         .on("/chunked", reply().chunked().send("chun").send("ked"))
         .on("/coded", status(503).header("Retry-After", 1));
     let mut viewer = direct(&origin).await;
-    viewer.get("/plain").await.is_whole("plain");
-    viewer.get("/chunked?x=1").await.is_whole("chunked");
+    viewer.get("/plain").await.assert_whole("plain");
+    viewer.get("/chunked?x=1").await.assert_whole("chunked");
     assert_eq!(
         viewer.ask(head("/plain")).await.header("content-length"),
         Some("5")
@@ -40,13 +40,13 @@ async fn cuts_are_seen_as_cuts() {
         .on("/until-close", reply().until_close().send("all of it"));
     for path in ["/short", "/reset", "/open", "/broken"] {
         let response = direct(&origin).await.get(path).await;
-        response.is_cut("half and the rest");
+        response.assert_cut("half and the rest");
     }
     direct(&origin)
         .await
         .get("/until-close")
         .await
-        .is_whole("all of it");
+        .assert_whole("all of it");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn gates_hold_heads_and_bodies() {
     assert_eq!(arriving.read(2).await, "ab");
     body.wait_arrived(1).await;
     body.open();
-    arriving.finish().await.is_whole("abcd");
+    arriving.finish().await.assert_whole("abcd");
 }
 
 #[tokio::test]
@@ -75,27 +75,27 @@ async fn validators_and_ranges_are_honoured() {
     let body = noise(1, 100);
     let origin = Origin::start()
         .await
-        .on("/v", reply().validated_by("\"1\"").ranged(body.clone()));
+        .on("/v", reply().etag("\"1\"").with_ranges(body.clone()));
     let mut viewer = direct(&origin).await;
     let known = viewer.ask(get("/v").header("If-None-Match", "\"1\"")).await;
-    known.is(304, "");
+    known.assert_is(304, "");
     let part = viewer.ask(get("/v").range("10-19")).await;
-    part.is(206, &body[10..20]);
+    part.assert_is(206, &body[10..20]);
     assert_eq!(part.header("content-range"), Some("bytes 10-19/100"));
-    viewer.get("/v").await.is_whole(&body);
+    viewer.get("/v").await.assert_whole(&body);
 }
 
 #[tokio::test]
 async fn a_stopped_origin_refuses_until_it_resumes() {
     let origin = Origin::start().await.on("/x", reply().body("x"));
     let mut viewer = direct(&origin).await;
-    viewer.get("/x").await.is_whole("x");
+    viewer.get("/x").await.assert_whole("x");
     origin.stop().await;
     viewer.wait_closed().await;
     let refused = TcpStream::connect(origin.address()).await;
     assert!(refused.is_err());
     origin.resume();
-    direct(&origin).await.get("/x").await.is_whole("x");
+    direct(&origin).await.get("/x").await.assert_whole("x");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn http2_is_scripted_too() {
         .on("/reset", reply().chunked().send("ab").hold(&gate).reset());
     let stream = TcpStream::connect(origin.address()).await.unwrap();
     let viewer = H2Viewer::over(stream, "http").await;
-    viewer.get("/whole").await.is_whole("abcd");
+    viewer.get("/whole").await.assert_whole("abcd");
     let mut arriving = viewer.begin(get("/reset")).await;
     arriving.read(2).await;
     gate.open();

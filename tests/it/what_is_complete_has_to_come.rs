@@ -36,7 +36,7 @@ fn in_front_of(first: &Origin, second: &Origin) -> Builder {
             route.live.cadence = false;
             route.live.prefetch = false;
         })
-        .waits(|waits| waits.wait_max = HOUR)
+        .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
 fn millis(millis: u64) -> Duration {
@@ -121,12 +121,12 @@ async fn when_it_dribbles_from_the_first_byte() {
     each(complete().into_iter().map(|(list, text, path)| {
         let (one, other) = (one.clone(), other.clone());
         async move {
-            let dribble = chunked().dribble(&one, 5, millis(250));
+            let dribble = chunked().send_slowly(&one, 5, millis(250));
             let first = serving((list, text.clone()), (&path, dribble)).await;
             let second = serving((list, text), (&path, chunked().send(other.clone()))).await;
             let shield = in_front_of(&first, &second).start().await;
             assert_eq!(shield.get(list).await.status, 200);
-            shield.get(&path).await.is_whole(&other);
+            shield.get(&path).await.assert_whole(&other);
             assert_eq!((first.hits(&path), second.hits(&path)), (1, 1), "{path}");
         }
     }))
@@ -141,7 +141,7 @@ async fn when_it_stalls_or_dribbles_in_the_middle() {
     let (one, other) = (noise(3, 60_000), noise(4, 60_000));
     let ends: [fn(Reply, &Bytes) -> Reply; 2] = [
         |begun, _| begun.stall(),
-        |begun, rest| begun.dribble(rest, 5, Duration::from_millis(250)),
+        |begun, rest| begun.send_slowly(rest, 5, Duration::from_millis(250)),
     ];
     let cases = ends.into_iter().flat_map(|end| {
         let complete = complete().into_iter();
@@ -157,15 +157,15 @@ async fn when_it_stalls_or_dribbles_in_the_middle() {
             let first = serving((list, text.clone()), (&path, begun)).await;
             let whole = reply().content_type("video/mp4");
             let whole = if is_segment_of_playlist {
-                whole.validated_by("\"other\"").ranged(other.clone())
+                whole.etag("\"other\"").with_ranges(other.clone())
             } else {
-                whole.validated_by("\"one\"").ranged(other.clone())
+                whole.etag("\"one\"").with_ranges(other.clone())
             };
             let second = serving((list, text), (&path, whole)).await;
             let shield = in_front_of(&first, &second).start().await;
             assert_eq!(shield.get(list).await.status, 200);
-            shield.get(&path).await.is_cut(&one);
-            shield.get(&path).await.is_whole(&other);
+            shield.get(&path).await.assert_cut(&one);
+            shield.get(&path).await.assert_whole(&other);
             let asked = if is_segment_of_playlist { 2 } else { 1 };
             assert_eq!(
                 (first.hits(&path), second.hits(&path)),
@@ -189,7 +189,7 @@ async fn what_is_being_produced_may_pause() {
         let body = body.clone();
         async move {
             let gate = Gate::new();
-            let slow = chunked().dribble(&body.slice(..1_000), 100, millis(100));
+            let slow = chunked().send_slowly(&body.slice(..1_000), 100, millis(100));
             let paused = slow.hold(&gate).send(body.slice(1_000..));
             let first = serving((list, text.clone()), (&path, paused)).await;
             let second = serving((list, text), (&path, chunked().send("other"))).await;
@@ -200,8 +200,8 @@ async fn what_is_being_produced_may_pause() {
             // Longer than the allowed pause of a complete object.
             tokio::time::sleep(millis(3_000)).await;
             gate.open();
-            for answer in waiting.answers().await {
-                answer.is_whole(&body);
+            for answer in waiting.read_all().await {
+                answer.assert_whole(&body);
             }
             assert_eq!((first.hits(&path), second.hits(&path)), (1, 0), "{path}");
         }
@@ -227,14 +227,14 @@ async fn when_it_stalls_and_is_listed_meanwhile() {
     let second = second.on(HINTED_PART, chunked().send(other.clone()));
     let shield = in_front_of(&first, &second).start().await;
     let announces = low_latency_hls::version(20, 2);
-    shield.get(PLAYLIST).await.is_whole(announces);
+    shield.get(PLAYLIST).await.assert_whole(announces);
     let mut begun = shield.begin(get(HINTED_PART)).await;
     begun.read(30_000).await;
     let lists = low_latency_hls::version(20, 3);
     let listed = |answer: &Response| answer.text() == lists;
-    shield.until(get(PLAYLIST), listed).await;
-    begun.finish().await.is_cut(&one);
-    shield.get(HINTED_PART).await.is_whole(&other);
+    shield.repeat_until(get(PLAYLIST), listed).await;
+    begun.finish().await.assert_cut(&one);
+    shield.get(HINTED_PART).await.assert_whole(&other);
 }
 
 /// An object beside the segments that no manifest lists: their duration says nothing about its required
@@ -255,13 +255,14 @@ async fn what_no_manifest_lists_has_the_duration_of_none() {
                     // At this speed it would not arrive within the longest duration of all.
                     let flowing = reply().content_type("video/mp4");
                     let flowing = flowing.content_length(LENGTH as u64);
-                    let flowing = flowing.dribble(&body.slice(..1_500_000), 60_000, millis(100));
+                    let flowing =
+                        flowing.send_slowly(&body.slice(..1_500_000), 60_000, millis(100));
                     let flowing = flowing.send(body.slice(1_500_000..));
                     let first = serving((list, text.clone()), (path, flowing)).await;
                     let second = serving((list, text), (path, reply().body("other"))).await;
                     let shield = in_front_of(&first, &second).start().await;
                     assert_eq!(shield.get(list).await.status, 200);
-                    shield.get(path).await.is_whole(&body);
+                    shield.get(path).await.assert_whole(&body);
                     assert_eq!((first.hits(path), second.hits(path)), (1, 0), "{list}");
                 }
             }),
@@ -282,13 +283,13 @@ async fn what_is_shown_has_its_time_from_then_on() {
             .content_type("video/mp2t")
             .content_length(LENGTH as u64)
     };
-    let late = media().dribble(&one.slice(..36_000), 1_000, millis(100));
+    let late = media().send_slowly(&one.slice(..36_000), 1_000, millis(100));
     let late = late.send(one.slice(36_000..));
-    let later = media().dribble(&other.slice(..36_000), 100, millis(100));
+    let later = media().send_slowly(&other.slice(..36_000), 100, millis(100));
     let first = serving((PLAYLIST, list()), (path, late)).await;
     let second = serving((PLAYLIST, list()), (path, later)).await;
     let shield = in_front_of(&first, &second).start().await;
-    shield.get(PLAYLIST).await.is_whole(playlist(1));
-    shield.get(path).await.is_whole(&one);
+    shield.get(PLAYLIST).await.assert_whole(playlist(1));
+    shield.get(path).await.assert_whole(&one);
     assert_eq!((first.hits(path), second.hits(path)), (1, 1));
 }

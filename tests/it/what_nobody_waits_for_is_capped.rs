@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::support::metrics::{DESERTED, FILLS, GIVEN_UP, ORIGIN_IN_FLIGHT, RESTRAINED};
 use crate::support::shield::Builder;
 use crate::support::{
-    Gate, Origin, Shield, answering, get, manifest, noise, playlist, reply, segment,
+    Gate, Origin, Shield, computed, get, manifest, noise, playlist, reply, segment,
 };
 
 const MIB: usize = 1 << 20;
@@ -58,13 +58,13 @@ async fn fetches_of_viewers_who_closed_their_connections() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
     assert_eq!(shield.gauge(DESERTED).await, 0);
     assert_eq!(
-        shield.counted(GIVEN_UP, &[]).await,
+        shield.counter(GIVEN_UP, &[]).await,
         COUNT as u64 - RUNNING_MAX
     );
     let mut hits = 0;
     for number in 0..COUNT {
         let answer = shield.get(&path(number)).await;
-        hits += u64::from(answer.is_whole(path(number)).is_hit());
+        hits += u64::from(answer.assert_whole(path(number)).is_hit());
     }
     assert_eq!(hits, RUNNING_MAX);
 }
@@ -92,7 +92,7 @@ async fn fetches_of_streams_that_were_reset() {
         .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
         .await;
     gate.open();
-    joined.answers().await[0].is_whole(path(COUNT - 1));
+    joined.read_all().await[0].assert_whole(path(COUNT - 1));
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
 }
 
@@ -109,7 +109,7 @@ async fn a_fetch_that_is_joined_again_counts_no_more() {
     let again = shield.crowd(1, get(&path(0))).await;
     shield.wait_gauge(DESERTED, |left| left == 0).await;
     gate.open();
-    again.answers().await[0].is_whole(path(0));
+    again.read_all().await[0].assert_whole(path(0));
     assert_eq!(origin.hits(&path(0)), 1);
 }
 
@@ -137,7 +137,7 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
         shield.wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == 0).await;
         let asked = origin.hits("/film");
         assert!(asked < RESETS / 2, "{cache_control}: {asked} of {RESETS}");
-        assert!(shield.counted(RESTRAINED, &[]).await > 0);
+        assert!(shield.counter(RESTRAINED, &[]).await > 0);
     }
 }
 
@@ -152,7 +152,7 @@ async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way
     let gate = Gate::new();
     let no_cache = manifest(playlist(1))
         .cache_control("no-cache")
-        .validated_by("\"1\"");
+        .etag("\"1\"");
     let origin = answering_all(&noise(3, MIB), "max-age=60").await;
     let origin = origin
         .on(PATH, no_cache)
@@ -169,7 +169,7 @@ async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way
     gate.wait_arrived(1).await;
     assert_eq!(shield.get(PATH).await.status, 200);
     let mut round: u64 = 0;
-    while shield.counted(RESTRAINED, &[]).await == 0 {
+    while shield.counter(RESTRAINED, &[]).await == 0 {
         let viewer = shield.h2_viewer().await;
         let mut asked = Vec::new();
         for number in 0..ABUSES {
@@ -180,29 +180,29 @@ async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way
         round += 1;
         assert!(round < 200, "the client is never restrained");
     }
-    let before = shield.counted(RESTRAINED, &[]).await;
+    let before = shield.counter(RESTRAINED, &[]).await;
     let viewers = shield.crowd(VIEWERS, get(PATH)).await;
-    for answer in viewers.answers().await {
+    for answer in viewers.read_all().await {
         assert_eq!(answer.status, 200);
     }
     // Some of the last resets may count late.
-    let restrained = shield.counted(RESTRAINED, &[]).await - before;
+    let restrained = shield.counter(RESTRAINED, &[]).await - before;
     assert!(restrained <= ABUSES, "{restrained} viewers were restrained");
-    shield.get("/live/seg3.ts").await.is_whole("newest");
+    shield.get("/live/seg3.ts").await.assert_whole("newest");
     let joined = shield.crowd(1, get("/film/shared.ts")).await;
     shield
         .wait_gauge("seawall_waiters", |waiting| waiting == 2)
         .await;
     gate.open();
     for crowd in [started, joined] {
-        crowd.answers().await[0].is_whole("shared");
+        crowd.read_all().await[0].assert_whole("shared");
     }
 }
 
 async fn answering_all(body: &Bytes, cache_control: &'static str) -> Origin {
     let body = body.clone();
     let answer = move |_: &_| segment(body.clone()).cache_control(cache_control);
-    Origin::start().await.on("/film", answering(answer))
+    Origin::start().await.on("/film", computed(answer))
 }
 
 /// Slices of a large object are fetches like others.
@@ -217,17 +217,17 @@ async fn slices_nobody_waits_for_are_capped() {
             let whole = reply()
                 .content_type("video/mp4")
                 .cache_control("max-age=3600")
-                .validated_by("\"v1\"")
-                .ranged(body.clone());
+                .etag("\"v1\"")
+                .with_ranges(body.clone());
             match request.header("range") {
                 Some(_) => whole.hold_head(&gate),
                 None => whole,
             }
         };
-        origin = origin.on(&path(number), answering(slice));
+        origin = origin.on(&path(number), computed(slice));
     }
     let shield = roomy(&origin)
-        .waits(|waits| {
+        .proxy_settings(|waits| {
             waits.whole_fetch_max = MIB as u64;
             waits.slice_bytes = MIB as u64;
         })

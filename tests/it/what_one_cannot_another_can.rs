@@ -55,7 +55,7 @@ async fn what_one_endpoint_fails_at_the_other_is_asked_for() {
             let first = Origin::start().await.on(path, odd(code));
             let second = Origin::start().await.on(path, good);
             let shield = in_front_of_two(&first, &second).start().await;
-            shield.get(path).await.is_whole(&body);
+            shield.get(path).await.assert_whole(&body);
             let asked = (first.hits(path), second.hits(path));
             assert_eq!(asked, (1, 1), "{code} {path}");
         }
@@ -81,7 +81,7 @@ async fn a_live_playlist_goes_on_whatever_the_first_endpoint_says() {
             .await
             .on(PATH, version(2).then(version(3)).then(version(4)));
         let shield = in_front_of_two(&first, &second)
-            .waits(|waits| waits.failure_backoff = Duration::from_hours(1))
+            .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
             .start()
             .await;
         for number in [1, 4] {
@@ -89,7 +89,7 @@ async fn a_live_playlist_goes_on_whatever_the_first_endpoint_says() {
                 assert_eq!(answer.status, 200, "{code}");
                 answer.text() == playlist(number)
             };
-            shield.until(get(PATH), come).await;
+            shield.repeat_until(get(PATH), come).await;
         }
     }
 }
@@ -107,8 +107,8 @@ async fn what_a_playlist_lists_comes_from_the_other_endpoint() {
             })
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
-        shield.get(path).await.is_whole("whole");
+        shield.get(PATH).await.assert_whole(playlist(1));
+        shield.get(path).await.assert_whole("whole");
         assert_eq!((first.hits(path), second.hits(path)), (1, 1), "{code}");
     }
 }
@@ -134,7 +134,7 @@ async fn what_both_endpoints_say_is_the_answer() {
             })
             .start()
             .await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
         let answer = shield.get(path).await;
         assert_eq!(answer.status, code);
         assert_eq!(answer.header("x-said"), Some("/first"), "{code}");
@@ -202,9 +202,9 @@ async fn a_held_playlist_outlives_an_answer_to_something_else() {
         let origin = Origin::start().await.on(PATH, old.then(odd(code)));
         let shield = Shield::in_front_of(&origin).start().await;
         for _ in 0..3 {
-            shield.get(PATH).await.is_whole(playlist(1));
+            shield.get(PATH).await.assert_whole(playlist(1));
         }
         origin.wait_hits(PATH, 2).await;
-        shield.get(PATH).await.is_whole(playlist(1));
+        shield.get(PATH).await.assert_whole(playlist(1));
     }
 }

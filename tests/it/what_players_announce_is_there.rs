@@ -22,16 +22,16 @@ async fn in_the_query_or_in_a_header() {
     for ask in asks {
         let origin = origin().await;
         let shield = Shield::in_front_of(&origin).start().await;
-        shield.ask(ask).await.is_whole("one");
+        shield.ask(ask).await.assert_whole("one");
         origin.wait_hits("/live/seg2.ts", 1).await;
         let held = |answer: &crate::support::Response| answer.is_hit();
         shield
-            .until(get("/live/seg2.ts"), held)
+            .repeat_until(get("/live/seg2.ts"), held)
             .await
-            .is_whole("two");
+            .assert_whole("two");
         assert_eq!(origin.hits("/live/seg2.ts"), 1);
-        assert_eq!(shield.counted("seawall_ahead_total", &NOR).await, 1);
-        assert_eq!(shield.counted("seawall_ahead_used_total", &[]).await, 1);
+        assert_eq!(shield.counter("seawall_ahead_total", &NOR).await, 1);
+        assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 1);
     }
 }
 
@@ -40,12 +40,12 @@ async fn in_the_query_or_in_a_header() {
 async fn from_a_hit_too() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
-    shield.get(PATH).await.is_whole("one");
+    shield.get(PATH).await.assert_whole("one");
     let ask = || get(PATH).header("CMCD-Request", "nor=\"seg2.ts\"");
-    shield.ask(ask()).await.is_whole("one");
+    shield.ask(ask()).await.assert_whole("one");
     origin.wait_hits("/live/seg2.ts", 1).await;
-    shield.ask(ask()).await.is_whole("one");
-    assert_eq!(shield.counted("seawall_ahead_total", &NOR).await, 1);
+    shield.ask(ask()).await.assert_whole("one");
+    assert_eq!(shield.counter("seawall_ahead_total", &NOR).await, 1);
 }
 
 #[tokio::test]
@@ -66,8 +66,8 @@ async fn and_nothing_from_elsewhere() {
         "seg2.ts\",nrr=\"0-99",
     ] {
         let ask = get(PATH).header("CMCD-Request", &format!("nor=\"{elsewhere}\""));
-        shield.ask(ask).await.is_whole("one");
-        let fetched = shield.counted("seawall_ahead_total", &NOR).await;
+        shield.ask(ask).await.assert_whole("one");
+        let fetched = shield.counter("seawall_ahead_total", &NOR).await;
         assert_eq!(fetched, 0, "{elsewhere}");
     }
 }
@@ -85,13 +85,13 @@ async fn and_what_is_known_not_to_be_there_is_left_alone() {
         .start()
         .await;
     let ask = || get(PATH).header("CMCD-Request", "nor=\"seg2.ts\"");
-    shield.ask(ask()).await.is_whole("one");
+    shield.ask(ask()).await.assert_whole("one");
     origin.wait_hits(missing, 1).await;
     let known = |answer: &crate::support::Response| answer.status == 404 && answer.is_hit();
-    shield.until(get(missing), known).await;
+    shield.repeat_until(get(missing), known).await;
     let hits = origin.hits(missing);
     for _ in 0..5 {
-        shield.ask(ask()).await.is_whole("one");
+        shield.ask(ask()).await.assert_whole("one");
     }
     assert_eq!(shield.get(missing).await.status, 404);
     assert_eq!(origin.hits(missing), hits);

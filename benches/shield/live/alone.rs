@@ -37,11 +37,11 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     let setting = stage.setting(folder, origin, READY);
     let server = Server::start("origin", command, &setting, origin, origin).await?;
     let slow = format!("/control?slow={}", programme.thinks.as_secs_f64());
-    asked(origin, "POST", &slow).await?;
+    request_text(origin, "POST", &slow).await?;
 
     // The start of the stream follows from the end of its last segment.
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::High).path();
-    let answer = asked(origin, "GET", &playlist).await?;
+    let answer = request_text(origin, "GET", &playlist).await?;
     let (_, text) = answer.split_once("\r\n\r\n").context("no answer")?;
     let edge = read_manifest(Kind::Hls, text.as_bytes())?.facts.edge;
     let edge = edge.context("the origin lists nothing")?;
@@ -53,7 +53,7 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     Ok(Alone { server, broadcast })
 }
 
-async fn asked(origin: SocketAddr, method: &str, target: &str) -> anyhow::Result<String> {
+async fn request_text(origin: SocketAddr, method: &str, target: &str) -> anyhow::Result<String> {
     let asked = async {
         let mut wire = TcpStream::connect(origin).await?;
         let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");

@@ -17,7 +17,7 @@ impl Spread {
     }
 
     /// The number of durations above this.
-    pub fn over(&self, bound: Duration) -> usize {
+    pub fn count_over(&self, bound: Duration) -> usize {
         self.0.iter().filter(|one| **one > bound).count()
     }
 
@@ -27,7 +27,7 @@ impl Spread {
     }
 
     /// In milliseconds, this percentile and the longest: `p99 / max`.
-    pub fn told(&self, percent: usize) -> String {
+    pub fn percentile_and_max(&self, percent: usize) -> String {
         let place = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
         let at = |place: usize| millis(self.0.get(place).copied().unwrap_or_default());
         format!("{} / {}", at(place), at(self.0.len().saturating_sub(1)))

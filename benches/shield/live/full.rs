@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::figures::ratio;
-use super::{Asked, Notes, ON_AIR, Programme, READY, WARM_UP_SEGMENTS, audience};
+use super::{Asked, LIVE_FOR, Notes, Programme, READY, WARM_UP_SEGMENTS, start_players};
 use crate::Stage;
 use crate::arguments::LOW_LATENCY_SEGMENT;
 use crate::server::{self, Server};
@@ -29,7 +29,7 @@ const SEGMENTS_MIN: u32 = 60;
 /// Segments that players have requested when the measured time begins.
 const SEGMENTS_BEFORE: u32 = WARM_UP_SEGMENTS + 3;
 /// The reasons for which media are evicted.
-const MEDIA_LEFT: [&str; 4] = ["departed", "one_off", "live", "on_demand"];
+const EVICTION_REASONS: [&str; 4] = ["departed", "one_off", "live", "on_demand"];
 
 /// The classes that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ const SHOWN: [Outcome; 5] = [
 ];
 
 /// Runs each format through the shield alone, and reports the time before and after memory is full.
-pub async fn watched_with_full_memory(
+pub async fn measure_with_full_memory(
     stage: &Stage,
     programme: Programme,
 ) -> anyhow::Result<String> {
@@ -114,7 +114,7 @@ pub async fn watched_with_full_memory(
     let mut table = Table::new(&headings);
     for form in FORMS {
         let programme = Programme { form, ..programme };
-        let [before, at, after] = evening(stage, programme).await?;
+        let [before, at, after] = run_stream(stage, programme).await?;
         for (word, from, until) in [("before", &before, &at), ("full", &at, &after)] {
             for class in Class::ALL {
                 table.row(row((form, word, class), from, until));
@@ -176,13 +176,13 @@ fn floor(form: Packaging, class: Class, made: u64) -> u64 {
 
 fn plan() -> BroadcastPlan {
     let clock = Clock::real();
-    BroadcastPlan::from(clock.now().saturating_sub(ON_AIR))
+    BroadcastPlan::from(clock.now().saturating_sub(LIVE_FOR))
         .segment_seconds(SEGMENT.as_secs())
         .part_thirds(1)
 }
 
 /// Counts when all players watch, when memory is full, and at the end.
-async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts; 3]> {
+async fn run_stream(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts; 3]> {
     let programme = Programme {
         segment: SEGMENT,
         lasts: programme.lasts.max(SEGMENT * SEGMENTS_MIN),
@@ -202,18 +202,18 @@ async fn evening(stage: &Stage, programme: Programme) -> anyhow::Result<[Counts;
         memory / 4
     );
     let server = Server::seawall(&setting, &stage.program, &more).await?;
-    let players = audience(server.plain, programme, &clock, &Notes::default());
+    let players = start_players(server.plain, programme, &clock, &Notes::default());
     let broadcast = origin.broadcast();
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
     // Between parts, and far from a segment's end: everything that exists has been requested by then.
     let from = broadcast.segment_due(first) + SEGMENT * 5 / 12;
-    clock.until(from).await;
+    clock.wait_until(from).await;
     let before = counts(admin, &origin, &clock).await?;
     let until = from + programme.lasts;
     let (mut now, mut at, mut at_full) = (before, from, None);
     while at < until {
         at += SEGMENT;
-        clock.until(at).await;
+        clock.wait_until(at).await;
         now = counts(admin, &origin, &clock).await?;
         if now.evictions > 0 && at_full.is_none() {
             at_full = Some(now);
@@ -268,6 +268,6 @@ async fn counts(
         answers,
         asked: Asked::of(origin),
         segments: origin.broadcast().segments(clock.now()),
-        evictions: MEDIA_LEFT.map(left).iter().sum(),
+        evictions: EVICTION_REASONS.map(left).iter().sum(),
     })
 }

@@ -9,7 +9,7 @@ use super::figures::{Spread, ratio};
 use super::{Evening, Note, Programme};
 use crate::table::Table;
 
-pub fn told(programme: Programme) -> String {
+pub fn description(programme: Programme) -> String {
     format!(
         "{} players of {} renditions with blocking reload, parts of a third of a second, an origin that takes\n\
          {} ms, {} s. Milliseconds from the making of a version to its arrival: at the first viewer who waited\n\
@@ -64,11 +64,11 @@ pub fn row(name: &'static str, evening: &Evening) -> Vec<String> {
         ratio(evening.asked.parts, made),
         evening.twice.to_string(),
         first.median(),
-        first.told(99),
+        first.percentile_and_max(99),
         all.median(),
-        all.told(99),
+        all.percentile_and_max(99),
         parts.median(),
-        parts.told(99),
+        parts.percentile_and_max(99),
         evening.cpu_micros(answers),
     ]
 }
@@ -87,7 +87,7 @@ fn waits_by_version(evening: &Evening) -> HashMap<Version, Vec<Duration>> {
         else {
             continue;
         };
-        let due = due(evening, last, parts);
+        let due = made_at(evening, last, parts);
         let waited = note.good && note.asked < due;
         if waited && due >= evening.from && due < evening.until {
             let version = (rendition, last, parts);
@@ -99,7 +99,7 @@ fn waits_by_version(evening: &Evening) -> HashMap<Version, Vec<Duration>> {
 }
 
 /// The time at which the last part of a version was made.
-fn due(evening: &Evening, last: u64, parts: u64) -> Utc {
+fn made_at(evening: &Evening, last: u64, parts: u64) -> Utc {
     let broadcast = &evening.broadcast;
     match parts.checked_sub(1) {
         Some(part) => broadcast.part_due(last + 1, part),

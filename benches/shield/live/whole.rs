@@ -10,9 +10,9 @@ use super::{Evening, Note, Programme};
 use crate::table::Table;
 
 /// A longer wait for a manifest is noticeable.
-const NOTICED: Duration = Duration::from_millis(5);
+const NOTICEABLE_WAIT: Duration = Duration::from_millis(5);
 
-pub fn told(programme: Programme) -> String {
+pub fn description(programme: Programme) -> String {
     format!(
         "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. The floor: one\n\
          request for each version of each playlist and for each segment. Old: how long a newer version had\n\
@@ -56,10 +56,13 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
         .filter(|note| matches!(note.place, Resource::Playlist(..)) && note.good)
         .collect();
     let waits = Spread::of(playlists.iter().map(|note| note.waited()));
-    let ages: Vec<Duration> = playlists.iter().map(|note| old(note, evening)).collect();
+    let ages: Vec<Duration> = playlists
+        .iter()
+        .map(|note| age_beyond_newer(note, evening))
+        .collect();
     let thinks = programme.thinks;
     let beyond = Spread::of(ages.iter().map(|age| age.saturating_sub(thinks)));
-    let outdated = beyond.over(Duration::ZERO);
+    let outdated = beyond.count_over(Duration::ZERO);
     let old = Spread::of(ages.into_iter());
     let first = first_viewers(evening);
     let asked = evening.asked;
@@ -73,17 +76,20 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
         asked.segments.to_string(),
         ratio(asked.manifests + asked.segments, floor(evening)),
         evening.twice.to_string(),
-        waits.told(99),
-        waits.over(NOTICED).to_string(),
+        waits.percentile_and_max(99),
+        waits.count_over(NOTICEABLE_WAIT).to_string(),
         millis(old.mean()),
         format!(
             "{:.2} %",
             100.0 * beyond.mean().as_secs_f64() / programme.segment.as_secs_f64()
         ),
         percent(outdated, beyond.count()),
-        percent(first.count() - first.over(NOTICED), first.count()),
+        percent(
+            first.count() - first.count_over(NOTICEABLE_WAIT),
+            first.count(),
+        ),
         first.median(),
-        first.told(99),
+        first.percentile_and_max(99),
         evening.cpu_micros(answers),
     ]
 }
@@ -94,7 +100,7 @@ fn floor(evening: &Evening) -> u64 {
 }
 
 /// How long a newer version had existed.
-fn old(note: &Note, evening: &Evening) -> Duration {
+fn age_beyond_newer(note: &Note, evening: &Evening) -> Duration {
     let newer = |(last, _)| evening.broadcast.segment_due(last + 1);
     let newer: Option<Utc> = note.reach.map(newer);
     newer.map_or(Duration::ZERO, |newer| note.answered.saturating_sub(newer))

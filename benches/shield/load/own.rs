@@ -40,7 +40,7 @@ pub(super) async fn run(load: &Load, lasting: Duration) -> Yield {
     let began = Instant::now();
     let mut connections = JoinSet::new();
     for _ in 0..load.connections {
-        connections.spawn(keep_asking(Arc::clone(&tally)));
+        connections.spawn(send_requests(Arc::clone(&tally)));
     }
     sleep(lasting).await;
     connections.shutdown().await;
@@ -53,9 +53,9 @@ pub(super) async fn run(load: &Load, lasting: Duration) -> Yield {
 }
 
 /// Until it is stopped.
-async fn keep_asking(tally: Arc<Tally>) {
+async fn send_requests(tally: Arc<Tally>) {
     loop {
-        if ask_on_one_connection(&tally).await.is_err() {
+        if send_on_one_connection(&tally).await.is_err() {
             tally.failed.fetch_add(1, Ordering::Relaxed);
         }
         sleep(PAUSE).await;
@@ -63,19 +63,19 @@ async fn keep_asking(tally: Arc<Tally>) {
 }
 
 /// Until the connection ends.
-async fn ask_on_one_connection(tally: &Tally) -> io::Result<()> {
+async fn send_on_one_connection(tally: &Tally) -> io::Result<()> {
     let mut stream = TcpStream::connect(tally.address).await?;
     stream.set_nodelay(true)?;
     let mut read = Vec::with_capacity(BUFFER_BYTES);
     loop {
-        let path = tally.paths.at(tally.sent.fetch_add(1, Ordering::Relaxed));
+        let path = tally.paths.path(tally.sent.fetch_add(1, Ordering::Relaxed));
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         read.clear();
         let head = loop {
             match head_end(&read) {
                 Some(end) => break end,
-                None => more(&mut stream, &mut read).await?,
+                None => read_more(&mut stream, &mut read).await?,
             };
         };
         let answer = Head::read(&read[..head]);
@@ -84,13 +84,13 @@ async fn ask_on_one_connection(tally: &Tally) -> io::Result<()> {
         left = left.saturating_sub((read.len() - head) as u64);
         while left > 0 {
             read.clear();
-            left = left.saturating_sub(more(&mut stream, &mut read).await? as u64);
+            left = left.saturating_sub(read_more(&mut stream, &mut read).await? as u64);
         }
         tally.whole.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-async fn more(stream: &mut TcpStream, read: &mut Vec<u8>) -> io::Result<usize> {
+async fn read_more(stream: &mut TcpStream, read: &mut Vec<u8>) -> io::Result<usize> {
     match stream.read_buf(read).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         bytes => Ok(bytes),

@@ -168,14 +168,14 @@ fn past_the_bound_the_slowest_is_cut_and_woken_and_no_other() {
     let (_two, stalled) = scene.pinned(1);
     for second in 2..30 {
         viewer.0.store(second * 1000, Ordering::Relaxed);
-        assert!(!steady.is_held_up(Waker::noop(), scene.after(second)));
+        assert!(!steady.record_blocked(Waker::noop(), scene.after(second)));
         let waker = Waker::from(Arc::clone(&bell));
-        assert!(!stalled.is_held_up(&waker, scene.after(second)));
+        assert!(!stalled.record_blocked(&waker, scene.after(second)));
     }
     let (_three, new) = scene.pinned(30);
     assert_eq!([&steady, &stalled, &new].map(is_cut), [false, true, false]);
     assert!(bell.0.load(Ordering::Relaxed));
-    assert!(stalled.is_held_up(Waker::noop(), scene.after(31)));
+    assert!(stalled.record_blocked(Waker::noop(), scene.after(31)));
     drop((steady, stalled, new));
     assert_eq!(scene.bytes(), 0);
     assert_eq!(scene.pinned.leaving.load(Ordering::Relaxed), 0);
@@ -190,8 +190,8 @@ fn the_slow_readers_of_a_body_are_cut_only_if_nobody_reads_it_fast() {
     for second in 1..30 {
         fast_viewer.0.store(second << 20, Ordering::Relaxed);
         slow_viewer.0.store(second << 10, Ordering::Relaxed);
-        assert!(!fast.is_held_up(Waker::noop(), scene.after(second)));
-        assert!(!slow.is_held_up(Waker::noop(), scene.after(second)));
+        assert!(!fast.record_blocked(Waker::noop(), scene.after(second)));
+        assert!(!slow.record_blocked(Waker::noop(), scene.after(second)));
     }
     let (_new, new) = scene.pinned(30);
     assert_eq!(
@@ -227,11 +227,11 @@ fn pinned_bodies_give_way_to_fills_down_to_their_share() {
     let scene = Scene::new();
     let (_one, first) = scene.pinned(0);
     let (_two, second) = scene.pinned(1);
-    scene.pinned.give_way(BODY as u64, scene.after(2));
+    scene.pinned.cut_for_fill(BODY as u64, scene.after(2));
     assert_eq!([&first, &second].map(is_cut), [false, false]);
-    scene.pinned.give_way(2 * BODY as u64, scene.after(2));
+    scene.pinned.cut_for_fill(2 * BODY as u64, scene.after(2));
     assert_eq!([&first, &second].map(is_cut), [true, false]);
-    scene.pinned.give_way(u64::MAX, scene.after(2));
+    scene.pinned.cut_for_fill(u64::MAX, scene.after(2));
     assert!(is_cut(&second));
     let (_small, kept) = {
         let body = SharedBody::of(5 * BODY / 8).unwrap();
@@ -239,6 +239,6 @@ fn pinned_bodies_give_way_to_fills_down_to_their_share() {
         body.pass_by(&scene.pinned, scene.start);
         (body, reader)
     };
-    scene.pinned.give_way(u64::MAX, scene.after(60));
+    scene.pinned.cut_for_fill(u64::MAX, scene.after(60));
     assert!(!is_cut(&kept));
 }

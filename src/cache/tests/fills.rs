@@ -45,13 +45,13 @@ fn versions_that_have_passed_leave_memory_before_the_newest_one() {
         let _players: [_; 5] = std::array::from_fn(|_| cache.join(&found, &upstream));
         let version = StoredHead {
             kind: Kind::Hls,
-            tie: Some(cache.tie(Some(&place), None)),
+            tie: Some(cache.bind_epoch(Some(&place), None)),
             ..head()
         };
         let version = Arc::new(Object::new(version, Bytes::from(vec![b'#'; 8 << 10])));
-        cache.file(&newest, Kind::Hls, &version);
+        cache.store_under(&newest, Kind::Hls, &version);
         assert_eq!(
-            fill.keep(&version, Verdict::Object(Arc::clone(&version))),
+            fill.store_and_publish(&version, Verdict::Object(Arc::clone(&version))),
             StoreOutcome::Yes
         );
         let held = cache
@@ -72,10 +72,7 @@ fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
     drop(follower);
     let mut cx = Context::from_waker(Waker::noop());
     let mut push = std::pin::pin!(fill.push(Bytes::from_static(&[7; 500])));
-    assert_eq!(
-        push.as_mut().poll(&mut cx),
-        Poll::Ready(FillControl::Deserted)
-    );
+    assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(FillControl::Stop));
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +88,7 @@ async fn a_budget_that_ran_out_midway_is_given_back_whole() {
     for piece in 0..10 {
         assert_eq!(
             fill.push(Bytes::from_static(&[7; 60])).await,
-            FillControl::On
+            FillControl::Continue
         );
         reader.read();
         if piece == 3 {
@@ -131,7 +128,7 @@ async fn pieces_of_a_byte_are_gathered_and_followed_all_the_same() {
     for number in 0..PIECES {
         // As pieces arrive: each a slice of a read buffer.
         let piece = Bytes::copy_from_slice(&number.to_le_bytes()[..1]);
-        assert_eq!(fill.push(piece).await, FillControl::On);
+        assert_eq!(fill.push(piece).await, FillControl::Continue);
         if number % 100 == 0 {
             eager.read();
         }
@@ -163,7 +160,7 @@ async fn only_the_fastest_reader_wakes_the_producer_of_a_window() {
     fill.begin(Arc::new(head()));
     assert_eq!(
         fill.push(Bytes::from_static(&[7; 500])).await,
-        FillControl::On
+        FillControl::Continue
     );
     let flight = fill.flight();
     let woken = || {

@@ -36,8 +36,8 @@ fn fetched(cache: &Cache, fresh_for: Duration) -> (Follower, SlowReader) {
     let mut follower = fill.follower();
     fill.begin(Arc::new(head));
     push(&fill, BODY);
-    let reader = slowly(&follower.new_body().expect("it reads from here on"));
-    assert!(follower.new_body().is_none(), "told once");
+    let reader = slowly(&follower.take_new_body().expect("it reads from here on"));
+    assert!(follower.take_new_body().is_none(), "told once");
     assert_eq!(
         cache.stats().pinned_bytes,
         0,
@@ -74,7 +74,7 @@ fn purged_on_its_way() {
     let (fill, mut follower) = lead(&cache, &HeaderMap::new());
     fill.begin(Arc::new(head()));
     push(&fill, BODY);
-    let reader = slowly(&follower.new_body().unwrap());
+    let reader = slowly(&follower.take_new_body().unwrap());
     cache.purge(&key(), Kind::Segment);
     finish(fill);
     assert_eq!(pinned(&cache), BODY as u64);
@@ -99,7 +99,10 @@ fn confirmed_stays_and_is_not_counted() {
     let confirmed = Arc::new(held.under(head()));
     let fill = cache.lead(&look(&cache), HeaderMap::new).unwrap();
     let verdict = Verdict::Revalidated(Arc::clone(&confirmed));
-    assert_eq!(fill.keep(&confirmed, verdict), StoreOutcome::Yes);
+    assert_eq!(
+        fill.store_and_publish(&confirmed, verdict),
+        StoreOutcome::Yes
+    );
     drop(held);
     assert_eq!(pinned(&cache), 0);
     cache.purge(&key(), Kind::Segment);
@@ -118,7 +121,7 @@ fn evicted() {
         let found = cache.lookup(&key, Kind::Segment, Instant::now(), HeaderMap::new);
         let other = Arc::new(Object::new(head(), Bytes::from(vec![7; BODY])));
         let fill = cache.lead(&found, HeaderMap::new).unwrap();
-        fill.keep(&other, Verdict::Object(Arc::clone(&other)));
+        fill.store_and_publish(&other, Verdict::Object(Arc::clone(&other)));
     }
     assert!(look(&cache).object.is_none());
     assert_eq!(pinned(&cache), BODY as u64);
@@ -144,7 +147,7 @@ fn through_a_window() {
     let (fill, mut slow) = lead(&cache, &HeaderMap::new());
     let mut fast = Reader::new(fill.follower());
     fill.begin(Arc::new(head()));
-    let reader = slowly(&slow.new_body().unwrap());
+    let reader = slowly(&slow.take_new_body().unwrap());
     for _ in 0..10 {
         push(&fill, 20_000);
         fast.read();

@@ -119,7 +119,10 @@ impl Model {
         self.sent.extend_from_slice(&piece);
         let mut push = std::pin::pin!(fill.push(Bytes::from(piece)));
         let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(push.as_mut().poll(&mut cx), Poll::Ready(FillControl::On));
+        assert_eq!(
+            push.as_mut().poll(&mut cx),
+            Poll::Ready(FillControl::Continue)
+        );
         true
     }
 

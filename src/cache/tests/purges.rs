@@ -5,7 +5,7 @@ use super::*;
 fn keep(cache: &Cache) -> Arc<Object> {
     let (fill, _follower) = lead(cache, &HeaderMap::new());
     let held = object("old");
-    fill.keep(&held, Verdict::Object(Arc::clone(&held)));
+    fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
     held
 }
 
@@ -29,7 +29,7 @@ fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
     let found = look(&cache);
     let refresh = cache.lead(&found, HeaderMap::new).expect("it is held");
     assert_eq!(purge.finish(), 1);
-    let stored = refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
+    let stored = refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
     assert_eq!(stored, StoreOutcome::Purged);
     assert!(look(&cache).object.is_none());
 }
@@ -52,7 +52,7 @@ fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
                 } else {
                     Verdict::Object(Arc::clone(&held))
                 };
-                ended = Some(refresh.keep(&held, verdict));
+                ended = Some(refresh.store_and_publish(&held, verdict));
             };
             if ends_first {
                 end(refresh);
@@ -81,7 +81,7 @@ fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
         let held = keep(&cache);
         let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
         let verdict = Verdict::Revalidated(Arc::clone(&held));
-        assert_eq!(refresh.keep(&held, verdict), StoreOutcome::Yes);
+        assert_eq!(refresh.store_and_publish(&held, verdict), StoreOutcome::Yes);
     }
 }
 
@@ -92,23 +92,26 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     for ends_before_tie in [true, false] {
         let cache = Cache::new(Settings::default());
         let tied = StoredHead {
-            tie: Some(cache.tie(Some(&place), None)),
+            tie: Some(cache.bind_epoch(Some(&place), None)),
             ..head()
         };
         let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
         let (fill, _follower) = lead(&cache, &HeaderMap::new());
-        fill.keep(&held, Verdict::Object(Arc::clone(&held)));
+        fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
         let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
         if ends_before_tie {
             cache.end_epoch(&place);
-            refresh.belongs(&cache.tie(Some(&place), None));
+            refresh.set_epoch(&cache.bind_epoch(Some(&place), None));
         } else {
-            refresh.belongs(&cache.tie(Some(&place), None));
+            refresh.set_epoch(&cache.bind_epoch(Some(&place), None));
             cache.end_epoch(&place);
         }
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         let verdict = Verdict::Revalidated(Arc::clone(&held));
-        assert_eq!(refresh.keep(&held, verdict), StoreOutcome::Purged);
+        assert_eq!(
+            refresh.store_and_publish(&held, verdict),
+            StoreOutcome::Purged
+        );
         assert!(look(&cache).object.is_none());
     }
 }
@@ -121,12 +124,12 @@ fn a_purge_meets_a_refresh_that_gave_way_before_it() {
     for is_prefix in [true, false] {
         let cache = Cache::new(Settings::default());
         let tied = StoredHead {
-            tie: Some(cache.tie(Some(&place), None)),
+            tie: Some(cache.bind_epoch(Some(&place), None)),
             ..head()
         };
         let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
         let (fill, _follower) = lead(&cache, &HeaderMap::new());
-        fill.keep(&held, Verdict::Object(held.clone()));
+        fill.store_and_publish(&held, Verdict::Object(held.clone()));
         let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
         cache.end_epoch(&place);
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
@@ -138,7 +141,7 @@ fn a_purge_meets_a_refresh_that_gave_way_before_it() {
             cache.purge(&key(), Kind::Segment);
         }
         let brought = object("of before the purge");
-        let stored = refresh.keep(&brought, Verdict::Object(Arc::clone(&brought)));
+        let stored = refresh.store_and_publish(&brought, Verdict::Object(Arc::clone(&brought)));
         assert_eq!(stored, StoreOutcome::Purged);
         assert!(look(&cache).object.is_none());
     }
@@ -151,7 +154,7 @@ fn nor_if_it_was_confirmed_before_the_purge_came_to_it() {
     let mut purge = cache.purging();
     purge.all(|meant| *meant == key(), |_| false);
     let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
-    refresh.keep(&held, Verdict::Revalidated(Arc::clone(&held)));
+    refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
     purge.finish();
     assert!(look(&cache).object.is_none());
 }
@@ -165,7 +168,7 @@ fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     purge.finish();
     let new = object("new");
-    let stored = fill.keep(&new, Verdict::Object(Arc::clone(&new)));
+    let stored = fill.store_and_publish(&new, Verdict::Object(Arc::clone(&new)));
     assert_eq!(stored, StoreOutcome::Yes);
 }
 
@@ -194,7 +197,7 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
             assert!(found.object.is_some());
             purge(&cache);
             assert!(cache.lead(&found, || upstream.clone()).is_none());
-            assert!(matches!(cache.join(&found, upstream), JoinOutcome::Again));
+            assert!(matches!(cache.join(&found, upstream), JoinOutcome::Retry));
             // A new lookup finds nothing, and its fill starts without an object.
             let (fill, _follower) = lead(&cache, upstream);
             assert!(fill.found().object.is_none());
@@ -203,18 +206,18 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
     // The same when all objects of a place are dropped in one step.
     let cache = Cache::new(Settings::default());
     let tied = StoredHead {
-        tie: Some(cache.tie(Some(&place), None)),
+        tie: Some(cache.bind_epoch(Some(&place), None)),
         ..head()
     };
     let tied = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
-    fill.keep(&tied, Verdict::Object(Arc::clone(&tied)));
+    fill.store_and_publish(&tied, Verdict::Object(Arc::clone(&tied)));
     let found = look(&cache);
     assert!(found.object.is_some());
     cache.end_epoch(&place);
     assert!(cache.lead(&found, HeaderMap::new).is_none());
     assert!(matches!(
         cache.join(&found, &HeaderMap::new()),
-        JoinOutcome::Again
+        JoinOutcome::Retry
     ));
 }

@@ -39,7 +39,7 @@ pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut cache::Settings) {
 fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
     let mut limits = Vec::new();
     for entry in value.entries("a table such as { hls = \"64MiB\" }")? {
-        let size = value.page().keep(read::size(entry.value));
+        let size = value.page().value_or_note(read::size(entry.value));
         let words = Kind::ALL.map(Kind::as_str);
         let Some(kind) = Kind::ALL
             .into_iter()

@@ -17,7 +17,7 @@ pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)
         table.note_missing("endpoints", "endpoints = [\"https://origin.example\"]");
     }
     let listed = table
-        .get("endpoints", read::some_of(endpoint, WANTED))
+        .get("endpoints", read::nonempty_list(endpoint, WANTED))
         .unwrap_or_default();
     let mut seen = HashSet::new();
     for (endpoint, span) in &listed {
@@ -87,7 +87,7 @@ fn quota(value: TomlValue<'_>) -> ReadResult<Quota> {
 fn url(value: TomlValue<'_>) -> ReadResult<Endpoint> {
     // A password typed into a URL is rejected, and must not be shown in the message.
     if value.toml().as_str().is_some_and(|text| text.contains('@')) {
-        value.page().hide(value.span());
+        value.page().mask(value.span());
     }
     read::parsed(address::endpoint, URL)(value)
 }

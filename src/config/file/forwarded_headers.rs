@@ -12,7 +12,7 @@ use crate::policy::{Route, headers};
 const NAMES: &str = "a list of names";
 
 /// Headers that differ with each viewer, or with each request.
-const OF_ONE_VIEWER: [HeaderName; 8] = [
+const PER_VIEWER_HEADERS: [HeaderName; 8] = [
     header::COOKIE,
     header::FORWARDED,
     header::REFERER,
@@ -27,8 +27,8 @@ const OF_ONE_VIEWER: [HeaderName; 8] = [
 pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
     let typed = table.value("forward_headers");
     let keyed = &mut route.forward_headers;
-    table.put("forward_headers", keyed, read::list(forwarded, NAMES));
-    let differs = |name: &&HeaderName| OF_ONE_VIEWER.contains(name);
+    table.put("forward_headers", keyed, read::list(forwarded_name, NAMES));
+    let differs = |name: &&HeaderName| PER_VIEWER_HEADERS.contains(name);
     if let Some((typed, name)) = typed.zip(keyed.iter().find(differs)) {
         let what = format!("`{name}` differs with each viewer, and is part of the key");
         let problem = Problem::warning(what).at(typed.span(), "each value has its own copies");
@@ -56,7 +56,7 @@ pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
     table.page().note(problem.help(help));
 }
 
-fn forwarded(value: TomlValue<'_>) -> ReadResult<HeaderName> {
+fn forwarded_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
     let name = read::header_name(value)?;
     if name == header::HOST {
         let problem = Problem::new("`Host` is not forwarded among the headers");
@@ -65,7 +65,7 @@ fn forwarded(value: TomlValue<'_>) -> ReadResult<HeaderName> {
             .help("write forward_host = true"));
     }
     let what = "headers that may be forwarded";
-    if headers::tells_of_viewer(&name) {
+    if headers::is_cmcd(&name) {
         let why = "CMCD goes to no origin";
         return Err(value.problem(ValueError::new(what, why)));
     }
@@ -77,10 +77,11 @@ fn forwarded(value: TomlValue<'_>) -> ReadResult<HeaderName> {
 
 /// A header that identifies a viewer determines the response: it must be in the key.
 fn unkeyed_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
-    let name = forwarded(value)?;
+    let name = forwarded_name(value)?;
     if [header::AUTHORIZATION, header::COOKIE].contains(&name) {
         let what = "headers that change no response";
-        let why = "one viewer's credentials would fetch the response for all; write forward_headers";
+        let why =
+            "one viewer's credentials would fetch the response for all; write forward_headers";
         return Err(value.problem(ValueError::new(what, why)));
     }
     Ok(name)

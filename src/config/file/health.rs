@@ -21,7 +21,7 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
         .filter_map(|key| table.value(key))
         .collect();
     let path = table.get("path", read::parsed(path, PATH));
-    let expected = table.get("expect", read::some_of(status, STATUSES));
+    let expected = table.get("expect", read::nonempty_list(status, STATUSES));
     if let CheckKind::Http { path: to, expect } = &mut check.kind {
         *to = path.unwrap_or_else(|| to.clone());
         *expect = expected.unwrap_or_default();

@@ -46,6 +46,6 @@ fn file<'a>(
         table.note_missing(key, example);
         return None;
     };
-    let path = table.page().keep(value.path())?;
+    let path = table.page().value_or_note(value.path())?;
     Some((value, path))
 }

@@ -77,7 +77,7 @@ fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ListenPlace)> {
     let at = at?;
     let address = at
         .page()
-        .keep(read::parsed(address::listen, "an address")(at))?;
+        .value_or_note(read::parsed(address::listen, "an address")(at))?;
     let place = ListenPlace {
         span: Some(at.span()),
         ..ListenPlace::listener(address.clone())
@@ -95,7 +95,7 @@ fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
             let example = "certificates = [{ certificate = \"live.pem\", key = \"live.key\" }]";
             table.note_missing("certificates", example);
         }
-        let pairs = read::some_of(certificate, "a list of certificates with their keys");
+        let pairs = read::nonempty_list(certificate, "a list of certificates with their keys");
         table.put("certificates", &mut tls.certificates, |value| {
             Ok(pairs(value)?.into_iter().flatten().collect())
         });
@@ -171,7 +171,7 @@ pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> O
     let value = table.value("listen")?;
     let address = value
         .page()
-        .keep(read::parsed(address::socket, "an address")(value))?;
+        .value_or_note(read::parsed(address::socket, "an address")(value))?;
     admin.listen = Some(address);
     if !address.ip().to_canonical().is_loopback() {
         let problem = Problem::warning("the admin port can be reached from other machines");
@@ -192,14 +192,17 @@ pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> O
 pub(in crate::config) fn conflicts(places: &[ListenPlace]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (at, later) in places.iter().enumerate() {
-        if let Some(earlier) = places[..at].iter().find(|earlier| clash(earlier, later)) {
+        if let Some(earlier) = places[..at]
+            .iter()
+            .find(|earlier| is_conflict(earlier, later))
+        {
             problems.push(conflict(earlier, later));
         }
     }
     problems
 }
 
-fn clash(one: &ListenPlace, other: &ListenPlace) -> bool {
+fn is_conflict(one: &ListenPlace, other: &ListenPlace) -> bool {
     match (&one.address, &other.address) {
         (ListenAddress::Unix(one), ListenAddress::Unix(other)) => one == other,
         (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {

@@ -87,7 +87,7 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
     table.get("deadlines", |value| {
         value.table("deadlines", |table| {
             read_deadlines(table, deadlines);
-            outlasting(table, deadlines, wait_max);
+            warn_of_long_deadlines(table, deadlines, wait_max);
         })
     });
     table.put_some("health", &mut settings.health, |value| {
@@ -194,7 +194,7 @@ fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
 }
 
 /// Warns of deadlines longer than `wait_max`: a response may then begin after all viewers gave up.
-fn outlasting(table: &mut TomlTable<'_>, deadlines: &Deadlines, wait_max: Duration) {
+fn warn_of_long_deadlines(table: &mut TomlTable<'_>, deadlines: &Deadlines, wait_max: Duration) {
     for (key, part) in [
         ("manifest", deadlines.manifest),
         ("first_byte", deadlines.first_byte),

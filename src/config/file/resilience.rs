@@ -33,19 +33,19 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
                 &mut backoff.retry_after_max,
                 read::duration,
             );
-            in_step(table, ("wait", backoff.base), ("wait_max", backoff.max));
+            check_order(table, ("wait", backoff.base), ("wait_max", backoff.max));
         })
     });
     let breaker = &mut settings.guards.breaker;
     table.get("breaker", |value| {
         value.table("breaker", |table| {
-            table.put("error_share", &mut breaker.error_share, some_fraction);
+            table.put("error_share", &mut breaker.error_share, nonzero_fraction);
             table.put("window", &mut breaker.window, window);
             table.put("requests_min", &mut breaker.requests_min, read::count);
             let (first, last) = (&mut breaker.probe_after, &mut breaker.probe_after_max);
             table.put("probe_after", first, read::deadline);
             table.put("probe_after_max", last, read::deadline);
-            in_step(table, ("probe_after", *first), ("probe_after_max", *last));
+            check_order(table, ("probe_after", *first), ("probe_after_max", *last));
         })
     });
     let ejection = &mut settings.guards.ejection;
@@ -54,8 +54,8 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
             table.put("failures", &mut ejection.failures, read::count);
             table.put("first", &mut ejection.base, read::deadline);
             table.put("longest", &mut ejection.max, read::deadline);
-            in_step(table, ("first", ejection.base), ("longest", ejection.max));
-            table.put("slow_factor", &mut ejection.slow_factor, more_than_once);
+            check_order(table, ("first", ejection.base), ("longest", ejection.max));
+            table.put("slow_factor", &mut ejection.slow_factor, slow_factor);
             table.put("slow_floor", &mut ejection.slow_floor, read::duration);
             table.put(
                 "slow_judgements",
@@ -67,7 +67,11 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
 }
 
 /// Reports a pair of a first and a maximum duration in which the maximum is shorter.
-fn in_step(table: &TomlTable<'_>, (least, from): (&str, Duration), (most, to): (&str, Duration)) {
+fn check_order(
+    table: &TomlTable<'_>,
+    (least, from): (&str, Duration),
+    (most, to): (&str, Duration),
+) {
     if to < from {
         let problem = Problem::new(format!("`{most}` is shorter than `{least}`"));
         let problem = problem.at(table.span(), "in here");
@@ -77,7 +81,7 @@ fn in_step(table: &TomlTable<'_>, (least, from): (&str, Duration), (most, to): (
 }
 
 /// A factor of 1 would make every endpoint slow.
-fn more_than_once(value: TomlValue<'_>) -> ReadResult<f64> {
+fn slow_factor(value: TomlValue<'_>) -> ReadResult<f64> {
     match read::share(value)? {
         factor if factor > 1.0 => Ok(factor),
         _ => Err(value.problem(ValueError::new(
@@ -109,7 +113,7 @@ fn fraction(value: TomlValue<'_>) -> ReadResult<f64> {
 }
 
 /// A share of 0 would open a breaker at its first check.
-fn some_fraction(value: TomlValue<'_>) -> ReadResult<f64> {
+fn nonzero_fraction(value: TomlValue<'_>) -> ReadResult<f64> {
     match fraction(value)? {
         share if share > 0.0 => Ok(share),
         _ => Err(value.problem(ValueError::new(

@@ -50,7 +50,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
         let items = value.toml().as_array();
         items.map_or(usize::MAX, |items| items.len())
     });
-    table.put("hosts", &mut route.hosts, read::some_of(host, HOSTS));
+    table.put("hosts", &mut route.hosts, read::nonempty_list(host, HOSTS));
     let hosts_are_known = route.hosts.len() == hosts_typed;
     route.hosts.dedup();
     let path = read::parsed(address::path_prefix, "a path such as \"/live\"");
@@ -60,7 +60,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
     route.path_prefix = path.unwrap_or(route.path_prefix);
     let name = table.get("name", read::parsed(address::name, "a name"));
     let named = name.is_some();
-    route.name = name.unwrap_or_else(|| place_name(&route)).into();
+    route.name = name.unwrap_or_else(|| default_name(&route)).into();
     table.put("forward_host", &mut route.forward_host, read::flag);
     table.put("query", &mut route.query, queries);
     forwarded_headers::headers(table, &mut route);
@@ -131,7 +131,7 @@ pub(super) fn all_queries_warning(span: SourceSpan) -> Problem {
 }
 
 /// The default name of a route: its host and path.
-fn place_name(route: &Route) -> String {
+fn default_name(route: &Route) -> String {
     match (route.hosts.first(), route.path_prefix.as_str()) {
         (None, "/") => "default".to_owned(),
         (None, path) => path.to_owned(),
@@ -153,7 +153,7 @@ fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize
     };
     let typed = table
         .page()
-        .keep(value.text("the name of an origin"))
+        .value_or_note(value.text("the name of an origin"))
         .unwrap_or_default();
     if let Some(index) = names.clone().position(|name| name == typed) {
         return (Arc::clone(&groups[index].settings.name), index);
@@ -235,7 +235,10 @@ fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
     let (origins, credentials) = value.table("cors", |table| {
         let mut credentials = false;
         table.put("credentials", &mut credentials, read::flag);
-        (table.get("only", read::some_of(origin, CORS)), credentials)
+        (
+            table.get("only", read::nonempty_list(origin, CORS)),
+            credentials,
+        )
     })?;
     let origins =
         origins.ok_or_else(|| value.problem(ValueError::new(CORS, "`only` is missing")))?;
@@ -247,7 +250,7 @@ fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
 
 fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
     /// How long a live manifest is served when the origin fails, by default.
-    const UNTOLD: Duration = Duration::from_mins(1);
+    const STALE_IF_ERROR_DEFAULT: Duration = Duration::from_mins(1);
     table.put("manifest_max", &mut lifetimes.manifest_max, read::duration);
     table.put(
         "manifest_default",
@@ -278,7 +281,9 @@ fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
     let if_missing = table.value("manifest_stale_if_missing");
     let missing: &mut Duration = &mut lifetimes.manifest_stale_if_missing;
     table.put("manifest_stale_if_missing", missing, read::duration);
-    let bound = lifetimes.manifest_stale_if_error.unwrap_or(UNTOLD);
+    let bound = lifetimes
+        .manifest_stale_if_error
+        .unwrap_or(STALE_IF_ERROR_DEFAULT);
     let too_long = lifetimes.manifest_stale_if_missing > bound;
     if let Some(typed) = if_missing.filter(|_| too_long) {
         let wanted = "at most `manifest_stale_if_error`, beyond which nothing stale is served";

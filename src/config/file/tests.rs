@@ -151,19 +151,19 @@ fn everything_typed_arrives() {
     );
     assert_eq!(&*config.rules.name, "shield-1");
     assert_eq!(
-        config.edge.listeners[0].address,
+        config.frontend.listeners[0].address,
         ListenAddress::Unix("/run/seawall.sock".into())
     );
-    let limits = &config.edge.limits;
+    let limits = &config.frontend.limits;
     assert_eq!((limits.head_bytes_max, limits.fields_max), (16 << 10, 50));
-    assert_eq!(config.shield.ranges_max, 4);
+    assert_eq!(config.proxy.ranges_max, 4);
     assert_eq!(config.admin.listen, Some("[::1]:9090".parse().unwrap()));
     assert_eq!(
         config.cache.kind_bytes_max,
         [(Kind::Hls, 1024), (Kind::Segment, 1 << 30)]
     );
     assert_eq!(config.cache.fill_bytes_max, 512 << 20);
-    assert_eq!(config.shield.wait_max, Duration::from_secs(5));
+    assert_eq!(config.proxy.wait_max, Duration::from_secs(5));
     assert_eq!(
         (
             config.telemetry.access_log.enabled,

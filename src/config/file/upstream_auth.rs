@@ -69,7 +69,10 @@ fn read_headers(value: TomlValue<'_>) -> ReadResult<AddedHeaders> {
     for entry in value.entries("a table such as { X-Name = \"value\" }")? {
         let value = entry.value;
         let (name, content) = (header_name(&entry), header_content(value));
-        let (name, content) = (page.keep(name), page.keep(content).flatten());
+        let (name, content) = (
+            page.value_or_note(name),
+            page.value_or_note(content).flatten(),
+        );
         let (Some(name), Some(content)) = (name, content) else {
             continue;
         };
@@ -79,7 +82,7 @@ fn read_headers(value: TomlValue<'_>) -> ReadResult<AddedHeaders> {
             continue;
         }
         seen.push(name.clone());
-        page.keep(check_cdn_code(value, &name, &content));
+        page.value_or_note(check_cdn_code(value, &name, &content));
         match content {
             HeaderContent::Value(value) => headers.values.push((name, value)),
             HeaderContent::File(path, _) => headers.files.push((name, path)),
@@ -140,7 +143,7 @@ fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
     if value.toml().is_table() {
         return value.table("the header's value", header_file);
     }
-    value.page().hide(value.span());
+    value.page().mask(value.span());
     let text = value.text(WANTED)?;
     let fault = |why| value.problem(ValueError::new(WANTED, why));
     if text.is_empty() {
@@ -158,9 +161,9 @@ fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
         table.note_missing("file", "file = \"/run/secrets/token\"");
         return None;
     };
-    let path = table.page().keep(value.path())?;
+    let path = table.page().value_or_note(value.path())?;
     let good = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why));
-    Some(HeaderContent::File(path, table.page().keep(good)?))
+    Some(HeaderContent::File(path, table.page().value_or_note(good)?))
 }
 
 /// Reports headers that the signature sets itself.
@@ -265,15 +268,15 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     }
     let span = of_file.or(typed).map_or(table.span(), |value| value.span());
     let problem = |what: String, why: String| Problem::new(what).at(span.clone(), why);
-    let sources = found(page.environment(), supply, path, profile);
+    let sources = find_sources(page.environment(), supply, path, profile);
     let sources = sources.map_err(|why| problem("no credentials can be found".to_owned(), why));
-    let sources = page.keep(sources)?;
+    let sources = page.value_or_note(sources)?;
     if let (CredentialSupply::File, [CredentialSource::File { path, profile }]) =
         (supply, &sources[..])
         && let Err(why) = sign::look_for_profile(path, profile)
     {
         let problem = problem("this file has no such credentials".to_owned(), why);
-        let filled_in = of_file.is_some_and(|value| value.is_filled_in());
+        let filled_in = of_file.is_some_and(|value| value.has_variables());
         page.note(if filled_in {
             problem
         } else {
@@ -284,7 +287,7 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
 }
 
 /// The sources to try, or why there are none.
-fn found(
+fn find_sources(
     environment: &sign::AwsEnvironment<'_>,
     supply: CredentialSupply,
     path: Option<PathBuf>,

@@ -27,7 +27,7 @@ fn watch(protocol: ViewerProtocol) -> ConnectionTimer {
 /// Polls the timer until it returns an action; also returns the elapsed seconds.
 async fn verdict(watch: &mut ConnectionTimer) -> (TimerAction, u64) {
     let start = Instant::now();
-    let look = poll_fn(|cx| match watch.look(cx) {
+    let look = poll_fn(|cx| match watch.check(cx) {
         TimerAction::Wait => Poll::Pending,
         look => Poll::Ready(look),
     });
@@ -51,7 +51,7 @@ async fn the_end_of_an_answer_leaves_before_a_quiet_connection_is_closed() {
     for is_finishing in [false, true] {
         let mut watch = watch(ViewerProtocol::Http1);
         watch.finishing = is_finishing.then(Instant::now);
-        watch.gauge.rested(Instant::now());
+        watch.gauge.finish_response(Instant::now());
         watch.gauge.set_blocked(true);
         let gauge = watch.gauge.clone();
         let taking = async move {
@@ -71,7 +71,7 @@ async fn the_end_of_an_answer_leaves_before_a_quiet_connection_is_closed() {
 async fn a_head_has_its_own_shorter_time_from_its_first_byte() {
     let mut watch = watch(ViewerProtocol::Http1);
     tokio::time::advance(Duration::from_secs(30)).await;
-    watch.gauge.heard();
+    watch.gauge.record_request_bytes();
     assert_eq!(
         verdict(&mut watch).await,
         (TimerAction::Cut(ConnectionEvent::HeadTimeout), 10)
@@ -81,9 +81,9 @@ async fn a_head_has_its_own_shorter_time_from_its_first_byte() {
 #[tokio::test(start_paused = true)]
 async fn more_bytes_do_not_extend_the_head_time() {
     let mut watch = watch(ViewerProtocol::Http1);
-    watch.gauge.heard();
+    watch.gauge.record_request_bytes();
     tokio::time::advance(Duration::from_secs(6)).await;
-    watch.gauge.heard();
+    watch.gauge.record_request_bytes();
     assert_eq!(
         verdict(&mut watch).await,
         (TimerAction::Cut(ConnectionEvent::HeadTimeout), 4)
@@ -93,8 +93,8 @@ async fn more_bytes_do_not_extend_the_head_time() {
 #[tokio::test(start_paused = true)]
 async fn waiting_for_the_origin_is_not_the_viewers_fault() {
     let mut watch = watch(ViewerProtocol::Http1);
-    watch.gauge.heard();
-    watch.gauge.serving();
+    watch.gauge.record_request_bytes();
+    watch.gauge.begin_request();
     let patience = Duration::from_hours(1);
     assert!(
         tokio::time::timeout(patience, verdict(&mut watch))
@@ -106,7 +106,7 @@ async fn waiting_for_the_origin_is_not_the_viewers_fault() {
 #[tokio::test(start_paused = true)]
 async fn a_viewer_that_takes_nothing_is_cut_after_the_window() {
     let mut watch = watch(ViewerProtocol::Http1);
-    watch.gauge.serving();
+    watch.gauge.begin_request();
     watch.gauge.set_blocked(true);
     assert_eq!(
         verdict(&mut watch).await,
@@ -117,7 +117,7 @@ async fn a_viewer_that_takes_nothing_is_cut_after_the_window() {
 #[tokio::test(start_paused = true)]
 async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
     let mut watch = watch(ViewerProtocol::Http1);
-    watch.gauge.serving();
+    watch.gauge.begin_request();
     watch.gauge.set_blocked(true);
     let gauge = watch.gauge.clone();
     let taking = async move {
@@ -179,10 +179,10 @@ async fn an_idle_http2_connection_is_asked_to_finish_before_it_is_cut() {
 async fn an_idle_connection_that_must_make_room_has_a_second() {
     for protocol in [ViewerProtocol::Http1, ViewerProtocol::Http2] {
         let mut watch = watch(protocol);
-        assert!(!watch.gauge.tell_to_leave(), "nobody looks yet");
+        assert!(!watch.gauge.ask_to_close(), "nobody looks yet");
         let looks = tokio::time::timeout(Duration::from_secs(1), verdict(&mut watch));
         assert!(looks.await.is_err());
-        assert!(watch.gauge.idle_since().is_some() && watch.gauge.tell_to_leave());
+        assert!(watch.gauge.idle_since().is_some() && watch.gauge.ask_to_close());
         assert_eq!(watch.gauge.idle_since(), None, "it is told once");
         assert_eq!(verdict(&mut watch).await, (TimerAction::Finish, 0));
         assert_eq!(
@@ -197,18 +197,18 @@ async fn a_request_that_came_meanwhile_is_answered_first() {
     let mut watch = watch(ViewerProtocol::Http1);
     let looks = tokio::time::timeout(Duration::from_secs(1), verdict(&mut watch));
     assert!(looks.await.is_err());
-    watch.gauge.tell_to_leave();
-    watch.gauge.serving();
+    watch.gauge.ask_to_close();
+    watch.gauge.begin_request();
     let looks = tokio::time::timeout(Duration::from_mins(1), verdict(&mut watch));
     assert!(looks.await.is_err());
-    watch.gauge.rested(Instant::now());
+    watch.gauge.finish_response(Instant::now());
     assert_eq!(verdict(&mut watch).await, (TimerAction::Finish, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn closing_finishes_answers_at_once_and_quiet_viewers_after_the_last_call() {
     let mut busy = watch(ViewerProtocol::Http1);
-    busy.gauge.serving();
+    busy.gauge.begin_request();
     busy.roll.close();
     assert_eq!(verdict(&mut busy).await, (TimerAction::Finish, 0));
 
@@ -216,5 +216,5 @@ async fn closing_finishes_answers_at_once_and_quiet_viewers_after_the_last_call(
     quiet.roll.close();
     let start = Instant::now();
     assert_eq!(verdict(&mut quiet).await.0, TimerAction::Finish);
-    assert!(start.elapsed() >= LAST_CALL);
+    assert!(start.elapsed() >= SHUTDOWN_GRACE);
 }

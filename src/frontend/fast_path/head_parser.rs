@@ -11,7 +11,7 @@ use memchr::memchr_iter;
 const FIELDS_MAX: usize = 64;
 
 /// Header fields with which a request may continue after its head.
-const GOES_ON: [HeaderName; 4] = [
+const NON_PLAIN_FIELDS: [HeaderName; 4] = [
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
     header::EXPECT,
@@ -50,7 +50,11 @@ pub(super) fn read(came: &[u8]) -> ParsedRequest {
     let Some(headers) = headers(request.headers, &bytes) else {
         return ParsedRequest::Other;
     };
-    if method != "GET" || !target.starts_with('/') || target.contains('#') || !stays(&headers) {
+    if method != "GET"
+        || !target.starts_with('/')
+        || target.contains('#')
+        || !is_keep_alive(&headers)
+    {
         return ParsedRequest::Bodiless;
     }
     match Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())) {
@@ -69,7 +73,7 @@ fn headers(fields: &[Header<'_>], bytes: &Bytes) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        if GOES_ON.contains(&name) {
+        if NON_PLAIN_FIELDS.contains(&name) {
             return None;
         }
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
@@ -78,7 +82,7 @@ fn headers(fields: &[Header<'_>], bytes: &Bytes) -> Option<HeaderMap> {
     Some(headers)
 }
 
-fn stays(headers: &HeaderMap) -> bool {
+fn is_keep_alive(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONNECTION)
         .iter()

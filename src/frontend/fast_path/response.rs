@@ -17,7 +17,7 @@ pub(super) fn head(answer: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
         status,
         headers,
         held,
-        tale,
+        record: tale,
         ..
     } = answer;
     let held = held.as_deref();
@@ -66,7 +66,7 @@ mod tests {
             held: None,
             body: ResponseBody::Empty,
             part_of: None,
-            tale: test_support::tale(Instant::now()),
+            record: test_support::tale(Instant::now()),
         };
         String::from_utf8(head(&answer, length)).unwrap()
     }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::frontend::connection_state::ConnectionState;
-use crate::frontend::exchange::{connection, stream};
+use crate::frontend::exchange::{http1_carrier, http2_carrier};
 use crate::frontend::recording_body::{RecordingBody, ResponseCarrier};
 use crate::frontend::sniffing_stream::SniffingStream;
 use crate::frontend::test_support::{Tales, tale};
@@ -78,7 +78,7 @@ async fn heard_over_http1(version: &str, length: Option<u64>) -> (String, bool) 
     let line = SniffingStream::open(wire, gauge.clone());
     let serving = tokio::spawn(async move {
         let service = service_fn(|_| {
-            let response = torn(length, connection(&gauge));
+            let response = torn(length, http1_carrier(&gauge));
             async move { Ok::<_, Infallible>(response) }
         });
         let _ = http1::Builder::new()
@@ -123,7 +123,7 @@ async fn http2_resets_the_stream_and_keeps_the_connection() {
     let line = SniffingStream::http2(wire, gauge.clone());
     tokio::spawn(async move {
         let service = service_fn(move |_| {
-            let response = torn(None, stream(&gauge));
+            let response = torn(None, http2_carrier(&gauge));
             async move { Ok::<_, Infallible>(response) }
         });
         let builder = http2::Builder::new(TokioExecutor::new());

@@ -133,7 +133,7 @@ fn a_part_that_no_segment_has_is_the_first_of_the_next() {
     let skip = directives(None, None, Some(Skip::Segments));
     assert_eq!(skip.at(&facts), skip);
     let edge = facts.edge.unwrap();
-    assert!(!edge.too_far(9) && edge.too_far(10) && edge.too_far(u64::MAX));
+    assert!(!edge.is_too_far(9) && edge.is_too_far(10) && edge.is_too_far(u64::MAX));
 }
 
 const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:4\n\

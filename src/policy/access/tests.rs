@@ -39,7 +39,7 @@ fn ask_over(version: Version, rules: &Rules, target: &str, host: Option<&str>) -
 
 fn entered(access: Admission) -> CacheRequest {
     match access {
-        Admission::Enter(entry) => entry,
+        Admission::Cache(entry) => entry,
         other => panic!("expected to enter, got {other:?}"),
     }
 }
@@ -134,7 +134,7 @@ fn a_target_and_host_name_the_same_host() {
             ("http://[::1]/a", "[::2]", false),
         ] {
             match ask_over(version, &rules(&[]), target, Some(host)) {
-                Admission::Enter(entry) if is_same => assert_eq!(entry.host, host_in(target)),
+                Admission::Cache(entry) if is_same => assert_eq!(entry.host, host_in(target)),
                 other => assert!(
                     !is_same && status(other) == 400,
                     "{target} {host} {version:?}"
@@ -256,7 +256,7 @@ fn delivery_directives_have_one_form_and_come_last() {
         (one.plain().target, one.plain().key),
         (plain.target.clone(), plain.key.clone())
     );
-    let asking = plain.asking(one.directives()).unwrap();
+    let asking = plain.with_directives(one.directives()).unwrap();
     assert_eq!((asking.key, asking.target), (one.key, one.target));
 }
 

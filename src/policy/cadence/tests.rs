@@ -20,7 +20,10 @@ fn run(changes: &[Duration], told: Duration) -> Run {
     let version = |at: Instant| changes.partition_point(|change| start + *change <= at);
     while seen + 1 < changes.len() {
         let at = cadence.next();
-        assert!(at > cadence.looked, "a look must come after the last one");
+        assert!(
+            at > cadence.last_poll,
+            "a look must come after the last one"
+        );
         let now = version(at);
         let counts = seen >= LEARNING;
         looks += u32::from(counts);
@@ -91,7 +94,7 @@ fn a_change_that_stays_away_is_looked_for_ever_less_often() {
     let mut gaps = Vec::new();
     for _ in 0..20 {
         let at = cadence.next();
-        gaps.push(at - cadence.looked);
+        gaps.push(at - cadence.last_poll);
         cadence.unchanged(at);
     }
     assert!(gaps[3..].is_sorted(), "{gaps:?}");

@@ -108,7 +108,7 @@ fn manifest_freshness(
     told: Option<RuledDuration>,
 ) -> RuledDuration {
     let by_default = RuledDuration(lifetimes.manifest_default, Rule::RouteDefault);
-    let is_state = answer.standing == ManifestContext::State;
+    let is_state = answer.context == ManifestContext::State;
     let by_text = match answer.facts {
         None => {
             return told
@@ -121,13 +121,13 @@ fn manifest_freshness(
         }
         Some(facts) if facts.liveness == Liveness::Ended => {
             let term = told.unwrap_or(RuledDuration(lifetimes.ended_default, Rule::RouteDefault));
-            return if answer.standing == ManifestContext::JustEnded {
+            return if answer.context == ManifestContext::JustEnded {
                 term.at_most(JUST_ENDED, Rule::JustEnded)
             } else {
                 term
             };
         }
-        Some(facts) if facts.multivariant => multivariant(answer.children),
+        Some(facts) if facts.multivariant => multivariant(answer.child_target_duration),
         Some(facts) if answer.kind == Kind::Dash => dynamic(facts),
         Some(facts) => match facts.target_duration {
             Some(target) if is_state => RuledDuration(target * STATE_TARGETS, Rule::State),
@@ -175,7 +175,7 @@ pub(super) fn stale_windows(
     fresh_for: Duration,
 ) -> (Duration, Duration) {
     let nothing = (Duration::ZERO, Duration::ZERO);
-    if answer.standing == ManifestContext::State {
+    if answer.context == ManifestContext::State {
         return nothing;
     }
     let ended = |facts: &ManifestInfo| facts.liveness == Liveness::Ended;

@@ -48,8 +48,8 @@ fn judged_on(
         end_is_proven: true,
         authorized: false,
         delay: Duration::ZERO,
-        standing: ManifestContext::Plain,
-        children: None,
+        context: ManifestContext::Plain,
+        child_target_duration: None,
         due_in: None,
     };
     storage(&answer, route, Now::now())
@@ -322,8 +322,8 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         end_is_proven: true,
         authorized: true,
         delay: Duration::ZERO,
-        standing: ManifestContext::Plain,
-        children: None,
+        context: ManifestContext::Plain,
+        child_target_duration: None,
         due_in: None,
     };
     let storage = storage(&answer, &route(), Now::now());
@@ -339,18 +339,18 @@ fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
     };
     let facts = live(6);
     // Half a target duration, rounded down to whole seconds by the origin.
-    assert_eq!(lifetime(3).tended_for(Some(&facts)), 9 * SECOND);
+    assert_eq!(lifetime(3).refreshed_max_age(Some(&facts)), 9 * SECOND);
     assert_eq!(
-        lifetime(2).tended_for(Some(&live(5))),
+        lifetime(2).refreshed_max_age(Some(&live(5))),
         Duration::from_millis(7500)
     );
-    assert_eq!(lifetime(1).tended_for(Some(&facts)), 2 * SECOND);
-    assert_eq!(lifetime(3).tended_for(None), 6 * SECOND);
+    assert_eq!(lifetime(1).refreshed_max_age(Some(&facts)), 2 * SECOND);
+    assert_eq!(lifetime(3).refreshed_max_age(None), 6 * SECOND);
     let strict = Lifetime {
         stale_while_revalidate: Duration::ZERO,
         ..lifetime(3)
     };
-    assert_eq!(strict.tended_for(Some(&facts)), 3 * SECOND);
+    assert_eq!(strict.refreshed_max_age(Some(&facts)), 3 * SECOND);
 }
 
 fn low_latency() -> ManifestInfo {
@@ -388,8 +388,8 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
-            standing: ManifestContext::State,
-            children: None,
+            context: ManifestContext::State,
+            child_target_duration: None,
             due_in: None,
         };
         match storage(&answer, &route(), Now::now()) {
@@ -411,5 +411,5 @@ fn a_low_latency_playlist_that_is_looked_after_may_wait_for_a_part_that_is_late(
     let Storage::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
         panic!("it is stored");
     };
-    assert_eq!(lifetime.tended_for(Some(&facts)), 3 * SECOND / 2);
+    assert_eq!(lifetime.refreshed_max_age(Some(&facts)), 3 * SECOND / 2);
 }

@@ -97,7 +97,7 @@ fn a_restart_is_seen_by_number_name_or_discontinuity() {
         Progress::Behind,
         "names may be signed"
     );
-    track.take(&plain(20), Progress::Onward, now);
+    track.record(&plain(20), Progress::Onward, now);
     assert_eq!(track.judge(&renamed, now), Progress::Restarted);
     let discontinued = with(window(10, |number| number), |edge| {
         edge.discontinuity = 1;
@@ -122,7 +122,7 @@ fn a_restart_is_accepted_once() {
     let mut track = Timeline::new(&plain(5000), PERIOD, now);
     let anew = window(3, |number| number + 7000);
     assert_eq!(track.judge(&anew, now), Progress::Restarted);
-    track.take(&anew, Progress::Restarted, now);
+    track.record(&anew, Progress::Restarted, now);
     assert_eq!(
         track.judge(&plain(5001), now),
         Progress::Behind,
@@ -163,7 +163,7 @@ fn the_generation_that_was_left_is_better_than_one_that_stands_still() {
     let now = Instant::now();
     let mut track = Timeline::new(&plain(5000), PERIOD, now);
     let other = |last| window(last, |number| number + 7000);
-    track.take(&other(300), Progress::Restarted, now);
+    track.record(&other(300), Progress::Restarted, now);
     let late = now + 4 * PERIOD;
     assert_eq!(track.judge(&plain(5001), now), Progress::Behind);
     assert_eq!(track.judge(&plain(5004), late), Progress::Restarted);
@@ -190,7 +190,7 @@ fn one_that_lists_nothing_is_no_progress_and_forgets_nothing() {
         ..nothing
     };
     assert_eq!(track.judge(&ended, now), Progress::Onward);
-    track.take(&ended, Progress::Onward, now);
+    track.record(&ended, Progress::Onward, now);
     assert_eq!(track.judge(&plain(4995), now), Progress::Behind);
     assert_eq!(track.judge(&plain(5), now), Progress::Restarted);
 }
@@ -246,12 +246,12 @@ fn mpds_of_two_packagers_do_not_take_turns() {
     let (first, second) = (1000, 1060);
     let mut track = Timeline::new(&mpd(first, 2000), PERIOD, now);
     assert_eq!(track.judge(&mpd(second, 2000), now), Progress::Restarted);
-    track.take(&mpd(second, 2000), Progress::Restarted, now);
+    track.record(&mpd(second, 2000), Progress::Restarted, now);
     for clock in (2002..2400).step_by(2) {
         assert_eq!(track.judge(&mpd(first, clock), now), Progress::Behind);
         let next = mpd(second, clock);
         assert_eq!(track.judge(&next, now), Progress::Onward);
-        track.take(&next, Progress::Onward, now);
+        track.record(&next, Progress::Onward, now);
     }
     let dead = mpd(500, 1500);
     assert_eq!(track.judge(&dead, now), Progress::Behind, "long dead");
@@ -324,7 +324,7 @@ fn names_that_are_signed_anew_are_no_restart() {
         let next = signed(last, salt);
         let progress = track.judge(&next, now);
         assert!(matches!(progress, Progress::Onward | Progress::Same));
-        track.take(&next, progress, now);
+        track.record(&next, progress, now);
         let lag = signed(last - 2, salt + 100);
         assert_eq!(track.judge(&lag, now), Progress::Behind, "{last}");
     }
@@ -349,7 +349,7 @@ fn a_long_silence_and_few_new_segments_are_a_restart() {
         "it says that it stood still"
     );
     let mut heard = track.clone();
-    heard.hears(now + 11 * PERIOD);
+    heard.record_response(now + 11 * PERIOD);
     assert_eq!(
         heard.judge(&plain(22), now + 12 * PERIOD),
         Progress::Onward,
@@ -383,6 +383,6 @@ fn a_delta_update_forgets_no_discontinuity() {
         (edge.first, edge.skipped) = (25, 6);
         edge.discontinuity = 0;
     });
-    track.take(&delta, Progress::Onward, now);
+    track.record(&delta, Progress::Onward, now);
     assert_eq!(track.judge(&discontinued(28), now), Progress::Behind);
 }

@@ -186,7 +186,7 @@ impl Contested for FillBody<'_> {
     }
 
     fn stopped(&self, endpoint: usize) {
-        self.job.leave(endpoint);
+        self.job.avoid_endpoint(endpoint);
     }
 }
 

@@ -30,10 +30,10 @@ impl FillTask {
         let answers = self.empty_answers;
         self.empty_answers += 1;
         if answers == 0
-            && let Some(other) = self.elsewhere(endpoint).await
+            && let Some(other) = self.request_elsewhere(endpoint).await
         {
-            self.leave(endpoint);
-            return Box::pin(self.landed(other)).await;
+            self.avoid_endpoint(endpoint);
+            return Box::pin(self.handle_response(other)).await;
         }
         if answers < 2 {
             self.empty_answers = 2;
@@ -44,7 +44,7 @@ impl FillTask {
             {
                 None => return self.fill.cut(),
                 Some(Ok(reply)) if reply.status == StatusCode::OK => {
-                    return Box::pin(self.landed(reply)).await;
+                    return Box::pin(self.handle_response(reply)).await;
                 }
                 Some(_) => {}
             }
@@ -52,7 +52,7 @@ impl FillTask {
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(rejections::failure_object(Failure::Protocol, held));
         // A failed prefetch leaves no memo that would affect viewers.
-        if !matches!(self.viewer, FillTrigger::Coming { .. }) {
+        if !matches!(self.viewer, FillTrigger::Prefetch { .. }) {
             self.back_off(None, &answer);
         }
         self.fill.settle(Verdict::Failed(answer));

@@ -12,7 +12,7 @@ use super::{FillTask, FillTrigger};
 use crate::cache::{ExpiringMemo, KeyMemo, Object, Verdict};
 use crate::manifest::Kind;
 use crate::policy::lifetime::{UncacheableReason, is_failure};
-use crate::policy::missing_manifest::{doubted_for, is_absence, says_what_became_of_it};
+use crate::policy::missing_manifest::{is_absence, is_conclusive, remaining_stale_window};
 use crate::policy::{EndpointSet, Lifetime};
 use crate::proxy::live::RejectReason;
 use crate::proxy::pass::PassThroughResponse;
@@ -33,9 +33,14 @@ const TOO_LARGE_MEMORY: Duration = Duration::from_mins(10);
 impl FillTask {
     /// The origin answered with an error: all followers get it, the stored object stays, and the
     /// key backs off.
-    pub(super) async fn failing(self, reply: UpstreamResponse, wait: Option<Duration>, open: bool) {
+    pub(super) async fn fail_with_response(
+        self,
+        reply: UpstreamResponse,
+        wait: Option<Duration>,
+        open: bool,
+    ) {
         let answer = if open {
-            self.in_its_words(reply).await
+            self.origin_response(reply).await
         } else {
             let retry_after = reply.headers.get(header::RETRY_AFTER).cloned();
             rejections::own_answer(reply.status, retry_after)
@@ -58,8 +63,8 @@ impl FillTask {
     /// The object no longer exists: the stored object is removed, and all followers get the
     /// response.
     pub(super) async fn gone(self, reply: UpstreamResponse) {
-        let answer = Arc::new(self.in_its_words(reply).await);
-        self.fill.displace();
+        let answer = Arc::new(self.origin_response(reply).await);
+        self.fill.remove_previous();
         self.fill.settle(Verdict::Object(answer));
     }
 
@@ -77,7 +82,7 @@ impl FillTask {
         };
         let is_there = matches!(timeout(ERROR_BODY_PATIENCE, reading).await, Ok(Ok(())));
         if is_there {
-            let lifetime = self.while_unlisted(lifetime);
+            let lifetime = self.limit_unlisted_lifetime(lifetime);
             return self.stream(reply, kind, lifetime).await;
         }
         let none = Lifetime::none(Instant::now());
@@ -85,13 +90,13 @@ impl FillTask {
         let answer = Arc::new(Object::new(head, Bytes::new()));
         let backoff = self.shield.settings.failure_backoff;
         self.back_off(Some(lifetime.fresh_for.min(backoff)), &answer);
-        self.fill.displace();
+        self.fill.remove_previous();
         self.fill.settle(Verdict::Object(answer));
     }
 
     /// The origin refused this request; other requests may get another answer.
     pub(super) async fn refused(self, reply: UpstreamResponse) {
-        let answer = Arc::new(self.in_its_words(reply).await);
+        let answer = Arc::new(self.origin_response(reply).await);
         self.fill.settle(Verdict::Refused(answer));
     }
 
@@ -103,23 +108,23 @@ impl FillTask {
         let head = &held.filter(|_| is_absence(status) && !own)?.head;
         let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
         let window = self.entry.route.lifetimes.manifest_stale_if_missing;
-        doubted_for(&head.lifetime, window, Instant::now()).filter(|_| manifest)
+        remaining_stale_window(&head.lifetime, window, Instant::now()).filter(|_| manifest)
     }
 
     /// The status makes no sense for a manifest of which a servable version is stored. Not if
     /// unkeyed headers may have caused it.
-    pub(super) fn is_no_answer(&self, reply: &UpstreamResponse) -> bool {
+    pub(super) fn is_implausible_status(&self, reply: &UpstreamResponse) -> bool {
         let is_manifest = |held: &Arc<Object>| held.head.kind.is_manifest();
         let has_location = reply.headers.contains_key(header::LOCATION);
         self.own.is_none()
             && !is_failure(reply.status)
-            && !says_what_became_of_it(reply.status, has_location)
+            && !is_conclusive(reply.status, has_location)
             && self.covered()
             && self.held().is_some_and(is_manifest)
     }
 
     /// Treats a doubted absence of a manifest as a failure.
-    pub(super) async fn missing(self, mut reply: UpstreamResponse, left: Duration) {
+    pub(super) async fn fail_doubted_absence(self, mut reply: UpstreamResponse, left: Duration) {
         let answer = Arc::new(rejections::own_answer(reply.status, None));
         let wait = self.shield.settings.failure_backoff.min(left);
         self.back_off(Some(wait), &answer);
@@ -155,15 +160,15 @@ impl FillTask {
             Some(KeyMemo::Avoid(left)) => left,
             _ => EndpointSet::default(),
         };
-        if origin.another_stands(left.with(endpoint)) {
+        if origin.has_another_in_good_standing(left.with(endpoint)) {
             // That endpoint answers new requests, and followers that have received nothing yet.
-            self.leave(endpoint);
+            self.avoid_endpoint(endpoint);
             return self.fill.cut();
         }
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(rejections::failure_object(failure, held));
         self.back_off_unless_first(&answer);
-        self.fill.break_off(answer);
+        self.fill.truncate(answer);
     }
 
     /// An origin whose body broke off does answer: viewers without a servable object may retry
@@ -173,21 +178,21 @@ impl FillTask {
         let now = Instant::now();
         let again = matches!(
             self.noted(now),
-            Some(KeyMemo::BrokenOff | KeyMemo::Avoid(_))
+            Some(KeyMemo::Truncated | KeyMemo::Avoid(_))
         );
         if again || self.covered() {
             self.back_off(None, answer);
         } else if !backoff.is_zero() {
             self.note(ExpiringMemo {
                 until: now + backoff,
-                what: KeyMemo::BrokenOff,
+                what: KeyMemo::Truncated,
             });
         }
     }
 
     fn noted(&self, now: Instant) -> Option<KeyMemo> {
         let slot = self.own.as_ref().unwrap_or(&self.fill.found().slot);
-        self.shield.cache.noted(slot, now)
+        self.shield.cache.memo(slot, now)
     }
 
     pub(super) fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
@@ -206,7 +211,7 @@ impl FillTask {
         if !wait.is_zero() {
             self.note(ExpiringMemo {
                 until: now + wait,
-                what: KeyMemo::Unheard(Arc::clone(answer), now),
+                what: KeyMemo::Unreachable(Arc::clone(answer), now),
             });
         }
     }
@@ -214,15 +219,15 @@ impl FillTask {
     /// Stores a memo of the key, or of requests with the same unkeyed headers.
     fn note(&self, note: ExpiringMemo) {
         match &self.own {
-            Some(own) => self.fill.note_apart(own, note),
+            Some(own) => self.fill.write_memo_for(own, note),
             None => self.fill.note(note),
         }
     }
 
     /// An error that unkeyed headers may have caused: the stored object stays, and only requests
     /// with the same headers share the error.
-    pub(super) async fn provoked(self, reply: UpstreamResponse, lasting: Duration) {
-        let answer = Arc::new(self.in_its_words(reply).await);
+    pub(super) async fn settle_unkeyed_error(self, reply: UpstreamResponse, lasting: Duration) {
+        let answer = Arc::new(self.origin_response(reply).await);
         if !lasting.is_zero() {
             self.back_off(Some(lasting), &answer);
         }
@@ -230,7 +235,7 @@ impl FillTask {
     }
 
     /// The origin's small response, read whole, never fresh; without body if that is late.
-    async fn in_its_words(&self, reply: UpstreamResponse) -> Object {
+    async fn origin_response(&self, reply: UpstreamResponse) -> Object {
         self.in_its_words_for(reply, Lifetime::none(Instant::now()))
             .await
     }
@@ -261,7 +266,7 @@ impl FillTask {
     pub(super) fn hand_over(self, mut passed: PassThroughResponse, reason: UncacheableReason) {
         if passed.status == StatusCode::OK && reason != UncacheableReason::Partial {
             if self.own.is_none() {
-                self.fill.displace();
+                self.fill.remove_previous();
             }
             self.note(ExpiringMemo {
                 until: Instant::now()
@@ -275,7 +280,7 @@ impl FillTask {
                 what: KeyMemo::Pass,
             });
         }
-        if let FillTrigger::Waits(viewer, visit) = self.viewer {
+        if let FillTrigger::Viewer(viewer, visit) = self.viewer {
             passed.own = Some(visit.hand_over());
             // If the viewer has left, this drops the response and closes its connection.
             let _ = viewer.send(passed);

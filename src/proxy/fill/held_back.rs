@@ -32,7 +32,7 @@ impl FillTask {
     }
 
     /// Resolves when another request has brought a version that answers this one.
-    pub(super) async fn outrun(&self) -> Arc<Object> {
+    pub(super) async fn wait_for_newer_version(&self) -> Arc<Object> {
         let waits = self.entry.directives().msn.is_some();
         let Some(watch) = self.watched().filter(|_| waits) else {
             return pending().await;
@@ -49,26 +49,26 @@ impl FillTask {
 
     /// The endpoint rejects the request as too far ahead, but the newest stored version shows that
     /// it is not: the endpoint is behind.
-    pub(super) fn lags(&self, status: StatusCode) -> bool {
+    pub(super) fn is_endpoint_behind(&self, status: StatusCode) -> bool {
         let upstream = || self.fill.upstream().clone();
         status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry, upstream)
     }
 
     /// Requests another endpoint. A 400 must not reach the player: if no other endpoint has the
     /// version, the current version is the answer, as from an origin that does not block.
-    pub(super) async fn lagging(self, reply: UpstreamResponse) {
+    pub(super) async fn retry_elsewhere(self, reply: UpstreamResponse) {
         let why = "this endpoint alone rejects the request as too far ahead";
         self.refuse(self.watched(), reply.endpoint, RejectReason::Behind, &why);
         let other = tokio::select! {
-            other = self.elsewhere(reply.endpoint) => other,
-            newest = self.outrun() => return self.fill.settle(Verdict::Object(newest)),
+            other = self.request_elsewhere(reply.endpoint) => other,
+            newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
         if let Some(other) = other {
             return self.manifest(other).await;
         }
         let pause = self.watched().map(|watch| watch.early_for());
         let newest = tokio::select! {
-            newest = self.outrun() => Some(newest),
+            newest = self.wait_for_newer_version() => Some(newest),
             // Limits how often a player that repeats at once gets the same version.
             () = sleep(pause.unwrap_or_default()) => self.newest(),
         };
@@ -86,7 +86,11 @@ impl FillTask {
     pub(super) fn outdone(&self, watch: Option<&PlaylistTracker>, endpoint: Option<usize>) {
         if let Some((watch, endpoint)) = watch.zip(endpoint) {
             let path = self.entry.target.path();
-            tracing::warn!(path, endpoint, "endpoint holds back what another endpoint has");
+            tracing::warn!(
+                path,
+                endpoint,
+                "endpoint holds back what another endpoint has"
+            );
             watch.avoid(endpoint, Instant::now());
         }
     }

@@ -52,11 +52,11 @@ struct ParsedManifest {
 /// Why there is no manifest to serve.
 pub(super) enum ManifestRejection {
     /// It did not arrive.
-    Unheard(Failure),
+    FetchFailed(Failure),
     /// It is behind the version that viewers have seen.
     Behind(Box<ManifestText>),
     /// It is unusable; another endpoint may have a better one.
-    Unfit,
+    Unusable,
 }
 
 impl ManifestText {
@@ -80,7 +80,7 @@ impl ManifestText {
     /// It says that a stream has ended that was live until now. A packager that is stopped says so,
     /// and players that read it never come back.
     fn ends_suddenly(&self) -> bool {
-        let goes_on = |watch: &Arc<PlaylistTracker>| watch.goes_on(Instant::now());
+        let goes_on = |watch: &Arc<PlaylistTracker>| watch.is_progressing(Instant::now());
         let ends = self.facts().is_some() && !self.is_live();
         ends && self.watch.as_ref().is_some_and(goes_on)
     }
@@ -110,18 +110,18 @@ impl FillTask {
         let mut text = self.read_or_elsewhere(reply).await;
         let doubtful = match &text {
             Ok(text) => text.is_doubtful(),
-            Err(ManifestRejection::Unheard(failure)) => *failure == Failure::Truncated,
-            Err(ManifestRejection::Unfit | ManifestRejection::Behind(_)) => true,
+            Err(ManifestRejection::FetchFailed(failure)) => *failure == Failure::Truncated,
+            Err(ManifestRejection::Unusable | ManifestRejection::Behind(_)) => true,
         };
-        if doubtful && let Some(other) = self.elsewhere(first).await {
+        if doubtful && let Some(other) = self.request_elsewhere(first).await {
             let other = self.read(other).await;
             text = self.better(text, other);
         }
         match text {
-            Ok(text) => self.show(text).await,
-            Err(ManifestRejection::Unheard(failure)) => self.failed(failure),
+            Ok(text) => self.publish(text).await,
+            Err(ManifestRejection::FetchFailed(failure)) => self.failed(failure),
             Err(ManifestRejection::Behind(text)) => self.outdated(*text),
-            Err(ManifestRejection::Unfit) => self.failed(Failure::Protocol),
+            Err(ManifestRejection::Unusable) => self.failed(Failure::Protocol),
         }
     }
 
@@ -175,8 +175,8 @@ impl FillTask {
         tokio::select! {
             biased;
             text = &mut reading => text,
-            Some(other) = self.elsewhere(first) => {
-                self.leave(first);
+            Some(other) = self.request_elsewhere(first) => {
+                self.avoid_endpoint(first);
                 self.read(other).await
             }
         }
@@ -190,9 +190,11 @@ impl FillTask {
         let body = match whole(&mut reply.body, bytes_max, reserve).await {
             Ok(body) => body,
             Err(ReadWholeError::Origin(failure)) => {
-                return Err(ManifestRejection::Unheard(failure));
+                return Err(ManifestRejection::FetchFailed(failure));
             }
-            Err(ReadWholeError::NoRoom) => return Err(ManifestRejection::Unheard(Failure::Busy)),
+            Err(ReadWholeError::NoRoom) => {
+                return Err(ManifestRejection::FetchFailed(Failure::Busy));
+            }
             Err(why) => {
                 return Err(self.refuse(
                     self.watched(),
@@ -202,9 +204,9 @@ impl FillTask {
                 ));
             }
         };
-        let understood = match self.understand(kind, &reply, &body).await {
+        let understood = match self.parse(kind, &reply, &body).await {
             Ok(Some(understood)) => understood,
-            Ok(None) => return Err(ManifestRejection::Unheard(Failure::Busy)),
+            Ok(None) => return Err(ManifestRejection::FetchFailed(Failure::Busy)),
             Err(why) => {
                 return Err(self.refuse(
                     self.watched(),
@@ -237,7 +239,7 @@ impl FillTask {
         };
         text.old = text.watch.as_ref().is_some_and(is_old);
         // Another request may have brought a newer version in the meantime.
-        let overtaken = |watch: &Arc<PlaylistTracker>| watch.overtakes(text.variant, sent);
+        let overtaken = |watch: &Arc<PlaylistTracker>| watch.has_newer_version(text.variant, sent);
         if text.progress() == Progress::Behind && !text.watch.as_ref().is_some_and(overtaken) {
             let why = "behind what viewers have seen";
             let watch = text.watch.clone();
@@ -249,7 +251,7 @@ impl FillTask {
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
     /// `None`: no thread was free in time, or parsing panicked.
-    async fn understand(
+    async fn parse(
         &self,
         kind: Kind,
         reply: &UpstreamResponse,
@@ -294,18 +296,18 @@ impl FillTask {
         if watch.is_none_or(|watch| watch.avoid(endpoint, Instant::now())) {
             tracing::warn!(path, endpoint, "manifest refused: {why}");
         }
-        ManifestRejection::Unfit
+        ManifestRejection::Unusable
     }
 
     /// Serves a version to all followers and stores it. Versions of one manifest arrive by several
     /// paths; they are served one after another, never an older one after a newer one.
-    async fn show(self, text: ManifestText) {
+    async fn publish(self, text: ManifestText) {
         let (learnt, since) = {
             let watch = text.watch.clone();
             let _turn = watch.as_ref().map(|watch| watch.turn());
             let progress = text.progress();
             if progress == Progress::Behind {
-                return self.give_newer(text);
+                return self.settle_with_newest(text);
             }
             let lifetime = match self.judge(&text.reply, text.kind, text.facts(), false) {
                 Storage::Store(_) if text.manifest.is_none() => return self.hand_over_unread(text),
@@ -314,62 +316,68 @@ impl FillTask {
                 // Other results need a status other than 200.
                 _ => return self.failed(Failure::Protocol),
             };
-            let coming = self.learn(&text, progress);
+            let coming = self.apply_to_stream(&text, progress);
             ((lifetime, progress, coming), Instant::now())
         };
         let (lifetime, progress, coming) = learnt;
         if let Some(span) = self.keeps_for(text.watch.as_deref(), progress) {
             let landed = async {
                 for mut one in coming {
-                    one.landing().await;
+                    one.wait_for_head().await;
                 }
             };
             // The version is served even if the prefetches have not begun in time.
             let _ = timeout(span, landed).await;
         }
-        self.place(text, lifetime, progress, since);
+        self.store_version(text, lifetime, progress, since);
     }
 
     /// Stores a version and gives it to all followers, unless a newer one has been stored since.
-    fn place(mut self, text: ManifestText, lifetime: Lifetime, progress: Progress, since: Instant) {
+    fn store_version(
+        mut self,
+        text: ManifestText,
+        lifetime: Lifetime,
+        progress: Progress,
+        since: Instant,
+    ) {
         let watch = text.watch.clone();
         let turn = watch.as_ref().map(|watch| watch.turn());
         let variant = text.variant;
         if watch
             .as_ref()
-            .is_some_and(|watch| watch.overtakes(variant, since))
+            .is_some_and(|watch| watch.has_newer_version(variant, since))
         {
-            return self.give_newer(text);
+            return self.settle_with_newest(text);
         }
         if text.facts().is_some_and(|facts| self.is_state(facts)) {
-            self.outdone(watch.as_deref(), text.reply.outdone);
+            self.outdone(watch.as_deref(), text.reply.lacking_endpoint);
         }
         let (shield, seen) = (Arc::clone(&self.shield), text.seen);
         let version = self.version(text, lifetime, progress);
         if let Some(watch) = &watch {
-            watch.good_for(left(&version.object.head, seen), seen);
+            watch.set_fresh_for(left(&version.object.head, seen), seen);
         }
         self.file(version);
         drop(turn);
         if let Some(watch) = &watch {
             watch.filed.notify_waiters();
-            shield.tend(watch);
+            shield.start_refresher(watch);
         }
     }
 
     /// How long a version may be held back until its new segments begin to arrive: only when no
     /// viewer waits for it, the version before may still be served, and this one continues it.
     fn keeps_for(&self, watch: Option<&PlaylistTracker>, progress: Progress) -> Option<Duration> {
-        let nobody = matches!(self.viewer, FillTrigger::Nobody) && !self.held_back;
+        let nobody = matches!(self.viewer, FillTrigger::Refresh) && !self.held_back;
         let goes_on = progress == Progress::Onward;
         let before = self.held().filter(|_| nobody && goes_on)?;
         let left = left(&before.head, Instant::now());
-        Some(watch?.keeps_for().min(left))
+        Some(watch?.hold_max().min(left))
     }
 
     /// Applies a version to its stream before any viewer sees it: a viewer with the new text must
     /// not get objects from before a restart. Prefetches new segments; returns a follower of each.
-    fn learn(&self, text: &ManifestText, progress: Progress) -> Vec<Follower> {
+    fn apply_to_stream(&self, text: &ManifestText, progress: Progress) -> Vec<Follower> {
         let shield = &self.shield;
         let Some(manifest) = &text.manifest else {
             return Vec::new();
@@ -377,11 +385,11 @@ impl FillTask {
         if manifest.facts.multivariant {
             shield
                 .streams
-                .joins(&shield.rules, &self.entry, manifest, text.seen);
+                .join_stream(&shield.rules, &self.entry, manifest, text.seen);
         }
         let apart = shield
             .streams
-            .keep_apart(&shield.rules, &self.entry, manifest);
+            .learn_uncacheable(&shield.rules, &self.entry, manifest);
         for named in apart {
             shield.cache.purge(&named.key, named.kind);
         }
@@ -391,32 +399,32 @@ impl FillTask {
         let alike = self.vary(&text.reply.headers) == Vary::Nothing;
         watch.asked_with(self.fill.upstream(), alike);
         let (what, when) = ((text.variant, progress), (text.seen, self.held_back));
-        let mut news = watch.takes(&shield.rules, manifest, what, when);
+        let mut news = watch.take_version(&shield.rules, manifest, what, when);
         shield.streams.file(&news, watch);
         shield.slide(&mut news, watch);
-        for place in news.left.iter().chain(&news.unlisted(watch)) {
+        for place in news.ended_directories.iter().chain(&news.unlisted(watch)) {
             shield.cache.end_epoch(place);
         }
         if progress == Progress::Restarted {
-            shield.cache.end_epoch(&self.entry.states());
+            shield.cache.end_epoch(&self.entry.playlist_epoch_key());
             let path = self.entry.target.path();
             tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
         self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
         // The refresher may run for longer than any viewer stays.
-        let waits = matches!(self.viewer, FillTrigger::Waits(..));
+        let waits = matches!(self.viewer, FillTrigger::Viewer(..));
         if !waits && !watch.is_wanted(Instant::now()) {
             return Vec::new();
         }
-        let with = watch.asking_with();
+        let with = watch.background_headers();
         let said = with.as_deref().cloned().unwrap_or_default();
-        let coming = shield.wanted(news.coming, &said, watch.patience());
+        let coming = shield.wanted(news.to_prefetch, &said, watch.patience());
         watch.grew(coming.len());
         let Some(with) = with else {
             return Vec::new();
         };
         shield.fetch_announced(news.announced, &with);
-        shield.fetch_ahead(&coming, PrefetchSource::Playlist, &with)
+        shield.prefetch(&coming, PrefetchSource::Playlist, &with)
     }
 
     /// The origin confirmed the stored version.
@@ -429,10 +437,10 @@ impl FillTask {
             return;
         };
         let (_, seen) = self.times(reply);
-        watch.unchanged(variant, seen);
-        watch.good_for(left(head, seen), seen);
+        watch.record_unchanged(variant, seen);
+        watch.set_fresh_for(left(head, seen), seen);
         self.look_elsewhere_if_stalled(&watch, reply.endpoint, false);
-        self.shield.tend(&watch);
+        self.shield.start_refresher(&watch);
     }
 
     pub(super) fn look_elsewhere_if_stalled(
@@ -455,6 +463,6 @@ impl FillTask {
 /// How long it may still be served at `now` while the refresher keeps it current.
 pub(super) fn left(head: &StoredHead, now: Instant) -> Duration {
     let lifetime = &head.lifetime;
-    let tended = lifetime.tended_for(head.facts.as_deref());
+    let tended = lifetime.refreshed_max_age(head.facts.as_deref());
     tended.saturating_sub(lifetime.age(now))
 }

@@ -19,36 +19,36 @@ impl FillTask {
     pub(super) fn outdated(self, text: ManifestText) {
         let watch = text.watch.clone();
         let _turn = watch.as_ref().map(|watch| watch.turn());
-        self.give_newer(text);
+        self.settle_with_newest(text);
     }
 
     /// Gives the newest version to all followers, as if the origin had just confirmed it. The
     /// caller holds the manifest's turn. If nothing newer is stored any more, the older version is
     /// served.
-    pub(super) fn give_newer(self, text: ManifestText) {
+    pub(super) fn settle_with_newest(self, text: ManifestText) {
         let newest = self.newest();
         let Some(held) = newest.filter(|held| is_newest(&text, held)) else {
-            return self.give_as_it_is(text);
+            return self.settle_unstored(text);
         };
         let headers = held.head.headers.to_map();
-        let (object, stored) = self.renewed((&held, false), headers, None, &text.reply);
+        let (object, stored) = self.revalidated_object((&held, false), headers, None, &text.reply);
         let object = Arc::new(object);
         if let Some(watch) = text.watch.as_ref().filter(|_| stored) {
-            watch.unchanged(text.variant, text.seen);
-            watch.good_for(left(&object.head, text.seen), text.seen);
+            watch.record_unchanged(text.variant, text.seen);
+            watch.set_fresh_for(left(&object.head, text.seen), text.seen);
             self.look_elsewhere_if_stalled(watch, text.reply.endpoint, text.old);
-            self.shield.tend(watch);
+            self.shield.start_refresher(watch);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if self.entry.is_directed() {
             if stored {
                 let (key, kind) = (self.entry.identity(), self.entry.kind);
-                self.shield.cache.file(key, kind, &object);
+                self.shield.cache.store_under(key, kind, &object);
             }
             self.fill.settle(verdict);
         } else if stored {
-            self.fill.varies(self.vary(&object.head.headers.to_map()));
-            self.fill.keep(&object, verdict);
+            self.fill.set_vary(self.vary(&object.head.headers.to_map()));
+            self.fill.store_and_publish(&object, verdict);
         } else {
             self.fill.settle(verdict);
         }
@@ -64,13 +64,13 @@ impl FillTask {
     }
 
     /// Gives it to the current followers, without storing it.
-    fn give_as_it_is(mut self, text: ManifestText) {
+    fn settle_unstored(mut self, text: ManifestText) {
         let judged = self.judge(&text.reply, text.kind, text.facts(), false);
         if let Storage::Pass(reason) = judged {
             return self.hand_over_text(text, reason);
         }
         if self.vary(&text.reply.headers) != Vary::Nothing {
-            self.fill.varies(self.vary(&text.reply.headers));
+            self.fill.set_vary(self.vary(&text.reply.headers));
         }
         let lifetime = Lifetime::none(Instant::now());
         let version = self.version(text, lifetime, Progress::Same);

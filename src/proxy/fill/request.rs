@@ -19,7 +19,7 @@ use crate::upstream::{
 
 impl FillTask {
     /// Requests the object, or revalidates the stored one.
-    pub(super) async fn told(&self) -> Option<Result<OriginOutcome, Failure>> {
+    pub(super) async fn request_object(&self) -> Option<Result<OriginOutcome, Failure>> {
         let seen = self.fill.found().object.as_deref();
         let held = self.held().filter(|held| !self.is_forgotten(held));
         let told = self.ask(held).await;
@@ -48,24 +48,24 @@ impl FillTask {
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
     /// players whose clocks are ahead would request it repeatedly.
     pub(super) async fn await_availability(&self) {
-        if matches!(self.viewer, FillTrigger::Coming { .. }) {
+        if matches!(self.viewer, FillTrigger::Prefetch { .. }) {
             return;
         }
         match self.due() {
-            Some(Availability::Reckoned(due_in, watch)) => {
-                self.shield.foresee(&watch);
+            Some(Availability::DueIn(due_in, watch)) => {
+                self.shield.start_dash_prefetch(&watch);
                 if due_in <= self.entry.route.live.hold_early {
                     tokio::time::sleep(due_in).await;
                 }
             }
-            Some(Availability::Past(_, watch)) => self.shield.foresee(&watch),
+            Some(Availability::AvailableSince(_, watch)) => self.shield.start_dash_prefetch(&watch),
             Some(Availability::Listed(_)) | None => {}
         }
     }
 
     pub(super) fn due(&self) -> Option<Availability> {
         let Shield { streams, rules, .. } = &*self.shield;
-        streams.due(rules, &self.entry, Now::now())
+        streams.availability_of(rules, &self.entry, Now::now())
     }
 
     /// Time until an object exists that the origin does not have. A failed prefetch of a listed
@@ -73,7 +73,7 @@ impl FillTask {
     pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
         match self.viewer {
             _ if status == StatusCode::OK => None,
-            FillTrigger::Coming { source, .. } if source != PrefetchSource::Nor => {
+            FillTrigger::Prefetch { source, .. } if source != PrefetchSource::Nor => {
                 Some(Duration::ZERO)
             }
             _ => self.due()?.absent_for(),
@@ -103,21 +103,21 @@ impl FillTask {
         let origin = self.origin();
         tokio::select! {
             reply = origin.fetch(errand) => Some(reply),
-            () = self.given_up(self.held_back) => None,
+            () = self.wait_until_cancelled(self.held_back) => None,
         }
     }
 
     /// Builds a request to the origin, and counts it for its stream.
     pub(super) fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
-        self.shield.streams.asked(&self.entry);
+        self.shield.streams.count_origin_request(&self.entry);
         let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
         UpstreamRequest {
             expected: self.is_expected(),
-            wants: self.wants(),
+            expected_content: self.wants(),
             class: self.shield.streams.kind_of(&self.entry).into(),
-            covered: self.covered(),
-            held_back: self.is_known_to_be_held_back(),
-            overdue: self.overdue(),
+            has_fallback: self.covered(),
+            is_blocking: self.is_known_to_be_held_back(),
+            late_after: self.overdue(),
             avoided,
             upgrade: self.upgrade(),
             ..UpstreamRequest::get(target, host, headers, self.rank())
@@ -161,22 +161,22 @@ impl FillTask {
     pub(super) fn covered(&self) -> bool {
         let held = self.fill.found().object.as_ref();
         let now = Instant::now();
-        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Dead)
+        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Unusable)
     }
 
     pub(super) fn rank(&self) -> Priority {
         match self.viewer {
-            FillTrigger::Waits(..) => rank::waited_for(self.entry.kind, || self.is_new()),
-            FillTrigger::Nobody => rank::behind(self.entry.kind),
-            FillTrigger::Coming { .. } => Priority::Ahead,
+            FillTrigger::Viewer(..) => rank::waited_for(self.entry.kind, || self.is_new()),
+            FillTrigger::Refresh => rank::behind(self.entry.kind),
+            FillTrigger::Prefetch { .. } => Priority::Ahead,
         }
     }
 
     /// A prefetch gets a viewer's priority once a viewer has joined.
     pub(super) fn upgrade(&self) -> Option<Upgrade> {
-        let waits = matches!(self.viewer, FillTrigger::Waits(..)) || self.entry.kind.is_manifest();
+        let waits = matches!(self.viewer, FillTrigger::Viewer(..)) || self.entry.kind.is_manifest();
         (!waits).then(|| Upgrade {
-            when: Box::pin(self.fill.taken_up()),
+            when: Box::pin(self.fill.wait_for_join()),
             rank: rank::waited_for(self.entry.kind, || true),
         })
     }

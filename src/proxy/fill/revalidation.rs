@@ -15,7 +15,7 @@ use crate::upstream::UpstreamResponse;
 
 impl FillTask {
     /// Updates the stored headers first; the lifetime follows from the result (RFC 9111 §4.3.4).
-    pub(super) fn revived(self, reply: &UpstreamResponse, seen: &Arc<Object>) {
+    pub(super) fn apply_not_modified(self, reply: &UpstreamResponse, seen: &Arc<Object>) {
         let watch = self.watched();
         // Takes its turn like any version: another request may have brought a newer one.
         let _turn = watch.as_ref().map(|watch| watch.turn());
@@ -29,17 +29,17 @@ impl FillTask {
             return self.fill.settle(Verdict::Object(newer));
         }
         let targeted = headers::targeted(&reply.headers);
-        let (object, stored) = self.renewed((seen, true), updated, targeted, reply);
+        let (object, stored) = self.revalidated_object((seen, true), updated, targeted, reply);
         let object = Arc::new(object);
         if stored {
             self.confirmed(reply, &object.head, variant);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if stored {
-            self.fill.varies(self.vary(&object.head.headers.to_map()));
-            self.fill.keep(&object, verdict);
+            self.fill.set_vary(self.vary(&object.head.headers.to_map()));
+            self.fill.store_and_publish(&object, verdict);
         } else {
-            self.fill.displace();
+            self.fill.remove_previous();
             self.fill.settle(verdict);
         }
     }
@@ -61,7 +61,7 @@ impl FillTask {
     /// The stored object with these headers and a new lifetime, as the requested state or as the
     /// current version; and whether it may be stored. `targeted`: the reply's directives for this
     /// kind of cache.
-    pub(super) fn renewed(
+    pub(super) fn revalidated_object(
         &self,
         (held, as_state): (&Arc<Object>, bool),
         headers: HeaderMap,
@@ -77,11 +77,11 @@ impl FillTask {
         judged.extend(headers::age(&reply.headers));
         let mut answered =
             self.answered(reply, &judged, held.head.kind, held.head.facts.as_deref());
-        if answered.standing == ManifestContext::State && !as_state {
-            answered.standing = ManifestContext::Plain;
+        if answered.context == ManifestContext::State && !as_state {
+            answered.context = ManifestContext::Plain;
         }
         let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
-            Storage::Store(lifetime) => (self.while_unlisted(lifetime), true),
+            Storage::Store(lifetime) => (self.limit_unlisted_lifetime(lifetime), true),
             _ => (Lifetime::none(now.mono), false),
         };
         let head = StoredHead {
@@ -94,7 +94,7 @@ impl FillTask {
         let mut object = held.under(head);
         object.set_coded(held.coded().map(EncodedBodies::again));
         let delta = held.delta().map(|delta| {
-            let delta = Object::clone(delta).lasting(&object.head.lifetime);
+            let delta = Object::clone(delta).with_lifetime(&object.head.lifetime);
             Arc::new(delta)
         });
         object.set_delta(delta);

@@ -63,25 +63,25 @@ impl FillTask {
         };
         match held.end.take() {
             Some(BodyEvent::Deserted) => return self.fill.cut(),
-            Some(BodyEvent::Came(Some(Err(failure)))) => return self.failed(failure),
-            Some(BodyEvent::Came(None)) if has_bytes && held.pieces.is_empty() => {
+            Some(BodyEvent::Received(Some(Err(failure)))) => return self.failed(failure),
+            Some(BodyEvent::Received(None)) if has_bytes && held.pieces.is_empty() => {
                 return self.empty(delivery.race.endpoint()).await;
             }
             Some(BodyEvent::TakenOver(other)) => {
                 inflow.outdone();
                 self.left = delivery.race.left();
-                return Box::pin(self.landed(other)).await;
+                return Box::pin(self.handle_response(other)).await;
             }
             end => held.end = end,
         }
-        self.fill.varies(self.vary(&reply.headers));
+        self.fill.set_vary(self.vary(&reply.headers));
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
         head.length = delivery.begun.length;
         let length = head.length.unwrap_or_default();
         head.stored = self.fill.will_have_room(&head, length);
         self.fill.begin(Arc::new(head));
         delivery.show();
-        self.feed(inflow, delivery, held).await;
+        self.send_body(inflow, delivery, held).await;
     }
 
     /// Collects the first chunks until the body is fast enough: another endpoint can replace the
@@ -89,8 +89,8 @@ impl FillTask {
     async fn hold(&self, inflow: &mut UpstreamBody, delivery: &mut Delivery) -> HeldBack {
         let mut held = HeldBack::default();
         loop {
-            match self.piece(inflow, delivery).await {
-                BodyEvent::Came(Some(Ok(bytes))) => held.pieces.push(bytes),
+            match self.next_chunk(inflow, delivery).await {
+                BodyEvent::Received(Some(Ok(bytes))) => held.pieces.push(bytes),
                 end => {
                     held.end = Some(end);
                     return held;
@@ -103,9 +103,9 @@ impl FillTask {
     }
 
     /// Sends the body on, from this endpoint or from one that takes over.
-    async fn feed(self, mut inflow: UpstreamBody, mut delivery: Delivery, held: HeldBack) {
+    async fn send_body(self, mut inflow: UpstreamBody, mut delivery: Delivery, held: HeldBack) {
         for bytes in held.pieces {
-            if !self.hand_on(bytes, &inflow, &mut delivery).await {
+            if !self.send_chunk(bytes, &inflow, &mut delivery).await {
                 return self.fill.cut();
             }
         }
@@ -113,19 +113,23 @@ impl FillTask {
         loop {
             let piece = match end.take() {
                 Some(end) => end,
-                None => self.piece(&mut inflow, &mut delivery).await,
+                None => self.next_chunk(&mut inflow, &mut delivery).await,
             };
             let endpoint = delivery.race.endpoint();
             match piece {
                 BodyEvent::Deserted => return self.fill.cut(),
-                BodyEvent::Came(None) if delivery.is_whole() => return self.fill.finish().await,
-                BodyEvent::Came(None) => return self.broke_off(Failure::Truncated, endpoint),
-                BodyEvent::Came(Some(Err(failure))) => return self.broke_off(failure, endpoint),
-                BodyEvent::Came(Some(Ok(bytes))) => {
+                BodyEvent::Received(None) if delivery.is_whole() => {
+                    return self.fill.finish().await;
+                }
+                BodyEvent::Received(None) => return self.broke_off(Failure::Truncated, endpoint),
+                BodyEvent::Received(Some(Err(failure))) => {
+                    return self.broke_off(failure, endpoint);
+                }
+                BodyEvent::Received(Some(Ok(bytes))) => {
                     if delivery.is_too_long() {
                         return self.broke_off(Failure::Truncated, endpoint);
                     }
-                    if !self.hand_on(bytes, &inflow, &mut delivery).await {
+                    if !self.send_chunk(bytes, &inflow, &mut delivery).await {
                         return self.fill.cut();
                     }
                 }
@@ -138,11 +142,16 @@ impl FillTask {
     }
 
     /// Sends a chunk to all followers; false when no follower is left.
-    async fn hand_on(&self, bytes: Bytes, inflow: &UpstreamBody, delivery: &mut Delivery) -> bool {
+    async fn send_chunk(
+        &self,
+        bytes: Bytes,
+        inflow: &UpstreamBody,
+        delivery: &mut Delivery,
+    ) -> bool {
         let began = Instant::now();
         let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
         delivery.race.pause(began.elapsed());
-        pushed == Some(FillControl::On)
+        pushed == Some(FillControl::Continue)
     }
 
     /// What is known of a body before it arrives, and whether every endpoint that has it has all of
@@ -162,7 +171,7 @@ impl FillTask {
             Some((duration, _)) => Some(duration),
             // An object that no manifest lists is a segment only if an MPD predicts it.
             None => match self.due() {
-                Some(Availability::Reckoned(_, watch) | Availability::Past(_, watch)) => {
+                Some(Availability::DueIn(_, watch) | Availability::AvailableSince(_, watch)) => {
                     Some(watch.segment_duration())
                 }
                 Some(Availability::Listed(_)) | None => None,
@@ -183,7 +192,7 @@ impl FillTask {
     fn sliceable(&self, reply: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
         let now = Instant::now();
         let found = self.fill.found();
-        let known = self.shield.cache.noted(&found.slot, now);
+        let known = self.shield.cache.memo(&found.slot, now);
         let ranges = reply.headers.get(header::ACCEPT_RANGES)?;
         let etag = reply.headers.get(header::ETAG)?;
         let sliceable = ranges == "bytes"
@@ -218,7 +227,7 @@ impl FillTask {
             tie: self.shield.cache.tie_slices(&self.fill.found().key),
             left: self.left_before(now).map(|left| (left, now + AVOIDED)),
         };
-        self.fill.displace();
+        self.fill.remove_previous();
         self.fill.note(ExpiringMemo {
             until: now + memory,
             what: KeyMemo::Sliced(Arc::new(series)),

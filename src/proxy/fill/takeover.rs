@@ -14,16 +14,18 @@ use crate::upstream::{Origin, UpstreamBody, UpstreamResponse};
 
 impl FillTask {
     /// Waits for the next chunk of a body, or for another endpoint to take over.
-    pub(super) async fn piece(
+    pub(super) async fn next_chunk(
         &self,
         inflow: &mut UpstreamBody,
         delivery: &mut Delivery,
     ) -> BodyEvent {
         let Delivery { begun, race } = delivery;
         let body = FillBody { job: self, begun };
-        let event = race.next(inflow, &body, self.given_up(false)).await;
+        let event = race
+            .next(inflow, &body, self.wait_until_cancelled(false))
+            .await;
         if matches!(event, BodyEvent::TakenOver(_)) {
-            self.leave(race.endpoint());
+            self.avoid_endpoint(race.endpoint());
         }
         event
     }
@@ -35,7 +37,7 @@ impl FillTask {
     /// The endpoints to ask last, if those in `than` must not be asked.
     fn others(&self, than: EndpointSet) -> EndpointSet {
         let all = self.avoided().and(than);
-        if self.origin().another_stands(all) {
+        if self.origin().has_another_in_good_standing(all) {
             all
         } else {
             than
@@ -62,7 +64,7 @@ impl FillTask {
 
     /// The endpoints that stopped inside this object a moment ago.
     pub(super) fn left_before(&self, now: Instant) -> Option<EndpointSet> {
-        match self.shield.cache.noted(&self.fill.found().slot, now) {
+        match self.shield.cache.memo(&self.fill.found().slot, now) {
             Some(KeyMemo::Avoid(left)) => Some(left),
             _ => None,
         }
@@ -82,7 +84,7 @@ impl FillTask {
     }
 
     /// Requests the object from another endpoint than `than`.
-    pub(super) async fn elsewhere(&self, than: usize) -> Option<UpstreamResponse> {
+    pub(super) async fn request_elsewhere(&self, than: usize) -> Option<UpstreamResponse> {
         let origin = self.origin();
         if !origin.has_others() {
             return None;
@@ -96,7 +98,7 @@ impl FillTask {
 
     /// The endpoint's body broke off: others are asked first for this object, and for those listed
     /// with it.
-    pub(super) fn leave(&self, endpoint: usize) {
+    pub(super) fn avoid_endpoint(&self, endpoint: usize) {
         self.avoid_for_media(endpoint, "it stopped inside a body");
         let now = Instant::now();
         let left = self.left_before(now).unwrap_or_default().with(endpoint);

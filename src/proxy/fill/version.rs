@@ -36,8 +36,8 @@ impl FillTask {
     ) -> StoredVersion {
         if self.entry.is_directed() && progress == Progress::Restarted {
             // It is the first version of the new epoch.
-            let states = Location::only(self.entry.states());
-            self.tie = self.shield.tie(&self.entry, &states);
+            let states = Location::only(self.entry.playlist_epoch_key());
+            self.tie = self.shield.epoch_token(&self.entry, &states);
         }
         let facts = text.manifest.map(|manifest| manifest.facts);
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
@@ -53,7 +53,7 @@ impl FillTask {
         let (status, headers) = (text.reply.status, text.reply.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
         head.facts = facts.map(Box::new);
-        head.attention = text.watch.map(|watch| Arc::clone(&watch.attention));
+        head.access_tracker = text.watch.map(|watch| Arc::clone(&watch.attention));
         let delta = text
             .delta
             .map(|delta| Object::new(head.clone(), delta.into()));
@@ -153,14 +153,14 @@ impl FillTask {
         let object = Arc::new(object);
         if newest {
             let (key, kind) = (self.entry.identity(), self.entry.kind);
-            self.shield.cache.file(key, kind, &object);
+            self.shield.cache.store_under(key, kind, &object);
         }
         let kept = match as_state {
-            Some(lifetime) => Arc::new(object.lasting(&lifetime)),
+            Some(lifetime) => Arc::new(object.with_lifetime(&lifetime)),
             None => object,
         };
-        self.fill.varies(vary);
+        self.fill.set_vary(vary);
         let verdict = Verdict::Object(Arc::clone(&kept));
-        self.fill.keep(&kept, verdict);
+        self.fill.store_and_publish(&kept, verdict);
     }
 }

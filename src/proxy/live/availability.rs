@@ -17,9 +17,9 @@ use crate::proxy::Shield;
 /// What is known about a segment's availability.
 pub(in crate::proxy) enum Availability {
     /// A watched MPD says that it is due in this time.
-    Reckoned(Duration, Arc<PlaylistTracker>),
+    DueIn(Duration, Arc<PlaylistTracker>),
     /// A watched MPD says that it has been available for this time.
-    Past(Duration, Arc<PlaylistTracker>),
+    AvailableSince(Duration, Arc<PlaylistTracker>),
     /// The next version of a playlist, which may list it, is due in this time.
     Listed(Duration),
 }
@@ -38,15 +38,15 @@ const EXPECTED_MAX: Duration = Duration::from_mins(1);
 impl Availability {
     /// It should be available now.
     pub(in crate::proxy) fn is_expected(&self) -> bool {
-        matches!(self, Availability::Past(since, _) if *since < EXPECTED_MAX)
+        matches!(self, Availability::AvailableSince(since, _) if *since < EXPECTED_MAX)
     }
 
     /// How long its absence may be cached at most. `None`: the usual time.
     pub(in crate::proxy) fn absent_for(&self) -> Option<Duration> {
         match self {
-            Availability::Reckoned(due_in, _) => Some(*due_in),
+            Availability::DueIn(due_in, _) => Some(*due_in),
             Availability::Listed(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
-            Availability::Past(since, _) => (*since < LATE_MAX).then_some(LATE_STEP),
+            Availability::AvailableSince(since, _) => (*since < LATE_MAX).then_some(LATE_STEP),
         }
     }
 }
@@ -54,13 +54,14 @@ impl Availability {
 impl Shield {
     /// Can the request be answered without the origin? True if an MPD says that the segment is due
     /// much later, and the origin has just confirmed how far it is.
-    pub(in crate::proxy) fn is_out_of_reach(&self, entry: &CacheRequest) -> bool {
+    pub(in crate::proxy) fn is_known_absent(&self, entry: &CacheRequest) -> bool {
         let now = Now::now();
-        let Some(Availability::Reckoned(due_in, watch)) = self.streams.due(&self.rules, entry, now)
+        let Some(Availability::DueIn(due_in, watch)) =
+            self.streams.availability_of(&self.rules, entry, now)
         else {
             return false;
         };
-        let step = watch.course.lock().step;
+        let step = watch.state.lock().step;
         let reach = watch.horizon.lock().reach(due_in, step, now.mono);
         reach != HorizonDecision::Ask && !self.streams.is_new(&entry.key, now.mono)
     }
@@ -85,7 +86,7 @@ impl Shield {
 
     /// For an object that does not exist yet by the stored manifests and is answered once it does:
     /// the wait until it is late. `None`: it exists, or that is unknown.
-    pub(in crate::proxy) fn to_come_within(&self, entry: &CacheRequest) -> Option<Duration> {
+    pub(in crate::proxy) fn wait_limit(&self, entry: &CacheRequest) -> Option<Duration> {
         let now = Now::now();
         let announcing = if entry.is_directed() {
             let watch = self.streams.watched(entry);
@@ -98,12 +99,14 @@ impl Shield {
         if let Some(watch) = announcing {
             return watch.overdue(entry.directives(), now.mono);
         }
-        match self.streams.due(&self.rules, entry, now)? {
-            Availability::Reckoned(due_in, watch) if due_in <= entry.route.live.hold_early => {
-                let step = watch.course.lock().step;
+        match self.streams.availability_of(&self.rules, entry, now)? {
+            Availability::DueIn(due_in, watch) if due_in <= entry.route.live.hold_early => {
+                let step = watch.state.lock().step;
                 Some(due_in + step / LATE_SHARE)
             }
-            Availability::Reckoned(..) | Availability::Past(..) | Availability::Listed(_) => None,
+            Availability::DueIn(..)
+            | Availability::AvailableSince(..)
+            | Availability::Listed(_) => None,
         }
     }
 
@@ -113,8 +116,8 @@ impl Shield {
         let now = Now::now();
         let is_there = status == StatusCode::OK;
         if (is_there || is_absence(status))
-            && let Some(Availability::Reckoned(due_in, watch)) =
-                self.streams.due(&self.rules, entry, now)
+            && let Some(Availability::DueIn(due_in, watch)) =
+                self.streams.availability_of(&self.rules, entry, now)
         {
             let mut horizon = watch.horizon.lock();
             if is_there {
@@ -128,7 +131,7 @@ impl Shield {
 
 impl LiveStreams {
     /// Looks the object up in the manifests that list objects in its directory.
-    pub(in crate::proxy) fn due(
+    pub(in crate::proxy) fn availability_of(
         &self,
         rules: &Rules,
         entry: &CacheRequest,
@@ -141,7 +144,7 @@ impl LiveStreams {
         let listing = self.listing(entry);
         let uncountable = with_last_number(entry.target.path());
         let uncountable: Vec<CacheRequest> = uncountable
-            .filter_map(|path| entry.namesake(rules, &path))
+            .filter_map(|path| entry.resolve_any_host(rules, &path))
             .collect();
         // If several MPDs name it, the earliest time applies.
         let reckoned = listing.iter().filter_map(|watch| {
@@ -153,8 +156,8 @@ impl LiveStreams {
         let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, watch)| {
             let watch = Arc::clone(watch);
             match at.duration_since(now.wall) {
-                Ok(due_in) => Availability::Reckoned(due_in, watch),
-                Err(past) => Availability::Past(past.duration(), watch),
+                Ok(due_in) => Availability::DueIn(due_in, watch),
+                Err(past) => Availability::AvailableSince(past.duration(), watch),
             }
         });
         // For an MPD the times are known, independent of its versions.

@@ -20,7 +20,7 @@ pub(super) struct AvoidedEndpoints {
 
 impl AvoidedEndpoints {
     /// Records a rejected version from an endpoint. True if the endpoint was not avoided before.
-    pub(super) fn again(
+    pub(super) fn record_rejection(
         avoided: &mut Vec<AvoidedEndpoints>,
         endpoint: usize,
         (segment, now): (Duration, Instant),
@@ -61,13 +61,13 @@ impl PlaylistTracker {
     /// Avoids an endpoint that sent a rejected version: others are tried first for a time. True if
     /// the endpoint was not avoided before.
     pub(in crate::proxy) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
-        let mut course = self.course.lock();
+        let mut course = self.state.lock();
         let segment = course.segment;
-        AvoidedEndpoints::again(&mut course.avoided, endpoint, (segment, now))
+        AvoidedEndpoints::record_rejection(&mut course.avoided, endpoint, (segment, now))
     }
 
     pub(in crate::proxy) fn avoided(&self, now: Instant) -> EndpointSet {
-        AvoidedEndpoints::endpoints_at(&self.course.lock().avoided, now)
+        AvoidedEndpoints::endpoints_at(&self.state.lock().avoided, now)
     }
 }
 
@@ -98,13 +98,17 @@ mod tests {
     fn remembers_each_endpoint_for_itself() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut avoided = Vec::new();
-        assert!(AvoidedEndpoints::again(&mut avoided, 0, (second, now)));
-        assert!(AvoidedEndpoints::again(
+        assert!(AvoidedEndpoints::record_rejection(
+            &mut avoided,
+            0,
+            (second, now)
+        ));
+        assert!(AvoidedEndpoints::record_rejection(
             &mut avoided,
             1,
             (second, now + second)
         ));
-        assert!(!AvoidedEndpoints::again(
+        assert!(!AvoidedEndpoints::record_rejection(
             &mut avoided,
             0,
             (second, now + second)

@@ -50,7 +50,7 @@ pub(super) struct BlockingReload {
 
 impl BlockingReload {
     /// Updates the state from a version.
-    pub(super) fn follows(&mut self, facts: &ManifestInfo) {
+    pub(super) fn update(&mut self, facts: &ManifestInfo) {
         let blocks = facts.control.can_block && facts.liveness == Liveness::Live;
         let edge = facts.edge.as_ref().filter(|edge| blocks && edge.numbered);
         self.next = edge.map(|edge| ReloadDirectives {
@@ -118,7 +118,7 @@ impl BlockingReload {
     }
 
     /// Records a blocking request that brought no new version.
-    pub(super) fn fails(&mut self, now: Instant, period: Duration) {
+    pub(super) fn record_failure(&mut self, now: Instant, period: Duration) {
         self.failed_until = Some(now + period * FAILED_PERIODS);
     }
 }
@@ -141,7 +141,7 @@ mod tests {
 
     fn after(facts: &ManifestInfo) -> BlockingReload {
         let mut blocking = BlockingReload::default();
-        blocking.follows(facts);
+        blocking.update(facts);
         blocking
     }
 
@@ -232,7 +232,7 @@ mod tests {
     fn what_led_nowhere_is_not_tried_again_for_a_while() {
         let now = Instant::now();
         let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
-        blocking.fails(now, SECOND);
+        blocking.record_failure(now, SECOND);
         assert_eq!(blocking.next(now + 5 * SECOND), None);
         assert!(blocking.next(now + 6 * SECOND).is_some());
     }

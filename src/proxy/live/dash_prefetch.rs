@@ -30,15 +30,15 @@ struct DashPrefetchGuard {
 
 impl Drop for DashPrefetchGuard {
     fn drop(&mut self) {
-        self.watch.foreseen.store(false, Ordering::Relaxed);
+        self.watch.is_prefetching.store(false, Ordering::Relaxed);
     }
 }
 
 impl Shield {
     /// Starts the prefetch task of an MPD when a viewer requests one of its segments.
-    pub(in crate::proxy) fn foresee(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) {
+    pub(in crate::proxy) fn start_dash_prefetch(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) {
         let wanted = watch.entry.route.live.prefetch && wait(watch).is_some();
-        if !wanted || watch.foreseen.swap(true, Ordering::Relaxed) {
+        if !wanted || watch.is_prefetching.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut foresight = DashPrefetchGuard {
@@ -52,7 +52,7 @@ impl Shield {
                 && let Some(wait) = wait(&foresight.watch)
             {
                 sleep(wait).await;
-                foresight.look();
+                foresight.prefetch_new();
             }
         });
     }
@@ -66,23 +66,25 @@ fn wait(watch: &PlaylistTracker) -> Option<Duration> {
 
 impl DashPrefetchGuard {
     /// Fetches the new segments that viewers want.
-    fn look(&mut self) {
+    fn prefetch_new(&mut self) {
         let DashPrefetchGuard { shield, watch, .. } = self;
         let lanes = watch.lanes();
         let newest = lanes.newest(&shield.rules, &watch.entry, SystemTime::now());
-        let with = watch.asking_with();
+        let with = watch.background_headers();
         let said = with.as_deref().cloned().unwrap_or_default();
         let wanted = shield.wanted(newest, &said, watch.patience());
         let keys: Vec<Key> = wanted.iter().map(|entry| entry.key.clone()).collect();
         let is_new = |entry: &&CacheRequest| !self.counted.contains(&entry.key);
         let new: Vec<CacheRequest> = wanted.iter().filter(is_new).cloned().collect();
-        watch.stream.grew(new.len() as u64);
+        watch.stream.raise_floor(new.len() as u64);
         let now = SystemTime::now();
         let of = (&shield.rules, &watch.entry);
         let slides = new.iter().filter_map(|entry| lanes.slide(of, entry, now));
         for (rendition, gone) in slides {
             let gone: Vec<u64> = gone.iter().map(Key::fingerprint).collect();
-            shield.cache.slide(&[watch.by_clock(rendition)], &gone);
+            shield
+                .cache
+                .update_live_windows(&[watch.by_clock(rendition)], &gone);
         }
         self.counted = keys;
         self.in_vain = if wanted.is_empty() {
@@ -91,7 +93,7 @@ impl DashPrefetchGuard {
             0
         };
         if let Some(with) = with {
-            shield.fetch_ahead(&wanted, PrefetchSource::Template, &with);
+            shield.prefetch(&wanted, PrefetchSource::Template, &with);
         }
     }
 }

@@ -18,29 +18,29 @@ impl PlaylistTracker {
     /// to those that `for_others` permits. Only where the response is the same for all (`alike`),
     /// not one per header value.
     pub(in crate::proxy) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
-        let others = headers::for_others(sent, &self.entry.route).filter(|_| alike);
-        self.course.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
+        let others = headers::shareable_headers(sent, &self.entry.route).filter(|_| alike);
+        self.state.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
     }
 
     /// The header fields for background requests; `None`: there are no such requests.
-    pub(in crate::proxy) fn asking_with(&self) -> Option<Arc<HeaderMap>> {
-        self.course.lock().asked_with.clone()
+    pub(in crate::proxy) fn background_headers(&self) -> Option<Arc<HeaderMap>> {
+        self.state.lock().asked_with.clone()
     }
 
     /// A rendition counts as unwatched when no viewer has requested a segment of it for this long:
     /// two segment durations and an allowance.
     pub(in crate::proxy) fn patience(&self) -> Duration {
-        self.course.lock().step * 2 + DAWDLING
+        self.state.lock().step * 2 + DAWDLING
     }
 
     /// Has a viewer requested it recently? Players request a playlist once per segment, an MPD once
     /// per update period.
     pub(in crate::proxy) fn is_wanted(&self, now: Instant) -> bool {
         let patience = {
-            let course = self.course.lock();
+            let course = self.state.lock();
             course.segment + course.step + DAWDLING
         };
-        let unasked = self.attention.unasked_for(now);
+        let unasked = self.attention.idle_time(now);
         unasked.is_some_and(|unasked| unasked <= patience)
     }
 }

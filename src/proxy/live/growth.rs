@@ -36,7 +36,7 @@ impl TrackerState {
         // One file may be listed under several names.
         let mut files: HashMap<u64, u64> = HashMap::new();
         for (uri, end) in ends {
-            if let Some(file) = entry.namesake(rules, uri) {
+            if let Some(file) = entry.resolve_any_host(rules, uri) {
                 let reach = files.entry(self.hasher.hash_one(&file.key)).or_default();
                 *reach = end.max(*reach);
             }
@@ -72,7 +72,7 @@ impl LiveStreams {
         let may_grow = !entry.kind.is_manifest() && resident >= LATELY;
         may_grow
             && self.all_listing(entry).iter().any(|watch| {
-                let end = watch.course.lock().reach_of(entry);
+                let end = watch.state.lock().reach_of(entry);
                 end.is_some_and(|end| end > length)
             })
     }

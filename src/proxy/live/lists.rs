@@ -103,7 +103,7 @@ impl ListedKeys {
     }
 
     /// Assigns listed manifests to a stream.
-    pub(super) fn adopt(
+    pub(super) fn assign_stream(
         &mut self,
         stream: &Arc<LiveStream>,
         manifests: impl Iterator<Item = Key>,
@@ -128,7 +128,7 @@ impl ListedKeys {
     }
 
     /// Marks segments as new until `until`, by the hashes of their keys.
-    pub(super) fn are_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
+    pub(super) fn mark_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
         if self.new.len() < NEW_EACH * self.watches_max() {
             self.new.extend(hashes.map(|hash| (hash, until)));
         }
@@ -163,7 +163,7 @@ impl ListedKeys {
         }
         let rank = |watch: &PlaylistTracker| {
             let since = watch.attention.since();
-            let unasked = watch.attention.unasked_for(now);
+            let unasked = watch.attention.idle_time(now);
             let asked = unasked.and_then(|unasked| now.checked_sub(unasked));
             let asked = asked.unwrap_or(since);
             let crowd = crowds.get(watch.entry.target.path());
@@ -205,7 +205,7 @@ impl ListedKeys {
         }
         let unasked = |watch: &PlaylistTracker| {
             let since = now.saturating_duration_since(watch.attention.since());
-            watch.attention.unasked_for(now).unwrap_or(since)
+            watch.attention.idle_time(now).unwrap_or(since)
         };
         let bytes = &mut self.bytes;
         self.watches.retain(|_, watch| {
@@ -267,7 +267,7 @@ mod tests {
             let entry = entry("/live/a.m3u8".to_owned());
             let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
             let version = (Variant::default(), Progress::Onward);
-            watch.takes(&rules(), &manifest, version, (now, false));
+            watch.take_version(&rules(), &manifest, version, (now, false));
             let bytes = watch.weight_bytes();
             assert!(bytes < 8 << 10, "{segments}: {bytes}");
         }
@@ -291,7 +291,7 @@ mod tests {
             if number % 1000 == 0 {
                 let asked = at(1000 + number);
                 for watch in &watches {
-                    watch.attention.asks(asked);
+                    watch.attention.record_access(asked);
                 }
             }
             let uri = format!("/live/a.m3u8?{number}");
@@ -323,8 +323,8 @@ mod tests {
         let parents_max = PARENTS_EACH * lists.watches_max();
         for number in 0..3 * parents_max as u64 {
             let now = start + Duration::from_millis(number);
-            lists.adopt(&stream, [key(number)].into_iter(), now);
-            lists.adopt(&stream, [key(0)].into_iter(), now);
+            lists.assign_stream(&stream, [key(number)].into_iter(), now);
+            lists.assign_stream(&stream, [key(0)].into_iter(), now);
             assert!(lists.parents.contains_key(&key(number)));
         }
         assert!(

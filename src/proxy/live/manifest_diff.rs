@@ -53,7 +53,7 @@ pub(in crate::proxy) struct ManifestDiff {
     pub(in crate::proxy) new_until: Instant,
     /// Newly listed objects to prefetch if viewers want them, the newest first; empty for the first
     /// version.
-    pub(in crate::proxy) coming: Vec<ExpectedSegment>,
+    pub(in crate::proxy) to_prefetch: Vec<ExpectedSegment>,
     /// When the version was found.
     pub(in crate::proxy) found: Instant,
     /// Announced objects that do not exist yet.
@@ -64,7 +64,7 @@ pub(in crate::proxy) struct ManifestDiff {
     pub(in crate::proxy) places: Vec<Key>,
     pub(super) forgotten: Vec<Key>,
     /// The directories of the previous generation, if this is the first version after a restart.
-    pub(super) anew: Vec<Key>,
+    pub(super) restarted_directories: Vec<Key>,
     /// The manifest lists segments in numbered directories.
     pub(super) numbered: bool,
     /// The manifest lists byte ranges of files.
@@ -73,7 +73,7 @@ pub(in crate::proxy) struct ManifestDiff {
     /// the restart.
     pub(super) recorded: bool,
     /// Directories whose epoch has ended: this is the first version after a restart.
-    pub(in crate::proxy) left: Vec<Key>,
+    pub(in crate::proxy) ended_directories: Vec<Key>,
     /// Segments added and dropped.
     pub(in crate::proxy) slide: WindowChange,
 }
@@ -93,7 +93,7 @@ impl ManifestDiff {
 impl TrackerState {
     /// Compares a version with the previous one. `left`: the directories of a generation that has
     /// ended.
-    pub(super) fn news(
+    pub(super) fn compare_version(
         &mut self,
         entry: &CacheRequest,
         rules: &Rules,
@@ -147,17 +147,17 @@ impl TrackerState {
         ManifestDiff {
             listed,
             new_until: sent + self.segment * NEW_SEGMENTS,
-            coming,
+            to_prefetch: coming,
             found: sent,
             announced,
             withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
             places,
             forgotten,
-            anew: Vec::new(),
+            restarted_directories: Vec::new(),
             numbered: !self.numbered.known().is_empty(),
             ranged: !self.files.is_empty(),
             recorded: false,
-            left,
+            ended_directories: left,
             slide,
         }
     }
@@ -190,8 +190,8 @@ impl TrackerState {
             if !now.insert(fingerprint) || before.binary_search(&fingerprint).is_ok() {
                 continue;
             }
-            self.lies(entry.namesake(rules, uri));
-            let sibling = entry.sibling(rules, uri).filter(|_| whole);
+            self.register_object(entry.resolve_any_host(rules, uri));
+            let sibling = entry.resolve_same_host(rules, uri).filter(|_| whole);
             new.extend(sibling.map(|entry| NewEntry {
                 sequence: listed.sequence,
                 entry,
@@ -204,20 +204,20 @@ impl TrackerState {
         // Segments that are not prefetched have a directory too; and after a restart, a name to
         // remember.
         let last = listing.segments.last().filter(|_| low_latency);
-        let unfetched = match &self.aftermath {
+        let unfetched = match &self.leftovers {
             Some(_) if low_latency => &listing.segments[..],
             _ => last.map_or(&[][..], std::slice::from_ref),
         };
-        let announced = listing.coming.iter().filter(|_| self.aftermath.is_some());
+        let announced = listing.coming.iter().filter(|_| self.leftovers.is_some());
         let besides = unfetched.iter().chain(&listing.files).chain(announced);
         let besides: Vec<&ListedResource> = besides.collect();
         for one in besides {
-            self.lies(entry.namesake(rules, &one.uri));
+            self.register_object(entry.resolve_any_host(rules, &one.uri));
         }
         let lanes = Arc::clone(&self.lanes);
         for example in lanes.examples() {
-            if let Some(example) = entry.namesake(rules, &example) {
-                self.lies_at(&example);
+            if let Some(example) = entry.resolve_any_host(rules, &example) {
+                self.register_directory(&example);
             }
         }
         if self.places.len() > PLACES_MAX {
@@ -227,15 +227,15 @@ impl TrackerState {
     }
 
     /// Remembers a listed object and its directory.
-    fn lies(&mut self, listed: Option<CacheRequest>) {
+    fn register_object(&mut self, listed: Option<CacheRequest>) {
         let Some(listed) = listed else { return };
-        if let Some(aftermath) = &mut self.aftermath {
+        if let Some(aftermath) = &mut self.leftovers {
             aftermath.lists(spot(&self.hasher, &listed));
         }
-        self.lies_at(&listed);
+        self.register_directory(&listed);
     }
 
-    fn lies_at(&mut self, listed: &CacheRequest) {
+    fn register_directory(&mut self, listed: &CacheRequest) {
         let around = self.numbered.list(listed);
         // The numbered directory stands for all further ones.
         let is_known = around
@@ -260,7 +260,7 @@ impl TrackerState {
             ..
         } = listing;
         let listed = inits.iter().chain(segments).chain(parts).chain(files);
-        let listed = listed.filter_map(|one| entry.namesake(rules, &one.uri));
+        let listed = listed.filter_map(|one| entry.resolve_any_host(rules, &one.uri));
         let in_use = listed.map(|one| one.place());
         let in_use = self.numbered.known().iter().cloned().chain(in_use);
         let in_use: HashSet<Key> = in_use.take(PLACES_MAX).collect();
@@ -283,7 +283,7 @@ impl TrackerState {
         let mut past = std::mem::take(&mut self.announced);
         let mut announced = Vec::new();
         for ListedResource { uri, range, .. } in &listing.coming {
-            let Some(entry) = entry.sibling(rules, uri) else {
+            let Some(entry) = entry.resolve_same_host(rules, uri) else {
                 continue;
             };
             let whole = range.is_none();
@@ -345,12 +345,12 @@ mod tests {
         let last = 2 * PLACES_MAX;
         for version in 0..=last {
             let what = (Variant::default(), Progress::Onward);
-            let news = watch.takes(&rules, &manifest(version), what, (now, false));
+            let news = watch.take_version(&rules, &manifest(version), what, (now, false));
             streams.file(&news, &watch);
             assert!(watch.places().len() <= PLACES_MAX);
         }
         let listing = |name: &str| {
-            let listed = entry.sibling(&rules, name).unwrap();
+            let listed = entry.resolve_same_host(&rules, name).unwrap();
             streams.listing(&listed).len()
         };
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);

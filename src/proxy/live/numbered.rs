@@ -112,7 +112,7 @@ mod tests {
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let paths = paths.into_iter();
-        let entries = paths.map(|path| base.sibling(&rules, &path).unwrap());
+        let entries = paths.map(|path| base.resolve_same_host(&rules, &path).unwrap());
         entries.collect()
     }
 

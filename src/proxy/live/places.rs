@@ -16,7 +16,7 @@ const LISTING_MAX: usize = 16;
 pub(super) type ListingWatches = HashMap<Key, Vec<Weak<PlaylistTracker>>, ahash::RandomState>;
 
 /// Registers the directories of a version; `known` are all directories of the manifest.
-pub(super) fn file(
+pub(super) fn register_version(
     places: &mut ListingWatches,
     news: &ManifestDiff,
     known: &[Key],
@@ -47,7 +47,7 @@ fn lies_in(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker
     let own = Arc::as_ptr(watch);
     listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
     if listing.len() >= LISTING_MAX {
-        listing.remove(least_telling(listing, now));
+        listing.remove(index_to_displace(listing, now));
     }
     listing.push(Arc::downgrade(watch));
 }
@@ -55,12 +55,12 @@ fn lies_in(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker
 /// The manifest to displace. Clients can create manifests by inventing queries; these displace
 /// neither manifests with a refresher nor those that show a restart. Of the latter, those without a
 /// refresher may hold at most half of the slots: the others say what is listed now.
-fn least_telling(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
+fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
     let told = |watch: &Weak<PlaylistTracker>| {
         let known = watch.upgrade();
         known.map_or((false, false), |watch| {
-            let is_tended = watch.attention.is_tended();
-            (watch.is_short_of_former(now), is_tended)
+            let is_tended = watch.attention.has_refresher();
+            (watch.has_unfinished_restart(now), is_tended)
         })
     };
     let told: Vec<(bool, bool)> = listing.iter().map(told).collect();
@@ -121,7 +121,7 @@ mod tests {
             let (entry, manifest) = (entry(uri.to_owned()), playlist(first));
             let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
             let version = (Variant::default(), Progress::Onward);
-            let news = watch.takes(&rules, &manifest, version, (now, false));
+            let news = watch.take_version(&rules, &manifest, version, (now, false));
             streams.file(&news, &watch);
             watch
         };
@@ -158,9 +158,9 @@ mod tests {
                 let manifest = playlist(first);
                 let progress = watch.judge(Variant::default(), &manifest.facts, now);
                 let version = (Variant::default(), progress);
-                watch.takes(&rules, &manifest, version, (now, false));
+                watch.take_version(&rules, &manifest, version, (now, false));
             }
-            assert!(watch.is_short_of_former(now));
+            assert!(watch.has_unfinished_restart(now));
             watch
         };
         let place = Key::of(&[b"place"]);
@@ -170,11 +170,11 @@ mod tests {
                 .map(|n| anew(format!("/live/{n}.m3u8")))
                 .collect();
             for watch in &known {
-                watch.attention.tend(!is_left);
+                watch.attention.set_has_refresher(!is_left);
                 lies_in(&mut places, &place, watch, now);
             }
             let tended = watch("/live/tended.m3u8".to_owned());
-            tended.attention.tend(true);
+            tended.attention.set_has_refresher(true);
             lies_in(&mut places, &place, &tended, now);
             for number in 0..3 * LISTING_MAX {
                 let invented = watch(format!("/live/a.m3u8?{number}"));

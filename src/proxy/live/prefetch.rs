@@ -138,8 +138,8 @@ impl Shield {
             .object
             .filter(|held| held.head.status == StatusCode::OK);
         let head = &held?.head;
-        match &head.attention {
-            Some(attention) => attention.unasked_for(now),
+        match &head.access_tracker {
+            Some(attention) => attention.idle_time(now),
             // A viewer's request fetched it.
             None => Some(now.saturating_duration_since(head.lifetime.received)),
         }
@@ -147,7 +147,7 @@ impl Shield {
 
     /// Prefetches objects that are neither stored nor being fetched. `with`: the header fields of
     /// the requests. Returns a follower for each fill that it started.
-    pub(in crate::proxy) fn fetch_ahead(
+    pub(in crate::proxy) fn prefetch(
         self: &Arc<Self>,
         coming: &[CacheRequest],
         source: PrefetchSource,
@@ -208,7 +208,7 @@ impl Shield {
         if !entry.route.live.prefetch || known || failed() {
             return None;
         }
-        let has_room = has_room() && self.cache.fills_have_room();
+        let has_room = has_room() && self.cache.has_room_for_background_fill();
         let place = has_room.then(|| Arc::clone(places).try_acquire_owned().ok());
         let Some(place) = place.flatten() else {
             ahead.left_out.fetch_add(1, Ordering::Relaxed);
@@ -218,13 +218,13 @@ impl Shield {
         ahead.fetched[source as usize].fetch_add(1, Ordering::Relaxed);
         let used = Arc::clone(&ahead.used);
         let attention = Arc::new(AccessTracker::counted(Instant::now(), used));
-        let coming = FillTrigger::Coming {
+        let coming = FillTrigger::Prefetch {
             source,
             attention,
             _place: place,
         };
         let follower = fill.follower();
-        self.launch(entry, fill, coming);
+        self.spawn_fill(entry, fill, coming);
         Some(follower)
     }
 }

@@ -23,21 +23,24 @@ struct RefresherGuard {
 
 impl Drop for RefresherGuard {
     fn drop(&mut self) {
-        self.watch.attention.tend(false);
+        self.watch.attention.set_has_refresher(false);
     }
 }
 
 impl Shield {
     /// Starts a refresher for a watched manifest. True if one is running.
-    pub(in crate::proxy) fn tend(self: &Arc<Self>, watch: &Arc<PlaylistTracker>) -> bool {
-        let look = watch.next_look(Instant::now());
+    pub(in crate::proxy) fn start_refresher(
+        self: &Arc<Self>,
+        watch: &Arc<PlaylistTracker>,
+    ) -> bool {
+        let look = watch.next_poll(Instant::now());
         let Some(look) = look.filter(|_| watch.entry.route.live.cadence) else {
             return false;
         };
         // Downstream caches learn the time of the next poll, also from the response that starts the
         // refresher.
-        watch.attention.is_looked_at(look.at());
-        if !watch.attention.tend(true) {
+        watch.attention.set_next_poll(look.at());
+        if !watch.attention.set_has_refresher(true) {
             return true;
         }
         let tending = RefresherGuard {
@@ -45,16 +48,16 @@ impl Shield {
             watch: Arc::clone(watch),
         };
         tokio::spawn(async move {
-            while let Some(look) = tending.watch.next_look(Instant::now()) {
-                tending.watch.attention.is_looked_at(look.at());
+            while let Some(look) = tending.watch.next_poll(Instant::now()) {
+                tending.watch.attention.set_next_poll(look.at());
                 match look {
                     PlannedPoll::At(at) => {
                         sleep_until(at.into()).await;
-                        tending.look().await;
+                        tending.poll().await;
                     }
                     PlannedPoll::Blocking(from, next) => {
                         sleep_until(from.into()).await;
-                        tending.wait_for(next).await;
+                        tending.poll_blocking(next).await;
                     }
                 }
             }
@@ -64,7 +67,7 @@ impl Shield {
 }
 
 impl RefresherGuard {
-    async fn look(&self) {
+    async fn poll(&self) {
         let RefresherGuard { shield, watch } = self;
         let heard = watch.heard();
         self.ask().await;
@@ -76,7 +79,7 @@ impl RefresherGuard {
     async fn ask(&self) {
         let RefresherGuard { shield, watch } = self;
         let entry = &watch.entry;
-        let asking_with = watch.asking_with().unwrap_or_default();
+        let asking_with = watch.background_headers().unwrap_or_default();
         let upstream = || shield.sent(&asking_with, entry);
         let now = Instant::now();
         let found = shield.cache.lookup(&entry.key, entry.kind, now, upstream);
@@ -86,24 +89,24 @@ impl RefresherGuard {
         match shield.cache.lead(&found, upstream) {
             Some(fill) => self.run(entry, fill).await,
             // Another fill polls already. Its result serves as well.
-            None => watch.unchanged(Variant::default(), Instant::now()),
+            None => watch.record_unchanged(Variant::default(), Instant::now()),
         }
     }
 
     async fn run(&self, entry: &CacheRequest, fill: Fill) {
         let shield = Arc::clone(&self.shield);
-        let job = FillTask::new(shield, entry, fill, FillTrigger::Nobody);
+        let job = FillTask::new(shield, entry, fill, FillTrigger::Refresh);
         job.run().await;
     }
 
     /// Sends a blocking request for the next version, or follows that of a viewer.
-    async fn wait_for(&self, next: ReloadDirectives) {
+    async fn poll_blocking(&self, next: ReloadDirectives) {
         let RefresherGuard { shield, watch } = self;
-        let taken = watch.waits(Instant::now());
-        let Some(entry) = watch.entry.asking(next) else {
-            return watch.waited(taken, Instant::now());
+        let taken = watch.begin_blocking(Instant::now());
+        let Some(entry) = watch.entry.with_directives(next) else {
+            return watch.end_blocking(taken, Instant::now());
         };
-        let upstream = shield.sent(&watch.asking_with().unwrap_or_default(), &entry);
+        let upstream = shield.sent(&watch.background_headers().unwrap_or_default(), &entry);
         let cache = &shield.cache;
         let now = Instant::now();
         let found = cache.lookup(&entry.key, entry.kind, now, || upstream.clone());
@@ -120,13 +123,13 @@ impl RefresherGuard {
             }
             JoinOutcome::Follow(mut follower) => {
                 let origin = &shield.origins[entry.route.origin_index];
-                let _ = timeout(origin.held_back_max(), follower.landing()).await;
+                let _ = timeout(origin.held_back_max(), follower.wait_for_head()).await;
             }
             // It has arrived in the meantime and is registered.
             JoinOutcome::Held(object) if has(&object, next) => return,
-            JoinOutcome::Held(_) | JoinOutcome::Again | JoinOutcome::Crowded => {}
+            JoinOutcome::Held(_) | JoinOutcome::Retry | JoinOutcome::Crowded => {}
         }
-        watch.waited(taken, Instant::now());
+        watch.end_blocking(taken, Instant::now());
     }
 }
 

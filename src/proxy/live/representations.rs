@@ -38,7 +38,7 @@ impl ExpectedSegment {
         let mut before: HashMap<usize, VecDeque<CacheRequest>> = HashMap::new();
         let mut new: Vec<(usize, CacheRequest)> = Vec::new();
         for ListedResource { uri, lane, .. } in &listing.segments {
-            let Some(entry) = mpd.sibling(rules, uri) else {
+            let Some(entry) = mpd.resolve_same_host(rules, uri) else {
                 continue;
             };
             if is_new(&entry.key) {
@@ -99,7 +99,7 @@ impl Representations {
     }
 
     /// No representation has segment names that can be computed.
-    pub(super) fn are_silent(&self) -> bool {
+    pub(super) fn has_no_templates(&self) -> bool {
         self.templates.is_empty()
     }
 
@@ -116,8 +116,8 @@ impl Representations {
             let value = template.number_of(entry.target.path());
             let newest = value.zip(template.newest(now));
             newest.is_some_and(|(value, newest)| {
-                let named = || mpd.namesake(rules, &template.name(value));
-                value <= newest && named().is_some_and(|named| named.spot() == entry.spot())
+                let named = || mpd.resolve_any_host(rules, &template.name(value));
+                value <= newest && named().is_some_and(|named| named.path_key() == entry.path_key())
             })
         })
     }
@@ -138,11 +138,11 @@ impl Representations {
     ) -> Option<SystemTime> {
         self.templates.iter().find_map(|template| {
             let value = template.number_of(entry.target.path())?;
-            let named = mpd.namesake(rules, &template.name(value))?;
+            let named = mpd.resolve_any_host(rules, &template.name(value))?;
             let newest = template.newest(now).filter(|_| !template.is_by_clock());
             let is_listed = newest.is_some_and(|newest| value <= newest);
             // Names of other representations may have the same ending.
-            let is_named = named.spot() == entry.spot();
+            let is_named = named.path_key() == entry.path_key();
             if !is_named || is_listed {
                 return None;
             }
@@ -161,9 +161,9 @@ impl Representations {
     ) -> Option<SystemTime> {
         let ends = self.templates.iter().filter_map(|template| {
             let value = template.number_of(entry.target.path())?;
-            let named = mpd.namesake(rules, &template.name(value))?;
+            let named = mpd.resolve_any_host(rules, &template.name(value))?;
             // Names of other representations may have the same ending.
-            (named.spot() == entry.spot()).then(|| template.ends_at(value))?
+            (named.path_key() == entry.path_key()).then(|| template.ends_at(value))?
         });
         ends.max()
     }
@@ -193,7 +193,7 @@ impl Representations {
         of.find_map(|(at, template)| {
             let value = template.number_of(entry.target.path())?;
             let newest = template.newest(now).filter(|_| template.is_by_clock())?;
-            let named = mpd.namesake(rules, &template.name(value))?;
+            let named = mpd.resolve_any_host(rules, &template.name(value))?;
             let behind = (0..BEHIND_MAX).find(|behind| {
                 let before = template.before(newest, *behind);
                 before.is_none_or(|before| before <= value)
@@ -201,7 +201,7 @@ impl Representations {
             let behind = behind.unwrap_or(BEHIND_MAX);
             let is_there = self.listed(template).is_none_or(|listed| behind < listed);
             // Names of other representations may have the same ending.
-            (is_there && named.spot() == entry.spot()).then_some((at, behind))
+            (is_there && named.path_key() == entry.path_key()).then_some((at, behind))
         })
     }
 
@@ -222,7 +222,7 @@ impl Representations {
         let gone = oldest.into_iter().flat_map(|from| from..from + GONE_MAX);
         let gone = gone.filter_map(|back| {
             let name = template.name(template.before(value, back)?);
-            Some(mpd.sibling(rules, &name)?.key)
+            Some(mpd.resolve_same_host(rules, &name)?.key)
         });
         Some((at, gone.collect()))
     }
@@ -253,7 +253,7 @@ impl Representations {
         let by_clock = self.by_clock(now);
         by_clock
             .filter_map(|(template, newest)| {
-                let named = |value| mpd.sibling(rules, &template.name(value));
+                let named = |value| mpd.resolve_same_host(rules, &template.name(value));
                 let entry = named(newest).filter(|entry| seen.insert(entry.key.clone()))?;
                 let before = (1..=BEFORE_MAX as u64)
                     .filter_map(|back| named(template.before(newest, back)?));
@@ -363,7 +363,7 @@ mod tests {
         ));
         let newest = |entry: &CacheRequest| entry.target.path().ends_with("/100");
         let keys = listing.segments.iter();
-        let keys = keys.filter_map(|listed| entry.sibling(&rules, &listed.uri));
+        let keys = keys.filter_map(|listed| entry.resolve_same_host(&rules, &listed.uri));
         let new: HashSet<Key> = keys.filter(newest).map(|entry| entry.key).collect();
         let coming = ExpectedSegment::listed(&rules, &entry, &listing, |key| new.contains(key));
         assert_eq!(coming.len(), 40);
@@ -399,7 +399,11 @@ mod tests {
     fn what_the_buffer_holds_no_more_has_no_place_and_is_named_when_a_new_segment_comes() {
         let (rules, entry, listing) = read(&period(0, 0));
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let segment = |number: u64| entry.sibling(&rules, &format!("{number}.m4s")).unwrap();
+        let segment = |number: u64| {
+            entry
+                .resolve_same_host(&rules, &format!("{number}.m4s"))
+                .unwrap()
+        };
         // The newest is 99; all segments stay.
         let lanes = Representations::of(&listing, at(200));
         assert!(lanes.place(&rules, &entry, &segment(1), at(200)).is_some());

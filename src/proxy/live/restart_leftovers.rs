@@ -70,33 +70,38 @@ impl RestartLeftovers {
 impl PlaylistTracker {
     /// It has restarted and not yet reached its former position: names that it does not list may be
     /// from before the restart.
-    pub(super) fn is_short_of_former(&self, now: Instant) -> bool {
-        let course = self.course.lock();
-        let aftermath = course.aftermath.as_ref();
+    pub(super) fn has_unfinished_restart(&self, now: Instant) -> bool {
+        let course = self.state.lock();
+        let aftermath = course.leftovers.as_ref();
         aftermath.is_some_and(|aftermath| {
-            let tells = !aftermath.is_silent() || !course.lanes.are_silent();
+            let tells = !aftermath.is_silent() || !course.lanes.has_no_templates();
             aftermath.is_own() && !aftermath.is_over(now) && tells
         })
     }
 
     /// Ends the handling of a restart that is not believed.
     pub(super) fn forget_restart(&self) {
-        self.course.lock().aftermath = None;
+        self.state.lock().leftovers = None;
     }
 
     /// Records the restart of another manifest in the same directory: from now on this one
     /// remembers what it lists.
-    pub(super) fn has_restarted_neighbour(&self, now: Instant) {
-        let mut course = self.course.lock();
+    pub(super) fn record_neighbor_restart(&self, now: Instant) {
+        let mut course = self.state.lock();
         let begin = || Box::new(RestartLeftovers::new(false, now));
-        course.aftermath.get_or_insert_with(begin);
+        course.leftovers.get_or_insert_with(begin);
     }
 
     /// Has it listed this object since the restart?
-    pub(super) fn has_listed_anew(&self, rules: &Rules, entry: &CacheRequest, now: Now) -> bool {
+    pub(super) fn has_listed_since_restart(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        now: Now,
+    ) -> bool {
         let (listed, lanes) = {
-            let course = self.course.lock();
-            let Some(aftermath) = &course.aftermath else {
+            let course = self.state.lock();
+            let Some(aftermath) = &course.leftovers else {
                 return false;
             };
             let listed = aftermath.has_listed(spot(&course.hasher, entry));
@@ -120,9 +125,9 @@ impl LiveStreams {
             return false;
         }
         let places = self.places_of(entry);
-        let in_place = |place: &Option<Key>| self.lying_in(place.as_slice());
+        let in_place = |place: &Option<Key>| self.trackers_in(place.as_slice());
         let (here, around) = (in_place(&places.here), in_place(&places.around));
-        let is_short = |watch: &Arc<PlaylistTracker>| watch.is_short_of_former(now.mono);
+        let is_short = |watch: &Arc<PlaylistTracker>| watch.has_unfinished_restart(now.mono);
         let is_around =
             |watch: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(watch, other));
         // A real directory may also be listed by manifests that do not take part in its numbered
@@ -133,7 +138,8 @@ impl LiveStreams {
         }
         let mut listing = here.iter().chain(&around);
         listing.any(is_short)
-            && !(here.iter().chain(&around)).any(|watch| watch.has_listed_anew(rules, entry, now))
+            && !(here.iter().chain(&around))
+                .any(|watch| watch.has_listed_since_restart(rules, entry, now))
     }
 }
 
@@ -142,7 +148,7 @@ pub(in crate::proxy) const UNLISTED_FOR: Duration = Duration::from_secs(1);
 
 /// A hash of the object's name.
 pub(super) fn spot(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
-    hasher.hash_one(entry.spot())
+    hasher.hash_one(entry.path_key())
 }
 
 #[cfg(test)]

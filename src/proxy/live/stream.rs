@@ -19,7 +19,7 @@ pub(super) struct LiveStream {
     floor: AtomicU64,
     restarts: AtomicU64,
     target_ms: AtomicU64,
-    course: Mutex<StreamState>,
+    state: Mutex<StreamState>,
 }
 
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl LiveStream {
             floor: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             target_ms: AtomicU64::new(0),
-            course: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -86,7 +86,7 @@ impl LiveStream {
     }
 
     /// Sets the target duration of one of its playlists.
-    pub(super) fn targets(&self, duration: Duration) {
+    pub(super) fn set_target_duration(&self, duration: Duration) {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.target_ms.store(millis, Ordering::Relaxed);
     }
@@ -102,14 +102,14 @@ impl LiveStream {
     }
 
     /// Adds new versions or segments to the floor.
-    pub(super) fn grew(&self, by: u64) {
+    pub(super) fn raise_floor(&self, by: u64) {
         self.floor.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Records a replaced version: it was served for `shown`, and was out of date for the last
     /// `late` of that. A viewer in that last part saw on average half of this age.
     pub(super) fn replaced(&self, shown: Duration, late: Duration) {
-        let mut course = self.course.lock();
+        let mut course = self.state.lock();
         course.watched += shown.as_secs_f64();
         course.late += late.as_secs_f64().powi(2) / 2.0;
     }
@@ -123,7 +123,7 @@ impl LiveStream {
         mut places: Vec<Key>,
         (now, memory): (Instant, Duration),
     ) -> Vec<Key> {
-        let mut course = self.course.lock();
+        let mut course = self.state.lock();
         let same = course.restart.take().filter(|restart| {
             let recent = now.saturating_duration_since(restart.since) <= memory;
             recent && !restart.told.contains(manifest)
@@ -143,7 +143,7 @@ impl LiveStream {
     }
 
     pub(super) fn read(&self, skew: u64) -> StreamStats {
-        let course = self.course.lock();
+        let course = self.state.lock();
         let staleness = course.late / course.watched.max(f64::MIN_POSITIVE);
         StreamStats {
             name: Arc::clone(&self.name),

@@ -44,10 +44,10 @@ pub(in crate::proxy) struct PlaylistTracker {
     pub(in crate::proxy) attention: Arc<AccessTracker>,
     pub(super) stream: Arc<LiveStream>,
     /// A task prefetches the segments whose times its clock gives.
-    pub(super) foreseen: AtomicBool,
+    pub(super) is_prefetching: AtomicBool,
     /// Notifies requests that wait for a version when any fill registers one.
     pub(in crate::proxy) filed: Notify,
-    pub(super) course: Mutex<TrackerState>,
+    pub(super) state: Mutex<TrackerState>,
     /// MPD only: how far the origin is ahead of the MPD's clock.
     pub(super) horizon: Mutex<MpdHorizon>,
     /// Held while a version is compared and published: one version at a time.
@@ -89,7 +89,7 @@ pub(super) struct TrackerState {
     pub(super) files: Box<[(u64, u64)]>,
     /// What has been listed since a restart of this manifest, or of another one that lists from the
     /// same directories.
-    pub(super) aftermath: Option<Box<RestartLeftovers>>,
+    pub(super) leftovers: Option<Box<RestartLeftovers>>,
     /// Media sequence number of the last complete listed segment.
     pub(super) reached: Option<u64>,
     pub(super) lanes: Arc<Representations>,
@@ -122,14 +122,14 @@ impl PlaylistTracker {
         facts: &ManifestInfo,
         sent: Instant,
     ) -> PlaylistTracker {
-        let period = facts.changes_every().unwrap_or_default();
+        let period = facts.version_interval().unwrap_or_default();
         let segment = segment(facts).unwrap_or(period);
         PlaylistTracker {
             entry: owned(entry),
             attention: Arc::new(AccessTracker::new(sent)),
             stream,
-            foreseen: AtomicBool::new(false),
-            course: Mutex::new(TrackerState {
+            is_prefetching: AtomicBool::new(false),
+            state: Mutex::new(TrackerState {
                 variants: VariantTimelines::default(),
                 cadence: Cadence::new(period, sent),
                 period,
@@ -147,7 +147,7 @@ impl PlaylistTracker {
                 places: Vec::new(),
                 numbered: NumberedDirectories::default(),
                 files: Box::default(),
-                aftermath: None,
+                leftovers: None,
                 reached: None,
                 lanes: Arc::default(),
                 hasher: ahash::RandomState::new(),
@@ -169,33 +169,33 @@ impl PlaylistTracker {
     }
 
     /// Longest time a new version is held back until its new segments begin to arrive.
-    pub(in crate::proxy) fn keeps_for(&self) -> Duration {
+    pub(in crate::proxy) fn hold_max(&self) -> Duration {
         const SHARE: u32 = 20;
-        self.course.lock().segment / SHARE
+        self.state.lock().segment / SHARE
     }
 
     /// Lifetime of a response that the origin sent before the requested version existed: half an
     /// update period. It protects an origin that never blocks from players that repeat the request
     /// at once.
     pub(in crate::proxy) fn early_for(&self) -> Duration {
-        self.course.lock().period / 2
+        self.state.lock().period / 2
     }
 
     /// Forgets the timelines: the next version counts as the first.
     pub(in crate::proxy) fn forget(&self) {
-        let mut course = self.course.lock();
+        let mut course = self.state.lock();
         course.variants.forget();
         course.live = None;
     }
 
     /// The directories of the listed objects.
     pub(in crate::proxy) fn places(&self) -> Vec<Key> {
-        self.course.lock().places.clone()
+        self.state.lock().places.clone()
     }
 
     /// Has a version of this variant been taken after `then`?
-    pub(in crate::proxy) fn overtakes(&self, variant: Variant, then: Instant) -> bool {
-        let course = self.course.lock();
+    pub(in crate::proxy) fn has_newer_version(&self, variant: Variant, then: Instant) -> bool {
+        let course = self.state.lock();
         course
             .variants
             .taken(variant)
@@ -209,14 +209,14 @@ impl PlaylistTracker {
         facts: &ManifestInfo,
         now: Instant,
     ) -> Progress {
-        let mut course = self.course.lock();
+        let mut course = self.state.lock();
         let period = course.segment;
         course.variants.of(variant, facts, (period, now)).judge(now)
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
     pub(in crate::proxy) fn listed_for(&self, entry: &CacheRequest) -> Option<(Duration, bool)> {
-        let course = self.course.lock();
+        let course = self.state.lock();
         let is_segment = course.window.is_segment(entry.key.fingerprint())?;
         let duration = if is_segment {
             course.step
@@ -228,7 +228,7 @@ impl PlaylistTracker {
 
     /// The segment duration.
     pub(in crate::proxy) fn segment_duration(&self) -> Duration {
-        self.course.lock().step
+        self.state.lock().step
     }
 
     /// The wait after which a blocking request for a version, or for an announced object, is
@@ -238,7 +238,7 @@ impl PlaylistTracker {
         asked: ReloadDirectives,
         now: Instant,
     ) -> Option<Duration> {
-        let course = self.course.lock();
+        let course = self.state.lock();
         let newest = course.taken.unwrap_or(course.found);
         course
             .blocking
@@ -247,25 +247,25 @@ impl PlaylistTracker {
 
     /// Does the request ask for a future version that the server will block for?
     pub(super) fn is_next(&self, asked: ReloadDirectives) -> bool {
-        self.course.lock().blocking.is_next(asked)
+        self.state.lock().blocking.is_next(asked)
     }
 
     /// The media sequence number of its last segment, if segments are numbered.
     pub(in crate::proxy) fn reach(&self) -> Option<u64> {
-        self.course.lock().variants.reach()
+        self.state.lock().variants.reach()
     }
 
     /// Records a poll, sent at `sent`, that found the known version.
-    pub(in crate::proxy) fn unchanged(&self, variant: Variant, sent: Instant) {
-        let mut course = self.course.lock();
+    pub(in crate::proxy) fn record_unchanged(&self, variant: Variant, sent: Instant) {
+        let mut course = self.state.lock();
         course.cadence.unchanged(sent);
-        course.variants.hear(variant, sent);
-        course.hears(sent);
+        course.variants.record_confirmation(variant, sent);
+        course.record_response(sent);
     }
 
     /// Takes a version that is published from now on. `sent`: when the poll was sent; if the origin
     /// held the response back (`held_back`), the moment when the version became the newest.
-    pub(in crate::proxy) fn takes(
+    pub(in crate::proxy) fn take_version(
         &self,
         rules: &Rules,
         manifest: &ParsedText,
@@ -273,10 +273,10 @@ impl PlaylistTracker {
         (sent, held_back): (Instant, bool),
     ) -> ManifestDiff {
         let facts = &manifest.facts;
-        let mut course = self.course.lock();
+        let mut course = self.state.lock();
         let first = course.listed.is_empty() && course.taken.is_none();
         let course = &mut *course;
-        course.hears(sent);
+        course.record_response(sent);
         let mut anew = Vec::new();
         let left = match progress {
             Progress::Restarted => {
@@ -284,7 +284,7 @@ impl PlaylistTracker {
                 course.listed = Box::default();
                 course.window.clear();
                 course.reached = None;
-                course.aftermath = Some(Box::new(RestartLeftovers::new(true, sent)));
+                course.leftovers = Some(Box::new(RestartLeftovers::new(true, sent)));
                 let places = std::mem::take(&mut course.places);
                 anew.clone_from(&places);
                 let memory = course.segment * RESTARTED_SEGMENTS;
@@ -298,36 +298,36 @@ impl PlaylistTracker {
             .of(variant, facts, (course.segment, sent))
             .take(progress, sent);
         if let Some(target) = facts.target_duration {
-            self.stream.targets(target);
+            self.stream.set_target_duration(target);
         }
         course.ended = facts.liveness == Liveness::Ended;
         if !course.ended {
             course.live = Some(sent);
         }
-        if let Some(period) = facts.changes_every() {
+        if let Some(period) = facts.version_interval() {
             course.period = period;
             course.segment = segment(facts).unwrap_or(period);
             course.step = step(facts, period);
             course.variants.pace(course.segment);
         }
-        course.blocking.follows(facts);
+        course.blocking.update(facts);
         if held_back {
             // A held-back response is never late: the version did not exist earlier.
             course.cadence.unchanged(sent);
         }
-        self.keep_pace(course, progress, (first, sent));
+        self.update_cadence(course, progress, (first, sent));
         if progress != Progress::Same {
             let taken = Instant::now();
             course.taken = Some(taken);
             course.variants.note_taken(variant, taken);
-            self.stream.grew(1);
+            self.stream.raise_floor(1);
         }
-        let mut news = course.news(&self.entry, rules, manifest, (first, left, sent));
-        news.anew = anew;
-        if let Some(aftermath) = &course.aftermath {
-            let passed = aftermath.is_own() && !course.variants.are_short_of_former();
+        let mut news = course.compare_version(&self.entry, rules, manifest, (first, left, sent));
+        news.restarted_directories = anew;
+        if let Some(aftermath) = &course.leftovers {
+            let passed = aftermath.is_own() && !course.variants.has_unfinished_restart();
             if passed || aftermath.is_over(sent) {
-                course.aftermath = None;
+                course.leftovers = None;
             }
             news.recorded = progress != Progress::Same;
         }
@@ -335,7 +335,7 @@ impl PlaylistTracker {
     }
 
     /// Updates the cadence with the result of a poll.
-    fn keep_pace(
+    fn update_cadence(
         &self,
         course: &mut TrackerState,
         progress: Progress,
@@ -346,7 +346,7 @@ impl PlaylistTracker {
                 let change = course.cadence.changed(sent, course.period);
                 let shown = sent.saturating_duration_since(course.found);
                 // Without a refresher the last poll may be long ago.
-                if self.attention.is_tended() {
+                if self.attention.has_refresher() {
                     self.stream.replaced(shown, change.late);
                 }
                 course.found = sent;
@@ -358,28 +358,28 @@ impl PlaylistTracker {
 
     /// The representations, if it is an MPD.
     pub(super) fn lanes(&self) -> Arc<Representations> {
-        Arc::clone(&self.course.lock().lanes)
+        Arc::clone(&self.state.lock().lanes)
     }
 
     /// Counts new segments that viewers want.
     pub(in crate::proxy) fn grew(&self, by: usize) {
-        self.stream.grew(by as u64);
+        self.stream.raise_floor(by as u64);
     }
 
     /// Time until the next version is due.
     pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
-        let course = self.course.lock();
+        let course = self.state.lock();
         let changes = !course.ended && !course.period.is_zero();
         let due = course.cadence.next().checked_duration_since(now)?;
         (changes && !due.is_zero()).then_some(due)
     }
 
     /// Time and mode of the next poll; `None` when no viewer watches or the stream has ended.
-    pub(in crate::proxy) fn next_look(&self, now: Instant) -> Option<PlannedPoll> {
-        let course = self.course.lock();
+    pub(in crate::proxy) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
+        let course = self.state.lock();
         let idle = self.entry.route.live.idle;
         let patience = (course.segment * UNASKED_SEGMENTS).max(idle);
-        let unasked = self.attention.unasked_for(now)?;
+        let unasked = self.attention.idle_time(now)?;
         let until = course.good_until?;
         let may_be_asked = course.asked_with.is_some() && !course.ended;
         let watched = unasked < patience && may_be_asked;
@@ -395,59 +395,59 @@ impl PlaylistTracker {
 
     /// Number of polls that the origin has answered.
     pub(super) fn heard(&self) -> u64 {
-        self.course.lock().heard
+        self.state.lock().heard
     }
 
     /// Records a failed poll: no further one for `pause`.
     pub(super) fn rest(&self, now: Instant, pause: Duration) {
-        let mut course = self.course.lock();
-        course.rests_until = now + pause.max(course.breath());
+        let mut course = self.state.lock();
+        course.rests_until = now + pause.max(course.poll_interval_min());
     }
 
     /// Records the start of a blocking request. Returns when the latest version was taken.
-    pub(super) fn waits(&self, now: Instant) -> Option<Instant> {
-        let mut course = self.course.lock();
+    pub(super) fn begin_blocking(&self, now: Instant) -> Option<Instant> {
+        let mut course = self.state.lock();
         course.blocking.asked(now);
         course.taken
     }
 
     /// Records the end of a blocking request. If no version came since `taken`, plain polling
     /// replaces blocking requests for a time.
-    pub(super) fn waited(&self, taken: Option<Instant>, now: Instant) {
-        let mut course = self.course.lock();
+    pub(super) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
+        let mut course = self.state.lock();
         if course.taken == taken {
             let period = course.period;
-            course.blocking.fails(now, period);
+            course.blocking.record_failure(now, period);
         }
     }
 
     /// The state of this tracker, for `/status`.
     pub(in crate::proxy) fn followed(&self, now: Instant) -> TrackedManifest {
-        let is_tended = self.attention.is_tended();
-        let next_look = self.next_look(now).filter(|_| is_tended);
+        let is_tended = self.attention.has_refresher();
+        let next_look = self.next_poll(now).filter(|_| is_tended);
         TrackedManifest {
             stream: self.stream.name(),
             is_tended,
             is_stalled: is_tended && self.stalled(now),
-            unasked_for: self.attention.unasked_for(now),
+            unasked_for: self.attention.idle_time(now),
             next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
         }
     }
 
     /// The stored version is fresh for `span` from now; the next poll is planned before it expires.
     /// With a span of zero there is no refresher: viewers' requests fetch it.
-    pub(in crate::proxy) fn good_for(&self, span: Duration, now: Instant) {
+    pub(in crate::proxy) fn set_fresh_for(&self, span: Duration, now: Instant) {
         /// A poll takes time, and may need a second one.
         const SHARE: f64 = 0.9;
         let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
-        self.course.lock().good_until = until;
+        self.state.lock().good_until = until;
     }
 }
 
 impl TrackerState {
-    fn hears(&mut self, sent: Instant) {
+    fn record_response(&mut self, sent: Instant) {
         self.heard += 1;
-        self.rests_until = sent + self.breath();
+        self.rests_until = sent + self.poll_interval_min();
     }
 
     /// The interval between versions, or a segment duration where that is unknown.
@@ -460,7 +460,7 @@ impl TrackerState {
     }
 
     /// Least interval between two polls.
-    fn breath(&self) -> Duration {
+    fn poll_interval_min(&self) -> Duration {
         const SHARE: u32 = 64;
         self.pace() / SHARE
     }

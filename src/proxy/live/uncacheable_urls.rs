@@ -38,13 +38,14 @@ impl UncacheableUrls {
         listing: &Listing,
     ) -> Vec<CacheRequest> {
         let keys = listing.keys.iter();
-        let keys = keys.filter_map(|name| Some((entry.namesake(rules, name)?, Kind::Key)));
+        let keys = keys.filter_map(|name| Some((entry.resolve_any_host(rules, name)?, Kind::Key)));
         let clocks = listing.clocks.iter();
-        let clocks = clocks.filter_map(|name| Some((entry.sibling(rules, name)?, Kind::Clock)));
+        let clocks =
+            clocks.filter_map(|name| Some((entry.resolve_same_host(rules, name)?, Kind::Clock)));
         let clocks = clocks.filter(|(clock, _)| may_be_clock(entry, clock));
         let mut news = Vec::new();
         for (sibling, kind) in keys.chain(clocks) {
-            if self.named.lock().name(sibling.spot(), kind) {
+            if self.named.lock().name(sibling.path_key(), kind) {
                 news.push(sibling);
             }
         }
@@ -57,7 +58,7 @@ impl UncacheableUrls {
         if named.later.is_empty() && named.earlier.is_empty() {
             return None;
         }
-        named.kind_of(&entry.spot())
+        named.kind_of(&entry.path_key())
     }
 }
 
@@ -65,7 +66,7 @@ impl UncacheableUrls {
 /// cacheable.
 fn may_be_clock(manifest: &CacheRequest, clock: &CacheRequest) -> bool {
     let is_content = clock.kind.is_manifest() || matches!(clock.kind, Kind::Segment | Kind::Init);
-    !is_content && clock.spot() != manifest.spot()
+    !is_content && clock.path_key() != manifest.path_key()
 }
 
 impl UncacheableSet {

@@ -66,8 +66,8 @@ impl UnstoredManifests {
             return Some((Arc::clone(&known.watch), false));
         }
         let plain = entry.plain();
-        let spot = plain.spot();
-        if self.watches.len() >= UNSTORED_MAX && !self.makes_room(&spot, now) {
+        let spot = plain.path_key();
+        if self.watches.len() >= UNSTORED_MAX && !self.make_room(&spot, now) {
             return None;
         }
         let key = plain.key.clone();
@@ -89,7 +89,7 @@ impl UnstoredManifests {
 
     /// Drops unwatched manifests. If there are none, the largest crowd loses its older half, if the
     /// new manifest's crowd is smaller than that half.
-    fn makes_room(&mut self, new: &Key, now: Instant) -> bool {
+    fn make_room(&mut self, new: &Key, now: Instant) -> bool {
         let swept = self.swept;
         if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
             self.swept = Some(now);
@@ -138,7 +138,7 @@ impl UnstoredManifests {
     }
 
     /// Is a restart of this manifest believed?
-    fn may_begin_anew(&mut self, entry: &CacheRequest, now: Instant) -> bool {
+    fn admit_restart(&mut self, entry: &CacheRequest, now: Instant) -> bool {
         let Some(known) = self.watches.get_mut(entry.identity()) else {
             return false;
         };
@@ -197,23 +197,23 @@ impl LiveStreams {
         let progress = match watch.judge(variant, facts, sent) {
             Progress::Behind => return None,
             Progress::Same if !is_first => {
-                watch.unchanged(variant, sent);
+                watch.record_unchanged(variant, sent);
                 return None;
             }
             progress => progress,
         };
-        if progress == Progress::Restarted && !self.unstored.lock().may_begin_anew(entry, sent) {
+        if progress == Progress::Restarted && !self.unstored.lock().admit_restart(entry, sent) {
             watch.forget_restart();
             return None;
         }
-        let news = watch.takes(&shield.rules, manifest, (variant, progress), (sent, false));
+        let news = watch.take_version(&shield.rules, manifest, (variant, progress), (sent, false));
         drop(turn);
         let places = watch.places();
-        places::file(&mut self.unstored.lock().places, &news, &places, &watch);
+        places::register_version(&mut self.unstored.lock().places, &news, &places, &watch);
         if news.numbered {
             self.any_numbered.store(true, Ordering::Relaxed);
         }
-        self.tell_others(&news, &watch);
+        self.notify_others(&news, &watch);
         Some((watch, news, progress))
     }
 }
@@ -236,7 +236,7 @@ impl Shield {
         else {
             return;
         };
-        for place in news.left.iter().chain(&news.unlisted(&watch)) {
+        for place in news.ended_directories.iter().chain(&news.unlisted(&watch)) {
             self.cache.end_epoch(place);
         }
         if progress == Progress::Restarted {

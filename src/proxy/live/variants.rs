@@ -51,7 +51,7 @@ impl ComparedVersion<'_> {
     }
 
     pub(super) fn take(&mut self, progress: Progress, now: Instant) {
-        self.track.take(self.facts, progress, now);
+        self.track.record(self.facts, progress, now);
     }
 }
 
@@ -89,9 +89,9 @@ impl VariantTimelines {
     }
 
     /// The origin has confirmed the known version.
-    pub(super) fn hear(&mut self, variant: Variant, now: Instant) {
+    pub(super) fn record_confirmation(&mut self, variant: Variant, now: Instant) {
         if let Some(at) = self.position(variant) {
-            self.known[at].track.hears(now);
+            self.known[at].track.record_response(now);
         }
     }
 
@@ -114,7 +114,7 @@ impl VariantTimelines {
 
     pub(super) fn pace(&mut self, period: Duration) {
         for known in &mut self.known {
-            known.track.paced(period);
+            known.track.set_period(period);
         }
     }
 
@@ -132,11 +132,11 @@ impl VariantTimelines {
 
     /// The media sequence number of the last segment, if segments are numbered.
     pub(super) fn reach(&self) -> Option<u64> {
-        self.known.last()?.track.reach()
+        self.known.last()?.track.last_number()
     }
 
     /// A variant has restarted and not yet reached its former position.
-    pub(super) fn are_short_of_former(&self) -> bool {
+    pub(super) fn has_unfinished_restart(&self) -> bool {
         let mut tracks = self.known.iter().map(|known| &known.track);
         tracks.any(Timeline::is_short_of_former)
     }

@@ -20,13 +20,13 @@ impl PlaylistTracker {
             let target = entry.target.as_str().len();
             size_of::<CacheRequest>() + ENTRY_BYTES + target + entry.key.bytes().len()
         };
-        let course = self.course.lock();
+        let course = self.state.lock();
         let keys = course.places.iter().map(|place| place.bytes().len());
         let places = course.places.capacity() * size_of::<Key>() + keys.sum::<usize>();
         let announced = course.announced.iter().map(|(entry, _)| text(entry));
         let asked_with = course.asked_with.iter().flat_map(|with| with.iter());
         let fields = asked_with.map(|(_, value)| value.len() + FIELD_BYTES);
-        let aftermath = course.aftermath.as_ref();
+        let aftermath = course.leftovers.as_ref();
         let files = size_of_val(&*course.files) + course.window.weight_bytes();
         let bytes = size_of::<PlaylistTracker>()
             + text(&self.entry)

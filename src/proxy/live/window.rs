@@ -84,7 +84,7 @@ impl ListedWindow {
             if !known.insert((rendition, uri)) {
                 continue;
             }
-            let Some(sibling) = entry.sibling(rules, &listed.uri) else {
+            let Some(sibling) = entry.resolve_same_host(rules, &listed.uri) else {
                 continue;
             };
             let period = if is_part { part } else { segment };
@@ -247,9 +247,9 @@ impl WindowSegment {
 impl PlaylistTracker {
     /// Do viewers watch it, or did they recently?
     pub(super) fn is_followed(&self, now: Instant) -> bool {
-        let patience = self.course.lock().segment * UNASKED_SEGMENTS;
-        let unasked = self.attention.unasked_for(now);
-        self.attention.is_tended() || unasked.is_some_and(|unasked| unasked < patience)
+        let patience = self.state.lock().segment * UNASKED_SEGMENTS;
+        let unasked = self.attention.idle_time(now);
+        self.attention.has_refresher() || unasked.is_some_and(|unasked| unasked < patience)
     }
 
     /// The position of an object that the live manifest lists or announces.
@@ -259,7 +259,7 @@ impl PlaylistTracker {
         entry: &CacheRequest,
         now: SystemTime,
     ) -> Option<LivePosition> {
-        let course = self.course.lock();
+        let course = self.state.lock();
         if course.ended {
             return None;
         }
@@ -278,7 +278,7 @@ impl PlaylistTracker {
 
     /// The progress by one segment of a representation that is timed by the clock.
     pub(super) fn by_clock(&self, template: usize) -> Advance {
-        let course = self.course.lock();
+        let course = self.state.lock();
         Advance {
             rendition: course.window.by_clock(template, 0).rendition,
             segments: 1,
@@ -289,7 +289,7 @@ impl PlaylistTracker {
 
     /// Removes from `departed`, the segments of another manifest, those that this one still lists.
     pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
-        self.course.lock().window.keeps(departed);
+        self.state.lock().window.keeps(departed);
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Progress {
     /// Bytes arrive, even if slowly.
     Moves,
     /// No bytes arrive, or too few to be of use.
-    Stands,
+    Stalled,
     /// No more bytes will arrive.
     Broken,
 }
@@ -114,7 +114,7 @@ mod tests {
         let (mut losers, mut now) = (Losers::default(), Instant::now());
         for waits in [2, 4, 8, 10, 10] {
             losers.add(1, Loss::Useless, now);
-            let left_out = |now| losers.left_out(Progress::Stands, false, now);
+            let left_out = |now| losers.left_out(Progress::Stalled, false, now);
             assert_eq!(left_out(now + second(waits) / 2), EndpointSet::of(1));
             now += second(waits);
             assert_eq!(left_out(now), EndpointSet::default(), "{waits}");
@@ -127,7 +127,7 @@ mod tests {
         losers.add(1, Loss::Slower, start);
         let left_out = |progress| losers.left_out(progress, true, start + second(3_600));
         assert_eq!(left_out(Progress::Moves), EndpointSet::of(1));
-        assert_eq!(left_out(Progress::Stands), EndpointSet::default());
+        assert_eq!(left_out(Progress::Stalled), EndpointSet::default());
         assert_eq!(left_out(Progress::Broken), EndpointSet::default());
     }
 
@@ -155,8 +155,8 @@ mod tests {
         losers.add(2, Loss::Different, now);
         let both = EndpointSet::of(1).with(2);
         assert_eq!(losers.no_better(Progress::Moves), both);
-        assert_eq!(losers.no_better(Progress::Stands), EndpointSet::of(1));
+        assert_eq!(losers.no_better(Progress::Stalled), EndpointSet::of(1));
         losers.add(1, Loss::Different, now);
-        assert_eq!(losers.no_better(Progress::Stands), EndpointSet::default());
+        assert_eq!(losers.no_better(Progress::Stalled), EndpointSet::default());
     }
 }

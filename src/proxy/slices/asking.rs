@@ -100,11 +100,11 @@ impl SliceContext {
     /// requests go to another endpoint, which may have the object under another `ETag`.
     pub(super) fn leave(&self, endpoint: usize) {
         let (now, cache) = (Instant::now(), &self.shield.cache);
-        let noted = cache.noted(&self.found.slot, now);
+        let noted = cache.memo(&self.found.slot, now);
         let is_ours =
             matches!(noted, Some(KeyMemo::Sliced(series)) if series.etag == self.series.etag);
         let left = self.left().with(endpoint);
-        if is_ours && self.origin().another_stands(left) {
+        if is_ours && self.origin().has_another_in_good_standing(left) {
             cache.note(
                 &self.found,
                 ExpiringMemo {

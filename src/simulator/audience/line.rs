@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longer than any origin delays a response.
-const PATIENCE: Duration = Duration::from_secs(40);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// No body of the stream is larger.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -47,7 +47,7 @@ impl PlayerConnection {
 
     /// Requests a target and reads the whole response.
     pub(super) async fn get(&mut self, target: &str) -> io::Result<(StatusCode, Bytes)> {
-        let answer = timeout(PATIENCE, self.answer(target)).await;
+        let answer = timeout(RESPONSE_TIMEOUT, self.answer(target)).await;
         let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if answer.is_err() {
             self.open = None;
@@ -63,7 +63,7 @@ impl PlayerConnection {
         let sender = self.ready().await?;
         let response = sender.send_request(request).await;
         let (head, body) = response.map_err(io::Error::other)?.into_parts();
-        Ok((head.status, whole(body).await?))
+        Ok((head.status, read_body(body).await?))
     }
 
     /// The sender of a connection that can take a request.
@@ -97,7 +97,7 @@ impl OpenConnection {
     }
 }
 
-async fn whole(mut body: Incoming) -> io::Result<Bytes> {
+async fn read_body(mut body: Incoming) -> io::Result<Bytes> {
     let mut read = BytesMut::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let Ok(data) = frame.map_err(io::Error::other)?.into_data() else {

@@ -31,11 +31,11 @@ pub(crate) struct PlaylistQuery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerTime {
     /// At once.
-    No,
+    Now,
     /// Not before this time on the manifest's clock.
     Until(Utc),
     /// Never: 400.
-    Nonsense,
+    Invalid,
 }
 
 impl PlaylistQuery {
@@ -54,20 +54,20 @@ impl PlaylistQuery {
     }
 
     /// When the requested segment or part is complete.
-    pub(crate) fn wait(self, broadcast: &Broadcast, now: Utc) -> AnswerTime {
+    pub(crate) fn answer_time(self, broadcast: &Broadcast, now: Utc) -> AnswerTime {
         /// Requests for a segment further ahead are rejected.
         const AHEAD_MAX: u64 = 2;
         let Some(segment) = self.segment else {
             let nonsense = self.part.is_some();
             return if nonsense {
-                AnswerTime::Nonsense
+                AnswerTime::Invalid
             } else {
-                AnswerTime::No
+                AnswerTime::Now
             };
         };
         let last = broadcast.segments(now);
         if segment > last + AHEAD_MAX {
-            return AnswerTime::Nonsense;
+            return AnswerTime::Invalid;
         }
         // A part after the segment's last one is the first of the next segment.
         let parts = broadcast.parts_per_segment();
@@ -77,7 +77,7 @@ impl PlaylistQuery {
             Some(_) => broadcast.part_due(segment + 1, 0),
         };
         if due <= now {
-            AnswerTime::No
+            AnswerTime::Now
         } else {
             AnswerTime::Until(due)
         }
@@ -94,9 +94,9 @@ pub(super) fn playlist(
     if listed.is_empty() {
         return None;
     }
-    let skipped = if skip { skippable(&listed) } else { 0 };
+    let skipped = if skip { skipped_segments(&listed) } else { 0 };
     let mut text = head(broadcast, if skipped > 0 { 9 } else { 6 }, listed.start);
-    control(broadcast, which.1, &mut text);
+    write_server_control(broadcast, which.1, &mut text);
     if skipped > 0 {
         let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
     } else {
@@ -115,20 +115,20 @@ pub(super) fn playlist(
         if segment < listed.end {
             end(broadcast, which, segment, &mut text);
         } else {
-            hint(broadcast, which, (segment, made), &mut text);
+            write_preload_hint(broadcast, which, (segment, made), &mut text);
         }
     }
-    reports(broadcast, which.1, now, &mut text);
+    write_rendition_reports(broadcast, which.1, now, &mut text);
     Some(text)
 }
 
 /// How many of these segments are before the skip boundary.
-fn skippable(listed: &Range<u64>) -> u64 {
+fn skipped_segments(listed: &Range<u64>) -> u64 {
     let count = listed.end - listed.start;
     count.saturating_sub(SKIP_DURATIONS)
 }
 
-fn control(broadcast: &Broadcast, rendition: DemoRendition, text: &mut String) {
+fn write_server_control(broadcast: &Broadcast, rendition: DemoRendition, text: &mut String) {
     let target = broadcast.target_duration();
     let part = part_target(broadcast, rendition);
     let _ = writeln!(
@@ -179,7 +179,7 @@ fn parts(
 }
 
 /// The preload hint for the next part.
-fn hint(
+fn write_preload_hint(
     broadcast: &Broadcast,
     (form, rendition): (Packaging, DemoRendition),
     (segment, part): (u64, u64),
@@ -201,7 +201,12 @@ fn hint(
 }
 
 /// The rendition reports.
-fn reports(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mut String) {
+fn write_rendition_reports(
+    broadcast: &Broadcast,
+    rendition: DemoRendition,
+    now: Utc,
+    text: &mut String,
+) {
     let segment = broadcast.segments(now);
     let (segment, part) = match broadcast.parts(segment, now) {
         0 => (segment.saturating_sub(1), broadcast.parts_per_segment() - 1),
@@ -304,11 +309,15 @@ mod tests {
         let broadcast = Broadcast::new(BroadcastPlan::from(START).part_thirds(3));
         // Four segments and one part.
         let now = at(9_000);
-        let wait = |query| PlaylistQuery::of(query).unwrap().wait(&broadcast, now);
-        assert_eq!(wait(""), AnswerTime::No);
-        assert_eq!(wait("_HLS_msn=3"), AnswerTime::No);
+        let wait = |query| {
+            PlaylistQuery::of(query)
+                .unwrap()
+                .answer_time(&broadcast, now)
+        };
+        assert_eq!(wait(""), AnswerTime::Now);
+        assert_eq!(wait("_HLS_msn=3"), AnswerTime::Now);
         assert_eq!(wait("_HLS_msn=4"), AnswerTime::Until(at(10_000)));
-        assert_eq!(wait("_HLS_msn=4&_HLS_part=0"), AnswerTime::No);
+        assert_eq!(wait("_HLS_msn=4&_HLS_part=0"), AnswerTime::Now);
         assert_eq!(
             wait("_HLS_part=1&_HLS_msn=4"),
             AnswerTime::Until(at(10_000))
@@ -318,8 +327,8 @@ mod tests {
             AnswerTime::Until(at(11_000))
         );
         assert_eq!(wait("_HLS_msn=6"), AnswerTime::Until(at(14_000)));
-        assert_eq!(wait("_HLS_msn=7"), AnswerTime::Nonsense);
-        assert_eq!(wait("_HLS_part=1"), AnswerTime::Nonsense);
+        assert_eq!(wait("_HLS_msn=7"), AnswerTime::Invalid);
+        assert_eq!(wait("_HLS_part=1"), AnswerTime::Invalid);
         assert_eq!(PlaylistQuery::of("_HLS_msn=x"), None);
         assert!(PlaylistQuery::of("a=b&_HLS_skip=YES").unwrap().skip);
     }

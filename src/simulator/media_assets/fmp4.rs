@@ -27,10 +27,10 @@ const TRACK_ID: u32 = 1;
 pub(super) fn fragment(track: &SampleTrack, fragment: MediaFragment) -> Bytes {
     let samples: Vec<_> = track.samples(fragment).collect();
     let start = samples.first().map_or(0, |(ticks, _)| *ticks);
-    let count = word(samples.len());
+    let count = to_u32(samples.len());
     let data = samples
         .iter()
-        .map(|(_, bytes)| word(bytes.len()))
+        .map(|(_, bytes)| to_u32(bytes.len()))
         .sum::<u32>();
     let trun = TRUN + SAMPLE * count;
     let traf = HEAD + TFHD + TFDT + trun;
@@ -43,26 +43,26 @@ pub(super) fn fragment(track: &SampleTrack, fragment: MediaFragment) -> Bytes {
     };
 
     let mut out = BytesMut::with_capacity((moof + HEAD + data) as usize);
-    open(&mut out, moof, *b"moof");
-    full(&mut out, MFHD, *b"mfhd", 0);
+    write_box_header(&mut out, moof, *b"moof");
+    write_full_box_header(&mut out, MFHD, *b"mfhd", 0);
     // The sequence number starts at one, and may wrap.
     #[expect(clippy::cast_possible_truncation)]
     out.put_u32((fragment.number as u32).wrapping_add(1));
-    open(&mut out, traf, *b"traf");
-    full(&mut out, TFHD, *b"tfhd", TFHD_FLAGS);
+    write_box_header(&mut out, traf, *b"traf");
+    write_full_box_header(&mut out, TFHD, *b"tfhd", TFHD_FLAGS);
     out.put_u32(TRACK_ID);
-    out.put_u32(word(track.sample_ticks));
+    out.put_u32(to_u32(track.sample_ticks));
     out.put_u32(others);
-    full(&mut out, TFDT, *b"tfdt", 1 << 24);
+    write_full_box_header(&mut out, TFDT, *b"tfdt", 1 << 24);
     out.put_u64(start);
-    full(&mut out, trun, *b"trun", TRUN_FLAGS);
+    write_full_box_header(&mut out, trun, *b"trun", TRUN_FLAGS);
     out.put_u32(count);
     out.put_u32(moof + HEAD);
     out.put_u32(first);
     for (_, bytes) in &samples {
-        out.put_u32(word(bytes.len()));
+        out.put_u32(to_u32(bytes.len()));
     }
-    open(&mut out, HEAD + data, *b"mdat");
+    write_box_header(&mut out, HEAD + data, *b"mdat");
     for (_, bytes) in &samples {
         out.put_slice(bytes);
     }
@@ -76,33 +76,33 @@ pub(super) fn fragment_bytes(track: &SampleTrack, fragment: MediaFragment) -> u6
     u64::from(fixed) + each.sum::<u64>()
 }
 
-fn open(out: &mut BytesMut, length: u32, name: [u8; 4]) {
+fn write_box_header(out: &mut BytesMut, length: u32, name: [u8; 4]) {
     out.put_u32(length);
     out.put_slice(&name);
 }
 
 /// A full box: with a version (its first byte) and flags.
-fn full(out: &mut BytesMut, length: u32, name: [u8; 4], version_and_flags: u32) {
-    open(out, length, name);
+fn write_full_box_header(out: &mut BytesMut, length: u32, name: [u8; 4], version_and_flags: u32) {
+    write_box_header(out, length, name);
     out.put_u32(version_and_flags);
 }
 
 /// All sizes, counts and durations of the loop are far below 4 GiB.
-fn word(value: impl TryInto<u32>) -> u32 {
+fn to_u32(value: impl TryInto<u32>) -> u32 {
     value.try_into().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DemoRendition, FRAGMENTS_PER_REEL, MediaAssets};
+    use super::super::{DemoRendition, FRAGMENTS_PER_LOOP, MediaAssets};
     use super::*;
 
     #[test]
     fn lengths_are_known_without_making_them() {
-        let reel = MediaAssets::shipped();
+        let reel = MediaAssets::bundled();
         for rendition in DemoRendition::ALL {
             let track = reel.track(rendition);
-            for number in 0..FRAGMENTS_PER_REEL {
+            for number in 0..FRAGMENTS_PER_LOOP {
                 let one = MediaFragment { number, shift: 6 };
                 let made = fragment(track, one);
                 assert_eq!(made.len() as u64, fragment_bytes(track, one));
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn the_next_round_has_the_same_samples_at_another_time() {
-        let reel = MediaAssets::shipped();
+        let reel = MediaAssets::bundled();
         let track = reel.track(DemoRendition::High);
         let of_round = |round: u64| {
             fragment(
                 track,
                 MediaFragment {
-                    number: round * FRAGMENTS_PER_REEL + 7,
+                    number: round * FRAGMENTS_PER_LOOP + 7,
                     shift: 0,
                 },
             )

@@ -7,11 +7,11 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::asset::{self, DecoderSetup};
-use super::{FRAGMENTS_PER_REEL, MediaFragment, SampleTrack};
+use super::{FRAGMENTS_PER_LOOP, MediaFragment, SampleTrack};
 
 const PACKET: usize = 188;
 const HEAD: usize = 4;
-const ROOM: usize = PACKET - HEAD;
+const PAYLOAD_BYTES_MAX: usize = PACKET - HEAD;
 /// Length, flags, PCR.
 const CLOCK_FIELD: usize = 8;
 
@@ -38,8 +38,8 @@ pub(super) fn segment(
     let mut out = Packets::default();
     // One of each table per segment, so their counters follow the segment's number.
     let table_counter = start.number / (end.number - start.number).max(1);
-    out.table(0, table_counter, &association());
-    out.table(PMT, table_counter, &program());
+    out.table(0, table_counter, &program_association_table());
+    out.table(PMT, table_counter, &program_map_table());
     let (mut pictures, mut sounds) = packets_before(video, audio, *start);
     for number in start.number..end.number {
         let fragment = MediaFragment {
@@ -48,11 +48,11 @@ pub(super) fn segment(
         };
         let frames: Vec<_> = audio.samples(fragment).collect();
         let begins = frames.first().map_or(0, |(ticks, _)| *ticks) * 90_000 / audio.timescale;
-        let unit = sound(begins, &frames);
+        let unit = audio_frames(begins, &frames);
         sounds += out.unit(AUDIO, sounds, None, &unit);
         for (ticks, sample) in video.samples(fragment) {
             let time = ticks * 90_000 / video.timescale;
-            let unit = picture(time, sample, &video.setup);
+            let unit = video_access_unit(time, sample, &video.setup);
             pictures += out.unit(VIDEO, pictures, Some(time), &unit);
         }
     }
@@ -77,24 +77,24 @@ fn packets_before(video: &SampleTrack, audio: &SampleTrack, fragment: MediaFragm
         }
         counts
     };
-    let rounds = fragment.number / FRAGMENTS_PER_REEL;
+    let rounds = fragment.number / FRAGMENTS_PER_LOOP;
     let (round, rest) = (
-        count(0, FRAGMENTS_PER_REEL),
-        count(0, fragment.number % FRAGMENTS_PER_REEL),
+        count(0, FRAGMENTS_PER_LOOP),
+        count(0, fragment.number % FRAGMENTS_PER_LOOP),
     );
     (rounds * round.0 + rest.0, rounds * round.1 + rest.1)
 }
 
 fn packets(bytes: usize, with_clock: bool) -> u64 {
     let clock = if with_clock { CLOCK_FIELD } else { 0 };
-    (bytes + clock).div_ceil(ROOM) as u64
+    (bytes + clock).div_ceil(PAYLOAD_BYTES_MAX) as u64
 }
 
 /// One access unit: a delimiter, the parameter sets before an IDR picture, the picture.
-fn picture(time: u64, sample: &[u8], setup: &DecoderSetup) -> BytesMut {
+fn video_access_unit(time: u64, sample: &[u8], setup: &DecoderSetup) -> BytesMut {
     let mut out = pes(0xe0, 0, time);
     out.put_slice(&DELIMITER);
-    for set in sets_before(sample, setup) {
+    for set in parameter_sets_before(sample, setup) {
         out.put_slice(&START_CODE);
         out.put_slice(set);
     }
@@ -106,12 +106,12 @@ fn picture(time: u64, sample: &[u8], setup: &DecoderSetup) -> BytesMut {
 }
 
 fn picture_bytes(sample: &[u8], setup: &DecoderSetup) -> usize {
-    let sets = sets_before(sample, setup).into_iter();
+    let sets = parameter_sets_before(sample, setup).into_iter();
     let nals = sets.chain(asset::nals(sample));
     PES_HEAD + DELIMITER.len() + nals.map(|nal| START_CODE.len() + nal.len()).sum::<usize>()
 }
 
-fn sets_before<'a>(sample: &'a [u8], setup: &'a DecoderSetup) -> Vec<&'a [u8]> {
+fn parameter_sets_before<'a>(sample: &'a [u8], setup: &'a DecoderSetup) -> Vec<&'a [u8]> {
     const IDR: u8 = 5;
     let idr = asset::nals(sample).any(|nal| nal.first().is_some_and(|kind| kind & 0x1f == IDR));
     match setup {
@@ -121,7 +121,7 @@ fn sets_before<'a>(sample: &'a [u8], setup: &'a DecoderSetup) -> Vec<&'a [u8]> {
 }
 
 /// A fragment's audio frames, each with its ADTS header (ISO/IEC 13818-7): AAC-LC, 48 kHz, mono.
-fn sound(time: u64, frames: &[(u64, &[u8])]) -> BytesMut {
+fn audio_frames(time: u64, frames: &[(u64, &[u8])]) -> BytesMut {
     let bytes: usize = frames
         .iter()
         .map(|(_, frame)| ADTS_HEAD + frame.len())
@@ -171,14 +171,14 @@ fn pes(stream: u8, length: usize, time: u64) -> BytesMut {
 }
 
 /// The program association table (PAT): one program.
-fn association() -> Vec<u8> {
+fn program_association_table() -> Vec<u8> {
     let mut section = vec![0, 0xb0, 13, 0, 1, 0xc1, 0, 0, 0, 1];
     section.extend((0xe000 | PMT).to_be_bytes());
     section
 }
 
 /// The program map table (PMT): H.264 and ADTS; the PCR is in the video.
-fn program() -> Vec<u8> {
+fn program_map_table() -> Vec<u8> {
     let mut section = vec![2, 0xb0, 23, 0, 1, 0xc1, 0, 0];
     section.extend((0xe000 | VIDEO).to_be_bytes());
     section.extend([0xf0, 0]);
@@ -199,7 +199,7 @@ impl Packets {
         unit.extend(section);
         unit.extend(crc(section).to_be_bytes());
         // Tables are padded at their end, not with an adaptation field.
-        unit.resize(ROOM, 0xff);
+        unit.resize(PAYLOAD_BYTES_MAX, 0xff);
         self.unit(pid, counter, None, &unit);
     }
 
@@ -210,7 +210,7 @@ impl Packets {
         while !rest.is_empty() {
             let first = number == 0;
             let field = adaptation(clock.filter(|_| first), rest.len());
-            let (now, later) = rest.split_at(rest.len().min(ROOM - field.len()));
+            let (now, later) = rest.split_at(rest.len().min(PAYLOAD_BYTES_MAX - field.len()));
             let flags = if first { 0x4000 } else { 0 };
             self.0.put_u8(0x47);
             self.0.put_u16(pid | flags);
@@ -237,7 +237,7 @@ fn adaptation(clock: Option<u64>, payload: usize) -> Vec<u8> {
             field
         }
     };
-    let lacking = ROOM.saturating_sub(field.len() + payload);
+    let lacking = PAYLOAD_BYTES_MAX.saturating_sub(field.len() + payload);
     if lacking > 0 {
         if field.is_empty() {
             field.push(0);
@@ -245,7 +245,7 @@ fn adaptation(clock: Option<u64>, payload: usize) -> Vec<u8> {
                 field.push(0);
             }
         }
-        let length = ROOM - payload;
+        let length = PAYLOAD_BYTES_MAX - payload;
         field.resize(length, 0xff);
         field[0] = u8::try_from(length - 1).unwrap_or(0);
     }
@@ -271,7 +271,7 @@ mod tests {
 
     fn piece(number: u64, shift: u64) -> Bytes {
         let at = |number| MediaFragment { number, shift };
-        MediaAssets::shipped().ts(DemoRendition::Low, at(number)..at(number + 6))
+        MediaAssets::bundled().ts(DemoRendition::Low, at(number)..at(number + 6))
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn tables_have_the_checksum_decoders_expect() {
         // A section followed by its own checksum gives zero.
-        for section in [association(), program()] {
+        for section in [program_association_table(), program_map_table()] {
             let whole = [&section[..], &crc(&section).to_be_bytes()].concat();
             assert_eq!(crc(&whole), 0);
             assert_eq!(usize::from(section[2]) + 3, whole.len());
@@ -306,9 +306,9 @@ mod tests {
 
     #[test]
     fn a_field_fills_its_packet() {
-        for payload in 0..=ROOM {
+        for payload in 0..=PAYLOAD_BYTES_MAX {
             let field = adaptation(None, payload);
-            assert_eq!(field.len() + payload, ROOM, "{payload}");
+            assert_eq!(field.len() + payload, PAYLOAD_BYTES_MAX, "{payload}");
         }
         assert_eq!(adaptation(None, 500), [0_u8; 0]);
         assert_eq!(adaptation(Some(1), 500).len(), CLOCK_FIELD);

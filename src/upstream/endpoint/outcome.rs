@@ -10,15 +10,15 @@ use crate::upstream::guard::{EndpointFault, FailureSubject};
 impl EndpointState {
     /// Another endpoint was asked later and answered first. This counts as a failure; if this
     /// endpoint has sent nothing at all for a while, it is ejected as silent.
-    pub(in crate::upstream) fn beaten(&self, asked: Instant, subject: FailureSubject) {
+    pub(in crate::upstream) fn record_overtaken(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();
-        let mut watched = self.watched.lock();
-        let until = watched.ejection.outdone(now, asked, others, subject);
+        let mut watched = self.guards.lock();
+        let until = watched.ejection.record_silence(now, asked, others, subject);
         drop(watched);
         match until {
             Some(until) => self.ejected(until.saturating_duration_since(now), "silent"),
-            None => self.failed(
+            None => self.record_failure(
                 None,
                 asked,
                 (subject, EndpointFault::Silent),
@@ -28,11 +28,13 @@ impl EndpointState {
     }
 
     /// It failed a request sent at `asked`, which another endpoint answered well.
-    pub(in crate::upstream) fn made_good(&self, asked: Instant, subject: FailureSubject) {
+    pub(in crate::upstream) fn record_own_fault(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();
-        let mut watched = self.watched.lock();
-        let until = watched.ejection.made_good(now, asked, others, subject);
+        let mut watched = self.guards.lock();
+        let until = watched
+            .ejection
+            .record_success_elsewhere(now, asked, others, subject);
         drop(watched);
         if let Some(until) = until {
             self.ejected(until.saturating_duration_since(now), "others do better");
@@ -40,23 +42,23 @@ impl EndpointState {
     }
 
     /// A response head arrived: the endpoint is not silent.
-    pub(in crate::upstream) fn heard(&self) {
-        self.watched.lock().ejection.heard();
+    pub(in crate::upstream) fn record_response_head(&self) {
+        self.guards.lock().ejection.record_contact();
     }
 
     /// A request sent at `asked` succeeded.
-    pub(in crate::upstream) fn succeeded(&self, pass: BreakerPass, asked: Instant) {
+    pub(in crate::upstream) fn record_success(&self, pass: BreakerPass, asked: Instant) {
         let now = Instant::now();
-        let mut watched = self.watched.lock();
-        watched.ejection.succeeded(now, asked);
-        let change = watched.breaker.succeeded(pass, now);
+        let mut watched = self.guards.lock();
+        watched.ejection.record_success(now, asked);
+        let change = watched.breaker.record_success(pass, now);
         let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
         drop(watched);
-        self.tell(change, line, None);
+        self.log_breaker_transition(change, line, None);
     }
 
     /// Records a failure: the breaker may open, and the endpoint may be ejected.
-    pub(in crate::upstream) fn failed(
+    pub(in crate::upstream) fn record_failure(
         &self,
         pass: Option<BreakerPass>,
         asked: Instant,
@@ -65,12 +67,12 @@ impl EndpointState {
     ) {
         let now = Instant::now();
         let others = self.others_standing();
-        let mut watched = self.watched.lock();
-        let change = pass.and_then(|pass| watched.breaker.failed(pass, now, what));
+        let mut watched = self.guards.lock();
+        let change = pass.and_then(|pass| watched.breaker.record_failure(pass, now, what));
         let line = change.and_then(|_| watched.breaker_lines[0].allows(now));
-        let until = watched.ejection.failed(now, asked, others, what);
+        let until = watched.ejection.record_failure(now, asked, others, what);
         drop(watched);
-        self.tell(change, line, Some(reason));
+        self.log_breaker_transition(change, line, Some(reason));
         if let Some(until) = until {
             self.ejected(until.saturating_duration_since(now), reason.as_str());
         }
@@ -78,7 +80,7 @@ impl EndpointState {
 
     /// Logs a change of the breaker. `left_out`: number of suppressed messages; `None`: suppress
     /// this one too.
-    pub(super) fn tell(
+    pub(super) fn log_breaker_transition(
         &self,
         change: Option<BreakerTransition>,
         left_out: Option<u64>,
@@ -116,9 +118,9 @@ impl EndpointState {
     }
 
     pub(super) fn ejected(&self, span: Duration, reason: &str) {
-        self.enrol(false);
+        self.set_in_good_standing(false);
         let now = Instant::now();
-        let line = self.watched.lock().ejection_lines.allows(now);
+        let line = self.guards.lock().ejection_lines.allows(now);
         if let Some(left_out) = line {
             let (endpoint, seconds) = (&*self.label, span.as_secs());
             tracing::warn!(

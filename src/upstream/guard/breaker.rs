@@ -101,11 +101,11 @@ pub(in crate::upstream) enum BreakerOutlook {
 #[must_use]
 pub(in crate::upstream) enum BreakerDecision {
     /// Admitted.
-    Yes(BreakerPass),
+    Admit(BreakerPass),
     /// Admitted as a probe; other requests are refused until it has a result.
     Probe(BreakerPass),
     /// Refused.
-    No { until: Instant },
+    Refuse { until: Instant },
 }
 
 /// Permission for one request. It ends in [`Breaker::succeeded`], [`Breaker::failed`],
@@ -116,7 +116,7 @@ pub(in crate::upstream) enum BreakerDecision {
 pub(in crate::upstream) struct BreakerPass {
     round: u64,
     /// Issued while the breaker was open, for a directory that had not failed.
-    spared: bool,
+    admitted_while_open: bool,
 }
 
 /// A state change, for the log.
@@ -143,7 +143,7 @@ pub(in crate::upstream) struct Breaker {
     /// The number given to new passes. Increases with each opening, closing and probe.
     round: u64,
     /// While the breaker is not closed, passes with a higher number are probes of this outage.
-    opened_in: u64,
+    outage_round: u64,
     wait: Duration,
     closed_at: Option<Instant>,
     opened_total: u64,
@@ -157,7 +157,7 @@ impl Breaker {
             votes: Votes::new(settings.window),
             state: State::Closed,
             round: 0,
-            opened_in: 0,
+            outage_round: 0,
             wait: Duration::ZERO,
             closed_at: None,
             opened_total: 0,
@@ -183,7 +183,7 @@ impl Breaker {
         now: Instant,
     ) -> BreakerOutlook {
         match self.outlook(now) {
-            BreakerOutlook::Refused { .. } if !self.votes.implicates(subject, now) => {
+            BreakerOutlook::Refused { .. } if !self.votes.has_failed_directory(subject, now) => {
                 BreakerOutlook::Clear
             }
             outlook => outlook,
@@ -197,33 +197,36 @@ impl Breaker {
         now: Instant,
     ) -> BreakerDecision {
         match self.outlook_for(subject, now) {
-            BreakerOutlook::Clear => BreakerDecision::Yes(BreakerPass {
+            BreakerOutlook::Clear => BreakerDecision::Admit(BreakerPass {
                 round: self.round,
-                spared: self.state != State::Closed,
+                admitted_while_open: self.state != State::Closed,
             }),
-            BreakerOutlook::Refused { until } => BreakerDecision::No { until },
+            BreakerOutlook::Refused { until } => BreakerDecision::Refuse { until },
             BreakerOutlook::ProbeDue => {
                 self.round += 1;
                 let until = now + self.settings.probe_patience;
                 self.state = State::Probing { until };
                 BreakerDecision::Probe(BreakerPass {
                     round: self.round,
-                    spared: false,
+                    admitted_while_open: false,
                 })
             }
         }
     }
 
     /// Records that a request succeeded.
-    pub(in crate::upstream) fn succeeded(
+    pub(in crate::upstream) fn record_success(
         &mut self,
-        BreakerPass { round, spared }: BreakerPass,
+        BreakerPass {
+            round,
+            admitted_while_open: spared,
+        }: BreakerPass,
         now: Instant,
     ) -> Option<BreakerTransition> {
         let of_this_outage = if spared {
-            round >= self.opened_in
+            round >= self.outage_round
         } else {
-            round > self.opened_in
+            round > self.outage_round
         };
         match self.state {
             State::Closed => {
@@ -241,9 +244,12 @@ impl Breaker {
     }
 
     /// Records that a request failed.
-    pub(in crate::upstream) fn failed(
+    pub(in crate::upstream) fn record_failure(
         &mut self,
-        BreakerPass { round, spared }: BreakerPass,
+        BreakerPass {
+            round,
+            admitted_while_open: spared,
+        }: BreakerPass,
         now: Instant,
         (subject, fault): (FailureSubject, EndpointFault),
     ) -> Option<BreakerTransition> {
@@ -254,12 +260,12 @@ impl Breaker {
             }
             State::Closed => None,
             State::Open { .. } | State::Probing { .. } => {
-                if spared || round >= self.opened_in {
+                if spared || round >= self.outage_round {
                     self.votes.cast(subject, fault, now);
                 }
                 let probes = matches!(self.state, State::Probing { .. });
                 if probes && !spared && round == self.round {
-                    self.wait = self.longer_wait();
+                    self.wait = self.next_wait();
                     self.state = self.open_for_a_while(now);
                 }
                 None
@@ -270,18 +276,25 @@ impl Breaker {
     /// Records that a request ended without a result because its client left. If it was the probe,
     /// the next probe waits again, so that clients that leave early do not raise the probe rate of
     /// a failing endpoint.
-    pub(in crate::upstream) fn lost(&mut self, pass: BreakerPass, now: Instant) {
+    pub(in crate::upstream) fn record_abandoned(&mut self, pass: BreakerPass, now: Instant) {
         let wait = self.wait.max(LOST_WAIT_MIN);
-        self.vacate(pass, now + wait);
+        self.end_probe(pass, now + wait);
     }
 
     /// Gives a pass back whose request says nothing about viewers' requests. If it was the probe,
     /// the next request may be a probe at once.
-    pub(in crate::upstream) fn returned(&mut self, pass: BreakerPass, now: Instant) {
-        self.vacate(pass, now);
+    pub(in crate::upstream) fn release(&mut self, pass: BreakerPass, now: Instant) {
+        self.end_probe(pass, now);
     }
 
-    fn vacate(&mut self, BreakerPass { round, spared }: BreakerPass, until: Instant) {
+    fn end_probe(
+        &mut self,
+        BreakerPass {
+            round,
+            admitted_while_open: spared,
+        }: BreakerPass,
+        until: Instant,
+    ) {
         let probes = matches!(self.state, State::Probing { .. }) && !spared;
         if probes && round == self.round {
             self.state = State::Open { until };
@@ -305,7 +318,7 @@ impl Breaker {
 
     /// Called only after a failure, so that the breaker never opens right after a success.
     fn judge(&mut self, now: Instant) -> Option<BreakerTransition> {
-        if !self.votes.carry(self.settings.requests_min, now) {
+        if !self.votes.is_decisive(self.settings.requests_min, now) {
             return None;
         }
         let successes = self.successes.tally(now).all;
@@ -324,20 +337,20 @@ impl Breaker {
 
     /// Whether the breaker closed within the last two windows. In the first of them it opens less
     /// easily, because the success that closed it still counts.
-    fn relapses(&self, now: Instant) -> bool {
+    fn closed_recently(&self, now: Instant) -> bool {
         let lately = self.settings.window * 2;
         self.closed_at.is_some_and(|closed| now < closed + lately)
     }
 
     fn open(&mut self, now: Instant) {
-        self.wait = if self.relapses(now) {
-            self.longer_wait()
+        self.wait = if self.closed_recently(now) {
+            self.next_wait()
         } else {
             let first = self.settings.probe_after;
             first.min(self.settings.probe_after_max)
         };
         self.round += 1;
-        self.opened_in = self.round;
+        self.outage_round = self.round;
         self.opened_total += 1;
         self.state = self.open_for_a_while(now);
     }
@@ -357,7 +370,7 @@ impl Breaker {
         self.count_success(now);
     }
 
-    fn longer_wait(&self) -> Duration {
+    fn next_wait(&self) -> Duration {
         let doubled = self.wait.saturating_mul(2);
         doubled.min(self.settings.probe_after_max)
     }

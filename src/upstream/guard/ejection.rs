@@ -11,10 +11,10 @@ use super::window::SlidingWindow;
 use super::{EndpointFault, FailureSubject};
 
 /// How long a failure counts after which another endpoint succeeded.
-const MADE_GOOD_WITHIN: Duration = Duration::from_secs(10);
+const SUCCEEDED_ELSEWHERE_WINDOW: Duration = Duration::from_secs(10);
 /// Maximum number of such URLs, and their share of all requests that causes an ejection.
-const MADE_GOOD_MAX: usize = 64;
-const MADE_GOOD_SHARE: f64 = 0.1;
+const SUCCEEDED_ELSEWHERE_MAX: usize = 64;
+const SUCCEEDED_ELSEWHERE_SHARE: f64 = 0.1;
 
 /// Maximum number of remembered directories whose responses failed.
 const BAD_DIRECTORIES_MAX: usize = 32;
@@ -80,9 +80,9 @@ pub(in crate::upstream) fn median(times: &mut [Duration]) -> Option<Duration> {
 pub(in crate::upstream) struct Ejection {
     settings: Settings,
     /// URLs that failed since the last success.
-    failed: Vec<u64>,
+    failed_urls: Vec<u64>,
     /// URLs that failed here and then succeeded at another endpoint, and when.
-    made_good: Vec<(u64, Instant)>,
+    succeeded_elsewhere: Vec<(u64, Instant)>,
     successes: Option<SlidingWindow>,
     /// Directories whose responses failed since the last success.
     bad_directories: Vec<u64>,
@@ -96,10 +96,10 @@ pub(in crate::upstream) struct Ejection {
     /// No success since the last return.
     on_trial: bool,
     /// When the last ejection ends or ended.
-    back: Option<Instant>,
+    returns_at: Option<Instant>,
     /// From this time on, a success lowers the number of ejections in a row. `None` while that
     /// number is zero.
-    eased_from: Option<Instant>,
+    next_decrease: Option<Instant>,
     ejected_total: u64,
 }
 
@@ -112,23 +112,23 @@ impl Ejection {
     pub(in crate::upstream) fn new(settings: Settings) -> Ejection {
         Ejection {
             settings,
-            failed: Vec::new(),
-            made_good: Vec::new(),
+            failed_urls: Vec::new(),
+            succeeded_elsewhere: Vec::new(),
             successes: None,
             bad_directories: Vec::new(),
             silent_since: None,
             slow: 0,
             ejections: 0,
             on_trial: false,
-            back: None,
-            eased_from: None,
+            returns_at: None,
+            next_decrease: None,
             ejected_total: 0,
         }
     }
 
     /// The end of the current ejection, if the endpoint is ejected.
     pub(in crate::upstream) fn until(&self, now: Instant) -> Option<Instant> {
-        self.back.filter(|&back| now < back)
+        self.returns_at.filter(|&back| now < back)
     }
 
     /// Number of ejections.
@@ -137,25 +137,25 @@ impl Ejection {
     }
 
     /// Records that a request sent at `asked` succeeded.
-    pub(in crate::upstream) fn succeeded(&mut self, now: Instant, asked: Instant) {
+    pub(in crate::upstream) fn record_success(&mut self, now: Instant, asked: Instant) {
         if self.is_past(asked) {
             return;
         }
-        self.failed.clear();
+        self.failed_urls.clear();
         self.bad_directories.clear();
         self.silent_since = None;
         self.on_trial = false;
         let successes = self.successes(now).slice(now);
         successes.all = successes.all.saturating_add(1);
-        if self.eased_from.is_some_and(|from| now >= from) {
+        if self.next_decrease.is_some_and(|from| now >= from) {
             self.ejections -= 1;
-            self.eased_from = (self.ejections > 0).then(|| now + self.settings.base);
+            self.next_decrease = (self.ejections > 0).then(|| now + self.settings.base);
         }
     }
 
     /// Records that a request sent at `asked` failed while `others_standing` other endpoints are
     /// not ejected. Returns the end of the ejection if this caused one.
-    pub(in crate::upstream) fn failed(
+    pub(in crate::upstream) fn record_failure(
         &mut self,
         now: Instant,
         asked: Instant,
@@ -179,16 +179,16 @@ impl Ejection {
             return (!unrelated && may_eject(others_standing)).then(|| self.eject(now));
         }
         let needed = usize::try_from(self.settings.failures).unwrap_or(usize::MAX);
-        if self.failed.len() < needed && !self.failed.contains(&subject.url) {
-            self.failed.push(subject.url);
+        if self.failed_urls.len() < needed && !self.failed_urls.contains(&subject.url) {
+            self.failed_urls.push(subject.url);
         }
-        let enough = self.failed.len() >= needed;
+        let enough = self.failed_urls.len() >= needed;
         (enough && may_eject(others_standing)).then(|| self.eject(now))
     }
 
     /// Records that a request sent at `asked` failed here and succeeded at another endpoint, so the
     /// requested object is not the cause. Returns the end of the ejection if this caused one.
-    pub(in crate::upstream) fn made_good(
+    pub(in crate::upstream) fn record_success_elsewhere(
         &mut self,
         now: Instant,
         asked: Instant,
@@ -198,34 +198,35 @@ impl Ejection {
         if self.is_past(asked) {
             return None;
         }
-        self.made_good.retain(|&(url, at)| {
-            url != subject.url && now.saturating_duration_since(at) < MADE_GOOD_WITHIN
+        self.succeeded_elsewhere.retain(|&(url, at)| {
+            url != subject.url && now.saturating_duration_since(at) < SUCCEEDED_ELSEWHERE_WINDOW
         });
-        if self.made_good.len() == MADE_GOOD_MAX {
-            self.made_good.remove(0);
+        if self.succeeded_elsewhere.len() == SUCCEEDED_ELSEWHERE_MAX {
+            self.succeeded_elsewhere.remove(0);
         }
-        self.made_good.push((subject.url, now));
-        let failed = u32::try_from(self.made_good.len()).unwrap_or(u32::MAX);
+        self.succeeded_elsewhere.push((subject.url, now));
+        let failed = u32::try_from(self.succeeded_elsewhere.len()).unwrap_or(u32::MAX);
         let succeeded = f64::from(self.successes(now).tally(now).all);
-        let too_much = f64::from(failed) >= (f64::from(failed) + succeeded) * MADE_GOOD_SHARE;
+        let too_much =
+            f64::from(failed) >= (f64::from(failed) + succeeded) * SUCCEEDED_ELSEWHERE_SHARE;
         let enough = failed >= self.settings.failures.max(1) && too_much;
         (enough && may_eject(others_standing)).then(|| self.eject(now))
     }
 
     fn successes(&mut self, now: Instant) -> &mut SlidingWindow {
-        let new = || SlidingWindow::new(MADE_GOOD_WITHIN, now);
+        let new = || SlidingWindow::new(SUCCEEDED_ELSEWHERE_WINDOW, now);
         self.successes.get_or_insert_with(new)
     }
 
     /// Records that the endpoint sent something.
-    pub(in crate::upstream) fn heard(&mut self) {
+    pub(in crate::upstream) fn record_contact(&mut self) {
         self.silent_since = None;
     }
 
     /// Records that another endpoint responded to a request that this one was sent at `asked` and
     /// has not responded to yet. Returns the end of the ejection if the endpoint was silent for too
     /// long, for more than one URL (a single URL may be slow by itself).
-    pub(in crate::upstream) fn outdone(
+    pub(in crate::upstream) fn record_silence(
         &mut self,
         now: Instant,
         asked: Instant,
@@ -243,7 +244,7 @@ impl Ejection {
     /// Compares the median response time with that of the peers. Called periodically, not per
     /// request. Returns the end of the ejection if this caused one; the caller should then clear
     /// the old response times.
-    pub(in crate::upstream) fn judged(
+    pub(in crate::upstream) fn judge_latency(
         &mut self,
         now: Instant,
         own: Duration,
@@ -270,12 +271,12 @@ impl Ejection {
     }
 
     fn is_past(&self, asked: Instant) -> bool {
-        self.back.is_some_and(|back| asked < back)
+        self.returns_at.is_some_and(|back| asked < back)
     }
 
     fn eject(&mut self, now: Instant) -> Instant {
-        self.failed.clear();
-        self.made_good.clear();
+        self.failed_urls.clear();
+        self.succeeded_elsewhere.clear();
         self.silent_since = None;
         self.slow = 0;
         self.on_trial = true;
@@ -283,8 +284,8 @@ impl Ejection {
         self.ejected_total += 1;
         let Settings { base, max, .. } = self.settings;
         let back = now + base.saturating_mul(self.ejections).min(max);
-        self.back = Some(back);
-        self.eased_from = Some(back + base);
+        self.returns_at = Some(back);
+        self.next_decrease = Some(back + base);
         back
     }
 }

@@ -152,7 +152,7 @@ impl Scene<'_> {
     fn check(&self) {
         let LimiterCounts {
             in_flight, queued, ..
-        } = self.gate.census();
+        } = self.gate.counts();
         let queued: usize = queued.iter().sum();
         assert!(in_flight <= self.concurrency_max, "too many permits");
         assert!(queued <= QUEUE_MAX, "too many in the queue");
@@ -164,7 +164,7 @@ impl Scene<'_> {
     /// After all polls: the counts match, and no request waits without reason or forever.
     fn check_calm(&self) {
         self.check();
-        let census = self.gate.census();
+        let census = self.gate.counts();
         let counted = Priority::ALL.map(|rank| {
             let same = |guest: &&Guest| guest.rank == rank;
             self.guests.iter().filter(same).count()
@@ -217,7 +217,7 @@ fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mu
     });
     let LimiterCounts {
         in_flight, queued, ..
-    } = gate.census();
+    } = gate.counts();
     assert_eq!(
         (in_flight, queued),
         (0, [0; Priority::COUNT]),

@@ -100,7 +100,7 @@ impl LimiterState {
     }
 
     fn admit(&mut self, rank: Priority, now: Instant, calls: &mut WakeUps) -> bool {
-        self.settle(now, calls);
+        self.admit_waiting(now, calls);
         // After `settle`, no waiting request could use what is left.
         let open = self.has_permit(rank) && self.take_token(now);
         self.in_flight += usize::from(open);
@@ -109,7 +109,7 @@ impl LimiterState {
 
     /// A request that needs no permit, or has one. Requests that wait for a token go first.
     pub(super) fn try_turn(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
-        self.settle(now, calls);
+        self.admit_waiting(now, calls);
         self.take_token(now)
     }
 
@@ -122,7 +122,7 @@ impl LimiterState {
         now: Instant,
         calls: &mut WakeUps,
     ) -> QueueOutlook {
-        self.settle(now, calls);
+        self.admit_waiting(now, calls);
         match self.queue.standing(ticket) {
             SeatState::Admitted => {
                 self.queue.vacate(ticket);
@@ -158,13 +158,13 @@ impl LimiterState {
                 pace.put_back();
             }
         }
-        self.settle(now, calls);
+        self.admit_waiting(now, calls);
     }
 
     /// A permit is returned.
     pub(super) fn leave(&mut self, now: Instant, calls: &mut WakeUps) {
         self.in_flight -= 1;
-        self.settle(now, calls);
+        self.admit_waiting(now, calls);
     }
 
     /// A new request would get a token now.
@@ -192,7 +192,7 @@ impl LimiterState {
 
     /// Admits waiting requests in order. Afterwards, if any still wait, there is no permit for
     /// them, or there is no token and a timekeeper for the next one.
-    fn settle(&mut self, now: Instant, calls: &mut WakeUps) {
+    fn admit_waiting(&mut self, now: Instant, calls: &mut WakeUps) {
         while let Some(first) = self.queue.first(|rank| self.has_permit(rank)) {
             if !self.take_token(now) {
                 return self.appoint(calls);

@@ -64,11 +64,11 @@ impl<'a> Guest<'a> {
 }
 
 fn queued(gate: &ConcurrencyLimiter) -> usize {
-    gate.census().queued.iter().sum()
+    gate.counts().queued.iter().sum()
 }
 
 fn rejected(gate: &ConcurrencyLimiter, reason: Rejection) -> u64 {
-    gate.census().rejected(reason)
+    gate.counts().rejected(reason)
 }
 
 async fn enter(gate: &ConcurrencyLimiter, rank: Priority) -> Permit {
@@ -79,13 +79,13 @@ async fn enter(gate: &ConcurrencyLimiter, rank: Priority) -> Permit {
 async fn a_permit_is_waited_for_and_handed_on() {
     let gate = gate(1, 1);
     let first = enter(&gate, Priority::Segment).await;
-    assert_eq!(gate.census().in_flight, 1);
+    assert_eq!(gate.counts().in_flight, 1);
     let mut second = Guest::waiting(&gate, Priority::Segment);
-    assert_eq!(gate.census().queued[Priority::Segment.index()], 1);
+    assert_eq!(gate.counts().queued[Priority::Segment.index()], 1);
     drop(first);
-    assert_eq!((gate.census().in_flight, queued(&gate)), (1, 0));
+    assert_eq!((gate.counts().in_flight, queued(&gate)), (1, 0));
     drop(second.enters());
-    assert_eq!(gate.census(), LimiterCounts::default());
+    assert_eq!(gate.counts(), LimiterCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ async fn a_full_queue_makes_room_for_a_higher_rank_only() {
     old.is_turned_away();
     let third = gate.enter(Priority::Segment, LONG).await;
     assert_eq!(third.err(), Some(Failure::Busy));
-    let census = gate.census();
+    let census = gate.counts();
     assert_eq!(
         (census.queued, census.rejected),
         ([1, 0, 2, 0, 0], [2, 2, 0])
@@ -159,7 +159,7 @@ async fn who_gives_up_leaves_the_queue() {
     let _permit = enter(&gate, Priority::Segment).await;
     drop(Guest::waiting(&gate, Priority::Segment));
     assert_eq!(queued(&gate), 0);
-    let census = gate.census();
+    let census = gate.counts();
     assert_eq!(census.rejected, [0; 3], "nobody was turned away");
 }
 
@@ -173,7 +173,7 @@ async fn a_permit_given_to_one_who_has_left_goes_to_the_next() {
     assert!(second.look().is_none());
     drop(first);
     drop(second.enters());
-    assert_eq!(gate.census(), LimiterCounts::default());
+    assert_eq!(gate.counts(), LimiterCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +193,7 @@ async fn a_pace_is_kept_in_order_of_rank() {
         advance(MS).await;
         permits.push(next.enters());
     }
-    assert_eq!(gate.census().in_flight, 5);
+    assert_eq!(gate.counts().in_flight, 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +214,7 @@ async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
     let leaving = Guest::waiting(&gate, Priority::Manifest);
     advance(1000 * MS).await;
     assert!(staying.look().is_none(), "the manifest is first");
-    assert_eq!((gate.census().in_flight, queued(&gate)), (1, 1));
+    assert_eq!((gate.counts().in_flight, queued(&gate)), (1, 1));
     drop(leaving);
     drop(staying.enters());
 }
@@ -247,5 +247,5 @@ async fn who_would_not_wait_takes_nothing_from_those_who_do() {
     assert!(gate.try_enter().is_none(), "it is the guest's");
     drop(guest.enters());
     assert!(gate.try_enter().is_some());
-    assert_eq!(gate.census().rejected, [0; 3], "nobody was turned away");
+    assert_eq!(gate.counts().rejected, [0; 3], "nobody was turned away");
 }

@@ -112,7 +112,7 @@ impl CredentialProvider {
             CredentialProvider::Given(credentials) => credentials.clone(),
             CredentialProvider::File { path, profile } => {
                 let place = (path.clone(), profile.clone());
-                let read = off_the_workers(move || of_file(&place.0, &place.1)).await?;
+                let read = run_blocking(move || of_file(&place.0, &place.1)).await?;
                 read.map_err(|refusal| CredentialError {
                     why: format!("{}, profile {profile}: {}", path.display(), refusal.why),
                     ..refusal
@@ -143,7 +143,7 @@ fn origin(name: &str, address: CredentialUrl, lookup: &Resolver) -> Result<Origi
     Origin::new(settings, lookup.clone())
 }
 
-async fn off_the_workers<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CredentialError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -175,7 +175,7 @@ async fn of_container(
         ContainerToken::Given(value) => Some(value.clone()),
         ContainerToken::File(path) => {
             let path = path.clone();
-            let read = off_the_workers(move || header_file::header_value(&path)).await?;
+            let read = run_blocking(move || header_file::header_value(&path)).await?;
             Some(read.map_err(|why| CredentialError::broken(format!("its token's file: {why}")))?)
         }
     };

@@ -31,9 +31,9 @@ fn passed(origin: &Origin) -> u64 {
 async fn they_end_with_the_group() {
     let script = Scripted::always(OK).await;
     let origin = checked(&script);
-    origin.attend();
+    origin.start_health_checks();
     until("checks", || passed(&origin) > 1).await;
-    let desk = Arc::downgrade(&origin.desk);
+    let desk = Arc::downgrade(&origin.group);
     drop(origin);
     until("nobody holds the group", || desk.strong_count() == 0).await;
 }

@@ -230,8 +230,8 @@ async fn nobody_waits_for_credentials_beyond_his_time() {
 
     let asked = Instant::now();
     let path = "/".parse().unwrap();
-    let desk = &origin.desk;
-    let site = &desk.sites[0];
+    let desk = &origin.group;
+    let site = &desk.endpoints[0];
     let failed = desk.check_asking(site, &path, asked + SHORT).await;
     assert!(matches!(
         failed,

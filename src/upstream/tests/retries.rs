@@ -46,7 +46,7 @@ async fn a_retry_without_a_turn_costs_nothing() {
     }
     let spent = origin.stats().total.retries;
     let mut left = 0;
-    while origin.desk.budget.lock().try_spend(Instant::now()) {
+    while origin.group.budget.lock().try_spend(Instant::now()) {
         left += 1;
     }
     assert_eq!(left + spent, 10);
@@ -61,8 +61,8 @@ async fn a_hedge_that_won_holds_one_permit() {
     settings.endpoints.push(endpoint(quick.address));
     settings.guards.pace.samples_min = 1;
     let origin = origin(settings);
-    let site = &origin.desk.sites[0];
-    site.outlasted(Instant::now(), Duration::from_millis(1));
+    let site = &origin.group.endpoints[0];
+    site.record_latency(Instant::now(), Duration::from_millis(1));
     let mut errand = get("/x.m3u8");
     errand.rank = Priority::Manifest;
     let reply = origin.fetch(errand).await.ok().unwrap();

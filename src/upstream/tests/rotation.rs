@@ -73,7 +73,7 @@ impl Scene {
     /// Changes the file and reads it at once.
     fn write(&self, code: &str) {
         std::fs::write(&self.file, code).unwrap();
-        self.origin.desk.signer.look();
+        self.origin.group.signer.look();
     }
 
     async fn status(&self) -> u16 {
@@ -134,7 +134,7 @@ async fn a_changed_file_is_noticed_without_a_request() {
     let scene = scene("zeroth").await;
     std::fs::write(&scene.file, "first\n").unwrap();
     let noticing = async {
-        while scene.origin.desk.signer.seal().unwrap().headers()[0].1 != "first" {
+        while scene.origin.group.signer.seal().unwrap().headers()[0].1 != "first" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

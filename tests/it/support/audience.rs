@@ -19,7 +19,7 @@ use super::viewer::Viewer;
 use super::{Shield, ask};
 
 /// How long the stream has been live: longer than any window.
-const ON_AIR: Duration = Duration::from_mins(5);
+const LIVE_FOR: Duration = Duration::from_mins(5);
 
 /// The stream, its origins and the shield.
 pub struct Evening {
@@ -38,18 +38,18 @@ pub struct Audience {
 
 impl Evening {
     /// The second origin is a standby.
-    pub async fn of(form: Packaging) -> Evening {
-        Evening::begin(form, 0, Balance::default()).await
+    pub async fn start(form: Packaging) -> Evening {
+        Evening::start_streams(form, 0, Balance::default()).await
     }
 
     /// The second origin is a segment behind the first, and they are used in turn.
-    pub async fn out_of_step(form: Packaging) -> Evening {
-        Evening::begin(form, 1, Balance::RoundRobin).await
+    pub async fn start_with_lag(form: Packaging) -> Evening {
+        Evening::start_streams(form, 1, Balance::RoundRobin).await
     }
 
-    async fn begin(form: Packaging, lag: u64, balance: Balance) -> Evening {
+    async fn start_streams(form: Packaging, lag: u64, balance: Balance) -> Evening {
         let clock = Clock::real();
-        let plan = BroadcastPlan::from(clock.now().saturating_sub(ON_AIR)).part_thirds(1);
+        let plan = BroadcastPlan::from(clock.now().saturating_sub(LIVE_FOR)).part_thirds(1);
         let plan = match form {
             Packaging::Ts | Packaging::Cmaf | Packaging::Timeline => plan.segment_thirds(1),
             _ => plan,
@@ -58,7 +58,7 @@ impl Evening {
         let second = first.twin(lag).unwrap();
         let mut other = endpoint_at(second.address());
         other.priority = u8::from(balance == Balance::default());
-        let shield = Shield::before(endpoint_at(first.address()))
+        let shield = Shield::in_front_of_endpoint(endpoint_at(first.address()))
             .origin(|group| {
                 group.balance = balance;
                 group.endpoints.push(other);
@@ -74,11 +74,11 @@ impl Evening {
     }
 
     /// This many players, spread over all renditions.
-    pub fn audience(&self, count: usize) -> Audience {
+    pub fn start_players(&self, count: usize) -> Audience {
         let mut players = JoinSet::new();
         let renditions = DemoRendition::ALL
             .into_iter()
-            .filter(|one| self.form.has(*one));
+            .filter(|one| self.form.has_rendition(*one));
         let books = renditions
             .cycle()
             .take(count)
@@ -86,13 +86,13 @@ impl Evening {
                 let book = Arc::<Mutex<Vec<PlayerFetch>>>::default();
                 let told = book.clone();
                 let player = Player {
-                    door: self.shield.address(),
-                    form: self.form,
+                    server: self.shield.address(),
+                    packaging: self.form,
                     rendition,
                     clock: self.first.clock().clone(),
-                    told: Arc::new(move |sight| told.lock().push(sight.clone())),
+                    on_fetch: Arc::new(move |sight| told.lock().push(sight.clone())),
                 };
-                players.spawn(player.watch());
+                players.spawn(player.play());
                 book
             })
             .collect();
@@ -104,7 +104,7 @@ impl Evening {
     }
 
     /// Switches faults of an origin by its control URL.
-    pub async fn spoil(&self, origin: &simulator::SimulatedOrigin, how: &str) {
+    pub async fn switch_fault(&self, origin: &simulator::SimulatedOrigin, how: &str) {
         let order = ask("POST", &format!("/control?{how}"));
         let done = Viewer::connect(origin.address()).await.ask(order).await;
         assert_eq!(done.status, 200, "{}", done.text());
@@ -113,22 +113,22 @@ impl Evening {
     /// Restarts the packager.
     pub async fn restart(&self) {
         for origin in [&self.first, &self.second] {
-            self.spoil(origin, "restart").await;
+            self.switch_fault(origin, "restart").await;
         }
     }
 
     /// Manifests that were rejected for this reason.
-    pub async fn unfit(&self, reason: &str) -> u64 {
+    pub async fn count_rejected(&self, reason: &str) -> u64 {
         let reason = [("reason", reason)];
         self.shield
-            .counted("seawall_manifests_unfit_total", &reason)
+            .counter("seawall_manifests_unfit_total", &reason)
             .await
     }
 
     /// Restarts of the stream that the shield has noticed.
-    pub async fn restarts(&self) -> u64 {
+    pub async fn count_restarts(&self) -> u64 {
         self.shield
-            .counted("seawall_stream_restarts_total", &[])
+            .counter("seawall_stream_restarts_total", &[])
             .await
     }
 
@@ -141,8 +141,8 @@ impl Evening {
 
 impl Audience {
     /// Waits until every player has got this many more segments or parts.
-    pub async fn goes_on_for(&self, media: usize) {
-        let counts = || self.books.iter().map(|book| had(&book.lock()));
+    pub async fn wait_media(&self, media: usize) {
+        let counts = || self.books.iter().map(|book| count_media(&book.lock()));
         let before: Vec<usize> = counts().collect();
         eventually("all players to go on", async || {
             let mut each = counts().zip(&before);
@@ -152,23 +152,23 @@ impl Audience {
     }
 
     /// Waits until every player has seen the stream restart.
-    pub async fn begins_anew(&self) {
+    pub async fn wait_restart(&self) {
         eventually("all players to begin anew", async || {
             let mut each = self.books.iter();
-            each.all(|book| steps_back(&book.lock()) > 0)
+            each.all(|book| count_steps_back(&book.lock()) > 0)
         })
         .await;
     }
 
     /// Fails unless every request succeeded.
-    pub fn saw_no_error(&self) -> &Audience {
-        self.saw_no_error_of(|_| true)
+    pub fn assert_no_error(&self) -> &Audience {
+        self.assert_no_error_of(|_| true)
     }
 
     /// Fails unless every request for a kind succeeded.
-    pub fn saw_no_error_of(&self, kind: impl Fn(Resource) -> bool) -> &Audience {
-        self.each(|sight, _| {
-            let status = sight.answer.as_ref().map(|(status, _)| status);
+    pub fn assert_no_error_of(&self, kind: impl Fn(Resource) -> bool) -> &Audience {
+        self.for_each_fetch(|sight, _| {
+            let status = sight.response.as_ref().map(|(status, _)| status);
             let place = sight.place;
             assert!(sight.is_good() || !kind(place), "{place:?}: {status:?}");
         });
@@ -176,22 +176,22 @@ impl Audience {
     }
 
     /// Fails if a playlist was older than one before it; a restart allows one step back.
-    pub fn went_only_on(&self) -> &Audience {
+    pub fn assert_never_backwards(&self) -> &Audience {
         for book in &self.books {
-            assert!(steps_back(&book.lock()) <= 1, "there and back again");
+            assert!(count_steps_back(&book.lock()) <= 1, "there and back again");
         }
         self
     }
 
     /// Fails unless all media have the packager's bytes, in the generation that the player is in.
-    pub fn got_the_packagers_bytes(&self) -> &Audience {
+    pub fn assert_packagers_bytes(&self) -> &Audience {
         let later = self.broadcast.restarted(self.broadcast.start());
-        self.each(|sight, generation| {
-            let Some((_, body)) = sight.answer.as_ref().filter(|_| sight.is_good()) else {
+        self.for_each_fetch(|sight, generation| {
+            let Some((_, body)) = sight.response.as_ref().filter(|_| sight.is_good()) else {
                 return;
             };
             let broadcast = [&self.broadcast, &later][generation.min(1)];
-            if let Some(made) = made(broadcast, sight.place) {
+            if let Some(made) = expected_bytes(broadcast, sight.place) {
                 assert!(*body == made, "{:?} is not what was made", sight.place);
             }
         });
@@ -201,27 +201,27 @@ impl Audience {
     /// How long players have waited since then for objects of a kind.
     pub fn waits(&self, since: Utc, kind: impl Fn(Resource) -> bool) -> Vec<Duration> {
         let mut waits = Vec::new();
-        self.each(|sight, _| {
-            if sight.asked >= since && kind(sight.place) {
-                waits.push(sight.answered.saturating_sub(sight.asked));
+        self.for_each_fetch(|sight, _| {
+            if sight.requested_at >= since && kind(sight.place) {
+                waits.push(sight.received_at.saturating_sub(sight.requested_at));
             }
         });
         waits
     }
 
     /// Visits every fetch of every player, with the number of restarts before it.
-    fn each(&self, mut look: impl FnMut(&PlayerFetch, usize)) {
+    fn for_each_fetch(&self, mut look: impl FnMut(&PlayerFetch, usize)) {
         for book in &self.books {
             let book = book.lock();
             for (place, sight) in book.iter().enumerate() {
-                look(sight, steps_back(&book[..=place]));
+                look(sight, count_steps_back(&book[..=place]));
             }
         }
     }
 }
 
 /// Segments and parts that a player got.
-fn had(book: &[PlayerFetch]) -> usize {
+fn count_media(book: &[PlayerFetch]) -> usize {
     let media = |sight: &&PlayerFetch| {
         matches!(
             sight.place.kind(),
@@ -235,7 +235,7 @@ fn had(book: &[PlayerFetch]) -> usize {
 }
 
 /// How often a manifest ended earlier than the one before it.
-fn steps_back(book: &[PlayerFetch]) -> usize {
+fn count_steps_back(book: &[PlayerFetch]) -> usize {
     let reaches: Vec<(u64, u64)> = book
         .iter()
         .filter_map(|sight| sight.manifest.as_ref()?.facts.edge.as_ref())
@@ -244,7 +244,7 @@ fn steps_back(book: &[PlayerFetch]) -> usize {
     reaches.windows(2).filter(|two| two[1] < two[0]).count()
 }
 
-fn made(broadcast: &Broadcast, place: Resource) -> Option<Bytes> {
+fn expected_bytes(broadcast: &Broadcast, place: Resource) -> Option<Bytes> {
     match place {
         Resource::Init(_, rendition) => Some(broadcast.init(rendition)),
         Resource::Part(_, rendition, segment, part) => {

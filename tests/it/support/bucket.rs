@@ -58,7 +58,7 @@ impl Bucket {
             }
         })
         .await;
-        bucket.furnish(objects).await;
+        bucket.upload_objects(objects).await;
         bucket
     }
 
@@ -74,7 +74,7 @@ impl Bucket {
         format!("[shield]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
     }
 
-    async fn furnish(&mut self, objects: &[(&str, &str)]) {
+    async fn upload_objects(&mut self, objects: &[(&str, &str)]) {
         self.ask("s3", ask("PUT", "/media")).await;
         for (path, text) in objects {
             let put = ask("PUT", &format!("/media{path}")).body(text.as_bytes());

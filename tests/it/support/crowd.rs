@@ -12,7 +12,7 @@ pub struct Crowd {
 
 impl Crowd {
     /// Connects `count` viewers who all send the same request.
-    pub async fn asking(shield: &Shield, count: usize, ask: Ask) -> Crowd {
+    pub async fn connect(shield: &Shield, count: usize, ask: Ask) -> Crowd {
         let mut waiting = Vec::with_capacity(count);
         for _ in 0..count {
             let mut viewer = shield.viewer().await;
@@ -23,21 +23,21 @@ impl Crowd {
     }
 
     /// All complete responses, read concurrently.
-    pub async fn answers(self) -> Vec<Response> {
-        self.answering().join_all().await
+    pub async fn read_all(self) -> Vec<Response> {
+        self.spawn_reads().join_all().await
     }
 
     /// The responses, each as soon as it is complete.
-    pub fn answering(self) -> JoinSet<Response> {
+    pub fn spawn_reads(self) -> JoinSet<Response> {
         let answer = async |(mut viewer, ask): (Viewer, Ask)| viewer.receive(&ask).await;
         self.waiting.into_iter().map(answer).collect()
     }
 
     /// All viewers with the response head, and no body byte read.
-    pub async fn arriving(self) -> Vec<Arriving> {
+    pub async fn read_heads(self) -> Vec<Arriving> {
         let mut arriving = Vec::with_capacity(self.waiting.len());
         for (viewer, ask) in self.waiting {
-            arriving.push(viewer.arriving(&ask).await);
+            arriving.push(viewer.receive_head(&ask).await);
         }
         arriving
     }

@@ -132,23 +132,23 @@ impl FrameViewer {
 
     /// Sends the preface and empty settings.
     pub async fn over(stream: impl Duplex + 'static) -> FrameViewer {
-        let mut viewer = FrameViewer::silent(stream);
+        let mut viewer = FrameViewer::without_preface(stream);
         viewer.send_raw(PREFACE).await;
         viewer.send(&[frame(SETTINGS, 0, 0, &[])]).await;
         viewer
     }
 
     /// Sends nothing by itself.
-    pub fn silent(stream: impl Duplex + 'static) -> FrameViewer {
+    pub fn without_preface(stream: impl Duplex + 'static) -> FrameViewer {
         FrameViewer {
             stream: Box::new(stream),
         }
     }
 
     /// Connects and sends nothing by itself.
-    pub async fn connect_silent(address: SocketAddr) -> FrameViewer {
+    pub async fn connect_without_preface(address: SocketAddr) -> FrameViewer {
         let stream = within("a connection", TcpStream::connect(address)).await;
-        FrameViewer::silent(stream.expect("the shield accepts viewers"))
+        FrameViewer::without_preface(stream.expect("the shield accepts viewers"))
     }
 
     /// Sends frames; only responses show whether they arrived.
@@ -173,7 +173,7 @@ impl FrameViewer {
     }
 
     /// Reads up to a frame for which this holds; `None` if the connection ends before.
-    pub async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+    pub async fn read_until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
         let reading = async {
             loop {
                 let frame = self.read().await?;
@@ -186,7 +186,7 @@ impl FrameViewer {
     }
 
     /// All remaining frames.
-    pub async fn rest(&mut self) -> Vec<Frame> {
+    pub async fn read_rest(&mut self) -> Vec<Frame> {
         let reading = async {
             let mut frames = Vec::new();
             while let Some(frame) = self.read().await {

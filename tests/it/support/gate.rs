@@ -41,7 +41,7 @@ impl Gate {
     }
 
     /// Waits until the gate is open.
-    pub(super) async fn pass(&self) {
+    pub(super) async fn wait_open(&self) {
         self.state.send_modify(|state| state.arrived += 1);
         let mut seen = self.state.subscribe();
         seen.wait_for(|state| state.open)

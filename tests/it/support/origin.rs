@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use book::Book;
-pub use reply::{Reply, Script, answering, hang_up, manifest, reply, segment, status};
+pub use reply::{Reply, Script, computed, hang_up, manifest, reply, segment, status};
 pub use request::Request;
 use seawall::upstream::Protocol;
 
@@ -50,15 +50,15 @@ enum Door {
 impl Origin {
     /// An HTTP/1.1 origin on a free local port. Unknown paths get 404.
     pub async fn start() -> Origin {
-        Origin::speaking(Speaks::H1).await
+        Origin::start_with(Speaks::H1).await
     }
 
     /// An HTTP/2 origin (prior knowledge) with the same scripts.
     pub async fn start_h2() -> Origin {
-        Origin::speaking(Speaks::H2).await
+        Origin::start_with(Speaks::H2).await
     }
 
-    async fn speaking(speaks: Speaks) -> Origin {
+    async fn start_with(speaks: Speaks) -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let book = Arc::new(Book::default());
@@ -74,13 +74,13 @@ impl Origin {
     /// Scripts a path (with its query, or for every query of the path).
     #[must_use]
     pub fn on(self, target: &str, script: impl Into<Script>) -> Origin {
-        self.now(target, script);
+        self.set_script(target, script);
         self
     }
 
     /// Replaces the script of a path while the scenario runs.
-    pub fn now(&self, target: &str, script: impl Into<Script>) {
-        self.book.script(target, script.into());
+    pub fn set_script(&self, target: &str, script: impl Into<Script>) {
+        self.book.set_script(target, script.into());
     }
 
     /// The protocol to speak to it.
@@ -115,13 +115,21 @@ impl Origin {
     /// Waits until a path has been requested this often.
     pub async fn wait_hits(&self, target: &str, count: usize) {
         let what = format!("request {count} for {target} at the origin");
-        within(what, self.book.wait(|record| record.hits(target) >= count)).await;
+        within(
+            what,
+            self.book.wait_until(|record| record.hits(target) >= count),
+        )
+        .await;
     }
 
     /// Waits until the shield has closed this many connections before their responses ended.
     pub async fn wait_abandoned(&self, count: usize) {
         let what = format!("{count} answers given up by the shield");
-        within(what, self.book.wait(|record| record.abandoned >= count)).await;
+        within(
+            what,
+            self.book.wait_until(|record| record.abandoned >= count),
+        )
+        .await;
     }
 
     /// Open connections.
@@ -136,14 +144,14 @@ impl Origin {
 
     /// Ends every connection and refuses new ones.
     pub async fn stop(&self) {
-        let door = std::mem::replace(&mut *self.door(), Door::Moving);
+        let door = std::mem::replace(&mut *self.listening(), Door::Moving);
         let Door::Open(task) = door else {
             panic!("the origin is stopped already");
         };
         task.abort();
         within(
             "the origin to stop",
-            self.book.wait(|record| record.open == 0),
+            self.book.wait_until(|record| record.open == 0),
         )
         .await;
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -154,12 +162,12 @@ impl Origin {
             }
         })
         .await;
-        *self.door() = Door::Closed(socket);
+        *self.listening() = Door::Closed(socket);
     }
 
     /// Listens again, on the same port.
     pub fn resume(&self) {
-        let mut door = self.door();
+        let mut door = self.listening();
         let Door::Closed(socket) = std::mem::replace(&mut *door, Door::Moving) else {
             panic!("the origin is not stopped");
         };
@@ -167,7 +175,7 @@ impl Origin {
         *door = Door::Open(open(listener, self.speaks, &self.book));
     }
 
-    fn door(&self) -> std::sync::MutexGuard<'_, Door> {
+    fn listening(&self) -> std::sync::MutexGuard<'_, Door> {
         self.door.lock().expect("no scenario panics holding it")
     }
 }

@@ -26,11 +26,11 @@ pub struct Program {
 impl Program {
     /// Starts the program in front of `origin` with these limits; waits until it listens.
     pub async fn serve(origin: &Origin, bounds: &str) -> Program {
-        Program::serve_as(origin, bounds, |_| {}).await
+        Program::serve_with(origin, bounds, |_| {}).await
     }
 
     /// The same, with changes to its environment and its outputs.
-    pub async fn serve_as(
+    pub async fn serve_with(
         origin: &Origin,
         bounds: &str,
         change: impl FnOnce(&mut Command),
@@ -88,7 +88,7 @@ impl Program {
     }
 
     /// Waits until the program has ended; its exit code, if any.
-    pub async fn ended(&mut self) -> Option<i32> {
+    pub async fn wait_end(&mut self) -> Option<i32> {
         let mut code = None;
         eventually("the program to end", async || {
             let status = self.child.try_wait().expect("a child of ours");
@@ -144,15 +144,15 @@ pub struct Log(Lines<BufReader<Receiver>>);
 
 impl Log {
     /// Reads up to a line that contains these words, and returns it.
-    pub async fn until(&mut self, words: &str) -> String {
-        self.lines_until(words)
+    pub async fn read_until(&mut self, words: &str) -> String {
+        self.read_lines_until(words)
             .await
             .pop()
             .expect("at least that line")
     }
 
     /// Reads up to a line that contains these words, and returns all lines read.
-    pub async fn lines_until(&mut self, words: &str) -> Vec<String> {
+    pub async fn read_lines_until(&mut self, words: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let what = format!("a line with {words}");
         while let Ok(Some(line)) = within(&what, self.0.next_line()).await {
@@ -167,7 +167,7 @@ impl Log {
 
     /// Reads until the program logs the address of the admin listener.
     pub async fn admin(&mut self) -> SocketAddr {
-        let line = self.until("operators come in at ").await;
+        let line = self.read_until("operators come in at ").await;
         let (_, address) = line.split_once("operators come in at ").expect("just seen");
         let address: String = address
             .chars()

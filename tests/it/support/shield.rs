@@ -39,11 +39,11 @@ impl Shield {
     /// One listener, one route for everything, one origin group with one endpoint, default limits.
     pub fn in_front_of(origin: &Origin) -> Builder {
         let protocol = origin.protocol();
-        Shield::before(endpoint(origin)).origin(|group| group.protocol = protocol)
+        Shield::in_front_of_endpoint(endpoint(origin)).origin(|group| group.protocol = protocol)
     }
 
     /// The same in front of an endpoint that is no scripted origin.
-    pub fn before(endpoint: Endpoint) -> Builder {
+    pub fn in_front_of_endpoint(endpoint: Endpoint) -> Builder {
         Builder {
             config: config(endpoint),
             lookup: Arc::new(|host, port| {
@@ -85,7 +85,7 @@ impl Shield {
     }
 
     /// Repeats a request until the response is as expected, for changes in the background.
-    pub async fn until(&self, ask: Ask, reached: impl Fn(&Response) -> bool) -> Response {
+    pub async fn repeat_until(&self, ask: Ask, reached: impl Fn(&Response) -> bool) -> Response {
         let mut last = None;
         eventually(format!("another answer to {ask}"), async || {
             let answer = self.ask(ask.clone()).await;
@@ -99,7 +99,7 @@ impl Shield {
 
     /// This many viewers, each on a new connection, who have all sent the same request.
     pub async fn crowd(&self, count: usize, ask: Ask) -> Crowd {
-        Crowd::asking(self, count, ask).await
+        Crowd::connect(self, count, ask).await
     }
 
     /// A request to the admin listener.
@@ -116,35 +116,35 @@ impl Shield {
 
     /// Purges a target as viewers know it, and fails unless the shield agrees.
     pub async fn purge(&self, target: &str) {
-        self.purged("url", target).await;
+        self.purge_as("url", target).await;
     }
 
     /// Purges the whole stream of a manifest.
     pub async fn purge_stream(&self, target: &str) {
-        self.purged("stream", target).await;
+        self.purge_as("stream", target).await;
     }
 
-    async fn purged(&self, what: &str, target: &str) {
+    async fn purge_as(&self, what: &str, target: &str) {
         let url = format!("http://{}{target}", super::viewer::HOST);
-        self.dropped(&format!("{what}={}", percent_encoded(&url)))
+        self.purge_query(&format!("{what}={}", percent_encoded(&url)))
             .await;
     }
 
     /// The number of objects that a purge with this query dropped.
-    pub async fn dropped(&self, query: &str) -> u64 {
-        let (objects, is_complete) = self.told_of_purge(query).await;
+    pub async fn purge_query(&self, query: &str) -> u64 {
+        let (objects, is_complete) = self.send_purge(query).await;
         assert!(is_complete, "{query}");
         objects
     }
 
     /// The same for a stream, and whether the purge was complete.
-    pub async fn dropped_of_stream(&self, target: &str) -> (u64, bool) {
+    pub async fn purge_stream_counted(&self, target: &str) -> (u64, bool) {
         let url = format!("http://{}{target}", super::viewer::HOST);
         let query = format!("stream={}", percent_encoded(&url));
-        self.told_of_purge(&query).await
+        self.send_purge(&query).await
     }
 
-    async fn told_of_purge(&self, query: &str) -> (u64, bool) {
+    async fn send_purge(&self, query: &str) -> (u64, bool) {
         let answer = self.admin(ask("POST", &format!("/purge?{query}"))).await;
         let is_good = (200..300).contains(&answer.status);
         assert!(is_good, "purge of {query}: {answer:?}");
@@ -158,9 +158,9 @@ impl Shield {
     }
 
     /// The same for a target as viewers know it: `what` is `url`, `stream` or `prefix`.
-    pub async fn dropped_of(&self, what: &str, target: &str) -> u64 {
+    pub async fn purge_counted(&self, what: &str, target: &str) -> u64 {
         let url = format!("http://{}{target}", super::viewer::HOST);
-        self.dropped(&format!("{what}={}", percent_encoded(&url)))
+        self.purge_query(&format!("{what}={}", percent_encoded(&url)))
             .await
     }
 
@@ -172,7 +172,7 @@ impl Shield {
     }
 
     /// The sum of a counter over all series with these labels; 0 before its first increase.
-    pub async fn counted(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+    pub async fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         series(&self.metrics().await, name, labels).sum()
     }
 
@@ -187,7 +187,7 @@ impl Shield {
     /// Waits until this many requests of a priority are queued before the origin.
     pub async fn wait_queued(&self, rank: &str, expected: u64) {
         eventually(format!("{expected} of rank {rank} queued"), async || {
-            self.counted(SURGE_QUEUE, &[("rank", rank)]).await == expected
+            self.counter(SURGE_QUEUE, &[("rank", rank)]).await == expected
         })
         .await;
     }
@@ -239,13 +239,13 @@ impl Builder {
 
     /// Changes the viewers' deadlines and the settings of fills.
     #[must_use]
-    pub fn waits(self, change: impl FnOnce(&mut proxy::Settings)) -> Builder {
-        self.with(|config| change(&mut config.shield))
+    pub fn proxy_settings(self, change: impl FnOnce(&mut proxy::Settings)) -> Builder {
+        self.with(|config| change(&mut config.proxy))
     }
 
     /// Resolves names by this script instead of the system.
     #[must_use]
-    pub fn resolving(mut self, lookup: Resolver) -> Builder {
+    pub fn with_resolver(mut self, lookup: Resolver) -> Builder {
         self.lookup = lookup;
         self
     }
@@ -257,7 +257,7 @@ impl Builder {
             address: ListenAddress::Unix(path),
             tls: None,
         };
-        self.with(|config| config.edge.listeners.push(listener))
+        self.with(|config| config.frontend.listeners.push(listener))
     }
 
     /// Uses TLS on the one listener; the first identity is the default for viewers without SNI.
@@ -271,7 +271,7 @@ impl Builder {
             certificates: identities.iter().map(files).collect(),
             tls12: true,
         };
-        self.with(|config| config.edge.listeners[0].tls = Some(tls))
+        self.with(|config| config.frontend.listeners[0].tls = Some(tls))
     }
 
     /// Starts it on free ports.
@@ -297,7 +297,7 @@ fn config(endpoint: Endpoint) -> Config {
         name: NAME.into(),
     };
     Config {
-        edge: frontend::Settings {
+        frontend: frontend::Settings {
             listeners: vec![listener],
             limits: Limits::default(),
         },
@@ -308,7 +308,7 @@ fn config(endpoint: Endpoint) -> Config {
         rules,
         origins: vec![upstream::Settings::single(ONLY, endpoint)],
         cache: cache::Settings::default(),
-        shield: proxy::Settings::default(),
+        proxy: proxy::Settings::default(),
         telemetry: telemetry::Settings::default(),
         threads: 1,
         lame_duck: std::time::Duration::ZERO,

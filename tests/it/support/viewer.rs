@@ -37,7 +37,7 @@ impl Viewer {
     }
 
     /// Connects over TCP with a small receive buffer, so that little is taken before it is read.
-    pub async fn connect_thin(address: SocketAddr) -> Viewer {
+    pub async fn connect_with_small_buffer(address: SocketAddr) -> Viewer {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
             .set_recv_buffer_size(32 << 10)
@@ -98,18 +98,19 @@ impl Viewer {
     /// The head of a response; the scenario reads the body. Dropping it leaves early.
     pub async fn begin(mut self, ask: Ask) -> Arriving {
         self.send(&ask).await;
-        self.arriving(&ask).await
+        self.receive_head(&ask).await
     }
 
     /// As [`Viewer::begin`], for a request that was sent already.
-    pub async fn arriving(mut self, ask: &Ask) -> Arriving {
+    pub async fn receive_head(mut self, ask: &Ask) -> Arriving {
         let (head, framing) = self.head(ask).await;
         Arriving::new(head, Source::H1(Box::new(self.wire), framing))
     }
 
     /// Waits until the shield closes the connection, and ignores the remaining bytes.
     pub async fn wait_closed(&mut self) {
-        let closed = async { while matches!(self.wire.some(usize::MAX).await, Ok(Some(_))) {} };
+        let closed =
+            async { while matches!(self.wire.read_some(usize::MAX).await, Ok(Some(_))) {} };
         within("the shield to close the connection", closed).await;
     }
 

@@ -46,7 +46,7 @@ impl<S: Duplex> Wire<S> {
     }
 
     /// All bytes up to and including `mark`; `None` when the stream ends before it.
-    pub async fn through(&mut self, mark: &[u8]) -> io::Result<Option<Bytes>> {
+    pub async fn read_through(&mut self, mark: &[u8]) -> io::Result<Option<Bytes>> {
         loop {
             let found = self.buffer.windows(mark.len()).position(|w| w == mark);
             if let Some(start) = found {
@@ -60,7 +60,7 @@ impl<S: Duplex> Wire<S> {
     }
 
     /// At least one byte and at most `most` (never 0); `None` at the stream's end.
-    pub async fn some(&mut self, most: usize) -> io::Result<Option<Bytes>> {
+    pub async fn read_some(&mut self, most: usize) -> io::Result<Option<Bytes>> {
         if self.buffer.is_empty() && self.fill().await? == 0 {
             return Ok(None);
         }
@@ -69,7 +69,7 @@ impl<S: Duplex> Wire<S> {
     }
 
     /// Exactly `length` bytes; `None` when the stream ends before.
-    pub async fn exactly(&mut self, length: usize) -> io::Result<Option<Bytes>> {
+    pub async fn read_exactly(&mut self, length: usize) -> io::Result<Option<Bytes>> {
         while self.buffer.len() < length {
             if self.fill().await? == 0 {
                 return Ok(None);

@@ -157,7 +157,10 @@ fn an_address_is_used_once() {
         &["default listener"],
     );
     let free = "listener = [{ listen = \"0.0.0.0:0\" }, { listen = \"0.0.0.0:0\" }]\n";
-    assert_eq!(config(&format!("{free}{ORIGIN}")).edge.listeners.len(), 2);
+    assert_eq!(
+        config(&format!("{free}{ORIGIN}")).frontend.listeners.len(),
+        2
+    );
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn certificates_are_checked_with_their_keys() {
             .map_err(|problems| problems.to_string())
     };
     let good = tls("one.pem", "one.key").unwrap();
-    let settings = good.edge.listeners[0].tls.as_ref().unwrap();
+    let settings = good.frontend.listeners[0].tls.as_ref().unwrap();
     assert_eq!(settings.certificates[0].key, folder.path().join("one.key"));
     assert!(settings.tls12);
     let other = tls("one.pem", "two.key").unwrap_err();

@@ -47,8 +47,8 @@ impl Row<'_> {
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
-            standing: self.standing,
-            children: self.children,
+            context: self.standing,
+            child_target_duration: self.children,
             due_in: self.due_in,
         };
         let lifetimes = self.lifetimes.clone();

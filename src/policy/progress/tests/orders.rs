@@ -83,7 +83,7 @@ proptest! {
             let facts = of(now, lags, salt);
             let progress = track.judge(&facts, at(now));
             prop_assert_ne!(progress, Progress::Restarted);
-            track.take(&facts, progress, at(now));
+            track.record(&facts, progress, at(now));
             if progress != Progress::Behind {
                 let reach = |facts: &ManifestInfo| {
                     let edge = facts.edge.as_ref().expect("lists segments");

@@ -54,7 +54,7 @@ impl Scene {
 
     fn pass(&mut self) -> BreakerPass {
         match self.admit() {
-            BreakerDecision::Yes(pass) => pass,
+            BreakerDecision::Admit(pass) => pass,
             other => panic!("not let through: {other:?}"),
         }
     }
@@ -85,20 +85,20 @@ impl Scene {
         self.urls += 1;
         let what = subject(self.urls, directory);
         match self.breaker.admit(what, self.now) {
-            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => {
-                self.breaker.failed(pass, self.now, (what, fault));
+            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => {
+                self.breaker.record_failure(pass, self.now, (what, fault));
             }
-            BreakerDecision::No { .. } => panic!("not let through"),
+            BreakerDecision::Refuse { .. } => panic!("not let through"),
         }
     }
 
     fn record(&mut self, pass: BreakerPass, ok: bool) {
         if ok {
-            self.breaker.succeeded(pass, self.now);
+            self.breaker.record_success(pass, self.now);
         } else {
             self.urls += 1;
             let what = (subject(self.urls, FAILED), EndpointFault::Unreachable);
-            self.breaker.failed(pass, self.now, what);
+            self.breaker.record_failure(pass, self.now, what);
         }
     }
 
@@ -109,7 +109,7 @@ impl Scene {
     /// How long requests are refused from now on.
     fn refused_for(&mut self) -> Duration {
         match self.admit() {
-            BreakerDecision::No { until } => until - self.now,
+            BreakerDecision::Refuse { until } => until - self.now,
             other => panic!("not refused: {other:?}"),
         }
     }
@@ -158,7 +158,7 @@ fn one_url_is_one_vote() {
         for _ in 0..1000 {
             let pass = scene.pass();
             let what = (subject(5, FAILED), fault);
-            scene.breaker.failed(pass, scene.now, what);
+            scene.breaker.record_failure(pass, scene.now, what);
         }
         assert!(scene.is_closed(), "{fault:?}");
     }
@@ -192,22 +192,22 @@ fn a_directory_that_has_not_failed_is_let_pass_and_its_success_closes() {
         scene.breaker.outlook_for(other, scene.now),
         BreakerOutlook::Clear
     );
-    let BreakerDecision::Yes(pass) = scene.breaker.admit(other, scene.now) else {
+    let BreakerDecision::Admit(pass) = scene.breaker.admit(other, scene.now) else {
         panic!("not let through");
     };
-    let BreakerDecision::Yes(second) = scene.breaker.admit(other, scene.now) else {
+    let BreakerDecision::Admit(second) = scene.breaker.admit(other, scene.now) else {
         panic!("not let through beside it");
     };
     scene
         .breaker
-        .failed(pass, scene.now, (other, EndpointFault::Gateway));
+        .record_failure(pass, scene.now, (other, EndpointFault::Gateway));
     let refused = scene.breaker.admit(other, scene.now);
     assert!(
-        matches!(refused, BreakerDecision::No { .. }),
+        matches!(refused, BreakerDecision::Refuse { .. }),
         "it has failed now"
     );
     assert_eq!(
-        scene.breaker.succeeded(second, scene.now),
+        scene.breaker.record_success(second, scene.now),
         Some(BreakerTransition::Closed)
     );
     assert!(scene.is_closed());
@@ -219,10 +219,10 @@ fn what_is_spared_does_not_take_the_probes_place() {
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
     let other = subject(1000, OTHER);
-    let BreakerDecision::Yes(spared) = scene.breaker.admit(other, scene.now) else {
+    let BreakerDecision::Admit(spared) = scene.breaker.admit(other, scene.now) else {
         panic!("not let through");
     };
-    scene.breaker.lost(spared, scene.now);
+    scene.breaker.record_abandoned(spared, scene.now);
     assert_eq!(scene.breaker.state().as_str(), "probing");
     scene.record(probe, false);
     assert_eq!(scene.breaker.state().as_str(), "open");
@@ -304,7 +304,7 @@ fn probes_that_are_lost_do_not_follow_back_to_back() {
     scene.wait(SETTINGS.probe_after);
     for _ in 0..3 {
         let probe = scene.probe();
-        scene.breaker.lost(probe, scene.now);
+        scene.breaker.record_abandoned(probe, scene.now);
         assert_eq!(scene.refused_for(), SETTINGS.probe_after, "and no longer");
         scene.wait(SETTINGS.probe_after);
     }
@@ -320,7 +320,7 @@ fn not_even_where_the_wait_for_a_probe_is_next_to_nothing() {
     scene.fail(10);
     scene.wait(MS);
     let probe = scene.probe();
-    scene.breaker.lost(probe, scene.now);
+    scene.breaker.record_abandoned(probe, scene.now);
     assert_eq!(scene.refused_for(), LOST_WAIT_MIN);
 }
 
@@ -329,7 +329,7 @@ fn a_probe_that_is_returned_gives_its_place_to_the_next_at_once() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
-    scene.breaker.returned(probe, scene.now);
+    scene.breaker.release(probe, scene.now);
     let probe = scene.probe();
     scene.record(probe, true);
     assert_eq!(scene.breaker.state(), State::Closed);
@@ -346,7 +346,7 @@ fn what_was_sent_before_the_opening_says_nothing() {
     let probing = scene.breaker.state();
     scene.record(good, true);
     scene.record(bad, false);
-    scene.breaker.lost(lost, scene.now);
+    scene.breaker.record_abandoned(lost, scene.now);
     assert_eq!(scene.breaker.state(), probing);
     scene.record(probe, true);
     scene.wait(SETTINGS.window);

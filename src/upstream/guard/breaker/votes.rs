@@ -52,7 +52,7 @@ impl Votes {
     }
 
     /// Whether anything in the subject's directory failed within the window.
-    pub(super) fn implicates(&self, subject: FailureSubject, now: Instant) -> bool {
+    pub(super) fn has_failed_directory(&self, subject: FailureSubject, now: Instant) -> bool {
         self.votes.iter().any(|vote| {
             let is_recent = now.saturating_duration_since(vote.at) < self.window;
             is_recent && vote.subject.directory == subject.directory
@@ -60,7 +60,7 @@ impl Votes {
     }
 
     /// Whether enough URLs failed, with faults and directories that point to the endpoint.
-    pub(super) fn carry(&mut self, needed: u32, now: Instant) -> bool {
+    pub(super) fn is_decisive(&mut self, needed: u32, now: Instant) -> bool {
         let window = self.window;
         self.votes
             .retain(|vote| now.saturating_duration_since(vote.at) < window);

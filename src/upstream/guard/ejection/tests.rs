@@ -25,7 +25,7 @@ fn ejection() -> Ejection {
 fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
     for failures in 1..100 {
         let what = silence(failures);
-        if let Some(until) = ejection.failed(now, now, 1, what) {
+        if let Some(until) = ejection.record_failure(now, now, 1, what) {
             assert_eq!(ejection.until(now), Some(until));
             return (usize::try_from(failures).unwrap(), until - now);
         }
@@ -37,8 +37,8 @@ fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
 fn failures_in_a_row_eject() {
     let now = Instant::now();
     let mut ejection = ejection();
-    (0..4).for_each(|url| assert_eq!(ejection.failed(now, now, 1, silence(url)), None));
-    ejection.succeeded(now, now);
+    (0..4).for_each(|url| assert_eq!(ejection.record_failure(now, now, 1, silence(url)), None));
+    ejection.record_success(now, now);
     assert_eq!(fail(&mut ejection, now), (5, BASE));
     assert_eq!(ejection.until(now + BASE), None);
     assert_eq!(ejection.ejected_total(), 1);
@@ -48,7 +48,7 @@ fn failures_in_a_row_eject() {
 fn the_last_one_stays_and_goes_when_another_is_back() {
     let now = Instant::now();
     let mut ejection = ejection();
-    (0..20).for_each(|url| assert_eq!(ejection.failed(now, now, 0, silence(url)), None));
+    (0..20).for_each(|url| assert_eq!(ejection.record_failure(now, now, 0, silence(url)), None));
     assert_eq!(fail(&mut ejection, now), (1, BASE));
 }
 
@@ -74,12 +74,12 @@ fn standing_with_success_makes_the_next_ejection_shorter() {
     let mut ejection = ejection();
     now += fail(&mut ejection, now).1;
     now += fail(&mut ejection, now).1;
-    (0..100).for_each(|_| ejection.succeeded(now, now));
+    (0..100).for_each(|_| ejection.record_success(now, now));
     assert_eq!(fail(&mut ejection, now), (5, BASE * 3));
     now += BASE * 3;
     for _ in 0..9 {
         now += BASE;
-        ejection.succeeded(now, now);
+        ejection.record_success(now, now);
     }
     assert_eq!(fail(&mut ejection, now), (5, BASE));
 }
@@ -89,7 +89,7 @@ fn one_url_that_fails_is_one_failure() {
     let now = Instant::now();
     let mut ejection = ejection();
     for _ in 0..50 {
-        assert_eq!(ejection.failed(now, now, 1, refusal(7, 1)), None);
+        assert_eq!(ejection.record_failure(now, now, 1, refusal(7, 1)), None);
     }
     assert_eq!(fail(&mut ejection, now), (4, BASE));
 }
@@ -99,12 +99,16 @@ fn a_failure_on_return_that_was_there_before_is_no_relapse() {
     let now = Instant::now();
     let mut ejection = ejection();
     for url in 0..4 {
-        assert_eq!(ejection.failed(now, now, 1, refusal(url, 1)), None);
+        assert_eq!(ejection.record_failure(now, now, 1, refusal(url, 1)), None);
     }
-    assert!(ejection.failed(now, now, 1, refusal(4, 1)).is_some());
+    assert!(
+        ejection
+            .record_failure(now, now, 1, refusal(4, 1))
+            .is_some()
+    );
     let back = now + BASE;
     assert_eq!(ejection.until(now), Some(back));
-    assert_eq!(ejection.failed(back, back, 1, refusal(9, 1)), None);
+    assert_eq!(ejection.record_failure(back, back, 1, refusal(9, 1)), None);
     let of_url = (
         FailureSubject {
             url: 9,
@@ -112,7 +116,7 @@ fn a_failure_on_return_that_was_there_before_is_no_relapse() {
         },
         EndpointFault::Url,
     );
-    assert_eq!(ejection.failed(back, back, 1, of_url), None);
+    assert_eq!(ejection.record_failure(back, back, 1, of_url), None);
     assert!(ejection.on_trial());
     assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
 }
@@ -123,20 +127,34 @@ fn failures_that_another_endpoint_makes_good_eject_in_spite_of_successes_between
     let url = |url| silence(url).0;
     let mut ejection = ejection();
     for number in 0..4 {
-        ejection.succeeded(now, now);
-        assert_eq!(ejection.made_good(now, now, 1, url(number)), None);
-        assert_eq!(ejection.made_good(now, now, 1, url(0)), None, "one URL");
+        ejection.record_success(now, now);
+        assert_eq!(
+            ejection.record_success_elsewhere(now, now, 1, url(number)),
+            None
+        );
+        assert_eq!(
+            ejection.record_success_elsewhere(now, now, 1, url(0)),
+            None,
+            "one URL"
+        );
     }
-    assert!(ejection.made_good(now, now, 1, url(4)).is_some());
+    assert!(
+        ejection
+            .record_success_elsewhere(now, now, 1, url(4))
+            .is_some()
+    );
 }
 
 #[test]
 fn few_failures_among_many_successes_eject_nobody() {
     let now = Instant::now();
     let mut ejection = ejection();
-    (0..1000).for_each(|_| ejection.succeeded(now, now));
+    (0..1000).for_each(|_| ejection.record_success(now, now));
     for number in 0..60 {
-        assert_eq!(ejection.made_good(now, now, 1, silence(number).0), None);
+        assert_eq!(
+            ejection.record_success_elsewhere(now, now, 1, silence(number).0),
+            None
+        );
     }
 }
 
@@ -146,14 +164,25 @@ fn an_endpoint_that_is_silent_for_long_is_ejected_and_one_that_speaks_is_not() {
     let silence = Settings::default().silence;
     let mut ejection = ejection();
     let [one, other] = [1, 2].map(|url| FailureSubject { url, directory: 1 });
-    assert_eq!(ejection.outdone(now, now, 1, one), None);
-    ejection.heard();
+    assert_eq!(ejection.record_silence(now, now, 1, one), None);
+    ejection.record_contact();
     let later = now + silence;
-    assert_eq!(ejection.outdone(later, later, 1, other), None);
+    assert_eq!(ejection.record_silence(later, later, 1, other), None);
     let later = later + silence;
-    assert_eq!(ejection.outdone(later, later, 1, other), None, "one URL");
-    assert_eq!(ejection.outdone(later, later, 0, one), None, "the last one");
-    assert_eq!(ejection.outdone(later, later, 1, one), Some(later + BASE));
+    assert_eq!(
+        ejection.record_silence(later, later, 1, other),
+        None,
+        "one URL"
+    );
+    assert_eq!(
+        ejection.record_silence(later, later, 0, one),
+        None,
+        "the last one"
+    );
+    assert_eq!(
+        ejection.record_silence(later, later, 1, one),
+        Some(later + BASE)
+    );
 }
 
 #[test]
@@ -161,8 +190,8 @@ fn what_was_sent_before_the_return_says_nothing() {
     let sent = Instant::now();
     let mut ejection = ejection();
     let back = sent + fail(&mut ejection, sent).1;
-    assert_eq!(ejection.failed(back, sent, 1, silence(1)), None);
-    ejection.succeeded(back, sent);
+    assert_eq!(ejection.record_failure(back, sent, 1, silence(1)), None);
+    ejection.record_success(back, sent);
     assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
 }
 
@@ -171,7 +200,7 @@ fn much_slower_than_its_peers_for_a_while_ejects() {
     let now = Instant::now();
     let mut ejection = ejection();
     let (quick, slow) = (Duration::from_millis(200), Duration::from_millis(900));
-    let mut judged = |own, peers| ejection.judged(now, own, peers, 1).is_some();
+    let mut judged = |own, peers| ejection.judge_latency(now, own, peers, 1).is_some();
     assert_eq!([judged(slow, quick), judged(slow, quick)], [false, false]);
     assert!(!judged(quick, quick));
     assert_eq!([judged(slow, quick), judged(slow, quick)], [false, false]);
@@ -185,8 +214,11 @@ fn slow_like_its_peers_or_quick_enough_is_not_slow() {
     let mut ejection = ejection();
     let millis = Duration::from_millis;
     for _ in 0..10 {
-        assert_eq!(ejection.judged(now, millis(2_000), millis(500), 1), None);
-        assert_eq!(ejection.judged(now, millis(500), millis(1), 1), None);
+        assert_eq!(
+            ejection.judge_latency(now, millis(2_000), millis(500), 1),
+            None
+        );
+        assert_eq!(ejection.judge_latency(now, millis(500), millis(1), 1), None);
     }
 }
 
@@ -199,8 +231,8 @@ fn needing_no_judgement_is_needing_one() {
     };
     let mut ejection = Ejection::new(settings);
     let millis = Duration::from_millis;
-    assert_eq!(ejection.judged(now, millis(1), millis(1), 1), None);
-    let until = ejection.judged(now, millis(900), millis(1), 1);
+    assert_eq!(ejection.judge_latency(now, millis(1), millis(1), 1), None);
+    let until = ejection.judge_latency(now, millis(900), millis(1), 1);
     assert_eq!(until, Some(now + BASE));
 }
 
@@ -250,19 +282,19 @@ proptest! {
                     continue;
                 }
                 Step::Succeed => {
-                    ejection.succeeded(now, now);
+                    ejection.record_success(now, now);
                     (None, 0)
                 }
                 Step::Fail(others, url) => {
-                    (ejection.failed(now, now, others, silence(url)), others)
+                    (ejection.record_failure(now, now, others, silence(url)), others)
                 }
                 Step::Outdo(others, url) => {
                     let subject = silence(url).0;
-                    (ejection.outdone(now, now, others, subject), others)
+                    (ejection.record_silence(now, now, others, subject), others)
                 }
                 Step::Judge(own, others) => {
                     let (own, peers) = (Duration::from_millis(own), Duration::from_millis(100));
-                    (ejection.judged(now, own, peers, others), others)
+                    (ejection.judge_latency(now, own, peers, others), others)
                 }
             };
             if let Some(until) = ejected {

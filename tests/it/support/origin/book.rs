@@ -42,7 +42,7 @@ fn matches(asked: &Request, target: &str) -> bool {
 }
 
 impl Book {
-    pub(super) fn script(&self, target: &str, script: Script) {
+    pub(super) fn set_script(&self, target: &str, script: Script) {
         let mut scripts = self.scripts.lock().expect("no script panics");
         scripts.insert(target.to_owned(), script);
     }
@@ -65,7 +65,7 @@ impl Book {
     }
 
     /// Returns when `reached` holds.
-    pub(super) async fn wait(&self, reached: impl Fn(&Record) -> bool) {
+    pub(super) async fn wait_until(&self, reached: impl Fn(&Record) -> bool) {
         let mut record = self.record.subscribe();
         record
             .wait_for(|record| reached(record))
@@ -86,7 +86,7 @@ impl Book {
         }
     }
 
-    fn next(&self, request: &Request) -> Reply {
+    fn next_reply(&self, request: &Request) -> Reply {
         let mut scripts = self.scripts.lock().expect("no script panics");
         if let Some(script) = scripts.get_mut(&request.target) {
             return script.next(request);
@@ -108,7 +108,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Records a request and returns its reply. The response is in progress until the guard is dropped.
     pub(super) fn answer(&self, request: &Request) -> (Reply, UnderWay) {
-        let reply = self.book.next(request);
+        let reply = self.book.next_reply(request);
         self.book.record.send_modify(|record| {
             record.requests.push(request.clone());
             record.under_way += 1;
@@ -118,7 +118,7 @@ impl Connection {
     }
 
     /// Records that a response's reader left before its end.
-    pub(super) fn abandoned(&self) {
+    pub(super) fn record_abandoned(&self) {
         self.book.record.send_modify(|record| record.abandoned += 1);
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn serve(stream: TcpStream, connection: &Connection) {
         match after.unwrap_or(After::Abandoned) {
             After::KeepAlive => {}
             After::Close => return,
-            After::Abandoned => return connection.abandoned(),
+            After::Abandoned => return connection.record_abandoned(),
         }
     }
 }
@@ -38,7 +38,7 @@ pub(super) async fn serve(stream: TcpStream, connection: &Connection) {
 async fn answer(wire: &mut Wire<TcpStream>, asked: &Request, reply: Reply) -> io::Result<After> {
     match &reply.head {
         Head::Held(gate) => {
-            if !held(wire, Some(gate)).await {
+            if !wait_gate(wire, Some(gate)).await {
                 return Ok(After::Abandoned);
             }
             wire.write(head(&reply).as_bytes()).await?;
@@ -58,9 +58,9 @@ async fn answer(wire: &mut Wire<TcpStream>, asked: &Request, reply: Reply) -> io
                 wire.write(b"\r\n").await?;
             }
             Step::Send(bytes) | Step::Raw(bytes) => wire.write(bytes).await?,
-            Step::Hold(gate) if held(wire, Some(gate)).await => {}
-            Step::Pause(time) if !left_within(wire, *time).await => {}
-            Step::Stall if held(wire, None).await => {}
+            Step::Hold(gate) if wait_gate(wire, Some(gate)).await => {}
+            Step::Pause(time) if !has_left_within(wire, *time).await => {}
+            Step::Stall if wait_gate(wire, None).await => {}
             Step::Hold(_) | Step::Pause(_) | Step::Stall => return Ok(After::Abandoned),
             Step::Close => return Ok(After::Close),
             Step::Reset => {
@@ -80,10 +80,10 @@ async fn answer(wire: &mut Wire<TcpStream>, asked: &Request, reply: Reply) -> io
 }
 
 /// Waits for a gate (or for ever); false when the reader leaves first.
-async fn held(wire: &mut Wire<TcpStream>, gate: Option<&Gate>) -> bool {
+async fn wait_gate(wire: &mut Wire<TcpStream>, gate: Option<&Gate>) -> bool {
     let open = async {
         match gate {
-            Some(gate) => gate.pass().await,
+            Some(gate) => gate.wait_open().await,
             None => std::future::pending().await,
         }
     };
@@ -98,15 +98,17 @@ async fn held(wire: &mut Wire<TcpStream>, gate: Option<&Gate>) -> bool {
 }
 
 /// Whether the reader leaves within this time.
-async fn left_within(wire: &mut Wire<TcpStream>, time: Duration) -> bool {
-    tokio::time::timeout(time, held(wire, None)).await.is_ok()
+async fn has_left_within(wire: &mut Wire<TcpStream>, time: Duration) -> bool {
+    tokio::time::timeout(time, wait_gate(wire, None))
+        .await
+        .is_ok()
 }
 
 fn head(reply: &Reply) -> String {
     let framing = match reply.framing {
         Framing::Length(_) if reply.status == 304 || reply.status == 204 => String::new(),
         Framing::Length(promised) => {
-            let length = promised.unwrap_or_else(|| reply.sends());
+            let length = promised.unwrap_or_else(|| reply.body_bytes());
             format!("Content-Length: {length}\r\n")
         }
         Framing::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),

@@ -45,7 +45,7 @@ async fn answer(
     let (reply, _under_way) = connection.answer(&asked);
     match &reply.head {
         Head::AtOnce => {}
-        Head::Held(gate) => gate.pass().await,
+        Head::Held(gate) => gate.wait_open().await,
         Head::Never => {
             respond.send_reset(Reason::INTERNAL_ERROR);
             return Ok(());
@@ -64,7 +64,7 @@ async fn send(mut body: SendStream<Bytes>, reply: Reply) -> Result<(), ::h2::Err
     for step in reply.steps {
         match step {
             Step::Send(bytes) | Step::Raw(bytes) => body.send_data(bytes, false)?,
-            Step::Hold(gate) => gate.pass().await,
+            Step::Hold(gate) => gate.wait_open().await,
             Step::Pause(time) => tokio::time::sleep(time).await,
             Step::Stall => std::future::pending().await,
             Step::Close | Step::Reset => {

@@ -118,7 +118,7 @@ impl Reply {
     }
 
     /// `ETag`, and 304 to requests that have it.
-    pub fn validated_by(mut self, etag: &str) -> Reply {
+    pub fn etag(mut self, etag: &str) -> Reply {
         self.validator = Some(etag.to_owned());
         self.header("ETag", etag)
     }
@@ -129,7 +129,7 @@ impl Reply {
     }
 
     /// The whole body, and 206 for a request with one range.
-    pub fn ranged(mut self, bytes: impl Into<Bytes>) -> Reply {
+    pub fn with_ranges(mut self, bytes: impl Into<Bytes>) -> Reply {
         self.ranged = Some(bytes.into());
         self.header("Accept-Ranges", "bytes")
     }
@@ -174,7 +174,7 @@ impl Reply {
     }
 
     /// Body bytes in pieces of this size, with this pause after each.
-    pub fn dribble(mut self, bytes: &Bytes, size: usize, every: Duration) -> Reply {
+    pub fn send_slowly(mut self, bytes: &Bytes, size: usize, every: Duration) -> Reply {
         for piece in bytes.chunks(size) {
             let piece = Bytes::copy_from_slice(piece);
             self = self.send(piece).step(Step::Pause(every));
@@ -208,7 +208,7 @@ impl Reply {
     }
 
     /// The reply to this request: 304 or 206 where the reply allows it, else as written.
-    pub(super) fn to(mut self, request: &Request) -> Reply {
+    pub(super) fn for_request(mut self, request: &Request) -> Reply {
         let validator = self.validator.take();
         let known = |etag: &String| request.header("if-none-match") == Some(etag.as_str());
         if validator.as_ref().is_some_and(known) {
@@ -237,7 +237,7 @@ impl Reply {
     }
 
     /// The number of body bytes that the steps send.
-    pub(super) fn sends(&self) -> u64 {
+    pub(super) fn body_bytes(&self) -> u64 {
         let length = |step: &Step| match step {
             Step::Send(bytes) => bytes.len() as u64,
             _ => 0,
@@ -260,7 +260,7 @@ pub struct Script {
 type Maker = Box<dyn Fn(&Request) -> Reply + Send>;
 
 /// Replies computed from the request.
-pub fn answering(maker: impl Fn(&Request) -> Reply + Send + 'static) -> Script {
+pub fn computed(maker: impl Fn(&Request) -> Reply + Send + 'static) -> Script {
     Script {
         makers: vec![Box::new(maker)],
         served: 0,
@@ -277,12 +277,12 @@ impl Script {
     pub(super) fn next(&mut self, request: &Request) -> Reply {
         let turn = self.served.min(self.makers.len() - 1);
         self.served += 1;
-        self.makers[turn](request).to(request)
+        self.makers[turn](request).for_request(request)
     }
 }
 
 impl From<Reply> for Script {
     fn from(reply: Reply) -> Script {
-        answering(move |_| reply.clone())
+        computed(move |_| reply.clone())
     }
 }

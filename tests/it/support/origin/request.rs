@@ -50,7 +50,7 @@ impl Request {
         wire: &mut Wire<S>,
         connection: usize,
     ) -> io::Result<Option<Request>> {
-        let Some(head) = wire.through(b"\r\n\r\n").await? else {
+        let Some(head) = wire.read_through(b"\r\n\r\n").await? else {
             return Ok(None);
         };
         let head = String::from_utf8_lossy(&head).into_owned();
@@ -61,7 +61,7 @@ impl Request {
         let fields = Fields::parse(lines);
         let body = match fields.number("content-length") {
             Some(length) => {
-                wire.exactly(usize::try_from(length).expect("a small body"))
+                wire.read_exactly(usize::try_from(length).expect("a small body"))
                     .await?
             }
             None if fields.get("transfer-encoding").is_some() => read_chunks(wire).await?,
@@ -80,12 +80,12 @@ impl Request {
 async fn read_chunks<S: Duplex>(wire: &mut Wire<S>) -> io::Result<Option<Bytes>> {
     let mut body = Vec::new();
     loop {
-        let Some(line) = wire.through(b"\r\n").await? else {
+        let Some(line) = wire.read_through(b"\r\n").await? else {
             return Ok(None);
         };
         let digits = String::from_utf8_lossy(&line);
         let length = usize::from_str_radix(digits.trim(), 16).expect("a chunk size");
-        let Some(chunk) = wire.exactly(length + 2).await? else {
+        let Some(chunk) = wire.read_exactly(length + 2).await? else {
             return Ok(None);
         };
         if length == 0 {

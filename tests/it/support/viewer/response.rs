@@ -82,18 +82,18 @@ impl Response {
     /// Whether it was served from memory, fresh.
     #[track_caller]
     pub fn is_hit(&self) -> bool {
-        self.cache_status().says("hit")
+        self.cache_status().has_parameter("hit")
     }
 
     /// Fails unless this is a 200 with exactly this body and a clean end.
     #[track_caller]
-    pub fn is_whole(&self, expected: impl AsRef<[u8]>) -> &Response {
-        self.is(200, expected)
+    pub fn assert_whole(&self, expected: impl AsRef<[u8]>) -> &Response {
+        self.assert_is(200, expected)
     }
 
     /// Fails unless it has this status, exactly this body and a clean end.
     #[track_caller]
-    pub fn is(&self, status: u16, expected: impl AsRef<[u8]>) -> &Response {
+    pub fn assert_is(&self, status: u16, expected: impl AsRef<[u8]>) -> &Response {
         let expected = expected.as_ref();
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.end, End::Whole, "{self:?}");
@@ -107,14 +107,14 @@ impl Response {
 
     /// The body as text; fails unless it is a 200 with a clean end.
     #[track_caller]
-    pub fn is_200_text(&self) -> &str {
+    pub fn assert_200_text(&self) -> &str {
         assert_eq!((self.status, self.end), (200, End::Whole), "{self:?}");
         self.text()
     }
 
     /// Fails unless the body is a prefix of `whole` and was visibly cut.
     #[track_caller]
-    pub fn is_cut(&self, whole: impl AsRef<[u8]>) -> &Response {
+    pub fn assert_cut(&self, whole: impl AsRef<[u8]>) -> &Response {
         assert_ne!(
             self.end,
             End::Whole,
@@ -151,7 +151,7 @@ pub struct CacheStatus(String);
 
 impl CacheStatus {
     /// Whether this parameter is present, with any value.
-    pub fn says(&self, parameter: &str) -> bool {
+    pub fn has_parameter(&self, parameter: &str) -> bool {
         self.value(parameter).is_some()
     }
 
@@ -306,8 +306,8 @@ impl Framing {
     pub(super) async fn next(&mut self, wire: &mut Wire) -> Result<Bytes, End> {
         match self {
             Framing::Length(0) => Err(End::Whole),
-            Framing::Length(left) => counted(wire, left).await,
-            Framing::UntilClose => match wire.some(usize::MAX).await {
+            Framing::Length(left) => read_counted(wire, left).await,
+            Framing::UntilClose => match wire.read_some(usize::MAX).await {
                 Ok(Some(bytes)) => Ok(bytes),
                 Ok(None) => Err(End::Whole),
                 Err(_) => Err(End::Cut),
@@ -319,7 +319,7 @@ impl Framing {
                 if *left == 0 {
                     return Err(trailers(wire).await);
                 }
-                let bytes = counted(wire, left).await?;
+                let bytes = read_counted(wire, left).await?;
                 if *left == 0 && line(wire).await.as_deref() != Some("") {
                     return Err(End::Cut);
                 }
@@ -329,9 +329,9 @@ impl Framing {
     }
 }
 
-async fn counted(wire: &mut Wire, left: &mut u64) -> Result<Bytes, End> {
+async fn read_counted(wire: &mut Wire, left: &mut u64) -> Result<Bytes, End> {
     let most = usize::try_from(*left).unwrap_or(usize::MAX);
-    let bytes = wire.some(most).await.ok().flatten().ok_or(End::Cut)?;
+    let bytes = wire.read_some(most).await.ok().flatten().ok_or(End::Cut)?;
     *left -= bytes.len() as u64;
     Ok(bytes)
 }
@@ -353,14 +353,14 @@ async fn trailers(wire: &mut Wire) -> End {
 }
 
 async fn line(wire: &mut Wire) -> Option<String> {
-    let line = wire.through(b"\r\n").await.ok()??;
+    let line = wire.read_through(b"\r\n").await.ok()??;
     Some(String::from_utf8_lossy(&line[..line.len() - 2]).into_owned())
 }
 
 /// Reads the head of a response; interim responses (1xx) are skipped.
 pub(super) async fn read_head(wire: &mut Wire, ask: &Ask) -> io::Result<(Head, Framing)> {
     loop {
-        let head = wire.through(b"\r\n\r\n").await?;
+        let head = wire.read_through(b"\r\n\r\n").await?;
         let head = head.ok_or_else(|| io::Error::other("the connection was closed"))?;
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.split("\r\n");

@@ -49,7 +49,7 @@ pub struct TlsViewer<'a> {
 
 impl<'a> TlsViewer<'a> {
     /// Requests the certificate's name and accepts that certificate only.
-    pub fn trusting(address: SocketAddr, identity: &'a Identity) -> TlsViewer<'a> {
+    pub fn new_trusting(address: SocketAddr, identity: &'a Identity) -> TlsViewer<'a> {
         TlsViewer {
             address,
             identity,
@@ -59,7 +59,7 @@ impl<'a> TlsViewer<'a> {
 
     /// Offers only this version.
     #[must_use]
-    pub fn speaking(mut self, version: &'static SupportedProtocolVersion) -> TlsViewer<'a> {
+    pub fn with_version(mut self, version: &'static SupportedProtocolVersion) -> TlsViewer<'a> {
         self.versions = vec![version];
         self
     }

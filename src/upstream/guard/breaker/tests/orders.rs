@@ -45,14 +45,14 @@ impl Bystander {
         match *step {
             Step::Wait(millis) => self.scene.now += MS * u32::try_from(millis).unwrap(),
             Step::Admit => match self.scene.admit() {
-                BreakerDecision::Yes(pass) => self.out.push(pass),
+                BreakerDecision::Admit(pass) => self.out.push(pass),
                 BreakerDecision::Probe(pass) => {
                     let overdue = |sent| self.scene.now >= sent + SETTINGS.probe_patience;
                     prop_assert!(self.probe.is_none_or(|(_, sent)| overdue(sent)));
                     self.probe = Some((pass.round, self.scene.now));
                     self.out.push(pass);
                 }
-                BreakerDecision::No { until } => prop_assert!(until > self.scene.now),
+                BreakerDecision::Refuse { until } => prop_assert!(until > self.scene.now),
             },
             Step::Record(which, ok) => {
                 if let Some(pass) = self.take(which) {
@@ -64,13 +64,13 @@ impl Bystander {
             Step::Lose(which) => {
                 if let Some(pass) = self.take(which) {
                     self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
-                    self.scene.breaker.lost(pass, self.scene.now);
+                    self.scene.breaker.record_abandoned(pass, self.scene.now);
                 }
             }
             Step::Return(which) => {
                 if let Some(pass) = self.take(which) {
                     self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
-                    self.scene.breaker.returned(pass, self.scene.now);
+                    self.scene.breaker.release(pass, self.scene.now);
                 }
             }
         }
@@ -99,8 +99,8 @@ proptest! {
         let mut scene = bystander.scene;
         scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_patience));
         match scene.admit() {
-            BreakerDecision::Yes(pass) | BreakerDecision::Probe(pass) => scene.record(pass, true),
-            BreakerDecision::No { .. } => prop_assert!(false, "nobody is ever let through again"),
+            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => scene.record(pass, true),
+            BreakerDecision::Refuse { .. } => prop_assert!(false, "nobody is ever let through again"),
         }
         prop_assert_eq!(scene.breaker.state(), State::Closed);
     }

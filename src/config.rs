@@ -1,6 +1,6 @@
 //! Reads the configuration: TOML or flags in, a validated [`Config`] out.
 //!
-//! [`file`] reads the text and reports all problems at once. Only a text without errors becomes a
+//! `file` reads the text and reports all problems at once. Only a text without errors becomes a
 //! `Config`. Each module defines the defaults of its own settings; only settings of no module have
 //! their default here.
 

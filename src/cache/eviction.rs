@@ -8,7 +8,7 @@
 //! - **Media** share the rest. Live segments that no playlist lists any more are evicted first. Then
 //!   objects requested once (a small FIFO queue as in S3-FIFO; objects requested again move on). Then the
 //!   less likely one of two: the live segment with the lowest expected request rate in a random sample
-//!   ([`renditions`]), or the oldest on-demand object without a hit in its last round (CLOCK).
+//!   (`renditions`), or the oldest on-demand object without a hit in its last round (CLOCK).
 //!
 //! Expired objects are removed before all of these. A hit only increments a counter ([`HitCounter`]);
 //! everything else happens when an object is stored.

@@ -32,9 +32,9 @@ static MARKED: [HeaderName; 5] = [
 /// The field lines of a stored response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldLines {
-    /// Lines of the form `name: value\r\n`: most fields, then [`TELLING_FRESHNESS`], then the replaced ones.
+    /// Lines of the form `name: value\r\n`: most fields, then [`FRESHNESS_FIELDS_SENT`], then the replaced ones.
     text: Box<[u8]>,
-    /// Offset of the [`TELLING_FRESHNESS`] lines.
+    /// Offset of the [`FRESHNESS_FIELDS_SENT`] lines.
     lasting_bytes: u32,
     /// Offset of the lines that a response replaces.
     shared_bytes: u32,
@@ -46,7 +46,7 @@ pub struct FieldLines {
 
 impl FieldLines {
     /// The lines to send in a response that adds these fields: all except the replaced ones, and except
-    /// [`TELLING_FRESHNESS`] when `added` contains one of those.
+    /// [`FRESHNESS_FIELDS_SENT`] when `added` contains one of those.
     pub fn shared(&self, added: &HeaderMap) -> &[u8] {
         let tells = FRESHNESS_FIELDS_SENT
             .iter()

@@ -88,7 +88,7 @@ pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, 
 /// origin's lifetime, until it may change. A downstream cache would treat it as stale and request
 /// it again each time. So the fields state what is left: `left` seconds beyond `age`. Only expired
 /// lifetimes above zero are replaced; a field that forbids reuse stays. `None`: nothing is
-/// replaced. Otherwise the result has all of [`TELLING_FRESHNESS`].
+/// replaced. Otherwise the result has all of [`FRESHNESS_FIELDS_SENT`].
 pub fn restated(stored: &HeaderMap, age: u64, left: u64) -> Option<HeaderMap> {
     let until = age.saturating_add(left);
     let mut told = HeaderMap::new();

@@ -62,7 +62,7 @@ pub fn forwarded(viewer: &HeaderMap, route: &Route) -> Option<HeaderMap> {
 ///
 /// - `Accept-Encoding` in its two canonical forms: `Vary` separates the variants it selects;
 /// - `CDN-Loop` with the viewer's chain, for loop detection, and the route's `unkeyed_headers`: see
-///   [`own_words`].
+///   [`unkeyed_values`].
 ///
 /// `Via` names only this shield, because the request is made for all viewers.
 pub fn upstream(
@@ -108,7 +108,7 @@ pub fn unkeyed_values(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec
     (!names.is_empty()).then(|| [listed.as_bytes(), b":", &values].concat())
 }
 
-/// The request without the fields of [`own_words`], as the shield would make it itself.
+/// The request without the fields of [`unkeyed_values`], as the shield would make it itself.
 pub fn without_unkeyed_values(sent: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
     let mut plain = sent.clone();
     for field in &route.unkeyed_headers {

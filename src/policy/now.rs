@@ -13,7 +13,7 @@ pub struct Now {
 
 impl Now {
     /// Reads both clocks. Callers above `policy` do this once per request.
-    pub fn now() -> Now {
+    pub fn read() -> Now {
         Now {
             mono: Instant::now(),
             wall: SystemTime::now(),

@@ -54,7 +54,10 @@ impl Shield {
         let Some(CmcdPrefetch { next, with }) = hint else {
             return;
         };
-        match self.streams.availability_of(&self.rules, &next, Now::now()) {
+        match self
+            .streams
+            .availability_of(&self.rules, &next, Now::read())
+        {
             Some(Availability::DueIn(..)) => {}
             _ => drop(self.prefetch(&[next], PrefetchSource::Nor, &with)),
         }

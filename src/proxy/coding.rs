@@ -279,7 +279,7 @@ mod tests {
             let mut read = Vec::new();
             match coding {
                 ContentCoding::Gzip => {
-                    drop(MultiGzDecoder::new(&coded.body[..]).read_to_end(&mut read))
+                    drop(MultiGzDecoder::new(&coded.body[..]).read_to_end(&mut read));
                 }
                 ContentCoding::Brotli => {
                     brotli::BrotliDecompress(&mut &coded.body[..], &mut read).unwrap();

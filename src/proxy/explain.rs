@@ -75,7 +75,7 @@ impl Shield {
             // Only OPTIONS leads here.
             Admission::Preflight(_) => return Err(AccessDenial::not_served()),
         };
-        let now = Now::now();
+        let now = Now::read();
         let upstream = || self.sent(&headers, &entry);
         let found = self
             .cache

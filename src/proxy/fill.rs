@@ -90,7 +90,7 @@ impl FillTask {
         let mut tie = shield.epoch_token(entry, &places);
         let left_over = shield
             .streams
-            .is_left_over(&shield.rules, entry, Now::now());
+            .is_left_over(&shield.rules, entry, Now::read());
         if left_over {
             tie = shield.epoch_token(entry, &places.unlisted());
         }
@@ -186,7 +186,7 @@ impl FillTask {
             due_in: self.due_in(reply.status),
             ..answered
         };
-        storage(&answered, &self.entry.route, Now::now())
+        storage(&answered, &self.entry.route, Now::read())
     }
 
     /// The facts of a complete 200 response with these headers.
@@ -268,7 +268,7 @@ impl FillTask {
                 self.settle_unkeyed_error(reply, lifetime.fresh_for).await;
             }
             Storage::Gone if self.own.is_some() => {
-                self.settle_unkeyed_error(reply, Duration::ZERO).await
+                self.settle_unkeyed_error(reply, Duration::ZERO).await;
             }
             Storage::Gone => self.gone(reply).await,
             Storage::Refused => self.refused(reply).await,

@@ -47,7 +47,7 @@ pub struct ViewerResponse {
     /// All header fields except `Date`, framing (the frontend adds both) and the fields of `held`.
     pub headers: HeaderMap,
     /// An object whose header fields are also the response's, shared instead of copied; except
-    /// [`crate::cache::SAID_ANEW`], and except the freshness fields if `headers` has any.
+    /// [`crate::cache::REPLACED_FIELDS`], and except the freshness fields if `headers` has any.
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: ResponseBody,

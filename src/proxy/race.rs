@@ -20,7 +20,7 @@ pub(super) use left_out::LeftOut;
 pub(super) use pace::{BodyRate, ExpectedBody};
 
 use self::challenger::{Challenger, ChallengerRequest, RaceLost, finish};
-use self::losers::{Losers, Loss, Progress};
+use self::losers::{BodyMovement, Losers, Loss};
 use super::Shield;
 use crate::policy::EndpointSet;
 use crate::upstream::{
@@ -343,7 +343,9 @@ impl Race {
                     let now = Instant::now();
                     let loss = match fit {
                         ResponseFit::Another => Loss::Different,
-                        ResponseFit::Same if self.progress(has_stopped, now) == Progress::Moves => {
+                        ResponseFit::Same
+                            if self.progress(has_stopped, now) == BodyMovement::Moves =>
+                        {
                             Loss::Slower
                         }
                         ResponseFit::Same | ResponseFit::Nothing => Loss::Useless,
@@ -407,7 +409,7 @@ impl Race {
             return false;
         }
         let progress = self.progress(false, now);
-        if progress == Progress::Moves && body.rest(self.received()).is_some() {
+        if progress == BodyMovement::Moves && body.rest(self.received()).is_some() {
             return false;
         }
         let left_before = self.left_before.unwrap_or_default();
@@ -429,13 +431,13 @@ impl Race {
         if body.is_shown() { self.received() } else { 0 }
     }
 
-    fn progress(&self, has_stopped: bool, now: Instant) -> Progress {
+    fn progress(&self, has_stopped: bool, now: Instant) -> BodyMovement {
         if self.is_broken {
-            Progress::Broken
+            BodyMovement::Broken
         } else if has_stopped || self.pace.is_dribble(now) {
-            Progress::Stalled
+            BodyMovement::Stalled
         } else {
-            Progress::Moves
+            BodyMovement::Moves
         }
     }
 

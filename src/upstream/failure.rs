@@ -38,7 +38,7 @@ pub enum Failure {
     #[error("invalid HTTP from the origin")]
     Protocol,
     /// The body ended early, lacked its last chunk, or stalled.
-    #[error("origin body incomplete")]
+    #[error("origin body cut off")]
     Truncated,
     /// No credentials to sign the request with.
     #[error("no credentials for the origin")]

@@ -167,7 +167,7 @@ impl AttemptRequest {
         match self.payload {
             PayloadSize::Nothing => {}
             PayloadSize::Bytes(length) => {
-                append(&mut head, header::CONTENT_LENGTH, &length.into())?
+                append(&mut head, header::CONTENT_LENGTH, &length.into())?;
             }
             PayloadSize::Chunks => {
                 let chunked = HeaderValue::from_static("chunked");

@@ -1,7 +1,7 @@
 //! Authenticates requests to an origin: secret header values, AWS signatures and client
 //! certificates, kept current in the background.
 //!
-//! A request takes a [`RequestAuth`] with the values and credentials it is sent with. No log, error
+//! A request takes a `RequestAuth` with the values and credentials it is sent with. No log, error
 //! or `Debug` output of this module contains a secret.
 
 mod background_task;

@@ -166,7 +166,7 @@ impl SegmentTemplate {
                 "endNumber" => segments.end_number = number(),
                 "presentationTimeOffset" => segments.offset = number(),
                 "availabilityTimeOffset" => {
-                    segments.head_start = AvailabilityTimeOffset::of(&value)
+                    segments.head_start = AvailabilityTimeOffset::of(&value);
                 }
                 _ => {}
             }

@@ -138,7 +138,7 @@ impl SegmentNaming {
 
     /// When a segment becomes available. `None` for one beyond the end, or if the start of the
     /// presentation is unknown. For a segment in a timeline this is an estimate from the newest
-    /// one's duration. Capped at [`FAR`].
+    /// one's duration. Capped at `FAR`.
     pub fn available_at(&self, value: u64) -> Option<SystemTime> {
         match self.head_start {
             AvailabilityTimeOffset::By(head_start) => self.before_end(value, head_start),

@@ -52,7 +52,7 @@ fn judged_on(
         child_target_duration: None,
         due_in: None,
     };
-    storage(&answer, route, Now::now())
+    storage(&answer, route, Now::read())
 }
 
 fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&ManifestInfo>) -> Duration {
@@ -209,7 +209,7 @@ fn must_revalidate_closes_the_stale_windows_and_shared_maxage_does_not() {
 
 #[test]
 fn an_age_that_came_with_it_counts() {
-    let now = Now::now();
+    let now = Now::read();
     let lines = [("cache-control", "max-age=60"), ("age", "61")];
     match judged(Kind::Segment, 200, &lines, None) {
         Storage::Store(lifetime) => assert!(lifetime.age(now.mono) >= 60 * SECOND),
@@ -326,7 +326,7 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         child_target_duration: None,
         due_in: None,
     };
-    let storage = storage(&answer, &route(), Now::now());
+    let storage = storage(&answer, &route(), Now::read());
     assert_eq!(storage, Storage::Pass(UncacheableReason::Authorized));
 }
 
@@ -392,7 +392,7 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             child_target_duration: None,
             due_in: None,
         };
-        match storage(&answer, &route(), Now::now()) {
+        match storage(&answer, &route(), Now::read()) {
             Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
             other => panic!("{other:?}"),
         }

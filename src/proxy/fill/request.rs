@@ -65,7 +65,7 @@ impl FillTask {
 
     pub(super) fn due(&self) -> Option<Availability> {
         let Shield { streams, rules, .. } = &*self.shield;
-        streams.availability_of(rules, &self.entry, Now::now())
+        streams.availability_of(rules, &self.entry, Now::read())
     }
 
     /// Time until an object exists that the origin does not have. A failed prefetch of a listed

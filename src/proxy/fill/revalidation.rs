@@ -68,7 +68,7 @@ impl FillTask {
         targeted: Option<Box<HeaderMap>>,
         reply: &UpstreamResponse,
     ) -> (Object, bool) {
-        let now = Now::now();
+        let now = Now::read();
         let known = || Some(Box::new(held.head.targeted.as_ref()?.to_map()));
         let targeted = targeted.or_else(known);
         let mut judged = headers.clone();

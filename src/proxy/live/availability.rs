@@ -55,7 +55,7 @@ impl Shield {
     /// Can the request be answered without the origin? True if an MPD says that the segment is due
     /// much later, and the origin has just confirmed how far it is.
     pub(in crate::proxy) fn is_known_absent(&self, entry: &CacheRequest) -> bool {
-        let now = Now::now();
+        let now = Now::read();
         let Some(Availability::DueIn(due_in, watch)) =
             self.streams.availability_of(&self.rules, entry, now)
         else {
@@ -70,7 +70,7 @@ impl Shield {
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
     pub(in crate::proxy) fn is_complete(&self, entry: &CacheRequest) -> bool {
-        let now = Now::now().wall;
+        let now = Now::read().wall;
         let listing = self.streams.listing(entry);
         listing.iter().any(|watch| {
             if watch.entry.kind == Kind::Hls {
@@ -87,7 +87,7 @@ impl Shield {
     /// For an object that does not exist yet by the stored manifests and is answered once it does:
     /// the wait until it is late. `None`: it exists, or that is unknown.
     pub(in crate::proxy) fn wait_limit(&self, entry: &CacheRequest) -> Option<Duration> {
-        let now = Now::now();
+        let now = Now::read();
         let announcing = if entry.is_directed() {
             let watch = self.streams.watched(entry);
             watch.filter(|watch| watch.is_next(entry.directives()))
@@ -113,7 +113,7 @@ impl Shield {
     /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
     /// absent before their time show it.
     pub(in crate::proxy) fn learn_reach(&self, entry: &CacheRequest, status: StatusCode) {
-        let now = Now::now();
+        let now = Now::read();
         let is_there = status == StatusCode::OK;
         if (is_there || is_absence(status))
             && let Some(Availability::DueIn(due_in, watch)) =

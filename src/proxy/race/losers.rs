@@ -23,7 +23,7 @@ pub(super) enum Loss {
 
 /// The state of the endpoint that delivers the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum BodyMovement {
     /// Bytes arrive, even if slowly.
     Moves,
     /// No bytes arrive, or too few to be of use.
@@ -75,15 +75,15 @@ impl Losers {
     /// broken body, each endpoint is asked for the rest once.
     pub(super) fn left_out(
         &self,
-        progress: Progress,
+        progress: BodyMovement,
         with_different: bool,
         now: Instant,
     ) -> EndpointSet {
         self.those(|one| match one.loss {
-            Loss::Slower => progress == Progress::Moves,
+            Loss::Slower => progress == BodyMovement::Moves,
             Loss::Different if !with_different => false,
             Loss::Useless | Loss::Different => {
-                progress == Progress::Broken || now < one.at + one.left_out
+                progress == BodyMovement::Broken || now < one.at + one.left_out
             }
         })
     }
@@ -91,8 +91,8 @@ impl Losers {
     /// Endpoints at which a new request is no better, until the body ends. A different object is
     /// better than a body that does not arrive, but no better than a slow one: it may be just as
     /// slow.
-    pub(super) fn no_better(&self, progress: Progress) -> EndpointSet {
-        self.those(|one| one.loss != Loss::Different || progress == Progress::Moves)
+    pub(super) fn no_better(&self, progress: BodyMovement) -> EndpointSet {
+        self.those(|one| one.loss != Loss::Different || progress == BodyMovement::Moves)
     }
 
     fn those(&self, are_meant: impl Fn(&Loser) -> bool) -> EndpointSet {
@@ -114,7 +114,7 @@ mod tests {
         let (mut losers, mut now) = (Losers::default(), Instant::now());
         for waits in [2, 4, 8, 10, 10] {
             losers.add(1, Loss::Useless, now);
-            let left_out = |now| losers.left_out(Progress::Stalled, false, now);
+            let left_out = |now| losers.left_out(BodyMovement::Stalled, false, now);
             assert_eq!(left_out(now + second(waits) / 2), EndpointSet::of(1));
             now += second(waits);
             assert_eq!(left_out(now), EndpointSet::default(), "{waits}");
@@ -126,9 +126,9 @@ mod tests {
         let (mut losers, start) = (Losers::default(), Instant::now());
         losers.add(1, Loss::Slower, start);
         let left_out = |progress| losers.left_out(progress, true, start + second(3_600));
-        assert_eq!(left_out(Progress::Moves), EndpointSet::of(1));
-        assert_eq!(left_out(Progress::Stalled), EndpointSet::default());
-        assert_eq!(left_out(Progress::Broken), EndpointSet::default());
+        assert_eq!(left_out(BodyMovement::Moves), EndpointSet::of(1));
+        assert_eq!(left_out(BodyMovement::Stalled), EndpointSet::default());
+        assert_eq!(left_out(BodyMovement::Broken), EndpointSet::default());
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         }
         let now = start + second(60);
         losers.forget_overdue(now);
-        let left_out = |losers: &Losers, now| losers.left_out(Progress::Broken, true, now);
+        let left_out = |losers: &Losers, now| losers.left_out(BodyMovement::Broken, true, now);
         assert_eq!(left_out(&losers, now), EndpointSet::default());
         losers.add(1, Loss::Useless, now);
         losers.add(2, Loss::Useless, now);
@@ -154,9 +154,12 @@ mod tests {
         losers.add(1, Loss::Useless, now);
         losers.add(2, Loss::Different, now);
         let both = EndpointSet::of(1).with(2);
-        assert_eq!(losers.no_better(Progress::Moves), both);
-        assert_eq!(losers.no_better(Progress::Stalled), EndpointSet::of(1));
+        assert_eq!(losers.no_better(BodyMovement::Moves), both);
+        assert_eq!(losers.no_better(BodyMovement::Stalled), EndpointSet::of(1));
         losers.add(1, Loss::Different, now);
-        assert_eq!(losers.no_better(Progress::Stalled), EndpointSet::default());
+        assert_eq!(
+            losers.no_better(BodyMovement::Stalled),
+            EndpointSet::default()
+        );
     }
 }

@@ -108,8 +108,8 @@ pub(in crate::upstream) enum BreakerDecision {
     Refuse { until: Instant },
 }
 
-/// Permission for one request. It ends in [`Breaker::succeeded`], [`Breaker::failed`],
-/// [`Breaker::lost`] or [`Breaker::returned`]. Results of passes from before the last opening or
+/// Permission for one request. It ends in [`Breaker::record_success`], [`Breaker::record_failure`],
+/// [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of passes from before the last opening or
 /// closing are out of date and change nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]

@@ -290,9 +290,9 @@ mod tests {
         let expected = [
             "Given(Credentials { provider_name: \"environment\"",
             "File { path: \"/home/me/.aws/credentials\", profile: \"live\" }",
-            "Container { address: Address { endpoint: Endpoint { tls: false, \
+            "Container { address: CredentialUrl { endpoint: Endpoint { tls: false, \
              host: \"169.254.170.2\"",
-            "Instance { address: Address { endpoint: Endpoint { tls: false, \
+            "Instance { address: CredentialUrl { endpoint: Endpoint { tls: false, \
              host: \"169.254.169.254\"",
         ];
         assert_eq!(said.len(), expected.len());

@@ -56,7 +56,7 @@ impl Row<'_> {
             lifetimes,
             ..route()
         };
-        storage(&answer, &route, Now::now())
+        storage(&answer, &route, Now::read())
     }
 
     fn lifetime(&self, lines: &[(&'static str, &str)]) -> Lifetime {

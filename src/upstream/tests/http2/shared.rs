@@ -122,7 +122,7 @@ async fn a_stream_that_is_late_is_left_and_the_connection_kept_while_others_make
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-/// END_HEADERS and END_STREAM; on SETTINGS the latter's bit means ACK.
+/// `END_HEADERS` and `END_STREAM`; on SETTINGS the latter's bit means ACK.
 const WHOLE: u8 = 5;
 const READ: u8 = 1;
 

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use seawall::manifest::{
-    Kind, LISTED_MAX, Listed, Liveness, NAMES_MAX, RENDITIONS_MAX, read_manifest,
+    Kind, LISTED_MAX, ListedResource, Liveness, NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
 
 fuzz_target!(|body: &[u8]| {
@@ -20,7 +20,7 @@ fuzz_target!(|body: &[u8]| {
         &listing.coming,
     ] {
         assert!(list.len() <= LISTED_MAX);
-        assert!(list.is_sorted_by_key(|listed: &Listed| listed.sequence));
+        assert!(list.is_sorted_by_key(|listed: &ListedResource| listed.sequence));
         assert!(list.iter().all(|listed| !listed.uri.is_empty()));
     }
     if let Some(edge) = &read.facts.edge {

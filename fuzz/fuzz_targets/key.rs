@@ -33,14 +33,14 @@ fuzz_target!(|text: &[u8]| {
         }
     }
     let enter = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers);
-    let (Admission::Enter(entry), Admission::Enter(again)) = (enter(&uri), enter(&uri)) else {
+    let (Admission::Cache(entry), Admission::Cache(again)) = (enter(&uri), enter(&uri)) else {
         return;
     };
     assert_eq!(entry.key, again.key);
     assert!(entry.target.path().starts_with('/'));
     // What is asked of the origin is what the key was made of, so asking for it is the same.
     let target = Uri::from(entry.target.clone());
-    if let Admission::Enter(asked) = enter(&target) {
+    if let Admission::Cache(asked) = enter(&target) {
         assert_eq!(asked.target, entry.target);
     }
 });

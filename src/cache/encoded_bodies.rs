@@ -153,29 +153,12 @@ impl Clone for EncodedBodies {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use http::StatusCode;
-
     use super::*;
-    use crate::cache::{FieldLines, StoredHead};
+    use crate::cache::StoredHead;
     use crate::manifest::Kind;
-    use crate::policy::Lifetime;
 
     fn object(body: Bytes) -> Object {
-        let head = StoredHead {
-            status: StatusCode::OK,
-            headers: FieldLines::default(),
-            targeted: None,
-            kind: Kind::Hls,
-            lifetime: Lifetime::none(Instant::now()),
-            facts: None,
-            length: None,
-            stored: true,
-            tie: None,
-            access_tracker: None,
-        };
-        Object::new(head, body)
+        Object::new(StoredHead::plain(Kind::Hls), body)
     }
 
     #[test]

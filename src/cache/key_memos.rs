@@ -178,7 +178,7 @@ impl KeyMemo {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
 
     use super::*;
     use crate::manifest::Kind;
@@ -187,15 +187,9 @@ mod tests {
     fn failed(now: Instant) -> KeyMemo {
         let head = StoredHead {
             status: StatusCode::BAD_GATEWAY,
-            headers: HeaderMap::new().into(),
-            targeted: None,
-            kind: Kind::Segment,
             lifetime: Lifetime::none(now),
-            facts: None,
-            length: None,
             stored: false,
-            tie: None,
-            access_tracker: None,
+            ..StoredHead::plain(Kind::Segment)
         };
         KeyMemo::Failed(Arc::new(Object::new(head, Bytes::from(vec![0; 2000]))))
     }

@@ -39,6 +39,25 @@ pub struct StoredHead {
     pub access_tracker: Option<Arc<AccessTracker>>,
 }
 
+#[cfg(test)]
+impl StoredHead {
+    /// The head of a stored 200 response without fields that is never fresh.
+    pub(crate) fn plain(kind: Kind) -> StoredHead {
+        StoredHead {
+            status: StatusCode::OK,
+            headers: FieldLines::default(),
+            targeted: None,
+            kind,
+            lifetime: Lifetime::none(Instant::now()),
+            facts: None,
+            length: None,
+            stored: true,
+            tie: None,
+            access_tracker: None,
+        }
+    }
+}
+
 impl StoredHead {
     /// Whether none of its epochs has ended.
     pub fn is_valid(&self) -> bool {

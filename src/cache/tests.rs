@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::*;
 use crate::policy::Lifetime;
@@ -23,19 +23,11 @@ fn key() -> Key {
 
 fn head() -> StoredHead {
     StoredHead {
-        status: StatusCode::OK,
-        headers: FieldLines::default(),
-        kind: Kind::Segment,
         lifetime: Lifetime {
             fresh_for: Duration::from_mins(1),
             ..Lifetime::none(Instant::now())
         },
-        targeted: None,
-        facts: None,
-        length: None,
-        stored: true,
-        tie: None,
-        access_tracker: None,
+        ..StoredHead::plain(Kind::Segment)
     }
 }
 

@@ -56,9 +56,10 @@ pub(super) struct ConnectionState {
     written: AtomicU64,
     /// HTTP/2: credit for useful work in addition to the bytes written, in bytes.
     worth: AtomicU64,
-    /// HTTP/2: body bytes that h2 has put into frames (`body`) and that it still queues (`queued`).
+    /// HTTP/2: body bytes that h2 has received, has put into frames (`body`) and has dropped.
+    body_handed: AtomicU64,
     body: AtomicU64,
-    queued: AtomicU64,
+    body_dropped: AtomicU64,
     blocked: AtomicBool,
     /// How often the socket accepted all bytes after it had been full.
     releases: AtomicU32,
@@ -74,6 +75,11 @@ pub(super) struct ConnectionState {
     pub(super) reading: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
+}
+
+/// A plain load and store: all parts of a connection run on one thread.
+pub(super) fn add(count: &AtomicU64, more: u64) {
+    count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 impl ConnectionState {
@@ -96,8 +102,9 @@ impl ConnectionState {
             unfinished_ns: AtomicU64::new(0),
             written: AtomicU64::new(0),
             worth: AtomicU64::new(0),
+            body_handed: AtomicU64::new(0),
             body: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
+            body_dropped: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             releases: AtomicU32::new(0),
             unsent: UnsentStreams::default(),
@@ -201,40 +208,36 @@ impl ConnectionState {
 
     /// Records bytes written to the socket.
     pub(super) fn wrote(&self, bytes: usize) {
-        let written = self.written.load(Ordering::Relaxed);
-        self.written
-            .store(written + bytes as u64, Ordering::Relaxed);
+        add(&self.written, bytes as u64);
     }
 
     /// Records useful work on an HTTP/2 connection, in equivalent bytes sent: see [`super::flood`].
     pub(super) fn earn(&self, bytes: u64) {
-        let worth = self.worth.load(Ordering::Relaxed);
-        self.worth.store(worth + bytes, Ordering::Relaxed);
+        add(&self.worth, bytes);
     }
 
-    /// Records body bytes passed to h2.
+    /// Records body bytes handed to h2.
     pub(super) fn queue_body(&self, bytes: usize) {
-        let queued = self.queued.load(Ordering::Relaxed);
-        self.queued.store(queued + bytes as u64, Ordering::Relaxed);
+        add(&self.body_handed, bytes as u64);
     }
 
-    /// Records body bytes that h2 put into frames.
+    /// Records body bytes that h2 has put into frames.
     pub(super) fn sent_body(&self, bytes: usize) {
-        let body = self.body.load(Ordering::Relaxed);
-        self.body.store(body + bytes as u64, Ordering::Relaxed);
-        self.lost_body(bytes);
+        add(&self.body, bytes as u64);
     }
 
-    /// Subtracts body bytes that h2 has sent or dropped from the queue.
+    /// Records body bytes that h2 has dropped.
     pub(super) fn lost_body(&self, bytes: usize) {
-        let queued = self.queued.load(Ordering::Relaxed);
-        let left = queued.saturating_sub(bytes as u64);
-        self.queued.store(left, Ordering::Relaxed);
+        add(&self.body_dropped, bytes as u64);
     }
 
-    /// Body bytes that h2 queues.
+    /// Body bytes that h2 holds: neither put into frames nor dropped.
     pub(super) fn queued_bytes(&self) -> u64 {
-        self.queued.load(Ordering::Relaxed)
+        let dropped = self.body_dropped.load(Ordering::Relaxed);
+        let gone = self.body_bytes() + dropped;
+        let handed = self.body_handed.load(Ordering::Relaxed);
+        // Another thread may count between the loads.
+        handed.saturating_sub(gone)
     }
 
     /// Body bytes that h2 has put into frames.

@@ -6,7 +6,7 @@ use std::task::Context;
 
 use tokio::time::Instant;
 
-use super::connection_state::ConnectionState;
+use super::connection_state::{ConnectionState, add};
 use super::flood::{PIECE_CREDIT, RESPONSE_CREDIT};
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::SendTurn;
@@ -41,11 +41,6 @@ struct UnsentStream {
     sent: AtomicU64,
     /// Bytes that count as progress.
     progress: AtomicU64,
-}
-
-/// A plain load and store: all parts of a stream run on one thread.
-fn add(count: &AtomicU64, more: u64) {
-    count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 impl SendRate {

@@ -222,11 +222,8 @@ fn distinct(tag: &HeaderValue, coding: ContentCoding) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::cache::StoredHead;
-    use crate::policy::Lifetime;
 
     #[test]
     fn a_strong_tag_names_the_coding_and_a_weak_one_stays() {
@@ -237,17 +234,9 @@ mod tests {
 
     fn object() -> Object {
         let head = StoredHead {
-            status: StatusCode::OK,
             headers: HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("\"v1\""))])
                 .into(),
-            targeted: None,
-            kind: Kind::Hls,
-            lifetime: Lifetime::none(Instant::now()),
-            facts: None,
-            length: None,
-            stored: true,
-            tie: None,
-            access_tracker: None,
+            ..StoredHead::plain(Kind::Hls)
         };
         let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
         let mut object = Object::new(head, text.into());

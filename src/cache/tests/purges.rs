@@ -13,6 +13,19 @@ fn keep_coded(cache: &Cache) {
     keep_variant(lead(cache, &accepting("gzip")).0, "old");
 }
 
+/// Stores an object that is bound to the place's epoch, and begins its refresh.
+fn refresh_of_tied(cache: &Cache, place: &Key) -> (Arc<Object>, Fill) {
+    let tied = StoredHead {
+        tie: Some(cache.bind_epoch(Some(place), None)),
+        ..head()
+    };
+    let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
+    let (fill, _follower) = lead(cache, &HeaderMap::new());
+    fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
+    let refresh = cache.lead(&look(cache), HeaderMap::new).unwrap();
+    (held, refresh)
+}
+
 /// Evicts the object, as when memory is short.
 fn evict(cache: &Cache) {
     let gone = cache.inner.store.remove(&key(), Kind::Segment);
@@ -91,14 +104,7 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     let place = Key::of(&[b"place"]);
     for ends_before_tie in [true, false] {
         let cache = Cache::new(Settings::default());
-        let tied = StoredHead {
-            tie: Some(cache.bind_epoch(Some(&place), None)),
-            ..head()
-        };
-        let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
-        let (fill, _follower) = lead(&cache, &HeaderMap::new());
-        fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
-        let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+        let (held, refresh) = refresh_of_tied(&cache, &place);
         if ends_before_tie {
             cache.end_epoch(&place);
             refresh.set_epoch(&cache.bind_epoch(Some(&place), None));
@@ -123,14 +129,7 @@ fn a_purge_meets_a_refresh_that_gave_way_before_it() {
     let place = Key::of(&[b"place"]);
     for is_prefix in [true, false] {
         let cache = Cache::new(Settings::default());
-        let tied = StoredHead {
-            tie: Some(cache.bind_epoch(Some(&place), None)),
-            ..head()
-        };
-        let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
-        let (fill, _follower) = lead(&cache, &HeaderMap::new());
-        fill.store_and_publish(&held, Verdict::Object(held.clone()));
-        let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
+        let (_held, refresh) = refresh_of_tied(&cache, &place);
         cache.end_epoch(&place);
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         if is_prefix {

@@ -368,9 +368,9 @@ impl FillTask {
     /// How long a version may be held back until its new segments begin to arrive: only when no
     /// viewer waits for it, the version before may still be served, and this one continues it.
     fn keeps_for(&self, watch: Option<&PlaylistTracker>, progress: Progress) -> Option<Duration> {
-        let nobody = matches!(self.viewer, FillTrigger::Refresh) && !self.held_back;
+        let no_viewer_waits = matches!(self.viewer, FillTrigger::Refresh) && !self.held_back;
         let goes_on = progress == Progress::Onward;
-        let before = self.held().filter(|_| nobody && goes_on)?;
+        let before = self.held().filter(|_| no_viewer_waits && goes_on)?;
         let left = left(&before.head, Instant::now());
         Some(watch?.hold_max().min(left))
     }

@@ -1,5 +1,5 @@
-//! Measures the steps of a hit one by one, and the extra work of a manifest's fill: parsing its text and its
-//! directives.
+//! Measures the steps of a hit one by one, and the extra work of a manifest's fill: parsing its
+//! text and its directives.
 
 use std::hint::black_box;
 use std::sync::Arc;

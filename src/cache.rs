@@ -1,8 +1,8 @@
 //! The cache: stored objects and the fills in progress.
 //!
 //! The main calls are [`Cache::lookup`], [`Cache::join`] (or [`Cache::lead`]), [`Cache::purge`] and
-//! [`Cache::stats`]. The module knows nothing of origins and client sockets. The caller feeds a fill;
-//! `policy` decides whether an object is fresh.
+//! [`Cache::stats`]. The module knows nothing of origins and client sockets. The caller feeds a
+//! fill; `policy` decides whether an object is fresh.
 
 mod access_tracker;
 mod budget;
@@ -56,8 +56,8 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// Maximum size of a stored object. Larger objects are streamed and not stored.
     pub object_bytes_max: u64,
-    /// Maximum bytes of fills in progress, and of bodies that left the store while slow viewers still
-    /// read them. Not part of `memory_bytes`.
+    /// Maximum bytes of fills in progress, and of bodies that left the store while slow viewers
+    /// still read them. Not part of `memory_bytes`.
     pub fill_bytes_max: u64,
     /// Maximum viewers that wait for one key.
     pub waiters_max: usize,
@@ -158,8 +158,8 @@ impl Cache {
         }
     }
 
-    /// Looks up a key. `upstream` returns the request headers as they would be sent to the origin. It is
-    /// called only when the key has variants.
+    /// Looks up a key. `upstream` returns the request headers as they would be sent to the origin.
+    /// It is called only when the key has variants.
     pub fn lookup(
         &self,
         key: &Key,
@@ -170,8 +170,8 @@ impl Cache {
         self.inner.store.lookup(key, kind, now, upstream)
     }
 
-    /// Joins the fill for this lookup, or becomes its leader. `upstream` holds the request headers as
-    /// they would be sent to the origin.
+    /// Joins the fill for this lookup, or becomes its leader. `upstream` holds the request headers
+    /// as they would be sent to the origin.
     pub fn join(&self, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
         registry::join(&self.inner, found, upstream)
     }
@@ -181,8 +181,8 @@ impl Cache {
         registry::is_being_filled(&self.inner, found)
     }
 
-    /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in progress, or
-    /// when the stored object changed after the lookup.
+    /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in
+    /// progress, or when the stored object changed after the lookup.
     pub fn lead(&self, found: &Lookup, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
         registry::lead(&self.inner, found, upstream)
     }
@@ -202,15 +202,15 @@ impl Cache {
         self.inner.notes.erase(&found.slot);
     }
 
-    /// Stores under a key the object that a fill of another key brought: the newest version of a playlist
-    /// also answers requests for the playlist itself. Does nothing for a key with variants, or for an
-    /// object of an epoch that has ended.
+    /// Stores under a key the object that a fill of another key brought: the newest version of a
+    /// playlist also answers requests for the playlist itself. Does nothing for a key with
+    /// variants, or for an object of an epoch that has ended.
     pub fn store_under(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         registry::file(&self.inner, key, kind, object);
     }
 
-    /// Removes a key with all its variants. A fill in progress for it is not stored, and no request joins
-    /// it.
+    /// Removes a key with all its variants. A fill in progress for it is not stored, and no request
+    /// joins it.
     pub fn purge(&self, key: &Key, kind: Kind) {
         self.purging().key(key, kind);
     }
@@ -226,8 +226,8 @@ impl Cache {
             .collect()
     }
 
-    /// Binds what is requested now to a place, until the place's epoch ends, and to a URL with several
-    /// keys, until the URL is purged.
+    /// Binds what is requested now to a place, until the place's epoch ends, and to a URL with
+    /// several keys, until the URL is purged.
     pub fn bind_epoch(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
         self.inner.epochs.tie(place, url)
     }
@@ -242,8 +242,8 @@ impl Cache {
         self.inner.epochs.end(place);
     }
 
-    /// Records that live renditions have new segments, and which objects no live manifest lists any more
-    /// (by the fingerprints of their keys). Those are evicted first when memory is short.
+    /// Records that live renditions have new segments, and which objects no live manifest lists any
+    /// more (by the fingerprints of their keys). Those are evicted first when memory is short.
     pub fn update_live_windows(&self, advances: &[Advance], departed: &[u64]) {
         self.inner.store.slide(advances, departed);
     }
@@ -253,8 +253,8 @@ impl Cache {
         self.inner.object_bytes_max(place)
     }
 
-    /// Whether fills use less than half of their memory. Only then may a fill start that no viewer waits
-    /// for.
+    /// Whether fills use less than half of their memory. Only then may a fill start that no viewer
+    /// waits for.
     pub fn has_room_for_background_fill(&self) -> bool {
         let inner = &self.inner;
         inner.budget.used() < inner.settings.fill_bytes_max / 2

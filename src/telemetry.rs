@@ -1,7 +1,7 @@
 //! Records one outcome per request, in the metrics and in the access log.
 //!
-//! The module knows labels and numbers, not sockets, stores or origins. Other modules keep their own
-//! counts; the admin interface writes these to `/metrics` with an [`Exposition`].
+//! The module knows labels and numbers, not sockets, stores or origins. Other modules keep their
+//! own counts; the admin interface writes these to `/metrics` with an [`Exposition`].
 
 mod access_log;
 mod exposition;
@@ -76,8 +76,8 @@ impl Telemetry {
         self.access_log.close();
     }
 
-    /// All counts as Prometheus text (format 0.0.4). Counts of other modules may be appended with their
-    /// own [`Exposition`]; a name must not occur in both.
+    /// All counts as Prometheus text (format 0.0.4). Counts of other modules may be appended with
+    /// their own [`Exposition`]; a name must not occur in both.
     pub fn render(&self) -> String {
         let mut page = Exposition::default();
         page.gauge(

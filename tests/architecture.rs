@@ -84,7 +84,11 @@ const EMPTY_NAMES: &[&str] = &[
 
 const LINES_MAX: usize = 500;
 
-/// Names that each module may give a type of its own: where it is read, its module says whose it is.
+/// `max_width` in rustfmt.toml, which formats code but not comments.
+const COLUMNS_MAX: usize = 100;
+
+/// Names that each module may give a type of its own: where it is read, its module says whose it
+/// is.
 const COMMON_TYPES: &[&str] = &[
     "Settings", "Error", "Stats", "Config", "Builder", "State", "Data", "Item",
 ];
@@ -108,6 +112,13 @@ fn media_and_policy_have_no_clock_and_no_async() {
 fn files_say_what_they_are_for_and_are_short() {
     for directory in ["src", "tests", "benches"] {
         check(directory, shape);
+    }
+}
+
+#[test]
+fn comments_are_at_most_100_columns_wide() {
+    for directory in ["src", "tests", "benches", "fuzz/fuzz_targets"] {
+        check(directory, narrow);
     }
 }
 
@@ -283,6 +294,25 @@ fn shape(source: &Source) -> Vec<Fault> {
     faults
 }
 
+/// Tables and links cannot be broken.
+fn narrow(source: &Source) -> Vec<Fault> {
+    let wide = |line: &&str| line.chars().count() > COLUMNS_MAX;
+    let breakable = |line: &str| {
+        let comment = line.trim_start().strip_prefix("//");
+        comment.is_some_and(|text| {
+            !text.trim_start_matches(['/', '!', ' ']).starts_with('|') && !text.contains("://")
+        })
+    };
+    let lines = source.text.lines().enumerate();
+    lines
+        .filter(|(_, line)| wide(line) && breakable(line))
+        .map(|(at, _)| {
+            let what = format!("a comment of more than {COLUMNS_MAX} columns");
+            Fault::at(source, at + 1, &what, "break the line")
+        })
+        .collect()
+}
+
 fn named(source: &Source) -> Vec<Fault> {
     let names = source.path.trim_end_matches(".rs").split('/').skip(1);
     let empty = names.filter(|name| EMPTY_NAMES.contains(name));
@@ -451,5 +481,13 @@ mod tests {
         assert_eq!(lines(shape, "src/a.rs", "use x;"), [1]);
         let long = format!("//! Why?\n{}", "\n".repeat(LINES_MAX));
         assert_eq!(lines(shape, "src/a.rs", &long), [LINES_MAX + 1]);
+    }
+
+    #[test]
+    fn wide_comments_are_seen_unless_they_cannot_be_broken() {
+        let full = format!("    /// {}", "é".repeat(COLUMNS_MAX - 8));
+        let link = format!("// https://{}", "a".repeat(COLUMNS_MAX));
+        let text = format!("{full}\n{full}é\n//! | {full}\n{link}\n//{full}");
+        assert_eq!(lines(narrow, "src/a.rs", &text), [2, 5]);
     }
 }

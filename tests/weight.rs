@@ -99,8 +99,8 @@ fn in_use() -> u64 {
     stats::active::read().expect("the allocator counts") as u64
 }
 
-/// Stores so many objects of a size, so many in each directory, and returns what each takes: as accounted,
-/// and in truth.
+/// Stores so many objects of a size, so many in each directory, and returns what each takes: as
+/// accounted, and in truth.
 fn each(objects: usize, body_bytes: usize, together: usize) -> (u64, u64) {
     let cache = Cache::new(Settings {
         memory_bytes: 4 << 30,

@@ -97,7 +97,8 @@ pub struct Trace {
     pub counted_from: usize,
 }
 
-/// The share of a live segment's requests that arrive in each segment duration after its publication.
+/// The share of a live segment's requests that arrive in each segment duration after its
+/// publication.
 pub fn request_share_at(segments: f32) -> f32 {
     const JITTER: f32 = 0.05;
     let late = 0.05 / WINDOW as f32;
@@ -147,8 +148,8 @@ impl Trace {
         }
     }
 
-    /// The memory with which the optimum loses nothing: the most bytes of items that are between their first
-    /// and last request at one time.
+    /// The memory with which the optimum loses nothing: the most bytes of items that are between
+    /// their first and last request at one time.
     pub fn working_set(&self) -> u64 {
         let mut spans = vec![(usize::MAX, 0); self.items.len()];
         for (at, event) in self.events.iter().enumerate() {
@@ -230,9 +231,9 @@ impl Making {
         }
     }
 
-    /// The number of segments that a viewer is behind the newest: players with a full buffer request a
-    /// segment when their next poll of the playlist shows it; some have stalled or paused, and some have
-    /// sought. [`share_asked_at`] is the distribution over a whole audience.
+    /// The number of segments that a viewer is behind the newest: players with a full buffer
+    /// request a segment when their next poll of the playlist shows it; some have stalled or
+    /// paused, and some have sought. [`share_asked_at`] is the distribution over a whole audience.
     fn draw_lag(&mut self, window: u32) -> f64 {
         let (whom, lag) = (self.rng.f64(), self.rng.f64());
         if window > WINDOW && whom < SEEKERS {

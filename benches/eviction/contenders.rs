@@ -251,8 +251,9 @@ impl Memory for Seawall<'_> {
     }
 }
 
-/// A policy that knows how many viewers each rendition has and how far behind they are, but not their future
-/// requests: of some items drawn at random, the one with the lowest request rate is evicted.
+/// A policy that knows how many viewers each rendition has and how far behind they are, but not
+/// their future requests: of some items drawn at random, the one with the lowest request rate is
+/// evicted.
 pub struct Told<'a> {
     trace: &'a Trace,
     places: Vec<Option<usize>>,

@@ -1,9 +1,9 @@
-//! Compares eviction policies in a simulation: traces of live audiences and other traffic are replayed on
-//! moka's policies, on the program's policy, and on the optimum. Without I/O or clock, so the figures are the
-//! same on every machine.
+//! Compares eviction policies in a simulation: traces of live audiences and other traffic are
+//! replayed on moka's policies, on the program's policy, and on the optimum. Without I/O or clock,
+//! so the figures are the same on every machine.
 //!
-//! `cargo bench --bench eviction` prints a table; `-- --seeds N` sets the number of traces behind each
-//! median.
+//! `cargo bench --bench eviction` prints a table; `-- --seeds N` sets the number of traces behind
+//! each median.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
 #![allow(
     clippy::cast_precision_loss,

@@ -1,5 +1,5 @@
-//! Belady's optimum, which knows the future: the item with the latest next request is evicted, or not stored
-//! at all.
+//! Belady's optimum, which knows the future: the item with the latest next request is evicted, or
+//! not stored at all.
 
 use std::collections::BinaryHeap;
 

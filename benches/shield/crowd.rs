@@ -71,8 +71,8 @@ pub async fn stampede(
     Outcome::of(&visits, origin.delayed_requests() - before)
 }
 
-/// A live playlist with a lifetime of two seconds, polled steadily. Reports all polls, and those that began
-/// after the first response: these could all have been answered at once.
+/// A live playlist with a lifetime of two seconds, polled steadily. Reports all polls, and those
+/// that began after the first response: these could all have been answered at once.
 pub async fn herd(server: SocketAddr, origin: &Origin, name: &str) -> (Outcome, Outcome) {
     let path = format!("/live/{name}.m3u8?max-age=2&delay={}", DELAY.as_millis());
     let before = origin.delayed_requests();

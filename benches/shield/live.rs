@@ -1,7 +1,8 @@
 //! Measures a live stream: what its audience gets, and what its origin has to serve.
 //!
-//! The simulated origin and the players run in this process, so one clock says when a version existed and
-//! when each player had it. Each server gets a stream of its own, and starts with empty memory.
+//! The simulated origin and the players run in this process, so one clock says when a version
+//! existed and when each player had it. Each server gets a stream of its own, and starts with empty
+//! memory.
 
 mod alone;
 mod figures;

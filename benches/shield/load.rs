@@ -1,5 +1,5 @@
-//! The load generators: `wrk` and `h2load` where installed, because their own cost is known and small;
-//! otherwise, for plain HTTP/1.1, a generator in this bench.
+//! The load generators: `wrk` and `h2load` where installed, because their own cost is known and
+//! small; otherwise, for plain HTTP/1.1, a generator in this bench.
 
 mod h2load;
 mod own;

@@ -1,6 +1,6 @@
-//! The machine's cores and tools. The server gets one core, everything else (load, origin, this process)
-//! another, so that their CPU times are separate. Also reports what is installed, the free space, and how
-//! busy the machine is.
+//! The machine's cores and tools. The server gets one core, everything else (load, origin, this
+//! process) another, so that their CPU times are separate. Also reports what is installed, the free
+//! space, and how busy the machine is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,8 +21,8 @@ struct Pair {
 }
 
 impl Cores {
-    /// Moves this process to its own core, if there are two and `taskset` is installed. Must be called before
-    /// threads start: each thread keeps the cores of its creation.
+    /// Moves this process to its own core, if there are two and `taskset` is installed. Must be
+    /// called before threads start: each thread keeps the cores of its creation.
     pub fn pin() -> Cores {
         let unpinned = |why: &str| Cores {
             pinned: None,
@@ -62,7 +62,8 @@ impl Cores {
     }
 }
 
-/// The share of the machine that is busy now, measured over a moment; `None` if the kernel does not say.
+/// The share of the machine that is busy now, measured over a moment; `None` if the kernel does not
+/// say.
 pub async fn busy_share() -> Option<f64> {
     const MOMENT: Duration = Duration::from_millis(500);
     let before = Times::read()?;
@@ -80,8 +81,8 @@ struct Times {
 }
 
 impl Times {
-    /// Reads the first line of `/proc/stat`: the word `cpu`, then times by kind; the fourth is idle, the
-    /// fifth is waiting for I/O.
+    /// Reads the first line of `/proc/stat`: the word `cpu`, then times by kind; the fourth is
+    /// idle, the fifth is waiting for I/O.
     fn read() -> Option<Times> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let times: Vec<u64> = stat

@@ -1,9 +1,9 @@
-//! End-to-end benchmark: the cost of the shield and the quality of a live stream, compared with nginx and
-//! Varnish.
+//! End-to-end benchmark: the cost of the shield and the quality of a live stream, compared with
+//! nginx and Varnish.
 //!
-//! The real program runs in its own process, with real sockets on the loopback interface, on one core;
-//! everything else runs on another. The main figure is the server's CPU time per request: unlike rates it
-//! hardly depends on other load of the machine. Nothing is asserted.
+//! The real program runs in its own process, with real sockets on the loopback interface, on one
+//! core; everything else runs on another. The main figure is the server's CPU time per request:
+//! unlike rates it hardly depends on other load of the machine. Nothing is asserted.
 //!
 //! `cargo bench --bench shield -- --help` lists the options.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
@@ -50,7 +50,8 @@ use crate::server::{Identity, Server, Setting};
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
     if words.is_empty() {
-        // Without cargo's `--bench` this may be cargo's test of all targets, which must not take minutes.
+        // Without cargo's `--bench` this may be cargo's test of all targets, which must not take
+        // minutes.
         print!("{}", arguments::help());
         return ExitCode::SUCCESS;
     }
@@ -155,8 +156,8 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The directory for all files of servers and generators. In memory if there is space for nginx's cache, so
-/// that no disk is measured.
+/// The directory for all files of servers and generators. In memory if there is space for nginx's
+/// cache, so that no disk is measured.
 fn folder() -> std::io::Result<TempDir> {
     const MEMORY: &str = "/dev/shm";
     const ROOM_KIBIBYTES: u64 = 2 << 20;

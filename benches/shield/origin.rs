@@ -1,7 +1,7 @@
 //! The origin behind the servers: raw sockets, and a count of its requests.
 //!
-//! `/live/` has 2.7 KB live playlists, `/vod/` the same with an end, and any other path a 1 MiB segment. The
-//! query may contain `max-age=SECONDS` and `delay=MILLISECONDS`.
+//! `/live/` has 2.7 KB live playlists, `/vod/` the same with an end, and any other path a 1 MiB
+//! segment. The query may contain `max-age=SECONDS` and `delay=MILLISECONDS`.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -54,8 +54,8 @@ impl Origin {
         })
     }
 
-    /// The number of requests with a delay, which are those of crowds. Fills that a load left behind are not
-    /// counted.
+    /// The number of requests with a delay, which are those of crowds. Fills that a load left
+    /// behind are not counted.
     pub fn delayed_requests(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }

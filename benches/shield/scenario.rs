@@ -83,8 +83,8 @@ impl Scenario {
         }
     }
 
-    /// The load that saturates a server in this scenario; `None` for crowds. `round` separates the paths of
-    /// two rounds.
+    /// The load that saturates a server in this scenario; `None` for crowds. `round` separates the
+    /// paths of two rounds.
     pub fn load(self, server: &Server, round: usize) -> Option<Load> {
         let same = |path: &str| Paths::Same(path.to_owned());
         let (protocol, paths, connections) = match self {

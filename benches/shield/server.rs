@@ -1,5 +1,5 @@
-//! The measured servers: the shield and, where installed, nginx as the reference and, for live streams,
-//! Varnish. Each has one thread, its own memory or disk, a plain and a TLS listener.
+//! The measured servers: the shield and, where installed, nginx as the reference and, for live
+//! streams, Varnish. Each has one thread, its own memory or disk, a plain and a TLS listener.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -177,8 +177,9 @@ pub fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     addresses.try_into().ok().context("no free port")
 }
 
-/// One worker, and the settings that nginx's manual recommends for a cache of media: persistent connections
-/// on both sides, sendfile, an open-file cache, one fetch per object, stale responses during updates.
+/// One worker, and the settings that nginx's manual recommends for a cache of media: persistent
+/// connections on both sides, sendfile, an open-file cache, one fetch per object, stale responses
+/// during updates.
 fn nginx_config(setting: &Setting<'_>, plain: SocketAddr, tls: SocketAddr) -> String {
     let Setting {
         folder,

@@ -196,8 +196,8 @@ fn is_of_file(file: u64, length: u64) -> impl FnMut(u64, &[u8]) -> bool {
     }
 }
 
-/// The end of a download of this many bytes. The library breaks off now and then; such a download may be cut,
-/// as long as the cut is visible.
+/// The end of a download of this many bytes. The library breaks off now and then; such a download
+/// may be cut, as long as the cut is visible.
 fn end_of(
     answer: std::io::Result<download::Answer>,
     length: u64,
@@ -278,7 +278,8 @@ async fn request_huge_manifest(door: SocketAddr, text: Bytes, book: Book) {
         });
         let end = match answer.await {
             Ok(answer) if answer.status == 200 && answer.ended_cleanly() => {
-                // Plain, or in the requested coding; a body that begins as the text must be all of it.
+                // Plain, or in the requested coding; a body that begins as the text must be all of
+                // it.
                 let plain = received.starts_with(b"#EXTM3U");
                 if plain && received != text {
                     End::Bad(format!("{} bytes of the huge manifest", received.len()))

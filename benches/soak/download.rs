@@ -34,8 +34,8 @@ impl Answer {
     }
 }
 
-/// Sends the request, and reads at this many bytes per second if a rate is given. `expected` gets each piece
-/// with its offset, and says whether the bytes are right.
+/// Sends the request, and reads at this many bytes per second if a rate is given. `expected` gets
+/// each piece with its offset, and says whether the bytes are right.
 pub async fn get(
     door: SocketAddr,
     lines: &str,

@@ -1,5 +1,5 @@
-//! The origin of everything that is not live: a catalogue, uncacheable files, a manifest of 10 MB. Its bytes
-//! can be checked from any offset.
+//! The origin of everything that is not live: a catalogue, uncacheable files, a manifest of 10 MB.
+//! Its bytes can be checked from any offset.
 
 use std::convert::Infallible;
 use std::fmt::Write;

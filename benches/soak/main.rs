@@ -1,10 +1,11 @@
-//! Soak test: the shield must keep its promises for hours, with memory full and many faults at once.
+//! Soak test: the shield must keep its promises for hours, with memory full and many faults at
+//! once.
 //!
-//! The real program runs in its own process: 50 live streams with two origins each, some of which lag and
-//! restart; 200 viewers, 20 of them at 4 KB/s; an uncacheable file, downloaded by 20; an on-demand catalogue
-//! twice the size of memory; origins that break off; purges; a manifest of 10 MB. The test fails when a
-//! viewer sees an error that no origin caused, when a truncated body ends cleanly, when bytes differ from the
-//! origin's, or when memory or descriptors exceed their limits.
+//! The real program runs in its own process: 50 live streams with two origins each, some of which
+//! lag and restart; 200 viewers, 20 of them at 4 KB/s; an uncacheable file, downloaded by 20; an
+//! on-demand catalogue twice the size of memory; origins that break off; purges; a manifest of 10
+//! MB. The test fails when a viewer sees an error that no origin caused, when a truncated body ends
+//! cleanly, when bytes differ from the origin's, or when memory or descriptors exceed their limits.
 //!
 //! `cargo bench --bench soak -- MINUTES`, or `./x soak MINUTES`.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]

@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Memory beyond `memory` and `fill.memory`: the program itself, connections, indexes.
 const OVERHEAD_MIB: u64 = 64;
 
-/// Two connections for each player, one for any other client, the same towards origins, and a reserve.
+/// Two connections for each player, one for any other client, the same towards origins, and a
+/// reserve.
 const DESCRIPTORS_MAX: usize = 3000;
 
 /// The limits that the program must respect.
@@ -172,7 +173,8 @@ impl Program {
     }
 }
 
-/// Each stream has its own address, and so its own host: players name the address that they connect to.
+/// Each stream has its own address, and so its own host: players name the address that they connect
+/// to.
 pub fn host(stream: usize) -> Ipv4Addr {
     let last = u8::try_from(stream + 2).unwrap_or(u8::MAX);
     Ipv4Addr::new(127, 0, 0, last)

@@ -69,7 +69,8 @@ impl Streams {
         self.list.iter()
     }
 
-    /// From now on the first origins of some streams lag for a while, one after another, and then restart.
+    /// From now on the first origins of some streams lag for a while, one after another, and then
+    /// restart.
     pub fn start_faults(&self) {
         let troubled: Vec<_> = self.list.iter().step_by(TROUBLED_EVERY).cloned().collect();
         self.tasks.lock().spawn(async move {

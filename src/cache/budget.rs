@@ -1,7 +1,7 @@
 //! Limits the bytes that all fills hold together. Bytes are charged as they arrive.
 //!
-//! A large fill may not take the last part of the budget: otherwise a few slow large fills would leave
-//! nothing for small ones. A fill that finds no room waits for a short time.
+//! A large fill may not take the last part of the budget: otherwise a few slow large fills would
+//! leave nothing for small ones. A fill that finds no room waits for a short time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

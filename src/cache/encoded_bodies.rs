@@ -1,6 +1,6 @@
-//! Bodies of the same text in other content codings. Nothing is compressed here. The first viewer that
-//! accepts a missing coding causes one encoding job per version and coding, and gets another coding
-//! meanwhile.
+//! Bodies of the same text in other content codings. Nothing is compressed here. The first viewer
+//! that accepts a missing coding causes one encoding job per version and coding, and gets another
+//! coding meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use super::Object;
 use crate::policy::encoding::ContentCoding;
 
-/// After a viewer requests a coding, this many further versions are encoded before anyone requests them.
+/// After a viewer requests a coding, this many further versions are encoded before anyone requests
+/// them.
 const VERSIONS_AHEAD: u8 = 8;
 
 /// The encoded bodies of a text, as far as they exist.
@@ -94,8 +95,9 @@ impl EncodedBodySet {
 }
 
 impl EncodedBodies {
-    /// Creates the set for a new text, still without encoded bodies. Codings that were requested for
-    /// recent versions are made for this one too; the second value lists those to encode at once.
+    /// Creates the set for a new text, still without encoded bodies. Codings that were requested
+    /// for recent versions are made for this one too; the second value lists those to encode at
+    /// once.
     pub fn after(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
         let bodies = EncodedBodySet::default();
         let mut ordered = Vec::new();

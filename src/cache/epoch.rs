@@ -1,5 +1,5 @@
-//! Drops all objects of a place (usually a directory) in one step, by increasing the place's epoch. A
-//! packager that restarts reuses its segment names, so everything stored before is invalid.
+//! Drops all objects of a place (usually a directory) in one step, by increasing the place's epoch.
+//! A packager that restarts reuses its segment names, so everything stored before is invalid.
 //!
 //! The caller chooses what a place is. No list of the objects in it is needed.
 
@@ -16,8 +16,8 @@ use crate::policy::Key;
 #[derive(Clone, Debug, Default)]
 pub struct EpochToken(EpochBinding);
 
-/// Nearly all objects are bound to a place only. With the fields of the mark inline, the token takes two
-/// words, and so does an optional token.
+/// Nearly all objects are bound to a place only. With the fields of the mark inline, the token
+/// takes two words, and so does an optional token.
 #[derive(Clone, Debug)]
 enum EpochBinding {
     Place { number: u32, epoch: Arc<Epoch> },
@@ -29,7 +29,8 @@ struct EpochMarks {
     place: Option<EpochMark>,
     /// Only when one URL has several keys: see [`EpochToken::to_url`].
     url: Option<EpochMark>,
-    /// Of a slice: the epoch of the whole object, which is already counted among the keys of its URL.
+    /// Of a slice: the epoch of the whole object, which is already counted among the keys of its
+    /// URL.
     whole: Option<EpochMark>,
     /// Of an object in a directory of its own: the epoch of all such directories.
     around: Option<EpochMark>,
@@ -166,7 +167,8 @@ impl EpochToken {
         }
     }
 
-    /// The bytes of its place's epoch. They are charged to the first object that is stored in the epoch.
+    /// The bytes of its place's epoch. They are charged to the first object that is stored in the
+    /// epoch.
     pub(super) fn epoch_bytes(&self) -> usize {
         let epoch = match &self.0 {
             EpochBinding::Place { epoch, .. } => Some(epoch),

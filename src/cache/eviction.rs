@@ -1,17 +1,18 @@
-//! Chooses which objects to evict when memory is short. A pure policy: without a lock, and time is a
-//! parameter. The store calls it at each insertion; `benches/eviction` replays exactly this code.
+//! Chooses which objects to evict when memory is short. A pure policy: without a lock, and time is
+//! a parameter. The store calls it at each insertion; `benches/eviction` replays exactly this code.
 //!
 //! Memory is divided by the value of objects to viewers, not by recency:
 //!
 //! - **Errors and redirects** have a small part of their own and never take more.
 //! - **Manifests** may take a quarter. Media does not displace them there.
-//! - **Media** share the rest. Live segments that no playlist lists any more are evicted first. Then
-//!   objects requested once (a small FIFO queue as in S3-FIFO; objects requested again move on). Then the
-//!   less likely one of two: the live segment with the lowest expected request rate in a random sample
-//!   (`renditions`), or the oldest on-demand object without a hit in its last round (CLOCK).
+//! - **Media** share the rest. Live segments that no playlist lists any more are evicted first.
+//!   Then objects requested once (a small FIFO queue as in S3-FIFO; objects requested again move
+//!   on). Then the less likely one of two: the live segment with the lowest expected request rate
+//!   in a random sample (`renditions`), or the oldest on-demand object without a hit in its last
+//!   round (CLOCK).
 //!
-//! Expired objects are removed before all of these. A hit only increments a counter ([`HitCounter`]);
-//! everything else happens when an object is stored.
+//! Expired objects are removed before all of these. A hit only increments a counter
+//! ([`HitCounter`]); everything else happens when an object is stored.
 
 mod bounds;
 mod candidate;

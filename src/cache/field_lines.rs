@@ -1,8 +1,8 @@
 //! The fields of a stored head, as one text of exactly their size in HTTP/1 form.
 //!
-//! A `HeaderMap` of ten fields takes over two kilobytes, and its values keep whole read buffers of the
-//! connection alive. The text takes only its own size. HTTP/1 responses copy it unchanged; other callers
-//! convert it into a map.
+//! A `HeaderMap` of ten fields takes over two kilobytes, and its values keep whole read buffers of
+//! the connection alive. The text takes only its own size. HTTP/1 responses copy it unchanged;
+//! other callers convert it into a map.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -32,7 +32,8 @@ static MARKED: [HeaderName; 5] = [
 /// The field lines of a stored response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldLines {
-    /// Lines of the form `name: value\r\n`: most fields, then [`FRESHNESS_FIELDS_SENT`], then the replaced ones.
+    /// Lines of the form `name: value\r\n`: most fields, then [`FRESHNESS_FIELDS_SENT`], then the
+    /// replaced ones.
     text: Box<[u8]>,
     /// Offset of the [`FRESHNESS_FIELDS_SENT`] lines.
     lasting_bytes: u32,
@@ -45,8 +46,8 @@ pub struct FieldLines {
 }
 
 impl FieldLines {
-    /// The lines to send in a response that adds these fields: all except the replaced ones, and except
-    /// [`FRESHNESS_FIELDS_SENT`] when `added` contains one of those.
+    /// The lines to send in a response that adds these fields: all except the replaced ones, and
+    /// except [`FRESHNESS_FIELDS_SENT`] when `added` contains one of those.
     pub fn shared(&self, added: &HeaderMap) -> &[u8] {
         let tells = FRESHNESS_FIELDS_SENT
             .iter()

@@ -1,8 +1,8 @@
 //! The producing side of a flight: the one fill of a key, which feeds its followers.
 //!
-//! A body is held whole while it arrives, within the memory budget of all fills. A body that grows beyond
-//! its limit continues through a window: the fill keeps pace with its fastest reader and discards the
-//! rest.
+//! A body is held whole while it arrives, within the memory budget of all fills. A body that grows
+//! beyond its limit continues through a window: the fill keeps pace with its fastest reader and
+//! discards the rest.
 
 use std::future::Future;
 use std::pin::pin;
@@ -45,8 +45,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// Bytes copied before the task yields.
 const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// The producing side of a flight. Dropping it before its end cuts the followers off and releases the
-/// key.
+/// The producing side of a flight. Dropping it before its end cuts the followers off and releases
+/// the key.
 pub struct Fill {
     inner: Arc<CacheInner>,
     flight: Arc<Flight>,
@@ -96,9 +96,10 @@ impl Fill {
         self.flight.state().standing.live = Some(position);
     }
 
-    /// Records which request headers selected the response, before it is published. A response without
-    /// `Vary` under a key that has variants is stored as one more variant: some origins send `Vary` only
-    /// with compressed responses, and the plain response must not replace all variants.
+    /// Records which request headers selected the response, before it is published. A response
+    /// without `Vary` under a key that has variants is stored as one more variant: some origins
+    /// send `Vary` only with compressed responses, and the plain response must not replace all
+    /// variants.
     pub fn set_vary(&self, vary: Vary) {
         let vary = match (vary, self.flight.found.variant_names()) {
             (Vary::Nothing, Some(names)) => Vary::On(names.to_vec()),
@@ -121,7 +122,8 @@ impl Fill {
         self.has_room(&object.head, bytes)
     }
 
-    /// An estimate of whether the store has room for an object with this head and a body of this length.
+    /// An estimate of whether the store has room for an object with this head and a body of this
+    /// length.
     pub fn will_have_room(&self, head: &StoredHead, length: u64) -> bool {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let key_bytes = self.found().slot.bytes().len();
@@ -150,8 +152,8 @@ impl Fill {
         Flight::wake(state);
     }
 
-    /// Passes the next piece to the followers. Without room in the budget it waits for a limited time. In
-    /// windowed mode it waits for the fastest reader.
+    /// Passes the next piece to the followers. Without room in the budget it waits for a limited
+    /// time. In windowed mode it waits for the fastest reader.
     pub async fn push(&self, bytes: Bytes) -> FillControl {
         if bytes.is_empty() {
             return FillControl::Continue;
@@ -226,8 +228,8 @@ impl Fill {
         windowed
     }
 
-    /// Discards what has left the window and charges what is in it. Bytes that the fastest reader has not
-    /// read stay; the producer waits for that reader.
+    /// Discards what has left the window and charges what is in it. Bytes that the fastest reader
+    /// has not read stay; the producer waits for that reader.
     fn slide(&self, state: &mut FlightState) {
         let (fastest, slowest) = (state.fastest(), state.slowest());
         let FlightState {
@@ -305,13 +307,14 @@ impl Fill {
         registry::note(&self.inner, &self.flight, note);
     }
 
-    /// Writes a memo under another slot than the fill's own, unless the fill's key was purged since.
+    /// Writes a memo under another slot than the fill's own, unless the fill's key was purged
+    /// since.
     pub fn write_memo_for(&self, slot: &Key, note: ExpiringMemo) {
         registry::note_apart(&self.inner, &self.flight, slot, note);
     }
 
-    /// Removes the object that was stored before: it is no longer valid, and the new response is not
-    /// storable.
+    /// Removes the object that was stored before: it is no longer valid, and the new response is
+    /// not storable.
     pub fn remove_previous(&self) {
         registry::displace(&self.inner, &self.flight);
     }
@@ -330,7 +333,8 @@ impl Fill {
         self.end();
     }
 
-    /// The pieces of the body. In windowed mode there is only a window: marks the body complete instead.
+    /// The pieces of the body. In windowed mode there is only a window: marks the body complete
+    /// instead.
     fn pieces(&self) -> Option<(Arc<StoredHead>, Vec<Bytes>)> {
         let mut state = self.flight.state();
         let FlightStage::Growing(growing) = &mut state.stage else {
@@ -340,7 +344,8 @@ impl Fill {
             growing.complete = true;
             let held = usize::try_from(growing.held()).unwrap_or(usize::MAX);
             Flight::wake(state);
-            // From here on, slow followers of the rest are counted as pinned, not charged to a fill.
+            // From here on, slow followers of the rest are counted as pinned, not charged to a
+            // fill.
             if let Some(body) = Arc::clone(&self.flight.body).sized(held) {
                 body.pass_by(&self.inner.pinned, Instant::now().into_std());
             }
@@ -366,8 +371,8 @@ impl Fill {
         self.end();
     }
 
-    /// The body was truncated: cuts the followers off and stores nothing. A follower that has not read
-    /// any of it gets `answer`.
+    /// The body was truncated: cuts the followers off and stores nothing. A follower that has not
+    /// read any of it gets `answer`.
     pub fn truncate(mut self, answer: Arc<Object>) {
         registry::detach(&self.inner, &self.flight);
         self.skip_store(&answer);
@@ -426,8 +431,8 @@ impl Drop for Fill {
     }
 }
 
-/// Copies the body into one allocation, so that a hit writes one buffer. A single piece is copied too: it
-/// may be a slice of a larger read buffer, which it would keep in memory.
+/// Copies the body into one allocation, so that a hit writes one buffer. A single piece is copied
+/// too: it may be a slice of a larger read buffer, which it would keep in memory.
 async fn compact(pieces: &[Bytes]) -> Bytes {
     let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
     let mut copied = 0;

@@ -7,8 +7,8 @@
 //!    └──settle──→ Settled(verdict)        (a dropped fill settles as Lost)
 //! ```
 //!
-//! A [`super::Fill`] feeds it and belongs to no viewer. Each [`super::Follower`] reads it at its own
-//! pace. Every change of state wakes all waiters; there is no polling.
+//! A [`super::Fill`] feeds it and belongs to no viewer. Each [`super::Follower`] reads it at its
+//! own pace. Every change of state wakes all waiters; there is no polling.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,7 +76,8 @@ pub(super) struct FlightState {
     /// The result's position in a live stream, and the number of viewers that requested it.
     pub(super) standing: StorageHints,
     wakers: Vec<Waker>,
-    /// Incremented with each wake-up, so that a follower knows whether its waker is still registered.
+    /// Incremented with each wake-up, so that a follower knows whether its waker is still
+    /// registered.
     round: u64,
     /// The read offset of each follower. `None` is a free seat, listed in `free`.
     seats: Vec<Option<u64>>,
@@ -97,8 +98,8 @@ pub(super) enum FlightStage {
 
 pub(super) struct GrowingBody {
     pub(super) head: Arc<StoredHead>,
-    /// What has arrived, in chunks of a minimum size: the overhead of a very small chunk exceeds its
-    /// content.
+    /// What has arrived, in chunks of a minimum size: the overhead of a very small chunk exceeds
+    /// its content.
     chunks: VecDeque<BodyChunk>,
     /// Small pieces that arrived after the last chunk.
     open: Vec<u8>,
@@ -115,7 +116,8 @@ struct BodyChunk {
     bytes: Bytes,
 }
 
-/// A piece up to this size is copied together with others: it may be a small slice of a large buffer.
+/// A piece up to this size is copied together with others: it may be a small slice of a large
+/// buffer.
 const SMALL_BYTES_MAX: usize = 16 << 10;
 /// Small pieces are gathered into chunks of at most this size.
 const CHUNK_BYTES_MAX: usize = 32 << 10;
@@ -289,9 +291,9 @@ impl Flight {
         }
     }
 
-    /// Whether new requests may use the result, not only those from before a restart of the packager. The
-    /// result may be the stored object, which may have been dropped before this flight was bound to an
-    /// epoch.
+    /// Whether new requests may use the result, not only those from before a restart of the
+    /// packager. The result may be the stored object, which may have been dropped before this
+    /// flight was bound to an epoch.
     pub(super) fn is_current(&self) -> bool {
         let held = self.found.object.as_ref();
         held.is_none_or(|held| held.head.is_valid())

@@ -208,7 +208,8 @@ fn to_usize(offset: u64) -> usize {
 pub enum BodyExtent {
     /// Up to the requested offset.
     Reached,
-    /// The body is windowed and will not be held up to the offset: the caller must read it as it passes.
+    /// The body is windowed and will not be held up to the offset: the caller must read it as it
+    /// passes.
     Windowed,
     /// It is complete and has this length.
     Whole(u64),

@@ -1,8 +1,8 @@
-//! Memos: what is known about keys without an object, for example that a response is uncacheable, that
-//! the origin just failed, or how to fetch it. Limited in bytes; each memo expires.
+//! Memos: what is known about keys without an object, for example that a response is uncacheable,
+//! that the origin just failed, or how to fetch it. Limited in bytes; each memo expires.
 //!
-//! Failures have a table of their own, so that invented URLs that fail do not displace other memos. Both
-//! tables evict the least recently used memo, so that the newest failure is always kept.
+//! Failures have a table of their own, so that invented URLs that fail do not displace other memos.
+//! Both tables evict the least recently used memo, so that the newest failure is always kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ pub struct ExpiringMemo {
 pub enum KeyMemo {
     /// Responses are not cacheable: go straight to the origin.
     Pass,
-    /// The origin just failed for this key. Do not contact it yet, and send this response when there is
-    /// no stale object.
+    /// The origin just failed for this key. Do not contact it yet, and send this response when
+    /// there is no stale object.
     Failed(Arc<Object>),
     /// As `Failed`, because no endpoint responded, since this moment. Valid only until one responds
     /// again.

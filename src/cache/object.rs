@@ -20,8 +20,8 @@ pub struct StoredHead {
     pub status: StatusCode,
     /// As sent to viewers: without hop-by-hop fields, `Age` and `Content-Length`.
     pub headers: FieldLines,
-    /// The targeted cache-control fields for caches like this one (RFC 9213). A 304 that does not repeat
-    /// them leaves them in force.
+    /// The targeted cache-control fields for caches like this one (RFC 9213). A 304 that does not
+    /// repeat them leaves them in force.
     pub targeted: Option<Box<FieldLines>>,
     /// The kind of the content itself.
     pub kind: Kind,
@@ -79,9 +79,9 @@ impl StoredHead {
         fields(&self.headers) + targeted.chain(facts).chain(tie).sum::<usize>()
     }
 
-    /// Whether each response states the remaining freshness, because a background refresh lets it be
-    /// served past the lifetime its origin stated. Not for low-latency playlists: their players wait for
-    /// the next version.
+    /// Whether each response states the remaining freshness, because a background refresh lets it
+    /// be served past the lifetime its origin stated. Not for low-latency playlists: their players
+    /// wait for the next version.
     pub fn restates_freshness(&self) -> bool {
         let blocks = |facts: &ManifestInfo| facts.part_target.is_some() || facts.control.can_block;
         let may_be_tended = self.kind.is_manifest() && self.access_tracker.is_some();
@@ -276,10 +276,10 @@ impl Object {
         self.head.kind.is_manifest() && tie.is_some_and(EpochToken::is_to_place)
     }
 
-    /// How long an object is of use after its reception: while it may be served, and for a time after,
-    /// because a 304 revalidates it cheaply. Not for a manifest in an epoch: a low-latency playlist
-    /// leaves one version behind with every part, and no player requests that one again. Not for an error
-    /// either, which a 304 does not make cheaper.
+    /// How long an object is of use after its reception: while it may be served, and for a time
+    /// after, because a 304 revalidates it cheaply. Not for a manifest in an epoch: a low-latency
+    /// playlist leaves one version behind with every part, and no player requests that one again.
+    /// Not for an error either, which a 304 does not make cheaper.
     pub fn kept_for(&self) -> Duration {
         const REVIVABLE: Duration = Duration::from_mins(10);
         let revivable = if self.is_state() || !self.head.status.is_success() {

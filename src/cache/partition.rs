@@ -1,6 +1,6 @@
-//! A part of memory with a limit: a table without a limit, and the policy that decides what is evicted.
-//! Hits use only the table. A store takes the policy's lock, so that table and policy agree and the limit
-//! holds after every insertion.
+//! A part of memory with a limit: a table without a limit, and the policy that decides what is
+//! evicted. Hits use only the table. A store takes the policy's lock, so that table and policy
+//! agree and the limit holds after every insertion.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

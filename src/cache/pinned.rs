@@ -1,12 +1,12 @@
 //! Counts and limits the bodies that slow readers keep in memory after they left the store.
 //!
-//! A reader keeps the whole body in memory. While the store holds the body too, that costs nothing. Once
-//! the body is evicted, replaced, purged or expired it is *pinned*: it takes memory outside the store's
-//! limit until its slowest reader has finished.
+//! A reader keeps the whole body in memory. While the store holds the body too, that costs nothing.
+//! Once the body is evicted, replaced, purged or expired it is *pinned*: it takes memory outside
+//! the store's limit until its slowest reader has finished.
 //!
 //! A reader is registered when its viewer first accepts no more bytes. A reader that never blocks
-//! finishes at once, so a hit has no cost. A body counts once, whatever the number of readers. [`pace`]
-//! chooses whose readers are cut off when pinned bodies exceed their limit.
+//! finishes at once, so a hit has no cost. A body counts once, whatever the number of readers.
+//! [`pace`] chooses whose readers are cut off when pinned bodies exceed their limit.
 
 mod pace;
 
@@ -129,9 +129,9 @@ fn address(body: &Arc<SharedBody>) -> usize {
     Arc::as_ptr(body).addr()
 }
 
-/// A body in memory, with the number of store entries that hold it and its slow readers. All objects with
-/// this body share it. So do its encoded bodies: a reader of one counts as a reader of the text itself,
-/// which is larger.
+/// A body in memory, with the number of store entries that hold it and its slow readers. All
+/// objects with this body share it. So do its encoded bodies: a reader of one counts as a reader of
+/// the text itself, which is larger.
 #[derive(Default)]
 pub struct SharedBody {
     state: Mutex<PinnedState>,
@@ -142,7 +142,8 @@ struct PinnedState {
     bytes: u64,
     /// Number of store entries that hold it.
     entries: usize,
-    /// Where it is counted. `None` while it is still being fetched: fills have a budget of their own.
+    /// Where it is counted. `None` while it is still being fetched: fills have a budget of their
+    /// own.
     pinned: Option<Arc<PinnedBodies>>,
     is_counted: bool,
     is_leaving: bool,
@@ -202,8 +203,8 @@ impl SharedBody {
         self.count_and_bound(state, now);
     }
 
-    /// Registers a reader whose viewer accepts no more bytes now. The waker is called when the reader is
-    /// cut off.
+    /// Registers a reader whose viewer accepts no more bytes now. The waker is called when the
+    /// reader is cut off.
     pub fn read_slowly(
         self: &Arc<SharedBody>,
         viewer: Weak<dyn BodyConsumer>,
@@ -322,8 +323,8 @@ pub struct SlowReader {
 }
 
 impl SlowReader {
-    /// The viewer accepts no more bytes again. True if the response must now be truncated, so that the
-    /// body can leave memory. Otherwise the waker is called as soon as that is necessary.
+    /// The viewer accepts no more bytes again. True if the response must now be truncated, so that
+    /// the body can leave memory. Otherwise the waker is called as soon as that is necessary.
     #[must_use]
     pub fn record_blocked(&self, waker: &Waker, now: Instant) -> bool {
         let mut progress = self.reader.progress.lock();

@@ -1,5 +1,6 @@
-//! A purge in two steps. The first makes it impossible, in constant time, to serve an old object. The
-//! second walks the whole store outside the worker threads, frees the dropped objects and counts them.
+//! A purge in two steps. The first makes it impossible, in constant time, to serve an old object.
+//! The second walks the whole store outside the worker threads, frees the dropped objects and
+//! counts them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,8 +23,8 @@ pub struct CachePurge {
     meant: Option<PurgeWalk>,
 }
 
-/// The purges that still walk the store. A refresh of a matching object that begins during the walk is
-/// not stored. There are as many as operators who purge at the same time.
+/// The purges that still walk the store. A refresh of a matching object that begins during the walk
+/// is not stored. There are as many as operators who purge at the same time.
 #[derive(Default)]
 pub(crate) struct PurgeWalks(Mutex<Vec<Arc<PurgeMatcher>>>);
 
@@ -69,8 +70,8 @@ impl Cache {
 }
 
 impl CachePurge {
-    /// Purges a key with all its variants. A fill in progress for it is not stored, and no request joins
-    /// it.
+    /// Purges a key with all its variants. A fill in progress for it is not stored, and no request
+    /// joins it.
     pub fn key(&mut self, key: &Key, kind: Kind) {
         let removed = registry::purge(&self.inner, key, kind, &mut self.ended);
         self.removed.extend(removed);
@@ -81,14 +82,14 @@ impl CachePurge {
         self.inner.epochs.end_for(place, &mut self.ended);
     }
 
-    /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads that
-    /// serve viewers.
+    /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads
+    /// that serve viewers.
     pub fn notes(&self, is_meant: impl Fn(&Key) -> bool) {
         self.inner.notes.erase_where(is_meant);
     }
 
-    /// Purges all objects with a matching key, or with a key derived from one. `whole` matches a place
-    /// when everything in it matches. Call it once, outside the threads that serve viewers.
+    /// Purges all objects with a matching key, or with a key derived from one. `whole` matches a
+    /// place when everything in it matches. Call it once, outside the threads that serve viewers.
     pub fn all(
         &mut self,
         is_meant: impl Fn(&Key) -> bool + Send + Sync + 'static,
@@ -102,8 +103,8 @@ impl CachePurge {
         self.meant = Some(walk);
     }
 
-    /// Frees the dropped objects. Returns their number; each variant and each slice counts as one. Slow
-    /// with a large store, so do not call it on threads that serve viewers.
+    /// Frees the dropped objects. Returns their number; each variant and each slice counts as one.
+    /// Slow with a large store, so do not call it on threads that serve viewers.
     pub fn finish(self) -> u64 {
         let CachePurge {
             inner,

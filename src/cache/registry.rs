@@ -1,7 +1,7 @@
 //! The fills in progress by key: at most one per key, whatever the number of viewers.
 //!
-//! Sharded by key. The shard's lock orders a purge and the storing of what was fetched before it, and the
-//! end of one fill and the start of the next.
+//! Sharded by key. The shard's lock orders a purge and the storing of what was fetched before it,
+//! and the end of one fill and the start of the next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,12 +91,13 @@ impl FlightRegistry {
         upstream: &HeaderMap,
     ) -> Fill {
         let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
-        // A purge has removed this object or is about to. It may be evicted before the purge reaches it.
+        // A purge has removed this object or is about to. It may be evicted before the purge
+        // reaches it.
         if flight.is_refresh() && flight.is_of(|key| inner.walks.matches(key)) {
             flight.state().doomed = true;
         }
-        // The new flight replaces one that is no longer current. A purge could not find that one any
-        // more.
+        // The new flight replaces one that is no longer current. A purge could not find that one
+        // any more.
         if let Some(before) = shard.insert(found.slot.clone(), Arc::clone(&flight)) {
             before.state().doomed = true;
         }
@@ -149,9 +150,10 @@ pub(super) fn lead(
     Some(FlightRegistry::open(inner, &mut shard, found, &upstream()))
 }
 
-/// Records which request headers selected a flight's response. Registers the flight under its variant's
-/// slot, then stores the marker, so that a request that sees the marker also finds the flight. A flight
-/// that was purged is neither registered nor marked: only its present followers get the response.
+/// Records which request headers selected a flight's response. Registers the flight under its
+/// variant's slot, then stores the marker, so that a request that sees the marker also finds the
+/// flight. A flight that was purged is neither registered nor marked: only its present followers
+/// get the response.
 pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName]) {
     let found = &flight.found;
     let place = {
@@ -174,7 +176,8 @@ pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName
     flight.state().place = Some(place);
 }
 
-/// Whether the key was purged since this flight began. The caller holds the lock of the key's shard.
+/// Whether the key was purged since this flight began. The caller holds the lock of the key's
+/// shard.
 fn is_doomed(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
     let found = &flight.found;
     let mut state = flight.state();
@@ -267,8 +270,8 @@ pub(super) fn purge(
     inner.store.remove(key, kind)
 }
 
-/// Dooms all matching flights. A store that was in progress when this call began is complete when it
-/// ends.
+/// Dooms all matching flights. A store that was in progress when this call began is complete when
+/// it ends.
 pub(super) fn doom(inner: &CacheInner, is_meant: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
         shard.lock().retain(|_, flight| {

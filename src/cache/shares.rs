@@ -41,8 +41,8 @@ impl MemoryShares {
         apart(settings) <= memory - memory / SHARED_PART_MIN
     }
 
-    /// Maximum body size of a kind that fits, whatever else is stored. Up to 1/16 of an object is assumed
-    /// to be overhead.
+    /// Maximum body size of a kind that fits, whatever else is stored. Up to 1/16 of an object is
+    /// assumed to be overhead.
     pub fn object_bytes_max(&self, kind: Kind) -> u64 {
         let class = if counts_as_manifest(kind) {
             ObjectClass::Manifest

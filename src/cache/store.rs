@@ -1,10 +1,10 @@
-//! Stores complete objects in memory, in partitions with a limit in bytes. [`super::eviction`] chooses
-//! what is evicted.
+//! Stores complete objects in memory, in partitions with a limit in bytes. [`super::eviction`]
+//! chooses what is evicted.
 //!
-//! A response with `Vary` is stored in two steps. The key holds a marker that names the request headers
-//! in `Vary`. A second key holds the object. It is derived from the first key, the marker's generation
-//! and the values of these headers. A new marker is a new generation, so removing a marker removes all
-//! its variants in one step.
+//! A response with `Vary` is stored in two steps. The key holds a marker that names the request
+//! headers in `Vary`. A second key holds the object. It is derived from the first key, the marker's
+//! generation and the values of these headers. A new marker is a new generation, so removing a
+//! marker removes all its variants in one step.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -149,7 +149,8 @@ impl Store {
         }
     }
 
-    /// What changed in the store after this lookup: a new object or marker, or the found object is gone.
+    /// What changed in the store after this lookup: a new object or marker, or the found object is
+    /// gone.
     pub(crate) fn find_newer(&self, found: &Lookup) -> Option<NewerObject> {
         let now = Instant::now();
         let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
@@ -202,7 +203,8 @@ impl Store {
             return StoreOutcome::TooVaried;
         }
         let partition = self.of(found.kind);
-        // All requests for one numbered version arrive at once; the next ones are for the next version.
+        // All requests for one numbered version arrive at once; the next ones are for the next
+        // version.
         let passing = StorageHints::default();
         let standing = if object.is_state() {
             &passing
@@ -225,8 +227,8 @@ impl Store {
         admitted
     }
 
-    /// Stores the newest version of an object, unless the key has variants. Requests under other keys use
-    /// it too, so it starts with two requests and outlasts the older versions.
+    /// Stores the newest version of an object, unless the key has variants. Requests under other
+    /// keys use it too, so it starts with two requests and outlasts the older versions.
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
         if self.marker(kind, key).is_none() {

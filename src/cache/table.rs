@@ -1,5 +1,5 @@
-//! A sharded hash table. Readers share a shard's lock and hold it only while they copy a pointer. The
-//! table knows neither limits nor expiry: the eviction policy does.
+//! A sharded hash table. Readers share a shard's lock and hold it only while they copy a pointer.
+//! The table knows neither limits nor expiry: the eviction policy does.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -7,7 +7,8 @@ use parking_lot::RwLock;
 
 use crate::policy::Key;
 
-/// A shard that grows moves its entries while its readers wait. With many shards, each has few entries.
+/// A shard that grows moves its entries while its readers wait. With many shards, each has few
+/// entries.
 const SHARDS: usize = 64;
 /// A shard shrinks when less than 1/4 of its capacity is used.
 const TAKEN_PART_MIN: usize = 4;
@@ -64,8 +65,8 @@ impl<V> ObjectTable<V> {
         Some(value)
     }
 
-    /// The keys of all matching entries. Scans one shard at a time; meanwhile that shard's writers wait
-    /// and its readers do not.
+    /// The keys of all matching entries. Scans one shard at a time; meanwhile that shard's writers
+    /// wait and its readers do not.
     pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
         for shard in &self.shards {

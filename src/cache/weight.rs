@@ -1,8 +1,8 @@
-//! Computes how much memory an object takes: the allocator's size classes, and the store's overhead.
-//! `tests/weight.rs` compares these figures with the allocator's own count.
+//! Computes how much memory an object takes: the allocator's size classes, and the store's
+//! overhead. `tests/weight.rs` compares these figures with the allocator's own count.
 
-/// The store's overhead per entry besides key and value: the entries in the table, in the eviction policy
-/// and in the expiry order, with a share of the free space there.
+/// The store's overhead per entry besides key and value: the entries in the table, in the eviction
+/// policy and in the expiry order, with a share of the free space there.
 const STORE_ENTRY_BYTES: usize = 190;
 
 /// Bytes of an entry besides its value, under a key of this length.
@@ -20,8 +20,8 @@ pub(crate) const SHARED_BYTES: usize = 32;
 const LARGE_BYTES_MIN: usize = 14 << 10;
 const PAGE_BYTES: usize = 4 << 10;
 
-/// The bytes that the allocator (jemalloc) uses for a request of `bytes`. Below a few pages it has four
-/// size classes between one power of two and the next.
+/// The bytes that the allocator (jemalloc) uses for a request of `bytes`. Below a few pages it has
+/// four size classes between one power of two and the next.
 pub(crate) fn allocated(bytes: usize) -> usize {
     const SPACING_BYTES: usize = 16;
     if bytes <= 8 {

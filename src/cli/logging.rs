@@ -93,7 +93,8 @@ fn report_dropped_lines(counts: &LogCounts) {
     );
 }
 
-/// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, are kept.
+/// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, are
+/// kept.
 struct RepeatFilter {
     limit: Mutex<RateLimit<callsite::Identifier>>,
     counts: Arc<LogCounts>,

@@ -12,8 +12,8 @@ const LATE_TURNS: u32 = 2;
 
 /// After this many whole turns without progress, a stream is too late. Two turns are a window, and
 /// 32 KiB, the most that h2 has of a complete body, take less than four windows at the default
-/// minimum rate. If many streams share a connection that is just fast enough for all, the last one waits
-/// that long.
+/// minimum rate. If many streams share a connection that is just fast enough for all, the last one
+/// waits that long.
 const LATE_TURNS_MAX: u32 = 8;
 
 /// The current turn, earlier turns that may have streams, and the next turn. A power of two,

@@ -57,8 +57,8 @@ pub fn forwarded(viewer: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     (!sent.is_empty()).then_some(sent)
 }
 
-/// The headers of an upstream request. `forwarded`, the result of [`forwarded`], is in the key. Only
-/// these fields are sent and not in the key:
+/// The headers of an upstream request. `forwarded`, the result of [`forwarded`], is in the key.
+/// Only these fields are sent and not in the key:
 ///
 /// - `Accept-Encoding` in its two canonical forms: `Vary` separates the variants it selects;
 /// - `CDN-Loop` with the viewer's chain, for loop detection, and the route's `unkeyed_headers`: see
@@ -167,11 +167,11 @@ pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
     })
 }
 
-/// An origin's response headers as they are stored and sent. Hop-by-hop fields are removed and `Via` is
-/// added. Also removed: `Surrogate-Control`, which is for the next surrogate only
-/// (`CDN-Cache-Control` is for all caches and stays: RFC 9213 §3.1); `Age`, which is computed again;
-/// `CMSD-Dynamic`, which is about one response; `Content-Length`, which the body knows; `Warning`,
-/// which is obsolete (RFC 9111 §5.5).
+/// An origin's response headers as they are stored and sent. Hop-by-hop fields are removed and
+/// `Via` is added. Also removed: `Surrogate-Control`, which is for the next surrogate only
+/// (`CDN-Cache-Control` is for all caches and stays: RFC 9213 §3.1); `Age`, which is computed
+/// again; `CMSD-Dynamic`, which is about one response; `Content-Length`, which the body knows;
+/// `Warning`, which is obsolete (RFC 9111 §5.5).
 pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     strip_hop_by_hop(&mut origin);
     for field in [AGE, CONTENT_LENGTH, WARNING] {

@@ -1,5 +1,5 @@
-//! Compares a version of a live manifest with the latest one that viewers have seen. Redundant origins
-//! and packagers differ, lag and restart; viewers must never see a stream go backwards.
+//! Compares a version of a live manifest with the latest one that viewers have seen. Redundant
+//! origins and packagers differ, lag and restart; viewers must never see a stream go backwards.
 //!
 //! The first row that matches decides. "Reach" is the end of the last segment listed.
 //!
@@ -26,9 +26,9 @@
 //! New names alone are not a restart: many packagers sign them again for each version. A newer
 //! `publishTime` proves nothing: many packagers write the time of the request there.
 //!
-//! There are two exceptions. "Onward" becomes a restart if the manifest was not polled for much longer
-//! than the new segments last, and no clock and no discontinuity explains that: a restarted packager has
-//! reached the old numbers again. "Behind" becomes a restart if nothing else came for
+//! There are two exceptions. "Onward" becomes a restart if the manifest was not polled for much
+//! longer than the new segments last, and no clock and no discontinuity explains that: a restarted
+//! packager has reached the old numbers again. "Behind" becomes a restart if nothing else came for
 //! [`STALLED_PERIODS`]; if the clocks show a lag, only after the origin had time to catch up.
 
 #[cfg(test)]

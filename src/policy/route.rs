@@ -21,7 +21,8 @@ pub struct Route {
     /// Canonical host names (lower case, no port, no trailing dot) this route serves;
     /// `*.example.com` matches one or more labels. Empty: every host.
     pub hosts: Vec<String>,
-    /// Path prefix, ends at a segment boundary: `/live` matches `/live` and `/live/x`, not `/lively`.
+    /// Path prefix, ends at a segment boundary: `/live` matches `/live` and `/live/x`, not
+    /// `/lively`.
     pub path_prefix: String,
     /// Name of the origin group.
     pub origin: Arc<str>,

@@ -141,8 +141,8 @@ impl FillTask {
         }
     }
 
-    /// Resolves when the fill should be cancelled: it has no viewers, and is of no use or too
-    /// many such fills run. A refresh of a stored object is of use even after its viewer has left. A
+    /// Resolves when the fill should be cancelled: it has no viewers, and is of no use or too many
+    /// such fills run. A refresh of a stored object is of use even after its viewer has left. A
     /// response that the origin holds back is not: it would keep others from waiting.
     async fn wait_until_cancelled(&self, held_back: bool) {
         let refreshes = self.fill.found().object.is_some();

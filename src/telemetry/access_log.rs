@@ -1,8 +1,8 @@
 //! The access log: one JSON line per request, without any wait for its reader.
 //!
-//! A request record is copied into a bounded queue; one thread converts it to text. When the reader of
-//! the log is slow, the queue fills, and further lines are dropped and counted. The log knows only what
-//! the record contains.
+//! A request record is copied into a bounded queue; one thread converts it to text. When the reader
+//! of the log is slow, the queue fills, and further lines are dropped and counted. The log knows
+//! only what the record contains.
 
 mod file;
 mod line;
@@ -23,8 +23,8 @@ use self::line::AccessLogEntry;
 use self::writer::{AccessLogWriter, WriterCounts};
 use super::{Exposition, RequestRecord, TelemetryError};
 
-/// Lines that may wait for the writer. With the limits on an entry's texts this is 32 MiB in the worst
-/// case, and about 2 MiB with typical paths.
+/// Lines that may wait for the writer. With the limits on an entry's texts this is 32 MiB in the
+/// worst case, and about 2 MiB with typical paths.
 const QUEUE_LINES_MAX: usize = 8192;
 
 /// Maximum wait for the last lines when the program stops.
@@ -67,8 +67,9 @@ impl AccessLog {
         Ok(AccessLog { queue, sample })
     }
 
-    /// Whether a request needs [`super::AccessLogFields`]. True whenever the log is enabled, even with
-    /// sampling: errors are always logged, and only the end of a request shows whether it is one.
+    /// Whether a request needs [`super::AccessLogFields`]. True whenever the log is enabled, even
+    /// with sampling: errors are always logged, and only the end of a request shows whether it is
+    /// one.
     pub fn is_enabled(&self) -> bool {
         self.queue.is_some()
     }
@@ -90,8 +91,8 @@ impl AccessLog {
         }
     }
 
-    /// Writes the queued lines and accepts no more. Waits for that for a limited time. Dropping the log
-    /// does the same; this is for programs that end without running destructors.
+    /// Writes the queued lines and accepts no more. Waits for that for a limited time. Dropping the
+    /// log does the same; this is for programs that end without running destructors.
     pub fn close(&self) {
         if let Some(queue) = &self.queue {
             queue.close();

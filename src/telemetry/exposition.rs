@@ -1,5 +1,5 @@
-//! Writes metrics in the Prometheus text format 0.0.4: help and type once per name, all samples of a name
-//! together, labels escaped. It knows no metric by name.
+//! Writes metrics in the Prometheus text format 0.0.4: help and type once per name, all samples of
+//! a name together, labels escaped. It knows no metric by name.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::policy::Key;
 
-/// A page of samples. They are added in any order and written grouped by name, as the format requires.
+/// A page of samples. They are added in any order and written grouped by name, as the format
+/// requires.
 #[derive(Debug, Default)]
 pub struct Exposition {
     families: Vec<MetricFamily>,
@@ -52,7 +53,8 @@ impl Exposition {
         self.sample(MetricType::Gauge, name, help, labels, value.into());
     }
 
-    /// Adds a histogram series: for each bound the cumulative count, then the total count and the sum.
+    /// Adds a histogram series: for each bound the cumulative count, then the total count and the
+    /// sum.
     pub fn histogram(
         &mut self,
         name: &'static str,

@@ -1,8 +1,10 @@
-//! Writes the lines of the program's own log to a file or pipe, without blocking the threads that log.
+//! Writes the lines of the program's own log to a file or pipe, without blocking the threads that
+//! log.
 //!
-//! A thread that logs copies a line into a bounded queue; one thread writes. When the reader of the log
-//! is slow or stops, the queue fills, and further lines are dropped and counted. Messages that repeat too
-//! often are dropped and counted too: see [`RateLimit`]. The queue does not know what a line says.
+//! A thread that logs copies a line into a bounded queue; one thread writes. When the reader of the
+//! log is slow or stops, the queue fills, and further lines are dropped and counted. Messages that
+//! repeat too often are dropped and counted too: see [`RateLimit`]. The queue does not know what a
+//! line says.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -88,8 +90,8 @@ pub struct LogGuard {
 }
 
 impl LogQueue {
-    /// Starts the writer thread. It calls `report` at intervals when lines were dropped; `report` may
-    /// log.
+    /// Starts the writer thread. It calls `report` at intervals when lines were dropped; `report`
+    /// may log.
     pub fn to(
         sink: impl Write + Send + 'static,
         counts: Arc<LogCounts>,
@@ -158,7 +160,8 @@ impl LogQueue {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // An empty line tells the writer to finish. If the queue is full, the writer is blocked anyway.
+        // An empty line tells the writer to finish. If the queue is full, the writer is blocked
+        // anyway.
         if self.closing.try_send(Vec::new()).is_ok() {
             let _ = self.finished.recv_timeout(FINISH_MAX);
         }
@@ -251,8 +254,8 @@ impl<W: Write> LogWriter<W> {
     }
 }
 
-/// Limits how often one message is logged: a burst, then a low rate. A message is identified by the place
-/// in the code that logs it, so the size of the table is limited by the size of the program.
+/// Limits how often one message is logged: a burst, then a low rate. A message is identified by the
+/// place in the code that logs it, so the size of the table is limited by the size of the program.
 pub struct RateLimit<P> {
     places: HashMap<P, MessageBudget>,
 }

@@ -1,5 +1,5 @@
-//! Prometheus metrics of requests. Every series is resolved once at start, so that counting a request
-//! costs a few relaxed atomic additions and no lookup.
+//! Prometheus metrics of requests. Every series is resolved once at start, so that counting a
+//! request costs a few relaxed atomic additions and no lookup.
 
 use std::sync::Arc;
 
@@ -34,7 +34,8 @@ fn class_index(status: StatusCode) -> usize {
     hundreds.saturating_sub(1).min(CLASSES.len() - 1)
 }
 
-/// The metrics. Tables are dense: the position of a series is computed from the indexes of its labels.
+/// The metrics. Tables are dense: the position of a series is computed from the indexes of its
+/// labels.
 pub struct Metrics {
     registry: Registry,
     /// Number of routes. It is also the index of the route "none".
@@ -54,7 +55,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Resolves every series for these routes. A request record holds its route's index in this list.
+    /// Resolves every series for these routes. A request record holds its route's index in this
+    /// list.
     pub fn new(route_names: &[Arc<str>]) -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
         let routes: Vec<&str> = route_names

@@ -23,9 +23,9 @@ pub enum Outcome {
     Miss,
     /// Joined a fill that another request started.
     Coalesced,
-    /// Requested before it existed, joined the one origin request for it, and was answered when it came:
-    /// a blocking reload of an LL-HLS playlist, an announced part, or a segment with a known publication
-    /// time.
+    /// Requested before it existed, joined the one origin request for it, and was answered when it
+    /// came: a blocking reload of an LL-HLS playlist, an announced part, or a segment with a known
+    /// publication time.
     HeldBack,
     /// The origin confirmed the stored object with a 304.
     Revalidated,
@@ -160,8 +160,8 @@ impl ResponseSource {
         }
     }
 
-    /// A hit is a request that started no origin request and waited for none in progress. `None`: not
-    /// counted in the hit ratio, because no cache could have had the response.
+    /// A hit is a request that started no origin request and waited for none in progress. `None`:
+    /// not counted in the hit ratio, because no cache could have had the response.
     pub fn is_hit(self) -> Option<bool> {
         match self {
             ResponseSource::Memory | ResponseSource::HeldBack => Some(true),
@@ -211,8 +211,8 @@ pub struct RequestRecord {
     pub key_hash: u64,
     /// Status of the response.
     pub status: StatusCode,
-    /// How long this request waited for the head of an origin response, from its own fetch or a joined
-    /// one.
+    /// How long this request waited for the head of an origin response, from its own fetch or a
+    /// joined one.
     pub origin_time: Option<Duration>,
     /// From arrival to the head of the response. Set by the frontend.
     pub head_time: Duration,

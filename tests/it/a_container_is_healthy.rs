@@ -1,4 +1,5 @@
-//! The image's health check works when the program runs with flags alone, as the Dockerfile describes.
+//! The image's health check works when the program runs with flags alone, as the Dockerfile
+//! describes.
 
 use std::process::{Command, Stdio};
 

@@ -101,7 +101,8 @@ async fn until_one_probe_succeeds() {
     assert_eq!(shield.counter("seawall_origin_breaker", &closed).await, 1);
 }
 
-/// While another endpoint answers, the probe is a HEAD request in the background: no viewer waits for it.
+/// While another endpoint answers, the probe is a HEAD request in the background: no viewer waits
+/// for it.
 #[tokio::test]
 async fn and_no_viewer_waits_for_the_probe() {
     let silence = Gate::new();
@@ -179,7 +180,8 @@ async fn and_asked_last() {
     assert_eq!(endpoints[1]["requests"]["2xx"], 10);
 }
 
-/// With an open breaker requests are rejected before the queue: waiting for a permit would be useless.
+/// With an open breaker requests are rejected before the queue: waiting for a permit would be
+/// useless.
 #[tokio::test]
 async fn at_once_though_every_permit_is_taken() {
     let silence = Gate::new();
@@ -205,7 +207,8 @@ async fn at_once_though_every_permit_is_taken() {
     hanging.read_all().await[0].assert_whole("late");
 }
 
-/// An upload that its viewer breaks off says nothing about the origin and does not open its breaker.
+/// An upload that its viewer breaks off says nothing about the origin and does not open its
+/// breaker.
 #[tokio::test]
 async fn but_not_for_what_viewers_break() {
     let origin = Origin::start().await.on("/a.ts", segment("whole"));
@@ -225,8 +228,8 @@ async fn but_not_for_what_viewers_break() {
     assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0);
 }
 
-/// A viewer who uploads slowly does not open it either: the origin gets the request only when the body is
-/// complete.
+/// A viewer who uploads slowly does not open it either: the origin gets the request only when the
+/// body is complete.
 #[tokio::test]
 async fn nor_for_uploads_that_stall() {
     let origin = Origin::start().await.on("/a.ts", segment("whole"));
@@ -250,8 +253,8 @@ async fn nor_for_uploads_that_stall() {
     assert_eq!(shield.counter(BREAKER_OPENED, &[]).await, 0);
 }
 
-/// Viewers who read a pass-through body more slowly than the origin's total deadline allows do not open the
-/// breaker, and get the whole body.
+/// Viewers who read a pass-through body more slowly than the origin's total deadline allows do not
+/// open the breaker, and get the whole body.
 #[tokio::test]
 async fn nor_for_slow_readers() {
     const TOTAL: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! A hit is a response that caused no origin request and waited for none. Requests for objects that do not
-//! exist yet wait for the programme, and are counted apart from those that wait for a fetch.
+//! A hit is a response that caused no origin request and waited for none. Requests for objects that
+//! do not exist yet wait for the programme, and are counted apart from those that wait for a fetch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

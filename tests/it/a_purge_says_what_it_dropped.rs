@@ -1,5 +1,5 @@
-//! A purge drops everything that it covers (a URL, a stream, a prefix, everything; live and on demand) and
-//! reports the number of objects. Fetches in progress are not stored either.
+//! A purge drops everything that it covers (a URL, a stream, a prefix, everything; live and on
+//! demand) and reports the number of objects. Fetches in progress are not stored either.
 
 use crate::low_latency_hls::{NEXT, PATH as PLAYLIST, holding, passive, version};
 use crate::support::metrics::{FILLS, STORED};

@@ -1,5 +1,5 @@
-//! After a restart of the packager, players with the old playlist may still get old segments. When the new
-//! programme reuses a name, every viewer gets the new segment.
+//! After a restart of the packager, players with the old playlist may still get old segments. When
+//! the new programme reuses a name, every viewer gets the new segment.
 
 use std::fmt::Write;
 
@@ -122,7 +122,8 @@ async fn nor_what_a_neighbour_listed_before() {
     origin.set_script(other, overdue(rendition("b", 1)));
     shows(&shield, other, rendition("b", 1)).await;
     origin.set_script(left, kept("today"));
-    // In small steps: a jump to a number closer to the old timeline than to the latest version is rejected.
+    // In small steps: a jump to a number closer to the old timeline than to the latest version is
+    // rejected.
     for first in [48, 75, 88, 95, 99, 101, 102] {
         origin.set_script(other, overdue(rendition("b", first)));
         shows(&shield, other, rendition("b", first)).await;
@@ -172,7 +173,8 @@ async fn nor_the_numbers_of_an_mpd() {
     shield.get(LEFT).await.assert_whole("today");
 }
 
-/// A playlist that may not be stored is passed on to each viewer, and its restart is noticed all the same.
+/// A playlist that may not be stored is passed on to each viewer, and its restart is noticed all
+/// the same.
 #[tokio::test]
 async fn nor_behind_a_playlist_that_may_not_be_stored() {
     let (seg, new) = ("/live/seg2.ts", "/live/seg3.ts");
@@ -241,7 +243,8 @@ async fn nor_behind_an_mpd_that_may_not_be_stored() {
     assert!(shield.get(seg).await.is_hit());
 }
 
-/// Where each viewer gets other numbers under one URL, the numbers show no restart, and stored objects stay.
+/// Where each viewer gets other numbers under one URL, the numbers show no restart, and stored
+/// objects stay.
 #[tokio::test]
 async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
     let seg = "/live/seg2.ts";

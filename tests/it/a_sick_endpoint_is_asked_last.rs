@@ -1,5 +1,5 @@
-//! An endpoint whose health checks fail is used after all others until they pass again. It is still used when
-//! no other endpoint is left.
+//! An endpoint whose health checks fail is used after all others until they pass again. It is still
+//! used when no other endpoint is left.
 
 use std::time::Duration;
 
@@ -159,7 +159,8 @@ async fn checks_are_counted_apart() {
     assert_eq!(shield.counter(ORIGIN_REQUESTS, &[]).await, 1);
 }
 
-/// Failed checks do not open the breaker, and a passed one closes it without a failing viewer request first.
+/// Failed checks do not open the breaker, and a passed one closes it without a failing viewer
+/// request first.
 #[tokio::test]
 async fn a_good_check_closes_the_breaker() {
     let origin = serving("x", 500).await.on("/broken.ts", status(500));

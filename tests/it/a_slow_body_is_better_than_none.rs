@@ -1,5 +1,5 @@
-//! A slow body that no other endpoint can send sooner goes on, and the other endpoints are not requested for
-//! it repeatedly.
+//! A slow body that no other endpoint can send sooner goes on, and the other endpoints are not
+//! requested for it repeatedly.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ const HOUR: Duration = Duration::from_hours(1);
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 const LENGTH: usize = 4 << 20;
-/// Up to this offset a body that is no slice arrives at full speed, so that viewers have a part of it.
+/// Up to this offset a body that is no slice arrives at full speed, so that viewers have a part of
+/// it.
 const SHOWN: usize = 1 << 20;
 /// Bytes per tenth of a second.
 const SLOW: usize = 20_000;
@@ -113,8 +114,8 @@ async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
     }
 }
 
-/// The body breaks off. All other endpoints promise the rest and send none of it; the last one stops long
-/// after the first.
+/// The body breaks off. All other endpoints promise the rest and send none of it; the last one
+/// stops long after the first.
 #[tokio::test]
 async fn for_the_rest_of_what_is_broken_each_is_asked_once() {
     let body = noise(3, LENGTH);

@@ -1,6 +1,6 @@
-//! When an endpoint sends a body too slowly or stops in the middle, another endpoint is requested, and
-//! viewers get the body of the one that has sent more. A body that flows at the pace of its encoder is left
-//! alone.
+//! When an endpoint sends a body too slowly or stops in the middle, another endpoint is requested,
+//! and viewers get the body of the one that has sent more. A body that flows at the pace of its
+//! encoder is left alone.
 //!
 //! No origin deadline passes within these scenarios.
 
@@ -50,7 +50,8 @@ async fn serving(path: &str, answer: Reply) -> Origin {
     Origin::start().await.on(PATH, list).on(path, answer)
 }
 
-/// 8 and 4,000 bytes per second (1,000 without a length) where 100,000 are needed: viewers see no delay.
+/// 8 and 4,000 bytes per second (1,000 without a length) where 100,000 are needed: viewers see no
+/// delay.
 #[tokio::test]
 async fn when_it_dribbles_from_the_first_byte() {
     let (one, other) = (noise(1, LENGTH), noise(2, LENGTH));
@@ -114,8 +115,8 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
     }
 }
 
-/// No shared validator shows that both objects are the same: viewers are cut, and get the other endpoint's
-/// body when they request again.
+/// No shared validator shows that both objects are the same: viewers are cut, and get the other
+/// endpoint's body when they request again.
 #[tokio::test]
 async fn when_it_slows_down_in_the_middle_of_something_else() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
@@ -148,8 +149,8 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
     }
 }
 
-/// The other endpoint lacks the object: it is excluded for a while, the slow endpoint is not requested for
-/// its own body, and the other one is used once it has the object.
+/// The other endpoint lacks the object: it is excluded for a while, the slow endpoint is not
+/// requested for its own body, and the other one is used once it has the object.
 #[tokio::test]
 async fn a_race_in_vain_is_not_run_again_at_once() {
     for refusal in [404, 503] {
@@ -175,7 +176,8 @@ async fn a_race_in_vain_is_not_run_again_at_once() {
     }
 }
 
-/// A segment that arrives in chunks at the pace of its encoder, with nothing that says it is complete.
+/// A segment that arrives in chunks at the pace of its encoder, with nothing that says it is
+/// complete.
 #[tokio::test]
 async fn what_is_being_produced_is_left_alone() {
     let body = noise(7, 3_000);
@@ -336,8 +338,8 @@ async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
     }
 }
 
-/// Two of three endpoints stop in the middle: the third gets the request for the rest, and all following
-/// requests.
+/// Two of three endpoints stop in the middle: the third gets the request for the rest, and all
+/// following requests.
 #[tokio::test]
 async fn when_two_of_three_stop_in_the_middle() {
     let body = noise(12, LENGTH);

@@ -1,5 +1,5 @@
-//! When another endpoint can answer, viewers do not wait for a slow one: a late manifest is requested twice,
-//! within a budget, and an endpoint that is always slow is used last.
+//! When another endpoint can answer, viewers do not wait for a slow one: a late manifest is
+//! requested twice, within a budget, and an endpoint that is always slow is used last.
 
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,8 @@ async fn get_used_to_it(shield: &Shield) {
     }
 }
 
-/// The second endpoint answers a manifest that the first never answers; the first request is cancelled
-/// without blame.
+/// The second endpoint answers a manifest that the first never answers; the first request is
+/// cancelled without blame.
 #[tokio::test]
 async fn a_late_manifest_comes_from_the_other() {
     let never = Gate::new();
@@ -69,7 +69,8 @@ async fn a_late_manifest_comes_from_the_other() {
     assert_eq!(shield.gauge(EJECTED).await, 0);
 }
 
-/// Being late once is no failure. After several hedges that the first endpoint lost, it is used last.
+/// Being late once is no failure. After several hedges that the first endpoint lost, it is used
+/// last.
 #[tokio::test]
 async fn who_is_beaten_time_after_time_is_asked_last() {
     const LOSSES: u32 = 3;
@@ -108,8 +109,8 @@ async fn who_is_beaten_time_after_time_is_asked_last() {
     assert_eq!(hedges, u64::from(LOSSES));
 }
 
-/// A hung endpoint is ejected for a moment, and then probed about once a second with HEAD requests in the
-/// background; no viewer's request is sent to it.
+/// A hung endpoint is ejected for a moment, and then probed about once a second with HEAD requests
+/// in the background; no viewer's request is sent to it.
 #[tokio::test]
 async fn one_that_hangs_is_tried_behind_the_viewers() {
     const MOMENT: Duration = Duration::from_millis(1);
@@ -149,7 +150,8 @@ async fn one_that_hangs_is_tried_behind_the_viewers() {
     assert_eq!(asked("GET"), 1, "of {number} viewers none was sent to it");
 }
 
-/// An error of the second endpoint does not win over the first endpoint's response, however late that is.
+/// An error of the second endpoint does not win over the first endpoint's response, however late
+/// that is.
 #[tokio::test]
 async fn a_bad_answer_does_not_win() {
     let gate = Gate::new();
@@ -170,8 +172,8 @@ async fn a_bad_answer_does_not_win() {
     assert_eq!(shield.counter(HEDGES_WON, &[]).await, 0);
 }
 
-/// A blocking playlist request is late on purpose: the second endpoint does not get it while it answers later
-/// requests for a segment and a manifest.
+/// A blocking playlist request is late on purpose: the second endpoint does not get it while it
+/// answers later requests for a segment and a manifest.
 #[tokio::test]
 async fn blocking_playlists_are_asked_for_once() {
     let gate = Gate::new();
@@ -196,7 +198,8 @@ async fn blocking_playlists_are_asked_for_once() {
     blocked.read_all().await[0].assert_whole(playlist(2));
 }
 
-/// Without budget no hedge is sent: the other endpoint is requested only after the first one's deadline.
+/// Without budget no hedge is sent: the other endpoint is requested only after the first one's
+/// deadline.
 #[tokio::test]
 async fn hedges_keep_to_the_budget() {
     let no_budget = |group: &mut Settings| {
@@ -240,8 +243,8 @@ async fn before_a_silent_one(change: impl FnOnce(&mut Settings)) -> (Shield, Ori
     (shield, first, second)
 }
 
-/// The second endpoint answers many requests while the first answers none, so it is much slower on any
-/// machine. From then on the first is used only when the second is gone.
+/// The second endpoint answers many requests while the first answers none, so it is much slower on
+/// any machine. From then on the first is used only when the second is gone.
 #[tokio::test]
 async fn the_slow_one_is_asked_last() {
     const PAIRS: usize = 2 * ENOUGH;

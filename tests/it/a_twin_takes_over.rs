@@ -70,7 +70,8 @@ async fn when_the_first_hangs() {
     }
 }
 
-/// Two of three endpoints hang, or hang and fail: the third is requested as soon as the second is late too.
+/// Two of three endpoints hang, or hang and fail: the third is requested as soon as the second is
+/// late too.
 #[tokio::test]
 async fn when_the_first_two_of_three_hang() {
     for (path, content_type, body) in everything() {
@@ -181,7 +182,8 @@ async fn when_the_first_stops_before_the_first_byte() {
     }
 }
 
-/// Viewers have half of it, and a strong validator says that the other endpoint has the same object.
+/// Viewers have half of it, and a strong validator says that the other endpoint has the same
+/// object.
 #[tokio::test]
 async fn when_the_first_stops_in_the_middle_of_the_same() {
     let body = noise(7, 300_000);
@@ -207,7 +209,8 @@ async fn when_the_first_stops_in_the_middle_of_the_same() {
     }
 }
 
-/// The body is still being produced: its end at the other endpoint need not be the end of the object.
+/// The body is still being produced: its end at the other endpoint need not be the end of the
+/// object.
 #[tokio::test]
 async fn but_not_with_what_it_may_have_less_of() {
     let (body, gate) = (noise(8, 300_000), Gate::new());
@@ -236,7 +239,8 @@ async fn but_not_with_what_it_may_have_less_of() {
     assert_eq!((first.hits("/1.m4s"), second.hits("/1.m4s")), (1, 0));
 }
 
-/// The endpoint that continues states the total length: a shorter body is not whole, however it ends.
+/// The endpoint that continues states the total length: a shorter body is not whole, however it
+/// ends.
 #[tokio::test]
 async fn and_what_it_says_of_the_length_is_held_against_it() {
     let (body, path) = (noise(9, 300_000), "/live/seg1.ts");
@@ -273,8 +277,8 @@ async fn and_what_it_says_of_the_length_is_held_against_it() {
     }
 }
 
-/// Without a shared validator, viewers with half of the body are cut, and get the other endpoint's body when
-/// they request again.
+/// Without a shared validator, viewers with half of the body are cut, and get the other endpoint's
+/// body when they request again.
 #[tokio::test]
 async fn when_the_first_stops_in_the_middle_of_something_else() {
     let (one, other) = (noise(1, 300_000), noise(2, 300_000));

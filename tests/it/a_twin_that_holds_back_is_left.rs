@@ -1,5 +1,5 @@
-//! One of two origins holds blocking requests back for ever, or is behind: players get the version from the
-//! other one.
+//! One of two origins holds blocking requests back for ever, or is behind: players get the version
+//! from the other one.
 
 use crate::low_latency_hls::{NEXT, PATH, passive, version};
 use crate::support::shield::{Builder, endpoint};

@@ -1,4 +1,5 @@
-//! All addresses of an endpoint's name get a share of the connections, and a dead address delays no request.
+//! All addresses of an endpoint's name get a share of the connections, and a dead address delays no
+//! request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ fn asked(origin: &Origin) -> usize {
     paths().map(|path| origin.hits(&path)).sum()
 }
 
-/// Six concurrent requests need six connections: two to each of three addresses. Later requests reuse them.
+/// Six concurrent requests need six connections: two to each of three addresses. Later requests
+/// reuse them.
 #[tokio::test]
 async fn new_connections_are_spread() {
     let gate = Gate::new();

@@ -73,8 +73,8 @@ async fn unless_none_does() {
     assert_eq!((first.hits(PIECE), second.hits(PIECE)), (2, 2));
 }
 
-/// Returns how many of 40 requests succeeded, and how often both endpoints were requested, where the first
-/// endpoint fails and the budget allows one retry in ten.
+/// Returns how many of 40 requests succeeded, and how often both endpoints were requested, where
+/// the first endpoint fails and the budget allows one retry in ten.
 async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
     const REQUESTS: usize = 40;
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
@@ -108,8 +108,8 @@ async fn beyond_the_budget_while_another_endpoint_is_well() {
     assert_eq!(beyond_the_budget(segment("whole")).await, (40, 80));
 }
 
-/// When all endpoints fail, retries are a share of the requests: an origin in trouble does not get twice the
-/// load.
+/// When all endpoints fail, retries are a share of the requests: an origin in trouble does not get
+/// twice the load.
 #[tokio::test]
 async fn as_far_as_the_budget_goes_where_all_fail() {
     let (answered, asked) = beyond_the_budget(status(503)).await;

@@ -71,7 +71,8 @@ async fn x_cache_where_wanted() {
     assert_eq!(shield.start().await.get(PATH).await.header("x-cache"), None);
 }
 
-/// With `cmsd` players learn of origin failures; an origin's CMSD of another response is never stored.
+/// With `cmsd` players learn of origin failures; an origin's CMSD of another response is never
+/// stored.
 #[tokio::test]
 async fn players_are_told_of_trouble_where_wanted() {
     let overdue = || {
@@ -184,8 +185,8 @@ async fn the_name_it_was_given() {
     }
 }
 
-/// `stored` is said only of objects that are stored: not of responses that forbid it, and not of too large
-/// ones.
+/// `stored` is said only of objects that are stored: not of responses that forbid it, and not of
+/// too large ones.
 #[tokio::test]
 async fn stored_means_kept() {
     let once = segment("x")

@@ -1,5 +1,5 @@
-//! Downstream caches can store what they get: no refreshed playlist arrives with its freshness used up, and
-//! the origin's directives for CDNs reach them.
+//! Downstream caches can store what they get: no refreshed playlist arrives with its freshness used
+//! up, and the origin's directives for CDNs reach them.
 
 use std::time::{Duration, SystemTime};
 
@@ -128,7 +128,8 @@ async fn but_nothing_of_low_latency_is_kept_longer() {
     }
 }
 
-/// RFC 9213 §3.1: the field is for every CDN on the way. `Surrogate-Control` is for the next one alone.
+/// RFC 9213 §3.1: the field is for every CDN on the way. `Surrogate-Control` is for the next one
+/// alone.
 #[tokio::test]
 async fn what_the_origin_tells_cdns_goes_on() {
     let told = "max-age=600";

@@ -1,5 +1,6 @@
-//! The MPD says when a DASH segment exists: until then the origin gets no request for it, and segments of
-//! watched representations are prefetched when they exist, although no new MPD announces them.
+//! The MPD says when a DASH segment exists: until then the origin gets no request for it, and
+//! segments of watched representations are prefetched when they exist, although no new MPD
+//! announces them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -77,8 +78,8 @@ async fn who_comes_early_waits() {
     assert_eq!(origin.hits(&early), 1);
 }
 
-/// A late packager answers 404 for a segment that should exist: the 404 is remembered for a moment only, also
-/// for viewers who were held until then.
+/// A late packager answers 404 for a segment that should exist: the 404 is remembered for a moment
+/// only, also for viewers who were held until then.
 #[tokio::test]
 async fn a_packager_that_is_late_is_asked_again_soon() {
     let origin = on_the_air().await;
@@ -98,8 +99,8 @@ async fn a_packager_that_is_late_is_asked_again_soon() {
     there.await.assert_whole("there");
 }
 
-/// Buggy players count upwards through numbers that are hours ahead. One in a while is requested from the
-/// origin; the others get 404 by the MPD's clock and a margin.
+/// Buggy players count upwards through numbers that are hours ahead. One in a while is requested
+/// from the origin; the others get 404 by the MPD's clock and a margin.
 #[tokio::test]
 async fn what_is_hours_away_is_no_burden_to_the_origin() {
     for text in [
@@ -262,7 +263,8 @@ async fn and_not_of_what_was_left_for_another_bitrate() {
     assert_eq!(late, 0, "two segments' time and half a second are over");
 }
 
-/// A long timeline lists segments that were requested long ago: they are no sign of current viewers.
+/// A long timeline lists segments that were requested long ago: they are no sign of current
+/// viewers.
 #[tokio::test]
 async fn nor_of_what_was_watched_long_ago() {
     let text = |last| by_timeline(last).replace("d=\"6\"", "d=\"1\"");
@@ -324,7 +326,8 @@ fn by_timeline(last: u64) -> String {
         .unwrap()
 }
 
-/// A new version lists the next segment of all representations: only those of watched ones are prefetched.
+/// A new version lists the next segment of all representations: only those of watched ones are
+/// prefetched.
 #[tokio::test]
 async fn of_what_is_listed_only_what_is_watched() {
     let version = |last| {
@@ -369,8 +372,8 @@ async fn what_is_listed_is_there() {
     assert!(!due(10).await && due(11).await);
 }
 
-/// Invented streams push the state of this one out. Its MPD never changes, but its availability times are
-/// known again after the next request for it.
+/// Invented streams push the state of this one out. Its MPD never changes, but its availability
+/// times are known again after the next request for it.
 #[tokio::test]
 async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
     const OTHERS: usize = 300;

@@ -1,5 +1,5 @@
-//! An endpoint never gets more concurrent requests than its limit: other endpoints answer meanwhile; without
-//! another endpoint, requests wait by priority.
+//! An endpoint never gets more concurrent requests than its limit: other endpoints answer
+//! meanwhile; without another endpoint, requests wait by priority.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ fn doubting(doubtful: &Origin, sound: &Origin) -> Builder {
     })
 }
 
-/// A request holds its place until its body has ended; meanwhile others go to the second endpoint at once.
+/// A request holds its place until its body has ended; meanwhile others go to the second endpoint
+/// at once.
 #[tokio::test]
 async fn the_next_one_answers_meanwhile() {
     let gate = Gate::new();
@@ -84,8 +85,8 @@ async fn the_next_one_answers_meanwhile() {
     assert_eq!(first.concurrent_max(), 1);
 }
 
-/// Two places in all, six objects: no endpoint gets a second request at once, and the manifest that arrived
-/// last goes next.
+/// Two places in all, six objects: no endpoint gets a second request at once, and the manifest that
+/// arrived last goes next.
 #[tokio::test]
 async fn when_all_are_full_requests_wait_in_order() {
     let [first_gate, rest] = [(); 2].map(|()| Gate::new());
@@ -209,8 +210,8 @@ async fn a_retry_does_not_wait() {
     }
 }
 
-/// Errors hold all places of one endpoint, and the other fails as well: with both breakers open no request
-/// waits for a place.
+/// Errors hold all places of one endpoint, and the other fails as well: with both breakers open no
+/// request waits for a place.
 #[tokio::test]
 async fn who_is_left_alone_is_not_waited_for() {
     let gate = Gate::new();

@@ -52,7 +52,8 @@ async fn and_then_another_endpoint_answers() {
     shield.get(PATH).await.assert_whole(playlist(2));
 }
 
-/// A blocking request waits longer than the deadline for manifests, and longer than viewers wait otherwise.
+/// A blocking request waits longer than the deadline for manifests, and longer than viewers wait
+/// otherwise.
 #[tokio::test]
 async fn what_is_held_back_by_intent_its_own() {
     let (gate, never) = (Gate::new(), Gate::new());

@@ -1,5 +1,5 @@
-//! A packager may append all segments to one file and list byte ranges of it: viewers get new ranges as the
-//! file grows.
+//! A packager may append all segments to one file and list byte ranges of it: viewers get new
+//! ranges as the file grows.
 
 use std::fmt::Write;
 

@@ -14,7 +14,8 @@ use crate::support::{Gate, Origin, Shield, eventually, noise, reply, segment};
 
 const PATH: &str = "/live/seg1.ts";
 
-/// More frames than a client may send without requests, and fewer bytes than are read after the GOAWAY.
+/// More frames than a client may send without requests, and fewer bytes than are read after the
+/// GOAWAY.
 const FRAMES: usize = 3_000;
 
 /// Each flood: the repeated frames, and its label in the metric.
@@ -127,7 +128,8 @@ async fn requests_taken_back_at_once_are_ended() {
     assert_eq!(shield.counter(FLOODS, &[]).await, 1);
 }
 
-/// The same over TLS and a Unix socket; endless floods are cut, whether or not the client reads the GOAWAY.
+/// The same over TLS and a Unix socket; endless floods are cut, whether or not the client reads the
+/// GOAWAY.
 #[tokio::test]
 async fn floods_are_ended_on_every_kind_of_connection() {
     let folder = tempdir().unwrap();
@@ -165,8 +167,8 @@ async fn floods_are_ended_on_every_kind_of_connection() {
     viewer.get(PATH).await.assert_whole("whole");
 }
 
-/// A hundred downloads through windows that are too small, by a client that acknowledges each DATA frame on
-/// both windows. h2 then sends frames of a dozen bytes.
+/// A hundred downloads through windows that are too small, by a client that acknowledges each DATA
+/// frame on both windows. h2 then sends frames of a dozen bytes.
 #[tokio::test]
 async fn a_busy_connection_is_never_taken_for_a_flood() {
     const WINDOW: u32 = 4_000;

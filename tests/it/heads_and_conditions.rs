@@ -191,7 +191,8 @@ async fn head_of_what_is_passed() {
 
 const LIVE: &str = "/live/index.m3u8";
 
-/// A playlist that may be served stale only if the origin fails, and is revalidated by every viewer.
+/// A playlist that may be served stale only if the origin fails, and is revalidated by every
+/// viewer.
 fn overdue() -> Reply {
     manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -219,7 +220,8 @@ async fn a_confirmation_of_nothing() {
     assert_eq!(origin.hits(LIVE), 3);
 }
 
-/// A 304 with another validator than the stored object's: the object is requested again, unconditionally.
+/// A 304 with another validator than the stored object's: the object is requested again,
+/// unconditionally.
 #[tokio::test]
 async fn a_confirmation_of_something_else() {
     let old = overdue().header("ETag", "\"1\"");

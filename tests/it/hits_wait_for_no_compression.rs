@@ -25,7 +25,8 @@ fn vod(version: usize, length: usize) -> Reply {
     manifest(text(version, length)).cache_control("max-age=600")
 }
 
-/// The first viewer who accepts a coding of a long text gets plain text; later viewers get the coding.
+/// The first viewer who accepts a coding of a long text gets plain text; later viewers get the
+/// coding.
 #[tokio::test]
 async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
     for coding in ["br", "zstd", "gzip"] {
@@ -110,8 +111,8 @@ async fn the_next_version_is_compressed_before_anybody_asks() {
     made(2).await;
 }
 
-/// The first request for a coding of a short text gets it at once: low-latency players request a new version
-/// each time.
+/// The first request for a coding of a short text gets it at once: low-latency players request a
+/// new version each time.
 #[tokio::test]
 async fn a_short_text_is_waited_for() {
     let origin = Origin::start().await.on(PATH, vod(1, 20 << 10));

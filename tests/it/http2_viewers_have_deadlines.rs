@@ -79,8 +79,8 @@ async fn a_head_that_does_not_end_is_cut() {
     }
 }
 
-/// A viewer who sends whole frames is never in the middle of one for long, even if each read ends there; and
-/// a request body has the body's longer deadline.
+/// A viewer who sends whole frames is never in the middle of one for long, even if each read ends
+/// there; and a request body has the body's longer deadline.
 #[tokio::test]
 async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
     let origin = Origin::start()
@@ -168,8 +168,8 @@ async fn ask_through_windows(shield: &Shield, streams: u32, window: u32) -> Fram
     viewer
 }
 
-/// Windows without room from the beginning, after a byte, at the end of a piece, or before the last byte:
-/// each stream is reset and logged with the bytes that left, and its connection goes on.
+/// Windows without room from the beginning, after a byte, at the end of a piece, or before the last
+/// byte: each stream is reset and logged with the bytes that left, and its connection goes on.
 #[tokio::test]
 async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
     for (size, window) in [
@@ -261,8 +261,8 @@ async fn answers_are_told_at_their_true_end() {
     assert_eq!(aborted(&shield).await, 0);
 }
 
-/// Bytes that wait for windows are counted, whether hyper or h2 has the stream, until the viewer leaves or
-/// reads them.
+/// Bytes that wait for windows are counted, whether hyper or h2 has the stream, until the viewer
+/// leaves or reads them.
 #[tokio::test]
 async fn what_waits_for_viewers_is_told_and_no_more_once_they_take_it_or_leave() {
     const STREAMS: u32 = 10;

@@ -1,4 +1,5 @@
-//! An object too large for one fetch is served slice by slice, and is whole whatever the origin does.
+//! An object too large for one fetch is served slice by slice, and is whole whatever the origin
+//! does.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,8 +102,8 @@ async fn slices_of_different_objects_do_not_mix() {
     is_part(&after, &new, 0, 200_000);
 }
 
-/// An origin that offers ranges and then sends the whole object: the viewer gets it from the second request
-/// on at the latest.
+/// An origin that offers ranges and then sends the whole object: the viewer gets it from the second
+/// request on at the latest.
 #[tokio::test]
 async fn promised_parts_that_do_not_come() {
     let body = noise(1, LENGTH);
@@ -183,7 +184,8 @@ async fn purged_with_its_slices() {
     is_part(&shield.ask(ask()).await, &new, 100_000, 200_000);
 }
 
-/// A slice is fetched once while the object's `ETag` is unchanged, however often its head is fetched again.
+/// A slice is fetched once while the object's `ETag` is unchanged, however often its head is
+/// fetched again.
 #[tokio::test]
 async fn slices_outlive_what_is_known_of_the_whole() {
     let body = noise(1, LENGTH);
@@ -249,7 +251,8 @@ async fn the_first_byte_waits_for_no_whole_slice() {
     is_part(&exchange.finish().await, &body, 0, 100_000);
 }
 
-/// A part of a large file without a strong `ETag` is fetched as a part: the whole is never fetched for it.
+/// A part of a large file without a strong `ETag` is fetched as a part: the whole is never fetched
+/// for it.
 #[tokio::test]
 async fn a_part_of_what_cannot_be_sliced_is_fetched_as_a_part() {
     for etag in [None, Some("W/\"1\"")] {

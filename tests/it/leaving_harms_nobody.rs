@@ -101,8 +101,8 @@ async fn all_leave(shield: &Shield) {
     }
 }
 
-/// Collapse 14: one of a hundred reads almost nothing. The others get everything at full speed, and memory
-/// stays within its bound.
+/// Collapse 14: one of a hundred reads almost nothing. The others get everything at full speed, and
+/// memory stays within its bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_slows_nobody() {
     const FILL_BYTES_MAX: u64 = 16 << 20;
@@ -138,8 +138,8 @@ async fn a_slow_reader_slows_nobody() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 14, for an object too large to be stored: a viewer who falls behind may be cut, but is never
-/// waited for, and never gets other bytes.
+/// Collapse 14, for an object too large to be stored: a viewer who falls behind may be cut, but is
+/// never waited for, and never gets other bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_of_a_passing_object_slows_nobody() {
     let (gate, body) = (Gate::new(), noise(1, 24 << 20));

@@ -1,5 +1,5 @@
-//! While a live stream is watched, its manifests are refreshed when they are due, and the objects that they
-//! announce are prefetched.
+//! While a live stream is watched, its manifests are refreshed when they are due, and the objects
+//! that they announce are prefetched.
 
 use std::time::{Duration, Instant};
 
@@ -157,7 +157,8 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
     assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 1);
 }
 
-/// A version is shown when its new segment has begun to arrive: the first viewer of a segment does not wait.
+/// A version is shown when its new segment has begun to arrive: the first viewer of a segment does
+/// not wait.
 #[tokio::test]
 async fn and_so_is_every_segment_of_the_version_that_lists_it() {
     // Long segments, so that there is time for the checks.
@@ -192,8 +193,8 @@ async fn and_so_is_every_segment_of_the_version_that_lists_it() {
     assert_eq!(origin.hits("/live/seg5.ts"), 1);
 }
 
-/// Playlists may name segments with the viewers' own host and with variables. Nothing is fetched from any
-/// other host.
+/// Playlists may name segments with the viewers' own host and with variables. Nothing is fetched
+/// from any other host.
 #[tokio::test]
 async fn whatever_it_is_called() {
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
@@ -251,7 +252,8 @@ async fn but_not_what_was_listed_before_under_another_signature() {
     }
 }
 
-/// A viewer who returns to a long playlist plays its end: only the last new segments are prefetched.
+/// A viewer who returns to a long playlist plays its end: only the last new segments are
+/// prefetched.
 #[tokio::test]
 async fn nor_all_that_was_added_while_nobody_watched() {
     let long = |first: u64, last: u64| {
@@ -284,7 +286,8 @@ async fn nor_all_that_was_added_while_nobody_watched() {
     assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 3);
 }
 
-/// Browsers accept codings, and many origins send `Vary: Accept-Encoding`. Media have one variant for all.
+/// Browsers accept codings, and many origins send `Vary: Accept-Encoding`. Media have one variant
+/// for all.
 #[tokio::test]
 async fn whatever_codings_viewers_take() {
     let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
@@ -338,7 +341,8 @@ async fn and_subtitles_come_as_browsers_take_them() {
     assert_eq!(shield.get(new).await.header("content-encoding"), None);
 }
 
-/// A playlist may be refreshed for longer than any viewer stays: its segments are not prefetched then.
+/// A playlist may be refreshed for longer than any viewer stays: its segments are not prefetched
+/// then.
 #[tokio::test]
 async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
     let origin = on_the_air().await;

@@ -1,5 +1,5 @@
-//! Low-latency HLS players request versions and parts that do not exist yet. The origin gets each such
-//! request once, all viewers are answered as soon as it answers, and none before.
+//! Low-latency HLS players request versions and parts that do not exist yet. The origin gets each
+//! such request once, all viewers are answered as soon as it answers, and none before.
 
 use std::time::Duration;
 
@@ -173,7 +173,8 @@ async fn what_cannot_be_waited_for_is_looked_at() {
         .on(PATH, overdue)
         .on(NEXT, status(503));
     let shield = Shield::in_front_of(&origin).start().await;
-    // The first request is answered, the second causes a refresh, and from then on it is refreshed by itself.
+    // The first request is answered, the second causes a refresh, and from then on it is refreshed
+    // by itself.
     shield.get(PATH).await;
     shield.get(PATH).await;
     origin.wait_hits(NEXT, 1).await;
@@ -280,8 +281,8 @@ async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
     assert_eq!(unfit.await, 0);
 }
 
-/// An origin that does not block for an announced part answers 404: viewers who come when it is listed do not
-/// get that.
+/// An origin that does not block for an announced part answers 404: viewers who come when it is
+/// listed do not get that.
 #[tokio::test]
 async fn a_part_that_was_asked_for_too_early_is_there_when_it_is_listed() {
     let gate = Gate::new();
@@ -326,8 +327,8 @@ async fn waits_at(demo: &simulator::SimulatedOrigin, target: &str) {
     .await;
 }
 
-/// One viewer is enough: from then on the shield requests each part and version itself, and viewers join
-/// these requests.
+/// One viewer is enough: from then on the shield requests each part and version itself, and viewers
+/// join these requests.
 #[tokio::test]
 async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
     let (demo, hand, shield) = on_air().await;
@@ -367,8 +368,8 @@ async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
     assert_eq!(demo.request_log().duplicates(), []);
 }
 
-/// Parts as byte ranges: the segment is fetched once, as it is written, and each range is sent when it
-/// exists.
+/// Parts as byte ranges: the segment is fetched once, as it is written, and each range is sent when
+/// it exists.
 #[tokio::test]
 async fn ranges_go_out_of_a_segment_that_grows() {
     let (demo, hand, shield) = on_air().await;

@@ -1,5 +1,5 @@
-//! Scenarios: each file tests one promise of Seawall over real sockets, with a scripted origin, the shield in
-//! front of it, and raw clients.
+//! Scenarios: each file tests one promise of Seawall over real sockets, with a scripted origin, the
+//! shield in front of it, and raw clients.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

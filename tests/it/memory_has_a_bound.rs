@@ -29,7 +29,8 @@ async fn all_exact(readers: Vec<Arriving>, body: &Bytes) {
     }
 }
 
-/// Store 31: an object is evicted while 100 viewers read it from memory. Every viewer gets every byte.
+/// Store 31: an object is evicted while 100 viewers read it from memory. Every viewer gets every
+/// byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn evicted_under_its_readers() {
     let body = noise(0, 4 * MIB);
@@ -165,8 +166,8 @@ async fn what_was_held_is_given_back() {
     shield.wait_gauge(FILL_BYTES, |bytes| bytes == 0).await;
 }
 
-/// A storable object that finds no room while it arrives is still fetched once for all who wait, and is not
-/// treated as private afterwards.
+/// A storable object that finds no room while it arrives is still fetched once for all who wait,
+/// and is not treated as private afterwards.
 #[tokio::test]
 async fn too_large_to_hold_but_one_request() {
     let (gate, body) = (Gate::new(), noise(0, 3 * MIB));

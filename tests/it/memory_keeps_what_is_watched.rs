@@ -62,7 +62,8 @@ impl Stream {
         overdue.content_type(self.media_type).body(text)
     }
 
-    /// Four viewers watch this many segments; each is fetched once, and is stored for nearly all of them.
+    /// Four viewers watch this many segments; each is fetched once, and is stored for nearly all of
+    /// them.
     async fn is_watched_in(&self, memory: u64, segments: u64) {
         const VIEWERS: usize = 4;
         let mut origin = Origin::start().await;
@@ -183,8 +184,8 @@ async fn thousands_of_invented_urls_displace_nothing_that_is_watched() {
     displaces_nothing(watched_origin().await, name).await;
 }
 
-/// Missing names, files with queries that are never repeated, watched segments under other queries, and
-/// playlists without viewers, all at once: five times the memory.
+/// Missing names, files with queries that are never repeated, watched segments under other queries,
+/// and playlists without viewers, all at once: five times the memory.
 #[tokio::test]
 async fn ten_thousand_invented_urls_of_all_sorts_displace_nothing_that_is_watched() {
     const MEMORY: u64 = 16 * MIB;

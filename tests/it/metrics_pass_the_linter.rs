@@ -33,8 +33,8 @@ async fn page_after_traffic() -> String {
         .to_owned()
 }
 
-/// The main rules, without the linter: every family has help and type before its samples and appears once;
-/// labels of summaries and histograms appear on nothing else.
+/// The main rules, without the linter: every family has help and type before its samples and
+/// appears once; labels of summaries and histograms appear on nothing else.
 #[tokio::test]
 async fn every_family_is_described_once_and_uses_no_reserved_label() {
     let page = page_after_traffic().await;
@@ -56,7 +56,8 @@ async fn every_family_is_described_once_and_uses_no_reserved_label() {
     assert!(described.len() > 40, "{described:?}");
 }
 
-/// `promtool` comes with Prometheus and is not on every machine: run `cargo test -- --ignored` where it is.
+/// `promtool` comes with Prometheus and is not on every machine: run `cargo test -- --ignored`
+/// where it is.
 #[tokio::test]
 #[ignore = "needs promtool in the path; .ci/run installs it"]
 async fn promtool_has_nothing_to_say() {

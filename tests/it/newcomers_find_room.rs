@@ -1,5 +1,5 @@
-//! At `connections_max` a new connection replaces the one that has been idle for longest. If none is idle, it
-//! gets 503.
+//! At `connections_max` a new connection replaces the one that has been idle for longest. If none
+//! is idle, it gets 503.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,5 +1,5 @@
-//! An empty response is no segment, part or initialisation segment: it is requested elsewhere, and never
-//! stored.
+//! An empty response is no segment, part or initialisation segment: it is requested elsewhere, and
+//! never stored.
 
 use std::time::Duration;
 

@@ -133,8 +133,8 @@ async fn not_found_is_shared() {
     assert_eq!(origin.hits(SEGMENT), 1);
 }
 
-/// Collapse 16: `no-store` with many waiting viewers. No body reaches two viewers, and the origin gets no
-/// more concurrent requests than its limit.
+/// Collapse 16: `no-store` with many waiting viewers. No body reaches two viewers, and the origin
+/// gets no more concurrent requests than its limit.
 #[tokio::test]
 async fn private_bodies_are_not_shared() {
     for directive in ["no-store", "private"] {
@@ -167,8 +167,8 @@ async fn private_bodies_are_not_shared() {
     }
 }
 
-/// Collapse 21: a 1 s playlist at 500 requests per second. At most one GET per second, and no response older
-/// than its lifetime and stale window, or than a response before it.
+/// Collapse 21: a 1 s playlist at 500 requests per second. At most one GET per second, and no
+/// response older than its lifetime and stale window, or than a response before it.
 #[tokio::test]
 async fn a_busy_playlist_is_one_request_a_second() {
     const STEP: Duration = Duration::from_millis(2);

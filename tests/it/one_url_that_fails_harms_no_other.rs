@@ -1,5 +1,5 @@
-//! Failures do not affect healthy objects: neither one URL, nor many, nor a dead channel makes the shield
-//! refuse requests that its origin would answer.
+//! Failures do not affect healthy objects: neither one URL, nor many, nor a dead channel makes the
+//! shield refuse requests that its origin would answer.
 
 use std::time::Duration;
 
@@ -78,8 +78,8 @@ async fn another_url_that_fails_each_time() {
     }
 }
 
-/// Only failing URLs are requested for a while; then a viewer requests a healthy channel, or a healthy object
-/// in the failing directory.
+/// Only failing URLs are requested for a while; then a viewer requests a healthy channel, or a
+/// healthy object in the failing directory.
 #[tokio::test]
 async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
     for (why, failure) in failures() {
@@ -102,7 +102,8 @@ async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
     }
 }
 
-/// All requests fail, in many directories: the breaker opens, and a channel not yet requested is still tried.
+/// All requests fail, in many directories: the breaker opens, and a channel not yet requested is
+/// still tried.
 #[tokio::test]
 async fn an_open_breaker_spares_what_has_not_failed() {
     let mut origin = with_good(Origin::start().await, "/live");

@@ -15,8 +15,8 @@ fn evil() -> Ask {
     get(PATH).header("CDN-Loop", "evil")
 }
 
-/// A refusal is for the viewer who provoked it. Stored objects stay stored, and later viewers share one
-/// request as usual.
+/// A refusal is for the viewer who provoked it. Stored objects stay stored, and later viewers share
+/// one request as usual.
 #[tokio::test]
 async fn a_provoked_refusal_costs_the_others_nothing() {
     for code in [400, 401, 403, 508] {
@@ -262,8 +262,8 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing()
     );
 }
 
-/// A refused viewer does not get a response that another viewer's credentials brought, whichever field
-/// carries them.
+/// A refused viewer does not get a response that another viewer's credentials brought, whichever
+/// field carries them.
 #[tokio::test]
 async fn a_forwarded_field_is_part_of_the_key() {
     const PATHS: [&str; 2] = ["/own.ts", "/own.vtt"];

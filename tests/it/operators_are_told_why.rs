@@ -1,5 +1,5 @@
-//! `explain` tells an operator which route takes a URL, what is stored and which rule decides for how long,
-//! which endpoint would be used, and when the next poll is due.
+//! `explain` tells an operator which route takes a URL, what is stored and which rule decides for
+//! how long, which endpoint would be used, and when the next poll is due.
 
 use serde_json::Value;
 

@@ -215,7 +215,8 @@ async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
     assert_eq!(shield.counter(WAITED, &[]).await, 5);
 }
 
-/// The origin's response time is counted for pass-through requests, whether known in advance or not.
+/// The origin's response time is counted for pass-through requests, whether known in advance or
+/// not.
 #[tokio::test]
 async fn the_origins_time_is_counted_for_what_is_passed_on() {
     let own = segment("own").cache_control("no-store");

@@ -341,8 +341,8 @@ async fn absurd_ages_are_old() {
     }
 }
 
-/// With `store_errors` an error is stored for the lifetime that it states, and is never served in place of an
-/// object that may be served stale.
+/// With `store_errors` an error is stored for the lifetime that it states, and is never served in
+/// place of an object that may be served stale.
 #[tokio::test]
 async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
     let error = || status(500).cache_control("max-age=60").age(20).body("why");

@@ -1,4 +1,5 @@
-//! Stale 27: endpoints that come and go leave no permanent effect, and stored objects are served throughout.
+//! Stale 27: endpoints that come and go leave no permanent effect, and stored objects are served
+//! throughout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,8 +24,8 @@ const FLAPS: usize = 30;
 const BETWEEN: usize = 2 * VIEWERS;
 
 const PERMITS: usize = 6;
-/// A permit may stand for two requests to one endpoint for a moment (a cancelled one that the endpoint has
-/// not noticed); a probe needs none.
+/// A permit may stand for two requests to one endpoint for a moment (a cancelled one that the
+/// endpoint has not noticed); a probe needs none.
 const BOUND: usize = 2 * PERMITS + 1;
 
 fn path(number: u64) -> String {
@@ -80,8 +81,8 @@ impl Crowd {
     }
 }
 
-/// All endpoints were down and one is back, as another request has shown: requests that failed meanwhile
-/// succeed at once.
+/// All endpoints were down and one is back, as another request has shown: requests that failed
+/// meanwhile succeed at once.
 #[tokio::test]
 async fn what_failed_meanwhile_is_asked_for_at_once() {
     let init = "/live/init.mp4";

@@ -1,5 +1,5 @@
-//! When the host has no file descriptors left, requests fail with an error about the host: no endpoint is
-//! blamed, and requests succeed again when descriptors are free.
+//! When the host has no file descriptors left, requests fail with an error about the host: no
+//! endpoint is blamed, and requests succeed again when descriptors are free.
 
 use crate::support::program::Program;
 use crate::support::{Origin, get, segment};

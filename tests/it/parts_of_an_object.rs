@@ -199,7 +199,8 @@ fn growing(body: &Bytes, gate: &Gate) -> Reply {
     start.send(body.slice(half..))
 }
 
-/// While the length is unknown, an open or long range does not wait: the whole body follows the fill at once.
+/// While the length is unknown, an open or long range does not wait: the whole body follows the
+/// fill at once.
 #[tokio::test]
 async fn an_open_range_of_unknown_length_waits_for_nothing() {
     let (gate, body) = (Gate::new(), noise(1, 1000));

@@ -331,8 +331,8 @@ async fn readers_of_coded_playlists_are_cut_too() {
     assert!((COUNT - 4..COUNT).contains(&reset), "{reset}");
 }
 
-/// HTTP/1.0 on a Unix socket: the end of the connection could be taken for the end of the body, and a Unix
-/// socket has no reset.
+/// HTTP/1.0 on a Unix socket: the end of the connection could be taken for the end of the body, and
+/// a Unix socket has no reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
     let folder = tempfile::tempdir().unwrap();

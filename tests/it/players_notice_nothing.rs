@@ -1,5 +1,6 @@
-//! Whatever happens to its origins, the audience of a live stream goes on: no error, no step back, no byte
-//! that the packager did not make. Real players, two simulated origins, segments of a third of a second.
+//! Whatever happens to its origins, the audience of a live stream goes on: no error, no step back,
+//! no byte that the packager did not make. Real players, two simulated origins, segments of a third
+//! of a second.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use seawall::simulator::{DemoRendition, Packaging, Resource, ResourceKind};
 
 use crate::support::audience::{Audience, Evening};
 
-/// Players begin with three segments: after one more they have polled the playlist again, and it is refreshed
-/// by the shield.
+/// Players begin with three segments: after one more they have polled the playlist again, and it is
+/// refreshed by the shield.
 const BEFORE: usize = 4;
 
 /// Without faults, each version and each segment is requested about once, whatever the audience.
@@ -99,8 +100,8 @@ async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
     audience.assert_never_backwards().assert_packagers_bytes();
 }
 
-/// The packager restarts and reuses its names: one step back, and never a byte of the old programme with the
-/// new playlist.
+/// The packager restarts and reuses its names: one step back, and never a byte of the old programme
+/// with the new playlist.
 #[tokio::test]
 async fn when_the_packager_begins_anew() {
     let evening = Evening::start(Packaging::Cmaf).await;
@@ -164,8 +165,8 @@ async fn in_low_latency_each_part_is_asked_for_once() {
         parts.iter().all(|(_, count)| count.requests == 1),
         "{parts:?}"
     );
-    // A blocking request per part and rendition; each rendition began with a plain one, and perhaps one more
-    // by the cadence.
+    // A blocking request per part and rendition; each rendition began with a plain one, and perhaps
+    // one more by the cadence.
     let playlists = evening.first.request_log().targets(ResourceKind::Playlist);
     let blocking = playlists
         .iter()

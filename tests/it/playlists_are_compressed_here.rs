@@ -1,5 +1,5 @@
-//! Playlists are requested from the origin in plain text, and viewers get them in the best coding that they
-//! accept.
+//! Playlists are requested from the origin in plain text, and viewers get them in the best coding
+//! that they accept.
 
 use crate::support::{Origin, Shield, get, manifest, playlist};
 

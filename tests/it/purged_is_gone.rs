@@ -41,7 +41,8 @@ async fn purged_with_all_variants_and_nothing_else() {
     assert!(shield.get("/vod/seg2.ts").await.is_hit());
 }
 
-/// Store 29: purge during a fill. Viewers of the fill get it whole; later requests get the new object.
+/// Store 29: purge during a fill. Viewers of the fill get it whole; later requests get the new
+/// object.
 #[tokio::test]
 async fn purged_during_a_fill() {
     let (gate, old) = (Gate::new(), noise(1, 1000));
@@ -157,7 +158,8 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
     assert!(shield.get("/other/seg1.ts").await.is_hit());
 }
 
-/// A slice in progress belongs to the purged object, even if the origin gives the new one the same `ETag`.
+/// A slice in progress belongs to the purged object, even if the origin gives the new one the same
+/// `ETag`.
 #[tokio::test]
 async fn purged_while_a_slice_of_it_comes() {
     const LENGTH: usize = 1 << 20;

@@ -1,5 +1,5 @@
-//! An endpoint never gets more requests per second of a kind than its quota: another endpoint answers
-//! meanwhile; without one, requests wait. Other kinds are not delayed.
+//! An endpoint never gets more requests per second of a kind than its quota: another endpoint
+//! answers meanwhile; without one, requests wait. Other kinds are not delayed.
 
 use std::time::{Duration, Instant};
 
@@ -150,8 +150,8 @@ async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
     assert_eq!(shield.counter(REJECTED, &in_vain).await, rejected as u64);
 }
 
-/// Many concurrent segments, and a small quota at the preferred endpoint: requests go to the first endpoint
-/// whose quota allows one, and none is rejected while another endpoint's quota is unused.
+/// Many concurrent segments, and a small quota at the preferred endpoint: requests go to the first
+/// endpoint whose quota allows one, and none is rejected while another endpoint's quota is unused.
 #[tokio::test]
 async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
     const MANY: usize = 60;
@@ -183,8 +183,8 @@ async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
     assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
-/// Segments take all the places that they may, and wait for their quota there. Manifests have a place left,
-/// in the group and at an endpoint with its own limit.
+/// Segments take all the places that they may, and wait for their quota there. Manifests have a
+/// place left, in the group and at an endpoint with its own limit.
 #[tokio::test]
 async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
     for is_of_group in [true, false] {

@@ -82,7 +82,8 @@ async fn origin() -> Origin {
         .on("/live/smuggled.ts", segment("smuggled"))
 }
 
-/// Whether or not the object is stored, and whether or not it is the first request of its connection.
+/// Whether or not the object is stored, and whether or not it is the first request of its
+/// connection.
 #[tokio::test]
 async fn what_two_programs_read_differently_is_refused() {
     let origin = origin().await;
@@ -261,8 +262,8 @@ async fn a_host_is_a_host_in_every_protocol() {
     }
 }
 
-/// RFC 9113, 8.3.1: `:authority` and `Host` name one host. So do an absolute HTTP/1 target and `Host`: a
-/// program in front may have decided by the other one.
+/// RFC 9113, 8.3.1: `:authority` and `Host` name one host. So do an absolute HTTP/1 target and
+/// `Host`: a program in front may have decided by the other one.
 #[tokio::test]
 async fn a_target_that_names_another_host_than_host_is_refused() {
     let origin = origin().await;
@@ -290,8 +291,8 @@ async fn a_target_that_names_another_host_than_host_is_refused() {
     assert_eq!(origin.hits(OTHER), 0);
 }
 
-/// Requests that h2 itself rejects: a malformed stream is reset, and an undecodable head ends the connection.
-/// Each is counted and logged.
+/// Requests that h2 itself rejects: a malformed stream is reset, and an undecodable head ends the
+/// connection. Each is counted and logged.
 #[tokio::test]
 async fn what_is_malformed_over_http2_is_refused_and_counted() {
     let origin = origin().await;

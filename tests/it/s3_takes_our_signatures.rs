@@ -48,7 +48,8 @@ async fn what_is_signed_is_answered_and_nothing_else() {
         .get("/media/live/index.m3u8")
         .await
         .assert_is(200, PLAYLIST);
-    // Escapes that stay escaped are unit-tested: some versions of moto decode paths before the check.
+    // Escapes that stay escaped are unit-tested: some versions of moto decode paths before the
+    // check.
     for spelling in ["seg~1.m4s", "seg%7E1.m4s", "%73eg%7e1%2Em4s?x=2&a=1&x=1"] {
         let target = format!("/media/live/{spelling}");
         signing.get(&target).await.assert_is(200, "odd");

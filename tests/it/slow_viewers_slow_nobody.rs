@@ -1,5 +1,5 @@
-//! A viewer who reads or sends slowly affects no other viewer: it holds no permit at the origin, no share of
-//! a common connection, and no other response.
+//! A viewer who reads or sends slowly affects no other viewer: it holds no permit at the origin, no
+//! share of a common connection, and no other response.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ async fn stalled(shield: &Shield, target: &str) -> Arriving {
     answer
 }
 
-/// Twelve stalled readers of an uncacheable file, and one connection to the origin: a miss of another file
-/// succeeds meanwhile.
+/// Twelve stalled readers of an uncacheable file, and one connection to the origin: a miss of
+/// another file succeeds meanwhile.
 #[tokio::test]
 async fn stalled_readers_leave_the_shared_connection_to_others() {
     let (film, other) = (film(), noise(8, 4 * MIB));
@@ -59,8 +59,8 @@ async fn stalled_readers_leave_the_shared_connection_to_others() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
-/// A limit of two and more stalled readers than that, over both protocols, with the limit at the group or the
-/// endpoint: other viewers get responses.
+/// A limit of two and more stalled readers than that, over both protocols, with the limit at the
+/// group or the endpoint: other viewers get responses.
 #[tokio::test]
 async fn stalled_readers_hold_no_place_at_the_origin() {
     for (h2, at_endpoint) in [(false, false), (true, false), (false, true)] {
@@ -223,7 +223,8 @@ async fn slow_senders_hold_no_place_at_the_origin() {
     shield.wait_gauge(SLOW_VIEWERS, |slow| slow == 0).await;
 }
 
-/// Errors in a request's body are reported to its sender with the right status, and count against no origin.
+/// Errors in a request's body are reported to its sender with the right status, and count against
+/// no origin.
 #[tokio::test]
 async fn a_senders_fault_is_the_senders() {
     const BODIES: [(&str, u16); 6] = [

@@ -13,8 +13,8 @@ use crate::support::{
 
 const PATH: &str = "/live/index.m3u8";
 
-/// A playlist that arrives stale and beyond `stale-while-revalidate`, but may be served for a minute if the
-/// origin fails.
+/// A playlist that arrives stale and beyond `stale-while-revalidate`, but may be served for a
+/// minute if the origin fails.
 fn overdue() -> Reply {
     manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -35,8 +35,8 @@ async fn a_dead_origin_is_covered() {
     }
 }
 
-/// Stale 22: at once, not after the origin's timeout: no head arrives and no origin deadline passes here, yet
-/// the viewer gets a response.
+/// Stale 22: at once, not after the origin's timeout: no head arrives and no origin deadline passes
+/// here, yet the viewer gets a response.
 #[tokio::test]
 async fn a_silent_origin_is_covered_at_once() {
     let silence = Gate::new();
@@ -87,7 +87,8 @@ async fn must_revalidate_is_obeyed() {
     }
 }
 
-/// Stale 24: 5xx on revalidation: the old object is kept, and the origin gets no request during the back-off.
+/// Stale 24: 5xx on revalidation: the old object is kept, and the origin gets no request during the
+/// back-off.
 #[tokio::test]
 async fn a_failed_revalidation_keeps_the_old() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(503)));
@@ -204,8 +205,8 @@ async fn a_lost_name_keeps_its_addresses() {
     shield.get("/b.ts").await.assert_whole("b");
 }
 
-/// A private error, or one with a cookie, is an error all the same: the stored object is served, and the
-/// origin gets no request during the back-off.
+/// A private error, or one with a cookie, is an error all the same: the stored object is served,
+/// and the origin gets no request during the back-off.
 #[tokio::test]
 async fn a_private_error_is_covered_too() {
     let errors = [
@@ -247,8 +248,8 @@ async fn gone_is_gone() {
     }
 }
 
-/// With `manifest_stale_if_missing`, a manifest that suddenly gets 404 is still served, and `Cache-Status`
-/// says why.
+/// With `manifest_stale_if_missing`, a manifest that suddenly gets 404 is still served, and
+/// `Cache-Status` says why.
 #[tokio::test]
 async fn a_flap_is_not_believed_at_once() {
     for code in [403, 404, 410] {
@@ -327,8 +328,8 @@ fn doubting(origin: &Origin, seconds: u64) -> Builder {
         })
 }
 
-/// A slow refresh completes even when the viewer who caused it got the stale object and left, and even where
-/// fills without viewers are cancelled.
+/// A slow refresh completes even when the viewer who caused it got the stale object and left, and
+/// even where fills without viewers are cancelled.
 #[tokio::test]
 async fn a_refresh_outlives_its_viewer() {
     let gate = Gate::new();
@@ -352,7 +353,8 @@ async fn a_refresh_outlives_its_viewer() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// A stored object that may not be served covers nothing: the request is retried as if nothing were stored.
+/// A stored object that may not be served covers nothing: the request is retried as if nothing were
+/// stored.
 #[tokio::test]
 async fn what_may_not_be_served_costs_no_retry() {
     let strict = segment("old")
@@ -367,8 +369,8 @@ async fn what_may_not_be_served_costs_no_retry() {
     }
 }
 
-/// Stale 24, for bodies that break off: such a refresh is not repeated at once, though every viewer gets a
-/// stale object.
+/// Stale 24, for bodies that break off: such a refresh is not repeated at once, though every viewer
+/// gets a stale object.
 #[tokio::test]
 async fn a_refresh_that_breaks_off_is_not_repeated_at_once() {
     let stale = segment("whole")

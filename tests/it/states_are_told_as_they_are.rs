@@ -1,12 +1,12 @@
-//! Versions of a low-latency playlist come from the origin and live for as long as it allows; viewers cannot
-//! invent versions.
+//! Versions of a low-latency playlist come from the origin and live for as long as it allows;
+//! viewers cannot invent versions.
 
 use crate::low_latency_hls::{NEXT, PATH, holding, passive, version};
 
 use crate::support::{Gate, Origin, Shield, get, manifest, reply, segment, status};
 
-/// An origin that stops blocking early answers with the current version. Later viewers do not get that
-/// response.
+/// An origin that stops blocking early answers with the current version. Later viewers do not get
+/// that response.
 #[tokio::test]
 async fn an_answer_before_its_time_is_for_those_who_waited() {
     let now = || manifest(version(20, 2)).cache_control("max-age=1");
@@ -81,7 +81,8 @@ async fn what_is_too_far_ahead_is_refused_here() {
         .on(NEXT, manifest(slow(3)).hold_head(&gate))
         .on(far, status(404));
     let shield = Shield::in_front_of(&origin).start().await;
-    // The first request is answered, the second causes a refresh, and from then on it is refreshed by itself.
+    // The first request is answered, the second causes a refresh, and from then on it is refreshed
+    // by itself.
     shield.get(PATH).await;
     shield.get(PATH).await;
     gate.wait_arrived(1).await;
@@ -131,8 +132,8 @@ async fn and_are_bounded_themselves() {
     }
 }
 
-/// A directive with an escaped name may still be one for the origin. No stored playlist confirms that it
-/// blocks: it needs a permit like any other request.
+/// A directive with an escaped name may still be one for the origin. No stored playlist confirms
+/// that it blocks: it needs a permit like any other request.
 #[tokio::test]
 async fn a_directive_in_disguise_is_a_request_like_others() {
     let gate = Gate::new();

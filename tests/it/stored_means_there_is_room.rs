@@ -1,5 +1,5 @@
-//! `stored` in `Cache-Status` is true: an object that exceeds its share of memory is reported as not stored,
-//! and displaces nothing.
+//! `stored` in `Cache-Status` is true: an object that exceeds its share of memory is reported as
+//! not stored, and displaces nothing.
 
 use seawall::config::Config;
 use seawall::manifest::Kind;
@@ -17,8 +17,8 @@ fn playlist(bytes: usize) -> String {
     ended_playlist(1).replace("#EXT-X-ENDLIST", &(comment + "#EXT-X-ENDLIST"))
 }
 
-/// Requests twice, with time to store between. Returns whether the first response says `stored` and the
-/// second one is a hit.
+/// Requests twice, with time to store between. Returns whether the first response says `stored` and
+/// the second one is a hit.
 async fn ask_twice(shield: &Shield, path: &str) -> (bool, bool) {
     let first: Response = shield.get(path).await;
     shield.wait_gauge(FILLS, |fills| fills == 0).await;

@@ -1,4 +1,5 @@
-//! Versions of a live playlist are compared with each other also when origins send them in a content coding.
+//! Versions of a live playlist are compared with each other also when origins send them in a
+//! content coding.
 
 use std::io::Read;
 

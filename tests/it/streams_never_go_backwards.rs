@@ -166,7 +166,8 @@ async fn a_restart_drops_what_was_held_of_every_rendition() {
     assert_eq!(restarts.await, 1, "one restart");
 }
 
-/// A twin that stopped yesterday does not take the audience over because the other endpoint failed once.
+/// A twin that stopped yesterday does not take the audience over because the other endpoint failed
+/// once.
 #[tokio::test]
 async fn a_twin_of_another_generation_does_not_take_over() {
     let first = Origin::start().await.on(PATH, overdue(playlist(5000)));
@@ -186,8 +187,8 @@ async fn a_twin_of_another_generation_does_not_take_over() {
     assert_eq!(restarts.await, 0);
 }
 
-/// The version of an origin that reports itself as stalled is compared with another endpoint's, from the
-/// first request.
+/// The version of an origin that reports itself as stalled is compared with another endpoint's,
+/// from the first request.
 #[tokio::test]
 async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
     let updated = "x-mediapackage-manifest-last-updated";
@@ -203,7 +204,8 @@ async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
     assert_eq!(shield.counter(UNFIT, &[("reason", "stalled")]).await, 1);
 }
 
-/// A stopping encoder marks the stream as ended. When it starts again, the end is not stored for an hour.
+/// A stopping encoder marks the stream as ended. When it starts again, the end is not stored for an
+/// hour.
 #[tokio::test]
 async fn an_end_is_not_believed_for_long() {
     let ended = playlist(11) + "#EXT-X-ENDLIST\n";
@@ -281,7 +283,8 @@ async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// With nothing stored, an older version is better than an error. The same holds for uncacheable manifests.
+/// With nothing stored, an older version is better than an error. The same holds for uncacheable
+/// manifests.
 #[tokio::test]
 async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
     let never = |first| manifest(playlist(first)).cache_control("no-store");
@@ -340,7 +343,8 @@ async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
     }
 }
 
-/// Each country has its own timeline: its advertisements make it later than others, with other names.
+/// Each country has its own timeline: its advertisements make it later than others, with other
+/// names.
 #[tokio::test]
 async fn variants_have_timelines_of_their_own() {
     use crate::support::origin::{Request, computed};

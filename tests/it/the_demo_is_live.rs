@@ -1,5 +1,5 @@
-//! The simulated origin serves over a socket what its plan says: each form, at each moment, with a manual
-//! clock.
+//! The simulated origin serves over a socket what its plan says: each form, at each moment, with a
+//! manual clock.
 
 use std::time::Duration;
 
@@ -60,7 +60,8 @@ fn whole(
     }
 }
 
-/// Everything that an HLS player would request from the entry playlist exists, with the planned bytes.
+/// Everything that an HLS player would request from the entry playlist exists, with the planned
+/// bytes.
 #[tokio::test]
 async fn every_uri_of_every_playlist_leads_somewhere() {
     let (origin, _hand) = on_air();

@@ -1,5 +1,5 @@
-//! Even if every endpoint of a group is ejected, unhealthy or unreachable, one of them is still used, and a
-//! good response is passed on like any other.
+//! Even if every endpoint of a group is ejected, unhealthy or unreachable, one of them is still
+//! used, and a good response is passed on like any other.
 
 use std::time::Duration;
 
@@ -69,8 +69,8 @@ async fn when_the_others_are_ejected() {
     assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
 }
 
-/// One endpoint is ejected, both are unhealthy, and neither accepted the last connection: when they are back,
-/// they are used at once.
+/// One endpoint is ejected, both are unhealthy, and neither accepted the last connection: when they
+/// are back, they are used at once.
 #[tokio::test]
 async fn when_nothing_speaks_for_any() {
     let (first, second) = (sick().await, sick().await);
@@ -116,8 +116,8 @@ async fn when_the_others_breaker_is_open() {
     assert_eq!((first.hits("/good.ts"), second.hits("/good.ts")), (0, 1));
 }
 
-/// All breakers are open: no request is sent until a probe is due; then a viewer's own request is the probe,
-/// and its response is passed on.
+/// All breakers are open: no request is sent until a probe is due; then a viewer's own request is
+/// the probe, and its response is passed on.
 #[tokio::test]
 async fn when_all_breakers_are_open_one_request_tries() {
     let (first, second) = (sick().await, sick().await);

@@ -1,5 +1,5 @@
-//! Memory holds a third of a live stream's segments: prefetched segments are still stored when viewers
-//! request them, and no segment at the live edge is fetched twice.
+//! Memory holds a third of a live stream's segments: prefetched segments are still stored when
+//! viewers request them, and no segment at the live edge is fetched twice.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

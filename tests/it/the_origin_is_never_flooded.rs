@@ -1,5 +1,5 @@
-//! The origin gets no more concurrent requests, and no more per second, than configured. Requests go by
-//! priority, and those that find no place in the queue are rejected at once.
+//! The origin gets no more concurrent requests, and no more per second, than configured. Requests
+//! go by priority, and those that find no place in the queue are rejected at once.
 
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ fn path(number: usize) -> String {
     format!("/live/seg{number}.ts")
 }
 
-/// A limit of ten, a hundred objects, three hundred viewers: never an eleventh request; the manifest that was
-/// requested last is fetched next, and all viewers get responses.
+/// A limit of ten, a hundred objects, three hundred viewers: never an eleventh request; the
+/// manifest that was requested last is fetched next, and all viewers get responses.
 #[tokio::test]
 async fn a_surge_waits_in_order() {
     const OBJECTS: usize = 100;
@@ -84,8 +84,8 @@ async fn a_surge_waits_in_order() {
     assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
-/// A full queue rejects new requests at once, with the right reason in the metrics; viewers with a stale
-/// object get that.
+/// A full queue rejects new requests at once, with the right reason in the metrics; viewers with a
+/// stale object get that.
 #[tokio::test]
 async fn past_the_queue_it_is_an_error_or_stale() {
     let gate = Gate::new();
@@ -213,8 +213,8 @@ async fn refreshes_stand_back() {
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
 }
 
-/// With a rate limit: a burst of a tenth of a second, then the rate. At no moment has the origin got more;
-/// and all viewers get responses.
+/// With a rate limit: a burst of a tenth of a second, then the rate. At no moment has the origin
+/// got more; and all viewers get responses.
 #[tokio::test]
 async fn a_quota_spreads_requests() {
     const INTERVAL_MS: u128 = 25;
@@ -246,8 +246,8 @@ async fn a_quota_spreads_requests() {
     assert_eq!(shield.counter(REJECTED, &[]).await, 0);
 }
 
-/// A blocking request waits at the origin outside the limit only if the stored playlist says that the origin
-/// blocks. Otherwise it is one more request within the limit.
+/// A blocking request waits at the origin outside the limit only if the stored playlist says that
+/// the origin blocks. Otherwise it is one more request within the limit.
 #[tokio::test]
 async fn a_delivery_directive_is_no_way_past_the_cap() {
     const QUERIES: [&str; 5] = [

@@ -197,8 +197,9 @@ async fn a_stall_past_the_deadline() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// What an HTTP/1.0 client gets, for which only the end of the connection ends a body: everything after the
-/// head, and whether the connection ended cleanly. The origin continues once half has arrived.
+/// What an HTTP/1.0 client gets, for which only the end of the connection ends a body: everything
+/// after the head, and whether the connection ended cleanly. The origin continues once half has
+/// arrived.
 async fn heard_over_http10(mut wire: impl Duplex, gate: Gate) -> (Bytes, bool) {
     let request = format!("GET {PATH} HTTP/1.0\r\nHost: media.test\r\n\r\n");
     wire.write_all(request.as_bytes()).await.unwrap();
@@ -219,8 +220,8 @@ async fn heard_over_http10(mut wire: impl Duplex, gate: Gate) -> (Bytes, bool) {
     (Bytes::from(heard).slice(body..), ended.is_ok())
 }
 
-/// Towards HTTP/1.0, on every kind of listener: nginx speaks it to its upstreams by default, and would cache
-/// the half.
+/// Towards HTTP/1.0, on every kind of listener: nginx speaks it to its upstreams by default, and
+/// would cache the half.
 #[tokio::test]
 async fn http10_sees_an_error_on_every_listener() {
     let folder = tempfile::tempdir().unwrap();
@@ -262,8 +263,8 @@ async fn http10_sees_an_error_on_every_listener() {
     }
 }
 
-/// A client that began with another version, and has left no byte in the socket, gets no body whose end it
-/// could not recognise.
+/// A client that began with another version, and has left no byte in the socket, gets no body whose
+/// end it could not recognise.
 #[tokio::test]
 async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -285,7 +286,8 @@ async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
     drop(shield);
 }
 
-/// The same of an origin with two endpoints, however the body breaks off: each gets two requests per second.
+/// The same of an origin with two endpoints, however the body breaks off: each gets two requests
+/// per second.
 #[tokio::test]
 async fn endpoints_that_always_break_off_are_left_alone() {
     let broken = || segment("half").content_length(100);
@@ -312,8 +314,8 @@ async fn endpoints_that_always_break_off_are_left_alone() {
     }
 }
 
-/// An origin whose bodies always break off gets two requests per second for an object, whatever the number of
-/// viewers; and the log says what happened.
+/// An origin whose bodies always break off gets two requests per second for an object, whatever the
+/// number of viewers; and the log says what happened.
 #[tokio::test]
 async fn an_origin_that_always_breaks_off_is_left_alone() {
     let broken = segment("half").content_length(100).close();

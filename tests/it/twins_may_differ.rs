@@ -1,5 +1,6 @@
-//! Two endpoints with the same names may differ: one may lack an object that the other is about to send, or
-//! send it in a content coding; their bodies are combined only if they are the same object.
+//! Two endpoints with the same names may differ: one may lack an object that the other is about to
+//! send, or send it in a content coding; their bodies are combined only if they are the same
+//! object.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ fn in_front_of(endpoints: &[&Origin]) -> Builder {
         .proxy_settings(|waits| waits.wait_max = HOUR)
 }
 
-/// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once; nothing
-/// stored or listed says that the object exists.
+/// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once;
+/// nothing stored or listed says that the object exists.
 #[tokio::test]
 async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
     for refusal in [403, 404, 410, 302, 416] {
@@ -68,8 +69,8 @@ async fn but_it_is_where_the_other_says_nothing() {
     assert_eq!(shield.get(SEGMENT).await.status, 404);
 }
 
-/// A segment that no playlist lists yet may still be produced: it arrives in chunks, with pauses. The
-/// endpoint is not blamed: it gets the next request too, and the second endpoint gets none.
+/// A segment that no playlist lists yet may still be produced: it arrives in chunks, with pauses.
+/// The endpoint is not blamed: it gets the next request too, and the second endpoint gets none.
 #[tokio::test]
 async fn a_pause_in_what_is_still_being_made_is_no_fault() {
     let (gate, next) = (Gate::new(), "/live/seg2.ts");
@@ -96,7 +97,8 @@ async fn a_pause_in_what_is_still_being_made_is_no_fault() {
     assert_eq!((second.hits(SEGMENT), second.hits(next)), (0, 0));
 }
 
-/// The second endpoint is as far as the first: it has a head and no byte yet. The first body byte decides.
+/// The second endpoint is as far as the first: it has a head and no byte yet. The first body byte
+/// decides.
 #[tokio::test]
 async fn a_head_alone_takes_nothing_over() {
     for framing in [Reply::chunked as fn(Reply) -> Reply, |reply| {
@@ -152,8 +154,8 @@ async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
     }
 }
 
-/// The second endpoint's rest is longer than it should be: the viewer gets no byte beyond the end, and
-/// nothing of it is stored.
+/// The second endpoint's rest is longer than it should be: the viewer gets no byte beyond the end,
+/// and nothing of it is stored.
 #[tokio::test]
 async fn a_rest_that_goes_on_too_long_is_not_kept() {
     let body = noise(1, 300_000);
@@ -181,8 +183,8 @@ async fn a_rest_that_goes_on_too_long_is_not_kept() {
     assert!(again.status != 200 || !again.is_hit(), "{again:?}");
 }
 
-/// Endpoints with different `ETag`s for one file, used in turn: the slices of each object come from the
-/// endpoint that has it.
+/// Endpoints with different `ETag`s for one file, used in turn: the slices of each object come from
+/// the endpoint that has it.
 #[tokio::test]
 async fn slices_come_from_whoever_has_the_object() {
     const LENGTH: usize = 1 << 20;
@@ -204,8 +206,8 @@ async fn slices_come_from_whoever_has_the_object() {
     assert!(shield.get(SEGMENT).await.is_hit(), "the slices are held");
 }
 
-/// One endpoint stops in the middle of each slice, or becomes too slow. The other one has the same strong
-/// validator, continues the slice, and gets the requests for the next ones.
+/// One endpoint stops in the middle of each slice, or becomes too slow. The other one has the same
+/// strong validator, continues the slice, and gets the requests for the next ones.
 #[tokio::test]
 async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     const LENGTH: usize = 1 << 20;
@@ -252,8 +254,8 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
     }
 }
 
-/// The same with another `ETag` at the other endpoint, so that it cannot continue: viewers are cut soon, and
-/// a new request gets the other endpoint's object.
+/// The same with another `ETag` at the other endpoint, so that it cannot continue: viewers are cut
+/// soon, and a new request gets the other endpoint's object.
 #[tokio::test]
 async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhere() {
     const LENGTH: usize = 1 << 20;
@@ -300,8 +302,8 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
     }
 }
 
-/// Both are slow, with different `ETag`s: viewers are cut once, and served at the slow pace when they request
-/// again.
+/// Both are slow, with different `ETag`s: viewers are cut once, and served at the slow pace when
+/// they request again.
 #[tokio::test]
 async fn slices_are_not_cut_where_all_are_slow() {
     const LENGTH: usize = 1 << 20;
@@ -384,8 +386,8 @@ fn overdue(text: String) -> Reply {
     manifest(text).cache_control("max-age=1").age(1)
 }
 
-/// The packager of one endpoint ends its stream. The other one goes on, and so do the players, who would
-/// never leave an ended playlist: also when the other endpoint is a little behind.
+/// The packager of one endpoint ends its stream. The other one goes on, and so do the players, who
+/// would never leave an ended playlist: also when the other endpoint is a little behind.
 #[tokio::test]
 async fn an_end_at_one_endpoint_alone_is_no_end() {
     let ended = |first| overdue(playlist(first) + "#EXT-X-ENDLIST\n");

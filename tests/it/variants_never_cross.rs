@@ -1,4 +1,5 @@
-//! A viewer never gets a coding that it does not accept, and variants do not multiply without limit.
+//! A viewer never gets a coding that it does not accept, and variants do not multiply without
+//! limit.
 
 use crate::support::origin::{Request, Script};
 use crate::support::{Gate, Origin, Response, Shield, computed, get, reply, segment};

@@ -1,5 +1,5 @@
-//! Tests of the scenarios' own tools: without a shield in between, a viewer sees exactly what the script
-//! sends, faults included.
+//! Tests of the scenarios' own tools: without a shield in between, a viewer sees exactly what the
+//! script sends, faults included.
 
 use tokio::net::TcpStream;
 

@@ -1,5 +1,6 @@
-//! Media may be sent while they are produced, in chunks and without a length: pauses are no fault then. Once
-//! a manifest says that they are complete, an endpoint that stalls or is too slow is replaced by another one.
+//! Media may be sent while they are produced, in chunks and without a length: pauses are no fault
+//! then. Once a manifest says that they are complete, an endpoint that stalls or is too slow is
+//! replaced by another one.
 //!
 //! No origin deadline passes within these scenarios.
 
@@ -62,8 +63,8 @@ fn produced() -> u64 {
     now.as_secs() / STEP_S
 }
 
-/// Segments of an hour since 1970, by number and clock, or listed with their times: the last one can be
-/// requested while it is produced.
+/// Segments of an hour since 1970, by number and clock, or listed with their times: the last one
+/// can be requested while it is produced.
 fn mpds() -> [(Reply, NameOf); 2] {
     let mpd = |template: String| {
         let text = format!(
@@ -133,9 +134,9 @@ async fn when_it_dribbles_from_the_first_byte() {
     .await;
 }
 
-/// Viewers have a part of it: they are cut, and get it from the other endpoint when they request again. A
-/// shared `ETag` does not prove that the other endpoint has all of it, unless a playlist lists it as a
-/// segment.
+/// Viewers have a part of it: they are cut, and get it from the other endpoint when they request
+/// again. A shared `ETag` does not prove that the other endpoint has all of it, unless a playlist
+/// lists it as a segment.
 #[tokio::test]
 async fn when_it_stalls_or_dribbles_in_the_middle() {
     let (one, other) = (noise(3, 60_000), noise(4, 60_000));
@@ -237,8 +238,8 @@ async fn when_it_stalls_and_is_listed_meanwhile() {
     shield.get(HINTED_PART).await.assert_whole(&other);
 }
 
-/// An object beside the segments that no manifest lists: their duration says nothing about its required
-/// speed.
+/// An object beside the segments that no manifest lists: their duration says nothing about its
+/// required speed.
 #[tokio::test]
 async fn what_no_manifest_lists_has_the_duration_of_none() {
     const LENGTH: usize = 12_000_000;
@@ -270,8 +271,8 @@ async fn what_no_manifest_lists_has_the_duration_of_none() {
     .await;
 }
 
-/// A body was too slow while it was held back from viewers, and no other endpoint was faster. Once viewers
-/// have it, it gets the usual time before they are cut.
+/// A body was too slow while it was held back from viewers, and no other endpoint was faster. Once
+/// viewers have it, it gets the usual time before they are cut.
 #[tokio::test]
 async fn what_is_shown_has_its_time_from_then_on() {
     const LENGTH: usize = 600_000;

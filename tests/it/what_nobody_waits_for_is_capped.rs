@@ -1,6 +1,6 @@
-//! A viewer who requests and leaves cancels its request at the shield, but not the work at the origin. So
-//! fetches without viewers are limited, per client and in total, and a client that abandons nearly all its
-//! requests is slowed down.
+//! A viewer who requests and leaves cancels its request at the shield, but not the work at the
+//! origin. So fetches without viewers are limited, per client and in total, and a client that
+//! abandons nearly all its requests is slowed down.
 
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,8 @@ fn roomy(origin: &Origin) -> Builder {
     Shield::in_front_of(origin).origin(|group| group.deadlines.queue = Duration::from_hours(1))
 }
 
-/// Forty requests on HTTP/1.1 connections, and all viewers leave: fetches up to the limit continue and are
-/// stored, the others are cancelled and closed at the origin.
+/// Forty requests on HTTP/1.1 connections, and all viewers leave: fetches up to the limit continue
+/// and are stored, the others are cancelled and closed at the origin.
 #[tokio::test]
 async fn fetches_of_viewers_who_closed_their_connections() {
     const COUNT: usize = 40;
@@ -113,13 +113,14 @@ async fn a_fetch_that_is_joined_again_counts_no_more() {
     assert_eq!(origin.hits(&path(0)), 1);
 }
 
-/// A client that resets as fast as it requests, however the origin answers: a bounded number of requests and
-/// bytes reach the origin, and others are served as usual.
+/// A client that resets as fast as it requests, however the origin answers: a bounded number of
+/// requests and bytes reach the origin, and others are served as usual.
 #[tokio::test]
 async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
     const RESETS: usize = 1000;
     const BATCH: usize = 50;
-    // What a client may abandon at once, with the requests that are on their way when it is first slowed down.
+    // What a client may abandon at once, with the requests that are on their way when it is first
+    // slowed down.
     const BURST: u64 = 64 + 2 * BATCH as u64;
     // Forgiven per second, and as much again that is let through while the client is slowed down.
     const PER_SECOND: u64 = 2 * 32;
@@ -164,8 +165,8 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
     }
 }
 
-/// Viewers and the client that resets share one address, as behind a CDN: requests for shared objects are not
-/// rejected and not slowed down, whatever they cost at the origin.
+/// Viewers and the client that resets share one address, as behind a CDN: requests for shared
+/// objects are not rejected and not slowed down, whatever they cost at the origin.
 #[tokio::test]
 async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way() {
     const PATH: &str = "/live/index.m3u8";

@@ -1,5 +1,5 @@
-//! When one of two endpoints sends an unusable response, viewers get the other endpoint's, and a live stream
-//! goes on. An unknown URL is still requested only once.
+//! When one of two endpoints sends an unusable response, viewers get the other endpoint's, and a
+//! live stream goes on. An unknown URL is still requested only once.
 
 use std::time::Duration;
 
@@ -194,7 +194,8 @@ async fn where_both_endpoints_fail_the_budget_bounds_what_they_are_asked() {
     assert!((41..=45).contains(&asked), "{asked}");
 }
 
-/// No other endpoint is available: a stored object is better than a response that says nothing about it.
+/// No other endpoint is available: a stored object is better than a response that says nothing
+/// about it.
 #[tokio::test]
 async fn a_held_playlist_outlives_an_answer_to_something_else() {
     for code in [204, 205, 206, 304, 400, 416, 421, 425, 500, 501, 508] {

@@ -1,5 +1,5 @@
-//! The object that a player announces as its next request (CMCD `nor`) is prefetched once, and only from
-//! where the player's own request went.
+//! The object that a player announces as its next request (CMCD `nor`) is prefetched once, and only
+//! from where the player's own request went.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The baseline: players directly at the simulated origin, in a process of its own, on the server's core; the
-//! shield in that process is idle.
+//! The baseline: players directly at the simulated origin, in a process of its own, on the server's
+//! core; the shield in that process is idle.
 
 use std::io;
 use std::net::SocketAddr;

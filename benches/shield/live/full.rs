@@ -1,5 +1,5 @@
-//! Measures a live audience once memory is full. The stream's own segments fill it: memory holds a third of
-//! the run's segments.
+//! Measures a live audience once memory is full. The stream's own segments fill it: memory holds a
+//! third of the run's segments.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -205,7 +205,8 @@ async fn run_stream(stage: &Stage, programme: Programme) -> anyhow::Result<[Coun
     let players = start_players(server.plain, programme, &clock, &Notes::default());
     let broadcast = origin.broadcast();
     let first = broadcast.segments(clock.now()) + u64::from(WARM_UP_SEGMENTS);
-    // Between parts, and far from a segment's end: everything that exists has been requested by then.
+    // Between parts, and far from a segment's end: everything that exists has been requested by
+    // then.
     let from = broadcast.segment_due(first) + SEGMENT * 5 / 12;
     clock.wait_until(from).await;
     let before = counts(admin, &origin, &clock).await?;

@@ -1,5 +1,5 @@
-//! A simple load generator: persistent connections, one request after another; only status and length are
-//! checked.
+//! A simple load generator: persistent connections, one request after another; only status and
+//! length are checked.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Remembers which objects were evicted recently after one request. A new request for one of them shows
-//! that it is more than a one-off. Holds fingerprints only.
+//! Remembers which objects were evicted recently after one request. A new request for one of them
+//! shows that it is more than a one-off. Holds fingerprints only.
 
 use std::collections::{HashMap, VecDeque};
 

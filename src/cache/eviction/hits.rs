@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// An approximate counter in one byte (Morris). It is exact up to `EXACT_MAX`. Above that, each step
-/// stands for more hits and is taken less often, so that the counter of a popular object is rarely
-/// written and its cache line stays shared between cores.
+/// An approximate counter in one byte (Morris). It is exact up to `EXACT_MAX`. Above that, each
+/// step stands for more hits and is taken less often, so that the counter of a popular object is
+/// rarely written and its cache line stays shared between cores.
 #[derive(Debug, Default)]
 pub struct HitCounter(AtomicU8);
 

@@ -1,10 +1,11 @@
 //! Estimates how often a live segment will be requested, from the requests for earlier segments.
 //!
-//! Each viewer of a live rendition requests each segment once, usually just after its publication. Two
-//! figures predict a segment's demand: how often a segment of its rendition is requested in all, and the
-//! share of these requests at each distance from the live edge, which is similar for all renditions. A
-//! prefetched segment is not requested yet but will be soon. So the estimate is not the rate at the
-//! present distance, but the requests per second if the segment is held until its best time.
+//! Each viewer of a live rendition requests each segment once, usually just after its publication.
+//! Two figures predict a segment's demand: how often a segment of its rendition is requested in
+//! all, and the share of these requests at each distance from the live edge, which is similar for
+//! all renditions. A prefetched segment is not requested yet but will be soon. So the estimate is
+//! not the rate at the present distance, but the requests per second if the segment is held until
+//! its best time.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -39,8 +40,8 @@ pub struct Advance {
     pub period_ms: u64,
 }
 
-/// Distances from the live edge below this are separate classes; greater ones are classed by power of
-/// two.
+/// Distances from the live edge below this are separate classes; greater ones are classed by power
+/// of two.
 const NEAR: u64 = 8;
 const DISTANCES: usize = 20;
 /// At these distances requests are expected before any were counted.
@@ -97,8 +98,8 @@ impl Renditions {
         }
     }
 
-    /// Records a stored segment that had `asked` requests. Returns its number; `None` if there are too
-    /// many renditions.
+    /// Records a stored segment that had `asked` requests. Returns its number; `None` if there are
+    /// too many renditions.
     pub(super) fn hold(
         &mut self,
         LivePosition { rendition, behind }: LivePosition,
@@ -125,7 +126,8 @@ impl Renditions {
         }
     }
 
-    /// Records new segments of a rendition. `take` returns the hits of a stored segment and resets them.
+    /// Records new segments of a rendition. `take` returns the hits of a stored segment and resets
+    /// them.
     pub(super) fn advance(
         &mut self,
         advance: Advance,
@@ -189,8 +191,8 @@ impl Renditions {
         demand * self.share_from(at, listed) / seconds(since_ms)
     }
 
-    /// The expected share of a segment's requests per new segment, from a distance on: the maximum over
-    /// all periods in which the segment is still listed.
+    /// The expected share of a segment's requests per new segment, from a distance on: the maximum
+    /// over all periods in which the segment is still listed.
     fn share_from(&self, at: usize, listed: u64) -> f32 {
         let (mut requests, mut segments, mut most) = (0.0, 0.0, 0.0_f32);
         for at in at..DISTANCES {
@@ -231,8 +233,8 @@ impl Renditions {
 }
 
 impl TrackedRendition {
-    /// The requests since the last segment estimate the requests for one segment in all, as all segments
-    /// are requested alike.
+    /// The requests since the last segment estimate the requests for one segment in all, as all
+    /// segments are requested alike.
     fn learn(&mut self, new: u64) {
         let asked = std::mem::take(&mut self.asked);
         if new == 0 {

@@ -82,7 +82,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.evict_oldest(EvictionQueue::Manifests, EvictionReason::Manifest, evicted)
     }
 
-    /// Evicts the oldest object of a queue, or moves it to the end if it had a hit since the last check.
+    /// Evicts the oldest object of a queue, or moves it to the end if it had a hit since the last
+    /// check.
     fn evict_oldest(
         &mut self,
         queue: EvictionQueue,
@@ -138,7 +139,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.evict_oldest(EvictionQueue::Markers, EvictionReason::Marker, evicted)
     }
 
-    /// Keeps an object that was requested again. Otherwise evicts it and remembers its name for a while.
+    /// Keeps an object that was requested again. Otherwise evicts it and remembers its name for a
+    /// while.
     fn end_probation(&mut self, id: NodeId, now_ms: u64, evicted: &mut Vec<K>) {
         if self.was_asked(id) {
             if let Some(node) = self.queues.get_mut(id) {

@@ -329,7 +329,8 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
 }
 
 proptest! {
-    /// After any events: the limit holds, the counts are correct, and a live segment that fits is stored.
+    /// After any events: the limit holds, the counts are correct, and a live segment that fits is
+    /// stored.
     #[test]
     fn counts_what_is_held_and_never_more_than_the_bound(
         steps in proptest::collection::vec(step(), 1..300)

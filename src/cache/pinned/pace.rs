@@ -1,8 +1,9 @@
-//! Measures how fast a reader reads, and orders readers for cutting. Pure; the clock is a parameter.
+//! Measures how fast a reader reads, and orders readers for cutting. Pure; the clock is a
+//! parameter.
 //!
-//! A body stays in memory until its last reader has finished, so it is ranked by its fastest reader.
-//! While one reader is fast, cutting off the slow ones would free nothing, and cutting off all would harm
-//! the fast one.
+//! A body stays in memory until its last reader has finished, so it is ranked by its fastest
+//! reader. While one reader is fast, cutting off the slow ones would free nothing, and cutting off
+//! all would harm the fast one.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ struct PaceMark {
     taken: u64,
 }
 
-/// The lower value is cut first: the slower reader, and of equally slow ones the one that began earlier.
+/// The lower value is cut first: the slower reader, and of equally slow ones the one that began
+/// earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CutOrder {
     bytes_per_second: u64,

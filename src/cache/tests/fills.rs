@@ -26,8 +26,8 @@ fn a_body_too_large_to_hold_goes_through_a_window() {
     assert!(look(&cache).object.is_none());
 }
 
-/// Low-latency players request each version under a key of its own, all at once. The newest version is
-/// also stored under the key of the playlist.
+/// Low-latency players request each version under a key of its own, all at once. The newest version
+/// is also stored under the key of the playlist.
 #[test]
 fn versions_that_have_passed_leave_memory_before_the_newest_one() {
     let cache = Cache::new(Settings {

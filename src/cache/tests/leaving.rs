@@ -1,5 +1,5 @@
-//! For every way in which a body leaves the store: it counts as pinned while a slow viewer reads it, and
-//! only then.
+//! For every way in which a body leaves the store: it counts as pinned while a slow viewer reads
+//! it, and only then.
 
 use std::sync::Weak;
 

@@ -1,5 +1,5 @@
-//! Tests the flight's state machine under random orders of events: one fill per key, no lost wake-up, and
-//! nothing left in memory.
+//! Tests the flight's state machine under random orders of events: one fill per key, no lost
+//! wake-up, and nothing left in memory.
 
 use proptest::prelude::*;
 

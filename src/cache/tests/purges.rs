@@ -122,8 +122,8 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
     }
 }
 
-/// A second fill has replaced the refresh, because a restart ended the epoch of the refreshed object. The
-/// purge finds only the second fill.
+/// A second fill has replaced the refresh, because a restart ended the epoch of the refreshed
+/// object. The purge finds only the second fill.
 #[test]
 fn a_purge_meets_a_refresh_that_gave_way_before_it() {
     let place = Key::of(&[b"place"]);

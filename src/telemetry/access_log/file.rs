@@ -1,5 +1,5 @@
-//! The access log's file or named pipe. It is opened again when its path leads to another file, so a log
-//! rotation only has to move it.
+//! The access log's file or named pipe. It is opened again when its path leads to another file, so
+//! a log rotation only has to move it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! The format of an access log line: flat JSON, always the same fields, `null` for missing values, times
-//! in milliseconds. Removes queries, credentials and control characters.
+//! The format of an access log line: flat JSON, always the same fields, `null` for missing values,
+//! times in milliseconds. Removes queries, credentials and control characters.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};

@@ -1,5 +1,5 @@
-//! Writes queued entries to the file or pipe: one thread, in batches, with a buffer that is flushed when
-//! the queue is empty. It does not know where the bytes go.
+//! Writes queued entries to the file or pipe: one thread, in batches, with a buffer that is flushed
+//! when the queue is empty. It does not know where the bytes go.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Maximum entries between two flushes, also under constant load.
 const BATCH_LINES_MAX: usize = 8192;
 
-/// Pause after a batch, so that a busy server wakes the writer 100 times per second and not once per
-/// request. The queue takes 800,000 lines per second before lines are dropped.
+/// Pause after a batch, so that a busy server wakes the writer 100 times per second and not once
+/// per request. The queue takes 800,000 lines per second before lines are dropped.
 const REST: Duration = Duration::from_millis(10);
 
 /// Counts of written and dropped lines, and of failed writes.

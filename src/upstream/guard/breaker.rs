@@ -109,8 +109,8 @@ pub(in crate::upstream) enum BreakerDecision {
 }
 
 /// Permission for one request. It ends in [`Breaker::record_success`], [`Breaker::record_failure`],
-/// [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of passes from before the last opening or
-/// closing are out of date and change nothing.
+/// [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of passes from before the last
+/// opening or closing are out of date and change nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::upstream) struct BreakerPass {

@@ -1,5 +1,5 @@
-//! A simulated live stream with two origins, the shield in front of them, and players whose downloads are
-//! checked.
+//! A simulated live stream with two origins, the shield in front of them, and players whose
+//! downloads are checked.
 
 use std::sync::Arc;
 use std::time::Duration;

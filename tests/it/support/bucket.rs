@@ -25,7 +25,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Starts it with these objects, and one key that may read them. Fails if moto is not installed.
+    /// Starts it with these objects, and one key that may read them. Fails if moto is not
+    /// installed.
     pub async fn start(objects: &[(&str, &str)]) -> Bucket {
         let program = std::env::var(PROGRAM).unwrap_or_else(|_| "moto_server".to_owned());
         let folder = tempfile::tempdir().expect("a writable folder");

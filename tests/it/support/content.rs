@@ -5,8 +5,8 @@ use std::io::Read;
 
 use bytes::Bytes;
 
-/// A live HLS media playlist whose first segment has this number. Its target duration is 6 s, so a shorter
-/// lifetime from the origin applies.
+/// A live HLS media playlist whose first segment has this number. Its target duration is 6 s, so a
+/// shorter lifetime from the origin applies.
 pub fn playlist(first: u64) -> String {
     let head = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n";
     let segment = |number: u64| format!("#EXTINF:6.0,\nseg{number}.ts\n");
@@ -27,7 +27,8 @@ pub fn gzip(text: &[u8]) -> Vec<u8> {
     coded
 }
 
-/// `length` bytes without a period: shifted, mixed or repeated pieces show. Different seeds share no piece.
+/// `length` bytes without a period: shifted, mixed or repeated pieces show. Different seeds share
+/// no piece.
 pub fn noise(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);

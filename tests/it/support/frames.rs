@@ -51,7 +51,8 @@ pub fn window_update(stream: u32, bytes: u32) -> Frame {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
-/// A SETTINGS frame with the initial window of new streams; it also changes the windows of open ones.
+/// A SETTINGS frame with the initial window of new streams; it also changes the windows of open
+/// ones.
 pub fn initial_window(bytes: u32) -> Frame {
     let mut payload = vec![0, 4];
     payload.extend_from_slice(&bytes.to_be_bytes());

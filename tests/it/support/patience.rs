@@ -1,7 +1,7 @@
 //! Waits with a limit for events.
 //!
-//! No wait sleeps to let something happen: it ends with its event, and a scenario that would hang fails with
-//! the name of the missing event.
+//! No wait sleeps to let something happen: it ends with its event, and a scenario that would hang
+//! fails with the name of the missing event.
 
 use std::fmt::Display;
 use std::future::Future;

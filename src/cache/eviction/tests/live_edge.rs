@@ -123,7 +123,8 @@ fn where_about_as_much_is_listed_as_memory_holds_those_at_the_live_edge_are_kept
     every_audience_hits(52, SEGMENTS / 3);
 }
 
-/// Memory holds the segments of each rendition between the live edge and the last viewer, and few more.
+/// Memory holds the segments of each rendition between the live edge and the last viewer, and few
+/// more.
 #[test]
 fn where_there_is_little_memory_segments_are_kept_until_their_viewers_come() {
     for listed in [u64::MAX, 100, 30] {

@@ -5,7 +5,8 @@ use crate::upstream::sign::{CredentialSource, Service};
 
 const SIGNED: &str = "region = \"eu-west-1\", service = \"s3\"";
 
-/// Reads an origin with additional lines, with this environment and these files beside the configuration.
+/// Reads an origin with additional lines, with this environment and these files beside the
+/// configuration.
 fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {

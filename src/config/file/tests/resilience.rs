@@ -1,5 +1,5 @@
-//! Tests of `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]` and the deadlines, and of their
-//! contradictions.
+//! Tests of `[origin.retry]`, `[origin.breaker]`, `[origin.ejection]` and the deadlines, and of
+//! their contradictions.
 
 use super::*;
 

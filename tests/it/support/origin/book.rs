@@ -106,7 +106,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Records a request and returns its reply. The response is in progress until the guard is dropped.
+    /// Records a request and returns its reply. The response is in progress until the guard is
+    /// dropped.
     pub(super) fn answer(&self, request: &Request) -> (Reply, UnderWay) {
         let reply = self.book.next_reply(request);
         self.book.record.send_modify(|record| {

@@ -173,8 +173,8 @@ impl CacheStatus {
     }
 }
 
-/// A response whose head has arrived and whose body the scenario reads. Dropping it leaves: HTTP/1.1 closes
-/// the connection, HTTP/2 resets the stream.
+/// A response whose head has arrived and whose body the scenario reads. Dropping it leaves:
+/// HTTP/1.1 closes the connection, HTTP/2 resets the stream.
 pub struct Arriving {
     /// Status code.
     pub status: u16,

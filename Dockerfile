@@ -12,8 +12,13 @@ WORKDIR /seawall
 # replace our own sources, and the benches that Cargo.toml names.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
-RUN mkdir -p src \
- && touch src/lib.rs \
+COPY crates/manifest/Cargo.toml crates/manifest/
+COPY crates/policy/Cargo.toml crates/policy/
+COPY crates/cache/Cargo.toml crates/cache/
+COPY crates/upstream/Cargo.toml crates/upstream/
+COPY crates/simulator/Cargo.toml crates/simulator/
+RUN mkdir -p src crates/{manifest,policy,cache,upstream,simulator}/src \
+ && touch {.,crates/*}/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && awk '/^\[/ { table = $1 } \
          /^name *=/ && table == "[[bench]]" { gsub(/"/, ""); print "benches/" $3 ".rs" } \
@@ -21,9 +26,10 @@ RUN mkdir -p src \
     | while read -r file; do mkdir -p "${file%/*}" && touch "$file"; done \
  && cargo build --release --locked --bin seawall
 
+COPY crates crates
 COPY src src
 # Makes the sources newer than the build of the empty files, whatever their dates in the checkout are.
-RUN touch src/lib.rs src/main.rs && cargo build --release --locked --bin seawall
+RUN touch {.,crates/*}/src/lib.rs src/main.rs && cargo build --release --locked --bin seawall
 
 # libc, libgcc and certificate authorities; no shell, no package manager; user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-use seawall::cache::{self, Cache, JoinOutcome, Object, StoredHead, Verdict};
 use seawall::config::Config;
-use seawall::manifest::{Kind, low_latency, read_manifest};
-use seawall::policy::access::{Admission, access};
-use seawall::policy::directives::{RequestDirectives, ResponseDirectives};
-use seawall::policy::freshness::{freshness, freshness_for};
-use seawall::policy::{Key, Lifetime, Now, Rules, range};
+use seawall_cache::{self, Cache, JoinOutcome, Object, StoredHead, Verdict};
+use seawall_manifest::{Kind, low_latency, read_manifest};
+use seawall_policy::access::{Admission, access};
+use seawall_policy::directives::{RequestDirectives, ResponseDirectives};
+use seawall_policy::freshness::{freshness, freshness_for};
+use seawall_policy::{Key, Lifetime, Now, Rules, range};
 
 fn main() {
     // Short, since these steps take nanoseconds and the whole should not take minutes.
@@ -84,7 +84,7 @@ fn admit(criterion: &mut Criterion) {
 /// With enough other objects that the table does not fit into the nearest caches.
 fn look_up(criterion: &mut Criterion) {
     const OBJECTS: usize = 20_000;
-    let cache = Cache::new(cache::Settings::default());
+    let cache = Cache::new(seawall_cache::Settings::default());
     let keys: Vec<_> = (0..OBJECTS).map(segment_key).collect();
     for key in &keys {
         store(&cache, key);

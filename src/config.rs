@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{admin, cache, frontend, policy, proxy, telemetry, upstream};
+use crate::{admin, frontend, proxy, telemetry};
 
 pub(crate) use address::{endpoint, listen, socket};
 pub use flags::Flags;
@@ -56,11 +56,11 @@ pub struct Config {
     /// The admin server.
     pub admin: admin::Settings,
     /// Routes.
-    pub rules: policy::Rules,
+    pub rules: seawall_policy::Rules,
     /// Origin groups; routes refer to them by position in this list.
-    pub origins: Vec<upstream::Settings>,
+    pub origins: Vec<seawall_upstream::Settings>,
     /// Storage in memory.
-    pub cache: cache::Settings,
+    pub cache: seawall_cache::Settings,
     /// Time limits and fills.
     pub proxy: proxy::Settings,
     /// Metrics and logs.
@@ -141,13 +141,13 @@ impl Config {
     /// One origin behind these listeners, everything else at its default.
     pub fn single(origin: &str, listeners: Vec<frontend::Listener>) -> Result<Config, ValueError> {
         let endpoint = address::endpoint(origin)?;
-        let group = upstream::Settings::single(&endpoint.host.clone(), endpoint);
+        let group = seawall_upstream::Settings::single(&endpoint.host.clone(), endpoint);
         Ok(Config::of(vec![group], listeners))
     }
 
     /// These origins behind these listeners, everything else at its default. All requests go to the
     /// first origin.
-    fn of(origins: Vec<upstream::Settings>, listeners: Vec<frontend::Listener>) -> Config {
+    fn of(origins: Vec<seawall_upstream::Settings>, listeners: Vec<frontend::Listener>) -> Config {
         let name = origins
             .first()
             .map_or_else(|| "".into(), |origin| Arc::clone(&origin.name));
@@ -157,12 +157,12 @@ impl Config {
                 limits: frontend::Limits::default(),
             },
             admin: admin::Settings::default(),
-            rules: policy::Rules {
-                routes: order::sort_routes(vec![policy::Route::everything(name)]),
+            rules: seawall_policy::Rules {
+                routes: order::sort_routes(vec![seawall_policy::Route::everything(name)]),
                 name: NAME.into(),
             },
             origins,
-            cache: cache::Settings::default(),
+            cache: seawall_cache::Settings::default(),
             proxy: proxy::Settings::default(),
             telemetry: file::telemetry(),
             threads: 0,

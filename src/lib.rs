@@ -3,33 +3,21 @@
 //! The path of a request, in the order of the modules below:
 //!
 //! 1. [`frontend`] accepts a connection, enforces its limits and parses a request.
-//! 2. [`proxy`] runs the request pipeline: [`policy`] decides whether the request is admitted, its
-//!    route and its key; [`cache`] looks the key up.
+//! 2. [`proxy`] runs the request pipeline: [`seawall_policy`] decides whether the request is admitted, its
+//!    route and its key; [`seawall_cache`] looks the key up.
 //! 3. Fresh: the response is sent at once. Stale: it is sent and refreshed in the background. Not
 //!    stored: the request joins the one fill of its key, or starts it.
-//! 4. A fill sends a request through [`upstream`]. [`manifest`] parses a manifest, [`policy`]
+//! 4. A fill sends a request through [`seawall_upstream`]. [`seawall_manifest`] parses a manifest, [`seawall_policy`]
 //!    decides the lifetime, and every waiting viewer gets each chunk as it arrives.
 //! 5. [`telemetry`] records one outcome per request.
 //!
 //! [`config`] turns TOML and flags into the settings of each module. [`server`] assembles the
-//! modules. [`simulator`] is separate: an origin with a generated live stream, for tests and
+//! modules. [`seawall_simulator`] is separate: an origin with a generated live stream, for tests and
 //! `seawall demo`.
-
-pub mod manifest;
-
-pub mod policy;
-
-pub mod cache;
-pub mod telemetry;
-pub mod upstream;
-
-pub mod proxy;
-
 pub mod admin;
-pub mod frontend;
-
-pub mod simulator;
-
 pub mod cli;
 pub mod config;
+pub mod frontend;
+pub mod proxy;
 pub mod server;
+pub mod telemetry;

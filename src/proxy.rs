@@ -41,11 +41,11 @@ pub use pass::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
 pub use slices::SlicedBody;
 
-use crate::cache::{self, Cache};
-pub use crate::cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
-use crate::policy::Rules;
 use crate::telemetry::Telemetry;
-use crate::upstream::Origin;
+use seawall_cache::{self, Cache};
+pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
+use seawall_policy::Rules;
+use seawall_upstream::Origin;
 
 /// Waits and limits of the proxy.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ pub struct ShieldParts {
     /// Routes and their rules.
     pub rules: Rules,
     /// Memory limits.
-    pub cache: cache::Settings,
+    pub cache: seawall_cache::Settings,
     /// Waits and limits of the proxy.
     pub settings: Settings,
     /// Origin groups, in the order routes refer to them.

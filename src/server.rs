@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::frontend::{BoundListener, Frontend, ListenAddress};
 use crate::proxy::Shield;
 use crate::telemetry::LogCounts;
-use crate::upstream::Resolver;
+use seawall_upstream::Resolver;
 
 /// A server inside a tokio runtime of the caller, for tests and benches. Dropping it stops it at
 /// once.

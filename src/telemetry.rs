@@ -100,7 +100,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::manifest::Kind;
+    use seawall_manifest::Kind;
 
     pub(super) fn tale(outcome: Outcome, kind: Kind, status: u16) -> RequestRecord {
         RequestRecord {

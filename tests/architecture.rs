@@ -18,12 +18,9 @@ use std::path::Path;
 use self::source::Source;
 use self::tokens::Token;
 
-/// Which rooms a room may import. Itself always; `ALL` means it composes the others.
+/// Which modules and crates a module of `src` may import. Itself always; `ALL` means it composes the
+/// others. What a crate may import stands in its `Cargo.toml`.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("manifest", &[]),
-    ("policy", &["manifest"]),
-    ("cache", &["manifest", "policy"]),
-    ("upstream", &["manifest", "policy"]),
     ("telemetry", &["manifest", "policy"]),
     (
         "proxy",
@@ -51,13 +48,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "proxy",
         ],
     ),
-    ("simulator", &["manifest"]),
     ("config", ALL),
     ("server", ALL),
     ("cli", ALL),
 ];
 
 const ALL: &[&str] = &["*"];
+
+/// The crates under `crates/`, imported as `seawall_NAME`.
+const CRATES: &[&str] = &["manifest", "policy", "cache", "upstream", "simulator"];
+
+/// Where the program's own code is, tests and benches apart.
+const SOURCES: &[&str] = &["src", "crates"];
 
 /// Crates that stay in some rooms: how their names begin, where, and what to use elsewhere.
 const CONFINED: &[(&str, &[&str], &str)] = &[
@@ -75,7 +77,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
 
 /// Rooms without a clock and without async; and the one file that reads the clocks for them.
 const PURE: &[&str] = &["manifest", "policy"];
-const CLOCKS: &str = "src/policy/now.rs";
+const CLOCKS: &str = "crates/policy/src/now.rs";
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &[
@@ -95,24 +97,22 @@ const COMMON_TYPES: &[&str] = &[
 
 #[test]
 fn rooms_import_only_what_lies_below_them() {
-    check("src", imports);
+    check(SOURCES, imports);
 }
 
 #[test]
 fn pingora_and_hyper_stay_in_their_rooms() {
-    check("src", confined);
+    check(SOURCES, confined);
 }
 
 #[test]
 fn media_and_policy_have_no_clock_and_no_async() {
-    check("src", pure);
+    check(SOURCES, pure);
 }
 
 #[test]
 fn files_say_what_they_are_for_and_are_short() {
-    for directory in ["src", "tests", "benches"] {
-        check(directory, shape);
-    }
+    check(&["src", "crates", "tests", "benches"], shape);
 }
 
 #[test]
@@ -124,16 +124,14 @@ fn comments_are_at_most_100_columns_wide() {
 
 #[test]
 fn files_are_named_for_what_they_hold() {
-    for directory in ["src", "tests", "benches"] {
-        check(directory, named);
-    }
+    check(&["src", "crates", "tests", "benches"], named);
 }
 
 #[test]
 fn a_type_name_has_one_meaning() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let sources = source::read_all(root, "src");
+    let sources = source::read_all(root, SOURCES);
     for source in &sources {
         for token in types_defined(&source.tokens) {
             let at = format!("{}:{}", source.path, token.line);
@@ -163,9 +161,9 @@ fn types_defined(tokens: &[Token]) -> impl Iterator<Item = &Token> {
 }
 
 /// Runs a rule over every file and fails with everything it found.
-fn check(directory: &str, rule: fn(&Source) -> Vec<Fault>) {
+fn check(directories: &[&str], rule: fn(&Source) -> Vec<Fault>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = source::read_all(root, directory);
+    let sources = source::read_all(root, directories);
     let faults: Vec<_> = sources.iter().flat_map(rule).collect();
     let told: Vec<_> = faults.iter().map(|Fault(line)| line.as_str()).collect();
     assert!(
@@ -189,7 +187,7 @@ impl Fault {
 }
 
 fn imports(source: &Source) -> Vec<Fault> {
-    let Some(room) = source.room() else {
+    let Some(room) = source.room().filter(|_| source.path.starts_with("src/")) else {
         return Vec::new();
     };
     let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == room) else {
@@ -202,7 +200,8 @@ fn imports(source: &Source) -> Vec<Fault> {
             remedy,
         )];
     };
-    let is_room = |name: &str| IMPORTS.iter().any(|(room, _)| *room == name);
+    let is_module = |name: &str| IMPORTS.iter().any(|(module, _)| *module == name);
+    let is_room = |name: &str| CRATES.contains(&name) || is_module(name);
     let forbidden =
         |name: &str| is_room(name) && name != room && *allowed != ALL && !allowed.contains(&name);
     let remedy = match *allowed {
@@ -332,6 +331,9 @@ fn rooms_named(source: &Source) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for start in 0..words.len() {
         let begins = start == 0 || words[start - 1] != "::";
+        if begins && let Some(name) = words[start].strip_prefix("seawall_") {
+            found.push((source.tokens[start].line, name));
+        }
         if !begins || !["crate", "super"].contains(&words[start]) {
             continue;
         }
@@ -399,13 +401,20 @@ mod tests {
     #[test]
     fn every_way_to_import_a_room_is_seen() {
         let text = "use crate::proxy::Shield;\n\
-                    use crate::{\n  manifest::Kind,\n  frontend::{Limits, Listener},\n  config,\n};\n\
+                    use crate::{\n  telemetry::Outcome,\n  frontend::{Limits, Listener},\n  config,\n};\n\
                     fn f(x: crate::admin::Settings) {}\n\
                     use super::super::cli;\n\
                     use super::server;\n\
-                    pub(crate) use self::inner::frontend;";
-        assert_eq!(lines(imports, "src/cache/flight.rs", text), [1, 4, 5, 7, 8]);
-        assert_eq!(lines(imports, "src/cache.rs", text), [1, 4, 5, 7, 8, 9]);
+                    pub(crate) use self::inner::frontend;\n\
+                    use seawall_cache::Cache;";
+        assert_eq!(
+            lines(imports, "src/telemetry/log.rs", text),
+            [1, 4, 5, 7, 8, 11]
+        );
+        assert_eq!(
+            lines(imports, "src/telemetry.rs", text),
+            [1, 4, 5, 7, 8, 9, 11]
+        );
         assert_eq!(lines(imports, "src/server.rs", text), [0; 0]);
     }
 
@@ -413,9 +422,9 @@ mod tests {
     fn what_is_no_import_is_not_seen() {
         let text = "// crate::frontend\n/* /* crate::frontend */ crate::frontend */\n\
                     const A: &str = \"crate::frontend\"; const B: &str = r#\"\"crate::frontend\"#;\n\
-                    fn f<'a>(c: &'a str) { g('\"', b'\\'', \"\\\"\"); crate::manifest::h() }\n\
-                    use other::frontend; use crate::policy::Key; mod frontend {}";
-        assert_eq!(faults(imports, "src/cache.rs", text), [""; 0]);
+                    fn f<'a>(c: &'a str) { g('\"', b'\\'', \"\\\"\"); crate::telemetry::h() }\n\
+                    use other::frontend; use seawall_policy::Key; mod frontend {}";
+        assert_eq!(faults(imports, "src/telemetry.rs", text), [""; 0]);
     }
 
     #[test]
@@ -425,16 +434,20 @@ mod tests {
                     #[cfg(all(test, unix))]\n#[allow(x)]\nfn f() { crate::frontend::x() }\n\
                     #[cfg(test)]\nmod scenarios;\n\
                     use crate::frontend;";
-        assert_eq!(lines(imports, "src/cache.rs", text), [9]);
-        let (_, test_files) = Source::new("src/cache/flight.rs", text);
-        assert_eq!(test_files, ["src/cache/flight/scenarios"]);
+        assert_eq!(lines(imports, "src/telemetry.rs", text), [9]);
+        let (_, test_files) = Source::new("src/telemetry/log.rs", text);
+        assert_eq!(test_files, ["src/telemetry/log/scenarios"]);
     }
 
     #[test]
     fn a_fault_says_what_where_and_how_to_mend_it() {
-        let told = faults(imports, "src/policy/key.rs", "\nuse crate::cache::Store;");
-        let expected = "src/policy/key.rs:2: `policy` imports `cache`\n    \
-                        mend: `policy` may import manifest; turn the dependency round";
+        let told = faults(
+            imports,
+            "src/telemetry/log.rs",
+            "\nuse seawall_cache::Cache;",
+        );
+        let expected = "src/telemetry/log.rs:2: `telemetry` imports `cache`\n    \
+                        mend: `telemetry` may import manifest, policy; turn the dependency round";
         assert_eq!(told, [expected]);
     }
 
@@ -448,8 +461,11 @@ mod tests {
     fn confined_crates_are_seen_under_all_their_names() {
         let text =
             "use pingora_core::server::Server;\nuse hyper_util::rt::TokioIo;\nuse hyper::Uri;";
-        assert_eq!(lines(confined, "src/policy.rs", text), [1, 2, 3]);
-        assert_eq!(lines(confined, "src/upstream/group.rs", text), [2, 3]);
+        assert_eq!(lines(confined, "crates/policy/src/lib.rs", text), [1, 2, 3]);
+        assert_eq!(
+            lines(confined, "crates/upstream/src/group.rs", text),
+            [2, 3]
+        );
         assert_eq!(lines(confined, "src/frontend.rs", text), [0; 0]);
         assert_eq!(lines(confined, "src/lib.rs", text), [1, 2, 3]);
     }
@@ -457,8 +473,8 @@ mod tests {
     #[test]
     fn clocks_and_async_are_seen_in_pure_rooms_only() {
         let text = "fn f() { std::time::Instant::now(); }\ntokio::spawn(x);\nfn g(now: Instant) {}";
-        assert_eq!(lines(pure, "src/manifest/hls.rs", text), [1, 2]);
-        assert_eq!(lines(pure, "src/policy/now.rs", text), [2]);
+        assert_eq!(lines(pure, "crates/manifest/src/hls.rs", text), [1, 2]);
+        assert_eq!(lines(pure, "crates/policy/src/now.rs", text), [2]);
         assert_eq!(lines(pure, "src/proxy.rs", text), [0; 0]);
     }
 

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tikv_jemalloc_ctl::{epoch, stats};
 
-use seawall::cache::{Cache, JoinOutcome, Object, Settings, StoredHead, Verdict};
-use seawall::manifest::Kind;
-use seawall::policy::{Key, Lifetime};
+use seawall_cache::{Cache, JoinOutcome, Object, Settings, StoredHead, Verdict};
+use seawall_manifest::Kind;
+use seawall_policy::{Key, Lifetime};
 
 /// As in the program.
 #[global_allocator]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
-use seawall::cache::eviction::{
+use seawall_cache::eviction::{
     Advance, Candidate, HitCounter, LivePosition, MemoryBounds, ObjectClass, Policy,
 };
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use seawall::simulator::Packaging;
+use seawall_simulator::Packaging;
 
 use crate::live::Programme;
 use crate::scenario::Scenario;

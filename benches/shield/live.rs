@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use seawall::simulator::{
+use seawall_simulator::{
     Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, Player, PlayerFetch, Resource,
     SimulatedOrigin, Utc,
 };
@@ -117,7 +117,7 @@ pub struct Asked {
 
 impl Asked {
     fn of(origin: &SimulatedOrigin) -> Asked {
-        use seawall::simulator::ResourceKind;
+        use seawall_simulator::ResourceKind;
         let count = |kind| origin.request_log().count_of_kind(kind).requests;
         Asked {
             manifests: count(ResourceKind::Multivariant)

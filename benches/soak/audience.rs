@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use seawall::simulator::{Broadcast, DemoRendition, Packaging, Player, PlayerFetch, Resource};
+use seawall_simulator::{Broadcast, DemoRendition, Packaging, Player, PlayerFetch, Resource};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use seawall::simulator::{Broadcast, BroadcastPlan, Clock, Packaging, SimulatedOrigin};
+use seawall_simulator::{Broadcast, BroadcastPlan, Clock, Packaging, SimulatedOrigin};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

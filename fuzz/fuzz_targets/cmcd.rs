@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use seawall::manifest::{Cmcd, strip_query};
+use seawall_manifest::{Cmcd, strip_query};
 
 fuzz_target!(|data: &[u8]| {
     let mut headers = HeaderMap::new();

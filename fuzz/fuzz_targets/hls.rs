@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seawall::manifest::{
+use seawall_manifest::{
     Kind, LISTED_MAX, ListedResource, Liveness, NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
 

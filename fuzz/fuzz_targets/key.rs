@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use seawall::config::Config;
-use seawall::policy::Rules;
-use seawall::policy::access::{Admission, access};
+use seawall_policy::Rules;
+use seawall_policy::access::{Admission, access};
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let config = Config::single("http://127.0.0.1:9", Vec::new());

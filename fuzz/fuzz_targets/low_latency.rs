@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seawall::manifest::low_latency::{ReloadDirectives, delta};
-use seawall::manifest::{Kind, read_manifest};
+use seawall_manifest::low_latency::{ReloadDirectives, delta};
+use seawall_manifest::{Kind, read_manifest};
 
 fuzz_target!(|text: &str| {
     let (query, playlist) = text.split_once('\n').unwrap_or((text, ""));
@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
     };
     let told = read_manifest(Kind::Hls, update.as_bytes()).map(|read| read.facts);
     let (told, whole) = (told.expect("an update is a playlist"), whole.facts);
-    let reach = |edge: &seawall::manifest::LiveEdge| (edge.first, edge.last, edge.last_parts, edge.parts);
+    let reach = |edge: &seawall_manifest::LiveEdge| (edge.first, edge.last, edge.last_parts, edge.parts);
     assert_eq!(
         told.edge.as_ref().map(reach),
         whole.edge.as_ref().map(reach)

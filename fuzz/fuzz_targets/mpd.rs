@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
-use seawall::manifest::{EACH_MIN, Kind, LISTED_MAX, NAMES_MAX, read_manifest};
+use seawall_manifest::{EACH_MIN, Kind, LISTED_MAX, NAMES_MAX, read_manifest};
 
 fuzz_target!(|body: &[u8]| {
     let Ok(manifest) = read_manifest(Kind::Dash, body) else {

@@ -5,7 +5,7 @@
 use http::header::{ETAG, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use seawall::policy::range::{self, ResolvedRange};
+use seawall_policy::range::{self, ResolvedRange};
 
 const RANGES_MAX: usize = 8;
 

@@ -1,14 +1,14 @@
 //! Writes the statistics of the cache as metrics.
 
-use crate::cache;
 use crate::proxy::{ClientStats, CodingStats};
 use crate::telemetry::Exposition;
+use seawall_cache;
 
 /// A metric's name, help text and value.
 type MetricLine = (&'static str, &'static str, u64);
 
 /// Stored objects and fills.
-pub fn memory(stats: &cache::Stats) -> String {
+pub fn memory(stats: &seawall_cache::Stats) -> String {
     let mut page = Exposition::default();
     for (name, help, value) in gauges(stats) {
         page.gauge(name, help, &[], value);
@@ -79,7 +79,7 @@ pub fn codings(stats: &CodingStats) -> String {
     page.to_string()
 }
 
-fn gauges(stats: &cache::Stats) -> [MetricLine; 9] {
+fn gauges(stats: &seawall_cache::Stats) -> [MetricLine; 9] {
     [
         ("seawall_store_objects", "Objects stored.", stats.objects),
         (
@@ -123,7 +123,7 @@ fn gauges(stats: &cache::Stats) -> [MetricLine; 9] {
     ]
 }
 
-fn counters(stats: &cache::Stats) -> [MetricLine; 4] {
+fn counters(stats: &seawall_cache::Stats) -> [MetricLine; 4] {
     [
         (
             "seawall_store_insertions_total",

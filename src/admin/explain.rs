@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::manifest::{LiveEdge, Liveness, ManifestInfo};
-use crate::policy::freshness::Freshness;
 use crate::proxy::{Explanation, StoredObject, TrackedManifest};
+use seawall_manifest::{LiveEdge, Liveness, ManifestInfo};
+use seawall_policy::freshness::Freshness;
 
 /// The body of `/explain`. Fields that do not apply are left out.
 pub fn explanation(told: &Explanation) -> Value {

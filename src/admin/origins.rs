@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::telemetry::Exposition;
-use crate::upstream::{AttemptCounts, EndpointStats, Failure, LatencyHistogram, Stats};
+use seawall_upstream::{AttemptCounts, EndpointStats, Failure, LatencyHistogram, Stats};
 
 /// The breaker's states, as label values.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "probing"];

@@ -8,8 +8,8 @@ use clap::Args;
 use super::is_colour_wanted;
 use crate::config::{Config, Preflight};
 use crate::frontend::{ListenAddress, Listener};
-use crate::policy::Route;
-use crate::upstream;
+use seawall_policy::Route;
+use seawall_upstream;
 
 /// Report every problem in configuration files.
 #[derive(Debug, Args)]
@@ -136,7 +136,7 @@ fn route_line(route: &Route) -> String {
     )
 }
 
-fn origin_line(origin: &upstream::Settings, used: bool) -> String {
+fn origin_line(origin: &seawall_upstream::Settings, used: bool) -> String {
     let endpoints: Vec<_> = origin.endpoints.iter().map(endpoint_text).collect();
     let mut text = format!("{}: {}", origin.name, endpoints.join(", "));
     if !origin.verify {
@@ -157,7 +157,7 @@ fn origin_line(origin: &upstream::Settings, used: bool) -> String {
 }
 
 /// The regions of an origin's endpoints, without duplicates, in their order.
-fn regions(origin: &upstream::Settings, sigv4: &upstream::sign::Sigv4) -> String {
+fn regions(origin: &seawall_upstream::Settings, sigv4: &seawall_upstream::sign::Sigv4) -> String {
     let mut regions: Vec<&str> = Vec::new();
     for endpoint in &origin.endpoints {
         let own = endpoint.region.as_deref().or(endpoint.region_in_host());
@@ -169,7 +169,7 @@ fn regions(origin: &upstream::Settings, sigv4: &upstream::sign::Sigv4) -> String
     regions.join(", ")
 }
 
-fn endpoint_text(endpoint: &upstream::Endpoint) -> String {
+fn endpoint_text(endpoint: &seawall_upstream::Endpoint) -> String {
     let scheme = if endpoint.tls { "https" } else { "http" };
     if endpoint.host.contains(':') {
         return format!("{scheme}://[{}]:{}", endpoint.host, endpoint.port);

@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::logging::{self, LogFormat};
 use crate::config::{self, Config};
-use crate::simulator::{
+use seawall_simulator::{
     BroadcastPlan, Clock, DemoRendition, Packaging, Player, SimulatedOrigin, USAGE,
 };
 

@@ -9,7 +9,7 @@ use super::is_colour_wanted;
 use super::logging::{self, LogFormat};
 use crate::config::{self, Config, Flags, Preflight};
 use crate::frontend::ListenAddress;
-use crate::upstream::Endpoint;
+use seawall_upstream::Endpoint;
 
 /// Run the server, until a signal stops it.
 #[derive(Debug, Args)]

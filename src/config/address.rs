@@ -7,7 +7,7 @@ use http::uri::{Authority, Scheme};
 
 use super::value_error::ValueError;
 use crate::frontend::ListenAddress;
-use crate::upstream::Endpoint;
+use seawall_upstream::Endpoint;
 
 const SOCKET: &str = "an address and port such as \"127.0.0.1:9090\" or \"[::]:8080\"";
 const LISTEN: &str = "an address and port such as \"0.0.0.0:8080\" or \"[::]:8080\", \

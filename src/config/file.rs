@@ -23,9 +23,9 @@ use super::problem::{Problem, Problems, SourceSpan};
 use super::secret::EnvironmentReader;
 use super::toml_reader::{TomlReader, TomlTable, TomlValue};
 use super::{Config, THREADS, THREADS_MAX, ValueError, address, read};
-use crate::policy::{Route, Rules};
 use crate::telemetry;
-use crate::upstream::Endpoint;
+use seawall_policy::{Route, Rules};
+use seawall_upstream::Endpoint;
 
 pub(super) use listeners::{AddressUse, ListenPlace, conflicts};
 

@@ -7,7 +7,7 @@ use super::file::{self, ListenPlace};
 use super::problem::Problems;
 use super::{Config, LISTEN};
 use crate::frontend::{ListenAddress, Listener};
-use crate::upstream::{self, Endpoint};
+use seawall_upstream::{self, Endpoint};
 
 /// The settings that need no file. Omitted settings have their defaults.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
         return Err(problems);
     }
     // Named after its first endpoint, as in a file.
-    let mut group = upstream::Settings::single(&first.host.clone(), first);
+    let mut group = seawall_upstream::Settings::single(&first.host.clone(), first);
     group.endpoints.extend(endpoints);
     let listeners = listen
         .into_iter()

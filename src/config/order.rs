@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::problem::{Problem, SourceSpan};
-use crate::policy::Route;
+use seawall_policy::Route;
 
 /// How specific a host is; smaller is more specific.
 type HostSpecificity = Reverse<usize>;

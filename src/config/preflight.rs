@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::file::{AddressUse, ConfigDraft};
 use super::problem::Problem;
 use crate::frontend::ListenAddress;
-use crate::upstream::{Endpoint, Resolver};
+use seawall_upstream::{Endpoint, Resolver};
 
 /// A name that takes longer to resolve counts as unknown.
 const RESOLVE_MAX: Duration = Duration::from_secs(2);

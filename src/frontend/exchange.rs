@@ -21,7 +21,7 @@ use super::streams::begin_stream;
 use super::{Handler, Limits, connection_table::ConnectionTable};
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
-use crate::upstream::RequestBody;
+use seawall_upstream::RequestBody;
 
 /// The properties of a request that its response depends on.
 struct RequestFacts {

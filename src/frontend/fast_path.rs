@@ -35,8 +35,8 @@ use super::connection_state::{ConnectionState, Phase};
 use super::exchange::{http1_carrier, is_bodiless, over_limit};
 use super::recording_body::RecordingBody;
 use super::sniffing_stream::{SniffingStream, Transport};
-use crate::cache::Object;
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
+use seawall_cache::Object;
 
 /// Which side reads the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::poll_alarm;
 use super::stats::ConnectionEvent;
-use crate::upstream::UploadFault;
+use seawall_upstream::UploadFault;
 
 /// A request body that is forwarded to an origin. It has one deadline, which each byte extends by
 /// its time at the minimum rate.

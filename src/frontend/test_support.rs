@@ -19,9 +19,9 @@ use super::{
     BoundListener, CertificateFiles, Frontend, Handler, Limits, ListenAddress, Listener,
     RequestRecorder, Tls,
 };
-use crate::manifest::Kind;
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{Outcome, RequestRecord};
+use seawall_manifest::Kind;
 
 /// The records of finished requests.
 #[derive(Clone, Default)]

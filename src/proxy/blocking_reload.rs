@@ -8,11 +8,11 @@ use http::{HeaderMap, StatusCode};
 
 use super::Shield;
 use super::context::RequestContext;
-use crate::cache::{Object, StoredHead};
-use crate::manifest::low_latency::ReloadDirectives;
-use crate::manifest::{Liveness, ManifestInfo};
-use crate::policy::access::CacheRequest;
-use crate::policy::freshness::{Freshness, freshness};
+use seawall_cache::{Object, StoredHead};
+use seawall_manifest::low_latency::ReloadDirectives;
+use seawall_manifest::{Liveness, ManifestInfo};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::freshness::{Freshness, freshness};
 
 /// How the newest stored version relates to a request's directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 
 use super::pass::PassThroughStream;
 use super::slices::SlicedBody;
-use crate::cache::{BodyTruncated, Follower, SharedBody};
+use seawall_cache::{BodyTruncated, Follower, SharedBody};
 
 /// A body that is sent to one viewer. [`BodyTruncated`] means that it is incomplete: the viewer's
 /// connection or HTTP/2 stream must be reset, never ended cleanly.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::Shield;
 use super::context::RequestContext;
 use super::pipeline::is_held;
-use crate::cache::{Fill, Lookup};
+use seawall_cache::{Fill, Lookup};
 
 /// Maximum detached fetches (no viewer waits) of one client, and in all.
 const RUNNING_MAX: usize = 16;

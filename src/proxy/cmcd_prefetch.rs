@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::live::{Availability, PrefetchSource};
 use super::{Shield, ViewerRequest};
-use crate::manifest::{Cmcd, Kind};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Now, headers};
+use seawall_manifest::{Cmcd, Kind};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Now, headers};
 
 /// The CMCD header for fields of a single request.
 const CMCD_REQUEST: HeaderName = HeaderName::from_static("cmcd-request");

@@ -19,10 +19,10 @@ use compressor::SHORT_BYTES_MAX;
 
 use super::Shield;
 use super::read_whole::ReadWholeError;
-use crate::cache::{EncodedBodies, EncodedBodySet, Object};
-use crate::manifest::{Kind, ManifestError, ParsedText, read_manifest};
-use crate::policy::encoding::{self, ContentCoding};
-use crate::policy::fields;
+use seawall_cache::{EncodedBodies, EncodedBodySet, Object};
+use seawall_manifest::{Kind, ManifestError, ParsedText, read_manifest};
+use seawall_policy::encoding::{self, ContentCoding};
+use seawall_policy::fields;
 
 /// A shorter text fits into one packet uncompressed.
 const CODED_BYTES_MIN: usize = 600;
@@ -223,7 +223,7 @@ fn distinct(tag: &HeaderValue, coding: ContentCoding) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::StoredHead;
+    use seawall_cache::StoredHead;
 
     #[test]
     fn a_strong_tag_names_the_coding_and_a_weak_one_stays() {

@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::clients::Client;
 use super::status::ForwardReason;
 use super::{ResponseBody, ViewerRequest, ViewerResponse};
-use crate::cache::Object;
-use crate::manifest::Kind;
-use crate::policy::access::CacheRequest;
-use crate::policy::directives::RequestDirectives;
-use crate::policy::freshness::{Freshness, freshness, freshness_for};
 use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
+use seawall_cache::Object;
+use seawall_manifest::Kind;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::directives::RequestDirectives;
+use seawall_policy::freshness::{Freshness, freshness, freshness_for};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;

@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::policy::route::Cors;
-use crate::policy::{Route, fields};
+use seawall_policy::route::Cors;
+use seawall_policy::{Route, fields};
 
 /// Response headers that players read; low-latency players use `Age`.
 const EXPOSED: HeaderValue = HeaderValue::from_static(

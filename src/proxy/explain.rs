@@ -8,11 +8,11 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use super::Shield;
 use super::live::Availability;
-use crate::cache::{KeyMemo, Object};
-use crate::manifest::Kind;
-use crate::policy::Now;
-use crate::policy::access::{AccessDenial, Admission, CacheRequest, access};
-use crate::policy::freshness::{Freshness, freshness};
+use seawall_cache::{KeyMemo, Object};
+use seawall_manifest::Kind;
+use seawall_policy::Now;
+use seawall_policy::access::{AccessDenial, Admission, CacheRequest, access};
+use seawall_policy::freshness::{Freshness, freshness};
 
 /// All that is known of a URL.
 #[derive(Clone, Debug)]

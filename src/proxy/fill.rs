@@ -24,12 +24,12 @@ use super::clients::ClientFetch;
 use super::live::{Location, PrefetchSource, UNLISTED_FOR};
 use super::pass::PassThroughResponse;
 use super::race::LeftOut;
-use crate::cache::{AccessTracker, EpochToken, Fill, StoredHead, Verdict};
-use crate::manifest::{Kind, Liveness, ManifestInfo, is_plain_text};
-use crate::policy::access::CacheRequest;
-use crate::policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
-use crate::policy::{Key, Lifetime, Now, headers};
-use crate::upstream::{Failure, Framing, UpstreamResponse};
+use seawall_cache::{AccessTracker, EpochToken, Fill, StoredHead, Verdict};
+use seawall_manifest::{Kind, Liveness, ManifestInfo, is_plain_text};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
+use seawall_policy::{Key, Lifetime, Now, headers};
+use seawall_upstream::{Failure, Framing, UpstreamResponse};
 
 /// What started a fill, and who besides the followers waits for it.
 pub(super) enum FillTrigger {

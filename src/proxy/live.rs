@@ -48,10 +48,10 @@ pub(super) use tracker::PlaylistTracker;
 pub(super) use variants::Variant;
 
 use super::Shield;
-use crate::cache::eviction::LivePosition;
-use crate::manifest::{Kind, Liveness, ManifestInfo, ParsedText};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Key, Rules};
+use seawall_cache::eviction::LivePosition;
+use seawall_manifest::{Kind, Liveness, ManifestInfo, ParsedText};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Rules};
 
 /// All trackers and streams of the process.
 pub(super) struct LiveStreams {

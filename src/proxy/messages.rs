@@ -7,9 +7,9 @@ use std::time::Instant;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::ResponseBody;
-use crate::cache::{Object, SharedBody};
 use crate::telemetry::RequestRecord;
-use crate::upstream::RequestBody;
+use seawall_cache::{Object, SharedBody};
+use seawall_upstream::RequestBody;
 
 /// A parsed request.
 pub struct ViewerRequest {
@@ -47,7 +47,7 @@ pub struct ViewerResponse {
     /// All header fields except `Date`, framing (the frontend adds both) and the fields of `held`.
     pub headers: HeaderMap,
     /// An object whose header fields are also the response's, shared instead of copied; except
-    /// [`crate::cache::REPLACED_FIELDS`], and except the freshness fields if `headers` has any.
+    /// [`seawall_cache::REPLACED_FIELDS`], and except the freshness fields if `headers` has any.
     pub held: Option<Arc<Object>>,
     /// The body.
     pub body: ResponseBody,

@@ -13,10 +13,10 @@ use super::Shield;
 use super::blocking_work::WorkSize;
 use super::coding;
 use super::live::Variant;
-use crate::manifest::{Kind, ParsedText};
-use crate::policy::access::CacheRequest;
-use crate::policy::vary::Vary;
-use crate::upstream::UpstreamResponse;
+use seawall_manifest::{Kind, ParsedText};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::vary::Vary;
+use seawall_upstream::UpstreamResponse;
 
 /// A longer manifest is passed on without being parsed.
 const TEXT_BYTES_MAX: usize = 2 << 20;

@@ -13,10 +13,10 @@ use super::context::RequestContext;
 use super::overheard::ManifestTap;
 use super::status::ForwardReason;
 use super::{ResponseBody, Shield, ViewerResponse, rank, rejections, respond};
-use crate::cache::BodyTruncated;
-use crate::policy::lifetime::UncacheableReason;
-use crate::policy::{EndpointSet, headers};
-use crate::upstream::{
+use seawall_cache::BodyTruncated;
+use seawall_policy::lifetime::UncacheableReason;
+use seawall_policy::{EndpointSet, headers};
+use seawall_upstream::{
     BudgetUse, ExpectedContent, Failure, Framing, RequestBody, UpstreamBody, UpstreamRequest,
     UpstreamResponse, ViewerRelay,
 };

@@ -16,16 +16,16 @@ use super::pass::PassThroughResponse;
 use super::stale_on_error::servable_on_error;
 use super::status::ForwardReason;
 use super::{Shield, ViewerRequest, ViewerResponse, rejections, respond};
-use crate::cache::{
+use crate::telemetry::Outcome;
+use seawall_cache::{
     Fill, FillHead, Follower, JoinOutcome, KeyMemo, Lookup, Object, StoredHead, Verdict,
 };
-use crate::policy::access::{Admission, CacheRequest, access};
-use crate::policy::encoding::is_asked_in_plain;
-use crate::policy::freshness::Freshness;
-use crate::policy::headers;
-use crate::policy::lifetime::UncacheableReason;
-use crate::policy::range::reaches;
-use crate::telemetry::Outcome;
+use seawall_policy::access::{Admission, CacheRequest, access};
+use seawall_policy::encoding::is_asked_in_plain;
+use seawall_policy::freshness::Freshness;
+use seawall_policy::headers;
+use seawall_policy::lifetime::UncacheableReason;
+use seawall_policy::range::reaches;
 
 /// Maximum lookups per request. A lookup is repeated when a fill ended, or the key turned out to
 /// have variants, in the meantime. After that the request goes to the origin by itself.

@@ -7,9 +7,9 @@ use http::HeaderMap;
 
 use super::Shield;
 use super::live::Location;
-use crate::cache::{EpochToken, Follower, KeyMemo, Lookup};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Key, headers};
+use seawall_cache::{EpochToken, Follower, KeyMemo, Lookup};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, headers};
 
 impl Shield {
     /// The epoch of a request's object: it ends with a purge or a restart.

@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 
 use super::live::unlisted;
 use super::{Shield, coding};
-use crate::cache::{CachePurge, Object};
-use crate::manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
-use crate::policy::access::{Admission, CacheRequest, access, host_of};
-use crate::policy::key::KeyParts;
-use crate::policy::{Key, Rules};
+use seawall_cache::{CachePurge, Object};
+use seawall_manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
+use seawall_policy::access::{Admission, CacheRequest, access, host_of};
+use seawall_policy::key::KeyParts;
+use seawall_policy::{Key, Rules};
 
 /// Maximum manifests read for one stream: more than any stream has, even with personalised URLs.
 const MANIFESTS_MAX: usize = 4096;

@@ -22,8 +22,8 @@ pub(super) use pace::{BodyRate, ExpectedBody};
 use self::challenger::{Challenger, ChallengerRequest, RaceLost, finish};
 use self::losers::{BodyMovement, Losers, Loss};
 use super::Shield;
-use crate::policy::EndpointSet;
-use crate::upstream::{
+use seawall_policy::EndpointSet;
+use seawall_upstream::{
     BudgetUse, Failure, Origin, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };
 

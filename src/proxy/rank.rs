@@ -1,7 +1,7 @@
 //! Chooses the priority of an origin request, by its kind and by who waits.
 
-use crate::manifest::Kind;
-use crate::upstream::Priority;
+use seawall_manifest::Kind;
+use seawall_upstream::Priority;
 
 /// A viewer waits. `is_new`: the object is new at the live edge.
 pub(super) fn waited_for(kind: Kind, is_new: impl FnOnce() -> bool) -> Priority {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::upstream::{Failure, UpstreamBody};
+use seawall_upstream::{Failure, UpstreamBody};
 
 /// Why the body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

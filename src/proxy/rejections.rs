@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::context::{RequestContext, answer_outside};
 use super::status::{CacheStatusDetail, write_cache_status};
 use super::{ResponseBody, ViewerRequest, ViewerResponse, cors};
-use crate::cache::{Object, StoredHead};
-use crate::manifest::Kind;
-use crate::policy::access::AccessDenial;
-use crate::policy::{Lifetime, Route};
 use crate::telemetry::Outcome;
-use crate::upstream::Failure;
+use seawall_cache::{Object, StoredHead};
+use seawall_manifest::Kind;
+use seawall_policy::access::AccessDenial;
+use seawall_policy::{Lifetime, Route};
+use seawall_upstream::Failure;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

@@ -11,13 +11,13 @@ use super::context::RequestContext;
 use super::pass::PassThroughResponse;
 use super::status::{CacheStatusDetail, X_CACHE, write_cache_status};
 use super::{ResponseBody, Settings, ViewerResponse, coding, cors, rejections};
-use crate::cache::{BodyExtent, FIELDS_ADDED, FieldLines, Follower, Object, StoredHead};
-use crate::policy::conditional::{self, PreconditionResult};
-use crate::policy::freshness::{FRESHNESS_FIELDS_SENT, FRESHNESS_READ, restated};
-use crate::policy::lifetime::{Rule, UncacheableReason};
-use crate::policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRange};
-use crate::policy::route::Cors;
 use crate::telemetry::Outcome;
+use seawall_cache::{BodyExtent, FIELDS_ADDED, FieldLines, Follower, Object, StoredHead};
+use seawall_policy::conditional::{self, PreconditionResult};
+use seawall_policy::freshness::{FRESHNESS_FIELDS_SENT, FRESHNESS_READ, restated};
+use seawall_policy::lifetime::{Rule, UncacheableReason};
+use seawall_policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRange};
+use seawall_policy::route::Cors;
 
 /// Responds with a stored object.
 pub(super) fn object(

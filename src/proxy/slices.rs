@@ -24,14 +24,14 @@ use super::race::{BodyEvent, LeftOut};
 use super::respond::to_usize;
 use super::status::ForwardReason;
 use super::{ResponseBody, Shield, respond};
-use crate::cache::{
+use crate::telemetry::Outcome;
+use asking::SliceBody;
+use seawall_cache::{
     BodyTruncated, EpochToken, ExpiringMemo, FieldLines, Fill, FillControl, FillHead, Follower,
     JoinOutcome, KeyMemo, Lookup, Object, SharedBody, SliceSet, StoredHead, Verdict,
 };
-use crate::policy::range::ByteSpan;
-use crate::policy::{EndpointSet, Key, Lifetime, Route};
-use crate::telemetry::Outcome;
-use asking::SliceBody;
+use seawall_policy::range::ByteSpan;
+use seawall_policy::{EndpointSet, Key, Lifetime, Route};
 
 /// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::context::RequestContext;
 use super::pipeline::PipelineStep;
 use super::{Shield, ViewerResponse, respond};
-use crate::cache::{Lookup, Object};
-use crate::policy::freshness::{Freshness, freshness};
-use crate::policy::missing_manifest::is_absence;
 use crate::telemetry::Outcome;
+use seawall_cache::{Lookup, Object};
+use seawall_policy::freshness::{Freshness, freshness};
+use seawall_policy::missing_manifest::is_absence;
 
 impl Shield {
     /// Serves the stored object because of a failure; if that is not allowed, responds with

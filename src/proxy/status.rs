@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::context::RequestContext;
-use crate::cache::Lookup;
-use crate::manifest::cmsd_dynamic;
-use crate::policy::Lifetime;
-use crate::policy::freshness::ttl_seconds;
-use crate::policy::headers::CMSD_DYNAMIC;
 use crate::telemetry::Outcome;
+use seawall_cache::Lookup;
+use seawall_manifest::cmsd_dynamic;
+use seawall_policy::Lifetime;
+use seawall_policy::freshness::ttl_seconds;
+use seawall_policy::headers::CMSD_DYNAMIC;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(super) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");

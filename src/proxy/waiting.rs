@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::context::RequestContext;
 use super::{Shield, ViewerResponse, respond};
-use crate::cache::Object;
 use crate::telemetry::{Outcome, RequestRecord, Telemetry};
+use seawall_cache::Object;
 
 impl Shield {
     /// Awaits a response; records the viewer if it leaves before that.

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::frontend::{BoundListener, Frontend};
 use crate::proxy::{Shield, ShieldParts};
 use crate::telemetry::{Exposition, LogCounts, Telemetry};
-use crate::upstream::{Origin, Resolver};
+use seawall_upstream::{Origin, Resolver};
 
 /// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {

@@ -184,7 +184,7 @@ impl Drop for AccessLogQueue {
 mod tests {
     use super::super::{CutBy, Outcome, tests::tale};
     use super::*;
-    use crate::manifest::Kind;
+    use seawall_manifest::Kind;
 
     #[derive(Clone, Default)]
     struct Paper(Arc<Mutex<Vec<u8>>>);

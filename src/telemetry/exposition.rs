@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write};
 use std::time::Duration;
 
-use crate::policy::Key;
+use seawall_policy::Key;
 
 /// A page of samples. They are added in any order and written grouped by name, as the format
 /// requires.

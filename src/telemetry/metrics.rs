@@ -10,7 +10,7 @@ use prometheus::{
 };
 
 use super::{CutBy, Outcome, RequestRecord, ResponseSource};
-use crate::manifest::Kind;
+use seawall_manifest::Kind;
 
 /// The route label of requests without a matching route.
 const NO_ROUTE: &str = "none";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use crate::manifest::Kind;
+use seawall_manifest::Kind;
 
 /// How a request was served. Misses, stale responses and rejections are outcomes, not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

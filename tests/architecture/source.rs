@@ -25,8 +25,12 @@ impl Source {
         (Source { path, text, tokens }, test_files.collect())
     }
 
-    /// The top-level module this file belongs to; none for `lib.rs` and `main.rs`.
+    /// The crate under `crates/` or the top-level module of `src` that this file belongs to; none for
+    /// `src/lib.rs` and `src/main.rs`.
     pub(crate) fn room(&self) -> Option<&str> {
+        if let Some(inside) = self.path.strip_prefix("crates/") {
+            return inside.split('/').next();
+        }
         let inside = self.path.strip_prefix("src/")?.trim_end_matches(".rs");
         let room = inside.split('/').next()?;
         (room != "lib" && room != "main").then_some(room)
@@ -42,10 +46,12 @@ impl Source {
     }
 }
 
-/// Every source in a directory; files that are test modules come without tokens.
-pub(crate) fn read_all(root: &Path, directory: &str) -> Vec<Source> {
+/// Every source in these directories; files that are test modules come without tokens.
+pub(crate) fn read_all(root: &Path, directories: &[&str]) -> Vec<Source> {
     let mut paths = Vec::new();
-    walk(&root.join(directory), &mut paths);
+    for directory in directories {
+        walk(&root.join(directory), &mut paths);
+    }
     let mut tests = BTreeSet::new();
     let mut sources = Vec::new();
     for path in paths {

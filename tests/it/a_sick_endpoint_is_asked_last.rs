@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use seawall::upstream::guard::health;
-use seawall::upstream::{Check, CheckKind};
+use seawall_upstream::guard::health;
+use seawall_upstream::{Check, CheckKind};
 
 use crate::support::metrics::{
     BREAKER, BREAKER_OPENED, HEALTH_CHECKS, HEALTHY, ORIGIN_REQUESTS, REQUESTS,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use seawall::upstream::{Balance, Settings};
+use seawall_upstream::{Balance, Settings};
 
 use crate::support::metrics::{EJECTED, HEDGES, HEDGES_WON};
 use crate::support::shield::{Builder, endpoint};

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use seawall::upstream::Endpoint;
+use seawall_upstream::Endpoint;
 
 use crate::support::metrics::CONNECTIONS;
 use crate::support::shield::Builder;

@@ -1,6 +1,6 @@
 //! When one of several endpoints fails, another answers, and viewers see no failure.
 
-use seawall::upstream::Balance;
+use seawall_upstream::Balance;
 
 use crate::support::metrics::ORIGIN_REQUESTS;
 use crate::support::origin::Reply;

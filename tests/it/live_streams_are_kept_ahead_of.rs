@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use seawall::policy::route::Live;
+use seawall_policy::route::Live;
 
 use crate::support::{
     Gate, Origin, Shield, computed, eventually, get, manifest, playlist, reply, segment, status,

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use seawall::policy::route::QueryPolicy;
-use seawall::simulator::{
+use seawall_policy::route::QueryPolicy;
+use seawall_simulator::{
     self, BroadcastPlan, Clock, ClockControl, DemoRendition, Packaging, Resource, Utc,
 };
 use tokio::task::JoinHandle;
@@ -306,9 +306,10 @@ const START: Utc = Duration::from_secs(1_750_000_000);
 const PART: Duration = Duration::from_nanos(333_333_334);
 
 /// The simulator's stream on a manual clock: twenty segments and two parts exist.
-async fn on_air() -> (simulator::SimulatedOrigin, ClockControl, Shield) {
+async fn on_air() -> (seawall_simulator::SimulatedOrigin, ClockControl, Shield) {
     let (clock, hand) = Clock::manual(START + Duration::from_secs(40) + 2 * PART);
-    let demo = simulator::SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap();
+    let demo =
+        seawall_simulator::SimulatedOrigin::start(BroadcastPlan::from(START), clock).unwrap();
     let shield = Shield::in_front_of_endpoint(endpoint_at(demo.address()))
         .start()
         .await;
@@ -320,7 +321,7 @@ fn asking(shield: &Shield, target: String) -> JoinHandle<Response> {
     tokio::spawn(async move { Viewer::connect(address).await.get(&target).await })
 }
 
-async fn waits_at(demo: &simulator::SimulatedOrigin, target: &str) {
+async fn waits_at(demo: &seawall_simulator::SimulatedOrigin, target: &str) {
     eventually(format!("{target} to wait at the origin"), async || {
         demo.request_log().count_of_target(target).in_flight == 1
     })

@@ -1,7 +1,7 @@
 //! When memory is full, objects that viewers watch stay, and objects without viewers leave.
 
 use bytes::Bytes;
-use seawall::manifest::Kind;
+use seawall_manifest::Kind;
 use tokio::task::JoinSet;
 
 use crate::support::metrics::{FILLS, STORED_BYTES};

@@ -1,6 +1,6 @@
 //! The key contains exactly what is sent upstream, and little is sent.
 
-use seawall::policy::route::QueryPolicy;
+use seawall_policy::route::QueryPolicy;
 
 use crate::support::shield::{Builder, NAME};
 use crate::support::{Origin, Shield, get, segment};

@@ -1,6 +1,6 @@
 //! Other methods than GET and HEAD are refused, answered here, or passed on where a route says so.
 
-use seawall::policy::route::Cors;
+use seawall_policy::route::Cors;
 
 use crate::support::{End, Origin, Shield, ask, get, reply, segment, status};
 
@@ -209,7 +209,7 @@ async fn cors_left_to_the_origin() {
 /// Two routes share an object and apply their own CORS settings, whichever route fetched it.
 #[tokio::test]
 async fn one_routes_cors_is_not_anothers() {
-    use seawall::policy::route::Cors;
+    use seawall_policy::route::Cors;
     const HOSTS: [(&str, &str); 2] = [("any.test", "*"), ("off.test", SITE)];
     let own = || {
         reply()

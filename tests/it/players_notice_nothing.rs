@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use seawall::simulator::{DemoRendition, Packaging, Resource, ResourceKind};
+use seawall_simulator::{DemoRendition, Packaging, Resource, ResourceKind};
 
 use crate::support::audience::{Audience, Evening};
 

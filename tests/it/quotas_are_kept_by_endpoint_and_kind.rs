@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use seawall::upstream::Quota;
+use seawall_upstream::Quota;
 
 use crate::support::metrics::{ORIGIN_IN_FLIGHT, RATE_LIMITED, RATE_MAX, REJECTED};
 use crate::support::shield::{Builder, endpoint};

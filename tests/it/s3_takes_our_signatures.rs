@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use seawall::upstream::Endpoint;
-use seawall::upstream::sign::{CredentialSource, Service, Sigv4};
+use seawall_upstream::Endpoint;
+use seawall_upstream::sign::{CredentialSource, Service, Sigv4};
 
 use crate::support::bucket::Bucket;
 use crate::support::{Origin, Shield, get, head};

@@ -2,7 +2,7 @@
 //! not stored, and displaces nothing.
 
 use seawall::config::Config;
-use seawall::manifest::Kind;
+use seawall_manifest::Kind;
 
 use crate::support::metrics::{FILLS, STORED_BYTES};
 use crate::support::{Origin, Response, Shield, ended_playlist, manifest, noise, segment, status};

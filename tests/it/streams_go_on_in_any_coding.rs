@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use seawall::upstream::Balance;
+use seawall_upstream::Balance;
 
 use crate::support::origin::Reply;
 use crate::support::shield::endpoint;

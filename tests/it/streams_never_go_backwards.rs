@@ -1,6 +1,6 @@
 //! Redundant origins differ, lag and restart; viewers never see a live stream go backwards.
 
-use seawall::upstream::Balance;
+use seawall_upstream::Balance;
 
 use crate::support::shield::{Builder, endpoint};
 use crate::support::{Origin, Response, Shield, get, manifest, playlist, segment, status};

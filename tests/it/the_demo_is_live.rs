@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use seawall::simulator::{
+use seawall_simulator::{
     Broadcast, BroadcastPlan, Clock, ClockControl, DemoRendition, Packaging, Resource,
     ResourceKind, SimulatedOrigin, Utc,
 };

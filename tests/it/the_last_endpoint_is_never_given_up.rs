@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use seawall::upstream::guard::health;
-use seawall::upstream::{Check, CheckKind};
+use seawall_upstream::guard::health;
+use seawall_upstream::{Check, CheckKind};
 
 use crate::support::metrics::{BREAKER, EJECTED, HEALTHY};
 use crate::support::shield::{Builder, endpoint};
@@ -27,7 +27,7 @@ fn suspicious(first: &Origin, second: &Origin) -> Builder {
         .proxy_settings(|waits| waits.failure_backoff = Duration::ZERO)
 }
 
-fn checked(group: &mut seawall::upstream::Settings) {
+fn checked(group: &mut seawall_upstream::Settings) {
     group.health = Some(Check {
         kind: CheckKind::Http {
             path: HEALTH.parse().unwrap(),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use seawall::upstream::Balance;
+use seawall_upstream::Balance;
 
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};

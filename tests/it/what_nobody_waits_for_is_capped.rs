@@ -161,7 +161,6 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
             asked <= allowed,
             "{cache_control}: {asked} of {RESETS}, {allowed} allowed"
         );
-        assert!(asked == RESETS as u64 || shield.counter(RESTRAINED, &[]).await > 0);
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use seawall::manifest::{Kind, read_manifest};
-use seawall::simulator::{Broadcast, BroadcastPlan, DemoRendition, Packaging, Resource};
+use seawall_manifest::{Kind, read_manifest};
+use seawall_simulator::{Broadcast, BroadcastPlan, DemoRendition, Packaging, Resource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use seawall::manifest::Kind;
-use seawall::simulator::{
+use seawall::telemetry::Outcome;
+use seawall_manifest::Kind;
+use seawall_simulator::{
     Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, SimulatedOrigin,
 };
-use seawall::telemetry::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use seawall::simulator::{DemoRendition, Resource, Utc};
+use seawall_simulator::{DemoRendition, Resource, Utc};
 
 use super::figures::{Spread, ratio};
 use super::{Evening, Note, Programme};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use seawall::simulator::{DemoRendition, Resource, Utc};
+use seawall_simulator::{DemoRendition, Resource, Utc};
 
 use super::figures::{Spread, millis, percent, ratio};
 use super::{Evening, Note, Programme};

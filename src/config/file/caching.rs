@@ -1,22 +1,22 @@
 //! Reads `[cache]` and `[fill]`.
 
-use crate::cache;
 use crate::config::problem::Problem;
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, read};
-use crate::manifest::Kind;
 use crate::proxy;
+use seawall_cache;
+use seawall_manifest::Kind;
 
 /// Reads `[cache]`, except for the shield's keys.
-pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut cache::Settings) {
+pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::Settings) {
     table.put("memory", &mut cache.memory_bytes, read::size);
     let object = table.value("object_max");
     table.put("object_max", &mut cache.object_bytes_max, read::size);
     table.put("variants_max", &mut cache.variants_max, read::count);
     let kind_max = table.value("kind_max");
     table.put("kind_max", &mut cache.kind_bytes_max, kinds);
-    if let Some(kind_max) = kind_max.filter(|_| !cache::MemoryShares::leave_room(cache)) {
+    if let Some(kind_max) = kind_max.filter(|_| !seawall_cache::MemoryShares::leave_room(cache)) {
         let wanted =
             "at most fifteen sixteenths of `memory` in all, to leave room for the other kinds";
         let fault = ValueError::new(wanted, "too much of `memory`");
@@ -63,7 +63,7 @@ fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
 /// Reads `[fill]`.
 pub(super) fn fill(
     table: &mut TomlTable<'_>,
-    cache: &mut cache::Settings,
+    cache: &mut seawall_cache::Settings,
     shield: &mut proxy::Settings,
 ) {
     table.put("memory", &mut cache.fill_bytes_max, read::size);

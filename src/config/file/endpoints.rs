@@ -6,7 +6,7 @@ use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::value_error::ValueError;
 use crate::config::{address, read};
-use crate::upstream::{Endpoint, Quota, RequestClass};
+use seawall_upstream::{Endpoint, Quota, RequestClass};
 
 const URL: &str = "an origin such as \"https://origin.example\"";
 

@@ -7,7 +7,7 @@ use super::upstream_auth::is_reserved;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, read};
-use crate::policy::{Route, headers};
+use seawall_policy::{Route, headers};
 
 const NAMES: &str = "a list of names";
 

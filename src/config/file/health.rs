@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, read};
-use crate::upstream::{Check, CheckKind};
+use seawall_upstream::{Check, CheckKind};
 
 const PATH: &str = "a path such as \"/health\"";
 const STATUSES: &str = "a list of statuses such as [200]";

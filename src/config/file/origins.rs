@@ -8,7 +8,7 @@ use super::{health, resilience, tables, upstream_auth};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{address, pem, read};
-use crate::upstream::{Balance, Deadlines, Endpoint, Protocol, Settings};
+use seawall_upstream::{Balance, Deadlines, Endpoint, Protocol, Settings};
 
 /// An origin group, and its positions in the file.
 pub(super) struct OriginTable {

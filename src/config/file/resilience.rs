@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, read};
-use crate::upstream::Settings;
+use seawall_upstream::Settings;
 
 /// More attempts would only add load to an origin that is down.
 const ATTEMPTS_MAX: u32 = 3;

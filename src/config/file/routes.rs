@@ -10,8 +10,8 @@ use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
-use crate::policy::Route;
-use crate::policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
+use seawall_policy::Route;
+use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::frontend::ListenAddress;
-use crate::manifest::Kind;
-use crate::policy::route::{Cors, QueryPolicies, QueryPolicy};
-use crate::upstream::{Protocol, Quota};
+use seawall_manifest::Kind;
+use seawall_policy::route::{Cors, QueryPolicies, QueryPolicy};
+use seawall_upstream::{Protocol, Quota};
 
 const ORIGIN: &str = "[[origin]]\nname = \"main\"\nendpoints = [\"https://origin.example\"]\n";
 

@@ -8,8 +8,8 @@ use super::key_pair;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlEntry, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
-use crate::upstream::sign::{self, ClientCertificate, CredentialSource, Service, Sigv4};
-use crate::upstream::{Endpoint, Settings};
+use seawall_upstream::sign::{self, ClientCertificate, CredentialSource, Service, Sigv4};
+use seawall_upstream::{Endpoint, Settings};
 
 /// Header fields for message framing and routing: only the shield sets them.
 const RESERVED: [&str; 11] = [

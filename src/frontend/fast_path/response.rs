@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use http::header;
 
-use crate::cache::write_field;
 use crate::frontend::date::date;
 use crate::proxy::ViewerResponse;
+use seawall_cache::write_field;
 
 /// Holds most heads followed by a playlist without a reallocation.
 const HEAD_BYTES: usize = 4 << 10;

@@ -16,8 +16,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 
-use crate::cache::EncodedBodySet;
-use crate::policy::encoding::ContentCoding;
+use seawall_cache::EncodedBodySet;
+use seawall_policy::encoding::ContentCoding;
 
 /// A text up to this size takes a few milliseconds to compress; the first request waits for it.
 pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::FillTask;
-use crate::policy::EndpointSet;
-use crate::policy::range::{ByteSpan, read_content_range};
 use crate::proxy::Shield;
 use crate::proxy::race::{Contested, ExpectedBody, LeftOut, Race, ResponseFit};
-use crate::upstream::{Framing, UpstreamRequest, UpstreamResponse};
+use seawall_policy::EndpointSet;
+use seawall_policy::range::{ByteSpan, read_content_range};
+use seawall_upstream::{Framing, UpstreamRequest, UpstreamResponse};
 
 /// A slow body is held back from viewers for at most this time and size, so that another endpoint
 /// can still begin from byte 0.

@@ -8,11 +8,11 @@ use http::StatusCode;
 use tokio::time::sleep;
 
 use super::{FillTask, FillTrigger};
-use crate::cache::Verdict;
-use crate::manifest::Kind;
-use crate::policy::EndpointSet;
 use crate::proxy::rejections;
-use crate::upstream::Failure;
+use seawall_cache::Verdict;
+use seawall_manifest::Kind;
+use seawall_policy::EndpointSet;
+use seawall_upstream::Failure;
 
 /// A file that is written in place usually has its first bytes after this time.
 const WRITTEN_AFTER: Duration = Duration::from_millis(400);

@@ -9,16 +9,16 @@ use tokio::time::timeout;
 
 use super::manifest::ManifestText;
 use super::{FillTask, FillTrigger};
-use crate::cache::{ExpiringMemo, KeyMemo, Object, Verdict};
-use crate::manifest::Kind;
-use crate::policy::lifetime::{UncacheableReason, is_failure};
-use crate::policy::missing_manifest::{is_absence, is_conclusive, remaining_stale_window};
-use crate::policy::{EndpointSet, Lifetime};
 use crate::proxy::live::RejectReason;
 use crate::proxy::pass::PassThroughResponse;
 use crate::proxy::read_whole::whole;
 use crate::proxy::rejections;
-use crate::upstream::{Failure, UpstreamResponse};
+use seawall_cache::{ExpiringMemo, KeyMemo, Object, Verdict};
+use seawall_manifest::Kind;
+use seawall_policy::lifetime::{UncacheableReason, is_failure};
+use seawall_policy::missing_manifest::{is_absence, is_conclusive, remaining_stale_window};
+use seawall_policy::{EndpointSet, Lifetime};
+use seawall_upstream::{Failure, UpstreamResponse};
 
 /// Maximum size of an origin's error page that is sent on.
 const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;

@@ -9,10 +9,10 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::sleep;
 
 use super::FillTask;
-use crate::cache::{Object, Verdict};
 use crate::proxy::live::{PlaylistTracker, RejectReason};
 use crate::proxy::rejections;
-use crate::upstream::UpstreamResponse;
+use seawall_cache::{Object, Verdict};
+use seawall_upstream::UpstreamResponse;
 
 impl FillTask {
     /// The requested playlist, or the one that announces the requested object.

@@ -12,18 +12,18 @@ use http::header;
 use tokio::time::timeout;
 
 use super::{FillTask, FillTrigger};
-use crate::cache::{Follower, StoredHead};
-use crate::manifest::{Kind, Liveness, ManifestInfo, ParsedText, low_latency};
-use crate::policy::lifetime::Storage;
-use crate::policy::progress::Progress;
-use crate::policy::vary::Vary;
-use crate::policy::{Lifetime, headers};
 use crate::proxy::blocking_work::WorkSize;
 use crate::proxy::coding::{self, DecodeError};
 use crate::proxy::live::{PlaylistTracker, PrefetchSource, RejectReason, Variant};
 use crate::proxy::race::SILENCE;
 use crate::proxy::read_whole::{ReadWholeError, whole};
-use crate::upstream::{Failure, UpstreamResponse};
+use seawall_cache::{Follower, StoredHead};
+use seawall_manifest::{Kind, Liveness, ManifestInfo, ParsedText, low_latency};
+use seawall_policy::lifetime::Storage;
+use seawall_policy::progress::Progress;
+use seawall_policy::vary::Vary;
+use seawall_policy::{Lifetime, headers};
+use seawall_upstream::{Failure, UpstreamResponse};
 
 /// A manifest that may be served.
 pub(super) struct ManifestText {

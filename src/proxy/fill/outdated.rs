@@ -8,11 +8,11 @@ use http::StatusCode;
 
 use super::FillTask;
 use super::manifest::{ManifestText, left};
-use crate::cache::{Object, Verdict};
-use crate::policy::Lifetime;
-use crate::policy::lifetime::Storage;
-use crate::policy::progress::Progress;
-use crate::policy::vary::Vary;
+use seawall_cache::{Object, Verdict};
+use seawall_policy::Lifetime;
+use seawall_policy::lifetime::Storage;
+use seawall_policy::progress::Progress;
+use seawall_policy::vary::Vary;
 
 impl FillTask {
     /// An endpoint is behind.

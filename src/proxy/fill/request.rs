@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, StatusCode, header};
 
 use super::{FillTask, FillTrigger, OriginOutcome};
-use crate::cache::Object;
-use crate::manifest::{Kind, Liveness};
-use crate::policy::freshness::{Freshness, freshness};
-use crate::policy::{EndpointSet, Now, conditional};
 use crate::proxy::live::{Availability, PrefetchSource};
 use crate::proxy::{Shield, rank};
-use crate::upstream::{
+use seawall_cache::Object;
+use seawall_manifest::{Kind, Liveness};
+use seawall_policy::freshness::{Freshness, freshness};
+use seawall_policy::{EndpointSet, Now, conditional};
+use seawall_upstream::{
     ExpectedContent, Failure, Priority, Upgrade, UpstreamRequest, UpstreamResponse,
 };
 

@@ -6,12 +6,12 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 
 use super::FillTask;
-use crate::cache::{EncodedBodies, Object, StoredHead, Verdict};
-use crate::policy::lifetime::{ManifestContext, Storage, storage};
-use crate::policy::progress::Progress;
-use crate::policy::{Lifetime, Now, conditional, headers};
 use crate::proxy::live::{PlaylistTracker, Variant};
-use crate::upstream::UpstreamResponse;
+use seawall_cache::{EncodedBodies, Object, StoredHead, Verdict};
+use seawall_policy::lifetime::{ManifestContext, Storage, storage};
+use seawall_policy::progress::Progress;
+use seawall_policy::{Lifetime, Now, conditional, headers};
+use seawall_upstream::UpstreamResponse;
 
 impl FillTask {
     /// Updates the stored headers first; the lifetime follows from the result (RFC 9111 §4.3.4).

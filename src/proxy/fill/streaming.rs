@@ -10,14 +10,14 @@ use http::{HeaderValue, StatusCode, header};
 use super::FillTask;
 use super::delivery::{self, Delivery};
 use super::empty::has_bytes;
-use crate::cache::{ExpiringMemo, FillControl, KeyMemo, SliceSet, Verdict};
-use crate::manifest::Kind;
-use crate::policy::Lifetime;
-use crate::policy::lifetime::UncacheableReason;
-use crate::policy::vary::Vary;
 use crate::proxy::live::Availability;
 use crate::proxy::race::{AVOIDED, BodyEvent, ExpectedBody};
-use crate::upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
+use seawall_cache::{ExpiringMemo, FillControl, KeyMemo, SliceSet, Verdict};
+use seawall_manifest::Kind;
+use seawall_policy::Lifetime;
+use seawall_policy::lifetime::UncacheableReason;
+use seawall_policy::vary::Vary;
+use seawall_upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
 
 /// A key whose object is too large for one fetch is remembered for at most this time.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);

@@ -7,10 +7,10 @@ use http::StatusCode;
 
 use super::FillTask;
 use super::delivery::{Delivery, FillBody};
-use crate::cache::{ExpiringMemo, KeyMemo};
-use crate::policy::EndpointSet;
 use crate::proxy::race::{AVOIDED, BodyEvent};
-use crate::upstream::{Origin, UpstreamBody, UpstreamResponse};
+use seawall_cache::{ExpiringMemo, KeyMemo};
+use seawall_policy::EndpointSet;
+use seawall_upstream::{Origin, UpstreamBody, UpstreamResponse};
 
 impl FillTask {
     /// Waits for the next chunk of a body, or for another endpoint to take over.

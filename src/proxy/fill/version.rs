@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::FillTask;
 use super::manifest::ManifestText;
-use crate::cache::{Object, Verdict};
-use crate::manifest::{Liveness, ManifestInfo};
-use crate::policy::Lifetime;
-use crate::policy::encoding::is_asked_in_plain;
-use crate::policy::lifetime::Storage;
-use crate::policy::progress::Progress;
-use crate::policy::vary::Vary;
 use crate::proxy::live::{Location, Variant};
+use seawall_cache::{Object, Verdict};
+use seawall_manifest::{Liveness, ManifestInfo};
+use seawall_policy::Lifetime;
+use seawall_policy::encoding::is_asked_in_plain;
+use seawall_policy::lifetime::Storage;
+use seawall_policy::progress::Progress;
+use seawall_policy::vary::Vary;
 
 /// A version that is about to be stored.
 pub(super) struct StoredVersion {

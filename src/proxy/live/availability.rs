@@ -8,11 +8,11 @@ use http::StatusCode;
 
 use super::horizon::HorizonDecision;
 use super::{LiveStreams, PlaylistTracker};
-use crate::manifest::Kind;
-use crate::policy::access::CacheRequest;
-use crate::policy::missing_manifest::is_absence;
-use crate::policy::{Now, Rules};
 use crate::proxy::Shield;
+use seawall_manifest::Kind;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::missing_manifest::is_absence;
+use seawall_policy::{Now, Rules};
 
 /// What is known about a segment's availability.
 pub(in crate::proxy) enum Availability {

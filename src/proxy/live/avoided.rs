@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::PlaylistTracker;
-use crate::policy::EndpointSet;
+use seawall_policy::EndpointSet;
 
 /// An endpoint is avoided for this many segment durations; for twice as long each time it fails
 /// again within that time …

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::manifest::low_latency::ReloadDirectives;
-use crate::manifest::{Liveness, ManifestInfo};
+use seawall_manifest::low_latency::ReloadDirectives;
+use seawall_manifest::{Liveness, ManifestInfo};
 
 /// The next poll of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl BlockingReload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Kind, read_manifest};
+    use seawall_manifest::{Kind, read_manifest};
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 
 use super::{PlaylistTracker, PrefetchSource};
-use crate::policy::Key;
-use crate::policy::access::CacheRequest;
 use crate::proxy::Shield;
+use seawall_policy::Key;
+use seawall_policy::access::CacheRequest;
 
 /// The task ends if the next segment is farther away than this.
 const WAIT_MAX: Duration = Duration::from_mins(1);

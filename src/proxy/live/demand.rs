@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use super::PlaylistTracker;
 use super::watch_size::own_values;
-use crate::policy::headers;
+use seawall_policy::headers;
 
 /// Allowance for players that request later than once per segment, and for slow networks.
 const DAWDLING: Duration = Duration::from_millis(500);

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::LiveStreams;
 use super::tracker::TrackerState;
-use crate::manifest::{ListedResource, Listing};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Lifetime, Rules};
+use seawall_manifest::{ListedResource, Listing};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Lifetime, Rules};
 
 /// An origin may be behind its own manifest: an object received this recently is not fetched again.
 const LATELY: Duration = Duration::from_millis(500);

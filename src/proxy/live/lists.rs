@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::places::ListingWatches;
 use super::stream::LiveStream;
 use super::{ManifestDiff, PlaylistTracker};
-use crate::policy::Key;
-use crate::policy::access::CacheRequest;
+use seawall_policy::Key;
+use seawall_policy::access::CacheRequest;
 
 /// Most manifests tracked at once; others are cached and refreshed like any object.
 const WATCHES_MAX: usize = 20_000;
@@ -234,10 +234,10 @@ impl ListedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Kind, ManifestInfo, read_manifest};
-    use crate::policy::progress::Progress;
-    use crate::policy::{Route, Rules};
     use crate::proxy::live::{LiveStreams, Variant};
+    use seawall_manifest::{Kind, ManifestInfo, read_manifest};
+    use seawall_policy::progress::Progress;
+    use seawall_policy::{Route, Rules};
 
     fn rules() -> Rules {
         Rules {

@@ -11,9 +11,9 @@ use super::representations::{ExpectedSegment, Representations};
 use super::restart_leftovers::spot;
 use super::tracker::{PlaylistTracker, TrackerState};
 use super::window::WindowChange;
-use crate::manifest::{ListedResource, Listing, ParsedText};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Key, Rules};
+use seawall_manifest::{ListedResource, Listing, ParsedText};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Rules};
 
 /// A listed object counts as new for this many segment durations: players start about there.
 const NEW_SEGMENTS: u32 = 3;
@@ -318,10 +318,10 @@ fn at_the_edge(new: Vec<NewEntry>, last: u64) -> Vec<CacheRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Kind, read_manifest};
-    use crate::policy::Route;
-    use crate::policy::progress::Progress;
     use crate::proxy::live::{LiveStreams, Variant};
+    use seawall_manifest::{Kind, read_manifest};
+    use seawall_policy::Route;
+    use seawall_policy::progress::Progress;
 
     /// One directory per version, as with re-signed names, and one for all versions.
     #[test]

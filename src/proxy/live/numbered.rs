@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use crate::policy::Key;
-use crate::policy::access::CacheRequest;
+use seawall_policy::Key;
+use seawall_policy::access::CacheRequest;
 
 /// Most directories remembered per manifest as candidates.
 const SEEN_MAX: usize = 512;
@@ -103,7 +103,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::policy::{Route, Rules};
+    use seawall_policy::{Route, Rules};
 
     fn entries(paths: impl IntoIterator<Item = String>) -> Vec<CacheRequest> {
         let rules = Rules {

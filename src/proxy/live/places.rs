@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::PlaylistTracker;
 use super::manifest_diff::ManifestDiff;
-use crate::policy::Key;
+use seawall_policy::Key;
 
 /// Most manifests remembered per directory.
 const LISTING_MAX: usize = 16;
@@ -86,12 +86,12 @@ fn lies_no_more(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Kind, ParsedText, read_manifest};
-    use crate::policy::access::CacheRequest;
-    use crate::policy::progress::Progress;
-    use crate::policy::{Route, Rules};
     use crate::proxy::live::stream::LiveStream;
     use crate::proxy::live::{LiveStreams, Variant};
+    use seawall_manifest::{Kind, ParsedText, read_manifest};
+    use seawall_policy::access::CacheRequest;
+    use seawall_policy::progress::Progress;
+    use seawall_policy::{Route, Rules};
 
     fn rules() -> Rules {
         Rules {

@@ -12,11 +12,11 @@ use tokio::sync::Semaphore;
 
 use super::manifest_diff::AnnouncedPart;
 use super::representations::{ExpectedSegment, PrefetchInterest};
-use crate::cache::{AccessTracker, Follower};
-use crate::policy::access::CacheRequest;
-use crate::policy::encoding::is_asked_in_plain;
 use crate::proxy::Shield;
 use crate::proxy::fill::FillTrigger;
+use seawall_cache::{AccessTracker, Follower};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::encoding::is_asked_in_plain;
 
 /// Most prefetches at once …
 const AHEAD_MAX: usize = 64;

@@ -8,12 +8,12 @@ use tokio::time::{sleep_until, timeout};
 
 use super::blocking::PlannedPoll;
 use super::{PlaylistTracker, Variant};
-use crate::cache::{Fill, JoinOutcome, Object};
-use crate::manifest::low_latency::ReloadDirectives;
-use crate::policy::access::CacheRequest;
-use crate::policy::freshness::{Freshness, freshness};
 use crate::proxy::Shield;
 use crate::proxy::fill::{FillTask, FillTrigger};
+use seawall_cache::{Fill, JoinOutcome, Object};
+use seawall_manifest::low_latency::ReloadDirectives;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::freshness::{Freshness, freshness};
 
 /// Dropped when the task ends, for any reason: viewers' requests then refresh the manifest.
 struct RefresherGuard {

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::manifest_diff::EDGE_SEGMENTS;
-use crate::manifest::{ListedResource, Listing, SegmentNaming};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Key, Rules};
+use seawall_manifest::{ListedResource, Listing, SegmentNaming};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Rules};
 
 /// Players stay a few segments behind the newest: a viewer of a representation has requested one of
 /// this many segments before it.
@@ -309,8 +309,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::manifest::{Kind, read_manifest};
-    use crate::policy::Route;
+    use seawall_manifest::{Kind, read_manifest};
+    use seawall_policy::Route;
 
     fn read(periods: &str) -> (Rules, CacheRequest, Listing) {
         read_with("", periods)

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{LiveStreams, PlaylistTracker};
-use crate::manifest::Kind;
-use crate::policy::access::CacheRequest;
-use crate::policy::{Key, Now, Rules};
+use seawall_manifest::Kind;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Now, Rules};
 
 /// A restart is remembered as long as objects may be stored.
 const REMEMBERED_FOR: Duration = Duration::from_hours(24);

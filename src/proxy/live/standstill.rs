@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::PlaylistTracker;
-use crate::policy::progress::STALLED_PERIODS;
+use seawall_policy::progress::STALLED_PERIODS;
 
 /// A manifest that was live within this time may become live again.
 const LATELY: Duration = Duration::from_mins(2);

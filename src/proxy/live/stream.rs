@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::policy::Key;
+use seawall_policy::Key;
 
 /// One stream: the manifest that players start with, and the manifests that it lists.
 pub(super) struct LiveStream {

@@ -19,14 +19,14 @@ use super::stream::LiveStream;
 use super::variants::{Variant, VariantTimelines};
 use super::watch_size::owned;
 use super::window::ListedWindow;
-use crate::cache::AccessTracker;
-use crate::manifest::low_latency::ReloadDirectives;
-use crate::manifest::{Liveness, ManifestInfo, ParsedText};
-use crate::policy::access::CacheRequest;
-use crate::policy::cadence::Cadence;
-use crate::policy::progress::Progress;
-use crate::policy::{Key, Rules};
 use crate::proxy::TrackedManifest;
+use seawall_cache::AccessTracker;
+use seawall_manifest::low_latency::ReloadDirectives;
+use seawall_manifest::{Liveness, ManifestInfo, ParsedText};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::cadence::Cadence;
+use seawall_policy::progress::Progress;
+use seawall_policy::{Key, Rules};
 
 /// A manifest counts as unwatched after this many segment durations without a request.
 pub(super) const UNASKED_SEGMENTS: u32 = 3;

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::manifest::{Kind, Listing};
-use crate::policy::access::CacheRequest;
-use crate::policy::{Key, Rules};
+use seawall_manifest::{Kind, Listing};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Rules};
 
 /// At least this many of the last named URLs are remembered, and at most twice as many.
 const NAMED_MIN: usize = 10_000;
@@ -91,7 +91,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::policy::Route;
+    use seawall_policy::Route;
 
     fn spot(number: usize) -> Key {
         Key::of(&[&number.to_be_bytes()])

@@ -11,11 +11,11 @@ use super::places::{self, ListingWatches};
 use super::stream::LiveStream;
 use super::variants::Variant;
 use super::{LiveStreams, ManifestDiff, PlaylistTracker};
-use crate::manifest::{Liveness, ManifestInfo, ParsedText};
-use crate::policy::Key;
-use crate::policy::access::CacheRequest;
-use crate::policy::progress::Progress;
 use crate::proxy::Shield;
+use seawall_manifest::{Liveness, ManifestInfo, ParsedText};
+use seawall_policy::Key;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::progress::Progress;
 
 /// Most of these manifests tracked at once. Known ones stay while they are requested: they show
 /// restarts for a whole crowd of sessions, while each text of a new session would be its first.
@@ -249,8 +249,8 @@ impl Shield {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Kind, read_manifest};
-    use crate::policy::{Route, Rules};
+    use seawall_manifest::{Kind, read_manifest};
+    use seawall_policy::{Route, Rules};
 
     const CROWD: usize = UNSTORED_MAX * 3 / 2;
 

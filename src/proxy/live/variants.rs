@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::manifest::{ManifestInfo, NAMES_MAX};
-use crate::policy::Key;
-use crate::policy::progress::{Progress, Timeline};
+use seawall_manifest::{ManifestInfo, NAMES_MAX};
+use seawall_policy::Key;
+use seawall_policy::progress::{Progress, Timeline};
 
 /// Most variants tracked per manifest. Beyond that the variant seen longest ago is forgotten, and
 /// its next version counts as the first.

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderValue};
 
 use super::PlaylistTracker;
 use super::stream::LiveStream;
-use crate::cache::AccessTracker;
-use crate::policy::Key;
-use crate::policy::access::CacheRequest;
+use seawall_cache::AccessTracker;
+use seawall_policy::Key;
+use seawall_policy::access::CacheRequest;
 
 impl PlaylistTracker {
     /// Approximate bytes of memory of this tracker.

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::tracker::{PlaylistTracker, UNASKED_SEGMENTS};
-use crate::cache::eviction::{Advance, LivePosition};
-use crate::manifest::{ListedResource, Listing, LiveEdge, ParsedText};
-use crate::policy::Rules;
-use crate::policy::access::CacheRequest;
+use seawall_cache::eviction::{Advance, LivePosition};
+use seawall_manifest::{ListedResource, Listing, LiveEdge, ParsedText};
+use seawall_policy::Rules;
+use seawall_policy::access::CacheRequest;
 
 /// Most segments remembered per manifest. Older ones are never reported as departed.
 const REMEMBERED_MAX: usize = 2048;
@@ -302,8 +302,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::manifest::{Kind, read_manifest};
-    use crate::policy::Route;
+    use seawall_manifest::{Kind, read_manifest};
+    use seawall_policy::Route;
 
     fn rules() -> Rules {
         Rules {

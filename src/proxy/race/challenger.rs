@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{ResponseFit, SILENCE};
 use crate::proxy::Shield;
-use crate::upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use seawall_upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 /// A challenger that has sent this much and is still behind is given up.
 const BYTES_MAX: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::policy::EndpointSet;
+use seawall_policy::EndpointSet;
 
 /// Endpoints, each with the time at which it was last left out.
 #[derive(Clone, Debug, Default)]

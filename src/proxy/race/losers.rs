@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::AVOIDED;
-use crate::policy::EndpointSet;
+use seawall_policy::EndpointSet;
 
 /// An endpoint that did not help is requested again after this time: it may get the object
 /// meanwhile. The time doubles with each further failure, up to [`AVOIDED`].

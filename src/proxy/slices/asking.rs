@@ -7,13 +7,13 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
-use crate::cache::{ExpiringMemo, Fill, KeyMemo};
-use crate::policy::EndpointSet;
-use crate::policy::missing_manifest::is_absence;
-use crate::policy::range::{ByteSpan, read_content_range};
 use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, LeftOut, Race, ResponseFit};
 use crate::proxy::{Shield, rank};
-use crate::upstream::{Origin, UpstreamRequest, UpstreamResponse};
+use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
+use seawall_policy::EndpointSet;
+use seawall_policy::missing_manifest::is_absence;
+use seawall_policy::range::{ByteSpan, read_content_range};
+use seawall_upstream::{Origin, UpstreamRequest, UpstreamResponse};
 
 /// The race for a slice that `endpoint` delivers.
 pub(super) fn race(span: ByteSpan, endpoint: usize) -> Race {

@@ -213,7 +213,7 @@ mod tests {
 
     use super::super::super::{Outcome, tests::tale};
     use super::*;
-    use crate::manifest::Kind;
+    use seawall_manifest::Kind;
 
     const ENDED: Duration = Duration::from_millis(1_709_210_096_789);
 

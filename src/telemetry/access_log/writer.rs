@@ -109,7 +109,7 @@ mod tests {
 
     use super::super::super::{Outcome, tests::tale};
     use super::*;
-    use crate::manifest::Kind;
+    use seawall_manifest::Kind;
 
     /// Fails this many times, then accepts everything.
     struct Failing(usize);

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use seawall::simulator::{
+use seawall_simulator::{
     self, Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, Player, PlayerFetch, Resource,
     ResourceKind, Utc,
 };
-use seawall::upstream::Balance;
+use seawall_upstream::Balance;
 use tokio::task::JoinSet;
 
 use super::patience::eventually;
@@ -23,8 +23,8 @@ const LIVE_FOR: Duration = Duration::from_mins(5);
 
 /// The stream, its origins and the shield.
 pub struct Evening {
-    pub first: simulator::SimulatedOrigin,
-    pub second: simulator::SimulatedOrigin,
+    pub first: seawall_simulator::SimulatedOrigin,
+    pub second: seawall_simulator::SimulatedOrigin,
     pub shield: Shield,
     form: Packaging,
 }
@@ -54,7 +54,7 @@ impl Evening {
             Packaging::Ts | Packaging::Cmaf | Packaging::Timeline => plan.segment_thirds(1),
             _ => plan,
         };
-        let first = simulator::SimulatedOrigin::start(plan, clock).unwrap();
+        let first = seawall_simulator::SimulatedOrigin::start(plan, clock).unwrap();
         let second = first.twin(lag).unwrap();
         let mut other = endpoint_at(second.address());
         other.priority = u8::from(balance == Balance::default());
@@ -104,7 +104,7 @@ impl Evening {
     }
 
     /// Switches faults of an origin by its control URL.
-    pub async fn switch_fault(&self, origin: &simulator::SimulatedOrigin, how: &str) {
+    pub async fn switch_fault(&self, origin: &seawall_simulator::SimulatedOrigin, how: &str) {
         let order = ask("POST", &format!("/control?{how}"));
         let done = Viewer::connect(origin.address()).await.ask(order).await;
         assert_eq!(done.status, 200, "{}", done.text());

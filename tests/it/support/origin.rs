@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use book::Book;
 pub use reply::{Reply, Script, computed, hang_up, manifest, reply, segment, status};
 pub use request::Request;
-use seawall::upstream::Protocol;
+use seawall_upstream::Protocol;
 
 use super::patience::within;
 

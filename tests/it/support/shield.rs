@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use seawall::config::Config;
 use seawall::frontend::{self, CertificateFiles, Limits, ListenAddress, Listener, Tls};
-use seawall::policy::{Route, Rules};
 use seawall::server::{self, RunningServer};
-use seawall::upstream::{Endpoint, Resolver};
-use seawall::{admin, cache, proxy, telemetry, upstream};
+use seawall::{admin, proxy, telemetry};
+use seawall_policy::{Route, Rules};
+use seawall_upstream::{Endpoint, Resolver};
 use tokio::net::TcpStream;
 
 use super::crowd::Crowd;
@@ -233,7 +233,7 @@ impl Builder {
 
     /// Changes the one origin group.
     #[must_use]
-    pub fn origin(self, change: impl FnOnce(&mut upstream::Settings)) -> Builder {
+    pub fn origin(self, change: impl FnOnce(&mut seawall_upstream::Settings)) -> Builder {
         self.with(|config| change(&mut config.origins[0]))
     }
 
@@ -306,8 +306,8 @@ fn config(endpoint: Endpoint) -> Config {
             ..admin::Settings::default()
         },
         rules,
-        origins: vec![upstream::Settings::single(ONLY, endpoint)],
-        cache: cache::Settings::default(),
+        origins: vec![seawall_upstream::Settings::single(ONLY, endpoint)],
+        cache: seawall_cache::Settings::default(),
         proxy: proxy::Settings::default(),
         telemetry: telemetry::Settings::default(),
         threads: 1,

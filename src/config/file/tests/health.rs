@@ -1,7 +1,7 @@
 //! Tests of `[origin.health]`.
 
 use super::*;
-use crate::upstream::{Check, CheckKind};
+use seawall_upstream::{Check, CheckKind};
 
 fn check(lines: &str) -> Option<Check> {
     let mut config = config(&format!("{ORIGIN}{lines}"));

@@ -1,7 +1,7 @@
 //! Tests of an origin's headers, signature and client certificate, right and wrong.
 
 use super::*;
-use crate::upstream::sign::{CredentialSource, Service};
+use seawall_upstream::sign::{CredentialSource, Service};
 
 const SIGNED: &str = "region = \"eu-west-1\", service = \"s3\"";
 

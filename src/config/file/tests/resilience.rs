@@ -3,7 +3,7 @@
 
 use super::*;
 
-fn settings(lines: &str) -> crate::upstream::Settings {
+fn settings(lines: &str) -> seawall_upstream::Settings {
     config(&format!("{ORIGIN}{lines}")).origins.remove(0)
 }
 

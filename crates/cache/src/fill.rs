@@ -1,0 +1,451 @@
+//! The producing side of a flight: the one fill of a key, which feeds its followers.
+//!
+//! A body is held whole while it arrives, within the memory budget of all fills. A body that grows
+//! beyond its limit continues through a window: the fill keeps pace with its fastest reader and
+//! discards the rest.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use tokio::time::{Instant, timeout_at};
+
+use super::eviction::LivePosition;
+use super::flight::{Flight, FlightStage, FlightState, GrowingBody, Verdict};
+use super::follower::Follower;
+use super::partition::class;
+use super::{
+    CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead, registry,
+};
+use seawall_policy::Key;
+use seawall_policy::vary::Vary;
+
+/// Whether the producer should continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillControl {
+    /// A viewer reads, or the result will be stored.
+    Continue,
+    /// No viewer reads and nothing can be stored.
+    Stop,
+}
+
+/// In windowed mode the producer stays at most this far ahead of the fastest follower.
+const AHEAD_BYTES_MAX: u64 = 1 << 20;
+/// In windowed mode a follower this far behind is cut off.
+const BEHIND_BYTES_MAX: u64 = 4 << 20;
+/// The window size when the budget of fills is used up.
+const WINDOW_BYTES_MIN: u64 = 256 << 10;
+
+/// A fill without room in the budget waits this long before it switches to a window.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// Bytes copied before the task yields.
+const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
+
+/// The producing side of a flight. Dropping it before its end cuts the followers off and releases
+/// the key.
+pub struct Fill {
+    inner: Arc<CacheInner>,
+    flight: Arc<Flight>,
+    ended: bool,
+}
+
+impl Fill {
+    pub(super) fn new(inner: Arc<CacheInner>, flight: Arc<Flight>) -> Fill {
+        Fill {
+            inner,
+            flight,
+            ended: false,
+        }
+    }
+
+    pub(super) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
+    }
+
+    /// The lookup that started this fill.
+    pub fn found(&self) -> &Lookup {
+        &self.flight.found
+    }
+
+    /// The request headers with which this fill was started.
+    pub fn upstream(&self) -> &HeaderMap {
+        &self.flight.upstream
+    }
+
+    /// Creates a follower of this fill.
+    pub fn follower(&self) -> Follower {
+        Follower::new(self.flight(), Arc::clone(&self.inner.registry.counts))
+    }
+
+    /// Resolves when a viewer has joined and waits for the result.
+    pub fn wait_for_join(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.flight().wait_for_join()
+    }
+
+    /// Binds the result to an epoch. After the epoch's end no request joins this fill.
+    pub fn set_epoch(&self, tie: &EpochToken) {
+        self.flight.state().tie = Some(tie.clone());
+    }
+
+    /// Records that a live manifest lists the result, and its position there.
+    pub fn set_live_position(&self, position: LivePosition) {
+        self.flight.state().standing.live = Some(position);
+    }
+
+    /// Records which request headers selected the response, before it is published. A response
+    /// without `Vary` under a key that has variants is stored as one more variant: some origins
+    /// send `Vary` only with compressed responses, and the plain response must not replace all
+    /// variants.
+    pub fn set_vary(&self, vary: Vary) {
+        let vary = match (vary, self.flight.found.variant_names()) {
+            (Vary::Nothing, Some(names)) => Vary::On(names.to_vec()),
+            (vary, _) => vary,
+        };
+        if let Vary::On(names) = &vary {
+            registry::vary(&self.inner, &self.flight, names);
+        }
+        self.flight.state().vary = vary;
+    }
+
+    /// Whether a body of this length could be stored.
+    pub fn fits(&self, length: u64) -> bool {
+        length <= self.inner.object_bytes_max(self.found().kind)
+    }
+
+    /// Whether there is room for this object in the store.
+    pub fn has_room_for(&self, object: &Object) -> bool {
+        let bytes = object.weight_bytes(self.found().slot.bytes().len());
+        self.has_room(&object.head, bytes)
+    }
+
+    /// An estimate of whether the store has room for an object with this head and a body of this
+    /// length.
+    pub fn will_have_room(&self, head: &StoredHead, length: u64) -> bool {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let key_bytes = self.found().slot.bytes().len();
+        self.has_room(head, Object::weight_to_come(head, length, key_bytes))
+    }
+
+    fn has_room(&self, head: &StoredHead, bytes: usize) -> bool {
+        let bounds = self.inner.store.shares().bounds(self.found().kind);
+        bytes as u64 <= bounds.bytes_max(class(head, None))
+    }
+
+    /// Reserves `length` more bytes. False when fills already hold too much.
+    pub fn reserve(&self, length: u64) -> bool {
+        let mut state = self.flight.state();
+        let taken = self.inner.budget.take(state.budgeted, length);
+        if taken {
+            state.budgeted += length;
+        }
+        taken
+    }
+
+    /// Publishes the head. The body arrives in pieces.
+    pub fn begin(&self, head: Arc<StoredHead>) {
+        let mut state = self.flight.state();
+        state.stage = FlightStage::Growing(GrowingBody::new(head));
+        Flight::wake(state);
+    }
+
+    /// Passes the next piece to the followers. Without room in the budget it waits for a limited
+    /// time. In windowed mode it waits for the fastest reader.
+    pub async fn push(&self, bytes: Bytes) -> FillControl {
+        if bytes.is_empty() {
+            return FillControl::Continue;
+        }
+        if !self.make_room(bytes.len() as u64) {
+            self.wait_for_room(bytes.len() as u64).await;
+        }
+        if self.append(bytes) {
+            registry::detach(&self.inner, &self.flight);
+            return self.follow_fastest().await;
+        }
+        FillControl::Continue
+    }
+
+    /// Charges a piece to the budget, if it is to be held. False when there is no room.
+    fn make_room(&self, bytes: u64) -> bool {
+        let mut state = self.flight.state();
+        let FlightState {
+            stage, budgeted, ..
+        } = &mut *state;
+        let FlightStage::Growing(growing) = stage else {
+            return true;
+        };
+        let end = growing.end + bytes;
+        let short = end.saturating_sub(*budgeted);
+        if growing.windowed || !self.fits(end) || short == 0 {
+            return true;
+        }
+        let taken = self.inner.budget.take(*budgeted, short);
+        if taken {
+            *budgeted += short;
+        }
+        taken
+    }
+
+    async fn wait_for_room(&self, bytes: u64) {
+        let until = Instant::now() + ROOM_WAIT;
+        loop {
+            let mut freed = pin!(self.inner.budget.freed());
+            // From here on the task is woken when bytes are given back.
+            freed.as_mut().enable();
+            if self.make_room(bytes) {
+                return;
+            }
+            let now = Instant::now().into_std();
+            self.inner.pinned.cut_for_fill(bytes, now);
+            if timeout_at(until, freed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Appends a piece. True in windowed mode.
+    fn append(&self, bytes: Bytes) -> bool {
+        let mut state = self.flight.state();
+        let FlightState {
+            stage, budgeted, ..
+        } = &mut *state;
+        let FlightStage::Growing(growing) = stage else {
+            return false;
+        };
+        growing.append(bytes);
+        if !growing.windowed && (growing.end > *budgeted || !self.fits(growing.end)) {
+            growing.windowed = true;
+            self.inner.registry.counts.add_windowed(1);
+        }
+        let windowed = growing.windowed;
+        if windowed {
+            self.slide(&mut state);
+        }
+        Flight::wake(state);
+        windowed
+    }
+
+    /// Discards what has left the window and charges what is in it. Bytes that the fastest reader
+    /// has not read stay; the producer waits for that reader.
+    fn slide(&self, state: &mut FlightState) {
+        let (fastest, slowest) = (state.fastest(), state.slowest());
+        let FlightState {
+            stage, budgeted, ..
+        } = state;
+        let FlightStage::Growing(growing) = stage else {
+            return;
+        };
+        let end = growing.end;
+        let window = |bytes| end.saturating_sub(bytes).min(fastest.unwrap_or(end));
+        let needed = slowest.unwrap_or(end);
+        growing.forget_before(needed.max(window(BEHIND_BYTES_MAX)));
+        let short = growing.held().saturating_sub(*budgeted);
+        growing.tight = short > 0 && !self.inner.budget.take(*budgeted, short);
+        if growing.tight {
+            growing.forget_before(window(WINDOW_BYTES_MIN));
+            let uncounted = growing.held().saturating_sub(*budgeted);
+            self.inner.budget.add(uncounted);
+        }
+        let held = growing.held();
+        self.inner.budget.give_back(budgeted.saturating_sub(held));
+        *budgeted = held;
+    }
+
+    async fn follow_fastest(&self) -> FillControl {
+        loop {
+            let moved = self.flight.producer.notified();
+            {
+                let state = self.flight.state();
+                let FlightStage::Growing(growing) = &state.stage else {
+                    return FillControl::Stop;
+                };
+                match state.fastest() {
+                    None => return FillControl::Stop,
+                    Some(at) => {
+                        let ahead_max = if growing.tight {
+                            WINDOW_BYTES_MIN / 2
+                        } else {
+                            AHEAD_BYTES_MAX
+                        };
+                        if growing.end.saturating_sub(at) < ahead_max {
+                            return FillControl::Continue;
+                        }
+                    }
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Resolves when no viewer follows.
+    pub async fn wait_for_no_followers(&self) {
+        loop {
+            let moved = self.flight.producer.notified();
+            if self.flight.state().follower_count() == 0 {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Resolves when a viewer follows.
+    pub async fn wait_for_follower(&self) {
+        loop {
+            let moved = self.flight.producer.notified();
+            if self.flight.state().follower_count() > 0 {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Writes a memo for this fill's key, unless the key was purged since.
+    pub fn note(&self, note: ExpiringMemo) {
+        registry::note(&self.inner, &self.flight, note);
+    }
+
+    /// Writes a memo under another slot than the fill's own, unless the fill's key was purged
+    /// since.
+    pub fn write_memo_for(&self, slot: &Key, note: ExpiringMemo) {
+        registry::note_apart(&self.inner, &self.flight, slot, note);
+    }
+
+    /// Removes the object that was stored before: it is no longer valid, and the new response is
+    /// not storable.
+    pub fn remove_previous(&self) {
+        registry::displace(&self.inner, &self.flight);
+    }
+
+    /// The body is complete: copies it into one allocation and stores it, unless it was windowed or
+    /// purged.
+    pub async fn finish(mut self) {
+        if let Some((head, pieces)) = self.pieces() {
+            // Copied outside the lock: followers continue to read the pieces meanwhile.
+            let body = compact(&pieces).await;
+            let object = Object::of_fill(StoredHead::clone(&head), body, &self.flight.body);
+            let object = Arc::new(object);
+            self.store(&object);
+            self.publish(FlightStage::Settled(Verdict::Object(object)));
+        }
+        self.end();
+    }
+
+    /// The pieces of the body. In windowed mode there is only a window: marks the body complete
+    /// instead.
+    fn pieces(&self) -> Option<(Arc<StoredHead>, Vec<Bytes>)> {
+        let mut state = self.flight.state();
+        let FlightStage::Growing(growing) = &mut state.stage else {
+            return None;
+        };
+        if growing.windowed {
+            growing.complete = true;
+            let held = usize::try_from(growing.held()).unwrap_or(usize::MAX);
+            Flight::wake(state);
+            // From here on, slow followers of the rest are counted as pinned, not charged to a
+            // fill.
+            if let Some(body) = Arc::clone(&self.flight.body).sized(held) {
+                body.pass_by(&self.inner.pinned, Instant::now().into_std());
+            }
+            return None;
+        }
+        Some((Arc::clone(&growing.head), growing.pieces()))
+    }
+
+    /// Stores a complete response and gives `verdict` to all waiting requests.
+    pub fn store_and_publish(mut self, object: &Arc<Object>, verdict: Verdict) -> StoreOutcome {
+        let stored = self.store(object);
+        self.publish(FlightStage::Settled(verdict));
+        self.end();
+        stored
+    }
+
+    /// Ends the fill without storing anything.
+    pub fn settle(mut self, verdict: Verdict) {
+        if let Some(object) = verdict.object() {
+            self.skip_store(object);
+        }
+        self.publish(FlightStage::Settled(verdict));
+        self.end();
+    }
+
+    /// The body was truncated: cuts the followers off and stores nothing. A follower that has not
+    /// read any of it gets `answer`.
+    pub fn truncate(mut self, answer: Arc<Object>) {
+        registry::detach(&self.inner, &self.flight);
+        self.skip_store(&answer);
+        self.publish(FlightStage::Cut(Some(answer)));
+        self.end();
+    }
+
+    /// Gives up: cuts the followers off and stores nothing.
+    pub fn cut(self) {
+        drop(self);
+    }
+
+    fn store(&self, object: &Arc<Object>) -> StoreOutcome {
+        let stored = registry::store(&self.inner, &self.flight, object);
+        if stored != StoreOutcome::Yes {
+            self.skip_store(object);
+        }
+        stored
+    }
+
+    fn skip_store(&self, object: &Object) {
+        object.skip_store(&self.inner.pinned, Instant::now().into_std());
+    }
+
+    fn publish(&self, stage: FlightStage) {
+        let mut state = self.flight.state();
+        let before = std::mem::replace(&mut state.stage, stage);
+        Flight::wake(state);
+        // It may free many pieces: not under the lock.
+        drop(before);
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        registry::detach(&self.inner, &self.flight);
+        self.inner.registry.counts.fill_ended();
+        let budgeted = std::mem::take(&mut self.flight.state().budgeted);
+        self.inner.budget.give_back(budgeted);
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // Detach first: a new request must lead its own fill, not join a broken one.
+        registry::detach(&self.inner, &self.flight);
+        let mut state = self.flight.state();
+        state.stage = match state.stage {
+            FlightStage::Waiting => FlightStage::Settled(Verdict::Lost),
+            _ => FlightStage::Cut(None),
+        };
+        Flight::wake(state);
+        self.end();
+    }
+}
+
+/// Copies the body into one allocation, so that a hit writes one buffer. A single piece is copied
+/// too: it may be a slice of a larger read buffer, which it would keep in memory.
+async fn compact(pieces: &[Bytes]) -> Bytes {
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    let mut copied = 0;
+    for part in pieces
+        .iter()
+        .flat_map(|piece| piece.chunks(COPIED_AT_ONCE_BYTES))
+    {
+        if copied + part.len() > COPIED_AT_ONCE_BYTES {
+            tokio::task::yield_now().await;
+            copied = 0;
+        }
+        copied += part.len();
+        whole.extend_from_slice(part);
+    }
+    whole.freeze()
+}

@@ -1,0 +1,223 @@
+//! One viewer's view of a fill: it reads at its own pace, from its own offset.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::StoredHead;
+use super::flight::{Flight, FlightStage, Verdict};
+use super::pinned::SharedBody;
+use super::registry::FlightCounts;
+use seawall_policy::vary::Vary;
+
+/// The body ended before its end: the viewer's connection must be cut off, never ended cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyTruncated {
+    /// The rest did not arrive.
+    #[error("body truncated")]
+    Origin,
+    /// The viewer was too slow, and others needed the origin connection that it kept busy.
+    #[error("viewer too slow")]
+    Viewer,
+    /// The viewer was too slow, and the rest of the body had to leave memory.
+    #[error("viewer too slow for the memory limit")]
+    Memory,
+}
+
+/// What a follower gets once there is something to respond with.
+#[derive(Clone, Debug)]
+pub enum FillHead {
+    /// The head; the body is arriving.
+    Growing(Arc<StoredHead>),
+    /// The fill has ended.
+    Settled(Verdict),
+}
+
+/// One viewer's seat at a fill. Dropping it leaves the fill.
+pub struct Follower {
+    flight: Arc<Flight>,
+    counts: Arc<FlightCounts>,
+    seat: usize,
+    at: u64,
+    end: u64,
+    filed: Option<(u64, usize)>,
+    is_body_taken: bool,
+}
+
+impl Follower {
+    pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> Follower {
+        let seat = flight.take_seat(0);
+        counts.add_follower();
+        Follower {
+            flight,
+            counts,
+            seat,
+            at: 0,
+            end: u64::MAX,
+            filed: None,
+            is_body_taken: false,
+        }
+    }
+
+    /// Waits for the head or the end.
+    pub async fn wait_for_head(&mut self) -> FillHead {
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    fn poll_head(&mut self, cx: &Context<'_>) -> Poll<FillHead> {
+        let mut state = self.flight.state();
+        match &state.stage {
+            FlightStage::Growing(growing) => {
+                Poll::Ready(FillHead::Growing(Arc::clone(&growing.head)))
+            }
+            FlightStage::Settled(verdict) => Poll::Ready(FillHead::Settled(verdict.clone())),
+            // For a viewer whose head was not sent yet, a truncated body is a failed fill.
+            FlightStage::Cut(answer) => Poll::Ready(FillHead::Settled(match answer {
+                Some(answer) => Verdict::Failed(Arc::clone(answer)),
+                None => Verdict::Lost,
+            })),
+            FlightStage::Waiting => {
+                state.wait(cx, &mut self.filed);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether a request with these upstream headers may share the result.
+    pub fn can_share(&self, upstream: &HeaderMap) -> bool {
+        match &self.flight.state().vary {
+            Vary::Nothing => true,
+            Vary::Everything => false,
+            Vary::On(names) => {
+                Vary::values(names, upstream) == Vary::values(names, &self.flight.upstream)
+            }
+        }
+    }
+
+    /// The headers of the request that was sent.
+    pub fn upstream(&self) -> &HeaderMap {
+        &self.flight.upstream
+    }
+
+    /// Whether a request with these upstream headers is identical to the request that was sent.
+    pub fn same_request(&self, upstream: &HeaderMap) -> bool {
+        self.flight.upstream == *upstream
+    }
+
+    /// The body that this follower reads; `Some` only at the first call.
+    pub fn take_new_body(&mut self) -> Option<Arc<SharedBody>> {
+        let is_new = !std::mem::replace(&mut self.is_body_taken, true);
+        is_new.then(|| Arc::clone(&self.flight.body))
+    }
+
+    /// How many bytes of the body have arrived.
+    pub fn received_bytes(&self) -> u64 {
+        match &self.flight.state().stage {
+            FlightStage::Growing(growing) => growing.end,
+            FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                object.body.len() as u64
+            }
+            FlightStage::Waiting | FlightStage::Settled(_) | FlightStage::Cut(_) => 0,
+        }
+    }
+
+    /// Limits reading to `start..end` from here on.
+    pub fn set_range(&mut self, start: u64, end: u64) {
+        (self.at, self.end) = (start, end);
+        let mut state = self.flight.state();
+        self.flight.record_offset(&mut state, self.seat, start);
+    }
+
+    /// Waits until the body has grown to `offset`, or is complete: then returns its length.
+    pub async fn wait_for_offset(&mut self, offset: u64) -> Result<BodyExtent, BodyTruncated> {
+        poll_fn(|cx| {
+            let mut state = self.flight.state();
+            match &state.stage {
+                FlightStage::Growing(growing) if growing.complete => {
+                    Poll::Ready(Ok(BodyExtent::Whole(growing.end)))
+                }
+                FlightStage::Growing(growing) if growing.end >= offset => {
+                    Poll::Ready(Ok(BodyExtent::Reached))
+                }
+                // It makes no progress until a follower reads.
+                FlightStage::Growing(growing) if growing.windowed => {
+                    Poll::Ready(Ok(BodyExtent::Windowed))
+                }
+                FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                    Poll::Ready(Ok(BodyExtent::Whole(object.body.len() as u64)))
+                }
+                FlightStage::Settled(_) | FlightStage::Cut(_) => {
+                    Poll::Ready(Err(BodyTruncated::Origin))
+                }
+                FlightStage::Growing(_) | FlightStage::Waiting => {
+                    state.wait(cx, &mut self.filed);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// The next bytes. `None` is the proven end of the body, or of the range.
+    pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, BodyTruncated>>> {
+        if self.at >= self.end {
+            return Poll::Ready(None);
+        }
+        let mut state = self.flight.state();
+        let bytes = match &state.stage {
+            FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
+                let end = self.end.min(object.body.len() as u64);
+                if self.at >= end {
+                    return Poll::Ready(None);
+                }
+                object.body.slice(to_usize(self.at)..to_usize(end))
+            }
+            FlightStage::Growing(growing) => match growing.read(self.at, self.end) {
+                Err(cut) => return Poll::Ready(Some(Err(cut))),
+                Ok(Some(bytes)) => bytes,
+                Ok(None) if growing.complete => return Poll::Ready(None),
+                Ok(None) => {
+                    state.wait(cx, &mut self.filed);
+                    return Poll::Pending;
+                }
+            },
+            FlightStage::Waiting => {
+                state.wait(cx, &mut self.filed);
+                return Poll::Pending;
+            }
+            FlightStage::Settled(_) | FlightStage::Cut(_) => {
+                return Poll::Ready(Some(Err(BodyTruncated::Origin)));
+            }
+        };
+        self.at += bytes.len() as u64;
+        self.flight.record_offset(&mut state, self.seat, self.at);
+        Poll::Ready(Some(Ok(bytes)))
+    }
+}
+
+/// Offsets within a body in memory fit in `usize`.
+fn to_usize(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+/// How far a body has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyExtent {
+    /// Up to the requested offset.
+    Reached,
+    /// The body is windowed and will not be held up to the offset: the caller must read it as it
+    /// passes.
+    Windowed,
+    /// It is complete and has this length.
+    Whole(u64),
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.flight.leave(self.seat, self.filed);
+        self.counts.remove_follower();
+    }
+}

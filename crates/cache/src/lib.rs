@@ -1,0 +1,293 @@
+//! The cache: stored objects and the fills in progress.
+//!
+//! The main calls are [`Cache::lookup`], [`Cache::join`] (or [`Cache::lead`]), [`Cache::purge`] and
+//! [`Cache::stats`]. The module knows nothing of origins and client sockets. The caller feeds a
+//! fill; `policy` decides whether an object is fresh.
+
+mod access_tracker;
+mod budget;
+mod encoded_bodies;
+mod epoch;
+pub mod eviction;
+mod field_lines;
+mod fill;
+mod flight;
+mod follower;
+mod key_memos;
+mod object;
+mod partition;
+mod pinned;
+mod purge;
+mod registry;
+mod shares;
+mod store;
+mod table;
+mod weight;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::HeaderMap;
+
+pub use access_tracker::AccessTracker;
+pub use encoded_bodies::{EncodedBodies, EncodedBodySet};
+pub use epoch::EpochToken;
+pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
+pub use fill::{Fill, FillControl};
+pub use flight::Verdict;
+pub use follower::{BodyExtent, BodyTruncated, FillHead, Follower};
+pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
+pub use object::{Object, StoredHead};
+pub use pinned::{BodyConsumer, SharedBody, SlowReader};
+pub use purge::CachePurge;
+pub use registry::JoinOutcome;
+pub use shares::MemoryShares;
+pub use store::{Lookup, StoreOutcome};
+
+use self::eviction::{Advance, EvictionReason};
+use seawall_manifest::Kind;
+use seawall_policy::Key;
+
+/// Memory limits of the store and of fills.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Maximum bytes of stored objects, overhead included.
+    pub memory_bytes: u64,
+    /// Maximum size of a stored object. Larger objects are streamed and not stored.
+    pub object_bytes_max: u64,
+    /// Maximum bytes of fills in progress, and of bodies that left the store while slow viewers
+    /// still read them. Not part of `memory_bytes`.
+    pub fill_bytes_max: u64,
+    /// Maximum viewers that wait for one key.
+    pub waiters_max: usize,
+    /// Maximum variants (`Vary`) of one key.
+    pub variants_max: usize,
+    /// Kinds with a partition of their own, and its bytes. These are part of `memory_bytes`.
+    pub kind_bytes_max: Vec<(Kind, u64)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            memory_bytes: 1 << 30,
+            object_bytes_max: 64 << 20,
+            fill_bytes_max: 256 << 20,
+            waiters_max: 100_000,
+            variants_max: 16,
+            kind_bytes_max: Vec::new(),
+        }
+    }
+}
+
+/// The cache of one instance. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<CacheInner>,
+}
+
+pub(crate) struct CacheInner {
+    settings: Settings,
+    store: store::Store,
+    registry: registry::FlightRegistry,
+    notes: key_memos::KeyMemos,
+    budget: Arc<budget::FillBudget>,
+    pinned: Arc<pinned::PinnedBodies>,
+    epochs: epoch::Epochs,
+    walks: purge::PurgeWalks,
+}
+
+impl CacheInner {
+    fn object_bytes_max(&self, place: Kind) -> u64 {
+        let room = self.store.shares().object_bytes_max(place);
+        room.min(self.settings.object_bytes_max)
+    }
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Objects (and variant markers) in the store.
+    pub objects: u64,
+    /// Bytes in the store, overhead included.
+    pub bytes: u64,
+    /// Limit of `bytes`.
+    pub bytes_max: u64,
+    /// Objects removed to free memory, by reason, since start.
+    pub evictions: [(EvictionReason, u64); EvictionReason::ALL.len()],
+    /// Objects stored, since start.
+    pub insertions: u64,
+    /// Variants not stored because the key already had the maximum, since start.
+    pub too_varied: u64,
+    /// Fills in progress.
+    pub fills: u64,
+    /// Viewers that follow a fill.
+    pub followers: u64,
+    /// Bytes held by fills in progress.
+    pub fill_bytes: u64,
+    /// Limit of `fill_bytes`.
+    pub fill_bytes_max: u64,
+    /// Bytes of bodies that left the store while slow viewers still read them.
+    pub pinned_bytes: u64,
+    /// Limit of `pinned_bytes`; part of `fill_bytes_max`.
+    pub pinned_bytes_max: u64,
+    /// Viewers rejected because too many waited for the same key, since start.
+    pub crowded: u64,
+    /// Fills that became too large to hold and were streamed through a window, since start.
+    pub windowed: u64,
+}
+
+impl Cache {
+    /// Creates an empty cache.
+    pub fn new(settings: Settings) -> Cache {
+        let notes = key_memos::KeyMemos::new(settings.memory_bytes);
+        let budget = Arc::new(budget::FillBudget::new(settings.fill_bytes_max));
+        let pinned = Arc::new(pinned::PinnedBodies::new(Arc::clone(&budget)));
+        let store = store::Store::new(&settings, &pinned);
+        Cache {
+            inner: Arc::new(CacheInner {
+                settings,
+                store,
+                registry: registry::FlightRegistry::default(),
+                notes,
+                budget,
+                pinned,
+                epochs: epoch::Epochs::default(),
+                walks: purge::PurgeWalks::default(),
+            }),
+        }
+    }
+
+    /// Looks up a key. `upstream` returns the request headers as they would be sent to the origin.
+    /// It is called only when the key has variants.
+    pub fn lookup(
+        &self,
+        key: &Key,
+        kind: Kind,
+        now: Instant,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Lookup {
+        self.inner.store.lookup(key, kind, now, upstream)
+    }
+
+    /// Joins the fill for this lookup, or becomes its leader. `upstream` holds the request headers
+    /// as they would be sent to the origin.
+    pub fn join(&self, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
+        registry::join(&self.inner, found, upstream)
+    }
+
+    /// Whether a fill for this lookup is in progress.
+    pub fn is_being_filled(&self, found: &Lookup) -> bool {
+        registry::is_being_filled(&self.inner, found)
+    }
+
+    /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in
+    /// progress, or when the stored object changed after the lookup.
+    pub fn lead(&self, found: &Lookup, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
+        registry::lead(&self.inner, found, upstream)
+    }
+
+    /// The memo of a slot that has no fresh object.
+    pub fn memo(&self, slot: &Key, now: Instant) -> Option<KeyMemo> {
+        self.inner.notes.read(slot, now)
+    }
+
+    /// Writes a memo for the slot of a lookup. It has an effect while the slot has no fresh object.
+    pub fn note(&self, found: &Lookup, note: ExpiringMemo) {
+        self.inner.notes.write(&found.slot, note);
+    }
+
+    /// Erases the memo of a lookup's slot.
+    pub fn forget_note(&self, found: &Lookup) {
+        self.inner.notes.erase(&found.slot);
+    }
+
+    /// Stores under a key the object that a fill of another key brought: the newest version of a
+    /// playlist also answers requests for the playlist itself. Does nothing for a key with
+    /// variants, or for an object of an epoch that has ended.
+    pub fn store_under(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
+        registry::file(&self.inner, key, kind, object);
+    }
+
+    /// Removes a key with all its variants. A fill in progress for it is not stored, and no request
+    /// joins it.
+    pub fn purge(&self, key: &Key, kind: Kind) {
+        self.purging().key(key, kind);
+    }
+
+    /// All objects of a key, in all variants. With `url`, also the objects of all keys of that URL.
+    pub fn objects_of(&self, key: &Key, url: Option<&Key>, kind: Kind) -> Vec<Arc<Object>> {
+        let inner = &self.inner;
+        let now = Instant::now();
+        let others = url.map(|url| inner.epochs.keys_of(url));
+        let keys = others.unwrap_or_default();
+        let keys = keys.iter().filter(|other| *other != key).chain([key]);
+        keys.flat_map(|key| inner.store.objects_of(key, kind, now))
+            .collect()
+    }
+
+    /// Binds what is requested now to a place, until the place's epoch ends, and to a URL with
+    /// several keys, until the URL is purged.
+    pub fn bind_epoch(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
+        self.inner.epochs.tie(place, url)
+    }
+
+    /// Binds the slices of an object together, until its key is purged.
+    pub fn tie_slices(&self, key: &Key) -> EpochToken {
+        self.inner.epochs.tie(Some(&slices_of(key)), None)
+    }
+
+    /// Drops everything in a place in one step, including what is being fetched.
+    pub fn end_epoch(&self, place: &Key) {
+        self.inner.epochs.end(place);
+    }
+
+    /// Records that live renditions have new segments, and which objects no live manifest lists any
+    /// more (by the fingerprints of their keys). Those are evicted first when memory is short.
+    pub fn update_live_windows(&self, advances: &[Advance], departed: &[u64]) {
+        self.inner.store.slide(advances, departed);
+    }
+
+    /// Maximum size of a stored body of this kind.
+    pub fn object_bytes_max(&self, place: Kind) -> u64 {
+        self.inner.object_bytes_max(place)
+    }
+
+    /// Whether fills use less than half of their memory. Only then may a fill start that no viewer
+    /// waits for.
+    pub fn has_room_for_background_fill(&self) -> bool {
+        let inner = &self.inner;
+        inner.budget.used() < inner.settings.fill_bytes_max / 2
+    }
+
+    /// Numbers for metrics, at this moment.
+    pub fn stats(&self) -> Stats {
+        let inner = &self.inner;
+        inner.store.expire();
+        let counts = &inner.registry.counts;
+        Stats {
+            objects: inner.store.objects(),
+            bytes: inner.store.bytes(),
+            bytes_max: inner.settings.memory_bytes,
+            evictions: inner.store.evictions(),
+            insertions: inner.store.insertions(),
+            too_varied: inner.store.too_varied(),
+            fills: counts.fills.load(Ordering::Relaxed),
+            followers: counts.followers.load(Ordering::Relaxed),
+            fill_bytes: inner.budget.used().saturating_sub(inner.pinned.bytes()),
+            fill_bytes_max: inner.settings.fill_bytes_max,
+            pinned_bytes: inner.pinned.bytes(),
+            pinned_bytes_max: inner.pinned.bytes_max(),
+            crowded: counts.crowded.load(Ordering::Relaxed),
+            windowed: counts.windowed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The place whose epoch binds an object's slices.
+fn slices_of(key: &Key) -> Key {
+    Key::of(&[b"slices", key.bytes()])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! A part of memory with a limit: a table without a limit, and the policy that decides what is
+//! evicted. Hits use only the table. A store takes the policy's lock, so that table and policy
+//! agree and the limit holds after every insertion.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::eviction::{
+    Advance, Candidate, EvictionReason, LivePosition, MemoryBounds, NodeId, ObjectClass, Policy,
+};
+use super::pinned::PinnedBodies;
+use super::shares::counts_as_manifest;
+use super::store::VariantIndex;
+use super::table::ObjectTable;
+use super::{Object, StoredHead};
+use seawall_policy::Key;
+
+const MARKER_BYTES: usize = 512;
+const MARKER_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// What a key holds.
+#[derive(Clone)]
+pub(super) enum TableEntry {
+    Object(Arc<Object>),
+    Variants(Arc<VariantIndex>),
+}
+
+/// What is known about an object when it is stored, besides its content.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StorageHints {
+    /// Its position in a live stream, if a live manifest lists it.
+    pub(crate) live: Option<LivePosition>,
+    /// Viewers' requests that were answered with it so far.
+    pub(crate) requests: u32,
+}
+
+/// An entry of the table. Its drop, for whatever reason, reports that the object left the store.
+struct EntryGuard {
+    entry: TableEntry,
+    id: NodeId,
+}
+
+impl EntryGuard {
+    fn new(entry: TableEntry, id: NodeId, pinned: &Arc<PinnedBodies>) -> EntryGuard {
+        if let TableEntry::Object(object) = &entry {
+            object.enters_store(pinned);
+        }
+        EntryGuard { entry, id }
+    }
+}
+
+impl Drop for EntryGuard {
+    fn drop(&mut self) {
+        if let TableEntry::Object(object) = &self.entry {
+            object.leaves_store(Instant::now());
+        }
+    }
+}
+
+pub(super) struct Partition {
+    table: ObjectTable<EntryGuard>,
+    policy: Mutex<Policy<Key, Arc<Object>>>,
+    pinned: Arc<PinnedBodies>,
+    since: Instant,
+}
+
+impl Partition {
+    /// An empty partition with these limits.
+    pub(super) fn new(bounds: MemoryBounds, pinned: &Arc<PinnedBodies>) -> Partition {
+        Partition {
+            table: ObjectTable::new(),
+            policy: Mutex::new(Policy::new(bounds)),
+            pinned: Arc::clone(pinned),
+            since: Instant::now(),
+        }
+    }
+
+    /// The entry of a key, unless it has expired.
+    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<TableEntry> {
+        let entry = self.table.read(key, |held| held.entry.clone())?;
+        entry.is_kept(now).then_some(entry)
+    }
+
+    pub(super) fn contains(&self, key: &Key, now: Instant) -> bool {
+        let is_kept = self.table.read(key, |held| held.entry.is_kept(now));
+        is_kept.unwrap_or(false)
+    }
+
+    /// Stores an object. False when it does not fit beside objects that must stay.
+    pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, standing: &StorageHints) -> bool {
+        let name = slot.fingerprint();
+        self.place(
+            slot,
+            name,
+            TableEntry::Object(Arc::clone(object)),
+            standing,
+            None,
+        )
+    }
+
+    /// Stores a variant of a key.
+    pub(super) fn insert_variant(
+        &self,
+        (key, slot): (&Key, Key),
+        object: &Arc<Object>,
+        standing: &StorageHints,
+    ) -> bool {
+        let entry = TableEntry::Object(Arc::clone(object));
+        self.place(slot, key.fingerprint(), entry, standing, Some(key))
+    }
+
+    /// Stores the marker of a key's variants.
+    pub(super) fn mark(&self, key: Key, variants: &Arc<VariantIndex>) {
+        let is_it = |held: &EntryGuard| match &held.entry {
+            TableEntry::Variants(now) => Arc::ptr_eq(now, variants),
+            TableEntry::Object(_) => false,
+        };
+        if self.table.read(&key, is_it) == Some(true) {
+            return;
+        }
+        let name = key.fingerprint();
+        let entry = TableEntry::Variants(Arc::clone(variants));
+        self.place(key, name, entry, &StorageHints::default(), None);
+    }
+
+    fn place(
+        &self,
+        slot: Key,
+        name: u64,
+        entry: TableEntry,
+        standing: &StorageHints,
+        marker: Option<&Key>,
+    ) -> bool {
+        let now = Instant::now();
+        let (class, bytes, hits, kept_left) = match &entry {
+            TableEntry::Object(object) => (
+                class(&object.head, standing.live),
+                object.weight_bytes(slot.bytes().len()),
+                Some(Arc::clone(object)),
+                object.kept_left(now),
+            ),
+            TableEntry::Variants(_) => {
+                let bytes = MARKER_BYTES + slot.bytes().len();
+                (ObjectClass::Marker, bytes, None, MARKER_KEPT)
+            }
+        };
+        let id_of = |key: &Key| self.table.read(key, |held| held.id);
+        let mut evicted = Vec::new();
+        let mut policy = self.policy.lock();
+        let candidate = Candidate {
+            key: slot.clone(),
+            name,
+            bytes: bytes as u64,
+            class,
+            hits,
+            requests: standing.requests,
+            marker: marker.and_then(id_of),
+            kept_until_ms: self.ms(now).saturating_add(millis(kept_left)),
+        };
+        let replaces = id_of(&slot);
+        let placed = policy.insert(candidate, replaces, self.ms(now), &mut evicted);
+        let mut gone = self.take_all(&evicted);
+        gone.extend(match placed {
+            Some(id) => self
+                .table
+                .insert(slot, EntryGuard::new(entry, id, &self.pinned)),
+            None => self.table.remove(&slot),
+        });
+        // Frees the removed objects after the lock is released.
+        drop(policy);
+        drop(gone);
+        placed.is_some()
+    }
+
+    fn take_all(&self, keys: &[Key]) -> Vec<EntryGuard> {
+        let taken = keys.iter().filter_map(|key| self.table.remove(key));
+        taken.collect()
+    }
+
+    /// Returns the removed entry.
+    pub(super) fn remove(&self, key: &Key) -> Option<TableEntry> {
+        let mut policy = self.policy.lock();
+        let gone = self.table.remove(key);
+        if let Some(held) = &gone {
+            policy.remove(held.id);
+        }
+        drop(policy);
+        gone.map(|held| held.entry.clone())
+    }
+
+    /// The keys of all matching entries.
+    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &TableEntry) -> bool) -> Vec<Key> {
+        self.table
+            .keys_where(|key, held| is_meant(key, &held.entry))
+    }
+
+    /// See [`Policy::advance`] and [`Policy::depart`].
+    pub(super) fn slide(&self, advances: &[Advance], departed: &[u64]) {
+        let mut policy = self.policy.lock();
+        let now_ms = self.ms(Instant::now());
+        for advance in advances {
+            policy.advance(*advance, now_ms);
+        }
+        for name in departed {
+            policy.depart(*name);
+        }
+    }
+
+    /// Removes all expired entries.
+    pub(super) fn expire(&self) {
+        let mut expired = Vec::new();
+        let mut policy = self.policy.lock();
+        policy.expire(self.ms(Instant::now()), &mut expired);
+        let gone = self.take_all(&expired);
+        drop(policy);
+        drop(gone);
+    }
+
+    pub(super) fn objects(&self) -> u64 {
+        self.policy.lock().len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.policy.lock().bytes()
+    }
+
+    pub(super) fn evictions(&self) -> [(EvictionReason, u64); EvictionReason::ALL.len()] {
+        self.policy.lock().evictions()
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.since))
+    }
+}
+
+impl TableEntry {
+    pub(super) fn object(self) -> Option<Arc<Object>> {
+        match self {
+            TableEntry::Object(object) => Some(object),
+            TableEntry::Variants(_) => None,
+        }
+    }
+
+    fn is_kept(&self, now: Instant) -> bool {
+        match self {
+            TableEntry::Object(object) => !object.kept_left(now).is_zero(),
+            TableEntry::Variants(_) => true,
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The eviction class of an object with this head.
+pub(super) fn class(head: &StoredHead, live: Option<LivePosition>) -> ObjectClass {
+    match live {
+        _ if !head.status.is_success() => ObjectClass::Error,
+        _ if counts_as_manifest(head.kind) => ObjectClass::Manifest,
+        Some(position) => ObjectClass::Live(position),
+        None => ObjectClass::OnDemand,
+    }
+}

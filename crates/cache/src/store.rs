@@ -1,0 +1,412 @@
+//! Stores complete objects in memory, in partitions with a limit in bytes. [`super::eviction`]
+//! chooses what is evicted.
+//!
+//! A response with `Vary` is stored in two steps. The key holds a marker that names the request
+//! headers in `Vary`. A second key holds the object. It is derived from the first key, the marker's
+//! generation and the values of these headers. A new marker is a new generation, so removing a
+//! marker removes all its variants in one step.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName};
+use parking_lot::Mutex;
+
+use super::eviction::{Advance, EvictionReason};
+use super::partition::{Partition, StorageHints, TableEntry};
+use super::pinned::PinnedBodies;
+use super::shares::MemoryShares;
+use super::{Object, Settings};
+use seawall_manifest::Kind;
+use seawall_policy::Key;
+use seawall_policy::vary::Vary;
+
+/// The result of a lookup.
+#[derive(Clone)]
+pub struct Lookup {
+    /// The requested key.
+    pub key: Key,
+    /// Selects the partition.
+    pub kind: Kind,
+    /// The key under which this request's object is stored or would be stored, as far as is known.
+    pub slot: Key,
+    /// The stored object, fresh or stale.
+    pub object: Option<Arc<Object>>,
+    /// The variant marker, when the key has variants.
+    pub(crate) variants: Option<Arc<VariantIndex>>,
+}
+
+impl Lookup {
+    /// Whether the key has variants, for these or other request headers.
+    pub fn has_variants(&self) -> bool {
+        self.variants.is_some()
+    }
+
+    /// The request headers that select a variant, when the key has variants.
+    pub fn variant_names(&self) -> Option<&[HeaderName]> {
+        self.variants
+            .as_ref()
+            .map(|variants| variants.names.as_slice())
+    }
+}
+
+/// The result of storing an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// The object is stored.
+    Yes,
+    /// The key already has the maximum number of variants.
+    TooVaried,
+    /// The key was purged during the fetch.
+    Purged,
+    /// The object does not fit in memory beside manifests.
+    NoRoom,
+}
+
+pub(crate) struct VariantIndex {
+    names: Vec<HeaderName>,
+    generation: u64,
+    known: Mutex<HashSet<Key, ahash::RandomState>>,
+}
+
+pub(crate) struct Store {
+    partitions: Vec<Partition>,
+    shares: MemoryShares,
+    variants_max: usize,
+    generations: AtomicU64,
+    insertions: AtomicU64,
+    too_varied: AtomicU64,
+}
+
+/// Rejects an object whose epoch has ended.
+fn filter_valid(object: Arc<Object>) -> Option<Arc<Object>> {
+    Some(object).filter(|object| object.head.is_valid())
+}
+
+impl Store {
+    pub(crate) fn new(settings: &Settings, pinned: &Arc<PinnedBodies>) -> Store {
+        let shares = MemoryShares::new(settings);
+        let partitions = shares.partitions.iter();
+        let partitions = partitions.map(|bounds| Partition::new(bounds.clone(), pinned));
+        Store {
+            partitions: partitions.collect(),
+            shares,
+            variants_max: settings.variants_max,
+            generations: AtomicU64::new(0),
+            insertions: AtomicU64::new(0),
+            too_varied: AtomicU64::new(0),
+        }
+    }
+
+    /// The division of memory into partitions.
+    pub(crate) fn shares(&self) -> &MemoryShares {
+        &self.shares
+    }
+
+    fn of(&self, kind: Kind) -> &Partition {
+        &self.partitions[self.shares.by_kind[kind.index()]]
+    }
+
+    pub(crate) fn lookup(
+        &self,
+        key: &Key,
+        kind: Kind,
+        now: Instant,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Lookup {
+        let mut found = Lookup {
+            key: key.clone(),
+            kind,
+            slot: key.clone(),
+            object: None,
+            variants: None,
+        };
+        match self.of(kind).get(key, now) {
+            None => {}
+            Some(TableEntry::Object(object)) => found.object = filter_valid(object),
+            Some(TableEntry::Variants(variants)) => {
+                found.slot = variants.slot(key, &upstream());
+                found.object = self.object(kind, &found.slot, now);
+                found.variants = Some(variants);
+            }
+        }
+        found
+    }
+
+    fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
+        match self.of(kind).get(slot, now) {
+            Some(TableEntry::Object(object)) => filter_valid(object),
+            _ => None,
+        }
+    }
+
+    fn marker(&self, kind: Kind, key: &Key) -> Option<Arc<VariantIndex>> {
+        match self.of(kind).get(key, Instant::now()) {
+            Some(TableEntry::Variants(variants)) => Some(variants),
+            _ => None,
+        }
+    }
+
+    /// What changed in the store after this lookup: a new object or marker, or the found object is
+    /// gone.
+    pub(crate) fn find_newer(&self, found: &Lookup) -> Option<NewerObject> {
+        let now = Instant::now();
+        let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
+            (Some(TableEntry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
+                self.object(found.kind, &found.slot, now)
+            }
+            (Some(TableEntry::Variants(_)), _) => return Some(NewerObject::Marker),
+            (Some(TableEntry::Object(object)), _) => filter_valid(object),
+            (None, _) => None,
+        };
+        match object {
+            Some(object) => NewerObject::unless_same(object, found),
+            None => found.object.is_some().then_some(NewerObject::Gone),
+        }
+    }
+
+    /// The slot of a response with `Vary`: under the current marker, or under a new one that is not
+    /// stored yet.
+    pub(crate) fn place(
+        &self,
+        found: &Lookup,
+        names: &[HeaderName],
+        upstream: &HeaderMap,
+    ) -> VariantSlot {
+        let variants = match self.marker(found.kind, &found.key) {
+            Some(variants) if variants.names == *names => variants,
+            _ => Arc::new(VariantIndex {
+                names: names.to_vec(),
+                generation: self.generations.fetch_add(1, Ordering::Relaxed),
+                known: Mutex::default(),
+            }),
+        };
+        let slot = variants.slot(&found.key, upstream);
+        VariantSlot { variants, slot }
+    }
+
+    /// Stores a slot's marker, so that other requests find the variants.
+    pub(crate) fn mark(&self, found: &Lookup, place: &VariantSlot) {
+        self.of(found.kind).mark(found.key.clone(), &place.variants);
+    }
+
+    /// Stores an object that does not vary.
+    pub(crate) fn insert(
+        &self,
+        found: &Lookup,
+        object: &Arc<Object>,
+        standing: &StorageHints,
+    ) -> StoreOutcome {
+        if !self.admits(found, object) {
+            return StoreOutcome::TooVaried;
+        }
+        let partition = self.of(found.kind);
+        // All requests for one numbered version arrive at once; the next ones are for the next
+        // version.
+        let passing = StorageHints::default();
+        let standing = if object.is_state() {
+            &passing
+        } else {
+            standing
+        };
+        self.record_insertion(partition.insert(found.key.clone(), object, standing))
+    }
+
+    /// Limits the number of keys of one URL, where viewers' request headers are part of the key.
+    fn admits(&self, found: &Lookup, object: &Object) -> bool {
+        let partition = self.of(found.kind);
+        let now = Instant::now();
+        let held = |key: &Key| partition.contains(key, now);
+        let tie = object.head.tie.as_ref();
+        let admitted = tie.is_none_or(|tie| tie.admit(&found.key, self.variants_max, held));
+        if !admitted {
+            self.too_varied.fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    /// Stores the newest version of an object, unless the key has variants. Requests under other
+    /// keys use it too, so it starts with two requests and outlasts the older versions.
+    pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
+        let partition = self.of(kind);
+        if self.marker(kind, key).is_none() {
+            let standing = StorageHints {
+                live: None,
+                requests: 2,
+            };
+            let stored = partition.insert(key.clone(), object, &standing);
+            self.record_insertion(stored);
+        }
+    }
+
+    /// Stores a variant in its slot, while its marker is the current one.
+    pub(crate) fn insert_variant(
+        &self,
+        found: &Lookup,
+        place: &VariantSlot,
+        object: &Arc<Object>,
+        standing: &StorageHints,
+    ) -> StoreOutcome {
+        let partition = self.of(found.kind);
+        match self.marker(found.kind, &found.key) {
+            Some(now) if Arc::ptr_eq(&now, &place.variants) => {}
+            _ => return StoreOutcome::Purged,
+        }
+        if !self.admits(found, object) {
+            return StoreOutcome::TooVaried;
+        }
+        let now = Instant::now();
+        let held = |slot: &Key| partition.contains(slot, now);
+        if !place.variants.admit(&place.slot, self.variants_max, held) {
+            self.too_varied.fetch_add(1, Ordering::Relaxed);
+            return StoreOutcome::TooVaried;
+        }
+        let names = (&found.key, place.slot.clone());
+        self.record_insertion(partition.insert_variant(names, object, standing))
+    }
+
+    fn record_insertion(&self, stored: bool) -> StoreOutcome {
+        if !stored {
+            return StoreOutcome::NoRoom;
+        }
+        self.insertions.fetch_add(1, Ordering::Relaxed);
+        StoreOutcome::Yes
+    }
+
+    /// Passes on new segments of live renditions and unlisted objects; see [`super::eviction`].
+    pub(crate) fn slide(&self, advances: &[Advance], departed: &[u64]) {
+        for partition in &self.partitions {
+            partition.slide(advances, departed);
+        }
+    }
+
+    /// Whether the marker of this lookup is still the current one.
+    pub(crate) fn same_variants(&self, found: &Lookup) -> bool {
+        match (&found.variants, self.marker(found.kind, &found.key)) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, &now),
+            _ => false,
+        }
+    }
+
+    /// Removes a key with its variants. Returns the removed objects.
+    pub(crate) fn remove(&self, key: &Key, kind: Kind) -> Vec<Arc<Object>> {
+        let partition = self.of(kind);
+        match partition.remove(key) {
+            None => Vec::new(),
+            Some(TableEntry::Object(object)) => vec![object],
+            Some(TableEntry::Variants(variants)) => {
+                let known = variants.known.lock().clone();
+                let gone = known.iter().filter_map(|slot| partition.remove(slot));
+                gone.filter_map(TableEntry::object).collect()
+            }
+        }
+    }
+
+    /// Removes all entries that match, in all partitions, and passes each removed object to `gone`.
+    pub(crate) fn remove_where(
+        &self,
+        is_meant: impl Fn(&Key, Option<&Object>) -> bool,
+        mut gone: impl FnMut(&Object),
+    ) {
+        for partition in &self.partitions {
+            let keys = partition.keys_where(|key, entry| match entry {
+                TableEntry::Object(object) => is_meant(key, Some(object)),
+                TableEntry::Variants(_) => is_meant(key, None),
+            });
+            let removed = keys.iter().filter_map(|key| partition.remove(key));
+            let objects = removed.filter_map(TableEntry::object);
+            objects.for_each(|object| gone(&object));
+        }
+    }
+
+    /// All objects of a key, in all variants.
+    pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
+        let slots = match self.of(kind).get(key, now) {
+            Some(TableEntry::Variants(variants)) => variants.known.lock().iter().cloned().collect(),
+            _ => vec![key.clone()],
+        };
+        let objects = slots.iter().filter_map(|slot| self.object(kind, slot, now));
+        objects.collect()
+    }
+
+    /// Removes all expired entries.
+    pub(crate) fn expire(&self) {
+        self.partitions.iter().for_each(Partition::expire);
+    }
+
+    pub(crate) fn objects(&self) -> u64 {
+        self.partitions.iter().map(Partition::objects).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.partitions.iter().map(Partition::bytes).sum()
+    }
+
+    pub(crate) fn evictions(&self) -> [(EvictionReason, u64); EvictionReason::ALL.len()] {
+        let mut sums = EvictionReason::ALL.map(|reason| (reason, 0));
+        for partition in &self.partitions {
+            let of_one = sums.iter_mut().zip(partition.evictions());
+            of_one.for_each(|((_, sum), (_, count))| *sum += count);
+        }
+        sums
+    }
+
+    pub(crate) fn too_varied(&self) -> u64 {
+        self.too_varied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn insertions(&self) -> u64 {
+        self.insertions.load(Ordering::Relaxed)
+    }
+}
+
+/// The marker and the key of a variant.
+#[derive(Clone)]
+pub(crate) struct VariantSlot {
+    variants: Arc<VariantIndex>,
+    pub(crate) slot: Key,
+}
+
+/// What changed in the store after a lookup.
+pub(crate) enum NewerObject {
+    Object(Arc<Object>),
+    /// A marker: the caller must look up again.
+    Marker,
+    /// The found object was removed. No fill may start from it.
+    Gone,
+}
+
+impl NewerObject {
+    fn unless_same(object: Arc<Object>, found: &Lookup) -> Option<NewerObject> {
+        match &found.object {
+            Some(seen) if Arc::ptr_eq(seen, &object) => None,
+            _ => Some(NewerObject::Object(object)),
+        }
+    }
+}
+
+impl VariantIndex {
+    fn slot(&self, key: &Key, upstream: &HeaderMap) -> Key {
+        let values = Vary::values(&self.names, upstream);
+        Key::of(&[
+            b"variant",
+            key.bytes(),
+            &self.generation.to_be_bytes(),
+            &values,
+        ])
+    }
+
+    /// Adds a variant, unless the key already has the maximum number.
+    fn admit(&self, slot: &Key, variants_max: usize, held: impl Fn(&Key) -> bool) -> bool {
+        let mut known = self.known.lock();
+        if known.contains(slot) {
+            return true;
+        }
+        if known.len() >= variants_max {
+            known.retain(held);
+        }
+        known.len() < variants_max && known.insert(slot.clone())
+    }
+}

@@ -1,0 +1,380 @@
+//! The cache's promises: lookups are correct, and purged objects do not come back.
+
+mod fills;
+mod leaving;
+mod orders;
+mod purges;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::*;
+use seawall_policy::Lifetime;
+use seawall_policy::vary::Vary;
+
+fn key() -> Key {
+    Key::of(&[b"origin", b"", b"/seg.ts"])
+}
+
+fn head() -> StoredHead {
+    StoredHead {
+        lifetime: Lifetime {
+            fresh_for: Duration::from_mins(1),
+            ..Lifetime::none(Instant::now())
+        },
+        ..StoredHead::plain(Kind::Segment)
+    }
+}
+
+fn object(text: &'static str) -> Arc<Object> {
+    Arc::new(Object::new(head(), Bytes::from_static(text.as_bytes())))
+}
+
+fn look(cache: &Cache) -> Lookup {
+    look_with(cache, &HeaderMap::new())
+}
+
+fn look_with(cache: &Cache, upstream: &HeaderMap) -> Lookup {
+    cache.lookup(&key(), Kind::Segment, Instant::now(), || upstream.clone())
+}
+
+fn lead(cache: &Cache, upstream: &HeaderMap) -> (Fill, Follower) {
+    match cache.join(&look_with(cache, upstream), upstream) {
+        JoinOutcome::Lead(fill, follower) => (fill, follower),
+        _ => panic!("expected to lead"),
+    }
+}
+
+/// Finishes a small fill, which completes at the first poll.
+fn finish(fill: Fill) {
+    let mut finished = std::pin::pin!(fill.finish());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(finished.as_mut().poll(&mut cx).is_ready());
+}
+
+fn keep_variant(fill: Fill, text: &'static str) -> StoreOutcome {
+    fill.set_vary(Vary::On(vec![header::ACCEPT_ENCODING]));
+    let variant = object(text);
+    fill.store_and_publish(&variant, Verdict::Object(Arc::clone(&variant)))
+}
+
+fn accepting(coding: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(coding))])
+}
+
+#[derive(Default)]
+struct Bell(AtomicU64);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A viewer that reads on request, and records whether it registered a waker.
+struct Reader {
+    follower: Follower,
+    bell: Arc<Bell>,
+    asleep_since: Option<u64>,
+    read: Vec<u8>,
+    end: Option<Result<(), BodyTruncated>>,
+}
+
+impl Reader {
+    fn new(follower: Follower) -> Reader {
+        Reader {
+            follower,
+            bell: Arc::default(),
+            asleep_since: None,
+            read: Vec::new(),
+            end: None,
+        }
+    }
+
+    fn rung(&self) -> u64 {
+        self.bell.0.load(Ordering::Relaxed)
+    }
+
+    fn read(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let cx = Context::from_waker(&waker);
+        while self.end.is_none() {
+            match self.follower.poll_bytes(&cx) {
+                Poll::Pending => {
+                    self.asleep_since = Some(self.rung());
+                    return;
+                }
+                Poll::Ready(Some(Ok(bytes))) => self.read.extend_from_slice(&bytes),
+                Poll::Ready(Some(Err(cut))) => self.end = Some(Err(cut)),
+                Poll::Ready(None) => self.end = Some(Ok(())),
+            }
+        }
+        self.asleep_since = None;
+    }
+
+    fn was_woken(&self) -> bool {
+        self.asleep_since.is_none_or(|rung| self.rung() > rung)
+    }
+}
+
+#[test]
+fn a_purge_during_a_fill_keeps_its_answer_out() {
+    let cache = Cache::new(Settings::default());
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    cache.purge(&key(), Kind::Segment);
+    let (next, _waiting) = lead(&cache, &HeaderMap::new());
+    let old = object("old");
+    assert_eq!(
+        fill.store_and_publish(&old, Verdict::Object(Arc::clone(&old))),
+        StoreOutcome::Purged
+    );
+    let new = object("new");
+    assert_eq!(
+        next.store_and_publish(&new, Verdict::Object(Arc::clone(&new))),
+        StoreOutcome::Yes
+    );
+    assert_eq!(look(&cache).object.unwrap().body, "new");
+}
+
+#[test]
+fn variants_never_cross_and_a_purge_takes_them_all() {
+    let cache = Cache::new(Settings::default());
+    for (coding, text) in [("gzip", "coded"), ("identity", "plain")] {
+        keep_variant(lead(&cache, &accepting(coding)).0, text);
+    }
+    let body = |coding| {
+        look_with(&cache, &accepting(coding))
+            .object
+            .map(|o| o.body.clone())
+    };
+    assert_eq!(body("gzip").unwrap(), "coded");
+    assert_eq!(body("identity").unwrap(), "plain");
+    assert_eq!(body("br"), None);
+    cache.purge(&key(), Kind::Segment);
+    assert_eq!((body("gzip"), body("identity")), (None, None));
+}
+
+#[test]
+fn a_purge_during_a_variants_refresh_is_not_undone() {
+    let cache = Cache::new(Settings::default());
+    let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
+    let gzip = accepting("gzip");
+    let (fill, _follower) = lead(&cache, &gzip);
+    fill.set_vary(vary.clone());
+    let held = object("held");
+    fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
+    let refresh = cache
+        .lead(&look_with(&cache, &gzip), || gzip.clone())
+        .unwrap();
+    cache.purge(&key(), Kind::Segment);
+    refresh.set_vary(vary);
+    let stored = refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
+    assert_eq!(stored, StoreOutcome::Purged);
+    assert!(look_with(&cache, &gzip).object.is_none());
+}
+
+#[test]
+fn variants_are_capped() {
+    let cache = Cache::new(Settings {
+        variants_max: 1,
+        ..Settings::default()
+    });
+    let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
+    assert_eq!(keep("gzip"), StoreOutcome::Yes);
+    assert_eq!(keep("br"), StoreOutcome::TooVaried);
+    assert_eq!(cache.stats().too_varied, 1);
+}
+
+#[test]
+fn who_shares_a_variant_finds_its_flight_while_it_grows() {
+    let cache = Cache::new(Settings::default());
+    let gzip = accepting("gzip");
+    let (fill, _follower) = lead(&cache, &gzip);
+    fill.set_vary(Vary::On(vec![header::ACCEPT_ENCODING]));
+    fill.begin(Arc::new(head()));
+    let found = look_with(&cache, &gzip);
+    assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Follow(_)));
+    let other = accepting("identity");
+    let found = look_with(&cache, &other);
+    assert!(matches!(cache.join(&found, &other), JoinOutcome::Lead(..)));
+}
+
+#[test]
+fn a_key_takes_only_so_many_waiting() {
+    let cache = Cache::new(Settings {
+        waiters_max: 1,
+        ..Settings::default()
+    });
+    let (_fill, _follower) = lead(&cache, &HeaderMap::new());
+    let joined = cache.join(&look(&cache), &HeaderMap::new());
+    assert!(matches!(joined, JoinOutcome::Crowded));
+    assert_eq!(cache.stats().crowded, 1);
+}
+
+#[test]
+fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
+    let cache = Cache::new(Settings::default());
+    let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
+    let (gzip, plain) = (accepting("gzip"), accepting("identity"));
+    keep_variant(lead(&cache, &plain).0, "x");
+    let (before, _waiting) = lead(&cache, &gzip);
+    cache.purge(&key(), Kind::Segment);
+    keep_variant(lead(&cache, &plain).0, "x");
+    before.set_vary(vary.clone());
+    before.begin(Arc::new(head()));
+    let found = look_with(&cache, &gzip);
+    assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Lead(..)));
+}
+
+#[test]
+fn variants_that_were_evicted_make_room_for_others() {
+    let cache = Cache::new(Settings {
+        variants_max: 1,
+        ..Settings::default()
+    });
+    let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
+    assert_eq!(keep("gzip"), StoreOutcome::Yes);
+    let found = look_with(&cache, &accepting("gzip"));
+    cache.inner.store.remove(&found.slot, Kind::Segment);
+    assert_eq!(keep("br"), StoreOutcome::Yes);
+}
+
+#[test]
+fn who_comes_after_a_broken_fill_leads_a_new_one() {
+    let cache = Cache::new(Settings::default());
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    drop(fill);
+    lead(&cache, &HeaderMap::new());
+}
+
+#[test]
+fn a_note_about_what_was_purged_is_not_written() {
+    let cache = Cache::new(Settings::default());
+    let (fill, _follower) = lead(&cache, &HeaderMap::new());
+    cache.purge(&key(), Kind::Segment);
+    let now = Instant::now();
+    fill.note(ExpiringMemo {
+        until: now + Duration::from_mins(1),
+        what: KeyMemo::Pass,
+    });
+    assert!(cache.memo(&key(), now).is_none());
+}
+
+#[test]
+fn a_viewer_who_leaves_takes_his_waker_along() {
+    let cache = Cache::new(Settings::default());
+    let (_fill, follower) = lead(&cache, &HeaderMap::new());
+    let mut reader = Reader::new(follower);
+    reader.read();
+    let bell = Arc::downgrade(&reader.bell);
+    drop(reader);
+    assert!(bell.upgrade().is_none());
+}
+
+#[test]
+fn an_object_has_its_fields_ready_but_for_those_said_anew() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("a", "1"), ("x-request-id", "theirs"), ("a", "2")] {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    let headers = headers.into();
+    let object = Object::new(StoredHead { headers, ..head() }, Bytes::new());
+    assert_eq!(
+        object.head.headers.shared(&HeaderMap::new()),
+        b"a: 1\r\na: 2\r\n"
+    );
+}
+
+#[test]
+fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
+    let cache = Cache::new(Settings::default());
+    let place = Key::of(&[b"place"]);
+    let file = |name: &str, tie: Option<EpochToken>| {
+        let found = cache.lookup(
+            &Key::of(&[name.as_bytes()]),
+            Kind::Segment,
+            Instant::now(),
+            HeaderMap::new,
+        );
+        let fill = cache.lead(&found, HeaderMap::new).expect("nobody fills it");
+        let object = Arc::new(Object::new(
+            StoredHead { tie, ..head() },
+            Bytes::from_static(b"x"),
+        ));
+        fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
+    };
+    let held = |name: &str| {
+        let found = cache.lookup(
+            &Key::of(&[name.as_bytes()]),
+            Kind::Segment,
+            Instant::now(),
+            HeaderMap::new,
+        );
+        found.object.is_some()
+    };
+    file("old", Some(cache.bind_epoch(Some(&place), None)));
+    file("free", None);
+    let on_its_way = cache.bind_epoch(Some(&place), None);
+    assert!(held("old") && held("free"));
+    cache.end_epoch(&place);
+    file("late", Some(on_its_way));
+    assert!(!held("old") && !held("late") && held("free"));
+    file("old", Some(cache.bind_epoch(Some(&place), None)));
+    assert!(held("old"));
+}
+
+#[test]
+fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
+    let cache = Cache::new(Settings::default());
+    let place = Key::of(&[b"place"]);
+    let lookup = || {
+        cache.lookup(
+            &Key::of(&[b"segment"]),
+            Kind::Segment,
+            Instant::now(),
+            HeaderMap::new,
+        )
+    };
+    let join = || cache.join(&lookup(), &HeaderMap::new());
+    let JoinOutcome::Lead(before, _first) = join() else {
+        panic!("nobody fills it");
+    };
+    before.set_epoch(&cache.bind_epoch(Some(&place), None));
+    assert!(matches!(join(), JoinOutcome::Follow(_)));
+    cache.end_epoch(&place);
+    let JoinOutcome::Lead(after, _second) = join() else {
+        panic!("what was asked for before is of no use");
+    };
+    after.set_epoch(&cache.bind_epoch(Some(&place), None));
+    drop(before);
+    assert!(
+        matches!(join(), JoinOutcome::Follow(_)),
+        "it has its own place"
+    );
+    assert!(cache.lead(&lookup(), HeaderMap::new).is_none());
+}
+
+#[test]
+fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
+    let cache = Cache::new(Settings::default());
+    let kept_for = |kind, tie| {
+        Object::new(
+            StoredHead {
+                kind,
+                tie,
+                ..head()
+            },
+            Bytes::new(),
+        )
+        .kept_for()
+    };
+    let tie = || Some(cache.bind_epoch(Some(&Key::of(&[b"states"])), None));
+    let usable = head().lifetime.usable_for();
+    assert_eq!(kept_for(Kind::Hls, tie()), usable);
+    assert!(kept_for(Kind::Hls, None) > usable && kept_for(Kind::Segment, tie()) > usable);
+}

@@ -1,0 +1,158 @@
+//! Tests with playlists as packagers write them, each with the expected result:
+//! `tests/fixtures/hls/NAME.m3u8` and `NAME.facts`.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::read;
+use crate::low_latency::delta;
+use crate::{Kind, ListedResource, LiveEdge, ParsedText, ServerControl, read_manifest};
+
+fn playlists() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hls");
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut playlists: Vec<PathBuf> = files
+        .filter(|path| path.extension().is_some_and(|it| it == "m3u8"))
+        .collect();
+    playlists.sort();
+    playlists
+}
+
+/// The format of the `.facts` files: absent values have no line.
+fn told(ParsedText { facts, listing }: &ParsedText) -> String {
+    let mut text = format!("{:?}\n", facts.liveness);
+    let durations = [
+        ("target duration", facts.target_duration),
+        ("part target", facts.part_target),
+        ("segments of", facts.segment),
+    ];
+    for (name, duration) in durations {
+        if let Some(duration) = duration {
+            writeln!(text, "{name} {duration:?}").unwrap();
+        }
+    }
+    if facts.multivariant {
+        text += "multivariant\n";
+    }
+    if let Some(edge) = &facts.edge {
+        tell_edge(&mut text, edge);
+    }
+    tell_control(&mut text, facts.control);
+    for rendition in &listing.renditions {
+        writeln!(text, "rendition {rendition}").unwrap();
+    }
+    let lists = [
+        ("init", &listing.inits),
+        ("segment", &listing.segments),
+        ("part", &listing.parts),
+        ("coming", &listing.coming),
+    ];
+    for (name, list) in lists {
+        for listed in list {
+            tell_listed(&mut text, name, listed);
+        }
+    }
+    text
+}
+
+fn tell_edge(text: &mut String, edge: &LiveEdge) {
+    writeln!(text, "from {} to {}", edge.first, edge.last).unwrap();
+    writeln!(text, "parts {}, then {}", edge.last_parts, edge.parts).unwrap();
+    writeln!(text, "discontinuity {}", edge.discontinuity).unwrap();
+    let mut names = edge.names.to_vec();
+    names.dedup();
+    writeln!(
+        text,
+        "names {}, {} in a row differ",
+        edge.names.len(),
+        names.len()
+    )
+    .unwrap();
+    if let Some(ends) = edge.ends {
+        let since = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        writeln!(text, "ends {}.{:09}", since.as_secs(), since.subsec_nanos()).unwrap();
+    }
+}
+
+fn tell_control(text: &mut String, control: ServerControl) {
+    if control.can_block {
+        *text += "can block\n";
+    }
+    if let Some(until) = control.can_skip_until {
+        writeln!(text, "can skip until {until:?}").unwrap();
+    }
+}
+
+fn tell_listed(text: &mut String, name: &str, listed: &ListedResource) {
+    write!(text, "{name} {} {}", listed.sequence, listed.uri).unwrap();
+    match listed.range {
+        None => text.push('\n'),
+        Some((start, None)) => writeln!(text, " from {start}").unwrap(),
+        Some((start, Some(length))) => writeln!(text, " {length}@{start}").unwrap(),
+    }
+}
+
+#[test]
+fn each_shape_is_read_as_told_beside_it() {
+    let playlists = playlists();
+    assert!(playlists.len() > 10);
+    let mut others = String::new();
+    for path in playlists {
+        let manifest = read_manifest(Kind::Hls, &fs::read(&path).unwrap()).unwrap();
+        let expected = fs::read_to_string(path.with_extension("facts")).unwrap_or_default();
+        let told = told(&manifest);
+        if told != expected {
+            writeln!(others, "{} says:\n{told}", path.display()).unwrap();
+        }
+    }
+    assert!(others.is_empty(), "{others}");
+}
+
+#[test]
+fn ends_are_those_of_the_clock() {
+    let path = playlists()
+        .into_iter()
+        .find(|path| path.ends_with("ffmpeg_fmp4.m3u8"));
+    let manifest = read(&fs::read_to_string(path.unwrap()).unwrap()).unwrap();
+    let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_255_260_460);
+    assert_eq!(manifest.facts.edge.unwrap().ends, Some(expected));
+}
+
+proptest! {
+    #[test]
+    fn no_mutation_panics(
+        which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
+        width in 0_usize..40, new in proptest::collection::vec(any::<u8>(), 0..9),
+        tag in "(#EXT(INF|-X-(PART|MAP|SKIP|BYTERANGE|PRELOAD-HINT|MEDIA-SEQUENCE)):)?[0-9@]{0,20}",
+    ) {
+        let playlists = playlists();
+        let mut body = fs::read(which.get(&playlists)).unwrap();
+        let at = at.index(body.len());
+        let end = (at + width).min(body.len());
+        body.splice(at..end, tag.bytes().chain(new));
+        let _ = read_manifest(Kind::Hls, &body);
+        let _ = delta(&String::from_utf8_lossy(&body));
+    }
+
+    #[test]
+    fn no_cut_says_that_a_stream_has_ended(
+        which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
+    ) {
+        let text = fs::read_to_string(which.get(&playlists())).unwrap();
+        let whole = read(&text).unwrap().facts;
+        let at = at.index(text.len());
+        prop_assume!(text.is_char_boundary(at));
+        if let Ok(cut) = read(&text[..at]) {
+            let last = |edge: Option<LiveEdge>| edge.map(|edge| edge.last);
+            prop_assert!(cut.facts.liveness == whole.liveness || text[at..].contains("ENDLIST")
+                || text[at..].contains("VOD"));
+            prop_assert!(last(cut.facts.edge) <= last(whole.edge.clone()));
+        }
+    }
+}

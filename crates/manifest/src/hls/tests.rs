@@ -1,0 +1,447 @@
+//! Tests of playlists against RFC 8216 and rfc8216bis, and of truncated playlists.
+
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{LISTED_MAX, ListedResource, LiveEdge};
+
+const LIVE: &str = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n\
+    #EXT-X-MEDIA-SEQUENCE:100\n#EXT-X-KEY:METHOD=AES-128,URI=\"k,1.key\"\n\
+    #EXTINF:6.006,\nseg100.ts\n#EXTINF:5.9,title, more\n\
+    #EXT-X-PROGRAM-DATE-TIME:2024-01-01T00:00:00Z\nseg101.ts\n\
+    #EXT-X-DISCONTINUITY\n#EXTINF:6,\nseg102.ts\n";
+
+const LOW_LATENCY: &str = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n\
+    #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.0\n\
+    #EXT-X-PART-INF:X=\"PART-TARGET=9,\",PART-TARGET=0.33334\n#EXT-X-MEDIA-SEQUENCE:266\n\
+    #EXT-X-SKIP:SKIPPED-SEGMENTS=3\n#EXTINF:4.08,\nfile269.mp4\n\
+    #EXT-X-PART:DURATION=0.33,URI=\"file270.1.mp4\"\n\
+    #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"file270.2.mp4\"\n";
+
+const MULTIVARIANT: &str = "#EXTM3U\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+    #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"n\",URI=\"a.m3u8\"\n\
+    #EXT-X-STREAM-INF:BANDWIDTH=1280000,CODECS=\"avc1.4d401f,mp4a.40.2\",AUDIO=\"a\"\nlow.m3u8\n\
+    #EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=86000,URI=\"i.m3u8\"\n";
+
+fn manifest(text: &str) -> ParsedText {
+    read(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn facts(text: &str) -> ManifestInfo {
+    manifest(text).facts
+}
+
+fn last(text: &str) -> Option<u64> {
+    facts(text).edge.map(|edge| edge.last)
+}
+
+/// A playlist of these lines.
+fn listing(lines: &str) -> Listing {
+    manifest(&format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXT-X-MEDIA-SEQUENCE:10\n{lines}"
+    ))
+    .listing
+}
+
+type Range = Option<(u64, Option<u64>)>;
+
+fn names(listed: &[ListedResource]) -> Vec<(u64, &str, Range)> {
+    listed
+        .iter()
+        .map(|one| (one.sequence, one.uri.as_str(), one.range))
+        .collect()
+}
+
+#[test]
+fn a_live_playlist() {
+    let read = facts(LIVE);
+    assert_eq!(read.liveness, Liveness::Live);
+    assert_eq!(read.target_duration, Some(Duration::from_secs(6)));
+    assert_eq!(read.segment, Some(Duration::from_secs(6)));
+    assert_eq!((read.part_target, read.multivariant), (None, false));
+    let edge = read.edge.clone().unwrap();
+    assert_eq!((edge.first, edge.last, edge.parts), (100, 102, 0));
+    assert_eq!((edge.discontinuity, edge.names.len()), (1, 3));
+    // 5.9 s of the segment with the date, and the 6 s after it.
+    let date = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 19_723);
+    assert_eq!(edge.ends, Some(date + Duration::from_millis(11_900)));
+    assert_eq!(facts(&LIVE.replace('\n', "\r\n")), read);
+    assert_eq!(facts(LIVE.trim_end()), read);
+}
+
+#[test]
+fn a_low_latency_playlist() {
+    let ParsedText { facts, listing } = manifest(LOW_LATENCY);
+    assert_eq!(facts.part_target, Some(Duration::from_secs_f64(0.33334)));
+    // rfc8216bis §4.4.5.2: skipped segments keep their numbers.
+    let edge = facts.edge.unwrap();
+    assert_eq!((edge.first, edge.last), (266, 269));
+    assert_eq!((edge.last_parts, edge.parts), (0, 1));
+    assert_eq!(facts.liveness, Liveness::Live);
+    assert!(facts.control.can_block);
+    assert_eq!(facts.control.can_skip_until, None);
+    assert_eq!(names(&listing.parts), [(270, "file270.1.mp4", None)]);
+    assert_eq!(names(&listing.coming), [(270, "file270.2.mp4", None)]);
+}
+
+#[test]
+fn a_multivariant_playlist() {
+    let ParsedText { facts, listing } = manifest(MULTIVARIANT);
+    assert!(facts.multivariant);
+    assert_eq!((facts.edge, facts.target_duration), (None, None));
+    assert_eq!(facts.liveness, Liveness::Live);
+    assert_eq!(listing.renditions, ["a.m3u8", "low.m3u8", "i.m3u8"]);
+    assert_eq!(listing.segments, []);
+    let twice = manifest(&format!("{MULTIVARIANT}#EXT-X-STREAM-INF:A=1\nlow.m3u8\n"));
+    assert_eq!(twice.listing.renditions, listing.renditions);
+}
+
+#[test]
+fn renditions_are_bounded() {
+    let many = (0..RENDITIONS_MAX + 9)
+        .map(|number| format!("#EXT-X-STREAM-INF:BANDWIDTH=1\n{number}.m3u8\n"))
+        .collect::<Vec<_>>()
+        .concat();
+    let listed = manifest(&format!("#EXTM3U\n{many}")).listing.renditions;
+    assert_eq!(listed.len(), RENDITIONS_MAX);
+}
+
+#[test]
+fn what_is_listed_is_bounded() {
+    let many = (0..LISTED_MAX + 9)
+        .map(|number| {
+            format!(
+                "#EXT-X-MAP:URI=\"{number}\"\n#EXT-X-PART:URI=\"{number}\"\n\
+                 #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{number}\"\n"
+            )
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    let listing = listing(&many);
+    for (list, last) in [
+        (&listing.inits, 72),
+        (&listing.parts, 72),
+        (&listing.coming, 63),
+    ] {
+        assert_eq!(list.len(), LISTED_MAX);
+        assert_eq!(list.last().unwrap().uri, last.to_string());
+    }
+}
+
+// rfc8216bis §4.4.3.8.
+#[test]
+fn what_a_server_can_do() {
+    let control = |list: &str| {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:{list}\n");
+        let control = facts(&text).control;
+        (
+            control.can_block,
+            control.can_skip_until.map(|until| until.as_secs()),
+        )
+    };
+    assert_eq!(
+        control("CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24.0"),
+        (true, Some(24))
+    );
+    assert_eq!(control("CAN-BLOCK-RELOAD=NO,HOLD-BACK=12"), (false, None));
+}
+
+// RFC 8216 §4.3.2.2 and §4.3.2.5.
+#[test]
+fn ranges_say_where_the_bytes_lie() {
+    let listing = listing(
+        "#EXT-X-MAP:URI=\"v.mp4\",BYTERANGE=\"700@0\"\n\
+         #EXTINF:6,\n#EXT-X-BYTERANGE:1000@700\nv.mp4\n\
+         #EXT-X-BYTERANGE:50\n#EXTINF:6,\nv.mp4\n\
+         #EXT-X-BYTERANGE:60\n#EXTINF:6,\nw.mp4\n\
+         #EXTINF:6,\nw.mp4\n\
+         #EXT-X-MAP:URI=\"v.mp4\",BYTERANGE=\"700\"\n\
+         #EXT-X-MAP:URI=\"u.mp4\",BYTERANGE=\"9\"\n\
+         #EXT-X-MAP:URI=\"w.mp4\"\n\
+         #EXT-X-PART:DURATION=1,URI=\"x.mp4\",BYTERANGE=\"10@0\"\n\
+         #EXT-X-PART:DURATION=1,URI=\"x.mp4\",BYTERANGE=\"20\"\n\
+         #EXT-X-PART:DURATION=1,URI=\"y.mp4\",BYTERANGE=\"20\"\n\
+         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"x.mp4\",BYTERANGE-START=30\n\
+         #EXT-X-PRELOAD-HINT:TYPE=MAP,URI=\"z.mp4\",BYTERANGE-LENGTH=7\n",
+    );
+    let range = |start, length| Some((start, Some(length)));
+    assert_eq!(
+        names(&listing.segments),
+        [
+            (10, "v.mp4", range(700, 1000)),
+            (11, "v.mp4", range(1700, 50)),
+            (13, "w.mp4", None),
+        ]
+    );
+    assert_eq!(
+        names(&listing.inits),
+        [
+            (10, "v.mp4", range(0, 700)),
+            (14, "u.mp4", range(0, 9)),
+            (14, "w.mp4", None)
+        ]
+    );
+    assert_eq!(
+        names(&listing.parts),
+        [(14, "x.mp4", range(0, 10)), (14, "x.mp4", range(10, 20))]
+    );
+    assert_eq!(
+        names(&listing.coming),
+        [(14, "x.mp4", Some((30, None))), (14, "z.mp4", range(0, 7))]
+    );
+}
+
+#[test]
+fn what_is_not_there_or_not_named_is_not_listed() {
+    let text = "#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\n\
+        #EXTINF:6,\n#EXT-X-GAP\ngone.ts\n#EXTINF:6,\n{$base}/b.ts\n#EXTINF:6,\n{$c}.ts\n\
+        #EXT-X-DEFINE:NAME=\"c\",VALUE=\"c\"\n\
+        #EXT-X-MAP:URI=\"\"\n#EXT-X-PART:DURATION=1,URI=\"p\",GAP=YES\n\
+        #EXT-X-PART:DURATION=1\n";
+    let expected = Listing {
+        keys: vec!["k".to_owned()],
+        segments: vec![ListedResource {
+            lane: 0,
+            sequence: 12,
+            uri: "c.ts".to_owned(),
+            range: None,
+        }],
+        ..Listing::default()
+    };
+    assert_eq!(listing(text), expected);
+    let edge = facts(&format!("#EXTM3U\n{text}")).edge.unwrap();
+    assert_eq!((edge.last, edge.parts, edge.names.len()), (2, 1, 3));
+}
+
+#[test]
+fn parts_belong_to_the_segment_after_them() {
+    let part = "#EXT-X-PART:DURATION=1.5,URI=\"p\"\n";
+    let date = "#EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:01:00Z\n";
+    let edge = |lines: &str| {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
+        facts(&text).edge
+    };
+    let head = format!("#EXT-X-MEDIA-SEQUENCE:5\n{date}{part}{part}");
+    let reached = |edge: LiveEdge| {
+        let ends = edge.ends.unwrap().duration_since(SystemTime::UNIX_EPOCH);
+        (
+            edge.first,
+            edge.last,
+            edge.last_parts,
+            edge.parts,
+            ends.unwrap().as_secs(),
+        )
+    };
+    assert_eq!(reached(edge(&head).unwrap()), (5, 4, 0, 2, 63));
+    let whole = format!("{head}#EXTINF:4,\na.ts\n");
+    assert_eq!(reached(edge(&whole).unwrap()), (5, 5, 2, 0, 64));
+    let next = format!("{whole}{part}");
+    assert_eq!(reached(edge(&next).unwrap()), (5, 5, 2, 1, 65));
+    // There is no number before the first one.
+    assert_eq!(edge(part), None);
+    let undated = format!("{next}#EXT-X-PART:URI=\"p\"\n");
+    assert_eq!(edge(&undated).unwrap().ends, None);
+}
+
+#[test]
+fn names_are_told_apart_without_their_signatures() {
+    let names = |text: &str| facts(&LIVE.replace("seg102.ts", text)).edge.unwrap().names;
+    assert_eq!(names("seg102.ts?sig=1"), names("seg102.ts?sig=2"));
+    assert_eq!(names("seg102.ts?sig=1"), names("seg102.ts"));
+    assert_eq!(names("seg102.ts"), names("b/seg102.ts"));
+    // FNV-1a, 64 bits: of "a", as published.
+    assert_eq!(names("a").last(), Some(&0xaf63_dc4c_8601_ec8c));
+}
+
+#[test]
+fn the_usual_duration_is_not_that_of_one_cut_short() {
+    let segments = |durations: &[&str]| -> String {
+        durations
+            .iter()
+            .map(|text| format!("#EXTINF:{text},\na.ts\n"))
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    let usual = |durations: &[&str]| {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{}", segments(durations));
+        facts(&text).segment.map(|duration| duration.as_secs_f64())
+    };
+    assert_eq!(usual(&["6", "6", "6", "0.4"]), Some(6.0));
+    assert_eq!(usual(&["6", "6", "6", "6", "2", "2", "2"]), Some(2.0));
+    assert_eq!(usual(&["4"]), Some(4.0));
+    assert_eq!(usual(&["0"]), None);
+    assert_eq!(usual(&["x"]), None);
+    assert_eq!(usual(&[]), None);
+}
+
+// RFC 8216 §4.3.3.4 and §4.3.3.5.
+#[test]
+fn an_end_is_an_end() {
+    for tag in [
+        "#EXT-X-ENDLIST\n",
+        "#EXT-X-ENDLIST",
+        "#EXT-X-PLAYLIST-TYPE:VOD\n",
+    ] {
+        assert_eq!(facts(&format!("{LIVE}{tag}")).liveness, Liveness::Ended);
+    }
+    for tag in [
+        "#EXT-X-PLAYLIST-TYPE:EVENT\n",
+        "#EXT-X-ENDLISTING\n",
+        "# #EXT-X-ENDLIST\n",
+    ] {
+        assert_eq!(facts(&format!("{LIVE}{tag}")).liveness, Liveness::Live);
+    }
+}
+
+// RFC 8216 §4.3.3.2: without the tag the first number is 0.
+#[test]
+fn numbers() {
+    let two = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na.ts\n#EXTINF:2,\nb.ts\n";
+    assert_eq!(last(two), Some(1));
+    assert_eq!(last("#EXTM3U\n#EXT-X-TARGETDURATION:2\n"), None);
+    let huge = "#EXT-X-MEDIA-SEQUENCE:18446744073709551615";
+    let huge = LIVE.replace("#EXT-X-MEDIA-SEQUENCE:100", huge);
+    assert_eq!(last(&huge), None);
+    assert_eq!(manifest(&huge).listing.segments.len(), 1);
+}
+
+#[test]
+fn odd_durations() {
+    let target = |value: &str| {
+        facts(&format!("#EXTM3U\n#EXT-X-TARGETDURATION:{value}\na.ts\n")).target_duration
+    };
+    assert_eq!(target(" 6.5 "), Some(Duration::from_millis(6500)));
+    assert_eq!(target("1e300"), Some(Duration::from_hours(24)));
+    for value in ["0", "-1", "NaN", "inf", "-inf", "x", ""] {
+        assert_eq!(target(value), None, "{value}");
+    }
+    let twice = facts(&format!("{LIVE}#EXT-X-TARGETDURATION:2\n"));
+    assert_eq!(twice.target_duration, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn what_is_not_whole_is_broken() {
+    for text in [
+        "#EXTM3U",
+        "#EXTM3U\n",
+        "#EXTM3U\n\n \n",
+        "#EXTM3U\n#EXT-X-VERSION:3\n",
+        "\n#EXTM3U\na.ts\n",
+        "#EXTM3U8\na.ts\n",
+        "<html>#EXTM3U\n</html>",
+        "seg.ts\n",
+    ] {
+        assert!(read(text).is_err(), "{text:?}");
+    }
+    for tail in [
+        "#EXTINF:6,\n",
+        "#EXTINF\n",
+        "#EXTINF:6,",
+        "#EXTINF:6.0",
+        "#EXTINF:6,\n#EXT-X-GAP\n",
+        "#EXT-X-STREAM-INF:BANDWIDTH=1\n",
+        "#EXT-X-ENDLI",
+        "#EX",
+        "#",
+        "#EXT-X-PART",
+        "#EXT-X-MEDIA-SEQUENCE:",
+        "#EXT-X-KEY:METHOD=AES-128,URI=\"ke",
+        "#EXT-X-KEY:METHOD=AES-128,",
+        "#EXT-X-KEY:METHOD=",
+        "#EXTINF:6,\nseg103.t",
+        "#EXTINF:6,\nseg103.",
+        "#EXTINF:6,\nseg103",
+    ] {
+        assert!(read(&format!("{LIVE}{tail}")).is_err(), "{tail:?}");
+    }
+}
+
+#[test]
+fn a_missing_line_break_alone_is_no_cut() {
+    for tail in [
+        "#EXTINF:6,\nseg103.ts",
+        "#EXTINF:6,\nseg103.ts?token=a",
+        "#EXTINF:6,\nad.m4s",
+        "#EXT-X-DISCONTINUITY",
+        "#EXT-X-GAP",
+        "#EXT-X-VENDOR",
+        "#EXT-X-VENDOR:a=",
+        "# it's a \"comment",
+        "#EXT-X-PART:DURATION=0.33,URI=\"a.mp4\"",
+    ] {
+        assert!(read(&format!("{LIVE}{tail}")).is_ok(), "{tail:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_cut_is_seen_or_harmless(at in 0..LIVE.len()) {
+        // A truncated playlist that is accepted says nothing false: fewer segments, no end.
+        if let Ok(ParsedText { facts, .. }) = read(&LIVE[..at]) {
+            prop_assert_eq!(facts.liveness, Liveness::Live);
+            prop_assert!(facts.edge.is_none_or(|edge| edge.last <= 102));
+        }
+    }
+
+    #[test]
+    fn no_text_panics(
+        lines in "((#EXT(INF|-X-(SKIP|PART|MAP|BYTERANGE|PRELOAD-HINT|PROGRAM-DATE-TIME)):?)?\
+                  (URI|BYTERANGE|DURATION)?[=\"@,.0-9TZé-]{0,9}\r?\n?){0,9}",
+    ) {
+        let _ = read(&format!("#EXTM3U\n{lines}"));
+    }
+
+    #[test]
+    fn segments_are_counted_and_the_last_ones_listed(
+        first in 0..u64::MAX / 2, count in 1_u64..150,
+    ) {
+        let segments: String = (0..count).map(|_| "#EXTINF:6,\na.ts\n").collect();
+        let text = format!("#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}");
+        let ParsedText { facts, listing } = manifest(&text);
+        let edge = facts.edge.unwrap();
+        prop_assert_eq!((edge.first, edge.last), (first, first + count - 1));
+        prop_assert_eq!(edge.names.len() as u64, count.min(16));
+        prop_assert_eq!(listing.segments.len() as u64, count.min(64));
+        prop_assert_eq!(listing.segments.last().map(|last| last.sequence), Some(edge.last));
+    }
+
+    #[test]
+    fn the_edge_moves_on_with_each_segment(
+        durations in proptest::collection::vec(1_u64..9000, 1..40), first in 0_u64..999,
+    ) {
+        let mut text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXT-X-MEDIA-SEQUENCE:{first}\n\
+             #EXT-X-PROGRAM-DATE-TIME:2026-11-21T10:00:00Z\n");
+        let mut before: Option<LiveEdge> = None;
+        for (number, millis) in durations.iter().enumerate() {
+            let seconds = Duration::from_millis(*millis).as_secs_f64();
+            let name = number.to_string();
+            text.extend(["#EXTINF:", &seconds.to_string(), ",\n", &name, ".ts\n"]);
+            let edge = facts(&text).edge.unwrap();
+            prop_assert_eq!(edge.last, first + number as u64);
+            if let Some(before) = before {
+                let added = edge.ends.unwrap().duration_since(before.ends.unwrap());
+                prop_assert_eq!(added.ok(), Some(Duration::from_millis(*millis)));
+                // Names known to both are the same.
+                let known = edge.names.len() - 1;
+                prop_assert!(before.names.ends_with(&edge.names[..known]));
+            }
+            before = Some(edge);
+        }
+    }
+}
+
+#[test]
+fn keys_are_listed_once_and_the_latest_of_many() {
+    let key =
+        |number| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"{number}\"\n#EXTINF:4,\n{number}.ts\n");
+    let twice = listing(&(key(0) + "#EXT-X-KEY:METHOD=NONE\n" + &key(0)));
+    assert_eq!(twice.keys, ["0"]);
+    let session = listing("#EXT-X-SESSION-KEY:METHOD=AES-128,URI=\"s\"\n#EXTINF:4,\na.ts\n");
+    assert_eq!(session.keys, ["s"]);
+    let many = listing(&(0..2 * KEYS_MAX).map(key).collect::<String>());
+    assert_eq!(many.keys.len(), KEYS_MAX);
+    assert_eq!(many.keys[0], KEYS_MAX.to_string());
+}

@@ -1,0 +1,409 @@
+//! Admits or refuses a request, and determines its route, kind and cache key.
+//!
+//! The host is normalized. The path is never rewritten: the key is built from what is forwarded.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::delivery_directives::{DeliveryDirectives, SplitQuery};
+use super::{Key, Route, Rules, headers};
+use seawall_manifest::Kind;
+
+/// The decision about a request.
+#[derive(Debug)]
+pub enum Admission {
+    /// GET or HEAD, served by the cache.
+    Cache(CacheRequest),
+    /// OPTIONS: the shield answers it.
+    Preflight(Arc<Route>),
+    /// Another method, on a route that passes it to the origin.
+    Pass(CacheRequest),
+    /// Refused.
+    Refuse(AccessDenial),
+}
+
+/// A request to the cache, in canonical form.
+#[derive(Clone, Debug)]
+pub struct CacheRequest {
+    /// The matching route.
+    pub route: Arc<Route>,
+    /// The kind that the path suggests.
+    pub kind: Kind,
+    /// The request target sent to the origin.
+    pub target: PathAndQuery,
+    /// The canonical host of the viewer's request. See [`CacheRequest::sent_host`].
+    pub host: HeaderValue,
+    /// The viewer's header fields that the route forwards, as they are sent. `None`: there are
+    /// none.
+    pub forwarded: Option<Arc<HeaderMap>>,
+    /// The cache key, built from exactly what is sent.
+    pub key: Key,
+    /// The LL-HLS delivery directives, if the request has any.
+    pub delivery: Option<Arc<DeliveryDirectives>>,
+}
+
+impl CacheRequest {
+    /// The host sent to the origin, if the route forwards it. Only then it is part of the key.
+    pub fn sent_host(&self) -> Option<&HeaderValue> {
+        self.route.forward_host.then_some(&self.host)
+    }
+
+    /// A key shared by all requests for this URL, whatever their forwarded header fields. `None` if
+    /// the route forwards no fields, because then there is only one request per URL.
+    pub fn url(&self) -> Option<Key> {
+        let keyed = !self.route.forward_headers.is_empty();
+        keyed.then(|| {
+            let plain = self.plain();
+            let key = Key::of_target(&self.route, self.sent_host(), &plain.target, None);
+            Key::of(&[b"url", key.bytes()])
+        })
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessDenial {
+    /// The response status.
+    pub status: StatusCode,
+    /// A short reason for the log and the response body.
+    pub why: &'static str,
+}
+
+impl AccessDenial {
+    pub(super) fn unreadable() -> AccessDenial {
+        bad("request target is invalid")
+    }
+
+    /// No route matches the host and path.
+    pub fn not_served() -> AccessDenial {
+        AccessDenial {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            why: "no route serves this host and path",
+        }
+    }
+}
+
+const fn bad(why: &'static str) -> AccessDenial {
+    AccessDenial {
+        status: StatusCode::BAD_REQUEST,
+        why,
+    }
+}
+
+/// The canonical host of an absolute URL.
+pub fn host_of(url: &Uri) -> Option<String> {
+    let nothing = HeaderMap::new();
+    let host = canonical_host(url, Version::HTTP_2, &nothing);
+    host.ok().map(Cow::into_owned)
+}
+
+/// Decides about a parsed request.
+pub fn access(
+    rules: &Rules,
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Admission {
+    match try_admit(rules, method, uri, version, headers) {
+        Ok(access) => access,
+        Err(refusal) => Admission::Refuse(refusal),
+    }
+}
+
+fn try_admit(
+    rules: &Rules,
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Admission, AccessDenial> {
+    let host = canonical_host(uri, version, headers)?;
+    let path = uri.path();
+    if !path.starts_with('/') {
+        return Err(bad("request target is not a path"));
+    }
+    let route = rules.route(&host, path).ok_or(AccessDenial::not_served())?;
+    check_path(&path[route.path_prefix.trim_end_matches('/').len()..])?;
+    if *method == Method::OPTIONS {
+        return Ok(Admission::Preflight(Arc::clone(route)));
+    }
+    let forwarded = headers::forwarded(headers, route);
+    let entry = cache_request(route, &host, uri, forwarded.map(Arc::new))?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(Admission::Cache(entry)),
+        Method::CONNECT | Method::TRACE => Err(not_allowed()),
+        _ if route.pass_methods => Ok(Admission::Pass(entry)),
+        _ => Err(not_allowed()),
+    }
+}
+
+fn not_allowed() -> AccessDenial {
+    AccessDenial {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        why: "method not allowed here",
+    }
+}
+
+pub(super) fn cache_request(
+    route: &Arc<Route>,
+    host: &str,
+    uri: &Uri,
+    forwarded: Option<Arc<HeaderMap>>,
+) -> Result<CacheRequest, AccessDenial> {
+    let kind = Kind::of_path(uri.path());
+    let host = HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?;
+    let sent_host = route.forward_host.then_some(&host);
+    let key =
+        |target: &PathAndQuery| Key::of_target(route, sent_host, target, forwarded.as_deref());
+    let (target, delivery) = match SplitQuery::of(kind, uri.query().unwrap_or_default()) {
+        SplitQuery::Plain => (target(route, kind, uri, &[])?, None),
+        SplitQuery::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
+        SplitQuery::Malformed(rest, directives) => {
+            let uri = with_query(uri, &rest)?;
+            (target(route, kind, &uri, &directives)?, None)
+        }
+        SplitQuery::Directed(directives, rest) => {
+            let plain = target(route, kind, &with_query(uri, &rest)?, &[])?;
+            let identity = key(&plain);
+            let delivery = DeliveryDirectives::new(directives, route, plain, identity);
+            (delivery.target()?, Some(Arc::new(delivery)))
+        }
+    };
+    Ok(CacheRequest {
+        kind,
+        route: Arc::clone(route),
+        key: key(&target),
+        target,
+        host,
+        delivery,
+        forwarded,
+    })
+}
+
+fn whole(uri: &Uri) -> Result<PathAndQuery, AccessDenial> {
+    let target = uri.path_and_query().cloned();
+    target.ok_or(bad("request target has no path"))
+}
+
+fn with_query(uri: &Uri, query: &str) -> Result<Uri, AccessDenial> {
+    let target = if query.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{query}", uri.path())
+    };
+    target.parse().map_err(|_| AccessDenial::unreadable())
+}
+
+/// The request target for the origin: the query as filtered by the route, and the pairs in
+/// `besides`.
+fn target(
+    route: &Route,
+    kind: Kind,
+    uri: &Uri,
+    besides: &[&str],
+) -> Result<PathAndQuery, AccessDenial> {
+    let query = uri.query().unwrap_or_default();
+    if uri.query().is_none() && besides.is_empty() {
+        return whole(uri);
+    }
+    let kept = match route.query.keep(kind, query) {
+        Some(Cow::Borrowed(kept)) if kept.len() == query.len() && besides.is_empty() => {
+            return whole(uri);
+        }
+        kept => kept,
+    };
+    let pairs: Vec<&str> = kept
+        .as_deref()
+        .into_iter()
+        .chain(besides.iter().copied())
+        .collect();
+    let target = if pairs.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{}", uri.path(), pairs.join("&"))
+    };
+    PathAndQuery::try_from(target).map_err(|_| AccessDenial::unreadable())
+}
+
+/// Normalizes the host for matching, key and upstream: lower case, no port, no trailing dot.
+///
+/// A request target with a host must name the same host as `Host`. RFC 9113 §8.3.1 requires that of
+/// HTTP/2. In HTTP/1 the target would win (RFC 9112 §3.2.2), but a proxy in front may have decided
+/// by `Host`. HTTP/1.1 requires `Host`.
+fn canonical_host<'r>(
+    uri: &'r Uri,
+    version: Version,
+    headers: &'r HeaderMap,
+) -> Result<Cow<'r, str>, AccessDenial> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(bad("more than one Host"));
+    }
+    let field = match field {
+        // HTTP/1.0 clients may omit the host or leave it empty; routes that match every host apply.
+        Some(host) if host.is_empty() && version <= Version::HTTP_10 => None,
+        Some(host) => {
+            let host = host.to_str().map_err(|_| bad("Host is not text"))?;
+            Some(HostAndPort::parse(host)?)
+        }
+        None if version == Version::HTTP_11 => return Err(bad("Host is missing")),
+        None => None,
+    };
+    let target = match uri.authority() {
+        Some(authority) => Some(HostAndPort::parse(authority.as_str())?),
+        None => None,
+    };
+    match (target, field) {
+        (Some(target), Some(field)) => {
+            let is_same = target.host == field.host && target.port(uri) == field.port(uri);
+            let differs = bad("Host differs from the request target");
+            is_same.then_some(target.host).ok_or(differs)
+        }
+        (Some(target), None) => Ok(target.host),
+        (None, Some(field)) => Ok(field.host),
+        (None, None) if version <= Version::HTTP_10 => Ok(Cow::Borrowed("")),
+        (None, None) => Err(bad("Host is missing")),
+    }
+}
+
+/// A normalized host and a port.
+pub(super) struct HostAndPort<'r> {
+    pub(super) host: Cow<'r, str>,
+    port: Option<u16>,
+}
+
+impl<'r> HostAndPort<'r> {
+    pub(super) fn parse(text: &'r str) -> Result<HostAndPort<'r>, AccessDenial> {
+        if text.is_empty() {
+            return Err(bad("Host is empty"));
+        }
+        let end = match text.strip_prefix('[') {
+            Some(rest) => 2 + rest.find(']').ok_or(bad("Host is not an address"))?,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (host, port) = text.split_at(end);
+        Ok(HostAndPort {
+            host: canonical_name(host)?,
+            port: port_number(port)?,
+        })
+    }
+
+    fn port(&self, uri: &Uri) -> u16 {
+        let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
+        self.port.unwrap_or(if is_secure { 443 } else { 80 })
+    }
+}
+
+/// The optional port after a host: a colon and any number of digits (RFC 3986 §3.2.3).
+fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
+    let digits = text.strip_prefix(':').unwrap_or(text);
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    let is_port = digits.len() < text.len() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse().ok().filter(|_| is_port);
+    number.map(Some).ok_or(bad("Host has an invalid port"))
+}
+
+fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
+    if let Some(address) = host.strip_prefix('[') {
+        let address = address.strip_suffix(']').unwrap_or(address);
+        let address: Ipv6Addr = address.parse().map_err(|_| bad("Host is not an address"))?;
+        return Ok(Cow::Owned(format!("[{address}]")));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // A name must not have an empty label.
+    let (mut previous, mut is_lower) = (b'.', true);
+    for byte in name.bytes() {
+        let is_plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !is_plain || (byte == b'.' && previous == b'.') {
+            return Err(bad("Host is not a name or an address"));
+        }
+        is_lower &= !byte.is_ascii_uppercase();
+        previous = byte;
+    }
+    match (previous, is_lower) {
+        (b'.', _) => Err(bad("Host is not a name or an address")),
+        (_, true) => Ok(Cow::Borrowed(name)),
+        (_, false) => Ok(Cow::Owned(name.to_ascii_lowercase())),
+    }
+}
+
+/// Refuses paths (below a route's prefix) that an origin could resolve to outside the prefix or end
+/// early, however the dots and slashes are encoded.
+pub(super) fn check_path(path: &str) -> Result<(), AccessDenial> {
+    // The common case needs one scan: no percent-encoding, no dot segments, no backslashes.
+    let mut previous = b'/';
+    let plain = path.bytes().all(|byte| {
+        let dot_segment = byte == b'.' && previous == b'/';
+        previous = byte;
+        !dot_segment && byte != b'%' && byte != b'\\'
+    });
+    if plain {
+        return Ok(());
+    }
+    let decoded = percent_decoded(path.as_bytes());
+    if decoded.contains(&0) {
+        return Err(bad("path contains a NUL byte"));
+    }
+    let mut depth = 0_i32;
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        match segment {
+            b"" | b"." => {}
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return Err(bad("path leaves the path prefix of its route"));
+        }
+    }
+    Ok(())
+}
+
+fn percent_decoded(path: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| match byte.copied()? {
+        byte @ b'0'..=b'9' => Some(byte - b'0'),
+        byte @ b'a'..=b'f' => Some(byte - b'a' + 10),
+        byte @ b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    };
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while at < path.len() {
+        let pair = (digit(path.get(at + 1)), digit(path.get(at + 2)));
+        match (path[at], pair) {
+            (b'%', (Some(high), Some(low))) => {
+                decoded.push(high * 16 + low);
+                at += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// For the tests of this crate and of those that build on it.
+#[cfg(any(test, feature = "test-util"))]
+impl CacheRequest {
+    /// The request of a viewer, for tests.
+    pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> CacheRequest {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+        let uri = Uri::from_static(uri);
+        match access(rules, &Method::GET, &uri, Version::HTTP_11, &headers) {
+            Admission::Cache(entry) => entry,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+//! Decides whether a response may be stored, and for how long it is fresh.
+//!
+//! Precedence: what forbids storing; the route's override; the origin's directives; the table of
+//! kinds ([`Rule`] names each step). Live manifests are never fresh for longer than their content
+//! allows.
+
+mod rule;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::directives::{ResponseDirectives, Targeted, seconds};
+use super::vary::Vary;
+use super::{Now, Route, fields};
+use seawall_manifest::{Kind, ManifestInfo};
+
+pub use rule::Rule;
+use rule::RuledDuration;
+
+/// A low-latency playlist with a refresher may be this many parts old, because parts may be late.
+const REFRESHED_PARTS_MAX: u32 = 3;
+
+/// How long an object may be used. Its age counts from its generation at the origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When the response arrived.
+    pub received: Instant,
+    /// Its age then (RFC 9111 §4.2.3 `corrected_initial_age`).
+    pub age_received: Duration,
+    /// Freshness lifetime: the response is fresh while its age is less.
+    pub fresh_for: Duration,
+    /// For how long after that it may be served stale while it is refreshed.
+    pub stale_while_revalidate: Duration,
+    /// For how long after `fresh_for` it may be served stale when the origin fails.
+    pub stale_if_error: Duration,
+    /// The rule that set `fresh_for`.
+    pub rule: Rule,
+}
+
+impl Lifetime {
+    /// A lifetime of zero, for responses that are passed on and not stored.
+    pub fn none(now: Instant) -> Lifetime {
+        Lifetime {
+            received: now,
+            age_received: Duration::ZERO,
+            fresh_for: Duration::ZERO,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            rule: Rule::Nothing,
+        }
+    }
+
+    /// RFC 9111 §4.2.3 `current_age`.
+    pub fn age(&self, now: Instant) -> Duration {
+        let resident = now.saturating_duration_since(self.received);
+        self.age_received.saturating_add(resident)
+    }
+
+    /// Remaining freshness.
+    pub fn fresh_left(&self, now: Instant) -> Duration {
+        self.fresh_for.saturating_sub(self.age(now))
+    }
+
+    /// Maximum age at which a manifest with a refresher may be served. The refresher polls when the
+    /// next version is due, which may be late. A lifetime from the origin that is shorter than half
+    /// a segment stays (one second is allowed for rounding to whole seconds). If the origin forbids
+    /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh.
+    pub fn refreshed_max_age(&self, facts: Option<&ManifestInfo>) -> Duration {
+        const SECOND: Duration = Duration::from_secs(1);
+        let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
+        let target = facts.and_then(ManifestInfo::segment_max);
+        let part = facts.and_then(|facts| facts.part_target);
+        match (target, part) {
+            _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
+            (_, Some(part)) if self.fresh_for >= part / 2 => {
+                windows.max(REFRESHED_PARTS_MAX * part)
+            }
+            (Some(target), None) if self.fresh_for + SECOND > target / 2 => {
+                windows.max(target * 3 / 2)
+            }
+            _ => windows,
+        }
+    }
+
+    /// Maximum age at which it may be served, fresh or stale.
+    pub fn usable_for(&self) -> Duration {
+        self.fresh_for
+            .saturating_add(self.stale_while_revalidate.max(self.stale_if_error))
+    }
+}
+
+/// What to do with a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Store it.
+    Store(Lifetime),
+    /// The origin failed. Waiting viewers get the failure; the stored object stays; nothing is
+    /// stored.
+    Failure {
+        /// The origin's `Retry-After`, if any.
+        wait: Option<Duration>,
+        /// Whether all viewers may see the origin's headers and body, and not only its status.
+        open: bool,
+    },
+    /// A failure that is served as received for its own lifetime, because the route has
+    /// `store_errors`.
+    LastingFailure(Lifetime),
+    /// The object does not exist (404, 410, 425), by a response that may be shared but not stored.
+    Gone,
+    /// The origin refused this request. Only identical requests share the response.
+    Refused,
+    /// Neither stored nor shared.
+    Pass(UncacheableReason),
+}
+
+/// Why a response is neither stored nor shared. A token in `Cache-Status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UncacheableReason {
+    /// `no-store`.
+    NoStore,
+    /// `private`.
+    Private,
+    /// `Set-Cookie`.
+    SetCookie,
+    /// The request had `Authorization`, and the response does not allow sharing.
+    Authorized,
+    /// `Vary: *`.
+    VaryAll,
+    /// A DRM key or licence, or a clock.
+    Kind,
+    /// The body ends with the connection, so it cannot be shown to be complete.
+    EndUnproven,
+    /// A 206 that was not requested.
+    Partial,
+    /// Neither the origin nor the rules give a lifetime.
+    NoLifetime,
+    /// A manifest in a content coding that the shield cannot decode, so it cannot check the
+    /// versions.
+    Coding,
+    /// Too large for the store or for the memory of fills.
+    TooLarge,
+}
+
+impl UncacheableReason {
+    /// The token in `Cache-Status` and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UncacheableReason::NoStore => "no-store",
+            UncacheableReason::Private => "private",
+            UncacheableReason::SetCookie => "set-cookie",
+            UncacheableReason::Authorized => "authorized",
+            UncacheableReason::VaryAll => "vary-all",
+            UncacheableReason::Kind => "kind",
+            UncacheableReason::EndUnproven => "end-unproven",
+            UncacheableReason::Partial => "partial",
+            UncacheableReason::NoLifetime => "no-lifetime",
+            UncacheableReason::Coding => "coding",
+            UncacheableReason::TooLarge => "too-large",
+        }
+    }
+}
+
+/// The parts of a GET response that decide whether it is stored.
+pub struct ResponseFacts<'a> {
+    /// The status code of the response.
+    pub status: StatusCode,
+    /// The headers as the origin sent them.
+    pub headers: &'a HeaderMap,
+    /// The kind by its content.
+    pub kind: Kind,
+    /// What the manifest states, if it is one.
+    pub facts: Option<&'a ManifestInfo>,
+    /// Whether the framing distinguishes a complete body from a broken one.
+    pub end_is_proven: bool,
+    /// Whether the request to the origin had `Authorization`.
+    pub authorized: bool,
+    /// Time from the request to the response. Zero if the origin held the response back until the
+    /// content existed, because then it is new on arrival.
+    pub delay: Duration,
+    /// How the response relates to the current version of the manifest.
+    pub context: ManifestContext,
+    /// The target duration of the media playlists that a multivariant playlist lists, if known.
+    pub child_target_duration: Option<Duration>,
+    /// The computed time until the missing object exists.
+    pub due_in: Option<Duration>,
+}
+
+/// How a response relates to the current version of the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestContext {
+    /// It is the current version, or no manifest.
+    Plain,
+    /// A requested version of a playlist (LL-HLS). It never changes.
+    State,
+    /// A manifest that ended and was live a moment ago. An encoder that stops may start again.
+    JustEnded,
+}
+
+/// Decides what to do with a response.
+pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
+    let (directives, targeted) = ResponseDirectives::of(answer.headers);
+    let secret = unshareable_reason(answer, &directives);
+    let shareable = matches!(secret, None | Some(UncacheableReason::NoStore));
+    if is_failure(answer.status) {
+        let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
+            || Vary::of(answer.headers) != Vary::Nothing;
+        // A failure that may not be stored is not shared during the back-off either.
+        let open = secret.is_none() && !chosen;
+        let lasting = failure_freshness(answer, (&directives, targeted), route, now);
+        if let Some(lifetime) = lasting.filter(|_| open) {
+            return Storage::LastingFailure(lifetime);
+        }
+        let wait = retry_after(answer.headers, now);
+        return Storage::Failure { wait, open };
+    }
+    if is_negative(answer.status) && secret == Some(UncacheableReason::NoStore) {
+        return Storage::Gone;
+    }
+    if !answer.status.is_success()
+        && shareable
+        && !may_be_stored(answer, (&directives, targeted), now)
+    {
+        return Storage::Refused;
+    }
+    if let Some(reason) = secret.or_else(|| unfit(answer, route)) {
+        return Storage::Pass(reason);
+    }
+    let explicit = explicit_freshness(answer.headers, &directives, targeted, now);
+    let has_validator = [header::ETAG, header::LAST_MODIFIED]
+        .iter()
+        .any(|name| answer.headers.contains_key(name));
+    let RuledDuration(fresh_for, rule) = match table::fresh_for(answer, route, explicit, now) {
+        // With `no-cache` the response is stored only to be revalidated.
+        Some(_) if directives.no_cache => RuledDuration(Duration::ZERO, Rule::NoCache),
+        None if directives.no_cache && has_validator => {
+            RuledDuration(Duration::ZERO, Rule::NoCache)
+        }
+        Some(term) => term,
+        None => return Storage::Pass(UncacheableReason::NoLifetime),
+    };
+    let (stale_while_revalidate, stale_if_error) =
+        table::stale_windows(answer, &directives, &route.lifetimes, fresh_for);
+    Storage::Store(Lifetime {
+        received: now.mono,
+        age_received: age_received(answer, now),
+        fresh_for,
+        stale_while_revalidate,
+        stale_if_error,
+        rule,
+    })
+}
+
+/// Why two viewers must not get the same response, if so.
+fn unshareable_reason(
+    answer: &ResponseFacts<'_>,
+    directives: &ResponseDirectives,
+) -> Option<UncacheableReason> {
+    // RFC 9111 §3.5: a response to an authorized request is shared only if it says so.
+    let may_share =
+        directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
+    if directives.private {
+        Some(UncacheableReason::Private)
+    } else if answer.headers.contains_key(header::SET_COOKIE) {
+        Some(UncacheableReason::SetCookie)
+    } else if answer.authorized && !may_share {
+        Some(UncacheableReason::Authorized)
+    } else if Vary::of(answer.headers) == Vary::Everything {
+        Some(UncacheableReason::VaryAll)
+    } else if directives.no_store {
+        Some(UncacheableReason::NoStore)
+    } else {
+        None
+    }
+}
+
+fn unfit(answer: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason> {
+    if answer.status == StatusCode::PARTIAL_CONTENT {
+        Some(UncacheableReason::Partial)
+    } else if answer.kind == Kind::Clock || (answer.kind == Kind::Key && !route.store_keys) {
+        Some(UncacheableReason::Kind)
+    } else if !answer.end_is_proven {
+        Some(UncacheableReason::EndUnproven)
+    } else {
+        None
+    }
+}
+
+/// The lifetime that a failure states, if the route stores failures.
+fn failure_freshness(
+    answer: &ResponseFacts<'_>,
+    (directives, targeted): (&ResponseDirectives, Targeted),
+    route: &Route,
+    now: Now,
+) -> Option<Lifetime> {
+    if !route.store_errors || directives.no_cache || !answer.end_is_proven {
+        return None;
+    }
+    let lifetime = Lifetime {
+        age_received: age_received(answer, now),
+        fresh_for: explicit_freshness(answer.headers, directives, targeted, now)?,
+        rule: Rule::Origin,
+        ..Lifetime::none(now.mono)
+    };
+    Some(lifetime).filter(|lifetime| !lifetime.fresh_left(now.mono).is_zero())
+}
+
+/// Statuses that say something about the origin and nothing about the object.
+pub fn is_failure(status: StatusCode) -> bool {
+    let of_the_request = matches!(
+        status,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::LOOP_DETECTED
+    );
+    (status.is_server_error() && !of_the_request)
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+}
+
+/// Statuses that say that the object does not exist (yet). DASH servers send 425 for a patch that
+/// is not available yet (ISO/IEC 23009-1 §5.15.4). It cannot refer to TLS early data here, because
+/// the shield sends none.
+fn is_negative(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::TOO_EARLY
+    )
+}
+
+/// RFC 9111 §4.2.1, in this order: `s-maxage`, `max-age`, `Expires` minus `Date`.
+fn explicit_freshness(
+    headers: &HeaderMap,
+    directives: &ResponseDirectives,
+    targeted: Targeted,
+    now: Now,
+) -> Option<Duration> {
+    let told = directives.s_maxage.or(directives.max_age);
+    if told.is_some() || targeted == Targeted::Yes {
+        return told;
+    }
+    let expires = headers.get(header::EXPIRES)?;
+    // RFC 9111 §5.3: an invalid date, especially "0", means already expired.
+    let Some(expires) = expires.to_str().ok().and_then(date) else {
+        return Some(Duration::ZERO);
+    };
+    let made = dated(headers, header::DATE).unwrap_or(now.wall);
+    Some(expires.duration_since(made).unwrap_or(Duration::ZERO))
+}
+
+fn date(text: &str) -> Option<std::time::SystemTime> {
+    fields::http_date(text)
+}
+
+fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::SystemTime> {
+    headers.get(name)?.to_str().ok().and_then(date)
+}
+
+/// Whether a response other than 200 may be stored: RFC 9110 §15.1 allows it for the status, and
+/// the response states a lifetime or is negative.
+fn may_be_stored(
+    answer: &ResponseFacts<'_>,
+    (directives, targeted): (&ResponseDirectives, Targeted),
+    now: Now,
+) -> bool {
+    let known = matches!(
+        answer.status.as_u16(),
+        300 | 301 | 302 | 307 | 308 | 405 | 414 | 501
+    );
+    let told = || explicit_freshness(answer.headers, directives, targeted, now).is_some();
+    is_negative(answer.status) || (known && told())
+}
+
+/// RFC 9111 §4.2.3, with one difference: the apparent age (our clock minus `Date`) counts only if
+/// another cache is between. Directly from the origin it measures only the difference of two
+/// clocks, and could make a two-second playlist stale on arrival.
+fn age_received(answer: &ResponseFacts<'_>, now: Now) -> Duration {
+    let told = answer.headers.get(header::AGE);
+    let relayed = told.is_some() || answer.headers.contains_key(header::VIA);
+    let apparent = dated(answer.headers, header::DATE)
+        .filter(|_| relayed)
+        .and_then(|made| now.wall.duration_since(made).ok())
+        .unwrap_or(Duration::ZERO);
+    // RFC 9111 §5.1: the first member of a list counts.
+    let told = told.and_then(|age| fields::split(age.as_bytes(), b',').next());
+    let told = told.and_then(seconds);
+    let corrected = told.unwrap_or(Duration::ZERO).saturating_add(answer.delay);
+    corrected.max(apparent)
+}
+
+/// The origin's `Retry-After`, bounded, so that one wrong header cannot block a key for long.
+fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
+    const WAIT_MAX: Duration = Duration::from_secs(10);
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => date(value)?.duration_since(now.wall).ok()?,
+    };
+    Some(wait.min(WAIT_MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! Tests each row of the table of kinds, and each reason not to store.
+
+mod rows;
+
+use super::*;
+use seawall_manifest::{Liveness, ServerControl};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_hours(24);
+
+fn route() -> Route {
+    Route::everything("o")
+}
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    lines
+        .iter()
+        .map(|(name, value)| {
+            (
+                header::HeaderName::from_static(name),
+                http::HeaderValue::from_str(value).unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn judged(
+    kind: Kind,
+    status: u16,
+    lines: &[(&'static str, &str)],
+    facts: Option<&ManifestInfo>,
+) -> Storage {
+    judged_on(&route(), (kind, status), lines, facts)
+}
+
+fn judged_on(
+    route: &Route,
+    (kind, status): (Kind, u16),
+    lines: &[(&'static str, &str)],
+    facts: Option<&ManifestInfo>,
+) -> Storage {
+    let headers = headers(lines);
+    let answer = ResponseFacts {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+        kind,
+        facts,
+        end_is_proven: true,
+        authorized: false,
+        delay: Duration::ZERO,
+        context: ManifestContext::Plain,
+        child_target_duration: None,
+        due_in: None,
+    };
+    storage(&answer, route, Now::read())
+}
+
+fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&ManifestInfo>) -> Duration {
+    match judged(kind, 200, lines, facts) {
+        Storage::Store(lifetime) => lifetime.fresh_for,
+        other => panic!("expected to be stored, got {other:?}"),
+    }
+}
+
+fn live(target_seconds: u64) -> ManifestInfo {
+    ManifestInfo {
+        liveness: Liveness::Live,
+        target_duration: Some(Duration::from_secs(target_seconds)),
+        part_target: None,
+        segment: None,
+        multivariant: false,
+        edge: None,
+        published: None,
+        began: None,
+        is_patch: false,
+        control: ServerControl::default(),
+    }
+}
+
+#[test]
+fn a_segment_without_a_word_is_kept_a_day() {
+    assert_eq!(fresh_for(Kind::Segment, &[], None), DAY);
+    assert_eq!(fresh_for(Kind::Init, &[], None), DAY);
+    assert_eq!(
+        fresh_for(Kind::Segment, &[("cache-control", "max-age=60")], None),
+        60 * SECOND
+    );
+}
+
+#[test]
+fn a_live_playlist_is_kept_half_its_target_duration_at_most() {
+    let facts = live(6);
+    let kept = |lines| fresh_for(Kind::Hls, lines, Some(&facts));
+    assert_eq!(kept(&[("cache-control", "max-age=60")]), 3 * SECOND);
+    assert_eq!(kept(&[("cache-control", "max-age=1")]), SECOND);
+    assert_eq!(kept(&[]), 3 * SECOND);
+}
+
+#[test]
+fn an_ended_playlist_is_kept_as_the_origin_says() {
+    let facts = ManifestInfo {
+        liveness: Liveness::Ended,
+        ..live(6)
+    };
+    assert_eq!(fresh_for(Kind::Hls, &[], Some(&facts)), 3600 * SECOND);
+    let told = [("cache-control", "max-age=86400")];
+    assert_eq!(fresh_for(Kind::Hls, &told, Some(&facts)), DAY);
+}
+
+#[test]
+fn shared_maxage_wins_over_maxage_and_expires() {
+    let lines = [
+        ("cache-control", "max-age=10, s-maxage=20"),
+        ("expires", "Thu, 01 Jan 1970 00:00:00 GMT"),
+    ];
+    assert_eq!(fresh_for(Kind::Segment, &lines, None), 20 * SECOND);
+}
+
+#[test]
+fn expires_counts_from_date() {
+    let lines = [
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("expires", "Sun, 06 Nov 1994 08:50:37 GMT"),
+    ];
+    assert_eq!(fresh_for(Kind::Other, &lines, None), 60 * SECOND);
+    assert_eq!(
+        fresh_for(Kind::Other, &[("expires", "0")], None),
+        Duration::ZERO
+    );
+}
+
+#[test]
+fn a_missing_object_is_missing_for_a_second_at_most() {
+    let told = [("cache-control", "max-age=300")];
+    for lines in [&told[..], &[]] {
+        match judged(Kind::Segment, 404, lines, None) {
+            Storage::Store(lifetime) => assert_eq!(lifetime.usable_for(), SECOND),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn failure(wait: Option<Duration>) -> Storage {
+    Storage::Failure { wait, open: true }
+}
+
+#[test]
+fn failures_are_shared_and_never_stored() {
+    for status in [500, 502, 503, 504, 429, 408] {
+        assert_eq!(judged(Kind::Hls, status, &[], None), failure(None));
+    }
+    let wait = [("retry-after", "3")];
+    assert_eq!(
+        judged(Kind::Hls, 503, &wait, None),
+        failure(Some(3 * SECOND))
+    );
+    let for_ever = [("retry-after", "99999")];
+    assert_eq!(
+        judged(Kind::Hls, 503, &for_ever, None),
+        failure(Some(10 * SECOND))
+    );
+}
+
+#[test]
+fn what_is_one_viewers_own_is_passed() {
+    let cases = [
+        (("cache-control", "no-store"), UncacheableReason::NoStore),
+        (
+            ("cache-control", "private, max-age=60"),
+            UncacheableReason::Private,
+        ),
+        (("set-cookie", "a=b"), UncacheableReason::SetCookie),
+        (("vary", "*"), UncacheableReason::VaryAll),
+    ];
+    for (line, reason) in cases {
+        assert_eq!(
+            judged(Kind::Segment, 200, &[line], None),
+            Storage::Pass(reason)
+        );
+    }
+    assert_eq!(
+        judged(Kind::Key, 200, &[], None),
+        Storage::Pass(UncacheableReason::Kind)
+    );
+    assert_eq!(
+        judged(Kind::Clock, 200, &[], None),
+        Storage::Pass(UncacheableReason::Kind)
+    );
+    assert_eq!(
+        judged(Kind::Other, 200, &[], None),
+        Storage::Pass(UncacheableReason::NoLifetime)
+    );
+    assert_eq!(
+        judged(Kind::Segment, 206, &[], None),
+        Storage::Pass(UncacheableReason::Partial)
+    );
+}
+
+#[test]
+fn must_revalidate_closes_the_stale_windows_and_shared_maxage_does_not() {
+    let windows = |line| match judged(Kind::Segment, 200, &[("cache-control", line)], None) {
+        Storage::Store(lifetime) => lifetime.usable_for().saturating_sub(lifetime.fresh_for),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(windows("max-age=5, must-revalidate"), Duration::ZERO);
+    assert_eq!(windows("s-maxage=5, stale-if-error=7"), 7 * SECOND);
+    assert_eq!(windows("max-age=5"), DAY);
+}
+
+#[test]
+fn an_age_that_came_with_it_counts() {
+    let now = Now::read();
+    let lines = [("cache-control", "max-age=60"), ("age", "61")];
+    match judged(Kind::Segment, 200, &lines, None) {
+        Storage::Store(lifetime) => assert!(lifetime.age(now.mono) >= 60 * SECOND),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_clock_that_differs_from_the_origins_makes_nothing_stale() {
+    let lines = [
+        ("cache-control", "max-age=60"),
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ];
+    match judged(Kind::Segment, 200, &lines, None) {
+        Storage::Store(lifetime) => assert!(lifetime.age(Instant::now()) < 60 * SECOND),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn failures_last_as_long_as_they_say_where_the_route_wants_it() {
+    let route = Route {
+        store_errors: true,
+        ..route()
+    };
+    let judged = |status, lines: &[(&'static str, &str)]| {
+        judged_on(&route, (Kind::Segment, status), lines, None)
+    };
+    for status in [500, 502, 503, 504, 429, 408] {
+        let lines = [("cache-control", "max-age=60"), ("age", "20")];
+        let Storage::LastingFailure(lifetime) = judged(status, &lines) else {
+            panic!("{status}");
+        };
+        assert_eq!(lifetime.fresh_for, 60 * SECOND);
+        assert!(lifetime.fresh_left(Instant::now()) <= 40 * SECOND);
+    }
+    for lines in [
+        &[][..],
+        &[("cache-control", "max-age=0")],
+        &[("cache-control", "max-age=60, private")],
+        &[("cache-control", "max-age=60, no-store")],
+        &[("cache-control", "max-age=60, no-cache")],
+        &[("cache-control", "max-age=60"), ("age", "60")],
+        &[("cache-control", "max-age=60"), ("vary", "accept-language")],
+    ] {
+        let is_brief = matches!(judged(500, lines), Storage::Failure { .. });
+        assert!(is_brief, "{lines:?}");
+    }
+}
+
+#[test]
+fn a_failure_that_is_one_viewers_own_is_told_to_all_without_its_words() {
+    for line in [
+        ("cache-control", "private"),
+        ("set-cookie", "a=b"),
+        ("content-encoding", "gzip"),
+        ("vary", "accept-language"),
+        ("cache-control", "no-store"),
+    ] {
+        let closed = Storage::Failure {
+            wait: None,
+            open: false,
+        };
+        assert_eq!(judged(Kind::Hls, 503, &[line], None), closed, "{line:?}");
+    }
+}
+
+#[test]
+fn what_is_gone_is_gone_for_all_and_what_is_refused_is_refused_to_one() {
+    let no_store = [("cache-control", "no-store")];
+    assert_eq!(judged(Kind::Hls, 404, &no_store, None), Storage::Gone);
+    for status in [400, 401, 403, 508, 302] {
+        assert_eq!(judged(Kind::Hls, status, &[], None), Storage::Refused);
+    }
+}
+
+#[test]
+fn a_refusal_of_the_method_is_kept_no_longer_than_a_404() {
+    let told = [("cache-control", "max-age=3600")];
+    match judged(Kind::Hls, 405, &told, None) {
+        Storage::Store(lifetime) => assert_eq!(lifetime.fresh_for, SECOND),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_age_beyond_all_measure_is_old() {
+    for age in [
+        "7200, 0",
+        "7200,",
+        "18446744073709551615",
+        "99999999999999999999",
+    ] {
+        let lines = [("cache-control", "max-age=60"), ("age", age)];
+        match judged(Kind::Segment, 200, &lines, None) {
+            Storage::Store(lifetime) => assert!(lifetime.fresh_left(Instant::now()).is_zero()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
+    let headers = headers(&[("cache-control", "proxy-revalidate, max-age=60")]);
+    let answer = ResponseFacts {
+        status: StatusCode::OK,
+        headers: &headers,
+        kind: Kind::Segment,
+        facts: None,
+        end_is_proven: true,
+        authorized: true,
+        delay: Duration::ZERO,
+        context: ManifestContext::Plain,
+        child_target_duration: None,
+        due_in: None,
+    };
+    let storage = storage(&answer, &route(), Now::read());
+    assert_eq!(storage, Storage::Pass(UncacheableReason::Authorized));
+}
+
+#[test]
+fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
+    let lifetime = |fresh: u32| Lifetime {
+        fresh_for: fresh * SECOND,
+        stale_while_revalidate: fresh * SECOND,
+        ..Lifetime::none(std::time::Instant::now())
+    };
+    let facts = live(6);
+    // Half a target duration, rounded down to whole seconds by the origin.
+    assert_eq!(lifetime(3).refreshed_max_age(Some(&facts)), 9 * SECOND);
+    assert_eq!(
+        lifetime(2).refreshed_max_age(Some(&live(5))),
+        Duration::from_millis(7500)
+    );
+    assert_eq!(lifetime(1).refreshed_max_age(Some(&facts)), 2 * SECOND);
+    assert_eq!(lifetime(3).refreshed_max_age(None), 6 * SECOND);
+    let strict = Lifetime {
+        stale_while_revalidate: Duration::ZERO,
+        ..lifetime(3)
+    };
+    assert_eq!(strict.refreshed_max_age(Some(&facts)), 3 * SECOND);
+}
+
+fn low_latency() -> ManifestInfo {
+    ManifestInfo {
+        part_target: Some(SECOND / 2),
+        ..live(4)
+    }
+}
+
+#[test]
+fn a_low_latency_playlist_is_kept_as_long_as_a_part_says() {
+    let kept = |lines: &[_]| match judged(Kind::Hls, 200, lines, Some(&low_latency())) {
+        Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.stale_while_revalidate),
+        other => panic!("{other:?}"),
+    };
+    let max_age = |age: &'static str| [("cache-control", age)];
+    assert_eq!(kept(&[]), (SECOND / 4, SECOND / 4));
+    assert_eq!(kept(&max_age("max-age=1")), (SECOND, SECOND / 2));
+    assert_eq!(kept(&max_age("max-age=60")), (2 * SECOND, SECOND / 2));
+    assert_eq!(
+        kept(&max_age("max-age=1, stale-while-revalidate=9")),
+        (SECOND, SECOND / 2)
+    );
+    assert_eq!(kept(&max_age("max-age=0")).0, Duration::ZERO);
+}
+
+#[test]
+fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
+    let kept = |lines: &[_]| {
+        let answer = ResponseFacts {
+            status: StatusCode::OK,
+            headers: &headers(lines),
+            kind: Kind::Hls,
+            facts: Some(&low_latency()),
+            end_is_proven: true,
+            authorized: false,
+            delay: Duration::ZERO,
+            context: ManifestContext::State,
+            child_target_duration: None,
+            due_in: None,
+        };
+        match storage(&answer, &route(), Now::read()) {
+            Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(kept(&[]), (24 * SECOND, 24 * SECOND));
+    assert_eq!(
+        kept(&[("cache-control", "max-age=1")]),
+        (SECOND, SECOND),
+        "the origin's word, where it is stricter"
+    );
+}
+
+#[test]
+fn a_low_latency_playlist_that_is_looked_after_may_wait_for_a_part_that_is_late() {
+    let facts = low_latency();
+    let Storage::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
+        panic!("it is stored");
+    };
+    assert_eq!(lifetime.refreshed_max_age(Some(&facts)), 3 * SECOND / 2);
+}

@@ -1,0 +1,405 @@
+//! The state of one endpoint: its counters, limits and the guards that decide whether it is used.
+
+mod outcome;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::check::CheckFailure;
+use super::connector::EndpointConnector;
+use super::guard::FailureSubject;
+use super::guard::breaker::{Breaker, BreakerDecision, BreakerOutlook, BreakerPass};
+use super::guard::ejection::Ejection;
+use super::guard::health::HealthState;
+use super::guard::pace::{self, LatencyWindow, TypicalLatency};
+use super::guard::sparing::LogThrottle;
+use super::limit::{
+    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, kept_for_manifests,
+};
+use super::quota::Quotas;
+use super::stats::{Condition, EndpointCounters, EndpointStats, HealthCheckStats};
+use super::{Failure, Priority, RequestClass, Settings};
+
+/// Which endpoints were in good standing when a request was last ordered and were not ejected
+/// since.
+pub(super) type EndpointRoster = Arc<[AtomicBool]>;
+
+/// One endpoint of a group.
+pub(super) struct EndpointState {
+    /// The URL, for metrics and logs.
+    label: Arc<str>,
+    /// Index in the group's list.
+    pub(super) place: usize,
+    pub(super) priority: u8,
+    pub(super) weight: u32,
+    pub(super) counters: EndpointCounters,
+    /// Which endpoints of the group are in good standing, by index.
+    roster: EndpointRoster,
+    cap: Option<EndpointCap>,
+    quotas: Quotas,
+    pub(super) guards: Mutex<EndpointGuards>,
+}
+
+/// A concurrency limit of this endpoint alone.
+struct EndpointCap {
+    concurrency_max: usize,
+    gate: ConcurrencyLimiter,
+}
+
+/// Capacity for one request at an endpoint; released when dropped.
+pub(super) struct EndpointSlot {
+    /// `None`: the endpoint has no concurrency limit.
+    pub(super) permit: Option<Permit>,
+    /// A permit of the group, if the caller does not hold one for this attempt.
+    pub(super) of_group: Option<Permit>,
+}
+
+impl EndpointSlot {
+    /// The same, with a permit of the group for an extra attempt.
+    pub(super) fn with(self, permit: Permit) -> EndpointSlot {
+        EndpointSlot {
+            of_group: Some(permit),
+            ..self
+        }
+    }
+}
+
+/// The failure subject of health checks.
+const CHECK: FailureSubject = FailureSubject {
+    url: 0,
+    directory: 0,
+};
+
+/// Interval of background trials after an ejection.
+const TRIAL_EVERY: Duration = Duration::from_secs(1);
+
+/// Guards that judge an endpoint by its past requests.
+pub(super) struct EndpointGuards {
+    pub(super) breaker: Breaker,
+    pub(super) ejection: Ejection,
+    /// `None`: no health checks.
+    health: Option<HealthState>,
+    pace: LatencyWindow,
+    typical: TypicalLatency,
+    /// Ejected as slow; its old response times are dropped when it returns.
+    slow: bool,
+    /// Earliest time of the next background trial.
+    trial_from: Option<Instant>,
+    /// Throttles for log messages about the breaker (opened, closed) and ejections.
+    breaker_lines: [LogThrottle; 2],
+    ejection_lines: LogThrottle,
+}
+
+impl EndpointGuards {
+    /// The latency window, cleared after an ejection as slow.
+    fn pace(&mut self, now: Instant) -> &mut LatencyWindow {
+        if self.slow && self.ejection.until(now).is_none() {
+            self.slow = false;
+            self.pace.clear(now);
+        }
+        &mut self.pace
+    }
+}
+
+impl EndpointState {
+    /// Creates the endpoint with this index in a group.
+    pub(super) fn new(place: usize, group: &Settings, roll: &EndpointRoster) -> EndpointState {
+        let (endpoint, guards) = (&group.endpoints[place], &group.guards);
+        let now = Instant::now();
+        EndpointState {
+            label: endpoint.url().into(),
+            place,
+            priority: endpoint.priority,
+            weight: endpoint.weight,
+            counters: EndpointCounters::default(),
+            roster: Arc::clone(roll),
+            cap: endpoint.concurrency_max.map(|concurrency_max| EndpointCap {
+                concurrency_max,
+                gate: ConcurrencyLimiter::new(&LimiterSettings {
+                    concurrency_max,
+                    kept_for_manifests: match endpoint.requests_per_second_max {
+                        Some(_) => kept_for_manifests(concurrency_max),
+                        None => 0,
+                    },
+                    queue_max: group.queue_max,
+                    requests_per_second_max: None,
+                }),
+            }),
+            quotas: Quotas::new(endpoint.requests_per_second_max, group.queue_max),
+            guards: Mutex::new(EndpointGuards {
+                breaker: Breaker::new(guards.breaker, now),
+                ejection: Ejection::new(guards.ejection),
+                health: group
+                    .health
+                    .as_ref()
+                    .map(|check| HealthState::new(check.pace)),
+                pace: LatencyWindow::new(guards.pace, now),
+                typical: TypicalLatency::default(),
+                slow: false,
+                trial_from: None,
+                breaker_lines: Default::default(),
+                ejection_lines: LogThrottle::default(),
+            }),
+        }
+    }
+
+    /// Breaker closed, not ejected or on trial, and health checks pass.
+    pub(super) fn in_good_standing(&self, now: Instant) -> bool {
+        let watched = self.guards.lock();
+        watched.breaker.outlook(now) == BreakerOutlook::Clear
+            && watched.ejection.until(now).is_none()
+            && !watched.ejection.on_trial()
+            && watched.health.as_ref().is_none_or(HealthState::healthy)
+    }
+
+    /// The URL, for metrics and logs.
+    pub(super) fn url(&self) -> Arc<str> {
+        Arc::clone(&self.label)
+    }
+
+    /// The breaker refuses requests for this subject.
+    pub(super) fn refuses(&self, subject: FailureSubject, now: Instant) -> bool {
+        let outlook = self.guards.lock().breaker.outlook_for(subject, now);
+        matches!(outlook, BreakerOutlook::Refused { .. })
+    }
+
+    /// Capacity and a rate token; `None` if either limit is reached.
+    pub(super) fn slot(&self, class: RequestClass) -> Option<EndpointSlot> {
+        self.slot_for(class, false)
+    }
+
+    /// The same; a blocking request takes a rate token but no capacity.
+    pub(super) fn slot_for(&self, class: RequestClass, held_back: bool) -> Option<EndpointSlot> {
+        let permit = match self.cap.as_ref().filter(|_| !held_back) {
+            Some(cap) => Some(cap.gate.try_enter()?),
+            None => None,
+        };
+        let of_group = None;
+        let turn = self.quotas.try_turn(class);
+        turn.then_some(EndpointSlot { permit, of_group })
+    }
+
+    /// Capacity and a rate token are available now.
+    pub(super) fn has_slot(&self, class: RequestClass) -> bool {
+        let is_open = self.cap.as_ref().is_none_or(|cap| cap.gate.is_open());
+        is_open && self.quotas.has_turn(class)
+    }
+
+    /// The same as [`EndpointState::slot_for`], but waits in order of priority. The rate token
+    /// comes last, so that it is used at once.
+    pub(super) async fn wait_for_slot(
+        &self,
+        (rank, class): (Priority, RequestClass),
+        held_back: bool,
+        patience: Duration,
+    ) -> Result<EndpointSlot, Failure> {
+        let until = tokio::time::Instant::now() + patience;
+        let permit = match self.cap.as_ref().filter(|_| !held_back) {
+            Some(cap) => Some(cap.gate.enter(rank, patience).await?),
+            None => None,
+        };
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        self.quotas.turn(class, rank, left).await?;
+        let of_group = None;
+        Ok(EndpointSlot { permit, of_group })
+    }
+
+    /// Requests that wait for the endpoint, and those rejected.
+    pub(super) fn census(&self) -> LimiterCounts {
+        let census = self.cap.as_ref().map(|cap| cap.gate.counts());
+        let mut census = census.unwrap_or_default();
+        self.quotas.add_waits(&mut census);
+        census
+    }
+
+    /// A probe is due: the breaker accepts one, or the endpoint is on trial after an ejection. For
+    /// a trial only the first caller gets `true` for a while.
+    pub(super) fn claim_probe(&self, now: Instant) -> bool {
+        let mut watched = self.guards.lock();
+        if watched.breaker.outlook(now) == BreakerOutlook::ProbeDue {
+            return true;
+        }
+        let back = watched.ejection.on_trial() && watched.ejection.until(now).is_none();
+        let due = back && watched.trial_from.is_none_or(|from| now >= from);
+        if due {
+            watched.trial_from = Some(now + TRIAL_EVERY);
+        }
+        due
+    }
+
+    /// Records whether the endpoint is in good standing, for the ejection decisions of others.
+    pub(super) fn set_in_good_standing(&self, stands: bool) {
+        self.roster[self.place].store(stands, Ordering::Relaxed);
+    }
+
+    fn others_standing(&self) -> usize {
+        let others = self.roster.iter().enumerate();
+        let others = others.filter(|(place, _)| *place != self.place);
+        others
+            .filter(|(_, stands)| stands.load(Ordering::Relaxed))
+            .count()
+    }
+
+    /// A breaker pass for a health check, if the breaker is due for a probe.
+    pub(super) fn acquire_probe_pass(&self, now: Instant) -> Option<BreakerPass> {
+        let mut watched = self.guards.lock();
+        if watched.breaker.outlook(now) != BreakerOutlook::ProbeDue {
+            return None;
+        }
+        // A health check has no subject that failed.
+        match watched.breaker.admit(CHECK, now) {
+            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => Some(pass),
+            BreakerDecision::Refuse { .. } => None,
+        }
+    }
+
+    /// Records a health check. A failed check does not count against the breaker: other URLs may
+    /// work.
+    pub(super) fn record_check(
+        &self,
+        result: Result<(), CheckFailure>,
+        leave: Option<BreakerPass>,
+    ) {
+        let now = Instant::now();
+        let mut change = None;
+        let mut watched = self.guards.lock();
+        match leave {
+            Some(pass) if result.is_ok() => change = watched.breaker.record_success(pass, now),
+            Some(pass) => watched.breaker.release(pass, now),
+            None => {}
+        }
+        let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
+        let health = watched.health.as_mut();
+        let turned = health.is_some_and(|health| health.record(result.is_ok()));
+        drop(watched);
+        self.log_breaker_transition(change, line, None);
+        let endpoint = &*self.label;
+        match result {
+            Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
+            Err(reason) if turned => {
+                tracing::warn!(endpoint, %reason, "origin endpoint unhealthy");
+            }
+            _ => {}
+        }
+    }
+
+    /// Recent latency, if known.
+    pub(super) fn pace(&self, now: Instant) -> Option<pace::LatencyReading> {
+        self.guards.lock().pace(now).read(now)
+    }
+
+    /// Recent p95 latency, and the typical latency.
+    pub(super) fn speed(&self, now: Instant) -> (Option<Duration>, Option<Duration>) {
+        let mut watched = self.guards.lock();
+        let p95 = watched.pace(now).read(now).map(|reading| reading.p95);
+        (p95, watched.typical.read())
+    }
+
+    /// Records the time to the response head, or to its failure. `telling`: the time says something
+    /// about the endpoint's latency (it does not for blocking requests).
+    pub(super) fn record_response_time(
+        &self,
+        took: Duration,
+        end: Result<(), Failure>,
+        telling: bool,
+    ) {
+        if end.is_ok() {
+            self.counters.clocked.record(took);
+        }
+        if telling && matches!(end, Ok(()) | Err(Failure::Timeout)) {
+            self.record_latency(Instant::now(), took);
+        }
+        if telling && end.is_ok() {
+            self.guards.lock().typical.record(took);
+        }
+    }
+
+    /// Records a latency of at least this much.
+    pub(super) fn record_latency(&self, now: Instant, waited: Duration) {
+        self.guards.lock().pace(now).record(now, waited);
+    }
+
+    /// Compares its latency with that of `others` endpoints in good standing; ejects it if too
+    /// slow.
+    pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
+        let mut watched = self.guards.lock();
+        let Some(own) = watched.pace(now).read(now) else {
+            return;
+        };
+        if let Some(until) = watched
+            .ejection
+            .judge_latency(now, own.p50, typical, others)
+        {
+            watched.slow = true;
+            drop(watched);
+            self.ejected(until.saturating_duration_since(now), "slow");
+        }
+    }
+
+    pub(super) fn read(&self, dial: &EndpointConnector) -> EndpointStats {
+        let now = Instant::now();
+        let mut watched = self.guards.lock();
+        EndpointStats {
+            endpoint: Arc::clone(&self.label),
+            counts: self.counters.read(),
+            concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
+            quotas: self.quotas.read(),
+            condition: Condition {
+                reachable: dial.reachable(self.place),
+                ejected: watched.ejection.until(now).is_some(),
+                ejections: watched.ejection.ejected_total(),
+                breaker: watched.breaker.state().as_str(),
+                breaker_opened: watched.breaker.opened_total(),
+                health: watched.health.as_ref().map(|health| HealthCheckStats {
+                    healthy: health.healthy(),
+                    passed: health.passed_total(),
+                    failed: health.failed_total(),
+                }),
+            },
+            pace: watched.pace(now).read(now),
+            latency: self.counters.clocked.read(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::ejection;
+    use crate::{Endpoint, Guards};
+
+    #[test]
+    fn who_returns_from_being_slow_starts_with_a_clean_sheet() {
+        let ejection = ejection::Settings {
+            slow_judgements: 2,
+            ..ejection::Settings::default()
+        };
+        let mut settings = Settings::single("main", Endpoint::new(false, "o.example", 80));
+        settings
+            .endpoints
+            .push(Endpoint::new(false, "p.example", 80));
+        settings.guards = Guards {
+            ejection,
+            ..Guards::default()
+        };
+        let roll: EndpointRoster = [true, true].map(AtomicBool::new).into();
+        let site = EndpointState::new(0, &settings, &roll);
+        let now = Instant::now();
+        (0..20).for_each(|_| site.record_latency(now, Duration::from_secs(2)));
+        let typical = Duration::from_millis(20);
+        site.compare(now, typical, 1);
+        assert!(site.in_good_standing(now));
+        site.compare(now, typical, 1);
+        assert!(!site.in_good_standing(now) && site.pace(now).is_some());
+        let back = now + ejection.base;
+        assert!(site.pace(back).is_none());
+        assert!(!site.in_good_standing(back), "it has to prove itself first");
+        assert!(
+            site.claim_probe(back) && !site.claim_probe(back),
+            "to one asker"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! Reports the outcome of attempts to an endpoint's guards, and logs what they decide.
+
+use std::time::{Duration, Instant};
+
+use super::EndpointState;
+use crate::attempt_guard::AttemptEnd;
+use crate::guard::breaker::{BreakerPass, BreakerTransition};
+use crate::guard::{EndpointFault, FailureSubject};
+
+impl EndpointState {
+    /// Another endpoint was asked later and answered first. This counts as a failure; if this
+    /// endpoint has sent nothing at all for a while, it is ejected as silent.
+    pub(crate) fn record_overtaken(&self, asked: Instant, subject: FailureSubject) {
+        let now = Instant::now();
+        let others = self.others_standing();
+        let mut watched = self.guards.lock();
+        let until = watched.ejection.record_silence(now, asked, others, subject);
+        drop(watched);
+        match until {
+            Some(until) => self.ejected(until.saturating_duration_since(now), "silent"),
+            None => self.record_failure(
+                None,
+                asked,
+                (subject, EndpointFault::Silent),
+                AttemptEnd::Late,
+            ),
+        }
+    }
+
+    /// It failed a request sent at `asked`, which another endpoint answered well.
+    pub(crate) fn record_own_fault(&self, asked: Instant, subject: FailureSubject) {
+        let now = Instant::now();
+        let others = self.others_standing();
+        let mut watched = self.guards.lock();
+        let until = watched
+            .ejection
+            .record_success_elsewhere(now, asked, others, subject);
+        drop(watched);
+        if let Some(until) = until {
+            self.ejected(until.saturating_duration_since(now), "others do better");
+        }
+    }
+
+    /// A response head arrived: the endpoint is not silent.
+    pub(crate) fn record_response_head(&self) {
+        self.guards.lock().ejection.record_contact();
+    }
+
+    /// A request sent at `asked` succeeded.
+    pub(crate) fn record_success(&self, pass: BreakerPass, asked: Instant) {
+        let now = Instant::now();
+        let mut watched = self.guards.lock();
+        watched.ejection.record_success(now, asked);
+        let change = watched.breaker.record_success(pass, now);
+        let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
+        drop(watched);
+        self.log_breaker_transition(change, line, None);
+    }
+
+    /// Records a failure: the breaker may open, and the endpoint may be ejected.
+    pub(crate) fn record_failure(
+        &self,
+        pass: Option<BreakerPass>,
+        asked: Instant,
+        what: (FailureSubject, EndpointFault),
+        reason: AttemptEnd,
+    ) {
+        let now = Instant::now();
+        let others = self.others_standing();
+        let mut watched = self.guards.lock();
+        let change = pass.and_then(|pass| watched.breaker.record_failure(pass, now, what));
+        let line = change.and_then(|_| watched.breaker_lines[0].allows(now));
+        let until = watched.ejection.record_failure(now, asked, others, what);
+        drop(watched);
+        self.log_breaker_transition(change, line, Some(reason));
+        if let Some(until) = until {
+            self.ejected(until.saturating_duration_since(now), reason.as_str());
+        }
+    }
+
+    /// Logs a change of the breaker. `left_out`: number of suppressed messages; `None`: suppress
+    /// this one too.
+    pub(super) fn log_breaker_transition(
+        &self,
+        change: Option<BreakerTransition>,
+        left_out: Option<u64>,
+        last: Option<AttemptEnd>,
+    ) {
+        let Some((change, left_out)) = change.zip(left_out) else {
+            return;
+        };
+        let endpoint = &*self.label;
+        match change {
+            BreakerTransition::Opened {
+                urls,
+                directories,
+                successes,
+            } => {
+                let last = last.map(tracing::field::display);
+                tracing::warn!(
+                    endpoint,
+                    urls,
+                    directories,
+                    successes,
+                    last,
+                    left_out,
+                    "origin breaker opened: too many URLs failed, and almost none succeeded"
+                );
+            }
+            BreakerTransition::Closed => {
+                tracing::warn!(
+                    endpoint,
+                    left_out,
+                    "origin breaker closed: the endpoint answers again"
+                );
+            }
+        }
+    }
+
+    pub(super) fn ejected(&self, span: Duration, reason: &str) {
+        self.set_in_good_standing(false);
+        let now = Instant::now();
+        let line = self.guards.lock().ejection_lines.allows(now);
+        if let Some(left_out) = line {
+            let (endpoint, seconds) = (&*self.label, span.as_secs());
+            tracing::warn!(
+                endpoint,
+                seconds,
+                reason,
+                left_out,
+                "origin endpoint ejected"
+            );
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Retry budget: limits a group's retries and hedges to a share of its requests, so that a failing
+//! origin does not get twice the requests of a healthy one. It does not decide when or why a
+//! request is repeated.
+
+use std::time::{Duration, Instant};
+
+use super::window::SlidingWindow;
+
+/// How many requests may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// The share of requests that may be repeated: 0.2 is one in five.
+    pub share: f64,
+    /// Added to the share: repeats per second, so that a group with few requests can retry at all.
+    pub per_s_min: u32,
+    /// The period over which both are counted. The unused part of the minimum may be spent at once.
+    pub window: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            share: 0.2,
+            per_s_min: 1,
+            window: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The retry budget of one group.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    settings: Settings,
+    /// Requests, and (marked) repeats.
+    window: SlidingWindow,
+}
+
+impl RetryBudget {
+    pub(crate) fn new(settings: Settings, now: Instant) -> RetryBudget {
+        RetryBudget {
+            settings,
+            window: SlidingWindow::new(settings.window, now),
+        }
+    }
+
+    /// Counts a first request. Repeats are counted by [`RetryBudget::try_spend`].
+    pub(crate) fn request(&mut self, now: Instant) {
+        let slice = self.window.slice(now);
+        slice.all = slice.all.saturating_add(1);
+    }
+
+    /// Spends one repeat if the budget allows it. Call it last, when the request is sure to be
+    /// sent: a repeat cannot be given back.
+    pub(crate) fn try_spend(&mut self, now: Instant) -> bool {
+        let affordable = self.affords(now);
+        if affordable {
+            let slice = self.window.slice(now);
+            slice.marked = slice.marked.saturating_add(1);
+        }
+        affordable
+    }
+
+    /// Whether the budget allows a repeat.
+    pub(crate) fn affords(&self, now: Instant) -> bool {
+        self.left(now) >= 1.0
+    }
+
+    /// Repeats left. Negative when the requests that earned the spent repeats have left the window.
+    fn left(&self, now: Instant) -> f64 {
+        let tally = self.window.tally(now);
+        let earned = f64::from(tally.all) * self.settings.share;
+        let given = f64::from(self.settings.per_s_min) * self.settings.window.as_secs_f64();
+        earned + given - f64::from(tally.marked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spend_all(budget: &mut RetryBudget, now: Instant) -> usize {
+        (0..1_000).take_while(|_| budget.try_spend(now)).count()
+    }
+
+    #[test]
+    fn a_share_of_the_requests_and_the_minimum_may_be_spent() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(Settings::default(), now);
+        (0..100).for_each(|_| budget.request(now));
+        assert_eq!(spend_all(&mut budget, now), 20 + 10);
+        let later = now + Settings::default().window;
+        assert_eq!(spend_all(&mut budget, later), 10);
+    }
+
+    #[test]
+    fn without_share_and_minimum_nothing_is_sent_again() {
+        let now = Instant::now();
+        let settings = Settings {
+            share: 0.0,
+            per_s_min: 0,
+            ..Settings::default()
+        };
+        let mut budget = RetryBudget::new(settings, now);
+        (0..100).for_each(|_| budget.request(now));
+        assert!(!budget.try_spend(now));
+    }
+
+    proptest! {
+        /// Compares with an exact count; the sliced window covers at least nine tenths of it.
+        #[test]
+        fn what_is_spent_is_never_more_than_share_and_minimum(
+            share in 0.0_f64..1.0,
+            per_s_min in 0_u32..3,
+            steps in proptest::collection::vec((0_u64..400, 0_usize..6, 0_usize..6), 1..100),
+        ) {
+            let settings = Settings { share, per_s_min, ..Settings::default() };
+            let mut now = Instant::now();
+            let mut budget = RetryBudget::new(settings, now);
+            let (mut requests, mut spent) = (Vec::new(), Vec::new());
+            let within = |events: &[Instant], now: Instant, span: Duration| {
+                let recent = events.iter().filter(|&&at| now - at < span).count();
+                f64::from(u32::try_from(recent).unwrap())
+            };
+            let (most, least) = (settings.window, settings.window * 9 / 10);
+            let given = f64::from(per_s_min) * settings.window.as_secs_f64();
+            for (wait, asked, wanted) in steps {
+                now += Duration::from_millis(wait);
+                (0..asked).for_each(|_| budget.request(now));
+                requests.extend(std::iter::repeat_n(now, asked));
+                for _ in 0..wanted {
+                    if budget.try_spend(now) {
+                        spent.push(now);
+                        let bound = share * within(&requests, now, most) + given;
+                        prop_assert!(within(&spent, now, least) <= bound + 1e-6);
+                    } else {
+                        let bound = share * within(&requests, now, least) + given;
+                        prop_assert!(within(&spent, now, most) + 1.0 > bound - 1e-6);
+                    }
+                }
+            }
+        }
+    }
+}

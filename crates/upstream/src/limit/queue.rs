@@ -1,0 +1,232 @@
+//! The queue of a limiter: ordered by priority, then by arrival. Every operation takes constant
+//! time, including removal from the middle: the rows are linked lists over a slab of seats.
+//!
+//! Independent of permits and clocks.
+
+use std::task::Waker;
+
+use crate::Priority;
+
+/// Waiting requests, and those that have a result they have not polled yet.
+pub(super) struct PermitQueue {
+    seats: Vec<QueueSeat>,
+    vacant: Vec<usize>,
+    /// By priority; in each, requests for a token only come before those for a permit.
+    rows: [[PriorityRow; 2]; Priority::COUNT],
+}
+
+/// Index of a seat, valid until [`PermitQueue::vacate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeatId(usize);
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitingFor {
+    /// A permit and a rate token.
+    Permit,
+    /// A rate token only.
+    Turn,
+}
+
+impl WaitingFor {
+    fn row(self) -> usize {
+        match self {
+            WaitingFor::Turn => 0,
+            WaitingFor::Permit => 1,
+        }
+    }
+}
+
+/// State of a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SeatState {
+    /// Waiting in its row.
+    Waits,
+    /// Admitted: a permit is reserved for it.
+    Admitted,
+    /// Displaced by a request of a higher priority.
+    Displaced,
+}
+
+struct QueueSeat {
+    rank: Priority,
+    wish: WaitingFor,
+    standing: SeatState,
+    /// `None`: already woken, or not polled yet.
+    waker: Option<Waker>,
+    ahead: Option<usize>,
+    behind: Option<usize>,
+}
+
+/// The waiting requests of one priority, oldest first.
+#[derive(Clone, Copy, Default)]
+struct PriorityRow {
+    first: Option<usize>,
+    last: Option<usize>,
+    length: usize,
+}
+
+impl PermitQueue {
+    pub(super) fn new() -> PermitQueue {
+        PermitQueue {
+            seats: Vec::new(),
+            vacant: Vec::new(),
+            rows: [[PriorityRow::default(); 2]; Priority::COUNT],
+        }
+    }
+
+    /// Adds a request at the end of its row.
+    pub(super) fn join(&mut self, rank: Priority, wish: WaitingFor) -> SeatId {
+        let row = &mut self.rows[rank.index()][wish.row()];
+        let seat = QueueSeat {
+            rank,
+            wish,
+            standing: SeatState::Waits,
+            waker: None,
+            ahead: row.last,
+            behind: None,
+        };
+        let at = self.vacant.pop().unwrap_or(self.seats.len());
+        match self.seats.get_mut(at) {
+            Some(vacant) => *vacant = seat,
+            None => self.seats.push(seat),
+        }
+        match row.last.replace(at) {
+            Some(last) => self.seats[last].behind = Some(at),
+            None => row.first = Some(at),
+        }
+        row.length += 1;
+        SeatId(at)
+    }
+
+    /// The oldest request of the highest priority. Where `permits` is false for a priority, only
+    /// requests for a token.
+    pub(super) fn first(&self, permits: impl Fn(Priority) -> bool) -> Option<SeatId> {
+        let ranks = self.rows.iter().zip(Priority::ALL);
+        let rows = ranks.map(|([turns, both], rank)| {
+            let both = both.first.filter(|_| permits(rank));
+            turns.first.or(both)
+        });
+        rows.flatten().next().map(SeatId)
+    }
+
+    /// The newest request of the lowest priority.
+    pub(super) fn last(&self) -> Option<(Priority, SeatId)> {
+        let mut rows = self.rows.iter().flatten().rev();
+        let last = rows.find_map(|row| row.last)?;
+        Some((self.seats[last].rank, SeatId(last)))
+    }
+
+    /// Ends a wait; the seat stays until the request has polled the result. Returns the waker.
+    pub(super) fn call(&mut self, ticket: SeatId, news: SeatState) -> Option<Waker> {
+        self.unlink(ticket);
+        let seat = &mut self.seats[ticket.0];
+        seat.standing = news;
+        seat.waker.take()
+    }
+
+    /// Frees the seat and returns its state.
+    pub(super) fn vacate(&mut self, ticket: SeatId) -> SeatState {
+        let standing = self.standing(ticket);
+        if standing == SeatState::Waits {
+            self.unlink(ticket);
+        }
+        self.seats[ticket.0].waker = None;
+        self.vacant.push(ticket.0);
+        standing
+    }
+
+    pub(super) fn standing(&self, ticket: SeatId) -> SeatState {
+        self.seats[ticket.0].standing
+    }
+
+    pub(super) fn wish(&self, ticket: SeatId) -> WaitingFor {
+        self.seats[ticket.0].wish
+    }
+
+    /// The waker of a seat.
+    pub(super) fn waker(&mut self, ticket: SeatId) -> &mut Option<Waker> {
+        &mut self.seats[ticket.0].waker
+    }
+
+    /// Number of waiting requests.
+    pub(super) fn len(&self) -> usize {
+        self.lengths().iter().sum()
+    }
+
+    /// Number of waiting requests, by priority.
+    pub(super) fn lengths(&self) -> [usize; Priority::COUNT] {
+        self.rows
+            .map(|rows| rows.iter().map(|row| row.length).sum())
+    }
+
+    fn unlink(&mut self, SeatId(at): SeatId) {
+        let QueueSeat {
+            rank,
+            wish,
+            ahead,
+            behind,
+            ..
+        } = self.seats[at];
+        let row = &mut self.rows[rank.index()][wish.row()];
+        match ahead {
+            Some(ahead) => self.seats[ahead].behind = behind,
+            None => row.first = behind,
+        }
+        match behind {
+            Some(behind) => self.seats[behind].ahead = ahead,
+            None => row.last = ahead,
+        }
+        row.length -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_first_then_age_and_the_middle_may_leave() {
+        let mut queue = PermitQueue::new();
+        let behind = queue.join(Priority::Behind, WaitingFor::Permit);
+        let [first, second, third] =
+            [(); 3].map(|()| queue.join(Priority::Segment, WaitingFor::Permit));
+        let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
+        assert_eq!(queue.lengths(), [1, 0, 3, 1, 0]);
+        assert_eq!(queue.last(), Some((Priority::Behind, behind)));
+        assert_eq!(queue.vacate(second), SeatState::Waits);
+        for expected in [manifest, first, third, behind] {
+            assert_eq!(queue.first(|_| true), Some(expected));
+            queue.call(expected, SeatState::Admitted);
+            assert_eq!(queue.standing(expected), SeatState::Admitted);
+        }
+        assert!(queue.len() == 0 && queue.last().is_none());
+    }
+
+    #[test]
+    fn who_wants_no_permit_goes_when_there_is_none() {
+        let mut queue = PermitQueue::new();
+        let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
+        let [turn, behind] =
+            [Priority::Manifest, Priority::Behind].map(|rank| queue.join(rank, WaitingFor::Turn));
+        assert_eq!(queue.first(|_| true), Some(turn));
+        queue.vacate(turn);
+        assert_eq!(queue.first(|_| true), Some(manifest));
+        assert_eq!(queue.first(|_| false), Some(behind));
+        assert_eq!(queue.last(), Some((Priority::Behind, behind)));
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn seats_are_used_again() {
+        let mut queue = PermitQueue::new();
+        for _ in 0..100 {
+            let called = queue.join(Priority::Segment, WaitingFor::Permit);
+            let leaving = queue.join(Priority::Segment, WaitingFor::Permit);
+            queue.call(called, SeatState::Displaced);
+            queue.vacate(leaving);
+            assert_eq!(queue.vacate(called), SeatState::Displaced);
+        }
+        assert_eq!(queue.seats.len(), 2);
+    }
+}

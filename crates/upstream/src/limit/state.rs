@@ -1,0 +1,391 @@
+//! State machine of the limiter: who is admitted, waits or is rejected. No async code.
+//!
+//! The clock is a parameter. Each step adds the wakers to call to `calls`; the caller wakes them
+//! after it releases the lock.
+
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::bucket::TokenBucket;
+use super::queue::{PermitQueue, SeatId, SeatState, WaitingFor};
+use super::{LimiterCounts, LimiterSettings, Rejection};
+use crate::Priority;
+
+/// Wakers to call.
+pub(super) type WakeUps = Vec<Waker>;
+
+/// Permits, the token bucket, and the queue for both.
+pub(super) struct LimiterState {
+    concurrency_max: usize,
+    kept_for_manifests: usize,
+    queue_max: usize,
+    in_flight: usize,
+    pace: Option<TokenBucket>,
+    queue: PermitQueue,
+    /// While permits are free but no token is, one waiting request is the timekeeper: it polls
+    /// again at the next token, and `settle` then admits the first in the queue.
+    timekeeper: Option<SeatId>,
+    rejected: [u64; Rejection::ALL.len()],
+}
+
+/// Result of entering.
+pub(super) enum LimiterAdmission {
+    /// Admitted at once.
+    Open,
+    /// Queued.
+    Queued(SeatId),
+    /// Rejected: the queue is full.
+    Closed,
+}
+
+/// Result of a poll by a queued request.
+pub(super) enum QueueOutlook {
+    /// Admitted; the seat is released.
+    Admitted,
+    /// Rejected; the seat is released.
+    Rejected,
+    /// Still waiting: poll again when woken, and at this time.
+    Waits(Instant),
+}
+
+impl LimiterState {
+    pub(super) fn new(limits: &LimiterSettings) -> LimiterState {
+        LimiterState {
+            concurrency_max: limits.concurrency_max.max(1),
+            kept_for_manifests: limits.kept_for_manifests,
+            queue_max: limits.queue_max,
+            in_flight: 0,
+            pace: limits.requests_per_second_max.map(TokenBucket::new),
+            queue: PermitQueue::new(),
+            timekeeper: None,
+            rejected: [0; Rejection::ALL.len()],
+        }
+    }
+
+    /// A request enters. If the queue is full, it displaces the newest request of the lowest
+    /// priority, if that is lower than its own.
+    pub(super) fn enter(
+        &mut self,
+        (rank, wish): (Priority, WaitingFor),
+        now: Instant,
+        calls: &mut WakeUps,
+    ) -> LimiterAdmission {
+        let open = match wish {
+            WaitingFor::Permit => self.admit(rank, now, calls),
+            WaitingFor::Turn => self.try_turn(now, calls),
+        };
+        if open {
+            return LimiterAdmission::Open;
+        }
+        if self.queue.len() >= self.queue_max {
+            match self.queue.last() {
+                Some((last, ticket)) if rank < last => {
+                    self.reject(Rejection::Displaced);
+                    self.call(ticket, SeatState::Displaced, calls);
+                }
+                _ => {
+                    self.reject(Rejection::QueueFull);
+                    return LimiterAdmission::Closed;
+                }
+            }
+        }
+        LimiterAdmission::Queued(self.queue.join(rank, wish))
+    }
+
+    /// A request that does not wait. It has no priority, so the permits reserved for manifests are
+    /// not available to it.
+    pub(super) fn try_enter(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
+        self.admit(Priority::Ahead, now, calls)
+    }
+
+    fn admit(&mut self, rank: Priority, now: Instant, calls: &mut WakeUps) -> bool {
+        self.admit_waiting(now, calls);
+        // After `settle`, no waiting request could use what is left.
+        let open = self.has_permit(rank) && self.take_token(now);
+        self.in_flight += usize::from(open);
+        open
+    }
+
+    /// A request that needs no permit, or has one. Requests that wait for a token go first.
+    pub(super) fn try_turn(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
+        self.admit_waiting(now, calls);
+        self.take_token(now)
+    }
+
+    /// A queued request polls its state, and registers its waker.
+    pub(super) fn look(
+        &mut self,
+        ticket: SeatId,
+        until: Instant,
+        waker: &Waker,
+        now: Instant,
+        calls: &mut WakeUps,
+    ) -> QueueOutlook {
+        self.admit_waiting(now, calls);
+        match self.queue.standing(ticket) {
+            SeatState::Admitted => {
+                self.queue.vacate(ticket);
+                QueueOutlook::Admitted
+            }
+            SeatState::Displaced => {
+                self.queue.vacate(ticket);
+                QueueOutlook::Rejected
+            }
+            SeatState::Waits if now >= until => {
+                self.reject(Rejection::Deadline);
+                self.give_up(ticket, now, calls);
+                QueueOutlook::Rejected
+            }
+            SeatState::Waits => {
+                *self.queue.waker(ticket) = Some(waker.clone());
+                let token_at = self.pace.as_ref().map(|pace| now + pace.wait(now));
+                match token_at.filter(|_| self.timekeeper == Some(ticket)) {
+                    Some(token_at) => QueueOutlook::Waits(token_at.min(until)),
+                    None => QueueOutlook::Waits(until),
+                }
+            }
+        }
+    }
+
+    /// A queued request gives up. A permit that it was granted goes to the next.
+    pub(super) fn give_up(&mut self, ticket: SeatId, now: Instant, calls: &mut WakeUps) {
+        self.resign(ticket);
+        let wish = self.queue.wish(ticket);
+        if self.queue.vacate(ticket) == SeatState::Admitted {
+            self.in_flight -= usize::from(wish == WaitingFor::Permit);
+            if let Some(pace) = &mut self.pace {
+                pace.put_back();
+            }
+        }
+        self.admit_waiting(now, calls);
+    }
+
+    /// A permit is returned.
+    pub(super) fn leave(&mut self, now: Instant, calls: &mut WakeUps) {
+        self.in_flight -= 1;
+        self.admit_waiting(now, calls);
+    }
+
+    /// A new request would get a token now.
+    pub(super) fn has_turn(&self, now: Instant) -> bool {
+        let wait = self.pace.as_ref().map(|pace| pace.wait(now));
+        wait.is_none_or(|wait| wait.is_zero() && self.queue.len() == 0)
+    }
+
+    /// A new request would get a permit now.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.has_permit(Priority::Ahead) && self.queue.len() == 0 && self.has_turn(now)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() == 0 && self.in_flight * 2 < self.concurrency_max
+    }
+
+    pub(super) fn census(&self) -> LimiterCounts {
+        LimiterCounts {
+            in_flight: self.in_flight,
+            queued: self.queue.lengths(),
+            rejected: self.rejected,
+        }
+    }
+
+    /// Admits waiting requests in order. Afterwards, if any still wait, there is no permit for
+    /// them, or there is no token and a timekeeper for the next one.
+    fn admit_waiting(&mut self, now: Instant, calls: &mut WakeUps) {
+        while let Some(first) = self.queue.first(|rank| self.has_permit(rank)) {
+            if !self.take_token(now) {
+                return self.appoint(calls);
+            }
+            self.in_flight += usize::from(self.queue.wish(first) == WaitingFor::Permit);
+            self.call(first, SeatState::Admitted, calls);
+        }
+        self.timekeeper = None;
+    }
+
+    /// The last in the queue becomes timekeeper: it will wait longest, so it is replaced least
+    /// often.
+    fn appoint(&mut self, calls: &mut WakeUps) {
+        if self.timekeeper.is_none()
+            && let Some((_, last)) = self.queue.last()
+        {
+            self.timekeeper = Some(last);
+            calls.extend(self.queue.waker(last).take());
+        }
+    }
+
+    fn call(&mut self, ticket: SeatId, news: SeatState, calls: &mut WakeUps) {
+        self.resign(ticket);
+        calls.extend(self.queue.call(ticket, news));
+    }
+
+    fn resign(&mut self, ticket: SeatId) {
+        self.timekeeper = self.timekeeper.filter(|keeper| *keeper != ticket);
+    }
+
+    fn has_permit(&self, rank: Priority) -> bool {
+        let kept = match rank {
+            Priority::Manifest => 0,
+            _ => self.kept_for_manifests,
+        };
+        self.in_flight + kept < self.concurrency_max
+    }
+
+    fn take_token(&mut self, now: Instant) -> bool {
+        self.pace.as_mut().is_none_or(|pace| pace.take(now))
+    }
+
+    fn reject(&mut self, reason: Rejection) {
+        self.rejected[reason as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A limiter with its own clock. Wakers are not called.
+    struct Scene {
+        turnstile: LimiterState,
+        now: Instant,
+        until: Instant,
+    }
+
+    impl Scene {
+        /// Ten requests per second, burst one.
+        fn paced(concurrency_max: usize, queue_max: usize) -> Scene {
+            let now = Instant::now();
+            Scene {
+                turnstile: LimiterState::new(&LimiterSettings {
+                    concurrency_max,
+                    kept_for_manifests: 0,
+                    queue_max,
+                    requests_per_second_max: Some(10),
+                }),
+                now,
+                until: now + LONG,
+            }
+        }
+
+        fn enters(&mut self, rank: Priority) -> bool {
+            let entrance =
+                self.turnstile
+                    .enter((rank, WaitingFor::Permit), self.now, &mut WakeUps::new());
+            matches!(entrance, LimiterAdmission::Open)
+        }
+
+        fn queues(&mut self, rank: Priority) -> SeatId {
+            let entrance =
+                self.turnstile
+                    .enter((rank, WaitingFor::Permit), self.now, &mut WakeUps::new());
+            let LimiterAdmission::Queued(ticket) = entrance else {
+                panic!("let in at once, or turned away");
+            };
+            ticket
+        }
+
+        /// When to poll again; `None`: the wait is over.
+        fn look(&mut self, ticket: SeatId) -> Option<Instant> {
+            let (waker, mut calls) = (Waker::noop(), WakeUps::new());
+            let (until, now) = (self.until, self.now);
+            match self.turnstile.look(ticket, until, waker, now, &mut calls) {
+                QueueOutlook::Waits(again) => Some(again),
+                QueueOutlook::Admitted | QueueOutlook::Rejected => None,
+            }
+        }
+    }
+
+    #[test]
+    fn one_keeps_time_for_all_and_only_while_there_are_permits() {
+        let mut scene = Scene::paced(2, 8);
+        assert!(scene.enters(Priority::Segment));
+        let behind = scene.queues(Priority::Behind);
+        let token_at = scene.now + 100 * MS;
+        assert_eq!(scene.look(behind), Some(token_at), "it is the only one");
+        let segment = scene.queues(Priority::Segment);
+        assert_eq!(scene.look(segment), Some(scene.until));
+        scene.now = token_at;
+        assert_eq!(scene.look(behind), Some(scene.until), "no permit is left");
+        assert_eq!(scene.look(segment), None);
+        let mut calls = WakeUps::new();
+        scene.turnstile.leave(scene.now, &mut calls);
+        assert_eq!(calls.len(), 1, "the timekeeper is told");
+        assert_eq!(scene.look(behind), Some(token_at + 100 * MS));
+    }
+
+    #[test]
+    fn a_token_that_has_come_makes_room_before_a_newcomer_is_turned_away() {
+        let mut scene = Scene::paced(2, 1);
+        assert!(scene.enters(Priority::Segment));
+        let first = scene.queues(Priority::Segment);
+        scene.now += 100 * MS;
+        let second = scene.queues(Priority::Segment);
+        assert_eq!(scene.look(first), None);
+        assert_eq!(scene.look(second), Some(scene.until));
+        assert_eq!(scene.turnstile.census().rejected, [0; 3]);
+    }
+
+    #[test]
+    fn a_second_turn_takes_a_token_and_no_permit() {
+        let mut scene = Scene::paced(2, 8);
+        assert!(scene.enters(Priority::Manifest));
+        let mut calls = WakeUps::new();
+        assert!(!scene.turnstile.try_turn(scene.now, &mut calls));
+        scene.now += 100 * MS;
+        assert!(scene.turnstile.try_turn(scene.now, &mut calls));
+        let next = scene.queues(Priority::Manifest);
+        assert_eq!(scene.turnstile.census().in_flight, 1);
+        scene.now += 100 * MS;
+        assert!(!scene.turnstile.try_turn(scene.now, &mut calls), "{next:?}");
+        assert_eq!(scene.look(next), None);
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_alone_needs_no_permit() {
+        let mut scene = Scene::paced(1, 8);
+        assert!(scene.enters(Priority::Segment));
+        let both = scene.queues(Priority::Manifest);
+        let wish = (Priority::Segment, WaitingFor::Turn);
+        let entrance = scene.turnstile.enter(wish, scene.now, &mut WakeUps::new());
+        let LimiterAdmission::Queued(turn) = entrance else {
+            panic!("there is no token yet");
+        };
+        scene.look(both);
+        assert!(scene.look(turn).is_some());
+        scene.now += 100 * MS;
+        assert_eq!(scene.look(turn), None);
+        assert!(scene.look(both).is_some(), "there is no permit");
+        assert_eq!(scene.turnstile.census().in_flight, 1);
+    }
+
+    #[test]
+    fn what_is_kept_for_manifests_no_other_takes() {
+        let mut scene = Scene::paced(2, 8);
+        scene.turnstile.kept_for_manifests = 1;
+        scene.turnstile.pace = None;
+        assert!(scene.enters(Priority::Segment));
+        let segment = scene.queues(Priority::Segment);
+        assert!(!scene.turnstile.try_enter(scene.now, &mut WakeUps::new()));
+        assert_eq!(scene.look(segment), Some(scene.until));
+        assert!(scene.enters(Priority::Manifest));
+        scene.turnstile.leave(scene.now, &mut WakeUps::new());
+        assert_eq!(scene.look(segment), Some(scene.until));
+        scene.turnstile.leave(scene.now, &mut WakeUps::new());
+        assert_eq!(scene.look(segment), None);
+    }
+
+    #[test]
+    fn a_newcomer_does_not_take_what_others_wait_for() {
+        let mut scene = Scene::paced(2, 8);
+        assert!(scene.enters(Priority::Segment));
+        let first = scene.queues(Priority::Segment);
+        scene.now += 100 * MS;
+        assert!(!scene.enters(Priority::Segment));
+        assert_eq!(scene.look(first), None);
+    }
+}

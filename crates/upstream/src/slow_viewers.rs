@@ -1,0 +1,225 @@
+//! Handles requests that wait for their viewer. A body that its viewer does not read or send costs
+//! the origin nothing: after a short wait it returns its permits and takes a slot among slow
+//! viewers, whose number is limited separately.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::limit::Permit;
+
+/// A viewer that takes longer than this for a chunk is slow.
+const VIEWER_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The slots of a group for requests with slow viewers.
+pub(super) struct SlowViewers {
+    places_max: usize,
+    places: Mutex<SlowViewerSlots>,
+}
+
+#[derive(Default)]
+struct SlowViewerSlots {
+    taken: usize,
+    /// Requests that wait for their viewer, the longest wait first.
+    waits: BTreeMap<u64, Arc<Notify>>,
+    waits_begun: u64,
+    cut: u64,
+}
+
+/// The permits that one request holds.
+pub(super) struct LimitHolder {
+    viewers: Arc<SlowViewers>,
+    held: Mutex<HeldPermits>,
+}
+
+#[derive(Default)]
+struct HeldPermits {
+    _group: Option<Permit>,
+    endpoint: Option<Permit>,
+    /// The request holds a slow-viewer slot instead of permits.
+    aside: bool,
+}
+
+/// A wait for a viewer; unregistered when dropped.
+struct ViewerWait<'a> {
+    viewers: &'a SlowViewers,
+    number: u64,
+    cut: Arc<Notify>,
+}
+
+impl SlowViewers {
+    pub(super) fn new(places_max: usize) -> SlowViewers {
+        SlowViewers {
+            places_max: places_max.max(1),
+            places: Mutex::default(),
+        }
+    }
+
+    /// Number of requests with slow viewers now, and number of those cut so far.
+    pub(super) fn census(&self) -> (usize, u64) {
+        let places = self.places.lock();
+        (places.taken, places.cut)
+    }
+
+    fn wait(&self) -> ViewerWait<'_> {
+        let mut places = self.places.lock();
+        let number = places.waits_begun;
+        places.waits_begun += 1;
+        let cut = Arc::new(Notify::new());
+        places.waits.insert(number, Arc::clone(&cut));
+        ViewerWait {
+            viewers: self,
+            number,
+            cut,
+        }
+    }
+
+    /// Takes a slot. If none is free, cuts the request that has waited longest for its viewer.
+    fn take_place(&self) {
+        let mut places = self.places.lock();
+        places.taken += 1;
+        if places.taken > self.places_max
+            && let Some((_, slowest)) = places.waits.pop_first()
+        {
+            places.cut += 1;
+            drop(places);
+            slowest.notify_one();
+        }
+    }
+}
+
+impl Drop for ViewerWait<'_> {
+    fn drop(&mut self) {
+        self.viewers.places.lock().waits.remove(&self.number);
+    }
+}
+
+impl LimitHolder {
+    pub(super) fn new(viewers: &Arc<SlowViewers>, group: Permit) -> Arc<LimitHolder> {
+        Arc::new(LimitHolder {
+            viewers: Arc::clone(viewers),
+            held: Mutex::new(HeldPermits {
+                _group: Some(group),
+                ..HeldPermits::default()
+            }),
+        })
+    }
+
+    /// Replaces the permit of one endpoint by that of another.
+    pub(super) fn adopt(&self, endpoint: Option<Permit>) {
+        let mut held = self.held.lock();
+        let former = if held.aside {
+            endpoint
+        } else {
+            std::mem::replace(&mut held.endpoint, endpoint)
+        };
+        drop(held);
+        drop(former);
+    }
+
+    /// Waits for the viewer. `None`: the request was cut to make room.
+    pub(super) async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
+        let mut event = pin!(event);
+        if !self.held.lock().aside
+            && let Ok(outcome) = timeout(VIEWER_PATIENCE, &mut event).await
+        {
+            return Some(outcome);
+        }
+        let wait = self.viewers.wait();
+        self.step_aside();
+        tokio::select! {
+            biased;
+            outcome = event => Some(outcome),
+            () = wait.cut.notified() => None,
+        }
+    }
+
+    fn step_aside(&self) {
+        let mut held = self.held.lock();
+        if held.aside {
+            return;
+        }
+        let permits = std::mem::replace(
+            &mut *held,
+            HeldPermits {
+                aside: true,
+                ..HeldPermits::default()
+            },
+        );
+        drop(held);
+        drop(permits);
+        self.viewers.take_place();
+    }
+}
+
+impl Drop for LimitHolder {
+    fn drop(&mut self) {
+        if self.held.get_mut().aside {
+            self.viewers.places.lock().taken -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::Priority;
+    use crate::limit::{ConcurrencyLimiter, LimiterSettings};
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    fn gate(concurrency_max: usize) -> ConcurrencyLimiter {
+        ConcurrencyLimiter::new(&LimiterSettings {
+            concurrency_max,
+            kept_for_manifests: 0,
+            queue_max: 8,
+            requests_per_second_max: None,
+        })
+    }
+
+    async fn enter(gate: &ConcurrencyLimiter) -> Permit {
+        gate.enter(Priority::Segment, SOON).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_viewer_gives_both_permits_back_and_a_quick_one_keeps_them() {
+        let (group, endpoint) = (gate(1), gate(1));
+        let viewers = Arc::new(SlowViewers::new(8));
+        let hold = LimitHolder::new(&viewers, enter(&group).await);
+        hold.adopt(Some(enter(&endpoint).await));
+        let quick = tokio::time::sleep(VIEWER_PATIENCE / 2);
+        assert_eq!(hold.wait_for_viewer(quick).await, Some(()));
+        assert!(group.try_enter().is_none() && endpoint.try_enter().is_none());
+        let slow = tokio::time::sleep(VIEWER_PATIENCE * 2);
+        assert_eq!(hold.wait_for_viewer(slow).await, Some(()));
+        assert!(group.try_enter().is_some() && endpoint.try_enter().is_some());
+        assert_eq!(viewers.census(), (1, 0));
+        drop(hold);
+        assert_eq!(viewers.census(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn past_the_bound_the_one_that_waited_longest_is_cut() {
+        let group = gate(8);
+        let viewers = Arc::new(SlowViewers::new(2));
+        let mut stalled = Vec::new();
+        for _ in 0..3 {
+            let hold = LimitHolder::new(&viewers, enter(&group).await);
+            let waiting = async move { hold.wait_for_viewer(pending::<()>()).await };
+            stalled.push(tokio::spawn(waiting));
+            tokio::time::sleep(VIEWER_PATIENCE * 2).await;
+        }
+        assert_eq!(stalled.remove(0).await.unwrap(), None);
+        assert!(stalled.iter().all(|waiting| !waiting.is_finished()));
+        assert_eq!(viewers.census(), (2, 1));
+        stalled.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

@@ -25,8 +25,8 @@ impl Source {
         (Source { path, text, tokens }, test_files.collect())
     }
 
-    /// The crate under `crates/` or the top-level module of `src` that this file belongs to; none for
-    /// `src/lib.rs` and `src/main.rs`.
+    /// The crate under `crates/` or the top-level module of `src` that this file belongs to; none
+    /// for `src/lib.rs` and `src/main.rs`.
     pub(crate) fn room(&self) -> Option<&str> {
         if let Some(inside) = self.path.strip_prefix("crates/") {
             return inside.split('/').next();

@@ -1,0 +1,130 @@
+//! Each rule finds what breaks it, with the line, and nothing else.
+
+use super::*;
+
+fn faults(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<String> {
+    rule(&Source::new(path, text).0)
+        .into_iter()
+        .map(|Fault(told)| told)
+        .collect()
+}
+
+fn lines(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<usize> {
+    let line = |told: String| {
+        told[path.len() + 1..]
+            .split(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    faults(rule, path, text).into_iter().map(line).collect()
+}
+
+#[test]
+fn every_way_to_import_a_room_is_seen() {
+    let text = "use crate::proxy::Shield;\n\
+                use crate::{\n  telemetry::Outcome,\n  frontend::{Limits, Listener},\n  config,\n};\n\
+                fn f(x: crate::admin::Settings) {}\n\
+                use super::super::cli;\n\
+                use super::server;\n\
+                pub(crate) use self::inner::frontend;\n\
+                use seawall_cache::Cache;";
+    assert_eq!(
+        lines(imports, "src/telemetry/log.rs", text),
+        [1, 4, 5, 7, 8, 11]
+    );
+    assert_eq!(
+        lines(imports, "src/telemetry.rs", text),
+        [1, 4, 5, 7, 8, 9, 11]
+    );
+    assert_eq!(lines(imports, "src/server.rs", text), [0; 0]);
+}
+
+#[test]
+fn what_is_no_import_is_not_seen() {
+    let text = "// crate::frontend\n/* /* crate::frontend */ crate::frontend */\n\
+                const A: &str = \"crate::frontend\"; const B: &str = r#\"\"crate::frontend\"#;\n\
+                fn f<'a>(c: &'a str) { g('\"', b'\\'', \"\\\"\"); crate::telemetry::h() }\n\
+                use other::frontend; use seawall_policy::Key; mod frontend {}";
+    assert_eq!(faults(imports, "src/telemetry.rs", text), [""; 0]);
+}
+
+#[test]
+fn test_code_may_import_anything() {
+    let text = "#[cfg(test)]\nmod tests { fn f() { { crate::frontend::x() } } }\n\
+                #[cfg(test)] use crate::frontend::{A, B};\n\
+                #[cfg(all(test, unix))]\n#[allow(x)]\nfn f() { crate::frontend::x() }\n\
+                #[cfg(test)]\nmod scenarios;\n\
+                use crate::frontend;";
+    assert_eq!(lines(imports, "src/telemetry.rs", text), [9]);
+    let (_, test_files) = Source::new("src/telemetry/log.rs", text);
+    assert_eq!(test_files, ["src/telemetry/log/scenarios"]);
+}
+
+#[test]
+fn a_fault_says_what_where_and_how_to_mend_it() {
+    let told = faults(
+        imports,
+        "src/telemetry/log.rs",
+        "\nuse seawall_cache::Cache;",
+    );
+    let expected = "src/telemetry/log.rs:2: `telemetry` imports `cache`\n    \
+                    mend: `telemetry` may import manifest, policy; turn the dependency round";
+    assert_eq!(told, [expected]);
+}
+
+#[test]
+fn a_room_without_a_row_is_a_fault() {
+    assert_eq!(lines(imports, "src/lobby/desk.rs", ""), [1]);
+    assert_eq!(lines(imports, "src/lib.rs", "use crate::frontend;"), [0; 0]);
+}
+
+#[test]
+fn confined_crates_are_seen_under_all_their_names() {
+    let text = "use pingora_core::server::Server;\nuse hyper_util::rt::TokioIo;\nuse hyper::Uri;";
+    assert_eq!(lines(confined, "crates/policy/src/lib.rs", text), [1, 2, 3]);
+    assert_eq!(
+        lines(confined, "crates/upstream/src/group.rs", text),
+        [2, 3]
+    );
+    assert_eq!(lines(confined, "src/frontend.rs", text), [0; 0]);
+    assert_eq!(lines(confined, "src/lib.rs", text), [1, 2, 3]);
+}
+
+#[test]
+fn clocks_and_async_are_seen_in_pure_rooms_only() {
+    let text = "fn f() { std::time::Instant::now(); }\ntokio::spawn(x);\nfn g(now: Instant) {}";
+    assert_eq!(lines(pure, "crates/manifest/src/hls.rs", text), [1, 2]);
+    assert_eq!(lines(pure, "crates/policy/src/now.rs", text), [2]);
+    assert_eq!(lines(pure, "src/proxy.rs", text), [0; 0]);
+}
+
+#[test]
+fn types_are_seen_where_they_are_defined() {
+    let text = "pub struct A<T>(T);\nimpl Iterator for A { type Item = B; }\n\
+                enum C { D }\n#[cfg(test)]\nmod tests { struct E; }";
+    let (source, _) = Source::new("src/a.rs", text);
+    let names: Vec<_> = types_defined(&source.tokens)
+        .map(|token| &token.word)
+        .collect();
+    assert_eq!(names, ["A", "C"]);
+}
+
+#[test]
+fn empty_names_long_files_and_silent_files_are_seen() {
+    assert_eq!(faults(named, "src/cache/utils/lru.rs", "").len(), 1);
+    assert_eq!(faults(named, "src/cache/mod.rs", "").len(), 1);
+    assert_eq!(faults(named, "src/cache/lru.rs", "").len(), 0);
+    assert_eq!(lines(shape, "src/a.rs", "use x;"), [1]);
+    let long = format!("//! Why?\n{}", "\n".repeat(LINES_MAX));
+    assert_eq!(lines(shape, "src/a.rs", &long), [LINES_MAX + 1]);
+}
+
+#[test]
+fn wide_comments_are_seen_unless_they_cannot_be_broken() {
+    let full = format!("    /// {}", "é".repeat(COLUMNS_MAX - 8));
+    let link = format!("// https://{}", "a".repeat(COLUMNS_MAX));
+    let text = format!("{full}\n{full}é\n//! | {full}\n{link}\n//{full}");
+    assert_eq!(lines(narrow, "src/a.rs", &text), [2, 5]);
+}

@@ -2,26 +2,17 @@
 //! that accepts a missing coding causes one encoding job per version and coding, and gets another
 //! coding meanwhile.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::Object;
 use seawall_policy::encoding::ContentCoding;
 
 /// After a viewer requests a coding, this many further versions are encoded before anyone requests
 /// them.
 const VERSIONS_AHEAD: u8 = 8;
-
-/// The encoded bodies of a text, as far as they exist.
-#[derive(Debug)]
-pub struct EncodedBodies {
-    bodies: Arc<EncodedBodySet>,
-    /// Objects with the encoded bodies, created at the first use.
-    objects: [OnceLock<Arc<Object>>; ContentCoding::ALL.len()],
-}
 
 /// The encoded bodies, shared by all objects with this text.
 #[derive(Debug, Default)]
@@ -40,6 +31,28 @@ struct EncodedBodySlot {
 }
 
 impl EncodedBodySet {
+    /// The set of a new text, still without encoded bodies. Codings that were requested for recent
+    /// versions are made for this one too; the second value lists those to encode at once.
+    pub(super) fn after(before: Option<&EncodedBodySet>) -> (EncodedBodySet, Vec<ContentCoding>) {
+        let bodies = EncodedBodySet::default();
+        let mut ordered = Vec::new();
+        for coding in ContentCoding::ALL {
+            let wanted = before.map(|before| before.place(coding).wanted.load(Ordering::Relaxed));
+            if let Some(versions @ 1..) = wanted {
+                let place = bodies.place(coding);
+                place.wanted.store(versions - 1, Ordering::Relaxed);
+                place.ordered.store(true, Ordering::Release);
+                ordered.push(coding);
+            }
+        }
+        (bodies, ordered)
+    }
+
+    /// The encoded body, if it exists and is smaller than the text.
+    pub(super) fn body(&self, coding: ContentCoding) -> Option<&Bytes> {
+        self.place(coding).body.get()?.as_ref()
+    }
+
     fn place(&self, coding: ContentCoding) -> &EncodedBodySlot {
         &self.places[coding as usize]
     }
@@ -94,118 +107,27 @@ impl EncodedBodySet {
     }
 }
 
-impl EncodedBodies {
-    /// Creates the set for a new text, still without encoded bodies. Codings that were requested
-    /// for recent versions are made for this one too; the second value lists those to encode at
-    /// once.
-    pub fn after(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
-        let bodies = EncodedBodySet::default();
-        let mut ordered = Vec::new();
-        for coding in ContentCoding::ALL {
-            let wanted = before.map(|before| &before.bodies.place(coding).wanted);
-            let left = wanted.map_or(0, |wanted| wanted.load(Ordering::Relaxed));
-            if left > 0 {
-                let place = bodies.place(coding);
-                place.wanted.store(left - 1, Ordering::Relaxed);
-                place.ordered.store(true, Ordering::Release);
-                ordered.push(coding);
-            }
-        }
-        (EncodedBodies::of(Arc::new(bodies)), ordered)
-    }
-
-    fn of(bodies: Arc<EncodedBodySet>) -> EncodedBodies {
-        EncodedBodies {
-            bodies,
-            objects: Default::default(),
-        }
-    }
-
-    /// The same encoded bodies for an object with another head.
-    #[must_use]
-    pub fn again(&self) -> EncodedBodies {
-        EncodedBodies::of(Arc::clone(&self.bodies))
-    }
-
-    /// The shared encoded bodies.
-    pub fn bodies(&self) -> &Arc<EncodedBodySet> {
-        &self.bodies
-    }
-
-    /// The object in a coding, if its body exists. `around` creates the object, once.
-    pub fn in_coding(
-        &self,
-        coding: ContentCoding,
-        around: impl FnOnce(Bytes) -> Object,
-    ) -> Option<&Arc<Object>> {
-        let body = self.bodies.place(coding).body.get()?.as_ref()?;
-        let place = &self.objects[coding as usize];
-        Some(place.get_or_init(|| Arc::new(around(body.clone()))))
-    }
-}
-
-impl Clone for EncodedBodies {
-    fn clone(&self) -> EncodedBodies {
-        EncodedBodies {
-            bodies: Arc::clone(&self.bodies),
-            objects: self.objects.clone(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::StoredHead;
-    use seawall_manifest::Kind;
-
-    fn object(body: Bytes) -> Object {
-        Object::new(StoredHead::plain(Kind::Hls), body)
-    }
-
-    #[test]
-    fn each_is_ordered_once_and_shared_by_all_heads_of_a_text() {
-        let (codings, ordered) = EncodedBodies::after(None);
-        assert_eq!(ordered, []);
-        let bodies = codings.bodies();
-        assert!(bodies.ask(ContentCoding::Gzip) && !bodies.ask(ContentCoding::Gzip));
-        let again = codings.again();
-        assert!(!again.bodies().ask(ContentCoding::Gzip), "it is being made");
-        assert!(codings.in_coding(ContentCoding::Gzip, object).is_none());
-        bodies.deliver(ContentCoding::Gzip, Some("small".into()));
-        bodies.ask(ContentCoding::Zstd);
-        bodies.deliver(ContentCoding::Zstd, None);
-        for one in [&codings, &again] {
-            let gzip = one.in_coding(ContentCoding::Gzip, object);
-            assert_eq!(gzip.unwrap().body, "small");
-            assert!(
-                one.in_coding(ContentCoding::Zstd, object).is_none(),
-                "no smaller"
-            );
-        }
-    }
 
     #[test]
     fn what_was_asked_for_is_made_of_the_next_versions_until_nobody_asks_for_long() {
-        let (mut version, _) = EncodedBodies::after(None);
-        version.bodies().ask(ContentCoding::Brotli);
+        let (mut version, _) = EncodedBodySet::after(None);
+        version.ask(ContentCoding::Brotli);
         for _ in 0..VERSIONS_AHEAD {
-            let (next, ordered) = EncodedBodies::after(Some(&version));
+            let (next, ordered) = EncodedBodySet::after(Some(&version));
             assert_eq!(ordered, [ContentCoding::Brotli]);
-            assert!(
-                !next.bodies().order(ContentCoding::Brotli),
-                "ordered already"
-            );
+            assert!(!next.order(ContentCoding::Brotli), "ordered already");
             version = next;
         }
-        let (_, ordered) = EncodedBodies::after(Some(&version));
+        let (_, ordered) = EncodedBodySet::after(Some(&version));
         assert_eq!(ordered, []);
     }
 
     #[tokio::test]
     async fn a_cancelled_order_releases_who_waits_and_may_be_given_again() {
-        let (codings, _) = EncodedBodies::after(None);
-        let bodies = codings.bodies();
+        let (bodies, _) = EncodedBodySet::after(None);
         assert!(bodies.ask(ContentCoding::Gzip));
         let waiting = bodies.delivered(ContentCoding::Gzip);
         bodies.cancel(ContentCoding::Gzip);

@@ -17,9 +17,8 @@ use super::eviction::LivePosition;
 use super::flight::{Flight, FlightStage, FlightState, GrowingBody, Verdict};
 use super::follower::Follower;
 use super::partition::class;
-use super::{
-    CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead, registry,
-};
+use super::registry::{self, Joined};
+use super::{CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead};
 use seawall_policy::Key;
 use seawall_policy::vary::Vary;
 
@@ -45,6 +44,20 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// Bytes copied before the task yields.
 const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 
+/// The result of an attempt to join a fill.
+pub enum JoinOutcome {
+    /// No fill was in progress. The caller must feed the new one, and follows it too.
+    Lead(Fill, Follower),
+    /// Another request's fill.
+    Follow(Follower),
+    /// An object was stored since the lookup.
+    Held(Arc<Object>),
+    /// Since the lookup the key got variants, or the found object was removed: look up again.
+    Retry,
+    /// Too many requests already wait for this key.
+    Crowded,
+}
+
 /// The producing side of a flight. Dropping it before its end cuts the followers off and releases
 /// the key.
 pub struct Fill {
@@ -54,7 +67,35 @@ pub struct Fill {
 }
 
 impl Fill {
-    pub(super) fn new(inner: Arc<CacheInner>, flight: Arc<Flight>) -> Fill {
+    /// Joins the fill for a lookup, or starts it.
+    pub(super) fn join(
+        inner: &Arc<CacheInner>,
+        found: &Lookup,
+        upstream: &HeaderMap,
+    ) -> JoinOutcome {
+        match registry::join(inner, found, upstream) {
+            Joined::Lead(flight, follower) => {
+                JoinOutcome::Lead(Fill::new(Arc::clone(inner), flight), follower)
+            }
+            Joined::Follow(follower) => JoinOutcome::Follow(follower),
+            Joined::Held(object) => JoinOutcome::Held(object),
+            Joined::Retry => JoinOutcome::Retry,
+            Joined::Crowded => JoinOutcome::Crowded,
+        }
+    }
+
+    /// Starts a fill that no viewer waits for; `None` when one is in progress or the lookup is
+    /// outdated.
+    pub(super) fn lead(
+        inner: &Arc<CacheInner>,
+        found: &Lookup,
+        upstream: impl FnOnce() -> HeaderMap,
+    ) -> Option<Fill> {
+        let flight = registry::lead(inner, found, upstream)?;
+        Some(Fill::new(Arc::clone(inner), flight))
+    }
+
+    fn new(inner: Arc<CacheInner>, flight: Arc<Flight>) -> Fill {
         Fill {
             inner,
             flight,

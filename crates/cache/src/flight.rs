@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use super::partition::StorageHints;
 use super::pinned::SharedBody;
-use super::store::VariantSlot;
+use super::variants::VariantSlot;
 use super::{EpochToken, Lookup, Object, StoredHead};
 use seawall_policy::Key;
 use seawall_policy::vary::Vary;
@@ -47,6 +47,47 @@ pub enum Verdict {
     Sliced,
     /// The fill ended without a result (it panicked or was dropped).
     Lost,
+}
+
+/// The body ended before its end: the viewer's connection must be cut off, never ended cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyTruncated {
+    /// The rest did not arrive.
+    #[error("body truncated")]
+    Origin,
+    /// The viewer was too slow, and others needed the origin connection that it kept busy.
+    #[error("viewer too slow")]
+    Viewer,
+    /// The viewer was too slow, and the rest of the body had to leave memory.
+    #[error("viewer too slow for the memory limit")]
+    Memory,
+}
+
+/// How many fills and followers there are.
+#[derive(Default)]
+pub(crate) struct FlightCounts {
+    pub(super) fills: AtomicU64,
+    pub(super) followers: AtomicU64,
+    pub(super) crowded: AtomicU64,
+    pub(super) windowed: AtomicU64,
+}
+
+impl FlightCounts {
+    pub(super) fn add_windowed(&self, fills: u64) {
+        self.windowed.fetch_add(fills, Ordering::Relaxed);
+    }
+
+    pub(super) fn fill_ended(&self) {
+        self.fills.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_follower(&self) {
+        self.followers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove_follower(&self) {
+        self.followers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 pub(super) struct Flight {
@@ -177,7 +218,7 @@ impl GrowingBody {
     }
 
     /// The bytes from `at` up to `limit`. `Err` when they have already left the window.
-    pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, super::BodyTruncated> {
+    pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, BodyTruncated> {
         let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
         let open_at = self.end - self.open.len() as u64;
         if at >= open_at {
@@ -187,7 +228,7 @@ impl GrowingBody {
         }
         let next = self.chunks.partition_point(|chunk| chunk.start <= at);
         let Some(chunk) = next.checked_sub(1).map(|index| &self.chunks[index]) else {
-            return Err(super::BodyTruncated::Memory);
+            return Err(BodyTruncated::Memory);
         };
         let skip = usize::try_from(at - chunk.start).unwrap_or(usize::MAX);
         if skip >= chunk.bytes.len() {

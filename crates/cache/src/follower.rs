@@ -8,24 +8,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::StoredHead;
-use super::flight::{Flight, FlightStage, Verdict};
+use super::flight::{BodyTruncated, Flight, FlightCounts, FlightStage, Verdict};
 use super::pinned::SharedBody;
-use super::registry::FlightCounts;
 use seawall_policy::vary::Vary;
-
-/// The body ended before its end: the viewer's connection must be cut off, never ended cleanly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyTruncated {
-    /// The rest did not arrive.
-    #[error("body truncated")]
-    Origin,
-    /// The viewer was too slow, and others needed the origin connection that it kept busy.
-    #[error("viewer too slow")]
-    Viewer,
-    /// The viewer was too slow, and the rest of the body had to leave memory.
-    #[error("viewer too slow for the memory limit")]
-    Memory,
-}
 
 /// What a follower gets once there is something to respond with.
 #[derive(Clone, Debug)]

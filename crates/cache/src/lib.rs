@@ -1,8 +1,74 @@
-//! The cache: stored objects and the fills in progress.
+//! The cache of a media shield: it stores complete responses in memory and merges concurrent
+//! fetches of one object into one.
 //!
-//! The main calls are [`Cache::lookup`], [`Cache::join`] (or [`Cache::lead`]), [`Cache::purge`] and
-//! [`Cache::stats`]. The module knows nothing of origins and client sockets. The caller feeds a
-//! fill; `policy` decides whether an object is fresh.
+//! It knows nothing of origins, client sockets and freshness rules. The caller looks a key up,
+//! decides with `seawall_policy` whether the stored object may be used, and otherwise joins the
+//! fill of the key. Exactly one caller becomes the leader and feeds the fill; every other caller
+//! follows it and reads each chunk as it arrives.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`Cache::lookup`] | finds the stored object of a key, or of its variant (`Vary`) |
+//! | [`Cache::join`], [`Cache::lead`] | joins the fill of a key or starts it |
+//! | [`Fill`] | takes the head and the body from the caller, stores the object |
+//! | [`Follower`] | reads a fill: a truncated body is an error, never a clean end |
+//! | [`Object`] | a complete response in memory |
+//! | [`KeyMemo`] | what is remembered of a key without an object: it failed, or is uncacheable |
+//! | [`EpochToken`], [`CachePurge`] | drop many objects in one step |
+//! | [`eviction`] | decides which objects stay, with live streams in mind |
+//!
+//! Every limit is in bytes and counts what the allocator hands out: stored objects
+//! ([`Settings::memory_bytes`]), and fills with the evicted bodies that slow viewers still read
+//! ([`Settings::fill_bytes_max`]).
+//!
+//! # Example
+//!
+//! One request fetches, another one reads along, a third one finds the object in memory.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Instant;
+//!
+//! use bytes::Bytes;
+//! use http::{HeaderMap, StatusCode};
+//! use seawall_cache::{Cache, FieldLines, FillHead, JoinOutcome, Settings, StoredHead};
+//! use seawall_manifest::Kind;
+//! use seawall_policy::{Key, Lifetime};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let cache = Cache::new(Settings::default());
+//! let key = Key::of(&[b"origin", b"", b"/live/segment1.ts"]);
+//! let look_up = || cache.lookup(&key, Kind::Segment, Instant::now(), HeaderMap::new);
+//!
+//! let headers = HeaderMap::new();
+//! let JoinOutcome::Lead(fill, _follower) = cache.join(&look_up(), &headers) else {
+//!     panic!("nothing is stored and no fill is in progress");
+//! };
+//! let JoinOutcome::Follow(mut second) = cache.join(&look_up(), &headers) else {
+//!     panic!("the fill is in progress");
+//! };
+//!
+//! fill.begin(Arc::new(StoredHead {
+//!     status: StatusCode::OK,
+//!     headers: FieldLines::default(),
+//!     targeted: None,
+//!     kind: Kind::Segment,
+//!     lifetime: Lifetime::none(Instant::now()),
+//!     facts: None,
+//!     length: None,
+//!     stored: true,
+//!     tie: None,
+//!     access_tracker: None,
+//! }));
+//! assert!(matches!(second.wait_for_head().await, FillHead::Growing(_)));
+//! fill.push(Bytes::from_static(b"media")).await;
+//! fill.finish().await;
+//!
+//! let object = look_up().object.expect("it is stored");
+//! assert_eq!(object.body, "media");
+//! # }
+//! ```
 
 mod access_tracker;
 mod budget;
@@ -22,6 +88,7 @@ mod registry;
 mod shares;
 mod store;
 mod table;
+mod variants;
 mod weight;
 
 use std::sync::Arc;
@@ -31,17 +98,16 @@ use std::time::Instant;
 use http::HeaderMap;
 
 pub use access_tracker::AccessTracker;
-pub use encoded_bodies::{EncodedBodies, EncodedBodySet};
+pub use encoded_bodies::EncodedBodySet;
 pub use epoch::EpochToken;
 pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
-pub use fill::{Fill, FillControl};
-pub use flight::Verdict;
-pub use follower::{BodyExtent, BodyTruncated, FillHead, Follower};
+pub use fill::{Fill, FillControl, JoinOutcome};
+pub use flight::{BodyTruncated, Verdict};
+pub use follower::{BodyExtent, FillHead, Follower};
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
-pub use object::{Object, StoredHead};
+pub use object::{EncodedBodies, Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
 pub use purge::CachePurge;
-pub use registry::JoinOutcome;
 pub use shares::MemoryShares;
 pub use store::{Lookup, StoreOutcome};
 
@@ -173,7 +239,7 @@ impl Cache {
     /// Joins the fill for this lookup, or becomes its leader. `upstream` holds the request headers
     /// as they would be sent to the origin.
     pub fn join(&self, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
-        registry::join(&self.inner, found, upstream)
+        Fill::join(&self.inner, found, upstream)
     }
 
     /// Whether a fill for this lookup is in progress.
@@ -184,7 +250,7 @@ impl Cache {
     /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in
     /// progress, or when the stored object changed after the lookup.
     pub fn lead(&self, found: &Lookup, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
-        registry::lead(&self.inner, found, upstream)
+        Fill::lead(&self.inner, found, upstream)
     }
 
     /// The memo of a slot that has no fresh object.

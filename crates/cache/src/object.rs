@@ -1,6 +1,7 @@
-//! A stored response: its head with its lifetime, and its body in one allocation.
+//! A stored response: its head with its lifetime, its body in one allocation, and for some manifests
+//! other forms of it (encoded, playlist delta update).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,9 +10,10 @@ use http::StatusCode;
 use super::eviction::HitCounter;
 use super::pinned::{PinnedBodies, SharedBody};
 use super::weight::{ARC_BYTES, SHARED_BYTES, allocated, entry_bytes};
-use super::{AccessTracker, EncodedBodies, EpochToken, FieldLines};
+use super::{AccessTracker, EncodedBodySet, EpochToken, FieldLines};
 use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::Lifetime;
+use seawall_policy::encoding::ContentCoding;
 
 /// The head of a response, shared by all requests that get it.
 #[derive(Clone, Debug)]
@@ -87,6 +89,53 @@ impl StoredHead {
         let blocks = |facts: &ManifestInfo| facts.part_target.is_some() || facts.control.can_block;
         let may_be_tended = self.kind.is_manifest() && self.access_tracker.is_some();
         may_be_tended && !self.facts.as_deref().is_some_and(blocks)
+    }
+}
+
+/// The encoded bodies of a text, and the objects that have them.
+#[derive(Clone, Debug)]
+pub struct EncodedBodies {
+    bodies: Arc<EncodedBodySet>,
+    /// Objects with the encoded bodies, created at the first use.
+    objects: [OnceLock<Arc<Object>>; ContentCoding::ALL.len()],
+}
+
+impl EncodedBodies {
+    /// Creates the set for a new text, still without encoded bodies. Codings that were requested
+    /// for recent versions are made for this one too; the second value lists those to encode at
+    /// once.
+    pub fn after(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
+        let (bodies, ordered) = EncodedBodySet::after(before.map(|before| &*before.bodies));
+        (EncodedBodies::of(Arc::new(bodies)), ordered)
+    }
+
+    fn of(bodies: Arc<EncodedBodySet>) -> EncodedBodies {
+        EncodedBodies {
+            bodies,
+            objects: Default::default(),
+        }
+    }
+
+    /// The same encoded bodies for an object with another head.
+    #[must_use]
+    pub fn again(&self) -> EncodedBodies {
+        EncodedBodies::of(Arc::clone(&self.bodies))
+    }
+
+    /// The shared encoded bodies.
+    pub fn bodies(&self) -> &Arc<EncodedBodySet> {
+        &self.bodies
+    }
+
+    /// The object in a coding, if its body exists. `around` creates the object, once.
+    pub fn in_coding(
+        &self,
+        coding: ContentCoding,
+        around: impl FnOnce(Bytes) -> Object,
+    ) -> Option<&Arc<Object>> {
+        let body = self.bodies.body(coding)?;
+        let object = &self.objects[coding as usize];
+        Some(object.get_or_init(|| Arc::new(around(body.clone()))))
     }
 }
 
@@ -312,9 +361,35 @@ impl AsRef<HitCounter> for Object {
 mod tests {
     use super::*;
 
+    fn object(body: Bytes) -> Object {
+        Object::new(StoredHead::plain(Kind::Hls), body)
+    }
+
     /// A store may have a million objects. One more word would need the size class of 320 bytes.
     #[test]
     fn an_object_takes_256_bytes_of_the_allocator() {
         assert!(allocated(size_of::<Object>() + ARC_BYTES) <= 256);
+    }
+
+    #[test]
+    fn each_is_ordered_once_and_shared_by_all_heads_of_a_text() {
+        let (codings, ordered) = EncodedBodies::after(None);
+        assert_eq!(ordered, []);
+        let bodies = codings.bodies();
+        assert!(bodies.ask(ContentCoding::Gzip) && !bodies.ask(ContentCoding::Gzip));
+        let again = codings.again();
+        assert!(!again.bodies().ask(ContentCoding::Gzip), "it is being made");
+        assert!(codings.in_coding(ContentCoding::Gzip, object).is_none());
+        bodies.deliver(ContentCoding::Gzip, Some("small".into()));
+        bodies.ask(ContentCoding::Zstd);
+        bodies.deliver(ContentCoding::Zstd, None);
+        for one in [&codings, &again] {
+            let gzip = one.in_coding(ContentCoding::Gzip, object);
+            assert_eq!(gzip.unwrap().body, "small");
+            assert!(
+                one.in_coding(ContentCoding::Zstd, object).is_none(),
+                "no smaller"
+            );
+        }
     }
 }

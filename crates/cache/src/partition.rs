@@ -12,8 +12,8 @@ use super::eviction::{
 };
 use super::pinned::PinnedBodies;
 use super::shares::counts_as_manifest;
-use super::store::VariantIndex;
 use super::table::ObjectTable;
+use super::variants::VariantIndex;
 use super::{Object, StoredHead};
 use seawall_policy::Key;
 

@@ -5,15 +5,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::epoch::EndedEpochs;
-use super::flight::Flight;
+use super::flight::{Flight, FlightCounts};
 use super::store::NewerObject;
-use super::{CacheInner, ExpiringMemo, Fill, Follower, Lookup, Object, StoreOutcome};
+use super::{CacheInner, ExpiringMemo, Follower, Lookup, Object, StoreOutcome};
 use seawall_manifest::Kind;
 use seawall_policy::Key;
 
@@ -27,41 +27,15 @@ pub(crate) struct FlightRegistry {
     pub(super) counts: Arc<FlightCounts>,
 }
 
-#[derive(Default)]
-pub(crate) struct FlightCounts {
-    pub(super) fills: AtomicU64,
-    pub(super) followers: AtomicU64,
-    pub(super) crowded: AtomicU64,
-    pub(super) windowed: AtomicU64,
-}
-
-impl FlightCounts {
-    pub(super) fn add_windowed(&self, fills: u64) {
-        self.windowed.fetch_add(fills, Ordering::Relaxed);
-    }
-
-    pub(super) fn fill_ended(&self) {
-        self.fills.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_follower(&self) {
-        self.followers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn remove_follower(&self) {
-        self.followers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The result of an attempt to join a fill.
-pub enum JoinOutcome {
-    /// No fill was in progress. The caller must feed the new one, and follows it too.
-    Lead(Fill, Follower),
-    /// Another request's fill.
+/// What a request that wants to follow a fill gets.
+pub(super) enum Joined {
+    /// A new flight, which the caller must feed, and its first follower.
+    Lead(Arc<Flight>, Follower),
+    /// A flight in progress.
     Follow(Follower),
     /// An object was stored since the lookup.
     Held(Arc<Object>),
-    /// Since the lookup the key got variants, or the found object was removed: look up again.
+    /// The lookup is outdated.
     Retry,
     /// Too many requests already wait for this key.
     Crowded,
@@ -85,11 +59,11 @@ impl FlightRegistry {
     }
 
     fn open(
-        inner: &Arc<CacheInner>,
+        inner: &CacheInner,
         shard: &mut FlightShard,
         found: &Lookup,
         upstream: &HeaderMap,
-    ) -> Fill {
+    ) -> Arc<Flight> {
         let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
         // A purge has removed this object or is about to. It may be evicted before the purge
         // reaches it.
@@ -102,33 +76,34 @@ impl FlightRegistry {
             before.state().doomed = true;
         }
         inner.registry.counts.fills.fetch_add(1, Ordering::Relaxed);
-        Fill::new(Arc::clone(inner), flight)
+        flight
     }
 }
 
-pub(super) fn join(inner: &Arc<CacheInner>, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
+/// Joins the flight for a lookup, or starts it.
+pub(super) fn join(inner: &CacheInner, found: &Lookup, upstream: &HeaderMap) -> Joined {
     let counts = &inner.registry.counts;
     let mut shard = inner.registry.shard(&found.slot);
     let flight = shard.get(&found.slot);
     if let Some(flight) = flight.filter(|flight| flight.is_current()) {
         if flight.state().follower_count() >= inner.settings.waiters_max {
             counts.crowded.fetch_add(1, Ordering::Relaxed);
-            return JoinOutcome::Crowded;
+            return Joined::Crowded;
         }
         flight.state().standing.requests += 1;
         flight.join();
-        return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
+        return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // Since the caller's lookup, a fill may have ended or a purge begun.
     match inner.store.find_newer(found) {
-        Some(NewerObject::Object(object)) => return JoinOutcome::Held(object),
-        Some(NewerObject::Marker | NewerObject::Gone) => return JoinOutcome::Retry,
+        Some(NewerObject::Object(object)) => return Joined::Held(object),
+        Some(NewerObject::Marker | NewerObject::Gone) => return Joined::Retry,
         None => {}
     }
-    let fill = FlightRegistry::open(inner, &mut shard, found, upstream);
-    fill.flight().state().standing.requests = 1;
-    let follower = fill.follower();
-    JoinOutcome::Lead(fill, follower)
+    let flight = FlightRegistry::open(inner, &mut shard, found, upstream);
+    flight.state().standing.requests = 1;
+    let follower = Follower::new(Arc::clone(&flight), Arc::clone(counts));
+    Joined::Lead(flight, follower)
 }
 
 pub(super) fn is_being_filled(inner: &CacheInner, found: &Lookup) -> bool {
@@ -137,11 +112,12 @@ pub(super) fn is_being_filled(inner: &CacheInner, found: &Lookup) -> bool {
     flight.is_some_and(|flight| flight.is_current())
 }
 
+/// Starts a flight without followers, unless one is in progress or the lookup is outdated.
 pub(super) fn lead(
-    inner: &Arc<CacheInner>,
+    inner: &CacheInner,
     found: &Lookup,
     upstream: impl FnOnce() -> HeaderMap,
-) -> Option<Fill> {
+) -> Option<Arc<Flight>> {
     let mut shard = inner.registry.shard(&found.slot);
     let flight = shard.get(&found.slot);
     if flight.is_some_and(|flight| flight.is_current()) || inner.store.find_newer(found).is_some() {

@@ -6,22 +6,20 @@
 //! generation and the values of these headers. A new marker is a new generation, so removing a
 //! marker removes all its variants in one step.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
-use parking_lot::Mutex;
 
 use super::eviction::{Advance, EvictionReason};
 use super::partition::{Partition, StorageHints, TableEntry};
 use super::pinned::PinnedBodies;
 use super::shares::MemoryShares;
+use super::variants::{VariantIndex, VariantSlot};
 use super::{Object, Settings};
 use seawall_manifest::Kind;
 use seawall_policy::Key;
-use seawall_policy::vary::Vary;
 
 /// The result of a lookup.
 #[derive(Clone)]
@@ -46,9 +44,7 @@ impl Lookup {
 
     /// The request headers that select a variant, when the key has variants.
     pub fn variant_names(&self) -> Option<&[HeaderName]> {
-        self.variants
-            .as_ref()
-            .map(|variants| variants.names.as_slice())
+        self.variants.as_ref().map(|variants| variants.names())
     }
 }
 
@@ -63,12 +59,6 @@ pub enum StoreOutcome {
     Purged,
     /// The object does not fit in memory beside manifests.
     NoRoom,
-}
-
-pub(crate) struct VariantIndex {
-    names: Vec<HeaderName>,
-    generation: u64,
-    known: Mutex<HashSet<Key, ahash::RandomState>>,
 }
 
 pub(crate) struct Store {
@@ -176,12 +166,11 @@ impl Store {
         upstream: &HeaderMap,
     ) -> VariantSlot {
         let variants = match self.marker(found.kind, &found.key) {
-            Some(variants) if variants.names == *names => variants,
-            _ => Arc::new(VariantIndex {
-                names: names.to_vec(),
-                generation: self.generations.fetch_add(1, Ordering::Relaxed),
-                known: Mutex::default(),
-            }),
+            Some(variants) if variants.names() == names => variants,
+            _ => {
+                let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+                Arc::new(VariantIndex::new(names, generation))
+            }
         };
         let slot = variants.slot(&found.key, upstream);
         VariantSlot { variants, slot }
@@ -297,8 +286,8 @@ impl Store {
             None => Vec::new(),
             Some(TableEntry::Object(object)) => vec![object],
             Some(TableEntry::Variants(variants)) => {
-                let known = variants.known.lock().clone();
-                let gone = known.iter().filter_map(|slot| partition.remove(slot));
+                let slots = variants.slots();
+                let gone = slots.iter().filter_map(|slot| partition.remove(slot));
                 gone.filter_map(TableEntry::object).collect()
             }
         }
@@ -324,7 +313,7 @@ impl Store {
     /// All objects of a key, in all variants.
     pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
         let slots = match self.of(kind).get(key, now) {
-            Some(TableEntry::Variants(variants)) => variants.known.lock().iter().cloned().collect(),
+            Some(TableEntry::Variants(variants)) => variants.slots(),
             _ => vec![key.clone()],
         };
         let objects = slots.iter().filter_map(|slot| self.object(kind, slot, now));
@@ -362,13 +351,6 @@ impl Store {
     }
 }
 
-/// The marker and the key of a variant.
-#[derive(Clone)]
-pub(crate) struct VariantSlot {
-    variants: Arc<VariantIndex>,
-    pub(crate) slot: Key,
-}
-
 /// What changed in the store after a lookup.
 pub(crate) enum NewerObject {
     Object(Arc<Object>),
@@ -384,29 +366,5 @@ impl NewerObject {
             Some(seen) if Arc::ptr_eq(seen, &object) => None,
             _ => Some(NewerObject::Object(object)),
         }
-    }
-}
-
-impl VariantIndex {
-    fn slot(&self, key: &Key, upstream: &HeaderMap) -> Key {
-        let values = Vary::values(&self.names, upstream);
-        Key::of(&[
-            b"variant",
-            key.bytes(),
-            &self.generation.to_be_bytes(),
-            &values,
-        ])
-    }
-
-    /// Adds a variant, unless the key already has the maximum number.
-    fn admit(&self, slot: &Key, variants_max: usize, held: impl Fn(&Key) -> bool) -> bool {
-        let mut known = self.known.lock();
-        if known.contains(slot) {
-            return true;
-        }
-        if known.len() >= variants_max {
-            known.retain(held);
-        }
-        known.len() < variants_max && known.insert(slot.clone())
     }
 }

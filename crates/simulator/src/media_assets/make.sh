@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the simulator's media: a loop of 24 s, video with a running clock and a beep each second, without
-# a seam. Needs ffmpeg with libx264 and the DejaVu fonts. The program contains the files in this folder,
-# so run this script only to change them.
+# Makes the simulator's media: a loop of 24 s, video with a running clock and a beep each second,
+# without a seam. Needs ffmpeg with libx264 and the DejaVu fonts. The program contains the files in
+# this folder, so run this script only to change them.
 #
-# src/simulator/media_assets.rs relies on this: 30 frames a second without B-frames, an IDR picture every two
-# seconds and nowhere else, 720 pictures; AAC at 48 kHz, 1125 frames of 1024 samples; each file an
-# empty moov and one fragment.
+# src/simulator/media_assets.rs relies on this: 30 frames a second without B-frames, an IDR picture
+# every two seconds and nowhere else, 720 pictures; AAC at 48 kHz, 1125 frames of 1024 samples; each
+# file an empty moov and one fragment.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -37,7 +37,8 @@ sound() {
     ffmpeg -hide_banner -loglevel error -y -f lavfi \
         -i "aevalsrc='0.03*sin(2*PI*110*t)+0.25*sin(2*PI*t*if(lt(t,1),1320,880))*lt(mod(t,1),0.08)':s=48000:d=$((seconds + 1))" \
         -c:a aac -b:a 48k -ac 1 -flags +bitexact "$folder/sound.aac"
-    # Through a plain MP4 first: ffmpeg writes an empty moov before it has the decoder configuration from ADTS.
+    # Through a plain MP4 first: ffmpeg writes an empty moov before it has the decoder configuration
+    # from ADTS.
     ffmpeg -hide_banner -loglevel error -y -i "$folder/sound.aac" -c copy -bsf:a aac_adtstoasc \
         -frames:a 1125 "$folder/sound.mp4"
     ffmpeg -hide_banner -loglevel error -y -i "$folder/sound.mp4" -c copy "${one_fragment[@]}" "$1"

@@ -57,13 +57,13 @@ pub struct Note {
 impl Note {
     fn of(sight: &PlayerFetch) -> Note {
         let facts = sight.manifest.as_ref().map(|manifest| &manifest.facts);
-        let edge = facts.and_then(|facts| facts.edge.as_ref());
+        let edge = facts.and_then(|facts| facts.playlist_edge());
         Note {
             place: sight.place,
             asked: sight.requested_at,
             answered: sight.received_at,
             good: sight.is_good(),
-            reach: edge.map(|edge| (edge.last, edge.parts)),
+            reach: edge.map(|edge| (edge.last_sequence, edge.next_segment_parts)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::proxy::{Explanation, StoredObject, TrackedManifest};
-use seawall_manifest::{LiveEdge, Liveness, ManifestInfo};
+use seawall_manifest::{ManifestInfo, MpdEdge, PlaylistEdge};
 use seawall_policy::freshness::Freshness;
 
 /// The body of `/explain`. Fields that do not apply are left out.
@@ -62,25 +62,32 @@ fn stored_object(held: &StoredObject) -> Value {
 
 fn manifest(facts: &ManifestInfo) -> Value {
     let time = |at: Option<std::time::SystemTime>| at.map(httpdate::fmt_http_date);
+    let (edge, publish_time) = match facts {
+        ManifestInfo::Hls(playlist) => (playlist.edge.as_ref().map(playlist_edge), None),
+        ManifestInfo::Dash(mpd) => (mpd.edge.as_ref().map(mpd_edge), mpd.publish_time),
+    };
     without_nulls(json!({
-        "is_live": facts.liveness == Liveness::Live,
-        "is_multivariant": facts.multivariant.then_some(true),
-        "period_seconds": seconds(facts.target_duration),
-        "part_seconds": seconds(facts.part_target),
-        "segment_seconds": seconds(facts.segment),
-        "published": time(facts.published),
-        "edge": facts.edge.as_ref().map(live_edge),
-        "ends": time(facts.edge.as_ref().and_then(|edge| edge.ends)),
+        "is_live": facts.is_live(),
+        "is_multivariant": facts.is_multivariant().then_some(true),
+        "period_seconds": seconds(facts.reload_interval()),
+        "part_seconds": seconds(facts.part_target()),
+        "segment_seconds": seconds(facts.segment_duration()),
+        "published": time(publish_time),
+        "edge": edge,
+        "ends": time(facts.end_time()),
     }))
 }
 
-/// The first and last segment: as numbers, or in seconds of the media timeline.
-fn live_edge(edge: &LiveEdge) -> Value {
-    if edge.numbered {
-        return json!({ "first": edge.first, "last": edge.last, "parts": edge.parts });
-    }
+/// The numbers of the first and last segment, and of the parts after it.
+fn playlist_edge(edge: &PlaylistEdge) -> Value {
+    let (first, last) = (edge.media_sequence, edge.last_sequence);
+    json!({ "first": first, "last": last, "parts": edge.next_segment_parts })
+}
+
+/// Start and end of the listed segments on the media timeline.
+fn mpd_edge(edge: &MpdEdge) -> Value {
     let at = |millis| seconds(Some(Duration::from_millis(millis)));
-    json!({ "from_seconds": at(edge.first), "to_seconds": at(edge.last) })
+    json!({ "from_seconds": at(edge.start_ms), "to_seconds": at(edge.end_ms) })
 }
 
 fn tracked_manifest(followed: &TrackedManifest) -> Value {

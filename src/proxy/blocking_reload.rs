@@ -9,8 +9,8 @@ use http::{HeaderMap, StatusCode};
 use super::Shield;
 use super::context::RequestContext;
 use seawall_cache::{Object, StoredHead};
+use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
-use seawall_manifest::{Liveness, ManifestInfo};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::freshness::{Freshness, freshness};
 
@@ -112,18 +112,18 @@ impl Shield {
 /// The facts of a live playlist that supports blocking requests.
 fn segments(object: &Object) -> Option<&ManifestInfo> {
     let facts = facts(object)?;
-    let waits = facts.liveness == Liveness::Live && facts.control.can_block;
+    let waits = facts.is_live() && facts.can_block_reload();
     Some(facts).filter(|_| waits)
 }
 
 fn facts(object: &Object) -> Option<&ManifestInfo> {
     let head = &object.head;
     let facts = head.facts.as_deref();
-    facts.filter(|facts| head.status == StatusCode::OK && !facts.multivariant)
+    facts.filter(|facts| head.status == StatusCode::OK && !facts.is_multivariant())
 }
 
 fn is_far(asked: ReloadDirectives, facts: &ManifestInfo) -> bool {
-    let edge = facts.edge.as_ref();
+    let edge = facts.playlist_edge();
     let is_far = |msn| edge.is_some_and(|edge| edge.is_too_far(msn));
     asked.msn.is_some_and(is_far)
 }
@@ -132,13 +132,13 @@ fn reload_status(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
     let Some(facts) = facts(object) else {
         return ReloadStatus::Waits;
     };
-    if facts.liveness == Liveness::Ended {
+    if !facts.is_live() {
         return ReloadStatus::Nothing;
     }
-    let (Some(msn), Some(edge)) = (asked.msn, &facts.edge) else {
+    let (Some(msn), Some(edge)) = (asked.msn, facts.playlist_edge()) else {
         return ReloadStatus::Waits;
     };
-    if !facts.control.can_block {
+    if !facts.can_block_reload() {
         return ReloadStatus::Nothing;
     }
     // A delta update that the shield does not make must come from the origin.
@@ -152,7 +152,7 @@ fn reload_status(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
 /// requested the next version, and the origin has not answered yet.
 pub(super) fn is_newest(object: &Object, now: Instant) -> bool {
     let facts = object.head.facts.as_deref();
-    let blocks = facts.is_some_and(|facts| facts.control.can_block);
+    let blocks = facts.is_some_and(ManifestInfo::can_block_reload);
     blocks && is_tended(object, now)
 }
 

@@ -25,7 +25,7 @@ use super::live::{Location, PrefetchSource, UNLISTED_FOR};
 use super::pass::PassThroughResponse;
 use super::race::LeftOut;
 use seawall_cache::{AccessTracker, EpochToken, Fill, StoredHead, Verdict};
-use seawall_manifest::{Kind, Liveness, ManifestInfo, is_plain_text};
+use seawall_manifest::{Kind, ManifestInfo, is_plain_text};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
 use seawall_policy::{Key, Lifetime, Now, headers};
@@ -197,7 +197,7 @@ impl FillTask {
         kind: Kind,
         facts: Option<&'a ManifestInfo>,
     ) -> ResponseFacts<'a> {
-        let multivariant = facts.filter(|facts| facts.multivariant);
+        let multivariant = facts.filter(|facts| facts.is_multivariant());
         let children =
             multivariant.and_then(|_| self.shield.streams.target_duration(&self.entry.key));
         ResponseFacts {
@@ -221,7 +221,7 @@ impl FillTask {
         };
         if self.is_state(facts) {
             ManifestContext::State
-        } else if facts.liveness == Liveness::Ended && lately() {
+        } else if !facts.is_live() && lately() {
             ManifestContext::JustEnded
         } else {
             ManifestContext::Plain

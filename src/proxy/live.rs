@@ -49,7 +49,7 @@ pub(super) use variants::Variant;
 
 use super::Shield;
 use seawall_cache::eviction::LivePosition;
-use seawall_manifest::{Kind, Liveness, ManifestInfo, ParsedText};
+use seawall_manifest::{Kind, ManifestInfo, ParsedText};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
 
@@ -117,14 +117,14 @@ impl LiveStreams {
         facts: &ManifestInfo,
         sent: Instant,
     ) -> Option<Arc<PlaylistTracker>> {
-        if facts.multivariant || facts.is_patch {
+        if facts.is_multivariant() || facts.is_patch() {
             return None;
         }
         let mut lists = self.lists.lock();
         if let Some(watch) = lists.watches.get(entry.identity()) {
             return Some(Arc::clone(watch));
         }
-        if facts.liveness == Liveness::Ended {
+        if !facts.is_live() {
             return None;
         }
         let stream = lists.stream_of(entry);

@@ -43,11 +43,12 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::High).path();
     let answer = request_text(origin, "GET", &playlist).await?;
     let (_, text) = answer.split_once("\r\n\r\n").context("no answer")?;
-    let edge = read_manifest(Kind::Hls, text.as_bytes())?.facts.edge;
+    let playlist = read_manifest(Kind::Hls, text.as_bytes())?.facts;
+    let edge = playlist.playlist_edge();
     let edge = edge.context("the origin lists nothing")?;
-    let ended = edge.ends.context("the origin tells no time")?;
+    let ended = edge.end_time.context("the origin tells no time")?;
     let ended = ended.duration_since(std::time::UNIX_EPOCH)?;
-    let lasted = programme.segment * u32::try_from(edge.last + 1)?;
+    let lasted = programme.segment * u32::try_from(edge.last_sequence + 1)?;
     let plan = BroadcastPlan::from(ended.saturating_sub(lasted)).segment_seconds(segment);
     let broadcast = Broadcast::new(plan.part_thirds(1));
     Ok(Alone { server, broadcast })

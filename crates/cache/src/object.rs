@@ -74,10 +74,10 @@ impl StoredHead {
             .targeted
             .iter()
             .map(|targeted| allocated(size_of::<FieldLines>()) + fields(targeted));
-        let facts = self.facts.iter().map(|facts| {
-            let names = facts.edge.iter().map(|edge| size_of_val(&*edge.names));
-            allocated(size_of::<ManifestInfo>()) + names.map(allocated).sum::<usize>()
-        });
+        let facts = self
+            .facts
+            .iter()
+            .map(|facts| allocated(size_of::<ManifestInfo>()) + allocated(facts.heap_bytes()));
         let tie = self.tie.iter().map(EpochToken::own_bytes);
         fields(&self.headers) + targeted.chain(facts).chain(tie).sum::<usize>()
     }
@@ -86,7 +86,8 @@ impl StoredHead {
     /// be served past the lifetime its origin stated. Not for low-latency playlists: their players
     /// wait for the next version.
     pub fn restates_freshness(&self) -> bool {
-        let blocks = |facts: &ManifestInfo| facts.part_target.is_some() || facts.control.can_block;
+        let blocks =
+            |facts: &ManifestInfo| facts.part_target().is_some() || facts.can_block_reload();
         let may_be_tended = self.kind.is_manifest() && self.access_tracker.is_some();
         may_be_tended && !self.facts.as_deref().is_some_and(blocks)
     }

@@ -24,7 +24,7 @@ use self::edge::RepresentationsByPeriod;
 use self::xml::{Xml, XmlTag};
 use super::date_time::date_time;
 use super::directories::Directories;
-use super::info::{Listing, Liveness, ManifestError, ManifestInfo, ParsedText, ServerControl};
+use super::info::{Listing, Liveness, ManifestError, ManifestInfo, MpdInfo, ParsedText};
 
 pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
@@ -42,14 +42,15 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<ParsedText, ManifestE
     let liveness = liveness(&mpd);
     let clocks = std::mem::take(&mut mpd.clocks);
     let lanes = RepresentationsByPeriod::of(&mpd);
-    let facts = ManifestInfo {
-        target_duration: mpd.update_period,
-        segment: lanes.segment(),
-        edge: lanes.edge(mpd.began),
-        published: mpd.published,
-        began: mpd.began,
-        ..nothing_but(liveness)
-    };
+    let facts = ManifestInfo::Dash(MpdInfo {
+        liveness,
+        is_patch: false,
+        update_period: mpd.update_period,
+        segment_duration: lanes.segment(),
+        publish_time: mpd.published,
+        availability_start: mpd.began,
+        edge: lanes.edge(),
+    });
     let listing = lanes.listing(mpd.began, liveness == Liveness::Live);
     let listing = Listing {
         clocks,
@@ -72,11 +73,15 @@ pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), 
 /// A patch is a version of its own; its existence shows that the presentation is live.
 fn patch(root: &XmlTag<'_>) -> ParsedText {
     let published = root.attribute("publishTime");
-    let facts = ManifestInfo {
-        published: published.and_then(|value| date_time(&value)),
+    let facts = ManifestInfo::Dash(MpdInfo {
+        liveness: Liveness::Live,
         is_patch: true,
-        ..nothing_but(Liveness::Live)
-    };
+        update_period: None,
+        segment_duration: None,
+        publish_time: published.and_then(|value| date_time(&value)),
+        availability_start: None,
+        edge: None,
+    });
     ParsedText {
         facts,
         listing: Listing::default(),
@@ -92,20 +97,5 @@ fn liveness(mpd: &Mpd<'_>) -> Liveness {
         Liveness::Ended
     } else {
         Liveness::Live
-    }
-}
-
-fn nothing_but(liveness: Liveness) -> ManifestInfo {
-    ManifestInfo {
-        liveness,
-        target_duration: None,
-        part_target: None,
-        segment: None,
-        multivariant: false,
-        edge: None,
-        published: None,
-        began: None,
-        is_patch: false,
-        control: ServerControl::default(),
     }
 }

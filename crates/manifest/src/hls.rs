@@ -21,7 +21,8 @@ use self::timeline::PlaylistTimeline;
 use self::variables::Variables;
 use super::info::RENDITIONS_MAX;
 use super::info::{
-    KEYS_MAX, Listing, Liveness, ManifestError, ManifestInfo, ParsedText, ServerControl,
+    KEYS_MAX, Listing, Liveness, ManifestError, ManifestInfo, ParsedText, PlaylistInfo,
+    ServerControl,
 };
 
 pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
@@ -147,7 +148,7 @@ impl<'a> PlaylistParser<'a> {
         if self.target_duration.is_none() && self.uri.is_none() && !self.lists_renditions {
             return Err(ManifestError::Broken("nothing after #EXTM3U"));
         }
-        let facts = ManifestInfo {
+        let facts = ManifestInfo::Hls(PlaylistInfo {
             liveness: if self.ended {
                 Liveness::Ended
             } else {
@@ -155,14 +156,11 @@ impl<'a> PlaylistParser<'a> {
             },
             target_duration: self.target_duration.filter(|duration| !duration.is_zero()),
             part_target: self.part_target.filter(|duration| !duration.is_zero()),
-            segment: self.timeline.usual_duration(),
-            multivariant: self.lists_renditions && self.timeline.segments() == 0,
+            segment_duration: self.timeline.usual_duration(),
+            is_multivariant: self.lists_renditions && self.timeline.segments() == 0,
+            server_control: self.control,
             edge: self.timeline.edge(),
-            published: None,
-            began: None,
-            is_patch: false,
-            control: self.control,
-        };
+        });
         let listing = Listing {
             renditions: each_once(&self.renditions, &self.variables),
             keys: each_once(self.keys.make_contiguous(), &self.variables),
@@ -188,7 +186,7 @@ fn control(list: &str) -> ServerControl {
     let mut control = ServerControl::default();
     for (name, value) in attributes(list) {
         match name {
-            "CAN-BLOCK-RELOAD" => control.can_block = value == "YES",
+            "CAN-BLOCK-RELOAD" => control.can_block_reload = value == "YES",
             "CAN-SKIP-UNTIL" => control.can_skip_until = seconds(value),
             _ => {}
         }

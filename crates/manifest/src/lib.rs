@@ -17,7 +17,8 @@ pub use cmsd::cmsd_dynamic;
 pub use dash::SegmentNaming;
 pub use directories::directory_examples;
 pub use info::{
-    EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, LiveEdge, Liveness, ManifestError,
-    ManifestInfo, NAMES_MAX, ParsedText, RENDITIONS_MAX, ServerControl, read_manifest,
+    EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, Liveness, ManifestError, ManifestInfo,
+    MpdEdge, MpdInfo, NAMES_MAX, ParsedText, PlaylistEdge, PlaylistInfo, RENDITIONS_MAX,
+    ServerControl, read_manifest,
 };
 pub use kind::{Kind, is_plain_text};

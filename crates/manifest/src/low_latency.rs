@@ -7,7 +7,7 @@ mod tests;
 
 pub use self::delta::delta;
 use super::kind::unescaped;
-use super::{LiveEdge, ManifestInfo};
+use super::{ManifestInfo, PlaylistEdge, PlaylistInfo};
 
 /// The query parameters that are delivery directives, in canonical order.
 pub const DIRECTIVES: [&str; 3] = ["_HLS_msn", "_HLS_part", "_HLS_skip"];
@@ -98,16 +98,24 @@ impl ReloadDirectives {
     /// beyond the last part of a segment is the first of the next segment. The number of parts of
     /// an incomplete segment is unknown; the limit here is more than any packager produces.
     #[must_use]
-    pub fn at(self, facts: &ManifestInfo) -> ReloadDirectives {
-        let (Some(msn), Some(part), Some(edge)) = (self.msn, self.part, &facts.edge) else {
+    pub fn at(self, info: &ManifestInfo) -> ReloadDirectives {
+        let (Some(msn), Some(part)) = (self.msn, self.part) else {
             return self;
         };
-        let parts = if msn == edge.last && edge.last_parts > 0 {
-            edge.last_parts
+        let ManifestInfo::Hls(
+            playlist @ PlaylistInfo {
+                edge: Some(edge), ..
+            },
+        ) = info
+        else {
+            return self;
+        };
+        let parts = if msn == edge.last_sequence && edge.last_segment_parts > 0 {
+            edge.last_segment_parts
         } else {
-            parts_max(facts)
-                .max(edge.parts + 1)
-                .max(edge.last_parts + 1)
+            parts_max(playlist)
+                .max(edge.next_segment_parts + 1)
+                .max(edge.last_segment_parts + 1)
         };
         if part < parts {
             return self;
@@ -166,8 +174,8 @@ fn number(value: &str) -> Option<u64> {
 
 /// Most parts of a segment, if each is at least half of the part target duration (rfc8216bis
 /// §4.4.3.7 requires 85 %).
-fn parts_max(facts: &ManifestInfo) -> u64 {
-    let targets = facts.target_duration.zip(facts.part_target);
+fn parts_max(playlist: &PlaylistInfo) -> u64 {
+    let targets = playlist.target_duration.zip(playlist.part_target);
     let parts = targets.and_then(|(segment, part)| {
         let halves = 2 * segment.as_millis();
         u64::try_from(halves.checked_div(part.as_millis())?).ok()
@@ -175,25 +183,25 @@ fn parts_max(facts: &ManifestInfo) -> u64 {
     parts.unwrap_or(u64::MAX).saturating_add(1)
 }
 
-impl LiveEdge {
+impl PlaylistEdge {
     /// A server refuses to block for this segment (rfc8216bis §6.2.5.2).
     pub fn is_too_far(&self, msn: u64) -> bool {
         const AHEAD_MAX: u64 = 2;
-        msn > self.last.saturating_add(AHEAD_MAX)
+        msn > self.last_sequence.saturating_add(AHEAD_MAX)
     }
 
     /// Does a playlist with this edge satisfy a blocking request (rfc8216bis §6.2.5.2)? With a
     /// segment number alone the segment must be complete; with a part, that part must exist.
     pub fn has(&self, msn: u64, part: Option<u64>) -> bool {
-        let following = self.last.saturating_add(1);
+        let following = self.last_sequence.saturating_add(1);
         match part {
-            Some(part) if msn == following => part < self.parts,
+            Some(part) if msn == following => part < self.next_segment_parts,
             // A part beyond the last one of a complete segment is the first of the next segment. A
             // segment without listed parts counts as a whole.
-            Some(part) if msn == self.last && self.last_parts > 0 => {
-                part < self.last_parts || self.parts > 0
+            Some(part) if msn == self.last_sequence && self.last_segment_parts > 0 => {
+                part < self.last_segment_parts || self.next_segment_parts > 0
             }
-            _ => msn <= self.last,
+            _ => msn <= self.last_sequence,
         }
     }
 }

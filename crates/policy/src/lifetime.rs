@@ -70,8 +70,8 @@ impl Lifetime {
     pub fn refreshed_max_age(&self, facts: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
-        let target = facts.and_then(ManifestInfo::segment_max);
-        let part = facts.and_then(|facts| facts.part_target);
+        let target = facts.and_then(ManifestInfo::segment_duration_max);
+        let part = facts.and_then(ManifestInfo::part_target);
         match (target, part) {
             _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
             (_, Some(part)) if self.fresh_for >= part / 2 => {

@@ -1,43 +1,65 @@
 //! Compares a version of a live manifest with the latest one that viewers have seen. Redundant
 //! origins and packagers differ, lag and restart; viewers must never see a stream go backwards.
 //!
-//! The first row that matches decides. "Reach" is the end of the last segment listed.
+//! # Decision table
 //!
-//! | both versions have | the new version | result |
+//! `held` is the latest version that viewers have seen, `arrived` the one to be judged. The first
+//! row that matches decides; each row is a variant of [`Situation`].
+//!
+//! A playlist reaches as far as its last complete segment and the parts after it, an MPD as far as
+//! the end of its last segment on the media timeline. "Not dated later": both versions have a
+//! clock, and the last segment of `arrived` ends no later by it.
+//!
+//! | arrived, compared with held | decision | reason |
 //! |---|---|---|
-//! | a start of the stream (DASH) | starts earlier, with an earlier `publishTime` | behind: a dead packager |
-//! | | starts at another time otherwise | restarted |
-//! | `publishTime` (DASH) | an earlier one | behind |
-//! | segments in the old one | lists none and has not ended | behind |
-//! | segments with the same numbers (HLS) | dates them over 30 s too late, no new discontinuity | restarted |
-//! | segments (HLS) | reaches further | onward |
-//! | | reaches as far | same |
-//! | | less far, but shares names with the old one | behind |
-//! | | less far, more discontinuities, a later clock or none | restarted |
-//! | | less far, no shared number keeps its usual name, a later clock or none | restarted |
-//! | | ends over six segments before the old one begins, a later clock or none | restarted |
-//! | | less far otherwise | behind: an origin that lags or has died |
-//! | times (DASH) | its last period begins earlier | behind |
-//! | | reaches further, as far | onward, same |
-//! | | less far, its last period begins later | onward: the previous period was cut short |
-//! | | less far by a segment at most, more representations, the longest of them not shorter | onward |
-//! | | less far otherwise | behind |
+//! | **any format** | | |
+//! | nothing is held | onward | it is the first version |
+//! | is of the other format | restarted | nothing of the two can be compared |
+//! | **DASH** | | |
+//! | starts earlier and was published earlier | behind | a packager that has died |
+//! | starts at another time | restarted | a new timeline |
+//! | was published earlier | behind | an older version |
+//! | **any format** | | |
+//! | lists no segments, held does; has not ended | behind | the packager has lost its input |
+//! | one of the two lists no segments | onward | it does not say how far it reaches |
+//! | **HLS** | | |
+//! | dates the same numbers over 30 s too late, no new discontinuity | restarted | the packager has reached the old numbers again |
+//! | reaches further | onward | |
+//! | reaches as far | same | |
+//! | less far; a common segment has the same name, or names count alike | behind | the same stream, late |
+//! | less far; not dated later | behind | a restart is never dated before what it follows |
+//! | less far; more discontinuities | restarted | the packager marks its restart |
+//! | less far; common segments have other names, which did not change before | restarted | other segments under the same numbers |
+//! | less far; no common segment, ends over six segments before held begins | restarted | no origin lags by that much |
+//! | less far otherwise | behind | the origin lags |
+//! | **DASH** | | |
+//! | its last period begins earlier | behind | an older version |
+//! | reaches further | onward | |
+//! | reaches as far | same | |
+//! | less far; its last period begins later | onward | the previous period was cut short |
+//! | less far by a segment at most; more representations, the longest not shorter | onward | a new representation ends a little before the others |
+//! | less far otherwise | behind | the origin lags |
 //!
 //! New names alone are not a restart: many packagers sign them again for each version. A newer
 //! `publishTime` proves nothing: many packagers write the time of the request there.
 //!
-//! There are two exceptions. "Onward" becomes a restart if the manifest was not polled for much
-//! longer than the new segments last, and no clock and no discontinuity explains that: a restarted
-//! packager has reached the old numbers again. "Behind" becomes a restart if nothing else came for
-//! [`STALLED_PERIODS`]; if the clocks show a lag, only after the origin had time to catch up.
+//! The history of the manifest changes the decision in these situations, unless it is "same":
+//!
+//! | arrived | decision | reason |
+//! |---|---|---|
+//! | continues the generation before the last restart; the current one has stalled | restarted | a stream that continues is better than one that stalls |
+//! | belongs to the generation before the last restart | behind | viewers have seen the restart |
+//! | behind, and nothing else came for [`STALLED_PERIODS`] | restarted | the current generation is over, whatever the reason; if the clocks show a lag, only after the origin had time to catch up |
+//! | onward, and the manifest was not polled for much longer than the new segments last; no clock and no discontinuity explains that | restarted | a restarted packager has passed the old end |
 
+mod comparison;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use seawall_manifest::{LiveEdge, Liveness, ManifestInfo};
+use self::comparison::{CommonNames, VersionComparer, compare_names, times};
+use seawall_manifest::{Liveness, ManifestInfo};
 
 /// How a version relates to the latest known one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,386 +74,365 @@ pub enum Progress {
     Restarted,
 }
 
+/// A row of the decision table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Situation {
+    FirstVersion,
+    OtherFormat,
+    EarlierStream,
+    OtherStart,
+    PublishedEarlier,
+    ListsNothing,
+    NothingToCompare,
+    DatedAnew,
+    ReachesFurther,
+    ReachesAsFar,
+    SharesNames,
+    DatedNoLater,
+    NewDiscontinuity,
+    OtherNames,
+    EndsLongBefore,
+    Lags,
+    EarlierPeriod,
+    PeriodCutShort,
+    NewRepresentation,
+    // Rows of the history.
+    FormerContinues,
+    Former,
+    GenerationOver,
+    PassedOldEnd,
+}
+
+impl Situation {
+    /// The decision column.
+    fn progress(self) -> Progress {
+        match self {
+            Situation::FirstVersion
+            | Situation::NothingToCompare
+            | Situation::ReachesFurther
+            | Situation::PeriodCutShort
+            | Situation::NewRepresentation => Progress::Onward,
+            Situation::ReachesAsFar => Progress::Same,
+            Situation::EarlierStream
+            | Situation::PublishedEarlier
+            | Situation::ListsNothing
+            | Situation::SharesNames
+            | Situation::DatedNoLater
+            | Situation::Lags
+            | Situation::EarlierPeriod
+            | Situation::Former => Progress::Behind,
+            Situation::OtherFormat
+            | Situation::OtherStart
+            | Situation::DatedAnew
+            | Situation::NewDiscontinuity
+            | Situation::OtherNames
+            | Situation::EndsLongBefore
+            | Situation::FormerContinues
+            | Situation::GenerationOver
+            | Situation::PassedOldEnd => Progress::Restarted,
+        }
+    }
+}
+
 /// A live manifest is stalled after this many update periods without a change.
 pub const STALLED_PERIODS: u32 = 3;
 /// How long the previous generation is remembered. Until then versions of it are rejected.
 const FORMER_MEMORY: Duration = Duration::from_mins(10);
-/// Upper bound of the clock difference between redundant packagers. If the same number is dated
-/// later by more than this, it is another segment.
-const LEAP: Duration = Duration::from_secs(30);
-/// An origin may lag by this many segments more than a playlist lists; some list only three.
-const LAG_LIKELY: u64 = 6;
 /// Maximum lag in segments that is considered.
-const LAG_MAX: u64 = 1000;
+const LAG_SEGMENTS_MAX: u64 = 1000;
 
 /// How far a manifest has come, from all URLs and origins that serve it.
 #[derive(Clone, Debug)]
 pub struct Timeline {
-    latest: TimelineMark,
-    /// The previous generation, and when it ended.
-    former: Option<(TimelineMark, Instant)>,
-    /// When the latest version arrived that continued the stream.
-    moved: Instant,
+    /// The latest version that continued the stream.
+    latest: Option<ManifestInfo>,
+    /// The generation before the last restart.
+    former: Option<FormerGeneration>,
+    /// When `latest` arrived.
+    last_change: Instant,
     /// When the origin last sent a version of this generation, old or new.
-    heard: Instant,
-    period: Duration,
-    /// The last two versions use the same names for the segments that both list.
-    names_stay: bool,
+    last_response: Instant,
+    comparer: VersionComparer,
 }
 
-/// The properties of a version that are compared.
-#[derive(Clone, Debug, Default)]
-struct TimelineMark {
-    edge: Option<LiveEdge>,
-    published: Option<SystemTime>,
-    began: Option<SystemTime>,
-    ended: bool,
-    /// Maximum segment duration.
-    segment: Duration,
-}
-
-impl TimelineMark {
-    fn of(facts: &ManifestInfo) -> TimelineMark {
-        TimelineMark {
-            edge: facts.edge.clone(),
-            published: facts.published,
-            began: facts.began,
-            ended: facts.liveness == Liveness::Ended,
-            segment: facts.segment_max().unwrap_or_default(),
-        }
-    }
+/// A generation that ended with a restart.
+#[derive(Clone, Debug)]
+struct FormerGeneration {
+    latest: ManifestInfo,
+    ended: Instant,
 }
 
 impl Timeline {
     /// Begins with the first version. `period` is the longest expected time between changes.
-    pub fn new(facts: &ManifestInfo, period: Duration, now: Instant) -> Timeline {
+    pub fn new(first: &ManifestInfo, period: Duration, now: Instant) -> Timeline {
         Timeline {
-            latest: TimelineMark::of(facts),
+            latest: Some(first.clone()),
             former: None,
-            moved: now,
-            heard: now,
-            period,
-            names_stay: false,
+            last_change: now,
+            last_response: now,
+            comparer: VersionComparer {
+                period,
+                names_stay: false,
+            },
         }
     }
 
     /// Compares a version with the latest one.
-    pub fn judge(&self, facts: &ManifestInfo, now: Instant) -> Progress {
-        let mark = TimelineMark::of(facts);
-        let progress = self.compare(&self.latest, &mark);
-        match self.as_former(&mark, now) {
-            // A stream that continues is better than a stalled one, even in the previous
-            // generation.
-            Some(Progress::Onward) if self.stalled(now) && progress != Progress::Same => {
-                Progress::Restarted
+    pub fn judge(&self, arrived: &ManifestInfo, now: Instant) -> Progress {
+        self.situation(arrived, now).progress()
+    }
+
+    /// The row of the decision table.
+    fn situation(&self, arrived: &ManifestInfo, now: Instant) -> Situation {
+        let Some(held) = &self.latest else {
+            return Situation::FirstVersion;
+        };
+        let situation = self.comparer.compare(held, arrived);
+        let progress = situation.progress();
+        match self.compare_with_former(held, arrived, now) {
+            _ if progress == Progress::Same => situation,
+            Some(Progress::Onward) if self.stalled(now) => Situation::FormerContinues,
+            Some(_) => Situation::Former,
+            None if progress == Progress::Behind && self.is_over(held, arrived, now) => {
+                Situation::GenerationOver
             }
-            Some(_) if progress != Progress::Same => Progress::Behind,
-            // Nothing newer came for a long time: this generation is over, whatever the reason.
-            None if progress == Progress::Behind && self.is_over(&mark, now) => Progress::Restarted,
-            None if progress == Progress::Onward && self.has_passed_old_end(&mark, now) => {
-                Progress::Restarted
+            None if progress == Progress::Onward && self.has_passed_old_end(held, arrived, now) => {
+                Situation::PassedOldEnd
             }
-            _ => progress,
+            None => situation,
         }
     }
 
     /// Records a version with the result of [`Timeline::judge`].
-    pub fn record(&mut self, facts: &ManifestInfo, progress: Progress, now: Instant) {
-        let mut mark = TimelineMark::of(facts);
+    pub fn record(&mut self, arrived: &ManifestInfo, progress: Progress, now: Instant) {
+        self.record_response(now);
         match progress {
-            Progress::Behind | Progress::Same => return self.record_response(now),
-            Progress::Onward => {
-                self.learn_names(&mark);
-                mark.carry_over(&mut self.latest);
-                self.latest = mark;
-            }
+            Progress::Behind | Progress::Same => return,
+            Progress::Onward => self.continue_with(arrived),
             Progress::Restarted => {
-                let former = std::mem::replace(&mut self.latest, mark);
-                self.former = Some((former, now));
+                let ended = self.latest.replace(arrived.clone());
+                self.former = ended.map(|latest| FormerGeneration { latest, ended: now });
             }
         }
-        self.record_response(now);
-        self.moved = now;
+        self.last_change = now;
+    }
+
+    fn continue_with(&mut self, arrived: &ManifestInfo) {
+        let Some(held) = &self.latest else {
+            self.latest = Some(arrived.clone());
+            return;
+        };
+        let edges = held.playlist_edge().zip(arrived.playlist_edge());
+        if let Some(names) = edges.and_then(|(held, arrived)| compare_names(held, arrived)) {
+            self.comparer.names_stay = names == CommonNames::Same;
+        }
+        self.latest = Some(completed(arrived, held));
     }
 
     /// Records that the origin still serves this generation.
     pub fn record_response(&mut self, now: Instant) {
-        self.heard = self.heard.max(now);
+        self.last_response = self.last_response.max(now);
     }
 
     /// Drops the history. The next version counts as the first.
     pub fn forget(&mut self) {
-        (self.latest, self.former) = (TimelineMark::default(), None);
+        (self.latest, self.former) = (None, None);
     }
 
     /// Sets the expected time between changes.
     pub fn set_period(&mut self, period: Duration) {
-        self.period = period;
+        self.comparer.period = period;
     }
 
     /// Whether the next change is overdue by more than half a period.
     pub fn late(&self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.moved);
-        self.latest.edge.is_some() && since > self.period * 3 / 2
+        self.lists_segments() && self.unchanged_for(now) > self.comparer.period * 3 / 2
     }
 
     /// Whether the manifest has stalled; see [`STALLED_PERIODS`].
     pub fn stalled(&self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.moved);
-        self.latest.edge.is_some() && since > self.period * STALLED_PERIODS
+        self.lists_segments() && self.unchanged_for(now) > self.comparer.period * STALLED_PERIODS
     }
 
-    /// The number of the last segment, if segments are numbered.
-    pub fn last_number(&self) -> Option<u64> {
-        let edge = self.latest.edge.as_ref();
-        edge.filter(|edge| edge.numbered).map(|edge| edge.last)
+    fn lists_segments(&self) -> bool {
+        self.latest.as_ref().is_some_and(ManifestInfo::has_edge)
+    }
+
+    fn unchanged_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_change)
+    }
+
+    /// The media sequence number of the last segment (HLS).
+    pub fn last_sequence(&self) -> Option<u64> {
+        let edge = self.latest.as_ref()?.playlist_edge()?;
+        Some(edge.last_sequence)
     }
 
     /// Whether the packager has restarted and has not yet passed the end of the previous
     /// generation. Until then, old segments at the origin may have the names of future ones.
     pub fn is_short_of_former(&self) -> bool {
-        let Some((former, _)) = &self.former else {
+        let Some(former) = &self.former else {
             return false;
         };
-        match (&self.latest.edge, &former.edge) {
-            (Some(latest), Some(former)) => latest.last <= former.last,
-            _ => true,
-        }
+        let ends = self.latest.as_ref().and_then(end).zip(end(&former.latest));
+        ends.is_none_or(|(latest, former)| latest <= former)
     }
 
     /// Compares a version with the previous generation. `None` if it does not belong to that one.
-    fn as_former(&self, mark: &TimelineMark, now: Instant) -> Option<Progress> {
-        let (former, ended) = self.former.as_ref()?;
-        let remembered = now.saturating_duration_since(*ended) < FORMER_MEMORY;
-        let progress = self.compare(former, mark);
-        let belongs = remembered && progress != Progress::Restarted;
-        (belongs && !self.latest.is_nearer(mark, former)).then_some(progress)
+    fn compare_with_former(
+        &self,
+        held: &ManifestInfo,
+        arrived: &ManifestInfo,
+        now: Instant,
+    ) -> Option<Progress> {
+        let former = self.former.as_ref()?;
+        let is_remembered = now.saturating_duration_since(former.ended) < FORMER_MEMORY;
+        let progress = self.comparer.compare(&former.latest, arrived).progress();
+        let belongs = is_remembered
+            && progress != Progress::Restarted
+            && !is_nearer(arrived, held, &former.latest);
+        belongs.then_some(progress)
     }
 
     /// Whether this generation is over, given that only versions behind it, like this one, have
     /// come for a long time. An origin whose clock shows a lag gets the time to catch up.
-    fn is_over(&self, mark: &TimelineMark, now: Instant) -> bool {
-        if !self.stalled(now) {
-            return false;
+    fn is_over(&self, held: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
+        self.stalled(now)
+            && self
+                .catch_up_time(held, arrived)
+                .is_none_or(|catch_up_time| self.unchanged_for(now) > catch_up_time)
+    }
+
+    /// The time that an origin gets to catch up; `None` if its clock does not show a lag.
+    fn catch_up_time(&self, held: &ManifestInfo, arrived: &ManifestInfo) -> Option<Duration> {
+        if arrived.end_time()? >= held.end_time()? {
+            return None;
         }
-        let (Some(old), Some(new)) = (&self.latest.edge, &mark.edge) else {
-            return true;
-        };
-        let lags = old.ends.zip(new.ends).is_some_and(|(then, now)| now < then);
-        let segment = self.period.max(mark.segment);
-        let lag = match old.last.saturating_sub(new.last) {
-            segments if old.numbered => times(segment, segments.min(LAG_MAX)),
-            millis => Duration::from_millis(millis).min(times(segment, LAG_MAX)),
-        };
-        let since = now.saturating_duration_since(self.moved);
-        !lags || since > lag.saturating_add(segment * STALLED_PERIODS)
+        let segment = self.comparer.period.max(segment_max(arrived));
+        let lag_max = times(segment, LAG_SEGMENTS_MAX);
+        let lag = advance(arrived, held, segment)?.min(lag_max);
+        Some(lag.saturating_add(segment * STALLED_PERIODS))
     }
 
     /// Whether a version just past the known end is a restart: the manifest was not polled for so
     /// long that the packager must have stalled or restarted. If it only stalled, the cost is some
     /// repeated fetches.
-    fn has_passed_old_end(&self, mark: &TimelineMark, now: Instant) -> bool {
-        let (Some(old), Some(new)) = (&self.latest.edge, &mark.edge) else {
-            return false;
-        };
-        let is_dated = if old.numbered {
-            old.ends.is_some() && new.ends.is_some()
-        } else {
-            // All times come from one clock, so the timeline itself is dated.
-            self.latest.began.is_some() && mark.began.is_some()
-        };
-        if is_dated || mark.ended || new.discontinuity > old.discontinuity {
+    fn has_passed_old_end(
+        &self,
+        held: &ManifestInfo,
+        arrived: &ManifestInfo,
+        now: Instant,
+    ) -> bool {
+        if arrived.liveness() == Liveness::Ended || explains_silence(held, arrived) {
             return false;
         }
-        let segment = self.period.max(mark.segment).max(self.latest.segment);
-        let more = match new.last.saturating_sub(old.last) {
-            // Segments may be a little longer than declared.
-            segments if new.numbered => times(segment, segments).saturating_mul(5) / 4,
-            millis => Duration::from_millis(millis),
-        };
-        let since = now.saturating_duration_since(self.heard);
-        !segment.is_zero() && since > more.saturating_add(segment * (STALLED_PERIODS + 1))
-    }
-
-    /// Learns from a version that continues the stream whether segment names stay the same.
-    fn learn_names(&mut self, mark: &TimelineMark) {
-        let edges = self.latest.edge.as_ref().zip(mark.edge.as_ref());
-        if let Some(found) = edges.and_then(|(old, new)| names(old, new)) {
-            self.names_stay = found == SegmentNames::Same;
-        }
-    }
-
-    fn compare(&self, old: &TimelineMark, new: &TimelineMark) -> Progress {
-        let published = old.published.zip(new.published);
-        let older = published.is_some_and(|(then, now)| now < then);
-        if let (Some(then), Some(now)) = (old.began, new.began)
-            && then != now
-        {
-            // An earlier start with an earlier publish time: a packager that has died.
-            return if older && now < then {
-                Progress::Behind
-            } else {
-                Progress::Restarted
-            };
-        }
-        if older {
-            return Progress::Behind;
-        }
-        match (&old.edge, &new.edge) {
-            (Some(then), Some(now)) if then.numbered && now.numbered => self.numbers(old, new),
-            (Some(old), Some(new)) => self.times(old, new),
-            // The version lists no segments any more: the packager has lost its input.
-            (Some(_), None) if !new.ended => Progress::Behind,
-            _ => Progress::Onward,
-        }
-    }
-
-    /// DASH: positions are times in milliseconds.
-    fn times(&self, old: &LiveEdge, new: &LiveEdge) -> Progress {
-        // Redundant packagers do not begin periods at exactly the same time.
-        let segment = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
-        let began_later = new.period.saturating_sub(old.period) > segment;
-        if old.period.saturating_sub(new.period) > segment {
-            return Progress::Behind;
-        }
-        match new.last.cmp(&old.last) {
-            Ordering::Greater => Progress::Onward,
-            Ordering::Equal => Progress::Same,
-            // The previous period was cut short.
-            Ordering::Less if began_later => Progress::Onward,
-            // A new representation may end a little before the others.
-            Ordering::Less
-                if new.tracks > old.tracks
-                    && new.furthest >= old.furthest
-                    && old.last - new.last <= segment =>
-            {
-                Progress::Onward
-            }
-            Ordering::Less => Progress::Behind,
-        }
-    }
-
-    /// HLS: segments are numbered.
-    fn numbers(&self, old_mark: &TimelineMark, new_mark: &TimelineMark) -> Progress {
-        let (Some(old), Some(new)) = (&old_mark.edge, &new_mark.edge) else {
-            return Progress::Onward;
-        };
-        let segment = self.period.max(old_mark.segment).max(new_mark.segment);
-        if is_later(old, new, segment) {
-            return Progress::Restarted;
-        }
-        match (new.last, new.parts).cmp(&(old.last, old.parts)) {
-            Ordering::Greater => return Progress::Onward,
-            Ordering::Equal => return Progress::Same,
-            Ordering::Less => {}
-        }
-        let names = names(old, new);
-        let apart = new.last.saturating_add(LAG_LIKELY) < old.first;
-        let clock = old.ends.zip(new.ends).map(|(then, now)| now > then);
-        let discontinued = new.discontinuity > old.discontinuity && clock != Some(false);
-        // Without a clock the distance decides: no origin lags by much more than a playlist's
-        // length.
-        let anew = match names {
-            Some(SegmentNames::Same) => false,
-            Some(SegmentNames::Other) => self.names_stay && clock != Some(false) || discontinued,
-            None => apart && clock != Some(false) || discontinued,
-        };
-        if anew {
-            Progress::Restarted
-        } else {
-            Progress::Behind
-        }
-    }
-}
-
-/// The duration of `count` segments.
-fn times(segment: Duration, count: u64) -> Duration {
-    segment.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
-/// Whether both list the same numbers with times that are far apart, without a new discontinuity:
-/// the packager restarted and reached the same numbers again.
-fn is_later(old: &LiveEdge, new: &LiveEdge, segment: Duration) -> bool {
-    let (Some(then), Some(now)) = (old.ends, new.ends) else {
-        return false;
-    };
-    let common = new.first <= old.last && old.first <= new.last;
-    let apart = times(segment, new.last.abs_diff(old.last));
-    let expected = if new.last < old.last {
-        then.checked_sub(apart)
-    } else {
-        then.checked_add(apart)
-    };
-    let later = expected.and_then(|expected| now.duration_since(expected).ok());
-    // A lagging origin also ends earlier by the clock, whatever its segment duration.
-    common
-        && now > then
-        && new.discontinuity <= old.discontinuity
-        && later.is_some_and(|by| by > LEAP)
-}
-
-impl TimelineMark {
-    /// Keeps what the new version does not state: the discontinuities that a delta update skips,
-    /// and the reach if the new version lists no segments.
-    fn carry_over(&mut self, before: &mut TimelineMark) {
-        if self.edge.is_none() {
-            self.edge = before.edge.take();
-        } else if let (Some(edge), Some(before)) = (&mut self.edge, &before.edge)
-            && edge.skipped > 0
-        {
-            edge.discontinuity = edge.discontinuity.max(before.discontinuity);
-        }
-    }
-
-    /// Whether this mark is nearer to `version` than `other` is.
-    fn is_nearer(&self, version: &TimelineMark, other: &TimelineMark) -> bool {
-        if self.began != other.began {
-            return self.began == version.began;
-        }
-        let (Some(own), Some(version_edge), Some(other_edge)) =
-            (&self.edge, &version.edge, &other.edge)
-        else {
+        let segment = segment_max(arrived).max(segment_max(held));
+        let segment = self.comparer.period.max(segment);
+        let Some(new) = advance(held, arrived, segment) else {
             return false;
         };
-        if names(own, version_edge) == Some(SegmentNames::Same) {
-            return true;
-        }
-        version_edge.last.abs_diff(own.last) < version_edge.last.abs_diff(other_edge.last)
+        // Segments may be a little longer than declared.
+        let new = match arrived {
+            ManifestInfo::Hls(_) => new.saturating_mul(5) / 4,
+            ManifestInfo::Dash(_) => new,
+        };
+        let silence = now.saturating_duration_since(self.last_response);
+        !segment.is_zero() && silence > new.saturating_add(segment * (STALLED_PERIODS + 1))
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SegmentNames {
-    Same,
-    Other,
+/// Whether a clock or a new discontinuity explains that a manifest did not grow while it was not
+/// polled.
+fn explains_silence(held: &ManifestInfo, arrived: &ManifestInfo) -> bool {
+    match (held, arrived) {
+        (ManifestInfo::Hls(held), ManifestInfo::Hls(arrived)) => {
+            let edges = held.edge.as_ref().zip(arrived.edge.as_ref());
+            edges.is_some_and(|(held, arrived)| {
+                held.end_time.is_some() && arrived.end_time.is_some()
+                    || arrived.discontinuity_sequence > held.discontinuity_sequence
+            })
+        }
+        // All times count from the start of the stream, so the timeline itself is dated.
+        (ManifestInfo::Dash(held), ManifestInfo::Dash(arrived)) => {
+            held.availability_start.is_some() && arrived.availability_start.is_some()
+        }
+        _ => false,
+    }
 }
 
-/// Whether the segments that both list have the same names. Names that are signed again for each
-/// version are compared by their numbers. `None`: no segment is in both.
-fn names(old: &LiveEdge, new: &LiveEdge) -> Option<SegmentNames> {
-    let name = |edge: &LiveEdge, back: u64| {
-        let back = usize::try_from(back).ok()?;
-        let at = edge.names.len().checked_sub(back.checked_add(1)?)?;
-        edge.names.get(at).copied()
-    };
-    let last = old.last.min(new.last);
-    let common = (0..).map_while(|back| {
-        let sequence = last.checked_sub(back)?;
-        let then = name(old, old.last - sequence)?;
-        Some((then, name(new, new.last - sequence)?))
-    });
-    let mut any = false;
-    for (then, now) in common {
-        if then == now {
-            return Some(SegmentNames::Same);
-        }
-        any = true;
+/// The maximum segment duration; zero if unknown.
+fn segment_max(info: &ManifestInfo) -> Duration {
+    info.segment_duration_max().unwrap_or_default()
+}
+
+/// The end of the last segment: a media sequence number (HLS), or milliseconds (DASH).
+fn end(info: &ManifestInfo) -> Option<u64> {
+    match info {
+        ManifestInfo::Hls(playlist) => Some(playlist.edge.as_ref()?.last_sequence),
+        ManifestInfo::Dash(mpd) => Some(mpd.edge.as_ref()?.end_ms),
     }
-    let counts = old.numbering.zip(new.numbering);
-    let counts_on = counts.is_some_and(|(then, now)| then == now);
-    any.then_some(if counts_on {
-        SegmentNames::Same
-    } else {
-        SegmentNames::Other
+}
+
+/// By how much media `later` ends after `earlier`; zero if it does not. `None` if one of the two
+/// does not say where it ends.
+fn advance(earlier: &ManifestInfo, later: &ManifestInfo, segment: Duration) -> Option<Duration> {
+    let advance = end(later)?.saturating_sub(end(earlier)?);
+    Some(match later {
+        ManifestInfo::Hls(_) => times(segment, advance),
+        ManifestInfo::Dash(_) => Duration::from_millis(advance),
     })
+}
+
+/// A version with what it does not state and the version before it did: the discontinuities that a
+/// delta update skips, and the edge if it lists no segments.
+fn completed(arrived: &ManifestInfo, before: &ManifestInfo) -> ManifestInfo {
+    let mut arrived = arrived.clone();
+    match (&mut arrived, before) {
+        (ManifestInfo::Hls(arrived), ManifestInfo::Hls(before)) => {
+            if arrived.edge.is_none() {
+                arrived.edge.clone_from(&before.edge);
+            } else if let (Some(edge), Some(before)) = (&mut arrived.edge, &before.edge)
+                && edge.skipped_segments > 0
+            {
+                let skipped = before.discontinuity_sequence;
+                edge.discontinuity_sequence = edge.discontinuity_sequence.max(skipped);
+            }
+        }
+        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(before)) if arrived.edge.is_none() => {
+            arrived.edge.clone_from(&before.edge);
+        }
+        _ => {}
+    }
+    arrived
+}
+
+/// Whether a version is nearer to the latest one of this generation than to that of the former.
+fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, former: &ManifestInfo) -> bool {
+    match (arrived, latest, former) {
+        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(former))
+            if latest.availability_start != former.availability_start =>
+        {
+            latest.availability_start == arrived.availability_start
+        }
+        (ManifestInfo::Hls(arrived), ManifestInfo::Hls(latest), ManifestInfo::Hls(former)) => {
+            let (Some(arrived), Some(latest), Some(former)) =
+                (&arrived.edge, &latest.edge, &former.edge)
+            else {
+                return false;
+            };
+            let end = arrived.last_sequence;
+            compare_names(latest, arrived) == Some(CommonNames::Same)
+                || end.abs_diff(latest.last_sequence) < end.abs_diff(former.last_sequence)
+        }
+        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(former)) => {
+            let (Some(arrived), Some(latest), Some(former)) =
+                (&arrived.edge, &latest.edge, &former.edge)
+            else {
+                return false;
+            };
+            let end = arrived.end_ms;
+            end.abs_diff(latest.end_ms) < end.abs_diff(former.end_ms)
+        }
+        _ => false,
+    }
 }

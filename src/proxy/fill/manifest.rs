@@ -18,7 +18,7 @@ use crate::proxy::live::{PlaylistTracker, PrefetchSource, RejectReason, Variant}
 use crate::proxy::race::SILENCE;
 use crate::proxy::read_whole::{ReadWholeError, whole};
 use seawall_cache::{Follower, StoredHead};
-use seawall_manifest::{Kind, Liveness, ManifestInfo, ParsedText, low_latency};
+use seawall_manifest::{Kind, ManifestInfo, ParsedText, low_latency};
 use seawall_policy::lifetime::Storage;
 use seawall_policy::progress::Progress;
 use seawall_policy::vary::Vary;
@@ -73,8 +73,7 @@ impl ManifestText {
     }
 
     fn is_live(&self) -> bool {
-        self.facts()
-            .is_some_and(|facts| facts.liveness == Liveness::Live)
+        self.facts().is_some_and(ManifestInfo::is_live)
     }
 
     /// It says that a stream has ended that was live until now. A packager that is stopped says so,
@@ -264,7 +263,7 @@ impl FillTask {
         let work = move || {
             let manifest = coding::read(kind, &headers, &text, bytes_max)?;
             let facts = manifest.as_ref().map(|manifest| &manifest.facts);
-            let offered = facts.is_some_and(|facts| facts.control.can_skip_until.is_some());
+            let offered = facts.is_some_and(ManifestInfo::can_skip);
             let text = std::str::from_utf8(&text).ok();
             let text = text.filter(|_| makes_delta && offered);
             let delta = text.and_then(low_latency::delta);
@@ -382,7 +381,7 @@ impl FillTask {
         let Some(manifest) = &text.manifest else {
             return Vec::new();
         };
-        if manifest.facts.multivariant {
+        if manifest.facts.is_multivariant() {
             shield
                 .streams
                 .join_stream(&shield.rules, &self.entry, manifest, text.seen);

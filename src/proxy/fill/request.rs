@@ -10,7 +10,7 @@ use super::{FillTask, FillTrigger, OriginOutcome};
 use crate::proxy::live::{Availability, PrefetchSource};
 use crate::proxy::{Shield, rank};
 use seawall_cache::Object;
-use seawall_manifest::{Kind, Liveness};
+use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::freshness::{Freshness, freshness};
 use seawall_policy::{EndpointSet, Now, conditional};
 use seawall_upstream::{
@@ -40,8 +40,8 @@ impl FillTask {
     /// tracker.
     fn is_forgotten(&self, held: &Object) -> bool {
         let facts = held.head.facts.as_deref();
-        let is_live = facts.is_some_and(|facts| facts.liveness == Liveness::Live);
-        let is_watched = facts.is_some_and(|facts| !facts.multivariant && !facts.is_patch);
+        let is_live = facts.is_some_and(ManifestInfo::is_live);
+        let is_watched = facts.is_some_and(|facts| !facts.is_multivariant() && !facts.is_patch());
         is_live && is_watched && !self.entry.is_directed() && self.watched().is_none()
     }
 

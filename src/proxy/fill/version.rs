@@ -10,7 +10,7 @@ use super::FillTask;
 use super::manifest::ManifestText;
 use crate::proxy::live::{Location, Variant};
 use seawall_cache::{Object, Verdict};
-use seawall_manifest::{Liveness, ManifestInfo};
+use seawall_manifest::ManifestInfo;
 use seawall_policy::Lifetime;
 use seawall_policy::encoding::is_asked_in_plain;
 use seawall_policy::lifetime::Storage;
@@ -85,9 +85,9 @@ impl FillTask {
     /// Whether this is the requested state, and not just the version that existed.
     pub(super) fn is_state(&self, facts: &ManifestInfo) -> bool {
         let asked = self.entry.directives();
-        let edge = facts.edge.as_ref();
+        let edge = facts.playlist_edge();
         let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));
-        facts.liveness == Liveness::Live && asked.msn.is_some_and(has)
+        facts.is_live() && asked.msn.is_some_and(has)
     }
 
     /// Lifetime of a response that the origin gave before it had the requested state. All followers
@@ -95,10 +95,10 @@ impl FillTask {
     /// saves an origin that never blocks from most of the immediate repeats.
     fn too_early(&self, facts: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
         const SHARE: u32 = 8;
-        let live = facts.liveness == Liveness::Live && facts.edge.is_some();
+        let live = facts.is_live() && facts.has_edge();
         let early = live && self.entry.directives().msn.is_some();
-        let segment = facts.target_duration.unwrap_or_default();
-        let span = facts.part_target.map_or(segment / SHARE, |part| part / 2);
+        let segment = facts.reload_interval().unwrap_or_default();
+        let span = facts.part_target().map_or(segment / SHARE, |part| part / 2);
         early.then(|| Lifetime {
             fresh_for: lifetime.fresh_for.min(lifetime.age_received + span),
             stale_while_revalidate: Duration::ZERO,
@@ -147,8 +147,8 @@ impl FillTask {
             .head
             .facts
             .as_ref()
-            .and_then(|facts| facts.edge.as_ref());
-        let is_whole = edge.is_some_and(|edge| edge.skipped == 0);
+            .and_then(|facts| facts.playlist_edge());
+        let is_whole = edge.is_some_and(|edge| edge.skipped_segments == 0);
         let newest = self.entry.is_directed() && is_whole && vary == Vary::Nothing;
         let object = Arc::new(object);
         if newest {

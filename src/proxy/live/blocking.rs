@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
-use seawall_manifest::{Liveness, ManifestInfo};
 
 /// The next poll of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +51,15 @@ pub(super) struct BlockingReload {
 impl BlockingReload {
     /// Updates the state from a version.
     pub(super) fn update(&mut self, facts: &ManifestInfo) {
-        let blocks = facts.control.can_block && facts.liveness == Liveness::Live;
-        let edge = facts.edge.as_ref().filter(|edge| blocks && edge.numbered);
+        let blocks = facts.can_block_reload() && facts.is_live();
+        let edge = facts.playlist_edge().filter(|_| blocks);
         self.next = edge.map(|edge| ReloadDirectives {
-            msn: Some(edge.last.saturating_add(1)),
-            part: facts.part_target.map(|_| edge.parts),
+            msn: Some(edge.last_sequence.saturating_add(1)),
+            part: facts.part_target().map(|_| edge.next_segment_parts),
             skip: None,
         });
-        self.segment = facts.target_duration.unwrap_or_default();
-        self.version = facts.part_target.unwrap_or(self.segment);
+        self.segment = facts.reload_interval().unwrap_or_default();
+        self.version = facts.part_target().unwrap_or(self.segment);
     }
 
     /// The next poll, if it is a blocking one.
@@ -131,11 +131,18 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn playlist(control: &str, end: &str) -> ManifestInfo {
-        let text = format!(
+        read(&playlist_text(control, end))
+    }
+
+    fn playlist_text(control: &str, end: &str) -> String {
+        format!(
             "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:{control}\n\
              #EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:4,\n7.mp4\n\
              #EXT-X-PART:DURATION=1,URI=\"8.0.mp4\"\n{end}"
-        );
+        )
+    }
+
+    fn read(text: &str) -> ManifestInfo {
         read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
     }
 
@@ -191,11 +198,8 @@ mod tests {
         }
         assert_eq!(overdue("", SECOND / 2), Some(SECOND * 5 / 2));
         assert_eq!(overdue("", 60 * SECOND), Some(2 * SECOND));
-        let whole = playlist("CAN-BLOCK-RELOAD=YES", "").clone();
-        let whole = ManifestInfo {
-            part_target: None,
-            ..whole
-        };
+        let text = playlist_text("CAN-BLOCK-RELOAD=YES", "");
+        let whole = read(&text.replace("PART-TARGET=1", ""));
         assert_eq!(
             after(&whole).overdue(asked("_HLS_msn=8"), SECOND),
             Some(5 * SECOND)

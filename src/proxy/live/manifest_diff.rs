@@ -104,8 +104,10 @@ impl TrackerState {
         let slide = self.window.slide((entry, rules), manifest, self.segment);
         self.measure(entry, rules, listing);
         self.lanes = Arc::new(Representations::of(listing, SystemTime::now()));
-        let is_delta = facts.edge.as_ref().is_some_and(|edge| edge.skipped > 0);
-        let low_latency = facts.part_target.is_some();
+        let is_delta = facts
+            .playlist_edge()
+            .is_some_and(|edge| edge.skipped_segments > 0);
+        let low_latency = facts.part_target().is_some();
         let known = self.places.clone();
         let mut new = self.list(entry, rules, listing, (low_latency, is_delta));
         let is_new = |place: &&Key| !known.contains(place);
@@ -125,17 +127,17 @@ impl TrackerState {
                 });
             }
         }
-        let numbered = facts.edge.as_ref().filter(|edge| edge.numbered);
-        let reached = numbered.map(|edge| edge.last);
+        let playlist = facts.playlist_edge();
+        let reached = playlist.map(|edge| edge.last_sequence);
         let before = std::mem::replace(&mut self.reached, reached);
         // A segment whose name is re-signed in each version is not new.
         let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
         let listed: Vec<Key> = new.iter().map(|new| new.entry.key.clone()).collect();
-        let coming = match (first, numbered) {
+        let coming = match (first, playlist) {
             (true, _) => Vec::new(),
             (_, Some(edge)) => {
                 new.retain(|new| goes_on(new.sequence));
-                let new = at_the_edge(new, edge.last);
+                let new = at_the_edge(new, edge.last_sequence);
                 new.into_iter().map(ExpectedSegment::surely).collect()
             }
             (_, None) => {
@@ -193,7 +195,7 @@ impl TrackerState {
             self.register_object(entry.resolve_any_host(rules, uri));
             let sibling = entry.resolve_same_host(rules, uri).filter(|_| whole);
             new.extend(sibling.map(|entry| NewEntry {
-                sequence: listed.sequence,
+                sequence: listed.position,
                 entry,
                 init,
             }));

@@ -136,7 +136,7 @@ impl RefresherGuard {
 /// Is it the requested version, or a later one?
 fn has(object: &Object, asked: ReloadDirectives) -> bool {
     let facts = object.head.facts.as_deref();
-    let edge = facts.and_then(|facts| facts.edge.as_ref());
+    let edge = facts.and_then(|facts| facts.playlist_edge());
     let reached = edge.zip(asked.msn);
     reached.is_some_and(|(edge, msn)| edge.has(msn, asked.part))
 }

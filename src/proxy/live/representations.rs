@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::manifest_diff::EDGE_SEGMENTS;
-use seawall_manifest::{ListedResource, Listing, SegmentNaming};
+use seawall_manifest::{Listing, SegmentNaming};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
 
@@ -37,15 +37,16 @@ impl ExpectedSegment {
     ) -> Vec<ExpectedSegment> {
         let mut before: HashMap<usize, VecDeque<CacheRequest>> = HashMap::new();
         let mut new: Vec<(usize, CacheRequest)> = Vec::new();
-        for ListedResource { uri, lane, .. } in &listing.segments {
-            let Some(entry) = mpd.resolve_same_host(rules, uri) else {
+        for listed in &listing.segments {
+            let lane = listed.representation;
+            let Some(entry) = mpd.resolve_same_host(rules, &listed.uri) else {
                 continue;
             };
             if is_new(&entry.key) {
-                new.push((*lane, entry));
+                new.push((lane, entry));
                 continue;
             }
-            let before = before.entry(*lane).or_default();
+            let before = before.entry(lane).or_default();
             if before.len() >= BEFORE_MAX {
                 before.pop_front();
             }

@@ -22,7 +22,7 @@ use super::window::ListedWindow;
 use crate::proxy::TrackedManifest;
 use seawall_cache::AccessTracker;
 use seawall_manifest::low_latency::ReloadDirectives;
-use seawall_manifest::{Liveness, ManifestInfo, ParsedText};
+use seawall_manifest::{ManifestInfo, ParsedText};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::cadence::Cadence;
 use seawall_policy::progress::Progress;
@@ -105,13 +105,16 @@ pub(super) struct TrackerState {
 
 /// The longest expected time between two versions.
 fn segment(facts: &ManifestInfo) -> Option<Duration> {
-    let segment = facts.segment.max(facts.target_duration)?;
+    let segment = facts.segment_duration().max(facts.reload_interval())?;
     Some(segment.min(SEGMENT_MAX))
 }
 
 /// The segment duration; an MPD may be updated far less often than it grows.
 fn step(facts: &ManifestInfo, period: Duration) -> Duration {
-    facts.segment_max().unwrap_or(period).min(SEGMENT_MAX)
+    facts
+        .segment_duration_max()
+        .unwrap_or(period)
+        .min(SEGMENT_MAX)
 }
 
 impl PlaylistTracker {
@@ -297,10 +300,10 @@ impl PlaylistTracker {
             .variants
             .of(variant, facts, (course.segment, sent))
             .take(progress, sent);
-        if let Some(target) = facts.target_duration {
+        if let Some(target) = facts.reload_interval() {
             self.stream.set_target_duration(target);
         }
-        course.ended = facts.liveness == Liveness::Ended;
+        course.ended = !facts.is_live();
         if !course.ended {
             course.live = Some(sent);
         }

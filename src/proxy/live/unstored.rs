@@ -12,7 +12,7 @@ use super::stream::LiveStream;
 use super::variants::Variant;
 use super::{LiveStreams, ManifestDiff, PlaylistTracker};
 use crate::proxy::Shield;
-use seawall_manifest::{Liveness, ManifestInfo, ParsedText};
+use seawall_manifest::{ManifestInfo, ParsedText};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
@@ -228,7 +228,7 @@ impl Shield {
     ) {
         let facts = &manifest.facts;
         // An ended manifest never restarts.
-        if facts.multivariant || facts.is_patch || facts.liveness == Liveness::Ended {
+        if facts.is_multivariant() || facts.is_patch() || !facts.is_live() {
             return;
         }
         let what = (entry, variant);

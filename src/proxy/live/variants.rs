@@ -132,7 +132,7 @@ impl VariantTimelines {
 
     /// The media sequence number of the last segment, if segments are numbered.
     pub(super) fn reach(&self) -> Option<u64> {
-        self.known.last()?.track.last_number()
+        self.known.last()?.track.last_sequence()
     }
 
     /// A variant has restarted and not yet reached its former position.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::tracker::{PlaylistTracker, UNASKED_SEGMENTS};
 use seawall_cache::eviction::{Advance, LivePosition};
-use seawall_manifest::{ListedResource, Listing, LiveEdge, ParsedText};
+use seawall_manifest::{ListedResource, Listing, ManifestInfo, ParsedText};
 use seawall_policy::Rules;
 use seawall_policy::access::CacheRequest;
 
@@ -70,9 +70,9 @@ impl ListedWindow {
         segment: Duration,
     ) -> WindowChange {
         let is_first = self.segments.is_empty();
-        let part = facts.part_target.unwrap_or(segment);
+        let part = facts.part_target().unwrap_or(segment);
         let version = self.named(listing);
-        let (mut departed, mut known) = self.leave(&version, facts.edge.as_ref());
+        let (mut departed, mut known) = self.leave(&version, facts);
         let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
         for ListedName {
             rendition,
@@ -92,7 +92,7 @@ impl ListedWindow {
             self.segments.push_back(WindowSegment {
                 rendition,
                 is_part,
-                sequence: listed.sequence,
+                sequence: listed.position,
                 uri,
                 name: sibling.key.fingerprint(),
             });
@@ -131,15 +131,22 @@ impl ListedWindow {
     fn leave(
         &mut self,
         version: &[ListedName],
-        edge: Option<&LiveEdge>,
+        info: &ManifestInfo,
     ) -> (Vec<u64>, HashSet<(u64, u64)>) {
+        let extent = match info {
+            ManifestInfo::Hls(playlist) => {
+                let edge = playlist.edge.as_ref();
+                edge.map(|edge| (edge.media_sequence, edge.last_sequence))
+            }
+            ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| (edge.start_ms, edge.end_ms)),
+        };
         let mut oldest: HashMap<u64, u64> = HashMap::new();
         for ListedName {
             rendition, listed, ..
         } in version
         {
-            let oldest = oldest.entry(*rendition).or_insert(listed.sequence);
-            *oldest = listed.sequence.min(*oldest);
+            let oldest = oldest.entry(*rendition).or_insert(listed.position);
+            *oldest = listed.position.min(*oldest);
         }
         let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
         let mut known = HashSet::new();
@@ -149,11 +156,11 @@ impl ListedWindow {
                 known.insert(segment.listed());
                 return true;
             }
-            let left = match edge {
-                Some(edge) if segment.is_part => segment.sequence + PART_SEGMENTS <= edge.last,
+            let left = match extent {
+                Some((_, end)) if segment.is_part => segment.sequence + PART_SEGMENTS <= end,
                 // Of a long window, only the end is parsed into the listing.
-                Some(edge) => {
-                    segment.sequence < edge.first
+                Some((start, _)) => {
+                    segment.sequence < start
                         || oldest
                             .get(&segment.rendition)
                             .is_some_and(|oldest| segment.sequence >= *oldest)
@@ -227,7 +234,7 @@ impl ListedWindow {
         self.hasher.hash_one(if is_part {
             RenditionId::Parts
         } else {
-            RenditionId::Segments(listed.lane)
+            RenditionId::Segments(listed.representation)
         })
     }
 

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use super::super::fingerprint::fingerprint;
-use super::super::info::{EACH_MIN, LISTED_MAX, ListedResource, Listing, LiveEdge, NAMES_MAX};
+use super::super::info::{EACH_MIN, LISTED_MAX, ListedResource, Listing, MpdEdge};
 use super::super::typical_duration::{USUAL_OF, usual};
 use super::document::{Mpd, MpdPeriod};
 use super::inherited::MediaType;
@@ -37,26 +36,21 @@ impl<'a> RepresentationsByPeriod<'a> {
         }
     }
 
-    /// The live edge; the presentation started at `began`.
+    /// The live edge.
     ///
     /// Video and audio determine the edge, and of them the one that ends first: up to there
     /// everything is available. Subtitles and thumbnails are irregular, and count only if there is
     /// nothing else.
-    pub(super) fn edge(&self, began: Option<SystemTime>) -> Option<LiveEdge> {
+    pub(super) fn edge(&self) -> Option<MpdEdge> {
         let newest = self.newest()?;
         let mut oldest = self.first.iter().chain(self.periods.iter().rev());
-        let first = oldest.find_map(|lanes| spans(lanes).map(|(first, _)| first).max())?;
-        let ends = || spans(newest).map(|(_, last)| last);
-        let last = ends().min()?;
-        Some(LiveEdge {
-            first,
-            last,
-            names: names(newest),
-            ends: began.and_then(|began| began.checked_add(Duration::from_millis(last))),
-            period: newest.first().map_or(0, Representation::period),
-            tracks: ends().count() as u64,
-            furthest: ends().max().unwrap_or(last),
-            ..LiveEdge::default()
+        let ends = || spans(newest).map(|(_, end)| end);
+        Some(MpdEdge {
+            start_ms: oldest.find_map(|lanes| spans(lanes).map(|(start, _)| start).max())?,
+            end_ms: ends().min()?,
+            last_period_start_ms: newest.first().map_or(0, Representation::period),
+            representations: ends().count() as u64,
+            longest_end_ms: ends().max()?,
         })
     }
 
@@ -80,8 +74,8 @@ impl<'a> RepresentationsByPeriod<'a> {
         let inits = lanes().filter_map(Representation::initialization);
         let inits = inits.filter(|uri| seen.insert(uri.clone()));
         let inits = inits.take(INITS_MAX).map(|uri| ListedResource {
-            sequence: 0,
-            lane: 0,
+            position: 0,
+            representation: 0,
             uri,
             range: None,
         });
@@ -96,8 +90,8 @@ impl<'a> RepresentationsByPeriod<'a> {
         let files = lanes()
             .flat_map(Representation::files)
             .map(|(uri, end)| ListedResource {
-                sequence: 0,
-                lane: 0,
+                position: 0,
+                representation: 0,
                 uri,
                 range: Some((0, Some(end))),
             });
@@ -132,22 +126,6 @@ fn deciding<'a>(lanes: &'a [Representation<'a>]) -> impl Iterator<Item = &'a Rep
     lanes.iter().filter(move |lane| !any_plays || plays(lane))
 }
 
-/// Fingerprints of the last segments of the first representation that lists any.
-fn names<'a>(lanes: &'a [Representation<'a>]) -> Box<[u64]> {
-    let Some(lane) = deciding(lanes).find(|lane| lane.span().is_some()) else {
-        return Box::default();
-    };
-    let Some(pattern) = lane.pattern() else {
-        return Box::default();
-    };
-    let latest = lane.latest().take(NAMES_MAX);
-    let mut names: Vec<u64> = latest
-        .map(|(_, place)| fingerprint(&pattern.bare_name(place)))
-        .collect();
-    names.reverse();
-    names.into()
-}
-
 /// The last segments of each representation, the same number of each, oldest first.
 fn segments(lanes: &[Representation<'_>]) -> Vec<ListedResource> {
     let listing = || {
@@ -161,15 +139,15 @@ fn segments(lanes: &[Representation<'_>]) -> Vec<ListedResource> {
     let mut segments: Vec<ListedResource> = listing()
         .flat_map(|(number, (lane, pattern))| {
             let latest = lane.latest().take(each);
-            latest.map(move |(sequence, place)| ListedResource {
-                sequence,
-                lane: number,
+            latest.map(move |(end_ms, place)| ListedResource {
+                position: end_ms,
+                representation: number,
                 uri: pattern.name(place),
                 range: None,
             })
         })
         .collect();
-    segments.sort_by_key(|segment| segment.sequence);
+    segments.sort_by_key(|segment| segment.position);
     segments
 }
 

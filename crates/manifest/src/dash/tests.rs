@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use super::super::fingerprint::fingerprint;
-use super::super::info::{EACH_MIN, LISTED_MAX, NAMES_MAX};
+use super::super::info::{EACH_MIN, LISTED_MAX};
 use super::*;
 
 const LIVE: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -18,30 +17,40 @@ const LIVE: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
       minimumUpdatePeriod = 'PT1.5S' publishTime=\"2024-01-01T00:00:00Z\">\n\
       <Period type=\"static\" id=\"1\"/>\n</MPD>\n";
 
-fn facts(text: &str) -> ManifestInfo {
-    read(text)
-        .unwrap_or_else(|error| panic!("{error}: {text}"))
-        .facts
+fn mpd_info(text: &str) -> MpdInfo {
+    let manifest = read(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    info(manifest.facts)
+}
+
+fn info(facts: ManifestInfo) -> MpdInfo {
+    match facts {
+        ManifestInfo::Dash(mpd) => mpd,
+        ManifestInfo::Hls(_) => panic!("an MPD is DASH"),
+    }
 }
 
 fn liveness(text: &str) -> Option<Liveness> {
-    read(text).ok().map(|manifest| manifest.facts.liveness)
+    read(text).ok().map(|manifest| manifest.facts.liveness())
 }
 
 #[test]
 fn a_live_mpd() {
-    let expected = ManifestInfo {
-        target_duration: Some(Duration::from_millis(1500)),
-        published: date_time("2024-01-01T00:00:00Z"),
-        ..nothing_but(Liveness::Live)
+    let expected = MpdInfo {
+        liveness: Liveness::Live,
+        is_patch: false,
+        update_period: Some(Duration::from_millis(1500)),
+        segment_duration: None,
+        publish_time: date_time("2024-01-01T00:00:00Z"),
+        availability_start: None,
+        edge: None,
     };
-    assert_eq!(facts(LIVE), expected);
+    assert_eq!(mpd_info(LIVE), expected);
 }
 
 #[test]
 fn an_update_period_of_nothing_is_a_statement() {
     let text = LIVE.replace("PT1.5S", "PT0S");
-    assert_eq!(facts(&text).target_duration, Some(Duration::ZERO));
+    assert_eq!(mpd_info(&text).update_period, Some(Duration::ZERO));
 }
 
 // ISO/IEC 23009-1, table of the MPD element: `@type` defaults to static.
@@ -119,8 +128,8 @@ fn video_and_audio_decide_how_far_it_reaches() {
     };
     let edge = |sets: &[String]| {
         let period = format!("<MPD><Period>{}</Period></MPD>", sets.concat());
-        let edge = facts(&period).edge.unwrap();
-        (edge.first, edge.last)
+        let edge = mpd_info(&period).edge.unwrap();
+        (edge.start_ms, edge.end_ms)
     };
     let [text, video, audio] = [set("text", 0, 2), set("video", 20, 5), set("audio", 40, 3)];
     assert_eq!(edge(&[text.clone(), video.clone()]), (2_000, 12_000));
@@ -151,20 +160,27 @@ fn a_segment_that_an_advertisement_cut_short_is_not_how_long_segments_are() {
         &[&format!("{long}<S d='40'/>"), "<S t='0' d='500'/>"],
     ] {
         let text = timelines(periods);
-        assert_eq!(facts(&text).segment, Some(Duration::from_secs(4)), "{text}");
+        assert_eq!(
+            mpd_info(&text).segment_duration,
+            Some(Duration::from_secs(4)),
+            "{text}"
+        );
     }
     let other = timelines(&[long, "<S t='0' d='2000' r='4'/>"]);
-    assert_eq!(facts(&other).segment, Some(Duration::from_secs(2)));
+    assert_eq!(
+        mpd_info(&other).segment_duration,
+        Some(Duration::from_secs(2))
+    );
 }
 
 #[test]
 fn no_time_is_so_long_that_it_cannot_be_reckoned_with() {
     let text = timelines(&["<S t='0' d='9223372036854775807'/>"])
         .replace("<MPD", "<MPD minimumUpdatePeriod='PT9223372036854775807S'");
-    let facts = facts(&text);
+    let facts = mpd_info(&text);
     let year = Duration::from_hours(365 * 24);
     assert_eq!(
-        (facts.target_duration, facts.segment),
+        (facts.update_period, facts.segment_duration),
         (Some(year), Some(year))
     );
 }
@@ -180,7 +196,7 @@ fn of_every_representation_enough_is_listed_to_tell_who_watches() {
         .replace("media='", "media='$RepresentationID$/");
     let listed = read(&text).unwrap().listing.segments;
     assert_eq!(listed.len(), LISTED_MAX * EACH_MIN);
-    let own = listed.iter().filter(|listed| listed.lane == 40);
+    let own = listed.iter().filter(|listed| listed.representation == 40);
     let own: Vec<_> = own.map(|listed| listed.uri.as_str()).collect();
     let expected: Vec<_> = (94..101).map(|number| format!("40/{number}")).collect();
     assert_eq!(own, expected);
@@ -201,8 +217,8 @@ fn an_announced_period_does_not_hide_where_it_ends() {
     periods.push("<Period><AdaptationSet/></Period>".to_owned());
     let text = format!("<MPD type='dynamic'>{}</MPD>", periods.concat());
     let manifest = read(&text).unwrap();
-    let edge = manifest.facts.edge.unwrap();
-    assert_eq!((edge.first, edge.last), (0, 60_000));
+    let edge = info(manifest.facts).edge.unwrap();
+    assert_eq!((edge.start_ms, edge.end_ms), (0, 60_000));
     assert_eq!(manifest.listing.segments.last().unwrap().uri, "50/5");
     // The period is full: no segment follows the fifth.
     let now = SystemTime::UNIX_EPOCH;
@@ -233,8 +249,11 @@ fn an_open_timeline_is_told_by_the_clock() {
         <SegmentTimeline><S t='0' d='3' r='-1'/></SegmentTimeline></SegmentTemplate>\
         </AdaptationSet></Period></MPD>";
     let manifest = read(text).unwrap();
-    assert_eq!(manifest.facts.edge, None);
-    assert_eq!(manifest.facts.segment, Some(Duration::from_secs(3)));
+    assert!(!manifest.facts.has_edge());
+    assert_eq!(
+        manifest.facts.segment_duration(),
+        Some(Duration::from_secs(3))
+    );
     let template = &manifest.listing.templates[0];
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
     assert_eq!(
@@ -271,34 +290,25 @@ fn fixtures() -> Vec<PathBuf> {
 /// What a manifest says, one line each; absent values have no line.
 fn told(manifest: &ParsedText) -> String {
     let ParsedText { facts, listing } = manifest;
-    let mut lines = vec![format!("{:?}", facts.liveness)];
-    let edge = facts.edge.as_ref();
+    let mpd = info(facts.clone());
+    let mut lines = vec![format!("{:?}", mpd.liveness)];
     for (name, time) in [
-        ("update", facts.target_duration),
-        ("segment", facts.segment),
+        ("update", mpd.update_period),
+        ("segment", mpd.segment_duration),
     ] {
         lines.extend(time.map(|time| format!("{name} {time:?}")));
     }
     for (name, moment) in [
-        ("published", facts.published),
-        ("began", facts.began),
-        ("ends", edge.and_then(|edge| edge.ends)),
+        ("published", mpd.publish_time),
+        ("began", mpd.availability_start),
+        ("ends", facts.end_time()),
     ] {
         lines.extend(moment.map(|moment| format!("{name} {}", since_new_year(moment))));
     }
-    if let Some(edge) = edge {
-        lines.push(format!("edge {} {}", edge.first, edge.last));
-        let names = listing
-            .segments
-            .iter()
-            .map(|segment| fingerprint(&segment.uri));
-        let known = names.filter(|name| edge.names.contains(name)).count();
-        lines.push(format!(
-            "names {}, {known} of them as listed",
-            edge.names.len()
-        ));
+    if let Some(edge) = &mpd.edge {
+        lines.push(format!("edge {} {}", edge.start_ms, edge.end_ms));
     }
-    lines.extend(facts.is_patch.then(|| "patch".to_owned()));
+    lines.extend(mpd.is_patch.then(|| "patch".to_owned()));
     lines.extend(listing.clocks.iter().map(|clock| format!("clock {clock}")));
     lines.extend(
         listing
@@ -308,7 +318,7 @@ fn told(manifest: &ParsedText) -> String {
     );
     lines.extend(listing.templates.iter().flat_map(told_next));
     let segments = listing.segments.iter();
-    lines.extend(segments.map(|it| format!("segment {} {}", it.sequence, it.uri)));
+    lines.extend(segments.map(|it| format!("segment {} {}", it.position, it.uri)));
     lines.join("\n") + "\n"
 }
 
@@ -394,12 +404,9 @@ const TEXT: &str = "(<MPD |<Period>|<AdaptationSet>|<SegmentTemplate |<S |<!-|--
 
 /// Parses the text and calls every function of the result.
 fn harmless(text: &str) {
-    let Ok(ParsedText { facts, listing }) = read(text) else {
+    let Ok(ParsedText { listing, .. }) = read(text) else {
         return;
     };
-    if let Some(edge) = facts.edge {
-        assert!(edge.names.len() <= NAMES_MAX);
-    }
     assert!(listing.segments.len() <= LISTED_MAX * EACH_MIN);
     for template in &listing.templates {
         for now in [

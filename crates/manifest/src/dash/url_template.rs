@@ -14,8 +14,6 @@ const WIDTH_MAX: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UrlTemplate {
     pieces: Box<[TemplatePiece]>,
-    /// Bytes at its start that come from base URLs.
-    stem: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +57,6 @@ impl UrlTemplate {
         }
         let mut pieces = Vec::new();
         let mut text = reference::stem(base, written);
-        let stem = text.len();
         let mut rest = written;
         while let Some((before, after)) = rest.split_once('$') {
             let (gap, after) = after.split_once('$')?;
@@ -103,7 +100,6 @@ impl UrlTemplate {
         pieces.push(TemplatePiece::Text(text));
         Some(UrlTemplate {
             pieces: pieces.into(),
-            stem,
         })
     }
 
@@ -148,14 +144,6 @@ impl UrlTemplate {
                 }
             }
         }
-        name
-    }
-
-    /// The name as written in the manifest: without base URL and query.
-    pub(super) fn bare_name(&self, place: SegmentPosition) -> String {
-        let mut name = self.name(place);
-        name.drain(..self.stem);
-        name.truncate(name.find('?').unwrap_or(name.len()));
         name
     }
 
@@ -259,10 +247,6 @@ mod tests {
             based.name(SegmentPosition { number: 1, time: 0 }),
             "https://h/p/s/1.ts?m=1"
         );
-        assert_eq!(
-            based.bare_name(SegmentPosition { number: 1, time: 0 }),
-            "s/1.ts"
-        );
     }
 
     #[test]
@@ -358,7 +342,7 @@ mod tests {
         ) {
             if let Some(pattern) = pattern(&written) {
                 let _ = pattern.read(&path);
-                let _ = pattern.bare_name(SegmentPosition::default());
+                let _ = pattern.name(SegmentPosition::default());
             }
         }
     }

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 
 use super::read;
 use crate::low_latency::delta;
-use crate::{Kind, ListedResource, LiveEdge, ParsedText, ServerControl, read_manifest};
+use crate::{
+    Kind, ListedResource, ManifestInfo, ParsedText, PlaylistEdge, ServerControl, read_manifest,
+};
 
 fn playlists() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hls");
@@ -26,24 +28,27 @@ fn playlists() -> Vec<PathBuf> {
 
 /// The format of the `.facts` files: absent values have no line.
 fn told(ParsedText { facts, listing }: &ParsedText) -> String {
-    let mut text = format!("{:?}\n", facts.liveness);
+    let ManifestInfo::Hls(playlist) = facts else {
+        panic!("a playlist is HLS");
+    };
+    let mut text = format!("{:?}\n", playlist.liveness);
     let durations = [
-        ("target duration", facts.target_duration),
-        ("part target", facts.part_target),
-        ("segments of", facts.segment),
+        ("target duration", playlist.target_duration),
+        ("part target", playlist.part_target),
+        ("segments of", playlist.segment_duration),
     ];
     for (name, duration) in durations {
         if let Some(duration) = duration {
             writeln!(text, "{name} {duration:?}").unwrap();
         }
     }
-    if facts.multivariant {
+    if playlist.is_multivariant {
         text += "multivariant\n";
     }
-    if let Some(edge) = &facts.edge {
+    if let Some(edge) = &playlist.edge {
         tell_edge(&mut text, edge);
     }
-    tell_control(&mut text, facts.control);
+    tell_control(&mut text, playlist.server_control);
     for rendition in &listing.renditions {
         writeln!(text, "rendition {rendition}").unwrap();
     }
@@ -61,27 +66,37 @@ fn told(ParsedText { facts, listing }: &ParsedText) -> String {
     text
 }
 
-fn tell_edge(text: &mut String, edge: &LiveEdge) {
-    writeln!(text, "from {} to {}", edge.first, edge.last).unwrap();
-    writeln!(text, "parts {}, then {}", edge.last_parts, edge.parts).unwrap();
-    writeln!(text, "discontinuity {}", edge.discontinuity).unwrap();
-    let mut names = edge.names.to_vec();
+fn tell_edge(text: &mut String, edge: &PlaylistEdge) {
+    writeln!(
+        text,
+        "from {} to {}",
+        edge.media_sequence, edge.last_sequence
+    )
+    .unwrap();
+    writeln!(
+        text,
+        "parts {}, then {}",
+        edge.last_segment_parts, edge.next_segment_parts
+    )
+    .unwrap();
+    writeln!(text, "discontinuity {}", edge.discontinuity_sequence).unwrap();
+    let mut names = edge.name_fingerprints.to_vec();
     names.dedup();
     writeln!(
         text,
         "names {}, {} in a row differ",
-        edge.names.len(),
+        edge.name_fingerprints.len(),
         names.len()
     )
     .unwrap();
-    if let Some(ends) = edge.ends {
+    if let Some(ends) = edge.end_time {
         let since = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         writeln!(text, "ends {}.{:09}", since.as_secs(), since.subsec_nanos()).unwrap();
     }
 }
 
 fn tell_control(text: &mut String, control: ServerControl) {
-    if control.can_block {
+    if control.can_block_reload {
         *text += "can block\n";
     }
     if let Some(until) = control.can_skip_until {
@@ -90,7 +105,7 @@ fn tell_control(text: &mut String, control: ServerControl) {
 }
 
 fn tell_listed(text: &mut String, name: &str, listed: &ListedResource) {
-    write!(text, "{name} {} {}", listed.sequence, listed.uri).unwrap();
+    write!(text, "{name} {} {}", listed.position, listed.uri).unwrap();
     match listed.range {
         None => text.push('\n'),
         Some((start, None)) => writeln!(text, " from {start}").unwrap(),
@@ -121,7 +136,7 @@ fn ends_are_those_of_the_clock() {
         .find(|path| path.ends_with("ffmpeg_fmp4.m3u8"));
     let manifest = read(&fs::read_to_string(path.unwrap()).unwrap()).unwrap();
     let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_255_260_460);
-    assert_eq!(manifest.facts.edge.unwrap().ends, Some(expected));
+    assert_eq!(manifest.facts.end_time(), Some(expected));
 }
 
 proptest! {
@@ -149,10 +164,10 @@ proptest! {
         let at = at.index(text.len());
         prop_assume!(text.is_char_boundary(at));
         if let Ok(cut) = read(&text[..at]) {
-            let last = |edge: Option<LiveEdge>| edge.map(|edge| edge.last);
-            prop_assert!(cut.facts.liveness == whole.liveness || text[at..].contains("ENDLIST")
+            let last = |info: &ManifestInfo| info.playlist_edge().map(|edge| edge.last_sequence);
+            prop_assert!(cut.facts.liveness() == whole.liveness() || text[at..].contains("ENDLIST")
                 || text[at..].contains("VOD"));
-            prop_assert!(last(cut.facts.edge) <= last(whole.edge.clone()));
+            prop_assert!(last(&cut.facts) <= last(&whole));
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn fingerprints(uris: &[&str]) -> Box<[u64]> {
 
 /// The number in the segments' names less their media sequence number; the last of `uris` is
 /// segment `last`. `None` if the names do not count.
-pub(super) fn numbering(uris: &[&str], last: u64) -> Option<u64> {
+pub(super) fn number_offset(uris: &[&str], last: u64) -> Option<u64> {
     let (newest, before) = uris.split_last()?;
     let before = &before[before.len().saturating_sub(COUNTED_MAX)..];
     if before.is_empty() {
@@ -77,12 +77,15 @@ mod tests {
     #[test]
     fn names_that_count_tell_their_numbers() {
         let zero = Some(0);
-        assert_eq!(numbering(&["seg6.ts", "seg7.ts"], 7), zero);
-        assert_eq!(numbering(&["a/0006.ts", "a/0007.ts"], 7), zero);
-        assert_eq!(numbering(&["9f3-6-x4.ts", "77-7-b.ts"], 7), zero);
-        assert_eq!(numbering(&["6/t12/v1.ts", "7/t12/v1.ts"], 7), zero);
-        assert_eq!(numbering(&["106.ts", "107.ts"], 7), Some(100));
-        assert_eq!(numbering(&["1.ts", "2.ts"], 7), Some(5_u64.wrapping_neg()));
+        assert_eq!(number_offset(&["seg6.ts", "seg7.ts"], 7), zero);
+        assert_eq!(number_offset(&["a/0006.ts", "a/0007.ts"], 7), zero);
+        assert_eq!(number_offset(&["9f3-6-x4.ts", "77-7-b.ts"], 7), zero);
+        assert_eq!(number_offset(&["6/t12/v1.ts", "7/t12/v1.ts"], 7), zero);
+        assert_eq!(number_offset(&["106.ts", "107.ts"], 7), Some(100));
+        assert_eq!(
+            number_offset(&["1.ts", "2.ts"], 7),
+            Some(5_u64.wrapping_neg())
+        );
     }
 
     #[test]
@@ -92,9 +95,9 @@ mod tests {
             &["a.ts", "b.ts"],
             &["540000.ts", "540540.ts"],
         ] {
-            assert_eq!(numbering(uris, 7), None, "{uris:?}");
+            assert_eq!(number_offset(uris, 7), None, "{uris:?}");
         }
-        assert_eq!(numbering(&["1-5.ts", "9-6.ts", "2-9.ts"], 7), None);
-        assert_eq!(numbering(&[], 7), None);
+        assert_eq!(number_offset(&["1-5.ts", "9-6.ts", "2-9.ts"], 7), None);
+        assert_eq!(number_offset(&[], 7), None);
     }
 }

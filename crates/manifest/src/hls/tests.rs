@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{LISTED_MAX, ListedResource, LiveEdge};
+use crate::{LISTED_MAX, ListedResource, PlaylistEdge};
 
 const LIVE: &str = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n\
     #EXT-X-MEDIA-SEQUENCE:100\n#EXT-X-KEY:METHOD=AES-128,URI=\"k,1.key\"\n\
@@ -29,12 +29,19 @@ fn manifest(text: &str) -> ParsedText {
     read(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn facts(text: &str) -> ManifestInfo {
-    manifest(text).facts
+fn playlist(text: &str) -> PlaylistInfo {
+    info(manifest(text).facts)
+}
+
+fn info(facts: ManifestInfo) -> PlaylistInfo {
+    match facts {
+        ManifestInfo::Hls(playlist) => playlist,
+        ManifestInfo::Dash(_) => panic!("a playlist is HLS"),
+    }
 }
 
 fn last(text: &str) -> Option<u64> {
-    facts(text).edge.map(|edge| edge.last)
+    playlist(text).edge.map(|edge| edge.last_sequence)
 }
 
 /// A playlist of these lines.
@@ -50,38 +57,49 @@ type Range = Option<(u64, Option<u64>)>;
 fn names(listed: &[ListedResource]) -> Vec<(u64, &str, Range)> {
     listed
         .iter()
-        .map(|one| (one.sequence, one.uri.as_str(), one.range))
+        .map(|one| (one.position, one.uri.as_str(), one.range))
         .collect()
 }
 
 #[test]
 fn a_live_playlist() {
-    let read = facts(LIVE);
+    let read = playlist(LIVE);
     assert_eq!(read.liveness, Liveness::Live);
     assert_eq!(read.target_duration, Some(Duration::from_secs(6)));
-    assert_eq!(read.segment, Some(Duration::from_secs(6)));
-    assert_eq!((read.part_target, read.multivariant), (None, false));
+    assert_eq!(read.segment_duration, Some(Duration::from_secs(6)));
+    assert_eq!((read.part_target, read.is_multivariant), (None, false));
     let edge = read.edge.clone().unwrap();
-    assert_eq!((edge.first, edge.last, edge.parts), (100, 102, 0));
-    assert_eq!((edge.discontinuity, edge.names.len()), (1, 3));
+    assert_eq!(
+        (
+            edge.media_sequence,
+            edge.last_sequence,
+            edge.next_segment_parts
+        ),
+        (100, 102, 0)
+    );
+    assert_eq!(
+        (edge.discontinuity_sequence, edge.name_fingerprints.len()),
+        (1, 3)
+    );
     // 5.9 s of the segment with the date, and the 6 s after it.
     let date = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 19_723);
-    assert_eq!(edge.ends, Some(date + Duration::from_millis(11_900)));
-    assert_eq!(facts(&LIVE.replace('\n', "\r\n")), read);
-    assert_eq!(facts(LIVE.trim_end()), read);
+    assert_eq!(edge.end_time, Some(date + Duration::from_millis(11_900)));
+    assert_eq!(playlist(&LIVE.replace('\n', "\r\n")), read);
+    assert_eq!(playlist(LIVE.trim_end()), read);
 }
 
 #[test]
 fn a_low_latency_playlist() {
     let ParsedText { facts, listing } = manifest(LOW_LATENCY);
+    let facts = info(facts);
     assert_eq!(facts.part_target, Some(Duration::from_secs_f64(0.33334)));
     // rfc8216bis §4.4.5.2: skipped segments keep their numbers.
     let edge = facts.edge.unwrap();
-    assert_eq!((edge.first, edge.last), (266, 269));
-    assert_eq!((edge.last_parts, edge.parts), (0, 1));
+    assert_eq!((edge.media_sequence, edge.last_sequence), (266, 269));
+    assert_eq!((edge.last_segment_parts, edge.next_segment_parts), (0, 1));
     assert_eq!(facts.liveness, Liveness::Live);
-    assert!(facts.control.can_block);
-    assert_eq!(facts.control.can_skip_until, None);
+    assert!(facts.server_control.can_block_reload);
+    assert_eq!(facts.server_control.can_skip_until, None);
     assert_eq!(names(&listing.parts), [(270, "file270.1.mp4", None)]);
     assert_eq!(names(&listing.coming), [(270, "file270.2.mp4", None)]);
 }
@@ -89,7 +107,8 @@ fn a_low_latency_playlist() {
 #[test]
 fn a_multivariant_playlist() {
     let ParsedText { facts, listing } = manifest(MULTIVARIANT);
-    assert!(facts.multivariant);
+    let facts = info(facts);
+    assert!(facts.is_multivariant);
     assert_eq!((facts.edge, facts.target_duration), (None, None));
     assert_eq!(facts.liveness, Liveness::Live);
     assert_eq!(listing.renditions, ["a.m3u8", "low.m3u8", "i.m3u8"]);
@@ -135,9 +154,9 @@ fn what_is_listed_is_bounded() {
 fn what_a_server_can_do() {
     let control = |list: &str| {
         let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:{list}\n");
-        let control = facts(&text).control;
+        let control = playlist(&text).server_control;
         (
-            control.can_block,
+            control.can_block_reload,
             control.can_skip_until.map(|until| until.as_secs()),
         )
     };
@@ -203,16 +222,23 @@ fn what_is_not_there_or_not_named_is_not_listed() {
     let expected = Listing {
         keys: vec!["k".to_owned()],
         segments: vec![ListedResource {
-            lane: 0,
-            sequence: 12,
+            representation: 0,
+            position: 12,
             uri: "c.ts".to_owned(),
             range: None,
         }],
         ..Listing::default()
     };
     assert_eq!(listing(text), expected);
-    let edge = facts(&format!("#EXTM3U\n{text}")).edge.unwrap();
-    assert_eq!((edge.last, edge.parts, edge.names.len()), (2, 1, 3));
+    let edge = playlist(&format!("#EXTM3U\n{text}")).edge.unwrap();
+    assert_eq!(
+        (
+            edge.last_sequence,
+            edge.next_segment_parts,
+            edge.name_fingerprints.len()
+        ),
+        (2, 1, 3)
+    );
 }
 
 #[test]
@@ -221,16 +247,19 @@ fn parts_belong_to_the_segment_after_them() {
     let date = "#EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:01:00Z\n";
     let edge = |lines: &str| {
         let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
-        facts(&text).edge
+        playlist(&text).edge
     };
     let head = format!("#EXT-X-MEDIA-SEQUENCE:5\n{date}{part}{part}");
-    let reached = |edge: LiveEdge| {
-        let ends = edge.ends.unwrap().duration_since(SystemTime::UNIX_EPOCH);
+    let reached = |edge: PlaylistEdge| {
+        let ends = edge
+            .end_time
+            .unwrap()
+            .duration_since(SystemTime::UNIX_EPOCH);
         (
-            edge.first,
-            edge.last,
-            edge.last_parts,
-            edge.parts,
+            edge.media_sequence,
+            edge.last_sequence,
+            edge.last_segment_parts,
+            edge.next_segment_parts,
             ends.unwrap().as_secs(),
         )
     };
@@ -242,12 +271,17 @@ fn parts_belong_to_the_segment_after_them() {
     // There is no number before the first one.
     assert_eq!(edge(part), None);
     let undated = format!("{next}#EXT-X-PART:URI=\"p\"\n");
-    assert_eq!(edge(&undated).unwrap().ends, None);
+    assert_eq!(edge(&undated).unwrap().end_time, None);
 }
 
 #[test]
 fn names_are_told_apart_without_their_signatures() {
-    let names = |text: &str| facts(&LIVE.replace("seg102.ts", text)).edge.unwrap().names;
+    let names = |text: &str| {
+        playlist(&LIVE.replace("seg102.ts", text))
+            .edge
+            .unwrap()
+            .name_fingerprints
+    };
     assert_eq!(names("seg102.ts?sig=1"), names("seg102.ts?sig=2"));
     assert_eq!(names("seg102.ts?sig=1"), names("seg102.ts"));
     assert_eq!(names("seg102.ts"), names("b/seg102.ts"));
@@ -266,7 +300,9 @@ fn the_usual_duration_is_not_that_of_one_cut_short() {
     };
     let usual = |durations: &[&str]| {
         let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{}", segments(durations));
-        facts(&text).segment.map(|duration| duration.as_secs_f64())
+        playlist(&text)
+            .segment_duration
+            .map(|duration| duration.as_secs_f64())
     };
     assert_eq!(usual(&["6", "6", "6", "0.4"]), Some(6.0));
     assert_eq!(usual(&["6", "6", "6", "6", "2", "2", "2"]), Some(2.0));
@@ -284,14 +320,14 @@ fn an_end_is_an_end() {
         "#EXT-X-ENDLIST",
         "#EXT-X-PLAYLIST-TYPE:VOD\n",
     ] {
-        assert_eq!(facts(&format!("{LIVE}{tag}")).liveness, Liveness::Ended);
+        assert_eq!(playlist(&format!("{LIVE}{tag}")).liveness, Liveness::Ended);
     }
     for tag in [
         "#EXT-X-PLAYLIST-TYPE:EVENT\n",
         "#EXT-X-ENDLISTING\n",
         "# #EXT-X-ENDLIST\n",
     ] {
-        assert_eq!(facts(&format!("{LIVE}{tag}")).liveness, Liveness::Live);
+        assert_eq!(playlist(&format!("{LIVE}{tag}")).liveness, Liveness::Live);
     }
 }
 
@@ -310,14 +346,14 @@ fn numbers() {
 #[test]
 fn odd_durations() {
     let target = |value: &str| {
-        facts(&format!("#EXTM3U\n#EXT-X-TARGETDURATION:{value}\na.ts\n")).target_duration
+        playlist(&format!("#EXTM3U\n#EXT-X-TARGETDURATION:{value}\na.ts\n")).target_duration
     };
     assert_eq!(target(" 6.5 "), Some(Duration::from_millis(6500)));
     assert_eq!(target("1e300"), Some(Duration::from_hours(24)));
     for value in ["0", "-1", "NaN", "inf", "-inf", "x", ""] {
         assert_eq!(target(value), None, "{value}");
     }
-    let twice = facts(&format!("{LIVE}#EXT-X-TARGETDURATION:2\n"));
+    let twice = playlist(&format!("{LIVE}#EXT-X-TARGETDURATION:2\n"));
     assert_eq!(twice.target_duration, Some(Duration::from_secs(2)));
 }
 
@@ -380,8 +416,9 @@ proptest! {
     fn a_cut_is_seen_or_harmless(at in 0..LIVE.len()) {
         // A truncated playlist that is accepted says nothing false: fewer segments, no end.
         if let Ok(ParsedText { facts, .. }) = read(&LIVE[..at]) {
+            let facts = info(facts);
             prop_assert_eq!(facts.liveness, Liveness::Live);
-            prop_assert!(facts.edge.is_none_or(|edge| edge.last <= 102));
+            prop_assert!(facts.edge.is_none_or(|edge| edge.last_sequence <= 102));
         }
     }
 
@@ -400,11 +437,11 @@ proptest! {
         let segments: String = (0..count).map(|_| "#EXTINF:6,\na.ts\n").collect();
         let text = format!("#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}");
         let ParsedText { facts, listing } = manifest(&text);
-        let edge = facts.edge.unwrap();
-        prop_assert_eq!((edge.first, edge.last), (first, first + count - 1));
-        prop_assert_eq!(edge.names.len() as u64, count.min(16));
+        let edge = info(facts).edge.unwrap();
+        prop_assert_eq!((edge.media_sequence, edge.last_sequence), (first, first + count - 1));
+        prop_assert_eq!(edge.name_fingerprints.len() as u64, count.min(16));
         prop_assert_eq!(listing.segments.len() as u64, count.min(64));
-        prop_assert_eq!(listing.segments.last().map(|last| last.sequence), Some(edge.last));
+        prop_assert_eq!(listing.segments.last().map(|last| last.position), Some(edge.last_sequence));
     }
 
     #[test]
@@ -414,19 +451,19 @@ proptest! {
         let mut text = format!(
             "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXT-X-MEDIA-SEQUENCE:{first}\n\
              #EXT-X-PROGRAM-DATE-TIME:2026-11-21T10:00:00Z\n");
-        let mut before: Option<LiveEdge> = None;
+        let mut before: Option<PlaylistEdge> = None;
         for (number, millis) in durations.iter().enumerate() {
             let seconds = Duration::from_millis(*millis).as_secs_f64();
             let name = number.to_string();
             text.extend(["#EXTINF:", &seconds.to_string(), ",\n", &name, ".ts\n"]);
-            let edge = facts(&text).edge.unwrap();
-            prop_assert_eq!(edge.last, first + number as u64);
+            let edge = playlist(&text).edge.unwrap();
+            prop_assert_eq!(edge.last_sequence, first + number as u64);
             if let Some(before) = before {
-                let added = edge.ends.unwrap().duration_since(before.ends.unwrap());
+                let added = edge.end_time.unwrap().duration_since(before.end_time.unwrap());
                 prop_assert_eq!(added.ok(), Some(Duration::from_millis(*millis)));
                 // Names known to both are the same.
-                let known = edge.names.len() - 1;
-                prop_assert!(before.names.ends_with(&edge.names[..known]));
+                let known = edge.name_fingerprints.len() - 1;
+                prop_assert!(before.name_fingerprints.ends_with(&edge.name_fingerprints[..known]));
             }
             before = Some(edge);
         }

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::names::{fingerprints, numbering};
+use super::names::{fingerprints, number_offset};
 use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
 use super::variables::Variables;
 use crate::date_time::date_time;
-use crate::info::{LISTED_MAX, ListedResource, Listing, LiveEdge, NAMES_MAX};
+use crate::info::{LISTED_MAX, ListedResource, Listing, NAMES_MAX, PlaylistEdge};
 use crate::typical_duration::{USUAL_OF, usual};
 
 /// The segments read so far.
@@ -221,7 +221,7 @@ impl<'a> PlaylistTimeline<'a> {
         usual(self.durations.iter().copied())
     }
 
-    pub(super) fn edge(&self) -> Option<LiveEdge> {
+    pub(super) fn edge(&self) -> Option<PlaylistEdge> {
         let count = self.segments.saturating_add(self.skipped);
         if count == 0 && self.parts.count == 0 {
             return None;
@@ -230,24 +230,22 @@ impl<'a> PlaylistTimeline<'a> {
         let recent = self.recent.len().saturating_sub(NAMES_MAX);
         let recent: Vec<&str> = self.recent.iter().skip(recent).map(|one| one.uri).collect();
         let last = end.checked_sub(1)?;
-        Some(LiveEdge {
-            numbered: true,
-            first: self.media_sequence,
-            last,
-            skipped: self.skipped,
-            last_parts: self.last_parts,
-            parts: self.parts.count,
-            discontinuity: self
+        Some(PlaylistEdge {
+            media_sequence: self.media_sequence,
+            last_sequence: last,
+            skipped_segments: self.skipped,
+            last_segment_parts: self.last_parts,
+            next_segment_parts: self.parts.count,
+            discontinuity_sequence: self
                 .discontinuity_sequence
                 .saturating_add(self.discontinuities),
-            names: fingerprints(&recent),
-            numbering: numbering(&recent, last),
-            ends: self.ends(),
-            ..LiveEdge::default()
+            name_fingerprints: fingerprints(&recent),
+            name_number_offset: number_offset(&recent, last),
+            end_time: self.end_time(),
         })
     }
 
-    fn ends(&self) -> Option<std::time::SystemTime> {
+    fn end_time(&self) -> Option<std::time::SystemTime> {
         let since = self.since_date?;
         let parts = match self.parts.count {
             0 => Duration::ZERO,
@@ -279,8 +277,8 @@ impl PlaylistResource<'_> {
             ResourceBytes::Unknown => return None,
         };
         Some(ListedResource {
-            sequence: base.checked_add(self.index)?,
-            lane: 0,
+            position: base.checked_add(self.index)?,
+            representation: 0,
             uri: variables.fill(self.uri)?,
             range,
         })

@@ -10,7 +10,7 @@ use super::{ManifestContext, ResponseFacts, dated, is_negative};
 use crate::directives::ResponseDirectives;
 use crate::route::Lifetimes;
 use crate::{Now, Route};
-use seawall_manifest::{Kind, Liveness, ManifestInfo};
+use seawall_manifest::{Kind, ManifestInfo, MpdInfo};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -115,11 +115,11 @@ fn manifest_freshness(
                 .unwrap_or(by_default)
                 .at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
-        Some(facts) if facts.is_patch => {
+        Some(facts) if facts.is_patch() => {
             let told = told.unwrap_or(RuledDuration(SECOND, Rule::Patch));
             return told.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
-        Some(facts) if facts.liveness == Liveness::Ended => {
+        Some(facts) if !facts.is_live() => {
             let term = told.unwrap_or(RuledDuration(lifetimes.ended_default, Rule::RouteDefault));
             return if answer.context == ManifestContext::JustEnded {
                 term.at_most(JUST_ENDED, Rule::JustEnded)
@@ -127,16 +127,18 @@ fn manifest_freshness(
                 term
             };
         }
-        Some(facts) if facts.multivariant => multivariant(answer.child_target_duration),
-        Some(facts) if answer.kind == Kind::Dash => dynamic(facts),
-        Some(facts) => match facts.target_duration {
+        Some(ManifestInfo::Dash(mpd)) => dynamic(mpd),
+        Some(ManifestInfo::Hls(playlist)) if playlist.is_multivariant => {
+            multivariant(answer.child_target_duration)
+        }
+        Some(ManifestInfo::Hls(playlist)) => match playlist.target_duration {
             Some(target) if is_state => RuledDuration(target * STATE_TARGETS, Rule::State),
             Some(target) => RuledDuration(target / 2, Rule::HalfTarget),
             None => by_default,
         },
     };
     let RuledDuration(bound, rule) = by_text;
-    let part = answer.facts.and_then(|facts| facts.part_target);
+    let part = answer.facts.and_then(ManifestInfo::part_target);
     let untold = match part.filter(|_| !is_state) {
         Some(part) => RuledDuration(part / 2, Rule::HalfPart),
         None => by_text,
@@ -154,13 +156,13 @@ fn multivariant(children: Option<Duration>) -> RuledDuration {
 
 /// A dynamic MPD. One with no update period, or a period of zero, changes when in-band events say
 /// so.
-fn dynamic(facts: &ManifestInfo) -> RuledDuration {
-    let period = facts.target_duration.filter(|period| !period.is_zero());
+fn dynamic(mpd: &MpdInfo) -> RuledDuration {
+    let period = mpd.update_period.filter(|period| !period.is_zero());
     let term = match period {
         Some(period) => RuledDuration(period, Rule::UpdatePeriod),
         None => RuledDuration(SECOND, Rule::NoUpdatePeriod),
     };
-    match facts.segment {
+    match mpd.segment_duration {
         Some(segment) => term.at_most(segment / 2, Rule::HalfSegment),
         None => term,
     }
@@ -178,11 +180,11 @@ pub(super) fn stale_windows(
     if answer.context == ManifestContext::State {
         return nothing;
     }
-    let ended = |facts: &ManifestInfo| facts.liveness == Liveness::Ended;
+    let ended = |facts: &ManifestInfo| !facts.is_live();
     let (while_revalidate, if_error) = match answer.kind {
         _ if answer.status != StatusCode::OK => nothing,
         // A patch applies only to the MPD version that it was made for.
-        Kind::Hls | Kind::Dash if answer.facts.is_some_and(|facts| facts.is_patch) => {
+        Kind::Hls | Kind::Dash if answer.facts.is_some_and(ManifestInfo::is_patch) => {
             return nothing;
         }
         Kind::Hls | Kind::Dash if answer.facts.is_some_and(ended) => (fresh_for, DAY),
@@ -197,10 +199,8 @@ pub(super) fn stale_windows(
         Kind::Key | Kind::Clock | Kind::Other => nothing,
     };
     // A low-latency player should lag by one part at most.
-    let live = answer
-        .facts
-        .filter(|facts| facts.liveness == Liveness::Live);
-    let stale_max = live.and_then(|facts| facts.part_target);
+    let live = answer.facts.filter(|facts| facts.is_live());
+    let stale_max = live.and_then(ManifestInfo::part_target);
     let while_revalidate = directives.stale_while_revalidate_or(while_revalidate);
     (
         while_revalidate.min(stale_max.unwrap_or(Duration::MAX)),
@@ -211,7 +211,7 @@ pub(super) fn stale_windows(
 /// Players with an empty buffer continue when the origin recovers; an error response would stop
 /// them.
 fn live_stale_if_error(facts: Option<&ManifestInfo>) -> Duration {
-    let lists_segments = facts.filter(|facts| !facts.multivariant);
-    let segment = lists_segments.and_then(ManifestInfo::segment_max);
+    let lists_segments = facts.filter(|facts| !facts.is_multivariant());
+    let segment = lists_segments.and_then(ManifestInfo::segment_duration_max);
     STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_PERIODS))
 }

@@ -3,7 +3,7 @@
 mod rows;
 
 use super::*;
-use seawall_manifest::{Liveness, ServerControl};
+use seawall_manifest::{Liveness, MpdInfo, PlaylistInfo, ServerControl};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -63,17 +63,18 @@ fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&Manifest
 }
 
 fn live(target_seconds: u64) -> ManifestInfo {
-    ManifestInfo {
+    live_playlist(target_seconds).into()
+}
+
+fn live_playlist(target_seconds: u64) -> PlaylistInfo {
+    PlaylistInfo {
         liveness: Liveness::Live,
+        is_multivariant: false,
         target_duration: Some(Duration::from_secs(target_seconds)),
         part_target: None,
-        segment: None,
-        multivariant: false,
+        segment_duration: None,
+        server_control: ServerControl::default(),
         edge: None,
-        published: None,
-        began: None,
-        is_patch: false,
-        control: ServerControl::default(),
     }
 }
 
@@ -98,10 +99,10 @@ fn a_live_playlist_is_kept_half_its_target_duration_at_most() {
 
 #[test]
 fn an_ended_playlist_is_kept_as_the_origin_says() {
-    let facts = ManifestInfo {
+    let facts = ManifestInfo::from(PlaylistInfo {
         liveness: Liveness::Ended,
-        ..live(6)
-    };
+        ..live_playlist(6)
+    });
     assert_eq!(fresh_for(Kind::Hls, &[], Some(&facts)), 3600 * SECOND);
     let told = [("cache-control", "max-age=86400")];
     assert_eq!(fresh_for(Kind::Hls, &told, Some(&facts)), DAY);
@@ -354,10 +355,11 @@ fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
 }
 
 fn low_latency() -> ManifestInfo {
-    ManifestInfo {
+    let playlist = PlaylistInfo {
         part_target: Some(SECOND / 2),
-        ..live(4)
-    }
+        ..live_playlist(4)
+    };
+    playlist.into()
 }
 
 #[test]

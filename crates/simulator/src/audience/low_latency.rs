@@ -9,7 +9,7 @@ use tokio::sync::watch::{self, Receiver, Sender};
 use super::{Player, resolve};
 use crate::place::Resource;
 use seawall_manifest::low_latency::ReloadDirectives;
-use seawall_manifest::{Listing, LiveEdge};
+use seawall_manifest::{Listing, PlaylistEdge};
 
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -32,7 +32,7 @@ async fn playlists(player: &Player, news: Sender<Listing>) {
         let query = edge.as_ref().map(next_query).unwrap_or_default();
         let seen = player.fetch(&mut line, playlist, &query).await;
         if let Some(read) = seen.and_then(|seen| seen.manifest) {
-            edge = read.facts.edge;
+            edge = read.facts.playlist_edge().cloned();
             news.send_replace(read.listing);
         } else {
             // The known position may be from before a restart.
@@ -46,10 +46,10 @@ async fn playlists(player: &Player, news: Sender<Listing>) {
 }
 
 /// The query for the first version after this one.
-fn next_query(edge: &LiveEdge) -> String {
+fn next_query(edge: &PlaylistEdge) -> String {
     let next = ReloadDirectives {
-        msn: Some(edge.last + 1),
-        part: Some(edge.parts),
+        msn: Some(edge.last_sequence + 1),
+        part: Some(edge.next_segment_parts),
         skip: None,
     };
     format!("?{}", next.canonical())

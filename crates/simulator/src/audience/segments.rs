@@ -8,7 +8,7 @@ use super::line::PlayerConnection;
 use super::{Player, resolve};
 use crate::place::{Packaging, Resource};
 use crate::utc::Utc;
-use seawall_manifest::{ParsedText, SegmentNaming};
+use seawall_manifest::{ManifestInfo, ParsedText, SegmentNaming};
 
 /// Playback starts this many segments before the end.
 const START_BEHIND: usize = 3;
@@ -62,19 +62,20 @@ impl PlayerProgress {
     /// The time until the next reload.
     fn reload_interval(&mut self, manifest: &ParsedText) -> Duration {
         let facts = &manifest.facts;
-        let edge = facts.edge.as_ref();
-        let numbered = edge.is_some_and(|edge| edge.numbered);
-        let end = edge.map(|edge| edge.last);
+        let end = match facts {
+            ManifestInfo::Hls(playlist) => playlist.edge.as_ref().map(|edge| edge.last_sequence),
+            ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| edge.end_ms),
+        };
         if end < self.end {
             // The packager restarted: the player starts again.
             self.last = None;
         }
         let changed = end != std::mem::replace(&mut self.end, end);
         let pause = facts
-            .target_duration
-            .or(facts.segment)
+            .reload_interval()
+            .or(facts.segment_duration())
             .unwrap_or(RETRY_PAUSE);
-        if numbered && !changed {
+        if facts.playlist_edge().is_some() && !changed {
             pause / 2
         } else {
             pause

@@ -78,27 +78,33 @@ impl Row<'_> {
 }
 
 fn multivariant() -> ManifestInfo {
-    ManifestInfo {
-        multivariant: true,
+    let playlist = PlaylistInfo {
+        is_multivariant: true,
         target_duration: None,
-        ..live(1)
-    }
+        ..live_playlist(1)
+    };
+    playlist.into()
 }
 
 /// A dynamic MPD with this update period and four-second segments.
-fn dynamic(period: Option<Duration>) -> ManifestInfo {
-    ManifestInfo {
-        target_duration: period,
-        segment: Some(4 * SECOND),
-        ..live(1)
+fn dynamic(update_period: Option<Duration>) -> MpdInfo {
+    MpdInfo {
+        liveness: Liveness::Live,
+        is_patch: false,
+        update_period,
+        segment_duration: Some(4 * SECOND),
+        publish_time: None,
+        availability_start: None,
+        edge: None,
     }
 }
 
 fn ended() -> ManifestInfo {
-    ManifestInfo {
+    let playlist = PlaylistInfo {
         liveness: Liveness::Ended,
-        ..live(6)
-    }
+        ..live_playlist(6)
+    };
+    playlist.into()
 }
 
 #[test]
@@ -147,10 +153,10 @@ fn hls_media_playlist_ended() {
 
 #[test]
 fn mpd_static() {
-    let facts = ManifestInfo {
-        target_duration: None,
-        ..ended()
-    };
+    let facts = ManifestInfo::from(MpdInfo {
+        liveness: Liveness::Ended,
+        ..dynamic(None)
+    });
     let row = Row::of(Kind::Dash, Some(&facts));
     assert_eq!(row.fresh(UNTOLD), (HOUR, Rule::RouteDefault));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
@@ -159,15 +165,15 @@ fn mpd_static() {
 
 #[test]
 fn mpd_dynamic_with_an_update_period() {
-    let often = dynamic(Some(SECOND / 2));
+    let often = dynamic(Some(SECOND / 2)).into();
     let row = Row::of(Kind::Dash, Some(&often));
     assert_eq!(row.fresh(LONG), (SECOND / 2, Rule::UpdatePeriod));
-    let seldom = dynamic(Some(30 * SECOND));
+    let seldom = dynamic(Some(30 * SECOND)).into();
     let row = Row::of(Kind::Dash, Some(&seldom));
     assert_eq!(row.fresh(LONG), (2 * SECOND, Rule::HalfSegment));
     assert_eq!(row.fresh(UNTOLD), (2 * SECOND, Rule::HalfSegment));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
-    let segments = dynamic(Some(2 * SECOND));
+    let segments = dynamic(Some(2 * SECOND)).into();
     let row = Row::of(Kind::Dash, Some(&segments));
     assert_eq!(row.windows(LONG), (2 * SECOND, MINUTE));
 }
@@ -175,7 +181,7 @@ fn mpd_dynamic_with_an_update_period() {
 #[test]
 fn mpd_dynamic_without_an_update_period() {
     for period in [None, Some(Duration::ZERO)] {
-        let facts = dynamic(period);
+        let facts = dynamic(period).into();
         let row = Row::of(Kind::Dash, Some(&facts));
         assert_eq!(row.fresh(LONG), (SECOND, Rule::NoUpdatePeriod));
         assert_eq!(row.fresh(UNTOLD), (SECOND, Rule::NoUpdatePeriod));
@@ -185,10 +191,10 @@ fn mpd_dynamic_without_an_update_period() {
 
 #[test]
 fn mpd_patch() {
-    let facts = ManifestInfo {
+    let facts = ManifestInfo::from(MpdInfo {
         is_patch: true,
         ..dynamic(None)
-    };
+    });
     let mut row = Row::of(Kind::Dash, Some(&facts));
     assert_eq!(row.fresh(LONG), (HOUR, Rule::Origin));
     assert_eq!(row.fresh(UNTOLD), (SECOND, Rule::Patch));

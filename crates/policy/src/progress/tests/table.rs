@@ -1,0 +1,158 @@
+//! The decision table, one line per row.
+
+use super::*;
+
+/// A timeline, and the time since its last version in periods.
+struct Held {
+    timeline: Timeline,
+    start: Instant,
+    periods: u32,
+}
+
+/// This version, which begins the timeline.
+fn held(version: impl Into<ManifestInfo>) -> Held {
+    let start = Instant::now();
+    Held {
+        timeline: timeline(version, start),
+        start,
+        periods: 0,
+    }
+}
+
+impl Held {
+    fn then(mut self, version: impl Into<ManifestInfo>) -> Held {
+        self.timeline.records(version, Progress::Onward, self.start);
+        self
+    }
+
+    fn restarted(mut self, version: impl Into<ManifestInfo>) -> Held {
+        self.timeline
+            .records(version, Progress::Restarted, self.start);
+        self
+    }
+
+    fn forgotten(mut self) -> Held {
+        self.timeline.forget();
+        self
+    }
+
+    fn for_periods(self, periods: u32) -> Held {
+        Held { periods, ..self }
+    }
+
+    fn situation(&self, arrived: impl Into<ManifestInfo>) -> Situation {
+        let now = self.start + self.periods * PERIOD;
+        self.timeline.situation(&arrived.into(), now)
+    }
+}
+
+/// A playlist of another packager, whose names differ.
+fn other(last: u64) -> PlaylistInfo {
+    window(last, |number| number + 7000)
+}
+
+fn discontinuity(last: u64) -> PlaylistInfo {
+    with(other(last), |edge| edge.discontinuity_sequence = 1)
+}
+
+/// An MPD of one period, published at this second.
+fn one_period(publish_seconds: u64, end_ms: u64) -> MpdInfo {
+    mpd(publish_seconds, (0, end_ms), 2)
+}
+
+fn with_start(start_seconds: u64, mpd: MpdInfo) -> MpdInfo {
+    MpdInfo {
+        availability_start: Some(second(start_seconds)),
+        ..mpd
+    }
+}
+
+/// An MPD without clock.
+fn undated(end_ms: u64) -> MpdInfo {
+    MpdInfo {
+        availability_start: None,
+        publish_time: None,
+        ..one_period(10, end_ms)
+    }
+}
+
+fn empty_mpd() -> MpdInfo {
+    MpdInfo {
+        edge: None,
+        ..one_period(12, 0)
+    }
+}
+
+/// A third representation has joined; it ends at `end_ms`, and the longest at `longest_end_ms`.
+fn joined(end_ms: u64, longest_end_ms: u64) -> MpdInfo {
+    let mut mpd = mpd(12, (0, end_ms), 3);
+    mpd.edge.as_mut().expect("lists segments").longest_end_ms = longest_end_ms;
+    mpd
+}
+
+macro_rules! assert_rows {
+    ($($held:expr; $arrived:expr => $situation:ident, $progress:ident;)*) => {$({
+        let situation = $held.situation($arrived);
+        let expected = (Situation::$situation, Progress::$progress);
+        assert_eq!((situation, situation.progress()), expected);
+    })*};
+}
+
+#[test]
+fn each_row_decides() {
+    assert_rows! {
+        held(plain(20)).forgotten(); plain(3) => FirstVersion, Onward;
+        held(plain(20)); one_period(10, 40_000) => OtherFormat, Restarted;
+        held(with_start(9, one_period(10, 40_000))); one_period(9, 44_000) => EarlierStream, Behind;
+        held(one_period(10, 40_000)); with_start(9, one_period(12, 4_000)) => OtherStart, Restarted;
+        held(one_period(10, 40_000)); with_start(9, one_period(8, 4_000)) => OtherStart, Restarted;
+        held(one_period(10, 40_000)); one_period(9, 44_000) => PublishedEarlier, Behind;
+        held(plain(20)); nothing() => ListsNothing, Behind;
+        held(one_period(10, 40_000)); empty_mpd() => ListsNothing, Behind;
+        held(nothing()); plain(3) => NothingToCompare, Onward;
+        held(empty_mpd()); one_period(12, 4_000) => NothingToCompare, Onward;
+    }
+}
+
+#[test]
+fn each_row_of_playlists_decides() {
+    assert_rows! {
+        held(dated(10, 40)); dated(12, 9_000) => DatedAnew, Restarted;
+        held(plain(20)); plain(21) => ReachesFurther, Onward;
+        held(plain(20)); plain(20) => ReachesAsFar, Same;
+        held(plain(20)); plain(19) => SharesNames, Behind;
+        held(dated(5000, 20_000)); dated(300, 1_200) => DatedNoLater, Behind;
+        held(plain(20)); discontinuity(15) => NewDiscontinuity, Restarted;
+        held(plain(20)); discontinuity(3) => NewDiscontinuity, Restarted;
+        held(plain(19)).then(plain(20)); other(15) => OtherNames, Restarted;
+        held(plain(20)); plain(4) => EndsLongBefore, Restarted;
+        held(plain(20)); plain(5) => Lags, Behind;
+        held(plain(20)); other(15) => Lags, Behind;
+    }
+}
+
+#[test]
+fn each_row_of_mpds_decides() {
+    assert_rows! {
+        held(mpd(10, (30_000, 40_000), 2)); one_period(12, 44_000) => EarlierPeriod, Behind;
+        held(one_period(10, 40_000)); one_period(12, 44_000) => ReachesFurther, Onward;
+        held(one_period(10, 40_000)); one_period(12, 40_000) => ReachesAsFar, Same;
+        held(one_period(10, 40_000)); mpd(12, (30_000, 36_000), 2) => PeriodCutShort, Onward;
+        held(one_period(10, 40_000)); joined(39_980, 40_000) => NewRepresentation, Onward;
+        held(one_period(10, 40_000)); joined(39_980, 39_980) => Lags, Behind;
+        held(one_period(10, 40_000)); joined(30_000, 40_000) => Lags, Behind;
+        held(one_period(10, 40_000)); one_period(12, 36_000) => Lags, Behind;
+    }
+}
+
+#[test]
+fn each_row_of_the_history_decides() {
+    let restarted = || held(plain(5000)).restarted(other(300));
+    assert_rows! {
+        restarted().for_periods(4); plain(5004) => FormerContinues, Restarted;
+        restarted(); plain(5001) => Former, Behind;
+        held(plain(4)).for_periods(4); plain(1) => GenerationOver, Restarted;
+        held(plain(20)).for_periods(12); plain(22) => PassedOldEnd, Restarted;
+        held(undated(40_000)).for_periods(12); undated(44_000) => PassedOldEnd, Restarted;
+    }
+}
